@@ -1,0 +1,105 @@
+"""Comparisons, and who holds them.
+
+What Django's constraints cannot say is said in SQL by the first migration: an item's completion answers the
+comparison's prompt and carries the digest of its text, and a comparison has exactly `size` items.
+"""
+
+import uuid
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import F, Q
+
+from feedback.models.people import Project, User
+from feedback.models.prompts import Completion, Prompt
+
+
+class Comparison(models.Model):
+    """A prompt with 2 to 9 of its completions, shown together.
+
+    `open_slots` = wanted rankings − live rankings − live leases, kept by whoever writes one of these; the
+    database refuses to let it fall under zero, so no more annotators than wanted can ever hold or rank it.
+    """
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="comparisons")
+    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="comparisons")
+    size = models.PositiveSmallIntegerField()
+    wanted_rankings = models.PositiveSmallIntegerField(default=1)
+    open_slots = models.SmallIntegerField(default=1)
+    ranking_count = models.PositiveSmallIntegerField(default=0)
+    priority = models.SmallIntegerField(default=0, help_text="Higher comes first.")
+    shuffle_key = models.FloatField(help_text="Uniform in [0, 1): the random order of the queue.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    completions: models.ManyToManyField = models.ManyToManyField(Completion, through="ComparisonItem")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(size__gte=2, size__lte=9), name="comparison_size"),
+            models.CheckConstraint(condition=Q(wanted_rankings__gte=1), name="comparison_wants_a_ranking"),
+            models.CheckConstraint(
+                condition=Q(open_slots__gte=0, open_slots__lte=F("wanted_rankings")), name="comparison_open_slots"
+            ),
+        ]
+        indexes = [
+            models.Index(
+                F("project"),
+                F("priority").desc(),
+                F("ranking_count").desc(),
+                F("shuffle_key"),
+                name="comparison_queue",
+                condition=Q(open_slots__gt=0),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"comparison {self.pk}"
+
+
+class ComparisonItem(models.Model):
+    """A completion's place in a comparison. Positions run from 0 to size − 1; no text comes twice."""
+
+    comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="items")
+    completion = models.ForeignKey(Completion, models.PROTECT, related_name="items")
+    position = models.PositiveSmallIntegerField()
+    digest = models.CharField(max_length=64)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["comparison", "position"], name="item_position_once"),
+            models.UniqueConstraint(fields=["comparison", "digest"], name="item_text_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.comparison} #{self.position}"
+
+
+class Lease(models.Model):
+    """An annotator's hold on a comparison until a moment in time. Its row is deleted when it ends."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="leases")
+    annotator = models.ForeignKey(User, models.CASCADE, related_name="leases")
+    display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions, in the order shown.")
+    taken_at = models.DateTimeField()
+    expires_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["comparison", "annotator"], name="lease_once")]
+
+    def __str__(self) -> str:
+        return f"{self.annotator} holds {self.comparison}"
+
+
+class Skip(models.Model):
+    """An annotator would not rank this comparison: it is not offered to them again."""
+
+    comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="skips")
+    annotator = models.ForeignKey(User, models.CASCADE, related_name="skips")
+    reason = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["comparison", "annotator"], name="skip_once")]
+
+    def __str__(self) -> str:
+        return f"{self.annotator} skipped {self.comparison}"

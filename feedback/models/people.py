@@ -1,0 +1,104 @@
+"""Projects, and the people who work on them."""
+
+import hashlib
+import secrets
+
+from django.contrib.auth.models import AbstractUser
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+
+
+class User(AbstractUser):
+    """A person, or a program that signs in as one."""
+
+
+class Project(models.Model):
+    """One model being improved: its guidelines, its settings, its members."""
+
+    slug = models.SlugField(unique=True)
+    name = models.CharField(max_length=200)
+    guidelines = models.TextField(blank=True, help_text="Markdown, shown to annotators.")
+    wanted_rankings = models.PositiveSmallIntegerField(
+        default=1,
+        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        help_text="How many annotators rank each new comparison.",
+    )
+    lease_minutes = models.PositiveSmallIntegerField(
+        default=30,
+        validators=[MinValueValidator(1), MaxValueValidator(1440)],
+        help_text="How long an annotator holds a comparison before it goes to the next one.",
+    )
+    held_out_percent = models.PositiveSmallIntegerField(
+        default=20,
+        validators=[MaxValueValidator(90)],
+        help_text="Share of prompts kept away from training, chosen by hash.",
+    )
+    archived_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    members: models.ManyToManyField = models.ManyToManyField(User, through="Membership", related_name="projects")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(wanted_rankings__gte=1), name="project_wants_a_ranking"),
+            models.CheckConstraint(condition=Q(lease_minutes__gte=1), name="project_lease_lasts"),
+            models.CheckConstraint(condition=Q(held_out_percent__lte=90), name="project_keeps_prompts_to_train_on"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """What a person may do in a project. A reviewer may do all that an annotator may, a manager everything."""
+
+    class Role(models.TextChoices):
+        ANNOTATOR = "annotator"
+        REVIEWER = "reviewer"
+        MANAGER = "manager"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role.choices, default=Role.ANNOTATOR)
+    joined_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "user"], name="membership_once"),
+            models.CheckConstraint(condition=Q(role__in=["annotator", "reviewer", "manager"]), name="membership_role"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} ({self.role})"
+
+    @property
+    def is_manager(self) -> bool:
+        return self.role == self.Role.MANAGER
+
+    @property
+    def may_review(self) -> bool:
+        return self.role in (self.Role.REVIEWER, self.Role.MANAGER)
+
+
+class ApiToken(models.Model):
+    """A person's key to the API. Only its SHA-256 digest is kept: the key itself is shown once."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="api_tokens")
+    name = models.CharField(max_length=100)
+    digest = models.CharField(max_length=64, unique=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @classmethod
+    def issue(cls, user: User, name: str) -> tuple["ApiToken", str]:
+        """A new token and its key, which is not kept and cannot be shown again."""
+        key = "acc_" + secrets.token_urlsafe(32)
+        return cls.objects.create(user=user, name=name, digest=cls.digest_of(key)), key
+
+    @staticmethod
+    def digest_of(key: str) -> str:
+        # A key holds 256 random bits, so a plain hash is as safe as a slow one, and far cheaper per request.
+        return hashlib.sha256(key.encode()).hexdigest()

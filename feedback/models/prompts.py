@@ -1,0 +1,87 @@
+"""Prompts, and the completions that answer them."""
+
+from django.db import models
+from django.db.models import Q
+
+from feedback.models.people import Project, User
+
+
+class Prompt(models.Model):
+    """The messages that a completion answers: one turn or a whole conversation."""
+
+    class Split(models.TextChoices):
+        TRAIN = "train"
+        HELD_OUT = "held_out"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="prompts")
+    messages = models.JSONField(help_text='[{"role": "user", "content": "…"}, …], ending with the user\'s turn.')
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the messages' canonical JSON.")
+    split = models.CharField(max_length=8, choices=Split.choices)
+    external_id = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 (null: none was given)
+    references = models.JSONField(default=list, blank=True, help_text="Reference answers, a list of texts.")
+    metadata = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "digest"], name="prompt_once"),
+            models.UniqueConstraint(fields=["project", "external_id"], name="prompt_external_id_once"),
+            models.CheckConstraint(condition=Q(split__in=["train", "held_out"]), name="prompt_split"),
+        ]
+        indexes = [models.Index(fields=["project", "split"], name="prompt_by_split")]
+
+    def __str__(self) -> str:
+        return self.messages[-1]["content"][:80]
+
+
+class Source(models.Model):
+    """Who wrote a completion: a checkpoint, a person, an import. Annotators never see it."""
+
+    class Kind(models.TextChoices):
+        CHECKPOINT = "checkpoint"
+        PERSON = "person"
+        IMPORT = "import"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="sources")
+    name = models.CharField(max_length=200)
+    kind = models.CharField(max_length=10, choices=Kind.choices)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="source_once"),
+            models.CheckConstraint(condition=Q(kind__in=["checkpoint", "person", "import"]), name="source_kind"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Completion(models.Model):
+    """One answer to a prompt, by a source."""
+
+    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="completions")
+    source = models.ForeignKey(Source, models.PROTECT, related_name="completions")
+    text = models.TextField()
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the text.")
+    sampling = models.JSONField(default=dict, blank=True, help_text="Temperature, seed, whether it ended, …")
+    author = models.ForeignKey(
+        User, models.PROTECT, null=True, blank=True, related_name="completions", help_text="When a person wrote it."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["prompt", "source", "digest"], name="completion_once")]
+
+    def __str__(self) -> str:
+        return self.text[:80]
+
+
+class Demonstration(models.Model):
+    """A completion that a person wrote, to imitate."""
+
+    completion = models.OneToOneField(Completion, models.CASCADE, related_name="demonstration")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return str(self.completion)

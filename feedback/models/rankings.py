@@ -1,0 +1,59 @@
+"""What annotators said."""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models import Q
+
+from feedback.models.comparisons import Comparison
+from feedback.models.people import Project, User
+
+
+class Ranking(models.Model):
+    """What one annotator said of one comparison: a weak order of its completions.
+
+    `ranks[i]` is the rank of the item at position i: 1 is best, equal ranks tie. A ranking is never edited: a
+    correction is a new row with the next `revision`, and the old row stops being live.
+
+    That the ranks cover exactly the comparison's completions is held by the database: (comparison, size) is a
+    foreign key to the comparison, and both arrays must have that many elements (the first migration, in SQL).
+    """
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="rankings")
+    comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="rankings")
+    annotator = models.ForeignKey(User, models.PROTECT, related_name="rankings")
+    size = models.PositiveSmallIntegerField()
+    ranks = ArrayField(models.PositiveSmallIntegerField())
+    display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions, in the order shown.")
+    seconds = models.FloatField(help_text="From the first sight to the submit, as the page measured it.")
+    comment = models.TextField(blank=True)
+    strength = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Of a pair's preference.")
+    flags = ArrayField(models.CharField(max_length=50), default=list, blank=True)
+    idempotency_key = models.UUIDField()
+    revision = models.PositiveSmallIntegerField(default=1)
+    is_live = models.BooleanField(default=True)
+    sequence = models.BigIntegerField(
+        null=True,
+        unique=True,
+        help_text="Place in the record for incremental readers, given by the first reader that sees the row "
+        "committed, so that a later commit can never slip in under a cursor already handed out.",
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["comparison", "annotator"], condition=Q(is_live=True), name="one_live_ranking"
+            ),
+            models.UniqueConstraint(fields=["comparison", "annotator", "revision"], name="ranking_revision_once"),
+            models.UniqueConstraint(fields=["annotator", "idempotency_key"], name="ranking_submitted_once"),
+            models.CheckConstraint(condition=Q(seconds__gte=0), name="ranking_seconds"),
+            models.CheckConstraint(condition=Q(revision__gte=1), name="ranking_revision"),
+        ]
+        indexes = [
+            models.Index(fields=["project", "sequence"], name="ranking_by_sequence"),
+            models.Index(fields=["id"], name="ranking_unnumbered", condition=Q(sequence__isnull=True)),
+            models.Index(fields=["annotator", "-created_at"], name="ranking_by_annotator"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.annotator} on {self.comparison}: {self.ranks}"

@@ -1,0 +1,135 @@
+"""What models learn: rounds, checkpoints and the numbers that programs report."""
+
+from django.core.validators import MinValueValidator
+from django.db import models
+from django.db.models import Q
+
+from feedback.models import Project, Source, User
+
+
+class Checkpoint(models.Model):
+    """A policy's weights: imported, or made by a round. One of a project's is served."""
+
+    class Kind(models.TextChoices):
+        IMPORTED = "imported"
+        ROUND = "round"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="checkpoints")
+    source = models.OneToOneField(Source, models.PROTECT, related_name="checkpoint")
+    kind = models.CharField(max_length=8, choices=Kind.choices)
+    path = models.CharField(max_length=1000, help_text="A Hugging Face folder or hub id.")
+    reward_model_path = models.CharField(max_length=1000, blank=True, help_text="What it was tuned against.")
+    parent = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="children")
+    is_served = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project"], condition=Q(is_served=True), name="one_served_checkpoint"),
+            models.CheckConstraint(condition=Q(kind__in=["imported", "round"]), name="checkpoint_kind"),
+        ]
+
+    def __str__(self) -> str:
+        return self.source.name
+
+
+class Promotion(models.Model):
+    """When a checkpoint became the served one, and by whose decision. The record that a roll-back reads."""
+
+    checkpoint = models.ForeignKey(Checkpoint, models.CASCADE, related_name="promotions")
+    replaced = models.ForeignKey(Checkpoint, models.CASCADE, null=True, blank=True, related_name="replacements")
+    is_roll_back = models.BooleanField(default=False)
+    actor = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.checkpoint} served since {self.created_at}"
+
+
+class Round(models.Model):
+    """One turn of the loop: snapshot → reward model → policy → samples → comparisons."""
+
+    class Status(models.TextChoices):
+        WAITING = "waiting"
+        RUNNING = "running"
+        FINISHED = "finished"
+        FAILED = "failed"
+        CANCELLED = "cancelled"
+
+    class Stage(models.TextChoices):
+        SNAPSHOT = "snapshot"
+        REWARD = "reward"
+        POLICY = "policy"
+        SAMPLES = "samples"
+        COMPARISONS = "comparisons"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="rounds")
+    number = models.PositiveIntegerField()
+    status = models.CharField(max_length=9, choices=Status.choices, default=Status.WAITING)
+    stage = models.CharField(max_length=11, choices=Stage.choices, default=Stage.SNAPSHOT)
+    base = models.ForeignKey(Checkpoint, models.PROTECT, related_name="rounds_from")
+    checkpoint = models.OneToOneField(Checkpoint, models.SET_NULL, null=True, blank=True, related_name="round")
+    cutoff = models.BigIntegerField(help_text="The last ranking, by sequence, that this round learns from.")
+    ranking_count = models.PositiveIntegerField(help_text="Live rankings up to the cut-off.")
+    settings = models.JSONField(default=dict, help_text="Settings of each program, validated.")
+    results = models.JSONField(default=dict, help_text="Each finished program's result.json.")
+    started_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    worker = models.CharField(max_length=200, blank=True, help_text="Who runs it: host and process.")
+    attempt = models.PositiveIntegerField(default=0, help_text="Grows by one with each claim.")
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True, help_text="One sentence for people.")
+    log_tail = models.TextField(blank=True, help_text="The end of the failed program's log.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "number"], name="round_number_once"),
+            models.UniqueConstraint(
+                fields=["project"], condition=Q(status__in=["waiting", "running"]), name="one_active_round"
+            ),
+            models.CheckConstraint(
+                condition=Q(status__in=["waiting", "running", "finished", "failed", "cancelled"]), name="round_status"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"round {self.number}"
+
+    @property
+    def is_active(self) -> bool:
+        return self.status in (self.Status.WAITING, self.Status.RUNNING)
+
+
+class Metric(models.Model):
+    """A line of a program's metrics.jsonl."""
+
+    round = models.ForeignKey(Round, models.CASCADE, related_name="metrics")
+    program = models.CharField(max_length=20)
+    step = models.PositiveIntegerField()
+    values = models.JSONField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["round", "program", "step"], name="metric_once")]
+        ordering = ["round", "program", "step"]
+
+    def __str__(self) -> str:
+        return f"{self.program} step {self.step}"
+
+
+class LoopSettings(models.Model):
+    """How a project's rounds run when nobody says otherwise."""
+
+    project = models.OneToOneField(Project, models.CASCADE, related_name="loop")
+    round_every = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Start a round by itself after this many new rankings; empty: only by hand.",
+    )
+    settings = models.JSONField(default=dict, blank=True, help_text="Settings of each program that differ from ours.")
+
+    def __str__(self) -> str:
+        return f"loop of {self.project}"
