@@ -1,0 +1,1 @@
+"""The learner: programs that train reward models and policies. Needs a job directory and nothing else of Accord."""

@@ -1,0 +1,225 @@
+"""The settings of the four programs: one frozen dataclass each, read from config.json and checked in one place.
+
+Unknown keys, values of a wrong type or out of range, and sizes that do not divide are refused with one sentence
+(`BadInput`). Standard library only: the web process fills and checks these before a program ever starts.
+"""
+# ruff: noqa: RUF009 (setting() only makes a dataclasses.field)
+
+import dataclasses
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from training.learner.jobdir import BadInput
+
+DTYPES = ("float32", "bfloat16")
+
+
+def setting(default: Any, **limits: Any) -> Any:
+    """A field with its default and limits: `low`/`high` (inclusive), `above`/`below` (exclusive), `choices`."""
+    if isinstance(default, list | dict):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=limits)
+    return dataclasses.field(default=default, metadata=limits)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all programs have in common."""
+
+    program: ClassVar[str]
+
+    model: str = ""  # a Hugging Face folder or hub id to start from
+    seed: int = setting(0, low=0)  # of every random choice
+    dtype: str = setting("float32", choices=DTYPES)  # of the computation; weights that learn stay float32
+    max_prompt_tokens: int = setting(512, low=1)  # tokens of a rendered prompt
+    max_completion_tokens: int = setting(256, low=1)  # tokens of a completion, its end token included
+    overlong_prompts: str = setting("truncate", choices=("truncate", "refuse"))  # from the left; counted either way
+    micro_batch_tokens: int = setting(4096, low=1)  # tokens in one forward pass of one process; never less than a row
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Settings from config.json's object. Raises BadInput with one sentence."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise BadInput(f"unknown setting {unknown[0]!r} for {cls.program}")
+        kinds = typing.get_type_hints(cls)
+        return cls(**{name: as_kind(name, value, kinds[name]) for name, value in values.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_limits(field.name, getattr(self, field.name), field.metadata)
+        self.check()
+
+    def check(self) -> None:
+        """What must hold between settings. Raises BadInput."""
+        if not self.model:
+            raise BadInput("set model, the folder or hub id to start from")
+
+
+@dataclass(frozen=True)
+class Training(Settings):
+    """What the three programs that learn have in common."""
+
+    learning_rate: float = setting(1e-4, above=0)  # Adam's step size at its highest
+    warmup_fraction: float = setting(0.0, low=0, high=1)  # of all steps, in which the learning rate rises from 0
+    final_learning_rate_fraction: float = setting(0.0, low=0, high=1)  # what the linear decay ends at; 1: no decay
+    weight_decay: float = setting(0.0, low=0)  # AdamW's, on matrices only
+    max_gradient_norm: float = setting(1.0, above=0)  # the gradient is scaled down to this 2-norm
+    save_every: int = setting(50, low=1)  # steps between saved states; a stop saves one too
+    eval_every: int = setting(0, low=0)  # steps between evaluations on held-out data; 0: at the end only
+
+
+@dataclass(frozen=True)
+class SftConfig(Training):
+    """`sft`: imitate demonstrations, or learn a small model from nothing but them."""
+
+    program = "sft"
+
+    architecture: dict[str, Any] = setting({})  # without `model`: a transformers config with its model_type
+    vocabulary_size: int = setting(2048, low=258)  # without `model`: of the byte-level BPE learned from the data
+    epochs: int = setting(1, low=1)  # passes over the demonstrations
+    batch_tokens: int = setting(16384, low=1)  # tokens in a step, prompts included, over all processes
+    prompt_loss_weight: float = setting(0.0, low=0, high=1)  # of prompt tokens beside completion tokens (weight 1)
+    held_out_fraction: float = setting(0.0, low=0, below=1)  # of demonstrations, by prompt, kept for evaluation
+
+    def check(self) -> None:
+        if bool(self.model) == bool(self.architecture):
+            raise BadInput("set either model, to fine-tune it, or architecture, to train one from nothing")
+        if self.architecture and not isinstance(self.architecture.get("model_type"), str):
+            raise BadInput("architecture must name its model_type, for example llama")
+
+
+@dataclass(frozen=True)
+class RewardConfig(Training):
+    """`reward`: a Bradley–Terry reward model from rankings with ties."""
+
+    program = "reward"
+
+    epochs: int = setting(1, low=1)  # passes over the rankings
+    batch_rankings: int = setting(32, low=1)  # rankings in a step, over all processes
+    tie_model: str = setting("rao_kupper", choices=("rao_kupper", "davidson", "none"))  # none: ties are left out
+
+
+@dataclass(frozen=True)
+class PpoConfig(Training):
+    """`ppo`: improve a policy against rewards while it stays close to a reference."""
+
+    program = "ppo"
+
+    # the models
+    reference_model: str = ""  # what KL is measured from; empty: `model` as it was at the start
+    reward_model: str = ""  # folder of a reward model; empty: the other reward terms only
+    critic_model: str = ""  # what the critic starts from; empty: the reward model, or else `model`
+
+    # the reward of a completion
+    rewards: list[dict[str, Any]] = setting([{"name": "reward_model"}])  # terms: name, weight (1), and their own
+    missing_end_penalty: float = setting(1.0, low=0)  # taken from the reward of a completion that was cut off
+    score_clip: float = setting(0.0, low=0)  # the summed terms are cut to ± this; 0: not at all
+    whiten_rewards: bool = False  # divide rewards by their deviation in the batch, keeping their mean
+
+    # the KL divergence to the reference
+    kl_coefficient: float = setting(0.05, low=0)  # beta: reward given up per nat
+    kl_target: float = setting(0.0, low=0)  # nats a completion that an adaptive coefficient steers to; 0: fixed
+    kl_horizon: int = setting(10_000, low=1)  # episodes over which the adaptive coefficient moves
+
+    # advantages and losses
+    gamma: float = setting(1.0, above=0, high=1)  # discount a token
+    gae_lambda: float = setting(0.95, low=0, high=1)  # 0: one-step advantages, 1: returns minus values
+    clip_ratio: float = setting(0.2, above=0)  # the policy's ratio earns nothing outside 1 ± this
+    dual_clip: float = setting(0.0, low=0)  # lower bound c > 1 of a bad token's objective, as c·advantage; 0: none
+    clip_value: float = setting(0.2, low=0)  # how far a value may move from the old one unpunished; 0: no limit
+    entropy_coefficient: float = setting(0.0, low=0)  # bonus a nat of the policy's entropy
+    max_update_kl: float = setting(0.0, low=0)  # nats a token away from the old policy end a batch's updates; 0: none
+    critic_learning_rate: float = setting(0.0, low=0)  # at its highest; 0: the policy's
+    adam_epsilon: float = setting(1e-5, above=0)  # as in the original code; PyTorch's default is 1e-8
+
+    # sizes
+    steps: int = setting(100, low=1)  # batches of episodes, each sampled from the newest policy
+    batch_episodes: int = setting(64, low=1)  # completions in a batch, over all processes
+    epochs: int = setting(4, low=1)  # passes over a batch
+    minibatches: int = setting(1, low=1)  # optimiser steps in a pass; divides batch_episodes
+    temperature: float = setting(1.0, above=0)  # divides the logits when sampling, training and comparing alike
+    eval_prompts: int = setting(64, low=0)  # held-out prompts in an evaluation at most; 0: no evaluation
+
+    def check(self) -> None:
+        super().check()
+        exact_division(self.batch_episodes, self.minibatches, "batch_episodes", "minibatches")
+        check_rewards(self.rewards, self.reward_model)
+        if self.dual_clip and self.dual_clip <= 1:
+            raise BadInput("dual_clip must be above 1, or 0 for none")
+
+
+@dataclass(frozen=True)
+class SampleConfig(Settings):
+    """`sample`: completions of given prompts, scored."""
+
+    program = "sample"
+
+    reward_model: str = ""  # folder of a reward model that scores each completion; empty: no scores
+    completions_per_prompt: int = setting(1, low=1)
+    temperature: float = setting(1.0, low=0)  # divides the logits; 0: the likeliest token always
+    top_p: float = setting(1.0, above=0, high=1)  # sample among the likeliest tokens that hold this probability
+    batch_completions: int = setting(64, low=1)  # completions written at once by one process
+
+
+def as_kind(name: str, value: Any, kind: Any) -> Any:
+    """The value as the field's type: an int stands for a float, nothing else is converted. Raises BadInput."""
+    origin = typing.get_origin(kind) or kind
+    if origin is types.UnionType:
+        origin = typing.get_args(kind)
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, origin) or (isinstance(value, bool) and origin is not bool):
+        raise BadInput(f"{name} must be {KIND_NAMES.get(origin, 'of another type')}, not {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise BadInput(f"{name} must be finite, not {value!r}")
+    return value
+
+
+KIND_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", list: "a list",
+              dict: "an object"}  # fmt: skip
+
+
+def check_limits(name: str, value: Any, limits: typing.Mapping[str, Any]) -> None:
+    """Raises BadInput when the value is outside the field's limits."""
+    if "choices" in limits and value not in limits["choices"]:
+        raise BadInput(f"{name} must be one of {', '.join(limits['choices'])}, not {value!r}")
+    if "low" in limits and value < limits["low"]:
+        raise BadInput(f"{name} must be at least {limits['low']}, not {value!r}")
+    if "above" in limits and value <= limits["above"]:
+        raise BadInput(f"{name} must be above {limits['above']}, not {value!r}")
+    if "high" in limits and value > limits["high"]:
+        raise BadInput(f"{name} must be at most {limits['high']}, not {value!r}")
+    if "below" in limits and value >= limits["below"]:
+        raise BadInput(f"{name} must be below {limits['below']}, not {value!r}")
+
+
+def check_rewards(terms: list[Any], reward_model: str) -> None:
+    """Each reward term is an object with a name and perhaps a weight; a reward model is set if and only if named."""
+    if not terms:
+        raise BadInput("rewards must hold at least one term")
+    for term in terms:
+        if not isinstance(term, dict) or not isinstance(term.get("name"), str):
+            raise BadInput(f"a reward term must be an object with a name, not {term!r}")
+        weight = term.get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise BadInput(f"the weight of the reward term {term['name']} must be a number, not {weight!r}")
+    named = any(term["name"] == "reward_model" for term in terms)
+    if named != bool(reward_model):
+        raise BadInput("set reward_model when, and only when, rewards has the term reward_model")
+
+
+def exact_division(whole: int, part: int, whole_name: str, part_name: str) -> int:
+    """whole / part, or BadInput when it leaves a remainder."""
+    if whole % part:
+        raise BadInput(f"{whole_name} ({whole}) must be a multiple of {part_name} ({part})")
+    return whole // part
+
+
+CONFIGS: dict[str, type[Settings]] = {kind.program: kind for kind in (SftConfig, RewardConfig, PpoConfig, SampleConfig)}
