@@ -1,0 +1,5 @@
+"""Filled by the feedback app."""
+
+from django.urls import URLPattern
+
+urlpatterns: list[URLPattern] = []

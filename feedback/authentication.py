@@ -1,0 +1,33 @@
+"""API tokens: `Authorization: Bearer acc_…`."""
+
+from datetime import timedelta
+
+from django.utils import timezone
+from rest_framework.authentication import BaseAuthentication, get_authorization_header
+from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.request import Request
+
+from feedback.models import ApiToken, User
+
+
+class TokenAuthentication(BaseAuthentication):
+    """Finds a token by the digest of its key. `Token` is accepted beside `Bearer`, as other clients send it."""
+
+    def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
+        scheme, _, key = get_authorization_header(request).decode("latin-1").partition(" ")
+        if scheme.lower() not in ("bearer", "token"):
+            return None
+        token = ApiToken.objects.select_related("user").filter(digest=ApiToken.digest_of(key.strip())).first()
+        if token is None or not token.user.is_active:
+            raise AuthenticationFailed("This token is not valid: make a new one on your account page.")
+        self._note_use(token)
+        return token.user, token
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+    def _note_use(self, token: ApiToken) -> None:
+        # To the minute is enough, and spares a write a request.
+        now = timezone.now()
+        if token.last_used_at is None or now - token.last_used_at > timedelta(minutes=1):
+            ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)

@@ -1,0 +1,40 @@
+"""A small cast of people and one project, made by the product's own tables."""
+
+import pytest
+
+from feedback.models import Membership, Project, User
+
+
+def person(project: Project | None, name: str, role: str | None = None) -> User:
+    user = User.objects.create_user(name, password=f"{name}-password")
+    if project is not None and role is not None:
+        Membership.objects.create(project=project, user=user, role=role)
+    return user
+
+
+@pytest.fixture
+def project(db) -> Project:
+    return Project.objects.create(slug="support", name="Support replies", guidelines="Be kind.")
+
+
+@pytest.fixture
+def manager(project) -> User:
+    return person(project, "mona", "manager")
+
+
+@pytest.fixture
+def annotator(project) -> User:
+    return person(project, "ann", "annotator")
+
+
+@pytest.fixture
+def colleague(project) -> User:
+    """Another annotator of the same project."""
+    return person(project, "cole", "annotator")
+
+
+@pytest.fixture
+def stranger(db) -> User:
+    """Signed in, but a member of another project alone."""
+    other = Project.objects.create(slug="other", name="Another project")
+    return person(other, "stan", "manager")

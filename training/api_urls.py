@@ -1,0 +1,5 @@
+"""Filled by the training app."""
+
+from django.urls import URLPattern
+
+urlpatterns: list[URLPattern] = []
