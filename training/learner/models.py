@@ -1,0 +1,171 @@
+"""Models: policies and models with a scalar head, loaded, built and saved as ordinary Hugging Face folders.
+
+Every model is in evaluation mode always, also while it learns: no dropout anywhere, so that a policy gives the same
+log-probabilities when it samples, when it is compared and when it is trained.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from training.learner.flat import ATTENTION, FlatBatch, flatten, forward_flat
+from training.learner.jobdir import BadInput
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+transformers_logging.disable_progress_bar()
+
+
+def device() -> torch.device:
+    """Where models live: this process's GPU if there is one."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def load_tokenizer(path: str) -> Any:
+    """The folder's tokenizer. Raises BadInput without one, or when it has no end token."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"no tokenizer could be loaded from {path}: {first_line(error)}") from error
+    if tokenizer.eos_token_id is None:
+        raise BadInput(f"the tokenizer of {path} has no end token")
+    return tokenizer
+
+
+def load_policy(path: str, dtype: str = "float32") -> tuple[PreTrainedModel, Any]:
+    """A causal language model in evaluation mode, and its tokenizer. Raises BadInput when either cannot be loaded."""
+    tokenizer = load_tokenizer(path)
+    model = _load(AutoModelForCausalLM, path, dtype)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise BadInput(f"the tokenizer of {path} has more tokens ({len(tokenizer)}) than the model's embedding")
+    return model, tokenizer
+
+
+def load_scalar_model(path: str, dtype: str = "float32") -> PreTrainedModel:
+    """A sequence classifier with one output. From a language model's folder its head is new, and all zeros."""
+    model = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
+    if not is_scalar_folder(path):
+        nn.init.zeros_(model.score.weight)
+    return model
+
+
+def is_scalar_folder(path: str) -> bool:
+    """Whether the folder was saved from a sequence classifier."""
+    architectures = AutoConfig.from_pretrained(path).architectures or []
+    return any(name.endswith("ForSequenceClassification") for name in architectures)
+
+
+def _load(kind: Any, path: str, dtype: str, **options: Any) -> Any:
+    try:
+        model = kind.from_pretrained(path, dtype=DTYPES[dtype], attn_implementation=ATTENTION, **options)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"no model could be loaded from {path}: {first_line(error)}") from error
+    return model.eval().to(device())
+
+
+def build_policy(architecture: dict[str, Any], tokenizer: Any, dtype: str = "float32") -> PreTrainedModel:
+    """A new policy of this transformers config, its vocabulary and special tokens being the tokenizer's."""
+    settings = dict(architecture)
+    kind = settings.pop("model_type")
+    settings |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
+    settings |= {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    try:
+        config = AutoConfig.for_model(kind, **settings)
+        model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], attn_implementation=ATTENTION)
+    except (ValueError, TypeError) as error:
+        raise BadInput(f"architecture cannot be built: {first_line(error)}") from error
+    return model.eval().to(device())
+
+
+def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
+    """A Hugging Face folder in safetensors, tokenizer included."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def freeze(model: PreTrainedModel) -> PreTrainedModel:
+    """The model, never to learn."""
+    return model.requires_grad_(False)
+
+
+def computing_in(dtype: str) -> contextlib.AbstractContextManager[Any]:
+    """Autocast for weights kept in float32 while the computation is in `dtype`."""
+    if dtype == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device().type, DTYPES[dtype])
+
+
+class Episodes(NamedTuple):
+    """Prompts with the completions that follow them, as token ids; completions hold at least one token."""
+
+    prompts: Sequence[Sequence[int]]
+    completions: Sequence[Sequence[int]]
+
+    def sequences(self) -> list[list[int]]:
+        return [[*prompt, *completion] for prompt, completion in zip(self.prompts, self.completions, strict=True)]
+
+    def lengths(self) -> list[int]:
+        """Tokens of each, prompt and completion."""
+        return [len(prompt) + len(completion) for prompt, completion in zip(*self, strict=True)]
+
+    def select(self, indices: Sequence[int]) -> "Episodes":
+        return Episodes([self.prompts[i] for i in indices], [self.completions[i] for i in indices])
+
+
+def decision_positions(batch: FlatBatch, episodes: Episodes) -> Tensor:
+    """[C]: where in the flat row each completion token was decided: at the token before it."""
+    sizes = [len(completion) for completion in episodes.completions]
+    firsts = [len(prompt) - 1 for prompt in episodes.prompts]
+    starts = batch.starts + torch.tensor(firsts, device=batch.starts.device)
+    return torch.cat(
+        [torch.arange(size, device=starts.device) + start for size, start in zip(sizes, starts, strict=True)]
+    )
+
+
+class TokenScores(NamedTuple):
+    """Of every completion token, all completions end to end."""
+
+    log_probs: Tensor  # [C] float32, nats
+    entropy: Tensor  # [C] float32, nats, of the distribution the token was drawn from
+
+
+def score_tokens(
+    policy: PreTrainedModel, episodes: Episodes, temperature: float = 1.0, with_entropy: bool = False
+) -> TokenScores:
+    """Log-probabilities of completion tokens under softmax(logits / temperature). Entropy is zeros if not asked for."""
+    batch = flatten(episodes.sequences(), policy.device)
+    decisions = decision_positions(batch, episodes)
+    logits = forward_flat(policy, batch, logits_to_keep=decisions).logits[0].float()
+    if temperature != 1.0:
+        logits = logits / temperature
+    log_probs = -F.cross_entropy(logits, batch.tokens[0, decisions + 1], reduction="none")
+    return TokenScores(log_probs, entropy_of(logits) if with_entropy else torch.zeros_like(log_probs))
+
+
+def entropy_of(logits: Tensor) -> Tensor:
+    """[C] from [C, V]: H = log Σ exp(z) − Σ softmax(z)·z."""
+    return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
+
+
+def score_states(critic: Any, episodes: Episodes) -> Tensor:
+    """[C] float32: the critic's value of the state that each completion token was decided in."""
+    batch = flatten(episodes.sequences(), critic.device)
+    hidden = forward_flat(critic.base_model, batch).last_hidden_state[0]
+    return critic.score(hidden[decision_positions(batch, episodes)])[:, 0].float()
