@@ -1,0 +1,85 @@
+"""A prompt once with all of its completions: P + ΣC tokens through the model in place of Σ(P + C).
+
+The tokens of a prompt group lie end to end, prompt first, each completion's positions starting again where the prompt
+ends. Every layer but attention sees a token once; in attention each completion's tokens see the prompt and their own
+earlier tokens, as if they were alone. So the hidden states, and the scores read from them, are those of the separate
+sequences. Several groups are laid end to end in the same way, without padding.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.learner.flat import FlatLayout, Group
+
+
+@dataclass(frozen=True)
+class PromptGroup:
+    """Token ids of a prompt (may be empty) and of each of its completions (at least one token each)."""
+
+    prompt: tuple[int, ...]
+    completions: tuple[tuple[int, ...], ...]
+
+    @property
+    def tokens(self) -> int:
+        """What a packed pass computes: P + ΣC."""
+        return len(self.prompt) + sum(map(len, self.completions))
+
+
+class PackedBatch(NamedTuple):
+    """Prompt groups laid end to end, T tokens with N completions in all."""
+
+    tokens: Tensor  # [1, T]
+    positions: Tensor  # [1, T], from 0 in each prompt, going on from the prompt's end in each completion
+    layout: FlatLayout
+    last: Tensor  # [N], where each completion's last token lies, in the order of groups and their completions
+
+
+def pack(groups: Sequence[PromptGroup], device: torch.device | str = "cpu") -> PackedBatch:
+    """Lays prompt groups end to end. Raises ValueError on an empty completion: it has no token to read a score at."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    sequences: list[list[int]] = []  # of each completion, where its tokens and its prompt's lie
+    for group in groups:
+        prompt = range(len(tokens), len(tokens) + len(group.prompt))
+        tokens.extend(group.prompt)
+        positions.extend(range(len(prompt)))
+        for completion in group.completions:
+            if not completion:
+                raise ValueError("an empty completion cannot be scored: it needs at least its end token")
+            sequences.append([*prompt, *range(len(tokens), len(tokens) + len(completion))])
+            tokens.extend(completion)
+            positions.extend(range(len(prompt), len(prompt) + len(completion)))
+    return PackedBatch(
+        tokens=torch.tensor([tokens], device=device),
+        positions=torch.tensor([positions], device=device),
+        layout=_layout(sequences, len(tokens), device),
+        last=torch.tensor([sequence[-1] for sequence in sequences], device=device),
+    )
+
+
+def _layout(sequences: Sequence[Sequence[int]], token_count: int, device: torch.device | str) -> FlatLayout:
+    """Causal attention in each sequence. A prompt's output is taken from the last completion; all of them agree."""
+    width = max(map(len, sequences))
+    rows = torch.tensor([[*sequence, *[sequence[-1]] * (width - len(sequence))] for sequence in sequences])
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    real = torch.arange(width) < lengths[:, None]
+    slots = torch.zeros(token_count, dtype=torch.int64)
+    slots[rows[real]] = torch.arange(rows.numel()).view_as(rows)[real]
+    rows = rows.to(device)
+    return FlatLayout((Group(rows, rows),), slots.to(device))
+
+
+def by_token_budget(tokens: Sequence[int], budget: int) -> Iterator[range]:
+    """Ranges of consecutive items whose tokens together stay within `budget`; an oversized item is alone."""
+    start, held = 0, 0
+    for index, count in enumerate(tokens):
+        if index > start and held + count > budget:
+            yield range(start, index)
+            start, held = index, 0
+        held += count
+    if start < len(tokens):
+        yield range(start, len(tokens))
