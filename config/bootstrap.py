@@ -105,9 +105,11 @@ def install_front_end_packages() -> None:
     )
     if found.returncode:
         raise SetupFailed("the wheel of node is not in .venv: delete .venv and start again.")
-    binaries = Path(found.stdout.strip()) / "bin"
-    environment = {**os.environ, "PATH": f"{binaries}:{os.environ.get('PATH', '')}"}
-    command = [str(binaries / "npm"), "ci", "--no-audit", "--no-fund", "--prefix", "static"]
+    wheel = Path(found.stdout.strip())
+    environment = {**os.environ, "PATH": f"{wheel / 'bin'}:{os.environ.get('PATH', '')}"}
+    # The wheel's bin/npm is a link that pip turned into a file, so it cannot find its library: call that itself.
+    npm = [str(wheel / "bin" / "node"), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    command = [*npm, "ci", "--no-audit", "--no-fund", "--prefix", "static"]
     follow(command, "npm", re.compile(r"added (\d+ packages)"), environment)
 
 
@@ -150,9 +152,9 @@ def run(command: str, argv: list[str]) -> int:
     """Inside `.venv`: the test command, or Django's."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     if command == "test":
-        from config.testing import run_tests
+        from config import testing
 
-        return run_tests(argv[2:])
+        return testing.run(argv[2:])
     from django.core.exceptions import ImproperlyConfigured
     from django.core.management import execute_from_command_line
 
@@ -160,7 +162,7 @@ def run(command: str, argv: list[str]) -> int:
         if command not in NEED_NO_DATABASE and "--help" not in argv:
             from config import services
 
-            services.prepare_database(command)
+            services.prepare(command, argv[2:])
         execute_from_command_line(argv)
     except ImproperlyConfigured as error:
         raise SetupFailed(str(error)) from error

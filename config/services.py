@@ -1,17 +1,94 @@
-"""The processes that make up a running Accord, and the database under them."""
+"""What must be true before Django starts: the data folder is ours, and there is a database."""
 
+import fcntl
 import os
+import shutil
+import socket
 from pathlib import Path
+from typing import IO
 
 from config import postgres
+from config.bootstrap import SetupFailed
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+LEAST_FREE = 200 * 2**20  # bytes: below this PostgreSQL cannot be trusted to finish a checkpoint
+
+# Held for as long as this process lives: closing the file gives the lock back.
+_locks: list[IO[str]] = []
 
 
 def data_dir() -> Path:
     return Path(os.environ.get("ACCORD_DATA", "").strip() or BASE_DIR / "var").resolve()
 
 
-def prepare_database(command: str) -> None:
-    """Before Django reads its settings: the embedded cluster, unless DATABASE_URL names a server."""
-    postgres.use(data_dir())
+def prepare(command: str, arguments: list[str]) -> None:
+    """Take the data folder for commands that serve, then start the embedded cluster unless a server is named.
+
+    Raises SetupFailed with a sentence when the folder, the disk, the port or the database cannot be had.
+    """
+    if (chosen := _option(arguments, "--data")) is not None:
+        os.environ["ACCORD_DATA"] = str(Path(chosen).resolve())
+    folder = data_dir()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupFailed(f"the data folder {folder} cannot be made ({error.strerror}).") from error
+    if shutil.disk_usage(folder).free < LEAST_FREE:
+        raise SetupFailed(f"the disk that holds {folder} is full: free some space and start again.")
+    if command in ("demo", "up"):
+        take_folder(folder)
+        check_port(_option(arguments, "--host") or "127.0.0.1", _option(arguments, "--port") or "8000")
+    use_database(folder)
+
+
+def use_database(folder: Path) -> None:
+    """The embedded cluster, or the server that DATABASE_URL names, checked to answer."""
+    try:
+        if os.environ.get("DATABASE_URL", "").strip():
+            postgres.check(os.environ["DATABASE_URL"])
+        else:
+            os.environ["DATABASE_URL"] = postgres.start(folder)
+            os.environ["ACCORD_EMBEDDED_DATABASE"] = "1"
+    except postgres.Unreachable as error:
+        raise SetupFailed(str(error)) from error
+
+
+def take_folder(folder: Path) -> None:
+    """One Accord a data folder: two supervisors would run every task of beat twice."""
+    lock = (folder / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SetupFailed(
+            f"another Accord already runs on {folder}: stop it, or choose another folder with --data."
+        ) from None
+    _locks.append(lock)
+
+
+def check_port(host: str, port: str) -> None:
+    """That we could listen there, asked before anything slow is done."""
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise SetupFailed(f"--port is «{port}»: write a number from 1 to 65535.")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise SetupFailed(f"--host is «{host}», which this machine does not know ({error.strerror}).") from error
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise SetupFailed(
+                f"port {port} on {host} cannot be had ({error.strerror}): stop what uses it, or choose another "
+                f"with --port."
+            ) from error
+
+
+def _option(arguments: list[str], name: str) -> str | None:
+    """The value of `--name VALUE` or `--name=VALUE`: needed before Django, and so argparse, can start."""
+    for index, argument in enumerate(arguments):
+        if argument.startswith(name + "="):
+            return argument.partition("=")[2]
+        if argument == name and index + 1 < len(arguments):
+            return arguments[index + 1]
+    return None

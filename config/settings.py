@@ -7,7 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from config.environment import Unusable, read_boolean, read_list, read_text, read_url
+from config.environment import Unusable, read_boolean, read_integer, read_list, read_text, read_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(read_text("ACCORD_DATA", default=str(BASE_DIR / "var"))).resolve()
@@ -51,6 +51,21 @@ SECURE_HSTS_SECONDS = 31_536_000 if SESSION_COOKIE_SECURE else 0
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
+# Completions are strangers' text. Should one ever slip through the sanitiser, the browser still runs and loads nothing.
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'none'"],
+        "script-src": ["'self'"],
+        "style-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "font-src": ["'self'"],
+        "connect-src": ["'self'"],
+        "manifest-src": ["'self'"],
+        "form-action": ["'self'"],
+        "frame-ancestors": ["'none'"],
+        "base-uri": ["'none'"],
+    }
+}
 
 INSTALLED_APPS = [
     "config",
@@ -63,7 +78,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.postgres",
     "django.contrib.sessions",
-    "django.contrib.staticfiles",
+    "config.static.Assets",
+    "csp",
     "django_htmx",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -72,6 +88,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -84,6 +101,8 @@ MIDDLEWARE = [
 ]
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
+WEB_WORKERS = read_integer("WEB_WORKERS", default=2, least=1)
+WEB_THREADS = read_integer("WEB_THREADS", default=4, least=1)
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -140,12 +159,16 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 STATIC_URL = "static/"
 STATIC_ROOT = DATA_DIR / "static"
+_PACKAGES = BASE_DIR / "static" / "node_modules"
 STATICFILES_DIRS = [
-    BASE_DIR / "static",
+    ("accord", BASE_DIR / "static" / "accord"),
+    ("htmx", _PACKAGES / "htmx.org" / "dist"),
+    ("sortable", _PACKAGES / "sortablejs" / "modular"),
+    ("uplot", _PACKAGES / "uplot" / "dist"),
 ]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "config.static.AssetStorage"},
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
 

@@ -1,0 +1,68 @@
+"""`manage.py demo`: a project that is ready to be ranked, on a small model trained here."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from config import site
+from config.management.commands.up import ALL, add_service_arguments
+from config.supervisor import Supervisor, services_named
+
+
+class Command(BaseCommand):
+    help = "Starts Accord with a demo project: customer-support replies by a small model that is trained here."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add_service_arguments(parser)
+        parser.add_argument(
+            "--model", metavar="FOLDER_OR_HUB_ID", help="any causal language model instead of the built-in one"
+        )
+        simulation = parser.add_argument_group("without a browser")
+        simulation.add_argument(
+            "--simulate", action="store_true", help="simulated annotators rank over HTTP, rounds run, then all stops"
+        )
+        simulation.add_argument("--rounds", type=int, default=2, metavar="N", help="turns of the loop (2)")
+        simulation.add_argument("--labels", type=int, default=600, metavar="N", help="rankings before each round (600)")
+        simulation.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each cycle there")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        from training.demo import seed
+
+        check_simulation(options)
+        site.prepare(self.report)
+        accounts = seed.prepare(model=options["model"], report=self.report)
+        address = f"http://{options['host']}:{options['port']}"
+        supervisor = Supervisor(services_named(ALL.split(","), options["host"], options["port"]), self.report)
+        supervisor.run(address, self.work(address, options, accounts, supervisor))
+
+    def work(
+        self, address: str, options: dict[str, Any], accounts: "list[Any]", supervisor: Supervisor
+    ) -> Callable[[], None]:
+        """What happens once the services answer: the simulation, or a greeting and then nothing but watching."""
+
+        def simulate() -> None:
+            from training.demo import simulate
+
+            simulate.run(address, options["rounds"], options["labels"], options["json"], self.report)
+
+        def greet() -> None:
+            self.report(f"\nAccord runs at {address}   (Ctrl-C stops it)\n")
+            for account in accounts:
+                self.report(f"  {account.role:<10} {account.username:<10} password {account.password}")
+            supervisor.watch()
+
+        return simulate if options["simulate"] else greet
+
+    def report(self, sentence: str) -> None:
+        self.stderr.write(sentence, self.style.NOTICE)
+
+
+def check_simulation(options: dict[str, Any]) -> None:
+    """Bad options are refused before anything slow is done. Raises CommandError."""
+    for name in ("rounds", "labels"):
+        if options[name] < 1:
+            raise CommandError(f"--{name} is {options[name]}: give at least 1.")
+    if options["json"] is not None and not options["json"].resolve().parent.is_dir():
+        raise CommandError(f"--json names a file in {options['json'].resolve().parent}, which is not a folder.")

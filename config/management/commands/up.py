@@ -1,0 +1,44 @@
+"""`manage.py up`: the whole of Accord, for real use."""
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandParser
+
+from config import site
+from config.supervisor import Supervisor, services_named
+
+ALL = "web,default,gpu,beat"
+
+
+def add_service_arguments(parser: CommandParser) -> None:
+    """The options that `up` and `demo` share. --data, --host and --port are also read before Django starts."""
+    parser.add_argument("--host", default="127.0.0.1", help="where the web service listens (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="on which port (8000)")
+    parser.add_argument("--data", metavar="DIR", help="where everything is kept (ACCORD_DATA, else var/)")
+
+
+class Command(BaseCommand):
+    help = "Starts the web service, the workers and beat, with the embedded PostgreSQL unless DATABASE_URL is set."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add_service_arguments(parser)
+        parser.add_argument(
+            "--only",
+            default=ALL,
+            metavar="NAMES",
+            help=f"comma-separated services to run on this machine ({ALL})",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        site.prepare(self.report)
+        names = [name.strip() for name in options["only"].split(",") if name.strip()]
+        supervisor = Supervisor(services_named(names, options["host"], options["port"]), self.report)
+        address = f"http://{options['host']}:{options['port']}"
+        self.report(f"Accord is starting at {address} (Ctrl-C stops it)")
+        if not get_user_model().objects.exists():
+            self.report("nobody can sign in yet: make the first account with `python3 manage.py createsuperuser`")
+        supervisor.run(address)
+
+    def report(self, sentence: str) -> None:
+        self.stderr.write(sentence, self.style.NOTICE)

@@ -1,0 +1,29 @@
+"""How style sheets and modules are served: named by their content, compressed, and nothing that no page asks for."""
+
+from django.contrib.staticfiles.apps import StaticFilesConfig
+from whitenoise.storage import CompressedManifestStaticFilesStorage
+
+
+class Assets(StaticFilesConfig):
+    """Django's static files, without what packages carry beside the one file that a page loads."""
+
+    ignore_patterns = [
+        *StaticFilesConfig.ignore_patterns,
+        "*.amd.js",
+        "*.cjs.js",
+        "*.iife*.js",
+        "*.d.ts",
+        "*.gz",
+        "*.map",
+        "ext",
+        "htmx.js",
+        "htmx.esm.js",
+        "redoc",
+        "sortable.c*.esm.js",
+    ]
+
+
+class AssetStorage(CompressedManifestStaticFilesStorage):
+    """Also rewrites `import` in our modules to the hashed names."""
+
+    support_js_module_import_aggregation = True

@@ -1,0 +1,175 @@
+"""Starts Accord's processes, restarts one that dies, and stops them all."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from django.conf import settings
+from django.core.management.base import CommandError
+
+PATIENCE = 60  # seconds for the first answer of the web service
+GRACE = 25  # seconds between SIGTERM and SIGKILL: a program saves its state and stops within this
+QUICK_DEATH = 10  # seconds: a service that dies younger than this three times in a row is not restarted again
+
+
+@dataclass
+class Service:
+    """One process, its log, and how often it died young."""
+
+    name: str
+    command: list[str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    quick_deaths: int = 0
+
+    def start(self) -> None:
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as output:
+            # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which stops in order.
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=settings.BASE_DIR,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            )
+        self.started = time.monotonic()
+
+    def signal(self, number: int) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+    def kill_group(self) -> None:
+        """End whatever the service left behind in its session."""
+        if self.process is not None:
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                return
+
+
+def _die_with_parent() -> None:
+    # PR_SET_PDEATHSIG: even a supervisor that is killed outright leaves nothing running.
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+@dataclass
+class Supervisor:
+    """Runs services until a signal, a failure, or the end of the work that was to be done meanwhile."""
+
+    services: list[Service]
+    report: Callable[[str], None]
+    stopping: bool = field(default=False, init=False)
+
+    def run(self, address: str, work: Callable[[], None] | None = None) -> None:
+        """Start everything; once the web answers at `address`, do `work`, or watch until a signal.
+
+        Raises CommandError when a service does not come up. Every process is ended on the way out.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._interrupt)
+        try:
+            for service in self.services:
+                service.start()
+            self._wait_for_web(address)
+            (work or self.watch)()
+        except KeyboardInterrupt:
+            self.report("stopping …")
+        finally:
+            self.stop()
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if not self.stopping:  # a second Ctrl-C must not leave processes behind half-way through stop()
+            self.stopping = True
+            raise KeyboardInterrupt
+
+    def _wait_for_web(self, address: str) -> None:
+        web = next((service for service in self.services if service.name == "web"), None)
+        deadline = time.monotonic() + PATIENCE
+        while web is not None and not _answers(address):
+            assert web.process is not None
+            if web.process.poll() is not None or time.monotonic() > deadline:
+                raise CommandError(f"the web service did not start; the end of {web.log}:\n{_tail(web.log)}")
+            time.sleep(0.1)
+
+    def watch(self) -> None:
+        """Start again whatever dies, until a signal. Raises CommandError for a service that keeps dying."""
+        while True:
+            for service in self.services:
+                assert service.process is not None
+                if service.process.poll() is not None:
+                    self._restart(service)
+            time.sleep(1)
+
+    def _restart(self, service: Service) -> None:
+        assert service.process is not None
+        service.kill_group()
+        lived = time.monotonic() - service.started
+        service.quick_deaths = service.quick_deaths + 1 if lived < QUICK_DEATH else 0
+        status = service.process.returncode
+        if service.quick_deaths >= 3:
+            raise CommandError(
+                f"the {service.name} service keeps dying (status {status}); the end of {service.log}:\n"
+                f"{_tail(service.log)}"
+            )
+        self.report(f"the {service.name} service ended (status {status}) and is started again")
+        service.start()
+
+    def stop(self) -> None:
+        """SIGTERM to all, then SIGKILL to the sessions of those that have not ended within the grace."""
+        self.stopping = True
+        for service in self.services:
+            service.signal(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE
+        for service in self.services:
+            if service.process is not None:
+                try:
+                    service.process.wait(max(0.1, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    self.report(f"the {service.name} service did not end in time and is killed")
+                service.kill_group()
+                service.process.wait()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/healthz", timeout=2) as response:
+            return response.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _tail(path: Path, lines: int = 15) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
+
+
+def services_named(names: list[str], host: str, port: int) -> list[Service]:
+    """The processes of those names: `web`, `default` and `gpu` workers, `beat`. Raises CommandError."""
+    python, logs = sys.executable, settings.DATA_DIR / "logs"
+    celery = [python, "-m", "celery", "--app", "config.celery", "--quiet"]
+    # Solo for the GPU: its task only waits for another process, and a pool would outlive a kill of the worker.
+    commands = {
+        "web": [
+            *(python, "-m", "gunicorn", "config.wsgi", "--bind", f"{host}:{port}"),
+            *("--workers", str(settings.WEB_WORKERS), "--worker-class", "gthread"),
+            *("--threads", str(settings.WEB_THREADS), "--keep-alive", "30", "--timeout", "120", "--no-control-socket"),
+        ],
+        "default": [*celery, "worker", "-Q", "default", "-n", "default@%h", "-c", "1", "-l", "INFO"],
+        "gpu": [*celery, "worker", "-Q", "gpu", "-n", "gpu@%h", "-P", "solo", "-l", "INFO"],
+        "beat": [*celery, "beat", "-s", str(settings.DATA_DIR / "beat"), "-l", "INFO"],
+    }
+    if unknown := [name for name in names if name not in commands]:
+        raise CommandError(f"--only names «{unknown[0]}»: the services are {', '.join(commands)}.")
+    return [Service(name, commands[name], logs / f"{name}.log") for name in names]
