@@ -137,7 +137,8 @@ def reason_of(output: str, otherwise: str) -> str:
         return f"the disk is full ({free:.1f} GiB free, about 3 needed): free some space and start again."
     network = (
         r"NewConnectionError|ConnectionError|Temporary failure in name resolution|Connection refused|ConnectTimeout|"
-        r"Network is unreachable|ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ETIMEDOUT|ProxyError|Max retries exceeded"
+        r"Network is unreachable|ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ETIMEDOUT|ProxyError|Max retries exceeded|"
+        r"from versions: none"  # what pip says of a package when no index answered
     )
     if re.search(network, output):
         return "the package index cannot be reached: connect this machine to the network, or name a mirror."

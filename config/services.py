@@ -53,8 +53,11 @@ def use_database(folder: Path) -> None:
         raise SetupFailed(str(error)) from error
 
 
-def take_folder(folder: Path) -> None:
-    """One Accord a data folder: two supervisors would run every task of beat twice."""
+def take_folder(folder: Path) -> IO[str]:
+    """One Accord a data folder: two supervisors would run every task of beat twice.
+
+    Returns the open lock, for whoever wants to give it back before the process ends.
+    """
     lock = (folder / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,6 +66,7 @@ def take_folder(folder: Path) -> None:
             f"another Accord already runs on {folder}: stop it, or choose another folder with --data."
         ) from None
     _locks.append(lock)
+    return lock
 
 
 def check_port(host: str, port: str) -> None:

@@ -1,0 +1,138 @@
+"""What a person sees when a machine is not ready: one sentence, and a status that is not zero."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from config import bootstrap, services
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def manage(*arguments: str, cwd: Path = ROOT, python: str = sys.executable, **environment: str):
+    """Run manage.py as a person would, and return its status and what it said on stderr."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "ACCORD_DATA")}
+    done = subprocess.run(
+        [python, "manage.py", *arguments], cwd=cwd, env={**clean, **environment}, capture_output=True, text=True
+    )
+    return done.returncode, done.stderr
+
+
+def refused(outcome: tuple[int, str], *words: str) -> None:
+    status, said = outcome
+    assert status != 0
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    for word in words:
+        assert word in last
+
+
+@pytest.fixture
+def bare_clone(tmp_path: Path) -> Path:
+    """The files that a first start needs, without .venv."""
+    for name in ("manage.py", "requirements.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    return tmp_path
+
+
+def test_an_old_python_is_refused_before_anything_is_imported():
+    program = "import sys; sys.version_info = (3, 10, 4); exec(open('manage.py').read())"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "needs Python 3.11" in done.stderr
+
+
+def test_a_python_without_venv_is_told_what_to_install(bare_clone):
+    program = (
+        "import sys; sys.modules['ensurepip'] = None; sys.argv = ['manage.py', 'up'];"
+        "import config.bootstrap as b; sys.exit(b.main(sys.argv))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=bare_clone, capture_output=True, text=True)
+    refused((done.returncode, done.stderr), "venv module", "apt install python3")
+
+
+def test_a_machine_without_network_is_told_so(bare_clone):
+    outcome = manage(
+        "up",
+        cwd=bare_clone,
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_INDEX_URL="http://127.0.0.1:9/simple",
+        PIP_EXTRA_INDEX_URL="",
+        PIP_FIND_LINKS="",
+        PIP_RETRIES="0",
+    )
+    refused(outcome, "package index cannot be reached")
+    assert not (bare_clone / ".venv" / "installed").exists(), "the next start must try again"
+
+
+def test_a_full_disk_is_told_from_other_failures_of_pip():
+    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
+    assert "disk" in bootstrap.reason_of(said, "pip failed")
+    assert bootstrap.reason_of("ERROR: something else", "pip failed: something else") == "pip failed: something else"
+
+
+def test_a_disk_with_too_little_room_refuses_to_start(monkeypatch, tmp_path):
+    monkeypatch.setattr(services, "LEAST_FREE", shutil.disk_usage(tmp_path).total + 1)
+    monkeypatch.setenv("ACCORD_DATA", str(tmp_path))
+    with pytest.raises(bootstrap.SetupFailed, match="disk that holds"):
+        services.prepare("up", [])
+
+
+def test_a_port_in_use_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refused(manage("up", "--port", port, ACCORD_DATA=str(tmp_path)), f"port {port}", "--port")
+
+
+def test_a_port_that_is_no_number_is_refused(tmp_path):
+    refused(manage("up", "--port", "eighty", ACCORD_DATA=str(tmp_path)), "«eighty»")
+
+
+def test_an_unreachable_database_is_named_without_its_password(tmp_path):
+    outcome = manage(
+        "up", "--port", "18765", ACCORD_DATA=str(tmp_path), DATABASE_URL="postgresql://me:secret@127.0.0.1:9/accord"
+    )
+    refused(outcome, "accord on 127.0.0.1:9", "cannot be reached")
+    assert "secret" not in outcome[1]
+
+
+def test_an_address_that_is_not_postgresql_is_refused(tmp_path):
+    outcome = manage("up", "--port", "18765", ACCORD_DATA=str(tmp_path), DATABASE_URL="mysql://somewhere")
+    refused(outcome, "DATABASE_URL", "not a PostgreSQL address")
+
+
+def test_a_second_instance_on_the_same_folder_is_refused(tmp_path):
+    holder = services.take_folder(tmp_path)
+    try:
+        refused(manage("up", "--port", "18765", ACCORD_DATA=str(tmp_path)), "another Accord already runs", "--data")
+    finally:
+        holder.close()
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"SECRET_KEY": ""}, "SECRET_KEY is not set"),
+        ({"SECRET_KEY": "short"}, "fewer than 32 characters"),
+        ({"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS"),
+        ({"DEBUG": "maybe"}, "DEBUG is «maybe»"),
+        ({"WEB_WORKERS": "0"}, "WEB_WORKERS is «0»"),
+        ({"ACCORD_URL": "accord.example.org"}, "ACCORD_URL"),
+    ],
+)
+def test_an_insecure_or_senseless_setting_stops_the_start(environment, words, tmp_path):
+    # With a server of one's own (here the tests' cluster by its address) nothing is generated behind one's back.
+    given = {
+        "DATABASE_URL": os.environ["DATABASE_URL"],
+        "ACCORD_EMBEDDED_DATABASE": "",
+        "SECRET_KEY": "x" * 40,
+        "DEBUG": "",
+    }
+    refused(manage("check", ACCORD_DATA=str(tmp_path), **{**given, **environment}), words)
