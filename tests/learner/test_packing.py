@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from training.learner.flat import ATTENTION, forward_flat
-from training.learner.packing import PromptGroup, by_token_budget, pack
+from training.learner.packing import PromptGroup, pack
 
 SMALL = {
     "vocab_size": 50,
@@ -103,8 +103,3 @@ def test_positions_start_again_after_the_prompt():
 def test_an_empty_completion_is_refused():
     with pytest.raises(ValueError, match="empty completion"):
         pack([PromptGroup((1, 2), ((3,), ()))])
-
-
-def test_budgets_cut_in_order_and_keep_the_oversized_alone():
-    assert list(by_token_budget([4, 5, 3, 99, 1], budget=9)) == [range(2), range(2, 3), range(3, 4), range(4, 5)]
-    assert list(by_token_budget([], budget=9)) == []

@@ -73,6 +73,8 @@ def _load(kind: Any, path: str, dtype: str, **options: Any) -> Any:
         model = kind.from_pretrained(path, dtype=DTYPES[dtype], attn_implementation=ATTENTION, **options)
     except (OSError, ValueError) as error:
         raise BadInput(f"no model could be loaded from {path}: {first_line(error)}") from error
+    # A pad token that is also the end token must learn; nothing of ours is ever padded with it.
+    model.get_input_embeddings().padding_idx = None
     return model.eval().to(device())
 
 

@@ -6,7 +6,7 @@ earlier tokens, as if they were alone. So the hidden states, and the scores read
 sequences. Several groups are laid end to end in the same way, without padding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,15 +71,3 @@ def _layout(sequences: Sequence[Sequence[int]], token_count: int, device: torch.
     slots[rows[real]] = torch.arange(rows.numel()).view_as(rows)[real]
     rows = rows.to(device)
     return FlatLayout((Group(rows, rows),), slots.to(device))
-
-
-def by_token_budget(tokens: Sequence[int], budget: int) -> Iterator[range]:
-    """Ranges of consecutive items whose tokens together stay within `budget`; an oversized item is alone."""
-    start, held = 0, 0
-    for index, count in enumerate(tokens):
-        if index > start and held + count > budget:
-            yield range(start, index)
-            start, held = index, 0
-        held += count
-    if start < len(tokens):
-        yield range(start, len(tokens))
