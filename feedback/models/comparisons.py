@@ -1,10 +1,13 @@
 """Comparisons, and who holds them.
 
-What Django's constraints cannot say is said in SQL by the first migration: an item's completion answers the
-comparison's prompt and carries the digest of its text, and a comparison has exactly `size` items.
+What Django's constraints cannot say is said in SQL by the migration `0002_integrity`: an item's completion answers
+the comparison's prompt and carries the digest of its text, a comparison has exactly `size` items at positions 0 to
+`size` − 1, and a lease's display order is a permutation of these. Foreign keys marked `db_constraint=False` here are
+parts of a composite one there.
 """
 
 import uuid
+from collections.abc import Sequence
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
@@ -54,12 +57,18 @@ class Comparison(models.Model):
     def __str__(self) -> str:
         return f"comparison {self.pk}"
 
+    def texts(self, order: Sequence[int] | None = None) -> list[str]:
+        """The completions' texts by position, or in the given order of positions (a lease's `display_order`)."""
+        texts = list(self.items.order_by("position").values_list("completion__text", flat=True))
+        return texts if order is None else [texts[position] for position in order]
+
 
 class ComparisonItem(models.Model):
     """A completion's place in a comparison. Positions run from 0 to size − 1; no text comes twice."""
 
-    comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="items")
-    completion = models.ForeignKey(Completion, models.PROTECT, related_name="items")
+    comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="items", db_constraint=False)
+    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="+", db_constraint=False, db_index=False)
+    completion = models.ForeignKey(Completion, models.RESTRICT, related_name="items", db_constraint=False)
     position = models.PositiveSmallIntegerField()
     digest = models.CharField(max_length=64)
 
@@ -74,17 +83,30 @@ class ComparisonItem(models.Model):
 
 
 class Lease(models.Model):
-    """An annotator's hold on a comparison until a moment in time. Its row is deleted when it ends."""
+    """An annotator's hold on a comparison until a moment in time. Its row is deleted when they rank or give it back.
+
+    When the time runs out the lease lapses: its slot is open to others, but the row stays for a while as the proof
+    that this annotator was given this comparison, so that a late submit is welcome as long as a slot is open.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="leases")
+    project = models.ForeignKey(Project, models.CASCADE, related_name="leases", db_constraint=False, db_index=False)
+    comparison = models.ForeignKey(
+        Comparison, models.CASCADE, related_name="leases", db_constraint=False, db_index=False
+    )
     annotator = models.ForeignKey(User, models.CASCADE, related_name="leases")
+    size = models.PositiveSmallIntegerField()
     display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions, in the order shown.")
     taken_at = models.DateTimeField()
-    expires_at = models.DateTimeField(db_index=True)
+    expires_at = models.DateTimeField()
+    lapsed_at = models.DateTimeField(null=True, blank=True, help_text="When its slot was given to others.")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["comparison", "annotator"], name="lease_once")]
+        indexes = [
+            models.Index(fields=["project", "expires_at"], name="lease_expiry", condition=Q(lapsed_at__isnull=True)),
+            models.Index(fields=["lapsed_at"], name="lease_lapsed", condition=Q(lapsed_at__isnull=False)),
+        ]
 
     def __str__(self) -> str:
         return f"{self.annotator} holds {self.comparison}"

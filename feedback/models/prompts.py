@@ -61,7 +61,7 @@ class Completion(models.Model):
     """One answer to a prompt, by a source."""
 
     prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="completions")
-    source = models.ForeignKey(Source, models.PROTECT, related_name="completions")
+    source = models.ForeignKey(Source, models.RESTRICT, related_name="completions")
     text = models.TextField()
     digest = models.CharField(max_length=64, help_text="SHA-256 of the text.")
     sampling = models.JSONField(default=dict, blank=True, help_text="Temperature, seed, whether it ended, …")

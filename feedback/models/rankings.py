@@ -11,15 +11,16 @@ from feedback.models.people import Project, User
 class Ranking(models.Model):
     """What one annotator said of one comparison: a weak order of its completions.
 
-    `ranks[i]` is the rank of the item at position i: 1 is best, equal ranks tie. A ranking is never edited: a
-    correction is a new row with the next `revision`, and the old row stops being live.
+    `ranks[i]` is the rank of the item at position i: 1 is best, equal ranks tie. Ranks are dense (1, 2, 2, 3: no
+    number is left out), so that one weak order is written in one way only. A ranking is never edited: a correction is
+    a new row with the next `revision`, and the old row stops being live.
 
-    That the ranks cover exactly the comparison's completions is held by the database: (comparison, size) is a
-    foreign key to the comparison, and both arrays must have that many elements (the first migration, in SQL).
+    That the ranks cover exactly the comparison's completions is held by the database: (comparison, project, size) is
+    a foreign key to the comparison, and both arrays must have `size` elements (the migration `0002_integrity`).
     """
 
-    project = models.ForeignKey(Project, models.CASCADE, related_name="rankings")
-    comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="rankings")
+    project = models.ForeignKey(Project, models.CASCADE, related_name="rankings", db_constraint=False, db_index=False)
+    comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="rankings", db_constraint=False)
     annotator = models.ForeignKey(User, models.PROTECT, related_name="rankings")
     size = models.PositiveSmallIntegerField()
     ranks = ArrayField(models.PositiveSmallIntegerField())
@@ -33,8 +34,8 @@ class Ranking(models.Model):
     is_live = models.BooleanField(default=True)
     sequence = models.BigIntegerField(
         null=True,
-        unique=True,
-        help_text="Place in the record for incremental readers, given by the first reader that sees the row "
+        blank=True,
+        help_text="Place in the project's record for incremental readers, given by the first reader that sees the row "
         "committed, so that a later commit can never slip in under a cursor already handed out.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
@@ -46,12 +47,12 @@ class Ranking(models.Model):
             ),
             models.UniqueConstraint(fields=["comparison", "annotator", "revision"], name="ranking_revision_once"),
             models.UniqueConstraint(fields=["annotator", "idempotency_key"], name="ranking_submitted_once"),
+            models.UniqueConstraint(fields=["project", "sequence"], name="ranking_sequence_once"),
             models.CheckConstraint(condition=Q(seconds__gte=0), name="ranking_seconds"),
             models.CheckConstraint(condition=Q(revision__gte=1), name="ranking_revision"),
         ]
         indexes = [
-            models.Index(fields=["project", "sequence"], name="ranking_by_sequence"),
-            models.Index(fields=["id"], name="ranking_unnumbered", condition=Q(sequence__isnull=True)),
+            models.Index(fields=["project", "id"], name="ranking_unnumbered", condition=Q(sequence__isnull=True)),
             models.Index(fields=["annotator", "-created_at"], name="ranking_by_annotator"),
         ]
 

@@ -1,0 +1,73 @@
+"""Who belongs to a project, and with which role; and the keys people hold to the API."""
+
+from django.db import transaction
+
+from feedback.errors import Conflict, NotFound
+from feedback.models import ApiToken, Membership, Project, User
+
+
+def membership_of(user: User, slug: str) -> Membership:
+    """This person's place in a project. Strangers learn nothing: not even that the project exists."""
+    found = Membership.objects.select_related("project").filter(user=user, project__slug=slug)
+    membership = found.filter(project__archived_at__isnull=True).first()
+    if membership is None:
+        raise NotFound("There is no such project among yours.")
+    return membership
+
+
+@transaction.atomic
+def create_project(owner: User, project: Project) -> Project:
+    """Save a new project, with its creator as its first manager."""
+    project.save()
+    Membership.objects.create(project=project, user=owner, role=Membership.Role.MANAGER)
+    return project
+
+
+@transaction.atomic
+def add_member(project: Project, username: str, role: str) -> Membership:
+    user = User.objects.filter(username=username.strip(), is_active=True).first()
+    if user is None:
+        raise NotFound(f"Nobody here has the user name «{username.strip()}». An administrator can make the account.")
+    membership, is_new = Membership.objects.get_or_create(project=project, user=user, defaults={"role": role})
+    if not is_new:
+        raise Conflict(f"{user} is a member already.")
+    return membership
+
+
+@transaction.atomic
+def change_role(project: Project, user_id: int, role: str) -> Membership:
+    membership = _locked(project, user_id)
+    if membership.is_manager and role != Membership.Role.MANAGER:
+        _refuse_to_lose_last_manager(project)
+    membership.role = role
+    membership.save(update_fields=["role"])
+    return membership
+
+
+@transaction.atomic
+def remove_member(project: Project, user_id: int) -> None:
+    """End a membership. The person's rankings stay, and open leases run out by themselves."""
+    membership = _locked(project, user_id)
+    if membership.is_manager:
+        _refuse_to_lose_last_manager(project)
+    membership.delete()
+
+
+def revoke_token(user: User, token_id: int) -> None:
+    deleted, _ = ApiToken.objects.filter(user=user, pk=token_id).delete()
+    if not deleted:
+        raise NotFound("This token is gone already.")
+
+
+def _locked(project: Project, user_id: int) -> Membership:
+    # All managers' rows are locked in one order, so that two of them cannot remove each other at once.
+    list(project.memberships.filter(role=Membership.Role.MANAGER).order_by("pk").select_for_update())
+    membership = project.memberships.select_related("user").filter(user_id=user_id).first()
+    if membership is None:
+        raise NotFound("This person is not a member.")
+    return membership
+
+
+def _refuse_to_lose_last_manager(project: Project) -> None:
+    if project.memberships.filter(role=Membership.Role.MANAGER).count() == 1:
+        raise Conflict("This is the project's only manager: make somebody else a manager first.")
