@@ -82,7 +82,7 @@ class SftConfig(Training):
     program = "sft"
 
     architecture: dict[str, Any] = setting({})  # without `model`: a transformers config with its model_type
-    vocabulary_size: int = setting(2048, low=258)  # without `model`: of the byte-level BPE learned from the data
+    vocabulary_size: int = setting(2048, low=261)  # without `model`: of the byte-level BPE learned from the data
     epochs: int = setting(1, low=1)  # passes over the demonstrations
     batch_tokens: int = setting(16384, low=1)  # tokens in a step, prompts included, over all processes
     prompt_loss_weight: float = setting(0.0, low=0, high=1)  # of prompt tokens beside completion tokens (weight 1)
@@ -101,10 +101,15 @@ class RewardConfig(Training):
 
     program = "reward"
 
-    epochs: int = setting(1, low=1)  # passes over the rankings
-    batch_rankings: int = setting(32, low=1)  # rankings in a step, over all processes
-    tie_model: str = setting("rao_kupper", choices=("rao_kupper", "davidson", "none"))  # none: ties are left out
-
+    epochs: int = setting(4, low=1)  # passes over the rankings
+    batch_rankings: int = setting(32, low=1)  # rankings in a step, on average, over all processes
+    tie_model: str = setting("rao_kupper", choices=("rao_kupper", "davidson", "bradley_terry", "none"))  # how ties
+    # enter the loss; bradley_terry: as half a win and half a loss; none: they are left out
+    tie_share: float = setting(0.0, low=0, below=1)  # of equally good completions called a tie; 0: learned
+    strict_orders: str = setting("pairs", choices=("pairs", "plackett_luce"))  # how rankings without ties enter it
+    margin: float = setting(0.0, low=0)  # nats by which the better of a pair must lead, per level of strength
+    ensemble_heads: int = setting(8, low=0)  # bootstrapped heads that say how sure a score is; 0 or 1: none
+    prior_scale: float = setting(1.0, low=0)  # of their fixed random priors
 
 @dataclass(frozen=True)
 class PpoConfig(Training):

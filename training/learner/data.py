@@ -1,6 +1,7 @@
 """Messages to token ids, and rows of tokens to batches. No torch here; a tokenizer is transformers' own."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import random
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from training.learner.config import Settings
@@ -105,13 +106,8 @@ def share(items: Sequence[Any], rank: int, count: int) -> Sequence[Any]:
     return items[rank::count]
 
 
-def cycle(count: int, seed: int) -> Iterator[int]:
-    """Indices below count for ever, in a new order each time round that depends on the seed and the round only."""
-    import random
-
-    round_number = 0
-    while True:
-        order = list(range(count))
-        random.Random(f"{seed}/{round_number}").shuffle(order)
-        yield from order
-        round_number += 1
+def shuffled(count: int, seed: int, number: int) -> list[int]:
+    """The indices below count in the order of the number-th pass: a function of its arguments, not of a state."""
+    order = list(range(count))
+    random.Random(f"{seed}/{number}").shuffle(order)
+    return order

@@ -1,0 +1,227 @@
+"""sft: imitates demonstrations; or learns a small model, tokenizer included, from nothing but them.
+
+    python -m training.learner.sft JOB_DIR
+    accelerate launch --num_processes 2 -m training.learner.sft JOB_DIR
+
+Reads config.json (`SftConfig`) and demonstrations.jsonl: `{"messages": [...], "completion": "...", "weight": 1}`.
+Writes model/. The loss is the mean negative log-likelihood of completion tokens, the end token included, weighted by
+their row; prompt tokens count with prompt_loss_weight, which helps a model that has yet to learn the language.
+Every random choice is a function of the seed and the pass, so a run stopped and resumed ends in the same bits.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from training.learner import bpe
+from training.learner.config import SftConfig
+from training.learner.data import (
+    Messages,
+    budget_batches,
+    check_messages,
+    encode_completion,
+    encode_prompt,
+    share,
+    shuffled,
+)
+from training.learner.flat import flatten, forward_flat
+from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
+from training.learner.models import build_policy, computing_in, load_policy, save_model
+from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
+from training.learner.processes import Processes
+
+
+class Demonstration(NamedTuple):
+    """A row of demonstrations.jsonl."""
+
+    messages: Messages
+    completion: str
+    weight: float
+
+
+class Example(NamedTuple):
+    """A demonstration as tokens, with what each token but the first weighs in the loss."""
+
+    tokens: list[int]
+    weights: list[float]  # one fewer than tokens: weights[i] is that of predicting tokens[i + 1]
+
+
+def main(job_dir: Path) -> None:
+    processes, stop = Processes(), StopSignal()
+    job = JobDirectory(job_dir, processes.is_first)
+    if job.result() is not None:
+        return
+    settings = SftConfig.from_json(job.config())
+    started = time.monotonic()
+
+    # 1. The demonstrations, the model, and the demonstrations as tokens; those of held-out prompts aside.
+    torch.manual_seed(settings.seed)
+    demonstrations = read_demonstrations(job)
+    policy, tokenizer = prepare_policy(settings, demonstrations, job)
+    held_out_rows, rows = split(demonstrations, settings.held_out_fraction)
+    held_out = [encode(tokenizer, row, settings) for row in held_out_rows]
+    examples = [encode(tokenizer, row, settings) for row in rows]
+    plan = plan_steps([len(example.tokens) for example in examples], settings)
+
+    # 2. The optimiser; and where an earlier run stopped.
+    optimizer = adamw(policy, settings.weight_decay)
+    parts, step = {"policy": policy, "optimizer": optimizer}, 0
+    if job.state is not None:
+        step, _ = load_state(job.state, parts)
+    job.truncate_metrics(step)
+
+    # 3. Steps of about batch_tokens tokens, in micro-batches of like lengths.
+    while step < len(plan):
+        step += 1
+        rate = settings.learning_rate * learning_rate_factor(step, len(plan), settings)
+        mine = share([examples[i] for i in plan[step - 1]], processes.rank, processes.count)
+        loss = learn(policy, [examples[i] for i in plan[step - 1]], mine, settings, processes)
+        check_finite("the loss", loss, step)
+        norm = take_step(optimizer, policy.parameters(), rate, settings.max_gradient_norm, step)
+
+        # 4. Say how it goes, evaluate, save; stop when told to.
+        measured = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
+        measured["tokens"] = sum(len(examples[i].tokens) for i in plan[step - 1])
+        due = step == len(plan) or (settings.eval_every and step % settings.eval_every == 0)
+        if held_out and due:
+            measured["held_out_loss"] = evaluate(policy, held_out, settings, processes)
+        job.append_metrics(step, len(plan), **measured)
+        stopping = processes.any(stop.received)
+        if stopping or step % settings.save_every == 0:
+            save_state(job, step, parts, {})
+        if stopping and step < len(plan):
+            raise Stopped
+
+    # 5. The model, then the result.
+    job.save_folder("model", lambda folder: save_model(policy, tokenizer, folder))
+    last = job.metrics()[-1]
+    result = {"program": "sft", "steps": step, "seconds": time.monotonic() - started, "demonstrations": len(rows)}
+    result |= {name: last[name] for name in ("loss", "held_out_loss") if name in last}
+    job.write_result(result)
+    processes.close()
+
+
+def read_demonstrations(job: JobDirectory) -> list[Demonstration]:
+    """Raises BadInput for a row that cannot be used, or if there is none."""
+    rows = [as_demonstration(row, number) for number, row in enumerate(job.rows("demonstrations.jsonl"), 1)]
+    if not rows:
+        raise BadInput("demonstrations.jsonl holds no demonstration")
+    return rows
+
+
+def as_demonstration(row: dict[str, Any], number: int) -> Demonstration:
+    where = f"demonstrations.jsonl, row {number}"
+    messages = check_messages(row.get("messages"), where)
+    completion, weight = row.get("completion"), row.get("weight", 1.0)
+    if not isinstance(completion, str):
+        raise BadInput(f"{where}: completion must be text")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+        raise BadInput(f"{where}: weight must be a number above 0, not {weight!r}")
+    return Demonstration(messages, completion, float(weight))
+
+
+def prepare_policy(
+    settings: SftConfig, demonstrations: list[Demonstration], job: JobDirectory
+) -> tuple[PreTrainedModel, Any]:
+    """The model to fine-tune; or a new one, with a tokenizer learned from the demonstrations."""
+    if settings.model:
+        return load_policy(settings.model)
+    tokenizer = bpe.learn_tokenizer(texts_of(demonstrations), settings.vocabulary_size)
+    return build_policy(settings.architecture, tokenizer), tokenizer
+
+
+def texts_of(demonstrations: list[Demonstration]) -> Iterable[str]:
+    for row in demonstrations:
+        yield from (message["content"] for message in row.messages)
+        yield row.completion
+
+
+def split(rows: list[Demonstration], fraction: float) -> tuple[list[Demonstration], list[Demonstration]]:
+    """Held-out and training rows: by a hash of the prompt, so that a prompt is wholly on one side."""
+
+    def is_held_out(row: Demonstration) -> bool:
+        digest = hashlib.sha256(json.dumps(row.messages, sort_keys=True).encode()).digest()
+        return int.from_bytes(digest[:4], "big") < fraction * 2**32
+
+    held_out = [row for row in rows if is_held_out(row)]
+    training = [row for row in rows if not is_held_out(row)]
+    if not training:
+        raise BadInput("held_out_fraction leaves no demonstration to learn from")
+    return held_out, training
+
+
+def encode(tokenizer: Any, row: Demonstration, settings: SftConfig) -> Example:
+    prompt = encode_prompt(tokenizer, row.messages, settings.max_prompt_tokens, settings.overlong_prompts)
+    completion = encode_completion(tokenizer, row.completion, settings.max_completion_tokens)
+    weights = [settings.prompt_loss_weight * row.weight] * len(prompt) + [row.weight] * len(completion)
+    return Example(prompt + completion, weights[1:])
+
+
+def plan_steps(lengths: Sequence[int], settings: SftConfig) -> list[list[int]]:
+    """Which examples each step learns from: every pass in its own order, cut where batch_tokens is reached."""
+    plan: list[list[int]] = []
+    for epoch in range(settings.epochs):
+        plan.append([])
+        used = 0
+        for index in shuffled(len(lengths), settings.seed, epoch):
+            if plan[-1] and used + lengths[index] > settings.batch_tokens:
+                plan.append([])
+                used = 0
+            plan[-1].append(index)
+            used += lengths[index]
+    return plan
+
+
+def weighted_loss(policy: PreTrainedModel, examples: list[Example]) -> Tensor:
+    """Σ weight · −log p(token | what precedes it), in nats: the sum over all tokens of all examples."""
+    batch = flatten([example.tokens for example in examples], policy.device)
+    weights = torch.tensor([w for example in examples for w in (*example.weights, 0.0)], device=policy.device)
+    counted = weights.nonzero()[:, 0]
+    logits = forward_flat(policy, batch, logits_to_keep=counted).logits[0].float()
+    losses = F.cross_entropy(logits, batch.tokens[0, counted + 1], reduction="none")
+    return (losses * weights[counted]).sum()
+
+
+def total_weight(examples: Sequence[Example]) -> float:
+    return sum(sum(example.weights) for example in examples)
+
+
+def learn(
+    policy: PreTrainedModel,
+    examples: Sequence[Example],
+    mine: Sequence[Example],
+    settings: SftConfig,
+    processes: Processes,
+) -> float:
+    """Adds up the gradient of the mean loss over all the examples, of which `mine` are this process's; that mean."""
+    weight, total = total_weight(examples), 0.0
+    for indices in budget_batches([len(example.tokens) for example in mine], settings.micro_batch_tokens):
+        with computing_in(settings.dtype):
+            loss = weighted_loss(policy, [mine[i] for i in indices]) / weight
+        loss.backward()
+        total += float(loss.detach())
+    processes.sum_gradients(policy.parameters())
+    return processes.sum_of(total)
+
+
+@torch.no_grad()
+def evaluate(policy: PreTrainedModel, examples: list[Example], settings: SftConfig, processes: Processes) -> float:
+    """Mean loss on held-out demonstrations, in nats a token."""
+    mine = share(examples, processes.rank, processes.count)
+    total = 0.0
+    for indices in budget_batches([len(example.tokens) for example in mine], settings.micro_batch_tokens):
+        with computing_in(settings.dtype):
+            total += float(weighted_loss(policy, [mine[i] for i in indices]))
+    return processes.sum_of(total) / total_weight(examples)
+
+
+if __name__ == "__main__":
+    run_program(main)
