@@ -1,0 +1,17 @@
+"""The demo's language: what customers write to a shop, and what its support may answer."""
+
+from training.demo.grammar.messages import Message, message, messages
+from training.demo.grammar.replies import Traits, demonstrations, draw_traits, reply
+from training.demo.grammar.vocabulary import Vocabulary, vocabulary
+
+__all__ = [
+    "Message",
+    "Traits",
+    "Vocabulary",
+    "demonstrations",
+    "draw_traits",
+    "message",
+    "messages",
+    "reply",
+    "vocabulary",
+]

@@ -1,0 +1,94 @@
+"""Replies of every quality: traits are drawn, then put into words."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from training.demo.grammar.messages import Message, message
+from training.demo.grammar.vocabulary import Issue, vocabulary
+
+TOPICS = {"right": 0.56, "other": 0.2, "vague": 0.24}
+TONES = {"warm": 0.42, "plain": 0.3, "rude": 0.28}
+STEPS = {"clear": 0.48, "vague": 0.27, "none": 0.25}
+LENGTHS = {"normal": 0.6, "rambling": 0.28, "brief": 0.12}
+MENTIONS = {"right": 0.6, "none": 0.25, "wrong": 0.15}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What makes a reply good or bad. The values are the keys of the tables above."""
+
+    topic: str = "right"
+    tone: str = "warm"
+    step: str = "clear"
+    length: str = "normal"
+    name: str = "right"
+    product: str = "right"
+
+
+def draw_traits(random: Random) -> Traits:
+    """Draw each trait by itself, so that good and bad are found together in one reply."""
+    tables = (TOPICS, TONES, STEPS, LENGTHS, MENTIONS, MENTIONS)
+    return Traits(*(random.choices(list(table), list(table.values()))[0] for table in tables))
+
+
+def reply(to: Message, traits: Traits, random: Random) -> str:
+    """Write one reply to a message, of the given traits."""
+    greeting = _greeting(to, traits, random)
+    body = [*_opening(traits, random), *_answer_and_step(to, traits, random)]
+    return "\n\n".join([*greeting, " ".join(body), *_closing(traits, random)])
+
+
+def demonstrations(seed: int, count: int) -> Iterator[tuple[Message, str]]:
+    """`count` messages, each with a reply of drawn traits."""
+    for index in range(count):
+        asked = message(seed, index)
+        random = Random(f"reply/{seed}/{index}")
+        yield asked, reply(asked, draw_traits(random), random)
+
+
+def _greeting(to: Message, traits: Traits, random: Random) -> list[str]:
+    words = vocabulary()
+    if traits.length == "brief" or traits.name == "none" or (traits.tone == "rude" and random.random() < 0.5):
+        return []
+    if not to.name and (traits.name == "right" or random.random() < 0.5):
+        return [random.choice(words.reply["greetings_without_name"])]
+    name = to.name if traits.name == "right" else random.choice([name for name in words.names if name != to.name])
+    return [random.choice(words.reply["greetings"]).replace("{name}", name)]
+
+
+def _opening(traits: Traits, random: Random) -> list[str]:
+    kind = {"warm": "courtesies", "rude": "rude_openings"}.get(traits.tone)
+    return [random.choice(vocabulary().reply[kind])] if kind else []
+
+
+def _answer_and_step(to: Message, traits: Traits, random: Random) -> list[str]:
+    words = vocabulary()
+    issue = words.issues[to.issue]
+    if traits.topic == "other":
+        issue = random.choice([other for other in words.issues.values() if other.name != to.issue])
+    answer = random.choice(words.reply["vague_answers"] if traits.topic == "vague" else issue.answers)
+    body = [words.fill(answer, random, product=_product(to, traits, issue, random))]
+    rambles = random.sample(words.reply["rambles"], 2)[: random.choice((1, 1, 2))]
+    if traits.length == "rambling":
+        body += rambles
+    if traits.step == "clear":
+        body.append(words.fill(random.choice(issue.steps), random))
+    elif traits.step == "vague":
+        body.append(random.choice(words.reply["vague_steps"]))
+    return body[-1:] if traits.length == "brief" else body
+
+
+def _product(to: Message, traits: Traits, issue: Issue, random: Random) -> str:
+    """The word for what was bought: the customer's own, a general one, or a wrong one."""
+    if traits.product == "right":
+        return to.product or "item"
+    if traits.product == "none":
+        return "item"
+    return random.choice([word for word in issue.products if word != to.product])
+
+
+def _closing(traits: Traits, random: Random) -> list[str]:
+    if traits.length == "brief" or random.random() < 0.45 or traits.tone == "plain":
+        return []
+    return [random.choice(vocabulary().reply["closings" if traits.tone == "warm" else "rude_closings"])]
