@@ -9,6 +9,7 @@ The grammar's own replies are its idea of fluent text. Other English keeps its o
 to the points of `FLUENCY`.
 """
 
+import itertools
 import re
 import tomllib
 from collections.abc import Iterable
@@ -135,7 +136,7 @@ def _repetition(reply: str) -> float:
     if len(words) < 2:
         return 0.0
     triples = list(zip(words, words[1:], words[2:], strict=False))
-    again = len(triples) - len(set(triples)) + sum(a == b for a, b in zip(words, words[1:], strict=False))
+    again = len(triples) - len(set(triples)) + sum(a == b for a, b in itertools.pairwise(words))
     return -min(4.0, 20.0 * again / len(words))
 
 
@@ -162,11 +163,7 @@ def _is_sound(text: str) -> bool:
     words = _words(text)
     if _heard([text]) >= WELL_KNOWN:
         return True
-    if (
-        len(words) < 3
-        or len(set(words)) < 0.6 * len(words)
-        or any(a == b for a, b in zip(words, words[1:], strict=False))
-    ):
+    if len(words) < 3 or len(set(words)) < 0.6 * len(words) or any(a == b for a, b in itertools.pairwise(words)):
         return False
     return sum(word in _lexicon().small_words for word in words) >= 0.35 * len(words) and text[-1:] in ".!?"
 
@@ -197,7 +194,7 @@ def _triples(sentence: str) -> list[tuple[str, str, str]]:
 @cache
 def _masks() -> tuple[tuple[re.Pattern[str], str], ...]:
     words = vocabulary()
-    groups = ((words.products + ("item",), "‹product›"), (words.names, "‹name›"), (words.days, "‹day›"))
+    groups = (((*words.products, "item"), "‹product›"), (words.names, "‹name›"), (words.days, "‹day›"))
     return tuple((re.compile(rf"\b({'|'.join(map(re.escape, group))})\b"), mask) for group, mask in groups)
 
 
