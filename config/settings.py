@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from config import broker
 from config.environment import Unusable, read_boolean, read_integer, read_list, read_text, read_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -163,6 +164,7 @@ _PACKAGES = BASE_DIR / "static" / "node_modules"
 STATICFILES_DIRS = [
     ("accord", BASE_DIR / "static" / "accord"),
     ("htmx", _PACKAGES / "htmx.org" / "dist"),
+    ("diff", _PACKAGES / "diff" / "libesm" / "diff"),
     ("sortable", _PACKAGES / "sortablejs" / "modular"),
     ("uplot", _PACKAGES / "uplot" / "dist"),
 ]
@@ -195,12 +197,23 @@ SPECTACULAR_SETTINGS = {
 }
 
 CELERY_BROKER_URL = read_text("CELERY_BROKER_URL", default="pgmq://")
+CELERY_BROKER_TRANSPORT_OPTIONS = broker.transport_options(CELERY_BROKER_URL, DATABASE_URL)
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TIMEZONE = "UTC"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False  # PGMQ cannot; who is alive is told by the heartbeats in the database
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_TASK_ROUTES = {"training.tasks.run_round": {"queue": "gpu"}}
+# Seconds between runs; what nobody took meanwhile expires, so that a stopped worker does not find a day's backlog.
+CELERY_BEAT_SCHEDULE = {
+    "sweep-lost-rounds": {"task": "training.tasks.sweep_lost_rounds", "schedule": 10, "options": {"expires": 30}},
+    "send-waiting-rounds": {"task": "training.tasks.send_waiting_rounds", "schedule": 10, "options": {"expires": 30}},
+    "start-due-rounds": {"task": "training.tasks.start_due_rounds", "schedule": 15, "options": {"expires": 30}},
+    "sweep-leases": {"task": "training.tasks.sweep_leases", "schedule": 60, "options": {"expires": 120}},
+}
 
 LOGGING = {
     "version": 1,

@@ -67,6 +67,9 @@ class Round(models.Model):
     number = models.PositiveIntegerField()
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.WAITING)
     stage = models.CharField(max_length=11, choices=Stage.choices, default=Stage.SNAPSHOT)
+    learns = models.BooleanField(
+        default=True, help_text="False: it learns nothing, and only writes completions of its base to be ranked."
+    )
     base = models.ForeignKey(Checkpoint, models.PROTECT, related_name="rounds_from")
     checkpoint = models.OneToOneField(Checkpoint, models.SET_NULL, null=True, blank=True, related_name="round")
     cutoff = models.BigIntegerField(help_text="The last ranking, by sequence, that this round learns from.")
@@ -74,6 +77,7 @@ class Round(models.Model):
     settings = models.JSONField(default=dict, help_text="Settings of each program, validated.")
     results = models.JSONField(default=dict, help_text="Each finished program's result.json.")
     started_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    queued_at = models.DateTimeField(null=True, blank=True, help_text="When a worker was last asked to run it.")
     worker = models.CharField(max_length=200, blank=True, help_text="Who runs it: host and process.")
     attempt = models.PositiveIntegerField(default=0, help_text="Grows by one with each claim.")
     heartbeat_at = models.DateTimeField(null=True, blank=True)
@@ -107,16 +111,16 @@ class Metric(models.Model):
     """A line of a program's metrics.jsonl."""
 
     round = models.ForeignKey(Round, models.CASCADE, related_name="metrics")
-    program = models.CharField(max_length=20)
+    job = models.CharField(max_length=20, help_text="The folder of the program's job directory.")
     step = models.PositiveIntegerField()
     values = models.JSONField()
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["round", "program", "step"], name="metric_once")]
-        ordering = ["round", "program", "step"]
+        constraints = [models.UniqueConstraint(fields=["round", "job", "step"], name="metric_once")]
+        ordering = ["round", "job", "step"]
 
     def __str__(self) -> str:
-        return f"{self.program} step {self.step}"
+        return f"{self.job} step {self.step}"
 
 
 class LoopSettings(models.Model):

@@ -1,0 +1,142 @@
+"""What each program of a round is given: its job directory, filled once and then left alone.
+
+DATA_DIR/rounds/<project>/<number>/
+    round.json   whose directory this is
+    reward/      rankings.jsonl
+    policy/      prompts.jsonl
+    samples/     prompts.jsonl: what the new checkpoint answers, to be ranked
+    baseline/    prompts.jsonl: some of those, answered by the base, to be read side by side
+"""
+
+import json
+import random
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from feedback import export
+from feedback.models import Prompt
+from training.learner.jobdir import JobDirectory
+from training.models import Round
+from training.round_settings import models_of
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of a program in the round: `name` is its folder, and its key among the round's results."""
+
+    name: str
+    stage: str
+    program: str
+
+
+LEARN = (Job("reward", Round.Stage.REWARD, "reward"), Job("policy", Round.Stage.POLICY, "ppo"))
+SAMPLE = (Job("samples", Round.Stage.SAMPLES, "sample"),)
+COMPARE = (Job("baseline", Round.Stage.SAMPLES, "sample"),)
+
+
+def jobs_of(round: Round) -> tuple[Job, ...]:
+    """The programs that the round runs, in order."""
+    if not round.learns:
+        return SAMPLE
+    return LEARN + SAMPLE + (COMPARE if round.settings["round"]["shown_prompts"] else ())
+
+
+def directory_of(round: Round) -> Path:
+    return settings.DATA_DIR / "rounds" / round.project.slug / f"{round.number:04d}"
+
+
+def own_directory(round: Round) -> Path:
+    """The round's directory, made if need be. One that another round of this number left is moved aside.
+
+    (The database may have been made anew while the files stayed: their results are not this round's.)
+    """
+    directory = directory_of(round)
+    identity = {"project": round.project.slug, "round": round.number, "created_at": round.created_at.isoformat()}
+    file = directory / "round.json"
+    if directory.exists() and (not file.is_file() or json.loads(file.read_text("utf-8")) != identity):
+        aside = next(
+            name for n in range(1, 10_000) if not (name := directory.with_name(f"{directory.name}.{n}")).exists()
+        )
+        directory.rename(aside)
+    if not directory.exists():
+        draft = directory.with_name(f"{directory.name}.new")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        (draft / "round.json").write_text(json.dumps(identity, indent=2), "utf-8")
+        draft.rename(directory)
+    return directory
+
+
+def fill(round: Round, job: Job) -> Path:
+    """The job's directory with its inputs and config.json, which comes last: where it is, all is there."""
+    directory = own_directory(round) / job.name
+    if (directory / "config.json").is_file():
+        return directory
+    directory.mkdir(exist_ok=True)
+    files = JobDirectory(directory)
+    files.write_rows("rankings.jsonl" if job.program == "reward" else "prompts.jsonl", rows(round, job))
+    files.write_config({**round.settings[job.program], **models(round, job)})
+    return directory
+
+
+def models(round: Round, job: Job) -> dict[str, str]:
+    """The models that a program starts from: the base, or what the programs before it made."""
+    directory, own = directory_of(round), round.settings[job.program]
+    reward_model = str(directory / "reward" / "model") if round.learns else round.base.reward_model_path
+    model = str(directory / "policy" / "model") if round.learns and job.name == "samples" else round.base.path
+    return models_of(job.program, own, model, reward_model)
+
+
+def rows(round: Round, job: Job) -> Iterator[dict[str, Any]]:
+    """The rows of a job's input file."""
+    own = round.settings["round"]
+    if job.name == "reward":
+        yield from export.rankings(round.project, until=round.cutoff)
+    elif job.name == "policy":
+        yield from prompt_rows(chosen(round, own["policy_prompts"], Prompt.Split.TRAIN))
+        yield from prompt_rows(chosen(round, round.settings["ppo"]["eval_prompts"], Prompt.Split.HELD_OUT))
+    elif job.name == "samples":
+        yield from prompt_rows(chosen(round, own["prompts"]))
+    else:
+        yield from prompt_rows(shown(round))
+
+
+def chosen(round: Round, count: int, split: str | None = None) -> list[int]:
+    """At most `count` prompts of the project: another draw each round, the same draw each time it is asked for.
+
+    Prompts that came in after the round started are left out, so that a resume does not choose anew.
+    """
+    prompts = Prompt.objects.filter(project=round.project, created_at__lte=round.created_at)
+    if split is not None:
+        prompts = prompts.filter(split=split)
+    ids = list(prompts.order_by("pk").values_list("pk", flat=True))
+    random.Random(round.number).shuffle(ids)
+    return ids[:count]
+
+
+def shown(round: Round) -> list[int]:
+    """The prompts that both the new checkpoint and the base answer: held-out ones first, which neither learned from."""
+    ids = chosen(round, round.settings["round"]["prompts"])
+    held_out = set(Prompt.objects.filter(pk__in=ids, split=Prompt.Split.HELD_OUT).values_list("pk", flat=True))
+    return sorted(ids, key=lambda pk: pk not in held_out)[: round.settings["round"]["shown_prompts"]]
+
+
+def prompt_rows(ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """prompts.jsonl's rows for prompts of these ids, in this order."""
+    for begin in range(0, len(ids), 1000):
+        part = ids[begin : begin + 1000]
+        found = Prompt.objects.in_bulk(part)
+        for prompt in (found[pk] for pk in part if pk in found):
+            row = {"prompt_id": prompt.pk, "messages": prompt.messages, "split": prompt.split}
+            yield {**row, "references": prompt.references} if prompt.references else row
+
+
+def drop_states(round: Round) -> None:
+    """Free the disk of what only a resume would read: a finished round is never resumed."""
+    for job in jobs_of(round):
+        shutil.rmtree(directory_of(round) / job.name / "state", ignore_errors=True)

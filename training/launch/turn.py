@@ -1,0 +1,92 @@
+"""Runs a round: claims it, runs its programs one after the other, and writes what came of it."""
+
+import logging
+import os
+import socket
+from pathlib import Path
+
+from training import outcome, rounds
+from training.launch import jobs, process
+from training.launch.metrics import MetricsTail
+from training.launch.pulse import Pulse, shutting_down
+from training.learner.jobdir import JobDirectory
+from training.models import Round
+
+logger = logging.getLogger(__name__)
+
+
+def this_worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def run(round_id: int, worker: str = "") -> None:
+    """Run a waiting round to its end in this process; do nothing when it is not to be had.
+
+    How it ended is told by the round alone. Only what nobody foresaw is raised, and then the round says so too.
+    """
+    claim = rounds.claim(round_id, worker or this_worker())
+    if claim is None:
+        return
+    with Pulse(claim) as pulse:
+        try:
+            finish(claim, run_programs(claim, pulse))
+        except (process.ProgramStopped, rounds.Cancelled):
+            settle_stop(claim, pulse)
+        except process.ProgramFailed as failure:
+            rounds.fail(claim, str(failure), failure.log_tail)
+        except rounds.ClaimLost:
+            logger.warning("round %s went on without this worker", round_id)
+        except Exception as error:
+            rounds.fail(claim, f"The worker met an error that it did not expect ({error or type(error).__name__}).")
+            raise
+
+
+def run_programs(claim: rounds.Claim, pulse: Pulse) -> Round:
+    """Every program of the round that has no result yet. Raises what `process.run` does, and ClaimLost."""
+    round = Round.objects.select_related("project", "base").get(pk=claim.round_id)
+    rounds.enter(claim, Round.Stage.SNAPSHOT)
+    for job in jobs.jobs_of(round):
+        directory = jobs.fill(round, job)
+        rounds.enter(claim, job.stage)
+        run_program(claim, pulse, job, directory, round.settings["round"]["processes"])
+    return round
+
+
+def run_program(claim: rounds.Claim, pulse: Pulse, job: jobs.Job, directory: Path, processes: int) -> None:
+    """One program to its end, its metrics followed into the database."""
+    tail = MetricsTail(
+        directory / "metrics.jsonl",
+        lambda lines, from_start: rounds.record_metrics(claim, job.name, lines, from_start),
+    )
+
+    def watch() -> bool:
+        tail.follow()
+        return pulse.should_stop
+
+    try:
+        if JobDirectory(directory, is_writer=False).result() is None:
+            process.run(job.program, directory, processes, watch)
+    finally:
+        tail.read()
+    result = JobDirectory(directory, is_writer=False).result()
+    assert result is not None, "process.run has seen it"
+    rounds.keep_result(claim, job.name, result)
+    if pulse.should_stop:
+        raise process.ProgramStopped
+
+
+def finish(claim: rounds.Claim, round: Round) -> None:
+    rounds.enter(claim, Round.Stage.COMPARISONS)
+    directory = jobs.directory_of(round)
+    rounds.finish(claim, outcome.Outcome.read(round, directory))
+    jobs.drop_states(round)
+
+
+def settle_stop(claim: rounds.Claim, pulse: Pulse) -> None:
+    """Say in the round why its program was stopped."""
+    if pulse.is_cancelled:
+        rounds.cancel(claim)
+    elif shutting_down.is_set():
+        rounds.release(claim)
+    elif not pulse.is_lost:
+        rounds.fail(claim, "The program was stopped from outside. Resume the round to go on from where it stopped.")

@@ -1,0 +1,92 @@
+"""What a finished round brought: read from its directory first, then written in one transaction."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from feedback import intake
+from feedback.models import Source
+from training import checkpoints
+from training.learner.jobdir import JobDirectory
+from training.models import Checkpoint, Round
+
+PART = 20_000  # rows given to the database at a time
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Where the new models are ("" when nothing was learned), and what was written with them."""
+
+    model: str
+    reward_model: str
+    samples: list[dict[str, Any]]  # rows for intake.add_completions, a prompt's own in a row
+    baseline: list[dict[str, Any]]  # the same by the base, for prompts among those
+
+    @classmethod
+    def read(cls, round: Round, directory: Path) -> Self:
+        return cls(
+            model=str(directory / "policy" / "model") if round.learns else "",
+            reward_model=str(directory / "reward" / "model") if round.learns else "",
+            samples=list(_completions(round, directory / "samples")),
+            baseline=list(_completions(round, directory / "baseline")),
+        )
+
+
+def _completions(round: Round, directory: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a job's samples.jsonl as intake takes them; none when there was no such job."""
+    if not directory.is_dir():
+        return
+    own = round.settings["sample"]
+    how = {name: own[name] for name in ("temperature", "top_p", "seed")} | {"round": round.number}
+    for row in JobDirectory(directory, is_writer=False).rows("samples.jsonl"):
+        said = {name: row[name] for name in ("index", "ended", "tokens", "score") if row.get(name) is not None}
+        # A byte-level model can say NUL, which PostgreSQL keeps in no text.
+        yield {"prompt_id": row["prompt_id"], "text": row["text"].replace("\0", ""), "sampling": how | said}
+
+
+def write(round: Round, outcome: Outcome) -> Checkpoint | None:
+    """The round's checkpoint (None: it learned nothing), the completions, and the comparisons of the new ones.
+
+    The new comparisons come before all that still wait to be ranked. Runs in the caller's transaction.
+    """
+    made = _make_checkpoint(round, outcome) if round.learns else None
+    source = made.source if made else round.base.source
+    ids = _add_completions(round, source, outcome.samples)
+    _add_completions(round, round.base.source, outcome.baseline)
+    groups = list(_groups(outcome.samples, ids, round.settings["round"]["comparison_size"]))
+    priority = checkpoints.next_priority(round.project)
+    for begin in range(0, len(groups), PART):
+        intake.add_comparisons(round.project, groups[begin : begin + PART], priority=priority)
+    return made
+
+
+def _make_checkpoint(round: Round, outcome: Outcome) -> Checkpoint:
+    source = intake.get_source(round.project, f"round-{round.number:04d}", Source.Kind.CHECKPOINT)
+    return Checkpoint.objects.create(
+        project=round.project,
+        source=source,
+        kind=Checkpoint.Kind.ROUND,
+        path=outcome.model,
+        reward_model_path=outcome.reward_model,
+        parent=round.base,
+    )
+
+
+def _add_completions(round: Round, source: Source, rows: list[dict[str, Any]]) -> list[int]:
+    ids: list[int] = []
+    for begin in range(0, len(rows), PART):
+        ids += intake.add_completions(round.project, source, rows[begin : begin + PART])
+    return ids
+
+
+def _groups(rows: list[dict[str, Any]], ids: list[int], size: int) -> Iterator[list[int]]:
+    """The completions of each prompt, `size` to a comparison; what is left over of a prompt makes a smaller one."""
+    by_prompt: dict[int, list[int]] = {}
+    for row, completion_id in zip(rows, ids, strict=True):
+        by_prompt.setdefault(row["prompt_id"], []).append(completion_id)
+    for completions in by_prompt.values():
+        distinct = list(dict.fromkeys(completions))  # the same text twice is one completion
+        for begin in range(0, len(distinct), size):
+            if len(group := distinct[begin : begin + size]) > 1:
+                yield group

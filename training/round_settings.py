@@ -1,0 +1,111 @@
+"""The settings of a round: its own, and those of the three programs that it runs.
+
+They are given in sections: `round` (below), `reward`, `ppo` and `sample` (the dataclasses of `learner.config`), and
+`common`, which holds for all three programs. What a round is started with comes before what the project's loop says,
+which comes before our defaults. The round keeps the outcome whole, so that it can be read and repeated later.
+"""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any, Self
+
+from feedback.errors import Invalid
+from training.learner.config import CONFIGS, as_kind, check_limits, setting
+from training.learner.jobdir import BadInput
+
+Sections = dict[str, dict[str, Any]]
+
+PROGRAMS = ("reward", "ppo", "sample")
+SECTIONS = ("round", "common", *PROGRAMS)
+# What the launcher fills in: the models come from the round itself, never from whoever starts it.
+FILLED_IN = ("model", "reference_model", "reward_model", "critic_model")
+
+
+@dataclass(frozen=True)
+class RoundSettings:
+    """What a round does around its programs."""
+
+    prompts: int = setting(200, low=1)  # prompts that the new checkpoint answers, to be ranked next; at most
+    comparison_size: int = setting(4, low=2, high=9)  # completions shown together
+    shown_prompts: int = setting(24, low=0)  # prompts that the base answers too, to be read side by side
+    policy_prompts: int = setting(10_000, low=1)  # prompts that PPO draws its episodes from, at most
+    processes: int = setting(1, low=1, high=1024)  # of each program; above 1 under `accelerate launch`
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Raises BadInput with one sentence."""
+        kinds = typing.get_type_hints(cls)
+        if unknown := sorted(set(values) - set(kinds)):
+            raise BadInput(f"unknown setting {unknown[0]!r} for the round")
+        return cls(**{name: as_kind(name, value, kinds[name]) for name, value in values.items()})
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_limits(field.name, getattr(self, field.name), field.metadata)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def resolve(*given: Sections, seed: int) -> Sections:
+    """The whole settings of a round from sections of rising precedence. Raises Invalid with a sentence.
+
+    `seed` is each program's unless a section says otherwise.
+    """
+    for sections in given:
+        check_sections(sections)
+    try:
+        own = RoundSettings.from_json(merged("round", given))
+        defaults = {"sample": {"completions_per_prompt": own.comparison_size}}
+        programs = {
+            program: check_program(program, {"seed": seed, **defaults.get(program, {}), **merged(program, given)})
+            for program in PROGRAMS
+        }
+    except BadInput as error:
+        raise Invalid(f"The round's settings cannot be used: {error}.") from error
+    return {"round": own.to_json(), **programs}
+
+
+def merged(section: str, given: tuple[Sections, ...]) -> dict[str, Any]:
+    """One section's values over all of `given`, later ones first; a program's come before the common ones."""
+    values: dict[str, Any] = {}
+    for sections in given:
+        if section in PROGRAMS:
+            values |= sections.get("common", {})
+        values |= sections.get(section, {})
+    return values
+
+
+def check_sections(sections: Any) -> None:
+    """Raises Invalid unless it is an object of known sections, each an object, that name no model."""
+    if not isinstance(sections, dict) or not all(isinstance(values, dict) for values in sections.values()):
+        raise Invalid(f"Settings are an object of sections ({', '.join(SECTIONS)}), each an object of settings.")
+    for section, values in sections.items():
+        if section not in SECTIONS:
+            raise Invalid(f"There is no section «{section}» of settings: use {', '.join(SECTIONS)}.")
+        if named := [name for name in FILLED_IN if name in values]:
+            raise Invalid(f"The round itself fills in «{named[0]}»: serve another checkpoint to start from it.")
+
+
+def check_program(program: str, values: dict[str, Any]) -> dict[str, Any]:
+    """All settings of a program but its models, checked as the program itself will. Raises BadInput."""
+    config = CONFIGS[program].from_json(values | models_of(program, values, "model", "reward model"))
+    return {name: value for name, value in config.to_json().items() if name not in FILLED_IN}
+
+
+def models_of(program: str, values: dict[str, Any], model: str, reward_model: str) -> dict[str, str]:
+    """The settings that name models: what is trained or sampled, and what scores it where the program has that."""
+    if program == "reward":
+        return {"model": model}
+    if program == "ppo" and not uses_reward_model(values):
+        reward_model = ""
+    return {"model": model, "reward_model": reward_model}
+
+
+def uses_reward_model(ppo: dict[str, Any]) -> bool:
+    """Whether PPO's reward holds what people prefer (the default), or other terms alone."""
+    terms = ppo.get("rewards", [{"name": "reward_model"}])
+    if not isinstance(terms, list):
+        return True  # which the program's own check refuses, with a better sentence
+    return any(isinstance(term, dict) and term.get("name") == "reward_model" for term in terms)

@@ -1,0 +1,298 @@
+"""The round's state machine, and its only writer.
+
+    waiting ──claim──► running ──finish──► finished
+       ▲                  │ ├──fail, or the worker is lost──► failed ────┐
+       │                  │ └──cancel──► cancelled ──────────────────────┤
+       └──release─────────┴────────────────────◄──resume─────────────────┘
+
+A worker's writes carry its `Claim`: the round and the attempt that it won. When the round has since been given to
+somebody else, or was ended, they change nothing and say so. The database's clock alone is used, because workers on
+other hosts have their own.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from celery import current_app
+from django.db import IntegrityError, transaction
+from django.db.models import F, Max, Q
+from django.db.models.functions import Coalesce, Now
+
+from feedback import export
+from feedback.errors import Conflict, Invalid
+from feedback.models import Project, Ranking, User
+from training import checkpoints, outcome, round_settings
+from training.models import Checkpoint, LoopSettings, Metric, Round
+
+logger = logging.getLogger(__name__)
+
+RUN_ROUND = "training.tasks.run_round"
+HEARTBEAT_EVERY = 2.0  # seconds
+LOST_AFTER = timedelta(seconds=30)  # without a heartbeat
+SEND_AGAIN_AFTER = timedelta(minutes=5)  # of waiting: a message can be lost, and a spare one does no harm
+
+Status, Stage = Round.Status, Round.Stage
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to write a round."""
+
+    round_id: int
+    attempt: int
+
+    @property
+    def rows(self) -> Any:
+        """The round, as long as this claim holds."""
+        return Round.objects.filter(pk=self.round_id, attempt=self.attempt, status=Status.RUNNING)
+
+
+class ClaimLost(Exception):
+    """The round went on without this worker: it was swept as lost, or ended."""
+
+
+def start(project: Project, actor: User | None, overrides: round_settings.Sections | None = None) -> Round:
+    """A new round that learns from every ranking there is now, waiting for a worker.
+
+    Raises Conflict while another round is active or nothing is served, Invalid when there is nothing to learn from or
+    a setting cannot be used.
+    """
+    cutoff = export.sequence_cutoff(project)
+    # As export.rankings does it: of each annotator's revisions of a ranking the last one counts.
+    until = Ranking.objects.filter(project=project, sequence__lte=cutoff)
+    ranking_count = until.values("comparison", "annotator").distinct().count()
+    if not ranking_count:
+        raise Invalid("There are no rankings to learn from yet: rank some comparisons first.")
+    return _create(
+        project, actor, overrides, base=checkpoints.served(project), cutoff=cutoff, ranking_count=ranking_count
+    )
+
+
+def start_sampling(
+    project: Project,
+    actor: User | None,
+    overrides: round_settings.Sections | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Round:
+    """A round that learns nothing: the checkpoint (or the served one) writes completions to be ranked.
+
+    A project's very first round is of this kind and has the number 0. Raises as `start` does, and Invalid when there
+    are no prompts.
+    """
+    if not project.prompts.exists():
+        raise Invalid("There are no prompts to answer yet: add some first.")
+    base = checkpoint or checkpoints.served(project)
+    cutoff = export.sequence_cutoff(project)
+    return _create(project, actor, overrides, base=base, cutoff=cutoff, ranking_count=0, learns=False)
+
+
+def _create(
+    project: Project, actor: User | None, overrides: round_settings.Sections | None, *, base: Checkpoint, **fields: Any
+) -> Round:
+    with transaction.atomic():
+        Project.objects.select_for_update().get(pk=project.pk)  # two starts at once take turns at the next number
+        if project.archived_at is not None:
+            raise Conflict("This project is archived: no new round can start in it.")
+        if active := project.rounds.filter(status__in=[Status.WAITING, Status.RUNNING]).first():
+            raise Conflict(f"Round {active.number} is still {active.status}: wait for its end, or cancel it first.")
+        last = project.rounds.aggregate(last=Max("number"))["last"]
+        number = (0 if not fields.get("learns", True) else 1) if last is None else last + 1
+        of_project = LoopSettings.objects.filter(project=project).first()
+        settings = round_settings.resolve(of_project.settings if of_project else {}, overrides or {}, seed=number)
+        created = Round.objects.create(
+            project=project, number=number, base=base, started_by=actor, settings=settings, **fields
+        )
+        send(created.pk)
+    return created
+
+
+def send(round_id: int) -> None:
+    """Ask the workers to run a waiting round, once this transaction is committed.
+
+    A broker that cannot be reached then is no error: the beat asks again.
+    """
+
+    def ask() -> None:
+        Round.objects.filter(pk=round_id).update(queued_at=Now())
+        current_app.send_task(RUN_ROUND, [round_id])
+
+    transaction.on_commit(ask, robust=True)
+
+
+def send_waiting() -> int:
+    """Ask again for rounds that have waited so long that their message may be lost. Returns how many."""
+    asked_long_ago = Q(queued_at__isnull=True) | Q(queued_at__lt=Now() - SEND_AGAIN_AFTER)
+    waiting = list(Round.objects.filter(asked_long_ago, status=Status.WAITING).values_list("pk", flat=True))
+    for round_id in waiting:
+        send(round_id)
+    return len(waiting)
+
+
+def claim(round_id: int, worker: str) -> Claim | None:
+    """Take a waiting round for this worker; None when it is not to be had, which is normal."""
+    with transaction.atomic():
+        won = Round.objects.filter(pk=round_id, status=Status.WAITING).update(
+            status=Status.RUNNING,
+            worker=worker,
+            attempt=F("attempt") + 1,
+            heartbeat_at=Now(),
+            started_at=Coalesce("started_at", Now()),
+            cancel_requested_at=None,
+            error="",
+            log_tail="",
+        )
+        return Claim(round_id, Round.objects.get(pk=round_id).attempt) if won else None
+
+
+def beat(claim: Claim) -> bool:
+    """Say that the worker is alive. Returns whether somebody asked to cancel. Raises ClaimLost."""
+    if not claim.rows.update(heartbeat_at=Now()):
+        raise ClaimLost
+    return claim.rows.filter(cancel_requested_at__isnull=False).exists()
+
+
+def enter(claim: Claim, stage: str) -> None:
+    """Raises ClaimLost."""
+    if not claim.rows.update(stage=stage):
+        raise ClaimLost
+
+
+def keep_result(claim: Claim, name: str, result: dict[str, Any]) -> None:
+    """Keep what a finished program reported. Raises ClaimLost."""
+    with transaction.atomic():
+        found = claim.rows.select_for_update().first()
+        if found is None:
+            raise ClaimLost
+        found.results[name] = result
+        found.save(update_fields=["results"])
+
+
+def record_metrics(claim: Claim, job: str, lines: Iterable[dict[str, Any]], from_start: bool) -> None:
+    """Keep lines of metrics.jsonl, those already kept included.
+
+    `from_start`: the lines begin with the file's first, so that a step after their last was taken back by a resume.
+    """
+    rows = [Metric(round_id=claim.round_id, job=job, step=line["step"], values=without_step(line)) for line in lines]
+    with transaction.atomic():
+        if from_start:
+            last = rows[-1].step if rows else -1
+            Metric.objects.filter(round_id=claim.round_id, job=job, step__gt=last).delete()
+        Metric.objects.bulk_create(
+            rows, update_conflicts=True, unique_fields=["round", "job", "step"], update_fields=["values"]
+        )
+
+
+def without_step(line: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in line.items() if name != "step"}
+
+
+def request_cancel(asked: Round) -> Round:
+    """Cancel a round: at once while it waits, within seconds while it runs. Raises Conflict when it has ended."""
+    if _change(asked, [Status.WAITING], status=Status.CANCELLED, finished_at=Now()):
+        return asked
+    if _change(asked, [Status.RUNNING], cancel_requested_at=Coalesce("cancel_requested_at", Now())):
+        return asked
+    raise Conflict(f"Round {asked.number} has already ended: it is {asked.status}.")
+
+
+def resume(ended: Round) -> Round:
+    """Let a failed or cancelled round go on from where it stopped, in the directory it has. Raises Conflict."""
+    try:
+        with transaction.atomic():
+            resumed = _change(
+                ended,
+                [Status.FAILED, Status.CANCELLED],
+                status=Status.WAITING,
+                finished_at=None,
+                cancel_requested_at=None,
+                queued_at=None,
+            )
+            if not resumed:
+                raise Conflict(f"Round {ended.number} is {ended.status}: only a failed or cancelled round can resume.")
+            send(ended.pk)
+    except IntegrityError as error:
+        raise Conflict("Another round of this project is active: wait for its end, or cancel it first.") from error
+    return ended
+
+
+def _change(found: Round, statuses: list[str], **values: Any) -> bool:
+    """Change a round that is in one of these states, and read it anew either way."""
+    changed = Round.objects.filter(pk=found.pk, status__in=statuses).update(**values)
+    found.refresh_from_db()
+    return bool(changed)
+
+
+def release(claim: Claim) -> None:
+    """Give the round back, because this worker is being shut down: the next one goes on where it stopped."""
+    claim.rows.update(status=Status.WAITING, worker="", queued_at=None)
+
+
+def cancel(claim: Claim) -> None:
+    """The worker has stopped as it was asked to."""
+    claim.rows.update(status=Status.CANCELLED, finished_at=Now())
+
+
+def fail(claim: Claim, error: str, log_tail: str = "") -> None:
+    """End the round with a sentence for people and the end of the failed program's log."""
+    # PostgreSQL keeps no NUL in text, and a program can print anything.
+    claim.rows.update(
+        status=Status.FAILED, finished_at=Now(), error=error.replace("\0", ""), log_tail=log_tail.replace("\0", "")
+    )
+
+
+def finish(claim: Claim, brought: outcome.Outcome) -> None:
+    """The round's end, in one transaction: its checkpoint, the new completions and their comparisons.
+
+    Raises ClaimLost, or Cancelled when somebody asked to cancel before it was committed.
+    """
+    with transaction.atomic():
+        found = claim.rows.select_for_update(of=("self",)).select_related("project", "base__source").first()
+        if found is None:
+            raise ClaimLost
+        if found.cancel_requested_at is not None:
+            raise Cancelled
+        found.checkpoint = outcome.write(found, brought)
+        found.status, found.finished_at, found.stage = Status.FINISHED, Now(), Stage.COMPARISONS
+        found.save(update_fields=["checkpoint", "status", "finished_at", "stage"])
+
+
+class Cancelled(Exception):
+    """Somebody asked to cancel the round that this worker runs."""
+
+
+def sweep_lost() -> int:
+    """End rounds whose worker has said nothing for a while. Returns how many."""
+    lost = Round.objects.filter(status=Status.RUNNING, heartbeat_at__lt=Now() - LOST_AFTER)
+    cancelled = lost.filter(cancel_requested_at__isnull=False).update(status=Status.CANCELLED, finished_at=Now())
+    failed = lost.update(
+        status=Status.FAILED,
+        finished_at=Now(),
+        error="The worker stopped without a word (killed, out of memory, or its machine went down). "
+        "Resume the round to go on from where it stopped.",
+    )
+    return cancelled + failed
+
+
+def start_due() -> list[Round]:
+    """Start a round in each project that has gathered as many new rankings as its loop asks for."""
+    started = []
+    for loop in LoopSettings.objects.filter(round_every__isnull=False, project__archived_at__isnull=True):
+        if is_due(loop):
+            try:
+                started.append(start(loop.project, None))
+            except (Conflict, Invalid) as reason:
+                # Nothing is served, somebody was faster, or the loop's settings are wrong: the next beat looks again.
+                logger.warning("no round by itself in %s: %s", loop.project.slug, reason.message)
+    return started
+
+
+def is_due(loop: LoopSettings) -> bool:
+    """Whether a round should start by itself now. Rankings that a failed round took count as taken."""
+    if loop.round_every is None or loop.project.rounds.filter(status__in=[Status.WAITING, Status.RUNNING]).exists():
+        return False
+    last = loop.project.rounds.filter(learns=True).aggregate(last=Max("cutoff"))["last"] or 0
+    unseen = Q(sequence__gt=last) | Q(sequence__isnull=True)
+    return Ranking.objects.filter(unseen, project=loop.project, is_live=True).count() >= loop.round_every

@@ -1,0 +1,49 @@
+"""Celery's side. A message is only a nudge: what is right is decided by the rows.
+
+`run_round` goes to the queue `gpu`, whose workers run it in their own process (`--pool solo`), everything else to
+`default`. The schedule is in the settings.
+"""
+
+from typing import Any
+
+from celery import shared_task
+from celery.signals import worker_shutting_down
+
+from training import rounds
+
+
+@shared_task
+def run_round(round_id: int) -> None:
+    from training.launch import turn
+
+    turn.run(round_id)
+
+
+@shared_task
+def send_waiting_rounds() -> None:
+    rounds.send_waiting()
+
+
+@shared_task
+def sweep_lost_rounds() -> None:
+    rounds.sweep_lost()
+
+
+@shared_task
+def start_due_rounds() -> None:
+    rounds.start_due()
+
+
+@shared_task
+def sweep_leases() -> None:
+    from feedback import queue
+
+    queue.sweep()
+
+
+@worker_shutting_down.connect
+def give_back_the_round(**kwargs: Any) -> None:
+    """A worker that is told to stop gives its round back instead of making everybody wait for the round's end."""
+    from training.launch import pulse
+
+    pulse.shutting_down.set()
