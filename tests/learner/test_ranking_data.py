@@ -1,0 +1,127 @@
+"""Rows of rankings.jsonl to comparisons, and the rows that are refused."""
+
+import pytest
+
+from tests.learner.reward_world import ranking_rows, tokenizer
+from training.learner.config import RewardConfig
+from training.learner.jobdir import BadInput
+from training.learner.ranking_data import pairs_of_comparisons, read_rankings
+
+TOKENIZER = tokenizer()
+END = TOKENIZER.eos_token_id
+
+
+def settings(**values) -> RewardConfig:
+    return RewardConfig(model="somewhere", **values)
+
+
+def row(**changes):
+    return {
+        "prompt_id": 1,
+        "split": "train",
+        "messages": [{"role": "user", "content": "refund please"}],
+        "completions": ["thanks", "never", "wait"],
+        "ranks": [1, 3, 2],
+        "annotator": "ann",
+    } | changes
+
+
+def test_two_rankings_of_the_same_completions_are_one_comparison_in_whatever_order_they_were_shown():
+    data = read_rankings(
+        TOKENIZER,
+        [row(), row(completions=["never", "wait", "thanks"], ranks=[2, 2, 1], annotator="bob", weight=0.5)],
+        settings(),
+    )
+    (comparison,) = data.train
+    assert [ranking.annotator for ranking in comparison.rankings] == ["ann", "bob"]
+    for ranking, expected in zip(comparison.rankings, ({"thanks": 1, "never": 3, "wait": 2}, None), strict=True):
+        texts = [TOKENIZER.decode(comparison.group.completions[place][:-1]) for place in ranking.places]
+        said = dict(zip(texts, ranking.ranks, strict=True))
+        assert said == (expected or {"thanks": 1, "never": 2, "wait": 2})
+    assert comparison.rankings[1].weight == 0.5
+
+
+def test_completions_hold_their_end_token_unless_they_were_cut_off():
+    (comparison,) = read_rankings(TOKENIZER, [row(ended=[True, False, True])], settings()).train
+    ends = {TOKENIZER.decode([t for t in c if t != END]): c[-1] == END for c in comparison.group.completions}
+    assert ends == {"thanks": True, "never": False, "wait": True}
+    assert all(completion.count(END) <= 1 for completion in comparison.group.completions)
+
+
+def test_completions_of_the_same_tokens_are_computed_once():
+    data = read_rankings(TOKENIZER, [row(completions=["wait", "wait", "never"], ranks=[1, 2, 3])], settings())
+    assert len(data.train[0].group.completions) == 2
+    pairs = pairs_of_comparisons(data.train)
+    assert len(pairs.better) == 3
+
+
+def test_pairs_of_several_comparisons_point_at_their_own_completions():
+    rows = [row(), row(prompt_id=2, messages=[{"role": "user", "content": "order"}], completions=["no", "yes"],
+                       ranks=[2, 1], strength=3)]  # fmt: skip
+    data = read_rankings(TOKENIZER, rows, settings())
+    every = [completion for comparison in data.train for completion in comparison.group.completions]
+    pairs = pairs_of_comparisons(data.train, margin=0.5)
+    said = {
+        tuple(TOKENIZER.decode(every[i][:-1]) for i in pair)
+        for pair in zip(pairs.better.tolist(), pairs.worse.tolist(), strict=True)
+    }
+    assert said == {("thanks", "never"), ("thanks", "wait"), ("wait", "never"), ("yes", "no")}
+    assert sorted(pairs.margin.tolist()) == [0.0, 0.0, 0.0, 1.5]
+
+
+def test_over_long_prompts_lose_their_beginning_and_are_counted():
+    whole = read_rankings(TOKENIZER, [row()], settings()).train[0].group.prompt
+    data = read_rankings(TOKENIZER, [row()], settings(max_prompt_tokens=len(whole) - 2, max_completion_tokens=1))
+    assert data.train[0].group.prompt == whole[2:]
+    assert (data.truncated_prompts, data.truncated_completions) == (1, 3)
+    assert read_rankings(TOKENIZER, [row()], settings(max_prompt_tokens=len(whole))).truncated_prompts == 0
+
+
+def test_over_long_prompts_are_refused_where_configured():
+    with pytest.raises(BadInput, match=r"row 1: the prompt has .* more than max_prompt_tokens"):
+        read_rankings(TOKENIZER, [row()], settings(max_prompt_tokens=2, overlong_prompts="refuse"))
+
+
+def test_a_held_out_prompt_that_is_word_for_word_trained_on_is_not_judged():
+    rows = [row(), row(prompt_id=2, split="held_out")]
+    data = read_rankings(TOKENIZER, rows, settings())
+    assert (len(data.train), len(data.held_out), data.dropped_held_out) == (1, 0, 1)
+
+
+def test_held_out_rankings_are_kept_apart():
+    data = read_rankings(TOKENIZER, ranking_rows(12, held_out=4), settings())
+    assert {c.prompt_id for c in data.train} == set(range(8))
+    assert {c.prompt_id for c in data.held_out} <= set(range(8, 12))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"prompt_id": "1"}, "prompt_id must be a whole number"),
+        ({"split": "test"}, "split must be train or held_out, not 'test'"),
+        ({"messages": []}, "messages must be a list of at least one message"),
+        ({"completions": ["one"], "ranks": [1]}, "completions must be a list of at least two texts"),
+        ({"completions": ["one", 2], "ranks": [1, 2]}, "completions must be a list of at least two texts"),
+        ({"ranks": [1, 2]}, "3 completions have 2 ranks"),
+        ({"ranks": [1, 2, True]}, "ranks must be a list of whole numbers"),
+        ({"weight": -1}, "weight must be a number of at least 0"),
+        ({"weight": float("nan")}, "weight must be a number of at least 0"),
+        ({"strength": 1.5}, "strength must be a whole number of at least 0, or null"),
+        ({"ended": [True]}, "ended must say true or false of each completion"),
+        ({"completions": ["", "a", "b"], "ended": [False, True, True]}, "a completion that did not end has no tokens"),
+    ],
+)
+def test_a_row_that_makes_no_sense_is_refused_by_its_number(changes, reason):
+    with pytest.raises(BadInput, match=f"row 2: .*{reason}"):
+        read_rankings(TOKENIZER, [row(), row(**changes)], settings())
+
+
+@pytest.mark.parametrize("rows", [[], [row(ranks=[1, 1, 1])], [row(split="held_out")]])
+def test_data_without_any_preference_to_learn_is_refused(rows):
+    with pytest.raises(BadInput, match="no training ranking that prefers one completion to another"):
+        read_rankings(TOKENIZER, rows, settings())
+
+
+def test_a_prompt_in_both_splits_is_refused():
+    with pytest.raises(BadInput, match="prompt 1 both to train on and held out"):
+        read_rankings(TOKENIZER, [row(), row(split="held_out")], settings())

@@ -1,0 +1,175 @@
+"""The loss of comparisons: its gradients, its tie parameter, and what it recovers of known utilities."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from tests.learner.reward_world import policy_folder, ranking_rows, tokenizer
+from training.learner.config import RewardConfig
+from training.learner.optimization import adamw, take_step
+from training.learner.packing import PromptGroup
+from training.learner.processes import Processes
+from training.learner.ranking_data import Comparison, Ranking, read_rankings
+from training.learner.ranking_loss import (
+    TieParameter,
+    batch_loss,
+    bootstrap_weights,
+    tie_parameter,
+    total_weight,
+)
+from training.learner.reward import learn
+from training.learner.reward_model import new_reward_model, raw_scores_of_groups
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    return str(policy_folder(tmp_path_factory.mktemp("policies") / "policy"))
+
+
+def settings(**values) -> RewardConfig:
+    return RewardConfig(model="somewhere", **values)
+
+
+def comparisons(count: int = 8, **values) -> list[Comparison]:
+    return read_rankings(tokenizer(), ranking_rows(count), settings(**values)).train
+
+
+def gradients(policy: str, batch: list[Comparison], **values) -> dict[str, torch.Tensor]:
+    chosen = settings(**values)
+    model = new_reward_model(policy, heads=3, seed=0)
+    torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
+    tie = TieParameter(0.2, learns=True)
+    learn(model, tie, batch, chosen, bootstrap_weights(batch, 3, seed=0), Processes())
+    return {name: p.grad for name, p in [*model.named_parameters(), ("tie", tie.logit)]}
+
+
+def test_a_fresh_model_has_loss_ln_2_and_accuracy_one_half(policy):
+    batch = comparisons()
+    model = new_reward_model(policy, heads=3, seed=0)
+    chosen = settings(tie_model="none")
+    measured = learn(model, TieParameter(0.0, False), batch, chosen, bootstrap_weights(batch, 3, 0), Processes())
+    assert measured["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    assert measured["accuracy"] == 0.5
+
+
+def test_gradients_are_the_same_in_micro_batches_and_in_one(policy):
+    batch = comparisons()
+    whole, parts = gradients(policy, batch), gradients(policy, batch, micro_batch_tokens=1)
+    assert whole["tie"].abs() > 0
+    for name, gradient in whole.items():
+        assert torch.allclose(gradient, parts[name], atol=1e-6), name
+
+
+def test_a_rankings_weight_multiplies_its_part_of_the_loss(policy):
+    one, two = comparisons(2)
+    heavy = replace(two, rankings=(replace(two.rankings[0], weight=3.0),))
+    together = gradients(policy, [one, heavy])
+    parts = [gradients(policy, [one]), gradients(policy, [two])]
+    name = "network.score.weight"
+    assert torch.allclose(together[name], (parts[0][name] + 3 * parts[1][name]) / 4, atol=1e-6)
+
+
+def test_plackett_luce_equals_pairs_for_two_and_not_for_more(policy):
+    two = [c for c in read_rankings(tokenizer(), ranking_rows(8, completions=2), settings()).train
+           if c.rankings[0].is_strict]  # fmt: skip
+    four = [c for c in comparisons(40) if c.rankings[0].is_strict]
+    assert two
+    assert four
+    name = "network.score.weight"
+    for batch, equal in ((two, True), (four, False)):
+        pairs = gradients(policy, batch, tie_model="none")[name]
+        orders = gradients(policy, batch, tie_model="none", strict_orders="plackett_luce")[name]
+        assert torch.allclose(pairs, orders, atol=1e-6) == equal
+
+
+def test_plackett_luce_leaves_tied_rankings_to_the_tie_model(policy):
+    tied = [c for c in comparisons(40) if not c.rankings[0].is_strict][:3]
+    pairs, orders = gradients(policy, tied), gradients(policy, tied, strict_orders="plackett_luce")
+    assert torch.allclose(pairs["network.score.weight"], orders["network.score.weight"])
+
+
+def test_the_tie_parameter_starts_at_the_share_of_tied_pairs():
+    rankings = [Ranking((1, 1, 2), (0, 1, 2), "a", 1.0, None), Ranking((1, 2), (0, 1), "a", 1.0, None)]
+    assert tie_parameter(rankings, settings()).share == pytest.approx(1 / 4)
+    fixed = tie_parameter(rankings, settings(tie_share=0.1))
+    assert fixed.share == pytest.approx(0.1)
+    assert not fixed.logit.requires_grad
+    strict = tie_parameter(rankings[1:], settings())
+    assert (strict.logit.item(), strict.logit.requires_grad) == (-math.inf, False)
+
+
+def test_bootstrap_weights_are_a_prompts_own_with_mean_one():
+    batch = comparisons(30)
+    weights = bootstrap_weights(batch, heads=40, seed=1)
+    assert set(weights) == {comparison.prompt_id for comparison in batch}
+    together = torch.stack(list(weights.values()))
+    assert together.mean().item() == pytest.approx(1.0, abs=0.1)
+    assert (together >= 0).all()
+    assert torch.equal(bootstrap_weights(batch[::-1], 40, seed=1)[5], weights[5])
+
+
+UTILITIES = [0.0, 0.8, -0.6, 1.5]
+
+
+def drawn_rankings(count: int) -> list[tuple[list[int], list[int]]]:
+    """(places, ranks) of strict orders drawn from Luce's choices with UTILITIES, of 2 to 4 completions."""
+    random = np.random.default_rng(3)
+    rows = []
+    for _ in range(count):
+        places = random.choice(4, size=random.integers(2, 5), replace=False)
+        noisy = np.array(UTILITIES)[places] + random.gumbel(size=len(places))
+        rows.append((places.tolist(), (np.argsort(np.argsort(-noisy)) + 1).tolist()))
+    return rows
+
+
+def scipy_fit(rows: list[tuple[list[int], list[int]]]) -> np.ndarray:
+    """Maximum likelihood of pairs, each with its share of its ranking, in plain loops."""
+
+    def cost(free: np.ndarray) -> float:
+        utilities, total = np.concatenate([[0.0], free]), 0.0
+        for places, ranks in rows:
+            pairs = [(i, j) for i in range(len(ranks)) for j in range(len(ranks)) if ranks[i] < ranks[j]]
+            gaps = np.array([utilities[places[i]] - utilities[places[j]] for i, j in pairs])
+            total += np.log1p(np.exp(-gaps)).mean()
+        return total / len(rows)
+
+    return np.concatenate([[0.0], minimize(cost, np.zeros(3)).x])
+
+
+def test_a_model_trained_on_rankings_of_known_utilities_finds_the_maximum_likelihood_differences(policy):
+    rows = drawn_rankings(150)
+    rankings = tuple(Ranking(tuple(ranks), tuple(places), "a", 1.0, None) for places, ranks in rows)
+    group = PromptGroup((5, 6), ((10, 1), (11, 12, 1), (13, 1), (14, 15, 16, 1)))
+    batch = [Comparison(0, group, rankings)]
+    model = new_reward_model(policy, heads=0, seed=0)
+    tie, chosen, optimizer = tie_parameter(rankings, settings()), settings(), adamw(model, weight_decay=0.0)
+    for step in range(1, 121):
+        learn(model, tie, batch, chosen, {}, Processes())
+        take_step(optimizer, model.parameters(), 1e-2 if step < 60 else 1e-3, 10.0, step)
+    raw, _ = raw_scores_of_groups(model, [group], 1000)
+    assert (raw - raw[0]).tolist() == pytest.approx(scipy_fit(rows).tolist(), abs=0.02)
+
+
+def test_the_tie_parameter_learned_with_the_scores_predicts_the_share_of_ties(policy):
+    batch = comparisons(30)
+    model, tie = new_reward_model(policy, heads=0, seed=0), TieParameter(0.02, learns=True)
+    optimizer = adamw(model, weight_decay=0.0)
+    for step in range(1, 61):
+        learn(model, tie, batch, settings(), {}, Processes())
+        take_step(optimizer, model.parameters(), 3e-3, 1.0, step)
+        tie.step()
+    assert tie.share > 0.15
+
+
+def test_the_ensembles_loss_leaves_the_models_own_gradient_as_it_is(policy):
+    batch = comparisons()
+    alone = new_reward_model(policy, heads=0, seed=0)
+    torch.nn.init.normal_(alone.head.weight, generator=torch.Generator().manual_seed(0))
+    batch_loss(alone, TieParameter(0.2, True), batch, settings(), {}).objective.backward()
+    together = gradients(policy, batch)
+    for name, parameter in alone.named_parameters():
+        assert torch.allclose(parameter.grad / total_weight(batch), together[name], atol=1e-6), name

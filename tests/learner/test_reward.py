@@ -1,0 +1,238 @@
+"""The reward program as it is run: learning, stopping, resuming, two processes, and what it reports."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from tests.learner.reward_world import job, ranking_rows
+from training.learner import reward
+from training.learner.jobdir import EXIT_BAD_INPUT, EXIT_STOPPED, BadInput, Stopped
+from training.learner.reward_model import load_reward_model, score
+
+ROOT = Path(__file__).parents[2]
+QUICK = {"learning_rate": 3e-3, "epochs": 2, "batch_rankings": 8, "ensemble_heads": 3}
+
+
+class StopAfter:
+    """A stop signal that comes in the given step."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    @property
+    def received(self) -> bool:
+        self.steps -= 1
+        return self.steps <= 0
+
+
+def result(folder: Path) -> dict:
+    return json.loads((folder / "result.json").read_text())
+
+
+def metrics(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def without_times(lines: list[dict]) -> list[dict]:
+    return [{name: value for name, value in line.items() if name != "time"} for line in lines]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model" / "model.safetensors") | load_file(folder / "model" / "ensemble.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = job(tmp_path_factory.mktemp("reward") / "job", ranking_rows(90, held_out=30), **QUICK | {"epochs": 6})
+    reward.main(folder)
+    return folder
+
+
+def test_it_learns_what_held_out_rankings_say(finished):
+    found = result(finished)
+    assert found["program"] == "reward"
+    assert found["steps"] == 6 * round(60 / 8)
+    assert found["held_out_accuracy"] > 0.8
+    assert found["held_out_accuracy_low"] < found["held_out_accuracy"] < found["held_out_accuracy_high"]
+    assert found["train_loss"] < metrics(finished)[0]["loss"]
+    assert metrics(finished)[0]["accuracy"] == 0.5
+
+
+def test_its_model_prefers_the_good_words_in_plain_transformers(finished):
+    model = AutoModelForSequenceClassification.from_pretrained(finished / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(finished / "model")
+    end = tokenizer.eos_token_id
+    sequences = [
+        [*tokenizer("User:\norder\n\nAssistant:\n" + text).input_ids, end] for text in ("thanks help", "no bye")
+    ]
+    with torch.no_grad():
+        good, bad = (model(torch.tensor([sequence])).logits[0, 0].item() for sequence in sequences)
+    assert good > bad
+    ours, _ = load_reward_model(str(finished / "model"))
+    expected = [(raw - ours.shift) / ours.scale for raw in (good, bad)]
+    assert score(ours, sequences).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_it_reports_calibration_ties_and_length(finished):
+    found = result(finished)
+    for name in ("brier_score", "expected_calibration_error", "accuracy_longer_preferred", "accuracy_of_length_alone"):
+        assert 0 <= found[name] <= 1, name
+    assert found["fitted_temperature"] > 0
+    assert found["held_out_tie_share"] == pytest.approx(found["held_out_tie_share_predicted"], abs=0.1)
+    assert found["annotator_agreement"] is None
+    assert all(value is None or type(value) in (int, float, str) for value in found.values())
+
+
+def test_a_finished_job_is_left_alone(finished):
+    before = (finished / "result.json").stat().st_mtime_ns
+    reward.main(finished)
+    assert (finished / "result.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_a_run_stopped_and_resumed_ends_in_the_same_bits(tmp_path, monkeypatch, stop_at):
+    rows = ranking_rows(30, held_out=6)
+    whole, parts = (
+        job(tmp_path / "whole", rows, **QUICK, eval_every=2),
+        job(tmp_path / "parts", rows, **QUICK, eval_every=2),
+    )
+    reward.main(whole)
+    monkeypatch.setattr(reward, "StopSignal", lambda: StopAfter(stop_at))
+    with pytest.raises(Stopped):
+        reward.main(parts)
+    assert len(metrics(parts)) == stop_at
+    assert not (parts / "result.json").exists()
+    monkeypatch.setattr(reward, "StopSignal", lambda: StopAfter(10**9))
+    reward.main(parts)
+    assert without_times(metrics(parts)) == without_times(metrics(whole))
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(parts)[name]), name
+    ignored = {"seconds"}
+    assert {k: v for k, v in result(parts).items() if k not in ignored} == {
+        k: v for k, v in result(whole).items() if k not in ignored
+    }
+
+
+def test_a_step_after_the_last_state_is_done_again_and_its_metrics_replaced(tmp_path, monkeypatch):
+    folder = job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK, save_every=2)
+    monkeypatch.setattr(reward, "take_step", _killed_at(5, reward.take_step))
+    with pytest.raises(KeyboardInterrupt):
+        reward.main(folder)
+    assert metrics(folder)[-1]["step"] == 4
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "total": 6, "time": 0, "loss": 99.0}\n')
+    monkeypatch.undo()
+    reward.main(folder)
+    assert [line["step"] for line in metrics(folder)] == list(range(1, 7))
+    assert all(line["loss"] < 5 for line in metrics(folder))
+
+
+def _killed_at(step, take_step):
+    def take(optimizer, parameters, rate, norm, number):
+        if number == step:
+            raise KeyboardInterrupt
+        return take_step(optimizer, parameters, rate, norm, number)
+
+    return take
+
+
+def test_scores_are_normalised_on_the_reference_samples_that_are_given(tmp_path):
+    folder = job(tmp_path / "job", ranking_rows(20, held_out=5), **QUICK)
+    texts = ["thanks help", "no bye", "wait soon", "never never never"]
+    samples = [{"messages": [{"role": "user", "content": "order"}], "text": text, "ended": True} for text in texts]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    reward.main(folder)
+    model, tokenizer = load_reward_model(str(folder / "model"))
+    prompt = tokenizer("User:\norder\n\nAssistant:\n").input_ids
+    scores = score(model, [[*prompt, *tokenizer(text).input_ids, tokenizer.eos_token_id] for text in texts])
+    assert scores.mean().item() == pytest.approx(0, abs=1e-4)
+    assert scores.std(correction=0).item() == pytest.approx(1, abs=1e-4)
+
+
+def test_without_held_out_rankings_there_is_no_accuracy_to_report(tmp_path):
+    folder = job(tmp_path / "job", ranking_rows(10), **QUICK)
+    reward.main(folder)
+    assert result(folder)["held_out_accuracy"] is None
+    assert result(folder)["held_out_pairs"] == 0
+
+
+def test_a_single_ranking_of_two_one_token_completions_is_learned(tmp_path):
+    row = ranking_rows(1)[0] | {"completions": ["no", ""], "ranks": [2, 1]}
+    folder = job(tmp_path / "job", [row], **QUICK)
+    reward.main(folder)
+    assert result(folder)["train_rankings"] == 1
+    assert (folder / "model" / "model.safetensors").exists()
+
+
+def test_annotators_agreement_is_reported_beside_the_accuracy(tmp_path):
+    rows = ranking_rows(20, held_out=10)
+    rows += [row | {"annotator": "second"} for row in rows]
+    folder = job(tmp_path / "job", rows, **QUICK)
+    reward.main(folder)
+    found = result(folder)
+    assert found["annotator_agreement"] == 1.0
+    assert found["annotator_agreement_pairs"] * 2 == found["held_out_pairs"]
+    assert found["best_possible_accuracy"] == 1.0
+
+
+def test_weights_of_zero_are_as_if_the_rankings_were_not_there(tmp_path):
+    rows = ranking_rows(12)
+    for row in rows[8:]:
+        row["weight"] = 0
+    reward.main(job(tmp_path / "some", rows, **QUICK, tie_share=0.2))
+    assert result(tmp_path / "some")["steps"] == 2
+
+
+def test_bad_input_is_refused_before_a_model_is_made(tmp_path):
+    with pytest.raises(BadInput, match="no training ranking"):
+        reward.main(job(tmp_path / "job", [], **QUICK))
+    assert not (tmp_path / "job" / "metrics.jsonl").exists()
+
+
+def launch(folder: Path, *launcher: str) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *launcher, "training.learner.reward", str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def test_the_command_line_refuses_bad_input_with_one_sentence(tmp_path):
+    process = launch(job(tmp_path / "job", ranking_rows(4), nonsense=1))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == EXIT_BAD_INPUT
+    assert errors.splitlines()[-1] == "error: unknown setting 'nonsense' for reward"
+
+
+def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path):
+    folder = job(tmp_path / "job", ranking_rows(60), **QUICK | {"epochs": 1000})
+    process = launch(folder)
+    while not (folder / "metrics.jsonl").exists() and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == EXIT_STOPPED
+    state = torch.load(folder / "state" / "training.pt", weights_only=True)
+    assert state["step"] == metrics(folder)[-1]["step"] < 7000
+
+
+def test_two_processes_learn_what_one_does(tmp_path):
+    rows = ranking_rows(31, held_out=6)
+    one, two = job(tmp_path / "one", rows, **QUICK), job(tmp_path / "two", rows, **QUICK)
+    process = launch(two, "accelerate.commands.launch", "--num_processes", "2", "--cpu", "-m")
+    reward.main(one)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    for line, expected in zip(metrics(two), metrics(one), strict=True):
+        assert line["loss"] == pytest.approx(expected["loss"], abs=1e-4)
+        assert line["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-3)
+    for name, tensor in weights(one).items():
+        assert torch.allclose(tensor, weights(two)[name], atol=1e-4), name
+    assert result(two)["held_out_accuracy"] == pytest.approx(result(one)["held_out_accuracy"], abs=0.02)

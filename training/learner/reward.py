@@ -1,0 +1,208 @@
+"""reward: a reward model from rankings.
+
+    python -m training.learner.reward JOB_DIR
+    accelerate launch --num_processes 2 -m training.learner.reward JOB_DIR
+
+Reads config.json (`RewardConfig`, whose `model` is the policy that the trunk starts from) and rankings.jsonl:
+`{"prompt_id": 1, "split": "train", "messages": [...], "completions": ["...", "..."], "ranks": [1, 2],
+"annotator": "a", "weight": 1, "strength": null}`. Rank 1 is best and equal ranks tie; `"ended": [true, false]` says
+which completions were cut off before their end token. Rankings whose split is held_out are judged at the end and never
+learned from. With a samples.jsonl (`{"messages": [...], "text": "...", "ended": true}`) scores are normalised on it,
+else on the completions that were trained on. Writes model/, which plain transformers loads as a one-label classifier;
+see reward_model.py.
+
+Every random choice is a function of the seed and the pass, so a run stopped and resumed ends in the same bits.
+
+| detail | published | here |
+|---|---|---|
+| a ranking's pairs are one batch element | InstructGPT §3.5 | so; the prompt is computed once as well (packing.py) |
+| one epoch only | InstructGPT, Stiennon et al. | `epochs`: small data sets need more |
+| head starts at deviation 1/sqrt(d+1) | Huang et al. 2024 | at 0, see reward_model.py |
+| score read at the end token | Huang et al. 2024 | at the last real token, which is the end token unless cut off |
+| scores normalised after training | Stiennon et al., InstructGPT | mean 0 and deviation 1 on reference samples |
+| learning rate annealed | cosine or linear | linear, `final_learning_rate_fraction` |
+| Adam's epsilon 1e-5 | Huang et al. 2024 | 1e-8: PyTorch's, gradients of mean losses being small |
+| dropout | off in Huang et al. 2024 | off |
+"""
+
+import itertools
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from training.learner.config import RewardConfig
+from training.learner.data import budget_batches, check_messages, encode_completion, encode_prompt, share, shuffled
+from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
+from training.learner.models import computing_in, load_tokenizer
+from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
+from training.learner.packing import PromptGroup
+from training.learner.processes import Processes
+from training.learner.ranking_data import Comparison, RankingData, read_rankings
+from training.learner.ranking_loss import TieParameter, batch_loss, bootstrap_weights, tie_parameter, total_weight
+from training.learner.reward_model import (
+    RewardModel,
+    new_reward_model,
+    raw_scores_of_groups,
+    save_reward_model,
+    set_normalisation,
+)
+from training.learner.reward_report import Report, judge, longer_is_preferred, report
+
+
+def main(job_dir: Path) -> None:
+    processes, stop = Processes(), StopSignal()
+    job = JobDirectory(job_dir, processes.is_first)
+    if job.result() is not None:
+        return
+    settings = RewardConfig.from_json(job.config())
+    transformers_logging.set_verbosity_error()
+    started = time.monotonic()
+
+    # 1. The rankings as tokens: those to learn from, and those of held-out prompts.
+    torch.manual_seed(settings.seed)
+    tokenizer = load_tokenizer(settings.model)
+    data = read_rankings(tokenizer, job.rows("rankings.jsonl"), settings)
+    plan = plan_steps(data.train, settings)
+
+    # 2. The model on the policy's trunk, the tie parameter, the optimiser; and where an earlier run stopped.
+    model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale)
+    tie = tie_parameter((ranking for comparison in data.train for ranking in comparison.rankings), settings)
+    bootstrap = bootstrap_weights(data.train, settings.ensemble_heads, settings.seed)
+    optimizer = adamw(model, settings.weight_decay)
+    parts, step = {"model": model, "tie": tie, "optimizer": optimizer}, 0
+    if job.state is not None:
+        step, _ = load_state(job.state, parts)
+    job.truncate_metrics(step)
+
+    # 3. Steps of about batch_rankings rankings, each comparison computed once.
+    while step < len(plan):
+        step += 1
+        rate = settings.learning_rate * learning_rate_factor(step, len(plan), settings)
+        batch = [data.train[i] for i in plan[step - 1]]
+        measured = learn(model, tie, batch, settings, bootstrap, processes)
+        check_finite("the loss", measured["loss"], step)
+        norm = take_step(optimizer, model.network.parameters(), rate, settings.max_gradient_norm, step)
+        tie.step()
+
+        # 4. Say how it goes, evaluate, save; stop when told to.
+        measured |= {"learning_rate": rate, "gradient_norm": norm, "tie_share": tie.share}
+        if settings.eval_every and step % settings.eval_every == 0 and step < len(plan):
+            measured |= as_metrics(evaluate(model, tie, data, settings))
+        job.append_metrics(step, len(plan), **measured)
+        stopping = processes.any(stop.received)
+        if stopping or step % settings.save_every == 0:
+            save_state(job, step, parts, {})
+        if stopping and step < len(plan):
+            raise Stopped
+
+    # 5. Scores of reference samples get mean 0 and deviation 1.
+    samples = read_samples(tokenizer, job, settings) or [comparison.group for comparison in data.train]
+    set_normalisation(model, raw_scores_of_groups(model, samples, settings.micro_batch_tokens)[0])
+
+    # 6. The report on held-out prompts, the model, then the result.
+    evaluation = evaluate(model, tie, data, settings)
+    job.save_folder("model", lambda folder: save_reward_model(model, tokenizer, folder))
+    last = job.metrics()[-1]
+    result: dict[str, Any] = {"program": "reward", "steps": step, "seconds": time.monotonic() - started}
+    result |= {"train_loss": last["loss"], "train_accuracy": last["accuracy"], "tie_share": tie.share}
+    result |= counts(data) | {"reward_shift": model.shift, "reward_scale": model.scale} | evaluation
+    job.write_result(result)
+    processes.close()
+
+
+def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig) -> list[list[int]]:
+    """Which comparisons each step learns from: every pass in an order of its own, in even parts."""
+    useful = [i for i, comparison in enumerate(comparisons) if total_weight([comparison]) > 0]
+    rankings = sum(len(comparisons[i].rankings) for i in useful)
+    parts = min(max(round(rankings / settings.batch_rankings), 1), len(useful))
+    plan = []
+    for epoch in range(settings.epochs):
+        order = [useful[i] for i in shuffled(len(useful), settings.seed, epoch)]
+        cuts = [len(order) * part // parts for part in range(parts + 1)]
+        plan += [order[low:high] for low, high in itertools.pairwise(cuts)]
+    return plan
+
+
+def learn(
+    model: RewardModel,
+    tie: TieParameter,
+    batch: Sequence[Comparison],
+    settings: RewardConfig,
+    bootstrap: dict[int, Tensor],
+    processes: Processes,
+) -> dict[str, float]:
+    """Adds up the gradient of the batch's mean loss a ranking, over all processes; that loss and the accuracy."""
+    weight = total_weight(batch)
+    loss = right = strict = 0.0
+    mine = share(sorted(batch, key=lambda comparison: comparison.group.tokens), processes.rank, processes.count)
+    for indices in budget_batches([comparison.group.tokens for comparison in mine], settings.micro_batch_tokens):
+        with computing_in(settings.dtype):
+            part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap)
+        (part.objective / weight).backward()
+        loss, right, strict = loss + part.loss, right + part.right, strict + part.strict
+    processes.sum_gradients([*model.parameters(), tie.logit])
+    loss, right, strict = (processes.sum_of(number) for number in (loss, right, strict))
+    return {"loss": loss / weight, "accuracy": right / strict if strict else 0.5}
+
+
+def evaluate(model: RewardModel, tie: TieParameter, data: RankingData, settings: RewardConfig) -> Report:
+    """The report on held-out comparisons. Every process computes the same: they are few, and none then waits."""
+    groups = [comparison.group for comparison in data.held_out]
+    with computing_in(settings.dtype):
+        raw, members = raw_scores_of_groups(model, groups, settings.micro_batch_tokens)
+    judged = judge(data.held_out, raw, settings.tie_model, tie.logit.detach().cpu())
+    found = report(judged, data.held_out, longer_is_preferred(data.train))
+    if model.ensemble is not None and len(raw):
+        found["ensemble_deviation"] = float(members.std(1).mean()) / model.scale
+    return found
+
+
+def as_metrics(evaluation: Report) -> dict[str, float]:
+    """What of the report is drawn as curves."""
+    names = ("held_out_accuracy", "held_out_loss", "brier_score", "expected_calibration_error", "ensemble_deviation")
+    return {name: value for name in names if (value := evaluation.get(name)) is not None}
+
+
+def read_samples(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> list[PromptGroup]:
+    """The reference policy's samples, if the job has a samples.jsonl."""
+    if not (job.path / "samples.jsonl").exists():
+        return []
+    samples = [as_sample(tokenizer, row, number, settings) for number, row in enumerate(job.rows("samples.jsonl"), 1)]
+    if not samples:
+        raise BadInput("samples.jsonl holds no sample")
+    return samples
+
+
+def as_sample(tokenizer: Any, row: dict[str, Any], number: int, settings: RewardConfig) -> PromptGroup:
+    messages = check_messages(row.get("messages"), f"samples.jsonl, row {number}")
+    if not isinstance(row.get("text"), str):
+        raise BadInput(f"samples.jsonl, row {number}: text must be text")
+    prompt = encode_prompt(tokenizer, messages, settings.max_prompt_tokens)
+    ended = row.get("ended", True) is not False
+    completion = encode_completion(tokenizer, row["text"], settings.max_completion_tokens, ended=ended)
+    if not completion:
+        raise BadInput(f"samples.jsonl, row {number}: a sample that did not end has no tokens")
+    return PromptGroup(tuple(prompt), (tuple(completion),))
+
+
+def counts(data: RankingData) -> dict[str, int]:
+    return {
+        "train_rankings": rankings_in(data.train),
+        "train_prompts": len({comparison.prompt_id for comparison in data.train}),
+        "truncated_prompts": data.truncated_prompts,
+        "truncated_completions": data.truncated_completions,
+        "dropped_held_out_rankings": data.dropped_held_out,
+    }
+
+
+def rankings_in(comparisons: Iterable[Comparison]) -> int:
+    return sum(len(comparison.rankings) for comparison in comparisons)
+
+
+if __name__ == "__main__":
+    run_program(main)
