@@ -117,11 +117,13 @@ class Skip(models.Model):
 
     comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="skips")
     annotator = models.ForeignKey(User, models.CASCADE, related_name="skips")
+    lease_id = models.UUIDField(unique=True, help_text="The lease it ended, so that a skip sent twice is one skip.")
     reason = models.CharField(max_length=500, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["comparison", "annotator"], name="skip_once")]
+        indexes = [models.Index(fields=["annotator", "-created_at"], name="skip_by_annotator")]
 
     def __str__(self) -> str:
         return f"{self.annotator} skipped {self.comparison}"

@@ -1,0 +1,102 @@
+"""Finding an open comparison that a person may rank, at a cost that does not grow with the project.
+
+The queue's order is the index `comparison_queue`: by priority, then those with most rankings already, then at random
+(`shuffle_key`). Usually the first row will do. But a person who has worked for long has ranked the first thousands
+themselves while these still wait for others; so each look reads a bounded piece of the index:
+
+1. the head of the queue;
+2. the head and a random place of each section (a priority and a number of rankings), in the queue's order;
+3. only when all of these hold nothing for this person: the whole queue, so that nobody is sent away while work
+   remains.
+"""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.db import connection
+from django.db.models import Exists, OuterRef, QuerySet
+
+from feedback.models import Comparison, Completion, Lease, Membership, Ranking, Skip
+
+GLANCE = 20  # rows of the index read first
+LOOK = 200  # and then at a time
+CLAIMABLE = 10  # candidates of a look: more than one, since others may hold the first ones locked
+
+QUEUE_ORDER = ("-priority", "-ranking_count", "shuffle_key")
+
+
+@dataclass(frozen=True)
+class Section:
+    """Open comparisons with the same priority and as many rankings."""
+
+    priority: int
+    ranking_count: int
+
+
+def claim(membership: Membership) -> Comparison | None:
+    """The first comparison that this member may rank, locked; its open slot is not yet taken."""
+    for ids in _looks(membership):
+        # The slot is checked again under the lock; what concerns this person cannot change, their membership is
+        # locked by the caller.
+        free = Comparison.objects.filter(pk__in=ids, open_slots__gt=0).order_by(*QUEUE_ORDER)
+        locked = free.select_for_update(skip_locked=True, of=("self",)).select_related("prompt").first()
+        if locked is not None:
+            return locked
+    return None
+
+
+def _looks(membership: Membership) -> Iterator[list[int]]:
+    """Ids of comparisons to claim, best first."""
+    queue = Comparison.objects.filter(project_id=membership.project_id, open_slots__gt=0).order_by(*QUEUE_ORDER)
+    yield _permitted_of(queue, membership, GLANCE)
+    for section in sections(membership.project_id):
+        part = queue.filter(priority=section.priority, ranking_count=section.ranking_count)
+        yield _permitted_of(part, membership)
+        yield _permitted_of(part.filter(shuffle_key__gte=random.random()), membership)
+    everything = permitted(queue, membership).values_list("pk", flat=True)
+    tried = 0
+    while ids := list(everything[tried : tried + CLAIMABLE]):
+        yield ids
+        tried += len(ids)  # all of them locked by others just now
+
+
+def permitted(comparisons: QuerySet[Comparison], membership: Membership) -> QuerySet[Comparison]:
+    """Without what this person ranked, skipped or holds, and without completions that they wrote."""
+    mine = {"comparison": OuterRef("pk"), "annotator": membership.user_id}
+    wrote = Completion.objects.filter(author=membership.user_id, items__comparison=OuterRef("pk"))
+    return comparisons.filter(
+        ~Exists(Ranking.objects.filter(**mine)),
+        ~Exists(Skip.objects.filter(**mine)),
+        ~Exists(Lease.objects.filter(lapsed_at__isnull=True, **mine)),
+        ~Exists(wrote),
+    )
+
+
+def _permitted_of(queue: QuerySet[Comparison], membership: Membership, rows: int = LOOK) -> list[int]:
+    """The first ids that are permitted among the first rows of the queue."""
+    look = queue.values("pk")[:rows]
+    found = permitted(Comparison.objects.filter(pk__in=look), membership).order_by(*QUEUE_ORDER)
+    return list(found.values_list("pk", flat=True)[:CLAIMABLE])
+
+
+def sections(project_id: int) -> list[Section]:
+    """The queue's sections in its order, by hopping through the index from one to the next."""
+    hop = """
+        WITH RECURSIVE section AS (
+            (SELECT priority, ranking_count FROM feedback_comparison
+             WHERE project_id = %(project)s AND open_slots > 0
+             ORDER BY priority DESC, ranking_count DESC LIMIT 1)
+            UNION ALL
+            SELECT following.priority, following.ranking_count FROM section, LATERAL (
+                SELECT priority, ranking_count FROM feedback_comparison
+                WHERE project_id = %(project)s AND open_slots > 0
+                    AND (priority, ranking_count) < (section.priority, section.ranking_count)
+                ORDER BY priority DESC, ranking_count DESC LIMIT 1
+            ) AS following
+        )
+        SELECT priority, ranking_count FROM section
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(hop, {"project": project_id})
+        return [Section(*row) for row in cursor.fetchall()]

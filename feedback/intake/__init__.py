@@ -1,0 +1,15 @@
+"""Prompts, completions, comparisons and demonstrations coming in. Each function is one transaction: all or nothing."""
+
+from feedback.intake.comparisons import Compared, add_comparisons
+from feedback.intake.completions import add_completions, add_demonstration, get_source
+from feedback.intake.prompts import AddedPrompts, add_prompts
+
+__all__ = [
+    "AddedPrompts",
+    "Compared",
+    "add_comparisons",
+    "add_completions",
+    "add_demonstration",
+    "add_prompts",
+    "get_source",
+]

@@ -1,0 +1,111 @@
+"""Comparisons made of a prompt's completions."""
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from django.db import transaction
+
+from feedback.errors import Invalid
+from feedback.intake.rows import is_id
+from feedback.models import Comparison, ComparisonItem, Completion, Project
+
+LEAST, MOST = 2, 9
+BATCH = 2000
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What became of the groups."""
+
+    ids: list[int | None]  # aligned with the groups; None: fewer than two different texts, so no comparison
+
+    @property
+    def created(self) -> list[int]:
+        return [each for each in self.ids if each is not None]
+
+    @property
+    def alike(self) -> int:
+        """How many groups had nothing to compare."""
+        return len(self.ids) - len(self.created)
+
+
+@transaction.atomic
+def add_comparisons(
+    project: Project,
+    groups: Iterable[Sequence[int]],
+    *,
+    wanted_rankings: int | None = None,
+    priority: int = 0,
+) -> Compared:
+    """Make a comparison of each group of completion ids; all or none.
+
+    A group's completions answer one prompt of the project. Texts that look the same (but for white space at the
+    ends) are merged, the first one kept; a group with fewer than two different texts makes no comparison, and one
+    with more than nine is refused. `wanted_rankings` is the project's unless given; a higher `priority` (−32768 to
+    32767) comes first in the queue.
+    """
+    wanted = project.wanted_rankings if wanted_rankings is None else wanted_rankings
+    if not 1 <= wanted <= 100:
+        raise Invalid("A comparison can want between 1 and 100 rankings.")
+    if not -32768 <= priority <= 32767:
+        raise Invalid("A priority must be between −32,768 and 32,767.")
+    listed = [list(group) for group in groups]
+    ids: list[int | None] = []
+    for start in range(0, len(listed), BATCH):
+        ids += _add_batch(project, listed[start : start + BATCH], wanted, priority, start)
+    return Compared(ids)
+
+
+def _add_batch(project: Project, groups: list[list[int]], wanted: int, priority: int, start: int) -> list[int | None]:
+    completions = _find(project, {completion_id for group in groups for completion_id in group})
+    chosen = [_distinct(group, completions, start + index) for index, group in enumerate(groups, start=1)]
+    made = [
+        Comparison(
+            project=project,
+            prompt_id=group[0].prompt_id,
+            size=len(group),
+            wanted_rankings=wanted,
+            open_slots=wanted,
+            priority=priority,
+            shuffle_key=random.random(),
+        )
+        for group in chosen
+        if group
+    ]
+    Comparison.objects.bulk_create(made)
+    fresh = iter(made)
+    comparisons = [next(fresh) if group else None for group in chosen]
+    ComparisonItem.objects.bulk_create(
+        ComparisonItem(
+            comparison=comparison,
+            prompt_id=each.prompt_id,
+            completion=each,
+            digest=each.digest,
+            position=position,
+        )
+        for comparison, group in zip(comparisons, chosen, strict=True)
+        for position, each in enumerate(group)
+    )
+    return [comparison.pk if comparison else None for comparison in comparisons]
+
+
+def _find(project: Project, ids: set[int]) -> dict[int, Completion]:
+    if not all(is_id(each) for each in ids):
+        raise Invalid("A completion's id must be a whole number.")
+    found = Completion.objects.filter(pk__in=ids, prompt__project=project).only("prompt_id", "digest", "text")
+    completions = {each.pk: each for each in found}
+    if missing := ids - completions.keys():
+        raise Invalid(f"There is no completion {min(missing)} in this project.")
+    return completions
+
+
+def _distinct(group: list[int], completions: dict[int, Completion], number: int) -> list[Completion]:
+    """The group's completions without repeated texts; empty if fewer than two are left."""
+    by_text = {completions[each].text.strip(): completions[each] for each in reversed(group)}
+    distinct = [completions[each] for each in dict.fromkeys(group) if completions[each] in by_text.values()]
+    if len({each.prompt_id for each in distinct}) > 1:
+        raise Invalid(f"Group {number} has completions of different prompts, which cannot be compared.")
+    if len(distinct) > MOST:
+        raise Invalid(f"Group {number} has {len(distinct)} different completions, and {MOST} is the most.")
+    return distinct if len(distinct) >= LEAST else []

@@ -1,0 +1,90 @@
+"""Completions coming in: from checkpoints, imports and people."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.db import transaction
+
+from feedback import checks
+from feedback.errors import Invalid
+from feedback.intake.rows import AnswerRow, digest_of_text, read_all, read_answer, refuse
+from feedback.models import Completion, Demonstration, Membership, Project, Prompt, Source, User
+
+BATCH = 2000
+
+
+def get_source(project: Project, name: str, kind: str) -> Source:
+    """The project's source of this name, made if it is new. `kind` is one of `Source.Kind`."""
+    name = checks.filled_text(name, "A source's name", longest=200)
+    return Source.objects.get_or_create(project=project, name=name, defaults={"kind": kind})[0]
+
+
+@transaction.atomic
+def add_completions(
+    project: Project, source: Source, rows: Iterable[object], *, author: User | None = None
+) -> list[int]:
+    """Check and store completions by one source, all or none. Returns their ids, aligned with the rows.
+
+    A row is a dict as from JSON: `prompt_id` (ours) or `external_id` (theirs), `text` (may be empty), and
+    optionally `sampling` (an object: temperature, seed, whether it ended, …). What the source has said to the
+    prompt already is not stored again: its id comes back.
+
+    Raises Invalid with `errors=[{"line", "message"}, …]`, lines counted from 1.
+    """
+    if source.project_id != project.pk:
+        raise Invalid("This source belongs to another project.")
+    given = read_all(rows, read_answer)
+    return store(source, _find_prompts(project, given), given, author)
+
+
+@transaction.atomic
+def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demonstration:
+    """Store what a member wrote as the answer to imitate. They are never shown it in a comparison."""
+    if prompt.project_id != membership.project_id:
+        raise Invalid("This prompt belongs to another project.")
+    text = checks.filled_text(text, "The answer")
+    # A source a person, so that ratings and filters can tell people apart; the name says nothing to outsiders.
+    source = get_source(membership.project, f"person-{membership.user_id}", Source.Kind.PERSON)
+    answer = AnswerRow(prompt.pk, None, text, {})
+    (completion_id,) = store(source, [prompt.pk], [answer], membership.user)
+    return Demonstration.objects.get_or_create(completion_id=completion_id)[0]
+
+
+def store(
+    source: Source, prompt_ids: Sequence[int], answers: Sequence[AnswerRow], author: User | None = None
+) -> list[int]:
+    """Write checked answers, skip known ones, and return all ids in order."""
+    keys = [(prompt_id, digest_of_text(row.text)) for prompt_id, row in zip(prompt_ids, answers, strict=True)]
+    Completion.objects.bulk_create(
+        [
+            Completion(
+                prompt_id=prompt_id, source=source, text=row.text, digest=digest, sampling=row.sampling, author=author
+            )
+            for (prompt_id, digest), row in zip(keys, answers, strict=True)
+        ],
+        batch_size=BATCH,
+        ignore_conflicts=True,
+    )
+    found = Completion.objects.filter(source=source, prompt_id__in=set(prompt_ids))
+    ids = {(prompt_id, digest): pk for pk, prompt_id, digest in found.values_list("id", "prompt_id", "digest")}
+    return [ids[key] for key in keys]
+
+
+def _find_prompts(project: Project, rows: list[AnswerRow]) -> list[int]:
+    prompts = Prompt.objects.filter(project=project)
+    own = set(prompts.filter(pk__in=[row.prompt_id for row in rows if row.prompt_id]).values_list("pk", flat=True))
+    theirs: dict[str | None, int] = dict(
+        prompts.filter(external_id__in=[row.external_id for row in rows if row.external_id]).values_list(
+            "external_id", "pk"
+        )
+    )
+    found: list[int] = []
+    errors: list[dict[str, Any]] = []
+    for line, row in enumerate(rows, start=1):
+        prompt_id = theirs.get(row.external_id) if row.prompt_id is None else row.prompt_id
+        if prompt_id is None or (prompt_id == row.prompt_id and prompt_id not in own):
+            errors.append({"line": line, "message": "There is no such prompt in this project."})
+        else:
+            found.append(prompt_id)
+    refuse(errors[:20])
+    return found

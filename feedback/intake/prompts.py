@@ -1,0 +1,110 @@
+"""Prompts coming in, with the completions that are known already."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import transaction
+
+from feedback.errors import Conflict
+from feedback.intake import comparisons, completions
+from feedback.intake.rows import AnswerRow, PromptRow, read_all, read_prompt, refuse
+from feedback.models import Project, Prompt, Source
+
+BATCH = 2000
+
+
+@dataclass(frozen=True)
+class AddedPrompts:
+    """What became of the rows. A prompt whose messages are known already is not made again."""
+
+    prompt_ids: list[int]  # aligned with the rows
+    created: int
+    completion_ids: list[list[int]]  # aligned with the rows and their completions
+    comparison_ids: list[int | None]  # aligned with the rows; None: none was made
+
+
+@transaction.atomic
+def add_prompts(project: Project, rows: Iterable[object], *, compare: bool = False) -> AddedPrompts:
+    """Check and store prompts, all or none; with `compare`, also a comparison of each row's own completions.
+
+    A row is a dict as from JSON: `messages` (alternating turns, ending with the user's) or `prompt` (a text);
+    optionally `external_id` (unique in the project), `references` (texts), `metadata` (an object) and
+    `completions` (texts, or `{"text", "source"?, "sampling"?}`; the source is "import" unless named).
+    The split is drawn by hash of the messages, so the same prompt always falls on the same side.
+
+    Raises Invalid with `errors=[{"line", "message"}, …]`, lines counted from 1.
+    """
+    given = read_all(rows, read_prompt)
+    _check_external_ids(project, given)
+    before = _ids_by_digest(project, given)
+    new = {row.digest: row for row in reversed(given) if row.digest not in before}
+    Prompt.objects.bulk_create(
+        [_prompt(project, row) for row in reversed(new.values())], batch_size=BATCH, ignore_conflicts=True
+    )
+    ids = before | _ids_by_digest(project, new.values())
+    if any(row.digest not in ids for row in given):
+        raise Conflict("Somebody else added a prompt with one of these external ids just now: send the rows again.")
+    prompt_ids = [ids[row.digest] for row in given]
+    completion_ids = _add_their_completions(project, given, prompt_ids)
+    compared = comparisons.add_comparisons(project, completion_ids if compare else [])
+    return AddedPrompts(prompt_ids, len(new), completion_ids, compared.ids if compare else [None] * len(given))
+
+
+def split_of(digest: str, held_out_percent: int) -> str:
+    """Held out when the digest, as a number, falls in the project's share of a hundred."""
+    return Prompt.Split.HELD_OUT if int(digest[:15], 16) % 100 < held_out_percent else Prompt.Split.TRAIN
+
+
+def _prompt(project: Project, row: PromptRow) -> Prompt:
+    return Prompt(
+        project=project,
+        messages=row.messages,
+        digest=row.digest,
+        split=split_of(row.digest, project.held_out_percent),
+        external_id=row.external_id,
+        references=row.references,
+        metadata=row.metadata,
+    )
+
+
+def _ids_by_digest(project: Project, rows: Iterable[PromptRow]) -> dict[str, int]:
+    digests = [row.digest for row in rows]
+    found = Prompt.objects.filter(project=project, digest__in=digests)
+    return dict(found.values_list("digest", "id"))
+
+
+def _check_external_ids(project: Project, rows: list[PromptRow]) -> None:
+    """An external id names one prompt, for good: neither twice in the rows nor another prompt in the project."""
+    given = [row.external_id for row in rows if row.external_id is not None]
+    found = Prompt.objects.filter(project=project, external_id__in=given)
+    known: dict[str | None, str] = dict(found.values_list("external_id", "digest"))
+    lines: dict[str, int] = {}
+    errors: list[dict[str, Any]] = []
+    for line, row in enumerate(rows, start=1):
+        if row.external_id is None:
+            continue
+        if row.external_id in lines:
+            message = f"external_id «{row.external_id}» is already on line {lines[row.external_id]}."
+            errors.append({"line": line, "message": message})
+        elif known.get(row.external_id, row.digest) != row.digest:
+            errors.append({"line": line, "message": f"external_id «{row.external_id}» is another prompt already."})
+        lines.setdefault(row.external_id, line)
+    refuse(errors[:20])
+
+
+def _add_their_completions(project: Project, rows: list[PromptRow], prompt_ids: list[int]) -> list[list[int]]:
+    places: dict[str, list[tuple[int, int]]] = defaultdict(list)  # by source: (row, place in the row)
+    answers: dict[str, list[AnswerRow]] = defaultdict(list)
+    for index, (row, prompt_id) in enumerate(zip(rows, prompt_ids, strict=True)):
+        for place, each in enumerate(row.completions):
+            places[each.source].append((index, place))
+            answers[each.source].append(AnswerRow(prompt_id, None, each.text, each.sampling))
+    ids = [[0] * len(row.completions) for row in rows]
+    for name, chosen in answers.items():
+        source = completions.get_source(project, name, Source.Kind.IMPORT)
+        stored = completions.store(source, [row.prompt_id or 0 for row in chosen], chosen)
+        for (index, place), completion_id in zip(places[name], stored, strict=True):
+            ids[index][place] = completion_id
+    return ids

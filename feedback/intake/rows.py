@@ -1,0 +1,175 @@
+"""Rows as people send them, checked: every refusal is a sentence, and says on which line."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from feedback import checks
+from feedback.errors import Invalid
+
+MOST_ERRORS = 20  # told at once
+MOST_MESSAGES = 1000
+MOST_ROWS = 200_000
+ROLES = ("system", "user", "assistant")
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class CompletionRow:
+    """One answer, and where it comes from."""
+
+    text: str
+    source: str = "import"
+    sampling: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """One prompt, with completions that are known already."""
+
+    messages: list[dict[str, str]]
+    external_id: str | None
+    references: list[str]
+    metadata: dict[str, Any]
+    completions: list[CompletionRow]
+    digest: str
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """A completion that names its prompt by our id or by theirs."""
+
+    prompt_id: int | None
+    external_id: str | None
+    text: str
+    sampling: dict[str, Any]
+
+
+def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]:
+    """Every row, or one `Invalid` that lists what is wrong by line (from 1), the first 20 of them."""
+    good: list[Row] = []
+    errors: list[dict[str, Any]] = []
+    for line, row in enumerate(rows, start=1):
+        if line > MOST_ROWS:
+            raise Invalid(f"There are more than {MOST_ROWS:,} rows: send them in several parts.")
+        try:
+            good.append(read(row))
+        except Invalid as error:
+            errors.append({"line": line, "message": error.message})
+            if len(errors) == MOST_ERRORS:
+                break
+    refuse(errors)
+    return good
+
+
+def refuse(errors: list[dict[str, Any]]) -> None:
+    """Raise the errors by line as one, if there are any."""
+    if not errors:
+        return
+    more = f" ({len(errors)} lines cannot be used.)" if len(errors) > 1 else ""
+    raise Invalid(f"Line {errors[0]['line']}: {errors[0]['message']}{more}", errors=errors)
+
+
+def read_prompt(row: object) -> PromptRow:
+    """`{"messages": […] or "prompt": text, "external_id"?, "references"?, "metadata"?, "completions"?}`."""
+    known = {"messages", "prompt", "external_id", "references", "metadata", "completions"}
+    given = checks.known_keys(row, known, "A prompt")
+    messages = _read_messages(given)
+    return PromptRow(
+        messages=messages,
+        external_id=_read_external_id(given.get("external_id")),
+        references=[checks.filled_text(each, "A reference answer") for each in _list(given, "references")],
+        metadata=checks.json_object(given.get("metadata") or {}, "metadata"),
+        completions=[_read_completion(each) for each in _list(given, "completions")],
+        digest=digest_of_messages(messages),
+    )
+
+
+def read_answer(row: object) -> AnswerRow:
+    """`{"prompt_id": our id or "external_id": theirs, "text": …, "sampling"?}`."""
+    given = checks.known_keys(row, {"prompt_id", "external_id", "text", "sampling"}, "A completion")
+    prompt_id, external_id = given.get("prompt_id"), _read_external_id(given.get("external_id"))
+    if (prompt_id is None) == (external_id is None):
+        raise Invalid("A completion names its prompt by either «prompt_id» or «external_id».")
+    if prompt_id is not None and not is_id(prompt_id):
+        raise Invalid("«prompt_id» must be a whole number.")
+    return AnswerRow(
+        prompt_id,
+        external_id,
+        # An empty answer is a thing that models do, and people should be able to rank it last.
+        checks.text(given.get("text"), "text"),
+        checks.json_object(given.get("sampling") or {}, "sampling"),
+    )
+
+
+def is_id(value: object) -> bool:
+    """Whether it can be a primary key: a whole number that a bigint holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
+
+
+def digest_of_messages(messages: list[dict[str, str]]) -> str:
+    """SHA-256 of the canonical JSON: sorted keys, no spaces, UTF-8."""
+    canonical = json.dumps(messages, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def digest_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_messages(given: dict[str, Any]) -> list[dict[str, str]]:
+    if ("messages" in given) == ("prompt" in given):
+        raise Invalid("A prompt needs either «messages» or «prompt».")
+    if "prompt" in given:
+        return [{"role": "user", "content": checks.filled_text(given["prompt"], "prompt")}]
+    messages = [_read_message(each) for each in _list(given, "messages")]
+    if not messages:
+        raise Invalid("«messages» is empty.")
+    if len(messages) > MOST_MESSAGES:
+        raise Invalid(f"«messages» has {len(messages)} messages, and {MOST_MESSAGES} is the most.")
+    _check_turns([message["role"] for message in messages])
+    return messages
+
+
+def _read_message(message: object) -> dict[str, str]:
+    given = checks.known_keys(message, {"role", "content"}, "A message")
+    role = given.get("role")
+    if role not in ROLES:
+        raise Invalid("A message's «role» must be system, user or assistant.")
+    return {"role": role, "content": checks.filled_text(given.get("content"), "A message's content")}
+
+
+def _check_turns(roles: list[str]) -> None:
+    # Most chat templates raise on anything else, in the middle of a training run: better refused at the door.
+    turns = roles[1:] if roles[0] == "system" else roles
+    if turns != [("user", "assistant")[index % 2] for index in range(len(turns))]:
+        raise Invalid("Messages must alternate between user and assistant, after at most one system message.")
+    if not turns or turns[-1] != "user":
+        raise Invalid("The last message must be the user's: completions answer it.")
+
+
+def _read_external_id(value: object) -> str | None:
+    return None if value is None else checks.filled_text(value, "external_id", longest=200)
+
+
+def _read_completion(value: object) -> CompletionRow:
+    if isinstance(value, str):
+        return CompletionRow(checks.text(value, "A completion"))
+    given = checks.known_keys(value, {"text", "source", "sampling"}, "A completion")
+    return CompletionRow(
+        checks.text(given.get("text"), "A completion's text"),
+        checks.filled_text(given.get("source", "import"), "A completion's source", longest=200),
+        checks.json_object(given.get("sampling") or {}, "sampling"),
+    )
+
+
+def _list(given: dict[str, Any], key: str) -> list[Any]:
+    value = given.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise Invalid(f"«{key}» must be a list, not {checks.name_of_type(value)}.")
+    return value

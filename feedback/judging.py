@@ -1,0 +1,213 @@
+"""Every write of what an annotator says: record, revise, skip, undo.
+
+Each is one durable transaction that begins with the annotator's membership locked, so that the same submit sent five
+times at once is served one after the other: the first makes the ranking, the others are answered with it.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+
+from feedback import checks, queue
+from feedback.errors import Conflict, Invalid, NotFound
+from feedback.models import Comparison, Lease, Membership, Ranking, Skip
+
+LONGEST_COMMENT = 10_000  # characters
+MOST_FLAGS = 20
+MOST_SECONDS = 24 * 3600.0
+
+
+@transaction.atomic(durable=True)
+def record(
+    membership: Membership,
+    lease_id: UUID,
+    ranks: Sequence[int],
+    *,
+    idempotency_key: UUID,
+    seconds: float,
+    comment: str = "",
+    strength: int | None = None,
+    flags: Sequence[str] = (),
+) -> Ranking:
+    """Store what the member says of the comparison that they hold, and end the lease.
+
+    `ranks` follow the order of display: `ranks[0]` is the rank of the completion shown first. 1 is best, equal
+    numbers tie, and only their order counts: (2, 4, 4) is stored as (1, 2, 2). `seconds` is the time spent, as the
+    page measured it. `strength` (1 to 9) is for comparisons of two.
+
+    The same `idempotency_key` again returns the first ranking, whatever else is sent. A lease that ran out is
+    accepted as long as the comparison still wants a ranking; else Conflict, and nothing is stored.
+    """
+    queue.lock_member(membership)
+    if earlier := _submitted_before(membership, idempotency_key):
+        return earlier
+    lease = queue.lock_lease(membership, lease_id)
+    said = _checked(lease.size, lease.display_order, ranks, seconds, comment, strength, flags)
+    if lease.lapsed_at is not None and not queue.take_slot(lease.comparison_id):
+        raise Conflict(
+            "Your time for this comparison ran out, and others have ranked it in the meantime: it needs no more "
+            "rankings. Take the next one."
+        )
+    ranking = Ranking.objects.create(
+        project_id=lease.project_id,
+        comparison_id=lease.comparison_id,
+        annotator_id=membership.user_id,
+        size=lease.size,
+        display_order=lease.display_order,
+        idempotency_key=idempotency_key,
+        **said,
+    )
+    queue.end_lease(lease, slot_is_used=True)
+    Comparison.objects.filter(pk=lease.comparison_id).update(ranking_count=F("ranking_count") + 1)
+    return ranking
+
+
+@transaction.atomic(durable=True)
+def revise(
+    membership: Membership,
+    ranking_id: int,
+    ranks: Sequence[int],
+    *,
+    idempotency_key: UUID,
+    seconds: float,
+    comment: str = "",
+    strength: int | None = None,
+    flags: Sequence[str] = (),
+) -> Ranking:
+    """Correct one's own ranking: a new revision becomes the live one, and the old one stays in the record.
+
+    The arguments are those of `record`; `ranks` follow the order of display of the ranking revised.
+    """
+    queue.lock_member(membership)
+    if earlier := _submitted_before(membership, idempotency_key):
+        return earlier
+    old = _own_ranking(membership, ranking_id)
+    if not old.is_live:
+        raise Conflict("This ranking was revised already: revise its latest revision instead.")
+    said = _checked(old.size, old.display_order, ranks, seconds, comment, strength, flags)
+    Ranking.objects.filter(pk=old.pk).update(is_live=False)
+    return Ranking.objects.create(
+        project_id=old.project_id,
+        comparison_id=old.comparison_id,
+        annotator_id=old.annotator_id,
+        size=old.size,
+        display_order=old.display_order,
+        idempotency_key=idempotency_key,
+        revision=old.revision + 1,
+        **said,
+    )
+
+
+@transaction.atomic(durable=True)
+def skip(membership: Membership, lease_id: UUID, *, reason: str = "") -> Skip:
+    """Not rank this comparison: its slot goes to others, and this member is not offered it again.
+
+    Sent twice, it is one skip.
+    """
+    reason = checks.text(reason, "The reason", longest=500)
+    queue.lock_member(membership)
+    if earlier := Skip.objects.filter(lease_id=lease_id, annotator_id=membership.user_id).first():
+        return earlier
+    lease = queue.lock_lease(membership, lease_id)
+    queue.end_lease(lease, slot_is_used=False)
+    return Skip.objects.create(
+        comparison_id=lease.comparison_id, annotator_id=membership.user_id, lease_id=lease_id, reason=reason
+    )
+
+
+@transaction.atomic(durable=True)
+def undo(membership: Membership) -> Ranking | Lease:
+    """Reopen what this member did last in the project.
+
+    A ranking comes back to be revised (it counts until then: see `revise`); a skip is taken back, and its
+    comparison held anew, if it still wants a ranking.
+    """
+    queue.lock_member(membership)
+    ranking = next(iter(recent(membership, 1)), None)
+    skips = Skip.objects.filter(annotator_id=membership.user_id, comparison__project_id=membership.project_id)
+    skipped = skips.order_by("-created_at").first()
+    if skipped is not None and (ranking is None or ranking.created_at < skipped.created_at):
+        return _take_back(membership, skipped)
+    if ranking is None:
+        raise NotFound("There is nothing to undo yet.")
+    return ranking
+
+
+def recent(membership: Membership, limit: int = 10) -> list[Ranking]:
+    """The member's own live rankings in the project, newest first, with their comparison and prompt loaded."""
+    own = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id, is_live=True)
+    return list(own.select_related("comparison__prompt").order_by("-created_at", "-id")[:limit])
+
+
+def shown_ranks(ranking: Ranking) -> list[int]:
+    """The ranks in the order of display, as the annotator gave them."""
+    return [ranking.ranks[position] for position in ranking.display_order]
+
+
+def _take_back(membership: Membership, skipped: Skip) -> Lease:
+    skipped.delete()
+    lease = queue.hold(membership, skipped.comparison_id)
+    if lease is None:
+        raise Conflict("Others have ranked the comparison that you skipped: it needs no more rankings.")
+    return lease
+
+
+def _submitted_before(membership: Membership, idempotency_key: UUID) -> Ranking | None:
+    found = Ranking.objects.filter(annotator_id=membership.user_id, idempotency_key=idempotency_key).first()
+    if found is not None and found.project_id != membership.project_id:
+        raise Conflict("This idempotency key was used in another project: make a new one for each submit.")
+    return found
+
+
+def _own_ranking(membership: Membership, ranking_id: int) -> Ranking:
+    own = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id)
+    ranking = own.select_for_update().filter(pk=ranking_id).first()
+    if ranking is None:
+        raise NotFound("There is no such ranking of yours.")
+    return ranking
+
+
+def _checked(
+    size: int,
+    display_order: Sequence[int],
+    ranks: Sequence[int],
+    seconds: float,
+    comment: str,
+    strength: int | None,
+    flags: Sequence[str],
+) -> dict[str, Any]:
+    """The fields of a Ranking, or Invalid with a sentence."""
+    if strength is not None and not (_is_whole(strength) and 1 <= strength <= 9 and size == 2):
+        raise Invalid("A strength is a whole number from 1 to 9, and only for a comparison of two.")
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds < 0:
+        raise Invalid("The seconds taken must be a number of at least 0.")
+    if not isinstance(flags, Sequence) or isinstance(flags, str) or len(flags) > MOST_FLAGS:
+        raise Invalid(f"Flags must be a list of at most {MOST_FLAGS} texts.")
+    return {
+        "ranks": ranks_by_position(size, display_order, ranks),
+        "seconds": min(float(seconds), MOST_SECONDS),
+        "comment": checks.text(comment, "The comment", LONGEST_COMMENT),
+        "strength": strength,
+        "flags": list(dict.fromkeys(checks.filled_text(flag, "A flag", longest=50) for flag in flags)),
+    }
+
+
+def ranks_by_position(size: int, display_order: Sequence[int], ranks: Sequence[int]) -> list[int]:
+    """Dense ranks by position, of ranks given in the order of display."""
+    if isinstance(ranks, str) or not isinstance(ranks, Sequence) or len(ranks) != size:
+        raise Invalid(f"Give a rank to each of the {size} completions.")
+    if not all(_is_whole(rank) and 1 <= rank <= 9 for rank in ranks):
+        raise Invalid("A rank is a whole number from 1 (best) to 9; equal numbers tie.")
+    dense = {rank: place for place, rank in enumerate(sorted(set(ranks)), start=1)}
+    by_position = [0] * size
+    for position, rank in zip(display_order, ranks, strict=True):
+        by_position[position] = dense[rank]
+    return by_position
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,194 @@
+"""Which comparison comes next, for whom, and who holds what.
+
+Everything an annotator does goes through their membership row, locked first: two requests of one person are served
+one after the other, and those of different people never wait for each other. Comparisons are claimed with
+`SKIP LOCKED`. The order of locks is membership, lease, comparison; after the comparison nothing is waited for.
+"""
+
+import random
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from feedback import candidates
+from feedback.errors import Conflict, NotFound
+from feedback.models import Comparison, Lease, Membership
+
+MOST_LEASES = 5  # that one annotator holds in one project: the one on screen, and those fetched ahead
+RECLAIMED_AT_ONCE = 50
+LAPSED_LEASES_KEPT = timedelta(days=7)  # for late submits
+
+
+@transaction.atomic
+def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Lease | None:
+    """The comparison that this member should rank now, held for them; None when nothing is left for them.
+
+    A lease that they hold already comes back first, the oldest one, renewed: so a reload shows the same comparison.
+    `beside` names the leases that the page has on hand: another one is given, up to five a person.
+
+    The lease's `comparison.prompt` is loaded; `lease.comparison.texts(lease.display_order)` is what they see.
+    """
+    lock_member(membership)
+    if membership.project.archived_at is not None:
+        raise Conflict("This project is archived: nothing can be ranked in it any more.")
+    now = timezone.now()
+    held = _held(membership, now)
+    if waiting := next((lease for lease in held if lease.pk not in beside), None):
+        return _extend(waiting, membership, now)
+    if len(held) >= MOST_LEASES:
+        raise Conflict(f"You hold {len(held)} comparisons already: rank or give back one of them first.")
+    reclaim(membership.project_id, now)
+    comparison = candidates.claim(membership)
+    return None if comparison is None else _take(membership, comparison, now)
+
+
+@transaction.atomic
+def renew(membership: Membership, lease_id: UUID) -> Lease:
+    """Hold the lease for the project's lease time from now on; takes it back if it lapsed and a slot is open."""
+    lock_member(membership)
+    lease = lock_lease(membership, lease_id)
+    now = timezone.now()
+    if lease.lapsed_at is not None and not take_slot(lease.comparison_id):
+        raise Conflict("Your time for this comparison ran out and others have ranked it since: take the next one.")
+    return _extend(lease, membership, now)
+
+
+@transaction.atomic
+def release(membership: Membership, lease_id: UUID) -> None:
+    """Give the comparison back unranked. It may be offered to the same person again."""
+    lock_member(membership)
+    end_lease(lock_lease(membership, lease_id), slot_is_used=False)
+
+
+def reclaim(project_id: int, now: datetime | None = None) -> int:
+    """Open the slots of a project's leases that ran out, up to 50; returns how many.
+
+    Called inline before a claim, so that nothing depends on a timer. Waits for no lock: who holds one is at work on
+    that very lease. Inside a transaction.
+    """
+    now = now or timezone.now()
+    overdue = list(
+        Lease.objects.select_for_update(skip_locked=True, of=("self", "comparison"))
+        .select_related("comparison")
+        .filter(project_id=project_id, lapsed_at__isnull=True, expires_at__lte=now)
+        .order_by("expires_at")[:RECLAIMED_AT_ONCE]
+    )
+    for lease in overdue:  # one at a time: several may be of the same comparison
+        Comparison.objects.filter(pk=lease.comparison_id).update(open_slots=F("open_slots") + 1)
+    if overdue:
+        Lease.objects.filter(pk__in=[lease.pk for lease in overdue]).update(lapsed_at=now)
+    return len(overdue)
+
+
+def sweep(now: datetime | None = None) -> int:
+    """Reclaim in every project, and forget leases that lapsed long ago. For a timer; returns how many ran out."""
+    now = now or timezone.now()
+    overdue = Lease.objects.filter(lapsed_at__isnull=True, expires_at__lte=now)
+    count = 0
+    for project_id in overdue.values_list("project_id", flat=True).distinct():
+        while reclaimed := _reclaim_alone(project_id, now):
+            count += reclaimed
+    Lease.objects.filter(lapsed_at__lte=now - LAPSED_LEASES_KEPT).delete()
+    return count
+
+
+@transaction.atomic
+def _reclaim_alone(project_id: int, now: datetime) -> int:
+    return reclaim(project_id, now)
+
+
+def display_order(comparison_id: int, annotator_id: int, size: int) -> list[int]:
+    """Positions 0 … size − 1, shuffled: always the same for this annotator and comparison."""
+    order = list(range(size))
+    random.Random(f"{comparison_id}:{annotator_id}").shuffle(order)
+    return order
+
+
+def hold(membership: Membership, comparison_id: int) -> Lease | None:
+    """Hold this very comparison, if a slot is open. The membership is locked by the caller."""
+    if not take_slot(comparison_id):
+        return None
+    comparison = Comparison.objects.select_related("prompt").get(pk=comparison_id)
+    return _write_lease(membership, comparison, timezone.now())
+
+
+def lock_member(membership: Membership) -> None:
+    """First lock of every write by an annotator. The project's settings are read again beside it."""
+    # NO KEY: rows that refer to the membership may still be written.
+    found = Membership.objects.select_for_update(no_key=True, of=("self",)).select_related("project")
+    current = found.filter(pk=membership.pk).first()
+    if current is None:
+        raise NotFound("You are not a member of this project any more.")
+    membership.project, membership.role = current.project, current.role
+
+
+def lock_lease(membership: Membership, lease_id: UUID) -> Lease:
+    """The member's own lease, lapsed or not, locked."""
+    lease = (
+        Lease.objects.select_for_update(of=("self",))
+        .select_related("comparison__prompt")
+        .filter(pk=lease_id, annotator_id=membership.user_id, project_id=membership.project_id)
+        .first()
+    )
+    if lease is None:
+        raise NotFound("You do not hold this comparison.")
+    return lease
+
+
+def take_slot(comparison_id: int) -> bool:
+    """Take one of the comparison's open slots, if there is one. Waits for whoever is writing to it."""
+    open_ones = Comparison.objects.filter(pk=comparison_id, open_slots__gt=0)
+    return open_ones.update(open_slots=F("open_slots") - 1) == 1
+
+
+def end_lease(lease: Lease, *, slot_is_used: bool) -> None:
+    """Delete a locked lease; its slot opens unless a ranking has taken it, or it lapsed and is open already."""
+    lease.delete()
+    if not slot_is_used and lease.lapsed_at is None:
+        Comparison.objects.filter(pk=lease.comparison_id).update(open_slots=F("open_slots") + 1)
+
+
+def _held(membership: Membership, now: datetime) -> list[Lease]:
+    mine = Lease.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id)
+    running = mine.filter(lapsed_at__isnull=True, expires_at__gt=now)
+    # Locked, so that none of them lapses between this look and the renewal.
+    return list(
+        running.select_for_update(of=("self",), no_key=True).select_related("comparison__prompt").order_by("taken_at")
+    )
+
+
+def _take(membership: Membership, comparison: Comparison, now: datetime) -> Lease:
+    """Hold a comparison that the caller has locked with a slot open."""
+    Comparison.objects.filter(pk=comparison.pk).update(open_slots=F("open_slots") - 1)
+    return _write_lease(membership, comparison, now)
+
+
+def _write_lease(membership: Membership, comparison: Comparison, now: datetime) -> Lease:
+    """The row for a slot just taken. A lapsed lease of the same person starts anew."""
+    until = now + _lease_time(membership)
+    lapsed = Lease.objects.filter(comparison=comparison, annotator_id=membership.user_id)
+    if lapsed.update(taken_at=now, expires_at=until, lapsed_at=None):
+        return lapsed.select_related("comparison__prompt").get()
+    return Lease.objects.create(
+        project_id=membership.project_id,
+        comparison=comparison,
+        annotator_id=membership.user_id,
+        size=comparison.size,
+        display_order=display_order(comparison.pk, membership.user_id, comparison.size),
+        taken_at=now,
+        expires_at=until,
+    )
+
+
+def _extend(lease: Lease, membership: Membership, now: datetime) -> Lease:
+    lease.expires_at, lease.lapsed_at = now + _lease_time(membership), None
+    lease.save(update_fields=["expires_at", "lapsed_at"])
+    return lease
+
+
+def _lease_time(membership: Membership) -> timedelta:
+    return timedelta(minutes=membership.project.lease_minutes)

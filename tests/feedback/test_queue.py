@@ -1,0 +1,243 @@
+"""Which comparison comes next, for whom, and who holds what."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+
+from feedback import intake, judging, queue
+from feedback.errors import Conflict, NotFound
+from feedback.models import Comparison, Lease, Membership, Prompt
+from tests.conftest import person
+from tests.feedback.conftest import membership, rank_next
+
+pytestmark = pytest.mark.django_db
+
+
+def run_out(lease: Lease) -> None:
+    Lease.objects.filter(pk=lease.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+
+
+def slots(comparison: Comparison) -> int:
+    comparison.refresh_from_db()
+    return comparison.open_slots
+
+
+def test_an_empty_project_has_nothing_to_lease(ann):
+    assert queue.lease_next(ann) is None
+
+
+def test_a_lease_holds_the_comparison_and_its_slot(ann, work):
+    (comparison,) = work(1)
+    lease = queue.lease_next(ann)
+    assert lease.comparison == comparison
+    assert slots(comparison) == 0
+    assert sorted(lease.display_order) == [0, 1]
+    assert lease.comparison.texts(lease.display_order) == [f"answer {place} to 0" for place in lease.display_order]
+
+
+def test_two_annotators_do_not_hold_the_same_slot(ann, cole, work):
+    work(2)
+    assert queue.lease_next(ann).comparison != queue.lease_next(cole).comparison
+
+
+def test_a_comparison_goes_to_as_many_as_it_wants(ann, cole, mona, work):
+    work(1, wanted_rankings=2)
+    assert queue.lease_next(ann) is not None
+    assert queue.lease_next(cole) is not None
+    assert queue.lease_next(mona) is None
+
+
+def test_asking_again_shows_the_comparison_already_held(ann, work):
+    work(3)
+    assert queue.lease_next(ann) == queue.lease_next(ann)
+
+
+def test_another_is_given_beside_the_one_on_screen(ann, work):
+    work(3)
+    first = queue.lease_next(ann)
+    second = queue.lease_next(ann, beside=[first.pk])
+    assert second.comparison != first.comparison
+    assert queue.lease_next(ann) == first
+    assert queue.lease_next(ann, beside=[second.pk]) == first
+
+
+def test_nobody_hoards_comparisons(ann, work):
+    work(10)
+    held = []
+    for _ in range(queue.MOST_LEASES):
+        held.append(queue.lease_next(ann, beside=held).pk)
+    with pytest.raises(Conflict, match="You hold 5 comparisons already"):
+        queue.lease_next(ann, beside=held)
+
+
+def test_nobody_gets_a_comparison_twice(ann, work):
+    work(3, wanted_rankings=3)
+    ranked = [rank_next(ann).comparison_id for _ in range(3)]
+    assert len(set(ranked)) == 3
+    assert queue.lease_next(ann) is None
+
+
+def test_nobody_gets_back_what_they_skipped(ann, cole, work):
+    work(1)
+    judging.skip(ann, queue.lease_next(ann).pk)
+    assert queue.lease_next(ann) is None
+    assert queue.lease_next(cole) is not None
+
+
+def test_nobody_judges_what_they_wrote(ann, cole, project, work):
+    (comparison,) = work(1)
+    demonstration = intake.add_demonstration(ann, comparison.prompt, "a better answer")
+    other = comparison.items.first().completion_id
+    intake.add_comparisons(project, [[demonstration.completion_id, other]], priority=1)
+    assert queue.lease_next(ann).comparison == comparison
+    assert queue.lease_next(cole).comparison != comparison
+
+
+def test_the_higher_priority_comes_first(ann, work):
+    work(5)
+    (urgent,) = work(1, priority=1)
+    work(5)
+    assert queue.lease_next(ann).comparison == urgent
+
+
+def test_what_was_started_is_finished_first(ann, cole, work):
+    work(20, wanted_rankings=2)
+    started = rank_next(ann).comparison
+    assert queue.lease_next(cole).comparison == started
+
+
+def test_the_order_is_random_within_a_priority(ann, work):
+    made = [comparison.pk for comparison in work(30)]
+    served = [rank_next(ann).comparison_id for _ in range(30)]
+    assert sorted(served) == made
+    assert served != made
+
+
+def test_the_display_order_is_the_annotators_own(project, work):
+    comparisons = work(40, size=4)
+    orders = {
+        tuple(queue.display_order(comparison.pk, annotator, 4)) for comparison in comparisons for annotator in (1, 2)
+    }
+    assert len(orders) > 15  # of 24
+    assert queue.display_order(7, 1, 4) == queue.display_order(7, 1, 4)
+
+
+def test_a_lease_that_ran_out_goes_to_the_next_annotator(ann, cole, work):
+    (comparison,) = work(1)
+    run_out(queue.lease_next(ann))
+    lease = queue.lease_next(cole)
+    assert lease.comparison == comparison
+    assert slots(comparison) == 0
+
+
+def test_one_who_comes_back_too_late_may_get_it_again(ann, work):
+    work(1)
+    lease = queue.lease_next(ann)
+    run_out(lease)
+    assert queue.lease_next(ann).pk == lease.pk
+    assert Lease.objects.get().lapsed_at is None
+
+
+def test_a_sweep_opens_the_slots_of_every_project(ann, stranger, work):
+    (mine,) = work(1)
+    run_out(queue.lease_next(ann))
+    assert queue.sweep() == 1
+    assert slots(mine) == 1
+    assert queue.sweep() == 0
+
+
+def test_a_sweep_forgets_old_lapsed_leases(ann, work):
+    work(1)
+    run_out(queue.lease_next(ann))
+    queue.sweep()
+    assert Lease.objects.count() == 1
+    queue.sweep(timezone.now() + timedelta(days=8))
+    assert Lease.objects.count() == 0
+
+
+def test_renewing_holds_it_longer(ann, work):
+    work(1)
+    lease = queue.lease_next(ann)
+    Lease.objects.update(expires_at=timezone.now() + timedelta(seconds=5))
+    renewed = queue.renew(ann, lease.pk)
+    assert renewed.expires_at > timezone.now() + timedelta(minutes=ann.project.lease_minutes - 1)
+
+
+def test_renewing_takes_a_lapsed_one_back_while_a_slot_is_open(ann, cole, work):
+    (comparison,) = work(1)
+    lease = queue.lease_next(ann)
+    run_out(lease)
+    queue.reclaim(ann.project_id)
+    assert queue.renew(ann, lease.pk).lapsed_at is None
+    assert slots(comparison) == 0
+    run_out(lease)
+    assert queue.lease_next(cole) is not None
+    with pytest.raises(Conflict, match="ran out"):
+        queue.renew(ann, lease.pk)
+
+
+def test_releasing_opens_the_slot(ann, work):
+    (comparison,) = work(1)
+    queue.release(ann, queue.lease_next(ann).pk)
+    assert slots(comparison) == 1
+    assert queue.lease_next(ann).comparison == comparison
+
+
+def test_another_persons_lease_is_not_there(ann, cole, work):
+    work(1)
+    lease = queue.lease_next(ann)
+    for act in (queue.renew, queue.release, judging.skip):
+        with pytest.raises(NotFound):
+            act(cole, lease.pk)
+    with pytest.raises(NotFound):
+        judging.record(cole, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1)
+
+
+def test_another_projects_work_is_not_offered(stranger, work):
+    work(3)
+    assert queue.lease_next(stranger.memberships.get()) is None
+
+
+def test_an_archived_project_gives_no_work(ann, project, work):
+    work(1)
+    project.archived_at = timezone.now()
+    project.save()
+    with pytest.raises(Conflict, match="archived"):
+        queue.lease_next(ann)
+
+
+def test_one_who_has_left_gets_no_work(ann, work):
+    work(1)
+    Membership.objects.all().delete()
+    with pytest.raises(NotFound):
+        queue.lease_next(ann)
+
+
+def test_work_is_found_behind_all_that_one_has_ranked(ann, project, work, monkeypatch):
+    """Nothing in the head of the queue is for this person, nor in the pieces after it."""
+    monkeypatch.setattr("feedback.candidates.GLANCE", 2)
+    monkeypatch.setattr("feedback.candidates.LOOK", 3)
+    work(12, wanted_rankings=2)
+    bea = membership(person(project, "bea", "annotator"), project)
+    ranked = {rank_next(ann).comparison_id for _ in range(11)}
+    (last,) = set(Comparison.objects.values_list("pk", flat=True)) - ranked
+    assert rank_next(ann).comparison_id == last
+    assert rank_next(ann) is None
+    assert rank_next(bea) is not None
+
+
+def test_leases_are_served_in_constant_queries(ann, work, django_assert_max_num_queries):
+    work(30)
+    with django_assert_max_num_queries(11):
+        queue.lease_next(ann)
+
+
+def test_prompts_come_loaded_with_the_lease(ann, work, django_assert_num_queries):
+    work(1)
+    lease = queue.lease_next(ann)
+    again = queue.lease_next(ann)
+    with django_assert_num_queries(0):
+        assert lease.comparison.prompt.messages == again.comparison.prompt.messages
+    assert Prompt.objects.get().messages == lease.comparison.prompt.messages
