@@ -98,6 +98,13 @@ def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def end_tokens(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
+    """The tokens that end a completion: the tokenizer's end token, and others that the model's folder names."""
+    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    others = [] if named is None else [named] if isinstance(named, int) else named
+    return frozenset([tokenizer.eos_token_id, *(token for token in others if token < model.config.vocab_size)])
+
+
 def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

@@ -1,0 +1,144 @@
+"""Reward terms: what a completion earns, as a weighted sum of terms named in the settings.
+
+A term is a function that is given its own settings and returns a scorer: texts in, a number each out. A new one is a
+function here with `@term`, and its test.
+"""
+
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.learner.config import PpoConfig, SampleConfig
+from training.learner.data import encode_completion, encode_prompt
+from training.learner.jobdir import BadInput
+from training.learner.models import computing_in
+from training.learner.reward_model import load_reward_model, score
+
+
+class Answer(NamedTuple):
+    """A completion to be scored."""
+
+    row: dict[str, Any]  # of prompts.jsonl: the messages, and the references if there are any
+    prompt: Sequence[int]  # tokens as the policy read them
+    completion: Sequence[int]  # tokens as the policy wrote them, the end token included
+    text: str  # what people would read
+    ended: bool  # false: cut off
+
+
+Scorer = Callable[[Sequence[Answer]], Sequence[float] | Tensor]
+TERMS: dict[str, Callable[[dict[str, Any], PpoConfig, Any], Scorer]] = {}
+
+
+def term(
+    make: Callable[[dict[str, Any], PpoConfig, Any], Scorer],
+) -> Callable[[dict[str, Any], PpoConfig, Any], Scorer]:
+    """Registers a maker of scorers by name: it gets the term's settings, the program's and the policy's tokenizer."""
+    TERMS[make.__name__] = make
+    return make
+
+
+def reward_function(settings: PpoConfig, tokenizer: Any) -> Callable[[Sequence[Answer]], Tensor]:
+    """The sum of the settings' terms: [N] float32 from N answers, in no unit, clipped if so set.
+
+    Raises BadInput for a term that is not known, or whose settings are not its own.
+    """
+    terms = [
+        (float(options.get("weight", 1.0)), make_scorer(options, settings, tokenizer)) for options in settings.rewards
+    ]
+
+    def reward(answers: Sequence[Answer]) -> Tensor:
+        total = torch.zeros(len(answers))
+        for weight, scorer in terms:
+            total += weight * torch.as_tensor(scorer(answers), dtype=torch.float32).cpu()
+        if settings.score_clip:
+            total = total.clamp(-settings.score_clip, settings.score_clip)
+        cut_off = torch.tensor([not answer.ended for answer in answers], dtype=torch.float32)
+        return total - settings.missing_end_penalty * cut_off
+
+    return reward
+
+
+def make_scorer(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
+    name = options["name"]
+    if name not in TERMS:
+        raise BadInput(f"there is no reward term {name!r}; there are {', '.join(sorted(TERMS))}")
+    return TERMS[name](options, settings, tokenizer)
+
+
+def only(options: dict[str, Any], *names: str) -> None:
+    """Raises BadInput when a term is given a setting that it does not have."""
+    unknown = sorted(set(options) - {"name", "weight", *names})
+    if unknown:
+        raise BadInput(f"the reward term {options['name']} has no setting {unknown[0]!r}")
+
+
+@term
+def reward_model(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
+    """The normalised score of the settings' reward_model.
+
+    Of the very tokens that the policy read and wrote if both have one tokenizer; otherwise of the messages and the
+    text, encoded anew as the reward model learned them.
+    """
+    only(options)
+    return reward_model_scorer(settings, tokenizer)
+
+
+def reward_model_scorer(settings: PpoConfig | SampleConfig, tokenizer: Any) -> Callable[[Sequence[Answer]], Tensor]:
+    """Scores by the settings' reward_model, for a policy of this tokenizer."""
+    model, own_tokenizer = load_reward_model(settings.reward_model)
+    is_shared = same_tokens(tokenizer, own_tokenizer)
+
+    def tokens(answer: Answer) -> list[int]:
+        if is_shared:
+            return [*answer.prompt, *answer.completion]
+        prompt = encode_prompt(own_tokenizer, answer.row["messages"], settings.max_prompt_tokens)
+        return [*prompt, *(encode_completion(own_tokenizer, answer.text, ended=answer.ended) or prompt[-1:])]
+
+    def scorer(answers: Sequence[Answer]) -> Tensor:
+        with computing_in(settings.dtype):
+            return score(model, [tokens(answer) for answer in answers], settings.micro_batch_tokens)
+
+    return scorer
+
+
+def same_tokens(one: Any, other: Any) -> bool:
+    """Whether two tokenizers give every conversation the same tokens."""
+    return (
+        one.get_vocab() == other.get_vocab()
+        and one.chat_template == other.chat_template
+        and one.eos_token_id == other.eos_token_id
+        and one.backend_tokenizer.to_str() == other.backend_tokenizer.to_str()
+    )
+
+
+@term
+def length(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
+    """−|tokens − target| / target, the end token not counted: 0 at the target (`target`, above 0), −1 for nothing."""
+    only(options, "target")
+    target = options.get("target")
+    if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < math.inf:
+        raise BadInput(f"the reward term length needs a target above 0, in tokens, not {target!r}")
+    return lambda answers: [-abs(len(a.completion) - a.ended - target) / target for a in answers]
+
+
+@term
+def missing_end(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
+    """−1 for a completion that was cut off. Unlike missing_end_penalty it is clipped with the other terms."""
+    only(options)
+    return lambda answers: [float(a.ended) - 1.0 for a in answers]
+
+
+@term
+def python(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
+    """A function of one's own, `function: "package.module:name"`, from answers to numbers; for programs run by hand."""
+    only(options, "function")
+    module, _, name = str(options.get("function", "")).partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadInput(f"the reward term python cannot import {options.get('function')!r}: {error}") from error
+    return function

@@ -1,0 +1,126 @@
+"""sample: completions of given prompts from a policy, each scored by a reward model.
+
+    python -m training.learner.sample JOB_DIR
+
+Reads config.json (`SampleConfig`) and prompts.jsonl, rows of `{"prompt_id": 7, "messages": [...]}`. Writes
+samples.jsonl, in the order of the prompts: `{"prompt_id", "index", "text", "ended", "tokens", "score"}`. The same seed
+gives the same texts, whatever batch_completions is and however many processes share the work.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from training.learner.config import SampleConfig
+from training.learner.data import Prompt, decode_completion, read_prompts, share
+from training.learner.jobdir import JobDirectory, Stopped, StopSignal, run_program
+from training.learner.models import computing_in, end_tokens, freeze, load_policy
+from training.learner.processes import Processes
+from training.learner.rewards import Answer, reward_model_scorer
+from training.learner.sampler import Drawing, check_room, sample
+
+SAVE_EVERY = 16  # batches between saved states
+
+
+def main(job_dir: Path) -> None:
+    processes, stop = Processes(), StopSignal()
+    job = JobDirectory(job_dir, processes.is_first)
+    if job.result() is not None:
+        return
+    settings = SampleConfig.from_json(job.config())
+    started = time.monotonic()
+
+    # 1. The models and the prompts; a batch of completions is a step, those of like prompt lengths together.
+    policy, tokenizer = load_policy(settings.model)
+    freeze(policy)
+    prompts = read_prompts(tokenizer, job.rows("prompts.jsonl"), settings)
+    check_room(policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
+    scorer = reward_model_scorer(settings, tokenizer) if settings.reward_model else None
+    drawing = Drawing(settings.max_completion_tokens, end_tokens(policy, tokenizer), settings.temperature,
+                      settings.top_p, settings.seed)  # fmt: skip
+    plan = plan_batches(prompts, settings.completions_per_prompt, settings.batch_completions)
+
+    # 2. What an earlier run had finished.
+    step, done = load_samples(job.state) if job.state is not None else (0, [])
+    job.truncate_metrics(step)
+
+    # 3. Batch by batch.
+    while step < len(plan):
+        step += 1
+        mine = share(plan[step - 1], processes.rank, processes.count)
+        chosen = [prompts[number // settings.completions_per_prompt] for number in mine]
+        with computing_in(settings.dtype):
+            written = sample(policy, [prompt.tokens for prompt in chosen], mine, drawing, settings.batch_completions)
+        answers = [
+            Answer(prompt.row, prompt.tokens, w.tokens, decode_completion(tokenizer, w.tokens), w.ended)
+            for prompt, w in zip(chosen, written, strict=True)
+        ]
+        scores = scorer(answers) if scorer else [None] * len(answers)
+        rows = [as_row(n, a, s) for n, a, s in zip(mine, answers, scores, strict=True)]
+        done += processes.gather(rows)
+        job.append_metrics(step, len(plan), samples=float(len(done)))
+        stopping = processes.any(stop.received)
+        if stopping or step % SAVE_EVERY == 0:
+            job.save_folder("state", partial(save_samples, step, done))
+        if stopping and step < len(plan):
+            raise Stopped
+
+    # 4. In the order of the prompts; then the result.
+    done.sort(key=lambda row: int(row["number"]))
+    job.write_rows("samples.jsonl", (as_sample(row, prompts, settings.completions_per_prompt) for row in done))
+    job.write_result(summary(done, prompts, time.monotonic() - started))
+    processes.close()
+
+
+def plan_batches(prompts: Sequence[Prompt], each: int, batch: int) -> list[list[int]]:
+    """Completions' numbers in batches: the n-th completion answers prompt n // each."""
+    numbers = sorted(range(len(prompts) * each), key=lambda n: (len(prompts[n // each].tokens), n))
+    return [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
+
+
+def as_row(number: int, answer: Answer, score: Any) -> dict[str, Any]:
+    own = None if score is None else float(score)
+    return {
+        "number": number,
+        "text": answer.text,
+        "ended": answer.ended,
+        "tokens": len(answer.completion),
+        "score": own,
+    }
+
+
+def as_sample(row: dict[str, Any], prompts: Sequence[Prompt], each: int) -> dict[str, Any]:
+    """A line of samples.jsonl."""
+    number = row["number"]
+    place = {"prompt_id": prompts[number // each].row.get("prompt_id"), "index": number % each}
+    return place | {key: value for key, value in row.items() if key != "number"}
+
+
+def save_samples(step: int, rows: list[dict[str, Any]], folder: Path) -> None:
+    (folder / "samples.json").write_text(json.dumps([step, rows]), "utf-8")
+
+
+def load_samples(folder: Path) -> tuple[int, list[dict[str, Any]]]:
+    """The batches finished, and their completions."""
+    step, rows = json.loads((folder / "samples.json").read_text("utf-8"))
+    return step, rows
+
+
+def summary(rows: list[dict[str, Any]], prompts: Sequence[Prompt], seconds: float) -> dict[str, Any]:
+    scores = [row["score"] for row in rows if row["score"] is not None]
+    return {
+        "program": "sample",
+        "samples": len(rows),
+        "seconds": seconds,
+        "score_mean": sum(scores) / len(scores) if scores else None,
+        "ended_fraction": sum(row["ended"] for row in rows) / len(rows),
+        "tokens_mean": sum(row["tokens"] for row in rows) / len(rows),
+        "prompts_truncated": sum(prompt.truncated for prompt in prompts),
+    }
+
+
+if __name__ == "__main__":
+    run_program(main)
