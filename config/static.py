@@ -14,7 +14,6 @@ class Assets(StaticFilesConfig):
         "*.iife*.js",
         "*.d.ts",
         "*.gz",
-        "*.map",
         "ext",
         "htmx.js",
         "htmx.esm.js",
