@@ -1,8 +1,9 @@
 """Who belongs to a project, and with which role; and the keys people hold to the API."""
 
 from django.db import transaction
+from django.db.models import Count, F, Max, Q, QuerySet
 
-from feedback.errors import Conflict, NotFound
+from feedback.errors import Conflict, Forbidden, NotFound
 from feedback.models import ApiToken, Membership, Project, User
 
 
@@ -13,6 +14,31 @@ def membership_of(user: User, slug: str) -> Membership:
     if membership is None:
         raise NotFound("There is no such project among yours.")
     return membership
+
+
+def manager_of(user: User, slug: str) -> Membership:
+    membership = membership_of(user, slug)
+    if not membership.is_manager:
+        raise Forbidden("Only the project's managers may open this page.")
+    return membership
+
+
+def members_of(project: Project) -> QuerySet[Membership]:
+    """The members by name, with `ranking_count` (live ones in this project) and `last_ranked_at`."""
+    here = Q(user__rankings__project=F("project"), user__rankings__is_live=True)
+    return (
+        project.memberships.select_related("user")
+        .annotate(
+            ranking_count=Count("user__rankings", filter=here),
+            last_ranked_at=Max("user__rankings__created_at", filter=here),
+        )
+        .order_by("user__username")
+    )
+
+
+def save_settings(project: Project) -> None:
+    """Store a project's changed settings. They hold for what comes in from now on."""
+    project.save()
 
 
 @transaction.atomic

@@ -37,11 +37,9 @@ _CODE_CLASSES = {value for value in HtmlFormatter().ttype2class.values() if valu
 
 def render(text: str) -> str:
     """The HTML of a completion or message. Empty text gives an empty string."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if len(text) > MARKDOWN_CHARACTERS:
-        html = f'<div class="plain">{escape(text)}</div>'
-    else:
-        html = _markdown().render(text)
+    text = text.encode(errors="replace").decode().replace("\r\n", "\n").replace("\r", "\n")
+    is_long = len(text) > MARKDOWN_CHARACTERS
+    html = f'<div class="plain">{escape(text)}</div>' if is_long else _markdown().render(text)
     return _CONTROLS.sub(_visible, _clean(html))
 
 
@@ -49,7 +47,8 @@ def _clean(html: str) -> str:
     return nh3.clean(
         html,
         tags=_TAGS,
-        attributes={"a": {"href", "title", "target"}, "ol": {"start"}, "*": {"dir"}},
+        attributes={"a": {"href", "target"}, "ol": {"start"}},
+        attribute_filter=lambda tag, name, value: _CONTROLS.sub("", value),
         allowed_classes={"span": _CODE_CLASSES | {"image"}, "div": {"plain"}},
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow ugc",

@@ -1,5 +1,37 @@
-"""Filled by the feedback app."""
+"""The pages' addresses."""
 
-from django.urls import URLPattern
+from django.contrib.auth import views as auth
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from feedback.views import account, project, ranking
+
+urlpatterns = [
+    path("", account.home, name="home"),
+    path(
+        "sign-in/",
+        auth.LoginView.as_view(template_name="sign_in.html", redirect_authenticated_user=True),
+        name="sign-in",
+    ),
+    path("sign-out/", auth.LogoutView.as_view(), name="sign-out"),
+    path("account/", account.account, name="account"),
+    path(
+        "account/password/",
+        auth.PasswordChangeView.as_view(template_name="account/password.html", success_url="/account/"),
+        name="password",
+    ),
+    path("account/tokens/<int:token_id>/revoke/", account.revoke_token, name="revoke-token"),
+    path("projects/new/", account.new_project, name="new-project"),
+    path("projects/<slug:slug>/rank/", ranking.rank, name="rank"),
+    path("projects/<slug:slug>/rank/next/", ranking.following, name="rank-next"),
+    path("projects/<slug:slug>/rank/submit/", ranking.submit, name="rank-submit"),
+    path("projects/<slug:slug>/rank/skip/", ranking.skip, name="rank-skip"),
+    path("projects/<slug:slug>/rank/undo/", ranking.undo, name="rank-undo"),
+    path("projects/<slug:slug>/rank/renew/", ranking.renew, name="rank-renew"),
+    path("projects/<slug:slug>/rank/<int:ranking_id>/revise/", ranking.revise, name="rank-revise"),
+    path("projects/<slug:slug>/guidelines/", project.guidelines, name="guidelines"),
+    path("projects/<slug:slug>/prompts/", project.prompts, name="prompts"),
+    path("projects/<slug:slug>/people/", project.members, name="people"),
+    path("projects/<slug:slug>/people/<int:user_id>/role/", project.change_role, name="change-role"),
+    path("projects/<slug:slug>/people/<int:user_id>/remove/", project.remove_member, name="remove-member"),
+    path("projects/<slug:slug>/settings/", project.settings, name="project-settings"),
+]

@@ -1,0 +1,131 @@
+"""What people type into pages, checked field by field. What only the database can judge is judged in the modules."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+from django import forms
+from django.http import QueryDict
+from django.utils.translation import gettext_lazy as _
+
+from feedback.errors import Invalid
+from feedback.models import Membership, Project
+
+
+class TokenForm(forms.Form):
+    name = forms.CharField(
+        label=_("Name"), max_length=100, help_text=_("What will use it, so that you know it again: “export job”.")
+    )
+
+
+class ProjectForm(forms.ModelForm):
+    class Meta:
+        model = Project
+        fields = ("name", "slug", "guidelines")
+        labels = {"name": _("Name"), "slug": _("Address"), "guidelines": _("Guidelines")}
+        help_texts = {
+            "slug": _("Letters, digits and hyphens; it stays in links for good."),
+            "guidelines": _("Markdown. What makes one completion better than another, with examples."),
+        }
+
+
+class ProjectSettingsForm(forms.ModelForm):
+    class Meta:
+        model = Project
+        fields = ("name", "guidelines", "wanted_rankings", "lease_minutes", "held_out_percent")
+        labels = {
+            "name": _("Name"),
+            "guidelines": _("Guidelines"),
+            "wanted_rankings": _("Rankings per comparison"),
+            "lease_minutes": _("Lease, in minutes"),
+            "held_out_percent": _("Held-out prompts, in percent"),
+        }
+        help_texts = {
+            "guidelines": _("Markdown. What makes one completion better than another, with examples."),
+            "wanted_rankings": _(
+                "How many people rank each new comparison. Two or more on a part of the work shows how far they agree."
+            ),
+            "lease_minutes": _("How long a person holds a comparison before it goes to the next one."),
+            "held_out_percent": _("Share of new prompts kept away from training, to measure on."),
+        }
+
+
+class MemberForm(forms.Form):
+    username = forms.CharField(label=_("User name"), max_length=150)
+    role = forms.ChoiceField(label=_("Role"), choices=Membership.Role.choices)
+
+
+class RoleForm(forms.Form):
+    role = forms.ChoiceField(choices=Membership.Role.choices)
+
+
+class PromptsForm(forms.Form):
+    file = forms.FileField(label=_("File"), help_text=_("JSON Lines, in UTF-8: one prompt a line."))
+    compare = forms.BooleanField(
+        label=_("Make a comparison of each prompt’s completions"), required=False, initial=True
+    )
+
+    def rows(self) -> Iterator[object]:
+        """The file's lines, read from JSON. Empty lines are passed over."""
+        for number, line in enumerate(self.cleaned_data["file"], start=1):
+            if line.strip():
+                yield read_line(number, line)
+
+
+class LeaseForm(forms.Form):
+    """Names a lease that the page holds."""
+
+    lease = forms.UUIDField()
+
+
+class SkipForm(LeaseForm):
+    reason = forms.CharField(max_length=500, required=False)
+
+
+class UndoForm(forms.Form):
+    before = forms.IntegerField(required=False)
+
+
+class RankingForm(forms.Form):
+    """A ranking as the page sends it: `rank-<place>` for each completion, in the order of display."""
+
+    key = forms.UUIDField()
+    seconds = forms.FloatField(min_value=0, required=False)  # without scripts nobody measures
+
+    def clean(self) -> dict[str, Any]:
+        """Adds `ranks`, in the order of display. Whether they fit the comparison is judged where it is known."""
+        cleaned = super().clean() or {}
+        given = {name: value for name, value in self.data.items() if name.startswith("rank-")}
+        try:
+            cleaned["ranks"] = [int(given[f"rank-{place}"]) for place in range(len(given))]
+        except (KeyError, ValueError):
+            raise forms.ValidationError(_("Every completion needs a rank, as a number.")) from None
+        return cleaned
+
+
+class LeasedRankingForm(RankingForm, LeaseForm):
+    """A first ranking, of a comparison that is held."""
+
+
+def read_line(number: int, line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:  # not JSON, or not UTF-8
+        raise Invalid(f"Line {number} is not JSON in UTF-8.") from None
+
+
+def checked(form: forms.Form) -> dict[str, Any]:
+    """What the form holds, or a refusal that names the first thing wrong with it. For forms that scripts fill."""
+    if form.is_valid():
+        return form.cleaned_data
+    field, errors = next(iter(form.errors.items()))
+    raise Invalid(errors[0] if field == "__all__" else f"{field}: {errors[0]}")
+
+
+def read_leases(sent: QueryDict) -> list[UUID]:
+    """The leases that the page has on hand, sent as `held`."""
+    try:
+        return [UUID(given) for given in sent.getlist("held")]
+    except ValueError:
+        raise Invalid(_("A lease is named by its UUID.")) from None

@@ -1,0 +1,100 @@
+"""A project's own pages: guidelines for everybody; people, prompts and settings for managers."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_GET, require_POST
+
+from feedback import intake, people, progress
+from feedback.errors import AccordError, Invalid
+from feedback.forms import MemberForm, ProjectSettingsForm, PromptsForm, RoleForm, checked
+from feedback.models import Membership
+from feedback.rendering import render as render_markdown
+
+
+@login_required
+@require_GET
+def guidelines(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.membership_of(request.user, slug)
+    shown = {"guidelines": render_markdown(membership.project.guidelines)}
+    return _page(request, membership, "guidelines", shown)
+
+
+@login_required
+def settings(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    form = ProjectSettingsForm(request.POST or None, instance=membership.project)
+    if request.method == "POST" and form.is_valid():
+        people.save_settings(form.save(commit=False))
+        messages.success(request, _("Saved."))
+        return redirect("project-settings", slug)
+    return _page(request, membership, "settings", {"form": form})
+
+
+@login_required
+def members(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    form = MemberForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            people.add_member(membership.project, form.cleaned_data["username"], form.cleaned_data["role"])
+            return redirect("people", slug)
+        except AccordError as refusal:
+            form.add_error("username", refusal.message)
+    shown = {"form": form, "members": people.members_of(membership.project), "roles": Membership.Role.choices}
+    return _page(request, membership, "people", shown)
+
+
+@login_required
+@require_POST
+def change_role(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    people.change_role(membership.project, user_id, checked(RoleForm(request.POST))["role"])
+    return redirect("people", slug)
+
+
+@login_required
+@require_POST
+def remove_member(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    people.remove_member(membership.project, user_id)
+    return redirect("people", slug)
+
+
+@login_required
+def prompts(request: HttpRequest, slug: str) -> HttpResponse:
+    """What prompts there are, and a file of more. A refused file says what is wrong, line by line."""
+    membership = people.manager_of(request.user, slug)
+    form = PromptsForm(request.POST or None, request.FILES or None)
+    errors: list[dict[str, Any]] = []
+    if request.method == "POST" and form.is_valid():
+        try:
+            added = intake.add_prompts(membership.project, form.rows(), compare=form.cleaned_data["compare"])
+            messages.success(request, _told(added))
+            return redirect("prompts", slug)
+        except Invalid as refusal:
+            form.add_error("file", refusal.message)
+            errors = refusal.details.get("errors", [])
+    shown = {"form": form, "errors": errors, "inventory": progress.inventory(membership.project)}
+    return _page(request, membership, "prompts", shown)
+
+
+def _told(added: intake.AddedPrompts) -> str:
+    compared = sum(each is not None for each in added.comparison_ids)
+    known = len(added.prompt_ids) - added.created
+    new = ngettext("%(n)s new prompt", "%(n)s new prompts", added.created) % {"n": added.created}
+    return _("%(new)s, %(known)s known already; %(compared)s comparisons made.") % {
+        "new": new,
+        "known": known,
+        "compared": compared,
+    }
+
+
+def _page(request: HttpRequest, membership: Membership, page: str, shown: dict[str, Any]) -> HttpResponse:
+    context = {"project": membership.project, "membership": membership, "page": page, **shown}
+    return render(request, f"project/{page}.html", context)

@@ -1,0 +1,135 @@
+"""Ranking: one comparison after the other. Each address answers with a fragment when a script asks."""
+
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from feedback import judging, people, progress, queue
+from feedback.cards import Card, card_of_lease, card_of_ranking
+from feedback.forms import LeasedRankingForm, LeaseForm, RankingForm, SkipForm, UndoForm, checked, read_leases
+from feedback.models import Lease, Membership
+from feedback.rendering import render as render_markdown
+
+
+@login_required
+@never_cache
+@require_GET
+def rank(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.membership_of(request.user, slug)
+    lease = queue.lease_next(membership)
+    card = card_of_lease(lease) if lease else None
+    return render(request, "rank/page.html", _page_context(membership, card))
+
+
+@login_required
+@never_cache
+@require_GET
+def following(request: HttpRequest, slug: str) -> HttpResponse:
+    """The comparison to show after those that the page holds: fetched ahead, while they are read."""
+    membership = people.membership_of(request.user, slug)
+    return _next_card(request, membership, read_leases(request.GET))
+
+
+@login_required
+@require_POST
+def submit(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.membership_of(request.user, slug)
+    form = checked(LeasedRankingForm(request.POST))
+    judging.record(
+        membership, form["lease"], form["ranks"], seconds=form["seconds"] or 0.0, idempotency_key=form["key"]
+    )
+    return _answer(request, membership)
+
+
+@login_required
+@require_POST
+def skip(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.membership_of(request.user, slug)
+    form = checked(SkipForm(request.POST))
+    judging.skip(membership, form["lease"], reason=form["reason"])
+    return _answer(request, membership)
+
+
+@login_required
+@require_POST
+def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
+    membership = people.membership_of(request.user, slug)
+    form = checked(RankingForm(request.POST))
+    judging.revise(membership, ranking_id, form["ranks"], seconds=form["seconds"] or 0.0, idempotency_key=form["key"])
+    return _answer(request, membership)
+
+
+@login_required
+@require_POST
+def undo(request: HttpRequest, slug: str) -> HttpResponse:
+    """What this person did last, or before the ranking `before`: to look at again, and to correct."""
+    membership = people.membership_of(request.user, slug)
+    before = checked(UndoForm(request.POST))["before"]
+    done = judging.undo(membership) if before is None else progress.ranking_before(membership, before)
+    card = card_of_lease(done) if isinstance(done, Lease) else card_of_ranking(done)
+    if request.headers.get("HX-Request"):
+        return render(request, "rank/_card.html", _context(membership, card))
+    return render(request, "rank/page.html", _page_context(membership, card))
+
+
+@login_required
+@require_POST
+def renew(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.membership_of(request.user, slug)
+    queue.renew(membership, checked(LeaseForm(request.POST))["lease"])
+    return HttpResponse(status=204)
+
+
+def _answer(request: HttpRequest, membership: Membership) -> HttpResponse:
+    """After a write: the next comparison if the page wants one; a page without scripts is sent to it."""
+    if not request.headers.get("HX-Request"):
+        return redirect("rank", membership.project.slug)
+    if request.POST.get("want") == "0":
+        return HttpResponse()
+    return _next_card(request, membership, read_leases(request.POST))
+
+
+def _next_card(request: HttpRequest, membership: Membership, held: list[Any]) -> HttpResponse:
+    lease = queue.lease_next(membership, beside=held)
+    if lease is None:
+        context = _context(membership, None) | {"counts": progress.counts(membership)}
+        return render(request, "rank/_nothing.html", context)
+    return render(request, "rank/_card.html", _context(membership, card_of_lease(lease)))
+
+
+def _page_context(membership: Membership, card: Card | None) -> dict[str, Any]:
+    return _context(membership, card) | {
+        "page": "rank",
+        "guidelines": render_markdown(membership.project.guidelines),
+        "words": words(),
+        "counts": progress.counts(membership),
+    }
+
+
+def _context(membership: Membership, card: Card | None) -> dict[str, Any]:
+    return {"project": membership.project, "membership": membership, "card": card}
+
+
+def words() -> dict[str, str]:
+    """The sentences that scripts say. Words in braces are filled in there."""
+    return {
+        "ranked": _("Completion {letter}, rank {rank}"),
+        "unranked": _("Completion {letter}, not ranked yet"),
+        "missing": _("Not ranked yet: {letters}"),
+        "complete": _("All ranked"),
+        "loading": _("Fetching the next comparison…"),
+        "offline": _("No connection. Kept here and sent again by itself: {count}"),
+        "server": _("The server does not answer. Kept here and sent again by itself: {count}"),
+        "signed-out": _("You are signed out. Sign in in another tab; kept here until then: {count}"),
+        "undo-offline": _("Undo needs the connection."),
+        "nothing-to-undo": _("There is nothing further back to undo."),
+        "lost": _(
+            "Your time for this one ran out, and others may rank it now. "
+            "Submit it if you like: it counts if it is still wanted."
+        ),
+    }

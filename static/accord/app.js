@@ -1,0 +1,44 @@
+// On every page: menus that close, appearance, dialogs, and secrets copied by a button.
+
+for (const menu of document.querySelectorAll("details.menu")) {
+  document.addEventListener("click", (event) => {
+    if (!menu.contains(event.target)) menu.open = false;
+  });
+  menu.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !menu.open) return;
+    menu.open = false;
+    menu.querySelector("summary").focus();
+    event.stopPropagation();
+  });
+}
+
+// The server reads these cookies, so that a page is painted right the first time.
+export function remember(name, value) {
+  document.documentElement.dataset[name] = value;
+  const secure = location.protocol === "https:" ? "; Secure" : "";
+  document.cookie = `${name}=${value}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
+}
+
+document.addEventListener("click", (event) => {
+  const choice = event.target.closest("[data-cookie]");
+  if (choice) {
+    const { cookie, value, other } = choice.dataset;
+    remember(cookie, other && document.documentElement.dataset[cookie] === value ? other : value);
+  }
+  const opener = event.target.closest("[data-opens]");
+  if (opener) document.getElementById(opener.dataset.opens)?.showModal();
+  if (event.target.closest("[data-closes]")) event.target.closest("dialog").close();
+  if (event.target.matches("dialog")) event.target.close(); // the backdrop
+});
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-copies]");
+  if (!button) return;
+  await navigator.clipboard.writeText(document.getElementById(button.dataset.copies).textContent);
+  button.textContent = button.dataset.done;
+});
+
+document.addEventListener("submit", (event) => {
+  const question = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
+  if (question && !window.confirm(question)) event.preventDefault();
+});

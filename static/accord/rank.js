@@ -1,0 +1,272 @@
+// The page where people rank. The next comparison is fetched and leased while this one is read, so that Enter shows
+// it at once; the submit goes out behind it, and is kept until the server has answered.
+
+import { remember } from "./app.js";
+import { Clock } from "./rank/clock.js";
+import { toggleDifferences } from "./rank/differences.js";
+import { makeDraggable } from "./rank/drag.js";
+import { Drafts } from "./rank/drafts.js";
+import { foldLongOnes, toggleFolds } from "./rank/folding.js";
+import { handleKeys } from "./rank/keys.js";
+import { Outbox, get, post } from "./rank/outbox.js";
+import { Ranking } from "./rank/ranking.js";
+import { duration, number, say } from "./rank/words.js";
+
+const page = document.getElementById("rank");
+const stage = document.getElementById("stage");
+const state = document.getElementById("state");
+const urls = page.dataset;
+const drafts = new Drafts(`accord:drafts:${urls.user}:${urls.project}`);
+const LOOK_AGAIN = 15_000; // ms, while there is nothing to rank
+const RENEW_EVERY = 60_000; // ms
+
+let ranking = null; // what is on screen, or null
+let clock = new Clock();
+let undrag = () => {};
+let ahead = null; // the next comparison's form, or null
+let fetching = null;
+let parked = []; // forms left behind by undo, to come back to
+const paces = [];
+
+// ---- on screen ----
+
+function show(element, seconds = 0) {
+  undrag();
+  stage.replaceChildren(element);
+  ranking = null;
+  if (!element.matches("form.comparison")) return lookAgainLater();
+  const draft = drafts.of(element);
+  clock = new Clock(draft?.seconds ?? seconds);
+  ranking = new Ranking(element, () => drafts.keep(element, { ranks: ranking.byPlace, seconds: clock.seconds }));
+  if (draft) ranking.byPlace = draft.ranks;
+  undrag = makeDraggable(ranking);
+  foldLongOnes(ranking);
+  scrollTo({ top: 0, behavior: "instant" });
+  ranking.mark(ranking.missing[0] ?? ranking.cards[0]);
+  fetchAhead();
+}
+
+function parse(html) {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  return template.content.firstElementChild;
+}
+
+// The server counts when the page is loaded; from then on each answer moves the two by one, so that a submit
+// costs the same in a project of any size.
+const counts = { today: Number(urls.today), remaining: Number(urls.remaining) };
+function count() {
+  counts.today += 1;
+  counts.remaining = Math.max(0, counts.remaining - 1);
+  showCounts();
+}
+function showCounts() {
+  document.getElementById("today").textContent = number(counts.today);
+  document.getElementById("remaining").textContent = number(counts.remaining) + (urls.more ? "+" : "");
+}
+
+function tell(sentence = "") {
+  state.textContent = sentence;
+}
+
+function complain(html) {
+  document.getElementById("notices").innerHTML = html; // the server's own _error.html
+}
+
+// ---- the next one ----
+
+/** Leases of what the page shows, keeps and has not yet handed in: the server must not offer these again. */
+function heldLeases() {
+  const shown = [ranking?.form, ahead, ...parked].map((form) => form?.dataset.lease);
+  return [...shown, ...outbox.items.map((item) => item.lease)].filter(Boolean);
+}
+
+async function fetchAhead() {
+  if (ahead || fetching) return fetching;
+  fetching = fetchNext();
+  const found = await fetching;
+  fetching = null;
+  if (found?.matches("form.comparison")) ahead = found;
+  if (!ranking && (ahead || found)) showNext(found);
+  return found;
+}
+
+async function fetchNext() {
+  try {
+    const query = new URLSearchParams(heldLeases().map((lease) => ["held", lease]));
+    const response = await get(`${urls.next}?${query}`);
+    if (!response.ok || response.redirected) return null;
+    return parse(await response.text());
+  } catch {
+    return null; // without a connection; the outbox says so
+  }
+}
+
+/** What comes after this one: what undo left behind, or what was fetched ahead, or a place to wait for it. */
+function showNext(otherwise = null) {
+  const next = parked.pop() ?? ahead ?? otherwise;
+  if (next === ahead) ahead = null;
+  if (next) return show(next);
+  undrag();
+  ranking = null;
+  stage.replaceChildren(parse(`<div class="empty" role="status" aria-busy="true"><p></p></div>`));
+  stage.querySelector("p").textContent = say("loading");
+  fetchAhead();
+}
+
+let looking = null;
+function lookAgainLater() {
+  clearTimeout(looking);
+  looking = setTimeout(async () => {
+    if (ranking) return;
+    if (document.hidden || !(await fetchAhead())) lookAgainLater();
+  }, LOOK_AGAIN);
+}
+
+// ---- what goes out ----
+
+const outbox = new Outbox(`accord:outbox:${urls.user}`, {
+  prepare: () => [["want", ahead || fetching ? "0" : "1"], ...heldLeases().map((lease) => ["held", lease])],
+  answered(item, html) {
+    if (item.counts) count();
+    const next = html.trim() ? parse(html) : null;
+    if (!next?.matches("form.comparison") || heldLeases().includes(next.dataset.lease)) return;
+    ahead ??= next;
+    if (!ranking) showNext();
+  },
+  refused: (item, html) => complain(html),
+  waiting(count, reason) {
+    tell(count ? say(reason, { count: number(count) }) : "");
+    if (!count && !ranking) fetchAhead();
+  },
+});
+addEventListener("beforeunload", (event) => {
+  if (!navigator.onLine && outbox.items.length) event.preventDefault();
+});
+
+function send(form, url, fields, counts) {
+  const key = form.elements.key.value;
+  const all = [["lease", form.dataset.lease], ["key", key], ["seconds", clock.seconds.toFixed(2)], ...fields];
+  drafts.drop(form);
+  outbox.add({ url, fields: all, key, lease: form.dataset.lease, counts });
+}
+
+function submit() {
+  if (!ranking) return;
+  if (!ranking.isComplete) {
+    tell(ranking.whatIsMissing);
+    return ranking.mark(ranking.missing[0]);
+  }
+  tell();
+  const ranks = Object.entries(ranking.byPlace).map(([place, rank]) => [`rank-${place}`, String(rank)]);
+  const { form } = ranking;
+  if (!form.dataset.ranking) showPace(clock.seconds);
+  const sent = [form, form.getAttribute("action"), ranks, !form.dataset.ranking];
+  ranking = null; // its lease is no longer held by the page
+  send(...sent);
+  showNext();
+}
+
+function showPace(seconds) {
+  paces.push(seconds);
+  const recent = paces.slice(-20);
+  document.getElementById("pace").textContent = duration(recent.reduce((sum, each) => sum + each, 0) / recent.length);
+}
+
+function skip() {
+  if (!ranking) return;
+  if (ranking.form.dataset.ranking) return leaveRevision();
+  const dialog = document.getElementById("skip");
+  dialog.querySelector("input").value = "";
+  dialog.returnValue = "";
+  dialog.showModal();
+}
+
+document.getElementById("skip").addEventListener("close", ({ target: dialog }) => {
+  if (dialog.returnValue !== "skip" || !ranking) return;
+  const { form } = ranking;
+  const reason = dialog.querySelector("input").value;
+  ranking = null;
+  send(form, urls.skip, [["reason", reason]], false);
+  showNext();
+});
+
+function leaveRevision() {
+  drafts.drop(ranking.form);
+  ranking = null;
+  showNext();
+}
+
+async function undo() {
+  await outbox.flush();
+  if (outbox.items.length) return;
+  const before = ranking?.form.dataset.ranking ?? "";
+  const response = await post(urls.undo, [["before", before]]).catch(() => null);
+  if (!response) return tell(say("undo-offline"));
+  if (response.status === 404) return tell(say("nothing-to-undo"));
+  const html = await response.text();
+  if (!response.ok) return complain(html);
+  if (ranking && !before) parked.push(ranking.form);
+  show(parse(html));
+}
+
+// ---- while the page is open ----
+
+setInterval(async () => {
+  if (document.hidden) return;
+  for (const lease of heldLeases()) {
+    const response = await post(urls.renew, [["lease", lease]]).catch(() => null);
+    if (response?.status === 404 || response?.status === 409) drop(lease);
+  }
+}, RENEW_EVERY);
+
+/** The lease ran out and could not be had again. What is on screen may still be submitted, if it is still wanted. */
+function drop(lease) {
+  if (ahead?.dataset.lease === lease) ahead = null;
+  parked = parked.filter((form) => form.dataset.lease !== lease);
+  if (ranking?.lease === lease) tell(say("lost"));
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) clock.pause("hidden");
+  else clock.resume("hidden");
+});
+
+function takeBreak() {
+  clock.pause("break");
+  document.getElementById("break").showModal();
+}
+document.getElementById("break").addEventListener("close", () => clock.resume("break"));
+
+// ---- keys and buttons ----
+
+const acts = {
+  submit,
+  skip,
+  undo,
+  guidelines: () => document.getElementById("guidelines").showModal(),
+  help: () => document.getElementById("help").showModal(),
+  break: takeBreak,
+  layout: () => remember("layout", document.documentElement.dataset.layout === "list" ? "columns" : "list"),
+  unfold: () => ranking && toggleFolds(ranking),
+  differences: () => ranking && toggleDifferences(ranking),
+};
+
+page.addEventListener("click", (event) => {
+  const act = event.target.closest("[data-act]")?.dataset.act;
+  if (!act) return;
+  event.preventDefault();
+  acts[act]();
+});
+page.addEventListener("submit", (event) => {
+  event.preventDefault();
+  submit();
+});
+handleKeys(acts, () => ranking);
+
+const first = stage.firstElementChild;
+if (outbox.items.some((item) => item.lease && item.lease === first.dataset.lease)) showNext();
+else show(first);
+showCounts();
+outbox.flush();
+page.dataset.ready = "true";

@@ -1,0 +1,92 @@
+// What was submitted and has not been confirmed: kept through reloads and lost connections, and sent again with
+// the same key until the server has answered. The server makes one ranking of any number of equal submits.
+
+const FIRST_WAIT = 1_000;
+const LONGEST_WAIT = 30_000;
+
+export class Outbox {
+  #name;
+  #wait = FIRST_WAIT;
+  #timer = null;
+  #sending = null;
+
+  /**
+   * @param {string} name the storage's key
+   * @param {{prepare: Function, answered: Function, refused: Function, waiting: Function}} listener
+   *   prepare(item) gives further form fields at the moment of sending.
+   */
+  constructor(name, listener) {
+    this.#name = name;
+    this.listener = listener;
+    addEventListener("online", () => this.flush());
+  }
+
+  get items() {
+    try {
+      return JSON.parse(localStorage.getItem(this.#name)) ?? [];
+    } catch {
+      return [];
+    }
+  }
+
+  #keep(items) { localStorage.setItem(this.#name, JSON.stringify(items)); }
+
+  /** @param {{url: string, fields: [string, string][], key: string}} item */
+  add(item) {
+    this.#keep([...this.items, item]);
+    return this.flush();
+  }
+
+  /** Send everything in order. Two open tabs take turns. Resolves when the box is empty or a wait begins. */
+  flush() {
+    clearTimeout(this.#timer);
+    this.#sending ??= navigator.locks.request(this.#name, () => this.#sendAll()).finally(() => { this.#sending = null; });
+    return this.#sending;
+  }
+
+  async #sendAll() {
+    for (let item; (item = this.items[0]); ) {
+      const outcome = await this.#send(item);
+      if (outcome === "kept") return;
+      this.#keep(this.items.filter(({ key }) => key !== item.key));
+      this.#wait = FIRST_WAIT;
+    }
+    this.listener.waiting(0);
+  }
+
+  async #send(item) {
+    let response;
+    try {
+      response = await post(item.url, [...item.fields, ...this.listener.prepare(item)]);
+    } catch {
+      return this.#later("offline");
+    }
+    if (response.redirected || response.status === 401 || response.status === 403) return this.#later("signed-out");
+    if (response.status >= 500 || response.status === 429 || response.status === 408) return this.#later("server");
+    const html = await response.text();
+    if (response.ok) this.listener.answered(item, html, response);
+    else this.listener.refused(item, html);
+    return "sent";
+  }
+
+  #later(reason) {
+    this.listener.waiting(this.items.length, reason);
+    this.#timer = setTimeout(() => this.flush(), this.#wait);
+    this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT);
+    return "kept";
+  }
+}
+
+/** POST as htmx does, so that the server answers with a fragment. */
+export function post(url, fields) {
+  const token = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/)?.[1] ?? "";
+  return fetch(url, {
+    method: "POST",
+    body: new URLSearchParams(fields),
+    headers: { "HX-Request": "true", "X-CSRFToken": token },
+  });
+}
+
+export function get(url) {
+  return fetch(url, { headers: { "HX-Request": "true" } });
+}

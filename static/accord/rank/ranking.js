@@ -1,0 +1,128 @@
+// One comparison on screen: which rank each completion has, which one is marked, and what the page shows of it.
+
+import { list, say } from "./words.js";
+
+export class Ranking {
+  /** @param {HTMLFormElement} form a rendered rank/_card.html */
+  constructor(form, changed = () => {}) {
+    this.form = form;
+    this.changed = changed;
+    this.size = Number(form.dataset.size);
+    this.cards = [...form.querySelectorAll(".completion")];
+    this.ranks = new Map(this.cards.map((card) => [card, this.#checked(card)]));
+    this.marked = this.cards[0];
+    form.noValidate = true;
+    for (const card of this.cards) {
+      card.addEventListener("focusin", () => this.#showMark(card));
+      card.addEventListener("pointerdown", () => this.#showMark(card));
+      card.addEventListener("change", (event) => {
+        if (event.target.type === "radio") this.rank(card, Number(event.target.value));
+      });
+    }
+    this.#show();
+    this.#showMark(this.marked);
+  }
+
+  get lease() { return this.form.dataset.lease; }
+  get missing() { return this.cards.filter((card) => !this.ranks.get(card)); }
+  get isComplete() { return this.missing.length === 0; }
+
+  /** Ranks by place in the order of display, as the server and the drafts know them. */
+  get byPlace() {
+    return Object.fromEntries(this.cards.map((card) => [card.dataset.place, this.ranks.get(card)]));
+  }
+
+  set byPlace(ranks) {
+    for (const card of this.cards) this.ranks.set(card, Number(ranks[card.dataset.place] ?? 0));
+    this.#show();
+  }
+
+  cardOf(letter) { return this.cards.find((card) => card.dataset.letter === letter); }
+
+  rank(card, rank) {
+    if (rank < 0 || rank > this.size) return;
+    this.ranks.set(card, rank);
+    this.#show();
+    this.changed(this);
+  }
+
+  /** A digit: the marked completion gets this rank, and the mark moves to the next one without any. */
+  rankMarked(rank) {
+    if (rank > this.size) return;
+    this.rank(this.marked, rank);
+    const from = this.cards.indexOf(this.marked);
+    const inTurn = [...this.cards.slice(from + 1), ...this.cards.slice(0, from)];
+    const next = inTurn.find((card) => !this.ranks.get(card));
+    if (next && rank) this.mark(next);
+  }
+
+  shiftMarked(by) {
+    const now = this.ranks.get(this.marked);
+    this.rank(this.marked, now ? Math.min(this.size, Math.max(1, now + by)) : by > 0 ? this.size : 1);
+  }
+
+  mark(card) {
+    this.#showMark(card);
+    card.focus({ preventScroll: true });
+    card.scrollIntoView({ block: "nearest" });
+  }
+
+  /** The nearest completion in that direction on screen; in reading order when there is none. */
+  move(key) {
+    const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
+    const here = this.marked.getBoundingClientRect();
+    const near = this.cards
+      .filter((card) => card !== this.marked)
+      .map((card) => ({ card, box: card.getBoundingClientRect() }))
+      .map(({ card, box }) => ({ card, along: step[0] * (box.x - here.x) + step[1] * (box.y - here.y), across: Math.abs(step[1] * (box.x - here.x)) + Math.abs(step[0] * (box.y - here.y)) }))
+      .filter(({ along }) => along > 4)
+      .sort((a, b) => a.across - b.across || a.along - b.along)[0];
+    if (near) return this.mark(near.card);
+    const index = this.cards.indexOf(this.marked) + step[0] + step[1];
+    if (this.cards[index]) this.mark(this.cards[index]);
+  }
+
+  #checked(card) { return Number(card.querySelector(".chips input:checked")?.value ?? 0); }
+
+  #showMark(card) {
+    this.marked = card;
+    for (const each of this.cards) {
+      each.classList.toggle("is-focused", each === card);
+      each.tabIndex = each === card ? 0 : -1;
+    }
+  }
+
+  #show() {
+    for (const card of this.cards) {
+      const rank = this.ranks.get(card);
+      card.classList.toggle("is-ranked", rank > 0);
+      for (const input of card.querySelectorAll(".chips input")) input.checked = Number(input.value) === rank;
+      const { letter } = card.dataset;
+      card.querySelector("h2").textContent = rank ? say("ranked", { letter, rank }) : say("unranked", { letter });
+    }
+    this.#showDock();
+    const submit = this.form.querySelector("[data-act=submit]");
+    submit.setAttribute("aria-disabled", String(!this.isComplete));
+    submit.title = this.isComplete ? "" : this.whatIsMissing;
+  }
+
+  #showDock() {
+    for (const tokens of this.form.querySelectorAll(".tokens")) {
+      const here = this.cards.filter((card) => this.ranks.get(card) === Number(tokens.dataset.rank));
+      tokens.replaceChildren(...here.map((card) => token(card.dataset.letter)));
+    }
+    this.form.querySelector("[data-says]").textContent = this.isComplete ? say("complete") : this.whatIsMissing;
+  }
+
+  get whatIsMissing() {
+    return say("missing", { letters: list(this.missing.map((card) => card.dataset.letter)) });
+  }
+}
+
+function token(letter) {
+  const element = document.createElement("span");
+  element.className = "letter";
+  element.dataset.letter = letter;
+  element.textContent = letter;
+  return element;
+}
