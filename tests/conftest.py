@@ -1,8 +1,20 @@
 """A small cast of people and one project, made by the product's own tables."""
 
 import pytest
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
 from feedback.models import Membership, Project, User
+
+
+class QuickHasher(PBKDF2PasswordHasher):
+    """Any server can check what it made, but a test's people cost no second each."""
+
+    iterations = 1
+
+
+@pytest.fixture(autouse=True)
+def _passwords_are_made_quickly(settings):
+    settings.PASSWORD_HASHERS = ["tests.conftest.QuickHasher"]
 
 
 def person(project: Project | None, name: str, role: str | None = None) -> User:
