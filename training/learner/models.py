@@ -5,7 +5,7 @@ log-probabilities when it samples, when it is compared and when it is trained.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from training.learner.data import budget_batches
 from training.learner.flat import ATTENTION, FlatBatch, flatten, forward_flat
 from training.learner.jobdir import BadInput
 
@@ -54,11 +55,27 @@ def load_policy(path: str, dtype: str = "float32") -> tuple[PreTrainedModel, Any
     return model, tokenizer
 
 
-def load_scalar_model(path: str, dtype: str = "float32") -> PreTrainedModel:
+def load_scalar_model(path: str, dtype: str = "float32") -> Any:
     """A sequence classifier with one output. From a language model's folder its head is new, and all zeros."""
     model = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
     if not is_scalar_folder(path):
         nn.init.zeros_(model.score.weight)
+    return model
+
+
+def load_critic(path: str, dtype: str = "float32") -> Any:
+    """A scalar model whose head has a bias, to learn values with.
+
+    From a reward model's folder its values start as the model's normalised scores (InstructGPT, Ouyang et al. 2022,
+    appendix C.4); from a language model's they start at 0.
+    """
+    model = load_scalar_model(path, dtype)
+    scale, shift = getattr(model.config, "reward_scale", 1.0), getattr(model.config, "reward_shift", 0.0)
+    head = nn.Linear(model.score.in_features, 1).to(model.score.weight)
+    with torch.no_grad():
+        head.weight.copy_(model.score.weight / scale)
+        nn.init.constant_(head.bias, -shift / scale)
+    model.score = head
     return model
 
 
@@ -146,6 +163,16 @@ def decision_positions(batch: FlatBatch, episodes: Episodes) -> Tensor:
     return torch.cat(
         [torch.arange(size, device=starts.device) + start for size, start in zip(sizes, starts, strict=True)]
     )
+
+
+def by_episode(score: Callable[[Episodes], Tensor], episodes: Episodes, token_budget: int) -> list[Tensor]:
+    """What `score` gives of each completion's tokens, in the episodes' order, on the CPU; passes of like lengths."""
+    rows: dict[int, Tensor] = {}
+    for indices in budget_batches(episodes.lengths(), token_budget):
+        chosen = episodes.select(indices)
+        parts = score(chosen).cpu().split([len(completion) for completion in chosen.completions])
+        rows.update(zip(indices, parts, strict=True))
+    return [rows[i] for i in range(len(rows))]
 
 
 class TokenScores(NamedTuple):

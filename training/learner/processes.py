@@ -69,6 +69,10 @@ class Processes:
         for p, part in zip(learning, together.split([p.numel() for p in learning]), strict=True):
             p.grad.copy_(part.view_as(p))  # type: ignore[union-attr]
 
+    def wait(self) -> None:
+        """Until every process is here: after one of them changed files that all will read."""
+        self.any(False)
+
     def close(self) -> None:
         if self.count > 1 and dist.is_initialized():
             dist.destroy_process_group()

@@ -28,6 +28,7 @@ SAVE_EVERY = 16  # batches between saved states
 def main(job_dir: Path) -> None:
     processes, stop = Processes(), StopSignal()
     job = JobDirectory(job_dir, processes.is_first)
+    processes.wait()
     if job.result() is not None:
         return
     settings = SampleConfig.from_json(job.config())

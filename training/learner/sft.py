@@ -57,6 +57,7 @@ class Example(NamedTuple):
 def main(job_dir: Path) -> None:
     processes, stop = Processes(), StopSignal()
     job = JobDirectory(job_dir, processes.is_first)
+    processes.wait()
     if job.result() is not None:
         return
     settings = SftConfig.from_json(job.config())
