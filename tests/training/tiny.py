@@ -1,0 +1,38 @@
+"""A model of a few thousand parameters as a Hugging Face folder, so that a test can run the programs for real."""
+
+from pathlib import Path
+
+SETTINGS = {
+    "common": {"max_prompt_tokens": 32, "max_completion_tokens": 8, "micro_batch_tokens": 512},
+    "round": {"prompts": 6, "shown_prompts": 2, "comparison_size": 3},
+    "reward": {"batch_rankings": 4},
+    "ppo": {"steps": 2, "batch_episodes": 8, "epochs": 1, "eval_prompts": 4, "save_every": 2},
+}
+
+
+def make_model(folder: Path) -> Path:
+    """A Llama of two thin layers with random weights, and a byte-level tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = {token: number for number, token in enumerate(["<pad>", "<end>", *letters])}
+    bytewise = Tokenizer(models.BPE(vocab=tokens, merges=[]))
+    bytewise.pre_tokenizer, bytewise.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytewise, eos_token="<end>", pad_token="<pad>")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokens),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        eos_token_id=1,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
