@@ -164,7 +164,7 @@ _PACKAGES = BASE_DIR / "static" / "node_modules"
 STATICFILES_DIRS = [
     ("accord", BASE_DIR / "static" / "accord"),
     ("htmx", _PACKAGES / "htmx.org" / "dist"),
-    ("diff", _PACKAGES / "diff" / "libesm" / "diff"),
+    ("diff", _PACKAGES / "diff" / "libesm"),
     ("sortable", _PACKAGES / "sortablejs" / "modular"),
     ("uplot", _PACKAGES / "uplot" / "dist"),
 ]

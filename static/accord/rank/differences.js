@@ -1,6 +1,6 @@
 // Word-level differences: what each other completion says that the marked one does not.
 
-import { diffArrays } from "../../diff/array.js";
+import { diffArrays } from "../../diff/diff/array.js";
 
 const MOST_WORDS = 4000; // beyond, the comparison takes longer than a key press may
 
