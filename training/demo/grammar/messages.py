@@ -33,13 +33,11 @@ def message(seed: int, index: int) -> Message:
 
 
 def _around(core: str, tone: Tone, named: bool, random: Random) -> str:
-    """Put the core between an opening, a closing and a name; not every message has each."""
-    opening = [random.choice(tone.openings)] if random.random() < 0.7 else []
-    closing = [random.choice(tone.closings)] if random.random() < 0.6 else []
+    """Put the core between an opening and a closing, the signature below; not every message has each."""
+    opening = [random.choice(tone.openings)] if random.random() < 0.6 else []
+    closing = [random.choice(tone.closings)] if random.random() < 0.45 else []
     if not named:
         return " ".join([*opening, core, *closing])
-    if random.random() < 0.3:
-        return " ".join([*opening, random.choice(vocabulary().introductions), core, *closing])
     return " ".join([*opening, core, *closing]) + "\n\n" + random.choice(tone.signatures)
 
 

@@ -7,11 +7,11 @@ from random import Random
 from training.demo.grammar.messages import Message, message
 from training.demo.grammar.vocabulary import Issue, vocabulary
 
-TOPICS = {"right": 0.56, "other": 0.2, "vague": 0.24}
+TOPICS = {"right": 0.7, "other": 0.1, "vague": 0.2}
 TONES = {"warm": 0.42, "plain": 0.3, "rude": 0.28}
 STEPS = {"clear": 0.48, "vague": 0.27, "none": 0.25}
 LENGTHS = {"normal": 0.6, "rambling": 0.28, "brief": 0.12}
-MENTIONS = {"right": 0.6, "none": 0.25, "wrong": 0.15}
+MENTIONS = {"right": 0.7, "none": 0.2, "wrong": 0.1}
 
 
 @dataclass(frozen=True)

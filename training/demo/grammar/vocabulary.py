@@ -35,7 +35,6 @@ class Vocabulary:
     names: tuple[str, ...]
     days: tuple[str, ...]
     products: tuple[str, ...]
-    introductions: tuple[str, ...]
     tones: tuple[Tone, ...]
     issues: dict[str, Issue]
     reply: dict[str, tuple[str, ...]]
@@ -61,7 +60,6 @@ def vocabulary() -> Vocabulary:
         names=tuple(table["names"]),
         days=tuple(table["days"]),
         products=tuple(word for kind in products.values() for word in kind),
-        introductions=tuple(table["introductions"]["with_name"]),
         tones=tuple(_tone(name, row) for name, row in table["tones"].items()),
         issues=issues,
         reply={kind: tuple(phrases) for kind, phrases in table["reply"].items()},

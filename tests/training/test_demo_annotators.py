@@ -1,0 +1,49 @@
+"""Simulated annotators: they agree as often as people do, and each is somebody."""
+
+from itertools import combinations
+
+import pytest
+
+from training.demo.annotators import Annotator, compare, pair_accuracy, ranks
+
+
+def test_ranks_are_a_weak_order_without_gaps():
+    assert ranks([0.0, 3.0, 2.9, 1.0], noticeable=0.2) == [3, 1, 1, 2]
+
+
+def test_a_tie_is_measured_from_the_best_of_its_rank():
+    assert ranks([1.0, 0.8, 0.6], noticeable=0.3) == [1, 1, 2]
+
+
+def test_without_noise_the_ranking_is_the_utilitys():
+    message = "My kettle arrived broken."
+    good = "Hello, I am sorry for the trouble. We will replace the damaged kettle free of charge. I will ship a replacement today."
+    vague = "Every case is different. Let us wait and see."
+    rude = "That is your own problem. Every case is different. Do not write again."
+    assert Annotator(1, noise=0.0).rank(message, [rude, good, vague]) == [3, 1, 2]
+
+
+def test_an_annotator_says_the_same_again_and_another_one_does_not():
+    message, replies = "My kettle arrived broken.", [f"We will look into case {number}." for number in range(9)]
+    assert Annotator(1).rank(message, replies) == Annotator(1).rank(message, replies)
+    assert Annotator(1).rank(message, replies) != Annotator(2).rank(message, replies)
+
+
+def test_a_judgement_does_not_depend_on_what_else_is_shown_or_in_which_order():
+    message, replies = "My kettle arrived broken.", [f"We will look into case {number}." for number in range(5)]
+    annotator = Annotator(3, noticeable=0.0)
+    forwards = annotator.rank(message, replies)
+    assert annotator.rank(message, replies[::-1]) == forwards[::-1]
+
+
+def test_agreement_counts_pairs_that_both_have_a_preference_on():
+    first, second = [[1, 2, 3]], [[1, 3, 3]]
+    count = compare(first, second)
+    assert (count.agreeing, count.strict, count.ties) == (2, 2, 1)
+    assert compare([[1, 2]], [[2, 1]]).agreement == 0
+
+
+def test_pair_accuracy_counts_a_draw_as_half_and_leaves_true_draws_out():
+    truth, score = [0.0, 1.0, 1.0, 5.0], [0.0, 0.0, 3.0, 2.0]
+    # 0–1 draw, 0–2 right, 0–3 right, 1–2 left out, 1–3 right, 2–3 wrong
+    assert pair_accuracy(score.__getitem__, truth.__getitem__, [[0, 1, 2, 3]]) == pytest.approx(3.5 / 5)

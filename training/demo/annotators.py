@@ -1,0 +1,87 @@
+"""Simulated annotators: people who see the hidden utility through noise, each through their own.
+
+An annotator perceives a completion's utility plus a normal error (Thurstone 1927, «A law of comparative judgment», case
+V), and ranks by what they perceive; what lies closer together than a just noticeable difference is a tie. An error
+belongs to the annotator and the text, so whoever judges the same text twice judges it the same.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from random import Random
+from typing import NamedTuple
+
+from training.demo.utility import utility
+
+NOISE = 1.35  # points: standard deviation of an annotator's error; set so that two agree on three pairs in four
+NOTICEABLE = 0.35  # points: perceived utilities within this of a group's best tie with it
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """Somebody who ranks; the seed is all that tells one from another."""
+
+    seed: int
+    noise: float = NOISE
+    noticeable: float = NOTICEABLE
+
+    def perceived(self, message: str, reply: str) -> float:
+        error = Random(f"{self.seed}\n{message}\n{reply}").gauss(0.0, self.noise)
+        return utility(message, reply) + error
+
+    def rank(self, message: str, replies: Sequence[str]) -> list[int]:
+        """A rank for each reply, 1 = best, equal = tie, without gaps (1, 1, 2)."""
+        return ranks([self.perceived(message, reply) for reply in replies], self.noticeable)
+
+
+def ranks(values: Sequence[float], noticeable: float) -> list[int]:
+    """Ranks of values, the largest first; one within `noticeable` of the first of a rank shares that rank."""
+    given = [0] * len(values)
+    rank, first = 0, float("inf")
+    for index in sorted(range(len(values)), key=lambda i: -values[i]):
+        if not rank or first - values[index] > noticeable:
+            rank, first = rank + 1, values[index]
+        given[index] = rank
+    return given
+
+
+class PairCount(NamedTuple):
+    """Of pairs of texts judged twice."""
+
+    agreeing: int
+    strict: int  # both judges had a preference
+    ties: int  # at least one of them had none
+
+    @property
+    def agreement(self) -> float:
+        """Share of strict pairs in the same order, as the reward program counts it."""
+        return self.agreeing / self.strict
+
+
+def compare(first: Sequence[Sequence[int]], second: Sequence[Sequence[int]]) -> PairCount:
+    """How far two lists of rankings of the same texts agree."""
+    agreeing = strict = ties = 0
+    for one, other in zip(first, second, strict=True):
+        for i, j in combinations(range(len(one)), 2):
+            signs = _sign(one[i] - one[j]) * _sign(other[i] - other[j])
+            ties += signs == 0
+            strict += signs != 0
+            agreeing += signs > 0
+    return PairCount(agreeing, strict, ties)
+
+
+def pair_accuracy(
+    score: Callable[[int], float], truth: Callable[[int], float], groups: Sequence[Sequence[int]]
+) -> float:
+    """Share of pairs within groups, of different true values, that the scores put in the true order; a draw is half."""
+    right = total = 0.0
+    for group in groups:
+        for i, j in combinations(group, 2):
+            if truth(i) != truth(j):
+                total += 1
+                right += (1 + _sign(score(i) - score(j)) * _sign(truth(i) - truth(j))) / 2
+    return right / total
+
+
+def _sign(number: float) -> int:
+    return (number > 0) - (number < 0)
