@@ -23,7 +23,7 @@ from django.db.models.functions import Coalesce, Now
 
 from feedback import export
 from feedback.errors import Conflict, Invalid
-from feedback.models import Project, Ranking, User
+from feedback.models import Project, Prompt, Ranking, User
 from training import checkpoints, outcome, round_settings
 from training.models import Checkpoint, LoopSettings, Metric, Round
 
@@ -64,11 +64,7 @@ def start(project: Project, actor: User | None, overrides: round_settings.Sectio
     # As export.rankings does it: of each annotator's revisions of a ranking the last one counts.
     until = Ranking.objects.filter(project=project, sequence__lte=cutoff)
     ranking_count = until.values("comparison", "annotator").distinct().count()
-    if not ranking_count:
-        raise Invalid("There are no rankings to learn from yet: rank some comparisons first.")
-    return _create(
-        project, actor, overrides, base=checkpoints.served(project), cutoff=cutoff, ranking_count=ranking_count
-    )
+    return _create(project, actor, overrides, learns=True, cutoff=cutoff, ranking_count=ranking_count)
 
 
 def start_sampling(
@@ -82,31 +78,54 @@ def start_sampling(
     A project's very first round is of this kind and has the number 0. Raises as `start` does, and Invalid when there
     are no prompts.
     """
-    if not project.prompts.exists():
-        raise Invalid("There are no prompts to answer yet: add some first.")
-    base = checkpoint or checkpoints.served(project)
     cutoff = export.sequence_cutoff(project)
-    return _create(project, actor, overrides, base=base, cutoff=cutoff, ranking_count=0, learns=False)
+    return _create(project, actor, overrides, base=checkpoint, learns=False, cutoff=cutoff, ranking_count=0)
+
+
+def check_can_start(project: Project, learns: bool = True) -> None:
+    """Raises the refusal that a start would meet now, whatever its settings."""
+    if project.archived_at is not None:
+        raise Conflict("This project is archived: no new round can start in it.")
+    if active := project.rounds.filter(status__in=[Status.WAITING, Status.RUNNING]).first():
+        raise Conflict(f"Round {active.number} is still {active.status}: wait for its end, or cancel it first.")
+    checkpoints.served(project)
+    if learns and not Ranking.objects.filter(project=project).exists():
+        raise Invalid("There are no rankings to learn from yet: rank some comparisons first.")
+    if not Prompt.objects.filter(project=project).exists():
+        raise Invalid("There are no prompts to answer yet: add some first.")
 
 
 def _create(
-    project: Project, actor: User | None, overrides: round_settings.Sections | None, *, base: Checkpoint, **fields: Any
+    project: Project,
+    actor: User | None,
+    overrides: round_settings.Sections | None,
+    *,
+    learns: bool,
+    base: Checkpoint | None = None,
+    **fields: Any,
 ) -> Round:
     with transaction.atomic():
-        Project.objects.select_for_update().get(pk=project.pk)  # two starts at once take turns at the next number
-        if project.archived_at is not None:
-            raise Conflict("This project is archived: no new round can start in it.")
-        if active := project.rounds.filter(status__in=[Status.WAITING, Status.RUNNING]).first():
-            raise Conflict(f"Round {active.number} is still {active.status}: wait for its end, or cancel it first.")
+        Project.objects.select_for_update(no_key=True).get(pk=project.pk)  # two starts at once take turns
+        check_can_start(project, learns)
         last = project.rounds.aggregate(last=Max("number"))["last"]
-        number = (0 if not fields.get("learns", True) else 1) if last is None else last + 1
-        of_project = LoopSettings.objects.filter(project=project).first()
-        settings = round_settings.resolve(of_project.settings if of_project else {}, overrides or {}, seed=number)
+        number = (1 if learns else 0) if last is None else last + 1
         created = Round.objects.create(
-            project=project, number=number, base=base, started_by=actor, settings=settings, **fields
+            project=project,
+            number=number,
+            learns=learns,
+            base=base or checkpoints.served(project),
+            started_by=actor,
+            settings=round_settings.resolve(of_project(project), overrides or {}, seed=number),
+            **fields,
         )
         send(created.pk)
     return created
+
+
+def of_project(project: Project) -> round_settings.Sections:
+    """The settings that the project's rounds have unless somebody says otherwise."""
+    loop = LoopSettings.objects.filter(project=project).first()
+    return loop.settings if loop else {}
 
 
 def send(round_id: int) -> None:

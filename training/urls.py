@@ -1,5 +1,23 @@
-"""Filled by the training app."""
+"""The console's addresses."""
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from training import views
+
+PROJECT = "projects/<slug:slug>"
+ROUND = f"{PROJECT}/rounds/<int:number>"
+
+urlpatterns = [
+    path(f"{PROJECT}/console/", views.console, name="console"),
+    path(f"{PROJECT}/rounds/start/", views.start, name="round-start"),
+    path(f"{PROJECT}/rounds/sample/", views.sample, name="round-sample"),
+    path(f"{ROUND}/", views.one_round, name="round"),
+    path(f"{ROUND}/status/", views.round_status, name="round-status"),
+    path(f"{ROUND}/metrics/", views.round_metrics, name="round-metrics"),
+    path(f"{ROUND}/cancel/", views.cancel, name="round-cancel"),
+    path(f"{ROUND}/resume/", views.resume, name="round-resume"),
+    path(f"{ROUND}/samples/", views.samples, name="round-samples"),
+    path(f"{PROJECT}/checkpoints/import/", views.import_checkpoint, name="checkpoint-import"),
+    path(f"{PROJECT}/checkpoints/roll-back/", views.roll_back, name="roll-back"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote/", views.promote, name="checkpoint-promote"),
+]

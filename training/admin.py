@@ -1,0 +1,39 @@
+"""For looking things up. Rounds and checkpoints are changed by their own functions, never by hand."""
+
+from django.contrib import admin
+from django.http import HttpRequest
+
+from training.models import Checkpoint, LoopSettings, Promotion, Round
+
+
+class ReadOnly(admin.ModelAdmin):
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: object = None) -> bool:
+        return False
+
+
+@admin.register(Round)
+class RoundAdmin(ReadOnly):
+    list_display = ("project", "number", "status", "stage", "base", "worker", "attempt", "heartbeat_at", "created_at")
+    list_filter = ("status", "project")
+
+
+@admin.register(Checkpoint)
+class CheckpointAdmin(ReadOnly):
+    list_display = ("source", "project", "kind", "is_served", "path", "created_at")
+    list_filter = ("project", "kind", "is_served")
+
+
+@admin.register(Promotion)
+class PromotionAdmin(ReadOnly):
+    list_display = ("checkpoint", "replaced", "is_roll_back", "actor", "created_at")
+
+
+@admin.register(LoopSettings)
+class LoopSettingsAdmin(admin.ModelAdmin):
+    list_display = ("project", "round_every")

@@ -1,0 +1,197 @@
+"""Rounds and checkpoints over HTTP, for managers. What it does is what the console does, by the same functions."""
+
+from typing import Any
+
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from rest_framework import serializers
+from rest_framework.decorators import api_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from feedback import people
+from feedback.models import Project
+from training import checkpoints, progress, rounds
+from training.models import Checkpoint, Promotion, Round
+
+
+class NewRound(serializers.Serializer):
+    """What to start. Sections of settings: round, common, reward, ppo, sample."""
+
+    settings = serializers.DictField(child=serializers.DictField(), required=False, default=dict)
+    learns = serializers.BooleanField(
+        required=False, default=True, help_text="False: only write completions to be ranked."
+    )
+    checkpoint = serializers.IntegerField(
+        required=False, allow_null=True, default=None, help_text="Whose completions, where nothing is learned."
+    )
+
+
+class ProgressShown(serializers.Serializer):
+    """How far the stage's program is."""
+
+    step = serializers.IntegerField()
+    total = serializers.IntegerField()
+    percent = serializers.FloatField()
+    seconds_left = serializers.FloatField(allow_null=True)
+
+
+class MetricsLine(serializers.Serializer):
+    """One step's numbers. After a resume earlier steps come again, under new ids."""
+
+    id = serializers.IntegerField()
+    job = serializers.CharField()
+    step = serializers.IntegerField()
+    total = serializers.IntegerField(allow_null=True)
+    time = serializers.FloatField(allow_null=True)
+    values = serializers.DictField(child=serializers.FloatField())
+
+
+class RoundShown(serializers.ModelSerializer):
+    """A round, as a list shows it."""
+
+    base = serializers.CharField(source="base.source.name", read_only=True)
+    checkpoint = serializers.SerializerMethodField()
+    started_by = serializers.CharField(source="started_by.username", read_only=True, default=None)
+
+    class Meta:
+        model = Round
+        fields: list[str] = [
+            "number",
+            "status",
+            "stage",
+            "learns",
+            "base",
+            "checkpoint",
+            "ranking_count",
+            "results",
+            "error",
+            "started_by",
+            "cancel_requested_at",
+            "created_at",
+            "started_at",
+            "finished_at",
+        ]
+
+    def get_checkpoint(self, round: Round) -> str | None:
+        return str(round.checkpoint) if round.checkpoint else None
+
+
+class RoundWatched(RoundShown):
+    """A round in full, with the lines of metrics kept after `after`."""
+
+    progress = serializers.SerializerMethodField()
+    metrics = serializers.SerializerMethodField()
+
+    class Meta(RoundShown.Meta):
+        fields = [*RoundShown.Meta.fields, "settings", "attempt", "heartbeat_at", "log_tail", "progress", "metrics"]
+
+    @extend_schema_field(ProgressShown(allow_null=True))
+    def get_progress(self, round: Round) -> Any:
+        step = progress.step_of(round) if round.status == Round.Status.RUNNING else None
+        return ProgressShown(step).data if step else None
+
+    @extend_schema_field(MetricsLine(many=True))
+    def get_metrics(self, round: Round) -> Any:
+        return progress.metrics(round, self.context.get("after", 0))
+
+
+class CheckpointShown(serializers.ModelSerializer):
+    name = serializers.CharField(source="source.name", read_only=True)
+    parent = serializers.CharField(source="parent.source.name", read_only=True, default=None)
+    round = serializers.IntegerField(source="round.number", read_only=True, default=None)
+
+    class Meta:
+        model = Checkpoint
+        fields = ("id", "name", "kind", "path", "reward_model_path", "parent", "round", "is_served", "created_at")
+
+
+class PromotionShown(serializers.ModelSerializer):
+    checkpoint = serializers.CharField(source="checkpoint.source.name", read_only=True)
+    replaced = serializers.CharField(source="replaced.source.name", read_only=True, default=None)
+
+    class Meta:
+        model = Promotion
+        fields = ("checkpoint", "replaced", "is_roll_back", "created_at")
+
+
+class Cursor(serializers.Serializer):
+    after = serializers.IntegerField(required=False, default=0, min_value=0, max_value=2**63 - 1)
+
+
+def _project(request: Request, slug: str) -> Project:
+    """The manager's project; others learn what they would on the pages."""
+    return people.manager_of(request.user, slug).project
+
+
+@extend_schema(methods=["GET"], operation_id="rounds_list", responses=RoundShown(many=True))
+@extend_schema(methods=["POST"], operation_id="rounds_start", request=NewRound, responses={201: RoundShown})
+@api_view(["GET", "POST"])
+def round_list(request: Request, slug: str) -> Response:
+    """The project's rounds, newest first; or a new one, which waits for a worker."""
+    project = _project(request, slug)
+    if request.method == "GET":
+        return Response(RoundShown(progress.rounds_of(project), many=True).data)
+    form = NewRound(data=request.data)
+    form.is_valid(raise_exception=True)
+    started = _start(project, request, form.validated_data)
+    return Response(RoundShown(started).data, status=201)
+
+
+def _start(project: Project, request: Request, asked: dict[str, Any]) -> Round:
+    if asked["learns"]:
+        return rounds.start(project, request.user, asked["settings"])
+    chosen = asked["checkpoint"]
+    checkpoint = progress.checkpoint_of(project, chosen) if chosen is not None else None
+    return rounds.start_sampling(project, request.user, asked["settings"], checkpoint)
+
+
+@extend_schema(
+    operation_id="rounds_watch",
+    parameters=[OpenApiParameter("after", int, description="The last line of metrics that is known, by its id.")],
+    responses=RoundWatched,
+)
+@api_view(["GET"])
+def round_detail(request: Request, slug: str, number: int) -> Response:
+    """A round's state, its progress, and its metrics after a line."""
+    found = progress.round_of(_project(request, slug), number)
+    cursor = Cursor(data=request.query_params)
+    cursor.is_valid(raise_exception=True)
+    return Response(RoundWatched(found, context=cursor.validated_data).data)
+
+
+@extend_schema(operation_id="rounds_cancel", request=None, responses=RoundShown)
+@api_view(["POST"])
+def round_cancel(request: Request, slug: str, number: int) -> Response:
+    """Cancel a waiting round at once, a running one within seconds. It can be resumed."""
+    found = progress.round_of(_project(request, slug), number)
+    return Response(RoundShown(rounds.request_cancel(found)).data)
+
+
+@extend_schema(operation_id="rounds_resume", request=None, responses=RoundShown)
+@api_view(["POST"])
+def round_resume(request: Request, slug: str, number: int) -> Response:
+    """Let a failed or cancelled round go on from where it stopped."""
+    found = progress.round_of(_project(request, slug), number)
+    return Response(RoundShown(rounds.resume(found)).data)
+
+
+@extend_schema(operation_id="checkpoints_list", responses=CheckpointShown(many=True))
+@api_view(["GET"])
+def checkpoint_list(request: Request, slug: str) -> Response:
+    """The project's checkpoints, newest first; one of them is served."""
+    return Response(CheckpointShown(progress.checkpoints_of(_project(request, slug)), many=True).data)
+
+
+@extend_schema(operation_id="checkpoints_promote", request=None, responses=PromotionShown)
+@api_view(["POST"])
+def checkpoint_promote(request: Request, slug: str, checkpoint_id: int) -> Response:
+    """Serve this checkpoint: the next round starts from it, and its comparisons are ranked first."""
+    chosen = progress.checkpoint_of(_project(request, slug), checkpoint_id)
+    return Response(PromotionShown(checkpoints.promote(chosen, request.user)).data)
+
+
+@extend_schema(operation_id="checkpoints_roll_back", request=None, responses=PromotionShown)
+@api_view(["POST"])
+def checkpoint_roll_back(request: Request, slug: str) -> Response:
+    """Serve again what was served before the last promotion."""
+    return Response(PromotionShown(checkpoints.roll_back(_project(request, slug), request.user)).data)

@@ -1,0 +1,59 @@
+"""The settings of a new round as a form: the few that matter first; the API takes them all."""
+
+from typing import Any
+
+from django import forms
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
+from training import round_settings
+from training.round_settings import Sections
+
+# Section, setting, label, help. The kind of field follows from the default.
+FIELDS: list[tuple[str, str, str | Promise, str | Promise]] = [
+    ("ppo", "steps", _("Policy steps"), _("Batches of completions that the policy learns from.")),
+    ("ppo", "batch_episodes", _("Completions a step"), _("More of them: steadier, and slower.")),
+    ("ppo", "learning_rate", _("Policy learning rate"), _("Large models need far less than small ones.")),
+    ("ppo", "kl_coefficient", _("KL penalty"), _("What straying from the served model costs, per nat.")),
+    ("reward", "epochs", _("Passes over the rankings"), _("More than a few, and the reward model learns by heart.")),
+    ("reward", "learning_rate", _("Reward model learning rate"), ""),
+    ("round", "prompts", _("Prompts to answer"), _("How many prompts the new checkpoint answers, to be ranked next.")),
+    ("sample", "completions_per_prompt", _("Completions a prompt"), _("At most nine come into one comparison.")),
+    ("sample", "temperature", _("Temperature"), _("Of what is ranked next; 0 always takes the likeliest token.")),
+    ("common", "max_completion_tokens", _("Longest completion"), _("In tokens.")),
+    ("round", "processes", _("Processes"), _("One for each GPU; 1 without.")),
+]
+
+
+class RoundForm(forms.Form):
+    """Shows the project's own settings, and gives back what was changed."""
+
+    def __init__(self, data: Any, of_project: Sections) -> None:
+        super().__init__(data)
+        resolved = round_settings.resolve(of_project, seed=0)
+        resolved["common"] = resolved["ppo"]
+        for section, name, label, text in FIELDS:
+            default = resolved[section][name]
+            kind = forms.IntegerField if isinstance(default, int) else forms.FloatField
+            field = kind(label=label, help_text=text, initial=default)
+            if isinstance(default, float):
+                field.widget.attrs["step"] = "any"
+            self.fields[f"{section}-{name}"] = field
+
+    @property
+    def overrides(self) -> Sections:
+        changed: Sections = {}
+        for key in self.changed_data:
+            section, name = key.split("-")
+            changed.setdefault(section, {})[name] = self.cleaned_data[key]
+        return changed
+
+
+class ImportForm(forms.Form):
+    path = forms.CharField(
+        label=_("Folder"),
+        max_length=1000,
+        help_text=_("A Hugging Face model on this machine, or a name on the hub, which is then fetched."),
+    )
+    label = forms.CharField(label=_("Label"), max_length=200, help_text=_("What its completions are filed under."))
+    serve = forms.BooleanField(label=_("Serve it"), required=False, initial=True)

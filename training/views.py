@@ -1,0 +1,224 @@
+"""The console: a project's loop, its rounds and its checkpoints. For managers."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+from django_htmx.http import HttpResponseStopPolling
+
+from feedback import people
+from feedback.cards import show_messages
+from feedback.errors import AccordError, Forbidden, NotFound
+from feedback.models import Completion, Membership
+from feedback.rendering import render as render_markdown
+from training import checkpoints, progress, rounds
+from training.forms import ImportForm, RoundForm
+from training.models import Round
+from training.samples import Sample, beside, samples_of, summary_of
+
+SAMPLES_A_PAGE = 12
+
+
+@login_required
+@require_GET
+def console(request: HttpRequest, slug: str) -> HttpResponse:
+    return _console(request, people.manager_of(request.user, slug))
+
+
+def _console(
+    request: HttpRequest, membership: Membership, form: RoundForm | None = None, import_form: ImportForm | None = None
+) -> HttpResponse:
+    project = membership.project
+    shown = {
+        **vars(progress.loop_of(project)),
+        "rounds": progress.rounds_of(project),
+        "checkpoints": progress.checkpoints_of(project),
+        "form": form or RoundForm(None, rounds.of_project(project)),
+        "refusal": _refusal(membership, learns=True),
+        "can_sample": not _refusal(membership, learns=False),
+        "import_form": (import_form or ImportForm()) if request.user.is_staff else None,
+    }
+    return _page(request, membership, "project", shown)
+
+
+def _refusal(membership: Membership, learns: bool) -> str:
+    try:
+        rounds.check_can_start(membership.project, learns)
+    except AccordError as refusal:
+        return refusal.message
+    return ""
+
+
+@login_required
+@require_POST
+def start(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    form = RoundForm(request.POST, rounds.of_project(membership.project))
+    if form.is_valid():
+        try:
+            started = rounds.start(membership.project, request.user, form.overrides)
+            return redirect("round", slug, started.number)
+        except AccordError as refusal:
+            form.add_error(None, refusal.message)
+    return _console(request, membership, form)
+
+
+@login_required
+@require_POST
+def sample(request: HttpRequest, slug: str) -> HttpResponse:
+    """The served checkpoint writes completions to be ranked, and nothing is learned."""
+    membership = people.manager_of(request.user, slug)
+    started = rounds.start_sampling(membership.project, request.user)
+    return redirect("round", slug, started.number)
+
+
+@login_required
+@require_GET
+@never_cache
+def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    found = progress.round_of(membership.project, number)
+    shown = {**_status(found), "reward": found.results.get("reward"), "policy": found.results.get("policy")}
+    return _page(request, membership, "round", shown)
+
+
+@login_required
+@require_GET
+@never_cache
+def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """The part of the page that moves. The last answer ends the polling, and loads the page anew."""
+    found = progress.round_of(people.manager_of(request.user, slug).project, number)
+    response = render(request, "console/_round_status.html", _status(found))
+    if not found.is_active:
+        response.status_code = HttpResponseStopPolling.status_code
+        response["HX-Refresh"] = "true"
+    return response
+
+
+@login_required
+@require_GET
+@never_cache
+def round_metrics(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    found = progress.round_of(people.manager_of(request.user, slug).project, number)
+    after = request.GET.get("after", "0")
+    lines = progress.metrics(found, int(after) if after.isdecimal() and len(after) < 19 else 0)
+    return JsonResponse({"lines": lines, "ended": not found.is_active})
+
+
+@login_required
+@require_POST
+def cancel(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    rounds.request_cancel(progress.round_of(people.manager_of(request.user, slug).project, number))
+    return redirect("round", slug, number)
+
+
+@login_required
+@require_POST
+def resume(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    rounds.resume(progress.round_of(people.manager_of(request.user, slug).project, number))
+    return redirect("round", slug, number)
+
+
+@login_required
+@require_GET
+def samples(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """What the round's checkpoint says beside the served one, on the same prompts."""
+    membership = people.manager_of(request.user, slug)
+    found = progress.round_of(membership.project, number)
+    if found.checkpoint is None:
+        raise NotFound("This round has made no checkpoint, so there are no samples to compare.")
+    other = beside(found.checkpoint)
+    every = samples_of(found, found.checkpoint, other)
+    page = Paginator(every, SAMPLES_A_PAGE).get_page(request.GET.get("page"))
+    page.object_list = [_shown(each) for each in page.object_list]
+    shown = {
+        "round": found,
+        "checkpoint": found.checkpoint,
+        "other": other,
+        "served_before": checkpoints.served_before(membership.project),
+        "samples": page,
+        "summary": summary_of(every),
+    }
+    return _page(request, membership, "samples", shown)
+
+
+@login_required
+@require_POST
+def promote(request: HttpRequest, slug: str, checkpoint_id: int) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    chosen = progress.checkpoint_of(membership.project, checkpoint_id)
+    checkpoints.promote(chosen, request.user)
+    messages.success(request, _("%(name)s is served now.") % {"name": chosen})
+    return redirect("console", slug)
+
+
+@login_required
+@require_POST
+def roll_back(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    done = checkpoints.roll_back(membership.project, request.user)
+    messages.success(request, _("%(name)s is served again.") % {"name": done.checkpoint})
+    return redirect("console", slug)
+
+
+@login_required
+@require_POST
+def import_checkpoint(request: HttpRequest, slug: str) -> HttpResponse:
+    """Takes in a model by its path. Whoever may name paths of this machine sees all of its models: staff only."""
+    membership = people.manager_of(request.user, slug)
+    if not request.user.is_staff:
+        raise Forbidden("Only this site's administrators may import models.")
+    form = ImportForm(request.POST)
+    if form.is_valid():
+        given = form.cleaned_data
+        try:
+            checkpoints.import_checkpoint(
+                membership.project, given["path"], given["label"], serve=given["serve"], actor=request.user
+            )
+            return redirect("console", slug)
+        except AccordError as refusal:
+            form.add_error(None, refusal.message)
+    return _console(request, membership, import_form=form)
+
+
+def _status(found: Round) -> dict[str, Any]:
+    """The context of what moves on a round's page."""
+    stages = progress.stages_of(found)
+    step = next((stage.step for stage in stages if stage.step is not None), None)
+    return {
+        "round": found,
+        "cancels": found.is_active and found.cancel_requested_at is not None,
+        "progress": step.percent if step else None,
+        "eta": step.seconds_left if step else None,
+        "stages": [
+            {
+                "label": Round.Stage(stage.name).label,
+                "state": stage.state,
+                "detail": _("%(step)s of %(total)s") % vars(stage.step) if stage.step else "",
+            }
+            for stage in stages
+        ],
+    }
+
+
+def _shown(each: Sample) -> dict[str, Any]:
+    return {
+        "messages": show_messages(each.prompt.messages),
+        "ours": _side(each.ours, each.our_score),
+        "theirs": _side(each.theirs, each.their_score) if each.theirs else None,
+    }
+
+
+def _side(completion: Completion, score: float | None) -> dict[str, Any]:
+    return {"html": render_markdown(completion.text), "score": score}
+
+
+def _page(request: HttpRequest, membership: Membership, page: str, shown: dict[str, Any]) -> HttpResponse:
+    context = {"project": membership.project, "membership": membership, "page": "console", **shown}
+    return render(request, f"console/{page}.html", context)
