@@ -1,7 +1,5 @@
 """Simulated annotators: they agree as often as people do, and each is somebody."""
 
-from itertools import combinations
-
 import pytest
 
 from training.demo.annotators import Annotator, compare, pair_accuracy, ranks
@@ -17,7 +15,7 @@ def test_a_tie_is_measured_from_the_best_of_its_rank():
 
 def test_without_noise_the_ranking_is_the_utilitys():
     message = "My kettle arrived broken."
-    good = "Hello, I am sorry for the trouble. We will replace the damaged kettle free of charge. I will ship a replacement today."
+    good = "Hello, I am sorry for the trouble. We will replace your damaged kettle. I will ship a replacement today."
     vague = "Every case is different. Let us wait and see."
     rude = "That is your own problem. Every case is different. Do not write again."
     assert Annotator(1, noise=0.0).rank(message, [rude, good, vague]) == [3, 1, 2]

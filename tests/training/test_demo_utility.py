@@ -16,25 +16,27 @@ GOOD = (
 )
 
 # Each line spoils GOOD in one way.
+SORRY = "Hello Maria,\n\nI am sorry for the trouble."
+STEP = "I will ship a replacement tomorrow, and you may keep the broken one."
+SIGNED = "\n\nBest wishes, the support team"
 SPOILED = {
-    "another topic": "Hello Maria,\n\nI am sorry for the trouble. Your account was locked after too many tries with the "
-    "old password. Click on «Forgot password» on the sign-in page, and the link comes at once.",
-    "an evasion instead of an answer": "Hello Maria,\n\nI am sorry for the trouble. These things happen from time to "
-    "time. We will look into it.\n\nBest wishes, the support team",
-    "no next step": GOOD.replace("I will ship a replacement tomorrow, and you may keep the broken one.", ""),
+    "another topic": f"{SORRY} Your account was locked after too many tries with the old password. Click on «Forgot "
+    f"password» on the sign-in page, and the link comes at once.{SIGNED}",
+    "an evasion": f"{SORRY} These things happen from time to time. We will look into it.{SIGNED}",
+    "no next step": GOOD.replace(STEP, ""),
     "rudeness": GOOD.replace("I am sorry for the trouble.", "That is your own problem."),
     "another name": GOOD.replace("Maria", "Peter"),
     "another product": GOOD.replace("kettle", "tent"),
-    "no courtesy": GOOD.replace("I am sorry for the trouble. ", "").replace("\n\nBest wishes, the support team", ""),
-    "rambling": GOOD.replace("tomorrow,", "tomorrow. My cousin once had a boat with the same colour, and that is a long "
-    "story. By the way, our garden club meets every month behind the old church. I said it leaves tomorrow,"),
-    "a sentence said twice": GOOD.replace(
-        "I will ship a replacement tomorrow, and you may keep the broken one.",
-        "I will ship a replacement tomorrow, and you may keep the broken one. " * 2,
+    "no courtesy": GOOD.replace("I am sorry for the trouble. ", "").replace(SIGNED, ""),
+    "rambling": GOOD.replace(
+        STEP,
+        "My cousin once had a boat with the same colour, and that is a long story. By the way, our garden club meets "
+        f"every month behind the old church. {STEP}",
     ),
+    "a sentence said twice": GOOD.replace(STEP, f"{STEP} {STEP}"),
     "cut off": GOOD[: GOOD.index(" keep the broken")],
     "hardly a word": "It looks as if it was damaged.",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("fault", SPOILED)
