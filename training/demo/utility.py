@@ -14,7 +14,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -179,8 +179,16 @@ def _words(text: str) -> list[str]:
 
 def _heard(sentences: Iterable[str]) -> float:
     """The share of word triples, begins and ends of sentences included, that the grammar's own replies hold."""
-    triples = [triple for sentence in sentences for triple in _triples(sentence)]
-    return sum(triple in _known_triples() for triple in triples) / len(triples) if triples else 0.0
+    counts = [_triple_counts(sentence) for sentence in sentences]
+    total = sum(every for _, every in counts)
+    return sum(known for known, _ in counts) / total if total else 0.0
+
+
+@lru_cache(maxsize=2**16)
+def _triple_counts(sentence: str) -> tuple[int, int]:
+    """Word triples of a sentence: those heard before, and all."""
+    triples = _triples(sentence)
+    return sum(triple in _known_triples() for triple in triples), len(triples)
 
 
 def _triples(sentence: str) -> list[tuple[str, str, str]]:
@@ -221,13 +229,20 @@ def _addressed(reply: str) -> set[str]:
 
 def _most_cues(text: str, preferred: str) -> str:
     """The issue with most different cues in a masked text; in a draw the preferred one, else the first listed."""
-    counts = {issue: sum(bool(cue.search(text)) for cue in cues) for issue, cues in _lexicon().topics.items()}
+    counts = _cue_counts(text)
     most = max(counts.values())
     if most == 0:
         return ""
     return preferred if counts.get(preferred) == most else max(counts, key=lambda issue: counts[issue])
 
 
+# Masked sentences come again and again, so what is found in them is kept.
+@lru_cache(maxsize=2**16)
+def _cue_counts(text: str) -> dict[str, int]:
+    return {issue: sum(bool(cue.search(text)) for cue in cues) for issue, cues in _lexicon().topics.items()}
+
+
+@lru_cache(maxsize=2**16)
 def _says(text: str, kind: str) -> bool:
     return any(cue.search(text) for cue in _lexicon().kinds[kind])
 
