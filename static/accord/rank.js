@@ -30,10 +30,15 @@ const paces = [];
 
 // ---- on screen ----
 
-function show(element, seconds = 0) {
+function clear(element) {
   undrag();
-  stage.replaceChildren(element);
+  undrag = () => {};
   ranking = null;
+  stage.replaceChildren(element);
+}
+
+function show(element, seconds = 0) {
+  clear(element);
   if (!element.matches("form.comparison")) return lookAgainLater();
   const draft = drafts.of(element);
   clock = new Clock(draft?.seconds ?? seconds);
@@ -107,9 +112,7 @@ function showNext(otherwise = null) {
   const next = parked.pop() ?? ahead ?? otherwise;
   if (next === ahead) ahead = null;
   if (next) return show(next);
-  undrag();
-  ranking = null;
-  stage.replaceChildren(parse(`<div class="empty" role="status" aria-busy="true"><p></p></div>`));
+  clear(parse(`<div class="empty" role="status" aria-busy="true"><p></p></div>`));
   stage.querySelector("p").textContent = say("loading");
   fetchAhead();
 }
@@ -136,6 +139,7 @@ const outbox = new Outbox(`accord:outbox:${urls.user}`, {
   },
   refused: (item, html) => complain(html),
   waiting(count, reason) {
+    page.dataset.unsent = count;
     tell(count ? say(reason, { count: number(count) }) : "");
     if (!count && !ranking) fetchAhead();
   },
@@ -149,6 +153,7 @@ function send(form, url, fields, counts) {
   const all = [["lease", form.dataset.lease], ["key", key], ["seconds", clock.seconds.toFixed(2)], ...fields];
   drafts.drop(form);
   outbox.add({ url, fields: all, key, lease: form.dataset.lease, counts });
+  page.dataset.unsent = outbox.items.length;
 }
 
 function submit() {

@@ -1,0 +1,120 @@
+"""A real Chromium against a real server. Screenshots stay in the data folder, under `screenshots/`."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+
+from config import site
+from feedback import intake
+
+# Playwright keeps an event loop in this thread, and Django then takes every query for one made inside of it.
+os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+
+DESKTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 844}
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        sentence = "no Chromium on this machine: the pages are NOT tested (Debian: apt install chromium)"
+        pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=found, args=ARGUMENTS)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="session")
+def static_files() -> None:
+    """As they are served for real: collected, and named by their content."""
+    site.collect_static_files(lambda sentence: None)
+
+
+class Desk:
+    """Opens pages as people, and remembers what went wrong in them."""
+
+    def __init__(self, browser: Browser, address: str) -> None:
+        self.browser, self.address = browser, address
+        self.complaints: list[str] = []
+        self.expected: list[str] = []  # parts of complaints that a test provokes
+
+    def sit(self, name: str | None = None, *, phone: bool = False, dark: bool = False, language: str = "en") -> Page:
+        """A page of a browser of one's own, signed in under `name` (the password is `<name>-password`)."""
+        context = self.browser.new_context(
+            base_url=self.address,
+            viewport=PHONE if phone else DESKTOP,
+            is_mobile=phone,
+            has_touch=phone,
+            color_scheme="dark" if dark else "light",
+            locale=language,
+        )
+        context.set_default_timeout(10_000)
+        page = context.new_page()
+        page.on("console", self._hear)
+        page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
+        if name is not None:
+            self.sign_in(page, name)
+        return page
+
+    def sign_in(self, page: Page, name: str) -> None:
+        page.goto("/sign-in/")
+        page.locator("[name=username]").fill(name)
+        page.locator("[name=password]").fill(f"{name}-password")
+        page.locator("main button").click()
+        page.wait_for_url(lambda url: "/sign-in/" not in url)
+
+    def _hear(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(f"{message.location.get('url', '')}: {message.text}")
+
+    @property
+    def unexpected(self) -> list[str]:
+        return [each for each in self.complaints if not any(part in each for part in self.expected)]
+
+
+@pytest.fixture
+def desk(browser, live_server, static_files) -> Iterator[Desk]:
+    """Fails the test when a page complained in its console: a script's error, a blocked load, a missing file."""
+    opened = Desk(browser, live_server.url)
+    yield opened
+    for context in browser.contexts:
+        context.close()
+    assert not opened.unexpected
+
+
+@pytest.fixture
+def keep() -> Callable[[Page, str], None]:
+    """Keep a screenshot as `name`.png."""
+    folder = settings.DATA_DIR / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def take(page: Page, name: str) -> None:
+        page.screenshot(path=folder / f"{name}.png")
+
+    return take
+
+
+@pytest.fixture
+def comparisons(project) -> Callable[..., list[int]]:
+    """Make comparisons of given completions, or of `count` times `size` plain ones. Returns their ids."""
+
+    def make(*groups: list[str], count: int = 0, size: int = 3) -> list[int]:
+        plain = [[f"Answer {letter} to question {n}." for letter in "abcdefghi"[:size]] for n in range(count)]
+        rows = [{"prompt": f"Question {n}?", "completions": each} for n, each in enumerate([*groups, *plain])]
+        return intake.add_prompts(project, rows, compare=True).comparison_ids
+
+    return make

@@ -1,0 +1,81 @@
+"""The ranking page, as a person uses it."""
+
+from playwright.sync_api import Locator, Page, expect
+
+
+class RankPage:
+    """What one sees and does on `/projects/<slug>/rank/`."""
+
+    def __init__(self, page: Page, slug: str = "support") -> None:
+        self.page = page
+        page.goto(f"/projects/{slug}/rank/")
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        self.page.locator("#rank[data-ready]").wait_for()
+
+    @property
+    def form(self) -> Locator:
+        return self.page.locator("form.comparison")
+
+    @property
+    def comparison(self) -> int:
+        """The id of the comparison on screen."""
+        return int(self.form.get_attribute("data-comparison"))
+
+    @property
+    def texts(self) -> list[str]:
+        return self.page.locator(".completion > .prose").all_inner_texts()
+
+    @property
+    def ranks(self) -> list[int]:
+        """In the order of display; 0 where there is none yet."""
+        cards = self.page.locator(".completion").all()
+        return [int(self._value(card)) for card in cards]
+
+    def _value(self, card: Locator) -> str:
+        chosen = card.locator(".chips input:checked")
+        return chosen.get_attribute("value") if chosen.count() else "0"
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def rank_by_keys(self, ranks: list[int]) -> None:
+        """Digits alone: the mark moves on by itself."""
+        self.press(*map(str, ranks))
+
+    def submit(self) -> None:
+        """Enter, and wait for the next comparison, or for «nothing to rank»."""
+        before = self.form.element_handle()
+        self.press("Enter")
+        before.wait_for_element_state("hidden")
+        self.page.locator("form.comparison, [data-nothing]").wait_for()
+
+    def drag(self, letter: str, rank: int) -> None:
+        """From wherever the letter is at the foot of the page."""
+        self._drag(self.page.locator(f".dock .letter[data-letter={letter}]"), rank)
+
+    def drag_from_corner(self, letter: str, rank: int) -> None:
+        self._drag(self.page.locator(f".completion .letter[data-letter={letter}]"), rank)
+
+    def _drag(self, token: Locator, rank: int) -> None:
+        to = self.page.locator(f".tokens[data-rank='{rank}']")
+        (x, y), (to_x, to_y) = _middle(token), _middle(to)
+        mouse = self.page.mouse
+        mouse.move(x, y)
+        mouse.down()
+        mouse.move((x + to_x) / 2, (y + to_y) / 2, steps=4)
+        mouse.move(to_x, to_y, steps=4)
+        self.page.wait_for_timeout(150)  # a hand rests before it lets go; what is below is looked up every 50 ms
+        mouse.up()
+        expect(to.locator(".letter").first).to_be_visible()
+
+    def expect_sent(self) -> None:
+        """Everything submitted has been answered by the server."""
+        expect(self.page.locator("#rank")).to_have_attribute("data-unsent", "0")
+
+
+def _middle(locator: Locator) -> tuple[float, float]:
+    box = locator.bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2

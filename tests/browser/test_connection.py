@@ -1,0 +1,104 @@
+"""The connection fails in the middle of work: nothing is lost, nothing is doubled, and the page says what it does."""
+
+import pytest
+from playwright.sync_api import Route, expect
+from rank_page import RankPage
+
+from feedback.models import Lease, Ranking
+
+
+@pytest.fixture
+def ranking(comparisons, desk, annotator) -> RankPage:
+    comparisons(count=6, size=2)
+    desk.expected.append("Failed to load resource")
+    page = RankPage(desk.sit("ann"))
+    page.page.wait_for_load_state("networkidle")  # the next one is here
+    return page
+
+
+def test_a_cut_connection_loses_nothing(ranking, keep):
+    context = ranking.page.context
+    first = ranking.comparison
+    context.set_offline(True)
+    ranking.rank_by_keys([1, 2])
+    ranking.submit()  # the next one was fetched ahead
+    second = ranking.comparison
+    assert second != first
+    expect(ranking.page.locator("#state")).to_contain_text("Kept here and sent again by itself: 1")
+    keep(ranking.page, "rank-offline")
+    ranking.rank_by_keys([2, 1])
+    ranking.press("Enter")
+    expect(ranking.page.locator("#state")).to_contain_text("itself: 2")
+    assert not Ranking.objects.exists()
+    context.set_offline(False)
+    ranking.expect_sent()
+    expect(ranking.page.locator("#state")).to_be_empty()
+    assert set(Ranking.objects.values_list("comparison_id", flat=True)) == {first, second}
+    ranking.form.wait_for()
+    assert ranking.comparison not in {first, second}
+
+
+def test_a_reload_while_offline_work_waits_sends_it(ranking):
+    first = ranking.comparison
+    ranking.page.route("**/submit/", lambda route: route.abort())
+    ranking.rank_by_keys([1, 2])
+    ranking.submit()
+    expect(ranking.page.locator("#state")).to_contain_text("itself: 1")
+    ranking.page.unroute("**/submit/")
+    ranking.page.reload()
+    ranking.expect_sent()
+    ranking.form.wait_for()
+    assert ranking.comparison != first
+    assert Ranking.objects.filter(comparison_id=first).count() == 1
+
+
+def test_an_answer_that_got_lost_makes_no_second_ranking(ranking):
+    """The server has stored the ranking, but its answer never arrives: the same key is sent again."""
+    lost = []
+
+    def lose(route: Route) -> None:
+        route.fetch()
+        lost.append(route.request.post_data)
+        route.abort() if len(lost) < 3 else route.continue_()
+
+    ranking.page.route("**/submit/", lose)
+    first = ranking.comparison
+    ranking.rank_by_keys([1, 2])
+    ranking.submit()
+    ranking.expect_sent()
+    assert len(lost) == 3
+    assert Ranking.objects.filter(comparison_id=first).count() == 1
+
+
+def test_a_server_that_fails_is_asked_again(ranking):
+    failures = iter([500, 503])
+
+    def fail(route: Route) -> None:
+        status = next(failures, None)
+        route.fulfill(status=status, body="") if status else route.continue_()
+
+    ranking.page.route("**/submit/", fail)
+    ranking.rank_by_keys([1, 2])
+    ranking.submit()
+    expect(ranking.page.locator("#state")).to_contain_text("The server does not answer")
+    ranking.expect_sent()
+    assert Ranking.objects.count() == 1
+
+
+def test_signed_out_elsewhere_keeps_the_ranking_until_signed_in(ranking, desk):
+    ranking.page.context.clear_cookies(name="sessionid")
+    ranking.rank_by_keys([1, 2])
+    ranking.submit()
+    expect(ranking.page.locator("#state")).to_contain_text("You are signed out")
+    other = ranking.page.context.new_page()
+    desk.sign_in(other, "ann")
+    ranking.expect_sent()
+    assert Ranking.objects.count() == 1
+
+
+def test_a_comparison_that_is_no_longer_held_is_refused_in_words(ranking):
+    Lease.objects.filter(annotator__username="ann").delete()
+    ranking.rank_by_keys([1, 2])
+    ranking.press("Enter")
+    expect(ranking.page.locator("#notices")).to_contain_text("You do not hold this comparison")
+    assert not Ranking.objects.exists()

@@ -1,0 +1,190 @@
+"""An annotator at work: by keyboard, by mouse, by drag; undo and skip."""
+
+import pytest
+from playwright.sync_api import expect
+from rank_page import RankPage
+
+from feedback.judging import shown_ranks
+from feedback.models import Ranking, Skip
+
+
+@pytest.fixture
+def rank_page(desk, annotator):
+    return lambda name="ann", **kind: RankPage(desk.sit(name, **kind))
+
+
+def said(comparison: int) -> Ranking:
+    return Ranking.objects.get(comparison_id=comparison, is_live=True)
+
+
+def test_twelve_comparisons_by_keyboard_alone(comparisons, desk, annotator, keep):
+    comparisons(count=12, size=4)
+    page = desk.sit()
+    page.goto("/")
+    page.keyboard.type("ann")
+    page.keyboard.press("Tab")
+    page.keyboard.type("ann-password")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name="My projects").wait_for()
+    keep(page, "home")
+    ranking = RankPage(page)
+    keep(page, "rank")
+    given = {}
+    for turn in range(12):
+        ranks = [[1, 2, 3, 4], [2, 1, 1, 3], [1, 1, 1, 1]][turn % 3]
+        ranking.rank_by_keys(ranks)
+        assert ranking.ranks == ranks
+        given[ranking.comparison] = ranks
+        ranking.submit()
+    expect(page.get_by_role("heading", name="Nothing to rank right now")).to_be_visible()
+    ranking.expect_sent()
+    keep(page, "rank-nothing")
+    assert {each.comparison_id: shown_ranks(each) for each in Ranking.objects.all()} == given
+    expect(page.locator("#today")).to_have_text("12")
+    assert all(0 < each.seconds < 60 for each in Ranking.objects.all())
+
+
+def test_enter_with_ranks_missing_says_which(comparisons, rank_page):
+    comparisons(count=1)
+    ranking = rank_page()
+    ranking.press("2", "Enter")
+    expect(ranking.page.locator("#state")).to_have_text("Not ranked yet: B and C")
+    expect(ranking.page.locator(".completion.is-focused")).to_have_attribute("data-letter", "B")
+    assert not Ranking.objects.exists()
+
+
+def test_ranking_by_mouse(comparisons, rank_page):
+    (comparison,) = comparisons(count=1)
+    ranking = rank_page()
+    for letter, rank in (("A", 3), ("B", 1), ("C", 1)):
+        card = ranking.page.locator(f".completion[data-letter={letter}]")
+        card.locator(".chips label", has_text=str(rank)).click()
+    ranking.page.get_by_role("button", name="Submit").click()
+    ranking.expect_sent()
+    assert shown_ranks(said(comparison)) == [2, 1, 1]  # dense: no number is left out
+
+
+def test_ranking_by_drag_with_a_tie(comparisons, rank_page, keep):
+    (comparison,) = comparisons(count=1)
+    ranking = rank_page()
+    ranking.drag("A", 2)
+    ranking.drag("B", 1)
+    ranking.drag_from_corner("C", 2)
+    keep(ranking.page, "rank-dragged")
+    assert ranking.ranks == [2, 1, 2]
+    ranking.drag("A", 1)
+    assert ranking.ranks == [1, 1, 2]
+    ranking.submit()
+    ranking.expect_sent()
+    assert shown_ranks(said(comparison)) == [1, 1, 2]
+
+
+def test_arrows_move_the_mark_and_with_shift_the_rank(comparisons, rank_page):
+    comparisons(count=1, size=2)
+    ranking = rank_page()
+    ranking.press("ArrowRight", "1")
+    assert ranking.ranks == [0, 1]
+    ranking.press("ArrowRight", "Shift+ArrowDown", "ArrowLeft", "1")
+    assert ranking.ranks == [1, 2]
+    ranking.press("Backspace")
+    assert ranking.ranks == [0, 2]
+
+
+def test_undo_corrects_by_a_revision_and_comes_back(comparisons, rank_page, keep):
+    comparisons(count=3)
+    ranking = rank_page()
+    first = ranking.comparison
+    ranking.rank_by_keys([1, 2, 3])
+    ranking.submit()
+    second = ranking.comparison
+    ranking.press("u")
+    ranking.page.locator(f"form[data-comparison='{first}']").wait_for()
+    assert ranking.ranks == [1, 2, 3]
+    keep(ranking.page, "rank-undo")
+    ranking.rank_by_keys([3])
+    ranking.submit()
+    assert ranking.comparison == second
+    ranking.expect_sent()
+    assert said(first).revision == 2
+    assert shown_ranks(said(first)) == [2, 1, 2]
+    assert Ranking.objects.filter(comparison_id=first).count() == 2
+
+
+def test_undo_reaches_further_back(comparisons, rank_page, desk):
+    desk.expected.append("404")  # at the end
+    comparisons(count=5)
+    ranking = rank_page()
+    done = []
+    for _ in range(4):
+        done.append(ranking.comparison)
+        ranking.rank_by_keys([1, 2, 3])
+        ranking.submit()
+    for comparison in reversed(done):
+        ranking.press("u")
+        ranking.page.locator(f"form[data-comparison='{comparison}']").wait_for()
+    ranking.press("u")
+    expect(ranking.page.locator("#state")).to_have_text("There is nothing further back to undo.")
+
+
+def test_skip_with_a_reason_goes_on_to_the_next(comparisons, rank_page, keep):
+    comparisons(count=2)
+    ranking = rank_page()
+    first = ranking.comparison
+    ranking.press("s")
+    ranking.page.get_by_label("Why?").fill("Not in my language")
+    keep(ranking.page, "rank-skip")
+    ranking.press("Enter")
+    ranking.page.locator(f"form.comparison:not([data-comparison='{first}'])").wait_for()
+    ranking.expect_sent()
+    assert list(Skip.objects.values_list("comparison_id", "reason")) == [(first, "Not in my language")]
+    assert not Ranking.objects.exists()
+
+
+def test_guidelines_and_keys_are_one_key_away(comparisons, rank_page, keep):
+    comparisons(count=1)
+    ranking = rank_page()
+    ranking.press("g")
+    expect(ranking.page.get_by_role("dialog", name="Guidelines")).to_contain_text("Be kind.")
+    ranking.press("g", "?")
+    expect(ranking.page.get_by_role("dialog", name="Keys")).to_be_visible()
+    keep(ranking.page, "rank-keys")
+    ranking.press("Escape")
+    ranking.press("1")
+    assert ranking.ranks == [1, 0, 0]
+
+
+def test_a_reload_loses_neither_the_comparison_nor_the_ranks(comparisons, rank_page):
+    comparisons(count=3)
+    ranking = rank_page()
+    comparison = ranking.comparison
+    ranking.rank_by_keys([2, 1])
+    ranking.page.reload()
+    ranking.wait_until_ready()
+    assert ranking.comparison == comparison
+    assert ranking.ranks == [2, 1, 0]
+
+
+def test_without_scripts_the_form_works(comparisons, browser, live_server, static_files, annotator):
+    (comparison,) = comparisons(count=1, size=2)
+    context = browser.new_context(java_script_enabled=False, base_url=live_server.url)
+    page = context.new_page()
+    page.goto("/sign-in/")
+    page.fill("[name=username]", "ann")
+    page.fill("[name=password]", "ann-password")
+    page.click("main button")
+    page.goto("/projects/support/rank/")
+    page.check("[name=rank-0][value='2']", force=True)
+    page.check("[name=rank-1][value='1']", force=True)
+    page.get_by_role("button", name="Submit").click()
+    expect(page.get_by_role("heading", name="Nothing to rank right now")).to_be_visible()
+    context.close()
+    assert shown_ranks(said(comparison)) == [2, 1]
+
+
+def test_it_reads_well_in_the_dark_and_on_a_phone(comparisons, rank_page, keep):
+    comparisons(count=4, size=4)
+    keep(rank_page(dark=True).page, "rank-dark")
+    phone = rank_page(phone=True)
+    keep(phone.page, "rank-phone")
+    assert phone.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+    keep(rank_page(phone=True, dark=True).page, "rank-phone-dark")
