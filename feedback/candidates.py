@@ -22,6 +22,7 @@ from feedback.models import Comparison, Completion, Lease, Membership, Ranking, 
 GLANCE = 20  # rows of the index read first
 LOOK = 200  # and then at a time
 CLAIMABLE = 10  # candidates of a look: more than one, since others may hold the first ones locked
+WAITS = 20
 
 QUEUE_ORDER = ("-priority", "-ranking_count", "shuffle_key")
 
@@ -39,26 +40,42 @@ def claim(membership: Membership) -> Comparison | None:
     for ids in _looks(membership):
         # The slot is checked again under the lock; what concerns this person cannot change, their membership is
         # locked by the caller.
-        free = Comparison.objects.filter(pk__in=ids, open_slots__gt=0).order_by(*QUEUE_ORDER)
-        locked = free.select_for_update(skip_locked=True, of=("self",)).select_related("prompt").first()
-        if locked is not None:
+        if locked := _locked(ids, wait=False):
+            return locked
+    return _wait_for_one(membership)
+
+
+def _wait_for_one(membership: Membership) -> Comparison | None:
+    """When others hold all that is left locked: wait for one of them, rather than say that nothing is left."""
+    for _ in range(WAITS):
+        ids = permitted(_queue(membership), membership).values_list("pk", flat=True)[:1]
+        if not ids:
+            return None
+        if locked := _locked(list(ids), wait=True):
             return locked
     return None
 
 
+def _locked(ids: list[int], *, wait: bool) -> Comparison | None:
+    if not ids:
+        return None
+    free = Comparison.objects.filter(pk__in=ids, open_slots__gt=0).select_related("prompt").order_by(*QUEUE_ORDER)
+    return free.select_for_update(of=("self",), no_key=True, skip_locked=not wait).first()
+
+
+def _queue(membership: Membership) -> QuerySet[Comparison]:
+    return Comparison.objects.filter(project_id=membership.project_id, open_slots__gt=0).order_by(*QUEUE_ORDER)
+
+
 def _looks(membership: Membership) -> Iterator[list[int]]:
     """Ids of comparisons to claim, best first."""
-    queue = Comparison.objects.filter(project_id=membership.project_id, open_slots__gt=0).order_by(*QUEUE_ORDER)
+    queue = _queue(membership)
     yield _permitted_of(queue, membership, GLANCE)
     for section in sections(membership.project_id):
         part = queue.filter(priority=section.priority, ranking_count=section.ranking_count)
         yield _permitted_of(part, membership)
         yield _permitted_of(part.filter(shuffle_key__gte=random.random()), membership)
-    everything = permitted(queue, membership).values_list("pk", flat=True)
-    tried = 0
-    while ids := list(everything[tried : tried + CLAIMABLE]):
-        yield ids
-        tried += len(ids)  # all of them locked by others just now
+    yield list(permitted(queue, membership).values_list("pk", flat=True)[:CLAIMABLE])
 
 
 def permitted(comparisons: QuerySet[Comparison], membership: Membership) -> QuerySet[Comparison]:

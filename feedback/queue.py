@@ -23,7 +23,6 @@ RECLAIMED_AT_ONCE = 50
 LAPSED_LEASES_KEPT = timedelta(days=7)  # for late submits
 
 
-@transaction.atomic
 def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Lease | None:
     """The comparison that this member should rank now, held for them; None when nothing is left for them.
 
@@ -32,6 +31,13 @@ def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Leas
 
     The lease's `comparison.prompt` is loaded; `lease.comparison.texts(lease.display_order)` is what they see.
     """
+    # In a transaction of its own: a claim may wait for a lock, and must not hold others meanwhile.
+    reclaim(membership.project_id)
+    return _lease_next(membership, beside)
+
+
+@transaction.atomic
+def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | None:
     lock_member(membership)
     if membership.project.archived_at is not None:
         raise Conflict("This project is archived: nothing can be ranked in it any more.")
@@ -41,7 +47,6 @@ def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Leas
         return _extend(waiting, membership, now)
     if len(held) >= MOST_LEASES:
         raise Conflict(f"You hold {len(held)} comparisons already: rank or give back one of them first.")
-    reclaim(membership.project_id, now)
     comparison = candidates.claim(membership)
     return None if comparison is None else _take(membership, comparison, now)
 
@@ -64,11 +69,12 @@ def release(membership: Membership, lease_id: UUID) -> None:
     end_lease(lock_lease(membership, lease_id), slot_is_used=False)
 
 
+@transaction.atomic
 def reclaim(project_id: int, now: datetime | None = None) -> int:
     """Open the slots of a project's leases that ran out, up to 50; returns how many.
 
     Called inline before a claim, so that nothing depends on a timer. Waits for no lock: who holds one is at work on
-    that very lease. Inside a transaction.
+    that very lease.
     """
     now = now or timezone.now()
     overdue = list(
@@ -90,15 +96,10 @@ def sweep(now: datetime | None = None) -> int:
     overdue = Lease.objects.filter(lapsed_at__isnull=True, expires_at__lte=now)
     count = 0
     for project_id in overdue.values_list("project_id", flat=True).distinct():
-        while reclaimed := _reclaim_alone(project_id, now):
+        while reclaimed := reclaim(project_id, now):
             count += reclaimed
     Lease.objects.filter(lapsed_at__lte=now - LAPSED_LEASES_KEPT).delete()
     return count
-
-
-@transaction.atomic
-def _reclaim_alone(project_id: int, now: datetime) -> int:
-    return reclaim(project_id, now)
 
 
 def display_order(comparison_id: int, annotator_id: int, size: int) -> list[int]:

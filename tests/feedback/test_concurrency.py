@@ -1,0 +1,184 @@
+"""Many people at once, each on a connection of their own: nothing is doubled, lost or given to two."""
+
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import pytest
+from django.db import connection, transaction
+
+from feedback import export, judging, queue
+from feedback.models import Comparison, Lease, Ranking
+from tests.conftest import person
+from tests.feedback.conftest import add_work, membership, rank_next
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def people(project):
+    return [membership(person(project, f"person-{index}", "annotator"), project) for index in range(6)]
+
+
+def at_once(tasks):
+    """Run each task in a thread of its own, all starting together; their results in order."""
+    barrier = threading.Barrier(len(tasks))
+
+    def run(task):
+        try:
+            barrier.wait(timeout=30)
+            return task()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        return list(pool.map(run, tasks))
+
+
+def counters_are_right():
+    for comparison in Comparison.objects.all():
+        live = comparison.rankings.filter(is_live=True).count()
+        held = comparison.leases.filter(lapsed_at__isnull=True).count()
+        assert comparison.ranking_count == live
+        assert comparison.open_slots == comparison.wanted_rankings - live - held
+
+
+def test_two_annotators_never_hold_the_same_slot(project, people):
+    add_work(project, 4)
+    leases = at_once([lambda member=member: queue.lease_next(member) for member in people])
+    held = [lease.comparison_id for lease in leases if lease is not None]
+    assert len(held) == len(set(held)) == 4
+    counters_are_right()
+
+
+def test_one_annotator_asking_five_times_at_once_holds_one(project, people):
+    add_work(project, 10)
+    leases = at_once([lambda: queue.lease_next(people[0])] * 5)
+    assert len({lease.pk for lease in leases}) == 1
+    assert Lease.objects.count() == 1
+
+
+def test_nobody_is_sent_away_because_others_are_busy_with_what_is_left(project, people):
+    (comparison,) = add_work(project, 1)
+    busy, leased = threading.Event(), []
+
+    def be_busy():
+        with transaction.atomic():
+            Comparison.objects.select_for_update().get(pk=comparison.pk)
+            busy.set()
+            while not waiting_backends():
+                pass
+
+    def ask():
+        busy.wait(timeout=30)
+        leased.append(queue.lease_next(people[0]))
+
+    at_once([be_busy, ask])
+    assert leased[0].comparison == comparison
+
+
+def waiting_backends():
+    """How many connections of this database wait for a lock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return cursor.fetchone()[0]
+
+
+def test_the_same_submit_five_times_at_once_is_one_ranking(project, people):
+    add_work(project, 1)
+    lease, key = queue.lease_next(people[0]), uuid4()
+    submit = lambda: judging.record(people[0], lease.pk, [1, 2], idempotency_key=key, seconds=1.0)  # noqa: E731
+    answers = at_once([submit] * 5)
+    assert len({(answer.pk, tuple(answer.ranks), answer.created_at) for answer in answers}) == 1
+    assert Ranking.objects.count() == 1
+    counters_are_right()
+
+
+def test_the_overlap_is_reached_and_never_exceeded(project, people):
+    add_work(project, 12, wanted_rankings=3)
+
+    def work_until_nothing_is_left(member):
+        count = 0
+        while rank_next(member):
+            count += 1
+        return count
+
+    counts = at_once([lambda member=member: work_until_nothing_is_left(member) for member in people])
+    assert sum(counts) == 36
+    per_comparison = Counter(Ranking.objects.values_list("comparison_id", flat=True))
+    assert set(per_comparison.values()) == {3}
+    counters_are_right()
+
+
+def test_a_slot_that_several_late_submits_want_goes_to_one(project, people):
+    add_work(project, 1, wanted_rankings=3)
+    leases = [queue.lease_next(member) for member in people[:3]]
+    Lease.objects.update(expires_at="2020-01-01T00:00Z")
+    queue.sweep()
+    Comparison.objects.update(wanted_rankings=1, open_slots=1)
+
+    def submit(member, lease):
+        try:
+            return judging.record(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+        except judging.Conflict:
+            return None
+
+    pairs = zip(people[:3], leases, strict=True)
+    answers = at_once([lambda member=member, lease=lease: submit(member, lease) for member, lease in pairs])
+    assert sum(answer is not None for answer in answers) == 1
+    counters_are_right()
+
+
+def test_leases_running_out_under_everyones_hands_lose_nothing(project, people):
+    """Expiry, reclaiming and submitting race on the same few comparisons."""
+    add_work(project, 6, wanted_rankings=2)
+
+    def struggle(member):
+        for _ in range(8):
+            lease = queue.lease_next(member)
+            if lease is None:
+                continue
+            Lease.objects.filter(project=project).update(expires_at="2020-01-01T00:00Z")
+            queue.sweep()
+            try:
+                judging.record(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+            except judging.Conflict:
+                continue
+
+    at_once([lambda member=member: struggle(member) for member in people[:4]])
+    counters_are_right()
+
+
+def test_readers_and_writers_at_once_miss_no_ranking(project, people):
+    add_work(project, 60)
+    read, finished = [], threading.Event()
+
+    def follow():
+        cursor = 0
+        while True:
+            last_look = finished.is_set()
+            until = export.sequence_cutoff(project)
+            read.extend(row["ranking_id"] for row in export.rankings(project, cursor, until))
+            cursor = until
+            if last_look:
+                return
+
+    def write():
+        try:
+            while rank_next(people[0]) or rank_next(people[1]):
+                pass
+        finally:
+            finished.set()
+
+    at_once([write, follow])
+    assert sorted(read) == sorted(Ranking.objects.values_list("pk", flat=True))
+    assert len(read) == 60
+
+
+def test_two_cutoffs_at_once_number_each_ranking_once(project, people):
+    add_work(project, 20)
+    while rank_next(people[0]):
+        pass
+    assert at_once([lambda: export.sequence_cutoff(project)] * 4) == [20] * 4
+    assert sorted(Ranking.objects.values_list("sequence", flat=True)) == list(range(1, 21))

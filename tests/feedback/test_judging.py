@@ -1,0 +1,270 @@
+"""What an annotator says is stored once, revised without overwriting, and never lost."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+
+from feedback import judging, queue
+from feedback.errors import Conflict, Invalid, NotFound
+from feedback.models import Lease, Membership, Ranking, Skip
+from tests.feedback.conftest import rank_next
+
+pytestmark = pytest.mark.django_db
+
+
+def record(member, lease, ranks, **said):
+    return judging.record(member, lease.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
+
+
+def revise(member, ranking, ranks, **said):
+    return judging.revise(member, ranking.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
+
+
+def lapse(lease):
+    Lease.objects.filter(pk=lease.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
+    queue.reclaim(lease.project_id)
+
+
+def test_ranks_follow_the_order_of_display(ann, work):
+    work(1, size=4)
+    lease = queue.lease_next(ann)
+    ranking = record(ann, lease, [1, 2, 3, 4])
+    shown_first = lease.display_order[0]
+    assert ranking.ranks[shown_first] == 1
+    assert [ranking.ranks[position] for position in lease.display_order] == [1, 2, 3, 4]
+    assert judging.shown_ranks(ranking) == [1, 2, 3, 4]
+
+
+def test_a_ranking_takes_the_place_of_the_lease(ann, work):
+    (comparison,) = work(1, wanted_rankings=2)
+    rank_next(ann)
+    comparison.refresh_from_db()
+    assert (comparison.open_slots, comparison.ranking_count) == (1, 1)
+    assert not Lease.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "stored"),
+    [([2, 4, 4], [1, 2, 2]), ([9, 9, 9], [1, 1, 1]), ([3, 1, 2], [3, 1, 2]), ([1, 1, 3], [1, 1, 2])],
+)
+def test_only_the_order_of_ranks_counts(given, stored):
+    assert judging.ranks_by_position(3, [0, 1, 2], given) == stored
+
+
+def test_everything_said_is_kept(ann, work):
+    work(1)
+    lease = queue.lease_next(ann)
+    ranking = record(ann, lease, [2, 1], seconds=12.5, comment="clearer", strength=3, flags=["rude", "rude", "wrong"])
+    ranking.refresh_from_db()
+    assert (ranking.seconds, ranking.comment, ranking.strength) == (12.5, "clearer", 3)
+    assert ranking.flags == ["rude", "wrong"]
+    assert ranking.display_order == lease.display_order
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"ranks": [1]}, "each of the 2 completions"),
+        ({"ranks": []}, "each of the 2 completions"),
+        ({"ranks": "12"}, "each of the 2 completions"),
+        ({"ranks": None}, "each of the 2 completions"),
+        ({"ranks": [0, 1]}, "whole number from 1"),
+        ({"ranks": [1, 10]}, "whole number from 1"),
+        ({"ranks": [1, 2.0]}, "whole number from 1"),
+        ({"ranks": [True, 2]}, "whole number from 1"),
+        ({"ranks": [1, None]}, "whole number from 1"),
+        ({"seconds": -1}, "at least 0"),
+        ({"seconds": float("nan")}, "at least 0"),
+        ({"seconds": float("inf")}, "at least 0"),
+        ({"seconds": "3"}, "at least 0"),
+        ({"comment": "a\x00b"}, "NUL"),
+        ({"comment": "\ud800"}, "surrogate"),
+        ({"comment": "x" * 10_001}, "10,001 characters"),
+        ({"comment": 3}, "must be a text"),
+        ({"strength": 10}, "strength"),
+        ({"strength": 0}, "strength"),
+        ({"flags": "rude"}, "Flags"),
+        ({"flags": ["x" * 51]}, "51 characters"),
+        ({"flags": ["y"] * 21}, "at most 20"),
+        ({"flags": [" "]}, "empty"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_and_the_lease_stays(ann, work, said, sentence):
+    work(1)
+    lease = queue.lease_next(ann)
+    said = {"ranks": [1, 2], **said}
+    with pytest.raises(Invalid, match=sentence):
+        record(ann, lease, said.pop("ranks"), **said)
+    assert not Ranking.objects.exists()
+    assert queue.lease_next(ann) == lease
+
+
+def test_a_strength_is_for_pairs(ann, work):
+    work(1, size=3)
+    with pytest.raises(Invalid, match="comparison of two"):
+        record(ann, queue.lease_next(ann), [1, 2, 3], strength=2)
+
+
+def test_the_same_submit_again_is_answered_as_the_first_was(ann, work):
+    work(1)
+    lease, key = queue.lease_next(ann), uuid4()
+    first = record(ann, lease, [1, 2], idempotency_key=key)
+    again = record(ann, lease, [2, 1], idempotency_key=key)
+    assert again.pk == first.pk
+    assert again.ranks == first.ranks
+    assert Ranking.objects.count() == 1
+
+
+def test_a_second_submit_with_another_key_finds_no_lease(ann, work):
+    work(1)
+    lease = queue.lease_next(ann)
+    record(ann, lease, [1, 2])
+    with pytest.raises(NotFound):
+        record(ann, lease, [1, 2])
+
+
+def test_two_annotators_may_use_the_same_key(ann, cole, work):
+    work(2)
+    key = uuid4()
+    assert rank_next(ann, idempotency_key=key) != rank_next(cole, idempotency_key=key)
+
+
+def test_a_key_of_another_project_is_refused(ann, stranger, work):
+    work(1)
+    key = uuid4()
+    rank_next(ann, idempotency_key=key)
+    elsewhere = Membership.objects.create(user=ann.user, project=stranger.memberships.get().project)
+    with pytest.raises(Conflict, match="another project"):
+        judging.record(elsewhere, uuid4(), [1, 2], idempotency_key=key, seconds=1)
+
+
+def test_a_late_submit_is_welcome_while_a_slot_is_open(ann, work):
+    (comparison,) = work(1)
+    lease = queue.lease_next(ann)
+    lapse(lease)
+    assert record(ann, lease, [1, 2]).comparison == comparison
+    comparison.refresh_from_db()
+    assert (comparison.open_slots, comparison.ranking_count) == (0, 1)
+
+
+def test_a_late_submit_to_a_finished_comparison_says_so(ann, cole, work):
+    (comparison,) = work(1)
+    lease = queue.lease_next(ann)
+    lapse(lease)
+    rank_next(cole)
+    with pytest.raises(Conflict, match="ran out"):
+        record(ann, lease, [1, 2])
+    comparison.refresh_from_db()
+    assert (comparison.open_slots, comparison.ranking_count) == (0, 1)
+
+
+def test_a_revision_is_a_new_row_and_the_old_one_stays(ann, work):
+    (comparison,) = work(1)
+    first = rank_next(ann, [1, 2])
+    second = revise(ann, first, [2, 1])
+    first.refresh_from_db()
+    assert (first.is_live, second.is_live, second.revision) == (False, True, 2)
+    assert judging.shown_ranks(first) == [1, 2]
+    assert judging.shown_ranks(second) == [2, 1]
+    comparison.refresh_from_db()
+    assert (comparison.open_slots, comparison.ranking_count) == (0, 1)
+
+
+def test_only_the_latest_revision_can_be_revised(ann, work):
+    work(1)
+    first = rank_next(ann)
+    revise(ann, first, [2, 1])
+    with pytest.raises(Conflict, match="revised already"):
+        revise(ann, first, [1, 1])
+
+
+def test_a_revision_sent_twice_is_one(ann, work):
+    work(1)
+    first, key = rank_next(ann), uuid4()
+    assert revise(ann, first, [2, 1], idempotency_key=key) == revise(ann, first, [2, 1], idempotency_key=key)
+    assert Ranking.objects.count() == 2
+
+
+def test_nobody_revises_anothers_ranking(ann, cole, mona, work):
+    work(1)
+    ranking = rank_next(ann)
+    for other in (cole, mona):
+        with pytest.raises(NotFound):
+            revise(other, ranking, [2, 1])
+
+
+def test_a_skip_gives_the_slot_to_others(ann, work):
+    (comparison,) = work(1)
+    skip = judging.skip(ann, queue.lease_next(ann).pk, reason="not my language")
+    comparison.refresh_from_db()
+    assert comparison.open_slots == 1
+    assert skip.reason == "not my language"
+
+
+def test_a_skip_sent_twice_is_one(ann, work):
+    (comparison,) = work(1)
+    lease = queue.lease_next(ann)
+    assert judging.skip(ann, lease.pk) == judging.skip(ann, lease.pk)
+    comparison.refresh_from_db()
+    assert comparison.open_slots == 1
+
+
+def test_skipping_a_lapsed_lease_opens_no_second_slot(ann, work):
+    (comparison,) = work(1)
+    lease = queue.lease_next(ann)
+    lapse(lease)
+    judging.skip(ann, lease.pk)
+    comparison.refresh_from_db()
+    assert comparison.open_slots == 1
+
+
+@pytest.mark.parametrize("reason", ["a\x00", "\udfff", "x" * 501])
+def test_a_reason_that_cannot_be_stored_is_refused(ann, work, reason):
+    work(1)
+    lease = queue.lease_next(ann)
+    with pytest.raises(Invalid):
+        judging.skip(ann, lease.pk, reason=reason)
+    assert not Skip.objects.exists()
+
+
+def test_there_is_nothing_to_undo_at_first(ann):
+    with pytest.raises(NotFound, match="nothing to undo"):
+        judging.undo(ann)
+
+
+def test_undo_brings_the_last_ranking_back_and_it_counts_until_revised(ann, work):
+    work(2)
+    rank_next(ann)
+    last = rank_next(ann)
+    assert judging.undo(ann) == last
+    last.refresh_from_db()
+    assert last.is_live
+
+
+def test_undo_takes_back_a_skip(ann, work):
+    (comparison,) = work(1)
+    judging.skip(ann, queue.lease_next(ann).pk)
+    lease = judging.undo(ann)
+    assert lease.comparison == comparison
+    assert record(ann, lease, [1, 2]).comparison == comparison
+    assert not Skip.objects.exists()
+
+
+def test_a_skip_stays_when_others_took_the_slot(ann, cole, work):
+    work(1)
+    judging.skip(ann, queue.lease_next(ann).pk)
+    rank_next(cole)
+    with pytest.raises(Conflict):
+        judging.undo(ann)
+    assert Skip.objects.exists()
+
+
+def test_recent_rankings_are_ones_own_and_live(ann, cole, work):
+    work(4)
+    first, second = rank_next(ann), rank_next(ann)
+    rank_next(cole)
+    third = revise(ann, first, [2, 1])
+    assert judging.recent(ann) == [third, second]
+    assert judging.recent(ann, limit=1) == [third]
