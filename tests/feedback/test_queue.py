@@ -230,7 +230,7 @@ def test_work_is_found_behind_all_that_one_has_ranked(ann, project, work, monkey
 
 def test_leases_are_served_in_constant_queries(ann, work, django_assert_max_num_queries):
     work(30)
-    with django_assert_max_num_queries(12)  # four of them are a test's savepoints:
+    with django_assert_max_num_queries(12):  # four of them are a test's savepoints
         queue.lease_next(ann)
 
 
