@@ -1,0 +1,54 @@
+"""The demo's people. Their passwords are made once and kept beside the data, to be shown at every start."""
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.db import transaction
+
+from feedback.models import Membership, User
+
+PEOPLE = {
+    "anna": Membership.Role.ANNOTATOR,
+    "ben": Membership.Role.ANNOTATOR,
+    "rita": Membership.Role.REVIEWER,
+    "max": Membership.Role.MANAGER,
+}
+
+
+@dataclass(frozen=True)
+class Account:
+    username: str
+    password: str
+    role: str
+
+
+def prepare_accounts(file: Path) -> list[Account]:
+    """Everybody's account, made where it is missing; the manager may use the admin site as well.
+
+    An account that is there keeps its password: one that was changed since is not the one in the file.
+    """
+    passwords: dict[str, str] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    known = set(User.objects.filter(username__in=PEOPLE).values_list("username", flat=True))
+    missing = [name for name in PEOPLE if name not in known]
+    passwords |= {name: secrets.token_urlsafe(9) for name in missing}
+    if missing:
+        _keep(file, passwords)
+        _make({name: passwords[name] for name in missing})
+    return [Account(name, passwords.get(name, "(the one you chose)"), role) for name, role in PEOPLE.items()]
+
+
+@transaction.atomic
+def _make(passwords: dict[str, str]) -> None:
+    for name, password in passwords.items():
+        is_manager = PEOPLE[name] == Membership.Role.MANAGER
+        User.objects.create_user(name, password=password, is_staff=is_manager, is_superuser=is_manager)
+
+
+def _keep(file: Path, passwords: dict[str, str]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_suffix(".new")
+    draft.touch(mode=0o600)
+    draft.write_text(json.dumps(passwords, indent=2), "utf-8")
+    draft.replace(file)
