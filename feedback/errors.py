@@ -6,11 +6,10 @@ Raise them anywhere below a view. Pages and the API turn them into an answer her
 from collections.abc import Callable
 from typing import Any
 
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from rest_framework.response import Response
-from rest_framework.views import exception_handler
+from rest_framework.views import exception_handler, set_rollback
 
 
 class AccordError(Exception):
@@ -69,8 +68,7 @@ class AccordErrorMiddleware:
 def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """An API error is always `{"code": …, "message": sentence, …}`."""
     if isinstance(error, AccordError):
-        if transaction.get_connection().in_atomic_block:
-            transaction.set_rollback(True)
+        set_rollback()  # where requests are transactions, as the handler of DRF's own errors does
         return Response({"code": error.code, "message": error.message, **error.details}, status=error.status)
     response = exception_handler(error, context)
     if response is not None and isinstance(response.data, dict) and "detail" in response.data:

@@ -20,9 +20,9 @@ def check_model(path_or_hub_id: str) -> str:
     """
     given = path_or_hub_id.strip()
     folder = Path(given).expanduser()
-    if not folder.is_dir():
+    if not given or not folder.is_dir():
         if given.startswith(("/", ".", "~")) or not HUB_ID.fullmatch(given):
-            raise Invalid(f"There is no folder {given} on this machine.")
+            raise Invalid(f"There is no folder {given or 'without a name'} on this machine.")
         folder = fetch_from_hub(given)
     check_files({file.name for file in folder.iterdir()}, given)
     check_config(_read_config(folder), given)

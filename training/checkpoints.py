@@ -29,11 +29,11 @@ def import_checkpoint(
         raise Invalid("The label names the model's completions: 1 to 200 characters, not starting with «round-».")
     path = check_model(path_or_hub_id)
     with transaction.atomic():
-        source, is_new = Source.objects.get_or_create(
-            project=project, name=label, defaults={"kind": Source.Kind.CHECKPOINT}
-        )
-        if not is_new and (source.kind != Source.Kind.CHECKPOINT or hasattr(source, "checkpoint")):
-            raise Conflict(f"This project has a source «{label}» already: choose another label.")
+        source, _ = Source.objects.get_or_create(project=project, name=label, defaults={"kind": Source.Kind.CHECKPOINT})
+        if source.kind == Source.Kind.PERSON or hasattr(source, "checkpoint"):
+            raise Conflict(f"This project has a checkpoint or person «{label}» already: choose another label.")
+        # Completions that came in before their model were filed as an import's.
+        Source.objects.filter(pk=source.pk).update(kind=Source.Kind.CHECKPOINT)
         imported = Checkpoint.objects.create(project=project, source=source, kind=Checkpoint.Kind.IMPORTED, path=path)
         if serve:
             promote(imported, actor)

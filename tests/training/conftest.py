@@ -23,6 +23,12 @@ def _files_stay_here(settings, tmp_path):
     settings.DATA_DIR = tmp_path / "data"
 
 
+@pytest.fixture(autouse=True)
+def _pages_need_no_collected_files(settings):
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+
+
 def fake_model(folder, **config):
     """Files that look like a model from outside; enough for whatever never loads it."""
     folder.mkdir(parents=True)
@@ -47,7 +53,9 @@ def comparisons(project):
 def add_comparisons(project, source, count, offset=0):
     prompts = intake.add_prompts(project, [{"prompt": f"Where is parcel {n}?"} for n in range(offset, offset + count)])
     found = intake.get_source(project, source, Source.Kind.IMPORT)
-    rows = [{"prompt_id": pk, "text": f"{text} {source}"} for pk in prompts.prompt_ids for text in ("Soon.", "No.", "?")]
+    rows = [
+        {"prompt_id": pk, "text": f"{text} {source}"} for pk in prompts.prompt_ids for text in ("Soon.", "No.", "?")
+    ]
     ids = intake.add_completions(project, found, rows)
     return intake.add_comparisons(project, [ids[n : n + 3] for n in range(0, len(ids), 3)]).created
 

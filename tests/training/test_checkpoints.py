@@ -1,0 +1,180 @@
+"""Importing, promoting and rolling back."""
+
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import IntegrityError, transaction
+
+from feedback.errors import Conflict, Invalid
+from feedback.models import Comparison, Source
+from tests.training.conftest import add_comparisons, fake_model
+from training import checkpoints
+from training.models import Checkpoint, Promotion
+
+
+@pytest.fixture
+def import_one(project, tmp_path):
+    def make(label, **options):
+        return checkpoints.import_checkpoint(project, str(fake_model(tmp_path / label)), label, **options)
+
+    return make
+
+
+def served(project):
+    return [str(each) for each in project.checkpoints.filter(is_served=True)]
+
+
+def test_an_imported_model_is_served_when_asked(project, import_one, manager):
+    first = import_one("first")
+    assert served(project) == []
+    import_one("second", serve=True, actor=manager)
+    assert served(project) == ["second"]
+    assert first.source.kind == Source.Kind.CHECKPOINT
+    promotion = Promotion.objects.get()
+    assert (str(promotion.checkpoint), promotion.replaced, promotion.actor) == ("second", None, manager)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_folder_that_lacks_a_part_is_refused(project, tmp_path, missing):
+    folder = fake_model(tmp_path / "model")
+    (folder / missing).unlink()
+    with pytest.raises(Invalid, match=missing.split(".")[-1] if missing != "tokenizer.json" else "tokenizer"):
+        checkpoints.import_checkpoint(project, str(folder), "mine")
+    assert not Checkpoint.objects.exists()
+
+
+def test_a_model_that_brings_code_of_its_own_is_refused(project, tmp_path):
+    folder = fake_model(tmp_path / "model", auto_map={"AutoModelForCausalLM": "modeling.Model"})
+    with pytest.raises(Invalid, match="code of its own"):
+        checkpoints.import_checkpoint(project, str(folder), "mine")
+
+
+def test_a_model_of_another_kind_is_refused(project, tmp_path):
+    folder = fake_model(tmp_path / "model", architectures=["BertForMaskedLM"])
+    with pytest.raises(Invalid, match="BertForMaskedLM"):
+        checkpoints.import_checkpoint(project, str(folder), "mine")
+
+
+def test_a_config_that_is_not_json_is_refused(project, tmp_path):
+    folder = fake_model(tmp_path / "model")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(Invalid, match="is not JSON"):
+        checkpoints.import_checkpoint(project, str(folder), "mine")
+
+
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "./nowhere", "~nobody/model", "three/part/name", ""])
+def test_a_path_that_is_nothing_is_refused(project, path):
+    with pytest.raises(Invalid, match="no folder"):
+        checkpoints.import_checkpoint(project, path, "mine")
+
+
+@pytest.mark.parametrize("label", ["", "  ", "round-0007", "x" * 201])
+def test_a_label_that_could_be_mistaken_is_refused(project, tmp_path, label):
+    with pytest.raises(Invalid, match="label"):
+        checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "model")), label)
+
+
+def test_a_label_is_taken_once(import_one, project, tmp_path):
+    import_one("mine")
+    with pytest.raises(Conflict, match="«mine»"):
+        checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "again")), "mine")
+
+
+def test_the_command_imports_and_serves(project, tmp_path):
+    said = StringIO()
+    call_command(
+        "import_checkpoint", "support", str(fake_model(tmp_path / "model")), label="mine", serve=True, stdout=said
+    )
+    assert served(project) == ["mine"]
+    assert "mine is imported" in said.getvalue()
+
+
+def test_the_command_refuses_with_a_sentence(project):
+    with pytest.raises(CommandError, match="no project «other-one»"):
+        call_command("import_checkpoint", "other-one", "/nowhere", label="mine")
+    with pytest.raises(CommandError, match="no folder /nowhere"):
+        call_command("import_checkpoint", "support", "/nowhere", label="mine")
+
+
+def test_a_promotion_replaces_what_was_served(project, import_one, manager):
+    first, second = import_one("first", serve=True), import_one("second")
+    promotion = checkpoints.promote(second, manager)
+    assert served(project) == ["second"]
+    assert (promotion.replaced, promotion.is_roll_back) == (first, False)
+
+
+def test_what_is_served_is_not_promoted_again(import_one):
+    first = import_one("first", serve=True)
+    with pytest.raises(Conflict, match="served already"):
+        checkpoints.promote(first, None)
+    assert Promotion.objects.count() == 1
+
+
+def test_the_database_holds_one_served_checkpoint_a_project(import_one):
+    import_one("first", serve=True)
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Checkpoint.objects.filter(pk=import_one("second").pk).update(is_served=True)
+
+
+def test_roll_backs_go_back_step_by_step(project, import_one, manager):
+    for label in ("first", "second", "third"):
+        import_one(label, serve=True)
+    checkpoints.roll_back(project, manager)
+    assert served(project) == ["second"]
+    checkpoints.roll_back(project, manager)
+    assert served(project) == ["first"]
+    with pytest.raises(Conflict, match="nothing to roll back"):
+        checkpoints.roll_back(project, manager)
+    assert served(project) == ["first"]
+
+
+def test_after_a_roll_back_a_promotion_can_be_rolled_back_again(project, import_one):
+    import_one("first", serve=True)
+    import_one("second", serve=True)
+    checkpoints.roll_back(project, None)
+    third = import_one("third", serve=True)
+    assert str(checkpoints.served_before(project)) == "first"
+    checkpoints.roll_back(project, None)
+    assert served(project) == ["first"]
+    assert not Checkpoint.objects.get(pk=third.pk).is_served
+
+
+def test_nothing_is_rolled_back_where_nothing_was_served(project):
+    with pytest.raises(Conflict, match="nothing to roll back"):
+        checkpoints.roll_back(project, None)
+
+
+def test_rolling_back_one_project_leaves_the_others(project, import_one, stranger, tmp_path):
+    from feedback.models import Project
+
+    other = Project.objects.get(slug="other")
+    checkpoints.import_checkpoint(other, str(fake_model(tmp_path / "theirs")), "theirs", serve=True)
+    import_one("first", serve=True)
+    import_one("second", serve=True)
+    checkpoints.roll_back(project, None)
+    assert served(other) == ["theirs"]
+
+
+def test_the_comparisons_of_what_is_promoted_come_first(project, import_one, comparisons):
+    imported = Comparison.objects.filter(pk__in=comparisons)
+    newer = Comparison.objects.filter(pk__in=add_comparisons(project, "second", 2, offset=100))
+    second = import_one("second")
+    newest = Comparison.objects.filter(pk__in=add_comparisons(project, "third", 2, offset=200))
+    third = import_one("third", serve=True)
+
+    def priorities(queryset):
+        return set(queryset.values_list("priority", flat=True))
+
+    assert (priorities(imported), priorities(newer), priorities(newest)) == ({0}, {0}, {1})
+    checkpoints.promote(second, None)
+    assert (priorities(imported), priorities(newer), priorities(newest)) == ({0}, {2}, {1})
+    checkpoints.roll_back(project, None)
+    assert (priorities(imported), priorities(newer), priorities(newest)) == ({0}, {2}, {3})
+    assert third.source.name == "third"
+
+
+def test_a_folder_stays_named_in_full(import_one, tmp_path):
+    assert import_one("mine").path == str((tmp_path / "mine").resolve())
+    assert json.loads((tmp_path / "mine" / "config.json").read_text())["model_type"] == "llama"

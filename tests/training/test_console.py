@@ -1,0 +1,170 @@
+"""The console's pages."""
+
+import pytest
+from django.test import Client
+
+from tests.training.conftest import fake_model
+from training import checkpoints, outcome, rounds
+from training.models import Round
+
+URL = "/projects/support"
+
+
+def signed_in(user):
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def console(manager):
+    return signed_in(manager)
+
+
+@pytest.fixture
+def finished(waiting, claim, project):
+    """The waiting round, finished: its checkpoint and its base have answered the first prompts."""
+    pks = list(project.prompts.order_by("pk").values_list("pk", flat=True))
+
+    def answers(pk, text, score):
+        return {"prompt_id": pk, "text": text, "sampling": {"round": 1, "score": score}}
+
+    brought = outcome.Outcome(
+        model="/models/new",
+        reward_model="/models/reward",
+        samples=[answers(pk, f"new {n} to {pk}", 2.0 + n) for pk in pks[:5] for n in range(3)],
+        baseline=[answers(pk, f"old to {pk}", 1.0) for pk in pks[:2]],
+    )
+    rounds.finish(claim, brought)
+    return Round.objects.get(pk=waiting.pk)
+
+
+def test_a_project_without_anything_says_what_to_do(console, project):
+    page = console.get(f"{URL}/console/")
+    assert page.status_code == 200
+    assert "No checkpoint is served yet" in page.content.decode()
+
+
+def test_the_loop_at_a_glance(console, finished):
+    page = console.get(f"{URL}/console/")
+    assert (page.context["ranking_count"], page.context["new_rankings"], page.context["refusal"]) == (6, 0, "")
+    assert "round-0001" in page.content.decode()
+
+
+def test_the_forms_changes_are_the_rounds_settings(console, base, rankings, project):
+    page = console.get(f"{URL}/console/")
+    data = {name: field.initial for name, field in page.context["form"].fields.items()}
+    answer = console.post(f"{URL}/rounds/start/", {**data, "ppo-steps": "7"})
+    assert answer.url == f"{URL}/rounds/1/"
+    started = Round.objects.get()
+    assert started.settings["ppo"]["steps"] == 7
+    assert started.settings == {
+        **rounds.round_settings.resolve({"ppo": {"steps": 7}}, seed=1),
+    }
+
+
+def test_a_setting_out_of_range_is_said_in_the_form(console, base, rankings):
+    page = console.get(f"{URL}/console/")
+    data = {name: field.initial for name, field in page.context["form"].fields.items()}
+    answer = console.post(f"{URL}/rounds/start/", {**data, "ppo-steps": "0"})
+    assert answer.status_code == 200
+    assert "steps must be at least 1" in str(answer.context["form"].errors)
+    assert not Round.objects.exists()
+
+
+def test_a_round_is_followed_until_its_end(console, waiting, claim):
+    assert console.get(f"{URL}/rounds/1/").status_code == 200
+    rounds.enter(claim, "policy")
+    rounds.record_metrics(claim, "policy", [{"step": 3, "total": 12, "time": 1.0, "kl": 0.5}], from_start=True)
+    status = console.get(f"{URL}/rounds/1/status/")
+    assert (status.status_code, status.context["progress"]) == (200, 25.0)
+    assert [stage["state"] for stage in status.context["stages"]] == ["done", "done", "now", "next", "next"]
+    metrics = console.get(f"{URL}/rounds/1/metrics/").json()
+    assert metrics["ended"] is False
+    (line,) = metrics["lines"]
+    assert (line["job"], line["step"], line["values"]) == ("policy", 3, {"kl": 0.5})
+    assert console.get(f"{URL}/rounds/1/metrics/", {"after": line["id"]}).json()["lines"] == []
+    rounds.fail(claim, "The ppo program failed: no memory", "the last line")
+    ended = console.get(f"{URL}/rounds/1/status/")
+    assert (ended.status_code, ended["HX-Refresh"]) == (286, "true")
+    assert "no memory" in ended.content.decode()
+    assert "the last line" in console.get(f"{URL}/rounds/1/").content.decode()
+
+
+def test_a_round_is_cancelled_and_resumed(console, waiting):
+    console.post(f"{URL}/rounds/1/cancel/")
+    assert Round.objects.get().status == "cancelled"
+    console.post(f"{URL}/rounds/1/resume/")
+    assert Round.objects.get().status == "waiting"
+
+
+def test_completions_are_asked_for(console, base, comparisons):
+    assert console.post(f"{URL}/rounds/sample/").url == f"{URL}/rounds/0/"
+
+
+def test_samples_stand_beside_the_served_ones_on_the_same_prompts(console, finished, base):
+    page = console.get(f"{URL}/rounds/1/samples/")
+    shown = list(page.context["samples"].object_list)
+    assert len(shown) == 5
+    assert [each["theirs"] is not None for each in shown] == [True, True, False, False, False]
+    assert (shown[0]["ours"]["score"], shown[0]["theirs"]["score"]) == (2.0, 1.0)
+    assert page.context["other"] == base
+    summary = page.context["summary"]
+    assert (summary.ours, summary.theirs, summary.better, summary.count) == (2.0, 1.0, 1.0, 2)
+
+
+def test_once_promoted_it_stands_beside_its_parent(console, finished, base, manager):
+    checkpoints.promote(finished.checkpoint, manager)
+    assert console.get(f"{URL}/rounds/1/samples/").context["other"] == base
+
+
+def test_a_checkpoint_is_promoted_and_rolled_back(console, finished, base):
+    console.post(f"{URL}/checkpoints/{finished.checkpoint.pk}/promote/")
+    assert str(checkpoints.served(finished.project)) == "round-0001"
+    console.post(f"{URL}/checkpoints/roll-back/")
+    assert checkpoints.served(finished.project) == base
+
+
+def test_administrators_import_models(console, manager, project, tmp_path):
+    data = {"path": str(fake_model(tmp_path / "mine")), "label": "mine", "serve": "on"}
+    assert console.post(f"{URL}/checkpoints/import/", data).status_code == 403
+    manager.is_staff = True
+    manager.save()
+    refused = console.post(f"{URL}/checkpoints/import/", {**data, "path": "/nowhere"})
+    assert "no folder /nowhere" in str(refused.context["import_form"].errors)
+    console.post(f"{URL}/checkpoints/import/", data)
+    assert str(checkpoints.served(project)) == "mine"
+
+
+PAGES = ["console/", "rounds/1/", "rounds/1/status/", "rounds/1/metrics/", "rounds/1/samples/"]
+ACTIONS = [
+    "rounds/start/",
+    "rounds/sample/",
+    "rounds/1/cancel/",
+    "rounds/1/resume/",
+    "checkpoints/roll-back/",
+    "checkpoints/import/",
+]
+
+
+@pytest.mark.parametrize("path", [*PAGES, *ACTIONS, "checkpoints/1/promote/"])
+def test_only_managers_may(waiting, annotator, stranger, client, path):
+    def status(user):
+        return getattr(signed_in(user), "get" if path in PAGES else "post")(f"{URL}/{path}").status_code
+
+    assert status(stranger) == 404
+    assert status(annotator) == 403
+    assert client.get(f"{URL}/{path}").url.startswith("/sign-in/")
+    assert Round.objects.get().status == "waiting"
+
+
+@pytest.mark.parametrize("path", ACTIONS)
+def test_nothing_is_changed_by_a_link(console, waiting, path):
+    assert console.get(f"{URL}/{path}").status_code == 405
+
+
+def test_an_action_without_its_token_is_refused(waiting, manager):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(manager)
+    assert client.post(f"{URL}/rounds/1/cancel/").status_code == 403
+    assert Round.objects.get().status == "waiting"

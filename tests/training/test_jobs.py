@@ -1,0 +1,105 @@
+"""What a program is given."""
+
+import json
+
+import pytest
+
+from feedback.models import Prompt
+from tests.training.conftest import add_comparisons, rank
+from training import rounds
+from training.launch import jobs
+from training.learner.config import CONFIGS
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def job(round, name):
+    return next(each for each in jobs.jobs_of(round) if each.name == name)
+
+
+def test_a_round_that_learns_runs_four_programs(waiting):
+    assert [each.name for each in jobs.jobs_of(waiting)] == ["reward", "policy", "samples", "baseline"]
+
+
+def test_a_round_that_only_samples_runs_one(project, base, comparisons):
+    sampling = rounds.start_sampling(project, None)
+    assert [each.name for each in jobs.jobs_of(sampling)] == ["samples"]
+    directory = jobs.fill(sampling, jobs.jobs_of(sampling)[0])
+    config = json.loads((directory / "config.json").read_text())
+    assert (config["model"], config["reward_model"]) == (base.path, "")
+    assert len(rows(directory / "prompts.jsonl")) == 20
+
+
+def test_every_program_accepts_its_settings(waiting):
+    for each in jobs.jobs_of(waiting):
+        config = json.loads((jobs.fill(waiting, each) / "config.json").read_text())
+        accepted = CONFIGS[each.program].from_json(config).to_json()
+        assert config == {name: accepted[name] for name in config}
+
+
+def test_each_program_starts_from_what_the_one_before_made(waiting, base, settings):
+    made = settings.DATA_DIR / "rounds" / "support" / "0001"
+    models = {each.name: jobs.models(waiting, each) for each in jobs.jobs_of(waiting)}
+    reward_model = str(made / "reward" / "model")
+    assert models["reward"] == {"model": base.path}
+    assert models["policy"] == {"model": base.path, "reward_model": reward_model}
+    assert models["samples"] == {"model": str(made / "policy" / "model"), "reward_model": reward_model}
+    assert models["baseline"] == {"model": base.path, "reward_model": reward_model}
+
+
+def test_rewards_of_another_kind_need_no_reward_model(project, base, rankings):
+    started = rounds.start(project, None, {"ppo": {"rewards": [{"name": "rouge_l"}]}})
+    assert jobs.models(started, job(started, "policy"))["reward_model"] == ""
+
+
+def test_the_rankings_are_those_up_to_the_cut_off(waiting, project, annotator):
+    rank(project, annotator, 3)
+    written = rows(jobs.fill(waiting, job(waiting, "reward")) / "rankings.jsonl")
+    assert [row["sequence"] for row in written] == [1, 2, 3, 4, 5, 6]
+    assert set(written[0]) >= {"ranking_id", "prompt_id", "split", "messages", "completions", "ranks", "annotator"}
+
+
+def test_ppo_learns_from_training_prompts_and_is_measured_on_the_others(waiting):
+    written = rows(jobs.fill(waiting, job(waiting, "policy")) / "prompts.jsonl")
+    splits = dict(Prompt.objects.values_list("pk", "split"))
+    assert {row["prompt_id"]: row["split"] for row in written} == splits
+    assert {"train", "held_out"} == set(splits.values())
+
+
+def test_the_base_answers_prompts_that_the_new_checkpoint_answers_too(project, base, rankings):
+    started = rounds.start(project, None, {"round": {"prompts": 8, "shown_prompts": 3}})
+    samples = rows(jobs.fill(started, job(started, "samples")) / "prompts.jsonl")
+    baseline = rows(jobs.fill(started, job(started, "baseline")) / "prompts.jsonl")
+    assert (len(samples), len(baseline)) == (8, 3)
+    assert all(row in samples for row in baseline)
+    held_out = sum(row["split"] == "held_out" for row in samples)
+    assert sum(row["split"] == "held_out" for row in baseline) == min(3, held_out)
+
+
+def test_prompts_that_come_later_change_nothing(waiting, project):
+    before = jobs.chosen(waiting, 200)
+    add_comparisons(project, "import", 5, offset=500)
+    assert jobs.chosen(waiting, 200) == before
+
+
+def test_a_directory_that_was_filled_is_left_alone(waiting):
+    directory = jobs.fill(waiting, job(waiting, "policy"))
+    (directory / "prompts.jsonl").write_text("as the program saw it")
+    jobs.fill(waiting, job(waiting, "policy"))
+    assert (directory / "prompts.jsonl").read_text() == "as the program saw it"
+
+
+def test_files_of_an_earlier_database_are_moved_aside(waiting, settings):
+    directory = jobs.own_directory(waiting)
+    (directory / "round.json").write_text(json.dumps({"created_at": "long ago"}))
+    (directory / "kept").touch()
+    assert not (jobs.own_directory(waiting) / "kept").exists()
+    assert (directory.with_name("0001.1") / "kept").exists()
+
+
+@pytest.mark.parametrize("shown", [0, 24])
+def test_no_base_is_asked_where_nothing_is_to_be_shown(project, base, rankings, shown):
+    started = rounds.start(project, None, {"round": {"shown_prompts": shown}})
+    assert ("baseline" in [each.name for each in jobs.jobs_of(started)]) == bool(shown)

@@ -1,0 +1,109 @@
+"""What a finished round brings: completions, comparisons and a checkpoint, in one transaction."""
+
+import json
+
+import pytest
+
+from feedback import people, queue
+from feedback.errors import AccordError
+from feedback.models import Comparison, Completion, Prompt
+from training import outcome, rounds
+from training.learner.jobdir import JobDirectory
+from training.models import Checkpoint, Round
+
+
+def brought(round, samples, baseline=()):
+    """As Outcome.read gives it, with so many texts for each prompt."""
+    return outcome.Outcome(
+        model="/models/new",
+        reward_model="/models/reward",
+        samples=[{"prompt_id": pk, "text": text, "sampling": {}} for pk, texts in samples for text in texts],
+        baseline=[{"prompt_id": pk, "text": text, "sampling": {}} for pk, texts in baseline for text in texts],
+    )
+
+
+@pytest.fixture
+def prompts(project, comparisons):
+    return list(Prompt.objects.filter(project=project).order_by("pk").values_list("pk", flat=True))
+
+
+def test_a_round_ends_with_its_checkpoint_completions_and_comparisons(waiting, claim, prompts, base):
+    rounds.finish(claim, brought(waiting, [(prompts[0], "abcdef"), (prompts[1], "gh")], [(prompts[0], "x")]))
+    done = Round.objects.get(pk=waiting.pk)
+    assert (done.status, done.stage, done.checkpoint.path) == ("finished", "comparisons", "/models/new")
+    assert (done.checkpoint.parent, done.checkpoint.reward_model_path) == (base, "/models/reward")
+    written = Comparison.objects.filter(items__completion__source=done.checkpoint.source).distinct()
+    assert sorted(comparison.size for comparison in written) == [2, 2, 4]
+    assert Completion.objects.filter(source=base.source).count() == 1
+    assert not Comparison.objects.filter(items__completion__source=base.source).exists()
+
+
+def test_the_next_lease_holds_what_the_round_wrote(waiting, claim, prompts, project, colleague):
+    rounds.finish(claim, brought(waiting, [(prompts[0], "ab")]))
+    lease = queue.lease_next(people.membership_of(colleague, project.slug))
+    assert sorted(lease.comparison.texts()) == ["a", "b"]
+
+
+def test_older_comparisons_wait_behind_and_are_not_lost(waiting, claim, prompts, project, colleague):
+    before = Comparison.objects.filter(project=project).count()
+    rounds.finish(claim, brought(waiting, [(prompts[0], "ab")]))
+    assert Comparison.objects.filter(project=project).count() == before + 1
+
+
+def test_the_same_text_twice_is_one_completion_and_no_comparison(waiting, claim, prompts):
+    before = Comparison.objects.count()
+    rounds.finish(claim, brought(waiting, [(prompts[0], ["same", "same"]), (prompts[1], ["one", "two", "one"])]))
+    new = Comparison.objects.order_by("-pk")[: Comparison.objects.count() - before]
+    assert [comparison.size for comparison in new] == [2]
+
+
+def test_all_of_the_end_is_written_or_nothing(waiting, claim, prompts):
+    with pytest.raises(AccordError):
+        rounds.finish(claim, brought(waiting, [(prompts[0], "ab"), (10**9, "c")]))  # no such prompt
+    assert Round.objects.get(pk=waiting.pk).status == "running"
+    assert Checkpoint.objects.count() == 1
+    assert not Completion.objects.filter(text="a").exists()
+
+
+def test_a_round_that_was_cancelled_or_lost_in_the_last_moment_writes_nothing(waiting, claim, prompts):
+    rounds.request_cancel(waiting)
+    with pytest.raises(rounds.Cancelled):
+        rounds.finish(claim, brought(waiting, [(prompts[0], "ab")]))
+    rounds.cancel(claim)
+    with pytest.raises(rounds.ClaimLost):
+        rounds.finish(claim, brought(waiting, [(prompts[0], "ab")]))
+    assert Checkpoint.objects.count() == 1
+
+
+def test_a_round_is_finished_once(waiting, claim, prompts):
+    rounds.finish(claim, brought(waiting, [(prompts[0], "ab")]))
+    with pytest.raises(rounds.ClaimLost):
+        rounds.finish(claim, brought(waiting, [(prompts[0], "cd")]))
+    assert Checkpoint.objects.count() == 2
+
+
+def test_a_sampling_round_writes_for_its_base_and_makes_no_checkpoint(project, base, comparisons, prompts):
+    sampling = rounds.start_sampling(project, None)
+    claim = rounds.claim(sampling.pk, "gpu-1:100")
+    rounds.finish(claim, brought(sampling, [(prompts[0], "ab")]))
+    done = Round.objects.get(pk=sampling.pk)
+    assert (done.status, done.checkpoint) == ("finished", None)
+    assert set(base.source.completions.values_list("text", flat=True)) == {"a", "b"}
+
+
+def test_what_a_model_says_can_be_stored_whatever_it_is(waiting, tmp_path, prompts):
+    (tmp_path / "samples").mkdir()
+    said = {"prompt_id": prompts[0], "index": 0, "text": "a\0b", "ended": True, "tokens": 3, "score": None}
+    JobDirectory(tmp_path / "samples").write_rows("samples.jsonl", iter([said]))
+    (row,) = outcome.Outcome.read(waiting, tmp_path).samples
+    assert row["text"] == "ab"
+    assert row["sampling"] == {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "seed": 1,
+        "round": 1,
+        "index": 0,
+        "ended": True,
+        "tokens": 3,
+    }
+    assert json.dumps(row)

@@ -1,0 +1,155 @@
+"""Rounds and checkpoints over HTTP."""
+
+import pytest
+from rest_framework.test import APIClient
+
+from feedback.models import ApiToken
+from tests.training.conftest import fake_model
+from training import checkpoints, rounds
+from training.models import Round
+
+URL = "/api/v1/projects/support"
+
+
+def client_of(user):
+    client = APIClient()
+    if user is not None:
+        client.credentials(HTTP_AUTHORIZATION=f"Bearer {ApiToken.issue(user, 'test')[1]}")
+    return client
+
+
+@pytest.fixture
+def api(manager):
+    return client_of(manager)
+
+
+@pytest.fixture
+def second(project, base, tmp_path):
+    return checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "second")), "second")
+
+
+def test_a_round_is_started_watched_and_cancelled(api, project, base, rankings, manager):
+    answer = api.post(f"{URL}/rounds", {"settings": {"ppo": {"steps": 3}}}, format="json")
+    assert answer.status_code == 201
+    assert (answer.data["number"], answer.data["status"], answer.data["base"]) == (1, "waiting", "base")
+    assert answer.data["started_by"] == manager.username
+
+    claim = rounds.claim(Round.objects.get().pk, "gpu-1:100")
+    rounds.enter(claim, "policy")
+    lines = [{"step": step, "total": 3, "time": 10.0 * step, "kl": 0.5} for step in (1, 2)]
+    rounds.record_metrics(claim, "policy", lines, from_start=True)
+    watched = api.get(f"{URL}/rounds/1").data
+    assert (watched["status"], watched["stage"], watched["settings"]["ppo"]["steps"]) == ("running", "policy", 3)
+    assert watched["progress"] == {"step": 2, "total": 3, "percent": pytest.approx(66.67, abs=0.01), "seconds_left": 10}
+    assert [(line["job"], line["step"], line["values"]) for line in watched["metrics"]] == [
+        ("policy", 1, {"kl": 0.5}),
+        ("policy", 2, {"kl": 0.5}),
+    ]
+    later = api.get(f"{URL}/rounds/1", {"after": watched["metrics"][0]["id"]}).data
+    assert [line["step"] for line in later["metrics"]] == [2]
+
+    assert api.post(f"{URL}/rounds/1/cancel").data["cancel_requested_at"]
+    rounds.cancel(claim)
+    assert api.get(f"{URL}/rounds").data[0]["status"] == "cancelled"
+    assert api.post(f"{URL}/rounds/1/resume").data["status"] == "waiting"
+
+
+def test_a_checkpoint_writes_completions_when_nothing_is_to_be_learned(api, base, second, comparisons):
+    answer = api.post(f"{URL}/rounds", {"learns": False, "checkpoint": second.pk}, format="json")
+    assert (answer.status_code, answer.data["number"], answer.data["base"]) == (201, 0, "second")
+
+
+def test_checkpoints_are_promoted_and_rolled_back(api, base, second):
+    assert [(each["name"], each["is_served"]) for each in api.get(f"{URL}/checkpoints").data] == [
+        ("second", False),
+        ("base", True),
+    ]
+    promoted = api.post(f"{URL}/checkpoints/{second.pk}/promote")
+    assert (promoted.status_code, promoted.data["checkpoint"], promoted.data["replaced"]) == (200, "second", "base")
+    again = api.post(f"{URL}/checkpoints/{second.pk}/promote")
+    assert (again.status_code, again.data["message"]) == (409, "second is served already.")
+    back = api.post(f"{URL}/checkpoints/roll-back")
+    assert (back.data["checkpoint"], back.data["is_roll_back"]) == ("base", True)
+    assert api.post(f"{URL}/checkpoints/roll-back").status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "sentence"),
+    [
+        ({"settings": {"ppo": {"stepz": 3}}}, 400, "'stepz'"),
+        ({"settings": {"ppo": {"steps": 0}}}, 400, "steps must be at least 1"),
+        ({"settings": {"ppo": {"model": "/etc"}}}, 400, "fills in «model»"),
+        ({"settings": {"other": {}}}, 400, "no section «other»"),
+        ({"settings": 3}, 400, ""),
+        ({"learns": "perhaps"}, 400, ""),
+        ([1], 400, ""),
+        ({"learns": False, "checkpoint": 10**6}, 404, "no such checkpoint"),
+    ],
+)
+def test_what_cannot_be_started_is_refused(api, base, rankings, body, status, sentence):
+    answer = api.post(f"{URL}/rounds", body, format="json")
+    assert answer.status_code == status
+    assert sentence in str(answer.data)
+    assert not Round.objects.exists()
+
+
+def test_a_start_without_rankings_says_what_to_do(api, base, comparisons):
+    answer = api.post(f"{URL}/rounds", {}, format="json")
+    assert (answer.status_code, answer.data["code"]) == (400, "invalid")
+    assert "rank some comparisons first" in answer.data["message"]
+
+
+def test_a_second_start_conflicts(api, waiting):
+    answer = api.post(f"{URL}/rounds", {}, format="json")
+    assert (answer.status_code, answer.data["code"]) == (409, "conflict")
+
+
+@pytest.mark.parametrize("after", ["x", "-1", str(2**70)])
+def test_a_cursor_that_is_none_is_refused(api, waiting, after):
+    assert api.get(f"{URL}/rounds/1", {"after": after}).status_code == 400
+
+
+CALLS = [
+    ("get", "rounds"),
+    ("post", "rounds"),
+    ("get", "rounds/1"),
+    ("post", "rounds/1/cancel"),
+    ("post", "rounds/1/resume"),
+    ("get", "checkpoints"),
+    ("post", "checkpoints/roll-back"),
+    ("post", "checkpoints/1/promote"),
+]
+
+
+@pytest.mark.parametrize(("verb", "path"), CALLS)
+def test_only_managers_may(waiting, annotator, stranger, verb, path):
+    def status(user):
+        return getattr(client_of(user), verb)(f"{URL}/{path}", format="json").status_code
+
+    assert status(stranger) == 404
+    assert status(annotator) == 403
+    assert status(None) == 401
+    assert Round.objects.get().status == "waiting"
+
+
+@pytest.mark.parametrize(("verb", "path"), [call for call in CALLS if call != ("get", "rounds")])
+def test_the_wrong_verb_is_refused(api, waiting, verb, path):
+    if path == "rounds":
+        assert api.delete(f"{URL}/{path}").status_code == 405
+    else:
+        other = "post" if verb == "get" else "get"
+        assert getattr(api, other)(f"{URL}/{path}").status_code == 405
+
+
+@pytest.mark.parametrize("path", ["rounds/9", "checkpoints/999999/promote"])
+def test_what_is_not_there_is_not_found(api, waiting, path):
+    answer = api.post(f"{URL}/{path}") if "promote" in path else api.get(f"{URL}/{path}")
+    assert (answer.status_code, answer.data["code"]) == (404, "not_found")
+
+
+def test_another_projects_checkpoint_is_not_found(api, base, stranger, tmp_path):
+    from feedback.models import Project
+
+    other = Project.objects.get(slug="other")
+    theirs = checkpoints.import_checkpoint(other, str(fake_model(tmp_path / "theirs")), "theirs")
+    assert api.post(f"{URL}/checkpoints/{theirs.pk}/promote").status_code == 404
