@@ -27,8 +27,6 @@ from training.learner.jobdir import BadInput
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
-transformers_logging.disable_progress_bar()
-
 
 def device() -> torch.device:
     """Where models live: this process's GPU if there is one."""
@@ -86,6 +84,8 @@ def is_scalar_folder(path: str) -> bool:
 
 
 def _load(kind: Any, path: str, dtype: str, **options: Any) -> Any:
+    transformers_logging.set_verbosity_error()  # what it warns of, a head that is new, is meant
+    transformers_logging.disable_progress_bar()
     try:
         model = kind.from_pretrained(path, dtype=DTYPES[dtype], attn_implementation=ATTENTION, **options)
     except (OSError, ValueError) as error:

@@ -219,7 +219,7 @@ def accumulate_gradients(
     settings: PpoConfig,
     processes: Processes,
 ) -> dict[str, float]:
-    """The gradients of one minibatch, summed over micro-batches and processes; its tokens' means of what it measured."""
+    """The gradients of one minibatch, summed over micro-batches and processes; a token's mean of what it measured."""
     tokens = sum(len(rollout.episodes.completions[i]) for i in chosen)
     ordered = sorted(chosen, key=lambda i: len(rollout.episodes.completions[i]))
     mine = share(ordered, processes.rank, processes.count)

@@ -1,0 +1,116 @@
+"""A world so small that every completion can be written down: five tokens, at most three a completion, 85 in all.
+
+Its prompts are one letter. Rewards are a fixed random number a completion, so the best attainable policy is known:
+π*(y|x) ∝ π_ref(y|x)·exp(r(x, y)/β), with J* = β·log E_ref[exp(r/β)] (Korbak et al. 2022, eq. 5).
+"""
+
+import itertools
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+LETTERS = ["<end>", "a", "b", "c", "d"]
+LONGEST = 3
+
+KINDS: dict[str, dict[str, Any]] = {
+    kind: {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    | ({"num_key_value_heads": 2, "head_dim": 8} if kind != "gpt2" else {})
+    for kind in ("llama", "qwen2", "qwen3", "gpt2", "gemma", "gemma2", "gemma3_text", "mistral")
+}
+KINDS["gemma2"]["sliding_window"] = KINDS["gemma3_text"]["sliding_window"] = KINDS["mistral"]["sliding_window"] = 4
+
+
+def letters_tokenizer() -> PreTrainedTokenizerFast:
+    """A token a letter; the end token is the pad token too."""
+    words = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(LETTERS)}, unk_token="d"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", pad_token="<end>", chat_template=template)
+
+
+def tiny_model(kind: str = "llama", vocabulary: int = 64, seed: int = 0, **changes: Any) -> Any:
+    """A random model of this kind, with logits as far apart as a trained one's."""
+    torch.manual_seed(seed)
+    special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = AutoConfig.for_model(kind, vocab_size=vocabulary, max_position_embeddings=128, **KINDS[kind], **special)
+    config.update(changes)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="accord_flat")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim >= 2:
+                parameter.mul_(4)
+    return model.eval()
+
+
+def policy_folder(folder: Path, **changes: Any) -> Path:
+    """A random policy over the letters. GPT-2, whose learned positions tell «a» from «aa», as rotary ones alone cannot."""
+    tiny_model(vocabulary=len(LETTERS), **({"kind": "gpt2", "num_hidden_layers": 1} | changes)).save_pretrained(folder)
+    letters_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def completions() -> list[list[int]]:
+    """All that can be written: ended within LONGEST tokens, or cut off there."""
+    words = [list(word) for n in range(LONGEST) for word in itertools.product(range(1, len(LETTERS)), repeat=n)]
+    cut_off = [list(word) for word in itertools.product(range(1, len(LETTERS)), repeat=LONGEST)]
+    return [[*word, 0] for word in words] + cut_off
+
+
+def reward_of(completion: Sequence[int]) -> float:
+    """Any number, the same every time."""
+    return random.Random(str(list(completion))).gauss(0, 1)
+
+
+def reward(answers: Sequence[Any]) -> list[float]:
+    """The reward term, for the settings of a job."""
+    return [reward_of(answer.completion) for answer in answers]
+
+
+def log_probs(model: Any, prompt: Sequence[int]) -> Tensor:
+    """[85]: the log-probability of every completion, by a plain forward pass of each alone."""
+    with torch.no_grad():
+        return torch.stack([log_prob(model, [*prompt], completion) for completion in completions()])
+
+
+def log_prob(model: Any, prompt: list[int], completion: list[int]) -> Tensor:
+    model.set_attn_implementation("eager")
+    logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].double()
+    return logits.log_softmax(-1)[range(len(completion)), completion].sum()
+
+
+def objective(policy: Tensor, reference: Tensor, beta: float) -> float:
+    """J = E[r] − β·KL of a distribution over all completions, given as log-probabilities [85]."""
+    rewards = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)
+    return float((policy.exp() * (rewards - beta * (policy - reference))).sum())
+
+
+def best_policy(reference: Tensor, beta: float) -> Tensor:
+    """[85]: log π*, by its definition."""
+    rewards = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)
+    return (reference + rewards / beta).log_softmax(0)
+
+
+def ppo_job(folder: Path, prompts: Sequence[str] = ("a",), **settings: Any) -> Path:
+    """A job directory for ppo in this world, its policy beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder.parent / "policy").exists():
+        policy_folder(folder.parent / "policy")
+    rows = [{"prompt_id": i, "messages": [{"role": "user", "content": text}]} for i, text in enumerate(prompts)]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {
+        "model": str(folder.parent / "policy"),
+        "rewards": [{"name": "python", "function": "small_world:reward"}],
+        "max_completion_tokens": LONGEST,
+        "missing_end_penalty": 0.0,
+        "eval_prompts": 0,
+        **settings,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder

@@ -1,0 +1,117 @@
+"""The sampler: the right distribution, its own log-probabilities, and the same text in any company."""
+
+import collections
+
+import pytest
+import torch
+from small_world import KINDS, tiny_model
+
+from training.learner.jobdir import BadInput
+from training.learner.models import Episodes, score_tokens
+from training.learner.sampler import Drawing, draw, keep_likeliest, sample, uniform_numbers
+
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 0, 14], [8], [20, 21, 22, 23, 24, 25, 26, 27, 28]]
+NO_END: frozenset[int] = frozenset()
+
+
+def scored_again(model, written, prompts, temperature):
+    with torch.no_grad():
+        episodes = Episodes(prompts, [completion.tokens for completion in written])
+        return score_tokens(model, episodes, temperature).log_probs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_log_probabilities_agree_with_the_training_pass(kind):
+    model = tiny_model(kind)
+    drawing = Drawing(9, frozenset([1, 2, 3, 4, 5, 6, 7, 8]), temperature=1.3)
+    written = sample(model, PROMPTS, range(5), drawing, batch=3)
+    own = torch.tensor([value for completion in written for value in completion.log_probs])
+    torch.testing.assert_close(own, scored_again(model, written, PROMPTS, 1.3), atol=1e-4, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_text_whatever_the_batch():
+    model = tiny_model()
+    drawing = Drawing(12, frozenset([1, 2, 3, 4]), seed=3)
+    together = sample(model, PROMPTS, range(5), drawing, batch=5)
+    for size in (1, 2, 3):
+        assert [c.tokens for c in sample(model, PROMPTS, range(5), drawing, size)] == [c.tokens for c in together]
+    backwards = sample(model, PROMPTS[::-1], range(4, -1, -1), drawing, batch=5)
+    assert [c.tokens for c in backwards[::-1]] == [c.tokens for c in together]
+    other = sample(model, PROMPTS, range(5), drawing._replace(seed=4), batch=5)
+    assert [c.tokens for c in other] != [c.tokens for c in together]
+
+
+def test_equal_prompts_get_completions_of_their_own():
+    model = tiny_model()
+    written = sample(model, [[8]] * 6, range(6), Drawing(6, NO_END), batch=6)
+    assert len({tuple(completion.tokens) for completion in written}) > 1
+    alone = sample(model, [[8]], [4], Drawing(6, NO_END), batch=1)
+    assert alone[0].tokens == written[4].tokens
+
+
+def test_a_completion_stops_at_its_end_token_and_holds_it():
+    model = tiny_model()
+    ends = frozenset(range(0, 64, 3))
+    written = sample(model, PROMPTS * 4, range(20), Drawing(8, ends), batch=20)
+    for completion in written:
+        last, before = completion.tokens[-1], completion.tokens[:-1]
+        assert not ends & set(before)
+        assert completion.ended == (last in ends)
+        assert completion.ended or len(completion.tokens) == 8
+        assert len(completion.log_probs) == len(completion.tokens)
+    assert len({len(completion.tokens) for completion in written}) > 2
+
+
+def test_tokens_are_drawn_as_often_as_their_probability_says():
+    logits = torch.tensor([[2.0, 0.0, 1.0, -30.0, 0.5]])
+    count = 40_000
+    chances = uniform_numbers(0, range(count), 1)[:, 0]
+    for temperature in (1.0, 0.5):
+        tokens, log_probs = draw(logits.expand(count, -1), chances, Drawing(1, NO_END, temperature))
+        exact = (logits[0] / temperature).softmax(-1)
+        seen = torch.bincount(tokens, minlength=5) / count
+        # five standard deviations of a count
+        assert ((seen - exact).abs() <= 5 * (exact * (1 - exact) / count).sqrt() + 1e-9).all()
+        torch.testing.assert_close(log_probs.exp(), exact[tokens], atol=1e-6, rtol=1e-5)
+
+
+def test_top_p_keeps_the_smallest_set_that_holds_it():
+    log_probs = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
+    kept = keep_likeliest(log_probs, 0.65).exp()
+    torch.testing.assert_close(kept, torch.tensor([[4 / 7, 3 / 7, 0, 0]]))
+    assert keep_likeliest(log_probs, 0.01).exp().tolist() == [[1, 0, 0, 0]]
+
+
+def test_under_top_p_log_probabilities_are_those_of_the_tokens_left():
+    logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
+    chances = uniform_numbers(1, range(500), 1)[:, 0]
+    tokens, log_probs = draw(logits.expand(500, -1), chances, Drawing(1, NO_END, top_p=0.65))
+    assert set(tokens.tolist()) == {0, 1}
+    expected = torch.tensor([4 / 7, 3 / 7])
+    torch.testing.assert_close(log_probs.exp(), expected[tokens])
+
+
+def test_temperature_zero_takes_the_likeliest_token():
+    model = tiny_model()
+    one, other = (sample(model, PROMPTS, range(5), Drawing(5, NO_END, 0.0, seed=s), 5) for s in (1, 2))
+    assert [c.tokens for c in one] == [c.tokens for c in other]
+    assert one[0].log_probs == [0.0] * 5
+
+
+def test_extreme_chances_never_draw_a_token_of_probability_zero():
+    logits = torch.tensor([[float("-inf"), 1.0, float("-inf"), 0.0, float("-inf")]]).expand(2, -1)
+    tokens, _ = draw(logits, torch.tensor([0.0, 1 - 2**-32], dtype=torch.float64), Drawing(1, NO_END))
+    assert tokens.tolist() == [1, 3]
+
+
+def test_chances_are_a_row_s_own_and_even():
+    chances = uniform_numbers(7, range(2000), 4)
+    assert torch.equal(uniform_numbers(7, [1234], 4)[0], chances[1234])
+    assert chances.min() >= 0 and chances.max() < 1
+    deciles = collections.Counter((chances.flatten() * 10).long().tolist())
+    assert all(abs(deciles[d] - 800) < 5 * (8000 * 0.09) ** 0.5 for d in range(10))
+
+
+def test_a_completion_that_could_outgrow_the_model_is_refused():
+    with pytest.raises(BadInput, match="room for 128"):
+        sample(tiny_model(), [[1] * 100], [0], Drawing(29, NO_END), 1)

@@ -1,0 +1,71 @@
+"""The programs' settings: every field can be read back, and what cannot be meant is refused with a sentence."""
+
+import pytest
+
+from training.learner.config import CONFIGS, PpoConfig, RewardConfig, SampleConfig, SftConfig
+from training.learner.jobdir import BadInput
+
+LEAST = {
+    SftConfig: {"model": "folder"},
+    RewardConfig: {"model": "folder"},
+    PpoConfig: {"model": "folder", "reward_model": "scorer"},
+    SampleConfig: {"model": "folder"},
+}
+
+
+@pytest.mark.parametrize("kind", LEAST)
+def test_what_is_written_is_read_back(kind):
+    settings = kind.from_json(LEAST[kind] | {"seed": 5})
+    assert settings.seed == 5
+    assert kind.from_json(settings.to_json()) == settings
+    assert CONFIGS[kind.program] is kind
+
+
+@pytest.mark.parametrize("kind", LEAST)
+def test_an_unknown_setting_is_named(kind):
+    with pytest.raises(BadInput, match="unknown setting 'learningrate'"):
+        kind.from_json(LEAST[kind] | {"learningrate": 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"steps": 2.5}, "steps must be a whole number"),
+        ({"steps": True}, "steps must be a whole number"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"learning_rate": "1e-4"}, "learning_rate must be a number"),
+        ({"learning_rate": 0}, "learning_rate must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be finite"),
+        ({"gamma": 1.5}, "gamma must be at most 1"),
+        ({"dtype": "float16"}, "dtype must be one of float32, bfloat16"),
+        ({"whiten_rewards": 1}, "whiten_rewards must be true or false"),
+        ({"model": ""}, "set model"),
+        ({"batch_episodes": 10, "minibatches": 4}, r"batch_episodes \(10\) must be a multiple of minibatches \(4\)"),
+        ({"dual_clip": 0.5}, "dual_clip must be above 1"),
+        ({"reward_model": ""}, "set reward_model when, and only when"),
+        ({"rewards": []}, "at least one term"),
+        ({"rewards": ["length"]}, "must be an object with a name"),
+        ({"rewards": [{"name": "reward_model", "weight": "2"}]}, "weight of the reward term reward_model"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(change, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        PpoConfig.from_json(LEAST[PpoConfig] | change)
+
+
+def test_a_whole_number_stands_for_a_fraction():
+    assert PpoConfig.from_json(LEAST[PpoConfig] | {"kl_coefficient": 0}).kl_coefficient == 0.0
+
+
+def test_sft_starts_from_a_model_or_from_an_architecture_not_both():
+    SftConfig.from_json({"architecture": {"model_type": "llama"}})
+    for wrong in ({}, {"model": "a", "architecture": {"model_type": "llama"}}):
+        with pytest.raises(BadInput, match="either model"):
+            SftConfig.from_json(wrong)
+    with pytest.raises(BadInput, match="model_type"):
+        SftConfig.from_json({"architecture": {"hidden_size": 8}})
+
+
+def test_defaults_are_not_shared_between_settings():
+    one, other = (PpoConfig(model="a", reward_model="b") for _ in range(2))
+    assert one.rewards == other.rewards and one.rewards is not other.rewards
