@@ -14,9 +14,7 @@ from feedback.models import Membership, Project
 
 
 class TokenForm(forms.Form):
-    name = forms.CharField(
-        label=_("Name"), max_length=100, help_text=_("What will use it, so that you know it again: “export job”.")
-    )
+    name = forms.CharField(label=_("Name"), max_length=100)
 
 
 class ProjectForm(forms.ModelForm):

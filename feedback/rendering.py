@@ -11,6 +11,7 @@ from functools import lru_cache
 from html import escape
 
 import nh3
+from django.utils.translation import gettext as _
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
@@ -77,7 +78,9 @@ def _image(
     renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, environment: EnvType
 ) -> str:
     """An image is named, never loaded: its address would tell a stranger who reads what, and when."""
-    return f'<span class="image">🖼 {escape(tokens[index].content)} ({escape(str(tokens[index].attrGet("src")))})</span>'
+    token = tokens[index]
+    named = " ".join((_("image:"), token.content, str(token.attrGet("src"))))
+    return f'<span class="image">[{escape(named)}]</span>'
 
 
 def _highlight(code: str, language: str, attributes: str) -> str:

@@ -42,3 +42,6 @@ document.addEventListener("submit", (event) => {
   const question = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
   if (question && !window.confirm(question)) event.preventDefault();
 });
+
+// A form that was refused comes back with its dialog open.
+document.querySelector("dialog[data-shown]")?.showModal();

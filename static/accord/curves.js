@@ -11,6 +11,7 @@ class Curve {
   constructor(element) {
     this.element = element;
     this.place = element.querySelector(".plot");
+    this.labels = element.dataset.labels?.split("|") ?? [];
     this.metrics = element.dataset.metric.split(" ");
     this.steps = [];
     this.values = this.metrics.map(() => []);
@@ -33,8 +34,22 @@ class Curve {
     if (!this.steps.length) return;
     this.chart ??= this.makeChart();
     this.chart.setData([this.steps, ...this.values]);
-    const last = this.values.map((values) => values.findLast((value) => value !== null));
-    this.element.querySelector("output").textContent = last.filter((value) => value !== undefined).map((value) => format.format(value)).join(" · ");
+    this.tell(null);
+  }
+
+  /** The numbers under the pointer, or the last ones. */
+  tell(index) {
+    const numbers = this.values.map((values) => (index === null ? values.findLast(isNumber) : values[index]));
+    this.element.querySelector("output").replaceChildren(...numbers.flatMap((value, series) => (isNumber(value) ? [this.reading(value, series)] : [])));
+  }
+
+  reading(value, series) {
+    const span = document.createElement("span");
+    span.className = `series-${series}`;
+    const label = document.createElement("small");
+    label.textContent = this.labels[series] ? `${this.labels[series]} ` : "";
+    span.append(label, format.format(value));
+    return span;
   }
 
   makeChart() {
@@ -46,6 +61,8 @@ class Curve {
       height: HEIGHT,
       scales: { x: { time: false } },
       axes: [axis, { ...axis, size: 48 }],
+      legend: { show: false },
+      hooks: { setCursor: [(chart) => this.tell(chart.cursor.idx ?? null)] },
       cursor: { points: { size: 6 }, drag: { x: false, y: false } },
       series: [{ label: "step" }, ...this.metrics.map((metric, index) => ({
         label: metric, stroke: colours[index], width: 2, spanGaps: true, points: { show: this.steps.length < 3, size: 5 },
@@ -57,6 +74,10 @@ class Curve {
     this.chart?.destroy();
     this.chart = null;
   }
+}
+
+function isNumber(value) {
+  return typeof value === "number";
 }
 
 // light-dark() is resolved by an element's colour, not in a custom property.
