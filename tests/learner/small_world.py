@@ -50,7 +50,7 @@ def tiny_model(kind: str = "llama", vocabulary: int = 64, seed: int = 0, **chang
 
 
 def policy_folder(folder: Path, **changes: Any) -> Path:
-    """A random policy over the letters. GPT-2, whose learned positions tell «a» from «aa», as rotary ones alone cannot."""
+    """A random policy over the letters. GPT-2: its learned positions tell «a» from «aa», as rotary ones cannot."""
     tiny_model(vocabulary=len(LETTERS), **({"kind": "gpt2", "num_hidden_layers": 1} | changes)).save_pretrained(folder)
     letters_tokenizer().save_pretrained(folder)
     return folder

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from training.learner.advantages import generalized_advantages, token_rewards, whiten
+from training.learner.advantages import (
+    above_baseline,
+    generalized_advantages,
+    group_relative,
+    leave_one_out,
+    token_rewards,
+    whiten,
+)
 
 LENGTHS = torch.tensor([3, 1, 5])
 
@@ -53,3 +60,12 @@ def test_whitening_leaves_mean_zero_or_its_own_and_deviation_one():
 
 def test_equal_values_whiten_to_zero_not_to_nan():
     assert whiten(torch.full([4], 2.0)).tolist() == [0, 0, 0, 0]
+
+
+def test_whole_completions_are_compared_within_their_prompt():
+    rewards = torch.tensor([1.0, 2.0, 6.0, 4.0, 4.0, 4.0])
+    assert leave_one_out(rewards, 3, 0.0).tolist() == pytest.approx([-3.0, -1.5, 4.5, 0, 0, 0])
+    relative = group_relative(rewards, 3, 0.0)
+    deviation = (((-2) ** 2 + (-1) ** 2 + 3**2) / 2) ** 0.5
+    assert relative.tolist() == pytest.approx([-2 / deviation, -1 / deviation, 3 / deviation, 0, 0, 0], rel=1e-3)
+    assert above_baseline(rewards, 1, 1.5).tolist() == pytest.approx([-0.5, 0.5, 4.5, 2.5, 2.5, 2.5])

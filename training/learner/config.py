@@ -111,42 +111,48 @@ class RewardConfig(Training):
     ensemble_heads: int = setting(8, low=0)  # bootstrapped heads that say how sure a score is; 0 or 1: none
     prior_scale: float = setting(1.0, low=0)  # of their fixed random priors
 
+
 @dataclass(frozen=True)
 class PpoConfig(Training):
     """`ppo`: improve a policy against rewards while it stays close to a reference."""
 
     program = "ppo"
 
+    algorithm: str = setting("ppo", choices=("ppo", "rloo", "grpo", "reinforce"))  # where advantages come from
+
     # the models
     reference_model: str = ""  # what KL is measured from; empty: `model` as it was at the start
     reward_model: str = ""  # folder of a reward model; empty: the other reward terms only
-    critic_model: str = ""  # what the critic starts from; empty: the reward model, or else `model`
+    critic_model: str = ""  # ppo: what the critic starts from; empty: the reward model, or else `model`
 
     # the reward of a completion
     rewards: list[dict[str, Any]] = setting([{"name": "reward_model"}])  # terms: name, weight (1), and their own
     missing_end_penalty: float = setting(1.0, low=0)  # taken from the reward of a completion that was cut off
     score_clip: float = setting(0.0, low=0)  # the summed terms are cut to ± this; 0: not at all
-    whiten_rewards: bool = False  # divide rewards by their deviation in the batch, keeping their mean
+    whiten_rewards: bool = False  # ppo: divide rewards by their deviation in the batch, keeping their mean
 
     # the KL divergence to the reference
     kl_coefficient: float = setting(0.05, low=0)  # beta: reward given up per nat
+    kl_placement: str = setting("reward", choices=("reward", "loss"))  # log-ratios in the reward, or k3 in the loss
     kl_target: float = setting(0.0, low=0)  # nats a completion that an adaptive coefficient steers to; 0: fixed
     kl_horizon: int = setting(10_000, low=1)  # episodes over which the adaptive coefficient moves
 
     # advantages and losses
-    gamma: float = setting(1.0, above=0, high=1)  # discount a token
-    gae_lambda: float = setting(0.95, low=0, high=1)  # 0: one-step advantages, 1: returns minus values
+    gamma: float = setting(1.0, above=0, high=1)  # ppo: discount a token
+    gae_lambda: float = setting(0.95, low=0, high=1)  # ppo; 0: one-step advantages, 1: returns minus values
     clip_ratio: float = setting(0.2, above=0)  # the policy's ratio earns nothing outside 1 ± this
     dual_clip: float = setting(0.0, low=0)  # lower bound c > 1 of a bad token's objective, as c·advantage; 0: none
-    clip_value: float = setting(0.2, low=0)  # how far a value may move from the old one unpunished; 0: no limit
+    baseline_decay: float = setting(0.0, low=0, below=1)  # reinforce: of its moving baseline; 0: the batch's mean
+    clip_value: float = setting(0.2, low=0)  # ppo: how far a value may move from the old one unpunished; 0: no limit
     entropy_coefficient: float = setting(0.0, low=0)  # bonus a nat of the policy's entropy
     max_update_kl: float = setting(0.0, low=0)  # nats a token away from the old policy end a batch's updates; 0: none
-    critic_learning_rate: float = setting(0.0, low=0)  # at its highest; 0: the policy's
+    critic_learning_rate: float = setting(0.0, low=0)  # ppo: at its highest; 0: the policy's
     adam_epsilon: float = setting(1e-5, above=0)  # as in the original code; PyTorch's default is 1e-8
 
     # sizes
     steps: int = setting(100, low=1)  # batches of episodes, each sampled from the newest policy
     batch_episodes: int = setting(64, low=1)  # completions in a batch, over all processes
+    completions_per_prompt: int = setting(1, low=1)  # of them for one prompt; divides batch_episodes
     epochs: int = setting(4, low=1)  # passes over a batch
     minibatches: int = setting(1, low=1)  # optimiser steps in a pass; divides batch_episodes
     temperature: float = setting(1.0, above=0)  # divides the logits when sampling, training and comparing alike
@@ -155,6 +161,11 @@ class PpoConfig(Training):
     def check(self) -> None:
         super().check()
         exact_division(self.batch_episodes, self.minibatches, "batch_episodes", "minibatches")
+        exact_division(self.batch_episodes, self.completions_per_prompt, "batch_episodes", "completions_per_prompt")
+        if self.algorithm in ("rloo", "grpo") and self.completions_per_prompt < 2:
+            raise BadInput(
+                f"{self.algorithm} compares completions of one prompt: set completions_per_prompt to 2 or more"
+            )
         check_rewards(self.rewards, self.reward_model)
         if self.dual_clip and self.dual_clip <= 1:
             raise BadInput("dual_clip must be above 1, or 0 for none")

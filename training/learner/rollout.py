@@ -1,4 +1,4 @@
-"""A batch of episodes: sampled from the policy, scored by every model, shared among the processes."""
+"""A batch of episodes: sampled from the policy, scored by every model, the same on every process in the end."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from training.learner.advantages import generalized_advantages, token_rewards, whiten
+from training.learner.advantages import ESTIMATORS, generalized_advantages, token_rewards, whiten
 from training.learner.config import PpoConfig
-from training.learner.data import Prompt, decode_completion, share
+from training.learner.data import Prompt, decode_completion, share, shuffled
 from training.learner.losses import kl_k1
 from training.learner.models import Episodes, by_episode, computing_in, score_states, score_tokens
 from training.learner.processes import Processes
@@ -17,26 +17,28 @@ from training.learner.rewards import Answer
 from training.learner.sampler import Drawing, sample
 
 
-class Actors(NamedTuple):
-    """Who takes part."""
+class Run(NamedTuple):
+    """Who takes part, and by what rules."""
 
+    settings: PpoConfig
+    processes: Processes
     policy: PreTrainedModel
     reference: PreTrainedModel
-    critic: Any
+    critic: Any  # None where advantages need none
     reward: Callable[[Sequence[Answer]], Tensor]
     tokenizer: Any
     drawing: Drawing
 
 
 class Rollout(NamedTuple):
-    """N episodes, the same on every process. The lists hold a tensor an episode, of its completion's tokens."""
+    """N episodes. The lists hold a tensor an episode, of its completion's tokens."""
 
     episodes: Episodes
     ended: list[bool]
     scores: Tensor  # [N], the rewards without KL
     policy: list[Tensor]  # log-probabilities under the policy that wrote them
     reference: list[Tensor]  # and under the reference
-    values: list[Tensor]  # of the states that the tokens were decided in; empty without a critic
+    values: list[Tensor]  # of the states that the tokens were decided in; without a critic zeros
 
     def lengths(self) -> Tensor:
         """[N], tokens of each completion."""
@@ -51,60 +53,86 @@ class Targets(NamedTuple):
     """What the updates aim at: a tensor an episode, of its completion's tokens."""
 
     advantages: list[Tensor]
-    returns: list[Tensor]
+    returns: list[Tensor]  # for the critic; without one zeros
+
+
+def prompts_of_step(prompts: Sequence[Prompt], step: int, settings: PpoConfig) -> tuple[list[Prompt], list[int]]:
+    """The prompts of a step's episodes, those of one prompt together, and the episodes' numbers since the start.
+
+    Prompts come in passes over all of them, each in an order of its own: where a run is in them follows from the step.
+    """
+    numbers = list(range((step - 1) * settings.batch_episodes, step * settings.batch_episodes))
+    draws = [number // settings.completions_per_prompt for number in numbers]
+    orders = {n: shuffled(len(prompts), settings.seed, n) for n in {draw // len(prompts) for draw in draws}}
+    return [prompts[orders[draw // len(prompts)][draw % len(prompts)]] for draw in draws], numbers
 
 
 @torch.no_grad()
 def write_episodes(
-    writer: PreTrainedModel,
-    actors: Actors,
-    prompts: Sequence[Prompt],
-    numbers: Sequence[int],
-    settings: PpoConfig,
-    processes: Processes,
+    run: Run, writer: PreTrainedModel, prompts: Sequence[Prompt], numbers: Sequence[int]
 ) -> tuple[Episodes, list[Answer]]:
-    """Completions of the prompts, by `writer`; the same on every process."""
-    mine = share(range(len(prompts)), processes.rank, processes.count)
-    with computing_in(settings.dtype):
-        own = sample(
-            writer, [prompts[i].tokens for i in mine], [numbers[i] for i in mine], actors.drawing, len(mine) or 1
-        )
-    written = processes.gather([(completion.tokens, completion.ended) for completion in own])
+    """Completions of the prompts, by `writer`."""
+    mine = share(range(len(prompts)), run.processes.rank, run.processes.count)
+    own_prompts, own_numbers = [prompts[i].tokens for i in mine], [numbers[i] for i in mine]
+    with computing_in(run.settings.dtype):
+        own = sample(writer, own_prompts, own_numbers, run.drawing, batch=max(len(mine), 1))
+    written = run.processes.gather([(completion.tokens, completion.ended) for completion in own])
     answers = [
-        Answer(prompt.row, prompt.tokens, tokens, decode_completion(actors.tokenizer, tokens), ended)
+        Answer(prompt.row, prompt.tokens, tokens, decode_completion(run.tokenizer, tokens), ended)
         for prompt, (tokens, ended) in zip(prompts, written, strict=True)
     ]
     return Episodes([prompt.tokens for prompt in prompts], [answer.completion for answer in answers]), answers
 
 
 @torch.no_grad()
-def score_episodes(
-    actors: Actors, episodes: Episodes, answers: Sequence[Answer], settings: PpoConfig, processes: Processes
-) -> Rollout:
+def score_episodes(run: Run, episodes: Episodes, answers: Sequence[Answer]) -> Rollout:
     """What every model says of the episodes.
 
-    Policy and reference see the same passes, so that while they are equal their log-probabilities are equal bit by bit.
+    Policy and reference see the same passes, so that while they are equal their log-probabilities are equal to the bit.
     """
+    settings, processes = run.settings, run.processes
     mine = list(share(range(len(answers)), processes.rank, processes.count))
     own = episodes.select(mine)
 
-    def log_probs(model: PreTrainedModel) -> list[Tensor]:
-        return by_episode(
-            lambda part: score_tokens(model, part, settings.temperature).log_probs, own, settings.micro_batch_tokens
-        )
+    def rows_of(score: Callable[[Episodes], Tensor]) -> list[Tensor]:
+        return by_episode(score, own, settings.micro_batch_tokens)
 
     with computing_in(settings.dtype):
-        rows = [log_probs(actors.policy), log_probs(actors.reference)]
-        rows.append(by_episode(lambda part: score_states(actors.critic, part), own, settings.micro_batch_tokens))
-    scores = actors.reward([answers[i] for i in mine]).tolist()
-    together = processes.gather(list(zip(scores, *rows, strict=True)))
-    all_scores, policy, reference, values = (list(column) for column in zip(*together, strict=True))
+        policy = rows_of(lambda part: score_tokens(run.policy, part, settings.temperature).log_probs)
+        reference = rows_of(lambda part: score_tokens(run.reference, part, settings.temperature).log_probs)
+        values = [torch.zeros_like(row) for row in policy]
+        if run.critic is not None:
+            values = rows_of(lambda part: score_states(run.critic, part))
+    scores = run.reward([answers[i] for i in mine]).tolist()
+    together = processes.gather(list(zip(scores, policy, reference, values, strict=True)))
+    columns = [list(column) for column in zip(*together, strict=True)]
     ended = [answer.ended for answer in answers]
-    return Rollout(episodes, ended, torch.tensor(all_scores), policy, reference, values)
+    return Rollout(episodes, ended, torch.tensor(columns[0]), *columns[1:])
 
 
-def targets_of(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> Targets:
-    """Advantages, whitened over the batch's completion tokens, and returns (of advantages that are not)."""
+def completion_rewards(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> Tensor:
+    """[N]: each completion's score less what its divergence costs, if that is in the reward and not in the loss."""
+    return rollout.scores - reward_coefficient(kl_coefficient, settings) * rollout.divergences()
+
+
+def reward_coefficient(kl_coefficient: float, settings: PpoConfig) -> float:
+    """The KL coefficient, as far as it acts in the reward."""
+    return kl_coefficient if settings.kl_placement == "reward" else 0.0
+
+
+def targets_of(rollout: Rollout, kl_coefficient: float, baseline: float | None, settings: PpoConfig) -> Targets:
+    """Advantages by the settings' algorithm. Without a baseline of earlier batches, reinforce's is its mean."""
+    if settings.algorithm == "ppo":
+        return token_targets(rollout, reward_coefficient(kl_coefficient, settings), settings)
+    rewards = completion_rewards(rollout, kl_coefficient, settings)
+    baseline = float(rewards.mean()) if baseline is None else baseline
+    advantages = ESTIMATORS[settings.algorithm](rewards, settings.completions_per_prompt, baseline)
+    rows = [advantage.expand(len(row)) for advantage, row in zip(advantages, rollout.policy, strict=True)]
+    return Targets(rows, rollout.values)
+
+
+def token_targets(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> Targets:
+    """GAE: advantages whitened over the batch's completion tokens, and the returns of those that are not whitened."""
     lengths = rollout.lengths()
     kl = kl_k1(torch.cat(rollout.policy), torch.cat(rollout.reference))
     rewards = token_rewards(rollout.scores, kl, lengths, kl_coefficient)
