@@ -181,9 +181,9 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["feedback.parsers.JsonParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "feedback.errors.api_exception_handler",
+    "EXCEPTION_HANDLER": "feedback.api.errors.api_exception_handler",
     "URL_FORMAT_OVERRIDE": None,  # ?format= is ours: it names the export format
 }
 SPECTACULAR_SETTINGS = {

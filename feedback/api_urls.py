@@ -1,5 +1,31 @@
-"""Filled by the feedback app."""
+"""The API's addresses of what people say."""
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from feedback.api import agreement, annotation, data, projects
+
+PROJECT = "projects/<slug:slug>"
+LEASE = f"{PROJECT}/leases/<uuid:lease_id>"
+
+urlpatterns = [
+    path("projects", projects.project_list, name="api-projects"),
+    path(PROJECT, projects.project_detail, name="api-project"),
+    path(f"{PROJECT}/members", projects.member_list, name="api-members"),
+    path(f"{PROJECT}/members/<int:user_id>", projects.member_detail, name="api-member"),
+    path("tokens", projects.token_list, name="api-tokens"),
+    path("tokens/<int:token_id>", projects.token_detail, name="api-token"),
+    path(f"{PROJECT}/leases", annotation.lease_list, name="api-leases"),
+    path(LEASE, annotation.lease_detail, name="api-lease"),
+    path(f"{LEASE}/renew", annotation.lease_renew, name="api-lease-renew"),
+    path(f"{LEASE}/ranking", annotation.lease_rank, name="api-lease-rank"),
+    path(f"{LEASE}/skip", annotation.lease_skip, name="api-lease-skip"),
+    path(f"{PROJECT}/rankings", annotation.ranking_list, name="api-rankings"),
+    path(f"{PROJECT}/rankings/<int:ranking_id>/revise", annotation.ranking_revise, name="api-revise"),
+    path(f"{PROJECT}/undo", annotation.undo, name="api-undo"),
+    path(f"{PROJECT}/prompts", data.prompt_list, name="api-prompts"),
+    path(f"{PROJECT}/completions", data.completion_list, name="api-completions"),
+    path(f"{PROJECT}/comparisons", data.comparison_list, name="api-comparisons"),
+    path(f"{PROJECT}/preferences", data.preference_list, name="api-preferences"),
+    path(f"{PROJECT}/demonstrations", data.demonstration_list, name="api-demonstrations"),
+    path(f"{PROJECT}/agreement", agreement.agreement_detail, name="api-agreement"),
+]

@@ -1,6 +1,6 @@
 """What can be wrong with a request, as classes with a sentence for people and an HTTP status.
 
-Raise them anywhere below a view. Pages and the API turn them into an answer here, once.
+Raise them anywhere below a view. Pages turn them into an answer here, the API in `feedback.api.errors`: once each.
 """
 
 from collections.abc import Callable
@@ -8,8 +8,6 @@ from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from rest_framework.response import Response
-from rest_framework.views import exception_handler, set_rollback
 
 
 class AccordError(Exception):
@@ -63,15 +61,3 @@ class AccordErrorMiddleware:
             return None
         template = "_error.html" if request.headers.get("HX-Request") else "error.html"
         return render(request, template, {"error": error, "status": error.status}, status=error.status)
-
-
-def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
-    """An API error is always `{"code": …, "message": sentence, …}`."""
-    if isinstance(error, AccordError):
-        set_rollback()  # where requests are transactions, as the handler of DRF's own errors does
-        return Response({"code": error.code, "message": error.message, **error.details}, status=error.status)
-    response = exception_handler(error, context)
-    if response is not None and isinstance(response.data, dict) and "detail" in response.data:
-        detail = response.data["detail"]
-        response.data = {"code": getattr(detail, "code", "invalid"), "message": str(detail)}
-    return response

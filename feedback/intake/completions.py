@@ -38,6 +38,12 @@ def add_completions(
 
 
 @transaction.atomic
+def import_completions(project: Project, source_name: str, rows: Iterable[object]) -> list[int]:
+    """As `add_completions`, by a source of this name, made if it is new."""
+    return add_completions(project, get_source(project, source_name, Source.Kind.IMPORT), rows)
+
+
+@transaction.atomic
 def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demonstration:
     """Store what a member wrote as the answer to imitate. They are never shown it in a comparison."""
     if prompt.project_id != membership.project_id:

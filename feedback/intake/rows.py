@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from feedback import checks
 from feedback.errors import Invalid
+from feedback.intake.lines import Unreadable
 
 MOST_ERRORS = 20  # told at once
 MOST_MESSAGES = 1000
@@ -56,6 +57,8 @@ def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]
         if line > MOST_ROWS:
             raise Invalid(f"There are more than {MOST_ROWS:,} rows: send them in several parts.")
         try:
+            if isinstance(row, Unreadable):
+                raise Invalid(row.message)
             good.append(read(row))
         except Invalid as error:
             errors.append({"line": line, "message": error.message})
@@ -103,6 +106,15 @@ def read_answer(row: object) -> AnswerRow:
         checks.text(given.get("text"), "text"),
         checks.json_object(given.get("sampling") or {}, "sampling"),
     )
+
+
+def read_group(row: object) -> list[int]:
+    """A comparison to make: `{"completion_ids": [2 to 9 ids]}`."""
+    given = checks.known_keys(row, {"completion_ids"}, "A comparison")
+    ids = _list(given, "completion_ids")
+    if not all(is_id(each) for each in ids):
+        raise Invalid("«completion_ids» must be whole numbers.")
+    return ids
 
 
 def is_id(value: object) -> bool:

@@ -1,0 +1,219 @@
+"""Ranking over HTTP: hold a comparison, say what one thinks of it, and go on to the next.
+
+An answer holds nothing by which an annotator could tell who wrote a completion: texts in the annotator's own order of
+display, no ids, no positions. `ranks` follow that order.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import api_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from feedback import judging, people, queue
+from feedback.models import Lease, Membership, Ranking
+
+
+class MessageShown(serializers.Serializer):
+    role = serializers.CharField(help_text="system, user or assistant.")
+    content = serializers.CharField()
+
+
+class LeaseShown(serializers.Serializer):
+    """A comparison that is held until `expires_at`."""
+
+    lease = serializers.UUIDField(source="pk")
+    comparison = serializers.IntegerField(source="comparison_id")
+    expires_at = serializers.DateTimeField()
+    messages = MessageShown(source="comparison.prompt.messages", many=True)
+    completions = serializers.SerializerMethodField(help_text="Texts in the order of display; ranks follow it.")
+
+    def get_completions(self, lease: Lease) -> list[str]:
+        return lease.comparison.texts(lease.display_order)
+
+
+class RankingShown(serializers.Serializer):
+    """One's own ranking. `ranks` follow the order of display, and leave no number out."""
+
+    ranking = serializers.IntegerField(source="pk")
+    comparison = serializers.IntegerField(source="comparison_id")
+    ranks = serializers.SerializerMethodField()
+    revision = serializers.IntegerField()
+    seconds = serializers.FloatField()
+    comment = serializers.CharField()
+    strength = serializers.IntegerField(allow_null=True)
+    flags = serializers.ListField(child=serializers.CharField())
+    created_at = serializers.DateTimeField()
+
+    def get_ranks(self, ranking: Ranking) -> list[int]:
+        return judging.shown_ranks(ranking)
+
+
+class RankingInFull(RankingShown):
+    """One's own ranking with what was shown, to be looked at again and revised."""
+
+    messages = MessageShown(source="comparison.prompt.messages", many=True)
+    completions = serializers.SerializerMethodField(help_text="Texts in the order of display.")
+
+    def get_completions(self, ranking: Ranking) -> list[str]:
+        return ranking.comparison.texts(ranking.display_order)
+
+
+class LeaseWanted(serializers.Serializer):
+    beside = serializers.ListField(
+        child=serializers.UUIDField(),
+        default=list,
+        max_length=queue.MOST_LEASES,
+        help_text="Leases on hand: another one is given beside them. Without it, one already held comes back.",
+    )
+
+
+class LeaseAnswer(serializers.Serializer):
+    lease = LeaseShown(allow_null=True, help_text="Null: nothing is left for this annotator.")
+
+
+class RankingGiven(serializers.Serializer):
+    """What one says. The same `idempotency_key` again is answered as the first time."""
+
+    ranks = serializers.ListField(
+        child=serializers.IntegerField(min_value=1, max_value=9),
+        min_length=2,
+        max_length=9,
+        help_text="1 = best, equal = tie; in the order of display.",
+    )
+    idempotency_key = serializers.UUIDField()
+    seconds = serializers.FloatField(min_value=0, help_text="From the first sight to the submit.")
+    comment = serializers.CharField(default="", allow_blank=True, max_length=judging.LONGEST_COMMENT)
+    strength = serializers.IntegerField(default=None, allow_null=True, min_value=1, max_value=9)
+    flags = serializers.ListField(
+        child=serializers.CharField(max_length=50), default=list, max_length=judging.MOST_FLAGS
+    )
+
+
+class SkipGiven(serializers.Serializer):
+    reason = serializers.CharField(default="", allow_blank=True, max_length=500)
+
+
+class NextWanted(serializers.Serializer):
+    next = serializers.BooleanField(default=False)
+    beside = serializers.ListField(child=serializers.UUIDField(), default=list, max_length=queue.MOST_LEASES)
+
+
+class RankingAnswer(serializers.Serializer):
+    ranking = RankingShown()
+    next = LeaseShown(allow_null=True, required=False, help_text="With `?next=1`.")
+
+
+class SkipAnswer(serializers.Serializer):
+    skipped = serializers.IntegerField(help_text="The comparison.")
+    next = LeaseShown(allow_null=True, required=False, help_text="With `?next=1`.")
+
+
+class RevisionAnswer(serializers.Serializer):
+    ranking = RankingShown()
+
+
+class UndoneRanking(serializers.Serializer):
+    ranking = RankingInFull()
+
+
+NEXT = [
+    OpenApiParameter("next", bool, description="Answer with the next comparison too, held."),
+    OpenApiParameter("beside", str, many=True, description="Leases on hand, which the next one comes beside."),
+]
+
+
+@extend_schema(operation_id="leases_take", request=LeaseWanted, responses=LeaseAnswer)
+@api_view(["POST"])
+def lease_list(request: Request, slug: str) -> Response:
+    """Hold the next comparison. One already held comes back first, unless it is named in `beside`."""
+    membership = people.membership_of(request.user, slug)
+    wanted = _checked(LeaseWanted(data=request.data))
+    return Response({"lease": _lease(queue.lease_next(membership, beside=wanted["beside"]))})
+
+
+@extend_schema(operation_id="leases_release", responses={204: None})
+@api_view(["DELETE"])
+def lease_detail(request: Request, slug: str, lease_id: UUID) -> Response:
+    """Give the comparison back unranked; it may come again."""
+    queue.release(people.membership_of(request.user, slug), lease_id)
+    return Response(status=204)
+
+
+@extend_schema(operation_id="leases_renew", request=None, responses=LeaseAnswer)
+@api_view(["POST"])
+def lease_renew(request: Request, slug: str, lease_id: UUID) -> Response:
+    """Hold the comparison for the project's lease time from now on."""
+    return Response({"lease": _lease(queue.renew(people.membership_of(request.user, slug), lease_id))})
+
+
+@extend_schema(operation_id="leases_rank", parameters=NEXT, request=RankingGiven, responses={201: RankingAnswer})
+@api_view(["POST"])
+def lease_rank(request: Request, slug: str, lease_id: UUID) -> Response:
+    """Submit a ranking of the comparison held. A late one counts as long as the comparison wants rankings."""
+    membership = people.membership_of(request.user, slug)
+    wanted, said = _wanted(request), _checked(RankingGiven(data=request.data))
+    ranking = judging.record(membership, lease_id, said.pop("ranks"), **said)
+    return Response({"ranking": RankingShown(ranking).data, **_next(membership, wanted)}, status=201)
+
+
+@extend_schema(operation_id="leases_skip", parameters=NEXT, request=SkipGiven, responses=SkipAnswer)
+@api_view(["POST"])
+def lease_skip(request: Request, slug: str, lease_id: UUID) -> Response:
+    """Not rank this comparison: it goes to others, and does not come again."""
+    membership = people.membership_of(request.user, slug)
+    wanted = _wanted(request)
+    skipped = judging.skip(membership, lease_id, reason=_checked(SkipGiven(data=request.data))["reason"])
+    return Response({"skipped": skipped.comparison_id, **_next(membership, wanted)})
+
+
+@extend_schema(operation_id="rankings_recent", responses=RankingInFull(many=True))
+@api_view(["GET"])
+def ranking_list(request: Request, slug: str) -> Response:
+    """One's own last ten rankings, newest first."""
+    recent = judging.recent(people.membership_of(request.user, slug))
+    return Response(RankingInFull(recent, many=True).data)
+
+
+@extend_schema(operation_id="rankings_revise", request=RankingGiven, responses={201: RevisionAnswer})
+@api_view(["POST"])
+def ranking_revise(request: Request, slug: str, ranking_id: int) -> Response:
+    """Correct one's own ranking: a new revision counts from now on, and the old one stays in the record."""
+    membership = people.membership_of(request.user, slug)
+    said = _checked(RankingGiven(data=request.data))
+    ranking = judging.revise(membership, ranking_id, said.pop("ranks"), **said)
+    return Response({"ranking": RankingShown(ranking).data}, status=201)
+
+
+@extend_schema(
+    operation_id="undo",
+    request=None,
+    responses=PolymorphicProxySerializer("Undone", [UndoneRanking, LeaseAnswer], resource_type_field_name=None),
+)
+@api_view(["POST"])
+def undo(request: Request, slug: str) -> Response:
+    """Reopen what one did last: a ranking to revise (it counts until then), or a skipped comparison, held anew."""
+    done = judging.undo(people.membership_of(request.user, slug))
+    return Response({"lease": _lease(done)} if isinstance(done, Lease) else {"ranking": RankingInFull(done).data})
+
+
+def _checked(given: serializers.Serializer) -> dict[str, Any]:
+    given.is_valid(raise_exception=True)
+    return dict(given.validated_data)
+
+
+def _wanted(request: Request) -> dict[str, Any]:
+    """Read before anything is written, so that a request with a bad address writes nothing."""
+    sent = request.query_params
+    return _checked(NextWanted(data={"next": sent.get("next", "0"), "beside": sent.getlist("beside")}))
+
+
+def _next(membership: Membership, wanted: dict[str, Any]) -> dict[str, Any]:
+    return {"next": _lease(queue.lease_next(membership, beside=wanted["beside"]))} if wanted["next"] else {}
+
+
+def _lease(lease: Lease | None) -> dict[str, Any] | None:
+    return None if lease is None else LeaseShown(lease).data

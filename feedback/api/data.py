@@ -1,0 +1,169 @@
+"""Prompts, completions and comparisons in; preferences out: JSON Lines, for managers."""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from django.http import StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import api_view, parser_classes
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from feedback import export, intake, people
+from feedback.models import Project, Prompt
+from feedback.parsers import JsonLinesParser
+
+JSON_LINES = "application/x-ndjson"
+LARGEST = 2**63 - 1
+ROWS_A_CHUNK = 200
+
+
+class PromptsWanted(serializers.Serializer):
+    compare = serializers.BooleanField(default=False, help_text="Make a comparison of each row's completions.")
+
+
+class PromptsAnswer(serializers.Serializer):
+    prompt_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
+    created = serializers.IntegerField(help_text="How many of the prompts are new.")
+    comparisons = serializers.IntegerField(help_text="How many comparisons were made.")
+
+
+class CompletionsWanted(serializers.Serializer):
+    source = serializers.CharField(max_length=200, help_text="Who wrote them: one name for the whole body.")
+
+
+class CompletionsAnswer(serializers.Serializer):
+    completion_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
+
+
+class ComparisonsWanted(serializers.Serializer):
+    wanted_rankings = serializers.IntegerField(
+        default=None, allow_null=True, min_value=1, max_value=100, help_text="The project's unless given."
+    )
+    priority = serializers.IntegerField(default=0, min_value=-32768, max_value=32767, help_text="Higher comes first.")
+
+
+class ComparisonsAnswer(serializers.Serializer):
+    comparison_ids = serializers.ListField(
+        child=serializers.IntegerField(allow_null=True),
+        help_text="Aligned with the lines; null where fewer than two texts differ.",
+    )
+
+
+class ExportWanted(serializers.Serializer):
+    format = serializers.ChoiceField(
+        choices=sorted(export.FORMATS), default="trl", help_text="trl: pairs for TRL's trainers; rankings: whole."
+    )
+    after = serializers.IntegerField(
+        default=0, min_value=0, max_value=LARGEST, help_text="Only what came after this cursor."
+    )
+    split = serializers.ChoiceField(choices=Prompt.Split.choices, default=None, allow_null=True)
+
+
+def _takes_lines(operation: str, wanted: type[serializers.Serializer], answer: type[serializers.Serializer]) -> Any:
+    return extend_schema(
+        operation_id=operation,
+        parameters=[wanted],
+        request={JSON_LINES: OpenApiTypes.BINARY},
+        responses={201: answer},
+    )
+
+
+@_takes_lines("prompts_add", PromptsWanted, PromptsAnswer)
+@api_view(["POST"])
+@parser_classes([JsonLinesParser])
+def prompt_list(request: Request, slug: str) -> Response:
+    """Add prompts, all or none: one JSON object a line, with `messages` or `prompt`, and optionally `external_id`,
+    `references`, `metadata` and `completions`. A known prompt is not made again."""
+    project = people.manager_of(request.user, slug).project
+    wanted = _wanted(PromptsWanted, request)
+    added = intake.add_prompts(project, _rows(request), compare=wanted["compare"])
+    compared = sum(each is not None for each in added.comparison_ids)
+    return Response({"prompt_ids": added.prompt_ids, "created": added.created, "comparisons": compared}, status=201)
+
+
+@_takes_lines("completions_add", CompletionsWanted, CompletionsAnswer)
+@api_view(["POST"])
+@parser_classes([JsonLinesParser])
+def completion_list(request: Request, slug: str) -> Response:
+    """Add completions by one source, all or none: one JSON object a line, with `prompt_id` or `external_id`, `text`,
+    and optionally `sampling`."""
+    project = people.manager_of(request.user, slug).project
+    source = _wanted(CompletionsWanted, request)["source"]
+    return Response({"completion_ids": intake.import_completions(project, source, _rows(request))}, status=201)
+
+
+@_takes_lines("comparisons_add", ComparisonsWanted, ComparisonsAnswer)
+@api_view(["POST"])
+@parser_classes([JsonLinesParser])
+def comparison_list(request: Request, slug: str) -> Response:
+    """Make comparisons, all or none: one `{"completion_ids": [2 to 9 ids]}` a line."""
+    project = people.manager_of(request.user, slug).project
+    wanted = _wanted(ComparisonsWanted, request)
+    groups = intake.read_all(_rows(request), intake.read_group)
+    return Response({"comparison_ids": intake.add_comparisons(project, groups, **wanted).ids}, status=201)
+
+
+@extend_schema(
+    operation_id="preferences_export",
+    parameters=[
+        ExportWanted,
+        OpenApiParameter(
+            "Accord-Cursor", str, OpenApiParameter.HEADER, response=[200], description="Send it as `after` next time."
+        ),
+    ],
+    responses={(200, JSON_LINES): OpenApiTypes.BINARY},
+)
+@api_view(["GET"])
+def preference_list(request: Request, slug: str) -> StreamingHttpResponse:
+    """What people said, as JSON Lines, in the order of the record. For managers.
+
+    `rankings`: one live ranking a line. A row with `revision` > 1 replaces the earlier one of the same comparison and
+    annotator, which an incremental reader may have. `trl`: one `{"prompt", "chosen", "rejected"}` a pair; ties and
+    revised rankings are left out.
+    """
+    project = people.manager_of(request.user, slug).project
+    wanted = _wanted(ExportWanted, request)
+    until = export.sequence_cutoff(project)
+    rows = export.FORMATS[wanted["format"]](project, wanted["after"], until, split=wanted["split"])
+    return _streamed(rows, project, f"{wanted['format']}.jsonl", until)
+
+
+@extend_schema(operation_id="demonstrations_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})
+@api_view(["GET"])
+def demonstration_list(request: Request, slug: str) -> StreamingHttpResponse:
+    """What people wrote to be imitated, as JSON Lines. For managers."""
+    project = people.manager_of(request.user, slug).project
+    return _streamed(export.demonstrations(project), project, "demonstrations.jsonl")
+
+
+def _wanted(serializer: type[serializers.Serializer], request: Request) -> dict[str, Any]:
+    wanted = serializer(data=request.query_params.dict())
+    wanted.is_valid(raise_exception=True)
+    return wanted.validated_data
+
+
+def _rows(request: Request) -> Iterable[object]:
+    # An empty body never reaches the parser: DRF answers it with an empty dict.
+    return request.data if isinstance(request.data, Iterator) else []
+
+
+def _streamed(
+    rows: Iterator[dict[str, Any]], project: Project, name: str, cursor: int | None = None
+) -> StreamingHttpResponse:
+    response = StreamingHttpResponse(_encoded(rows), content_type=JSON_LINES)
+    response["Content-Disposition"] = f'attachment; filename="{project.slug}-{name}"'
+    response["X-Accel-Buffering"] = "no"
+    if cursor is not None:
+        response["Accord-Cursor"] = str(cursor)
+    return response
+
+
+def _encoded(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
+    """Many rows a chunk: a chunk costs a system call and a frame, a row costs neither."""
+    while chunk := list(islice(rows, ROWS_A_CHUNK)):
+        yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chunk).encode()

@@ -1,0 +1,170 @@
+"""Projects, their members, and one's own tokens."""
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import api_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from feedback import people, progress
+from feedback.errors import Forbidden
+from feedback.models import ApiToken, Membership, Project
+
+SETTINGS = ("name", "guidelines", "wanted_rankings", "lease_minutes", "held_out_percent")
+
+
+class ProjectShown(serializers.ModelSerializer):
+    """A project, and one's own role in it."""
+
+    role = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Project
+        fields = ("slug", *SETTINGS, "role", "created_at")
+
+    def get_role(self, project: Project) -> str:
+        return self.context["roles"][project.pk]
+
+
+class ProjectGiven(serializers.ModelSerializer):
+    """What a new project is told; only its name and slug are needed."""
+
+    class Meta:
+        model = Project
+        fields = ("slug", *SETTINGS)
+
+
+class ProjectSettings(serializers.ModelSerializer):
+    """What may change afterwards. It holds for what comes in from now on."""
+
+    class Meta:
+        model = Project
+        fields = SETTINGS
+
+
+class MemberShown(serializers.ModelSerializer):
+    user_id = serializers.IntegerField(read_only=True)
+    username = serializers.CharField(source="user.username", read_only=True)
+    ranking_count = serializers.IntegerField(read_only=True)
+    last_ranked_at = serializers.DateTimeField(read_only=True, allow_null=True)
+
+    class Meta:
+        model = Membership
+        fields = ("user_id", "username", "role", "joined_at", "ranking_count", "last_ranked_at")
+
+
+class MemberGiven(serializers.Serializer):
+    username = serializers.CharField(max_length=150)
+    role = serializers.ChoiceField(choices=Membership.Role.choices, default=Membership.Role.ANNOTATOR)
+
+
+class RoleGiven(serializers.Serializer):
+    role = serializers.ChoiceField(choices=Membership.Role.choices)
+
+
+class TokenShown(serializers.ModelSerializer):
+    class Meta:
+        model = ApiToken
+        fields: tuple[str, ...] = ("id", "name", "created_at", "last_used_at")
+
+
+class TokenGiven(serializers.Serializer):
+    name = serializers.CharField(max_length=100)
+
+
+class TokenIssued(TokenShown):
+    """The key is shown this once: only its digest is kept."""
+
+    key = serializers.CharField(read_only=True)
+
+    class Meta(TokenShown.Meta):
+        fields = (*TokenShown.Meta.fields, "key")
+
+
+def _shown(membership: Membership) -> dict:
+    return ProjectShown(membership.project, context={"roles": {membership.project_id: membership.role}}).data
+
+
+@extend_schema(methods=["GET"], operation_id="projects_list", responses=ProjectShown(many=True))
+@extend_schema(methods=["POST"], operation_id="projects_create", request=ProjectGiven, responses={201: ProjectShown})
+@api_view(["GET", "POST"])
+def project_list(request: Request) -> Response:
+    """One's own projects by name; or a new one, for staff, with oneself as its manager."""
+    if request.method == "GET":
+        return Response([_shown(membership) for membership in progress.memberships_of(request.user)])
+    if not request.user.is_staff:
+        raise Forbidden("Only staff may make projects: ask an administrator.")
+    given = ProjectGiven(data=request.data)
+    given.is_valid(raise_exception=True)
+    project = people.create_project(request.user, Project(**given.validated_data))
+    return Response(_shown(people.membership_of(request.user, project.slug)), status=201)
+
+
+@extend_schema(methods=["GET"], operation_id="projects_get", responses=ProjectShown)
+@extend_schema(methods=["PATCH"], operation_id="projects_change", request=ProjectSettings, responses=ProjectShown)
+@api_view(["GET", "PATCH"])
+def project_detail(request: Request, slug: str) -> Response:
+    """A project's settings; managers may change them."""
+    if request.method == "GET":
+        return Response(_shown(people.membership_of(request.user, slug)))
+    membership = people.manager_of(request.user, slug)
+    given = ProjectSettings(membership.project, data=request.data, partial=True)
+    given.is_valid(raise_exception=True)
+    for name, value in given.validated_data.items():
+        setattr(membership.project, name, value)
+    people.save_settings(membership.project)
+    return Response(_shown(membership))
+
+
+@extend_schema(methods=["GET"], operation_id="members_list", responses=MemberShown(many=True))
+@extend_schema(methods=["POST"], operation_id="members_add", request=MemberGiven, responses={201: MemberShown})
+@api_view(["GET", "POST"])
+def member_list(request: Request, slug: str) -> Response:
+    """The members by name, with what they have done; or one more, by user name. For managers."""
+    project = people.manager_of(request.user, slug).project
+    if request.method == "GET":
+        return Response(MemberShown(people.members_of(project), many=True).data)
+    given = MemberGiven(data=request.data)
+    given.is_valid(raise_exception=True)
+    added = people.add_member(project, **given.validated_data)
+    return Response(_member(project, added.user_id), status=201)
+
+
+@extend_schema(methods=["PATCH"], operation_id="members_change", request=RoleGiven, responses=MemberShown)
+@extend_schema(methods=["DELETE"], operation_id="members_remove", responses={204: None})
+@api_view(["PATCH", "DELETE"])
+def member_detail(request: Request, slug: str, user_id: int) -> Response:
+    """Change a member's role, or end the membership; their rankings stay. For managers."""
+    project = people.manager_of(request.user, slug).project
+    if request.method == "DELETE":
+        people.remove_member(project, user_id)
+        return Response(status=204)
+    given = RoleGiven(data=request.data)
+    given.is_valid(raise_exception=True)
+    people.change_role(project, user_id, given.validated_data["role"])
+    return Response(_member(project, user_id))
+
+
+def _member(project: Project, user_id: int) -> dict:
+    return MemberShown(people.members_of(project).get(user_id=user_id)).data
+
+
+@extend_schema(methods=["GET"], operation_id="tokens_list", responses=TokenShown(many=True))
+@extend_schema(methods=["POST"], operation_id="tokens_create", request=TokenGiven, responses={201: TokenIssued})
+@api_view(["GET", "POST"])
+def token_list(request: Request) -> Response:
+    """One's own tokens; or a new one, whose key is in this answer and nowhere else."""
+    if request.method == "GET":
+        return Response(TokenShown(request.user.api_tokens.order_by("pk"), many=True).data)
+    given = TokenGiven(data=request.data)
+    given.is_valid(raise_exception=True)
+    token, key = ApiToken.issue(request.user, given.validated_data["name"])
+    return Response({**TokenShown(token).data, "key": key}, status=201)
+
+
+@extend_schema(operation_id="tokens_revoke", responses={204: None})
+@api_view(["DELETE"])
+def token_detail(request: Request, token_id: int) -> Response:
+    """Revoke one's own token: whoever uses it is refused from now on."""
+    people.revoke_token(request.user, token_id)
+    return Response(status=204)

@@ -1,0 +1,62 @@
+"""JSON Lines in: bytes to rows, never more than a line in memory."""
+
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from feedback.errors import Invalid
+
+LONGEST_LINE = 16 * 1024 * 1024  # bytes
+
+
+class Unreadable:
+    """A line that is no JSON; `read_all` reports it with the others."""
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+
+
+def read_lines(lines: Iterable[bytes], most_bytes: int = 64 * 1024 * 1024) -> Iterator[object]:
+    """Each line's value, as `json.loads` gives it. Empty lines may only come at the end.
+
+    `lines` is a file opened for reading bytes, or any iterable of lines.
+    """
+    total = 0
+    blank = 0
+    for line in lines:
+        total += len(line)
+        if total > most_bytes:
+            raise Invalid(f"There are more than {most_bytes // 2**20} MiB: send the rows in several parts.")
+        if not line.strip():
+            blank += 1
+            continue
+        yield from [Unreadable("It is empty.")] * blank  # a row's number is its line's number
+        blank = 0
+        yield _read(line)
+
+
+def _read(line: bytes) -> object:
+    if len(line) > LONGEST_LINE:
+        return Unreadable(f"It has more than {LONGEST_LINE // 2**20} MiB.")
+    try:
+        return loads(line)
+    except Invalid as error:
+        return Unreadable(error.message)
+
+
+def loads(encoded: bytes) -> Any:
+    """JSON in UTF-8 as the standard has it: no NaN or Infinity, no nesting without end."""
+    try:
+        return json.loads(encoded.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise Invalid("It is not UTF-8.") from None
+    except RecursionError:
+        raise Invalid("It is nested too deeply.") from None
+    except json.JSONDecodeError as error:
+        raise Invalid(f"It is not JSON: {error.msg} at character {error.colno}.") from None
+    except ValueError:  # an integer of thousands of digits
+        raise Invalid("It has a number that is too long.") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise Invalid(f"It has {name}, which JSON does not know.")

@@ -1,0 +1,130 @@
+"""Who may do what: strangers learn nothing, annotators do not manage, and wrong keys are told so."""
+
+from uuid import uuid4
+
+import pytest
+from django.urls import reverse
+
+from feedback.api_urls import urlpatterns
+from feedback.models import ApiToken
+from tests.feedback.api.conftest import URL, client_of
+
+pytestmark = pytest.mark.django_db
+
+VERBS = {
+    "api-projects": ("get", "post"),
+    "api-project": ("get", "patch"),
+    "api-members": ("get", "post"),
+    "api-member": ("patch", "delete"),
+    "api-tokens": ("get", "post"),
+    "api-token": ("delete",),
+    "api-leases": ("post",),
+    "api-lease": ("delete",),
+    "api-lease-renew": ("post",),
+    "api-lease-rank": ("post",),
+    "api-lease-skip": ("post",),
+    "api-rankings": ("get",),
+    "api-revise": ("post",),
+    "api-undo": ("post",),
+    "api-prompts": ("post",),
+    "api-completions": ("post",),
+    "api-comparisons": ("post",),
+    "api-preferences": ("get",),
+    "api-demonstrations": ("get",),
+    "api-agreement": ("get",),
+}
+FOR_MANAGERS = {
+    ("api-project", "patch"),
+    ("api-members", "get"),
+    ("api-members", "post"),
+    ("api-member", "patch"),
+    ("api-member", "delete"),
+    ("api-prompts", "post"),
+    ("api-completions", "post"),
+    ("api-comparisons", "post"),
+    ("api-preferences", "get"),
+    ("api-demonstrations", "get"),
+    ("api-agreement", "get"),
+}
+EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]
+NOT_OF_A_PROJECT = {"api-projects", "api-tokens", "api-token"}
+PARTS = {"slug": "support", "lease_id": uuid4(), "ranking_id": 1, "user_id": 1, "token_id": 1}
+
+
+def address(name):
+    (pattern,) = (each.pattern for each in urlpatterns if each.name == name)
+    return reverse(name, kwargs={part: PARTS[part] for part in pattern.converters})
+
+
+def test_every_address_is_tested_here():
+    assert {each.name for each in urlpatterns} == set(VERBS)
+
+
+@pytest.mark.parametrize(("name", "verb"), EVERY)
+def test_without_a_token_it_is_401(as_nobody, project, name, verb):
+    response = getattr(as_nobody, verb)(address(name), {}, format="json")
+    assert response.status_code == 401
+    assert response.json()["message"].endswith(".")
+    assert response["WWW-Authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(("name", "verb"), [each for each in EVERY if each[0] not in NOT_OF_A_PROJECT])
+def test_a_stranger_gets_404_for_everything_of_the_project(as_stranger, project, work, name, verb):
+    work(1)
+    response = getattr(as_stranger, verb)(address(name), {}, format="json")
+    assert response.status_code == 404
+    elsewhere = getattr(as_stranger, verb)(address(name).replace("support", "nowhere"), {}, format="json")
+    assert elsewhere.json() == response.json()  # not even that the project exists
+
+
+@pytest.mark.parametrize(("name", "verb"), sorted(FOR_MANAGERS))
+def test_an_annotator_does_not_manage(as_annotator, project, name, verb):
+    response = getattr(as_annotator, verb)(address(name), {}, format="json")
+    assert response.status_code == 403
+    assert response.json()["code"] == "forbidden"
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_a_wrong_verb_is_405(as_manager, project, name):
+    response = as_manager.put(address(name), {}, format="json")
+    assert response.status_code == 405
+    assert response.json()["code"] == "method_not_allowed"
+
+
+@pytest.mark.parametrize("header", ["Bearer acc_wrong", "Bearer", "Token x\u00e9", "Bearer " + "x" * 5000])
+def test_a_wrong_token_is_401_with_a_sentence(as_nobody, project, header):
+    as_nobody.credentials(HTTP_AUTHORIZATION=header)
+    response = as_nobody.get(URL)
+    assert response.status_code == 401
+    assert response.json() == {
+        "code": "authentication_failed",
+        "message": "This token is not valid: make a new one on your account page.",
+    }
+
+
+def test_a_revoked_token_is_401(annotator, project):
+    client = client_of(annotator)
+    assert client.get(URL).status_code == 200
+    ApiToken.objects.all().delete()
+    assert client.get(URL).status_code == 401
+
+
+def test_an_account_that_was_closed_is_401(as_annotator, annotator, project):
+    annotator.is_active = False
+    annotator.save()
+    assert as_annotator.get(URL).status_code == 401
+
+
+def test_a_token_is_kept_as_its_digest_alone(annotator):
+    token, key = ApiToken.issue(annotator, "tests")
+    assert key not in str(vars(token))
+    assert ApiToken.objects.get(digest=ApiToken.digest_of(key)) == token
+
+
+def test_the_session_of_the_pages_works_with_a_csrf_token_alone(annotator, project):
+    from rest_framework.test import APIClient
+
+    client = APIClient(enforce_csrf_checks=True)
+    client.force_login(annotator)
+    assert client.get(URL).status_code == 200
+    assert client.post(f"{URL}/leases", {}, format="json").status_code == 403

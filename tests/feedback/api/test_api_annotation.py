@@ -1,0 +1,230 @@
+"""Ranking over HTTP, as an annotator's program does it."""
+
+import json
+from uuid import uuid4
+
+import pytest
+
+from feedback.models import Lease, Ranking
+from tests.feedback.api.conftest import URL
+
+pytestmark = pytest.mark.django_db
+
+
+def take(client, **body):
+    response = client.post(f"{URL}/leases", body, format="json")
+    assert response.status_code == 200, response.json()
+    return response.json()["lease"]
+
+
+def said(ranks=(1, 2), **more):
+    return {"ranks": list(ranks), "idempotency_key": str(uuid4()), "seconds": 3.5, **more}
+
+
+def rank(client, lease, body, query=""):
+    # As escapes, so that a test can send what UTF-8 cannot say.
+    escaped = json.dumps(body)
+    return client.post(f"{URL}/leases/{lease['lease']}/ranking{query}", escaped, content_type="application/json")
+
+
+def test_nothing_left_is_no_error(as_annotator, project):
+    assert take(as_annotator) is None
+
+
+def test_a_lease_shows_the_prompt_and_the_texts(as_annotator, work):
+    work(1, size=3)
+    lease = take(as_annotator)
+    assert lease["messages"] == [{"role": "user", "content": "question 0"}]
+    assert sorted(lease["completions"]) == ["answer 0 to 0", "answer 1 to 0", "answer 2 to 0"]
+    assert set(lease) == {"lease", "comparison", "expires_at", "messages", "completions"}
+
+
+def test_nothing_in_a_lease_or_an_answer_tells_the_source(as_annotator, work):
+    work(3, size=3)
+    lease = take(as_annotator)
+    answer = rank(as_annotator, lease, said((1, 2, 3)), "?next=1").json()
+    recent = as_annotator.get(f"{URL}/rankings").json()
+    undone = as_annotator.post(f"{URL}/undo").json()
+    for seen in (lease, answer, recent, undone):
+        assert "source" not in json.dumps(seen)
+        assert "position" not in json.dumps(seen)
+        assert "completion_id" not in json.dumps(seen)
+
+
+def test_a_ranking_is_answered_in_the_order_of_display(as_annotator, work):
+    work(1, size=4)
+    lease = take(as_annotator)
+    response = rank(as_annotator, lease, said((3, 1, 3, 2), comment="hm", flags=["off-topic"]))
+    assert response.status_code == 201
+    assert response.json()["ranking"]["ranks"] == [3, 1, 3, 2]
+    assert "next" not in response.json()
+    stored = Ranking.objects.get()
+    assert stored.comparison.texts()[stored.ranks.index(1)] == lease["completions"][1]
+
+
+def test_the_next_lease_comes_with_the_answer(as_annotator, work):
+    work(2)
+    lease = take(as_annotator)
+    following = rank(as_annotator, lease, said(), "?next=1").json()["next"]
+    assert following["comparison"] != lease["comparison"]
+    assert rank(as_annotator, following, said(), "?next=1").json()["next"] is None
+
+
+def test_leases_on_hand_are_not_given_again(as_annotator, work):
+    work(3)
+    first = take(as_annotator)
+    second = take(as_annotator, beside=[first["lease"]])
+    assert second["lease"] != first["lease"]
+    third = rank(as_annotator, first, said(), f"?next=1&beside={second['lease']}").json()["next"]
+    assert third["lease"] != second["lease"]
+
+
+def test_the_same_submit_five_times_is_one_ranking_and_five_equal_answers(as_annotator, work):
+    work(1)
+    lease, body = take(as_annotator), said()
+    answers = [rank(as_annotator, lease, body) for _ in range(5)]
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.content for answer in answers}) == 1
+    assert Ranking.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"ranks": None}, "ranks"),
+        ({"ranks": [1]}, "ranks"),
+        ({"ranks": [1, 2, 3]}, "each of the 2 completions"),
+        ({"ranks": [0, 1]}, "ranks"),
+        ({"ranks": "1,2"}, "ranks"),
+        ({"ranks": [1, "best"]}, "ranks"),
+        ({"ranks": {"a": 1}}, "ranks"),
+        ({"idempotency_key": "again"}, "idempotency_key"),
+        ({"idempotency_key": None}, "idempotency_key"),
+        ({"seconds": -1}, "seconds"),
+        ({"seconds": "1e999"}, "seconds"),
+        ({"comment": "a\x00b"}, "comment"),
+        ({"comment": "\ud800"}, "comment"),
+        ({"flags": ["a\x00"]}, "flags"),
+        ({"flags": "rude"}, "flags"),
+        ({"strength": 12}, "strength"),
+    ],
+)
+def test_a_bad_submit_is_400_with_a_sentence_and_the_lease_stays(as_annotator, work, change, sentence):
+    work(1)
+    lease = take(as_annotator)
+    response = rank(as_annotator, lease, said() | change)
+    assert response.status_code == 400
+    assert response.json()["code"] == "invalid"
+    assert sentence in response.json()["message"]
+    assert take(as_annotator)["lease"] == lease["lease"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"3",
+        b'"x"',
+        b"\xff",
+        b'{"ranks":[NaN,1]}',
+        b"[" * 100_000,
+        b'{"ranks":' + b"9" * 9000,
+    ],
+)
+def test_a_body_that_is_no_object_is_400(as_annotator, work, body):
+    work(1)
+    lease = take(as_annotator)
+    url = f"{URL}/leases/{lease['lease']}/ranking"
+    response = as_annotator.post(url, body, content_type="application/json")
+    assert response.status_code == 400, response.content
+    assert response.json()["message"]
+
+
+def test_a_body_of_more_than_a_mebibyte_is_413(as_annotator, work):
+    work(1)
+    lease = take(as_annotator)
+    response = rank(as_annotator, lease, said(comment="x" * 2**20))
+    assert response.status_code == 413
+    assert "1 MiB" in response.json()["message"]
+
+
+def test_another_content_type_is_415(as_annotator, work):
+    work(1)
+    lease = take(as_annotator)
+    url = f"{URL}/leases/{lease['lease']}/ranking"
+    assert as_annotator.post(url, "ranks=1", content_type="text/plain").status_code == 415
+
+
+def test_a_bad_query_writes_nothing(as_annotator, work):
+    work(1)
+    lease = take(as_annotator)
+    assert rank(as_annotator, lease, said(), "?next=perhaps").status_code == 400
+    assert rank(as_annotator, lease, said(), "?next=1&beside=7").status_code == 400
+    assert not Ranking.objects.exists()
+
+
+def test_another_annotators_lease_is_404(as_annotator, as_colleague, work):
+    work(1)
+    lease = take(as_annotator)
+    assert rank(as_colleague, lease, said()).status_code == 404
+    assert as_colleague.delete(f"{URL}/leases/{lease['lease']}").status_code == 404
+    assert as_colleague.post(f"{URL}/leases/{lease['lease']}/renew").status_code == 404
+    assert as_colleague.post(f"{URL}/leases/{lease['lease']}/skip", {}, format="json").status_code == 404
+
+
+def test_a_late_submit_to_a_finished_comparison_is_409(as_annotator, as_colleague, work):
+    work(1)
+    lease = take(as_annotator)
+    Lease.objects.update(expires_at="2020-01-01T00:00Z")
+    rank(as_colleague, take(as_colleague), said())
+    response = rank(as_annotator, lease, said())
+    assert response.status_code == 409
+    assert "ran out" in response.json()["message"]
+
+
+def test_renewing_releasing_and_skipping(as_annotator, work):
+    work(2)
+    lease = take(as_annotator)
+    renewed = as_annotator.post(f"{URL}/leases/{lease['lease']}/renew").json()["lease"]
+    assert renewed["expires_at"] >= lease["expires_at"]
+    skipped = as_annotator.post(f"{URL}/leases/{lease['lease']}/skip?next=1", {"reason": "unsure"}, format="json")
+    assert skipped.json()["skipped"] == lease["comparison"]
+    following = skipped.json()["next"]
+    assert following["comparison"] != lease["comparison"]
+    assert as_annotator.delete(f"{URL}/leases/{following['lease']}").status_code == 204
+    assert not Lease.objects.exists()
+
+
+def test_a_ranking_is_revised_and_the_record_keeps_both(as_annotator, as_colleague, work):
+    work(1)
+    ranking = rank(as_annotator, take(as_annotator), said((1, 2))).json()["ranking"]
+    url = f"{URL}/rankings/{ranking['ranking']}/revise"
+    assert as_colleague.post(url, said((2, 1)), format="json").status_code == 404
+    revised = as_annotator.post(url, said((2, 1)), format="json")
+    assert revised.status_code == 201
+    assert (revised.json()["ranking"]["ranks"], revised.json()["ranking"]["revision"]) == ([2, 1], 2)
+    assert as_annotator.post(url, said((1, 1)), format="json").status_code == 409
+    assert Ranking.objects.count() == 2
+
+
+def test_undo_reopens_what_came_last(as_annotator, work):
+    work(2)
+    assert as_annotator.post(f"{URL}/undo").status_code == 404
+    ranking = rank(as_annotator, take(as_annotator), said((2, 1))).json()["ranking"]
+    undone = as_annotator.post(f"{URL}/undo").json()["ranking"]
+    assert undone["ranking"] == ranking["ranking"]
+    assert undone["ranks"] == [2, 1]
+    assert len(undone["completions"]) == 2
+    lease = take(as_annotator)
+    as_annotator.post(f"{URL}/leases/{lease['lease']}/skip", {}, format="json")
+    assert as_annotator.post(f"{URL}/undo").json()["lease"]["comparison"] == lease["comparison"]
+
+
+def test_recent_rankings_are_ones_own(as_annotator, as_colleague, work):
+    work(2)
+    rank(as_annotator, take(as_annotator), said())
+    assert len(as_annotator.get(f"{URL}/rankings").json()) == 1
+    assert as_colleague.get(f"{URL}/rankings").json() == []

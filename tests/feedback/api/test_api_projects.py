@@ -1,0 +1,115 @@
+"""Projects, members and tokens over HTTP."""
+
+import json
+
+import pytest
+
+from feedback.models import ApiToken, Membership, Project
+from tests.feedback.api.conftest import URL, client_of
+
+pytestmark = pytest.mark.django_db
+PROJECTS = "/api/v1/projects"
+TOKENS = "/api/v1/tokens"
+
+
+def test_one_sees_ones_own_projects_alone(as_manager, as_stranger, as_annotator, project):
+    assert [(each["slug"], each["role"]) for each in as_manager.get(PROJECTS).json()] == [("support", "manager")]
+    assert [each["role"] for each in as_annotator.get(PROJECTS).json()] == ["annotator"]
+    assert [each["slug"] for each in as_stranger.get(PROJECTS).json()] == ["other"]
+
+
+def test_staff_make_projects_and_manage_them(as_manager, manager):
+    assert as_manager.post(PROJECTS, {"slug": "new", "name": "New"}, format="json").status_code == 403
+    manager.is_staff = True
+    manager.save()
+    response = as_manager.post(PROJECTS, {"slug": "new", "name": "New", "wanted_rankings": 3}, format="json")
+    assert response.status_code == 201
+    assert (response.json()["role"], response.json()["wanted_rankings"]) == ("manager", 3)
+    again = as_manager.post(PROJECTS, {"slug": "new", "name": "New"}, format="json")
+    assert again.status_code == 400
+    assert "slug" in again.json()["message"]
+
+
+def test_settings_change_one_by_one(as_manager, project):
+    response = as_manager.patch(URL, {"lease_minutes": 5}, format="json")
+    assert response.json()["lease_minutes"] == 5
+    assert response.json()["guidelines"] == "Be kind."
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"lease_minutes": 0},
+        {"lease_minutes": 10**9},
+        {"wanted_rankings": 0},
+        {"wanted_rankings": 101},
+        {"held_out_percent": 91},
+        {"name": ""},
+        {"name": "a\x00"},
+        {"guidelines": "\ud800"},
+        {"guidelines": None},
+    ],
+)
+def test_settings_out_of_range_are_400(as_manager, project, body):
+    response = as_manager.patch(URL, json.dumps(body), content_type="application/json")
+    assert response.status_code == 400
+    assert next(iter(body)) in response.json()["message"]
+
+
+def test_members_come_and_go(as_manager, project, stranger):
+    added = as_manager.post(f"{URL}/members", {"username": "stan", "role": "reviewer"}, format="json")
+    assert added.status_code == 201
+    assert {"username": "stan", "role": "reviewer", "ranking_count": 0}.items() <= added.json().items()
+    member = f"{URL}/members/{stranger.pk}"
+    assert as_manager.patch(member, {"role": "annotator"}, format="json").json()["role"] == "annotator"
+    assert len(as_manager.get(f"{URL}/members").json()) == 2
+    assert as_manager.delete(member).status_code == 204
+    assert as_manager.delete(member).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"username": "nobody"}, 404),
+        ({"username": "mona"}, 409),
+        ({"username": "mona", "role": "king"}, 400),
+        ({"username": "a\x00"}, 400),
+        ({}, 400),
+    ],
+)
+def test_members_that_cannot_be_added(as_manager, project, body, status):
+    assert as_manager.post(f"{URL}/members", body, format="json").status_code == status
+
+
+def test_the_last_manager_stays(as_manager, manager, project):
+    member = f"{URL}/members/{manager.pk}"
+    assert as_manager.delete(member).status_code == 409
+    assert as_manager.patch(member, {"role": "annotator"}, format="json").status_code == 409
+    assert Membership.objects.get(user=manager).is_manager
+
+
+def test_an_archived_project_is_gone(as_manager, project):
+    Project.objects.update(archived_at="2026-01-01T00:00Z")
+    assert as_manager.get(URL).status_code == 404
+    assert as_manager.get(PROJECTS).json() == []
+
+
+def test_a_token_shows_its_key_once(as_annotator, annotator):
+    issued = as_annotator.post(TOKENS, {"name": "export job"}, format="json")
+    assert issued.status_code == 201
+    key = issued.json()["key"]
+    assert as_annotator.get(TOKENS, headers={"Authorization": f"Token {key}"}).status_code == 200
+    assert key not in as_annotator.get(TOKENS).content.decode()
+    assert [each["name"] for each in as_annotator.get(TOKENS).json()] == ["tests", "export job"]
+
+
+def test_a_token_is_revoked_by_its_owner_alone(as_annotator, annotator, colleague):
+    token = ApiToken.objects.get(user=annotator)
+    assert client_of(colleague).delete(f"{TOKENS}/{token.pk}").status_code == 404
+    assert as_annotator.delete(f"{TOKENS}/{token.pk}").status_code == 204
+    assert as_annotator.get(TOKENS).status_code == 401
+
+
+@pytest.mark.parametrize("body", [{}, {"name": ""}, {"name": "x" * 101}, {"name": "a\x00"}, []])
+def test_a_token_needs_a_name(as_annotator, body):
+    assert as_annotator.post(TOKENS, body, format="json").status_code == 400

@@ -1,0 +1,15 @@
+"""The API's description is whole."""
+
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+
+
+def test_the_description_has_no_error_and_no_warning():
+    call_command("spectacular", "--validate", "--fail-on-warn", stdout=StringIO())
+
+
+@pytest.mark.django_db
+def test_anyone_may_read_the_description(client):
+    assert client.get("/api/schema/").status_code == 200
