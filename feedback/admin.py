@@ -1,0 +1,87 @@
+"""For superusers: accounts and settings may be changed here, what people said may only be read."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.auth.admin import UserAdmin
+from django.http import HttpRequest
+
+from feedback.models import ApiToken, Comparison, Completion, Membership, Project, Prompt, Ranking, Skip, Source, User
+
+admin.site.register(User, UserAdmin)
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """Nothing can be added, changed or deleted: these rows have one writer each, and it is not this page."""
+
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class MembershipInline(admin.TabularInline):
+    model = Membership
+    extra = 0
+    autocomplete_fields = ("user",)
+
+
+@admin.register(Project)
+class ProjectAdmin(admin.ModelAdmin):
+    list_display = ("slug", "name", "archived_at", "created_at")
+    search_fields = ("slug", "name")
+    inlines = (MembershipInline,)
+
+
+@admin.register(Prompt)
+class PromptAdmin(ReadOnlyAdmin):
+    list_display = ("id", "project", "split", "external_id", "created_at")
+    list_filter = ("project", "split")
+
+
+@admin.register(Source)
+class SourceAdmin(ReadOnlyAdmin):
+    list_display = ("name", "project", "kind", "created_at")
+    list_filter = ("project", "kind")
+
+
+@admin.register(Completion)
+class CompletionAdmin(ReadOnlyAdmin):
+    list_display = ("id", "source", "created_at")
+    list_select_related = ("source",)
+
+
+@admin.register(Comparison)
+class ComparisonAdmin(ReadOnlyAdmin):
+    list_display = ("id", "project", "size", "wanted_rankings", "open_slots", "ranking_count", "priority")
+    list_filter = ("project",)
+
+
+@admin.register(Ranking)
+class RankingAdmin(ReadOnlyAdmin):
+    list_display = ("id", "project", "annotator", "ranks", "revision", "is_live", "seconds", "created_at")
+    list_filter = ("project", "is_live")
+    list_select_related = ("project", "annotator")
+
+
+@admin.register(Skip)
+class SkipAdmin(ReadOnlyAdmin):
+    list_display = ("comparison", "annotator", "reason", "created_at")
+    list_select_related = ("comparison", "annotator")
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(ReadOnlyAdmin):
+    """A token may be revoked here, which deletes it."""
+
+    list_display = ("name", "user", "created_at", "last_used_at")
+    fields = ("name", "user", "created_at", "last_used_at")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.is_superuser

@@ -1,0 +1,39 @@
+"""`manage.py import_prompts PROJECT FILE`: prompts from a file of JSON Lines, all or none."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from feedback import intake
+from feedback.errors import Invalid
+from feedback.models import Project
+
+MOST_BYTES = 4 * 1024**3  # a file on this machine is not a stranger's upload
+
+
+class Command(BaseCommand):
+    help = "Add prompts, and the completions they come with, from a file of JSON Lines."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("project", help="The project's slug.")
+        parser.add_argument("file", type=Path)
+        parser.add_argument("--compare", action="store_true", help="Make a comparison of each row's completions.")
+
+    def handle(self, *, project: str, file: Path, compare: bool, **options: Any) -> None:
+        found = Project.objects.filter(slug=project).first()
+        if found is None:
+            raise CommandError(f"There is no project «{project}».")
+        try:
+            with file.open("rb") as lines:
+                added = intake.add_prompts(found, intake.read_lines(lines, MOST_BYTES), compare=compare)
+        except OSError as error:
+            raise CommandError(f"{file} cannot be read: {error.strerror}.") from error
+        except Invalid as error:
+            for each in error.details.get("errors", []):
+                self.stderr.write(f"line {each['line']}: {each['message']}")
+            raise CommandError(error.message) from error
+        compared = sum(each is not None for each in added.comparison_ids)
+        known = len(added.prompt_ids) - added.created
+        self.stdout.write(f"{added.created} new prompts, {known} known already; {compared} comparisons.")
