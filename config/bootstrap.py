@@ -9,11 +9,13 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VENV = BASE_DIR / ".venv"
@@ -149,9 +151,16 @@ def say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
+def end_in_order(number: int, frame: FrameType | None) -> None:
+    """A signal's own way out runs no exit handlers, and the embedded PostgreSQL would stay behind."""
+    sys.exit(128 + number)
+
+
 def run(command: str, argv: list[str]) -> int:
     """Inside `.venv`: the test command, or Django's."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end_in_order)
     if command == "test":
         from config import testing
 
