@@ -7,10 +7,11 @@ from uuid import uuid4
 from django.utils.translation import gettext as _
 
 from feedback.judging import shown_ranks
-from feedback.models import Comparison, Lease, Ranking
+from feedback.models import Comparison, Lease, Project, Ranking
 from feedback.rendering import render
 
 LETTERS = "ABCDEFGHI"
+ALL_BAD, ALL_GOOD = "all bad", "all good"  # flags that every project has
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,14 @@ class ShownCompletion:
 
 
 @dataclass(frozen=True)
+class ShownFlag:
+    name: str
+    label: str
+    is_set: bool
+    key: str = ""  # on the keyboard
+
+
+@dataclass(frozen=True)
 class Card:
     """What `rank/_card.html` shows. One of `lease` and `ranking` is an id, the other is empty."""
 
@@ -40,10 +49,19 @@ class Card:
     ranking: str = ""
     expires_at: object = None
     key: str = ""
+    strength_points: int = 0
+    strength: int | None = None
+    flags: tuple["ShownFlag", ...] = ()
+    comment: str = ""
 
     @property
     def places(self) -> range:
         return range(1, self.size + 1)
+
+    @property
+    def strengths(self) -> range:
+        """Empty when strength is not asked."""
+        return range(1, (self.strength_points if self.size == 2 else 0) + 1)
 
     @property
     def dom(self) -> str:
@@ -51,7 +69,7 @@ class Card:
         return f"{'r' if self.ranking else 'c'}{self.ranking or self.comparison}"
 
 
-def card_of_lease(lease: Lease) -> Card:
+def card_of_lease(lease: Lease, project: Project) -> Card:
     return Card(
         lease.comparison_id,
         lease.size,
@@ -60,10 +78,12 @@ def card_of_lease(lease: Lease) -> Card:
         lease=str(lease.pk),
         expires_at=lease.expires_at,
         key=str(uuid4()),
+        strength_points=project.strength_points,
+        flags=_show_flags(project),
     )
 
 
-def card_of_ranking(ranking: Ranking) -> Card:
+def card_of_ranking(ranking: Ranking, project: Project) -> Card:
     """For a correction: as it was shown, with the ranks that were given."""
     return Card(
         ranking.comparison_id,
@@ -72,6 +92,23 @@ def card_of_ranking(ranking: Ranking) -> Card:
         _show_completions(ranking.comparison, ranking.display_order, shown_ranks(ranking)),
         ranking=str(ranking.pk),
         key=str(uuid4()),
+        strength_points=project.strength_points,
+        strength=ranking.strength,
+        flags=_show_flags(project, ranking.flags),
+        comment=ranking.comment,
+    )
+
+
+def flags_of(project: Project) -> list[str]:
+    """Every flag that an annotator may set there."""
+    return [ALL_BAD, ALL_GOOD, *project.flags]
+
+
+def _show_flags(project: Project, chosen: Sequence[str] = ()) -> tuple[ShownFlag, ...]:
+    own = {ALL_BAD: (_("All bad"), "B"), ALL_GOOD: (_("All good"), "V")}
+    return tuple(
+        ShownFlag(name, own.get(name, (name, ""))[0], name in chosen, own.get(name, (name, ""))[1])
+        for name in flags_of(project)
     )
 
 

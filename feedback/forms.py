@@ -1,14 +1,14 @@
 """What people type into pages, checked field by field. What only the database can judge is judged in the modules."""
 
-import json
-from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
 
 from django import forms
+from django.core.validators import MaxValueValidator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
+from feedback.cards import flags_of
 from feedback.errors import Invalid
 from feedback.models import Membership, Project
 
@@ -31,11 +31,21 @@ class ProjectForm(forms.ModelForm):
 class ProjectSettingsForm(forms.ModelForm):
     class Meta:
         model = Project
-        fields = ("name", "guidelines", "wanted_rankings", "lease_minutes", "held_out_percent")
+        fields = (
+            "name",
+            "guidelines",
+            "wanted_rankings",
+            "strength_points",
+            "flags",
+            "lease_minutes",
+            "held_out_percent",
+        )
         labels = {
             "name": _("Name"),
             "guidelines": _("Guidelines"),
             "wanted_rankings": _("Rankings per comparison"),
+            "strength_points": _("Strength of preference"),
+            "flags": _("Flags"),
             "lease_minutes": _("Lease, in minutes"),
             "held_out_percent": _("Held-out prompts, in percent"),
         }
@@ -44,6 +54,8 @@ class ProjectSettingsForm(forms.ModelForm):
             "wanted_rankings": _(
                 "How many people rank each new comparison. Two or more on a part of the work shows how far they agree."
             ),
+            "strength_points": _("For comparisons of two: whether to ask how much better the better one is."),
+            "flags": _("Up to 12, with commas between them: what people may mark a comparison with."),
             "lease_minutes": _("How long a person holds a comparison before it goes to the next one."),
             "held_out_percent": _("Share of new prompts kept away from training, to measure on."),
         }
@@ -64,12 +76,6 @@ class PromptsForm(forms.Form):
         label=_("Make a comparison of each prompt’s completions"), required=False, initial=True
     )
 
-    def rows(self) -> Iterator[object]:
-        """The file's lines, read from JSON. Empty lines are passed over."""
-        for number, line in enumerate(self.cleaned_data["file"], start=1):
-            if line.strip():
-                yield read_line(number, line)
-
 
 class LeaseForm(forms.Form):
     """Names a lease that the page holds."""
@@ -81,6 +87,11 @@ class SkipForm(LeaseForm):
     reason = forms.CharField(max_length=500, required=False)
 
 
+class DemonstrationForm(forms.Form):
+    comparison = forms.IntegerField()
+    text = forms.CharField(max_length=100_000)
+
+
 class UndoForm(forms.Form):
     before = forms.IntegerField(required=False)
 
@@ -90,6 +101,14 @@ class RankingForm(forms.Form):
 
     key = forms.UUIDField()
     seconds = forms.FloatField(min_value=0, required=False)  # without scripts nobody measures
+    comment = forms.CharField(max_length=10_000, required=False)
+    strength = forms.IntegerField(min_value=1, required=False)
+    flags = forms.MultipleChoiceField(required=False)
+
+    def __init__(self, data: QueryDict, project: Project) -> None:
+        super().__init__(data)
+        self.fields["strength"].validators.append(MaxValueValidator(project.strength_points))
+        self.fields["flags"].choices = [(flag, flag) for flag in flags_of(project)]
 
     def clean(self) -> dict[str, Any]:
         """Adds `ranks`, in the order of display. Whether they fit the comparison is judged where it is known."""
@@ -101,16 +120,21 @@ class RankingForm(forms.Form):
             raise forms.ValidationError(_("Every completion needs a rank, as a number.")) from None
         return cleaned
 
+    @property
+    def said(self) -> dict[str, Any]:
+        """What `judging.record` and `judging.revise` take beside the ranks."""
+        given = self.cleaned_data
+        return {
+            "idempotency_key": given["key"],
+            "seconds": given["seconds"] or 0.0,
+            "comment": given["comment"],
+            "strength": given["strength"],
+            "flags": given["flags"],
+        }
+
 
 class LeasedRankingForm(RankingForm, LeaseForm):
     """A first ranking, of a comparison that is held."""
-
-
-def read_line(number: int, line: bytes) -> object:
-    try:
-        return json.loads(line)
-    except ValueError:  # not JSON, or not UTF-8
-        raise Invalid(f"Line {number} is not JSON in UTF-8.") from None
 
 
 def checked(form: forms.Form) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from feedback import candidates, judging
 from feedback.errors import NotFound
-from feedback.models import Comparison, Completion, Membership, Project, Prompt, Ranking, User
+from feedback.models import Comparison, Completion, Lease, Membership, Project, Prompt, Ranking, User
 
 COUNTED = 500  # comparisons still to do are counted up to here: the number's size does not matter beyond
 UNDO_REACHES = 10
@@ -74,6 +74,16 @@ def inventory(project: Project) -> Inventory:
         open_comparisons=project.comparisons.filter(open_slots__gt=0).count(),
         rankings=project.rankings.filter(is_live=True).count(),
     )
+
+
+def prompt_seen(membership: Membership, comparison_id: int) -> Prompt:
+    """The prompt of a comparison that this person holds or has ranked."""
+    mine = {"comparison": comparison_id, "annotator_id": membership.user_id}
+    seen = Lease.objects.filter(**mine).exists() or Ranking.objects.filter(**mine).exists()
+    found = Prompt.objects.filter(comparisons=comparison_id, project=membership.project_id).first()
+    if not seen or found is None:
+        raise NotFound("You do not hold this comparison.")
+    return found
 
 
 def ranking_before(membership: Membership, ranking_id: int) -> Ranking:

@@ -26,6 +26,7 @@ urlpatterns = [
     path("projects/<slug:slug>/rank/submit/", ranking.submit, name="rank-submit"),
     path("projects/<slug:slug>/rank/skip/", ranking.skip, name="rank-skip"),
     path("projects/<slug:slug>/rank/undo/", ranking.undo, name="rank-undo"),
+    path("projects/<slug:slug>/rank/demonstrate/", ranking.demonstrate, name="rank-demonstrate"),
     path("projects/<slug:slug>/rank/renew/", ranking.renew, name="rank-renew"),
     path("projects/<slug:slug>/rank/<int:ranking_id>/revise/", ranking.revise, name="rank-revise"),
     path("projects/<slug:slug>/guidelines/", project.guidelines, name="guidelines"),

@@ -4,9 +4,11 @@ import hashlib
 import secrets
 
 from django.contrib.auth.models import AbstractUser
+from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 
 class User(AbstractUser):
@@ -34,6 +36,18 @@ class Project(models.Model):
         validators=[MaxValueValidator(90)],
         help_text="Share of prompts kept away from training, chosen by hash.",
     )
+    strength_points = models.PositiveSmallIntegerField(
+        default=0,
+        choices=[(0, _("Not asked")), (4, _("4 points")), (9, _("9 points"))],
+        help_text="For comparisons of two: how much better one is, on a scale of so many points.",
+    )
+    flags = ArrayField(
+        models.CharField(max_length=50),
+        default=list,
+        blank=True,
+        size=12,
+        help_text="What annotators may mark a comparison with, besides “all bad” and “all good”.",
+    )
     archived_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     members: models.ManyToManyField = models.ManyToManyField(User, through="Membership", related_name="projects")
@@ -43,6 +57,7 @@ class Project(models.Model):
             models.CheckConstraint(condition=Q(wanted_rankings__gte=1), name="project_wants_a_ranking"),
             models.CheckConstraint(condition=Q(lease_minutes__gte=1), name="project_lease_lasts"),
             models.CheckConstraint(condition=Q(held_out_percent__lte=90), name="project_keeps_prompts_to_train_on"),
+            models.CheckConstraint(condition=Q(strength_points__in=[0, 4, 9]), name="project_strength_points"),
         ]
 
     def __str__(self) -> str:

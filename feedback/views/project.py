@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET, require_POST
 from feedback import intake, people, progress
 from feedback.errors import AccordError, Invalid
 from feedback.forms import MemberForm, ProjectSettingsForm, PromptsForm, RoleForm, checked
+from feedback.intake.lines import read_lines
 from feedback.models import Membership
 from feedback.rendering import render as render_markdown
 
@@ -74,7 +75,8 @@ def prompts(request: HttpRequest, slug: str) -> HttpResponse:
     errors: list[dict[str, Any]] = []
     if request.method == "POST" and form.is_valid():
         try:
-            added = intake.add_prompts(membership.project, form.rows(), compare=form.cleaned_data["compare"])
+            rows = read_lines(form.cleaned_data["file"])
+            added = intake.add_prompts(membership.project, rows, compare=form.cleaned_data["compare"])
             messages.success(request, _told(added))
             return redirect("prompts", slug)
         except Invalid as refusal:

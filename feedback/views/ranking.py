@@ -9,9 +9,18 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from feedback import judging, people, progress, queue
+from feedback import intake, judging, people, progress, queue
 from feedback.cards import Card, card_of_lease, card_of_ranking
-from feedback.forms import LeasedRankingForm, LeaseForm, RankingForm, SkipForm, UndoForm, checked, read_leases
+from feedback.forms import (
+    DemonstrationForm,
+    LeasedRankingForm,
+    LeaseForm,
+    RankingForm,
+    SkipForm,
+    UndoForm,
+    checked,
+    read_leases,
+)
 from feedback.models import Lease, Membership
 from feedback.rendering import render as render_markdown
 
@@ -22,7 +31,7 @@ from feedback.rendering import render as render_markdown
 def rank(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
     lease = queue.lease_next(membership)
-    card = card_of_lease(lease) if lease else None
+    card = card_of_lease(lease, membership.project) if lease else None
     return render(request, "rank/page.html", _page_context(membership, card))
 
 
@@ -39,10 +48,9 @@ def following(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 def submit(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
-    form = checked(LeasedRankingForm(request.POST))
-    judging.record(
-        membership, form["lease"], form["ranks"], seconds=form["seconds"] or 0.0, idempotency_key=form["key"]
-    )
+    form = LeasedRankingForm(request.POST, membership.project)
+    given = checked(form)
+    judging.record(membership, given["lease"], given["ranks"], **form.said)
     return _answer(request, membership)
 
 
@@ -59,8 +67,8 @@ def skip(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
-    form = checked(RankingForm(request.POST))
-    judging.revise(membership, ranking_id, form["ranks"], seconds=form["seconds"] or 0.0, idempotency_key=form["key"])
+    form = RankingForm(request.POST, membership.project)
+    judging.revise(membership, ranking_id, checked(form)["ranks"], **form.said)
     return _answer(request, membership)
 
 
@@ -71,10 +79,24 @@ def undo(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
     before = checked(UndoForm(request.POST))["before"]
     done = judging.undo(membership) if before is None else progress.ranking_before(membership, before)
-    card = card_of_lease(done) if isinstance(done, Lease) else card_of_ranking(done)
+    card = (
+        card_of_lease(done, membership.project)
+        if isinstance(done, Lease)
+        else card_of_ranking(done, membership.project)
+    )
     if request.headers.get("HX-Request"):
         return render(request, "rank/_card.html", _context(membership, card))
     return render(request, "rank/page.html", _page_context(membership, card))
+
+
+@login_required
+@require_POST
+def demonstrate(request: HttpRequest, slug: str) -> HttpResponse:
+    """A better answer, written by hand to the prompt on screen."""
+    membership = people.membership_of(request.user, slug)
+    form = checked(DemonstrationForm(request.POST))
+    intake.add_demonstration(membership, progress.prompt_seen(membership, form["comparison"]), form["text"])
+    return HttpResponse(status=204)
 
 
 @login_required
@@ -99,7 +121,7 @@ def _next_card(request: HttpRequest, membership: Membership, held: list[Any]) ->
     if lease is None:
         context = _context(membership, None) | {"counts": progress.counts(membership)}
         return render(request, "rank/_nothing.html", context)
-    return render(request, "rank/_card.html", _context(membership, card_of_lease(lease)))
+    return render(request, "rank/_card.html", _context(membership, card_of_lease(lease, membership.project)))
 
 
 def _page_context(membership: Membership, card: Card | None) -> dict[str, Any]:
@@ -128,6 +150,7 @@ def words() -> dict[str, str]:
         "signed-out": _("You are signed out. Sign in in another tab; kept here until then: {count}"),
         "undo-offline": _("Undo needs the connection."),
         "nothing-to-undo": _("There is nothing further back to undo."),
+        "thanks": _("Your answer is kept: the model can learn from it."),
         "lost": _(
             "Your time for this one ran out, and others may rank it now. "
             "Submit it if you like: it counts if it is still wanted."

@@ -6,6 +6,7 @@ import { Clock } from "./rank/clock.js";
 import { toggleDifferences } from "./rank/differences.js";
 import { makeDraggable } from "./rank/drag.js";
 import { Drafts } from "./rank/drafts.js";
+import { chooseStrength, extrasOf, restoreExtras, toggleFlag } from "./rank/extras.js";
 import { foldLongOnes, toggleFolds } from "./rank/folding.js";
 import { handleKeys } from "./rank/keys.js";
 import { Outbox, get, post } from "./rank/outbox.js";
@@ -42,8 +43,13 @@ function show(element, seconds = 0) {
   if (!element.matches("form.comparison")) return lookAgainLater();
   const draft = drafts.of(element);
   clock = new Clock(draft?.seconds ?? seconds);
-  ranking = new Ranking(element, () => drafts.keep(element, { ranks: ranking.byPlace, seconds: clock.seconds }));
-  if (draft) ranking.byPlace = draft.ranks;
+  const keepDraft = () => drafts.keep(element, { ranks: ranking.byPlace, extras: extrasOf(element), seconds: clock.seconds });
+  ranking = new Ranking(element, keepDraft);
+  if (draft) {
+    ranking.byPlace = draft.ranks;
+    restoreExtras(element, draft.extras);
+  }
+  element.querySelector(".extras").addEventListener("input", keepDraft);
   undrag = makeDraggable(ranking);
   foldLongOnes(ranking);
   scrollTo({ top: 0, behavior: "instant" });
@@ -166,7 +172,7 @@ function submit() {
   const ranks = Object.entries(ranking.byPlace).map(([place, rank]) => [`rank-${place}`, String(rank)]);
   const { form } = ranking;
   if (!form.dataset.ranking) showPace(clock.seconds);
-  const sent = [form, form.getAttribute("action"), ranks, !form.dataset.ranking];
+  const sent = [form, form.getAttribute("action"), [...ranks, ...extrasOf(form)], !form.dataset.ranking];
   ranking = null; // its lease is no longer held by the page
   send(...sent);
   showNext();
@@ -194,6 +200,22 @@ document.getElementById("skip").addEventListener("close", ({ target: dialog }) =
   ranking = null;
   send(form, urls.skip, [["reason", reason]], false);
   showNext();
+});
+
+const writing = document.getElementById("write");
+function write() {
+  if (!ranking) return;
+  writing.returnValue = "";
+  writing.showModal();
+}
+writing.addEventListener("close", async () => {
+  const field = writing.querySelector("textarea");
+  if (writing.returnValue !== "keep" || !field.value.trim() || !ranking) return;
+  const { comparison } = ranking.form.dataset;
+  const response = await post(urls.demonstrate, [["comparison", comparison], ["text", field.value]]).catch(() => null);
+  if (!response?.ok) return response ? complain(await response.text()) : tell(say("undo-offline"));
+  field.value = "";
+  tell(say("thanks"));
 });
 
 function leaveRevision() {
@@ -254,6 +276,11 @@ const acts = {
   break: takeBreak,
   layout: () => remember("layout", document.documentElement.dataset.layout === "list" ? "columns" : "list"),
   unfold: () => ranking && toggleFolds(ranking),
+  write,
+  comment: () => ranking?.form.elements.comment.focus(),
+  allBad: () => ranking && toggleFlag(ranking.form, "B"),
+  allGood: () => ranking && toggleFlag(ranking.form, "V"),
+  strength: (point) => ranking && chooseStrength(ranking.form, point),
   differences: () => ranking && toggleDifferences(ranking),
 };
 

@@ -1,30 +1,41 @@
 // One key for everything on the page. A key that a field, a dialog or the browser wants stays theirs.
 
-const letters = { s: "skip", u: "undo", g: "guidelines", e: "unfold", d: "differences", l: "layout", p: "break", "?": "help" };
+const letters = { b: "allBad", v: "allGood", c: "comment", w: "write", s: "skip", u: "undo", g: "guidelines", e: "unfold", d: "differences", l: "layout", p: "break", "?": "help" };
 
 export function handleKeys(acts, current) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const dialog = document.querySelector("dialog[open]");
     if (dialog) return closeBySameKey(event, dialog);
-    if (event.target.matches("input:not([type=radio]), textarea, select, summary")) return;
-    const handled = digit(event, current()) || arrow(event, current()) || act(event, acts);
+    if (event.key === "Escape" && event.target.matches("textarea")) return current()?.mark(current().marked);
+    if (event.target.matches("input:not([type=radio], [type=checkbox]), textarea, select, summary")) return;
+    const handled = strength(event, acts) || digit(event, current()) || arrow(event, current()) || act(event, acts);
     if (handled) event.preventDefault();
   });
 }
 
 function closeBySameKey(event, dialog) {
   const opens = letters[event.key.toLowerCase()];
-  if (opens !== dialog.id || event.target.matches("input")) return;
+  if (opens !== dialog.id || event.target.matches("input, textarea")) return;
   dialog.close();
   event.preventDefault();
+}
+
+function strength(event, acts) {
+  if (!event.shiftKey || !/^Digit[1-9]$/.test(event.code)) return false;
+  acts.strength(event.code.slice(-1));
+  return true;
 }
 
 function digit(event, ranking) {
   if (!ranking) return false;
   if (event.key === "Backspace" || event.key === "Delete") ranking.rankMarked(0);
-  else if (/^[0-9]$/.test(event.key)) ranking.rankMarked(Number(event.key));
-  else return false;
+  else {
+    // By the key's place too: where digits need Shift, the bare key means the digit all the same.
+    const pressed = /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1] ?? (/^[0-9]$/.test(event.key) ? event.key : null);
+    if (pressed === null) return false;
+    ranking.rankMarked(Number(pressed));
+  }
   return true;
 }
 

@@ -1,0 +1,70 @@
+"""What is said beside the ranks: strength, flags, a comment, a better answer."""
+
+from playwright.sync_api import expect
+from rank_page import RankPage
+
+from feedback.models import Demonstration, Ranking
+
+
+def test_strength_flags_and_comment_by_keyboard(comparisons, desk, annotator, project, keep):
+    project.strength_points, project.flags = 4, ["off topic", "unsafe"]
+    project.save()
+    comparisons(count=2, size=2)
+    ranking = RankPage(desk.sit("ann"))
+    ranking.rank_by_keys([2, 1])
+    ranking.press("Shift+3", "b", "c")
+    ranking.page.keyboard.type("Both 2 long; see §3")
+    ranking.press("Escape")
+    ranking.page.get_by_label("unsafe").check(force=True)
+    keep(ranking.page, "rank-extras")
+    first = ranking.comparison
+    ranking.page.reload()  # the draft holds all of it
+    ranking.wait_until_ready()
+    ranking.submit()
+    ranking.expect_sent()
+    said = Ranking.objects.get(comparison_id=first)
+    assert (said.strength, said.flags, said.comment) == (3, ["all bad", "unsafe"], "Both 2 long; see §3")
+
+
+def test_undo_brings_back_what_was_said(comparisons, desk, annotator):
+    comparisons(count=2, size=3)
+    ranking = RankPage(desk.sit("ann"))
+    ranking.rank_by_keys([1, 1, 1])
+    ranking.press("v")
+    ranking.submit()
+    ranking.press("u")
+    ranking.page.locator("form[data-ranking]:not([data-ranking=''])").wait_for()
+    expect(ranking.page.get_by_label("All good")).to_be_checked()
+    ranking.press("v")
+    ranking.submit()
+    ranking.expect_sent()
+    assert list(Ranking.objects.order_by("revision").values_list("flags", flat=True)) == [["all good"], []]
+
+
+def test_strength_is_asked_of_pairs_alone_and_only_where_the_project_wants_it(comparisons, desk, annotator, project):
+    comparisons(["a", "b"], ["a", "b", "c"])
+    ranking = RankPage(desk.sit("ann"))
+    strength = ranking.page.locator(".strength")
+    expect(strength).to_have_count(0)
+    project.strength_points = 9
+    project.save()
+    for _ in range(2):
+        ranking.page.reload()
+        ranking.wait_until_ready()
+        expect(strength).to_have_count(1 if len(ranking.texts) == 2 else 0)
+        ranking.rank_by_keys([1] * len(ranking.texts))
+        ranking.submit()
+
+
+def test_a_better_answer_becomes_a_demonstration(comparisons, desk, annotator, keep):
+    comparisons(count=1)
+    ranking = RankPage(desk.sit("ann"))
+    ranking.press("w")
+    ranking.page.get_by_label("Your answer").fill("A much better one, with 1 and 2.")
+    keep(ranking.page, "rank-write")
+    ranking.page.get_by_role("button", name="Keep it").click()
+    expect(ranking.page.locator("#state")).to_contain_text("Your answer is kept")
+    demonstration = Demonstration.objects.get()
+    assert demonstration.completion.text == "A much better one, with 1 and 2."
+    assert demonstration.completion.author == annotator
+    assert ranking.ranks == [0, 0, 0]
