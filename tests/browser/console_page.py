@@ -1,0 +1,39 @@
+"""The console, as a manager uses it."""
+
+from playwright.sync_api import Page, expect
+
+
+class ConsolePage:
+    """A project's loop: start a round, watch it, compare its samples, promote."""
+
+    def __init__(self, page: Page, slug: str = "support") -> None:
+        self.page, self.slug = page, slug
+        self.open()
+
+    def open(self) -> None:
+        self.page.goto(f"/projects/{self.slug}/console/")
+
+    def start_round(self) -> int:
+        """With the settings as they come. Returns the round's number, its page open."""
+        self.page.get_by_role("button", name="Start a round").click()
+        self.page.get_by_role("dialog").get_by_role("button", name="Start", exact=True).click()
+        self.page.get_by_role("heading", name="Round").wait_for()
+        return int(self.page.url.rstrip("/").split("/")[-1])
+
+    def expect_status(self, status: str, timeout: float = 10_000) -> None:
+        expect(self.page.get_by_role("heading", level=1)).to_contain_text(status, timeout=timeout)
+
+    def expect_curve(self, job: str, metric: str, timeout: float = 10_000) -> None:
+        """The curve is drawn and says its last number."""
+        curve = self.page.locator(f".curve[data-job={job}][data-metric^={metric}]")
+        expect(curve.locator("canvas")).to_be_visible(timeout=timeout)
+        expect(curve.locator("output")).not_to_be_empty()
+
+    def reading(self, job: str, metric: str) -> str:
+        return self.page.locator(f".curve[data-job={job}][data-metric^={metric}] output").inner_text()
+
+    def open_samples(self) -> None:
+        self.page.get_by_role("link", name="Samples, and promote").click()
+
+    def promote(self) -> None:
+        self.page.get_by_role("button", name="Promote").click()

@@ -1,0 +1,83 @@
+"""axe-core finds nothing, in any state of any page, light and dark."""
+
+import json
+
+import pytest
+from django.conf import settings
+from playwright.sync_api import Page
+from rank_page import RankPage
+
+AXE = settings.BASE_DIR / "static" / "node_modules" / "axe-core" / "axe.min.js"
+RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+
+def check(page: Page) -> None:
+    page.wait_for_timeout(200)  # colours that are still changing are no colours
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE.read_text())
+    found = page.evaluate("(rules) => axe.run(document, rules)", RULES)["violations"]
+    told = [
+        {"rule": each["id"], "help": each["help"], "where": [node["html"][:200] for node in each["nodes"][:3]]}
+        for each in found
+    ]
+    assert not told, json.dumps(told, indent=1)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_ranking_page_in_every_state(comparisons, desk, annotator, dark):
+    comparisons(
+        ["# Head\n\n- a\n- b\n\n```python\nprint(1) # x\n```", "|a|b|\n|-|-|\n|1|2|", "word " * 900, ""], count=1
+    )
+    ranking = RankPage(desk.sit("ann", dark=dark))
+    check(ranking.page)
+    for key, after in (("?", "Escape"), ("g", "Escape"), ("s", "Escape"), ("p", "Escape"), ("d", "d"), ("e", "e")):
+        ranking.press(key)
+        check(ranking.page)
+        ranking.press(after)
+    ranking.press("Enter")  # says what is missing
+    check(ranking.page)
+    for _ in range(2):
+        ranking.rank_by_keys([1] * ranking.page.locator(".completion").count())
+        check(ranking.page)
+        ranking.submit()
+    check(ranking.page)  # nothing to rank
+    ranking.press("u")
+    ranking.form.wait_for()
+    check(ranking.page)
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_other_pages(project, desk, manager, annotator, dark):
+    page = desk.sit("mona", dark=dark)
+    at = f"/projects/{project.slug}"
+    for path in (
+        "/",
+        "/account/",
+        "/account/password/",
+        f"{at}/rank/",
+        f"{at}/guidelines/",
+        f"{at}/prompts/",
+        f"{at}/people/",
+        f"{at}/settings/",
+        f"{at}/console/",
+    ):
+        page.goto(path)
+        check(page)
+
+
+def test_signing_in_errors_and_high_contrast(project, desk, annotator):
+    desk.expected.append("404")
+    page = desk.sit()
+    page.goto("/sign-in/")
+    check(page)
+    page.locator("[name=username]").fill("ann")
+    page.locator("[name=password]").fill("wrong")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").wait_for()
+    check(page)
+    desk.sign_in(page, "ann")
+    page.locator(".menu > summary").click()
+    page.get_by_role("button", name="High contrast").click()
+    check(page)
+    page.goto("/projects/nowhere/rank/")
+    check(page)

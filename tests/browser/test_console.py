@@ -1,0 +1,133 @@
+"""A manager starts a round, watches it and promotes its checkpoint. The worker's part is played by the test."""
+
+import pytest
+from celery import current_app
+from console_page import ConsolePage
+from playwright.sync_api import expect
+from rank_page import RankPage
+
+from feedback.models import Comparison
+from tests.training.conftest import fake_model, rank
+from training import checkpoints, rounds
+from training.models import Round
+from training.outcome import Outcome
+
+
+@pytest.fixture(autouse=True)
+def _messages_stay_here(monkeypatch):
+    """A broker in this process's memory."""
+    assert current_app.conf.broker_url  # reads the settings; what is changed before that is lost
+    for name, value in {"broker_url": "memory://", "broker_transport_options": {}}.items():
+        monkeypatch.setitem(current_app.conf.changes, name, value)
+
+
+@pytest.fixture
+def base(project, tmp_path):
+    return checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "base")), "base", serve=True)
+
+
+@pytest.fixture
+def console(desk, manager, base, comparisons, annotator, project) -> ConsolePage:
+    comparisons(count=12, size=3)
+    rank(project, annotator, 6)
+    return ConsolePage(desk.sit("mona"))
+
+
+def lines(first: int, last: int) -> list[dict]:
+    return [
+        {
+            "step": step,
+            "total": 8,
+            "time": 0.0,
+            "reward": step / 4,
+            "kl": step / 10,
+            "policy_loss": -0.01,
+            "value_loss": 1 / step,
+        }
+        for step in range(first, last + 1)
+    ]
+
+
+def outcome_of(project, tmp_path) -> Outcome:
+    prompts = list(project.prompts.order_by("pk"))
+    rows = [
+        {
+            "prompt_id": prompt.pk,
+            "text": f"New answer {letter}.",
+            "sampling": {"round": 1, "index": index, "score": 1.5},
+        }
+        for prompt in prompts
+        for index, letter in enumerate("xyz")
+    ]
+    old = [
+        {"prompt_id": prompt.pk, "text": "Old answer.", "sampling": {"round": 1, "index": 0, "score": 0.5}}
+        for prompt in prompts
+    ]
+    folder = fake_model(tmp_path / "made")
+    return Outcome(model=str(folder), reward_model="", samples=rows, baseline=old)
+
+
+def test_a_round_from_start_to_promotion(console, desk, project, tmp_path, keep, colleague):
+    page = console.page
+    keep(page, "console")
+    number = console.start_round()
+    console.expect_status("Waiting")
+    keep(page, "round-waiting")
+    claim = rounds.claim(Round.objects.get(number=number).pk, "gpu-1")
+    rounds.enter(claim, Round.Stage.POLICY)
+    rounds.record_metrics(claim, "policy", lines(1, 3), from_start=True)
+    console.expect_curve("policy", "reward")
+    expect(page.locator(".stages .now")).to_contain_text("Policy")
+    before = console.reading("policy", "reward")
+    rounds.record_metrics(claim, "policy", lines(4, 6), from_start=False)
+    expect(page.locator(".curve[data-job=policy][data-metric=reward] output")).not_to_have_text(before)
+    expect(page.locator("#round-status")).to_contain_text("6 of 8")
+    keep(page, "round-running")
+    rounds.keep_result(claim, "reward", {"held_out_accuracy": 0.71, "annotator_agreement": None})
+    rounds.keep_result(claim, "policy", {"kl": 0.6, "reward": 1.5, "reward_reference": 0.1})
+    rounds.finish(claim, outcome_of(project, tmp_path))
+    console.expect_status("Finished")
+    keep(page, "round-finished")
+    console.open_samples()
+    expect(page.get_by_text("New answer x.").first).to_be_visible()
+    expect(page.get_by_text("Old answer.").first).to_be_visible()
+    keep(page, "samples")
+    console.promote()
+    expect(page.get_by_text("served").first).to_be_visible()
+    ranking = RankPage(desk.sit("cole"))
+    source = Comparison.objects.get(pk=ranking.comparison).completions.first().source
+    assert source.name == "round-0001"
+    assert all(text.startswith("New answer") for text in ranking.texts)
+
+
+def test_cancel_then_resume(console, keep):
+    page = console.page
+    page.on("dialog", lambda dialog: dialog.accept())
+    number = console.start_round()
+    claim = rounds.claim(Round.objects.get(number=number).pk, "gpu-1")
+    console.page.reload()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_text("its state saved first")).to_be_visible()
+    rounds.cancel(claim)
+    console.expect_status("Cancelled")
+    page.get_by_role("button", name="Resume").click()
+    console.expect_status("Waiting")
+
+
+def test_a_failed_round_says_why(console, keep):
+    number = console.start_round()
+    claim = rounds.claim(Round.objects.get(number=number).pk, "gpu-1")
+    rounds.enter(claim, Round.Stage.REWARD)
+    rounds.fail(claim, "The reward program ran out of memory.", "step 1\n<b>MemoryError</b>")
+    console.expect_status("Failed")
+    expect(console.page.get_by_text("The reward program ran out of memory.")).to_be_visible()
+    expect(console.page.locator(".log")).to_contain_text("<b>MemoryError</b>")
+    keep(console.page, "round-failed")
+
+
+def test_the_console_of_an_empty_project(desk, manager, keep):
+    page = desk.sit("mona", phone=True)
+    page.goto("/projects/support/console/")
+    expect(page.get_by_role("heading", name="No model yet")).to_be_visible()
+    expect(page.get_by_role("button", name="Start a round")).to_have_count(0)
+    keep(page, "console-empty-phone")

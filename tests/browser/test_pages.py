@@ -1,0 +1,103 @@
+"""Managers' and everybody's own pages, in a browser."""
+
+import json
+
+from playwright.sync_api import expect
+
+from feedback.models import ApiToken, Membership, Prompt
+
+
+def test_a_token_is_shown_once_and_works(desk, annotator, keep, client):
+    page = desk.sit("ann")
+    page.goto("/account/")
+    page.get_by_label("Name").fill("export job")
+    page.get_by_role("button", name="New token").click()
+    key = page.locator("#key").inner_text()
+    keep(page, "account-token")
+    assert ApiToken.objects.get().digest == ApiToken.digest_of(key)
+    page.goto("/account/")
+    assert key not in page.content()
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.get_by_text("The token is revoked")).to_be_visible()
+    assert not ApiToken.objects.exists()
+
+
+def test_a_manager_adds_people_and_changes_roles(desk, project, manager, stranger, keep):
+    page = desk.sit("mona")
+    page.goto("/projects/support/people/")
+    page.get_by_label("User name").fill("nobody")
+    page.get_by_role("button", name="Add").click()
+    expect(page.get_by_text("Nobody here has the user name «nobody».")).to_be_visible()
+    page.get_by_label("User name").fill("stan")
+    page.get_by_role("button", name="Add").click()
+    page.get_by_label("Role of stan").select_option("reviewer")
+    page.locator("tr", has_text="stan").get_by_role("button", name="Change").click()
+    expect(page.get_by_label("Role of stan")).to_have_value("reviewer")
+    keep(page, "people")
+    assert Membership.objects.get(project=project, user=stranger).role == "reviewer"
+
+
+def test_the_last_manager_stays(desk, project, manager, annotator):
+    desk.expected.append("409")
+    page = desk.sit("mona")
+    page.goto("/projects/support/people/")
+    page.get_by_label("Role of mona").select_option("annotator")
+    page.locator("tr", has_text="mona").get_by_role("button", name="Change").click()
+    expect(page.get_by_text("make somebody else a manager first")).to_be_visible()
+    assert Membership.objects.get(project=project, user=manager).is_manager
+
+
+def test_prompts_come_in_by_file_or_are_refused_line_by_line(desk, project, manager, keep):
+    page = desk.sit("mona")
+    page.goto("/projects/support/prompts/")
+    keep(page, "prompts-empty")
+    good = [{"prompt": "One?", "completions": ["a", "b"]}, {"prompt": "Two?"}]
+    for lines, told in (
+        (["{}", '{"prompt": 3}'], "Line 2"),
+        ([json.dumps(good[0]), "no JSON"], "It is not JSON"),
+        (map(json.dumps, good), "2 new prompts, 0 known already; 1 comparisons made."),
+    ):
+        page.get_by_label("File").set_input_files(
+            {"name": "prompts.jsonl", "mimeType": "application/jsonl", "buffer": "\n".join(lines).encode()}
+        )
+        page.get_by_role("button", name="Upload").click()
+        expect(page.get_by_text(told).first).to_be_visible()
+    keep(page, "prompts")
+    assert Prompt.objects.count() == 2
+
+
+def test_settings_and_guidelines(desk, project, manager, keep):
+    page = desk.sit("mona", phone=True)
+    page.goto("/projects/support/settings/")
+    page.get_by_label("Guidelines").fill("# Be *brief*\n\n<script>alert(1)</script>")
+    page.get_by_label("Rankings per comparison").fill("0")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_label("Rankings per comparison").fill("3")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    keep(page, "settings-phone")
+    page.goto("/projects/support/guidelines/")
+    expect(page.get_by_role("heading", name="Be brief")).to_be_visible()
+    expect(page.get_by_text("<script>alert(1)</script>")).to_be_visible()
+    project.refresh_from_db()
+    assert project.wanted_rankings == 3
+
+
+def test_appearance_is_remembered(desk, annotator):
+    page = desk.sit("ann")
+    page.locator(".menu > summary").click()
+    page.get_by_role("button", name="Dark").last.click()
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_empty_states_say_what_to_do(desk, project, annotator, stranger, keep, django_user_model):
+    django_user_model.objects.create_user("new", password="new-password")
+    page = desk.sit("new")
+    expect(page.get_by_role("heading", name="No project yet")).to_be_visible()
+    keep(page, "home-empty")
+    page = desk.sit("ann")
+    page.goto("/projects/support/rank/")
+    expect(page.get_by_role("heading", name="No comparisons yet")).to_be_visible()
+    keep(page, "rank-empty")

@@ -1,0 +1,119 @@
+"""Who may open which page, and what the pages never say."""
+
+from uuid import uuid4
+
+import pytest
+
+from feedback import intake, queue
+from feedback.models import Membership, Project, Ranking
+
+FOR_MEMBERS = ("rank/", "guidelines/", "rank/next/")
+FOR_MANAGERS = ("prompts/", "people/", "settings/")
+WRITES = (
+    "rank/submit/",
+    "rank/skip/",
+    "rank/undo/",
+    "rank/renew/",
+    "rank/1/revise/",
+    "people/1/role/",
+    "people/1/remove/",
+)
+
+
+@pytest.fixture(autouse=True)
+def _plain_static_files(settings):
+    settings.STORAGES = settings.STORAGES | {
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    }
+
+
+def at(path: str) -> str:
+    return f"/projects/support/{path}"
+
+
+@pytest.mark.parametrize("path", FOR_MEMBERS + FOR_MANAGERS)
+def test_a_stranger_learns_nothing(client, project, stranger, path):
+    client.force_login(stranger)
+    here = client.get(at(path))
+    nowhere = client.get(at(path).replace("support", "nowhere"))
+    assert here.status_code == nowhere.status_code == 404
+    assert b"Support" not in here.content
+
+
+@pytest.mark.parametrize("path", WRITES)
+def test_a_stranger_writes_nothing(client, project, stranger, path):
+    client.force_login(stranger)
+    assert client.post(at(path), {"role": "manager"}).status_code == 404
+
+
+@pytest.mark.parametrize("path", FOR_MEMBERS + FOR_MANAGERS)
+def test_nobody_in_particular_is_sent_to_sign_in(client, project, path):
+    assert client.get(at(path)).url == f"/sign-in/?next={at(path)}"
+
+
+@pytest.mark.parametrize("path", (*FOR_MANAGERS, "people/1/role/", "people/1/remove/"))
+def test_an_annotator_manages_nothing(client, annotator, path):
+    client.force_login(annotator)
+    assert client.post(at(path), {"role": "manager"}).status_code == 403
+    assert Membership.objects.get(user=annotator).role == "annotator"
+
+
+@pytest.mark.parametrize("path", WRITES)
+def test_writes_are_posts(client, manager, path):
+    client.force_login(manager)
+    assert client.get(at(path)).status_code == 405
+
+
+def test_an_archived_project_is_gone(client, project, annotator):
+    client.force_login(annotator)
+    Project.objects.update(archived_at="2026-01-01T00:00Z")
+    assert client.get(at("rank/")).status_code == 404
+
+
+def test_the_page_never_names_a_source(client, project, annotator):
+    texts = [{"text": "One.", "source": "round-0007"}, {"text": "Two.", "source": "base-model"}]
+    intake.add_prompts(project, [{"prompt": "Hello?", "completions": texts}], compare=True)
+    client.force_login(annotator)
+    page = client.get(at("rank/")).content
+    assert b"One." in page
+    assert b"Two." in page
+    assert b"round-0007" not in page
+    assert b"base-model" not in page
+
+
+def test_the_answer_to_a_submit_carries_the_next_comparison(client, project, annotator):
+    rows = [{"prompt": f"{n}?", "completions": ["a", "b"]} for n in range(3)]
+    intake.add_prompts(project, rows, compare=True)
+    lease = queue.lease_next(annotator.memberships.get())
+    client.force_login(annotator)
+    said = {"lease": lease.pk, "key": uuid4(), "seconds": "1.5", "rank-0": 1, "rank-1": 1}
+    answers = [client.post(at("rank/submit/"), said, headers={"HX-Request": "true"}) for _ in range(2)]
+    assert all(b"<form" in answer.content for answer in answers)
+    assert Ranking.objects.get().seconds == 1.5
+    assert client.post(at("rank/submit/"), said).url == at("rank/")
+    assert Ranking.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"key": "x"}, "key: "),
+        ({"lease": ""}, "lease: "),
+        ({"rank-1": "x"}, "Every completion needs a rank"),
+        ({"seconds": "-1"}, "seconds: "),
+    ],
+)
+def test_a_malformed_submit_is_refused_with_a_sentence(client, project, annotator, change, sentence):
+    client.force_login(annotator)
+    said = {"lease": uuid4(), "key": uuid4(), "seconds": "1", "rank-0": 1, "rank-1": 2} | change
+    answer = client.post(at("rank/submit/"), said, headers={"HX-Request": "true"})
+    assert answer.status_code == 400
+    assert sentence in answer.content.decode()
+
+
+def test_every_page_forbids_what_it_does_not_need(client, annotator):
+    client.force_login(annotator)
+    policy = client.get("/")["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
