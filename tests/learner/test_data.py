@@ -1,0 +1,115 @@
+"""Messages to tokens: templates, truncation from the left, and what is refused."""
+
+import pytest
+from small_world import letters_tokenizer
+
+from training.learner import bpe
+from training.learner.config import SampleConfig
+from training.learner.data import (
+    budget_batches,
+    decode_completion,
+    encode_completion,
+    encode_prompt,
+    read_prompts,
+    render,
+    share,
+    shuffled,
+)
+from training.learner.jobdir import BadInput
+
+TALK = [
+    {"role": "system", "content": "Be kind."},
+    {"role": "user", "content": "Where is my parcel?"},
+    {"role": "assistant", "content": "On its way."},
+    {"role": "user", "content": "Since when?"},
+]
+TEXTS = ["Be kind. Where is my parcel?", "On its way. Since when?", "Ça va? 你好 🙂"] * 4
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return bpe.learn_tokenizer(TEXTS, 300)
+
+
+def settings(**changes):
+    return SampleConfig(model="m", **changes)
+
+
+def test_a_conversation_is_rendered_turn_by_turn(tokenizer):
+    assert tokenizer.decode(render(tokenizer, TALK)) == (
+        "<|system|>Be kind.<|end|><|user|>Where is my parcel?<|end|><|assistant|>On its way.<|end|>"
+        "<|user|>Since when?<|end|><|assistant|>"
+    )
+
+
+def test_a_tokenizer_without_a_template_gets_the_plain_one(tokenizer):
+    plain = bpe.learn_tokenizer(TEXTS, 300)
+    plain.chat_template = None
+    assert (
+        plain.decode(render(plain, TALK[1:3]))
+        == "User:\nWhere is my parcel?\n\nAssistant:\nOn its way.\n\nAssistant:\n"
+    )
+
+
+def test_any_text_survives_the_byte_level_tokenizer(tokenizer):
+    for text in ("Ça va? 你好 🙂", "a\tb\n c", "naïve — œuvre"):
+        tokens = encode_completion(tokenizer, text)
+        assert tokens[-1] == tokenizer.eos_token_id and tokens.count(tokenizer.eos_token_id) == 1
+        assert decode_completion(tokenizer, tokens) == text
+
+
+def test_a_completion_that_was_cut_off_has_no_end_token(tokenizer):
+    assert encode_completion(tokenizer, "On its way.", ended=False) == encode_completion(tokenizer, "On its way.")[:-1]
+    assert len(encode_completion(tokenizer, "On its way.", max_completion_tokens=3)) == 3
+
+
+def test_an_over_long_prompt_loses_its_beginning_or_is_refused(tokenizer):
+    whole = render(tokenizer, TALK)
+    assert encode_prompt(tokenizer, TALK, 10) == whole[-10:]
+    assert encode_prompt(tokenizer, TALK, len(whole), "refuse") == whole
+    with pytest.raises(BadInput, match=f"{len(whole)} tokens, more than max_prompt_tokens"):
+        encode_prompt(tokenizer, TALK, len(whole) - 1, "refuse")
+
+
+def test_truncated_prompts_are_told_from_whole_ones(tokenizer):
+    rows = [{"messages": TALK}, {"messages": TALK[1:2]}]
+    prompts = read_prompts(tokenizer, rows, settings(max_prompt_tokens=len(render(tokenizer, TALK[1:2]))))
+    assert [prompt.truncated for prompt in prompts] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([], "holds no prompt"),
+        ([{}], "row 1: messages must be a list"),
+        ([{"messages": []}], "row 1: messages must be a list"),
+        ([{"messages": [{"role": "user"}]}], "row 1: a message must have a role and a content"),
+        ([{"messages": TALK}, {"messages": [{"role": "user", "content": 3}]}], "row 2: a message"),
+    ],
+)
+def test_prompts_that_are_none_are_refused(tokenizer, rows, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        read_prompts(tokenizer, rows, settings())
+
+
+def test_a_prompt_without_tokens_is_refused():
+    with pytest.raises(BadInput, match="has no tokens"):
+        read_prompts(letters_tokenizer(), [{"messages": [{"role": "user", "content": ""}]}], settings())
+
+
+def test_batches_keep_to_their_budget_and_hold_everything_once():
+    lengths = [5, 1, 9, 3, 3, 7, 20, 2]
+    batches = budget_batches(lengths, 10)
+    assert sorted(i for batch in batches for i in batch) == list(range(8))
+    assert all(sum(lengths[i] for i in batch) <= 10 or len(batch) == 1 for batch in batches)
+    assert budget_batches([], 10) == []
+
+
+def test_orders_depend_on_seed_and_pass_alone():
+    assert shuffled(20, 1, 0) == shuffled(20, 1, 0) != shuffled(20, 1, 1) != shuffled(20, 2, 1)
+    assert sorted(shuffled(20, 1, 0)) == list(range(20))
+
+
+def test_processes_share_everything_once():
+    parts = [list(share(range(7), rank, 3)) for rank in range(3)]
+    assert parts == [[0, 3, 6], [1, 4], [2, 5]]

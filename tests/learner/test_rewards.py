@@ -1,0 +1,133 @@
+"""Reward terms: the right tokens go to the reward model, and every completion gets its weighted sum."""
+
+import json
+
+import pytest
+import torch
+from reward_world import policy_folder
+from small_world import policy_folder as letters_folder
+
+from training.learner import bpe, sample
+from training.learner.config import PpoConfig
+from training.learner.data import decode_completion, encode_completion, encode_prompt
+from training.learner.jobdir import BadInput, JobDirectory
+from training.learner.models import load_tokenizer
+from training.learner.reward_model import load_reward_model, new_reward_model, save_reward_model, score
+from training.learner.rewards import Answer, reward_function
+
+MESSAGES = [{"role": "user", "content": "wait parcel"}]
+
+
+@pytest.fixture
+def scorer(tmp_path):
+    """A reward model's folder whose scores differ; and its tokenizer, which is the policy's too."""
+    policy_folder(tmp_path / "policy")
+    model = new_reward_model(str(tmp_path / "policy"), heads=1, seed=0)
+    torch.nn.init.normal_(model.head.weight)
+    save_reward_model(model, load_tokenizer(str(tmp_path / "policy")), tmp_path / "scorer")
+    return tmp_path / "scorer"
+
+
+def answer(tokenizer, text, ended=True):
+    tokens = encode_completion(tokenizer, text, ended=ended)
+    return Answer({"messages": MESSAGES}, encode_prompt(tokenizer, MESSAGES, 50), tokens, text, ended)
+
+
+def settings(*terms, **changes):
+    return PpoConfig(model="m", rewards=list(terms), **changes)
+
+
+def test_the_reward_model_sees_the_very_tokens(scorer):
+    model, tokenizer = load_reward_model(str(scorer))
+    # the policy wrote «parcel» in pieces that no encoder would choose: the score is of those pieces
+    odd = Answer(
+        {"messages": MESSAGES}, [20, 21], [*tokenizer.encode("parc"), *tokenizer.encode("el"), 1], "parcel", True
+    )
+    (scored,) = reward_function(settings({"name": "reward_model"}, reward_model=str(scorer)), tokenizer)([odd])
+    assert scored == pytest.approx(float(score(model, [[*odd.prompt, *odd.completion]])), abs=1e-6)
+    again = float(score(model, [[20, 21, *tokenizer.encode("parcel"), 1]]))
+    assert abs(float(scored) - again) > 1e-3
+
+
+def test_with_another_tokenizer_the_text_is_encoded_as_the_reward_model_learned_it(scorer):
+    model, own = load_reward_model(str(scorer))
+    other = bpe.learn_tokenizer(["wait parcel thanks"] * 3, 270)
+    reward = reward_function(
+        settings({"name": "reward_model"}, reward_model=str(scorer), missing_end_penalty=0.0), other
+    )
+    for ended in (True, False):
+        written = answer(other, "thanks for the parcel", ended)
+        expected = score(
+            model, [[*encode_prompt(own, MESSAGES, 50), *encode_completion(own, written.text, ended=ended)]]
+        )
+        assert float(reward([written])[0]) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_terms_are_weighted_added_clipped_and_a_missing_end_costs(scorer):
+    tokenizer = load_tokenizer(str(scorer))
+    terms = ({"name": "length", "target": 2, "weight": 3.0}, {"name": "missing_end", "weight": 0.5})
+    answers = [Answer({}, [5], [7, 8, 1], "x", True), Answer({}, [5], [7, 8, 9, 7], "x", False)]
+    free = reward_function(settings(*terms, missing_end_penalty=1.0), tokenizer)(answers)
+    assert free.tolist() == [0.0, 3 * -1.0 - 0.5 - 1.0]
+    clipped = reward_function(settings(*terms, missing_end_penalty=1.0, score_clip=2.0), tokenizer)(answers)
+    assert clipped.tolist() == [0.0, -2.0 - 1.0]
+
+
+@pytest.mark.parametrize(
+    ("term", "sentence"),
+    [
+        ({"name": "niceness"}, "there is no reward term 'niceness'; there are"),
+        ({"name": "length"}, "needs a target above 0"),
+        ({"name": "missing_end", "target": 3}, "has no setting 'target'"),
+        ({"name": "python", "function": "no.such:thing"}, "cannot import 'no.such:thing'"),
+        ({"name": "python", "function": "small_world:nothing"}, "cannot import"),
+        ({"name": "python"}, "cannot import"),
+    ],
+)
+def test_a_term_that_is_none_is_refused_with_a_sentence(scorer, term, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        reward_function(settings(term), load_tokenizer(str(scorer)))
+
+
+def sampling_job(folder, **config):
+    folder.mkdir()
+    rows = [{"prompt_id": 9 - i, "messages": [{"role": "user", "content": text}]}
+            for i, text in enumerate(["wait", "parcel please help", "no"])]  # fmt: skip
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"max_completion_tokens": 12, "completions_per_prompt": 3} | config
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+def test_samples_come_in_the_prompts_order_with_their_scores(tmp_path, scorer):
+    folder = sampling_job(tmp_path / "job", model=str(tmp_path / "policy"), reward_model=str(scorer))
+    sample.main(folder)
+    rows, result = lines(folder), JobDirectory(folder).result()
+    assert [(row["prompt_id"], row["index"]) for row in rows] == [(p, i) for p in (9, 8, 7) for i in range(3)]
+    assert set(rows[0]) == {"prompt_id", "index", "text", "ended", "tokens", "score"}
+    assert all(row["tokens"] == 12 or row["ended"] for row in rows)
+    assert result["score_mean"] == pytest.approx(sum(row["score"] for row in rows) / 9) and result["samples"] == 9
+
+
+def test_samples_do_not_depend_on_the_batch_and_have_no_score_without_a_reward_model(tmp_path):
+    policy_folder(tmp_path / "policy")
+    for size in (1, 4, 64):
+        sample.main(sampling_job(tmp_path / str(size), model=str(tmp_path / "policy"), batch_completions=size))
+    assert lines(tmp_path / "1") == lines(tmp_path / "4") == lines(tmp_path / "64")
+    assert {row["score"] for row in lines(tmp_path / "1")} == {None}
+
+
+def test_a_text_is_what_people_read():
+    tokenizer = bpe.learn_tokenizer(["thanks"], 270)
+    assert decode_completion(tokenizer, [*tokenizer.encode(" thanks\n"), tokenizer.eos_token_id]) == "thanks"
+
+
+def test_prompts_too_long_for_the_model_are_refused_before_sampling(tmp_path):
+    letters_folder(tmp_path / "policy")
+    folder = sampling_job(tmp_path / "job", model=str(tmp_path / "policy"), max_completion_tokens=200)
+    with pytest.raises(BadInput, match="the model has room for 128"):
+        sample.main(folder)

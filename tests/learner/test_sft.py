@@ -1,0 +1,129 @@
+"""sft: what it learns, what it weighs, what it refuses."""
+
+import json
+
+import pytest
+import torch
+from small_world import letters_tokenizer, tiny_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from training.learner import sft
+from training.learner.config import SftConfig
+from training.learner.data import encode_prompt
+from training.learner.jobdir import BadInput, JobDirectory
+from training.learner.sampler import Drawing, sample
+from training.learner.sft import Example, plan_steps, split, total_weight, weighted_loss
+
+ARCHITECTURE = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+                "num_attention_heads": 4}  # fmt: skip
+ANSWERS = {"one": "yes, one", "two": "no, two", "three": "perhaps three"}
+
+
+def job(folder, rows, **settings):
+    folder.mkdir()
+    (folder / "demonstrations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def rows():
+    return [{"messages": [{"role": "user", "content": q}], "completion": a} for q, a in ANSWERS.items()]
+
+
+def test_a_small_model_learns_its_demonstrations_by_heart_from_nothing(tmp_path):
+    folder = job(tmp_path / "job", rows() * 8, architecture=ARCHITECTURE, vocabulary_size=280, learning_rate=0.01,
+                 epochs=25, batch_tokens=400, warmup_fraction=0.1)  # fmt: skip
+    sft.main(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", attn_implementation="accord_flat").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    ends = frozenset([tokenizer.eos_token_id])
+    prompts = [encode_prompt(tokenizer, row["messages"], 50) for row in rows()]
+    written = sample(model, prompts, range(3), Drawing(20, ends, temperature=0.0), batch=3)
+    assert [tokenizer.decode(c.tokens, skip_special_tokens=True) for c in written] == list(ANSWERS.values())
+    assert all(completion.ended for completion in written)
+    result = JobDirectory(folder).result()
+    assert result["loss"] < 0.05 and result["program"] == "sft" and result["demonstrations"] == 24
+
+
+def test_it_fine_tunes_a_given_model(tmp_path):
+    tiny_model(vocabulary=5).save_pretrained(tmp_path / "start")
+    letters_tokenizer().save_pretrained(tmp_path / "start")
+    one = [{"messages": [{"role": "user", "content": "a b"}], "completion": "c d"}]
+    folder = job(
+        tmp_path / "job", one * 4, model=str(tmp_path / "start"), epochs=10, learning_rate=0.01, batch_tokens=12
+    )
+    sft.main(folder)
+    losses = [line["loss"] for line in JobDirectory(folder).metrics()]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_the_loss_is_the_weighted_sum_over_completion_tokens():
+    model = tiny_model()
+    examples = [Example([5, 6, 7, 0], [0.0, 2.0, 2.0]), Example([8, 9, 0], [0.25, 0.5])]
+    loss = float(weighted_loss(model, examples))
+    model.set_attn_implementation("eager")
+    expected = 0.0
+    for tokens, weights in examples:
+        log_probs = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+        expected -= sum(w * float(log_probs[i, tokens[i + 1]]) for i, w in enumerate(weights))
+    assert loss == pytest.approx(expected, rel=1e-5)
+    assert total_weight(examples) == 4.75
+
+
+def test_prompt_tokens_weigh_what_the_settings_say():
+    row = sft.Demonstration([{"role": "user", "content": "a b"}], "c", 2.0)
+    for prompt_weight, weights in ((0.0, [0.0, 2.0, 2.0]), (0.25, [0.5, 2.0, 2.0])):
+        settings = SftConfig(model="m", prompt_loss_weight=prompt_weight)
+        example = sft.encode(letters_tokenizer(), row, settings)
+        assert example == Example([1, 2, 3, 0], weights)
+
+
+def test_every_pass_takes_each_demonstration_once_in_steps_of_about_batch_tokens():
+    settings = SftConfig(model="m", epochs=2, batch_tokens=10)
+    plan = plan_steps([4, 5, 12, 3, 2], settings)
+    taken = [index for step in plan for index in step]
+    assert sorted(taken[:5]) == sorted(taken[5:]) == [0, 1, 2, 3, 4] and taken[:5] != taken[5:]
+    assert all(len(step) == 1 or sum([4, 5, 12, 3, 2][i] for i in step) <= 10 for step in plan)
+
+
+def test_a_prompt_is_wholly_held_out_or_not_at_all():
+    rows = [sft.Demonstration([{"role": "user", "content": f"prompt {i % 50}"}], f"{i}", 1.0) for i in range(200)]
+    held_out, training = split(rows, 0.3)
+    assert len(held_out) + len(training) == 200 and 10 < len(held_out) < 110
+    assert not {row.messages[0]["content"] for row in held_out} & {row.messages[0]["content"] for row in training}
+    assert split(rows, 0.0) == ([], rows)
+
+
+def test_held_out_demonstrations_are_evaluated_not_learned(tmp_path):
+    many = [{"messages": [{"role": "user", "content": str(i)}], "completion": "yes"} for i in range(40)]
+    folder = job(tmp_path / "job", many, architecture=ARCHITECTURE, vocabulary_size=270, held_out_fraction=0.25,
+                 epochs=2, batch_tokens=100, eval_every=2)  # fmt: skip
+    sft.main(folder)
+    lines, result = JobDirectory(folder).metrics(), JobDirectory(folder).result()
+    assert [("held_out_loss" in line) for line in lines] == [
+        line["step"] % 2 == 0 or line is lines[-1] for line in lines
+    ]
+    assert 20 < result["demonstrations"] < 40 and result["held_out_loss"] == lines[-1]["held_out_loss"]
+
+
+@pytest.mark.parametrize(
+    ("row", "sentence"),
+    [
+        ({"messages": [{"role": "user", "content": "a"}]}, "row 1: completion must be text"),
+        ({"completion": "a"}, "row 1: messages must be a list"),
+        ({"messages": [{"role": "user", "content": "a"}], "completion": "b", "weight": 0}, "weight must be a number"),
+    ],
+)
+def test_a_demonstration_that_is_none_is_refused(tmp_path, row, sentence):
+    folder = job(tmp_path / "job", [row], architecture=ARCHITECTURE)
+    with pytest.raises(BadInput, match=sentence):
+        sft.main(folder)
+
+
+def test_no_demonstrations_and_impossible_models_are_refused(tmp_path):
+    with pytest.raises(BadInput, match="holds no demonstration"):
+        sft.main(job(tmp_path / "empty", [], architecture=ARCHITECTURE))
+    with pytest.raises(BadInput, match="architecture cannot be built"):
+        sft.main(job(tmp_path / "odd", rows(), architecture={"model_type": "no-such-model"}))
+    with pytest.raises(BadInput, match="no tokenizer could be loaded from"):
+        sft.main(job(tmp_path / "none", rows(), model=str(tmp_path / "nowhere")))

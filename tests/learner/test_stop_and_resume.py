@@ -1,0 +1,154 @@
+"""A run that is stopped and resumed ends in the same bits as one that is not; two processes end where one does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_world import LETTERS, policy_folder, ppo_job
+
+from training.learner import ppo, sample, sft
+from training.learner.jobdir import JobDirectory, Stopped
+
+HERE = Path(__file__).parent
+PROMPTS = ("a", "b", "c")
+PPO = {"steps": 3, "batch_episodes": 12, "epochs": 2, "minibatches": 2, "learning_rate": 0.01, "save_every": 2,
+       "kl_target": 0.05, "kl_horizon": 60, "eval_prompts": 2, "eval_every": 2}  # fmt: skip
+ENVIRONMENT = os.environ | {"PYTHONPATH": f"{HERE.parents[1]}:{HERE}", "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
+def outcome(job):
+    """All that must be the same: weights, metrics, result; not times."""
+    lines = [untimed(line) for line in JobDirectory(job).metrics()]
+    weights = load_file(job / "model" / "model.safetensors") if (job / "model").exists() else {}
+    texts = (job / "samples.jsonl").read_text() if (job / "samples.jsonl").exists() else ""
+    return (
+        lines,
+        {name: weight.numpy().tobytes() for name, weight in weights.items()},
+        texts,
+        untimed(JobDirectory(job).result()),
+    )
+
+
+def untimed(values):
+    timed = ("time", "seconds", "episodes_per_second")
+    return {name: value for name, value in values.items() if not name.startswith(timed)}
+
+
+def stop_at(monkeypatch, module, read):
+    """SIGTERM comes before the read-th time that the program looks."""
+
+    class Stop:
+        reads = 0
+
+        @property
+        def received(self):
+            Stop.reads += 1
+            return Stop.reads >= read
+
+    monkeypatch.setattr(module, "StopSignal", Stop)
+
+
+def run_with_stops(monkeypatch, module, job, read):
+    """Stopped first at the program's `read`-th look, then at every third, until the end; gives the number of stops."""
+    stops = 0
+    while JobDirectory(job).result() is None:
+        stop_at(monkeypatch, module, 3 if stops else read)
+        try:
+            module.main(job)
+        except Stopped:
+            stops += 1
+    return stops
+
+
+def demonstrations(job):
+    job.mkdir()
+    rows = [{"messages": [{"role": "user", "content": LETTERS[1 + i % 4]}], "completion": " ".join("abcd"[: 1 + i % 3])}
+            for i in range(12)]  # fmt: skip
+    (job / "demonstrations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"architecture": {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32,
+                               "num_hidden_layers": 1, "num_attention_heads": 2},
+              "vocabulary_size": 270, "batch_tokens": 25, "epochs": 2, "save_every": 2}  # fmt: skip
+    (job / "config.json").write_text(json.dumps(config))
+    return job
+
+
+def prompts_to_sample(job):
+    job.mkdir()
+    rows = [{"prompt_id": i, "messages": [{"role": "user", "content": text}]} for i, text in enumerate(PROMPTS)]
+    (job / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    policy_folder(job.parent / "policy")
+    config = {"model": str(job.parent / "policy"), "completions_per_prompt": 5, "batch_completions": 4,
+              "max_completion_tokens": 6}  # fmt: skip
+    (job / "config.json").write_text(json.dumps(config))
+    return job
+
+
+JOBS = {
+    "ppo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO)),
+    "rloo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="rloo", completions_per_prompt=4)),
+    "sft": (sft, demonstrations),
+    "sample": (sample, prompts_to_sample),
+}
+
+
+@pytest.mark.parametrize("program", JOBS)
+@pytest.mark.parametrize("read", [1, 2, 3])
+def test_stopped_at_any_moment_and_resumed_it_is_the_same_to_the_bit(tmp_path, monkeypatch, program, read):
+    module, make = JOBS[program]
+    straight, stopped = make(tmp_path / "straight"), make(tmp_path / "stopped")
+    module.main(straight)
+    assert run_with_stops(monkeypatch, module, stopped, read) >= 1
+    assert outcome(stopped) == outcome(straight)
+
+
+def test_a_finished_job_does_nothing_when_run_again(tmp_path):
+    job = prompts_to_sample(tmp_path / "job")
+    sample.main(job)
+    before = {file: file.stat().st_mtime_ns for file in job.rglob("*")}
+    sample.main(job)
+    assert {file: file.stat().st_mtime_ns for file in job.rglob("*")} == before
+
+
+def launch(job, *launcher):
+    return subprocess.Popen([sys.executable, *launcher, "-m", "training.learner.ppo", str(job)], env=ENVIRONMENT,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+
+
+@pytest.mark.services
+def test_sigterm_finishes_the_step_exits_75_and_the_job_can_be_resumed(tmp_path):
+    options = PPO | {"steps": 40, "eval_prompts": 0}
+    straight, stopped = (ppo_job(tmp_path / name, PROMPTS, **options) for name in ("straight", "stopped"))
+    process = launch(stopped)
+    while len(JobDirectory(stopped, is_writer=False).metrics()) < 3 and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert 3 <= JobDirectory(stopped).metrics()[-1]["step"] < 40 and JobDirectory(stopped).result() is None
+    ppo.main(stopped)
+    ppo.main(straight)
+    assert outcome(stopped) == outcome(straight)
+
+
+@pytest.mark.services
+def test_two_processes_learn_what_one_does(tmp_path):
+    one, two = (ppo_job(tmp_path / name, PROMPTS, **PPO) for name in ("one", "two"))
+    process = launch(two, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+                     "--mixed_precision", "no", "--dynamo_backend", "no")  # fmt: skip
+    ppo.main(one)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    ours, theirs = (load_file(job / "model" / "model.safetensors") for job in (one, two))
+    start = load_file(tmp_path / "policy" / "model.safetensors")
+    moved = max((ours[name] - start[name]).abs().max() for name in ours)
+    for name, weight in ours.items():
+        torch.testing.assert_close(theirs[name], weight, atol=float(moved) * 1e-3, rtol=0)
+    for line, other in zip(JobDirectory(one).metrics(), JobDirectory(two).metrics(), strict=True):
+        assert untimed(other) == pytest.approx(untimed(line), rel=1e-3, abs=1e-5)
