@@ -2,11 +2,13 @@
 
 from django.contrib.auth import views as auth
 from django.urls import path
+from django.views.i18n import set_language
 
 from feedback.views import account, project, ranking
 
 urlpatterns = [
     path("", account.home, name="home"),
+    path("language/", set_language, name="set-language"),
     path(
         "sign-in/",
         auth.LoginView.as_view(template_name="sign_in.html", redirect_authenticated_user=True),

@@ -3,6 +3,7 @@
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 from feedback.models import Project, Source, User
 
@@ -11,8 +12,8 @@ class Checkpoint(models.Model):
     """A policy's weights: imported, or made by a round. One of a project's is served."""
 
     class Kind(models.TextChoices):
-        IMPORTED = "imported"
-        ROUND = "round"
+        IMPORTED = "imported", _("Imported")
+        ROUND = "round", _("Round")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="checkpoints")
     source = models.OneToOneField(Source, models.PROTECT, related_name="checkpoint")
@@ -50,18 +51,18 @@ class Round(models.Model):
     """One turn of the loop: snapshot → reward model → policy → samples → comparisons."""
 
     class Status(models.TextChoices):
-        WAITING = "waiting"
-        RUNNING = "running"
-        FINISHED = "finished"
-        FAILED = "failed"
-        CANCELLED = "cancelled"
+        WAITING = "waiting", _("Waiting")
+        RUNNING = "running", _("Running")
+        FINISHED = "finished", _("Finished")
+        FAILED = "failed", _("Failed")
+        CANCELLED = "cancelled", _("Cancelled")
 
     class Stage(models.TextChoices):
-        SNAPSHOT = "snapshot"
-        REWARD = "reward"
-        POLICY = "policy"
-        SAMPLES = "samples"
-        COMPARISONS = "comparisons"
+        SNAPSHOT = "snapshot", _("Snapshot")
+        REWARD = "reward", _("Reward")
+        POLICY = "policy", _("Policy")
+        SAMPLES = "samples", _("Samples")
+        COMPARISONS = "comparisons", _("Comparisons")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="rounds")
     number = models.PositiveIntegerField()

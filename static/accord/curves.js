@@ -60,7 +60,7 @@ class Curve {
       width: this.place.clientWidth,
       height: HEIGHT,
       scales: { x: { time: false } },
-      axes: [axis, { ...axis, size: 48 }],
+      axes: [{ ...axis, size: 28 }, { ...axis, size: 48 }],
       legend: { show: false },
       hooks: { setCursor: [(chart) => this.tell(chart.cursor.idx ?? null)] },
       cursor: { points: { size: 6 }, drag: { x: false, y: false } },

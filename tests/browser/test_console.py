@@ -78,6 +78,7 @@ def test_a_round_from_start_to_promotion(console, desk, project, tmp_path, keep,
     rounds.record_metrics(claim, "policy", lines(1, 3), from_start=True)
     console.expect_curve("policy", "reward")
     expect(page.locator(".stages .now")).to_contain_text("Policy")
+    console.expect_status("Running")
     before = console.reading("policy", "reward")
     rounds.record_metrics(claim, "policy", lines(4, 6), from_start=False)
     expect(page.locator(".curve[data-job=policy][data-metric=reward] output")).not_to_have_text(before)
