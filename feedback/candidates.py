@@ -20,11 +20,25 @@ from django.db.models import Exists, OuterRef, QuerySet
 from feedback.models import Comparison, Completion, Lease, Membership, Ranking, Skip
 
 GLANCE = 20  # rows of the index read first
-LOOK = 200  # and then at a time
+LOOK = 100  # and then at a time
 CLAIMABLE = 10  # candidates of a look: more than one, since others may hold the first ones locked
 WAITS = 20
 
 QUEUE_ORDER = ("-priority", "-ranking_count", "shuffle_key")
+
+
+FORBIDDEN = """
+    SELECT comparison_id FROM feedback_ranking WHERE annotator_id = %(person)s AND comparison_id = ANY(%(ids)s)
+    UNION ALL
+    SELECT comparison_id FROM feedback_skip WHERE annotator_id = %(person)s AND comparison_id = ANY(%(ids)s)
+    UNION ALL
+    SELECT comparison_id FROM feedback_lease
+    WHERE annotator_id = %(person)s AND comparison_id = ANY(%(ids)s) AND lapsed_at IS NULL
+    UNION ALL
+    SELECT item.comparison_id
+    FROM feedback_comparisonitem AS item JOIN feedback_completion AS completion ON completion.id = item.completion_id
+    WHERE completion.author_id = %(person)s AND item.comparison_id = ANY(%(ids)s)
+"""
 
 
 @dataclass(frozen=True)
@@ -73,8 +87,8 @@ def _looks(membership: Membership) -> Iterator[list[int]]:
     yield _permitted_of(queue, membership, GLANCE)
     for section in sections(membership.project_id):
         part = queue.filter(priority=section.priority, ranking_count=section.ranking_count)
-        yield _permitted_of(part, membership)
-        yield _permitted_of(part.filter(shuffle_key__gte=random.random()), membership)
+        yield _permitted_of(part, membership, LOOK)
+        yield _permitted_of(part.filter(shuffle_key__gte=random.random()), membership, LOOK)
     yield list(permitted(queue, membership).values_list("pk", flat=True)[:CLAIMABLE])
 
 
@@ -90,11 +104,16 @@ def permitted(comparisons: QuerySet[Comparison], membership: Membership) -> Quer
     )
 
 
-def _permitted_of(queue: QuerySet[Comparison], membership: Membership, rows: int = LOOK) -> list[int]:
-    """The first ids that are permitted among the first rows of the queue."""
-    look = queue.values("pk")[:rows]
-    found = permitted(Comparison.objects.filter(pk__in=look), membership).order_by(*QUEUE_ORDER)
-    return list(found.values_list("pk", flat=True)[:CLAIMABLE])
+def _permitted_of(queue: QuerySet[Comparison], membership: Membership, rows: int) -> list[int]:
+    """The first ids that are permitted among the first rows of the queue.
+
+    The same rule as `permitted`, in two statements that are planned in no time: this is the queue's every-day path.
+    """
+    ids = list(queue.values_list("pk", flat=True)[:rows])
+    with connection.cursor() as cursor:
+        cursor.execute(FORBIDDEN, {"person": membership.user_id, "ids": ids})
+        forbidden = {pk for (pk,) in cursor.fetchall()}
+    return [pk for pk in ids if pk not in forbidden][:CLAIMABLE]
 
 
 def sections(project_id: int) -> list[Section]:

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from feedback import candidates
@@ -32,7 +32,8 @@ def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Leas
     The lease's `comparison.prompt` is loaded; `lease.comparison.texts(lease.display_order)` is what they see.
     """
     # In a transaction of its own: a claim may wait for a lock, and must not hold others meanwhile.
-    reclaim(membership.project_id)
+    if _overdue(membership.project_id, timezone.now()).exists():
+        reclaim(membership.project_id)
     return _lease_next(membership, beside)
 
 
@@ -78,9 +79,9 @@ def reclaim(project_id: int, now: datetime | None = None) -> int:
     """
     now = now or timezone.now()
     overdue = list(
-        Lease.objects.select_for_update(skip_locked=True, of=("self", "comparison"))
+        _overdue(project_id, now)
+        .select_for_update(skip_locked=True, of=("self", "comparison"))
         .select_related("comparison")
-        .filter(project_id=project_id, lapsed_at__isnull=True, expires_at__lte=now)
         .order_by("expires_at")[:RECLAIMED_AT_ONCE]
     )
     for lease in overdue:  # one at a time: several may be of the same comparison
@@ -88,6 +89,10 @@ def reclaim(project_id: int, now: datetime | None = None) -> int:
     if overdue:
         Lease.objects.filter(pk__in=[lease.pk for lease in overdue]).update(lapsed_at=now)
     return len(overdue)
+
+
+def _overdue(project_id: int, now: datetime) -> QuerySet[Lease]:
+    return Lease.objects.filter(project_id=project_id, lapsed_at__isnull=True, expires_at__lte=now)
 
 
 def sweep(now: datetime | None = None) -> int:
@@ -131,7 +136,6 @@ def lock_lease(membership: Membership, lease_id: UUID) -> Lease:
     """The member's own lease, lapsed or not, locked."""
     lease = (
         Lease.objects.select_for_update(of=("self",))
-        .select_related("comparison__prompt")
         .filter(pk=lease_id, annotator_id=membership.user_id, project_id=membership.project_id)
         .first()
     )
