@@ -15,6 +15,7 @@ def run(arguments: list[str]) -> int:
     os.environ["ACCORD_DATA"] = str(folder)
     os.environ.setdefault("SECRET_KEY", "a key for tests alone, which guards nothing")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     services.use_database(folder)
     os.chdir(services.BASE_DIR)
     return int(pytest.main(arguments))

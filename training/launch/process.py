@@ -64,6 +64,9 @@ def start(program: str, directory: Path, processes: int) -> subprocess.Popen[byt
     command = [sys.executable, str(LEASH), str(os.getpid()), *command_line(program, directory, processes)]
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
     environment["PYTHONUNBUFFERED"] = "1"  # the log's last lines are what a person needs after a crash
+    # OpenMP's threads spin while they wait for each other; where pages and PostgreSQL share the cores, each then burns
+    # what the other waits for, and a program became four to ten times slower (training/LOG.md).
+    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with (directory / "log.txt").open("ab") as log:
         log.write(f"{STARTS} {program}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
         log.flush()
@@ -104,11 +107,11 @@ def end_leftover(directory: Path) -> None:
     number = int(file.read_text() or 0) if file.is_file() else 0
     if not works_on(number, directory):
         return
-    signal_group(number, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE
-    while works_on(number, directory) and time.monotonic() < deadline:
-        time.sleep(LOOK_EVERY)
-    signal_group(number, signal.SIGKILL)
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        signal_group(number, how)
+        deadline = time.monotonic() + GRACE
+        while works_on(number, directory) and time.monotonic() < deadline:
+            time.sleep(LOOK_EVERY)
 
 
 def works_on(number: int, directory: Path) -> bool:
