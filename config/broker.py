@@ -16,10 +16,19 @@ from config.environment import Unusable
 REDELIVERY = 1800
 
 
+# Kombu wants a host in the address, and uses none of it: the connection is made with `conn_string`.
+ITSELF = "pgmq://localhost"
+
+
+def address(given: str) -> str:
+    """The broker's address as Celery is told it: `pgmq://` stands for the database itself."""
+    return ITSELF if given == "pgmq://" else given
+
+
 def transport_options(broker_url: str, database_url: str) -> dict[str, Any]:
     """What Celery needs to know about its broker. Raises Unusable for a kind that we do not run on."""
-    scheme = broker_url.partition("://")[0]
-    if broker_url == "pgmq://":
+    scheme, _, rest = broker_url.partition("://")
+    if broker_url == ITSELF:
         return {
             "conn_string": pgmq_conninfo(database_url),
             "init_extension": False,  # the SQL is ours to install; the server may not know the extension
@@ -29,9 +38,9 @@ def transport_options(broker_url: str, database_url: str) -> dict[str, Any]:
             "polling_interval": 5,  # seconds; only a lost notification waits that long
             "pool_size": 4,
         }
-    if scheme in ("redis", "rediss"):
+    if scheme in ("redis", "rediss") and rest:
         return {"visibility_timeout": REDELIVERY}
-    if scheme in ("amqp", "amqps", "memory"):
+    if scheme in ("amqp", "amqps"):
         return {}
     raise Unusable(
         f"CELERY_BROKER_URL starts with «{scheme}»: use pgmq:// (the database itself), redis://… or amqp://…."

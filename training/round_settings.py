@@ -30,6 +30,7 @@ class RoundSettings:
     comparison_size: int = setting(4, low=2, high=9)  # completions shown together
     shown_prompts: int = setting(24, low=0)  # prompts that the base answers too, to be read side by side
     policy_prompts: int = setting(10_000, low=1)  # prompts that PPO draws its episodes from, at most
+    seed: int = setting(0, low=0)  # of the draw of prompts
     processes: int = setting(1, low=1, high=1024)  # of each program; above 1 under `accelerate launch`
 
     @classmethod
@@ -51,12 +52,12 @@ class RoundSettings:
 def resolve(*given: Sections, seed: int) -> Sections:
     """The whole settings of a round from sections of rising precedence. Raises Invalid with a sentence.
 
-    `seed` is each program's unless a section says otherwise.
+    `seed` is the round's and each program's unless a section says otherwise.
     """
     for sections in given:
         check_sections(sections)
     try:
-        own = RoundSettings.from_json(merged("round", given))
+        own = RoundSettings.from_json({"seed": seed, **merged("round", given)})
         defaults = {"sample": {"completions_per_prompt": own.comparison_size}}
         programs = {
             program: check_program(program, {"seed": seed, **defaults.get(program, {}), **merged(program, given)})

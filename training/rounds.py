@@ -135,8 +135,8 @@ def send(round_id: int) -> None:
     """
 
     def ask() -> None:
-        Round.objects.filter(pk=round_id).update(queued_at=Now())
         current_app.send_task(RUN_ROUND, [round_id])
+        Round.objects.filter(pk=round_id).update(queued_at=Now())
 
     transaction.on_commit(ask, robust=True)
 

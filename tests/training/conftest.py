@@ -8,6 +8,7 @@ from celery import current_app
 
 from feedback import intake, judging, people, queue
 from feedback.models import Source
+from tests.training import tiny
 from training import checkpoints, rounds
 
 
@@ -83,3 +84,14 @@ def waiting(project, base, rankings, manager):
 def claim(waiting):
     """That round, claimed."""
     return rounds.claim(waiting.pk, "gpu-1:100")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    return tiny.make_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def tiny_base(project, tiny_model):
+    """A served checkpoint that can really be run."""
+    return checkpoints.import_checkpoint(project, str(tiny_model), "tiny", serve=True)

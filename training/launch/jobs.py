@@ -115,7 +115,7 @@ def chosen(round: Round, count: int, split: str | None = None) -> list[int]:
     if split is not None:
         prompts = prompts.filter(split=split)
     ids = list(prompts.order_by("pk").values_list("pk", flat=True))
-    random.Random(round.number).shuffle(ids)
+    random.Random(round.settings["round"]["seed"]).shuffle(ids)
     return ids[:count]
 
 

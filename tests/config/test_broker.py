@@ -1,0 +1,39 @@
+"""Celery's broker: what it is told, and what it needs in the database."""
+
+import pytest
+from django.db import connection
+from pgmq.base import PGMQConfig
+from psycopg.conninfo import conninfo_to_dict
+
+from config import broker
+from config.environment import Unusable
+
+ADDRESSES = [
+    "postgresql://postgres@/accord?host=/tmp/a%20folder/socket",
+    "postgresql://user:p%27a%20%5Css@db.example.org:6543/my%20db?sslmode=verify-full&sslrootcert=/etc/ca%20file.pem",
+    "postgresql:///accord",
+    "host=db.example.org dbname=accord user=accord password='it''s'".replace("''", "\\'"),
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_pgmqs_client_connects_to_the_very_database_that_was_named(address):
+    connects_to = PGMQConfig(conn_string=broker.pgmq_conninfo(address)).dsn
+    assert {name: value for name, value in conninfo_to_dict(connects_to).items() if value} == conninfo_to_dict(address)
+
+
+@pytest.mark.parametrize("url", ["sqs://", "pgmq://elsewhere/db", "redis://", "redis", ""])
+def test_a_broker_that_we_do_not_run_on_stops_the_start(url):
+    with pytest.raises(Unusable, match="CELERY_BROKER_URL"):
+        broker.transport_options(url, "")
+
+
+def test_migrating_brings_the_brokers_tables(db):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('pgmq.meta') IS NOT NULL, to_regproc('pgmq.create') IS NOT NULL")
+        assert cursor.fetchone() == (True, True)
+
+
+def test_installing_again_changes_nothing(db):
+    broker.install()
+    broker.install()

@@ -1,0 +1,127 @@
+"""Imports point one way, and no web process holds torch."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ("config", "training", "feedback")
+HEAVY = ("torch", "transformers", "accelerate")
+# The two modules of the learner that fill and check a job directory: standard library only.
+LIGHT = ("training.learner.jobdir", "training.learner.config")
+
+
+def modules_of(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def name_of(file: Path) -> str:
+    """The dotted name; a package's is that of its folder."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(file: Path) -> Iterator[str]:
+    """Every module that the file names in an import, wherever in it, and every name taken out of a package."""
+    package = file.relative_to(ROOT).parent.parts
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (above, node.module or "") if part)
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def breaches(files: list[Path], *forbidden: str) -> list[str]:
+    return sorted(
+        {
+            f"{name_of(file)} imports {name}"
+            for file in files
+            for name in imports_of(file)
+            if any(within(name, package) for package in forbidden)
+        }
+    )
+
+
+def learner() -> list[Path]:
+    return modules_of("training/learner")
+
+
+def of_training() -> list[Path]:
+    return [file for file in modules_of("training") if file not in learner()]
+
+
+def test_the_rule_has_something_to_read():
+    assert {name_of(file) for file in modules_of("feedback")} >= {"feedback.judging", "feedback.queue"}
+    assert "feedback" in set(imports_of(ROOT / "training" / "rounds.py"))
+    assert any(within(name, "torch") for file in learner() for name in imports_of(file))
+
+
+def test_feedback_names_neither_training_nor_config():
+    assert breaches(modules_of("feedback"), "training", "config") == []
+
+
+def test_training_does_not_name_config():
+    assert breaches(modules_of("training"), "config") == []
+
+
+def test_the_learner_imports_nothing_of_ours_outside_itself():
+    outside = [
+        breach
+        for breach in breaches(learner(), *OURS, "django", "celery")
+        if not within(breach.split(" imports ")[1], "training.learner")
+    ]
+    assert outside == []
+
+
+def test_only_the_learner_imports_torch_or_transformers():
+    assert breaches(modules_of("feedback") + modules_of("config") + of_training(), *HEAVY) == []
+
+
+def test_outside_the_learner_only_its_two_light_modules_are_used():
+    """Programs (the demo's, and the learner's own) are run as processes, never imported."""
+    used = {
+        name
+        for file in modules_of("feedback") + modules_of("config") + of_training()
+        for name in imports_of(file)
+        if within(name, "training.learner") and name != "training.learner"
+    }
+    assert used
+    assert [name for name in sorted(used) if not any(within(name, light) for light in LIGHT)] == []
+
+
+@pytest.mark.parametrize("light", LIGHT)
+def test_the_light_modules_need_the_standard_library_only(light):
+    file = ROOT / Path(*light.split(".")).with_suffix(".py")
+    foreign = [
+        name
+        for name in imports_of(file)
+        if name.split(".")[0] not in sys.stdlib_module_names and not any(within(name, each) for each in LIGHT)
+    ]
+    assert foreign == []
+
+
+@pytest.mark.services
+def test_a_web_process_holds_no_torch():
+    """It imports the application as gunicorn does, resolves every address, and lists what it has loaded."""
+    look = (
+        "import sys, config.wsgi; from django.urls import get_resolver; "
+        "len(get_resolver().reverse_dict); print('\\n'.join(sys.modules))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", look], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True
+    )
+    loaded = shown.stdout.splitlines()
+    assert "training.views" in loaded
+    assert [name for name in loaded if name.split(".")[0] in (*HEAVY, "safetensors", "tokenizers", "numpy")] == []

@@ -1,0 +1,139 @@
+"""Real processes around a test's database: Celery workers over a real broker."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+from celery import current_app
+from django.conf import settings
+from django.db import connection
+from kombu import pools
+from psycopg.conninfo import make_conninfo
+
+from config import broker
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE = 240  # seconds until a test gives up; nothing here says how fast anything has to be
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so: {what}"
+        time.sleep(0.2)
+
+
+def programs_on(folder: Path) -> list[psutil.Process]:
+    """Learner programs, of whatever parent, that work on files in this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            command = " ".join(process.cmdline())
+            if "training.learner" in command and str(folder) in command:
+                found.append(process)
+    return found
+
+
+def database_url() -> str:
+    """The test's own database, for other processes."""
+    used = connection.settings_dict
+    parts = {"dbname": used["NAME"], "user": used["USER"], "password": used["PASSWORD"], "host": used["HOST"]}
+    return make_conninfo("", **{name: value for name, value in {**parts, "port": used["PORT"]}.items() if value})
+
+
+@contextmanager
+def redis_server(folder: Path) -> Iterator[str]:
+    """The address of a Redis of the test's own."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    command = [shutil.which("redis-server") or "", "--port", str(port), "--save", "", "--dir", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    def answers() -> bool:
+        with socket.socket() as knock:
+            return knock.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_until(answers, "Redis answers")
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@contextmanager
+def sending_over(broker_url: str) -> Iterator[None]:
+    """This process, too, sends its messages over that broker."""
+    broker_url = broker.address(broker_url)
+    changed = {
+        "broker_url": broker_url,
+        "broker_transport_options": broker.transport_options(broker_url, database_url()),
+    }
+    before = {name: current_app.conf.changes.get(name) for name in changed}
+    current_app.conf.changes.update(changed)
+    forget_connections()
+    try:
+        yield
+    finally:
+        current_app.conf.changes.update(before)
+        forget_connections()
+
+
+def forget_connections() -> None:
+    """Celery keeps its connections to the broker in more than one place."""
+    pools.reset()
+    current_app._after_fork()
+
+
+class Worker:
+    """A Celery worker as the supervisor starts it."""
+
+    def __init__(self, broker_url: str, queue: str, log: Path) -> None:
+        pool = ["--pool", "solo"] if queue == "gpu" else ["--concurrency", "1"]
+        command = [sys.executable, "-m", "celery", "--app", "config.celery", "--quiet", "worker", "--queues", queue]
+        environment = {
+            "ACCORD_DATA": str(settings.DATA_DIR),
+            "DATABASE_URL": database_url(),
+            "CELERY_BROKER_URL": broker_url,
+            "SECRET_KEY": settings.SECRET_KEY,
+            "LOG_LEVEL": "INFO",
+        }
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*command, "--hostname", f"{queue}@test", *pool, "--loglevel", "INFO"],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return " ready." in self.log.read_text()
+
+    def end(self, how: signal.Signals) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(PATIENCE)
+
+
+@contextmanager
+def worker(broker_url: str, queue: str, log: Path) -> Iterator[Worker]:
+    """A worker that is ready, and gone afterwards."""
+    started = Worker(broker_url, queue, log)
+    try:
+        wait_until(lambda: started.is_ready, f"the {queue} worker is ready")
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.end(signal.SIGKILL)

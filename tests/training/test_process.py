@@ -1,0 +1,230 @@
+"""One program as a process: watched, stopped, ended with its worker, and asked why it failed.
+
+What runs here is a few lines of Python in place of a learner's program, each with one bad habit.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from tests.training.services import wait_until
+from training.launch import process
+from training.launch.metrics import MetricsTail
+
+pytestmark = pytest.mark.services
+
+BEGIN = "import json, os, pathlib, signal, sys, time; folder = pathlib.Path(sys.argv[1])\n"
+SUCCEED = "(folder / 'result.json').write_text('{}')\n"
+STOPPABLE = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n(folder / 'up').touch()\ntime.sleep(600)\n"
+STUBBORN = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n(folder / 'up').touch()\ntime.sleep(600)\n"
+
+
+@pytest.fixture
+def directory(tmp_path):
+    made = tmp_path / "job"
+    made.mkdir()
+    return made
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Puts these lines where the program `ppo` would run."""
+    script = tmp_path / "training.learner.py"  # by its name, a leftover is known as ours
+
+    def put(lines):
+        script.write_text(BEGIN + lines)
+        monkeypatch.setattr(
+            process, "command_line", lambda program, directory, processes: [sys.executable, str(script), str(directory)]
+        )
+
+    return put
+
+
+def never():
+    return False
+
+
+def test_a_program_that_succeeds_returns(program, directory):
+    program("print('a word')\n" + SUCCEED)
+    process.run("ppo", directory, 1, never)
+    assert "a word" in (directory / "log.txt").read_text()
+    assert not (directory / "pid").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "sentence"),
+    [
+        ("sys.stderr.write('error: rankings.jsonl, line 3 is not JSON\\n'); sys.exit(2)", "rankings.jsonl, line 3 is"),
+        ("raise RuntimeError('shapes differ')", "RuntimeError: shapes differ"),
+        ("sys.exit(3)", "it printed nothing"),
+        ("print('done')", "ended without a result"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "SIGKILL (often: the machine ran out of memory)"),
+        ("os.abort()", "SIGABRT"),
+    ],
+)
+def test_a_program_that_fails_says_why_in_a_sentence(program, directory, lines, sentence):
+    program(lines)
+    with pytest.raises(process.ProgramFailed) as failure:
+        process.run("ppo", directory, 1, never)
+    assert str(failure.value).startswith("The ppo program ")
+    assert sentence in str(failure.value)
+
+
+def test_an_earlier_runs_reason_is_not_this_ones(program, directory):
+    program("sys.stderr.write('error: the old reason\\n'); sys.exit(2)")
+    with pytest.raises(process.ProgramFailed):
+        process.run("ppo", directory, 1, never)
+    program("sys.exit(3)")
+    with pytest.raises(process.ProgramFailed) as failure:
+        process.run("ppo", directory, 1, never)
+    assert "old reason" not in str(failure.value)
+    assert "old reason" in failure.value.log_tail
+
+
+def test_a_long_log_keeps_its_end(program, directory):
+    program("print('\\n'.join(f'line {n}' for n in range(20_000))); sys.exit(1)")
+    with pytest.raises(process.ProgramFailed) as failure:
+        process.run("ppo", directory, 1, never)
+    lines = failure.value.log_tail.splitlines()
+    assert (len(lines), lines[-1]) == (process.LOG_TAIL, "line 19999")
+
+
+def test_a_program_stops_when_it_is_asked_to(program, directory):
+    program(STOPPABLE)
+    with pytest.raises(process.ProgramStopped):
+        process.run("ppo", directory, 1, (directory / "up").exists)
+
+
+def test_a_program_that_does_not_listen_is_killed(program, directory, monkeypatch):
+    monkeypatch.setattr(process, "GRACE", 0.5)
+    program(STUBBORN)
+    with pytest.raises(process.ProgramStopped):
+        process.run("ppo", directory, 1, (directory / "up").exists)
+
+
+def test_what_a_program_started_ends_with_it(program, directory):
+    program(
+        "import subprocess\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "(folder / 'child').write_text(str(child.pid))\n" + SUCCEED
+    )
+    process.run("ppo", directory, 1, never)
+    child = int((directory / "child").read_text())
+    wait_until(lambda: not is_alive(child), "the child is gone")
+
+
+def test_an_error_of_the_watcher_ends_the_program(program, directory):
+    program(STOPPABLE)
+
+    def watch():
+        if (directory / "up").exists():
+            raise RuntimeError("the database is away")
+        return False
+
+    with pytest.raises(RuntimeError):
+        process.run("ppo", directory, 1, watch)
+    assert not (directory / "pid").exists()
+
+
+def test_a_program_is_told_no_secrets(program, directory, monkeypatch):
+    monkeypatch.setenv("SECRET_KEY", "hidden")
+    monkeypatch.setenv("HF_HOME", "/models")
+    program("(folder / 'environment').write_text(json.dumps(dict(os.environ)))\n" + SUCCEED)
+    process.run("ppo", directory, 1, never)
+    told = json.loads((directory / "environment").read_text())
+    assert told["HF_HOME"] == "/models"
+    assert not {"SECRET_KEY", "DATABASE_URL", "CELERY_BROKER_URL"} & set(told)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's leash is Linux's")
+def test_a_program_ends_when_its_worker_is_killed(tmp_path):
+    """The worker here is a process that starts a program as `process.start` does, and is then killed outright."""
+    worker = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import os, subprocess, sys, time\n"
+            "program = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
+            f"started = subprocess.Popen([sys.executable, {str(process.LEASH)!r}, str(os.getpid()), *program],"
+            " start_new_session=True)\n"
+            "print(started.pid, flush=True)\n"
+            "time.sleep(600)\n",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    program = int(worker.stdout.readline())
+    assert is_alive(program)
+    wait_until(lambda: "leash" not in command_of(program), "the program runs in place of its leash")
+    worker.kill()
+    worker.wait()
+    wait_until(lambda: not is_alive(program), "the program is gone")
+
+
+def test_a_leftover_of_a_dead_worker_is_ended_first(program, directory):
+    program(STUBBORN)
+    leftover = process.start("ppo", directory, 1)
+    wait_until((directory / "up").exists, "the leftover runs")
+    program(SUCCEED)
+    process.run("ppo", directory, 1, never)
+    assert leftover.wait(10) == -signal.SIGKILL
+
+
+def test_another_programs_process_is_left_alone(program, directory):
+    """Process numbers are used again: what the file names may be anybody's by now."""
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
+    (directory / "pid").write_text(str(other.pid))
+    program(SUCCEED)
+    process.run("ppo", directory, 1, never)
+    assert other.poll() is None
+    other.kill()
+    other.wait()
+
+
+def test_several_processes_run_under_accelerate(directory):
+    one = process.command_line("ppo", directory, 1)
+    several = process.command_line("ppo", directory, 4)
+    assert one[1:] == ["-m", "training.learner.ppo", str(directory)]
+    assert several[1:5] == ["-m", "accelerate.commands.launch", "--num_processes", "4"]
+    assert several[-3:] == one[1:]
+
+
+def test_metrics_are_followed_line_by_line_and_from_the_start_after_a_resume(directory):
+    file, kept = directory / "metrics.jsonl", []
+    tail = MetricsTail(file, lambda lines, from_start: kept.append(([line["step"] for line in lines], from_start)))
+    tail.read()
+    file.write_text('{"step": 1}\n{"step": 2}\n{"st')
+    tail.read()
+    with file.open("a") as growing:
+        growing.write('ep": 3}\n')
+    tail.read()
+    tail.read()
+    rewritten = directory / "metrics.jsonl.new"
+    rewritten.write_text('{"step": 1}\n{"step": 2}\n')
+    rewritten.replace(file)
+    tail.read()
+    assert kept == [([1, 2], True), ([3], False), ([1, 2], True)]
+
+
+def is_alive(number):
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return "zombie" not in status_of(number)
+
+
+def status_of(number):
+    try:
+        return psutil.Process(number).status()
+    except psutil.NoSuchProcess:
+        return "zombie"
+
+
+def command_of(number):
+    return " ".join(psutil.Process(number).cmdline())

@@ -1,0 +1,121 @@
+"""Rounds by a real Celery worker, over each broker we run on, and what happens when it is stopped in every way."""
+
+import os
+import shutil
+import signal
+from datetime import timedelta
+
+import pytest
+from celery import current_app
+from safetensors import safe_open
+
+from tests.training import tiny
+from tests.training.services import programs_on, redis_server, sending_over, wait_until, worker
+from training import rounds
+from training.launch import jobs, process
+from training.models import Metric, Round
+
+pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture(autouse=True)
+def _no_program_is_left_behind(tmp_path):
+    yield
+    wait_until(lambda: not programs_on(tmp_path), "no program works on the test's files any more")
+
+
+@pytest.fixture(params=["pgmq", "redis"])
+def broker_url(request, db, tmp_path):
+    if request.param == "pgmq":
+        with sending_over("pgmq://"):
+            yield "pgmq://"
+        return
+    if shutil.which("redis-server") is None:
+        sentence = "no redis-server on this machine: Celery over Redis is NOT tested (Debian: apt install redis-server)"
+        pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
+    with redis_server(tmp_path) as url, sending_over(url):
+        yield url
+
+
+def read(round):
+    return Round.objects.get(pk=round.pk)
+
+
+def test_a_worker_writes_completions_while_the_light_queue_goes_on(
+    broker_url, project, tiny_base, comparisons, tmp_path
+):
+    with worker(broker_url, "gpu", tmp_path / "gpu.log"), worker(broker_url, "default", tmp_path / "default.log"):
+        sampling = rounds.start_sampling(project, None, tiny.SETTINGS)
+        wait_until(lambda: read(sampling).status != "waiting", "the worker has claimed the round")
+        for name in ("sweep_lost_rounds", "send_waiting_rounds", "start_due_rounds", "sweep_leases"):
+            current_app.send_task(f"training.tasks.{name}")
+        light = tmp_path / "default.log"
+        wait_until(lambda: light.read_text().count(" succeeded in ") == 4, "the light tasks are done")
+        wait_until(lambda: not read(sampling).is_active, "the round has ended")
+    done = read(sampling)
+    assert (done.error, done.status) == ("", "finished")
+    assert tiny_base.source.completions.count() > 0
+
+
+@pytest.mark.parametrize("broker_url", ["pgmq"], indirect=True)
+def test_a_round_that_is_stopped_in_every_way_ends_in_the_same_weights(
+    broker_url, project, tiny_base, rankings, tmp_path, monkeypatch
+):
+    """Cancelled, its worker shut down, then worker and program killed outright, always in the middle of PPO."""
+    own = {**tiny.SETTINGS, "ppo": {**tiny.SETTINGS["ppo"], "steps": 160, "save_every": 16}}
+    with worker(broker_url, "gpu", tmp_path / "1.log") as first:
+        round = rounds.start(project, None, own)
+        wait_for_step(round, 2)
+        rounds.request_cancel(read(round))
+        wait_until(lambda: not read(round).is_active, "the round is cancelled")
+        assert read(round).status == "cancelled"
+
+        rounds.resume(read(round))
+        wait_for_step(round, step_of(round) + 2)
+        assert first.end(signal.SIGTERM) == 0
+        assert read(round).status == "waiting"
+
+    with worker(broker_url, "gpu", tmp_path / "2.log") as second:
+        rounds.send_waiting()
+        wait_for_step(round, step_of(round) + 2)
+        program = int((jobs.directory_of(read(round)) / "policy" / "pid").read_text())
+        os.killpg(program, signal.SIGKILL)
+        second.end(signal.SIGKILL)
+    assert read(round).status in ("running", "failed")  # failed, if the worker saw its program die before its own end
+    monkeypatch.setattr(rounds, "LOST_AFTER", timedelta(seconds=1))
+    wait_until(lambda: rounds.sweep_lost() or not read(round).is_active, "the loss is noticed")
+    assert read(round).status == "failed"
+    assert read(round).error
+
+    with worker(broker_url, "gpu", tmp_path / "3.log"):
+        rounds.resume(read(round))
+        wait_until(lambda: not read(round).is_active, "the round has ended")
+    done = read(round)
+    assert (done.error, done.status, done.attempt) == ("", "finished", 4)
+    assert list(done.metrics.filter(job="policy").values_list("step", flat=True)) == list(range(1, 161))
+
+    policy, undisturbed = jobs.directory_of(done) / "policy", tmp_path / "undisturbed"
+    undisturbed.mkdir()
+    for name in ("config.json", "prompts.jsonl"):
+        shutil.copy(policy / name, undisturbed / name)
+    process.run("ppo", undisturbed, 1, watch=lambda: False)
+    assert weights(policy / "model") == weights(undisturbed / "model")
+
+
+def step_of(round):
+    last = Metric.objects.filter(round=round, job="policy").order_by("-step").first()
+    return last.step if last else 0
+
+
+def wait_for_step(round, step):
+    def reached():
+        assert read(round).is_active, read(round).error
+        return read(round).status == "running" and step_of(round) >= step
+
+    wait_until(reached, f"PPO's step {step}")
+
+
+def weights(folder):
+    """Every weight, bit for bit."""
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        return {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118 (not a dict)
