@@ -34,7 +34,9 @@ HEARTBEAT_EVERY = 2.0  # seconds
 LOST_AFTER = timedelta(seconds=30)  # without a heartbeat
 SEND_AGAIN_AFTER = timedelta(minutes=5)  # of waiting: a message can be lost, and a spare one does no harm
 
-Status, Stage = Round.Status, Round.Stage
+# Members of TextChoices are texts, which a type checker cannot see where they have a label.
+Status: Any = Round.Status
+Stage: Any = Round.Stage
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from feedback.models import Prompt
 from training.learner.jobdir import JobDirectory
 from training.models import Round
 from training.round_settings import models_of
+from training.rounds import Stage
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,9 @@ class Job:
     program: str
 
 
-LEARN = (Job("reward", Round.Stage.REWARD, "reward"), Job("policy", Round.Stage.POLICY, "ppo"))
-SAMPLE = (Job("samples", Round.Stage.SAMPLES, "sample"),)
-COMPARE = (Job("baseline", Round.Stage.SAMPLES, "sample"),)
+LEARN = (Job("reward", Stage.REWARD, "reward"), Job("policy", Stage.POLICY, "ppo"))
+SAMPLE = (Job("samples", Stage.SAMPLES, "sample"),)
+COMPARE = (Job("baseline", Stage.SAMPLES, "sample"),)
 
 
 def jobs_of(round: Round) -> tuple[Job, ...]:

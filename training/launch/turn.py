@@ -44,7 +44,7 @@ def run(round_id: int, worker: str = "") -> None:
 def run_programs(claim: rounds.Claim, pulse: Pulse) -> Round:
     """Every program of the round that has no result yet. Raises what `process.run` does, and ClaimLost."""
     round = Round.objects.select_related("project", "base").get(pk=claim.round_id)
-    rounds.enter(claim, Round.Stage.SNAPSHOT)
+    rounds.enter(claim, rounds.Stage.SNAPSHOT)
     for job in jobs.jobs_of(round):
         directory = jobs.fill(round, job)
         rounds.enter(claim, job.stage)
@@ -76,7 +76,7 @@ def run_program(claim: rounds.Claim, pulse: Pulse, job: jobs.Job, directory: Pat
 
 
 def finish(claim: rounds.Claim, round: Round) -> None:
-    rounds.enter(claim, Round.Stage.COMPARISONS)
+    rounds.enter(claim, rounds.Stage.COMPARISONS)
     directory = jobs.directory_of(round)
     rounds.finish(claim, outcome.Outcome.read(round, directory))
     jobs.drop_states(round)
