@@ -13,11 +13,14 @@ class Assets(StaticFilesConfig):
         "*.cjs.js",
         "*.iife*.js",
         "*.d.ts",
+        "*.d.ts.map",
         "*.gz",
+        "django_htmx",
         "ext",
         "htmx.js",
         "htmx.esm.js",
         "redoc",
+        "rest_framework",
         "sortable.c*.esm.js",
     ]
 

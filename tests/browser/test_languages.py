@@ -70,5 +70,5 @@ def test_the_ranking_page_in_chinese(comparisons, desk, annotator, keep):
 def test_the_managers_pages_in_chinese(desk, manager, annotator, path, keep):
     page = desk.sit("mona", language="zh-CN")  # as the browser asks for it
     page.goto(f"/projects/support/{path}")
-    keep(page, f"{path.strip('/')}-chinese")
+    keep(page, f"manager-{path.strip('/')}-chinese")
     assert not english_in(page)

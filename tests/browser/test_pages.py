@@ -101,3 +101,11 @@ def test_empty_states_say_what_to_do(desk, project, annotator, stranger, keep, d
     page.goto("/projects/support/rank/")
     expect(page.get_by_role("heading", name="No comparisons yet")).to_be_visible()
     keep(page, "rank-empty")
+
+
+def test_the_api_page_works_under_the_strict_policy(desk, annotator, keep):
+    page = desk.sit("ann")
+    page.goto("/api/")
+    expect(page.get_by_role("heading", name="Accord")).to_be_visible()
+    expect(page.locator(".opblock").first).to_be_visible()
+    keep(page, "api")
