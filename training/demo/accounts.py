@@ -9,11 +9,11 @@ from django.db import transaction
 
 from feedback.models import Membership, User
 
-PEOPLE = {
-    "anna": Membership.Role.ANNOTATOR,
-    "ben": Membership.Role.ANNOTATOR,
-    "rita": Membership.Role.REVIEWER,
-    "max": Membership.Role.MANAGER,
+PEOPLE: dict[str, str] = {
+    "anna": "annotator",
+    "ben": "annotator",
+    "rita": "reviewer",
+    "max": "manager",
 }
 
 

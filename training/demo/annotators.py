@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from training.demo.utility import utility
 
-NOISE = 1.35  # points: standard deviation of an annotator's error; set so that two agree on three pairs in four
+NOISE = 2.05  # points: standard deviation of an annotator's error; set so that two agree on three pairs in four
 NOTICEABLE = 0.35  # points: perceived utilities within this of a group's best tie with it
 
 

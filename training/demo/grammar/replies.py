@@ -7,16 +7,29 @@ from random import Random
 from training.demo.grammar.messages import Message, message
 from training.demo.grammar.vocabulary import Issue, vocabulary
 
-TOPICS = {"right": 0.7, "other": 0.1, "vague": 0.2}
-TONES = {"warm": 0.42, "plain": 0.3, "rude": 0.28}
-STEPS = {"clear": 0.48, "vague": 0.27, "none": 0.25}
-LENGTHS = {"normal": 0.6, "rambling": 0.28, "brief": 0.12}
-MENTIONS = {"right": 0.7, "none": 0.2, "wrong": 0.1}
+# How often a careless and a careful writer's replies have each trait. Whoever writes is somewhere between the two, so
+# faults keep company with faults, but a good reply can have one and a bad reply can lack one.
+CARELESS = {
+    "topic": {"right": 0.35, "other": 0.3, "vague": 0.35},
+    "tone": {"warm": 0.05, "plain": 0.35, "rude": 0.6},
+    "step": {"clear": 0.1, "vague": 0.4, "none": 0.5},
+    "length": {"normal": 0.4, "rambling": 0.4, "brief": 0.2},
+    "name": {"right": 0.4, "none": 0.35, "wrong": 0.25},
+    "product": {"right": 0.4, "none": 0.35, "wrong": 0.25},
+}
+CAREFUL = {
+    "topic": {"right": 0.98, "other": 0.01, "vague": 0.01},
+    "tone": {"warm": 0.85, "plain": 0.15, "rude": 0.0},
+    "step": {"clear": 0.9, "vague": 0.08, "none": 0.02},
+    "length": {"normal": 0.92, "rambling": 0.06, "brief": 0.02},
+    "name": {"right": 0.9, "none": 0.09, "wrong": 0.01},
+    "product": {"right": 0.9, "none": 0.09, "wrong": 0.01},
+}
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What makes a reply good or bad. The values are the keys of the tables above."""
+    """What makes a reply good or bad. The fields are the tables' keys, in their order."""
 
     topic: str = "right"
     tone: str = "warm"
@@ -27,9 +40,15 @@ class Traits:
 
 
 def draw_traits(random: Random) -> Traits:
-    """Draw each trait by itself, so that good and bad are found together in one reply."""
-    tables = (TOPICS, TONES, STEPS, LENGTHS, MENTIONS, MENTIONS)
-    return Traits(*(random.choices(list(table), list(table.values()))[0] for table in tables))
+    """The traits of a reply by somebody: first how careful they are, then each trait by itself."""
+    care = random.betavariate(0.7, 0.7)  # in [0, 1], more often near an end than in the middle
+
+    def draw(trait: str) -> str:
+        careless, careful = CARELESS[trait], CAREFUL[trait]
+        weights = [(1 - care) * careless[value] + care * careful[value] for value in careless]
+        return random.choices(list(careless), weights)[0]
+
+    return Traits(*(draw(trait) for trait in CARELESS))
 
 
 def reply(to: Message, traits: Traits, random: Random) -> str:
