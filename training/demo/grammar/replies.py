@@ -10,15 +10,15 @@ from training.demo.grammar.vocabulary import Issue, vocabulary
 # How often a careless and a careful writer's replies have each trait. Whoever writes is somewhere between the two, so
 # faults keep company with faults, but a good reply can have one and a bad reply can lack one.
 CARELESS = {
-    "topic": {"right": 0.35, "other": 0.3, "vague": 0.35},
+    "topic": {"right": 0.5, "other": 0.1, "vague": 0.4},
     "tone": {"warm": 0.05, "plain": 0.35, "rude": 0.6},
     "step": {"clear": 0.1, "vague": 0.4, "none": 0.5},
-    "length": {"normal": 0.4, "rambling": 0.4, "brief": 0.2},
-    "name": {"right": 0.4, "none": 0.35, "wrong": 0.25},
-    "product": {"right": 0.4, "none": 0.35, "wrong": 0.25},
+    "length": {"normal": 0.45, "rambling": 0.4, "brief": 0.15},
+    "name": {"right": 0.5, "none": 0.35, "wrong": 0.15},
+    "product": {"right": 0.6, "none": 0.25, "wrong": 0.15},
 }
 CAREFUL = {
-    "topic": {"right": 0.98, "other": 0.01, "vague": 0.01},
+    "topic": {"right": 0.97, "other": 0.01, "vague": 0.02},
     "tone": {"warm": 0.85, "plain": 0.15, "rude": 0.0},
     "step": {"clear": 0.9, "vague": 0.08, "none": 0.02},
     "length": {"normal": 0.92, "rambling": 0.06, "brief": 0.02},
@@ -87,12 +87,13 @@ def _answer_and_step(to: Message, traits: Traits, random: Random) -> list[str]:
     if traits.topic == "other":
         issue = random.choice([other for other in words.issues.values() if other.name != to.issue])
     answer = random.choice(words.reply["vague_answers"] if traits.topic == "vague" else issue.answers)
-    body = [words.fill(answer, random, product=_product(to, traits, issue, random))]
+    product = _product(to, traits, issue, random)
+    body = [words.fill(answer, random, product=product)]
     rambles = random.sample(words.reply["rambles"], 2)[: random.choice((1, 1, 2))]
     if traits.length == "rambling":
         body += rambles
     if traits.step == "clear":
-        body.append(words.fill(random.choice(issue.steps), random))
+        body.append(words.fill(random.choice(issue.steps), random, product=product))
     elif traits.step == "vague":
         body.append(random.choice(words.reply["vague_steps"]))
     return body[-1:] if traits.length == "brief" else body
