@@ -1,0 +1,81 @@
+"""Simulated annotators at work, over real HTTP against the product's own pages and tables."""
+
+import pytest
+from django.db.models import Count
+
+from feedback import intake
+from feedback.models import ApiToken, Comparison, Project, Ranking, Source, User
+from training.demo import simulate
+from training.demo.annotators import Annotator
+from training.demo.client import Client, Refused
+from training.demo.labelling import Worker, rank
+from training.demo.seed import SLUG
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+REPLIES = (
+    "That is your own problem. Do not write again.",
+    "I am sorry for the trouble. It looks as if your kettle was damaged on the road. I will ship a replacement today.",
+    "Let us wait and see.",
+)
+
+
+@pytest.fixture
+def demo(manager):
+    project = Project.objects.create(slug=SLUG + "-demo", name="Demo", wanted_rankings=2)
+    project.memberships.create(user=manager, role="manager")
+    prompts = intake.add_prompts(project, [{"prompt": f"My kettle {n} arrived broken."} for n in range(10)])
+    source = intake.get_source(project, "base", Source.Kind.IMPORT)
+    rows = [{"prompt_id": pk, "text": text} for pk in prompts.prompt_ids for text in REPLIES]
+    ids = intake.add_completions(project, source, rows)
+    intake.add_comparisons(project, [ids[n : n + 3] for n in range(0, len(ids), 3)])
+    return project
+
+
+def test_several_annotators_make_exactly_the_rankings_asked_for(demo, live_server):
+    with simulate.keys(demo) as (_, workers):
+        assert rank(live_server.url, demo.slug, workers, 13) == 13
+    assert Ranking.objects.filter(project=demo).count() == 13
+
+
+def test_they_stop_when_nothing_is_left_and_no_comparison_has_more_than_wanted(demo, live_server):
+    with simulate.keys(demo) as (_, workers):
+        assert rank(live_server.url, demo.slug, workers, 100) == 20
+    counted = Comparison.objects.filter(project=demo).annotate(made=Count("rankings"))
+    assert {each.made for each in counted} == {2}
+
+
+def test_what_they_submit_is_what_they_think(demo, live_server):
+    with simulate.keys(demo) as (_, workers):
+        honest = [Worker(Annotator(1, noise=0.0), workers[0].token)]
+        assert rank(live_server.url, demo.slug, honest, 5) == 5
+    for ranking in Ranking.objects.filter(project=demo):
+        by_text = dict(zip(ranking.comparison.texts(), ranking.ranks, strict=True))
+        assert [by_text[text] for text in REPLIES] == [3, 1, 2]
+
+
+def test_a_second_run_finds_its_annotators_again_and_leaves_no_key_behind(demo):
+    for _ in range(2):
+        with simulate.keys(demo):
+            assert ApiToken.objects.count() == 1 + simulate.ANNOTATORS
+        assert not ApiToken.objects.exists()
+    assert User.objects.filter(username__startswith="simulated-").count() == simulate.ANNOTATORS
+
+
+def test_a_simulated_annotator_cannot_sign_in_by_password(demo, client):
+    with simulate.keys(demo):
+        pass
+    assert not client.login(username="simulated-1", password="")
+
+
+def test_a_wrong_key_is_refused_with_the_services_own_sentence(demo, live_server):
+    with Client(live_server.url, demo.slug, "acc_wrong") as stranger, pytest.raises(Refused, match="401"):
+        stranger.take()
+
+
+def test_the_agreement_that_is_reported_is_the_projects(demo, live_server):
+    with simulate.keys(demo) as (manager_key, workers):
+        honest = [Worker(Annotator(number, noise=0.0), worker.token) for number, worker in enumerate(workers)]
+        rank(live_server.url, demo.slug, honest, 20)
+        with Client(live_server.url, demo.slug, manager_key) as manager:
+            assert manager.agreement() == 1.0
