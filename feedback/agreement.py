@@ -104,7 +104,10 @@ def same_preference(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]
     return same, all_
 
 
-def share(counts: Sequence[tuple[int, int]]) -> Estimate:
+OF_TWO_PEOPLE = "Two people prefer the same completion in {value:.0%} of {pairs:,} pairs ({low:.0%} to {high:.0%})."
+
+
+def share(counts: Sequence[tuple[int, int]], sentence: str = OF_TWO_PEOPLE) -> Estimate:
     """The share Σ same / Σ all over comparisons, with a Wilson interval for the effective number of pairs.
 
     The variance is that of a ratio estimator over clusters (Cochran 1977, Sampling Techniques, §2.11); the effective
@@ -119,8 +122,8 @@ def share(counts: Sequence[tuple[int, int]]) -> Estimate:
     value = sum(same for same, _ in used) / pairs
     effective = min(pairs, _effective(used, value, pairs))
     low, high = wilson(value, effective)
-    sentence = f"Two people prefer the same completion in {value:.0%} of {pairs:,} pairs ({low:.0%} to {high:.0%})."
-    return Estimate(value, low, high, pairs, comparisons, sentence)
+    told = sentence.format(value=value, low=low, high=high, pairs=pairs)
+    return Estimate(value, low, high, pairs, comparisons, told)
 
 
 def _effective(used: Sequence[tuple[int, int]], value: float, pairs: int) -> float:
@@ -218,6 +221,7 @@ def _minus(total: Counter[tuple[int, int]], part: Counter[tuple[int, int]]) -> C
 
 def _ranked_by_several(project: Project) -> Iterator[tuple[int, list[Said]]]:
     live = Ranking.objects.filter(comparison__project=project, is_live=True, comparison__ranking_count__gte=2)
+    live = live.filter(comparison__gold_ranks__isnull=True)  # known answers are no opinions
     rows = live.order_by("comparison_id", "annotator_id").values_list(
         "comparison_id", "annotator_id", "ranks", "created_at"
     )

@@ -25,6 +25,7 @@ urlpatterns = [
     path(f"{PROJECT}/prompts", data.prompt_list, name="api-prompts"),
     path(f"{PROJECT}/completions", data.completion_list, name="api-completions"),
     path(f"{PROJECT}/comparisons", data.comparison_list, name="api-comparisons"),
+    path(f"{PROJECT}/gold", data.gold_list, name="api-gold"),
     path(f"{PROJECT}/preferences", data.preference_list, name="api-preferences"),
     path(f"{PROJECT}/demonstrations", data.demonstration_list, name="api-demonstrations"),
     path(f"{PROJECT}/agreement", agreement.agreement_detail, name="api-agreement"),

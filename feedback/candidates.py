@@ -78,7 +78,8 @@ def _locked(ids: list[int], *, wait: bool) -> Comparison | None:
 
 
 def _queue(membership: Membership) -> QuerySet[Comparison]:
-    return Comparison.objects.filter(project_id=membership.project_id, open_slots__gt=0).order_by(*QUEUE_ORDER)
+    waiting = Comparison.objects.filter(open_slots__gt=0, gold_ranks__isnull=True)
+    return waiting.filter(project_id=membership.project_id).order_by(*QUEUE_ORDER)
 
 
 def _looks(membership: Membership) -> Iterator[list[int]]:
@@ -93,6 +94,11 @@ def _looks(membership: Membership) -> Iterator[list[int]]:
 
 
 def permitted(comparisons: QuerySet[Comparison], membership: Membership) -> QuerySet[Comparison]:
+    """Real work that this person may do: without gold, which comes to them in its own way, and see `unseen`."""
+    return unseen(comparisons.filter(gold_ranks__isnull=True), membership)
+
+
+def unseen(comparisons: QuerySet[Comparison], membership: Membership) -> QuerySet[Comparison]:
     """Without what this person ranked, skipped or holds, and without completions that they wrote."""
     mine = {"comparison": OuterRef("pk"), "annotator": membership.user_id}
     wrote = Completion.objects.filter(author=membership.user_id, items__comparison=OuterRef("pk"))
@@ -121,12 +127,12 @@ def sections(project_id: int) -> list[Section]:
     hop = """
         WITH RECURSIVE section AS (
             (SELECT priority, ranking_count FROM feedback_comparison
-             WHERE project_id = %(project)s AND open_slots > 0
+             WHERE project_id = %(project)s AND open_slots > 0 AND gold_ranks IS NULL
              ORDER BY priority DESC, ranking_count DESC LIMIT 1)
             UNION ALL
             SELECT following.priority, following.ranking_count FROM section, LATERAL (
                 SELECT priority, ranking_count FROM feedback_comparison
-                WHERE project_id = %(project)s AND open_slots > 0
+                WHERE project_id = %(project)s AND open_slots > 0 AND gold_ranks IS NULL
                     AND (priority, ranking_count) < (section.priority, section.ranking_count)
                 ORDER BY priority DESC, ranking_count DESC LIMIT 1
             ) AS following

@@ -50,7 +50,7 @@ def rankings(
 
     Each row: `ranking_id, sequence, revision, comparison_id, prompt_id, split, messages, completions, completion_ids,
     sources, ranks (1 = best, equal = tie; aligned with completions), display_order, annotator (a pseudonym), weight,
-    strength, flags, seconds`, all ready for JSON.
+    strength, flags, seconds, reason` (why the queue asked for it), all ready for JSON.
     """
     until = sequence_cutoff(project) if until is None else until
     chosen = _standing(project, until)
@@ -91,7 +91,7 @@ def demonstrations(project: Project) -> Iterator[dict[str, Any]]:
 
 FORMATS = {"rankings": rankings, "trl": preferences}
 
-_PLAIN = ("sequence", "revision", "comparison_id", "ranks", "display_order", "strength", "flags", "seconds")
+_PLAIN = ("sequence", "revision", "comparison_id", "ranks", "display_order", "strength", "flags", "seconds", "reason")
 _JOINED = {
     "ranking_id": F("pk"),
     "prompt_id": F("comparison__prompt_id"),
@@ -109,7 +109,8 @@ def _standing(project: Project, until: int) -> QuerySet[Ranking]:
         revision__gt=OuterRef("revision"),
         sequence__lte=until,
     )
-    return Ranking.objects.filter(~Exists(later), project=project, sequence__lte=until).order_by("sequence")
+    said = Ranking.objects.filter(~Exists(later), project=project, sequence__lte=until)
+    return said.filter(comparison__gold_ranks__isnull=True).order_by("sequence")  # gold tests people, not models
 
 
 def _items(comparison_ids: list[int]) -> dict[int, list[tuple[int, str, str]]]:

@@ -12,8 +12,9 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import F
 
-from feedback import checks, queue
+from feedback import checks, gold, opinions, queue
 from feedback.errors import Conflict, Invalid, NotFound
+from feedback.intake.rows import dense
 from feedback.models import Comparison, Lease, Membership, Ranking, Skip
 
 LONGEST_COMMENT = 10_000  # characters
@@ -59,10 +60,15 @@ def record(
         size=lease.size,
         display_order=lease.display_order,
         idempotency_key=idempotency_key,
+        reason=lease.reason,
         **said,
     )
     queue.end_lease(lease, slot_is_used=True)
     Comparison.objects.filter(pk=lease.comparison_id).update(ranking_count=F("ranking_count") + 1)
+    if lease.reason == Lease.Reason.QUALIFICATION:
+        gold.note(membership)
+    elif membership.project.extra_opinions:
+        opinions.ask_for_majority(membership.project, lease.comparison_id)
     return ranking
 
 
@@ -98,6 +104,7 @@ def revise(
         display_order=old.display_order,
         idempotency_key=idempotency_key,
         revision=old.revision + 1,
+        reason=old.reason,
         **said,
     )
 
@@ -202,10 +209,9 @@ def ranks_by_position(size: int, display_order: Sequence[int], ranks: Sequence[i
         raise Invalid(f"Give a rank to each of the {size} completions.")
     if not all(_is_whole(rank) and 1 <= rank <= 9 for rank in ranks):
         raise Invalid("A rank is a whole number from 1 (best) to 9; equal numbers tie.")
-    dense = {rank: place for place, rank in enumerate(sorted(set(ranks)), start=1)}
     by_position = [0] * size
-    for position, rank in zip(display_order, ranks, strict=True):
-        by_position[position] = dense[rank]
+    for position, rank in zip(display_order, dense(ranks), strict=True):
+        by_position[position] = rank
     return by_position
 
 

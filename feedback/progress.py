@@ -22,6 +22,7 @@ class Counts:
     remaining: int
     more: bool
     exist: bool
+    is_new: bool  # has never ranked here
 
 
 def counts(membership: Membership) -> Counts:
@@ -35,6 +36,7 @@ def counts(membership: Membership) -> Counts:
         remaining=min(remaining, COUNTED),
         more=remaining > COUNTED,
         exist=remaining > 0 or of_project.exists(),
+        is_new=not mine.exists(),
     )
 
 
@@ -71,7 +73,7 @@ def inventory(project: Project) -> Inventory:
         held_out_prompts=project.prompts.filter(split=Prompt.Split.HELD_OUT).count(),
         completions=Completion.objects.filter(prompt__project=project).count(),
         comparisons=project.comparisons.count(),
-        open_comparisons=project.comparisons.filter(open_slots__gt=0).count(),
+        open_comparisons=project.comparisons.filter(open_slots__gt=0, gold_ranks__isnull=True).count(),
         rankings=project.rankings.filter(is_live=True).count(),
     )
 

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
-from feedback import candidates
+from feedback import candidates, gold
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership
 
@@ -48,8 +48,25 @@ def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | Non
         return _extend(waiting, membership, now)
     if len(held) >= MOST_LEASES:
         raise Conflict(f"You hold {len(held)} comparisons already: rank or give back one of them first.")
+    chosen = _choose(membership)
+    return None if chosen is None else _take(membership, *chosen, now)
+
+
+def _choose(membership: Membership) -> tuple[Comparison, str] | None:
+    """The pipeline, each step with its reason: qualification, gold, missing majorities, started, sampled."""
+    if gold.must_qualify(membership):
+        return gold.claim_to_qualify(membership), Lease.Reason.QUALIFICATION
+    if gold.is_due(membership) and (found := gold.claim(membership)):
+        return found, Lease.Reason.GOLD
     comparison = candidates.claim(membership)
-    return None if comparison is None else _take(membership, comparison, now)
+    return None if comparison is None else (comparison, _reason_of(comparison))
+
+
+def _reason_of(comparison: Comparison) -> str:
+    """Of the ordinary queue, whose order puts those with most rankings first."""
+    if comparison.extra_opinions:
+        return Lease.Reason.DISAGREEMENT
+    return Lease.Reason.STARTED if comparison.ranking_count else Lease.Reason.SAMPLED
 
 
 @transaction.atomic
@@ -119,7 +136,7 @@ def hold(membership: Membership, comparison_id: int) -> Lease | None:
     if not take_slot(comparison_id):
         return None
     comparison = Comparison.objects.select_related("prompt").get(pk=comparison_id)
-    return _write_lease(membership, comparison, timezone.now())
+    return _write_lease(membership, comparison, _reason_of(comparison), timezone.now())
 
 
 def lock_member(membership: Membership) -> None:
@@ -129,7 +146,7 @@ def lock_member(membership: Membership) -> None:
     current = found.filter(pk=membership.pk).first()
     if current is None:
         raise NotFound("You are not a member of this project any more.")
-    membership.project, membership.role = current.project, current.role
+    membership.project, membership.role, membership.qualified_at = current.project, current.role, current.qualified_at
 
 
 def lock_lease(membership: Membership, lease_id: UUID) -> Lease:
@@ -166,17 +183,17 @@ def _held(membership: Membership, now: datetime) -> list[Lease]:
     )
 
 
-def _take(membership: Membership, comparison: Comparison, now: datetime) -> Lease:
+def _take(membership: Membership, comparison: Comparison, reason: str, now: datetime) -> Lease:
     """Hold a comparison that the caller has locked with a slot open."""
     Comparison.objects.filter(pk=comparison.pk).update(open_slots=F("open_slots") - 1)
-    return _write_lease(membership, comparison, now)
+    return _write_lease(membership, comparison, reason, now)
 
 
-def _write_lease(membership: Membership, comparison: Comparison, now: datetime) -> Lease:
+def _write_lease(membership: Membership, comparison: Comparison, reason: str, now: datetime) -> Lease:
     """The row for a slot just taken. A lapsed lease of the same person starts anew."""
     until = now + _lease_time(membership)
     lapsed = Lease.objects.filter(comparison=comparison, annotator_id=membership.user_id)
-    if lapsed.update(taken_at=now, expires_at=until, lapsed_at=None):
+    if lapsed.update(taken_at=now, expires_at=until, lapsed_at=None, reason=reason):
         return lapsed.select_related("comparison__prompt").get()
     return Lease.objects.create(
         project_id=membership.project_id,
@@ -184,6 +201,7 @@ def _write_lease(membership: Membership, comparison: Comparison, now: datetime) 
         annotator_id=membership.user_id,
         size=comparison.size,
         display_order=display_order(comparison.pk, membership.user_id, comparison.size),
+        reason=reason,
         taken_at=now,
         expires_at=until,
     )

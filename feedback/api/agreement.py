@@ -8,7 +8,7 @@ from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import agreement, people
+from feedback import agreement, gold, people
 from feedback.models import User
 
 
@@ -25,7 +25,8 @@ class EstimateShown(serializers.Serializer):
 
 class OfAnnotator(serializers.Serializer):
     username = serializers.CharField()
-    pairwise = EstimateShown()
+    pairwise = EstimateShown(help_text="With all others.")
+    gold = EstimateShown(allow_null=True, help_text="With gold; null: nothing of it ranked yet.")
 
 
 class OfTwo(serializers.Serializer):
@@ -50,12 +51,18 @@ class AgreementShown(serializers.Serializer):
 @api_view(["GET"])
 def agreement_detail(request: Request, slug: str) -> Response:
     """How far people agree: altogether, each with the others, each two, and by week. For managers."""
-    measured = agreement.measure(people.manager_of(request.user, slug).project)
-    names = dict(User.objects.filter(pk__in=measured.by_annotator).values_list("pk", "username"))
+    project = people.manager_of(request.user, slug).project
+    measured, rates = agreement.measure(project), gold.pass_rates(project)
+    everyone = sorted({*measured.by_annotator, *rates})
+    names = dict(User.objects.filter(pk__in=everyone).values_list("pk", "username"))
+    nothing = agreement.share([])
     shown: dict[str, Any] = {
         "pairwise": measured.pairwise,
         "alpha": measured.alpha,
-        "by_annotator": [{"username": names[pk], "pairwise": each} for pk, each in measured.by_annotator.items()],
+        "by_annotator": [
+            {"username": names[pk], "pairwise": measured.by_annotator.get(pk, nothing), "gold": rates.get(pk)}
+            for pk in everyone
+        ],
         "by_two": [
             {"usernames": [names[one], names[other]], "pairwise": each}
             for (one, other), each in measured.by_two.items()

@@ -54,6 +54,10 @@ class ComparisonsAnswer(serializers.Serializer):
     )
 
 
+class GoldAnswer(serializers.Serializer):
+    comparison_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
+
+
 class ExportWanted(serializers.Serializer):
     format = serializers.ChoiceField(
         choices=sorted(export.FORMATS), default="trl", help_text="trl: pairs for TRL's trainers; rankings: whole."
@@ -106,6 +110,16 @@ def comparison_list(request: Request, slug: str) -> Response:
     wanted = _wanted(ComparisonsWanted, request)
     groups = intake.read_all(_rows(request), intake.read_group)
     return Response({"comparison_ids": intake.add_comparisons(project, groups, **wanted).ids}, status=201)
+
+
+@extend_schema(operation_id="gold_add", request={JSON_LINES: OpenApiTypes.BINARY}, responses={201: GoldAnswer})
+@api_view(["POST"])
+@parser_classes([JsonLinesParser])
+def gold_list(request: Request, slug: str) -> Response:
+    """Make comparisons whose right ranking is known, all or none: one `{"completion_ids", "ranks"}` a line. They test
+    annotators, who are not told which ones they are, and go into no export."""
+    project = people.manager_of(request.user, slug).project
+    return Response({"comparison_ids": intake.add_gold(project, _rows(request))}, status=201)
 
 
 @extend_schema(

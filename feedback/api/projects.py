@@ -6,11 +6,24 @@ from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import people, progress
+from feedback import people, progress, sampling
 from feedback.errors import Forbidden
 from feedback.models import ApiToken, Membership, Project
 
-SETTINGS = ("name", "guidelines", "wanted_rankings", "lease_minutes", "held_out_percent")
+SETTINGS = (
+    "name",
+    "guidelines",
+    "wanted_rankings",
+    "lease_minutes",
+    "held_out_percent",
+    "strength_points",
+    "flags",
+    "gold_percent",
+    "qualification_items",
+    "qualification_percent",
+    "extra_opinions",
+    "sampling_rule",
+)
 
 
 class ProjectShown(serializers.ModelSerializer):
@@ -29,6 +42,8 @@ class ProjectShown(serializers.ModelSerializer):
 class ProjectGiven(serializers.ModelSerializer):
     """What a new project is told; only its name and slug are needed."""
 
+    sampling_rule = serializers.ChoiceField(choices=sorted(sampling.RULES), default="random")
+
     class Meta:
         model = Project
         fields = ("slug", *SETTINGS)
@@ -36,6 +51,8 @@ class ProjectGiven(serializers.ModelSerializer):
 
 class ProjectSettings(serializers.ModelSerializer):
     """What may change afterwards. It holds for what comes in from now on."""
+
+    sampling_rule = serializers.ChoiceField(choices=sorted(sampling.RULES), required=False)
 
     class Meta:
         model = Project

@@ -1,17 +1,19 @@
 """Comparisons made of a prompt's completions."""
 
-import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import transaction
 
+from feedback import sampling
 from feedback.errors import Invalid
-from feedback.intake.rows import is_id
+from feedback.intake.rows import is_id, read_all, read_gold, refuse
 from feedback.models import Comparison, ComparisonItem, Completion, Project
 
 LEAST, MOST = 2, 9
 BATCH = 2000
+WANTED_OF_GOLD = 30_000  # everybody may get it
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,34 @@ def add_comparisons(
         raise Invalid("A comparison can want between 1 and 100 rankings.")
     if not -32768 <= priority <= 32767:
         raise Invalid("A priority must be between −32,768 and 32,767.")
-    listed = [list(group) for group in groups]
+    return _add(project, [list(group) for group in groups], wanted, priority)
+
+
+@transaction.atomic
+def add_gold(project: Project, rows: Iterable[object]) -> list[int]:
+    """Make comparisons whose right ranking is known; all or none. Returns their ids, aligned with the rows.
+
+    A row is `{"completion_ids": [2 to 9 ids], "ranks": [1 = best, equal = tie]}`, aligned, with at least one
+    preference and no text twice.
+    """
+    given = read_all(rows, read_gold)
+    compared = _add(project, [row.completion_ids for row in given], WANTED_OF_GOLD, 0)
+    made = Comparison.objects.in_bulk(compared.created)
+    errors: list[dict[str, Any]] = []
+    for line, (row, pk) in enumerate(zip(given, compared.ids, strict=True), start=1):
+        if pk is None or made[pk].size != len(row.ranks):
+            errors.append({"line": line, "message": "Two of these completions have the same text."})
+        else:
+            made[pk].gold_ranks = row.ranks
+    refuse(errors[:20])
+    Comparison.objects.bulk_update(made.values(), ["gold_ranks"], batch_size=BATCH)
+    return compared.created
+
+
+def _add(project: Project, groups: list[list[int]], wanted: int, priority: int) -> Compared:
     ids: list[int | None] = []
-    for start in range(0, len(listed), BATCH):
-        ids += _add_batch(project, listed[start : start + BATCH], wanted, priority, start)
+    for start in range(0, len(groups), BATCH):
+        ids += _add_batch(project, groups[start : start + BATCH], wanted, priority, start)
     return Compared(ids)
 
 
@@ -68,11 +94,12 @@ def _add_batch(project: Project, groups: list[list[int]], wanted: int, priority:
             wanted_rankings=wanted,
             open_slots=wanted,
             priority=priority,
-            shuffle_key=random.random(),
         )
         for group in chosen
         if group
     ]
+    for comparison, key in zip(made, sampling.keys(project, made), strict=True):
+        comparison.shuffle_key = key
     Comparison.objects.bulk_create(made)
     fresh = iter(made)
     comparisons = [next(fresh) if group else None for group in chosen]

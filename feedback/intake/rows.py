@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -47,6 +47,14 @@ class AnswerRow:
     external_id: str | None
     text: str
     sampling: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class GoldRow:
+    """Completions and their right ranks, aligned and dense."""
+
+    completion_ids: list[int]
+    ranks: list[int]
 
 
 def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]:
@@ -115,6 +123,25 @@ def read_group(row: object) -> list[int]:
     if not all(is_id(each) for each in ids):
         raise Invalid("«completion_ids» must be whole numbers.")
     return ids
+
+
+def read_gold(row: object) -> GoldRow:
+    """A comparison whose answer is known: `{"completion_ids": […], "ranks": […]}`, aligned."""
+    given = checks.known_keys(row, {"completion_ids", "ranks"}, "A gold comparison")
+    ids, ranks = read_group({"completion_ids": given.get("completion_ids")}), _list(given, "ranks")
+    if len(ids) != len(ranks) or not 2 <= len(ids) <= 9:
+        raise Invalid("«completion_ids» and «ranks» must be equally long, 2 to 9.")
+    if not all(is_id(rank) and rank <= 9 for rank in ranks):
+        raise Invalid("A rank is a whole number from 1 (best) to 9; equal numbers tie.")
+    if len(set(ranks)) == 1:
+        raise Invalid("A gold ranking in which everything ties tests nobody.")
+    return GoldRow(ids, dense(ranks))
+
+
+def dense(ranks: Sequence[int]) -> list[int]:
+    """The same weak order without gaps: (2, 4, 4) is (1, 2, 2)."""
+    places = {rank: place for place, rank in enumerate(sorted(set(ranks)), start=1)}
+    return [places[rank] for rank in ranks]
 
 
 def is_id(value: object) -> bool:

@@ -30,8 +30,15 @@ class Comparison(models.Model):
     wanted_rankings = models.PositiveSmallIntegerField(default=1)
     open_slots = models.SmallIntegerField(default=1)
     ranking_count = models.PositiveSmallIntegerField(default=0)
+    extra_opinions = models.PositiveSmallIntegerField(default=0, help_text="Rankings wanted for lack of a majority.")
+    gold_ranks = ArrayField(
+        models.PositiveSmallIntegerField(),
+        null=True,
+        blank=True,
+        help_text="The right ranking, by position, where it is known. Such a comparison tests people, not models.",
+    )
     priority = models.SmallIntegerField(default=0, help_text="Higher comes first.")
-    shuffle_key = models.FloatField(help_text="Uniform in [0, 1): the random order of the queue.")
+    shuffle_key = models.FloatField(help_text="In [0, 1): lowest first in its part of the queue; see sampling.py.")
     created_at = models.DateTimeField(auto_now_add=True)
     completions: models.ManyToManyField = models.ManyToManyField(Completion, through="ComparisonItem")
 
@@ -50,8 +57,11 @@ class Comparison(models.Model):
                 F("ranking_count").desc(),
                 F("shuffle_key"),
                 name="comparison_queue",
-                condition=Q(open_slots__gt=0),
-            )
+                condition=Q(open_slots__gt=0, gold_ranks__isnull=True),
+            ),
+            models.Index(
+                fields=["project", "shuffle_key"], name="comparison_gold", condition=Q(gold_ranks__isnull=False)
+            ),
         ]
 
     def __str__(self) -> str:
@@ -89,6 +99,15 @@ class Lease(models.Model):
     that this annotator was given this comparison, so that a late submit is welcome as long as a slot is open.
     """
 
+    class Reason(models.TextChoices):
+        """Why the queue chose a comparison, for managers."""
+
+        QUALIFICATION = "qualification"
+        GOLD = "gold"
+        DISAGREEMENT = "disagreement"
+        STARTED = "started"
+        SAMPLED = "sampled"
+
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="leases", db_constraint=False, db_index=False)
     comparison = models.ForeignKey(
@@ -97,6 +116,7 @@ class Lease(models.Model):
     annotator = models.ForeignKey(User, models.CASCADE, related_name="leases")
     size = models.PositiveSmallIntegerField()
     display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions, in the order shown.")
+    reason = models.CharField(max_length=13, choices=Reason.choices, default=Reason.SAMPLED)
     taken_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     lapsed_at = models.DateTimeField(null=True, blank=True, help_text="When its slot was given to others.")

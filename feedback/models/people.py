@@ -48,6 +48,27 @@ class Project(models.Model):
         size=12,
         help_text="What annotators may mark a comparison with, besides “all bad” and “all good”.",
     )
+    gold_percent = models.PositiveSmallIntegerField(
+        default=0,
+        validators=[MaxValueValidator(50)],
+        help_text="Share of an annotator's work that is gold: comparisons whose right ranking is known.",
+    )
+    qualification_items = models.PositiveSmallIntegerField(
+        default=0,
+        validators=[MaxValueValidator(100)],
+        help_text="How many gold comparisons an annotator ranks before real work; 0: none.",
+    )
+    qualification_percent = models.PositiveSmallIntegerField(
+        default=80,
+        validators=[MaxValueValidator(100)],
+        help_text="Share of the gold preferences that they must share to qualify.",
+    )
+    extra_opinions = models.PositiveSmallIntegerField(
+        default=0,
+        validators=[MaxValueValidator(10)],
+        help_text="How many more people are asked, one after the other, while a comparison has no majority.",
+    )
+    sampling_rule = models.CharField(max_length=30, default="random", help_text="Orders new comparisons in the queue.")
     archived_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     members: models.ManyToManyField = models.ManyToManyField(User, through="Membership", related_name="projects")
@@ -58,6 +79,8 @@ class Project(models.Model):
             models.CheckConstraint(condition=Q(lease_minutes__gte=1), name="project_lease_lasts"),
             models.CheckConstraint(condition=Q(held_out_percent__lte=90), name="project_keeps_prompts_to_train_on"),
             models.CheckConstraint(condition=Q(strength_points__in=[0, 4, 9]), name="project_strength_points"),
+            models.CheckConstraint(condition=Q(gold_percent__lte=50), name="project_is_not_all_gold"),
+            models.CheckConstraint(condition=Q(qualification_percent__lte=100), name="project_qualification_percent"),
         ]
 
     def __str__(self) -> str:
@@ -75,6 +98,7 @@ class Membership(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=10, choices=Role.choices, default=Role.ANNOTATOR)
+    qualified_at = models.DateTimeField(null=True, blank=True, help_text="When the gold comparisons were passed.")
     joined_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

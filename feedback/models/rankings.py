@@ -4,7 +4,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 
-from feedback.models.comparisons import Comparison
+from feedback.models.comparisons import Comparison, Lease
 from feedback.models.people import Project, User
 
 
@@ -29,6 +29,9 @@ class Ranking(models.Model):
     comment = models.TextField(blank=True)
     strength = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Of a pair's preference.")
     flags = ArrayField(models.CharField(max_length=50), default=list, blank=True)
+    reason = models.CharField(
+        max_length=13, choices=Lease.Reason.choices, default=Lease.Reason.SAMPLED, help_text="Why it was asked for."
+    )
     idempotency_key = models.UUIDField()
     revision = models.PositiveSmallIntegerField(default=1)
     is_live = models.BooleanField(default=True)

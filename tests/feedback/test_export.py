@@ -65,6 +65,7 @@ def test_a_ranking_says_all_that_a_learner_needs(ann, project, work):
         "strength": None,
         "flags": ["rude"],
         "seconds": 2.0,
+        "reason": "sampled",
     }
     json.dumps(row)
 

@@ -25,8 +25,8 @@ def many(project):
         cursor.execute("SET LOCAL session_replication_role = replica")
         cursor.execute(
             """INSERT INTO feedback_comparison (project_id, prompt_id, size, wanted_rankings, open_slots,
-                   ranking_count, priority, shuffle_key, created_at)
-               SELECT %s, %s, 2, 3, 3, 0, 0, random(), now() FROM generate_series(1, %s)""",
+                   ranking_count, extra_opinions, priority, shuffle_key, created_at)
+               SELECT %s, %s, 2, 3, 3, 0, 0, 0, random(), now() FROM generate_series(1, %s)""",
             [project.pk, prompt_id, COMPARISONS],
         )
         cursor.execute(
@@ -53,8 +53,8 @@ def rank_many(project, annotator, count):
                        SELECT id FROM feedback_comparison WHERE project_id = %s ORDER BY shuffle_key LIMIT %s)
                    RETURNING id, project_id)
                INSERT INTO feedback_ranking (project_id, comparison_id, annotator_id, size, ranks, display_order,
-                   seconds, comment, flags, idempotency_key, revision, is_live, created_at)
-               SELECT project_id, id, %s, 2, '{1,2}', '{0,1}', 1, '', '{}', gen_random_uuid(), 1, true, now()
+                   seconds, comment, flags, reason, idempotency_key, revision, is_live, created_at)
+               SELECT project_id, id, %s, 2, '{1,2}', '{0,1}', 1, '', '{}', 'sampled', gen_random_uuid(), 1, true, now()
                FROM ranked""",
             [project.pk, count, annotator.pk],
         )

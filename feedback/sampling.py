@@ -1,0 +1,37 @@
+"""Which of the comparisons nobody has started comes first: rules by name.
+
+A rule gives each new comparison a key in [0, 1); lower keys are served first within a priority. To add a rule, write
+one function here.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+from feedback.errors import Invalid
+from feedback.models import Comparison, Project
+
+Rule = Callable[[Project, Sequence[Comparison]], list[float]]
+RULES: dict[str, Rule] = {}
+
+
+def rule(name: str) -> Callable[[Rule], Rule]:
+    """Register a rule under the name that `Project.sampling_rule` holds."""
+
+    def register(function: Rule) -> Rule:
+        RULES[name] = function
+        return function
+
+    return register
+
+
+def keys(project: Project, comparisons: Sequence[Comparison]) -> list[float]:
+    """The keys of new comparisons, by the project's rule."""
+    chosen = RULES.get(project.sampling_rule)
+    if chosen is None:
+        raise Invalid(f"There is no sampling rule «{project.sampling_rule}»: the rules are {', '.join(sorted(RULES))}.")
+    return chosen(project, comparisons)
+
+
+@rule("random")
+def at_random(project: Project, comparisons: Sequence[Comparison]) -> list[float]:
+    return [random.random() for _ in comparisons]

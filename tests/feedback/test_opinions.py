@@ -1,0 +1,111 @@
+"""Where people have no majority, one more is asked; and managers can see why a comparison was asked for."""
+
+from uuid import uuid4
+
+import pytest
+
+from feedback import intake, judging, queue, sampling
+from feedback.errors import Invalid
+from feedback.opinions import has_majority
+from tests.conftest import person
+from tests.feedback.conftest import membership, rank_next
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ([[1, 2]], True),
+        ([[1, 2], [1, 2]], True),
+        ([[1, 2], [2, 1]], False),
+        ([[1, 2], [2, 1], [1, 2]], True),
+        ([[1, 2], [2, 1], [1, 1]], False),
+        ([[1, 1], [1, 1]], True),
+        ([[1, 2], [1, 1]], True),
+        ([[1, 2, 3], [1, 3, 2]], False),
+    ],
+)
+def test_a_majority_is_on_every_pair(said, expected):
+    assert has_majority(said) is expected
+
+
+def rank_first_position(member, rank):
+    lease = queue.lease_next(member)
+    by_position = [rank, 3 - rank]
+    ranks = [by_position[position] for position in lease.display_order]
+    return judging.record(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
+
+
+@pytest.fixture
+def five(project):
+    return [membership(person(project, f"p{index}", "annotator"), project) for index in range(5)]
+
+
+def test_one_more_is_asked_while_there_is_no_majority(five, project, work):
+    project.extra_opinions = 2
+    project.save()
+    (comparison,) = work(1, wanted_rankings=2)
+    rank_first_position(five[0], 1)
+    rank_first_position(five[1], 2)
+    work(1, wanted_rankings=2)
+    third = rank_first_position(five[2], 1)
+    assert third.comparison == comparison  # before what nobody has started
+    assert third.reason == "disagreement"
+    comparison.refresh_from_db()
+    assert (comparison.wanted_rankings, comparison.open_slots, comparison.extra_opinions) == (3, 0, 1)
+    assert rank_first_position(five[3], 1).comparison != comparison
+
+
+def test_no_more_are_asked_than_the_project_says(five, project, work):
+    project.extra_opinions = 1
+    project.save()
+    (comparison,) = work(1, wanted_rankings=2, size=2)
+    rank_first_position(five[0], 1)
+    rank_first_position(five[1], 2)
+    lease = queue.lease_next(five[2])
+    judging.record(five[2], lease.pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
+    comparison.refresh_from_db()
+    assert (comparison.wanted_rankings, comparison.open_slots) == (3, 0)
+    assert queue.lease_next(five[3]) is None
+
+
+def test_agreement_asks_nobody_else(five, project, work):
+    project.extra_opinions = 3
+    project.save()
+    (comparison,) = work(1, wanted_rankings=2)
+    rank_first_position(five[0], 1)
+    rank_first_position(five[1], 1)
+    comparison.refresh_from_db()
+    assert (comparison.wanted_rankings, comparison.open_slots) == (2, 0)
+
+
+def test_without_the_setting_nobody_is_asked(five, work):
+    (comparison,) = work(1, wanted_rankings=2)
+    rank_first_position(five[0], 1)
+    rank_first_position(five[1], 2)
+    comparison.refresh_from_db()
+    assert comparison.wanted_rankings == 2
+
+
+def test_a_ranking_says_why_it_was_asked_for(ann, cole, work):
+    work(1, wanted_rankings=2)
+    assert rank_next(ann).reason == "sampled"
+    second = rank_next(cole)
+    assert second.reason == "started"
+    revised = judging.revise(cole, second.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
+    assert revised.reason == "started"
+
+
+def test_a_sampling_rule_orders_new_comparisons(ann, project, work, monkeypatch):
+    monkeypatch.setitem(sampling.RULES, "backwards", lambda project, new: [1 - index / 10 for index in range(len(new))])
+    project.sampling_rule = "backwards"
+    made = [comparison.pk for comparison in work(5)]
+    assert [rank_next(ann).comparison_id for _ in range(5)] == made[::-1]
+
+
+def test_a_rule_that_is_not_there_is_refused(project):
+    project.sampling_rule = "guess"
+    (ids,) = intake.add_prompts(project, [{"prompt": "a", "completions": ["x", "y"]}]).completion_ids
+    with pytest.raises(Invalid, match="the rules are random"):
+        intake.add_comparisons(project, [ids])
