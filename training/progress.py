@@ -5,12 +5,14 @@ from typing import Any
 
 from django.db.models import Q, QuerySet
 
+from feedback import agreement
 from feedback.errors import NotFound
 from feedback.models import Comparison, Project, Ranking
 from training.checkpoints import served_before
 from training.models import Checkpoint, LoopSettings, Round
 
 NOT_CURVES = ("total", "time")
+COUNTED_AT_ONCE = 2000  # comparisons that several people ranked
 SPEED_OVER = 10  # steps from which the time that is left is judged
 
 
@@ -88,7 +90,7 @@ class Loop:
     ranking_count: int
     new_rankings: int  # since the cut-off of the last round that learned
     round_every: int | None
-    agreement: float | None  # of the annotators, as the last reward model's report has it
+    agreement: float | None  # share of pairs that two annotators prefer alike
     active: Round | None
     served: Checkpoint | None
     served_before: Checkpoint | None  # what a roll-back would serve
@@ -99,17 +101,24 @@ def loop_of(project: Project) -> Loop:
     last = project.rounds.filter(learns=True).order_by("-number").first()
     new = rankings.filter(Q(sequence__gt=last.cutoff) | Q(sequence__isnull=True)) if last else rankings
     settings = LoopSettings.objects.filter(project=project).first()
-    reported = project.rounds.filter(results__reward__annotator_agreement__isnull=False).order_by("-number").first()
     return Loop(
         open_comparisons=Comparison.objects.filter(project=project, open_slots__gt=0).count(),
         ranking_count=rankings.count(),
         new_rankings=new.count(),
         round_every=settings.round_every if settings else None,
-        agreement=reported.results["reward"]["annotator_agreement"] if reported else None,
+        agreement=agreement_in(project),
         active=project.rounds.filter(status__in=[Round.Status.WAITING, Round.Status.RUNNING]).first(),
         served=project.checkpoints.filter(is_served=True).select_related("source").first(),
         served_before=served_before(project),
     )
+
+
+def agreement_in(project: Project) -> float | None:
+    """As it is now; where that takes too long to count for a page, as the last round's report had it."""
+    if Comparison.objects.filter(project=project, ranking_count__gte=2).count() <= COUNTED_AT_ONCE:
+        return agreement.measure(project).pairwise.value
+    reported = project.rounds.filter(results__reward__annotator_agreement__isnull=False).order_by("-number").first()
+    return reported.results["reward"]["annotator_agreement"] if reported else None
 
 
 def rounds_of(project: Project) -> QuerySet[Round]:

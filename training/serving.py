@@ -1,0 +1,95 @@
+"""The served checkpoint behind an OpenAI-compatible API, by an engine that exists: no engine of our own.
+
+The engine is a process that is given the model's folder: `transformers serve` unless another is named, such as
+`vllm serve {model} --host {host} --port {port}`. When another checkpoint is promoted, or one is rolled back, the
+engine is started anew with that one.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from django.db import InterfaceError, OperationalError, close_old_connections
+
+from feedback.errors import Conflict, Invalid
+from feedback.models import Project
+from training.launch.process import LEASH, SECRETS, end
+from training.models import Checkpoint
+
+TRANSFORMERS = "transformers serve {model} --host {host} --port {port}"
+LOOK_EVERY = 2.0  # seconds
+
+
+def command_line(engine: str, model: str, host: str, port: int) -> list[str]:
+    """The engine's command for this model. Raises Invalid when it cannot be run here."""
+    try:
+        words = [word.format(model=model, host=host, port=port) for word in shlex.split(engine)]
+    except (ValueError, KeyError, IndexError) as error:
+        raise Invalid(
+            f"The engine's command cannot be read ({error}): use {{model}}, {{host}} and {{port}}."
+        ) from error
+    beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    program = shutil.which(words[0], path=beside_python) if words else None
+    if program is None:
+        raise Invalid(f"There is no program «{engine.partition(' ')[0]}» on this machine.")
+    return [program, *words[1:]]
+
+
+class Engine:
+    """One engine process at a time, for one model."""
+
+    def __init__(self, engine: str, host: str, port: int) -> None:
+        self.engine, self.host, self.port = engine, host, port
+        self.model = ""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def serve(self, model: str) -> None:
+        """Serve this model; nothing happens when it is served already."""
+        if self.process is not None and self.process.poll() is None and model == self.model:
+            return
+        self.stop()
+        command = command_line(self.engine, model, self.host, self.port)
+        environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        leash = [sys.executable, str(LEASH), str(os.getpid())]
+        self.process = subprocess.Popen([*leash, *command], env=environment, start_new_session=True)
+        self.model = model
+
+    def stop(self) -> None:
+        if self.process is not None:
+            end(self.process)
+            self.process = None
+
+
+def follow(project: Project, engine: Engine, report: Callable[[str], None], over: Callable[[], bool]) -> None:
+    """Serve whatever checkpoint of the project is served, until `over`. Raises Conflict when none is at the start."""
+    served = _served(project)
+    if served is None:
+        raise Conflict("No checkpoint is served yet: import a model, or promote a checkpoint.")
+    try:
+        while not over():
+            if served is not None:
+                if served.path != engine.model:
+                    report(f"{served} is served on http://{engine.host}:{engine.port}/v1 by {served.path}")
+                engine.serve(served.path)
+            time.sleep(LOOK_EVERY)
+            served = _look_again(project, served)
+    finally:
+        engine.stop()
+
+
+def _served(project: Project) -> Checkpoint | None:
+    return project.checkpoints.filter(is_served=True).select_related("source").first()
+
+
+def _look_again(project: Project, known: Checkpoint | None) -> Checkpoint | None:
+    """What is served now; while the database is away, what was served last."""
+    try:
+        return _served(project)
+    except (OperationalError, InterfaceError):
+        close_old_connections()
+        return known
