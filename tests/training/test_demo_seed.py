@@ -1,0 +1,104 @@
+"""The demo project is made once: the second start finds all as it was."""
+
+import json
+import stat
+
+import pytest
+from django.conf import settings as django_settings
+
+from feedback.models import Comparison, Completion, Project, Prompt, User
+from tests.training.conftest import fake_model
+from tests.training.tiny import SETTINGS, make_model
+from training import checkpoints
+from training.demo import base_model, seed
+from training.demo.settings import ROUND
+from training.learner.config import SftConfig
+from training.learner.jobdir import JobDirectory
+from training.models import Round
+from training.round_settings import resolve
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    """A demo small enough for a test, and what it says while it is made."""
+    monkeypatch.setattr(seed, "PROMPTS", 30)
+    monkeypatch.setattr(seed, "ROUND_OF_OTHER_MODELS", {name: SETTINGS[name] for name in ("common", "round")})
+    return []
+
+
+@pytest.fixture
+def without_programs(monkeypatch, tmp_path):
+    """A base model and completions that cost nothing."""
+    monkeypatch.setattr(base_model, "train", lambda directory, report: fake_model(tmp_path / "trained"))
+    monkeypatch.setattr(seed, "write_first_completions", lambda *given: None)
+
+
+def counts():
+    return [kind.objects.count() for kind in (Project, Prompt, User, Completion, Comparison, Round)]
+
+
+@pytest.mark.services
+def test_the_first_start_makes_everything_and_the_second_changes_nothing(reports, tmp_path):
+    model = str(make_model(tmp_path / "own"))
+    accounts = seed.prepare(model=model, report=reports.append)
+    made = counts()
+    project = Project.objects.get(slug=seed.SLUG)
+    assert project.prompts.count() == 30
+    assert project.comparisons.count() == SETTINGS["round"]["prompts"]
+    assert checkpoints.served(project).path == model
+    assert project.rounds.get().status == Round.Status.FINISHED
+    assert seed.prepare(model=model, report=reports.append) == accounts
+    assert seed.prepare(report=reports.append) == accounts
+    assert counts() == made
+
+
+def test_the_accounts_open_the_door_and_only_the_manager_may_use_the_admin_site(reports, without_programs, client):
+    for account in seed.prepare(report=reports.append):
+        assert client.login(username=account.username, password=account.password)
+        user = User.objects.get(username=account.username)
+        assert user.is_superuser == (account.role == "manager")
+        assert user.memberships.get(project__slug=seed.SLUG).role == account.role
+
+
+def test_passwords_differ_between_installations_and_only_the_owner_may_read_their_file(reports, without_programs):
+    passwords = {account.password for account in seed.prepare(report=reports.append)}
+    assert len(passwords) == 4 and min(map(len, passwords)) >= 12
+    file = django_settings.DATA_DIR / "demo" / "accounts.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert set(json.loads(file.read_text()).values()) == passwords
+
+
+def test_a_changed_project_stays_as_its_people_made_it(reports, without_programs):
+    seed.prepare(report=reports.append)
+    Project.objects.filter(slug=seed.SLUG).update(name="Ours", guidelines="Be brief.", wanted_rankings=1)
+    Prompt.objects.filter(pk=Prompt.objects.first().pk).delete()
+    seed.prepare(report=reports.append)
+    project = Project.objects.get(slug=seed.SLUG)
+    assert (project.name, project.guidelines, project.wanted_rankings) == ("Ours", "Be brief.", 1)
+    assert project.prompts.count() == 29
+
+
+def test_the_built_in_model_brings_settings_that_a_round_accepts(reports, without_programs):
+    seed.prepare(report=reports.append)
+    project = Project.objects.get(slug=seed.SLUG)
+    assert project.loop.settings == ROUND
+    assert resolve(project.loop.settings, seed=1)["round"]["prompts"] == ROUND["round"]["prompts"]
+
+
+@pytest.mark.services
+def test_an_interrupted_training_of_the_base_model_goes_on_and_ends(reports, tmp_path, monkeypatch):
+    small = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+             "num_attention_heads": 2, "max_position_embeddings": 256}  # fmt: skip
+    settings = SftConfig(architecture=small, vocabulary_size=400, batch_tokens=2048, learning_rate=1e-3)
+    monkeypatch.setattr(base_model, "SETTINGS", settings)
+    monkeypatch.setattr(base_model, "DEMONSTRATIONS", 60)
+    folder = tmp_path / "base"
+    folder.mkdir()
+    JobDirectory(folder).write_rows("demonstrations.jsonl", iter([]))  # cut short before config.json
+    assert base_model.train(folder, reports.append) == folder / "model"
+    assert JobDirectory(folder).result()["demonstrations"] == 60
+    said = len(reports)
+    base_model.train(folder, reports.append)
+    assert len(reports) == said  # the second time there is nothing to do, and nothing to say
