@@ -8,7 +8,7 @@ from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import agreement, gold, people
+from feedback import agreement, detectors, gold, people
 from feedback.models import User
 
 
@@ -23,10 +23,22 @@ class EstimateShown(serializers.Serializer):
     sentence = serializers.CharField()
 
 
+class SignShown(serializers.Serializer):
+    """One way in which careless work shows; a flag says whose work to look at, and proves nothing."""
+
+    value = serializers.FloatField(allow_null=True)
+    rankings = serializers.IntegerField()
+    is_flagged = serializers.BooleanField()
+    sentence = serializers.CharField()
+
+
 class OfAnnotator(serializers.Serializer):
     username = serializers.CharField()
     pairwise = EstimateShown(help_text="With all others.")
     gold = EstimateShown(allow_null=True, help_text="With gold; null: nothing of it ranked yet.")
+    position_bias = SignShown(allow_null=True, help_text="How often what is shown first wins.")
+    speed = SignShown(allow_null=True, help_text="The median time, in seconds.")
+    random_clicker = SignShown(allow_null=True, help_text="Agreement with gold or others, tested in the order of time.")
 
 
 class OfTwo(serializers.Serializer):
@@ -50,17 +62,27 @@ class AgreementShown(serializers.Serializer):
 @extend_schema(operation_id="agreement", responses=AgreementShown)
 @api_view(["GET"])
 def agreement_detail(request: Request, slug: str) -> Response:
-    """How far people agree: altogether, each with the others, each two, and by week. For managers."""
+    """How far people agree: altogether, each with the others (and the signs of careless work), each two, and by week."""
     project = people.manager_of(request.user, slug).project
     measured, rates = agreement.measure(project), gold.pass_rates(project)
-    everyone = sorted({*measured.by_annotator, *rates})
+    signs = {
+        "position_bias": detectors.position_biases(project),
+        "speed": detectors.speeds(project),
+        "random_clicker": detectors.random_clickers(project),
+    }
+    everyone = sorted({*measured.by_annotator, *rates, *signs["speed"]})
     names = dict(User.objects.filter(pk__in=everyone).values_list("pk", "username"))
     nothing = agreement.share([])
     shown: dict[str, Any] = {
         "pairwise": measured.pairwise,
         "alpha": measured.alpha,
         "by_annotator": [
-            {"username": names[pk], "pairwise": measured.by_annotator.get(pk, nothing), "gold": rates.get(pk)}
+            {
+                "username": names[pk],
+                "pairwise": measured.by_annotator.get(pk, nothing),
+                "gold": rates.get(pk),
+                **{name: found.get(pk) for name, found in signs.items()},
+            }
             for pk in everyone
         ],
         "by_two": [

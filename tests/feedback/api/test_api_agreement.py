@@ -25,3 +25,5 @@ def test_agreement_is_shown_with_names(as_manager, ann, cole, work):
     assert sorted(shown["by_two"][0]["usernames"]) == ["ann", "cole"]
     assert {each["username"] for each in shown["by_annotator"]} == {"ann", "cole"}
     assert len(shown["by_week"]) >= 1
+    assert shown["by_annotator"][0]["speed"]["rankings"] == 4
+    assert shown["by_annotator"][0]["gold"] is None
