@@ -99,6 +99,18 @@ def card_of_ranking(ranking: Ranking, project: Project) -> Card:
     )
 
 
+def sample_card() -> Card:
+    """A comparison to practise on; nothing of it is stored."""
+    prompt = _("My kettle came with a cracked lid. Can I have another one?")
+    texts = (
+        _("Things break in the post sometimes. You should have packed it better when you opened it."),
+        _("I am sorry about the lid. A new kettle is on its way and reaches you on Thursday; keep the old one."),
+        _("Please send us a photograph of the lid, and we send you a new kettle the same day."),
+    )
+    shown = [ShownCompletion(place, LETTERS[place], None, render(text)) for place, text in enumerate(texts)]
+    return Card(0, len(texts), show_messages([{"role": "user", "content": prompt}]), shown)
+
+
 def flags_of(project: Project) -> list[str]:
     """Every flag that an annotator may set there."""
     return [ALL_BAD, ALL_GOOD, *project.flags]

@@ -24,6 +24,7 @@ urlpatterns = [
     path("account/tokens/<int:token_id>/revoke/", account.revoke_token, name="revoke-token"),
     path("projects/new/", account.new_project, name="new-project"),
     path("projects/<slug:slug>/rank/", ranking.rank, name="rank"),
+    path("projects/<slug:slug>/rank/tour/", ranking.tour, name="rank-tour"),
     path("projects/<slug:slug>/rank/next/", ranking.following, name="rank-next"),
     path("projects/<slug:slug>/rank/submit/", ranking.submit, name="rank-submit"),
     path("projects/<slug:slug>/rank/skip/", ranking.skip, name="rank-skip"),

@@ -10,7 +10,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback import intake, judging, people, progress, queue
-from feedback.cards import Card, card_of_lease, card_of_ranking
+from feedback.cards import Card, card_of_lease, card_of_ranking, sample_card
 from feedback.forms import (
     DemonstrationForm,
     LeasedRankingForm,
@@ -33,6 +33,15 @@ def rank(request: HttpRequest, slug: str) -> HttpResponse:
     lease = queue.lease_next(membership)
     card = card_of_lease(lease, membership.project) if lease else None
     return render(request, "rank/page.html", _page_context(membership, card))
+
+
+@login_required
+@require_GET
+def tour(request: HttpRequest, slug: str) -> HttpResponse:
+    """Practice on a sample comparison, for somebody new."""
+    membership = people.membership_of(request.user, slug)
+    context = _context(membership, sample_card()) | {"page": "rank", "words": words()}
+    return render(request, "rank/tour.html", context)
 
 
 @login_required

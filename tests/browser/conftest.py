@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
 from config import site
 from feedback import intake
@@ -51,6 +51,8 @@ class Desk:
         self.browser, self.address = browser, address
         self.complaints: list[str] = []
         self.expected: list[str] = []  # parts of complaints that a test provokes
+        self.pages: list[Page] = []
+        self.under_way: set[Request] = set()
 
     def sit(self, name: str | None = None, *, phone: bool = False, dark: bool = False, language: str = "en") -> Page:
         """A page of a browser of one's own, signed in under `name` (the password is `<name>-password`)."""
@@ -64,7 +66,11 @@ class Desk:
         )
         context.set_default_timeout(10_000)
         page = context.new_page()
+        self.pages.append(page)
         page.on("console", self._hear)
+        page.on("request", lambda request: self.under_way.add(request))
+        page.on("requestfinished", lambda request: self.under_way.discard(request))
+        page.on("requestfailed", lambda request: self.under_way.discard(request))
         page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
         if name is not None:
             self.sign_in(page, name)
@@ -81,6 +87,19 @@ class Desk:
         if message.type in ("error", "warning"):
             self.complaints.append(f"{message.location.get('url', '')}: {message.text}")
 
+    def leave(self) -> None:
+        """Close every page, once the server has answered what they asked: it needs the test's database for that."""
+        for page in self.pages:
+            page.goto("about:blank")
+        for _ in range(100):
+            if not self.under_way:
+                break
+            self.pages[0].wait_for_timeout(20)
+        if self.pages:
+            self.pages[0].wait_for_timeout(100)
+        for context in self.browser.contexts:
+            context.close()
+
     @property
     def unexpected(self) -> list[str]:
         return [each for each in self.complaints if not any(part in each for part in self.expected)]
@@ -91,8 +110,7 @@ def desk(browser, live_server, static_files) -> Iterator[Desk]:
     """Fails the test when a page complained in its console: a script's error, a blocked load, a missing file."""
     opened = Desk(browser, live_server.url)
     yield opened
-    for context in browser.contexts:
-        context.close()
+    opened.leave()
     assert not opened.unexpected
 
 

@@ -188,3 +188,29 @@ def test_it_reads_well_in_the_dark_and_on_a_phone(comparisons, rank_page, keep):
     keep(phone.page, "rank-phone")
     assert phone.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
     keep(rank_page(phone=True, dark=True).page, "rank-phone-dark")
+
+
+def test_somebody_new_is_shown_how(comparisons, rank_page, keep):
+    comparisons(count=1)
+    ranking = rank_page()
+    page = ranking.page
+    page.get_by_role("link", name="A short practice").first.click()
+    page.locator("#tour[data-ready]").wait_for()
+    keep(page, "tour")
+    expect(page.get_by_text("A is marked")).to_be_visible()
+    ranking.press("3")
+    expect(page.get_by_text("The mark moved on by itself")).to_be_visible()
+    ranking.press("Enter")  # too early: nothing happens
+    ranking.press("1", "2")
+    expect(page.get_by_text("may share a rank")).to_be_visible()
+    ranking.press("1")
+    expect(page.get_by_text("That is a tie")).to_be_visible()
+    ranking.press("Enter")
+    page.get_by_role("link", name="Start ranking").click()
+    ranking.wait_until_ready()
+    ranking.rank_by_keys([1, 2, 3])
+    ranking.submit()
+    ranking.expect_sent()
+    page.reload()
+    expect(page.get_by_text("New here?")).to_have_count(0)
+    assert Ranking.objects.count() == 1
