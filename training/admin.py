@@ -1,8 +1,13 @@
 """For looking things up. Rounds and checkpoints are changed by their own functions, never by hand."""
 
+from typing import Any
+
+from django import forms
 from django.contrib import admin
 from django.http import HttpRequest
 
+from feedback.errors import Invalid
+from training import round_settings
 from training.models import Checkpoint, LoopSettings, Promotion, Round
 
 
@@ -34,6 +39,21 @@ class PromotionAdmin(ReadOnly):
     list_display = ("checkpoint", "replaced", "is_roll_back", "actor", "created_at")
 
 
+class LoopSettingsForm(forms.ModelForm):
+    class Meta:
+        model = LoopSettings
+        fields = ("project", "round_every", "settings")
+
+    def clean_settings(self) -> Any:
+        settings = self.cleaned_data["settings"]
+        try:
+            round_settings.resolve(settings, seed=0)
+        except Invalid as refusal:
+            raise forms.ValidationError(refusal.message) from refusal
+        return settings
+
+
 @admin.register(LoopSettings)
 class LoopSettingsAdmin(admin.ModelAdmin):
+    form = LoopSettingsForm
     list_display = ("project", "round_every")

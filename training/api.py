@@ -11,7 +11,7 @@ from rest_framework.response import Response
 from feedback import people
 from feedback.models import Project
 from training import checkpoints, progress, rounds
-from training.models import Checkpoint, Promotion, Round
+from training.models import Checkpoint, LoopSettings, Promotion, Round
 
 
 class NewRound(serializers.Serializer):
@@ -95,6 +95,19 @@ class RoundWatched(RoundShown):
         return progress.metrics(round, self.context.get("after", 0))
 
 
+class LoopShown(serializers.ModelSerializer):
+    """How rounds run when nobody says otherwise."""
+
+    round_every = serializers.IntegerField(
+        allow_null=True, help_text="New rankings after which a round starts by itself; null: only by hand."
+    )
+    settings = serializers.DictField(child=serializers.DictField(), required=False)
+
+    class Meta:
+        model = LoopSettings
+        fields = ("round_every", "settings")
+
+
 class CheckpointShown(serializers.ModelSerializer):
     name = serializers.CharField(source="source.name", read_only=True)
     parent = serializers.CharField(source="parent.source.name", read_only=True, default=None)
@@ -173,6 +186,19 @@ def round_resume(request: Request, slug: str, number: int) -> Response:
     """Let a failed or cancelled round go on from where it stopped."""
     found = progress.round_of(_project(request, slug), number)
     return Response(RoundShown(rounds.resume(found)).data)
+
+
+@extend_schema(methods=["GET"], operation_id="loop_settings", responses=LoopShown)
+@extend_schema(methods=["PUT"], operation_id="loop_configure", request=LoopShown, responses=LoopShown)
+@api_view(["GET", "PUT"])
+def loop_detail(request: Request, slug: str) -> Response:
+    """After how many new rankings a round starts by itself, and the settings that differ from ours."""
+    project = _project(request, slug)
+    if request.method == "GET":
+        return Response(LoopShown(LoopSettings.objects.filter(project=project).first() or LoopSettings()).data)
+    form = LoopShown(data=request.data)
+    form.is_valid(raise_exception=True)
+    return Response(LoopShown(rounds.configure(project, **form.validated_data)).data)
 
 
 @extend_schema(operation_id="checkpoints_list", responses=CheckpointShown(many=True))

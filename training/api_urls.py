@@ -7,6 +7,7 @@ from training import api
 PROJECT = "projects/<slug:slug>"
 
 urlpatterns = [
+    path(f"{PROJECT}/loop", api.loop_detail, name="api-loop"),
     path(f"{PROJECT}/rounds", api.round_list, name="api-rounds"),
     path(f"{PROJECT}/rounds/<int:number>", api.round_detail, name="api-round"),
     path(f"{PROJECT}/rounds/<int:number>/cancel", api.round_cancel, name="api-round-cancel"),

@@ -49,6 +49,15 @@ class RoundForm(forms.Form):
         return changed
 
 
+class LoopForm(forms.Form):
+    round_every = forms.IntegerField(
+        label=_("New rankings"),
+        required=False,
+        min_value=1,
+        help_text=_("A round starts by itself after this many; empty: only by hand."),
+    )
+
+
 class ImportForm(forms.Form):
     path = forms.CharField(
         label=_("Folder"),

@@ -16,11 +16,11 @@ class Checkpoint(models.Model):
         ROUND = "round", _("Round")
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="checkpoints")
-    source = models.OneToOneField(Source, models.PROTECT, related_name="checkpoint")
+    source = models.OneToOneField(Source, models.RESTRICT, related_name="checkpoint")
     kind = models.CharField(max_length=8, choices=Kind.choices)
     path = models.CharField(max_length=1000, help_text="A Hugging Face folder or hub id.")
     reward_model_path = models.CharField(max_length=1000, blank=True, help_text="What it was tuned against.")
-    parent = models.ForeignKey("self", models.PROTECT, null=True, blank=True, related_name="children")
+    parent = models.ForeignKey("self", models.RESTRICT, null=True, blank=True, related_name="children")
     is_served = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -71,7 +71,7 @@ class Round(models.Model):
     learns = models.BooleanField(
         default=True, help_text="False: it learns nothing, and only writes completions of its base to be ranked."
     )
-    base = models.ForeignKey(Checkpoint, models.PROTECT, related_name="rounds_from")
+    base = models.ForeignKey(Checkpoint, models.RESTRICT, related_name="rounds_from")
     checkpoint = models.OneToOneField(Checkpoint, models.SET_NULL, null=True, blank=True, related_name="round")
     cutoff = models.BigIntegerField(help_text="The last ranking, by sequence, that this round learns from.")
     ranking_count = models.PositiveIntegerField(help_text="Live rankings up to the cut-off.")

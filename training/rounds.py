@@ -130,6 +130,22 @@ def of_project(project: Project) -> round_settings.Sections:
     return loop.settings if loop else {}
 
 
+def configure(
+    project: Project, round_every: int | None, settings: round_settings.Sections | None = None
+) -> LoopSettings:
+    """Set after how many new rankings a round starts by itself (None: never), and what its settings differ in.
+
+    `settings` left out stay as they are. Raises Invalid for what no round could be started with.
+    """
+    if round_every is not None and not 1 <= round_every < 2**31:
+        raise Invalid("A round can start after 1 new ranking or more; leave it empty for rounds by hand only.")
+    values: dict[str, Any] = {"round_every": round_every}
+    if settings is not None:
+        round_settings.resolve(settings, seed=0)
+        values["settings"] = settings
+    return LoopSettings.objects.update_or_create(project=project, defaults=values)[0]
+
+
 def send(round_id: int) -> None:
     """Ask the workers to run a waiting round, once this transaction is committed.
 

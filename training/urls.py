@@ -9,6 +9,7 @@ ROUND = f"{PROJECT}/rounds/<int:number>"
 
 urlpatterns = [
     path(f"{PROJECT}/console/", views.console, name="console"),
+    path(f"{PROJECT}/rounds/automatic/", views.configure, name="round-automatic"),
     path(f"{PROJECT}/rounds/start/", views.start, name="round-start"),
     path(f"{PROJECT}/rounds/sample/", views.sample, name="round-sample"),
     path(f"{ROUND}/", views.one_round, name="round"),

@@ -15,10 +15,11 @@ from django_htmx.http import HttpResponseStopPolling
 from feedback import people
 from feedback.cards import show_messages
 from feedback.errors import AccordError, Forbidden, NotFound
+from feedback.forms import checked
 from feedback.models import Completion, Membership
 from feedback.rendering import render as render_markdown
 from training import checkpoints, progress, rounds
-from training.forms import ImportForm, RoundForm
+from training.forms import ImportForm, LoopForm, RoundForm
 from training.models import Round
 from training.samples import Sample, beside, samples_of, summary_of
 
@@ -35,13 +36,15 @@ def _console(
     request: HttpRequest, membership: Membership, form: RoundForm | None = None, import_form: ImportForm | None = None
 ) -> HttpResponse:
     project = membership.project
+    loop = progress.loop_of(project)
     shown = {
-        **vars(progress.loop_of(project)),
+        **vars(loop),
         "rounds": progress.rounds_of(project),
         "checkpoints": progress.checkpoints_of(project),
         "form": form or RoundForm(None, rounds.of_project(project)),
         "refusal": _refusal(membership, learns=True),
         "can_sample": not _refusal(membership, learns=False),
+        "loop_form": LoopForm(initial={"round_every": loop.round_every}),
         "import_form": (import_form or ImportForm()) if request.user.is_staff else None,
     }
     return _page(request, membership, "project", shown)
@@ -67,6 +70,15 @@ def start(request: HttpRequest, slug: str) -> HttpResponse:
         except AccordError as refusal:
             form.add_error(None, refusal.message)
     return _console(request, membership, form)
+
+
+@login_required
+@require_POST
+def configure(request: HttpRequest, slug: str) -> HttpResponse:
+    """After how many new rankings a round starts by itself."""
+    membership = people.manager_of(request.user, slug)
+    rounds.configure(membership.project, checked(LoopForm(request.POST))["round_every"])
+    return redirect("console", slug)
 
 
 @login_required

@@ -136,10 +136,20 @@ def test_administrators_import_models(console, manager, project, tmp_path):
     assert str(checkpoints.served(project)) == "mine"
 
 
+def test_rounds_start_by_themselves_where_a_manager_says_so(console, project):
+    console.post(f"{URL}/rounds/automatic/", {"round_every": "500"})
+    assert project.loop.round_every == 500
+    assert console.post(f"{URL}/rounds/automatic/", {"round_every": "0"}).status_code == 400
+    console.post(f"{URL}/rounds/automatic/", {"round_every": ""})
+    project.loop.refresh_from_db()
+    assert project.loop.round_every is None
+
+
 PAGES = ["console/", "rounds/1/", "rounds/1/status/", "rounds/1/metrics/", "rounds/1/samples/"]
 ACTIONS = [
     "rounds/start/",
     "rounds/sample/",
+    "rounds/automatic/",
     "rounds/1/cancel/",
     "rounds/1/resume/",
     "checkpoints/roll-back/",

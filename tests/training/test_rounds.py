@@ -296,3 +296,22 @@ def test_a_loop_that_cannot_start_does_not_hold_up_the_others(project, base, ran
     LoopSettings.objects.create(project=other, round_every=1)  # nothing is served there
     LoopSettings.objects.create(project=project, round_every=1)
     assert [started.project for started in rounds.start_due()] == [project]
+
+
+def test_the_loop_is_configured_with_what_a_round_could_run_on(project):
+    rounds.configure(project, 500, {"ppo": {"steps": 7}})
+    rounds.configure(project, None)
+    loop = LoopSettings.objects.get(project=project)
+    assert (loop.round_every, loop.settings) == (None, {"ppo": {"steps": 7}})
+    with pytest.raises(Invalid, match="'stepz'"):
+        rounds.configure(project, 500, {"ppo": {"stepz": 7}})
+    with pytest.raises(Invalid, match="1 new ranking"):
+        rounds.configure(project, 0)
+    loop.refresh_from_db()
+    assert loop.round_every is None
+
+
+def test_a_project_can_be_deleted_with_all_that_it_learned(claim, project, base):
+    rounds.record_metrics(claim, "policy", lines(1), from_start=True)
+    project.delete()
+    assert not Round.objects.exists()

@@ -109,7 +109,20 @@ def test_a_cursor_that_is_none_is_refused(api, waiting, after):
     assert api.get(f"{URL}/rounds/1", {"after": after}).status_code == 400
 
 
+def test_the_loop_is_configured(api, project):
+    assert api.get(f"{URL}/loop").data == {"round_every": None, "settings": {}}
+    body = {"round_every": 500, "settings": {"ppo": {"steps": 7}}}
+    assert api.put(f"{URL}/loop", body, format="json").data == body
+    assert api.get(f"{URL}/loop").data == body
+    for wrong in ({"round_every": 0}, {"round_every": 5, "settings": {"ppo": {"x": 1}}}, {}, {"round_every": "often"}):
+        refused = api.put(f"{URL}/loop", wrong, format="json")
+        assert (refused.status_code, bool(refused.data["message"])) == (400, True)
+    assert api.get(f"{URL}/loop").data == body
+
+
 CALLS = [
+    ("get", "loop"),
+    ("put", "loop"),
     ("get", "rounds"),
     ("post", "rounds"),
     ("get", "rounds/1"),
@@ -134,7 +147,7 @@ def test_only_managers_may(waiting, annotator, stranger, verb, path):
 
 @pytest.mark.parametrize(("verb", "path"), [call for call in CALLS if call != ("get", "rounds")])
 def test_the_wrong_verb_is_refused(api, waiting, verb, path):
-    if path == "rounds":
+    if path in ("rounds", "loop"):
         assert api.delete(f"{URL}/{path}").status_code == 405
     else:
         other = "post" if verb == "get" else "get"
