@@ -62,7 +62,7 @@ class AgreementShown(serializers.Serializer):
 @extend_schema(operation_id="agreement", responses=AgreementShown)
 @api_view(["GET"])
 def agreement_detail(request: Request, slug: str) -> Response:
-    """How far people agree: altogether, each with the others (and the signs of careless work), each two, and by week."""
+    """How far people agree: altogether, of each (with signs of careless work), of each two, and by week."""
     project = people.manager_of(request.user, slug).project
     measured, rates = agreement.measure(project), gold.pass_rates(project)
     signs = {

@@ -90,7 +90,7 @@ def rows_touched(act):
 
 
 def test_the_next_comparison_is_read_off_the_index(many, ann):
-    assert rows_touched(lambda: queue.lease_next(ann)) <= 20
+    assert rows_touched(lambda: queue.lease_next(ann)) <= 40  # a glance of 20, and the completions of each
 
 
 def test_a_submit_touches_its_own_rows_alone(many, ann):
