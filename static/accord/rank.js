@@ -9,7 +9,7 @@ import { Drafts } from "./rank/drafts.js";
 import { chooseStrength, extrasOf, restoreExtras, toggleFlag } from "./rank/extras.js";
 import { foldLongOnes, toggleFolds } from "./rank/folding.js";
 import { handleKeys } from "./rank/keys.js";
-import { Outbox, get, post } from "./rank/outbox.js";
+import { get, Outbox, post } from "./rank/outbox.js";
 import { Ranking } from "./rank/ranking.js";
 import { duration, number, say } from "./rank/words.js";
 
@@ -53,7 +53,7 @@ function show(element, seconds = 0) {
   undrag = makeDraggable(ranking);
   foldLongOnes(ranking);
   scrollTo({ top: 0, behavior: "instant" });
-  ranking.mark(ranking.missing[0] ?? ranking.cards[0]);
+  ranking.focus(ranking.missing[0] ?? ranking.cards[0]);
   fetchAhead();
 }
 

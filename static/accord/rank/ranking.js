@@ -62,9 +62,14 @@ export class Ranking {
   }
 
   mark(card) {
+    this.focus(card);
+    card.scrollIntoView({ block: "nearest" });
+  }
+
+  /** Mark without moving the page. */
+  focus(card) {
     this.#showMark(card);
     card.focus({ preventScroll: true });
-    card.scrollIntoView({ block: "nearest" });
   }
 
   /** The nearest completion in that direction on screen; in reading order when there is none. */
