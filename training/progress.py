@@ -7,9 +7,10 @@ from django.db.models import Q, QuerySet
 
 from feedback import agreement
 from feedback.errors import NotFound
-from feedback.models import Comparison, Project, Ranking
+from feedback.models import Comparison, Project
 from training.checkpoints import served_before
 from training.models import Checkpoint, LoopSettings, Round
+from training.rounds import learnable
 
 NOT_CURVES = ("total", "time")
 COUNTED_AT_ONCE = 2000  # comparisons that several people ranked
@@ -97,12 +98,12 @@ class Loop:
 
 
 def loop_of(project: Project) -> Loop:
-    rankings = Ranking.objects.filter(project=project, is_live=True)
+    rankings = learnable(project).filter(is_live=True)
     last = project.rounds.filter(learns=True).order_by("-number").first()
     new = rankings.filter(Q(sequence__gt=last.cutoff) | Q(sequence__isnull=True)) if last else rankings
     settings = LoopSettings.objects.filter(project=project).first()
     return Loop(
-        open_comparisons=Comparison.objects.filter(project=project, open_slots__gt=0).count(),
+        open_comparisons=Comparison.objects.filter(project=project, open_slots__gt=0, gold_ranks__isnull=True).count(),
         ranking_count=rankings.count(),
         new_rankings=new.count(),
         round_every=settings.round_every if settings else None,

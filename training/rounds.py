@@ -18,7 +18,7 @@ from typing import Any
 
 from celery import current_app
 from django.db import IntegrityError, transaction
-from django.db.models import F, Max, Q
+from django.db.models import F, Max, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 
 from feedback import export
@@ -64,7 +64,7 @@ def start(project: Project, actor: User | None, overrides: round_settings.Sectio
     """
     cutoff = export.sequence_cutoff(project)
     # As export.rankings does it: of each annotator's revisions of a ranking the last one counts.
-    until = Ranking.objects.filter(project=project, sequence__lte=cutoff)
+    until = learnable(project).filter(sequence__lte=cutoff)
     ranking_count = until.values("comparison", "annotator").distinct().count()
     return _create(project, actor, overrides, learns=True, cutoff=cutoff, ranking_count=ranking_count)
 
@@ -91,7 +91,7 @@ def check_can_start(project: Project, learns: bool = True) -> None:
     if active := project.rounds.filter(status__in=[Status.WAITING, Status.RUNNING]).first():
         raise Conflict(f"Round {active.number} is still {active.status}: wait for its end, or cancel it first.")
     checkpoints.served(project)
-    if learns and not Ranking.objects.filter(project=project).exists():
+    if learns and not learnable(project).exists():
         raise Invalid("There are no rankings to learn from yet: rank some comparisons first.")
     if not Prompt.objects.filter(project=project).exists():
         raise Invalid("There are no prompts to answer yet: add some first.")
@@ -122,6 +122,11 @@ def _create(
         )
         send(created.pk)
     return created
+
+
+def learnable(project: Project) -> QuerySet[Ranking]:
+    """What people said of models' completions, every revision: gold tests people, and no export holds it."""
+    return Ranking.objects.filter(project=project, comparison__gold_ranks__isnull=True)
 
 
 def of_project(project: Project) -> round_settings.Sections:
@@ -332,4 +337,4 @@ def is_due(loop: LoopSettings) -> bool:
         return False
     last = loop.project.rounds.filter(learns=True).aggregate(last=Max("cutoff"))["last"] or 0
     unseen = Q(sequence__gt=last) | Q(sequence__isnull=True)
-    return Ranking.objects.filter(unseen, project=loop.project, is_live=True).count() >= loop.round_every
+    return learnable(loop.project).filter(unseen, is_live=True).count() >= loop.round_every

@@ -6,9 +6,11 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from feedback import intake
 from feedback.errors import Conflict, Invalid
+from feedback.models import Project
 from tests.training.conftest import add_comparisons, rank
-from training import rounds
+from training import progress, rounds
 from training.models import LoopSettings, Metric, Round
 
 
@@ -47,6 +49,26 @@ def test_a_revised_ranking_counts_once(project, base, rankings, annotator):
 def test_nothing_starts_without_rankings(project, base, comparisons):
     with pytest.raises(Invalid, match="no rankings"):
         rounds.start(project, None)
+
+
+def test_gold_is_nothing_to_learn_from(project, base, comparisons, annotator):
+    """It tests people, and the export leaves it out: so no round counts it, waits for it or starts by it."""
+    prompts = intake.add_prompts(
+        project, [{"prompt": f"gold {n}", "completions": ["good", "bad", "?"]} for n in (1, 2)]
+    )
+    intake.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2, 2]} for ids in prompts.completion_ids])
+    LoopSettings.objects.create(project=project, round_every=2)
+    Project.objects.filter(pk=project.pk).update(qualification_items=2, qualification_percent=0)
+    rank(project, annotator, 2)
+    assert rounds.start_due() == []
+    with pytest.raises(Invalid, match="no rankings"):
+        rounds.start(project, None)
+    loop = progress.loop_of(project)
+    assert (loop.ranking_count, loop.new_rankings, loop.open_comparisons) == (0, 0, len(comparisons))
+
+    rank(project, annotator, 2)
+    (started,) = rounds.start_due()
+    assert started.ranking_count == 2
 
 
 def test_nothing_starts_while_no_checkpoint_is_served(project, rankings):
