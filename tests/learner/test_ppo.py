@@ -6,6 +6,7 @@ import json
 import pytest
 import small_world
 import torch
+from safetensors.torch import load_file
 from small_world import best_policy, log_probs, objective, policy_folder, ppo_job
 from transformers import AutoModelForCausalLM
 
@@ -13,8 +14,10 @@ from training.learner import ppo, rollout, updates
 from training.learner.config import PpoConfig
 from training.learner.data import Prompt
 from training.learner.jobdir import BadInput, JobDirectory, TrainingFailed
+from training.learner.memory import MicroBatches
 from training.learner.optimization import adamw, learning_rate_factor, take_step
 from training.learner.processes import Processes
+from training.learner.rewards import Answer
 
 PROMPTS = ("a", "b", "c", "d")
 
@@ -38,6 +41,8 @@ def prepared(folder, **settings):
 
 def gradients(run, scored, chosen, **changes):
     run = run._replace(settings=PpoConfig.from_json(run.settings.to_json() | changes))
+    if "micro_batch_tokens" in changes:
+        run = run._replace(micro_batches=MicroBatches(run.settings.micro_batch_tokens))
     targets = rollout.targets_of(scored, 0.5, None, run.settings)
     updates.accumulate_gradients(run, scored, targets, chosen, 0.5, is_first=False)
     found = [p.grad.clone() for model in (run.policy, run.critic) if model for p in model.parameters()
@@ -162,9 +167,65 @@ def test_gradients_are_clipped_to_their_norm_and_refused_if_not_finite():
 def test_a_reward_that_is_not_finite_stops_the_run_with_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(small_world, "reward", lambda answers: [float("nan")] * len(answers))
     job = ppo_job(tmp_path / "job", PROMPTS, steps=2, batch_episodes=8)
-    with pytest.raises(TrainingFailed, match="policy_loss is nan at step 1"):
+    with pytest.raises(TrainingFailed, match="the reward is nan at step 1"):
         ppo.main(job)
     assert JobDirectory(job).result() is None
+
+
+@pytest.mark.parametrize(
+    ("quantity", "part"),
+    [("the policy's log-probability", "policy"), ("the reference's log-probability", "reference"),
+     ("the value", "critic")],
+)  # fmt: skip
+def test_what_is_not_finite_is_named(tmp_path, quantity, part):
+    run, scored = prepared(tmp_path)
+    with torch.no_grad():
+        next(getattr(run, part).parameters()).fill_(float("inf"))
+    answers = [Answer({}, [1], completion, "", True) for completion in scored.episodes.completions]
+    with pytest.raises(TrainingFailed, match=f"{quantity} is nan at step 7"):
+        rollout.check_rollout(rollout.score_episodes(run, scored.episodes, answers), 7)
+
+
+def test_the_state_before_a_failure_is_kept_and_once_mended_the_run_ends_as_if_it_had_never_failed(
+    tmp_path, monkeypatch
+):
+    options = {"steps": 3, "batch_episodes": 8, "epochs": 1, "save_every": 1}
+    ppo.main(ppo_job(tmp_path / "straight", PROMPTS, **options))
+    job, sound, calls = ppo_job(tmp_path / "job", PROMPTS, **options), small_world.reward, []
+
+    def breaks_down(answers):
+        calls.append(1)
+        return [float("inf")] * len(answers) if len(calls) == 3 else sound(answers)
+
+    monkeypatch.setattr(small_world, "reward", breaks_down)
+    with pytest.raises(TrainingFailed, match="the reward is inf at step 3; the last saved state is kept"):
+        ppo.main(job)
+    assert [line["step"] for line in metrics(job)] == [1, 2] and JobDirectory(job).result() is None
+    ppo.main(job)
+    ours, theirs = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("job", "straight"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("algorithm", ["ppo", "reinforce"])
+def test_one_prompt_one_episode_and_one_token_are_enough(tmp_path, algorithm):
+    job = ppo_job(tmp_path / "job", ["a"], steps=2, batch_episodes=1, max_completion_tokens=1, algorithm=algorithm)
+    ppo.main(job)
+    assert [line["completion_tokens"] for line in metrics(job)] == [1, 1]
+
+
+def test_completions_cut_off_and_prompts_truncated_are_counted(tmp_path):
+    job = ppo_job(tmp_path / "job", ["a b c", "a"], steps=2, batch_episodes=8, max_prompt_tokens=2, epochs=1)
+    ppo.main(job)
+    result = JobDirectory(job).result()
+    assert result["truncated_prompts"] == 1
+    cut_off = sum((1 - line["ended_fraction"]) * 8 for line in metrics(job))
+    assert result["cut_off_completions"] == cut_off > 0
+
+
+def test_a_term_must_give_every_answer_its_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(small_world, "reward", lambda answers: [1.0])
+    with pytest.raises(BadInput, match="one number for each of 8 answers"):
+        ppo.main(ppo_job(tmp_path / "job", PROMPTS, steps=1, batch_episodes=8))
 
 
 @pytest.mark.parametrize("placement", ["reward", "loss"])

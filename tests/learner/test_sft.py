@@ -63,7 +63,7 @@ def test_the_loss_is_the_weighted_sum_over_completion_tokens():
     loss = float(weighted_loss(model, examples))
     model.set_attn_implementation("eager")
     expected = 0.0
-    for tokens, weights in examples:
+    for tokens, weights, *_ in examples:
         log_probs = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
         expected -= sum(w * float(log_probs[i, tokens[i + 1]]) for i, w in enumerate(weights))
     assert loss == pytest.approx(expected, rel=1e-5)
@@ -104,6 +104,21 @@ def test_held_out_demonstrations_are_evaluated_not_learned(tmp_path):
         line["step"] % 2 == 0 or line is lines[-1] for line in lines
     ]
     assert 20 < result["demonstrations"] < 40 and result["held_out_loss"] == lines[-1]["held_out_loss"]
+
+
+def test_what_is_truncated_is_counted(tmp_path):
+    tiny_model(vocabulary=5).save_pretrained(tmp_path / "start")
+    letters_tokenizer().save_pretrained(tmp_path / "start")
+    texts = [("a b c", "a"), ("a", "a b c d"), ("a b", ""), ("b c d", "b c d")]
+    made = [{"messages": [{"role": "user", "content": q}], "completion": a} for q, a in texts]
+    folder = job(tmp_path / "job", made, model=str(tmp_path / "start"), max_prompt_tokens=2, max_completion_tokens=2)
+    sft.main(folder)
+    result = JobDirectory(folder).result()
+    assert (result["truncated_prompts"], result["truncated_completions"]) == (2, 2)
+    empty = job(tmp_path / "empty", [{**made[0], "messages": [{"role": "user", "content": ""}]}],
+                model=str(tmp_path / "start"))  # fmt: skip
+    with pytest.raises(BadInput, match="has no tokens"):
+        sft.main(empty)
 
 
 @pytest.mark.parametrize(

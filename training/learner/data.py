@@ -52,7 +52,11 @@ def ends_itself(tokenizer: Any) -> bool:
 
 def encode_prompt(tokenizer: Any, messages: Messages, max_prompt_tokens: int, overlong: str = "truncate") -> list[int]:
     """A prompt's tokens, at most max_prompt_tokens: an over-long one loses its beginning, or raises BadInput."""
-    tokens = render(tokenizer, messages)
+    return cut_prompt(render(tokenizer, messages), max_prompt_tokens, overlong)
+
+
+def cut_prompt(tokens: list[int], max_prompt_tokens: int, overlong: str = "truncate") -> list[int]:
+    """A rendered prompt's last max_prompt_tokens tokens. Raises BadInput for an over-long one that is to be refused."""
     if len(tokens) > max_prompt_tokens and overlong == "refuse":
         raise BadInput(f"a prompt has {len(tokens)} tokens, more than max_prompt_tokens ({max_prompt_tokens})")
     return tokens[-max_prompt_tokens:]
@@ -78,11 +82,11 @@ def read_prompts(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Setti
     prompts = []
     for number, row in enumerate(rows, 1):
         messages = check_messages(row.get("messages"), f"prompts.jsonl, row {number}")
-        every = len(render(tokenizer, messages)) > settings.max_prompt_tokens
-        tokens = encode_prompt(tokenizer, messages, settings.max_prompt_tokens, settings.overlong_prompts)
+        whole = render(tokenizer, messages)
+        tokens = cut_prompt(whole, settings.max_prompt_tokens, settings.overlong_prompts)
         if not tokens:
             raise BadInput(f"prompts.jsonl, row {number}: the prompt has no tokens")
-        prompts.append(Prompt(row, tokens, every))
+        prompts.append(Prompt(row, tokens, len(tokens) < len(whole)))
     if not prompts:
         raise BadInput("prompts.jsonl holds no prompt")
     return prompts

@@ -3,11 +3,13 @@
     config.json    in: every setting, after validation     state/  to resume from, replaced atomically
     *.jsonl        in: rankings, prompts, demonstrations   model/  out: a Hugging Face folder, safetensors
     metrics.jsonl  out: a line a step                      result.json  out: written last, atomically
-    log.txt        what the program printed
+    log.txt        what the program printed           stopped  out: while it is stopped and can be resumed
 
 No ``result.json``, no success. A program ends with 0 (done), 75 (stopped by SIGTERM with its state saved: run it again
 to go on), 2 (bad input, the reason being the last line of stderr) or 1 (it failed). Run again where ``result.json``
-exists, it does nothing. Standard library only: the web process imports this.
+exists, it does nothing. Launchers of several processes (accelerate, torchrun) end with 1 for any of these but 0: that a
+program was stopped is then told by the file ``stopped``, and a bad input by the line ``error: …``. Standard library
+only: the web process imports this.
 """
 
 import json
@@ -26,6 +28,7 @@ EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
+STOPPED_MARKER = "stopped"
 
 
 class BadInput(Exception):
@@ -204,6 +207,10 @@ def run_program(main: Callable[[Path], None]) -> NoReturn:
     if len(sys.argv) != 2:
         _say("give one argument, the job directory")
         sys.exit(EXIT_BAD_INPUT)
+    marker = Path(sys.argv[1]) / STOPPED_MARKER
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first:
+        marker.unlink(missing_ok=True)
     try:
         main(Path(sys.argv[1]))
     except BadInput as error:
@@ -213,6 +220,8 @@ def run_program(main: Callable[[Path], None]) -> NoReturn:
         _say(str(error))
         sys.exit(EXIT_FAILED)
     except Stopped:
+        if is_first:
+            marker.touch()
         print("stopped: the state is saved, run again to go on", file=sys.stderr, flush=True)
         sys.exit(EXIT_STOPPED)
     sys.exit(EXIT_DONE)

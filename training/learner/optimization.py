@@ -38,14 +38,19 @@ def learning_rate_factor(step: int, total: int, settings: Training) -> float:
 
 
 def take_step(
-    optimizer: Optimizer, parameters: Iterable[nn.Parameter], learning_rate: float, max_norm: float, step: int
+    optimizer: Optimizer,
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    max_norm: float,
+    step: int,
+    norm_name: str = "the gradient's norm",
 ) -> float:
     """Clips the gradients' global 2-norm, steps, forgets the gradients; gives the norm before clipping.
 
     Raises TrainingFailed, with nothing changed, if the norm is not finite.
     """
     norm = float(nn.utils.clip_grad_norm_(list(parameters), max_norm))
-    check_finite("the gradient's norm", norm, step)
+    check_finite(norm_name, norm, step)
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()

@@ -45,6 +45,7 @@ from training.learner.config import PpoConfig
 from training.learner.data import Prompt, read_prompts
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
 from training.learner.losses import next_kl_coefficient
+from training.learner.memory import MicroBatches
 from training.learner.models import end_tokens, freeze, load_critic, load_policy, load_tokenizer, save_model
 from training.learner.optimization import adamw, learning_rate_factor, load_state, save_state
 from training.learner.processes import Processes
@@ -52,6 +53,7 @@ from training.learner.rewards import reward_function, same_tokens
 from training.learner.rollout import (
     Rollout,
     Run,
+    check_rollout,
     completion_rewards,
     prompts_of_step,
     score_episodes,
@@ -103,6 +105,7 @@ def main(job_dir: Path) -> None:
         episodes, answers = write_episodes(run, run.policy, *prompts_of_step(training, step + 1, settings))
         clock.lap("sampling")
         rollout = score_episodes(run, episodes, answers)
+        check_rollout(rollout, step + 1)
         clock.lap("scoring")
         if processes.any(stop.received):
             save_state(job, step, parts, dataclasses.asdict(adapted))
@@ -144,7 +147,10 @@ def prepare(settings: PpoConfig, processes: Processes) -> Run:
     ends = end_tokens(policy, tokenizer)
     drawing = Drawing(settings.max_completion_tokens, ends, settings.temperature, seed=settings.seed)
     reward = reward_function(settings, tokenizer)
-    return Run(settings, processes, policy, freeze(reference), critic, reward, tokenizer, drawing)
+    micro_batches = MicroBatches(settings.micro_batch_tokens)
+    sampling_rows = MicroBatches(settings.batch_episodes, unit="completions")
+    return Run(settings, processes, policy, freeze(reference), critic, reward, tokenizer, drawing, micro_batches,
+               sampling_rows)  # fmt: skip
 
 
 def critic_folder(settings: PpoConfig, tokenizer: Any) -> str:
@@ -200,6 +206,7 @@ def describe(rollout: Rollout, adapted: Adapted) -> dict[str, float]:
         "kl_coefficient": adapted.kl_coefficient,
         "completion_tokens": float(rollout.lengths().float().mean()),
         "ended_fraction": sum(rollout.ended) / len(rollout.ended),
+        "cut_off_completions": float(len(rollout.ended) - sum(rollout.ended)),
     }
 
 
@@ -223,7 +230,9 @@ def reference_reward(run: Run, prompts: Sequence[Prompt]) -> float:
 def summary(run: Run, job: JobDirectory, prompts: Sequence[Prompt], evaluated: Sequence[Prompt]) -> dict[str, Any]:
     """result.json, but for the time: the last batch's figures, or those of the evaluation prompts if there are any."""
     last = job.metrics()[-1]
-    result = {"program": "ppo", "steps": run.settings.steps, "prompts_truncated": sum(p.truncated for p in prompts)}
+    result = {"program": "ppo", "steps": run.settings.steps, "truncated_prompts": sum(p.truncated for p in prompts)}
+    result |= {"processes": run.processes.count}
+    result |= {"cut_off_completions": sum(line["cut_off_completions"] for line in job.metrics())}
     result |= {name: last[name] for name in ("reward", "kl", "kl_coefficient")}
     if run.settings.eval_prompts:
         policy = evaluate(run, evaluated)

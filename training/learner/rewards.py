@@ -15,6 +15,7 @@ from torch import Tensor
 from training.learner.config import PpoConfig, SampleConfig
 from training.learner.data import encode_completion, encode_prompt
 from training.learner.jobdir import BadInput
+from training.learner.memory import MicroBatches
 from training.learner.models import computing_in
 from training.learner.reward_model import load_reward_model, score
 
@@ -53,7 +54,10 @@ def reward_function(settings: PpoConfig, tokenizer: Any) -> Callable[[Sequence[A
     def reward(answers: Sequence[Answer]) -> Tensor:
         total = torch.zeros(len(answers))
         for weight, scorer in terms:
-            total += weight * torch.as_tensor(scorer(answers), dtype=torch.float32).cpu()
+            scores = torch.as_tensor(scorer(answers), dtype=torch.float32).cpu()
+            if scores.shape != total.shape:
+                raise BadInput(f"a reward term must give one number for each of {len(answers)} answers")
+            total += weight * scores
         if settings.score_clip:
             total = total.clamp(-settings.score_clip, settings.score_clip)
         cut_off = torch.tensor([not answer.ended for answer in answers], dtype=torch.float32)
@@ -91,6 +95,7 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, tokenizer: Any) -> C
     """Scores by the settings' reward_model, for a policy of this tokenizer."""
     model, own_tokenizer = load_reward_model(settings.reward_model)
     is_shared = same_tokens(tokenizer, own_tokenizer)
+    micro_batches = MicroBatches(settings.micro_batch_tokens)
 
     def tokens(answer: Answer) -> list[int]:
         if is_shared:
@@ -100,7 +105,8 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, tokenizer: Any) -> C
 
     def scorer(answers: Sequence[Answer]) -> Tensor:
         with computing_in(settings.dtype):
-            return score(model, [tokens(answer) for answer in answers], settings.micro_batch_tokens)
+            sequences = [tokens(answer) for answer in answers]
+            return micro_batches.attempt([*map(len, sequences)], lambda budget: score(model, sequences, budget))
 
     return scorer
 

@@ -11,7 +11,9 @@ from training.learner.advantages import ESTIMATORS, generalized_advantages, toke
 from training.learner.config import PpoConfig
 from training.learner.data import Prompt, decode_completion, share, shuffled
 from training.learner.losses import kl_k1
+from training.learner.memory import MicroBatches
 from training.learner.models import Episodes, by_episode, computing_in, score_states, score_tokens
+from training.learner.optimization import check_finite
 from training.learner.processes import Processes
 from training.learner.rewards import Answer
 from training.learner.sampler import Drawing, sample
@@ -28,6 +30,8 @@ class Run(NamedTuple):
     reward: Callable[[Sequence[Answer]], Tensor]
     tokenizer: Any
     drawing: Drawing
+    micro_batches: MicroBatches  # of tokens, in passes over whole episodes
+    sampling_rows: MicroBatches  # of completions written at once
 
 
 class Rollout(NamedTuple):
@@ -75,7 +79,9 @@ def write_episodes(
     mine = share(range(len(prompts)), run.processes.rank, run.processes.count)
     own_prompts, own_numbers = [prompts[i].tokens for i in mine], [numbers[i] for i in mine]
     with computing_in(run.settings.dtype):
-        own = sample(writer, own_prompts, own_numbers, run.drawing, batch=max(len(mine), 1))
+        own = run.sampling_rows.attempt(
+            [1] * len(mine), lambda rows: sample(writer, own_prompts, own_numbers, run.drawing, batch=rows)
+        )
     written = run.processes.gather([(completion.tokens, completion.ended) for completion in own])
     answers = [
         Answer(prompt.row, prompt.tokens, tokens, decode_completion(run.tokenizer, tokens), ended)
@@ -93,21 +99,43 @@ def score_episodes(run: Run, episodes: Episodes, answers: Sequence[Answer]) -> R
     settings, processes = run.settings, run.processes
     mine = list(share(range(len(answers)), processes.rank, processes.count))
     own = episodes.select(mine)
-
-    def rows_of(score: Callable[[Episodes], Tensor]) -> list[Tensor]:
-        return by_episode(score, own, settings.micro_batch_tokens)
-
     with computing_in(settings.dtype):
-        policy = rows_of(lambda part: score_tokens(run.policy, part, settings.temperature).log_probs)
-        reference = rows_of(lambda part: score_tokens(run.reference, part, settings.temperature).log_probs)
-        values = [torch.zeros_like(row) for row in policy]
-        if run.critic is not None:
-            values = rows_of(lambda part: score_states(run.critic, part))
+        policy, reference, values = run.micro_batches.attempt(
+            own.lengths(), lambda budget: token_columns(run, own, budget)
+        )
     scores = run.reward([answers[i] for i in mine]).tolist()
     together = processes.gather(list(zip(scores, policy, reference, values, strict=True)))
     columns = [list(column) for column in zip(*together, strict=True)]
     ended = [answer.ended for answer in answers]
     return Rollout(episodes, ended, torch.tensor(columns[0]), *columns[1:])
+
+
+def token_columns(run: Run, episodes: Episodes, budget: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Log-probabilities by the policy and by the reference, and values: a tensor an episode each."""
+
+    def rows_of(score: Callable[[Episodes], Tensor]) -> list[Tensor]:
+        return by_episode(score, episodes, budget)
+
+    temperature = run.settings.temperature
+    policy = rows_of(lambda part: score_tokens(run.policy, part, temperature).log_probs)
+    reference = rows_of(lambda part: score_tokens(run.reference, part, temperature).log_probs)
+    if run.critic is None:
+        return policy, reference, [torch.zeros_like(row) for row in policy]
+    return policy, reference, rows_of(lambda part: score_states(run.critic, part))
+
+
+def check_rollout(rollout: Rollout, step: int) -> None:
+    """Raises TrainingFailed naming the first quantity that is not finite. Every process sees the same, and ends."""
+    quantities = {
+        "the reward": rollout.scores,
+        "the policy's log-probability": torch.cat(rollout.policy),
+        "the reference's log-probability": torch.cat(rollout.reference),
+        "the value": torch.cat(rollout.values),
+    }
+    for name, values in quantities.items():
+        odd = values[~values.isfinite()]
+        if len(odd):
+            check_finite(name, float(odd[0]), step)
 
 
 def completion_rewards(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> Tensor:

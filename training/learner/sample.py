@@ -17,6 +17,7 @@ from typing import Any
 from training.learner.config import SampleConfig
 from training.learner.data import Prompt, decode_completion, read_prompts, share
 from training.learner.jobdir import JobDirectory, Stopped, StopSignal, run_program
+from training.learner.memory import MicroBatches
 from training.learner.models import computing_in, end_tokens, freeze, load_policy
 from training.learner.processes import Processes
 from training.learner.rewards import Answer, reward_model_scorer
@@ -42,6 +43,7 @@ def main(job_dir: Path) -> None:
     scorer = reward_model_scorer(settings, tokenizer) if settings.reward_model else None
     drawing = Drawing(settings.max_completion_tokens, end_tokens(policy, tokenizer), settings.temperature,
                       settings.top_p, settings.seed)  # fmt: skip
+    rows_at_once = MicroBatches(settings.batch_completions, unit="completions")
     plan = plan_batches(prompts, settings.completions_per_prompt, settings.batch_completions)
 
     # 2. What an earlier run had finished.
@@ -54,7 +56,8 @@ def main(job_dir: Path) -> None:
         mine = share(plan[step - 1], processes.rank, processes.count)
         chosen = [prompts[number // settings.completions_per_prompt] for number in mine]
         with computing_in(settings.dtype):
-            written = sample(policy, [prompt.tokens for prompt in chosen], mine, drawing, settings.batch_completions)
+            written = rows_at_once.attempt([1] * len(mine), partial(
+                sample, policy, [prompt.tokens for prompt in chosen], mine, drawing))  # fmt: skip
         answers = [
             Answer(prompt.row, prompt.tokens, w.tokens, decode_completion(tokenizer, w.tokens), w.ended)
             for prompt, w in zip(chosen, written, strict=True)
@@ -72,7 +75,7 @@ def main(job_dir: Path) -> None:
     # 4. In the order of the prompts; then the result.
     done.sort(key=lambda row: int(row["number"]))
     job.write_rows("samples.jsonl", (as_sample(row, prompts, settings.completions_per_prompt) for row in done))
-    job.write_result(summary(done, prompts, time.monotonic() - started))
+    job.write_result(summary(done, prompts, time.monotonic() - started) | {"processes": processes.count})
     processes.close()
 
 
@@ -119,7 +122,8 @@ def summary(rows: list[dict[str, Any]], prompts: Sequence[Prompt], seconds: floa
         "score_mean": sum(scores) / len(scores) if scores else None,
         "ended_fraction": sum(row["ended"] for row in rows) / len(rows),
         "tokens_mean": sum(row["tokens"] for row in rows) / len(rows),
-        "prompts_truncated": sum(prompt.truncated for prompt in prompts),
+        "cut_off_completions": sum(not row["ended"] for row in rows),
+        "truncated_prompts": sum(prompt.truncated for prompt in prompts),
     }
 
 

@@ -27,13 +27,15 @@ from training.learner.data import (
     Messages,
     budget_batches,
     check_messages,
+    cut_prompt,
     encode_completion,
-    encode_prompt,
+    render,
     share,
     shuffled,
 )
 from training.learner.flat import flatten, forward_flat
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
+from training.learner.memory import MicroBatches
 from training.learner.models import build_policy, computing_in, load_policy, save_model
 from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
 from training.learner.processes import Processes
@@ -52,6 +54,8 @@ class Example(NamedTuple):
 
     tokens: list[int]
     weights: list[float]  # one fewer than tokens: weights[i] is that of predicting tokens[i + 1]
+    truncated_prompt: bool = False
+    truncated_completion: bool = False
 
 
 def main(job_dir: Path) -> None:
@@ -74,6 +78,7 @@ def main(job_dir: Path) -> None:
 
     # 2. The optimiser; and where an earlier run stopped.
     optimizer = adamw(policy, settings.weight_decay)
+    micro_batches = MicroBatches(settings.micro_batch_tokens)
     parts, step = {"policy": policy, "optimizer": optimizer}, 0
     if job.state is not None:
         step, _ = load_state(job.state, parts)
@@ -84,7 +89,8 @@ def main(job_dir: Path) -> None:
         step += 1
         rate = settings.learning_rate * learning_rate_factor(step, len(plan), settings)
         mine = share([examples[i] for i in plan[step - 1]], processes.rank, processes.count)
-        loss = learn(policy, [examples[i] for i in plan[step - 1]], mine, settings, processes)
+        weight = total_weight([examples[i] for i in plan[step - 1]])
+        loss = learn(policy, mine, weight, settings, processes, micro_batches)
         check_finite("the loss", loss, step)
         norm = take_step(optimizer, policy.parameters(), rate, settings.max_gradient_norm, step)
 
@@ -93,7 +99,7 @@ def main(job_dir: Path) -> None:
         measured["tokens"] = sum(len(examples[i].tokens) for i in plan[step - 1])
         due = step == len(plan) or (settings.eval_every and step % settings.eval_every == 0)
         if held_out and due:
-            measured["held_out_loss"] = evaluate(policy, held_out, settings, processes)
+            measured["held_out_loss"] = evaluate(policy, held_out, settings, processes, micro_batches)
         job.append_metrics(step, len(plan), **measured)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
@@ -106,6 +112,9 @@ def main(job_dir: Path) -> None:
     last = job.metrics()[-1]
     result = {"program": "sft", "steps": step, "seconds": time.monotonic() - started, "demonstrations": len(rows)}
     result |= {name: last[name] for name in ("loss", "held_out_loss") if name in last}
+    result |= {"truncated_prompts": sum(example.truncated_prompt for example in examples + held_out)}
+    result |= {"truncated_completions": sum(example.truncated_completion for example in examples + held_out)}
+    result["processes"] = processes.count
     job.write_result(result)
     processes.close()
 
@@ -160,10 +169,15 @@ def split(rows: list[Demonstration], fraction: float) -> tuple[list[Demonstratio
 
 
 def encode(tokenizer: Any, row: Demonstration, settings: SftConfig) -> Example:
-    prompt = encode_prompt(tokenizer, row.messages, settings.max_prompt_tokens, settings.overlong_prompts)
-    completion = encode_completion(tokenizer, row.completion, settings.max_completion_tokens)
+    whole_prompt = render(tokenizer, row.messages)
+    prompt = cut_prompt(whole_prompt, settings.max_prompt_tokens, settings.overlong_prompts)
+    if not prompt:
+        raise BadInput(f"demonstrations.jsonl: the prompt {row.messages!r:.80} has no tokens")
+    whole = encode_completion(tokenizer, row.completion)
+    completion = whole[: settings.max_completion_tokens]
     weights = [settings.prompt_loss_weight * row.weight] * len(prompt) + [row.weight] * len(completion)
-    return Example(prompt + completion, weights[1:])
+    cut = (len(prompt) < len(whole_prompt), len(completion) < len(whole))
+    return Example(prompt + completion, weights[1:], *cut)
 
 
 def plan_steps(lengths: Sequence[int], settings: SftConfig) -> list[list[int]]:
@@ -197,31 +211,48 @@ def total_weight(examples: Sequence[Example]) -> float:
 
 def learn(
     policy: PreTrainedModel,
-    examples: Sequence[Example],
     mine: Sequence[Example],
+    weight: float,
     settings: SftConfig,
     processes: Processes,
+    micro_batches: MicroBatches,
 ) -> float:
-    """Adds up the gradient of the mean loss over all the examples, of which `mine` are this process's; that mean."""
-    weight, total = total_weight(examples), 0.0
-    for indices in budget_batches([len(example.tokens) for example in mine], settings.micro_batch_tokens):
-        with computing_in(settings.dtype):
-            loss = weighted_loss(policy, [mine[i] for i in indices]) / weight
-        loss.backward()
-        total += float(loss.detach())
+    """Adds up the gradient of the mean loss over all processes' examples, `weight` in all, `mine` here; that mean."""
+    lengths = [len(example.tokens) for example in mine]
+
+    def pass_over(budget: int) -> float:
+        total = 0.0
+        for indices in budget_batches(lengths, budget):
+            with computing_in(settings.dtype):
+                loss = weighted_loss(policy, [mine[i] for i in indices]) / weight
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    total = micro_batches.attempt(lengths, pass_over, undo=policy.zero_grad)
     processes.sum_gradients(policy.parameters())
     return processes.sum_of(total)
 
 
 @torch.no_grad()
-def evaluate(policy: PreTrainedModel, examples: list[Example], settings: SftConfig, processes: Processes) -> float:
+def evaluate(
+    policy: PreTrainedModel,
+    examples: list[Example],
+    settings: SftConfig,
+    processes: Processes,
+    micro_batches: MicroBatches,
+) -> float:
     """Mean loss on held-out demonstrations, in nats a token."""
     mine = share(examples, processes.rank, processes.count)
-    total = 0.0
-    for indices in budget_batches([len(example.tokens) for example in mine], settings.micro_batch_tokens):
+    lengths = [len(example.tokens) for example in mine]
+
+    def pass_over(budget: int) -> float:
         with computing_in(settings.dtype):
-            total += float(weighted_loss(policy, [mine[i] for i in indices]))
-    return processes.sum_of(total) / total_weight(examples)
+            return sum(
+                float(weighted_loss(policy, [mine[i] for i in indices])) for indices in budget_batches(lengths, budget)
+            )
+
+    return processes.sum_of(micro_batches.attempt(lengths, pass_over)) / total_weight(examples)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def learn(
     history: list[dict[str, float]] = []
     for chosen in minibatches(step, run.settings):
         measured = accumulate_gradients(run, rollout, targets, chosen, kl_coefficient, is_first=not history)
-        for name in ("policy_loss", "value_loss"):
+        for name in MEASURED:
             check_finite(name, measured[name], step)
         if history and run.settings.max_update_kl and measured["approx_kl"] > run.settings.max_update_kl:
             for learner in learners:
@@ -59,7 +59,7 @@ def learn(
             break
         for learner in learners:
             norm = take_step(learner.optimizer, learner.model.parameters(), rate * learner.learning_rate,
-                             run.settings.max_gradient_norm, step)  # fmt: skip
+                             run.settings.max_gradient_norm, step, f"the {learner.name}'s gradient norm")  # fmt: skip
             measured[f"{learner.name}_gradient_norm"] = norm
         history.append(measured)
     means = {name: sum(measured[name] for measured in history) / len(history) for name in history[0]}
@@ -73,17 +73,30 @@ def accumulate_gradients(
     completions = rollout.episodes.completions
     tokens = sum(len(completions[i]) for i in chosen)
     mine = share(sorted(chosen, key=lambda i: len(completions[i])), run.processes.rank, run.processes.count)
-    sums = torch.zeros(len(MEASURED), dtype=torch.float64, device=run.policy.device)
-    for indices in budget_batches(rollout.episodes.select(mine).lengths(), run.settings.micro_batch_tokens):
-        micro = [mine[i] for i in indices]
-        with computing_in(run.settings.dtype):
-            losses, measured = losses_of(run, rollout, targets, micro, kl_coefficient, is_first)
-        (losses / tokens).backward()
-        sums += measured
+    lengths = rollout.episodes.select(mine).lengths()
+
+    def pass_over(budget: int) -> Tensor:
+        sums = torch.zeros(len(MEASURED), dtype=torch.float64, device=run.policy.device)
+        for indices in budget_batches(lengths, budget):
+            micro = [mine[i] for i in indices]
+            with computing_in(run.settings.dtype):
+                losses, measured = losses_of(run, rollout, targets, micro, kl_coefficient, is_first)
+            (losses / tokens).backward()
+            sums += measured
+        return sums
+
+    sums = run.micro_batches.attempt(lengths, pass_over, undo=lambda: forget_gradients(run))
     run.processes.sum_gradients(run.policy.parameters())
     if run.critic is not None:
         run.processes.sum_gradients(run.critic.parameters())
     return dict(zip(MEASURED, (run.processes.sum(sums) / tokens).tolist(), strict=True))
+
+
+def forget_gradients(run: Run) -> None:
+    """What a pass that failed has added up so far."""
+    for model in (run.policy, run.critic):
+        if model is not None:
+            model.zero_grad(set_to_none=True)
 
 
 def losses_of(

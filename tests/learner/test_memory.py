@@ -1,0 +1,124 @@
+"""Memory that runs out: micro-batches become smaller by themselves, and nothing that is learned changes."""
+
+import pytest
+import torch
+from small_world import LETTERS, ppo_job
+from test_ppo import PROMPTS, gradients, prepared
+
+from training.learner import ppo, rollout
+from training.learner.config import SftConfig
+from training.learner.jobdir import JobDirectory, TrainingFailed
+from training.learner.memory import MicroBatches
+from training.learner.models import load_policy
+from training.learner.processes import Processes
+from training.learner.sft import Example, learn
+
+
+def allocator_of(model, tokens):
+    """From now on the model has no memory for more tokens at once, forward; and the last pass that fails is told."""
+    failed = []
+
+    def refuse(module, arguments, options):
+        count = (options["input_ids"] if "input_ids" in options else arguments[0]).numel()
+        if count > tokens:
+            failed.append(count)
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate for {count} tokens")
+
+    model.base_model.register_forward_pre_hook(refuse, with_kwargs=True)
+    return failed
+
+
+def test_gradients_are_the_same_after_memory_ran_out(tmp_path):
+    run, scored = prepared(tmp_path)
+    chosen = list(range(3, 21))
+    whole = gradients(run, scored, chosen)
+    run = run._replace(micro_batches=MicroBatches(4096))
+    failed = allocator_of(run.critic, 12)  # the policy's passes succeed first: half a gradient is left behind
+    for one, other in zip(whole, gradients(run, scored, chosen), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    assert len(failed) == run.micro_batches.halvings >= 2 and run.micro_batches.size <= 12
+
+
+def test_a_backward_pass_that_fails_leaves_nothing_behind(tmp_path):
+    run, scored = prepared(tmp_path)
+    chosen = list(range(18))
+    whole = gradients(run, scored, chosen)
+    run = run._replace(micro_batches=MicroBatches(30))
+    passes = []
+
+    def refuse(gradient):
+        passes.append(1)
+        if len(passes) == 2:  # the second micro-batch, after the first has added its part
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    run.policy.get_input_embeddings().weight.register_hook(refuse)
+    for one, other in zip(whole, gradients(run, scored, chosen), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    assert run.micro_batches.halvings == 1 and len(passes) > 2
+
+
+def test_sampling_and_scoring_go_on_in_smaller_parts(tmp_path, capfd):
+    run, scored = prepared(tmp_path)
+    roomy = torch.cat(scored.policy)
+    run = run._replace(micro_batches=MicroBatches(4096), sampling_rows=MicroBatches(24, unit="completions"))
+    failed = allocator_of(run.policy, 10)
+    allocator_of(run.reference, 10)
+    prompts = [rollout.Prompt({"messages": []}, [i + 1], False) for i in range(4)]
+    again = rollout.score_episodes(
+        run, *rollout.write_episodes(run, run.policy, *rollout.prompts_of_step(prompts, 1, run.settings))
+    )
+    assert failed and again.episodes == scored.episodes
+    torch.testing.assert_close(torch.cat(again.policy), roomy, atol=1e-5, rtol=0)
+    assert "at once from here on" in capfd.readouterr().err
+
+
+def test_a_single_row_that_does_not_fit_ends_the_program_with_a_sentence(tmp_path, monkeypatch):
+    job = ppo_job(tmp_path / "job", PROMPTS, steps=1, batch_episodes=8)
+    prepare = ppo.prepare
+
+    def without_memory(*arguments):
+        run = prepare(*arguments)
+        allocator_of(run.reference, 1)
+        return run
+
+    monkeypatch.setattr(ppo, "prepare", without_memory)
+    with pytest.raises(TrainingFailed, match="memory ran out on a single row of up to 4 tokens: CUDA out of memory"):
+        ppo.main(job)
+    assert JobDirectory(job).result() is None
+
+
+def test_another_error_is_not_taken_for_memory():
+    def fail(size):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        MicroBatches(8).attempt([1, 2], fail)
+
+
+def test_the_host_s_allocator_counts_too():
+    sizes = []
+
+    def allocate(size):
+        sizes.append(size)
+        if size > 2:
+            torch.empty(2**60)
+        return size
+
+    assert MicroBatches(100).attempt([3, 1, 2], allocate) == 1
+    assert sizes == [100, 3, 1]
+
+
+def test_sft_learns_the_same_after_memory_ran_out(tmp_path):
+    job = ppo_job(tmp_path / "job")
+    policy, _ = load_policy(str(job.parent / "policy"))
+    examples = [Example([1, *range(1, 1 + size), 0], [1.0] * (size + 1)) for size in (1, 4, 2, 3)]
+    assert max(max(example.tokens) for example in examples) < len(LETTERS)
+    found = []
+    for limit in (100, 7):
+        failed = allocator_of(policy, limit)
+        loss = learn(policy, examples, 14.0, SftConfig(model="m"), Processes(), MicroBatches(50))
+        found.append((loss, policy.get_input_embeddings().weight.grad.clone()))
+        policy.zero_grad()
+    assert failed
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    torch.testing.assert_close(found[0][1], found[1][1], atol=1e-6, rtol=1e-4)

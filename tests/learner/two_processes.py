@@ -1,0 +1,35 @@
+"""A program on two processes with gloo, without the seconds that two new interpreters take: they are forked."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+
+def run_on_two(main: Callable[[Path], None], job: Path) -> None:
+    """Both processes run the program on the job directory; raises AssertionError unless both end well."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    children = [_fork(main, job, rank, port) for rank in (0, 1)]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert codes == [0, 0], codes
+
+
+def _fork(main: Callable[[Path], None], job: Path, rank: int, port: int) -> int:
+    child = os.fork()
+    if child:
+        return child
+    try:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ |= {name: str(value) for name, value in place.items()}
+        torch.set_num_threads(1)  # OpenMP's other threads did not survive the fork
+        main(job)
+    except BaseException:  # noqa: BLE001 (a child never comes back into the test)
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
