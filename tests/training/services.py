@@ -8,10 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 from celery import current_app
 from django.conf import settings
 from django.db import connection
@@ -29,17 +28,6 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"still not so: {what}"
         time.sleep(0.2)
-
-
-def programs_on(folder: Path) -> list[psutil.Process]:
-    """Learner programs, of whatever parent, that work on files in this folder."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            command = " ".join(process.cmdline())
-            if "training.learner" in command and str(folder) in command:
-                found.append(process)
-    return found
 
 
 def database_url() -> str:

@@ -10,7 +10,7 @@ from celery import current_app
 from safetensors import safe_open
 
 from tests.training import tiny
-from tests.training.services import programs_on, redis_server, sending_over, wait_until, worker
+from tests.training.services import redis_server, sending_over, wait_until, worker
 from training import rounds
 from training.launch import jobs, process
 from training.models import Metric, Round
@@ -19,9 +19,10 @@ pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture(autouse=True)
-def _no_program_is_left_behind(tmp_path):
+def _no_program_is_left_behind(settings):
     yield
-    wait_until(lambda: not programs_on(tmp_path), "no program works on the test's files any more")
+    places = [folder.parent for folder in settings.DATA_DIR.rglob("config.json")]
+    wait_until(lambda: not any(map(process.programs_on, places)), "no program works on the test's files any more")
 
 
 @pytest.fixture(params=["pgmq", "redis"])
@@ -62,7 +63,11 @@ def test_a_round_that_is_stopped_in_every_way_ends_in_the_same_weights(
     broker_url, project, tiny_base, rankings, tmp_path, monkeypatch
 ):
     """Cancelled, its worker shut down, then worker and program killed outright, always in the middle of PPO."""
-    own = {**tiny.SETTINGS, "ppo": {**tiny.SETTINGS["ppo"], "steps": 160, "save_every": 16}}
+    own = {
+        **tiny.SETTINGS,
+        "round": {**tiny.SETTINGS["round"], "shown_prompts": 0},
+        "ppo": {**tiny.SETTINGS["ppo"], "steps": 120, "save_every": 16},
+    }
     with worker(broker_url, "gpu", tmp_path / "1.log") as first:
         round = rounds.start(project, None, own)
         wait_for_step(round, 2)
@@ -78,8 +83,8 @@ def test_a_round_that_is_stopped_in_every_way_ends_in_the_same_weights(
     with worker(broker_url, "gpu", tmp_path / "2.log") as second:
         rounds.send_waiting()
         wait_for_step(round, step_of(round) + 2)
-        program = int((jobs.directory_of(read(round)) / "policy" / "pid").read_text())
-        os.killpg(program, signal.SIGKILL)
+        (program,) = process.programs_on(jobs.directory_of(read(round)) / "policy")
+        program.kill()
         second.end(signal.SIGKILL)
     assert read(round).status in ("running", "failed")  # failed, if the worker saw its program die before its own end
     monkeypatch.setattr(rounds, "LOST_AFTER", timedelta(seconds=1))
@@ -92,7 +97,7 @@ def test_a_round_that_is_stopped_in_every_way_ends_in_the_same_weights(
         wait_until(lambda: not read(round).is_active, "the round has ended")
     done = read(round)
     assert (done.error, done.status, done.attempt) == ("", "finished", 4)
-    assert list(done.metrics.filter(job="policy").values_list("step", flat=True)) == list(range(1, 161))
+    assert list(done.metrics.filter(job="policy").values_list("step", flat=True)) == list(range(1, 121))
 
     policy, undisturbed = jobs.directory_of(done) / "policy", tmp_path / "undisturbed"
     undisturbed.mkdir()

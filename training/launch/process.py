@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from django.conf import settings
 
-from training.learner.jobdir import EXIT_DONE, EXIT_STOPPED
+from training.learner.jobdir import EXIT_DONE, EXIT_STOPPED, STOPPED_MARKER
 
 LEASH = Path(__file__).with_name("leash.py")
 GRACE = 7.0  # seconds between SIGTERM and SIGKILL: with the heartbeat's 2 s a cancel takes less than 10
@@ -42,7 +42,8 @@ def run(program: str, directory: Path, processes: int, watch: Callable[[], bool]
     Raises ProgramStopped after a stop, ProgramFailed with a sentence otherwise. Whatever `watch` raises ends the
     program too.
     """
-    end_leftover(directory)
+    end_leftovers(directory)
+    (directory / STOPPED_MARKER).unlink(missing_ok=True)
     process = start(program, directory, processes)
     try:
         while process.poll() is None:
@@ -52,15 +53,16 @@ def run(program: str, directory: Path, processes: int, watch: Callable[[], bool]
         stopped = process.poll() is None
     finally:
         end(process)
-        (directory / "pid").unlink(missing_ok=True)
-    if stopped or process.returncode == EXIT_STOPPED:
+        end_leftovers(directory, grace=0)
+    # A launcher of several processes ends with 1 when they end with 75.
+    if stopped or process.returncode == EXIT_STOPPED or (directory / STOPPED_MARKER).exists():
         raise ProgramStopped
     if process.returncode != EXIT_DONE or not (directory / "result.json").is_file():
         raise ProgramFailed(reason(program, process.returncode, directory), log_tail(directory))
 
 
 def start(program: str, directory: Path, processes: int) -> subprocess.Popen[bytes]:
-    """Start the program in a session of its own, its output going to log.txt and its number to `pid`."""
+    """Start the program in a session of its own, its output going to log.txt."""
     command = [sys.executable, str(LEASH), str(os.getpid()), *command_line(program, directory, processes)]
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
     environment["PYTHONUNBUFFERED"] = "1"  # the log's last lines are what a person needs after a crash
@@ -70,7 +72,7 @@ def start(program: str, directory: Path, processes: int) -> subprocess.Popen[byt
     with (directory / "log.txt").open("ab") as log:
         log.write(f"{STARTS} {program}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
         log.flush()
-        process = subprocess.Popen(
+        return subprocess.Popen(
             command,
             cwd=settings.BASE_DIR,
             env=environment,
@@ -79,8 +81,6 @@ def start(program: str, directory: Path, processes: int) -> subprocess.Popen[byt
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    (directory / "pid").write_text(str(process.pid))
-    return process
 
 
 def command_line(program: str, directory: Path, processes: int) -> list[str]:
@@ -88,7 +88,11 @@ def command_line(program: str, directory: Path, processes: int) -> list[str]:
     module = ["-m", f"training.learner.{program}", str(directory)]
     if processes == 1:
         return [sys.executable, *module]
-    return [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), *module]
+    # `--multi_gpu` starts that many processes with or without GPUs; `--cpu` starts a single one, whatever is asked.
+    # Port 0 is any free one: two rounds may run on one host.
+    options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
+    precision = ["--mixed_precision", "no", "--dynamo_backend", "no"]  # a program's own setting is dtype
+    return [sys.executable, "-m", "accelerate.commands.launch", *options, *precision, *module]
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -97,37 +101,36 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
-    signal_group(process.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError, PermissionError):  # all have ended, or the number is somebody else's by now
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def end_leftover(directory: Path) -> None:
-    """End a program that a dead worker left on this directory: two would spoil each other's state."""
-    file = directory / "pid"
-    number = int(file.read_text() or 0) if file.is_file() else 0
-    if not works_on(number, directory):
-        return
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        signal_group(number, how)
-        deadline = time.monotonic() + GRACE
-        while works_on(number, directory) and time.monotonic() < deadline:
-            time.sleep(LOOK_EVERY)
+def end_leftovers(directory: Path, grace: float = GRACE) -> None:
+    """End programs that a dead worker or a launcher left on this directory: two would spoil each other's state."""
+    left = programs_on(directory)
+    for how in (psutil.Process.terminate, psutil.Process.kill) if grace else (psutil.Process.kill,):
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                how(process)
+        _, left = psutil.wait_procs(left, timeout=grace or GRACE)
 
 
-def works_on(number: int, directory: Path) -> bool:
-    """Whether the process of that number is a program of ours on this directory: numbers are used again."""
-    if number <= 0:
-        return False
+def programs_on(directory: Path) -> list[psutil.Process]:
+    """Every process of this machine, of whatever parent, that runs a program on this directory.
+
+    By what they run and not by a number kept in a file: numbers are used again, and what `accelerate launch` starts
+    sits in sessions of its own.
+    """
+    return [process for process in psutil.process_iter() if works_on(process, directory)]
+
+
+def works_on(process: psutil.Process, directory: Path) -> bool:
     try:
-        command = psutil.Process(number).cmdline()
+        command = process.cmdline()
     except psutil.Error:
         return False
     return str(directory) in command and any("training.learner" in part for part in command)
-
-
-def signal_group(number: int, what: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):  # it has ended, or the number is somebody else's by now
-        os.killpg(number, what)
 
 
 def log_tail(directory: Path) -> str:
