@@ -59,7 +59,11 @@ def prepare(command: str) -> None:
 @contextmanager
 def only_one_at_a_time() -> Iterator[None]:
     """Two first starts at once would install over each other: the second waits."""
-    with (BASE_DIR / ".setup.lock").open("w") as lock:
+    try:
+        opened = (BASE_DIR / ".setup.lock").open("w")
+    except OSError as error:
+        raise SetupFailed(f"Accord's own folder {BASE_DIR} cannot be written to ({error.strerror}).") from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -80,9 +84,11 @@ def make_venv() -> None:
     say("making .venv")
     try:
         venv.create(VENV, with_pip=True, symlinks=True)
-    except (OSError, subprocess.CalledProcessError) as error:
+    except BaseException as error:  # Ctrl-C too: the next start would take half a .venv for a whole one
         shutil.rmtree(VENV, ignore_errors=True)
-        raise SetupFailed(reason_of(str(error), f"could not make .venv ({error}).")) from error
+        if isinstance(error, OSError | subprocess.CalledProcessError):
+            raise SetupFailed(reason_of(str(error), f"could not make .venv ({error}).")) from error
+        raise
 
 
 def once_per_content(source: Path, stamp: Path, install: Callable[[], None]) -> None:

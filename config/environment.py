@@ -25,6 +25,14 @@ def read_boolean(name: str, default: bool) -> bool:
     raise Unusable(f"{name} is «{given}»: write 1 or 0.")
 
 
+def read_choice(name: str, choices: tuple[str, ...], default: str) -> str:
+    """One of the choices, which are in capitals; ours may be written in any letters."""
+    given = read_text(name, default).upper()
+    if given not in choices:
+        raise Unusable(f"{name} is «{given}»: write one of {', '.join(choices)}.")
+    return given
+
+
 def read_integer(name: str, default: int, least: int = 0) -> int:
     given = read_text(name)
     if not given:

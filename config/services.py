@@ -37,7 +37,9 @@ def prepare(command: str, arguments: list[str]) -> None:
         raise SetupFailed(f"the disk that holds {folder} is full: free some space and start again.")
     if command in ("demo", "up"):
         take_folder(folder)
-        check_port(_option(arguments, "--host") or "127.0.0.1", _option(arguments, "--port") or "8000")
+        host = _option(arguments, "--host") or "127.0.0.1"
+        check_port(host, _option(arguments, "--port") or "8000")
+        os.environ["ACCORD_HOST"] = host
     use_database(folder)
 
 
@@ -58,7 +60,10 @@ def take_folder(folder: Path) -> IO[str]:
 
     Returns the open lock, for whoever wants to give it back before the process ends.
     """
-    lock = (folder / "lock").open("w")
+    try:
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise SetupFailed(f"the data folder {folder} cannot be written to ({error.strerror}).") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

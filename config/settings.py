@@ -7,8 +7,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from config import broker
-from config.environment import Unusable, read_boolean, read_integer, read_list, read_text, read_url
+from config import broker, hosts
+from config.environment import Unusable, read_boolean, read_choice, read_integer, read_list, read_text, read_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(read_text("ACCORD_DATA", default=str(BASE_DIR / "var"))).resolve()
@@ -42,7 +42,8 @@ def _secret_key() -> str:
 
 SECRET_KEY = _secret_key()
 PUBLIC_URL = read_url("ACCORD_URL", default="")
-ALLOWED_HOSTS = read_list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+# ACCORD_HOST is what `--host` says, handed on by services.py.
+ALLOWED_HOSTS = read_list("ALLOWED_HOSTS", default=hosts.own_names(read_text("ACCORD_HOST"), PUBLIC_URL))
 if "*" in ALLOWED_HOSTS and not DEBUG:
     raise Unusable("ALLOWED_HOSTS is «*», which lets anyone forge links in our pages: name the hosts instead.")
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
@@ -87,6 +88,7 @@ INSTALLED_APPS = [
     "rest_framework",
 ]
 MIDDLEWARE = [
+    "config.health.HealthMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -216,10 +218,13 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-leases": {"task": "training.tasks.sweep_leases", "schedule": 60, "options": {"expires": 120}},
 }
 
+LOG_LEVEL = read_choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), default="INFO")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": read_text("LOG_LEVEL", default="INFO").upper()},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    # A line for every request that we make ourselves, and the simulation makes thousands.
+    "loggers": {name: {"level": "WARNING"} for name in ("httpcore", "httpx", "httpx2")},
 }

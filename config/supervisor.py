@@ -16,6 +16,8 @@ from types import FrameType
 from django.conf import settings
 from django.core.management.base import CommandError
 
+from config.hosts import bracketed
+
 PATIENCE = 60  # seconds for the first answer of the web service
 GRACE = 25  # seconds between SIGTERM and SIGKILL: a program saves its state and stops within this
 QUICK_DEATH = 10  # seconds: a service that dies younger than this three times in a row is not restarted again
@@ -72,6 +74,7 @@ class Supervisor:
     services: list[Service]
     report: Callable[[str], None]
     stopping: bool = field(default=False, init=False)
+    was_interrupted: bool = field(default=False, init=False)
 
     def run(self, address: str, work: Callable[[], None] | None = None) -> None:
         """Start everything; once the web answers at `address`, do `work`, or watch until a signal.
@@ -86,6 +89,7 @@ class Supervisor:
             self._wait_for_web(address)
             (work or self.watch)()
         except KeyboardInterrupt:
+            self.was_interrupted = True
             self.report("stopping …")
         finally:
             self.stop()
@@ -143,9 +147,13 @@ class Supervisor:
                 service.process.wait()
 
 
+# Without the proxies of the environment: they are for the world outside, and this is ourselves.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 def _answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{address}/healthz", timeout=2) as response:
+        with _direct.open(f"{address}/healthz", timeout=2) as response:
             return response.status == 200
     except (urllib.error.URLError, OSError):
         return False
@@ -162,7 +170,7 @@ def services_named(names: list[str], host: str, port: int) -> list[Service]:
     # Solo for the GPU: its task only waits for another process, and a pool would outlive a kill of the worker.
     commands = {
         "web": [
-            *(python, "-m", "gunicorn", "config.wsgi", "--bind", f"{host}:{port}"),
+            *(python, "-m", "gunicorn", "config.wsgi", "--bind", f"{bracketed(host)}:{port}"),
             *("--workers", str(settings.WEB_WORKERS), "--worker-class", "gthread"),
             *("--threads", str(settings.WEB_THREADS), "--keep-alive", "30", "--timeout", "120", "--no-control-socket"),
         ],

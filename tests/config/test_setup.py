@@ -122,6 +122,7 @@ def test_a_second_instance_on_the_same_folder_is_refused(tmp_path):
         ({"SECRET_KEY": ""}, "SECRET_KEY is not set"),
         ({"SECRET_KEY": "short"}, "fewer than 32 characters"),
         ({"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS"),
+        ({"LOG_LEVEL": "chatty"}, "LOG_LEVEL is «CHATTY»"),
         ({"DEBUG": "maybe"}, "DEBUG is «maybe»"),
         ({"WEB_WORKERS": "0"}, "WEB_WORKERS is «0»"),
         ({"ACCORD_URL": "accord.example.org"}, "ACCORD_URL"),

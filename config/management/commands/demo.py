@@ -1,14 +1,19 @@
 """`manage.py demo`: a project that is ready to be ranked, on a small model trained here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from config import site
+from config.hosts import address_of
 from config.management.commands.up import ALL, add_service_arguments
 from config.supervisor import Supervisor, services_named
+from feedback.errors import AccordError
+
+ROUNDS, LABELS = 2, 600  # of a simulation, unless told otherwise
 
 
 class Command(BaseCommand):
@@ -23,19 +28,22 @@ class Command(BaseCommand):
         simulation.add_argument(
             "--simulate", action="store_true", help="simulated annotators rank over HTTP, rounds run, then all stops"
         )
-        simulation.add_argument("--rounds", type=int, default=2, metavar="N", help="turns of the loop (2)")
-        simulation.add_argument("--labels", type=int, default=600, metavar="N", help="rankings before each round (600)")
+        simulation.add_argument("--rounds", type=int, metavar="N", help="turns of the loop (2)")
+        simulation.add_argument("--labels", type=int, metavar="N", help="rankings before each round (600)")
         simulation.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each cycle there")
 
     def handle(self, *args: Any, **options: Any) -> None:
         from training.demo import seed
 
         check_simulation(options)
-        site.prepare(self.report)
-        accounts = seed.prepare(model=options["model"], report=self.report)
-        address = f"http://{options['host']}:{options['port']}"
-        supervisor = Supervisor(services_named(ALL.split(","), options["host"], options["port"]), self.report)
-        supervisor.run(address, self.work(address, options, accounts, supervisor))
+        with refusals_in_a_sentence():
+            site.prepare(self.report)
+            accounts = seed.prepare(model=options["model"], report=self.report)
+            address = address_of(options["host"], options["port"])
+            supervisor = Supervisor(services_named(ALL.split(","), options["host"], options["port"]), self.report)
+            supervisor.run(address, self.work(address, options, accounts, supervisor))
+        if options["simulate"] and supervisor.was_interrupted:
+            raise CommandError("the simulation was stopped before its end.", returncode=130)
 
     def work(
         self, address: str, options: dict[str, Any], accounts: "list[Any]", supervisor: Supervisor
@@ -45,7 +53,8 @@ class Command(BaseCommand):
         def simulate() -> None:
             from training.demo import simulate
 
-            simulate.run(address, options["rounds"], options["labels"], options["json"], self.report)
+            rounds, labels = options["rounds"] or ROUNDS, options["labels"] or LABELS
+            simulate.run(address, rounds, labels, options["json"], self.report)
 
         def greet() -> None:
             self.report(f"\nAccord runs at {address}   (Ctrl-C stops it)\n")
@@ -59,10 +68,29 @@ class Command(BaseCommand):
         self.stderr.write(sentence, self.style.NOTICE)
 
 
+@contextmanager
+def refusals_in_a_sentence() -> Iterator[None]:
+    """What the loop refuses, and what fails in it, becomes the command's own error. Raises CommandError."""
+    from training.demo import client, seed, simulate
+    from training.launch.process import ProgramFailed
+
+    try:
+        yield
+    except AccordError as refusal:
+        raise CommandError(refusal.message) from refusal
+    except ProgramFailed as failure:
+        raise CommandError(f"{failure}\n{failure.log_tail}".strip()) from failure
+    except (client.Refused, seed.RoundFailed, simulate.SimulationFailed) as failure:
+        raise CommandError(str(failure)) from failure
+
+
 def check_simulation(options: dict[str, Any]) -> None:
     """Bad options are refused before anything slow is done. Raises CommandError."""
+    for name in ("rounds", "labels", "json"):
+        if options[name] is not None and not options["simulate"]:
+            raise CommandError(f"--{name} says how to simulate: give it with --simulate.")
     for name in ("rounds", "labels"):
-        if options[name] < 1:
+        if options[name] is not None and options[name] < 1:
             raise CommandError(f"--{name} is {options[name]}: give at least 1.")
     if options["json"] is not None and not options["json"].resolve().parent.is_dir():
         raise CommandError(f"--json names a file in {options['json'].resolve().parent}, which is not a folder.")

@@ -6,6 +6,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandParser
 
 from config import site
+from config.hosts import address_of
 from config.supervisor import Supervisor, services_named
 
 ALL = "web,default,gpu,beat"
@@ -34,7 +35,7 @@ class Command(BaseCommand):
         site.prepare(self.report)
         names = [name.strip() for name in options["only"].split(",") if name.strip()]
         supervisor = Supervisor(services_named(names, options["host"], options["port"]), self.report)
-        address = f"http://{options['host']}:{options['port']}"
+        address = address_of(options["host"], options["port"])
         self.report(f"Accord is starting at {address} (Ctrl-C stops it)")
         if not get_user_model().objects.exists():
             self.report("nobody can sign in yet: make the first account with `python3 manage.py createsuperuser`")

@@ -1,0 +1,43 @@
+"""Under which names the pages answer: the machine's own, and never everything."""
+
+import socket
+
+import pytest
+
+from config import hosts
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000"),
+        ("0.0.0.0", "http://127.0.0.1:8000"),
+        ("::", "http://[::1]:8000"),
+        ("fd00::7", "http://[fd00::7]:8000"),
+        ("accord.example.org", "http://accord.example.org:8000"),
+    ],
+)
+def test_a_service_is_asked_where_it_listens(host, address):
+    assert hosts.address_of(host, 8000) == address
+
+
+def test_what_is_told_to_listen_somewhere_answers_to_that_name():
+    local = ["localhost", "127.0.0.1", "[::1]"]
+    assert hosts.own_names("", "") == hosts.own_names("127.0.0.1", "") == local
+    assert hosts.own_names("10.1.2.3", "") == [*local, "10.1.2.3"]
+    assert hosts.own_names("fd00::7", "") == [*local, "[fd00::7]"]
+    assert hosts.own_names("", "https://Accord.example.org:8443") == [*local, "accord.example.org"]
+
+
+def test_listening_everywhere_means_this_machines_names_and_no_others():
+    names = hosts.own_names("0.0.0.0", "")
+    assert socket.gethostname().lower() in names
+    assert "127.0.0.1" in names
+    assert "*" not in names
+
+
+def test_health_is_told_to_whoever_asks_by_any_name_and_pages_are_not(client, db, settings):
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}  # the error page needs no collecting
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+    assert client.get("/healthz", headers={"host": "10.9.8.7"}).content == b"ok"
+    assert client.get("/", headers={"host": "10.9.8.7"}).status_code == 400
