@@ -1,12 +1,14 @@
 """Reward terms: what a completion earns, as a weighted sum of terms named in the settings.
 
 A term is a function that is given its own settings and returns a scorer: texts in, a number each out. A new one is a
-function here with `@term`, and its test.
+function here with `@term`, and its test. The metrics of text_metrics.py are terms by their names too: they compare the
+text with the prompt's `references`, so every prompt that is learned from or evaluated on must have some.
 """
 
 import importlib
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +20,7 @@ from training.learner.jobdir import BadInput
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in
 from training.learner.reward_model import load_reward_model, score
+from training.learner.text_metrics import METRICS
 
 
 class Answer(NamedTuple):
@@ -68,9 +71,34 @@ def reward_function(settings: PpoConfig, tokenizer: Any) -> Callable[[Sequence[A
 
 def make_scorer(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
     name = options["name"]
+    if name in METRICS:
+        return metric_scorer(options)
     if name not in TERMS:
-        raise BadInput(f"there is no reward term {name!r}; there are {', '.join(sorted(TERMS))}")
+        raise BadInput(f"there is no reward term {name!r}; there are {', '.join(sorted({*TERMS, *METRICS}))}")
     return TERMS[name](options, settings, tokenizer)
+
+
+def metric_scorer(options: dict[str, Any]) -> Scorer:
+    """A metric of text_metrics.py, between each text and its prompt's references."""
+    make = METRICS[options["name"]]
+    only(options, *inspect.signature(make).parameters)
+    try:
+        measure = make(**{name: value for name, value in options.items() if name not in ("name", "weight")})
+    except (ValueError, TypeError, AssertionError, ImportError, RuntimeError) as error:  # a library refuses a setting
+        raise BadInput(f"the reward term {options['name']} cannot be set up: {error}") from error
+    return lambda answers: [measure(answer.text, answer.row["references"]) for answer in answers]
+
+
+def check_references(settings: PpoConfig, rows: Iterable[dict[str, Any]]) -> None:
+    """Raises BadInput when a term compares with references and a row of prompts.jsonl has none."""
+    comparing = [term["name"] for term in settings.rewards if term["name"] in METRICS]
+    for number, row in enumerate(rows, 1):
+        found = row.get("references")
+        if comparing and not (isinstance(found, list) and found and all(isinstance(text, str) for text in found)):
+            raise BadInput(
+                f"prompts.jsonl, row {number}: the reward term {comparing[0]} compares with references, a list of "
+                "at least one text, and there is none"
+            )
 
 
 def only(options: dict[str, Any], *names: str) -> None:
