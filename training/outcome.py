@@ -54,10 +54,7 @@ def write(round: Round, outcome: Outcome) -> Checkpoint | None:
     source = made.source if made else round.base.source
     ids = _add_completions(round, source, outcome.samples)
     _add_completions(round, round.base.source, outcome.baseline)
-    groups = list(_groups(outcome.samples, ids, round.settings["round"]["comparison_size"]))
-    priority = checkpoints.next_priority(round.project)
-    for begin in range(0, len(groups), PART):
-        intake.add_comparisons(round.project, groups[begin : begin + PART], priority=priority)
+    _add_comparisons(round, list(_groups(outcome.samples, ids, round.settings["round"]["comparison_size"])))
     return made
 
 
@@ -78,6 +75,18 @@ def _add_completions(round: Round, source: Source, rows: list[dict[str, Any]]) -
     for begin in range(0, len(rows), PART):
         ids += intake.add_completions(round.project, source, rows[begin : begin + PART])
     return ids
+
+
+def _add_comparisons(round: Round, groups: list[list[int]]) -> None:
+    """Comparisons of the groups; a share of them, evenly spread, wants a ranking more, to see how far people agree."""
+    priority = checkpoints.next_priority(round.project)
+    wanted, share = round.project.wanted_rankings, round.settings["round"]["second_opinions"]
+    again = [int((number + 1) * share) > int(number * share) for number in range(len(groups))]
+    for more in (False, True):
+        chosen = [group for group, is_again in zip(groups, again, strict=True) if is_again == more]
+        for begin in range(0, len(chosen), PART):
+            part = chosen[begin : begin + PART]
+            intake.add_comparisons(round.project, part, wanted_rankings=wanted + more, priority=priority)
 
 
 def _groups(rows: list[dict[str, Any]], ids: list[int], size: int) -> Iterator[list[int]]:

@@ -28,6 +28,7 @@ class RoundSettings:
 
     prompts: int = setting(200, low=1)  # prompts that the new checkpoint answers, to be ranked next; at most
     comparison_size: int = setting(4, low=2, high=9)  # completions shown together
+    second_opinions: float = setting(0.0, low=0, high=1)  # share of new comparisons that one annotator more ranks
     shown_prompts: int = setting(24, low=0)  # prompts that the base answers too, to be read side by side
     policy_prompts: int = setting(10_000, low=1)  # prompts that PPO draws its episodes from, at most
     seed: int = setting(0, low=0)  # of the draw of prompts

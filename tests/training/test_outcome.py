@@ -57,6 +57,16 @@ def test_the_same_text_twice_is_one_completion_and_no_comparison(waiting, claim,
     assert [comparison.size for comparison in new] == [2]
 
 
+def test_an_even_share_of_the_new_comparisons_gets_a_second_opinion(project, base, rankings, manager, prompts):
+    started = rounds.start(project, manager, {"round": {"second_opinions": 0.34}})
+    before = set(Comparison.objects.values_list("pk", flat=True))
+    rounds.finish(rounds.claim(started.pk, "gpu-1:100"), brought(started, [(pk, "ab") for pk in prompts[:6]]))
+    new = Comparison.objects.exclude(pk__in=before)
+    assert sorted(new.values_list("wanted_rankings", "open_slots")) == [(1, 1)] * 4 + [(2, 2)] * 2
+    again = {prompts.index(pk) for pk in new.filter(wanted_rankings=2).values_list("prompt_id", flat=True)}
+    assert again == {2, 5}
+
+
 def test_all_of_the_end_is_written_or_nothing(waiting, claim, prompts):
     with pytest.raises(AccordError):
         rounds.finish(claim, brought(waiting, [(prompts[0], "ab"), (10**9, "c")]))  # no such prompt
