@@ -122,7 +122,7 @@ def test_the_issue_of_every_message_is_recognised():
 
 def test_replies_of_drawn_traits_differ_visibly():
     points = [utility(message.text, reply) for message, reply in grammar.demonstrations(seed=4, count=1000)]
-    assert 2 < statistics.stdev(points) < 3
+    assert 2.5 < statistics.stdev(points) < 3.5
     assert 1 < statistics.mean(points) < 3  # there is room above and below
 
 
@@ -131,5 +131,5 @@ def test_other_good_english_keeps_its_order_and_loses_only_fluency():
     curt = "Kettles get broken. It is what it is, and there is nothing that we want to do about it."
     assert utility(MESSAGE, kind) > utility(MESSAGE, curt) + 2
     points = grade(MESSAGE, kind)
-    assert (points.topic, points.step, points.manners, points.name) == (2.0, 1.5, 1.0, 0.5)
+    assert (points.topic, points.step, points.manners, points.name) == (2.0, 2.0, 1.0, 0.25)
     assert points.fluency < 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -29,7 +30,16 @@ def rank(base_url: str, project: str, workers: Sequence[Worker], labels: int) ->
             return work_off(client, worker.annotator, quota)
 
     with ThreadPoolExecutor(len(workers)) as pool:
-        return sum(pool.map(work, workers))
+        try:
+            return sum(pool.map(work, workers))
+        finally:
+            empty(quota)  # after Ctrl-C, or a refusal to one of them, the others need not finish it
+
+
+def empty(quota: "SimpleQueue[None]") -> None:
+    with suppress(Empty):
+        while True:
+            quota.get_nowait()
 
 
 def work_off(client: Client, annotator: Annotator, quota: "SimpleQueue[None]") -> int:

@@ -1,7 +1,6 @@
 """Fills an empty Accord with the demo project; what is there already stays as it is."""
 
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from time import sleep
 
@@ -14,13 +13,13 @@ from training import checkpoints, rounds
 from training.checkpoint_files import check_model
 from training.demo import base_model, grammar
 from training.demo.accounts import Account, prepare_accounts
-from training.demo.settings import RANKINGS_A_COMPARISON, ROUND, ROUND_OF_OTHER_MODELS
+from training.demo.settings import ROUND, ROUND_OF_OTHER_MODELS
 from training.launch import turn
 from training.models import Checkpoint, LoopSettings, Round
 
 SLUG = "support"
-PROMPTS = 1400
-HELD_OUT_PERCENT = 25  # some 350 prompts that nothing is ever trained on
+PROMPTS = 1600
+HELD_OUT_PERCENT = 20  # some 320 prompts that nothing is ever trained on
 PROMPT_SEED = 1  # apart from the base model's demonstrations
 
 Report = Callable[[str], None]
@@ -52,7 +51,6 @@ def prepare_project(accounts: list[Account], report: Report) -> Project:
             slug=SLUG,
             name="Support replies",
             guidelines=Path(__file__).with_name("guidelines.md").read_text("utf-8"),
-            wanted_rankings=RANKINGS_A_COMPARISON,
             held_out_percent=HELD_OUT_PERCENT,
         ),
     )
@@ -88,25 +86,26 @@ def write_first_completions(project: Project, served: Checkpoint, report: Report
     if served.source.completions.exists():
         return
     report("writing the first completions to rank")
-    rounds.sweep_lost()
     found = project.rounds.filter(base=served, learns=False).order_by("number").last()
+    if found is not None:
+        wait_for_its_worker(found)
     if found is None or found.status == Round.Status.FINISHED:
         found = rounds.start_sampling(project, None, checkpoint=served)
     elif found.status in (Round.Status.FAILED, Round.Status.CANCELLED):
         rounds.resume(found)
     turn.run(found.pk)
-    wait_for_end(found)
+    wait_for_its_worker(found)
+    if found.status != Round.Status.FINISHED:
+        raise RoundFailed(found.error or f"Round {found.number} is {found.status}.")
 
 
-def wait_for_end(round: Round) -> None:
-    """Until the round has ended, whoever runs it. Raises RoundFailed with its sentence."""
+def wait_for_its_worker(round: Round) -> None:
+    """Until nobody runs the round: one that was killed in the middle counts as lost after half a minute."""
     round.refresh_from_db()
-    while round.is_active:
+    while round.status == Round.Status.RUNNING:
+        sleep(1)
         rounds.sweep_lost()
-        sleep(timedelta(seconds=1).total_seconds())
         round.refresh_from_db()
-    if round.status != Round.Status.FINISHED:
-        raise RoundFailed(round.error or f"Round {round.number} was cancelled.")
 
 
 class RoundFailed(Exception):

@@ -1,17 +1,26 @@
 """How the demo's rounds run: settings that suit its small model, its prompts and two processor cores."""
 
+import math
 from typing import Any
 
-RANKINGS_A_COMPARISON = 2  # so that every pair shows whether two people agree
-COMPARISONS = 300  # made of the first completions and by each round: 600 rankings
+COMPARISONS = 450  # made of the first completions and by each round
+SECOND_OPINIONS = 1 / 3  # of them two annotators rank, which makes 600 rankings and shows whether people agree
+
+SHOWN: dict[str, Any] = {"prompts": COMPARISONS, "second_opinions": SECOND_OPINIONS, "shown_prompts": 24}
 
 ROUND: dict[str, dict[str, Any]] = {
     "common": {"max_prompt_tokens": 128, "max_completion_tokens": 96},
-    "round": {"prompts": COMPARISONS, "comparison_size": 4, "shown_prompts": 24},
+    "round": SHOWN,
+    "reward": {"learning_rate": 1e-3, "epochs": 4, "batch_rankings": 32},
 }
 
 # A model of another kind: our programs' defaults, but replies of a customer-support kind are short.
 ROUND_OF_OTHER_MODELS: dict[str, dict[str, Any]] = {
     "common": {"max_prompt_tokens": 256, "max_completion_tokens": 96},
-    "round": {"prompts": COMPARISONS, "comparison_size": 4, "shown_prompts": 24},
+    "round": SHOWN,
 }
+
+
+def comparisons_for(rankings: int) -> int:
+    """How many comparisons give at least so many rankings."""
+    return math.ceil(rankings / (1 + SECOND_OPINIONS))

@@ -5,7 +5,6 @@ people; only the keys to the API are made here, and only the measurement (gold.p
 """
 
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings as django_settings
 from django.db import transaction
 
 from feedback import people
@@ -22,7 +20,7 @@ from training.demo import gold, labelling
 from training.demo.annotators import Annotator
 from training.demo.client import Client
 from training.demo.seed import SLUG
-from training.demo.settings import RANKINGS_A_COMPARISON
+from training.demo.settings import comparisons_for
 from training.models import Checkpoint, Round
 
 ANNOTATORS = 4
@@ -44,7 +42,7 @@ class Cycle:
     cycle: int
     labels: int  # rankings made in this cycle
     annotator_agreement: float | None  # of two annotators' preferences on a pair, over all rankings so far
-    reward_accuracy: float  # on held-out prompts, against the noisy labels
+    reward_accuracy: float | None  # on held-out prompts, against the noisy labels; none when nobody ranked any
     reward_accuracy_noiseless: float  # and against the utility, on fresh completions by the models that were ranked
     kl: float  # nats a completion, to the checkpoint that the round started from
     gold_utility: float  # mean utility of the new checkpoint's completions, in points
@@ -85,7 +83,7 @@ def turn(
     report(f"cycle {number}: {ANNOTATORS} simulated annotators make {labels} rankings")
     made = label(base_url, manager, workers, labels, report)
     report(f"  {made} rankings in {time.monotonic() - started:.0f} s; a round starts")
-    sections = {"round": {"prompts": math.ceil(labels / RANKINGS_A_COMPARISON)}}
+    sections = {"round": {"prompts": comparisons_for(labels)}}
     finished = watch(manager, manager.start_round(sections), report)
     checkpoint = next(each for each in manager.checkpoints() if each["round"] == finished["number"])
     manager.promote(checkpoint["id"])
@@ -106,7 +104,7 @@ def label(base_url: str, manager: Client, workers: list[labelling.Worker], label
     """So many rankings; when comparisons run out, the served checkpoint writes more. Returns `labels`."""
     made = labelling.rank(base_url, SLUG, workers, labels)
     while made < labels:
-        missing = math.ceil((labels - made) / RANKINGS_A_COMPARISON)
+        missing = comparisons_for(labels - made)
         report(f"  {made} rankings made, nothing left to rank: {missing} more comparisons are written")
         watch(manager, manager.start_round({"round": {"prompts": missing}}, learns=False), report)
         more = labelling.rank(base_url, SLUG, workers, labels - made)
@@ -135,7 +133,7 @@ def watch(manager: Client, number: int, report: Report) -> dict[str, Any]:
 def measure(project: Project, finished: Round) -> dict[str, Any]:
     """What the hidden utility says of the round's checkpoint, and of its reward model."""
     assert finished.checkpoint is not None, "a finished round has made one"
-    folder = django_settings.DATA_DIR / "demo" / "gold" / f"{finished.number:04d}"
+    folder = jobs.directory_of(finished) / "gold"  # which is this very round's: what is found there was drawn for it
     own, reward_model = finished.settings["sample"], finished.checkpoint.reward_model_path
     new = gold.draw(project, folder / "new", finished.checkpoint.path, own)
     ranked = gold.draw(project, folder / "ranked", finished.base.path, own, reward_model)
@@ -185,12 +183,15 @@ def member(project: Project, username: str) -> User:
 
 
 def sentence(cycle: Cycle) -> str:
-    agreement = "–" if cycle.annotator_agreement is None else f"{cycle.annotator_agreement:.1%}"
     return (
-        f"cycle {cycle.cycle}: labels {cycle.labels}, annotator_agreement {agreement}, "
-        f"reward_accuracy {cycle.reward_accuracy:.1%}, reward_accuracy_noiseless "
+        f"cycle {cycle.cycle}: labels {cycle.labels}, annotator_agreement {percent(cycle.annotator_agreement)}, "
+        f"reward_accuracy {percent(cycle.reward_accuracy)}, reward_accuracy_noiseless "
         f"{cycle.reward_accuracy_noiseless:.1%}, kl {cycle.kl:.2f}, gold_utility {cycle.gold_utility:.2f}, "
         f"gold_win_rate_vs_base {cycle.gold_win_rate_vs_base:.1%} "
         f"({cycle.gold_win_rate_low:.1%} to {cycle.gold_win_rate_high:.1%}, {cycle.held_out_prompts} prompts), "
         f"seconds {cycle.seconds:.0f}"
     )
+
+
+def percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"

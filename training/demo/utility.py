@@ -21,7 +21,7 @@ from typing import NamedTuple
 from training.demo.grammar import vocabulary
 
 FLUENCY = 3.0  # points that a reply loses when none of its word triples was ever heard
-SENTENCE_WORDS = 5  # a shorter sentence may say nothing without straying
+SENTENCE_WORDS = 5  # a shorter sentence may say nothing without being idle
 WELL_KNOWN = 0.6  # share of heard word triples from which a sentence is one, whatever its words
 
 
@@ -30,12 +30,12 @@ class Grade:
     """Points by rule."""
 
     topic: float  # −2 … 2: speaks of the message's issue, not of another
-    step: float  # 0 … 1.5: a clear next step
-    manners: float  # −3 … 1: courtesy, rudeness
-    name: float  # −0.75 … 0.5: addresses the customer by the right name, or by a wrong one
-    product: float  # −0.75 … 0.5: mentions the right product, or a wrong one
+    step: float  # 0 … 2: a clear next step
+    manners: float  # −4 … 1: courtesy, rudeness
+    name: float  # −0.5 … 0.25: addresses the customer by the right name, or by a wrong one
+    product: float  # −0.5 … 0.25: mentions the right product, or a wrong one
     length: float  # −2 … 0
-    focus: float  # −3 … 0: sentences that have nothing to do with anything
+    focus: float  # −3 … 0: sentences that say nothing, or nothing to do with it
     repetition: float  # −4 … 0
     form: float  # −1.5 … 0: how it begins and ends
     fluency: float  # −FLUENCY … 0
@@ -54,7 +54,7 @@ class Sentence(NamedTuple):
 
 
 def utility(message: str, reply: str) -> float:
-    """Points of a reply, in quarters: about −8 (insulting salad) to 5.5 (nothing to wish for)."""
+    """Points of a reply, in quarters: about −9 (insulting salad) to 5.5 (nothing to wish for)."""
     return grade(message, reply).total
 
 
@@ -69,7 +69,7 @@ def grade(message: str, reply: str) -> Grade:
         name=_mention(_names(message), _addressed(reply)),
         product=_mention(_products(message), _products(reply)),
         length=_length(reply),
-        focus=max(-3.0, -0.75 * sum(_strays(sentence) for sentence in sentences)),
+        focus=max(-3.0, -0.75 * sum(_is_idle(sentence) for sentence in sentences)),
         repetition=_repetition(reply),
         form=_form(reply),
         fluency=-FLUENCY * (1.0 - _heard(_split(_masked(reply)))),
@@ -93,7 +93,7 @@ def _topic(sentences: list[Sentence], issue: str) -> float:
 def _step(sentences: list[Sentence], issue: str) -> float:
     fitting = [sentence.text for sentence in sentences if sentence.sound and sentence.topic in ("", issue)]
     if any(_is_clear_step(text) for text in fitting):
-        return 1.5
+        return 2.0
     return 0.25 if any(_says(text, "evasion") and _says(text, "promise") for text in fitting) else 0.0
 
 
@@ -106,13 +106,13 @@ def _is_clear_step(text: str) -> bool:
 def _manners(sentences: list[Sentence]) -> float:
     rude = sum(_says(sentence.text, "rude") for sentence in sentences)
     courteous = any(sentence.sound and _says(sentence.text, "courtesy") for sentence in sentences)
-    return 1.0 * courteous - min(3.0, 1.5 * rude) - 1.0 * (courteous and rude > 0)
+    return 1.0 * courteous - min(4.0, 2.0 * rude) - 1.0 * (courteous and rude > 0)
 
 
 def _mention(meant: set[str], said: set[str]) -> float:
     if said - meant:
-        return -0.75
-    return 0.5 if said else 0.0
+        return -0.5
+    return 0.25 if said else 0.0
 
 
 def _length(reply: str) -> float:
@@ -122,12 +122,14 @@ def _length(reply: str) -> float:
     return -min(2.0, max(0.0, (words - 42) / 12))
 
 
-def _strays(sentence: Sentence) -> bool:
-    """A real sentence's worth of words without a cue of any kind."""
-    if len(sentence.text.split()) < SENTENCE_WORDS or sentence.topic or "‹product›" in sentence.text:
+def _is_idle(sentence: Sentence) -> bool:
+    """A commonplace, or a real sentence's worth of words without a cue of any kind."""
+    if sentence.topic or "‹product›" in sentence.text:
         return False
-    heeded = any(_says(sentence.text, kind) for kind in ("courtesy", "rude", "evasion", "vague"))
-    return not heeded and not _is_clear_step(sentence.text)
+    if _says(sentence.text, "commonplace"):
+        return True
+    heeded = any(_says(sentence.text, kind) for kind in ("courtesy", "rude", "evasion", "greeting"))
+    return len(sentence.text.split()) >= SENTENCE_WORDS and not heeded and not _is_clear_step(sentence.text)
 
 
 def _repetition(reply: str) -> float:
