@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from training.learner.flat import AttentionRules, FlatLayout, flatten, forward_flat, scaled_attention
+from training.learner.decoding import Decoder, ForwardDecoder, gather_prompts
+from training.learner.fused_decoding import FusedDecoder, Weights, gather_weights
 from training.learner.jobdir import BadInput
 
 COMPACT_BELOW = 0.75  # rows still writing, as a share of those in memory, at which the others' memory is dropped
@@ -40,6 +41,7 @@ class Drawing(NamedTuple):
     seed: int = 0
 
 
+@torch.inference_mode()
 def sample(
     policy: PreTrainedModel, prompts: Sequence[Sequence[int]], numbers: Sequence[int], drawing: Drawing, batch: int
 ) -> list[Completion]:
@@ -50,9 +52,11 @@ def sample(
     check_room(policy, prompts, drawing.max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i])))
     completions: dict[int, Completion] = {}
+    weights = gather_weights(policy)  # as they are now: nothing trains while this runs
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        written = sample_batch(policy, [prompts[i] for i in chosen], [numbers[i] for i in chosen], drawing)
+        decoder = decoder_of(policy, weights, [prompts[i] for i in chosen], drawing.max_new_tokens)
+        written = write(decoder, [numbers[i] for i in chosen], drawing, policy.device)
         completions.update(zip(chosen, written, strict=True))
     return [completions[i] for i in range(len(prompts))]
 
@@ -65,26 +69,31 @@ def check_room(policy: PreTrainedModel, prompts: Sequence[Sequence[int]], new_to
         raise BadInput(f"prompts and completions take up to {needed} tokens, the model has room for {room}")
 
 
-@torch.inference_mode()
-def sample_batch(
-    policy: PreTrainedModel, prompts: Sequence[Sequence[int]], numbers: Sequence[int], drawing: Drawing
-) -> list[Completion]:
+def decoder_of(
+    policy: PreTrainedModel, weights: Weights | None, prompts: Sequence[Sequence[int]], new_tokens: int
+) -> Decoder:
+    """The fast one if the policy is of a kind that it knows."""
+    gathered = gather_prompts(prompts, policy.device)
+    return (
+        ForwardDecoder(policy, gathered, new_tokens) if weights is None else FusedDecoder(weights, gathered, new_tokens)
+    )
+
+
+def write(decoder: Decoder, numbers: Sequence[int], drawing: Drawing, device: torch.device) -> list[Completion]:
     """The completions of one batch."""
-    device = policy.device
     end_tokens = torch.tensor(sorted(drawing.end_tokens), device=device)
     chances = uniform_numbers(drawing.seed, numbers, drawing.max_new_tokens).to(device)
     tokens = torch.zeros(chances.shape, dtype=torch.long, device=device)
     log_probs = torch.zeros(chances.shape, device=device)
-    sizes = torch.full([len(prompts)], drawing.max_new_tokens, device=device)
-    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    sizes = torch.full([len(numbers)], drawing.max_new_tokens, device=device)
+    ended = torch.zeros(len(numbers), dtype=torch.bool, device=device)
 
-    rows = torch.arange(len(prompts), device=device)  # which completion each row in memory is
-    memory, logits = read_prompts(policy, prompts, drawing.max_new_tokens)
+    rows = torch.arange(len(numbers), device=device)  # which completion each row in memory is
+    logits = decoder.read_prompts()
     for step in range(drawing.max_new_tokens):
-        drawn, tokens_log_probs = draw(logits, chances[rows, step], drawing)
-        tokens[rows, step], log_probs[rows, step] = drawn, tokens_log_probs
-        ending = torch.isin(drawn, end_tokens)
-        newly = rows[ending & ~ended[rows]]
+        drawn, drawn_log_probs = draw(logits, chances[rows, step], drawing)
+        tokens[rows, step], log_probs[rows, step] = drawn, drawn_log_probs
+        newly = rows[torch.isin(drawn, end_tokens) & ~ended[rows]]
         sizes[newly], ended[newly] = step + 1, True
         writing = ~ended[rows]
         left = int(writing.sum())
@@ -93,8 +102,8 @@ def sample_batch(
         if left <= COMPACT_BELOW * len(rows):
             kept = writing.nonzero()[:, 0]
             rows, drawn = rows[kept], drawn[kept]
-            memory.keep(kept)
-        logits = next_logits(policy, memory, drawn)
+            decoder.keep(kept)
+        logits = decoder.read(drawn)
     return list(completions_of(tokens, log_probs, sizes, ended))
 
 
@@ -131,95 +140,3 @@ def keep_likeliest(log_probs: Tensor, top_p: float) -> Tensor:
     kept = torch.zeros_like(log_probs, dtype=torch.bool).scatter(1, order, before < top_p)
     kept.scatter_(1, order[:, :1], True)
     return F.log_softmax(log_probs.masked_fill(~kept, float("-inf")), -1)
-
-
-def read_prompts(
-    policy: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int
-) -> tuple["KeyValueMemory", Tensor]:
-    """Fills a memory with the prompts, each distinct one read once; gives the logits [B, V] after each."""
-    distinct = list(dict.fromkeys(map(tuple, prompts)))
-    flat = flatten(distinct, policy.device)
-    memory = KeyValueMemory(flat.layout, flat.lengths, new_tokens)  # type: ignore[arg-type]
-    ends = flat.starts + flat.lengths - 1
-    logits = forward_flat(policy, flat._replace(layout=memory), logits_to_keep=ends).logits[0]
-    places = {prompt: place for place, prompt in enumerate(distinct)}
-    copies = torch.tensor([places[tuple(prompt)] for prompt in prompts], device=policy.device)
-    if len(distinct) < len(prompts):
-        memory.keep(copies)
-    memory.begin_steps()
-    return memory, logits[copies] if len(distinct) < len(prompts) else logits
-
-
-def next_logits(policy: PreTrainedModel, memory: "KeyValueMemory", tokens: Tensor) -> Tensor:
-    """[B, V]: reads one more token [B] of each row in memory."""
-    memory.begin_step()
-    output = policy(
-        input_ids=tokens[None], position_ids=memory.positions[None], layout=memory, use_cache=False, logits_to_keep=0
-    )
-    return output.logits[0]
-
-
-class KeyValueMemory:
-    """The keys and values of every layer, and the layout by which a step's tokens attend to them.
-
-    A layer's keys are [B, room, key heads, d]: row b holds positions 0 … lengths[b] − 1 from the left. While prompts
-    are read it only keeps what passes through; then each step adds one token a row.
-    """
-
-    def __init__(self, prompts: FlatLayout, lengths: Tensor, new_tokens: int) -> None:
-        self._prompts: FlatLayout | None = prompts
-        self._lengths = lengths
-        self._room = int(lengths.max()) + new_tokens
-        self._keys: dict[int, Tensor] = {}
-        self._values: dict[int, Tensor] = {}
-        self.positions = lengths - 1  # [B], of the token being read
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rules: AttentionRules) -> Tensor:
-        if self._prompts is not None:
-            self._keys[layer], self._values[layer] = self._set_aside(key), self._set_aside(value)
-            return self._prompts.attend(layer, query, key, value, rules)
-        keys, values = self._keys[layer], self._values[layer]
-        keys.view(-1, *keys.shape[2:])[self._writes] = key[0].transpose(0, 1)
-        values.view(-1, *values.shape[2:])[self._writes] = value[0].transpose(0, 1)
-        return self._attend_rows(query, keys, values, rules)
-
-    def _attend_rows(self, query: Tensor, keys: Tensor, values: Tensor, rules: AttentionRules) -> Tensor:
-        """[1, B, heads, d]. The query heads that share a key head go in as so many queries of one head."""
-        heads, key_heads = query.shape[1], keys.shape[2]
-        q = query[0].transpose(0, 1).unflatten(1, (key_heads, heads // key_heads))
-        mask = self._mask
-        if rules.window is not None:
-            mask = (
-                mask
-                & (torch.arange(self._width, device=mask.device) > (self.positions - rules.window)[:, None])[
-                    :, None, None
-                ]
-            )
-        k, v = (states[:, : self._width].transpose(1, 2) for states in (keys, values))
-        return scaled_attention(q, k, v, mask, rules._replace(window=None)).flatten(1, 2)[None]
-
-    def _set_aside(self, states: Tensor) -> Tensor:
-        """Room for [1, key heads, T, d] of the prompts and the tokens to come, the prompts' in place."""
-        rows = states.new_zeros(len(self._lengths), self._room, states.shape[1], states.shape[3])
-        present = torch.arange(self._room, device=states.device) < self._lengths[:, None]
-        rows[present] = states[0].transpose(0, 1)
-        return rows
-
-    def keep(self, rows: Tensor) -> None:
-        """Drops, repeats or reorders rows."""
-        self._lengths, self.positions = self._lengths[rows], self.positions[rows]
-        for states in (self._keys, self._values):
-            for layer in states:
-                states[layer] = states[layer][rows]
-
-    def begin_steps(self) -> None:
-        """The prompts are read."""
-        self._prompts = None
-
-    def begin_step(self) -> None:
-        """Makes place for one token a row."""
-        self.positions = self.positions + 1
-        self._width = int(self.positions.max()) + 1
-        self._writes = torch.arange(len(self.positions), device=self.positions.device) * self._room + self.positions
-        columns = torch.arange(self._width, device=self.positions.device)
-        self._mask = (columns <= self.positions[:, None])[:, None, None]

@@ -1,0 +1,110 @@
+"""The fast decoder: the model's own logits, for the kinds it knows, from the weights as they are now."""
+
+import pytest
+import torch
+from small_world import tiny_model
+from torch import nn
+
+from training.learner.decoding import ForwardDecoder, gather_prompts
+from training.learner.fused_decoding import FusedDecoder, gather_weights
+from training.learner.models import computing_in
+from training.learner.sampler import Drawing, sample
+
+KNOWN = ("llama", "mistral", "qwen2", "qwen3", "gemma")
+PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 0, 14], [8], [20, 21, 22, 23, 24, 25, 26, 27, 28]]
+STEPS = [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12, 13, 14, 15], [16, 17, 18, 19, 20]]
+
+
+def logits_of(model, sequences):
+    """After each sequence's last token, by transformers' eager attention, one at a time."""
+    model.set_attn_implementation("eager")
+    found = torch.stack([model(torch.tensor([sequence])).logits[0, -1] for sequence in sequences])
+    model.set_attn_implementation("accord_flat")
+    return found
+
+
+def fused(model, prompts=PROMPTS, new_tokens=4):
+    return FusedDecoder(gather_weights(model), gather_prompts(prompts, model.device), new_tokens)
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+@torch.inference_mode()
+def test_every_step_gives_the_model_s_logits(kind):
+    model, sequences = tiny_model(kind), PROMPTS
+    decoder = fused(model)
+    torch.testing.assert_close(decoder.read_prompts(), logits_of(model, sequences), atol=1e-4, rtol=0)
+    for tokens in STEPS:
+        sequences = [[*sequence, token] for sequence, token in zip(sequences, tokens, strict=True)]
+        expected = logits_of(model, sequences)
+        torch.testing.assert_close(decoder.read(torch.tensor(tokens)), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+@torch.inference_mode()
+def test_rows_that_leave_change_nothing_for_those_that_stay(kind):
+    model, kept = tiny_model(kind), torch.tensor([0, 2, 4])
+    decoder, whole = fused(model), fused(model)
+    for each in (decoder, whole):
+        each.read_prompts()
+        each.read(torch.tensor(STEPS[0]))
+    decoder.keep(kept)
+    for tokens in STEPS[1:]:
+        expected = whole.read(torch.tensor(tokens))[kept]
+        torch.testing.assert_close(decoder.read(torch.tensor(tokens)[kept]), expected, atol=1e-5, rtol=0)
+
+
+@torch.inference_mode()
+def test_tied_embeddings_grouped_heads_and_prompts_of_one_length_are_nothing_special():
+    model = tiny_model("qwen3", tie_word_embeddings=True, num_key_value_heads=1)
+    prompts = [[1, 2, 3], [4, 5, 6]]
+    decoder = fused(model, prompts, 1)
+    decoder.read_prompts()
+    expected = logits_of(model, [[1, 2, 3, 9], [4, 5, 6, 8]])
+    torch.testing.assert_close(decoder.read(torch.tensor([9, 8])), expected, atol=1e-4, rtol=0)
+
+
+def test_what_it_writes_follows_the_weights_as_they_train():
+    model, drawing = tiny_model(), Drawing(6, frozenset(), temperature=0)
+    before = sample(model, PROMPTS, range(5), drawing, 5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    after = sample(model, PROMPTS, range(5), drawing, 5)
+    assert [c.tokens for c in after] != [c.tokens for c in before]
+    with torch.no_grad():
+        expected = logits_of(model, [[*p, *c.tokens[:-1]] for p, c in zip(PROMPTS, after, strict=True)]).argmax(-1)
+    assert [c.tokens[-1] for c in after] == expected.tolist()
+
+
+@torch.inference_mode()
+def test_under_autocast_it_computes_in_bfloat16_and_stays_near():
+    model = tiny_model()
+    exact, near = fused(model), None
+    exact.read_prompts()
+    with computing_in("bfloat16"):
+        near = fused(model)
+        near.read_prompts()
+        rough = near.read(torch.tensor(STEPS[0]))
+        forward = ForwardDecoder(model, gather_prompts(PROMPTS, model.device), 1)
+        forward.read_prompts()
+        own = forward.read(torch.tensor(STEPS[0]))
+    assert rough.dtype == torch.bfloat16
+    expected = exact.read(torch.tensor(STEPS[0])).log_softmax(-1)
+    error = (rough.float().log_softmax(-1) - expected).abs().mean()
+    assert 0 < error <= 1.5 * (own.float().log_softmax(-1) - expected).abs().mean()  # as far as the model's own pass
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gemma2", "gemma3_text"])
+def test_other_kinds_go_through_their_own_forward_pass(kind):
+    assert gather_weights(tiny_model(kind)) is None
+
+
+def test_a_model_with_more_to_it_than_its_kind_has_is_left_alone():
+    assert gather_weights(tiny_model()) is not None
+    assert gather_weights(tiny_model("llama", attention_bias=True)) is None  # its output matrix has a bias, too
+    patched = tiny_model()
+    patched.model.layers[1].mlp.up_proj = nn.Sequential(patched.model.layers[1].mlp.up_proj)
+    assert gather_weights(patched) is None
+    rotated = tiny_model()
+    rotated.model.rotary_emb.rope_type = "dynamic"
+    assert gather_weights(rotated) is None

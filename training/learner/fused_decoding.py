@@ -1,0 +1,268 @@
+"""A decoder without transformers' forward pass, for Llama and its relatives: a step is a few large operations.
+
+Beside doing less in Python, a step does less: queries, keys and values come from one matrix product, gate and up from
+one; norms' weights and attention's scale are multiplied into those matrices; the two halves that rotary positions turn
+together lie side by side, so that turning them is one complex product; rows end at one column of the memory (their
+prompts are aligned at their ends), so that a step writes its keys and values in one place. Keys and queries are both
+reordered, which leaves their products what they were.
+
+The matrices are copies of the policy's weights as they are now: gather them again after every change, which costs
+about as much as reading one token. `sampler.sample` does so at each call.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    GemmaForCausalLM,
+    LlamaForCausalLM,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
+
+from training.learner.decoding import Prompts, read_flat
+
+KINDS = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, GemmaForCausalLM)
+FIXED_ROTATIONS = ("default", "linear", "llama3", "yarn")  # those whose angles do not depend on how long the text is
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's weights, in the dtype of the computation. E is the width of the residual stream."""
+
+    attention_inputs: Tensor  # [(heads + 2 key heads) * d, E]
+    attention_bias: Tensor | None
+    attention_output: Tensor  # [E, heads * d]
+    head_norm: Tensor | None  # [heads + key heads, d], of Qwen3's queries and keys
+    gate_and_up: Tensor  # [2 * I, E]
+    down: Tensor  # [E, I]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A policy's weights, gathered for decoding."""
+
+    policy: PreTrainedModel
+    layers: tuple[Layer, ...]
+    heads: int
+    key_heads: int
+    final_norm: Tensor  # [E], times √E
+    vocabulary: Tensor  # [V, E]
+    epsilon: float
+    activation: Callable[[Tensor], Tensor]
+    dtype: torch.dtype
+
+
+def gather_weights(policy: PreTrainedModel) -> Weights | None:
+    """The policy's weights as they are now; None if this module does not know its kind."""
+    if not is_known(policy):
+        return None
+    config, dtype = policy.config, computing_dtype(policy)
+    layers = tuple(gather_layer(layer, config, dtype) for layer in policy.model.layers)
+    final = policy.model.norm
+    return Weights(
+        policy=policy,
+        layers=layers,
+        heads=config.num_attention_heads,
+        key_heads=config.num_key_value_heads,
+        final_norm=norm_weight(final).float() * config.hidden_size**0.5,
+        vocabulary=policy.lm_head.weight.to(dtype),
+        epsilon=float(final.eps if hasattr(final, "eps") else final.variance_epsilon),
+        activation=policy.model.layers[0].mlp.act_fn,
+        dtype=dtype,
+    )
+
+
+def is_known(policy: PreTrainedModel) -> bool:
+    """Whether all there is in the policy is what this module expects: no adapters, no further biases, no patches."""
+    if type(policy) not in KINDS:
+        return False
+    rotary = policy.model.rotary_emb
+    whole = 2 * len(rotary.inv_freq) == policy.model.layers[0].self_attn.head_dim
+    matrices = [policy.lm_head, *(m for layer in policy.model.layers for m in matrices_of(layer))]
+    free = [m for layer in policy.model.layers for m in (layer.self_attn.o_proj, *matrices_of(layer)[4:])]
+    return (
+        whole
+        and rotary.rope_type in FIXED_ROTATIONS
+        and all(type(m) is nn.Linear for m in matrices)
+        and all(m.bias is None for m in [policy.lm_head, *free])
+    )
+
+
+def matrices_of(layer: Any) -> list[nn.Module]:
+    attention, mlp = layer.self_attn, layer.mlp
+    return [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
+            mlp.gate_proj, mlp.up_proj, mlp.down_proj]  # fmt: skip
+
+
+def computing_dtype(policy: PreTrainedModel) -> torch.dtype:
+    """That of autocast where it is on, else that of the weights."""
+    kind = policy.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else policy.dtype
+
+
+def gather_layer(layer: Any, config: Any, dtype: torch.dtype) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    inputs = [attention.q_proj, attention.k_proj, attention.v_proj]
+    turned, scale, d = [True, True, False], attention.scaling, attention.head_dim
+    has_head_norm = hasattr(attention, "q_norm")
+    scales = [1.0 if has_head_norm else scale, 1.0, 1.0]  # a norm of the queries would undo it: there it is scaled
+    arranged = [
+        side_by_side(m.weight.float() * s, d) if turn else m.weight.float()
+        for m, turn, s in zip(inputs, turned, scales, strict=True)
+    ]
+    bias = None
+    if inputs[0].bias is not None:
+        biases = zip(inputs, turned, scales, strict=True)
+        bias = torch.cat([side_by_side(m.bias.float() * s, d) if turn else m.bias.float() for m, turn, s in biases])
+    head_norm = None
+    if has_head_norm:
+        query, key = (side_by_side(norm.weight.float(), d) for norm in (attention.q_norm, attention.k_norm))
+        rows = [(query * scale).expand(config.num_attention_heads, d), key.expand(config.num_key_value_heads, d)]
+        head_norm = torch.cat(rows)
+    gate_and_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).float()
+    root = config.hidden_size**0.5  # see FusedDecoder._normed
+    return Layer(
+        (torch.cat(arranged) * (norm_weight(layer.input_layernorm).float() * root)).to(dtype),
+        None if bias is None else bias.to(dtype),
+        attention.o_proj.weight.to(dtype),
+        head_norm,
+        (gate_and_up * (norm_weight(layer.post_attention_layernorm).float() * root)).to(dtype),
+        mlp.down_proj.weight.to(dtype),
+    )
+
+
+def side_by_side(rows: Tensor, d: int) -> Tensor:
+    """Reorders each head's d rows: i and i + d/2, which rotary positions turn together, become neighbours."""
+    return rows.unflatten(0, (-1, 2, d // 2)).transpose(1, 2).flatten(0, 2)
+
+
+def norm_weight(norm: Any) -> Tensor:
+    """What a norm multiplies by: Gemma keeps its distance from 1."""
+    return norm.weight + 1 if type(norm).__name__.startswith("Gemma") else norm.weight
+
+
+class FusedDecoder:
+    """The rows of one batch. A layer's memory is its keys and its values, [B, key heads, room, d] each.
+
+    Row b's token at position p lies in column p + longest prompt − length of b's prompt; what is before is masked.
+    """
+
+    def __init__(self, weights: Weights, prompts: Prompts, new_tokens: int) -> None:
+        self._weights, self._prompts = weights, prompts
+        self._lengths = prompts.flat.lengths[prompts.copies]
+        self._column = int(self._lengths.max())  # where the next token goes
+        self._room = self._column + new_tokens
+        self._positions = self._lengths - 1
+        self._memory: list[tuple[Tensor, Tensor]] = []
+        self._windows: list[int | None] = []  # of each layer: how many tokens a query sees; None: all
+        self._rotations = rotations(weights.policy, self._room)
+        self._mask = self._mask_of(self._lengths)
+        width = weights.policy.config.hidden_size
+        self._least = torch.tensor((width * weights.epsilon) ** 0.5, device=self._lengths.device)
+
+    def _mask_of(self, lengths: Tensor) -> Tensor | None:
+        """[B * key heads, 1, room]: −inf before each row's prompt; None if all are of one length."""
+        if bool((lengths == self._column).all()):
+            return None
+        columns = torch.arange(self._room, device=lengths.device)
+        mask = torch.zeros(len(lengths), 1, self._room, dtype=self._weights.dtype, device=lengths.device)
+        mask.masked_fill_((columns < (self._column - lengths)[:, None])[:, None], float("-inf"))
+        return mask.repeat_interleave(self._weights.key_heads, 0)
+
+    def read_prompts(self) -> Tensor:
+        recorder, logits = read_flat(self._weights.policy, self._prompts)
+        for _, (keys, values, rules) in sorted(recorder.layers.items()):
+            halves = keys.unflatten(3, (2, -1)).transpose(3, 4).flatten(3)
+            self._windows.append(rules.window)
+            self._memory.append((self._set_aside(halves), self._set_aside(values)))
+        return logits
+
+    def _set_aside(self, states: Tensor) -> Tensor:
+        """A memory from [1, key heads, T, d]; columns before a prompt hold any token's, all finite."""
+        flat, copies = self._prompts.flat, self._prompts.copies
+        columns = torch.arange(self._column, device=states.device) - (self._column - self._lengths)[:, None]
+        rows = states[0][:, flat.starts[copies, None] + columns.clamp(min=0)].transpose(0, 1)
+        memory = rows.new_empty(*rows.shape[:2], self._room, rows.shape[3], dtype=self._weights.dtype)
+        memory[:, :, : self._column] = rows
+        return memory
+
+    def keep(self, rows: Tensor) -> None:
+        self._positions = self._positions[rows]
+        self._memory = [(keys[rows], values[rows]) for keys, values in self._memory]
+        if self._mask is not None:
+            self._mask = self._mask.unflatten(0, (-1, self._weights.key_heads))[rows].flatten(0, 1)
+
+    def read(self, tokens: Tensor) -> Tensor:
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self._read(tokens)
+
+    def _read(self, tokens: Tensor) -> Tensor:
+        weights = self._weights
+        self._positions = self._positions + 1
+        turns = self._rotations[self._positions][:, None]
+        hidden = weights.policy.model.embed_tokens(tokens)
+        for layer, memory, window in zip(weights.layers, self._memory, self._windows, strict=True):
+            first = 0 if window is None else max(0, self._column + 1 - window)
+            attended = self._attend(layer, memory, self._normed(hidden), turns, first)
+            hidden = added(hidden, attended, layer.attention_output)
+            gate, up = F.linear(self._normed(hidden), layer.gate_and_up).chunk(2, -1)
+            hidden = added(hidden, weights.activation(gate) * up, layer.down)
+        self._column += 1
+        return F.linear((self._normed(hidden) * weights.final_norm).to(weights.dtype), weights.vocabulary)
+
+    def _normed(self, hidden: Tensor) -> Tensor:
+        """x / √(Σx² + E·ε): the root mean square norm but for √E and its weight, which the next matrix holds."""
+        hidden = hidden.float()
+        length = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+        return (hidden / torch.hypot(length, self._least)).to(self._weights.dtype)
+
+    def _attend(self, layer: Layer, memory: tuple[Tensor, Tensor], states: Tensor, turns: Tensor, first: int) -> Tensor:
+        """[B, heads * d] from [B, E], after writing this token's keys and values; it sees columns from `first` on."""
+        heads, key_heads, d = self._weights.heads, self._weights.key_heads, memory[0].shape[3]
+        states = F.linear(states, layer.attention_inputs, layer.attention_bias).view(len(states), -1, d)
+        turned = turn(states[:, : heads + key_heads], layer.head_norm, turns, self._weights.epsilon)
+        memory[0].select(2, self._column).copy_(turned[:, heads:])
+        memory[1].select(2, self._column).copy_(states[:, heads + key_heads :])
+        keys, values = (part.flatten(0, 1)[:, first : self._column + 1] for part in memory)
+        query = turned[:, :heads].reshape(len(keys), -1, d)
+        return attend_rows(query, keys, values, self._mask_from(first)).view(len(states), -1)
+
+    def _mask_from(self, first: int) -> Tensor | None:
+        return None if self._mask is None else self._mask[:, :, first : self._column + 1]
+
+
+def rotations(policy: PreTrainedModel, room: int) -> Tensor:
+    """[room, d / 2] complex64: the angle of every position, in the model's own words."""
+    positions = torch.arange(room, device=policy.device)[None]
+    cosine, sine = policy.model.rotary_emb(torch.zeros(1, device=policy.device), positions)
+    half = cosine.shape[2] // 2
+    return torch.complex(cosine[0, :, :half].contiguous(), sine[0, :, :half].contiguous())
+
+
+def turn(states: Tensor, norm: Tensor | None, turns: Tensor, epsilon: float) -> Tensor:
+    """Rotary positions [B, 1, d / 2] on [B, heads, d] whose turned halves are side by side."""
+    turned = states.float()
+    if norm is not None:
+        turned = F.rms_norm(turned, turned.shape[-1:], None, epsilon) * norm
+    pairs = torch.view_as_complex(turned.unflatten(2, (-1, 2)))
+    return torch.view_as_real(pairs * turns).flatten(2).to(states.dtype)
+
+
+def attend_rows(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax attention of [N, queries, d] on [N, W, d]; the mask is added."""
+    scores = torch.bmm(query, keys.mT) if mask is None else torch.baddbmm(mask, query, keys.mT)
+    return torch.bmm(scores.softmax(-1, dtype=torch.float32).to(values.dtype), values)
+
+
+def added(hidden: Tensor, states: Tensor, matrix: Tensor) -> Tensor:
+    """hidden + states · matrixᵀ, in hidden's dtype."""
+    if hidden.dtype == matrix.dtype:
+        return torch.addmm(hidden, states, matrix.mT)
+    return hidden + F.linear(states, matrix)
