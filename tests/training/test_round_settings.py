@@ -1,0 +1,63 @@
+"""A round's settings: what is given, in which order it counts, and what is refused."""
+
+import pytest
+
+from feedback.errors import Invalid
+from training.learner.config import CONFIGS
+from training.round_settings import FILLED_IN, PROGRAMS, resolve
+
+
+def test_nothing_given_is_our_defaults():
+    settings = resolve(seed=7)
+    assert set(settings) == {"round", *PROGRAMS}
+    for program in PROGRAMS:
+        ours = (
+            CONFIGS[program].from_json({"model": "m", **({"reward_model": "r"} if program == "ppo" else {})}).to_json()
+        )
+        changed = {"seed": 7, **({"completions_per_prompt": 4} if program == "sample" else {})}
+        expected = {name: value for name, value in {**ours, **changed}.items() if name not in FILLED_IN}
+        assert settings[program] == expected
+
+
+def test_later_sections_count_more_and_a_programs_own_more_than_the_common_ones():
+    project = {"common": {"dtype": "bfloat16", "seed": 1}, "ppo": {"steps": 7}}
+    start = {"common": {"seed": 2}, "reward": {"seed": 3}, "ppo": {"epochs": 2}}
+    settings = resolve(project, start, seed=9)
+    assert {settings[program]["dtype"] for program in PROGRAMS} == {"bfloat16"}
+    assert [settings[name]["seed"] for name in ("reward", "ppo", "sample", "round")] == [3, 2, 2, 9]
+    assert (settings["ppo"]["steps"], settings["ppo"]["epochs"]) == (7, 2)
+
+
+def test_settings_can_be_given_again_as_they_were_resolved():
+    settings = resolve({"ppo": {"steps": 7}, "round": {"prompts": 5}}, seed=3)
+    assert resolve(settings, seed=8) == settings
+
+
+def test_a_prompt_gets_as_many_completions_as_a_comparison_shows():
+    assert resolve({"round": {"comparison_size": 6}}, seed=0)["sample"]["completions_per_prompt"] == 6
+    own = {"round": {"comparison_size": 6}, "sample": {"completions_per_prompt": 2}}
+    assert resolve(own, seed=0)["sample"]["completions_per_prompt"] == 2
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ([], "object of sections"),
+        ({"ppo": [1]}, "object of sections"),
+        ({"sft": {}}, "no section «sft»"),
+        ({"ppo": {"stepz": 1}}, "unknown setting 'stepz'"),
+        ({"round": {"stepz": 1}}, "unknown setting 'stepz'"),
+        ({"round": {"comparison_size": 10}}, "at most 9"),
+        ({"round": {"processes": "2"}}, "processes must be a whole number"),
+        ({"ppo": {"batch_episodes": 10, "minibatches": 3}}, "multiple of minibatches"),
+        ({"ppo": {"rewards": []}}, "at least one term"),
+        ({"ppo": {"rewards": 3}}, "rewards must be a list"),
+        ({"ppo": {"rewards": [{"name": "python", "function": "os:system"}]}}, "for programs run by hand"),
+        *(({section: {name: "/etc"}}, f"fills in «{name}»") for section in PROGRAMS for name in FILLED_IN),
+        ({"common": {"model": "/etc"}}, "fills in «model»"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_a_sentence(sections, sentence):
+    with pytest.raises(Invalid, match=sentence) as refusal:
+        resolve(sections, seed=0)
+    assert refusal.value.message.endswith(".")
