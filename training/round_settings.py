@@ -94,7 +94,7 @@ def check_program(program: str, values: dict[str, Any]) -> dict[str, Any]:
     """All settings of a program but its models, checked as the program itself will. Raises BadInput."""
     config = CONFIGS[program].from_json(values | models_of(program, values, "model", "reward model"))
     if program == "ppo" and any(term["name"] == "python" for term in config.to_json()["rewards"]):
-        # It imports and calls whatever it names: for people with a shell on this machine, not for a manager in a browser.
+        # It imports and calls whatever it names: for people with a shell here, not for a manager in a browser.
         raise BadInput("the reward term python is for programs run by hand")
     return {name: value for name, value in config.to_json().items() if name not in FILLED_IN}
 
