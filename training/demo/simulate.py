@@ -21,6 +21,7 @@ from training.demo.annotators import Annotator
 from training.demo.client import Client
 from training.demo.seed import SLUG
 from training.demo.settings import comparisons_for
+from training.launch import jobs
 from training.models import Checkpoint, Round
 
 ANNOTATORS = 4
@@ -184,8 +185,8 @@ def member(project: Project, username: str) -> User:
 
 def sentence(cycle: Cycle) -> str:
     return (
-        f"cycle {cycle.cycle}: labels {cycle.labels}, annotator_agreement {percent(cycle.annotator_agreement)}, "
-        f"reward_accuracy {percent(cycle.reward_accuracy)}, reward_accuracy_noiseless "
+        f"cycle {cycle.cycle}: labels {cycle.labels}, annotator_agreement {shown(cycle.annotator_agreement)}, "
+        f"reward_accuracy {shown(cycle.reward_accuracy)}, reward_accuracy_noiseless "
         f"{cycle.reward_accuracy_noiseless:.1%}, kl {cycle.kl:.2f}, gold_utility {cycle.gold_utility:.2f}, "
         f"gold_win_rate_vs_base {cycle.gold_win_rate_vs_base:.1%} "
         f"({cycle.gold_win_rate_low:.1%} to {cycle.gold_win_rate_high:.1%}, {cycle.held_out_prompts} prompts), "
@@ -193,5 +194,5 @@ def sentence(cycle: Cycle) -> str:
     )
 
 
-def percent(share: float | None) -> str:
+def shown(share: float | None) -> str:
     return "–" if share is None else f"{share:.1%}"
