@@ -108,6 +108,7 @@ class RewardConfig(Training):
     tie_share: float = setting(0.0, low=0, below=1)  # of equally good completions called a tie; 0: learned
     strict_orders: str = setting("pairs", choices=("pairs", "plackett_luce"))  # how rankings without ties enter it
     margin: float = setting(0.0, low=0)  # nats by which the better of a pair must lead, per level of strength
+    contrast: float = setting(1.0, low=0)  # weight of preferring completions under their own prompt to under another
     ensemble_heads: int = setting(8, low=0)  # bootstrapped heads that say how sure a score is; 0 or 1: none
     prior_scale: float = setting(1.0, low=0)  # of their fixed random priors
 

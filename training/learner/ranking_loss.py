@@ -1,4 +1,11 @@
-"""The loss of comparisons under a reward model, its ensemble and its tie parameter."""
+"""The loss of comparisons under a reward model, its ensemble and its tie parameter.
+
+Beside what people said, a comparison says that its completions answer its own prompt rather than another one: the
+*contrast*, the same completion under its own prompt preferred to itself under another. It needs no label, its two sides
+differ in nothing but whether they belong together, and so it teaches a model of few rankings to read the prompt at all
+(after Liu et al. 2024, «RRM: Robust Reward Model Training Mitigates Reward Hacking», whose augmented pairs do so with
+another prompt's completion).
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -6,9 +13,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from training.learner.calibration import hits
 from training.learner.config import RewardConfig
+from training.learner.packing import PromptGroup
 from training.learner.preference_losses import Pairs, pair_losses, plackett_luce, tie_logit_of_share
 from training.learner.ranking_data import Comparison, Ranking, pairs_of_comparisons
 from training.learner.reward_model import RewardModel
@@ -49,11 +58,33 @@ def tie_parameter(rankings: Iterable[Ranking], settings: RewardConfig) -> TiePar
     return TieParameter(tied / total, learns=True)
 
 
+class Lesson(NamedTuple):
+    """What one step learns from a comparison."""
+
+    comparison: Comparison
+    other_prompt: tuple[int, ...] | None = None  # for the contrast; None: none
+
+    @property
+    def weight(self) -> float:
+        return total_weight([self.comparison])
+
+    @property
+    def tokens(self) -> int:
+        """What a forward pass computes for it."""
+        return sum(group.tokens for group in self.groups())
+
+    def groups(self) -> list[PromptGroup]:
+        """The comparison's own, and its completions under the other prompt."""
+        own = self.comparison.group
+        return [own] if self.other_prompt is None else [own, PromptGroup(self.other_prompt, own.completions)]
+
+
 class BatchLoss(NamedTuple):
     """Sums over rankings: divide by the weight of the batch for means."""
 
-    objective: Tensor  # what is minimised: the model's loss plus the ensemble's
+    objective: Tensor  # what is minimised: the model's loss, the contrast and the ensemble's loss
     loss: float  # the model's, nats
+    contrast: float  # nats, before its weight in the objective
     right: float  # strict pairs ordered as they were judged
     strict: int  # strict pairs
 
@@ -61,22 +92,57 @@ class BatchLoss(NamedTuple):
 def batch_loss(
     model: RewardModel,
     tie: TieParameter,
-    comparisons: Sequence[Comparison],
+    lessons: Sequence[Lesson],
     settings: RewardConfig,
     bootstrap: dict[int, Tensor],
 ) -> BatchLoss:
-    """One forward pass over the comparisons. bootstrap: the ensemble's weights [H] of each prompt id."""
-    features = model.features([comparison.group for comparison in comparisons])
-    raw = model.raw_scores(features)
+    """One forward pass over the lessons. bootstrap: the ensemble's weights [H] of each prompt id."""
+    comparisons = [lesson.comparison for lesson in lessons]
+    own = [comparison.group for comparison in comparisons]
+    features = model.features(own + [group for lesson in lessons for group in lesson.groups()[1:]])
+    every = model.raw_scores(features)
+    count = sum(len(group.completions) for group in own)
+    features, raw = features[:count], every[:count]
     pairs = on_device(pairs_of_comparisons(comparisons, settings.tie_model != "none", settings.margin), raw.device)
     loss = model_loss(raw, pairs, comparisons, settings, tie.logit)
-    objective = loss
+    contrast = contrast_loss(raw, every[count:], lessons)
+    objective = loss + settings.contrast * contrast
     if model.ensemble is not None:
-        weights = torch.stack([bootstrap[c.prompt_id] for c in comparisons for _ in c.rankings]).to(raw.device)
-        losses = pair_losses(model.members(features), pairs, _tie_model(settings), tie.logit.detach())
-        objective = loss + (losses * pairs.weight[:, None] * weights[pairs.ranking]).sum()
+        objective = objective + ensemble_loss(model, features, pairs, comparisons, settings, tie, bootstrap)
     differences = (raw.detach()[pairs.better] - raw.detach()[pairs.worse])[~pairs.tied]
-    return BatchLoss(objective, float(loss.detach()), float(hits(differences).sum()), len(differences))
+    right = float(hits(differences).sum())
+    return BatchLoss(objective, float(loss.detach()), float(contrast.detach()), right, len(differences))
+
+
+def ensemble_loss(
+    model: RewardModel,
+    features: Tensor,
+    pairs: Pairs,
+    comparisons: Sequence[Comparison],
+    settings: RewardConfig,
+    tie: TieParameter,
+    bootstrap: dict[int, Tensor],
+) -> Tensor:
+    """Σ weight · loss of each member on its own bootstrap of the prompts; its gradient stays in the ensemble."""
+    weights = torch.stack([bootstrap[c.prompt_id] for c in comparisons for _ in c.rankings]).to(features.device)
+    losses = pair_losses(model.members(features), pairs, _tie_model(settings), tie.logit.detach())
+    return (losses * pairs.weight[:, None] * weights[pairs.ranking]).sum()
+
+
+def contrast_loss(raw: Tensor, elsewhere: Tensor, lessons: Sequence[Lesson]) -> Tensor:
+    """Σ over lessons of weight · mean of −log sigmoid(score under the own prompt − score under the other).
+
+    raw: scores of all the lessons' completions; elsewhere: of those with another prompt, under it.
+    """
+    counts = [len(lesson.comparison.group.completions) for lesson in lessons]
+    has_other = [lesson.other_prompt is not None for lesson in lessons]
+    rows = torch.tensor([has for has, count in zip(has_other, counts, strict=True) for _ in range(count)])
+    weights = [
+        lesson.weight / count for lesson, has, count in zip(lessons, has_other, counts, strict=True)
+        for _ in range(count) if has
+    ]  # fmt: skip
+    losses = softplus(elsewhere - raw[rows.to(raw.device)])
+    return (losses * torch.tensor(weights, device=raw.device)).sum()
 
 
 def _tie_model(settings: RewardConfig) -> str:

@@ -43,7 +43,14 @@ from training.learner.optimization import adamw, check_finite, learning_rate_fac
 from training.learner.packing import PromptGroup
 from training.learner.processes import Processes
 from training.learner.ranking_data import Comparison, RankingData, read_rankings
-from training.learner.ranking_loss import TieParameter, batch_loss, bootstrap_weights, tie_parameter, total_weight
+from training.learner.ranking_loss import (
+    Lesson,
+    TieParameter,
+    batch_loss,
+    bootstrap_weights,
+    tie_parameter,
+    total_weight,
+)
 from training.learner.reward_model import (
     RewardModel,
     new_reward_model,
@@ -83,8 +90,7 @@ def main(job_dir: Path) -> None:
     while step < len(plan):
         step += 1
         rate = settings.learning_rate * learning_rate_factor(step, len(plan), settings)
-        batch = [data.train[i] for i in plan[step - 1]]
-        measured = learn(model, tie, batch, settings, bootstrap, processes)
+        measured = learn(model, tie, plan[step - 1], settings, bootstrap, processes)
         check_finite("the loss", measured["loss"], step)
         norm = take_step(optimizer, model.network.parameters(), rate, settings.max_gradient_norm, step)
         tie.step()
@@ -115,39 +121,51 @@ def main(job_dir: Path) -> None:
     processes.close()
 
 
-def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig) -> list[list[int]]:
-    """Which comparisons each step learns from: every pass in an order of its own, in even parts."""
+def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig) -> list[list[Lesson]]:
+    """What each step learns from: every pass over the comparisons in an order of its own, in even parts.
+
+    The contrast's other prompt is that of the next comparison in the pass's order that has another one.
+    """
     useful = [i for i, comparison in enumerate(comparisons) if total_weight([comparison]) > 0]
-    rankings = sum(len(comparisons[i].rankings) for i in useful)
-    parts = min(max(round(rankings / settings.batch_rankings), 1), len(useful))
+    parts = min(max(round(rankings_in(comparisons[i] for i in useful) / settings.batch_rankings), 1), len(useful))
     plan = []
     for epoch in range(settings.epochs):
-        order = [useful[i] for i in shuffled(len(useful), settings.seed, epoch)]
+        order = [comparisons[useful[i]] for i in shuffled(len(useful), settings.seed, epoch)]
+        lessons = [Lesson(one, other_prompt(order, place, settings)) for place, one in enumerate(order)]
         cuts = [len(order) * part // parts for part in range(parts + 1)]
-        plan += [order[low:high] for low, high in itertools.pairwise(cuts)]
+        plan += [lessons[low:high] for low, high in itertools.pairwise(cuts)]
     return plan
+
+
+def other_prompt(order: Sequence[Comparison], place: int, settings: RewardConfig) -> tuple[int, ...] | None:
+    """Another prompt for the completions of order[place]; None without contrast, or where all prompts are the same."""
+    own = order[place].group.prompt
+    following = itertools.chain(order[place + 1 :], order[:place])
+    others = (one.group.prompt for one in following if one.group.prompt != own)
+    return next(others, None) if settings.contrast > 0 else None
 
 
 def learn(
     model: RewardModel,
     tie: TieParameter,
-    batch: Sequence[Comparison],
+    batch: Sequence[Lesson],
     settings: RewardConfig,
     bootstrap: dict[int, Tensor],
     processes: Processes,
 ) -> dict[str, float]:
     """Adds up the gradient of the batch's mean loss a ranking, over all processes; that loss and the accuracy."""
-    weight = total_weight(batch)
-    loss = right = strict = 0.0
-    mine = share(sorted(batch, key=lambda comparison: comparison.group.tokens), processes.rank, processes.count)
-    for indices in budget_batches([comparison.group.tokens for comparison in mine], settings.micro_batch_tokens):
+    weight = sum(lesson.weight for lesson in batch)
+    sums = torch.zeros(4, dtype=torch.float64)
+    mine = share(sorted(batch, key=lambda lesson: lesson.tokens), processes.rank, processes.count)
+    for indices in budget_batches([lesson.tokens for lesson in mine], settings.micro_batch_tokens):
         with computing_in(settings.dtype):
             part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap)
         (part.objective / weight).backward()
-        loss, right, strict = loss + part.loss, right + part.right, strict + part.strict
+        sums += torch.tensor(part[1:], dtype=torch.float64)
     processes.sum_gradients([*model.parameters(), tie.logit])
-    loss, right, strict = (processes.sum_of(number) for number in (loss, right, strict))
-    return {"loss": loss / weight, "accuracy": right / strict if strict else 0.5}
+    loss, contrast, right, strict = (processes.sum_of(number) for number in sums.tolist())
+    measured = {"loss": loss / weight, "accuracy": right / strict if strict else 0.5}
+    return measured | ({"contrast_loss": contrast / weight} if settings.contrast > 0 else {})
 
 
 def evaluate(model: RewardModel, tie: TieParameter, data: RankingData, settings: RewardConfig) -> Report:
