@@ -1,0 +1,83 @@
+"""The whole loop with nothing played by the test: a browser, a worker, and the four programs on a tiny model."""
+
+import pytest
+from console_page import ConsolePage
+from playwright.sync_api import expect
+from rank_page import RankPage
+
+from feedback import intake
+from feedback.models import Comparison, Lease, Ranking
+from tests.training import tiny
+from tests.training.services import sending_over, wait_until, worker
+from training import checkpoints, rounds
+from training.models import LoopSettings, Round
+
+pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
+
+PATIENCE = 240_000  # milliseconds until the test gives up; nothing here says how fast anything has to be
+STEPS = 24  # enough that a person, and a test, sees the curves grow
+
+
+@pytest.fixture
+def gpu_worker(db, tmp_path):
+    with sending_over("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log") as started:
+        yield started
+
+
+@pytest.fixture
+def loop(project, tmp_path, gpu_worker) -> None:
+    """Prompts, a served model that a worker can really run, and the first completions, written by it."""
+    own = {**tiny.SETTINGS, "round": {"prompts": 30, "shown_prompts": 4, "comparison_size": 3}}
+    own["ppo"] = {**tiny.SETTINGS["ppo"], "steps": STEPS}
+    LoopSettings.objects.create(project=project, settings=own)
+    intake.add_prompts(project, [{"prompt": f"Where is parcel number {n}?"} for n in range(60)])
+    checkpoints.import_checkpoint(project, str(tiny.make_model(tmp_path / "base")), "base", serve=True)
+    first = rounds.start_sampling(project, None)
+    wait_until(lambda: not Round.objects.get(pk=first.pk).is_active, "the first completions are written")
+    assert Round.objects.get(pk=first.pk).error == ""
+
+
+def sources_of(comparison: int) -> set[str]:
+    items = Comparison.objects.get(pk=comparison).items
+    return set(items.values_list("completion__source__name", flat=True))
+
+
+def test_twelve_rankings_by_keyboard_a_round_its_curves_a_promotion_and_the_new_completions(
+    loop, desk, project, annotator, manager, keep
+):
+    page = desk.sit("ann")
+    rank = RankPage(page)
+    for n in range(12):
+        assert sources_of(rank.comparison) == {"base"}
+        rank.rank_by_keys([[1, 2, 3], [2, 1, 2], [3, 1, 2]][n % 3])
+        rank.submit()
+    rank.expect_sent()
+    assert Ranking.objects.filter(project=project, is_live=True, annotator=annotator).count() == 12
+    keep(page, "loop-ranked")
+
+    console = ConsolePage(desk.sit("mona"))
+    console.start_round()
+    console.expect_curve("policy", "kl", timeout=PATIENCE)
+    earlier = console.reading("policy", "reward")
+    keep(console.page, "loop-round-running")
+    reading = console.page.locator(".curve[data-job=policy][data-metric^=reward] output")
+    expect(reading).not_to_have_text(earlier, timeout=PATIENCE)
+    console.expect_status("Finished", timeout=PATIENCE)
+    keep(console.page, "loop-round-finished")
+
+    console.open_samples()
+    console.page.wait_for_load_state()
+    keep(console.page, "loop-samples")
+    console.promote()
+    expect(console.page.locator("body")).to_contain_text("round-0001")
+    keep(console.page, "loop-promoted")
+    assert checkpoints.served(project).source.name == "round-0001"
+
+    # What she holds already (on screen, and fetched ahead) stays hers; the next lease is of the new checkpoint.
+    rank = RankPage(page)
+    for _ in range(Lease.objects.filter(annotator=annotator).count()):
+        assert sources_of(rank.comparison) == {"base"}
+        rank.rank_by_keys([1, 2, 3])
+        rank.submit()
+    assert sources_of(rank.comparison) == {"round-0001"}
+    keep(page, "loop-next-comparison")
