@@ -110,6 +110,7 @@ def ppo_job(folder: Path, prompts: Sequence[str] = ("a",), **settings: Any) -> P
         "max_completion_tokens": LONGEST,
         "missing_end_penalty": 0.0,
         "eval_prompts": 0,
+        "optimum_samples": 0,
         **settings,
     }
     (folder / "config.json").write_text(json.dumps(config))

@@ -158,6 +158,8 @@ class PpoConfig(Training):
     minibatches: int = setting(1, low=1)  # optimiser steps in a pass; divides batch_episodes
     temperature: float = setting(1.0, above=0)  # divides the logits when sampling, training and comparing alike
     eval_prompts: int = setting(64, low=0)  # held-out prompts in an evaluation at most; 0: no evaluation
+    optimum_samples: int = setting(16, low=0)  # of the reference for a prompt, to estimate the best attainable; 0: none
+    optimum_prompts: int = setting(16, low=1)  # of those evaluated on, in that estimate at most
 
     def check(self) -> None:
         super().check()
@@ -170,6 +172,8 @@ class PpoConfig(Training):
         check_rewards(self.rewards, self.reward_model)
         if self.dual_clip and self.dual_clip <= 1:
             raise BadInput("dual_clip must be above 1, or 0 for none")
+        if self.optimum_samples == 1:
+            raise BadInput("optimum_samples must be 2 or more, for an interval, or 0 for no estimate")
 
 
 @dataclass(frozen=True)

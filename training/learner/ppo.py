@@ -7,6 +7,9 @@ Reads config.json (`PpoConfig`) and prompts.jsonl, rows of `{"prompt_id": 7, "me
 those with `"split": "held_out"` serve for evaluation only. Writes model/. Every random choice is a function of the seed
 and the step, so there is no random state to save, and a run stopped and resumed ends in the same bits.
 
+Metrics of a step: reward, kl, objective (reward − β·kl), and best_objective, the highest that any policy could reach
+where this one is evaluated. The result tells both with intervals, and more: see optimality.report.
+
 `algorithm` says where advantages come from: a critic and GAE (ppo), the other completions of the prompt (rloo, grpo) or
 a baseline (reinforce). All the rest is the same.
 
@@ -39,17 +42,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from training.learner.config import PpoConfig
 from training.learner.data import Prompt, read_prompts
+from training.learner.evaluation import best_objective, evaluate, how_close, reference_reward, reference_rewards
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
 from training.learner.losses import next_kl_coefficient
 from training.learner.memory import MicroBatches
 from training.learner.models import end_tokens, freeze, load_critic, load_policy, load_tokenizer, save_model
 from training.learner.optimization import adamw, learning_rate_factor, load_state, save_state
 from training.learner.processes import Processes
-from training.learner.rewards import reward_function, same_tokens
+from training.learner.rewards import check_references, reward_function, same_tokens
 from training.learner.rollout import (
     Rollout,
     Run,
@@ -62,8 +64,6 @@ from training.learner.rollout import (
 )
 from training.learner.sampler import Drawing, check_room
 from training.learner.updates import Learner, learn
-
-EVALUATION_NUMBERS = 2**40  # completions written for evaluation are numbered from here, apart from those learned from
 
 
 @dataclasses.dataclass
@@ -86,6 +86,7 @@ def main(job_dir: Path) -> None:
     # 1. The models and the prompts.
     run = prepare(settings, processes)
     prompts = read_prompts(run.tokenizer, job.rows("prompts.jsonl"), settings)
+    check_references(settings, (prompt.row for prompt in prompts))
     check_room(run.policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
     training, held_out = split(prompts)
 
@@ -99,8 +100,12 @@ def main(job_dir: Path) -> None:
         adapted = Adapted(**extra)
     job.truncate_metrics(step)
 
+    # 3. What the reference earns where the policy will be evaluated: it tells what is attainable.
+    evaluated = held_out or training
+    attainable = reference_rewards(run, evaluated)
+
     while step < settings.steps:
-        # 3. Episodes from the newest policy. A stop up to here forgets them: the step will be taken again, the same.
+        # 4. Episodes from the newest policy. A stop up to here forgets them: the step will be taken again, the same.
         clock = Clock()
         episodes, answers = write_episodes(run, run.policy, *prompts_of_step(training, step + 1, settings))
         clock.lap("sampling")
@@ -111,19 +116,20 @@ def main(job_dir: Path) -> None:
             save_state(job, step, parts, dataclasses.asdict(adapted))
             raise Stopped
 
-        # 4. Epochs of minibatches over them.
+        # 5. Epochs of minibatches over them.
         step += 1
         rate = learning_rate_factor(step, settings.steps, settings)
         targets = targets_of(rollout, adapted.kl_coefficient, adapted.baseline, settings)
         learned = learn(run, learners, rollout, targets, adapted.kl_coefficient, step, rate)
         clock.lap("learning")
 
-        # 5. Say how it goes, adapt, evaluate, save; stop when told to.
+        # 6. Say how it goes, adapt, evaluate, save; stop when told to.
         measured = describe(rollout, adapted) | learned | {"learning_rate": settings.learning_rate * rate}
         measured |= clock.rates(settings.batch_episodes) | {"episodes": step * settings.batch_episodes}
+        measured |= best_objective(attainable, adapted.kl_coefficient)
         adapted = adapt(adapted, rollout, settings)
         if settings.eval_prompts and settings.eval_every and step % settings.eval_every == 0:
-            measured |= evaluate(run, held_out or training)
+            measured |= evaluate(run, evaluated)
         job.append_metrics(step, settings.steps, **measured)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
@@ -131,9 +137,11 @@ def main(job_dir: Path) -> None:
         if stopping and step < settings.steps:
             raise Stopped
 
-    # 6. The model, then the result.
+    # 7. The model, then the result.
     job.save_folder("model", lambda folder: save_model(run.policy, run.tokenizer, folder))
-    job.write_result(summary(run, job, prompts, held_out or training) | {"seconds": time.monotonic() - started})
+    result = summary(run, job, prompts, evaluated)
+    result |= how_close(run, evaluated, attainable, result["kl_coefficient"])
+    job.write_result(result | {"seconds": time.monotonic() - started})
     processes.close()
 
 
@@ -208,23 +216,6 @@ def describe(rollout: Rollout, adapted: Adapted) -> dict[str, float]:
         "ended_fraction": sum(rollout.ended) / len(rollout.ended),
         "cut_off_completions": float(len(rollout.ended) - sum(rollout.ended)),
     }
-
-
-def evaluate(run: Run, prompts: Sequence[Prompt]) -> dict[str, float]:
-    """Reward and KL of the policy on (at most eval_prompts) prompts, with the same random numbers every time."""
-    chosen = prompts[: run.settings.eval_prompts]
-    numbers = range(EVALUATION_NUMBERS, EVALUATION_NUMBERS + len(chosen))
-    rollout = score_episodes(run, *write_episodes(run, run.policy, chosen, numbers))
-    return {"eval_reward": float(rollout.scores.mean()), "eval_kl": float(rollout.divergences().mean())}
-
-
-def reference_reward(run: Run, prompts: Sequence[Prompt]) -> float:
-    """The reference's mean reward on the same prompts, with the same random numbers."""
-    chosen = prompts[: run.settings.eval_prompts]
-    numbers = range(EVALUATION_NUMBERS, EVALUATION_NUMBERS + len(chosen))
-    _, answers = write_episodes(run, run.reference, chosen, numbers)
-    with torch.no_grad():
-        return float(run.reward(answers).mean())
 
 
 def summary(run: Run, job: JobDirectory, prompts: Sequence[Prompt], evaluated: Sequence[Prompt]) -> dict[str, Any]:

@@ -1,0 +1,154 @@
+"""How close to the best possible: estimates beside what is known exactly, in a world that can be written down."""
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+from small_world import LONGEST, completions, log_probs, policy_folder, ppo_job, reward_of
+
+from training.learner import ppo
+from training.learner.config import PpoConfig
+from training.learner.jobdir import BadInput, JobDirectory
+from training.learner.models import load_policy
+from training.learner.optimality import (
+    best_attainable,
+    best_of_n_curve,
+    best_of_n_kl,
+    best_of_n_reward,
+    effective_samples,
+    mean_within_prompts,
+)
+from training.learner.sampler import Drawing, sample
+
+BETA = 0.5
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Rewards of samples that the sampler drew from the policy, and the exact distribution they came from."""
+    policy, _ = load_policy(str(policy_folder(tmp_path_factory.mktemp("world") / "policy")))
+    drawing = Drawing(LONGEST, frozenset([0]))
+    written = sample(policy, [[1]] * 40_000, range(40_000), drawing, batch=10_000)
+    drawn = torch.tensor([[reward_of(completion.tokens) for completion in written]])
+    values = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)
+    return drawn, log_probs(policy, [1]), values
+
+
+def test_the_best_attainable_is_estimated_within_a_percent(world):
+    """Of these rewards at this β, the standard error of 40,000 samples is 1.6 %, of two million 0.2 %."""
+    _, reference, values = world
+    exact = BETA * float((reference + values / BETA).logsumexp(0))
+    torch.manual_seed(0)
+    many = values[torch.multinomial(reference.exp(), 2_000_000, replacement=True)]
+    assert best_attainable(many[None], BETA).value == pytest.approx(exact, rel=0.01)
+
+
+def test_from_what_the_sampler_writes_its_interval_holds_the_exact_value(world):
+    drawn, reference, values = world
+    exact = BETA * float((reference + values / BETA).logsumexp(0))
+    weights, mean = (values / BETA).exp(), math.exp(exact / BETA)
+    error = BETA * math.sqrt(float((reference.exp() * (weights - mean).square()).sum()) / drawn.shape[1]) / mean
+    found = best_attainable(drawn, BETA)
+    assert found.low < exact < found.high
+    assert found.high - found.value == pytest.approx(1.96 * error, rel=0.1)
+
+
+def test_from_few_samples_the_jackknife_takes_the_bias_away(world):
+    drawn, reference, values = world
+    exact = BETA * float((reference + values / BETA).logsumexp(0))
+    few = drawn.view(-1, 16)  # as if 2500 prompts with 16 samples each
+    plain = float(BETA * ((few.double() / BETA).logsumexp(1) - math.log(16)).mean())
+    found = best_attainable(few, BETA)
+    assert plain < exact - 0.03 and abs(found.value - exact) < 0.4 * abs(plain - exact)
+
+
+def test_the_jackknife_is_that_of_its_definition():
+    rewards = torch.tensor([[0.3, -1.0, 2.0, 0.5], [0.0, 0.1, 0.2, 9.0]], dtype=torch.float64)
+    expected = []
+    for row in rewards.tolist():
+        whole = BETA * math.log(sum(math.exp(r / BETA) for r in row) / 4)
+        parts = [BETA * math.log(sum(math.exp(r / BETA) for r in row[:i] + row[i + 1 :]) / 3) for i in range(4)]
+        expected.append(4 * whole - 3 * sum(parts) / 4)
+    assert best_attainable(rewards, BETA).value == pytest.approx(sum(expected) / 2)
+
+
+def test_a_reward_far_above_the_others_is_no_infinity():
+    assert math.isfinite(best_attainable(torch.tensor([[1e4, 0.0, 0.0]]), 0.1).value)
+
+
+def test_intervals_hold_the_truth_nineteen_times_in_twenty(world):
+    drawn, reference, values = world
+    exact = BETA * float((reference + values / BETA).logsumexp(0))
+    mean = float((reference.exp() * values).sum())
+    batches = [part[None] for part in drawn[0].split(400)]
+    held = [found.low < exact < found.high for found in (best_attainable(batch, BETA) for batch in batches)]
+    assert 0.85 <= sum(held) / len(held) <= 1.0
+    held = [found.low < mean < found.high for found in map(mean_within_prompts, batches)]
+    assert 0.88 <= sum(held) / len(held) <= 1.0
+
+
+def test_best_of_n_is_the_mean_over_all_subsets():
+    rewards = torch.tensor([[0.3, -1.0, 2.0, 0.5, 0.5, 7.0]])
+    for n in range(1, 7):
+        subsets = list(itertools.combinations(rewards[0].tolist(), n))
+        assert best_of_n_reward(rewards, n) == pytest.approx(sum(map(max, subsets)) / len(subsets))
+
+
+def test_the_bound_of_best_of_n_holds_for_its_exact_distribution(world):
+    _, reference, values = world
+    order = values.argsort()
+    probabilities = reference.exp()[order]
+    reached = probabilities.cumsum(0)
+    for n in (1, 2, 4, 16):
+        best = reached**n - (reached - probabilities).clamp_min(0) ** n
+        kl = float((best * (best / probabilities).log()).nan_to_num().sum())
+        assert kl <= best_of_n_kl(n) + 1e-9
+    assert best_of_n_kl(1) == 0.0 and best_of_n_kl(4) == pytest.approx(0.6362943611)
+
+
+def test_the_curve_never_passes_the_best_attainable(world):
+    drawn, reference, values = world
+    exact = BETA * float((reference + values / BETA).logsumexp(0))
+    curve = best_of_n_curve(drawn.view(-1, 20), BETA)
+    assert [point["n"] for point in curve] == [1, 2, 4, 8, 16]
+    assert all(point["objective"] < exact for point in curve)
+    assert curve[0]["reward"] < curve[1]["reward"] < curve[4]["reward"]
+
+
+def test_effective_samples_are_all_for_equal_rewards_and_one_for_a_lone_high_one():
+    assert effective_samples(torch.zeros(2, 8), BETA) == pytest.approx(8)
+    assert effective_samples(torch.tensor([[50.0, *[0.0] * 7]]), BETA) == pytest.approx(1)
+    assert effective_samples(torch.tensor([[0.0, 0.5 * math.log(3)]]), 0.5) == pytest.approx(16 / 10)  # w = 1, 3
+
+
+def test_ppo_says_how_close_it_came(tmp_path):
+    job = ppo_job(tmp_path / "job", ["a", "b"], steps=2, batch_episodes=64, kl_coefficient=BETA, optimum_samples=512,
+                  eval_prompts=2, learning_rate=0.003)  # fmt: skip
+    ppo.main(job)
+    result, lines = JobDirectory(job).result(), JobDirectory(job).metrics()
+    policy, reference = (load_policy(str(folder))[0] for folder in (job / "model", tmp_path / "policy"))
+    values = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)
+    exact = {"objective": 0.0, "best_objective": 0.0, "objective_reference": 0.0}
+    for prompt in ([1], [2]):
+        start, now = log_probs(reference, prompt), log_probs(policy, prompt)
+        exact["objective"] += float((now.exp() * (values - BETA * (now - start))).sum()) / 2
+        exact["best_objective"] += BETA * float((start + values / BETA).logsumexp(0)) / 2
+        exact["objective_reference"] += float((start.exp() * values).sum()) / 2
+    for name in ("objective", "best_objective"):
+        width = result[f"{name}_high"] - result[name]
+        assert 0 < width < 0.5 and abs(result[name] - exact[name]) < 2 * width  # two intervals: one in 10,000 misses
+    assert result["objective_reference"] == pytest.approx(exact["objective_reference"], abs=0.15)
+    assert [line["best_objective"] for line in lines] == [result["best_objective"]] * 2
+    assert (result["optimum_prompts"], result["optimum_samples"]) == (2, 512)
+    assert 1 < result["effective_samples"] < 512 and result["best_of_n"][-1]["n"] == 512
+    json.dumps(result, allow_nan=False)
+
+
+def test_without_a_price_on_kl_there_is_no_best_and_none_is_told(tmp_path):
+    job = ppo_job(tmp_path / "job", steps=1, batch_episodes=8, kl_coefficient=0.0, optimum_samples=4, eval_prompts=1)
+    ppo.main(job)
+    assert "best_objective" not in JobDirectory(job).result()
+    with pytest.raises(BadInput, match="optimum_samples must be 2 or more"):
+        PpoConfig(model="m", rewards=[{"name": "missing_end"}], optimum_samples=1)

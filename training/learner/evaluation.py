@@ -1,0 +1,79 @@
+"""How the policy does on prompts apart, with the same random numbers every time; and how close it came to the best."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from training.learner.data import Prompt, share
+from training.learner.models import Episodes
+from training.learner.optimality import best_attainable, report
+from training.learner.rewards import Answer
+from training.learner.rollout import Run, score_episodes, write_episodes
+
+# Completions written here are numbered from these on, apart from those learned from and from each other.
+EVALUATION_NUMBERS = 2**40
+OPTIMUM_NUMBERS = 2**41
+
+
+def evaluate(run: Run, prompts: Sequence[Prompt]) -> dict[str, float]:
+    """Reward and KL of the policy on (at most eval_prompts) prompts."""
+    chosen = prompts[: run.settings.eval_prompts]
+    numbers = range(EVALUATION_NUMBERS, EVALUATION_NUMBERS + len(chosen))
+    rollout = score_episodes(run, *write_episodes(run, run.policy, chosen, numbers))
+    return {"eval_reward": float(rollout.scores.mean()), "eval_kl": float(rollout.divergences().mean())}
+
+
+def reference_reward(run: Run, prompts: Sequence[Prompt]) -> float:
+    """The reference's mean reward on the same prompts, with the same random numbers."""
+    chosen = prompts[: run.settings.eval_prompts]
+    numbers = range(EVALUATION_NUMBERS, EVALUATION_NUMBERS + len(chosen))
+    _, answers = write_episodes(run, run.reference, chosen, numbers)
+    return float(shared_rewards(run, answers).mean())
+
+
+def reference_rewards(run: Run, prompts: Sequence[Prompt]) -> Tensor | None:
+    """[P, m]: the rewards of optimum_samples completions a prompt by the reference; None if no estimate is asked for.
+
+    Without a price on KL (a coefficient of 0) nothing but the highest reward there is would be best.
+    """
+    settings = run.settings
+    if not (settings.eval_prompts and settings.optimum_samples and settings.kl_coefficient):
+        return None
+    parts = [shared_rewards(run, answers) for _, answers in many(run, run.reference, prompts)]
+    return torch.cat(parts).view(-1, settings.optimum_samples)
+
+
+def best_objective(reference: Tensor | None, kl_coefficient: float) -> dict[str, float]:
+    """The line that `objective` climbs towards in the metrics."""
+    return {} if reference is None else {"best_objective": best_attainable(reference, kl_coefficient).value}
+
+
+def how_close(run: Run, prompts: Sequence[Prompt], reference: Tensor | None, kl_coefficient: float) -> dict[str, Any]:
+    """What result.json says of it (see optimality.report): the policy's samples are as many, of the same prompts."""
+    if reference is None:
+        return {}
+    rollouts = [score_episodes(run, *part) for part in many(run, run.policy, prompts)]
+    rewards = torch.cat([rollout.scores for rollout in rollouts]).view_as(reference)
+    divergences = torch.cat([rollout.divergences() for rollout in rollouts]).view_as(reference)
+    return report(reference, rewards, divergences, kl_coefficient)
+
+
+def many(run: Run, writer: PreTrainedModel, prompts: Sequence[Prompt]) -> Iterator[tuple[Episodes, list[Answer]]]:
+    """optimum_samples completions of each of (at most optimum_prompts) prompts, batch_episodes at a time."""
+    settings = run.settings
+    chosen = prompts[: min(settings.eval_prompts, settings.optimum_prompts)]
+    repeated = [prompt for prompt in chosen for _ in range(settings.optimum_samples)]
+    for start in range(0, len(repeated), settings.batch_episodes):
+        part = repeated[start : start + settings.batch_episodes]
+        first = OPTIMUM_NUMBERS + start
+        yield write_episodes(run, writer, part, range(first, first + len(part)))
+
+
+@torch.no_grad()
+def shared_rewards(run: Run, answers: Sequence[Answer]) -> Tensor:
+    """[N]: every process scores its share."""
+    mine = share(answers, run.processes.rank, run.processes.count)
+    return torch.tensor(run.processes.gather(run.reward(mine).tolist()))
