@@ -1,11 +1,13 @@
 """Simulated annotators at work, over real HTTP against the product's own pages and tables."""
 
+from time import monotonic, sleep
+
 import pytest
 from django.db.models import Count
 
 from feedback import intake
 from feedback.models import ApiToken, Comparison, Project, Ranking, Source, User
-from training.demo import simulate
+from training.demo import labelling, simulate
 from training.demo.annotators import Annotator
 from training.demo.client import Client, Refused
 from training.demo.labelling import Worker, rank
@@ -43,6 +45,23 @@ def test_they_stop_when_nothing_is_left_and_no_comparison_has_more_than_wanted(d
         assert rank(live_server.url, demo.slug, workers, 100) == 20
     counted = Comparison.objects.filter(project=demo).annotate(made=Count("rankings"))
     assert {each.made for each in counted} == {2}
+
+
+def test_when_one_of_them_is_refused_the_others_stop_too(monkeypatch):
+    left = []
+
+    def work_off(client, annotator, quota):
+        if annotator.seed == 1:
+            raise Refused("Your key is not valid.")
+        deadline = monotonic() + 30
+        while not quota.empty() and monotonic() < deadline:
+            sleep(0.01)
+        left.append(quota.qsize())
+
+    monkeypatch.setattr(labelling, "work_off", work_off)
+    with pytest.raises(Refused):
+        rank("http://127.0.0.1:9", "support", [Worker(Annotator(1), "a"), Worker(Annotator(2), "b")], 100)
+    assert left == [0]
 
 
 def test_what_they_submit_is_what_they_think(demo, live_server):

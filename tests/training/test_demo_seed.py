@@ -2,9 +2,11 @@
 
 import json
 import stat
+from datetime import timedelta
 
 import pytest
 from django.conf import settings as django_settings
+from django.utils import timezone
 
 from feedback.models import Comparison, Completion, Project, Prompt, User
 from tests.training.conftest import fake_model
@@ -12,6 +14,7 @@ from tests.training.tiny import SETTINGS, make_model
 from training import checkpoints
 from training.demo import base_model, seed
 from training.demo.settings import ROUND
+from training.launch import process
 from training.learner.config import SftConfig
 from training.learner.jobdir import JobDirectory
 from training.models import Round
@@ -52,6 +55,27 @@ def test_the_first_start_makes_everything_and_the_second_changes_nothing(reports
     assert seed.prepare(model=model, report=reports.append) == accounts
     assert seed.prepare(report=reports.append) == accounts
     assert counts() == made
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("killed", [False, True], ids=["Ctrl-C", "SIGKILL"])
+def test_a_start_that_was_stopped_while_the_first_completions_were_written_is_made_good(
+    reports, tmp_path, monkeypatch, killed
+):
+    model = str(make_model(tmp_path / "own"))
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(process, "run", press_ctrl_c)
+        seed.prepare(model=model, report=reports.append)
+    assert Round.objects.get().status == Round.Status.WAITING
+    if killed:  # the row is left as its worker wrote it last
+        Round.objects.update(status=Round.Status.RUNNING, heartbeat_at=timezone.now() - timedelta(hours=1))
+    seed.prepare(model=model, report=reports.append)
+    assert Round.objects.get().status == Round.Status.FINISHED
+    assert Completion.objects.exists()
+
+
+def press_ctrl_c(*given):
+    raise KeyboardInterrupt
 
 
 def test_the_accounts_open_the_door_and_only_the_manager_may_use_the_admin_site(reports, without_programs, client):

@@ -36,6 +36,9 @@ def run(round_id: int, worker: str = "") -> None:
             rounds.fail(claim, str(failure), failure.log_tail)
         except rounds.ClaimLost:
             logger.warning("round %s went on without this worker", round_id)
+        except (KeyboardInterrupt, SystemExit):
+            rounds.release(claim)  # this process ends, and the round is for the next one
+            raise
         except Exception as error:
             rounds.fail(claim, f"The worker met an error that it did not expect ({error or type(error).__name__}).")
             raise
