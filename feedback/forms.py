@@ -39,6 +39,10 @@ class ProjectSettingsForm(forms.ModelForm):
             "flags",
             "lease_minutes",
             "held_out_percent",
+            "extra_opinions",
+            "gold_percent",
+            "qualification_items",
+            "qualification_percent",
         )
         labels = {
             "name": _("Name"),
@@ -48,6 +52,10 @@ class ProjectSettingsForm(forms.ModelForm):
             "flags": _("Flags"),
             "lease_minutes": _("Lease, in minutes"),
             "held_out_percent": _("Held-out prompts, in percent"),
+            "extra_opinions": _("Further opinions"),
+            "gold_percent": _("Gold, in percent"),
+            "qualification_items": _("Gold before real work"),
+            "qualification_percent": _("Needed to qualify, in percent"),
         }
         help_texts = {
             "guidelines": _("Markdown. What makes one completion better than another, with examples."),
@@ -58,6 +66,12 @@ class ProjectSettingsForm(forms.ModelForm):
             "flags": _("Up to 12, with commas between them: what people may mark a comparison with."),
             "lease_minutes": _("How long a person holds a comparison before it goes to the next one."),
             "held_out_percent": _("Share of new prompts kept away from training, to measure on."),
+            "extra_opinions": _(
+                "How many more people are asked, one after the other, while a comparison has no majority."
+            ),
+            "gold_percent": _("Share of everybody’s work whose right ranking is known: it shows who ranks with care."),
+            "qualification_items": _("How many gold comparisons somebody new ranks before real work; 0: none."),
+            "qualification_percent": _("Share of the gold preferences that somebody new must share to qualify."),
         }
 
 

@@ -4,7 +4,8 @@ from uuid import uuid4
 
 import pytest
 
-from feedback import intake, queue
+from feedback import intake, queue, sampling
+from feedback.api.projects import SETTINGS
 from feedback.models import Membership, Project, Ranking
 
 FOR_MEMBERS = ("rank/", "guidelines/", "rank/next/")
@@ -109,6 +110,18 @@ def test_a_malformed_submit_is_refused_with_a_sentence(client, project, annotato
     answer = client.post(at("rank/submit/"), said, headers={"HX-Request": "true"})
     assert answer.status_code == 400
     assert sentence in answer.content.decode()
+
+
+def test_managers_may_set_on_the_page_what_the_api_lets_them(client, project, manager):
+    client.force_login(manager)
+    form = client.get(at("settings/")).context["form"]
+    assert set(form.fields) == set(SETTINGS) - {"sampling_rule"}  # of which there is one, so there is nothing to choose
+    assert len(sampling.RULES) == 1
+    changed = {"gold_percent": 10, "qualification_items": 5, "extra_opinions": 2}
+    answer = client.post(at("settings/"), form.initial | changed)
+    assert answer.status_code == 302, answer.context["form"].errors
+    project.refresh_from_db()
+    assert (project.gold_percent, project.qualification_items, project.extra_opinions) == (10, 5, 2)
 
 
 def test_every_page_forbids_what_it_does_not_need(client, annotator):
