@@ -28,7 +28,10 @@ class Counts:
 def counts(membership: Membership) -> Counts:
     mine = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id, is_live=True)
     of_project = Comparison.objects.filter(project_id=membership.project_id)
-    held = of_project.filter(leases__annotator_id=membership.user_id, leases__lapsed_at__isnull=True)
+    # Gold is in neither number: one that grew while it is on screen would tell what it is.
+    held = of_project.filter(
+        leases__annotator_id=membership.user_id, leases__lapsed_at__isnull=True, gold_ranks__isnull=True
+    )
     open_ones = candidates.permitted(of_project.filter(open_slots__gt=0), membership)
     remaining = held.count() + open_ones.values("pk")[: COUNTED + 1].count()
     return Counts(

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from django.db import IntegrityError, transaction
 
-from feedback import agreement, export, gold, intake, judging, queue
+from feedback import agreement, export, gold, intake, judging, progress, queue
 from feedback.errors import Conflict, Invalid
 from feedback.models import Comparison, Lease, Membership
 from tests.feedback.api.conftest import URL, client_of, lines
@@ -54,6 +54,18 @@ def test_gold_comes_now_and_then_to_whoever_asks(ann, project, add_gold, work, m
     served = [rank_next(ann) for _ in range(3)]
     assert [ranking.comparison_id in ids for ranking in served] == [False, True, False]
     assert [ranking.reason for ranking in served] == ["sampled", "gold", "sampled"]
+
+
+def test_what_is_left_to_do_does_not_tell_gold_from_other_work(ann, project, add_gold, work, monkeypatch):
+    add_gold(1)
+    work(3)
+    ask(project, gold_percent=50)
+    draws = iter([0.0, 0.9])
+    monkeypatch.setattr("feedback.gold.random.random", lambda: next(draws))
+    for reason in ("gold", "sampled"):
+        lease = queue.lease_next(ann)
+        assert (lease.reason, progress.counts(ann).remaining) == (reason, 3)
+        queue.release(ann, lease.pk) if reason == "sampled" else judging.skip(ann, lease.pk)
 
 
 def test_nobody_gets_the_same_gold_twice(ann, cole, project, add_gold):
