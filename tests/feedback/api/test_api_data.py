@@ -149,6 +149,12 @@ def test_preferences_go_out_for_trl(as_manager, ann, work):
     assert set(rows[0]) >= {"prompt", "chosen", "rejected"}
 
 
+@pytest.mark.parametrize("accepted", [JSON_LINES, "text/html", "application/json"])
+def test_a_client_may_say_that_it_accepts_what_it_gets_or_anything_else(as_manager, accepted):
+    for path in (f"{URL}/preferences", URL):
+        assert as_manager.get(path, headers={"accept": accepted}).status_code == 200
+
+
 def test_rankings_go_out_whole(as_manager, ann, work):
     work(1, size=3)
     rank_next(ann, [2, 1, 1])
