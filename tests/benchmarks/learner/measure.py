@@ -1,0 +1,27 @@
+"""One side of one benchmark in this process: prints a line of JSON, its last.
+
+python -m tests.benchmarks.learner.measure MODULE NAME SIZE ours|peer FOLDER
+"""
+
+import importlib
+import json
+import os
+import resource
+import sys
+from pathlib import Path
+
+
+def main(module: str, name: str, size: str, side: str, folder: str) -> None:
+    import torch
+
+    from tests.benchmarks.learner import world
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    benchmark = importlib.import_module(f"tests.benchmarks.learner.{module}")
+    measured = getattr(benchmark, side)(name, world.prepare(Path(folder), size))
+    measured["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(measured))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

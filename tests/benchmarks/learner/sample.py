@@ -1,0 +1,81 @@
+"""sample_b8, sample_b64: tokens a second out of a policy, against transformers' generate.
+
+48 new tokens each, no early stop. Quality: the mean log-probability, in nats, of the tokens drawn under the policy that
+drew them, scored again by a plain forward pass: both draw from one distribution, so it must be the same.
+"""
+
+import time
+from pathlib import Path
+
+NAMES = ("sample_b8", "sample_b64")
+PEER, UNIT, NEW_TOKENS, LEAST_SECONDS = "trl-1.12", "tokens/s", 48, 3.0
+
+
+def ours(name: str, folder: Path) -> dict:
+    from training.learner.models import load_policy
+    from training.learner.sampler import Drawing, sample
+
+    policy, _ = load_policy(str(folder / "policy"))
+    prompts = prompts_of(name)
+
+    def write(seed: int) -> list[list[int]]:
+        drawing = Drawing(NEW_TOKENS, frozenset(), seed=seed)
+        return [c.tokens for c in sample(policy, prompts, range(len(prompts)), drawing, len(prompts))]
+
+    return measure(write, prompts, folder)
+
+
+def peer(name: str, folder: Path) -> dict:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from tests.benchmarks.learner import world
+
+    policy = AutoModelForCausalLM.from_pretrained(folder / "policy").eval()
+    prompts = prompts_of(name)
+    batch = world.tokenizer().pad({"input_ids": prompts}, return_tensors="pt")
+
+    @torch.no_grad()
+    def write(seed: int) -> list[list[int]]:
+        torch.manual_seed(seed)
+        written = policy.generate(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], do_sample=True, top_k=0, top_p=1.0,
+            max_new_tokens=NEW_TOKENS, min_new_tokens=0, eos_token_id=None, pad_token_id=world.PAD)  # fmt: skip
+        return written[:, batch["input_ids"].shape[1] :].tolist()
+
+    return measure(write, prompts, folder)
+
+
+def prompts_of(name: str) -> list[list[int]]:
+    from tests.benchmarks.learner import world
+
+    return world.prompts(int(name.removeprefix("sample_b")))
+
+
+def measure(write, prompts: list[list[int]], folder: Path) -> dict:
+    """Writes again and again for some seconds, after once to warm up."""
+    write(0)
+    written, started = [], time.perf_counter()
+    while time.perf_counter() - started < LEAST_SECONDS or not written:
+        written.append(write(len(written) + 1))
+    seconds = time.perf_counter() - started
+    tokens = sum(len(row) for rows in written for row in rows)
+    return {"value": tokens / seconds, "quality": mean_log_prob(folder, prompts, written[0]), "phases": {}}
+
+
+def mean_log_prob(folder: Path, prompts: list[list[int]], completions: list[list[int]]) -> float:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder / "policy").eval()
+    total = 0.0
+    for prompt, completion in zip(prompts, completions, strict=True):
+        with torch.no_grad():
+            log_probs = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        total += float(log_probs[range(len(completion)), completion].sum())
+    return total / sum(map(len, completions))
+
+
+def holds(ours: dict, peer: dict) -> bool:
+    """The entropies agree within four deviations of a mean over the fewest tokens."""
+    return abs(ours["quality"] - peer["quality"]) < 0.25
