@@ -15,7 +15,7 @@ from training import checkpoints, rounds
 @pytest.fixture(autouse=True)
 def _messages_stay_here(monkeypatch):
     """A broker in this process's memory: tests that want a real one start it themselves."""
-    for name, value in {"broker_url": "memory://", "broker_transport_options": {}}.items():
+    for name, value in {"broker_url": "memory://localhost", "broker_transport_options": {}}.items():
         monkeypatch.setitem(current_app.conf.changes, name, value)
 
 

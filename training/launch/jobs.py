@@ -81,7 +81,8 @@ def fill(round: Round, job: Job) -> Path:
     directory.mkdir(exist_ok=True)
     files = JobDirectory(directory)
     files.write_rows("rankings.jsonl" if job.program == "reward" else "prompts.jsonl", rows(round, job))
-    files.write_config({**round.settings[job.program], **models(round, job)})
+    own = {"completions_per_prompt": 1} if job.name == "baseline" else {}  # one is enough to be read beside another
+    files.write_config({**round.settings[job.program], **own, **models(round, job)})
     return directory
 
 
