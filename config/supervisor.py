@@ -74,6 +74,7 @@ class Supervisor:
     services: list[Service]
     report: Callable[[str], None]
     stopping: bool = field(default=False, init=False)
+    tending: bool = field(default=False, init=False)
     was_interrupted: bool = field(default=False, init=False)
 
     def run(self, address: str, work: Callable[[], None] | None = None) -> None:
@@ -83,6 +84,8 @@ class Supervisor:
         """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._interrupt)
+        # Whatever `work` is busy with, a service that dies is started again at once.
+        signal.signal(signal.SIGCHLD, lambda number, frame: self.tend())
         try:
             for service in self.services:
                 service.start()
@@ -104,18 +107,27 @@ class Supervisor:
         deadline = time.monotonic() + PATIENCE
         while web is not None and not _answers(address):
             assert web.process is not None
-            if web.process.poll() is not None or time.monotonic() > deadline:
+            if web.quick_deaths or web.process.poll() is not None or time.monotonic() > deadline:
                 raise CommandError(f"the web service did not start; the end of {web.log}:\n{_tail(web.log)}")
             time.sleep(0.1)
 
     def watch(self) -> None:
-        """Start again whatever dies, until a signal. Raises CommandError for a service that keeps dying."""
+        """Tend the services until a signal."""
         while True:
-            for service in self.services:
-                assert service.process is not None
-                if service.process.poll() is not None:
-                    self._restart(service)
+            self.tend()
             time.sleep(1)
+
+    def tend(self) -> None:
+        """Start again what has died. Raises CommandError for a service that keeps dying."""
+        if self.stopping or self.tending:  # a signal can arrive while the last one is still seen to
+            return
+        self.tending = True
+        try:
+            for service in self.services:
+                if service.process is not None and service.process.poll() is not None:
+                    self._restart(service)
+        finally:
+            self.tending = False
 
     def _restart(self, service: Service) -> None:
         assert service.process is not None

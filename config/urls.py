@@ -2,16 +2,24 @@
 
 from csp.decorators import csp_update
 from django.contrib import admin
-from django.urls import include, path
+from django.http import HttpRequest, JsonResponse
+from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 # Its template carries a few lines of style inside; no script of ours or theirs may.
 api_page = csp_update({"style-src": ["'unsafe-inline'"]})(SpectacularSwaggerSplitView.as_view(url_name="api-schema"))
 
+
+def no_such_api(request: HttpRequest) -> JsonResponse:
+    """Programs get their 404 as JSON, like every other error of the API."""
+    return JsonResponse({"code": "not_found", "message": "The API has no such address: see /api/."}, status=404)
+
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("feedback.api_urls")),
     path("api/v1/", include("training.api_urls")),
+    re_path(r"^api/v1/", no_such_api),
     path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("api/", api_page, name="api-docs"),
     path("", include("feedback.urls")),

@@ -6,6 +6,7 @@ which comes before our defaults. The round keeps the outcome whole, so that it c
 """
 
 import dataclasses
+import json
 import typing
 from dataclasses import dataclass
 from typing import Any, Self
@@ -83,6 +84,8 @@ def check_sections(sections: Any) -> None:
     """Raises Invalid unless it is an object of known sections, each an object, that name no model."""
     if not isinstance(sections, dict) or not all(isinstance(values, dict) for values in sections.values()):
         raise Invalid(f"Settings are an object of sections ({', '.join(SECTIONS)}), each an object of settings.")
+    if "\\u0000" in json.dumps(sections):
+        raise Invalid("Settings hold a NUL character, which the database cannot keep.")
     for section, values in sections.items():
         if section not in SECTIONS:
             raise Invalid(f"There is no section «{section}» of settings: use {', '.join(SECTIONS)}.")

@@ -95,6 +95,12 @@ def test_a_port_that_is_no_number_is_refused(tmp_path):
     refused(manage("up", "--port", "eighty", ACCORD_DATA=str(tmp_path)), "«eighty»")
 
 
+def test_an_option_cut_short_is_refused_as_what_reads_it_early_would_not_see_it(tmp_path):
+    status, said = manage("up", "--dat", str(tmp_path / "elsewhere"), ACCORD_DATA=str(tmp_path))
+    assert status != 0
+    assert "unrecognized arguments: --dat" in said
+
+
 def test_an_unreachable_database_is_named_without_its_password(tmp_path):
     outcome = manage(
         "up", "--port", "18765", ACCORD_DATA=str(tmp_path), DATABASE_URL="postgresql://me:secret@127.0.0.1:9/accord"

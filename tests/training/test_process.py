@@ -5,7 +5,6 @@ What runs here is a few lines of Python in place of a learner's program, each wi
 
 import json
 import os
-import signal
 import subprocess
 import sys
 

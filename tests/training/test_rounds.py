@@ -93,6 +93,11 @@ def test_an_unknown_setting_starts_nothing(project, base, rankings):
     assert not Round.objects.exists()
 
 
+def test_a_setting_that_the_database_cannot_keep_starts_nothing(project, base, rankings):
+    with pytest.raises(Invalid, match="NUL"):
+        rounds.start(project, None, {"ppo": {"rewards": [{"name": "reward_model", "note": "a\0b"}]}})
+
+
 def test_settings_of_the_start_come_before_those_of_the_project(project, base, rankings):
     LoopSettings.objects.create(project=project, settings={"ppo": {"steps": 7, "epochs": 2}})
     settings = rounds.start(project, None, {"ppo": {"steps": 9}}).settings

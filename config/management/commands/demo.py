@@ -5,18 +5,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from config import site
 from config.hosts import address_of
-from config.management.commands.up import ALL, add_service_arguments
+from config.management.commands.up import ALL, ServiceCommand, add_service_arguments
 from config.supervisor import Supervisor, services_named
 from feedback.errors import AccordError
 
 ROUNDS, LABELS = 2, 600  # of a simulation, unless told otherwise
 
 
-class Command(BaseCommand):
+class Command(ServiceCommand):
     help = "Starts Accord with a demo project: customer-support replies by a small model that is trained here."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -63,9 +63,6 @@ class Command(BaseCommand):
             supervisor.watch()
 
         return simulate if options["simulate"] else greet
-
-    def report(self, sentence: str) -> None:
-        self.stderr.write(sentence, self.style.NOTICE)
 
 
 @contextmanager

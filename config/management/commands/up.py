@@ -19,7 +19,18 @@ def add_service_arguments(parser: CommandParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="where everything is kept (ACCORD_DATA, else var/)")
 
 
-class Command(BaseCommand):
+class ServiceCommand(BaseCommand):
+    """What `up` and `demo` have in common."""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        # --dat for --data would be seen here, but not by what reads it before Django starts.
+        return super().create_parser(prog_name, subcommand, allow_abbrev=False, **kwargs)
+
+    def report(self, sentence: str) -> None:
+        self.stderr.write(sentence, self.style.NOTICE)
+
+
+class Command(ServiceCommand):
     help = "Starts the web service, the workers and beat, with the embedded PostgreSQL unless DATABASE_URL is set."
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -40,6 +51,3 @@ class Command(BaseCommand):
         if not get_user_model().objects.exists():
             self.report("nobody can sign in yet: make the first account with `python3 manage.py createsuperuser`")
         supervisor.run(address)
-
-    def report(self, sentence: str) -> None:
-        self.stderr.write(sentence, self.style.NOTICE)

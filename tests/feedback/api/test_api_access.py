@@ -130,3 +130,9 @@ def test_the_session_of_the_pages_works_with_a_csrf_token_alone(annotator, proje
     client.force_login(annotator)
     assert client.get(URL).status_code == 200
     assert client.post(f"{URL}/leases", {}, format="json").status_code == 403
+
+
+def test_an_address_that_is_none_of_the_apis_is_a_404_with_a_sentence(client):
+    response = client.get("/api/v1/nothing/here")
+    assert response.status_code == 404
+    assert "no such address" in response.json()["message"]
