@@ -179,14 +179,14 @@ def services_named(names: list[str], host: str, port: int) -> list[Service]:
     """The processes of those names: `web`, `default` and `gpu` workers, `beat`. Raises CommandError."""
     python, logs = sys.executable, settings.DATA_DIR / "logs"
     celery = [python, "-m", "celery", "--app", "config.celery", "--quiet"]
-    # Solo for the GPU: its task only waits for another process, and a pool would outlive a kill of the worker.
+    # Solo: light tasks are short, the GPU's only waits for another process, and a pool would outlive a killed worker.
     commands = {
         "web": [
             *(python, "-m", "gunicorn", "config.wsgi", "--bind", f"{bracketed(host)}:{port}"),
             *("--workers", str(settings.WEB_WORKERS), "--worker-class", "gthread"),
             *("--threads", str(settings.WEB_THREADS), "--keep-alive", "30", "--timeout", "120", "--no-control-socket"),
         ],
-        "default": [*celery, "worker", "-Q", "default", "-n", "default@%h", "-c", "1", "-l", "INFO"],
+        "default": [*celery, "worker", "-Q", "default", "-n", "default@%h", "-P", "solo", "-l", "INFO"],
         "gpu": [*celery, "worker", "-Q", "gpu", "-n", "gpu@%h", "-P", "solo", "-l", "INFO"],
         "beat": [*celery, "beat", "-s", str(settings.DATA_DIR / "beat"), "-l", "INFO"],
     }

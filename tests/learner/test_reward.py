@@ -226,7 +226,9 @@ def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path):
 def test_two_processes_learn_what_one_does(tmp_path):
     rows = ranking_rows(31, held_out=6)
     one, two = job(tmp_path / "one", rows, **QUICK), job(tmp_path / "two", rows, **QUICK)
-    process = launch(two, "accelerate.commands.launch", "--num_processes", "2", "--cpu", "-m")
+    # Without a GPU too, --multi_gpu is what makes accelerate start as many processes as it is told to.
+    several = ("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0")
+    process = launch(two, "accelerate.commands.launch", *several, "-m")
     reward.main(one)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
