@@ -10,7 +10,7 @@ from training.demo.grammar.vocabulary import Issue, vocabulary
 # How often a careless and a careful writer's replies have each trait. Whoever writes is somewhere between the two, so
 # faults keep company with faults, but a good reply can have one and a bad reply can lack one.
 CARELESS = {
-    "topic": {"right": 0.56, "other": 0.06, "vague": 0.38},
+    "topic": {"right": 0.5, "other": 0.1, "vague": 0.4},
     "tone": {"warm": 0.05, "plain": 0.35, "rude": 0.6},
     "step": {"clear": 0.1, "vague": 0.4, "none": 0.5},
     "length": {"normal": 0.45, "rambling": 0.4, "brief": 0.15},
