@@ -12,6 +12,8 @@ ROUND: dict[str, dict[str, Any]] = {
     "common": {"max_prompt_tokens": 128, "max_completion_tokens": 96},
     "round": SHOWN,
     "reward": {"learning_rate": 1e-3, "epochs": 4, "batch_rankings": 32},
+    # About a minute on two cores, and far enough that a person sees the difference.
+    "ppo": {"steps": 25, "batch_episodes": 64, "epochs": 2, "minibatches": 2, "learning_rate": 3e-4},
 }
 
 # A model of another kind: our programs' defaults, but replies of a customer-support kind are short.
