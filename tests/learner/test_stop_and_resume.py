@@ -94,6 +94,7 @@ def prompts_to_sample(job):
 JOBS = {
     "ppo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO)),
     "rloo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="rloo", completions_per_prompt=4)),
+    "lora": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, lora_rank=2)),
     "sft": (sft, demonstrations),
     "sample": (sample, prompts_to_sample),
 }

@@ -70,6 +70,8 @@ class Training(Settings):
     warmup_fraction: float = setting(0.0, low=0, high=1)  # of all steps, in which the learning rate rises from 0
     final_learning_rate_fraction: float = setting(0.0, low=0, high=1)  # what the linear decay ends at; 1: no decay
     weight_decay: float = setting(0.0, low=0)  # AdamW's, on matrices only
+    lora_rank: int = setting(0, low=0)  # of low-rank adapters on a frozen base, which learn in its place; 0: none
+    lora_alpha: float = setting(16.0, above=0)  # what an adapter's product is multiplied by, times its rank
     max_gradient_norm: float = setting(1.0, above=0)  # the gradient is scaled down to this 2-norm
     save_every: int = setting(50, low=1)  # steps between saved states; a stop saves one too
     eval_every: int = setting(0, low=0)  # steps between evaluations on held-out data; 0: at the end only
@@ -93,6 +95,8 @@ class SftConfig(Training):
             raise BadInput("set either model, to fine-tune it, or architecture, to train one from nothing")
         if self.architecture and not isinstance(self.architecture.get("model_type"), str):
             raise BadInput("architecture must name its model_type, for example llama")
+        if self.architecture and self.lora_rank:
+            raise BadInput("a model that learns from nothing cannot learn by adapters: set lora_rank to 0")
 
 
 @dataclass(frozen=True)

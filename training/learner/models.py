@@ -126,7 +126,7 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def freeze(model: PreTrainedModel) -> PreTrainedModel:
+def freeze(model: nn.Module) -> Any:
     """The model, never to learn."""
     return model.requires_grad_(False)
 

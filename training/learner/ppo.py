@@ -46,6 +46,7 @@ from training.learner.config import PpoConfig
 from training.learner.data import Prompt, read_prompts
 from training.learner.evaluation import best_objective, evaluate, how_close, reference_reward, reference_rewards
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
+from training.learner.lora import Base, Role, critic_role, shape_of
 from training.learner.losses import next_kl_coefficient
 from training.learner.memory import MicroBatches
 from training.learner.models import end_tokens, freeze, load_critic, load_policy, load_tokenizer, save_model
@@ -147,18 +148,32 @@ def main(job_dir: Path) -> None:
 
 def prepare(settings: PpoConfig, processes: Processes) -> Run:
     """Every model, the reference frozen. Raises BadInput when one cannot be loaded or does not fit the others."""
-    policy, tokenizer = load_policy(settings.model)
-    reference, reference_tokenizer = load_policy(settings.reference_model or settings.model)
-    if not same_tokens(tokenizer, reference_tokenizer):
-        raise BadInput("model and reference_model must have the same tokenizer")
-    critic = load_critic(critic_folder(settings, tokenizer)) if settings.algorithm == "ppo" else None
+    model, tokenizer = load_policy(settings.model)
+    critic_source = critic_folder(settings, tokenizer) if settings.algorithm == "ppo" else ""
+    base, critic = None, None
+    policy: Any = model
+    if (shape := shape_of(settings)) is not None:
+        base = Base(model, settings.model)
+        policy = Role(base, "policy", shape, settings.seed)
+        if critic_source:
+            critic = critic_role(base, critic_source, shape, settings.seed, is_asked_for=bool(settings.critic_model))
+    elif critic_source:
+        critic = load_critic(critic_source)
+    reference = Role(base, "", None) if base and not settings.reference_model else load_reference(settings, tokenizer)
     ends = end_tokens(policy, tokenizer)
     drawing = Drawing(settings.max_completion_tokens, ends, settings.temperature, seed=settings.seed)
-    reward = reward_function(settings, tokenizer)
+    reward = reward_function(settings, tokenizer, base)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     sampling_rows = MicroBatches(settings.batch_episodes, unit="completions")
     return Run(settings, processes, policy, freeze(reference), critic, reward, tokenizer, drawing, micro_batches,
                sampling_rows)  # fmt: skip
+
+
+def load_reference(settings: PpoConfig, tokenizer: Any) -> Any:
+    reference, reference_tokenizer = load_policy(settings.reference_model or settings.model)
+    if not same_tokens(tokenizer, reference_tokenizer):
+        raise BadInput("model and reference_model must have the same tokenizer")
+    return reference
 
 
 def critic_folder(settings: PpoConfig, tokenizer: Any) -> str:

@@ -38,6 +38,7 @@ from transformers.utils import logging as transformers_logging
 from training.learner.config import RewardConfig
 from training.learner.data import budget_batches, check_messages, encode_completion, encode_prompt, share, shuffled
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
+from training.learner.lora import shape_of
 from training.learner.models import computing_in, load_tokenizer
 from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
 from training.learner.packing import PromptGroup
@@ -77,7 +78,8 @@ def main(job_dir: Path) -> None:
     plan = plan_steps(data.train, settings)
 
     # 2. The model on the policy's trunk, the tie parameter, the optimiser; and where an earlier run stopped.
-    model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale)
+    adapter = shape_of(settings)
+    model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, adapter)
     tie = tie_parameter((ranking for comparison in data.train for ranking in comparison.rankings), settings)
     bootstrap = bootstrap_weights(data.train, settings.ensemble_heads, settings.seed)
     optimizer = adamw(model, settings.weight_decay)
@@ -126,23 +128,27 @@ def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig) -> lis
 
     The contrast's other prompt is that of the next comparison in the pass's order that has another one.
     """
-    useful = [i for i, comparison in enumerate(comparisons) if total_weight([comparison]) > 0]
-    parts = min(max(round(rankings_in(comparisons[i] for i in useful) / settings.batch_rankings), 1), len(useful))
+    useful = [comparison for comparison in comparisons if total_weight([comparison]) > 0]
+    parts = min(max(round(rankings_in(useful) / settings.batch_rankings), 1), len(useful))
     plan = []
     for epoch in range(settings.epochs):
-        order = [comparisons[useful[i]] for i in shuffled(len(useful), settings.seed, epoch)]
-        lessons = [Lesson(one, other_prompt(order, place, settings)) for place, one in enumerate(order)]
+        order = [useful[i] for i in shuffled(len(useful), settings.seed, epoch)]
+        lessons = [as_lesson(order, place, epoch, settings) for place in range(len(order))]
         cuts = [len(order) * part // parts for part in range(parts + 1)]
         plan += [lessons[low:high] for low, high in itertools.pairwise(cuts)]
     return plan
 
 
-def other_prompt(order: Sequence[Comparison], place: int, settings: RewardConfig) -> tuple[int, ...] | None:
-    """Another prompt for the completions of order[place]; None without contrast, or where all prompts are the same."""
-    own = order[place].group.prompt
+def as_lesson(order: Sequence[Comparison], place: int, epoch: int, settings: RewardConfig) -> Lesson:
+    """The comparison at order[place], half of its completions to be tried under another prompt of the order."""
+    own = order[place].group
     following = itertools.chain(order[place + 1 :], order[:place])
-    others = (one.group.prompt for one in following if one.group.prompt != own)
-    return next(others, None) if settings.contrast > 0 else None
+    other = next((one.group.prompt for one in following if one.group.prompt != own.prompt), None)
+    if settings.contrast == 0 or other is None:
+        return Lesson(order[place])
+    count = len(own.completions)
+    chosen = shuffled(count, settings.seed, epoch * len(order) + place)[: (count + 1) // 2]
+    return Lesson(order[place], other, tuple(chosen))
 
 
 def learn(

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 
 from training.learner.data import budget_batches
 from training.learner.jobdir import BadInput
+from training.learner.lora import Base, Shape, load_scoring_role, own_head_role
 from training.learner.models import load_scalar_model, load_tokenizer, save_model
 from training.learner.packing import PromptGroup, pack
 
@@ -104,12 +105,18 @@ class RewardModel(nn.Module):
             return own if self.ensemble is None else own + self.ensemble(features)
 
 
-def new_reward_model(path: str, heads: int, seed: int, prior_scale: float = 1.0) -> RewardModel:
+def new_reward_model(
+    path: str, heads: int, seed: int, prior_scale: float = 1.0, adapter: Shape | None = None
+) -> RewardModel:
     """A reward model on the trunk of a policy's folder (or a reward model's, whose head and ensemble it keeps).
 
-    Weights are float32. Raises BadInput when the folder cannot be loaded or its kind of model cannot score.
+    Weights are float32; with an adapter they are frozen, and it learns in their place. Raises BadInput when the folder
+    cannot be loaded or its kind of model cannot score.
     """
-    model = RewardModel(load_scalar_model(path), None)
+    network = load_scalar_model(path)
+    if adapter is not None:
+        network = own_head_role(Base(network, path), "reward", adapter, seed)
+    model = RewardModel(network, None)
     if (Path(path) / ENSEMBLE_FILE).is_file():
         model.ensemble = _load_ensemble(Path(path), model.network)
     elif heads > 1:
@@ -117,12 +124,13 @@ def new_reward_model(path: str, heads: int, seed: int, prior_scale: float = 1.0)
     return model
 
 
-def load_reward_model(path: str, dtype: str = "float32") -> tuple[RewardModel, Any]:
+def load_reward_model(path: str, dtype: str = "float32", base: Base | None = None) -> tuple[RewardModel, Any]:
     """A trained reward model and its tokenizer, frozen. Any one-label classifier loads; normalisation is then 0 and 1.
 
-    Raises BadInput when there is none.
+    One that was trained as an adapter on `base` needs no weights of its own. Raises BadInput when there is none.
     """
-    network = load_scalar_model(path, dtype)
+    role = None if base is None else load_scoring_role(base, "reward", path)
+    network: Any = load_scalar_model(path, dtype) if role is None else role
     ensemble = _load_ensemble(Path(path), network) if (Path(path) / ENSEMBLE_FILE).is_file() else None
     return RewardModel(network, ensemble).requires_grad_(False), load_tokenizer(path)
 

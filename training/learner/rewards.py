@@ -17,6 +17,7 @@ from torch import Tensor
 from training.learner.config import PpoConfig, SampleConfig
 from training.learner.data import encode_completion, encode_prompt
 from training.learner.jobdir import BadInput
+from training.learner.lora import Base
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in
 from training.learner.reward_model import load_reward_model, score
@@ -45,13 +46,18 @@ def term(
     return make
 
 
-def reward_function(settings: PpoConfig, tokenizer: Any) -> Callable[[Sequence[Answer]], Tensor]:
+def reward_function(
+    settings: PpoConfig, tokenizer: Any, base: Base | None = None
+) -> Callable[[Sequence[Answer]], Tensor]:
     """The sum of the settings' terms: [N] float32 from N answers, in no unit, clipped if so set.
+
+    A reward model that is an adapter on `base` needs no weights of its own.
 
     Raises BadInput for a term that is not known, or whose settings are not its own.
     """
     terms = [
-        (float(options.get("weight", 1.0)), make_scorer(options, settings, tokenizer)) for options in settings.rewards
+        (float(options.get("weight", 1.0)), make_scorer(options, settings, tokenizer, base))
+        for options in settings.rewards
     ]
 
     def reward(answers: Sequence[Answer]) -> Tensor:
@@ -69,8 +75,11 @@ def reward_function(settings: PpoConfig, tokenizer: Any) -> Callable[[Sequence[A
     return reward
 
 
-def make_scorer(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
+def make_scorer(options: dict[str, Any], settings: PpoConfig, tokenizer: Any, base: Base | None = None) -> Scorer:
     name = options["name"]
+    if name == "reward_model":
+        only(options)
+        return reward_model_scorer(settings, tokenizer, base)
     if name in METRICS:
         return metric_scorer(options)
     if name not in TERMS:
@@ -119,9 +128,11 @@ def reward_model(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -
     return reward_model_scorer(settings, tokenizer)
 
 
-def reward_model_scorer(settings: PpoConfig | SampleConfig, tokenizer: Any) -> Callable[[Sequence[Answer]], Tensor]:
+def reward_model_scorer(
+    settings: PpoConfig | SampleConfig, tokenizer: Any, base: Base | None = None
+) -> Callable[[Sequence[Answer]], Tensor]:
     """Scores by the settings' reward_model, for a policy of this tokenizer."""
-    model, own_tokenizer = load_reward_model(settings.reward_model)
+    model, own_tokenizer = load_reward_model(settings.reward_model, base=base)
     is_shared = same_tokens(tokenizer, own_tokenizer)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
 

@@ -35,6 +35,7 @@ from training.learner.data import (
 )
 from training.learner.flat import flatten, forward_flat
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
+from training.learner.lora import Base, Role, shape_of
 from training.learner.memory import MicroBatches
 from training.learner.models import build_policy, computing_in, load_policy, save_model
 from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
@@ -70,7 +71,9 @@ def main(job_dir: Path) -> None:
     # 1. The demonstrations, the model, and the demonstrations as tokens; those of held-out prompts aside.
     torch.manual_seed(settings.seed)
     demonstrations = read_demonstrations(job)
-    policy, tokenizer = prepare_policy(settings, demonstrations, job)
+    model, tokenizer = prepare_policy(settings, demonstrations, job)
+    shape = shape_of(settings)
+    policy: Any = model if shape is None else Role(Base(model, settings.model), "policy", shape, settings.seed)
     held_out_rows, rows = split(demonstrations, settings.held_out_fraction)
     held_out = [encode(tokenizer, row, settings) for row in held_out_rows]
     examples = [encode(tokenizer, row, settings) for row in rows]

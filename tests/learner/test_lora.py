@@ -1,0 +1,191 @@
+"""One base, four roles: adapters that change nothing at first, do not disturb each other, and survive a merge."""
+
+import json
+
+import pytest
+import torch
+from reward_world import job as reward_job
+from reward_world import policy_folder as words_folder
+from reward_world import ranking_rows
+from safetensors.torch import load_file
+from small_world import policy_folder, ppo_job, tiny_model
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from training.learner import ppo, reward, sft
+from training.learner.config import PpoConfig
+from training.learner.flat import flatten, forward_flat
+from training.learner.jobdir import BadInput, JobDirectory
+from training.learner.lora import Base, Role, Shape, critic_role, load_scoring_role
+from training.learner.models import Episodes, load_policy, score_states
+from training.learner.processes import Processes
+from training.learner.reward_model import load_reward_model, score
+
+SEQUENCES = [[5, 6, 7, 8], [9, 3]]
+SHAPE = Shape(rank=2, alpha=4.0)
+
+
+def logits(model):
+    with torch.no_grad():
+        return forward_flat(model, flatten(SEQUENCES)).logits[0]
+
+
+def learned(role, seed=0):
+    """The role as if it had learned: its B is no longer zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for adapter in role.adapters.values():
+            adapter.b.normal_(generator=generator)
+    return role
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "qwen3", "gemma2"])
+def test_a_new_adapter_changes_nothing_and_one_that_learned_only_its_own_role(kind):
+    model = tiny_model(kind)
+    before = logits(model)
+    base = Base(model, "here")
+    policy, critic, reference = Role(base, "policy", SHAPE), Role(base, "critic", SHAPE), Role(base, "", None)
+    assert torch.equal(logits(policy), before)
+    assert len(base.layers) == (4 if kind == "gpt2" else 7) * 2
+    learned(policy)
+    assert (logits(policy) - before).abs().max() > 0.1
+    assert torch.equal(logits(critic), before) and torch.equal(logits(reference), before)
+    assert not list(reference.parameters()) and not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_merged_folder_gives_plain_transformers_the_same_logits(tmp_path, kind):
+    base = Base(tiny_model(kind), "here")
+    policy = learned(Role(base, "policy", SHAPE))
+    expected, untouched = logits(policy), {name: w.clone() for name, w in base.model.state_dict().items()}
+    policy.save_pretrained(tmp_path / "merged")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", attn_implementation="accord_flat").eval()
+    torch.testing.assert_close(logits(plain), expected, atol=2e-4, rtol=1e-5)
+    assert all(torch.equal(w, untouched[name]) for name, w in base.model.state_dict().items())
+    assert torch.equal(logits(policy), expected)
+
+
+def test_an_adapter_s_gradient_is_that_of_the_weight_it_stands_for():
+    """dL/dB = s·dL/dW·Aᵀ and dL/dA = s·Bᵀ·dL/dW, with dL/dW from a model that holds the merged weights."""
+    base = Base(tiny_model(), "here")
+    policy = learned(Role(base, "policy", SHAPE))
+    place = "layers.1.self_attn.q_proj"
+    adapter, layer = policy.adapters[place.replace(".", "/")], base.layers[place]
+    forward_flat(policy, flatten(SEQUENCES)).logits.square().sum().backward()
+    with base.merged("policy") as model:
+        layer.layer.weight.requires_grad_(True)
+        forward_flat(model, flatten(SEQUENCES)).logits.square().sum().backward()
+        whole = layer.layer.weight.grad
+    scale = SHAPE.alpha / SHAPE.rank
+    torch.testing.assert_close(adapter.b.grad, scale * whole @ adapter.a.T, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(adapter.a.grad, scale * adapter.b.T @ whole, rtol=1e-3, atol=1e-2)
+
+
+def test_an_adapter_begins_the_same_for_one_seed_and_another_for_another():
+    drawn = [Role(Base(tiny_model(), "here"), name, SHAPE, seed).state_dict()
+             for name, seed in (("policy", 1), ("policy", 1), ("policy", 2), ("critic", 1))]  # fmt: skip
+    first = "adapters.layers/0/mlp/up_proj.a"
+    assert torch.equal(drawn[0][first], drawn[1][first])
+    assert not torch.equal(drawn[0][first], drawn[2][first]) and not torch.equal(drawn[0][first], drawn[3][first])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A reward model that was trained as an adapter on a policy's base."""
+    folder = reward_job(tmp_path_factory.mktemp("lora") / "job", ranking_rows(90, held_out=30), lora_rank=4,
+                        learning_rate=1e-2, epochs=8, batch_rankings=8, ensemble_heads=3)  # fmt: skip
+    reward.main(folder)
+    return folder
+
+
+def test_a_reward_model_learns_as_an_adapter(trained):
+    assert JobDirectory(trained).result()["held_out_accuracy"] > 0.75
+    start, end = (load_file(folder / "model.safetensors") for folder in (trained.parent / "policy", trained / "model"))
+    assert torch.equal(start["model.embed_tokens.weight"], end["model.embed_tokens.weight"])  # has no adapter
+    name = "model.layers.0.mlp.up_proj.weight"
+    assert torch.linalg.matrix_rank(end[name] - start[name], rtol=1e-3) == 4
+
+
+def test_its_head_and_scores_survive_save_load_and_merge(trained):
+    merged, _ = load_reward_model(str(trained / "model"))
+    policy, _ = load_policy(str(trained.parent / "policy"))
+    on_base, _ = load_reward_model(str(trained / "model"), base=Base(policy, str(trained.parent / "policy")))
+    assert isinstance(on_base.network, Role) and not isinstance(merged.network, Role)
+    torch.testing.assert_close(score(on_base, SEQUENCES), score(merged, SEQUENCES), atol=1e-5, rtol=0)
+    plain = AutoModelForSequenceClassification.from_pretrained(trained / "model").eval()
+    raw = torch.stack([plain(torch.tensor([sequence])).logits[0, 0] for sequence in SEQUENCES]).detach()
+    torch.testing.assert_close((raw - merged.shift) / merged.scale, score(on_base, SEQUENCES), atol=1e-5, rtol=0)
+
+
+def test_on_another_base_it_is_loaded_whole(trained, tmp_path):
+    words_folder(tmp_path / "other")
+    other, _ = load_policy(str(tmp_path / "other"))
+    with torch.no_grad():
+        other.get_input_embeddings().weight.add_(1)
+    other.save_pretrained(tmp_path / "other")
+    base = Base(other, str(tmp_path / "other"))
+    assert load_scoring_role(base, "reward", str(trained / "model")) is None
+    assert not isinstance(load_reward_model(str(trained / "model"), base=base)[0].network, Role)
+
+
+def test_a_critic_starts_from_the_reward_model_on_the_same_base(trained):
+    policy, _ = load_policy(str(trained.parent / "policy"))
+    base = Base(policy, str(trained.parent / "policy"))
+    critic = critic_role(base, str(trained / "model"), SHAPE, 0)
+    model, _ = load_reward_model(str(trained / "model"))
+    with torch.no_grad():
+        values = score_states(critic, Episodes([[5, 6, 7, 8]], [[9, 3]]))
+    torch.testing.assert_close(values, score(model, [[5, 6, 7, 8], [5, 6, 7, 8, 9]]), atol=1e-5, rtol=0)
+    assert all(parameter.requires_grad for parameter in critic.parameters())
+
+
+def test_a_round_holds_one_base_and_its_roles_learn_apart(trained, tmp_path):
+    model = str(trained.parent / "policy")
+    rows = [{"prompt_id": i, "messages": [{"role": "user", "content": word}]} for i, word in enumerate(["wait", "no"])]
+    folder = tmp_path / "ppo"
+    folder.mkdir()
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = {"model": model, "reward_model": str(trained / "model"), "lora_rank": 4, "steps": 2, "batch_episodes": 8,
+              "max_completion_tokens": 6, "eval_prompts": 2, "optimum_samples": 0, "learning_rate": 0.01}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    run = ppo.prepare(PpoConfig.from_json(config), Processes())
+    assert run.policy.base is run.reference.base is run.critic.base
+    ppo.main(folder)
+    first, second = JobDirectory(folder).metrics()
+    assert first["kl"] == 0.0 and first["first_approx_kl"] == 0.0 and second["kl"] != 0.0
+    assert first["value_loss"] > 0 and first["critic_gradient_norm"] > 0
+    merged, _ = load_policy(str(folder / "model"))
+    again = Role(Base(load_policy(model)[0], model), "policy", Shape(4, 16.0))
+    again.load_state_dict(load_file(folder / "model" / "adapter" / "adapter.safetensors"))
+    torch.testing.assert_close(logits(merged), logits(again), atol=1e-4, rtol=1e-4)
+
+
+def test_a_critic_that_cannot_be_put_on_the_base_is_refused(tmp_path):
+    policy_folder(tmp_path / "policy")
+    job = ppo_job(tmp_path / "job", lora_rank=2, critic_model=str(tmp_path / "policy"))
+    with pytest.raises(BadInput, match="critic_model must be a reward model that learned as an adapter"):
+        ppo.main(job)
+
+
+def test_sft_learns_as_an_adapter(tmp_path):
+    policy_folder(tmp_path / "policy")
+    folder = tmp_path / "job"
+    folder.mkdir()
+    row = {"messages": [{"role": "user", "content": "a"}], "completion": "b c d"}
+    (folder / "demonstrations.jsonl").write_text((json.dumps(row) + "\n") * 4)
+    config = {"model": str(tmp_path / "policy"), "lora_rank": 2, "learning_rate": 0.02, "epochs": 8, "batch_tokens": 10}
+    (folder / "config.json").write_text(json.dumps(config))
+    sft.main(folder)
+    losses = [line["loss"] for line in JobDirectory(folder).metrics()]
+    assert losses[-1] < 0.7 * losses[0] and (folder / "model" / "adapter" / "adapter.safetensors").is_file()
+    start, end = (load_file(place / "model.safetensors") for place in (tmp_path / "policy", folder / "model"))
+    assert torch.equal(start["transformer.wte.weight"], end["transformer.wte.weight"])
+    assert not torch.equal(start["transformer.h.0.mlp.c_fc.weight"], end["transformer.h.0.mlp.c_fc.weight"])
+
+
+def test_with_adapters_a_policy_improves(tmp_path):
+    policy_folder(tmp_path / "policy")
+    job = ppo_job(tmp_path / "job", steps=12, batch_episodes=128, learning_rate=0.02, kl_coefficient=0.1, epochs=2,
+                  algorithm="rloo", completions_per_prompt=128, lora_rank=4)  # fmt: skip
+    ppo.main(job)
+    objectives = [line["objective"] for line in JobDirectory(job).metrics()]
+    assert objectives[-1] > objectives[0] + 0.4
