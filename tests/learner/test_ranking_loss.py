@@ -41,8 +41,10 @@ def comparisons(count: int = 8, **values) -> list[Comparison]:
 
 
 def lessons(batch: list[Comparison], contrast: bool = False) -> list[Lesson]:
-    following = batch[1:] + batch[:1]
-    return [Lesson(one, other.group.prompt if contrast else None) for one, other in zip(batch, following, strict=True)]
+    if not contrast:
+        return [Lesson(one) for one in batch]
+    pairs = zip(batch, batch[1:] + batch[:1], strict=True)
+    return [Lesson(one, other.group.prompt, tuple(range(len(one.group.completions)))[::-2]) for one, other in pairs]
 
 
 def gradients(policy: str, batch: list[Comparison], contrast: bool = False, **values) -> dict[str, torch.Tensor]:
@@ -113,11 +115,12 @@ def test_the_tie_parameter_starts_at_the_share_of_tied_pairs():
 
 def test_the_contrast_is_the_mean_over_a_comparisons_completions_times_its_weight():
     one, two = comparisons(2)
-    counts = [len(c.group.completions) for c in (one, two)]
     heavy = replace(two, rankings=two.rankings * 3)
-    raw = torch.cat([torch.full((counts[0],), 5.0), torch.full((counts[1],), math.log(3.0))])
-    found = contrast_loss(raw, torch.zeros(counts[1]), [Lesson(one), Lesson(heavy, one.group.prompt)])
-    assert found.item() == pytest.approx(3 * math.log(4 / 3), rel=1e-5)
+    first = len(one.group.completions)
+    raw = torch.zeros(first + len(two.group.completions))
+    raw[[first, first + 2]] = torch.tensor([math.log(3.0), math.log(7.0)])
+    found = contrast_loss(raw, torch.zeros(2), [Lesson(one), Lesson(heavy, one.group.prompt, (2, 0))])
+    assert found.item() == pytest.approx(3 * (math.log(4 / 3) + math.log(8 / 7)) / 2, rel=1e-5)
     assert contrast_loss(raw, torch.zeros(0), [Lesson(one), Lesson(two)]).item() == 0.0
 
 
@@ -144,14 +147,19 @@ def test_the_other_prompt_is_another_one_and_changes_with_the_pass():
     plan = plan_steps(batch, settings(epochs=2, batch_rankings=4))
     assert [len(step) for step in plan] == [4] * 6
     seen = [lesson for step in plan for lesson in step]
-    assert all(lesson.other_prompt not in (None, lesson.comparison.group.prompt) for lesson in seen)
+    assert all(lesson.other_prompt not in ((), lesson.comparison.group.prompt) for lesson in seen)
+    assert {(len(lesson.comparison.group.completions), len(lesson.places)) for lesson in seen} <= {
+        (4, 2),
+        (3, 2),
+        (2, 1),
+    }
     partners = {(lesson.comparison.prompt_id, lesson.other_prompt) for lesson in seen}
     assert len(partners) > 12
 
 
 def test_one_prompt_alone_has_no_contrast():
     ((lesson,),) = plan_steps(comparisons(1), settings(epochs=1))
-    assert lesson.other_prompt is None
+    assert lesson.places == ()
     assert lesson.tokens == lesson.comparison.group.tokens
 
 

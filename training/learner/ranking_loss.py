@@ -1,10 +1,10 @@
 """The loss of comparisons under a reward model, its ensemble and its tie parameter.
 
 Beside what people said, a comparison says that its completions answer its own prompt rather than another one: the
-*contrast*, the same completion under its own prompt preferred to itself under another. It needs no label, its two sides
-differ in nothing but whether they belong together, and so it teaches a model of few rankings to read the prompt at all
-(after Liu et al. 2024, «RRM: Robust Reward Model Training Mitigates Reward Hacking», whose augmented pairs do so with
-another prompt's completion).
+*contrast*, a completion under its own prompt preferred to itself under another (after Liu et al. 2024, «RRM: Robust
+Reward Model Training Mitigates Reward Hacking», whose augmented pairs do so with another prompt's completion). It needs
+no label, its two sides differ in nothing but whether they belong together, and so it teaches a model of few rankings to
+read the prompt at all. Half of a comparison's completions are tried at a time: all of them teach no more.
 """
 
 from collections import defaultdict
@@ -59,10 +59,11 @@ def tie_parameter(rankings: Iterable[Ranking], settings: RewardConfig) -> TiePar
 
 
 class Lesson(NamedTuple):
-    """What one step learns from a comparison."""
+    """What one step learns from a comparison. Without an other prompt there is no contrast."""
 
     comparison: Comparison
-    other_prompt: tuple[int, ...] | None = None  # for the contrast; None: none
+    other_prompt: tuple[int, ...] = ()
+    places: tuple[int, ...] = ()  # of the completions that are tried under the other prompt
 
     @property
     def weight(self) -> float:
@@ -71,12 +72,12 @@ class Lesson(NamedTuple):
     @property
     def tokens(self) -> int:
         """What a forward pass computes for it."""
-        return sum(group.tokens for group in self.groups())
+        return self.comparison.group.tokens + (self.elsewhere().tokens if self.places else 0)
 
-    def groups(self) -> list[PromptGroup]:
-        """The comparison's own, and its completions under the other prompt."""
-        own = self.comparison.group
-        return [own] if self.other_prompt is None else [own, PromptGroup(self.other_prompt, own.completions)]
+    def elsewhere(self) -> PromptGroup:
+        """The chosen completions under the other prompt."""
+        completions = self.comparison.group.completions
+        return PromptGroup(self.other_prompt, tuple(completions[place] for place in self.places))
 
 
 class BatchLoss(NamedTuple):
@@ -99,7 +100,7 @@ def batch_loss(
     """One forward pass over the lessons. bootstrap: the ensemble's weights [H] of each prompt id."""
     comparisons = [lesson.comparison for lesson in lessons]
     own = [comparison.group for comparison in comparisons]
-    features = model.features(own + [group for lesson in lessons for group in lesson.groups()[1:]])
+    features = model.features(own + [lesson.elsewhere() for lesson in lessons if lesson.places])
     every = model.raw_scores(features)
     count = sum(len(group.completions) for group in own)
     features, raw = features[:count], every[:count]
@@ -132,16 +133,16 @@ def ensemble_loss(
 def contrast_loss(raw: Tensor, elsewhere: Tensor, lessons: Sequence[Lesson]) -> Tensor:
     """Σ over lessons of weight · mean of −log sigmoid(score under the own prompt − score under the other).
 
-    raw: scores of all the lessons' completions; elsewhere: of those with another prompt, under it.
+    raw: scores of all the lessons' completions; elsewhere: of their chosen ones, under their other prompts.
     """
-    counts = [len(lesson.comparison.group.completions) for lesson in lessons]
-    has_other = [lesson.other_prompt is not None for lesson in lessons]
-    rows = torch.tensor([has for has, count in zip(has_other, counts, strict=True) for _ in range(count)])
-    weights = [
-        lesson.weight / count for lesson, has, count in zip(lessons, has_other, counts, strict=True)
-        for _ in range(count) if has
-    ]  # fmt: skip
-    losses = softplus(elsewhere - raw[rows.to(raw.device)])
+    rows: list[int] = []
+    weights: list[float] = []
+    first = 0
+    for lesson in lessons:
+        rows += [first + place for place in lesson.places]
+        weights += [lesson.weight / len(lesson.places) for _ in lesson.places]
+        first += len(lesson.comparison.group.completions)
+    losses = softplus(elsewhere - raw[torch.tensor(rows, dtype=torch.int64, device=raw.device)])
     return (losses * torch.tensor(weights, device=raw.device)).sum()
 
 
