@@ -1,5 +1,6 @@
 """Completions coming in: from checkpoints, imports and people."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,12 +12,22 @@ from feedback.intake.rows import AnswerRow, digest_of_text, read_all, read_answe
 from feedback.models import Completion, Demonstration, Membership, Project, Prompt, Source, User
 
 BATCH = 2000
+OUR_NAMES = re.compile(r"(round|person)-\d+")
 
 
 def get_source(project: Project, name: str, kind: str) -> Source:
-    """The project's source of this name, made if it is new. `kind` is one of `Source.Kind`."""
+    """The project's source of this name, made if it is new. `kind` is one of `Source.Kind`.
+
+    Completions that a checkpoint wrote elsewhere may be imported under its name; a person's may not, and a new import
+    cannot take a name that a round or a person may come to need. Raises Invalid.
+    """
     name = checks.filled_text(name, "A source's name", longest=200)
-    return Source.objects.get_or_create(project=project, name=name, defaults={"kind": kind})[0]
+    source = Source.objects.filter(project=project, name=name).first()
+    if source is None and kind == Source.Kind.IMPORT and OUR_NAMES.fullmatch(name):
+        raise Invalid(f"«{name}» is how rounds and people are named here: give the import another name.")
+    if source is not None and Source.Kind.PERSON in (source.kind, kind) and source.kind != kind:
+        raise Invalid(f"«{name}» is a source of another kind ({source.kind}): choose another name.")
+    return source or Source.objects.get_or_create(project=project, name=name, defaults={"kind": kind})[0]
 
 
 @transaction.atomic

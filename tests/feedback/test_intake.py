@@ -307,3 +307,21 @@ def test_a_demonstration_answers_a_prompt_of_the_project(project, annotator, str
     (prompt_id,) = intake.add_prompts(stranger.memberships.get().project, [{"prompt": "a"}]).prompt_ids
     with pytest.raises(Invalid, match="another project"):
         intake.add_demonstration(membership(annotator, project), Prompt.objects.get(pk=prompt_id), "x")
+
+
+@pytest.mark.parametrize("name", ["person-5", "round-0001"])
+def test_an_import_cannot_take_the_name_of_a_person_or_of_a_round_to_come(project, name):
+    with pytest.raises(Invalid, match="another name"):
+        intake.get_source(project, name, Source.Kind.IMPORT)
+    assert not project.sources.exists()
+
+
+def test_nothing_is_imported_as_a_persons_own(project):
+    intake.get_source(project, "person-5", Source.Kind.PERSON)
+    with pytest.raises(Invalid, match="another kind"):
+        intake.get_source(project, "person-5", Source.Kind.IMPORT)
+
+
+def test_what_a_checkpoint_wrote_elsewhere_is_imported_under_its_name(project):
+    checkpoint = intake.get_source(project, "round-0001", Source.Kind.CHECKPOINT)
+    assert intake.get_source(project, "round-0001", Source.Kind.IMPORT) == checkpoint
