@@ -4,6 +4,10 @@ import pytest
 
 from training.demo.annotators import Annotator, compare, pair_accuracy, ranks
 
+POLITE = "I am sorry for the trouble."
+ANSWER = "We will replace your damaged kettle."
+RUDE = "That is your own problem."
+
 
 def test_ranks_are_a_weak_order_without_gaps():
     assert ranks([0.0, 3.0, 2.9, 1.0], noticeable=0.2) == [3, 1, 1, 2]
@@ -27,11 +31,21 @@ def test_an_annotator_says_the_same_again_and_another_one_does_not():
     assert Annotator(1).rank(message, replies) != Annotator(2).rank(message, replies)
 
 
-def test_a_judgement_does_not_depend_on_what_else_is_shown_or_in_which_order():
+def test_a_judgement_does_not_depend_on_the_order_of_display():
     message, replies = "My kettle arrived broken.", [f"We will look into case {number}." for number in range(5)]
-    annotator = Annotator(3, noticeable=0.0)
-    forwards = annotator.rank(message, replies)
-    assert annotator.rank(message, replies[::-1]) == forwards[::-1]
+    assert Annotator(3).rank(message, replies[::-1]) == Annotator(3).rank(message, replies)[::-1]
+
+
+def test_among_like_replies_finer_things_are_noticed_than_among_good_and_bad_ones():
+    message = "My kettle arrived broken."
+    better, worse = f"{POLITE} {ANSWER}", f"{ANSWER} We will look into it."
+    beside = [f"{POLITE} {ANSWER} I will ship a replacement today.", f"{RUDE} Every case is different. {RUDE}"]
+
+    def right(others):
+        all_ranks = [Annotator(seed).rank(message, [better, worse, *others]) for seed in range(400)]
+        return sum(ranks[0] < ranks[1] for ranks in all_ranks)
+
+    assert right([]) > right(beside) + 40
 
 
 def test_agreement_counts_pairs_that_both_have_a_preference_on():

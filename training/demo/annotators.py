@@ -1,8 +1,10 @@
 """Simulated annotators: people who see the hidden utility through noise, each through their own.
 
 An annotator perceives a completion's utility plus a normal error (Thurstone 1927, «A law of comparative judgment», case
-V), and ranks by what they perceive; what lies closer together than a just noticeable difference is a tie. An error
-belongs to the annotator and the text, so whoever judges the same text twice judges it the same.
+V), and ranks by what they perceive; what lies closer together than a just noticeable difference is a tie. The error
+grows with the range of what is shown together, as people's does (Gravetter and Lockhead 1973, «Criterial range as a
+frame of reference for stimulus judgment»): among replies of one kind they notice finer things than among good and bad
+ones. An error belongs to the annotator and the text, so whoever judges the same comparison twice judges it the same.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,8 +15,9 @@ from typing import NamedTuple
 
 from training.demo.utility import utility
 
-NOISE = 2.05  # points: standard deviation of an annotator's error; set so that two agree on three pairs in four
-NOTICEABLE = 0.35  # points: perceived utilities within this of a group's best tie with it
+NOISE = 0.39  # standard deviation of the error, as a share of the range; so set that two agree on three pairs in four
+LEAST_NOISE = 0.3  # points: standard deviation when what is shown is all alike
+NOTICEABLE = 0.2  # perceived utilities within so many standard deviations of a rank's first share the rank
 
 
 @dataclass(frozen=True)
@@ -23,15 +26,15 @@ class Annotator:
 
     seed: int
     noise: float = NOISE
-    noticeable: float = NOTICEABLE
-
-    def perceived(self, message: str, reply: str) -> float:
-        error = Random(f"{self.seed}\n{message}\n{reply}").gauss(0.0, self.noise)
-        return utility(message, reply) + error
+    least_noise: float = LEAST_NOISE
 
     def rank(self, message: str, replies: Sequence[str]) -> list[int]:
         """A rank for each reply, 1 = best, equal = tie, without gaps (1, 1, 2)."""
-        return ranks([self.perceived(message, reply) for reply in replies], self.noticeable)
+        utilities = [utility(message, reply) for reply in replies]
+        deviation = max(self.least_noise, self.noise * (max(utilities) - min(utilities)))
+        errors = [Random(f"{self.seed}\n{message}\n{reply}").gauss(0.0, deviation) for reply in replies]
+        perceived = [value + error for value, error in zip(utilities, errors, strict=True)]
+        return ranks(perceived, NOTICEABLE * deviation)
 
 
 def ranks(values: Sequence[float], noticeable: float) -> list[int]:
