@@ -43,6 +43,11 @@ def test_noiseless_accuracy_compares_within_a_prompt_only():
     assert gold.noiseless_accuracy(sample) == pytest.approx(0.5)
 
 
+def test_noiseless_accuracy_of_several_models_never_compares_one_with_another():
+    good, bad = Sample([[0.0, 1.0]], [[0.1, 0.2]]), Sample([[9.0, 8.0, 7.0]], [[0.9, 0.95, 0.5]])
+    assert gold.noiseless_accuracy(good, bad) == pytest.approx((1 + 2) / 4)
+
+
 @pytest.fixture
 def prompts(project):
     rows = [{"prompt": f"My kettle number {number} arrived broken."} for number in range(40)]

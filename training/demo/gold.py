@@ -91,12 +91,12 @@ def win_rate(new: Sample, base: Sample) -> Share:
     return Share(middle, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def noiseless_accuracy(sample: Sample) -> float:
-    """The share of pairs of completions of one prompt that the reward model puts in the utility's order."""
-    utilities = [value for values in sample.utilities for value in values]
-    scores = [value for values in sample.scores for value in values]
+def noiseless_accuracy(*samples: Sample) -> float:
+    """The share of pairs of one model's completions of one prompt that the reward model puts in the utility's order."""
+    utilities = [value for sample in samples for values in sample.utilities for value in values]
+    scores = [value for sample in samples for values in sample.scores for value in values]
     groups, start = [], 0
-    for values in sample.utilities:
-        groups.append(range(start, start + len(values)))
-        start += len(values)
+    for size in (len(values) for sample in samples for values in sample.utilities):
+        groups.append(range(start, start + size))
+        start += size
     return pair_accuracy(scores.__getitem__, utilities.__getitem__, groups)

@@ -44,7 +44,7 @@ class Cycle:
     labels: int  # rankings made in this cycle
     annotator_agreement: float | None  # of two annotators' preferences on a pair, over all rankings so far
     reward_accuracy: float | None  # on held-out prompts, against the noisy labels; none when nobody ranked any
-    reward_accuracy_noiseless: float  # and against the utility, on fresh completions by the models that were ranked
+    reward_accuracy_noiseless: float  # and against the utility, on fresh completions by the first and the last ranked
     kl: float  # nats a completion, to the checkpoint that the round started from
     gold_utility: float  # mean utility of the new checkpoint's completions, in points
     gold_win_rate_vs_base: float  # how often they beat the first checkpoint's, by utility
@@ -136,13 +136,15 @@ def measure(project: Project, finished: Round) -> dict[str, Any]:
     assert finished.checkpoint is not None, "a finished round has made one"
     folder = jobs.directory_of(finished) / "gold"  # which is this very round's: what is found there was drawn for it
     own, reward_model = finished.settings["sample"], finished.checkpoint.reward_model_path
+    first, ranked = first_of(finished.checkpoint), finished.base
     new = gold.draw(project, folder / "new", finished.checkpoint.path, own)
-    ranked = gold.draw(project, folder / "ranked", finished.base.path, own, reward_model)
-    first = first_of(finished.checkpoint)
-    base = ranked if first == finished.base else gold.draw(project, folder / "base", first.path, own)
+    base = gold.draw(project, folder / "first", first.path, own, reward_model)
+    judged = (
+        [base] if ranked == first else [base, gold.draw(project, folder / "ranked", ranked.path, own, reward_model)]
+    )
     wins = gold.win_rate(new, base)
     return {
-        "reward_accuracy_noiseless": gold.noiseless_accuracy(ranked),
+        "reward_accuracy_noiseless": gold.noiseless_accuracy(*judged),
         "gold_utility": new.mean_utility(),
         "gold_win_rate_vs_base": wins.value,
         "gold_win_rate_low": wins.low,
