@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 
 from tests.learner.reward_world import policy_folder, ranking_rows, tokenizer
 from training.learner.config import RewardConfig
+from training.learner.memory import MicroBatches
 from training.learner.optimization import adamw, take_step
 from training.learner.packing import PromptGroup
 from training.learner.processes import Processes
@@ -24,7 +25,7 @@ from training.learner.ranking_loss import (
     total_weight,
 )
 from training.learner.reward import learn, plan_steps
-from training.learner.reward_model import new_reward_model, raw_scores_of_groups
+from training.learner.reward_model import RewardModel, new_reward_model, raw_scores_of_groups
 
 
 @pytest.fixture(scope="module")
@@ -47,32 +48,52 @@ def lessons(batch: list[Comparison], contrast: bool = False) -> list[Lesson]:
     return [Lesson(one, other.group.prompt, tuple(range(len(one.group.completions)))[::-2]) for one, other in pairs]
 
 
-def gradients(policy: str, batch: list[Comparison], contrast: bool = False, **values) -> dict[str, torch.Tensor]:
+def gradients(
+    policy: str, batch: list[Comparison], contrast: bool = False, micro_batches=None, **values
+) -> dict[str, torch.Tensor]:
+    micro_batches = micro_batches or MicroBatches(4096)
     chosen = settings(**values)
     model = new_reward_model(policy, heads=3, seed=0)
     torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
     tie = TieParameter(0.2, learns=True)
-    learn(model, tie, lessons(batch, contrast), chosen, bootstrap_weights(batch, 3, seed=0), Processes())
+    learn(model, tie, lessons(batch, contrast), chosen, bootstrap_weights(batch, 3, seed=0), Processes(), micro_batches)
     return {name: p.grad for name, p in [*model.named_parameters(), ("tie", tie.logit)]}
 
 
 def test_a_fresh_model_has_loss_ln_2_and_accuracy_one_half(policy):
-    batch = comparisons()
+    batch, tie = comparisons(), TieParameter(0.0, learns=False)
     model = new_reward_model(policy, heads=3, seed=0)
+    bootstrap = bootstrap_weights(batch, 3, seed=0)
     chosen = settings(tie_model="none")
-    measured = learn(
-        model, TieParameter(0.0, False), lessons(batch), chosen, bootstrap_weights(batch, 3, 0), Processes()
-    )
-    assert measured["loss"] == pytest.approx(math.log(2), abs=1e-7)
+    measured = learn(model, tie, lessons(batch, True), chosen, bootstrap, Processes(), MicroBatches(4096))
+    assert measured["loss"] == measured["contrast_loss"] == pytest.approx(math.log(2), abs=1e-7)
     assert measured["accuracy"] == 0.5
 
 
 def test_gradients_are_the_same_in_micro_batches_and_in_one(policy):
     batch = comparisons()
-    whole, parts = gradients(policy, batch, True), gradients(policy, batch, True, micro_batch_tokens=1)
+    whole, parts = gradients(policy, batch, True), gradients(policy, batch, True, MicroBatches(1))
     assert whole["tie"].abs() > 0
     for name, gradient in whole.items():
         assert torch.allclose(gradient, parts[name], atol=1e-5, rtol=1e-4), name
+
+
+def test_gradients_are_the_same_after_memory_ran_out(policy, monkeypatch):
+    batch = comparisons()
+    whole, forward = gradients(policy, batch, True), RewardModel.features
+    passes: list[int] = []
+
+    def features(model, groups):
+        passes.append(sum(group.tokens for group in groups))
+        if len(passes) > 1 and passes[-1] > 200:  # the first pass succeeds, and leaves a part of the gradient
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(model, groups)
+
+    monkeypatch.setattr(RewardModel, "features", features)
+    found = gradients(policy, batch, True, MicroBatches(500))
+    assert max(passes[-2:]) <= 200 < max(passes)
+    for name, gradient in whole.items():
+        assert torch.allclose(gradient, found[name], atol=1e-5, rtol=1e-4), name
 
 
 def test_a_rankings_weight_multiplies_its_part_of_the_loss(policy):
@@ -133,7 +154,15 @@ def test_the_contrast_teaches_that_a_completion_belongs_to_its_prompt(policy):
     model = new_reward_model(policy, heads=0, seed=0)
     optimizer = adamw(model, weight_decay=0.0)
     for step in range(1, 31):
-        learn(model, TieParameter(0.5, False), lessons(batch, contrast=True), settings(), {}, Processes())
+        learn(
+            model,
+            TieParameter(0.5, False),
+            lessons(batch, contrast=True),
+            settings(),
+            {},
+            Processes(),
+            MicroBatches(4096),
+        )
         take_step(optimizer, model.parameters(), 3e-3, 1.0, step)
     own = raw_scores_of_groups(model, [PromptGroup((5, t), ((20, t, 1),)) for t in range(10, 14)], 1000)[0]
     other = raw_scores_of_groups(
@@ -209,7 +238,7 @@ def test_a_model_trained_on_rankings_of_known_utilities_finds_the_maximum_likeli
     model = new_reward_model(policy, heads=0, seed=0)
     tie, chosen, optimizer = tie_parameter(rankings, settings()), settings(), adamw(model, weight_decay=0.0)
     for step in range(1, 121):
-        learn(model, tie, lessons(batch), chosen, {}, Processes())
+        learn(model, tie, lessons(batch), chosen, {}, Processes(), MicroBatches(4096))
         take_step(optimizer, model.parameters(), 1e-2 if step < 60 else 1e-3, 10.0, step)
     raw, _ = raw_scores_of_groups(model, [group], 1000)
     assert (raw - raw[0]).tolist() == pytest.approx(scipy_fit(rows).tolist(), abs=0.02)
@@ -220,7 +249,7 @@ def test_the_tie_parameter_learned_with_the_scores_predicts_the_share_of_ties(po
     model, tie = new_reward_model(policy, heads=0, seed=0), TieParameter(0.02, learns=True)
     optimizer = adamw(model, weight_decay=0.0)
     for step in range(1, 41):
-        learn(model, tie, lessons(batch), settings(), {}, Processes())
+        learn(model, tie, lessons(batch), settings(), {}, Processes(), MicroBatches(4096))
         take_step(optimizer, model.parameters(), 3e-3, 1.0, step)
         tie.step()
     assert tie.share > 0.15

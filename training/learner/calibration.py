@@ -51,7 +51,8 @@ def wilson_interval(share: float, count: float) -> Interval:
     """Wilson 1927: the shares that a score test at 5 % does not reject after seeing `share` of `count`."""
     centre = (share + Z_95**2 / (2 * count)) / (1 + Z_95**2 / count)
     half = Z_95 / (1 + Z_95**2 / count) * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2))
-    return Interval(share, max(centre - half, 0.0), min(centre + half, 1.0))
+    # At a share of 0 or 1 the bound is the share itself, from which rounding must not keep it.
+    return Interval(share, min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share))
 
 
 def brier_score(differences: Tensor) -> float:

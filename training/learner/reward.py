@@ -39,6 +39,7 @@ from training.learner.config import RewardConfig
 from training.learner.data import budget_batches, check_messages, encode_completion, encode_prompt, share, shuffled
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
 from training.learner.lora import shape_of
+from training.learner.memory import MicroBatches
 from training.learner.models import computing_in, load_tokenizer
 from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
 from training.learner.packing import PromptGroup
@@ -83,6 +84,7 @@ def main(job_dir: Path) -> None:
     tie = tie_parameter((ranking for comparison in data.train for ranking in comparison.rankings), settings)
     bootstrap = bootstrap_weights(data.train, settings.ensemble_heads, settings.seed)
     optimizer = adamw(model, settings.weight_decay)
+    micro_batches = MicroBatches(settings.micro_batch_tokens)
     parts, step = {"model": model, "tie": tie, "optimizer": optimizer}, 0
     if job.state is not None:
         step, _ = load_state(job.state, parts)
@@ -92,7 +94,7 @@ def main(job_dir: Path) -> None:
     while step < len(plan):
         step += 1
         rate = settings.learning_rate * learning_rate_factor(step, len(plan), settings)
-        measured = learn(model, tie, plan[step - 1], settings, bootstrap, processes)
+        measured = learn(model, tie, plan[step - 1], settings, bootstrap, processes, micro_batches)
         check_finite("the loss", measured["loss"], step)
         norm = take_step(optimizer, model.network.parameters(), rate, settings.max_gradient_norm, step)
         tie.step()
@@ -100,7 +102,7 @@ def main(job_dir: Path) -> None:
         # 4. Say how it goes, evaluate, save; stop when told to.
         measured |= {"learning_rate": rate, "gradient_norm": norm, "tie_share": tie.share}
         if settings.eval_every and step % settings.eval_every == 0 and step < len(plan):
-            measured |= as_metrics(evaluate(model, tie, data, settings))
+            measured |= as_metrics(evaluate(model, tie, data, settings, micro_batches.size))
         job.append_metrics(step, len(plan), **measured)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
@@ -110,13 +112,15 @@ def main(job_dir: Path) -> None:
 
     # 5. Scores of reference samples get mean 0 and deviation 1.
     samples = read_samples(tokenizer, job, settings) or [comparison.group for comparison in data.train]
-    set_normalisation(model, raw_scores_of_groups(model, samples, settings.micro_batch_tokens)[0])
+    with computing_in(settings.dtype):
+        set_normalisation(model, raw_scores_of_groups(model, samples, micro_batches.size)[0])
 
     # 6. The report on held-out prompts, the model, then the result.
-    evaluation = evaluate(model, tie, data, settings)
+    evaluation = evaluate(model, tie, data, settings, micro_batches.size)
     job.save_folder("model", lambda folder: save_reward_model(model, tokenizer, folder))
     last = job.metrics()[-1]
     result: dict[str, Any] = {"program": "reward", "steps": step, "seconds": time.monotonic() - started}
+    result["processes"] = processes.count
     result |= {"train_loss": last["loss"], "train_accuracy": last["accuracy"], "tie_share": tie.share}
     result |= counts(data) | {"reward_shift": model.shift, "reward_scale": model.scale} | evaluation
     job.write_result(result)
@@ -158,27 +162,42 @@ def learn(
     settings: RewardConfig,
     bootstrap: dict[int, Tensor],
     processes: Processes,
+    micro_batches: MicroBatches,
 ) -> dict[str, float]:
     """Adds up the gradient of the batch's mean loss a ranking, over all processes; that loss and the accuracy."""
     weight = sum(lesson.weight for lesson in batch)
-    sums = torch.zeros(4, dtype=torch.float64)
     mine = share(sorted(batch, key=lambda lesson: lesson.tokens), processes.rank, processes.count)
-    for indices in budget_batches([lesson.tokens for lesson in mine], settings.micro_batch_tokens):
-        with computing_in(settings.dtype):
-            part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap)
-        (part.objective / weight).backward()
-        sums += torch.tensor(part[1:], dtype=torch.float64)
-    processes.sum_gradients([*model.parameters(), tie.logit])
+    lengths = [lesson.tokens for lesson in mine]
+    parameters = [*model.parameters(), tie.logit]
+
+    def pass_over(budget: int) -> Tensor:
+        sums = torch.zeros(4, dtype=torch.float64)
+        for indices in budget_batches(lengths, budget):
+            with computing_in(settings.dtype):
+                part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap)
+            (part.objective / weight).backward()
+            sums += torch.tensor(part[1:], dtype=torch.float64)
+        return sums
+
+    sums = micro_batches.attempt(lengths, pass_over, undo=lambda: forget_gradients(parameters))
+    processes.sum_gradients(parameters)
     loss, contrast, right, strict = (processes.sum_of(number) for number in sums.tolist())
     measured = {"loss": loss / weight, "accuracy": right / strict if strict else 0.5}
     return measured | ({"contrast_loss": contrast / weight} if settings.contrast > 0 else {})
 
 
-def evaluate(model: RewardModel, tie: TieParameter, data: RankingData, settings: RewardConfig) -> Report:
+def forget_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def evaluate(
+    model: RewardModel, tie: TieParameter, data: RankingData, settings: RewardConfig, token_budget: int
+) -> Report:
     """The report on held-out comparisons. Every process computes the same: they are few, and none then waits."""
     groups = [comparison.group for comparison in data.held_out]
     with computing_in(settings.dtype):
-        raw, members = raw_scores_of_groups(model, groups, settings.micro_batch_tokens)
+        raw, members = raw_scores_of_groups(model, groups, token_budget)
     judged = judge(data.held_out, raw, settings.tie_model, tie.logit.detach().cpu())
     found = report(judged, data.held_out, longer_is_preferred(data.train))
     if model.ensemble is not None and len(raw):
