@@ -98,13 +98,10 @@ def test_a_finished_job_is_left_alone(finished):
     assert (finished / "result.json").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("stop_at", [1, 3])
-def test_a_run_stopped_and_resumed_ends_in_the_same_bits(tmp_path, monkeypatch, stop_at):
-    rows = ranking_rows(30, held_out=6)
-    whole, parts = (
-        job(tmp_path / "whole", rows, **QUICK, eval_every=2),
-        job(tmp_path / "parts", rows, **QUICK, eval_every=2),
-    )
+@pytest.mark.parametrize(("stop_at", "runs"), [(1, 1), (3, 1), (6, 2), (7, 2)])
+def test_a_run_stopped_and_resumed_ends_in_the_same_bits(tmp_path, monkeypatch, stop_at, runs):
+    rows, quick = ranking_rows(30, held_out=6), QUICK | {"eval_every": 2, "averaged_runs": runs}
+    whole, parts = job(tmp_path / "whole", rows, **quick), job(tmp_path / "parts", rows, **quick)
     reward.main(whole)
     monkeypatch.setattr(reward, "StopSignal", lambda: StopAfter(stop_at))
     with pytest.raises(Stopped):
@@ -120,6 +117,17 @@ def test_a_run_stopped_and_resumed_ends_in_the_same_bits(tmp_path, monkeypatch, 
     assert {k: v for k, v in result(parts).items() if k not in ignored} == {
         k: v for k, v in result(whole).items() if k not in ignored
     }
+
+
+def test_averaged_runs_each_start_anew_and_in_another_order(tmp_path):
+    folder = job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK | {"averaged_runs": 2})
+    reward.main(folder)
+    lines = metrics(folder)
+    first, second = lines[: len(lines) // 2], lines[len(lines) // 2 :]
+    assert len(first) == len(second) == 6
+    assert second[0]["accuracy"] == first[0]["accuracy"] == 0.5
+    assert [line["learning_rate"] for line in first] == [line["learning_rate"] for line in second]
+    assert first[1]["loss"] != second[1]["loss"]
 
 
 def test_a_step_after_the_last_state_is_done_again_and_its_metrics_replaced(tmp_path, monkeypatch):

@@ -113,8 +113,16 @@ class RewardConfig(Training):
     strict_orders: str = setting("pairs", choices=("pairs", "plackett_luce"))  # how rankings without ties enter it
     margin: float = setting(0.0, low=0)  # nats by which the better of a pair must lead, per level of strength
     contrast: float = setting(1.0, low=0)  # weight of preferring completions under their own prompt to under another
+    averaged_runs: int = setting(
+        1, low=1
+    )  # trainings from one start, in orders of their own, to average the weights of
     ensemble_heads: int = setting(8, low=0)  # bootstrapped heads that say how sure a score is; 0 or 1: none
     prior_scale: float = setting(1.0, low=0)  # of their fixed random priors
+
+    def check(self) -> None:
+        super().check()
+        if self.averaged_runs > 1 and self.lora_rank:
+            raise BadInput("averaged_runs must be 1 with lora_rank: the mean of two adapters' factors is no adapter")
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
+from training.learner.averaging import WeightAverage
 from training.learner.config import RewardConfig
 from training.learner.data import budget_batches, check_messages, encode_completion, encode_prompt, share, shuffled
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
@@ -76,7 +77,8 @@ def main(job_dir: Path) -> None:
     torch.manual_seed(settings.seed)
     tokenizer = load_tokenizer(settings.model)
     data = read_rankings(tokenizer, job.rows("rankings.jsonl"), settings)
-    plan = plan_steps(data.train, settings)
+    plan = [step for run in range(settings.averaged_runs) for step in plan_steps(data.train, settings, run)]
+    run_steps = len(plan) // settings.averaged_runs
 
     # 2. The model on the policy's trunk, the tie parameter, the optimiser; and where an earlier run stopped.
     adapter = shape_of(settings)
@@ -85,7 +87,8 @@ def main(job_dir: Path) -> None:
     bootstrap = bootstrap_weights(data.train, settings.ensemble_heads, settings.seed)
     optimizer = adamw(model, settings.weight_decay)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
-    parts, step = {"model": model, "tie": tie, "optimizer": optimizer}, 0
+    average = WeightAverage(torch.nn.ModuleDict({"model": model, "tie": tie}), settings.averaged_runs)
+    parts, step = {"model": model, "tie": tie, "optimizer": optimizer, "average": average}, 0
     if job.state is not None:
         step, _ = load_state(job.state, parts)
     job.truncate_metrics(step)
@@ -93,11 +96,13 @@ def main(job_dir: Path) -> None:
     # 3. Steps of about batch_rankings rankings, each comparison computed once.
     while step < len(plan):
         step += 1
-        rate = settings.learning_rate * learning_rate_factor(step, len(plan), settings)
+        rate = settings.learning_rate * learning_rate_factor((step - 1) % run_steps + 1, run_steps, settings)
         measured = learn(model, tie, plan[step - 1], settings, bootstrap, processes, micro_batches)
         check_finite("the loss", measured["loss"], step)
         norm = take_step(optimizer, model.network.parameters(), rate, settings.max_gradient_norm, step)
         tie.step()
+        if step % run_steps == 0:
+            average.end_run(optimizer)
 
         # 4. Say how it goes, evaluate, save; stop when told to.
         measured |= {"learning_rate": rate, "gradient_norm": norm, "tie_share": tie.share}
@@ -127,15 +132,15 @@ def main(job_dir: Path) -> None:
     processes.close()
 
 
-def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig) -> list[list[Lesson]]:
-    """What each step learns from: every pass over the comparisons in an order of its own, in even parts.
+def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig, run: int = 0) -> list[list[Lesson]]:
+    """What each step of a run learns from: every pass over the comparisons in an order of its own, in even parts.
 
     The contrast's other prompt is that of the next comparison in the pass's order that has another one.
     """
     useful = [comparison for comparison in comparisons if total_weight([comparison]) > 0]
     parts = min(max(round(rankings_in(useful) / settings.batch_rankings), 1), len(useful))
     plan = []
-    for epoch in range(settings.epochs):
+    for epoch in range(run * settings.epochs, (run + 1) * settings.epochs):
         order = [useful[i] for i in shuffled(len(useful), settings.seed, epoch)]
         lessons = [as_lesson(order, place, epoch, settings) for place in range(len(order))]
         cuts = [len(order) * part // parts for part in range(parts + 1)]
