@@ -113,9 +113,7 @@ class RewardConfig(Training):
     strict_orders: str = setting("pairs", choices=("pairs", "plackett_luce"))  # how rankings without ties enter it
     margin: float = setting(0.0, low=0)  # nats by which the better of a pair must lead, per level of strength
     contrast: float = setting(1.0, low=0)  # weight of preferring completions under their own prompt to under another
-    averaged_runs: int = setting(
-        1, low=1
-    )  # trainings from one start, in orders of their own, to average the weights of
+    averaged_runs: int = setting(1, low=1)  # trainings from one start whose weights are averaged in the end
     ensemble_heads: int = setting(8, low=0)  # bootstrapped heads that say how sure a score is; 0 or 1: none
     prior_scale: float = setting(1.0, low=0)  # of their fixed random priors
 
