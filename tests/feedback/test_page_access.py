@@ -72,13 +72,13 @@ def test_an_archived_project_is_gone(client, project, annotator):
 
 
 def test_the_page_never_names_a_source(client, project, annotator):
-    texts = [{"text": "One.", "source": "round-0007"}, {"text": "Two.", "source": "base-model"}]
+    texts = [{"text": "One.", "source": "checkpoint-7"}, {"text": "Two.", "source": "base-model"}]
     intake.add_prompts(project, [{"prompt": "Hello?", "completions": texts}], compare=True)
     client.force_login(annotator)
     page = client.get(at("rank/")).content
     assert b"One." in page
     assert b"Two." in page
-    assert b"round-0007" not in page
+    assert b"checkpoint-7" not in page
     assert b"base-model" not in page
 
 
