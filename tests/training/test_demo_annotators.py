@@ -1,5 +1,9 @@
 """Simulated annotators: they agree as often as people do, and each is somebody."""
 
+import json
+from itertools import combinations
+from pathlib import Path
+
 import pytest
 
 from training.demo.annotators import Annotator, compare, pair_accuracy, ranks
@@ -46,6 +50,25 @@ def test_among_like_replies_finer_things_are_noticed_than_among_good_and_bad_one
         return sum(ranks[0] < ranks[1] for ranks in all_ranks)
 
     assert right([]) > right(beside) + 40
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """What four annotators say of 120 × 4 completions that a base model of this demo once wrote, at temperature 1."""
+    lines = (Path(__file__).parent / "data" / "base_completions.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    return [[Annotator(seed).rank(row["message"], row["completions"]) for row in rows] for seed in range(1, 5)]
+
+
+def test_two_annotators_agree_on_three_pairs_in_four(judged):
+    counts = [compare(one, other) for one, other in combinations(judged, 2)]
+    assert 0.73 <= sum(count.agreeing for count in counts) / sum(count.strict for count in counts) <= 0.77
+    assert all(0.70 <= count.agreement <= 0.80 for count in counts)
+
+
+def test_annotators_call_some_pairs_ties_as_people_do(judged):
+    pairs = [pair for ranked in judged for ranks in ranked for pair in combinations(ranks, 2)]
+    assert 0.03 <= sum(one == other for one, other in pairs) / len(pairs) <= 0.12
 
 
 def test_agreement_counts_pairs_that_both_have_a_preference_on():

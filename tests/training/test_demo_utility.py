@@ -40,12 +40,12 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("fault", SPOILED)
-def test_a_fault_costs_at_least_half_a_point(fault):
-    assert utility(MESSAGE, GOOD) - utility(MESSAGE, SPOILED[fault]) >= 0.5
+def test_a_fault_costs_at_least_a_point(fault):
+    assert utility(MESSAGE, GOOD) - utility(MESSAGE, SPOILED[fault]) >= 1
 
 
 def test_a_perfect_reply_gets_all_points():
-    assert utility(MESSAGE, GOOD) == 5.5
+    assert utility(MESSAGE, GOOD) == 6
 
 
 # What a policy might find when it is trained against a reward model, and what it would be worth if it worked.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from training.demo.utility import utility
 
-NOISE = 0.39  # standard deviation of the error, as a share of the range; so set that two agree on three pairs in four
+NOISE = 0.4  # standard deviation of the error, as a share of the range; so set that two agree on three pairs in four
 LEAST_NOISE = 0.3  # points: standard deviation when what is shown is all alike
 NOTICEABLE = 0.2  # perceived utilities within so many standard deviations of a rank's first share the rank
 

@@ -1,15 +1,16 @@
 """The hidden utility: how good a reply to a customer's message is, from the two texts alone.
 
-A rubric in points. Each rule gives or takes a few, the sum in quarter points is the utility; people never see it, and
-no model is trained on it. The simulated annotators judge by it, and it measures what training really brought, so it
-must not be fooled by what fools a reward model: a sentence that is not one earns nothing, whatever words it holds, and
-saying a thing twice costs more than saying it once earned.
+A rubric in points. Each rule gives or takes a few, and their sum in whole points, as people give marks, is the utility;
+people never see it, and no model is trained on it. The simulated annotators judge by it, and it measures what training
+really brought, so it must not be fooled by what fools a reward model: a sentence that is not one earns nothing,
+whatever words it holds, and saying a thing twice costs more than saying it once earned.
 
 The grammar's own replies are its idea of fluent text. Other English keeps its order under all other rules and loses up
 to the points of `FLUENCY`.
 """
 
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterable
@@ -42,7 +43,7 @@ class Grade:
 
     @property
     def total(self) -> float:
-        return round(sum(astuple(self)) * 4) / 4
+        return float(math.floor(sum(astuple(self)) + 0.5))
 
 
 class Sentence(NamedTuple):
@@ -54,7 +55,7 @@ class Sentence(NamedTuple):
 
 
 def utility(message: str, reply: str) -> float:
-    """Points of a reply, in quarters: about −9 (insulting salad) to 5.5 (nothing to wish for)."""
+    """Points of a reply, in whole ones: about −10 (insulting salad) to 6 (nothing to wish for)."""
     return grade(message, reply).total
 
 
@@ -69,7 +70,7 @@ def grade(message: str, reply: str) -> Grade:
         name=_mention(_names(message), _addressed(reply)),
         product=_mention(_products(message), _products(reply)),
         length=_length(reply),
-        focus=max(-3.0, -0.75 * sum(_is_idle(sentence) for sentence in sentences)),
+        focus=max(-3.0, -1.0 * sum(_is_idle(sentence) for sentence in sentences)),
         repetition=_repetition(reply),
         form=_form(reply),
         fluency=-FLUENCY * (1.0 - _heard(_split(_masked(reply)))),
