@@ -77,8 +77,8 @@ class Supervisor:
     tending: bool = field(default=False, init=False)
     was_interrupted: bool = field(default=False, init=False)
 
-    def run(self, address: str, work: Callable[[], None] | None = None) -> None:
-        """Start everything; once the web answers at `address`, do `work`, or watch until a signal.
+    def run(self, address: str, work: Callable[[], None]) -> None:
+        """Start everything, do `work` once the web answers at `address`, and stop everything.
 
         Raises CommandError when a service does not come up. Every process is ended on the way out.
         """
@@ -90,7 +90,7 @@ class Supervisor:
             for service in self.services:
                 service.start()
             self._wait_for_web(address)
-            (work or self.watch)()
+            work()
         except KeyboardInterrupt:
             self.was_interrupted = True
             self.report("stopping …")

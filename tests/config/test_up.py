@@ -89,7 +89,8 @@ def test_it_serves_pages_with_their_styles_and_ctrl_c_ends_every_process(accord,
 
 
 def test_a_service_that_dies_is_started_again(accord, tmp_path):
-    _, address = accord
+    process, address = accord
+    assert any("Accord runs at" in line for line in process.stderr)  # a death before that ends the start instead
     gunicorns = [p for p in processes_of(tmp_path) if "gunicorn" in p.cmdline()]
     master = next(p for p in gunicorns if p.ppid() not in {other.pid for other in gunicorns})
     master.kill()

@@ -127,12 +127,13 @@ def test_a_failed_training_is_exit_1(monkeypatch, capsys):
     assert exit_of(main, monkeypatch, capsys) == (1, "error: the loss is nan at step 3\n")
 
 
-def test_a_stop_is_exit_75_and_success_0(monkeypatch, capsys):
+def test_a_stop_is_exit_75_and_success_0(monkeypatch, capsys, tmp_path):
     def stopped(folder):
         raise Stopped
 
-    assert exit_of(stopped, monkeypatch, capsys)[0] == 75
-    assert exit_of(lambda folder: None, monkeypatch, capsys)[0] == 0
+    assert exit_of(stopped, monkeypatch, capsys, (str(tmp_path),))[0] == 75
+    assert (tmp_path / "stopped").exists()
+    assert exit_of(lambda folder: None, monkeypatch, capsys, (str(tmp_path),))[0] == 0
 
 
 def test_without_a_directory_it_says_so(monkeypatch, capsys, tmp_path):

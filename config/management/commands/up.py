@@ -47,7 +47,12 @@ class Command(ServiceCommand):
         names = [name.strip() for name in options["only"].split(",") if name.strip()]
         supervisor = Supervisor(services_named(names, options["host"], options["port"]), self.report)
         address = address_of(options["host"], options["port"])
-        self.report(f"Accord is starting at {address} (Ctrl-C stops it)")
-        if not get_user_model().objects.exists():
-            self.report("nobody can sign in yet: make the first account with `python3 manage.py createsuperuser`")
-        supervisor.run(address)
+        self.report("starting the services")
+
+        def greet_and_watch() -> None:
+            self.report(f"\nAccord runs at {address}   (Ctrl-C stops it)\n")
+            if not get_user_model().objects.exists():
+                self.report("nobody can sign in yet: make the first account with `python3 manage.py createsuperuser`")
+            supervisor.watch()
+
+        supervisor.run(address, greet_and_watch)
