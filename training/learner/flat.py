@@ -60,7 +60,8 @@ class Group:
     """Rows of queries of about one length, each beside the keys it may see.
 
     query_rows [N, Q] and key_rows [N, K] are positions in the flat batch; slots past a row's end repeat any token.
-    mask [N, 1, Q, K] is true where a query sees a key; None means causal, with equal rows of queries and keys.
+    mask [N, 1, Q, K] is true where a query sees a key: the first ones of its row, the last of them at its own position.
+    None means causal, with equal rows of queries and keys.
     """
 
     query_rows: Tensor
@@ -98,8 +99,8 @@ class FlatLayout:
 
 def scaled_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, rules: AttentionRules) -> Tensor:
     """Softmax attention of [N, heads, Q, d] on [N, key heads, K, d]; no mask: causal, Q = K."""
-    if mask is None and rules.window is not None and rules.window < key.shape[2]:
-        mask = window_mask(key.shape[2], rules.window, query.device)
+    if rules.window is not None and rules.window < key.shape[2]:
+        mask = windowed(mask, key.shape[2], rules.window, query.device)
     if rules.softcap is not None:
         return softcapped_attention(query, key, value, mask, rules)
     if query.shape[1] != key.shape[1]:
@@ -122,10 +123,12 @@ def softcapped_attention(
     return scores.masked_fill(~mask, float("-inf")).softmax(-1, dtype=torch.float32).to(value.dtype) @ value
 
 
-def window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """[length, length]: causal, and no further back than window - 1 tokens."""
-    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)[None, :]
-    return (distance >= 0) & (distance < window)
+def windowed(mask: Tensor | None, width: int, window: int, device: torch.device) -> Tensor:
+    """A Group's mask [..., Q, width], or the causal one, of queries that see no further back than window - 1 tokens."""
+    if mask is None:
+        mask = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    seen = mask.sum(-1, keepdim=True)
+    return mask & (torch.arange(width, device=device) >= seen - window)
 
 
 class FlatBatch(NamedTuple):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from training.learner.flat import FlatLayout, Group
+from training.learner.last_layer import Wanted, prefix_mask
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class PackedBatch(NamedTuple):
     tokens: Tensor  # [1, T]
     positions: Tensor  # [1, T], from 0 in each prompt, going on from the prompt's end in each completion
     layout: FlatLayout
-    last: Tensor  # [N], where each completion's last token lies, in the order of groups and their completions
+    ends: Wanted  # each completion's last token, in the order of groups and their completions
 
 
 def pack(groups: Sequence[PromptGroup], device: torch.device | str = "cpu") -> PackedBatch:
@@ -53,21 +54,34 @@ def pack(groups: Sequence[PromptGroup], device: torch.device | str = "cpu") -> P
             sequences.append([*prompt, *range(len(tokens), len(tokens) + len(completion))])
             tokens.extend(completion)
             positions.extend(range(len(prompt), len(prompt) + len(completion)))
+    rows, lengths = _as_rows(sequences)
     return PackedBatch(
         tokens=torch.tensor([tokens], device=device),
         positions=torch.tensor([positions], device=device),
-        layout=_layout(sequences, len(tokens), device),
-        last=torch.tensor([sequence[-1] for sequence in sequences], device=device),
+        layout=_layout(rows, lengths, len(tokens), device),
+        ends=_ends(rows, lengths, device),
     )
 
 
-def _layout(sequences: Sequence[Sequence[int]], token_count: int, device: torch.device | str) -> FlatLayout:
-    """Causal attention in each sequence. A prompt's output is taken from the last completion; all of them agree."""
+def _as_rows(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """[N, width], shorter ones ending in copies of their last; and the lengths [N]."""
     width = max(map(len, sequences))
-    rows = torch.tensor([[*sequence, *[sequence[-1]] * (width - len(sequence))] for sequence in sequences])
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
-    real = torch.arange(width) < lengths[:, None]
+    rows = [[*sequence, *[sequence[-1]] * (width - len(sequence))] for sequence in sequences]
+    return torch.tensor(rows), torch.tensor([len(sequence) for sequence in sequences])
+
+
+def _layout(rows: Tensor, lengths: Tensor, token_count: int, device: torch.device | str) -> FlatLayout:
+    """Causal attention in each sequence. A prompt's output is taken from the last completion; all of them agree."""
+    real = torch.arange(rows.shape[1]) < lengths[:, None]
     slots = torch.zeros(token_count, dtype=torch.int64)
     slots[rows[real]] = torch.arange(rows.numel()).view_as(rows)[real]
     rows = rows.to(device)
     return FlatLayout((Group(rows, rows),), slots.to(device))
+
+
+def _ends(rows: Tensor, lengths: Tensor, device: torch.device | str) -> Wanted:
+    """The last token of each sequence, which sees all of it."""
+    numbers = torch.arange(len(rows), device=device)
+    mask = prefix_mask(lengths[:, None], rows.shape[1])
+    layout = FlatLayout((Group(numbers[:, None], rows.to(device), mask.to(device)),), numbers)
+    return Wanted(rows[:, -1].to(device), layout)

@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 
 from training.learner.data import budget_batches
 from training.learner.jobdir import BadInput
+from training.learner.last_layer import states_at
 from training.learner.lora import Base, Shape, load_scoring_role, own_head_role
 from training.learner.memory import MicroBatches
 from training.learner.models import load_scalar_model, load_tokenizer, save_model
@@ -87,11 +88,7 @@ class RewardModel(nn.Module):
 
     def features(self, groups: Sequence[PromptGroup]) -> Tensor:
         """[N, d]: the trunk's last hidden state at each completion's last token, in the order of the groups."""
-        batch = pack(groups, self.network.device)
-        trunk = self.network.base_model(
-            input_ids=batch.tokens, position_ids=batch.positions, layout=batch.layout, use_cache=False
-        )
-        return cast(Tensor, trunk.last_hidden_state[0, batch.last])
+        return states_at(self.network, *pack(groups, self.network.device))
 
     def raw_scores(self, features: Tensor) -> Tensor:
         """[N] float32 from features [N, d]. In float32 always: a score is a small difference of large numbers."""
