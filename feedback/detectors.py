@@ -147,4 +147,4 @@ def first_common_preference(one: Sequence[int], other: Sequence[int]) -> bool | 
 
 
 def _live(project: Project) -> QuerySet[Ranking]:
-    return Ranking.objects.filter(project=project, is_live=True)
+    return Ranking.objects.live_in(project)

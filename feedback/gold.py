@@ -9,11 +9,14 @@ from collections.abc import Sequence
 
 from django.db.models import F, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext_lazy
 
 from feedback import candidates
 from feedback.agreement import Estimate, same_preference, share
 from feedback.errors import Conflict
 from feedback.models import Comparison, Membership, Project, Ranking
+
+OF_GOLD = gettext_lazy("{value:.0%} of {pairs:,} gold preferences ({low:.0%} to {high:.0%}).")
 
 
 def must_qualify(membership: Membership) -> bool:
@@ -72,11 +75,10 @@ def pass_rates(project: Project) -> dict[int, Estimate]:
     counts: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for annotator_id, ranks, gold in _of_gold(project).iterator(chunk_size=2000):
         counts[annotator_id].append(counted(ranks, gold))
-    sentence = "{value:.0%} of {pairs:,} gold preferences ({low:.0%} to {high:.0%})."
-    return {each: share(found, sentence) for each, found in sorted(counts.items())}
+    return {each: share(found, OF_GOLD) for each, found in sorted(counts.items())}
 
 
 def _of_gold(project: Project) -> QuerySet[Ranking, tuple[int, list[int], list[int]]]:
     """Live rankings of gold: annotator id, ranks, gold ranks."""
-    live = Ranking.objects.filter(project=project, is_live=True, comparison__gold_ranks__isnull=False)
+    live = Ranking.objects.live_in(project).filter(comparison__gold_ranks__isnull=False)
     return live.values_list("annotator_id", "ranks", F("comparison__gold_ranks"))

@@ -32,28 +32,30 @@ class SignShown(serializers.Serializer):
     sentence = serializers.CharField()
 
 
-class OfAnnotator(serializers.Serializer):
+class AgreedShown(serializers.Serializer):
+    pairwise = EstimateShown(help_text="How often two people prefer the same completion, ties aside.")
+    alpha = EstimateShown(help_text="Krippendorff's alpha, ordinal: 1 is agreement, 0 is chance.")
+
+
+class OfAnnotator(AgreedShown):
+    """With all others."""
+
     username = serializers.CharField()
-    pairwise = EstimateShown(help_text="With all others.")
     gold = EstimateShown(allow_null=True, help_text="With gold; null: nothing of it ranked yet.")
     position_bias = SignShown(allow_null=True, help_text="How often what is shown first wins.")
     speed = SignShown(allow_null=True, help_text="The median time, in seconds.")
     random_clicker = SignShown(allow_null=True, help_text="Agreement with gold or others, tested in the order of time.")
 
 
-class OfTwo(serializers.Serializer):
+class OfTwo(AgreedShown):
     usernames = serializers.ListField(child=serializers.CharField(), min_length=2, max_length=2)
-    pairwise = EstimateShown()
 
 
-class OfWeek(serializers.Serializer):
+class OfWeek(AgreedShown):
     monday = serializers.DateField()
-    pairwise = EstimateShown()
 
 
-class AgreementShown(serializers.Serializer):
-    pairwise = EstimateShown(help_text="How often two people prefer the same completion, ties aside.")
-    alpha = EstimateShown(help_text="Krippendorff's alpha, ordinal: 1 is agreement, 0 is chance.")
+class AgreementShown(AgreedShown):
     by_annotator = OfAnnotator(many=True)
     by_two = OfTwo(many=True)
     by_week = OfWeek(many=True)
@@ -72,23 +74,21 @@ def agreement_detail(request: Request, slug: str) -> Response:
     }
     everyone = sorted({*measured.by_annotator, *rates, *signs["speed"]})
     names = dict(User.objects.filter(pk__in=everyone).values_list("pk", "username"))
-    nothing = agreement.share([])
+    nothing = agreement.Agreed(agreement.share([]), agreement.share([]))
     shown: dict[str, Any] = {
-        "pairwise": measured.pairwise,
-        "alpha": measured.alpha,
+        **vars(measured.overall),
         "by_annotator": [
             {
                 "username": names[pk],
-                "pairwise": measured.by_annotator.get(pk, nothing),
+                **vars(measured.by_annotator.get(pk, nothing)),
                 "gold": rates.get(pk),
                 **{name: found.get(pk) for name, found in signs.items()},
             }
             for pk in everyone
         ],
         "by_two": [
-            {"usernames": [names[one], names[other]], "pairwise": each}
-            for (one, other), each in measured.by_two.items()
+            {"usernames": [names[one], names[other]], **vars(each)} for (one, other), each in measured.by_two.items()
         ],
-        "by_week": [{"monday": monday, "pairwise": each} for monday, each in measured.by_week.items()],
+        "by_week": [{"monday": monday, **vars(each)} for monday, each in measured.by_week.items()],
     }
     return Response(AgreementShown(shown).data)

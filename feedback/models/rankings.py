@@ -8,6 +8,14 @@ from feedback.models.comparisons import Comparison, Lease
 from feedback.models.people import Project, User
 
 
+class Rankings(models.QuerySet["Ranking"]):
+    """Rankings of people, as they are asked for."""
+
+    def live_in(self, project: Project) -> "Rankings":
+        """What counts in a project: of each ranking the last revision. Every figure about people begins here."""
+        return self.filter(project=project, is_live=True)
+
+
 class Ranking(models.Model):
     """What one annotator said of one comparison: a weak order of its completions.
 
@@ -42,6 +50,7 @@ class Ranking(models.Model):
         "committed, so that a later commit can never slip in under a cursor already handed out.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
+    objects = Rankings.as_manager()
 
     class Meta:
         constraints = [

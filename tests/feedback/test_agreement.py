@@ -2,52 +2,150 @@
 
 import random
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from itertools import combinations
 
+import krippendorff
+import numpy as np
 import pytest
 
 from feedback import agreement, judging, queue
-from feedback.agreement import coincidence_matrix, ordinal_alpha, same_preference, share, wilson
+from feedback.agreement import same_preference, share, wilson
+from feedback.agreement.estimates import ordinal_alpha
+from feedback.agreement.meetings import Said
+from feedback.agreement.report import agreement_of
+from feedback.models import Ranking
 from tests.conftest import person
 from tests.feedback.conftest import membership, rank_next
 
-# Four observers, twelve units, with missing values: Krippendorff (2011), Computing Krippendorff's Alpha-Reliability.
-PUBLISHED = [
-    [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],
-    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3],
-    [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
-    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
-]
+
+def values_as_counts(one, other):
+    """The counts of two people's values −1, 0, 1 on the same pairs: same, opposed, one tie, both tie."""
+    kinds = Counter("same" if a == b != 0 else "opposed" if a == -b != 0 else "both" if a == b else "one"
+                    for a, b in zip(one, other, strict=True))  # fmt: skip
+    return [kinds["same"], kinds["opposed"], kinds["one"], kinds["both"]]
 
 
-def test_alpha_is_the_published_one():
-    units = [[value for value in unit if value is not None] for unit in zip(*PUBLISHED, strict=True)]
-    assert ordinal_alpha(coincidence_matrix(units)) == pytest.approx(0.815, abs=5e-4)
+def alpha_elsewhere(rows):
+    """The same by the package `krippendorff`: each pair in both directions, as our convention has it."""
+    table = np.array(rows, dtype=float)
+    return krippendorff.alpha(
+        np.concatenate([table, -table], axis=1), level_of_measurement="ordinal", value_domain=[-1, 0, 1]
+    )
 
 
-def test_the_published_coincidences_come_out():
-    units = [[value for value in unit if value is not None] for unit in zip(*PUBLISHED, strict=True)]
-    matrix = coincidence_matrix(units)
-    assert matrix[1, 1] == pytest.approx(7)
-    assert matrix[1, 2] == pytest.approx(4 / 3)
-    assert matrix[2, 2] == pytest.approx(10)
-    assert sum(matrix.values()) == pytest.approx(40)
-
-
-def test_alpha_of_agreement_is_one_and_of_opposites_is_negative():
-    assert ordinal_alpha(coincidence_matrix([[1, 1], [2, 2], [1, 1]])) == 1
-    assert ordinal_alpha(coincidence_matrix([[-1, 1], [1, -1]])) < 0
-
-
-def test_alpha_of_chance_is_about_zero():
+@pytest.mark.parametrize("ties", [0.0, 0.2, 0.9])
+def test_alpha_of_two_people_is_that_of_another_library(ties):
     generator = random.Random(1)
-    units = [[generator.choice([-1, 0, 1]) for _ in range(2)] for _ in range(5000)]
-    assert abs(ordinal_alpha(coincidence_matrix(units))) < 0.04
+    one = [0 if generator.random() < ties else generator.choice([-1, 1]) for _ in range(200)]
+    other = [value if generator.random() < 0.7 else generator.choice([-1, 0, 1]) for value in one]
+    counts = np.array(values_as_counts(one, other), dtype=float)
+    assert ordinal_alpha(counts) == pytest.approx(alpha_elsewhere([one, other]), abs=1e-12)
+
+
+def test_alpha_of_agreement_is_one_of_opposites_negative_and_of_chance_nought():
+    found = ordinal_alpha(np.array([[9.0, 0, 0, 0], [0, 9, 0, 0], [5000, 5000, 0, 0]]))
+    assert found[0] == 1
+    assert found[1] < -0.9
+    assert abs(found[2]) < 1e-3
 
 
 def test_alpha_without_variation_is_undefined():
-    assert ordinal_alpha(coincidence_matrix([[2, 2], [2, 2]])) is None
-    assert ordinal_alpha(Counter()) is None
+    assert np.isnan(ordinal_alpha(np.array([[0.0, 0, 0, 7], [0, 0, 0, 0]]))).all()
+
+
+def simulated(people, comparisons, size, seed=3, noise=0.7):
+    """Rankings of 2 to all `people` of each comparison, with ties, by perceived qualities."""
+    generator, day = random.Random(seed), datetime(2026, 3, 2, tzinfo=UTC)
+    for pk in range(comparisons):
+        truth = [generator.gauss(0, 1) for _ in range(size)]
+        for person_id in generator.sample(range(people), generator.randint(2, people)):
+            perceived = [round(value + generator.gauss(0, noise)) for value in truth]
+            levels = sorted(set(perceived), reverse=True)
+            ranks = [1 + levels.index(value) for value in perceived]
+            yield Said(pk, person_id, ranks, day + timedelta(days=generator.randrange(28)))
+
+
+def units_of(said, chosen=lambda each: True):
+    """Rows for the other library: one a person, a column for each pair of completions of each comparison."""
+    columns = {}
+    for each in filter(chosen, said):
+        for i, j in combinations(range(len(each.ranks)), 2):
+            sign = (each.ranks[j] > each.ranks[i]) - (each.ranks[j] < each.ranks[i])
+            columns.setdefault((each.comparison_id, i, j), {})[each.annotator_id] = sign
+    everyone = sorted({pk for column in columns.values() for pk in column})
+    return [[column.get(pk, np.nan) for column in columns.values()] for pk in everyone]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_alpha_of_a_project_is_that_of_another_library_with_people_missing(size):
+    said = list(simulated(people=5, comparisons=60, size=size))
+    assert agreement_of(said).alpha.value == pytest.approx(alpha_elsewhere(units_of(said)), abs=1e-12)
+
+
+def test_alpha_of_two_people_counts_their_own_comparisons_alone():
+    said = list(simulated(people=4, comparisons=60, size=3))
+    by_two = agreement_of(said).by_two
+    assert sorted(by_two) == list(combinations(range(4), 2))
+    for two, found in by_two.items():
+        columns = np.array(units_of(said, lambda each, two=two: each.annotator_id in two), dtype=float)
+        both = columns[:, ~np.isnan(columns).any(axis=0)]
+        assert found.alpha.value == pytest.approx(alpha_elsewhere(both), abs=1e-12)
+
+
+def test_alpha_of_an_annotator_sets_them_against_each_other_person():
+    """By the definition: 1 − D_o/D_e of their pairs of values with others, 1/(m − 1) each, by hand."""
+    said = list(simulated(people=4, comparisons=40, size=2))
+    ranked = {}
+    for each in said:
+        ranked.setdefault(each.comparison_id, {})[each.annotator_id] = (each.ranks > each.ranks[::-1]) - (
+            each.ranks < each.ranks[::-1]
+        )
+    matrix = Counter()
+    for values in ranked.values():
+        for other, value in values.items():
+            if 2 in values and other != 2:
+                for sign in (1, -1):
+                    matrix[sign * values[2], sign * value] += 1 / (len(values) - 1)
+                    matrix[sign * value, sign * values[2]] += 1 / (len(values) - 1)
+    n = {level: sum(weight for (one, _), weight in matrix.items() if one == level) for level in (-1, 0, 1)}
+    between = {(0, 1): (n[0] + n[1]) / 2, (-1, 0): (n[-1] + n[0]) / 2, (-1, 1): n[0] + (n[-1] + n[1]) / 2}
+    observed = sum(matrix[pair] * distance**2 for pair, distance in between.items())
+    expected = sum(n[pair[0]] * n[pair[1]] * distance**2 for pair, distance in between.items())
+    by_hand = 1 - (sum(n.values()) - 1) * observed / expected
+    assert agreement_of(said).by_annotator[2].alpha.value == pytest.approx(by_hand, abs=1e-12)
+
+
+def test_the_jackknife_leaves_out_one_comparison_at_a_time():
+    said = list(simulated(people=3, comparisons=25, size=3))
+    left_out = [alpha_elsewhere(units_of(said, lambda each, pk=pk: each.comparison_id != pk)) for pk in range(25)]
+    error = np.sqrt(24 / 25 * np.sum((np.array(left_out) - np.mean(left_out)) ** 2))
+    alpha = agreement_of(said).alpha
+    assert alpha.high - alpha.low == pytest.approx(2 * 1.959964 * error, abs=1e-9)
+    assert (alpha.low + alpha.high) / 2 == pytest.approx(alpha.value, abs=1e-9)
+
+
+def test_pairwise_agreement_is_what_counting_two_by_two_gives():
+    said = list(simulated(people=4, comparisons=50, size=4))
+    measured = agreement_of(said)
+    for week, found in [*measured.by_week.items(), (None, measured.overall)]:
+        same = all_ = 0
+        for one, other in combinations(said, 2):
+            later = max(one.created_at, other.created_at).date()
+            if one.comparison_id == other.comparison_id and week in (None, later - timedelta(days=later.weekday())):
+                counts = same_preference(one.ranks, other.ranks)
+                same, all_ = same + counts[0], all_ + counts[1]
+        assert (found.pairwise.value, found.pairwise.pairs) == (pytest.approx(same / all_), all_)
+    assert len(measured.by_week) == 4
+
+
+def test_the_order_of_rows_and_the_names_of_positions_mean_nothing():
+    said = list(simulated(people=4, comparisons=30, size=3))
+    turned = [each._replace(ranks=each.ranks[::-1]) for each in said]
+    random.Random(2).shuffle(turned)
+    one, other = agreement_of(said), agreement_of(turned)
+    for before, after in [(one.pairwise, other.pairwise), (one.alpha, other.alpha)]:
+        assert (after.value, after.low, after.high) == pytest.approx((before.value, before.low, before.high))
 
 
 @pytest.mark.parametrize(
@@ -133,8 +231,10 @@ class TestOfAProject:
         two = (min(ann.user_id, cole.user_id), max(ann.user_id, cole.user_id))
         assert measured.pairwise.value == 0.75
         assert (measured.pairwise.pairs, measured.pairwise.comparisons) == (8, 8)
-        assert measured.by_two[two] == measured.by_annotator[ann.user_id] == measured.pairwise
-        assert list(measured.by_week.values()) == [measured.pairwise]
+        assert measured.by_two[two] == measured.by_annotator[ann.user_id] == measured.overall
+        assert list(measured.by_week.values()) == [measured.overall]
+        own = agreement.of_annotator(project, ann.user_id)
+        assert (own.overall, own.by_week) == (measured.overall, measured.by_week)
         assert "75%" in measured.pairwise.sentence
         # By hand: values ±1 evenly, agreement 6 of 8; α = 1 − (n − 1) D_o/D_e with n = 32.
         assert measured.alpha.value == pytest.approx(1 - 31 * 0.25 / 16)
@@ -149,6 +249,30 @@ class TestOfAProject:
         flipped = [3 - rank for rank in judging.shown_ranks(ranking)]
         judging.revise(cole, ranking.pk, flipped, idempotency_key=ranking.comparison.leases.model().pk, seconds=1)
         assert agreement.measure(project).pairwise.value == 1
+
+    def test_those_who_are_asked_because_others_disagree_are_not_counted(self, project, work):
+        """They only ever see comparisons that people disagree about: with them, agreement would be 1 of 3, not ½."""
+        project.extra_opinions = 1
+        project.save()
+        ids = [comparison.pk for comparison in work(2, wanted_rankings=2)]
+        members = [membership(person(project, name, "annotator"), project) for name in ("a", "b", "c")]
+        self.rank_by_position(members[0], lambda pk: True)
+        self.rank_by_position(members[1], lambda pk: pk == ids[0])
+        self.rank_by_position(members[2], lambda pk: True)
+        assert Ranking.objects.filter(reason="disagreement").count() == 1
+        measured = agreement.measure(project)
+        assert (measured.pairwise.value, measured.pairwise.pairs) == (0.5, 2)
+        assert members[2].user_id not in measured.by_annotator
+
+    def test_the_database_is_asked_once(self, ann, cole, project, work, django_assert_num_queries):
+        work(6, wanted_rankings=2)
+        for member in (ann, cole):
+            while rank_next(member):
+                pass
+        with django_assert_num_queries(1):
+            agreement.measure(project)
+        with django_assert_num_queries(1):
+            agreement.of_annotator(project, ann.user_id)
 
     def test_three_people_are_three_pairs_of_people(self, project, work):
         work(2, size=3, wanted_rankings=3)
