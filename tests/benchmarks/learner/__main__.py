@@ -5,6 +5,8 @@
 A benchmark is a module of this folder with NAMES, PEER (an environment of `peers`), UNIT, `ours(name, folder)` and
 `peer(name, folder)`, which give `{"value", "quality", "phases"}` and perhaps `steps`, and `holds(ours, peer)`: whether
 the qualities are equal, without which a ratio claims nothing. Ratios are of medians over runs.
+
+On a GPU the models are Qwen-shaped, of 0.5B and 1.5B parameters, and compute in bfloat16.
 """
 
 import argparse
@@ -17,10 +19,75 @@ import sys
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+from config.bootstrap import SetupFailed
 from tests.benchmarks.learner import peers
 
 HERE = Path(__file__).parent
+SIZES = {"cpu": "1M,5M", "cuda": "0.5B,1.5B"}
+DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
+
+
+class Refused(Exception):
+    """The message is one sentence for the person at the terminal."""
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    try:
+        results = measure_all(options)
+    except (Refused, SetupFailed) as refusal:
+        print(f"error: {refusal}", file=sys.stderr)
+        return 2
+    return 0 if all(result["equal_quality"] for result in results) else 1
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="manage.py bench learner")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--only", metavar="NAMES", help="of these benchmarks, with commas between")
+    parser.add_argument("--sizes", help=f"of the models, with commas between ({SIZES['cpu']}; GPU: {SIZES['cuda']})")
+    parser.add_argument("--runs", type=int, default=3, metavar="N", help="of each side, in turn (3)")
+    parser.add_argument("--device", choices=tuple(SIZES), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the computation (float32; GPU: bfloat16)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each process (all cores)")
+    options = parser.parse_args(arguments)
+    options.sizes = options.sizes or SIZES[options.device]
+    options.dtype = options.dtype or DTYPES[options.device]
+    return options
+
+
+def measure_all(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Every chosen benchmark at every size; shown, and written to the file, as they come."""
+    check_device(options.device)
+    benchmarks = chosen(options.only)
+    check_sizes(options.sizes.split(","))
+    pythons = {name: peers.python_of(module.PEER) for name, module in benchmarks.items()}
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, module in benchmarks.items():
+            for size in options.sizes.split(","):
+                results.append(compare(module, name, size, Path(folder) / size, pythons[name], options))
+                show(results[-1])
+                if options.json:
+                    options.json.write_text(json.dumps(results, indent=1) + "\n")
+    return results
+
+
+def check_device(device: str) -> None:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise Refused("PyTorch finds no GPU on this machine: leave --device out to measure on its processor.")
+
+
+def check_sizes(sizes: list[str]) -> None:
+    from tests.benchmarks.learner import world
+
+    for size in sizes:
+        if size not in world.SIZES:
+            raise Refused(f"there is no model of size {size!r}; there are {', '.join(world.SIZES)}.")
 
 
 def registry() -> dict[str, ModuleType]:
@@ -30,86 +97,73 @@ def registry() -> dict[str, ModuleType]:
     return {name: module for module in modules for name in getattr(module, "NAMES", ())}
 
 
-def main(arguments: list[str]) -> int:
-    benchmarks, options = registry(), parse(arguments)
-    chosen = options.only.split(",") if options.only else list(benchmarks)
-    unknown = [name for name in chosen if name not in benchmarks]
-    if unknown:
-        print(f"error: there is no benchmark {unknown[0]!r}; there are {', '.join(benchmarks)}", file=sys.stderr)
-        return 2
-    results = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in chosen:
-            for size in options.sizes.split(","):
-                results.append(compare(benchmarks[name], name, size, Path(folder) / size, options))
-                show(results[-1])
-                if options.json:
-                    options.json.write_text(json.dumps(results, indent=1) + "\n")
-    return 0 if all(result["equal_quality"] for result in results) else 1
+def chosen(only: str | None) -> dict[str, ModuleType]:
+    benchmarks = registry()
+    names = only.split(",") if only else list(benchmarks)
+    for name in names:
+        if name not in benchmarks:
+            raise Refused(f"there is no benchmark {name!r}; there are {', '.join(benchmarks)}.")
+    return {name: benchmarks[name] for name in names}
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="manage.py bench learner")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--only", metavar="NAMES", help="of these benchmarks, with commas between")
-    parser.add_argument("--sizes", default="1M,5M", help="of the models (1M,5M)")
-    parser.add_argument("--runs", type=int, default=2, metavar="N", help="of each side, in turn (2)")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each process (all cores)")
-    return parser.parse_args(arguments)
-
-
-def compare(benchmark: ModuleType, name: str, size: str, folder: Path, options: argparse.Namespace) -> dict:
+def compare(
+    benchmark: ModuleType, name: str, size: str, folder: Path, python: Path, options: argparse.Namespace
+) -> dict[str, Any]:
     """Both sides in turn, `runs` times; each side's median."""
-    runs: dict[str, list[dict]] = {"ours": [], "peer": []}
-    pythons = {"ours": Path(sys.executable), "peer": peers.python_of(benchmark.PEER)}
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
+    pythons = {"ours": Path(sys.executable), "peer": python}
     for _ in range(options.runs):
         for side, measured in runs.items():
             measured.append(run(pythons[side], benchmark, name, size, side, folder, options))
     ours, peer = (middle(measured) for measured in runs.values())
-    is_smaller_better = getattr(benchmark, "SMALLER_IS_BETTER", False)
     return {
         "name": f"{name}@{size}", "ours": ours["value"], "peer": peer["value"], "unit": benchmark.UNIT,
         "ratio": ours["value"] / peer["value"], "quality_ours": ours["quality"], "quality_peer": peer["quality"],
-        "equal_quality": benchmark.holds(ours, peer), "is_smaller_better": is_smaller_better,
-        "steps_ours": ours.get("steps"), "steps_peer": peer.get("steps"), "phases": ours["phases"],
-        "curve_ours": ours.get("curve"), "curve_peer": peer.get("curve"),
-        "megabytes_ours": ours["megabytes"], "megabytes_peer": peer["megabytes"],
+        "equal_quality": benchmark.holds(ours, peer),
+        "is_smaller_better": getattr(benchmark, "SMALLER_IS_BETTER", False),
+        "runs_ours": [each["value"] for each in runs["ours"]], "runs_peer": [each["value"] for each in runs["peer"]],
+        **{f"{what}_{side}": measured.get(what) for what in ("steps", "phases", "curve", "megabytes", "gpu_megabytes")
+           for side, measured in (("ours", ours), ("peer", peer))},
     }  # fmt: skip
 
 
 def run(
     python: Path, benchmark: ModuleType, name: str, size: str, side: str, folder: Path, options: argparse.Namespace
-) -> dict:
-    """One measurement. Raises CalledProcessError, after showing what the process said, when it fails."""
+) -> dict[str, Any]:
+    """One measurement. Raises Refused, after showing what the process said, when it fails."""
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "OMP_WAIT_POLICY": "PASSIVE",
-                                "PYTHONPATH": str(peers.ROOT), "HF_HUB_OFFLINE": "1"}  # fmt: skip
+                                "PYTHONPATH": str(peers.ROOT), "HF_HUB_OFFLINE": "1", "BENCH_DTYPE": options.dtype,
+                                "TRL_EXPERIMENTAL_SILENCE": "1"}  # fmt: skip
     environment |= {"CUDA_VISIBLE_DEVICES": ""} if options.device == "cpu" else {}
     module = benchmark.__name__.rpartition(".")[2]
     command = [str(python), "-m", "tests.benchmarks.learner.measure", module, name, size, side, str(folder)]
     done = subprocess.run(command, cwd=peers.ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.stderr.write(done.stderr[-4000:])
-        done.check_returncode()
+        whose = "our side" if side == "ours" else f"the side of {benchmark.PEER or 'comparison'}"
+        raise Refused(f"{whose} of {name}@{size} failed with status {done.returncode}, as shown above.")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def middle(measured: list[dict]) -> dict:
+def middle(measured: list[dict[str, Any]]) -> dict[str, Any]:
     """The run of the median value (the lower of two), with the mean of all qualities."""
     ordered = sorted(measured, key=lambda each: each["value"])
     return ordered[(len(ordered) - 1) // 2] | {"quality": statistics.fmean(each["quality"] for each in measured)}
 
 
-def show(result: dict) -> None:
-    steps = "" if result["steps_ours"] is None else f"  steps {result['steps_ours']} : {result['steps_peer']}"
-    phases = "  ".join(f"{phase} {seconds:.1f} s" for phase, seconds in result["phases"].items())
-    print(
-        f"{result['name']:20} {result['ours']:10.1f} : {result['peer']:10.1f} {result['unit']:11}"
-        f" {result['ratio']:6.2f} ×   quality {result['quality_ours']:.3f} : {result['quality_peer']:.3f}"
-        f" {'equal' if result['equal_quality'] else 'NOT EQUAL'}{steps}"
-        f"   {result['megabytes_ours']:.0f} : {result['megabytes_peer']:.0f} MB   {phases}",
-        flush=True,
-    )
+def show(result: dict[str, Any]) -> None:
+    """A line of figures, then a line a side of where its time and memory went."""
+    verdict = "equal" if result["equal_quality"] else "NOT EQUAL"
+    print(f"{result['name']:20} {result['ours']:10.1f} : {result['peer']:10.1f} {result['unit']:11}"
+          f" {result['ratio']:6.2f} ×   quality {result['quality_ours']:.3f} : {result['quality_peer']:.3f}"
+          f" {verdict}")  # fmt: skip
+    for side in ("ours", "peer"):
+        parts = [f"{phase} {seconds:.2f} s" for phase, seconds in (result[f"phases_{side}"] or {}).items()]
+        parts += [f"{result[f'steps_{side}']} steps"] if result[f"steps_{side}"] is not None else []
+        parts.append(f"{result[f'megabytes_{side}']:.0f} MB at most")
+        if result[f"gpu_megabytes_{side}"]:
+            parts.append(f"{result[f'gpu_megabytes_{side}']:.0f} MB on the GPU")
+        print(f"    {side}: {', '.join(parts)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,17 @@ def main(module: str, name: str, size: str, side: str, folder: str) -> None:
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     benchmark = importlib.import_module(f"tests.benchmarks.learner.{module}")
-    measured = getattr(benchmark, side)(name, world.prepare(Path(folder), size))
-    measured["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps(measured))
+    print(json.dumps(getattr(benchmark, side)(name, world.prepare(Path(folder), size)) | peak()))
+
+
+def peak() -> dict[str, float]:
+    """Highest memory of the whole process, libraries included; and on a GPU what PyTorch allocated at once."""
+    import torch
+
+    found = {"megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}  # kilobytes on Linux
+    if torch.cuda.is_available():
+        found["gpu_megabytes"] = torch.cuda.max_memory_allocated() / 2**20
+    return found
 
 
 if __name__ == "__main__":

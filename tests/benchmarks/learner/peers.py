@@ -1,13 +1,17 @@
 """The peers' environments, under var/peers, each built by itself when it is first needed. Standard library only."""
 
+import re
 import shutil
-import subprocess
 import sys
+import venv
 from pathlib import Path
+
+from config.bootstrap import SetupFailed, follow, say
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "var" / "peers"
-TRANSFORMERS = ["torch==2.13.0", "transformers==5.23.0", "accelerate"]
+TRANSFORMERS = ["torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0"]
+OURSELVES = ""  # a benchmark of two ways of ours
 REQUIREMENTS = {
     "trl-1.12": [*TRANSFORMERS, "trl==1.12.0"],  # the last with PPO; its transformers are also the peer in sampling
     "trl-1.16": [*TRANSFORMERS, "trl==1.16.0"],
@@ -15,13 +19,23 @@ REQUIREMENTS = {
 
 
 def python_of(peer: str) -> Path:
-    """The interpreter of a peer's environment, complete."""
-    home = FOLDER / peer
-    python, stamp, wanted = home / "bin" / "python", home / "installed", "\n".join(REQUIREMENTS[peer])
+    """The interpreter of a peer's environment, complete. Raises SetupFailed with a sentence when it cannot be made."""
+    if peer == OURSELVES:
+        return Path(sys.executable)
+    home, wanted = FOLDER / peer, "\n".join(REQUIREMENTS[peer])
+    python, stamp = home / "bin" / "python", home / "installed"
     if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"Building the environment of {peer} in {home.relative_to(ROOT)} (once)", flush=True)
-        shutil.rmtree(home, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *REQUIREMENTS[peer]], check=True)
+        say(f"building the environment of {peer} in {home.relative_to(ROOT)} (a few minutes, once)")
+        build(home, python, REQUIREMENTS[peer])
         stamp.write_text(wanted)
     return python
+
+
+def build(home: Path, python: Path, requirements: list[str]) -> None:
+    shutil.rmtree(home, ignore_errors=True)
+    try:
+        venv.create(home, with_pip=True, symlinks=True)
+    except OSError as error:
+        raise SetupFailed(f"could not make {home.relative_to(ROOT)} ({error.strerror}).") from error
+    arguments = ["install", "--disable-pip-version-check", "--progress-bar", "off", *requirements]
+    follow([str(python), "-m", "pip", *arguments], "pip", re.compile(r"Collecting (\S+)|(Installing) collected"))

@@ -2,8 +2,9 @@
 
 Rankings of K completions by a planted taste; prompts and completions of 16 to 64 tokens. The peer gets each ranking as
 its K(K−1)/2 pairs, a batch's together, which is the same loss: from the same weights, in the same order, with the same
-optimiser and as many steps, both sides walk the same path. Ours trains its ensemble of heads besides, as it does by
-default; the contrast, which has no counterpart, is off. Quality: held-out accuracy.
+optimiser and as many steps, both sides walk the same path. The trunk they start from tells good tokens from bad ones,
+so that few steps teach something that held-out rankings can show. Ours trains its ensemble of heads besides, as it does
+by default; the contrast, which has no counterpart, is off. Quality: held-out accuracy.
 """
 
 import itertools
@@ -32,6 +33,7 @@ def data(name: str) -> tuple[list[dict], list[dict]]:
 
 
 def ours(name: str, folder: Path) -> dict:
+    from tests.benchmarks.learner import world
     from training.learner.config import RewardConfig
     from training.learner.memory import MicroBatches
     from training.learner.optimization import adamw, take_step
@@ -47,27 +49,29 @@ def ours(name: str, folder: Path) -> dict:
         return Comparison(number, PromptGroup(tuple(row["prompt"]), tuple(map(tuple, row["completions"]))), (ranking,))
 
     train, held_out = ([comparison(*row) for row in enumerate(rows)] for rows in data(name))
-    settings = RewardConfig(model=str(folder / "policy"), contrast=0.0)
+    settings = RewardConfig(model=str(folder / "reader"), contrast=0.0, dtype=world.dtype())
     model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed)
     tie = tie_parameter([ranking for one in train for ranking in one.rankings], settings)
     bootstrap, optimizer = bootstrap_weights(train, settings.ensemble_heads, 0), adamw(model, weight_decay=0.0)
     processes, micro_batches = Processes(), MicroBatches(settings.micro_batch_tokens)
     _, batch, steps = SHAPES[name]
-    ends = []
+    clock = Clock()
     for step in range(steps):
         lessons = [Lesson(one) for one in train[step * batch : (step + 1) * batch]]
+        clock.lap("other")
         learn(model, tie, lessons, settings, bootstrap, processes, micro_batches)
+        clock.lap("gradients")
         take_step(optimizer, model.network.parameters(), RATE, settings.max_gradient_norm, step + 1)
-        ends.append(time.perf_counter())
+        clock.lap("updates")
     scores, _ = raw_scores_of_groups(model, [one.group for one in held_out], settings.micro_batch_tokens)
-    return measured(ends, batch, scores.view(HELD_OUT, -1).tolist())
+    return measured(clock, name, scores.view(HELD_OUT, -1).tolist())
 
 
 def peer(name: str, folder: Path) -> dict:
     import torch
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
-    from transformers import AutoModelForSequenceClassification, TrainerCallback
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
     from trl import RewardConfig, RewardTrainer
 
     from tests.benchmarks.learner import world
@@ -76,13 +80,19 @@ def peer(name: str, folder: Path) -> dict:
     completions, batch, steps = SHAPES[name]
     rows = [{"chosen_ids": row["prompt"] + better, "rejected_ids": row["prompt"] + worse}
             for row in train for better, worse in itertools.combinations(row["completions"], 2)]  # fmt: skip
-    model = AutoModelForSequenceClassification.from_pretrained(folder / "policy", num_labels=1)
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "reader", num_labels=1)
     torch.nn.init.zeros_(model.score.weight)
-    ends = []
+    clock = Clock()
 
-    class Clock(TrainerCallback):
+    class Laps(TrainerCallback):
+        def on_step_begin(self, *_, **__):
+            clock.lap("other")  # the next batch's tensors
+
+        def on_pre_optimizer_step(self, *_, **__):
+            clock.lap("gradients")  # and their norm
+
         def on_step_end(self, *_, **__):
-            ends.append(time.perf_counter())
+            clock.lap("updates")
 
     class InOrder(RewardTrainer):
         def _get_train_sampler(self, dataset=None):
@@ -92,22 +102,41 @@ def peer(name: str, folder: Path) -> dict:
         output_dir=str(folder / "peer"), per_device_train_batch_size=batch * completions * (completions - 1) // 2,
         max_steps=steps, logging_steps=steps, report_to=[], save_strategy="no", max_length=None, learning_rate=RATE,
         lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=1.0, disable_dropout=True,
-        use_cpu=not torch.cuda.is_available(), bf16=False, gradient_checkpointing=False, disable_tqdm=True)  # fmt: skip
-    InOrder(model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=world.tokenizer(),
-            callbacks=[Clock()]).train()  # fmt: skip
+        use_cpu=not torch.cuda.is_available(), bf16=world.dtype() == "bfloat16", gradient_checkpointing=False,
+        disable_tqdm=True)  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(folder / "reader")
+    InOrder(model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
+            callbacks=[Laps()]).train()  # fmt: skip
     model.eval()
     with torch.no_grad():
         scores = [[model(torch.tensor([row["prompt"] + text], device=model.device)).logits.item()
                    for text in row["completions"]] for row in held_out]  # fmt: skip
-    return measured(ends, batch, scores)
+    return measured(clock, name, scores)
 
 
-def measured(ends: list[float], batch: int, scores: list[list[float]]) -> dict:
+class Clock:
+    """Seconds by phase of each step; a step ends with its updates."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = [{}]
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        now = time.perf_counter()
+        self.steps[-1][phase] = self.steps[-1].get(phase, 0.0) + now - self._last
+        self._last = now
+        if phase == "updates":
+            self.steps.append({})
+
+
+def measured(clock: Clock, name: str, scores: list[list[float]]) -> dict:
     """Rankings a second after the warm-up, and the share of held-out pairs in the right order (best first)."""
+    _, batch, steps = SHAPES[name]
+    counted = clock.steps[WARM_UP:steps]
+    phases = {phase: sum(step.get(phase, 0.0) for step in counted) for phase in ("gradients", "updates", "other")}
     right = [a > b for row in scores for a, b in itertools.combinations(row, 2)]
-    seconds = ends[-1] - ends[WARM_UP - 1]
-    value = batch * (len(ends) - WARM_UP) / seconds
-    return {"value": value, "quality": sum(right) / len(right), "phases": {}, "steps": len(ends)}
+    value = batch * len(counted) / sum(phases.values())
+    return {"value": value, "quality": sum(right) / len(right), "phases": phases, "steps": len(clock.steps) - 1}
 
 
 def holds(ours: dict, peer: dict) -> bool:

@@ -4,29 +4,64 @@ A token is the word `t17` for the id 17, so that token ids go through any tokeni
 fixed seeds, once, in a folder; torch and transformers only, so that either side's environment can run it.
 """
 
+import os
 import random
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+)
 
-SIZES = {"1M": (128, 2), "5M": (256, 4)}  # hidden size, layers
-VOCABULARY, PAD, END = 2048, 0, 1
+
+class Shape(NamedTuple):
+    """Of a model."""
+
+    kind: type[PreTrainedConfig]
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    key_heads: int
+    vocabulary: int
+
+
+SIZES = {
+    "0.1M": Shape(LlamaConfig, 32, 128, 1, 4, 4, 2048),
+    "1M": Shape(LlamaConfig, 128, 512, 2, 4, 4, 2048),
+    "5M": Shape(LlamaConfig, 256, 1024, 4, 4, 4, 2048),
+    "36M": Shape(LlamaConfig, 512, 2048, 8, 4, 4, 2048),
+    "0.5B": Shape(Qwen2Config, 896, 4864, 24, 14, 2, 151_936),
+    "1.5B": Shape(Qwen2Config, 1536, 8960, 28, 12, 2, 151_936),
+}
+VOCABULARY, PAD, END = 2048, 0, 1  # VOCABULARY: of the token ids in texts; larger models know more
 GOOD, BAD = range(10, 410), range(410, 810)  # tokens that the planted reward counts
 COMPLETION_LENGTH = 40  # tokens after which a completion ends, on average, by the first policy
 
 
-def config(size: str, **changes) -> LlamaConfig:
-    hidden, layers = SIZES[size]
-    return LlamaConfig(vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=4 * hidden,
-                       num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=4,
-                       max_position_embeddings=512, pad_token_id=PAD, eos_token_id=END, bos_token_id=None,
-                       tie_word_embeddings=False, **changes)  # fmt: skip
+def dtype() -> str:
+    """What either side computes in; weights that learn are float32."""
+    return os.environ.get("BENCH_DTYPE", "float32")
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
-    words = {"<pad>": PAD, "<end>": END} | {f"t{i}": i for i in range(2, VOCABULARY)}
+def config(size: str, **changes: Any) -> PreTrainedConfig:
+    shape = SIZES[size]
+    return shape.kind(vocab_size=shape.vocabulary, hidden_size=shape.hidden, intermediate_size=shape.intermediate,
+                      num_hidden_layers=shape.layers, num_attention_heads=shape.heads,
+                      num_key_value_heads=shape.key_heads, max_position_embeddings=512, pad_token_id=PAD,
+                      eos_token_id=END, bos_token_id=None, tie_word_embeddings=False, **changes)  # fmt: skip
+
+
+def tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
+    words = {"<pad>": PAD, "<end>": END} | {f"t{i}": i for i in range(2, vocabulary)}
     counting = Tokenizer(models.WordLevel(words, unk_token="t2"))
     counting.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -45,23 +80,23 @@ def prompts(count: int, seed: int = 0) -> list[list[int]]:
 
 
 @torch.no_grad()
-def policy(size: str) -> LlamaForCausalLM:
+def policy(size: str) -> PreTrainedModel:
     """Nearly uniform over tokens, but for the end token: the first coordinate is about constant, and speaks for it."""
     torch.manual_seed(0)
-    model = LlamaForCausalLM(config(size))
+    model = AutoModelForCausalLM.from_config(config(size))
     model.model.embed_tokens.weight[:, 0] = 0.2
     states = model.model(torch.arange(2, 66)[None]).last_hidden_state[0, :, 0]
-    others = torch.tensor(VOCABULARY / COMPLETION_LENGTH).log()
+    others = torch.tensor(SIZES[size].vocabulary / COMPLETION_LENGTH).log()
     model.lm_head.weight[END] = 0
     model.lm_head.weight[END, 0] = others / states.mean()
     return model
 
 
 @torch.no_grad()
-def reward_model(size: str) -> LlamaForSequenceClassification:
+def reward_model(size: str) -> PreTrainedModel:
     """Scores a text by its share of good tokens less that of bad ones, through one layer of even attention."""
     torch.manual_seed(1)
-    model = LlamaForSequenceClassification(config(size, num_labels=1))
+    model = AutoModelForSequenceClassification.from_config(config(size, num_labels=1))
     embeddings, attention = model.model.embed_tokens.weight, model.model.layers[0].self_attn
     embeddings[:, :2] = 0
     embeddings[GOOD.start : GOOD.stop, 0], embeddings[BAD.start : BAD.stop, 0] = 0.2, -0.2
@@ -74,10 +109,20 @@ def reward_model(size: str) -> LlamaForSequenceClassification:
     return model
 
 
+def reader(size: str) -> PreTrainedModel:
+    """A language model with the reward model's trunk: it tells good tokens from bad ones and has yet to like either."""
+    model = AutoModelForCausalLM.from_config(config(size))
+    model.model.load_state_dict(reward_model(size).model.state_dict())
+    return model
+
+
+MODELS = {"policy": policy, "reward_model": reward_model, "reader": reader}
+
+
 def prepare(folder: Path, size: str) -> Path:
-    """The folder with `policy` and `reward_model`, made if it is not there."""
-    for name, make in (("policy", policy), ("reward_model", reward_model)):
+    """The folder with one of each of MODELS, made if it is not there."""
+    for name, make in MODELS.items():
         if not (folder / name / "config.json").exists():
             make(size).save_pretrained(folder / name)
-            tokenizer().save_pretrained(folder / name)
+            tokenizer(SIZES[size].vocabulary).save_pretrained(folder / name)
     return folder
