@@ -1,17 +1,20 @@
 """A comparison as one annotator sees it: rendered, in their order, under letters, without a trace of its sources."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import uuid4
 
 from django.utils.translation import gettext as _
 
+from feedback import spans
 from feedback.judging import shown_ranks
-from feedback.models import Comparison, Lease, Project, Ranking
+from feedback.models import Lease, Project, Ranking
+from feedback.remarks import ALL_BAD, ALL_GOOD, RATING_POINTS, flags_of, shown_ratings
 from feedback.rendering import render
 
 LETTERS = "ABCDEFGHI"
-ALL_BAD, ALL_GOOD = "all bad", "all good"  # flags that every project has
+FLAG_KEYS = "FHJKNOQTXYZA"  # of a project's own flags, in their order: letters that mean nothing else on the page
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,16 @@ class ShownCompletion:
     letter: str
     rank: int | None
     html: str
+    ratings: tuple["ShownRating", ...] = ()
+    spans: str = "[]"  # JSON: [[start, end, mark], …] in visible characters
+
+
+@dataclass(frozen=True)
+class ShownRating:
+    """What a completion is rated on, and how it was."""
+
+    attribute: str
+    rating: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,10 @@ class Card:
         return range(1, (self.strength_points if self.size == 2 else 0) + 1)
 
     @property
+    def rating_points(self) -> range:
+        return range(1, RATING_POINTS + 1)
+
+    @property
     def dom(self) -> str:
         """Tells the ids of one card's elements from another's."""
         return f"{'r' if self.ranking else 'c'}{self.ranking or self.comparison}"
@@ -74,12 +91,12 @@ def card_of_lease(lease: Lease, project: Project) -> Card:
         lease.comparison_id,
         lease.size,
         show_messages(lease.comparison.prompt.messages),
-        _show_completions(lease.comparison, lease.display_order),
+        _show_completions(lease.comparison.texts(lease.display_order), project),
         lease=str(lease.pk),
         expires_at=lease.expires_at,
         key=str(uuid4()),
         strength_points=project.strength_points,
-        flags=_show_flags(project),
+        flags=show_flags(project),
     )
 
 
@@ -89,12 +106,12 @@ def card_of_ranking(ranking: Ranking, project: Project) -> Card:
         ranking.comparison_id,
         ranking.size,
         show_messages(ranking.comparison.prompt.messages),
-        _show_completions(ranking.comparison, ranking.display_order, shown_ranks(ranking)),
+        _show_completions(ranking.comparison.texts(ranking.display_order), project, ranking),
         ranking=str(ranking.pk),
         key=str(uuid4()),
         strength_points=project.strength_points,
         strength=ranking.strength,
-        flags=_show_flags(project, ranking.flags),
+        flags=show_flags(project, ranking.flags),
         comment=ranking.comment,
     )
 
@@ -111,16 +128,11 @@ def sample_card() -> Card:
     return Card(0, len(texts), show_messages([{"role": "user", "content": prompt}]), shown)
 
 
-def flags_of(project: Project) -> list[str]:
-    """Every flag that an annotator may set there."""
-    return [ALL_BAD, ALL_GOOD, *project.flags]
-
-
-def _show_flags(project: Project, chosen: Sequence[str] = ()) -> tuple[ShownFlag, ...]:
-    own = {ALL_BAD: (_("All bad"), "B"), ALL_GOOD: (_("All good"), "V")}
+def show_flags(project: Project, chosen: Sequence[str] = ()) -> tuple[ShownFlag, ...]:
+    labels = {ALL_BAD: _("All bad"), ALL_GOOD: _("All good")}
     return tuple(
-        ShownFlag(name, own.get(name, (name, ""))[0], name in chosen, own.get(name, (name, ""))[1])
-        for name in flags_of(project)
+        ShownFlag(name, labels.get(name, name), name in chosen, key)
+        for name, key in zip(flags_of(project), "BV" + FLAG_KEYS, strict=False)
     )
 
 
@@ -132,11 +144,19 @@ def show_messages(messages: Sequence[dict[str, str]]) -> list[ShownMessage]:
     ]
 
 
-def _show_completions(
-    comparison: Comparison, order: Sequence[int], ranks: Sequence[int] | None = None
-) -> list[ShownCompletion]:
+def _show_completions(texts: Sequence[str], project: Project, ranking: Ranking | None = None) -> list[ShownCompletion]:
     """Everything here runs in the order of display."""
+    ranks = shown_ranks(ranking) if ranking else [None] * len(texts)
+    rated = shown_ratings(ranking) if ranking else {}
+    marked = spans.shown_spans(ranking) if ranking else []
     return [
-        ShownCompletion(place, LETTERS[place], ranks[place] if ranks else None, render(text))
-        for place, text in enumerate(comparison.texts(order))
+        ShownCompletion(
+            place,
+            LETTERS[place],
+            ranks[place],
+            render(text),
+            tuple(ShownRating(each, rated[each][place] if each in rated else None) for each in project.attributes),
+            json.dumps(spans.seen([span for span in marked if span["completion"] == place], text)),
+        )
+        for place, text in enumerate(texts)
     ]

@@ -50,7 +50,9 @@ def rankings(
 
     Each row: `ranking_id, sequence, revision, comparison_id, prompt_id, split, messages, completions, completion_ids,
     sources, ranks (1 = best, equal = tie; aligned with completions), display_order, annotator (a pseudonym), weight,
-    strength, flags, seconds, reason` (why the queue asked for it), all ready for JSON.
+    strength, flags, ratings, spans, seconds, reason` (why the queue asked for it), all ready for JSON. `ratings` are
+    lists by attribute, aligned with completions; `spans` mark the characters `start` … `end` − 1 of
+    `completions[completion]` good or bad.
     """
     until = sequence_cutoff(project) if until is None else until
     chosen = _standing(project, until)
@@ -91,7 +93,10 @@ def demonstrations(project: Project) -> Iterator[dict[str, Any]]:
 
 FORMATS = {"rankings": rankings, "trl": preferences}
 
-_PLAIN = ("sequence", "revision", "comparison_id", "ranks", "display_order", "strength", "flags", "seconds", "reason")
+_PLAIN = (
+    *("sequence", "revision", "comparison_id", "ranks", "display_order"),
+    *("strength", "flags", "ratings", "spans", "seconds", "reason"),
+)
 _JOINED = {
     "ranking_id": F("pk"),
     "prompt_id": F("comparison__prompt_id"),

@@ -4,13 +4,13 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
-from django.core.validators import MaxValueValidator
 from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
-from feedback.cards import flags_of
 from feedback.errors import Invalid
 from feedback.models import Membership, Project
+from feedback.remarks import LONGEST_COMMENT, Remarks
+from feedback.spans import SeenSpan
 
 
 class TokenForm(forms.Form):
@@ -37,6 +37,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "wanted_rankings",
             "strength_points",
             "flags",
+            "attributes",
             "lease_minutes",
             "held_out_percent",
             "extra_opinions",
@@ -50,6 +51,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "wanted_rankings": _("Rankings per comparison"),
             "strength_points": _("Strength of preference"),
             "flags": _("Flags"),
+            "attributes": _("Ratings"),
             "lease_minutes": _("Lease, in minutes"),
             "held_out_percent": _("Held-out prompts, in percent"),
             "extra_opinions": _("Further opinions"),
@@ -64,6 +66,10 @@ class ProjectSettingsForm(forms.ModelForm):
             ),
             "strength_points": _("For comparisons of two: whether to ask how much better the better one is."),
             "flags": _("Up to 12, with commas between them: what people may mark a comparison with."),
+            "attributes": _(
+                "Up to 6, with commas between them: what people rate each completion on, from 1 (worst) to 5 (best). "
+                "Say: helpful, honest, harmless."
+            ),
             "lease_minutes": _("How long a person holds a comparison before it goes to the next one."),
             "held_out_percent": _("Share of new prompts kept away from training, to measure on."),
             "extra_opinions": _(
@@ -111,40 +117,59 @@ class UndoForm(forms.Form):
 
 
 class RankingForm(forms.Form):
-    """A ranking as the page sends it: `rank-<place>` for each completion, in the order of display."""
+    """A ranking as the page sends it. What it says is checked where the project and the comparison are known.
+
+    `rank-<place>` for each completion, in the order of display; `rating-<place>-<attribute>` for what is rated;
+    `span` for each marked one, `<place>:<start>:<end>:<mark>:<quote>` (see `spans.SeenSpan`).
+    """
 
     key = forms.UUIDField()
     seconds = forms.FloatField(min_value=0, required=False)  # without scripts nobody measures
-    comment = forms.CharField(max_length=10_000, required=False)
-    strength = forms.IntegerField(min_value=1, required=False)
-    flags = forms.MultipleChoiceField(required=False)
-
-    def __init__(self, data: QueryDict, project: Project) -> None:
-        super().__init__(data)
-        self.fields["strength"].validators.append(MaxValueValidator(project.strength_points))
-        self.fields["flags"].choices = [(flag, flag) for flag in flags_of(project)]
+    comment = forms.CharField(max_length=LONGEST_COMMENT, required=False)
+    strength = forms.IntegerField(required=False)
 
     def clean(self) -> dict[str, Any]:
-        """Adds `ranks`, in the order of display. Whether they fit the comparison is judged where it is known."""
         cleaned = super().clean() or {}
         given = {name: value for name, value in self.data.items() if name.startswith("rank-")}
         try:
             cleaned["ranks"] = [int(given[f"rank-{place}"]) for place in range(len(given))]
         except (KeyError, ValueError):
             raise forms.ValidationError(_("Every completion needs a rank, as a number.")) from None
+        try:
+            cleaned["ratings"] = self._ratings(len(given))
+            cleaned["spans"] = [_seen_span(span) for span in self.data.getlist("span")]
+        except (IndexError, ValueError):
+            raise forms.ValidationError(_("A rating or a marked span cannot be read.")) from None
         return cleaned
 
+    def _ratings(self, size: int) -> dict[str, list[int | None]]:
+        ratings: dict[str, list[int | None]] = {}
+        for name, value in self.data.items():
+            if name.startswith("rating-"):
+                _rating, place, attribute = name.split("-", 2)
+                ratings.setdefault(attribute, [None] * size)[int(place)] = int(value)
+        return ratings
+
     @property
-    def said(self) -> dict[str, Any]:
+    def said(self) -> Remarks:
         """What `judging.record` and `judging.revise` take beside the ranks."""
         given = self.cleaned_data
         return {
-            "idempotency_key": given["key"],
-            "seconds": given["seconds"] or 0.0,
             "comment": given["comment"],
             "strength": given["strength"],
-            "flags": given["flags"],
+            "flags": self.data.getlist("flags"),
+            "ratings": given["ratings"],
+            "spans": given["spans"],
         }
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        return {"idempotency_key": self.cleaned_data["key"], "seconds": self.cleaned_data["seconds"] or 0.0}
+
+
+def _seen_span(sent: str) -> SeenSpan:
+    place, start, end, mark, quote = sent.split(":", 4)
+    return SeenSpan(int(place), int(start), int(end), mark, quote)
 
 
 class LeasedRankingForm(RankingForm, LeaseForm):

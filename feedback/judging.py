@@ -6,19 +6,19 @@ times at once is served one after the other: the first makes the ranking, the ot
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 from uuid import UUID
 
 from django.db import transaction
 from django.db.models import F
+from django.utils.translation import gettext as _
 
-from feedback import checks, gold, opinions, queue
+from feedback import checks, gold, opinions, queue, remarks
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.intake.rows import dense
-from feedback.models import Comparison, Lease, Membership, Ranking, Skip
+from feedback.models import Comparison, Lease, Membership, Project, Ranking, Skip
+from feedback.remarks import Remarks
 
-LONGEST_COMMENT = 10_000  # characters
-MOST_FLAGS = 20
 MOST_SECONDS = 24 * 3600.0
 
 
@@ -30,15 +30,13 @@ def record(
     *,
     idempotency_key: UUID,
     seconds: float,
-    comment: str = "",
-    strength: int | None = None,
-    flags: Sequence[str] = (),
+    **said: Unpack[Remarks],
 ) -> Ranking:
     """Store what the member says of the comparison that they hold, and end the lease.
 
     `ranks` follow the order of display: `ranks[0]` is the rank of the completion shown first. 1 is best, equal
     numbers tie, and only their order counts: (2, 4, 4) is stored as (1, 2, 2). `seconds` is the time spent, as the
-    page measured it. `strength` (1 to 9) is for comparisons of two.
+    page measured it. What else is `said` must be what the project asks: see `remarks.Remarks`.
 
     The same `idempotency_key` again returns the first ranking, whatever else is sent. A lease that ran out is
     accepted as long as the comparison still wants a ranking; else Conflict, and nothing is stored.
@@ -47,7 +45,7 @@ def record(
     if earlier := _submitted_before(membership, idempotency_key):
         return earlier
     lease = queue.lock_lease(membership, lease_id)
-    said = _checked(lease.size, lease.display_order, ranks, seconds, comment, strength, flags)
+    fields = _checked(lease, membership.project, ranks, seconds, said)
     if lease.lapsed_at is not None and not queue.take_slot(lease.comparison_id):
         raise Conflict(
             "Your time for this comparison ran out, and others have ranked it in the meantime: it needs no more "
@@ -61,7 +59,7 @@ def record(
         display_order=lease.display_order,
         idempotency_key=idempotency_key,
         reason=lease.reason,
-        **said,
+        **fields,
     )
     queue.end_lease(lease, slot_is_used=True)
     Comparison.objects.filter(pk=lease.comparison_id).update(ranking_count=F("ranking_count") + 1)
@@ -80,9 +78,7 @@ def revise(
     *,
     idempotency_key: UUID,
     seconds: float,
-    comment: str = "",
-    strength: int | None = None,
-    flags: Sequence[str] = (),
+    **said: Unpack[Remarks],
 ) -> Ranking:
     """Correct one's own ranking: a new revision becomes the live one, and the old one stays in the record.
 
@@ -94,7 +90,7 @@ def revise(
     old = _own_ranking(membership, ranking_id)
     if not old.is_live:
         raise Conflict("This ranking was revised already: revise its latest revision instead.")
-    said = _checked(old.size, old.display_order, ranks, seconds, comment, strength, flags)
+    fields = _checked(old, membership.project, ranks, seconds, said)
     Ranking.objects.filter(pk=old.pk).update(is_live=False)
     return Ranking.objects.create(
         project_id=old.project_id,
@@ -105,7 +101,7 @@ def revise(
         idempotency_key=idempotency_key,
         revision=old.revision + 1,
         reason=old.reason,
-        **said,
+        **fields,
     )
 
 
@@ -179,27 +175,15 @@ def _own_ranking(membership: Membership, ranking_id: int) -> Ranking:
 
 
 def _checked(
-    size: int,
-    display_order: Sequence[int],
-    ranks: Sequence[int],
-    seconds: float,
-    comment: str,
-    strength: int | None,
-    flags: Sequence[str],
+    shown: Lease | Ranking, project: Project, ranks: Sequence[int], seconds: float, said: Remarks
 ) -> dict[str, Any]:
-    """The fields of a Ranking, or Invalid with a sentence."""
-    if strength is not None and not (_is_whole(strength) and 1 <= strength <= 9 and size == 2):
-        raise Invalid("A strength is a whole number from 1 to 9, and only for a comparison of two.")
+    """The fields of a Ranking of what was shown, or Invalid with a sentence."""
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds < 0:
-        raise Invalid("The seconds taken must be a number of at least 0.")
-    if not isinstance(flags, Sequence) or isinstance(flags, str) or len(flags) > MOST_FLAGS:
-        raise Invalid(f"Flags must be a list of at most {MOST_FLAGS} texts.")
+        raise Invalid(_("The seconds taken must be a number of at least 0."))
     return {
-        "ranks": ranks_by_position(size, display_order, ranks),
+        "ranks": ranks_by_position(shown.size, shown.display_order, ranks),
         "seconds": min(float(seconds), MOST_SECONDS),
-        "comment": checks.text(comment, "The comment", LONGEST_COMMENT),
-        "strength": strength,
-        "flags": list(dict.fromkeys(checks.filled_text(flag, "A flag", longest=50) for flag in flags)),
+        **remarks.fields_of(Comparison(pk=shown.comparison_id), project, shown.display_order, said),
     }
 
 
@@ -207,13 +191,9 @@ def ranks_by_position(size: int, display_order: Sequence[int], ranks: Sequence[i
     """Dense ranks by position, of ranks given in the order of display."""
     if isinstance(ranks, str) or not isinstance(ranks, Sequence) or len(ranks) != size:
         raise Invalid(f"Give a rank to each of the {size} completions.")
-    if not all(_is_whole(rank) and 1 <= rank <= 9 for rank in ranks):
+    if not all(remarks.is_whole(rank) and 1 <= rank <= 9 for rank in ranks):
         raise Invalid("A rank is a whole number from 1 (best) to 9; equal numbers tie.")
     by_position = [0] * size
     for position, rank in zip(display_order, dense(ranks), strict=True):
         by_position[position] = rank
     return by_position
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

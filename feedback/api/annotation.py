@@ -7,14 +7,30 @@ display, no ids, no positions. `ranks` follow that order.
 from typing import Any
 from uuid import UUID
 
-from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
+from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import judging, people, queue
+from feedback import judging, people, queue, remarks
 from feedback.models import Lease, Membership, Ranking
+from feedback.spans import BAD, GOOD, MOST_SPANS, Span, shown_spans
+
+
+class Ratings(serializers.ListField):
+    """Of one attribute, in the order of display."""
+
+    child = serializers.IntegerField(min_value=1, max_value=remarks.RATING_POINTS, allow_null=True)
+
+
+class SpanMarked(serializers.Serializer):
+    """Characters `start` … `end` − 1 (Unicode code points, from 0) of a completion's text, marked good or bad."""
+
+    completion = serializers.IntegerField(min_value=0, max_value=8, help_text="Its place in the order of display.")
+    start = serializers.IntegerField(min_value=0)
+    end = serializers.IntegerField(min_value=1)
+    mark = serializers.ChoiceField(choices=[GOOD, BAD])
 
 
 class MessageShown(serializers.Serializer):
@@ -46,10 +62,20 @@ class RankingShown(serializers.Serializer):
     comment = serializers.CharField()
     strength = serializers.IntegerField(allow_null=True)
     flags = serializers.ListField(child=serializers.CharField())
+    ratings = serializers.SerializerMethodField(help_text="By attribute, in the order of display.")
+    spans = serializers.SerializerMethodField()
     created_at = serializers.DateTimeField()
 
     def get_ranks(self, ranking: Ranking) -> list[int]:
         return judging.shown_ranks(ranking)
+
+    @extend_schema_field(serializers.DictField(child=Ratings()))
+    def get_ratings(self, ranking: Ranking) -> dict[str, list[int | None]]:
+        return remarks.shown_ratings(ranking)
+
+    @extend_schema_field(SpanMarked(many=True))
+    def get_spans(self, ranking: Ranking) -> list[dict[str, Any]]:
+        return shown_spans(ranking)
 
 
 class RankingInFull(RankingShown):
@@ -86,11 +112,20 @@ class RankingGiven(serializers.Serializer):
     )
     idempotency_key = serializers.UUIDField()
     seconds = serializers.FloatField(min_value=0, help_text="From the first sight to the submit.")
-    comment = serializers.CharField(default="", allow_blank=True, max_length=judging.LONGEST_COMMENT)
-    strength = serializers.IntegerField(default=None, allow_null=True, min_value=1, max_value=9)
-    flags = serializers.ListField(
-        child=serializers.CharField(max_length=50), default=list, max_length=judging.MOST_FLAGS
+    comment = serializers.CharField(default="", allow_blank=True, max_length=remarks.LONGEST_COMMENT)
+    strength = serializers.IntegerField(
+        default=None, allow_null=True, min_value=1, max_value=9, help_text="Where the project asks, of two completions."
     )
+    flags = serializers.ListField(child=serializers.CharField(), default=list, help_text="Of the project's flags.")
+    ratings = serializers.DictField(
+        child=Ratings(),
+        default=dict,
+        help_text="By attribute of the project: 1 (worst) to 5 (best), or null.",
+    )
+    spans = SpanMarked(many=True, default=list, max_length=MOST_SPANS)
+
+    def validate_spans(self, given: list[dict[str, Any]]) -> list[Span]:
+        return [Span(**span) for span in given]
 
 
 class SkipGiven(serializers.Serializer):

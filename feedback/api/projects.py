@@ -18,6 +18,7 @@ SETTINGS = (
     "held_out_percent",
     "strength_points",
     "flags",
+    "attributes",
     "gold_percent",
     "qualification_items",
     "qualification_percent",

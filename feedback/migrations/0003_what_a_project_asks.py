@@ -5,24 +5,35 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('feedback', '0002_integrity'),
+        ("feedback", "0002_integrity"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='project',
-            name='flags',
-            field=django.contrib.postgres.fields.ArrayField(base_field=models.CharField(max_length=50), blank=True, default=list, help_text='What annotators may mark a comparison with, besides “all bad” and “all good”.', size=12),
+            model_name="project",
+            name="flags",
+            field=django.contrib.postgres.fields.ArrayField(
+                base_field=models.CharField(max_length=50),
+                blank=True,
+                default=list,
+                help_text="What annotators may mark a comparison with, besides “all bad” and “all good”.",
+                size=12,
+            ),
         ),
         migrations.AddField(
-            model_name='project',
-            name='strength_points',
-            field=models.PositiveSmallIntegerField(choices=[(0, 'Not asked'), (4, '4 points'), (9, '9 points')], default=0, help_text='For comparisons of two: how much better one is, on a scale of so many points.'),
+            model_name="project",
+            name="strength_points",
+            field=models.PositiveSmallIntegerField(
+                choices=[(0, "Not asked"), (4, "4 points"), (9, "9 points")],
+                default=0,
+                help_text="For comparisons of two: how much better one is, on a scale of so many points.",
+            ),
         ),
         migrations.AddConstraint(
-            model_name='project',
-            constraint=models.CheckConstraint(condition=models.Q(('strength_points__in', [0, 4, 9])), name='project_strength_points'),
+            model_name="project",
+            constraint=models.CheckConstraint(
+                condition=models.Q(("strength_points__in", [0, 4, 9])), name="project_strength_points"
+            ),
         ),
     ]

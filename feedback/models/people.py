@@ -5,10 +5,19 @@ import secrets
 
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+
+
+def told_apart(names: list[str]) -> None:
+    """Of a list that people choose from: no name comes twice, or holds the comma that the settings page lists with."""
+    if len({name.strip().casefold() for name in names}) < len(names):
+        raise ValidationError(_("Each of them may come once only."))
+    if any("," in name for name in names):
+        raise ValidationError(_("None of them may hold a comma."))
 
 
 class User(AbstractUser):
@@ -46,7 +55,16 @@ class Project(models.Model):
         default=list,
         blank=True,
         size=12,
+        validators=[told_apart],
         help_text="What annotators may mark a comparison with, besides “all bad” and “all good”.",
+    )
+    attributes = ArrayField(
+        models.CharField(max_length=50),
+        default=list,
+        blank=True,
+        size=6,
+        validators=[told_apart],
+        help_text="What annotators rate each completion on, from 1 (worst) to 5 (best): say helpful, honest, harmless.",
     )
     gold_percent = models.PositiveSmallIntegerField(
         default=0,
@@ -79,6 +97,8 @@ class Project(models.Model):
             models.CheckConstraint(condition=Q(lease_minutes__gte=1), name="project_lease_lasts"),
             models.CheckConstraint(condition=Q(held_out_percent__lte=90), name="project_keeps_prompts_to_train_on"),
             models.CheckConstraint(condition=Q(strength_points__in=[0, 4, 9]), name="project_strength_points"),
+            models.CheckConstraint(condition=Q(flags__len__lte=12), name="project_flags"),
+            models.CheckConstraint(condition=Q(attributes__len__lte=6), name="project_attributes"),
             models.CheckConstraint(condition=Q(gold_percent__lte=50), name="project_is_not_all_gold"),
             models.CheckConstraint(condition=Q(qualification_percent__lte=100), name="project_qualification_percent"),
         ]

@@ -25,6 +25,11 @@ class Ranking(models.Model):
 
     That the ranks cover exactly the comparison's completions is held by the database: (comparison, project, size) is
     a foreign key to the comparison, and both arrays must have `size` elements (the migration `0002_integrity`).
+
+    `ratings` is `{attribute: [rating or null by position]}`. `spans` is a list of `{"completion": position, "start",
+    "end", "mark": "good" or "bad"}`: offsets in characters (Unicode code points) into that completion's raw text,
+    `end` not included, sorted by completion and start, none over another (`feedback.spans` says how the page's marks
+    become these). The migration `0005_ratings_and_spans` holds both to their form.
     """
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="rankings", db_constraint=False, db_index=False)
@@ -37,6 +42,16 @@ class Ranking(models.Model):
     comment = models.TextField(blank=True)
     strength = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Of a pair's preference.")
     flags = ArrayField(models.CharField(max_length=50), default=list, blank=True)
+    ratings = models.JSONField(
+        default=dict,
+        blank=True,
+        help_text="By attribute: 1 (worst) to 5 (best) for each position, null where not rated.",
+    )
+    spans = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="What was marked good or bad: characters start … end − 1 of the raw text at position `completion`.",
+    )
     reason = models.CharField(
         max_length=13, choices=Lease.Reason.choices, default=Lease.Reason.SAMPLED, help_text="Why it was asked for."
     )

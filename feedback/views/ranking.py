@@ -10,7 +10,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback import intake, judging, people, progress, queue
-from feedback.cards import Card, card_of_lease, card_of_ranking, sample_card
+from feedback.cards import Card, card_of_lease, card_of_ranking, sample_card, show_flags
 from feedback.forms import (
     DemonstrationForm,
     LeasedRankingForm,
@@ -57,9 +57,9 @@ def following(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 def submit(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
-    form = LeasedRankingForm(request.POST, membership.project)
+    form = LeasedRankingForm(request.POST)
     given = checked(form)
-    judging.record(membership, given["lease"], given["ranks"], **form.said)
+    judging.record(membership, given["lease"], given["ranks"], **form.measured, **form.said)
     return _answer(request, membership)
 
 
@@ -76,8 +76,8 @@ def skip(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
-    form = RankingForm(request.POST, membership.project)
-    judging.revise(membership, ranking_id, checked(form)["ranks"], **form.said)
+    form = RankingForm(request.POST)
+    judging.revise(membership, ranking_id, checked(form)["ranks"], **form.measured, **form.said)
     return _answer(request, membership)
 
 
@@ -138,6 +138,7 @@ def _page_context(membership: Membership, card: Card | None) -> dict[str, Any]:
         "page": "rank",
         "guidelines": render_markdown(membership.project.guidelines),
         "words": words(),
+        "flags": show_flags(membership.project),
         "counts": progress.counts(membership),
     }
 

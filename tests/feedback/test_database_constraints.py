@@ -135,6 +135,59 @@ def test_a_comparison_belongs_to_its_prompts_project(prompt, stranger):
     ))  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "ratings",
+    [
+        [],
+        {"helpful": 5},
+        {"helpful": [5, 4]},
+        {"helpful": [5, 4, 3, 2]},
+        {"helpful": [0, 4, 3]},
+        {"helpful": [6, 4, 3]},
+        {"helpful": [2.5, 4, 3]},
+        {"helpful": ["5", 4, 3]},
+        {"helpful": [[5], 4, 3]},
+        {"helpful": [5, 4, 3], "honest": None},
+    ],
+)
+def test_ratings_are_one_to_five_for_every_completion(three, annotator, ratings):
+    refused("ranking_ratings", lambda: ranking(three, annotator, ratings=ratings))
+    assert ranking(three, annotator, ratings={"helpful": [5, None, 1], "honest": [None, None, None]}).pk
+
+
+def span(completion, start, end, mark="bad"):
+    return {"completion": completion, "start": start, "end": end, "mark": mark}
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        {},
+        [span(3, 0, 1)],
+        [span(-1, 0, 1)],
+        [span(0, 1, 1)],
+        [span(0, -1, 1)],
+        [span(0, 0, 1, "ugly")],
+        [span(0, 0, 1, None)],
+        [{"completion": 0, "start": 0, "end": 1}],
+        [span(1, 0, 1), span(0, 0, 1)],
+        [span(0, 4, 6), span(0, 0, 2)],
+        [span(0, 0, 4), span(0, 3, 6)],
+    ],
+)
+def test_spans_are_in_order_and_none_lies_over_another(three, annotator, spans):
+    refused("ranking_spans", lambda: ranking(three, annotator, spans=spans))
+    assert ranking(three, annotator, spans=[span(0, 0, 4), span(0, 4, 6, "good"), span(2, 0, 1)]).pk
+
+
+@pytest.mark.parametrize(("field", "most"), [("flags", 12), ("attributes", 6)])
+def test_a_project_asks_for_no_more_than_a_page_can_show(project, field, most):
+    setattr(project, field, [str(each) for each in range(most)])
+    project.save()
+    setattr(project, field, [str(each) for each in range(most + 1)])
+    refused(f"project_{field}", project.save)
+
+
 @pytest.mark.parametrize("ranks", [[1, 2], [0, 1, 2], [1, 3, 4], [2, 2, 2], [1, 2, 4], [1, 1, 3], []])
 def test_ranks_are_dense_and_cover_every_completion(three, annotator, ranks):
     refused("ranking_ranks", lambda: ranking(three, annotator, ranks=ranks))

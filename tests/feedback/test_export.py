@@ -7,6 +7,7 @@ import pytest
 
 from feedback import export, intake, judging
 from feedback.models import Ranking
+from feedback.spans import Span
 from tests.feedback.conftest import rank_next
 
 pytestmark = pytest.mark.django_db
@@ -45,7 +46,10 @@ def test_each_project_has_a_record_of_its_own(ann, project, stranger, work):
 
 def test_a_ranking_says_all_that_a_learner_needs(ann, project, work):
     (comparison,) = work(1, size=3)
-    ranking = rank_next(ann, [2, 1, 2], comment="private", flags=["rude"])
+    project.flags, project.attributes = ["rude"], ["helpful"]
+    project.save()
+    said = {"flags": ["rude"], "ratings": {"helpful": [5, None, 1]}, "spans": [Span(0, 0, 6, "good")]}
+    ranking = rank_next(ann, [2, 1, 2], comment="private", **said)
     (row,) = export.rankings(project)
     assert row == {
         "ranking_id": ranking.pk,
@@ -64,6 +68,8 @@ def test_a_ranking_says_all_that_a_learner_needs(ann, project, work):
         "weight": 1.0,
         "strength": None,
         "flags": ["rude"],
+        "ratings": {"helpful": [{0: 5, 1: None, 2: 1}[ranking.display_order.index(each)] for each in range(3)]},
+        "spans": [{"completion": ranking.display_order[0], "start": 0, "end": 6, "mark": "good"}],
         "seconds": 2.0,
         "reason": "sampled",
     }

@@ -54,7 +54,7 @@ def test_nothing_in_a_lease_or_an_answer_tells_the_source(as_annotator, work):
 def test_a_ranking_is_answered_in_the_order_of_display(as_annotator, work):
     work(1, size=4)
     lease = take(as_annotator)
-    response = rank(as_annotator, lease, said((3, 1, 3, 2), comment="hm", flags=["off-topic"]))
+    response = rank(as_annotator, lease, said((3, 1, 3, 2), comment="hm", flags=["all bad"]))
     assert response.status_code == 201
     assert response.json()["ranking"]["ranks"] == [3, 1, 3, 2]
     assert "next" not in response.json()
@@ -106,7 +106,15 @@ def test_the_same_submit_five_times_is_one_ranking_and_five_equal_answers(as_ann
         ({"comment": "\ud800"}, "comment"),
         ({"flags": ["a\x00"]}, "flags"),
         ({"flags": "rude"}, "flags"),
+        ({"flags": ["off-topic"]}, "no flag «off-topic»"),
         ({"strength": 12}, "strength"),
+        ({"strength": 2}, "does not ask for a strength"),
+        ({"ratings": [5, 1]}, "ratings"),
+        ({"ratings": {"helpful": [5, 1]}}, "does not rate «helpful»"),
+        ({"ratings": {"helpful": [6, 1]}}, "helpful"),
+        ({"spans": [{"completion": 0, "start": 0, "end": 1}]}, "mark"),
+        ({"spans": [{"completion": 2, "start": 0, "end": 1, "mark": "bad"}]}, "place in the order shown"),
+        ({"spans": [{"completion": 0, "start": 0, "end": 999, "mark": "bad"}]}, "0 to 999"),
     ],
 )
 def test_a_bad_submit_is_400_with_a_sentence_and_the_lease_stays(as_annotator, work, change, sentence):
@@ -196,6 +204,31 @@ def test_renewing_releasing_and_skipping(as_annotator, work):
     assert following["comparison"] != lease["comparison"]
     assert as_annotator.delete(f"{URL}/leases/{following['lease']}").status_code == 204
     assert not Lease.objects.exists()
+
+
+def test_ratings_and_spans_are_given_and_answered_in_the_order_of_display(as_annotator, project, work):
+    project.attributes = ["helpful", "honest"]
+    project.save()
+    work(1, size=3)
+    lease = take(as_annotator)
+    spans = [
+        {"completion": 0, "start": 0, "end": 6, "mark": "good"},
+        {"completion": 2, "start": 7, "end": 8, "mark": "bad"},
+        {"completion": 2, "start": 8, "end": 10, "mark": "good"},
+    ]
+    ratings = {"helpful": [5, 3, None]}
+    body = said((1, 2, 3), ratings=ratings | {"honest": [None, None, None]}, spans=spans[::-1])
+    answer = rank(as_annotator, lease, body).json()["ranking"]
+    assert (answer["ratings"], answer["spans"]) == (ratings, spans)
+    stored = Ranking.objects.get()
+    for span, shown in zip(
+        stored.spans, sorted(spans, key=lambda each: stored.display_order[each["completion"]]), strict=True
+    ):
+        assert span == shown | {"completion": stored.display_order[shown["completion"]]}
+    undone = as_annotator.post(f"{URL}/undo").json()["ranking"]
+    assert (undone["ratings"], undone["spans"]) == (ratings, spans)
+    marked = undone["completions"][2][7:8]
+    assert marked in "012"  # «answer 2 to 0»: which one it is, the annotator's order decides
 
 
 def test_a_ranking_is_revised_and_the_record_keeps_both(as_annotator, as_colleague, work):

@@ -34,6 +34,8 @@ def test_settings_change_one_by_one(as_manager, project):
     response = as_manager.patch(URL, {"lease_minutes": 5}, format="json")
     assert response.json()["lease_minutes"] == 5
     assert response.json()["guidelines"] == "Be kind."
+    asked = {"attributes": ["helpful", "honest"], "flags": ["rude"]}
+    assert as_manager.patch(URL, asked, format="json").json().items() >= asked.items()
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,14 @@ def test_settings_change_one_by_one(as_manager, project):
         {"name": "a\x00"},
         {"guidelines": "\ud800"},
         {"guidelines": None},
+        {"attributes": ["helpful", " Helpful"]},
+        {"attributes": ["helpful, honest"]},
+        {"attributes": [""]},
+        {"attributes": list("abcdefg")},
+        {"attributes": ["x" * 51]},
+        {"attributes": "helpful"},
+        {"flags": ["rude", "Rude"]},
+        {"flags": list("abcdefghijklm")},
     ],
 )
 def test_settings_out_of_range_are_400(as_manager, project, body):

@@ -38,10 +38,23 @@ _CODE_CLASSES = {value for value in HtmlFormatter().ttype2class.values() if valu
 
 def render(text: str) -> str:
     """The HTML of a completion or message. Empty text gives an empty string."""
-    text = text.encode(errors="replace").decode().replace("\r\n", "\n").replace("\r", "\n")
-    is_long = len(text) > MARKDOWN_CHARACTERS
-    html = f'<div class="plain">{escape(text)}</div>' if is_long else _markdown().render(text)
+    text = with_line_feeds(text.encode(errors="replace").decode())
+    html = f'<div class="plain">{escape(text)}</div>' if is_long(text) else _parser().render(text)
     return _CONTROLS.sub(_visible, _clean(html))
+
+
+def with_line_feeds(text: str) -> str:
+    """Every line ends with LF alone."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_long(text: str) -> bool:
+    return len(text) > MARKDOWN_CHARACTERS
+
+
+def is_control(character: str) -> bool:
+    """Whether it is invisible, and shown by its number."""
+    return character not in _WANTED_CONTROLS and _CONTROLS.match(character) is not None
 
 
 def _clean(html: str) -> str:
@@ -66,7 +79,12 @@ def _visible(match: re.Match[str]) -> str:
 
 
 @lru_cache(maxsize=1)
-def _markdown() -> MarkdownIt:
+def _parser() -> MarkdownIt:
+    return markdown()
+
+
+def markdown() -> MarkdownIt:
+    """A new parser of what pages show as Markdown."""
     parser = MarkdownIt("commonmark", {"html": False, "linkify": False, "highlight": _highlight})
     parser.enable(["table", "strikethrough"])
     parser.add_render_rule("image", _image)
