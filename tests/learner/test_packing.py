@@ -15,8 +15,8 @@ from transformers import (
 )
 
 from training.learner.flat import ATTENTION
-from training.learner.last_layer import states_at
 from training.learner.packing import PromptGroup, pack
+from training.learner.trunk import states_at
 
 SMALL = {
     "vocab_size": 50,
@@ -65,8 +65,9 @@ def model_of(kind: str, attention: str):
 @pytest.mark.parametrize("kind", KINDS)
 def test_hidden_states_of_packed_completions_are_those_of_each_completion_alone(kind):
     plain = model_of(kind, "eager")
+    batch = pack(GROUPS)
     with torch.no_grad():
-        packed = states_at(model_of(kind, ATTENTION), *pack(GROUPS))
+        packed = states_at(model_of(kind, ATTENTION), batch, batch.last)
         alone = [
             plain.base_model(torch.tensor([[*group.prompt, *completion]])).last_hidden_state[0, -1]
             for group in GROUPS
@@ -81,9 +82,10 @@ def test_hidden_states_of_packed_completions_are_those_of_each_completion_alone(
 )
 def test_gradients_of_packed_completions_are_those_of_each_completion_alone(kind):
     packed, plain = model_of(kind, ATTENTION), model_of(kind, "eager")
+    batch = pack(GROUPS)
     sequences = [[*group.prompt, *completion] for group in GROUPS for completion in group.completions]
     weights = torch.randn(len(sequences), 32, generator=torch.Generator().manual_seed(0))
-    (states_at(packed, *pack(GROUPS)) * weights).sum().backward()
+    (states_at(packed, batch, batch.last) * weights).sum().backward()
     for sequence, weight in zip(sequences, weights, strict=True):
         (plain.base_model(torch.tensor([sequence])).last_hidden_state[0, -1] * weight).sum().backward()
     for (name, ours), theirs in zip(packed.base_model.named_parameters(), plain.base_model.parameters(), strict=True):
@@ -99,17 +101,17 @@ def test_the_prompt_is_computed_once():
 def test_positions_start_again_after_the_prompt():
     batch = pack(GROUPS[:1])
     assert batch.positions[0].tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 3, 4, 5, 6, 7, 8, 9, 3]
-    assert batch.ends.places.tolist() == [5, 7, 14, 15]
+    assert batch.last.tolist() == [5, 7, 14, 15]
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral with windows"])
 def test_the_last_layer_computes_the_last_tokens_only(kind):
     model, seen = model_of(kind, ATTENTION), []
     for layer in model.model.layers:
-        layer.mlp.register_forward_hook(lambda _, inputs, output: seen.append(output.shape[1]))
+        layer.mlp.down_proj.register_forward_hook(lambda _, inputs, output: seen.append(len(output)))
     batch = pack(GROUPS)
-    states_at(model, *batch)
-    assert seen == [batch.tokens.shape[1]] * 2 + [len(batch.ends.places)]
+    states_at(model, batch, batch.last)
+    assert seen == [batch.tokens.shape[1]] * 2 + [len(batch.last)]
 
 
 def test_an_empty_completion_is_refused():

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from training.learner.flat import AttentionRules, FlatBatch, FlatLayout, flatten, forward_flat, scaled_attention
+from training.learner.flat import AttentionRules, FlatBatch, FlatLayout, flatten, scaled_attention
+from training.learner.models import logits_at
 
 
 class Decoder(Protocol):
@@ -51,13 +52,18 @@ class Recorder:
         self.layers[layer] = key, value, rules
         return self._layout.attend(layer, query, key, value, rules)
 
+    def at(self, places: Tensor) -> "Recorder":
+        narrow = Recorder(self._layout.at(places))
+        narrow.layers = self.layers
+        return narrow
+
 
 def read_flat(policy: PreTrainedModel, prompts: Prompts) -> tuple[Recorder, Tensor]:
     """One pass over the distinct prompts: every layer's keys and values, and the logits [B, V] after each row's."""
     flat = prompts.flat
     recorder = Recorder(flat.layout)  # type: ignore[arg-type]
     ends = flat.starts + flat.lengths - 1
-    logits = forward_flat(policy, flat._replace(layout=recorder), logits_to_keep=ends).logits[0]
+    logits = logits_at(policy, flat._replace(layout=recorder), ends)
     return recorder, logits[prompts.copies]
 
 

@@ -6,6 +6,7 @@ layer's queries, keys and values to the *layout* given to the model's forward pa
 No mask is ever made from token ids, so a pad token that is also the end token is no special case.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 ATTENTION = "accord_flat"
+LIKE, FEWEST = 0.75, 4  # rows of one part: their lengths' smallest share of its longest; fewer stay with longer ones
 
 
 class Layout(Protocol):
@@ -23,6 +25,9 @@ class Layout(Protocol):
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, rules: "AttentionRules") -> Tensor:
         """What the attention layer gives, [1, T, heads, d]."""
+
+    def at(self, places: Tensor) -> "Layout":
+        """The same with queries at these places [C] alone, in this order; one may come more than once."""
 
 
 class AttentionRules(NamedTuple):
@@ -68,6 +73,26 @@ class Group:
     key_rows: Tensor
     mask: Tensor | None = None
 
+    @property
+    def slots(self) -> int:
+        return self.query_rows.numel()
+
+    def at(self, slots: Tensor, numbers: Tensor) -> tuple["Group", Tensor]:
+        """A causal group's queries in these of its slots alone, as those of these numbers; and their new slots."""
+        width = self.query_rows.shape[1]
+        order = slots.argsort()
+        row_of, columns, numbers = slots[order] // width, slots[order] % width, numbers[order]
+        rows, which, counts = row_of.unique_consecutive(return_inverse=True, return_counts=True)
+        within = torch.arange(len(slots), device=slots.device) - (counts.cumsum(0) - counts)[which]
+        shape = len(rows), int(counts.max())
+        query_rows = numbers[:1].expand(shape).clone()
+        seen = torch.zeros(shape, dtype=torch.int64, device=slots.device)  # by slots that are empty: the first key
+        query_rows[which, within], seen[which, within] = numbers, columns
+        mask = torch.arange(width, device=slots.device) <= seen[:, None, :, None]
+        new = torch.empty_like(slots)
+        new[order] = which * shape[1] + within
+        return Group(query_rows, self.key_rows[rows], mask), new
+
 
 @dataclass(frozen=True)
 class FlatLayout:
@@ -82,6 +107,20 @@ class FlatLayout:
         outputs = [self._attend_group(group, query, key, value, heads, rules) for group in self.groups]
         together = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
         return F.embedding(self.slots, together).view(1, -1, heads, width)
+
+    def at(self, places: Tensor) -> "FlatLayout":
+        wanted, ends = self.slots[places], [0, *itertools.accumulate(group.slots for group in self.groups)]
+        parts = []
+        order = torch.empty_like(wanted)
+        before = 0
+        for group, first, end in zip(self.groups, ends, ends[1:], strict=False):
+            numbers = ((wanted >= first) & (wanted < end)).nonzero()[:, 0]
+            if len(numbers):
+                part, slots = group.at(wanted[numbers] - first, numbers)
+                order[numbers] = slots + before
+                before += part.slots
+                parts.append(part)
+        return FlatLayout(tuple(parts), order)
 
     @staticmethod
     def _attend_group(
@@ -131,6 +170,21 @@ def windowed(mask: Tensor | None, width: int, window: int, device: torch.device)
     return mask & (torch.arange(width, device=device) >= seen - window)
 
 
+class Row(Protocol):
+    """What a flat pass reads: one row of T tokens."""
+
+    @property
+    def tokens(self) -> Tensor:
+        """[1, T]"""
+
+    @property
+    def positions(self) -> Tensor:
+        """[1, T]"""
+
+    @property
+    def layout(self) -> Layout: ...
+
+
 class FlatBatch(NamedTuple):
     """Sequences laid end to end."""
 
@@ -146,15 +200,44 @@ def flatten(sequences: Sequence[Sequence[int]], device: torch.device | str = "cp
     lengths = torch.tensor([len(sequence) for sequence in sequences])
     tokens = torch.tensor([token for sequence in sequences for token in sequence])
     starts = lengths.cumsum(0) - lengths
-    columns = torch.arange(int(lengths.max()))
-    rows = starts[:, None] + columns.minimum(lengths[:, None] - 1)
     positions = torch.arange(len(tokens)) - starts.repeat_interleave(lengths)
-    slots = torch.arange(len(sequences)).repeat_interleave(lengths) * len(columns) + positions
-    tokens, positions, rows, slots = (part.to(device) for part in (tokens, positions, rows, slots))
-    layout = FlatLayout((Group(rows, rows),), slots)
-    return FlatBatch(tokens[None], positions[None], layout, starts.to(device), lengths.to(device))
+    layout = causal_layout(torch.arange(len(tokens)), lengths, torch.ones(len(tokens), dtype=torch.bool), device)
+    tokens, positions = tokens[None].to(device), positions[None].to(device)
+    return FlatBatch(tokens, positions, layout, starts.to(device), lengths.to(device))
 
 
-def forward_flat(model: nn.Module, batch: FlatBatch, **options: Any) -> Any:
+def causal_layout(rows: Tensor, lengths: Tensor, owned: Tensor, device: torch.device | str) -> FlatLayout:
+    """Causal attention in each of N rows, those of like lengths together so that little is padded.
+
+    rows [S] are places in the flat batch, the N rows' end to end, lengths [N] theirs. Where rows have places in common
+    the output is taken from the one that owns it: owned [S] is true once for each place.
+    """
+    starts = lengths.cumsum(0) - lengths
+    slots = torch.empty(int(owned.sum()), dtype=torch.int64)
+    groups, before = [], 0
+    for chosen in like_lengths(lengths):
+        width = int(lengths[chosen[0]])
+        columns = torch.arange(width)
+        reads = starts[chosen, None] + columns.minimum(lengths[chosen, None] - 1)
+        own = owned[reads] & (columns < lengths[chosen, None])
+        places = rows[reads]
+        slots[places[own]] = before + own.flatten().nonzero()[:, 0]
+        before += places.numel()
+        groups.append(Group(places.to(device), places.to(device)))
+    return FlatLayout(tuple(groups), slots.to(device))
+
+
+def like_lengths(lengths: Tensor) -> list[Tensor]:
+    """The indices of rows, the longest first, a new part where one is much shorter than its part's first."""
+    ordered, order = lengths.sort(descending=True, stable=True)
+    cuts, longest = [0], int(ordered[0])
+    for place, length in enumerate(ordered.tolist()):
+        if length < LIKE * longest and place - cuts[-1] >= FEWEST:
+            cuts.append(place)
+            longest = length
+    return [order[first:end] for first, end in itertools.pairwise([*cuts, len(order)])]
+
+
+def forward_flat(model: nn.Module, batch: Row, **options: Any) -> Any:
     """A transformers model's forward pass on a flat batch."""
     return model(input_ids=batch.tokens, position_ids=batch.positions, layout=batch.layout, use_cache=False, **options)

@@ -7,7 +7,7 @@ log-probabilities when it samples, when it is compared and when it is trained.
 import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,11 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from training.learner.data import budget_batches
-from training.learner.flat import ATTENTION, FlatBatch, flatten, forward_flat
+from training.learner.flat import ATTENTION, FlatBatch, Row, flatten, forward_flat
 from training.learner.jobdir import BadInput
+from training.learner.log_probs import TokenScores, token_scores
+from training.learner.lora import Role
+from training.learner.trunk import is_known, states_at
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -175,23 +178,30 @@ def by_episode(score: Callable[[Episodes], Tensor], episodes: Episodes, token_bu
     return [rows[i] for i in range(len(rows))]
 
 
-class TokenScores(NamedTuple):
-    """Of every completion token, all completions end to end."""
-
-    log_probs: Tensor  # [C] float32, nats
-    entropy: Tensor  # [C] float32, nats, of the distribution the token was drawn from
-
-
 def score_tokens(
     policy: PreTrainedModel, episodes: Episodes, temperature: float = 1.0, with_entropy: bool = False
 ) -> TokenScores:
     """Log-probabilities of completion tokens under softmax(logits / temperature). Entropy is zeros if not asked for."""
     batch = flatten(episodes.sequences(), policy.device)
     decisions = decision_positions(batch, episodes)
-    logits = forward_flat(policy, batch, logits_to_keep=decisions).logits[0].float()
-    if temperature != 1.0:
-        logits = logits / temperature
-    log_probs = -F.cross_entropy(logits, batch.tokens[0, decisions + 1], reduction="none")
+    return scores_at(policy, batch, decisions, batch.tokens[0, decisions + 1], temperature, with_entropy)
+
+
+def score_states(critic: Any, episodes: Episodes) -> Tensor:
+    """[C] float32: the critic's value of the state that each completion token was decided in."""
+    batch = flatten(episodes.sequences(), critic.device)
+    return critic.score(states_at(critic, batch, decision_positions(batch, episodes)))[:, 0].float()
+
+
+def scores_at(
+    policy: Any, batch: Row, places: Tensor, tokens: Tensor, temperature: float = 1.0, with_entropy: bool = False
+) -> TokenScores:
+    """Of tokens [C] after these places [C] of the batch's row."""
+    head = plain_head(policy)
+    if head is not None:
+        return token_scores(states_at(policy, batch, places), head, tokens, temperature, with_entropy)
+    logits = forward_flat(policy, batch, logits_to_keep=places).logits[0].float() / temperature
+    log_probs = -F.cross_entropy(logits, tokens, reduction="none")
     return TokenScores(log_probs, entropy_of(logits) if with_entropy else torch.zeros_like(log_probs))
 
 
@@ -200,8 +210,15 @@ def entropy_of(logits: Tensor) -> Tensor:
     return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
 
 
-def score_states(critic: Any, episodes: Episodes) -> Tensor:
-    """[C] float32: the critic's value of the state that each completion token was decided in."""
-    batch = flatten(episodes.sequences(), critic.device)
-    hidden = forward_flat(critic.base_model, batch).last_hidden_state[0]
-    return critic.score(hidden[decision_positions(batch, episodes)])[:, 0].float()
+def logits_at(policy: Any, batch: Row, places: Tensor) -> Tensor:
+    """[C, V]: the policy's logits at these places [C] of the batch's row."""
+    head = plain_head(policy)
+    if head is None:
+        return cast(Tensor, forward_flat(policy, batch, logits_to_keep=places).logits[0])
+    return F.linear(states_at(policy, batch, places), head)
+
+
+def plain_head(policy: Any) -> Tensor | None:
+    """[V, E]: what makes logits of last hidden states, where that is all there is to it; else None."""
+    model = policy.base.model if isinstance(policy, Role) else policy
+    return cast(Tensor, model.lm_head.weight) if is_known(model.base_model) and model.lm_head.bias is None else None

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.learner.flat import FlatLayout, Group
-from training.learner.last_layer import Wanted, prefix_mask
+from training.learner.flat import FlatLayout, causal_layout
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class PackedBatch(NamedTuple):
     tokens: Tensor  # [1, T]
     positions: Tensor  # [1, T], from 0 in each prompt, going on from the prompt's end in each completion
     layout: FlatLayout
-    ends: Wanted  # each completion's last token, in the order of groups and their completions
+    last: Tensor  # [N], where each completion's last token lies, in the order of groups and their completions
 
 
 def pack(groups: Sequence[PromptGroup], device: torch.device | str = "cpu") -> PackedBatch:
@@ -44,44 +43,23 @@ def pack(groups: Sequence[PromptGroup], device: torch.device | str = "cpu") -> P
     tokens: list[int] = []
     positions: list[int] = []
     sequences: list[list[int]] = []  # of each completion, where its tokens and its prompt's lie
+    owned: list[bool] = []  # of these: a prompt's output is its first completion's; all of them agree
     for group in groups:
         prompt = range(len(tokens), len(tokens) + len(group.prompt))
         tokens.extend(group.prompt)
         positions.extend(range(len(prompt)))
-        for completion in group.completions:
+        for number, completion in enumerate(group.completions):
             if not completion:
                 raise ValueError("an empty completion cannot be scored: it needs at least its end token")
             sequences.append([*prompt, *range(len(tokens), len(tokens) + len(completion))])
+            owned += [number == 0] * len(prompt) + [True] * len(completion)
             tokens.extend(completion)
             positions.extend(range(len(prompt), len(prompt) + len(completion)))
-    rows, lengths = _as_rows(sequences)
+    rows = torch.tensor([place for sequence in sequences for place in sequence])
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
     return PackedBatch(
         tokens=torch.tensor([tokens], device=device),
         positions=torch.tensor([positions], device=device),
-        layout=_layout(rows, lengths, len(tokens), device),
-        ends=_ends(rows, lengths, device),
+        layout=causal_layout(rows, lengths, torch.tensor(owned), device),
+        last=torch.tensor([sequence[-1] for sequence in sequences], device=device),
     )
-
-
-def _as_rows(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """[N, width], shorter ones ending in copies of their last; and the lengths [N]."""
-    width = max(map(len, sequences))
-    rows = [[*sequence, *[sequence[-1]] * (width - len(sequence))] for sequence in sequences]
-    return torch.tensor(rows), torch.tensor([len(sequence) for sequence in sequences])
-
-
-def _layout(rows: Tensor, lengths: Tensor, token_count: int, device: torch.device | str) -> FlatLayout:
-    """Causal attention in each sequence. A prompt's output is taken from the last completion; all of them agree."""
-    real = torch.arange(rows.shape[1]) < lengths[:, None]
-    slots = torch.zeros(token_count, dtype=torch.int64)
-    slots[rows[real]] = torch.arange(rows.numel()).view_as(rows)[real]
-    rows = rows.to(device)
-    return FlatLayout((Group(rows, rows),), slots.to(device))
-
-
-def _ends(rows: Tensor, lengths: Tensor, device: torch.device | str) -> Wanted:
-    """The last token of each sequence, which sees all of it."""
-    numbers = torch.arange(len(rows), device=device)
-    mask = prefix_mask(lengths[:, None], rows.shape[1])
-    layout = FlatLayout((Group(numbers[:, None], rows.to(device), mask.to(device)),), numbers)
-    return Wanted(rows[:, -1].to(device), layout)

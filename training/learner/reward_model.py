@@ -29,11 +29,11 @@ from transformers import PreTrainedModel
 
 from training.learner.data import budget_batches
 from training.learner.jobdir import BadInput
-from training.learner.last_layer import states_at
 from training.learner.lora import Base, Shape, load_scoring_role, own_head_role
 from training.learner.memory import MicroBatches
 from training.learner.models import load_scalar_model, load_tokenizer, save_model
 from training.learner.packing import PromptGroup, pack
+from training.learner.trunk import states_at
 
 ENSEMBLE_FILE = "ensemble.safetensors"
 
@@ -88,7 +88,8 @@ class RewardModel(nn.Module):
 
     def features(self, groups: Sequence[PromptGroup]) -> Tensor:
         """[N, d]: the trunk's last hidden state at each completion's last token, in the order of the groups."""
-        return states_at(self.network, *pack(groups, self.network.device))
+        batch = pack(groups, self.network.device)
+        return states_at(self.network, batch, batch.last)
 
     def raw_scores(self, features: Tensor) -> Tensor:
         """[N] float32 from features [N, d]. In float32 always: a score is a small difference of large numbers."""

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -33,11 +32,11 @@ from training.learner.data import (
     share,
     shuffled,
 )
-from training.learner.flat import flatten, forward_flat
+from training.learner.flat import flatten
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
 from training.learner.lora import Base, Role, shape_of
 from training.learner.memory import MicroBatches
-from training.learner.models import build_policy, computing_in, load_policy, save_model
+from training.learner.models import build_policy, computing_in, load_policy, save_model, scores_at
 from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
 from training.learner.processes import Processes
 
@@ -203,9 +202,8 @@ def weighted_loss(policy: PreTrainedModel, examples: list[Example]) -> Tensor:
     batch = flatten([example.tokens for example in examples], policy.device)
     weights = torch.tensor([w for example in examples for w in (*example.weights, 0.0)], device=policy.device)
     counted = weights.nonzero()[:, 0]
-    logits = forward_flat(policy, batch, logits_to_keep=counted).logits[0].float()
-    losses = F.cross_entropy(logits, batch.tokens[0, counted + 1], reduction="none")
-    return (losses * weights[counted]).sum()
+    scores = scores_at(policy, batch, counted, batch.tokens[0, counted + 1])
+    return -(scores.log_probs * weights[counted]).sum()
 
 
 def total_weight(examples: Sequence[Example]) -> float:

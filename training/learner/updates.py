@@ -115,7 +115,9 @@ def losses_of(
     new, entropy = score_tokens(run.policy, episodes, settings.temperature, with_entropy=True)
     old = new.detach() if is_first else old
     policy_loss, clipped = clipped_policy_loss(new, old, advantages, settings.clip_ratio, settings.dual_clip)
-    loss = policy_loss - settings.entropy_coefficient * entropy
+    loss = policy_loss
+    if settings.entropy_coefficient:
+        loss = loss - settings.entropy_coefficient * entropy
     if settings.kl_placement == "loss":
         loss = loss + kl_coefficient * kl_k3(new, reference)
     value_loss = torch.zeros_like(old)
