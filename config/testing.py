@@ -18,4 +18,10 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     services.use_database(folder)
     os.chdir(services.BASE_DIR)
-    return int(pytest.main(arguments))
+    return int(pytest.main([*_workers(arguments), *arguments]))
+
+
+def _workers(arguments: list[str]) -> list[str]:
+    """A pytest process a core for the whole suite; tests that were chosen run in this one, where a debugger works."""
+    whole = all(argument.startswith("-") and not argument.startswith("-n") for argument in arguments)
+    return ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal"] if whole else []
