@@ -5,12 +5,23 @@ is better, the second is better, or they tie. Pairs of one comparison are not in
 the comparison as the thing that was sampled.
 
 `measure(project)` gives all that managers see; `of_annotator(project, user_id)` what one annotator may see of
-themselves; `share` an interval for any share counted by comparison.
+themselves; `share` an interval for any share counted by comparison. They load numpy when they are first called.
 """
 
-from feedback.agreement.estimates import Agreed, Estimate, share, wilson
-from feedback.agreement.meetings import same_preference
-from feedback.agreement.report import Agreement, OfAnnotator, measure, of_annotator
+from collections.abc import Sequence
+
+from django.utils.functional import Promise
+
+from feedback.agreement.estimates import (
+    OF_TWO_PEOPLE,
+    Agreed,
+    Agreement,
+    Estimate,
+    OfAnnotator,
+    same_preference,
+    wilson,
+)
+from feedback.models import Project
 
 __all__ = [
     "Agreed",
@@ -23,3 +34,24 @@ __all__ = [
     "share",
     "wilson",
 ]
+
+
+def measure(project: Project) -> Agreement:
+    """Agreement of the project's live rankings: one query, whatever there is to count."""
+    from feedback.agreement import report
+
+    return report.measure(project)
+
+
+def of_annotator(project: Project, user_id: int) -> OfAnnotator:
+    """The same of one annotator alone, reading only the comparisons that they ranked."""
+    from feedback.agreement import report
+
+    return report.of_annotator(project, user_id)
+
+
+def share(counts: Sequence[tuple[int, int]], told: str | Promise = OF_TWO_PEOPLE) -> Estimate:
+    """The share Σ same / Σ all over comparisons, of (same, all) in each: see `counting.shares`."""
+    from feedback.agreement import counting
+
+    return counting.share(counts, told)

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import date, datetime
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,16 +53,6 @@ def meetings(said: Iterable[Said]) -> Meetings:
         by_size[len(each.ranks)].append(each)
     parts = [_of_one_size(rows, size) for size, rows in sorted(by_size.items())]
     return joined([_none(), *parts])
-
-
-def same_preference(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
-    """Of the pairs in which both rankings prefer one completion: (how many prefer the same one, how many)."""
-    same = all_ = 0
-    for i, j in combinations(range(len(one)), 2):
-        product = (one[i] - one[j]) * (other[i] - other[j])
-        same += product > 0
-        all_ += product != 0
-    return same, all_
 
 
 def preferences(ranks: NDArray[np.int64]) -> NDArray[np.int8]:

@@ -1,41 +1,15 @@
 """Agreement of a project's rankings: altogether, of each annotator, of each two, and by week."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
 from django.db.models import Exists, OuterRef
 
-from feedback.agreement.estimates import Agreed, Estimate, agreed
+from feedback.agreement.counting import agreed
+from feedback.agreement.estimates import Agreed, Agreement, OfAnnotator
 from feedback.agreement.meetings import Floats, Integers, Meetings, Said, joined, meetings
 from feedback.models import Lease, Project, Ranking
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """All that is known of a project's agreement."""
-
-    overall: Agreed
-    by_annotator: dict[int, Agreed]  # by user id: with all others
-    by_two: dict[tuple[int, int], Agreed]  # by two user ids, the lower one first
-    by_week: dict[date, Agreed]  # by the Monday of the later ranking's week
-
-    @property
-    def pairwise(self) -> Estimate:
-        return self.overall.pairwise
-
-    @property
-    def alpha(self) -> Estimate:
-        return self.overall.alpha
-
-
-@dataclass(frozen=True)
-class OfAnnotator:
-    """One annotator's agreement with all others."""
-
-    overall: Agreed
-    by_week: dict[date, Agreed]
 
 
 def measure(project: Project) -> Agreement:

@@ -30,6 +30,7 @@ class SignShown(serializers.Serializer):
     rankings = serializers.IntegerField()
     is_flagged = serializers.BooleanField()
     sentence = serializers.CharField()
+    after = serializers.IntegerField(allow_null=True, help_text="Answers until it was flagged; null: it is not.")
 
 
 class AgreedShown(serializers.Serializer):
@@ -42,9 +43,10 @@ class OfAnnotator(AgreedShown):
 
     username = serializers.CharField()
     gold = EstimateShown(allow_null=True, help_text="With gold; null: nothing of it ranked yet.")
-    position_bias = SignShown(allow_null=True, help_text="How often what is shown first wins.")
-    speed = SignShown(allow_null=True, help_text="The median time, in seconds.")
-    random_clicker = SignShown(allow_null=True, help_text="Agreement with gold or others, tested in the order of time.")
+    random_clicker = SignShown(help_text="Agreement with gold or others, tested in the order of time.")
+    gold_failure = SignShown(help_text="Agreement with gold alone, tested in the order of time.")
+    position_bias = SignShown(help_text="How often what is shown first wins.")
+    speed = SignShown(help_text="The median time, in seconds.")
 
 
 class OfTwo(AgreedShown):
@@ -67,13 +69,8 @@ def agreement_detail(request: Request, slug: str) -> Response:
     """How far people agree: altogether, of each (with signs of careless work), of each two, and by week."""
     project = people.manager_of(request.user, slug).project
     measured, rates = agreement.measure(project), gold.pass_rates(project)
-    signs = {
-        "position_bias": detectors.position_biases(project),
-        "speed": detectors.speeds(project),
-        "random_clicker": detectors.random_clickers(project),
-    }
-    everyone = sorted({*measured.by_annotator, *rates, *signs["speed"]})
-    names = dict(User.objects.filter(pk__in=everyone).values_list("pk", "username"))
+    signs = detectors.signs_of(project)
+    names = dict(User.objects.filter(pk__in=signs).values_list("pk", "username"))
     nothing = agreement.Agreed(agreement.share([]), agreement.share([]))
     shown: dict[str, Any] = {
         **vars(measured.overall),
@@ -82,9 +79,9 @@ def agreement_detail(request: Request, slug: str) -> Response:
                 "username": names[pk],
                 **vars(measured.by_annotator.get(pk, nothing)),
                 "gold": rates.get(pk),
-                **{name: found.get(pk) for name, found in signs.items()},
+                **vars(own),
             }
-            for pk in everyone
+            for pk, own in signs.items()
         ],
         "by_two": [
             {"usernames": [names[one], names[other]], **vars(each)} for (one, other), each in measured.by_two.items()

@@ -1,150 +1,121 @@
-"""Signs that somebody does not read what they rank: pure functions of what one annotator said.
-
-Each gives a number, whether it is beyond what chance explains, and a sentence for managers. None of them proves
-anything alone: they say whose work to look at.
-"""
+"""Single signs of careless work: pure functions of what one annotator said."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
+from typing import NamedTuple
 
-from django.db.models import Q, QuerySet
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
 
-from feedback.models import Project, Ranking
+from feedback.detectors import evidence
 
-FALSE_ALARM = 0.001  # of one test, and of one run of the sequential test
-MISSED = 0.05  # random clickers that one run of the sequential test clears
-RANDOM = 0.5  # how often one agrees by clicking at random
+FALSE_ALARM = 0.01  # of one sequential test of one careful annotator, over all their work
 FAST = 3.0  # robust standard deviations below the project's log seconds
 NORMAL_MAD = 1.4826  # a normal distribution's standard deviation, in median absolute deviations
+OWN_AT_LEAST, OTHERS_AT_LEAST = 10, 30  # rankings, to judge a speed
+COUNTED_OF_ONE = 200  # rankings of one person and size in what is usual: nobody's pace becomes the usual one
+
+NOTHING_TO_COMPARE = _("Nothing of this was ranked by others who can be compared with, or is gold.")
+NO_BEST = _("There is no ranking with a single best completion yet.")
+TOO_FEW = _("There are too few rankings to judge the speed.")
+AGREES = _("{same} of {count} comparisons agree with others or with gold.")
+LIKE_CHANCE = _("After {count} comparisons this looked like chance: {same} agreed with others or with gold.")
+FIRST_WINS = _("What is shown first wins {value:.0%} of {count} rankings; {chance:.0%} is chance.")
+TAKES = _("Takes {value:.1f} s in the median; {usual:.1f} s is usual for such comparisons.")
 
 
 @dataclass(frozen=True)
 class Sign:
-    """What was measured, on how many rankings."""
+    """What was measured, on how many rankings, and whether it is beyond what chance explains."""
 
     value: float | None
     rankings: int
     is_flagged: bool
-    sentence: str
+    told: str | Promise  # the sentence for managers, before its numbers are put in and its language is known
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    after: int | None = None  # rankings until it was flagged
+
+    @property
+    def sentence(self) -> str:
+        return str(self.told).format(value=self.value, count=self.rankings, **self.numbers)
+
+
+class Answer(NamedTuple):
+    """Whether an annotator preferred what another person or gold does, and the least chance of that for honest work."""
+
+    is_same: bool
+    honest: float  # above ½ to say anything
+
+
+def careless(answers: Iterable[Answer]) -> Sign:
+    """Does this annotator agree no more than by chance, since some moment? Answers in the order of time, independent.
+
+    See `evidence.of_chance`. Flagged for good at the first passage: the sentence then tells of that moment.
+    """
+    telling = [each for each in answers if each.honest > 0.5]
+    after = evidence.first_passage(evidence.of_chance(telling), 1 / FALSE_ALARM)
+    seen = telling[:after]
+    if not seen:
+        return Sign(None, 0, False, NOTHING_TO_COMPARE)
+    same = sum(each.is_same for each in seen)
+    told = AGREES if after is None else LIKE_CHANCE
+    return Sign(same / len(seen), len(seen), after is not None, told, {"same": same}, after)
 
 
 def position_bias(shown_ranks: Iterable[Sequence[int]]) -> Sign:
     """Does what is shown first win too often, or too seldom? `shown_ranks` are rankings in the order of display.
 
-    Of rankings with one best completion among K, the first place should win 1/K of them. The score test of a sum of
-    independent Bernoulli trials with these chances; two-sided, by the normal approximation.
+    Of rankings with one best completion only; see `evidence.of_the_first_place`.
     """
-    wins = expected = variance = 0.0
-    count = 0
-    for ranks in shown_ranks:
-        if ranks.count(1) != 1:
-            continue
-        chance = 1 / len(ranks)
-        wins += ranks[0] == 1
-        expected += chance
-        variance += chance * (1 - chance)
-        count += 1
-    if not count:
-        return Sign(None, 0, False, "There is no ranking with a single best completion yet.")
-    p = math.erfc(abs(wins - expected) / math.sqrt(2 * variance))
-    share = wins / count
-    sentence = f"What is shown first wins {share:.0%} of {count} rankings; {expected / count:.0%} is chance."
-    return Sign(share, count, p < FALSE_ALARM, sentence)
+    wins = [(ranks[0] == 1, len(ranks)) for ranks in shown_ranks if ranks.count(1) == 1]
+    if not wins:
+        return Sign(None, 0, False, NO_BEST)
+    after = evidence.first_passage(evidence.of_the_first_place(wins), 1 / FALSE_ALARM)
+    chance = sum(1 / places for _, places in wins) / len(wins)
+    share = sum(is_first for is_first, _ in wins) / len(wins)
+    return Sign(share, len(wins), after is not None, FIRST_WINS, {"chance": chance}, after)
 
 
-def speed(seconds: Sequence[float], everyone: Sequence[float]) -> Sign:
-    """Is this annotator's median time far below what is usual in the project?
+class Timed(NamedTuple):
+    """How long one ranking took."""
 
-    Log seconds, since times are skewed; the spread is the median absolute deviation of everyone's, which outliers do
-    not move (Leys et al. 2013, Journal of Experimental Social Psychology 49).
+    annotator_id: int
+    size: int  # completions
+    seconds: float
+
+    @property
+    def log(self) -> float:
+        return math.log(max(self.seconds, 0.1))
+
+
+def speed(timed: Sequence[Timed]) -> dict[int, Sign]:
+    """By annotator: is their typical ranking far faster than is usual for comparisons of its size?
+
+    Log seconds, since times are skewed; in deviations from the median of the same size, where the spread is the median
+    absolute deviation, which outliers do not move (Leys et al. 2013, Journal of Experimental Social Psychology 49).
+    Flagged when the median of one's own is 3 below: their typical ranking is faster than 999 of 1,000. Pace is a trait,
+    not chance, so there is no rate of false alarms to state: people differ by about half a deviation.
     """
-    if len(seconds) < 10 or len(everyone) < 30:
-        return Sign(None, len(seconds), False, "There are too few rankings to judge the speed.")
-    logs = [math.log(max(each, 0.1)) for each in everyone]
-    usual = median(logs)
-    spread = NORMAL_MAD * median(abs(each - usual) for each in logs)
-    own = median(math.log(max(each, 0.1)) for each in seconds)
-    sentence = f"Takes {math.exp(own):.1f} s in the median; {math.exp(usual):.1f} s is usual here."
-    is_fast = spread > 0 and (usual - own) / spread > FAST
-    return Sign(math.exp(own), len(seconds), is_fast, sentence)
+    of_size: dict[int, list[float]] = defaultdict(list)
+    counted: Counter[tuple[int, int]] = Counter()
+    own: dict[int, list[Timed]] = defaultdict(list)
+    for each in timed:
+        own[each.annotator_id].append(each)
+        counted[each.annotator_id, each.size] += 1
+        if counted[each.annotator_id, each.size] <= COUNTED_OF_ONE:
+            of_size[each.size].append(each.log)
+    usual = {size: median(logs) for size, logs in of_size.items()}
+    spread = {size: NORMAL_MAD * median(abs(log - usual[size]) for log in logs) for size, logs in of_size.items()}
+    return {who: _speed(mine, len(timed) - len(mine), usual, spread) for who, mine in own.items()}
 
 
-def random_clicker(agreed: Iterable[bool], honest: float) -> Sign:
-    """Wald's sequential test of «agrees by chance» against «agrees as others do» (Wald 1945, Sequential Tests).
-
-    `agreed`, in the order of time: whether the annotator preferred what others (or gold) prefer, one pair a
-    comparison, so that the answers are independent; `honest` is how often people do, above one half. Flagged as soon
-    as the likelihood ratio passes (1 − β)/α, with α the chance of a false alarm and β of a miss; cleared at β/(1 − α),
-    after which the test runs again, so that one who grows careless is found too. The stated rate is that of one run,
-    which clears a careful annotator (honest = 0.73) in about 27 comparisons: one false alarm in some 27,000 of them.
-    """
-    if not RANDOM < honest < 1:
-        return Sign(None, 0, False, "People agree too little here to tell chance from care.")
-    flag, clear = math.log((1 - MISSED) / FALSE_ALARM), math.log(MISSED / (1 - FALSE_ALARM))
-    ratio, count, same = 0.0, 0, 0
-    for count, each in enumerate(agreed, start=1):
-        same += each
-        ratio += math.log(RANDOM / honest) if each else math.log(RANDOM / (1 - honest))
-        if ratio >= flag:
-            sentence = f"After {count} comparisons this looks like chance: {same} agree with others."
-            return Sign(same / count, count, True, sentence)
-        if ratio <= clear:
-            ratio = 0.0
-    if not count:
-        return Sign(None, 0, False, "Nothing of this was ranked by others or is gold.")
-    return Sign(same / count, count, False, f"{same} of {count} comparisons agree with others.")
-
-
-def position_biases(project: Project) -> dict[int, Sign]:
-    """By user id, of the project's live rankings."""
-    shown: dict[int, list[list[int]]] = {}
-    rows = _live(project).values_list("annotator_id", "ranks", "display_order")
-    for annotator_id, ranks, order in rows.iterator(chunk_size=2000):
-        shown.setdefault(annotator_id, []).append([ranks[position] for position in order])
-    return {each: position_bias(ranks) for each, ranks in sorted(shown.items())}
-
-
-def speeds(project: Project) -> dict[int, Sign]:
-    """By user id, of the project's live rankings."""
-    seconds: dict[int, list[float]] = {}
-    for annotator_id, taken in _live(project).values_list("annotator_id", "seconds").iterator(chunk_size=2000):
-        seconds.setdefault(annotator_id, []).append(taken)
-    everyone = [each for own in seconds.values() for each in own]
-    return {each: speed(own, everyone) for each, own in sorted(seconds.items())}
-
-
-def random_clickers(project: Project, honest: float = 0.73) -> dict[int, Sign]:
-    """By user id: each against gold, or else against the first other person who ranked the same comparison.
-
-    0.73 is how often two careful annotators agree (InstructGPT: 73 to 77 %).
-    """
-    comparable = Q(comparison__ranking_count__gte=2) | Q(comparison__gold_ranks__isnull=False)
-    rows = _live(project).filter(comparable).order_by("created_at", "id")
-    fields = rows.values_list("comparison_id", "annotator_id", "ranks", "comparison__gold_ranks")
-    said: dict[int, list[tuple[int, list[int]]]] = {}
-    own: dict[int, list[bool]] = {}
-    for comparison_id, annotator_id, ranks, gold_ranks in fields.iterator(chunk_size=2000):
-        before = said.setdefault(comparison_id, [])
-        others = gold_ranks or next((given for other, given in before if other != annotator_id), None)
-        if others is not None and (agrees := first_common_preference(ranks, others)) is not None:
-            own.setdefault(annotator_id, []).append(agrees)
-            if gold_ranks is None:
-                own.setdefault(before[0][0], []).append(agrees)
-        before.append((annotator_id, ranks))
-    return {each: random_clicker(agreed, honest) for each, agreed in sorted(own.items())}
-
-
-def first_common_preference(one: Sequence[int], other: Sequence[int]) -> bool | None:
-    """Whether two rankings agree on the first pair that both decide; None when there is no such pair."""
-    for i in range(len(one)):
-        for j in range(i + 1, len(one)):
-            product = (one[i] - one[j]) * (other[i] - other[j])
-            if product:
-                return product > 0
-    return None
-
-
-def _live(project: Project) -> QuerySet[Ranking]:
-    return Ranking.objects.live_in(project)
+def _speed(mine: Sequence[Timed], others: int, usual: Mapping[int, float], spread: Mapping[int, float]) -> Sign:
+    if len(mine) < OWN_AT_LEAST or others < OTHERS_AT_LEAST:
+        return Sign(None, len(mine), False, TOO_FEW)
+    told = {"usual": math.exp(median(usual[each.size] for each in mine))}
+    ahead = [(usual[each.size] - each.log) / spread[each.size] if spread[each.size] else 0.0 for each in mine]
+    seconds = math.exp(median(each.log for each in mine))
+    return Sign(seconds, len(mine), median(ahead) > FAST, TAKES, told)

@@ -11,7 +11,7 @@ import pytest
 
 from feedback import agreement, judging, queue
 from feedback.agreement import same_preference, share, wilson
-from feedback.agreement.estimates import ordinal_alpha
+from feedback.agreement.counting import ordinal_alpha
 from feedback.agreement.meetings import Said
 from feedback.agreement.report import agreement_of
 from feedback.models import Ranking
