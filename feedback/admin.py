@@ -6,7 +6,19 @@ from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
 from django.http import HttpRequest
 
-from feedback.models import ApiToken, Comparison, Completion, Membership, Project, Prompt, Ranking, Skip, Source, User
+from feedback.models import (
+    ApiToken,
+    Comparison,
+    Completion,
+    Membership,
+    Project,
+    Prompt,
+    Ranking,
+    Review,
+    Skip,
+    Source,
+    User,
+)
 
 admin.site.register(User, UserAdmin)
 
@@ -65,9 +77,16 @@ class ComparisonAdmin(ReadOnlyAdmin):
 
 @admin.register(Ranking)
 class RankingAdmin(ReadOnlyAdmin):
-    list_display = ("id", "project", "annotator", "ranks", "revision", "is_live", "seconds", "created_at")
-    list_filter = ("project", "is_live")
+    list_display = ("id", "project", "annotator", "ranks", "revision", "is_live", "standing", "seconds", "created_at")
+    list_filter = ("project", "is_live", "standing")
     list_select_related = ("project", "annotator")
+
+
+@admin.register(Review)
+class ReviewAdmin(ReadOnlyAdmin):
+    list_display = ("id", "project", "kind", "reviewer", "annotator", "ranking_count", "created_at", "undone_at")
+    list_filter = ("project", "kind")
+    list_select_related = ("project", "reviewer", "annotator")
 
 
 @admin.register(Skip)

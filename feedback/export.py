@@ -3,14 +3,23 @@
 Every committed ranking gets a place in its project's record, `sequence`, from the first reader that sees it. A reader
 that has read up to a sequence therefore never misses a ranking that was committed late: it comes with a later number.
 Rows are read in pages by sequence, so a slow client holds no transaction open and memory stays flat.
+
+A ranking is known by its `comparison_id` and `annotator`. To follow a project by cursor, forget all lines of the same
+two that have a lower `revision` than the line at hand, and then keep this one, unless it says `retracted`: such a line
+has nothing to learn from, and comes only to readers who may have an earlier one. It says why:
+
+    discarded   by a reviewer
+    returned    by a reviewer, to its annotator, who may answer with a further revision
+    overruled   by a reviewer's own ranking of the comparison, which is the only one that counts there
+    tied        (`trl` alone) the revision prefers nothing, which pairs cannot say
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Exists, F, Max, OuterRef, QuerySet
+from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet
 
 from feedback.models import ComparisonItem, Demonstration, Project, Ranking
 
@@ -40,13 +49,20 @@ def sequence_cutoff(project: Project) -> int:
 
 
 def rankings(
-    project: Project, after: int = 0, until: int | None = None, *, split: str | None = None
+    project: Project,
+    after: int = 0,
+    until: int | None = None,
+    *,
+    split: str | None = None,
+    still_counting: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The rankings with `after` < sequence ≤ `until`, as they stood at `until`, in order of sequence.
 
     Of a ranking revised up to `until` only its last revision comes. An incremental reader may therefore see a later
     revision of what it has already read: a row with `revision` > 1 replaces the earlier one of the same
-    `comparison_id` and `annotator`. `until` is now (`sequence_cutoff`) unless given. `split` keeps one split only.
+    `comparison_id` and `annotator`, and may be retracted: `ranking_id, sequence, revision, comparison_id, prompt_id,
+    split, annotator, retracted`. `until` is now (`sequence_cutoff`) unless given. `split` keeps one split only.
+    `still_counting` leaves out what reviewers have taken out since `until`: a round learns from none of it.
 
     Each row: `ranking_id, sequence, revision, comparison_id, prompt_id, split, messages, completions, completion_ids,
     sources, ranks (1 = best, equal = tie; aligned with completions), display_order, annotator (a pseudonym), weight,
@@ -55,13 +71,13 @@ def rankings(
     `completions[completion]` good or bad.
     """
     until = sequence_cutoff(project) if until is None else until
-    chosen = _standing(project, until)
+    chosen = counting(project, until) if still_counting else _worth_telling(last_revisions(project, until), after)
     if split is not None:
         chosen = chosen.filter(comparison__prompt__split=split)
     while page := list(chosen.filter(sequence__gt=after).values(*_PLAIN, **_JOINED)[:PAGE]):
-        items = _items([row["comparison_id"] for row in page])
+        items = _items([row["comparison_id"] for row in page if row["standing"] == Ranking.Standing.COUNTS])
         for row in page:
-            yield _ranking(row, items[row["comparison_id"]])
+            yield _ranking(row, items.get(row["comparison_id"]))
         after = page[-1]["sequence"]
 
 
@@ -71,14 +87,25 @@ def preferences(
     """The same rankings as pairs, in TRL's conversational preference format.
 
     Each row: `prompt` (messages), `chosen` and `rejected` (each `[{"role": "assistant", "content": …}]`), and for
-    filters `ranking_id, prompt_id, split, annotator`. A ranking of K completions gives up to K·(K − 1)/2 rows, the
-    best completions first; ties give none, since the format cannot say them, and neither do revised rankings.
+    filters `ranking_id, prompt_id, split, annotator, comparison_id, revision`. A ranking of K completions gives up to
+    K·(K − 1)/2 rows, the best completions first; ties give none, since the format cannot say them, and neither do
+    revised rankings. Retracted rows are those of `rankings`, and have no pair.
     """
     for ranking in rankings(project, after, until, split=split):
-        order = sorted(range(len(ranking["ranks"])), key=ranking["ranks"].__getitem__)
-        for better, worse in combinations(order, 2):
-            if ranking["ranks"][better] < ranking["ranks"][worse]:
-                yield _preference(ranking, better, worse)
+        if "retracted" in ranking:
+            yield ranking
+            continue
+        pairs = list(_pairs(ranking["ranks"]))
+        if not pairs and after and ranking["revision"] > 1:
+            yield _retraction(ranking, "tied")
+        for better, worse in pairs:
+            yield _preference(ranking, better, worse)
+
+
+def _pairs(ranks: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Places of (better, worse), the best first."""
+    order = sorted(range(len(ranks)), key=ranks.__getitem__)
+    return ((better, worse) for better, worse in combinations(order, 2) if ranks[better] < ranks[worse])
 
 
 def demonstrations(project: Project) -> Iterator[dict[str, Any]]:
@@ -93,8 +120,9 @@ def demonstrations(project: Project) -> Iterator[dict[str, Any]]:
 
 FORMATS = {"rankings": rankings, "trl": preferences}
 
+_KNOWN_BY = ("ranking_id", "sequence", "revision", "comparison_id", "prompt_id", "split", "annotator")
 _PLAIN = (
-    *("sequence", "revision", "comparison_id", "ranks", "display_order"),
+    *("sequence", "revision", "standing", "comparison_id", "ranks", "display_order"),
     *("strength", "flags", "ratings", "spans", "seconds", "reason"),
 )
 _JOINED = {
@@ -106,16 +134,28 @@ _JOINED = {
 }
 
 
-def _standing(project: Project, until: int) -> QuerySet[Ranking]:
-    """The last revision, as of `until`, of each annotator's ranking of each comparison."""
-    later = Ranking.objects.filter(
-        comparison=OuterRef("comparison"),
-        annotator=OuterRef("annotator"),
-        revision__gt=OuterRef("revision"),
-        sequence__lte=until,
-    )
+def last_revisions(project: Project, until: int) -> QuerySet[Ranking]:
+    """The last revision, as of `until`, of each annotator's ranking of each comparison, those taken out included."""
+    later = _same_ranking().filter(revision__gt=OuterRef("revision"), sequence__lte=until)
     said = Ranking.objects.filter(~Exists(later), project=project, sequence__lte=until)
     return said.filter(comparison__gold_ranks__isnull=True).order_by("sequence")  # gold tests people, not models
+
+
+def counting(project: Project, until: int) -> QuerySet[Ranking]:
+    """What there is to learn from as of `until`, less what reviewers have taken out between then and now."""
+    counts_now = _same_ranking().filter(is_live=True, standing=Ranking.Standing.COUNTS)
+    return last_revisions(project, until).filter(Exists(counts_now), standing=Ranking.Standing.COUNTS)
+
+
+def _same_ranking() -> QuerySet[Ranking]:
+    """Every revision of the outer query's ranking."""
+    return Ranking.objects.filter(comparison=OuterRef("comparison"), annotator=OuterRef("annotator"))
+
+
+def _worth_telling(last: QuerySet[Ranking], after: int) -> QuerySet[Ranking]:
+    """Without what was taken out before the reader could see it."""
+    counts = Q(standing=Ranking.Standing.COUNTS)
+    return last.filter(counts | Exists(_same_ranking().filter(sequence__lte=after))) if after else last.filter(counts)
 
 
 def _items(comparison_ids: list[int]) -> dict[int, list[tuple[int, str, str]]]:
@@ -128,12 +168,15 @@ def _items(comparison_ids: list[int]) -> dict[int, list[tuple[int, str, str]]]:
     return items
 
 
-def _ranking(row: dict[str, Any], items: list[tuple[int, str, str]]) -> dict[str, Any]:
+def _ranking(row: dict[str, Any], items: list[tuple[int, str, str]] | None) -> dict[str, Any]:
+    row["annotator"] = pseudonym(row.pop("annotator_pk"))
+    standing = row.pop("standing")
+    if standing != Ranking.Standing.COUNTS:
+        return _retraction(row, standing)
+    assert items is not None
     ids, texts, sources = zip(*items, strict=True)
-    annotator = pseudonym(row.pop("annotator_pk"))
     return {
         **row,
-        "annotator": annotator,
         "completions": list(texts),
         "completion_ids": list(ids),
         "sources": list(sources),
@@ -146,10 +189,14 @@ def pseudonym(user_id: int) -> str:
     return f"annotator-{user_id}"
 
 
+def _retraction(ranking: dict[str, Any], why: str) -> dict[str, Any]:
+    return {**{key: ranking[key] for key in _KNOWN_BY}, "retracted": why}
+
+
 def _preference(ranking: dict[str, Any], better: int, worse: int) -> dict[str, Any]:
     return {
         "prompt": ranking["messages"],
         "chosen": [{"role": "assistant", "content": ranking["completions"][better]}],
         "rejected": [{"role": "assistant", "content": ranking["completions"][worse]}],
-        **{key: ranking[key] for key in ("ranking_id", "prompt_id", "split", "annotator")},
+        **{key: ranking[key] for key in _KNOWN_BY if key != "sequence"},
     }

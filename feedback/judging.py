@@ -1,4 +1,4 @@
-"""Every write of what an annotator says: record, revise, skip, undo.
+"""Every write of what an annotator says: record, revise, skip, undo. What reviewers make of it is in review.py.
 
 Each is one durable transaction that begins with the annotator's membership locked, so that the same submit sent five
 times at once is served one after the other: the first makes the ranking, the others are answered with it.
@@ -40,17 +40,20 @@ def record(
 
     The same `idempotency_key` again returns the first ranking, whatever else is sent. A lease that ran out is
     accepted as long as the comparison still wants a ranking; else Conflict, and nothing is stored.
+
+    Of a comparison whose ranking a reviewer returned this is the next revision, asked for as the first one was.
     """
     queue.lock_member(membership)
-    if earlier := _submitted_before(membership, idempotency_key):
+    if earlier := submitted_before(membership, idempotency_key):
         return earlier
     lease = queue.lock_lease(membership, lease_id)
-    fields = _checked(lease, membership.project, ranks, seconds, said)
+    fields = checked(lease, membership.project, ranks, seconds, said)
     if lease.lapsed_at is not None and not queue.take_slot(lease.comparison_id):
         raise Conflict(
             "Your time for this comparison ran out, and others have ranked it in the meantime: it needs no more "
             "rankings. Take the next one."
         )
+    returned = returned_to(lease)
     ranking = Ranking.objects.create(
         project_id=lease.project_id,
         comparison_id=lease.comparison_id,
@@ -58,7 +61,8 @@ def record(
         size=lease.size,
         display_order=lease.display_order,
         idempotency_key=idempotency_key,
-        reason=lease.reason,
+        revision=returned.revision + 1 if returned else 1,
+        reason=returned.reason if returned else lease.reason,
         **fields,
     )
     queue.end_lease(lease, slot_is_used=True)
@@ -85,12 +89,12 @@ def revise(
     The arguments are those of `record`; `ranks` follow the order of display of the ranking revised.
     """
     queue.lock_member(membership)
-    if earlier := _submitted_before(membership, idempotency_key):
+    if earlier := submitted_before(membership, idempotency_key):
         return earlier
     old = _own_ranking(membership, ranking_id)
     if not old.is_live:
-        raise Conflict("This ranking was revised already: revise its latest revision instead.")
-    fields = _checked(old, membership.project, ranks, seconds, said)
+        raise Conflict("This ranking was revised already, or a reviewer took it out: look at your latest ones instead.")
+    fields = checked(old, membership.project, ranks, seconds, said)
     Ranking.objects.filter(pk=old.pk).update(is_live=False)
     return Ranking.objects.create(
         project_id=old.project_id,
@@ -101,8 +105,18 @@ def revise(
         idempotency_key=idempotency_key,
         revision=old.revision + 1,
         reason=old.reason,
+        standing=old.standing,
+        review_id=old.review_id,
         **fields,
     )
+
+
+def returned_to(lease: Lease) -> Ranking | None:
+    """The annotator's own ranking that a reviewer returned, if the lease is for looking at it again."""
+    if lease.reason != Lease.Reason.RETURNED:
+        return None
+    own = Ranking.objects.filter(comparison_id=lease.comparison_id, annotator_id=lease.annotator_id)
+    return own.select_related("review").order_by("-revision").first()
 
 
 @transaction.atomic(durable=True)
@@ -159,7 +173,7 @@ def _take_back(membership: Membership, skipped: Skip) -> Lease:
     return lease
 
 
-def _submitted_before(membership: Membership, idempotency_key: UUID) -> Ranking | None:
+def submitted_before(membership: Membership, idempotency_key: UUID) -> Ranking | None:
     found = Ranking.objects.filter(annotator_id=membership.user_id, idempotency_key=idempotency_key).first()
     if found is not None and found.project_id != membership.project_id:
         raise Conflict("This idempotency key was used in another project: make a new one for each submit.")
@@ -167,14 +181,16 @@ def _submitted_before(membership: Membership, idempotency_key: UUID) -> Ranking 
 
 
 def _own_ranking(membership: Membership, ranking_id: int) -> Ranking:
-    own = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id)
-    ranking = own.select_for_update().filter(pk=ranking_id).first()
-    if ranking is None:
+    """As it is now: a reviewer changes a ranking with its comparison locked, and so does its annotator."""
+    own = Ranking.objects.filter(pk=ranking_id, annotator_id=membership.user_id, project_id=membership.project_id)
+    found = own.first()
+    if found is None:
         raise NotFound("There is no such ranking of yours.")
-    return ranking
+    queue.lock_comparison(found.comparison_id)
+    return own.get()
 
 
-def _checked(
+def checked(
     shown: Lease | Ranking, project: Project, ranks: Sequence[int], seconds: float, said: Remarks
 ) -> dict[str, Any]:
     """The fields of a Ranking of what was shown, or Invalid with a sentence."""

@@ -16,6 +16,7 @@ def ask_for_majority(project: Project, comparison_id: int) -> None:
     """
     comparison = Comparison.objects.get(pk=comparison_id)
     is_complete = comparison.ranking_count == comparison.wanted_rankings and comparison.gold_ranks is None
+    # An adjudicated one is never asked for again: nobody can hold it, so nobody's ranking brings us here.
     if not is_complete or comparison.extra_opinions >= project.extra_opinions:
         return
     said = comparison.rankings.filter(is_live=True).values_list("ranks", flat=True)

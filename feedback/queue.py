@@ -2,7 +2,8 @@
 
 Everything an annotator does goes through their membership row, locked first: two requests of one person are served
 one after the other, and those of different people never wait for each other. Comparisons are claimed with
-`SKIP LOCKED`. The order of locks is membership, lease, comparison; after the comparison nothing is waited for.
+`SKIP LOCKED`. The order of locks is membership, lease, comparison; after the comparison nothing is waited for. What a
+reviewer returns is held for its annotator from then on, and comes first.
 """
 
 import random
@@ -16,11 +17,12 @@ from django.utils import timezone
 
 from feedback import candidates, gold
 from feedback.errors import Conflict, NotFound
-from feedback.models import Comparison, Lease, Membership
+from feedback.models import Comparison, Lease, Membership, Ranking
 
 MOST_LEASES = 5  # that one annotator holds in one project: the one on screen, and those fetched ahead
 RECLAIMED_AT_ONCE = 50
 LAPSED_LEASES_KEPT = timedelta(days=7)  # for late submits
+RETURNED_HELD = timedelta(days=7)  # before somebody else is asked in place of one who does not answer
 
 
 def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Lease | None:
@@ -46,8 +48,8 @@ def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | Non
     held = _held(membership, now)
     if waiting := next((lease for lease in held if lease.pk not in beside), None):
         return _extend(waiting, membership, now)
-    if len(held) >= MOST_LEASES:
-        raise Conflict(f"You hold {len(held)} comparisons already: rank or give back one of them first.")
+    if sum(lease.reason != Lease.Reason.RETURNED for lease in held) >= MOST_LEASES:
+        raise Conflict(f"You hold {MOST_LEASES} comparisons already: rank or give back one of them first.")
     chosen = _choose(membership)
     return None if chosen is None else _take(membership, *chosen, now)
 
@@ -136,7 +138,22 @@ def hold(membership: Membership, comparison_id: int) -> Lease | None:
     if not take_slot(comparison_id):
         return None
     comparison = Comparison.objects.select_related("prompt").get(pk=comparison_id)
-    return _write_lease(membership, comparison, _reason_of(comparison), timezone.now())
+    is_returned = Ranking.objects.filter(comparison=comparison_id, annotator=membership.user_id).exists()
+    reason = Lease.Reason.RETURNED if is_returned else _reason_of(comparison)
+    return _write_lease(membership, comparison, reason, timezone.now())
+
+
+def hold_returned(ranking: Ranking) -> None:
+    """Hold a comparison for the annotator of a ranking that no longer counts: the ranking's slot is now the lease's."""
+    now = timezone.now()
+    held = {"reason": Lease.Reason.RETURNED, "taken_at": now, "expires_at": now + RETURNED_HELD, "lapsed_at": None}
+    Lease.objects.update_or_create(
+        comparison_id=ranking.comparison_id,
+        annotator_id=ranking.annotator_id,
+        defaults=held,
+        create_defaults=held
+        | {"project_id": ranking.project_id, "size": ranking.size, "display_order": ranking.display_order},
+    )
 
 
 def lock_member(membership: Membership) -> None:
@@ -161,6 +178,10 @@ def lock_lease(membership: Membership, lease_id: UUID) -> Lease:
     return lease
 
 
+def lock_comparison(comparison_id: int) -> Comparison:
+    return Comparison.objects.select_for_update(no_key=True).get(pk=comparison_id)
+
+
 def take_slot(comparison_id: int) -> bool:
     """Take one of the comparison's open slots, if there is one. Waits for whoever is writing to it."""
     open_ones = Comparison.objects.filter(pk=comparison_id, open_slots__gt=0)
@@ -176,11 +197,10 @@ def end_lease(lease: Lease, *, slot_is_used: bool) -> None:
 
 def _held(membership: Membership, now: datetime) -> list[Lease]:
     mine = Lease.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id)
-    running = mine.filter(lapsed_at__isnull=True, expires_at__gt=now)
+    running = mine.filter(lapsed_at__isnull=True, expires_at__gt=now).order_by("taken_at")
     # Locked, so that none of them lapses between this look and the renewal.
-    return list(
-        running.select_for_update(of=("self",), no_key=True).select_related("comparison__prompt").order_by("taken_at")
-    )
+    held = running.select_for_update(of=("self",), no_key=True).select_related("comparison__prompt")
+    return sorted(held, key=lambda lease: lease.reason != Lease.Reason.RETURNED)
 
 
 def _take(membership: Membership, comparison: Comparison, reason: str, now: datetime) -> Lease:
@@ -208,7 +228,7 @@ def _write_lease(membership: Membership, comparison: Comparison, reason: str, no
 
 
 def _extend(lease: Lease, membership: Membership, now: datetime) -> Lease:
-    lease.expires_at, lease.lapsed_at = now + _lease_time(membership), None
+    lease.expires_at, lease.lapsed_at = max(lease.expires_at, now + _lease_time(membership)), None
     lease.save(update_fields=["expires_at", "lapsed_at"])
     return lease
 

@@ -98,7 +98,7 @@ class Loop:
 
 
 def loop_of(project: Project) -> Loop:
-    rankings = learnable(project).filter(is_live=True)
+    rankings = learnable(project)
     last = project.rounds.filter(learns=True).order_by("-number").first()
     new = rankings.filter(Q(sequence__gt=last.cutoff) | Q(sequence__isnull=True)) if last else rankings
     settings = LoopSettings.objects.filter(project=project).first()

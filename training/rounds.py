@@ -63,9 +63,7 @@ def start(project: Project, actor: User | None, overrides: round_settings.Sectio
     a setting cannot be used.
     """
     cutoff = export.sequence_cutoff(project)
-    # As export.rankings does it: of each annotator's revisions of a ranking the last one counts.
-    until = learnable(project).filter(sequence__lte=cutoff)
-    ranking_count = until.values("comparison", "annotator").distinct().count()
+    ranking_count = export.counting(project, cutoff).count()
     return _create(project, actor, overrides, learns=True, cutoff=cutoff, ranking_count=ranking_count)
 
 
@@ -125,8 +123,8 @@ def _create(
 
 
 def learnable(project: Project) -> QuerySet[Ranking]:
-    """What people said of models' completions, every revision: gold tests people, and no export holds it."""
-    return Ranking.objects.filter(project=project, comparison__gold_ranks__isnull=True)
+    """What people say of models' completions by now: gold tests people, and reviewers take things out."""
+    return Ranking.objects.counting_in(project).filter(comparison__gold_ranks__isnull=True)
 
 
 def of_project(project: Project) -> round_settings.Sections:
@@ -337,4 +335,4 @@ def is_due(loop: LoopSettings) -> bool:
         return False
     last = loop.project.rounds.filter(learns=True).aggregate(last=Max("cutoff"))["last"] or 0
     unseen = Q(sequence__gt=last) | Q(sequence__isnull=True)
-    return learnable(loop.project).filter(unseen, is_live=True).count() >= loop.round_every
+    return learnable(loop.project).filter(unseen).count() >= loop.round_every

@@ -4,6 +4,7 @@ from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
 from feedback.models.people import ApiToken, Membership, Project, User
 from feedback.models.prompts import Completion, Demonstration, Prompt, Source
 from feedback.models.rankings import Ranking
+from feedback.models.reviews import Review
 
 __all__ = [
     "ApiToken",
@@ -16,6 +17,7 @@ __all__ = [
     "Project",
     "Prompt",
     "Ranking",
+    "Review",
     "Skip",
     "Source",
     "User",

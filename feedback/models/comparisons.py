@@ -21,7 +21,8 @@ class Comparison(models.Model):
     """A prompt with 2 to 9 of its completions, shown together.
 
     `open_slots` = wanted rankings − live rankings − live leases, kept by whoever writes one of these; the
-    database refuses to let it fall under zero, so no more annotators than wanted can ever hold or rank it.
+    database refuses to let it fall under zero, so no more annotators than wanted can ever hold or rank it. An
+    adjudicated comparison has none, whatever it wanted.
     """
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="comparisons")
@@ -37,6 +38,14 @@ class Comparison(models.Model):
         blank=True,
         help_text="The right ranking, by position, where it is known. Such a comparison tests people, not models.",
     )
+    disagreement = models.FloatField(
+        default=0,
+        db_default=0,
+        help_text="Share of opposed preferences, of those that two people both have, 0 to 1; kept by a trigger.",
+    )
+    adjudicated_at = models.DateTimeField(
+        null=True, blank=True, help_text="When a reviewer's ranking took the place of all others."
+    )
     priority = models.SmallIntegerField(default=0, help_text="Higher comes first.")
     shuffle_key = models.FloatField(help_text="In [0, 1): lowest first in its part of the queue; see sampling.py.")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -48,6 +57,10 @@ class Comparison(models.Model):
             models.CheckConstraint(condition=Q(wanted_rankings__gte=1), name="comparison_wants_a_ranking"),
             models.CheckConstraint(
                 condition=Q(open_slots__gte=0, open_slots__lte=F("wanted_rankings")), name="comparison_open_slots"
+            ),
+            models.CheckConstraint(
+                condition=Q(adjudicated_at__isnull=True) | Q(open_slots=0, gold_ranks__isnull=True),
+                name="comparison_adjudicated_is_settled",
             ),
         ]
         indexes = [
@@ -61,6 +74,13 @@ class Comparison(models.Model):
             ),
             models.Index(
                 fields=["project", "shuffle_key"], name="comparison_gold", condition=Q(gold_ranks__isnull=False)
+            ),
+            models.Index(
+                F("project"),
+                F("disagreement").desc(),
+                F("id"),
+                name="comparison_disagreements",
+                condition=Q(disagreement__gt=0, adjudicated_at__isnull=True, gold_ranks__isnull=True),
             ),
         ]
 
@@ -107,6 +127,8 @@ class Lease(models.Model):
         DISAGREEMENT = "disagreement"
         STARTED = "started"
         SAMPLED = "sampled"
+        RETURNED = "returned"  # by a reviewer, for this annotator to look at again
+        ADJUDICATION = "adjudication"  # of a ranking alone: a reviewer settles the comparison, and needs no lease
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="leases", db_constraint=False, db_index=False)

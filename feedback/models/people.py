@@ -86,6 +86,10 @@ class Project(models.Model):
         validators=[MaxValueValidator(10)],
         help_text="How many more people are asked, one after the other, while a comparison has no majority.",
     )
+    annotators_see_quality = models.BooleanField(
+        default=False,
+        help_text="Whether annotators see their own agreement and gold pass rate, as they were at midnight.",
+    )
     sampling_rule = models.CharField(max_length=30, default="random", help_text="Orders new comparisons in the queue.")
     archived_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

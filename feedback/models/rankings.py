@@ -6,14 +6,22 @@ from django.db.models import Q
 
 from feedback.models.comparisons import Comparison, Lease
 from feedback.models.people import Project, User
+from feedback.models.reviews import Review
 
 
 class Rankings(models.QuerySet["Ranking"]):
     """Rankings of people, as they are asked for."""
 
     def live_in(self, project: Project) -> "Rankings":
-        """What counts in a project: of each ranking the last revision. Every figure about people begins here."""
-        return self.filter(project=project, is_live=True)
+        """What people say in a project: of each ranking the last revision. Every figure about people begins here.
+
+        Overruled ones are opinions too; adjudications are none: who settles a comparison has seen all others' rankings.
+        """
+        return self.filter(project=project, is_live=True).exclude(reason=Lease.Reason.ADJUDICATION)
+
+    def counting_in(self, project: Project) -> "Rankings":
+        """What there is to learn from by now, and nothing that reviewers have taken out."""
+        return self.filter(project=project, is_live=True, standing=Ranking.Standing.COUNTS)
 
 
 class Ranking(models.Model):
@@ -23,6 +31,11 @@ class Ranking(models.Model):
     number is left out), so that one weak order is written in one way only. A ranking is never edited: a correction is
     a new row with the next `revision`, and the old row stops being live.
 
+    What a reviewer decides about a ranking is a new revision too: the same statement again, with another `standing`
+    and the `review` that gave it. A live row is the person's last word, which nobody has discarded or returned; it
+    makes preferences if its standing is `counts`. So of an adjudicated comparison all opinions stay live, and the
+    reviewer's ranking alone counts.
+
     That the ranks cover exactly the comparison's completions is held by the database: (comparison, project, size) is
     a foreign key to the comparison, and both arrays must have `size` elements (the migration `0002_integrity`).
 
@@ -31,6 +44,12 @@ class Ranking(models.Model):
     `end` not included, sorted by completion and start, none over another (`feedback.spans` says how the page's marks
     become these). The migration `0005_ratings_and_spans` holds both to their form.
     """
+
+    class Standing(models.TextChoices):
+        COUNTS = "counts"
+        OVERRULED = "overruled"  # by an adjudication: an opinion still, but no preference
+        RETURNED = "returned"  # to its annotator, who has not answered yet
+        DISCARDED = "discarded"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="rankings", db_constraint=False, db_index=False)
     comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="rankings", db_constraint=False)
@@ -58,13 +77,17 @@ class Ranking(models.Model):
     idempotency_key = models.UUIDField()
     revision = models.PositiveSmallIntegerField(default=1)
     is_live = models.BooleanField(default=True)
+    standing = models.CharField(max_length=9, choices=Standing.choices, default=Standing.COUNTS, db_default="counts")
+    review = models.ForeignKey(
+        Review, models.RESTRICT, null=True, blank=True, related_name="rankings", help_text="What made this revision."
+    )
     sequence = models.BigIntegerField(
         null=True,
         blank=True,
         help_text="Place in the project's record for incremental readers, given by the first reader that sees the row "
         "committed, so that a later commit can never slip in under a cursor already handed out.",
     )
-    created_at = models.DateTimeField(auto_now_add=True)
+    created_at = models.DateTimeField(auto_now_add=True, help_text="When it was said: a reviewer's copy keeps it.")
     objects = Rankings.as_manager()
 
     class Meta:
@@ -77,6 +100,15 @@ class Ranking(models.Model):
             models.UniqueConstraint(fields=["project", "sequence"], name="ranking_sequence_once"),
             models.CheckConstraint(condition=Q(seconds__gte=0), name="ranking_seconds"),
             models.CheckConstraint(condition=Q(revision__gte=1), name="ranking_revision"),
+            models.CheckConstraint(
+                condition=Q(is_live=False) | Q(standing__in=["counts", "overruled"]), name="ranking_live_stands"
+            ),
+            models.CheckConstraint(
+                condition=Q(standing="counts") | Q(review__isnull=False), name="ranking_standing_has_a_reason"
+            ),
+            models.CheckConstraint(
+                condition=Q(standing__in=["counts", "overruled", "returned", "discarded"]), name="ranking_standing"
+            ),
         ]
         indexes = [
             models.Index(fields=["project", "id"], name="ranking_unnumbered", condition=Q(sequence__isnull=True)),

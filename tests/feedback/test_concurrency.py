@@ -1,5 +1,6 @@
 """Many people at once, each on a connection of their own: nothing is doubled, lost or given to two."""
 
+import random
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,9 @@ from uuid import uuid4
 import pytest
 from django.db import connection, transaction
 
-from feedback import export, judging, queue
-from feedback.models import Comparison, Lease, Ranking
+from feedback import export, judging, queue, review
+from feedback.errors import AccordError
+from feedback.models import Comparison, Lease, Ranking, Review
 from tests.conftest import person
 from tests.feedback.conftest import add_work, membership, rank_next
 
@@ -42,7 +44,10 @@ def counters_are_right():
         live = comparison.rankings.filter(is_live=True).count()
         held = comparison.leases.filter(lapsed_at__isnull=True).count()
         assert comparison.ranking_count == live
-        assert comparison.open_slots == comparison.wanted_rankings - live - held
+        if comparison.adjudicated_at is None:
+            assert comparison.open_slots == comparison.wanted_rankings - live - held
+        else:
+            assert (comparison.open_slots, held) == (0, 0)
 
 
 def test_two_annotators_never_hold_the_same_slot(project, people):
@@ -185,3 +190,127 @@ def test_two_cutoffs_at_once_number_each_ranking_once(project, people):
         pass
     assert at_once([lambda: export.sequence_cutoff(project)] * 4) == [20] * 4
     assert sorted(Ranking.objects.values_list("sequence", flat=True)) == list(range(1, 21))
+
+
+@pytest.fixture
+def reviewers(project):
+    return [membership(person(project, f"reviewer-{index}", "reviewer"), project) for index in range(2)]
+
+
+def adjudicate(member, comparison_id, ranks):
+    return review.adjudicate(member, comparison_id, ranks, idempotency_key=uuid4(), seconds=1.0)
+
+
+def refusals(acts):
+    """Run them all at once; what each was refused with, or None."""
+
+    def attempt(act):
+        try:
+            act()
+        except AccordError as refusal:
+            return refusal.message
+        return None
+
+    return at_once([lambda act=act: attempt(act) for act in acts])
+
+
+def test_two_who_disagree_at_the_same_moment_are_seen_to_disagree(project, people):
+    for _ in range(5):
+        (comparison,) = add_work(project, 1, wanted_rankings=2)
+        for member, ranks in ((people[0], [1, 2]), (people[1], [2, 1])):
+            lease = queue.lease_next(member)
+            Lease.objects.filter(pk=lease.pk).update(display_order=[0, 1])
+            member.act = lambda member=member, lease=lease, ranks=ranks: judging.record(
+                member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0
+            )
+        at_once([people[0].act, people[1].act])
+        comparison.refresh_from_db()
+        assert comparison.disagreement == 1
+
+
+def test_a_comparison_settled_while_people_submit_has_one_ranking_that_counts(project, people, reviewers):
+    for _ in range(4):
+        (comparison,) = add_work(project, 1, wanted_rankings=6, priority=1)
+        rank_next(people[0])
+        leases = [queue.lease_next(member) for member in people[1:5]]
+        assert {lease.comparison_id for lease in leases} == {comparison.pk}
+        submits = [
+            lambda member=member, lease=lease: judging.record(
+                member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0
+            )
+            for member, lease in zip(people[1:5], leases, strict=True)
+        ]
+        told = refusals([*submits, lambda pk=comparison.pk: adjudicate(reviewers[0], pk, [1, 2])])
+        assert told[-1] is None
+        assert all(each is None or "no more rankings" in each for each in told[:-1])
+        counting = comparison.rankings.filter(is_live=True, standing="counts")
+        assert [ranking.annotator for ranking in counting] == [reviewers[0].user]
+        counters_are_right()
+
+
+def test_two_who_settle_the_same_one_at_once_do_it_once(project, people, reviewers):
+    (comparison,) = add_work(project, 1, wanted_rankings=2)
+    rank_next(people[0])
+    told = refusals([lambda member=member: adjudicate(member, comparison.pk, [1, 2]) for member in reviewers])
+    assert sorted(map(bool, told)) == [False, True]
+    assert Review.objects.count() == 1
+    counters_are_right()
+
+
+def test_a_ranking_discarded_while_it_is_revised_is_one_or_the_other(project, people, reviewers):
+    add_work(project, 8)
+    for _ in range(8):
+        ranking = rank_next(people[0])
+        said = {"idempotency_key": uuid4(), "seconds": 1.0}
+        told = refusals(
+            [
+                lambda ranking=ranking, said=said: judging.revise(people[0], ranking.pk, [2, 1], **said),
+                lambda ranking=ranking: review.discard(reviewers[0], ranking.pk, reason="x"),
+                lambda ranking=ranking: review.discard(reviewers[1], ranking.pk, reason="x"),
+            ]
+        )
+        assert told.count(None) == 1
+        counters_are_right()
+
+
+def test_everything_at_once_keeps_the_counters_and_ends(project, people, reviewers):
+    """Work, revisions, decisions and undoing race on the same few comparisons: no deadlock, no slot lost or doubled."""
+    comparisons = add_work(project, 4, wanted_rankings=3)
+
+    def annotate(member):
+        generator = random.Random(member.pk)
+        for _ in range(12):
+            if (lease := queue.lease_next(member)) is None:
+                own = list(Ranking.objects.filter(annotator=member.user, is_live=True))
+                act = lambda own=own: judging.revise(  # noqa: E731
+                    member, generator.choice(own).pk, [2, 1], idempotency_key=uuid4(), seconds=1.0
+                )
+                quietly(act if own else lambda: None)
+            else:
+                quietly(lambda lease=lease: judging.record(
+                    member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0
+                ))  # fmt: skip
+
+    def decide(member):
+        generator = random.Random(member.pk)
+        for _ in range(20):
+            live = list(Ranking.objects.filter(is_live=True))
+            done = list(Review.objects.filter(undone_at__isnull=True))
+            acts = [lambda: adjudicate(member, generator.choice(comparisons).pk, [1, 2])]
+            if live:
+                acts.append(lambda live=live: review.discard(member, generator.choice(live).pk, reason="x"))
+                acts.append(lambda live=live: review.return_ranking(member, generator.choice(live).pk, reason="x"))
+            if done:
+                acts += [lambda done=done: review.undo(member, generator.choice(done).pk)] * 3
+            quietly(generator.choice(acts))
+
+    def quietly(act):
+        try:
+            act()
+        except AccordError:
+            return
+
+    tasks = [lambda member=member: annotate(member) for member in people[:4]]
+    at_once(tasks + [lambda member=member: decide(member) for member in reviewers])
+    assert Review.objects.count() > 5
+    counters_are_right()

@@ -7,7 +7,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
-from feedback.models import Comparison, ComparisonItem, Completion, Lease, Prompt, Ranking, Source
+from feedback.models import Comparison, ComparisonItem, Completion, Lease, Prompt, Ranking, Review, Source
 
 pytestmark = pytest.mark.django_db
 
@@ -233,9 +233,55 @@ def test_no_more_slots_are_given_than_rankings_are_wanted(three):
     refused("comparison_open_slots", lambda: Comparison.objects.filter(pk=three.pk).update(open_slots=2))
 
 
+def decision(comparison, reviewer, **changes):
+    fields = {"project_id": comparison.project_id, "kind": "discard", "annotator": reviewer, "reason": "x"}
+    return Review.objects.create(comparison=comparison, reviewer=reviewer, **{**fields, **changes})
+
+
+def test_what_was_taken_out_is_not_live_and_says_why(three, annotator):
+    refused("ranking_standing_has_a_reason", lambda: ranking(three, annotator, standing="discarded", is_live=False))
+    decided = decision(three, annotator)
+    refused("ranking_live_stands", lambda: ranking(three, annotator, standing="discarded", review=decided))
+    refused("ranking_live_stands", lambda: ranking(three, annotator, standing="returned", review=decided))
+    refused("ranking_(standing|live_stands)", lambda: ranking(three, annotator, standing="lost", review=decided))
+    ranking(three, annotator, standing="overruled", review=decided)
+    connection.check_constraints()
+
+
+def test_a_decision_belongs_to_the_project_of_its_rankings(three, annotator, stranger):
+    elsewhere = decision(three, annotator, project_id=stranger.memberships.get().project_id)
+    refused("ranking_review_in_project", lambda: ranking(three, annotator, review=elsewhere))
+
+
+@pytest.mark.parametrize(
+    ("constraint", "changes"),
+    [
+        ("review_kind", {"kind": "praise"}),
+        ("review_says_of_what_and_why", {"reason": ""}),
+        ("review_says_of_what_and_why", {"kind": "return", "annotator": None}),
+        ("review_says_of_what_and_why", {"kind": "adjudication", "comparison_id": None}),
+        ("review_undone_by_somebody", {"undone_at": "2026-01-01T00:00Z"}),
+    ],
+)
+def test_a_decision_says_of_what_and_why(three, annotator, constraint, changes):
+    refused(constraint, lambda: Review.objects.create(**{
+        "project_id": three.project_id, "kind": "discard", "annotator": annotator, "reviewer": annotator,
+        "comparison_id": three.pk, "reason": "x", **changes,
+    }))  # fmt: skip
+
+
+def test_a_comparison_is_settled_once_and_wants_nothing_then(three, annotator):
+    decision(three, annotator, kind="adjudication")
+    refused("one_adjudication", lambda: decision(three, annotator, kind="adjudication"))
+    settled = {"adjudicated_at": timezone.now()}
+    refused("comparison_adjudicated_is_settled", lambda: Comparison.objects.filter(pk=three.pk).update(**settled))
+    Comparison.objects.filter(pk=three.pk).update(open_slots=0, **settled)
+    refused("comparison_adjudicated_is_settled", lambda: Comparison.objects.update(gold_ranks=[1, 2, 3]))
+
+
 def test_a_project_goes_with_all_that_hangs_on_it(project, three, annotator):
     lease(three, annotator)
-    ranking(three, annotator)
+    ranking(three, annotator, review=decision(three, annotator))
     project.delete()
     connection.check_constraints()
     assert not ComparisonItem.objects.exists()

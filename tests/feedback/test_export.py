@@ -1,14 +1,17 @@
 """What goes out: whole, in order, once, and as others can read it."""
 
 import json
+import random
 from uuid import uuid4
 
 import pytest
 
-from feedback import export, intake, judging
+from feedback import export, intake, judging, review
+from feedback.errors import Conflict
 from feedback.models import Ranking
 from feedback.spans import Span
-from tests.feedback.conftest import rank_next
+from tests.conftest import person
+from tests.feedback.conftest import membership, rank_next
 
 pytestmark = pytest.mark.django_db
 
@@ -177,3 +180,113 @@ def test_hostile_text_goes_out_as_it_came_in(ann, project):
     assert row["messages"][0]["content"] == text
     assert text in json.loads(json.dumps(row))["completions"]
     assert Ranking.objects.count() == 1
+
+
+@pytest.fixture
+def rita(project):
+    return membership(person(project, "rita", "reviewer"), project)
+
+
+def follow(read, project, kept, after):
+    """What a reader by cursor does, as the module says it; returns the next cursor."""
+    until = export.sequence_cutoff(project)
+    for line in read(project, after, until):
+        ranking = (line["comparison_id"], line["annotator"])
+        lines = [each for each in kept.get(ranking, []) if each["revision"] >= line["revision"]]
+        kept[ranking] = lines if "retracted" in line else [*lines, line]
+    return until
+
+
+def test_a_discarded_ranking_is_no_longer_exported_and_readers_are_told(ann, rita, project, work):
+    work(2)
+    first, second = rank_next(ann), rank_next(ann)
+    cursor = export.sequence_cutoff(project)
+    review.discard(rita, first.pk, reason="no")
+    for read in (export.rankings, export.preferences):
+        assert {row["ranking_id"] for row in read(project)} == {second.pk}
+        (told,) = read(project, after=cursor)
+        assert told == {
+            "ranking_id": Ranking.objects.get(standing="discarded").pk,
+            "sequence": 3,
+            "revision": 2,
+            "comparison_id": first.comparison_id,
+            "prompt_id": first.comparison.prompt_id,
+            "split": first.comparison.prompt.split,
+            "annotator": f"annotator-{ann.user_id}",
+            "retracted": "discarded",
+        }
+        assert list(read(project, after=cursor, split={"train": "held_out", "held_out": "train"}[told["split"]])) == []
+
+
+def test_who_never_read_a_ranking_is_not_told_that_it_is_gone(ann, rita, project, work):
+    work(2)
+    rank_next(ann)
+    cursor = export.sequence_cutoff(project)
+    review.discard(rita, rank_next(ann).pk, reason="no")
+    assert list(export.rankings(project, after=cursor)) == []
+
+
+def test_a_frozen_cutoff_stays_as_it_was_unless_one_wants_only_what_still_counts(ann, rita, project, work):
+    work(3)
+    first, second, third = (rank_next(ann) for _ in range(3))
+    cutoff = export.sequence_cutoff(project)
+    before = list(export.rankings(project, until=cutoff))
+    decision = review.discard(rita, first.pk, reason="no")
+    review.return_ranking(rita, second.pk, reason="no")
+    assert list(export.rankings(project, until=cutoff)) == before
+    still = [row["ranking_id"] for row in export.rankings(project, until=cutoff, still_counting=True)]
+    assert still == [third.pk]
+    review.undo(rita, decision.pk)
+    still = [row["ranking_id"] for row in export.rankings(project, until=cutoff, still_counting=True)]
+    assert still == [first.pk, third.pk]
+
+
+def test_a_revision_that_prefers_nothing_takes_the_pairs_back(ann, project, work):
+    work(1)
+    ranking = rank_next(ann)
+    cursor = export.sequence_cutoff(project)
+    revise(ann, ranking, [1, 1])
+    (told,) = export.preferences(project, after=cursor)
+    assert told["retracted"] == "tied"
+
+
+@pytest.mark.parametrize("read", [export.rankings, export.preferences])
+def test_readers_by_cursor_end_with_what_a_fresh_reader_gets(project, rita, work, read):
+    """Random work, decisions and undoing; one reader looks often, one seldom, one never before the end."""
+    generator = random.Random(5)
+    members = [membership(person(project, f"p{index}", "annotator"), project) for index in range(3)]
+    comparisons = work(8, size=3, wanted_rankings=3)
+    decisions, often, seldom, at = [], {}, {}, {"often": 0, "seldom": 0}
+    for step in range(150):
+        member = generator.choice(members)
+        ranks = [generator.randint(1, 2) for _ in range(3)]
+        live = list(Ranking.objects.filter(is_live=True, annotator=member.user))
+        act = generator.choice(["rank", "revise", "discard", "return", "adjudicate", "undo"])
+        try:
+            if act == "rank":
+                rank_next(member, ranks)
+            elif act == "revise" and live:
+                revise(member, generator.choice(live), ranks)
+            elif act == "adjudicate":
+                said = {"idempotency_key": uuid4(), "seconds": 1.0}
+                decided = review.adjudicate(rita, generator.choice(comparisons).pk, ranks, **said)
+                decisions.append(decided.review_id)
+            elif act == "undo" and decisions:
+                review.undo(rita, decisions.pop(generator.randrange(len(decisions))))
+            elif live and act in ("discard", "return"):
+                decide = review.discard if act == "discard" else review.return_ranking
+                decisions.append(decide(rita, generator.choice(live).pk, reason="x").pk)
+        except Conflict:
+            continue
+        if step % 3 == 0:
+            at["often"] = follow(read, project, often, at["often"])
+        if step % 40 == 39:
+            at["seldom"] = follow(read, project, seldom, at["seldom"])
+    fresh: dict = {}
+    follow(read, project, fresh, 0)
+    assert fresh
+    for kept, after in ((often, at["often"]), (seldom, at["seldom"])):
+        follow(read, project, kept, after)
+        assert {ranking: lines for ranking, lines in kept.items() if lines} == fresh
+    standing = set(Ranking.objects.values_list("standing", flat=True))
+    assert standing == {"counts", "overruled", "returned", "discarded"}  # all of it happened

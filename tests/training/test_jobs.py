@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from feedback.models import Prompt
+from feedback import review
+from feedback.models import Membership, Prompt, Ranking
 from tests.training.conftest import add_comparisons, rank
 from training import rounds
 from training.launch import jobs
@@ -59,6 +60,20 @@ def test_the_rankings_are_those_up_to_the_cut_off(waiting, project, annotator):
     written = rows(jobs.fill(waiting, job(waiting, "reward")) / "rankings.jsonl")
     assert [row["sequence"] for row in written] == [1, 2, 3, 4, 5, 6]
     assert set(written[0]) >= {"ranking_id", "prompt_id", "split", "messages", "completions", "ranks", "annotator"}
+
+
+def test_what_reviewers_take_out_is_not_learned_from(waiting, project, annotator, manager):
+    """Neither before a round starts nor between its start and the moment when a worker takes it."""
+    (first, *_) = Ranking.objects.order_by("sequence")
+    member = Membership.objects.get(user=manager)
+    review.discard(member, first.pk, reason="Careless.")
+    written = rows(jobs.fill(waiting, job(waiting, "reward")) / "rankings.jsonl")
+    assert [row["sequence"] for row in written] == [2, 3, 4, 5, 6]
+    rounds.request_cancel(waiting)
+    later = rounds.start(project, None)
+    assert later.ranking_count == 5
+    written = rows(jobs.fill(later, job(later, "reward")) / "rankings.jsonl")
+    assert [row["sequence"] for row in written] == [2, 3, 4, 5, 6]
 
 
 def test_ppo_learns_from_training_prompts_and_is_measured_on_the_others(waiting):

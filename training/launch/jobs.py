@@ -98,7 +98,7 @@ def rows(round: Round, job: Job) -> Iterator[dict[str, Any]]:
     """The rows of a job's input file."""
     own = round.settings["round"]
     if job.name == "reward":
-        yield from export.rankings(round.project, until=round.cutoff)
+        yield from export.rankings(round.project, until=round.cutoff, still_counting=True)
     elif job.name == "policy":
         yield from prompt_rows(chosen(round, own["policy_prompts"], Prompt.Split.TRAIN))
         yield from prompt_rows(chosen(round, round.settings["ppo"]["eval_prompts"], Prompt.Split.HELD_OUT))

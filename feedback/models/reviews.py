@@ -1,0 +1,58 @@
+"""What reviewers decided about others' rankings."""
+
+from django.db import models
+from django.db.models import Q
+
+from feedback.models.comparisons import Comparison
+from feedback.models.people import Project, User
+
+
+class Review(models.Model):
+    """One decision: who, when and why. The rankings that it changed have revisions that name it.
+
+    It is never edited; when it is undone it says so, and further revisions give the rankings back their standing.
+    """
+
+    class Kind(models.TextChoices):
+        ADJUDICATION = "adjudication"
+        RETURN = "return"
+        DISCARD = "discard"
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="reviews")
+    kind = models.CharField(max_length=12, choices=Kind.choices)
+    reviewer = models.ForeignKey(User, models.PROTECT, related_name="reviews")
+    comparison = models.ForeignKey(
+        Comparison, models.CASCADE, null=True, blank=True, related_name="reviews", help_text="Empty: many at once."
+    )
+    annotator = models.ForeignKey(
+        User, models.PROTECT, null=True, blank=True, related_name="+", help_text="Whose ranking; empty: everybody's."
+    )
+    reason = models.CharField(max_length=1000, blank=True)
+    ranking_count = models.PositiveIntegerField(default=0, help_text="Rankings of others that it changed.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    undone_at = models.DateTimeField(null=True, blank=True)
+    undone_by = models.ForeignKey(User, models.PROTECT, null=True, blank=True, related_name="+")
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(kind__in=["adjudication", "return", "discard"]), name="review_kind"),
+            models.CheckConstraint(
+                condition=Q(kind="adjudication", comparison__isnull=False)
+                | Q(kind__in=["return", "discard"], annotator__isnull=False) & ~Q(reason=""),
+                name="review_says_of_what_and_why",
+            ),
+            models.CheckConstraint(
+                condition=Q(undone_at__isnull=True, undone_by__isnull=True)
+                | Q(undone_at__isnull=False, undone_by__isnull=False),
+                name="review_undone_by_somebody",
+            ),
+            models.UniqueConstraint(
+                fields=["comparison"],
+                condition=Q(kind="adjudication", undone_at__isnull=True),
+                name="one_adjudication",
+            ),
+        ]
+        indexes = [models.Index(fields=["project", "-id"], name="review_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} by {self.reviewer}"
