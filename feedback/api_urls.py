@@ -2,10 +2,13 @@
 
 from django.urls import path
 
-from feedback.api import agreement, annotation, data, projects
+from feedback.api import agreement, annotation, data, projects, review
 
 PROJECT = "projects/<slug:slug>"
 LEASE = f"{PROJECT}/leases/<uuid:lease_id>"
+REVIEW = f"{PROJECT}/review"
+CASE = f"{REVIEW}/comparisons/<int:comparison_id>"
+WORK = f"{REVIEW}/people/<int:user_id>"
 
 urlpatterns = [
     path("projects", projects.project_list, name="api-projects"),
@@ -29,4 +32,13 @@ urlpatterns = [
     path(f"{PROJECT}/preferences", data.preference_list, name="api-preferences"),
     path(f"{PROJECT}/demonstrations", data.demonstration_list, name="api-demonstrations"),
     path(f"{PROJECT}/agreement", agreement.agreement_detail, name="api-agreement"),
+    path(f"{REVIEW}/comparisons", review.disagreement_list, name="api-disagreements"),
+    path(CASE, review.case_detail, name="api-case"),
+    path(f"{CASE}/adjudicate", review.case_adjudicate, name="api-adjudicate"),
+    path(f"{REVIEW}/rankings/<int:ranking_id>/return", review.ranking_return, name="api-return"),
+    path(f"{REVIEW}/rankings/<int:ranking_id>/discard", review.ranking_discard, name="api-discard"),
+    path(WORK, review.work_list, name="api-work"),
+    path(f"{WORK}/discard", review.work_discard, name="api-discard-since"),
+    path(f"{REVIEW}/decisions", review.decision_list, name="api-decisions"),
+    path(f"{REVIEW}/decisions/<int:decision_id>/undo", review.decision_undo, name="api-undo-decision"),
 ]

@@ -54,6 +54,8 @@ def record(
             "rankings. Take the next one."
         )
     returned = returned_to(lease)
+    if returned is None and lease.reason == Lease.Reason.RETURNED:
+        raise Conflict("A reviewer has taken it back: your ranking counts as it was. Take the next one.")
     ranking = Ranking.objects.create(
         project_id=lease.project_id,
         comparison_id=lease.comparison_id,
@@ -116,7 +118,8 @@ def returned_to(lease: Lease) -> Ranking | None:
     if lease.reason != Lease.Reason.RETURNED:
         return None
     own = Ranking.objects.filter(comparison_id=lease.comparison_id, annotator_id=lease.annotator_id)
-    return own.select_related("review").order_by("-revision").first()
+    last = own.select_related("review").order_by("-revision").first()
+    return last if last is not None and last.standing == Ranking.Standing.RETURNED else None
 
 
 @transaction.atomic(durable=True)

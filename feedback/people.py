@@ -23,6 +23,21 @@ def manager_of(user: User, slug: str) -> Membership:
     return membership
 
 
+def reviewer_of(user: User, slug: str) -> Membership:
+    membership = membership_of(user, slug)
+    if not membership.may_review:
+        raise Forbidden("Only the project's reviewers and managers may do this.")
+    return membership
+
+
+def member_named(project: Project, user_id: int) -> User:
+    """Somebody who belongs to the project, or has ranked in it before they left."""
+    found = User.objects.filter(Q(memberships__project=project) | Q(rankings__project=project), pk=user_id).first()
+    if found is None:
+        raise NotFound("There is nobody of that number in this project.")
+    return found
+
+
 def members_of(project: Project) -> QuerySet[Membership]:
     """The members by name, with `ranking_count` (live ones in this project) and `last_ranked_at`."""
     here = Q(user__rankings__project=F("project"), user__rankings__is_live=True)

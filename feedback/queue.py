@@ -135,11 +135,11 @@ def display_order(comparison_id: int, annotator_id: int, size: int) -> list[int]
 
 def hold(membership: Membership, comparison_id: int) -> Lease | None:
     """Hold this very comparison, if a slot is open. The membership is locked by the caller."""
-    if not take_slot(comparison_id):
+    own = Ranking.objects.filter(comparison=comparison_id, annotator=membership.user_id)
+    if own.filter(is_live=True).exists() or not take_slot(comparison_id):
         return None
     comparison = Comparison.objects.select_related("prompt").get(pk=comparison_id)
-    is_returned = Ranking.objects.filter(comparison=comparison_id, annotator=membership.user_id).exists()
-    reason = Lease.Reason.RETURNED if is_returned else _reason_of(comparison)
+    reason = Lease.Reason.RETURNED if own.exists() else _reason_of(comparison)
     return _write_lease(membership, comparison, reason, timezone.now())
 
 

@@ -38,6 +38,19 @@ class MessageShown(serializers.Serializer):
     content = serializers.CharField()
 
 
+class ReturnedShown(serializers.Serializer):
+    """What a reviewer wants looked at again: one's own earlier ranking, in the order of display, and why."""
+
+    reason = serializers.CharField(source="review.reason")
+    ranks = serializers.SerializerMethodField()
+    comment = serializers.CharField()
+    strength = serializers.IntegerField(allow_null=True)
+    flags = serializers.ListField(child=serializers.CharField())
+
+    def get_ranks(self, ranking: Ranking) -> list[int]:
+        return judging.shown_ranks(ranking)
+
+
 class LeaseShown(serializers.Serializer):
     """A comparison that is held until `expires_at`."""
 
@@ -46,9 +59,15 @@ class LeaseShown(serializers.Serializer):
     expires_at = serializers.DateTimeField()
     messages = MessageShown(source="comparison.prompt.messages", many=True)
     completions = serializers.SerializerMethodField(help_text="Texts in the order of display; ranks follow it.")
+    returned = serializers.SerializerMethodField(help_text="By a reviewer; null: it is new.")
 
     def get_completions(self, lease: Lease) -> list[str]:
         return lease.comparison.texts(lease.display_order)
+
+    @extend_schema_field(ReturnedShown(allow_null=True))
+    def get_returned(self, lease: Lease) -> dict[str, Any] | None:
+        returned = judging.returned_to(lease)
+        return None if returned is None else ReturnedShown(returned).data
 
 
 class RankingShown(serializers.Serializer):

@@ -19,6 +19,17 @@ another standing, so that whoever reads the record by cursor learns of it.
 Locks: the reviewer's membership, leases, comparisons by id. Nothing waits for a lease while it holds another one.
 """
 
+from feedback.review.cases import (
+    Case,
+    Neighbours,
+    Opinion,
+    beside,
+    beside_in_work,
+    case,
+    decisions,
+    disagreements,
+    work_of,
+)
 from feedback.review.decisions import (
     Toll,
     adjudicate,
@@ -32,11 +43,20 @@ from feedback.review.undoing import undo
 
 __all__ = [
     "LONGEST_REASON",
+    "Case",
+    "Neighbours",
+    "Opinion",
     "Toll",
     "adjudicate",
+    "beside",
+    "beside_in_work",
+    "case",
+    "decisions",
+    "disagreements",
     "discard",
     "discard_since",
     "return_ranking",
     "toll_of_discarding",
     "undo",
+    "work_of",
 ]

@@ -269,6 +269,17 @@ class TestReturn:
         judging.skip(ann, again.pk)
         assert queue.lease_next(cole).comparison == comparison
 
+    def test_one_who_skipped_what_counts_again_has_nothing_to_answer(self, ann, rita, work, project):
+        (comparison,) = work(1)
+        decision = review.return_ranking(rita, rank_by_position(ann, [1, 2]).pk, reason="Again.")
+        judging.skip(ann, queue.lease_next(ann).pk)
+        review.undo(rita, decision.pk)
+        Comparison.objects.filter(pk=comparison.pk).update(wanted_rankings=2, open_slots=1)
+        with pytest.raises(Conflict):
+            judging.undo(ann)
+        assert counters(comparison) == (2, 1, 1)
+        assert preferences(project) == [said(ann, [1, 2])]
+
     def test_returned_ones_do_not_keep_people_from_new_work(self, ann, rita, work):
         work(12)
         rankings = [rank_next(ann) for _ in range(6)]

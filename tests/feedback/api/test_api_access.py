@@ -33,6 +33,27 @@ VERBS = {
     "api-preferences": ("get",),
     "api-demonstrations": ("get",),
     "api-agreement": ("get",),
+    "api-disagreements": ("get",),
+    "api-case": ("get",),
+    "api-adjudicate": ("post",),
+    "api-return": ("post",),
+    "api-discard": ("post",),
+    "api-work": ("get",),
+    "api-discard-since": ("get", "post"),
+    "api-decisions": ("get",),
+    "api-undo-decision": ("post",),
+}
+FOR_REVIEWERS = {
+    ("api-disagreements", "get"),
+    ("api-case", "get"),
+    ("api-adjudicate", "post"),
+    ("api-return", "post"),
+    ("api-discard", "post"),
+    ("api-work", "get"),
+    ("api-discard-since", "get"),
+    ("api-discard-since", "post"),
+    ("api-decisions", "get"),
+    ("api-undo-decision", "post"),
 }
 FOR_MANAGERS = {
     ("api-project", "patch"),
@@ -50,7 +71,8 @@ FOR_MANAGERS = {
 }
 EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]
 NOT_OF_A_PROJECT = {"api-projects", "api-tokens", "api-token"}
-PARTS = {"slug": "support", "lease_id": uuid4(), "ranking_id": 1, "user_id": 1, "token_id": 1}
+PARTS = {"slug": "support", "lease_id": uuid4()}
+PARTS |= {"ranking_id": 1, "user_id": 1, "token_id": 1, "comparison_id": 1, "decision_id": 1}
 
 
 def address(name):
@@ -79,7 +101,7 @@ def test_a_stranger_gets_404_for_everything_of_the_project(as_stranger, project,
     assert elsewhere.json() == response.json()  # not even that the project exists
 
 
-@pytest.mark.parametrize(("name", "verb"), sorted(FOR_MANAGERS))
+@pytest.mark.parametrize(("name", "verb"), sorted(FOR_MANAGERS | FOR_REVIEWERS))
 def test_an_annotator_does_not_manage(as_annotator, project, name, verb):
     response = getattr(as_annotator, verb)(address(name), {}, format="json")
     assert response.status_code == 403
