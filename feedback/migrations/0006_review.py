@@ -263,6 +263,10 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
+            model_name="ranking",
+            index=models.Index(fields=["project", "-created_at"], name="ranking_newest"),
+        ),
+        migrations.AddIndex(
             model_name="review",
             index=models.Index(fields=["project", "-id"], name="review_newest"),
         ),

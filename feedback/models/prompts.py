@@ -30,13 +30,13 @@ class Prompt(models.Model):
         ]
         indexes = [models.Index(fields=["project", "split"], name="prompt_by_split")]
 
+    def __str__(self) -> str:
+        return self.messages[-1]["content"][:80]
+
     @property
     def excerpt(self) -> str:
         """The beginning of what the completions answer, on one line."""
         return " ".join(str(self.messages[-1]["content"])[:300].split())
-
-    def __str__(self) -> str:
-        return self.messages[-1]["content"][:80]
 
 
 class Source(models.Model):

@@ -113,6 +113,7 @@ class Ranking(models.Model):
         indexes = [
             models.Index(fields=["project", "id"], name="ranking_unnumbered", condition=Q(sequence__isnull=True)),
             models.Index(fields=["annotator", "-created_at"], name="ranking_by_annotator"),
+            models.Index(fields=["project", "-created_at"], name="ranking_newest"),
         ]
 
     def __str__(self) -> str:
