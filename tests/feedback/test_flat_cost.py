@@ -53,8 +53,9 @@ def rank_many(project, annotator, count):
                        SELECT id FROM feedback_comparison WHERE project_id = %s ORDER BY shuffle_key LIMIT %s)
                    RETURNING id, project_id)
                INSERT INTO feedback_ranking (project_id, comparison_id, annotator_id, size, ranks, display_order,
-                   seconds, comment, flags, reason, idempotency_key, revision, is_live, created_at)
-               SELECT project_id, id, %s, 2, '{1,2}', '{0,1}', 1, '', '{}', 'sampled', gen_random_uuid(), 1, true, now()
+                   seconds, comment, flags, ratings, spans, reason, idempotency_key, revision, is_live, created_at)
+               SELECT project_id, id, %s, 2, '{1,2}', '{0,1}', 1, '', '{}', '{}', '[]', 'sampled', gen_random_uuid(), 1,
+                   true, now()
                FROM ranked""",
             [project.pk, count, annotator.pk],
         )
