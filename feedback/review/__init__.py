@@ -30,7 +30,7 @@ from feedback.review.cases import (
     disagreements,
     work_of,
 )
-from feedback.review.decisions import (
+from feedback.review.deciding import (
     Toll,
     adjudicate,
     discard,
