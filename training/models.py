@@ -57,6 +57,8 @@ class Round(models.Model):
         FAILED = "failed", _("Failed")
         CANCELLED = "cancelled", _("Cancelled")
 
+    ACTIVE = (Status.WAITING, Status.RUNNING)
+
     class Stage(models.TextChoices):
         SNAPSHOT = "snapshot", _("Snapshot")
         REWARD = "reward", _("Reward")
@@ -105,7 +107,7 @@ class Round(models.Model):
 
     @property
     def is_active(self) -> bool:
-        return self.status in (self.Status.WAITING, self.Status.RUNNING)
+        return self.status in self.ACTIVE
 
 
 class Metric(models.Model):

@@ -108,7 +108,7 @@ def loop_of(project: Project) -> Loop:
         new_rankings=new.count(),
         round_every=settings.round_every if settings else None,
         agreement=agreement_in(project),
-        active=project.rounds.filter(status__in=[Round.Status.WAITING, Round.Status.RUNNING]).first(),
+        active=project.rounds.filter(status__in=Round.ACTIVE).first(),
         served=project.checkpoints.filter(is_served=True).select_related("source").first(),
         served_before=served_before(project),
     )

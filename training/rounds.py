@@ -86,7 +86,7 @@ def check_can_start(project: Project, learns: bool = True) -> None:
     """Raises the refusal that a start would meet now, whatever its settings."""
     if project.archived_at is not None:
         raise Conflict("This project is archived: no new round can start in it.")
-    if active := project.rounds.filter(status__in=[Status.WAITING, Status.RUNNING]).first():
+    if active := project.rounds.filter(status__in=Round.ACTIVE).first():
         raise Conflict(f"Round {active.number} is still {active.status}: wait for its end, or cancel it first.")
     checkpoints.served(project)
     if learns and not learnable(project).exists():
@@ -331,7 +331,7 @@ def start_due() -> list[Round]:
 
 def is_due(loop: LoopSettings) -> bool:
     """Whether a round should start by itself now. Rankings that a failed round took count as taken."""
-    if loop.round_every is None or loop.project.rounds.filter(status__in=[Status.WAITING, Status.RUNNING]).exists():
+    if loop.round_every is None or loop.project.rounds.filter(status__in=Round.ACTIVE).exists():
         return False
     last = loop.project.rounds.filter(learns=True).aggregate(last=Max("cutoff"))["last"] or 0
     unseen = Q(sequence__gt=last) | Q(sequence__isnull=True)

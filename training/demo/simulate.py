@@ -25,7 +25,7 @@ from training.launch import jobs
 from training.models import Checkpoint, Round
 
 ANNOTATORS = 4
-TOKEN_NAME = "simulation"
+TOKEN_NAME = "demo --simulate"
 LOOK_EVERY = 1.0  # seconds
 REPORT_EVERY = 10.0
 
@@ -62,6 +62,7 @@ def run(base_url: str, rounds: int, labels: int, json_path: Path | None, report:
     project = Project.objects.get(slug=SLUG)
     cycles: list[Cycle] = []
     with keys(project) as (manager_key, workers), Client(base_url, SLUG, manager_key) as manager:
+        wait_for_active(project, manager, report)
         for number in range(1, rounds + 1):
             cycles.append(turn(base_url, manager, workers, project, number, labels, report))
             report(sentence(cycles[-1]))
@@ -115,19 +116,32 @@ def label(base_url: str, manager: Client, workers: list[labelling.Worker], label
     return made
 
 
+def wait_for_active(project: Project, manager: Client, report: Report) -> None:
+    """A round that somebody else started ends first, however it ends: a project turns one at a time."""
+    for active in project.rounds.filter(status__in=Round.ACTIVE):
+        report(f"round {active.number} was started before: its end is awaited")
+        await_end(manager, active.number, report)
+
+
 def watch(manager: Client, number: int, report: Report) -> dict[str, Any]:
-    """The finished round. Says now and then how far it is. Raises SimulationFailed with the round's own sentence."""
+    """The finished round. Raises SimulationFailed with the round's own sentence."""
+    found = await_end(manager, number, report)
+    if found["status"] != Round.Status.FINISHED:
+        raise SimulationFailed(f"Round {number} is {found['status']}. {found['error']}\n{found['log_tail']}".strip())
+    return found
+
+
+def await_end(manager: Client, number: int, report: Report) -> dict[str, Any]:
+    """The round once it has ended, however it did. Says now and then how far it is."""
     said = ""
     last = time.monotonic()
-    while (found := manager.round(number))["status"] in (Round.Status.WAITING, Round.Status.RUNNING):
+    while (found := manager.round(number))["status"] in Round.ACTIVE:
         stage = f"  round {number}: {found['stage'] if found['status'] == Round.Status.RUNNING else 'waiting'}"
         if stage != said or (found["progress"] and time.monotonic() - last > REPORT_EVERY):
             percent = f" {found['progress']['percent']:.0f} %" if found["progress"] else ""
             report(stage + percent)
             said, last = stage, time.monotonic()
         time.sleep(LOOK_EVERY)
-    if found["status"] != Round.Status.FINISHED:
-        raise SimulationFailed(f"Round {number} is {found['status']}. {found['error']}\n{found['log_tail']}".strip())
     return found
 
 
@@ -166,6 +180,7 @@ def keys(project: Project) -> Iterator[tuple[str, list[labelling.Worker]]]:
     manager = project.memberships.filter(role=Membership.Role.MANAGER).select_related("user").order_by("pk")[0].user
     with transaction.atomic():
         annotators = [member(project, f"simulated-{number}") for number in range(1, ANNOTATORS + 1)]
+        ApiToken.objects.filter(name=TOKEN_NAME, user__in=[manager, *annotators]).delete()  # of one that was killed
         issued = [ApiToken.issue(user, TOKEN_NAME) for user in (manager, *annotators)]
     try:
         workers = [labelling.Worker(Annotator(number), key) for number, (_, key) in enumerate(issued[1:], 1)]
