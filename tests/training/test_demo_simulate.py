@@ -1,0 +1,89 @@
+"""The whole simulation in miniature: HTTP, a real worker, the real programs, a tiny model."""
+
+import json
+
+import pytest
+
+from feedback.models import ApiToken, Ranking, User
+from tests.training import tiny
+from tests.training.services import sending_over, worker
+from training import checkpoints, rounds
+from training.demo import gold, seed, simulate
+from training.demo.simulate import Cycle, SimulationFailed
+from training.models import Round
+
+pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
+
+FIGURES = {
+    "cycle", "labels", "annotator_agreement", "reward_accuracy", "reward_accuracy_noiseless", "kl", "gold_utility",
+    "gold_win_rate_vs_base", "gold_win_rate_low", "gold_win_rate_high", "held_out_prompts", "seconds",
+}  # fmt: skip
+
+
+@pytest.fixture
+def demo(monkeypatch, tmp_path):
+    """The demo project with so few prompts and so small a model that a cycle is soon over."""
+    own = {**tiny.SETTINGS, "round": {**tiny.SETTINGS["round"], "prompts": 12, "second_opinions": 0.5}}
+    monkeypatch.setattr(seed, "PROMPTS", 40)
+    monkeypatch.setattr(seed, "ROUND_OF_OTHER_MODELS", own)
+    monkeypatch.setattr(gold, "PROMPTS", 4)
+    seed.prepare(model=str(tiny.make_model(tmp_path / "own")), report=lambda sentence: None)
+    return seed.Project.objects.get(slug=seed.SLUG)
+
+
+@pytest.fixture
+def gpu_worker(demo, tmp_path):
+    with sending_over("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log") as started:
+        yield started
+
+
+def test_a_cycle_turns_the_loop_and_tells_what_it_brought(demo, gpu_worker, live_server, tmp_path):
+    said: list[str] = []
+    rounds.start_sampling(demo, None, {"round": {"prompts": 2}})  # which it waits for
+    cycles = simulate.run(live_server.url, 1, 16, tmp_path / "out.json", said.append)
+
+    assert [(cycle.cycle, cycle.labels) for cycle in cycles] == [(1, 16)]
+    assert Ranking.objects.filter(project=demo, is_live=True).count() == 16
+    assert list(demo.rounds.filter(learns=True).values_list("status", flat=True)) == ["finished"]
+    assert checkpoints.served(demo).source.name == said_names(demo)[-1]
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert [set(row) for row in written] == [FIGURES]
+    for row in written:
+        assert 0 <= row["gold_win_rate_low"] <= row["gold_win_rate_vs_base"] <= row["gold_win_rate_high"] <= 1
+        assert 0 <= row["reward_accuracy_noiseless"] <= 1
+        assert row["held_out_prompts"] == 4
+    assert any(sentence.startswith("cycle 1: labels 16") for sentence in said)
+    assert not ApiToken.objects.exists()
+    assert "started before" in said[0]
+
+
+def said_names(project):
+    """The names of the checkpoints that rounds made, in order."""
+    return [str(round.checkpoint) for round in project.rounds.filter(learns=True).order_by("number")]
+
+
+def test_a_round_that_fails_ends_the_simulation_with_its_own_sentence(demo, gpu_worker, live_server, monkeypatch):
+    served = checkpoints.served(demo)
+    served.path += "-gone"
+    served.save()
+    with pytest.raises(SimulationFailed, match="Round 1 is failed"):
+        simulate.run(live_server.url, 1, 4, None, lambda sentence: None)
+    assert Round.objects.get(project=demo, number=1).error
+    assert not ApiToken.objects.exists()
+
+
+def test_keys_that_a_killed_simulation_left_are_taken_away_and_nobody_elses(demo):
+    manager = User.objects.get(username="max")
+    ApiToken.issue(manager, simulate.TOKEN_NAME)
+    own, _ = ApiToken.issue(manager, "my notebook")
+    with simulate.keys(demo):
+        assert ApiToken.objects.filter(user=manager).count() == 2
+    assert list(ApiToken.objects.all()) == [own]
+
+
+def test_the_line_that_is_printed_holds_every_figure():
+    cycle = Cycle(1, 600, 0.7512, 0.7712, 0.8812, 1.234, 3.456, 0.7834, 0.7634, 0.8034, 320, 171.6)
+    line = simulate.sentence(cycle)
+    for part in ("cycle 1", "labels 600", "75.1%", "77.1%", "88.1%", "1.23", "3.46", "78.3%", "76.3%", "80.3%", "320"):
+        assert part in line
+    assert "–" in simulate.sentence(Cycle(1, 4, None, None, 0.5, 0.0, 0.0, 0.5, 0.4, 0.6, 320, 1.0))
