@@ -129,10 +129,14 @@ def follow(command: list[str], name: str, notable: re.Pattern[str], environment:
         command, cwd=BASE_DIR, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        if match := notable.search(line):
-            say("  " + next(part for part in match.groups() if part))
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if match := notable.search(line):
+                say("  " + next(part for part in match.groups() if part))
+    except BaseException:  # a signal to this process alone: nothing goes on behind the terminal's back
+        process.terminate()
+        raise
     if process.wait():
         output = "".join(lines[-40:])
         last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
