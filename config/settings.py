@@ -216,6 +216,11 @@ CELERY_BEAT_SCHEDULE = {
     "sweep-lost-rounds": {"task": "training.tasks.sweep_lost_rounds", "schedule": 10, "options": {"expires": 30}},
     "send-waiting-rounds": {"task": "training.tasks.send_waiting_rounds", "schedule": 10, "options": {"expires": 30}},
     "start-due-rounds": {"task": "training.tasks.start_due_rounds", "schedule": 15, "options": {"expires": 30}},
+    "estimate-reliability": {
+        "task": "training.tasks.estimate_reliability",
+        "schedule": 600,
+        "options": {"expires": 600},
+    },
     "sweep-leases": {"task": "training.tasks.sweep_leases", "schedule": 60, "options": {"expires": 120}},
 }
 

@@ -14,14 +14,15 @@ has nothing to learn from, and comes only to readers who may have an earlier one
     tied        (`trl` alone) the revision prefers nothing, which pairs cannot say
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet
 
-from feedback.models import ComparisonItem, Demonstration, Project, Ranking
+from feedback.models import ComparisonItem, Demonstration, Lease, Project, Ranking
+from feedback.models.reliability import PRIOR, weight_of
 
 PAGE = 1000  # rankings read at a time
 
@@ -55,6 +56,7 @@ def rankings(
     *,
     split: str | None = None,
     still_counting: bool = False,
+    reliability: Mapping[int, float] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The rankings with `after` < sequence ≤ `until`, as they stood at `until`, in order of sequence.
 
@@ -63,35 +65,41 @@ def rankings(
     `comparison_id` and `annotator`, and may be retracted: `ranking_id, sequence, revision, comparison_id, prompt_id,
     split, annotator, retracted`. `until` is now (`sequence_cutoff`) unless given. `split` keeps one split only.
     `still_counting` leaves out what reviewers have taken out since `until`: a round learns from none of it.
+    `reliability` (by user id, as `feedback.reliability` keeps it) gives each row its weight; without it all weigh 1.
 
     Each row: `ranking_id, sequence, revision, comparison_id, prompt_id, split, messages, completions, completion_ids,
     sources, ranks (1 = best, equal = tie; aligned with completions), display_order, annotator (a pseudonym), weight,
-    strength, flags, ratings, spans, seconds, reason` (why the queue asked for it), all ready for JSON. `ratings` are
-    lists by attribute, aligned with completions; `spans` mark the characters `start` … `end` − 1 of
-    `completions[completion]` good or bad.
+    reliability (of the annotator, or null), strength, flags, ratings, spans, seconds, reason` (why the queue asked for
+    it), all ready for JSON. `ratings` are lists by attribute, aligned with completions; `spans` mark the characters
+    `start` … `end` − 1 of `completions[completion]` good or bad.
     """
     until = sequence_cutoff(project) if until is None else until
-    chosen = counting(project, until) if still_counting else _worth_telling(last_revisions(project, until), after)
+    chosen = counting(project, until) if still_counting else _worth_telling(project, after, until)
     if split is not None:
         chosen = chosen.filter(comparison__prompt__split=split)
     while page := list(chosen.filter(sequence__gt=after).values(*_PLAIN, **_JOINED)[:PAGE]):
         items = _items([row["comparison_id"] for row in page if row["standing"] == Ranking.Standing.COUNTS])
         for row in page:
-            yield _ranking(row, items.get(row["comparison_id"]))
+            yield _ranking(row, items.get(row["comparison_id"]), reliability)
         after = page[-1]["sequence"]
 
 
 def preferences(
-    project: Project, after: int = 0, until: int | None = None, *, split: str | None = None
+    project: Project,
+    after: int = 0,
+    until: int | None = None,
+    *,
+    split: str | None = None,
+    reliability: Mapping[int, float] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The same rankings as pairs, in TRL's conversational preference format.
 
-    Each row: `prompt` (messages), `chosen` and `rejected` (each `[{"role": "assistant", "content": …}]`), and for
-    filters `ranking_id, prompt_id, split, annotator, comparison_id, revision`. A ranking of K completions gives up to
-    K·(K − 1)/2 rows, the best completions first; ties give none, since the format cannot say them, and neither do
+    Each row: `prompt` (messages), `chosen` and `rejected` (each `[{"role": "assistant", "content": …}]`), for filters
+    `ranking_id, prompt_id, split, annotator, comparison_id, revision`, and `weight`. A ranking of K completions gives
+    up to K·(K − 1)/2 rows, the best completions first; ties give none, since the format cannot say them, and neither do
     revised rankings. Retracted rows are those of `rankings`, and have no pair.
     """
-    for ranking in rankings(project, after, until, split=split):
+    for ranking in rankings(project, after, until, split=split, reliability=reliability):
         if "retracted" in ranking:
             yield ranking
             continue
@@ -135,16 +143,21 @@ _JOINED = {
 
 
 def last_revisions(project: Project, until: int) -> QuerySet[Ranking]:
-    """The last revision, as of `until`, of each annotator's ranking of each comparison, those taken out included."""
+    """The last revision, as of `until`, of every ranking, gold and what was taken out included."""
     later = _same_ranking().filter(revision__gt=OuterRef("revision"), sequence__lte=until)
-    said = Ranking.objects.filter(~Exists(later), project=project, sequence__lte=until)
-    return said.filter(comparison__gold_ranks__isnull=True).order_by("sequence")  # gold tests people, not models
+    return Ranking.objects.filter(~Exists(later), project=project, sequence__lte=until).order_by("sequence")
+
+
+def _of_models(rankings: QuerySet[Ranking]) -> QuerySet[Ranking]:
+    """Without gold, which tests people."""
+    return rankings.filter(comparison__gold_ranks__isnull=True)
 
 
 def counting(project: Project, until: int) -> QuerySet[Ranking]:
     """What there is to learn from as of `until`, less what reviewers have taken out between then and now."""
     counts_now = _same_ranking().filter(is_live=True, standing=Ranking.Standing.COUNTS)
-    return last_revisions(project, until).filter(Exists(counts_now), standing=Ranking.Standing.COUNTS)
+    last = _of_models(last_revisions(project, until))
+    return last.filter(Exists(counts_now), standing=Ranking.Standing.COUNTS)
 
 
 def _same_ranking() -> QuerySet[Ranking]:
@@ -152,8 +165,9 @@ def _same_ranking() -> QuerySet[Ranking]:
     return Ranking.objects.filter(comparison=OuterRef("comparison"), annotator=OuterRef("annotator"))
 
 
-def _worth_telling(last: QuerySet[Ranking], after: int) -> QuerySet[Ranking]:
+def _worth_telling(project: Project, after: int, until: int) -> QuerySet[Ranking]:
     """Without what was taken out before the reader could see it."""
+    last = _of_models(last_revisions(project, until))
     counts = Q(standing=Ranking.Standing.COUNTS)
     return last.filter(counts | Exists(_same_ranking().filter(sequence__lte=after))) if after else last.filter(counts)
 
@@ -168,8 +182,11 @@ def _items(comparison_ids: list[int]) -> dict[int, list[tuple[int, str, str]]]:
     return items
 
 
-def _ranking(row: dict[str, Any], items: list[tuple[int, str, str]] | None) -> dict[str, Any]:
-    row["annotator"] = pseudonym(row.pop("annotator_pk"))
+def _ranking(
+    row: dict[str, Any], items: list[tuple[int, str, str]] | None, reliability: Mapping[int, float] | None
+) -> dict[str, Any]:
+    annotator_pk = row.pop("annotator_pk")
+    row["annotator"] = pseudonym(annotator_pk)
     standing = row.pop("standing")
     if standing != Ranking.Standing.COUNTS:
         return _retraction(row, standing)
@@ -180,8 +197,16 @@ def _ranking(row: dict[str, Any], items: list[tuple[int, str, str]] | None) -> d
         "completions": list(texts),
         "completion_ids": list(ids),
         "sources": list(sources),
-        "weight": 1.0,
+        "weight": _weight(row["reason"], annotator_pk, reliability),
+        "reliability": reliability.get(annotator_pk) if reliability is not None else None,
     }
+
+
+def _weight(reason: str, annotator_pk: int, reliability: Mapping[int, float] | None) -> float:
+    """By reliability if that is known; whoever is not in it has what is thought of somebody unknown."""
+    if reliability is None or reason == Lease.Reason.ADJUDICATION:  # a reviewer has looked at it with others' rankings
+        return 1.0
+    return weight_of(reliability.get(annotator_pk, PRIOR))
 
 
 def pseudonym(user_id: int) -> str:
@@ -199,4 +224,5 @@ def _preference(ranking: dict[str, Any], better: int, worse: int) -> dict[str, A
         "chosen": [{"role": "assistant", "content": ranking["completions"][better]}],
         "rejected": [{"role": "assistant", "content": ranking["completions"][worse]}],
         **{key: ranking[key] for key in _KNOWN_BY if key != "sequence"},
+        "weight": ranking["weight"],
     }

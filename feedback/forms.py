@@ -41,6 +41,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "lease_minutes",
             "held_out_percent",
             "extra_opinions",
+            "ranking_weights",
             "gold_percent",
             "qualification_items",
             "qualification_percent",
@@ -55,6 +56,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "lease_minutes": _("Lease, in minutes"),
             "held_out_percent": _("Held-out prompts, in percent"),
             "extra_opinions": _("Further opinions"),
+            "ranking_weights": _("What a ranking counts"),
             "gold_percent": _("Gold, in percent"),
             "qualification_items": _("Gold before real work"),
             "qualification_percent": _("Needed to qualify, in percent"),
@@ -74,6 +76,10 @@ class ProjectSettingsForm(forms.ModelForm):
             "held_out_percent": _("Share of new prompts kept away from training, to measure on."),
             "extra_opinions": _(
                 "How many more people are asked, one after the other, while a comparison has no majority."
+            ),
+            "ranking_weights": _(
+                "In exports and to the reward model. By reliability, people who often say the opposite of others count "
+                "less: good against carelessness, but a minority’s taste counts less too."
             ),
             "gold_percent": _("Share of everybody’s work whose right ranking is known: it shows who ranks with care."),
             "qualification_items": _("How many gold comparisons somebody new ranks before real work; 0: none."),

@@ -32,6 +32,7 @@ class RoundSettings:
     second_opinions: float = setting(0.0, low=0, high=1)  # share of new comparisons that one annotator more ranks
     shown_prompts: int = setting(24, low=0)  # prompts that the base answers too, to be read side by side
     policy_prompts: int = setting(10_000, low=1)  # prompts that PPO draws its episodes from, at most
+    weights: str = setting("equal", choices=("equal", "reliability"))  # what each ranking counts to the reward model
     seed: int = setting(0, low=0)  # of the draw of prompts
     processes: int = setting(1, low=1, high=1024)  # of each program; above 1 under `accelerate launch`
 

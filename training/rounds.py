@@ -115,7 +115,7 @@ def _create(
             learns=learns,
             base=base or checkpoints.served(project),
             started_by=actor,
-            settings=round_settings.resolve(of_project(project), overrides or {}, seed=number),
+            settings=round_settings.resolve(_defaults(project), of_project(project), overrides or {}, seed=number),
             **fields,
         )
         send(created.pk)
@@ -131,6 +131,10 @@ def of_project(project: Project) -> round_settings.Sections:
     """The settings that the project's rounds have unless somebody says otherwise."""
     loop = LoopSettings.objects.filter(project=project).first()
     return loop.settings if loop else {}
+
+
+def _defaults(project: Project) -> round_settings.Sections:
+    return {"round": {"weights": project.ranking_weights}}
 
 
 def configure(

@@ -41,6 +41,13 @@ def sweep_leases() -> None:
     queue.sweep()
 
 
+@shared_task
+def estimate_reliability() -> None:
+    from feedback import reliability
+
+    reliability.refresh()
+
+
 @worker_shutting_down.connect
 def give_back_the_round(**kwargs: Any) -> None:
     """A worker that is told to stop gives its round back instead of making everybody wait for the round's end."""

@@ -13,8 +13,8 @@ from rest_framework.decorators import api_view, parser_classes
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import export, intake, people
-from feedback.models import Project, Prompt
+from feedback import export, intake, people, reliability
+from feedback.models import Project, Prompt, ReliabilityReport
 from feedback.parsers import JsonLinesParser
 
 JSON_LINES = "application/x-ndjson"
@@ -66,6 +66,19 @@ class ExportWanted(serializers.Serializer):
         default=0, min_value=0, max_value=LARGEST, help_text="Only what came after this cursor."
     )
     split = serializers.ChoiceField(choices=Prompt.Split.choices, default=None, allow_null=True)
+    weights = serializers.ChoiceField(
+        choices=("equal", "reliability"),
+        default=None,
+        allow_null=True,
+        help_text="What a ranking counts; the project's setting unless given.",
+    )
+    reliability_as_of = serializers.IntegerField(
+        default=None,
+        allow_null=True,
+        min_value=0,
+        max_value=LARGEST,
+        help_text="Weigh by the reliability of that moment, as Accord-Reliability-As-Of gave it; else by the latest.",
+    )
 
 
 def _takes_lines(operation: str, wanted: type[serializers.Serializer], answer: type[serializers.Serializer]) -> Any:
@@ -127,6 +140,13 @@ def gold_list(request: Request, slug: str) -> Response:
     parameters=[
         ExportWanted,
         OpenApiParameter(
+            "Accord-Reliability-As-Of",
+            str,
+            OpenApiParameter.HEADER,
+            response=[200],
+            description="Of which moment the weights are. Send it as `reliability_as_of` to have the same ones again.",
+        ),
+        OpenApiParameter(
             "Accord-Cursor", str, OpenApiParameter.HEADER, response=[200], description="Send it as `after` next time."
         ),
     ],
@@ -143,8 +163,27 @@ def preference_list(request: Request, slug: str) -> StreamingHttpResponse:
     project = people.manager_of(request.user, slug).project
     wanted = _wanted(ExportWanted, request)
     until = export.sequence_cutoff(project)
-    rows = export.FORMATS[wanted["format"]](project, wanted["after"], until, split=wanted["split"])
-    return _streamed(rows, project, f"{wanted['format']}.jsonl", until)
+    report = _report(project, wanted)
+    rows = export.FORMATS[wanted["format"]](
+        project,
+        wanted["after"],
+        until,
+        split=wanted["split"],
+        reliability=reliability.values(report) if report else None,
+    )
+    response = _streamed(rows, project, f"{wanted['format']}.jsonl", until)
+    if report:
+        response["Accord-Reliability-As-Of"] = str(report.until)
+    return response
+
+
+def _report(project: Project, wanted: dict[str, Any]) -> ReliabilityReport | None:
+    """What weighs the rankings; None: they all count the same. Before the first report nobody is known to differ."""
+    if (wanted["weights"] or project.ranking_weights) == "equal":
+        return None
+    if wanted["reliability_as_of"] is not None:
+        return reliability.as_of(project, wanted["reliability_as_of"])
+    return reliability.latest(project)
 
 
 @extend_schema(operation_id="demonstrations_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})

@@ -23,6 +23,7 @@ SETTINGS = (
     "qualification_items",
     "qualification_percent",
     "extra_opinions",
+    "ranking_weights",
     "sampling_rule",
 )
 

@@ -4,6 +4,7 @@ from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
 from feedback.models.people import ApiToken, Membership, Project, User
 from feedback.models.prompts import Completion, Demonstration, Prompt, Source
 from feedback.models.rankings import Ranking
+from feedback.models.reliability import Reliability, ReliabilityReport
 from feedback.models.reviews import Review
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Project",
     "Prompt",
     "Ranking",
+    "Reliability",
+    "ReliabilityReport",
     "Review",
     "Skip",
     "Source",

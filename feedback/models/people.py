@@ -91,6 +91,12 @@ class Project(models.Model):
         help_text="Whether annotators see their own agreement and gold pass rate, as they were at midnight.",
     )
     sampling_rule = models.CharField(max_length=30, default="random", help_text="Orders new comparisons in the queue.")
+    ranking_weights = models.CharField(
+        max_length=11,
+        choices=[("equal", _("All count the same")), ("reliability", _("By the annotator’s reliability"))],
+        default="equal",
+        help_text="What a ranking counts in exports and to the reward model.",
+    )
     archived_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     members: models.ManyToManyField = models.ManyToManyField(User, through="Membership", related_name="projects")

@@ -36,10 +36,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from feedback.models.reliability import PRIOR
+from feedback.models.reliability import PRIOR_RIGHT as A
+from feedback.models.reliability import PRIOR_WRONG as B
 from feedback.reliability.votes import Alike, Floats, Integers, Votes, alike
 
-A, B = 4.5, 1.5  # Beta's parameters
-PRIOR = (A - 1) / (A + B - 2)  # its mode
 SPREAD = math.pi * math.sqrt(2 / 3)  # τ's prior median
 SPREAD_DEVIATION = 0.25  # of log τ
 SPREADS = (0.5, 6.0)  # τ is looked for between these

@@ -1,25 +1,17 @@
 """Rankings as votes on pairs of completions, in arrays; and votes that are alike put together."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feedback.agreement.meetings import preferences
+from feedback.reliability.judged import Judged
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-
-class Judged(NamedTuple):
-    """A ranking, as far as reliability goes."""
-
-    comparison_id: int
-    annotator_id: int
-    ranks: Sequence[int]
-    gold_ranks: Sequence[int] | None  # where the right ranking is known
 
 
 class Votes(NamedTuple):

@@ -69,6 +69,7 @@ def test_a_ranking_says_all_that_a_learner_needs(ann, project, work):
         "display_order": ranking.display_order,
         "annotator": f"annotator-{ann.user_id}",
         "weight": 1.0,
+        "reliability": None,
         "strength": None,
         "flags": ["rude"],
         "ratings": {"helpful": [{0: 5, 1: None, 2: 1}[ranking.display_order.index(each)] for each in range(3)]},

@@ -8,7 +8,8 @@ import pytest
 from scipy import integrate, optimize, stats
 
 from feedback.reliability import crowd
-from feedback.reliability.votes import Judged, alike, votes_of
+from feedback.reliability.judged import Judged
+from feedback.reliability.votes import alike, votes_of
 
 CAREFUL, CLICKERS, ADVERSARY = [0.97, 0.95, 0.95, 0.9, 0.9, 0.85, 0.8], [0.5, 0.5], [0.1]
 PEOPLE = np.array(CAREFUL + CLICKERS + ADVERSARY)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from feedback import review
-from feedback.models import Membership, Prompt, Ranking
+from feedback.models import Comparison, Membership, Project, Prompt, Ranking, ReliabilityReport
 from tests.training.conftest import add_comparisons, rank
 from training import rounds
 from training.launch import jobs
@@ -118,3 +118,30 @@ def test_files_of_an_earlier_database_are_moved_aside(waiting, settings):
 def test_no_base_is_asked_where_nothing_is_to_be_shown(project, base, rankings, shown):
     started = rounds.start(project, None, {"round": {"shown_prompts": shown}})
     assert ("baseline" in [each.name for each in jobs.jobs_of(started)]) == bool(shown)
+
+
+def test_rankings_all_weigh_the_same_unless_the_project_says_otherwise(waiting):
+    assert {row["weight"] for row in rows(jobs.fill(waiting, job(waiting, "reward")) / "rankings.jsonl")} == {1.0}
+    assert not ReliabilityReport.objects.exists()
+
+
+def test_a_rounds_weights_are_of_its_cut_off(project, base, comparisons, annotator, colleague):
+    Project.objects.filter(pk=project.pk).update(ranking_weights="reliability")
+    project.refresh_from_db()
+    Comparison.objects.update(wanted_rankings=2, open_slots=2)
+    rank(project, annotator, 10)
+    rank(project, colleague, 10)
+    started = rounds.start(project, None)
+    assert started.settings["round"]["weights"] == "reliability"
+    rank(project, annotator, 5)
+    written = rows(jobs.fill(started, job(started, "reward")) / "rankings.jsonl")
+    report = ReliabilityReport.objects.get()
+    assert report.until == started.cutoff == 20
+    expected = {f"annotator-{each.annotator_id}": each.weight for each in report.annotators.all()}
+    assert {row["annotator"]: row["weight"] for row in written} == expected
+    assert all(0 < weight < 1 for weight in expected.values())
+
+
+def test_a_round_may_be_started_with_other_weights_than_the_projects(project, base, rankings):
+    settings = rounds.start(project, None, {"round": {"weights": "reliability"}}).settings
+    assert settings["round"]["weights"] == "reliability"

@@ -18,7 +18,7 @@ from typing import Any
 
 from django.conf import settings
 
-from feedback import export
+from feedback import export, reliability
 from feedback.models import Prompt
 from training.learner.jobdir import JobDirectory
 from training.models import Round
@@ -98,7 +98,7 @@ def rows(round: Round, job: Job) -> Iterator[dict[str, Any]]:
     """The rows of a job's input file."""
     own = round.settings["round"]
     if job.name == "reward":
-        yield from export.rankings(round.project, until=round.cutoff, still_counting=True)
+        yield from export.rankings(round.project, until=round.cutoff, still_counting=True, reliability=weights(round))
     elif job.name == "policy":
         yield from prompt_rows(chosen(round, own["policy_prompts"], Prompt.Split.TRAIN))
         yield from prompt_rows(chosen(round, round.settings["ppo"]["eval_prompts"], Prompt.Split.HELD_OUT))
@@ -106,6 +106,13 @@ def rows(round: Round, job: Job) -> Iterator[dict[str, Any]]:
         yield from prompt_rows(chosen(round, own["prompts"]))
     else:
         yield from prompt_rows(shown(round))
+
+
+def weights(round: Round) -> dict[int, float] | None:
+    """The annotators' reliability as of the round's cut-off, if that is what its rankings are weighted by."""
+    if round.settings["round"].get("weights") != "reliability":
+        return None
+    return reliability.values(reliability.of_moment(round.project, round.cutoff))
 
 
 def chosen(round: Round, count: int, split: str | None = None) -> list[int]:

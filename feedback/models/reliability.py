@@ -1,0 +1,68 @@
+"""How far annotators could be trusted at a moment, as the record stood then."""
+
+from django.db import models
+from django.db.models import F, Q
+
+from feedback.models.people import Project, User
+
+# Beta's parameters: what is thought of somebody of whom nothing is known (see `feedback.reliability.crowd`, point 2).
+PRIOR_RIGHT, PRIOR_WRONG = 4.5, 1.5
+PRIOR = (PRIOR_RIGHT - 1) / (PRIOR_RIGHT + PRIOR_WRONG - 2)  # its mode
+
+
+class ReliabilityReport(models.Model):
+    """The reliability of a project's annotators, estimated from all rankings up to `until`. Never changed afterwards,
+    so that whatever used it can be made again."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="reliability_reports")
+    until = models.BigIntegerField(help_text="The last ranking, by sequence, that it is of.")
+    spread = models.FloatField(help_text="How far apart the scores of a pair of completions are, in log-odds.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "until"], name="reliability_report_once")]
+
+    def __str__(self) -> str:
+        return f"reliability in {self.project} as of {self.until}"
+
+
+class Reliability(models.Model):
+    """An annotator's reliability, 0 to 1: 1 judges as Bradley and Terry have it, ½ at random, 0 the opposite."""
+
+    report = models.ForeignKey(ReliabilityReport, models.CASCADE, related_name="annotators")
+    annotator = models.ForeignKey(User, models.PROTECT, related_name="+")
+    value = models.FloatField()
+    low = models.FloatField(help_text="The 95 % interval's lower end.")
+    high = models.FloatField(help_text="The 95 % interval's upper end.")
+    shared = models.PositiveIntegerField(help_text="Comparisons of theirs that others ranked too.")
+    gold = models.PositiveIntegerField(help_text="Gold comparisons that they ranked.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["report", "annotator"], name="reliability_once"),
+            models.CheckConstraint(
+                condition=Q(low__gte=0, low__lte=F("value"), high__gte=F("value"), high__lte=1),
+                name="reliability_in_its_interval",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.annotator}: {self.value:.2f}"
+
+    @property
+    def weight(self) -> float:
+        return weight_of(self.value)
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Says the opposite of what others see more often than not, beyond doubt."""
+        return self.high < 0.5
+
+
+def weight_of(reliability: float) -> float:
+    """What a ranking counts: 2η − 1, the share of the annotator's votes that is judgement and not a coin; at least 0.
+
+    A vote is ½ + (2η − 1)·(σ(d) − ½) likely: a signal proportional to 2η − 1 in noise that is the same for everybody,
+    for which weights proportional to the signal give the clearest sum.
+    """
+    return round(max(2 * reliability - 1, 0.0), 6)
