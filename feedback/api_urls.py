@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.api import agreement, annotation, data, projects, review
+from feedback.api import agreement, annotation, data, projects, review, trust
 
 PROJECT = "projects/<slug:slug>"
 LEASE = f"{PROJECT}/leases/<uuid:lease_id>"
@@ -31,6 +31,8 @@ urlpatterns = [
     path(f"{PROJECT}/gold", data.gold_list, name="api-gold"),
     path(f"{PROJECT}/preferences", data.preference_list, name="api-preferences"),
     path(f"{PROJECT}/demonstrations", data.demonstration_list, name="api-demonstrations"),
+    path(f"{PROJECT}/reliability", trust.reliability_detail, name="api-reliability"),
+    path(f"{PROJECT}/trust", trust.trust_detail, name="api-trust"),
     path(f"{PROJECT}/agreement", agreement.agreement_detail, name="api-agreement"),
     path(f"{REVIEW}/comparisons", review.disagreement_list, name="api-disagreements"),
     path(CASE, review.case_detail, name="api-case"),

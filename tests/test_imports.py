@@ -124,4 +124,4 @@ def test_a_web_process_holds_no_torch():
     )
     loaded = shown.stdout.splitlines()
     assert "training.views" in loaded
-    assert [name for name in loaded if name.split(".")[0] in (*HEAVY, "safetensors", "tokenizers")] == []
+    assert [name for name in loaded if name.split(".")[0] in (*HEAVY, "safetensors", "tokenizers", "numpy")] == []

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from django.core.cache import cache
 from django.db.models import Q, QuerySet
 
-from feedback import agreement
+from feedback import agreement, trust
 from feedback.errors import NotFound
 from feedback.models import Comparison, Project
 from training.checkpoints import served_before
@@ -14,6 +15,8 @@ from training.rounds import learnable
 
 NOT_CURVES = ("total", "time")
 COUNTED_AT_ONCE = 2000  # comparisons that several people ranked
+JUDGED_AT_ONCE = 20_000  # rankings
+VERDICT_KEPT = 300  # seconds
 SPEED_OVER = 10  # steps from which the time that is left is judged
 
 
@@ -120,6 +123,13 @@ def agreement_in(project: Project) -> float | None:
         return agreement.measure(project).pairwise.value
     reported = project.rounds.filter(results__reward__annotator_agreement__isnull=False).order_by("-number").first()
     return reported.results["reward"]["annotator_agreement"] if reported else None
+
+
+def verdict_on(project: Project) -> trust.Verdict | None:
+    """Whether the labels can be trusted, at most a few minutes old; None where that takes too long for a page."""
+    if not 0 < project.rankings.filter(is_live=True).count() <= JUDGED_AT_ONCE:
+        return None
+    return cache.get_or_set(f"verdict-{project.pk}", lambda: trust.verdict(project), VERDICT_KEPT)
 
 
 def rounds_of(project: Project) -> QuerySet[Round]:

@@ -39,6 +39,7 @@ def _console(
     loop = progress.loop_of(project)
     shown = {
         **vars(loop),
+        "verdict": progress.verdict_on(project),
         "rounds": progress.rounds_of(project),
         "checkpoints": progress.checkpoints_of(project),
         "form": form or RoundForm(None, rounds.of_project(project)),

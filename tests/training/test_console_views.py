@@ -45,6 +45,16 @@ def test_a_project_without_anything_says_what_to_do(console, project):
     assert "No checkpoint is served yet" in page.content.decode()
 
 
+def test_the_console_says_whether_the_labels_can_be_trusted(console, base, rankings):
+    page = console.get(f"{URL}/console/").content.decode()
+    assert "Can the labels be trusted?" in page
+    assert "Nobody can say yet: no comparison was ranked by two people" in page
+
+
+def test_where_nothing_is_ranked_nothing_is_said_of_trust(console, base):
+    assert console.get(f"{URL}/console/").context["verdict"] is None
+
+
 def test_the_loop_at_a_glance(console, finished):
     page = console.get(f"{URL}/console/")
     assert (page.context["ranking_count"], page.context["new_rankings"], page.context["refusal"]) == (6, 0, "")

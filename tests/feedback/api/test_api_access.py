@@ -33,6 +33,8 @@ VERBS = {
     "api-preferences": ("get",),
     "api-demonstrations": ("get",),
     "api-agreement": ("get",),
+    "api-reliability": ("get",),
+    "api-trust": ("get",),
     "api-disagreements": ("get",),
     "api-case": ("get",),
     "api-adjudicate": ("post",),
@@ -68,6 +70,8 @@ FOR_MANAGERS = {
     ("api-preferences", "get"),
     ("api-demonstrations", "get"),
     ("api-agreement", "get"),
+    ("api-reliability", "get"),
+    ("api-trust", "get"),
 }
 EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]
 NOT_OF_A_PROJECT = {"api-projects", "api-tokens", "api-token"}
