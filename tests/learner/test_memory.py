@@ -57,6 +57,15 @@ def test_a_backward_pass_that_fails_leaves_nothing_behind(tmp_path):
     assert run.micro_batches.halvings == 1 and len(passes) > 2
 
 
+def test_the_policy_s_activations_are_gone_before_the_critic_s_pass(tmp_path):
+    run, scored = prepared(tmp_path)
+    policy_has_learned = []
+    weight = run.policy.get_input_embeddings().weight
+    run.critic.base_model.register_forward_pre_hook(lambda *_: policy_has_learned.append(weight.grad is not None))
+    gradients(run, scored, list(range(18)))
+    assert policy_has_learned == [True]
+
+
 def test_sampling_and_scoring_go_on_in_smaller_parts(tmp_path, capfd):
     run, scored = prepared(tmp_path)
     roomy = torch.cat(scored.policy)

@@ -116,19 +116,13 @@ def main(job_dir: Path) -> None:
             raise Stopped
 
     # 5. Scores of reference samples get mean 0 and deviation 1.
-    samples = read_samples(tokenizer, job, settings) or [comparison.group for comparison in data.train]
-    with computing_in(settings.dtype):
-        set_normalisation(model, raw_scores_of_groups(model, samples, micro_batches.size)[0])
+    normalise(model, read_samples(tokenizer, job, settings), data, settings, micro_batches.size)
 
     # 6. The report on held-out prompts, the model, then the result.
     evaluation = evaluate(model, tie, data, settings, micro_batches.size)
     job.save_folder("model", lambda folder: save_reward_model(model, tokenizer, folder))
-    last = job.metrics()[-1]
-    result: dict[str, Any] = {"program": "reward", "steps": step, "seconds": time.monotonic() - started}
-    result["processes"] = processes.count
-    result |= {"train_loss": last["loss"], "train_accuracy": last["accuracy"], "tie_share": tie.share}
-    result |= counts(data) | {"reward_shift": model.shift, "reward_scale": model.scale} | evaluation
-    job.write_result(result)
+    result = {"program": "reward", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
+    job.write_result(result | summary(job, model, tie, data) | evaluation)
     processes.close()
 
 
@@ -216,6 +210,15 @@ def as_metrics(evaluation: Report) -> dict[str, float]:
     return {name: value for name in names if (value := evaluation.get(name)) is not None}
 
 
+def normalise(
+    model: RewardModel, samples: list[PromptGroup], data: RankingData, settings: RewardConfig, token_budget: int
+) -> None:
+    """By the reference's samples; without any, by the completions that were trained on."""
+    groups = samples or [comparison.group for comparison in data.train]
+    with computing_in(settings.dtype):
+        set_normalisation(model, raw_scores_of_groups(model, groups, token_budget)[0])
+
+
 def read_samples(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> list[PromptGroup]:
     """The reference policy's samples, if the job has a samples.jsonl."""
     if not (job.path / "samples.jsonl").exists():
@@ -238,8 +241,15 @@ def as_sample(tokenizer: Any, row: dict[str, Any], number: int, settings: Reward
     return PromptGroup(tuple(prompt), (tuple(completion),))
 
 
-def counts(data: RankingData) -> dict[str, int]:
+def summary(job: JobDirectory, model: RewardModel, tie: TieParameter, data: RankingData) -> dict[str, Any]:
+    """What the result says of the training: how it ended, what it learned from, the scores' normalisation."""
+    last = job.metrics()[-1]
     return {
+        "train_loss": last["loss"],
+        "train_accuracy": last["accuracy"],
+        "tie_share": tie.share,
+        "reward_shift": model.shift,
+        "reward_scale": model.scale,
         "train_rankings": rankings_in(data.train),
         "train_prompts": len({comparison.prompt_id for comparison in data.train}),
         "truncated_prompts": data.truncated_prompts,

@@ -111,14 +111,18 @@ def main(job_dir: Path) -> None:
 
     # 5. The model, then the result.
     job.save_folder("model", lambda folder: save_model(policy, tokenizer, folder))
-    last = job.metrics()[-1]
-    result = {"program": "sft", "steps": step, "seconds": time.monotonic() - started, "demonstrations": len(rows)}
-    result |= {name: last[name] for name in ("loss", "held_out_loss") if name in last}
-    result |= {"truncated_prompts": sum(example.truncated_prompt for example in examples + held_out)}
-    result |= {"truncated_completions": sum(example.truncated_completion for example in examples + held_out)}
-    result["processes"] = processes.count
-    job.write_result(result)
+    result = {"program": "sft", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
+    job.write_result(result | {"demonstrations": len(rows)} | summary(job, examples + held_out))
     processes.close()
+
+
+def summary(job: JobDirectory, examples: Sequence[Example]) -> dict[str, float]:
+    """What the result says of the training: its last losses, and what was cut of the examples."""
+    last = job.metrics()[-1]
+    return {name: last[name] for name in ("loss", "held_out_loss") if name in last} | {
+        "truncated_prompts": sum(example.truncated_prompt for example in examples),
+        "truncated_completions": sum(example.truncated_completion for example in examples),
+    }
 
 
 def read_demonstrations(job: JobDirectory) -> list[Demonstration]:

@@ -14,7 +14,8 @@ from training.learner.models import computing_in, score_states, score_tokens
 from training.learner.optimization import check_finite, take_step
 from training.learner.rollout import Rollout, Run, Targets
 
-MEASURED = ("policy_loss", "value_loss", "entropy", "clip_fraction", "approx_kl")
+MEASURED_OF_POLICY = ("policy_loss", "entropy", "clip_fraction", "approx_kl")
+MEASURED = (*MEASURED_OF_POLICY, "value_loss")
 
 
 class Learner(NamedTuple):
@@ -80,9 +81,14 @@ def accumulate_gradients(
         for indices in budget_batches(lengths, budget):
             micro = [mine[i] for i in indices]
             with computing_in(run.settings.dtype):
-                losses, measured = losses_of(run, rollout, targets, micro, kl_coefficient, is_first)
-            (losses / tokens).backward()
-            sums += measured
+                loss, measured = policy_losses(run, rollout, targets, micro, kl_coefficient, is_first)
+            (loss / tokens).backward()  # before the critic's pass: the activations of one model are held at a time
+            sums[:-1] += measured
+            if run.critic is not None:
+                with computing_in(run.settings.dtype):
+                    loss = value_losses(run, rollout, targets, micro)
+                (loss / tokens).backward()
+                sums[-1] += loss.detach()
         return sums
 
     sums = run.micro_batches.attempt(lengths, pass_over, undo=lambda: forget_gradients(run))
@@ -99,18 +105,18 @@ def forget_gradients(run: Run) -> None:
             model.zero_grad(set_to_none=True)
 
 
-def losses_of(
+def policy_losses(
     run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int], kl_coefficient: float, is_first: bool
 ) -> tuple[Tensor, Tensor]:
-    """The sum over a micro-batch's tokens of all losses; the sums of what is measured, in MEASURED's order.
+    """The sum of the policy's losses over a micro-batch's tokens; the sums of MEASURED_OF_POLICY.
 
     In the first minibatch the policy is still the one that sampled, so its log-probabilities *are* the old ones, and
     the ratio is 1 to the bit whatever the passes' shapes.
     """
     settings, episodes = run.settings, rollout.episodes.select(micro)
-    old, reference, values, advantages, returns = (
+    old, reference, advantages = (
         torch.cat([rows[i] for i in micro]).to(run.policy.device)
-        for rows in (rollout.policy, rollout.reference, rollout.values, targets.advantages, targets.returns)
+        for rows in (rollout.policy, rollout.reference, targets.advantages)
     )
     new, entropy = score_tokens(run.policy, episodes, settings.temperature, with_entropy=True)
     old = new.detach() if is_first else old
@@ -120,8 +126,14 @@ def losses_of(
         loss = loss - settings.entropy_coefficient * entropy
     if settings.kl_placement == "loss":
         loss = loss + kl_coefficient * kl_k3(new, reference)
-    value_loss = torch.zeros_like(old)
-    if run.critic is not None:
-        value_loss = clipped_value_loss(score_states(run.critic, episodes), values, returns, settings.clip_value)
-    measured = (policy_loss, value_loss, entropy, clipped, kl_k3(old, new))
-    return (loss + value_loss).sum(), torch.stack([value.detach().double().sum() for value in measured])
+    measured = (policy_loss, entropy, clipped, kl_k3(old, new))
+    return loss.sum(), torch.stack([value.detach().double().sum() for value in measured])
+
+
+def value_losses(run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int]) -> Tensor:
+    """The sum of the critic's losses over a micro-batch's tokens."""
+    old, returns = (
+        torch.cat([rows[i] for i in micro]).to(run.policy.device) for rows in (rollout.values, targets.returns)
+    )
+    values = score_states(run.critic, rollout.episodes.select(micro))
+    return clipped_value_loss(values, old, returns, run.settings.clip_value).sum()

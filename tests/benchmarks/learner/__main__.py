@@ -4,7 +4,8 @@
 
 A benchmark is a module of this folder with NAMES, PEER (an environment of `peers`), UNIT, `ours(name, folder)` and
 `peer(name, folder)`, which give `{"value", "quality", "phases"}` and perhaps `steps`, and `holds(ours, peer)`: whether
-the qualities are equal, without which a ratio claims nothing. Ratios are of medians over runs.
+the qualities are equal, without which a ratio claims nothing. ENVIRONMENT, if there, is added to both sides'. Ratios
+are of medians over runs.
 
 On a GPU the models are Qwen-shaped, of 0.5B and 1.5B parameters, and compute in bfloat16.
 """
@@ -135,6 +136,7 @@ def run(
                                 "PYTHONPATH": str(peers.ROOT), "HF_HUB_OFFLINE": "1", "BENCH_DTYPE": options.dtype,
                                 "TRL_EXPERIMENTAL_SILENCE": "1"}  # fmt: skip
     environment |= {"CUDA_VISIBLE_DEVICES": ""} if options.device == "cpu" else {}
+    environment |= getattr(benchmark, "ENVIRONMENT", {})
     module = benchmark.__name__.rpartition(".")[2]
     command = [str(python), "-m", "tests.benchmarks.learner.measure", module, name, size, side, str(folder)]
     done = subprocess.run(command, cwd=peers.ROOT, env=environment, capture_output=True, text=True)
