@@ -3,9 +3,9 @@
     python3 manage.py bench learner [--json FILE] [--only NAMES] [--sizes 1M,5M] [--runs N] [--device cuda]
 
 A benchmark is a module of this folder with NAMES, PEER (an environment of `peers`), UNIT, `ours(name, folder)` and
-`peer(name, folder)`, which give `{"value", "quality", "phases"}` and perhaps `steps`, and `holds(ours, peer)`: whether
-the qualities are equal, without which a ratio claims nothing. ENVIRONMENT, if there, is added to both sides'. Ratios
-are of medians over runs.
+`peer(name, folder)`, which give `{"value", "quality", "phases"}` and perhaps more of RECORDED, and `holds(ours, peer)`:
+whether the qualities are equal, without which a ratio claims nothing. ENVIRONMENT, if there, is added to both sides'.
+Ratios are of medians over runs.
 
 On a GPU the models are Qwen-shaped, of 0.5B and 1.5B parameters, and compute in bfloat16.
 """
@@ -27,6 +27,7 @@ from tests.benchmarks.learner import peers
 
 HERE = Path(__file__).parent
 SIZES = {"cpu": "1M,5M", "cuda": "0.5B,1.5B"}
+RECORDED = ("steps", "phases", "processor_seconds", "curve", "megabytes", "gpu_megabytes")  # of either side's median
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
 
@@ -123,7 +124,7 @@ def compare(
         "equal_quality": benchmark.holds(ours, peer),
         "is_smaller_better": getattr(benchmark, "SMALLER_IS_BETTER", False),
         "runs_ours": [each["value"] for each in runs["ours"]], "runs_peer": [each["value"] for each in runs["peer"]],
-        **{f"{what}_{side}": measured.get(what) for what in ("steps", "phases", "curve", "megabytes", "gpu_megabytes")
+        **{f"{what}_{side}": measured.get(what) for what in RECORDED
            for side, measured in (("ours", ours), ("peer", peer))},
     }  # fmt: skip
 
@@ -162,6 +163,8 @@ def show(result: dict[str, Any]) -> None:
     for side in ("ours", "peer"):
         parts = [f"{phase} {seconds:.2f} s" for phase, seconds in (result[f"phases_{side}"] or {}).items()]
         parts += [f"{result[f'steps_{side}']} steps"] if result[f"steps_{side}"] is not None else []
+        if result[f"processor_seconds_{side}"]:
+            parts.append(f"{result[f'processor_seconds_{side}']:.2f} s of processor")
         parts.append(f"{result[f'megabytes_{side}']:.0f} MB at most")
         if result[f"gpu_megabytes_{side}"]:
             parts.append(f"{result[f'gpu_megabytes_{side}']:.0f} MB on the GPU")

@@ -6,14 +6,15 @@ Rows of RANKINGS.jsonl are `{"prompt": "...", "completions": [{"text": "...", "j
 which two completions have one score or one text are left out, and said. A fifth of the prompts is held out. First our
 `sft` learns a small Llama and its tokenizer from nothing but the best completions of the other prompts; then both sides
 learn from its weights, in one order, in as many steps, with one learning rate; the peer gets its pairs as token ids.
-Our time is that of the whole program: tokens, steps, the report on what is held out, the folder. The peer's is its
-steps' alone.
+Our time is that of the whole program: its start, tokens, steps, the report on what is held out, the folder. The peer's
+is its steps' alone. Beside the clock's time, the processor's is told, which other work on the machine changes little.
 """
 
 import argparse
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -48,7 +49,7 @@ def compare(source: Path, folder: Path, longest: int) -> dict[str, Any]:
     training, held_out = read(source)
     policy = folder / "sft" / "model"
     learn_policy(folder / "sft", training, longest)
-    result, seconds = train_ours(folder / "ours", training, held_out, policy, longest)
+    result, seconds, processor = train_ours(folder / "ours", training, held_out, policy, longest)
     write_pairs(folder, training, held_out, policy, longest)
     command = [str(peers.python_of("trl-1.16")), "-m", __spec__.name, "--peer", str(folder)]
     environment = os.environ | {"PYTHONPATH": str(peers.ROOT), "HF_HUB_OFFLINE": "1"}
@@ -58,6 +59,7 @@ def compare(source: Path, folder: Path, longest: int) -> dict[str, Any]:
         "name": "reward_real_k4", "ours": len(training) / seconds, "peer": len(training) / peer["seconds"],
         "unit": "rankings/s", "ratio": peer["seconds"] / seconds, "quality_ours": result["held_out_accuracy"],
         "quality_peer": peer["accuracy"], "seconds_ours": seconds, "seconds_peer": peer["seconds"],
+        "processor_seconds_ours": processor, "processor_seconds_peer": peer["processor"],
         "steps_ours": result["steps"], "steps_peer": peer["steps"], "training_rankings": len(training),
         "held_out_rankings": len(held_out), "truncated_completions": result["truncated_completions"],
         "truncated_prompts": result["truncated_prompts"], "report": result,
@@ -93,15 +95,21 @@ def learn_policy(job: Path, training: list[dict], longest: int) -> None:
 
 def train_ours(
     job: Path, training: list[dict], held_out: list[dict], policy: Path, longest: int
-) -> tuple[dict[str, Any], float]:
+) -> tuple[dict[str, Any], float, float]:
+    """The program's result; its seconds by the clock and of the processor."""
     rows = [{"prompt_id": number, "split": "train" if number < len(training) else "held_out", "annotator": "judge",
              "messages": messages_of(row), "completions": [each["text"] for each in row["completions"]],
              "ranks": [1, 2, 3, 4]} for number, row in enumerate(training + held_out)]  # fmt: skip
     settings = {"model": str(policy), "epochs": EPOCHS, "batch_rankings": BATCH, "learning_rate": RATE,
                 "max_prompt_tokens": PROMPT_TOKENS, "max_completion_tokens": longest, "contrast": 0.0}  # fmt: skip
-    started = time.perf_counter()
+    started, used = time.perf_counter(), processor_of_children()
     result = run_program("reward", job, "rankings.jsonl", rows, settings)
-    return result, time.perf_counter() - started
+    return result, time.perf_counter() - started, processor_of_children() - used
+
+
+def processor_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def run_program(program: str, job: Path, name: str, rows: list[dict], settings: dict[str, Any]) -> dict[str, Any]:
@@ -158,16 +166,17 @@ def train_peer(folder: Path) -> dict[str, float]:
         gradient_checkpointing=False, disable_tqdm=True)  # fmt: skip
     trainer = InOrder(model=model, args=settings, train_dataset=Dataset.from_list(pairs),
                       processing_class=AutoTokenizer.from_pretrained(policy))  # fmt: skip
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     trainer.train()
-    seconds = time.perf_counter() - started
+    seconds, processor = time.perf_counter() - started, time.process_time() - used
     model.eval()
     right = []
     with torch.no_grad():
         for row in held_out:
             scores = [model(torch.tensor([row["prompt"] + text])).logits.item() for text in row["completions"]]
             right += [better > worse for better, worse in itertools.combinations(scores, 2)]
-    return {"seconds": seconds, "accuracy": sum(right) / len(right), "steps": trainer.state.global_step}
+    accuracy = sum(right) / len(right)
+    return {"seconds": seconds, "processor": processor, "accuracy": accuracy, "steps": trainer.state.global_step}
 
 
 if __name__ == "__main__":

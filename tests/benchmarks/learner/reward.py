@@ -115,10 +115,11 @@ def peer(name: str, folder: Path) -> dict:
 
 
 class Clock:
-    """Seconds by phase of each step; a step ends with its updates."""
+    """Seconds by phase of each step, and the processor's in all; a step ends with its updates."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = [{}]
+        self.processor: list[float] = []  # seconds until the end of each step, of all threads
         self._last = time.perf_counter()
 
     def lap(self, phase: str) -> None:
@@ -127,6 +128,7 @@ class Clock:
         self._last = now
         if phase == "updates":
             self.steps.append({})
+            self.processor.append(time.process_time())
 
 
 def measured(clock: Clock, name: str, scores: list[list[float]]) -> dict:
@@ -136,7 +138,13 @@ def measured(clock: Clock, name: str, scores: list[list[float]]) -> dict:
     phases = {phase: sum(step.get(phase, 0.0) for step in counted) for phase in ("gradients", "updates", "other")}
     right = [a > b for row in scores for a, b in itertools.combinations(row, 2)]
     value = batch * len(counted) / sum(phases.values())
-    return {"value": value, "quality": sum(right) / len(right), "phases": phases, "steps": len(clock.steps) - 1}
+    return {
+        "value": value,
+        "quality": sum(right) / len(right),
+        "phases": phases,
+        "steps": len(clock.steps) - 1,
+        "processor_seconds": clock.processor[-1] - clock.processor[WARM_UP - 1],
+    }
 
 
 def holds(ours: dict, peer: dict) -> bool:
