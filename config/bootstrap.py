@@ -21,7 +21,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 VENV = BASE_DIR / ".venv"
 PYTHON = VENV / "bin" / "python"
 # Commands that serve pages need the front-end packages; these work without a database.
-NEED_FRONT_END = {"demo", "up", "test", "runserver", "collectstatic"}
+NEED_FRONT_END = {"demo", "up", "test", "runserver", "collectstatic", "bench"}
 NEED_NO_DATABASE = {"help", "version", "--help", "--version", "-h", "bench", "collectstatic"}
 NEED_NO_DATABASE |= {"makemessages", "compilemessages"}
 

@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from config.bootstrap import SetupFailed
-from tests.benchmarks.learner import peers
+from tests.benchmarks import peers
 
 HERE = Path(__file__).parent
 SIZES = {"cpu": "1M,5M", "cuda": "0.5B,1.5B"}

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from config.bootstrap import SetupFailed, follow, say
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "var" / "peers"
 TRANSFORMERS = ["torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0"]
 OURSELVES = ""  # a benchmark of two ways of ours
 REQUIREMENTS = {
     "trl-1.12": [*TRANSFORMERS, "trl==1.12.0"],  # the last with PPO; its transformers are also the peer in sampling
     "trl-1.16": [*TRANSFORMERS, "trl==1.16.0"],
+    "label-studio-1.23": ["label-studio==1.23.2", "gunicorn==23.0.0"],
 }
 
 

@@ -1,0 +1,77 @@
+"""crowd: two hundred annotators on one site for two minutes, some of them careless or on bad lines.
+
+Nobody waits between comparisons. What they were told is compared with what the database holds afterwards: a ranking
+that was confirmed and is not there, or not as it was sent, is lost; one that is there twice, that nobody sent, or that
+is above the number of rankings wanted, is doubled.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from config.bootstrap import SetupFailed
+from tests.benchmarks.peers import ROOT
+from tests.benchmarks.web.cluster import Cluster
+from tests.benchmarks.web.ours import Ours
+from tests.benchmarks.web.report import result, say
+
+ANNOTATORS, WANTED, ITEMS = 200, 3, 20_000
+
+RANKINGS = "SELECT idempotency_key::text, comparison_id, ranks, display_order FROM feedback_ranking"
+ABOVE = """
+    SELECT count(*) FROM feedback_comparison AS comparison
+    WHERE wanted_rankings < (SELECT count(*) FROM feedback_ranking WHERE comparison_id = comparison.id AND is_live)
+"""
+TWICE = """
+    SELECT count(*) FROM (
+        SELECT FROM feedback_ranking WHERE is_live GROUP BY comparison_id, annotator_id HAVING count(*) > 1) AS twice
+"""
+MISCOUNTED = """
+    SELECT count(*) FROM feedback_comparison AS comparison
+    WHERE ranking_count <> (SELECT count(*) FROM feedback_ranking WHERE comparison_id = comparison.id AND is_live)
+       OR open_slots <> wanted_rankings - ranking_count - (
+            SELECT count(*) FROM feedback_lease WHERE comparison_id = comparison.id AND lapsed_at IS NULL)
+"""
+
+
+def measure(cluster: Cluster, folder: Path, seconds: float) -> Iterator[dict[str, Any]]:
+    ours = Ours(cluster, folder)
+    say(f"filling our database: {ITEMS:,} comparisons that want {WANTED} rankings each")
+    ours.prepare("crowd", ITEMS, people=ANNOTATORS, wanted=WANTED)
+    say(f"{ANNOTATORS} annotators for {seconds:.0f} s")
+    with ours.serve("crowd") as service:
+        plan = {"port": service.port, "cookies": service.cookies, "seconds": seconds}
+        command = [sys.executable, "-m", "tests.benchmarks.web.careless"]
+        done = subprocess.run(command, cwd=ROOT, input=json.dumps(plan), capture_output=True, text=True)
+    if done.returncode:
+        raise SetupFailed(f"the annotators gave up: {done.stderr.strip()[-2000:]}")
+    yield from compare(cluster, json.loads(done.stdout))
+
+
+def compare(cluster: Cluster, heard: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """`heard["told"]`: what was confirmed, by idempotency key, as (comparison, ranks in the order of display)."""
+    with cluster.connect("crowd") as connection:
+        held = {key: rest for key, *rest in connection.execute(RANKINGS)}
+        above, twice, miscounted = (connection.execute(query).fetchone()[0] for query in (ABOVE, TWICE, MISCOUNTED))
+    told = heard["told"]
+    missing = [key for key in told if key not in held]
+    changed = [key for key, said in told.items() if key in held and said != list(as_sent(*held[key]))]
+    unsent = [key for key in held if key not in told]
+    details = {
+        "confirmed": len(told),
+        "missing": len(missing),
+        "changed": len(changed),
+        "errors": sum(heard["errors"].values()),
+        "error_texts": sorted(heard["errors"])[:5],
+        "acts": heard["acts"],
+    }
+    yield result("lost", len(missing) + len(changed), None, "rankings", details_ours=details)
+    details = {"above_wanted": above, "twice_by_one": twice, "never_sent": len(unsent), "miscounted": miscounted}
+    yield result("doubled", above + twice + len(unsent), None, "rankings", details_ours=details)
+
+
+def as_sent(comparison: int, ranks: list[int], display_order: list[int]) -> tuple[int, list[int]]:
+    return comparison, [ranks[position] for position in display_order]
