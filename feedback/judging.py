@@ -20,6 +20,7 @@ from feedback.models import Comparison, Lease, Membership, Project, Ranking, Ski
 from feedback.remarks import Remarks
 
 MOST_SECONDS = 24 * 3600.0
+SUBMITTED_BEFORE = "SELECT * FROM feedback_ranking WHERE annotator_id = %s AND idempotency_key = %s"
 
 
 @transaction.atomic(durable=True)
@@ -177,7 +178,7 @@ def _take_back(membership: Membership, skipped: Skip) -> Lease:
 
 
 def submitted_before(membership: Membership, idempotency_key: UUID) -> Ranking | None:
-    found = Ranking.objects.filter(annotator_id=membership.user_id, idempotency_key=idempotency_key).first()
+    found = next(iter(Ranking.objects.raw(SUBMITTED_BEFORE, [membership.user_id, idempotency_key])), None)
     if found is not None and found.project_id != membership.project_id:
         raise Conflict("This idempotency key was used in another project: make a new one for each submit.")
     return found

@@ -9,20 +9,45 @@ reviewer returns is held for its annotator from then on, and comes first.
 import random
 from collections.abc import Collection
 from datetime import datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from feedback import candidates, gold
 from feedback.errors import Conflict, NotFound
-from feedback.models import Comparison, Lease, Membership, Ranking
+from feedback.models import Comparison, Lease, Membership, Project, Prompt, Ranking
 
 MOST_LEASES = 5  # that one annotator holds in one project: the one on screen, and those fetched ahead
 RECLAIMED_AT_ONCE = 50
 LAPSED_LEASES_KEPT = timedelta(days=7)  # for late submits
 RETURNED_HELD = timedelta(days=7)  # before somebody else is asked in place of one who does not answer
+
+# Every label runs these, and writing their SQL anew each time would take longer than all that the database does.
+MEMBER = """
+    SELECT project.*, membership.role AS member_role, membership.qualified_at AS member_qualified_at
+    FROM feedback_membership AS membership JOIN feedback_project AS project ON project.id = membership.project_id
+    WHERE membership.id = %s
+    FOR NO KEY UPDATE OF membership"""
+OVERDUE = """
+    SELECT EXISTS (
+        SELECT FROM feedback_lease WHERE project_id = %s AND lapsed_at IS NULL AND expires_at <= %s)"""
+OWN_LEASE = "SELECT * FROM feedback_lease WHERE id = %s AND annotator_id = %s AND project_id = %s FOR UPDATE"
+HELD = """
+    SELECT * FROM feedback_lease
+    WHERE annotator_id = %s AND project_id = %s AND lapsed_at IS NULL AND expires_at > %s
+    ORDER BY taken_at FOR NO KEY UPDATE"""
+PROMPT = "SELECT * FROM feedback_prompt WHERE id = %s"
+# A lapsed lease of the same person starts anew.
+WRITE_LEASE = """
+    INSERT INTO feedback_lease (id, project_id, comparison_id, annotator_id, size, display_order, reason, taken_at,
+        expires_at)
+    VALUES (%(id)s, %(project)s, %(comparison)s, %(annotator)s, %(size)s, %(display_order)s, %(reason)s, %(now)s,
+        %(until)s)
+    ON CONFLICT (comparison_id, annotator_id) DO UPDATE SET reason = EXCLUDED.reason, taken_at = EXCLUDED.taken_at,
+        expires_at = EXCLUDED.expires_at, lapsed_at = NULL
+    RETURNING *"""
 
 
 def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Lease | None:
@@ -34,7 +59,7 @@ def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Leas
     The lease's `comparison.prompt` is loaded; `lease.comparison.texts(lease.display_order)` is what they see.
     """
     # In a transaction of its own: a claim may wait for a lock, and must not hold others meanwhile.
-    if _overdue(membership.project_id, timezone.now()).exists():
+    if _is_any_overdue(membership.project_id):
         reclaim(membership.project_id)
     return _lease_next(membership, beside)
 
@@ -47,6 +72,7 @@ def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | Non
     now = timezone.now()
     held = _held(membership, now)
     if waiting := next((lease for lease in held if lease.pk not in beside), None):
+        waiting.comparison = Comparison.objects.select_related("prompt").get(pk=waiting.comparison_id)
         return _extend(waiting, membership, now)
     if sum(lease.reason != Lease.Reason.RETURNED for lease in held) >= MOST_LEASES:
         raise Conflict(f"You hold {MOST_LEASES} comparisons already: rank or give back one of them first.")
@@ -110,6 +136,12 @@ def reclaim(project_id: int, now: datetime | None = None) -> int:
     return len(overdue)
 
 
+def _is_any_overdue(project_id: int) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(OVERDUE, [project_id, timezone.now()])
+        return cursor.fetchone()[0]
+
+
 def _overdue(project_id: int, now: datetime) -> QuerySet[Lease]:
     return Lease.objects.filter(project_id=project_id, lapsed_at__isnull=True, expires_at__lte=now)
 
@@ -159,20 +191,16 @@ def hold_returned(ranking: Ranking) -> None:
 def lock_member(membership: Membership) -> None:
     """First lock of every write by an annotator. The project's settings are read again beside it."""
     # NO KEY: rows that refer to the membership may still be written.
-    found = Membership.objects.select_for_update(no_key=True, of=("self",)).select_related("project")
-    current = found.filter(pk=membership.pk).first()
-    if current is None:
+    project = next(iter(Project.objects.raw(MEMBER, [membership.pk])), None)
+    if project is None:
         raise NotFound("You are not a member of this project any more.")
-    membership.project, membership.role, membership.qualified_at = current.project, current.role, current.qualified_at
+    membership.project, membership.role = project, project.member_role
+    membership.qualified_at = project.member_qualified_at
 
 
 def lock_lease(membership: Membership, lease_id: UUID) -> Lease:
     """The member's own lease, lapsed or not, locked."""
-    lease = (
-        Lease.objects.select_for_update(of=("self",))
-        .filter(pk=lease_id, annotator_id=membership.user_id, project_id=membership.project_id)
-        .first()
-    )
+    lease = next(iter(Lease.objects.raw(OWN_LEASE, [lease_id, membership.user_id, membership.project_id])), None)
     if lease is None:
         raise NotFound("You do not hold this comparison.")
     return lease
@@ -196,10 +224,8 @@ def end_lease(lease: Lease, *, slot_is_used: bool) -> None:
 
 
 def _held(membership: Membership, now: datetime) -> list[Lease]:
-    mine = Lease.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id)
-    running = mine.filter(lapsed_at__isnull=True, expires_at__gt=now).order_by("taken_at")
     # Locked, so that none of them lapses between this look and the renewal.
-    held = running.select_for_update(of=("self",), no_key=True).select_related("comparison__prompt")
+    held = Lease.objects.raw(HELD, [membership.user_id, membership.project_id, now])
     return sorted(held, key=lambda lease: lease.reason != Lease.Reason.RETURNED)
 
 
@@ -210,21 +236,22 @@ def _take(membership: Membership, comparison: Comparison, reason: str, now: date
 
 
 def _write_lease(membership: Membership, comparison: Comparison, reason: str, now: datetime) -> Lease:
-    """The row for a slot just taken. A lapsed lease of the same person starts anew."""
-    until = now + _lease_time(membership)
-    lapsed = Lease.objects.filter(comparison=comparison, annotator_id=membership.user_id)
-    if lapsed.update(taken_at=now, expires_at=until, lapsed_at=None, reason=reason):
-        return lapsed.select_related("comparison__prompt").get()
-    return Lease.objects.create(
-        project_id=membership.project_id,
-        comparison=comparison,
-        annotator_id=membership.user_id,
-        size=comparison.size,
-        display_order=display_order(comparison.pk, membership.user_id, comparison.size),
-        reason=reason,
-        taken_at=now,
-        expires_at=until,
-    )
+    """The row for a slot just taken."""
+    values = {
+        "id": uuid4(),
+        "project": membership.project_id,
+        "comparison": comparison.pk,
+        "annotator": membership.user_id,
+        "size": comparison.size,
+        "display_order": display_order(comparison.pk, membership.user_id, comparison.size),
+        "reason": str(reason),
+        "now": now,
+        "until": now + _lease_time(membership),
+    }
+    (lease,) = Lease.objects.raw(WRITE_LEASE, values)
+    lease.comparison = comparison
+    (comparison.prompt,) = Prompt.objects.raw(PROMPT, [comparison.prompt_id])
+    return lease
 
 
 def _extend(lease: Lease, membership: Membership, now: datetime) -> Lease:
