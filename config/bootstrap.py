@@ -180,7 +180,10 @@ def run(command: str, argv: list[str]) -> int:
     from django.core.management import execute_from_command_line
 
     try:
-        if command not in NEED_NO_DATABASE and "--help" not in argv:
+        if command in NEED_NO_DATABASE or "--help" in argv:
+            # They sign nothing, and must work before anything is set up.
+            os.environ.setdefault("SECRET_KEY", "a key for commands that serve nobody, which guards nothing")
+        else:
             from config import services
 
             services.prepare(command, argv[2:])

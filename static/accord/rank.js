@@ -94,6 +94,7 @@ function heldLeases() {
 
 async function fetchAhead() {
   if (ahead || fetching) return fetching;
+  if (outbox.items.length) return null; // the answer to what is on its way brings the next one
   fetching = fetchNext();
   const found = await fetching;
   fetching = null;
@@ -147,7 +148,7 @@ const outbox = new Outbox(`accord:outbox:${urls.user}`, {
   waiting(count, reason) {
     page.dataset.unsent = count;
     tell(count ? say(reason, { count: number(count) }) : "");
-    if (!count && !ranking) fetchAhead();
+    if (!count) fetchAhead();
   },
 });
 addEventListener("beforeunload", (event) => {

@@ -27,7 +27,7 @@ def show(found: dict[str, Any]) -> None:
 def _sentence(details: dict[str, Any]) -> str:
     """Latencies as p50/p95/p99 in milliseconds, then the rest."""
     if "labels_per_s" not in details:
-        return ", ".join(f"{name.replace('_', ' ')} {value:,}" for name, value in details.items() if value != [])
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in details.items() if value != [])
     waits = [
         f"{kind.replace('_', ' ')} " + "/".join(f"{details[f'{kind}_{share}']:.0f}" for share in ("p50", "p95", "p99"))
         for kind in LATENCIES
