@@ -58,14 +58,17 @@ class Section:
     ranking_count: int
 
 
-def claim(membership: Membership) -> Comparison | None:
-    """The first comparison that this member may rank, locked; its open slot is not yet taken."""
+def claim(membership: Membership, *, may_wait: bool = True) -> Comparison | None:
+    """The first comparison that this member may rank, locked; its open slot is not yet taken.
+
+    Unless it `may_wait`, what others hold locked is passed over, and None does not mean that nothing is left.
+    """
     for ids in _looks(membership):
         # The slot is checked again under the lock; what concerns this person cannot change, their membership is
         # locked by the caller.
         if locked := _locked(ids, wait=False):
             return locked
-    return _wait_for_one(membership)
+    return _wait_for_one(membership) if may_wait else None
 
 
 def _wait_for_one(membership: Membership) -> Comparison | None:

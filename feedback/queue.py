@@ -38,6 +38,9 @@ HELD = """
     SELECT * FROM feedback_lease
     WHERE annotator_id = %s AND project_id = %s AND lapsed_at IS NULL AND expires_at > %s
     ORDER BY taken_at FOR NO KEY UPDATE"""
+HELD_IDS = """
+    SELECT id FROM feedback_lease
+    WHERE annotator_id = %s AND project_id = %s AND lapsed_at IS NULL AND expires_at > %s"""
 PROMPT = "SELECT * FROM feedback_prompt WHERE id = %s"
 # A lapsed lease of the same person starts anew.
 WRITE_LEASE = """
@@ -80,13 +83,33 @@ def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | Non
     return None if chosen is None else _take(membership, *chosen, now)
 
 
-def _choose(membership: Membership) -> tuple[Comparison, str] | None:
+def lease_at_once(membership: Membership, beside: Collection[UUID]) -> Lease | None:
+    """The next comparison, held, inside of a transaction that has written already, and so must wait for nobody.
+
+    None where anything is out of the ordinary, or others are busy with what comes first: `lease_next` sees to it.
+    The membership is locked by the caller.
+    """
+    now = timezone.now()
+    if membership.project.archived_at is not None or gold.must_qualify(membership):
+        return None
+    if _is_any_overdue(membership.project_id):
+        return None
+    with connection.cursor() as cursor:
+        cursor.execute(HELD_IDS, [membership.user_id, membership.project_id, now])
+        held = {pk for (pk,) in cursor.fetchall()}
+    if held - set(beside) or len(held) >= MOST_LEASES:
+        return None
+    chosen = _choose(membership, may_wait=False)
+    return None if chosen is None else _take(membership, *chosen, now)
+
+
+def _choose(membership: Membership, *, may_wait: bool = True) -> tuple[Comparison, str] | None:
     """The pipeline, each step with its reason: qualification, gold, missing majorities, started, sampled."""
     if gold.must_qualify(membership):
         return gold.claim_to_qualify(membership), Lease.Reason.QUALIFICATION
     if gold.is_due(membership) and (found := gold.claim(membership)):
         return found, Lease.Reason.GOLD
-    comparison = candidates.claim(membership)
+    comparison = candidates.claim(membership, may_wait=may_wait)
     return None if comparison is None else (comparison, _reason_of(comparison))
 
 

@@ -10,11 +10,17 @@ import uuid
 from collections.abc import Sequence
 
 from django.contrib.postgres.fields import ArrayField
-from django.db import models
+from django.db import connection, models
 from django.db.models import F, Q
 
 from feedback.models.people import Project, User
 from feedback.models.prompts import Completion, Prompt
+
+# For every comparison shown: writing this SQL anew each time takes longer than to answer it.
+TEXTS = """
+    SELECT text FROM feedback_comparisonitem AS item
+    JOIN feedback_completion AS completion ON completion.id = item.completion_id
+    WHERE item.comparison_id = %s ORDER BY position"""
 
 
 class Comparison(models.Model):
@@ -89,7 +95,9 @@ class Comparison(models.Model):
 
     def texts(self, order: Sequence[int] | None = None) -> list[str]:
         """The completions' texts by position, or in the given order of positions (a lease's `display_order`)."""
-        texts = list(self.items.order_by("position").values_list("completion__text", flat=True))
+        with connection.cursor() as cursor:
+            cursor.execute(TEXTS, [self.pk])
+            texts = [text for (text,) in cursor.fetchall()]
         return texts if order is None else [texts[position] for position in order]
 
 

@@ -59,8 +59,14 @@ def submit(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
     form = LeasedRankingForm(request.POST)
     given = checked(form)
-    judging.record(membership, given["lease"], given["ranks"], **form.measured, **form.said)
-    return _answer(request, membership)
+    if not _wants_next(request):
+        judging.record(membership, given["lease"], given["ranks"], **form.measured, **form.said)
+        return _answer(request, membership)
+    held = read_leases(request.POST)
+    _ranking, lease = judging.record_and_lease(
+        membership, given["lease"], given["ranks"], beside=held, **form.measured, **form.said
+    )
+    return _show(request, membership, lease or queue.lease_next(membership, beside=held))
 
 
 @login_required
@@ -120,13 +126,21 @@ def _answer(request: HttpRequest, membership: Membership) -> HttpResponse:
     """After a write: the next comparison if the page wants one; a page without scripts is sent to it."""
     if not request.headers.get("HX-Request"):
         return redirect("rank", membership.project.slug)
-    if request.POST.get("want") == "0":
+    if not _wants_next(request):
         return HttpResponse()
     return _next_card(request, membership, read_leases(request.POST))
 
 
+def _wants_next(request: HttpRequest) -> bool:
+    """Whether a script asks, and has no other comparison to show."""
+    return bool(request.headers.get("HX-Request")) and request.POST.get("want") != "0"
+
+
 def _next_card(request: HttpRequest, membership: Membership, held: list[Any]) -> HttpResponse:
-    lease = queue.lease_next(membership, beside=held)
+    return _show(request, membership, queue.lease_next(membership, beside=held))
+
+
+def _show(request: HttpRequest, membership: Membership, lease: Lease | None) -> HttpResponse:
     if lease is None:
         context = _context(membership, None) | {"counts": progress.counts(membership)}
         return render(request, "rank/_nothing.html", context)

@@ -26,4 +26,8 @@ class Service:
         done = subprocess.run(command, cwd=ROOT, input=json.dumps(plan), capture_output=True, text=True)
         if done.returncode:
             raise SetupFailed(f"the annotators of {self.product} gave up: {done.stderr.strip()[-2000:]}")
-        return json.loads(done.stdout) | {"megabytes": worker_megabytes(self.process)}
+        found = json.loads(done.stdout)
+        if not found["labels"]:
+            failed = f"; what went wrong: {next(iter(found['errors']))}" if found["errors"] else ""
+            raise SetupFailed(f"{self.product} took no label in {seconds:g} s: give more --seconds{failed}.")
+        return found | {"megabytes": worker_megabytes(self.process)}
