@@ -8,7 +8,7 @@ from uuid import uuid4
 from django.utils.translation import gettext as _
 
 from feedback import spans
-from feedback.judging import shown_ranks
+from feedback.judging import returned_to, shown_ranks
 from feedback.models import Lease, Project, Ranking
 from feedback.remarks import ALL_BAD, ALL_GOOD, RATING_POINTS, flags_of, shown_ratings
 from feedback.rendering import render
@@ -66,6 +66,7 @@ class Card:
     strength: int | None = None
     flags: tuple["ShownFlag", ...] = ()
     comment: str = ""
+    returned: str = ""  # why a reviewer wants it looked at again
 
     @property
     def places(self) -> range:
@@ -87,16 +88,21 @@ class Card:
 
 
 def card_of_lease(lease: Lease, project: Project) -> Card:
+    """What a reviewer returned comes with what its annotator said of it, and why they should look again."""
+    returned = returned_to(lease)
     return Card(
         lease.comparison_id,
         lease.size,
         show_messages(lease.comparison.prompt.messages),
-        _show_completions(lease.comparison.texts(lease.display_order), project),
+        _show_completions(lease.comparison.texts(lease.display_order), project, returned),
         lease=str(lease.pk),
         expires_at=lease.expires_at,
         key=str(uuid4()),
         strength_points=project.strength_points,
-        flags=show_flags(project),
+        strength=returned.strength if returned else None,
+        flags=show_flags(project, returned.flags if returned else ()),
+        comment=returned.comment if returned else "",
+        returned=returned.review.reason if returned and returned.review else "",
     )
 
 

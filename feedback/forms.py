@@ -1,10 +1,12 @@
 """What people type into pages, checked field by field. What only the database can judge is judged in the modules."""
 
+from datetime import datetime, time
 from typing import Any
 from uuid import UUID
 
 from django import forms
 from django.http import QueryDict
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from feedback.errors import Invalid
@@ -45,6 +47,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "gold_percent",
             "qualification_items",
             "qualification_percent",
+            "annotators_see_quality",
         )
         labels = {
             "name": _("Name"),
@@ -60,6 +63,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "gold_percent": _("Gold, in percent"),
             "qualification_items": _("Gold before real work"),
             "qualification_percent": _("Needed to qualify, in percent"),
+            "annotators_see_quality": _("Annotators see how far they agree and pass gold"),
         }
         help_texts = {
             "guidelines": _("Markdown. What makes one completion better than another, with examples."),
@@ -84,6 +88,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "gold_percent": _("Share of everybody’s work whose right ranking is known: it shows who ranks with care."),
             "qualification_items": _("How many gold comparisons somebody new ranks before real work; 0: none."),
             "qualification_percent": _("Share of the gold preferences that somebody new must share to qualify."),
+            "annotators_see_quality": _("As it was at midnight, so that nobody can tell which comparisons are gold."),
         }
 
 
@@ -180,6 +185,36 @@ def _seen_span(sent: str) -> SeenSpan:
 
 class LeasedRankingForm(RankingForm, LeaseForm):
     """A first ranking, of a comparison that is held."""
+
+
+class AdjudicationForm(RankingForm):
+    """A reviewer's own ranking, which settles the comparison."""
+
+    reason = forms.CharField(max_length=1000, required=False)
+
+
+class RankingReviewForm(forms.Form):
+    """Which ranking is returned or discarded, and why."""
+
+    ranking = forms.IntegerField()
+    reason = forms.CharField(max_length=1000)
+
+
+class SinceForm(forms.Form):
+    """A day: everything from its first moment on."""
+
+    since = forms.DateField(label=_("Since"), widget=forms.DateInput(attrs={"type": "date"}))
+
+    @property
+    def moment(self) -> datetime:
+        return timezone.make_aware(datetime.combine(self.cleaned_data["since"], time.min))
+
+
+class DiscardSinceForm(SinceForm):
+    """All that one person said since then; `expected` is how many rankings the page said that this is."""
+
+    reason = forms.CharField(max_length=1000)
+    expected = forms.IntegerField(min_value=1)
 
 
 def checked(form: forms.Form) -> dict[str, Any]:

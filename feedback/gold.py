@@ -6,6 +6,7 @@ An annotator is never told which ones these are. What is said of them goes into 
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 
 from django.db.models import F, QuerySet
 from django.utils import timezone
@@ -70,15 +71,25 @@ def counted(ranks: Sequence[int], gold_ranks: Sequence[int]) -> tuple[int, int]:
     return same, same_preference(gold_ranks, gold_ranks)[1]
 
 
-def pass_rates(project: Project) -> dict[int, Estimate]:
-    """By user id: the share of the gold preferences that each annotator shares."""
+def pass_rates(
+    project: Project,
+    since: datetime | None = None,
+    *,
+    until: datetime | None = None,
+    user_id: int | None = None,
+) -> dict[int, Estimate]:
+    """By user id: the share of the gold preferences that each annotator (or one of them) shares, in that time."""
     counts: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for annotator_id, ranks, gold in _of_gold(project).iterator(chunk_size=2000):
+    found = _of_gold(project, since, until)
+    found = found if user_id is None else found.filter(annotator=user_id)
+    for annotator_id, ranks, gold in found.iterator(chunk_size=2000):
         counts[annotator_id].append(counted(ranks, gold))
     return {each: share(found, OF_GOLD) for each, found in sorted(counts.items())}
 
 
-def _of_gold(project: Project) -> QuerySet[Ranking, tuple[int, list[int], list[int]]]:
+def _of_gold(
+    project: Project, since: datetime | None = None, until: datetime | None = None
+) -> QuerySet[Ranking, tuple[int, list[int], list[int]]]:
     """Live rankings of gold: annotator id, ranks, gold ranks."""
-    live = Ranking.objects.live_in(project).filter(comparison__gold_ranks__isnull=False)
+    live = Ranking.objects.live_in(project, since=since, until=until).filter(comparison__gold_ranks__isnull=False)
     return live.values_list("annotator_id", "ranks", F("comparison__gold_ranks"))

@@ -87,7 +87,7 @@ def _record(
         )
     returned = returned_to(lease)
     if returned is None and lease.reason == Lease.Reason.RETURNED:
-        raise Conflict("A reviewer has taken it back: your ranking counts as it was. Take the next one.")
+        raise Conflict(_("A reviewer has taken it back: your ranking counts as it was. Take the next one."))
     ranking = Ranking.objects.create(
         project_id=lease.project_id,
         comparison_id=lease.comparison_id,
@@ -127,7 +127,9 @@ def revise(
         return earlier
     old = _own_ranking(membership, ranking_id)
     if not old.is_live:
-        raise Conflict("This ranking was revised already, or a reviewer took it out: look at your latest ones instead.")
+        raise Conflict(
+            _("This ranking was revised already, or a reviewer took it out: look at your latest ones instead.")
+        )
     fields = checked(old, membership.project, ranks, seconds, said)
     Ranking.objects.filter(pk=old.pk).update(is_live=False)
     return Ranking.objects.create(

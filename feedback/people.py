@@ -2,6 +2,7 @@
 
 from django.db import transaction
 from django.db.models import Count, F, Max, Q, QuerySet
+from django.utils.translation import gettext as _
 
 from feedback.errors import Conflict, Forbidden, NotFound
 from feedback.models import ApiToken, Membership, Project, User
@@ -32,7 +33,7 @@ def manager_of(user: User, slug: str) -> Membership:
 def reviewer_of(user: User, slug: str) -> Membership:
     membership = membership_of(user, slug)
     if not membership.may_review:
-        raise Forbidden("Only the project's reviewers and managers may do this.")
+        raise Forbidden(_("Only the project's reviewers and managers may do this."))
     return membership
 
 
@@ -40,7 +41,7 @@ def member_named(project: Project, user_id: int) -> User:
     """Somebody who belongs to the project, or has ranked in it before they left."""
     found = User.objects.filter(Q(memberships__project=project) | Q(rankings__project=project), pk=user_id).first()
     if found is None:
-        raise NotFound("There is nobody of that number in this project.")
+        raise NotFound(_("There is nobody of that number in this project."))
     return found
 
 

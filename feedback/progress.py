@@ -35,7 +35,7 @@ def counts(membership: Membership) -> Counts:
     open_ones = candidates.permitted(of_project.filter(open_slots__gt=0), membership)
     remaining = held.count() + open_ones.values("pk")[: COUNTED + 1].count()
     return Counts(
-        today=mine.filter(revision=1, created_at__gte=_midnight()).count(),
+        today=mine.filter(created_at__gte=midnight()).count(),
         remaining=min(remaining, COUNTED),
         more=remaining > COUNTED,
         exist=remaining > 0 or of_project.exists(),
@@ -48,7 +48,7 @@ def memberships_of(user: User) -> QuerySet[Membership]:
     since_midnight = Q(
         project__rankings__annotator=F("user"),
         project__rankings__is_live=True,
-        project__rankings__created_at__gte=_midnight(),
+        project__rankings__created_at__gte=midnight(),
     )
     return (
         Membership.objects.filter(user=user, project__archived_at__isnull=True)
@@ -100,5 +100,5 @@ def ranking_before(membership: Membership, ranking_id: int) -> Ranking:
     return recent[later.index(ranking_id) + 1]
 
 
-def _midnight() -> datetime:
+def midnight() -> datetime:
     return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)

@@ -4,7 +4,7 @@ from django.contrib.auth import views as auth
 from django.urls import path
 from django.views.i18n import set_language
 
-from feedback.views import account, project, ranking
+from feedback.views import account, figures, project, ranking, review
 
 urlpatterns = [
     path("", account.home, name="home"),
@@ -38,4 +38,18 @@ urlpatterns = [
     path("projects/<slug:slug>/people/<int:user_id>/role/", project.change_role, name="change-role"),
     path("projects/<slug:slug>/people/<int:user_id>/remove/", project.remove_member, name="remove-member"),
     path("projects/<slug:slug>/settings/", project.settings, name="project-settings"),
+    path("projects/<slug:slug>/review/", review.disagreements, name="review"),
+    path("projects/<slug:slug>/review/decisions/", review.decisions, name="review-decisions"),
+    path("projects/<slug:slug>/review/decisions/<int:decision_id>/undo/", review.undo, name="review-undo"),
+    path("projects/<slug:slug>/review/<int:comparison_id>/", review.case, name="review-case"),
+    path("projects/<slug:slug>/review/<int:comparison_id>/adjudicate/", review.adjudicate, name="review-adjudicate"),
+    path("projects/<slug:slug>/review/return/", review.return_ranking, name="review-return"),
+    path("projects/<slug:slug>/review/discard/", review.discard, name="review-discard"),
+    path("projects/<slug:slug>/review/people/", review.persons, name="review-people"),
+    path("projects/<slug:slug>/review/people/<int:user_id>/", review.work, name="review-work"),
+    path(
+        "projects/<slug:slug>/review/people/<int:user_id>/discard/", review.discard_since, name="review-discard-since"
+    ),
+    path("projects/<slug:slug>/figures/", figures.everybody, name="figures"),
+    path("projects/<slug:slug>/figures/mine/", figures.mine, name="own-figures"),
 ]

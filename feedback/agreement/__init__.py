@@ -9,6 +9,7 @@ themselves; `share` an interval for any share counted by comparison. They load n
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from django.utils.functional import Promise
 
@@ -36,18 +37,18 @@ __all__ = [
 ]
 
 
-def measure(project: Project) -> Agreement:
-    """Agreement of the project's live rankings: one query, whatever there is to count."""
+def measure(project: Project, since: datetime | None = None) -> Agreement:
+    """Agreement of the project's live rankings (made since then): one query, whatever there is to count."""
     from feedback.agreement import report
 
-    return report.measure(project)
+    return report.measure(project, since)
 
 
-def of_annotator(project: Project, user_id: int) -> OfAnnotator:
-    """The same of one annotator alone, reading only the comparisons that they ranked."""
+def of_annotator(project: Project, user_id: int, until: datetime | None = None) -> OfAnnotator:
+    """The same of one annotator alone (as it was then), reading only the comparisons that they ranked."""
     from feedback.agreement import report
 
-    return report.of_annotator(project, user_id)
+    return report.of_annotator(project, user_id, until)
 
 
 def share(counts: Sequence[tuple[int, int]], told: str | Promise = OF_TWO_PEOPLE) -> Estimate:

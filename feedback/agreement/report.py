@@ -1,7 +1,7 @@
 """Agreement of a project's rankings: altogether, of each annotator, of each two, and by week."""
 
 from collections.abc import Iterable
-from datetime import date
+from datetime import date, datetime
 
 import numpy as np
 from django.db.models import Exists, OuterRef
@@ -12,9 +12,9 @@ from feedback.agreement.meetings import Floats, Integers, Meetings, Said, joined
 from feedback.models import Lease, Project, Ranking
 
 
-def measure(project: Project) -> Agreement:
-    """Agreement of the project's live rankings: one query, whatever there is to count."""
-    return agreement_of(_ranked_by_several(project))
+def measure(project: Project, since: datetime | None = None) -> Agreement:
+    """Agreement of the project's live rankings (made since then): one query, whatever there is to count."""
+    return agreement_of(_ranked_by_several(project, since=since))
 
 
 def agreement_of(said: Iterable[Said]) -> Agreement:
@@ -32,9 +32,9 @@ def agreement_of(said: Iterable[Said]) -> Agreement:
     )
 
 
-def of_annotator(project: Project, user_id: int) -> OfAnnotator:
-    """The same of one annotator alone, reading only the comparisons that they ranked."""
-    met = meetings(_ranked_by_several(project, user_id))
+def of_annotator(project: Project, user_id: int, until: datetime | None = None) -> OfAnnotator:
+    """The same of one annotator alone (as it was then), reading only the comparisons that they ranked."""
+    met = meetings(_ranked_by_several(project, user_id, until=until))
     own = met.where((met.one == user_id) | (met.other == user_id))
     return OfAnnotator(_overall(own), _by_week(own))
 
@@ -69,13 +69,15 @@ def _by(group: Integers, met: Meetings, weights: Floats) -> dict[int, Agreed]:
     return dict(zip(groups.tolist(), agreed(first, counts, weights[order][starts]), strict=True))
 
 
-def _ranked_by_several(project: Project, user_id: int | None = None) -> list[Said]:
+def _ranked_by_several(
+    project: Project, user_id: int | None = None, *, since: datetime | None = None, until: datetime | None = None
+) -> list[Said]:
     """Live rankings of what several people ranked, of their own accord.
 
     Without gold, whose answers are no opinions; and without what was asked for because others disagreed: those
     comparisons were chosen for their disagreement, and would make people look as if they agreed less than they do.
     """
-    live = Ranking.objects.live_in(project).exclude(reason=Lease.Reason.DISAGREEMENT)
+    live = Ranking.objects.live_in(project, since=since, until=until).exclude(reason=Lease.Reason.DISAGREEMENT)
     live = live.filter(comparison__ranking_count__gte=2, comparison__gold_ranks__isnull=True)
     if user_id is not None:
         own = Ranking.objects.live_in(project).filter(annotator=user_id, comparison=OuterRef("comparison"))

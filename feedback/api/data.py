@@ -156,9 +156,10 @@ def gold_list(request: Request, slug: str) -> Response:
 def preference_list(request: Request, slug: str) -> StreamingHttpResponse:
     """What people said, as JSON Lines, in the order of the record. For managers.
 
-    `rankings`: one live ranking a line. A row with `revision` > 1 replaces the earlier one of the same comparison and
-    annotator, which an incremental reader may have. `trl`: one `{"prompt", "chosen", "rejected"}` a pair; ties and
-    revised rankings are left out.
+    `rankings`: one ranking that counts a line. `trl`: one `{"prompt", "chosen", "rejected"}` a pair; ties are left out.
+    With `after`, a line replaces earlier ones of the same `comparison_id` and `annotator` with a lower `revision`; one
+    that says `retracted` only takes them back: the ranking was `discarded`, `returned` to its annotator or `overruled`
+    by a reviewer, or (`trl`) is all `tied` now.
     """
     project = people.manager_of(request.user, slug).project
     wanted = _wanted(ExportWanted, request)

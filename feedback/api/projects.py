@@ -24,6 +24,7 @@ SETTINGS = (
     "qualification_percent",
     "extra_opinions",
     "ranking_weights",
+    "annotators_see_quality",
     "sampling_rule",
 )
 

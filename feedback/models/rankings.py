@@ -1,5 +1,7 @@
 """What annotators said."""
 
+from datetime import datetime
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
@@ -12,12 +14,15 @@ from feedback.models.reviews import Review
 class Rankings(models.QuerySet["Ranking"]):
     """Rankings of people, as they are asked for."""
 
-    def live_in(self, project: Project) -> "Rankings":
+    def live_in(self, project: Project, *, since: datetime | None = None, until: datetime | None = None) -> "Rankings":
         """What people say in a project: of each ranking the last revision. Every figure about people begins here.
 
         Overruled ones are opinions too; adjudications are none: who settles a comparison has seen all others' rankings.
+        `since` and `until` bound when it was said: from the one on, and before the other.
         """
-        return self.filter(project=project, is_live=True).exclude(reason=Lease.Reason.ADJUDICATION)
+        live = self.filter(project=project, is_live=True).exclude(reason=Lease.Reason.ADJUDICATION)
+        live = live if since is None else live.filter(created_at__gte=since)
+        return live if until is None else live.filter(created_at__lt=until)
 
     def counting_in(self, project: Project) -> "Rankings":
         """What there is to learn from by now, and nothing that reviewers have taken out."""

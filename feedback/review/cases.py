@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils.translation import gettext as _
 
 from feedback import queue
 from feedback.errors import NotFound
@@ -90,7 +91,7 @@ def beside_in_work(project: Project, user_id: int, comparison: Comparison) -> Ne
     own = work_of(project, user_id)
     here = own.filter(comparison=comparison).first()
     if here is None:
-        raise NotFound("This person has not ranked this comparison.")
+        raise NotFound(_("This person has not ranked this comparison."))
     newer = Q(created_at__gt=here.created_at) | Q(created_at=here.created_at, pk__gt=here.pk)
     ids = (
         own.filter(newer).order_by("created_at", "pk").values_list("comparison_id", flat=True).first(),
@@ -109,7 +110,7 @@ def case(membership: Membership, comparison_id: int) -> Case:
     found = Comparison.objects.filter(project=membership.project_id).select_related("prompt", "project")
     comparison = found.filter(pk=comparison_id).first()
     if comparison is None:
-        raise NotFound("There is no such comparison in this project.")
+        raise NotFound(_("There is no such comparison in this project."))
     order = queue.display_order(comparison.pk, membership.user_id, comparison.size)
     opinions = _opinions(comparison, order)
     said = [each for each in opinions if each.can_be_changed]

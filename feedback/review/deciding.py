@@ -10,6 +10,7 @@ from uuid import UUID
 from django.db import transaction
 from django.db.models import Count, F, Q, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from feedback import checks, judging, queue
 from feedback.errors import Conflict, NotFound
@@ -53,12 +54,12 @@ def adjudicate(
     `seconds` and the rest of `said` are those of `judging.record`; so is the `idempotency_key`.
     """
     reason = checks.text(reason, "The reason", LONGEST_REASON)
-    for _ in range(ATTEMPTS):
+    for _attempt in range(ATTEMPTS):
         try:
             return _adjudicate(membership, comparison_id, ranks, idempotency_key, seconds, reason, said)
         except _Busy:
             sleep(PAUSE)
-    raise Conflict("Somebody is submitting a ranking of this comparison right now: try again in a moment.")
+    raise Conflict(_("Somebody is submitting a ranking of this comparison right now: try again in a moment."))
 
 
 @transaction.atomic(durable=True)
@@ -82,7 +83,7 @@ def _adjudicate(
     others = live_of(comparison).exclude(annotator=membership.user_id)
     review = decide(membership, Kind.ADJUDICATION, reason, comparison_id=comparison.pk, ranking_count=others.count())
     if not review.ranking_count:
-        raise Conflict("Nobody else has ranked this comparison yet: there is nothing to settle.")
+        raise Conflict(_("Nobody else has ranked this comparison yet: there is nothing to settle."))
     revise_all(others.values_list("pk", flat=True), Standing.OVERRULED, review, is_live=True)
     ranking = Ranking.objects.create(
         project_id=comparison.project_id,
@@ -111,9 +112,9 @@ def return_ranking(membership: Membership, ranking_id: int, *, reason: str) -> R
             "This is gold, which tests people: returning it would tell its annotator so. Discard it instead."
         )
     if ranking.comparison.adjudicated_at is not None:
-        raise Conflict("This comparison is adjudicated: undo that first.")
+        raise Conflict(_("This comparison is adjudicated: undo that first."))
     if not Membership.objects.filter(project=ranking.project_id, user=ranking.annotator_id).exists():
-        raise Conflict("Its annotator is no member any more and could not answer: discard it instead.")
+        raise Conflict(_("Its annotator is no member any more and could not answer: discard it instead."))
     review = decide_about(membership, Kind.RETURN, reason, ranking)
     revise_all([ranking.pk], Standing.RETURNED, review)
     Comparison.objects.filter(pk=ranking.comparison_id).update(ranking_count=F("ranking_count") - 1)
@@ -168,9 +169,12 @@ def discard_since(membership: Membership, annotator_id: int, since: datetime, *,
     found = _since(membership, annotator_id, since).filter(comparison__in=comparison_ids)
     chosen = list(found.values_list("pk", "comparison_id"))
     if len(chosen) != expected:
-        raise Conflict(f"There are {len(chosen):,} rankings to discard by now, not {expected:,}: look again.")
+        raise Conflict(
+            _("There are %(now)s rankings to discard by now, not %(expected)s: look again.")
+            % {"now": len(chosen), "expected": expected}
+        )
     if not chosen:
-        raise Conflict("There is nothing to discard.")
+        raise Conflict(_("There is nothing to discard."))
     review = decide(membership, Kind.DISCARD, reason, annotator_id=annotator_id, ranking_count=len(chosen))
     _discard([pk for pk, _ in chosen], [comparison_id for _, comparison_id in chosen], review)
     return review
@@ -190,7 +194,7 @@ def _take_from_everybody(membership: Membership, comparison_id: int) -> Comparis
     (Who submits has their lease locked and waits for the comparison, so waiting here for the lease would never end.)
     """
     if not Comparison.objects.filter(pk=comparison_id, project=membership.project_id).exists():
-        raise NotFound("There is no such comparison in this project.")
+        raise NotFound(_("There is no such comparison in this project."))
     held = Lease.objects.filter(comparison=comparison_id, lapsed_at__isnull=True)
     locked = [lease.pk for lease in held.select_for_update(of=("self",), skip_locked=True)]
     comparison = queue.lock_comparison(comparison_id)
@@ -202,11 +206,11 @@ def _take_from_everybody(membership: Membership, comparison_id: int) -> Comparis
 
 def _check_adjudicable(membership: Membership, comparison: Comparison) -> None:
     if comparison.gold_ranks is not None:
-        raise Conflict("This is gold: its right ranking is known already.")
+        raise Conflict(_("This is gold: its right ranking is known already."))
     if comparison.adjudicated_at is not None:
-        raise Conflict("This comparison is adjudicated already: undo that first, or revise it if it is yours.")
+        raise Conflict(_("This comparison is adjudicated already: undo that first, or revise it if it is yours."))
     if Completion.objects.filter(items__comparison=comparison, author=membership.user_id).exists():
-        raise Conflict("You wrote one of these completions: somebody else has to settle this comparison.")
+        raise Conflict(_("You wrote one of these completions: somebody else has to settle this comparison."))
 
 
 def _settle(comparison: Comparison, now: datetime) -> None:

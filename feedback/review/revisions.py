@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db import connection
 from django.db.models import Exists, OuterRef, QuerySet
+from django.utils.translation import gettext as _
 
 from feedback import checks, queue
 from feedback.errors import Conflict, Forbidden, Invalid, NotFound
@@ -65,13 +66,13 @@ def lock_live(membership: Membership, ranking_id: int) -> Ranking:
     found = Ranking.objects.filter(pk=ranking_id, project=membership.project_id)
     comparison_id = found.values_list("comparison_id", flat=True).first()
     if comparison_id is None:
-        raise NotFound("There is no such ranking in this project.")
+        raise NotFound(_("There is no such ranking in this project."))
     queue.lock_comparison(comparison_id)
     ranking = found.select_related("comparison").get()
     if not ranking.is_live:
-        raise Conflict("This ranking was revised, returned or discarded meanwhile: look at it again.")
+        raise Conflict(_("This ranking was revised, returned or discarded meanwhile: look at it again."))
     if ranking.reason == ADJUDICATION:
-        raise Conflict("This ranking settles its comparison: undo the adjudication instead.")
+        raise Conflict(_("This ranking settles its comparison: undo the adjudication instead."))
     return ranking
 
 
@@ -86,7 +87,7 @@ def lock_reviewer(membership: Membership) -> None:
 
 def check_reviewer(membership: Membership) -> None:
     if not membership.may_review:
-        raise Forbidden("Only the project's reviewers and managers may do this.")
+        raise Forbidden(_("Only the project's reviewers and managers may do this."))
 
 
 def decide(membership: Membership, kind: str, reason: str, **about: Any) -> Review:
@@ -103,5 +104,5 @@ def decide_about(membership: Membership, kind: str, reason: str, ranking: Rankin
 def checked_reason(reason: str) -> str:
     reason = checks.text(reason, "The reason", LONGEST_REASON).strip()
     if not reason:
-        raise Invalid("Say why: the annotator and other reviewers will read it.")
+        raise Invalid(_("Say why: the annotator and other reviewers will read it."))
     return reason

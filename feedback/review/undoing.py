@@ -4,6 +4,7 @@ from django.db import transaction
 from django.db.models import F
 from django.db.models.functions import Greatest
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from feedback import queue
 from feedback.errors import Conflict, NotFound
@@ -19,9 +20,9 @@ def undo(membership: Membership, review_id: int) -> Review:
     # NO KEY: revisions that name the decision may still be written, by those who have their comparison locked.
     review = own.select_for_update(of=("self",), no_key=True).filter(pk=review_id).first()
     if review is None:
-        raise NotFound("There is no such decision in this project.")
+        raise NotFound(_("There is no such decision in this project."))
     if review.undone_at is not None:
-        raise Conflict("This decision was undone already.")
+        raise Conflict(_("This decision was undone already."))
     _UNDO[review.kind](review)
     review.undone_at, review.undone_by = timezone.now(), membership.user
     review.save(update_fields=["undone_at", "undone_by"])
@@ -72,7 +73,7 @@ def _restore(review: Review, standing: str) -> None:
     lock_comparisons(list(last_of(review, standing).values_list("comparison_id", flat=True)))
     rows = list(last_of(review, standing).values_list("pk", "comparison_id", "comparison__adjudicated_at"))
     if not rows:
-        raise Conflict("Its annotator has answered since, or settled the comparison: there is nothing to undo.")
+        raise Conflict(_("Its annotator has answered since, or settled the comparison: there is nothing to undo."))
     free = [(pk, comparison_id) for pk, comparison_id, adjudicated_at in rows if adjudicated_at is None]
     revise_all([pk for pk, _ in free], Standing.COUNTS, review, is_live=True)
     Comparison.objects.filter(pk__in=[comparison_id for _, comparison_id in free]).update(

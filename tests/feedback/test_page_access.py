@@ -7,9 +7,11 @@ import pytest
 from feedback import intake, queue, sampling
 from feedback.api.projects import SETTINGS
 from feedback.models import Membership, Project, Ranking
+from tests.conftest import person
 
-FOR_MEMBERS = ("rank/", "guidelines/", "rank/next/")
-FOR_MANAGERS = ("prompts/", "people/", "settings/")
+FOR_MEMBERS = ("rank/", "guidelines/", "rank/next/", "figures/mine/")
+FOR_REVIEWERS = ("review/", "review/people/", "review/decisions/", "review/1/", "review/people/1/")
+FOR_MANAGERS = ("prompts/", "people/", "settings/", "figures/")
 WRITES = (
     "rank/submit/",
     "rank/skip/",
@@ -18,6 +20,8 @@ WRITES = (
     "rank/1/revise/",
     "people/1/role/",
     "people/1/remove/",
+    *(REVIEWS := ("review/1/adjudicate/", "review/return/", "review/discard/", "review/decisions/1/undo/")),
+    "review/people/1/discard/",
 )
 
 
@@ -32,7 +36,7 @@ def at(path: str) -> str:
     return f"/projects/support/{path}"
 
 
-@pytest.mark.parametrize("path", FOR_MEMBERS + FOR_MANAGERS)
+@pytest.mark.parametrize("path", FOR_MEMBERS + FOR_REVIEWERS + FOR_MANAGERS)
 def test_a_stranger_learns_nothing(client, project, stranger, path):
     client.force_login(stranger)
     here = client.get(at(path))
@@ -47,7 +51,7 @@ def test_a_stranger_writes_nothing(client, project, stranger, path):
     assert client.post(at(path), {"role": "manager"}).status_code == 404
 
 
-@pytest.mark.parametrize("path", FOR_MEMBERS + FOR_MANAGERS)
+@pytest.mark.parametrize("path", FOR_MEMBERS + FOR_REVIEWERS + FOR_MANAGERS)
 def test_nobody_in_particular_is_sent_to_sign_in(client, project, path):
     assert client.get(at(path)).url == f"/sign-in/?next={at(path)}"
 
@@ -57,6 +61,24 @@ def test_an_annotator_manages_nothing(client, annotator, path):
     client.force_login(annotator)
     assert client.post(at(path), {"role": "manager"}).status_code == 403
     assert Membership.objects.get(user=annotator).role == "annotator"
+
+
+@pytest.mark.parametrize("path", FOR_REVIEWERS)
+def test_an_annotator_looks_at_nobody_elses_work(client, annotator, path):
+    client.force_login(annotator)
+    assert client.get(at(path)).status_code == 403
+
+
+@pytest.mark.parametrize("path", (*REVIEWS, "review/people/1/discard/"))
+def test_an_annotator_decides_nothing(client, annotator, path):
+    client.force_login(annotator)
+    assert client.post(at(path), {"ranking": 1, "reason": "x"}).status_code == 403
+
+
+def test_a_reviewer_looks_at_work_and_manages_nothing(client, project):
+    client.force_login(person(project, "rita", "reviewer"))
+    assert client.get(at("review/")).status_code == 200
+    assert client.get(at("figures/")).status_code == 403
 
 
 @pytest.mark.parametrize("path", WRITES)
