@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.api import agreement, annotation, data, projects, review, trust
+from feedback.api import agreement, annotation, data, figures, projects, review, trust
 
 PROJECT = "projects/<slug:slug>"
 LEASE = f"{PROJECT}/leases/<uuid:lease_id>"
@@ -43,4 +43,6 @@ urlpatterns = [
     path(f"{WORK}/discard", review.work_discard, name="api-discard-since"),
     path(f"{REVIEW}/decisions", review.decision_list, name="api-decisions"),
     path(f"{REVIEW}/decisions/<int:decision_id>/undo", review.decision_undo, name="api-undo-decision"),
+    path(f"{PROJECT}/figures", figures.figures_list, name="api-figures"),
+    path(f"{PROJECT}/figures/mine", figures.figures_own, name="api-own-figures"),
 ]

@@ -44,6 +44,8 @@ VERBS = {
     "api-discard-since": ("get", "post"),
     "api-decisions": ("get",),
     "api-undo-decision": ("post",),
+    "api-figures": ("get",),
+    "api-own-figures": ("get",),
 }
 FOR_REVIEWERS = {
     ("api-disagreements", "get"),
@@ -72,6 +74,7 @@ FOR_MANAGERS = {
     ("api-agreement", "get"),
     ("api-reliability", "get"),
     ("api-trust", "get"),
+    ("api-figures", "get"),
 }
 EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]
 NOT_OF_A_PROJECT = {"api-projects", "api-tokens", "api-token"}

@@ -1,0 +1,64 @@
+"""What people have done, how well, and how it goes: everybody's for managers, one's own for each member."""
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.decorators import api_view
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from feedback import figures, people
+from feedback.api.agreement import EstimateShown, SignShown
+
+
+class DoneShown(serializers.Serializer):
+    """How much one person has ranked; adjudications are not counted."""
+
+    today = serializers.IntegerField()
+    week = serializers.IntegerField(help_text="In the last seven days.")
+    total = serializers.IntegerField()
+    taken_out = serializers.IntegerField(help_text="Of the total: returned or discarded by a reviewer.")
+    seconds = serializers.FloatField(allow_null=True, help_text="The median.")
+    last_at = serializers.DateTimeField(allow_null=True)
+
+
+class PersonShown(serializers.Serializer):
+    """Quality is judged by the project's latest rankings."""
+
+    user_id = serializers.IntegerField(source="user.pk")
+    username = serializers.CharField(source="user.username")
+    is_member = serializers.SerializerMethodField()
+    done = DoneShown()
+    days = serializers.ListField(child=serializers.IntegerField(), help_text="Rankings a day, the last one today.")
+    skips = serializers.IntegerField()
+    agreement = EstimateShown(allow_null=True, help_text="With all others.")
+    gold = EstimateShown(allow_null=True)
+    signs = SignShown(many=True, help_text="Of carelessness, those that are beyond chance.")
+
+    def get_is_member(self, person: figures.Person) -> bool:
+        return person.role is not None
+
+
+class OwnShown(serializers.Serializer):
+    """Quality is as it was at midnight; null unless the project lets annotators see it."""
+
+    done = DoneShown()
+    days = serializers.ListField(child=serializers.IntegerField(), help_text="Rankings a day, the last one today.")
+    skips = serializers.IntegerField()
+    returned = serializers.IntegerField(help_text="Comparisons that reviewers ask one to look at again.")
+    agreement = EstimateShown(allow_null=True)
+    gold = EstimateShown(allow_null=True)
+
+
+@extend_schema(operation_id="figures", responses=PersonShown(many=True))
+@api_view(["GET"])
+def figures_list(request: Request, slug: str) -> Response:
+    """Everybody's figures, by user name. For managers."""
+    project = people.manager_of(request.user, slug).project
+    return Response(PersonShown(figures.of_everybody(project), many=True).data)
+
+
+@extend_schema(operation_id="figures_own", responses=OwnShown)
+@api_view(["GET"])
+def figures_own(request: Request, slug: str) -> Response:
+    """One's own figures."""
+    return Response(OwnShown(figures.own(people.membership_of(request.user, slug))).data)

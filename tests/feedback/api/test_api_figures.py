@@ -1,0 +1,31 @@
+"""Figures over HTTP, by the functions that the pages call."""
+
+import pytest
+
+from tests.feedback.api.conftest import URL
+from tests.feedback.conftest import rank_next
+
+pytestmark = pytest.mark.django_db
+
+
+def test_everybodys_for_managers(as_manager, ann, cole, work):
+    work(2, wanted_rankings=2)
+    for member in (ann, cole):
+        while rank_next(member):
+            pass
+    found = {each["username"]: each for each in as_manager.get(f"{URL}/figures").json()}
+    assert found["ann"]["done"] | {"last_at": None} == {
+        "today": 2, "week": 2, "total": 2, "taken_out": 0, "seconds": 2.0, "last_at": None,
+    }  # fmt: skip
+    assert found["ann"]["days"][-1] == 2
+    assert found["ann"]["agreement"]["comparisons"] == 2
+    assert found["mona"]["done"]["total"] == 0
+    assert found["mona"]["is_member"]
+
+
+def test_ones_own_without_what_the_project_keeps_to_itself(as_annotator, ann, work):
+    work(1)
+    rank_next(ann)
+    own = as_annotator.get(f"{URL}/figures/mine").json()
+    assert own["done"]["total"] == 1
+    assert (own["agreement"], own["gold"], own["returned"]) == (None, None, 0)
