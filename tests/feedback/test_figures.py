@@ -107,11 +107,11 @@ def test_the_number_of_queries_is_that_of_one_person(project, work, django_asser
     work(8, wanted_rankings=9)
     for index in range(2):
         rank_next(membership(person(project, f"p{index}", "annotator"), project))
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(9):
         figures.of_everybody(project)
     for index in range(2, 9):
         rank_next(membership(person(project, f"p{index}", "annotator"), project))
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(9):
         figures.of_everybody(project)
 
 
