@@ -14,10 +14,10 @@ from django.db.models import Count, QuerySet
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from feedback import agreement, detectors, gold
+from feedback import agreement, detectors, gold, reliability
 from feedback.agreement import Estimate
 from feedback.detectors import Sign
-from feedback.models import Lease, Membership, Project, Ranking, Skip, User
+from feedback.models import Lease, Membership, Project, Ranking, Reliability, Skip, User
 from feedback.progress import midnight
 
 DAYS = 14  # of the counts by day
@@ -67,6 +67,7 @@ class Person:
     skips: int
     agreement: Estimate | None
     gold: Estimate | None
+    reliability: Reliability | None  # as of the last report, which may be a little older
     signs: list[Sign]  # of carelessness, those that are beyond chance
 
     @property
@@ -92,7 +93,8 @@ def of_everybody(project: Project) -> list[Person]:
     done, days, skips = _done(project), _by_day(project), _skips(project)
     since = judged_since(project)
     measured, passed = agreement.measure(project, since).by_annotator, gold.pass_rates(project, since)
-    signs = detectors.signs_of(project, since)
+    signs, report = detectors.signs_of(project, since), reliability.latest(project)
+    reliable = {each.annotator_id: each for each in report.annotators.all()} if report else {}
     labels = dict(Membership.Role.choices)
     return [
         Person(
@@ -103,6 +105,7 @@ def of_everybody(project: Project) -> list[Person]:
             skips.get(user.pk, 0),
             measured[user.pk].pairwise if user.pk in measured else None,
             passed.get(user.pk),
+            reliable.get(user.pk),
             list(signs[user.pk].flagged.values()) if user.pk in signs else [],
         )
         for user in User.objects.filter(pk__in={*roles, *done}).order_by("username")

@@ -21,6 +21,14 @@ class DoneShown(serializers.Serializer):
     last_at = serializers.DateTimeField(allow_null=True)
 
 
+class ReliableShown(serializers.Serializer):
+    """1 judges well, ½ is chance, 0 says the opposite; with the 95 % interval."""
+
+    value = serializers.FloatField()
+    low = serializers.FloatField()
+    high = serializers.FloatField()
+
+
 class PersonShown(serializers.Serializer):
     """Quality is judged by the project's latest rankings."""
 
@@ -32,6 +40,7 @@ class PersonShown(serializers.Serializer):
     skips = serializers.IntegerField()
     agreement = EstimateShown(allow_null=True, help_text="With all others.")
     gold = EstimateShown(allow_null=True)
+    reliability = ReliableShown(allow_null=True, help_text="As of the last report; null: there is none yet.")
     signs = SignShown(many=True, help_text="Of carelessness, those that are beyond chance.")
 
     def get_is_member(self, person: figures.Person) -> bool:

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from feedback import figures, intake, judging, queue, review
+from feedback import export, figures, intake, judging, queue, reliability, review
 from feedback.models import Comparison, Ranking
 from tests.conftest import person
 from tests.feedback.conftest import membership, rank_next
@@ -89,6 +89,16 @@ def test_how_well_and_whose_work_to_look_at(ann, cole, project, work):
     assert "shown first" in flagged.signs[0].sentence
 
 
+def test_reliability_is_that_of_the_last_report(ann, cole, project, work):
+    work(4, wanted_rankings=2)
+    for member in (ann, cole):
+        while rank_next(member):
+            pass
+    assert of(project, "ann").reliability is None
+    report = reliability.of_moment(project, export.sequence_cutoff(project))
+    assert of(project, "ann").reliability == report.annotators.get(annotator=ann.user)
+
+
 def test_only_the_latest_rankings_are_judged(ann, cole, project, work, monkeypatch):
     work(6, wanted_rankings=2)
     old = [rank_next(member) for member in (ann, cole) for _ in range(3)]
@@ -107,11 +117,11 @@ def test_the_number_of_queries_is_that_of_one_person(project, work, django_asser
     work(8, wanted_rankings=9)
     for index in range(2):
         rank_next(membership(person(project, f"p{index}", "annotator"), project))
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(10):
         figures.of_everybody(project)
     for index in range(2, 9):
         rank_next(membership(person(project, f"p{index}", "annotator"), project))
-    with django_assert_num_queries(9):
+    with django_assert_num_queries(10):
         figures.of_everybody(project)
 
 
