@@ -10,8 +10,8 @@ from feedback.models import Membership, Project, Ranking
 from tests.conftest import person
 
 FOR_MEMBERS = ("rank/", "guidelines/", "rank/next/", "figures/mine/")
-FOR_REVIEWERS = ("review/", "review/people/", "review/decisions/", "review/1/", "review/people/1/")
-FOR_MANAGERS = ("prompts/", "people/", "settings/", "figures/")
+NOT_FOR_ANNOTATORS = ("review/", "review/people/", "review/decisions/", "review/1/", "review/people/1/", "figures/")
+FOR_MANAGERS = ("prompts/", "people/", "settings/")
 WRITES = (
     "rank/submit/",
     "rank/skip/",
@@ -36,7 +36,7 @@ def at(path: str) -> str:
     return f"/projects/support/{path}"
 
 
-@pytest.mark.parametrize("path", FOR_MEMBERS + FOR_REVIEWERS + FOR_MANAGERS)
+@pytest.mark.parametrize("path", FOR_MEMBERS + NOT_FOR_ANNOTATORS + FOR_MANAGERS)
 def test_a_stranger_learns_nothing(client, project, stranger, path):
     client.force_login(stranger)
     here = client.get(at(path))
@@ -51,7 +51,7 @@ def test_a_stranger_writes_nothing(client, project, stranger, path):
     assert client.post(at(path), {"role": "manager"}).status_code == 404
 
 
-@pytest.mark.parametrize("path", FOR_MEMBERS + FOR_REVIEWERS + FOR_MANAGERS)
+@pytest.mark.parametrize("path", FOR_MEMBERS + NOT_FOR_ANNOTATORS + FOR_MANAGERS)
 def test_nobody_in_particular_is_sent_to_sign_in(client, project, path):
     assert client.get(at(path)).url == f"/sign-in/?next={at(path)}"
 
@@ -63,7 +63,7 @@ def test_an_annotator_manages_nothing(client, annotator, path):
     assert Membership.objects.get(user=annotator).role == "annotator"
 
 
-@pytest.mark.parametrize("path", FOR_REVIEWERS)
+@pytest.mark.parametrize("path", NOT_FOR_ANNOTATORS)
 def test_an_annotator_looks_at_nobody_elses_work(client, annotator, path):
     client.force_login(annotator)
     assert client.get(at(path)).status_code == 403
