@@ -13,12 +13,14 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from training.learner import ppo, reward, sft
 from training.learner.config import PpoConfig
+from training.learner.episodes import Episodes
 from training.learner.flat import flatten, forward_flat
 from training.learner.jobdir import BadInput, JobDirectory
 from training.learner.lora import Base, Role, Shape, critic_role, load_scoring_role
-from training.learner.models import Episodes, load_policy, score_states
+from training.learner.models import load_policy
 from training.learner.processes import Processes
 from training.learner.reward_model import load_reward_model, score
+from training.learner.scoring import score_states
 
 SEQUENCES = [[5, 6, 7, 8], [9, 3]]
 SHAPE = Shape(rank=2, alpha=4.0)

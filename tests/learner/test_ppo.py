@@ -18,6 +18,7 @@ from training.learner.memory import MicroBatches
 from training.learner.optimization import adamw, learning_rate_factor, take_step
 from training.learner.processes import Processes
 from training.learner.rewards import Answer
+from training.learner.scoring import ValueHead
 
 PROMPTS = ("a", "b", "c", "d")
 
@@ -98,6 +99,41 @@ def test_gradients_do_not_depend_on_micro_batches(tmp_path):
     for budget in (1, 7, 20):
         for one, other in zip(whole, gradients(run, scored, chosen, micro_batch_tokens=budget), strict=True):
             torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_gradients_do_not_depend_on_how_many_completions_of_a_prompt_are_read_together(tmp_path):
+    run, scored = prepared(tmp_path)
+    chosen, apart = list(range(12)), [list(range(start, 12, 6)) for start in range(6)]
+    together = gradients(run, scored, chosen)
+    sizes = [sum(len(scored.episodes.completions[i]) for i in part) for part in apart]
+    parts = [gradients(run, scored, part) for part in apart]
+    for one, *others in zip(together, *parts, strict=True):
+        expected = sum(size * other for size, other in zip(sizes, others, strict=True)) / sum(sizes)
+        torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_a_shared_critic_says_its_values_in_the_policy_s_own_pass(tmp_path):
+    run, scored = prepared(tmp_path, critic="shared")
+    assert isinstance(run.critic, ValueHead) and len(list(run.critic.parameters())) == 2
+    expected = run.critic.score(states_of(run.policy, scored.episodes))[:, 0]
+    torch.testing.assert_close(torch.cat(scored.values), expected, atol=1e-5, rtol=0)
+    whole = gradients(run, scored, range(24))
+    for one, other in zip(whole, gradients(run, scored, range(24), micro_batch_tokens=7), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    louder = gradients(run, scored, range(24), value_coefficient=0.2)
+    assert not torch.equal(whole[0], louder[0])  # the critic moves the trunk, too
+    torch.testing.assert_close(2 * whole[-1], louder[-1])  # the head's own gradient is of the value loss alone
+
+
+def states_of(model, episodes):
+    """Where each completion token was decided, one row at a time by a plain pass."""
+    model.set_attn_implementation("eager")
+    rows = []
+    for prompt, completion in zip(*episodes, strict=True):
+        with torch.no_grad():
+            rows.append(model.base_model(torch.tensor([[*prompt, *completion]]))[0][0, len(prompt) - 1 : -1])
+    model.set_attn_implementation("accord_flat")
+    return torch.cat(rows)
 
 
 def test_a_minibatch_weighs_every_token_the_same(tmp_path):
@@ -287,9 +323,10 @@ def test_held_out_prompts_alone_are_refused(tmp_path):
     "options",
     [
         {"algorithm": "ppo", "critic_learning_rate": 0.01, "minibatches": 2},
+        {"critic": "shared", "critic_learning_rate": 0.01, "minibatches": 2},
         {"algorithm": "rloo", "completions_per_prompt": 256, "minibatches": 2},
     ],
-    ids=["ppo", "rloo"],
+    ids=["ppo", "ppo on one trunk", "rloo"],
 )
 def test_it_comes_within_two_percent_of_the_best_attainable(tmp_path, options):
     beta = 0.5

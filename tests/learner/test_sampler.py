@@ -6,9 +6,10 @@ import pytest
 import torch
 from small_world import KINDS, tiny_model
 
+from training.learner.episodes import Episodes
 from training.learner.jobdir import BadInput
-from training.learner.models import Episodes, score_tokens
 from training.learner.sampler import Drawing, draw, keep_likeliest, sample, uniform_numbers
+from training.learner.scoring import score_tokens
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 0, 14], [8], [20, 21, 22, 23, 24, 25, 26, 27, 28]]
 NO_END: frozenset[int] = frozenset()

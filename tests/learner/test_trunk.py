@@ -4,9 +4,11 @@ import pytest
 import torch
 from small_world import tiny_model
 
+from training.learner.episodes import Episodes
 from training.learner.flat import causal_layout, flatten, forward_flat
 from training.learner.log_probs import token_scores
-from training.learner.models import Episodes, computing_in, plain_head, score_tokens
+from training.learner.models import computing_in
+from training.learner.scoring import plain_head, score_tokens
 from training.learner.trunk import is_known, states_at
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")

@@ -136,6 +136,9 @@ class PpoConfig(Training):
     reward_model: str = ""  # folder of a reward model; empty: the other reward terms only
     critic_model: str = ""  # ppo: what the critic starts from; empty: the reward model, or else `model`
 
+    critic: str = setting("separate", choices=("separate", "shared"))  # ppo: a model of its own, or a head on the
+    # policy's trunk, at two thirds of the time a batch and half of the memory
+
     # the reward of a completion
     rewards: list[dict[str, Any]] = setting([{"name": "reward_model"}])  # terms: name, weight (1), and their own
     missing_end_penalty: float = setting(1.0, low=0)  # taken from the reward of a completion that was cut off
@@ -157,6 +160,7 @@ class PpoConfig(Training):
     clip_value: float = setting(0.2, low=0)  # ppo: how far a value may move from the old one unpunished; 0: no limit
     entropy_coefficient: float = setting(0.0, low=0)  # bonus a nat of the policy's entropy
     max_update_kl: float = setting(0.0, low=0)  # nats a token away from the old policy end a batch's updates; 0: none
+    value_coefficient: float = setting(0.1, above=0)  # ppo: weight of a shared critic's loss beside the policy's
     critic_learning_rate: float = setting(0.0, low=0)  # ppo: at its highest; 0: the policy's
     adam_epsilon: float = setting(1e-5, above=0)  # as in the original code; PyTorch's default is 1e-8
 
@@ -179,6 +183,8 @@ class PpoConfig(Training):
             raise BadInput(
                 f"{self.algorithm} compares completions of one prompt: set completions_per_prompt to 2 or more"
             )
+        if self.critic == "shared" and self.critic_model:
+            raise BadInput("a shared critic starts from no model: leave critic_model empty, or set critic to separate")
         check_rewards(self.rewards, self.reward_model)
         if self.dual_clip and self.dual_clip <= 1:
             raise BadInput("dual_clip must be above 1, or 0 for none")

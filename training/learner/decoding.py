@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.learner.flat import AttentionRules, FlatBatch, FlatLayout, flatten, scaled_attention
-from training.learner.models import logits_at
+from training.learner.scoring import logits_at
 
 
 class Decoder(Protocol):

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.learner.data import Prompt, share
-from training.learner.models import Episodes
+from training.learner.episodes import Episodes
 from training.learner.optimality import best_attainable, report
 from training.learner.rewards import Answer
 from training.learner.rollout import Run, score_episodes, write_episodes

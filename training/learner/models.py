@@ -5,13 +5,11 @@ log-probabilities when it samples, when it is compared and when it is trained.
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,12 +19,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from training.learner.data import budget_batches
-from training.learner.flat import ATTENTION, FlatBatch, Row, flatten, forward_flat
+from training.learner.flat import ATTENTION
 from training.learner.jobdir import BadInput
-from training.learner.log_probs import TokenScores, token_scores
-from training.learner.lora import Role
-from training.learner.trunk import is_known, states_at
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -139,86 +133,3 @@ def computing_in(dtype: str) -> contextlib.AbstractContextManager[Any]:
     if dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device().type, DTYPES[dtype])
-
-
-class Episodes(NamedTuple):
-    """Prompts with the completions that follow them, as token ids; completions hold at least one token."""
-
-    prompts: Sequence[Sequence[int]]
-    completions: Sequence[Sequence[int]]
-
-    def sequences(self) -> list[list[int]]:
-        return [[*prompt, *completion] for prompt, completion in zip(self.prompts, self.completions, strict=True)]
-
-    def lengths(self) -> list[int]:
-        """Tokens of each, prompt and completion."""
-        return [len(prompt) + len(completion) for prompt, completion in zip(*self, strict=True)]
-
-    def select(self, indices: Sequence[int]) -> "Episodes":
-        return Episodes([self.prompts[i] for i in indices], [self.completions[i] for i in indices])
-
-
-def decision_positions(batch: FlatBatch, episodes: Episodes) -> Tensor:
-    """[C]: where in the flat row each completion token was decided: at the token before it."""
-    sizes = [len(completion) for completion in episodes.completions]
-    firsts = [len(prompt) - 1 for prompt in episodes.prompts]
-    starts = batch.starts + torch.tensor(firsts, device=batch.starts.device)
-    return torch.cat(
-        [torch.arange(size, device=starts.device) + start for size, start in zip(sizes, starts, strict=True)]
-    )
-
-
-def by_episode(score: Callable[[Episodes], Tensor], episodes: Episodes, token_budget: int) -> list[Tensor]:
-    """What `score` gives of each completion's tokens, in the episodes' order, on the CPU; passes of like lengths."""
-    rows: dict[int, Tensor] = {}
-    for indices in budget_batches(episodes.lengths(), token_budget):
-        chosen = episodes.select(indices)
-        parts = score(chosen).cpu().split([len(completion) for completion in chosen.completions])
-        rows.update(zip(indices, parts, strict=True))
-    return [rows[i] for i in range(len(rows))]
-
-
-def score_tokens(
-    policy: PreTrainedModel, episodes: Episodes, temperature: float = 1.0, with_entropy: bool = False
-) -> TokenScores:
-    """Log-probabilities of completion tokens under softmax(logits / temperature). Entropy is zeros if not asked for."""
-    batch = flatten(episodes.sequences(), policy.device)
-    decisions = decision_positions(batch, episodes)
-    return scores_at(policy, batch, decisions, batch.tokens[0, decisions + 1], temperature, with_entropy)
-
-
-def score_states(critic: Any, episodes: Episodes) -> Tensor:
-    """[C] float32: the critic's value of the state that each completion token was decided in."""
-    batch = flatten(episodes.sequences(), critic.device)
-    return critic.score(states_at(critic, batch, decision_positions(batch, episodes)))[:, 0].float()
-
-
-def scores_at(
-    policy: Any, batch: Row, places: Tensor, tokens: Tensor, temperature: float = 1.0, with_entropy: bool = False
-) -> TokenScores:
-    """Of tokens [C] after these places [C] of the batch's row."""
-    head = plain_head(policy)
-    if head is not None:
-        return token_scores(states_at(policy, batch, places), head, tokens, temperature, with_entropy)
-    logits = forward_flat(policy, batch, logits_to_keep=places).logits[0].float() / temperature
-    log_probs = -F.cross_entropy(logits, tokens, reduction="none")
-    return TokenScores(log_probs, entropy_of(logits) if with_entropy else torch.zeros_like(log_probs))
-
-
-def entropy_of(logits: Tensor) -> Tensor:
-    """[C] from [C, V]: H = log Σ exp(z) − Σ softmax(z)·z."""
-    return logits.logsumexp(-1) - (logits.softmax(-1) * logits).sum(-1)
-
-
-def logits_at(policy: Any, batch: Row, places: Tensor) -> Tensor:
-    """[C, V]: the policy's logits at these places [C] of the batch's row."""
-    head = plain_head(policy)
-    if head is None:
-        return cast(Tensor, forward_flat(policy, batch, logits_to_keep=places).logits[0])
-    return F.linear(states_at(policy, batch, places), head)
-
-
-def plain_head(policy: Any) -> Tensor | None:
-    """[V, E]: what makes logits of last hidden states, where that is all there is to it; else None."""
-    model = policy.base.model if isinstance(policy, Role) else policy
-    return cast(Tensor, model.lm_head.weight) if is_known(model.base_model) and model.lm_head.bias is None else None

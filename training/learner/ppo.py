@@ -28,9 +28,9 @@ reproduces OpenAI's code of 2019; «The 37 implementation details of PPO», 2022
 | dropout off | followed, in every model |
 | Adam with epsilon 1e-5 | followed, with PyTorch's bias correction (TensorFlow's differs in early steps) |
 | learning rate annealed linearly | followed; a step of the schedule is a batch |
-| value head on the policy's trunk, zero at first | changed: a critic of its own (InstructGPT), see `load_critic` |
+| value head on the policy's trunk, zero at first | as set by `critic`: that, or a critic of its own (InstructGPT) |
 | clipped ratio, clipped value, ½ in the value loss | followed |
-| one loss, value coefficient 0.1, no gradient clipping | changed: an optimiser for each needs none; both clip |
+| one loss, value coefficient 0.1, no gradient clipping | followed on a shared trunk; else one each; both clip |
 | means over the tokens of a micro-batch | changed: of the minibatch on all processes, so no division changes it |
 | temperature divides the logits in every pass | followed |
 | top-p while training | not offered: the policy that samples must be the one that is improved |
@@ -64,6 +64,7 @@ from training.learner.rollout import (
     write_episodes,
 )
 from training.learner.sampler import Drawing, check_room
+from training.learner.scoring import ValueHead
 from training.learner.updates import Learner, learn
 
 
@@ -149,9 +150,11 @@ def main(job_dir: Path) -> None:
 def prepare(settings: PpoConfig, processes: Processes) -> Run:
     """Every model, the reference frozen. Raises BadInput when one cannot be loaded or does not fit the others."""
     model, tokenizer = load_policy(settings.model)
-    critic_source = critic_folder(settings, tokenizer) if settings.algorithm == "ppo" else ""
-    base, critic = None, None
+    has_own_critic = settings.algorithm == "ppo" and settings.critic == "separate"
+    critic_source = critic_folder(settings, tokenizer) if has_own_critic else ""
+    base = None
     policy: Any = model
+    critic: Any = None
     if (shape := shape_of(settings)) is not None:
         base = Base(model, settings.model)
         policy = Role(base, "policy", shape, settings.seed)
@@ -159,6 +162,8 @@ def prepare(settings: PpoConfig, processes: Processes) -> Run:
             critic = critic_role(base, critic_source, shape, settings.seed, is_asked_for=bool(settings.critic_model))
     elif critic_source:
         critic = load_critic(critic_source)
+    if settings.algorithm == "ppo" and settings.critic == "shared":
+        critic = ValueHead(policy)
     reference = Role(base, "", None) if base and not settings.reference_model else load_reference(settings, tokenizer)
     ends = end_tokens(policy, tokenizer)
     drawing = Drawing(settings.max_completion_tokens, ends, settings.temperature, seed=settings.seed)

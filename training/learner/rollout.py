@@ -10,13 +10,15 @@ from transformers import PreTrainedModel
 from training.learner.advantages import ESTIMATORS, generalized_advantages, token_rewards, whiten
 from training.learner.config import PpoConfig
 from training.learner.data import Prompt, decode_completion, share, shuffled
+from training.learner.episodes import Episodes, by_episode
 from training.learner.losses import kl_k1
 from training.learner.memory import MicroBatches
-from training.learner.models import Episodes, by_episode, computing_in, score_states, score_tokens
+from training.learner.models import computing_in
 from training.learner.optimization import check_finite
 from training.learner.processes import Processes
 from training.learner.rewards import Answer
 from training.learner.sampler import Drawing, sample
+from training.learner.scoring import assess
 
 
 class Run(NamedTuple):
@@ -113,15 +115,12 @@ def score_episodes(run: Run, episodes: Episodes, answers: Sequence[Answer]) -> R
 def token_columns(run: Run, episodes: Episodes, budget: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Log-probabilities by the policy and by the reference, and values: a tensor an episode each."""
 
-    def rows_of(score: Callable[[Episodes], Tensor]) -> list[Tensor]:
-        return by_episode(score, episodes, budget)
-
+    if not episodes.prompts:  # more processes than episodes
+        return [], [], []
     temperature = run.settings.temperature
-    policy = rows_of(lambda part: score_tokens(run.policy, part, temperature).log_probs)
-    reference = rows_of(lambda part: score_tokens(run.reference, part, temperature).log_probs)
-    if run.critic is None:
-        return policy, reference, [torch.zeros_like(row) for row in policy]
-    return policy, reference, rows_of(lambda part: score_states(run.critic, part))
+    policy, _, values = by_episode(lambda part: assess(run.policy, run.critic, part, temperature), episodes, budget)
+    reference, *_ = by_episode(lambda part: assess(run.reference, None, part, temperature), episodes, budget)
+    return policy, reference, values
 
 
 def check_rollout(rollout: Rollout, step: int) -> None:

@@ -36,9 +36,10 @@ from training.learner.flat import flatten
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
 from training.learner.lora import Base, Role, shape_of
 from training.learner.memory import MicroBatches
-from training.learner.models import build_policy, computing_in, load_policy, save_model, scores_at
+from training.learner.models import build_policy, computing_in, load_policy, save_model
 from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
 from training.learner.processes import Processes
+from training.learner.scoring import scores_at
 
 
 class Demonstration(NamedTuple):

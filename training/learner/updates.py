@@ -8,14 +8,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from training.learner.config import PpoConfig
-from training.learner.data import budget_batches, share, shuffled
+from training.learner.data import share, shuffled
+from training.learner.episodes import within_budget
 from training.learner.losses import clipped_policy_loss, clipped_value_loss, kl_k3
-from training.learner.models import computing_in, score_states, score_tokens
+from training.learner.models import computing_in
 from training.learner.optimization import check_finite, take_step
 from training.learner.rollout import Rollout, Run, Targets
+from training.learner.scoring import ValueHead, assess, score_states
 
-MEASURED_OF_POLICY = ("policy_loss", "entropy", "clip_fraction", "approx_kl")
-MEASURED = (*MEASURED_OF_POLICY, "value_loss")
+MEASURED = ("policy_loss", "entropy", "clip_fraction", "approx_kl", "value_loss")
 
 
 class Learner(NamedTuple):
@@ -74,24 +75,24 @@ def accumulate_gradients(
     completions = rollout.episodes.completions
     tokens = sum(len(completions[i]) for i in chosen)
     mine = share(sorted(chosen, key=lambda i: len(completions[i])), run.processes.rank, run.processes.count)
-    lengths = rollout.episodes.select(mine).lengths()
+    own = rollout.episodes.select(mine)
 
     def pass_over(budget: int) -> Tensor:
         sums = torch.zeros(len(MEASURED), dtype=torch.float64, device=run.policy.device)
-        for indices in budget_batches(lengths, budget):
+        for indices in within_budget(own, budget):
             micro = [mine[i] for i in indices]
             with computing_in(run.settings.dtype):
                 loss, measured = policy_losses(run, rollout, targets, micro, kl_coefficient, is_first)
             (loss / tokens).backward()  # before the critic's pass: the activations of one model are held at a time
-            sums[:-1] += measured
-            if run.critic is not None:
+            sums += measured
+            if run.critic is not None and not isinstance(run.critic, ValueHead):
                 with computing_in(run.settings.dtype):
                     loss = value_losses(run, rollout, targets, micro)
                 (loss / tokens).backward()
                 sums[-1] += loss.detach()
         return sums
 
-    sums = run.micro_batches.attempt(lengths, pass_over, undo=lambda: forget_gradients(run))
+    sums = run.micro_batches.attempt(own.lengths(), pass_over, undo=lambda: forget_gradients(run))
     run.processes.sum_gradients(run.policy.parameters())
     if run.critic is not None:
         run.processes.sum_gradients(run.critic.parameters())
@@ -118,7 +119,8 @@ def policy_losses(
         torch.cat([rows[i] for i in micro]).to(run.policy.device)
         for rows in (rollout.policy, rollout.reference, targets.advantages)
     )
-    new, entropy = score_tokens(run.policy, episodes, settings.temperature, with_entropy=True)
+    shared = run.critic if isinstance(run.critic, ValueHead) else None
+    new, entropy, value = assess(run.policy, shared, episodes, settings.temperature, with_entropy=True)
     old = new.detach() if is_first else old
     policy_loss, clipped = clipped_policy_loss(new, old, advantages, settings.clip_ratio, settings.dual_clip)
     loss = policy_loss
@@ -126,14 +128,23 @@ def policy_losses(
         loss = loss - settings.entropy_coefficient * entropy
     if settings.kl_placement == "loss":
         loss = loss + kl_coefficient * kl_k3(new, reference)
-    measured = (policy_loss, entropy, clipped, kl_k3(old, new))
+    value_loss = torch.zeros_like(loss)
+    if shared is not None:
+        value_loss = clipped_value_loss(value, *value_targets(run, rollout, targets, micro), settings.clip_value)
+        loss = loss + settings.value_coefficient * value_loss
+    measured = (policy_loss, entropy, clipped, kl_k3(old, new), value_loss)
     return loss.sum(), torch.stack([value.detach().double().sum() for value in measured])
 
 
 def value_losses(run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int]) -> Tensor:
-    """The sum of the critic's losses over a micro-batch's tokens."""
+    """The sum of a separate critic's losses over a micro-batch's tokens."""
+    values = score_states(run.critic, rollout.episodes.select(micro))
+    return clipped_value_loss(values, *value_targets(run, rollout, targets, micro), run.settings.clip_value).sum()
+
+
+def value_targets(run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The old values and the returns of a micro-batch's tokens."""
     old, returns = (
         torch.cat([rows[i] for i in micro]).to(run.policy.device) for rows in (rollout.values, targets.returns)
     )
-    values = score_states(run.critic, rollout.episodes.select(micro))
-    return clipped_value_loss(values, old, returns, run.settings.clip_value).sum()
+    return old, returns

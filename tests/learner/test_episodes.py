@@ -1,0 +1,61 @@
+"""Episodes in one row: each as if it were alone, a prompt that several share computed once."""
+
+import pytest
+import torch
+from small_world import KINDS, tiny_model
+
+from training.learner.episodes import Episodes, by_episode, lay_out, within_budget
+from training.learner.scoring import ValueHead, assess, scores_and_states_at
+
+SHARED = Episodes(
+    [[5, 6, 7], [8], [5, 6, 7], [9, 10, 11], [5, 6, 7], [8]],
+    [[1, 2, 3, 0], [4, 5], [6], [7, 8, 9, 10, 11, 0], [0], [1, 1, 1]],
+)
+
+
+def test_a_prompt_lies_in_the_row_once():
+    batch = lay_out(SHARED)
+    assert batch.tokens.tolist() == [[5, 6, 7, 1, 2, 3, 0, 8, 4, 5, 6, 9, 10, 11, 7, 8, 9, 10, 11, 0, 0, 1, 1, 1]]
+    assert batch.positions[0, 7:14].tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert batch.decisions[:8].tolist() == [2, 3, 4, 5, 7, 8, 2, 13]
+    assert batch.decided.tolist() == [token for completion in SHARED.completions for token in completion]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_said_of_a_completion_does_not_depend_on_others_of_its_prompt(kind):
+    model = tiny_model(kind)
+    critic = ValueHead(model)
+    torch.nn.init.normal_(critic.score.weight)
+    together = torch.stack(assess(model, critic, SHARED, 0.8, with_entropy=True))
+    each = [torch.stack(assess(model, critic, SHARED.select([i]), 0.8, with_entropy=True)) for i in range(6)]
+    alone = torch.cat(each, 1)
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    weights = torch.randn(together.shape, generator=torch.Generator().manual_seed(0))
+    parameters = [*model.parameters(), *critic.parameters()]
+    found = [torch.autograd.grad((values * weights).sum(), parameters) for values in (together, alone)]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_the_states_that_a_shared_critic_reads_are_the_trunk_s_last(kind):
+    model, batch = tiny_model(kind), lay_out(SHARED)
+    _, states = scores_and_states_at(model, batch, batch.decisions, batch.decided, 1.0, with_entropy=False)
+    model.set_attn_implementation("eager")
+    sequence = torch.tensor([SHARED.sequences()[3]])
+    torch.testing.assert_close(states[7:13], model.base_model(sequence)[0][0, 2:-1], atol=1e-5, rtol=1e-5)
+
+
+def test_a_prompt_counts_once_in_a_budget_and_its_completions_stay_together():
+    assert sorted(map(sorted, within_budget(SHARED, 100))) == [[0, 1, 2, 3, 4, 5]]
+    batches = within_budget(SHARED, 9)
+    assert sorted(map(sorted, batches)) == [[0, 2, 4], [1, 5], [3]]  # 3 + 4 + 1 + 1, 1 + 2 + 3 and 3 + 6 tokens
+    tight = within_budget(SHARED, 1)
+    assert sorted(map(sorted, tight)) == [[0], [1], [2], [3], [4], [5]]
+
+
+def test_rows_come_back_in_the_episodes_order():
+    first, second = by_episode(lambda part: (lay_out(part).decided, -lay_out(part).decided), SHARED, token_budget=9)
+    assert [row.tolist() for row in first] == SHARED.completions
+    assert [(-row).tolist() for row in second] == SHARED.completions

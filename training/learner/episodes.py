@@ -1,0 +1,103 @@
+"""Episodes, a prompt and the completion that followed it each, as flat batches: a prompt that several share once."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.learner.data import budget_batches
+from training.learner.flat import FlatLayout, causal_layout
+
+
+class Episodes(NamedTuple):
+    """Prompts with the completions that follow them, as token ids; both hold at least one token."""
+
+    prompts: Sequence[Sequence[int]]
+    completions: Sequence[Sequence[int]]
+
+    def sequences(self) -> list[list[int]]:
+        return [[*prompt, *completion] for prompt, completion in zip(self.prompts, self.completions, strict=True)]
+
+    def lengths(self) -> list[int]:
+        """Tokens of each, prompt and completion."""
+        return [len(prompt) + len(completion) for prompt, completion in zip(*self, strict=True)]
+
+    def select(self, indices: Sequence[int]) -> "Episodes":
+        return Episodes([self.prompts[i] for i in indices], [self.completions[i] for i in indices])
+
+
+class EpisodeBatch(NamedTuple):
+    """Episodes laid end to end, T tokens, each distinct prompt once; C completion tokens in the episodes' order."""
+
+    tokens: Tensor  # [1, T]
+    positions: Tensor  # [1, T], from 0 in each prompt, going on from its end in each completion
+    layout: FlatLayout
+    decisions: Tensor  # [C], where in the row each completion token was decided: at the token before it
+    decided: Tensor  # [C], the completion tokens
+
+
+def lay_out(episodes: Episodes, device: torch.device | str = "cpu") -> EpisodeBatch:
+    """The episodes in one row, in which each completion sees its prompt and its own earlier tokens only."""
+    tokens: list[int] = []
+    positions: list[int] = []
+    rows: list[int] = []  # of each episode, where its tokens lie
+    owned: list[bool] = []  # of these: a prompt's output is its first episode's; all of them agree
+    decisions: list[int] = []
+    begins: dict[tuple[int, ...], int] = {}
+    for prompt, completion in zip(*episodes, strict=True):
+        is_new = tuple(prompt) not in begins
+        start = begins.setdefault(tuple(prompt), len(tokens))
+        if is_new:
+            tokens += prompt
+            positions += range(len(prompt))
+        own = range(len(tokens), len(tokens) + len(completion))
+        tokens += completion
+        positions += range(len(prompt), len(prompt) + len(completion))
+        rows += [*range(start, start + len(prompt)), *own]
+        owned += [is_new] * len(prompt) + [True] * len(completion)
+        decisions += [start + len(prompt) - 1, *own[:-1]]
+    decided = [token for completion in episodes.completions for token in completion]
+    return EpisodeBatch(
+        torch.tensor([tokens], device=device),
+        torch.tensor([positions], device=device),
+        causal_layout(torch.tensor(rows), torch.tensor(episodes.lengths()), torch.tensor(owned), device),
+        torch.tensor(decisions, device=device),
+        torch.tensor(decided, device=device),
+    )
+
+
+def within_budget(episodes: Episodes, budget: int) -> list[list[int]]:
+    """Indices of episodes in batches of at most `budget` tokens (a longer one goes alone), those of a prompt together.
+
+    A prompt's tokens count once a batch; like lengths come together.
+    """
+    sharing: dict[tuple[int, ...], list[int]] = {}
+    for index, prompt in enumerate(episodes.prompts):
+        sharing.setdefault(tuple(prompt), []).append(index)
+    parts: list[list[int]] = []
+    lengths: list[int] = []
+    for prompt, indices in sharing.items():
+        for place, index in enumerate(indices):
+            size = len(episodes.completions[index])
+            if place == 0 or lengths[-1] + size > budget:
+                parts.append([])
+                lengths.append(len(prompt))
+            parts[-1].append(index)
+            lengths[-1] += size
+    return [[index for part in batch for index in parts[part]] for batch in budget_batches(lengths, budget)]
+
+
+def by_episode(
+    score: Callable[[Episodes], Sequence[Tensor]], episodes: Episodes, token_budget: int
+) -> list[list[Tensor]]:
+    """What `score` gives of completion tokens, a list [N] for each of its tensors [C], on the CPU; within a budget."""
+    columns: list[dict[int, Tensor]] = []
+    for indices in within_budget(episodes, token_budget):
+        chosen = episodes.select(indices)
+        sizes = [len(completion) for completion in chosen.completions]
+        found = [values.cpu().split(sizes) for values in score(chosen)]
+        columns = columns or [{} for _ in found]
+        for column, rows in zip(columns, found, strict=True):
+            column.update(zip(indices, rows, strict=True))
+    return [[column[i] for i in range(len(column))] for column in columns]
