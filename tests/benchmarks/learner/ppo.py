@@ -1,51 +1,61 @@
-"""ppo: episodes a second of whole batches, sampling to last update, against TRL 1.12's PPOTrainer.
+"""ppo, ppo_recommended: episodes a second of whole batches, sampling to last update, against TRL 1.12's PPOTrainer.
 
-64 episodes a batch, up to 64 tokens each, 4 epochs, a separate critic, and as many optimiser steps as the peer really
-takes. Its accumulation of 4 micro-batches of 16 makes one step an epoch; in the dataset's last batch accelerate ends
+64 episodes a batch, up to 64 tokens each, and as many optimiser steps as the peer really takes: 4 epochs of one step.
+Its accumulation of 4 micro-batches of 16 makes one step an epoch; in the dataset's last batch accelerate ends
 accumulation with the data, which would make it one a micro-batch, so the peer gets a batch more than it uses. Its
-steps are counted at the optimiser, ours too. Quality: reward less what KL costs, over the last batches; the reward is
-the same model's, less 1 for a completion that was cut off.
+steps are counted at the optimiser, ours too. `ppo` has a separate critic, as the peer; `ppo_recommended` has the
+settings that training.learner.ppo recommends: the critic on the policy's trunk, and the same four steps from half of
+the batch each, in two epochs. Quality: see judged; the reward is the same model's, less 1 for a completion cut off.
 """
 
 import itertools
 import json
 import time
 from pathlib import Path
+from typing import Any
 
-NAMES = ("ppo",)
+NAMES = ("ppo", "ppo_recommended")
 PEER, UNIT = "trl-1.12", "episodes/s"
 BATCHES, EPISODES, EPOCHS, NEW_TOKENS = 4, 64, 4, 64
-RATE, BETA, LAST = 3e-4, 0.05, 2  # LAST: batches that the quality is of
+RATE, BETA = 3e-4, 0.05
+RECOMMENDED = {"critic": "shared", "epochs": 2, "minibatches": 2}
 
 
 def ours(name: str, folder: Path) -> dict:
-    from tests.benchmarks.learner import world
+    if name == "ppo_recommended":
+        return run(folder, name, BATCHES, RECOMMENDED)
+    return run(folder, name, BATCHES, {"epochs": EPOCHS, "critic_model": str(folder / "reward_model")})
+
+
+def run(folder: Path, name: str, batches: int, own: dict[str, Any]) -> dict:
+    """The program itself, on a job of its own; its first batch is not counted."""
+    from tests.benchmarks.learner import judged, world
     from training.learner import ppo
     from training.learner.jobdir import JobDirectory
 
     job = folder / f"{name}-{time.time_ns()}"
     job.mkdir(parents=True)
-    rows = [{"prompt_id": i, "messages": [{"role": "user", "content": world.text(prompt)}]}
-            for i, prompt in enumerate(world.prompts(BATCHES * EPISODES))]  # fmt: skip
+    count = batches * EPISODES // own.get("completions_per_prompt", 1)
+    rows = [
+        {"prompt_id": i, "messages": [{"role": "user", "content": world.text(prompt)}]}
+        for i, prompt in enumerate(world.prompts(count))
+    ]
     (job / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {"model": str(folder / "policy"), "reward_model": str(folder / "reward_model"), "steps": BATCHES,
-                "critic_model": str(folder / "reward_model"), "batch_episodes": EPISODES, "epochs": EPOCHS,
-                "max_completion_tokens": NEW_TOKENS, "learning_rate": RATE, "kl_coefficient": BETA,
-                "eval_prompts": 0, "weight_decay": 0.0}  # fmt: skip
-    (job / "config.json").write_text(json.dumps(settings))
+    settings = {"model": str(folder / "policy"), "reward_model": str(folder / "reward_model"), "steps": batches,
+                "batch_episodes": EPISODES, "max_completion_tokens": NEW_TOKENS, "learning_rate": RATE,
+                "kl_coefficient": BETA, "eval_prompts": 0, "optimum_samples": 0, "dtype": world.dtype()}  # fmt: skip
+    (job / "config.json").write_text(json.dumps(settings | own))
     ppo.main(job)
     lines = JobDirectory(job).metrics()
     phases = {
         phase: sum(line[f"seconds_{phase}"] for line in lines[1:]) for phase in ("sampling", "scoring", "learning")
     }
-    last = lines[-LAST:]
     return {
-        "value": EPISODES * (BATCHES - 1) / sum(phases.values()),
-        "quality": sum(line["objective"] for line in last) / LAST,
+        "value": EPISODES * (batches - 1) / sum(phases.values()),
         "phases": phases,
         "steps": int(sum(line["updates"] for line in lines)),
         "curve": [[line["reward"], line["kl"]] for line in lines],
-    }
+    } | judged.judge(folder, job / "model", NEW_TOKENS, BETA)
 
 
 def peer(name: str, folder: Path) -> dict:
@@ -54,7 +64,7 @@ def peer(name: str, folder: Path) -> dict:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-    from tests.benchmarks.learner import world
+    from tests.benchmarks.learner import judged, world
 
     policy, reference = (AutoModelForCausalLM.from_pretrained(folder / "policy") for _ in range(2))
     reward, critic = (AutoModelForSequenceClassification.from_pretrained(folder / "reward_model") for _ in range(2))
@@ -64,7 +74,7 @@ def peer(name: str, folder: Path) -> dict:
         num_mini_batches=1, total_episodes=BATCHES * EPISODES, response_length=NEW_TOKENS, num_ppo_epochs=EPOCHS,
         local_rollout_forward_batch_size=EPISODES, num_sample_generations=0, report_to=[], save_strategy="no",
         learning_rate=RATE, adam_epsilon=1e-5, weight_decay=0.0, stop_token="eos", missing_eos_penalty=1.0,
-        temperature=1.0, kl_coef=BETA, use_cpu=not torch.cuda.is_available(), bf16=False,
+        temperature=1.0, kl_coef=BETA, use_cpu=not torch.cuda.is_available(), bf16=world.dtype() == "bfloat16",
         gradient_checkpointing=False, disable_tqdm=True)  # fmt: skip
     trainer = PPOTrainer(args=settings, processing_class=world.tokenizer(), model=policy, ref_model=reference,
                          reward_model=reward, value_model=critic, train_dataset=rows, eval_dataset=rows)  # fmt: skip
@@ -79,14 +89,12 @@ def peer(name: str, folder: Path) -> dict:
 
     trainer.log = logged
     trainer.train()
-    last = seen[-LAST:]
     return {
         "value": EPISODES * (len(seen) - 1) / (ends[-1] - ends[1]),
-        "quality": sum(m["objective/scores"] - BETA * m["objective/kl"] for m in last) / LAST,
         "phases": {},
         "steps": next(steps),
         "curve": [[m["objective/scores"], m["objective/kl"]] for m in seen],
-    }
+    } | judged.judge(folder, policy, NEW_TOKENS, BETA)
 
 
 def holds(ours: dict, peer: dict) -> bool:

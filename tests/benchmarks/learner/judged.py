@@ -1,0 +1,55 @@
+"""How good a policy has become: its reward and KL on held-out prompts, by one piece of code for ours and the peers.
+
+Plain transformers in either side's environment: completions by `generate` with one seed, scores by the reward model at
+the last token, log-probabilities by a forward pass of each completion alone.
+"""
+
+from pathlib import Path
+from typing import Any
+
+PROMPTS, SEED = 128, 99
+MISSING_END = 1.0  # taken from the score of a completion that was cut off
+
+
+def judge(folder: Path, policy: Any, new_tokens: int, beta: float) -> dict:
+    """`quality`, the mean reward less what KL costs; `reward`; `kl`, in nats a completion.
+
+    policy: a causal language model, or its folder; `folder` holds the reference and the reward model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    from tests.benchmarks.learner import world
+
+    if isinstance(policy, Path):
+        policy = AutoModelForCausalLM.from_pretrained(policy)
+    policy, reference = policy.eval(), AutoModelForCausalLM.from_pretrained(folder / "policy").eval()
+    scorer = AutoModelForSequenceClassification.from_pretrained(folder / "reward_model").eval()
+    for model in (reference, scorer):
+        model.to(policy.device)
+    rewards, divergences = [], []
+    with torch.no_grad():
+        for prompt, completion in written(policy, world.prompts(PROMPTS, SEED), new_tokens):
+            tokens = torch.tensor([prompt + completion], device=policy.device)
+            rewards.append(scorer(tokens).logits.item() - MISSING_END * (completion[-1] != world.END))
+            own, other = (
+                model(tokens).logits[0, len(prompt) - 1 : -1].log_softmax(-1) for model in (policy, reference)
+            )
+            divergences.append(float((own - other)[range(len(completion)), completion].sum()))
+    reward, kl = (sum(values) / PROMPTS for values in (rewards, divergences))
+    return {"quality": reward - beta * kl, "reward": reward, "kl": kl}
+
+
+def written(policy: Any, prompts: list[list[int]], new_tokens: int) -> list[tuple[list[int], list[int]]]:
+    """Each prompt with its completion, up to its end token."""
+    import torch
+
+    from tests.benchmarks.learner import world
+
+    batch = world.tokenizer().pad({"input_ids": prompts}, return_tensors="pt").to(policy.device)
+    torch.manual_seed(SEED)
+    rows = policy.generate(**batch, do_sample=True, top_k=0, top_p=1.0, max_new_tokens=new_tokens,
+                           eos_token_id=world.END, pad_token_id=world.PAD)  # fmt: skip
+    completions = [row[batch["input_ids"].shape[1] :].tolist() for row in rows]
+    ends = [row.index(world.END) + 1 if world.END in row else new_tokens for row in completions]
+    return [(prompt, row[:end]) for prompt, row, end in zip(prompts, completions, ends, strict=True)]
