@@ -114,7 +114,6 @@ def score_episodes(run: Run, episodes: Episodes, answers: Sequence[Answer]) -> R
 
 def token_columns(run: Run, episodes: Episodes, budget: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Log-probabilities by the policy and by the reference, and values: a tensor an episode each."""
-
     if not episodes.prompts:  # more processes than episodes
         return [], [], []
     temperature = run.settings.temperature

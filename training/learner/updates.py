@@ -109,7 +109,7 @@ def forget_gradients(run: Run) -> None:
 def policy_losses(
     run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int], kl_coefficient: float, is_first: bool
 ) -> tuple[Tensor, Tensor]:
-    """The sum of the policy's losses over a micro-batch's tokens; the sums of MEASURED_OF_POLICY.
+    """The sum of the policy's losses over a micro-batch's tokens, and of a shared critic; the sums of MEASURED.
 
     In the first minibatch the policy is still the one that sampled, so its log-probabilities *are* the old ones, and
     the ratio is 1 to the bit whatever the passes' shapes.
