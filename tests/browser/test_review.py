@@ -180,7 +180,8 @@ PAGES = ("review/", "review/people/", "review/decisions/", "figures/", "figures/
 def test_axe_finds_nothing(desk, disputed, people, project, dark):
     project.annotators_see_quality = True
     project.save()
-    review.discard(people[2], Ranking.objects.filter(annotator=people[0].user).first().pk, reason="Not read.")
+    discarded = Ranking.objects.get(annotator=people[0].user, comparison=disputed[2])
+    review.discard(people[2], discarded.pk, reason="Not read.")
     page = desk.sit("mona", dark=dark)
     for path in (*PAGES, f"review/people/{people[0].user_id}/", f"review/people/{people[0].user_id}/?since=2020-01-01"):
         page.goto(f"/projects/support/{path}")
