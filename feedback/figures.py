@@ -21,7 +21,7 @@ from feedback.models import Lease, Membership, Project, Ranking, Reliability, Sk
 from feedback.progress import midnight
 
 DAYS = 14  # of the counts by day
-JUDGED = 20_000  # rankings of a project, the latest
+JUDGED = 10_000  # rankings of a project, the latest
 LEAST_GOLD = 10  # rankings of gold from which somebody is told their pass rate: fewer would show which ones these are
 
 # A first revision is something said, whatever became of it; a live one stands.
