@@ -168,6 +168,7 @@ STATICFILES_DIRS = [
     ("accord", BASE_DIR / "static" / "accord"),
     ("htmx", _PACKAGES / "htmx.org" / "dist"),
     ("diff", _PACKAGES / "diff" / "libesm"),
+    ("katex", _PACKAGES / "katex" / "dist"),
     ("sortable", _PACKAGES / "sortablejs" / "modular"),
     ("uplot", _PACKAGES / "uplot" / "dist"),
 ]

@@ -1,4 +1,4 @@
-"""Strangers' text to HTML that is safe to show: Markdown, code with colours, tables, and nothing that runs or loads.
+"""Strangers' text to HTML that is safe to show: Markdown, code with colours, TeX, and nothing that runs or loads.
 
 Three walls, each enough alone: raw HTML is shown as text, never passed on (markdown-it with html off); whatever was
 rendered goes through an allow-list (nh3); and the pages' Content-Security-Policy runs and loads nothing from elsewhere.
@@ -20,6 +20,8 @@ from pygments import highlight as pygments_highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
+
+from feedback.rendering.mathematics import mathematics
 
 # Markdown is parsed up to here; longer text is shown as it is, so that one huge completion cannot hold up a worker.
 MARKDOWN_CHARACTERS = 60_000
@@ -52,9 +54,9 @@ def is_long(text: str) -> bool:
     return len(text) > MARKDOWN_CHARACTERS
 
 
-def is_control(character: str) -> bool:
-    """Whether it is invisible, and shown by its number."""
-    return character not in _WANTED_CONTROLS and _CONTROLS.match(character) is not None
+def without_controls(text: str, instead: str) -> str:
+    """The text with a character instead of each one that is invisible, and shown by its number."""
+    return _CONTROLS.sub(lambda found: found[0] if found[0] in _WANTED_CONTROLS else instead, text)
 
 
 def _clean(html: str) -> str:
@@ -63,7 +65,7 @@ def _clean(html: str) -> str:
         tags=_TAGS,
         attributes={"a": {"href", "target"}, "ol": {"start"}},
         attribute_filter=lambda tag, name, value: _CONTROLS.sub("", value),
-        allowed_classes={"span": _CODE_CLASSES | {"image"}, "div": {"plain"}},
+        allowed_classes={"span": _CODE_CLASSES | {"image", "math", "display"}, "div": {"plain"}},
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow ugc",
         set_tag_attribute_values={"a": {"target": "_blank"}},
@@ -87,6 +89,7 @@ def markdown() -> MarkdownIt:
     """A new parser of what pages show as Markdown."""
     parser = MarkdownIt("commonmark", {"html": False, "linkify": False, "highlight": _highlight})
     parser.enable(["table", "strikethrough"])
+    mathematics(parser)
     parser.add_render_rule("image", _image)
     parser.add_render_rule("softbreak", lambda *_: "<br>\n")  # models mean the line ends that they write
     return parser
@@ -102,7 +105,7 @@ def _image(
 
 
 def _highlight(code: str, language: str, attributes: str) -> str:
-    if not language or len(code) > HIGHLIGHT_CHARACTERS:
+    if not language or len(code) > HIGHLIGHT_CHARACTERS or code.startswith("\ufeff"):  # which pygments would hide
         return escape(code)
     try:
         lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)

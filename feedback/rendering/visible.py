@@ -46,16 +46,10 @@ class Visible(NamedTuple):
 
 def visible(text: str) -> Visible:
     source = html.with_line_feeds(text)
-    placed = _plain(source) if html.is_long(source) else _markdown(source)
-    characters, starts, ends = [], array("q"), array("q")
-    for character, start, end in placed:
-        if character not in SPACES:
-            characters.append(ATOM if html.is_control(character) else character)
-            starts.append(start)
-            ends.append(end)
+    shown, starts, ends = _plain(source) if html.is_long(source) else _rendered(source)
     if len(source) != len(text):
         starts, ends = _before_line_feeds(text, starts, ends)
-    return Visible("".join(characters), starts, ends)
+    return Visible(html.without_controls(shown, ATOM), starts, ends)
 
 
 def _before_line_feeds(text: str, starts: Sequence[int], ends: Sequence[int]) -> tuple[array, array]:
@@ -64,8 +58,16 @@ def _before_line_feeds(text: str, starts: Sequence[int], ends: Sequence[int]) ->
     return array("q", (raw[each] for each in starts)), array("q", (raw[each - 1] + 1 for each in ends))
 
 
-def _plain(source: str) -> Placed:
-    return ((character, index, index + 1) for index, character in enumerate(source))
+def _plain(source: str) -> Visible:
+    starts = array("q", (index for index, character in enumerate(source) if character not in SPACES))
+    shown = "".join(character for character in source if character not in SPACES)
+    return Visible(shown, starts, array("q", (start + 1 for start in starts)))
+
+
+def _rendered(source: str) -> Visible:
+    placed = [each for each in _markdown(source) if each[0] not in SPACES]
+    shown = "".join(character for character, _start, _end in placed)
+    return Visible(shown, [start for _character, start, _end in placed], [end for _character, _start, end in placed])
 
 
 def _markdown(source: str) -> Placed:

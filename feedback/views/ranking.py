@@ -174,6 +174,10 @@ def words() -> dict[str, str]:
         "signed-out": _("You are signed out. Sign in in another tab; kept here until then: {count}"),
         "undo-offline": _("Undo needs the connection."),
         "nothing-to-undo": _("There is nothing further back to undo."),
+        "marking": _("Arrows choose a word, with Shift more; + is good, − is bad, Escape ends."),
+        "marked-good": _("Good: {text}."),
+        "marked-bad": _("Bad: {text}."),
+        "unmark": _("Take the mark away"),
         "thanks": _("Your answer is kept: the model can learn from it."),
         "lost": _(
             "Your time for this one ran out, and others may rank it now. "

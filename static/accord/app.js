@@ -1,4 +1,9 @@
-// On every page: menus that close, appearance, dialogs, and secrets copied by a button.
+// On every page: menus that close, appearance, dialogs, mathematics, and secrets copied by a button.
+
+import { setMathematics } from "./math.js";
+
+setMathematics(document);
+document.addEventListener("htmx:load", (event) => setMathematics(event.target));
 
 for (const menu of document.querySelectorAll("details.menu")) {
   document.addEventListener("click", (event) => {

@@ -2,15 +2,17 @@
 // it at once; the submit goes out behind it, and is kept until the server has answered.
 
 import { remember } from "./app.js";
+import { setMathematics } from "./math.js";
 import { Clock } from "./rank/clock.js";
 import { toggleDifferences } from "./rank/differences.js";
 import { makeDraggable } from "./rank/drag.js";
 import { Drafts } from "./rank/drafts.js";
-import { chooseStrength, extrasOf, restoreExtras, toggleFlag } from "./rank/extras.js";
+import { chooseStrength, extrasOf, restoreExtras, startRating, toggleFlag } from "./rank/extras.js";
 import { foldLongOnes, toggleFolds } from "./rank/folding.js";
 import { handleKeys } from "./rank/keys.js";
 import { get, Outbox, post } from "./rank/outbox.js";
 import { Ranking } from "./rank/ranking.js";
+import { Spans } from "./rank/spans.js";
 import { duration, number, say } from "./rank/words.js";
 
 const page = document.getElementById("rank");
@@ -22,6 +24,7 @@ const LOOK_AGAIN = 15_000; // ms, while there is nothing to rank
 const RENEW_EVERY = 60_000; // ms
 
 let ranking = null; // what is on screen, or null
+let spans = null; // what is marked in it
 let clock = new Clock();
 let undrag = () => {};
 let ahead = null; // the next comparison's form, or null
@@ -34,7 +37,8 @@ const paces = [];
 function clear(element) {
   undrag();
   undrag = () => {};
-  ranking = null;
+  spans?.leave();
+  ranking = spans = null;
   stage.replaceChildren(element);
 }
 
@@ -43,18 +47,30 @@ function show(element, seconds = 0) {
   if (!element.matches("form.comparison")) return lookAgainLater();
   const draft = drafts.of(element);
   clock = new Clock(draft?.seconds ?? seconds);
-  const keepDraft = () => drafts.keep(element, { ranks: ranking.byPlace, extras: extrasOf(element), seconds: clock.seconds });
+  const keepDraft = () => drafts.keep(element, { ranks: ranking.byPlace, extras: said(), seconds: clock.seconds });
   ranking = new Ranking(element, keepDraft);
+  spans = new Spans(element, document.getElementById("marker"), keepDraft);
   if (draft) {
     ranking.byPlace = draft.ranks;
     restoreExtras(element, draft.extras);
+    spans.fields = draft.extras;
   }
-  element.querySelector(".extras").addEventListener("input", keepDraft);
+  element.addEventListener("input", keepDraft);
   undrag = makeDraggable(ranking);
   foldLongOnes(ranking);
+  setMathematics(element).then((isSet) => {
+    if (!isSet || ranking?.form !== element) return;
+    foldLongOnes(ranking);
+    spans.show();
+  });
   scrollTo({ top: 0, behavior: "instant" });
   ranking.focus(ranking.missing[0] ?? ranking.cards[0]);
   fetchAhead();
+}
+
+/** Everything said beside the ranks, as form fields. */
+function said() {
+  return [...extrasOf(ranking.form), ...spans.fields];
 }
 
 function parse(html) {
@@ -99,6 +115,7 @@ async function fetchAhead() {
   const found = await fetching;
   fetching = null;
   if (found?.matches("form.comparison")) ahead = found;
+  if (found) setMathematics(found);
   if (!ranking && (ahead || found)) showNext(found);
   return found;
 }
@@ -142,6 +159,7 @@ const outbox = new Outbox(`accord:outbox:${urls.user}`, {
     const next = html.trim() ? parse(html) : null;
     if (!next?.matches("form.comparison") || heldLeases().includes(next.dataset.lease)) return;
     ahead ??= next;
+    setMathematics(next);
     if (!ranking) showNext();
   },
   refused: (item, html) => complain(html),
@@ -173,7 +191,7 @@ function submit() {
   const ranks = Object.entries(ranking.byPlace).map(([place, rank]) => [`rank-${place}`, String(rank)]);
   const { form } = ranking;
   if (!form.dataset.ranking) showPace(clock.seconds);
-  const sent = [form, form.getAttribute("action"), [...ranks, ...extrasOf(form)], !form.dataset.ranking];
+  const sent = [form, form.getAttribute("action"), [...ranks, ...said()], !form.dataset.ranking];
   ranking = null; // its lease is no longer held by the page
   send(...sent);
   showNext();
@@ -279,13 +297,25 @@ const acts = {
   unfold: () => ranking && toggleFolds(ranking),
   write,
   comment: () => ranking?.form.elements.comment.focus(),
-  allBad: () => ranking && toggleFlag(ranking.form, "B"),
-  allGood: () => ranking && toggleFlag(ranking.form, "V"),
+  rate: () => ranking && startRating(ranking.marked),
+  markText: () => ranking && tell(spans.start(ranking.marked)),
+  selection(event) {
+    const handled = spans?.handle(event) ?? false;
+    if (handled && event.key === "Escape") tell();
+    return handled;
+  },
+  flag: (key) => ranking !== null && toggleFlag(ranking.form, key),
   strength: (point) => ranking && chooseStrength(ranking.form, point),
-  differences: () => ranking && toggleDifferences(ranking),
+  differences() {
+    if (!ranking) return;
+    toggleDifferences(ranking);
+    spans.show(); // on the text as it stands now
+  },
 };
 
 page.addEventListener("click", (event) => {
+  // Rated by hand: the digits go on ranking. (A key's click has no detail.)
+  if (event.detail && event.target.closest(".rating")) ranking.focus(event.target.closest(".completion"));
   const act = event.target.closest("[data-act]")?.dataset.act;
   if (!act) return;
   event.preventDefault();

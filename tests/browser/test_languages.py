@@ -51,7 +51,9 @@ def test_every_sentence_is_translated_and_compiled():
             assert catalogue.gettext(sentence) != sentence or catalogue.ngettext(sentence, sentence, 1) != sentence
 
 
-def test_the_ranking_page_in_chinese(comparisons, desk, annotator, keep):
+def test_the_ranking_page_in_chinese(comparisons, desk, annotator, project, keep):
+    project.attributes, project.flags = ["有用", "诚实"], ["跑题"]
+    project.save()
     comparisons(count=2, size=4)
     page = desk.sit("ann")
     choose_chinese(page)
@@ -59,7 +61,10 @@ def test_the_ranking_page_in_chinese(comparisons, desk, annotator, keep):
     ranking = RankPage(page)
     keep(page, "rank-chinese")
     assert not english_in(page)
-    ranking.press("Enter")
+    ranking.press("m")
+    keep(page, "rank-marking-chinese")
+    assert not english_in(page)
+    ranking.press("-", "Escape", "Enter")
     expect(page.locator("#state")).to_have_text("尚未排序：A、B、C和D")
     ranking.press("?")
     keep(page, "rank-keys-chinese")

@@ -1,11 +1,10 @@
-// What is said beside the ranks: strength, flags, a comment.
+// What is said beside the ranks: strength, flags, ratings, a comment.
 
-const NAMES = ["strength", "flags", "comment"];
+const isExtra = (name) => ["strength", "flags", "comment"].includes(name) || name.startsWith("rating-");
 
 /** As form fields, the empty ones left out. */
 export function extrasOf(form) {
-  const data = new FormData(form);
-  return NAMES.flatMap((name) => data.getAll(name).filter(Boolean).map((value) => [name, value]));
+  return [...new FormData(form)].filter(([name, value]) => isExtra(name) && value);
 }
 
 /** Put back what `extrasOf` gave. */
@@ -18,8 +17,47 @@ export function restoreExtras(form, fields) {
   }
 }
 
+/** Whether there is a flag of that key. */
 export function toggleFlag(form, key) {
-  form.querySelector(`.flags input[data-key="${key}"]`)?.click();
+  const flag = form.querySelector(`.flags input[data-key="${CSS.escape(key.toUpperCase())}"]`);
+  flag?.click();
+  return Boolean(flag);
+}
+
+/** R: to the first attribute of the completion that is not rated yet, or to the first one. */
+export function startRating(card) {
+  const [first] = card.querySelectorAll(".rating");
+  focusRating(nextUnrated(card) ?? first);
+}
+
+/** A digit while a rating has the focus: rate, and go on to the next; 0 takes the rating away. Whether it was one. */
+export function rateByKey(event, ranking) {
+  const group = event.target.closest?.(".rating");
+  const pressed = /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1] ?? (/^[0-9]$/.test(event.key) ? event.key : null);
+  const value = event.key === "Backspace" || event.key === "Delete" ? "0" : pressed;
+  if (!group || value === null || event.shiftKey) return false;
+  const inputs = [...group.querySelectorAll("input")];
+  if (value !== "0" && !inputs[Number(value) - 1]) return true;
+  for (const input of inputs) input.checked = input.value === value;
+  group.dispatchEvent(new Event("input", { bubbles: true }));
+  if (value !== "0") goOn(group.closest(".completion"), ranking);
+  return true;
+}
+
+function goOn(card, ranking) {
+  const inTurn = [card, ...ranking.cards.slice(ranking.cards.indexOf(card) + 1), ...ranking.cards];
+  const next = inTurn.find(nextUnrated);
+  if (!next) return ranking.mark(card);
+  focusRating(nextUnrated(next));
+  next.querySelector(".ratings").scrollIntoView({ block: "nearest" });
+}
+
+function nextUnrated(card) {
+  return [...card.querySelectorAll(".rating")].find((group) => !group.querySelector(":checked"));
+}
+
+function focusRating(group) {
+  (group?.querySelector(":checked") ?? group?.querySelector("input"))?.focus();
 }
 
 export function chooseStrength(form, point) {
@@ -27,5 +65,5 @@ export function chooseStrength(form, point) {
 }
 
 function boxes(form) {
-  return [...form.querySelectorAll(".extras :is([type=radio], [type=checkbox])")];
+  return [...form.querySelectorAll(":is(.extras, .ratings) :is([type=radio], [type=checkbox])")];
 }

@@ -1,15 +1,17 @@
 // One key for everything on the page. A key that a field, a dialog or the browser wants stays theirs.
 
-const letters = { b: "allBad", v: "allGood", c: "comment", w: "write", s: "skip", u: "undo", g: "guidelines", e: "unfold", d: "differences", l: "layout", p: "break", "?": "help" };
+import { rateByKey } from "./extras.js";
+
+const letters = { c: "comment", w: "write", r: "rate", m: "markText", s: "skip", u: "undo", g: "guidelines", e: "unfold", d: "differences", l: "layout", p: "break", "?": "help" };
 
 export function handleKeys(acts, current) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
     const dialog = document.querySelector("dialog[open]");
     if (dialog) return closeBySameKey(event, dialog);
-    if (event.key === "Escape" && event.target.matches("textarea")) return current()?.mark(current().marked);
+    if (event.key === "Escape" && event.target.matches("textarea, .rating input")) return current()?.mark(current().marked);
     if (event.target.matches("input:not([type=radio], [type=checkbox]), textarea, select, summary")) return;
-    const handled = strength(event, acts) || digit(event, current()) || arrow(event, current()) || act(event, acts);
+    const handled = acts.selection(event) || rateByKey(event, current()) || strength(event, acts) || digit(event, current()) || arrow(event, current()) || act(event, acts);
     if (handled) event.preventDefault();
   });
 }
@@ -55,5 +57,5 @@ function act(event, acts) {
   }
   const name = letters[event.key.toLowerCase()];
   if (name) acts[name]();
-  return Boolean(name);
+  return Boolean(name) || (/^[a-z]$/i.test(event.key) && acts.flag(event.key));
 }

@@ -16,7 +16,7 @@ export class Ranking {
       card.addEventListener("focusin", () => this.#showMark(card));
       card.addEventListener("pointerdown", () => this.#showMark(card));
       card.addEventListener("change", (event) => {
-        if (event.target.type === "radio") this.rank(card, Number(event.target.value));
+        if (event.target.closest(".chips")) this.rank(card, Number(event.target.value));
       });
     }
     this.#show();

@@ -1,0 +1,68 @@
+"""TeX in completions is found, and money is not taken for it."""
+
+import re
+
+import pytest
+
+from feedback.rendering import render
+from feedback.rendering.mathematics import LONGEST, MOST
+
+
+def formulas(text: str) -> list[tuple[str, str]]:
+    """(«display» or nothing, TeX) of each formula in the HTML."""
+    return re.findall(r'<span class="math ?(display)?">\s*(.*?)\s*</span>', render(text), re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("so $x^2$ and \\(a_1*b*c\\) *too*", [("", "x^2"), ("", "a_1*b*c")]),
+        ("there are $20$ ways, $2x$ each", [("", "20"), ("", "2x")]),
+        ("\\( x \\) has room", [("", "x")]),
+        ("$$\na\n+ b\n= c\n$$\nthen", [("display", "a\n+ b\n= c")]),
+        ("so\n\\[ \\pmatrix{a \\\\ b} \\]\nthen", [("display", "\\pmatrix{a \\\\ b}")]),
+        ("> $$x$$\n\n- \\[\n  y\n  \\]\n- z", [("display", "x"), ("display", "y")]),
+        ("in a line $$x$$ too", [("display", "x")]),
+        ("|a|\n|-|\n|$x_1$ and $x_2$|", [("", "x_1"), ("", "x_2")]),
+        ("**$x$**, [$y$](https://example.org)", [("", "x"), ("", "y")]),
+        ("$a<b$ & $\\text{<b>}$", [("", "a&lt;b"), ("", "\\text{&lt;b&gt;}")]),
+    ],
+)  # fmt: skip
+def test_formulas_are_found(text, found):
+    assert formulas(text) == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "costs $5 and $10",
+        "between $5-$10, or $20K to $30K",
+        "US$5 (A$7), 5$ or 10$",
+        "$5 or 10$ now",
+        "it is $1,000, she paid $3.",
+        "$ x $ and $x",
+        "\\$x\\$ and `$x$`",
+        "```\n$x$\n```",
+        "    $$x$$",
+        "$$",
+        "$$\n\n$$",
+        "\\[ never closed",
+        "$\\def\\a{x}\\a$",
+        "\\(\\newcommand{\\a}{xx}\\a\\a\\)",
+        "$" + "x" * LONGEST + "y$",
+    ],
+)
+def test_money_code_and_definitions_are_not(text):
+    assert formulas(text) == []
+
+
+def test_a_text_has_no_more_formulas_than_a_browser_sets_at_once():
+    found = formulas("$x^2$ " * 9_000)
+    assert sum(len(tex) for _, tex in found) == MOST // 3 * 3
+    assert "$x^2$" in render("$x^2$ " * 9_000)
+
+
+@pytest.mark.parametrize("piece", ["\\(", "$", "$a", "$$\n", "\\[\n", "\\[ a\n", "> $$\n", "$$a\n\n", "$x$"])
+def test_hostile_delimiters_are_read_in_time(piece):
+    text = piece * (59_000 // len(piece))
+    assert len(render(text)) >= len(text.replace("\n", "").replace(" ", "").replace(">", "")) // 2
