@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
+from markdown_it.utils import EnvType
 
 LONGEST = 2_000  # characters of a formula
 MOST = 8_000  # characters of all the formulas of a text: what a browser sets without a pause
@@ -58,7 +59,7 @@ def _is_no_money(source: str, start: int, end: int) -> bool:
     return hugged and not before.isalnum() and not behind.isalnum() and not _AMOUNT.match(content)
 
 
-def _may_set(environment: dict, content: str) -> bool:
+def _may_set(environment: EnvType, content: str) -> bool:
     """Whether the text may have one more formula; counted as they are found."""
     used = environment.get("mathematics", 0) + len(content)
     if _DEFINES.search(content) or used > MOST:
