@@ -3,38 +3,52 @@
 import json
 from typing import Any
 
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
 from feedback.errors import Invalid
 
 LONGEST_TEXT = 1_000_000  # characters of a message or completion
 LARGEST_JSON = 100_000  # characters of metadata or sampling settings, as JSON
 DEEPEST_JSON = 20
 
-NAMES_OF_TYPES = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+NAMES_OF_TYPES = {
+    dict: gettext_lazy("an object"),
+    list: gettext_lazy("a list"),
+    str: gettext_lazy("a text"),
+    bool: gettext_lazy("true or false"),
+    type(None): "null",
+}
 
 
 def name_of_type(value: object) -> str:
-    return NAMES_OF_TYPES.get(type(value), "a number")
+    return str(NAMES_OF_TYPES.get(type(value), _("a number")))
 
 
 def text(value: object, what: str, longest: int = LONGEST_TEXT) -> str:
     """The value, if PostgreSQL and UTF-8 can hold it."""
     if not isinstance(value, str):
-        raise Invalid(f"{what} must be a text, not {name_of_type(value)}.")
+        raise Invalid(_("%(what)s must be a text, not %(type)s.") % {"what": what, "type": name_of_type(value)})
     if len(value) > longest:
-        raise Invalid(f"{what} has {len(value):,} characters, and {longest:,} is the most.")
+        raise Invalid(
+            _("%(what)s has %(count)s characters, and %(longest)s is the most.")
+            % {"what": what, "count": f"{len(value):,}", "longest": f"{longest:,}"}
+        )
     if "\x00" in value:
-        raise Invalid(f"{what} contains a NUL character, which cannot be stored: remove it.")
+        raise Invalid(_("%(what)s contains a NUL character, which cannot be stored: remove it.") % {"what": what})
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise Invalid(f"{what} contains half of a surrogate pair, so it is not valid Unicode: remove it.") from None
+        raise Invalid(
+            _("%(what)s contains half of a surrogate pair, so it is not valid Unicode: remove it.") % {"what": what}
+        ) from None
     return value
 
 
 def filled_text(value: object, what: str, longest: int = LONGEST_TEXT) -> str:
     """As `text`, and not blank."""
     if not text(value, what, longest).strip():
-        raise Invalid(f"{what} is empty.")
+        raise Invalid(_("%(what)s is empty.") % {"what": what})
     assert isinstance(value, str)
     return value
 
@@ -42,20 +56,28 @@ def filled_text(value: object, what: str, longest: int = LONGEST_TEXT) -> str:
 def json_object(value: object, what: str) -> dict[str, Any]:
     """The value, if it is an object that PostgreSQL's jsonb can hold."""
     if not isinstance(value, dict):
-        raise Invalid(f"{what} must be an object, not {name_of_type(value)}.")
+        raise Invalid(_("%(what)s must be an object, not %(type)s.") % {"what": what, "type": name_of_type(value)})
     _walk(value, what, DEEPEST_JSON)
     try:
         length = len(json.dumps(value, allow_nan=False))
     except ValueError:
-        raise Invalid(f"{what} contains a number that is not finite, which JSON cannot write.") from None
+        raise Invalid(
+            _("%(what)s contains a number that is not finite, which JSON cannot write.") % {"what": what}
+        ) from None
     if length > LARGEST_JSON:
-        raise Invalid(f"{what} has {length:,} characters as JSON, and {LARGEST_JSON:,} is the most.")
+        raise Invalid(
+            _("%(what)s has %(length)s characters as JSON, and %(largest_json)s is the most.")
+            % {"what": what, "length": f"{length:,}", "largest_json": f"{LARGEST_JSON:,}"}
+        )
     return value
 
 
 def _walk(value: object, what: str, depth: int) -> None:
     if depth == 0:
-        raise Invalid(f"{what} is nested more than {DEEPEST_JSON} levels deep.")
+        raise Invalid(
+            _("%(what)s is nested more than %(deepest_json)s levels deep.")
+            % {"what": what, "deepest_json": DEEPEST_JSON}
+        )
     if isinstance(value, str):
         text(value, what)
     elif isinstance(value, dict):
@@ -70,8 +92,11 @@ def _walk(value: object, what: str, depth: int) -> None:
 def known_keys(row: object, known: set[str], what: str) -> dict[str, Any]:
     """The row, if it is an object without a key that we would silently ignore."""
     if not isinstance(row, dict):
-        raise Invalid(f"{what} must be an object, not {name_of_type(row)}.")
+        raise Invalid(_("%(what)s must be an object, not %(type)s.") % {"what": what, "type": name_of_type(row)})
     for key in row:
         if key not in known:
-            raise Invalid(f"{what} has the unknown key «{str(key)[:50]}»: the keys are {', '.join(sorted(known))}.")
+            raise Invalid(
+                _("%(what)s has the unknown key «%(given)s»: the keys are %(known)s.")
+                % {"what": what, "given": str(key)[:50], "known": ", ".join(sorted(known))}
+            )
     return row

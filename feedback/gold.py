@@ -10,6 +10,7 @@ from datetime import datetime
 
 from django.db.models import F, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from feedback import candidates
@@ -45,8 +46,10 @@ def claim_to_qualify(membership: Membership) -> Comparison:
     found = claim(membership)
     if found is None:
         raise Conflict(
-            "You have ranked all the comparisons that this project tests new annotators with, and not yet passed: "
-            "its managers can add more of them."
+            _(
+                "You have ranked all the comparisons that this project tests new annotators with, and not yet passed: "
+                "its managers can add more of them."
+            )
         )
     return found
 

@@ -82,8 +82,10 @@ def _record(
     fields = checked(lease, membership.project, ranks, seconds, said)
     if lease.lapsed_at is not None and not queue.take_slot(lease.comparison_id):
         raise Conflict(
-            "Your time for this comparison ran out, and others have ranked it in the meantime: it needs no more "
-            "rankings. Take the next one."
+            _(
+                "Your time for this comparison ran out, and others have ranked it in the meantime: it needs no more "
+                "rankings. Take the next one."
+            )
         )
     returned = returned_to(lease)
     if returned is None and lease.reason == Lease.Reason.RETURNED:
@@ -162,7 +164,7 @@ def skip(membership: Membership, lease_id: UUID, *, reason: str = "") -> Skip:
 
     Sent twice, it is one skip.
     """
-    reason = checks.text(reason, "The reason", longest=500)
+    reason = checks.text(reason, _("The reason"), longest=500)
     queue.lock_member(membership)
     if earlier := Skip.objects.filter(lease_id=lease_id, annotator_id=membership.user_id).first():
         return earlier
@@ -187,7 +189,7 @@ def undo(membership: Membership) -> Ranking | Lease:
     if skipped is not None and (ranking is None or ranking.created_at < skipped.created_at):
         return _take_back(membership, skipped)
     if ranking is None:
-        raise NotFound("There is nothing to undo yet.")
+        raise NotFound(_("There is nothing to undo yet."))
     return ranking
 
 
@@ -206,14 +208,14 @@ def _take_back(membership: Membership, skipped: Skip) -> Lease:
     skipped.delete()
     lease = queue.hold(membership, skipped.comparison_id)
     if lease is None:
-        raise Conflict("Others have ranked the comparison that you skipped: it needs no more rankings.")
+        raise Conflict(_("Others have ranked the comparison that you skipped: it needs no more rankings."))
     return lease
 
 
 def submitted_before(membership: Membership, idempotency_key: UUID) -> Ranking | None:
     found = next(iter(Ranking.objects.raw(SUBMITTED_BEFORE, [membership.user_id, idempotency_key])), None)
     if found is not None and found.project_id != membership.project_id:
-        raise Conflict("This idempotency key was used in another project: make a new one for each submit.")
+        raise Conflict(_("This idempotency key was used in another project: make a new one for each submit."))
     return found
 
 
@@ -222,7 +224,7 @@ def _own_ranking(membership: Membership, ranking_id: int) -> Ranking:
     own = Ranking.objects.filter(pk=ranking_id, annotator_id=membership.user_id, project_id=membership.project_id)
     found = own.first()
     if found is None:
-        raise NotFound("There is no such ranking of yours.")
+        raise NotFound(_("There is no such ranking of yours."))
     queue.lock_comparison(found.comparison_id)
     return own.get()
 
@@ -243,9 +245,9 @@ def checked(
 def ranks_by_position(size: int, display_order: Sequence[int], ranks: Sequence[int]) -> list[int]:
     """Dense ranks by position, of ranks given in the order of display."""
     if isinstance(ranks, str) or not isinstance(ranks, Sequence) or len(ranks) != size:
-        raise Invalid(f"Give a rank to each of the {size} completions.")
+        raise Invalid(_("Give a rank to each of the %(size)s completions.") % {"size": size})
     if not all(remarks.is_whole(rank) and 1 <= rank <= 9 for rank in ranks):
-        raise Invalid("A rank is a whole number from 1 (best) to 9; equal numbers tie.")
+        raise Invalid(_("A rank is a whole number from 1 (best) to 9; equal numbers tie."))
     by_position = [0] * size
     for position, rank in zip(display_order, dense(ranks), strict=True):
         by_position[position] = rank

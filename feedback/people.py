@@ -18,7 +18,7 @@ def membership_of(user: User, slug: str) -> Membership:
     found = Membership.objects.raw(PLACE, [user.pk, project.pk]) if project else []
     membership = next(iter(found), None)
     if membership is None:
-        raise NotFound("There is no such project among yours.")
+        raise NotFound(_("There is no such project among yours."))
     membership.user, membership.project = user, project
     return membership
 
@@ -26,7 +26,7 @@ def membership_of(user: User, slug: str) -> Membership:
 def manager_of(user: User, slug: str) -> Membership:
     membership = membership_of(user, slug)
     if not membership.is_manager:
-        raise Forbidden("Only the project's managers may open this page.")
+        raise Forbidden(_("Only the project's managers may open this page."))
     return membership
 
 
@@ -75,10 +75,13 @@ def create_project(owner: User, project: Project) -> Project:
 def add_member(project: Project, username: str, role: str) -> Membership:
     user = User.objects.filter(username=username.strip(), is_active=True).first()
     if user is None:
-        raise NotFound(f"Nobody here has the user name «{username.strip()}». An administrator can make the account.")
+        raise NotFound(
+            _("Nobody here has the user name «%(username)s». An administrator can make the account.")
+            % {"username": username.strip()}
+        )
     membership, is_new = Membership.objects.get_or_create(project=project, user=user, defaults={"role": role})
     if not is_new:
-        raise Conflict(f"{user} is a member already.")
+        raise Conflict(_("%(user)s is a member already.") % {"user": user})
     return membership
 
 
@@ -102,9 +105,9 @@ def remove_member(project: Project, user_id: int) -> None:
 
 
 def revoke_token(user: User, token_id: int) -> None:
-    deleted, _ = ApiToken.objects.filter(user=user, pk=token_id).delete()
+    deleted, _by_table = ApiToken.objects.filter(user=user, pk=token_id).delete()
     if not deleted:
-        raise NotFound("This token is gone already.")
+        raise NotFound(_("This token is gone already."))
 
 
 def _locked(project: Project, user_id: int) -> Membership:
@@ -112,10 +115,10 @@ def _locked(project: Project, user_id: int) -> Membership:
     list(project.memberships.filter(role=Membership.Role.MANAGER).order_by("pk").select_for_update())
     membership = project.memberships.select_related("user").filter(user_id=user_id).first()
     if membership is None:
-        raise NotFound("This person is not a member.")
+        raise NotFound(_("This person is not a member."))
     return membership
 
 
 def _refuse_to_lose_last_manager(project: Project) -> None:
     if project.memberships.filter(role=Membership.Role.MANAGER).count() == 1:
-        raise Conflict("This is the project's only manager: make somebody else a manager first.")
+        raise Conflict(_("This is the project's only manager: make somebody else a manager first."))

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from django.db.models import Count, F, Q, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from feedback import candidates, judging
 from feedback.errors import NotFound
@@ -87,7 +88,7 @@ def prompt_seen(membership: Membership, comparison_id: int) -> Prompt:
     seen = Lease.objects.filter(**mine).exists() or Ranking.objects.filter(**mine).exists()
     found = Prompt.objects.filter(comparisons=comparison_id, project=membership.project_id).first()
     if not seen or found is None:
-        raise NotFound("You do not hold this comparison.")
+        raise NotFound(_("You do not hold this comparison."))
     return found
 
 
@@ -96,7 +97,7 @@ def ranking_before(membership: Membership, ranking_id: int) -> Ranking:
     recent = judging.recent(membership, UNDO_REACHES + 1)
     later = [ranking.pk for ranking in recent]
     if ranking_id not in later[:-1]:
-        raise NotFound("There is nothing further back to undo.")
+        raise NotFound(_("There is nothing further back to undo."))
     return recent[later.index(ranking_id) + 1]
 
 

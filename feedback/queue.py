@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from feedback import candidates, gold
 from feedback.errors import Conflict, NotFound
@@ -71,14 +72,17 @@ def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Leas
 def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | None:
     lock_member(membership)
     if membership.project.archived_at is not None:
-        raise Conflict("This project is archived: nothing can be ranked in it any more.")
+        raise Conflict(_("This project is archived: nothing can be ranked in it any more."))
     now = timezone.now()
     held = _held(membership, now)
     if waiting := next((lease for lease in held if lease.pk not in beside), None):
         waiting.comparison = Comparison.objects.select_related("prompt").get(pk=waiting.comparison_id)
         return _extend(waiting, membership, now)
     if sum(lease.reason != Lease.Reason.RETURNED for lease in held) >= MOST_LEASES:
-        raise Conflict(f"You hold {MOST_LEASES} comparisons already: rank or give back one of them first.")
+        raise Conflict(
+            _("You hold %(most_leases)s comparisons already: rank or give back one of them first.")
+            % {"most_leases": MOST_LEASES}
+        )
     chosen = _choose(membership)
     return None if chosen is None else _take(membership, *chosen, now)
 
@@ -127,7 +131,7 @@ def renew(membership: Membership, lease_id: UUID) -> Lease:
     lease = lock_lease(membership, lease_id)
     now = timezone.now()
     if lease.lapsed_at is not None and not take_slot(lease.comparison_id):
-        raise Conflict("Your time for this comparison ran out and others have ranked it since: take the next one.")
+        raise Conflict(_("Your time for this comparison ran out and others have ranked it since: take the next one."))
     return _extend(lease, membership, now)
 
 
@@ -216,7 +220,7 @@ def lock_member(membership: Membership) -> None:
     # NO KEY: rows that refer to the membership may still be written.
     project = next(iter(Project.objects.raw(MEMBER, [membership.pk])), None)
     if project is None:
-        raise NotFound("You are not a member of this project any more.")
+        raise NotFound(_("You are not a member of this project any more."))
     membership.project, membership.role = project, project.member_role
     membership.qualified_at = project.member_qualified_at
 
@@ -225,7 +229,7 @@ def lock_lease(membership: Membership, lease_id: UUID) -> Lease:
     """The member's own lease, lapsed or not, locked."""
     lease = next(iter(Lease.objects.raw(OWN_LEASE, [lease_id, membership.user_id, membership.project_id])), None)
     if lease is None:
-        raise NotFound("You do not hold this comparison.")
+        raise NotFound(_("You do not hold this comparison."))
     return lease
 
 

@@ -7,6 +7,8 @@ one function here.
 import random
 from collections.abc import Callable, Sequence
 
+from django.utils.translation import gettext as _
+
 from feedback.errors import Invalid
 from feedback.models import Comparison, Project
 
@@ -28,7 +30,10 @@ def keys(project: Project, comparisons: Sequence[Comparison]) -> list[float]:
     """The keys of new comparisons, by the project's rule."""
     chosen = RULES.get(project.sampling_rule)
     if chosen is None:
-        raise Invalid(f"There is no sampling rule «{project.sampling_rule}»: the rules are {', '.join(sorted(RULES))}.")
+        raise Invalid(
+            _("There is no sampling rule «%(sampling_rule)s»: the rules are %(known)s.")
+            % {"sampling_rule": project.sampling_rule, "known": ", ".join(sorted(RULES))}
+        )
     return chosen(project, comparisons)
 
 

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from feedback.errors import Invalid
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -22,7 +24,7 @@ def check_model(path_or_hub_id: str) -> str:
     folder = Path(given).expanduser()
     if not given or not folder.is_dir():
         if given.startswith(("/", ".", "~")) or not HUB_ID.fullmatch(given):
-            raise Invalid(f"There is no folder {given or 'without a name'} on this machine.")
+            raise Invalid(_("There is no folder %(value)s on this machine.") % {"value": given or "without a name"})
         folder = fetch_from_hub(given)
     check_files({file.name for file in folder.iterdir()}, given)
     check_config(_read_config(folder), given)
@@ -32,29 +34,38 @@ def check_model(path_or_hub_id: str) -> str:
 def check_files(names: set[str], where: str) -> None:
     """Raises Invalid unless a config, weights in safetensors and a tokenizer are among the names."""
     if "config.json" not in names:
-        raise Invalid(f"{where} has no config.json: give a Hugging Face model.")
+        raise Invalid(_("%(where)s has no config.json: give a Hugging Face model.") % {"where": where})
     if not any(name.endswith(".safetensors") for name in names):
-        raise Invalid(f"{where} has no weights in safetensors: save the model with save_pretrained first.")
+        raise Invalid(
+            _("%(where)s has no weights in safetensors: save the model with save_pretrained first.") % {"where": where}
+        )
     if not names.intersection(TOKENIZERS):
-        raise Invalid(f"{where} has no tokenizer: save it into the same folder.")
+        raise Invalid(_("%(where)s has no tokenizer: save it into the same folder.") % {"where": where})
 
 
 def check_config(config: Any, where: str) -> None:
     """Raises Invalid unless this is the configuration of a causal language model that needs no code of its own."""
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise Invalid(f"{where}: its config.json names no model_type.")
+        raise Invalid(_("%(where)s: its config.json names no model_type.") % {"where": where})
     if "auto_map" in config:
-        raise Invalid(f"{where} brings code of its own, which is never run here: use a model that transformers knows.")
+        raise Invalid(
+            _("%(where)s brings code of its own, which is never run here: use a model that transformers knows.")
+            % {"where": where}
+        )
     named = config.get("architectures") or []
     if named and not any("CausalLM" in name or name.endswith("LMHeadModel") for name in named):
-        raise Invalid(f"{where} is a {named[0]}: a causal language model is needed.")
+        raise Invalid(
+            _("%(where)s is a %(given)s: a causal language model is needed.") % {"where": where, "given": named[0]}
+        )
 
 
 def _read_config(folder: Path) -> Any:
     try:
         return json.loads((folder / "config.json").read_text("utf-8"))
     except ValueError as error:
-        raise Invalid(f"{folder}: its config.json is not JSON ({error}).") from error
+        raise Invalid(
+            _("%(folder)s: its config.json is not JSON (%(error)s).") % {"folder": folder, "error": error}
+        ) from error
 
 
 def fetch_from_hub(hub_id: str) -> Path:
@@ -65,6 +76,8 @@ def fetch_from_hub(hub_id: str) -> Path:
     try:
         return Path(snapshot_download(hub_id, allow_patterns=FETCHED))
     except HfHubHTTPError as error:
-        raise Invalid(f"The hub has no model {hub_id} that this machine may read.") from error
+        raise Invalid(_("The hub has no model %(hub_id)s that this machine may read.") % {"hub_id": hub_id}) from error
     except (HFValidationError, OSError) as error:
-        raise Invalid(f"There is no folder {hub_id} on this machine, and the hub cannot be reached.") from error
+        raise Invalid(
+            _("There is no folder %(hub_id)s on this machine, and the hub cannot be reached.") % {"hub_id": hub_id}
+        ) from error

@@ -2,6 +2,7 @@
 
 from django.db import transaction
 from django.db.models import Max
+from django.utils.translation import gettext as _
 
 from feedback.errors import Conflict, Invalid
 from feedback.models import Comparison, Project, Source, User
@@ -13,7 +14,7 @@ def served(project: Project) -> Checkpoint:
     """The checkpoint that rounds start from. Raises Conflict when none is served."""
     found = project.checkpoints.filter(is_served=True).select_related("source").first()
     if found is None:
-        raise Conflict("No checkpoint is served yet: import a model, or promote a checkpoint.")
+        raise Conflict(_("No checkpoint is served yet: import a model, or promote a checkpoint."))
     return found
 
 
@@ -26,12 +27,17 @@ def import_checkpoint(
     """
     label = label.strip()
     if not label or len(label) > 200 or label.startswith("round-"):
-        raise Invalid("The label names the model's completions: 1 to 200 characters, not starting with «round-».")
+        raise Invalid(_("The label names the model's completions: 1 to 200 characters, not starting with «round-»."))
     path = check_model(path_or_hub_id)
     with transaction.atomic():
-        source, _ = Source.objects.get_or_create(project=project, name=label, defaults={"kind": Source.Kind.CHECKPOINT})
+        source, _is_new = Source.objects.get_or_create(
+            project=project, name=label, defaults={"kind": Source.Kind.CHECKPOINT}
+        )
         if source.kind == Source.Kind.PERSON or hasattr(source, "checkpoint"):
-            raise Conflict(f"This project has a checkpoint or person «{label}» already: choose another label.")
+            raise Conflict(
+                _("This project has a checkpoint or person «%(label)s» already: choose another label.")
+                % {"label": label}
+            )
         # Completions that came in before their model were filed as an import's.
         Source.objects.filter(pk=source.pk).update(kind=Source.Kind.CHECKPOINT)
         imported = Checkpoint.objects.create(project=project, source=source, kind=Checkpoint.Kind.IMPORTED, path=path)
@@ -45,7 +51,7 @@ def promote(checkpoint: Checkpoint, actor: User | None) -> Promotion:
     """Serve this checkpoint from now on; its unranked comparisons come first. Raises Conflict if it is served."""
     current = _current(checkpoint.project)
     if current == checkpoint:
-        raise Conflict(f"{checkpoint} is served already.")
+        raise Conflict(_("%(checkpoint)s is served already.") % {"checkpoint": checkpoint})
     return _serve(checkpoint, current, actor, is_roll_back=False)
 
 
@@ -58,7 +64,7 @@ def roll_back(project: Project, actor: User | None) -> Promotion:
     current = _current(project)
     earlier = served_before(project)
     if current is None or earlier is None:
-        raise Conflict("There is nothing to roll back to: no other checkpoint was served before this one.")
+        raise Conflict(_("There is nothing to roll back to: no other checkpoint was served before this one."))
     return _serve(earlier, current, actor, is_roll_back=True)
 
 

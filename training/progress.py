@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.cache import cache
 from django.db.models import Q, QuerySet
+from django.utils.translation import gettext as _
 
 from feedback import agreement, trust
 from feedback.errors import NotFound
@@ -148,7 +149,7 @@ def round_of(project: Project, number: int) -> Round:
     """Raises NotFound."""
     found = rounds_of(project).filter(number=number).first()
     if found is None:
-        raise NotFound(f"There is no round {number} in this project.")
+        raise NotFound(_("There is no round %(number)s in this project.") % {"number": number})
     return found
 
 
@@ -156,5 +157,5 @@ def checkpoint_of(project: Project, checkpoint_id: int) -> Checkpoint:
     """Raises NotFound."""
     found = checkpoints_of(project).filter(pk=checkpoint_id).first()
     if found is None:
-        raise NotFound("There is no such checkpoint in this project.")
+        raise NotFound(_("There is no such checkpoint in this project."))
     return found

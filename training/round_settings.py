@@ -11,6 +11,8 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Self
 
+from django.utils.translation import gettext as _
+
 from feedback.errors import Invalid
 from training.learner.config import CONFIGS, as_kind, check_limits, setting
 from training.learner.jobdir import BadInput
@@ -67,7 +69,7 @@ def resolve(*given: Sections, seed: int) -> Sections:
             for program in PROGRAMS
         }
     except BadInput as error:
-        raise Invalid(f"The round's settings cannot be used: {error}.") from error
+        raise Invalid(_("The round's settings cannot be used: %(error)s.") % {"error": error}) from error
     return {"round": own.to_json(), **programs}
 
 
@@ -84,14 +86,23 @@ def merged(section: str, given: tuple[Sections, ...]) -> dict[str, Any]:
 def check_sections(sections: Any) -> None:
     """Raises Invalid unless it is an object of known sections, each an object, that name no model."""
     if not isinstance(sections, dict) or not all(isinstance(values, dict) for values in sections.values()):
-        raise Invalid(f"Settings are an object of sections ({', '.join(SECTIONS)}), each an object of settings.")
+        raise Invalid(
+            _("Settings are an object of sections (%(known)s), each an object of settings.")
+            % {"known": ", ".join(SECTIONS)}
+        )
     if "\\u0000" in json.dumps(sections):
-        raise Invalid("Settings hold a NUL character, which the database cannot keep.")
+        raise Invalid(_("Settings hold a NUL character, which the database cannot keep."))
     for section, values in sections.items():
         if section not in SECTIONS:
-            raise Invalid(f"There is no section «{section}» of settings: use {', '.join(SECTIONS)}.")
+            raise Invalid(
+                _("There is no section «%(section)s» of settings: use %(known)s.")
+                % {"section": section, "known": ", ".join(SECTIONS)}
+            )
         if named := [name for name in FILLED_IN if name in values]:
-            raise Invalid(f"The round itself fills in «{named[0]}»: serve another checkpoint to start from it.")
+            raise Invalid(
+                _("The round itself fills in «%(given)s»: serve another checkpoint to start from it.")
+                % {"given": named[0]}
+            )
 
 
 def check_program(program: str, values: dict[str, Any]) -> dict[str, Any]:

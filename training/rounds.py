@@ -20,6 +20,7 @@ from celery import current_app
 from django.db import IntegrityError, transaction
 from django.db.models import F, Max, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
+from django.utils.translation import gettext as _
 
 from feedback import export
 from feedback.errors import Conflict, Invalid
@@ -85,14 +86,17 @@ def start_sampling(
 def check_can_start(project: Project, learns: bool = True) -> None:
     """Raises the refusal that a start would meet now, whatever its settings."""
     if project.archived_at is not None:
-        raise Conflict("This project is archived: no new round can start in it.")
+        raise Conflict(_("This project is archived: no new round can start in it."))
     if active := project.rounds.filter(status__in=Round.ACTIVE).first():
-        raise Conflict(f"Round {active.number} is still {active.status}: wait for its end, or cancel it first.")
+        raise Conflict(
+            _("Round %(number)s is still %(status)s: wait for its end, or cancel it first.")
+            % {"number": active.number, "status": active.status}
+        )
     checkpoints.served(project)
     if learns and not learnable(project).exists():
-        raise Invalid("There are no rankings to learn from yet: rank some comparisons first.")
+        raise Invalid(_("There are no rankings to learn from yet: rank some comparisons first."))
     if not Prompt.objects.filter(project=project).exists():
-        raise Invalid("There are no prompts to answer yet: add some first.")
+        raise Invalid(_("There are no prompts to answer yet: add some first."))
 
 
 def _create(
@@ -145,7 +149,7 @@ def configure(
     `settings` left out stay as they are. Raises Invalid for what no round could be started with.
     """
     if round_every is not None and not 1 <= round_every < 2**31:
-        raise Invalid("A round can start after 1 new ranking or more; leave it empty for rounds by hand only.")
+        raise Invalid(_("A round can start after 1 new ranking or more; leave it empty for rounds by hand only."))
     values: dict[str, Any] = {"round_every": round_every}
     if settings is not None:
         round_settings.resolve(settings, seed=0)
@@ -239,7 +243,9 @@ def request_cancel(asked: Round) -> Round:
         return asked
     if _change(asked, [Status.RUNNING], cancel_requested_at=Coalesce("cancel_requested_at", Now())):
         return asked
-    raise Conflict(f"Round {asked.number} has already ended: it is {asked.status}.")
+    raise Conflict(
+        _("Round %(number)s has already ended: it is %(status)s.") % {"number": asked.number, "status": asked.status}
+    )
 
 
 def resume(ended: Round) -> Round:
@@ -255,10 +261,13 @@ def resume(ended: Round) -> Round:
                 queued_at=None,
             )
             if not resumed:
-                raise Conflict(f"Round {ended.number} is {ended.status}: only a failed or cancelled round can resume.")
+                raise Conflict(
+                    _("Round %(number)s is %(status)s: only a failed or cancelled round can resume.")
+                    % {"number": ended.number, "status": ended.status}
+                )
             send(ended.pk)
     except IntegrityError as error:
-        raise Conflict("Another round of this project is active: wait for its end, or cancel it first.") from error
+        raise Conflict(_("Another round of this project is active: wait for its end, or cancel it first.")) from error
     return ended
 
 

@@ -145,7 +145,7 @@ def samples(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     membership = people.manager_of(request.user, slug)
     found = progress.round_of(membership.project, number)
     if found.checkpoint is None:
-        raise NotFound("This round has made no checkpoint, so there are no samples to compare.")
+        raise NotFound(_("This round has made no checkpoint, so there are no samples to compare."))
     other = beside(found.checkpoint)
     every = samples_of(found, found.checkpoint, other)
     page = Paginator(every, SAMPLES_A_PAGE).get_page(request.GET.get("page"))
@@ -186,7 +186,7 @@ def import_checkpoint(request: HttpRequest, slug: str) -> HttpResponse:
     """Takes in a model by its path. Whoever may name paths of this machine sees all of its models: staff only."""
     membership = people.manager_of(request.user, slug)
     if not request.user.is_staff:
-        raise Forbidden("Only this site's administrators may import models.")
+        raise Forbidden(_("Only this site's administrators may import models."))
     form = ImportForm(request.POST)
     if form.is_valid():
         given = form.cleaned_data

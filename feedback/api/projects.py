@@ -1,5 +1,6 @@
 """Projects, their members, and one's own tokens."""
 
+from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.decorators import api_view
@@ -113,7 +114,7 @@ def project_list(request: Request) -> Response:
     if request.method == "GET":
         return Response([_shown(membership) for membership in progress.memberships_of(request.user)])
     if not request.user.is_staff:
-        raise Forbidden("Only staff may make projects: ask an administrator.")
+        raise Forbidden(_("Only staff may make projects: ask an administrator."))
     given = ProjectGiven(data=request.data)
     given.is_valid(raise_exception=True)
     project = people.create_project(request.user, Project(**given.validated_data))

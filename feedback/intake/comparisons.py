@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from feedback import sampling
 from feedback.errors import Invalid
@@ -49,9 +50,9 @@ def add_comparisons(
     """
     wanted = project.wanted_rankings if wanted_rankings is None else wanted_rankings
     if not 1 <= wanted <= 100:
-        raise Invalid("A comparison can want between 1 and 100 rankings.")
+        raise Invalid(_("A comparison can want between 1 and 100 rankings."))
     if not -32768 <= priority <= 32767:
-        raise Invalid("A priority must be between −32,768 and 32,767.")
+        raise Invalid(_("A priority must be between −32,768 and 32,767."))
     return _add(project, [list(group) for group in groups], wanted, priority)
 
 
@@ -119,11 +120,11 @@ def _add_batch(project: Project, groups: list[list[int]], wanted: int, priority:
 
 def _find(project: Project, ids: set[int]) -> dict[int, Completion]:
     if not all(is_id(each) for each in ids):
-        raise Invalid("A completion's id must be a whole number.")
+        raise Invalid(_("A completion's id must be a whole number."))
     found = Completion.objects.filter(pk__in=ids, prompt__project=project).only("prompt_id", "digest", "text")
     completions = {each.pk: each for each in found}
     if missing := ids - completions.keys():
-        raise Invalid(f"There is no completion {min(missing)} in this project.")
+        raise Invalid(_("There is no completion %(min)s in this project.") % {"min": min(missing)})
     return completions
 
 
@@ -132,7 +133,12 @@ def _distinct(group: list[int], completions: dict[int, Completion], number: int)
     by_text = {completions[each].text.strip(): completions[each] for each in reversed(group)}
     distinct = [completions[each] for each in dict.fromkeys(group) if completions[each] in by_text.values()]
     if len({each.prompt_id for each in distinct}) > 1:
-        raise Invalid(f"Group {number} has completions of different prompts, which cannot be compared.")
+        raise Invalid(
+            _("Group %(number)s has completions of different prompts, which cannot be compared.") % {"number": number}
+        )
     if len(distinct) > MOST:
-        raise Invalid(f"Group {number} has {len(distinct)} different completions, and {MOST} is the most.")
+        raise Invalid(
+            _("Group %(number)s has %(count)s different completions, and %(most)s is the most.")
+            % {"number": number, "count": len(distinct), "most": MOST}
+        )
     return distinct if len(distinct) >= LEAST else []

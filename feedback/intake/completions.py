@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from feedback import checks
 from feedback.errors import Invalid
@@ -21,12 +22,17 @@ def get_source(project: Project, name: str, kind: str) -> Source:
     Completions that a checkpoint wrote elsewhere may be imported under its name; a person's may not, and a new import
     cannot take a name that a round or a person may come to need. Raises Invalid.
     """
-    name = checks.filled_text(name, "A source's name", longest=200)
+    name = checks.filled_text(name, _("A source's name"), longest=200)
     source = Source.objects.filter(project=project, name=name).first()
     if source is None and kind == Source.Kind.IMPORT and OUR_NAMES.fullmatch(name):
-        raise Invalid(f"«{name}» is how rounds and people are named here: give the import another name.")
+        raise Invalid(
+            _("«%(name)s» is how rounds and people are named here: give the import another name.") % {"name": name}
+        )
     if source is not None and Source.Kind.PERSON in (source.kind, kind) and source.kind != kind:
-        raise Invalid(f"«{name}» is a source of another kind ({source.kind}): choose another name.")
+        raise Invalid(
+            _("«%(name)s» is a source of another kind (%(kind)s): choose another name.")
+            % {"name": name, "kind": source.kind}
+        )
     return source or Source.objects.get_or_create(project=project, name=name, defaults={"kind": kind})[0]
 
 
@@ -43,7 +49,7 @@ def add_completions(
     Raises Invalid with `errors=[{"line", "message"}, …]`, lines counted from 1.
     """
     if source.project_id != project.pk:
-        raise Invalid("This source belongs to another project.")
+        raise Invalid(_("This source belongs to another project."))
     given = read_all(rows, read_answer)
     return store(source, _find_prompts(project, given), given, author)
 
@@ -58,8 +64,8 @@ def import_completions(project: Project, source_name: str, rows: Iterable[object
 def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demonstration:
     """Store what a member wrote as the answer to imitate. They are never shown it in a comparison."""
     if prompt.project_id != membership.project_id:
-        raise Invalid("This prompt belongs to another project.")
-    text = checks.filled_text(text, "The answer")
+        raise Invalid(_("This prompt belongs to another project."))
+    text = checks.filled_text(text, _("The answer"))
     # A source a person, so that ratings and filters can tell people apart; the name says nothing to outsiders.
     source = get_source(membership.project, f"person-{membership.user_id}", Source.Kind.PERSON)
     answer = AnswerRow(prompt.pk, None, text, {})

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from feedback.errors import Invalid
 
 LONGEST_LINE = 16 * 1024 * 1024  # bytes
@@ -26,7 +28,9 @@ def read_lines(lines: Iterable[bytes], most_bytes: int = 64 * 1024 * 1024) -> It
     for line in lines:
         total += len(line)
         if total > most_bytes:
-            raise Invalid(f"There are more than {most_bytes // 2**20} MiB: send the rows in several parts.")
+            raise Invalid(
+                _("There are more than %(most)s MiB: send the rows in several parts.") % {"most": most_bytes // 2**20}
+            )
         if not line.strip():
             blank += 1
             continue
@@ -49,14 +53,16 @@ def loads(encoded: bytes) -> Any:
     try:
         return json.loads(encoded.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError:
-        raise Invalid("It is not UTF-8.") from None
+        raise Invalid(_("It is not UTF-8.")) from None
     except RecursionError:
-        raise Invalid("It is nested too deeply.") from None
+        raise Invalid(_("It is nested too deeply.")) from None
     except json.JSONDecodeError as error:
-        raise Invalid(f"It is not JSON: {error.msg} at character {error.colno}.") from None
+        raise Invalid(
+            _("It is not JSON: %(msg)s at character %(colno)s.") % {"msg": error.msg, "colno": error.colno}
+        ) from None
     except ValueError:  # an integer of thousands of digits
-        raise Invalid("It has a number that is too long.") from None
+        raise Invalid(_("It has a number that is too long.")) from None
 
 
 def _refuse_constant(name: str) -> None:
-    raise Invalid(f"It has {name}, which JSON does not know.")
+    raise Invalid(_("It has %(name)s, which JSON does not know.") % {"name": name})

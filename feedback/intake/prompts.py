@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
+from django.utils.translation import gettext as _
 
 from feedback.errors import Conflict
 from feedback.intake import comparisons, completions
@@ -45,7 +46,7 @@ def add_prompts(project: Project, rows: Iterable[object], *, compare: bool = Fal
     )
     ids = before | _ids_by_digest(project, new.values())
     if any(row.digest not in ids for row in given):
-        raise Conflict("Somebody else added a prompt with one of these external ids just now: send the rows again.")
+        raise Conflict(_("Somebody else added a prompt with one of these external ids just now: send the rows again."))
     prompt_ids = [ids[row.digest] for row in given]
     completion_ids = _add_their_completions(project, given, prompt_ids)
     compared = comparisons.add_comparisons(project, completion_ids if compare else [])

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from django.utils.translation import gettext as _
+
 from feedback import checks
 from feedback.errors import Invalid
 from feedback.intake.lines import Unreadable
@@ -63,7 +65,10 @@ def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]
     errors: list[dict[str, Any]] = []
     for line, row in enumerate(rows, start=1):
         if line > MOST_ROWS:
-            raise Invalid(f"There are more than {MOST_ROWS:,} rows: send them in several parts.")
+            raise Invalid(
+                _("There are more than %(most_rows)s rows: send them in several parts.")
+                % {"most_rows": f"{MOST_ROWS:,}"}
+            )
         try:
             if isinstance(row, Unreadable):
                 raise Invalid(row.message)
@@ -80,19 +85,23 @@ def refuse(errors: list[dict[str, Any]]) -> None:
     """Raise the errors by line as one, if there are any."""
     if not errors:
         return
-    more = f" ({len(errors)} lines cannot be used.)" if len(errors) > 1 else ""
-    raise Invalid(f"Line {errors[0]['line']}: {errors[0]['message']}{more}", errors=errors)
+    more = " " + _("(%(count)s lines cannot be used.)") % {"count": len(errors)} if len(errors) > 1 else ""
+    raise Invalid(
+        _("Line %(line)s: %(message)s%(more)s")
+        % {"line": errors[0]["line"], "message": errors[0]["message"], "more": more},
+        errors=errors,
+    )
 
 
 def read_prompt(row: object) -> PromptRow:
     """`{"messages": […] or "prompt": text, "external_id"?, "references"?, "metadata"?, "completions"?}`."""
     known = {"messages", "prompt", "external_id", "references", "metadata", "completions"}
-    given = checks.known_keys(row, known, "A prompt")
+    given = checks.known_keys(row, known, _("A prompt"))
     messages = _read_messages(given)
     return PromptRow(
         messages=messages,
         external_id=_read_external_id(given.get("external_id")),
-        references=[checks.filled_text(each, "A reference answer") for each in _list(given, "references")],
+        references=[checks.filled_text(each, _("A reference answer")) for each in _list(given, "references")],
         metadata=checks.json_object(given.get("metadata") or {}, "metadata"),
         completions=[_read_completion(each) for each in _list(given, "completions")],
         digest=digest_of_messages(messages),
@@ -101,12 +110,12 @@ def read_prompt(row: object) -> PromptRow:
 
 def read_answer(row: object) -> AnswerRow:
     """`{"prompt_id": our id or "external_id": theirs, "text": …, "sampling"?}`."""
-    given = checks.known_keys(row, {"prompt_id", "external_id", "text", "sampling"}, "A completion")
+    given = checks.known_keys(row, {"prompt_id", "external_id", "text", "sampling"}, _("A completion"))
     prompt_id, external_id = given.get("prompt_id"), _read_external_id(given.get("external_id"))
     if (prompt_id is None) == (external_id is None):
-        raise Invalid("A completion names its prompt by either «prompt_id» or «external_id».")
+        raise Invalid(_("A completion names its prompt by either «prompt_id» or «external_id»."))
     if prompt_id is not None and not is_id(prompt_id):
-        raise Invalid("«prompt_id» must be a whole number.")
+        raise Invalid(_("«prompt_id» must be a whole number."))
     return AnswerRow(
         prompt_id,
         external_id,
@@ -118,23 +127,23 @@ def read_answer(row: object) -> AnswerRow:
 
 def read_group(row: object) -> list[int]:
     """A comparison to make: `{"completion_ids": [2 to 9 ids]}`."""
-    given = checks.known_keys(row, {"completion_ids"}, "A comparison")
+    given = checks.known_keys(row, {"completion_ids"}, _("A comparison"))
     ids = _list(given, "completion_ids")
     if not all(is_id(each) for each in ids):
-        raise Invalid("«completion_ids» must be whole numbers.")
+        raise Invalid(_("«completion_ids» must be whole numbers."))
     return ids
 
 
 def read_gold(row: object) -> GoldRow:
     """A comparison whose answer is known: `{"completion_ids": […], "ranks": […]}`, aligned."""
-    given = checks.known_keys(row, {"completion_ids", "ranks"}, "A gold comparison")
+    given = checks.known_keys(row, {"completion_ids", "ranks"}, _("A gold comparison"))
     ids, ranks = read_group({"completion_ids": given.get("completion_ids")}), _list(given, "ranks")
     if len(ids) != len(ranks) or not 2 <= len(ids) <= 9:
-        raise Invalid("«completion_ids» and «ranks» must be equally long, 2 to 9.")
+        raise Invalid(_("«completion_ids» and «ranks» must be equally long, 2 to 9."))
     if not all(is_id(rank) and rank <= 9 for rank in ranks):
-        raise Invalid("A rank is a whole number from 1 (best) to 9; equal numbers tie.")
+        raise Invalid(_("A rank is a whole number from 1 (best) to 9; equal numbers tie."))
     if len(set(ranks)) == 1:
-        raise Invalid("A gold ranking in which everything ties tests nobody.")
+        raise Invalid(_("A gold ranking in which everything ties tests nobody."))
     return GoldRow(ids, dense(ranks))
 
 
@@ -161,33 +170,36 @@ def digest_of_text(text: str) -> str:
 
 def _read_messages(given: dict[str, Any]) -> list[dict[str, str]]:
     if ("messages" in given) == ("prompt" in given):
-        raise Invalid("A prompt needs either «messages» or «prompt».")
+        raise Invalid(_("A prompt needs either «messages» or «prompt»."))
     if "prompt" in given:
         return [{"role": "user", "content": checks.filled_text(given["prompt"], "prompt")}]
     messages = [_read_message(each) for each in _list(given, "messages")]
     if not messages:
-        raise Invalid("«messages» is empty.")
+        raise Invalid(_("«messages» is empty."))
     if len(messages) > MOST_MESSAGES:
-        raise Invalid(f"«messages» has {len(messages)} messages, and {MOST_MESSAGES} is the most.")
+        raise Invalid(
+            _("«messages» has %(count)s messages, and %(most_messages)s is the most.")
+            % {"count": len(messages), "most_messages": MOST_MESSAGES}
+        )
     _check_turns([message["role"] for message in messages])
     return messages
 
 
 def _read_message(message: object) -> dict[str, str]:
-    given = checks.known_keys(message, {"role", "content"}, "A message")
+    given = checks.known_keys(message, {"role", "content"}, _("A message"))
     role = given.get("role")
     if role not in ROLES:
-        raise Invalid("A message's «role» must be system, user or assistant.")
-    return {"role": role, "content": checks.filled_text(given.get("content"), "A message's content")}
+        raise Invalid(_("A message's «role» must be system, user or assistant."))
+    return {"role": role, "content": checks.filled_text(given.get("content"), _("A message's content"))}
 
 
 def _check_turns(roles: list[str]) -> None:
     # Most chat templates raise on anything else, in the middle of a training run: better refused at the door.
     turns = roles[1:] if roles[0] == "system" else roles
     if turns != [("user", "assistant")[index % 2] for index in range(len(turns))]:
-        raise Invalid("Messages must alternate between user and assistant, after at most one system message.")
+        raise Invalid(_("Messages must alternate between user and assistant, after at most one system message."))
     if not turns or turns[-1] != "user":
-        raise Invalid("The last message must be the user's: completions answer it.")
+        raise Invalid(_("The last message must be the user's: completions answer it."))
 
 
 def _read_external_id(value: object) -> str | None:
@@ -196,11 +208,11 @@ def _read_external_id(value: object) -> str | None:
 
 def _read_completion(value: object) -> CompletionRow:
     if isinstance(value, str):
-        return CompletionRow(checks.text(value, "A completion"))
-    given = checks.known_keys(value, {"text", "source", "sampling"}, "A completion")
+        return CompletionRow(checks.text(value, _("A completion")))
+    given = checks.known_keys(value, {"text", "source", "sampling"}, _("A completion"))
     return CompletionRow(
-        checks.text(given.get("text"), "A completion's text"),
-        checks.filled_text(given.get("source", "import"), "A completion's source", longest=200),
+        checks.text(given.get("text"), _("A completion's text")),
+        checks.filled_text(given.get("source", "import"), _("A completion's source"), longest=200),
         checks.json_object(given.get("sampling") or {}, "sampling"),
     )
 
@@ -210,5 +222,5 @@ def _list(given: dict[str, Any], key: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise Invalid(f"«{key}» must be a list, not {checks.name_of_type(value)}.")
+        raise Invalid(_("«%(key)s» must be a list, not %(value)s.") % {"key": key, "value": checks.name_of_type(value)})
     return value
