@@ -134,6 +134,30 @@ def test_a_malformed_submit_is_refused_with_a_sentence(client, project, annotato
     assert sentence in answer.content.decode()
 
 
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({}, "这组对比不在您手上。"),
+        ({"strength": "2"}, "本项目不询问偏好强度：请不要填写。"),
+        ({"flags": ["rude"]}, "本项目没有标记“rude”：现有标记是 all bad, all good。"),
+        ({"rating-0-helpful": "3"}, "本项目不评“helpful”：评分属性是 –。"),
+        ({"comment": "a\x00"}, "comment: "),
+        ({"span": "0:0:1:bad"}, "无法读取评分或标出的片段。"),
+        ({"rating-7-helpful": "3"}, "无法读取评分或标出的片段。"),
+    ],
+)
+def test_a_refusal_speaks_the_readers_language(client, project, annotator, change, sentence):
+    intake.add_prompts(project, [{"prompt": "?", "completions": ["a", "b"]}], compare=True)
+    lease = queue.lease_next(annotator.memberships.get()).pk if change else uuid4()
+    client.force_login(annotator)
+    said = {"lease": lease, "key": uuid4(), "seconds": "1", "rank-0": 1, "rank-1": 2} | change
+    headers = {"HX-Request": "true", "Accept-Language": "zh-CN"}
+    answer = client.post(at("rank/submit/"), said, headers=headers)
+    assert answer.status_code == (400 if change else 404)
+    assert sentence in answer.content.decode()
+    assert not Ranking.objects.exists()
+
+
 def test_managers_may_set_on_the_page_what_the_api_lets_them(client, project, manager):
     client.force_login(manager)
     form = client.get(at("settings/")).context["form"]
