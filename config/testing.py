@@ -18,10 +18,22 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     services.use_database(folder)
     os.chdir(services.BASE_DIR)
-    return int(pytest.main([*_workers(arguments), *arguments]))
+    if not _is_whole_suite(arguments):
+        return int(pytest.main(arguments))  # in this one process, where a debugger works
+    _collect_static_files()
+    return int(pytest.main(["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal", *arguments]))
 
 
-def _workers(arguments: list[str]) -> list[str]:
-    """A pytest process a core for the whole suite; tests that were chosen run in this one, where a debugger works."""
-    whole = all(argument.startswith("-") and not argument.startswith("-n") for argument in arguments)
-    return ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal"] if whole else []
+def _is_whole_suite(arguments: list[str]) -> bool:
+    return all(argument.startswith("-") and not argument.startswith("-n") for argument in arguments)
+
+
+def _collect_static_files() -> None:
+    """Before there are several processes: one that serves a page would find what another has half collected."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    import django
+
+    from config import site
+
+    django.setup()
+    site.collect_static_files(print)

@@ -1,6 +1,5 @@
 """A real Chromium against a real server. Screenshots stay in the data folder, under `screenshots/`."""
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -41,10 +40,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def static_files() -> None:
-    """As they are served for real: collected, and named by their content; by one of the processes that test."""
-    with (settings.DATA_DIR / "static.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        site.collect_static_files(lambda sentence: None)
+    """As they are served for real: collected, and named by their content."""
+    site.collect_static_files(lambda sentence: None)
 
 
 class Desk:
