@@ -96,6 +96,20 @@ def test_signed_out_elsewhere_keeps_the_ranking_until_signed_in(ranking, desk):
     assert Ranking.objects.count() == 1
 
 
+def test_another_person_in_the_same_browser_neither_sends_nor_loses_it(ranking, desk, colleague):
+    other = ranking.page.context.new_page()
+    ranking.page.context.clear_cookies(name="sessionid")
+    desk.sign_in(other, "cole")
+    ranking.rank_by_keys([1, 2])
+    ranking.submit()
+    expect(ranking.page.locator("#state")).to_contain_text("You are signed out")
+    assert not Ranking.objects.exists()
+    ranking.page.context.clear_cookies(name="sessionid")
+    desk.sign_in(other, "ann")
+    ranking.expect_sent()
+    assert Ranking.objects.get().annotator.username == "ann"
+
+
 def test_a_comparison_that_is_no_longer_held_is_refused_in_words(ranking):
     Lease.objects.filter(annotator__username="ann").delete()
     ranking.rank_by_keys([1, 2])
