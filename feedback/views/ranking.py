@@ -1,5 +1,7 @@
 """Ranking: one comparison after the other. Each address answers with a fragment when a script asks."""
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 from django.contrib.auth.decorators import login_required
@@ -24,6 +26,20 @@ from feedback.forms import (
 from feedback.models import Lease, Membership
 from feedback.rendering import render as render_markdown
 
+Page = Callable[..., HttpResponse]
+
+
+def same_person(view: Page) -> Page:
+    """401 when somebody else has signed in in this browser since the page was opened: it keeps what it has to send."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.headers.get("Accord-User", str(request.user.pk)) != str(request.user.pk):
+            return HttpResponse(_("Somebody else is signed in now: sign in as yourself again."), status=401)
+        return view(request, *args, **kwargs)
+
+    return guarded
+
 
 @login_required
 @never_cache
@@ -47,6 +63,7 @@ def tour(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @never_cache
 @require_GET
+@same_person
 def following(request: HttpRequest, slug: str) -> HttpResponse:
     """The comparison to show after those that the page holds: fetched ahead, while they are read."""
     membership = people.membership_of(request.user, slug)
@@ -55,6 +72,7 @@ def following(request: HttpRequest, slug: str) -> HttpResponse:
 
 @login_required
 @require_POST
+@same_person
 def submit(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
     form = LeasedRankingForm(request.POST)
@@ -71,6 +89,7 @@ def submit(request: HttpRequest, slug: str) -> HttpResponse:
 
 @login_required
 @require_POST
+@same_person
 def skip(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
     form = checked(SkipForm(request.POST))
@@ -80,6 +99,7 @@ def skip(request: HttpRequest, slug: str) -> HttpResponse:
 
 @login_required
 @require_POST
+@same_person
 def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
     form = RankingForm(request.POST)
@@ -89,6 +109,7 @@ def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
 
 @login_required
 @require_POST
+@same_person
 def undo(request: HttpRequest, slug: str) -> HttpResponse:
     """What this person did last, or before the ranking `before`: to look at again, and to correct."""
     membership = people.membership_of(request.user, slug)
@@ -106,6 +127,7 @@ def undo(request: HttpRequest, slug: str) -> HttpResponse:
 
 @login_required
 @require_POST
+@same_person
 def demonstrate(request: HttpRequest, slug: str) -> HttpResponse:
     """A better answer, written by hand to the prompt on screen."""
     membership = people.membership_of(request.user, slug)
@@ -116,6 +138,7 @@ def demonstrate(request: HttpRequest, slug: str) -> HttpResponse:
 
 @login_required
 @require_POST
+@same_person
 def renew(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
     queue.renew(membership, checked(LeaseForm(request.POST))["lease"])

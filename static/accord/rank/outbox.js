@@ -77,16 +77,20 @@ export class Outbox {
   }
 }
 
-/** POST as htmx does, so that the server answers with a fragment. */
+/** As htmx asks, so that the server answers with a fragment; and for whom, as another may have signed in since. */
+const user = document.querySelector("[data-user]")?.dataset.user;
+const asked = { "HX-Request": "true", ...(user && { "Accord-User": user }) };
+
+/** POST a form's fields. */
 export function post(url, fields) {
   const token = document.cookie.match(/(?:^|; )csrftoken=([^;]+)/)?.[1] ?? "";
   return fetch(url, {
     method: "POST",
     body: new URLSearchParams(fields),
-    headers: { "HX-Request": "true", "X-CSRFToken": token },
+    headers: { ...asked, "X-CSRFToken": token },
   });
 }
 
 export function get(url) {
-  return fetch(url, { headers: { "HX-Request": "true" } });
+  return fetch(url, { headers: asked });
 }
