@@ -82,3 +82,4 @@ def test_pair_accuracy_counts_a_draw_as_half_and_leaves_true_draws_out():
     truth, score = [0.0, 1.0, 1.0, 5.0], [0.0, 0.0, 3.0, 2.0]
     # 0–1 draw, 0–2 right, 0–3 right, 1–2 left out, 1–3 right, 2–3 wrong
     assert pair_accuracy(score.__getitem__, truth.__getitem__, [[0, 1, 2, 3]]) == pytest.approx(3.5 / 5)
+    assert pair_accuracy(score.__getitem__, [1, 1, 1, 1].__getitem__, [[0, 1, 2, 3]]) is None

@@ -75,15 +75,18 @@ def compare(first: Sequence[Sequence[int]], second: Sequence[Sequence[int]]) -> 
 
 def pair_accuracy(
     score: Callable[[int], float], truth: Callable[[int], float], groups: Sequence[Sequence[int]]
-) -> float:
-    """Share of pairs within groups, of different true values, that the scores put in the true order; a draw is half."""
+) -> float | None:
+    """Share of pairs within groups, of different true values, that the scores put in the true order; a draw is half.
+
+    None where no pair differs.
+    """
     right = total = 0.0
     for group in groups:
         for i, j in combinations(group, 2):
             if truth(i) != truth(j):
                 total += 1
                 right += (1 + _sign(score(i) - score(j)) * _sign(truth(i) - truth(j))) / 2
-    return right / total
+    return right / total if total else None
 
 
 def _sign(number: float) -> int:

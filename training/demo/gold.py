@@ -91,7 +91,7 @@ def win_rate(new: Sample, base: Sample) -> Share:
     return Share(middle, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def noiseless_accuracy(*samples: Sample) -> float:
+def noiseless_accuracy(*samples: Sample) -> float | None:
     """The share of pairs of one model's completions of one prompt that the reward model puts in the utility's order."""
     utilities = [value for sample in samples for values in sample.utilities for value in values]
     scores = [value for sample in samples for values in sample.scores for value in values]

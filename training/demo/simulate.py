@@ -44,7 +44,7 @@ class Cycle:
     labels: int  # rankings made in this cycle
     annotator_agreement: float | None  # of two annotators' preferences on a pair, over all rankings so far
     reward_accuracy: float | None  # on held-out prompts, against the noisy labels; none when nobody ranked any
-    reward_accuracy_noiseless: float  # and against the utility, on fresh completions by the first and the last ranked
+    reward_accuracy_noiseless: float | None  # against the utility, on fresh completions by the first and last ranked
     kl: float  # nats a completion, to the checkpoint that the round started from
     gold_utility: float  # mean utility of the new checkpoint's completions, in points
     gold_win_rate_vs_base: float  # how often they beat the first checkpoint's, by utility
@@ -204,7 +204,7 @@ def sentence(cycle: Cycle) -> str:
     return (
         f"cycle {cycle.cycle}: labels {cycle.labels}, annotator_agreement {shown(cycle.annotator_agreement)}, "
         f"reward_accuracy {shown(cycle.reward_accuracy)}, reward_accuracy_noiseless "
-        f"{cycle.reward_accuracy_noiseless:.1%}, kl {cycle.kl:.2f}, gold_utility {cycle.gold_utility:.2f}, "
+        f"{shown(cycle.reward_accuracy_noiseless)}, kl {cycle.kl:.2f}, gold_utility {cycle.gold_utility:.2f}, "
         f"gold_win_rate_vs_base {cycle.gold_win_rate_vs_base:.1%} "
         f"({cycle.gold_win_rate_low:.1%} to {cycle.gold_win_rate_high:.1%}, {cycle.held_out_prompts} prompts), "
         f"seconds {cycle.seconds:.0f}"
