@@ -6,50 +6,81 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('feedback', '0006_review'),
+        ("feedback", "0006_review"),
     ]
 
     operations = [
         migrations.AddField(
-            model_name='project',
-            name='ranking_weights',
-            field=models.CharField(choices=[('equal', 'All count the same'), ('reliability', 'By the annotator’s reliability')], default='equal', help_text='What a ranking counts in exports and to the reward model.', max_length=11),
+            model_name="project",
+            name="ranking_weights",
+            field=models.CharField(
+                choices=[("equal", "All count the same"), ("reliability", "By the annotator’s reliability")],
+                default="equal",
+                help_text="What a ranking counts in exports and to the reward model.",
+                max_length=11,
+            ),
         ),
         migrations.CreateModel(
-            name='ReliabilityReport',
+            name="ReliabilityReport",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('until', models.BigIntegerField(help_text='The last ranking, by sequence, that it is of.')),
-                ('spread', models.FloatField(help_text='How far apart the scores of a pair of completions are, in log-odds.')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('project', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='reliability_reports', to='feedback.project')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("until", models.BigIntegerField(help_text="The last ranking, by sequence, that it is of.")),
+                (
+                    "spread",
+                    models.FloatField(help_text="How far apart the scores of a pair of completions are, in log-odds."),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "project",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="reliability_reports",
+                        to="feedback.project",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Reliability',
+            name="Reliability",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('value', models.FloatField()),
-                ('low', models.FloatField(help_text="The 95 % interval's lower end.")),
-                ('high', models.FloatField(help_text="The 95 % interval's upper end.")),
-                ('shared', models.PositiveIntegerField(help_text='Comparisons of theirs that others ranked too.')),
-                ('gold', models.PositiveIntegerField(help_text='Gold comparisons that they ranked.')),
-                ('annotator', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('report', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='annotators', to='feedback.reliabilityreport')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("value", models.FloatField()),
+                ("low", models.FloatField(help_text="The 95 % interval's lower end.")),
+                ("high", models.FloatField(help_text="The 95 % interval's upper end.")),
+                ("shared", models.PositiveIntegerField(help_text="Comparisons of theirs that others ranked too.")),
+                ("gold", models.PositiveIntegerField(help_text="Gold comparisons that they ranked.")),
+                (
+                    "annotator",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT, related_name="+", to=settings.AUTH_USER_MODEL
+                    ),
+                ),
+                (
+                    "report",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="annotators",
+                        to="feedback.reliabilityreport",
+                    ),
+                ),
             ],
         ),
         migrations.AddConstraint(
-            model_name='reliabilityreport',
-            constraint=models.UniqueConstraint(fields=('project', 'until'), name='reliability_report_once'),
+            model_name="reliabilityreport",
+            constraint=models.UniqueConstraint(fields=("project", "until"), name="reliability_report_once"),
         ),
         migrations.AddConstraint(
-            model_name='reliability',
-            constraint=models.UniqueConstraint(fields=('report', 'annotator'), name='reliability_once'),
+            model_name="reliability",
+            constraint=models.UniqueConstraint(fields=("report", "annotator"), name="reliability_once"),
         ),
         migrations.AddConstraint(
-            model_name='reliability',
-            constraint=models.CheckConstraint(condition=models.Q(('high__gte', models.F('value')), ('high__lte', 1), ('low__gte', 0), ('low__lte', models.F('value'))), name='reliability_in_its_interval'),
+            model_name="reliability",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("high__gte", models.F("value")), ("high__lte", 1), ("low__gte", 0), ("low__lte", models.F("value"))
+                ),
+                name="reliability_in_its_interval",
+            ),
         ),
     ]
