@@ -136,7 +136,8 @@ def _database() -> dict[str, Any]:
         **{django: str(parts.pop(libpq, "")) for libpq, django in names.items()},
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": parts,
+        # Prepared from the second time on; only of cursors that send values beside the SQL: see feedback.statements.
+        "OPTIONS": {"prepare_threshold": 1} | parts,
     }
 
 

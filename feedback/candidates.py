@@ -14,10 +14,10 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from django.db import connection
 from django.db.models import Exists, OuterRef, QuerySet
 
-from feedback.models import Comparison, Completion, Lease, Membership, Ranking, Skip
+from feedback import statements
+from feedback.models import Comparison, Completion, Lease, Membership, Prompt, Ranking, Skip
 
 GLANCE = 20  # rows of the index read first
 LOOK = 100  # and then at a time
@@ -27,27 +27,40 @@ WAITS = 20
 QUEUE_ORDER = ("-priority", "-ranking_count", "shuffle_key")
 
 
-# The queue's every-day path, a statement each: what they cost does not depend on the project.
-HEAD = """
-    SELECT id FROM feedback_comparison WHERE project_id = %s AND open_slots > 0 AND gold_ranks IS NULL
-    ORDER BY priority DESC, ranking_count DESC, shuffle_key LIMIT %s
+# What `permitted` says, of the rows of `look`. Without OFFSET 0 the planner may read all that this person ever ranked.
+MAY_RANK = """
+    NOT EXISTS (SELECT FROM feedback_ranking WHERE annotator_id = %(person)s AND comparison_id = look.id OFFSET 0)
+    AND NOT EXISTS (SELECT FROM feedback_skip WHERE annotator_id = %(person)s AND comparison_id = look.id OFFSET 0)
+    AND NOT EXISTS (
+        SELECT FROM feedback_lease
+        WHERE annotator_id = %(person)s AND comparison_id = look.id AND lapsed_at IS NULL OFFSET 0)
+    AND NOT EXISTS (
+        SELECT FROM feedback_comparisonitem AS item
+        JOIN feedback_completion AS completion ON completion.id = item.completion_id
+        WHERE item.comparison_id = look.id AND completion.author_id = %(person)s OFFSET 0)
 """
-LOCKED = """
-    SELECT * FROM feedback_comparison WHERE id = ANY(%s) AND open_slots > 0
-    ORDER BY priority DESC, ranking_count DESC, shuffle_key LIMIT 1 FOR NO KEY UPDATE
+# The first comparison of a look that this person may rank loses a slot, and comes with all that is shown of it.
+TAKE = f"""
+    WITH chosen AS MATERIALIZED (
+        SELECT comparison.id
+        FROM ({{look}}) AS look JOIN feedback_comparison AS comparison ON comparison.id = look.id
+        WHERE comparison.open_slots > 0 AND {MAY_RANK}
+        ORDER BY look.priority DESC, look.ranking_count DESC, look.shuffle_key LIMIT 1
+        FOR NO KEY UPDATE OF comparison {{others}}
+    )
+    UPDATE feedback_comparison AS comparison SET open_slots = comparison.open_slots - 1
+    FROM chosen, feedback_prompt AS prompt WHERE comparison.id = chosen.id AND prompt.id = comparison.prompt_id
+    RETURNING {statements.columns(Comparison, "comparison")}, {statements.columns(Prompt, "prompt")}, ARRAY(
+        SELECT text FROM feedback_comparisonitem AS item
+        JOIN feedback_completion AS completion ON completion.id = item.completion_id
+        WHERE item.comparison_id = comparison.id ORDER BY position)
 """
-FORBIDDEN = """
-    SELECT comparison_id FROM feedback_ranking WHERE annotator_id = %(person)s AND comparison_id = ANY(%(ids)s)
-    UNION ALL
-    SELECT comparison_id FROM feedback_skip WHERE annotator_id = %(person)s AND comparison_id = ANY(%(ids)s)
-    UNION ALL
-    SELECT comparison_id FROM feedback_lease
-    WHERE annotator_id = %(person)s AND comparison_id = ANY(%(ids)s) AND lapsed_at IS NULL
-    UNION ALL
-    SELECT item.comparison_id
-    FROM feedback_comparisonitem AS item JOIN feedback_completion AS completion ON completion.id = item.completion_id
-    WHERE completion.author_id = %(person)s AND item.comparison_id = ANY(%(ids)s)
+KEYS = "SELECT id, priority, ranking_count, shuffle_key FROM feedback_comparison"
+HEAD = f"""
+    {KEYS} WHERE project_id = %(project)s AND open_slots > 0 AND gold_ranks IS NULL
+    ORDER BY priority DESC, ranking_count DESC, shuffle_key LIMIT {{most}}
 """
+NAMED = f"{KEYS} WHERE id = ANY(%(ids)s::bigint[])"
 
 
 @dataclass(frozen=True)
@@ -59,15 +72,17 @@ class Section:
 
 
 def claim(membership: Membership, *, may_wait: bool = True) -> Comparison | None:
-    """The first comparison that this member may rank, locked; its open slot is not yet taken.
+    """The first comparison that this member may rank, locked, one of its open slots taken; its prompt is loaded.
 
     Unless it `may_wait`, what others hold locked is passed over, and None does not mean that nothing is left.
     """
-    for ids in _looks(membership):
-        # The slot is checked again under the lock; what concerns this person cannot change, their membership is
-        # locked by the caller.
-        if locked := _locked(ids, wait=False):
-            return locked
+    # The slot is checked again under the lock; what concerns this person cannot change, their membership is locked by
+    # the caller.
+    if taken := _take(membership, HEAD.format(most=GLANCE)):
+        return taken
+    for ids in _further_looks(membership):
+        if ids and (taken := _take(membership, NAMED, ids)):
+            return taken
     return _wait_for_one(membership) if may_wait else None
 
 
@@ -77,15 +92,23 @@ def _wait_for_one(membership: Membership) -> Comparison | None:
         ids = permitted(_queue(membership), membership).values_list("pk", flat=True)[:1]
         if not ids:
             return None
-        if locked := _locked(list(ids), wait=True):
-            return locked
+        if taken := _take(membership, NAMED, list(ids), others=""):
+            return taken
     return None
 
 
-def _locked(ids: list[int], *, wait: bool) -> Comparison | None:
-    if not ids:
+def _take(
+    membership: Membership, look: str, ids: list[int] | None = None, others: str = "SKIP LOCKED"
+) -> Comparison | None:
+    given = {"person": membership.user_id, "project": membership.project_id, "ids": ids}
+    (row,) = statements.run(TAKE.format(look=look, others=others), given) or (None,)
+    if row is None:
         return None
-    return next(iter(Comparison.objects.raw(LOCKED + ("" if wait else " SKIP LOCKED"), [ids])), None)
+    end = statements.width(Comparison)
+    comparison = statements.build(Comparison, row[:end])
+    comparison.prompt = statements.build(Prompt, row[end:-1])
+    comparison.known_texts = row[-1]
+    return comparison
 
 
 def _queue(membership: Membership) -> QuerySet[Comparison]:
@@ -93,14 +116,13 @@ def _queue(membership: Membership) -> QuerySet[Comparison]:
     return waiting.filter(project_id=membership.project_id).order_by(*QUEUE_ORDER)
 
 
-def _looks(membership: Membership) -> Iterator[list[int]]:
-    """Ids of comparisons to claim, best first."""
+def _further_looks(membership: Membership) -> Iterator[list[int]]:
+    """Ids of comparisons to claim, best first, where the head of the queue holds nothing for this person."""
     queue = _queue(membership)
-    yield _permitted_of(_head(membership.project_id), membership)
     for section in sections(membership.project_id):
         part = queue.filter(priority=section.priority, ranking_count=section.ranking_count)
         for piece in (part, part.filter(shuffle_key__gte=random.random())):
-            yield _permitted_of(list(piece.values_list("pk", flat=True)[:LOOK]), membership)
+            yield list(piece.values_list("pk", flat=True)[:LOOK])
     yield list(permitted(queue, membership).values_list("pk", flat=True)[:CLAIMABLE])
 
 
@@ -121,21 +143,6 @@ def unseen(comparisons: QuerySet[Comparison], membership: Membership) -> QuerySe
     )
 
 
-def _head(project_id: int) -> list[int]:
-    """The queue's first ids."""
-    with connection.cursor() as cursor:
-        cursor.execute(HEAD, [project_id, GLANCE])
-        return [pk for (pk,) in cursor.fetchall()]
-
-
-def _permitted_of(ids: list[int], membership: Membership) -> list[int]:
-    """The first of these ids that are permitted: the same rule as `permitted`, in a statement planned in no time."""
-    with connection.cursor() as cursor:
-        cursor.execute(FORBIDDEN, {"person": membership.user_id, "ids": ids})
-        forbidden = {pk for (pk,) in cursor.fetchall()}
-    return [pk for pk in ids if pk not in forbidden][:CLAIMABLE]
-
-
 def sections(project_id: int) -> list[Section]:
     """The queue's sections in its order, by hopping through the index from one to the next."""
     hop = """
@@ -153,6 +160,4 @@ def sections(project_id: int) -> list[Section]:
         )
         SELECT priority, ranking_count FROM section
     """
-    with connection.cursor() as cursor:
-        cursor.execute(hop, {"project": project_id})
-        return [Section(*row) for row in cursor.fetchall()]
+    return [Section(*row) for row in statements.run(hop, {"project": project_id})]

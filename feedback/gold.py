@@ -33,7 +33,7 @@ def is_due(membership: Membership) -> bool:
 
 
 def claim(membership: Membership) -> Comparison | None:
-    """A gold comparison that this person has not seen, locked."""
+    """A gold comparison that this person has not seen, locked with a slot open."""
     gold = Comparison.objects.filter(
         project_id=membership.project_id, gold_ranks__isnull=False, open_slots__gt=0
     ).order_by("shuffle_key")

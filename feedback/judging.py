@@ -10,17 +10,28 @@ from typing import Any, Unpack
 from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
+from django.utils import timezone
 from django.utils.translation import gettext as _
+from psycopg.types.json import Jsonb
 
-from feedback import checks, gold, opinions, queue, remarks
+from feedback import checks, gold, opinions, queue, remarks, statements
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.intake.rows import dense
 from feedback.models import Comparison, Lease, Membership, Project, Ranking, Skip
 from feedback.remarks import Remarks
 
 MOST_SECONDS = 24 * 3600.0
-SUBMITTED_BEFORE = "SELECT * FROM feedback_ranking WHERE annotator_id = %s AND idempotency_key = %s"
+RANKING = statements.columns(Ranking, "feedback_ranking")
+SUBMITTED_BEFORE = f"SELECT {RANKING} FROM feedback_ranking WHERE annotator_id = %s AND idempotency_key = %s"
+# The lease's slot is the ranking's from now on. All of Ranking's fields that a submit decides.
+WRITE_RANKING = f"""
+    WITH ended AS (DELETE FROM feedback_lease WHERE id = %(lease)s),
+        counted AS (UPDATE feedback_comparison SET ranking_count = ranking_count + 1 WHERE id = %(comparison)s)
+    INSERT INTO feedback_ranking (project_id, comparison_id, annotator_id, size, ranks, display_order, seconds, comment,
+        strength, flags, ratings, spans, reason, idempotency_key, revision, is_live, created_at)
+    VALUES (%(project)s, %(comparison)s, %(annotator)s, %(size)s, %(ranks)s, %(display_order)s, %(seconds)s,
+        %(comment)s, %(strength)s, %(flags)s, %(ratings)s, %(spans)s, %(reason)s, %(key)s, %(revision)s, true, %(now)s)
+    RETURNING {RANKING}"""
 
 
 @transaction.atomic(durable=True)
@@ -90,24 +101,32 @@ def _record(
     returned = returned_to(lease)
     if returned is None and lease.reason == Lease.Reason.RETURNED:
         raise Conflict(_("A reviewer has taken it back: your ranking counts as it was. Take the next one."))
-    ranking = Ranking.objects.create(
-        project_id=lease.project_id,
-        comparison_id=lease.comparison_id,
-        annotator_id=membership.user_id,
-        size=lease.size,
-        display_order=lease.display_order,
-        idempotency_key=idempotency_key,
-        revision=returned.revision + 1 if returned else 1,
-        reason=returned.reason if returned else lease.reason,
-        **fields,
-    )
-    queue.end_lease(lease, slot_is_used=True)
-    Comparison.objects.filter(pk=lease.comparison_id).update(ranking_count=F("ranking_count") + 1)
+    ranking = _write_ranking(lease, fields, idempotency_key, returned)
     if lease.reason == Lease.Reason.QUALIFICATION:
         gold.note(membership)
     elif membership.project.extra_opinions:
         opinions.ask_for_majority(membership.project, lease.comparison_id)
     return ranking
+
+
+def _write_ranking(lease: Lease, fields: dict[str, Any], key: UUID, returned: Ranking | None) -> Ranking:
+    """The row, in place of the lease; as the next revision of what a reviewer returned."""
+    values = {
+        "lease": lease.pk,
+        "project": lease.project_id,
+        "comparison": lease.comparison_id,
+        "annotator": lease.annotator_id,
+        "size": lease.size,
+        "display_order": lease.display_order,
+        "key": key,
+        "revision": returned.revision + 1 if returned else 1,
+        "reason": str(returned.reason if returned else lease.reason),
+        "now": timezone.now(),
+    }
+    (row,) = statements.run(
+        WRITE_RANKING, values | fields | {name: Jsonb(fields[name]) for name in ("ratings", "spans")}
+    )
+    return statements.build(Ranking, row)
 
 
 @transaction.atomic(durable=True)
@@ -213,7 +232,8 @@ def _take_back(membership: Membership, skipped: Skip) -> Lease:
 
 
 def submitted_before(membership: Membership, idempotency_key: UUID) -> Ranking | None:
-    found = next(iter(Ranking.objects.raw(SUBMITTED_BEFORE, [membership.user_id, idempotency_key])), None)
+    (row,) = statements.run(SUBMITTED_BEFORE, [membership.user_id, idempotency_key]) or (None,)
+    found = None if row is None else statements.build(Ranking, row)
     if found is not None and found.project_id != membership.project_id:
         raise Conflict(_("This idempotency key was used in another project: make a new one for each submit."))
     return found

@@ -4,22 +4,25 @@ from django.db import transaction
 from django.db.models import Count, F, Max, Q, QuerySet
 from django.utils.translation import gettext as _
 
+from feedback import statements
 from feedback.errors import Conflict, Forbidden, NotFound
 from feedback.models import ApiToken, Membership, Project, User
 
-# Asked with every request: writing such SQL anew each time takes longer than to answer it.
-OPEN_PROJECT = "SELECT * FROM feedback_project WHERE slug = %s AND archived_at IS NULL"
-PLACE = "SELECT * FROM feedback_membership WHERE user_id = %s AND project_id = %s"
+# Asked with every request.
+PLACE = f"""
+    SELECT {statements.columns(Membership, "membership")}, {statements.columns(Project, "project")}
+    FROM feedback_project AS project JOIN feedback_membership AS membership ON membership.project_id = project.id
+    WHERE project.slug = %s AND project.archived_at IS NULL AND membership.user_id = %s"""
 
 
 def membership_of(user: User, slug: str) -> Membership:
     """This person's place in a project. Strangers learn nothing: not even that the project exists."""
-    project = next(iter(Project.objects.raw(OPEN_PROJECT, [slug])), None)
-    found = Membership.objects.raw(PLACE, [user.pk, project.pk]) if project else []
-    membership = next(iter(found), None)
-    if membership is None:
+    (row,) = statements.run(PLACE, [slug, user.pk]) or (None,)
+    if row is None:
         raise NotFound(_("There is no such project among yours."))
-    membership.user, membership.project = user, project
+    end = statements.width(Membership)
+    membership = statements.build(Membership, row[:end])
+    membership.user, membership.project = user, statements.build(Project, row[end:])
     return membership
 
 

@@ -11,47 +11,46 @@ from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feedback import candidates, gold
+from feedback import candidates, gold, statements
 from feedback.errors import Conflict, NotFound
-from feedback.models import Comparison, Lease, Membership, Project, Prompt, Ranking
+from feedback.models import Comparison, Lease, Membership, Project, Ranking
 
 MOST_LEASES = 5  # that one annotator holds in one project: the one on screen, and those fetched ahead
 RECLAIMED_AT_ONCE = 50
 LAPSED_LEASES_KEPT = timedelta(days=7)  # for late submits
 RETURNED_HELD = timedelta(days=7)  # before somebody else is asked in place of one who does not answer
 
-# Every label runs these, and writing their SQL anew each time would take longer than all that the database does.
-MEMBER = """
-    SELECT project.*, membership.role AS member_role, membership.qualified_at AS member_qualified_at
+MEMBER = f"""
+    SELECT {statements.columns(Project, "project")}, membership.role, membership.qualified_at
     FROM feedback_membership AS membership JOIN feedback_project AS project ON project.id = membership.project_id
     WHERE membership.id = %s
     FOR NO KEY UPDATE OF membership"""
-OVERDUE = """
-    SELECT EXISTS (
-        SELECT FROM feedback_lease WHERE project_id = %s AND lapsed_at IS NULL AND expires_at <= %s)"""
-OWN_LEASE = "SELECT * FROM feedback_lease WHERE id = %s AND annotator_id = %s AND project_id = %s FOR UPDATE"
-HELD = """
-    SELECT * FROM feedback_lease
+OVERDUE = """EXISTS (
+    SELECT FROM feedback_lease WHERE project_id = %(project)s AND lapsed_at IS NULL AND expires_at <= %(now)s)"""
+LEASE = statements.columns(Lease, "feedback_lease")
+OWN_LEASE = f"SELECT {LEASE} FROM feedback_lease WHERE id = %s AND annotator_id = %s AND project_id = %s FOR UPDATE"
+HELD = f"""
+    SELECT {LEASE} FROM feedback_lease
     WHERE annotator_id = %s AND project_id = %s AND lapsed_at IS NULL AND expires_at > %s
     ORDER BY taken_at FOR NO KEY UPDATE"""
-HELD_IDS = """
-    SELECT id FROM feedback_lease
-    WHERE annotator_id = %s AND project_id = %s AND lapsed_at IS NULL AND expires_at > %s"""
-PROMPT = "SELECT * FROM feedback_prompt WHERE id = %s"
+ROOM = f"""
+    SELECT {OVERDUE}, ARRAY(
+        SELECT id FROM feedback_lease
+        WHERE annotator_id = %(person)s AND project_id = %(project)s AND lapsed_at IS NULL AND expires_at > %(now)s)"""
 # A lapsed lease of the same person starts anew.
-WRITE_LEASE = """
+WRITE_LEASE = f"""
     INSERT INTO feedback_lease (id, project_id, comparison_id, annotator_id, size, display_order, reason, taken_at,
         expires_at)
     VALUES (%(id)s, %(project)s, %(comparison)s, %(annotator)s, %(size)s, %(display_order)s, %(reason)s, %(now)s,
         %(until)s)
     ON CONFLICT (comparison_id, annotator_id) DO UPDATE SET reason = EXCLUDED.reason, taken_at = EXCLUDED.taken_at,
         expires_at = EXCLUDED.expires_at, lapsed_at = NULL
-    RETURNING *"""
+    RETURNING {LEASE}"""
 
 
 def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Lease | None:
@@ -84,7 +83,7 @@ def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | Non
             % {"most_leases": MOST_LEASES}
         )
     chosen = _choose(membership)
-    return None if chosen is None else _take(membership, *chosen, now)
+    return None if chosen is None else _write_lease(membership, *chosen, now)
 
 
 def lease_at_once(membership: Membership, beside: Collection[UUID]) -> Lease | None:
@@ -96,23 +95,23 @@ def lease_at_once(membership: Membership, beside: Collection[UUID]) -> Lease | N
     now = timezone.now()
     if membership.project.archived_at is not None or gold.must_qualify(membership):
         return None
-    if _is_any_overdue(membership.project_id):
-        return None
-    with connection.cursor() as cursor:
-        cursor.execute(HELD_IDS, [membership.user_id, membership.project_id, now])
-        held = {pk for (pk,) in cursor.fetchall()}
-    if held - set(beside) or len(held) >= MOST_LEASES:
+    asked = {"project": membership.project_id, "person": membership.user_id, "now": now}
+    ((is_any_overdue, held),) = statements.run(ROOM, asked)
+    if is_any_overdue or set(held) - set(beside) or len(held) >= MOST_LEASES:
         return None
     chosen = _choose(membership, may_wait=False)
-    return None if chosen is None else _take(membership, *chosen, now)
+    return None if chosen is None else _write_lease(membership, *chosen, now)
 
 
 def _choose(membership: Membership, *, may_wait: bool = True) -> tuple[Comparison, str] | None:
-    """The pipeline, each step with its reason: qualification, gold, missing majorities, started, sampled."""
+    """The pipeline, each step with its reason: qualification, gold, missing majorities, started, sampled.
+
+    What it gives is locked, and one of its slots is taken.
+    """
     if gold.must_qualify(membership):
-        return gold.claim_to_qualify(membership), Lease.Reason.QUALIFICATION
+        return _with_slot(gold.claim_to_qualify(membership)), Lease.Reason.QUALIFICATION
     if gold.is_due(membership) and (found := gold.claim(membership)):
-        return found, Lease.Reason.GOLD
+        return _with_slot(found), Lease.Reason.GOLD
     comparison = candidates.claim(membership, may_wait=may_wait)
     return None if comparison is None else (comparison, _reason_of(comparison))
 
@@ -164,9 +163,8 @@ def reclaim(project_id: int, now: datetime | None = None) -> int:
 
 
 def _is_any_overdue(project_id: int) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute(OVERDUE, [project_id, timezone.now()])
-        return cursor.fetchone()[0]
+    ((found,),) = statements.run(f"SELECT {OVERDUE}", {"project": project_id, "now": timezone.now()})
+    return found
 
 
 def _overdue(project_id: int, now: datetime) -> QuerySet[Lease]:
@@ -218,19 +216,19 @@ def hold_returned(ranking: Ranking) -> None:
 def lock_member(membership: Membership) -> None:
     """First lock of every write by an annotator. The project's settings are read again beside it."""
     # NO KEY: rows that refer to the membership may still be written.
-    project = next(iter(Project.objects.raw(MEMBER, [membership.pk])), None)
-    if project is None:
+    (row,) = statements.run(MEMBER, [membership.pk]) or (None,)
+    if row is None:
         raise NotFound(_("You are not a member of this project any more."))
-    membership.project, membership.role = project, project.member_role
-    membership.qualified_at = project.member_qualified_at
+    *settings, membership.role, membership.qualified_at = row
+    membership.project = statements.build(Project, settings)
 
 
 def lock_lease(membership: Membership, lease_id: UUID) -> Lease:
     """The member's own lease, lapsed or not, locked."""
-    lease = next(iter(Lease.objects.raw(OWN_LEASE, [lease_id, membership.user_id, membership.project_id])), None)
-    if lease is None:
+    (row,) = statements.run(OWN_LEASE, [lease_id, membership.user_id, membership.project_id]) or (None,)
+    if row is None:
         raise NotFound(_("You do not hold this comparison."))
-    return lease
+    return statements.build(Lease, row)
 
 
 def lock_comparison(comparison_id: int) -> Comparison:
@@ -252,14 +250,15 @@ def end_lease(lease: Lease, *, slot_is_used: bool) -> None:
 
 def _held(membership: Membership, now: datetime) -> list[Lease]:
     # Locked, so that none of them lapses between this look and the renewal.
-    held = Lease.objects.raw(HELD, [membership.user_id, membership.project_id, now])
+    rows = statements.run(HELD, [membership.user_id, membership.project_id, now])
+    held = [statements.build(Lease, row) for row in rows]
     return sorted(held, key=lambda lease: lease.reason != Lease.Reason.RETURNED)
 
 
-def _take(membership: Membership, comparison: Comparison, reason: str, now: datetime) -> Lease:
-    """Hold a comparison that the caller has locked with a slot open."""
+def _with_slot(comparison: Comparison) -> Comparison:
+    """Of a comparison that is locked with a slot open."""
     Comparison.objects.filter(pk=comparison.pk).update(open_slots=F("open_slots") - 1)
-    return _write_lease(membership, comparison, reason, now)
+    return comparison
 
 
 def _write_lease(membership: Membership, comparison: Comparison, reason: str, now: datetime) -> Lease:
@@ -275,9 +274,9 @@ def _write_lease(membership: Membership, comparison: Comparison, reason: str, no
         "now": now,
         "until": now + _lease_time(membership),
     }
-    (lease,) = Lease.objects.raw(WRITE_LEASE, values)
+    (row,) = statements.run(WRITE_LEASE, values)
+    lease = statements.build(Lease, row)
     lease.comparison = comparison
-    (comparison.prompt,) = Prompt.objects.raw(PROMPT, [comparison.prompt_id])
     return lease
 
 

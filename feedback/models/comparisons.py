@@ -56,6 +56,7 @@ class Comparison(models.Model):
     shuffle_key = models.FloatField(help_text="In [0, 1): lowest first in its part of the queue; see sampling.py.")
     created_at = models.DateTimeField(auto_now_add=True)
     completions: models.ManyToManyField = models.ManyToManyField(Completion, through="ComparisonItem")
+    known_texts: list[str] | None = None  # of the completions, by position, where they were read beside this row
 
     class Meta:
         constraints = [
@@ -95,9 +96,11 @@ class Comparison(models.Model):
 
     def texts(self, order: Sequence[int] | None = None) -> list[str]:
         """The completions' texts by position, or in the given order of positions (a lease's `display_order`)."""
-        with connection.cursor() as cursor:
-            cursor.execute(TEXTS, [self.pk])
-            texts = [text for (text,) in cursor.fetchall()]
+        texts = self.known_texts
+        if texts is None:
+            with connection.cursor() as cursor:
+                cursor.execute(TEXTS, [self.pk])
+                texts = [text for (text,) in cursor.fetchall()]
         return texts if order is None else [texts[position] for position in order]
 
 

@@ -101,5 +101,5 @@ def test_a_submit_without_spans_reads_no_texts(ann, work, django_assert_num_quer
     work(2)
     lease = queue.lease_next(ann)
     said = {"idempotency_key": uuid4(), "seconds": 1.0}
-    with django_assert_num_queries(8):  # begin, member, key, lease, ranking, lease, count, commit
+    with django_assert_num_queries(6):  # begin, member, key, lease, ranking, commit
         judging.record(ann, lease.pk, [1, 2], **said)
