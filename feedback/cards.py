@@ -52,7 +52,7 @@ class ShownFlag:
 
 @dataclass(frozen=True)
 class Card:
-    """What `rank/_card.html` shows. One of `lease` and `ranking` is an id, the other is empty."""
+    """What `rank/_card.jinja.html` shows. One of `lease` and `ranking` is an id, the other is empty."""
 
     comparison: int
     size: int

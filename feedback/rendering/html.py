@@ -42,7 +42,7 @@ def render(text: str) -> str:
     """The HTML of a completion or message. Empty text gives an empty string."""
     text = with_line_feeds(text.encode(errors="replace").decode())
     html = f'<div class="plain">{escape(text)}</div>' if is_long(text) else _parser().render(text)
-    return _CONTROLS.sub(_visible, _clean(html))
+    return _CONTROLS.sub(_visible, _cleaner().clean(html))
 
 
 def with_line_feeds(text: str) -> str:
@@ -59,9 +59,9 @@ def without_controls(text: str, instead: str) -> str:
     return _CONTROLS.sub(lambda found: found[0] if found[0] in _WANTED_CONTROLS else instead, text)
 
 
-def _clean(html: str) -> str:
-    return nh3.clean(
-        html,
+@lru_cache(maxsize=1)
+def _cleaner() -> nh3.Cleaner:
+    return nh3.Cleaner(
         tags=_TAGS,
         attributes={"a": {"href", "target"}, "ol": {"start"}},
         attribute_filter=lambda tag, name, value: _CONTROLS.sub("", value),

@@ -7,6 +7,7 @@ from typing import Any
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
@@ -48,7 +49,7 @@ def rank(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
     lease = queue.lease_next(membership)
     card = card_of_lease(lease, membership.project) if lease else None
-    return render(request, "rank/page.html", _page_context(membership, card))
+    return _show_page(request, membership, card)
 
 
 @login_required
@@ -56,8 +57,8 @@ def rank(request: HttpRequest, slug: str) -> HttpResponse:
 def tour(request: HttpRequest, slug: str) -> HttpResponse:
     """Practice on a sample comparison, for somebody new."""
     membership = people.membership_of(request.user, slug)
-    context = _context(membership, sample_card()) | {"page": "rank", "words": words()}
-    return render(request, "rank/tour.html", context)
+    context = _context(membership) | {"card": _written(request, membership, sample_card())}
+    return render(request, "rank/tour.html", context | {"page": "rank", "words": words()})
 
 
 @login_required
@@ -121,8 +122,8 @@ def undo(request: HttpRequest, slug: str) -> HttpResponse:
         else card_of_ranking(done, membership.project)
     )
     if request.headers.get("HX-Request"):
-        return render(request, "rank/_card.html", _context(membership, card))
-    return render(request, "rank/page.html", _page_context(membership, card))
+        return HttpResponse(_written(request, membership, card))
+    return _show_page(request, membership, card)
 
 
 @login_required
@@ -165,23 +166,32 @@ def _next_card(request: HttpRequest, membership: Membership, held: list[Any]) ->
 
 def _show(request: HttpRequest, membership: Membership, lease: Lease | None) -> HttpResponse:
     if lease is None:
-        context = _context(membership, None) | {"counts": progress.counts(membership)}
+        context = _context(membership) | {"counts": progress.counts(membership)}
         return render(request, "rank/_nothing.html", context)
-    return render(request, "rank/_card.html", _context(membership, card_of_lease(lease, membership.project)))
+    return HttpResponse(_written(request, membership, card_of_lease(lease, membership.project)))
 
 
-def _page_context(membership: Membership, card: Card | None) -> dict[str, Any]:
-    return _context(membership, card) | {
+def _written(request: HttpRequest, membership: Membership, card: Card) -> str:
+    """The card's HTML."""
+    return render_to_string(
+        "rank/_card.jinja.html", {"project": membership.project, "card": card}, request, using="jinja2"
+    )
+
+
+def _show_page(request: HttpRequest, membership: Membership, card: Card | None) -> HttpResponse:
+    context = _context(membership) | {
+        "card": _written(request, membership, card) if card else "",
         "page": "rank",
         "guidelines": render_markdown(membership.project.guidelines),
         "words": words(),
         "flags": show_flags(membership.project),
         "counts": progress.counts(membership),
     }
+    return render(request, "rank/page.html", context)
 
 
-def _context(membership: Membership, card: Card | None) -> dict[str, Any]:
-    return {"project": membership.project, "membership": membership, "card": card}
+def _context(membership: Membership) -> dict[str, Any]:
+    return {"project": membership.project, "membership": membership}
 
 
 def words() -> dict[str, str]:

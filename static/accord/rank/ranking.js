@@ -3,7 +3,7 @@
 import { list, say } from "./words.js";
 
 export class Ranking {
-  /** @param {HTMLFormElement} form a rendered rank/_card.html */
+  /** @param {HTMLFormElement} form a rendered rank/_card.jinja.html */
   constructor(form, changed = () => {}) {
     this.form = form;
     this.changed = changed;
