@@ -149,6 +149,7 @@ def _database() -> dict[str, Any]:
 DATABASES = {"default": _database()} if DATABASE_URL else {}
 
 AUTH_USER_MODEL = "feedback.User"
+AUTHENTICATION_BACKENDS = ["feedback.authentication.Sessions"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
