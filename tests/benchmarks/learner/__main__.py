@@ -27,7 +27,8 @@ from tests.benchmarks import peers
 
 HERE = Path(__file__).parent
 SIZES = {"cpu": "1M,5M", "cuda": "0.5B,1.5B"}
-RECORDED = ("steps", "phases", "processor_seconds", "curve", "megabytes", "gpu_megabytes")  # of either side's median
+RECORDED = ("steps", "phases", "processor_seconds", "curve", "reward", "reward_error", "kl", "kl_error", "megabytes",
+            "gpu_megabytes")  # of either side's median  # fmt: skip
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
 
@@ -162,6 +163,8 @@ def show(result: dict[str, Any]) -> None:
           f" {verdict}")  # fmt: skip
     for side in ("ours", "peer"):
         parts = [f"{phase} {seconds:.2f} s" for phase, seconds in (result[f"phases_{side}"] or {}).items()]
+        if result[f"kl_{side}"] is not None:
+            parts.append(f"reward {result[f'reward_{side}']:.2f} at KL {result[f'kl_{side}']:.2f}")
         parts += [f"{result[f'steps_{side}']} steps"] if result[f"steps_{side}"] is not None else []
         if result[f"processor_seconds_{side}"]:
             parts.append(f"{result[f'processor_seconds_{side}']:.2f} s of processor")

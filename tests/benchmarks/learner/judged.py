@@ -4,15 +4,16 @@ Plain transformers in either side's environment: completions by `generate` with 
 the last token, log-probabilities by a forward pass of each completion alone.
 """
 
+import statistics
 from pathlib import Path
 from typing import Any
 
-PROMPTS, SEED = 128, 99
+PROMPTS, SEED = 256, 99
 MISSING_END = 1.0  # taken from the score of a completion that was cut off
 
 
 def judge(folder: Path, policy: Any, new_tokens: int, beta: float) -> dict:
-    """`quality`, the mean reward less what KL costs; `reward`; `kl`, in nats a completion.
+    """`quality`, the mean reward less what KL costs; `reward`; `kl`, in nats a completion; the standard errors of both.
 
     policy: a causal language model, or its folder; `folder` holds the reference and the reward model.
     """
@@ -36,8 +37,10 @@ def judge(folder: Path, policy: Any, new_tokens: int, beta: float) -> dict:
                 model(tokens).logits[0, len(prompt) - 1 : -1].log_softmax(-1) for model in (policy, reference)
             )
             divergences.append(float((own - other)[range(len(completion)), completion].sum()))
-    reward, kl = (sum(values) / PROMPTS for values in (rewards, divergences))
-    return {"quality": reward - beta * kl, "reward": reward, "kl": kl}
+    reward, kl = (statistics.fmean(values) for values in (rewards, divergences))
+    errors = {f"{name}_error": statistics.stdev(values) / PROMPTS**0.5
+              for name, values in (("reward", rewards), ("kl", divergences))}  # fmt: skip
+    return {"quality": reward - beta * kl, "reward": reward, "kl": kl} | errors
 
 
 def written(policy: Any, prompts: list[list[int]], new_tokens: int) -> list[tuple[list[int], list[int]]]:

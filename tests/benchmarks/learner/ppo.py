@@ -10,6 +10,7 @@ the batch each, in two epochs. Quality: see judged; the reward is the same model
 
 import itertools
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def peer(name: str, folder: Path) -> dict:
         learning_rate=RATE, adam_epsilon=1e-5, weight_decay=0.0, stop_token="eos", missing_eos_penalty=1.0,
         temperature=1.0, kl_coef=BETA, use_cpu=not torch.cuda.is_available(), bf16=world.dtype() == "bfloat16",
         gradient_checkpointing=False, disable_tqdm=True)  # fmt: skip
-    trainer = PPOTrainer(args=settings, processing_class=world.tokenizer(), model=policy, ref_model=reference,
+    trainer = PPOTrainer(args=settings, processing_class=world.tokenizer_of(folder), model=policy, ref_model=reference,
                          reward_model=reward, value_model=critic, train_dataset=rows, eval_dataset=rows)  # fmt: skip
     steps, ends, seen = itertools.count(), [time.perf_counter()], []
     trainer.optimizer.optimizer.register_step_post_hook(lambda *_: next(steps))
@@ -98,5 +99,13 @@ def peer(name: str, folder: Path) -> dict:
 
 
 def holds(ours: dict, peer: dict) -> bool:
-    """No less reward for its KL than the peer's, but for chance: rewards deviate by about 1, means of 128 by 0.09."""
-    return ours["quality"] >= peer["quality"] - 0.3
+    """The same reward at the same KL: no less reward, at no more KL, than the peer's, but for chance.
+
+    Chance is two standard errors of the difference of two means over the prompts that judged asks. Reward alone could
+    be bought with KL, and reward less β·KL would let a policy pass that has learned nothing.
+    """
+
+    def slack(what: str) -> float:
+        return 2 * math.hypot(ours[f"{what}_error"], peer[f"{what}_error"])
+
+    return ours["reward"] >= peer["reward"] - slack("reward") and ours["kl"] <= peer["kl"] + slack("kl")

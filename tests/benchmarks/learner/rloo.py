@@ -61,7 +61,7 @@ def peer(name: str, folder: Path) -> dict:
         use_cpu=not torch.cuda.is_available(), bf16=world.dtype() == "bfloat16", disable_tqdm=True)  # fmt: skip
     trainer = RLOOTrainer(
         model=policy, reward_funcs=reward, args=settings, train_dataset=rows,
-        processing_class=world.tokenizer(), callbacks=[Clock()])  # fmt: skip
+        processing_class=world.tokenizer_of(folder), callbacks=[Clock()])  # fmt: skip
     trainer.create_optimizer()
     trainer.optimizer.register_step_post_hook(lambda *_: next(steps))
     trainer.train()

@@ -12,7 +12,8 @@ PEER, UNIT, NEW_TOKENS, LEAST_SECONDS = "trl-1.12", "tokens/s", 48, 3.0
 
 
 def ours(name: str, folder: Path) -> dict:
-    from training.learner.models import load_policy
+    from tests.benchmarks.learner import world
+    from training.learner.models import computing_in, load_policy
     from training.learner.sampler import Drawing, sample
 
     policy, _ = load_policy(str(folder / "policy"))
@@ -20,7 +21,8 @@ def ours(name: str, folder: Path) -> dict:
 
     def write(seed: int) -> list[list[int]]:
         drawing = Drawing(NEW_TOKENS, frozenset(), seed=seed)
-        return [c.tokens for c in sample(policy, prompts, range(len(prompts)), drawing, len(prompts))]
+        with computing_in(world.dtype()):
+            return [c.tokens for c in sample(policy, prompts, range(len(prompts)), drawing, len(prompts))]
 
     return measure(write, prompts, folder)
 
@@ -31,9 +33,10 @@ def peer(name: str, folder: Path) -> dict:
 
     from tests.benchmarks.learner import world
 
-    policy = AutoModelForCausalLM.from_pretrained(folder / "policy").eval()
+    policy = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=getattr(torch, world.dtype())).eval()
+    policy.to("cuda" if torch.cuda.is_available() else "cpu")
     prompts = prompts_of(name)
-    batch = world.tokenizer().pad({"input_ids": prompts}, return_tensors="pt")
+    batch = world.tokenizer_of(folder).pad({"input_ids": prompts}, return_tensors="pt").to(policy.device)
 
     @torch.no_grad()
     def write(seed: int) -> list[list[int]]:

@@ -7,13 +7,14 @@ fixed seeds, once, in a folder; torch and transformers only, so that either side
 import os
 import random
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
+    AutoTokenizer,
     LlamaConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -69,6 +70,11 @@ def tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
                                    padding_side="left", chat_template=template)  # fmt: skip
 
 
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
+    """The one that `prepare` saved there: it knows every token that the folder's models can write."""
+    return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder / "policy"))
+
+
 def text(tokens: list[int]) -> str:
     return " ".join(f"t{token}" for token in tokens)
 
@@ -81,10 +87,17 @@ def prompts(count: int, seed: int = 0) -> list[list[int]]:
 
 @torch.no_grad()
 def policy(size: str) -> PreTrainedModel:
-    """Nearly uniform over tokens, but for the end token: the first coordinate is about constant, and speaks for it."""
+    """Nearly uniform over tokens, but for the end token: the first coordinate is constant, and speaks for it.
+
+    No layer writes to that coordinate: what several deep layers would add to it at random, differently for each text,
+    is more than it holds, and completions would end at once or never.
+    """
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config(size))
     model.model.embed_tokens.weight[:, 0] = 0.2
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight[0] = 0
+        layer.mlp.down_proj.weight[0] = 0
     states = model.model(torch.arange(2, 66)[None]).last_hidden_state[0, :, 0]
     others = torch.tensor(SIZES[size].vocabulary / COMPLETION_LENGTH).log()
     model.lm_head.weight[END] = 0
