@@ -183,7 +183,7 @@ def services_named(names: list[str], host: str, port: int) -> list[Service]:
     commands = {
         "web": [
             *(python, "-m", "gunicorn", "config.wsgi", "--bind", f"{bracketed(host)}:{port}"),
-            *("--workers", str(settings.WEB_WORKERS), "--worker-class", "gthread"),
+            *("--workers", str(settings.WEB_WORKERS), "--preload", "--worker-class", "config.web_worker.FairThreads"),
             *("--threads", str(settings.WEB_THREADS), "--keep-alive", "30", "--timeout", "120", "--no-control-socket"),
         ],
         "default": [*celery, "worker", "-Q", "default", "-n", "default@%h", "-P", "solo", "-l", "INFO"],

@@ -1,0 +1,21 @@
+"""gunicorn's threads, shared fairly by those who keep their connections."""
+
+from gunicorn.workers.gthread import ThreadWorker
+
+
+class FairThreads(ThreadWorker):
+    """A worker whose threads are all at work leaves new connections to its siblings.
+
+    Browsers keep a connection for as long as they use it, so the worker that accepts one answers it from then on: one
+    that takes whatever comes can end up with everybody, while another one idles.
+    """
+
+    @property
+    def worker_connections(self) -> int:
+        """How many connections there may be before no more are accepted: the loop of `run` asks each time around."""
+        at_work = self.nr_conns - len(self.keepalived_conns) - len(self.pending_conns)
+        return self.cfg.worker_connections if at_work < self.cfg.threads else 0
+
+    @worker_connections.setter
+    def worker_connections(self, configured: int) -> None:
+        """What gunicorn sets is read from its configuration."""
