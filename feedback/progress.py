@@ -101,5 +101,13 @@ def ranking_before(membership: Membership, ranking_id: int) -> Ranking:
     return recent[later.index(ranking_id) + 1]
 
 
+def own_ranking(membership: Membership, ranking_id: int) -> Ranking:
+    """One of this person's latest rankings, as far back as they may undo."""
+    found = next((each for each in judging.recent(membership, UNDO_REACHES + 1) if each.pk == ranking_id), None)
+    if found is None:
+        raise NotFound(_("There is no such ranking of yours."))
+    return found
+
+
 def midnight() -> datetime:
     return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)

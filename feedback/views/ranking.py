@@ -24,7 +24,7 @@ from feedback.forms import (
     checked,
     read_leases,
 )
-from feedback.models import Lease, Membership
+from feedback.models import Lease, Membership, Ranking
 from feedback.rendering import render as render_markdown
 
 Page = Callable[..., HttpResponse]
@@ -99,6 +99,16 @@ def skip(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 @login_required
+@never_cache
+@require_GET
+@same_person
+def reopen(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
+    """One of this person's latest rankings, to look at again and to correct, with what the project asks now."""
+    membership = people.membership_of(request.user, slug)
+    return _reopen(request, membership, progress.own_ranking(membership, ranking_id))
+
+
+@login_required
 @require_POST
 @same_person
 def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
@@ -116,11 +126,12 @@ def undo(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
     before = checked(UndoForm(request.POST))["before"]
     done = judging.undo(membership) if before is None else progress.ranking_before(membership, before)
-    card = (
-        card_of_lease(done, membership.project)
-        if isinstance(done, Lease)
-        else card_of_ranking(done, membership.project)
-    )
+    return _reopen(request, membership, done)
+
+
+def _reopen(request: HttpRequest, membership: Membership, done: Ranking | Lease) -> HttpResponse:
+    show = card_of_lease if isinstance(done, Lease) else card_of_ranking
+    card = show(done, membership.project)
     if request.headers.get("HX-Request"):
         return HttpResponse(_written(request, membership, card))
     return _show_page(request, membership, card)
@@ -205,7 +216,10 @@ def words() -> dict[str, str]:
         "offline": _("No connection. Kept here and sent again by itself: {count}"),
         "server": _("The server does not answer. Kept here and sent again by itself: {count}"),
         "signed-out": _("You are signed out. Sign in in another tab; kept here until then: {count}"),
+        "sign-in": _("You are signed out. Sign in in another tab, and go on here."),
+        "elsewhere": _("You ranked this one in another tab. Here is the next."),
         "undo-offline": _("Undo needs the connection."),
+        "write-offline": _("No connection: your answer is kept here. Press W to send it again."),
         "nothing-to-undo": _("There is nothing further back to undo."),
         "marking": _("Arrows choose a word, with Shift more; + is good, − is bad, Escape ends."),
         "marked-good": _("Good: {text}."),

@@ -6,22 +6,24 @@ import { setMathematics } from "./math.js";
 import { Clock } from "./rank/clock.js";
 import { toggleDifferences } from "./rank/differences.js";
 import { makeDraggable } from "./rank/drag.js";
-import { Drafts } from "./rank/drafts.js";
+import { draftName, Drafts } from "./rank/drafts.js";
 import { chooseStrength, extrasOf, restoreExtras, startRating, toggleFlag } from "./rank/extras.js";
 import { foldLongOnes, toggleFolds } from "./rank/folding.js";
 import { handleKeys } from "./rank/keys.js";
-import { get, Outbox, post } from "./rank/outbox.js";
+import { get, isSignedOut, Outbox, post } from "./rank/outbox.js";
 import { Ranking } from "./rank/ranking.js";
 import { Spans } from "./rank/spans.js";
 import { duration, number, say } from "./rank/words.js";
+import { prepareWriting } from "./rank/writing.js";
 
 const page = document.getElementById("rank");
 const stage = document.getElementById("stage");
 const state = document.getElementById("state");
 const urls = page.dataset;
-const drafts = new Drafts(`accord:drafts:${urls.user}:${urls.project}`);
+const drafts = new Drafts(`accord:drafts:${urls.user}`);
 const LOOK_AGAIN = 15_000; // ms, while there is nothing to rank
-const RENEW_EVERY = 60_000; // ms
+const TRY_AGAIN = 3_000; // ms, while the next one cannot be fetched
+const RENEW_EVERY = Math.min(60, 20 * urls.leaseMinutes) * 1000; // ms; a third of a short lease
 
 let ranking = null; // what is on screen, or null
 let spans = null; // what is marked in it
@@ -45,9 +47,9 @@ function clear(element) {
 function show(element, seconds = 0) {
   clear(element);
   if (!element.matches("form.comparison")) return lookAgainLater();
-  const draft = drafts.of(element);
+  const draft = drafts.of(draftName(element));
   clock = new Clock(draft?.seconds ?? seconds);
-  const keepDraft = () => drafts.keep(element, { ranks: ranking.byPlace, extras: said(), seconds: clock.seconds });
+  const keepDraft = () => drafts.keep(draftName(element), { ranks: ranking.byPlace, extras: said(), seconds: clock.seconds });
   ranking = new Ranking(element, keepDraft);
   spans = new Spans(element, document.getElementById("marker"), keepDraft);
   if (draft) {
@@ -82,9 +84,9 @@ function parse(html) {
 // The server counts when the page is loaded; from then on each answer moves the two by one, so that a submit
 // costs the same in a project of any size.
 const counts = { today: Number(urls.today), remaining: Number(urls.remaining) };
-function count() {
-  counts.today += 1;
-  counts.remaining = Math.max(0, counts.remaining - 1);
+function count(rankings, comparisons) {
+  counts.today += rankings;
+  counts.remaining = Math.max(0, counts.remaining - comparisons);
   showCounts();
 }
 function showCounts() {
@@ -96,7 +98,7 @@ function tell(sentence = "") {
   state.textContent = sentence;
 }
 
-function complain(html) {
+function complain(html = "") {
   document.getElementById("notices").innerHTML = html; // the server's own _error.html
 }
 
@@ -116,7 +118,9 @@ async function fetchAhead() {
   fetching = null;
   if (found?.matches("form.comparison")) ahead = found;
   if (found) setMathematics(found);
-  if (!ranking && (ahead || found)) showNext(found);
+  if (ranking) return found;
+  if (ahead || found) showNext(found);
+  else lookAgainLater(TRY_AGAIN);
   return found;
 }
 
@@ -124,11 +128,12 @@ async function fetchNext() {
   try {
     const query = new URLSearchParams(heldLeases().map((lease) => ["held", lease]));
     const response = await get(`${urls.next}?${query}`);
-    if (!response.ok || response.redirected) return null;
-    return parse(await response.text());
+    if (isSignedOut(response)) tell(say("sign-in"));
+    else if (response.ok) return parse(await response.text());
   } catch {
-    return null; // without a connection; the outbox says so
+    // Without a connection: it is asked for again.
   }
+  return null;
 }
 
 /** What comes after this one: what undo left behind, or what was fetched ahead, or a place to wait for it. */
@@ -142,27 +147,34 @@ function showNext(otherwise = null) {
 }
 
 let looking = null;
-function lookAgainLater() {
+function lookAgainLater(wait = LOOK_AGAIN) {
   clearTimeout(looking);
-  looking = setTimeout(async () => {
+  looking = setTimeout(() => {
     if (ranking) return;
-    if (document.hidden || !(await fetchAhead())) lookAgainLater();
-  }, LOOK_AGAIN);
+    if (document.hidden || outbox.items.length) lookAgainLater(wait);
+    else fetchAhead();
+  }, wait);
 }
 
 // ---- what goes out ----
 
 const outbox = new Outbox(`accord:outbox:${urls.user}`, {
-  prepare: () => [["want", ahead || fetching ? "0" : "1"], ...heldLeases().map((lease) => ["held", lease])],
+  prepare: ({ project }) => [["want", ahead || fetching || project !== urls.project ? "0" : "1"], ...heldLeases().map((lease) => ["held", lease])],
   answered(item, html) {
-    if (item.counts) count();
+    drafts.drop(item.draft);
+    if (item.project !== urls.project) return; // left behind when its page was closed
+    if (item.counts) count(...item.counts);
     const next = html.trim() ? parse(html) : null;
     if (!next?.matches("form.comparison") || heldLeases().includes(next.dataset.lease)) return;
     ahead ??= next;
     setMathematics(next);
     if (!ranking) showNext();
   },
-  refused: (item, html) => complain(html),
+  refused(item, html, { status }) {
+    complain(html);
+    if (status !== 400) drafts.drop(item.draft); // it is not wanted any more
+    else if (item.project === urls.project) startOver(item);
+  },
   waiting(count, reason) {
     page.dataset.unsent = count;
     tell(count ? say(reason, { count: number(count) }) : "");
@@ -173,11 +185,31 @@ addEventListener("beforeunload", (event) => {
   if (!navigator.onLine && outbox.items.length) event.preventDefault();
 });
 
+/** What was said does not fit what the project asks now: the page's comparisons are asked for anew, this one first. */
+async function startOver(item) {
+  ahead = null;
+  parked = [];
+  ranking = null; // what was said of it is kept as a draft
+  if (item.lease) return showNext();
+  const reopened = new URL("..", new URL(item.url, location)); // a correction's ranking
+  const response = await get(reopened).catch(() => null);
+  if (response?.ok && !response.redirected) show(parse(await response.text()));
+  else showNext();
+}
+
+// Another tab of the same person has sent what is on screen here.
+addEventListener("storage", ({ key }) => {
+  if (key !== outbox.name || !ranking || !outbox.items.some(({ draft }) => draft === draftName(ranking.form))) return;
+  ranking = null;
+  showNext();
+  tell(say("elsewhere"));
+});
+
 function send(form, url, fields, counts) {
+  complain();
   const key = form.elements.key.value;
   const all = [["lease", form.dataset.lease], ["key", key], ["seconds", clock.seconds.toFixed(2)], ...fields];
-  drafts.drop(form);
-  outbox.add({ url, fields: all, key, lease: form.dataset.lease, counts });
+  outbox.add({ url, fields: all, key, project: urls.project, lease: form.dataset.lease, draft: draftName(form), counts });
   page.dataset.unsent = outbox.items.length;
 }
 
@@ -191,7 +223,7 @@ function submit() {
   const ranks = Object.entries(ranking.byPlace).map(([place, rank]) => [`rank-${place}`, String(rank)]);
   const { form } = ranking;
   if (!form.dataset.ranking) showPace(clock.seconds);
-  const sent = [form, form.getAttribute("action"), [...ranks, ...said()], !form.dataset.ranking];
+  const sent = [form, form.getAttribute("action"), [...ranks, ...said()], form.dataset.ranking ? null : [1, 1]];
   ranking = null; // its lease is no longer held by the page
   send(...sent);
   showNext();
@@ -217,38 +249,31 @@ document.getElementById("skip").addEventListener("close", ({ target: dialog }) =
   const { form } = ranking;
   const reason = dialog.querySelector("input").value;
   ranking = null;
-  send(form, urls.skip, [["reason", reason]], false);
+  send(form, urls.skip, [["reason", reason]], [0, 1]);
   showNext();
 });
 
-const writing = document.getElementById("write");
-function write() {
-  if (!ranking) return;
-  writing.returnValue = "";
-  writing.showModal();
-}
-writing.addEventListener("close", async () => {
-  const field = writing.querySelector("textarea");
-  if (writing.returnValue !== "keep" || !field.value.trim() || !ranking) return;
-  const { comparison } = ranking.form.dataset;
-  const response = await post(urls.demonstrate, [["comparison", comparison], ["text", field.value]]).catch(() => null);
-  if (!response?.ok) return response ? complain(await response.text()) : tell(say("undo-offline"));
-  field.value = "";
-  tell(say("thanks"));
-});
+const writeFor = prepareWriting(document.getElementById("write"), urls.demonstrate, drafts, { tell, complain });
 
 function leaveRevision() {
-  drafts.drop(ranking.form);
+  drafts.drop(draftName(ranking.form));
   ranking = null;
   showNext();
 }
 
-async function undo() {
+let undone = Promise.resolve();
+/** As often as it was asked, one after the other. */
+function undo() {
+  undone = undone.catch(() => {}).then(undoLast);
+}
+
+async function undoLast() {
   await outbox.flush();
   if (outbox.items.length) return;
   const before = ranking?.form.dataset.ranking ?? "";
   const response = await post(urls.undo, [["before", before]]).catch(() => null);
   if (!response) return tell(say("undo-offline"));
+  if (isSignedOut(response)) return tell(say("sign-in"));
   if (response.status === 404) return tell(say("nothing-to-undo"));
   const html = await response.text();
   if (!response.ok) return complain(html);
@@ -258,13 +283,15 @@ async function undo() {
 
 // ---- while the page is open ----
 
-setInterval(async () => {
-  if (document.hidden) return;
+/** Hidden or not, the page is open; on a break nobody knows for how long. */
+async function renew() {
+  if (onBreak.open) return;
   for (const lease of heldLeases()) {
     const response = await post(urls.renew, [["lease", lease]]).catch(() => null);
     if (response?.status === 404 || response?.status === 409) drop(lease);
   }
-}, RENEW_EVERY);
+}
+setInterval(renew, RENEW_EVERY);
 
 /** The lease ran out and could not be had again. What is on screen may still be submitted, if it is still wanted. */
 function drop(lease) {
@@ -274,15 +301,20 @@ function drop(lease) {
 }
 
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) clock.pause("hidden");
-  else clock.resume("hidden");
+  if (document.hidden) return clock.pause("hidden");
+  clock.resume("hidden");
+  renew(); // a computer that slept has missed some
 });
 
+const onBreak = document.getElementById("break");
 function takeBreak() {
   clock.pause("break");
-  document.getElementById("break").showModal();
+  onBreak.showModal();
 }
-document.getElementById("break").addEventListener("close", () => clock.resume("break"));
+onBreak.addEventListener("close", () => {
+  clock.resume("break");
+  renew();
+});
 
 // ---- keys and buttons ----
 
@@ -295,7 +327,7 @@ const acts = {
   break: takeBreak,
   layout: () => remember("layout", document.documentElement.dataset.layout === "list" ? "columns" : "list"),
   unfold: () => ranking && toggleFolds(ranking),
-  write,
+  write: () => ranking && writeFor(ranking.form.dataset.comparison),
   comment: () => ranking?.form.elements.comment.focus(),
   rate: () => ranking && startRating(ranking.marked),
   markText: () => ranking && tell(spans.start(ranking.marked)),

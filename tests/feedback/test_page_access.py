@@ -8,6 +8,7 @@ from feedback import intake, queue, sampling
 from feedback.api.projects import SETTINGS
 from feedback.models import Membership, Project, Ranking
 from tests.conftest import person
+from tests.feedback.conftest import rank_next
 
 FOR_MEMBERS = ("rank/", "guidelines/", "rank/next/", "figures/mine/")
 NOT_FOR_ANNOTATORS = ("review/", "review/people/", "review/decisions/", "review/1/", "review/people/1/", "figures/")
@@ -176,3 +177,12 @@ def test_every_page_forbids_what_it_does_not_need(client, annotator):
     assert "default-src 'none'" in policy
     assert "script-src 'self'" in policy
     assert "unsafe" not in policy
+
+
+def test_a_ranking_is_reopened_by_its_own_annotator_alone(client, annotator, colleague, ann, work):
+    work(1)
+    again = at(f"rank/{rank_next(ann).pk}/")
+    client.force_login(annotator)
+    assert client.get(again).status_code == 200
+    client.force_login(colleague)
+    assert client.get(again).status_code == 404

@@ -1,4 +1,4 @@
-// Ranks given and not yet submitted, so that a reload or a crash costs nothing.
+// What was said and is not yet stored by the server, so that a reload, a crash or a refusal costs nothing.
 
 const KEPT = 20;
 
@@ -15,22 +15,22 @@ export class Drafts {
     }
   }
 
-  of(form) { return this.#all()[draftName(form)] ?? null; }
+  of(name) { return this.#all()[name] ?? null; }
 
-  keep(form, draft) {
-    const others = Object.entries(this.#all()).filter(([name]) => name !== draftName(form));
-    const all = Object.fromEntries([...others, [draftName(form), draft]].slice(-KEPT));
+  keep(name, draft) {
+    const others = Object.entries(this.#all()).filter(([each]) => each !== name);
+    const all = Object.fromEntries([...others, [name, draft]].slice(-KEPT));
     localStorage.setItem(this.#name, JSON.stringify(all));
   }
 
-  drop(form) {
+  drop(name) {
     const all = this.#all();
-    delete all[draftName(form)];
+    delete all[name];
     localStorage.setItem(this.#name, JSON.stringify(all));
   }
 }
 
-function draftName(form) {
-  const { comparison, ranking } = form.dataset;
+/** Of a comparison, or of a ranking's correction: under this name what is said on the form is kept. */
+export function draftName({ dataset: { comparison, ranking } }) {
   return ranking ? `r${ranking}` : `c${comparison}`;
 }

@@ -5,7 +5,6 @@ const FIRST_WAIT = 1_000;
 const LONGEST_WAIT = 30_000;
 
 export class Outbox {
-  #name;
   #wait = FIRST_WAIT;
   #timer = null;
   #sending = null;
@@ -16,20 +15,20 @@ export class Outbox {
    *   prepare(item) gives further form fields at the moment of sending.
    */
   constructor(name, listener) {
-    this.#name = name;
+    this.name = name;
     this.listener = listener;
     addEventListener("online", () => this.flush());
   }
 
   get items() {
     try {
-      return JSON.parse(localStorage.getItem(this.#name)) ?? [];
+      return JSON.parse(localStorage.getItem(this.name)) ?? [];
     } catch {
       return [];
     }
   }
 
-  #keep(items) { localStorage.setItem(this.#name, JSON.stringify(items)); }
+  #keep(items) { localStorage.setItem(this.name, JSON.stringify(items)); }
 
   /** @param {{url: string, fields: [string, string][], key: string}} item */
   add(item) {
@@ -40,7 +39,7 @@ export class Outbox {
   /** Send everything in order. Two open tabs take turns. Resolves when the box is empty or a wait begins. */
   flush() {
     clearTimeout(this.#timer);
-    this.#sending ??= navigator.locks.request(this.#name, () => this.#sendAll()).finally(() => { this.#sending = null; });
+    this.#sending ??= navigator.locks.request(this.name, () => this.#sendAll()).finally(() => { this.#sending = null; });
     return this.#sending;
   }
 
@@ -61,11 +60,11 @@ export class Outbox {
     } catch {
       return this.#later("offline");
     }
-    if (response.redirected || response.status === 401 || response.status === 403) return this.#later("signed-out");
+    if (isSignedOut(response)) return this.#later("signed-out");
     if (response.status >= 500 || response.status === 429 || response.status === 408) return this.#later("server");
     const html = await response.text();
     if (response.ok) this.listener.answered(item, html, response);
-    else this.listener.refused(item, html);
+    else this.listener.refused(item, html, response);
     return "sent";
   }
 
@@ -80,6 +79,11 @@ export class Outbox {
 /** As htmx asks, so that the server answers with a fragment; and for whom, as another may have signed in since. */
 const user = document.querySelector("[data-user]")?.dataset.user;
 const asked = { "HX-Request": "true", ...(user && { "Accord-User": user }) };
+
+/** Whether the answer is for somebody who has to sign in first, whatever its status. */
+export function isSignedOut(response) {
+  return response.redirected || response.status === 401 || response.status === 403;
+}
 
 /** POST a form's fields. */
 export function post(url, fields) {

@@ -1,0 +1,251 @@
+"""What was said is kept when settings change, tabs compete, sessions end and time runs out."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from django.db.models import QuerySet
+from django.utils import timezone
+from playwright.sync_api import Page, expect
+from rank_page import RankPage
+
+from feedback import queue
+from feedback.judging import shown_ranks
+from feedback.models import Completion, Lease, Ranking, Skip
+from feedback.remarks import shown_ratings
+
+
+@pytest.fixture
+def rated(project):
+    project.attributes, project.flags = ["helpful", "honest"], ["unsafe"]
+    project.save()
+    return project
+
+
+def settled(page: Page) -> RankPage:
+    """The ranking page with the next comparison fetched."""
+    ranking = RankPage(page)
+    page.wait_for_load_state("networkidle")
+    return ranking
+
+
+def hide(page: Page, hidden: bool) -> None:
+    page.evaluate(
+        """(hidden) => {
+            Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+def expiring() -> QuerySet[Lease]:
+    return Lease.objects.filter(expires_at__lt=timezone.now() + timedelta(seconds=30))
+
+
+def wait_until(page: Page, happened: Callable[[], bool]) -> None:
+    for _ in range(100):
+        if happened():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it did not happen within 5 s")
+
+
+def is_showing(ranking: RankPage, comparison: int) -> None:
+    expect(ranking.form).to_have_attribute("data-comparison", str(comparison))
+
+
+def test_settings_changed_in_between_keep_what_still_fits(comparisons, desk, annotator, rated, keep):
+    desk.expected.append("400")
+    comparisons(count=3, size=2)
+    ranking = settled(desk.sit("ann"))
+    first = ranking.comparison
+    rated.attributes = ["helpful", "harmless"]
+    rated.save()
+    ranking.rank_by_keys([2, 1])
+    ranking.press("ArrowLeft", "r", "5", "4", "3", "2", "Escape", "c")
+    ranking.page.keyboard.type("As before")
+    ranking.press("Escape", "Enter")
+    expect(ranking.page.locator("#notices")).to_contain_text("does not rate «honest»")
+    is_showing(ranking, first)
+    assert ranking.ranks == [2, 1]
+    expect(ranking.page.get_by_role("group", name="harmless, completion A")).to_be_visible()
+    keep(ranking.page, "rank-settings-changed")
+    ranking.submit()
+    ranking.expect_sent()
+    expect(ranking.page.locator("#notices")).to_be_empty()
+    stored = Ranking.objects.get()
+    assert (stored.comparison_id, stored.comment, shown_ranks(stored)) == (first, "As before", [2, 1])
+    assert shown_ratings(stored) == {"helpful": [5, 3]}
+    expect(ranking.page.get_by_role("group", name="harmless, completion A")).to_be_visible()  # the next one too
+
+
+def test_a_correction_refused_by_new_settings_comes_back(comparisons, desk, annotator, rated):
+    desk.expected.append("400")
+    comparisons(count=2, size=2)
+    ranking = settled(desk.sit("ann"))
+    first = ranking.comparison
+    ranking.rank_by_keys([1, 2])
+    ranking.press("f")
+    ranking.submit()
+    ranking.press("u")
+    is_showing(ranking, first)
+    rated.flags = []
+    rated.save()
+    ranking.press("2", "Enter")
+    expect(ranking.page.locator("#notices")).to_contain_text("no flag «unsafe»")
+    is_showing(ranking, first)
+    expect(ranking.page.get_by_label("unsafe")).to_have_count(0)
+    assert ranking.ranks == [2, 2]
+    ranking.submit()
+    ranking.expect_sent()
+    assert shown_ranks(Ranking.objects.get(is_live=True)) == [1, 1]
+
+
+def test_two_tabs_of_one_person_rank_nothing_twice(comparisons, desk, annotator):
+    comparisons(count=4, size=2)
+    one = settled(desk.sit("ann"))
+    other = settled(one.page.context.new_page())
+    first = one.comparison
+    assert other.comparison == first
+    one.rank_by_keys([1, 2])
+    one.submit()
+    one.expect_sent()
+    expect(other.page.locator("#state")).to_have_text("You ranked this one in another tab. Here is the next.")
+    expect(other.form).not_to_have_attribute("data-comparison", str(first))
+    for tab in (other, one, other):
+        tab.page.wait_for_load_state("networkidle")
+        if tab.page.locator("[data-nothing]").count():
+            break
+        tab.rank_by_keys([1, 2])
+        tab.submit()
+        tab.expect_sent()
+    assert Ranking.objects.values("comparison").distinct().count() == Ranking.objects.count() == 4
+
+
+def test_undo_pressed_quickly_goes_as_far_back_as_it_was_pressed(comparisons, desk, annotator):
+    comparisons(count=13, size=2)
+    ranking = settled(desk.sit("ann"))
+    done = []
+    for _ in range(11):
+        done.append(ranking.comparison)
+        ranking.rank_by_keys([1, 2])
+        ranking.submit()
+    now = ranking.comparison
+    ranking.press(*"u" * 10)
+    is_showing(ranking, done[1])
+    ranking.press("2")
+    ranking.submit()
+    ranking.expect_sent()
+    is_showing(ranking, now)
+    corrected = Ranking.objects.get(comparison_id=done[1], is_live=True)
+    assert (corrected.revision, shown_ranks(corrected)) == (2, [1, 1])
+    ranking.rank_by_keys([1, 2])
+    ranking.submit()
+    ranking.expect_sent()
+    assert Ranking.objects.filter(is_live=True).count() == 12
+
+
+def test_undo_and_writing_when_signed_out_say_so_and_lose_nothing(comparisons, desk, annotator):
+    comparisons(count=2, size=2)
+    ranking = settled(desk.sit("ann"))
+    page = ranking.page
+    ranking.press("1")
+    page.context.clear_cookies(name="sessionid")
+    ranking.press("w")
+    page.keyboard.type("It comes tomorrow.")
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.locator("#state")).to_have_text("You are signed out. Sign in in another tab, and go on here.")
+    ranking.press("u")
+    page.wait_for_load_state("networkidle")
+    assert ranking.ranks == [1, 0]
+    desk.sign_in(page, "ann")  # in this tab even
+    ranking = RankPage(page)
+    assert ranking.ranks == [1, 0]
+    ranking.press("w")
+    expect(page.get_by_label("Your answer")).to_have_value("It comes tomorrow.")
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.locator("#state")).to_contain_text("Your answer is kept")
+    assert Completion.objects.filter(text="It comes tomorrow.").count() == 1
+    ranking.press("w")
+    expect(page.get_by_label("Your answer")).to_have_value("")
+
+
+def test_a_hidden_tab_keeps_its_comparisons_and_a_break_does_not(comparisons, desk, annotator, project):
+    project.lease_minutes = 1
+    project.save()
+    comparisons(count=3, size=2)
+    page = desk.sit("ann")
+    page.clock.install()
+    ranking = settled(page)
+    hide(page, True)
+    Lease.objects.update(expires_at=timezone.now() + timedelta(seconds=1))
+    with page.expect_response("**/renew/"):
+        page.clock.fast_forward(21_000)
+    wait_until(page, lambda: not expiring().exists())
+    hide(page, False)
+    ranking.press("p")
+    page.wait_for_load_state("networkidle")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.fast_forward(61_000)
+    Lease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    queue.sweep()  # an abandoned one is back for others
+    assert not asked
+    with page.expect_response("**/renew/"):
+        page.keyboard.press("p")
+    wait_until(page, lambda: not Lease.objects.filter(lapsed_at__isnull=False).exists())
+
+
+def test_what_ran_out_and_was_ranked_by_others_says_so(comparisons, desk, annotator):
+    desk.expected.append("409")
+    comparisons(count=2, size=2)
+    ranking = settled(desk.sit("ann"))
+    lease = Lease.objects.get(comparison_id=ranking.comparison)
+    Lease.objects.filter(pk=lease.pk).update(lapsed_at=timezone.now(), expires_at=timezone.now())
+    hide(ranking.page, False)  # back again: nobody may take it, as no slot is open
+    expect(ranking.page.locator("#state")).to_contain_text("Your time for this one ran out")
+    ranking.rank_by_keys([1, 2])
+    ranking.submit()
+    expect(ranking.page.locator("#notices")).to_contain_text("it needs no more rankings")
+    ranking.rank_by_keys([1, 2])
+    ranking.submit()
+    ranking.expect_sent()
+    assert Ranking.objects.get().comparison_id != lease.comparison_id
+
+
+def test_a_next_one_that_could_not_be_fetched_is_asked_for_again(comparisons, desk, annotator):
+    desk.expected.append("Failed to load resource")
+    comparisons(count=3, size=2)
+    page = desk.sit("ann")
+    page.clock.install()
+    page.route("**/next/*", lambda route: route.fulfill(status=502, body=""))
+    page.route("**/submit/", lambda route: route.fulfill(status=200, body=""))  # stored, but no next one with it
+    ranking = settled(page)
+    ranking.rank_by_keys([1, 2])
+    ranking.press("Enter")
+    expect(page.get_by_text("Fetching the next comparison…")).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    page.unroute("**/next/*")
+    page.clock.fast_forward(3_100)
+    ranking.form.wait_for()
+
+
+def test_back_and_forward_and_another_page_lose_nothing(comparisons, desk, annotator):
+    comparisons(count=3, size=2)
+    ranking = settled(desk.sit("ann"))
+    first = ranking.comparison
+    ranking.press("2")
+    ranking.page.goto("/projects/support/figures/mine/")
+    ranking.page.go_back()
+    ranking.wait_until_ready()
+    assert (ranking.comparison, ranking.ranks) == (first, [2, 0])
+
+
+def test_what_remains_goes_down_with_a_skip_too(comparisons, desk, annotator):
+    comparisons(count=3, size=2)
+    ranking = settled(desk.sit("ann"))
+    expect(ranking.page.locator("#remaining")).to_have_text("3")
+    ranking.press("s", "Enter")
+    expect(ranking.page.locator("#remaining")).to_have_text("2")
+    assert Skip.objects.count() == 1
