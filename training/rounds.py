@@ -21,6 +21,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Max, Q, QuerySet
 from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop as in_english
 
 from feedback import export
 from feedback.errors import Conflict, Invalid
@@ -323,8 +324,10 @@ def sweep_lost() -> int:
     failed = lost.update(
         status=Status.FAILED,
         finished_at=Now(),
-        error="The worker stopped without a word (killed, out of memory, or its machine went down). "
-        "Resume the round to go on from where it stopped.",
+        error=in_english(
+            "The worker stopped without a word (killed, out of memory, or its machine went down). "
+            "Resume the round to go on from where it stopped."
+        ),
     )
     return cancelled + failed
 

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from django.db import InterfaceError, OperationalError, close_old_connections
+from django.utils.translation import gettext as _
 
 from feedback.errors import Conflict, Invalid
 from feedback.models import Project
@@ -31,12 +32,12 @@ def command_line(engine: str, model: str, host: str, port: int) -> list[str]:
         words = [word.format(model=model, host=host, port=port) for word in shlex.split(engine)]
     except (ValueError, KeyError, IndexError) as error:
         raise Invalid(
-            f"The engine's command cannot be read ({error}): use {{model}}, {{host}} and {{port}}."
+            _("The engine's command cannot be read (%(error)s): use {model}, {host} and {port}.") % {"error": error}
         ) from error
     beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     program = shutil.which(words[0], path=beside_python) if words else None
     if program is None:
-        raise Invalid(f"There is no program «{engine.partition(' ')[0]}» on this machine.")
+        raise Invalid(_("There is no program «%(name)s» on this machine.") % {"name": engine.partition(" ")[0]})
     return [program, *words[1:]]
 
 
@@ -69,7 +70,7 @@ def follow(project: Project, engine: Engine, report: Callable[[str], None], over
     """Serve whatever checkpoint of the project is served, until `over`. Raises Conflict when none is at the start."""
     served = _served(project)
     if served is None:
-        raise Conflict("No checkpoint is served yet: import a model, or promote a checkpoint.")
+        raise Conflict(_("No checkpoint is served yet: import a model, or promote a checkpoint."))
     try:
         while not over():
             if served is not None:

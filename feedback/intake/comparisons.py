@@ -69,7 +69,7 @@ def add_gold(project: Project, rows: Iterable[object]) -> list[int]:
     errors: list[dict[str, Any]] = []
     for line, (row, pk) in enumerate(zip(given, compared.ids, strict=True), start=1):
         if pk is None or made[pk].size != len(row.ranks):
-            errors.append({"line": line, "message": "Two of these completions have the same text."})
+            errors.append({"line": line, "message": _("Two of these completions have the same text.")})
         else:
             made[pk].gold_ranks = row.ranks
     refuse(errors[:20])

@@ -106,7 +106,7 @@ def _find_prompts(project: Project, rows: list[AnswerRow]) -> list[int]:
     for line, row in enumerate(rows, start=1):
         prompt_id = theirs.get(row.external_id) if row.prompt_id is None else row.prompt_id
         if prompt_id is None or (prompt_id == row.prompt_id and prompt_id not in own):
-            errors.append({"line": line, "message": "There is no such prompt in this project."})
+            errors.append({"line": line, "message": _("There is no such prompt in this project.")})
         else:
             found.append(prompt_id)
     refuse(errors[:20])

@@ -34,14 +34,14 @@ def read_lines(lines: Iterable[bytes], most_bytes: int = 64 * 1024 * 1024) -> It
         if not line.strip():
             blank += 1
             continue
-        yield from [Unreadable("It is empty.")] * blank  # a row's number is its line's number
+        yield from [Unreadable(_("It is empty."))] * blank  # a row's number is its line's number
         blank = 0
         yield _read(line)
 
 
 def _read(line: bytes) -> object:
     if len(line) > LONGEST_LINE:
-        return Unreadable(f"It has more than {LONGEST_LINE // 2**20} MiB.")
+        return Unreadable(_("It has more than %(most)s MiB.") % {"most": LONGEST_LINE // 2**20})
     try:
         return loads(line)
     except Invalid as error:

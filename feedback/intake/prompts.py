@@ -87,10 +87,11 @@ def _check_external_ids(project: Project, rows: list[PromptRow]) -> None:
         if row.external_id is None:
             continue
         if row.external_id in lines:
-            message = f"external_id «{row.external_id}» is already on line {lines[row.external_id]}."
-            errors.append({"line": line, "message": message})
+            said = _("external_id «%(id)s» is already on line %(line)s.")
+            errors.append({"line": line, "message": said % {"id": row.external_id, "line": lines[row.external_id]}})
         elif known.get(row.external_id, row.digest) != row.digest:
-            errors.append({"line": line, "message": f"external_id «{row.external_id}» is another prompt already."})
+            said = _("external_id «%(id)s» is another prompt already.")
+            errors.append({"line": line, "message": said % {"id": row.external_id}})
         lines.setdefault(row.external_id, line)
     refuse(errors[:20])
 

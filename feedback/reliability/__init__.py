@@ -8,6 +8,7 @@ from collections import Counter
 
 from django.db import transaction
 from django.db.models import Max
+from django.utils.translation import gettext as _
 
 from feedback import export
 from feedback.errors import NotFound
@@ -33,7 +34,10 @@ def as_of(project: Project, until: int) -> ReliabilityReport:
     """The kept report of that very moment. Raises NotFound."""
     kept = ReliabilityReport.objects.filter(project=project, until=until).first()
     if kept is None:
-        raise NotFound(f"No reliability is kept as of {until}: ask for the latest, which says of when it is.")
+        raise NotFound(
+            _("No reliability is kept as of %(until)s: ask for the latest, which says of when it is.")
+            % {"until": until}
+        )
     return kept
 
 

@@ -5,6 +5,8 @@ import os
 import socket
 from pathlib import Path
 
+from django.utils.translation import gettext_noop as in_english
+
 from training import outcome, rounds
 from training.launch import jobs, process
 from training.launch.metrics import MetricsTail
@@ -92,4 +94,6 @@ def settle_stop(claim: rounds.Claim, pulse: Pulse) -> None:
     elif shutting_down.is_set():
         rounds.release(claim)
     elif not pulse.is_lost:
-        rounds.fail(claim, "The program was stopped from outside. Resume the round to go on from where it stopped.")
+        rounds.fail(
+            claim, in_english("The program was stopped from outside. Resume the round to go on from where it stopped.")
+        )
