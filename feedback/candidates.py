@@ -27,17 +27,18 @@ WAITS = 20
 QUEUE_ORDER = ("-priority", "-ranking_count", "shuffle_key")
 
 
-# What `permitted` says, of the rows of `look`. Without OFFSET 0 the planner may read all that this person ever ranked.
+# What `permitted` says, of the rows of `look`. `+ 0` keeps the planner from all that this person ever did, which it
+# takes for little when its figures are old; a comparison's own rows are always few. `OFFSET 0`, from a join.
 MAY_RANK = """
-    NOT EXISTS (SELECT FROM feedback_ranking WHERE annotator_id = %(person)s AND comparison_id = look.id OFFSET 0)
-    AND NOT EXISTS (SELECT FROM feedback_skip WHERE annotator_id = %(person)s AND comparison_id = look.id OFFSET 0)
+    NOT EXISTS (SELECT FROM feedback_ranking WHERE comparison_id = look.id AND annotator_id + 0 = %(person)s OFFSET 0)
+    AND NOT EXISTS (SELECT FROM feedback_skip WHERE comparison_id = look.id AND annotator_id + 0 = %(person)s OFFSET 0)
     AND NOT EXISTS (
         SELECT FROM feedback_lease
-        WHERE annotator_id = %(person)s AND comparison_id = look.id AND lapsed_at IS NULL OFFSET 0)
+        WHERE comparison_id = look.id AND annotator_id + 0 = %(person)s AND lapsed_at IS NULL OFFSET 0)
     AND NOT EXISTS (
         SELECT FROM feedback_comparisonitem AS item
         JOIN feedback_completion AS completion ON completion.id = item.completion_id
-        WHERE item.comparison_id = look.id AND completion.author_id = %(person)s OFFSET 0)
+        WHERE item.comparison_id = look.id AND completion.author_id + 0 = %(person)s OFFSET 0)
 """
 # The first comparison of a look that this person may rank loses a slot, and comes with all that is shown of it.
 TAKE = f"""
