@@ -56,6 +56,8 @@ def test_a_prompt_counts_once_in_a_budget_and_its_completions_stay_together():
 
 
 def test_rows_come_back_in_the_episodes_order():
-    first, second = by_episode(lambda part: (lay_out(part).decided, -lay_out(part).decided), SHARED, token_budget=9)
+    first, second = by_episode(
+        lambda part: (lay_out(part).decided, -lay_out(part).decided), SHARED, within_budget(SHARED, 9)
+    )
     assert [row.tolist() for row in first] == SHARED.completions
     assert [(-row).tolist() for row in second] == SHARED.completions

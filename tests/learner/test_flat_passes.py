@@ -5,7 +5,7 @@ import torch
 from small_world import KINDS, letters_tokenizer, tiny_model
 from transformers import AutoModelForSequenceClassification
 
-from training.learner.episodes import Episodes, by_episode
+from training.learner.episodes import Episodes, by_episode, within_budget
 from training.learner.flat import ATTENTION, flatten, forward_flat
 from training.learner.models import load_critic
 from training.learner.scoring import score_states, score_tokens
@@ -94,6 +94,6 @@ def test_a_critic_from_a_reward_model_starts_at_its_normalised_scores(tmp_path):
 @torch.no_grad()
 def test_passes_within_a_budget_of_tokens_come_back_in_order():
     model = tiny_model()
-    rows, _ = by_episode(lambda part: score_tokens(model, part), EPISODES, token_budget=8)
+    rows, _ = by_episode(lambda part: score_tokens(model, part), EPISODES, within_budget(EPISODES, 8))
     assert [len(row) for row in rows] == [4, 6, 1]
     torch.testing.assert_close(torch.cat(rows), score_tokens(model, EPISODES).log_probs, atol=1e-5, rtol=0)

@@ -89,14 +89,21 @@ def within_budget(episodes: Episodes, budget: int) -> list[list[int]]:
 
 
 def by_episode(
-    score: Callable[[Episodes], Sequence[Tensor]], episodes: Episodes, token_budget: int
+    score: Callable[[Episodes], Sequence[Tensor]],
+    episodes: Episodes,
+    parts: Sequence[Sequence[int]],
+    known: Sequence[Tensor] | None = None,
 ) -> list[list[Tensor]]:
-    """What `score` gives of completion tokens, a list [N] for each of its tensors [C], on the CPU; within a budget."""
+    """What `score` gives of completion tokens, part by part: a list [N] for each of its tensors [C], on the CPU.
+
+    known: what it would give of the first part, if it need not be asked.
+    """
     columns: list[dict[int, Tensor]] = []
-    for indices in within_budget(episodes, token_budget):
+    for number, indices in enumerate(parts):
         chosen = episodes.select(indices)
         sizes = [len(completion) for completion in chosen.completions]
-        found = [values.cpu().split(sizes) for values in score(chosen)]
+        given = known if known is not None and number == 0 else score(chosen)
+        found = [values.cpu().split(sizes) for values in given]
         columns = columns or [{} for _ in found]
         for column, rows in zip(columns, found, strict=True):
             column.update(zip(indices, rows, strict=True))

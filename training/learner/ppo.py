@@ -68,7 +68,7 @@ from training.learner.rollout import (
 )
 from training.learner.sampler import Drawing, check_room
 from training.learner.scoring import ValueHead
-from training.learner.updates import Learner, learn
+from training.learner.updates import Learner, learn, minibatches
 
 
 @dataclasses.dataclass
@@ -114,7 +114,7 @@ def main(job_dir: Path) -> None:
         clock = Clock()
         episodes, answers = write_episodes(run, run.policy, *prompts_of_step(training, step + 1, settings))
         clock.lap("sampling")
-        rollout = score_episodes(run, episodes, answers)
+        rollout = score_episodes(run, episodes, answers, next(minibatches(step + 1, settings)))
         check_rollout(rollout, step + 1)
         clock.lap("scoring")
         if processes.any(stop.received):

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from training.learner.advantages import ESTIMATORS, generalized_advantages, token_rewards, whiten
 from training.learner.config import PpoConfig
 from training.learner.data import Prompt, decode_completion, share, shuffled
-from training.learner.episodes import Episodes, by_episode
+from training.learner.episodes import Episodes, by_episode, within_budget
 from training.learner.losses import kl_k1
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in
@@ -18,7 +18,7 @@ from training.learner.optimization import check_finite
 from training.learner.processes import Processes
 from training.learner.rewards import Answer
 from training.learner.sampler import Drawing, sample
-from training.learner.scoring import assess
+from training.learner.scoring import Assessment, ValueHead, assess
 
 
 class Run(NamedTuple):
@@ -36,6 +36,13 @@ class Run(NamedTuple):
     sampling_rows: MicroBatches  # of completions written at once
 
 
+class FirstPass(NamedTuple):
+    """What policy and critic said of the first minibatch, with the graph behind it: the updates begin with it."""
+
+    indices: list[int]  # of the batch's episodes, in the order of the pass
+    assessment: Assessment
+
+
 class Rollout(NamedTuple):
     """N episodes. The lists hold a tensor an episode, of its completion's tokens."""
 
@@ -45,6 +52,7 @@ class Rollout(NamedTuple):
     policy: list[Tensor]  # log-probabilities under the policy that wrote them
     reference: list[Tensor]  # and under the reference
     values: list[Tensor]  # of the states that the tokens were decided in; without a critic zeros
+    first_pass: list[FirstPass]  # this process's; at most one, taken out by who uses it so that its memory is freed
 
     def lengths(self) -> Tensor:
         """[N], tokens of each completion."""
@@ -93,33 +101,67 @@ def write_episodes(
 
 
 @torch.no_grad()
-def score_episodes(run: Run, episodes: Episodes, answers: Sequence[Answer]) -> Rollout:
-    """What every model says of the episodes.
+def score_episodes(
+    run: Run, episodes: Episodes, answers: Sequence[Answer], learned_first: Sequence[int] = ()
+) -> Rollout:
+    """What every model says of the episodes. learned_first: those of the first minibatch.
 
     Policy and reference see the same passes, so that while they are equal their log-probabilities are equal to the bit.
     """
-    settings, processes = run.settings, run.processes
-    mine = list(share(range(len(answers)), processes.rank, processes.count))
-    own = episodes.select(mine)
-    with computing_in(settings.dtype):
-        policy, reference, values = run.micro_batches.attempt(
-            own.lengths(), lambda budget: token_columns(run, own, budget)
-        )
+    mine = scored_by(run.processes, len(answers))
+    own, early = episodes.select(mine), [place for place, i in enumerate(mine) if i in set(learned_first)]
+    policy, reference, values, kept = run.micro_batches.attempt(
+        own.lengths(), lambda budget: token_columns(run, own, early, budget)
+    )
     scores = run.reward([answers[i] for i in mine]).tolist()
-    together = processes.gather(list(zip(scores, policy, reference, values, strict=True)))
+    together = run.processes.gather(list(zip(scores, policy, reference, values, strict=True)))
     columns = [list(column) for column in zip(*together, strict=True)]
     ended = [answer.ended for answer in answers]
-    return Rollout(episodes, ended, torch.tensor(columns[0]), *columns[1:])
+    first_pass = [FirstPass([mine[place] for place in first.indices], first.assessment) for first in kept]
+    scores, policy, reference, values = columns
+    return Rollout(episodes, ended, torch.tensor(scores), policy, reference, values, first_pass)
 
 
-def token_columns(run: Run, episodes: Episodes, budget: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """Log-probabilities by the policy and by the reference, and values: a tensor an episode each."""
+def scored_by(processes: Processes, count: int) -> list[int]:
+    """Which of a batch's episodes this process scores."""
+    return list(share(range(count), processes.rank, processes.count))
+
+
+def token_columns(
+    run: Run, episodes: Episodes, early: Sequence[int], budget: int
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[FirstPass]]:
+    """Log-probabilities by the policy and by the reference, and values: a tensor an episode each.
+
+    Early ones are in passes of their own; where that is one, and small enough, it is kept.
+    """
     if not episodes.prompts:  # more processes than episodes
-        return [], [], []
-    temperature = run.settings.temperature
-    policy, _, values = by_episode(lambda part: assess(run.policy, run.critic, part, temperature), episodes, budget)
-    reference, *_ = by_episode(lambda part: assess(run.reference, None, part, temperature), episodes, budget)
-    return policy, reference, values
+        return [], [], [], []
+    late = sorted(set(range(len(episodes.prompts))) - set(early))
+    parts = [[chosen[i] for i in part] for chosen in (early, late) if chosen
+             for part in within_budget(episodes.select(chosen), budget)]  # fmt: skip
+    kept = first_pass_over(run, episodes, parts[0]) if early and is_small(run, episodes.select(early), budget) else None
+    known = None if kept is None else [values.detach() for values in kept.assessment]
+    policy, _, values = by_episode(lambda part: judged(run, run.policy, run.critic, part), episodes, parts, known)
+    reference, *_ = by_episode(lambda part: judged(run, run.reference, None, part), episodes, parts)
+    return policy, reference, values, [] if kept is None else [kept]
+
+
+def judged(run: Run, policy: Any, critic: Any, episodes: Episodes, with_entropy: bool = False) -> Assessment:
+    with computing_in(
+        run.settings.dtype
+    ):  # anew each time: it keeps converted weights, without graph where there is none
+        return assess(policy, critic, episodes, run.settings.temperature, with_entropy)
+
+
+def is_small(run: Run, episodes: Episodes, budget: int) -> bool:
+    """Whether the graphs of all that passes over these episodes hold no more tokens than one micro-batch may."""
+    has_own_critic = run.critic is not None and not isinstance(run.critic, ValueHead)
+    return len(within_budget(episodes, max(budget // (1 + has_own_critic), 1))) == 1
+
+
+def first_pass_over(run: Run, episodes: Episodes, part: list[int]) -> FirstPass:
+    with torch.enable_grad():
+        return FirstPass(part, judged(run, run.policy, run.critic, episodes.select(part), with_entropy=True))
 
 
 def check_rollout(rollout: Rollout, step: int) -> None:

@@ -13,7 +13,7 @@ from training.learner.episodes import within_budget
 from training.learner.losses import clipped_policy_loss, clipped_value_loss, kl_k3
 from training.learner.models import computing_in
 from training.learner.optimization import check_finite, take_step
-from training.learner.rollout import Rollout, Run, Targets
+from training.learner.rollout import FirstPass, Rollout, Run, Targets, scored_by
 from training.learner.scoring import ValueHead, assess, score_states
 
 MEASURED = ("policy_loss", "entropy", "clip_fraction", "approx_kl", "value_loss")
@@ -72,22 +72,22 @@ def accumulate_gradients(
     run: Run, rollout: Rollout, targets: Targets, chosen: Sequence[int], kl_coefficient: float, is_first: bool
 ) -> dict[str, float]:
     """The gradients of one minibatch, summed over micro-batches and processes; a token's mean of what it measured."""
-    completions = rollout.episodes.completions
-    tokens = sum(len(completions[i]) for i in chosen)
-    mine = share(sorted(chosen, key=lambda i: len(completions[i])), run.processes.rank, run.processes.count)
+    tokens = sum(len(rollout.episodes.completions[i]) for i in chosen)
+    mine = own_share(run, rollout, chosen, is_first)
     own = rollout.episodes.select(mine)
 
     def pass_over(budget: int) -> Tensor:
         sums = torch.zeros(len(MEASURED), dtype=torch.float64, device=run.policy.device)
-        for indices in within_budget(own, budget):
-            micro = [mine[i] for i in indices]
+        known = rollout.first_pass.pop() if is_first and rollout.first_pass else None
+        parts = [[mine[i] for i in indices] for indices in within_budget(own, budget)]
+        for micro in parts if known is None else [known.indices]:
             with computing_in(run.settings.dtype):
-                loss, measured = policy_losses(run, rollout, targets, micro, kl_coefficient, is_first)
+                loss, measured = policy_losses(run, rollout, targets, micro, kl_coefficient, is_first, known)
             (loss / tokens).backward()  # before the critic's pass: the activations of one model are held at a time
             sums += measured
             if run.critic is not None and not isinstance(run.critic, ValueHead):
                 with computing_in(run.settings.dtype):
-                    loss = value_losses(run, rollout, targets, micro)
+                    loss = value_losses(run, rollout, targets, micro, known)
                 (loss / tokens).backward()
                 sums[-1] += loss.detach()
         return sums
@@ -99,6 +99,14 @@ def accumulate_gradients(
     return dict(zip(MEASURED, (run.processes.sum(sums) / tokens).tolist(), strict=True))
 
 
+def own_share(run: Run, rollout: Rollout, chosen: Sequence[int], is_first: bool) -> list[int]:
+    """This process's part of a minibatch; of the first one the episodes it has scored, so that those passes serve."""
+    if is_first:
+        return sorted(set(chosen) & set(scored_by(run.processes, len(rollout.ended))))
+    by_length = sorted(chosen, key=lambda i: len(rollout.episodes.completions[i]))
+    return list(share(by_length, run.processes.rank, run.processes.count))
+
+
 def forget_gradients(run: Run) -> None:
     """What a pass that failed has added up so far."""
     for model in (run.policy, run.critic):
@@ -107,12 +115,18 @@ def forget_gradients(run: Run) -> None:
 
 
 def policy_losses(
-    run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int], kl_coefficient: float, is_first: bool
+    run: Run,
+    rollout: Rollout,
+    targets: Targets,
+    micro: Sequence[int],
+    kl_coefficient: float,
+    is_first: bool,
+    known: FirstPass | None,
 ) -> tuple[Tensor, Tensor]:
     """The sum of the policy's losses over a micro-batch's tokens, and of a shared critic; the sums of MEASURED.
 
     In the first minibatch the policy is still the one that sampled, so its log-probabilities *are* the old ones, and
-    the ratio is 1 to the bit whatever the passes' shapes.
+    the ratio is 1 to the bit whatever the passes' shapes. known: the pass over it, if it was made already.
     """
     settings, episodes = run.settings, rollout.episodes.select(micro)
     old, reference, advantages = (
@@ -120,7 +134,10 @@ def policy_losses(
         for rows in (rollout.policy, rollout.reference, targets.advantages)
     )
     shared = run.critic if isinstance(run.critic, ValueHead) else None
-    new, entropy, value = assess(run.policy, shared, episodes, settings.temperature, with_entropy=True)
+    if known is None:
+        new, entropy, value = assess(run.policy, shared, episodes, settings.temperature, with_entropy=True)
+    else:
+        new, entropy, value = known.assessment
     old = new.detach() if is_first else old
     policy_loss, clipped = clipped_policy_loss(new, old, advantages, settings.clip_ratio, settings.dual_clip)
     loss = policy_loss
@@ -136,9 +153,9 @@ def policy_losses(
     return loss.sum(), torch.stack([value.detach().double().sum() for value in measured])
 
 
-def value_losses(run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int]) -> Tensor:
-    """The sum of a separate critic's losses over a micro-batch's tokens."""
-    values = score_states(run.critic, rollout.episodes.select(micro))
+def value_losses(run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int], known: FirstPass | None) -> Tensor:
+    """The sum of a separate critic's losses over a micro-batch's tokens; known: the pass, if it was made already."""
+    values = score_states(run.critic, rollout.episodes.select(micro)) if known is None else known.assessment.values
     return clipped_value_loss(values, *value_targets(run, rollout, targets, micro), run.settings.clip_value).sum()
 
 
