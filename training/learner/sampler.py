@@ -81,33 +81,40 @@ def decoder_of(
 
 def write(decoder: Decoder, numbers: Sequence[int], drawing: Drawing, device: torch.device) -> list[Completion]:
     """The completions of one batch."""
-    end_tokens = torch.tensor(sorted(drawing.end_tokens), device=device)
-    chances = uniform_numbers(drawing.seed, numbers, drawing.max_new_tokens).to(device)
+    chances = uniform_numbers(drawing.seed, numbers, drawing.max_new_tokens).T.contiguous().to(device)
     tokens = torch.zeros(chances.shape, dtype=torch.long, device=device)
     log_probs = torch.zeros(chances.shape, device=device)
-    sizes = torch.full([len(numbers)], drawing.max_new_tokens, device=device)
-    ended = torch.zeros(len(numbers), dtype=torch.bool, device=device)
 
     rows = torch.arange(len(numbers), device=device)  # which completion each row in memory is
+    writing = torch.ones_like(rows, dtype=torch.bool)  # whether each row in memory has yet to end
     logits = decoder.read_prompts()
+    goes_on = tokens_that_go_on(drawing.end_tokens, logits.shape[1], device)
     for step in range(drawing.max_new_tokens):
-        drawn, drawn_log_probs = draw(logits, chances[rows, step], drawing)
-        tokens[rows, step], log_probs[rows, step] = drawn, drawn_log_probs
-        newly = rows[torch.isin(drawn, end_tokens) & ~ended[rows]]
-        sizes[newly], ended[newly] = step + 1, True
-        writing = ~ended[rows]
-        left = int(writing.sum())
+        drawn, drawn_log_probs = draw(logits, chances[step], drawing)
+        tokens[step].index_copy_(0, rows, drawn)
+        log_probs[step].index_copy_(0, rows, drawn_log_probs)
+        writing &= goes_on[drawn]
+        left = int(writing.count_nonzero())
         if left == 0 or step + 1 == drawing.max_new_tokens:
             break
         if left <= COMPACT_BELOW * len(rows):
             kept = writing.nonzero()[:, 0]
-            rows, drawn = rows[kept], drawn[kept]
+            rows, drawn, writing, chances = rows[kept], drawn[kept], writing[kept], chances[:, kept]
             decoder.keep(kept)
         logits = decoder.read(drawn)
-    return list(completions_of(tokens, log_probs, sizes, ended))
+    return list(completions_of(tokens.T, log_probs.T, ~goes_on[tokens.T]))
 
 
-def completions_of(tokens: Tensor, log_probs: Tensor, sizes: Tensor, ended: Tensor) -> Iterator[Completion]:
+def tokens_that_go_on(end_tokens: frozenset[int], vocabulary: int, device: torch.device) -> Tensor:
+    """[V]: true but for end tokens."""
+    ends = torch.tensor(sorted(end_tokens), dtype=torch.long, device=device)
+    return torch.ones(vocabulary, dtype=torch.bool, device=device).index_fill_(0, ends, False)
+
+
+def completions_of(tokens: Tensor, log_probs: Tensor, ends: Tensor) -> Iterator[Completion]:
+    """Of [B, new tokens] each; what follows a row's first end is nothing."""
+    ended = ends.any(1)
+    sizes = torch.where(ended, ends.int().argmax(1) + 1, tokens.shape[1])
     columns = zip(tokens.tolist(), log_probs.tolist(), sizes.tolist(), ended.tolist(), strict=True)
     for row_tokens, row_log_probs, size, has_ended in columns:
         yield Completion(row_tokens[:size], row_log_probs[:size], has_ended)
@@ -124,13 +131,16 @@ def draw(logits: Tensor, chances: Tensor, drawing: Drawing) -> tuple[Tensor, Ten
     logits = logits.float()
     if drawing.temperature == 0:
         return logits.argmax(-1), torch.zeros(len(logits), device=logits.device)
-    log_probs = F.log_softmax(logits / drawing.temperature, -1)
+    if drawing.temperature != 1:
+        logits = logits / drawing.temperature
     if drawing.top_p < 1:
-        log_probs = keep_likeliest(log_probs, drawing.top_p)
-    cumulative = log_probs.exp().cumsum(-1, dtype=torch.float64)
+        probabilities = keep_likeliest(F.log_softmax(logits, -1), drawing.top_p).exp()
+    else:
+        probabilities = logits.softmax(-1)
+    cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     # `right`: the first token whose cumulative probability exceeds the chance, so none of probability 0 is ever drawn.
     tokens = torch.searchsorted(cumulative, (chances * cumulative[:, -1])[:, None], right=True)
-    return tokens[:, 0], log_probs.gather(1, tokens)[:, 0]
+    return tokens[:, 0], probabilities.gather(1, tokens)[:, 0].log()
 
 
 def keep_likeliest(log_probs: Tensor, top_p: float) -> Tensor:
