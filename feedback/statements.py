@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from django.db import connection, models
+from django.db import DEFAULT_DB_ALIAS, connection, connections, models
 from django.db.backends.postgresql.base import ServerBindingCursor
 
 AnyModel = TypeVar("AnyModel", bound=models.Model)
@@ -17,9 +17,10 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 def run(statement: str, parameters: Parameters) -> list[tuple[Any, ...]]:
     """Its rows, of a statement that gives some. In the current transaction, if there is one."""
-    connection.ensure_connection()
-    connection.close_if_health_check_failed()
-    with connection._prepare_cursor(ServerBindingCursor(connection.connection)) as cursor:
+    here = connections[DEFAULT_DB_ALIAS]  # not `connection`, which looks it up at every dot
+    here.close_if_health_check_failed()
+    here.ensure_connection()
+    with here._prepare_cursor(ServerBindingCursor(here.connection)) as cursor:
         cursor.execute(statement, parameters)
         return cursor.fetchall()
 
@@ -40,7 +41,7 @@ def build(model: type[AnyModel], values: Sequence[Any]) -> AnyModel:
         values = list(values)
         for place, convert in converted:
             values[place] = convert(values[place], None, connection)
-    return model.from_db(connection.alias, names, values)
+    return model.from_db(DEFAULT_DB_ALIAS, names, values)
 
 
 @cache

@@ -1,0 +1,65 @@
+"""Statements that are planned once a connection: the same rows as the ORM's, and no memory of a connection that broke."""
+
+import threading
+
+import pytest
+from django.db import DatabaseError, connection, transaction
+
+from feedback import statements
+from feedback.models import Project, Ranking
+from tests.feedback.conftest import rank_next
+
+
+def ended_by_the_server():
+    """End this thread's connection from another one, as a server that is restarted does."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (process,) = cursor.fetchone()
+
+    def end():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [process])
+        connection.close()
+
+    other = threading.Thread(target=end)
+    other.start()
+    other.join()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_first_request_after_the_server_was_restarted_is_answered():
+    assert statements.run("SELECT %s + 1", [1]) == [(2,)]
+    ended_by_the_server()
+    connection.close_if_unusable_or_obsolete()  # as Django does when a request begins
+    assert statements.run("SELECT %s + 1", [1]) == [(2,)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_breaks_within_a_request_is_djangos_error():
+    statements.run("SELECT 1", [])
+    ended_by_the_server()
+    with pytest.raises(DatabaseError):
+        statements.run("SELECT 1", [])
+    connection.close()
+
+
+@pytest.mark.django_db
+def test_a_refused_statement_leaves_the_transaction_around_it_whole():
+    with pytest.raises(DatabaseError), transaction.atomic():
+        statements.run("SELECT 1 / %s", [0])
+    assert statements.run("SELECT 1 / %s", [1]) == [(1,)]
+
+
+@pytest.mark.django_db
+def test_rows_become_the_instances_that_the_orm_reads(ann, work):
+    Project.objects.update(attributes=["helpful", "kind"], flags=["rude"])
+    work(1)
+    rank_next(ann, flags=["rude"], ratings={"kind": [5, None]})
+    for model in (Project, Ranking):
+        wanted = model.objects.order_by("pk").last()
+        table = model._meta.db_table
+        (row,) = statements.run(f"SELECT {statements.columns(model, table)} FROM {table} WHERE id = %s", [wanted.pk])
+        found = statements.build(model, row)
+        assert {**vars(found), "_state": None} == {**vars(wanted), "_state": None}
+        assert not found._state.adding
+        assert len(row) == statements.width(model)
