@@ -1,4 +1,4 @@
-"""Statements that are planned once a connection: the same rows as the ORM's, and no memory of a connection that broke."""
+"""Statements that are planned once a connection give what the ORM gives, and survive a server that is restarted."""
 
 import threading
 
