@@ -45,6 +45,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from training.learner.config import PpoConfig
 from training.learner.data import Prompt, read_prompts
 from training.learner.evaluation import best_objective, evaluate, how_close, reference_reward, reference_rewards
@@ -90,23 +92,15 @@ def main(job_dir: Path) -> None:
 
     # 1. The models and the prompts.
     run = prepare(settings, processes)
-    prompts = read_prompts(run.tokenizer, job.rows("prompts.jsonl"), settings)
-    check_references(settings, (prompt.row for prompt in prompts))
-    check_room(run.policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
-    training, held_out = split(prompts)
+    prompts = prompts_of(run, job)
+    training, evaluated = split(prompts)
 
     # 2. The optimisers; and where an earlier run stopped.
     learners = learners_of(run)
-    parts = {learner.name: learner.model for learner in learners}
-    parts |= {f"{learner.name}_optimizer": learner.optimizer for learner in learners}
-    step, adapted = 0, Adapted(settings.kl_coefficient)
-    if job.state is not None:
-        step, extra = load_state(job.state, parts)
-        adapted = Adapted(**extra)
-    job.truncate_metrics(step)
+    parts = saved_parts(learners)
+    step, adapted = resumed(job, parts, settings)
 
     # 3. What the reference earns where the policy will be evaluated: it tells what is attainable.
-    evaluated = held_out or training
     attainable = reference_rewards(run, evaluated)
 
     while step < settings.steps:
@@ -129,8 +123,8 @@ def main(job_dir: Path) -> None:
         clock.lap("learning")
 
         # 6. Say how it goes, adapt, evaluate, save; stop when told to.
-        measured = describe(rollout, adapted) | learned | {"learning_rate": settings.learning_rate * rate}
-        measured |= clock.rates(settings.batch_episodes) | {"episodes": step * settings.batch_episodes}
+        sizes = {"learning_rate": settings.learning_rate * rate, "episodes": step * settings.batch_episodes}
+        measured = describe(rollout, adapted) | learned | sizes | clock.rates(settings.batch_episodes)
         measured |= best_objective(attainable, adapted.kl_coefficient)
         adapted = adapt(adapted, rollout, settings)
         if settings.eval_prompts and settings.eval_every and step % settings.eval_every == 0:
@@ -144,8 +138,7 @@ def main(job_dir: Path) -> None:
 
     # 7. The model, then the result.
     job.save_folder("model", lambda folder: save_model(run.policy, run.tokenizer, folder))
-    result = summary(run, job, prompts, evaluated)
-    result |= how_close(run, evaluated, attainable, result["kl_coefficient"])
+    result = summary(run, job, prompts, evaluated, attainable)
     job.write_result(result | {"seconds": time.monotonic() - started})
     processes.close()
 
@@ -177,6 +170,14 @@ def prepare(settings: PpoConfig, processes: Processes) -> Run:
                sampling_rows)  # fmt: skip
 
 
+def prompts_of(run: Run, job: JobDirectory) -> list[Prompt]:
+    """Those of the job. Raises BadInput where one lacks what a reward compares with, or leaves no room to answer."""
+    prompts = read_prompts(run.tokenizer, job.rows("prompts.jsonl"), run.settings)
+    check_references(run.settings, (prompt.row for prompt in prompts))
+    check_room(run.policy, [prompt.tokens for prompt in prompts], run.settings.max_completion_tokens)
+    return prompts
+
+
 def load_reference(settings: PpoConfig, tokenizer: Any) -> Any:
     reference, reference_tokenizer = load_policy(settings.reference_model or settings.model)
     if not same_tokens(tokenizer, reference_tokenizer):
@@ -195,11 +196,11 @@ def critic_folder(settings: PpoConfig, tokenizer: Any) -> str:
 
 
 def split(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
-    """Prompts to learn from and held-out ones. Raises BadInput if there are none of the first."""
+    """Prompts to learn from, and those to be evaluated on: held-out ones, or the same. Raises BadInput without any."""
     training = [prompt for prompt in prompts if prompt.row.get("split") != "held_out"]
     if not training:
         raise BadInput("prompts.jsonl holds no prompt to learn from, only held-out ones")
-    return training, [prompt for prompt in prompts if prompt.row.get("split") == "held_out"]
+    return training, [prompt for prompt in prompts if prompt.row.get("split") == "held_out"] or training
 
 
 def learners_of(run: Run) -> list[Learner]:
@@ -211,6 +212,22 @@ def learners_of(run: Run) -> list[Learner]:
         Learner(name, model, adamw(model, settings.weight_decay, settings.adam_epsilon), rates[name])
         for name, model in models.items()
     ]
+
+
+def saved_parts(learners: Sequence[Learner]) -> dict[str, Any]:
+    """What a run resumes from beside plain values, by name."""
+    parts = {learner.name: learner.model for learner in learners}
+    return parts | {f"{learner.name}_optimizer": learner.optimizer for learner in learners}
+
+
+def resumed(job: JobDirectory, parts: dict[str, Any], settings: PpoConfig) -> tuple[int, Adapted]:
+    """The step to go on from, the parts and metrics as they were at its end; 0 if the job is new."""
+    step, adapted = 0, Adapted(settings.kl_coefficient)
+    if job.state is not None:
+        step, extra = load_state(job.state, parts)
+        adapted = Adapted(**extra)
+    job.truncate_metrics(step)
+    return step, adapted
 
 
 def adapt(adapted: Adapted, rollout: Rollout, settings: PpoConfig) -> Adapted:
@@ -241,7 +258,9 @@ def describe(rollout: Rollout, adapted: Adapted) -> dict[str, float]:
     }
 
 
-def summary(run: Run, job: JobDirectory, prompts: Sequence[Prompt], evaluated: Sequence[Prompt]) -> dict[str, Any]:
+def summary(
+    run: Run, job: JobDirectory, prompts: Sequence[Prompt], evaluated: Sequence[Prompt], attainable: Tensor | None
+) -> dict[str, Any]:
     """result.json, but for the time: the last batch's figures, or those of the evaluation prompts if there are any."""
     last = job.metrics()[-1]
     result = {"program": "ppo", "steps": run.settings.steps, "truncated_prompts": sum(p.truncated for p in prompts)}
@@ -253,7 +272,7 @@ def summary(run: Run, job: JobDirectory, prompts: Sequence[Prompt], evaluated: S
         result |= {"reward": policy["eval_reward"], "kl": policy["eval_kl"]}
         result |= {"reward_reference": reference_reward(run, evaluated)}
         result |= {"evaluation_prompts": min(len(evaluated), run.settings.eval_prompts)}
-    return result
+    return result | how_close(run, evaluated, attainable, float(last["kl_coefficient"]))
 
 
 class Clock:
