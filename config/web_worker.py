@@ -1,13 +1,16 @@
 """gunicorn's threads, shared fairly by those who keep their connections."""
 
-from gunicorn.workers.gthread import ThreadWorker
+from concurrent.futures import Future
+
+from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
 
 
 class FairThreads(ThreadWorker):
-    """A worker whose threads are all at work leaves new connections to its siblings.
+    """A worker whose threads are all at work leaves new connections to its siblings; who says nothing holds no thread.
 
     Browsers keep a connection for as long as they use it, so the worker that accepts one answers it from then on: one
-    that takes whatever comes can end up with everybody, while another one idles.
+    that takes whatever comes can end up with everybody, while another one idles. And they open spare ones, for which
+    gunicorn would have a thread wait five seconds.
     """
 
     @property
@@ -19,3 +22,12 @@ class FairThreads(ThreadWorker):
     @worker_connections.setter
     def worker_connections(self, configured: int) -> None:
         """What gunicorn sets is read from its configuration."""
+
+    def enqueue_req(self, conn: TConn) -> None:
+        """To a thread, as soon as there is something to read."""
+        if conn.initialized or conn.wait_for_data(0):
+            super().enqueue_req(conn)
+        else:
+            silent: Future[object] = Future()
+            silent.set_result(_DEFER)  # what a thread says when it has waited in vain
+            self.finish_request(conn, silent)

@@ -1,6 +1,7 @@
 """The web workers share the connections that browsers keep."""
 
 import http.client
+import socket
 import subprocess
 import sys
 import time
@@ -73,3 +74,16 @@ def test_who_comes_while_one_worker_is_busy_is_served_by_the_other(port):
         later = connect(port, THREADS)
         shares = Counter([*at_once(later), *held.result()])
     assert sorted(shares.values()) == [THREADS, THREADS]
+
+
+def test_connections_that_say_nothing_hold_up_nobody(port):
+    """A thread that waited for each of them would be busy for minutes; the application takes a second."""
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(40 * THREADS)]
+    (person,) = connect(port, 1)
+    assert answering(person)
+    late = silent[-THREADS:]
+    for each in late:
+        each.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert all(b"200 OK" in each.recv(100) for each in late)
+    for each in silent:
+        each.close()
