@@ -1,14 +1,19 @@
 """sample_b8, sample_b64: tokens a second out of a policy, against transformers' generate.
 
 48 new tokens each, no early stop. Quality: the mean log-probability, in nats, of the tokens drawn under the policy that
-drew them, scored again by a plain forward pass: both draw from one distribution, so it must be the same.
+drew them, scored again by a plain forward pass: both draw from one distribution, so it must be the same. Seconds of
+processor are those of a batch.
 """
 
+import math
+import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 NAMES = ("sample_b8", "sample_b64")
 PEER, UNIT, NEW_TOKENS, LEAST_SECONDS = "trl-1.12", "tokens/s", 48, 3.0
+SCORED = 128  # completions at most
 
 
 def ours(name: str, folder: Path) -> dict:
@@ -55,30 +60,38 @@ def prompts_of(name: str) -> list[list[int]]:
     return world.prompts(int(name.removeprefix("sample_b")))
 
 
-def measure(write, prompts: list[list[int]], folder: Path) -> dict:
-    """Writes again and again for some seconds, after once to warm up."""
+def measure(write: Callable[[int], list[list[int]]], prompts: list[list[int]], folder: Path) -> dict:
+    """Writes completions of the prompts by one seed after another for some seconds, after once to warm up."""
     write(0)
-    written, started = [], time.perf_counter()
+    written: list[list[list[int]]] = []
+    started, processor = time.perf_counter(), time.process_time()
     while time.perf_counter() - started < LEAST_SECONDS or not written:
         written.append(write(len(written) + 1))
-    seconds = time.perf_counter() - started
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
     tokens = sum(len(row) for rows in written for row in rows)
-    return {"value": tokens / seconds, "quality": mean_log_prob(folder, prompts, written[0]), "phases": {}}
+    pairs = [pair for rows in written for pair in zip(prompts, rows, strict=True)][:SCORED]
+    means = mean_log_probs(folder, pairs)
+    return {"value": tokens / seconds, "quality": statistics.fmean(means), "phases": {},
+            "quality_error": statistics.stdev(means) / math.sqrt(len(means)),
+            "processor_seconds": processor / len(written)}  # fmt: skip
 
 
-def mean_log_prob(folder: Path, prompts: list[list[int]], completions: list[list[int]]) -> float:
+def mean_log_probs(folder: Path, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
+    """Of each completion's tokens, after its prompt."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder / "policy").eval()
-    total = 0.0
-    for prompt, completion in zip(prompts, completions, strict=True):
+    model = AutoModelForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32).eval()
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    means = []
+    for prompt, completion in pairs:
+        sequence = torch.tensor([prompt + completion], device=model.device)
         with torch.no_grad():
-            log_probs = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-        total += float(log_probs[range(len(completion)), completion].sum())
-    return total / sum(map(len, completions))
+            log_probs = model(sequence).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+        means.append(float(log_probs[range(len(completion)), completion].mean()))
+    return means
 
 
 def holds(ours: dict, peer: dict) -> bool:
-    """The entropies agree within four deviations of a mean over the fewest tokens."""
-    return abs(ours["quality"] - peer["quality"]) < 0.25
+    """The entropies agree within four standard errors of their difference."""
+    return abs(ours["quality"] - peer["quality"]) < 4 * math.hypot(ours["quality_error"], peer["quality_error"])
