@@ -13,8 +13,9 @@ where this one is evaluated. The result tells both with intervals, and more: see
 `algorithm` says where advantages come from: a critic and GAE (ppo), the other completions of the prompt (rloo, grpo) or
 a baseline (reinforce). All the rest is the same.
 
-Where time matters, recommended: `critic` shared, 2 epochs of 2 minibatches in place of 4 of 1. As many steps cost half
-of the passes, and no pass is the critic's alone.
+Where time matters, recommended: 2 epochs of 2 minibatches in place of 4 of 1. As many steps cost half of the passes. A
+shared critic is faster still and learns less a batch: it starts from nothing, where a critic of its own starts from the
+reward model (training/LOG.md).
 
 What is followed of the details published by Huang et al. («The N+ implementation details of RLHF with PPO», 2024, which
 reproduces OpenAI's code of 2019; «The 37 implementation details of PPO», 2022), and what is not:

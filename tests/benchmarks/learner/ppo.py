@@ -3,9 +3,10 @@
 64 episodes a batch, up to 64 tokens each, and as many optimiser steps as the peer really takes: 4 epochs of one step.
 Its accumulation of 4 micro-batches of 16 makes one step an epoch; in the dataset's last batch accelerate ends
 accumulation with the data, which would make it one a micro-batch, so the peer gets a batch more than it uses. Its
-steps are counted at the optimiser, ours too. `ppo` has a separate critic, as the peer; `ppo_recommended` has the
-settings that training.learner.ppo recommends: the critic on the policy's trunk, and the same four steps from half of
-the batch each, in two epochs. Quality: see judged; the reward is the same model's, less 1 for a completion cut off.
+steps are counted at the optimiser, ours too. `ppo` has a separate critic, as the peer, and passes that hold a whole
+batch, as the peer's scoring; `ppo_recommended` has the settings that training.learner.ppo recommends: the same four
+steps from half of the batch each, in two epochs. Quality: see judged; the reward is the same model's, less 1 for a
+completion cut off.
 """
 
 import itertools
@@ -19,13 +20,12 @@ NAMES = ("ppo", "ppo_recommended")
 PEER, UNIT = "trl-1.12", "episodes/s"
 BATCHES, EPISODES, EPOCHS, NEW_TOKENS = 4, 64, 4, 64
 RATE, BETA = 3e-4, 0.05
-RECOMMENDED = {"critic": "shared", "epochs": 2, "minibatches": 2}
+RECOMMENDED = {"epochs": 2, "minibatches": 2}
 
 
 def ours(name: str, folder: Path) -> dict:
-    if name == "ppo_recommended":
-        return run(folder, name, BATCHES, RECOMMENDED)
-    return run(folder, name, BATCHES, {"epochs": EPOCHS, "critic_model": str(folder / "reward_model")})
+    own = RECOMMENDED if name == "ppo_recommended" else {"epochs": EPOCHS}
+    return run(folder, name, BATCHES, own | {"micro_batch_tokens": 2 * EPISODES * (64 + NEW_TOKENS)})
 
 
 def run(folder: Path, name: str, batches: int, own: dict[str, Any]) -> dict:
