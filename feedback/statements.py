@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
-from django.db import DEFAULT_DB_ALIAS, connection, connections, models
-from django.db.backends.postgresql.base import ServerBindingCursor
+from django.db import DEFAULT_DB_ALIAS, NotSupportedError, connection, connections, models
+from django.db.backends.postgresql.base import DatabaseWrapper, ServerBindingCursor
 
 AnyModel = TypeVar("AnyModel", bound=models.Model)
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -20,6 +20,17 @@ def run(statement: str, parameters: Parameters) -> list[tuple[Any, ...]]:
     here = connections[DEFAULT_DB_ALIAS]  # not `connection`, which looks it up at every dot
     here.close_if_health_check_failed()
     here.ensure_connection()
+    try:
+        return _rows(here, statement, parameters)
+    except NotSupportedError:  # a migration has changed a column's type: the plan is refused for as long as it is kept
+        if here.in_atomic_block:
+            raise  # its rollback forgets every plan
+        with here.cursor() as cursor:
+            cursor.execute("DEALLOCATE ALL")
+        return _rows(here, statement, parameters)
+
+
+def _rows(here: DatabaseWrapper, statement: str, parameters: Parameters) -> list[tuple[Any, ...]]:
     with here._prepare_cursor(ServerBindingCursor(here.connection)) as cursor:
         cursor.execute(statement, parameters)
         return cursor.fetchall()

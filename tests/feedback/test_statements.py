@@ -43,6 +43,46 @@ def test_a_connection_that_breaks_within_a_request_is_djangos_error():
     connection.close()
 
 
+@pytest.fixture
+def migrated(transactional_db):
+    """A table of one row, and what changes its column's type from another connection."""
+
+    def elsewhere(statement):
+        def execute():
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+            connection.close()
+
+        other = threading.Thread(target=execute)
+        other.start()
+        other.join()
+
+    elsewhere("CREATE TABLE migrated AS SELECT 1::smallint AS size")
+    yield lambda: elsewhere("ALTER TABLE migrated ALTER COLUMN size TYPE integer")
+    connection.close()
+    elsewhere("DROP TABLE migrated")
+
+
+def test_a_column_whose_type_a_migration_changed_is_read_on(migrated):
+    for _ in range(3):
+        assert statements.run("SELECT size FROM migrated", []) == [(1,)]
+    migrated()
+    assert statements.run("SELECT size FROM migrated", []) == [(1,)]
+
+
+def test_a_transaction_that_a_migration_overtook_is_refused_once(migrated):
+    def in_a_transaction():
+        with transaction.atomic():
+            return statements.run("SELECT size FROM migrated", [])
+
+    for _ in range(3):
+        assert in_a_transaction() == [(1,)]
+    migrated()
+    with pytest.raises(DatabaseError):
+        in_a_transaction()
+    assert in_a_transaction() == [(1,)]
+
+
 @pytest.mark.django_db
 def test_a_refused_statement_leaves_the_transaction_around_it_whole():
     with pytest.raises(DatabaseError), transaction.atomic():
