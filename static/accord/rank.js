@@ -207,6 +207,7 @@ addEventListener("storage", ({ key }) => {
 
 function send(form, url, fields, counts) {
   complain();
+  page.querySelector(".coach")?.remove(); // no longer new here
   const key = form.elements.key.value;
   const all = [["lease", form.dataset.lease], ["key", key], ["seconds", clock.seconds.toFixed(2)], ...fields];
   outbox.add({ url, fields: all, key, project: urls.project, lease: form.dataset.lease, draft: draftName(form), counts });

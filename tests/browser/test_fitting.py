@@ -1,0 +1,78 @@
+"""Nothing covers anything, at any size of window and comparison; high contrast, Chinese phones and the dark too."""
+
+import pytest
+from django.core.cache import cache
+from playwright.sync_api import Page, expect
+from rank_page import RankPage
+
+from tests.browser.test_accessibility import check
+from tests.feedback.conftest import add_work, membership, rank_next
+
+TABLET, SMALL, DESKTOP = (820, 1180), (1100, 800), (1280, 800)
+
+
+def covered(page: Page) -> list[str]:
+    """What at the foot of the page lies beneath something else; places out of sight are had by scrolling sideways."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll(".dock :is(button, .tier)")].filter((each) => {
+            const box = each.getBoundingClientRect();
+            if (each.matches(".tier") && box.right > each.parentElement.getBoundingClientRect().right) return false;
+            const found = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+            const edge = document.elementFromPoint(box.right - 3, box.y + box.height / 2);
+            return !each.contains(found) || !each.contains(edge);
+        }).map((each) => each.innerText)"""
+    )
+
+
+@pytest.mark.parametrize(("size", "window"), [(9, DESKTOP), (5, SMALL), (9, SMALL), (4, TABLET), (9, TABLET)])
+def test_the_places_and_the_buttons_do_not_cover_each_other(comparisons, desk, annotator, keep, size, window):
+    comparisons(count=1, size=size)
+    page = desk.sit("ann")
+    page.set_viewport_size({"width": window[0], "height": window[1]})
+    ranking = RankPage(page)
+    keep(page, f"rank-{size}-at-{window[0]}")
+    assert not covered(page)
+    ranking.rank_by_keys([1] * size)
+    assert not covered(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    expect(page.locator(".completion").last).to_be_in_viewport(ratio=0.3)  # not beneath the places either
+
+
+def with_everything(page: Page) -> RankPage:
+    ranking = RankPage(page)
+    ranking.press("1", "ArrowLeft", "r", "4", "2", "Escape", "m", "ArrowRight", "+", "ArrowRight", "-", "Escape")
+    return ranking
+
+
+@pytest.mark.parametrize("kind", ["contrast", "contrast-dark", "phone-chinese", "phone-chinese-dark"])
+def test_ratings_and_marks_can_be_read(comparisons, desk, annotator, project, keep, kind):
+    project.attributes, project.flags = ["helpful", "honest", "harmless"], ["unsafe"]
+    project.save()
+    comparisons(["It comes on **Friday**, sorry.", "No idea, sorry."])
+    phone = "phone" in kind
+    page = desk.sit("ann", phone=phone, dark="dark" in kind, language="zh-CN" if phone else "en")
+    if not phone:
+        page.locator(".menu > summary").click()
+        page.get_by_role("button", name="High contrast").click()
+    with_everything(page)
+    keep(page, f"rank-marked-{kind}")
+    check(page)
+    assert page.locator(".mark").count() == 2
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize(("phone", "dark"), [(True, False), (True, True), (False, True)])
+def test_the_console_says_how_far_to_trust_on_every_screen(
+    project, annotator, colleague, desk, manager, keep, phone, dark
+):
+    add_work(project, 12, wanted_rankings=2)
+    for name in (annotator, colleague):
+        for _ in range(12):
+            rank_next(membership(name, project))
+    cache.clear()
+    page = desk.sit("mona", phone=phone, dark=dark)
+    page.goto("/projects/support/console/")
+    expect(page.locator("#verdict")).to_be_visible()
+    keep(page, f"console-trust-{'phone' if phone else 'desktop'}{'-dark' if dark else ''}")
+    check(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
