@@ -1,6 +1,6 @@
 """Review: disagreements one after the other, one person's work, and what was decided. For reviewers and managers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -19,7 +19,7 @@ from django.views.decorators.http import require_GET, require_POST
 from feedback import figures, people, review
 from feedback.cards import LETTERS, show_messages
 from feedback.forms import AdjudicationForm, DiscardSinceForm, RankingReviewForm, SinceForm, checked
-from feedback.models import Membership
+from feedback.models import Membership, Review
 from feedback.rendering import render as render_markdown
 
 ROWS_A_PAGE = 25
@@ -107,20 +107,20 @@ def adjudicate(request: HttpRequest, slug: str, comparison_id: int) -> HttpRespo
 @login_required
 @require_POST
 def return_ranking(request: HttpRequest, slug: str) -> HttpResponse:
-    membership = people.reviewer_of(request.user, slug)
-    given = checked(RankingReviewForm(request.POST))
-    decision = review.return_ranking(membership, given["ranking"], reason=given["reason"])
-    messages.success(request, _("Returned: its annotator gets it before new work."))
-    return redirect(_here(request, slug, decision.comparison_id))
+    return _judge_ranking(request, slug, review.return_ranking, _("Returned: its annotator gets it before new work."))
 
 
 @login_required
 @require_POST
 def discard(request: HttpRequest, slug: str) -> HttpResponse:
+    return _judge_ranking(request, slug, review.discard, _("Discarded: somebody else will be asked."))
+
+
+def _judge_ranking(request: HttpRequest, slug: str, decide: Callable[..., Review], told: str) -> HttpResponse:
     membership = people.reviewer_of(request.user, slug)
     given = checked(RankingReviewForm(request.POST))
-    decision = review.discard(membership, given["ranking"], reason=given["reason"])
-    messages.success(request, _("Discarded: somebody else will be asked."))
+    decision = decide(membership, given["ranking"], reason=given["reason"])
+    messages.success(request, told)
     return redirect(_here(request, slug, decision.comparison_id))
 
 

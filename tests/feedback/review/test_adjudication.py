@@ -1,0 +1,146 @@
+"""A reviewer's own ranking settles a comparison: it alone counts, until it is taken back."""
+
+from uuid import uuid4
+
+import pytest
+
+from feedback import agreement, export, intake, judging, queue, review
+from feedback.errors import Conflict, Invalid, NotFound
+from feedback.models import Comparison, Ranking, Review
+from tests.feedback.conftest import rank_next
+from tests.feedback.review.conftest import adjudicate, counters, of, preferences, rank_by_position, said
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_reviewers_ranking_is_the_only_one_that_counts(ann, cole, rita, disputed, project):
+    adjudicate(rita, disputed, [2, 1], reason="The second one answers.")
+    assert preferences(project) == [said(rita, [2, 1])]
+    assert {row["annotator"] for row in export.preferences(project)} == {export.pseudonym(rita.user_id)}
+
+
+def test_nothing_is_lost(ann, rita, disputed):
+    ranking = adjudicate(rita, disputed, [2, 1], reason="The second one answers.")
+    assert (ranking.reason, ranking.seconds, ranking.revision) == ("adjudication", 4.0, 1)
+    first, overruled = Ranking.objects.filter(annotator=ann.user).order_by("revision")
+    assert (first.standing, first.is_live) == ("counts", False)
+    assert (overruled.standing, overruled.is_live, overruled.ranks) == ("overruled", True, first.ranks)
+    assert overruled.created_at == first.created_at  # when it was said
+    decision = overruled.review
+    assert (decision.reviewer, decision.reason) == (rita.user, "The second one answers.")
+    assert decision.ranking_count == 2
+
+
+def test_the_comparison_is_settled(bea, rita, disputed):
+    held = queue.lease_next(bea)
+    assert held.comparison == disputed
+    adjudicate(rita, disputed, [2, 1])
+    assert counters(disputed) == (3, 3, 0)
+    assert queue.lease_next(bea) is None
+    with pytest.raises(Conflict, match="no more rankings"):
+        judging.record(bea, held.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+    with pytest.raises(Conflict):
+        queue.renew(bea, held.pk)
+    queue.sweep()
+    assert counters(disputed) == (3, 3, 0)
+
+
+def test_agreement_is_still_that_of_the_people_who_disagreed(rita, disputed, project):
+    before = agreement.measure(project)
+    assert before.pairwise.value == 0
+    adjudicate(rita, disputed, [2, 1])
+    assert agreement.measure(project) == before
+
+
+def test_an_overruled_annotator_may_revise_and_still_does_not_count(ann, rita, disputed, project):
+    adjudicate(rita, disputed, [2, 1])
+    judging.revise(ann, of(ann).pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
+    assert preferences(project) == [said(rita, [2, 1])]
+    assert of(ann).standing == "overruled"
+
+
+def test_the_reviewer_may_revise_it(ann, cole, rita, disputed, project):
+    ranking = adjudicate(rita, disputed, [2, 1])
+    revised = judging.revise(rita, ranking.pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
+    assert revised.reason == "adjudication"
+    assert preferences(project) == [said(rita, [1, 1])]
+    review.undo(rita, ranking.review_id)
+    assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
+
+
+def test_undone_it_leaves_everything_as_it_was(ann, cole, bea, rita, disputed, project):
+    queue.lease_next(bea)
+    ranking = adjudicate(rita, disputed, [2, 1])
+    review.undo(rita, ranking.review_id)
+    assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
+    assert counters(disputed) == (3, 2, 1)
+    assert queue.lease_next(bea).comparison == disputed
+    decision = Review.objects.get()
+    assert decision.undone_by == rita.user
+    assert decision.undone_at is not None
+    with pytest.raises(Conflict, match="undone already"):
+        review.undo(rita, decision.pk)
+
+
+def test_a_reviewer_who_ranked_it_before_gets_their_own_opinion_back(ann, rita, work, project):
+    (comparison,) = work(1, wanted_rankings=2)
+    rank_by_position(ann, [1, 2])
+    rank_by_position(rita, [1, 1])
+    ranking = adjudicate(rita, comparison, [2, 1])
+    assert ranking.revision == 2
+    assert preferences(project) == [said(rita, [2, 1])]
+    assert counters(comparison) == (2, 2, 0)
+    review.undo(rita, ranking.review_id)
+    assert preferences(project) == sorted([said(ann, [1, 2]), said(rita, [1, 1])])
+    assert counters(comparison) == (2, 2, 0)
+
+
+def test_it_can_be_settled_again_after_an_undo(rita, mona, disputed, project):
+    first = adjudicate(rita, disputed, [2, 1])
+    with pytest.raises(Conflict, match="adjudicated already"):
+        adjudicate(mona, disputed, [1, 2])
+    review.undo(mona, first.review_id)
+    adjudicate(mona, disputed, [1, 2])
+    assert preferences(project) == [said(mona, [1, 2])]
+
+
+def test_sent_twice_it_is_one(rita, disputed):
+    key = uuid4()
+    first = adjudicate(rita, disputed, [2, 1], idempotency_key=key)
+    assert adjudicate(rita, disputed, [1, 2], idempotency_key=key) == first
+    assert Review.objects.count() == 1
+
+
+def test_no_more_opinions_are_asked_of_it(ann, cole, bea, rita, work, project):
+    project.extra_opinions = 3
+    project.save()
+    (comparison,) = work(1, wanted_rankings=2)
+    rank_by_position(ann, [1, 2])
+    rank_by_position(cole, [2, 1])
+    assert queue.lease_next(bea).reason == "disagreement"
+    adjudicate(rita, comparison, [1, 1])
+    assert queue.lease_next(bea) is None
+
+
+def test_what_cannot_be_settled_says_why(ann, rita, work, project, disputed):
+    work(1)
+    (unranked,) = Comparison.objects.filter(ranking_count=0)
+    with pytest.raises(Conflict, match="Nobody else has ranked"):
+        adjudicate(rita, unranked, [1, 2])
+    with pytest.raises(Invalid, match="each of the 2"):
+        review.adjudicate(rita, disputed.pk, [1], idempotency_key=uuid4(), seconds=1.0)
+    with pytest.raises(NotFound):
+        review.adjudicate(rita, 10**9, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+    Comparison.objects.filter(pk=disputed.pk).update(gold_ranks=[1, 2])
+    with pytest.raises(Conflict, match="gold"):
+        adjudicate(rita, disputed, [1, 2])
+    assert not Review.objects.exists()
+
+
+def test_nobody_settles_what_they_wrote(ann, rita, disputed, project):
+    written = intake.add_demonstration(rita, disputed.prompt, "mine")
+    other = disputed.items.first().completion_id
+    (made,) = intake.add_comparisons(project, [[written.completion_id, other]], priority=1).ids
+    rank_next(ann)
+    with pytest.raises(Conflict, match="You wrote"):
+        adjudicate(rita, Comparison.objects.get(pk=made), [1, 2])

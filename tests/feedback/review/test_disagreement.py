@@ -1,0 +1,59 @@
+"""The disagreement kept with a comparison is what its rankings say, whatever happens to them."""
+
+import random
+from itertools import combinations
+from uuid import uuid4
+
+import pytest
+
+from feedback import agreement, judging, review
+from feedback.errors import Conflict
+from feedback.models import Ranking
+from tests.conftest import person
+from tests.feedback.conftest import membership, rank_next
+from tests.feedback.review.conftest import adjudicate, counters
+
+pytestmark = pytest.mark.django_db
+
+
+def brute_force(comparison):
+    said = list(comparison.rankings.filter(is_live=True).exclude(reason="adjudication").values_list("ranks", flat=True))
+    same = all_ = 0
+    for one, other in combinations(said, 2):
+        counts = agreement.same_preference(one, other)
+        same, all_ = same + counts[0], all_ + counts[1]
+    return (all_ - same) / all_ if all_ else 0
+
+
+def test_disagreement_is_kept_whatever_happens_to_a_ranking(project, rita, work):
+    generator = random.Random(11)
+    members = [membership(person(project, f"p{index}", "annotator"), project) for index in range(4)]
+    comparisons = work(6, size=4, wanted_rankings=4)
+    decisions = []
+    for _ in range(150):
+        act = generator.choice(["rank", "rank", "revise", "discard", "return", "adjudicate", "undo", "undo"])
+        member = generator.choice(members)
+        live = list(Ranking.objects.filter(is_live=True, annotator=member.user))
+        ranks = [generator.randint(1, 4) for _ in range(4)]
+        if act == "rank":
+            rank_next(member, ranks)
+        elif act == "adjudicate":
+            disputed = [each for each in comparisons if each.ranking_count and each.adjudicated_at is None]
+            decisions += [adjudicate(rita, each, ranks).review_id for each in disputed[:1]]
+        elif act == "revise" and live:
+            judging.revise(member, generator.choice(live).pk, ranks, idempotency_key=uuid4(), seconds=1.0)
+        elif act in ("discard", "return") and live:
+            decide = review.discard if act == "discard" else review.return_ranking
+            try:
+                decisions.append(decide(rita, generator.choice(live).pk, reason="x").pk)
+            except Conflict:  # returning what is overruled
+                continue
+        elif act == "undo" and decisions:
+            try:
+                review.undo(rita, decisions.pop(generator.randrange(len(decisions))))
+            except Conflict:
+                continue
+        for comparison in comparisons:
+            counters(comparison)
+            assert comparison.disagreement == pytest.approx(brute_force(comparison))
+    assert any(comparison.disagreement > 0 for comparison in comparisons)

@@ -1,0 +1,52 @@
+"""Who may decide, on what, and that a decision has a reason."""
+
+import pytest
+from django.utils import timezone
+
+from feedback import review
+from feedback.errors import Forbidden, Invalid, NotFound
+from feedback.models import Membership, Review
+from tests.feedback.review.conftest import adjudicate, of
+
+pytestmark = pytest.mark.django_db
+
+
+def test_annotators_decide_nothing(ann, cole, disputed):
+    ranking = of(cole)
+    for act in (
+        lambda: adjudicate(ann, disputed, [1, 2]),
+        lambda: review.return_ranking(ann, ranking.pk, reason="x"),
+        lambda: review.discard(ann, ranking.pk, reason="x"),
+        lambda: review.discard_since(ann, cole.user_id, timezone.now(), reason="x", expected=1),
+        lambda: review.toll_of_discarding(ann, cole.user_id, timezone.now()),
+        lambda: review.undo(ann, 1),
+    ):
+        with pytest.raises(Forbidden):
+            act()
+
+
+def test_a_role_taken_away_meanwhile_is_gone(rita, ann, disputed):
+    Membership.objects.filter(pk=rita.pk).update(role="annotator")
+    with pytest.raises(Forbidden):
+        review.discard(rita, of(ann).pk, reason="x")
+
+
+def test_reviewers_elsewhere_find_nothing(ann, rita, stranger, disputed):
+    elsewhere = stranger.memberships.get()
+    ranking, decision = of(ann), review.discard(rita, of(ann).pk, reason="x")
+    for act in (
+        lambda: adjudicate(elsewhere, disputed, [1, 2]),
+        lambda: review.return_ranking(elsewhere, ranking.pk, reason="x"),
+        lambda: review.discard(elsewhere, ranking.pk, reason="x"),
+        lambda: review.undo(elsewhere, decision.pk),
+    ):
+        with pytest.raises(NotFound):
+            act()
+
+
+@pytest.mark.parametrize("reason", ["", "  ", "x" * 1001, "a\x00", "\ud800"])
+def test_a_decision_has_a_reason_that_can_be_read(ann, rita, disputed, reason):
+    for act in (review.return_ranking, review.discard):
+        with pytest.raises(Invalid):
+            act(rita, of(ann).pk, reason=reason)
+    assert not Review.objects.exists()
