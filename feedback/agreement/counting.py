@@ -48,8 +48,9 @@ def shares(starts: Integers, same: Floats, all_: Floats, told: str | Promise) ->
 
     The variance is that of a ratio estimator over clusters (Cochran 1977, Sampling Techniques, §2.11); the effective
     number is n divided by the design effect (Kish 1965), never more than n; and Wilson's interval (1927) takes it in
-    place of n, as Dean and Pagano (2015) recommend. Without any disagreement the design effect is unknown, and the
-    number of comparisons is taken.
+    place of n, as Franco, Little, Louis and Slud (2019, «Comparative study of confidence intervals for proportions in
+    complex sample surveys») recommend. Without any disagreement the design effect is unknown, and the number of
+    comparisons is taken.
     """
     pairs, clusters = np.add.reduceat(all_, starts), np.add.reduceat((all_ > 0).astype(float), starts)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -89,7 +90,7 @@ def alphas(starts: Integers, counts: Floats, weights: Floats) -> list[Estimate]:
 def ordinal_alpha(counts: Floats) -> Floats:
     """[…, 4] pairs: agreeing, opposed, one tie, both ties → […] α = 1 − (n − 1) · D_o/D_e; NaN: all are ties.
 
-    Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, §C and §E. The values are −1, 0 and 1. Each pair
+    Krippendorff (2011), Computing Krippendorff's Alpha-Reliability. The values are −1, 0 and 1. Each pair
     of completions counts in both directions, so that the order of positions means nothing; hence n₋₁ = n₁, and the
     ordinal metric δ²(c, k) = (Σ_{g=c..k} n_g − (n_c + n_k)/2)² is (n₀ + n₁)²/4 from a tie to a preference and four
     times that between opposite ones: the common factor is left out.

@@ -49,7 +49,7 @@ def _by_week(met: Meetings) -> dict[date, Agreed]:
 
 
 def _weights(met: Meetings) -> Floats:
-    """Krippendorff (2011), §C: the pairs of values of a unit that m people judged count 1/(m − 1) each."""
+    """Krippendorff (2011): the pairs of values of a unit that m people judged count 1/(m − 1) each."""
     return 1 / (met.people - 1)
 
 

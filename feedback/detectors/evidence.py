@@ -20,7 +20,7 @@ def of_chance(answers: Iterable[tuple[bool, float]]) -> Iterable[float]:
     answers: (whether it was right, the least chance with which an honest person is right, above ½). A bet that begins
     at answer j multiplies by ½/p for a right one and by ½/(1 − p) for a wrong one, whose mean is at most 1 for whoever
     is right with p or more. A share 1/(j(j + 1)) of the stake waits for each j, the beginning of a mixture over change
-    points (Shiryaev 1963; Shin, Ramdas and Rinaldo 2024, «E-detectors», §3): who grows careless later is found too.
+    points (Shiryaev 1963; Shin, Ramdas and Rinaldo 2024, «E-detectors»): who grows careless later is found too.
     """
     begun = 0.0
     for step, (is_right, honest) in enumerate(answers, start=1):

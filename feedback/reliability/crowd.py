@@ -1,7 +1,7 @@
 """How reliable each annotator is, estimated jointly with the pairs that they judged. Pure functions of votes.
 
 The model is Crowd-BT (Chen, Bennett, Collins-Thompson and Horvitz 2013, «Pairwise ranking aggregation in a
-crowdsourced setting», WSDM, §4): annotator k says that i is better than j with probability
+crowdsourced setting», WSDM): annotator k says that i is better than j with probability
 
     P_k = η_k · σ(d) + (1 − η_k) · σ(−d) = ½ + (2η_k − 1) · (σ(d) − ½),        d = s_i − s_j,
 
@@ -12,21 +12,21 @@ w = 2η − 1, P_k = w · σ(d) + (1 − w) · ½: a share w of their votes is j
 What is ours, and why:
 
 1. **Scores are integrated out, not maximised over.** A completion is judged in one comparison, by one to three people:
-   with a score for each, the number of parameters grows with the data and the estimate of η is inconsistent (Neyman
-   and Scott 1948). Each pair's d is N(0, τ²) instead,. The pairs of one comparison
-   are taken as if they were independent (a composite likelihood: Varin, Reid and Firth 2011), which leaves the estimate
-   consistent, and each counts 2/K of K completions, so that a ranking is worth the K − 1 choices that it takes.
+   with a score for each, the number of parameters grows with the data and the estimate of η is inconsistent (Neyman and
+   Scott 1948). Each pair's d is N(0, τ²) instead, and is integrated out. The pairs of one comparison are taken as if
+   they were independent (a composite likelihood: Varin, Reid and Firth 2011), which leaves the estimate consistent, and
+   each counts 2/K of K completions, so that a ranking is worth the K − 1 choices that it takes.
 2. **Priors.** Two people agree on a pair with probability ½ + 2·w_k·w_l·E(σ(d) − ½)²: from agreement alone the products
    of the w are known relative to how decided the pairs are, τ. Priors settle what the data cannot. η is Beta(4.5, 1.5),
-   since most people are good: worth four answers (Chen et al. take Beta(10, 1), with its mode at 1). log τ is normal
-   around log(π·√(2/3)), the deviation of d under their virtual node with λ = 1, which amounts to a logistic prior on
-   each score. Gold, where the order is known and a vote is right with probability η itself, tells the two apart;
-   without gold the level that is common to all rests on the priors, and who is better than whom does not.
+   since most people are good: worth four answers. log τ is normal around log(π·√(2/3)), the deviation of d under their
+   virtual node with λ = 1, which amounts to a logistic prior on each score. Gold, where the order is known and a vote
+   is right with probability η itself, tells the two apart; without gold the level that is common to all rests on the
+   priors, and who is better than whom does not.
 3. **Who shares no comparison with anybody, and has ranked no gold, keeps the prior**: its mode 0.875, and an interval
    that says how little that is. The same holds for one who ties everything. Nobody can do better without overlap.
-4. **Ties are no votes.** In Davidson's model of ties (1970, eq. 2.1) the chance of a tie is the same whichever is
-   better, and given that there is none the choice is Bradley and Terry's: so the preferences of one who ties often are
-   judged by themselves.
+4. **Ties are no votes.** In Davidson's model of ties (1970) the chance of a tie is the same whichever is better, and
+   given that there is none the choice is Bradley and Terry's: so the preferences of one who ties often are judged by
+   themselves.
 5. Everything is symmetric in turning all scores and all η round; the prior says that the majority is right. Where it
    is not, only gold can tell.
 """
