@@ -286,8 +286,8 @@ async function undoLast() {
 
 /** Hidden or not, the page is open; on a break nobody knows for how long. */
 async function renew() {
-  if (onBreak.open) return;
   for (const lease of heldLeases()) {
+    if (onBreak.open) return;
     const response = await post(urls.renew, [["lease", lease]]).catch(() => null);
     if (response?.status === 404 || response?.status === 409) drop(lease);
   }
