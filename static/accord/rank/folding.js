@@ -1,14 +1,21 @@
-// Long completions are folded at one height, all of them or none, so that length is not what the eye compares.
+// Long completions are folded at one height, so that length is not what the eye compares.
 
 const HEIGHT = 26; // rem; app.css has the same in --fold
 
 export function foldLongOnes(ranking) {
   const most = HEIGHT * parseFloat(getComputedStyle(document.documentElement).fontSize);
   for (const card of ranking.cards) {
-    const isLong = card.querySelector(".fold").scrollHeight > most * 1.15;
+    const isLong = heightOf(card.querySelector(".fold")) > most * 1.15;
     card.classList.toggle("is-long", isLong);
     card.classList.toggle("is-folded", isLong);
   }
+}
+
+/** Of what is in it: the element itself is as high as its neighbours, where they stand side by side. */
+function heightOf(element) {
+  const content = document.createRange();
+  content.selectNodeContents(element);
+  return content.getBoundingClientRect().height;
 }
 
 export function toggleFolds(ranking) {
