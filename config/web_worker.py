@@ -31,3 +31,9 @@ class FairThreads(ThreadWorker):
             silent: Future[object] = Future()
             silent.set_result(_DEFER)  # what a thread says when it has waited in vain
             self.finish_request(conn, silent)
+
+    def _cap_keepalive(self, deadline: float) -> None:
+        """When the worker stops, who has said nothing is waited for no longer than who had an answer."""
+        super()._cap_keepalive(deadline)
+        for conn in self.pending_conns:
+            conn.timeout = min(conn.timeout, deadline)

@@ -19,15 +19,21 @@ THREADS = 3
 @pytest.fixture
 def port():
     port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "tests.config.slow_app", "--bind", f"127.0.0.1:{port}"]
-    command += ["--workers", "2", "--threads", str(THREADS), "--worker-class", "config.web_worker.FairThreads"]
-    service = subprocess.Popen([*command, "--no-control-socket"], cwd=settings.BASE_DIR, stderr=subprocess.DEVNULL)
+    service = serve(port)
     try:
         wait_for_both(port)
         yield port
     finally:
         service.terminate()
         service.wait(30)
+
+
+def serve(port, *options):
+    command = [sys.executable, "-m", "gunicorn", "tests.config.slow_app", "--bind", f"127.0.0.1:{port}"]
+    command += ["--workers", "2", "--threads", str(THREADS), "--worker-class", "config.web_worker.FairThreads"]
+    return subprocess.Popen(
+        [*command, "--no-control-socket", *options], cwd=settings.BASE_DIR, stderr=subprocess.DEVNULL
+    )
 
 
 def answering(connection):
@@ -87,3 +93,18 @@ def test_connections_that_say_nothing_hold_up_nobody(port):
     assert all(b"200 OK" in each.recv(100) for each in late)
     for each in silent:
         each.close()
+
+
+def test_a_stop_does_not_wait_for_connections_that_say_nothing():
+    port = free_port()
+    service = serve(port, "--keep-alive", "3600", "--graceful-timeout", "3600")
+    try:
+        wait_for_both(port)
+        silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(2 * THREADS)]
+        time.sleep(0.5)  # until they are accepted
+        service.terminate()
+        service.wait(60)
+        for each in silent:
+            each.close()
+    finally:
+        service.kill()
