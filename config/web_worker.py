@@ -1,8 +1,11 @@
 """gunicorn's threads, shared fairly by those who keep their connections."""
 
+import socket
 from concurrent.futures import Future
 
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker
+
+SILENT_SECONDS = 30
 
 
 class FairThreads(ThreadWorker):
@@ -12,6 +15,13 @@ class FairThreads(ThreadWorker):
     that takes whatever comes can end up with everybody, while another one idles. And they open spare ones, for which
     gunicorn would have a thread wait five seconds.
     """
+
+    def init_process(self) -> None:
+        # Linux hands a connection over with its first request, so that one about to ask counts as work at once.
+        for listener in self.sockets:
+            if hasattr(socket, "TCP_DEFER_ACCEPT") and listener.FAMILY != socket.AF_UNIX:
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, SILENT_SECONDS)
+        super().init_process()
 
     @property
     def worker_connections(self) -> int:
