@@ -38,6 +38,15 @@ def test_formulas_are_set_and_prices_are_not(comparisons, desk, annotator, keep)
     assert page.locator(".completion .math .katex").count() == formulas > 1  # set before it was shown
 
 
+def test_a_formula_wider_than_its_place_is_scrolled_by_keyboard_too(comparisons, desk, annotator):
+    comparisons([f"$$ {'+'.join(f'x_{{{i}}}' for i in range(60))} $$", "$$ x $$"])
+    page = RankPage(desk.sit("ann")).page
+    wide = page.locator(".math.display").filter(has_text="59")
+    expect(wide).to_have_attribute("tabindex", "0")
+    expect(page.locator(".math.display[tabindex]")).to_have_count(1)
+    check(page)
+
+
 def test_hostile_formulas_do_no_harm(comparisons, desk, annotator, keep):
     comparisons([HOSTILE, "plain"])
     page = RankPage(desk.sit("ann")).page
