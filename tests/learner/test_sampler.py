@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_world import KINDS, tiny_model
 
+from training.learner import sampler
 from training.learner.episodes import Episodes
 from training.learner.jobdir import BadInput
 from training.learner.sampler import Drawing, draw, keep_likeliest, sample, uniform_numbers
@@ -116,3 +117,21 @@ def test_chances_are_a_row_s_own_and_even():
 def test_a_completion_that_could_outgrow_the_model_is_refused():
     with pytest.raises(BadInput, match="room for 128"):
         sample(tiny_model(), [[1] * 100], [0], Drawing(29, NO_END), 1)
+
+
+def test_steps_take_as_many_threads_as_they_have_work_for(monkeypatch):
+    policy = tiny_model()
+    weights = sum(p.numel() for p in policy.parameters() if p.ndim >= 2) - policy.get_input_embeddings().weight.numel()
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for worth, expected in ((4 * weights, 1), (2 * weights, 2), (weights, 3)):
+            monkeypatch.setattr(sampler, "WORTH_A_THREAD", worth)
+            with sampler.threads_for(policy, rows=4):
+                assert torch.get_num_threads() == expected
+            assert torch.get_num_threads() == 3
+        with pytest.raises(ZeroDivisionError), sampler.threads_for(policy, rows=1):
+            raise ZeroDivisionError
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)

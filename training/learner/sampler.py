@@ -8,6 +8,7 @@ last bits, so a draw within about 1e-7 of a boundary can still fall to the other
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ from training.learner.decoding import Decoder, ForwardDecoder, gather_prompts
 from training.learner.fused_decoding import FusedDecoder, Weights, gather_weights
 from training.learner.jobdir import BadInput
 
+# Multiplications of a step that are worth a thread: below, waiting for each other takes longer than sharing spares.
+WORTH_A_THREAD = 2**28
 COMPACT_BELOW = 0.75  # rows still writing, as a share of those in memory, at which the others' memory is dropped
 
 
@@ -55,10 +58,23 @@ def sample(
     weights = gather_weights(policy)  # as they are now: nothing trains while this runs
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        decoder = decoder_of(policy, weights, [prompts[i] for i in chosen], drawing.max_new_tokens)
-        written = write(decoder, [numbers[i] for i in chosen], drawing, policy.device)
+        with threads_for(policy, len(chosen)):
+            decoder = decoder_of(policy, weights, [prompts[i] for i in chosen], drawing.max_new_tokens)
+            written = write(decoder, [numbers[i] for i in chosen], drawing, policy.device)
         completions.update(zip(chosen, written, strict=True))
     return [completions[i] for i in range(len(prompts))]
+
+
+@contextmanager
+def threads_for(policy: PreTrainedModel, rows: int) -> Iterator[None]:
+    """No more of the processor's threads than steps of so many rows have work for."""
+    given = torch.get_num_threads()
+    weights = sum(p.numel() for p in policy.parameters() if p.ndim >= 2) - policy.get_input_embeddings().weight.numel()
+    torch.set_num_threads(min(given, max(1, rows * weights // WORTH_A_THREAD)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(given)
 
 
 def check_room(policy: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
