@@ -8,6 +8,7 @@ from small_world import KINDS, tiny_model
 
 from training.learner import sampler
 from training.learner.episodes import Episodes
+from training.learner.fused_decoding import gather_weights
 from training.learner.jobdir import BadInput
 from training.learner.sampler import Drawing, draw, keep_likeliest, sample, uniform_numbers
 from training.learner.scoring import score_tokens
@@ -120,17 +121,19 @@ def test_a_completion_that_could_outgrow_the_model_is_refused():
 
 
 def test_steps_take_as_many_threads_as_they_have_work_for(monkeypatch):
-    policy = tiny_model()
-    weights = sum(p.numel() for p in policy.parameters() if p.ndim >= 2) - policy.get_input_embeddings().weight.numel()
+    policy = tiny_model("llama")
+    weights = gather_weights(policy)
+    matrices = sum(p.numel() for p in policy.parameters() if p.ndim == 2) - policy.model.embed_tokens.weight.numel()
+    assert weights.multiplications == matrices
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        for worth, expected in ((4 * weights, 1), (2 * weights, 2), (weights, 3)):
+        for worth, expected in ((5 * matrices, 1), (2 * matrices, 2), (matrices, 3)):
             monkeypatch.setattr(sampler, "WORTH_A_THREAD", worth)
-            with sampler.threads_for(policy, rows=4):
+            with sampler.threads_for(weights, rows=4):
                 assert torch.get_num_threads() == expected
             assert torch.get_num_threads() == 3
-        with pytest.raises(ZeroDivisionError), sampler.threads_for(policy, rows=1):
+        with pytest.raises(ZeroDivisionError), sampler.threads_for(weights, rows=1):
             raise ZeroDivisionError
         assert torch.get_num_threads() == 3
     finally:

@@ -64,6 +64,12 @@ class Weights:
     activation: Callable[[Tensor], Tensor]
     dtype: torch.dtype
 
+    @property
+    def multiplications(self) -> int:
+        """Of a row's step, in products with these matrices."""
+        layers = ((e.attention_inputs, e.attention_output, e.gate_and_up, e.down) for e in self.layers)
+        return self.vocabulary.numel() + sum(matrix.numel() for layer in layers for matrix in layer)
+
 
 def gather_weights(policy: PreTrainedModel) -> Weights | None:
     """The policy's weights as they are now; None if this module does not know its kind."""

@@ -58,7 +58,7 @@ def sample(
     weights = gather_weights(policy)  # as they are now: nothing trains while this runs
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        with threads_for(policy, len(chosen)):
+        with threads_for(weights, len(chosen)):
             decoder = decoder_of(policy, weights, [prompts[i] for i in chosen], drawing.max_new_tokens)
             written = write(decoder, [numbers[i] for i in chosen], drawing, policy.device)
         completions.update(zip(chosen, written, strict=True))
@@ -66,11 +66,11 @@ def sample(
 
 
 @contextmanager
-def threads_for(policy: PreTrainedModel, rows: int) -> Iterator[None]:
-    """No more of the processor's threads than steps of so many rows have work for."""
+def threads_for(weights: Weights | None, rows: int) -> Iterator[None]:
+    """No more of the processor's threads than steps of so many rows have work for; None: as many as there are."""
     given = torch.get_num_threads()
-    weights = sum(p.numel() for p in policy.parameters() if p.ndim >= 2) - policy.get_input_embeddings().weight.numel()
-    torch.set_num_threads(min(given, max(1, rows * weights // WORTH_A_THREAD)))
+    if weights is not None:
+        torch.set_num_threads(min(given, max(1, rows * weights.multiplications // WORTH_A_THREAD)))
     try:
         yield
     finally:
