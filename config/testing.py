@@ -21,7 +21,9 @@ def run(arguments: list[str]) -> int:
     if not _is_whole_suite(arguments):
         return int(pytest.main(arguments))  # in this one process, where a debugger works
     _collect_static_files()
-    return int(pytest.main(["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "worksteal", *arguments]))
+    # One more than cores: browsers and programs are waited for a third of the time.
+    processes = min((os.cpu_count() or 1) + 1, 4)
+    return int(pytest.main(["-n", str(processes), "--dist", "worksteal", *arguments]))
 
 
 def _is_whole_suite(arguments: list[str]) -> bool:
