@@ -16,8 +16,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from training.learner.jobdir import JobDirectory
+
 LETTERS = ["<end>", "a", "b", "c", "d"]
 LONGEST = 3
+PROMPTS = ("a", "b", "c", "d")
 
 KINDS: dict[str, dict[str, Any]] = {
     kind: {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -115,3 +118,8 @@ def ppo_job(folder: Path, prompts: Sequence[str] = ("a",), **settings: Any) -> P
     }
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def metrics(job: Path) -> list[dict[str, Any]]:
+    """Of every step so far."""
+    return JobDirectory(job).metrics()

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from small_world import LETTERS, ppo_job
-from test_ppo import PROMPTS, gradients, prepared
+from one_batch import gradients, prepared
+from small_world import LETTERS, PROMPTS, ppo_job
 
 from training.learner import ppo, rollout
 from training.learner.config import SftConfig

@@ -1,56 +1,18 @@
-"""ppo in a world that can be written down: it starts where it should, steps as it should, and ends near the optimum."""
+"""ppo in a world that can be written down: it starts where it should, ends near the optimum, and says what is wrong."""
 
-import itertools
 import json
 
 import pytest
 import small_world
 import torch
+from one_batch import prepared, scored_answers
 from safetensors.torch import load_file
-from small_world import best_policy, log_probs, objective, policy_folder, ppo_job
+from small_world import PROMPTS, best_policy, log_probs, metrics, objective, policy_folder, ppo_job
 from transformers import AutoModelForCausalLM
 
-from training.learner import ppo, rollout, updates
+from training.learner import ppo, rollout
 from training.learner.config import PpoConfig
-from training.learner.data import Prompt
 from training.learner.jobdir import BadInput, JobDirectory, TrainingFailed
-from training.learner.memory import MicroBatches
-from training.learner.optimization import adamw, learning_rate_factor, take_step
-from training.learner.processes import Processes
-from training.learner.rewards import Answer
-from training.learner.scoring import ValueHead
-
-PROMPTS = ("a", "b", "c", "d")
-
-
-def metrics(job):
-    return JobDirectory(job).metrics()
-
-
-def prepared(folder, **settings):
-    """A run and its first batch of episodes, scored; a critic's values are random, not all zero."""
-    job = ppo_job(folder / "job", PROMPTS, **({"batch_episodes": 24, "steps": 1} | settings))
-    settings = PpoConfig.from_json(json.loads((job / "config.json").read_text()))
-    run = ppo.prepare(settings, Processes())
-    if run.critic is not None:
-        with torch.no_grad():
-            run.critic.score.weight.normal_()
-    prompts = [Prompt({"messages": []}, [i + 1], False) for i in range(4)]
-    episodes, answers = rollout.write_episodes(run, run.policy, *rollout.prompts_of_step(prompts, 1, settings))
-    return run, rollout.score_episodes(run, episodes, answers)
-
-
-def gradients(run, scored, chosen, **changes):
-    run = run._replace(settings=PpoConfig.from_json(run.settings.to_json() | changes))
-    if "micro_batch_tokens" in changes:
-        run = run._replace(micro_batches=MicroBatches(run.settings.micro_batch_tokens))
-    targets = rollout.targets_of(scored, 0.5, None, run.settings)
-    updates.accumulate_gradients(run, scored, targets, chosen, 0.5, is_first=False)
-    found = [p.grad.clone() for model in (run.policy, run.critic) if model for p in model.parameters()
-             if p.grad is not None]  # fmt: skip
-    run.policy.zero_grad()
-    run.critic.zero_grad()
-    return found
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo", "reinforce"])
@@ -91,190 +53,6 @@ def log_probs_of(model, episodes, temperature):
     return torch.cat(rows)
 
 
-def test_gradients_do_not_depend_on_micro_batches(tmp_path):
-    run, scored = prepared(tmp_path)
-    chosen = list(range(3, 21))
-    assert len({len(completion) for completion in scored.episodes.completions}) > 1
-    whole = gradients(run, scored, chosen)
-    for budget in (1, 7, 20):
-        for one, other in zip(whole, gradients(run, scored, chosen, micro_batch_tokens=budget), strict=True):
-            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
-
-
-def test_gradients_do_not_depend_on_how_many_completions_of_a_prompt_are_read_together(tmp_path):
-    run, scored = prepared(tmp_path)
-    chosen, apart = list(range(12)), [list(range(start, 12, 6)) for start in range(6)]
-    together = gradients(run, scored, chosen)
-    sizes = [sum(len(scored.episodes.completions[i]) for i in part) for part in apart]
-    parts = [gradients(run, scored, part) for part in apart]
-    for one, *others in zip(together, *parts, strict=True):
-        expected = sum(size * other for size, other in zip(sizes, others, strict=True)) / sum(sizes)
-        torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-4)
-
-
-def first_gradients(folder, monkeypatch, **settings):
-    """What the first minibatch of a run gives; how often the policy was asked since the episodes were written."""
-    ppo_job(folder / "job", PROMPTS)  # which draws a policy if there is none
-    torch.manual_seed(7)
-    run, scored = prepared(folder, **settings)
-    chosen = next(updates.minibatches(1, run.settings))
-    asked = count_passes(monkeypatch, run.policy)
-    scored = rollout.score_episodes(run, scored.episodes, scored_answers(scored), chosen)
-    targets = rollout.targets_of(scored, 0.5, None, run.settings)
-    measured = updates.accumulate_gradients(run, scored, targets, chosen, 0.5, is_first=True)
-    found = {f"{kind}.{name}": p.grad for kind, model in (("policy", run.policy), ("critic", run.critic)) if model
-             for name, p in model.named_parameters() if p.grad is not None}  # fmt: skip
-    assert not scored.first_pass  # its memory is free
-    return found, measured, len(asked)
-
-
-def count_passes(monkeypatch, policy):
-    asked = []
-    assess = rollout.assess
-    for module in (rollout, updates):
-        monkeypatch.setattr(module, "assess", lambda one, *rest, **more: (one is policy and asked.append(1),
-                                                                          assess(one, *rest, **more))[1])  # fmt: skip
-    return asked
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"critic": "shared", "minibatches": 2}, {"algorithm": "rloo", "completions_per_prompt": 4}, {"lora_rank": 2}],
-    ids=["separate critic", "shared critic, two minibatches", "rloo", "adapters"],
-)
-def test_the_first_minibatch_learns_by_the_pass_that_scored_it(tmp_path, monkeypatch, options):
-    kept, measured, passes = first_gradients(tmp_path, monkeypatch, **options)
-    monkeypatch.setattr(rollout, "is_small", lambda *_: False)
-    apart, expected, more_passes = first_gradients(tmp_path, monkeypatch, **options)
-    assert passes == more_passes - 1
-    assert kept.keys() == apart.keys() and measured["approx_kl"] == 0
-    for name, gradient in kept.items():
-        torch.testing.assert_close(gradient, apart[name], atol=1e-6, rtol=1e-4)
-    assert measured == pytest.approx(expected, abs=1e-6)
-
-
-def test_a_pass_is_kept_where_what_it_holds_is_no_more_than_a_micro_batch(tmp_path):
-    run, scored = prepared(tmp_path, critic_model="")
-    tokens = sum(scored.episodes.lengths())
-    shared, answers = run._replace(critic=ValueHead(run.policy)), scored_answers(scored)
-    for one, budget, kept in ((shared, tokens, 1), (run, tokens, 0), (run, 2 * tokens, 1), (run, 4, 0)):
-        one = one._replace(micro_batches=MicroBatches(budget))
-        assert len(rollout.score_episodes(one, scored.episodes, answers, range(24)).first_pass) == kept
-
-
-def test_the_first_minibatch_is_learned_from_after_its_kept_pass_ran_out_of_memory(tmp_path, monkeypatch):
-    expected, *_ = first_gradients(tmp_path, monkeypatch)
-    torch.manual_seed(7)
-    run, scored = prepared(tmp_path)
-    scored = rollout.score_episodes(run, scored.episodes, scored_answers(scored), range(24))
-    assert scored.first_pass
-    failed = []
-
-    def refuse(gradient):
-        failed.append(1)
-        if len(failed) == 1:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-
-    run.policy.get_input_embeddings().weight.register_hook(refuse)
-    targets = rollout.targets_of(scored, 0.5, None, run.settings)
-    updates.accumulate_gradients(run, scored, targets, range(24), 0.5, is_first=True)
-    assert run.micro_batches.halvings == 1 and len(failed) > 1
-    for name, parameter in run.policy.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[f"policy.{name}"], atol=1e-6, rtol=1e-4)
-
-
-def scored_answers(scored):
-    return [Answer({}, [1], completion, "", True) for completion in scored.episodes.completions]
-
-
-def test_a_shared_critic_says_its_values_in_the_policy_s_own_pass(tmp_path):
-    run, scored = prepared(tmp_path, critic="shared")
-    assert isinstance(run.critic, ValueHead) and len(list(run.critic.parameters())) == 2
-    expected = run.critic.score(states_of(run.policy, scored.episodes))[:, 0]
-    torch.testing.assert_close(torch.cat(scored.values), expected, atol=1e-5, rtol=0)
-    whole = gradients(run, scored, range(24))
-    for one, other in zip(whole, gradients(run, scored, range(24), micro_batch_tokens=7), strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
-    louder = gradients(run, scored, range(24), value_coefficient=0.2)
-    assert not torch.equal(whole[0], louder[0])  # the critic moves the trunk, too
-    torch.testing.assert_close(2 * whole[-1], louder[-1])  # the head's own gradient is of the value loss alone
-
-
-def states_of(model, episodes):
-    """Where each completion token was decided, one row at a time by a plain pass."""
-    model.set_attn_implementation("eager")
-    rows = []
-    for prompt, completion in zip(*episodes, strict=True):
-        with torch.no_grad():
-            rows.append(model.base_model(torch.tensor([[*prompt, *completion]]))[0][0, len(prompt) - 1 : -1])
-    model.set_attn_implementation("accord_flat")
-    return torch.cat(rows)
-
-
-def test_a_minibatch_weighs_every_token_the_same(tmp_path):
-    run, scored = prepared(tmp_path)
-    halves = [list(range(12)), list(range(12, 24))]
-    sizes = [sum(len(scored.episodes.completions[i]) for i in half) for half in halves]
-    whole = gradients(run, scored, halves[0] + halves[1])
-    parts = [gradients(run, scored, half) for half in halves]
-    for together, first, second in zip(whole, *parts, strict=True):
-        expected = (sizes[0] * first + sizes[1] * second) / sum(sizes)
-        torch.testing.assert_close(together, expected, atol=1e-6, rtol=1e-4)
-
-
-def test_every_epoch_takes_each_episode_once_in_a_new_order():
-    settings = PpoConfig(model="m", rewards=[{"name": "missing_end"}], batch_episodes=12, epochs=3, minibatches=4)
-    chosen = list(updates.minibatches(5, settings))
-    assert len(chosen) == 12 and all(len(part) == 3 for part in chosen)
-    orders = [[*itertools.chain(*chosen[4 * epoch : 4 * epoch + 4])] for epoch in range(3)]
-    assert all(sorted(order) == list(range(12)) for order in orders)
-    assert orders[0] != orders[1] != orders[2]
-    assert list(updates.minibatches(6, settings)) != chosen
-
-
-def test_optimiser_steps_are_epochs_times_minibatches(tmp_path):
-    job = ppo_job(tmp_path / "job", PROMPTS, steps=2, batch_episodes=12, epochs=3, minibatches=4)
-    ppo.main(job)
-    assert [line["updates"] for line in metrics(job)] == [12, 12]
-
-
-def test_updates_stop_before_the_policy_has_moved_too_far(tmp_path):
-    options = {"steps": 1, "batch_episodes": 32, "epochs": 8, "learning_rate": 0.02}
-    ppo.main(ppo_job(tmp_path / "free", PROMPTS, **options))
-    ppo.main(ppo_job(tmp_path / "bounded", PROMPTS, **options, max_update_kl=0.01))
-    assert metrics(tmp_path / "free")[0]["updates"] == 8
-    bounded = metrics(tmp_path / "bounded")[0]
-    assert 1 <= bounded["updates"] < 8 and bounded["approx_kl"] <= 0.01
-
-
-def test_the_learning_rate_follows_its_schedule(tmp_path):
-    job = ppo_job(tmp_path / "job", PROMPTS, steps=5, batch_episodes=8, epochs=1, learning_rate=0.01,
-                  warmup_fraction=0.2, final_learning_rate_fraction=0.2)  # fmt: skip
-    ppo.main(job)
-    assert [line["learning_rate"] for line in metrics(job)] == pytest.approx([0.01, 0.01, 0.008, 0.006, 0.004])
-
-
-def test_a_warm_up_rises_to_the_highest_rate_in_its_last_step():
-    settings = PpoConfig(model="m", rewards=[{"name": "missing_end"}], warmup_fraction=0.5)
-    factors = [learning_rate_factor(step, 8, settings) for step in range(1, 9)]
-    assert factors == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25])
-
-
-def test_gradients_are_clipped_to_their_norm_and_refused_if_not_finite():
-    layer = torch.nn.Linear(2, 1)
-    optimizer = adamw(layer, 0.0)
-    layer.weight.grad, layer.bias.grad = torch.tensor([[3.0, 0.0]]), torch.tensor([4.0])
-    seen = []
-    optimizer.register_step_pre_hook(lambda *_: seen.append((layer.weight.grad.clone(), layer.bias.grad.clone())))
-    assert take_step(optimizer, layer.parameters(), 0.1, 1.0, 1) == pytest.approx(5.0)
-    assert seen[0][0].tolist()[0] == pytest.approx([0.6, 0]) and seen[0][1].item() == pytest.approx(0.8)
-    before = layer.weight.clone()
-    layer.weight.grad = torch.tensor([[float("nan"), 0.0]])
-    with pytest.raises(TrainingFailed, match="norm is nan at step 2"):
-        take_step(optimizer, layer.parameters(), 0.1, 1.0, 2)
-    assert torch.equal(layer.weight, before)
-
-
 def test_a_reward_that_is_not_finite_stops_the_run_with_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(small_world, "reward", lambda answers: [float("nan")] * len(answers))
     job = ppo_job(tmp_path / "job", PROMPTS, steps=2, batch_episodes=8)
@@ -292,9 +70,8 @@ def test_what_is_not_finite_is_named(tmp_path, quantity, part):
     run, scored = prepared(tmp_path)
     with torch.no_grad():
         next(getattr(run, part).parameters()).fill_(float("inf"))
-    answers = [Answer({}, [1], completion, "", True) for completion in scored.episodes.completions]
     with pytest.raises(TrainingFailed, match=f"{quantity} is nan at step 7"):
-        rollout.check_rollout(rollout.score_episodes(run, scored.episodes, answers), 7)
+        rollout.check_rollout(rollout.score_episodes(run, scored.episodes, scored_answers(scored)), 7)
 
 
 def test_the_state_before_a_failure_is_kept_and_once_mended_the_run_ends_as_if_it_had_never_failed(

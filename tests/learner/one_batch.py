@@ -1,0 +1,45 @@
+"""One batch of episodes in the small world, scored, and the gradients that a minibatch of it gives."""
+
+import json
+
+import torch
+from small_world import PROMPTS, ppo_job
+
+from training.learner import ppo, rollout, updates
+from training.learner.config import PpoConfig
+from training.learner.data import Prompt
+from training.learner.memory import MicroBatches
+from training.learner.processes import Processes
+from training.learner.rewards import Answer
+
+
+def prepared(folder, **settings):
+    """A run and its first batch of episodes, scored; a critic's values are random, the same always, not all zero."""
+    job = ppo_job(folder / "job", PROMPTS, **({"batch_episodes": 24, "steps": 1} | settings))
+    settings = PpoConfig.from_json(json.loads((job / "config.json").read_text()))
+    run = ppo.prepare(settings, Processes())
+    if run.critic is not None:
+        with torch.no_grad():
+            run.critic.score.weight.normal_(generator=torch.Generator().manual_seed(7))
+    prompts = [Prompt({"messages": []}, [i + 1], False) for i in range(4)]
+    episodes, answers = rollout.write_episodes(run, run.policy, *rollout.prompts_of_step(prompts, 1, settings))
+    return run, rollout.score_episodes(run, episodes, answers)
+
+
+def scored_answers(scored):
+    """What the reward function is asked, once more."""
+    return [Answer({}, [1], completion, "", True) for completion in scored.episodes.completions]
+
+
+def gradients(run, scored, chosen, **changes):
+    """Of policy and critic by one minibatch, under the run's settings as changed."""
+    run = run._replace(settings=PpoConfig.from_json(run.settings.to_json() | changes))
+    if "micro_batch_tokens" in changes:
+        run = run._replace(micro_batches=MicroBatches(run.settings.micro_batch_tokens))
+    targets = rollout.targets_of(scored, 0.5, None, run.settings)
+    updates.accumulate_gradients(run, scored, targets, chosen, 0.5, is_first=False)
+    found = [p.grad.clone() for model in (run.policy, run.critic) if model for p in model.parameters()
+             if p.grad is not None]  # fmt: skip
+    run.policy.zero_grad()
+    run.critic.zero_grad()
+    return found

@@ -1,0 +1,79 @@
+"""The first minibatch learns by the pass that scored it: as by a pass of its own, where memory allows it."""
+
+import pytest
+import torch
+from one_batch import prepared, scored_answers
+from small_world import PROMPTS, ppo_job
+
+from training.learner import rollout, updates
+from training.learner.memory import MicroBatches
+from training.learner.scoring import ValueHead
+
+
+def first_gradients(folder, monkeypatch, **settings):
+    """What the first minibatch of a run gives; how often the policy was asked since the episodes were written."""
+    ppo_job(folder / "job", PROMPTS)  # which draws a policy if there is none
+    run, scored = prepared(folder, **settings)
+    chosen = next(updates.minibatches(1, run.settings))
+    asked = count_passes(monkeypatch, run.policy)
+    scored = rollout.score_episodes(run, scored.episodes, scored_answers(scored), chosen)
+    targets = rollout.targets_of(scored, 0.5, None, run.settings)
+    measured = updates.accumulate_gradients(run, scored, targets, chosen, 0.5, is_first=True)
+    found = {f"{kind}.{name}": p.grad for kind, model in (("policy", run.policy), ("critic", run.critic)) if model
+             for name, p in model.named_parameters() if p.grad is not None}  # fmt: skip
+    assert not scored.first_pass  # its memory is free
+    return found, measured, len(asked)
+
+
+def count_passes(monkeypatch, policy):
+    asked = []
+    assess = rollout.assess
+    for module in (rollout, updates):
+        monkeypatch.setattr(module, "assess", lambda one, *rest, **more: (one is policy and asked.append(1),
+                                                                          assess(one, *rest, **more))[1])  # fmt: skip
+    return asked
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"critic": "shared", "minibatches": 2}, {"algorithm": "rloo", "completions_per_prompt": 4}, {"lora_rank": 2}],
+    ids=["separate critic", "shared critic, two minibatches", "rloo", "adapters"],
+)
+def test_the_first_minibatch_learns_by_the_pass_that_scored_it(tmp_path, monkeypatch, options):
+    kept, measured, passes = first_gradients(tmp_path, monkeypatch, **options)
+    monkeypatch.setattr(rollout, "is_small", lambda *_: False)
+    apart, expected, more_passes = first_gradients(tmp_path, monkeypatch, **options)
+    assert passes == more_passes - 1
+    assert kept.keys() == apart.keys() and measured["approx_kl"] == 0
+    for name, gradient in kept.items():
+        torch.testing.assert_close(gradient, apart[name], atol=1e-6, rtol=1e-4)
+    assert measured == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_pass_is_kept_where_what_it_holds_is_no_more_than_a_micro_batch(tmp_path):
+    run, scored = prepared(tmp_path, critic_model="")
+    tokens = sum(scored.episodes.lengths())
+    shared, answers = run._replace(critic=ValueHead(run.policy)), scored_answers(scored)
+    for one, budget, kept in ((shared, tokens, 1), (run, tokens, 0), (run, 2 * tokens, 1), (run, 4, 0)):
+        one = one._replace(micro_batches=MicroBatches(budget))
+        assert len(rollout.score_episodes(one, scored.episodes, answers, range(24)).first_pass) == kept
+
+
+def test_the_first_minibatch_is_learned_from_after_its_kept_pass_ran_out_of_memory(tmp_path, monkeypatch):
+    expected, *_ = first_gradients(tmp_path, monkeypatch)
+    run, scored = prepared(tmp_path)
+    scored = rollout.score_episodes(run, scored.episodes, scored_answers(scored), range(24))
+    assert scored.first_pass
+    failed = []
+
+    def refuse(gradient):
+        failed.append(1)
+        if len(failed) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    run.policy.get_input_embeddings().weight.register_hook(refuse)
+    targets = rollout.targets_of(scored, 0.5, None, run.settings)
+    updates.accumulate_gradients(run, scored, targets, range(24), 0.5, is_first=True)
+    assert run.micro_batches.halvings == 1 and len(failed) > 1
+    for name, parameter in run.policy.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[f"policy.{name}"], atol=1e-6, rtol=1e-4)

@@ -1,0 +1,98 @@
+"""What one batch teaches: the same whatever it is cut into, in as many steps as set, none of them too far."""
+
+import itertools
+
+import pytest
+import torch
+from one_batch import gradients, prepared
+from small_world import PROMPTS, metrics, ppo_job
+
+from training.learner import ppo, updates
+from training.learner.config import PpoConfig
+from training.learner.jobdir import TrainingFailed
+from training.learner.optimization import adamw, learning_rate_factor, take_step
+
+
+def test_gradients_do_not_depend_on_micro_batches(tmp_path):
+    run, scored = prepared(tmp_path)
+    chosen = list(range(3, 21))
+    assert len({len(completion) for completion in scored.episodes.completions}) > 1
+    whole = gradients(run, scored, chosen)
+    for budget in (1, 7, 20):
+        for one, other in zip(whole, gradients(run, scored, chosen, micro_batch_tokens=budget), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+
+
+def test_gradients_do_not_depend_on_how_many_completions_of_a_prompt_are_read_together(tmp_path):
+    run, scored = prepared(tmp_path)
+    chosen, apart = list(range(12)), [list(range(start, 12, 6)) for start in range(6)]
+    together = gradients(run, scored, chosen)
+    sizes = [sum(len(scored.episodes.completions[i]) for i in part) for part in apart]
+    parts = [gradients(run, scored, part) for part in apart]
+    for one, *others in zip(together, *parts, strict=True):
+        expected = sum(size * other for size, other in zip(sizes, others, strict=True)) / sum(sizes)
+        torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_a_minibatch_weighs_every_token_the_same(tmp_path):
+    run, scored = prepared(tmp_path)
+    halves = [list(range(12)), list(range(12, 24))]
+    sizes = [sum(len(scored.episodes.completions[i]) for i in half) for half in halves]
+    whole = gradients(run, scored, halves[0] + halves[1])
+    parts = [gradients(run, scored, half) for half in halves]
+    for together, first, second in zip(whole, *parts, strict=True):
+        expected = (sizes[0] * first + sizes[1] * second) / sum(sizes)
+        torch.testing.assert_close(together, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_every_epoch_takes_each_episode_once_in_a_new_order():
+    settings = PpoConfig(model="m", rewards=[{"name": "missing_end"}], batch_episodes=12, epochs=3, minibatches=4)
+    chosen = list(updates.minibatches(5, settings))
+    assert len(chosen) == 12 and all(len(part) == 3 for part in chosen)
+    orders = [[*itertools.chain(*chosen[4 * epoch : 4 * epoch + 4])] for epoch in range(3)]
+    assert all(sorted(order) == list(range(12)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    assert list(updates.minibatches(6, settings)) != chosen
+
+
+def test_optimiser_steps_are_epochs_times_minibatches(tmp_path):
+    job = ppo_job(tmp_path / "job", PROMPTS, steps=2, batch_episodes=12, epochs=3, minibatches=4)
+    ppo.main(job)
+    assert [line["updates"] for line in metrics(job)] == [12, 12]
+
+
+def test_updates_stop_before_the_policy_has_moved_too_far(tmp_path):
+    options = {"steps": 1, "batch_episodes": 32, "epochs": 8, "learning_rate": 0.02}
+    ppo.main(ppo_job(tmp_path / "free", PROMPTS, **options))
+    ppo.main(ppo_job(tmp_path / "bounded", PROMPTS, **options, max_update_kl=0.01))
+    assert metrics(tmp_path / "free")[0]["updates"] == 8
+    bounded = metrics(tmp_path / "bounded")[0]
+    assert 1 <= bounded["updates"] < 8 and bounded["approx_kl"] <= 0.01
+
+
+def test_the_learning_rate_follows_its_schedule(tmp_path):
+    job = ppo_job(tmp_path / "job", PROMPTS, steps=5, batch_episodes=8, epochs=1, learning_rate=0.01,
+                  warmup_fraction=0.2, final_learning_rate_fraction=0.2)  # fmt: skip
+    ppo.main(job)
+    assert [line["learning_rate"] for line in metrics(job)] == pytest.approx([0.01, 0.01, 0.008, 0.006, 0.004])
+
+
+def test_a_warm_up_rises_to_the_highest_rate_in_its_last_step():
+    settings = PpoConfig(model="m", rewards=[{"name": "missing_end"}], warmup_fraction=0.5)
+    factors = [learning_rate_factor(step, 8, settings) for step in range(1, 9)]
+    assert factors == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25])
+
+
+def test_gradients_are_clipped_to_their_norm_and_refused_if_not_finite():
+    layer = torch.nn.Linear(2, 1)
+    optimizer = adamw(layer, 0.0)
+    layer.weight.grad, layer.bias.grad = torch.tensor([[3.0, 0.0]]), torch.tensor([4.0])
+    seen = []
+    optimizer.register_step_pre_hook(lambda *_: seen.append((layer.weight.grad.clone(), layer.bias.grad.clone())))
+    assert take_step(optimizer, layer.parameters(), 0.1, 1.0, 1) == pytest.approx(5.0)
+    assert seen[0][0].tolist()[0] == pytest.approx([0.6, 0]) and seen[0][1].item() == pytest.approx(0.8)
+    before = layer.weight.clone()
+    layer.weight.grad = torch.tensor([[float("nan"), 0.0]])
+    with pytest.raises(TrainingFailed, match="norm is nan at step 2"):
+        take_step(optimizer, layer.parameters(), 0.1, 1.0, 2)
+    assert torch.equal(layer.weight, before)
