@@ -1,0 +1,71 @@
+"""Two processes when one of them has nothing to do, is told to stop, or fails: the other does not wait for ever."""
+
+import json
+import os
+
+import small_world
+import torch
+from reward_world import job as reward_job
+from reward_world import ranking_rows
+from small_world import PROMPTS, metrics, policy_folder, ppo_job
+from two_processes import ends_of_two, run_on_two
+
+from training.learner import ppo, reward, sample
+from training.learner.jobdir import JobDirectory
+
+OPTIONS = {"steps": 6, "batch_episodes": 8, "epochs": 1, "save_every": 2}
+
+
+def test_a_reward_model_of_one_ranking_is_learned_by_two_processes_as_by_one(tmp_path):
+    options = {"learning_rate": 3e-3, "epochs": 2, "batch_rankings": 1, "ensemble_heads": 2, "contrast": 0}
+    one, two = (reward_job(tmp_path / name, ranking_rows(1), **options) for name in ("one", "two"))
+    run_on_two(reward.main, two)
+    reward.main(one)
+    losses = [[line["loss"] for line in metrics(job)] for job in (one, two)]
+    assert len(losses[0]) == 2 and torch.allclose(*map(torch.tensor, losses), atol=1e-5)
+
+
+def test_one_prompt_is_sampled_by_two_processes(tmp_path):
+    job = tmp_path / "job"
+    job.mkdir()
+    policy_folder(tmp_path / "policy")
+    (job / "prompts.jsonl").write_text('{"prompt_id": 1, "messages": [{"role": "user", "content": "a"}]}\n')
+    (job / "config.json").write_text(json.dumps({"model": str(tmp_path / "policy"), "max_completion_tokens": 4}))
+    run_on_two(sample.main, job)
+    assert JobDirectory(job).result()["samples"] == 1
+
+
+def test_a_stop_that_only_one_process_hears_stops_both_at_the_same_step(tmp_path, monkeypatch):
+    job = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS)
+
+    class Stop:
+        reads = 0
+
+        @property
+        def received(self):
+            Stop.reads += 1
+            return os.environ.get("RANK") == "1" and Stop.reads >= 4  # after step 2
+
+    monkeypatch.setattr(ppo, "StopSignal", Stop)
+    assert ends_of_two(ppo.main, job) == [1, 1]  # both raise Stopped
+    assert [line["step"] for line in metrics(job)] == [1, 2] and JobDirectory(job).state is not None
+    monkeypatch.undo()
+    run_on_two(ppo.main, job)
+    assert [line["step"] for line in metrics(job)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_process_that_fails_ends_the_other_and_the_job_goes_on_from_its_last_state(tmp_path, monkeypatch):
+    job, sound, calls = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS), small_world.reward, []
+
+    def breaks_down(answers):
+        calls.append(1)
+        if os.environ.get("RANK") == "1" and len(calls) == 4:
+            raise RuntimeError("the judge of this process does not answer")
+        return sound(answers)
+
+    monkeypatch.setattr(small_world, "reward", breaks_down)
+    assert ends_of_two(ppo.main, job) == [1, 1]  # and none by the alarm
+    assert JobDirectory(job).result() is None and JobDirectory(job).state is not None
+    monkeypatch.undo()
+    run_on_two(ppo.main, job)
+    assert [line["step"] for line in metrics(job)] == [1, 2, 3, 4, 5, 6]
