@@ -94,6 +94,8 @@ def prompts_to_sample(job):
 JOBS = {
     "ppo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO)),
     "rloo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="rloo", completions_per_prompt=4)),
+    "shared critic": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, critic="shared")),
+    "moving baseline": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="reinforce", baseline_decay=0.9)),
     "lora": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, lora_rank=2)),
     "sft": (sft, demonstrations),
     "sample": (sample, prompts_to_sample),
