@@ -263,3 +263,20 @@ def test_the_ensembles_loss_leaves_the_models_own_gradient_as_it_is(policy):
     together = gradients(policy, batch)
     for name, parameter in alone.named_parameters():
         assert torch.allclose(parameter.grad / total_weight(batch), together[name], atol=1e-6), name
+
+
+def test_each_head_learns_by_its_own_weights_of_the_prompts(policy):
+    batch = comparisons(2)
+    model = new_reward_model(policy, heads=3, seed=0)
+
+    def learned_by(bootstrap: list[list[float]]) -> torch.Tensor:
+        model.zero_grad()
+        weights = {one.prompt_id: torch.tensor(row) for one, row in zip(batch, bootstrap, strict=True)}
+        learn(model, TieParameter(0.2, False), lessons(batch), settings(), weights, Processes(), MicroBatches(4096))
+        return model.ensemble.learned.grad.clone()
+
+    # a member's weight is its own less the members' mean: what one of three learns, the others lose a half of each
+    one_head, other = learned_by([[0.0, 1.0, 0.0], [0.0] * 3]), learned_by([[0.0] * 3, [0.0, 0.0, 1.0]])
+    assert one_head[1].abs().sum() > 0
+    assert torch.allclose(one_head, one_head[1] * torch.tensor([[-0.5], [1.0], [-0.5]]), atol=1e-7)
+    assert torch.allclose(learned_by([[0.0, 2.0, 0.0], [0.0, 0.0, 3.0]]), 2 * one_head + 3 * other, atol=1e-6)

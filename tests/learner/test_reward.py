@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.learner.reward_world import job, ranking_rows
 from training.learner import reward
-from training.learner.jobdir import EXIT_BAD_INPUT, EXIT_STOPPED, BadInput, Stopped
+from training.learner.jobdir import EXIT_BAD_INPUT, EXIT_STOPPED, BadInput, Stopped, TrainingFailed
 from training.learner.reward_model import load_reward_model, score
 
 ROOT = Path(__file__).parents[2]
@@ -198,6 +198,24 @@ def test_weights_of_zero_are_as_if_the_rankings_were_not_there(tmp_path):
         row["weight"] = 0
     reward.main(job(tmp_path / "some", rows, **QUICK, tie_share=0.2))
     assert result(tmp_path / "some")["steps"] == 2
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_keeps_the_last_state(tmp_path, monkeypatch):
+    folder = job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK, save_every=2)
+    learn, calls = reward.learn, []
+
+    def breaks_down(model, *rest):
+        calls.append(1)
+        if len(calls) == 4:
+            with torch.no_grad():
+                model.head.weight.fill_(float("nan"))
+        return learn(model, *rest)
+
+    monkeypatch.setattr(reward, "learn", breaks_down)
+    with pytest.raises(TrainingFailed, match="the loss is nan at step 4; the last saved state is kept"):
+        reward.main(folder)
+    assert torch.load(folder / "state" / "training.pt", weights_only=True)["step"] == 2
+    assert not (folder / "result.json").exists()
 
 
 def test_bad_input_is_refused_before_a_model_is_made(tmp_path):

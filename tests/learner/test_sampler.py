@@ -10,6 +10,7 @@ from training.learner import sampler
 from training.learner.episodes import Episodes
 from training.learner.fused_decoding import gather_weights
 from training.learner.jobdir import BadInput
+from training.learner.models import computing_in
 from training.learner.sampler import Drawing, draw, keep_likeliest, sample, uniform_numbers
 from training.learner.scoring import score_tokens
 
@@ -30,6 +31,16 @@ def test_log_probabilities_agree_with_the_training_pass(kind):
     written = sample(model, PROMPTS, range(5), drawing, batch=3)
     own = torch.tensor([value for completion in written for value in completion.log_probs])
     torch.testing.assert_close(own, scored_again(model, written, PROMPTS, 1.3), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_in_bfloat16_log_probabilities_stay_near_those_of_the_training_pass(kind):
+    model = tiny_model(kind)
+    with computing_in("bfloat16"):
+        written = sample(model, PROMPTS * 4, range(20), Drawing(9, NO_END), batch=8)
+        again = scored_again(model, written, PROMPTS * 4, 1.0)
+    own = torch.tensor([value for completion in written for value in completion.log_probs])
+    assert 0 < (own - again).abs().mean() < 0.02 and (own - again).mean().abs() < 0.005
 
 
 def test_the_same_seed_gives_the_same_text_whatever_the_batch():
