@@ -4,6 +4,9 @@ import subprocess
 import sys
 
 from django.conf import settings
+from pytest import approx
+
+from tests.benchmarks.learner.paired import Difference, difference, like_steps
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,3 +30,22 @@ def test_the_sites_benchmark_knows_its_parts() -> None:
     done = bench("tests.benchmarks.web", "--only", "nonsense")
     assert done.returncode == 2
     assert "there is no part 'nonsense'; there are speed, crowd, million" in done.stderr
+
+
+def test_the_benchmark_of_real_rankings_names_a_file_that_is_not_there() -> None:
+    done = bench("tests.benchmarks.learner.real_rankings", "nowhere.jsonl")
+    assert done.returncode == 2
+    assert done.stderr == "error: there is no file nowhere.jsonl.\n"
+
+
+def test_held_out_accuracies_are_compared_prompt_by_prompt() -> None:
+    """Two orders, four prompts: differences of 1/2, 1/4, 0 and 1/4, whose deviation is sqrt(1/24)."""
+    ours, peer = ([1, 1, 0.5, 0.5], [1, 0.5, 0.5, 1]), ([0.5, 0.5, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5])
+    found = difference(ours, peer)
+    assert found == approx((0.25, (1 / 24) ** 0.5 / 2))
+    assert not found.is_chance
+    assert Difference(0.03, 0.016).is_chance and Difference(-0.01, 0.001).is_chance
+
+
+def test_trainings_are_alike_until_a_loss_parts() -> None:
+    assert like_steps([0.693, 0.5, 0.4, 0.3], [0.693, 0.5004, 0.402, 0.3]) == 2

@@ -1,6 +1,6 @@
 """Real rankings, K = 4, through the whole reward program, against TRL 1.16's trainer on the same pairs.
 
-    python -m tests.benchmarks.learner.real_rankings RANKINGS.jsonl [--completion-tokens 256] [--json FILE]
+    python3 manage.py bench rankings RANKINGS.jsonl [--orders N] [--completion-tokens 256] [--json FILE]
 
 Rows of RANKINGS.jsonl are `{"prompt": "...", "completions": [{"text": "...", "judge_score": 0.7}, ...]}`; those in
 which two completions have one score or one text are left out, and said. A fifth of the prompts is held out. First our
@@ -8,6 +8,7 @@ which two completions have one score or one text are left out, and said. A fifth
 learn from its weights, in one order, in as many steps, with one learning rate; the peer gets its pairs as token ids.
 Our time is that of the whole program: its start, tokens, steps, the report on what is held out, the folder. The peer's
 is its steps' alone. Beside the clock's time, the processor's is told, which other work on the machine changes little.
+Whether they are equally good says paired.py; `--orders` repeats both trainings with the prompts in other orders.
 """
 
 import argparse
@@ -15,65 +16,106 @@ import itertools
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from config.bootstrap import SetupFailed
 from tests.benchmarks import peers
+from tests.benchmarks.learner.paired import difference, like_steps, rights
 
 HELD_OUT_SHARE, BATCH, EPOCHS, RATE, PROMPT_TOKENS = 0.2, 4, 1, 1e-3, 256
+TOLD_EVERY = 15  # seconds
 ARCHITECTURE = {"model_type": "llama", "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2,
                 "num_attention_heads": 4, "max_position_embeddings": 4096, "tie_word_embeddings": True}  # fmt: skip
 
 
-def main() -> None:
+def main() -> int:
     if sys.argv[1:2] == ["--peer"]:
-        print(json.dumps(train_peer(Path(sys.argv[2]))))
-        return
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+        train_peer(Path(sys.argv[2]))
+        return 0
+    parser = argparse.ArgumentParser(
+        prog="manage.py bench rankings", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("rankings", type=Path)
+    parser.add_argument("--orders", type=int, default=1, metavar="N", help="of the data, each learned by both (1)")
     parser.add_argument("--completion-tokens", type=int, default=256, help="longer completions lose their end (256)")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        row = compare(options.rankings, Path(name), options.completion_tokens)
+    try:
+        training, held_out = read(options.rankings)
+        python = peers.python_of("trl-1.16")
+        with tempfile.TemporaryDirectory() as name:
+            row = compare(training, held_out, Path(name), options, python)
+    except SetupFailed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+        return 2
     print(json.dumps(row, indent=1))
     if options.json:
         options.json.write_text(json.dumps([row], indent=1) + "\n")
+    return 0 if row["equal_quality"] else 1
 
 
-def compare(source: Path, folder: Path, longest: int) -> dict[str, Any]:
-    training, held_out = read(source)
-    policy = folder / "sft" / "model"
+def compare(
+    training: list[dict], held_out: list[dict], folder: Path, options: argparse.Namespace, python: Path
+) -> dict[str, Any]:
+    """Both sides in every order; times are means, accuracies are over all orders."""
+    policy, longest = folder / "sft" / "model", options.completion_tokens
     learn_policy(folder / "sft", training, longest)
-    result, seconds, processor = train_ours(folder / "ours", training, held_out, policy, longest)
-    write_pairs(folder, training, held_out, policy, longest)
-    command = [str(peers.python_of("trl-1.16")), "-m", __spec__.name, "--peer", str(folder)]
-    environment = os.environ | {"PYTHONPATH": str(peers.ROOT), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, cwd=peers.ROOT, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    peer = json.loads(done.stdout.strip().splitlines()[-1])
-    return {
-        "name": "reward_real_k4", "ours": len(training) / seconds, "peer": len(training) / peer["seconds"],
-        "unit": "rankings/s", "ratio": peer["seconds"] / seconds, "quality_ours": result["held_out_accuracy"],
-        "quality_peer": peer["accuracy"], "seconds_ours": seconds, "seconds_peer": peer["seconds"],
-        "processor_seconds_ours": processor, "processor_seconds_peer": peer["processor"],
-        "steps_ours": result["steps"], "steps_peer": peer["steps"], "training_rankings": len(training),
-        "held_out_rankings": len(held_out), "truncated_completions": result["truncated_completions"],
-        "truncated_prompts": result["truncated_prompts"], "report": result,
+    runs = []
+    for order in range(options.orders):
+        here = folder / str(order)
+        here.mkdir()
+        ours = train_ours(here / "ours", training, held_out, policy, longest, order)
+        write_pairs(here, training, held_out, policy, longest, order)
+        command = [str(python), "-m", "tests.benchmarks.learner.real_rankings", "--peer", str(here)]
+        follow(command, os.environ | {"PYTHONPATH": str(peers.ROOT), "HF_HUB_OFFLINE": "1"})
+        peer = json.loads((here / "peer.json").read_text())
+        for side, found in (("ours", ours), ("peer", peer)):
+            found["right"] = rights(here / side / "model", here / "held_out.json")
+            found["accuracy"] = statistics.fmean(found["right"])
+        say(f"order {order}: accuracy {ours['accuracy']:.3f} : {peer['accuracy']:.3f},"
+            f" {ours['seconds']:.0f} : {peer['seconds']:.0f} s")  # fmt: skip
+        runs.append((ours, peer))
+    return as_row(runs, training, held_out)
+
+
+def as_row(runs: Sequence[tuple[dict, dict]], training: list[dict], held_out: list[dict]) -> dict[str, Any]:
+    apart = difference(*([run[side]["right"] for run in runs] for side in (0, 1)))
+    report = runs[0][0]["report"]
+    row: dict[str, Any] = {"name": "reward_real_k4", "unit": "rankings/s", "orders": len(runs)}
+    for side, name in enumerate(("ours", "peer")):
+        sides = [run[side] for run in runs]
+        accuracies = [each["accuracy"] for each in sides]
+        row[f"quality_{name}"], row[f"qualities_{name}"] = statistics.fmean(accuracies), accuracies
+        for what in ("seconds", "processor_seconds", "steps"):
+            row[f"{what}_{name}"] = statistics.fmean(each[what] for each in sides)
+        row[name] = len(training) / row[f"seconds_{name}"]
+    return row | {
+        "ratio": row["ours"] / row["peer"], "difference": apart.mean, "difference_error": apart.error,
+        "equal_quality": apart.is_chance,
+        "like_steps": [like_steps(ours["losses"], peer["losses"]) for ours, peer in runs],
+        "training_rankings": len(training), "held_out_rankings": len(held_out),
+        "truncated_completions": report["truncated_completions"], "truncated_prompts": report["truncated_prompts"],
+        "report": report,
     }  # fmt: skip
 
 
 def read(source: Path) -> tuple[list[dict], list[dict]]:
     """Rows to train on, a whole number of batches, and held-out ones; each row's completions best first."""
+    if not source.is_file():
+        raise SetupFailed(f"there is no file {source}.")
     rows = [json.loads(line) for line in source.read_text().splitlines()]
     strict = [row for row in rows if is_strict(row["completions"])]
     for row in strict:
         row["completions"].sort(key=lambda completion: -completion["judge_score"])
     count = int(len(strict) * (1 - HELD_OUT_SHARE)) // BATCH * BATCH
-    print(f"{len(rows)} rankings, {len(strict)} without ties, {count} to learn from", file=sys.stderr)
+    say(f"{len(rows)} rankings, {len(strict)} without ties, {count} to learn from")
     return strict[:count], strict[count:]
 
 
@@ -94,17 +136,18 @@ def learn_policy(job: Path, training: list[dict], longest: int) -> None:
 
 
 def train_ours(
-    job: Path, training: list[dict], held_out: list[dict], policy: Path, longest: int
-) -> tuple[dict[str, Any], float, float]:
-    """The program's result; its seconds by the clock and of the processor."""
+    job: Path, training: list[dict], held_out: list[dict], policy: Path, longest: int, order: int
+) -> dict[str, Any]:
+    """The program's report, its seconds by the clock and of the processor, its steps and their losses."""
     rows = [{"prompt_id": number, "split": "train" if number < len(training) else "held_out", "annotator": "judge",
              "messages": messages_of(row), "completions": [each["text"] for each in row["completions"]],
              "ranks": [1, 2, 3, 4]} for number, row in enumerate(training + held_out)]  # fmt: skip
-    settings = {"model": str(policy), "epochs": EPOCHS, "batch_rankings": BATCH, "learning_rate": RATE,
+    settings = {"model": str(policy), "epochs": EPOCHS, "batch_rankings": BATCH, "learning_rate": RATE, "seed": order,
                 "max_prompt_tokens": PROMPT_TOKENS, "max_completion_tokens": longest, "contrast": 0.0}  # fmt: skip
     started, used = time.perf_counter(), processor_of_children()
-    result = run_program("reward", job, "rankings.jsonl", rows, settings)
-    return result, time.perf_counter() - started, processor_of_children() - used
+    report = run_program("reward", job, "rankings.jsonl", rows, settings)
+    return {"seconds": time.perf_counter() - started, "processor_seconds": processor_of_children() - used,
+            "steps": report["steps"], "losses": [step["loss"] for step in metrics(job)], "report": report}  # fmt: skip
 
 
 def processor_of_children() -> float:
@@ -116,12 +159,46 @@ def run_program(program: str, job: Path, name: str, rows: list[dict], settings: 
     job.mkdir()
     (job / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     (job / "config.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-m", f"training.learner.{program}", str(job)]
-    subprocess.run(command, cwd=peers.ROOT, check=True, stdout=sys.stderr)
+    follow([sys.executable, "-m", f"training.learner.{program}", str(job)], dict(os.environ), job)
     return json.loads((job / "result.json").read_text())
 
 
-def write_pairs(folder: Path, training: list[dict], held_out: list[dict], policy: Path, longest: int) -> None:
+def follow(command: list[str], environment: dict[str, str], job: Path | None = None) -> None:
+    """Runs it to its end; of a job tells every few seconds how far it is. Raises SetupFailed when it fails."""
+    with subprocess.Popen(command, cwd=peers.ROOT, env=environment, stdout=sys.stderr) as process:
+        while (status := wait(process)) is None:
+            if job is not None and (steps := metrics(job)):
+                tell(f"our {command[2].rpartition('.')[2]}", steps[-1]["step"], steps[-1]["total"], steps[-1]["loss"])
+    if status:
+        raise SetupFailed(f"{' '.join(command[1:4])} failed with status {status}, as shown above.")
+
+
+def wait(process: subprocess.Popen) -> int | None:
+    """The status it ended with within some seconds; None: it runs on."""
+    try:
+        return process.wait(TOLD_EVERY)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def metrics(job: Path) -> list[dict[str, Any]]:
+    """What a program has said of its steps so far; a line that is being written is left out."""
+    path = job / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def tell(who: str, step: int, total: int, loss: float) -> None:
+    say(f"{who}: step {step} of {total}, loss {loss:.3f}")
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def write_pairs(
+    folder: Path, training: list[dict], held_out: list[dict], policy: Path, longest: int, seed: int
+) -> None:
     """What the peer learns from, in the order of our program's steps, and is judged on."""
     from training.learner.data import encode_completion, encode_prompt, shuffled
     from training.learner.models import load_tokenizer
@@ -133,51 +210,60 @@ def write_pairs(folder: Path, training: list[dict], held_out: list[dict], policy
         return {"prompt": encode_prompt(tokenizer, messages_of(row), PROMPT_TOKENS),
                 "completions": [encode_completion(tokenizer, text, longest) for text in texts]}  # fmt: skip
 
-    order = [training[i] for epoch in range(EPOCHS) for i in shuffled(len(training), 0, epoch)]
+    rows = [training[i] for epoch in range(EPOCHS) for i in shuffled(len(training), seed, epoch)]
     pairs = [
         {"chosen_ids": row["prompt"] + better, "rejected_ids": row["prompt"] + worse}
-        for row in map(encoded, order)
+        for row in map(encoded, rows)
         for better, worse in itertools.combinations(row["completions"], 2)
     ]
     (folder / "pairs.json").write_text(json.dumps(pairs))
+    (folder / "policy").symlink_to(policy)
     (folder / "held_out.json").write_text(json.dumps([encoded(row) for row in held_out]))
 
 
-def train_peer(folder: Path) -> dict[str, float]:
+def train_peer(folder: Path) -> None:
+    """Writes peer/model, and in peer.json the seconds of the steps by the clock and of the processor, and the losses.
+
+    The head starts at zero, as ours does.
+    """
     import torch
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, PrinterCallback, TrainerCallback
     from trl import RewardConfig, RewardTrainer
 
-    pairs, held_out = (json.loads((folder / f"{name}.json").read_text()) for name in ("pairs", "held_out"))
-    policy = folder / "sft" / "model"
+    pairs, policy = json.loads((folder / "pairs.json").read_text()), folder / "policy"
     model = AutoModelForSequenceClassification.from_pretrained(policy, num_labels=1)
     torch.nn.init.zeros_(model.score.weight)
+    last_told = time.monotonic()
+
+    class Progress(TrainerCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            nonlocal last_told
+            if "loss" in logs and time.monotonic() - last_told > TOLD_EVERY:
+                last_told = time.monotonic()
+                tell("TRL", state.global_step, state.max_steps, logs["loss"])
 
     class InOrder(RewardTrainer):
         def _get_train_sampler(self, dataset=None):
             return SequentialSampler(dataset if dataset is not None else self.train_dataset)
 
     settings = RewardConfig(
-        output_dir=str(folder / "peer"), per_device_train_batch_size=BATCH * 6, num_train_epochs=1, logging_steps=50,
+        output_dir=str(folder / "peer"), per_device_train_batch_size=BATCH * 6, num_train_epochs=1, logging_steps=1,
         report_to=[], save_strategy="no", max_length=None, learning_rate=RATE, lr_scheduler_type="linear",
         weight_decay=0.0, max_grad_norm=1.0, disable_dropout=True, use_cpu=not torch.cuda.is_available(), bf16=False,
         gradient_checkpointing=False, disable_tqdm=True)  # fmt: skip
     trainer = InOrder(model=model, args=settings, train_dataset=Dataset.from_list(pairs),
-                      processing_class=AutoTokenizer.from_pretrained(policy))  # fmt: skip
+                      processing_class=AutoTokenizer.from_pretrained(policy), callbacks=[Progress()])  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
     started, used = time.perf_counter(), time.process_time()
     trainer.train()
     seconds, processor = time.perf_counter() - started, time.process_time() - used
-    model.eval()
-    right = []
-    with torch.no_grad():
-        for row in held_out:
-            scores = [model(torch.tensor([row["prompt"] + text])).logits.item() for text in row["completions"]]
-            right += [better > worse for better, worse in itertools.combinations(scores, 2)]
-    accuracy = sum(right) / len(right)
-    return {"seconds": seconds, "processor": processor, "accuracy": accuracy, "steps": trainer.state.global_step}
+    model.save_pretrained(folder / "peer" / "model")
+    losses = [logged["loss"] for logged in trainer.state.log_history if "loss" in logged]
+    found = {"seconds": seconds, "processor_seconds": processor, "steps": trainer.state.global_step, "losses": losses}
+    (folder / "peer.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
