@@ -8,7 +8,7 @@ which two completions have one score or one text are left out, and said. A fifth
 learn from its weights, in one order, in as many steps, with one learning rate; the peer gets its pairs as token ids.
 Our time is that of the whole program: its start, tokens, steps, the report on what is held out, the folder. The peer's
 is its steps' alone. Beside the clock's time, the processor's is told, which other work on the machine changes little.
-Whether they are equally good says paired.py; `--orders` repeats both trainings with the prompts in other orders.
+Whether they are equally good says paired.py, over some orders of the prompts, as one training a side proves little.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> int:
         prog="manage.py bench rankings", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rankings", type=Path)
-    parser.add_argument("--orders", type=int, default=1, metavar="N", help="of the data, each learned by both (1)")
+    parser.add_argument("--orders", type=int, default=3, metavar="N", help="of the data, each learned by both (3)")
     parser.add_argument("--completion-tokens", type=int, default=256, help="longer completions lose their end (256)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
