@@ -7,10 +7,11 @@ import torch
 from one_batch import gradients, prepared
 from small_world import PROMPTS, metrics, ppo_job
 
-from training.learner import ppo, updates
+from training.learner import ppo, rollout, updates
 from training.learner.config import PpoConfig
 from training.learner.jobdir import TrainingFailed
 from training.learner.optimization import adamw, learning_rate_factor, take_step
+from training.learner.scoring import score_tokens
 
 
 def test_gradients_do_not_depend_on_micro_batches(tmp_path):
@@ -43,6 +44,30 @@ def test_a_minibatch_weighs_every_token_the_same(tmp_path):
     for together, first, second in zip(whole, *parts, strict=True):
         expected = (sizes[0] * first + sizes[1] * second) / sum(sizes)
         torch.testing.assert_close(together, expected, atol=1e-6, rtol=1e-4)
+
+
+def test_the_entropy_bonus_adds_the_gradient_of_the_mean_entropy(tmp_path):
+    run, scored = prepared(tmp_path, temperature=0.7)
+    chosen, policy = list(range(3, 21)), list(run.policy.parameters())
+    plain, rewarded = (gradients(run, scored, chosen, entropy_coefficient=bonus) for bonus in (0.0, 0.5))
+    entropy = score_tokens(run.policy, scored.episodes.select(chosen), 0.7, with_entropy=True).entropy.mean()
+    for one, other, own in zip(plain, rewarded, torch.autograd.grad(entropy, policy), strict=False):
+        torch.testing.assert_close(other, one - 0.5 * own, atol=1e-6, rtol=1e-4)  # what is minimised falls
+    assert all(torch.equal(*pair) for pair in zip(plain[len(policy) :], rewarded[len(policy) :], strict=True))
+
+
+def test_whitened_rewards_have_deviation_one_over_the_batch_s_tokens_and_keep_their_mean(tmp_path):
+    run, scored = prepared(tmp_path, gamma=1.0, gae_lambda=1.0, whiten_rewards=True)
+    scored = scored._replace(reference=[row - 0.1 for row in scored.policy],  # KL 0.1 a token
+                             values=[torch.zeros_like(row) for row in scored.values])  # fmt: skip
+    returns = rollout.targets_of(scored, 0.5, None, run.settings).returns
+    rows = [torch.full([len(row)], -0.05) for row in scored.policy]
+    for row, score in zip(rows, scored.scores, strict=True):
+        row[-1] += score
+    every = torch.cat(rows)
+    for found, row in zip(returns, rows, strict=True):
+        whitened = (row - every.mean()) / every.std(correction=0) + every.mean()
+        torch.testing.assert_close(found, whitened.flip(0).cumsum(0).flip(0), atol=1e-4, rtol=1e-4)
 
 
 def test_every_epoch_takes_each_episode_once_in_a_new_order():
