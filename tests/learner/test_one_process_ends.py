@@ -11,7 +11,7 @@ from small_world import PROMPTS, metrics, policy_folder, ppo_job
 from two_processes import ends_of_two, run_on_two
 
 from training.learner import ppo, reward, sample
-from training.learner.jobdir import JobDirectory
+from training.learner.jobdir import EXIT_STOPPED, JobDirectory, Stopped
 
 OPTIONS = {"steps": 6, "batch_episodes": 8, "epochs": 1, "save_every": 2}
 
@@ -35,8 +35,15 @@ def test_one_prompt_is_sampled_by_two_processes(tmp_path):
     assert JobDirectory(job).result()["samples"] == 1
 
 
+def until_stopped(job):
+    try:
+        ppo.main(job)
+    except Stopped:
+        os._exit(EXIT_STOPPED)
+
+
 def test_a_stop_that_only_one_process_hears_stops_both_at_the_same_step(tmp_path, monkeypatch):
-    job = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS)
+    job = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS | {"save_every": 50})
 
     class Stop:
         reads = 0
@@ -47,7 +54,7 @@ def test_a_stop_that_only_one_process_hears_stops_both_at_the_same_step(tmp_path
             return os.environ.get("RANK") == "1" and Stop.reads >= 4  # after step 2
 
     monkeypatch.setattr(ppo, "StopSignal", Stop)
-    assert ends_of_two(ppo.main, job) == [1, 1]  # both raise Stopped
+    assert ends_of_two(until_stopped, job) == [EXIT_STOPPED, EXIT_STOPPED]
     assert [line["step"] for line in metrics(job)] == [1, 2] and JobDirectory(job).state is not None
     monkeypatch.undo()
     run_on_two(ppo.main, job)
