@@ -17,7 +17,7 @@ from training.learner.episodes import Episodes
 from training.learner.flat import flatten, forward_flat
 from training.learner.jobdir import BadInput, JobDirectory
 from training.learner.lora import Base, Role, Shape, critic_role, load_scoring_role
-from training.learner.models import load_policy
+from training.learner.models import computing_in, load_policy
 from training.learner.processes import Processes
 from training.learner.reward_model import load_reward_model, score
 from training.learner.scoring import score_states
@@ -80,6 +80,32 @@ def test_an_adapter_s_gradient_is_that_of_the_weight_it_stands_for():
     scale = SHAPE.alpha / SHAPE.rank
     torch.testing.assert_close(adapter.b.grad, scale * whole @ adapter.a.T, rtol=1e-3, atol=1e-2)
     torch.testing.assert_close(adapter.a.grad, scale * adapter.b.T @ whole, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_under_autocast_an_adapter_learns_what_it_does_in_float32(kind):
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        policy = learned(Role(Base(tiny_model(kind), "here"), "policy", Shape(rank=2, alpha=0.1)))
+        with computing_in(dtype):
+            output = forward_flat(policy, flatten(SEQUENCES)).logits
+        output.float().log_softmax(-1)[..., 3].sum().backward()
+        found[dtype] = torch.cat([p.grad.flatten() for p in policy.parameters()])
+    assert found["bfloat16"].dtype == torch.float32
+    assert torch.cosine_similarity(*found.values(), dim=0) > 0.99
+
+
+def test_an_adapted_layer_makes_nothing_as_wide_as_its_output_but_its_output():
+    base = Base(tiny_model(), "here")
+    policy = learned(Role(base, "policy", SHAPE))
+    layer, states = base.layers["layers.0.mlp.up_proj"], torch.randn(1, 9, 32)
+    with base.wearing(policy.name):
+        expected = layer.layer(states) + states @ layer.adapters["policy"].change().T
+        with torch.profiler.profile(profile_memory=True) as profile:
+            found = layer(states)
+    torch.testing.assert_close(found, expected)
+    allocated = sum(max(event.self_cpu_memory_usage, 0) for event in profile.key_averages())
+    assert allocated < 2 * found.nbytes
 
 
 def test_an_adapter_begins_the_same_for_one_seed_and_another_for_another():

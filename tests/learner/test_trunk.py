@@ -80,7 +80,11 @@ def test_many_rows_are_computed_some_at_a_time(monkeypatch):
     episodes = Episodes([[5, 6, 7], [8]], [[1, 2, 3, 0], [4, 5, 6, 7, 8, 9]])
     whole = score_tokens(model, episodes, with_entropy=True)
     expected = gradients(model, whole.log_probs)
-    monkeypatch.setattr("training.learner.log_probs.CHUNK", 3 * 64)
+    for name, size in (("CHUNK", 3 * 64), ("BLOCK", 2 * 64), ("SLICE", 5)):
+        monkeypatch.setattr(f"training.learner.log_probs.{name}", size)
+    with torch.no_grad():
+        unlearned = score_tokens(model, episodes, with_entropy=True)
+    torch.testing.assert_close(torch.stack(unlearned), torch.stack(whole), atol=1e-6, rtol=0)
     parts = score_tokens(model, episodes, with_entropy=True)
     torch.testing.assert_close(torch.stack(parts), torch.stack(whole), atol=1e-6, rtol=0)
     for name, gradient in gradients(model, parts.log_probs).items():

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 1 << 19  # logits at once: 2 MiB
+CHUNK = 1 << 19  # logits from one product: 2 MiB
+SLICE = 512  # of the vocabulary
+BLOCK = 1 << 16  # logits turned into probabilities at once
 
 
 class TokenScores(NamedTuple):
@@ -41,17 +43,15 @@ class _TokenScores(torch.autograd.Function):
         learns = any(ctx.needs_input_grad)
         log_probs = torch.empty(len(tokens), device=states.device)
         entropy = torch.zeros_like(log_probs)
-        probabilities = states.new_empty(len(tokens) if learns else 0, len(head), dtype=torch.float32)
         rows = max(CHUNK // len(head), 1)
+        kept = len(tokens) if learns else min(rows, len(tokens))
+        probabilities = states.new_empty(kept, len(head), dtype=torch.float32)
         for start in range(0, len(tokens), rows):
             part = slice(start, start + rows)
-            of_all = F.log_softmax(F.linear(states[part], head).float(), -1)
-            log_probs[part] = of_all.gather(1, tokens[part, None])[:, 0]
-            if learns or with_entropy:
-                chances = torch.exp(of_all, out=probabilities[part]) if learns else of_all.exp()
-                if with_entropy:
-                    torch.linalg.vecdot(chances, of_all, out=entropy[part])
-        ctx.save_for_backward(states, head, tokens, entropy.neg_(), probabilities)
+            places = probabilities[part] if learns else probabilities[: len(tokens) - start]
+            write_logits(states[part], head, places)
+            to_probabilities(places, tokens[part], log_probs[part], entropy[part] if with_entropy else None)
+        ctx.save_for_backward(states, head, tokens, entropy.neg_(), probabilities if learns else None)
         return log_probs, entropy
 
     @staticmethod
@@ -75,3 +75,26 @@ class _TokenScores(torch.autograd.Function):
             None,
             None,
         )
+
+
+def write_logits(states: Tensor, head: Tensor, logits: Tensor) -> None:
+    """states · headᵀ [N, V] in place; on a processor in slices, as its matrix library packs a copy of what it reads."""
+    width = SLICE if head.device.type == "cpu" else len(head)
+    for start in range(0, len(head), width):
+        part = slice(start, start + width)
+        if logits.dtype == states.dtype:
+            torch.mm(states, head[part].mT, out=logits[:, part])
+        else:
+            logits[:, part] = states @ head[part].mT
+
+
+def to_probabilities(logits: Tensor, tokens: Tensor, log_probs: Tensor, entropy: Tensor | None) -> None:
+    """Logits [N, V] become probabilities, some rows at a time; the tokens' logarithms and the entropy go where told."""
+    rows = max(BLOCK // logits.shape[1], 1)
+    for start in range(0, len(logits), rows):
+        part = slice(start, start + rows)
+        of_all = F.log_softmax(logits[part], -1)
+        log_probs[part] = of_all.gather(1, tokens[part, None])[:, 0]
+        torch.exp(of_all, out=logits[part])
+        if entropy is not None:
+            entropy[part] = torch.bmm(logits[part, None], of_all[:, :, None])[:, 0, 0]

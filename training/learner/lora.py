@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -49,12 +50,30 @@ class LowRank(nn.Module):
         self.b = nn.Parameter(torch.zeros(width_out, shape.rank))
         self.scale = shape.alpha / shape.rank
 
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(nn.functional.linear(x, self.a), self.b * self.scale)
-
     def change(self) -> Tensor:
         """[out, in]: what it adds to the layer's weight."""
         return self.b * self.scale @ self.a
+
+
+class AddedProduct(torch.autograd.Function):
+    """y + s·x Bᵀ [..., out] of y [..., out] and x [..., rank], in y's own memory: nothing as wide is made beside it."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, x: Tensor, b: Tensor, scale: float) -> Tensor:
+        ctx.mark_dirty(y)
+        ctx.scale = scale
+        ctx.save_for_backward(x, b)
+        y.view(-1, y.shape[-1]).addmm_(x.flatten(0, -2), b.to(y.dtype).T, alpha=scale)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        x, b = ctx.saved_tensors
+        wide, narrow = gradient.flatten(0, -2), x.flatten(0, -2)
+        inner = (wide @ b.to(wide.dtype)).mul_(ctx.scale).view_as(x)
+        own = (wide.T @ narrow).mul_(ctx.scale).to(b.dtype) if ctx.needs_input_grad[2] else None
+        return gradient, inner, own, None
 
 
 class AdaptedLayer(nn.Module):
@@ -68,7 +87,10 @@ class AdaptedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         adapter = self.adapters.get(self.active)
-        return self.layer(x) if adapter is None else self.layer(x) + adapter(x)
+        if adapter is None:
+            return cast(Tensor, self.layer(x))
+        inner = nn.functional.linear(x, adapter.a)
+        return cast(Tensor, AddedProduct.apply(self.layer(x), inner, adapter.b, adapter.scale))
 
     def widths(self) -> tuple[int, int]:
         """Numbers in and out."""
