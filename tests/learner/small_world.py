@@ -17,9 +17,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from training.learner.jobdir import JobDirectory
+from training.learner.reward_model import new_reward_model, save_reward_model
 
 LETTERS = ["<end>", "a", "b", "c", "d"]
 LONGEST = 3
+REWARD = {"name": "python", "function": "small_world:reward"}
 PROMPTS = ("a", "b", "c", "d")
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -57,6 +59,25 @@ def policy_folder(folder: Path, **changes: Any) -> Path:
     tiny_model(vocabulary=len(LETTERS), **({"kind": "gpt2", "num_hidden_layers": 1} | changes)).save_pretrained(folder)
     letters_tokenizer().save_pretrained(folder)
     return folder
+
+
+def reward_model_folder(folder: Path, **changes: Any) -> Path:
+    """A random reward model over the letters, its scores of no use but far apart."""
+    policy_folder(folder, seed=5, **changes)
+    model = new_reward_model(str(folder), heads=0, seed=0)
+    with torch.no_grad():
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(5))
+    model.network.config.reward_shift, model.network.config.reward_scale = 0.5, 2.0
+    save_reward_model(model, letters_tokenizer(), folder)
+    return folder
+
+
+def on_reward_model(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Settings of a critic on a reward model that lies in this folder."""
+    path = folder / "reward_model"
+    if not path.exists():
+        reward_model_folder(path)
+    return {"critic": "reward_model", "reward_model": str(path), "rewards": [{"name": "reward_model"}]} | changes
 
 
 def completions() -> list[list[int]]:
@@ -109,7 +130,7 @@ def ppo_job(folder: Path, prompts: Sequence[str] = ("a",), **settings: Any) -> P
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {
         "model": str(folder.parent / "policy"),
-        "rewards": [{"name": "python", "function": "small_world:reward"}],
+        "rewards": [REWARD],
         "max_completion_tokens": LONGEST,
         "missing_end_penalty": 0.0,
         "eval_prompts": 0,

@@ -7,7 +7,17 @@ import small_world
 import torch
 from one_batch import prepared, scored_answers
 from safetensors.torch import load_file
-from small_world import PROMPTS, best_policy, log_probs, metrics, objective, policy_folder, ppo_job
+from small_world import (
+    PROMPTS,
+    REWARD,
+    best_policy,
+    log_probs,
+    metrics,
+    objective,
+    on_reward_model,
+    policy_folder,
+    ppo_job,
+)
 from transformers import AutoModelForCausalLM
 
 from training.learner import ppo, rollout
@@ -143,7 +153,7 @@ def test_reinforce_s_moving_baseline_is_of_earlier_batches():
 
     def scored(*scores):
         one = [torch.zeros(1)] * len(scores)
-        return rollout.Rollout(None, [True] * len(scores), torch.tensor(scores), one, one, one, [])
+        return rollout.Rollout(None, [True] * len(scores), torch.tensor(scores), one, one, one, [], {})
 
     first = ppo.adapt(ppo.Adapted(0.1), scored(1.0, 3.0), settings)
     assert first.baseline == 2.0
@@ -176,12 +186,15 @@ def test_held_out_prompts_alone_are_refused(tmp_path):
     [
         {"algorithm": "ppo", "critic_learning_rate": 0.01, "minibatches": 2},
         {"critic": "shared", "critic_learning_rate": 0.01, "minibatches": 2},
+        {"critic": "reward_model", "critic_learning_rate": 0.03, "minibatches": 2},
         {"algorithm": "rloo", "completions_per_prompt": 256, "minibatches": 2},
     ],
-    ids=["ppo", "ppo on one trunk", "rloo"],
+    ids=["ppo", "ppo on one trunk", "ppo on a reward model that knows nothing of the reward", "rloo"],
 )
 def test_it_comes_within_two_percent_of_the_best_attainable(tmp_path, options):
     beta = 0.5
+    if options.get("critic") == "reward_model":
+        options = on_reward_model(tmp_path, rewards=[REWARD, {"name": "reward_model", "weight": 0.0}]) | options
     job = ppo_job(tmp_path / "job", steps=60, batch_episodes=256, learning_rate=0.003, kl_coefficient=beta, **options)
     ppo.main(job)
     reference, policy = (

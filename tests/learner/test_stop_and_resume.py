@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_world import LETTERS, policy_folder, ppo_job
+from small_world import LETTERS, on_reward_model, policy_folder, ppo_job
 from two_processes import run_on_two
 
 from training.learner import ppo, sample, sft
@@ -96,6 +96,7 @@ JOBS = {
     "rloo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="rloo", completions_per_prompt=4)),
     "shared critic": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, critic="shared")),
     "moving baseline": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="reinforce", baseline_decay=0.9)),
+    "reward head": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, **on_reward_model(folder.parent))),
     "lora": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, lora_rank=2)),
     "sft": (sft, demonstrations),
     "sample": (sample, prompts_to_sample),

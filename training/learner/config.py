@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Self
 from training.learner.jobdir import BadInput
 
 DTYPES = ("float32", "bfloat16")
+HEAD_LEARNING_RATE = 1e-3  # of a critic that is a linear layer on fixed states: its problem is convex, and small
 
 
 def setting(default: Any, **limits: Any) -> Any:
@@ -136,8 +137,8 @@ class PpoConfig(Training):
     reward_model: str = ""  # folder of a reward model; empty: the other reward terms only
     critic_model: str = ""  # ppo: what the critic starts from; empty: the reward model, or else `model`
 
-    critic: str = setting("separate", choices=("separate", "shared"))  # ppo: a model of its own, or a head on the
-    # policy's trunk, at two thirds of the time a batch and half of the memory
+    critic: str = setting("separate", choices=("separate", "shared", "reward_model"))  # ppo: a model of its own; a head
+    # on the policy's trunk; or one on the reward model's, which does not learn, so that a critic costs next to nothing
 
     # the reward of a completion
     rewards: list[dict[str, Any]] = setting([{"name": "reward_model"}])  # terms: name, weight (1), and their own
@@ -161,7 +162,8 @@ class PpoConfig(Training):
     entropy_coefficient: float = setting(0.0, low=0)  # bonus a nat of the policy's entropy
     max_update_kl: float = setting(0.0, low=0)  # nats a token away from the old policy end a batch's updates; 0: none
     value_coefficient: float = setting(0.1, above=0)  # ppo: weight of a shared critic's loss beside the policy's
-    critic_learning_rate: float = setting(0.0, low=0)  # ppo: at its highest; 0: the policy's
+    critic_learning_rate: float = setting(0.0, low=0)  # ppo: at its highest; 0: the policy's, or HEAD_LEARNING_RATE for
+    # a head on the reward model's trunk
     adam_epsilon: float = setting(1e-5, above=0)  # as in the original code; PyTorch's default is 1e-8
 
     # sizes
@@ -183,8 +185,10 @@ class PpoConfig(Training):
             raise BadInput(
                 f"{self.algorithm} compares completions of one prompt: set completions_per_prompt to 2 or more"
             )
-        if self.critic == "shared" and self.critic_model:
-            raise BadInput("a shared critic starts from no model: leave critic_model empty, or set critic to separate")
+        if self.critic != "separate" and self.critic_model:
+            raise BadInput("only a separate critic starts from a model: leave critic_model empty, or set critic to it")
+        if self.algorithm == "ppo" and self.critic == "reward_model" and not self.reward_model:
+            raise BadInput("there is no reward model for the critic to be a head on: set critic to separate or shared")
         check_rewards(self.rewards, self.reward_model)
         if self.dual_clip and self.dual_clip <= 1:
             raise BadInput("dual_clip must be above 1, or 0 for none")

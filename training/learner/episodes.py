@@ -35,6 +35,7 @@ class EpisodeBatch(NamedTuple):
     layout: FlatLayout
     decisions: Tensor  # [C], where in the row each completion token was decided: at the token before it
     decided: Tensor  # [C], the completion tokens
+    last: Tensor  # [N], where each episode's last token is
 
 
 def lay_out(episodes: Episodes, device: torch.device | str = "cpu") -> EpisodeBatch:
@@ -44,6 +45,7 @@ def lay_out(episodes: Episodes, device: torch.device | str = "cpu") -> EpisodeBa
     rows: list[int] = []  # of each episode, where its tokens lie
     owned: list[bool] = []  # of these: a prompt's output is its first episode's; all of them agree
     decisions: list[int] = []
+    last: list[int] = []
     begins: dict[tuple[int, ...], int] = {}
     for prompt, completion in zip(*episodes, strict=True):
         is_new = tuple(prompt) not in begins
@@ -57,6 +59,7 @@ def lay_out(episodes: Episodes, device: torch.device | str = "cpu") -> EpisodeBa
         rows += [*range(start, start + len(prompt)), *own]
         owned += [is_new] * len(prompt) + [True] * len(completion)
         decisions += [start + len(prompt) - 1, *own[:-1]]
+        last.append(own[-1])
     decided = [token for completion in episodes.completions for token in completion]
     return EpisodeBatch(
         torch.tensor([tokens], device=device),
@@ -64,6 +67,7 @@ def lay_out(episodes: Episodes, device: torch.device | str = "cpu") -> EpisodeBa
         causal_layout(torch.tensor(rows), torch.tensor(episodes.lengths()), torch.tensor(owned), device),
         torch.tensor(decisions, device=device),
         torch.tensor(decided, device=device),
+        torch.tensor(last, device=device),
     )
 
 

@@ -29,6 +29,7 @@ from transformers.pytorch_utils import Conv1D
 
 from training.learner.config import Training
 from training.learner.jobdir import BadInput
+from training.learner.models import value_head
 
 ADAPTER_FOLDER = "adapter"  # within a model's folder: adapter.safetensors, adapter.json
 
@@ -252,12 +253,7 @@ def critic_role(base: Base, source: str, shape: Shape, seed: int, is_asked_for: 
     if start is None:  # a language model's folder, or another base's: what it knows cannot be put on this one
         return scoring_role(base, "critic", shape, seed, bias=True)
     assert start.score is not None
-    head = nn.Linear(start.score.in_features, 1).to(start.score.weight)
-    scale, shift = getattr(start.config, "reward_scale", 1.0), getattr(start.config, "reward_shift", 0.0)
-    with torch.no_grad():
-        head.weight.copy_(start.score.weight / scale)
-        nn.init.constant_(head.bias, -shift / scale)
-    start.score = head
+    start.score = value_head(start.score, start.config)
     return start
 
 

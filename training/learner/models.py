@@ -65,13 +65,21 @@ def load_critic(path: str, dtype: str = "float32") -> Any:
     appendix C.4); from a language model's they start at 0.
     """
     model = load_scalar_model(path, dtype)
-    scale, shift = getattr(model.config, "reward_scale", 1.0), getattr(model.config, "reward_shift", 0.0)
-    head = nn.Linear(model.score.in_features, 1).to(model.score.weight)
-    with torch.no_grad():
-        head.weight.copy_(model.score.weight / scale)
-        nn.init.constant_(head.bias, -shift / scale)
-    model.score = head
+    model.score = value_head(model.score, model.config)
     return model
+
+
+@torch.no_grad()
+def value_head(score: nn.Linear, config: Any) -> nn.Linear:
+    """A head with a bias whose values are at first the normalised scores of this head of a reward model's.
+
+    config: the reward model's, where the shift and scale of its scores are kept.
+    """
+    scale, shift = getattr(config, "reward_scale", 1.0), getattr(config, "reward_shift", 0.0)
+    head = nn.Linear(score.in_features, 1).to(score.weight)
+    head.weight.copy_(score.weight / scale)
+    nn.init.constant_(head.bias, ((0.0 if score.bias is None else float(score.bias)) - shift) / scale)
+    return head
 
 
 def is_scalar_folder(path: str) -> bool:

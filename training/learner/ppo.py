@@ -13,9 +13,10 @@ where this one is evaluated. The result tells both with intervals, and more: see
 `algorithm` says where advantages come from: a critic and GAE (ppo), the other completions of the prompt (rloo, grpo) or
 a baseline (reinforce). All the rest is the same.
 
-Where time matters, recommended: 2 epochs of 2 minibatches in place of 4 of 1. As many steps cost half of the passes. A
-shared critic is faster still and learns less a batch: it starts from nothing, where a critic of its own starts from the
-reward model (training/LOG.md).
+Where time or memory matters, recommended: `critic: reward_model`, and 2 epochs of 2 minibatches in place of 4 of 1. As
+many steps cost half of the passes, and a critic that is a head on the reward model's trunk costs next to nothing beside
+the pass that scores; in our measurements it learns as well as a critic of its own, which starts from the same values. A
+critic on the policy's trunk learns less a batch, since it starts from nothing (training/LOG.md).
 
 What is followed of the details published by Huang et al. («The N+ implementation details of RLHF with PPO», 2024, which
 reproduces OpenAI's code of 2019; «The 37 implementation details of PPO», 2022), and what is not:
@@ -32,7 +33,7 @@ reproduces OpenAI's code of 2019; «The 37 implementation details of PPO», 2022
 | dropout off | followed, in every model |
 | Adam with epsilon 1e-5 | followed, with PyTorch's bias correction (TensorFlow's differs in early steps) |
 | learning rate annealed linearly | followed; a step of the schedule is a batch |
-| value head on the policy's trunk, zero at first | as set by `critic`: that, or a critic of its own (InstructGPT) |
+| value head on the policy's trunk, zero at first | one there or on the reward model, or a model (see `critic`) |
 | clipped ratio, clipped value, ½ in the value loss | followed |
 | one loss, value coefficient 0.1, no gradient clipping | followed on a shared trunk; else one each; both clip |
 | means over the tokens of a micro-batch | changed: of the minibatch on all processes, so no division changes it |
@@ -44,21 +45,22 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
-from training.learner.config import PpoConfig
+from training.learner.config import HEAD_LEARNING_RATE, PpoConfig
 from training.learner.data import Prompt, read_prompts
 from training.learner.evaluation import best_objective, evaluate, how_close, reference_reward, reference_rewards
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
-from training.learner.lora import Base, Role, critic_role, shape_of
+from training.learner.lora import Base, Role, Shape, critic_role, shape_of
 from training.learner.losses import next_kl_coefficient
 from training.learner.memory import MicroBatches
 from training.learner.models import end_tokens, freeze, load_critic, load_policy, load_tokenizer, save_model
 from training.learner.optimization import adamw, learning_rate_factor, load_state, save_state
 from training.learner.processes import Processes
-from training.learner.rewards import check_references, reward_function, same_tokens
+from training.learner.reward_model import load_reward_model
+from training.learner.rewards import Scoring, check_references, reward_function, same_tokens
 from training.learner.rollout import (
     Rollout,
     Run,
@@ -70,7 +72,7 @@ from training.learner.rollout import (
     write_episodes,
 )
 from training.learner.sampler import Drawing, check_room
-from training.learner.scoring import ValueHead
+from training.learner.scoring import RewardHead, ValueHead
 from training.learner.updates import Learner, learn, minibatches
 
 
@@ -147,28 +149,36 @@ def main(job_dir: Path) -> None:
 def prepare(settings: PpoConfig, processes: Processes) -> Run:
     """Every model, the reference frozen. Raises BadInput when one cannot be loaded or does not fit the others."""
     model, tokenizer = load_policy(settings.model)
-    has_own_critic = settings.algorithm == "ppo" and settings.critic == "separate"
-    critic_source = critic_folder(settings, tokenizer) if has_own_critic else ""
-    base = None
-    policy: Any = model
-    critic: Any = None
-    if (shape := shape_of(settings)) is not None:
-        base = Base(model, settings.model)
-        policy = Role(base, "policy", shape, settings.seed)
-        if critic_source:
-            critic = critic_role(base, critic_source, shape, settings.seed, is_asked_for=bool(settings.critic_model))
-    elif critic_source:
-        critic = load_critic(critic_source)
-    if settings.algorithm == "ppo" and settings.critic == "shared":
-        critic = ValueHead(policy)
+    shape = shape_of(settings)
+    base = None if shape is None else Base(model, settings.model)
+    policy: Any = model if base is None else Role(base, "policy", shape, settings.seed)
+    scoring = load_reward_model(settings.reward_model, base=base) if settings.reward_model else None
+    critic = critic_of(settings, policy, tokenizer, scoring)
     reference = Role(base, "", None) if base and not settings.reference_model else load_reference(settings, tokenizer)
     ends = end_tokens(policy, tokenizer)
     drawing = Drawing(settings.max_completion_tokens, ends, settings.temperature, seed=settings.seed)
-    reward = reward_function(settings, tokenizer, base)
+    reward = reward_function(settings, tokenizer, scoring)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     sampling_rows = MicroBatches(settings.batch_episodes, unit="completions")
     return Run(settings, processes, policy, freeze(reference), critic, reward, tokenizer, drawing, micro_batches,
                sampling_rows)  # fmt: skip
+
+
+def critic_of(settings: PpoConfig, policy: Any, tokenizer: Any, scoring: Scoring | None) -> Any:
+    """What says values; None where advantages need none. Raises BadInput when it cannot be what the settings say."""
+    if settings.algorithm != "ppo":
+        return None
+    if settings.critic == "shared":
+        return ValueHead(policy)
+    if settings.critic == "reward_model":
+        if scoring is None or not same_tokens(tokenizer, scoring[1]):
+            raise BadInput("a critic on the reward model needs one with the policy's tokenizer: set critic to separate")
+        return RewardHead(scoring[0])
+    source = critic_folder(settings, tokenizer)
+    if isinstance(policy, Role):
+        shape = cast(Shape, policy.shape)
+        return critic_role(policy.base, source, shape, settings.seed, is_asked_for=bool(settings.critic_model))
+    return load_critic(source)
 
 
 def prompts_of(run: Run, job: JobDirectory) -> list[Prompt]:
@@ -207,7 +217,8 @@ def split(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
 def learners_of(run: Run) -> list[Learner]:
     """The policy, and the critic if there is one, each with its optimiser."""
     settings = run.settings
-    rates = {"policy": settings.learning_rate, "critic": settings.critic_learning_rate or settings.learning_rate}
+    usual = HEAD_LEARNING_RATE if isinstance(run.critic, RewardHead) else settings.learning_rate
+    rates = {"policy": settings.learning_rate, "critic": settings.critic_learning_rate or usual}
     models = {"policy": run.policy} | ({} if run.critic is None else {"critic": run.critic})
     return [
         Learner(name, model, adamw(model, settings.weight_decay, settings.adam_epsilon), rates[name])

@@ -97,6 +97,10 @@ class RewardModel(nn.Module):
             bias = None if self.head.bias is None else self.head.bias.float()
             return F.linear(features.float(), self.head.weight.float(), bias)[:, 0]
 
+    def normalised(self, raw: Tensor) -> Tensor:
+        """Of raw scores: mean 0 and deviation 1 on the samples that scores are normalised on."""
+        return (raw - self.shift) / self.scale
+
     def members(self, features: Tensor) -> Tensor:
         """[N, H] float32: the raw scores of the ensemble's members; their gradient reaches the ensemble alone."""
         with torch.autocast(features.device.type, enabled=False):
@@ -194,7 +198,7 @@ def score_groups(model: RewardModel, groups: Sequence[PromptGroup], token_budget
     """Normalised scores of every completion, in order; what is computed of a prompt is computed once."""
     raw, members = raw_scores_of_groups(model, groups, token_budget)
     deviation = members.std(1) if members.shape[1] > 1 else torch.zeros_like(raw)
-    return Scores((raw - model.shift) / model.scale, deviation / model.scale)
+    return Scores(model.normalised(raw), deviation / model.scale)
 
 
 def score(model: RewardModel, sequences: Sequence[Sequence[int]], token_budget: int = 16384) -> Tensor:

@@ -9,7 +9,7 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -17,10 +17,9 @@ from torch import Tensor
 from training.learner.config import PpoConfig, SampleConfig
 from training.learner.data import encode_completion, encode_prompt
 from training.learner.jobdir import BadInput
-from training.learner.lora import Base
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in
-from training.learner.reward_model import load_reward_model, score
+from training.learner.reward_model import RewardModel, load_reward_model, score
 from training.learner.text_metrics import METRICS
 
 
@@ -35,6 +34,7 @@ class Answer(NamedTuple):
 
 
 Scorer = Callable[[Sequence[Answer]], Sequence[float] | Tensor]
+Scoring = tuple[RewardModel, Any]  # with its tokenizer
 TERMS: dict[str, Callable[[dict[str, Any], PpoConfig, Any], Scorer]] = {}
 
 
@@ -46,24 +46,31 @@ def term(
     return make
 
 
-def reward_function(
-    settings: PpoConfig, tokenizer: Any, base: Base | None = None
-) -> Callable[[Sequence[Answer]], Tensor]:
-    """The sum of the settings' terms: [N] float32 from N answers, in no unit, clipped if so set.
+class Reward(Protocol):
+    """The sum of the settings' terms."""
 
-    A reward model that is an adapter on `base` needs no weights of its own.
+    def __call__(self, answers: Sequence[Answer], model_scores: Tensor | None = None) -> Tensor:
+        """[N] float32 from N answers, in no unit, clipped if so set.
+
+        model_scores: what the reward model says of them, [N], if somebody asked it already.
+        """
+
+
+def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None = None) -> Reward:
+    """What the settings reward. scoring: their reward model, if it is loaded already.
 
     Raises BadInput for a term that is not known, or whose settings are not its own.
     """
     terms = [
-        (float(options.get("weight", 1.0)), make_scorer(options, settings, tokenizer, base))
+        (options["name"], float(options.get("weight", 1.0)), make_scorer(options, settings, tokenizer, scoring))
         for options in settings.rewards
     ]
 
-    def reward(answers: Sequence[Answer]) -> Tensor:
+    def reward(answers: Sequence[Answer], model_scores: Tensor | None = None) -> Tensor:
         total = torch.zeros(len(answers))
-        for weight, scorer in terms:
-            scores = torch.as_tensor(scorer(answers), dtype=torch.float32).cpu()
+        for name, weight, scorer in terms:
+            is_known = name == "reward_model" and model_scores is not None
+            scores = torch.as_tensor(model_scores if is_known else scorer(answers), dtype=torch.float32).cpu()
             if scores.shape != total.shape:
                 raise BadInput(f"a reward term must give one number for each of {len(answers)} answers")
             total += weight * scores
@@ -75,11 +82,11 @@ def reward_function(
     return reward
 
 
-def make_scorer(options: dict[str, Any], settings: PpoConfig, tokenizer: Any, base: Base | None = None) -> Scorer:
+def make_scorer(options: dict[str, Any], settings: PpoConfig, tokenizer: Any, scoring: Scoring | None) -> Scorer:
     name = options["name"]
     if name == "reward_model":
         only(options)
-        return reward_model_scorer(settings, tokenizer, base)
+        return reward_model_scorer(settings, tokenizer, scoring)
     if name in METRICS:
         return metric_scorer(options)
     if name not in TERMS:
@@ -129,10 +136,10 @@ def reward_model(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -
 
 
 def reward_model_scorer(
-    settings: PpoConfig | SampleConfig, tokenizer: Any, base: Base | None = None
+    settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None = None
 ) -> Callable[[Sequence[Answer]], Tensor]:
     """Scores by the settings' reward_model, for a policy of this tokenizer."""
-    model, own_tokenizer = load_reward_model(settings.reward_model, base=base)
+    model, own_tokenizer = scoring or load_reward_model(settings.reward_model)
     is_shared = same_tokens(tokenizer, own_tokenizer)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
 

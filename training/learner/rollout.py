@@ -1,6 +1,6 @@
 """A batch of episodes: sampled from the policy, scored by every model, the same on every process in the end."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,9 +16,9 @@ from training.learner.memory import MicroBatches
 from training.learner.models import computing_in
 from training.learner.optimization import check_finite
 from training.learner.processes import Processes
-from training.learner.rewards import Answer
+from training.learner.rewards import Answer, Reward
 from training.learner.sampler import Drawing, sample
-from training.learner.scoring import Assessment, ValueHead, assess
+from training.learner.scoring import Assessment, RewardHead, assess, has_own_passes
 
 
 class Run(NamedTuple):
@@ -29,11 +29,16 @@ class Run(NamedTuple):
     policy: PreTrainedModel
     reference: PreTrainedModel
     critic: Any  # None where advantages need none
-    reward: Callable[[Sequence[Answer]], Tensor]
+    reward: Reward
     tokenizer: Any
     drawing: Drawing
     micro_batches: MicroBatches  # of tokens, in passes over whole episodes
     sampling_rows: MicroBatches  # of completions written at once
+
+    @property
+    def critic_of_passes(self) -> Any:
+        """The critic, where passes over episodes say its values; one on the reward model's trunk has read them once."""
+        return None if isinstance(self.critic, RewardHead) else self.critic
 
 
 class FirstPass(NamedTuple):
@@ -53,6 +58,7 @@ class Rollout(NamedTuple):
     reference: list[Tensor]  # and under the reference
     values: list[Tensor]  # of the states that the tokens were decided in; without a critic zeros
     first_pass: list[FirstPass]  # this process's; at most one, taken out by who uses it so that its memory is freed
+    states: dict[int, Tensor]  # [n, E], what a critic on the reward model's trunk reads of the episodes scored here
 
     def lengths(self) -> Tensor:
         """[N], tokens of each completion."""
@@ -113,13 +119,43 @@ def score_episodes(
     policy, reference, values, kept = run.micro_batches.attempt(
         own.lengths(), lambda budget: token_columns(run, own, early, budget)
     )
-    scores = run.reward([answers[i] for i in mine]).tolist()
+    read, model_scores = read_by_reward_model(run, own)
+    values = [reading.values for reading in read] or values
+    scores = run.reward([answers[i] for i in mine], model_scores).tolist()
     together = run.processes.gather(list(zip(scores, policy, reference, values, strict=True)))
     columns = [list(column) for column in zip(*together, strict=True)]
     ended = [answer.ended for answer in answers]
     first_pass = [FirstPass([mine[place] for place in first.indices], first.assessment) for first in kept]
     scores, policy, reference, values = columns
-    return Rollout(episodes, ended, torch.tensor(scores), policy, reference, values, first_pass)
+    states = {i: reading.states for i, reading in zip(mine, read, strict=False)}
+    return Rollout(episodes, ended, torch.tensor(scores), policy, reference, values, first_pass, states)
+
+
+class Reading(NamedTuple):
+    """What a critic on the reward model's trunk makes of an episode."""
+
+    states: Tensor  # [n, E], on the CPU: they wait there for the updates
+    values: Tensor  # [n]
+
+
+def read_by_reward_model(run: Run, episodes: Episodes) -> tuple[list[Reading], Tensor | None]:
+    """The readings by a critic on the reward model's trunk, and that model's scores [N]. Of others none, and None."""
+    if not isinstance(run.critic, RewardHead) or not episodes.prompts:
+        return [], None
+    critic, sizes = run.critic, [len(completion) for completion in episodes.completions]
+
+    def pass_over(budget: int) -> tuple[list[Reading], Tensor]:
+        readings: dict[int, Reading] = {}
+        scores = torch.empty(len(sizes))
+        for part in within_budget(episodes, budget):
+            with computing_in(run.settings.dtype):
+                states, part_scores = critic.read(episodes.select(part))
+            scores[part] = part_scores.cpu()
+            columns = (column.cpu().split([sizes[i] for i in part]) for column in (states, critic.values(states)))
+            readings.update(zip(part, map(Reading, *columns), strict=True))
+        return [readings[i] for i in range(len(sizes))], scores
+
+    return run.micro_batches.attempt(episodes.lengths(), pass_over)
 
 
 def scored_by(processes: Processes, count: int) -> list[int]:
@@ -141,27 +177,26 @@ def token_columns(
              for part in within_budget(episodes.select(chosen), budget)]  # fmt: skip
     kept = first_pass_over(run, episodes, parts[0]) if early and is_small(run, episodes.select(early), budget) else None
     known = None if kept is None else [values.detach() for values in kept.assessment]
-    policy, _, values = by_episode(lambda part: judged(run, run.policy, run.critic, part), episodes, parts, known)
+    critic = run.critic_of_passes
+    policy, _, values = by_episode(lambda part: judged(run, run.policy, critic, part), episodes, parts, known)
     reference, *_ = by_episode(lambda part: judged(run, run.reference, None, part), episodes, parts)
     return policy, reference, values, [] if kept is None else [kept]
 
 
 def judged(run: Run, policy: Any, critic: Any, episodes: Episodes, with_entropy: bool = False) -> Assessment:
-    with computing_in(
-        run.settings.dtype
-    ):  # anew each time: it keeps converted weights, without graph where there is none
+    # Autocast anew each time: it keeps converted weights, without graph where there is none.
+    with computing_in(run.settings.dtype):
         return assess(policy, critic, episodes, run.settings.temperature, with_entropy)
 
 
 def is_small(run: Run, episodes: Episodes, budget: int) -> bool:
     """Whether the graphs of all that passes over these episodes hold no more tokens than one micro-batch may."""
-    has_own_critic = run.critic is not None and not isinstance(run.critic, ValueHead)
-    return len(within_budget(episodes, max(budget // (1 + has_own_critic), 1))) == 1
+    return len(within_budget(episodes, max(budget // (1 + has_own_passes(run.critic)), 1))) == 1
 
 
 def first_pass_over(run: Run, episodes: Episodes, part: list[int]) -> FirstPass:
     with torch.enable_grad():
-        return FirstPass(part, judged(run, run.policy, run.critic, episodes.select(part), with_entropy=True))
+        return FirstPass(part, judged(run, run.policy, run.critic_of_passes, episodes.select(part), with_entropy=True))
 
 
 def check_rollout(rollout: Rollout, step: int) -> None:

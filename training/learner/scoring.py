@@ -1,7 +1,9 @@
 """What models say of completion tokens: a policy their log-probabilities, a critic values of where they were decided.
 
-A critic is a model of its own (InstructGPT, Ouyang et al. 2022, appendix C.4), or a head on the policy's trunk, which
-costs next to nothing, since one pass then says both (Ziegler et al. 2019, §2.1).
+A critic is a model of its own (InstructGPT, Ouyang et al. 2022, appendix C.4); or a head on the policy's trunk, since
+one pass then says both (Ziegler et al. 2019, §2.1); or a head on the reward model's trunk, which does not learn. What
+such a trunk makes of an episode stays the same in all updates, so it is read once, in the pass that scores the episode,
+and the updates of that critic are a linear regression on states at hand.
 """
 
 from typing import Any, NamedTuple, cast
@@ -14,6 +16,8 @@ from training.learner.episodes import Episodes, lay_out
 from training.learner.flat import Row, forward_flat
 from training.learner.log_probs import TokenScores, token_scores
 from training.learner.lora import Role
+from training.learner.models import value_head
+from training.learner.reward_model import RewardModel
 from training.learner.trunk import is_known, states_at
 
 
@@ -25,6 +29,33 @@ class ValueHead(nn.Module):
         self.score = nn.Linear(policy.config.hidden_size, 1).to(policy.device)
         for parameter in self.score.parameters():
             nn.init.zeros_(parameter)
+
+
+class RewardHead(nn.Module):
+    """A critic on a reward model's trunk, which stays as it is. Its values are the normalised scores at first."""
+
+    def __init__(self, reward_model: RewardModel) -> None:
+        super().__init__()
+        self._reward_model = [reward_model]  # in a list, so that it is no part of this module
+        self.score = value_head(reward_model.head, reward_model.network.config)
+
+    def read(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
+        """The states [C, E] that completion tokens were decided in, and the normalised scores [N] of the episodes."""
+        (model,) = self._reward_model
+        batch = lay_out(episodes, model.network.device)
+        states = states_at(model.network, batch, torch.cat([batch.decisions, batch.last]))
+        decided, last = states.split([len(batch.decisions), len(batch.last)])
+        return decided, model.normalised(model.raw_scores(last))
+
+    def values(self, states: Tensor) -> Tensor:
+        """[C] float32 from states [C, E]. Like scores they are computed in float32 always."""
+        with torch.autocast(states.device.type, enabled=False):
+            return cast(Tensor, self.score(states.float())[:, 0])
+
+
+def has_own_passes(critic: Any) -> bool:
+    """Whether the critic is a model, and neither a head on another's trunk nor none."""
+    return critic is not None and not isinstance(critic, ValueHead | RewardHead)
 
 
 class Assessment(NamedTuple):

@@ -14,7 +14,7 @@ from training.learner.losses import clipped_policy_loss, clipped_value_loss, kl_
 from training.learner.models import computing_in
 from training.learner.optimization import check_finite, take_step
 from training.learner.rollout import FirstPass, Rollout, Run, Targets, scored_by
-from training.learner.scoring import ValueHead, assess, score_states
+from training.learner.scoring import ValueHead, assess, has_own_passes, score_states
 
 MEASURED = ("policy_loss", "entropy", "clip_fraction", "approx_kl", "value_loss")
 
@@ -85,12 +85,17 @@ def accumulate_gradients(
                 loss, measured = policy_losses(run, rollout, targets, micro, kl_coefficient, is_first, known)
             (loss / tokens).backward()  # before the critic's pass: the activations of one model are held at a time
             sums += measured
-            if run.critic is not None and not isinstance(run.critic, ValueHead):
-                with computing_in(run.settings.dtype):
-                    loss = value_losses(run, rollout, targets, micro, known)
-                (loss / tokens).backward()
-                sums[-1] += loss.detach()
+            if has_own_passes(run.critic):
+                sums[-1] += learn_values(critic_s_values(run, rollout, micro, known), micro)
+        if read := [i for i in chosen if i in rollout.states]:
+            states = torch.cat([rollout.states[i] for i in read]).to(run.policy.device)
+            sums[-1] += learn_values(run.critic.values(states), read)
         return sums
+
+    def learn_values(values: Tensor, micro: Sequence[int]) -> Tensor:
+        loss = value_losses(values, run, rollout, targets, micro).sum()
+        (loss / tokens).backward()
+        return loss.detach()
 
     sums = run.micro_batches.attempt(own.lengths(), pass_over, undo=lambda: forget_gradients(run))
     run.processes.sum_gradients(run.policy.parameters())
@@ -147,21 +152,21 @@ def policy_losses(
         loss = loss + kl_coefficient * kl_k3(new, reference)
     value_loss = torch.zeros_like(loss)
     if shared is not None:
-        value_loss = clipped_value_loss(value, *value_targets(run, rollout, targets, micro), settings.clip_value)
+        value_loss = value_losses(value, run, rollout, targets, micro)
         loss = loss + settings.value_coefficient * value_loss
     measured = (policy_loss, entropy, clipped, kl_k3(old, new), value_loss)
     return loss.sum(), torch.stack([value.detach().double().sum() for value in measured])
 
 
-def value_losses(run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int], known: FirstPass | None) -> Tensor:
-    """The sum of a separate critic's losses over a micro-batch's tokens; known: the pass, if it was made already."""
-    values = score_states(run.critic, rollout.episodes.select(micro)) if known is None else known.assessment.values
-    return clipped_value_loss(values, *value_targets(run, rollout, targets, micro), run.settings.clip_value).sum()
+def critic_s_values(run: Run, rollout: Rollout, micro: Sequence[int], known: FirstPass | None) -> Tensor:
+    """[C]: those of a separate critic of a micro-batch's tokens; known: the pass, if it was made already."""
+    if known is not None:
+        return known.assessment.values
+    with computing_in(run.settings.dtype):
+        return score_states(run.critic, rollout.episodes.select(micro))
 
 
-def value_targets(run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """The old values and the returns of a micro-batch's tokens."""
-    old, returns = (
-        torch.cat([rows[i] for i in micro]).to(run.policy.device) for rows in (rollout.values, targets.returns)
-    )
-    return old, returns
+def value_losses(values: Tensor, run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int]) -> Tensor:
+    """[C]: the losses of the values [C] of a micro-batch's tokens."""
+    old, returns = (torch.cat([rows[i] for i in micro]).to(values.device) for rows in (rollout.values, targets.returns))
+    return clipped_value_loss(values, old, returns, run.settings.clip_value)

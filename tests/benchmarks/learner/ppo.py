@@ -20,7 +20,7 @@ NAMES = ("ppo", "ppo_recommended")
 PEER, UNIT = "trl-1.12", "episodes/s"
 BATCHES, EPISODES, EPOCHS, NEW_TOKENS = 4, 64, 4, 64
 RATE, BETA = 3e-4, 0.05
-RECOMMENDED = {"epochs": 2, "minibatches": 2}
+RECOMMENDED = {"critic": "reward_model", "epochs": 2, "minibatches": 2}
 
 
 def ours(name: str, folder: Path) -> dict:
