@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 1 << 19  # logits from one product: 2 MiB
+CHUNK = 1 << 21  # logits from one product: 8 MiB, so that a large vocabulary's matrix is not read for few rows at once
 SLICE = 512  # of the vocabulary
-BLOCK = 1 << 16  # logits turned into probabilities at once
+BLOCK = 1 << 17  # logits turned into probabilities at once
 
 
 class TokenScores(NamedTuple):
@@ -50,7 +50,7 @@ class _TokenScores(torch.autograd.Function):
             part = slice(start, start + rows)
             places = probabilities[part] if learns else probabilities[: len(tokens) - start]
             write_logits(states[part], head, places)
-            to_probabilities(places, tokens[part], log_probs[part], entropy[part] if with_entropy else None)
+            read_logits(places, tokens[part], log_probs[part], entropy[part] if with_entropy else None, learns)
         ctx.save_for_backward(states, head, tokens, entropy.neg_(), probabilities if learns else None)
         return log_probs, entropy
 
@@ -88,13 +88,17 @@ def write_logits(states: Tensor, head: Tensor, logits: Tensor) -> None:
             logits[:, part] = states @ head[part].mT
 
 
-def to_probabilities(logits: Tensor, tokens: Tensor, log_probs: Tensor, entropy: Tensor | None) -> None:
-    """Logits [N, V] become probabilities, some rows at a time; the tokens' logarithms and the entropy go where told."""
+def read_logits(logits: Tensor, tokens: Tensor, log_probs: Tensor, entropy: Tensor | None, learns: bool) -> None:
+    """The tokens' log-probabilities and the entropy go where told; for learning, logits become probabilities in place.
+
+    Some rows at a time, which stay in the cache.
+    """
     rows = max(BLOCK // logits.shape[1], 1)
     for start in range(0, len(logits), rows):
         part = slice(start, start + rows)
         of_all = F.log_softmax(logits[part], -1)
         log_probs[part] = of_all.gather(1, tokens[part, None])[:, 0]
-        torch.exp(of_all, out=logits[part])
+        if learns or entropy is not None:
+            torch.exp(of_all, out=logits[part])
         if entropy is not None:
             entropy[part] = torch.bmm(logits[part, None], of_all[:, :, None])[:, 0, 0]
