@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 from training.learner.jobdir import BadInput
 
 DTYPES = ("float32", "bfloat16")
-HEAD_LEARNING_RATE = 1e-3  # of a critic that is a linear layer on fixed states: its problem is convex, and small
+HEAD_LEARNING_RATE = 3e-3  # of a critic that is a linear layer on fixed states: its problem is convex, and small
 
 
 def setting(default: Any, **limits: Any) -> Any:
