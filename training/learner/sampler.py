@@ -22,7 +22,7 @@ from training.learner.fused_decoding import FusedDecoder, Weights, gather_weight
 from training.learner.jobdir import BadInput
 
 # Multiplications of a step that are worth a thread: below, waiting for each other takes longer than sharing spares.
-WORTH_A_THREAD = 2**28
+WORTH_A_THREAD = 2**27
 COMPACT_BELOW = 0.75  # rows still writing, as a share of those in memory, at which the others' memory is dropped
 
 
@@ -58,9 +58,10 @@ def sample(
     weights = gather_weights(policy)  # as they are now: nothing trains while this runs
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
+        decoder = decoder_of(policy, weights, [prompts[i] for i in chosen], drawing.max_new_tokens)
+        logits = decoder.read_prompts()  # with all threads: they are many tokens
         with threads_for(weights, len(chosen)):
-            decoder = decoder_of(policy, weights, [prompts[i] for i in chosen], drawing.max_new_tokens)
-            written = write(decoder, [numbers[i] for i in chosen], drawing, policy.device)
+            written = write(decoder, logits, [numbers[i] for i in chosen], drawing)
         completions.update(zip(chosen, written, strict=True))
     return [completions[i] for i in range(len(prompts))]
 
@@ -95,15 +96,15 @@ def decoder_of(
     )
 
 
-def write(decoder: Decoder, numbers: Sequence[int], drawing: Drawing, device: torch.device) -> list[Completion]:
-    """The completions of one batch."""
+def write(decoder: Decoder, logits: Tensor, numbers: Sequence[int], drawing: Drawing) -> list[Completion]:
+    """The completions of one batch, after prompts that the decoder has read with these logits [B, V]."""
+    device = logits.device
     chances = uniform_numbers(drawing.seed, numbers, drawing.max_new_tokens).T.contiguous().to(device)
     tokens = torch.zeros(chances.shape, dtype=torch.long, device=device)
     log_probs = torch.zeros(chances.shape, device=device)
 
     rows = torch.arange(len(numbers), device=device)  # which completion each row in memory is
     writing = torch.ones_like(rows, dtype=torch.bool)  # whether each row in memory has yet to end
-    logits = decoder.read_prompts()
     goes_on = tokens_that_go_on(drawing.end_tokens, logits.shape[1], device)
     for step in range(drawing.max_new_tokens):
         drawn, drawn_log_probs = draw(logits, chances[step], drawing)
