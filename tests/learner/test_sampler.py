@@ -1,6 +1,7 @@
 """The sampler: the right distribution, its own log-probabilities, and the same text in any company."""
 
 import collections
+import threading
 
 import pytest
 import torch
@@ -131,21 +132,61 @@ def test_a_completion_that_could_outgrow_the_model_is_refused():
         sample(tiny_model(), [[1] * 100], [0], Drawing(29, NO_END), 1)
 
 
-def test_steps_take_as_many_threads_as_they_have_work_for(monkeypatch):
+@pytest.fixture
+def six_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    yield
+    assert torch.get_num_threads() == 6  # whatever happened
+    torch.set_num_threads(before)
+
+
+def test_a_batch_takes_as_many_threads_as_it_has_work_for(monkeypatch, six_threads):
     policy = tiny_model("llama")
     weights = gather_weights(policy)
     matrices = sum(p.numel() for p in policy.parameters() if p.ndim == 2) - policy.model.embed_tokens.weight.numel()
     assert weights.multiplications == matrices
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        for worth, expected in ((5 * matrices, 1), (2 * matrices, 2), (matrices, 3)):
-            monkeypatch.setattr(sampler, "WORTH_A_THREAD", worth)
-            with sampler.threads_for(weights, rows=4):
-                assert torch.get_num_threads() == expected
-            assert torch.get_num_threads() == 3
-        with pytest.raises(ZeroDivisionError), sampler.threads_for(weights, rows=1):
-            raise ZeroDivisionError
-        assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
+    monkeypatch.setattr(sampler, "WORTH_A_PART", 2 * matrices)
+    monkeypatch.setattr(sampler, "WORTH_A_THREAD", 3 * matrices)
+    monkeypatch.setattr(sampler, "ROWS_OF_A_PART", 1)
+    cpu = torch.device("cpu")
+    expected = {1: (1, 1), 3: (1, 1), 4: (2, 1), 6: (3, 1), 8: (4, 1), 12: (6, 1), 99: (6, 1)}
+    assert {rows: tuple(sampler.threads_for(weights, rows, cpu)) for rows in expected} == expected
+    monkeypatch.setattr(sampler, "WORTH_A_PART", matrices // 9)
+    assert sampler.threads_for(weights, 2, cpu) == (2, 1)  # no more parts than rows
+    monkeypatch.setattr(sampler, "WORTH_A_THREAD", matrices // 2)
+    assert sampler.threads_for(weights, 2, cpu) == (2, 2)  # and large rows share what is left
+    monkeypatch.setattr(sampler, "ROWS_OF_A_PART", 2)
+    assert sampler.threads_for(weights, 5, cpu) == (2, 3) and sampler.threads_for(weights, 1, cpu).parts == 1
+    assert sampler.threads_for(None, 99, cpu) == (1, 6)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_rows_divided_between_threads_are_written_as_by_one(monkeypatch, six_threads, kind):
+    policy, prompts = tiny_model(kind), [[5, 6, 7], [8], [9, 10, 11, 12], [8], [20, 21]] * 3
+    drawing = Drawing(20, frozenset([0, 1, 2, 3]), seed=5)
+    together = sample(policy, prompts, range(15), drawing, 7)
+    monkeypatch.setattr(sampler, "WORTH_A_PART", 1)
+    monkeypatch.setattr(sampler, "ROWS_OF_A_PART", 1)
+    seen, write = [], sampler.write
+    monkeypatch.setattr(
+        sampler, "write", lambda *of: (seen.append((threading.get_ident(), torch.get_num_threads())), write(*of))[1]
+    )
+    divided = sample(policy, prompts, range(15), drawing, 7)
+    assert len(seen) == 6 + 6 + 1 and {threads for _, threads in seen} == {1}
+    assert len({thread for thread, _ in seen}) > 1
+    assert [completion.tokens for completion in divided] == [completion.tokens for completion in together]
+    found, expected = (torch.tensor([p for c in written for p in c.log_probs]) for written in (divided, together))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_what_breaks_in_a_thread_is_told(monkeypatch, six_threads):
+    monkeypatch.setattr(sampler, "WORTH_A_PART", 1)
+    monkeypatch.setattr(sampler, "ROWS_OF_A_PART", 1)
+    monkeypatch.setattr(sampler, "draw", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sample(tiny_model(), [[1], [2]], range(2), Drawing(3, NO_END), 2)
+
+
+def test_rows_are_divided_evenly_and_in_order():
+    assert sampler.divided(range(10, 17), 3) == [range(10, 12), range(12, 14), range(14, 17)]

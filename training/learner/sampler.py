@@ -7,9 +7,10 @@ generator (Philox, Salmon et al. 2011) keyed by the seed and n. (Logits of diffe
 last bits, so a draw within about 1e-7 of a boundary can still fall to the other side.)
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +22,12 @@ from training.learner.decoding import Decoder, ForwardDecoder, gather_prompts
 from training.learner.fused_decoding import FusedDecoder, Weights, gather_weights
 from training.learner.jobdir import BadInput
 
-# Multiplications of a step that are worth a thread: below, waiting for each other takes longer than sharing spares.
-WORTH_A_THREAD = 2**27
+# Multiplications of a step that are worth a thread with rows of its own; and one that shares every product, which waits
+# for the others some fifty times a step.
+WORTH_A_PART, WORTH_A_THREAD = 2**24, 2**27
+ROWS_OF_A_PART = 8  # at least: fewer wait for the weights to come from memory, which every part reads, not for products
 COMPACT_BELOW = 0.75  # rows still writing, as a share of those in memory, at which the others' memory is dropped
+Result = TypeVar("Result")
 
 
 class Completion(NamedTuple):
@@ -56,24 +60,53 @@ def sample(
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i])))
     completions: dict[int, Completion] = {}
     weights = gather_weights(policy)  # as they are now: nothing trains while this runs
+
+    def write_part(part: Sequence[int]) -> list[Completion]:
+        with torch.inference_mode():  # of a thread, as the number of them is
+            decoder = decoder_of(policy, weights, [prompts[i] for i in part], drawing.max_new_tokens)
+            return write(decoder, [numbers[i] for i in part], drawing, policy.device)
+
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
-        decoder = decoder_of(policy, weights, [prompts[i] for i in chosen], drawing.max_new_tokens)
-        logits = decoder.read_prompts()  # with all threads: they are many tokens
-        with threads_for(weights, len(chosen)):
-            written = write(decoder, logits, [numbers[i] for i in chosen], drawing)
-        completions.update(zip(chosen, written, strict=True))
+        threads = threads_for(weights, len(chosen), policy.device)
+        parts = divided(chosen, threads.parts)
+        for part, written in zip(parts, at_once(write_part, parts, threads.each), strict=True):
+            completions.update(zip(part, written, strict=True))
     return [completions[i] for i in range(len(prompts))]
 
 
-@contextmanager
-def threads_for(weights: Weights | None, rows: int) -> Iterator[None]:
-    """No more of the processor's threads than steps of so many rows have work for; None: as many as there are."""
+class Threads(NamedTuple):
+    """Of the processor."""
+
+    parts: int  # into which a batch's rows are divided, written at once: rows need nothing of each other
+    each: int  # that share the products of a part
+
+
+def threads_for(weights: Weights | None, rows: int, device: torch.device) -> Threads:
+    """As many as there is work for. The slow decoder, which None stands for, is left to PyTorch's own sharing."""
     given = torch.get_num_threads()
-    if weights is not None:
-        torch.set_num_threads(min(given, max(1, rows * weights.multiplications // WORTH_A_THREAD)))
+    if weights is None or device.type != "cpu":
+        return Threads(1, given)
+    work = rows * weights.multiplications
+    parts = max(1, min(given, rows // ROWS_OF_A_PART, work // WORTH_A_PART))
+    return Threads(parts, max(1, min(given // parts, work // parts // WORTH_A_THREAD)))
+
+
+def divided(chosen: Sequence[int], count: int) -> list[Sequence[int]]:
+    """In so many parts of nearly one size, in their order."""
+    ends = [len(chosen) * n // count for n in range(count + 1)]
+    return [chosen[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def at_once(work: Callable[[Sequence[int]], Result], parts: Sequence[Sequence[int]], threads: int) -> list[Result]:
+    """What `work` gives of each part, by so many of the processor's threads each."""
+    given = torch.get_num_threads()
+    torch.set_num_threads(threads)  # of those that begin now, too
     try:
-        yield
+        if len(parts) == 1:
+            return [work(parts[0])]
+        with ThreadPoolExecutor(len(parts)) as pool:
+            return list(pool.map(work, parts))
     finally:
         torch.set_num_threads(given)
 
@@ -96,15 +129,15 @@ def decoder_of(
     )
 
 
-def write(decoder: Decoder, logits: Tensor, numbers: Sequence[int], drawing: Drawing) -> list[Completion]:
-    """The completions of one batch, after prompts that the decoder has read with these logits [B, V]."""
-    device = logits.device
+def write(decoder: Decoder, numbers: Sequence[int], drawing: Drawing, device: torch.device) -> list[Completion]:
+    """The completions of a decoder's rows."""
     chances = uniform_numbers(drawing.seed, numbers, drawing.max_new_tokens).T.contiguous().to(device)
     tokens = torch.zeros(chances.shape, dtype=torch.long, device=device)
     log_probs = torch.zeros(chances.shape, device=device)
 
     rows = torch.arange(len(numbers), device=device)  # which completion each row in memory is
     writing = torch.ones_like(rows, dtype=torch.bool)  # whether each row in memory has yet to end
+    logits = decoder.read_prompts()
     goes_on = tokens_that_go_on(drawing.end_tokens, logits.shape[1], device)
     for step in range(drawing.max_new_tokens):
         drawn, drawn_log_probs = draw(logits, chances[step], drawing)
