@@ -57,6 +57,16 @@ def test_both_estimators_have_the_exact_divergence_as_their_mean():
     assert (kl_k3(p.log(), q.log()) >= 0).all() and (kl_k1(p.log(), q.log()) < 0).any()
 
 
+def test_k3_as_a_loss_has_the_gradient_of_the_divergence_the_other_way_round():
+    logits = torch.tensor([0.3, -1.0, 2.0, 0.1], dtype=torch.float64, requires_grad=True)
+    other = torch.tensor([0.4, 0.3, 0.2, 0.1], dtype=torch.float64)
+    drawn_from = logits.detach().softmax(-1)
+    loss = (drawn_from * kl_k3(logits.log_softmax(-1), other.log())).sum()
+    reverse = (other * (other.log() - logits.log_softmax(-1))).sum()
+    (found,), (expected,) = (torch.autograd.grad(value, logits) for value in (loss, reverse))
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize(("kl", "factor"), [(6.0, 1.0), (6.6, 1.01), (60.0, 1.02), (0.0, 0.98)])
 def test_the_coefficient_follows_the_target_by_bounded_steps(kl, factor):
     # with 1,000 of 10,000 episodes the relative error, cut at ±0.2, counts a tenth

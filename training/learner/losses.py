@@ -53,7 +53,9 @@ def kl_k1(policy: Tensor, other: Tensor) -> Tensor:
 def kl_k3(policy: Tensor, other: Tensor) -> Tensor:
     """r − 1 − log r with r = μ(a) / π(a): unbiased for KL(π‖μ) when a is drawn from π, never negative.
 
-    Schulman 2020, «Approximating KL divergence», k3.
+    Schulman 2020, «Approximating KL divergence», k3. As a loss (GRPO's, Shao et al. 2024, equation 4) its gradient
+    over actions drawn from π is Σ π (1 − r) ∇log π, that of KL(μ‖π). So what a run with kl_placement loss comes to is
+    not the π* that optimality.py speaks of; with the penalty in the reward it is.
     """
     log_ratio = other - policy
     return log_ratio.expm1() - log_ratio
