@@ -163,17 +163,17 @@ def test_a_batch_takes_as_many_threads_as_it_has_work_for(monkeypatch, six_threa
 
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
 def test_rows_divided_between_threads_are_written_as_by_one(monkeypatch, six_threads, kind):
-    policy, prompts = tiny_model(kind), [[5, 6, 7], [8], [9, 10, 11, 12], [8], [20, 21]] * 3
+    policy, prompts = tiny_model(kind), [[5, 6, 7], [8], [9, 10, 11, 12], [8], [20, 21], [3], [4, 4]] * 2
     drawing = Drawing(20, frozenset([0, 1, 2, 3]), seed=5)
-    together = sample(policy, prompts, range(15), drawing, 7)
+    together = sample(policy, prompts, range(14), drawing, 7)
     monkeypatch.setattr(sampler, "WORTH_A_PART", 1)
     monkeypatch.setattr(sampler, "ROWS_OF_A_PART", 1)
     seen, write = [], sampler.write
     monkeypatch.setattr(
         sampler, "write", lambda *of: (seen.append((threading.get_ident(), torch.get_num_threads())), write(*of))[1]
     )
-    divided = sample(policy, prompts, range(15), drawing, 7)
-    assert len(seen) == 6 + 6 + 1 and {threads for _, threads in seen} == {1}
+    divided = sample(policy, prompts, range(14), drawing, 7)
+    assert len(seen) == 6 + 6 and {threads for _, threads in seen} == {1}
     assert len({thread for thread, _ in seen}) > 1
     assert [completion.tokens for completion in divided] == [completion.tokens for completion in together]
     found, expected = (torch.tensor([p for c in written for p in c.log_probs]) for written in (divided, together))

@@ -64,13 +64,15 @@ def sample(
     def write_part(part: Sequence[int]) -> list[Completion]:
         with torch.inference_mode():  # of a thread, as the number of them is
             decoder = decoder_of(policy, weights, [prompts[i] for i in part], drawing.max_new_tokens)
-            return write(decoder, [numbers[i] for i in part], drawing, policy.device)
+            logits = decoder.read_prompts()  # many tokens at once: by as many threads as there are
+            torch.set_num_threads(threads.each)
+            return write(decoder, logits, [numbers[i] for i in part], drawing)
 
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
         threads = threads_for(weights, len(chosen), policy.device)
         parts = divided(chosen, threads.parts)
-        for part, written in zip(parts, at_once(write_part, parts, threads.each), strict=True):
+        for part, written in zip(parts, at_once(write_part, parts), strict=True):
             completions.update(zip(part, written, strict=True))
     return [completions[i] for i in range(len(prompts))]
 
@@ -79,7 +81,7 @@ class Threads(NamedTuple):
     """Of the processor."""
 
     parts: int  # into which a batch's rows are divided, written at once: rows need nothing of each other
-    each: int  # that share the products of a part
+    each: int  # that share the products of a part's steps
 
 
 def threads_for(weights: Weights | None, rows: int, device: torch.device) -> Threads:
@@ -98,10 +100,10 @@ def divided(chosen: Sequence[int], count: int) -> list[Sequence[int]]:
     return [chosen[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def at_once(work: Callable[[Sequence[int]], Result], parts: Sequence[Sequence[int]], threads: int) -> list[Result]:
-    """What `work` gives of each part, by so many of the processor's threads each."""
+def at_once(work: Callable[[Sequence[int]], Result], parts: Sequence[Sequence[int]]) -> list[Result]:
+    """What `work` gives of each part, by an equal share of the processor's threads; it may set their number."""
     given = torch.get_num_threads()
-    torch.set_num_threads(threads)  # of those that begin now, too
+    torch.set_num_threads(given // len(parts))  # of those that begin now, too
     try:
         if len(parts) == 1:
             return [work(parts[0])]
@@ -129,15 +131,15 @@ def decoder_of(
     )
 
 
-def write(decoder: Decoder, numbers: Sequence[int], drawing: Drawing, device: torch.device) -> list[Completion]:
-    """The completions of a decoder's rows."""
+def write(decoder: Decoder, logits: Tensor, numbers: Sequence[int], drawing: Drawing) -> list[Completion]:
+    """The completions of a decoder's rows, whose prompts it has read with these logits [B, V]."""
+    device = logits.device
     chances = uniform_numbers(drawing.seed, numbers, drawing.max_new_tokens).T.contiguous().to(device)
     tokens = torch.zeros(chances.shape, dtype=torch.long, device=device)
     log_probs = torch.zeros(chances.shape, device=device)
 
     rows = torch.arange(len(numbers), device=device)  # which completion each row in memory is
     writing = torch.ones_like(rows, dtype=torch.bool)  # whether each row in memory has yet to end
-    logits = decoder.read_prompts()
     goes_on = tokens_that_go_on(drawing.end_tokens, logits.shape[1], device)
     for step in range(drawing.max_new_tokens):
         drawn, drawn_log_probs = draw(logits, chances[step], drawing)
