@@ -125,7 +125,7 @@ def test_a_head_on_fixed_states_has_a_learning_rate_of_its_own(tmp_path):
     ("change", "sentence"),
     [
         ({"rewards": [{"name": "length", "target": 2}], "reward_model": ""}, "no reward model for the critic"),
-        ({"critic_model": "m"}, "only a separate critic starts from a model"),
+        ({"critic_model": "m"}, "only a separate critic starts from critic_model"),
     ],
 )
 def test_a_critic_on_no_reward_model_is_refused(tmp_path, change, sentence):

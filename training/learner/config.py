@@ -186,7 +186,7 @@ class PpoConfig(Training):
                 f"{self.algorithm} compares completions of one prompt: set completions_per_prompt to 2 or more"
             )
         if self.critic != "separate" and self.critic_model:
-            raise BadInput("only a separate critic starts from a model: leave critic_model empty, or set critic to it")
+            raise BadInput("only a separate critic starts from critic_model: leave it out, or set critic to separate")
         if self.algorithm == "ppo" and self.critic == "reward_model" and not self.reward_model:
             raise BadInput("there is no reward model for the critic to be a head on: set critic to separate or shared")
         check_rewards(self.rewards, self.reward_model)
