@@ -80,7 +80,7 @@ def test_many_rows_are_computed_some_at_a_time(monkeypatch):
     episodes = Episodes([[5, 6, 7], [8]], [[1, 2, 3, 0], [4, 5, 6, 7, 8, 9]])
     whole = score_tokens(model, episodes, with_entropy=True)
     expected = gradients(model, whole.log_probs)
-    for name, size in (("CHUNK", 3 * 64), ("BLOCK", 2 * 64), ("SLICE", 5)):
+    for name, size in (("CHUNK", 3 * 64), ("LEAST", 1), ("BLOCK", 2 * 64), ("SLICE", 5)):
         monkeypatch.setattr(f"training.learner.log_probs.{name}", size)
     with torch.no_grad():
         unlearned = score_tokens(model, episodes, with_entropy=True)

@@ -11,9 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK = 1 << 21  # logits from one product: 8 MiB, so that a large vocabulary's matrix is not read for few rows at once
+# On a processor, for its caches:
+CHUNK = 1 << 21  # logits from one product, 8 MiB; or
+LEAST = 64  # rows, where they are more: for fewer a large vocabulary's matrix would be read again and again
 SLICE = 512  # of the vocabulary
 BLOCK = 1 << 17  # logits turned into probabilities at once
+# On a GPU, which wants few and large operations:
+GPU_CHUNK = 1 << 27  # logits, 512 MiB
 
 
 class TokenScores(NamedTuple):
@@ -43,7 +47,7 @@ class _TokenScores(torch.autograd.Function):
         learns = any(ctx.needs_input_grad)
         log_probs = torch.empty(len(tokens), device=states.device)
         entropy = torch.zeros_like(log_probs)
-        rows = max(CHUNK // len(head), 1)
+        rows = max(CHUNK // len(head), LEAST) if head.device.type == "cpu" else max(GPU_CHUNK // len(head), 1)
         kept = len(tokens) if learns else min(rows, len(tokens))
         probabilities = states.new_empty(kept, len(head), dtype=torch.float32)
         for start in range(0, len(tokens), rows):
@@ -91,9 +95,9 @@ def write_logits(states: Tensor, head: Tensor, logits: Tensor) -> None:
 def read_logits(logits: Tensor, tokens: Tensor, log_probs: Tensor, entropy: Tensor | None, learns: bool) -> None:
     """The tokens' log-probabilities and the entropy go where told; for learning, logits become probabilities in place.
 
-    Some rows at a time, which stay in the cache.
+    On a processor some rows at a time, which stay in the cache.
     """
-    rows = max(BLOCK // logits.shape[1], 1)
+    rows = max(BLOCK // logits.shape[1], 1) if logits.device.type == "cpu" else len(logits)
     for start in range(0, len(logits), rows):
         part = slice(start, start + rows)
         of_all = F.log_softmax(logits[part], -1)
