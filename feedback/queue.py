@@ -179,7 +179,9 @@ def sweep(now: datetime | None = None) -> int:
     for project_id in overdue.values_list("project_id", flat=True).distinct():
         while reclaimed := reclaim(project_id, now):
             count += reclaimed
-    Lease.objects.filter(lapsed_at__lte=now - LAPSED_LEASES_KEPT).delete()
+    forgotten = Lease.objects.filter(lapsed_at__lte=now - LAPSED_LEASES_KEPT)
+    # Two sweeps at once take rows in any order: who finds one taken leaves it, as waiting for each other never ends.
+    Lease.objects.filter(pk__in=forgotten.select_for_update(skip_locked=True).values("pk")).delete()
     return count
 
 
