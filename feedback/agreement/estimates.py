@@ -76,7 +76,8 @@ def wilson(value: float, n: float) -> tuple[float, float]:
     centre = value + Z * Z / (2 * n)
     margin = Z * math.sqrt(value * (1 - value) / n + Z * Z / (4 * n * n))
     scale = 1 + Z * Z / n
-    return max(0.0, (centre - margin) / scale), min(1.0, (centre + margin) / scale)
+    # At a share of 0 or 1 the bound is the share itself, from which rounding must not keep it.
+    return min(max(0.0, (centre - margin) / scale), value), max(min(1.0, (centre + margin) / scale), value)
 
 
 def undefined(told: str | Promise) -> Estimate:

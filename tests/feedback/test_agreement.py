@@ -170,6 +170,14 @@ def test_wilsons_interval_is_that_of_the_literature():
         assert wilson(seen / n, n) == pytest.approx((low, high), abs=1e-4)
 
 
+def test_wilsons_interval_holds_the_share_itself():
+    """At 0 and 1 one bound is the share, which rounding missed for some numbers of trials."""
+    for n in range(1, 500):
+        for value in (0.0, 0.5, 1.0):
+            low, high = wilson(value, n)
+            assert 0 <= low <= value <= high <= 1
+
+
 def test_a_share_of_independent_pairs_has_wilsons_interval():
     counts = [(1, 1)] * 700 + [(0, 1)] * 300
     estimate = share(counts)
