@@ -6,6 +6,11 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from feedback.models import Membership, Project, User
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those that start real processes first: they take up to two minutes each, and would keep the rest waiting last."""
+    items.sort(key=lambda item: item.get_closest_marker("services") is None)
+
+
 class QuickHasher(PBKDF2PasswordHasher):
     """Any server can check what it made, but a test's people cost no second each."""
 
