@@ -17,6 +17,8 @@ from training.learner.scoring import logits_at
 class Decoder(Protocol):
     """Rows of tokens read by a policy; it gives the logits [B, V] after the last token of each."""
 
+    compact_below: float  # the share of its rows still writing at which dropping the others is worth it
+
     def read_prompts(self) -> Tensor:
         """Reads the prompts it was made with."""
 
@@ -72,6 +74,8 @@ class ForwardDecoder:
 
     A layer's keys are [B, room, key heads, d]: row b holds positions 0 … positions[b] from the left.
     """
+
+    compact_below = 0.75
 
     def __init__(self, policy: PreTrainedModel, prompts: Prompts, new_tokens: int) -> None:
         self._policy, self._prompts = policy, prompts

@@ -192,7 +192,10 @@ class FusedDecoder:
     """The rows of one batch. A layer's memory is its keys and its values, [2, B, key heads, room, d].
 
     Row b's token at position p lies in column p + longest prompt − length of b's prompt; what is before is masked.
+    On a GPU `graphs.GraphDecoder` writes and looks up columns in its own way.
     """
+
+    compact_below = 0.75
 
     def __init__(self, weights: Weights, prompts: Prompts, new_tokens: int) -> None:
         self._weights, self._prompts = weights, prompts
@@ -264,12 +267,18 @@ class FusedDecoder:
             return self._read(tokens)
 
     def _read(self, tokens: Tensor) -> Tensor:
-        scratch, turns = self._scratch, self._turns[self._column - self._longest]
+        logits = self._step(tokens, self._turns[self._column - self._longest])
+        self._column += 1
+        return logits
+
+    def _step(self, tokens: Tensor, turns: Tensor) -> Tensor:
+        """[B, V] after tokens [B], whose positions' turns are [B, 1, d / 2]."""
+        scratch = self._scratch
         hidden = self._weights.policy.model.embed_tokens(tokens)
         for layer, memory in zip(self._weights.layers, self._memory, strict=True):
             self._project(layer, hidden, turns, scratch)
+            self._write(memory, scratch.fresh)
             self._finish(layer, hidden, self._attend(layer, memory, scratch), scratch)
-        self._column += 1
         return self._logits(hidden, scratch)
 
     def _project(self, layer: Layer, hidden: Tensor, turns: Tensor, scratch: Scratch) -> None:
@@ -277,13 +286,22 @@ class FusedDecoder:
         multiply(self._normed(hidden, scratch), layer.attention_inputs, layer.attention_bias, scratch.states)
         turn(scratch.turned, layer.head_norm, turns, self._weights.epsilon)
 
+    def _write(self, memory: Tensor, fresh: Tensor) -> None:
+        """Puts this token's keys and values, [2, B, key heads, d], into a layer's memory."""
+        memory.select(3, self._column).copy_(fresh)
+
     def _attend(self, layer: Layer, memory: Tensor, scratch: Scratch) -> Tensor:
-        """[B, heads * d], after writing this token's keys and values."""
-        first = 0 if layer.window is None else max(0, self._column + 1 - layer.window)
-        memory.select(3, self._column).copy_(scratch.fresh)
-        keys, values = memory[:, :, :, first : self._column + 1].flatten(1, 2)
+        """[B, heads * d]"""
+        columns, mask = self._seen(layer)
+        keys, values = memory[:, :, :, columns].flatten(1, 2)
         query = scratch.query.reshape(len(keys), -1, keys.shape[2])
-        return attend_rows(query, keys, values, self._mask_from(first)).view(len(scratch.query), -1)
+        return attend_rows(query, keys, values, mask).view(len(scratch.query), -1)
+
+    def _seen(self, layer: Layer) -> tuple[slice, Tensor | None]:
+        """The columns that this token attends to, and what is added to its scores there."""
+        first = 0 if layer.window is None else max(0, self._column + 1 - layer.window)
+        columns = slice(first, self._column + 1)
+        return columns, None if self._mask is None else self._mask[:, :, columns]
 
     def _finish(self, layer: Layer, hidden: Tensor, attended: Tensor, scratch: Scratch) -> None:
         """Adds to hidden [B, E] what follows attention."""
@@ -300,9 +318,6 @@ class FusedDecoder:
         length = scratch.length
         torch.linalg.vector_norm(hidden, dim=-1, keepdim=True, dtype=torch.float32, out=length)
         return torch.div(hidden, torch.hypot(length, self._least, out=length), out=scratch.normed)
-
-    def _mask_from(self, first: int) -> Tensor | None:
-        return None if self._mask is None else self._mask[:, :, first : self._column + 1]
 
 
 def rotations(policy: PreTrainedModel, room: int) -> Tensor:

@@ -20,13 +20,13 @@ from transformers import PreTrainedModel
 
 from training.learner.decoding import Decoder, ForwardDecoder, gather_prompts
 from training.learner.fused_decoding import FusedDecoder, Weights, gather_weights
+from training.learner.graphs import GraphDecoder
 from training.learner.jobdir import BadInput
 
 # Multiplications of a step that are worth a thread with rows of its own; and one that shares every product, which waits
 # for the others some fifty times a step.
 WORTH_A_PART, WORTH_A_THREAD = 2**24, 2**27
 ROWS_OF_A_PART = 8  # at least: fewer wait for the weights to come from memory, which every part reads, not for products
-COMPACT_BELOW = 0.75  # rows still writing, as a share of those in memory, at which the others' memory is dropped
 Result = TypeVar("Result")
 
 
@@ -124,11 +124,12 @@ def check_room(policy: PreTrainedModel, prompts: Sequence[Sequence[int]], new_to
 def decoder_of(
     policy: PreTrainedModel, weights: Weights | None, prompts: Sequence[Sequence[int]], new_tokens: int
 ) -> Decoder:
-    """The fast one if the policy is of a kind that it knows."""
+    """A fast one if the policy is of a kind that it knows."""
     gathered = gather_prompts(prompts, policy.device)
-    return (
-        ForwardDecoder(policy, gathered, new_tokens) if weights is None else FusedDecoder(weights, gathered, new_tokens)
-    )
+    if weights is None:
+        return ForwardDecoder(policy, gathered, new_tokens)
+    fast = GraphDecoder if policy.device.type == "cuda" else FusedDecoder
+    return fast(weights, gathered, new_tokens)
 
 
 def write(decoder: Decoder, logits: Tensor, numbers: Sequence[int], drawing: Drawing) -> list[Completion]:
@@ -149,7 +150,7 @@ def write(decoder: Decoder, logits: Tensor, numbers: Sequence[int], drawing: Dra
         left = int(writing.count_nonzero())
         if left == 0 or step + 1 == drawing.max_new_tokens:
             break
-        if left <= COMPACT_BELOW * len(rows):
+        if left <= decoder.compact_below * len(rows):
             kept = writing.nonzero()[:, 0]
             rows, drawn, writing, chances = rows[kept], drawn[kept], writing[kept], chances[:, kept]
             decoder.keep(kept)

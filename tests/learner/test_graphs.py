@@ -1,0 +1,102 @@
+"""The decoder of GPUs: the same logits from a step that can be recorded. The recording itself needs a GPU."""
+
+import pytest
+import torch
+from small_world import tiny_model
+from test_fused_decoding import KNOWN, PROMPTS, STEPS, fused, logits_of
+
+from training.learner import graphs
+from training.learner.decoding import gather_prompts
+from training.learner.fused_decoding import gather_weights
+from training.learner.graphs import GraphDecoder
+from training.learner.models import computing_in
+from training.learner.sampler import Drawing, sample
+
+needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs are recorded on a GPU")
+
+
+@pytest.fixture(autouse=True)
+def memory_that_nobody_wrote_is_nan():
+    """PyTorch fills it so in its deterministic mode. A step that looks at all columns must not meet any."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def taken_often(step):
+    """As a recording does: a step is taken before, and its results must not depend on that."""
+    for _ in range(3):
+        step()
+    return step
+
+
+def graphed(model, prompts=PROMPTS, new_tokens=4, capture=taken_often):
+    return GraphDecoder(gather_weights(model), gather_prompts(prompts, model.device), new_tokens, capture)
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+@torch.inference_mode()
+def test_every_step_gives_the_model_s_logits_however_often_it_is_taken(kind):
+    model, sequences = tiny_model(kind), PROMPTS
+    decoder = graphed(model)
+    torch.testing.assert_close(decoder.read_prompts(), logits_of(model, sequences), atol=1e-4, rtol=0)
+    for tokens in STEPS:
+        sequences = [[*sequence, token] for sequence, token in zip(sequences, tokens, strict=True)]
+        expected = logits_of(model, sequences)
+        torch.testing.assert_close(decoder.read(torch.tensor(tokens)), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("width", [1, 4, 10])
+@pytest.mark.parametrize("kind", ["mistral", "qwen3"])
+@torch.inference_mode()
+def test_rows_that_leave_and_widths_that_are_passed_record_another_step(kind, width, monkeypatch):
+    monkeypatch.setattr(graphs, "WIDTH", width)
+    model, kept = tiny_model(kind, sliding_window=5) if kind == "mistral" else tiny_model(kind), torch.tensor([0, 2, 4])
+    recorded = []
+    decoder, plain = graphed(model, capture=lambda step: recorded.append(step) or step), fused(model)
+    for each in (decoder, plain):
+        each.read_prompts()
+        each.read(torch.tensor(STEPS[0]))
+        each.keep(kept)
+    for tokens in STEPS[1:]:
+        expected = plain.read(torch.tensor(tokens)[kept])
+        torch.testing.assert_close(decoder.read(torch.tensor(tokens)[kept]), expected, atol=1e-5, rtol=0)
+    # The longest prompt is 9 tokens: columns 9 to 12 are written, one by all rows, three by those that stay.
+    assert len(recorded) == {1: 4, 4: 3, 10: 2}[width]
+
+
+@torch.inference_mode()
+def test_a_step_in_bf16_is_the_plain_one():
+    model = tiny_model("qwen3")
+    with computing_in("bfloat16"):
+        decoder, plain = graphed(model), fused(model)
+        for each in (decoder, plain):
+            each.read_prompts()
+        for tokens in STEPS:
+            given, expected = (each.read(torch.tensor(tokens)) for each in (decoder, plain))
+            torch.testing.assert_close(given.float(), expected.float(), atol=0.02, rtol=0)
+
+
+@needs_a_gpu
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", KNOWN)
+@torch.inference_mode()
+def test_a_recorded_step_is_the_plain_one(kind, dtype, recwarn):
+    model = tiny_model(kind).to("cuda")
+    with computing_in(dtype):
+        decoder, plain = graphed(model, capture=graphs.captured), fused(model)
+        for each in (decoder, plain):
+            each.read_prompts()
+        for tokens in STEPS:
+            given, expected = (each.read(torch.tensor(tokens, device="cuda")) for each in (decoder, plain))
+            torch.testing.assert_close(given.float(), expected.float(), atol=0.02, rtol=0)
+    assert not [warning for warning in recwarn if "CUDA graphs" in str(warning.message)]
+
+
+@needs_a_gpu
+def test_a_gpu_writes_what_a_processor_writes():
+    drawing = Drawing(max_new_tokens=12, end_tokens=frozenset({2}), seed=3)
+    model = tiny_model("llama")
+    here = sample(model, PROMPTS, range(len(PROMPTS)), drawing, 5)
+    there = sample(model.to("cuda"), PROMPTS, range(len(PROMPTS)), drawing, 5)
+    assert [each.tokens for each in there] == [each.tokens for each in here]
