@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 from django.conf import settings
 from pytest import approx
 
@@ -24,6 +25,17 @@ def test_a_size_that_is_none_is_a_sentence() -> None:
     done = bench("tests.benchmarks.learner", "--only", "lora_memory", "--sizes", "3M")
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no model of size '3M'; there are ")
+
+
+@pytest.mark.parametrize(
+    ("program", "argument"),
+    [("learner", "--runs=0"), ("learner", "--threads=none"), ("learner.real_rankings", "--orders=0"),
+     ("web", "--runs=-1")],
+)  # fmt: skip
+def test_a_number_of_runs_that_is_none_is_a_sentence(program, argument) -> None:
+    done = bench(f"tests.benchmarks.{program}", argument)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"{argument.partition('=')[2]!r} is not a whole number of at least 1\n")
 
 
 def test_the_sites_benchmark_knows_its_parts() -> None:

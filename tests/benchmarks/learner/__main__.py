@@ -24,6 +24,7 @@ from typing import Any
 
 from config.bootstrap import SetupFailed
 from tests.benchmarks import peers
+from tests.benchmarks.arguments import at_least_one
 
 HERE = Path(__file__).parent
 SIZES = {"cpu": "1M,5M", "cuda": "0.5B,1.5B"}
@@ -51,10 +52,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument("--only", metavar="NAMES", help="of these benchmarks, with commas between")
     parser.add_argument("--sizes", help=f"of the models, with commas between ({SIZES['cpu']}; GPU: {SIZES['cuda']})")
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="of each side, in turn (3)")
+    parser.add_argument("--runs", type=at_least_one, default=3, metavar="N", help="of each side, in turn (3)")
     parser.add_argument("--device", choices=tuple(SIZES), default="cpu")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the computation (float32; GPU: bfloat16)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of each process (all cores)")
+    parser.add_argument("--threads", type=at_least_one, default=os.cpu_count() or 1, help="of each process (all cores)")
     options = parser.parse_args(arguments)
     options.sizes = options.sizes or SIZES[options.device]
     options.dtype = options.dtype or DTYPES[options.device]

@@ -27,6 +27,7 @@ from typing import Any
 
 from config.bootstrap import SetupFailed
 from tests.benchmarks import peers
+from tests.benchmarks.arguments import at_least_one
 from tests.benchmarks.learner.paired import difference, like_steps, rights
 
 HELD_OUT_SHARE, BATCH, EPOCHS, RATE, PROMPT_TOKENS = 0.2, 4, 1, 1e-3, 256
@@ -43,8 +44,12 @@ def main() -> int:
         prog="manage.py bench rankings", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("rankings", type=Path)
-    parser.add_argument("--orders", type=int, default=3, metavar="N", help="of the data, each learned by both (3)")
-    parser.add_argument("--completion-tokens", type=int, default=256, help="longer completions lose their end (256)")
+    parser.add_argument(
+        "--orders", type=at_least_one, default=3, metavar="N", help="of the data, each learned by both (3)"
+    )
+    parser.add_argument(
+        "--completion-tokens", type=at_least_one, default=256, help="longer completions lose their end (256)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = parser.parse_args()
     try:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from config.bootstrap import SetupFailed
+from tests.benchmarks.arguments import at_least_one
 from tests.benchmarks.web import crowd, million, speed
 from tests.benchmarks.web.cluster import Cluster, cluster
 from tests.benchmarks.web.report import say, show
@@ -53,7 +54,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--only", default=",".join(PARTS), metavar="PARTS", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--seconds", type=float, default=10, metavar="N", help="of each measurement (10)")
     parser.add_argument("--crowd-seconds", type=float, default=120, metavar="N", help="of the crowd (120)")
-    parser.add_argument("--runs", type=int, default=3, metavar="N", help="of each side, in turn (3)")
+    parser.add_argument("--runs", type=at_least_one, default=3, metavar="N", help="of each side, in turn (3)")
     options = parser.parse_args(arguments)
     options.only = options.only.split(",")
     if unknown := [part for part in options.only if part not in PARTS]:
