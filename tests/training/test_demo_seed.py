@@ -94,6 +94,18 @@ def test_passwords_differ_between_installations_and_only_the_owner_may_read_thei
     assert set(json.loads(file.read_text()).values()) == passwords
 
 
+def test_a_password_that_was_changed_is_no_longer_told(reports, without_programs):
+    before = {each.username: each for each in seed.prepare(report=reports.append)}
+    ben = User.objects.get(username="ben")
+    ben.set_password("chosen by Ben himself")
+    ben.save()
+    User.objects.get(username="rita").delete()
+    after = {each.username: each for each in seed.prepare(report=reports.append)}
+    assert after["ben"].password == "(the one you chose)"
+    assert after["rita"].password != before["rita"].password
+    assert (after["anna"], after["max"]) == (before["anna"], before["max"])
+
+
 def test_a_changed_project_stays_as_its_people_made_it(reports, without_programs):
     seed.prepare(report=reports.append)
     Project.objects.filter(slug=seed.SLUG).update(name="Ours", guidelines="Be brief.", wanted_rankings=1)

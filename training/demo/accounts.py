@@ -27,11 +27,12 @@ class Account:
 def prepare_accounts(file: Path) -> list[Account]:
     """Everybody's account, made where it is missing; the manager may use the admin site as well.
 
-    An account that is there keeps its password: one that was changed since is not the one in the file.
+    An account that is there keeps its password. One that is not in the file, or was changed since, is not told.
     """
     passwords: dict[str, str] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-    known = set(User.objects.filter(username__in=PEOPLE).values_list("username", flat=True))
+    known = {user.username: user for user in User.objects.filter(username__in=PEOPLE)}
     missing = [name for name in PEOPLE if name not in known]
+    passwords = {name: passwords[name] for name, user in known.items() if user.check_password(passwords.get(name))}
     passwords |= {name: secrets.token_urlsafe(9) for name in missing}
     if missing:
         _keep(file, passwords)
