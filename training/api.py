@@ -15,7 +15,10 @@ from training.models import Checkpoint, LoopSettings, Promotion, Round
 
 
 class NewRound(serializers.Serializer):
-    """What to start. Sections of settings: round, common, reward, ppo, sample."""
+    """What to start. Sections of settings: round, common, reward, ppo, sample.
+
+    `python -m training.learner.ppo --help` (and reward, sample) lists a section's settings.
+    """
 
     settings = serializers.DictField(child=serializers.DictField(), required=False, default=dict)
     learns = serializers.BooleanField(

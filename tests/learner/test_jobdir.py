@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from training.learner.config import SampleConfig
 from training.learner.jobdir import (
     BadInput,
     JobDirectory,
@@ -15,8 +16,8 @@ from training.learner.jobdir import (
     StopSignal,
     TrainingFailed,
     finish_replacement,
-    run_program,
 )
+from training.learner.program import run_program
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def job(tmp_path):
 def exit_of(main, monkeypatch, capsys, arguments=("job",)):
     monkeypatch.setattr(sys, "argv", ["program", *arguments])
     with pytest.raises(SystemExit) as ended:
-        run_program(main)
+        run_program(main, SampleConfig)
     return ended.value.code, capsys.readouterr().err
 
 

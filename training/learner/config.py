@@ -141,7 +141,8 @@ class PpoConfig(Training):
     # on the policy's trunk; or one on the reward model's, which does not learn, so that a critic costs next to nothing
 
     # the reward of a completion
-    rewards: list[dict[str, Any]] = setting([{"name": "reward_model"}])  # terms: name, weight (1), and their own
+    rewards: list[dict[str, Any]] = setting([{"name": "reward_model"}])  # terms: each a name, a weight (1), and
+    # settings of its own; reward_model, exact_match, token_f1, rouge_l, bleu, similarity, length, missing_end, python
     missing_end_penalty: float = setting(1.0, low=0)  # taken from the reward of a completion that was cut off
     score_clip: float = setting(0.0, low=0)  # the summed terms are cut to ± this; 0: not at all
     whiten_rewards: bool = False  # ppo: divide rewards by their deviation in the batch, keeping their mean
@@ -162,8 +163,8 @@ class PpoConfig(Training):
     entropy_coefficient: float = setting(0.0, low=0)  # bonus a nat of the policy's entropy
     max_update_kl: float = setting(0.0, low=0)  # nats a token away from the old policy end a batch's updates; 0: none
     value_coefficient: float = setting(0.1, above=0)  # ppo: weight of a shared critic's loss beside the policy's
-    critic_learning_rate: float = setting(0.0, low=0)  # ppo: at its highest; 0: the policy's, or HEAD_LEARNING_RATE for
-    # a head on the reward model's trunk
+    critic_learning_rate: float = setting(0.0, low=0)  # ppo: at its highest; 0: the policy's, or 0.003 for a head on
+    # the reward model's trunk
     adam_epsilon: float = setting(1e-5, above=0)  # as in the original code; PyTorch's default is 1e-8
 
     # sizes
@@ -203,7 +204,7 @@ class SampleConfig(Settings):
     program = "sample"
 
     reward_model: str = ""  # folder of a reward model that scores each completion; empty: no scores
-    completions_per_prompt: int = setting(1, low=1)
+    completions_per_prompt: int = setting(1, low=1)  # that are told apart by their index
     temperature: float = setting(1.0, low=0)  # divides the logits; 0: the likeliest token always
     top_p: float = setting(1.0, above=0, high=1)  # sample among the likeliest tokens that hold this probability
     batch_completions: int = setting(64, low=1)  # completions written at once by one process

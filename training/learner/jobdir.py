@@ -17,12 +17,11 @@ import math
 import os
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -200,33 +199,3 @@ def parse_row(line: str, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise BadInput(f"{where} must be a JSON object")
     return row
-
-
-def run_program(main: Callable[[Path], None]) -> NoReturn:
-    """Runs a program on the directory named on the command line and exits as the protocol says."""
-    if len(sys.argv) != 2:
-        _say("give one argument, the job directory")
-        sys.exit(EXIT_BAD_INPUT)
-    marker = Path(sys.argv[1]) / STOPPED_MARKER
-    is_first = os.environ.get("RANK", "0") == "0"
-    if is_first:
-        marker.unlink(missing_ok=True)
-    try:
-        main(Path(sys.argv[1]))
-    except BadInput as error:
-        _say(str(error))
-        sys.exit(EXIT_BAD_INPUT)
-    except TrainingFailed as error:
-        _say(str(error))
-        sys.exit(EXIT_FAILED)
-    except Stopped:
-        if is_first:
-            marker.touch()
-        print("stopped: the state is saved, run again to go on", file=sys.stderr, flush=True)
-        sys.exit(EXIT_STOPPED)
-    sys.exit(EXIT_DONE)
-
-
-def _say(reason: str) -> None:
-    sentence = " ".join(reason.split())
-    print(f"error: {sentence}", file=sys.stderr, flush=True)

@@ -52,13 +52,14 @@ from torch import Tensor
 from training.learner.config import HEAD_LEARNING_RATE, PpoConfig
 from training.learner.data import Prompt, read_prompts
 from training.learner.evaluation import best_objective, evaluate, how_close, reference_reward, reference_rewards
-from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
+from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import Base, Role, Shape, critic_role, shape_of
 from training.learner.losses import next_kl_coefficient
 from training.learner.memory import MicroBatches
 from training.learner.models import end_tokens, freeze, load_critic, load_policy, load_tokenizer, save_model
 from training.learner.optimization import adamw, learning_rate_factor, load_state, save_state
 from training.learner.processes import Processes
+from training.learner.program import run_program
 from training.learner.reward_model import load_reward_model
 from training.learner.rewards import Scoring, check_references, reward_function, same_tokens
 from training.learner.rollout import (
@@ -303,4 +304,4 @@ class Clock:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, PpoConfig)

@@ -38,13 +38,14 @@ from transformers.utils import logging as transformers_logging
 from training.learner.averaging import WeightAverage
 from training.learner.config import RewardConfig
 from training.learner.data import budget_batches, check_messages, encode_completion, encode_prompt, share, shuffled
-from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
+from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import shape_of
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in, load_tokenizer
 from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
 from training.learner.packing import PromptGroup
 from training.learner.processes import Processes
+from training.learner.program import run_program
 from training.learner.ranking_data import Comparison, RankingData, read_rankings
 from training.learner.ranking_loss import (
     Lesson,
@@ -263,4 +264,4 @@ def rankings_in(comparisons: Iterable[Comparison]) -> int:
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, RewardConfig)

@@ -16,10 +16,11 @@ from typing import Any
 
 from training.learner.config import SampleConfig
 from training.learner.data import Prompt, decode_completion, read_prompts, share
-from training.learner.jobdir import JobDirectory, Stopped, StopSignal, run_program
+from training.learner.jobdir import JobDirectory, Stopped, StopSignal
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in, end_tokens, freeze, load_policy
 from training.learner.processes import Processes
+from training.learner.program import run_program
 from training.learner.rewards import Answer, reward_model_scorer
 from training.learner.sampler import Drawing, check_room, sample
 
@@ -128,4 +129,4 @@ def summary(rows: list[dict[str, Any]], prompts: Sequence[Prompt], seconds: floa
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, SampleConfig)

@@ -33,12 +33,13 @@ from training.learner.data import (
     shuffled,
 )
 from training.learner.flat import flatten
-from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal, run_program
+from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import Base, Role, shape_of
 from training.learner.memory import MicroBatches
 from training.learner.models import build_policy, computing_in, load_policy, save_model
 from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
 from training.learner.processes import Processes
+from training.learner.program import run_program
 from training.learner.scoring import scores_at
 
 
@@ -262,4 +263,4 @@ def evaluate(
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, SftConfig)
