@@ -4,8 +4,8 @@
 
 A benchmark is a module of this folder with NAMES, PEER (an environment of `peers`), UNIT, `ours(name, folder)` and
 `peer(name, folder)`, which give `{"value", "quality", "phases"}` and perhaps more of RECORDED, and `holds(ours, peer)`:
-whether the qualities are equal, without which a ratio claims nothing. ENVIRONMENT, if there, is added to both sides'.
-Ratios are of medians over runs.
+whether the qualities are equal, without which a ratio claims nothing. ENVIRONMENT, if there, is added to both sides';
+`needs(name, size, side)`, if there, is the `machine.Need` of one unit. Ratios are of medians over runs.
 
 On a GPU the models are Qwen-shaped, of 0.5B and 1.5B parameters, and compute in bfloat16.
 """
@@ -65,14 +65,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def measure_all(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every chosen benchmark at every size; shown, and written to the file, as they come."""
     check_device(options.device)
+    os.environ["BENCH_DTYPE"] = options.dtype  # for `world`, here and in the processes that measure
     benchmarks = chosen(options.only)
     check_sizes(options.sizes.split(","))
     pythons = {name: peers.python_of(module.PEER) for name, module in benchmarks.items()}
     results: list[dict[str, Any]] = []
+    best = peak(options)
     with tempfile.TemporaryDirectory() as folder:
         for name, module in benchmarks.items():
             for size in options.sizes.split(","):
                 results.append(compare(module, name, size, Path(folder) / size, pythons[name], options))
+                results[-1] |= shares(module, results[-1], name, size, best)
                 show(results[-1])
                 if options.json:
                     options.json.write_text(json.dumps(results, indent=1) + "\n")
@@ -135,11 +138,7 @@ def run(
     python: Path, benchmark: ModuleType, name: str, size: str, side: str, folder: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
     """One measurement. Raises Refused, after showing what the process said, when it fails."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "OMP_WAIT_POLICY": "PASSIVE",
-                                "PYTHONPATH": str(peers.ROOT), "HF_HUB_OFFLINE": "1", "BENCH_DTYPE": options.dtype,
-                                "TRL_EXPERIMENTAL_SILENCE": "1"}  # fmt: skip
-    environment |= {"CUDA_VISIBLE_DEVICES": ""} if options.device == "cpu" else {}
-    environment |= getattr(benchmark, "ENVIRONMENT", {})
+    environment = environment_of(options) | getattr(benchmark, "ENVIRONMENT", {})
     module = benchmark.__name__.rpartition(".")[2]
     command = [str(python), "-m", "tests.benchmarks.learner.measure", module, name, size, side, str(folder)]
     done = subprocess.run(command, cwd=peers.ROOT, env=environment, capture_output=True, text=True)
@@ -148,6 +147,33 @@ def run(
         whose = "our side" if side == "ours" else f"the side of {benchmark.PEER or 'comparison'}"
         raise Refused(f"{whose} of {name}@{size} failed with status {done.returncode}, as shown above.")
     return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def environment_of(options: argparse.Namespace) -> dict[str, str]:
+    """Of a process that measures."""
+    shown = {"CUDA_VISIBLE_DEVICES": ""} if options.device == "cpu" else {}
+    return os.environ | shown | {
+        "OMP_NUM_THREADS": str(options.threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(peers.ROOT),
+        "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}  # fmt: skip
+
+
+def peak(options: argparse.Namespace) -> dict[str, float]:
+    """What this machine does at most, with as many threads and in the same precision."""
+    command = [sys.executable, "-m", "tests.benchmarks.learner.machine"]
+    done = subprocess.run(command, cwd=peers.ROOT, env=environment_of(options), stdout=subprocess.PIPE, check=True)
+    found = json.loads(done.stdout)
+    print(f"this machine: {found['operations'] / 1e9:.0f} billion operations and {found['bytes'] / 1e9:.1f} GB a second"
+          f" at most, {options.threads} threads, {options.dtype}", flush=True)  # fmt: skip
+    return found
+
+
+def shares(
+    benchmark: ModuleType, result: dict[str, Any], name: str, size: str, best: dict[str, float]
+) -> dict[str, float | None]:
+    """Of the machine's peak, what either side's work needs at least; None where the figure is no speed."""
+    if not hasattr(benchmark, "needs"):
+        return {"share_ours": None, "share_peer": None}
+    return {f"share_{side}": benchmark.needs(name, size, side).share(result[side], best) for side in ("ours", "peer")}
 
 
 def middle(measured: list[dict[str, Any]]) -> dict[str, Any]:
@@ -172,6 +198,8 @@ def show(result: dict[str, Any]) -> None:
         parts.append(f"{result[f'megabytes_{side}']:.0f} MB at most")
         if result[f"gpu_megabytes_{side}"]:
             parts.append(f"{result[f'gpu_megabytes_{side}']:.0f} MB on the GPU")
+        if (share := result[f"share_{side}"]) is not None:
+            parts.append(f"{share:.1%} of the machine's peak")
         print(f"    {side}: {', '.join(parts)}", flush=True)
 
 

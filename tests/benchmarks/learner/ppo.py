@@ -16,10 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.learner import machine, world
+
 NAMES = ("ppo", "ppo_recommended")
 PEER, UNIT = "trl-1.12", "episodes/s"
 BATCHES, EPISODES, EPOCHS, NEW_TOKENS = 4, 64, 4, 64
 RATE, BETA = 3e-4, 0.05
+PROMPT_TOKENS = 40  # on average
 RECOMMENDED = {"critic": "reward_model", "epochs": 2, "minibatches": 2}
 
 
@@ -30,7 +33,7 @@ def ours(name: str, folder: Path) -> dict:
 
 def run(folder: Path, name: str, batches: int, own: dict[str, Any]) -> dict:
     """The program itself, on a job of its own; its first batch is not counted."""
-    from tests.benchmarks.learner import judged, world
+    from tests.benchmarks.learner import judged
     from training.learner import ppo
     from training.learner.jobdir import JobDirectory
 
@@ -65,7 +68,7 @@ def peer(name: str, folder: Path) -> dict:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-    from tests.benchmarks.learner import judged, world
+    from tests.benchmarks.learner import judged
 
     policy, reference = (AutoModelForCausalLM.from_pretrained(folder / "policy") for _ in range(2))
     reward, critic = (AutoModelForSequenceClassification.from_pretrained(folder / "reward_model") for _ in range(2))
@@ -96,6 +99,25 @@ def peer(name: str, folder: Path) -> dict:
         "steps": next(steps),
         "curve": [[m["objective/scores"], m["objective/kl"]] for m in seen],
     } | judged.judge(folder, policy, NEW_TOKENS, BETA)
+
+
+def needs(name: str, size: str, side: str) -> machine.Need:
+    is_light = name == "ppo_recommended" and side == "ours"
+    return episodes(size, 1, RECOMMENDED["epochs"] if is_light else EPOCHS, has_critic=not is_light)
+
+
+def episodes(size: str, each: int, epochs: int, *, has_critic: bool) -> machine.Need:
+    """Of one episode, `each` of a prompt, as the first policy writes them: later ones may write less or more.
+
+    Writing, the reference and the score are a pass each, the first values one where a critic is a model of its own.
+    """
+    end = 1 / world.COMPLETION_LENGTH
+    written = (1 - (1 - end) ** NEW_TOKENS) / end
+    read = PROMPT_TOKENS / each + written
+    policy = machine.trunk_weights(size) * read + (machine.policy_weights(size) - machine.trunk_weights(size)) * written
+    trunk = machine.trunk_weights(size) * read
+    passes = 2 * (2 * policy + trunk) + 6 * epochs * policy
+    return machine.Need(operations=passes + (2 + 6 * epochs) * trunk * has_critic)
 
 
 def holds(ours: dict, peer: dict) -> bool:

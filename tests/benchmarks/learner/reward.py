@@ -12,6 +12,8 @@ import random
 import time
 from pathlib import Path
 
+from tests.benchmarks.learner import machine
+
 NAMES = ("reward_pairs", "reward_k4", "reward_k9")
 PEER, UNIT = "trl-1.16", "rankings/s"
 SHAPES = {"reward_pairs": (2, 16, 22), "reward_k4": (4, 8, 12), "reward_k9": (9, 4, 7)}  # K, a step's rankings, steps
@@ -113,6 +115,13 @@ def peer(name: str, folder: Path) -> dict:
         scores = [[model(torch.tensor([row["prompt"] + text], device=model.device)).logits.item()
                    for text in row["completions"]] for row in held_out]  # fmt: skip
     return measured(clock, name, scores)
+
+
+def needs(name: str, size: str, side: str) -> machine.Need:
+    """A ranking's tokens, its prompt's once."""
+    train, _ = data(name)
+    tokens = sum(len(row["prompt"]) + sum(map(len, row["completions"])) for row in train) / len(train)
+    return machine.Need(operations=6 * machine.trunk_weights(size) * tokens)
 
 
 class Clock:

@@ -9,11 +9,16 @@ import itertools
 import time
 from pathlib import Path
 
-from tests.benchmarks.learner.ppo import BETA, EPISODES, NEW_TOKENS, holds, run
+from tests.benchmarks.learner.machine import Need
+from tests.benchmarks.learner.ppo import BETA, EPISODES, NEW_TOKENS, episodes, holds, run
 
-__all__ = ["NAMES", "PEER", "UNIT", "holds", "ours", "peer"]
+__all__ = ["NAMES", "PEER", "UNIT", "holds", "needs", "ours", "peer"]
 NAMES, PEER, UNIT = ("rloo",), "trl-1.16", "episodes/s"
 BATCHES, EACH, RATE = 9, 4, 1e-3
+
+
+def needs(name: str, size: str, side: str) -> Need:
+    return episodes(size, EACH, epochs=1, has_critic=False)
 
 
 def ours(name: str, folder: Path) -> dict:

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.benchmarks.learner import machine
+
 NAMES = ("sample_b8", "sample_b64")
 PEER, UNIT, NEW_TOKENS, LEAST_SECONDS = "trl-1.12", "tokens/s", 48, 3.0
 SCORED = 128  # completions at most
@@ -52,6 +54,14 @@ def peer(name: str, folder: Path) -> dict:
         return written[:, batch["input_ids"].shape[1] :].tolist()
 
     return measure(write, prompts, folder)
+
+
+def needs(name: str, size: str, side: str) -> machine.Need:
+    """A token's part of the weights that its step reads, and the keys and values of what is before it."""
+    prompts = prompts_of(name)
+    before = statistics.fmean(map(len, prompts)) + NEW_TOKENS / 2
+    weights = machine.policy_weights(size) * machine.item_bytes()
+    return machine.Need(bytes=weights / len(prompts) + machine.cache_bytes(size) * before)
 
 
 def prompts_of(name: str) -> list[list[int]]:
