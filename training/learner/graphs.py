@@ -89,16 +89,15 @@ def captured(step: Step) -> Step:
     As in PyTorch's notes on CUDA semantics: the first calls, on a stream of their own, set aside the workspaces that
     none may set aside while a graph is recorded.
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(2):
-            expected = step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
+    current, stream, graph = torch.cuda.current_stream(), torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    stream.wait_stream(current)
     try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            result = step()
+        with torch.cuda.stream(stream):  # left again even where recording fails in the middle
+            for _ in range(2):
+                expected = step()
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                result = step()
+        current.wait_stream(stream)
         graph.replay()
         if not torch.allclose(result, expected, rtol=1e-2, atol=1e-2):
             raise RuntimeError("its logits are not those of the step that it recorded")
