@@ -9,6 +9,7 @@ from transformers import AutoModelForSequenceClassification
 
 from tests.learner.reward_world import policy_folder
 from training.learner.jobdir import BadInput
+from training.learner.models import load_tokenizer
 from training.learner.packing import PromptGroup
 from training.learner.preference_losses import pair_losses, pairs_of_rankings
 from training.learner.reward_model import (
@@ -71,7 +72,7 @@ def test_scores_come_in_the_order_of_the_completions_whatever_the_batches(policy
 
 
 def test_plain_transformers_computes_the_same_raw_scores_padded_on_either_side(policy, tmp_path):
-    model, tokenizer = trained(policy), load_reward_model(policy)[1]
+    model, tokenizer = trained(policy), load_tokenizer(policy)
     save_reward_model(model, tokenizer, tmp_path / "reward")
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").eval()
     assert plain.config.num_labels == 1
@@ -104,7 +105,7 @@ def test_the_end_token_learns_also_when_it_is_the_pad_token(tmp_path):
 
 def test_plain_transformers_reads_the_end_token_too_when_it_is_also_the_pad_token(tmp_path):
     path = str(policy_folder(tmp_path / "policy", pad_is_eos=True))
-    model, tokenizer = trained(path), load_reward_model(path)[1]
+    model, tokenizer = trained(path), load_tokenizer(path)
     save_reward_model(model, tokenizer, tmp_path / "reward")
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").eval()
     with torch.no_grad():
@@ -113,7 +114,7 @@ def test_plain_transformers_reads_the_end_token_too_when_it_is_also_the_pad_toke
 
 
 def test_a_saved_model_scores_the_same_with_its_deviation_and_normalisation(policy, tmp_path):
-    model, tokenizer = trained(policy), load_reward_model(policy)[1]
+    model, tokenizer = trained(policy), load_tokenizer(policy)
     set_normalisation(model, torch.tensor([1.0, 3.0]))
     before = score_groups(model, GROUPS)
     save_reward_model(model, tokenizer, tmp_path / "reward")
@@ -174,7 +175,7 @@ def test_priors_are_fixed_by_the_seed_and_have_the_documented_size():
 
 
 def test_continuing_from_a_reward_model_keeps_its_head_and_ensemble(policy, tmp_path):
-    model, tokenizer = trained(policy), load_reward_model(policy)[1]
+    model, tokenizer = trained(policy), load_tokenizer(policy)
     save_reward_model(model, tokenizer, tmp_path / "reward")
     again = new_reward_model(str(tmp_path / "reward"), heads=4, seed=9)
     assert torch.equal(again.network.score.weight, model.network.score.weight)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -52,7 +53,7 @@ def load_policy(path: str, dtype: str = "float32") -> tuple[PreTrainedModel, Any
 
 def load_scalar_model(path: str, dtype: str = "float32") -> Any:
     """A sequence classifier with one output. From a language model's folder its head is new, and all zeros."""
-    model = _load(AutoModelForSequenceClassification, path, dtype, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, path, dtype, new="score.weight", num_labels=1)
     if not is_scalar_folder(path):
         nn.init.zeros_(model.score.weight)
     return model
@@ -88,13 +89,21 @@ def is_scalar_folder(path: str) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in architectures)
 
 
-def _load(kind: Any, path: str, dtype: str, **options: Any) -> Any:
+def _load(kind: Any, path: str, dtype: str, new: str = "", **options: Any) -> Any:
+    """In evaluation mode. new: the one weight that the folder may lack. Raises BadInput when it cannot be loaded."""
     transformers_logging.set_verbosity_error()  # what it warns of, a head that is new, is meant
     transformers_logging.disable_progress_bar()
     try:
-        model = kind.from_pretrained(path, dtype=DTYPES[dtype], attn_implementation=ATTENTION, **options)
-    except (OSError, ValueError) as error:
+        model, loading = kind.from_pretrained(
+            path, dtype=DTYPES[dtype], attn_implementation=ATTENTION, output_loading_info=True,
+            ignore_mismatched_sizes=True, **options
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadInput(f"no model could be loaded from {path}: {first_line(error)}") from error
+    # transformers fills these in at random, so that two loads of one folder would be two models.
+    lacking = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])} - {new})
+    if lacking:
+        raise BadInput(f"no model could be loaded from {path}: it has no weight {lacking[0]} of the config's shape")
     # A pad token that is also the end token must learn; nothing of ours is ever padded with it.
     model.get_input_embeddings().padding_idx = None
     return model.eval().to(device())

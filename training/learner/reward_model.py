@@ -31,7 +31,7 @@ from training.learner.data import budget_batches
 from training.learner.jobdir import BadInput
 from training.learner.lora import Base, Shape, load_scoring_role, own_head_role
 from training.learner.memory import MicroBatches
-from training.learner.models import load_scalar_model, load_tokenizer, save_model
+from training.learner.models import is_scalar_folder, load_scalar_model, load_tokenizer, save_model
 from training.learner.packing import PromptGroup, pack
 from training.learner.trunk import states_at
 
@@ -132,10 +132,13 @@ def load_reward_model(path: str, dtype: str = "float32", base: Base | None = Non
 
     One that was trained as an adapter on `base` needs no weights of its own. Raises BadInput when there is none.
     """
+    tokenizer = load_tokenizer(path)
+    if not is_scalar_folder(path):
+        raise BadInput(f"{path} is no reward model: it has no head that scores")
     role = None if base is None else load_scoring_role(base, "reward", path)
     network: Any = load_scalar_model(path, dtype) if role is None else role
     ensemble = _load_ensemble(Path(path), network) if (Path(path) / ENSEMBLE_FILE).is_file() else None
-    return RewardModel(network, ensemble).requires_grad_(False), load_tokenizer(path)
+    return RewardModel(network, ensemble).requires_grad_(False), tokenizer
 
 
 def _load_ensemble(folder: Path, network: PreTrainedModel) -> Ensemble:

@@ -1,0 +1,53 @@
+"""Folders that cannot be loaded as what they are meant to be are refused in a sentence, not filled in at random."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from tests.learner.reward_world import policy_folder
+from training.learner.jobdir import BadInput
+from training.learner.models import load_critic, load_policy
+from training.learner.reward_model import load_reward_model, new_reward_model, save_reward_model
+
+LAYER = "model.layers.1.mlp.down_proj.weight"
+
+
+@pytest.fixture
+def policy(tmp_path):
+    return policy_folder(tmp_path / "policy")
+
+
+def cut_short(folder: Path) -> None:
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def without_a_layer(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights[LAYER]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def of_another_shape(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+
+
+@pytest.mark.parametrize("damage", [cut_short, without_a_layer, of_another_shape])
+@pytest.mark.parametrize("load", [load_policy, load_critic])
+def test_a_damaged_folder_is_refused(policy, damage, load):
+    load(str(policy))
+    damage(policy)
+    with pytest.raises(BadInput, match="no model could be loaded from"):
+        load(str(policy))
+
+
+def test_a_reward_model_is_no_policy_and_a_policy_no_reward_model(policy, tmp_path):
+    _, tokenizer = load_policy(str(policy))
+    save_reward_model(new_reward_model(str(policy), heads=0, seed=0), tokenizer, tmp_path / "reward")
+    with pytest.raises(BadInput, match="lm_head"):
+        load_policy(str(tmp_path / "reward"))
+    with pytest.raises(BadInput, match="is no reward model"):
+        load_reward_model(str(policy))
