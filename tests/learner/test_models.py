@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
+from transformers import AutoConfig
 
 from tests.learner.reward_world import policy_folder
+from training.learner.bpe import learn_tokenizer
 from training.learner.jobdir import BadInput
-from training.learner.models import load_critic, load_policy
+from training.learner.models import load_critic, load_policy, load_tokenizer
 from training.learner.reward_model import load_reward_model, new_reward_model, save_reward_model
 
 LAYER = "model.layers.1.mlp.down_proj.weight"
@@ -51,3 +53,13 @@ def test_a_reward_model_is_no_policy_and_a_policy_no_reward_model(policy, tmp_pa
         load_policy(str(tmp_path / "reward"))
     with pytest.raises(BadInput, match="is no reward model"):
         load_reward_model(str(policy))
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gemma"])
+def test_a_tokenizer_cuts_text_as_it_did_when_it_was_saved_whatever_model_lies_beside_it(tmp_path, kind):
+    saved = learn_tokenizer(["thanks for 2026 parcels"] * 9, 300)
+    saved.save_pretrained(tmp_path)
+    AutoConfig.for_model(kind).save_pretrained(tmp_path)
+    loaded, text = load_tokenizer(str(tmp_path)), "thanks, 2026\n\n e\u0301"
+    assert len(loaded) == len(saved)
+    assert loaded(text).input_ids == saved(text).input_ids

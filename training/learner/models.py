@@ -17,7 +17,9 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
 from training.learner.flat import ATTENTION
@@ -34,7 +36,10 @@ def device() -> torch.device:
 def load_tokenizer(path: str) -> Any:
     """The folder's tokenizer. Raises BadInput without one, or when it has no end token."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        # Where a folder says that its tokenizer.json is all there is to know, so it is: beside a Qwen2 model
+        # AutoTokenizer would have that family's rules of cutting text, and a token more, in the place of those saved.
+        is_plain = get_tokenizer_config(path).get("tokenizer_class") == "TokenizersBackend"
+        tokenizer = (PreTrainedTokenizerFast if is_plain else AutoTokenizer).from_pretrained(path)
     except (OSError, ValueError) as error:
         raise BadInput(f"no tokenizer could be loaded from {path}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
