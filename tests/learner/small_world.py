@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -58,6 +59,14 @@ def policy_folder(folder: Path, **changes: Any) -> Path:
     """A random policy over the letters. GPT-2: its learned positions tell «a» from «aa», as rotary ones cannot."""
     tiny_model(vocabulary=len(LETTERS), **({"kind": "gpt2", "num_hidden_layers": 1} | changes)).save_pretrained(folder)
     letters_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def damaged_policy(folder: Path) -> Path:
+    """A policy some of whose weights are no numbers."""
+    weights = load_file(policy_folder(folder) / "model.safetensors")
+    weights["transformer.ln_f.weight"].fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 

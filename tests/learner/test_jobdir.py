@@ -55,6 +55,12 @@ def test_resuming_drops_later_lines_and_a_half_written_one(job, tmp_path):
     assert [line["loss"] for line in job.metrics()] == [1.0, 2.0, 30.0]
 
 
+def test_a_result_that_is_not_finite_is_no_success(job):
+    with pytest.raises(TrainingFailed, match="kl is nan in the end"):
+        job.write_result({"program": "ppo", "reward": 0.5, "kl": float("nan")})
+    assert job.result() is None
+
+
 def test_a_number_that_is_not_finite_is_named(job):
     with pytest.raises(TrainingFailed, match="value_loss is nan at step 7"):
         job.append_metrics(7, 9, value_loss=float("nan"))

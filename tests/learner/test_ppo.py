@@ -11,6 +11,7 @@ from small_world import (
     PROMPTS,
     REWARD,
     best_policy,
+    damaged_policy,
     log_probs,
     metrics,
     objective,
@@ -69,6 +70,14 @@ def test_a_reward_that_is_not_finite_stops_the_run_with_its_name(tmp_path, monke
     with pytest.raises(TrainingFailed, match="the reward is nan at step 1"):
         ppo.main(job)
     assert JobDirectory(job).result() is None
+
+
+@pytest.mark.parametrize("part", ["model", "reference_model"])
+def test_a_policy_that_is_no_numbers_stops_the_run_in_a_sentence(tmp_path, part):
+    folder = damaged_policy(tmp_path / "damaged")
+    job = ppo_job(tmp_path / "job", steps=1, batch_episodes=8, eval_prompts=1, optimum_samples=4, **{part: str(folder)})
+    with pytest.raises(TrainingFailed, match="log-probability is nan at step 1"):
+        ppo.main(job)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,18 @@
 """The sampler: the right distribution, its own log-probabilities, and the same text in any company."""
 
 import collections
+import json
 import threading
 
 import pytest
 import torch
-from small_world import KINDS, tiny_model
+from small_world import KINDS, damaged_policy, ppo_job, tiny_model
 
+from training.learner import sample as program
 from training.learner import sampler
 from training.learner.episodes import Episodes
 from training.learner.fused_decoding import gather_weights
-from training.learner.jobdir import BadInput
+from training.learner.jobdir import BadInput, TrainingFailed
 from training.learner.models import computing_in
 from training.learner.sampler import Drawing, draw, keep_likeliest, sample, uniform_numbers
 from training.learner.scoring import score_tokens
@@ -117,6 +119,26 @@ def test_extreme_chances_never_draw_a_token_of_probability_zero():
     logits = torch.tensor([[float("-inf"), 1.0, float("-inf"), 0.0, float("-inf")]]).expand(2, -1)
     tokens, _ = draw(logits, torch.tensor([0.0, 1 - 2**-32], dtype=torch.float64), Drawing(1, NO_END))
     assert tokens.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("how", [{}, {"temperature": 0.0}, {"top_p": 0.9}, {"temperature": 0.5}])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_give_tokens_whose_log_probability_says_so(how, odd):
+    logits = torch.zeros(2, 7)
+    logits[0, 3] = odd
+    tokens, log_probs = draw(logits, torch.tensor([0.5, 0.999], dtype=torch.float64), Drawing(1, NO_END, **how))
+    assert tokens.min() >= 0 and tokens.max() < 7
+    assert log_probs[0].isnan() and log_probs[1].isfinite()
+
+
+@pytest.mark.parametrize("changes", [{}, {"temperature": 0.0}])
+def test_samples_of_a_policy_that_is_no_numbers_are_not_written(tmp_path, changes):
+    folder = damaged_policy(tmp_path / "policy")
+    job = ppo_job(tmp_path / "job")
+    (job / "config.json").write_text(json.dumps({"model": str(folder), "max_completion_tokens": 3} | changes))
+    with pytest.raises(TrainingFailed, match="the policy's log-probability is nan at step 1"):
+        program.main(job)
+    assert not (job / "samples.jsonl").exists()
 
 
 def test_chances_are_a_row_s_own_and_even():

@@ -159,7 +159,10 @@ class JobDirectory:
         return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Declares success: write it last."""
+        """Declares success: write it last. Raises TrainingFailed on NaN."""
+        for name, value in result.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise TrainingFailed(f"{name} is {value} in the end")
         self._write_atomically("result.json", json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
 
     def _write_atomically(self, name: str, text: str | Iterator[str] | list[str]) -> None:

@@ -9,7 +9,7 @@ gives the same texts, whatever batch_completions is and however many processes s
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from training.learner.data import Prompt, decode_completion, read_prompts, share
 from training.learner.jobdir import JobDirectory, Stopped, StopSignal
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in, end_tokens, freeze, load_policy
+from training.learner.optimization import check_finite
 from training.learner.processes import Processes
 from training.learner.program import run_program
 from training.learner.rewards import Answer, reward_model_scorer
-from training.learner.sampler import Drawing, check_room, sample
+from training.learner.sampler import Completion, Drawing, check_room, sample
 
 SAVE_EVERY = 16  # batches between saved states
 
@@ -64,6 +65,7 @@ def main(job_dir: Path) -> None:
             for prompt, w in zip(chosen, written, strict=True)
         ]
         scores = scorer(answers) if scorer else [None] * len(answers)
+        check_numbers(written, scores, step)
         rows = [as_row(n, a, s) for n, a, s in zip(mine, answers, scores, strict=True)]
         done += processes.gather(rows)
         job.append_metrics(step, len(plan), samples=float(len(done)))
@@ -84,6 +86,13 @@ def plan_batches(prompts: Sequence[Prompt], each: int, batch: int) -> list[list[
     """Completions' numbers in batches: the n-th completion answers prompt n // each."""
     numbers = sorted(range(len(prompts) * each), key=lambda n: (len(prompts[n // each].tokens), n))
     return [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
+
+
+def check_numbers(written: Sequence[Completion], scores: Iterable[Any], step: int) -> None:
+    """Raises TrainingFailed where a damaged policy or reward model gave what is no number."""
+    for completion, score in zip(written, scores, strict=True):
+        check_finite("the policy's log-probability", sum(completion.log_probs), step)
+        check_finite("the reward model's score", 0.0 if score is None else float(score), step)
 
 
 def as_row(number: int, answer: Answer, score: Any) -> dict[str, Any]:

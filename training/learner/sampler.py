@@ -180,10 +180,14 @@ def uniform_numbers(seed: int, numbers: Sequence[int], count: int) -> Tensor:
 
 
 def draw(logits: Tensor, chances: Tensor, drawing: Drawing) -> tuple[Tensor, Tensor]:
-    """A token for each row of logits [B, V] by its chance [B] in [0, 1), and the token's log-probability [B]."""
+    """A token for each row of logits [B, V] by its chance [B] in [0, 1), and the token's log-probability [B].
+
+    Logits that are no numbers give some token of log-probability NaN: who uses it can say where that happened.
+    """
     logits = logits.float()
     if drawing.temperature == 0:
-        return logits.argmax(-1), torch.zeros(len(logits), device=logits.device)
+        highest = logits.max(-1)
+        return highest.indices, highest.values - highest.values  # 0; NaN of logits that are not finite
     if drawing.temperature != 1:
         logits = logits / drawing.temperature
     if drawing.top_p < 1:
@@ -193,6 +197,7 @@ def draw(logits: Tensor, chances: Tensor, drawing: Drawing) -> tuple[Tensor, Ten
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
     # `right`: the first token whose cumulative probability exceeds the chance, so none of probability 0 is ever drawn.
     tokens = torch.searchsorted(cumulative, (chances * cumulative[:, -1])[:, None], right=True)
+    tokens = tokens.clamp(max=logits.shape[1] - 1)  # nothing exceeds NaN: then any token, whose log-probability is NaN
     return tokens[:, 0], probabilities.gather(1, tokens)[:, 0].log()
 
 
