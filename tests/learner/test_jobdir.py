@@ -164,3 +164,19 @@ def test_the_web_process_can_import_these_without_torch():
     code = "import sys, json, training.learner.config, training.learner.jobdir; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "numpy", "django"} & set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b'{"text": "\xff"}', "utf-8"),
+        (b'{"text": "\\ud83d alone"}', "surrogates"),
+        (b'{"text": "\\uD83D"}', "surrogates"),
+    ],
+)
+def test_a_line_that_is_no_text_is_named(job, line, reason):
+    (job.path / "prompts.jsonl").write_bytes(b'{"text": "\\ud83d\\ude00 \xc3\xa9"}\n\n' + line + b"\n")
+    rows = job.rows("prompts.jsonl")
+    assert next(rows) == {"text": "\U0001f600 é"}
+    with pytest.raises(BadInput, match=f"prompts.jsonl, line 3 is not JSON: .*{reason}"):
+        next(rows)

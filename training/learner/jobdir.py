@@ -91,7 +91,7 @@ class JobDirectory:
         file = self.path / name
         if not file.is_file():
             raise BadInput(f"{file} does not exist")
-        with file.open(encoding="utf-8") as lines:
+        with file.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield parse_row(line, f"{name}, line {number}")
@@ -193,10 +193,12 @@ def flush_folder(folder: Path) -> None:
                 os.fsync(opened.fileno())
 
 
-def parse_row(line: str, where: str) -> dict[str, Any]:
+def parse_row(line: bytes, where: str) -> dict[str, Any]:
     """One JSON Lines object. Raises BadInput saying where."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8"))
+        if b"\\ud" in line.lower():  # half of a pair may be escaped, but is no character: no tokenizer takes it
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
     except ValueError as error:
         raise BadInput(f"{where} is not JSON: {error}") from error
     if not isinstance(row, dict):
