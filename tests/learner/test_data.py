@@ -51,6 +51,17 @@ def test_a_tokenizer_without_a_template_gets_the_plain_one(tokenizer):
     )
 
 
+def test_messages_that_a_template_refuses_are_refused_in_its_words():
+    picky = bpe.learn_tokenizer(TEXTS, 300)
+    picky.chat_template = (
+        "{% for message in messages %}{% if message['role'] == 'system' %}"
+        "{{ raise_exception('System role not supported') }}{% endif %}{{ message['content'] }}{% endfor %}"
+    )
+    assert render(picky, TALK[1:])
+    with pytest.raises(BadInput, match=r"template refuses messages by system, user, .*: System role not supported"):
+        render(picky, TALK)
+
+
 def test_any_text_survives_the_byte_level_tokenizer(tokenizer):
     for text in ("Ça va? 你好 🙂", "a\tb\n c", "naïve — œuvre"):
         tokens = encode_completion(tokenizer, text)

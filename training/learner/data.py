@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
+
 from training.learner.config import Settings
 from training.learner.jobdir import BadInput
 
@@ -36,9 +38,16 @@ def check_messages(messages: Any, where: str) -> Messages:
 
 
 def render(tokenizer: Any, messages: Messages) -> list[int]:
-    """All tokens of a prompt, up to where the completion begins, by the tokenizer's chat template or the plain one."""
+    """All tokens of a prompt, up to where the completion begins, by the tokenizer's chat template or the plain one.
+
+    Raises BadInput for messages that the template refuses: some know no system, or want turns to alternate.
+    """
     if tokenizer.chat_template:
-        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        try:
+            return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise BadInput(f"the tokenizer's chat template refuses messages by {roles}: {error}") from error
     text = tokenizer.apply_chat_template(
         messages, chat_template=PLAIN_TEMPLATE, add_generation_prompt=True, tokenize=False
     )
