@@ -116,7 +116,7 @@ def test_a_row_that_makes_no_sense_is_refused_by_its_number(changes, reason):
         read_rankings(TOKENIZER, [row(), row(**changes)], settings())
 
 
-@pytest.mark.parametrize("rows", [[], [row(ranks=[1, 1, 1])], [row(split="held_out")]])
+@pytest.mark.parametrize("rows", [[], [row(ranks=[1, 1, 1])], [row(split="held_out")], [row(weight=0)]])
 def test_data_without_any_preference_to_learn_is_refused(rows):
     with pytest.raises(BadInput, match="no training ranking that prefers one completion to another"):
         read_rankings(TOKENIZER, rows, settings())

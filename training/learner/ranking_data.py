@@ -73,8 +73,9 @@ def read_rankings(tokenizer: Any, rows: Iterable[dict[str, Any]], config: Reward
             data.dropped_held_out += len(rankings)
         else:
             getattr(data, split).append(Comparison(prompt_id, group, tuple(rankings)))
-    if not any(len(set(ranking.ranks)) > 1 for comparison in data.train for ranking in comparison.rankings):
-        raise BadInput("rankings.jsonl holds no training ranking that prefers one completion to another")
+    rankings = [ranking for comparison in data.train for ranking in comparison.rankings]
+    if not any(len(set(ranking.ranks)) > 1 and ranking.weight > 0 for ranking in rankings):
+        raise BadInput("rankings.jsonl holds no training ranking that prefers one completion to another, with weight")
     return data
 
 
