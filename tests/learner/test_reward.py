@@ -218,6 +218,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_keeps_the_las
     assert not (folder / "result.json").exists()
 
 
+@pytest.mark.parametrize("place", ["rankings", "samples"])
+def test_what_outgrows_the_model_s_positions_is_refused(tmp_path, place):
+    rows = ranking_rows(4)
+    long = [{"role": "user", "content": "help " * 130}]
+    if place == "rankings":
+        rows[2]["messages"] = long
+    folder = job(tmp_path / "job", rows)
+    if place == "samples":
+        (folder / "samples.jsonl").write_text(json.dumps({"messages": long, "text": "no"}) + "\n")
+    with pytest.raises(BadInput, match="tokens, the model has room for 128"):
+        reward.main(folder)
+
+
 def test_bad_input_is_refused_before_a_model_is_made(tmp_path):
     with pytest.raises(BadInput, match="no training ranking"):
         reward.main(job(tmp_path / "job", [], **QUICK))

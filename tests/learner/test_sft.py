@@ -57,6 +57,19 @@ def test_it_fine_tunes_a_given_model(tmp_path):
     assert losses[-1] < 0.5 * losses[0]
 
 
+def test_a_demonstration_that_outgrows_the_model_s_positions_is_refused(tmp_path):
+    tiny_model("gpt2", vocabulary=5).save_pretrained(tmp_path / "start")
+    letters_tokenizer().save_pretrained(tmp_path / "start")
+    long = [{"messages": [{"role": "user", "content": "a " * 120}], "completion": "b " * count} for count in (7, 8)]
+    for name, row in zip(("fits", "does not"), long, strict=True):
+        folder = job(tmp_path / name, [row], model=str(tmp_path / "start"))
+        if name == "fits":
+            sft.main(folder)
+        else:
+            with pytest.raises(BadInput, match="take up to 129 tokens, the model has room for 128"):
+                sft.main(folder)
+
+
 def test_the_loss_is_the_weighted_sum_over_completion_tokens():
     model = tiny_model()
     examples = [Example([5, 6, 7, 0], [0.0, 2.0, 2.0]), Example([8, 9, 0], [0.25, 0.5])]

@@ -63,6 +63,7 @@ from training.learner.reward_model import (
     set_normalisation,
 )
 from training.learner.reward_report import Report, judge, longer_is_preferred, report
+from training.learner.sampler import check_room
 
 
 def main(job_dir: Path) -> None:
@@ -84,6 +85,8 @@ def main(job_dir: Path) -> None:
     # 2. The model on the policy's trunk, the tie parameter, the optimiser; and where an earlier run stopped.
     adapter = shape_of(settings)
     model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, adapter)
+    samples = read_samples(tokenizer, job, settings)
+    check_groups_room(model, [*samples, *(comparison.group for comparison in data.train + data.held_out)])
     tie = tie_parameter((ranking for comparison in data.train for ranking in comparison.rankings), settings)
     bootstrap = bootstrap_weights(data.train, settings.ensemble_heads, settings.seed)
     optimizer = adamw(model, settings.weight_decay)
@@ -117,7 +120,7 @@ def main(job_dir: Path) -> None:
             raise Stopped
 
     # 5. Scores of reference samples get mean 0 and deviation 1.
-    normalise(model, read_samples(tokenizer, job, settings), data, settings, micro_batches.size)
+    normalise(model, samples, data, settings, micro_batches.size)
 
     # 6. The report on held-out prompts, the model, then the result.
     evaluation = evaluate(model, tie, data, settings, micro_batches.size)
@@ -218,6 +221,12 @@ def normalise(
     groups = samples or [comparison.group for comparison in data.train]
     with computing_in(settings.dtype):
         set_normalisation(model, raw_scores_of_groups(model, groups, token_budget)[0])
+
+
+def check_groups_room(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
+    """Raises BadInput when a completion under any prompt, since the contrast exchanges them, has too many tokens."""
+    longest = max(len(completion) for group in groups for completion in group.completions)
+    check_room(model.network, [group.prompt for group in groups], longest)
 
 
 def read_samples(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> list[PromptGroup]:

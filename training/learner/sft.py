@@ -40,6 +40,7 @@ from training.learner.models import build_policy, computing_in, load_policy, sav
 from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
 from training.learner.processes import Processes
 from training.learner.program import run_program
+from training.learner.sampler import check_room
 from training.learner.scoring import scores_at
 
 
@@ -78,6 +79,7 @@ def main(job_dir: Path) -> None:
     held_out_rows, rows = split(demonstrations, settings.held_out_fraction)
     held_out = [encode(tokenizer, row, settings) for row in held_out_rows]
     examples = [encode(tokenizer, row, settings) for row in rows]
+    check_room(policy, [example.tokens for example in examples + held_out], 0)
     plan = plan_steps([len(example.tokens) for example in examples], settings)
 
     # 2. The optimiser; and where an earlier run stopped.
