@@ -33,6 +33,7 @@ def test_an_unknown_setting_is_named(kind):
         ({"steps": 2.5}, "steps must be a whole number"),
         ({"steps": True}, "steps must be a whole number"),
         ({"steps": 0}, "steps must be at least 1"),
+        ({"seed": 2**63}, "seed must be at most"),
         ({"learning_rate": "1e-4"}, "learning_rate must be a number"),
         ({"learning_rate": 0}, "learning_rate must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be finite"),

@@ -32,7 +32,7 @@ class Settings:
     program: ClassVar[str]
 
     model: str = ""  # a Hugging Face folder or hub id to start from
-    seed: int = setting(0, low=0)  # of every random choice
+    seed: int = setting(0, low=0, high=2**63 - 1)  # of every random choice
     dtype: str = setting("float32", choices=DTYPES)  # of the computation; weights that learn stay float32
     max_prompt_tokens: int = setting(512, low=1)  # tokens of a rendered prompt
     max_completion_tokens: int = setting(256, low=1)  # tokens of a completion, its end token included
