@@ -129,8 +129,9 @@ def test_completions_cut_off_and_prompts_truncated_are_counted(tmp_path):
     assert result["cut_off_completions"] == cut_off > 0
 
 
-def test_a_term_must_give_every_answer_its_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(small_world, "reward", lambda answers: [1.0])
+@pytest.mark.parametrize("given", [[1.0], ["good"] * 8, None, [None] * 8, [[1.0]] * 8, (1.0 for _ in range(8))])
+def test_a_term_must_give_every_answer_its_number(tmp_path, monkeypatch, given):
+    monkeypatch.setattr(small_world, "reward", lambda answers: given)
     with pytest.raises(BadInput, match="one number for each of 8 answers"):
         ppo.main(ppo_job(tmp_path / "job", PROMPTS, steps=1, batch_episodes=8))
 

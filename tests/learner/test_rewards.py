@@ -82,6 +82,8 @@ def test_terms_are_weighted_added_clipped_and_a_missing_end_costs(scorer):
         ({"name": "python", "function": "no.such:thing"}, "cannot import 'no.such:thing'"),
         ({"name": "python", "function": "small_world:nothing"}, "cannot import"),
         ({"name": "python"}, "cannot import"),
+        ({"name": "python", "function": ".small_world:reward"}, "cannot import"),
+        ({"name": "python", "function": "small_world:LONGEST"}, "needs a function, and 'small_world:LONGEST' is none"),
     ],
 )
 def test_a_term_that_is_none_is_refused_with_a_sentence(scorer, term, sentence):

@@ -70,16 +70,25 @@ def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None
         total = torch.zeros(len(answers))
         for name, weight, scorer in terms:
             is_known = name == "reward_model" and model_scores is not None
-            scores = torch.as_tensor(model_scores if is_known else scorer(answers), dtype=torch.float32).cpu()
-            if scores.shape != total.shape:
-                raise BadInput(f"a reward term must give one number for each of {len(answers)} answers")
-            total += weight * scores
+            total += weight * as_numbers(model_scores if is_known else scorer(answers), len(answers))
         if settings.score_clip:
             total = total.clamp(-settings.score_clip, settings.score_clip)
         cut_off = torch.tensor([not answer.ended for answer in answers], dtype=torch.float32)
         return total - settings.missing_end_penalty * cut_off
 
     return reward
+
+
+def as_numbers(scores: Any, count: int) -> Tensor:
+    """[count] float32 of what a term gave. Raises BadInput when it is anything else."""
+    refusal = f"a reward term must give one number for each of {count} answers"
+    try:
+        numbers = torch.as_tensor(scores, dtype=torch.float32).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"{refusal}, not {scores!r:.80}") from error
+    if numbers.shape != (count,):
+        raise BadInput(refusal)
+    return numbers
 
 
 def make_scorer(options: dict[str, Any], settings: PpoConfig, tokenizer: Any, scoring: Scoring | None) -> Scorer:
@@ -191,6 +200,8 @@ def python(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scor
     module, _, name = str(options.get("function", "")).partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise BadInput(f"the reward term python cannot import {options.get('function')!r}: {error}") from error
+    if not callable(function):
+        raise BadInput(f"the reward term python needs a function, and {options['function']!r} is none")
     return function
