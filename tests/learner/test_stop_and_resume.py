@@ -15,7 +15,7 @@ from small_world import LETTERS, on_reward_model, policy_folder, ppo_job
 from two_processes import run_on_two
 
 from training.learner import ppo, sample, sft
-from training.learner.jobdir import JobDirectory, Stopped
+from training.learner.jobdir import BadInput, JobDirectory, Stopped
 
 HERE = Path(__file__).parent
 PROMPTS = ("a", "b", "c")
@@ -111,6 +111,21 @@ def test_stopped_at_any_moment_and_resumed_it_is_the_same_to_the_bit(tmp_path, m
     module.main(straight)
     assert run_with_stops(monkeypatch, module, stopped, read) >= 1
     assert outcome(stopped) == outcome(straight)
+
+
+@pytest.mark.parametrize("changes", [{"lora_rank": 2}, {"critic": "shared"}, None], ids=["lora", "critic", "damaged"])
+def test_a_state_that_does_not_fit_is_refused_in_a_sentence(tmp_path, monkeypatch, changes):
+    job = ppo_job(tmp_path / "job", PROMPTS, **PPO)
+    stop_at(monkeypatch, ppo, 2)
+    with pytest.raises(Stopped):
+        ppo.main(job)
+    if changes:
+        ppo_job(job, PROMPTS, **PPO | changes)
+    else:
+        file = job / "state" / "training.pt"
+        file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(BadInput, match="state is damaged or of other settings"):
+        ppo.main(job)
 
 
 def test_a_finished_job_does_nothing_when_run_again(tmp_path):

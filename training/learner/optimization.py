@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from training.learner.config import Training
-from training.learner.jobdir import JobDirectory, TrainingFailed
+from training.learner.jobdir import BadInput, JobDirectory, TrainingFailed
 
 
 def adamw(model: nn.Module, weight_decay: float, epsilon: float = 1e-8) -> AdamW:
@@ -72,8 +73,14 @@ def save_state(job: JobDirectory, step: int, parts: Mapping[str, Any], extra: Ma
 
 
 def load_state(folder: Path, parts: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-    """Loads each part from `state/`; gives the last finished step and the plain values."""
-    saved = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(saved["parts"][name])
+    """Loads each part from `state/`; gives the last finished step and the plain values.
+
+    Raises BadInput where the file is damaged, or its parts are not those that the settings make.
+    """
+    try:
+        saved = torch.load(folder / "training.pt", map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(saved["parts"][name])
+    except (OSError, EOFError, UnpicklingError, RuntimeError, ValueError, KeyError) as error:
+        raise BadInput(f"{folder} is damaged or of other settings; without it the job would start anew") from error
     return int(saved["step"]), saved["extra"]
