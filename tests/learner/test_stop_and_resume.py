@@ -128,6 +128,17 @@ def test_a_state_that_does_not_fit_is_refused_in_a_sentence(tmp_path, monkeypatc
         ppo.main(job)
 
 
+def test_samples_are_not_resumed_in_other_batches_where_some_would_be_left_out(tmp_path, monkeypatch):
+    job = prompts_to_sample(tmp_path / "job")
+    stop_at(monkeypatch, sample, 3)
+    with pytest.raises(Stopped):
+        sample.main(job)
+    config = json.loads((job / "config.json").read_text())
+    (job / "config.json").write_text(json.dumps(config | {"batch_completions": 8}))
+    with pytest.raises(BadInput, match="state is of other settings or prompts"):
+        sample.main(job)
+
+
 def test_a_finished_job_does_nothing_when_run_again(tmp_path):
     job = prompts_to_sample(tmp_path / "job")
     sample.main(job)

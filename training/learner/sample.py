@@ -7,6 +7,7 @@ samples.jsonl, in the order of the prompts: `{"prompt_id", "index", "text", "end
 gives the same texts, whatever batch_completions is and however many processes share the work.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 
 from training.learner.config import SampleConfig
 from training.learner.data import Prompt, decode_completion, read_prompts, share
-from training.learner.jobdir import JobDirectory, Stopped, StopSignal
+from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in, end_tokens, freeze, load_policy
 from training.learner.optimization import check_finite
@@ -49,7 +50,7 @@ def main(job_dir: Path) -> None:
     plan = plan_batches(prompts, settings.completions_per_prompt, settings.batch_completions)
 
     # 2. What an earlier run had finished.
-    step, done = load_samples(job.state) if job.state is not None else (0, [])
+    step, done = load_samples(job.state, plan) if job.state is not None else (0, [])
     job.truncate_metrics(step)
 
     # 3. Batch by batch.
@@ -117,9 +118,11 @@ def save_samples(step: int, rows: list[dict[str, Any]], folder: Path) -> None:
     (folder / "samples.json").write_text(json.dumps([step, rows]), "utf-8")
 
 
-def load_samples(folder: Path) -> tuple[int, list[dict[str, Any]]]:
-    """The batches finished, and their completions."""
+def load_samples(folder: Path, plan: Sequence[Sequence[int]]) -> tuple[int, list[dict[str, Any]]]:
+    """The batches finished, and their completions. Raises BadInput unless they are the plan's first ones."""
     step, rows = json.loads((folder / "samples.json").read_text("utf-8"))
+    if sorted(row["number"] for row in rows) != sorted(itertools.chain(*plan[:step])):
+        raise BadInput(f"{folder} is of other settings or prompts; without it the job would start anew")
     return step, rows
 
 
