@@ -2,7 +2,10 @@
 
 import json
 import os
+import time
+from types import SimpleNamespace
 
+import pytest
 import small_world
 import torch
 from reward_world import job as reward_job
@@ -10,7 +13,7 @@ from reward_world import ranking_rows
 from small_world import PROMPTS, metrics, policy_folder, ppo_job
 from two_processes import ends_of_two, run_on_two
 
-from training.learner import ppo, reward, sample
+from training.learner import jobdir, ppo, reward, sample
 from training.learner.jobdir import EXIT_STOPPED, JobDirectory, Stopped
 
 OPTIONS = {"steps": 6, "batch_episodes": 8, "epochs": 1, "save_every": 2}
@@ -76,3 +79,21 @@ def test_a_process_that_fails_ends_the_other_and_the_job_goes_on_from_its_last_s
     monkeypatch.undo()
     run_on_two(ppo.main, job)
     assert [line["step"] for line in metrics(job)] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_state_whose_replacement_was_cut_short_is_found_by_both(tmp_path, monkeypatch):
+    """A kill between two renames: one process completes them, and the other must not look before."""
+    options = {"learning_rate": 3e-3, "epochs": 3, "batch_rankings": 2, "ensemble_heads": 2}
+    one, two = (reward_job(tmp_path / name, ranking_rows(4), **options) for name in ("one", "two"))
+    reward.main(one)
+    with monkeypatch.context() as stopping:
+        stopping.setattr(reward, "StopSignal", lambda: SimpleNamespace(received=True))
+        with pytest.raises(Stopped):
+            reward.main(two)
+    (two / "state").rename(two / "state.new")
+    (two / "state.old").mkdir()
+    complete = jobdir.finish_replacement
+    monkeypatch.setattr(jobdir, "finish_replacement", lambda folder: (time.sleep(0.5), complete(folder)))
+    run_on_two(reward.main, two)
+    losses = [[line["loss"] for line in metrics(job)] for job in (one, two)]
+    assert len(losses[0]) == 6 and torch.allclose(*map(torch.tensor, losses), atol=1e-5)

@@ -69,6 +69,7 @@ from training.learner.sampler import check_room
 def main(job_dir: Path) -> None:
     processes, stop = Processes(), StopSignal()
     job = JobDirectory(job_dir, processes.is_first)
+    processes.wait()
     if job.result() is not None:
         return
     settings = RewardConfig.from_json(job.config())
