@@ -96,6 +96,7 @@ def test_truncated_prompts_are_told_from_whole_ones(tokenizer):
         ([{"messages": []}], "row 1: messages must be a list"),
         ([{"messages": [{"role": "user"}]}], "row 1: a message must have a role and a content"),
         ([{"messages": TALK}, {"messages": [{"role": "user", "content": 3}]}], "row 2: a message"),
+        ([{"messages": TALK, "split": "heldout"}], "row 1: split must be train or held_out, not 'heldout'"),
     ],
 )
 def test_prompts_that_are_none_are_refused(tokenizer, rows, sentence):

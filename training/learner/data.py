@@ -10,6 +10,7 @@ from training.learner.config import Settings
 from training.learner.jobdir import BadInput
 
 Messages = list[dict[str, str]]
+SPLITS = ("train", "held_out")
 
 # For tokenizers without a chat template (base models): who speaks on a line of its own, what they say below it, so that
 # a completion starts a line and needs no leading space.
@@ -91,6 +92,8 @@ def read_prompts(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Setti
     prompts = []
     for number, row in enumerate(rows, 1):
         messages = check_messages(row.get("messages"), f"prompts.jsonl, row {number}")
+        if row.get("split", "train") not in SPLITS:
+            raise BadInput(f"prompts.jsonl, row {number}: split must be train or held_out, not {row['split']!r}")
         whole = render(tokenizer, messages)
         tokens = cut_prompt(whole, settings.max_prompt_tokens, settings.overlong_prompts)
         if not tokens:

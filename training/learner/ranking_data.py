@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from training.learner.config import RewardConfig
-from training.learner.data import check_messages, encode_completion, render
+from training.learner.data import SPLITS, check_messages, encode_completion, render
 from training.learner.jobdir import BadInput
 from training.learner.packing import PromptGroup
 from training.learner.preference_losses import Pairs, pairs_of_rankings
-
-SPLITS = ("train", "held_out")
 
 
 @dataclass(frozen=True)
