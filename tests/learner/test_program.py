@@ -1,16 +1,13 @@
 """What the programs say when they are asked for help."""
 
 import dataclasses
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from training.learner import ppo, reward, sample, sft
 from training.learner.config import CONFIGS, PpoConfig
-from training.learner.program import comments, help_text
-
-ROOT = Path(__file__).resolve().parents[2]
+from training.learner.program import comments, help_text, run_program
 
 
 @pytest.mark.parametrize("program", CONFIGS)
@@ -31,10 +28,13 @@ def test_help_gives_defaults_limits_and_comments_of_several_lines():
     assert '  "rewards": [{"name": "reward_model"}]\n      a list\n' in text
 
 
-def test_the_program_itself_is_asked():
-    done = subprocess.run(
-        [sys.executable, "-m", "training.learner.sample", "--help"], cwd=ROOT, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("sample: completions of given prompts")
-    assert '"top_p": 1.0' in done.stdout
+@pytest.mark.parametrize("program", [ppo, reward, sample, sft])
+def test_every_program_tells_its_own(program, monkeypatch, capsys):
+    name = program.__name__.rpartition(".")[2]
+    monkeypatch.setattr(sys, "argv", [program.__file__, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        run_program(program.main, CONFIGS[name])
+    told = capsys.readouterr()
+    assert (ended.value.code, told.err) == (0, "")
+    assert told.out.startswith(f"{name}: ")
+    assert '"micro_batch_tokens": 4096' in told.out
