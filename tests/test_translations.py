@@ -11,7 +11,7 @@ import pytest
 
 from config.settings import BASE_DIR
 
-CATALOGUE = BASE_DIR / "locale" / "zh_Hans" / "LC_MESSAGES" / "django.po"
+CATALOGUE = BASE_DIR / "config" / "locale" / "zh_Hans" / "LC_MESSAGES" / "django.po"
 REFUSALS = {"Invalid", "Conflict", "NotFound", "Forbidden"}
 
 

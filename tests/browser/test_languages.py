@@ -9,7 +9,7 @@ from django.conf import settings
 from playwright.sync_api import Page, expect
 from rank_page import RankPage
 
-FOLDER = settings.BASE_DIR / "locale" / "zh_Hans" / "LC_MESSAGES"
+FOLDER = settings.BASE_DIR / "config" / "locale" / "zh_Hans" / "LC_MESSAGES"
 # Names, formats and keys that stay as they are.
 KEPT = {"accord", "english", "api", "json", "lines", "utf", "markdown", "kl", "enter", "escape", "shift", "ann", "mona"}
 KEPT |= {
