@@ -27,16 +27,21 @@ def fused(model, prompts=PROMPTS, new_tokens=4):
     return FusedDecoder(gather_weights(model), gather_prompts(prompts, model.device), new_tokens)
 
 
-@pytest.mark.parametrize("kind", KNOWN)
 @torch.inference_mode()
-def test_every_step_gives_the_model_s_logits(kind):
-    model, sequences = tiny_model(kind), PROMPTS
-    decoder = fused(model)
+def expect_the_model_s_logits(model, decoder):
+    """After the prompts and after every step."""
+    sequences = PROMPTS
     torch.testing.assert_close(decoder.read_prompts(), logits_of(model, sequences), atol=1e-4, rtol=0)
     for tokens in STEPS:
         sequences = [[*sequence, token] for sequence, token in zip(sequences, tokens, strict=True)]
         expected = logits_of(model, sequences)
         torch.testing.assert_close(decoder.read(torch.tensor(tokens)), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_every_step_gives_the_model_s_logits(kind):
+    model = tiny_model(kind)
+    expect_the_model_s_logits(model, fused(model))
 
 
 @pytest.mark.parametrize("kind", KNOWN)

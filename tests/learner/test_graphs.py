@@ -3,7 +3,7 @@
 import pytest
 import torch
 from small_world import tiny_model
-from test_fused_decoding import KNOWN, PROMPTS, STEPS, fused, logits_of
+from test_fused_decoding import KNOWN, PROMPTS, STEPS, expect_the_model_s_logits, fused
 
 from training.learner import graphs
 from training.learner.decoding import gather_prompts
@@ -35,15 +35,9 @@ def graphed(model, prompts=PROMPTS, new_tokens=4, capture=taken_often):
 
 
 @pytest.mark.parametrize("kind", KNOWN)
-@torch.inference_mode()
 def test_every_step_gives_the_model_s_logits_however_often_it_is_taken(kind):
-    model, sequences = tiny_model(kind), PROMPTS
-    decoder = graphed(model)
-    torch.testing.assert_close(decoder.read_prompts(), logits_of(model, sequences), atol=1e-4, rtol=0)
-    for tokens in STEPS:
-        sequences = [[*sequence, token] for sequence, token in zip(sequences, tokens, strict=True)]
-        expected = logits_of(model, sequences)
-        torch.testing.assert_close(decoder.read(torch.tensor(tokens)), expected, atol=1e-4, rtol=0)
+    model = tiny_model(kind)
+    expect_the_model_s_logits(model, graphed(model))
 
 
 @pytest.mark.parametrize("width", [1, 4, 10])
