@@ -231,6 +231,17 @@ def test_what_outgrows_the_model_s_positions_is_refused(tmp_path, place):
         reward.main(folder)
 
 
+def test_a_long_prompt_and_another_s_long_completion_fit_where_they_never_meet(tmp_path):
+    rows = ranking_rows(4)
+    rows[2]["messages"] = [{"role": "user", "content": "help " * 80}]
+    rows[3]["completions"][0] = "help " * 80
+    with pytest.raises(BadInput, match="the model has room for 128"):
+        reward.main(job(tmp_path / "contrast", rows, contrast=1.0))
+    folder = job(tmp_path / "alone", rows, contrast=0.0)
+    reward.main(folder)
+    assert (folder / "result.json").is_file()
+
+
 def test_bad_input_is_refused_before_a_model_is_made(tmp_path):
     with pytest.raises(BadInput, match="no training ranking"):
         reward.main(job(tmp_path / "job", [], **QUICK))

@@ -88,6 +88,8 @@ def main(job_dir: Path) -> None:
     model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, adapter)
     samples = read_samples(tokenizer, job, settings)
     check_groups_room(model, [*samples, *(comparison.group for comparison in data.train + data.held_out)])
+    if settings.contrast > 0:
+        check_room_of_contrast(model, [comparison.group for comparison in data.train])
     tie = tie_parameter((ranking for comparison in data.train for ranking in comparison.rankings), settings)
     bootstrap = bootstrap_weights(data.train, settings.ensemble_heads, settings.seed)
     optimizer = adamw(model, settings.weight_decay)
@@ -225,7 +227,13 @@ def normalise(
 
 
 def check_groups_room(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
-    """Raises BadInput when a completion under any prompt, since the contrast exchanges them, has too many tokens."""
+    """Raises BadInput when a prompt and one of its completions have too many tokens."""
+    for group in groups:
+        check_room(model.network, [group.prompt], max(map(len, group.completions)))
+
+
+def check_room_of_contrast(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
+    """Raises BadInput when a completion has too many tokens under another's prompt, where it may come to stand."""
     longest = max(len(completion) for group in groups for completion in group.completions)
     check_room(model.network, [group.prompt for group in groups], longest)
 
