@@ -47,6 +47,7 @@ ALLOWED_HOSTS = read_list("ALLOWED_HOSTS", default=hosts.own_names(read_text("AC
 if "*" in ALLOWED_HOSTS and not DEBUG:
     raise Unusable("ALLOWED_HOSTS is «*», which lets anyone forge links in our pages: name the hosts instead.")
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
+CSRF_FAILURE_VIEW = "feedback.unsent_forms.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if SESSION_COOKIE_SECURE else None
 SECURE_HSTS_SECONDS = 31_536_000 if SESSION_COOKIE_SECURE else 0
@@ -100,6 +101,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
+    "feedback.unsent_forms.UnsentFormsMiddleware",
     "feedback.errors.AccordErrorMiddleware",
 ]
 ROOT_URLCONF = "config.urls"

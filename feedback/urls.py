@@ -4,16 +4,13 @@ from django.contrib.auth import views as auth
 from django.urls import path
 from django.views.i18n import set_language
 
+from feedback.unsent_forms import SignIn
 from feedback.views import account, figures, project, ranking, review
 
 urlpatterns = [
     path("", account.home, name="home"),
     path("language/", set_language, name="set-language"),
-    path(
-        "sign-in/",
-        auth.LoginView.as_view(template_name="sign_in.html", redirect_authenticated_user=True),
-        name="sign-in",
-    ),
+    path("sign-in/", SignIn.as_view(), name="sign-in"),
     path("sign-out/", auth.LogoutView.as_view(), name="sign-out"),
     path("account/", account.account, name="account"),
     path(

@@ -1,7 +1,7 @@
 """Sign-in is Django's; here are the projects of a person, and their own account."""
 
 from django.contrib import messages
-from django.contrib.auth.decorators import login_required, user_passes_test
+from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
@@ -9,6 +9,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback import people, progress
+from feedback.errors import Forbidden
 from feedback.forms import ProjectForm, TokenForm
 from feedback.models import ApiToken
 
@@ -41,8 +42,9 @@ def revoke_token(request: HttpRequest, token_id: int) -> HttpResponse:
 
 
 @login_required
-@user_passes_test(lambda user: user.is_staff)
 def new_project(request: HttpRequest) -> HttpResponse:
+    if not request.user.is_staff:
+        raise Forbidden(_("Only this site's administrators may make projects: ask one of them for yours."))
     form = ProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         project = people.create_project(request.user, form.save(commit=False))

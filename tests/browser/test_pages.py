@@ -109,3 +109,25 @@ def test_the_api_page_works_under_the_strict_policy(desk, annotator, keep):
     expect(page.get_by_role("heading", name="Accord")).to_be_visible()
     expect(page.locator(".opblock").first).to_be_visible()
     keep(page, "api")
+
+
+def test_guidelines_typed_while_the_session_ended_are_saved_after_signing_in(desk, project, manager, keep):
+    desk.expected.append("401")
+    page = desk.sit("mona")
+    page.goto("/projects/support/settings/")
+    page.get_by_label("Guidelines").fill("First line of the guidelines.\nSecond line, which took an hour.")
+    page.context.clear_cookies(name="sessionid")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("This page keeps what you entered")).to_be_visible()
+    keep(page, "unsent-sign-in")
+    page.locator("[name=username]").fill("mona")
+    page.locator("[name=password]").fill("mona-password")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_label("Your text")).to_have_value(
+        "First line of the guidelines.\nSecond line, which took an hour."
+    )
+    keep(page, "unsent-send")
+    page.get_by_role("button", name="Send it now").click()
+    expect(page.get_by_text("Saved.")).to_be_visible()
+    project.refresh_from_db()
+    assert project.guidelines.splitlines() == ["First line of the guidelines.", "Second line, which took an hour."]

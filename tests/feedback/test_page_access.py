@@ -26,11 +26,7 @@ WRITES = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _plain_static_files(settings):
-    settings.STORAGES = settings.STORAGES | {
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    }
+pytestmark = pytest.mark.usefixtures("plain_static_files")
 
 
 def at(path: str) -> str:

@@ -1,0 +1,166 @@
+"""Keep what somebody typed when a form arrives after their session ended, or with an outdated CSRF token.
+
+The answer to such a POST is a page that carries the form's fields: a sign-in form first where one is needed, then a
+page that shows the text and sends it again to the same address. Nothing is stored on the server.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.auth import login as log_in
+from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.views import LoginView
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.csrf import csrf_failure as plain_csrf_failure
+
+PREFIX = "unsent."  # of the fields of an unsent form among those of the sign-in form
+ACTION, PAGE = "unsent-action", "unsent-page"
+LONG = 60  # characters from which a field's text is shown in a box of its own
+
+
+@dataclass(frozen=True)
+class UnsentForm:
+    """A POST that was not carried out: its address, the page that its form stood on, and its fields."""
+
+    action: str
+    page: str
+    fields: list[tuple[str, str]]
+
+    @classmethod
+    def of(cls, request: HttpRequest) -> Self:
+        fields = [(name, value) for name, values in request.POST.lists() for value in map(str, values)]
+        return cls(
+            request.get_full_path(), page_of(request), [each for each in fields if each[0] != "csrfmiddlewaretoken"]
+        )
+
+    @classmethod
+    def carried_by(cls, request: HttpRequest, data: QueryDict) -> Self | None:
+        """Return the unsent form among a sign-in form's fields, or None."""
+        action, page = data.get(ACTION, ""), data.get(PAGE, "/")
+        if not (is_local(request, action) and is_local(request, page)):
+            return None
+        names = [name for name in data if name.startswith(PREFIX)]
+        return cls(action, page, [(name.removeprefix(PREFIX), each) for name in names for each in data.getlist(name)])
+
+    @property
+    def texts(self) -> list[str]:
+        """The long texts among the fields: what it would hurt to lose."""
+        return [value for _name, value in self.fields if len(value) > LONG or "\n" in value]
+
+    @property
+    def carried(self) -> list[tuple[str, str]]:
+        """Hidden fields that take it through the sign-in form."""
+        return [(ACTION, self.action), (PAGE, self.page), *((PREFIX + name, value) for name, value in self.fields)]
+
+
+def is_local(request: HttpRequest, address: str) -> bool:
+    return address.startswith("/") and url_has_allowed_host_and_scheme(address, {request.get_host()})
+
+
+def page_of(request: HttpRequest) -> str:
+    """Return the path of the page that a form stood on: its Referer if that is ours, or else the list of projects."""
+    referer = request.headers.get("Referer", "")
+    if not url_has_allowed_host_and_scheme(referer, {request.get_host()}):
+        return reverse("home")
+    parts = urlsplit(referer)
+    return parts.path + (f"?{parts.query}" if parts.query else "")
+
+
+def is_submitted_by_browser(request: HttpRequest) -> bool:
+    """Whether a person pressed a form's button; scripts of ours see to lost sessions themselves."""
+    mode = request.headers.get("Sec-Fetch-Mode", "navigate")
+    return request.method == "POST" and mode == "navigate" and "HX-Request" not in request.headers
+
+
+def can_be_kept(request: HttpRequest) -> bool:
+    """Whether all of it can be sent again: a file cannot, and a password must not be written into a page."""
+    return not request.FILES and not any("password" in name for name in request.POST)
+
+
+class UnsentFormsMiddleware:
+    """Answers a browser's POST that would lead to the sign-in page, and turns a bare 405 into a page."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        response = self.get_response(request)
+        if is_submitted_by_browser(request) and _asks_to_sign_in(response):
+            return ask_to_sign_in(request)
+        if response.status_code == 405 and not request.path.startswith("/api/"):
+            page = render(request, "405.html", status=405)
+            page.headers["Allow"] = response.headers["Allow"]
+            return page
+        return response
+
+
+def _asks_to_sign_in(response: HttpResponse) -> bool:
+    return response.status_code == 302 and response.headers["Location"].startswith(f"{reverse('sign-in')}?next=")
+
+
+def ask_to_sign_in(request: HttpRequest) -> HttpResponse:
+    """Show the sign-in form, which carries the unsent form where that can be kept."""
+    unsent = UnsentForm.of(request) if can_be_kept(request) else None
+    context = {"form": AuthenticationForm(request), "unsent": unsent, "next": page_of(request)}
+    return render(request, "sign_in.html", {**context, "is_file_lost": bool(request.FILES)}, status=401)
+
+
+def offer_to_send(request: HttpRequest, unsent: UnsentForm) -> HttpResponse:
+    """Show an unsent form to somebody who is signed in, with the button that sends it."""
+    return render(request, "unsent.html", {"unsent": unsent})
+
+
+def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
+    """Keep a form of this site whose token is outdated: somebody signed in anew since it was shown.
+
+    A form of another site, whose Origin tells, gets Django's refusal.
+    """
+    if not (is_submitted_by_browser(request) and _is_from_this_site(request)):
+        return plain_csrf_failure(request, reason)
+    is_sign_in = request.path == reverse(settings.LOGIN_URL)
+    unsent = UnsentForm.carried_by(request, request.POST) if is_sign_in else UnsentForm.of(request)
+    if request.user.is_authenticated:
+        if unsent is None or not (is_sign_in or can_be_kept(request)):
+            return redirect(page_of(request))
+        return offer_to_send(request, unsent)
+    if not is_sign_in:
+        return ask_to_sign_in(request)
+    form = AuthenticationForm(request)
+    context = {"form": form, "unsent": unsent, "next": request.POST.get("next", ""), "is_outdated": True}
+    return render(request, "sign_in.html", context, status=403)
+
+
+def _is_from_this_site(request: HttpRequest) -> bool:
+    origin = request.headers.get("Origin", "")
+    return origin == f"{request.scheme}://{request.get_host()}" or origin in settings.CSRF_TRUSTED_ORIGINS
+
+
+class SignIn(LoginView):
+    """Django's sign-in, which gives an unsent form back to whoever has signed in."""
+
+    template_name = "sign_in.html"
+    redirect_authenticated_user = True
+
+    @property
+    def unsent(self) -> UnsentForm | None:
+        return UnsentForm.carried_by(self.request, self.request.POST)
+
+    def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
+        return super().get_context_data(unsent=self.unsent, **kwargs)
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.user.is_authenticated and (unsent := self.unsent) is not None:
+            return offer_to_send(request, unsent)
+        return super().dispatch(request, *args, **kwargs)
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        if (unsent := self.unsent) is None:
+            return super().form_valid(form)
+        log_in(self.request, form.get_user())
+        return offer_to_send(self.request, unsent)
