@@ -11,6 +11,8 @@ from feedback.errors import Invalid
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # weights in other formats stay where they are
+# What kinds of models call the number of tokens that they can read at once.
+POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
 
@@ -81,3 +83,19 @@ def fetch_from_hub(hub_id: str) -> Path:
         raise Invalid(
             _("There is no folder %(hub_id)s on this machine, and the hub cannot be reached.") % {"hub_id": hub_id}
         ) from error
+
+
+def positions_of(folder: str) -> int | None:
+    """Return how many tokens a model can read at once, or None where its config.json is not here or does not say."""
+    try:
+        config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    inner = config.get("text_config")
+    for part in (config, inner if isinstance(inner, dict) else {}):
+        for name in POSITIONS:
+            if isinstance(value := part.get(name), int) and value > 0:
+                return value
+    return None

@@ -26,14 +26,21 @@ FIELDS: list[tuple[str, str, str | Promise, str | Promise]] = [
 
 
 class RoundForm(forms.Form):
-    """Shows the project's own settings, and gives back what was changed."""
+    """Shows the settings that a round would have, and gives back what was changed.
 
-    def __init__(self, data: Any, of_project: Sections) -> None:
-        super().__init__(data)
-        resolved = round_settings.resolve(of_project, seed=0)
-        resolved["common"] = resolved["ppo"]
+    `again` is the number of an earlier round whose settings all hold, but for what is changed here.
+    """
+
+    again = forms.IntegerField(required=False, widget=forms.HiddenInput)
+
+    def __init__(self, data: Any, settings: Sections, learns: bool = True, again: int | None = None) -> None:
+        """`settings` are whole sections, as `round_settings.resolve` returns them."""
+        super().__init__(data, initial={"again": again})
+        self.learns = learns
         for section, name, label, text in FIELDS:
-            default = resolved[section][name]
+            if not learns and section not in ("round", "sample", "common"):
+                continue
+            default = settings["sample" if section == "common" else section][name]
             kind = forms.IntegerField if isinstance(default, int) else forms.FloatField
             field = kind(label=label, help_text=text, initial=default)
             if isinstance(default, float):
@@ -44,8 +51,10 @@ class RoundForm(forms.Form):
     def overrides(self) -> Sections:
         changed: Sections = {}
         for key in self.changed_data:
-            section, name = key.split("-")
-            changed.setdefault(section, {})[name] = self.cleaned_data[key]
+            section, _dash, name = key.partition("-")
+            for each in round_settings.PROGRAMS if section == "common" else (section,):
+                if name:
+                    changed.setdefault(each, {})[name] = self.cleaned_data[key]
         return changed
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
-from training.learner.config import CONFIGS, as_kind, check_limits, setting
+from training.learner.config import CONFIGS, Settings, as_kind, check_limits, setting
 from training.learner.jobdir import BadInput
 
 Sections = dict[str, dict[str, Any]]
@@ -54,23 +54,43 @@ class RoundSettings:
         return dataclasses.asdict(self)
 
 
-def resolve(*given: Sections, seed: int) -> Sections:
-    """The whole settings of a round from sections of rising precedence. Raises Invalid with a sentence.
+def resolve(*given: Sections, seed: int, positions: int | None = None) -> Sections:
+    """Return the whole settings of a round from sections of rising precedence. Raises Invalid with a sentence.
 
-    `seed` is the round's and each program's unless a section says otherwise.
+    `seed` is the round's and each program's unless a section says otherwise. Default lengths are shortened to what
+    fits into the base's `positions` (tokens), if that is known; lengths that somebody chose are left alone.
     """
     for sections in given:
         check_sections(sections)
     try:
         own = RoundSettings.from_json({"seed": seed, **merged("round", given)})
         defaults = {"sample": {"completions_per_prompt": own.comparison_size}}
-        programs = {
-            program: check_program(program, {"seed": seed, **defaults.get(program, {}), **merged(program, given)})
-            for program in PROGRAMS
-        }
+        programs = {}
+        for program in PROGRAMS:
+            chosen = defaults.get(program, {}) | merged(program, given)
+            programs[program] = check_program(program, {"seed": seed, **default_lengths(chosen, positions), **chosen})
     except BadInput as error:
         raise Invalid(_("The round's settings cannot be used: %(error)s.") % {"error": error}) from error
     return {"round": own.to_json(), **programs}
+
+
+def default_lengths(chosen: dict[str, Any], positions: int | None) -> dict[str, int]:
+    """Return default token limits of prompt and completion that fit into so many positions, beside what is chosen."""
+    if positions is None:
+        return {}
+    prompt = _length(chosen, "max_prompt_tokens")
+    room = positions - prompt if prompt else positions // 3  # the defaults give a third of the room to the completion
+    completion = _length(chosen, "max_completion_tokens") or min(Settings.max_completion_tokens, room)
+    return {
+        "max_prompt_tokens": max(1, min(Settings.max_prompt_tokens, positions - completion)),
+        "max_completion_tokens": max(1, completion),
+    }
+
+
+def _length(chosen: dict[str, Any], name: str) -> int | None:
+    """Return a chosen length; None where none is, or where the program's own check will refuse it."""
+    value = chosen.get(name)
+    return value if isinstance(value, int) else None
 
 
 def merged(section: str, given: tuple[Sections, ...]) -> dict[str, Any]:
@@ -81,6 +101,12 @@ def merged(section: str, given: tuple[Sections, ...]) -> dict[str, Any]:
             values |= sections.get("common", {})
         values |= sections.get(section, {})
     return values
+
+
+def changed(sections: Sections, changes: Sections) -> Sections:
+    """Return the sections with some settings changed."""
+    names = [*sections, *(name for name in changes if name not in sections)]
+    return {name: sections.get(name, {}) | changes.get(name, {}) for name in names}
 
 
 def check_sections(sections: Any) -> None:

@@ -27,6 +27,7 @@ from feedback import export
 from feedback.errors import Conflict, Invalid
 from feedback.models import Project, Prompt, Ranking, User
 from training import checkpoints, outcome, round_settings
+from training.checkpoint_files import positions_of
 from training.models import Checkpoint, LoopSettings, Metric, Round
 
 logger = logging.getLogger(__name__)
@@ -114,13 +115,15 @@ def _create(
         check_can_start(project, learns)
         last = project.rounds.aggregate(last=Max("number"))["last"]
         number = (1 if learns else 0) if last is None else last + 1
+        base = base or checkpoints.served(project)
+        sections = (_defaults(project), of_project(project), overrides or {})
         created = Round.objects.create(
             project=project,
             number=number,
             learns=learns,
-            base=base or checkpoints.served(project),
+            base=base,
             started_by=actor,
-            settings=round_settings.resolve(_defaults(project), of_project(project), overrides or {}, seed=number),
+            settings=round_settings.resolve(*sections, seed=number, positions=positions_of(base.path)),
             **fields,
         )
         send(created.pk)
@@ -136,6 +139,22 @@ def of_project(project: Project) -> round_settings.Sections:
     """The settings that the project's rounds have unless somebody says otherwise."""
     loop = LoopSettings.objects.filter(project=project).first()
     return loop.settings if loop else {}
+
+
+def settings_now(project: Project) -> round_settings.Sections:
+    """Return the whole settings of a round that would start now. Raises Invalid if the project's own are unusable."""
+    served = project.checkpoints.filter(is_served=True).first()
+    positions = positions_of(served.path) if served else None
+    return round_settings.resolve(_defaults(project), of_project(project), seed=0, positions=positions)
+
+
+def settings_again(earlier: Round) -> round_settings.Sections:
+    """Return the settings of an earlier round for another try, which draws anew: without its seeds."""
+    sections = {section: dict(values) for section, values in earlier.settings.items()}
+    for values in sections.values():
+        if values.get("seed") == earlier.number:
+            del values["seed"]
+    return sections
 
 
 def _defaults(project: Project) -> round_settings.Sections:

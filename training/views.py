@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
@@ -16,9 +16,9 @@ from feedback import people
 from feedback.cards import show_messages
 from feedback.errors import AccordError, Forbidden, NotFound
 from feedback.forms import checked
-from feedback.models import Completion, Membership
+from feedback.models import Completion, Membership, Project
 from feedback.rendering import render as render_markdown
-from training import checkpoints, progress, rounds
+from training import checkpoints, progress, round_settings, rounds
 from training.forms import ImportForm, LoopForm, RoundForm
 from training.models import Round
 from training.samples import Sample, beside, samples_of, summary_of
@@ -29,7 +29,10 @@ SAMPLES_A_PAGE = 12
 @login_required
 @require_GET
 def console(request: HttpRequest, slug: str) -> HttpResponse:
-    return _console(request, people.manager_of(request.user, slug))
+    """`?again=<number>` opens the form of a new round with the settings of that one."""
+    membership = people.manager_of(request.user, slug)
+    form = _round_form(membership.project, request.GET.get("again")) if "again" in request.GET else None
+    return _console(request, membership, form)
 
 
 def _console(
@@ -42,7 +45,8 @@ def _console(
         "verdict": progress.verdict_on(project),
         "rounds": progress.rounds_of(project),
         "checkpoints": progress.checkpoints_of(project),
-        "form": form or RoundForm(None, rounds.of_project(project)),
+        "form": form or _round_form(project),
+        "form_is_open": form is not None,
         "refusal": _refusal(membership, learns=True),
         "can_sample": not _refusal(membership, learns=False),
         "loop_form": LoopForm(initial={"round_every": loop.round_every}),
@@ -59,18 +63,39 @@ def _refusal(membership: Membership, learns: bool) -> str:
     return ""
 
 
+def _round_form(project: Project, again: str | None = None, data: QueryDict | None = None) -> RoundForm:
+    """Return the form of a new round, with the settings of round number `again` if one is named."""
+    if not again:
+        return RoundForm(data, rounds.settings_now(project))
+    earlier = progress.round_of(project, int(again) if again.isdecimal() and len(again) < 9 else -1)
+    settings = round_settings.resolve(rounds.settings_again(earlier), seed=0)
+    return RoundForm(data, settings, learns=earlier.learns, again=earlier.number)
+
+
 @login_required
 @require_POST
 def start(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.manager_of(request.user, slug)
-    form = RoundForm(request.POST, rounds.of_project(membership.project))
+    form = _round_form(membership.project, request.POST.get("again"), request.POST)
     if form.is_valid():
         try:
-            started = rounds.start(membership.project, request.user, form.overrides)
+            started = _start(membership, form)
             return redirect("round", slug, started.number)
         except AccordError as refusal:
             form.add_error(None, refusal.message)
     return _console(request, membership, form)
+
+
+def _start(membership: Membership, form: RoundForm) -> Round:
+    """Start the round that the form describes. Raises what `rounds.start` does."""
+    project, actor = membership.project, membership.user
+    if (again := form.cleaned_data["again"]) is None:
+        return rounds.start(project, actor, form.overrides)
+    earlier = progress.round_of(project, again)
+    settings = round_settings.changed(rounds.settings_again(earlier), form.overrides)
+    if earlier.learns:
+        return rounds.start(project, actor, settings)
+    return rounds.start_sampling(project, actor, settings, earlier.base)
 
 
 @login_required

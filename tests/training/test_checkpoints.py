@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from feedback.errors import Conflict, Invalid
 from feedback.models import Comparison, Source
 from tests.training.conftest import add_comparisons, fake_model
-from training import checkpoints
+from training import checkpoint_files, checkpoints
 from training.models import Checkpoint, Promotion
 
 
@@ -178,3 +178,21 @@ def test_the_comparisons_of_what_is_promoted_come_first(project, import_one, com
 def test_a_folder_stays_named_in_full(import_one, tmp_path):
     assert import_one("mine").path == str((tmp_path / "mine").resolve())
     assert json.loads((tmp_path / "mine" / "config.json").read_text())["model_type"] == "llama"
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        ({"max_position_embeddings": 512}, 512),
+        ({"n_positions": 1024}, 1024),
+        ({"text_config": {"max_position_embeddings": 8192}}, 8192),
+        ({"max_position_embeddings": None, "text_config": None}, None),
+        ({}, None),
+    ],
+)
+def test_how_many_tokens_a_model_reads_is_known_from_its_configuration(tmp_path, config, positions):
+    assert checkpoint_files.positions_of(str(fake_model(tmp_path / "model", **config))) == positions
+
+
+def test_a_model_that_is_not_here_has_no_known_positions(tmp_path):
+    assert checkpoint_files.positions_of(str(tmp_path)) is None

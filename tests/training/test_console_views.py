@@ -21,6 +21,12 @@ def console(manager):
     return signed_in(manager)
 
 
+def round_form(page) -> dict[str, object]:
+    """The fields of the page's form of a new round, as a browser sends them back."""
+    form = page.context["form"]
+    return {name: form[name].value() for name in form.fields if form[name].value() is not None}
+
+
 @pytest.fixture
 def finished(waiting, claim, project):
     """The waiting round, finished: its checkpoint and its base have answered the first prompts."""
@@ -62,8 +68,7 @@ def test_the_loop_at_a_glance(console, finished):
 
 
 def test_the_forms_changes_are_the_rounds_settings(console, base, rankings, project):
-    page = console.get(f"{URL}/console/")
-    data = {name: field.initial for name, field in page.context["form"].fields.items()}
+    data = round_form(console.get(f"{URL}/console/"))
     answer = console.post(f"{URL}/rounds/start/", {**data, "ppo-steps": "7"})
     assert answer.url == f"{URL}/rounds/1/"
     started = Round.objects.get()
@@ -74,12 +79,49 @@ def test_the_forms_changes_are_the_rounds_settings(console, base, rankings, proj
 
 
 def test_a_setting_out_of_range_is_said_in_the_form(console, base, rankings):
-    page = console.get(f"{URL}/console/")
-    data = {name: field.initial for name, field in page.context["form"].fields.items()}
+    data = round_form(console.get(f"{URL}/console/"))
     answer = console.post(f"{URL}/rounds/start/", {**data, "ppo-steps": "0"})
     assert answer.status_code == 200
     assert "steps must be at least 1" in str(answer.context["form"].errors)
     assert not Round.objects.exists()
+
+
+def test_a_short_models_first_completions_can_be_written_from_the_console(console, project, tmp_path, comparisons):
+    """The defaults ask for 512 + 256 tokens, and a model of 512 positions has no room for them."""
+    folder = fake_model(tmp_path / "short", max_position_embeddings=512)
+    checkpoints.import_checkpoint(project, str(folder), "short", serve=True)
+    shown = round_form(console.get(f"{URL}/console/"))
+    console.post(f"{URL}/rounds/sample/")
+    for settings in (Round.objects.get().settings[program] for program in ("sample", "ppo", "reward")):
+        assert (settings["max_prompt_tokens"], settings["max_completion_tokens"]) == (342, 170)
+    assert shown["common-max_completion_tokens"] == 170
+
+
+def test_a_failed_round_is_started_again_with_other_settings(console, base, rankings, project):
+    chosen = {"ppo": {"algorithm": "grpo", "completions_per_prompt": 4}, "common": {"max_completion_tokens": 300}}
+    rounds.fail(rounds.claim(rounds.start(project, None, chosen).pk, "worker"), "out of memory")
+    page = console.get(f"{URL}/rounds/1/").content.decode()
+    assert f"{URL}/console/?again=1" in page
+    opened = console.get(f"{URL}/console/?again=1")
+    assert opened.context["form_is_open"] and "With the settings of round 1" in opened.content.decode()
+    console.post(f"{URL}/rounds/start/", {**round_form(opened), "common-max_completion_tokens": 64})
+    again = Round.objects.get(number=2).settings
+    assert (again["ppo"]["algorithm"], again["ppo"]["seed"]) == ("grpo", 2)
+    assert {again[program]["max_completion_tokens"] for program in ("reward", "ppo", "sample")} == {64}
+
+
+def test_a_failed_sampling_is_started_again_with_other_settings(console, base, comparisons, project):
+    rounds.fail(rounds.claim(rounds.start_sampling(project, None).pk, "worker"), "no room for the prompt")
+    opened = console.get(f"{URL}/console/?again=0")
+    assert not any(name.startswith(("ppo", "reward")) for name in opened.context["form"].fields)
+    console.post(f"{URL}/rounds/start/", {**round_form(opened), "round-prompts": 5})
+    again = Round.objects.get(number=1)
+    assert (again.learns, again.base, again.settings["round"]["prompts"]) == (False, base, 5)
+
+
+def test_no_other_projects_round_lends_its_settings(console, base, rankings):
+    assert console.get(f"{URL}/console/?again=7").status_code == 404
+    assert console.get(f"{URL}/console/?again=x").status_code == 404
 
 
 def test_a_round_is_followed_until_its_end(console, waiting, claim):

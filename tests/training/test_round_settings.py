@@ -61,3 +61,23 @@ def test_what_cannot_be_used_is_refused_with_a_sentence(sections, sentence):
     with pytest.raises(Invalid, match=sentence) as refusal:
         resolve(sections, seed=0)
     assert refusal.value.message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "positions", "prompt", "completion"),
+    [
+        ({}, None, 512, 256),
+        ({}, 32_768, 512, 256),
+        ({}, 768, 512, 256),
+        ({}, 512, 342, 170),
+        ({"max_completion_tokens": 96}, 512, 416, 96),
+        ({"max_prompt_tokens": 500}, 512, 500, 12),
+        ({"max_prompt_tokens": 500, "max_completion_tokens": 96}, 512, 500, 96),
+        ({"max_completion_tokens": 600}, 512, 1, 600),  # somebody chose it: the program says that there is no room
+        ({}, 2, 2, 1),
+    ],
+)
+def test_default_lengths_fit_into_the_models_positions(chosen, positions, prompt, completion):
+    for program in ("reward", "ppo", "sample"):
+        settings = resolve({"common": chosen}, seed=0, positions=positions)[program]
+        assert (settings["max_prompt_tokens"], settings["max_completion_tokens"]) == (prompt, completion)
