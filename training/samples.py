@@ -5,6 +5,7 @@ from statistics import fmean
 
 from django.db.models import QuerySet
 
+from feedback.agreement.estimates import wilson
 from feedback.models import Completion, Prompt
 from training.models import Checkpoint, Round
 
@@ -22,11 +23,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean scores over the `count` prompts that both sides answered and the same reward model scored."""
+    """How often ours is scored higher, over the `count` prompts that both sides answered and the round scored.
 
-    ours: float | None
-    theirs: float | None
-    better: float | None  # share of those prompts where ours is scored higher
+    There are no mean scores here: the round's own figure, on more prompts, is `results["policy"]["reward_gain"]`.
+    """
+
+    better: float | None  # share of those prompts; a tie counts half
+    low: float | None  # Wilson's 95 % interval
+    high: float | None
     count: int
 
 
@@ -80,5 +84,5 @@ def summary_of(samples: list[Sample]) -> Summary:
     ]
     if not pairs:
         return Summary(None, None, None, 0)
-    ours, theirs = zip(*pairs, strict=True)
-    return Summary(fmean(ours), fmean(theirs), fmean(our > their for our, their in pairs), len(pairs))
+    better = fmean((our > their) + (our == their) / 2 for our, their in pairs)
+    return Summary(better, *wilson(better, len(pairs)), len(pairs))

@@ -175,13 +175,17 @@ def samples(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     every = samples_of(found, found.checkpoint, other)
     page = Paginator(every, SAMPLES_A_PAGE).get_page(request.GET.get("page"))
     page.object_list = [_shown(each) for each in page.object_list]
+    summary = summary_of(every)
     shown = {
         "round": found,
+        "gain": found.results.get("policy") if other == found.base else None,
+        "low": round(100 * (summary.low or 0)),
+        "high": round(100 * (summary.high or 0)),
         "checkpoint": found.checkpoint,
         "other": other,
         "served_before": checkpoints.served_before(membership.project),
         "samples": page,
-        "summary": summary_of(every),
+        "summary": summary,
     }
     return _page(request, membership, "samples", shown)
 

@@ -36,4 +36,5 @@ class ConsolePage:
         self.page.get_by_role("link", name="Samples, and promote").click()
 
     def promote(self) -> None:
+        self.page.once("dialog", lambda dialog: dialog.accept())
         self.page.get_by_role("button", name="Promote").click()

@@ -85,7 +85,19 @@ def test_a_round_from_start_to_promotion(console, desk, project, tmp_path, keep,
     expect(page.locator("#round-status")).to_contain_text("6 of 8")
     keep(page, "round-running")
     rounds.keep_result(claim, "reward", {"held_out_accuracy": 0.71, "annotator_agreement": None})
-    rounds.keep_result(claim, "policy", {"kl": 0.6, "reward": 1.5, "reward_reference": 0.1})
+    rounds.keep_result(
+        claim,
+        "policy",
+        {
+            "kl": 0.6,
+            "reward": 1.5,
+            "reward_reference": 0.1,
+            "evaluation_prompts": 64,
+            "reward_gain": 1.4,
+            "reward_gain_low": 1.1,
+            "reward_gain_high": 1.7,
+        },
+    )
     rounds.finish(claim, outcome_of(project, tmp_path))
     console.expect_status("Finished")
     keep(page, "round-finished")
@@ -132,3 +144,34 @@ def test_the_console_of_an_empty_project(desk, manager, keep):
     expect(page.get_by_role("heading", name="No model yet")).to_be_visible()
     expect(page.get_by_role("button", name="Start a round")).to_have_count(0)
     keep(page, "console-empty-phone")
+
+
+def test_a_round_that_only_writes_has_no_curves_to_miss(console, desk, project):
+    """The page's console stays silent, which `desk` sees to."""
+    rounds.start_sampling(project, None)
+    console.page.goto("/projects/support/rounds/0/")
+    expect(console.page.locator(".stages")).to_be_visible()
+    expect(console.page.locator(".curves")).to_have_count(0)
+
+
+def test_a_failed_rounds_settings_are_changed_and_it_starts_again(console, keep):
+    page = console.page
+    number = console.start_round()
+    rounds.fail(rounds.claim(Round.objects.get(number=number).pk, "gpu-1"), "The ppo program ran out of memory.")
+    console.expect_status("Failed")
+    page.get_by_role("link", name="Change settings and start again").click()
+    page.get_by_label("Completions a step").fill("8")
+    keep(page, "round-again")
+    page.get_by_role("dialog").get_by_role("button", name="Start", exact=True).click()
+    console.expect_status("Waiting")
+    assert Round.objects.get(number=number + 1).settings["ppo"]["batch_episodes"] == 8
+
+
+def test_promoting_asks_first(console, desk, project, tmp_path):
+    checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "other")), "other")
+    console.open()
+    asked = []
+    console.page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    console.page.get_by_role("button", name="Promote").click()
+    assert asked == ["Serve other instead of base from now on? You can roll back."]
+    assert project.checkpoints.get(is_served=True).source.name == "base"

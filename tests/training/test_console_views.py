@@ -3,6 +3,7 @@
 import pytest
 from django.test import Client
 
+from feedback import trust
 from tests.training.conftest import fake_model
 from training import checkpoints, outcome, rounds
 from training.models import Round
@@ -162,7 +163,8 @@ def test_samples_stand_beside_the_served_ones_on_the_same_prompts(console, finis
     assert (shown[0]["ours"]["score"], shown[0]["theirs"]["score"]) == (2.0, 1.0)
     assert page.context["other"] == base
     summary = page.context["summary"]
-    assert (summary.ours, summary.theirs, summary.better, summary.count) == (2.0, 1.0, 1.0, 2)
+    assert (summary.better, summary.count) == (1.0, 2)
+    assert 0.3 < summary.low < 0.4 and summary.high == 1.0
 
 
 def test_once_promoted_it_stands_beside_its_parent(console, finished, base, manager):
@@ -230,3 +232,40 @@ def test_an_action_without_its_token_is_refused(waiting, manager):
     client.force_login(manager)
     assert client.post(f"{URL}/rounds/1/cancel/").status_code == 403
     assert Round.objects.get().status == "waiting"
+
+
+GAIN = {"reward": 0.81, "reward_reference": 0.67, "evaluation_prompts": 64, "kl": 0.5}
+GAIN |= {"reward_gain": 0.14, "reward_gain_low": 0.05, "reward_gain_high": 0.23}
+
+
+def test_one_gain_with_its_prompts_and_interval_is_on_both_pages(console, finished):
+    Round.objects.update(results={"policy": GAIN})
+    for page in (f"{URL}/rounds/1/", f"{URL}/rounds/1/samples/"):
+        shown = console.get(page).content.decode()
+        assert "+0.14" in shown and "0.05 to 0.23" in shown and "0.67 → 0.81 on 64 held-out prompts" in shown
+    checkpoints.promote(finished.checkpoint, None)
+    checkpoints.roll_back(finished.project, None)
+    assert console.get(f"{URL}/rounds/1/samples/").context["gain"] == GAIN
+
+
+def test_the_gain_is_not_shown_beside_a_checkpoint_that_it_was_not_measured_against(console, finished, tmp_path):
+    Round.objects.update(results={"policy": GAIN})
+    another = checkpoints.import_checkpoint(finished.project, str(fake_model(tmp_path / "another")), "another")
+    checkpoints.promote(another, None)
+    assert console.get(f"{URL}/rounds/1/samples/").context["gain"] is None
+
+
+def test_a_reward_without_evaluation_says_what_it_was_measured_on(console, finished):
+    Round.objects.update(results={"policy": {"reward": 0.5, "kl": 0.1}})
+    assert "on the last batch it learned from" in console.get(f"{URL}/rounds/1/").content.decode()
+
+
+def test_the_verdict_is_counted_again_as_soon_as_there_is_something_new(console, base, rankings, project, monkeypatch):
+    counted, verdict = [], trust.verdict
+    monkeypatch.setattr(trust, "verdict", lambda of: counted.append(of) or verdict(of))
+    console.get(f"{URL}/console/")
+    console.get(f"{URL}/console/")
+    assert len(counted) == 1
+    project.rankings.filter(pk=project.rankings.first().pk).update(is_live=False)
+    console.get(f"{URL}/console/")
+    assert len(counted) == 2

@@ -1,5 +1,6 @@
 """How the policy does on prompts apart, with the same random numbers every time; and how close it came to the best."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,27 +12,56 @@ from training.learner.data import Prompt, share
 from training.learner.episodes import Episodes
 from training.learner.optimality import best_attainable, report
 from training.learner.rewards import Answer
-from training.learner.rollout import Run, score_episodes, write_episodes
+from training.learner.rollout import Rollout, Run, score_episodes, write_episodes
 
 # Completions written here are numbered from these on, apart from those learned from and from each other.
 EVALUATION_NUMBERS = 2**40
 OPTIMUM_NUMBERS = 2**41
+Z_95 = 1.959964  # the normal distribution's 97.5 % point
+LEAST_FOR_INTERVAL = 30  # prompts: with fewer, a normal interval of skewed rewards covers too seldom
 
 
 def evaluate(run: Run, prompts: Sequence[Prompt]) -> dict[str, float]:
     """Reward and KL of the policy on (at most eval_prompts) prompts."""
-    chosen = prompts[: run.settings.eval_prompts]
-    numbers = range(EVALUATION_NUMBERS, EVALUATION_NUMBERS + len(chosen))
-    rollout = score_episodes(run, *write_episodes(run, run.policy, chosen, numbers))
+    rollout = evaluation_rollout(run, prompts)
     return {"eval_reward": float(rollout.scores.mean()), "eval_kl": float(rollout.divergences().mean())}
 
 
-def reference_reward(run: Run, prompts: Sequence[Prompt]) -> float:
-    """The reference's mean reward on the same prompts, with the same random numbers."""
+def evaluation_rollout(run: Run, prompts: Sequence[Prompt]) -> Rollout:
+    """Return one scored completion of the policy for each of (at most eval_prompts) prompts."""
+    return score_episodes(run, *write_episodes(run, run.policy, *_chosen(run, prompts)))
+
+
+def evaluation_result(run: Run, prompts: Sequence[Prompt]) -> dict[str, float]:
+    """Return what result.json says of the policy and of the reference on the same prompts.
+
+    Both are sampled with the same random numbers, so their rewards are compared prompt by prompt.
+    """
+    rollout = evaluation_rollout(run, prompts)
+    _, answers = write_episodes(run, run.reference, *_chosen(run, prompts))
+    before = shared_rewards(run, answers)
+    result = {"reward": float(rollout.scores.mean()), "kl": float(rollout.divergences().mean())}
+    result |= {"reward_reference": float(before.mean()), "evaluation_prompts": len(before)}
+    return result | paired_gain(rollout.scores, before)
+
+
+def paired_gain(after: Tensor, before: Tensor) -> dict[str, float]:
+    """Return the mean gain in reward over prompts [P] and, from 30 prompts on, its 95 % interval.
+
+    The interval is the normal one for the mean of paired differences: mean ± 1.96 s / √P.
+    """
+    gains = (after - before).double()
+    mean = float(gains.mean())
+    if len(gains) < LEAST_FOR_INTERVAL:
+        return {"reward_gain": mean}
+    half = Z_95 * float(gains.std()) / math.sqrt(len(gains))
+    return {"reward_gain": mean, "reward_gain_low": mean - half, "reward_gain_high": mean + half}
+
+
+def _chosen(run: Run, prompts: Sequence[Prompt]) -> tuple[Sequence[Prompt], range]:
+    """Return the prompts of an evaluation, and the numbers of their completions."""
     chosen = prompts[: run.settings.eval_prompts]
-    numbers = range(EVALUATION_NUMBERS, EVALUATION_NUMBERS + len(chosen))
-    _, answers = write_episodes(run, run.reference, chosen, numbers)
-    return float(shared_rewards(run, answers).mean())
+    return chosen, range(EVALUATION_NUMBERS, EVALUATION_NUMBERS + len(chosen))
 
 
 def reference_rewards(run: Run, prompts: Sequence[Prompt]) -> Tensor | None:

@@ -51,7 +51,7 @@ from torch import Tensor
 
 from training.learner.config import HEAD_LEARNING_RATE, PpoConfig
 from training.learner.data import Prompt, read_prompts
-from training.learner.evaluation import best_objective, evaluate, how_close, reference_reward, reference_rewards
+from training.learner.evaluation import best_objective, evaluate, evaluation_result, how_close, reference_rewards
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import Base, Role, Shape, critic_role, shape_of
 from training.learner.losses import next_kl_coefficient
@@ -281,10 +281,7 @@ def summary(
     result |= {"cut_off_completions": sum(line["cut_off_completions"] for line in job.metrics())}
     result |= {name: last[name] for name in ("reward", "kl", "kl_coefficient")}
     if run.settings.eval_prompts:
-        policy = evaluate(run, evaluated)
-        result |= {"reward": policy["eval_reward"], "kl": policy["eval_kl"]}
-        result |= {"reward_reference": reference_reward(run, evaluated)}
-        result |= {"evaluation_prompts": min(len(evaluated), run.settings.eval_prompts)}
+        result |= evaluation_result(run, evaluated)
     return result | how_close(run, evaluated, attainable, float(last["kl_coefficient"]))
 
 
