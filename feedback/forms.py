@@ -28,6 +28,7 @@ class ProjectForm(forms.ModelForm):
             "slug": _("Letters, digits and hyphens; it stays in links for good."),
             "guidelines": _("Markdown. What makes one completion better than another, with examples."),
         }
+        error_messages = {"slug": {"unique": _("Another project has this address already: choose a different one.")}}
 
 
 class ProjectSettingsForm(forms.ModelForm):

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.cache import cache
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Max, Q, QuerySet
 from django.utils.translation import gettext as _
 
-from feedback import agreement, trust
+from feedback import agreement, figures, reliability, trust
 from feedback.errors import NotFound
 from feedback.models import Comparison, Project
 from training.checkpoints import served_before
@@ -16,8 +16,8 @@ from training.rounds import learnable
 
 NOT_CURVES = ("total", "time")
 COUNTED_AT_ONCE = 2000  # comparisons that several people ranked
-JUDGED_AT_ONCE = 20_000  # rankings
-VERDICT_KEPT = 300  # seconds
+JUDGED_AT_ONCE = figures.JUDGED  # rankings: all of a project that small are what its figures are of
+VERDICT_KEPT = 3600  # seconds
 SPEED_OVER = 10  # steps from which the time that is left is judged
 
 
@@ -127,10 +127,16 @@ def agreement_in(project: Project) -> float | None:
 
 
 def verdict_on(project: Project) -> trust.Verdict | None:
-    """Whether the labels can be trusted, at most a few minutes old; None where that takes too long for a page."""
-    if not 0 < project.rankings.filter(is_live=True).count() <= JUDGED_AT_ONCE:
+    """Whether the labels can be trusted as of now; None where that takes too long for a page.
+
+    Kept until there is another ranking, decision or estimate, so that it never contradicts the page of figures.
+    """
+    now = project.rankings.aggregate(last=Max("pk"), live=Count("pk", filter=Q(is_live=True)))
+    if not 0 < now["live"] <= JUDGED_AT_ONCE:
         return None
-    return cache.get_or_set(f"verdict-{project.pk}", lambda: trust.verdict(project), VERDICT_KEPT)
+    report = reliability.latest(project)
+    key = f"verdict-{project.pk}-{now['last']}-{now['live']}-{report.pk if report else 0}"
+    return cache.get_or_set(key, lambda: trust.verdict(project), VERDICT_KEPT)
 
 
 def rounds_of(project: Project) -> QuerySet[Round]:

@@ -90,11 +90,8 @@ def _told(added: intake.AddedPrompts) -> str:
     compared = sum(each is not None for each in added.comparison_ids)
     known = len(added.prompt_ids) - added.created
     new = ngettext("%(n)s new prompt", "%(n)s new prompts", added.created) % {"n": added.created}
-    return _("%(new)s, %(known)s known already; %(compared)s comparisons made.") % {
-        "new": new,
-        "known": known,
-        "compared": compared,
-    }
+    made = ngettext("%(n)s comparison made", "%(n)s comparisons made", compared) % {"n": compared}
+    return _("%(new)s, %(known)s known already; %(made)s.") % {"new": new, "known": known, "made": made}
 
 
 def _page(request: HttpRequest, membership: Membership, page: str, shown: dict[str, Any]) -> HttpResponse:

@@ -5,6 +5,9 @@ import { setMathematics } from "./math.js";
 setMathematics(document);
 document.addEventListener("htmx:load", (event) => setMathematics(event.target));
 
+// On a narrow screen the navigation scrolls: show the entry of this page.
+document.querySelector(".bar nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+
 for (const menu of document.querySelectorAll("details.menu")) {
   document.addEventListener("click", (event) => {
     if (!menu.contains(event.target)) menu.open = false;

@@ -76,3 +76,30 @@ def test_the_console_says_how_far_to_trust_on_every_screen(
     keep(page, f"console-trust-{'phone' if phone else 'desktop'}{'-dark' if dark else ''}")
     check(page)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("width", [1280, 1150, 1024, 900, 768])
+def test_every_entry_of_the_navigation_is_in_sight(desk, manager, project, keep, width):
+    page = desk.sit("mona")
+    page.set_viewport_size({"width": width, "height": 800})
+    page.goto("/projects/support/people/")
+    keep(page, f"navigation-{width}")
+    assert page.evaluate(
+        """() => { const nav = document.querySelector(".bar nav"); return nav.scrollWidth <= nav.clientWidth }"""
+    )
+
+
+def test_on_a_phone_the_navigation_shows_where_one_is(desk, manager, project, keep):
+    page = desk.sit("mona", phone=True)
+    page.goto("/projects/support/settings/")
+    expect(page.locator(".bar nav [aria-current]")).to_be_in_viewport(ratio=0.99)
+    keep(page, "navigation-phone")
+
+
+def test_the_people_page_fits_a_phone(desk, manager, annotator, project, keep):
+    page = desk.sit("mona", phone=True)
+    page.goto("/projects/support/people/")
+    keep(page, "people-phone")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for name in ("Change", "Remove"):
+        expect(page.get_by_role("button", name=name).first).to_be_in_viewport(ratio=0.99)

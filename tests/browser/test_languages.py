@@ -77,3 +77,10 @@ def test_the_managers_pages_in_chinese(desk, manager, annotator, path, keep):
     page.goto(f"/projects/support/{path}")
     keep(page, f"manager-{path.strip('/')}-chinese")
     assert not english_in(page)
+
+
+def test_each_language_is_named_in_itself(desk, annotator):
+    page = desk.sit("ann", language="zh-Hans")
+    page.goto("/account/")
+    page.locator(".menu > summary").click()
+    expect(page.locator(".languages button")).to_have_text(["English", "简体中文"])
