@@ -42,6 +42,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "flags",
             "attributes",
             "lease_minutes",
+            "comparisons_ahead",
             "held_out_percent",
             "extra_opinions",
             "ranking_weights",
@@ -58,6 +59,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "flags": _("Flags"),
             "attributes": _("Ratings"),
             "lease_minutes": _("Lease, in minutes"),
+            "comparisons_ahead": _("Comparisons fetched ahead"),
             "held_out_percent": _("Held-out prompts, in percent"),
             "extra_opinions": _("Further opinions"),
             "ranking_weights": _("What a ranking counts"),
@@ -78,6 +80,9 @@ class ProjectSettingsForm(forms.ModelForm):
                 "Say: helpful, honest, harmless."
             ),
             "lease_minutes": _("How long a person holds a comparison before it goes to the next one."),
+            "comparisons_ahead": _(
+                "How many a person’s page fetches and holds ahead, so that work goes on while the connection is lost."
+            ),
             "held_out_percent": _("Share of new prompts kept away from training, to measure on."),
             "extra_opinions": _(
                 "How many more people are asked, one after the other, while a comparison has no majority."

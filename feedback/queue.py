@@ -20,7 +20,7 @@ from feedback import candidates, gold, statements
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Project, Ranking
 
-MOST_LEASES = 5  # that one annotator holds in one project: the one on screen, and those fetched ahead
+MOST_LEASES = 5  # that one annotator holds in one project, where `most_leases` does not allow more
 RECLAIMED_AT_ONCE = 50
 LAPSED_LEASES_KEPT = timedelta(days=7)  # for late submits
 RETURNED_HELD = timedelta(days=7)  # before somebody else is asked in place of one who does not answer
@@ -57,7 +57,7 @@ def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Leas
     """The comparison that this member should rank now, held for them; None when nothing is left for them.
 
     A lease that they hold already comes back first, the oldest one, renewed: so a reload shows the same comparison.
-    `beside` names the leases that the page has on hand: another one is given, up to five a person.
+    `beside` names the leases that the page has on hand: another one is given, up to `most_leases` a person.
 
     The lease's `comparison.prompt` is loaded; `lease.comparison.texts(lease.display_order)` is what they see.
     """
@@ -77,10 +77,10 @@ def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | Non
     if waiting := next((lease for lease in held if lease.pk not in beside), None):
         waiting.comparison = Comparison.objects.select_related("prompt").get(pk=waiting.comparison_id)
         return _extend(waiting, membership, now)
-    if sum(lease.reason != Lease.Reason.RETURNED for lease in held) >= MOST_LEASES:
+    if sum(lease.reason != Lease.Reason.RETURNED for lease in held) >= most_leases(membership.project):
         raise Conflict(
             _("You hold %(most_leases)s comparisons already: rank or give back one of them first.")
-            % {"most_leases": MOST_LEASES}
+            % {"most_leases": most_leases(membership.project)}
         )
     chosen = _choose(membership)
     return None if chosen is None else _write_lease(membership, *chosen, now)
@@ -97,10 +97,15 @@ def lease_at_once(membership: Membership, beside: Collection[UUID]) -> Lease | N
         return None
     asked = {"project": membership.project_id, "person": membership.user_id, "now": now}
     ((is_any_overdue, held),) = statements.run(ROOM, asked)
-    if is_any_overdue or set(held) - set(beside) or len(held) >= MOST_LEASES:
+    if is_any_overdue or set(held) - set(beside) or len(held) >= most_leases(membership.project):
         return None
     chosen = _choose(membership, may_wait=False)
     return None if chosen is None else _write_lease(membership, *chosen, now)
+
+
+def most_leases(project: Project) -> int:
+    """Return how many leases one annotator may hold: on screen, set aside while an earlier one is open, and ahead."""
+    return max(MOST_LEASES, project.comparisons_ahead + 2)
 
 
 def _choose(membership: Membership, *, may_wait: bool = True) -> tuple[Comparison, str] | None:

@@ -14,7 +14,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import judging, people, queue, remarks
-from feedback.models import Lease, Membership, Ranking
+from feedback.models import MOST_AHEAD, Lease, Membership, Ranking
 from feedback.spans import BAD, GOOD, MOST_SPANS, Span, shown_spans
 
 
@@ -111,7 +111,7 @@ class LeaseWanted(serializers.Serializer):
     beside = serializers.ListField(
         child=serializers.UUIDField(),
         default=list,
-        max_length=queue.MOST_LEASES,
+        max_length=MOST_AHEAD + 2,
         help_text="Leases on hand: another one is given beside them. Without it, one already held comes back.",
     )
 
@@ -153,7 +153,7 @@ class SkipGiven(serializers.Serializer):
 
 class NextWanted(serializers.Serializer):
     next = serializers.BooleanField(default=False)
-    beside = serializers.ListField(child=serializers.UUIDField(), default=list, max_length=queue.MOST_LEASES)
+    beside = serializers.ListField(child=serializers.UUIDField(), default=list, max_length=MOST_AHEAD + 2)
 
 
 class RankingAnswer(serializers.Serializer):

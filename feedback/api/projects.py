@@ -16,6 +16,7 @@ SETTINGS = (
     "guidelines",
     "wanted_rankings",
     "lease_minutes",
+    "comparisons_ahead",
     "held_out_percent",
     "strength_points",
     "flags",

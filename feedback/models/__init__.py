@@ -1,13 +1,14 @@
 """What people say: the tables, with their constraints in the database."""
 
 from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
-from feedback.models.people import ApiToken, Membership, Project, User
+from feedback.models.people import MOST_AHEAD, ApiToken, Membership, Project, User
 from feedback.models.prompts import Completion, Demonstration, Prompt, Source
 from feedback.models.rankings import Ranking
 from feedback.models.reliability import Reliability, ReliabilityReport
 from feedback.models.reviews import Review
 
 __all__ = [
+    "MOST_AHEAD",
     "ApiToken",
     "Comparison",
     "ComparisonItem",

@@ -11,6 +11,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+MOST_AHEAD = 20  # comparisons that a page may fetch ahead
+
 
 def told_apart(names: list[str]) -> None:
     """Of a list that people choose from: no name comes twice, or holds the comma that the settings page lists with."""
@@ -39,6 +41,11 @@ class Project(models.Model):
         default=30,
         validators=[MinValueValidator(1), MaxValueValidator(1440)],
         help_text="How long an annotator holds a comparison before it goes to the next one.",
+    )
+    comparisons_ahead = models.PositiveSmallIntegerField(
+        default=3,
+        validators=[MinValueValidator(1), MaxValueValidator(MOST_AHEAD)],
+        help_text="How many comparisons an annotator's page fetches ahead: they can be ranked without a connection.",
     )
     held_out_percent = models.PositiveSmallIntegerField(
         default=20,
@@ -105,6 +112,10 @@ class Project(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(wanted_rankings__gte=1), name="project_wants_a_ranking"),
             models.CheckConstraint(condition=Q(lease_minutes__gte=1), name="project_lease_lasts"),
+            models.CheckConstraint(
+                condition=Q(comparisons_ahead__gte=1, comparisons_ahead__lte=MOST_AHEAD),
+                name="project_comparisons_ahead",
+            ),
             models.CheckConstraint(condition=Q(held_out_percent__lte=90), name="project_keeps_prompts_to_train_on"),
             models.CheckConstraint(condition=Q(strength_points__in=[0, 4, 9]), name="project_strength_points"),
             models.CheckConstraint(condition=Q(flags__len__lte=12), name="project_flags"),

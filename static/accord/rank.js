@@ -1,5 +1,5 @@
-// The page where people rank. The next comparison is fetched and leased while this one is read, so that Enter shows
-// it at once; the submit goes out behind it, and is kept until the server has answered.
+// The page where people rank. The next comparisons are fetched and leased while this one is read, so that Enter shows
+// one at once, without a connection too; the submit goes out behind it, and is kept until the server has answered.
 
 import { remember } from "./app.js";
 import { setMathematics } from "./math.js";
@@ -23,13 +23,14 @@ const urls = page.dataset;
 const drafts = new Drafts(`accord:drafts:${urls.user}`);
 const LOOK_AGAIN = 15_000; // ms, while there is nothing to rank
 const TRY_AGAIN = 3_000; // ms, while the next one cannot be fetched
+const AHEAD = Number(urls.ahead); // comparisons to fetch ahead
 const RENEW_EVERY = Math.min(60, 20 * urls.leaseMinutes) * 1000; // ms; a third of a short lease
 
 let ranking = null; // what is on screen, or null
 let spans = null; // what is marked in it
 let clock = new Clock();
 let undrag = () => {};
-let ahead = null; // the next comparison's form, or null
+let ahead = []; // forms of the next comparisons, in order
 let fetching = null;
 let parked = []; // forms left behind by undo, to come back to
 const paces = [];
@@ -106,22 +107,31 @@ function complain(html = "") {
 
 /** Leases of what the page shows, keeps and has not yet handed in: the server must not offer these again. */
 function heldLeases() {
-  const shown = [ranking?.form, ahead, ...parked].map((form) => form?.dataset.lease);
+  const shown = [ranking?.form, ...ahead, ...parked].map((form) => form?.dataset.lease);
   return [...shown, ...outbox.items.map((item) => item.lease)].filter(Boolean);
 }
 
+const wantsMore = () => ahead.length + parked.length < AHEAD;
+
+/** Keep what the server sent as one of the next comparisons. Whether it is one that the page did not have. */
+function keepAhead(form) {
+  if (!form?.matches("form.comparison") || heldLeases().includes(form.dataset.lease)) return false;
+  ahead.push(form);
+  setMathematics(form);
+  return true;
+}
+
+/** One request after the other, until as many comparisons are here as the project wants. */
 async function fetchAhead() {
-  if (ahead || fetching) return fetching;
-  if (outbox.items.length) return null; // the answer to what is on its way brings the next one
+  if (fetching || (ranking && !wantsMore())) return;
+  if (outbox.items.length) return; // the answer to what is on its way brings the next one
   fetching = fetchNext();
   const found = await fetching;
   fetching = null;
-  if (found?.matches("form.comparison")) ahead = found;
-  if (found) setMathematics(found);
-  if (ranking) return found;
-  if (ahead || found) showNext(found);
-  else lookAgainLater(TRY_AGAIN);
-  return found;
+  const isNew = keepAhead(found);
+  if (!ranking && (isNew || found)) return showNext(found);
+  if (!ranking) lookAgainLater(TRY_AGAIN);
+  else if (isNew) fetchAhead();
 }
 
 async function fetchNext() {
@@ -138,8 +148,7 @@ async function fetchNext() {
 
 /** What comes after this one: what undo left behind, or what was fetched ahead, or a place to wait for it. */
 function showNext(otherwise = null) {
-  const next = parked.pop() ?? ahead ?? otherwise;
-  if (next === ahead) ahead = null;
+  const next = parked.pop() ?? ahead.shift() ?? otherwise;
   if (next) return show(next);
   clear(parse(`<div class="empty" role="status" aria-busy="true"><p></p></div>`));
   stage.querySelector("p").textContent = say("loading");
@@ -159,16 +168,12 @@ function lookAgainLater(wait = LOOK_AGAIN) {
 // ---- what goes out ----
 
 const outbox = new Outbox(`accord:outbox:${urls.user}`, {
-  prepare: ({ project }) => [["want", ahead || fetching || project !== urls.project ? "0" : "1"], ...heldLeases().map((lease) => ["held", lease])],
+  prepare: ({ project }) => [["want", !wantsMore() || fetching || project !== urls.project ? "0" : "1"], ...heldLeases().map((lease) => ["held", lease])],
   answered(item, html) {
     drafts.drop(item.draft);
     if (item.project !== urls.project) return; // left behind when its page was closed
     if (item.counts) count(...item.counts);
-    const next = html.trim() ? parse(html) : null;
-    if (!next?.matches("form.comparison") || heldLeases().includes(next.dataset.lease)) return;
-    ahead ??= next;
-    setMathematics(next);
-    if (!ranking) showNext();
+    if (html.trim() && keepAhead(parse(html)) && !ranking) showNext();
   },
   refused(item, html, { status }) {
     complain(html);
@@ -187,7 +192,7 @@ addEventListener("beforeunload", (event) => {
 
 /** What was said does not fit what the project asks now: the page's comparisons are asked for anew, this one first. */
 async function startOver(item) {
-  ahead = null;
+  ahead = [];
   parked = [];
   ranking = null; // what was said of it is kept as a draft
   if (item.lease) return showNext();
@@ -197,9 +202,13 @@ async function startOver(item) {
   else showNext();
 }
 
-// Another tab of the same person has sent what is on screen here.
+// Another tab of the same person has sent what is on screen here, or fetched ahead.
 addEventListener("storage", ({ key }) => {
-  if (key !== outbox.name || !ranking || !outbox.items.some(({ draft }) => draft === draftName(ranking.form))) return;
+  if (key !== outbox.name) return;
+  const isSent = (form) => outbox.items.some(({ draft }) => draft === draftName(form));
+  ahead = ahead.filter((form) => !isSent(form));
+  parked = parked.filter((form) => !isSent(form));
+  if (!ranking || !isSent(ranking.form)) return;
   ranking = null;
   showNext();
   tell(say("elsewhere"));
@@ -296,7 +305,7 @@ setInterval(renew, RENEW_EVERY);
 
 /** The lease ran out and could not be had again. What is on screen may still be submitted, if it is still wanted. */
 function drop(lease) {
-  if (ahead?.dataset.lease === lease) ahead = null;
+  ahead = ahead.filter((form) => form.dataset.lease !== lease);
   parked = parked.filter((form) => form.dataset.lease !== lease);
   if (ranking?.lease === lease) tell(say("lost"));
 }

@@ -116,3 +116,35 @@ def test_a_comparison_that_is_no_longer_held_is_refused_in_words(ranking):
     ranking.press("Enter")
     expect(ranking.page.locator("#notices")).to_contain_text("You do not hold this comparison")
     assert not Ranking.objects.exists()
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_without_a_connection_as_many_can_be_ranked_as_the_project_keeps_ahead(project, ranking, ahead):
+    project.comparisons_ahead = ahead
+    project.save()
+    page = ranking.page
+    page.reload()
+    ranking.wait_until_ready()
+    page.wait_for_load_state("networkidle")
+    page.context.set_offline(True)
+    done = set()
+    for _ in range(1 + ahead):
+        done.add(ranking.comparison)
+        ranking.rank_by_keys([1, 2])
+        ranking.press("Enter")
+    expect(page.get_by_text("Fetching the next comparison…")).to_be_visible()
+    assert len(done) == 1 + ahead
+    page.context.set_offline(False)
+    ranking.expect_sent()
+    ranking.form.wait_for()
+    assert set(Ranking.objects.values_list("comparison_id", flat=True)) == done
+
+
+def test_no_more_is_held_than_is_kept_ahead_and_the_rest_is_left_to_others(ranking):
+    page = ranking.page
+    for _ in range(2):
+        assert Lease.objects.count() == 4  # on screen, and three ahead
+        ranking.rank_by_keys([1, 2])
+        ranking.submit()
+        ranking.expect_sent()
+        page.wait_for_load_state("networkidle")

@@ -1,6 +1,6 @@
 // What was said and is not yet stored by the server, so that a reload, a crash or a refusal costs nothing.
 
-const KEPT = 20;
+const KEPT = 50;
 
 export class Drafts {
   #name;
