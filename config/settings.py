@@ -178,7 +178,6 @@ STATICFILES_DIRS = [
     ("htmx", _PACKAGES / "htmx.org" / "dist"),
     ("diff", _PACKAGES / "diff" / "libesm"),
     ("katex", _PACKAGES / "katex" / "dist"),
-    ("sortable", _PACKAGES / "sortablejs" / "modular"),
     ("uplot", _PACKAGES / "uplot" / "dist"),
 ]
 STORAGES = {

@@ -26,7 +26,6 @@ class Assets(StaticFilesConfig):
         "katex.min.js",
         "redoc",
         "rest_framework",
-        "sortable.c*.esm.js",
     ]
 
 

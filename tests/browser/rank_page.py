@@ -52,30 +52,33 @@ class RankPage:
         before.wait_for_element_state("hidden")
         self.page.locator("form.comparison, [data-nothing]").wait_for()
 
-    def drag(self, letter: str, rank: int) -> None:
-        """From wherever the letter is at the foot of the page."""
-        self._drag(self.page.locator(f".dock .letter[data-letter={letter}]"), rank)
+    def drag(self, letter: str, rank: int, part: tuple[float, float] = (0.5, 0.5)) -> None:
+        """From wherever the letter is at the foot of the page, to that part of the box."""
+        self._drag(self.page.locator(f".dock .letter[data-letter={letter}]"), rank, part)
 
-    def drag_from_corner(self, letter: str, rank: int) -> None:
-        self._drag(self.page.locator(f".completion .letter[data-letter={letter}]"), rank)
+    def drag_from_corner(self, letter: str, rank: int, part: tuple[float, float] = (0.5, 0.5)) -> None:
+        self._drag(self.page.locator(f".completion .letter[data-letter={letter}]"), rank, part)
 
-    def _drag(self, token: Locator, rank: int) -> None:
-        to = self.page.locator(f".tokens[data-rank='{rank}']")
-        (x, y), (to_x, to_y) = _middle(token), _middle(to)
+    def box(self, rank: int) -> Locator:
+        """Where letters of that rank stand; 0: of those without one."""
+        return self.page.locator(f".tier[data-rank='{rank}']")
+
+    def _drag(self, token: Locator, rank: int, part: tuple[float, float]) -> None:
+        (x, y), (to_x, to_y) = _point(token), _point(self.box(rank), part)
         mouse = self.page.mouse
         mouse.move(x, y)
         mouse.down()
         mouse.move((x + to_x) / 2, (y + to_y) / 2, steps=4)
         mouse.move(to_x, to_y, steps=4)
-        self.page.wait_for_timeout(150)  # a hand rests before it lets go; what is below is looked up every 50 ms
         mouse.up()
-        expect(to.locator(".letter").first).to_be_visible()
+        expect(self.box(rank).locator(".letter").first).to_be_visible()
 
     def expect_sent(self) -> None:
         """Everything submitted has been answered by the server."""
         expect(self.page.locator("#rank")).to_have_attribute("data-unsent", "0")
 
 
-def _middle(locator: Locator) -> tuple[float, float]:
+def _point(locator: Locator, part: tuple[float, float] = (0.5, 0.5)) -> tuple[float, float]:
+    """Where that part of its width and height is in the window."""
     box = locator.bounding_box()
-    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    return box["x"] + box["width"] * part[0], box["y"] + box["height"] * part[1]

@@ -1,28 +1,111 @@
-// Letters dragged into places: from the foot of the page, or from a completion's own corner.
+// Letters dragged into rank boxes: from the foot of the page, or from a completion's own corner. A whole box is the
+// target, with half of the gap around it, and says so while the letter is over it. Nothing moves before the drop.
 
-import Sortable from "../../sortable/sortable.esm.js";
-
-const options = {
-  animation: 0,
-  forceFallback: true, // the same by mouse, pen and finger
-  fallbackOnBody: true,
-  fallbackTolerance: 3,
-  draggable: ".letter",
-};
+const STARTS_AFTER = 4; // px of movement; less is a click
+const GAP = 4; // px around a box that still count as the box: half of the gap between two
+const EDGE = 40; // px: so close to an edge, what does not fit scrolls
+const SCROLL_STEP = 8; // px a frame
 
 /** Let the ranking's letters be dragged; returns what undoes it. */
 export function makeDraggable(ranking) {
-  const drop = (event) => {
-    const letter = event.item.dataset.letter;
-    const rank = Number(event.to.dataset.rank);
-    // After Sortable has finished with its own elements: ours are drawn from the ranks alone.
-    setTimeout(() => ranking.rank(ranking.cardOf(letter), rank));
+  const listening = new AbortController();
+  let drag = null;
+  ranking.form.addEventListener(
+    "pointerdown",
+    (event) => {
+      const letter = event.target.closest(".letter[data-letter]");
+      if (!letter || !event.isPrimary || event.button !== 0) return;
+      drag?.end();
+      drag = new Drag(ranking, letter, event);
+    },
+    { signal: listening.signal },
+  );
+  return () => {
+    drag?.end();
+    listening.abort();
   };
-  const places = [...ranking.form.querySelectorAll(".tokens")].map(
-    (tokens) => new Sortable(tokens, { ...options, group: "ranks", sort: false, onAdd: drop }),
-  );
-  const corners = ranking.cards.map(
-    (card) => new Sortable(card.querySelector(".corner"), { ...options, group: { name: "ranks", pull: "clone", put: false }, sort: false }),
-  );
-  return () => [...places, ...corners].forEach((sortable) => sortable.destroy());
+}
+
+class Drag {
+  #listening = new AbortController();
+  #ghost = null;
+  #box = null;
+
+  constructor(ranking, letter, start) {
+    this.ranking = ranking;
+    this.letter = letter;
+    this.start = this.at = start;
+    this.boxes = ranking.form.querySelector(".tiers");
+    const listen = (name, handle) => document.addEventListener(name, handle, { signal: this.#listening.signal, capture: true });
+    const own = (handle) => (event) => event.pointerId === start.pointerId && handle(event);
+    listen("pointermove", own((event) => this.#move(event)));
+    listen("pointerup", own((event) => this.#drop(event)));
+    listen("pointercancel", own(() => this.end()));
+    listen("keydown", (event) => {
+      if (event.key !== "Escape" || !this.#ghost) return;
+      event.stopPropagation();
+      this.end();
+    });
+  }
+
+  #move(event) {
+    this.at = event;
+    if (!this.#ghost && Math.hypot(event.clientX - this.start.clientX, event.clientY - this.start.clientY) < STARTS_AFTER) return;
+    if (!this.#ghost) this.#lift();
+    this.#ghost.style.translate = `${event.clientX}px ${event.clientY}px`;
+    this.#aim();
+  }
+
+  #drop(event) {
+    const isDragged = this.#ghost !== null;
+    if (isDragged) this.#move(event);
+    const rank = this.#box?.dataset.rank;
+    this.end();
+    if (rank !== undefined) this.ranking.rank(this.ranking.cardOf(this.letter.dataset.letter), Number(rank));
+  }
+
+  end() {
+    this.#listening.abort();
+    this.#box?.classList.remove("is-target");
+    this.#ghost?.remove();
+    this.letter.classList.remove("is-away");
+    document.documentElement.classList.remove("is-dragging");
+    this.#box = this.#ghost = null;
+  }
+
+  #lift() {
+    this.#ghost = this.letter.cloneNode(true);
+    this.#ghost.classList.add("is-lifted");
+    this.#ghost.setAttribute("aria-hidden", "true");
+    document.body.append(this.#ghost);
+    this.letter.classList.add("is-away");
+    document.documentElement.classList.add("is-dragging");
+    getSelection().removeAllRanges();
+    requestAnimationFrame(() => this.#scroll());
+  }
+
+  #aim() {
+    const { clientX: x, clientY: y } = this.at;
+    const inView = contains(this.boxes.getBoundingClientRect(), x, y);
+    const box = inView ? [...this.boxes.querySelectorAll(".tier")].find((each) => contains(each.getBoundingClientRect(), x, y)) : null;
+    if (box === this.#box) return;
+    this.#box?.classList.remove("is-target");
+    box?.classList.add("is-target");
+    this.#box = box ?? null;
+  }
+
+  /** Boxes beside the window's edge, or the page above them, come into view while the letter waits at an edge. */
+  #scroll() {
+    if (!this.#ghost) return;
+    const { clientX: x, clientY: y } = this.at;
+    const view = this.boxes.getBoundingClientRect();
+    if (contains(view, x, y)) this.boxes.scrollLeft += x > view.right - EDGE ? SCROLL_STEP : x < view.left + EDGE ? -SCROLL_STEP : 0;
+    else if (y > innerHeight - EDGE && view.bottom > innerHeight) scrollBy({ top: SCROLL_STEP, behavior: "instant" });
+    this.#aim();
+    requestAnimationFrame(() => this.#scroll());
+  }
+}
+
+function contains(rectangle, x, y) {
+  return x >= rectangle.left - GAP && x <= rectangle.right + GAP && y >= rectangle.top - GAP && y <= rectangle.bottom + GAP;
 }

@@ -1,0 +1,95 @@
+"""Letters dragged into rank boxes: any part of a box is the box, it says so, and nothing moves before the drop."""
+
+import pytest
+from playwright.sync_api import Page, expect
+from rank_page import RankPage
+
+PARTS = [(0.02, 0.5), (0.98, 0.5), (0.5, 0.04), (0.5, 0.96), (0.03, 0.06)]
+
+
+def boxes(page: Page) -> list[dict[str, float]]:
+    return [each.bounding_box() for each in page.locator(".tier").all()]
+
+
+def grip(page: Page, letter: str) -> None:
+    """Press the pointer on the letter at the foot of the page."""
+    page.locator(f".dock .letter[data-letter={letter}]").hover()
+    page.mouse.down()
+
+
+@pytest.mark.parametrize("size", [2, 4, 9])
+def test_a_letter_dropped_on_any_part_of_a_box_gets_its_rank(comparisons, desk, annotator, size):
+    comparisons(count=1, size=size)
+    ranking = RankPage(desk.sit("ann"))
+    for rank in range(1, size + 1):
+        for part in PARTS:
+            ranking.drag("A", rank, part)
+            assert ranking.ranks == [rank] + [0] * (size - 1), (rank, part)
+    ranking.drag("A", 0, (0.02, 0.5))
+    assert not any(ranking.ranks)
+    ranking.drag_from_corner("B", 1, (0.02, 0.1))
+    ranking.drag("A", 1, (0.98, 0.5))
+    assert ranking.ranks[:2] == [1, 1]
+
+
+def test_the_box_below_the_letter_says_so_and_no_box_moves(comparisons, desk, annotator, keep):
+    comparisons(count=1, size=4)
+    ranking = RankPage(desk.sit("ann"))
+    page = ranking.page
+    ranking.rank_by_keys([2, 2, 2])
+    before = boxes(page)
+    grip(page, "D")
+    for box, rank in zip(before[1:], range(1, 5), strict=True):
+        for part in (0.02, 0.5, 0.98):
+            page.mouse.move(box["x"] + box["width"] * part, box["y"] + box["height"] / 2)
+            expect(page.locator(".tier.is-target")).to_have_attribute("data-rank", str(rank))
+            assert boxes(page) == before
+    keep(page, "rank-dragging")
+    page.mouse.move(640, 300)
+    expect(page.locator(".tier.is-target")).to_have_count(0)
+    page.mouse.up()
+    assert ranking.ranks == [2, 2, 2, 0]  # dropped beside the boxes: as it was
+
+
+def test_boxes_stay_where_they_are_while_letters_come_and_go(comparisons, desk, annotator):
+    comparisons(count=1, size=4)
+    ranking = RankPage(desk.sit("ann"))
+    before = boxes(ranking.page)
+    ranking.rank_by_keys([1, 4, 4, 2])
+    assert boxes(ranking.page) == before
+
+
+def test_escape_ends_a_drag_without_a_rank(comparisons, desk, annotator):
+    comparisons(count=1)
+    ranking = RankPage(desk.sit("ann"))
+    page = ranking.page
+    grip(page, "A")
+    ranking.box(2).hover(force=True)
+    expect(ranking.box(2)).to_contain_class("is-target")
+    ranking.press("Escape")
+    page.mouse.up()
+    assert ranking.ranks == [0, 0, 0]
+    expect(page.locator(".is-target, .is-lifted, .is-away")).to_have_count(0)
+
+
+def test_a_finger_drags_to_a_box_that_has_to_be_scrolled_to(comparisons, desk, annotator, keep):
+    comparisons(count=1, size=9)
+    ranking = RankPage(desk.sit("ann", phone=True))
+    page = ranking.page
+    finger = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *point: float) -> None:
+        points = [{"x": point[0], "y": point[1]}] if point else []
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    letter = page.locator(".dock .letter[data-letter=A]").bounding_box()
+    view = page.locator(".tiers").bounding_box()
+    y = letter["y"] + letter["height"] / 2
+    touch("touchStart", letter["x"] + 10, y)
+    touch("touchMove", view["x"] + view["width"] - 10, y)
+    touch("touchMove", view["x"] + view["width"] - 12, y)
+    expect(ranking.box(9)).to_contain_class("is-target")
+    keep(page, "rank-phone-dragging")
+    touch("touchEnd")
+    expect(ranking.box(9).locator(".letter")).to_have_text("A")
+    assert ranking.ranks[0] == 9
