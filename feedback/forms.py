@@ -126,7 +126,11 @@ class SkipForm(LeaseForm):
 
 class DemonstrationForm(forms.Form):
     comparison = forms.IntegerField()
-    text = forms.CharField(max_length=100_000)
+    text = forms.CharField(max_length=100_000, strip=False)
+
+    def clean_text(self) -> str:
+        """Return the text as written. A browser sends each line feed of a text area as a carriage return and it."""
+        return str(self.cleaned_data["text"]).replace("\r\n", "\n")
 
 
 class UndoForm(forms.Form):

@@ -129,8 +129,11 @@ def _find(project: Project, ids: set[int]) -> dict[int, Completion]:
 
 
 def _distinct(group: list[int], completions: dict[int, Completion], number: int) -> list[Completion]:
-    """The group's completions without repeated texts; empty if fewer than two are left."""
-    by_text = {completions[each].text.strip(): completions[each] for each in reversed(group)}
+    """The group's completions without repeated texts; empty if fewer than two are left.
+
+    Blanks at the end, which nobody sees, make no other text; those at the beginning do (an indented line).
+    """
+    by_text = {completions[each].text.rstrip(): completions[each] for each in reversed(group)}
     distinct = [completions[each] for each in dict.fromkeys(group) if completions[each] in by_text.values()]
     if len({each.prompt_id for each in distinct}) > 1:
         raise Invalid(

@@ -6,8 +6,9 @@ import pytest
 
 from feedback import intake
 from feedback.errors import Invalid
+from feedback.forms import DemonstrationForm
 from feedback.intake.prompts import split_of
-from feedback.models import Comparison, Completion, Prompt, Source
+from feedback.models import Comparison, ComparisonItem, Completion, Prompt, Source
 from tests.feedback.conftest import membership
 
 pytestmark = pytest.mark.django_db
@@ -301,6 +302,20 @@ def test_a_demonstration_is_a_completion_that_a_person_wrote(project, annotator)
     assert intake.add_demonstration(member, prompt, "like this") == demonstration
     with pytest.raises(Invalid, match="empty"):
         intake.add_demonstration(member, prompt, "  ")
+
+
+def test_an_answer_that_a_person_wrote_keeps_its_blanks_and_has_plain_line_feeds():
+    form = DemonstrationForm({"comparison": "1", "text": "    return x\r\n\r\nand so on\r\n"})
+    assert form.is_valid() and form.cleaned_data["text"] == "    return x\n\nand so on\n"
+
+
+def test_indented_text_is_another_text_and_blanks_at_the_end_are_not(project):
+    ids = completions(project, ["return x", "    return x", "return x\n"])
+    (comparison_id,) = intake.add_comparisons(project, [ids]).ids
+    texts = ComparisonItem.objects.filter(comparison=comparison_id).values_list("completion__text", flat=True)
+    assert set(texts) == {"return x", "    return x"}
+    texts = Completion.objects.filter(pk__in=ids).order_by("pk").values_list("text", flat=True)
+    assert list(texts) == ["return x", "    return x", "return x\n"]
 
 
 def test_a_demonstration_answers_a_prompt_of_the_project(project, annotator, stranger):
