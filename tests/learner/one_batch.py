@@ -3,11 +3,11 @@
 import json
 
 import torch
-from small_world import PROMPTS, ppo_job
+from small_world import LETTERS, PROMPTS, letters_tokenizer, ppo_job
 
 from training.learner import ppo, rollout, updates
 from training.learner.config import PpoConfig
-from training.learner.data import Prompt
+from training.learner.data import Prompt, decode_completion
 from training.learner.memory import MicroBatches
 from training.learner.processes import Processes
 from training.learner.rewards import Answer
@@ -21,14 +21,23 @@ def prepared(folder, **settings):
     if run.critic is not None:
         with torch.no_grad():
             run.critic.score.weight.normal_(generator=torch.Generator().manual_seed(7))
-    prompts = [Prompt({"messages": []}, [i + 1], False) for i in range(4)]
+    prompts = [Prompt(row_of([i + 1]), [i + 1], False) for i in range(4)]
     episodes, answers = rollout.write_episodes(run, run.policy, *rollout.prompts_of_step(prompts, 1, settings))
     return run, rollout.score_episodes(run, episodes, answers)
 
 
 def scored_answers(scored):
     """What the reward function is asked, once more."""
-    return [Answer({}, [1], completion, "", True) for completion in scored.episodes.completions]
+    tokenizer = letters_tokenizer()
+    return [
+        Answer(row_of(prompt), prompt, completion, decode_completion(tokenizer, completion), completion[-1] == 0)
+        for prompt, completion in zip(*scored.episodes, strict=True)
+    ]
+
+
+def row_of(prompt):
+    """A row of prompts.jsonl, of a prompt of one letter."""
+    return {"messages": [{"role": "user", "content": LETTERS[prompt[0]]}]}
 
 
 def gradients(run, scored, chosen, **changes):

@@ -69,8 +69,7 @@ def test_any_text_survives_the_byte_level_tokenizer(tokenizer):
         assert decode_completion(tokenizer, tokens) == text
 
 
-def test_a_completion_that_was_cut_off_has_no_end_token(tokenizer):
-    assert encode_completion(tokenizer, "On its way.", ended=False) == encode_completion(tokenizer, "On its way.")[:-1]
+def test_a_completion_is_cut_to_the_length_given(tokenizer):
     assert len(encode_completion(tokenizer, "On its way.", max_completion_tokens=3)) == 3
 
 

@@ -8,11 +8,12 @@ from reward_world import policy_folder
 from small_world import policy_folder as letters_folder
 
 from training.learner import bpe, sample
-from training.learner.config import PpoConfig
+from training.learner.config import PpoConfig, RewardConfig
 from training.learner.data import decode_completion, encode_completion, encode_prompt
 from training.learner.jobdir import BadInput, JobDirectory
 from training.learner.models import load_tokenizer
-from training.learner.reward_model import load_reward_model, new_reward_model, save_reward_model, score
+from training.learner.ranking_data import read_rankings
+from training.learner.reward_model import load_reward_model, new_reward_model, save_reward_model, score, score_groups
 from training.learner.rewards import Answer, reward_function
 
 MESSAGES = [{"role": "user", "content": "wait parcel"}]
@@ -29,7 +30,7 @@ def scorer(tmp_path):
 
 
 def answer(tokenizer, text, ended=True):
-    tokens = encode_completion(tokenizer, text, ended=ended)
+    tokens = encode_completion(tokenizer, text)[: None if ended else -1]
     return Answer({"messages": MESSAGES}, encode_prompt(tokenizer, MESSAGES, 50), tokens, text, ended)
 
 
@@ -37,16 +38,47 @@ def settings(*terms, **changes):
     return PpoConfig(model="m", rewards=list(terms), **changes)
 
 
-def test_the_reward_model_sees_the_very_tokens(scorer):
+def test_the_same_text_has_the_same_score_whatever_tokens_the_policy_wrote_it_in(scorer):
     model, tokenizer = load_reward_model(str(scorer))
-    # the policy wrote «parcel» in pieces that no encoder would choose: the score is of those pieces
-    odd = Answer(
-        {"messages": MESSAGES}, [20, 21], [*tokenizer.encode("parc"), *tokenizer.encode("el"), 1], "parcel", True
+    prompt, whole = encode_prompt(tokenizer, MESSAGES, 50), encode_completion(tokenizer, "parcel")
+    pieces = [*tokenizer.encode("parc"), *tokenizer.encode("el")]  # which no encoder would choose
+    written = [whole, [*pieces, 1], pieces, [*pieces, tokenizer.pad_token_id]]
+    answers = [
+        Answer({"messages": MESSAGES}, prompt, tokens, decode_completion(tokenizer, tokens), tokens[-1] == 1)
+        for tokens in written
+    ]
+    assert {answer.text for answer in answers} == {"parcel"}
+    free = settings({"name": "reward_model"}, reward_model=str(scorer), missing_end_penalty=0.0)
+    expected = score(model, [[*prompt, *whole]]).expand(4)
+    torch.testing.assert_close(reward_function(free, tokenizer)(answers), expected)
+    # where the policy's own tokens were scored already, that holds of those that the model reads
+    as_written = score(model, [[*answer.prompt, *answer.completion] for answer in answers])
+    assert as_written.unique().numel() == 4
+    torch.testing.assert_close(reward_function(free, tokenizer)(answers, as_written), expected)
+
+
+def test_blanks_and_lines_before_a_text_count_in_training_and_in_ppo_alike(scorer):
+    model, tokenizer = load_reward_model(str(scorer))
+    texts = ["thanks", "  thanks", "\n\nthanks", "thanks\n"]
+    row = {"prompt_id": 1, "split": "train", "messages": MESSAGES, "completions": texts, "ranks": [1, 2, 3, 4]}
+    (comparison,) = read_rankings(tokenizer, [row], RewardConfig(model="m")).train
+    trained = score_groups(model, [comparison.group]).mean
+    places = comparison.rankings[0].places
+    in_ppo = reward_function(settings({"name": "reward_model"}, reward_model=str(scorer)), tokenizer)(
+        [answer(tokenizer, text) for text in texts]
     )
-    (scored,) = reward_function(settings({"name": "reward_model"}, reward_model=str(scorer)), tokenizer)([odd])
-    assert scored == pytest.approx(float(score(model, [[*odd.prompt, *odd.completion]])), abs=1e-6)
-    again = float(score(model, [[20, 21, *tokenizer.encode("parcel"), 1]]))
-    assert abs(float(scored) - again) > 1e-3
+    torch.testing.assert_close(in_ppo, trained[list(places)])
+    assert in_ppo.unique().numel() == 4
+
+
+def test_the_reward_model_reads_the_lengths_that_it_was_trained_with(scorer):
+    model, tokenizer = load_reward_model(str(scorer))
+    model.network.config.reward_longest = [3, 2]
+    save_reward_model(model, tokenizer, scorer)
+    written = answer(tokenizer, "thanks for the parcel")
+    scored = reward_function(settings({"name": "reward_model"}, reward_model=str(scorer)), tokenizer)([written])
+    read = [*encode_prompt(tokenizer, MESSAGES, 3), *encode_completion(tokenizer, written.text, 2)]
+    torch.testing.assert_close(scored, score(model, [read]))
 
 
 def test_with_another_tokenizer_the_text_is_encoded_as_the_reward_model_learned_it(scorer):
@@ -57,16 +89,16 @@ def test_with_another_tokenizer_the_text_is_encoded_as_the_reward_model_learned_
     )
     for ended in (True, False):
         written = answer(other, "thanks for the parcel", ended)
-        expected = score(
-            model, [[*encode_prompt(own, MESSAGES, 50), *encode_completion(own, written.text, ended=ended)]]
-        )
+        expected = score(model, [[*encode_prompt(own, MESSAGES, 50), *encode_completion(own, written.text)]])
         assert float(reward([written])[0]) == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_terms_are_weighted_added_clipped_and_a_missing_end_costs(scorer):
     tokenizer = load_tokenizer(str(scorer))
     terms = ({"name": "length", "target": 2, "weight": 3.0}, {"name": "missing_end", "weight": 0.5})
-    answers = [Answer({}, [5], [7, 8, 1], "x", True), Answer({}, [5], [7, 8, 9, 7], "x", False)]
+    two, four = "abcd"[:2], "abcd"
+    assert [len(tokenizer.encode(text)) for text in (two, four)] == [2, 4]
+    answers = [Answer({}, [5], [7, 8, 1], two, True), Answer({}, [5], [7, 8, 9, 7], four, False)]
     free = reward_function(settings(*terms, missing_end_penalty=1.0), tokenizer)(answers)
     assert free.tolist() == [0.0, 3 * -1.0 - 0.5 - 1.0]
     clipped = reward_function(settings(*terms, missing_end_penalty=1.0, score_clip=2.0), tokenizer)(answers)
@@ -125,7 +157,7 @@ def test_samples_do_not_depend_on_the_batch_and_have_no_score_without_a_reward_m
 
 def test_a_text_is_what_people_read():
     tokenizer = bpe.learn_tokenizer(["thanks"], 270)
-    assert decode_completion(tokenizer, [*tokenizer.encode(" thanks\n"), tokenizer.eos_token_id]) == "thanks"
+    assert decode_completion(tokenizer, [*tokenizer.encode("  thanks\n"), tokenizer.eos_token_id]) == "  thanks\n"
 
 
 def test_prompts_too_long_for_the_model_are_refused_before_sampling(tmp_path):

@@ -79,6 +79,19 @@ def test_a_completion_stops_at_its_end_token_and_holds_it():
     assert len({len(completion.tokens) for completion in written}) > 2
 
 
+def test_a_completion_stops_unfinished_at_a_token_that_is_no_text():
+    model = tiny_model()
+    ends, others = frozenset(range(0, 64, 6)), frozenset(range(3, 64, 6))
+    drawing = Drawing(8, ends, cut_tokens=others)
+    written = sample(model, PROMPTS * 4, range(20), drawing, batch=20)
+    for completion in written:
+        assert not (ends | others) & set(completion.tokens[:-1])
+        assert completion.ended == (completion.tokens[-1] in ends)
+    assert {True, False} == {c.ended for c in written if len(c.tokens) < 8}
+    own = torch.tensor([value for completion in written for value in completion.log_probs])
+    torch.testing.assert_close(own, scored_again(model, written, PROMPTS * 4, 1.0), atol=1e-4, rtol=0)
+
+
 def test_tokens_are_drawn_as_often_as_their_probability_says():
     logits = torch.tensor([[2.0, 0.0, 1.0, -30.0, 0.5]])
     count = 40_000

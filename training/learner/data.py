@@ -7,6 +7,13 @@ from typing import Any, NamedTuple
 from jinja2 import TemplateError
 
 from training.learner.config import Settings
+from training.learner.control_tokens import (
+    control_tokens,
+    encode_rendered,
+    encode_text,
+    is_no_text,
+    with_stand_ins,
+)
 from training.learner.jobdir import BadInput
 
 Messages = list[dict[str, str]]
@@ -39,25 +46,29 @@ def check_messages(messages: Any, where: str) -> Messages:
 
 
 def render(tokenizer: Any, messages: Messages) -> list[int]:
-    """All tokens of a prompt, up to where the completion begins, by the tokenizer's chat template or the plain one.
+    """Return all tokens of a prompt, up to where the completion begins, by the chat template or the plain one.
 
-    Raises BadInput for messages that the template refuses: some know no system, or want turns to alternate.
+    What messages say is data: it never becomes a control token. Raises BadInput for messages that the template refuses:
+    some know no system, or want turns to alternate.
     """
-    if tokenizer.chat_template:
-        try:
-            return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
-        except TemplateError as error:
-            roles = ", ".join(message["role"] for message in messages)
-            raise BadInput(f"the tokenizer's chat template refuses messages by {roles}: {error}") from error
-    text = tokenizer.apply_chat_template(
-        messages, chat_template=PLAIN_TEMPLATE, add_generation_prompt=True, tokenize=False
-    )
-    return list(tokenizer(text).input_ids[: None if not ends_itself(tokenizer) else -1])
+    roles = [message["role"] for message in messages]
+    if odd := [role for role in roles if not role.replace("_", "").replace("-", "").isalnum()]:
+        raise BadInput(f"a message's role must be a word, for example user, not {odd[0]!r:.80}")
+    contents, stand_ins = with_stand_ins(tokenizer, [message["content"] for message in messages])
+    turns = [{**message, "content": content} for message, content in zip(messages, contents, strict=True)]
+    template = {} if tokenizer.chat_template else {"chat_template": PLAIN_TEMPLATE}
+    try:
+        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **template)
+    except TemplateError as error:
+        said = f"the tokenizer's chat template refuses messages by {', '.join(roles)}: {error}"
+        raise BadInput(said) from error
+    tokens = encode_rendered(tokenizer, text, stand_ins, add_special_tokens=bool(template))
+    return tokens[:-1] if template and ends_itself(tokenizer) else tokens
 
 
 def ends_itself(tokenizer: Any) -> bool:
     """Whether the tokenizer puts an end token after every text by itself, which must not stand between turns."""
-    return tokenizer("a").input_ids[-1:] == [tokenizer.eos_token_id]
+    return bool(tokenizer("a").input_ids[-1:] == [tokenizer.eos_token_id])
 
 
 def encode_prompt(tokenizer: Any, messages: Messages, max_prompt_tokens: int, overlong: str = "truncate") -> list[int]:
@@ -72,19 +83,19 @@ def cut_prompt(tokens: list[int], max_prompt_tokens: int, overlong: str = "trunc
     return tokens[-max_prompt_tokens:]
 
 
-def encode_completion(
-    tokenizer: Any, text: str, max_completion_tokens: int | None = None, ended: bool = True
-) -> list[int]:
-    """A completion's tokens, with the end token unless it was cut off; cut to max_completion_tokens if given."""
-    tokens = list(tokenizer(text, add_special_tokens=False).input_ids)
-    if ended:
-        tokens.append(tokenizer.eos_token_id)
-    return tokens[:max_completion_tokens]
+def encode_completion(tokenizer: Any, text: str, max_completion_tokens: int | None = None) -> list[int]:
+    """Return a completion's tokens and the end of turn; cut to max_completion_tokens if given."""
+    return [*encode_text(tokenizer, text), control_tokens(tokenizer).end_of_turn][:max_completion_tokens]
 
 
 def decode_completion(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """The text people read: without the end token and the like, without blanks around it."""
-    return str(tokenizer.decode(list(tokens), skip_special_tokens=True)).strip()
+    """Return the text that people read of a completion, as written: all but the control token that it stopped at.
+
+    Without NUL characters, which nobody sees and no database keeps.
+    """
+    text = list(tokens[:-1]) if tokens and is_no_text(tokenizer, tokens[-1]) else list(tokens)
+    decoded = str(tokenizer.decode(text, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+    return decoded.replace("\0", "")
 
 
 def read_prompts(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Settings) -> list[Prompt]:

@@ -16,12 +16,14 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
+from training.learner.control_tokens import control_tokens, name_ends
 from training.learner.flat import ATTENTION
 from training.learner.jobdir import BadInput
 
@@ -44,7 +46,20 @@ def load_tokenizer(path: str) -> Any:
         raise BadInput(f"no tokenizer could be loaded from {path}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise BadInput(f"the tokenizer of {path} has no end token")
+    name_ends(tokenizer, named_ends(path))
     return tokenizer
+
+
+def named_ends(path: str) -> list[int]:
+    """Return the EOS tokens that a model's folder names: its generation config, or else its config."""
+    try:
+        named = GenerationConfig.from_pretrained(path).eos_token_id
+    except (OSError, ValueError):
+        try:
+            named = getattr(AutoConfig.from_pretrained(path), "eos_token_id", None)
+        except (OSError, ValueError):  # a folder that holds a tokenizer alone
+            named = None
+    return [] if named is None else [named] if isinstance(named, int) else list(named)
 
 
 def load_policy(path: str, dtype: str = "float32") -> tuple[PreTrainedModel, Any]:
@@ -53,7 +68,16 @@ def load_policy(path: str, dtype: str = "float32") -> tuple[PreTrainedModel, Any
     model = _load(AutoModelForCausalLM, path, dtype)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise BadInput(f"the tokenizer of {path} has more tokens ({len(tokenizer)}) than the model's embedding")
+    stop_at_ends(model, tokenizer)
     return model, tokenizer
+
+
+def stop_at_ends(model: PreTrainedModel, tokenizer: Any) -> None:
+    """Let whoever serves the model once it is saved stop where our own sampling does."""
+    end_of_turn, ends, _ = control_tokens(tokenizer)
+    if model.generation_config is not None:
+        others = sorted(ends - {end_of_turn})
+        model.generation_config.eos_token_id = [end_of_turn, *others] if others else end_of_turn
 
 
 def load_scalar_model(path: str, dtype: str = "float32") -> Any:
@@ -125,6 +149,7 @@ def build_policy(architecture: dict[str, Any], tokenizer: Any, dtype: str = "flo
         model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], attn_implementation=ATTENTION)
     except (ValueError, TypeError) as error:
         raise BadInput(f"architecture cannot be built: {first_line(error)}") from error
+    stop_at_ends(model, tokenizer)
     return model.eval().to(device())
 
 
@@ -132,13 +157,6 @@ def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     """A Hugging Face folder in safetensors, tokenizer included."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def end_tokens(model: PreTrainedModel, tokenizer: Any) -> frozenset[int]:
-    """The tokens that end a completion: the tokenizer's end token, and others that the model's folder names."""
-    named = model.generation_config.eos_token_id if model.generation_config is not None else None
-    others = [] if named is None else [named] if isinstance(named, int) else named
-    return frozenset([tokenizer.eos_token_id, *(token for token in others if token < model.config.vocab_size)])
 
 
 def first_line(error: Exception) -> str:

@@ -56,7 +56,7 @@ from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import Base, Role, Shape, critic_role, shape_of
 from training.learner.losses import next_kl_coefficient
 from training.learner.memory import MicroBatches
-from training.learner.models import end_tokens, freeze, load_critic, load_policy, load_tokenizer, save_model
+from training.learner.models import freeze, load_critic, load_policy, load_tokenizer, save_model
 from training.learner.optimization import adamw, learning_rate_factor, load_state, save_state
 from training.learner.processes import Processes
 from training.learner.program import run_program
@@ -72,7 +72,7 @@ from training.learner.rollout import (
     targets_of,
     write_episodes,
 )
-from training.learner.sampler import Drawing, check_room
+from training.learner.sampler import check_room, drawing_of
 from training.learner.scoring import RewardHead, ValueHead
 from training.learner.updates import Learner, learn, minibatches
 
@@ -156,8 +156,7 @@ def prepare(settings: PpoConfig, processes: Processes) -> Run:
     scoring = load_reward_model(settings.reward_model, base=base) if settings.reward_model else None
     critic = critic_of(settings, policy, tokenizer, scoring)
     reference = Role(base, "", None) if base and not settings.reference_model else load_reference(settings, tokenizer)
-    ends = end_tokens(policy, tokenizer)
-    drawing = Drawing(settings.max_completion_tokens, ends, settings.temperature, seed=settings.seed)
+    drawing = drawing_of(model, tokenizer, settings.max_completion_tokens, settings.temperature, 1.0, settings.seed)
     reward = reward_function(settings, tokenizer, scoring)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     sampling_rows = MicroBatches(settings.batch_episodes, unit="completions")

@@ -96,9 +96,6 @@ def check_row(row: dict[str, Any], where: str) -> None:
         raise BadInput(f"{where}: weight must be a number of at least 0, not {weight!r}")
     if strength is not None and (type(strength) is not int or strength < 0):
         raise BadInput(f"{where}: strength must be a whole number of at least 0, or null, not {strength!r}")
-    ended = row.get("ended")
-    if ended is not None and (not isinstance(ended, list) or [type(e) for e in ended] != [bool] * len(completions)):
-        raise BadInput(f"{where}: ended must say true or false of each completion")
 
 
 def _encode(
@@ -106,13 +103,10 @@ def _encode(
 ) -> tuple[PromptGroup, Ranking]:
     """Tokens of the row's prompt and completions, sorted and distinct, and the ranking in their terms."""
     prompt = _encode_prompt(tokenizer, row, config, data, where)
-    ended = row.get("ended") or [True] * len(row["completions"])
     completions = []
-    for text, has_end in zip(row["completions"], ended, strict=True):
-        whole = encode_completion(tokenizer, text, None, ended=has_end)
+    for text in row["completions"]:
+        whole = encode_completion(tokenizer, text)
         data.truncated_completions += len(whole) > config.max_completion_tokens
-        if not whole:
-            raise BadInput(f"{where}: a completion that did not end has no tokens")
         completions.append(tuple(whole[: config.max_completion_tokens]))
     distinct = tuple(sorted(set(completions)))
     ranking = Ranking(

@@ -5,11 +5,11 @@
 
 Reads config.json (`RewardConfig`, whose `model` is the policy that the trunk starts from) and rankings.jsonl:
 `{"prompt_id": 1, "split": "train", "messages": [...], "completions": ["...", "..."], "ranks": [1, 2],
-"annotator": "a", "weight": 1, "strength": null}`. Rank 1 is best and equal ranks tie; `"ended": [true, false]` says
-which completions were cut off before their end token. Rankings whose split is held_out are judged at the end and never
-learned from. With a samples.jsonl (`{"messages": [...], "text": "...", "ended": true}`) scores are normalised on it,
-else on the completions that were trained on. Writes model/, which plain transformers loads as a one-label classifier;
-see reward_model.py.
+"annotator": "a", "weight": 1, "strength": null}`. Rank 1 is best and equal ranks tie. A completion is read as people
+saw it, which is its text, and then the end of turn, whether it was cut off or not: PPO scores texts in the same way.
+Rankings whose split is held_out are judged at the end and never learned from. With a samples.jsonl
+(`{"messages": [...], "text": "..."}`) scores are normalised on it, else on the completions that were trained on. Writes
+model/, which plain transformers loads as a one-label classifier; see reward_model.py.
 
 Every random choice is a function of the seed and the pass, so a run stopped and resumed ends in the same bits.
 
@@ -18,7 +18,7 @@ Every random choice is a function of the seed and the pass, so a run stopped and
 | a ranking's pairs are one batch element | InstructGPT §3.5 | so; the prompt is computed once as well (packing.py) |
 | one epoch only | InstructGPT, Stiennon et al. | `epochs`: small data sets need more |
 | head starts at deviation 1/sqrt(d+1) | Huang et al. 2024 | at 0, see reward_model.py |
-| score read at the end token | Huang et al. 2024 | at the last real token, which is the end token unless cut off |
+| score read at the end token | Huang et al. 2024 | at the last token, the end of turn unless the text is too long |
 | scores normalised after training | Stiennon et al., InstructGPT | mean 0 and deviation 1 on reference samples |
 | learning rate annealed | cosine or linear | linear, `final_learning_rate_fraction` |
 | Adam's epsilon 1e-5 | Huang et al. 2024 | 1e-8: PyTorch's, gradients of mean losses being small |
@@ -86,6 +86,7 @@ def main(job_dir: Path) -> None:
     # 2. The model on the policy's trunk, the tie parameter, the optimiser; and where an earlier run stopped.
     adapter = shape_of(settings)
     model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, adapter)
+    model.network.config.reward_longest = [settings.max_prompt_tokens, settings.max_completion_tokens]
     samples = read_samples(tokenizer, job, settings)
     check_groups_room(model, [*samples, *(comparison.group for comparison in data.train + data.held_out)])
     if settings.contrast > 0:
@@ -253,10 +254,7 @@ def as_sample(tokenizer: Any, row: dict[str, Any], number: int, settings: Reward
     if not isinstance(row.get("text"), str):
         raise BadInput(f"samples.jsonl, row {number}: text must be text")
     prompt = encode_prompt(tokenizer, messages, settings.max_prompt_tokens)
-    ended = row.get("ended", True) is not False
-    completion = encode_completion(tokenizer, row["text"], settings.max_completion_tokens, ended=ended)
-    if not completion:
-        raise BadInput(f"samples.jsonl, row {number}: a sample that did not end has no tokens")
+    completion = encode_completion(tokenizer, row["text"], settings.max_completion_tokens)
     return PromptGroup(tuple(prompt), (tuple(completion),))
 
 

@@ -1,10 +1,11 @@
 """The reward model: a policy's trunk, a scalar head, and an ensemble of heads that says how sure it is.
 
 On disk it is an ordinary sequence classifier (`AutoModelForSequenceClassification`, one label, safetensors), whose raw
-score plain transformers computes alike. Beside it lie the shift and scale that make scores comparable (in config.json)
-and the ensemble (in ensemble.safetensors). Scores are read at the last real token, found by length: nothing is masked
-by token id, so a pad token that is also the end token changes nothing. (Plain transformers finds the last token by
-`pad_token_id`; where that is the end token the folder says so by having none, and plain batches hold one sequence.)
+score plain transformers computes alike. Beside it lie the shift and scale that make scores comparable and the lengths
+it was trained with (in config.json), and the ensemble (in ensemble.safetensors). Scores are read at the last real
+token, found by length: nothing is masked by token id, so a pad token that is also the end token changes nothing. (Plain
+transformers finds the last token by `pad_token_id`; where that is the end token the folder says so by having none, and
+plain batches hold one sequence.)
 
 The head starts at zero: every score is 0, the loss exactly ln 2 and the accuracy one half. Huang et al. («The N+
 implementation details of RLHF with PPO», 2024) start it at deviation 1/sqrt(d+1), so that first scores are small; with
@@ -62,6 +63,13 @@ class Ensemble(nn.Module):
         return F.linear(features.detach().float(), weight - weight.mean(0))
 
 
+class Longest(NamedTuple):
+    """What a reward model reads of a prompt (its end) and of a completion (its beginning), at most."""
+
+    prompt: int  # tokens
+    completion: int  # tokens, the end of turn included
+
+
 class RewardModel(nn.Module):
     """A scalar model with its ensemble and normalisation. Raw scores are in nats; normalised ones have no unit."""
 
@@ -85,6 +93,12 @@ class RewardModel(nn.Module):
     def scale(self) -> float:
         """The deviation of their raw scores."""
         return float(getattr(self.network.config, "reward_scale", 1.0))
+
+    @property
+    def longest(self) -> Longest | None:
+        """What it was trained to read; None where its folder does not say."""
+        lengths = getattr(self.network.config, "reward_longest", None)
+        return None if lengths is None else Longest(*lengths)
 
     def features(self, groups: Sequence[PromptGroup]) -> Tensor:
         """[N, d]: the trunk's last hidden state at each completion's last token, in the order of the groups."""

@@ -7,6 +7,7 @@ text with the prompt's `references`, so every prompt that is learned from or eva
 
 import importlib
 import inspect
+import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -15,11 +16,12 @@ import torch
 from torch import Tensor
 
 from training.learner.config import PpoConfig, SampleConfig
+from training.learner.control_tokens import encode_text
 from training.learner.data import encode_completion, encode_prompt
 from training.learner.jobdir import BadInput
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in
-from training.learner.reward_model import RewardModel, load_reward_model, score
+from training.learner.reward_model import Longest, RewardModel, load_reward_model, score
 from training.learner.text_metrics import METRICS
 
 
@@ -28,8 +30,8 @@ class Answer(NamedTuple):
 
     row: dict[str, Any]  # of prompts.jsonl: the messages, and the references if there are any
     prompt: Sequence[int]  # tokens as the policy read them
-    completion: Sequence[int]  # tokens as the policy wrote them, the end token included
-    text: str  # what people would read
+    completion: Sequence[int]  # tokens as the policy wrote them, the one that it stopped at included
+    text: str  # what people would read; terms score it alone
     ended: bool  # false: cut off
 
 
@@ -49,11 +51,8 @@ def term(
 class Reward(Protocol):
     """The sum of the settings' terms."""
 
-    def __call__(self, answers: Sequence[Answer], model_scores: Tensor | None = None) -> Tensor:
-        """[N] float32 from N answers, in no unit, clipped if so set.
-
-        model_scores: what the reward model says of them, [N], if somebody asked it already.
-        """
+    def __call__(self, answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
+        """[N] float32 from N answers, in no unit, clipped if so set. scores_as_written: see `ModelScorer`."""
 
 
 def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None = None) -> Reward:
@@ -66,11 +65,11 @@ def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None
         for options in settings.rewards
     ]
 
-    def reward(answers: Sequence[Answer], model_scores: Tensor | None = None) -> Tensor:
+    def reward(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
         total = torch.zeros(len(answers))
         for name, weight, scorer in terms:
-            is_known = name == "reward_model" and model_scores is not None
-            total += weight * as_numbers(model_scores if is_known else scorer(answers), len(answers))
+            known = (scores_as_written,) if name == "reward_model" else ()
+            total += weight * as_numbers(scorer(answers, *known), len(answers))
         if settings.score_clip:
             total = total.clamp(-settings.score_clip, settings.score_clip)
         cut_off = torch.tensor([not answer.ended for answer in answers], dtype=torch.float32)
@@ -91,11 +90,13 @@ def as_numbers(scores: Any, count: int) -> Tensor:
     return numbers
 
 
-def make_scorer(options: dict[str, Any], settings: PpoConfig, tokenizer: Any, scoring: Scoring | None) -> Scorer:
+def make_scorer(
+    options: dict[str, Any], settings: PpoConfig, tokenizer: Any, scoring: Scoring | None
+) -> Callable[..., Sequence[float] | Tensor]:
     name = options["name"]
     if name == "reward_model":
         only(options)
-        return reward_model_scorer(settings, tokenizer, scoring)
+        return reward_model_scorer(settings, scoring)
     if name in METRICS:
         return metric_scorer(options)
     if name not in TERMS:
@@ -135,33 +136,54 @@ def only(options: dict[str, Any], *names: str) -> None:
 
 @term
 def reward_model(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
-    """The normalised score of the settings' reward_model.
-
-    Of the very tokens that the policy read and wrote if both have one tokenizer; otherwise of the messages and the
-    text, encoded anew as the reward model learned them.
-    """
+    """The normalised score of the settings' reward_model, of the messages and the text as it read them in training."""
     only(options)
-    return reward_model_scorer(settings, tokenizer)
+    return reward_model_scorer(settings)
 
 
-def reward_model_scorer(
-    settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None = None
-) -> Callable[[Sequence[Answer]], Tensor]:
-    """Scores by the settings' reward_model, for a policy of this tokenizer."""
-    model, own_tokenizer = scoring or load_reward_model(settings.reward_model)
-    is_shared = same_tokens(tokenizer, own_tokenizer)
+class ModelScorer(Protocol):
+    """Scores by a reward model."""
+
+    def __call__(self, answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
+        """[N] float32 from N answers.
+
+        scores_as_written: [N], the model's scores of the very tokens that the policy read and wrote, if they are known.
+        They hold where those are the tokens that the model reads.
+        """
+
+
+def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | None = None) -> ModelScorer:
+    """Return scores by the settings' reward_model, of what people see: messages and text.
+
+    They are encoded by the reward model's own tokenizer and cut to the lengths that it was trained with. What the
+    policy wrote in other tokens of the same text, or after the text's end, earns nothing.
+    """
+    model, tokenizer = scoring or load_reward_model(settings.reward_model)
+    longest = model.longest or Longest(settings.max_prompt_tokens, settings.max_completion_tokens)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
+    prompts: dict[str, list[int]] = {}
 
     def tokens(answer: Answer) -> list[int]:
-        if is_shared:
-            return [*answer.prompt, *answer.completion]
-        prompt = encode_prompt(own_tokenizer, answer.row["messages"], settings.max_prompt_tokens)
-        return [*prompt, *(encode_completion(own_tokenizer, answer.text, ended=answer.ended) or prompt[-1:])]
+        key = json.dumps(answer.row["messages"])
+        if key not in prompts:
+            prompts[key] = encode_prompt(tokenizer, answer.row["messages"], longest.prompt)
+        return [*prompts[key], *encode_completion(tokenizer, answer.text, longest.completion)]
 
-    def scorer(answers: Sequence[Answer]) -> Tensor:
-        with computing_in(settings.dtype):
-            sequences = [tokens(answer) for answer in answers]
-            return micro_batches.attempt([*map(len, sequences)], lambda budget: score(model, sequences, budget))
+    def scorer(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
+        sequences = [tokens(answer) for answer in answers]
+        scores = torch.zeros(len(answers)) if scores_as_written is None else scores_as_written.clone()
+        unknown = [
+            place
+            for place, (answer, read) in enumerate(zip(answers, sequences, strict=True))
+            if scores_as_written is None or read != [*answer.prompt, *answer.completion]
+        ]
+        chosen = [sequences[place] for place in unknown]
+        if chosen:
+            with computing_in(settings.dtype):
+                scores[unknown] = micro_batches.attempt(
+                    [len(sequence) for sequence in chosen], lambda budget: score(model, chosen, budget)
+                )
+        return scores
 
     return scorer
 
@@ -178,12 +200,12 @@ def same_tokens(one: Any, other: Any) -> bool:
 
 @term
 def length(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
-    """−|tokens − target| / target, the end token not counted: 0 at the target (`target`, above 0), −1 for nothing."""
+    """−|tokens − target| / target, of the text's tokens: 0 at the target (`target`, above 0), −1 for nothing."""
     only(options, "target")
     target = options.get("target")
     if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < math.inf:
         raise BadInput(f"the reward term length needs a target above 0, in tokens, not {target!r}")
-    return lambda answers: [-abs(len(a.completion) - a.ended - target) / target for a in answers]
+    return lambda answers: [-abs(len(encode_text(tokenizer, a.text)) - target) / target for a in answers]
 
 
 @term

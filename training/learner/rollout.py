@@ -119,9 +119,9 @@ def score_episodes(
     policy, reference, values, kept = run.micro_batches.attempt(
         own.lengths(), lambda budget: token_columns(run, own, early, budget)
     )
-    read, model_scores = read_by_reward_model(run, own)
+    read, scores_as_written = read_by_reward_model(run, own)
     values = [reading.values for reading in read] or values
-    scores = run.reward([answers[i] for i in mine], model_scores).tolist()
+    scores = run.reward([answers[i] for i in mine], scores_as_written).tolist()
     together = run.processes.gather(list(zip(scores, policy, reference, values, strict=True)))
     columns = [list(column) for column in zip(*together, strict=True)]
     ended = [answer.ended for answer in answers]

@@ -19,12 +19,12 @@ from training.learner.config import SampleConfig
 from training.learner.data import Prompt, decode_completion, read_prompts, share
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.memory import MicroBatches
-from training.learner.models import computing_in, end_tokens, freeze, load_policy
+from training.learner.models import computing_in, freeze, load_policy
 from training.learner.optimization import check_finite
 from training.learner.processes import Processes
 from training.learner.program import run_program
 from training.learner.rewards import Answer, reward_model_scorer
-from training.learner.sampler import Completion, Drawing, check_room, sample
+from training.learner.sampler import Completion, check_room, drawing_of, sample
 
 SAVE_EVERY = 16  # batches between saved states
 
@@ -43,9 +43,9 @@ def main(job_dir: Path) -> None:
     freeze(policy)
     prompts = read_prompts(tokenizer, job.rows("prompts.jsonl"), settings)
     check_room(policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
-    scorer = reward_model_scorer(settings, tokenizer) if settings.reward_model else None
-    drawing = Drawing(settings.max_completion_tokens, end_tokens(policy, tokenizer), settings.temperature,
-                      settings.top_p, settings.seed)  # fmt: skip
+    scorer = reward_model_scorer(settings) if settings.reward_model else None
+    drawing = drawing_of(policy, tokenizer, settings.max_completion_tokens, settings.temperature, settings.top_p,
+                         settings.seed)  # fmt: skip
     rows_at_once = MicroBatches(settings.batch_completions, unit="completions")
     plan = plan_batches(prompts, settings.completions_per_prompt, settings.batch_completions)
 

@@ -10,7 +10,7 @@ last bits, so a draw within about 1e-7 of a boundary can still fall to the other
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from training.learner.control_tokens import control_tokens, tokens_that_are_no_text
 from training.learner.decoding import Decoder, ForwardDecoder, gather_prompts
 from training.learner.fused_decoding import FusedDecoder, Weights, gather_weights
 from training.learner.graphs import GraphDecoder
@@ -35,17 +36,26 @@ class Completion(NamedTuple):
 
     tokens: list[int]  # the end token included if there is one
     log_probs: list[float]  # of each token under the distribution it was drawn from, nats
-    ended: bool  # with an end token; false: cut off
+    ended: bool  # with an end token; false: cut off, perhaps by a token that is no text
 
 
 class Drawing(NamedTuple):
     """How tokens are drawn."""
 
     max_new_tokens: int
-    end_tokens: frozenset[int]
+    end_tokens: frozenset[int]  # at which a completion is finished
     temperature: float = 1.0  # divides the logits; 0: the likeliest token, of log-probability 0
     top_p: float = 1.0  # the smallest set of likeliest tokens that holds this probability (Holtzman et al. 2020)
     seed: int = 0
+    cut_tokens: frozenset[int] = frozenset()  # at which it stops, unfinished: they are no text, so nothing follows them
+
+
+def drawing_of(policy: PreTrainedModel, tokenizer: Any, max_new_tokens: int, temperature: float, top_p: float,
+               seed: int) -> Drawing:  # fmt: skip
+    """Return how completions are drawn that are text: they stop at every token that is none."""
+    ends = control_tokens(tokenizer).ends
+    others = tokens_that_are_no_text(tokenizer, policy.config.get_text_config().vocab_size) - ends
+    return Drawing(max_new_tokens, ends, temperature, top_p, seed, others)
 
 
 @torch.inference_mode()
@@ -141,7 +151,7 @@ def write(decoder: Decoder, logits: Tensor, numbers: Sequence[int], drawing: Dra
 
     rows = torch.arange(len(numbers), device=device)  # which completion each row in memory is
     writing = torch.ones_like(rows, dtype=torch.bool)  # whether each row in memory has yet to end
-    goes_on = tokens_that_go_on(drawing.end_tokens, logits.shape[1], device)
+    goes_on = tokens_that_go_on(drawing.end_tokens | drawing.cut_tokens, logits.shape[1], device)
     for step in range(drawing.max_new_tokens):
         drawn, drawn_log_probs = draw(logits, chances[step], drawing)
         tokens[step].index_copy_(0, rows, drawn)
@@ -155,22 +165,22 @@ def write(decoder: Decoder, logits: Tensor, numbers: Sequence[int], drawing: Dra
             rows, drawn, writing, chances = rows[kept], drawn[kept], writing[kept], chances[:, kept]
             decoder.keep(kept)
         logits = decoder.read(drawn)
-    return list(completions_of(tokens.T, log_probs.T, ~goes_on[tokens.T]))
+    return list(completions_of(tokens.T, log_probs.T, ~goes_on[tokens.T], drawing.end_tokens))
 
 
-def tokens_that_go_on(end_tokens: frozenset[int], vocabulary: int, device: torch.device) -> Tensor:
-    """[V]: true but for end tokens."""
-    ends = torch.tensor(sorted(end_tokens), dtype=torch.long, device=device)
+def tokens_that_go_on(stop_tokens: frozenset[int], vocabulary: int, device: torch.device) -> Tensor:
+    """[V]: true but for the tokens that a completion stops at."""
+    ends = torch.tensor(sorted(token for token in stop_tokens if token < vocabulary), dtype=torch.long, device=device)
     return torch.ones(vocabulary, dtype=torch.bool, device=device).index_fill_(0, ends, False)
 
 
-def completions_of(tokens: Tensor, log_probs: Tensor, ends: Tensor) -> Iterator[Completion]:
-    """Of [B, new tokens] each; what follows a row's first end is nothing."""
-    ended = ends.any(1)
-    sizes = torch.where(ended, ends.int().argmax(1) + 1, tokens.shape[1])
-    columns = zip(tokens.tolist(), log_probs.tolist(), sizes.tolist(), ended.tolist(), strict=True)
-    for row_tokens, row_log_probs, size, has_ended in columns:
-        yield Completion(row_tokens[:size], row_log_probs[:size], has_ended)
+def completions_of(
+    tokens: Tensor, log_probs: Tensor, stops: Tensor, end_tokens: frozenset[int]
+) -> Iterator[Completion]:
+    """Of [B, new tokens] each; what follows a row's first stop is nothing."""
+    sizes = torch.where(stops.any(1), stops.int().argmax(1) + 1, tokens.shape[1])
+    for row_tokens, row_log_probs, size in zip(tokens.tolist(), log_probs.tolist(), sizes.tolist(), strict=True):
+        yield Completion(row_tokens[:size], row_log_probs[:size], row_tokens[size - 1] in end_tokens)
 
 
 def uniform_numbers(seed: int, numbers: Sequence[int], count: int) -> Tensor:
