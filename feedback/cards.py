@@ -22,6 +22,7 @@ class ShownMessage:
     role: str
     label: str
     html: str
+    is_earlier: bool = False  # before the last user turn, which the completions answer
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,15 @@ def show_flags(project: Project, chosen: Sequence[str] = ()) -> tuple[ShownFlag,
 
 def show_messages(messages: Sequence[dict[str, str]]) -> list[ShownMessage]:
     labels = {"system": _("System"), "user": _("User"), "assistant": _("Assistant")}
+    last_user_turn = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=0)
     return [
-        ShownMessage(message["role"], labels.get(message["role"], message["role"]), render(message["content"]))
-        for message in messages
+        ShownMessage(
+            message["role"],
+            labels.get(message["role"], message["role"]),
+            render(message["content"]),
+            is_earlier=place < last_user_turn,
+        )
+        for place, message in enumerate(messages)
     ]
 
 

@@ -1,7 +1,9 @@
 // On every page: menus that close, appearance, dialogs, mathematics, and secrets copied by a button.
 
 import { setMathematics } from "./math.js";
+import { openAtLastTurn } from "./rank/turns.js";
 
+openAtLastTurn(document);
 setMathematics(document);
 document.addEventListener("htmx:load", (event) => setMathematics(event.target));
 

@@ -13,6 +13,7 @@ import { handleKeys } from "./rank/keys.js";
 import { get, isSignedOut, Outbox, post } from "./rank/outbox.js";
 import { Ranking } from "./rank/ranking.js";
 import { Spans } from "./rank/spans.js";
+import { openAtLastTurn } from "./rank/turns.js";
 import { duration, number, say } from "./rank/words.js";
 import { prepareWriting } from "./rank/writing.js";
 
@@ -60,6 +61,7 @@ function show(element, seconds = 0) {
   }
   element.addEventListener("input", keepDraft);
   undrag = makeDraggable(ranking);
+  openAtLastTurn(element);
   foldLongOnes(ranking);
   setMathematics(element).then((isSet) => {
     if (!isSet || ranking?.form !== element) return;

@@ -1,6 +1,9 @@
 """Reading: layout, folding, differences, whole conversations, a break, another language in the middle of it."""
 
-from playwright.sync_api import expect
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
 from rank_page import RankPage
 
 from feedback import intake
@@ -84,3 +87,80 @@ def test_another_language_in_the_middle_of_a_ranking_costs_nothing(comparisons, 
     choose_chinese(ranking.page)
     ranking.wait_until_ready()
     assert (ranking.comparison, ranking.ranks) == (comparison, [3, 1, 0])
+
+
+@pytest.fixture
+def conversation(project) -> Callable[..., None]:
+    """Make a comparison under a conversation of so many questions, the last of them `last`."""
+
+    def make(questions: int, last: str = "Which of these do I pay for?", turn: str = LONG[:600]) -> None:
+        said = [message for n in range(questions - 1) for message in (("user", f"Q{n}: {turn}"), ("assistant", turn))]
+        messages = [{"role": role, "content": content} for role, content in [*said, ("user", last)]]
+        intake.add_prompts(project, [{"messages": messages, "completions": ["The first.", "None."]}], compare=True)
+
+    return make
+
+
+def is_in_view(page: Page, text: str) -> bool:
+    """Whether the beginning of the text can be read in the prompt's box."""
+    return page.get_by_text(text).evaluate(
+        """(element) => {
+            const [text, box] = [element, element.closest(".prompt")].map((each) => each.getBoundingClientRect());
+            return text.height > 0 && text.top >= box.top && text.top + 20 <= box.bottom;
+        }"""
+    )
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
+def test_a_long_conversation_opens_at_the_last_user_turn(conversation, desk, annotator, keep, phone):
+    conversation(12)
+    ranking = RankPage(desk.sit("ann", phone=phone))
+    page, prompt = ranking.page, ranking.page.locator(".prompt")
+    kind = "phone" if phone else "desktop"
+    keep(page, f"rank-long-conversation-{kind}")
+    assert is_in_view(page, "Which of these do I pay for?")
+    expect(page.get_by_text("Q0:")).to_be_hidden()
+    ranking.press("e")
+    expect(page.get_by_text("Q0:")).to_be_attached()
+    assert is_in_view(page, "Which of these do I pay for?")
+    expect(prompt).to_contain_class("is-cut-above")
+    page.wait_for_timeout(200)  # it fades in
+    keep(page, f"rank-long-conversation-unfolded-{kind}")
+    prompt.evaluate("(element) => { element.scrollTop = 0; }")
+    expect(prompt).not_to_contain_class("is-cut-above")
+    expect(prompt).to_contain_class("is-cut-below")
+    assert is_in_view(page, "Q0:")
+    page.locator(".earlier > summary").click()
+    expect(page.get_by_text("Q0:")).to_be_hidden()
+    assert is_in_view(page, "Which of these do I pay for?")
+    ranking.rank_by_keys([2, 1])  # with the focus still on what was clicked
+    assert ranking.ranks == [2, 1]
+
+
+def test_a_last_turn_longer_than_its_box_opens_at_its_beginning_and_fades(conversation, desk, annotator, keep):
+    conversation(3, last="**Here it begins.** " + LONG)
+    ranking = RankPage(desk.sit("ann"))
+    assert is_in_view(ranking.page, "Here it begins.")
+    expect(ranking.page.locator(".prompt")).to_contain_class("is-cut-below")
+    expect(ranking.page.locator(".prompt")).not_to_contain_class("is-cut-above")
+    keep(ranking.page, "rank-long-question")
+
+
+def test_a_conversation_that_fits_is_not_folded_and_reviewers_see_the_same(conversation, desk, annotator, manager):
+    conversation(3, turn="Briefly.")
+    conversation(9, last="And this one?")
+    ranking = RankPage(desk.sit("ann"))
+    for _ in range(2):
+        is_short = "pay for" in ranking.page.locator(".prompt").inner_text()
+        expect(ranking.page.get_by_text("Q0:")).to_be_visible(visible=is_short)
+        ranking.rank_by_keys([1, 2])
+        ranking.submit()
+        ranking.expect_sent()
+    page = desk.sit("mona")
+    long = Ranking.objects.get(comparison__prompt__messages__8__isnull=False)
+    page.goto(f"/projects/support/review/{long.comparison_id}/")
+    page.locator("#review[data-ready]").wait_for()
+    assert is_in_view(page, "And this one?")
+    expect(page.get_by_text("Q0:")).to_be_hidden()
+    page.keyboard.press("e")
+    expect(page.locator(".earlier")).to_have_attribute("open", "")

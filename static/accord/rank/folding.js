@@ -1,4 +1,7 @@
-// Long completions are folded at one height, so that length is not what the eye compares.
+// Long completions are folded at one height, so that length is not what the eye compares. Folding and unfolding
+// takes the earlier messages of a long conversation along.
+
+import { longTurnsOf, setTurns } from "./turns.js";
 
 const HEIGHT = 26; // rem; app.css has the same in --fold
 
@@ -20,7 +23,9 @@ function heightOf(element) {
 
 export function toggleFolds(ranking) {
   const long = ranking.cards.filter((card) => card.classList.contains("is-long"));
-  const fold = !long.some((card) => card.classList.contains("is-folded"));
+  const turns = longTurnsOf(ranking.form);
+  const fold = !long.some((card) => card.classList.contains("is-folded")) && turns?.open !== false;
   for (const card of long) card.classList.toggle("is-folded", fold);
-  ranking.marked.scrollIntoView({ block: "nearest" });
+  if (turns) setTurns(turns, !fold);
+  if (long.length) ranking.marked.scrollIntoView({ block: "nearest" });
 }

@@ -10,7 +10,8 @@ export function handleKeys(acts, current) {
     const dialog = document.querySelector("dialog[open]");
     if (dialog) return closeBySameKey(event, dialog);
     if (event.key === "Escape" && event.target.matches("textarea, .rating input")) return current()?.mark(current().marked);
-    if (event.target.matches("input:not([type=radio], [type=checkbox]), textarea, select, summary")) return;
+    if (event.target.matches("input:not([type=radio], [type=checkbox]), textarea, select")) return;
+    if (event.target.matches("summary") && ["Enter", " "].includes(event.key)) return;
     const handled = acts.selection(event) || rateByKey(event, current()) || strength(event, acts) || digit(event, current()) || arrow(event, current()) || act(event, acts);
     if (handled) event.preventDefault();
   });
