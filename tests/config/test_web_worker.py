@@ -11,7 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.conf import settings
 
+from config.web_worker import ARRIVING, HEAD_LIMIT, LARGE, SMALL_BODY, TOO_LARGE, WHOLE, progress
 from tests.benchmarks.web.processes import free_port
+from tests.config.slow_clients import HALF_HEAD, TRICKLES, trickling
 
 THREADS = 3
 
@@ -28,9 +30,9 @@ def port():
         service.wait(30)
 
 
-def serve(port, *options):
+def serve(port, *options, worker="config.web_worker.FairThreads"):
     command = [sys.executable, "-m", "gunicorn", "tests.config.slow_app", "--bind", f"127.0.0.1:{port}"]
-    command += ["--workers", "2", "--threads", str(THREADS), "--worker-class", "config.web_worker.FairThreads"]
+    command += ["--workers", "2", "--threads", str(THREADS), "--worker-class", worker]
     return subprocess.Popen(
         [*command, "--no-control-socket", *options], cwd=settings.BASE_DIR, stderr=subprocess.DEVNULL
     )
@@ -108,3 +110,75 @@ def test_a_stop_does_not_wait_for_connections_that_say_nothing():
             each.close()
     finally:
         service.kill()
+
+
+@pytest.mark.parametrize("kind", TRICKLES)
+def test_unfinished_requests_hold_up_nobody(port, kind):
+    """32 of them, where there are six threads; each sends a byte again and again."""
+    with trickling(port, TRICKLES[kind], count=32, every=0.2):
+        for _ in range(3):
+            (person,) = connect(port, 1)
+            person.timeout = 8
+            assert answering(person)
+
+
+def test_a_request_that_does_not_end_is_refused_though_it_sends_a_byte_now_and_then():
+    port = free_port()
+    service = serve(port, worker="tests.config.slow_clients.HastyThreads")
+    try:
+        wait_for_both(port)
+        with trickling(port, HALF_HEAD, count=8, every=0.5) as clients:
+            for client in clients:
+                client.settimeout(20)
+                assert client.recv(100).startswith(b"HTTP/1.1 408 ")
+        with trickling(port, TRICKLES["large body"], count=1, every=0.2) as (client,):
+            client.settimeout(20)
+            assert client.recv(100) == b"" or not client.recv(100).startswith(b"HTTP/1.1 200")
+    finally:
+        service.kill()
+        service.wait()
+
+
+def test_bodies_arrive_whole_however_they_are_cut(port):
+    for body in (b"b" * 1000, b"b" * (3 * SMALL_BODY)):
+        head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+            for piece in (head[:20], head[20:] + body[:10], body[10:500], body[500:]):
+                client.sendall(piece)
+                time.sleep(0.05)
+            assert client.recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_two_requests_sent_at_once_are_both_answered(port):
+    request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(request + request)
+        received = b""
+        while received.count(b"200 OK") < 2:
+            received += client.recv(1000)
+
+
+def test_a_client_that_waits_to_be_told_to_go_on_is_told(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 100 ")
+        client.sendall(b"abc")
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    ("received", "state"),
+    [
+        (b"", ARRIVING),
+        (HALF_HEAD, ARRIVING),
+        (b"GET / HTTP/1.1\r\n\r\n", WHOLE),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab", ARRIVING),
+        (b"POST / HTTP/1.1\r\ncontent-length:3\r\n\r\nabc", WHOLE),
+        (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\na" % (SMALL_BODY + 1), LARGE),
+        (b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n", LARGE),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", LARGE),
+        (b"GET / HTTP/1.1\r\nX: " + b"a" * HEAD_LIMIT, TOO_LARGE),
+    ],
+)
+def test_a_thread_gets_a_request_when_it_is_whole(received, state):
+    assert progress(received) == state
