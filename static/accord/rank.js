@@ -25,6 +25,7 @@ const drafts = new Drafts(`accord:drafts:${urls.user}`);
 const LOOK_AGAIN = 15_000; // ms, while there is nothing to rank
 const TRY_AGAIN = 3_000; // ms, while the next one cannot be fetched
 const AHEAD = Number(urls.ahead); // comparisons to fetch ahead
+const shortWindow = matchMedia("(max-height: 32rem)"); // as in app.css
 const RENEW_EVERY = Math.min(60, 20 * urls.leaseMinutes) * 1000; // ms; a third of a short lease
 
 let ranking = null; // what is on screen, or null
@@ -68,7 +69,9 @@ function show(element, seconds = 0) {
     foldLongOnes(ranking);
     spans.show();
   });
-  scrollTo({ top: 0, behavior: "instant" });
+  // On a short window without the page's head: everything there is for reading.
+  if (shortWindow.matches) element.scrollIntoView({ block: "start", behavior: "instant" });
+  else scrollTo({ top: 0, behavior: "instant" });
   ranking.focus(ranking.missing[0] ?? ranking.cards[0]);
   fetchAhead();
 }
@@ -349,7 +352,7 @@ const acts = {
     return handled;
   },
   flag: (key) => ranking !== null && toggleFlag(ranking.form, key),
-  strength: (point) => ranking && chooseStrength(ranking.form, point),
+  strength: (point) => ranking !== null && chooseStrength(ranking.form, point),
   differences() {
     if (!ranking) return;
     toggleDifferences(ranking);

@@ -5,6 +5,7 @@ import { Clock } from "./rank/clock.js";
 import { toggleDifferences } from "./rank/differences.js";
 import { makeDraggable } from "./rank/drag.js";
 import { foldLongOnes, toggleFolds } from "./rank/folding.js";
+import { digitOf, isForOthers, isQuestionMark, letterOf } from "./rank/keyboard.js";
 import { Ranking } from "./rank/ranking.js";
 
 const page = document.getElementById("review");
@@ -73,19 +74,20 @@ const acts = {
 };
 
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
+  if (isForOthers(event) || document.querySelector("dialog[open]")) return;
   if (event.key === "Escape" && event.target.matches("textarea")) return marked.marked.focus();
   if (event.target.matches("input:not([type=radio]), textarea, select, summary")) return;
   if (handled(event)) event.preventDefault();
 });
 
 function handled(event) {
-  const digit = /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1];
+  const digit = digitOf(event);
+  const act = acts[isQuestionMark(event) ? "?" : letterOf(event)];
   if (digit && ranking && !event.shiftKey) ranking.rankMarked(Number(digit));
   else if (["Backspace", "Delete"].includes(event.key) && ranking) ranking.rankMarked(0);
   else if (event.key.startsWith("Arrow") && !event.target.closest(".prompt, .scroll, input")) marked.move(event.key);
   else if (event.key === "Enter" && !event.target.closest("button, a")) settle();
-  else if (acts[event.key.toLowerCase()]) acts[event.key.toLowerCase()]();
+  else if (act) act();
   else return false;
   return true;
 }

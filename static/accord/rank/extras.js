@@ -1,5 +1,7 @@
 // What is said beside the ranks: strength, flags, ratings, a comment.
 
+import { digitOf } from "./keyboard.js";
+
 const isExtra = (name) => ["strength", "flags", "comment"].includes(name) || name.startsWith("rating-");
 
 /** As form fields, the empty ones left out. */
@@ -33,8 +35,7 @@ export function startRating(card) {
 /** A digit while a rating has the focus: rate, and go on to the next; 0 takes the rating away. Whether it was one. */
 export function rateByKey(event, ranking) {
   const group = event.target.closest?.(".rating");
-  const pressed = /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1] ?? (/^[0-9]$/.test(event.key) ? event.key : null);
-  const value = event.key === "Backspace" || event.key === "Delete" ? "0" : pressed;
+  const value = event.key === "Backspace" || event.key === "Delete" ? "0" : digitOf(event);
   if (!group || value === null || event.shiftKey) return false;
   const inputs = [...group.querySelectorAll("input")];
   if (value !== "0" && !inputs[Number(value) - 1]) return true;
@@ -60,8 +61,11 @@ function focusRating(group) {
   (group?.querySelector(":checked") ?? group?.querySelector("input"))?.focus();
 }
 
+/** Whether the project asks for a strength, and has that point. */
 export function chooseStrength(form, point) {
-  form.querySelector(`.strength input[value="${point}"]`)?.click();
+  const input = form.querySelector(`.strength input[value="${point}"]`);
+  input?.click();
+  return Boolean(input);
 }
 
 function boxes(form) {

@@ -1,41 +1,44 @@
 // One key for everything on the page. A key that a field, a dialog or the browser wants stays theirs.
 
 import { rateByKey } from "./extras.js";
+import { digitOf, isForOthers, isQuestionMark, letterOf } from "./keyboard.js";
 
-const letters = { c: "comment", w: "write", r: "rate", m: "markText", s: "skip", u: "undo", g: "guidelines", e: "unfold", d: "differences", l: "layout", p: "break", "?": "help" };
+const letters = { c: "comment", w: "write", r: "rate", m: "markText", s: "skip", u: "undo", g: "guidelines", e: "unfold", d: "differences", l: "layout", p: "break" };
 
 export function handleKeys(acts, current) {
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (isForOthers(event)) return;
     const dialog = document.querySelector("dialog[open]");
     if (dialog) return closeBySameKey(event, dialog);
     if (event.key === "Escape" && event.target.matches("textarea, .rating input")) return current()?.mark(current().marked);
     if (event.target.matches("input:not([type=radio], [type=checkbox]), textarea, select")) return;
     if (event.target.matches("summary") && ["Enter", " "].includes(event.key)) return;
-    const handled = acts.selection(event) || rateByKey(event, current()) || strength(event, acts) || digit(event, current()) || arrow(event, current()) || act(event, acts);
+    const handled = acts.selection(event) || rateByKey(event, current()) || strength(event, acts) || help(event, acts) || digit(event, current()) || arrow(event, current()) || act(event, acts);
     if (handled) event.preventDefault();
   });
 }
 
 function closeBySameKey(event, dialog) {
-  const opens = letters[event.key.toLowerCase()];
+  const opens = isQuestionMark(event) ? "help" : letters[letterOf(event)];
   if (opens !== dialog.id || event.target.matches("input, textarea")) return;
   dialog.close();
   event.preventDefault();
 }
 
 function strength(event, acts) {
-  if (!event.shiftKey || !/^Digit[1-9]$/.test(event.code)) return false;
-  acts.strength(event.code.slice(-1));
-  return true;
+  return event.shiftKey && /^Digit[1-9]$/.test(event.code) && acts.strength(digitOf(event));
+}
+
+function help(event, acts) {
+  if (isQuestionMark(event)) acts.help();
+  return isQuestionMark(event);
 }
 
 function digit(event, ranking) {
   if (!ranking) return false;
   if (event.key === "Backspace" || event.key === "Delete") ranking.rankMarked(0);
   else {
-    // By the key's place too: where digits need Shift, the bare key means the digit all the same.
-    const pressed = /^(?:Digit|Numpad)([0-9])$/.exec(event.code)?.[1] ?? (/^[0-9]$/.test(event.key) ? event.key : null);
+    const pressed = digitOf(event);
     if (pressed === null) return false;
     ranking.rankMarked(Number(pressed));
   }
@@ -56,7 +59,9 @@ function act(event, acts) {
     acts.submit();
     return true;
   }
-  const name = letters[event.key.toLowerCase()];
-  if (name) acts[name]();
-  return Boolean(name) || (/^[a-z]$/i.test(event.key) && acts.flag(event.key));
+  const letter = letterOf(event);
+  if (!letter) return false;
+  if (!letters[letter]) return acts.flag(letter);
+  if (!event.repeat) acts[letters[letter]]();
+  return true;
 }
