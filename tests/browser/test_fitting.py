@@ -103,3 +103,37 @@ def test_the_people_page_fits_a_phone(desk, manager, annotator, project, keep):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for name in ("Change", "Remove"):
         expect(page.get_by_role("button", name=name).first).to_be_in_viewport(ratio=0.99)
+
+
+def height_to_read_in(page: Page) -> float:
+    """Share of the window's height that shows the prompt and the completions, when scrolled to the first of these."""
+    return page.evaluate(
+        """() => {
+            const top = document.querySelector(".completion").getBoundingClientRect().top + scrollY;
+            scrollTo({ top, behavior: "instant" });
+            const at = (_, y) => document.elementFromPoint(innerWidth / 3, y + 0.5);
+            const rows = Array.from({ length: innerHeight }, at);
+            return rows.filter((each) => each?.closest(".comparison") && !each.closest(".dock")).length / innerHeight;
+        }"""
+    )
+
+
+@pytest.mark.parametrize(("size", "window"), [(2, (640, 400)), (4, (640, 400)), (2, (320, 200)), (9, (320, 200))])
+def test_zoomed_in_the_height_is_there_to_read_in(comparisons, desk, annotator, keep, size, window):
+    """WCAG 1.4.10: at 200 % and 400 % a window of 1280 x 800 holds what one of 640 x 400 and 320 x 200 does."""
+    comparisons(*[["word " * 150] * (size - 1) + ["more " * 150]] * 2)
+    page = desk.sit("ann")
+    page.set_viewport_size({"width": window[0], "height": window[1]})
+    ranking = RankPage(page)
+    keep(page, f"rank-zoomed-{size}-at-{window[0]}")
+    assert page.locator("form.comparison").evaluate("(form) => form.getBoundingClientRect().top") < window[1] / 4
+    assert height_to_read_in(page) > 0.9
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
+    ranking.rank_by_keys([1] * size)
+    page.get_by_role("button", name="Submit").scroll_into_view_if_needed()
+    keep(page, f"rank-zoomed-{size}-at-{window[0]}-foot")
+    assert not covered(page)
+    page.get_by_role("button", name="Submit").click()
+    ranking.expect_sent()
+    assert page.locator("form.comparison").evaluate("(form) => form.getBoundingClientRect().top") < window[1] / 4
+    check(page)
