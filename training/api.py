@@ -55,6 +55,11 @@ class RoundShown(serializers.ModelSerializer):
     base = serializers.CharField(source="base.source.name", read_only=True)
     checkpoint = serializers.SerializerMethodField()
     started_by = serializers.CharField(source="started_by.username", read_only=True, default=None)
+    reward_terms = serializers.ListField(
+        child=serializers.CharField(),
+        read_only=True,
+        help_text="What the policy is rewarded by; without reward_model no ranking is learned from.",
+    )
 
     class Meta:
         model = Round
@@ -66,6 +71,7 @@ class RoundShown(serializers.ModelSerializer):
             "base",
             "checkpoint",
             "ranking_count",
+            "reward_terms",
             "results",
             "error",
             "started_by",

@@ -37,8 +37,12 @@ class RoundForm(forms.Form):
         """`settings` are whole sections, as `round_settings.resolve` returns them."""
         super().__init__(data, initial={"again": again})
         self.learns = learns
+        self.terms = round_settings.reward_terms(settings["ppo"])
+        self.uses_reward_model = round_settings.uses_reward_model(settings["ppo"])
         for section, name, label, text in FIELDS:
             if not learns and section not in ("round", "sample", "common"):
+                continue
+            if section == "reward" and not self.uses_reward_model:
                 continue
             default = settings["sample" if section == "common" else section][name]
             kind = forms.IntegerField if isinstance(default, int) else forms.FloatField

@@ -6,6 +6,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from feedback.models import Project, Source, User
+from training import round_settings
 
 
 class Checkpoint(models.Model):
@@ -108,6 +109,25 @@ class Round(models.Model):
     @property
     def is_active(self) -> bool:
         return self.status in self.ACTIVE
+
+    @property
+    def reward_terms(self) -> list[str]:
+        """Return the names of what the policy is rewarded by; none where the round learns nothing."""
+        return round_settings.reward_terms(self.settings.get("ppo", {})) if self.learns else []
+
+    @property
+    def compares_with_references(self) -> bool:
+        """Whether it can learn only from prompts that have reference answers."""
+        return self.learns and bool(round_settings.comparing_terms(self.settings.get("ppo", {})))
+
+    @property
+    def scored_by_reward_model_alone(self) -> bool:
+        return self.reward_terms == ["reward_model"]
+
+    @property
+    def uses_reward_model(self) -> bool:
+        """Whether it trains a reward model on rankings, rather than be rewarded by other terms alone."""
+        return "reward_model" in self.reward_terms
 
 
 class Metric(models.Model):

@@ -16,7 +16,7 @@ PART = 20_000  # rows given to the database at a time
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where the new models are ("" when nothing was learned), and what was written with them."""
+    """Where the new models are ("" where none was made), and what was written with them."""
 
     model: str
     reward_model: str
@@ -27,7 +27,7 @@ class Outcome:
     def read(cls, round: Round, directory: Path) -> Self:
         return cls(
             model=str(directory / "policy" / "model") if round.learns else "",
-            reward_model=str(directory / "reward" / "model") if round.learns else "",
+            reward_model=str(directory / "reward" / "model") if round.uses_reward_model else "",
             samples=list(_completions(round, directory / "samples")),
             baseline=list(_completions(round, directory / "baseline")),
         )

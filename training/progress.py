@@ -76,7 +76,9 @@ class Stage:
 def stages_of(round: Round) -> list[Stage]:
     every = list(Round.Stage.values)
     if not round.learns:
-        every = [stage for stage in every if stage not in (Round.Stage.REWARD, Round.Stage.POLICY)]
+        every.remove(Round.Stage.POLICY)
+    if not round.uses_reward_model:
+        every.remove(Round.Stage.REWARD)
     if round.status == Round.Status.FINISHED:
         return [Stage(stage, "done", None) for stage in every]
     at, here = every.index(round.stage), "now" if round.is_active else "failed"

@@ -16,6 +16,7 @@ from django.utils.translation import gettext as _
 from feedback.errors import Invalid
 from training.learner.config import CONFIGS, Settings, as_kind, check_limits, setting
 from training.learner.jobdir import BadInput
+from training.learner.text_metrics import comparing
 
 Sections = dict[str, dict[str, Any]]
 
@@ -124,6 +125,8 @@ def check_sections(sections: Any) -> None:
                 _("There is no section «%(section)s» of settings: use %(known)s.")
                 % {"section": section, "known": ", ".join(SECTIONS)}
             )
+        if section == "sample" and values.get("rewards"):
+            raise Invalid(_("A round scores its samples by what it learned from: set «rewards» of the section ppo."))
         if named := [name for name in FILLED_IN if name in values]:
             raise Invalid(
                 _("The round itself fills in «%(given)s»: serve another checkpoint to start from it.")
@@ -151,7 +154,17 @@ def models_of(program: str, values: dict[str, Any], model: str, reward_model: st
 
 def uses_reward_model(ppo: dict[str, Any]) -> bool:
     """Whether PPO's reward holds what people prefer (the default), or other terms alone."""
+    return "reward_model" in reward_terms(ppo)
+
+
+def comparing_terms(ppo: dict[str, Any]) -> list[str]:
+    """Return the names of PPO's reward terms that compare with reference answers."""
+    return comparing(ppo.get("rewards", []))
+
+
+def reward_terms(ppo: dict[str, Any]) -> list[str]:
+    """Return the names of PPO's reward terms."""
     terms = ppo.get("rewards", [{"name": "reward_model"}])
     if not isinstance(terms, list):
-        return True  # which the program's own check refuses, with a better sentence
-    return any(isinstance(term, dict) and term.get("name") == "reward_model" for term in terms)
+        return ["reward_model"]  # which the program's own check refuses, with a better sentence
+    return [str(term.get("name")) for term in terms if isinstance(term, dict)]

@@ -60,14 +60,12 @@ class ClaimLost(Exception):
 
 
 def start(project: Project, actor: User | None, overrides: round_settings.Sections | None = None) -> Round:
-    """A new round that learns from every ranking there is now, waiting for a worker.
+    """A new round that learns from every ranking there is now (or from a metric alone), waiting for a worker.
 
     Raises Conflict while another round is active or nothing is served, Invalid when there is nothing to learn from or
     a setting cannot be used.
     """
-    cutoff = export.sequence_cutoff(project)
-    ranking_count = export.counting(project, cutoff).count()
-    return _create(project, actor, overrides, learns=True, cutoff=cutoff, ranking_count=ranking_count)
+    return _create(project, actor, overrides, learns=True)
 
 
 def start_sampling(
@@ -81,12 +79,17 @@ def start_sampling(
     A project's very first round is of this kind and has the number 0. Raises as `start` does, and Invalid when there
     are no prompts.
     """
-    cutoff = export.sequence_cutoff(project)
-    return _create(project, actor, overrides, base=checkpoint, learns=False, cutoff=cutoff, ranking_count=0)
+    return _create(project, actor, overrides, base=checkpoint, learns=False)
 
 
 def check_can_start(project: Project, learns: bool = True) -> None:
-    """Raises the refusal that a start would meet now, whatever its settings."""
+    """Raises the refusal that a start with the project's own settings would meet now."""
+    _check_is_free(project)
+    _check_lessons(project, settings_now(project) if learns else None)
+
+
+def _check_is_free(project: Project) -> None:
+    """Raises Conflict where no round can start, whatever it does."""
     if project.archived_at is not None:
         raise Conflict(_("This project is archived: no new round can start in it."))
     if active := project.rounds.filter(status__in=Round.ACTIVE).first():
@@ -95,10 +98,21 @@ def check_can_start(project: Project, learns: bool = True) -> None:
             % {"number": active.number, "status": active.status}
         )
     checkpoints.served(project)
-    if learns and not learnable(project).exists():
+
+
+def _check_lessons(project: Project, settings: round_settings.Sections | None) -> None:
+    """Raises Invalid where there is nothing to learn from by these settings, if any, or nothing to answer."""
+    prompts = Prompt.objects.filter(project=project)
+    if settings and round_settings.uses_reward_model(settings["ppo"]) and not learnable(project).exists():
         raise Invalid(_("There are no rankings to learn from yet: rank some comparisons first."))
-    if not Prompt.objects.filter(project=project).exists():
+    if not prompts.exists():
         raise Invalid(_("There are no prompts to answer yet: add some first."))
+    terms = round_settings.comparing_terms(settings["ppo"]) if settings else []
+    if terms and not prompts.filter(split=Prompt.Split.TRAIN).exclude(references=[]).exists():
+        raise Invalid(
+            _("No prompt to learn from has reference answers, which the reward term %(term)s compares with.")
+            % {"term": terms[0]}
+        )
 
 
 def _create(
@@ -108,23 +122,27 @@ def _create(
     *,
     learns: bool,
     base: Checkpoint | None = None,
-    **fields: Any,
 ) -> Round:
+    cutoff = export.sequence_cutoff(project)
     with transaction.atomic():
         Project.objects.select_for_update(no_key=True).get(pk=project.pk)  # two starts at once take turns
-        check_can_start(project, learns)
+        _check_is_free(project)
         last = project.rounds.aggregate(last=Max("number"))["last"]
         number = (1 if learns else 0) if last is None else last + 1
         base = base or checkpoints.served(project)
         sections = (_defaults(project), of_project(project), overrides or {})
+        settings = round_settings.resolve(*sections, seed=number, positions=positions_of(base.path))
+        _check_lessons(project, settings if learns else None)
+        learns_from_rankings = learns and round_settings.uses_reward_model(settings["ppo"])
         created = Round.objects.create(
             project=project,
             number=number,
             learns=learns,
             base=base,
             started_by=actor,
-            settings=round_settings.resolve(*sections, seed=number, positions=positions_of(base.path)),
-            **fields,
+            settings=settings,
+            cutoff=cutoff,
+            ranking_count=export.counting(project, cutoff).count() if learns_from_rankings else 0,
         )
         send(created.pk)
     return created

@@ -18,7 +18,7 @@ class Sample:
     ours: Completion
     theirs: Completion | None
     our_score: float | None
-    their_score: float | None  # by the same reward model, else none
+    their_score: float | None  # by the same round, else none
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _first_by_prompt(completions: QuerySet[Completion], round: Round) -> dict[in
 
 
 def score(completion: Completion | None, round: Round) -> float | None:
-    """What this round's reward model gave it: another round's has another scale."""
+    """What this round scored it by what it learned from: other rounds' scores have other scales."""
     if completion is None or completion.sampling.get("round") != round.number:
         return None
     return completion.sampling.get("score")

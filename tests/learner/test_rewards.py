@@ -8,13 +8,14 @@ from reward_world import policy_folder
 from small_world import policy_folder as letters_folder
 
 from training.learner import bpe, sample
-from training.learner.config import PpoConfig, RewardConfig
+from training.learner.config import PpoConfig, RewardConfig, SampleConfig
 from training.learner.data import decode_completion, encode_completion, encode_prompt
 from training.learner.jobdir import BadInput, JobDirectory
 from training.learner.models import load_tokenizer
 from training.learner.ranking_data import read_rankings
 from training.learner.reward_model import load_reward_model, new_reward_model, save_reward_model, score, score_groups
 from training.learner.rewards import Answer, reward_function
+from training.learner.text_metrics import METRICS
 
 MESSAGES = [{"role": "user", "content": "wait parcel"}]
 
@@ -165,3 +166,25 @@ def test_prompts_too_long_for_the_model_are_refused_before_sampling(tmp_path):
     folder = sampling_job(tmp_path / "job", model=str(tmp_path / "policy"), max_completion_tokens=200)
     with pytest.raises(BadInput, match="the model has room for 128"):
         sample.main(folder)
+
+
+def test_samples_are_scored_by_the_terms_set_and_not_where_references_lack(tmp_path):
+    policy_folder(tmp_path / "policy")
+    terms = [{"name": "similarity", "weight": 2}, {"name": "length", "target": 4}]
+    folder = sampling_job(tmp_path / "job", model=str(tmp_path / "policy"), rewards=terms)
+    prompts = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]
+    prompts[1]["references"] = ["wait parcel"]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    sample.main(folder)
+    similarity, tokenizer = METRICS["similarity"](), load_tokenizer(str(tmp_path / "policy"))
+    for row in lines(folder):
+        if row["prompt_id"] != 8:
+            assert row["score"] is None
+        else:
+            length = -abs(len(tokenizer.encode(row["text"])) - 4) / 4
+            assert row["score"] == pytest.approx(2 * similarity(row["text"], ["wait parcel"]) + length, abs=1e-5)
+
+
+def test_samples_are_scored_by_a_reward_model_only_if_a_term_names_it():
+    with pytest.raises(BadInput, match="set reward_model when, and only when, rewards has the term reward_model"):
+        SampleConfig(model="m", reward_model="r", rewards=[{"name": "length", "target": 3}])

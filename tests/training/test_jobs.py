@@ -50,9 +50,42 @@ def test_each_program_starts_from_what_the_one_before_made(waiting, base, settin
     assert models["baseline"] == {"model": base.path, "reward_model": reward_model}
 
 
-def test_rewards_of_another_kind_need_no_reward_model(project, base, rankings):
-    started = rounds.start(project, None, {"ppo": {"rewards": [{"name": "rouge_l"}]}})
-    assert jobs.models(started, job(started, "policy"))["reward_model"] == ""
+METRIC = {"ppo": {"rewards": [{"name": "rouge_l"}]}, "round": {"shown_prompts": 2}}
+
+
+@pytest.fixture
+def references(comparisons):
+    """Reference answers to eight of the twenty prompts, some of each split."""
+    for split, count in (("train", 5), ("held_out", 3)):
+        for prompt in Prompt.objects.filter(split=split)[:count]:
+            prompt.references = [f"{split} {prompt.pk}"]
+            prompt.save()
+    return set(Prompt.objects.exclude(references=[]).values_list("pk", flat=True))
+
+
+def test_a_round_rewarded_by_a_metric_alone_trains_and_uses_no_reward_model(project, base, references):
+    started = rounds.start(project, None, METRIC)
+    assert (started.ranking_count, started.reward_terms, started.uses_reward_model) == (0, ["rouge_l"], False)
+    assert [each.name for each in jobs.jobs_of(started)] == ["policy", "samples", "baseline"]
+    assert {jobs.models(started, each)["reward_model"] for each in jobs.jobs_of(started)} == {""}
+
+
+def test_samples_are_scored_by_what_the_round_was_rewarded_by(project, base, references):
+    started = rounds.start(project, None, METRIC)
+    configs = {each.name: json.loads((jobs.fill(started, each) / "config.json").read_text())
+               for each in jobs.jobs_of(started)}  # fmt: skip
+    assert [configs[name]["rewards"] for name in ("policy", "samples", "baseline")] == [[{"name": "rouge_l"}]] * 3
+    for each in jobs.jobs_of(started):
+        assert CONFIGS[each.program].from_json(configs[each.name])
+
+
+def test_a_metric_is_learned_on_prompts_with_references_and_shown_on_them_first(project, base, references):
+    started = rounds.start(project, None, METRIC)
+    policy = rows(jobs.fill(started, job(started, "policy")) / "prompts.jsonl")
+    assert {row["prompt_id"] for row in policy} == references and all(row["references"] for row in policy)
+    shown = rows(jobs.fill(started, job(started, "baseline")) / "prompts.jsonl")
+    assert [row["split"] for row in shown] == ["held_out"] * 2 and all(row["references"] for row in shown)
+    assert len(rows(jobs.fill(started, job(started, "samples")) / "prompts.jsonl")) == 20
 
 
 def test_the_rankings_are_those_up_to_the_cut_off(waiting, project, annotator):

@@ -18,6 +18,24 @@ def read(round_id):
     return Round.objects.get(pk=round_id)
 
 
+def test_a_round_rewarded_by_a_metric_alone_needs_references_and_no_rankings(project, base, comparisons):
+    metric = {"ppo": {"rewards": [{"name": "token_f1"}, {"name": "length", "target": 9}]}}
+    with pytest.raises(Invalid, match="No prompt to learn from has reference answers, which the reward term token_f1"):
+        rounds.start(project, None, metric)
+    with pytest.raises(Invalid, match="no rankings to learn from"):
+        rounds.start(project, None)
+    project.prompts.update(references=["Soon."])
+    rounds.configure(project, None, metric)
+    rounds.check_can_start(project)
+    started = rounds.start(project, None)
+    assert (started.learns, started.uses_reward_model, started.ranking_count) == (True, False, 0)
+
+
+def test_what_scores_samples_is_not_chosen_apart_from_what_is_learned(project, base, rankings):
+    with pytest.raises(Invalid, match="scores its samples by what it learned from"):
+        rounds.start(project, None, {"sample": {"rewards": [{"name": "length", "target": 9}]}})
+
+
 def test_a_round_learns_from_every_ranking_there_is(waiting, base, manager):
     assert (waiting.number, waiting.status, waiting.stage) == (1, "waiting", "snapshot")
     assert (waiting.ranking_count, waiting.cutoff) == (6, 6)

@@ -1,11 +1,13 @@
 """A round's programs run for real, on a model of a few thousand parameters."""
 
 import pytest
+from django.conf import settings
 
 from feedback.models import Comparison
 from tests.training import tiny
-from training import rounds
+from training import progress, rounds
 from training.launch import turn
+from training.learner.text_metrics import METRICS
 from training.models import Round
 
 pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
@@ -30,6 +32,33 @@ def test_a_round_turns_the_loop_once(project, tiny_base, rankings, manager):
     assert {row["round"] for row in made.source.completions.values_list("sampling", flat=True)} == {1}
     assert tiny_base.source.completions.count() == 2  # the base beside it, on two of the prompts
     assert before < Comparison.objects.count() <= before + 6
+
+
+def test_a_round_rewarded_by_a_metric_alone_runs_without_rankings_and_is_scored_by_it(
+    project, tiny_base, comparisons, manager, client
+):
+    project.prompts.update(references=["Soon."])
+    metric = {**tiny.SETTINGS, "ppo": {**tiny.SETTINGS["ppo"], "rewards": [{"name": "similarity", "weight": 2}]}}
+    started = rounds.start(project, manager, metric)
+    turn.run(started.pk)
+    done = Round.objects.get(pk=started.pk)
+    assert (done.error, done.status) == ("", "finished")
+    assert set(done.results) == {"policy", "samples", "baseline"}
+    assert not (settings.DATA_DIR / "rounds" / "support" / "0001" / "reward").exists()
+    assert done.checkpoint.reward_model_path == ""
+    measure = METRICS["similarity"]()
+    written = [*done.checkpoint.source.completions.all(), *tiny_base.source.completions.all()]
+    assert written
+    for completion in written:
+        assert completion.sampling["score"] == pytest.approx(2 * measure(completion.text, ["Soon."]), abs=1e-5)
+
+    client.force_login(manager)
+    page = client.get("/projects/support/rounds/1/").content.decode()
+    assert "rewarded by similarity alone: rankings play no part in it" in page and "Reward model" not in page
+    samples = client.get("/projects/support/rounds/1/samples/").content.decode()
+    assert "what the round was rewarded by (similarity)" in samples and "reward model" not in samples
+    stages = [stage.name for stage in progress.stages_of(done)]
+    assert stages == ["snapshot", "policy", "samples", "comparisons"]
 
 
 def test_a_program_that_refuses_its_input_leaves_its_sentence(project, tiny_base, comparisons):

@@ -44,7 +44,8 @@ def jobs_of(round: Round) -> tuple[Job, ...]:
     """The programs that the round runs, in order."""
     if not round.learns:
         return SAMPLE
-    return LEARN + SAMPLE + (COMPARE if round.settings["round"]["shown_prompts"] else ())
+    learn = LEARN if round.uses_reward_model else LEARN[1:]
+    return learn + SAMPLE + (COMPARE if round.settings["round"]["shown_prompts"] else ())
 
 
 def directory_of(round: Round) -> Path:
@@ -81,7 +82,11 @@ def fill(round: Round, job: Job) -> Path:
     directory.mkdir(exist_ok=True)
     files = JobDirectory(directory)
     files.write_rows("rankings.jsonl" if job.program == "reward" else "prompts.jsonl", rows(round, job))
-    own = {"completions_per_prompt": 1} if job.name == "baseline" else {}  # one is enough to be read beside another
+    own: dict[str, Any] = (
+        {"completions_per_prompt": 1} if job.name == "baseline" else {}
+    )  # one is enough beside another
+    if job.program == "sample" and round.learns:
+        own["rewards"] = round.settings["ppo"]["rewards"]
     files.write_config({**round.settings[job.program], **own, **models(round, job)})
     return directory
 
@@ -89,7 +94,8 @@ def fill(round: Round, job: Job) -> Path:
 def models(round: Round, job: Job) -> dict[str, str]:
     """The models that a program starts from: the base, or what the programs before it made."""
     directory, own = directory_of(round), round.settings[job.program]
-    reward_model = str(directory / "reward" / "model") if round.learns else round.base.reward_model_path
+    trained = str(directory / "reward" / "model") if round.uses_reward_model else ""
+    reward_model = trained if round.learns else round.base.reward_model_path
     model = str(directory / "policy" / "model") if round.learns and job.name == "samples" else round.base.path
     return models_of(job.program, own, model, reward_model)
 
@@ -100,8 +106,8 @@ def rows(round: Round, job: Job) -> Iterator[dict[str, Any]]:
     if job.name == "reward":
         yield from export.rankings(round.project, until=round.cutoff, still_counting=True, reliability=weights(round))
     elif job.name == "policy":
-        yield from prompt_rows(chosen(round, own["policy_prompts"], Prompt.Split.TRAIN))
-        yield from prompt_rows(chosen(round, round.settings["ppo"]["eval_prompts"], Prompt.Split.HELD_OUT))
+        for count, split in ((own["policy_prompts"], "train"), (round.settings["ppo"]["eval_prompts"], "held_out")):
+            yield from prompt_rows(chosen(round, count, split, with_references=round.compares_with_references))
     elif job.name == "samples":
         yield from prompt_rows(chosen(round, own["prompts"]))
     else:
@@ -115,24 +121,33 @@ def weights(round: Round) -> dict[int, float] | None:
     return reliability.values(reliability.of_moment(round.project, round.cutoff))
 
 
-def chosen(round: Round, count: int, split: str | None = None) -> list[int]:
+def chosen(round: Round, count: int, split: str | None = None, with_references: bool = False) -> list[int]:
     """At most `count` prompts of the project: another draw each round, the same draw each time it is asked for.
 
-    Prompts that came in after the round started are left out, so that a resume does not choose anew.
+    Prompts that came in after the round started are left out, so that a resume does not choose anew. with_references:
+    only those that have some, which is all that a metric can be learned from.
     """
     prompts = Prompt.objects.filter(project=round.project, created_at__lte=round.created_at)
     if split is not None:
         prompts = prompts.filter(split=split)
+    if with_references:
+        prompts = prompts.exclude(references=[])
     ids = list(prompts.order_by("pk").values_list("pk", flat=True))
     random.Random(round.settings["round"]["seed"]).shuffle(ids)
     return ids[:count]
 
 
 def shown(round: Round) -> list[int]:
-    """The prompts that both the new checkpoint and the base answer: held-out ones first, which neither learned from."""
+    """The prompts that both the new checkpoint and the base answer: held-out ones first, which neither learned from.
+
+    Where scores compare with reference answers, prompts that have some come before all others.
+    """
     ids = chosen(round, round.settings["round"]["prompts"])
-    held_out = set(Prompt.objects.filter(pk__in=ids, split=Prompt.Split.HELD_OUT).values_list("pk", flat=True))
-    return sorted(ids, key=lambda pk: pk not in held_out)[: round.settings["round"]["shown_prompts"]]
+    prompts = Prompt.objects.filter(pk__in=ids)
+    held_out = set(prompts.filter(split=Prompt.Split.HELD_OUT).values_list("pk", flat=True))
+    scored = set(prompts.exclude(references=[]).values_list("pk", flat=True) if round.compares_with_references else ids)
+    ids.sort(key=lambda pk: (pk not in scored, pk not in held_out))
+    return ids[: round.settings["round"]["shown_prompts"]]
 
 
 def prompt_rows(ids: Sequence[int]) -> Iterator[dict[str, Any]]:

@@ -203,11 +203,18 @@ class SampleConfig(Settings):
 
     program = "sample"
 
-    reward_model: str = ""  # folder of a reward model that scores each completion; empty: no scores
+    reward_model: str = ""  # folder of a reward model that scores each completion
+    rewards: list[dict[str, Any]] = setting([])  # terms whose weighted sum is the score, as ppo has them; none: the
+    # reward model alone, and without it there are no scores
     completions_per_prompt: int = setting(1, low=1)  # that are told apart by their index
     temperature: float = setting(1.0, low=0)  # divides the logits; 0: the likeliest token always
     top_p: float = setting(1.0, above=0, high=1)  # sample among the likeliest tokens that hold this probability
     batch_completions: int = setting(64, low=1)  # completions written at once by one process
+
+    def check(self) -> None:
+        super().check()
+        if self.rewards:
+            check_rewards(self.rewards, self.reward_model)
 
 
 def as_kind(name: str, value: Any, kind: Any) -> Any:

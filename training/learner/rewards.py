@@ -22,7 +22,7 @@ from training.learner.jobdir import BadInput
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in
 from training.learner.reward_model import Longest, RewardModel, load_reward_model, score
-from training.learner.text_metrics import METRICS
+from training.learner.text_metrics import METRICS, comparing
 
 
 class Answer(NamedTuple):
@@ -37,12 +37,11 @@ class Answer(NamedTuple):
 
 Scorer = Callable[[Sequence[Answer]], Sequence[float] | Tensor]
 Scoring = tuple[RewardModel, Any]  # with its tokenizer
-TERMS: dict[str, Callable[[dict[str, Any], PpoConfig, Any], Scorer]] = {}
+Maker = Callable[[dict[str, Any], PpoConfig | SampleConfig, Any], Scorer]
+TERMS: dict[str, Maker] = {}
 
 
-def term(
-    make: Callable[[dict[str, Any], PpoConfig, Any], Scorer],
-) -> Callable[[dict[str, Any], PpoConfig, Any], Scorer]:
+def term(make: Maker) -> Maker:
     """Registers a maker of scorers by name: it gets the term's settings, the program's and the policy's tokenizer."""
     TERMS[make.__name__] = make
     return make
@@ -60,22 +59,54 @@ def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None
 
     Raises BadInput for a term that is not known, or whose settings are not its own.
     """
-    terms = [
-        (options["name"], float(options.get("weight", 1.0)), make_scorer(options, settings, tokenizer, scoring))
-        for options in settings.rewards
-    ]
+    weighted_sum = sum_of_terms(settings.rewards, settings, tokenizer, scoring)
 
     def reward(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
-        total = torch.zeros(len(answers))
-        for name, weight, scorer in terms:
-            known = (scores_as_written,) if name == "reward_model" else ()
-            total += weight * as_numbers(scorer(answers, *known), len(answers))
+        total = weighted_sum(answers, scores_as_written)
         if settings.score_clip:
             total = total.clamp(-settings.score_clip, settings.score_clip)
         cut_off = torch.tensor([not answer.ended for answer in answers], dtype=torch.float32)
         return total - settings.missing_end_penalty * cut_off
 
     return reward
+
+
+def sample_scorer(settings: SampleConfig, tokenizer: Any) -> Callable[[Sequence[Answer]], list[float | None]] | None:
+    """Return how samples are scored: by the weighted sum of the settings' terms, or None where there are none.
+
+    What a term that compares with references cannot score, for lack of them, has the score None.
+    """
+    terms = settings.rewards or ([{"name": "reward_model"}] if settings.reward_model else [])
+    if not terms:
+        return None
+    weighted_sum, compares = sum_of_terms(terms, settings, tokenizer), bool(comparing(terms))
+
+    def scorer(answers: Sequence[Answer]) -> list[float | None]:
+        places = [i for i, answer in enumerate(answers) if has_references(answer.row) or not compares]
+        numbers = weighted_sum([answers[i] for i in places]).tolist()
+        scores = dict(zip(places, numbers, strict=True))
+        return [scores.get(i) for i in range(len(answers))]
+
+    return scorer
+
+
+def sum_of_terms(
+    terms: Sequence[dict[str, Any]], settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None = None
+) -> Reward:
+    """Return the weighted sum of terms, each an object of settings. Raises BadInput as `reward_function` does."""
+    scorers = [
+        (term["name"], float(term.get("weight", 1.0)), make_scorer(term, settings, tokenizer, scoring))
+        for term in terms
+    ]
+
+    def total(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
+        numbers = torch.zeros(len(answers))
+        for name, weight, scorer in scorers if answers else []:
+            known = (scores_as_written,) if name == "reward_model" else ()
+            numbers += weight * as_numbers(scorer(answers, *known), len(answers))
+        return numbers
+
+    return total
 
 
 def as_numbers(scores: Any, count: int) -> Tensor:
@@ -91,7 +122,7 @@ def as_numbers(scores: Any, count: int) -> Tensor:
 
 
 def make_scorer(
-    options: dict[str, Any], settings: PpoConfig, tokenizer: Any, scoring: Scoring | None
+    options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None
 ) -> Callable[..., Sequence[float] | Tensor]:
     name = options["name"]
     if name == "reward_model":
@@ -117,14 +148,19 @@ def metric_scorer(options: dict[str, Any]) -> Scorer:
 
 def check_references(settings: PpoConfig, rows: Iterable[dict[str, Any]]) -> None:
     """Raises BadInput when a term compares with references and a row of prompts.jsonl has none."""
-    comparing = [term["name"] for term in settings.rewards if term["name"] in METRICS]
+    names = comparing(settings.rewards)
     for number, row in enumerate(rows, 1):
-        found = row.get("references")
-        if comparing and not (isinstance(found, list) and found and all(isinstance(text, str) for text in found)):
+        if names and not has_references(row):
             raise BadInput(
-                f"prompts.jsonl, row {number}: the reward term {comparing[0]} compares with references, a list of "
+                f"prompts.jsonl, row {number}: the reward term {names[0]} compares with references, a list of "
                 "at least one text, and there is none"
             )
+
+
+def has_references(row: dict[str, Any]) -> bool:
+    """Whether a row of prompts.jsonl has a list of at least one text to compare with."""
+    found = row.get("references")
+    return isinstance(found, list) and bool(found) and all(isinstance(text, str) for text in found)
 
 
 def only(options: dict[str, Any], *names: str) -> None:
@@ -135,7 +171,7 @@ def only(options: dict[str, Any], *names: str) -> None:
 
 
 @term
-def reward_model(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
+def reward_model(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
     """The normalised score of the settings' reward_model, of the messages and the text as it read them in training."""
     only(options)
     return reward_model_scorer(settings)
@@ -199,7 +235,7 @@ def same_tokens(one: Any, other: Any) -> bool:
 
 
 @term
-def length(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
+def length(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
     """−|tokens − target| / target, of the text's tokens: 0 at the target (`target`, above 0), −1 for nothing."""
     only(options, "target")
     target = options.get("target")
@@ -209,14 +245,14 @@ def length(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scor
 
 
 @term
-def missing_end(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
+def missing_end(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
     """−1 for a completion that was cut off. Unlike missing_end_penalty it is clipped with the other terms."""
     only(options)
     return lambda answers: [float(a.ended) - 1.0 for a in answers]
 
 
 @term
-def python(options: dict[str, Any], settings: PpoConfig, tokenizer: Any) -> Scorer:
+def python(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
     """A function of one's own, `function: "package.module:name"`, from answers to numbers; for programs run by hand."""
     only(options, "function")
     module, _, name = str(options.get("function", "")).partition(":")

@@ -1,8 +1,9 @@
-"""sample: completions of given prompts from a policy, each scored by a reward model.
+"""sample: completions of given prompts from a policy, each scored by a reward model or other reward terms.
 
     python -m training.learner.sample JOB_DIR
 
-Reads config.json (`SampleConfig`) and prompts.jsonl, rows of `{"prompt_id": 7, "messages": [...]}`. Writes
+Reads config.json (`SampleConfig`) and prompts.jsonl, rows of `{"prompt_id": 7, "messages": [...]}`, with `"references":
+["..."]` for terms that compare with them: without any a completion has no score (null). Writes
 samples.jsonl, in the order of the prompts: `{"prompt_id", "index", "text", "ended", "tokens", "score"}`. The same seed
 gives the same texts, whatever batch_completions is and however many processes share the work.
 """
@@ -23,7 +24,7 @@ from training.learner.models import computing_in, freeze, load_policy
 from training.learner.optimization import check_finite
 from training.learner.processes import Processes
 from training.learner.program import run_program
-from training.learner.rewards import Answer, reward_model_scorer
+from training.learner.rewards import Answer, sample_scorer
 from training.learner.sampler import Completion, check_room, drawing_of, sample
 
 SAVE_EVERY = 16  # batches between saved states
@@ -43,7 +44,7 @@ def main(job_dir: Path) -> None:
     freeze(policy)
     prompts = read_prompts(tokenizer, job.rows("prompts.jsonl"), settings)
     check_room(policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
-    scorer = reward_model_scorer(settings) if settings.reward_model else None
+    scorer = sample_scorer(settings, tokenizer)
     drawing = drawing_of(policy, tokenizer, settings.max_completion_tokens, settings.temperature, settings.top_p,
                          settings.seed)  # fmt: skip
     rows_at_once = MicroBatches(settings.batch_completions, unit="completions")
