@@ -5,7 +5,9 @@ import os
 from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 
+from config.chunked import with_length
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-application = get_wsgi_application()
+application = with_length(get_wsgi_application())
 # Every page's modules are loaded now, before the workers part, and not while somebody waits for the first page.
 assert get_resolver().url_patterns

@@ -60,7 +60,7 @@ class GoldRow:
 
 
 def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]:
-    """Every row, or one `Invalid` that lists what is wrong by line (from 1), the first 20 of them."""
+    """Return every row. Raises Invalid if there is none, or with what is wrong by line (from 1), the first 20."""
     good: list[Row] = []
     errors: list[dict[str, Any]] = []
     for line, row in enumerate(rows, start=1):
@@ -78,6 +78,8 @@ def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]
             if len(errors) == MOST_ERRORS:
                 break
     refuse(errors)
+    if not good:
+        raise Invalid(_("There is no row: send one JSON object a line."))
     return good
 
 

@@ -40,8 +40,9 @@ def test_a_conversation_is_kept_whole(project):
     assert (prompt.messages, prompt.references, prompt.metadata) == (messages, ["yes"], {"topic": ["x", 1, None]})
 
 
-def test_no_rows_are_no_error(project):
-    assert intake.add_prompts(project, []).prompt_ids == []
+def test_an_upload_without_a_row_is_refused(project):
+    with pytest.raises(Invalid, match="There is no row"):
+        intake.add_prompts(project, [])
 
 
 def test_known_prompts_are_not_made_again(project):

@@ -49,9 +49,9 @@ def test_sending_the_file_twice_adds_it_once(as_manager, project):
     assert first["prompt_ids"] == second["prompt_ids"]
 
 
-def test_an_empty_body_adds_nothing(as_manager, project):
-    assert send(as_manager, "prompts", b"").json()["created"] == 0
-    assert send(as_manager, "prompts", b"\n\n").json()["created"] == 0
+def test_an_empty_body_is_refused(as_manager, project):
+    answer = send(as_manager, "prompts", b"")
+    assert answer.status_code == 400 and "There is no row" in answer.json()["message"]
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_taken(as_manager, project):

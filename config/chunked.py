@@ -1,0 +1,44 @@
+"""Request bodies sent with `Transfer-Encoding: chunked`, whose length Django does not know and takes for 0."""
+
+import tempfile
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.conf import settings
+
+IN_MEMORY = 1024 * 1024  # bytes; a longer body waits on disk
+MOST_OF_STRANGERS = 64 * 1024  # bytes of a body that comes without a token or a session
+PIECE = 64 * 1024
+REFUSAL = b'{"code": "too_large", "message": "The body is too large for this address: send it in several parts."}'
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def with_length(application: Application) -> Application:
+    """Wrap a WSGI application: a chunked body is read to its end, and handed on with its length.
+
+    The server must end `wsgi.input` where the body ends, as gunicorn does. Bodies above the limit are answered 413.
+    """
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if "chunked" not in environ.get("HTTP_TRANSFER_ENCODING", "").lower() or "CONTENT_LENGTH" in environ:
+            return application(environ, start_response)
+        most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE if _is_known(environ) else MOST_OF_STRANGERS
+        with tempfile.SpooledTemporaryFile(IN_MEMORY) as body:
+            while piece := environ["wsgi.input"].read(PIECE):
+                body.write(piece)
+                if body.tell() > most:
+                    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(REFUSAL)))]
+                    start_response("413 Content Too Large", [*headers, ("Connection", "close")])
+                    return [REFUSAL]
+            environ["CONTENT_LENGTH"] = str(body.tell())
+            body.seek(0)
+            environ["wsgi.input"] = body
+            return application(environ, start_response)
+
+    return answer
+
+
+def _is_known(environ: dict[str, Any]) -> bool:
+    """Whether the request names somebody; who that is, and whether it is true, is for the application to say."""
+    return "HTTP_AUTHORIZATION" in environ or settings.SESSION_COOKIE_NAME in environ.get("HTTP_COOKIE", "")

@@ -1,0 +1,107 @@
+"""A body whose length nobody said beforehand is read like any other."""
+
+import hashlib
+import http.client
+import io
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from django.conf import settings
+from django.core.signals import request_finished, request_started
+from django.core.wsgi import get_wsgi_application
+from django.db import close_old_connections
+from django.test import Client
+
+from config.chunked import MOST_OF_STRANGERS, with_length
+from feedback.models import ApiToken, Prompt
+from tests.benchmarks.web.processes import free_port
+from training.models import Round
+
+URL = "/api/v1/projects/support"
+
+
+@pytest.fixture(scope="module")
+def port():
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "tests.config.body_app", "--bind", f"127.0.0.1:{port}"]
+    command += ["--worker-class", "config.web_worker.FairThreads", "--threads", "2", "--no-control-socket"]
+    service = subprocess.Popen(command, cwd=settings.BASE_DIR, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                http.client.HTTPConnection("127.0.0.1", port, timeout=60).connect()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield port
+    finally:
+        service.terminate()
+        service.wait(30)
+
+
+def send(port, pieces, **headers):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("POST", "/", iter(pieces), headers, encode_chunked=True)
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def test_a_chunked_body_arrives_whole_over_a_real_connection(port):
+    pieces = [bytes([n % 251]) * 9_973 for n in range(300)]
+    whole = b"".join(pieces)
+    sent = send(port, pieces, Authorization="Bearer x", **{"Transfer-Encoding": "chunked"})
+    assert sent == (200, f"{len(whole)} {hashlib.sha256(whole).hexdigest()}")
+
+
+def test_a_stranger_sends_no_large_chunked_body(port):
+    status, said = send(port, [b"x" * 1024] * 200, **{"Transfer-Encoding": "chunked"})
+    assert status == 413 and "several parts" in said
+    assert send(port, [b"x" * 1024] * 3, **{"Transfer-Encoding": "chunked"})[0] == 200
+    assert MOST_OF_STRANGERS < 200 * 1024
+
+
+@pytest.fixture
+def post(db, manager):
+    """POST a chunked body to our own application as gunicorn would hand it over. Returns status and answer."""
+    _token, key = ApiToken.issue(manager, "chunked")
+    application = with_length(get_wsgi_application())
+
+    def send(path: str, body: bytes, content_type: str):
+        path, _, query = path.partition("?")
+        environ = Client()._base_environ(REQUEST_METHOD="POST", PATH_INFO=path, CONTENT_TYPE=content_type)
+        environ["QUERY_STRING"] = query
+        environ |= {"wsgi.input": io.BytesIO(body), "wsgi.input_terminated": True}
+        environ |= {"HTTP_TRANSFER_ENCODING": "chunked", "HTTP_AUTHORIZATION": f"Bearer {key}"}
+        told = []
+        answer = application(environ, lambda status, headers: told.append(status))
+        return int(told[0].split()[0]), json.loads(b"".join(answer))
+
+    # A server gives its connection back with each request; this one is the test's, in whose transaction all happens.
+    for signal in (request_started, request_finished):
+        signal.disconnect(close_old_connections)
+    yield send
+    for signal in (request_started, request_finished):
+        signal.connect(close_old_connections)
+
+
+def test_prompts_in_a_chunked_body_are_added(post, project):
+    status, answer = post(f"{URL}/prompts", b'{"prompt": "one"}\n{"prompt": "two"}\n', "application/x-ndjson")
+    assert (status, answer["created"]) == (201, 2)
+    assert Prompt.objects.count() == 2
+
+
+def test_a_chunked_bodys_settings_are_checked_before_a_round_starts(post, project):
+    status, answer = post(f"{URL}/rounds", b'{"learns": "perhaps"}', "application/json")
+    assert status == 400 and "learns" in answer["message"]
+    assert not Round.objects.exists()
+
+
+@pytest.mark.parametrize("path", ["prompts", "completions?source=x", "comparisons", "gold"])
+@pytest.mark.parametrize("body", [b"", b"\n\n"])
+def test_an_upload_without_a_row_is_refused(post, project, path, body):
+    status, answer = post(f"{URL}/{path}", body, "application/x-ndjson")
+    assert status == 400 and "no row" in answer["message"]
