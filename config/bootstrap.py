@@ -172,6 +172,9 @@ def run(command: str, argv: list[str]) -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end_in_order)
+    from config import services
+
+    argv = [*argv[:2], *services.choose_data_dir(argv[2:])]
     if command == "test":
         from config import testing
 
@@ -184,8 +187,6 @@ def run(command: str, argv: list[str]) -> int:
             # They sign nothing, and must work before anything is set up.
             os.environ.setdefault("SECRET_KEY", "a key for commands that serve nobody, which guards nothing")
         else:
-            from config import services
-
             services.prepare(command, argv[2:])
         execute_from_command_line(argv)
     except ImproperlyConfigured as error:

@@ -26,13 +26,8 @@ def prepare(command: str, arguments: list[str]) -> None:
 
     Raises SetupFailed with a sentence when the folder, the disk, the port or the database cannot be had.
     """
-    if (chosen := _option(arguments, "--data")) is not None:
-        os.environ["ACCORD_DATA"] = str(Path(chosen).resolve())
     folder = data_dir()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupFailed(f"the data folder {folder} cannot be made ({error.strerror}).") from error
+    make_private(folder)
     if shutil.disk_usage(folder).free < LEAST_FREE:
         raise SetupFailed(f"the disk that holds {folder} is full: free some space and start again.")
     if command in ("demo", "up"):
@@ -40,16 +35,54 @@ def prepare(command: str, arguments: list[str]) -> None:
         host = _option(arguments, "--host") or "127.0.0.1"
         check_port(host, _option(arguments, "--port") or "8000")
         os.environ["ACCORD_HOST"] = host
-    use_database(folder)
+    use_database(folder, is_tended=command in ("demo", "up"))
 
 
-def use_database(folder: Path) -> None:
+def choose_data_dir(arguments: list[str]) -> list[str]:
+    """Take `--data DIR` out of any command's arguments, and make it the data folder. Raises SetupFailed."""
+    chosen = _option(arguments, "--data")
+    if chosen is None:
+        if "--data" in arguments:
+            raise SetupFailed("--data names no folder: write --data DIR.")
+        return arguments
+    os.environ["ACCORD_DATA"] = str(Path(chosen).resolve())
+    at = next(n for n, argument in enumerate(arguments) if argument == "--data" or argument.startswith("--data="))
+    return arguments[:at] + arguments[at + (2 if arguments[at] == "--data" else 1) :]
+
+
+def make_private(folder: Path) -> None:
+    """Make the data folder, and let nobody but its owner into it. No folder above it is changed. Raises SetupFailed."""
+    os.umask(0o077)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        status = folder.stat()
+        if status.st_mode & 0o002:
+            raise SetupFailed(f"anybody can write to {folder}: choose a data folder of its own with --data.")
+        names = {path.name for path in folder.iterdir()}
+        if status.st_uid == os.geteuid() and (not names or names & {"secret_key", "postgres"}):
+            folder.chmod(0o700)  # an earlier version of Accord left it open to be read
+    except PermissionError as error:
+        raise SetupFailed(_belongs_to_somebody(folder)) from error
+    except OSError as error:
+        raise SetupFailed(f"the data folder {folder} cannot be made ({error.strerror}).") from error
+
+
+def _belongs_to_somebody(folder: Path) -> str:
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    owner, we = postgres.user_name(nearest.stat().st_uid), postgres.user_name(os.geteuid())
+    return (
+        f'the data folder {folder} cannot be used by the user "{we}": {nearest} belongs to "{owner}". Start Accord as '
+        f"that user, or, with Accord stopped, give the folder over with `chown -R` (a copy: make it with `cp -a`)."
+    )
+
+
+def use_database(folder: Path, is_tended: bool = False) -> None:
     """The embedded cluster, or the server that DATABASE_URL names, checked to answer."""
     try:
         if os.environ.get("DATABASE_URL", "").strip():
             postgres.check(os.environ["DATABASE_URL"])
         else:
-            os.environ["DATABASE_URL"] = postgres.start(folder)
+            os.environ["DATABASE_URL"] = postgres.start(folder, is_tended)
             os.environ["ACCORD_EMBEDDED_DATABASE"] = "1"
     except postgres.Unreachable as error:
         raise SetupFailed(str(error)) from error
@@ -62,6 +95,8 @@ def take_folder(folder: Path) -> IO[str]:
     """
     try:
         lock = (folder / "lock").open("w")
+    except PermissionError as error:
+        raise SetupFailed(_belongs_to_somebody(folder)) from error
     except OSError as error:
         raise SetupFailed(f"the data folder {folder} cannot be written to ({error.strerror}).") from error
     try:
@@ -96,6 +131,8 @@ def check_port(host: str, port: str) -> None:
 def _option(arguments: list[str], name: str) -> str | None:
     """The value of `--name VALUE` or `--name=VALUE`: needed before Django, and so argparse, can start."""
     for index, argument in enumerate(arguments):
+        if argument == "--":
+            break
         if argument.startswith(name + "="):
             return argument.partition("=")[2]
         if argument == name and index + 1 < len(arguments):

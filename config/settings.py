@@ -37,7 +37,19 @@ def _secret_key() -> str:
         draft.touch(mode=0o600)
         draft.write_text(secrets.token_urlsafe(50))
         draft.rename(path)
-    return path.read_text()
+    try:
+        kept = path.read_text().strip()
+    except OSError as error:
+        raise Unusable(
+            f"{path} cannot be read ({error.strerror}): with Accord stopped, give the data folder to the user who "
+            f"runs it (chown -R), or copy it again with cp -a."
+        ) from error
+    if len(kept) < 32:
+        raise Unusable(
+            f"{path} is empty or cut off: put it back from a backup, or delete it and a new key is made (everybody "
+            f"then signs in again)."
+        )
+    return kept
 
 
 SECRET_KEY = _secret_key()

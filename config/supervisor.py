@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -16,10 +18,13 @@ from types import FrameType
 from django.conf import settings
 from django.core.management.base import CommandError
 
+from config import postgres
 from config.hosts import bracketed
 
 PATIENCE = 60  # seconds for the first answer of the web service
+DATABASE = "database"  # the embedded PostgreSQL, which runs before all others and ends after them
 GRACE = 25  # seconds between SIGTERM and SIGKILL: a program saves its state and stops within this
+LARGEST_LOG = 20 * 2**20  # bytes
 QUICK_DEATH = 10  # seconds: a service that dies younger than this three times in a row is not restarted again
 
 
@@ -33,6 +38,7 @@ class Service:
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     quick_deaths: int = 0
+    stop_with: int = signal.SIGTERM
 
     def start(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -52,6 +58,12 @@ class Service:
     def signal(self, number: int) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
+
+    def rotate_log(self) -> None:
+        """Keep the log and one before it. The service appends, and so writes on at the start of the emptied file."""
+        if self.log.exists() and self.log.stat().st_size > LARGEST_LOG:
+            shutil.copyfile(self.log, self.log.with_name(f"{self.log.name}.1"))
+            os.truncate(self.log, 0)
 
     def kill_group(self) -> None:
         """End whatever the service left behind in its session."""
@@ -88,7 +100,8 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda number, frame: self.tend())
         try:
             for service in self.services:
-                service.start()
+                if service.process is None:
+                    service.start()
             self._wait_for_web(address)
             work()
         except KeyboardInterrupt:
@@ -124,6 +137,7 @@ class Supervisor:
         self.tending = True
         try:
             for service in self.services:
+                service.rotate_log()
                 if service.process is not None and service.process.poll() is not None:
                     self._restart(service)
         finally:
@@ -142,14 +156,23 @@ class Supervisor:
             )
         self.report(f"the {service.name} service ended (status {status}) and is started again")
         service.start()
+        if service.name == DATABASE:  # the others would die, and be given up, while it recovers
+            with suppress(postgres.Unreachable):  # it died again: the next look counts that
+                postgres.wait_until_ready(settings.DATA_DIR, service.process)
+                self.report("the database answers again")
 
     def stop(self) -> None:
-        """SIGTERM to all, then SIGKILL to the sessions of those that have not ended within the grace."""
+        """End all, the database last: the others write down where they stopped."""
         self.stopping = True
-        for service in self.services:
-            service.signal(signal.SIGTERM)
+        self._end([service for service in self.services if service.name != DATABASE])
+        self._end([service for service in self.services if service.name == DATABASE])
+
+    def _end(self, services: list[Service]) -> None:
+        """SIGTERM to all, then SIGKILL to the sessions of those that have not ended within the grace."""
+        for service in services:
+            service.signal(service.stop_with)
         deadline = time.monotonic() + GRACE
-        for service in self.services:
+        for service in services:
             if service.process is not None:
                 try:
                     service.process.wait(max(0.1, deadline - time.monotonic()))
@@ -175,21 +198,41 @@ def _tail(path: Path, lines: int = 15) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
 
 
+CELERY = [sys.executable, "-m", "celery", "--app", "config.celery", "--quiet"]
+
+
+def celery_worker(queue: str, host: str, pool: str = "solo") -> list[str]:
+    """The command of a worker on this queue.
+
+    Solo: light tasks are short, the GPU's only waits for another process, and a pool would outlive a killed worker.
+    Workers tell each other nothing: PGMQ cannot broadcast, and each attempt is an error in its log and PostgreSQL's.
+    """
+    quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+    return [*CELERY, "worker", "-Q", queue, "-n", f"{queue}@{host}", "-P", pool, "-l", "INFO", *quiet]
+
+
 def services_named(names: list[str], host: str, port: int) -> list[Service]:
     """The processes of those names: `web`, `default` and `gpu` workers, `beat`. Raises CommandError."""
     python, logs = sys.executable, settings.DATA_DIR / "logs"
-    celery = [python, "-m", "celery", "--app", "config.celery", "--quiet"]
-    # Solo: light tasks are short, the GPU's only waits for another process, and a pool would outlive a killed worker.
     commands = {
         "web": [
             *(python, "-m", "gunicorn", "config.wsgi", "--bind", f"{bracketed(host)}:{port}"),
             *("--workers", str(settings.WEB_WORKERS), "--preload", "--worker-class", "config.web_worker.FairThreads"),
             *("--threads", str(settings.WEB_THREADS), "--keep-alive", "30", "--timeout", "120", "--no-control-socket"),
         ],
-        "default": [*celery, "worker", "-Q", "default", "-n", "default@%h", "-P", "solo", "-l", "INFO"],
-        "gpu": [*celery, "worker", "-Q", "gpu", "-n", "gpu@%h", "-P", "solo", "-l", "INFO"],
-        "beat": [*celery, "beat", "-s", str(settings.DATA_DIR / "beat"), "-l", "INFO"],
+        "default": celery_worker("default", "%h"),
+        "gpu": celery_worker("gpu", "%h"),
+        "beat": [*CELERY, "beat", "-s", str(settings.DATA_DIR / "beat"), "-l", "INFO"],
     }
     if unknown := [name for name in names if name not in commands]:
         raise CommandError(f"--only names «{unknown[0]}»: the services are {', '.join(commands)}.")
-    return [Service(name, commands[name], logs / f"{name}.log") for name in names]
+    return [*embedded_database(), *(Service(name, commands[name], logs / f"{name}.log") for name in names)]
+
+
+def embedded_database() -> list[Service]:
+    """The PostgreSQL that was started before Django, if it is ours."""
+    if postgres.runner is None:
+        return []
+    service = Service(DATABASE, postgres.command(settings.DATA_DIR, is_tended=True), postgres.log(settings.DATA_DIR))
+    service.process, service.stop_with, service.started = postgres.runner, signal.SIGINT, time.monotonic()
+    return [service]

@@ -10,7 +10,7 @@ def run(arguments: list[str]) -> int:
     import pytest
 
     folder = services.data_dir() / "test"
-    folder.mkdir(parents=True, exist_ok=True)
+    services.make_private(folder)
     services.take_folder(folder)
     os.environ["ACCORD_DATA"] = str(folder)
     os.environ.setdefault("SECRET_KEY", "a key for tests alone, which guards nothing")

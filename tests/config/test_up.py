@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,7 +12,11 @@ import urllib.request
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
+
+from config import postgres, supervisor
+from config.postgres_server import cluster_of, is_running, postmaster
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,3 +101,45 @@ def test_a_service_that_dies_is_started_again(accord, tmp_path):
     master.kill()
     wait_until(lambda: not master.is_running() or master.status() == psutil.STATUS_ZOMBIE, seconds=10)
     wait_until(lambda: answers(f"{address}/healthz"))
+
+
+def test_a_database_that_is_killed_is_started_again_and_the_terminal_says_so(accord, tmp_path):
+    process, address = accord
+    assert any("Accord runs at" in line for line in process.stderr)
+    server = postmaster(cluster_of(tmp_path))
+    server.kill()
+    assert any("database service ended" in line for line in process.stderr)
+    assert any("the database answers again" in line for line in process.stderr)
+    wait_until(lambda: answers(f"{address}/healthz"))
+    assert postmaster(cluster_of(tmp_path)) != server
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    wait_until(lambda: not processes_of(tmp_path), seconds=10)
+    assert not is_running(tmp_path)
+
+
+def test_a_start_without_accounts_prints_the_command_that_makes_one_in_this_database(accord, tmp_path):
+    process, _address = accord
+    said = next(line for line in process.stderr if "nobody can sign in yet" in line)
+    command = shlex.split(said.partition("`")[2].partition("`")[0])
+    assert command[:2] == ["python3", "manage.py"]
+    clean = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "ACCORD_DATA")}
+    account = ["--noinput", "--username", "first", "--email", "first@example.org"]
+    environment = {**clean, "DJANGO_SUPERUSER_PASSWORD": "a long password", "ACCORD_EMBEDDED_DATABASE": ""}
+    subprocess.run([sys.executable, *command[1:], *account], cwd=ROOT, env=environment, check=True)
+    with psycopg.connect(postgres.address(tmp_path)) as connection:
+        assert connection.execute("SELECT username FROM feedback_user").fetchall() == [("first",)]
+
+
+def test_a_log_that_has_grown_is_put_aside_while_the_service_writes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "LARGEST_LOG", 100)
+    service = supervisor.Service("talker", ["sh", "-c", "while :; do echo a line; sleep 0.01; done"], tmp_path / "log")
+    service.start()
+    try:
+        wait_until(lambda: service.log.stat().st_size > 200)
+        service.rotate_log()
+        assert service.log.with_name("log.1").stat().st_size > 200
+        wait_until(lambda: 0 < service.log.stat().st_size < 200)
+    finally:
+        service.kill_group()
+        service.process.wait()

@@ -5,7 +5,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from kombu import pools
 from psycopg.conninfo import make_conninfo
 
 from config import broker
+from config.supervisor import celery_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 240  # seconds until a test gives up; nothing here says how fast anything has to be
@@ -85,8 +85,6 @@ class Worker:
     """A Celery worker as the supervisor starts it."""
 
     def __init__(self, broker_url: str, queue: str, log: Path) -> None:
-        pool = ["--pool", "solo"] if queue == "gpu" else ["--concurrency", "1"]
-        command = [sys.executable, "-m", "celery", "--app", "config.celery", "--quiet", "worker", "--queues", queue]
         environment = {
             "ACCORD_DATA": str(settings.DATA_DIR),
             "DATABASE_URL": database_url(),
@@ -97,7 +95,7 @@ class Worker:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                [*command, "--hostname", f"{queue}@test", *pool, "--loglevel", "INFO"],
+                celery_worker(queue, "test"),
                 cwd=ROOT,
                 env={**os.environ, **environment},
                 stdout=output,

@@ -1,8 +1,10 @@
 """Rounds by a real Celery worker, over each broker we run on, and what happens when it is stopped in every way."""
 
 import os
+import re
 import shutil
 import signal
+import time
 from datetime import timedelta
 
 import pytest
@@ -124,3 +126,11 @@ def weights(folder):
     """Every weight, bit for bit."""
     with safe_open(folder / "model.safetensors", "pt") as file:
         return {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def test_a_worker_on_the_database_logs_no_error_while_it_waits(db, tmp_path):
+    """Its events, gossip and mingling cannot be sent over PGMQ, and failed every second and a half."""
+    log = tmp_path / "default.log"
+    with sending_over("pgmq://"), worker("pgmq://", "default", log):
+        time.sleep(6)
+    assert not re.search(r"ERROR|CRITICAL|Traceback|send_topic", log.read_text()), log.read_text()

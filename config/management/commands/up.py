@@ -1,7 +1,9 @@
 """`manage.py up`: the whole of Accord, for real use."""
 
+import shlex
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandParser
 
@@ -13,10 +15,18 @@ ALL = "web,default,gpu,beat"
 
 
 def add_service_arguments(parser: CommandParser) -> None:
-    """The options that `up` and `demo` share. --data, --host and --port are also read before Django starts."""
+    """The options that `up` and `demo` share; config/services.py reads them before Django starts."""
     parser.add_argument("--host", default="127.0.0.1", help="where the web service listens (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="on which port (8000)")
     parser.add_argument("--data", metavar="DIR", help="where everything is kept (ACCORD_DATA, else var/)")
+
+
+def first_account() -> str:
+    """The command that makes an account in this very database, in whatever terminal."""
+    words = ["python3", "manage.py", "createsuperuser"]
+    if settings.EMBEDDED_DATABASE and settings.DATA_DIR != settings.BASE_DIR / "var":
+        words += ["--data", str(settings.DATA_DIR)]
+    return shlex.join(words)
 
 
 class ServiceCommand(BaseCommand):
@@ -52,7 +62,7 @@ class Command(ServiceCommand):
         def greet_and_watch() -> None:
             self.report(f"\nAccord runs at {address}   (Ctrl-C stops it)\n")
             if not get_user_model().objects.exists():
-                self.report("nobody can sign in yet: make the first account with `python3 manage.py createsuperuser`")
+                self.report(f"nobody can sign in yet: make the first account with `{first_account()}`")
             supervisor.watch()
 
         supervisor.run(address, greet_and_watch)
