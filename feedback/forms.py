@@ -112,6 +112,11 @@ class PromptsForm(forms.Form):
     compare = forms.BooleanField(
         label=_("Make a comparison of each prompt’s completions"), required=False, initial=True
     )
+    again = forms.BooleanField(
+        label=_("Also of completions that are compared already"),
+        required=False,
+        help_text=_("Otherwise the same file again changes nothing."),
+    )
 
 
 class LeaseForm(forms.Form):

@@ -86,7 +86,7 @@ def _add_comparisons(round: Round, groups: list[list[int]]) -> None:
         chosen = [group for group, is_again in zip(groups, again, strict=True) if is_again == more]
         for begin in range(0, len(chosen), PART):
             part = chosen[begin : begin + PART]
-            intake.add_comparisons(round.project, part, wanted_rankings=wanted + more, priority=priority)
+            intake.add_comparisons(round.project, part, wanted_rankings=wanted + more, priority=priority, again=True)
 
 
 def _groups(rows: list[dict[str, Any]], ids: list[int], size: int) -> Iterator[list[int]]:

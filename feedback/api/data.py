@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -23,13 +24,23 @@ ROWS_A_CHUNK = 200
 
 
 class PromptsWanted(serializers.Serializer):
-    compare = serializers.BooleanField(default=False, help_text="Make a comparison of each row's completions.")
+    compare = serializers.BooleanField(default=True, help_text="Make a comparison of each row's completions.")
+    again = serializers.BooleanField(default=False, help_text="Make a comparison even of what is compared already.")
 
 
 class PromptsAnswer(serializers.Serializer):
     prompt_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
     created = serializers.IntegerField(help_text="How many of the prompts are new.")
+    changed = serializers.IntegerField(help_text="How many known prompts got new external ids, references or metadata.")
+    completion_ids = serializers.ListField(
+        child=serializers.ListField(child=serializers.IntegerField()),
+        help_text="Aligned with the lines and their completions.",
+    )
+    comparison_ids = serializers.ListField(
+        child=serializers.IntegerField(allow_null=True), help_text="Aligned with the lines; null: there is none."
+    )
     comparisons = serializers.IntegerField(help_text="How many comparisons were made.")
+    compared_before = serializers.IntegerField(help_text="How many lines' completions were compared already.")
 
 
 class CompletionsWanted(serializers.Serializer):
@@ -45,6 +56,7 @@ class ComparisonsWanted(serializers.Serializer):
         default=None, allow_null=True, min_value=1, max_value=100, help_text="The project's unless given."
     )
     priority = serializers.IntegerField(default=0, min_value=-32768, max_value=32767, help_text="Higher comes first.")
+    again = serializers.BooleanField(default=False, help_text="Make a comparison even of what is compared already.")
 
 
 class ComparisonsAnswer(serializers.Serializer):
@@ -95,12 +107,12 @@ def _takes_lines(operation: str, wanted: type[serializers.Serializer], answer: t
 @parser_classes([JsonLinesParser])
 def prompt_list(request: Request, slug: str) -> Response:
     """Add prompts, all or none: one JSON object a line, with `messages` or `prompt`, and optionally `external_id`,
-    `references`, `metadata` and `completions`. A known prompt is not made again."""
+    `references`, `metadata` and `completions`, of which a comparison is made. A known prompt is not made again: it
+    gets what is new of it. The same lines sent again change nothing."""
     project = people.manager_of(request.user, slug).project
-    wanted = _wanted(PromptsWanted, request)
-    added = intake.add_prompts(project, _rows(request), compare=wanted["compare"])
-    compared = sum(each is not None for each in added.comparison_ids)
-    return Response({"prompt_ids": added.prompt_ids, "created": added.created, "comparisons": compared}, status=201)
+    added = intake.add_prompts(project, _rows(request), **_wanted(PromptsWanted, request))
+    told = asdict(added)
+    return Response(told | {"comparisons": told.pop("compared")}, status=201)
 
 
 @_takes_lines("completions_add", CompletionsWanted, CompletionsAnswer)
@@ -118,7 +130,8 @@ def completion_list(request: Request, slug: str) -> Response:
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
 def comparison_list(request: Request, slug: str) -> Response:
-    """Make comparisons, all or none: one `{"completion_ids": [2 to 9 ids]}` a line."""
+    """Make comparisons, all or none: one `{"completion_ids": [2 to 9 ids]}` a line. Texts that are compared already
+    are known by that comparison, unless it is to be made `again`."""
     project = people.manager_of(request.user, slug).project
     wanted = _wanted(ComparisonsWanted, request)
     groups = intake.read_all(_rows(request), intake.read_group)

@@ -1,5 +1,6 @@
 """Comparisons made of a prompt's completions."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,15 +23,17 @@ class Compared:
     """What became of the groups."""
 
     ids: list[int | None]  # aligned with the groups; None: fewer than two different texts, so no comparison
+    created: list[int]  # the new ones among them
 
     @property
-    def created(self) -> list[int]:
-        return [each for each in self.ids if each is not None]
+    def known(self) -> int:
+        """How many groups had their comparison already."""
+        return len(self.ids) - self.alike - len(self.created)
 
     @property
     def alike(self) -> int:
         """How many groups had nothing to compare."""
-        return len(self.ids) - len(self.created)
+        return self.ids.count(None)
 
 
 @transaction.atomic
@@ -40,8 +43,11 @@ def add_comparisons(
     *,
     wanted_rankings: int | None = None,
     priority: int = 0,
+    again: bool = False,
 ) -> Compared:
     """Make a comparison of each group of completion ids; all or none.
+
+    A group whose texts are compared already is known by that comparison, unless it is to be made `again`.
 
     A group's completions answer one prompt of the project. Texts that look the same (but for white space at the
     ends) are merged, the first one kept; a group with fewer than two different texts makes no comparison, and one
@@ -53,7 +59,7 @@ def add_comparisons(
         raise Invalid(_("A comparison can want between 1 and 100 rankings."))
     if not -32768 <= priority <= 32767:
         raise Invalid(_("A priority must be between −32,768 and 32,767."))
-    return _add(project, [list(group) for group in groups], wanted, priority)
+    return _add(project, [list(group) for group in groups], wanted, priority, again=again)
 
 
 @transaction.atomic
@@ -64,7 +70,8 @@ def add_gold(project: Project, rows: Iterable[object]) -> list[int]:
     preference and no text twice.
     """
     given = read_all(rows, read_gold)
-    compared = _add(project, [row.completion_ids for row in given], WANTED_OF_GOLD, 0)
+    # Known by its texts alone, gold could be told to be right otherwise than before: it is always made.
+    compared = _add(project, [row.completion_ids for row in given], WANTED_OF_GOLD, 0, again=True)
     made = Comparison.objects.in_bulk(compared.created)
     errors: list[dict[str, Any]] = []
     for line, (row, pk) in enumerate(zip(given, compared.ids, strict=True), start=1):
@@ -72,38 +79,45 @@ def add_gold(project: Project, rows: Iterable[object]) -> list[int]:
             errors.append({"line": line, "message": _("Two of these completions have the same text.")})
         else:
             made[pk].gold_ranks = row.ranks
-    refuse(errors[:20])
+    refuse(errors)
     Comparison.objects.bulk_update(made.values(), ["gold_ranks"], batch_size=BATCH)
     return compared.created
 
 
-def _add(project: Project, groups: list[list[int]], wanted: int, priority: int) -> Compared:
+def _add(project: Project, groups: list[list[int]], wanted: int, priority: int, *, again: bool) -> Compared:
     ids: list[int | None] = []
+    created: list[int] = []
     for start in range(0, len(groups), BATCH):
-        ids += _add_batch(project, groups[start : start + BATCH], wanted, priority, start)
-    return Compared(ids)
+        batch = _add_batch(project, groups[start : start + BATCH], wanted, priority, start, again)
+        ids += batch.ids
+        created += batch.created
+    return Compared(ids, created)
 
 
-def _add_batch(project: Project, groups: list[list[int]], wanted: int, priority: int, start: int) -> list[int | None]:
+def _add_batch(
+    project: Project, groups: list[list[int]], wanted: int, priority: int, start: int, again: bool
+) -> Compared:
     completions = _find(project, {completion_id for group in groups for completion_id in group})
     chosen = [_distinct(group, completions, start + index) for index, group in enumerate(groups, start=1)]
+    keys = [_key(group) if group else None for group in chosen]
+    known = {} if again else _known(project, [key for key in keys if key])
+    # The first group of each key that is not known makes a comparison; `again`, each of them does.
+    first = {key: index for index, key in reversed(list(enumerate(keys)))}
+    new = [index for index, key in enumerate(keys) if key and (again or (key not in known and first[key] == index))]
     made = [
         Comparison(
             project=project,
-            prompt_id=group[0].prompt_id,
-            size=len(group),
+            prompt_id=chosen[index][0].prompt_id,
+            size=len(chosen[index]),
             wanted_rankings=wanted,
             open_slots=wanted,
             priority=priority,
         )
-        for group in chosen
-        if group
+        for index in new
     ]
-    for comparison, key in zip(made, sampling.keys(project, made), strict=True):
-        comparison.shuffle_key = key
+    for comparison, shuffle_key in zip(made, sampling.keys(project, made), strict=True):
+        comparison.shuffle_key = shuffle_key
     Comparison.objects.bulk_create(made)
-    fresh = iter(made)
-    comparisons = [next(fresh) if group else None for group in chosen]
     ComparisonItem.objects.bulk_create(
         ComparisonItem(
             comparison=comparison,
@@ -112,10 +126,32 @@ def _add_batch(project: Project, groups: list[list[int]], wanted: int, priority:
             digest=each.digest,
             position=position,
         )
-        for comparison, group in zip(comparisons, chosen, strict=True)
-        for position, each in enumerate(group)
+        for comparison, index in zip(made, new, strict=True)
+        for position, each in enumerate(chosen[index])
     )
-    return [comparison.pk if comparison else None for comparison in comparisons]
+    ids = dict(zip(new, (comparison.pk for comparison in made), strict=True))
+    known |= {key: ids[index] for index in new if (key := keys[index])}
+    found = [None if key is None else ids.get(index, known[key]) for index, key in enumerate(keys)]
+    return Compared(found, [comparison.pk for comparison in made])
+
+
+Key = tuple[int, frozenset[str]]
+
+
+def _key(group: list[Completion]) -> Key:
+    """What a group compares: a prompt's texts, whoever wrote them and in whatever order."""
+    return group[0].prompt_id, frozenset(each.digest for each in group)
+
+
+def _known(project: Project, keys: Iterable[Key]) -> dict[Key, int]:
+    """Return the project's comparisons of these prompts by what they compare, without gold."""
+    items = ComparisonItem.objects.filter(
+        comparison__project=project, comparison__gold_ranks__isnull=True, prompt_id__in={key[0] for key in keys}
+    )
+    digests: dict[tuple[int, int], set[str]] = defaultdict(set)
+    for comparison_id, prompt_id, digest in items.order_by().values_list("comparison_id", "prompt_id", "digest"):
+        digests[comparison_id, prompt_id].add(digest)
+    return {(prompt_id, frozenset(each)): pk for (pk, prompt_id), each in sorted(digests.items(), reverse=True)}
 
 
 def _find(project: Project, ids: set[int]) -> dict[int, Completion]:

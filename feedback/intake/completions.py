@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from feedback import checks
 from feedback.errors import Invalid
 from feedback.intake.rows import AnswerRow, digest_of_text, read_all, read_answer, refuse
-from feedback.models import Completion, Demonstration, Membership, Project, Prompt, Source, User
+from feedback.models import Completion, Demonstration, ExternalId, Membership, Project, Prompt, Source, User
 
 BATCH = 2000
 OUR_NAMES = re.compile(r"(round|person)-\d+")
@@ -96,11 +96,8 @@ def store(
 def _find_prompts(project: Project, rows: list[AnswerRow]) -> list[int]:
     prompts = Prompt.objects.filter(project=project)
     own = set(prompts.filter(pk__in=[row.prompt_id for row in rows if row.prompt_id]).values_list("pk", flat=True))
-    theirs: dict[str | None, int] = dict(
-        prompts.filter(external_id__in=[row.external_id for row in rows if row.external_id]).values_list(
-            "external_id", "pk"
-        )
-    )
+    named = ExternalId.objects.filter(project=project, value__in=[row.external_id for row in rows if row.external_id])
+    theirs: dict[str | None, int] = dict(named.values_list("value", "prompt_id"))
     found: list[int] = []
     errors: list[dict[str, Any]] = []
     for line, row in enumerate(rows, start=1):
@@ -109,5 +106,5 @@ def _find_prompts(project: Project, rows: list[AnswerRow]) -> list[int]:
             errors.append({"line": line, "message": _("There is no such prompt in this project.")})
         else:
             found.append(prompt_id)
-    refuse(errors[:20])
+    refuse(errors)
     return found

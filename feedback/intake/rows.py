@@ -75,8 +75,6 @@ def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]
             good.append(read(row))
         except Invalid as error:
             errors.append({"line": line, "message": error.message})
-            if len(errors) == MOST_ERRORS:
-                break
     refuse(errors)
     if not good:
         raise Invalid(_("There is no row: send one JSON object a line."))
@@ -84,14 +82,14 @@ def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]
 
 
 def refuse(errors: list[dict[str, Any]]) -> None:
-    """Raise the errors by line as one, if there are any."""
+    """Raise the errors by line as one, if there are any: all are counted, the first 20 told."""
     if not errors:
         return
     more = " " + _("(%(count)s lines cannot be used.)") % {"count": len(errors)} if len(errors) > 1 else ""
     raise Invalid(
         _("Line %(line)s: %(message)s%(more)s")
         % {"line": errors[0]["line"], "message": errors[0]["message"], "more": more},
-        errors=errors,
+        errors=errors[:MOST_ERRORS],
     )
 
 

@@ -2,7 +2,7 @@
 
 from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
 from feedback.models.people import MOST_AHEAD, ApiToken, Membership, Project, User
-from feedback.models.prompts import Completion, Demonstration, Prompt, Source
+from feedback.models.prompts import Completion, Demonstration, ExternalId, Prompt, Source
 from feedback.models.rankings import Ranking
 from feedback.models.reliability import Reliability, ReliabilityReport
 from feedback.models.reviews import Review
@@ -14,6 +14,7 @@ __all__ = [
     "ComparisonItem",
     "Completion",
     "Demonstration",
+    "ExternalId",
     "Lease",
     "Membership",
     "Project",

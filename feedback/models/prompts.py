@@ -17,7 +17,8 @@ class Prompt(models.Model):
     messages = models.JSONField(help_text='[{"role": "user", "content": "…"}, …], ending with the user\'s turn.')
     digest = models.CharField(max_length=64, help_text="SHA-256 of the messages' canonical JSON.")
     split = models.CharField(max_length=8, choices=Split.choices)
-    external_id = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001 (null: none was given)
+    # The first of its `external_ids`. Null: none was given.
+    external_id = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001
     references = models.JSONField(default=list, blank=True, help_text="Reference answers, a list of texts.")
     metadata = models.JSONField(default=dict, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -37,6 +38,20 @@ class Prompt(models.Model):
     def excerpt(self) -> str:
         """The beginning of what the completions answer, on one line."""
         return " ".join(str(self.messages[-1]["content"])[:300].split())
+
+
+class ExternalId(models.Model):
+    """A name under which a prompt is known to those who sent it. A prompt may have several; each names one prompt."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="+", db_index=False)
+    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="external_ids")
+    value = models.CharField(max_length=200)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "value"], name="external_id_once")]
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class Source(models.Model):

@@ -76,7 +76,8 @@ def prompts(request: HttpRequest, slug: str) -> HttpResponse:
     if request.method == "POST" and form.is_valid():
         try:
             rows = read_lines(form.cleaned_data["file"])
-            added = intake.add_prompts(membership.project, rows, compare=form.cleaned_data["compare"])
+            asked = {name: form.cleaned_data[name] for name in ("compare", "again")}
+            added = intake.add_prompts(membership.project, rows, **asked)
             messages.success(request, _told(added))
             return redirect("prompts", slug)
         except Invalid as refusal:
@@ -87,11 +88,20 @@ def prompts(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _told(added: intake.AddedPrompts) -> str:
-    compared = sum(each is not None for each in added.comparison_ids)
-    known = len(added.prompt_ids) - added.created
-    new = ngettext("%(n)s new prompt", "%(n)s new prompts", added.created) % {"n": added.created}
-    made = ngettext("%(n)s comparison made", "%(n)s comparisons made", compared) % {"n": compared}
-    return _("%(new)s, %(known)s known already; %(made)s.") % {"new": new, "known": known, "made": made}
+    """What became of an upload, in a sentence."""
+    known = len(set(added.prompt_ids)) - added.created
+    parts = [
+        ngettext("%(n)s new prompt", "%(n)s new prompts", added.created) % {"n": added.created},
+        ngettext("%(n)s known already", "%(n)s known already", known) % {"n": known},
+        ngettext("%(n)s comparison made", "%(n)s comparisons made", added.compared) % {"n": added.compared},
+    ]
+    if added.changed:
+        changed = ngettext("%(n)s known prompt completed", "%(n)s known prompts completed", added.changed)
+        parts.insert(2, changed % {"n": added.changed})
+    if added.compared_before:
+        before = ngettext("%(n)s was there already", "%(n)s were there already", added.compared_before)
+        parts.append(before % {"n": added.compared_before})
+    return ", ".join(parts) + "."
 
 
 def _page(request: HttpRequest, membership: Membership, page: str, shown: dict[str, Any]) -> HttpResponse:

@@ -26,7 +26,7 @@ def run(*arguments):
 def test_a_file_of_prompts_comes_in(project, file):
     file.write_text('{"prompt": "a", "completions": ["x", "y"]}\n{"prompt": "b"}\n')
     assert run("import_prompts", "support", file, "--compare")[0] == (
-        "2 new prompts, 0 known already; 1 comparisons.\n"
+        "2 new prompts, 0 known already (0 completed); 1 comparisons, 0 there already.\n"
     )
     assert Comparison.objects.count() == 1
 

@@ -287,7 +287,7 @@ def test_a_comparison_wants_what_the_project_wants_unless_told(project):
     project.wanted_rankings = 3
     ids = completions(project, ["one", "two"])
     first, second = (
-        Comparison.objects.get(pk=intake.add_comparisons(project, [ids], **wish).ids[0])
+        Comparison.objects.get(pk=intake.add_comparisons(project, [ids], again=True, **wish).ids[0])
         for wish in ({}, {"wanted_rankings": 5, "priority": 2})
     )
     assert (first.wanted_rankings, first.open_slots, first.priority) == (3, 3, 0)
@@ -341,3 +341,75 @@ def test_nothing_is_imported_as_a_persons_own(project):
 def test_what_a_checkpoint_wrote_elsewhere_is_imported_under_its_name(project):
     checkpoint = intake.get_source(project, "round-0001", Source.Kind.CHECKPOINT)
     assert intake.get_source(project, "round-0001", Source.Kind.IMPORT) == checkpoint
+
+
+class TestWhatIsKnownAlready:
+    """The same file again changes nothing; what is new in it is recorded, or its line refused."""
+
+    ROW = {
+        "prompt": "a",
+        "completions": ["x", "y"],
+        "external_id": "1",
+        "references": ["r"],
+        "metadata": {"topic": "t"},
+    }
+
+    def test_the_same_rows_again_make_no_comparison_again(self, project):
+        first = intake.add_prompts(project, [self.ROW, {"prompt": "b", "completions": ["x", "y"]}], compare=True)
+        again = intake.add_prompts(project, [self.ROW, {"prompt": "b", "completions": ["y", "x"]}], compare=True)
+        assert (first.compared, first.compared_before) == (2, 0)
+        assert (again.created, again.changed, again.compared, again.compared_before) == (0, 0, 0, 2)
+        assert again.comparison_ids == first.comparison_ids
+        assert Comparison.objects.count() == 2
+
+    def test_a_row_that_comes_twice_in_one_file_is_compared_once(self, project):
+        added = intake.add_prompts(project, [self.ROW, self.ROW], compare=True)
+        assert (added.compared, added.compared_before) == (1, 1)
+        assert len(set(added.comparison_ids)) == Comparison.objects.count() == 1
+
+    def test_they_are_compared_again_if_asked_for(self, project):
+        intake.add_prompts(project, [self.ROW], compare=True)
+        assert intake.add_prompts(project, [self.ROW], compare=True, again=True).compared == 1
+        assert Comparison.objects.count() == 2
+
+    def test_other_completions_of_a_known_prompt_make_a_comparison(self, project):
+        intake.add_prompts(project, [self.ROW], compare=True)
+        added = intake.add_prompts(project, [{"prompt": "a", "completions": ["x", "y", "z"]}], compare=True)
+        assert (added.compared, added.compared_before) == (1, 0)
+
+    def test_gold_of_the_same_texts_is_no_comparison_to_rank(self, project):
+        (ids,) = intake.add_prompts(project, [self.ROW]).completion_ids
+        intake.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]}])
+        assert intake.add_prompts(project, [self.ROW], compare=True).compared == 1
+
+    def test_a_prompt_may_have_several_external_ids_and_answers_to_each(self, project):
+        rows = [{"prompt": "a", "external_id": "row-1"}, {"prompt": "a", "external_id": "row-2"}]
+        added = intake.add_prompts(project, rows)
+        assert added.created == 1 and len(set(added.prompt_ids)) == 1
+        source = intake.get_source(project, "model", "import")
+        sent = [{"external_id": name, "text": f"to {name}"} for name in ("row-1", "row-2")]
+        intake.add_completions(project, source, sent)
+        assert set(Completion.objects.values_list("prompt", flat=True)) == set(added.prompt_ids)
+        with pytest.raises(Invalid, match="row-2» is another prompt already"):
+            intake.add_prompts(project, [{"prompt": "b", "external_id": "row-2"}])
+
+    def test_references_and_metadata_of_a_known_prompt_are_recorded(self, project):
+        intake.add_prompts(project, [{"prompt": "a"}])
+        more = {"prompt": "a", "references": ["r", "s"], "metadata": {"page": 3}, "external_id": "9"}
+        assert intake.add_prompts(project, [self.ROW, more]).changed == 1
+        prompt = Prompt.objects.get()
+        assert (prompt.references, prompt.metadata) == (["r", "s"], {"topic": "t", "page": 3})
+        assert (prompt.external_id, set(prompt.external_ids.values_list("value", flat=True))) == ("1", {"1", "9"})
+        assert intake.add_prompts(project, [self.ROW, more]).changed == 0
+
+    def test_metadata_that_says_otherwise_is_refused_on_its_line_and_nothing_is_stored(self, project):
+        intake.add_prompts(project, [self.ROW])
+        other = {"prompt": "a", "metadata": {"topic": "other"}, "external_id": "2"}
+        with pytest.raises(Invalid, match=r"Line 2: .*“topic” is another: t"):
+            intake.add_prompts(project, [{"prompt": "new"}, other])
+        assert Prompt.objects.count() == 1 and not Prompt.objects.get().external_ids.filter(value="2").exists()
+
+    def test_all_bad_lines_are_counted_and_the_first_twenty_told(self, project):
+        with pytest.raises(Invalid, match=r"\(500 lines cannot be used.\)") as refused:
+            intake.add_prompts(project, [{"prompt": 3}] * 500)
+        assert len(refused.value.details["errors"]) == 20

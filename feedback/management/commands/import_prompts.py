@@ -1,6 +1,6 @@
 """`manage.py import_prompts PROJECT FILE`: prompts from a file of JSON Lines, all or none."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, BooleanOptionalAction
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,29 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="The project's slug.")
         parser.add_argument("file", type=Path)
-        parser.add_argument("--compare", action="store_true", help="Make a comparison of each row's completions.")
+        parser.add_argument(
+            "--compare",
+            action=BooleanOptionalAction,
+            default=True,
+            help="Make a comparison of each row's completions (the default).",
+        )
+        parser.add_argument("--again", action="store_true", help="Compare even what is compared already.")
 
-    def handle(self, *, project: str, file: Path, compare: bool, **options: Any) -> None:
+    def handle(self, *, project: str, file: Path, compare: bool, again: bool, **options: Any) -> None:
         found = Project.objects.filter(slug=project).first()
         if found is None:
             raise CommandError(f"There is no project «{project}».")
         try:
             with file.open("rb") as lines:
-                added = intake.add_prompts(found, intake.read_lines(lines, MOST_BYTES), compare=compare)
+                added = intake.add_prompts(found, intake.read_lines(lines, MOST_BYTES), compare=compare, again=again)
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error.strerror}.") from error
         except Invalid as error:
             for each in error.details.get("errors", []):
                 self.stderr.write(f"line {each['line']}: {each['message']}")
             raise CommandError(error.message) from error
-        compared = sum(each is not None for each in added.comparison_ids)
-        known = len(added.prompt_ids) - added.created
-        self.stdout.write(f"{added.created} new prompts, {known} known already; {compared} comparisons.")
+        known = len(set(added.prompt_ids)) - added.created
+        self.stdout.write(
+            f"{added.created} new prompts, {known} known already ({added.changed} completed); "
+            f"{added.compared} comparisons, {added.compared_before} there already."
+        )

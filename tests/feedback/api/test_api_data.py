@@ -25,7 +25,11 @@ def test_prompts_come_in_as_json_lines(as_manager, project):
     assert response.json() == {
         "prompt_ids": list(Prompt.objects.order_by("pk").values_list("pk", flat=True)),
         "created": 2,
+        "changed": 0,
+        "completion_ids": [[], []],
+        "comparison_ids": [None, None],
         "comparisons": 0,
+        "compared_before": 0,
     }
 
 
