@@ -74,7 +74,10 @@ class ProjectSettingsForm(forms.ModelForm):
                 "How many people rank each new comparison. Two or more on a part of the work shows how far they agree."
             ),
             "strength_points": _("For comparisons of two: whether to ask how much better the better one is."),
-            "flags": _("Up to 12, with commas between them: what people may mark a comparison with."),
+            "flags": _(
+                "Up to 12, with commas between them: what people may mark a comparison with. No round learns from a "
+                "ranking that has one of them."
+            ),
             "attributes": _(
                 "Up to 6, with commas between them: what people rate each completion on, from 1 (worst) to 5 (best). "
                 "Say: helpful, honest, harmless."

@@ -6,6 +6,7 @@ Pages and the API come through here, so that neither lets in what the project do
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
+from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from feedback import checks, spans
@@ -15,6 +16,8 @@ from feedback.models import Comparison, Project, Ranking
 LONGEST_COMMENT = 10_000  # characters
 RATING_POINTS = 5  # 1 is the worst, 5 the best
 ALL_BAD, ALL_GOOD = "all bad", "all good"  # flags that every project has
+# Rankings without a flag of the project's own: such flags are for what should not be trained on.
+WITHOUT_OWN_FLAGS = Q(flags__contained_by=[ALL_BAD, ALL_GOOD])
 
 
 class Remarks(TypedDict, total=False):
@@ -30,6 +33,11 @@ class Remarks(TypedDict, total=False):
 def flags_of(project: Project) -> list[str]:
     """Every flag that an annotator may set there."""
     return [ALL_BAD, ALL_GOOD, *project.flags]
+
+
+def has_own_flag(flags: Sequence[str]) -> bool:
+    """Whether a flag of the project's own is among these."""
+    return not {ALL_BAD, ALL_GOOD}.issuperset(flags)
 
 
 def fields_of(comparison: Comparison, project: Project, order: Sequence[int], remarks: Remarks) -> dict[str, Any]:

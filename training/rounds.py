@@ -26,6 +26,7 @@ from django.utils.translation import gettext_noop as in_english
 from feedback import export
 from feedback.errors import Conflict, Invalid
 from feedback.models import Project, Prompt, Ranking, User
+from feedback.remarks import WITHOUT_OWN_FLAGS
 from training import checkpoints, outcome, round_settings
 from training.checkpoint_files import positions_of
 from training.models import Checkpoint, LoopSettings, Metric, Round
@@ -104,6 +105,8 @@ def _check_lessons(project: Project, settings: round_settings.Sections | None) -
     """Raises Invalid where there is nothing to learn from by these settings, if any, or nothing to answer."""
     prompts = Prompt.objects.filter(project=project)
     if settings and round_settings.uses_reward_model(settings["ppo"]) and not learnable(project).exists():
+        if _counting(project).exists():
+            raise Invalid(_("Every ranking so far has one of the project’s flags, which keep it out of rounds."))
         raise Invalid(_("There are no rankings to learn from yet: rank some comparisons first."))
     if not prompts.exists():
         raise Invalid(_("There are no prompts to answer yet: add some first."))
@@ -133,6 +136,7 @@ def _create(
         sections = (_defaults(project), of_project(project), overrides or {})
         settings = round_settings.resolve(*sections, seed=number, positions=positions_of(base.path))
         _check_lessons(project, settings if learns else None)
+        counted = export.counting(project, cutoff).filter(WITHOUT_OWN_FLAGS)
         learns_from_rankings = learns and round_settings.uses_reward_model(settings["ppo"])
         created = Round.objects.create(
             project=project,
@@ -142,14 +146,21 @@ def _create(
             started_by=actor,
             settings=settings,
             cutoff=cutoff,
-            ranking_count=export.counting(project, cutoff).count() if learns_from_rankings else 0,
+            ranking_count=counted.count() if learns_from_rankings else 0,
         )
         send(created.pk)
     return created
 
 
 def learnable(project: Project) -> QuerySet[Ranking]:
-    """What people say of models' completions by now: gold tests people, and reviewers take things out."""
+    """Return what a round could learn from by now.
+
+    Not gold, which tests people, nor what reviewers have taken out, nor rankings with a flag of the project's own.
+    """
+    return _counting(project).filter(WITHOUT_OWN_FLAGS)
+
+
+def _counting(project: Project) -> QuerySet[Ranking]:
     return Ranking.objects.counting_in(project).filter(comparison__gold_ranks__isnull=True)
 
 
@@ -247,7 +258,7 @@ def enter(claim: Claim, stage: str) -> None:
 
 
 def keep_result(claim: Claim, name: str, result: dict[str, Any]) -> None:
-    """Keep what a finished program reported. Raises ClaimLost."""
+    """Keep what a finished program reported, or what there is to say of its input. Raises ClaimLost."""
     with transaction.atomic():
         found = claim.rows.select_for_update().first()
         if found is None:

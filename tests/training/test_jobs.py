@@ -109,6 +109,24 @@ def test_what_reviewers_take_out_is_not_learned_from(waiting, project, annotator
     assert [row["sequence"] for row in written] == [2, 3, 4, 5, 6]
 
 
+def test_rankings_with_a_flag_of_the_projects_own_are_left_out_and_counted(project, base, rankings):
+    project.flags = ["personal data"]
+    project.save()
+    flagged, bad, good, *_ = Ranking.objects.order_by("pk")
+    for ranking, flags in ((flagged, ["personal data", "all bad"]), (bad, ["all bad"]), (good, ["all good"])):
+        Ranking.objects.filter(pk=ranking.pk).update(flags=flags)
+    started = rounds.start(project, None)
+    assert (started.ranking_count, rounds.learnable(project).count()) == (5, 5)
+    directory = jobs.fill(started, job(started, "reward"))
+    written = [row["ranking_id"] for row in rows(directory / "rankings.jsonl")]
+    assert flagged.pk not in written and {bad.pk, good.pk} <= set(written)
+    assert jobs.snapshot_of(directory) == {"rankings": 5, "flagged_rankings": 1}
+    # the flag's name may leave the project, and the ranking keeps it
+    project.flags = []
+    project.save()
+    assert rounds.learnable(project).count() == 5
+
+
 def test_ppo_learns_from_training_prompts_and_is_measured_on_the_others(waiting):
     written = rows(jobs.fill(waiting, job(waiting, "policy")) / "prompts.jsonl")
     splits = dict(Prompt.objects.values_list("pk", "split"))

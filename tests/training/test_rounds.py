@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from feedback import intake
 from feedback.errors import Conflict, Invalid
-from feedback.models import Project
+from feedback.models import Project, Ranking
 from tests.training.conftest import add_comparisons, rank
 from training import progress, rounds
 from training.models import LoopSettings, Metric, Round
@@ -29,6 +29,13 @@ def test_a_round_rewarded_by_a_metric_alone_needs_references_and_no_rankings(pro
     rounds.check_can_start(project)
     started = rounds.start(project, None)
     assert (started.learns, started.uses_reward_model, started.ranking_count) == (True, False, 0)
+
+
+def test_flagged_rankings_alone_start_no_round(project, base, rankings):
+    Ranking.objects.update(flags=["personal data"])
+    with pytest.raises(Invalid, match="Every ranking so far has one of the project’s flags, which keep it out"):
+        rounds.start(project, None)
+    assert not rounds.is_due(rounds.configure(project, 1))
 
 
 def test_what_scores_samples_is_not_chosen_apart_from_what_is_learned(project, base, rankings):
@@ -55,7 +62,6 @@ def test_a_revised_ranking_counts_once(project, base, rankings, annotator):
     from uuid import uuid4
 
     from feedback import judging, people
-    from feedback.models import Ranking
 
     first = Ranking.objects.first()
     membership = people.membership_of(annotator, project.slug)

@@ -21,7 +21,8 @@ def test_a_round_turns_the_loop_once(project, tiny_base, rankings, manager):
     done = Round.objects.get(pk=started.pk)
     assert (done.error, done.log_tail) == ("", "")
     assert (done.status, done.stage) == ("finished", "comparisons")
-    assert set(done.results) == {"reward", "policy", "samples", "baseline"}
+    assert set(done.results) == {"snapshot", "reward", "policy", "samples", "baseline"}
+    assert done.results["snapshot"] == {"rankings": 6, "flagged_rankings": 0}
     assert set(done.metrics.values_list("job", flat=True)) >= {"reward", "policy"}
     assert list(done.metrics.filter(job="policy").values_list("step", flat=True)) == [1, 2]
 

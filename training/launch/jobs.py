@@ -2,7 +2,7 @@
 
 DATA_DIR/rounds/<project>/<number>/
     round.json   whose directory this is
-    reward/      rankings.jsonl
+    reward/      rankings.jsonl, snapshot.json: how many rankings there are, and how many a flag keeps out
     policy/      prompts.jsonl
     samples/     prompts.jsonl: what the new checkpoint answers, to be ranked
     baseline/    prompts.jsonl: some of those, answered by the base, to be read side by side
@@ -20,6 +20,7 @@ from django.conf import settings
 
 from feedback import export, reliability
 from feedback.models import Prompt
+from feedback.remarks import has_own_flag
 from training.learner.jobdir import JobDirectory
 from training.models import Round
 from training.round_settings import models_of
@@ -35,6 +36,7 @@ class Job:
     program: str
 
 
+SNAPSHOT = "snapshot.json"
 LEARN = (Job("reward", Stage.REWARD, "reward"), Job("policy", Stage.POLICY, "ppo"))
 SAMPLE = (Job("samples", Stage.SAMPLES, "sample"),)
 COMPARE = (Job("baseline", Stage.SAMPLES, "sample"),)
@@ -81,7 +83,12 @@ def fill(round: Round, job: Job) -> Path:
         return directory
     directory.mkdir(exist_ok=True)
     files = JobDirectory(directory)
-    files.write_rows("rankings.jsonl" if job.program == "reward" else "prompts.jsonl", rows(round, job))
+    if job.program == "reward":
+        counts = {"rankings": 0, "flagged_rankings": 0}
+        files.write_rows("rankings.jsonl", rankings(round, counts))
+        (directory / SNAPSHOT).write_text(json.dumps(counts), "utf-8")
+    else:
+        files.write_rows("prompts.jsonl", prompts(round, job))
     own: dict[str, Any] = (
         {"completions_per_prompt": 1} if job.name == "baseline" else {}
     )  # one is enough beside another
@@ -100,12 +107,27 @@ def models(round: Round, job: Job) -> dict[str, str]:
     return models_of(job.program, own, model, reward_model)
 
 
-def rows(round: Round, job: Job) -> Iterator[dict[str, Any]]:
-    """The rows of a job's input file."""
+def snapshot_of(directory: Path) -> dict[str, int] | None:
+    """Return how many rankings a job directory was filled with and how many were left out; None if it has none."""
+    file = directory / SNAPSHOT
+    counts: dict[str, int] | None = json.loads(file.read_text("utf-8")) if file.is_file() else None
+    return counts
+
+
+def rankings(round: Round, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """The rows of rankings.jsonl, counted: without those that have a flag of the project's own."""
+    weighed = weights(round)
+    for row in export.rankings(round.project, until=round.cutoff, still_counting=True, reliability=weighed):
+        is_flagged = has_own_flag(row["flags"])
+        counts["flagged_rankings" if is_flagged else "rankings"] += 1
+        if not is_flagged:
+            yield row
+
+
+def prompts(round: Round, job: Job) -> Iterator[dict[str, Any]]:
+    """The rows of a job's prompts.jsonl."""
     own = round.settings["round"]
-    if job.name == "reward":
-        yield from export.rankings(round.project, until=round.cutoff, still_counting=True, reliability=weights(round))
-    elif job.name == "policy":
+    if job.name == "policy":
         for count, split in ((own["policy_prompts"], "train"), (round.settings["ppo"]["eval_prompts"], "held_out")):
             yield from prompt_rows(chosen(round, count, split, with_references=round.compares_with_references))
     elif job.name == "samples":

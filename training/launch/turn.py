@@ -52,6 +52,8 @@ def run_programs(claim: rounds.Claim, pulse: Pulse) -> Round:
     rounds.enter(claim, rounds.Stage.SNAPSHOT)
     for job in jobs.jobs_of(round):
         directory = jobs.fill(round, job)
+        if (snapshot := jobs.snapshot_of(directory)) is not None:
+            rounds.keep_result(claim, "snapshot", snapshot)
         rounds.enter(claim, job.stage)
         run_program(claim, pulse, job, directory, round.settings["round"]["processes"])
     return round
