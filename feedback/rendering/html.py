@@ -1,114 +1,121 @@
-"""Strangers' text to HTML that is safe to show: Markdown, code with colours, TeX, and nothing that runs or loads.
+"""Strangers' text to HTML that is safe to show, in bounded time: Markdown, colours, TeX; nothing that runs or loads.
 
-Three walls, each enough alone: raw HTML is shown as text, never passed on (markdown-it with html off); whatever was
-rendered goes through an allow-list (nh3); and the pages' Content-Security-Policy runs and loads nothing from elsewhere.
+Three walls, each enough alone: every character of the text is escaped; whatever was rendered goes through an allow-list
+(nh3); and the pages' Content-Security-Policy runs and loads nothing from elsewhere.
+
+Every text has some HTML within 50 ms of CPU: a text that is long, or needs more steps than `pieces` allows, is plain
+text, escaped and nothing else, and says so. What was rendered is kept by the text's digest.
 """
 
-import re
-import unicodedata
-from collections.abc import Sequence
 from functools import lru_cache
+from hashlib import sha256
 from html import escape
+from typing import NamedTuple
 
 import nh3
+from django.utils.translation import get_language
 from django.utils.translation import gettext as _
-from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
-from markdown_it.token import Token
-from markdown_it.utils import EnvType, OptionsDict
-from pygments import highlight as pygments_highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import get_lexer_by_name
-from pygments.util import ClassNotFound
+from markupsafe import Markup
 
-from feedback.rendering.mathematics import mathematics
+from feedback.rendering import blocks, controls
+from feedback.rendering.cache import TextCache
+from feedback.rendering.pieces import MOST_STEPS, Formula, Page, Piece, Shown, TooMuch
 
-# Markdown is parsed up to here; longer text is shown as it is, so that one huge completion cannot hold up a worker.
-MARKDOWN_CHARACTERS = 60_000
-HIGHLIGHT_CHARACTERS = 20_000
-# Joiners that scripts and emoji need are no disguise; the other invisible controls are made visible.
-_WANTED_CONTROLS = {"\n", "\t", "\u200c", "\u200d", "\ufe0f"}
-_CONTROLS = re.compile(
-    "[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
-)
+MARKDOWN_CHARACTERS = 60_000  # of a longer text no Markdown is read
 _TAGS = {
-    *("p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em"),
-    *("strong", "s", "table", "thead", "tbody", "tr", "th", "td", "a", "span", "div"),
+    *("p", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em", "strong"),
+    *("s", "table", "thead", "tbody", "tr", "th", "td", "a", "span", "div"),
 }
-_CODE_CLASSES = {value for value in HtmlFormatter().ttype2class.values() if value}
+_CACHE = TextCache(most_characters=32 * 1024 * 1024)
+
+
+class Rendered(NamedTuple):
+    """A text's pieces, and why it is shown as plain text; empty when it is not."""
+
+    page: Page
+    plain_because: str = ""
 
 
 def render(text: str) -> str:
-    """The HTML of a completion or message. Empty text gives an empty string."""
-    text = with_line_feeds(text.encode(errors="replace").decode())
-    html = f'<div class="plain">{escape(text)}</div>' if is_long(text) else _parser().render(text)
-    return _CONTROLS.sub(_visible, _cleaner().clean(html))
+    """Return the HTML of a completion or message. Empty text, and only that, gives an empty string."""
+    if not text:
+        return ""
+    digest = sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return _CACHE.get_or_make(f"{get_language()} {digest}", lambda: _html(read(text)))
+
+
+def read(text: str) -> Rendered:
+    """Find the Markdown in a text; in plain text there is none."""
+    source = with_line_feeds(text.encode(errors="replace").decode())
+    count = controls.number_of(source)
+    if count > controls.MOST:
+        source = controls.CONTROLS.sub(controls.INSTEAD, source)
+        sentence = _(
+            "Shown as plain text because it has more than %(most)s invisible characters, each shown as %(sign)s."
+        )
+        return _plain(Page(source), sentence % {"most": controls.MOST, "sign": controls.INSTEAD})
+    page = Page(source, has_controls=count > 0)
+    if not source.strip():
+        return _plain(page, _("Only white space: %(count)s characters.") % {"count": len(text)})
+    if len(source) > MARKDOWN_CHARACTERS:
+        sentence = _("Shown as plain text because it is longer than %(most)s characters.")
+        return _plain(page, sentence % {"most": MARKDOWN_CHARACTERS})
+    try:
+        blocks.read(page)
+    except TooMuch:
+        sentence = _("Shown as plain text because it has more than %(most)s lines and marks.")
+        return _plain(page, sentence % {"most": MOST_STEPS})
+    return Rendered(page)
 
 
 def with_line_feeds(text: str) -> str:
-    """Every line ends with LF alone."""
+    """Return the text with every line ended by LF alone."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def is_long(text: str) -> bool:
-    return len(text) > MARKDOWN_CHARACTERS
+def written(text: str) -> Markup:
+    """Return the text for an HTML attribute, character by character; a CR would become LF there."""
+    return Markup(escape(text).replace("\r", "&#13;"))
 
 
-def without_controls(text: str, instead: str) -> str:
-    """The text with a character instead of each one that is invisible, and shown by its number."""
-    return _CONTROLS.sub(lambda found: found[0] if found[0] in _WANTED_CONTROLS else instead, text)
+def _plain(page: Page, reason: str) -> Rendered:
+    page.pieces = [Shown(0, len(page.source))]
+    return Rendered(page, reason)
+
+
+def _html(rendered: Rendered) -> str:
+    page, reason = rendered
+    html = "".join(_piece(page, piece) for piece in page.pieces)
+    if reason:  # escaped text without a tag: there is nothing to clean, and it may be long
+        return f'<div class="plain" data-note="{escape(reason)}">{html}</div>'
+    return _cleaner().clean(html)
+
+
+def _piece(page: Page, piece: Piece) -> str:
+    if isinstance(piece, str):
+        return piece
+    if isinstance(piece, Shown):
+        return controls.shown(page.source, *piece) if page.has_controls else escape(page.source[slice(*piece)])
+    if isinstance(piece, Formula):
+        display = " display" if piece.is_display else ""
+        return f'<span class="math{display}">{controls.shown(piece.tex, 0, len(piece.tex))}</span>'
+    return ""
 
 
 @lru_cache(maxsize=1)
 def _cleaner() -> nh3.Cleaner:
     return nh3.Cleaner(
         tags=_TAGS,
-        attributes={"a": {"href", "target"}, "ol": {"start"}},
-        attribute_filter=lambda tag, name, value: _CONTROLS.sub("", value),
-        allowed_classes={"span": _CODE_CLASSES | {"image", "math", "display"}, "div": {"plain"}},
+        attributes={"a": {"href", "target"}, "li": {"value"}, "span": {"title"}},
+        allowed_classes={
+            "span": {"k", "s", "c", "m", "math", "display", "control"},
+            "div": {"language"},
+            "ul": {"dash", "plus"},
+            "ol": {"paren"},
+            "td": {"right", "center"},
+            "th": {"right", "center"},
+        },
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow ugc",
         set_tag_attribute_values={"a": {"target": "_blank"}},
     )
-
-
-def _visible(match: re.Match[str]) -> str:
-    character = match.group()
-    if character in _WANTED_CONTROLS:
-        return character
-    name = unicodedata.name(character, "control character").lower()
-    return f'<span class="control" title="{escape(name)}">U+{ord(character):04X}</span>'
-
-
-@lru_cache(maxsize=1)
-def _parser() -> MarkdownIt:
-    return markdown()
-
-
-def markdown() -> MarkdownIt:
-    """A new parser of what pages show as Markdown."""
-    parser = MarkdownIt("commonmark", {"html": False, "linkify": False, "highlight": _highlight})
-    parser.enable(["table", "strikethrough"])
-    mathematics(parser)
-    parser.add_render_rule("image", _image)
-    parser.add_render_rule("softbreak", lambda *_: "<br>\n")  # models mean the line ends that they write
-    return parser
-
-
-def _image(
-    renderer: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, environment: EnvType
-) -> str:
-    """An image is named, never loaded: its address would tell a stranger who reads what, and when."""
-    token = tokens[index]
-    named = " ".join((_("image:"), token.content, str(token.attrGet("src"))))
-    return f'<span class="image">[{escape(named)}]</span>'
-
-
-def _highlight(code: str, language: str, attributes: str) -> str:
-    if not language or len(code) > HIGHLIGHT_CHARACTERS or code.startswith("\ufeff"):  # which pygments would hide
-        return escape(code)
-    try:
-        lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
-    except ClassNotFound:
-        return escape(code)
-    return pygments_highlight(code, lexer, HtmlFormatter(nowrap=True))

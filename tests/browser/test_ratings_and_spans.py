@@ -184,7 +184,8 @@ def test_by_finger_on_a_phone(comparisons, desk, annotator, rated, keep, dark):
     page.evaluate(
         """() => {
             const words = [...document.querySelectorAll(".completion em")];
-            getSelection().selectAllChildren(words.find((each) => each.innerText === "Friday"));
+            const { firstChild } = words.find((each) => each.innerText === "*Friday*");
+            getSelection().setBaseAndExtent(firstChild, 1, firstChild, 7);
         }"""
     )
     page.locator("#marker").get_by_role("button", name="Bad").tap()

@@ -43,7 +43,6 @@ def test_formulas_are_found(text, found):
         "$ x $ and $x",
         "\\$x\\$ and `$x$`",
         "```\n$x$\n```",
-        "    $$x$$",
         "$$",
         "$$\n\n$$",
         "\\[ never closed",
@@ -57,9 +56,9 @@ def test_money_code_and_definitions_are_not(text):
 
 
 def test_a_text_has_no_more_formulas_than_a_browser_sets_at_once():
-    found = formulas("$x^2$ " * 9_000)
-    assert sum(len(tex) for _, tex in found) == MOST // 3 * 3
-    assert "$x^2$" in render("$x^2$ " * 9_000)
+    found = formulas("$x^2+y$ " * 2_000)
+    assert sum(len(tex) for _, tex in found) == MOST // 5 * 5
+    assert "$x^2+y$" in render("$x^2+y$ " * 2_000)
 
 
 @pytest.mark.parametrize("piece", ["\\(", "$", "$a", "$$\n", "\\[\n", "\\[ a\n", "> $$\n", "$$a\n\n", "$x$"])

@@ -9,7 +9,7 @@ from feedback.rendering import render
 from feedback.rendering.visible import ATOM, SPACES, visible
 
 # What a browser would count in the HTML that is really shown: text without white space, and atoms.
-ATOMS = {"control", "image", "math"}
+ATOMS = {"control", "math"}
 
 
 class Reader(HTMLParser):
@@ -55,22 +55,22 @@ def marked(text, shown):
         ("a **b** c", "bc", "b** c"),
         ("a **b** c", "ab", "a **b"),
         ("a **b** c", "b", "b"),
-        ("# One #\n\nTwo\n===", "One", "One"),
-        ("# One #\n\nTwo\n===", "Two", "Two"),
+        ("# One #\n\nTwo\n===", "One#", "One #"),
+        ("# One #\n\nTwo\n===", "Two===", "Two\n==="),
         ("1. 1 apple", "1a", "1 a"),
-        ("- [x](http://y) x", "xx", "x](http://y) x"),
+        ("- [x](http://y) x", "x](", "x]("),
         ("> - deep\n>   er", "per", "p\n>   er"),
-        ("> lazy\ngoes on", "ygo", "y\ngo"),
-        ("`a  b`` c", "`c", "` c"),
+        ("> ends\nhere", "sh", "s\nh"),
+        ("`a  b`` c", "b``", "b``"),
         ("`` a` `` b", "a`", "a`"),
-        ("*a\\*b* &lt; <http://c.d>", "*b", "\\*b"),
-        ("*a\\*b* &lt; <http://c.d>", "<", "&lt;"),
-        ("*a\\*b* &lt; <http://c.d>", "c.d", "c.d"),
-        ("x ![a *b*](c) y", ATOM, "![a *b*](c)"),
-        ("x ![a *b*](c) y", "x" + ATOM, "x ![a *b*](c)"),
+        ("*a\\*b* &lt; <http://c.d>", "\\*b*", "\\*b*"),
+        ("*a\\*b* &lt; <http://c.d>", "&lt;", "&lt;"),
+        ("*a\\*b* &lt; <http://c.d>", "<http://c.d>", "<http://c.d>"),
+        ("x ![a *b*](http://c) y", "![a*b*]", "![a *b*]"),
+        ("x $a$ y", "x" + ATOM, "x $a$"),
         ("|a|b|\n|-|-|\n| c | **d**|\n||e|", "cd", "c | **d"),
         ("|a|b|\n|-|-|\n| c | **d**|\n||e|", "e", "e"),
-        ("|a|b|\n|-|-|\n|c\\|d|e\\||", "|de", "|d|e"),
+        ("|a|b|\n|-|-|\n|c\\|d|e\\||", "\\|de", "\\|d|e"),
         ("a|b\n-|-\nc|d", "cd", "c|d"),
         ("```python\nx = '<b>'\n  y\n```", "<b>'y", "<b>'\n  y"),
         ("- ```\n  code\n  ```\n- z", "code", "code"),
@@ -80,7 +80,7 @@ def marked(text, shown):
         ("pay \u202egni\u202c", ATOM + "gni" + ATOM, "\u202egni\u202c"),
         ("👩\u200d👩\u200d👧 a\u0301", "👩\u200d👧a\u0301", "👩\u200d👧 a\u0301"),
         ("مرحبا **يا** عالم", "ياعالم", "يا** عالم"),
-        ("~~a~~ ~b ***c***", "~bc", "~b ***c"),
+        ("~~a~~ ~b ***c***", "~b*c", "~b ***c"),
     ],
 )
 def test_a_mark_on_the_screen_is_a_part_of_the_raw_text(text, shown, raw):
@@ -89,7 +89,7 @@ def test_a_mark_on_the_screen_is_a_part_of_the_raw_text(text, shown, raw):
 
 
 def test_the_way_back_covers_what_was_marked():
-    text = "a **bold `c`** and [d](e)\n\n> f\n> g"
+    text = "a **bold `c`** and [d](http://e)\n\n> f\n> g"
     found = visible(text)
     for start in range(len(found.text)):
         for end in range(start + 1, len(found.text) + 1):
@@ -134,7 +134,7 @@ def test_every_character_on_screen_has_its_place_whatever_the_markdown(seed):
         assert found.text == on_screen(text), repr(text)
         for character, start, end in zip(*found, strict=True):
             assert 0 <= start < end <= len(text), repr(text)
-            assert character == ATOM or character in text[start:end] or "&" in text[start:end], repr(text)
+            assert character == ATOM or character == text[start:end].replace("\r\n", ""), repr(text)
 
 
 def test_text_too_long_for_markdown_is_its_own_place():

@@ -1,0 +1,246 @@
+"""What a page makes of a text: nothing that carries meaning disappears, and no text takes long."""
+
+import random
+import re
+import time
+
+import pytest
+
+from feedback.rendering import controls, html, render
+from feedback.rendering.blocks import MOST_LEVELS
+from feedback.rendering.cache import TextCache
+from feedback.rendering.code import LANGUAGES, colours
+from feedback.rendering.pieces import MOST_COLOURS, MOST_STEPS, Formula, Hidden, Shown
+
+# What a hidden marker may be, and the element that shows in its place that something is marked.
+MARKERS = {
+    "bold": (r"\*\*", "<strong>"),
+    "strike": (r"~~", "<s>"),
+    "code": (r"`{1,4}", "<code>"),
+    "heading": (r"#{1,6}", "<h"),
+    "rule": (r"\s*(---|\*\*\*|___)\s*", "<hr>"),
+    "fence": (r"\s*(`{3,}|~{3,})\s*", "<pre>"),
+    "quote": (r">", "<blockquote>"),
+    "bullet": (r"[-+*]", "<li>"),
+    "number": (r"\d+[.)]", "<li value="),
+    "table": (r"[ \t|:-]*", "<td"),
+}
+PIECES = [
+    *("a", "b ", "你", "é", " ", "    ", "\t", "\n", "\n\n", "  \n", "*", "**", "***", "_", "__", "~~", "`", "``"),
+    *("```\n", "```py\n", "> ", ">", ">>> ", "- ", "+ ", "* ", "1. ", "7) ", "007. ", "# ", "#", "---", "---\n\n"),
+    *("===\n", "|", "|-|-|\n", "\n|a|b|\n|:-|-:|\n", "a|b", "\\", "\\|", "\\\n", "&lt;", "&#65;", "<b>", "<!-- "),
+    *("<http://q>", "[", "](http://u)", "](u)", "]: ", "![", "$", "$$", "\\(", "\\)", "\\[", "\\]", "\ufeff"),
+    *("\u200b", "\u200d", "\u202e", "5", "x^2", "\r\n", "\x85", "(", ")"),
+]  # fmt: skip
+
+
+def check_nothing_is_lost(text: str) -> None:
+    """Check the invariant of `pieces`: what is not shown is a marker, of something that is seen in its place."""
+    rendered = html.read(text)
+    source, pieces = rendered.page.source, rendered.page.pieces
+    placed = [piece for piece in pieces if not isinstance(piece, str)]
+    times = [0] * len(source)
+    for piece in placed:
+        for index in range(piece.start, piece.end):
+            times[index] += 1
+    assert max(times, default=0) <= 1, repr(text)
+    assert not [source[i] for i, count in enumerate(times) if not count and not source[i].isspace()], repr(text)
+    starts = [piece.start for piece in placed if isinstance(piece, (Shown, Formula))]
+    assert starts == sorted(starts), repr(text)
+    tags = "".join(piece for piece in pieces if isinstance(piece, str))
+    for piece in placed:
+        if isinstance(piece, Hidden):
+            marker, element = MARKERS[piece.kind]
+            assert re.fullmatch(marker, source[piece.start : piece.end]), repr(text)
+            assert element in tags or (element == "<td" and "<th" in tags), repr(text)
+        elif isinstance(piece, Formula):
+            assert piece.tex.replace(" ", "")[:3] in source[piece.start : piece.end].replace(" ", ""), repr(text)
+
+
+def on_screen(text: str) -> str:
+    """The text of the HTML."""
+    return (
+        re.sub(r"<[^>]*>", "", render(text))
+        .replace("&lt;", "<")
+        .replace("&gt;", ">")
+        .replace("&amp;", "&")
+        .replace("&#x27;", "'")
+        .strip("\n")
+    )
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_character_of_a_random_text_is_shown_or_marks_what_is_shown(seed):
+    dice = random.Random(seed)
+    for _ in range(400):
+        check_nothing_is_lost("".join(dice.choices(PIECES, k=dice.randint(1, 30))))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[Agent]: Hello!\n[Customer]: Hi!",
+        "def f(x):\n    if x:\n        return 1\n    return 2",
+        "def f(x):\n\n    if x:\n\n        return __x__ ** 2",
+        "__init__ and 2*3*4 and 2**3**4 and f(x)**(y) + g(x)**(z)",
+        "C:\\_data\\*new*\\report.txt and \\\\host\\share",
+        " /\\_/\\\n( o.o )\n > ^ <",
+        "+---+---+\n| a | b |\n+---+---+",
+        "Name: ________\n=====\n-----",
+        ">>> print('a')\na",
+        "&lt;b&gt; &amp; &copy; <b>bold</b> <!-- note -->",
+        "SELECT COUNT(*), SUM(*) FROM **",
+        "007. James\n1\\. one",
+        "a = b[i](c)\n[x]: y\n![p](q)",
+        "one  two   three\n\ttabbed\\\nend  ",
+        "git commit -m '...' \\\n  --amend",
+        "src/**/*.py and /**/",
+    ],
+)
+def test_text_that_is_no_markdown_is_shown_exactly_as_it_is_written(text):
+    check_nothing_is_lost(text)
+    assert on_screen(text).replace("\n\n", "\n") == text.replace("\n\n", "\n")
+
+
+def test_numbers_and_bullets_of_lists_are_those_that_are_written():
+    assert re.findall(r'value="(\d+)"', render("1. a\n1. b\n5. c\n\n1986. d")) == ["1", "1", "5", "1986"]
+    assert [tag in render("- a\n+ b\n* c\n2) d") for tag in ('"dash"', '"plus"', "<ul>", '"paren"')] == [True] * 4
+
+
+def test_cells_beyond_a_tables_head_are_kept():
+    check_nothing_is_lost("|a|b|\n|-|-|\n|c|d|e|f|\n|g|")
+    assert render("|a|b|\n|-|-|\n|c|d|e|f|\n|g|").count("<td") == 5
+
+
+def test_markdown_that_is_meant_is_rendered():
+    text = "# Head\n\n**Bold**, *so* and ~~not~~ `x`.\n\n1. one\n   - two\n\n> said\n\n"
+    text += "```python\nreturn 1\n```\n\n|a|\n|-|\n|b|"
+    for element in ("h1", "strong", "em", "s", "code", "ol", "ul", "blockquote", "pre", "table"):
+        assert f"<{element}" in render(text)
+    assert '<span class="k">return</span> <span class="m">1</span>' in render(text)
+
+
+def test_only_empty_text_has_no_html():
+    assert render("") == ""
+    assert "Only white space" in render(" \n ")
+    assert render("[a]: b") == "<p>[a]: b</p>\n"
+
+
+@pytest.mark.parametrize(
+    "hidden", ["a\u200db", "\u200d", "x\ufe0f", "\u3164", "a\ufe01", "\U000e0100", "م\u200d\u200d"]
+)
+def test_characters_without_a_glyph_are_shown_by_their_number(hidden):
+    assert 'class="control"' in render(hidden)
+
+
+@pytest.mark.parametrize(
+    "wanted", ["👩\u200d👩\u200d👧", "❤\ufe0f\u200d🔥", "1\ufe0f\u20e3", "می\u200cخواهم", "क्\u200dष"]
+)
+def test_joiners_that_scripts_and_emoji_need_stay(wanted):
+    assert 'class="control"' not in render(wanted)
+
+
+HOSTILE = {
+    "a fenced block of empty lines": "```c\n" + "\n" * 16_000,
+    "quotations in quotations": "> " * 2_000 + "a\n" * 20_000,
+    "arrows before lines": ">" * 2_000 + "\na" * 20_000,
+    "lists in lists": "".join("  " * depth + "- a\n" for depth in range(1_000)),
+    "invisible characters": "\u200b" * 1_000_000,
+    "hidden characters between letters": "a\u200b" * 500_000,
+    "a long text": "word " * 200_000,
+    "links": "[a](http://b) " * 4_000,
+    "cells": "|" * 20_000 + "\n" + "|-" * 20_000,
+    "bold in bold": "**a " * 10_000 + "b** " * 5_000,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_text_is_read_in_bounded_steps_and_its_page_stays_small(text):
+    """Count the work, not the time: steps of Python code, and characters of HTML. See training/LOG.md for the time."""
+    rendered = html.read(text)
+    assert rendered.page.steps <= MOST_STEPS or rendered.plain_because
+    shown = render(text)
+    assert len(shown) < 3 * len(text) + 200 * min(MOST_STEPS, len(text))
+    assert max(_depths(shown)) <= 3 * MOST_LEVELS + 8
+    check_nothing_is_lost(text) if "\u200b" not in text else None
+
+
+def _depths(shown: str):
+    depth = 0
+    yield depth
+    for tag in re.findall(r"<(/?)(?!hr|br)\w", shown):
+        depth += -1 if tag else 1
+        yield depth
+
+
+def test_text_that_is_not_rendered_says_why():
+    for text, why in (
+        ("word " * 20_000, "longer than 60000 characters"),
+        ("\u200b" * 2_000, "more than 1000 invisible characters"),
+        ("> a\n" * 5_000, "more than 2500 lines and marks"),
+    ):
+        assert re.search(f'<div class="plain" data-note="Shown as plain text because it (is|has) {why}', render(text))
+
+
+@pytest.mark.parametrize("rules", sorted(set(LANGUAGES.values())))
+def test_reading_code_takes_steps_in_proportion_to_its_length(rules):
+    """Compare the CPU time of 20,000 characters with that of 5,000: 4 times for linear, 16 for quadratic reading.
+
+    The least of five measurements each, so that a busy machine changes little; every expression in use is measured.
+    """
+    language = next(alias for alias, its_rules in LANGUAGES.items() if its_rules == rules)
+
+    def measured(code: str) -> float:
+        times = []
+        for _ in range(5):
+            before = time.process_time_ns()
+            colours(code, language, len(code))
+            times.append(time.process_time_ns() - before)
+        return min(times)
+
+    for piece in (
+        "\n",
+        "a\n",
+        "'",
+        '"',
+        "\\'",
+        '\\"',
+        "/*",
+        "/* ",
+        "<!-",
+        "<!--",
+        "'''",
+        '"""',
+        "`",
+        "a(",
+        "#",
+        "-",
+        "0",
+        "&&",
+        "a",
+    ):
+        short, long = (measured((piece * length)[:length]) for length in (5_000, 20_000))
+        assert long < 10 * short, repr(piece)
+
+
+def test_code_with_more_colours_than_are_allowed_has_none():
+    assert "<span" in render("```py\n" + "1 " * 100 + "\n```")
+    assert "<span" not in render("```py\n" + "1 " * (MOST_COLOURS + 1) + "\n```")
+
+
+def test_a_text_is_rendered_once_as_long_as_it_is_kept():
+    made: list[str] = []
+
+    def make(text: str) -> str:
+        made.append(text)
+        return text
+
+    cache = TextCache(most_characters=10)
+    for text in ("aaaa", "bbbb", "aaaa", "cccc", "aaaa", "bbbb", "d" * 11, "bbbb"):
+        assert cache.get_or_make(text, lambda text=text: make(text)) == text
+    assert made == ["aaaa", "bbbb", "cccc", "bbbb", "d" * 11]
+
+
+def test_many_invisible_characters_are_counted_as_the_page_counts_them():
+    assert controls.number_of("\u200b" * 5_000) == controls.MOST + 1
+    assert "U+200B" not in render("\u200b" * 5_000)
