@@ -242,6 +242,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 600,
         "options": {"expires": 600},
     },
+    "forget-kept-answers": {
+        "task": "training.tasks.forget_kept_answers",
+        "schedule": 3600,
+        "options": {"expires": 3600},
+    },
     "sweep-leases": {"task": "training.tasks.sweep_leases", "schedule": 60, "options": {"expires": 120}},
 }
 

@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import people
+from feedback.api.idempotency import idempotent
 from feedback.models import Project
 from training import checkpoints, progress, rounds
 from training.models import Checkpoint, LoopSettings, Promotion, Round
@@ -148,6 +149,7 @@ def _project(request: Request, slug: str) -> Project:
 @extend_schema(methods=["GET"], operation_id="rounds_list", responses=RoundShown(many=True))
 @extend_schema(methods=["POST"], operation_id="rounds_start", request=NewRound, responses={201: RoundShown})
 @api_view(["GET", "POST"])
+@idempotent
 def round_list(request: Request, slug: str) -> Response:
     """The project's rounds, newest first; or a new one, which waits for a worker."""
     project = _project(request, slug)

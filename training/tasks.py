@@ -42,6 +42,13 @@ def sweep_leases() -> None:
 
 
 @shared_task
+def forget_kept_answers() -> None:
+    from feedback.api import idempotency
+
+    idempotency.forget()
+
+
+@shared_task
 def estimate_reliability() -> None:
     from feedback import reliability
 

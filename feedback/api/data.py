@@ -15,6 +15,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import export, intake, people, reliability
+from feedback.api.idempotency import idempotent
 from feedback.models import Project, Prompt, ReliabilityReport
 from feedback.parsers import JsonLinesParser
 
@@ -105,6 +106,7 @@ def _takes_lines(operation: str, wanted: type[serializers.Serializer], answer: t
 @_takes_lines("prompts_add", PromptsWanted, PromptsAnswer)
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
+@idempotent
 def prompt_list(request: Request, slug: str) -> Response:
     """Add prompts, all or none: one JSON object a line, with `messages` or `prompt`, and optionally `external_id`,
     `references`, `metadata` and `completions`, of which a comparison is made. A known prompt is not made again: it
@@ -118,6 +120,7 @@ def prompt_list(request: Request, slug: str) -> Response:
 @_takes_lines("completions_add", CompletionsWanted, CompletionsAnswer)
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
+@idempotent
 def completion_list(request: Request, slug: str) -> Response:
     """Add completions by one source, all or none: one JSON object a line, with `prompt_id` or `external_id`, `text`,
     and optionally `sampling`."""
@@ -129,6 +132,7 @@ def completion_list(request: Request, slug: str) -> Response:
 @_takes_lines("comparisons_add", ComparisonsWanted, ComparisonsAnswer)
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
+@idempotent
 def comparison_list(request: Request, slug: str) -> Response:
     """Make comparisons, all or none: one `{"completion_ids": [2 to 9 ids]}` a line. Texts that are compared already
     are known by that comparison, unless it is to be made `again`."""
@@ -141,6 +145,7 @@ def comparison_list(request: Request, slug: str) -> Response:
 @extend_schema(operation_id="gold_add", request={JSON_LINES: OpenApiTypes.BINARY}, responses={201: GoldAnswer})
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
+@idempotent
 def gold_list(request: Request, slug: str) -> Response:
     """Make comparisons whose right ranking is known, all or none: one `{"completion_ids", "ranks"}` a line. They test
     annotators, who are not told which ones they are, and go into no export."""

@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import people, progress, sampling
+from feedback.api.idempotency import idempotent
 from feedback.errors import Forbidden
 from feedback.models import ApiToken, Membership, Project
 
@@ -110,6 +111,7 @@ def _shown(membership: Membership) -> dict:
 @extend_schema(methods=["GET"], operation_id="projects_list", responses=ProjectShown(many=True))
 @extend_schema(methods=["POST"], operation_id="projects_create", request=ProjectGiven, responses={201: ProjectShown})
 @api_view(["GET", "POST"])
+@idempotent
 def project_list(request: Request) -> Response:
     """One's own projects by name; or a new one, for staff, with oneself as its manager."""
     if request.method == "GET":
@@ -141,6 +143,7 @@ def project_detail(request: Request, slug: str) -> Response:
 @extend_schema(methods=["GET"], operation_id="members_list", responses=MemberShown(many=True))
 @extend_schema(methods=["POST"], operation_id="members_add", request=MemberGiven, responses={201: MemberShown})
 @api_view(["GET", "POST"])
+@idempotent
 def member_list(request: Request, slug: str) -> Response:
     """The members by name, with what they have done; or one more, by user name. For managers."""
     project = people.manager_of(request.user, slug).project

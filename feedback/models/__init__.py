@@ -1,6 +1,7 @@
 """What people say: the tables, with their constraints in the database."""
 
 from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
+from feedback.models.idempotency import KeptAnswer
 from feedback.models.people import MOST_AHEAD, ApiToken, Membership, Project, User
 from feedback.models.prompts import Completion, Demonstration, ExternalId, Prompt, Source
 from feedback.models.rankings import Ranking
@@ -15,6 +16,7 @@ __all__ = [
     "Completion",
     "Demonstration",
     "ExternalId",
+    "KeptAnswer",
     "Lease",
     "Membership",
     "Project",

@@ -1,0 +1,22 @@
+"""Answers that are kept, so that a request that is sent again is answered and not carried out again."""
+
+from django.db import models
+
+from feedback.models.people import User
+
+
+class KeptAnswer(models.Model):
+    """What a POST with an `Idempotency-Key` was answered. Written in the transaction that carried it out."""
+
+    user = models.ForeignKey(User, models.CASCADE, related_name="+", db_index=False)
+    key = models.CharField(max_length=200)
+    request_digest = models.CharField(max_length=64, help_text="SHA-256 of the address and the body.")
+    status = models.PositiveSmallIntegerField(default=0)
+    answer = models.JSONField(default=dict)
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "key"], name="kept_answer_once")]
+
+    def __str__(self) -> str:
+        return self.key
