@@ -23,6 +23,7 @@ const state = document.getElementById("state");
 const urls = page.dataset;
 const drafts = new Drafts(`accord:drafts:${urls.user}`);
 const LOOK_AGAIN = 15_000; // ms, while there is nothing to rank
+const DONE_SHOWN = 6_000; // ms
 const TRY_AGAIN = 3_000; // ms, while the next one cannot be fetched
 const AHEAD = Number(urls.ahead); // comparisons to fetch ahead
 const shortWindow = matchMedia("(max-height: 32rem)"); // as in app.css
@@ -45,6 +46,7 @@ function clear(element) {
   spans?.leave();
   ranking = spans = null;
   stage.replaceChildren(element);
+  showTold();
 }
 
 function show(element, seconds = 0) {
@@ -100,8 +102,24 @@ function showCounts() {
   document.getElementById("remaining").textContent = number(counts.remaining) + (urls.more ? "+" : "");
 }
 
-function tell(sentence = "") {
+let fading = null;
+/**
+ * Beside Submit, and aloud by the page's one live region: cards come and go.
+ * @param {""|"done"|"warn"} kind what is done is told quietly and for a while; a warning stays
+ */
+function tell(sentence = "", kind = "") {
   state.textContent = sentence;
+  state.dataset.kind = kind;
+  showTold();
+  clearTimeout(fading);
+  if (kind === "done") fading = setTimeout(tell, DONE_SHOWN);
+}
+
+function showTold() {
+  const told = stage.querySelector("[data-told]");
+  if (!told) return;
+  told.textContent = state.textContent;
+  told.dataset.kind = state.dataset.kind;
 }
 
 function complain(html = "") {
@@ -143,7 +161,7 @@ async function fetchNext() {
   try {
     const query = new URLSearchParams(heldLeases().map((lease) => ["held", lease]));
     const response = await get(`${urls.next}?${query}`);
-    if (isSignedOut(response)) tell(say("sign-in"));
+    if (isSignedOut(response)) tell(say("sign-in"), "warn");
     else if (response.ok) return parse(await response.text());
   } catch {
     // Without a connection: it is asked for again.
@@ -172,22 +190,27 @@ function lookAgainLater(wait = LOOK_AGAIN) {
 
 // ---- what goes out ----
 
+let isWaiting = false; // for the connection, the server or a signature
 const outbox = new Outbox(`accord:outbox:${urls.user}`, {
   prepare: ({ project }) => [["want", !wantsMore() || fetching || project !== urls.project ? "0" : "1"], ...heldLeases().map((lease) => ["held", lease])],
   answered(item, html) {
-    drafts.drop(item.draft);
+    if (!item.isSkip) drafts.drop(item.draft); // of a skip it comes back with the comparison
+    if (!isWaiting && item.project === urls.project && state.dataset.kind !== "warn") tell(say(item.isSkip ? "skipped" : "stored"), "done");
     if (item.project !== urls.project) return; // left behind when its page was closed
     if (item.counts) count(...item.counts);
     if (html.trim() && keepAhead(parse(html)) && !ranking) showNext();
   },
   refused(item, html, { status }) {
     complain(html);
+    tell(say("not-stored"), "warn");
     if (status !== 400) drafts.drop(item.draft); // it is not wanted any more
     else if (item.project === urls.project) startOver(item);
   },
   waiting(count, reason) {
     page.dataset.unsent = count;
-    tell(count ? say(reason, { count: number(count) }) : "");
+    if (count) tell(say(reason, { count: number(count) }), "warn");
+    else if (isWaiting) tell();
+    isWaiting = count > 0;
     if (!count) fetchAhead();
   },
 });
@@ -216,22 +239,22 @@ addEventListener("storage", ({ key }) => {
   if (!ranking || !isSent(ranking.form)) return;
   ranking = null;
   showNext();
-  tell(say("elsewhere"));
+  tell(say("elsewhere"), "warn");
 });
 
-function send(form, url, fields, counts) {
+function send(form, url, fields, counts, isSkip = false) {
   complain();
   page.querySelector(".coach")?.remove(); // no longer new here
   const key = form.elements.key.value;
   const all = [["lease", form.dataset.lease], ["key", key], ["seconds", clock.seconds.toFixed(2)], ...fields];
-  outbox.add({ url, fields: all, key, project: urls.project, lease: form.dataset.lease, draft: draftName(form), counts });
+  outbox.add({ url, fields: all, key, project: urls.project, lease: form.dataset.lease, draft: draftName(form), counts, isSkip });
   page.dataset.unsent = outbox.items.length;
 }
 
 function submit() {
   if (!ranking) return;
   if (!ranking.isComplete) {
-    tell(ranking.whatIsMissing);
+    tell(ranking.whatIsMissing, "warn");
     return ranking.mark(ranking.missing[0]);
   }
   tell();
@@ -264,7 +287,7 @@ document.getElementById("skip").addEventListener("close", ({ target: dialog }) =
   const { form } = ranking;
   const reason = dialog.querySelector("input").value;
   ranking = null;
-  send(form, urls.skip, [["reason", reason]], [0, 1]);
+  send(form, urls.skip, [["reason", reason]], [0, 1], true);
   showNext();
 });
 
@@ -287,12 +310,13 @@ async function undoLast() {
   if (outbox.items.length) return;
   const before = ranking?.form.dataset.ranking ?? "";
   const response = await post(urls.undo, [["before", before]]).catch(() => null);
-  if (!response) return tell(say("undo-offline"));
-  if (isSignedOut(response)) return tell(say("sign-in"));
+  if (!response) return tell(say("undo-offline"), "warn");
+  if (isSignedOut(response)) return tell(say("sign-in"), "warn");
   if (response.status === 404) return tell(say("nothing-to-undo"));
   const html = await response.text();
   if (!response.ok) return complain(html);
   if (ranking && !before) parked.push(ranking.form);
+  tell();
   show(parse(html));
 }
 
@@ -312,7 +336,7 @@ setInterval(renew, RENEW_EVERY);
 function drop(lease) {
   ahead = ahead.filter((form) => form.dataset.lease !== lease);
   parked = parked.filter((form) => form.dataset.lease !== lease);
-  if (ranking?.lease === lease) tell(say("lost"));
+  if (ranking?.lease === lease) tell(say("lost"), "warn");
 }
 
 document.addEventListener("visibilitychange", () => {

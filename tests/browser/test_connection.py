@@ -24,11 +24,11 @@ def test_a_cut_connection_loses_nothing(ranking, keep):
     ranking.submit()  # the next one was fetched ahead
     second = ranking.comparison
     assert second != first
-    expect(ranking.page.locator("#state")).to_contain_text("Kept here and sent again by itself: 1")
+    expect(ranking.page.locator("#state")).to_contain_text("Waiting to be sent: 1")
     keep(ranking.page, "rank-offline")
     ranking.rank_by_keys([2, 1])
     ranking.press("Enter")
-    expect(ranking.page.locator("#state")).to_contain_text("itself: 2")
+    expect(ranking.page.locator("#state")).to_contain_text("sent: 2")
     assert not Ranking.objects.exists()
     context.set_offline(False)
     ranking.expect_sent()
@@ -43,7 +43,7 @@ def test_a_reload_while_offline_work_waits_sends_it(ranking):
     ranking.page.route("**/submit/", lambda route: route.abort())
     ranking.rank_by_keys([1, 2])
     ranking.submit()
-    expect(ranking.page.locator("#state")).to_contain_text("itself: 1")
+    expect(ranking.page.locator("#state")).to_contain_text("sent: 1")
     ranking.page.unroute("**/submit/")
     ranking.page.reload()
     ranking.expect_sent()

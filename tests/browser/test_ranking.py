@@ -123,7 +123,7 @@ def test_undo_reaches_further_back(comparisons, rank_page, desk):
         ranking.press("u")
         ranking.page.locator(f"form[data-comparison='{comparison}']").wait_for()
     ranking.press("u")
-    expect(ranking.page.locator("#state")).to_have_text("There is nothing further back to undo.")
+    expect(ranking.page.locator("#state")).to_have_text("There is nothing further back to reopen.")
 
 
 def test_skip_with_a_reason_goes_on_to_the_next(comparisons, rank_page, keep):
@@ -197,9 +197,9 @@ def test_somebody_new_is_shown_how(comparisons, rank_page, keep):
     page.get_by_role("link", name="A short practice").first.click()
     page.locator("#tour[data-ready]").wait_for()
     keep(page, "tour")
-    expect(page.get_by_text("A is marked")).to_be_visible()
+    expect(page.get_by_text("A is current")).to_be_visible()
     ranking.press("3")
-    expect(page.get_by_text("The mark moved on by itself")).to_be_visible()
+    expect(page.get_by_text("The next one is current now")).to_be_visible()
     ranking.press("Enter")  # too early: nothing happens
     ranking.press("1", "2")
     expect(page.get_by_text("may share a rank")).to_be_visible()
@@ -214,3 +214,98 @@ def test_somebody_new_is_shown_how(comparisons, rank_page, keep):
     page.reload()
     expect(page.get_by_text("New here?")).to_have_count(0)
     assert Ranking.objects.count() == 1
+
+
+def test_the_boxes_say_which_end_is_best(comparisons, rank_page):
+    comparisons(count=1, size=4)
+    ranking = rank_page()
+    assert [ranking.box(rank).locator(".end").all_inner_texts() for rank in (1, 2, 3, 4)] == [
+        ["best"],
+        [],
+        [],
+        ["worst"],
+    ]
+    expect(ranking.page.get_by_role("group", name="Rank of completion A, 1 is best")).to_be_attached()
+
+
+@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
+def test_what_was_done_is_confirmed_quietly_beside_submit(comparisons, rank_page, keep, phone):
+    comparisons(count=3, size=4)
+    ranking = rank_page(phone=phone)
+    told = ranking.page.locator(".told")
+    submit = ranking.page.get_by_role("button", name="Submit")
+    ranking.press("1", "Enter")
+    expect(told).to_have_text("Not ranked yet: B, C, and D")
+    keep(ranking.page, f"rank-told-missing-{'phone' if phone else 'desktop'}")
+    ranking.rank_by_keys([2, 3, 4])
+    ranking.submit()
+    expect(told).to_have_text("Stored. U reopens it.")
+    expect(ranking.page.locator("#state")).to_have_text("Stored. U reopens it.")  # read aloud
+    keep(ranking.page, f"rank-told-stored-{'phone' if phone else 'desktop'}")
+    colours = [
+        each.evaluate("(element) => getComputedStyle(element).color")
+        for each in (told, ranking.page.locator(".quiet").first)
+    ]
+    assert colours[0] == colours[1]
+    (told_box, submit_box) = (told.bounding_box(), submit.bounding_box())
+    assert (
+        abs(told_box["y"] + told_box["height"] - submit_box["y"]) < 200
+        if phone
+        else told_box["y"] >= submit_box["y"] - 8
+    )
+    ranking.press("s", "Enter")
+    expect(told).to_have_text("Skipped. U brings it back.")
+    expect(told).to_be_empty(timeout=8_000)
+
+
+def test_a_skip_taken_back_keeps_ranks_flags_and_comment(comparisons, rank_page, project):
+    project.flags = ["unsafe"]
+    project.save()
+    comparisons(count=2)
+    ranking = rank_page()
+    first = ranking.comparison
+    ranking.rank_by_keys([2, 1])
+    ranking.press("f", "c")
+    ranking.page.keyboard.type("Both are late.")
+    ranking.press("Escape", "s", "Enter")
+    ranking.expect_sent()
+    ranking.press("u")
+    ranking.page.locator(f"form[data-comparison='{first}']").wait_for()
+    assert ranking.ranks == [2, 1, 0]
+    expect(ranking.page.get_by_label("unsafe")).to_be_checked()
+    expect(ranking.page.get_by_label("Comment")).to_have_value("Both are late.")
+
+
+def test_a_reopened_ranking_may_be_left_as_it_is(comparisons, rank_page, keep):
+    comparisons(count=2)
+    ranking = rank_page()
+    first = ranking.comparison
+    ranking.rank_by_keys([1, 2, 3])
+    ranking.submit()
+    ranking.page.get_by_role("button", name="Reopen last").click()
+    ranking.page.locator(f"form[data-comparison='{first}']").wait_for()
+    keep(ranking.page, "rank-reopened")
+    ranking.press("3")
+    ranking.page.get_by_role("button", name="Leave as it is").click()
+    ranking.page.locator(f"form.comparison:not([data-comparison='{first}'])").wait_for()
+    assert shown_ranks(said(first)) == [1, 2, 3]
+
+
+def test_the_comment_grows_with_what_is_written(comparisons, rank_page):
+    comparisons(count=1)
+    ranking = rank_page()
+    comment = ranking.page.get_by_label("Comment")
+    before = comment.bounding_box()["height"]
+    comment.fill("One line.\n" * 6)
+    assert comment.bounding_box()["height"] > before + 80
+    assert comment.evaluate("(element) => element.scrollHeight <= element.clientHeight + 1")
+
+
+def test_a_submit_that_is_disabled_looks_the_same_below_the_pointer(comparisons, rank_page):
+    comparisons(count=1)
+    submit = rank_page().page.get_by_role("button", name="Submit")
+    colours = "(element) => [getComputedStyle(element).color, getComputedStyle(element).backgroundColor]"
+    before = submit.evaluate(colours)
+    submit.hover()
+    submit.page.wait_for_timeout(200)
+    assert submit.evaluate(colours) == before

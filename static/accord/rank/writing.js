@@ -15,11 +15,11 @@ export function prepareWriting(dialog, url, drafts, { tell, complain }) {
 
   async function send(draft, fields) {
     const response = await post(url, fields).catch(() => null);
-    if (!response) return tell(say("write-offline"));
-    if (isSignedOut(response)) return tell(say("sign-in"));
+    if (!response) return tell(say("write-offline"), "warn");
+    if (isSignedOut(response)) return tell(say("sign-in"), "warn");
     if (!response.ok) return complain(await response.text());
     drafts.drop(draft);
-    tell(say("thanks"));
+    tell(say("thanks"), "done");
   }
 
   return (id) => {
