@@ -5,13 +5,17 @@ The engine is a process that is given the model's folder: `transformers serve` u
 engine is started anew with that one.
 """
 
+import http.client
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from django.db import InterfaceError, OperationalError, close_old_connections
@@ -24,6 +28,7 @@ from training.models import Checkpoint
 
 TRANSFORMERS = "transformers serve {model} --host {host} --port {port}"
 LOOK_EVERY = 2.0  # seconds
+LAST_ANSWERS = 30.0  # seconds that a promotion waits for answers under way
 
 
 def command_line(engine: str, model: str, host: str, port: int) -> list[str]:
@@ -41,24 +46,74 @@ def command_line(engine: str, model: str, host: str, port: int) -> list[str]:
     return [program, *words[1:]]
 
 
+def free_port() -> int:
+    """A port of this machine that nobody uses at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
 class Engine:
     """One engine process at a time, for one model."""
 
     def __init__(self, engine: str, host: str, port: int) -> None:
         self.engine, self.host, self.port = engine, host, port
         self.model = ""
+        self.since = 0  # Unix seconds
         self.process: subprocess.Popen[bytes] | None = None
+        self._requests = 0
+        self._changed = threading.Condition()
+        self._changing = False
+
+    @property
+    def is_transformers(self) -> bool:
+        return self.engine.split()[:2] == ["transformers", "serve"]
 
     def serve(self, model: str) -> None:
-        """Serve this model; nothing happens when it is served already."""
+        """Serve this model; nothing happens when it is served already. Requests under way are answered first."""
         if self.process is not None and self.process.poll() is None and model == self.model:
             return
+        with self._changed:
+            self._changing = True
+            self._changed.wait_for(lambda: self._requests == 0, LAST_ANSWERS)
         self.stop()
         command = command_line(self.engine, model, self.host, self.port)
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
         leash = [sys.executable, str(LEASH), str(os.getpid())]
         self.process = subprocess.Popen([*leash, *command], env=environment, start_new_session=True)
-        self.model = model
+        self.model, self.since = model, int(time.time())
+        with self._changed:
+            self._changing = False
+            self._changed.notify_all()
+
+    def is_up(self) -> bool:
+        """Whether the engine answers."""
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    @contextmanager
+    def in_use(self, patience: float) -> Iterator[bool]:
+        """Keep the engine for a request; says whether it came up within so many seconds."""
+        deadline = time.monotonic() + patience
+        with self._changed:
+            self._changed.wait_for(lambda: not self._changing, patience)
+            self._requests += 1
+        try:
+            while not (is_up := not self._changing and self.is_up()) and time.monotonic() < deadline:
+                if self._changing:
+                    break
+                time.sleep(0.2)
+            yield is_up
+        finally:
+            with self._changed:
+                self._requests -= 1
+                self._changed.notify_all()
 
     def stop(self) -> None:
         if self.process is not None:
@@ -75,7 +130,7 @@ def follow(project: Project, engine: Engine, report: Callable[[str], None], over
         while not over():
             if served is not None:
                 if served.path != engine.model:
-                    report(f"{served} is served on http://{engine.host}:{engine.port}/v1 by {served.path}")
+                    report(f"{served} is served from {served.path}")
                 engine.serve(served.path)
             time.sleep(LOOK_EVERY)
             served = _look_again(project, served)

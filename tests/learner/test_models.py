@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from tests.learner.reward_world import policy_folder
 from training.learner.bpe import learn_tokenizer
 from training.learner.jobdir import BadInput
-from training.learner.models import load_critic, load_policy, load_tokenizer
+from training.learner.models import load_critic, load_policy, load_tokenizer, save_model
 from training.learner.reward_model import load_reward_model, new_reward_model, save_reward_model
 
 LAYER = "model.layers.1.mlp.down_proj.weight"
@@ -63,3 +63,10 @@ def test_a_tokenizer_cuts_text_as_it_did_when_it_was_saved_whatever_model_lies_b
     loaded, text = load_tokenizer(str(tmp_path)), "thanks, 2026\n\n e\u0301"
     assert len(loaded) == len(saved)
     assert loaded(text).input_ids == saved(text).input_ids
+
+
+def test_a_saved_model_samples_from_the_whole_distribution_by_default(policy, tmp_path):
+    """transformers serve, and generate, take `do_sample` and `top_k` from the folder."""
+    save_model(*load_policy(str(policy)), tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "generation_config.json").read_text())
+    assert (saved["do_sample"], saved["top_k"]) == (True, 0)

@@ -6,21 +6,30 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from django.db import connection
 
 from feedback.errors import Conflict, Invalid
+from feedback.models import ApiToken
+from tests.training import tiny
 from tests.training.conftest import fake_model
 from tests.training.services import wait_until
-from training import checkpoints, serving
+from training import checkpoints, serving, serving_api
+from training.management.commands.serve import is_managers
 
 # An engine of the shortest kind: it answers every request with the model that it was given.
 ECHO = """
-import http.server, sys
+import http.server, json, sys
 class Echo(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200); self.end_headers(); self.wfile.write(sys.argv[1].encode())
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200); self.end_headers()
+        self.wfile.write(json.dumps({"served_by": sys.argv[1]}).encode())
     def log_message(self, *arguments): pass
 http.server.HTTPServer((sys.argv[2], int(sys.argv[3])), Echo).serve_forever()
 """
@@ -77,19 +86,148 @@ def test_the_engine_follows_promotions_and_ends(project, base, tmp_path, port, e
     assert answer(url) == ""
 
 
-@pytest.mark.services
-@pytest.mark.django_db
-def test_the_embedded_engine_completes_text(tiny_base, port):
-    engine = serving.Engine(serving.TRANSFORMERS, "127.0.0.1", port)
-    engine.serve(tiny_base.path)
+@contextmanager
+def served(engine, name, may_enter=lambda key: key == "key"):
+    server = serving_api.Server(("127.0.0.1", 0), name, engine, may_enter)
+    server.in_background()
     try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answer(f"{url}/health"), "the engine answers")
-        body = {"model": tiny_base.path, "prompt": "Where is", "max_tokens": 4}
-        completed = json.loads(answer(f"{url}/v1/completions", body))
-        assert isinstance(completed["choices"][0]["text"], str)
+        yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
+        server.shutdown()
+        server.server_close()
         engine.stop()
+
+
+def ask(url, body=None, key="key"):
+    """Status, headers and body of an answer."""
+    headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body and json.dumps(body).encode(), headers)) as answer:
+            return answer.status, answer.headers, answer.read().decode()
+    except urllib.error.HTTPError as refused:
+        return refused.code, refused.headers, refused.read().decode()
+
+
+@pytest.fixture(scope="module")
+def gateway(tiny_folder):
+    """A real engine on a tiny model that an import would bring: its generation_config.json says nothing of sampling."""
+    engine = serving.Engine(serving.TRANSFORMERS, "127.0.0.1", serving.free_port())
+    engine.serve(str(tiny_folder))
+    with served(engine, "support") as url:
+        wait_until(lambda: ask(f"{url}/health")[0] == 200, "the engine answers")
+        yield url
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory):
+    return tiny.make_model(tmp_path_factory.mktemp("tiny"))
+
+
+def complete(url, **fields):
+    status, _headers, said = ask(f"{url}/v1/completions", {"prompt": "Where is", "max_tokens": 8, **fields})
+    assert status == 200, said
+    return json.loads(said)
+
+
+def texts(url, temperature):
+    return {complete(url, temperature=temperature, seed=n)["choices"][0]["text"] for n in range(4)}
+
+
+@pytest.mark.services
+def test_seeds_give_different_answers_at_every_temperature_but_zero(gateway):
+    assert len(texts(gateway, 0)) == 1
+    for temperature in (1, 1.5, 2):
+        assert len(texts(gateway, temperature)) > 1
+    assert complete(gateway, temperature=1, seed=1)["choices"] == complete(gateway, temperature=1, seed=1)["choices"]
+
+
+@pytest.mark.services
+def test_the_model_has_one_name_and_its_folder_is_not_shown(gateway):
+    models = json.loads(ask(f"{gateway}/v1/models")[2])
+    assert [model["id"] for model in models["data"]] == ["support"]
+    for named in ({}, {"model": "support"}, {"model": "served"}):
+        assert complete(gateway, **named)["model"] == "support"
+    status, _headers, said = ask(f"{gateway}/v1/completions", {"model": "gpt-4", "prompt": "Hello"})
+    assert (status, "support" in said) == (404, True)
+
+
+@pytest.mark.services
+def test_a_stream_passes_through(gateway):
+    body = {"prompt": "Where is", "max_tokens": 4, "stream": True}
+    status, headers, said = ask(f"{gateway}/v1/completions", body)
+    assert (status, headers["Content-Type"]) == (200, "text/event-stream")
+    pieces = [json.loads(line[6:]) for line in said.splitlines() if line.startswith("data: {")]
+    assert len(pieces) > 1
+    assert {piece["model"] for piece in pieces} == {"support"}
+
+
+@pytest.mark.services
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("n", 2), ("logprobs", 5), ("logprobs", True), ("top_logprobs", 3), ("best_of", 4), ("echo", True)],
+)
+def test_what_the_engine_would_ignore_is_refused_by_name(gateway, field, value):
+    status, _headers, said = ask(f"{gateway}/v1/completions", {"prompt": "Where is", field: value})
+    assert status == 400
+    assert field in json.loads(said)["error"]["message"]
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("temperature", [-1, "hot", True])
+def test_a_temperature_that_is_none_is_refused(gateway, temperature):
+    status, _headers, said = ask(f"{gateway}/v1/completions", {"prompt": "Where is", "temperature": temperature})
+    assert (status, "temperature" in said) == (400, True)
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/completions", "/load_model"])
+def test_nobody_enters_without_a_token(gateway, path):
+    for key in ("", "another"):
+        assert ask(f"{gateway}{path}", {"prompt": "Hi"} if path != "/v1/models" else None, key)[0] == 401
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("path", ["/load_model", "/reset", "/v1/responses"])
+def test_the_engines_other_calls_are_out_of_reach(gateway, path):
+    assert ask(f"{gateway}{path}", {"model": "/tmp"})[0] == 404
+
+
+@pytest.mark.services
+def test_a_request_during_a_promotion_waits_for_the_new_model(tmp_path, echo):
+    engine = serving.Engine(echo, "127.0.0.1", serving.free_port())
+    engine.serve("first")
+    with served(engine, "support") as url:
+        wait_until(engine.is_up, "the first model answers")
+        engine.stop()
+        with ThreadPoolExecutor(1) as pool:
+            waits = pool.submit(ask, f"{url}/v1/completions", {"prompt": "Hello"})
+            engine.serve("second")
+            assert json.loads(waits.result()[2])["served_by"] == "second"
+
+
+@pytest.mark.services
+def test_a_request_that_waited_in_vain_is_told_when_to_try_again(echo, monkeypatch):
+    monkeypatch.setattr(serving_api, "WAIT_SECONDS", 0.5)
+    with served(serving.Engine(echo, "127.0.0.1", serving.free_port()), "support") as url:
+        status, headers, _said = ask(f"{url}/v1/completions", {"prompt": "Hello"})
+        assert (status, headers["Retry-After"]) == (503, "5")
+        assert ask(f"{url}/health")[0] == 503
+
+
+@pytest.mark.django_db(transaction=True)
+def test_managers_enter_with_their_tokens_and_others_do_not(project, manager, annotator, stranger):
+    tokens = serving_api.Tokens("given", lambda key: is_managers(project, key))
+    keys = {
+        name: ApiToken.issue(user, "serve")[1]
+        for name, user in {"manager": manager, "annotator": annotator, "stranger": stranger}.items()
+    }
+    assert {name: tokens.may_enter(key) for name, key in keys.items()} == {
+        "manager": True,
+        "annotator": False,
+        "stranger": False,
+    }
+    assert [tokens.may_enter(key) for key in ("given", "", "acc_unknown")] == [True, False, False]
+    assert not serving_api.Tokens("", lambda key: False).may_enter("")
 
 
 def test_nothing_is_served_where_nothing_was_promoted(project):

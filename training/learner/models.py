@@ -155,6 +155,9 @@ def build_policy(architecture: dict[str, Any], tokenizer: Any, dtype: str = "flo
 
 def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
     """A Hugging Face folder in safetensors, tokenizer included."""
+    if getattr(model, "generation_config", None) is not None:
+        # Without these, transformers takes the likeliest token, or samples from fifty, whatever temperature is asked.
+        model.generation_config.update(do_sample=True, top_k=model.generation_config.top_k or 0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

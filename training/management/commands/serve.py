@@ -5,10 +5,11 @@ from types import FrameType
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connection
 
 from feedback.errors import AccordError
-from feedback.models import Project
-from training import serving
+from feedback.models import ApiToken, Membership, Project
+from training import serving, serving_api
 
 
 class Command(BaseCommand):
@@ -16,8 +17,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("project", help="the project's address, as in its links")
-        parser.add_argument("--host", default="127.0.0.1", help="where the engine listens (127.0.0.1)")
+        parser.add_argument("--host", default="127.0.0.1", help="where it listens (127.0.0.1)")
         parser.add_argument("--port", type=int, default=8001, help="on which port (8001)")
+        parser.add_argument(
+            "--token", default="", metavar="KEY", help="a key to enter with, beside managers' API tokens"
+        )
         parser.add_argument(
             "--engine",
             default=serving.TRANSFORMERS,
@@ -37,8 +41,28 @@ class Command(BaseCommand):
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-        engine = serving.Engine(options["engine"], options["host"], options["port"])
+        engine = serving.Engine(options["engine"], "127.0.0.1", serving.free_port())
+        tokens = serving_api.Tokens(options["token"], lambda key: is_managers(project, key))
+        address = (options["host"], options["port"])
+        try:
+            server = serving_api.Server(address, project.slug, engine, tokens.may_enter)
+        except OSError as error:
+            raise CommandError(f"{address[0]}:{address[1]} cannot be listened on ({error.strerror}).") from error
+        server.in_background()
+        self.stderr.write(f'the model "{project.slug}" answers at {address[0]}:{address[1]}/v1; a token is needed')
         try:
             serving.follow(project, engine, self.stderr.write, lambda: bool(stopped))
         except AccordError as refusal:
             raise CommandError(refusal.message) from refusal
+
+
+def is_managers(project: Project, key: str) -> bool:
+    """Whether this is the API token of one of the project's managers, or of a superuser."""
+    try:
+        token = ApiToken.objects.select_related("user").filter(digest=ApiToken.digest_of(key)).first()
+        if token is None or not token.user.is_active:
+            return False
+        managers = Membership.objects.filter(project=project, role=Membership.Role.MANAGER)
+        return token.user.is_superuser or managers.filter(user=token.user).exists()
+    finally:
+        connection.close()  # of this request's own thread
