@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy as _
 
 from feedback.models import Project, Source, User
 from training import round_settings
+from training.paths import FolderField
 
 
 class Checkpoint(models.Model):
@@ -19,8 +20,8 @@ class Checkpoint(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="checkpoints")
     source = models.OneToOneField(Source, models.RESTRICT, related_name="checkpoint")
     kind = models.CharField(max_length=8, choices=Kind.choices)
-    path = models.CharField(max_length=1000, help_text="A Hugging Face folder or hub id.")
-    reward_model_path = models.CharField(max_length=1000, blank=True, help_text="What it was tuned against.")
+    path = FolderField(max_length=1000, help_text="A Hugging Face folder or hub id.")
+    reward_model_path = FolderField(max_length=1000, blank=True, help_text="What it was tuned against.")
     parent = models.ForeignKey("self", models.RESTRICT, null=True, blank=True, related_name="children")
     is_served = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
