@@ -20,6 +20,25 @@ ATTENTION = "accord_flat"
 LIKE, FEWEST = 0.75, 4  # rows of one part: their lengths' smallest share of its longest; fewer stay with longer ones
 
 
+# Arguments of attention functions that change nothing here: models are in evaluation mode, positions are in the queries
+# and keys already, and every layer's cache is the layout's.
+HARMLESS = frozenset(
+    [
+        "dropout",
+        "is_causal",
+        "position_ids",
+        "cache_position",
+        "use_cache",
+        "output_attentions",
+        "return_dict",
+        "output_hidden_states",
+        "output_router_logits",
+        "logits_to_keep",
+        "position_embeddings",
+    ]
+)
+
+
 class Layout(Protocol):
     """Who attends to whom. Queries are [1, heads, T, d]; keys and values [1, key heads, T, d]."""
 
@@ -51,6 +70,9 @@ def flat_attention(
     **others: Any,
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers; `layout` comes from the model's forward call."""
+    unknown = [name for name, value in others.items() if value is not None and name not in HARMLESS]
+    if unknown:
+        raise ValueError(f'attention has an argument "{unknown[0]}", which packed passes do not know')
     if layout is None:
         raise ValueError("a model loaded for flat passes needs a layout: use forward_flat")
     rules = AttentionRules(scaling, sliding_window, softcap)

@@ -211,7 +211,7 @@ class Role(nn.Module):
 
 def scoring_role(base: Base, name: str, shape: Shape, seed: int, bias: bool) -> Role:
     """A role with a head whose scores are all 0 at first."""
-    head = nn.Linear(base.model.config.hidden_size, 1, bias=bias).to(base.model.device)
+    head = nn.Linear(base.model.config.get_text_config().hidden_size, 1, bias=bias).to(base.model.device)
     for parameter in head.parameters():
         nn.init.zeros_(parameter)
     return Role(base, name, shape, seed, head)

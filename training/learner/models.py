@@ -6,7 +6,7 @@ log-probabilities when it samples, when it is compared and when it is trained.
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,6 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
 from training.learner.control_tokens import control_tokens, name_ends
-from training.learner.flat import ATTENTION
 from training.learner.jobdir import BadInput
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -41,7 +40,9 @@ def load_tokenizer(path: str) -> Any:
         # Where a folder says that its tokenizer.json is all there is to know, so it is: beside a Qwen2 model
         # AutoTokenizer would have that family's rules of cutting text, and a token more, in the place of those saved.
         is_plain = get_tokenizer_config(path).get("tokenizer_class") == "TokenizersBackend"
-        tokenizer = (PreTrainedTokenizerFast if is_plain else AutoTokenizer).from_pretrained(path)
+        tokenizer = (PreTrainedTokenizerFast if is_plain else AutoTokenizer).from_pretrained(
+            path, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise BadInput(f"no tokenizer could be loaded from {path}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
@@ -124,10 +125,12 @@ def _load(kind: Any, path: str, dtype: str, new: str = "", **options: Any) -> An
     transformers_logging.disable_progress_bar()
     try:
         model, loading = kind.from_pretrained(
-            path, dtype=DTYPES[dtype], attn_implementation=ATTENTION, output_loading_info=True,
-            ignore_mismatched_sizes=True, **options
+            path, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True,
+            use_safetensors=True, trust_remote_code=False, **options
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    # The last four are raised by kinds whose config lacks something, or that need a package.
+    except (OSError, ValueError, RuntimeError, SafetensorError,
+            KeyError, AttributeError, TypeError, ImportError) as error:  # fmt: skip
         raise BadInput(f"no model could be loaded from {path}: {first_line(error)}") from error
     # transformers fills these in at random, so that two loads of one folder would be two models.
     lacking = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])} - {new})
@@ -135,7 +138,46 @@ def _load(kind: Any, path: str, dtype: str, new: str = "", **options: Any) -> An
         raise BadInput(f"no model could be loaded from {path}: it has no weight {lacking[0]} of the config's shape")
     # A pad token that is also the end token must learn; nothing of ours is ever padded with it.
     model.get_input_embeddings().padding_idx = None
-    return model.eval().to(device())
+    return prepare(model, path)
+
+
+def prepare(model: Any, where: str) -> Any:
+    """In evaluation mode, on this process's device, by the fastest path that is exact. Raises BadInput if none is."""
+    from training.learner.check import choose_path  # which loads models itself
+
+    fix_rotations(model)
+    model = model.eval().to(device())
+    choose_path(model, where)
+    return model
+
+
+def fix_rotations(model: nn.Module) -> None:
+    """Keep rotary frequencies that depend on the batch's longest row at those of texts of the original length.
+
+    Otherwise a short row's numbers would depend on the rows beside it. `room_of` bounds texts to that length.
+    """
+    for module in model.modules():
+        kinds: Any = getattr(module, "rope_type", None)
+        if isinstance(kinds, dict):
+            module.rope_type = {layer: fixed_rotation(kind) for layer, kind in kinds.items()}  # type: ignore[assignment]
+        elif isinstance(kinds, str):
+            module.rope_type = fixed_rotation(kinds)  # type: ignore[assignment]
+
+
+def fixed_rotation(kind: str) -> str:
+    return "default" if "dynamic" in kind or kind == "longrope" else kind
+
+
+def room_of(config: Any) -> int | None:
+    """Most tokens of a text that the model can read; None: no limit is known."""
+    text = config.get_text_config()
+    room = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    for one in [rope, *(part for part in rope.values() if isinstance(part, dict))]:
+        if fixed_rotation(str(one.get("rope_type"))) != str(one.get("rope_type")):
+            original = one.get("original_max_position_embeddings")
+            room = min(int(part) for part in (room, original) if part is not None)
+    return room
 
 
 def build_policy(architecture: dict[str, Any], tokenizer: Any, dtype: str = "float32") -> PreTrainedModel:
@@ -146,11 +188,11 @@ def build_policy(architecture: dict[str, Any], tokenizer: Any, dtype: str = "flo
     settings |= {"bos_token_id": tokenizer.bos_token_id, "pad_token_id": tokenizer.pad_token_id}
     try:
         config = AutoConfig.for_model(kind, **settings)
-        model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], attn_implementation=ATTENTION)
+        model = AutoModelForCausalLM.from_config(config, dtype=DTYPES[dtype], trust_remote_code=False)
     except (ValueError, TypeError) as error:
         raise BadInput(f"architecture cannot be built: {first_line(error)}") from error
     stop_at_ends(model, tokenizer)
-    return model.eval().to(device())
+    return cast(PreTrainedModel, prepare(model, f"a new {kind}"))
 
 
 def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:

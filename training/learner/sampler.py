@@ -21,8 +21,10 @@ from transformers import PreTrainedModel
 from training.learner.control_tokens import control_tokens, tokens_that_are_no_text
 from training.learner.decoding import Decoder, ForwardDecoder, gather_prompts
 from training.learner.fused_decoding import FusedDecoder, Weights, gather_weights
+from training.learner.generic import GenericDecoder, path_of
 from training.learner.graphs import GraphDecoder
 from training.learner.jobdir import BadInput
+from training.learner.models import room_of
 
 # Multiplications of a step that are worth a thread with rows of its own; and one that shares every product, which waits
 # for the others some fifty times a step.
@@ -69,7 +71,9 @@ def sample(
     check_room(policy, prompts, drawing.max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i])))
     completions: dict[int, Completion] = {}
-    weights = gather_weights(policy)  # as they are now: nothing trains while this runs
+    weights = (
+        gather_weights(policy) if path_of(policy).decoding == "packed" else None
+    )  # as they are now: nothing trains while this runs
 
     def write_part(part: Sequence[int]) -> list[Completion]:
         with torch.inference_mode():  # of a thread, as the number of them is
@@ -125,7 +129,7 @@ def at_once(work: Callable[[Sequence[int]], Result], parts: Sequence[Sequence[in
 
 def check_room(policy: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
     """Raises BadInput when a completion could outgrow the model's positions."""
-    room = getattr(policy.config, "max_position_embeddings", None)
+    room = room_of(policy.config)
     needed = max(map(len, prompts), default=0) + new_tokens
     if room is not None and needed > room:
         raise BadInput(f"prompts and completions take up to {needed} tokens, the model has room for {room}")
@@ -135,6 +139,9 @@ def decoder_of(
     policy: PreTrainedModel, weights: Weights | None, prompts: Sequence[Sequence[int]], new_tokens: int
 ) -> Decoder:
     """A fast one if the policy is of a kind that it knows."""
+    path = path_of(policy)
+    if path.decoding != "packed":
+        return GenericDecoder(policy, prompts, path.decoding)
     gathered = gather_prompts(prompts, policy.device)
     if weights is None:
         return ForwardDecoder(policy, gathered, new_tokens)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from training.learner.episodes import Episodes, lay_out
 from training.learner.flat import Row, forward_flat
+from training.learner.generic import logits_and_states_of_rows, path_of
 from training.learner.log_probs import TokenScores, token_scores
 from training.learner.lora import Role
 from training.learner.models import value_head
@@ -26,7 +27,7 @@ class ValueHead(nn.Module):
 
     def __init__(self, policy: Any) -> None:
         super().__init__()
-        self.score = nn.Linear(policy.config.hidden_size, 1).to(policy.device)
+        self.score = nn.Linear(policy.config.get_text_config().hidden_size, 1).to(policy.device)
         for parameter in self.score.parameters():
             nn.init.zeros_(parameter)
 
@@ -98,7 +99,7 @@ def scores_at(
     head = plain_head(policy)
     if head is not None:
         return token_scores(states_at(policy, batch, places), head, tokens, temperature, with_entropy)
-    return scores_of(forward_flat(policy, batch, logits_to_keep=places).logits[0], tokens, temperature, with_entropy)
+    return scores_of(logits_at(policy, batch, places), tokens, temperature, with_entropy)
 
 
 def scores_and_states_at(
@@ -109,6 +110,10 @@ def scores_and_states_at(
     if head is not None:
         states = states_at(policy, batch, places)
         return token_scores(states, head, tokens, temperature, with_entropy), states
+    path = path_of(policy)
+    if path.scoring != "packed":
+        logits, states = logits_and_states_of_rows(policy, batch, places, path.scoring)
+        return scores_of(logits, tokens, temperature, with_entropy), states
     output = forward_flat(policy, batch, logits_to_keep=places, output_hidden_states=True)
     return scores_of(output.logits[0], tokens, temperature, with_entropy), output.hidden_states[-1][0, places]
 
@@ -124,6 +129,9 @@ def scores_of(logits: Tensor, tokens: Tensor, temperature: float, with_entropy: 
 
 def logits_at(policy: Any, batch: Row, places: Tensor) -> Tensor:
     """[C, V]: the policy's logits at these places [C] of the batch's row."""
+    path = path_of(policy)
+    if path.scoring != "packed":
+        return logits_and_states_of_rows(policy, batch, places, path.scoring)[0]
     head = plain_head(policy)
     if head is None:
         return cast(Tensor, forward_flat(policy, batch, logits_to_keep=places).logits[0])
@@ -133,4 +141,6 @@ def logits_at(policy: Any, batch: Row, places: Tensor) -> Tensor:
 def plain_head(policy: Any) -> Tensor | None:
     """[V, E]: what makes logits of last hidden states, where that is all there is to it; else None."""
     model = policy.base.model if isinstance(policy, Role) else policy
-    return cast(Tensor, model.lm_head.weight) if is_known(model.base_model) and model.lm_head.bias is None else None
+    if path_of(policy).scoring != "packed" or not is_known(model.base_model):
+        return None
+    return cast(Tensor, model.lm_head.weight) if model.lm_head.bias is None else None

@@ -22,6 +22,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from training.learner.flat import AttentionRules, Layout, Row, forward_flat
+from training.learner.generic import path_of, states_of_rows
 from training.learner.lora import Role
 
 KINDS: dict[type, type] = {
@@ -38,6 +39,9 @@ def states_at(network: Any, batch: Row, places: Tensor) -> Tensor:
     network: a transformers model with a head, loaded for flat passes, or a role.
     """
     with trunk_of(network) as trunk:
+        path = path_of(network)
+        if path.scoring != "packed":
+            return states_of_rows(trunk, batch, places, path.scoring)
         if is_known(trunk):
             return read(trunk, batch, places)
         return cast(Tensor, forward_flat(trunk, batch).last_hidden_state[0, places])
