@@ -31,6 +31,7 @@ class ShownCompletion:
     letter: str
     rank: int | None
     html: str
+    text: str = ""  # as written, for somebody who improves it
     ratings: tuple["ShownRating", ...] = ()
     spans: str = "[]"  # JSON: [[start, end, mark], …] in visible characters
 
@@ -65,6 +66,7 @@ class Card:
     key: str = ""
     strength_points: int = 0
     strength: int | None = None
+    one_key: bool = False  # ranks and submits it
     flags: tuple["ShownFlag", ...] = ()
     comment: str = ""
     returned: str = ""  # why a reviewer wants it looked at again
@@ -101,6 +103,7 @@ def card_of_lease(lease: Lease, project: Project) -> Card:
         key=str(uuid4()),
         strength_points=project.strength_points,
         strength=returned.strength if returned else None,
+        one_key=project.one_key_pairs and lease.size == 2,
         flags=show_flags(project, returned.flags if returned else ()),
         comment=returned.comment if returned else "",
         returned=returned.review.reason if returned and returned.review else "",
@@ -118,6 +121,7 @@ def card_of_ranking(ranking: Ranking, project: Project) -> Card:
         key=str(uuid4()),
         strength_points=project.strength_points,
         strength=ranking.strength,
+        one_key=project.one_key_pairs and ranking.size == 2,
         flags=show_flags(project, ranking.flags),
         comment=ranking.comment,
     )
@@ -168,6 +172,7 @@ def _show_completions(texts: Sequence[str], project: Project, ranking: Ranking |
             LETTERS[place],
             ranks[place],
             render(text),
+            text,
             tuple(ShownRating(each, rated[each][place] if each in rated else None) for each in project.attributes),
             json.dumps(spans.seen([span for span in marked if span["completion"] == place], text)),
         )

@@ -39,6 +39,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "guidelines",
             "wanted_rankings",
             "strength_points",
+            "one_key_pairs",
             "flags",
             "attributes",
             "lease_minutes",
@@ -56,6 +57,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "guidelines": _("Guidelines"),
             "wanted_rankings": _("Rankings per comparison"),
             "strength_points": _("Strength of preference"),
+            "one_key_pairs": _("One key ranks a pair"),
             "flags": _("Flags"),
             "attributes": _("Ratings"),
             "lease_minutes": _("Lease, in minutes"),
@@ -74,6 +76,10 @@ class ProjectSettingsForm(forms.ModelForm):
                 "How many people rank each new comparison. Two or more on a part of the work shows how far they agree."
             ),
             "strength_points": _("For comparisons of two: whether to ask how much better the better one is."),
+            "one_key_pairs": _(
+                "For comparisons of two: 1 (A is better), 2 (B is better) or 3 (equally good) submits at once. "
+                "U opens it again."
+            ),
             "flags": _(
                 "Up to 12, with commas between them: what people may mark a comparison with. No round learns from a "
                 "ranking that has one of them."

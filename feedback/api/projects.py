@@ -20,6 +20,7 @@ SETTINGS = (
     "comparisons_ahead",
     "held_out_percent",
     "strength_points",
+    "one_key_pairs",
     "flags",
     "attributes",
     "gold_percent",

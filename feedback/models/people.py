@@ -57,6 +57,10 @@ class Project(models.Model):
         choices=[(0, _("Not asked")), (4, _("4 points")), (9, _("9 points"))],
         help_text="For comparisons of two: how much better one is, on a scale of so many points.",
     )
+    one_key_pairs = models.BooleanField(
+        default=False,
+        help_text="Whether one key ranks and submits a comparison of two: 1, 2, or 3 for a tie.",
+    )
     flags = ArrayField(
         models.CharField(max_length=50),
         default=list,

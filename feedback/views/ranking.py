@@ -224,11 +224,15 @@ def words() -> dict[str, str]:
         "undo-offline": _("Reopening needs the connection."),
         "write-offline": _("No connection: your answer is kept here. Press W to send it again."),
         "nothing-to-undo": _("There is nothing further back to reopen."),
+        "from-nothing": _("an empty page"),
+        "write-over": _("Replace what you have written?"),
+        "unchanged": _("Change something first: this is the completion as it is."),
+        "keep-first": _("Store or close your own answer first."),
         "marking": _("Arrows choose a word, with Shift more; + is good, − is bad, Escape ends."),
         "marked-good": _("Good: {text}."),
         "marked-bad": _("Bad: {text}."),
         "unmark": _("Take the mark away"),
-        "thanks": _("Your answer is kept: the model can learn from it."),
+        "thanks": _("Your answer is stored: the model can learn from it."),
         "lost": _(
             "Your time for this one ran out, and others may rank it now. "
             "Submit it if you like: it counts if it is still wanted."

@@ -11,11 +11,11 @@ import { chooseStrength, extrasOf, restoreExtras, startRating, toggleFlag } from
 import { foldLongOnes, toggleFolds } from "./rank/folding.js";
 import { handleKeys } from "./rank/keys.js";
 import { get, isSignedOut, Outbox, post } from "./rank/outbox.js";
-import { Ranking } from "./rank/ranking.js";
+import { CHOICES, Ranking } from "./rank/ranking.js";
 import { Spans } from "./rank/spans.js";
 import { openAtLastTurn } from "./rank/turns.js";
 import { duration, number, say } from "./rank/words.js";
-import { prepareWriting } from "./rank/writing.js";
+import { Writing } from "./rank/writing.js";
 
 const page = document.getElementById("rank");
 const stage = document.getElementById("stage");
@@ -23,6 +23,7 @@ const state = document.getElementById("state");
 const urls = page.dataset;
 const drafts = new Drafts(`accord:drafts:${urls.user}`);
 const LOOK_AGAIN = 15_000; // ms, while there is nothing to rank
+const UNREAD = 300; // ms, within which nobody has read a pair
 const DONE_SHOWN = 6_000; // ms
 const TRY_AGAIN = 3_000; // ms, while the next one cannot be fetched
 const AHEAD = Number(urls.ahead); // comparisons to fetch ahead
@@ -32,6 +33,7 @@ const RENEW_EVERY = Math.min(60, 20 * urls.leaseMinutes) * 1000; // ms; a third 
 let ranking = null; // what is on screen, or null
 let spans = null; // what is marked in it
 let clock = new Clock();
+let shownAt = 0; // when it came on screen
 let undrag = () => {};
 let ahead = []; // forms of the next comparisons, in order
 let fetching = null;
@@ -41,6 +43,7 @@ const paces = [];
 // ---- on screen ----
 
 function clear(element) {
+  writing.close();
   undrag();
   undrag = () => {};
   spans?.leave();
@@ -75,6 +78,7 @@ function show(element, seconds = 0) {
   if (shortWindow.matches) element.scrollIntoView({ block: "start", behavior: "instant" });
   else scrollTo({ top: 0, behavior: "instant" });
   ranking.focus(ranking.missing[0] ?? ranking.cards[0]);
+  shownAt = performance.now();
   fetchAhead();
 }
 
@@ -252,7 +256,7 @@ function send(form, url, fields, counts, isSkip = false) {
 }
 
 function submit() {
-  if (!ranking) return;
+  if (!ranking || isWriting()) return;
   if (!ranking.isComplete) {
     tell(ranking.whatIsMissing, "warn");
     return ranking.mark(ranking.missing[0]);
@@ -267,6 +271,16 @@ function submit() {
   showNext();
 }
 
+/** One key for a pair: rank it and submit. Whether the key is one of those. */
+function choose(key, isRepeated = false) {
+  if (!ranking?.form.matches("[data-one-key]") || !CHOICES[key]) return false;
+  // A key that is held down, or pressed twice by mistake, says nothing of a pair that nobody has seen yet.
+  if (isRepeated || performance.now() - shownAt < UNREAD) return true;
+  ranking.cards.forEach((card, index) => ranking.rank(card, CHOICES[key][index]));
+  submit();
+  return true;
+}
+
 function showPace(seconds) {
   paces.push(seconds);
   const recent = paces.slice(-20);
@@ -274,7 +288,7 @@ function showPace(seconds) {
 }
 
 function skip() {
-  if (!ranking) return;
+  if (!ranking || isWriting()) return;
   if (ranking.form.dataset.ranking) return leaveRevision();
   const dialog = document.getElementById("skip");
   dialog.querySelector("input").value = "";
@@ -291,7 +305,15 @@ document.getElementById("skip").addEventListener("close", ({ target: dialog }) =
   showNext();
 });
 
-const writeFor = prepareWriting(document.getElementById("write"), urls.demonstrate, drafts, { tell, complain });
+const writing = new Writing(document.getElementById("write"), urls.demonstrate, drafts, { tell, complain });
+
+/** Whether an answer is being written that would be out of sight: said, and nothing else is done. */
+function isWriting() {
+  if (!writing.isUnsaved) return false;
+  tell(say("keep-first"), "warn");
+  writing.focus();
+  return true;
+}
 
 function leaveRevision() {
   drafts.drop(draftName(ranking.form));
@@ -302,6 +324,7 @@ function leaveRevision() {
 let undone = Promise.resolve();
 /** As often as it was asked, one after the other. */
 function undo() {
+  if (isWriting()) return;
   undone = undone.catch(() => {}).then(undoLast);
 }
 
@@ -359,6 +382,7 @@ onBreak.addEventListener("close", () => {
 
 const acts = {
   submit,
+  choose: (key, event) => choose(key, event.repeat),
   skip,
   undo,
   guidelines: () => document.getElementById("guidelines").showModal(),
@@ -366,7 +390,7 @@ const acts = {
   break: takeBreak,
   layout: () => remember("layout", document.documentElement.dataset.layout === "list" ? "columns" : "list"),
   unfold: () => ranking && toggleFolds(ranking),
-  write: () => ranking && writeFor(ranking.form.dataset.comparison),
+  write: () => ranking && writing.open(ranking),
   comment: () => ranking?.form.elements.comment.focus(),
   rate: () => ranking && startRating(ranking.marked),
   markText: () => ranking && tell(spans.start(ranking.marked)),
@@ -387,10 +411,11 @@ const acts = {
 page.addEventListener("click", (event) => {
   // Rated by hand: the digits go on ranking. (A key's click has no detail.)
   if (event.detail && event.target.closest(".rating")) ranking.focus(event.target.closest(".completion"));
-  const act = event.target.closest("[data-act]")?.dataset.act;
+  const { act, choice } = event.target.closest("[data-act]")?.dataset ?? {};
   if (!act) return;
   event.preventDefault();
-  acts[act]();
+  if (choice) choose(choice);
+  else acts[act]();
 });
 page.addEventListener("submit", (event) => {
   event.preventDefault();

@@ -35,7 +35,7 @@ const acts = {
   help: () => document.getElementById("help").showModal(),
   comment: () => ranking.form.elements.comment.focus(),
   ...Object.fromEntries(
-    ["skip", "undo", "guidelines", "unfold", "differences", "layout", "break", "write", "rate", "markText", "selection", "flag", "strength"].map((name) => [name, nothing]),
+    ["skip", "undo", "guidelines", "unfold", "differences", "layout", "break", "write", "rate", "markText", "selection", "flag", "strength", "choose"].map((name) => [name, nothing]),
   ),
 };
 

@@ -62,8 +62,8 @@ def test_a_better_answer_becomes_a_demonstration(comparisons, desk, annotator, k
     ranking.press("w")
     ranking.page.get_by_label("Your answer").fill("A much better one, with 1 and 2.")
     keep(ranking.page, "rank-write")
-    ranking.page.get_by_role("button", name="Keep it").click()
-    expect(ranking.page.locator("#state")).to_contain_text("Your answer is kept")
+    ranking.page.get_by_role("button", name="Store it").click()
+    expect(ranking.page.locator("#state")).to_contain_text("Your answer is stored")
     demonstration = Demonstration.objects.get()
     assert demonstration.completion.text == "A much better one, with 1 and 2."
     assert demonstration.completion.author == annotator

@@ -152,9 +152,9 @@ def test_undo_and_writing_when_signed_out_say_so_and_lose_nothing(comparisons, d
     page = ranking.page
     ranking.press("1")
     page.context.clear_cookies(name="sessionid")
-    ranking.press("w")
+    ranking.press("w", "Control+a")
     page.keyboard.type("It comes tomorrow.")
-    page.get_by_role("button", name="Keep it").click()
+    page.get_by_role("button", name="Store it").click()
     expect(page.locator("#state")).to_have_text("You are signed out. Sign in in another tab, and go on here.")
     ranking.press("u")
     page.wait_for_load_state("networkidle")
@@ -164,11 +164,11 @@ def test_undo_and_writing_when_signed_out_say_so_and_lose_nothing(comparisons, d
     assert ranking.ranks == [1, 0]
     ranking.press("w")
     expect(page.get_by_label("Your answer")).to_have_value("It comes tomorrow.")
-    page.get_by_role("button", name="Keep it").click()
-    expect(page.locator("#state")).to_contain_text("Your answer is kept")
+    page.get_by_role("button", name="Store it").click()
+    expect(page.locator("#state")).to_contain_text("Your answer is stored")
     assert Completion.objects.filter(text="It comes tomorrow.").count() == 1
     ranking.press("w")
-    expect(page.get_by_label("Your answer")).to_have_value("")
+    expect(page.get_by_label("Your answer")).to_have_value(ranking.texts[0])  # begins anew
 
 
 def test_a_hidden_tab_keeps_its_comparisons_and_a_break_does_not(comparisons, desk, annotator, project):

@@ -8,12 +8,12 @@ const letters = { c: "comment", w: "write", r: "rate", m: "markText", s: "skip",
 export function handleKeys(acts, current) {
   document.addEventListener("keydown", (event) => {
     if (isForOthers(event)) return;
-    const dialog = document.querySelector("dialog[open]");
+    const dialog = document.querySelector("dialog:modal");
     if (dialog) return closeBySameKey(event, dialog);
     if (event.key === "Escape" && event.target.matches("textarea, .rating input")) return current()?.mark(current().marked);
     if (event.target.matches("input:not([type=radio], [type=checkbox]), textarea, select")) return;
     if (event.target.matches("summary") && ["Enter", " "].includes(event.key)) return;
-    const handled = acts.selection(event) || rateByKey(event, current()) || strength(event, acts) || help(event, acts) || digit(event, current()) || arrow(event, current()) || act(event, acts);
+    const handled = acts.selection(event) || rateByKey(event, current()) || strength(event, acts) || help(event, acts) || digit(event, current(), acts) || arrow(event, current()) || act(event, acts);
     if (handled) event.preventDefault();
   });
 }
@@ -34,12 +34,13 @@ function help(event, acts) {
   return isQuestionMark(event);
 }
 
-function digit(event, ranking) {
+function digit(event, ranking, acts) {
   if (!ranking) return false;
   if (event.key === "Backspace" || event.key === "Delete") ranking.rankMarked(0);
   else {
     const pressed = digitOf(event);
     if (pressed === null) return false;
+    if (acts.choose(pressed, event)) return true;
     ranking.rankMarked(Number(pressed));
   }
   return true;

@@ -2,6 +2,9 @@
 
 import { list, say } from "./words.js";
 
+/** Ranks of A and B by the key that says them at once, where the project wants that. */
+export const CHOICES = { 1: [1, 2], 2: [2, 1], 3: [1, 1] };
+
 export class Ranking {
   /** @param {HTMLFormElement} form a rendered rank/_card.jinja.html */
   constructor(form, changed = () => {}) {
@@ -26,6 +29,13 @@ export class Ranking {
   get lease() { return this.form.dataset.lease; }
   get missing() { return this.cards.filter((card) => !this.ranks.get(card)); }
   get isComplete() { return this.missing.length === 0; }
+
+  /** The completion ranked best; of several, or of none, the current one where it is among them. */
+  get best() {
+    const ranks = this.cards.map((card) => this.ranks.get(card)).filter(Boolean);
+    const best = ranks.length ? this.cards.filter((card) => this.ranks.get(card) === Math.min(...ranks)) : this.cards;
+    return best.includes(this.marked) ? this.marked : best[0];
+  }
 
   /** Ranks by place in the order of display, as the server and the drafts know them. */
   get byPlace() {
@@ -106,6 +116,10 @@ export class Ranking {
       card.querySelector("h2").textContent = rank ? say("ranked", { letter, rank }) : say("unranked", { letter });
     }
     this.#showDock();
+    this.form.classList.toggle("is-complete", this.isComplete);
+    const [a, b] = this.ranks.values();
+    const chosen = Object.keys(CHOICES).find((key) => a && b && Math.sign(CHOICES[key][0] - CHOICES[key][1]) === Math.sign(a - b));
+    for (const button of this.form.querySelectorAll("[data-choice]")) button.setAttribute("aria-pressed", String(button.dataset.choice === chosen));
     const submit = this.form.querySelector("[data-act=submit]");
     submit.setAttribute("aria-disabled", String(!this.isComplete));
     submit.title = this.isComplete ? "" : this.whatIsMissing;

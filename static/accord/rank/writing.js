@@ -1,31 +1,93 @@
-// «Write a better one»: an answer of one's own to the prompt on screen, kept as a draft until the server has it.
+// "Write a better one": an answer to the prompt on screen, begun from a completion, in a panel beside what it improves.
+// It is kept as a draft until the server has it.
 
 import { isSignedOut, post } from "./outbox.js";
 import { say } from "./words.js";
 
-/** Returns what opens the dialog for a comparison. */
-export function prepareWriting(dialog, url, drafts, { tell, complain }) {
-  const field = dialog.querySelector("textarea");
-  let comparison = null;
-  const name = () => `w${comparison}`;
-  field.addEventListener("input", () => drafts.keep(name(), field.value));
-  dialog.addEventListener("close", () => {
-    if (dialog.returnValue === "keep" && field.value.trim()) send(name(), [["comparison", comparison], ["text", field.value]]);
-  });
+export class Writing {
+  #ranking = null;
+  #draft = "";
+  #begun = ""; // the text that it began from
 
-  async function send(draft, fields) {
-    const response = await post(url, fields).catch(() => null);
-    if (!response) return tell(say("write-offline"), "warn");
-    if (isSignedOut(response)) return tell(say("sign-in"), "warn");
-    if (!response.ok) return complain(await response.text());
-    drafts.drop(draft);
-    tell(say("thanks"), "done");
+  constructor(dialog, url, drafts, { tell, complain }) {
+    Object.assign(this, { dialog, url, drafts, tell, complain });
+    this.field = dialog.querySelector("textarea");
+    this.from = dialog.querySelector("select");
+    this.field.addEventListener("input", () => {
+      drafts.keep(this.#draft, { text: this.field.value, from: this.from.value });
+      this.#check();
+    });
+    this.from.addEventListener("change", () => this.#beginFrom(this.from.value));
+    dialog.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !event.isComposing) dialog.close();
+    });
+    dialog.addEventListener("close", () => this.#close());
   }
 
-  return (id) => {
-    comparison = id;
-    field.value = drafts.of(name()) ?? "";
-    dialog.returnValue = "";
-    dialog.showModal();
-  };
+  /** Whether something is written that the server does not have yet. */
+  get isUnsaved() {
+    return this.dialog.open && this.field.value.trim() !== this.#begun.trim();
+  }
+
+  open(ranking) {
+    this.#ranking = ranking;
+    this.#draft = `w${ranking.form.dataset.comparison}`;
+    const nothing = new Option(say("from-nothing"), "");
+    this.from.replaceChildren(...ranking.cards.map(({ dataset: { letter } }) => new Option(letter, letter)), nothing);
+    const draft = this.drafts.of(this.#draft);
+    const { text, from } = typeof draft === "string" ? { text: draft, from: "" } : draft ?? { text: null, from: ranking.best.dataset.letter };
+    this.from.value = from;
+    this.#begun = this.#textOf(from);
+    this.field.value = text ?? this.#begun;
+    this.#check();
+    this.dialog.returnValue = "";
+    if (!this.dialog.open) this.dialog.show();
+    this.field.focus();
+    this.field.setSelectionRange(0, 0);
+    this.field.scrollTop = 0;
+    ranking.marked.scrollIntoView({ block: "nearest" });
+  }
+
+  close() {
+    if (this.dialog.open) this.dialog.close();
+  }
+
+  focus() { this.field.focus(); }
+
+  #beginFrom(letter) {
+    if (this.isUnsaved && this.field.value.trim() && !window.confirm(say("write-over"))) {
+      this.from.value = this.drafts.of(this.#draft)?.from ?? letter;
+      return;
+    }
+    this.drafts.drop(this.#draft);
+    this.field.value = this.#begun = this.#textOf(letter);
+    this.#check();
+    this.field.focus();
+  }
+
+  #textOf(letter) {
+    return this.#ranking.cardOf(letter)?.querySelector("[data-written]").content.textContent ?? "";
+  }
+
+  /** What is the same as a completion teaches nothing: the browser says so before it is sent. */
+  #check() {
+    const isSame = this.field.value.trim() === this.#begun.trim();
+    this.field.setCustomValidity(isSame && this.#begun ? say("unchanged") : "");
+  }
+
+  #close() {
+    const { returnValue } = this.dialog;
+    this.dialog.returnValue = "";
+    if (returnValue === "keep" && this.field.value.trim()) this.#send(this.#draft, [["comparison", this.#draft.slice(1)], ["text", this.field.value]]);
+    if (this.#ranking.form.isConnected) this.#ranking.focus(this.#ranking.marked);
+  }
+
+  async #send(draft, fields) {
+    const response = await post(this.url, fields).catch(() => null);
+    if (!response) return this.tell(say("write-offline"), "warn");
+    if (isSignedOut(response)) return this.tell(say("sign-in"), "warn");
+    if (!response.ok) return this.complain(await response.text());
+    this.drafts.drop(draft);
+    this.tell(say("thanks"), "done");
+  }
 }

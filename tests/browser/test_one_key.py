@@ -1,0 +1,107 @@
+"""One key for a pair, where a project wants that: it ranks and submits at once, and U opens it again."""
+
+import pytest
+from playwright.sync_api import expect
+from rank_page import RankPage
+
+from feedback.judging import shown_ranks
+from feedback.models import Ranking
+
+READ = 350  # ms; a key pressed sooner is no judgement
+
+
+@pytest.fixture
+def ranking(comparisons, desk, annotator, project) -> RankPage:
+    project.one_key_pairs = True
+    project.save()
+    comparisons(count=5, size=2)
+    page = RankPage(desk.sit("ann"))
+    page.page.wait_for_timeout(READ)
+    return page
+
+
+def press(ranking: RankPage, key: str) -> int:
+    """Rank the pair on screen, wait for the next one, and return which it was."""
+    before = ranking.comparison
+    ranking.press(key)
+    ranking.page.locator(f"form.comparison:not([data-comparison='{before}'])").wait_for()
+    ranking.page.wait_for_timeout(READ)
+    return before
+
+
+def ranks_of(comparison: int) -> list[int]:
+    return shown_ranks(Ranking.objects.get(comparison_id=comparison, is_live=True))
+
+
+def test_one_key_ranks_and_submits_a_pair(ranking, keep):
+    keep(ranking.page, "rank-one-key")
+    done = {press(ranking, key): ranks for key, ranks in (("1", [1, 2]), ("2", [2, 1]), ("3", [1, 1]))}
+    ranking.expect_sent()
+    assert {comparison: ranks_of(comparison) for comparison in done} == done
+    expect(ranking.page.locator(".told")).to_have_text("Stored. U reopens it.")
+
+
+def test_a_pair_ranked_by_mistake_is_reopened_and_corrected_by_one_key(ranking, keep):
+    first = press(ranking, "1")
+    ranking.press("u")
+    ranking.page.locator(f"form[data-comparison='{first}']").wait_for()
+    chosen = ranking.page.get_by_role("button", name="A is better")
+    expect(chosen).to_have_attribute("aria-pressed", "true")
+    keep(ranking.page, "rank-one-key-reopened")
+    ranking.page.wait_for_timeout(READ)
+    press(ranking, "2")
+    ranking.expect_sent()
+    assert ranks_of(first) == [2, 1]
+
+
+def test_a_key_held_down_or_pressed_twice_ranks_one_pair(ranking):
+    first = ranking.comparison
+    ranking.page.keyboard.down("1")
+    for _ in range(5):
+        ranking.page.keyboard.down("1")  # repeats
+    ranking.page.keyboard.up("1")
+    ranking.press("1")
+    ranking.page.locator(f"form.comparison:not([data-comparison='{first}'])").wait_for()
+    ranking.expect_sent()
+    assert Ranking.objects.count() == 1
+
+
+def test_by_mouse_and_with_flags_and_comment(ranking):
+    first = ranking.comparison
+    ranking.press("b", "c")
+    ranking.page.keyboard.type("Neither.")
+    ranking.press("Escape")
+    ranking.page.get_by_role("button", name="Equally good").click()
+    ranking.page.locator(f"form.comparison:not([data-comparison='{first}'])").wait_for()
+    ranking.expect_sent()
+    said = Ranking.objects.get()
+    assert (said.flags, said.comment, shown_ranks(said)) == (["all bad"], "Neither.", [1, 1])
+
+
+def test_other_sizes_and_other_projects_take_a_digit_for_each(comparisons, desk, annotator, project):
+    comparisons(count=1, size=2)
+    ranking = RankPage(desk.sit("ann"))
+    ranking.page.wait_for_timeout(READ)
+    ranking.press("1")
+    assert ranking.ranks == [1, 0]
+    expect(ranking.page.locator(".choices")).to_have_count(0)
+    project.one_key_pairs = True
+    project.save()
+    ranking.rank_by_keys([2])
+    ranking.submit()
+    comparisons(["a", "b", "c"])
+    ranking.page.reload()
+    ranking.wait_until_ready()
+    expect(ranking.page.locator(".choices")).to_have_count(0)
+    ranking.press("1")
+    assert ranking.ranks == [1, 0, 0]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_it_fits_a_phone(comparisons, desk, annotator, project, keep, dark):
+    project.one_key_pairs = True
+    project.save()
+    comparisons(count=1, size=2)
+    ranking = RankPage(desk.sit("ann", phone=True, dark=dark))
+    keep(ranking.page, f"rank-one-key-phone{'-dark' if dark else ''}")
+    assert ranking.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
