@@ -31,6 +31,7 @@ urlpatterns = [
     path(f"{PROJECT}/gold", data.gold_list, name="api-gold"),
     path(f"{PROJECT}/preferences", data.preference_list, name="api-preferences"),
     path(f"{PROJECT}/demonstrations", data.demonstration_list, name="api-demonstrations"),
+    path(f"{PROJECT}/skips", data.skip_list, name="api-skips"),
     path(f"{PROJECT}/reliability", trust.reliability_detail, name="api-reliability"),
     path(f"{PROJECT}/trust", trust.trust_detail, name="api-trust"),
     path(f"{PROJECT}/agreement", agreement.agreement_detail, name="api-agreement"),

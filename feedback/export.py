@@ -14,6 +14,7 @@ has nothing to learn from, and comes only to readers who may have an earlier one
     tied        (`trl` alone) the revision prefers nothing, which pairs cannot say
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet
 
-from feedback.models import ComparisonItem, Demonstration, Lease, Project, Ranking
+from feedback.models import ComparisonItem, Demonstration, Lease, Project, Ranking, Skip
 from feedback.models.reliability import PRIOR, weight_of
 
 PAGE = 1000  # rankings read at a time
@@ -57,6 +58,7 @@ def rankings(
     split: str | None = None,
     still_counting: bool = False,
     reliability: Mapping[int, float] | None = None,
+    details: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The rankings with `after` < sequence ≤ `until`, as they stood at `until`, in order of sequence.
 
@@ -72,15 +74,19 @@ def rankings(
     reliability (of the annotator, or null), strength, flags, ratings, spans, seconds, reason` (why the queue asked for
     it), all ready for JSON. `ratings` are lists by attribute, aligned with completions; `spans` mark the characters
     `start` … `end` − 1 of `completions[completion]` good or bad.
+
+    `details` adds what no learner needs: `external_id` (or null), `references` and `metadata` of the prompt, `sampling`
+    (settings, aligned with completions), `comment` and `created_at` (ISO 8601) of the ranking.
     """
     until = sequence_cutoff(project) if until is None else until
     chosen = counting(project, until) if still_counting else _worth_telling(project, after, until)
     if split is not None:
         chosen = chosen.filter(comparison__prompt__split=split)
-    while page := list(chosen.filter(sequence__gt=after).values(*_PLAIN, **_JOINED)[:PAGE]):
+    names, joined = (_PLAIN + _SAID, _JOINED | _OF_PROMPT) if details else (_PLAIN, _JOINED)
+    while page := list(chosen.filter(sequence__gt=after).values(*names, **joined)[:PAGE]):
         items = _items([row["comparison_id"] for row in page if row["standing"] == Ranking.Standing.COUNTS])
         for row in page:
-            yield _ranking(row, items.get(row["comparison_id"]), reliability)
+            yield _ranking(row, items.get(row["comparison_id"]), reliability, details)
         after = page[-1]["sequence"]
 
 
@@ -95,11 +101,12 @@ def preferences(
     """The same rankings as pairs, in TRL's conversational preference format.
 
     Each row: `prompt` (messages), `chosen` and `rejected` (each `[{"role": "assistant", "content": …}]`), for filters
-    `ranking_id, prompt_id, split, annotator, comparison_id, revision`, and `weight`. A ranking of K completions gives
-    up to K·(K − 1)/2 rows, the best completions first; ties give none, since the format cannot say them, and neither do
-    revised rankings. Retracted rows are those of `rankings`, and have no pair.
+    `ranking_id, prompt_id, external_id ("": none), split, annotator, comparison_id, revision, created_at,
+    chosen_source, rejected_source, strength (0: none was given)`, and `weight`. No column is ever null. A ranking of K
+    completions gives up to K·(K − 1)/2 rows, the best completions first; ties give none, since the format cannot say
+    them, and neither do revised rankings. Retracted rows are those of `rankings`, and have no pair.
     """
-    for ranking in rankings(project, after, until, split=split, reliability=reliability):
+    for ranking in rankings(project, after, until, split=split, reliability=reliability, details=True):
         if "retracted" in ranking:
             yield ranking
             continue
@@ -108,6 +115,41 @@ def preferences(
             yield _retraction(ranking, "tied")
         for better, worse in pairs:
             yield _preference(ranking, better, worse)
+
+
+def detailed_rankings(
+    project: Project,
+    after: int = 0,
+    until: int | None = None,
+    *,
+    split: str | None = None,
+    reliability: Mapping[int, float] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The rankings with `details`."""
+    return rankings(project, after, until, split=split, reliability=reliability, details=True)
+
+
+def table(
+    project: Project,
+    after: int = 0,
+    until: int | None = None,
+    *,
+    split: str | None = None,
+    reliability: Mapping[int, float] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """The detailed rankings in columns whose types are those of the first row, as Arrow and `load_dataset` need it.
+
+    What has no fixed shape is JSON in a text: `flags_json, ratings_json, spans_json, references_json, metadata_json`,
+    and `sampling_json` (texts aligned with completions). `strength` is 0 where none was given, `external_id` is ""
+    where there is none, `reliability` is the prior's where it is not estimated, and `retracted` is "" unless it is so.
+    """
+    for row in detailed_rankings(project, after, until, split=split, reliability=reliability):
+        filled = _EMPTY | row
+        shown = {name: filled.pop(name) for name in (*_KNOWN_BY, "retracted")}
+        shown |= {f"{name}_json": json.dumps(filled.pop(name), ensure_ascii=False) for name in _FREE}
+        shown["sampling_json"] = [json.dumps(each, ensure_ascii=False) for each in filled.pop("sampling")]
+        empty = {"strength": 0, "external_id": "", "reliability": PRIOR}
+        yield shown | {name: empty.get(name) if value is None else value for name, value in filled.items()}
 
 
 def _pairs(ranks: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -126,13 +168,55 @@ def demonstrations(project: Project) -> Iterator[dict[str, Any]]:
         yield {"messages": messages, "completion": text, "prompt_id": prompt_id, "split": split}
 
 
-FORMATS = {"rankings": rankings, "trl": preferences}
+def skips(project: Project) -> Iterator[dict[str, Any]]:
+    """What annotators would not rank, and why: `comparison_id, prompt_id, external_id, split, annotator, reason,
+    created_at`, in the order of time."""
+    skipped = Skip.objects.filter(comparison__project=project, comparison__gold_ranks__isnull=True).order_by("pk")
+    fields = skipped.values_list(
+        "comparison_id",
+        "comparison__prompt_id",
+        "comparison__prompt__external_id",
+        "comparison__prompt__split",
+        "annotator_id",
+        "reason",
+        "created_at",
+    )
+    for comparison_id, prompt_id, external_id, split, annotator, reason, created_at in fields.iterator(chunk_size=PAGE):
+        yield {
+            "comparison_id": comparison_id,
+            "prompt_id": prompt_id,
+            "external_id": external_id or "",
+            "split": split,
+            "annotator": pseudonym(annotator),
+            "reason": reason,
+            "created_at": created_at.isoformat(),
+        }
+
+
+FORMATS = {"rankings": detailed_rankings, "table": table, "trl": preferences}
 
 _KNOWN_BY = ("ranking_id", "sequence", "revision", "comparison_id", "prompt_id", "split", "annotator")
 _PLAIN = (
     *("sequence", "revision", "standing", "comparison_id", "ranks", "display_order"),
     *("strength", "flags", "ratings", "spans", "seconds", "reason"),
 )
+_SAID = ("comment", "created_at")
+_OF_PROMPT = {
+    "external_id": F("comparison__prompt__external_id"),
+    "references": F("comparison__prompt__references"),
+    "metadata": F("comparison__prompt__metadata"),
+}
+_FREE = ("flags", "ratings", "spans", "references", "metadata")  # their shape differs from row to row
+_EMPTY: dict[str, Any] = {
+    **{name: [] for name in ("messages", "completions", "completion_ids", "sources", "ranks", "display_order")},
+    **{name: [] for name in ("flags", "spans", "references", "sampling")},
+    **{name: {} for name in ("ratings", "metadata")},
+    **dict.fromkeys(("external_id", "reason", "comment", "created_at", "retracted"), ""),
+    "strength": 0,
+    "seconds": 0.0,
+    "weight": 0.0,
+    "reliability": PRIOR,
+}
 _JOINED = {
     "ranking_id": F("pk"),
     "prompt_id": F("comparison__prompt_id"),
@@ -172,18 +256,23 @@ def _worth_telling(project: Project, after: int, until: int) -> QuerySet[Ranking
     return last.filter(counts | Exists(_same_ranking().filter(sequence__lte=after))) if after else last.filter(counts)
 
 
-def _items(comparison_ids: list[int]) -> dict[int, list[tuple[int, str, str]]]:
-    """(completion id, text, source's name) by position, of each comparison."""
-    items: dict[int, list[tuple[int, str, str]]] = {each: [] for each in comparison_ids}
+def _items(comparison_ids: list[int]) -> dict[int, list[tuple[int, str, str, dict[str, Any]]]]:
+    """(completion id, text, source's name, sampling) by position, of each comparison."""
+    items: dict[int, list[tuple[int, str, str, dict[str, Any]]]] = {each: [] for each in comparison_ids}
     found = ComparisonItem.objects.filter(comparison_id__in=items).order_by("comparison_id", "position")
-    fields = found.values_list("comparison_id", "completion_id", "completion__text", "completion__source__name")
+    fields = found.values_list(
+        "comparison_id", "completion_id", "completion__text", "completion__source__name", "completion__sampling"
+    )
     for comparison_id, *item in fields:
         items[comparison_id].append(tuple(item))
     return items
 
 
 def _ranking(
-    row: dict[str, Any], items: list[tuple[int, str, str]] | None, reliability: Mapping[int, float] | None
+    row: dict[str, Any],
+    items: list[tuple[int, str, str, dict[str, Any]]] | None,
+    reliability: Mapping[int, float] | None,
+    details: bool,
 ) -> dict[str, Any]:
     annotator_pk = row.pop("annotator_pk")
     row["annotator"] = pseudonym(annotator_pk)
@@ -191,7 +280,9 @@ def _ranking(
     if standing != Ranking.Standing.COUNTS:
         return _retraction(row, standing)
     assert items is not None
-    ids, texts, sources = zip(*items, strict=True)
+    ids, texts, sources, settings = zip(*items, strict=True)
+    if details:
+        row |= {"created_at": row["created_at"].isoformat(), "sampling": list(settings)}
     return {
         **row,
         "completions": list(texts),
@@ -224,5 +315,10 @@ def _preference(ranking: dict[str, Any], better: int, worse: int) -> dict[str, A
         "chosen": [{"role": "assistant", "content": ranking["completions"][better]}],
         "rejected": [{"role": "assistant", "content": ranking["completions"][worse]}],
         **{key: ranking[key] for key in _KNOWN_BY if key != "sequence"},
+        "external_id": ranking["external_id"] or "",
+        "chosen_source": ranking["sources"][better],
+        "rejected_source": ranking["sources"][worse],
+        "strength": ranking["strength"] or 0,
+        "created_at": ranking["created_at"],
         "weight": ranking["weight"],
     }

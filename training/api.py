@@ -4,12 +4,12 @@ from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
-from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import people
 from feedback.api.idempotency import idempotent
+from feedback.api.views import api_view
 from feedback.models import Project
 from training import checkpoints, progress, rounds
 from training.models import Checkpoint, LoopSettings, Promotion, Round

@@ -4,11 +4,11 @@ from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import agreement, detectors, gold, people
+from feedback.api.views import api_view
 from feedback.models import User
 
 

@@ -9,11 +9,11 @@ from uuid import UUID
 
 from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema, extend_schema_field
 from rest_framework import serializers
-from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import judging, people, queue, remarks
+from feedback.api.views import api_view
 from feedback.models import MOST_AHEAD, Lease, Membership, Ranking
 from feedback.spans import BAD, GOOD, MOST_SPANS, Span, shown_spans
 

@@ -6,17 +6,21 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
+from django.db.models import Count, Max, QuerySet
 from django.http import StreamingHttpResponse
+from django.http.response import HttpResponseBase
+from django.utils.cache import get_conditional_response
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
-from rest_framework.decorators import api_view, parser_classes
+from rest_framework.decorators import parser_classes
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import export, intake, people, reliability
+from feedback import export, intake, people, preference_export
 from feedback.api.idempotency import idempotent
-from feedback.models import Project, Prompt, ReliabilityReport
+from feedback.api.views import api_view
+from feedback.models import Demonstration, Project, Skip
 from feedback.parsers import JsonLinesParser
 
 JSON_LINES = "application/x-ndjson"
@@ -73,14 +77,21 @@ class GoldAnswer(serializers.Serializer):
 
 class ExportWanted(serializers.Serializer):
     format = serializers.ChoiceField(
-        choices=sorted(export.FORMATS), default="trl", help_text="trl: pairs for TRL's trainers; rankings: whole."
+        choices=sorted(export.FORMATS),
+        default="trl",
+        help_text="trl: pairs for TRL's trainers; rankings: whole; table: whole, in columns of fixed types.",
     )
     after = serializers.IntegerField(
         default=0, min_value=0, max_value=LARGEST, help_text="Only what came after this cursor."
     )
-    split = serializers.ChoiceField(choices=Prompt.Split.choices, default=None, allow_null=True)
+    split = serializers.ChoiceField(
+        choices=preference_export.SPLITS,
+        default=None,
+        allow_null=True,
+        help_text="Unless given: train in trl, so that nothing is trained on what is held out; else all.",
+    )
     weights = serializers.ChoiceField(
-        choices=("equal", "reliability"),
+        choices=preference_export.WEIGHTS,
         default=None,
         allow_null=True,
         help_text="What a ranking counts; the project's setting unless given.",
@@ -167,50 +178,58 @@ def gold_list(request: Request, slug: str) -> Response:
         OpenApiParameter(
             "Accord-Cursor", str, OpenApiParameter.HEADER, response=[200], description="Send it as `after` next time."
         ),
+        OpenApiParameter(
+            "ETag",
+            str,
+            OpenApiParameter.HEADER,
+            response=[200],
+            description="Sent back as If-None-Match, it is answered 304 as long as the lines are the same.",
+        ),
     ],
     responses={(200, JSON_LINES): OpenApiTypes.BINARY},
 )
 @api_view(["GET"])
-def preference_list(request: Request, slug: str) -> StreamingHttpResponse:
+def preference_list(request: Request, slug: str) -> HttpResponseBase:
     """What people said, as JSON Lines, in the order of the record. For managers.
 
-    `rankings`: one ranking that counts a line. `trl`: one `{"prompt", "chosen", "rejected"}` a pair; ties are left out.
+    `rankings`: one ranking that counts a line. `table`: the same in columns whose types are fixed from the first line
+    on, with what has no fixed shape as JSON in texts. `trl`: one `{"prompt", "chosen", "rejected"}` a pair, of the
+    training prompts unless `split` says otherwise; ties are left out, `strength` is 0 where none was given.
     With `after`, a line replaces earlier ones of the same `comparison_id` and `annotator` with a lower `revision`; one
     that says `retracted` only takes them back: the ranking was `discarded`, `returned` to its annotator or `overruled`
     by a reviewer, or (`trl`) is all `tied` now.
     """
     project = people.manager_of(request.user, slug).project
     wanted = _wanted(ExportWanted, request)
-    until = export.sequence_cutoff(project)
-    report = _report(project, wanted)
-    rows = export.FORMATS[wanted["format"]](
-        project,
-        wanted["after"],
-        until,
-        split=wanted["split"],
-        reliability=reliability.values(report) if report else None,
-    )
-    response = _streamed(rows, project, f"{wanted['format']}.jsonl", until)
-    if report:
-        response["Accord-Reliability-As-Of"] = str(report.until)
-    return response
-
-
-def _report(project: Project, wanted: dict[str, Any]) -> ReliabilityReport | None:
-    """What weighs the rankings; None: they all count the same. Before the first report nobody is known to differ."""
-    if (wanted["weights"] or project.ranking_weights) == "equal":
-        return None
-    if wanted["reliability_as_of"] is not None:
-        return reliability.as_of(project, wanted["reliability_as_of"])
-    return reliability.latest(project)
+    opened = preference_export.open_export(project, **wanted)
+    headers = {"Accord-Cursor": str(opened.cursor)}
+    if opened.report:
+        headers["Accord-Reliability-As-Of"] = str(opened.report.until)
+    return _streamed(request, opened.rows, project, f"{wanted['format']}.jsonl", opened.etag, headers)
 
 
 @extend_schema(operation_id="demonstrations_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})
 @api_view(["GET"])
-def demonstration_list(request: Request, slug: str) -> StreamingHttpResponse:
+def demonstration_list(request: Request, slug: str) -> HttpResponseBase:
     """What people wrote to be imitated, as JSON Lines. For managers."""
     project = people.manager_of(request.user, slug).project
-    return _streamed(export.demonstrations(project), project, "demonstrations.jsonl")
+    written = Demonstration.objects.filter(completion__prompt__project=project)
+    etag = preference_export.etag_of("demonstrations", project.pk, *_extent(written))
+    return _streamed(request, export.demonstrations(project), project, "demonstrations.jsonl", etag)
+
+
+@extend_schema(operation_id="skips_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})
+@api_view(["GET"])
+def skip_list(request: Request, slug: str) -> HttpResponseBase:
+    """What annotators would not rank, and the reasons that they gave, as JSON Lines. For managers."""
+    project = people.manager_of(request.user, slug).project
+    etag = preference_export.etag_of("skips", project.pk, *_extent(Skip.objects.filter(comparison__project=project)))
+    return _streamed(request, export.skips(project), project, "skips.jsonl", etag)
+
+
+def _extent(rows: QuerySet[Any]) -> tuple[Any, ...]:
+    """What changes with every row that is added or removed."""
+    return tuple(rows.aggregate(count=Count("pk"), last=Max("pk")).values())
 
 
 def _wanted(serializer: type[serializers.Serializer], request: Request) -> dict[str, Any]:
@@ -225,14 +244,26 @@ def _rows(request: Request) -> Iterable[object]:
 
 
 def _streamed(
-    rows: Iterator[dict[str, Any]], project: Project, name: str, cursor: int | None = None
-) -> StreamingHttpResponse:
+    request: Request,
+    rows: Iterator[dict[str, Any]],
+    project: Project,
+    name: str,
+    etag: str,
+    headers: dict[str, str] | None = None,
+) -> HttpResponseBase:
+    """Answer with the rows as JSON Lines, or 304 where the client has these very lines already."""
     response = StreamingHttpResponse(_encoded(rows), content_type=JSON_LINES)
     response["Content-Disposition"] = f'attachment; filename="{project.slug}-{name}"'
     response["X-Accel-Buffering"] = "no"
-    if cursor is not None:
-        response["Accord-Cursor"] = str(cursor)
-    return response
+    response["ETag"] = etag
+    response["Cache-Control"] = "private, no-cache"  # kept by the client, and asked for again each time
+    for header, value in (headers or {}).items():
+        response[header] = value
+    answer = get_conditional_response(request._request, etag=etag, response=response)
+    assert answer is not None
+    for header, value in (headers or {}).items():
+        answer[header] = value  # a 304 keeps the standard's headers alone
+    return answer
 
 
 def _encoded(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:

@@ -2,12 +2,12 @@
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import figures, people
 from feedback.api.agreement import EstimateShown, SignShown
+from feedback.api.views import api_view
 
 
 class DoneShown(serializers.Serializer):

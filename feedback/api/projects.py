@@ -3,12 +3,12 @@
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import people, progress, sampling
 from feedback.api.idempotency import idempotent
+from feedback.api.views import api_view
 from feedback.errors import Forbidden
 from feedback.models import ApiToken, Membership, Project
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import people, review
 from feedback.api.annotation import MessageShown, RankingGiven
+from feedback.api.views import api_view
 from feedback.models import Ranking, Review
 
 MOST_A_PAGE = 100

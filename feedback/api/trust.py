@@ -2,11 +2,11 @@
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
-from rest_framework.decorators import api_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import people, reliability, trust
+from feedback.api.views import api_view
 from feedback.models import Reliability
 
 LARGEST = 2**63 - 1

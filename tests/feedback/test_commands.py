@@ -54,7 +54,7 @@ def test_a_project_that_is_not_there_says_so(db, command):
 def test_preferences_go_out_with_a_cursor(project, ann, work):
     work(2)
     rank_next(ann)
-    out, err = run("export_preferences", "support")
+    out, err = run("export_preferences", "support", "--split", "all")
     assert set(json.loads(out)) >= {"prompt", "chosen", "rejected"}
     assert err == "cursor 1\n"
     rank_next(ann)

@@ -145,7 +145,7 @@ def test_comparisons_with_a_bad_query_are_400(as_manager, project, query):
 def test_preferences_go_out_for_trl(as_manager, ann, work):
     work(1, size=3)
     rank_next(ann)
-    response = as_manager.get(f"{URL}/preferences")
+    response = as_manager.get(f"{URL}/preferences?split=all")
     assert response["Content-Type"] == JSON_LINES
     assert response["Accord-Cursor"] == "1"
     rows = rows_of(response)

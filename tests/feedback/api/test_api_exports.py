@@ -1,0 +1,173 @@
+"""Exports over HTTP: kept by clients as long as they are the same, whole, and safe to train on."""
+
+import json
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+
+from feedback import intake, judging, queue
+from feedback.models import Prompt, Ranking, Reliability, ReliabilityReport
+from tests.feedback.api.conftest import URL, rows_of
+from tests.feedback.conftest import rank_next
+
+pytestmark = pytest.mark.django_db
+
+EXPORTS = ["preferences", "preferences?format=rankings", "preferences?format=table", "demonstrations", "skips"]
+
+
+def say_everything(ann, work):
+    """A ranking, a demonstration and a skip."""
+    work(2)
+    ranking = rank_next(ann, comment="the second one is made up")
+    intake.add_demonstration(ann, ranking.comparison.prompt, "as I would say it")
+    judging.skip(ann, queue.lease_next(ann).pk, reason="not my language")
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+def test_a_reader_that_has_the_lines_already_is_answered_304(as_manager, ann, work, export):
+    say_everything(ann, work)
+    first = as_manager.get(f"{URL}/{export}")
+    assert rows_of(as_manager.get(f"{URL}/{export}", headers={"if-none-match": '"another"'})) == rows_of(first)
+    again = as_manager.get(f"{URL}/{export}", headers={"if-none-match": first["ETag"]})
+    assert (again.status_code, again.content, again["ETag"]) == (304, b"", first["ETag"])
+    assert again.get("Accord-Cursor") == first.get("Accord-Cursor")
+    assert first["Cache-Control"] == again["Cache-Control"] == "private, no-cache"
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+def test_the_etag_changes_with_what_people_say(as_manager, ann, work, export):
+    before = as_manager.get(f"{URL}/{export}")["ETag"]
+    say_everything(ann, work)
+    assert as_manager.get(f"{URL}/{export}", headers={"if-none-match": before}).status_code == 200
+
+
+def test_the_etag_changes_with_what_is_known_of_a_prompt(as_manager, ann, work):
+    say_everything(ann, work)
+    before = as_manager.get(f"{URL}/preferences")["ETag"]
+    Prompt.objects.update(metadata={"topic": "parcels"})
+    assert as_manager.get(f"{URL}/preferences")["ETag"] != before
+
+
+def test_the_etag_differs_by_what_was_asked_for(as_manager, ann, work):
+    say_everything(ann, work)
+    queries = ["", "?split=all", "?format=table", "?format=rankings", "?after=1", "?weights=reliability"]
+    tags = {as_manager.get(f"{URL}/preferences{query}")["ETag"] for query in queries}
+    assert len(tags) == len(queries) - 1  # without a report of reliability all weigh the same
+
+
+@pytest.mark.parametrize("path", ["", *(f"/{each}" for each in EXPORTS), "/members", "/figures"])
+def test_whatever_answers_get_answers_head_with_the_same_headers_and_no_body(as_manager, ann, work, path):
+    say_everything(ann, work)
+    asked, read = as_manager.head(URL + path), as_manager.get(URL + path)
+    assert asked.status_code == 200
+    assert b"".join(asked) == b""
+    assert {**asked.headers, "Content-Length": ""} == {**read.headers, "Content-Length": ""}
+
+
+def test_head_makes_nothing_where_post_would(as_manager, project):
+    assert as_manager.head("/api/v1/projects").status_code == 200
+    assert as_manager.head(f"{URL}/prompts").status_code == 405
+
+
+def test_a_cursor_beyond_the_record_is_refused(as_manager, ann, work):
+    work(1)
+    rank_next(ann)
+    assert as_manager.get(f"{URL}/preferences?after=1").status_code == 200
+    answer = as_manager.get(f"{URL}/preferences?after=2")
+    assert answer.status_code == 400
+    assert '"after" is 2, but the record ends at 1' in answer.json()["message"]
+
+
+def test_pairs_for_a_trainer_are_of_training_prompts_unless_asked_otherwise(as_manager, ann, work):
+    work(30)
+    while rank_next(ann):
+        pass
+    splits = {
+        query: {row["split"] for row in rows_of(as_manager.get(f"{URL}/preferences?{query}"))}
+        for query in ("", "split=all", "split=held_out", "format=rankings", "format=table")
+    }
+    both = {"train", "held_out"}
+    assert splits == {
+        "": {"train"},
+        "split=all": both,
+        "split=held_out": {"held_out"},
+        "format=rankings": both,
+        "format=table": both,
+    }
+
+
+@pytest.fixture
+def told(ann, project):
+    """A ranking of a prompt of which everything is known."""
+    completions = [
+        {"text": "Friday.", "source": "a", "sampling": {"temperature": 0.7}},
+        {"text": "No idea.", "source": "b"},
+    ]
+    row = {"prompt": "When?", "external_id": "t-1", "references": ["On Friday."], "metadata": {"topic": "parcels"}}
+    added = intake.add_prompts(project, [row | {"completions": completions}])
+    intake.add_comparisons(project, added.completion_ids)
+    project.strength_points = 4
+    project.save()
+    return rank_next(ann, comment="the second one says nothing", strength=3)
+
+
+def test_a_ranking_goes_out_with_all_that_came_in(as_manager, told):
+    (row,) = rows_of(as_manager.get(f"{URL}/preferences?format=rankings"))
+    assert row["external_id"] == "t-1"
+    assert row["references"] == ["On Friday."]
+    assert row["metadata"] == {"topic": "parcels"}
+    assert row["sampling"] == [{"temperature": 0.7}, {}]
+    assert row["comment"] == "the second one says nothing"
+    assert row["created_at"] == told.created_at.isoformat()
+
+
+def test_a_pair_names_its_sources_its_strength_and_its_prompt(as_manager, told):
+    (row,) = rows_of(as_manager.get(f"{URL}/preferences?split=all"))
+    texts = {"Friday.": "a", "No idea.": "b"}
+    assert row["chosen_source"] == texts[row["chosen"][0]["content"]]
+    assert row["rejected_source"] == texts[row["rejected"][0]["content"]]
+    assert (row["strength"], row["external_id"]) == (3, "t-1")
+    assert row["created_at"] == told.created_at.isoformat()
+
+
+def types_of(row):
+    return {name: type(value) for name, value in row.items()}
+
+
+def test_a_tables_columns_have_their_types_from_the_first_row_on(as_manager, ann, told, work):
+    work(1)
+    rank_next(ann)  # nothing is known of this one
+    bare, full = sorted(rows_of(as_manager.get(f"{URL}/preferences?format=table")), key=lambda row: row["external_id"])
+    assert types_of(bare) == types_of(full)
+    assert type(None) not in types_of(bare).values()
+    assert [] not in bare.values() and {} not in bare.values()
+    assert (bare["strength"], bare["reliability"], bare["flags_json"], bare["metadata_json"]) == (0, 0.875, "[]", "{}")
+    assert json.loads(full["metadata_json"]) == {"topic": "parcels"}
+    assert [json.loads(each) for each in full["sampling_json"]] == [{"temperature": 0.7}, {}]
+
+
+def test_reasons_of_skips_go_out_under_a_pseudonym(as_manager, ann, work):
+    say_everything(ann, work)
+    (row,) = rows_of(as_manager.get(f"{URL}/skips"))
+    assert (row["reason"], row["annotator"]) == ("not my language", f"annotator-{ann.user_id}")
+    assert row["prompt_id"] in Prompt.objects.values_list("pk", flat=True)
+
+
+@pytest.mark.parametrize("weights", ["equal", "reliability"])
+def test_the_command_writes_the_lines_of_the_api(as_manager, ann, project, work, weights):
+    work(30)
+    while rank_next(ann):
+        pass
+    project.ranking_weights = weights
+    project.save()
+    report = ReliabilityReport.objects.create(project=project, until=30, spread=1.0)
+    Reliability.objects.create(
+        report=report, annotator=ann.user, value=0.7, low=0.6, high=0.8, shared=Ranking.objects.count(), gold=0
+    )
+    for format in ("rankings", "trl", "table"):
+        out = StringIO()
+        call_command("export_preferences", "support", "--format", format, stdout=out, stderr=StringIO())
+        rows = [json.loads(line) for line in out.getvalue().splitlines()]
+        assert rows == rows_of(as_manager.get(f"{URL}/preferences?format={format}"))
+        assert {round(row["weight"], 9) for row in rows} == {0.4 if weights == "reliability" else 1.0}
