@@ -14,6 +14,7 @@ from feedback.remarks import ALL_BAD, ALL_GOOD, RATING_POINTS, flags_of, shown_r
 from feedback.rendering import render
 
 LETTERS = "ABCDEFGHI"
+MOST_MARKDOWN = 200_000  # characters of a conversation; each message of a longer one is plain text
 FLAG_KEYS = "FHJKNOQTXYZA"  # of a project's own flags, in their order: letters that mean nothing else on the page
 
 
@@ -22,6 +23,7 @@ class ShownMessage:
     role: str
     label: str
     html: str
+    text: str  # as it is written
     is_earlier: bool = False  # before the last user turn, which the completions answer
 
 
@@ -31,7 +33,7 @@ class ShownCompletion:
     letter: str
     rank: int | None
     html: str
-    text: str = ""  # as written, for somebody who improves it
+    text: str  # as it is written
     ratings: tuple["ShownRating", ...] = ()
     spans: str = "[]"  # JSON: [[start, end, mark], …] in visible characters
 
@@ -135,7 +137,7 @@ def sample_card() -> Card:
         _("I am sorry about the lid. A new kettle is on its way and reaches you on Thursday; keep the old one."),
         _("Please send us a photograph of the lid, and we send you a new kettle the same day."),
     )
-    shown = [ShownCompletion(place, LETTERS[place], None, render(text)) for place, text in enumerate(texts)]
+    shown = [ShownCompletion(place, LETTERS[place], None, render(text), text) for place, text in enumerate(texts)]
     return Card(0, len(texts), show_messages([{"role": "user", "content": prompt}]), shown)
 
 
@@ -149,12 +151,14 @@ def show_flags(project: Project, chosen: Sequence[str] = ()) -> tuple[ShownFlag,
 
 def show_messages(messages: Sequence[dict[str, str]]) -> list[ShownMessage]:
     labels = {"system": _("System"), "user": _("User"), "assistant": _("Assistant")}
+    are_long = sum(len(message["content"]) for message in messages) > MOST_MARKDOWN
     last_user_turn = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=0)
     return [
         ShownMessage(
             message["role"],
             labels.get(message["role"], message["role"]),
-            render(message["content"]),
+            render(message["content"], as_plain=are_long),
+            message["content"],
             is_earlier=place < last_user_turn,
         )
         for place, message in enumerate(messages)

@@ -258,7 +258,7 @@ def _shown(each: Sample) -> dict[str, Any]:
 
 
 def _side(completion: Completion, score: float | None) -> dict[str, Any]:
-    return {"html": render_markdown(completion.text), "score": score}
+    return {"html": render_markdown(completion.text), "text": completion.text, "score": score}
 
 
 def _page(request: HttpRequest, membership: Membership, page: str, shown: dict[str, Any]) -> HttpResponse:

@@ -36,15 +36,15 @@ class Rendered(NamedTuple):
     plain_because: str = ""
 
 
-def render(text: str) -> str:
+def render(text: str, *, as_plain: bool = False) -> str:
     """Return the HTML of a completion or message. Empty text, and only that, gives an empty string."""
     if not text:
         return ""
     digest = sha256(text.encode(errors="surrogatepass")).hexdigest()
-    return _CACHE.get_or_make(f"{get_language()} {digest}", lambda: _html(read(text)))
+    return _CACHE.get_or_make(f"{get_language()} {as_plain} {digest}", lambda: _html(read(text, as_plain=as_plain)))
 
 
-def read(text: str) -> Rendered:
+def read(text: str, *, as_plain: bool = False) -> Rendered:
     """Find the Markdown in a text; in plain text there is none."""
     source = with_line_feeds(text.encode(errors="replace").decode())
     count = controls.number_of(source)
@@ -57,6 +57,8 @@ def read(text: str) -> Rendered:
     page = Page(source, has_controls=count > 0)
     if not source.strip():
         return _plain(page, _("Only white space: %(count)s characters.") % {"count": len(text)})
+    if as_plain:
+        return _plain(page, _("Shown as plain text because the conversation is long."))
     if len(source) > MARKDOWN_CHARACTERS:
         sentence = _("Shown as plain text because it is longer than %(most)s characters.")
         return _plain(page, sentence % {"most": MARKDOWN_CHARACTERS})

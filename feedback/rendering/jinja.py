@@ -9,11 +9,13 @@ from django.utils.translation import gettext
 from jinja2 import Environment
 from markupsafe import Markup
 
+from feedback.rendering.html import written
+
 
 def environment(**options: Any) -> Environment:
     """For Django's setting TEMPLATES."""
     made = Environment(**options, trim_blocks=True, lstrip_blocks=True)
-    made.globals |= {"_": gettext, "url": url, "icon": icon}
+    made.globals |= {"_": gettext, "url": url, "icon": icon, "written": written}
     return made
 
 

@@ -228,6 +228,8 @@ def words() -> dict[str, str]:
         "write-over": _("Replace what you have written?"),
         "unchanged": _("Change something first: this is the completion as it is."),
         "keep-first": _("Store or close your own answer first."),
+        "not-as-written": _("Text is marked in the rendered view: press I first."),
+        "too-long-to-compare": _("Too long to show its differences."),
         "marking": _("Arrows choose a word, with Shift more; + is good, − is bad, Escape ends."),
         "marked-good": _("Good: {text}."),
         "marked-bad": _("Bad: {text}."),

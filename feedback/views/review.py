@@ -165,7 +165,7 @@ def discard_since(request: HttpRequest, slug: str, user_id: int) -> HttpResponse
 
 def _completions(found: review.Case) -> list[dict[str, Any]]:
     return [
-        {"place": place, "letter": LETTERS[place], "html": render_markdown(text)}
+        {"place": place, "letter": LETTERS[place], "html": render_markdown(text), "text": text}
         for place, text in enumerate(found.texts)
     ]
 
@@ -234,6 +234,7 @@ def _words() -> dict[str, str]:
         "unranked": _("Completion {letter}, not ranked yet"),
         "missing": _("Not ranked yet: {letters}"),
         "complete": _("All ranked"),
+        "too-long-to-compare": _("Too long to show its differences."),
     }
 
 

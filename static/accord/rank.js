@@ -4,6 +4,7 @@
 import { remember } from "./app.js";
 import { setMathematics } from "./math.js";
 import { Clock } from "./rank/clock.js";
+import { showTexts, toggleAsWritten } from "./rank/as_written.js";
 import { toggleDifferences } from "./rank/differences.js";
 import { makeDraggable } from "./rank/drag.js";
 import { draftName, Drafts } from "./rank/drafts.js";
@@ -68,6 +69,7 @@ function show(element, seconds = 0) {
   element.addEventListener("input", keepDraft);
   undrag = makeDraggable(ranking);
   openAtLastTurn(element);
+  showTexts(element);
   foldLongOnes(ranking);
   setMathematics(element).then((isSet) => {
     if (!isSet || ranking?.form !== element) return;
@@ -393,7 +395,7 @@ const acts = {
   write: () => ranking && writing.open(ranking),
   comment: () => ranking?.form.elements.comment.focus(),
   rate: () => ranking && startRating(ranking.marked),
-  markText: () => ranking && tell(spans.start(ranking.marked)),
+  markText: () => ranking && tell(ranking.marked.querySelector(".prose").hidden ? say("not-as-written") : spans.start(ranking.marked)),
   selection(event) {
     const handled = spans?.handle(event) ?? false;
     if (handled && event.key === "Escape") tell();
@@ -403,10 +405,12 @@ const acts = {
   strength: (point) => ranking !== null && chooseStrength(ranking.form, point),
   differences() {
     if (!ranking) return;
-    toggleDifferences(ranking);
-    spans.show(); // on the text as it stands now
+    tell(toggleDifferences(ranking) ? say("too-long-to-compare") : "");
+    foldLongOnes(ranking);
   },
+  asWritten: toggleAsWritten,
 };
+document.addEventListener("as-written", () => ranking && foldLongOnes(ranking));
 
 page.addEventListener("click", (event) => {
   // Rated by hand: the digits go on ranking. (A key's click has no detail.)

@@ -2,11 +2,13 @@
 
 import { remember } from "./app.js";
 import { Clock } from "./rank/clock.js";
+import { showTexts, toggleAsWritten } from "./rank/as_written.js";
 import { toggleDifferences } from "./rank/differences.js";
 import { makeDraggable } from "./rank/drag.js";
 import { foldLongOnes, toggleFolds } from "./rank/folding.js";
 import { digitOf, isForOthers, isQuestionMark, letterOf } from "./rank/keyboard.js";
 import { Ranking } from "./rank/ranking.js";
+import { say } from "./rank/words.js";
 
 const page = document.getElementById("review");
 const form = page.querySelector("form.comparison");
@@ -16,7 +18,9 @@ const ranking = isOpen ? new Ranking(form) : null;
 const marked = ranking ?? new Marked(form);
 
 if (ranking) makeDraggable(ranking);
+showTexts(page);
 foldLongOnes(marked);
+document.addEventListener("as-written", () => foldLongOnes(marked));
 
 /** Of a settled comparison nothing is ranked, but completions are still marked, folded and compared. */
 function Marked(shown) {
@@ -37,6 +41,12 @@ function Marked(shown) {
 
 function go(where) {
   page.querySelector(`[data-go=${where}]`)?.click();
+}
+
+function differences() {
+  const isTooLong = toggleDifferences(marked);
+  document.getElementById("state").textContent = isTooLong ? say("too-long-to-compare") : "";
+  foldLongOnes(marked);
 }
 
 function settle() {
@@ -67,7 +77,8 @@ const acts = {
   r: () => decide("return"),
   x: () => decide("discard"),
   c: () => form.elements.reason?.focus(),
-  d: () => toggleDifferences(marked),
+  d: () => differences(),
+  i: toggleAsWritten,
   e: () => toggleFolds(marked),
   l: () => remember("layout", document.documentElement.dataset.layout === "list" ? "columns" : "list"),
   "?": () => document.getElementById("help").showModal(),

@@ -1,5 +1,6 @@
 // Practice on a sample comparison: each step waits for its deed.
 
+import { showTexts, toggleAsWritten } from "./rank/as_written.js";
 import { makeDraggable } from "./rank/drag.js";
 import { handleKeys } from "./rank/keys.js";
 import { Ranking } from "./rank/ranking.js";
@@ -32,6 +33,7 @@ function submit() {
 const nothing = () => {};
 const acts = {
   submit,
+  asWritten: toggleAsWritten,
   help: () => document.getElementById("help").showModal(),
   comment: () => ranking.form.elements.comment.focus(),
   ...Object.fromEntries(
@@ -41,6 +43,7 @@ const acts = {
 
 const ranking = new Ranking(page.querySelector("form.comparison"), goOn);
 makeDraggable(ranking);
+showTexts(page);
 handleKeys(acts, () => ranking);
 page.addEventListener("click", (event) => {
   const act = event.target.closest("[data-act]")?.dataset.act;

@@ -1,66 +1,53 @@
-// Word-level differences: what each other completion says that the marked one does not.
+// Word-level differences: what each other completion says that the marked one does not. They are those of the texts as
+// they are written, and shown in these: so indentation, line ends, doubled blanks and markup count as words do.
 
 import { diffArrays } from "../../diff/diff/array.js";
+import { isAsWritten, showText } from "./as_written.js";
 
 const MOST_WORDS = 4000; // beyond, the comparison takes longer than a key press may
 
-/** Show the differences from the marked completion, or take them away. */
+/** Show the differences from the marked completion, or take them away. Whether a text was too long to compare. */
 export function toggleDifferences(ranking) {
-  const shown = ranking.form.querySelectorAll("ins.diff");
-  for (const card of ranking.cards) clear(card);
-  if (shown.length) return;
-  const base = wordsOf(ranking.marked).map(({ word }) => word);
-  for (const card of ranking.cards) if (card !== ranking.marked) show(card, base);
-}
-
-function clear(card) {
-  for (const mark of card.querySelectorAll("ins.diff")) mark.replaceWith(...mark.childNodes);
-  card.querySelector(".prose").normalize();
-}
-
-function show(card, base) {
-  const words = wordsOf(card);
-  if (base.length > MOST_WORDS || words.length > MOST_WORDS) return;
-  let index = 0;
-  const added = [];
-  for (const part of diffArrays(base, words.map(({ word }) => word))) {
-    if (part.removed) continue;
-    if (part.added) added.push(...words.slice(index, index + part.count));
-    index += part.count;
+  const isOn = "differences" in ranking.form.dataset;
+  if (isOn) delete ranking.form.dataset.differences;
+  else ranking.form.dataset.differences = "yes";
+  const base = isOn ? [] : wordsOf(ranking.marked);
+  let isTooLong = false;
+  for (const card of ranking.cards) {
+    const words = isOn || card === ranking.marked ? [] : wordsOf(card);
+    const isLong = words.length > MOST_WORDS || base.length > MOST_WORDS;
+    isTooLong ||= isLong && card !== ranking.marked;
+    showText(proseOf(card), !isOn || isAsWritten(), isLong || !words.length ? [] : addedTo(base, words));
   }
-  for (const run of runsOf(added).reverse()) wrap(run); // from the end, so that earlier offsets stay right
+  return isTooLong;
 }
 
-/** Every word of a completion, in any script, with the text node that it stands in. */
-function wordsOf(card) {
-  const segmenter = new Intl.Segmenter(undefined, { granularity: "word" });
-  const walker = document.createTreeWalker(card.querySelector(".prose"), NodeFilter.SHOW_TEXT);
-  const words = [];
-  while (walker.nextNode()) {
-    const node = walker.currentNode;
-    for (const { segment, index, isWordLike } of segmenter.segment(node.data)) {
-      if (isWordLike || segment.trim()) words.push({ node, word: segment, start: index, end: index + segment.length });
-    }
-  }
-  return words;
-}
-
-/** Neighbouring words of one text node, joined with the space between them. */
-function runsOf(words) {
+/** [start, end] of the runs of words that `base` lacks. */
+function addedTo(base, words) {
   const runs = [];
-  for (const word of words) {
-    const last = runs.at(-1);
-    if (last?.node === word.node && !word.node.data.slice(last.end, word.start).trim()) last.end = word.end;
-    else runs.push({ ...word });
+  let index = 0;
+  for (const part of diffArrays(base.map(({ word }) => word), words.map(({ word }) => word))) {
+    if (part.removed) continue;
+    if (part.added) runs.push([words[index].start, words[index + part.count - 1].end]);
+    index += part.count;
   }
   return runs;
 }
 
-function wrap({ node, start, end }) {
-  const range = document.createRange();
-  range.setStart(node, start);
-  range.setEnd(node, end);
-  const mark = document.createElement("ins");
-  mark.className = "diff";
-  range.surroundContents(mark);
+/** {word, start, end} of every word of a completion, in any script, and of white space but single blanks. */
+function wordsOf(card) {
+  const segmenter = new Intl.Segmenter(undefined, { granularity: "word" });
+  const words = [];
+  for (const { segment, index } of segmenter.segment(proseOf(card).dataset.written)) {
+    const end = index + segment.length;
+    const last = words.at(-1);
+    // Neighbouring white space is one word: segmenters cut it in their own ways.
+    if (!segment.trim() && last && !last.word.trim()) Object.assign(last, { word: last.word + segment, end });
+    else words.push({ word: segment, start: index, end });
+  }
+  return words.filter(({ word }) => word !== " ");
+}
+
+function proseOf(card) {
+  return card.querySelector(".prose");
 }

@@ -8,7 +8,7 @@ const HEIGHT = 26; // rem; app.css has the same in --fold
 export function foldLongOnes(ranking) {
   const most = HEIGHT * parseFloat(getComputedStyle(document.documentElement).fontSize);
   for (const card of ranking.cards) {
-    const isLong = heightOf(card.querySelector(".fold")) > most * 1.15;
+    const isLong = heightOf(card.querySelector(".fold:not([hidden])")) > most * 1.15;
     card.classList.toggle("is-long", isLong);
     card.classList.toggle("is-folded", isLong);
   }

@@ -3,7 +3,7 @@
 import { rateByKey } from "./extras.js";
 import { digitOf, isForOthers, isQuestionMark, letterOf } from "./keyboard.js";
 
-const letters = { c: "comment", w: "write", r: "rate", m: "markText", s: "skip", u: "undo", g: "guidelines", e: "unfold", d: "differences", l: "layout", p: "break" };
+const letters = { c: "comment", w: "write", r: "rate", m: "markText", s: "skip", u: "undo", g: "guidelines", e: "unfold", d: "differences", l: "layout", i: "asWritten", p: "break" };
 
 export function handleKeys(acts, current) {
   document.addEventListener("keydown", (event) => {

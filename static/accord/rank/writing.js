@@ -66,7 +66,7 @@ export class Writing {
   }
 
   #textOf(letter) {
-    return this.#ranking.cardOf(letter)?.querySelector("[data-written]").content.textContent ?? "";
+    return this.#ranking.cardOf(letter)?.querySelector(".prose").dataset.written ?? "";
   }
 
   /** What is the same as a completion teaches nothing: the browser says so before it is sent. */

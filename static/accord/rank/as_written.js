@@ -1,0 +1,106 @@
+// Texts as they are written, instead of rendered: in a monospaced font, with blanks at the ends of lines, tabs and
+// invisible characters shown. One choice for all texts of a page, kept for the session. The rendered text stays in the
+// page, hidden, since marked spans are counted in it.
+
+const NAME = "accord:as-written";
+const MOST_SIGNS = 20_000; // beyond, a text would grow too much
+const BLANKS = /^ +| +$|[\t\r]|[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]/gmu;
+// As feedback/rendering/controls.py; a joiner behind a character that is no ASCII belongs to it.
+const CONTROLS = /([\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff9-\ufffb\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]|(?<![^\u0000-\u007f\u2000-\u206f\u3000])[\u200c\u200d\ufe0e\ufe0f])\1*/gu;
+
+export function isAsWritten() {
+  return sessionStorage.getItem(NAME) === "yes";
+}
+
+/** Show the texts in the element the way that was chosen. */
+export function showTexts(root) {
+  for (const prose of root.querySelectorAll(".prose[data-written]")) showText(prose, isAsWritten());
+  for (const button of root.querySelectorAll("[data-as-written]")) button.setAttribute("aria-pressed", isAsWritten());
+}
+
+export function toggleAsWritten() {
+  sessionStorage.setItem(NAME, isAsWritten() ? "no" : "yes");
+  for (const form of document.querySelectorAll("[data-differences]")) delete form.dataset.differences;
+  showTexts(document);
+  document.dispatchEvent(new Event("as-written"));
+}
+
+/** @param {[number, number][]=} added the parts of the text that differ from another one */
+export function showText(prose, asWritten, added = []) {
+  let view = prose.nextElementSibling?.matches(".written") ? prose.nextElementSibling : null;
+  if (asWritten && !view) {
+    view = document.createElement("div");
+    view.className = prose.classList.contains("fold") ? "written fold" : "written";
+    view.dir = "auto";
+    prose.after(view);
+  }
+  if (asWritten) view.replaceChildren(...pieces(prose.dataset.written, added));
+  else view?.remove();
+  prose.hidden = asWritten;
+}
+
+function* pieces(text, added) {
+  const signs = signsOf(text);
+  let position = 0;
+  for (const [start, end] of added) {
+    yield* withSigns(text, signs, position, start);
+    const mark = document.createElement("ins");
+    mark.className = "diff";
+    mark.append(...withSigns(text, signs, start, end, !text.slice(start, end).trim()));
+    yield mark;
+    position = end;
+  }
+  yield* withSigns(text, signs, position, text.length);
+}
+
+/** {start, end} of every run that cannot be seen by itself. */
+function signsOf(text) {
+  const signs = [];
+  for (const pattern of [BLANKS, CONTROLS])
+    for (const { 0: run, index } of text.matchAll(pattern)) {
+      signs.push({ start: index, end: index + run.length });
+      if (signs.length > MOST_SIGNS) return [];
+    }
+  return signs.sort((a, b) => a.start - b.start);
+}
+
+function signOf(run) {
+  if (run[0] === " ") return "·".repeat(run.length);
+  if (run[0] === "\t") return "→\t";
+  const [character] = run;
+  const count = run.length / character.length;
+  return `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}${count > 1 ? `×${count}` : ""}`;
+}
+
+function* withSigns(text, signs, start, end, showsLineEnds = false) {
+  let position = start;
+  for (let index = firstBehind(signs, start); signs[index]?.start < end; index += 1) {
+    const from = Math.max(signs[index].start, start);
+    const to = Math.min(signs[index].end, end);
+    if (from > position) yield plain(text.slice(position, from), showsLineEnds);
+    const sign = document.createElement("span");
+    sign.className = "blank";
+    sign.textContent = signOf(text.slice(from, to));
+    yield sign;
+    position = to;
+  }
+  if (position < end) yield plain(text.slice(position, end), showsLineEnds);
+}
+
+function firstBehind(signs, start) {
+  let [low, high] = [0, signs.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (signs[middle].end > start) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+function plain(text, showsLineEnds) {
+  return document.createTextNode(showsLineEnds ? text.replaceAll("\n", "↵\n") : text);
+}
+
+document.addEventListener("click", (event) => {
+  if (event.target.closest("[data-as-written]")) toggleAsWritten();
+});

@@ -1,0 +1,99 @@
+"""Texts as they are written: what models write is seen character by character, by annotators and by reviewers."""
+
+from playwright.sync_api import Page, expect
+from rank_page import RankPage
+
+from feedback import intake
+from tests.conftest import person
+
+FLAT = "def f(x):\nif x:\nreturn  __x__"
+INDENTED = "def f(x):\n    if x:\n        return  __x__"
+SIGNS = "**bold** \n\ttab &lt; 1. a\r\nzero\u200bwidth\u200b\u200b\u200b"
+
+
+def written(page: Page) -> list[str]:
+    return page.locator(".completion > .written").all_inner_texts()
+
+
+def test_one_key_shows_every_text_as_it_is_written_and_the_session_remembers(comparisons, desk, annotator, keep):
+    comparisons([SIGNS, "plain"], [SIGNS, "other"])
+    ranking = RankPage(desk.sit("ann"))
+    page = ranking.page
+    assert page.locator(".written").count() == 0
+    ranking.press("i")
+    keep(page, "as-written")
+    shown = next(text for text in written(page) if "bold" in text)
+    assert shown == "**bold**·\n→\ttab &lt; 1. aU+000D\nzeroU+200BwidthU+200B×3"
+    expect(page.locator(".prompt .written")).to_contain_text("Question")
+    expect(page.locator(".completion > .prose:visible")).to_have_count(0)
+    page.reload()
+    ranking.wait_until_ready()
+    assert len(written(page)) == 2
+    ranking.press("1", "2")
+    ranking.submit()
+    assert len(written(page)) == 2, "the next comparison too"
+    ranking.press("m")
+    expect(page.locator("#state")).to_contain_text("press I first")
+    page.locator(".completion [data-as-written]").first.click()
+    assert written(page) == []
+
+
+def test_indentation_is_seen_and_is_a_difference(comparisons, desk, annotator, keep):
+    comparisons([FLAT, INDENTED])
+    ranking = RankPage(desk.sit("ann"))
+    page = ranking.page
+    indented = page.locator(".completion", has_text="def").filter(has=page.locator("[data-written*='    if']"))
+    assert "\n        return" in indented.locator(".prose").inner_text()
+    keep(page, "indentation")
+    marked = page.locator(".completion.is-focused .prose").get_attribute("data-written")
+    ranking.press("d")
+    keep(page, "differences-of-indentation")
+    differences = page.locator("ins.diff").all_inner_texts()
+    assert len(differences) == 2
+    assert all(("····" in each) == (marked == FLAT) for each in differences)
+    ranking.press("d")
+    assert written(page) == []
+
+
+def test_texts_that_differ_in_markup_alone_differ(comparisons, desk, annotator):
+    comparisons(["a **b** c", "a b c"])
+    ranking = RankPage(desk.sit("ann"))
+    if "**" in ranking.page.locator(".completion.is-focused .prose").get_attribute("data-written"):
+        ranking.press("ArrowRight")
+    ranking.press("d")
+    assert "".join(ranking.page.locator("ins.diff").all_inner_texts()) == "****"
+
+
+def test_only_an_empty_answer_is_called_empty(project, desk, annotator, keep):
+    row = {"prompt": "[Agent]: Hello!", "completions": ["[Agent]: Hello!\n[Customer]: Hi!", ""]}
+    intake.add_prompts(project, [row], compare=True)
+    page = RankPage(desk.sit("ann")).page
+    keep(page, "empty-answers")
+    expect(page.get_by_text("(an empty answer)")).to_have_count(1)
+    expect(page.locator(".prose", has_text="[Customer]: Hi!")).to_have_count(1)
+
+
+def test_words_and_numbers_of_narrow_cells_do_not_break(comparisons, desk, annotator, keep):
+    cells = "| Track | Length | Remarks of every kind |\n|---|---:|---|\n| 短线 | 200 | " + "long words here " * 6 + "|"
+    comparisons([cells, "b", "c", "d"])
+    page = RankPage(desk.sit("ann", phone=True)).page
+    keep(page, "narrow-cells")
+    for text in ("200", "短线"):
+        cell = page.locator("td", has_text=text).first
+        height = (
+            "(cell) => { const range = new Range(); range.selectNodeContents(cell); return range.getClientRects() }"
+        )
+        assert len(cell.evaluate(f"(cell) => [...({height})(cell)].map((box) => box.top)")) == 1
+
+
+def test_a_reviewer_sees_them_as_written_too(project, comparisons, desk, keep):
+    person(project, "rita", "reviewer")
+    [comparison] = comparisons([FLAT, INDENTED])
+    page = desk.sit("rita")
+    page.goto(f"/projects/{project.slug}/review/{comparison}/")
+    page.locator("#review[data-ready]").wait_for()
+    page.keyboard.press("i")
+    keep(page, "review-as-written")
+    assert sorted(text.count("·") for text in written(page)) == [0, 12]
+    page.keyboard.press("d")
+    expect(page.locator("ins.diff").first).to_be_visible()
