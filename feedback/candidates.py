@@ -56,6 +56,10 @@ TAKE = f"""
         JOIN feedback_completion AS completion ON completion.id = item.completion_id
         WHERE item.comparison_id = comparison.id ORDER BY position)
 """
+PEEK = f"""
+    SELECT look.id FROM ({{look}}) AS look WHERE {MAY_RANK}
+    ORDER BY look.priority DESC, look.ranking_count DESC, look.shuffle_key LIMIT 1
+"""
 KEYS = "SELECT id, priority, ranking_count, shuffle_key FROM feedback_comparison"
 HEAD = f"""
     {KEYS} WHERE project_id = %(project)s AND open_slots > 0 AND gold_ranks IS NULL
@@ -85,6 +89,17 @@ def claim(membership: Membership, *, may_wait: bool = True) -> Comparison | None
         if ids and (taken := _take(membership, NAMED, ids)):
             return taken
     return _wait_for_one(membership) if may_wait else None
+
+
+def first(membership: Membership) -> int | None:
+    """Return the id of what `claim` would give, were nothing locked by others."""
+    given = {"person": membership.user_id, "project": membership.project_id, "ids": None}
+    if rows := statements.run(PEEK.format(look=HEAD.format(most=GLANCE)), given):
+        return rows[0][0]
+    for ids in _further_looks(membership):
+        if ids and (rows := statements.run(PEEK.format(look=NAMED), given | {"ids": ids})):
+            return rows[0][0]
+    return None
 
 
 def _wait_for_one(membership: Membership) -> Comparison | None:

@@ -8,8 +8,9 @@ from uuid import uuid4
 from django.utils.translation import gettext as _
 
 from feedback import spans
+from feedback.blinding import comparison_number
 from feedback.judging import returned_to, shown_ranks
-from feedback.models import Lease, Project, Ranking
+from feedback.models import Lease, Membership, Project, Ranking
 from feedback.remarks import ALL_BAD, ALL_GOOD, RATING_POINTS, flags_of, shown_ratings
 from feedback.rendering import render
 
@@ -58,7 +59,7 @@ class ShownFlag:
 class Card:
     """What `rank/_card.jinja.html` shows. One of `lease` and `ranking` is an id, the other is empty."""
 
-    comparison: int
+    comparison: int  # the number that its annotator knows it by: see blinding.py
     size: int
     messages: list[ShownMessage]
     completions: list[ShownCompletion]
@@ -92,11 +93,11 @@ class Card:
         return f"{'r' if self.ranking else 'c'}{self.ranking or self.comparison}"
 
 
-def card_of_lease(lease: Lease, project: Project) -> Card:
+def card_of_lease(lease: Lease, membership: Membership) -> Card:
     """What a reviewer returned comes with what its annotator said of it, and why they should look again."""
-    returned = returned_to(lease)
+    project, returned = membership.project, returned_to(lease)
     return Card(
-        lease.comparison_id,
+        comparison_number(membership, lease.comparison_id),
         lease.size,
         show_messages(lease.comparison.prompt.messages),
         _show_completions(lease.comparison.texts(lease.display_order), project, returned),
@@ -112,10 +113,11 @@ def card_of_lease(lease: Lease, project: Project) -> Card:
     )
 
 
-def card_of_ranking(ranking: Ranking, project: Project) -> Card:
+def card_of_ranking(ranking: Ranking, membership: Membership) -> Card:
     """For a correction: as it was shown, with the ranks that were given."""
+    project = membership.project
     return Card(
-        ranking.comparison_id,
+        comparison_number(membership, ranking.comparison_id),
         ranking.size,
         show_messages(ranking.comparison.prompt.messages),
         _show_completions(ranking.comparison.texts(ranking.display_order), project, ranking),

@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from psycopg.types.json import Jsonb
 
-from feedback import checks, gold, opinions, queue, remarks, statements
+from feedback import candidates, checks, gold, opinions, queue, remarks, statements
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.intake.rows import dense
 from feedback.models import Comparison, Lease, Membership, Project, Ranking, Skip
@@ -91,7 +91,7 @@ def _record(
         return earlier
     lease = queue.lock_lease(membership, lease_id)
     fields = checked(lease, membership.project, ranks, seconds, said)
-    if lease.lapsed_at is not None and not queue.take_slot(lease.comparison_id):
+    if lease.lapsed_at is not None and not queue.take_slot_again(lease):
         raise Conflict(
             _(
                 "Your time for this comparison ran out, and others have ranked it in the meantime: it needs no more "
@@ -190,7 +190,11 @@ def skip(membership: Membership, lease_id: UUID, *, reason: str = "") -> Skip:
     lease = queue.lock_lease(membership, lease_id)
     queue.end_lease(lease, slot_is_used=False)
     return Skip.objects.create(
-        comparison_id=lease.comparison_id, annotator_id=membership.user_id, lease_id=lease_id, reason=reason
+        comparison_id=lease.comparison_id,
+        annotator_id=membership.user_id,
+        lease_id=lease_id,
+        reason=reason,
+        stand_in_id=candidates.first(membership) if lease.reason == Lease.Reason.GOLD else None,
     )
 
 
@@ -224,8 +228,9 @@ def shown_ranks(ranking: Ranking) -> list[int]:
 
 
 def _take_back(membership: Membership, skipped: Skip) -> Lease:
+    is_gone = gold.is_gone(skipped)
     skipped.delete()
-    lease = queue.hold(membership, skipped.comparison_id)
+    lease = None if is_gone else queue.hold(membership, skipped.comparison_id)
     if lease is None:
         raise Conflict(_("Others have ranked the comparison that you skipped: it needs no more rankings."))
     return lease

@@ -7,7 +7,7 @@ from django.db.models import Count, F, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feedback import candidates, judging
+from feedback import blinding, candidates, gold, judging
 from feedback.errors import NotFound
 from feedback.models import Comparison, Completion, Lease, Membership, Project, Prompt, Ranking, User
 
@@ -29,12 +29,10 @@ class Counts:
 def counts(membership: Membership) -> Counts:
     mine = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id, is_live=True)
     of_project = Comparison.objects.filter(project_id=membership.project_id)
-    # Gold is in neither number: one that grew while it is on screen would tell what it is.
-    held = of_project.filter(
-        leases__annotator_id=membership.user_id, leases__lapsed_at__isnull=True, gold_ranks__isnull=True
-    )
+    held = of_project.filter(leases__annotator_id=membership.user_id, leases__lapsed_at__isnull=True)
     open_ones = candidates.permitted(of_project.filter(open_slots__gt=0), membership)
-    remaining = held.count() + open_ones.values("pk")[: COUNTED + 1].count()
+    waiting = list(open_ones.values_list("pk", flat=True)[: COUNTED + 1])
+    remaining = held.count() + len(waiting) + gold.to_come(membership, waiting)
     return Counts(
         today=mine.filter(created_at__gte=midnight()).count(),
         remaining=min(remaining, COUNTED),
@@ -82,8 +80,9 @@ def inventory(project: Project) -> Inventory:
     )
 
 
-def prompt_seen(membership: Membership, comparison_id: int) -> Prompt:
-    """The prompt of a comparison that this person holds or has ranked."""
+def prompt_seen(membership: Membership, number: int) -> Prompt:
+    """The prompt of a comparison that this person holds or has ranked, by the number they know it by."""
+    comparison_id = blinding.comparison_id(membership, number)
     mine = {"comparison": comparison_id, "annotator_id": membership.user_id}
     seen = Lease.objects.filter(**mine).exists() or Ranking.objects.filter(**mine).exists()
     found = Prompt.objects.filter(comparisons=comparison_id, project=membership.project_id).first()

@@ -6,8 +6,8 @@ one after the other, and those of different people never wait for each other. Co
 reviewer returns is held for its annotator from then on, and comes first.
 """
 
-import random
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -16,7 +16,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feedback import candidates, gold, statements
+from feedback import blinding, candidates, gold, statements
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Project, Ranking
 
@@ -26,7 +26,8 @@ LAPSED_LEASES_KEPT = timedelta(days=7)  # for late submits
 RETURNED_HELD = timedelta(days=7)  # before somebody else is asked in place of one who does not answer
 
 MEMBER = f"""
-    SELECT {statements.columns(Project, "project")}, membership.role, membership.qualified_at
+    SELECT {statements.columns(Project, "project")}, membership.role, membership.qualified_at,
+        membership.gold_given_before, membership.gold_given
     FROM feedback_membership AS membership JOIN feedback_project AS project ON project.id = membership.project_id
     WHERE membership.id = %s
     FOR NO KEY UPDATE OF membership"""
@@ -45,11 +46,11 @@ ROOM = f"""
 # A lapsed lease of the same person starts anew.
 WRITE_LEASE = f"""
     INSERT INTO feedback_lease (id, project_id, comparison_id, annotator_id, size, display_order, reason, taken_at,
-        expires_at)
+        expires_at, stand_in_id)
     VALUES (%(id)s, %(project)s, %(comparison)s, %(annotator)s, %(size)s, %(display_order)s, %(reason)s, %(now)s,
-        %(until)s)
+        %(until)s, %(stand_in)s)
     ON CONFLICT (comparison_id, annotator_id) DO UPDATE SET reason = EXCLUDED.reason, taken_at = EXCLUDED.taken_at,
-        expires_at = EXCLUDED.expires_at, lapsed_at = NULL
+        expires_at = EXCLUDED.expires_at, lapsed_at = NULL, stand_in_id = EXCLUDED.stand_in_id
     RETURNING {LEASE}"""
 
 
@@ -83,7 +84,7 @@ def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | Non
             % {"most_leases": most_leases(membership.project)}
         )
     chosen = _choose(membership)
-    return None if chosen is None else _write_lease(membership, *chosen, now)
+    return None if chosen is None else _write_chosen(membership, chosen, now)
 
 
 def lease_at_once(membership: Membership, beside: Collection[UUID]) -> Lease | None:
@@ -100,7 +101,7 @@ def lease_at_once(membership: Membership, beside: Collection[UUID]) -> Lease | N
     if is_any_overdue or set(held) - set(beside) or len(held) >= most_leases(membership.project):
         return None
     chosen = _choose(membership, may_wait=False)
-    return None if chosen is None else _write_lease(membership, *chosen, now)
+    return None if chosen is None else _write_chosen(membership, chosen, now)
 
 
 def most_leases(project: Project) -> int:
@@ -108,21 +109,36 @@ def most_leases(project: Project) -> int:
     return max(MOST_LEASES, project.comparisons_ahead + 2)
 
 
-def _choose(membership: Membership, *, may_wait: bool = True) -> tuple[Comparison, str] | None:
+@dataclass(frozen=True)
+class _Chosen:
+    """A locked comparison, one of its slots taken."""
+
+    comparison: Comparison
+    reason: str
+    stand_in: int | None = None  # of gold: the real work that it comes before
+
+
+def _choose(membership: Membership, *, may_wait: bool = True) -> _Chosen | None:
     """The pipeline, each step with its reason: qualification, gold, missing majorities, started, sampled.
 
-    What it gives is locked, and one of its slots is taken.
+    Gold comes only in place of real work that is there, which is claimed first and put back: so there is none of it
+    once the real work is used up.
     """
     if gold.must_qualify(membership):
-        return _with_slot(gold.claim_to_qualify(membership)), Lease.Reason.QUALIFICATION
-    if gold.is_due(membership) and (found := gold.claim(membership)):
-        return _with_slot(found), Lease.Reason.GOLD
+        return _Chosen(_with_slot(gold.claim_to_qualify(membership)), Lease.Reason.QUALIFICATION)
     comparison = candidates.claim(membership, may_wait=may_wait)
-    return None if comparison is None else (comparison, _reason_of(comparison))
+    if comparison is None:
+        return None
+    if tested := gold.claim_before(membership, comparison.pk):
+        _open_slot(comparison.pk)
+        return _Chosen(_with_slot(tested), Lease.Reason.GOLD, comparison.pk)
+    return _Chosen(comparison, _reason_of(comparison))
 
 
 def _reason_of(comparison: Comparison) -> str:
-    """Of the ordinary queue, whose order puts those with most rankings first."""
+    """Of the ordinary queue, whose order puts those with most rankings first; or of gold that was skipped."""
+    if comparison.gold_ranks is not None:
+        return Lease.Reason.GOLD
     if comparison.extra_opinions:
         return Lease.Reason.DISAGREEMENT
     return Lease.Reason.STARTED if comparison.ranking_count else Lease.Reason.SAMPLED
@@ -134,7 +150,7 @@ def renew(membership: Membership, lease_id: UUID) -> Lease:
     lock_member(membership)
     lease = lock_lease(membership, lease_id)
     now = timezone.now()
-    if lease.lapsed_at is not None and not take_slot(lease.comparison_id):
+    if lease.lapsed_at is not None and not take_slot_again(lease):
         raise Conflict(_("Your time for this comparison ran out and others have ranked it since: take the next one."))
     return _extend(lease, membership, now)
 
@@ -143,7 +159,22 @@ def renew(membership: Membership, lease_id: UUID) -> Lease:
 def release(membership: Membership, lease_id: UUID) -> None:
     """Give the comparison back unranked. It may be offered to the same person again."""
     lock_member(membership)
-    end_lease(lock_lease(membership, lease_id), slot_is_used=False)
+    lease = lock_lease(membership, lease_id)
+    if lease.reason == Lease.Reason.GOLD:
+        _release_gold(membership, lease)
+    else:
+        end_lease(lease, slot_is_used=False)
+
+
+def _release_gold(membership: Membership, lease: Lease) -> None:
+    """Let it lapse rather than delete it, so that the same one comes again, as real work would.
+
+    Under another id: of real work that was given back the lease is gone, too.
+    """
+    if lease.lapsed_at is None:
+        _open_slot(lease.comparison_id)
+    lapsed = {"id": uuid4(), "lapsed_at": timezone.now(), "stand_in_id": candidates.first(membership)}
+    Lease.objects.filter(pk=lease.pk).update(**lapsed)
 
 
 @transaction.atomic
@@ -161,9 +192,13 @@ def reclaim(project_id: int, now: datetime | None = None) -> int:
         .order_by("expires_at")[:RECLAIMED_AT_ONCE]
     )
     for lease in overdue:  # one at a time: several may be of the same comparison
-        Comparison.objects.filter(pk=lease.comparison_id).update(open_slots=F("open_slots") + 1)
+        _open_slot(lease.comparison_id)
     if overdue:
         Lease.objects.filter(pk__in=[lease.pk for lease in overdue]).update(lapsed_at=now)
+    for lease in overdue:
+        if lease.reason == Lease.Reason.GOLD:
+            member = Membership(project_id=project_id, user_id=lease.annotator_id)
+            Lease.objects.filter(pk=lease.pk).update(stand_in_id=candidates.first(member))
     return len(overdue)
 
 
@@ -190,11 +225,12 @@ def sweep(now: datetime | None = None) -> int:
     return count
 
 
-def display_order(comparison_id: int, annotator_id: int, size: int) -> list[int]:
-    """Positions 0 … size − 1, shuffled: always the same for this annotator and comparison."""
-    order = list(range(size))
-    random.Random(f"{comparison_id}:{annotator_id}").shuffle(order)
-    return order
+def display_order(membership: Membership, comparison: Comparison) -> list[int]:
+    """Return the order in which this member sees a comparison: as they saw it before, if they did."""
+    own = {"comparison": comparison.pk, "annotator": membership.user_id}
+    ranked = Ranking.objects.filter(**own).order_by("-revision").values_list("display_order", flat=True).first()
+    held = ranked or Lease.objects.filter(**own).values_list("display_order", flat=True).first()
+    return held or blinding.display_order(membership.project, comparison.pk, membership.user_id, comparison.size)
 
 
 def hold(membership: Membership, comparison_id: int) -> Lease | None:
@@ -204,7 +240,10 @@ def hold(membership: Membership, comparison_id: int) -> Lease | None:
         return None
     comparison = Comparison.objects.select_related("prompt").get(pk=comparison_id)
     reason = Lease.Reason.RETURNED if own.exists() else _reason_of(comparison)
-    return _write_lease(membership, comparison, reason, timezone.now())
+    if reason == Lease.Reason.GOLD and gold.must_qualify(membership):
+        reason = Lease.Reason.QUALIFICATION
+    order = display_order(membership, comparison)
+    return _write_lease(membership, comparison, reason, timezone.now(), display_order=order)
 
 
 def hold_returned(ranking: Ranking) -> None:
@@ -226,7 +265,8 @@ def lock_member(membership: Membership) -> None:
     (row,) = statements.run(MEMBER, [membership.pk]) or (None,)
     if row is None:
         raise NotFound(_("You are not a member of this project any more."))
-    *settings, membership.role, membership.qualified_at = row
+    *settings, membership.role, membership.qualified_at, before, given = row
+    membership.gold_given_before, membership.gold_given = before, given
     membership.project = statements.build(Project, settings)
 
 
@@ -248,11 +288,16 @@ def take_slot(comparison_id: int) -> bool:
     return open_ones.update(open_slots=F("open_slots") - 1) == 1
 
 
+def take_slot_again(lease: Lease) -> bool:
+    """Take the slot of a lapsed lease again, if there is one."""
+    return not gold.is_gone(lease) and take_slot(lease.comparison_id)
+
+
 def end_lease(lease: Lease, *, slot_is_used: bool) -> None:
     """Delete a locked lease; its slot opens unless a ranking has taken it, or it lapsed and is open already."""
     lease.delete()
     if not slot_is_used and lease.lapsed_at is None:
-        Comparison.objects.filter(pk=lease.comparison_id).update(open_slots=F("open_slots") + 1)
+        _open_slot(lease.comparison_id)
 
 
 def _held(membership: Membership, now: datetime) -> list[Lease]:
@@ -268,7 +313,25 @@ def _with_slot(comparison: Comparison) -> Comparison:
     return comparison
 
 
-def _write_lease(membership: Membership, comparison: Comparison, reason: str, now: datetime) -> Lease:
+def _open_slot(comparison_id: int) -> None:
+    Comparison.objects.filter(pk=comparison_id).update(open_slots=F("open_slots") + 1)
+
+
+def _write_chosen(membership: Membership, chosen: _Chosen, now: datetime) -> Lease:
+    comparison = chosen.comparison
+    order = blinding.display_order(membership.project, comparison.pk, membership.user_id, comparison.size)
+    return _write_lease(membership, comparison, chosen.reason, now, display_order=order, stand_in=chosen.stand_in)
+
+
+def _write_lease(
+    membership: Membership,
+    comparison: Comparison,
+    reason: str,
+    now: datetime,
+    *,
+    display_order: list[int],
+    stand_in: int | None = None,
+) -> Lease:
     """The row for a slot just taken."""
     values = {
         "id": uuid4(),
@@ -276,8 +339,9 @@ def _write_lease(membership: Membership, comparison: Comparison, reason: str, no
         "comparison": comparison.pk,
         "annotator": membership.user_id,
         "size": comparison.size,
-        "display_order": display_order(comparison.pk, membership.user_id, comparison.size),
+        "display_order": display_order,
         "reason": str(reason),
+        "stand_in": stand_in,
         "now": now,
         "until": now + _lease_time(membership),
     }

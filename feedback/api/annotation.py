@@ -12,7 +12,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import judging, people, queue, remarks
+from feedback import blinding, judging, people, queue, remarks
 from feedback.api.views import api_view
 from feedback.models import MOST_AHEAD, Lease, Membership, Ranking
 from feedback.spans import BAD, GOOD, MOST_SPANS, Span, shown_spans
@@ -51,11 +51,27 @@ class ReturnedShown(serializers.Serializer):
         return judging.shown_ranks(ranking)
 
 
+@extend_schema_field(serializers.IntegerField())
+class ComparisonNumber(serializers.Field):
+    """Of a lease or a ranking. Needs the `membership` of whom it is shown to in the serializer's context."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            source="comparison_id",
+            read_only=True,
+            help_text="Always the same for one comparison. To reviewers and managers its id, as in exports; "
+            "to annotators a number that only stands for it, as ids would tell which ones are made together.",
+        )
+
+    def to_representation(self, comparison_id: int) -> int:
+        return blinding.comparison_number(self.context["membership"], comparison_id)
+
+
 class LeaseShown(serializers.Serializer):
     """A comparison that is held until `expires_at`."""
 
     lease = serializers.UUIDField(source="pk")
-    comparison = serializers.IntegerField(source="comparison_id")
+    comparison = ComparisonNumber()
     expires_at = serializers.DateTimeField()
     messages = MessageShown(source="comparison.prompt.messages", many=True)
     completions = serializers.SerializerMethodField(help_text="Texts in the order of display; ranks follow it.")
@@ -74,7 +90,7 @@ class RankingShown(serializers.Serializer):
     """One's own ranking. `ranks` follow the order of display, and leave no number out."""
 
     ranking = serializers.IntegerField(source="pk")
-    comparison = serializers.IntegerField(source="comparison_id")
+    comparison = ComparisonNumber()
     ranks = serializers.SerializerMethodField()
     revision = serializers.IntegerField()
     seconds = serializers.FloatField()
@@ -186,7 +202,7 @@ def lease_list(request: Request, slug: str) -> Response:
     """Hold the next comparison. One already held comes back first, unless it is named in `beside`."""
     membership = people.membership_of(request.user, slug)
     wanted = _checked(LeaseWanted(data=request.data))
-    return Response({"lease": _lease(queue.lease_next(membership, beside=wanted["beside"]))})
+    return Response({"lease": _lease(membership, queue.lease_next(membership, beside=wanted["beside"]))})
 
 
 @extend_schema(operation_id="leases_release", responses={204: None})
@@ -201,7 +217,8 @@ def lease_detail(request: Request, slug: str, lease_id: UUID) -> Response:
 @api_view(["POST"])
 def lease_renew(request: Request, slug: str, lease_id: UUID) -> Response:
     """Hold the comparison for the project's lease time from now on."""
-    return Response({"lease": _lease(queue.renew(people.membership_of(request.user, slug), lease_id))})
+    membership = people.membership_of(request.user, slug)
+    return Response({"lease": _lease(membership, queue.renew(membership, lease_id))})
 
 
 @extend_schema(operation_id="leases_rank", parameters=NEXT, request=RankingGiven, responses={201: RankingAnswer})
@@ -211,7 +228,7 @@ def lease_rank(request: Request, slug: str, lease_id: UUID) -> Response:
     membership = people.membership_of(request.user, slug)
     wanted, said = _wanted(request), _checked(RankingGiven(data=request.data))
     ranking = judging.record(membership, lease_id, said.pop("ranks"), **said)
-    return Response({"ranking": RankingShown(ranking).data, **_next(membership, wanted)}, status=201)
+    return Response({"ranking": _shown(RankingShown, membership, ranking), **_next(membership, wanted)}, status=201)
 
 
 @extend_schema(operation_id="leases_skip", parameters=NEXT, request=SkipGiven, responses=SkipAnswer)
@@ -221,15 +238,16 @@ def lease_skip(request: Request, slug: str, lease_id: UUID) -> Response:
     membership = people.membership_of(request.user, slug)
     wanted = _wanted(request)
     skipped = judging.skip(membership, lease_id, reason=_checked(SkipGiven(data=request.data))["reason"])
-    return Response({"skipped": skipped.comparison_id, **_next(membership, wanted)})
+    number = blinding.comparison_number(membership, skipped.comparison_id)
+    return Response({"skipped": number, **_next(membership, wanted)})
 
 
 @extend_schema(operation_id="rankings_recent", responses=RankingInFull(many=True))
 @api_view(["GET"])
 def ranking_list(request: Request, slug: str) -> Response:
     """One's own last ten rankings, newest first."""
-    recent = judging.recent(people.membership_of(request.user, slug))
-    return Response(RankingInFull(recent, many=True).data)
+    membership = people.membership_of(request.user, slug)
+    return Response([_shown(RankingInFull, membership, ranking) for ranking in judging.recent(membership)])
 
 
 @extend_schema(operation_id="rankings_revise", request=RankingGiven, responses={201: RevisionAnswer})
@@ -239,7 +257,7 @@ def ranking_revise(request: Request, slug: str, ranking_id: int) -> Response:
     membership = people.membership_of(request.user, slug)
     said = _checked(RankingGiven(data=request.data))
     ranking = judging.revise(membership, ranking_id, said.pop("ranks"), **said)
-    return Response({"ranking": RankingShown(ranking).data}, status=201)
+    return Response({"ranking": _shown(RankingShown, membership, ranking)}, status=201)
 
 
 @extend_schema(
@@ -250,8 +268,11 @@ def ranking_revise(request: Request, slug: str, ranking_id: int) -> Response:
 @api_view(["POST"])
 def undo(request: Request, slug: str) -> Response:
     """Reopen what one did last: a ranking to revise (it counts until then), or a skipped comparison, held anew."""
-    done = judging.undo(people.membership_of(request.user, slug))
-    return Response({"lease": _lease(done)} if isinstance(done, Lease) else {"ranking": RankingInFull(done).data})
+    membership = people.membership_of(request.user, slug)
+    done = judging.undo(membership)
+    if isinstance(done, Lease):
+        return Response({"lease": _lease(membership, done)})
+    return Response({"ranking": _shown(RankingInFull, membership, done)})
 
 
 def _checked(given: serializers.Serializer) -> dict[str, Any]:
@@ -266,8 +287,15 @@ def _wanted(request: Request) -> dict[str, Any]:
 
 
 def _next(membership: Membership, wanted: dict[str, Any]) -> dict[str, Any]:
-    return {"next": _lease(queue.lease_next(membership, beside=wanted["beside"]))} if wanted["next"] else {}
+    if not wanted["next"]:
+        return {}
+    return {"next": _lease(membership, queue.lease_next(membership, beside=wanted["beside"]))}
 
 
-def _lease(lease: Lease | None) -> dict[str, Any] | None:
-    return None if lease is None else LeaseShown(lease).data
+def _lease(membership: Membership, lease: Lease | None) -> dict[str, Any] | None:
+    return None if lease is None else _shown(LeaseShown, membership, lease)
+
+
+def _shown(kind: type[serializers.Serializer], membership: Membership, shown: Lease | Ranking) -> dict[str, Any]:
+    """What this member is shown of it."""
+    return kind(shown, context={"membership": membership}).data

@@ -1,5 +1,7 @@
 """Projects, their members, and one's own tokens."""
 
+from typing import Any
+
 from django.utils.translation import gettext as _
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -33,14 +35,35 @@ SETTINGS = (
 )
 
 
+# What everybody who ranks has to know. The rest would tell annotators how often they are tested, and by what.
+FOR_EVERYBODY = (
+    "name",
+    "guidelines",
+    "lease_minutes",
+    "comparisons_ahead",
+    "strength_points",
+    "one_key_pairs",
+    "flags",
+    "attributes",
+)
+
+
 class ProjectShown(serializers.ModelSerializer):
-    """A project, and one's own role in it."""
+    """A project, and one's own role in it. Its settings are told to managers; others get what they need to rank."""
 
     role = serializers.SerializerMethodField()
 
     class Meta:
         model = Project
         fields = ("slug", *SETTINGS, "role", "created_at")
+        extra_kwargs = {name: {"required": False} for name in SETTINGS if name not in FOR_EVERYBODY}
+
+    def to_representation(self, project: Project) -> dict[str, Any]:
+        shown = super().to_representation(project)
+        if shown["role"] != Membership.Role.MANAGER:
+            for name in set(SETTINGS) - set(FOR_EVERYBODY):
+                del shown[name]
+        return shown
 
     def get_role(self, project: Project) -> str:
         return self.context["roles"][project.pk]

@@ -16,6 +16,7 @@ from django.db.models import F, Q
 from feedback.models.people import Project, User
 from feedback.models.prompts import Completion, Prompt
 
+STAND_IN = "Of gold that its annotator let go: real work. Once others have taken that, this one is gone too."
 # For every comparison shown: writing this SQL anew each time takes longer than to answer it.
 TEXTS = """
     SELECT text FROM feedback_comparisonitem AS item
@@ -153,12 +154,16 @@ class Lease(models.Model):
     taken_at = models.DateTimeField()
     expires_at = models.DateTimeField()
     lapsed_at = models.DateTimeField(null=True, blank=True, help_text="When its slot was given to others.")
+    stand_in = models.ForeignKey(
+        Comparison, models.SET_NULL, null=True, editable=False, related_name="+", db_index=False, help_text=STAND_IN
+    )
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["comparison", "annotator"], name="lease_once")]
         indexes = [
             models.Index(fields=["project", "expires_at"], name="lease_expiry", condition=Q(lapsed_at__isnull=True)),
             models.Index(fields=["lapsed_at"], name="lease_lapsed", condition=Q(lapsed_at__isnull=False)),
+            models.Index(fields=["stand_in"], name="lease_stand_in", condition=Q(stand_in__isnull=False)),
         ]
 
     def __str__(self) -> str:
@@ -172,11 +177,17 @@ class Skip(models.Model):
     annotator = models.ForeignKey(User, models.CASCADE, related_name="skips")
     lease_id = models.UUIDField(unique=True, help_text="The lease it ended, so that a skip sent twice is one skip.")
     reason = models.CharField(max_length=500, blank=True)
+    stand_in = models.ForeignKey(
+        Comparison, models.SET_NULL, null=True, editable=False, related_name="+", db_index=False, help_text=STAND_IN
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["comparison", "annotator"], name="skip_once")]
-        indexes = [models.Index(fields=["annotator", "-created_at"], name="skip_by_annotator")]
+        indexes = [
+            models.Index(fields=["annotator", "-created_at"], name="skip_by_annotator"),
+            models.Index(fields=["stand_in"], name="skip_stand_in", condition=Q(stand_in__isnull=False)),
+        ]
 
     def __str__(self) -> str:
         return f"{self.annotator} skipped {self.comparison}"

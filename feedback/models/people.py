@@ -2,9 +2,11 @@
 
 import hashlib
 import secrets
+import uuid
 
 from django.contrib.auth.models import AbstractUser
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.functions import RandomUUID
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -108,6 +110,12 @@ class Project(models.Model):
         default="equal",
         help_text="What a ranking counts in exports and to the reward model.",
     )
+    blinding_key = models.UUIDField(
+        default=uuid.uuid4,
+        db_default=RandomUUID(),
+        editable=False,
+        help_text="Secret: keys what annotators must not be able to compute. See blinding.py.",
+    )
     archived_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     members: models.ManyToManyField = models.ManyToManyField(User, through="Membership", related_name="projects")
@@ -145,6 +153,12 @@ class Membership(models.Model):
     role = models.CharField(max_length=10, choices=Role.choices, default=Role.ANNOTATOR)
     qualified_at = models.DateTimeField(null=True, blank=True, help_text="When the gold comparisons were passed.")
     joined_at = models.DateTimeField(auto_now_add=True)
+    gold_given_before = models.BigIntegerField(
+        null=True, editable=False, help_text="Id of the comparison that gold was last drawn for."
+    )
+    gold_given = models.PositiveSmallIntegerField(
+        default=0, db_default=0, editable=False, help_text="How many gold comparisons came before that one."
+    )
 
     class Meta:
         constraints = [

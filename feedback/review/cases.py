@@ -111,7 +111,7 @@ def case(membership: Membership, comparison_id: int) -> Case:
     comparison = found.filter(pk=comparison_id).first()
     if comparison is None:
         raise NotFound(_("There is no such comparison in this project."))
-    order = queue.display_order(comparison.pk, membership.user_id, comparison.size)
+    order = queue.display_order(membership, comparison)
     opinions = _opinions(comparison, order)
     said = [each for each in opinions if each.can_be_changed]
     adjudication = decisions(comparison.project).filter(

@@ -77,7 +77,7 @@ def _adjudicate(
         return earlier
     comparison = _take_from_everybody(membership, comparison_id)
     _check_adjudicable(membership, comparison)
-    order = queue.display_order(comparison.pk, membership.user_id, comparison.size)
+    order = queue.display_order(membership, comparison)
     shown = Ranking(comparison_id=comparison.pk, size=comparison.size, display_order=order)
     fields = judging.checked(shown, membership.project, ranks, seconds, said)
     others = live_of(comparison).exclude(annotator=membership.user_id)

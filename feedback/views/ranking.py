@@ -48,7 +48,7 @@ def same_person(view: Page) -> Page:
 def rank(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
     lease = queue.lease_next(membership)
-    card = card_of_lease(lease, membership.project) if lease else None
+    card = card_of_lease(lease, membership) if lease else None
     return _show_page(request, membership, card)
 
 
@@ -131,7 +131,7 @@ def undo(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _reopen(request: HttpRequest, membership: Membership, done: Ranking | Lease) -> HttpResponse:
     show = card_of_lease if isinstance(done, Lease) else card_of_ranking
-    card = show(done, membership.project)
+    card = show(done, membership)
     if request.headers.get("HX-Request"):
         return HttpResponse(_written(request, membership, card))
     return _show_page(request, membership, card)
@@ -179,7 +179,7 @@ def _show(request: HttpRequest, membership: Membership, lease: Lease | None) -> 
     if lease is None:
         context = _context(membership) | {"counts": progress.counts(membership)}
         return render(request, "rank/_nothing.html", context)
-    return HttpResponse(_written(request, membership, card_of_lease(lease, membership.project)))
+    return HttpResponse(_written(request, membership, card_of_lease(lease, membership)))
 
 
 def _written(request: HttpRequest, membership: Membership, card: Card) -> str:

@@ -4,12 +4,13 @@ from uuid import uuid4
 
 import pytest
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 
-from feedback import agreement, export, gold, intake, judging, progress, queue
-from feedback.errors import Conflict, Invalid
+from feedback import agreement, blinding, export, gold, intake, judging, progress, queue
+from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import Comparison, Lease, Membership
 from tests.feedback.api.conftest import URL, client_of, lines
-from tests.feedback.conftest import rank_next
+from tests.feedback.conftest import membership, rank_next
 
 pytestmark = pytest.mark.django_db
 
@@ -45,27 +46,144 @@ def test_gold_is_no_ordinary_work(ann, add_gold):
     assert queue.lease_next(ann) is None
 
 
-def test_gold_comes_now_and_then_to_whoever_asks(ann, project, add_gold, work, monkeypatch):
-    ids = add_gold(1)
-    work(3)
-    ask(project, gold_percent=50)
-    draws = iter([0.9, 0.1, 0.1, 0.1])  # due when below a half
-    monkeypatch.setattr("feedback.gold.random.random", lambda: next(draws))
-    served = [rank_next(ann) for _ in range(3)]
-    assert [ranking.comparison_id in ids for ranking in served] == [False, True, False]
-    assert [ranking.reason for ranking in served] == ["sampled", "gold", "sampled"]
+@pytest.fixture
+def draw(project, monkeypatch):
+    """Let so much gold come before the comparisons named, and none before others."""
+
+    def give(drawn):
+        ask(project, gold_percent=50)
+        before = {comparison.pk: count for comparison, count in drawn.items()}
+        monkeypatch.setattr("feedback.blinding.gold_before", lambda _project, _person, pk: before.get(pk, 0))
+
+    return give
 
 
-def test_what_is_left_to_do_does_not_tell_gold_from_other_work(ann, project, add_gold, work, monkeypatch):
+def served(member):
+    """Rank all there is; by the reason of each."""
+    rankings = []
+    while ranking := rank_next(member):
+        rankings.append(ranking)
+    return [(ranking.reason, ranking.comparison_id) for ranking in rankings]
+
+
+def test_gold_comes_before_the_work_that_it_was_drawn_for(ann, add_gold, work, draw):
+    gold = add_gold(3)
+    first, second, third = [work(1, priority=place)[0] for place in (3, 2, 1)]
+    draw({second: 2, third: 1})
+    found = served(ann)
+    assert [reason for reason, _ in found] == ["sampled", "gold", "gold", "sampled", "gold", "sampled"]
+    assert [pk for reason, pk in found if reason == "sampled"] == [first.pk, second.pk, third.pk]
+    assert sorted(pk for reason, pk in found if reason == "gold") == gold
+
+
+def test_there_is_no_more_gold_than_there_is(ann, add_gold, work, draw):
     add_gold(1)
-    work(3)
+    (only,) = work(1)
+    draw({only: 4})
+    assert [reason for reason, _ in served(ann)] == ["gold", "sampled"]
+
+
+def test_no_gold_comes_once_the_real_work_is_used_up(ann, cole, project, add_gold, work):
+    add_gold(50)
+    work(5)
     ask(project, gold_percent=50)
-    draws = iter([0.0, 0.9])
-    monkeypatch.setattr("feedback.gold.random.random", lambda: next(draws))
+    assert served(ann)[-1][0] == "sampled"
+    assert queue.lease_next(ann) is None
+    assert queue.lease_next(cole) is None
+
+
+def test_the_share_of_gold_is_the_projects(project, ann):
+    ask(project, gold_percent=30)
+    counts = [blinding.gold_before(project, ann.user_id, pk) for pk in range(20_000)]
+    share = sum(counts) / (sum(counts) + len(counts))
+    assert share == pytest.approx(0.3, abs=0.01)  # three standard deviations
+    assert sum(count >= 2 for count in counts) / len(counts) == pytest.approx(0.09, abs=0.01)
+
+
+def test_what_is_left_to_do_falls_by_one_with_gold_and_with_other_work(ann, project, add_gold, work):
+    add_gold(20)
+    work(20)
+    ask(project, gold_percent=40)
+    left = progress.counts(membership(ann.user, project)).remaining
+    assert left > 20
+    reasons = set()
+    while lease := queue.lease_next(ann):
+        reasons.add(lease.reason)
+        assert progress.counts(membership(ann.user, project)).remaining == left
+        judging.skip(ann, lease.pk) if left % 3 else rank_next(ann)
+        left -= 1
+        assert progress.counts(membership(ann.user, project)).remaining == left
+    assert (left, reasons) == (0, {"gold", "sampled"})
+
+
+@pytest.mark.parametrize("let_go", ["given back", "ran out", "skipped by mistake"])
+def test_gold_let_go_comes_again_like_other_work(ann, add_gold, work, draw, let_go):
+    add_gold(3)
+    first, _second = [work(1, priority=place)[0] for place in (2, 1)]
+    draw({first: 1})
+    lease = queue.lease_next(ann)
+    assert lease.reason == Lease.Reason.GOLD
+    again = let_it_go(ann, lease, let_go)
+    assert again.comparison_id == lease.comparison_id
+    rank_next(ann)
+    assert queue.lease_next(ann).comparison == first
+
+
+def let_it_go(member, lease, how):
+    """And ask for the next one."""
+    if how == "given back":
+        queue.release(member, lease.pk)
+    elif how == "ran out":
+        Lease.objects.filter(pk=lease.pk).update(expires_at=timezone.now())
+    else:
+        judging.skip(member, lease.pk)
+        return judging.undo(member)
+    return queue.lease_next(member)
+
+
+def test_gold_let_go_is_gone_once_others_have_taken_what_stands_in_for_it(ann, add_gold, work, draw):
+    """As real work would be: it was first in the queue."""
+    add_gold(3)
+    first, second = [work(1, priority=place)[0] for place in (2, 1)]
+    draw({first: 1})
+    lease = queue.lease_next(ann)
+    judging.skip(ann, lease.pk)
+    Comparison.objects.filter(pk=first.pk).update(open_slots=0)
+    with pytest.raises(Conflict, match="Others have ranked"):
+        judging.undo(ann)
+    assert queue.lease_next(ann).comparison == second
+
+
+def test_a_late_submit_of_gold_is_refused_as_of_other_work(ann, add_gold, work, draw):
+    add_gold(3)
+    (only,) = work(1)
+    draw({only: 1})
+    lease = queue.lease_next(ann)
+    Lease.objects.filter(pk=lease.pk).update(expires_at=timezone.now())
+    queue.reclaim(ann.project_id)
+    Comparison.objects.filter(pk=only.pk).update(open_slots=0)
+    for act in (lambda: rank(ann, lease), lambda: queue.renew(ann, lease.pk)):
+        with pytest.raises(Conflict, match="ran out"):
+            act()
+
+
+def rank(member, lease):
+    return judging.record(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+
+
+def test_a_lease_given_back_is_no_ones_whatever_it_was_of(ann, add_gold, work, draw):
+    add_gold(1)
+    (first,) = work(1)
+    draw({first: 1})
     for reason in ("gold", "sampled"):
         lease = queue.lease_next(ann)
-        assert (lease.reason, progress.counts(ann).remaining) == (reason, 3)
-        queue.release(ann, lease.pk) if reason == "sampled" else judging.skip(ann, lease.pk)
+        assert lease.reason == reason
+        queue.release(ann, lease.pk)
+        with pytest.raises(NotFound):
+            rank(ann, lease)
+        again = queue.lease_next(ann)
+        assert again.pk != lease.pk
+        rank(ann, again)
 
 
 def test_nobody_gets_the_same_gold_twice(ann, cole, project, add_gold):

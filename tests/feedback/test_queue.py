@@ -115,13 +115,21 @@ def test_the_order_is_random_within_a_priority(ann, work):
     assert served != made
 
 
-def test_the_display_order_is_the_annotators_own(project, work):
+def test_the_display_order_is_the_annotators_own(ann, cole, work):
     comparisons = work(40, size=4)
-    orders = {
-        tuple(queue.display_order(comparison.pk, annotator, 4)) for comparison in comparisons for annotator in (1, 2)
-    }
+    orders = {tuple(queue.display_order(member, comparison)) for comparison in comparisons for member in (ann, cole)}
     assert len(orders) > 15  # of 24
-    assert queue.display_order(7, 1, 4) == queue.display_order(7, 1, 4)
+    assert queue.display_order(ann, comparisons[0]) == queue.display_order(ann, comparisons[0])
+
+
+def test_what_was_shown_before_is_shown_in_the_same_order_again(ann, work):
+    """An order from before orders were keyed with a secret, say."""
+    (comparison,) = work(1, size=4)
+    lease = queue.lease_next(ann)
+    Lease.objects.update(display_order=[3, 1, 0, 2])
+    assert queue.display_order(ann, comparison) == [3, 1, 0, 2]
+    judging.record(ann, lease.pk, [1, 2, 3, 4], idempotency_key=uuid4(), seconds=1)
+    assert queue.display_order(ann, comparison) == [3, 1, 0, 2]
 
 
 def test_a_lease_that_ran_out_goes_to_the_next_annotator(ann, cole, work):

@@ -29,7 +29,7 @@ def rank_by_position(member, ranks, **said):
 
 
 def adjudicate(member, comparison, by_position, **said):
-    order = queue.display_order(comparison.pk, member.user_id, comparison.size)
+    order = queue.display_order(member, comparison)
     ranks = [by_position[position] for position in order]
     said = {"idempotency_key": uuid4(), "seconds": 4.0, **said}
     return review.adjudicate(member, comparison.pk, ranks, **said)

@@ -1,0 +1,70 @@
+"""Keep annotators from telling sources and gold apart: orders, numbers and draws that a secret of the project keys.
+
+The secret is `Project.blinding_key`, a random value in the database: so every web host computes the same, a restored
+backup too, and a change of SECRET_KEY changes nothing that people have on their screens.
+"""
+
+import hmac
+import math
+import random
+
+from feedback.models import Membership, Project
+
+HALF_BITS = 26  # of a comparison's number: 52 bits in all, which JavaScript and JSON readers keep exactly
+HALF = 1 << HALF_BITS
+ROUNDS = 10
+
+
+def display_order(project: Project, comparison_id: int, annotator_id: int, size: int) -> list[int]:
+    """Return positions 0 … size − 1, shuffled: always the same for this annotator and comparison."""
+    order = list(range(size))
+    random.Random(_digest(project, "order", comparison_id, annotator_id)).shuffle(order)
+    return order
+
+
+def gold_before(project: Project, annotator_id: int, comparison_id: int) -> int:
+    """Return how many gold comparisons come before this one in the annotator's work.
+
+    Geometric, P(n ≥ k) = p^k with p the share of gold: as if a coin were tossed before each piece of work, but tossed
+    once, so that asking again shows nothing new.
+    """
+    share = project.gold_percent / 100
+    if share == 0:
+        return 0
+    digest = _digest(project, "gold", annotator_id, comparison_id)
+    uniform = (int.from_bytes(digest[:8]) + 1) / 2**64  # in (0, 1]
+    return int(math.log(uniform) / math.log(share))
+
+
+def comparison_number(membership: Membership, comparison_id: int) -> int:
+    """Return the number by which this member knows a comparison.
+
+    Reviewers and managers know its id, as exports and review pages give it. To annotators ids would tell gold, as gold
+    comes in together and has neighbouring ids: they get a keyed permutation of them, a Feistel network (Luby and
+    Rackoff, 1988) with HMAC-SHA-256 as its round function.
+    """
+    if membership.may_review:
+        return comparison_id
+    left, right = divmod(comparison_id, HALF)
+    for step in range(ROUNDS):
+        left, right = right, left ^ _round(membership.project, step, right)
+    return left * HALF + right
+
+
+def comparison_id(membership: Membership, number: int) -> int:
+    """Return the id of the comparison that this member knows by that number; some id for any other number."""
+    if membership.may_review:
+        return number
+    left, right = divmod(number % HALF**2, HALF)
+    for step in reversed(range(ROUNDS)):
+        left, right = right ^ _round(membership.project, step, left), left
+    return left * HALF + right
+
+
+def _round(project: Project, step: int, half: int) -> int:
+    return int.from_bytes(_digest(project, "number", step, half)[:4]) % HALF
+
+
+def _digest(project: Project, purpose: str, *parts: int) -> bytes:
+    message = ":".join([purpose, *(str(part) for part in parts)])
+    return hmac.digest(project.blinding_key.bytes, message.encode(), "sha256")
