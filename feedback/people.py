@@ -100,7 +100,7 @@ def change_role(project: Project, user_id: int, role: str) -> Membership:
 
 @transaction.atomic
 def remove_member(project: Project, user_id: int) -> None:
-    """End a membership. The person's rankings stay, and open leases run out by themselves."""
+    """End a membership. The person's rankings stay, and what they hold goes to others (a trigger sees to it)."""
     membership = _locked(project, user_id)
     if membership.is_manager:
         _refuse_to_lose_last_manager(project)

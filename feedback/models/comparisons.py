@@ -147,7 +147,8 @@ class Lease(models.Model):
     comparison = models.ForeignKey(
         Comparison, models.CASCADE, related_name="leases", db_constraint=False, db_index=False
     )
-    annotator = models.ForeignKey(User, models.CASCADE, related_name="leases")
+    # A trigger gives back what an account held before it goes, which Django's own cascade would not.
+    annotator = models.ForeignKey(User, models.DO_NOTHING, related_name="leases")
     size = models.PositiveSmallIntegerField()
     display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions, in the order shown.")
     reason = models.CharField(max_length=13, choices=Reason.choices, default=Reason.SAMPLED)

@@ -1,0 +1,95 @@
+"""Who leaves holds nothing any more: the slots of their leases are open to others."""
+
+import pytest
+from django.db import connection
+from django.test import Client
+
+from feedback import people, queue
+from feedback.models import Comparison, Lease, Membership, User
+from tests.conftest import person
+from tests.feedback.conftest import rank_next
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def held(ann, work):
+    """Five comparisons, all held by Ann."""
+    work(5)
+    leases: list[Lease] = []
+    while len(leases) < 5:
+        leases.append(queue.lease_next(ann, beside=[lease.pk for lease in leases]))
+    assert open_slots() == 0
+    return leases
+
+
+def open_slots():
+    return sum(Comparison.objects.values_list("open_slots", flat=True))
+
+
+def delete_in_the_administration(ann, manager):
+    manager.is_staff = manager.is_superuser = True
+    manager.save()
+    client = Client()
+    client.force_login(manager)
+    url = f"/admin/feedback/user/{ann.user_id}/delete/"
+    assert client.post(url, {"post": "yes"}).status_code == 302
+    assert not User.objects.filter(pk=ann.user_id).exists()
+
+
+def delete_by_sql(ann, manager):
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM feedback_membership WHERE user_id = %s", [ann.user_id])
+        cursor.execute("DELETE FROM feedback_user WHERE id = %s", [ann.user_id])
+
+
+WAYS = {
+    "the account is deleted": lambda ann, _: User.objects.get(pk=ann.user_id).delete(),
+    "accounts are deleted": lambda ann, _: User.objects.filter(pk=ann.user_id).delete(),
+    "it is deleted by SQL": delete_by_sql,
+    "the account is closed": lambda ann, _: User.objects.filter(pk=ann.user_id).update(is_active=False),
+    "the member is removed": lambda ann, _: people.remove_member(ann.project, ann.user_id),
+    "it is deleted in the administration": delete_in_the_administration,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_all_that_somebody_held_goes_to_others_when(ann, manager, cole, held, way, plain_static_files):
+    WAYS[way](ann, manager)
+    connection.check_constraints()
+    assert open_slots() == 5
+    assert not Lease.objects.filter(lapsed_at__isnull=True).exists()
+    assert [rank_next(cole) is not None for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_a_lease_that_had_lapsed_gives_no_second_slot(ann, held):
+    Lease.objects.update(expires_at=held[0].taken_at)
+    queue.sweep()
+    assert open_slots() == 5
+    User.objects.get(pk=ann.user_id).delete()
+    assert open_slots() == 5
+
+
+def test_leaving_one_project_gives_back_nothing_in_another(ann, held, stranger):
+    other = stranger.memberships.get().project
+    Membership.objects.create(project=other, user=ann.user)
+    people.remove_member(other, ann.user_id)
+    assert open_slots() == 0
+
+
+def test_one_who_comes_back_may_finish_what_they_held(ann, manager, held, project):
+    people.remove_member(project, ann.user_id)
+    again = people.add_member(project, ann.user.username, "annotator")
+    assert queue.renew(again, held[0].pk).lapsed_at is None
+    assert open_slots() == 4
+
+
+def test_closing_an_account_that_is_closed_gives_back_nothing(ann, held):
+    for _ in range(2):
+        User.objects.filter(pk=ann.user_id).update(is_active=False)
+    assert open_slots() == 5
+
+
+def test_a_person_without_leases_can_go(project):
+    person(project, "bea", "annotator").delete()
+    assert not User.objects.filter(username="bea").exists()
