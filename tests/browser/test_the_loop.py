@@ -1,5 +1,8 @@
 """The whole loop with nothing played by the test: a browser, a worker, and the four programs on a tiny model."""
 
+import time
+from contextlib import contextmanager
+
 import pytest
 from console_page import ConsolePage
 from playwright.sync_api import expect
@@ -10,6 +13,7 @@ from feedback.models import Comparison, Lease, Ranking
 from tests.training import tiny
 from tests.training.services import sending_over, wait_until, worker
 from training import checkpoints, rounds
+from training.launch import jobs, process
 from training.models import LoopSettings, Round
 
 pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
@@ -37,6 +41,27 @@ def loop(project, tmp_path, gpu_worker) -> None:
     assert Round.objects.get(pk=first.pk).error == ""
 
 
+@contextmanager
+def held(number: int):
+    """Hold the round's policy program from its first steps on, so that it cannot end before the page was read."""
+    folder = jobs.directory_of(Round.objects.get(number=number)) / "policy"
+    lines = folder / "metrics.jsonl"
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not (lines.is_file() and lines.read_text().count("\n")):
+        assert time.monotonic() < deadline, "the policy program wrote no metrics"
+        time.sleep(0.01)
+    programs = process.programs_on(folder)
+    for program in programs:
+        program.suspend()
+    try:
+        assert programs, "the policy program had ended already"
+        assert lines.read_text().count("\n") < STEPS, "it was past its last step already"
+        yield
+    finally:
+        for program in programs:
+            program.resume()
+
+
 def sources_of(comparison: int) -> set[str]:
     items = Comparison.objects.get(pk=comparison).items
     return set(items.values_list("completion__source__name", flat=True))
@@ -56,10 +81,10 @@ def test_twelve_rankings_by_keyboard_a_round_its_curves_a_promotion_and_the_new_
     keep(page, "loop-ranked")
 
     console = ConsolePage(desk.sit("mona"))
-    console.start_round()
-    console.expect_curve("policy", "kl", timeout=PATIENCE)
-    earlier = console.reading("policy", "reward")
-    keep(console.page, "loop-round-running")
+    with held(console.start_round()):
+        console.expect_curve("policy", "kl", timeout=PATIENCE)
+        earlier = console.reading("policy", "reward")
+        keep(console.page, "loop-round-running")
     reading = console.page.locator(".curve[data-job=policy][data-metric^=reward] output")
     expect(reading).not_to_have_text(earlier, timeout=PATIENCE)
     console.expect_status("Finished", timeout=PATIENCE)
