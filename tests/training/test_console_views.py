@@ -155,6 +155,14 @@ def test_completions_are_asked_for(console, base, comparisons):
     assert console.post(f"{URL}/rounds/sample/").url == f"{URL}/rounds/0/"
 
 
+def test_a_gain_says_whether_its_prompts_were_learned_from(console, finished):
+    gain = {"reward": 0.5, "reward_reference": 0.1, "reward_gain": 0.4, "evaluation_prompts": 3}
+    for where, said in (("train", "on 3 prompts that it learned from"), ("held_out", "on 3 held-out prompts")):
+        finished.results["policy"] = gain | {"evaluated_on": where}
+        finished.save()
+        assert said in console.get(f"{URL}/rounds/1/").content.decode()
+
+
 def test_a_round_says_how_many_rankings_their_flags_keep_out(console, finished):
     assert "left out" not in console.get(f"{URL}/rounds/1/").content.decode()
     finished.results["snapshot"] = {"rankings": 6, "flagged_rankings": 2}

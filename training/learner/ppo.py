@@ -281,6 +281,7 @@ def summary(
     result |= {name: last[name] for name in ("reward", "kl", "kl_coefficient")}
     if run.settings.eval_prompts:
         result |= evaluation_result(run, evaluated)
+        result |= {"evaluated_on": evaluated[0].row.get("split", "train")}
     return result | how_close(run, evaluated, attainable, float(last["kl_coefficient"]))
 
 
