@@ -64,7 +64,7 @@ def test_the_panel_covers_no_completion(ranking, keep):
         box = each.bounding_box()
         beside = box["x"] + box["width"] <= panel["x"] or box["y"] >= panel["y"] + panel["height"]
         assert beside, each
-    page.locator(".completion").nth(1).click(position={"x": 80, "y": 12})
+    page.locator(".completion").nth(1).click(position={"x": 180, "y": 12})
     ranking.press("2")  # one may rank meanwhile
     assert ranking.ranks == [0, 2, 0]
 
@@ -90,7 +90,7 @@ def test_what_is_being_written_is_not_left_behind_by_a_submit(ranking):
     ranking.rank_by_keys([1, 2, 3])
     ranking.press("w")
     page.keyboard.type("Better: ")
-    page.locator(".completion").first.click(position={"x": 80, "y": 12})
+    page.locator(".completion").first.click(position={"x": 180, "y": 12})
     ranking.press("Enter")
     expect(page.locator(".told")).to_have_text("Store or close your own answer first.")
     expect(field(page)).to_be_focused()
