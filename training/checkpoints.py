@@ -19,7 +19,12 @@ def served(project: Project) -> Checkpoint:
 
 
 def import_checkpoint(
-    project: Project, path_or_hub_id: str, label: str, serve: bool = False, actor: User | None = None
+    project: Project,
+    path_or_hub_id: str,
+    label: str,
+    serve: bool = False,
+    actor: User | None = None,
+    may_fetch: bool = True,
 ) -> Checkpoint:
     """Take in a causal language model: a Hugging Face folder on this machine, which stays where it is, or a hub id.
 
@@ -28,7 +33,7 @@ def import_checkpoint(
     label = label.strip()
     if not label or len(label) > 200 or label.startswith("round-"):
         raise Invalid(_("The label names the model's completions: 1 to 200 characters, not starting with «round-»."))
-    path = check_model(path_or_hub_id)
+    path = check_model(path_or_hub_id, may_fetch)
     with transaction.atomic():
         source, _is_new = Source.objects.get_or_create(
             project=project, name=label, defaults={"kind": Source.Kind.CHECKPOINT}

@@ -221,7 +221,12 @@ def import_checkpoint(request: HttpRequest, slug: str) -> HttpResponse:
         given = form.cleaned_data
         try:
             checkpoints.import_checkpoint(
-                membership.project, given["path"], given["label"], serve=given["serve"], actor=request.user
+                membership.project,
+                given["path"],
+                given["label"],
+                serve=given["serve"],
+                actor=request.user,
+                may_fetch=False,
             )
             return redirect("console", slug)
         except AccordError as refusal:

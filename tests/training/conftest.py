@@ -39,6 +39,20 @@ def fake_model(folder, **config):
     return folder
 
 
+def random_model(folder, kind="llama", **config):
+    """A random model in a folder that loads."""
+    from tokenizers import Tokenizer, models
+    from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    words = Tokenizer(models.WordLevel({word: number for number, word in enumerate(["<end>", "a", "b", "c"])}, "a"))
+    template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"num_key_value_heads": 1, "vocab_size": 4, "eos_token_id": 0, "pad_token_id": 0, "bos_token_id": 0}
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **config)).save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>", chat_template=template).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def base(project, tmp_path):
     """The served checkpoint."""

@@ -1,6 +1,7 @@
 """Importing, promoting and rolling back."""
 
 import json
+import os
 from io import StringIO
 
 import pytest
@@ -9,7 +10,7 @@ from django.db import IntegrityError, transaction
 
 from feedback.errors import Conflict, Invalid
 from feedback.models import Comparison, Source
-from tests.training.conftest import add_comparisons, fake_model
+from tests.training.conftest import add_comparisons, fake_model, random_model
 from training import checkpoint_files, checkpoints
 from training.models import Checkpoint, Promotion
 
@@ -85,10 +86,92 @@ def test_a_label_is_taken_once(import_one, project, tmp_path):
 def test_the_command_imports_and_serves(project, tmp_path):
     said = StringIO()
     call_command(
-        "import_checkpoint", "support", str(fake_model(tmp_path / "model")), label="mine", serve=True, stdout=said
+        "import_checkpoint", "support", str(random_model(tmp_path / "model")), label="mine", serve=True, stdout=said
     )
     assert served(project) == ["mine"]
-    assert "mine is imported" in said.getvalue()
+    assert "mine is imported" in said.getvalue() and "exact and fast" in said.getvalue()
+
+
+def test_the_command_refuses_a_model_that_does_not_load(project, tmp_path):
+    with pytest.raises(CommandError, match="refused: "):
+        call_command("import_checkpoint", "support", str(fake_model(tmp_path / "model")), label="mine")
+    assert not Checkpoint.objects.exists()
+
+
+def test_the_check_says_how_a_model_is_computed_or_why_it_is_refused(tmp_path):
+    said = StringIO()
+    call_command("check_model", str(random_model(tmp_path / "fast")), stdout=said)
+    hybrid = random_model(tmp_path / "hybrid", "lfm2", layer_types=["conv", "full_attention"])
+    call_command("check_model", str(hybrid), stdout=said)
+    first, second = said.getvalue().splitlines()
+    assert first.endswith("fast: exact and fast") and "hybrid: exact by the generic path (" in second
+    for folder in (fake_model(tmp_path / "empty"), tmp_path / "none"):
+        with pytest.raises(CommandError, match="refused: "):
+            call_command("check_model", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"architectures": [1]}, "not a list of names"),
+        ({"architectures": "LlamaForCausalLM"}, "not a list of names"),
+        ({"architectures": ["T5ForConditionalGeneration"]}, "T5ForConditionalGeneration"),
+    ],
+)
+def test_a_config_of_another_shape_is_refused(project, tmp_path, config, sentence):
+    with pytest.raises(Invalid, match=sentence):
+        checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "model", **config)), "mine")
+
+
+def test_a_model_that_reads_images_too_is_taken_for_its_text_model(project, tmp_path):
+    config = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": {}}
+    assert checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "model", **config)), "mine").path
+
+
+def test_deep_nesting_in_a_config_is_refused(project, tmp_path):
+    folder = fake_model(tmp_path / "model")
+    (folder / "config.json").write_text("[" * 200_000)
+    with pytest.raises(Invalid, match="is not JSON"):
+        checkpoints.import_checkpoint(project, str(folder), "mine")
+    (folder / "config.json").write_text(" " * 2**20 + "{}")
+    with pytest.raises(Invalid, match="larger than"):
+        checkpoints.import_checkpoint(project, str(folder), "mine")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "notes.txt"])
+def test_a_folder_with_a_fifo_is_refused_at_once(project, tmp_path, name):
+    folder = fake_model(tmp_path / "model")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(Invalid, match=f"{name} is not a regular file"):
+        checkpoints.import_checkpoint(project, str(folder), "mine")
+
+
+def test_a_folder_in_the_place_of_a_config_is_refused(project, tmp_path):
+    folder = fake_model(tmp_path / "model")
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    with pytest.raises(Invalid, match=r"config.json is not a regular file"):
+        checkpoints.import_checkpoint(project, str(folder), "mine")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_pickled_weights_beside_safetensors_are_refused(project, tmp_path, name):
+    folder = fake_model(tmp_path / "model")
+    (folder / name).touch()
+    with pytest.raises(Invalid, match=name):
+        checkpoints.import_checkpoint(project, str(folder), "mine")
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "/" + "x" * 300, "/" + "x/" * 3000, "a\0b", "~nobody-here/x"])
+def test_a_path_that_no_folder_can_have_is_refused(project, path):
+    with pytest.raises(Invalid, match="no folder"):
+        checkpoints.import_checkpoint(project, path, "mine", may_fetch=False)
+
+
+def test_within_a_request_nothing_is_fetched_from_the_hub(project):
+    with pytest.raises(Invalid, match="on the server"):
+        checkpoints.import_checkpoint(project, "someone/some-model", "mine", may_fetch=False)
 
 
 def test_the_command_refuses_with_a_sentence(project):

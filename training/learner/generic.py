@@ -37,6 +37,14 @@ def path_of(model: Any) -> Path:
     return cast(Path, getattr(trunk, "accord_path", Path()))
 
 
+def in_results(model: Any) -> dict[str, str]:
+    """What result.json says of how a model was computed, so that people can see why a round was slow."""
+    path = path_of(model)
+    if path.is_fast:
+        return {"path": "packed"}
+    return {"path": f"generic: {path.scoring} rows, {path.decoding} decoding", "path_reason": path.why}
+
+
 def set_path(model: Any, path: Path) -> None:
     model.base_model.accord_path = path
 

@@ -52,6 +52,7 @@ from torch import Tensor
 from training.learner.config import HEAD_LEARNING_RATE, PpoConfig
 from training.learner.data import Prompt, read_prompts
 from training.learner.evaluation import best_objective, evaluate, evaluation_result, how_close, reference_rewards
+from training.learner.generic import in_results
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import Base, Role, Shape, critic_role, shape_of
 from training.learner.losses import next_kl_coefficient
@@ -143,7 +144,7 @@ def main(job_dir: Path) -> None:
     # 7. The model, then the result.
     job.save_folder("model", lambda folder: save_model(run.policy, run.tokenizer, folder))
     result = summary(run, job, prompts, evaluated, attainable)
-    job.write_result(result | {"seconds": time.monotonic() - started})
+    job.write_result(result | {"seconds": time.monotonic() - started} | in_results(run.policy))
     processes.close()
 
 

@@ -38,6 +38,7 @@ from transformers.utils import logging as transformers_logging
 from training.learner.averaging import WeightAverage
 from training.learner.config import RewardConfig
 from training.learner.data import budget_batches, check_messages, encode_completion, encode_prompt, share, shuffled
+from training.learner.generic import in_results
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import shape_of
 from training.learner.memory import MicroBatches
@@ -130,7 +131,7 @@ def main(job_dir: Path) -> None:
     evaluation = evaluate(model, tie, data, settings, micro_batches.size)
     job.save_folder("model", lambda folder: save_reward_model(model, tokenizer, folder))
     result = {"program": "reward", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
-    job.write_result(result | summary(job, model, tie, data) | evaluation)
+    job.write_result(result | summary(job, model, tie, data) | evaluation | in_results(model.network))
     processes.close()
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from training.learner.config import SampleConfig
 from training.learner.data import Prompt, decode_completion, read_prompts, share
+from training.learner.generic import in_results
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in, freeze, load_policy
@@ -80,7 +81,9 @@ def main(job_dir: Path) -> None:
     # 4. In the order of the prompts; then the result.
     done.sort(key=lambda row: int(row["number"]))
     job.write_rows("samples.jsonl", (as_sample(row, prompts, settings.completions_per_prompt) for row in done))
-    job.write_result(summary(done, prompts, time.monotonic() - started) | {"processes": processes.count})
+    job.write_result(
+        summary(done, prompts, time.monotonic() - started) | {"processes": processes.count} | in_results(policy)
+    )
     processes.close()
 
 

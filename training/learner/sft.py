@@ -33,6 +33,7 @@ from training.learner.data import (
     shuffled,
 )
 from training.learner.flat import flatten
+from training.learner.generic import in_results
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import Base, Role, shape_of
 from training.learner.memory import MicroBatches
@@ -116,7 +117,7 @@ def main(job_dir: Path) -> None:
     # 5. The model, then the result.
     job.save_folder("model", lambda folder: save_model(policy, tokenizer, folder))
     result = {"program": "sft", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
-    job.write_result(result | {"demonstrations": len(rows)} | summary(job, examples + held_out))
+    job.write_result(result | {"demonstrations": len(rows)} | summary(job, examples + held_out) | in_results(policy))
     processes.close()
 
 

@@ -7,6 +7,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from feedback.errors import AccordError
 from feedback.models import Project
 from training import checkpoints, rounds
+from training.checkpoint_files import check_model
+from training.launch.probe import probe
 
 
 class Command(BaseCommand):
@@ -24,6 +26,10 @@ class Command(BaseCommand):
         if project is None:
             raise CommandError(f"There is no project «{options['project']}».")
         try:
+            verdict = probe(check_model(options["model"]))
+            if verdict.verdict == "refused":
+                raise CommandError(f"{options['model']}: {verdict}")
+            self.stdout.write(f"{options['model']}: {verdict}")
             imported = checkpoints.import_checkpoint(project, options["model"], options["label"], options["serve"])
             self.stdout.write(f"{imported} is imported from {imported.path}{', and served' * options['serve']}.")
             if options["sample"]:
