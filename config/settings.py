@@ -204,7 +204,10 @@ REST_FRAMEWORK = {
         "feedback.authentication.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": [
+        "rest_framework.permissions.IsAuthenticated",
+        "feedback.api.strict.KnownParameters",
+    ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "feedback.api.negotiation.OneForm",
     "DEFAULT_PARSER_CLASSES": ["feedback.parsers.JsonParser"],

@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import people
+from feedback.api import strict
 from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.models import Project
@@ -15,7 +16,7 @@ from training import checkpoints, progress, rounds
 from training.models import Checkpoint, LoopSettings, Promotion, Round
 
 
-class NewRound(serializers.Serializer):
+class NewRound(strict.Serializer):
     """What to start. Sections of settings: round, common, reward, ppo, sample.
 
     `python -m training.learner.ppo --help` (and reward, sample) lists a section's settings.
@@ -30,7 +31,7 @@ class NewRound(serializers.Serializer):
     )
 
 
-class ProgressShown(serializers.Serializer):
+class ProgressShown(strict.Serializer):
     """How far the stage's program is."""
 
     step = serializers.IntegerField()
@@ -39,7 +40,7 @@ class ProgressShown(serializers.Serializer):
     seconds_left = serializers.FloatField(allow_null=True)
 
 
-class MetricsLine(serializers.Serializer):
+class MetricsLine(strict.Serializer):
     """One step's numbers. After a resume earlier steps come again, under new ids."""
 
     id = serializers.IntegerField()
@@ -50,7 +51,7 @@ class MetricsLine(serializers.Serializer):
     values = serializers.DictField(child=serializers.FloatField())
 
 
-class RoundShown(serializers.ModelSerializer):
+class RoundShown(strict.ModelSerializer):
     """A round, as a list shows it."""
 
     base = serializers.CharField(source="base.source.name", read_only=True)
@@ -105,7 +106,7 @@ class RoundWatched(RoundShown):
         return progress.metrics(round, self.context.get("after", 0))
 
 
-class LoopShown(serializers.ModelSerializer):
+class LoopShown(strict.ModelSerializer):
     """How rounds run when nobody says otherwise."""
 
     round_every = serializers.IntegerField(
@@ -118,7 +119,7 @@ class LoopShown(serializers.ModelSerializer):
         fields = ("round_every", "settings")
 
 
-class CheckpointShown(serializers.ModelSerializer):
+class CheckpointShown(strict.ModelSerializer):
     name = serializers.CharField(source="source.name", read_only=True)
     parent = serializers.CharField(source="parent.source.name", read_only=True, default=None)
     round = serializers.IntegerField(source="round.number", read_only=True, default=None)
@@ -128,7 +129,7 @@ class CheckpointShown(serializers.ModelSerializer):
         fields = ("id", "name", "kind", "path", "reward_model_path", "parent", "round", "is_served", "created_at")
 
 
-class PromotionShown(serializers.ModelSerializer):
+class PromotionShown(strict.ModelSerializer):
     checkpoint = serializers.CharField(source="checkpoint.source.name", read_only=True)
     replaced = serializers.CharField(source="replaced.source.name", read_only=True, default=None)
 
@@ -137,7 +138,7 @@ class PromotionShown(serializers.ModelSerializer):
         fields = ("checkpoint", "replaced", "is_roll_back", "created_at")
 
 
-class Cursor(serializers.Serializer):
+class Cursor(strict.Serializer):
     after = serializers.IntegerField(required=False, default=0, min_value=0, max_value=2**63 - 1)
 
 

@@ -8,11 +8,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import agreement, detectors, gold, people
+from feedback.api import strict
 from feedback.api.views import api_view
 from feedback.models import User
 
 
-class EstimateShown(serializers.Serializer):
+class EstimateShown(strict.Serializer):
     """A number with its 95 % interval; null where it is undefined, and the sentence says why."""
 
     value = serializers.FloatField(allow_null=True)
@@ -23,7 +24,7 @@ class EstimateShown(serializers.Serializer):
     sentence = serializers.CharField()
 
 
-class SignShown(serializers.Serializer):
+class SignShown(strict.Serializer):
     """One way in which careless work shows; a flag says whose work to look at, and proves nothing."""
 
     value = serializers.FloatField(allow_null=True)
@@ -33,7 +34,7 @@ class SignShown(serializers.Serializer):
     after = serializers.IntegerField(allow_null=True, help_text="Answers until it was flagged; null: it is not.")
 
 
-class AgreedShown(serializers.Serializer):
+class AgreedShown(strict.Serializer):
     pairwise = EstimateShown(help_text="How often two people prefer the same completion, ties aside.")
     alpha = EstimateShown(help_text="Krippendorff's alpha, ordinal: 1 is agreement, 0 is chance.")
 

@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import blinding, judging, people, queue, remarks
+from feedback.api import strict
 from feedback.api.views import api_view
 from feedback.models import MOST_AHEAD, Lease, Membership, Ranking
 from feedback.spans import BAD, GOOD, MOST_SPANS, Span, shown_spans
@@ -24,7 +25,7 @@ class Ratings(serializers.ListField):
     child = serializers.IntegerField(min_value=1, max_value=remarks.RATING_POINTS, allow_null=True)
 
 
-class SpanMarked(serializers.Serializer):
+class SpanMarked(strict.Serializer):
     """Characters `start` … `end` − 1 (Unicode code points, from 0) of a completion's text, marked good or bad."""
 
     completion = serializers.IntegerField(min_value=0, max_value=8, help_text="Its place in the order of display.")
@@ -33,12 +34,12 @@ class SpanMarked(serializers.Serializer):
     mark = serializers.ChoiceField(choices=[GOOD, BAD])
 
 
-class MessageShown(serializers.Serializer):
+class MessageShown(strict.Serializer):
     role = serializers.CharField(help_text="system, user or assistant.")
     content = serializers.CharField()
 
 
-class ReturnedShown(serializers.Serializer):
+class ReturnedShown(strict.Serializer):
     """What a reviewer wants looked at again: one's own earlier ranking, in the order of display, and why."""
 
     reason = serializers.CharField(source="review.reason")
@@ -67,7 +68,7 @@ class ComparisonNumber(serializers.Field):
         return blinding.comparison_number(self.context["membership"], comparison_id)
 
 
-class LeaseShown(serializers.Serializer):
+class LeaseShown(strict.Serializer):
     """A comparison that is held until `expires_at`."""
 
     lease = serializers.UUIDField(source="pk")
@@ -86,7 +87,7 @@ class LeaseShown(serializers.Serializer):
         return None if returned is None else ReturnedShown(returned).data
 
 
-class RankingShown(serializers.Serializer):
+class RankingShown(strict.Serializer):
     """One's own ranking. `ranks` follow the order of display, and leave no number out."""
 
     ranking = serializers.IntegerField(source="pk")
@@ -123,7 +124,7 @@ class RankingInFull(RankingShown):
         return ranking.comparison.texts(ranking.display_order)
 
 
-class LeaseWanted(serializers.Serializer):
+class LeaseWanted(strict.Serializer):
     beside = serializers.ListField(
         child=serializers.UUIDField(),
         default=list,
@@ -132,11 +133,11 @@ class LeaseWanted(serializers.Serializer):
     )
 
 
-class LeaseAnswer(serializers.Serializer):
+class LeaseAnswer(strict.Serializer):
     lease = LeaseShown(allow_null=True, help_text="Null: nothing is left for this annotator.")
 
 
-class RankingGiven(serializers.Serializer):
+class RankingGiven(strict.Serializer):
     """What one says. The same `idempotency_key` again is answered as the first time."""
 
     ranks = serializers.ListField(
@@ -163,30 +164,30 @@ class RankingGiven(serializers.Serializer):
         return [Span(**span) for span in given]
 
 
-class SkipGiven(serializers.Serializer):
+class SkipGiven(strict.Serializer):
     reason = serializers.CharField(default="", allow_blank=True, max_length=500)
 
 
-class NextWanted(serializers.Serializer):
+class NextWanted(strict.Serializer):
     next = serializers.BooleanField(default=False)
     beside = serializers.ListField(child=serializers.UUIDField(), default=list, max_length=MOST_AHEAD + 2)
 
 
-class RankingAnswer(serializers.Serializer):
+class RankingAnswer(strict.Serializer):
     ranking = RankingShown()
     next = LeaseShown(allow_null=True, required=False, help_text="With `?next=1`.")
 
 
-class SkipAnswer(serializers.Serializer):
+class SkipAnswer(strict.Serializer):
     skipped = serializers.IntegerField(help_text="The comparison.")
     next = LeaseShown(allow_null=True, required=False, help_text="With `?next=1`.")
 
 
-class RevisionAnswer(serializers.Serializer):
+class RevisionAnswer(strict.Serializer):
     ranking = RankingShown()
 
 
-class UndoneRanking(serializers.Serializer):
+class UndoneRanking(strict.Serializer):
     ranking = RankingInFull()
 
 

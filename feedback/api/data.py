@@ -18,6 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import export, intake, people, preference_export
+from feedback.api import strict
 from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.models import Demonstration, Project, Skip
@@ -28,12 +29,12 @@ LARGEST = 2**63 - 1
 ROWS_A_CHUNK = 200
 
 
-class PromptsWanted(serializers.Serializer):
+class PromptsWanted(strict.Serializer):
     compare = serializers.BooleanField(default=True, help_text="Make a comparison of each row's completions.")
     again = serializers.BooleanField(default=False, help_text="Make a comparison even of what is compared already.")
 
 
-class PromptsAnswer(serializers.Serializer):
+class PromptsAnswer(strict.Serializer):
     prompt_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
     created = serializers.IntegerField(help_text="How many of the prompts are new.")
     changed = serializers.IntegerField(help_text="How many known prompts got new external ids, references or metadata.")
@@ -48,15 +49,15 @@ class PromptsAnswer(serializers.Serializer):
     compared_before = serializers.IntegerField(help_text="How many lines' completions were compared already.")
 
 
-class CompletionsWanted(serializers.Serializer):
+class CompletionsWanted(strict.Serializer):
     source = serializers.CharField(max_length=200, help_text="Who wrote them: one name for the whole body.")
 
 
-class CompletionsAnswer(serializers.Serializer):
+class CompletionsAnswer(strict.Serializer):
     completion_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
 
 
-class ComparisonsWanted(serializers.Serializer):
+class ComparisonsWanted(strict.Serializer):
     wanted_rankings = serializers.IntegerField(
         default=None, allow_null=True, min_value=1, max_value=100, help_text="The project's unless given."
     )
@@ -64,18 +65,18 @@ class ComparisonsWanted(serializers.Serializer):
     again = serializers.BooleanField(default=False, help_text="Make a comparison even of what is compared already.")
 
 
-class ComparisonsAnswer(serializers.Serializer):
+class ComparisonsAnswer(strict.Serializer):
     comparison_ids = serializers.ListField(
         child=serializers.IntegerField(allow_null=True),
         help_text="Aligned with the lines; null where fewer than two texts differ.",
     )
 
 
-class GoldAnswer(serializers.Serializer):
+class GoldAnswer(strict.Serializer):
     comparison_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
 
 
-class ExportWanted(serializers.Serializer):
+class ExportWanted(strict.Serializer):
     format = serializers.ChoiceField(
         choices=sorted(export.FORMATS),
         default="trl",

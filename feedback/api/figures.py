@@ -6,11 +6,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import figures, people
+from feedback.api import strict
 from feedback.api.agreement import EstimateShown, SignShown
 from feedback.api.views import api_view
 
 
-class DoneShown(serializers.Serializer):
+class DoneShown(strict.Serializer):
     """How much one person has ranked; adjudications are not counted."""
 
     today = serializers.IntegerField()
@@ -21,7 +22,7 @@ class DoneShown(serializers.Serializer):
     last_at = serializers.DateTimeField(allow_null=True)
 
 
-class ReliableShown(serializers.Serializer):
+class ReliableShown(strict.Serializer):
     """1 judges well, ½ is chance, 0 says the opposite; with the 95 % interval."""
 
     value = serializers.FloatField()
@@ -29,7 +30,7 @@ class ReliableShown(serializers.Serializer):
     high = serializers.FloatField()
 
 
-class PersonShown(serializers.Serializer):
+class PersonShown(strict.Serializer):
     """Quality is judged by the project's latest rankings."""
 
     user_id = serializers.IntegerField(source="user.pk")
@@ -47,7 +48,7 @@ class PersonShown(serializers.Serializer):
         return person.role is not None
 
 
-class OwnShown(serializers.Serializer):
+class OwnShown(strict.Serializer):
     """Quality is as it was at midnight; null unless the project lets annotators see it."""
 
     done = DoneShown()

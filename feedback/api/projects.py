@@ -9,6 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import people, progress, sampling
+from feedback.api import strict
 from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.errors import Forbidden
@@ -48,7 +49,7 @@ FOR_EVERYBODY = (
 )
 
 
-class ProjectShown(serializers.ModelSerializer):
+class ProjectShown(strict.ModelSerializer):
     """A project, and one's own role in it. Its settings are told to managers; others get what they need to rank."""
 
     role = serializers.SerializerMethodField()
@@ -69,7 +70,7 @@ class ProjectShown(serializers.ModelSerializer):
         return self.context["roles"][project.pk]
 
 
-class ProjectGiven(serializers.ModelSerializer):
+class ProjectGiven(strict.ModelSerializer):
     """What a new project is told; only its name and slug are needed."""
 
     sampling_rule = serializers.ChoiceField(choices=sorted(sampling.RULES), default="random")
@@ -79,7 +80,7 @@ class ProjectGiven(serializers.ModelSerializer):
         fields = ("slug", *SETTINGS)
 
 
-class ProjectSettings(serializers.ModelSerializer):
+class ProjectSettings(strict.ModelSerializer):
     """What may change afterwards. It holds for what comes in from now on."""
 
     sampling_rule = serializers.ChoiceField(choices=sorted(sampling.RULES), required=False)
@@ -89,7 +90,7 @@ class ProjectSettings(serializers.ModelSerializer):
         fields = SETTINGS
 
 
-class MemberShown(serializers.ModelSerializer):
+class MemberShown(strict.ModelSerializer):
     user_id = serializers.IntegerField(read_only=True)
     username = serializers.CharField(source="user.username", read_only=True)
     ranking_count = serializers.IntegerField(read_only=True)
@@ -100,22 +101,22 @@ class MemberShown(serializers.ModelSerializer):
         fields = ("user_id", "username", "role", "joined_at", "ranking_count", "last_ranked_at")
 
 
-class MemberGiven(serializers.Serializer):
+class MemberGiven(strict.Serializer):
     username = serializers.CharField(max_length=150)
     role = serializers.ChoiceField(choices=Membership.Role.choices, default=Membership.Role.ANNOTATOR)
 
 
-class RoleGiven(serializers.Serializer):
+class RoleGiven(strict.Serializer):
     role = serializers.ChoiceField(choices=Membership.Role.choices)
 
 
-class TokenShown(serializers.ModelSerializer):
+class TokenShown(strict.ModelSerializer):
     class Meta:
         model = ApiToken
         fields: tuple[str, ...] = ("id", "name", "created_at", "last_used_at")
 
 
-class TokenGiven(serializers.Serializer):
+class TokenGiven(strict.Serializer):
     name = serializers.CharField(max_length=100)
 
 

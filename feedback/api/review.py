@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import people, review
+from feedback.api import strict
 from feedback.api.annotation import MessageShown, RankingGiven
 from feedback.api.views import api_view
 from feedback.models import Ranking, Review
@@ -19,13 +20,13 @@ from feedback.models import Ranking, Review
 MOST_A_PAGE = 100
 
 
-class DisagreementShown(serializers.Serializer):
+class DisagreementShown(strict.Serializer):
     comparison = serializers.IntegerField(source="pk")
     disagreement = serializers.FloatField(help_text="Share of opposed preferences, 0 to 1.")
     ranking_count = serializers.IntegerField()
 
 
-class OpinionShown(serializers.Serializer):
+class OpinionShown(strict.Serializer):
     """The last word of one person, whatever became of it."""
 
     ranking = serializers.IntegerField(source="ranking.pk")
@@ -41,7 +42,7 @@ class OpinionShown(serializers.Serializer):
     created_at = serializers.DateTimeField(source="ranking.created_at")
 
 
-class DecisionShown(serializers.Serializer):
+class DecisionShown(strict.Serializer):
     decision = serializers.IntegerField(source="pk")
     kind = serializers.ChoiceField(choices=Review.Kind.choices)
     reviewer = serializers.CharField(source="reviewer.username")
@@ -54,7 +55,7 @@ class DecisionShown(serializers.Serializer):
     undone_by = serializers.CharField(source="undone_by.username", allow_null=True, default=None)
 
 
-class CaseShown(serializers.Serializer):
+class CaseShown(strict.Serializer):
     comparison = serializers.IntegerField(source="comparison.pk")
     disagreement = serializers.FloatField(source="comparison.disagreement")
     messages = MessageShown(source="comparison.prompt.messages", many=True)
@@ -63,7 +64,7 @@ class CaseShown(serializers.Serializer):
     adjudication = DecisionShown(allow_null=True)
 
 
-class WorkShown(serializers.Serializer):
+class WorkShown(strict.Serializer):
     """A ranking of one person. `ranks` are not shown here: they follow the order of a comparison in full."""
 
     ranking = serializers.IntegerField(source="pk")
@@ -73,7 +74,7 @@ class WorkShown(serializers.Serializer):
     created_at = serializers.DateTimeField()
 
 
-class PageWanted(serializers.Serializer):
+class PageWanted(strict.Serializer):
     offset = serializers.IntegerField(default=0, min_value=0, max_value=1_000_000)
     limit = serializers.IntegerField(default=25, min_value=1, max_value=MOST_A_PAGE)
 
@@ -82,15 +83,15 @@ class AdjudicationGiven(RankingGiven):
     reason = serializers.CharField(default="", allow_blank=True, max_length=review.LONGEST_REASON)
 
 
-class ReasonGiven(serializers.Serializer):
+class ReasonGiven(strict.Serializer):
     reason = serializers.CharField(max_length=review.LONGEST_REASON, help_text="The annotator will read it.")
 
 
-class SinceWanted(serializers.Serializer):
+class SinceWanted(strict.Serializer):
     since = serializers.DateTimeField()
 
 
-class TollShown(serializers.Serializer):
+class TollShown(strict.Serializer):
     """What discarding all that somebody said since then would take out."""
 
     rankings = serializers.IntegerField(help_text="Send it as `expected`.")

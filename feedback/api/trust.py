@@ -6,13 +6,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback import people, reliability, trust
+from feedback.api import strict
 from feedback.api.views import api_view
 from feedback.models import Reliability
 
 LARGEST = 2**63 - 1
 
 
-class AsOf(serializers.Serializer):
+class AsOf(strict.Serializer):
     as_of = serializers.IntegerField(
         default=None,
         allow_null=True,
@@ -22,7 +23,7 @@ class AsOf(serializers.Serializer):
     )
 
 
-class ReliabilityOfAnnotator(serializers.ModelSerializer):
+class ReliabilityOfAnnotator(strict.ModelSerializer):
     username = serializers.CharField(source="annotator.username")
     reliability = serializers.FloatField(source="value", help_text="1: judges well; ½: at random; 0: the opposite.")
     weight = serializers.FloatField(help_text="What a ranking of theirs counts: 2 · reliability − 1, at least 0.")
@@ -35,7 +36,7 @@ class ReliabilityOfAnnotator(serializers.ModelSerializer):
         fields = ("username", "reliability", "low", "high", "weight", "is_adversarial", "shared", "gold")
 
 
-class ReliabilityShown(serializers.Serializer):
+class ReliabilityShown(strict.Serializer):
     as_of = serializers.IntegerField(
         source="until", allow_null=True, help_text="The last ranking, by sequence; null: nothing is estimated yet."
     )
@@ -44,13 +45,13 @@ class ReliabilityShown(serializers.Serializer):
     annotators = ReliabilityOfAnnotator(many=True)
 
 
-class FlagShown(serializers.Serializer):
+class FlagShown(strict.Serializer):
     username = serializers.CharField()
     sign = serializers.CharField(help_text="random_clicker, gold_failure, position_bias, speed or opposite.")
     sentence = serializers.CharField()
 
 
-class VerdictShown(serializers.Serializer):
+class VerdictShown(strict.Serializer):
     can_be_trusted = serializers.BooleanField(allow_null=True, help_text="Null: nobody can say, or with care.")
     sentence = serializers.CharField()
     flags = FlagShown(many=True)

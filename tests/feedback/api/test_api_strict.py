@@ -1,0 +1,62 @@
+"""A misspelt name is refused, everywhere: it would otherwise mean the default, with a success code."""
+
+import pytest
+
+from feedback.models import ApiToken, Project
+from tests.feedback.api.conftest import URL, client_of
+
+PARTS = {"slug": "support", "number": "1", "user_id": "1", "token_id": "1", "comparison_id": "1", "ranking_id": "1"}
+PARTS |= {"decision_id": "1", "checkpoint_id": "1", "lease_id": "a1c9b7de-0000-4000-8000-000000000000"}
+
+
+def every_address() -> list[tuple[str, str]]:
+    """(method, path) of each address of the API, with parts filled in."""
+    from feedback.api_urls import urlpatterns as of_feedback
+    from training.api_urls import urlpatterns as of_training
+
+    found = []
+    for pattern in [*of_feedback, *of_training]:
+        path = str(pattern.pattern)
+        for name, value in PARTS.items():
+            for kind in ("slug", "int", "uuid"):
+                path = path.replace(f"<{kind}:{name}>", value)
+        assert "<" not in path, path
+        methods = pattern.callback.cls.http_method_names
+        found += [(method, f"/api/v1/{path}") for method in methods if method not in ("options", "trace", "head")]
+    return found
+
+
+@pytest.mark.parametrize(("method", "path"), every_address(), ids=lambda value: value)
+def test_an_unknown_query_parameter_is_refused(project, manager, method, path):
+    answer = getattr(client_of(manager), method)(f"{path}?splitt=train")
+    assert answer.status_code == 400
+    assert answer.json()["message"].startswith("splitt: There is no such name")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("patch", URL, {"wanted_rankingz": 2}),
+        ("post", "/api/v1/projects", {"slug": "new", "name": "New", "guideline": "x"}),
+        ("post", "/api/v1/tokens", {"name": "t", "scope": "read"}),
+        ("post", f"{URL}/members", {"username": "ann", "roles": "manager"}),
+        ("post", f"{URL}/rounds", {"learn": False}),
+        ("put", f"{URL}/loop", {"round_evry": 5}),
+        ("post", f"{URL}/leases", {"besides": []}),
+    ],
+)
+def test_an_unknown_field_is_refused(project, manager, annotator, method, path, body):
+    manager.is_staff = True
+    manager.save()
+    answer = getattr(client_of(manager), method)(path, body, format="json")
+    if answer.status_code == 405:  # the loop's settings are changed by the other verb
+        answer = client_of(manager).patch(path, body, format="json")
+    assert answer.status_code == 400, answer.content
+    misspelt = list(body)[-1]
+    assert answer.json()["message"].startswith(f"{misspelt}: There is no such name")
+    assert not ApiToken.objects.filter(name="t").exists() and not Project.objects.filter(slug="new").exists()
+
+
+def test_the_known_names_are_said(project, manager):
+    said = client_of(manager).get(f"{URL}/preferences?splitt=train").json()["message"]
+    assert "split" in said and "after" in said and "format" in said
