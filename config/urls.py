@@ -4,12 +4,14 @@ from csp.decorators import csp_update
 from django.contrib import admin
 from django.http import HttpRequest, JsonResponse
 from django.urls import include, path, re_path
+from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 # Its template carries a few lines of style inside; no script of ours or theirs may.
 api_page = csp_update({"style-src": ["'unsafe-inline'"]})(SpectacularSwaggerSplitView.as_view(url_name="api-schema"))
 
 
+@csrf_exempt  # whatever the verb is, the answer is that there is nothing
 def no_such_api(request: HttpRequest) -> JsonResponse:
     """Programs get their 404 as JSON, like every other error of the API."""
     return JsonResponse({"code": "not_found", "message": "The API has no such address: see /api/."}, status=404)
@@ -19,7 +21,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("feedback.api_urls")),
     path("api/v1/", include("training.api_urls")),
-    re_path(r"^api/v1/", no_such_api),
+    re_path(r"^api/v\d+(?:/|$)", no_such_api),
     path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("api/", api_page, name="api-docs"),
     path("", include("feedback.urls")),

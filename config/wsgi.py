@@ -6,8 +6,9 @@ from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 
 from config.chunked import with_length
+from config.unread import drained
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-application = with_length(get_wsgi_application())
+application = drained(with_length(get_wsgi_application()))
 # Every page's modules are loaded now, before the workers part, and not while somebody waits for the first page.
 assert get_resolver().url_patterns

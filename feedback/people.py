@@ -1,6 +1,6 @@
 """Who belongs to a project, and with which role; and the keys people hold to the API."""
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Count, F, Max, Q, QuerySet
 from django.utils.translation import gettext as _
 
@@ -68,8 +68,16 @@ def save_settings(project: Project) -> None:
 
 @transaction.atomic
 def create_project(owner: User, project: Project) -> Project:
-    """Save a new project, with its creator as its first manager."""
-    project.save()
+    """Save a new project, with its creator as its first manager. Raises Conflict if its slug is taken."""
+    try:
+        with transaction.atomic():
+            project.save()
+    except IntegrityError as error:
+        if not Project.objects.filter(slug=project.slug).exists():
+            raise
+        raise Conflict(
+            _('There is a project "%(slug)s" already: choose another address.') % {"slug": project.slug}
+        ) from error
     Membership.objects.create(project=project, user=owner, role=Membership.Role.MANAGER)
     return project
 

@@ -1,6 +1,7 @@
 """JSON Lines in: bytes to rows, never more than a line in memory."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from django.utils.translation import gettext as _
 from feedback.errors import Invalid
 
 LONGEST_LINE = 16 * 1024 * 1024  # bytes
+ARRAY_BEGINS = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*(\{|$)")
 
 
 class Unreadable:
@@ -45,6 +47,8 @@ def _read(line: bytes) -> object:
     try:
         return loads(line)
     except Invalid as error:
+        if ARRAY_BEGINS.match(line):
+            return Unreadable(_("A JSON array begins here: send JSON Lines, one object a line (jq -c '.[]' FILE)."))
         return Unreadable(error.message)
 
 

@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 
 from feedback import checks
 from feedback.errors import Invalid
+from feedback.intake import formats
 from feedback.intake.lines import Unreadable
 
 MOST_ERRORS = 20  # told at once
@@ -96,6 +97,13 @@ def refuse(errors: list[dict[str, Any]]) -> None:
 def read_prompt(row: object) -> PromptRow:
     """`{"messages": […] or "prompt": text, "external_id"?, "references"?, "metadata"?, "completions"?}`."""
     known = {"messages", "prompt", "external_id", "references", "metadata", "completions"}
+    if isinstance(row, list) and row and isinstance(row[0], dict):
+        raise Invalid(_("It is a JSON array: send JSON Lines, one object a line (jq -c '.[]' FILE)."))
+    if format_name := formats.recognise(row):
+        raise Invalid(
+            _("It looks like %(format)s, which is not read yet: send prompts with completions. %(hint)s")
+            % {"format": format_name, "hint": formats.how_to_convert()}
+        )
     given = checks.known_keys(row, known, _("A prompt"))
     messages = _read_messages(given)
     return PromptRow(

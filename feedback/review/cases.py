@@ -8,7 +8,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext as _
 
 from feedback import queue
-from feedback.errors import NotFound
+from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Membership, Project, Ranking, Review
 from feedback.review.revisions import ADJUDICATION
 
@@ -106,11 +106,13 @@ def decisions(project: Project) -> QuerySet[Review]:
 
 
 def case(membership: Membership, comparison_id: int) -> Case:
-    """Raises NotFound."""
+    """Raises NotFound; Conflict while this person has yet to rank the comparison, and must not see what others say."""
     found = Comparison.objects.filter(project=membership.project_id).select_related("prompt", "project")
     comparison = found.filter(pk=comparison_id).first()
     if comparison is None:
         raise NotFound(_("There is no such comparison in this project."))
+    if comparison.adjudicated_at is None and _holds(membership, comparison):
+        raise Conflict(_("You hold this comparison yourself: rank or skip it before you look at what others said."))
     order = queue.display_order(membership, comparison)
     opinions = _opinions(comparison, order)
     said = [each for each in opinions if each.can_be_changed]
@@ -118,6 +120,10 @@ def case(membership: Membership, comparison_id: int) -> Case:
         comparison=comparison, kind=Review.Kind.ADJUDICATION, undone_at__isnull=True
     )
     return Case(comparison, order, comparison.texts(order), opinions, _contests(said), adjudication.first())
+
+
+def _holds(membership: Membership, comparison: Comparison) -> bool:
+    return comparison.leases.filter(annotator_id=membership.user_id, lapsed_at__isnull=True).exists()
 
 
 def _opinions(comparison: Comparison, order: Sequence[int]) -> list[Opinion]:

@@ -3,12 +3,16 @@
 import hashlib
 
 from config.chunked import with_length
+from config.unread import drained
 
 
 def whole_body(environ, start_response):
+    if environ["PATH_INFO"] == "/unread":
+        start_response("401 Unauthorized", [("Content-Type", "text/plain"), ("Content-Length", "2")])
+        return [b"no"]
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [f"{len(body)} {hashlib.sha256(body).hexdigest()}".encode()]
 
 
-application = with_length(whole_body)
+application = drained(with_length(whole_body))

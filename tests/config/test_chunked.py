@@ -105,3 +105,17 @@ def test_a_chunked_bodys_settings_are_checked_before_a_round_starts(post, projec
 def test_an_upload_without_a_row_is_refused(post, project, path, body):
     status, answer = post(f"{URL}/{path}", body, "application/x-ndjson")
     assert status == 400 and "no row" in answer["message"]
+
+
+@pytest.mark.parametrize("size", [100_000, 900_000])
+def test_a_body_that_nobody_reads_leaves_the_connection_open(port, size):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.connect()
+    first = connection.sock
+    for _ in range(3):
+        connection.request("POST", "/unread", b"x" * size)
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (401, b"no")
+        assert connection.sock is first
+    connection.request("POST", "/", b"abc")
+    assert connection.getresponse().read().startswith(b"3 ")

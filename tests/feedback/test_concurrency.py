@@ -11,8 +11,9 @@ import pytest
 from django.db import connection, transaction
 
 from feedback import export, judging, queue, review
-from feedback.errors import AccordError
-from feedback.models import Comparison, Lease, Ranking, Review
+from feedback.errors import AccordError, Conflict
+from feedback.models import Comparison, Lease, Project, Ranking, Review
+from feedback.people import create_project
 from tests.conftest import person
 from tests.feedback.conftest import add_work, membership, rank_next
 
@@ -314,3 +315,17 @@ def test_everything_at_once_keeps_the_counters_and_ends(project, people, reviewe
     at_once(tasks + [lambda member=member: decide(member) for member in reviewers])
     assert Review.objects.count() > 5
     counters_are_right()
+
+
+def test_one_of_many_who_make_the_same_project_at_once_makes_it_and_the_others_are_told(manager):
+    def make():
+        try:
+            return create_project(manager, Project(slug="new", name="New")).pk
+        except Conflict as refusal:
+            return refusal.message
+
+    made = at_once([make] * 8)
+    assert [type(each) for each in made].count(int) == 1
+    assert {each for each in made if isinstance(each, str)} == {
+        'There is a project "new" already: choose another address.'
+    }

@@ -167,3 +167,18 @@ def test_an_address_that_is_none_of_the_apis_is_a_404_with_a_sentence(client):
     response = client.get("/api/v1/nothing/here")
     assert response.status_code == 404
     assert "no such address" in response.json()["message"]
+
+
+@pytest.mark.parametrize("verb", ["get", "head", "post", "put", "patch", "delete", "options"])
+@pytest.mark.parametrize("path", ["/api/v1/nothing", "/api/v1/", "/api/v2/projects"])
+def test_an_address_that_is_none_of_the_apis_is_json_for_every_verb(project, verb, path):
+    from django.test import Client
+
+    response = getattr(Client(enforce_csrf_checks=True), verb)(path)
+    assert response.status_code == 404
+    assert response["Content-Type"] == "application/json"
+
+
+def test_no_cache_keeps_an_answer_of_the_api(as_manager, as_nobody, project):
+    for response in (as_manager.get(URL), as_nobody.get(URL), as_manager.get("/api/v1/nothing")):
+        assert response["Cache-Control"] == "no-store"

@@ -1,11 +1,14 @@
 """Who may decide, on what, and that a decision has a reason."""
 
+from uuid import uuid4
+
 import pytest
 from django.utils import timezone
 
-from feedback import review
-from feedback.errors import Forbidden, Invalid, NotFound
+from feedback import judging, queue, review
+from feedback.errors import Conflict, Forbidden, Invalid, NotFound
 from feedback.models import Membership, Review
+from tests.feedback.conftest import add_work, rank_next
 from tests.feedback.review.conftest import adjudicate, of
 
 pytestmark = pytest.mark.django_db
@@ -50,3 +53,14 @@ def test_a_decision_has_a_reason_that_can_be_read(ann, rita, disputed, reason):
         with pytest.raises(Invalid):
             act(rita, of(ann).pk, reason=reason)
     assert not Review.objects.exists()
+
+
+def test_a_reviewer_sees_nobodys_ranks_of_what_they_hold_themselves(rita, ann, project):
+    (comparison,) = add_work(project, 1, wanted_rankings=2)
+    rank_next(ann)
+    assert review.case(rita, comparison.pk).opinions
+    lease = queue.lease_next(rita)
+    with pytest.raises(Conflict, match="You hold this comparison"):
+        review.case(rita, comparison.pk)
+    judging.record(rita, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=2.0)
+    assert len(review.case(rita, comparison.pk).opinions) == 2
