@@ -116,6 +116,7 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
     "feedback.unsent_forms.UnsentFormsMiddleware",
     "feedback.errors.AccordErrorMiddleware",
+    "feedback.archive.ArchiveMiddleware",
 ]
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"

@@ -4,7 +4,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import Count, F, Max, Q, QuerySet
 from django.utils.translation import gettext as _
 
-from feedback import statements
+from feedback import archive, statements
 from feedback.errors import Conflict, Forbidden, NotFound
 from feedback.models import ApiToken, Membership, Project, User
 
@@ -12,17 +12,21 @@ from feedback.models import ApiToken, Membership, Project, User
 PLACE = f"""
     SELECT {statements.columns(Membership, "membership")}, {statements.columns(Project, "project")}
     FROM feedback_project AS project JOIN feedback_membership AS membership ON membership.project_id = project.id
-    WHERE project.slug = %s AND project.archived_at IS NULL AND membership.user_id = %s"""
+    WHERE project.slug = %s AND membership.user_id = %s"""
 
 
 def membership_of(user: User, slug: str) -> Membership:
-    """This person's place in a project. Strangers learn nothing: not even that the project exists."""
+    """This person's place in a project. Strangers learn nothing: not even that the project exists.
+
+    Raises Archived where the request would write to an archived project: see archive.py.
+    """
     (row,) = statements.run(PLACE, [slug, user.pk]) or (None,)
     if row is None:
         raise NotFound(_("There is no such project among yours."))
     end = statements.width(Membership)
     membership = statements.build(Membership, row[:end])
     membership.user, membership.project = user, statements.build(Project, row[end:])
+    archive.refuse_writing(membership.project)
     return membership
 
 

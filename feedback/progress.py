@@ -50,10 +50,10 @@ def memberships_of(user: User) -> QuerySet[Membership]:
         project__rankings__created_at__gte=midnight(),
     )
     return (
-        Membership.objects.filter(user=user, project__archived_at__isnull=True)
+        Membership.objects.filter(user=user)
         .select_related("project")
         .annotate(ranked_today=Count("project__rankings", filter=since_midnight))
-        .order_by("project__name")
+        .order_by(F("project__archived_at").asc(nulls_first=True), "project__name")
     )
 
 

@@ -17,6 +17,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feedback import blinding, candidates, gold, statements
+from feedback.archive import Archived
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Project, Ranking
 
@@ -71,13 +72,13 @@ def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Leas
 @transaction.atomic
 def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | None:
     lock_member(membership)
-    if membership.project.archived_at is not None:
-        raise Conflict(_("This project is archived: nothing can be ranked in it any more."))
     now = timezone.now()
     held = _held(membership, now)
     if waiting := next((lease for lease in held if lease.pk not in beside), None):
         waiting.comparison = Comparison.objects.select_related("prompt").get(pk=waiting.comparison_id)
         return _extend(waiting, membership, now)
+    if membership.project.archived_at is not None:
+        raise Archived(_("This project is archived: nothing more can be ranked in it."))
     if sum(lease.reason != Lease.Reason.RETURNED for lease in held) >= most_leases(membership.project):
         raise Conflict(
             _("You hold %(most_leases)s comparisons already: rank or give back one of them first.")

@@ -290,6 +290,8 @@ def _wanted(request: Request) -> dict[str, Any]:
 def _next(membership: Membership, wanted: dict[str, Any]) -> dict[str, Any]:
     if not wanted["next"]:
         return {}
+    if membership.project.archived_at is not None:
+        return {"next": None}
     return {"next": _lease(membership, queue.lease_next(membership, beside=wanted["beside"]))}
 
 

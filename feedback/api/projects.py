@@ -56,7 +56,7 @@ class ProjectShown(strict.ModelSerializer):
 
     class Meta:
         model = Project
-        fields = ("slug", *SETTINGS, "role", "created_at")
+        fields = ("slug", *SETTINGS, "role", "created_at", "archived_at")
         extra_kwargs = {name: {"required": False} for name in SETTINGS if name not in FOR_EVERYBODY}
 
     def to_representation(self, project: Project) -> dict[str, Any]:

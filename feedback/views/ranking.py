@@ -1,8 +1,9 @@
 """Ranking: one comparison after the other. Each address answers with a fragment when a script asks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
@@ -13,6 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback import intake, judging, people, progress, queue
+from feedback.archive import Archived
 from feedback.cards import Card, card_of_lease, card_of_ranking, sample_card, show_flags
 from feedback.forms import (
     DemonstrationForm,
@@ -47,7 +49,7 @@ def same_person(view: Page) -> Page:
 @require_GET
 def rank(request: HttpRequest, slug: str) -> HttpResponse:
     membership = people.membership_of(request.user, slug)
-    lease = queue.lease_next(membership)
+    lease = _next_lease(membership)
     card = card_of_lease(lease, membership) if lease else None
     return _show_page(request, membership, card)
 
@@ -85,7 +87,7 @@ def submit(request: HttpRequest, slug: str) -> HttpResponse:
     _ranking, lease = judging.record_and_lease(
         membership, given["lease"], given["ranks"], beside=held, **form.measured, **form.said
     )
-    return _show(request, membership, lease or queue.lease_next(membership, beside=held))
+    return _show(request, membership, lease or _next_lease(membership, held))
 
 
 @login_required
@@ -172,7 +174,15 @@ def _wants_next(request: HttpRequest) -> bool:
 
 
 def _next_card(request: HttpRequest, membership: Membership, held: list[Any]) -> HttpResponse:
-    return _show(request, membership, queue.lease_next(membership, beside=held))
+    return _show(request, membership, _next_lease(membership, held))
+
+
+def _next_lease(membership: Membership, held: Collection[UUID] = ()) -> Lease | None:
+    """None: there is nothing to rank, or nothing more, the project being archived. The page says which."""
+    try:
+        return queue.lease_next(membership, beside=held)
+    except Archived:
+        return None
 
 
 def _show(request: HttpRequest, membership: Membership, lease: Lease | None) -> HttpResponse:

@@ -209,6 +209,7 @@ const outbox = new Outbox(`accord:outbox:${urls.user}`, {
   refused(item, html, { status }) {
     complain(html);
     tell(say("not-stored"), "warn");
+    if (status === 423) return; // archived: what was said is kept
     if (status !== 400) drafts.drop(item.draft); // it is not wanted any more
     else if (item.project === urls.project) startOver(item);
   },

@@ -230,7 +230,7 @@ def test_annotators_are_told_of_a_project_what_they_need_to_rank(project, annota
                 "flags",
                 "one_key_pairs",
             ),
-            *("attributes", "role", "created_at"),
+            *("attributes", "role", "created_at", "archived_at"),
         }
     assert client_of(manager).get(URL).json()["gold_percent"] == 30
 

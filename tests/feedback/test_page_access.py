@@ -6,7 +6,7 @@ import pytest
 
 from feedback import intake, queue, sampling
 from feedback.api.projects import SETTINGS
-from feedback.models import Membership, Project, Ranking
+from feedback.models import Membership, Ranking
 from tests.conftest import person
 from tests.feedback.conftest import rank_next
 
@@ -82,12 +82,6 @@ def test_a_reviewer_looks_at_work_and_manages_nothing(client, project):
 def test_writes_are_posts(client, manager, path):
     client.force_login(manager)
     assert client.get(at(path)).status_code == 405
-
-
-def test_an_archived_project_is_gone(client, project, annotator):
-    client.force_login(annotator)
-    Project.objects.update(archived_at="2026-01-01T00:00Z")
-    assert client.get(at("rank/")).status_code == 404
 
 
 def test_the_page_never_names_a_source(client, project, annotator):

@@ -98,10 +98,11 @@ def test_the_last_manager_stays(as_manager, manager, project):
     assert Membership.objects.get(user=manager).is_manager
 
 
-def test_an_archived_project_is_gone(as_manager, project):
+def test_an_archived_project_can_be_read_and_says_so(as_manager, project):
     Project.objects.update(archived_at="2026-01-01T00:00Z")
-    assert as_manager.get(URL).status_code == 404
-    assert as_manager.get(PROJECTS).json() == []
+    assert as_manager.get(URL).json()["archived_at"] == "2026-01-01T00:00:00Z"
+    assert [each["slug"] for each in as_manager.get(PROJECTS).json()] == ["support"]
+    assert as_manager.patch(URL, {"name": "x"}, format="json").status_code == 423
 
 
 def test_a_token_shows_its_key_once(as_annotator, annotator):
