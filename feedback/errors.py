@@ -6,8 +6,9 @@ Raise them anywhere below a view. Pages turn them into an answer here, the API i
 from collections.abc import Callable
 from typing import Any
 
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.shortcuts import render
+from django.utils.translation import gettext as _
 
 
 class AccordError(Exception):
@@ -47,6 +48,20 @@ class Conflict(AccordError):
     code = "conflict"
 
 
+class Unreadable(AccordError):
+    """The body did not arrive: the client stopped sending, or was too slow."""
+
+    status = 408
+    code = "timeout"
+
+
+def refusal_of(error: Exception) -> AccordError | None:
+    """The refusal that this exception is, if it is one."""
+    if isinstance(error, UnreadablePostError):
+        return Unreadable(_("The request's body did not arrive in time: send it again."))
+    return error if isinstance(error, AccordError) else None
+
+
 class AccordErrorMiddleware:
     """Answers a page's AccordError with an error page, or a fragment when htmx asked."""
 
@@ -57,7 +72,7 @@ class AccordErrorMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
-        if not isinstance(error, AccordError):
+        if (refusal := refusal_of(error)) is None:
             return None
         template = "_error.html" if request.headers.get("HX-Request") else "error.html"
-        return render(request, template, {"error": error, "status": error.status}, status=error.status)
+        return render(request, template, {"error": refusal, "status": refusal.status}, status=refusal.status)

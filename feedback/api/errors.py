@@ -6,14 +6,14 @@ from rest_framework.exceptions import APIException, ValidationError
 from rest_framework.response import Response
 from rest_framework.views import exception_handler, set_rollback
 
-from feedback.errors import AccordError
+from feedback.errors import refusal_of
 
 
 def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """An API error is always `{"code": …, "message": sentence, …}`."""
-    if isinstance(error, AccordError):
+    if (refusal := refusal_of(error)) is not None:
         set_rollback()  # where requests are transactions, as the handler of DRF's own errors does
-        return Response({"code": error.code, "message": error.message, **error.details}, status=error.status)
+        return Response({"code": refusal.code, "message": refusal.message, **refusal.details}, status=refusal.status)
     response = exception_handler(error, context)
     if response is None or not isinstance(error, APIException):
         return response
