@@ -1,17 +1,20 @@
 """Every kind of model is exact, by the packed pass or by its own forward pass, or is refused with a sentence."""
 
+import json
 from typing import Any
 
 import pytest
 import torch
-from small_world import letters_tokenizer
+from small_world import LETTERS, letters_tokenizer, metrics, ppo_job
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
+from training.learner import ppo
+from training.learner import sample as sample_program
 from training.learner.check import verdict_on
 from training.learner.episodes import Episodes
 from training.learner.flat import ATTENTION
 from training.learner.generic import path_of
-from training.learner.jobdir import BadInput
+from training.learner.jobdir import BadInput, JobDirectory
 from training.learner.models import prepare, room_of
 from training.learner.sampler import Drawing, check_room, sample
 from training.learner.scoring import ValueHead, assess, score_tokens
@@ -336,3 +339,23 @@ def test_the_check_says_which_way_a_folder_is_computed(tmp_path):
     assert verdicts["llama"] == {"verdict": "fast", "scoring": "packed", "decoding": "packed", "why": ""}
     assert verdicts["lfm2"]["verdict"] == "generic" and "packed" in verdicts["lfm2"]["why"]
     assert verdict_on(str(tmp_path))["verdict"] == "refused"
+
+
+@pytest.mark.parametrize("lora_rank", [0, 2])
+def test_ppo_and_sampling_run_on_a_hybrid_and_say_that_they_took_the_generic_path(tmp_path, lora_rank):
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model("lfm2", **GENERIC["lfm2"] | {"vocab_size": len(LETTERS), "eos_token_id": 0})
+    )
+    model.save_pretrained(tmp_path / "policy")
+    letters_tokenizer().save_pretrained(tmp_path / "policy")
+    job = ppo_job(tmp_path / "job", ("a", "b c"), steps=2, batch_episodes=8, critic="shared", lora_rank=lora_rank)
+    ppo.main(job)
+    result = JobDirectory(job).result()
+    assert result["path"] == "generic: padded rows, cached decoding" and "packed" in result["path_reason"]
+    assert abs(metrics(job)[0]["kl"]) < 1e-4  # the policy's first log-probs are the reference's and the sampler's
+    config = {"model": str(job / "model"), "max_completion_tokens": 3}
+    (tmp_path / "samples").mkdir()
+    (tmp_path / "samples" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "samples" / "prompts.jsonl").write_text((job / "prompts.jsonl").read_text())
+    sample_program.main(tmp_path / "samples")
+    assert JobDirectory(tmp_path / "samples").result()["path"].startswith("generic")
