@@ -1,9 +1,13 @@
-"""`/healthz`: 200 when this process and its database answer. For supervisors and load balancers."""
+"""`/healthz`: 200 when this process and its database answer and the disk has room. For supervisors, load balancers."""
 
+import shutil
 from collections.abc import Callable
 
+from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
+
+LEAST_FREE = 16 * 1024 * 1024  # bytes in the data folder's file system
 
 
 class HealthMiddleware:
@@ -17,4 +21,6 @@ class HealthMiddleware:
             return self.get_response(request)
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
+        if shutil.disk_usage(settings.DATA_DIR).free < LEAST_FREE:
+            return HttpResponse("the disk is full", content_type="text/plain", status=503)
         return HttpResponse("ok", content_type="text/plain")

@@ -168,12 +168,18 @@ AUTH_USER_MODEL = "feedback.User"
 AUTHENTICATION_BACKENDS = ["feedback.authentication.Sessions"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
-    for name in ("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator")
+    for name in (
+        *("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator"),
+        "NumericPasswordValidator",
+    )
+] + [{"NAME": "feedback.passwords.DifferentCharacters"}]
+PASSWORD_HASHERS = ["feedback.passwords.FewAtOnce"] + [
+    f"django.contrib.auth.hashers.{name}PasswordHasher" for name in ("PBKDF2SHA1", "Argon2", "BCryptSHA256", "Scrypt")
 ]
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "sign-in"
-SESSION_ENGINE = "django.contrib.sessions.backends.signed_cookies"
+SESSION_ENGINE = "feedback.sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 14 * 24 * 3600
 
@@ -252,6 +258,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3600,
         "options": {"expires": 3600},
     },
+    "clear-sessions": {"task": "training.tasks.clear_sessions", "schedule": 3600, "options": {"expires": 3600}},
     "sweep-leases": {"task": "training.tasks.sweep_leases", "schedule": 60, "options": {"expires": 120}},
 }
 

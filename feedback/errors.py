@@ -16,6 +16,7 @@ class AccordError(Exception):
 
     status = 400
     code = "invalid"
+    retry_after: int | None = None  # seconds
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -75,4 +76,7 @@ class AccordErrorMiddleware:
         if (refusal := refusal_of(error)) is None:
             return None
         template = "_error.html" if request.headers.get("HX-Request") else "error.html"
-        return render(request, template, {"error": refusal, "status": refusal.status}, status=refusal.status)
+        response = render(request, template, {"error": refusal, "status": refusal.status}, status=refusal.status)
+        if refusal.retry_after is not None:
+            response["Retry-After"] = str(refusal.retry_after)
+        return response

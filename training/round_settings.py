@@ -37,7 +37,7 @@ class RoundSettings:
     policy_prompts: int = setting(10_000, low=1)  # prompts that PPO draws its episodes from, at most
     weights: str = setting("equal", choices=("equal", "reliability"))  # what each ranking counts to the reward model
     seed: int = setting(0, low=0)  # of the draw of prompts
-    processes: int = setting(1, low=1, high=1024)  # of each program; above 1 under `accelerate launch`
+    processes: int = setting(1, low=1, high=16)  # of each program; above 1 under `accelerate launch`
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:

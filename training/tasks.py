@@ -35,6 +35,14 @@ def start_due_rounds() -> None:
 
 
 @shared_task
+def clear_sessions() -> None:
+    """Delete sessions that have expired: nobody else does."""
+    from feedback.sessions import SessionStore
+
+    SessionStore.clear_expired()
+
+
+@shared_task
 def sweep_leases() -> None:
     from feedback import queue
 
