@@ -21,6 +21,7 @@ ARRIVAL_SECONDS = 30  # for the whole head and a body of up to SMALL_BODY, howev
 HEAD_LIMIT = 64 * 1024  # bytes
 SMALL_BODY = 64 * 1024  # bytes: bodies up to this wait in the event loop, larger ones are read by a thread
 GAP_SECONDS = 10  # between two pieces of a large body, or of an answer that the client does not read
+LINGER_SECONDS = 2  # that a client gets to read the last answer, and to close
 LEAST_RATE = 16 * 1024  # bytes a second of a large body, after ARRIVAL_SECONDS
 
 ARRIVING, WHOLE, LARGE, TOO_LARGE = "arriving", "whole", "large", "too large"
@@ -106,7 +107,7 @@ class FairThreads(ThreadWorker):
             # The kernel's own limit, for answers: gunicorn makes the socket blocking again before it writes.
             conn.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", GAP_SECONDS, 0))
         conn.sock.setblocking(False)
-        conn.is_large = False
+        conn.is_large = conn.lingers = False
         conn.received = bytearray(conn.parser.unreader.take_buffered())
         conn.timeout = time.monotonic() + ARRIVAL_SECONDS
         self.pending_conns.append(conn)
@@ -125,6 +126,8 @@ class FairThreads(ThreadWorker):
             piece = b""
         if not piece:
             self._drop(conn)
+            return
+        if conn.lingers:
             return
         conn.received += piece
         self._look_at(conn)
@@ -156,7 +159,22 @@ class FairThreads(ThreadWorker):
         if conn.is_large:
             self.large_bodies -= 1
             self._start_large()
-        super().finish_request(conn, fs)
+        if not fs.cancelled() and fs.exception() is None and not fs.result():
+            self._linger(conn)
+        else:
+            super().finish_request(conn, fs)
+
+    def _linger(self, conn: TConn) -> None:
+        """Close the connection once the client has read the answer: gunicorn would wait for that in the event loop."""
+        conn.sock.setblocking(False)
+        conn.received, conn.lingers = bytearray(), True
+        conn.timeout = time.monotonic() + LINGER_SECONDS
+        self.pending_conns.append(conn)
+        try:
+            conn.sock.shutdown(socket.SHUT_WR)
+            self.poller.register(conn.sock, selectors.EVENT_READ, partial(self.on_pending_socket_readable, conn))
+        except (OSError, ValueError):
+            self._drop(conn)
 
     def _leave_loop(self, conn: TConn) -> None:
         self.pending_conns.remove(conn)
