@@ -4,8 +4,11 @@ import itertools
 import json
 import math
 
+import numpy as np
 import pytest
+import scipy
 import torch
+from scipy.special import logsumexp
 from small_world import LONGEST, completions, log_probs, policy_folder, ppo_job, reward_of
 
 from training.learner import ppo
@@ -18,7 +21,10 @@ from training.learner.optimality import (
     best_of_n_kl,
     best_of_n_reward,
     effective_samples,
+    is_known,
     mean_within_prompts,
+    report,
+    student_quantile,
 )
 from training.learner.sampler import Drawing, sample
 
@@ -118,9 +124,88 @@ def test_the_curve_never_passes_the_best_attainable(world):
 
 
 def test_effective_samples_are_all_for_equal_rewards_and_one_for_a_lone_high_one():
-    assert effective_samples(torch.zeros(2, 8), BETA) == pytest.approx(8)
-    assert effective_samples(torch.tensor([[50.0, *[0.0] * 7]]), BETA) == pytest.approx(1)
-    assert effective_samples(torch.tensor([[0.0, 0.5 * math.log(3)]]), 0.5) == pytest.approx(16 / 10)  # w = 1, 3
+    assert effective_samples(torch.zeros(2, 8), BETA).tolist() == pytest.approx([8, 8])
+    assert effective_samples(torch.tensor([[50.0, *[0.0] * 7]]), BETA).item() == pytest.approx(1)
+    assert effective_samples(torch.tensor([[0.0, 0.5 * math.log(3)]]), 0.5).item() == pytest.approx(16 / 10)  # w = 1, 3
+
+
+@pytest.mark.parametrize("freedom", [7, 15, 31, 127])
+def test_students_quantile_is_scipys(freedom):
+    assert student_quantile(freedom) == pytest.approx(scipy.stats.t.ppf(0.975, freedom), rel=3e-3)
+
+
+PROMPTS, COMPLETIONS, SAMPLES = 16, 20_000, 16
+
+
+def enumerated(chance: np.random.Generator, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """The reference's log-probabilities and the rewards of all completions, [PROMPTS, COMPLETIONS]."""
+    logits = chance.normal(scale=2.0, size=(PROMPTS, COMPLETIONS))
+    rewards = chance.normal(size=logits.shape)
+    if kind == "rare":  # one completion in a thousand is far better than the others
+        rewards = 0.3 * rewards + 3.0 * (chance.random(logits.shape) < 1e-3)
+    return logits - logsumexp(logits, axis=1, keepdims=True), rewards
+
+
+def draw_report(chance: np.random.Generator, reference, rewards, policy, beta: float) -> dict:
+    """What a run would say after drawing SAMPLES completions a prompt from the policy, and as many from the reference.
+
+    `policy` and `reference` are log-probabilities.
+    """
+    rows = np.arange(PROMPTS)[:, None]
+
+    def samples(log_probs):
+        cumulated = np.exp(log_probs).cumsum(1)
+        places = chance.random((PROMPTS, SAMPLES)) * cumulated[:, -1:]
+        return np.array([np.searchsorted(*each) for each in zip(cumulated, places, strict=True)]), rows
+
+    drawn, first = samples(policy)[0], samples(reference)[0]
+    ratios = policy[rows, drawn] - reference[rows, drawn]
+    return report(*(torch.tensor(each) for each in (rewards[rows, first], rewards[rows, drawn], ratios)), beta)
+
+
+@pytest.mark.parametrize("kind", ["normal", "rare"])
+@pytest.mark.parametrize("beta", [0.05, 0.1, 0.2, 0.5])
+@pytest.mark.parametrize(("way", "noise"), [(0.0, 0.0), (0.5, 0.0), (0.8, 0.0), (1.0, 0.3)])
+def test_what_is_said_of_the_best_attainable_holds_in_enumerated_worlds(kind, beta, way, noise):
+    """Policies from the reference (way 0) to near π* (way 1), some of them disturbed."""
+    chance = np.random.default_rng(0)
+    held, shares, told = [], [], []
+    for _ in range(2):
+        reference, rewards = enumerated(chance, kind)
+        tilted = reference + rewards / beta
+        best = float(beta * logsumexp(tilted, axis=1).mean())
+        logits = reference + way * rewards / beta + chance.normal(scale=noise, size=rewards.shape)
+        policy = logits - logsumexp(logits, axis=1, keepdims=True)
+        mean = float((np.exp(reference) * rewards).sum(1).mean())
+        reached = float((np.exp(policy) * (rewards - beta * (policy - reference))).sum(1).mean())
+        for _ in range(50):
+            said = draw_report(chance, reference, rewards, policy, beta)
+            told.append(said["best_objective_at_least"] <= best)
+            assert (said["best_objective"] is None) == (said["best_objective_low"] is None)
+            if said["best_objective"] is not None:
+                held.append(said["best_objective_low"] <= best <= said["best_objective_high"])
+            if said["attained_fraction"] is not None:
+                assert said["attained_fraction"] <= 1
+                share = (reached - mean) / (best - mean)
+                shares.append(said["attained_fraction_low"] <= share <= said["attained_fraction_high"])
+    assert sum(told) >= 0.95 * len(told)
+    assert not held or sum(held) >= 0.9 * len(held)
+    assert not shares or sum(shares) >= 0.9 * len(shares)
+    if way == 1.0:  # near the best, it is known in nearly every draw
+        assert len(held) >= 90
+
+
+def test_a_policy_that_is_still_the_reference_does_not_know_what_is_best_at_a_low_price():
+    """16 samples of 20,000 completions: the old estimate was 1.4 below J*, and its interval never held it."""
+    chance = np.random.default_rng(1)
+    reference, rewards = enumerated(chance, "normal")
+    said = draw_report(chance, reference, rewards, reference, 0.05)
+    assert said["best_objective"] is None and said["attained_fraction"] is None
+    assert said["best_objective_at_least"] < 0.05 * logsumexp(reference + rewards / 0.05, axis=1).mean()
+
+
+def test_few_samples_know_nothing():
+    assert is_known(torch.zeros(4, 8), BETA) and not is_known(torch.zeros(4, 7), BETA)
 
 
 def test_ppo_says_how_close_it_came(tmp_path):
@@ -136,11 +221,11 @@ def test_ppo_says_how_close_it_came(tmp_path):
         exact["objective"] += float((now.exp() * (values - BETA * (now - start))).sum()) / 2
         exact["best_objective"] += BETA * float((start + values / BETA).logsumexp(0)) / 2
         exact["objective_reference"] += float((start.exp() * values).sum()) / 2
-    for name in ("objective", "best_objective"):
-        width = result[f"{name}_high"] - result[name]
-        assert 0 < width < 0.5 and abs(result[name] - exact[name]) < 2 * width  # two intervals: one in 10,000 misses
+    width = result["objective_high"] - result["objective"]
+    assert 0 < width < 0.5 and abs(result["objective"] - exact["objective"]) < 2 * width  # one in 10,000 misses
+    assert result["best_objective_at_least"] <= exact["best_objective"]
     assert result["objective_reference"] == pytest.approx(exact["objective_reference"], abs=0.15)
-    assert [line["best_objective"] for line in lines] == [result["best_objective"]] * 2
+    assert not any("best_objective" in line for line in lines)
     assert (result["optimum_prompts"], result["optimum_samples"]) == (2, 512)
     assert 1 < result["effective_samples"] < 512 and result["best_of_n"][-1]["n"] == 512
     json.dumps(result, allow_nan=False)

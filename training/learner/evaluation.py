@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from training.learner.data import Prompt, share
 from training.learner.episodes import Episodes
-from training.learner.optimality import best_attainable, report
+from training.learner.optimality import report
 from training.learner.rewards import Answer
 from training.learner.rollout import Rollout, Run, score_episodes, write_episodes
 
@@ -74,11 +74,6 @@ def reference_rewards(run: Run, prompts: Sequence[Prompt]) -> Tensor | None:
         return None
     parts = [shared_rewards(run, answers) for _, answers in many(run, run.reference, prompts)]
     return torch.cat(parts).view(-1, settings.optimum_samples)
-
-
-def best_objective(reference: Tensor | None, kl_coefficient: float) -> dict[str, float]:
-    """The line that `objective` climbs towards in the metrics."""
-    return {} if reference is None else {"best_objective": best_attainable(reference, kl_coefficient).value}
 
 
 def how_close(run: Run, prompts: Sequence[Prompt], reference: Tensor | None, kl_coefficient: float) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 NORMAL_QUANTILE = 1.959964  # of 97.5 %
+# J* is told only where the weights are this even, as shares of a prompt's samples: see `is_known`.
+LEAST_SAMPLES, LEAST_MEAN_SHARE, LEAST_SHARE = 8, 0.85, 0.5
 
 
 class Estimate(NamedTuple):
@@ -29,20 +31,44 @@ def estimate(value: float, error: float) -> Estimate:
     return Estimate(value, value - NORMAL_QUANTILE * error, value + NORMAL_QUANTILE * error)
 
 
-def best_attainable(rewards: Tensor, beta: float) -> Estimate:
-    """J*, the mean over prompts of β·log mean exp(r/β), from reference samples [P, m], m ≥ 2; beta above 0.
+def best_attainable(objectives: Tensor, beta: float) -> Estimate:
+    """J*, the mean over prompts of β·log mean exp(o/β), from samples [P, m] of any policy π, m ≥ 2; beta above 0.
+
+    o = r − β·log(π/π_ref) of each sample, so that exp(o/β) = exp(r/β)·π_ref/π: importance weights turn samples of π
+    into the expectation over the reference (Owen 2013, "Monte Carlo theory, methods and examples", §9.1). Of the
+    reference itself, o = r. At π = π* all weights are equal and the estimate has no error.
 
     The logarithm of a mean is too low on average; the jackknife takes away that bias to the order 1/m (Quenouille
-    1956; Miller 1974, «The jackknife — a review», §2). The interval is the delta method's (Owen 2013, «Monte Carlo
-    theory, methods and examples», §2.8): the variance of log w̄ is var(w) / (m·w̄²).
+    1956; Miller 1974, "The jackknife - a review", §2). The interval is the jackknife's own, with Student's quantile.
     """
-    count = rewards.shape[1]
-    weights, offset = scaled_weights(rewards, beta)
-    mean = weights.mean(1, keepdim=True)
-    plain = beta * mean.log()[:, 0]
-    jackknifed = count * plain - (count - 1) * beta * (without_each(weights) / (count - 1)).log().mean(1)
-    variance = beta**2 * weights.var(1) / (count * mean[:, 0].square())
-    return estimate(float((jackknifed + offset).mean()), math.sqrt(float(variance.sum())) / len(rewards))
+    count = objectives.shape[1]
+    weights, offset = scaled_weights(objectives, beta)
+    plain = beta * weights.mean(1).log()
+    parts = beta * (without_each(weights) / (count - 1)).log()
+    jackknifed = count * plain - (count - 1) * parts.mean(1)
+    variance = (count - 1) / count * (parts - parts.mean(1, keepdim=True)).square().sum(1)
+    value, error = float((jackknifed + offset).mean()), math.sqrt(float(variance.sum())) / len(objectives)
+    half = student_quantile(count - 1) * error
+    return Estimate(value, value - half, value + half)
+
+
+def student_quantile(freedom: int) -> float:
+    """The 97.5 % point of Student's distribution with so many degrees of freedom (Abramowitz & Stegun 26.7.5)."""
+    z = NORMAL_QUANTILE
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    return z + first / freedom + second / freedom**2
+
+
+def is_known(objectives: Tensor, beta: float) -> bool:
+    """Whether the interval of `best_attainable` can be trusted: the weights must be even, of every prompt.
+
+    Chosen in enumerated worlds (training/LOG.md, 2026-11-27): intervals held J* in at least 90 % of draws wherever this
+    is true. Where few samples carry the estimate it is too low, by any amount.
+    """
+    count = objectives.shape[1]
+    samples = effective_samples(objectives, beta)
+    is_even = float(samples.mean()) >= LEAST_MEAN_SHARE * count and float(samples.min()) >= LEAST_SHARE * count
+    return count >= LEAST_SAMPLES and is_even
 
 
 def scaled_weights(rewards: Tensor, beta: float) -> tuple[Tensor, Tensor]:
@@ -58,13 +84,10 @@ def without_each(weights: Tensor) -> Tensor:
     return rest.clamp_min(torch.finfo(torch.float64).tiny)
 
 
-def effective_samples(rewards: Tensor, beta: float) -> float:
-    """(Σw)² / Σw² with w = exp(r/β), the mean over prompts: between 1 and m (Kish 1965; Owen 2013, §9.3).
-
-    Near 1, a single sample carries the estimate of J*: it is then too low, and its interval too narrow.
-    """
-    weights, _ = scaled_weights(rewards, beta)
-    return float((weights.sum(1).square() / weights.square().sum(1)).mean())
+def effective_samples(objectives: Tensor, beta: float) -> Tensor:
+    """(Σw)² / Σw² with w = exp(o/β), [P]: between 1 and m of each prompt (Kish 1965; Owen 2013, §9.3)."""
+    weights, _ = scaled_weights(objectives, beta)
+    return weights.sum(1).square() / weights.square().sum(1)
 
 
 def mean_within_prompts(values: Tensor) -> Estimate:
@@ -104,23 +127,40 @@ def report(reference: Tensor, rewards: Tensor, divergences: Tensor, beta: float)
     """What result.json says: of reference samples' rewards, and the policy's rewards and log-ratios, all [P, m].
 
     `objective`: J of the policy, with `_low` and `_high`; `objective_reference`: J of the reference, its mean reward;
-    `best_objective`: J*, with `_low` and `_high`; `attained_fraction`: of the way from the one to the other, null where
-    there is none; `effective_samples` of the `optimum_samples` a prompt; `best_of_n`: the curve.
+    `best_objective`: J*, and `attained_fraction`: of the way from the reference to it, each with `_low` and `_high`,
+    null where they are not known; `best_objective_at_least`: what J* is at least, since no policy has more;
+    `effective_samples` of the policy's `optimum_samples` a prompt; `best_of_n`: the curve.
     """
-    reached, best = mean_within_prompts(rewards - beta * divergences), best_attainable(reference, beta)
-    start = float(reference.double().mean())
-    room = best.value - start
+    objectives = rewards.double() - beta * divergences.double()
+    reached, start = mean_within_prompts(objectives), mean_within_prompts(reference)
+    best = best_attainable(objectives, beta) if is_known(objectives, beta) else None
     return {
         **named("objective", reached),
-        "objective_reference": start,
+        "objective_reference": start.value,
         **named("best_objective", best),
-        "attained_fraction": (reached.value - start) / room if room > 0 else None,
-        "effective_samples": effective_samples(reference, beta),
+        "best_objective_at_least": max(reached.low, start.low),
+        **named("attained_fraction", attained_fraction(start, reached, best)),
+        "effective_samples": float(effective_samples(objectives, beta).mean()),
         "optimum_samples": reference.shape[1],
         "optimum_prompts": len(reference),
         "best_of_n": best_of_n_curve(reference, beta),
     }
 
 
-def named(name: str, found: Estimate) -> dict[str, float]:
+def attained_fraction(start: Estimate, reached: Estimate, best: Estimate | None) -> Estimate | None:
+    """(J − J_ref) / (J* − J_ref), at most 1, with bounds at the ends of all three intervals; None: not known.
+
+    J* is at least J, so a share above 1 can only be the samples' error.
+    """
+    if best is None or best.low <= start.high:
+        return None
+    value = (reached.value - start.value) / (best.value - start.value)
+    low = (reached.low - start.high) / (best.high - start.high)
+    high = (reached.high - start.low) / (best.low - start.low)
+    return Estimate(min(value, 1.0), min(low, 1.0), min(high, 1.0))
+
+
+def named(name: str, found: Estimate | None) -> dict[str, float | None]:
+    if found is None:
+        return {name: None, f"{name}_low": None, f"{name}_high": None}
     return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}

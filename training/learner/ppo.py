@@ -7,8 +7,8 @@ Reads config.json (`PpoConfig`) and prompts.jsonl, rows of `{"prompt_id": 7, "me
 those with `"split": "held_out"` serve for evaluation only. Writes model/. Every random choice is a function of the seed
 and the step, so there is no random state to save, and a run stopped and resumed ends in the same bits.
 
-Metrics of a step: reward, kl, objective (reward − β·kl), and best_objective, the highest that any policy could reach
-where this one is evaluated. The result tells both with intervals, and more: see optimality.report.
+Metrics of a step: reward, kl and objective (reward − β·kl). The result tells the objective with its interval, and the
+highest that any policy could reach where that can be known: see optimality.report.
 
 `algorithm` says where advantages come from: a critic and GAE (ppo), the other completions of the prompt (rloo, grpo) or
 a baseline (reinforce). All the rest is the same.
@@ -51,7 +51,7 @@ from torch import Tensor
 
 from training.learner.config import HEAD_LEARNING_RATE, PpoConfig
 from training.learner.data import Prompt, read_prompts
-from training.learner.evaluation import best_objective, evaluate, evaluation_result, how_close, reference_rewards
+from training.learner.evaluation import evaluate, evaluation_result, how_close, reference_rewards
 from training.learner.generic import in_results
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import Base, Role, Shape, critic_role, shape_of
@@ -130,7 +130,6 @@ def main(job_dir: Path) -> None:
         # 6. Say how it goes, adapt, evaluate, save; stop when told to.
         sizes = {"learning_rate": settings.learning_rate * rate, "episodes": step * settings.batch_episodes}
         measured = describe(rollout, adapted) | learned | sizes | clock.rates(settings.batch_episodes)
-        measured |= best_objective(attainable, adapted.kl_coefficient)
         adapted = adapt(adapted, rollout, settings)
         if settings.eval_prompts and settings.eval_every and step % settings.eval_every == 0:
             measured |= evaluate(run, evaluated)
