@@ -49,6 +49,14 @@ class Conflict(AccordError):
     code = "conflict"
 
 
+class TooMuch(AccordError):
+    """More than one person may do in so short a time."""
+
+    status = 429
+    code = "too_much"
+    retry_after = 600
+
+
 class Unreadable(AccordError):
     """The body did not arrive: the client stopped sending, or was too slow."""
 

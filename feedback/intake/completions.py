@@ -2,17 +2,22 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Sum
+from django.db.models.functions import Length
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feedback import checks
-from feedback.errors import Invalid
+from feedback.errors import Invalid, TooMuch
 from feedback.intake.rows import AnswerRow, digest_of_text, read_all, read_answer, refuse
 from feedback.models import Completion, Demonstration, ExternalId, Membership, Project, Prompt, Source, User
 
 BATCH = 2000
+MOST_WRITTEN = 300_000  # characters of demonstrations by one person within an hour
 OUR_NAMES = re.compile(r"(round|person)-\d+")
 
 
@@ -66,11 +71,23 @@ def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demo
     if prompt.project_id != membership.project_id:
         raise Invalid(_("This prompt belongs to another project."))
     text = checks.filled_text(text, _("The answer"))
+    _check_amount(membership, text)
     # A source a person, so that ratings and filters can tell people apart; the name says nothing to outsiders.
     source = get_source(membership.project, f"person-{membership.user_id}", Source.Kind.PERSON)
     answer = AnswerRow(prompt.pk, None, text, {})
     (completion_id,) = store(source, [prompt.pk], [answer], membership.user)
     return Demonstration.objects.get_or_create(completion_id=completion_id)[0]
+
+
+def _check_amount(membership: Membership, text: str) -> None:
+    """Raise TooMuch where one person stores more in an hour than anybody writes."""
+    recent = Completion.objects.filter(author=membership.user, created_at__gt=timezone.now() - timedelta(hours=1))
+    written = recent.aggregate(total=Sum(Length("text")))["total"] or 0
+    if written + len(text) > MOST_WRITTEN:
+        raise TooMuch(
+            _("You have stored %(most)s characters of answers within an hour, which is the limit: go on later.")
+            % {"most": MOST_WRITTEN}
+        )
 
 
 def store(
