@@ -15,7 +15,7 @@ from torch import Tensor
 
 NORMAL_QUANTILE = 1.959964  # of 97.5 %
 # J* is told only where the weights are this even, as shares of a prompt's samples: see `is_known`.
-LEAST_SAMPLES, LEAST_MEAN_SHARE, LEAST_SHARE = 8, 0.85, 0.5
+LEAST_SAMPLES, LEAST_MEAN_SHARE, LEAST_SHARE = 8, 0.9, 0.5
 
 
 class Estimate(NamedTuple):
