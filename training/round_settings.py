@@ -14,9 +14,8 @@ from typing import Any, Self
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
-from training.learner.config import CONFIGS, Settings, as_kind, check_limits, setting
+from training.learner.config import CONFIGS, Settings, as_kind, check_limits, comparing, setting
 from training.learner.jobdir import BadInput
-from training.learner.text_metrics import comparing
 
 Sections = dict[str, dict[str, Any]]
 

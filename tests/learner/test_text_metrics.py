@@ -6,7 +6,7 @@ import pytest
 from small_world import letters_tokenizer, ppo_job
 
 from training.learner import ppo
-from training.learner.config import PpoConfig
+from training.learner.config import REFERENCE_METRICS, PpoConfig
 from training.learner.jobdir import BadInput, JobDirectory
 from training.learner.rewards import Answer, reward_function
 from training.learner.text_metrics import METRICS, squad_words
@@ -98,3 +98,7 @@ def test_a_policy_learns_to_answer_by_a_metric_alone(tmp_path):
     ppo.main(job)
     rewards = [line["reward"] for line in JobDirectory(job).metrics()]
     assert rewards[0] < 0.4 and rewards[-1] > rewards[0] + 0.3
+
+
+def test_the_web_process_knows_every_metric_by_name():
+    assert sorted(METRICS) == list(REFERENCE_METRICS)

@@ -9,11 +9,14 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from training.learner.jobdir import BadInput
 
+# Reward terms that compare a text with references: those of text_metrics.py, which web processes do not import.
+REFERENCE_METRICS = ("bleu", "exact_match", "rouge_l", "similarity", "token_f1")
 DTYPES = ("float32", "bfloat16")
 HEAD_LEARNING_RATE = 3e-3  # of a critic that is a linear layer on fixed states: its problem is convex, and small
 
@@ -247,6 +250,11 @@ def check_limits(name: str, value: Any, limits: typing.Mapping[str, Any]) -> Non
         raise BadInput(f"{name} must be at most {limits['high']}, not {value!r}")
     if "below" in limits and value >= limits["below"]:
         raise BadInput(f"{name} must be below {limits['below']}, not {value!r}")
+
+
+def comparing(terms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of the reward terms among these that compare a text with references."""
+    return [term["name"] for term in terms if term["name"] in REFERENCE_METRICS]
 
 
 def check_rewards(terms: list[Any], reward_model: str) -> None:

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from training.learner.config import PpoConfig, SampleConfig
+from training.learner.config import PpoConfig, SampleConfig, comparing
 from training.learner.control_tokens import encode_text
 from training.learner.data import encode_completion, encode_prompt
 from training.learner.jobdir import BadInput
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in
 from training.learner.reward_model import Longest, RewardModel, load_reward_model, score
-from training.learner.text_metrics import METRICS, comparing
+from training.learner.text_metrics import METRICS
 
 
 class Answer(NamedTuple):

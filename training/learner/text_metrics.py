@@ -14,17 +14,11 @@ the term reward_model is for.
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 Metric = Callable[[str, Sequence[str]], float]
 METRICS: dict[str, Callable[..., Metric]] = {}
 BLEU_TOKENIZERS = ("13a", "intl", "zh", "char", "none")
-
-
-def comparing(terms: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of the reward terms among these that compare a text with references."""
-    return [term["name"] for term in terms if term["name"] in METRICS]
 
 
 def metric(make: Callable[..., Metric]) -> Callable[..., Metric]:
