@@ -57,7 +57,7 @@ def reward_of(*terms):
 
 def test_metrics_are_terms_like_others():
     reward = reward_of({"name": "token_f1", "weight": 2.0}, {"name": "length", "target": 4})
-    answers = [Answer({"references": ["a dog"]}, [1], [2, 3, 0], "dog", True)]
+    answers = [Answer({"references": ["a ab"]}, [1], [1, 2, 0], "ab", True)]
     assert reward(answers).tolist() == [2.0 - 0.5]
 
 

@@ -21,7 +21,7 @@ def every_address() -> list[tuple[str, str]]:
             for kind in ("slug", "int", "uuid"):
                 path = path.replace(f"<{kind}:{name}>", value)
         assert "<" not in path, path
-        methods = pattern.callback.cls.http_method_names
+        methods = sorted(pattern.callback.cls.http_method_names)
         found += [(method, f"/api/v1/{path}") for method in methods if method not in ("options", "trace", "head")]
     return found
 
