@@ -5,6 +5,8 @@ log-probabilities when it samples, when it is compared and when it is trained.
 """
 
 import contextlib
+import functools
+import inspect
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,14 +14,16 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
@@ -83,10 +87,33 @@ def stop_at_ends(model: PreTrainedModel, tokenizer: Any) -> None:
 
 def load_scalar_model(path: str, dtype: str = "float32") -> Any:
     """A sequence classifier with one output. From a language model's folder its head is new, and all zeros."""
-    model = _load(AutoModelForSequenceClassification, path, dtype, new="score.weight", num_labels=1)
+    try:
+        config = AutoConfig.from_pretrained(path, num_labels=1, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"no model could be loaded from {path}: {first_line(error)}") from error
+    model = _load(scalar_class(cast(Any, type(config))), path, dtype, new="score.weight", config=config)
     if not is_scalar_folder(path):
         nn.init.zeros_(model.score.weight)
     return model
+
+
+@functools.cache
+def scalar_class(config_class: Any) -> Any:
+    """Return the kind's sequence classifier whose head is a linear layer named score.
+
+    transformers has one for fewer than half of its causal kinds; the others get its generic one on their own trunk.
+    """
+    theirs: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(config_class, None)
+    if theirs is not None and "score" in inspect.getsource(theirs.__init__):  # others call their head otherwise
+        return theirs
+    causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(config_class, None)
+    if causal is None:
+        kind = config_class.__name__.removesuffix("Config")
+        raise BadInput(f"a {kind} is no causal language model, and cannot score")
+    parent = next(kind for kind in causal.__mro__ if kind.__name__.endswith("PreTrainedModel"))
+    name = f"{parent.__name__.removesuffix('PreTrainedModel')}ForSequenceClassification"
+    members = {"base_model_prefix": causal.base_model_prefix, "config_class": config_class, "__module__": __name__}
+    return type(name, (GenericForSequenceClassification, parent), members)
 
 
 def load_critic(path: str, dtype: str = "float32") -> Any:

@@ -1,11 +1,13 @@
 """The reward model: a policy's trunk, a scalar head, and an ensemble of heads that says how sure it is.
 
 On disk it is an ordinary sequence classifier (`AutoModelForSequenceClassification`, one label, safetensors), whose raw
-score plain transformers computes alike. Beside it lie the shift and scale that make scores comparable and the lengths
-it was trained with (in config.json), and the ensemble (in ensemble.safetensors). Scores are read at the last real
-token, found by length: nothing is masked by token id, so a pad token that is also the end token changes nothing. (Plain
-transformers finds the last token by `pad_token_id`; where that is the end token the folder says so by having none, and
-plain batches hold one sequence.)
+score plain transformers computes alike. For kinds that transformers has no sequence classifier of (Cohere, Granite,
+OLMoE, …) the folder has the same form: `AutoModel` loads its trunk, and the head is the weight `score.weight`.
+
+Beside it lie the shift and scale that make scores comparable and the lengths it was trained with (in config.json), and
+the ensemble (in ensemble.safetensors). Scores are read at the last real token, found by length: nothing is masked by
+token id, so a pad token that is also the end token changes nothing. (Plain transformers finds the last token by
+`pad_token_id`; where that is the end token the folder says so by having none, and plain batches hold one sequence.)
 
 The head starts at zero: every score is 0, the loss exactly ln 2 and the accuracy one half. Huang et al. («The N+
 implementation details of RLHF with PPO», 2024) start it at deviation 1/sqrt(d+1), so that first scores are small; with
