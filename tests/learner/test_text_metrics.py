@@ -57,7 +57,7 @@ def reward_of(*terms):
 
 def test_metrics_are_terms_like_others():
     reward = reward_of({"name": "token_f1", "weight": 2.0}, {"name": "length", "target": 4})
-    answers = [Answer({"references": ["a ab"]}, [1], [1, 2, 0], "ab", True)]
+    answers = [Answer({"references": ["b c"]}, [1], [2, 3, 0], "b c", True)]
     assert reward(answers).tolist() == [2.0 - 0.5]
 
 
