@@ -29,7 +29,7 @@ from transformers.pytorch_utils import Conv1D
 
 from training.learner.config import Training
 from training.learner.jobdir import BadInput
-from training.learner.models import value_head
+from training.learner.models import save_weights, value_head
 
 ADAPTER_FOLDER = "adapter"  # within a model's folder: adapter.safetensors, adapter.json
 
@@ -197,7 +197,7 @@ class Role(nn.Module):
     def save_pretrained(self, folder: Path) -> None:
         """A Hugging Face folder of the merged model, its head included, and the adapter beside it."""
         with self.base.merged(self.name) as model:
-            model.save_pretrained(folder)  # a scoring role's head is the model's own where it is saved from
+            save_weights(model, folder)  # a scoring role's head is the model's own where it is saved from
         self.save_adapter(Path(folder) / ADAPTER_FOLDER)
 
     def save_adapter(self, folder: Path) -> None:

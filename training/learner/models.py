@@ -7,12 +7,15 @@ log-probabilities when it samples, when it is compared and when it is trained.
 import contextlib
 import functools
 import inspect
+import json
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -31,6 +34,7 @@ from training.learner.control_tokens import control_tokens, name_ends
 from training.learner.jobdir import BadInput
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # by their names in safetensors files
 
 
 def device() -> torch.device:
@@ -163,6 +167,7 @@ def _load(kind: Any, path: str, dtype: str, new: str = "", **options: Any) -> An
     lacking = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])} - {new})
     if lacking:
         raise BadInput(f"no model could be loaded from {path}: it has no weight {lacking[0]} of the config's shape")
+    model.accord_stored_dtype = stored_dtype(path)
     # A pad token that is also the end token must learn; nothing of ours is ever padded with it.
     model.get_input_embeddings().padding_idx = None
     return prepare(model, path)
@@ -222,12 +227,62 @@ def build_policy(architecture: dict[str, Any], tokenizer: Any, dtype: str = "flo
     return cast(PreTrainedModel, prepare(model, f"a new {kind}"))
 
 
-def save_model(model: PreTrainedModel, tokenizer: Any, folder: Path) -> None:
-    """A Hugging Face folder in safetensors, tokenizer included."""
+def stored_dtype(path: str) -> torch.dtype | None:
+    """Return the dtype that a folder keeps its weights in, by its files or else by its config; None if unknown.
+
+    Half precision counts where most numbers have it: routers and norms are often kept in float32 beside it.
+    """
+    sizes: Counter[str] = Counter()
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118 (it is no dict)
+                part = opened.get_slice(name)
+                sizes[part.get_dtype()] += math.prod(part.get_shape())
+    if sizes:
+        return STORED.get(sizes.most_common(1)[0][0])
+    named = AutoConfig.from_pretrained(path, trust_remote_code=False).dtype
+    return named if named in STORED.values() else None
+
+
+@torch.no_grad()
+def save_weights(model: PreTrainedModel, folder: Path) -> None:
+    """A Hugging Face folder without tokenizer, in the dtype of the folder that the model came from.
+
+    Modules that transformers keeps in float32 whatever the dtype stay so. The model itself is not changed.
+    """
+    dtype = getattr(model, "accord_stored_dtype", None)
+    if dtype is None or dtype == model.dtype:
+        model.save_pretrained(folder)
+        return
+    kept = {*(model._keep_in_fp32_modules_strict or ())}
+    if dtype == torch.float16:
+        kept |= {*(model._keep_in_fp32_modules or ())}
+    cast_once: dict[Tensor, Tensor] = {}  # tied weights stay one tensor, so that they are saved once
+
+    def stored(name: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_floating_point() or any(part in kept for part in name.split(".")):
+            return tensor
+        return cast_once.setdefault(tensor, tensor.to(dtype))
+
+    weights = {name: stored(name, tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
+    model.save_pretrained(folder, state_dict=weights)
+    config = json.loads((folder / "config.json").read_text())
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """A Hugging Face folder in safetensors, tokenizer included, in the dtype of the folder it was loaded from.
+
+    model: a transformers model, or a LoRA role, which saves itself merged. float32 weights stay in `state/` alone.
+    """
     if getattr(model, "generation_config", None) is not None:
         # Without these, transformers takes the likeliest token, or samples from fifty, whatever temperature is asked.
         model.generation_config.update(do_sample=True, top_k=model.generation_config.top_k or 0)
-    model.save_pretrained(folder)
+    if isinstance(model, PreTrainedModel):
+        save_weights(model, folder)
+    else:
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
