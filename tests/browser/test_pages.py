@@ -131,3 +131,13 @@ def test_guidelines_typed_while_the_session_ended_are_saved_after_signing_in(des
     expect(page.get_by_text("Saved.")).to_be_visible()
     project.refresh_from_db()
     assert project.guidelines.splitlines() == ["First line of the guidelines.", "Second line, which took an hour."]
+
+
+def test_single_line_ends_in_guidelines_are_blanks(desk, project, annotator):
+    project.guidelines = "Say what the customer\ncan do next.\n\nNever promise a date."
+    project.save()
+    page = desk.sit("ann")
+    page.goto("/projects/support/guidelines/")
+    first, second = page.locator("article p").all()
+    height = "element => element.getBoundingClientRect().height"
+    assert first.evaluate(height) == second.evaluate(height)  # one line each
