@@ -70,7 +70,7 @@ def test_prompts_come_in_by_file_or_are_refused_line_by_line(desk, project, mana
 def test_settings_and_guidelines(desk, project, manager, keep):
     page = desk.sit("mona", phone=True)
     page.goto("/projects/support/settings/")
-    page.get_by_label("Guidelines").fill("# Be *brief*\n\n<script>alert(1)</script>")
+    page.get_by_label("Guidelines").fill("# Be **brief**\n\n<script>alert(1)</script>")
     page.get_by_label("Rankings per comparison").fill("0")
     page.get_by_role("button", name="Save").click()
     page.get_by_label("Rankings per comparison").fill("3")
