@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_world import KINDS, tiny_model
 
+from training.learner import flat
 from training.learner.episodes import Episodes, by_episode, lay_out, within_budget
 from training.learner.scoring import ValueHead, assess, scores_and_states_at
 
@@ -47,12 +48,43 @@ def test_the_states_that_a_shared_critic_reads_are_the_trunk_s_last(kind):
     torch.testing.assert_close(states[7:13], model.base_model(sequence)[0][0, 2:-1], atol=1e-5, rtol=1e-5)
 
 
-def test_a_prompt_counts_once_in_a_budget_and_its_completions_stay_together():
+@pytest.mark.parametrize("episodes", [SHARED, Episodes([[1, 2] * 20] * 16, [[3] * (1 + i % 5) for i in range(16)])])
+@pytest.mark.parametrize("budget", [1, 9, 20, 100, 300])
+@torch.no_grad()
+def test_the_budget_counts_the_slots_that_attention_allocates(episodes, budget, monkeypatch):
+    model, allocated = tiny_model(), []
+    attention = flat.scaled_attention
+
+    def counted(query, key, *others):
+        assert query.shape[2] <= key.shape[2]
+        allocated[-1].append(key.shape[0] * key.shape[2])
+        return attention(query, key, *others)
+
+    monkeypatch.setattr(flat, "scaled_attention", counted)
+    batches = within_budget(episodes, budget)
+    for batch in batches:
+        part = episodes.select(batch)
+        allocated.append([])
+        assess(model, None, part)
+        in_first_layer = sum(allocated[-1][: len(flat.like_lengths(torch.tensor(part.lengths())))])
+        assert in_first_layer == flat.attention_slots(part.lengths())
+        assert in_first_layer <= budget or len(batch) == 1
+    assert sorted(i for batch in batches for i in batch) == list(range(len(episodes.prompts)))
+
+
+def test_completions_of_a_prompt_stay_together_where_the_budget_allows():
     assert sorted(map(sorted, within_budget(SHARED, 100))) == [[0, 1, 2, 3, 4, 5]]
-    batches = within_budget(SHARED, 9)
-    assert sorted(map(sorted, batches)) == [[0, 2, 4], [1, 5], [3]]  # 3 + 4 + 1 + 1, 1 + 2 + 3 and 3 + 6 tokens
+    batches = within_budget(SHARED, 21)  # 3 rows as long as 3 + 4 tokens; 2 as long as 1 + 3, beside one of 3 + 6
+    assert sorted(map(sorted, batches)) == [[0, 2, 4], [1, 5], [3]]
     tight = within_budget(SHARED, 1)
     assert sorted(map(sorted, tight)) == [[0], [1], [2], [3], [4], [5]]
+
+
+def test_a_long_prompt_counts_for_each_of_its_completions():
+    episodes = Episodes([list(range(3500))] * 64, [[1] * 8] * 64)
+    assert flat.attention_slots(episodes.lengths()) == 64 * 3508
+    assert len(within_budget(episodes, 4096)) == 64
+    assert len(within_budget(episodes, 64 * 3508)) == 1
 
 
 def test_rows_come_back_in_the_episodes_order():

@@ -85,13 +85,13 @@ def test_gradients_are_the_same_after_memory_ran_out(policy, monkeypatch):
 
     def features(model, groups):
         passes.append(sum(group.tokens for group in groups))
-        if len(passes) > 1 and passes[-1] > 200:  # the first pass succeeds, and leaves a part of the gradient
+        if len(passes) > 1 and passes[-1] > 180:  # the first pass succeeds, and leaves a part of the gradient
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(model, groups)
 
     monkeypatch.setattr(RewardModel, "features", features)
     found = gradients(policy, batch, True, MicroBatches(500))
-    assert max(passes[-2:]) <= 200 < max(passes)
+    assert max(passes[-2:]) <= 180 < max(passes)
     for name, gradient in whole.items():
         assert torch.allclose(gradient, found[name], atol=1e-5, rtol=1e-4), name
 
@@ -189,7 +189,7 @@ def test_the_other_prompt_is_another_one_and_changes_with_the_pass():
 def test_one_prompt_alone_has_no_contrast():
     ((lesson,),) = plan_steps(comparisons(1), settings(epochs=1))
     assert lesson.places == ()
-    assert lesson.tokens == lesson.comparison.group.tokens
+    assert lesson.lengths == lesson.comparison.group.lengths
 
 
 def test_bootstrap_weights_are_a_prompts_own_with_mean_one():

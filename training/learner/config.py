@@ -40,7 +40,8 @@ class Settings:
     max_prompt_tokens: int = setting(512, low=1)  # tokens of a rendered prompt
     max_completion_tokens: int = setting(256, low=1)  # tokens of a completion, its end token included
     overlong_prompts: str = setting("truncate", choices=("truncate", "refuse"))  # from the left; counted either way
-    micro_batch_tokens: int = setting(4096, low=1)  # tokens in one forward pass of one process; never less than a row
+    micro_batch_tokens: int = setting(4096, low=1)  # tokens that attention holds in one forward
+    # pass of one process, a prompt anew for each of its completions, padding included; never less than a row
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:

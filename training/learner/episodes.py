@@ -6,8 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.learner.data import budget_batches
-from training.learner.flat import FlatLayout, causal_layout
+from training.learner.flat import FlatLayout, batches_within, causal_layout
 
 
 class Episodes(NamedTuple):
@@ -72,24 +71,20 @@ def lay_out(episodes: Episodes, device: torch.device | str = "cpu") -> EpisodeBa
 
 
 def within_budget(episodes: Episodes, budget: int) -> list[list[int]]:
-    """Indices of episodes in batches of at most `budget` tokens (a longer one goes alone), those of a prompt together.
+    """Indices of episodes in batches that hold at most `budget` slots in attention, those of a prompt together.
 
-    A prompt's tokens count once a batch; like lengths come together.
+    A longer episode goes alone; like lengths come together.
     """
     sharing: dict[tuple[int, ...], list[int]] = {}
     for index, prompt in enumerate(episodes.prompts):
         sharing.setdefault(tuple(prompt), []).append(index)
+    lengths = episodes.lengths()
     parts: list[list[int]] = []
-    lengths: list[int] = []
-    for prompt, indices in sharing.items():
-        for place, index in enumerate(indices):
-            size = len(episodes.completions[index])
-            if place == 0 or lengths[-1] + size > budget:
-                parts.append([])
-                lengths.append(len(prompt))
-            parts[-1].append(index)
-            lengths[-1] += size
-    return [[index for part in batch for index in parts[part]] for batch in budget_batches(lengths, budget)]
+    for indices in sharing.values():
+        rows = [[lengths[index]] for index in indices]
+        parts += [sorted(indices[place] for place in batch) for batch in batches_within(rows, budget)]
+    batches = batches_within([[lengths[index] for index in part] for part in parts], budget)
+    return [[index for part in batch for index in parts[part]] for batch in batches]
 
 
 def by_episode(

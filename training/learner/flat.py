@@ -249,6 +249,37 @@ def causal_layout(rows: Tensor, lengths: Tensor, owned: Tensor, device: torch.de
     return FlatLayout(tuple(groups), slots.to(device))
 
 
+def attention_slots(lengths: Sequence[int]) -> int:
+    """Return the number of slots that attention holds queries and keys in for rows of these lengths, with padding.
+
+    A completion's row is its prompt and itself: a prompt that several share is held once for each of them.
+    """
+    slots = count = longest = 0
+    for length in sorted(lengths, reverse=True):  # as `like_lengths` divides them
+        if not count or (length < LIKE * longest and count >= FEWEST):
+            count, longest = 0, length
+        count += 1
+        slots += longest
+    return slots
+
+
+def batches_within(items: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
+    """Return indices of items in batches whose attention holds at most `budget` slots, like sizes together.
+
+    items: the lengths of the rows that each takes. One that alone holds more goes alone.
+    """
+    sizes = [attention_slots(rows) for rows in items]
+    batches: list[list[int]] = []
+    lengths: list[int] = []
+    for index in sorted(range(len(items)), key=lambda i: (-sizes[i], i)):
+        if not batches or attention_slots([*lengths, *items[index]]) > budget:
+            batches.append([])
+            lengths = []
+        batches[-1].append(index)
+        lengths += items[index]
+    return batches
+
+
 def like_lengths(lengths: Tensor) -> list[Tensor]:
     """The indices of rows, the longest first, a new part where one is much shorter than its part's first."""
     ordered, order = lengths.sort(descending=True, stable=True)

@@ -25,8 +25,13 @@ class PromptGroup:
 
     @property
     def tokens(self) -> int:
-        """What a packed pass computes: P + ΣC."""
+        """What layers other than attention compute in a packed pass: P + ΣC."""
         return len(self.prompt) + sum(map(len, self.completions))
+
+    @property
+    def lengths(self) -> list[int]:
+        """The rows that attention holds: P + C for each completion."""
+        return [len(self.prompt) + len(completion) for completion in self.completions]
 
 
 class PackedBatch(NamedTuple):

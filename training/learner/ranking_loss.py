@@ -70,9 +70,9 @@ class Lesson(NamedTuple):
         return total_weight([self.comparison])
 
     @property
-    def tokens(self) -> int:
-        """What a forward pass computes for it."""
-        return self.comparison.group.tokens + (self.elsewhere().tokens if self.places else 0)
+    def lengths(self) -> list[int]:
+        """The rows that attention holds in a forward pass over it."""
+        return self.comparison.group.lengths + (self.elsewhere().lengths if self.places else [])
 
     def elsewhere(self) -> PromptGroup:
         """The chosen completions under the other prompt."""

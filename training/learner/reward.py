@@ -37,7 +37,8 @@ from transformers.utils import logging as transformers_logging
 
 from training.learner.averaging import WeightAverage
 from training.learner.config import RewardConfig
-from training.learner.data import budget_batches, check_messages, encode_completion, encode_prompt, share, shuffled
+from training.learner.data import check_messages, encode_completion, encode_prompt, share, shuffled
+from training.learner.flat import attention_slots, batches_within
 from training.learner.generic import in_results
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import shape_of
@@ -174,20 +175,21 @@ def learn(
 ) -> dict[str, float]:
     """Adds up the gradient of the batch's mean loss a ranking, over all processes; that loss and the accuracy."""
     weight = sum(lesson.weight for lesson in batch)
-    mine = share(sorted(batch, key=lambda lesson: lesson.tokens), processes.rank, processes.count)
-    lengths = [lesson.tokens for lesson in mine]
+    mine = share(sorted(batch, key=lambda lesson: sum(lesson.lengths)), processes.rank, processes.count)
+    rows = [lesson.lengths for lesson in mine]
     parameters = [*model.parameters(), tie.logit]
 
     def pass_over(budget: int) -> Tensor:
         sums = torch.zeros(4, dtype=torch.float64)
-        for indices in budget_batches(lengths, budget):
+        for indices in batches_within(rows, budget):
             with computing_in(settings.dtype):
                 part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap)
             (part.objective / weight).backward()
             sums += torch.tensor(part[1:], dtype=torch.float64)
         return sums
 
-    sums = micro_batches.attempt(lengths, pass_over, undo=lambda: forget_gradients(parameters))
+    slots = [attention_slots(lengths) for lengths in rows]
+    sums = micro_batches.attempt(slots, pass_over, undo=lambda: forget_gradients(parameters))
     processes.sum_gradients(parameters)
     loss, contrast, right, strict = (processes.sum_of(number) for number in sums.tolist())
     measured = {"loss": loss / weight, "accuracy": right / strict if strict else 0.5}

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from training.learner.data import budget_batches
+from training.learner.flat import attention_slots, batches_within
 from training.learner.jobdir import BadInput
 from training.learner.lora import Base, Shape, load_scoring_role, own_head_role
 from training.learner.memory import MicroBatches
@@ -189,21 +189,22 @@ def set_normalisation(model: RewardModel, raw: Tensor) -> None:
 def raw_scores_of_groups(model: RewardModel, groups: Sequence[PromptGroup], token_budget: int) -> tuple[Tensor, Tensor]:
     """Raw scores [N] and those of the ensemble's members [N, H] (without one: [N, 1], the same), on the CPU.
 
-    token_budget: tokens in one forward pass, at most (a group is never divided); fewer where memory runs out.
+    token_budget: slots that attention holds in one forward pass, at most (a group is never divided); fewer where
+    memory runs out.
     """
-    lengths = [group.tokens for group in groups]
+    rows = [group.lengths for group in groups]
     if not groups:
         return torch.zeros(0), torch.zeros(0, 1)
 
     def pass_over(budget: int) -> tuple[Tensor, Tensor]:
-        batches = budget_batches(lengths, budget)
+        batches = batches_within(rows, budget)
         features = [model.features([groups[index] for index in batch]) for batch in batches]
         raw = torch.cat([model.raw_scores(part) for part in features]).cpu()
         members = torch.cat([model.members(part) for part in features]).cpu()
         order = _order_of_completions(groups, batches)
         return torch.empty_like(raw).index_copy(0, order, raw), torch.empty_like(members).index_copy(0, order, members)
 
-    return MicroBatches(token_budget).attempt(lengths, pass_over)
+    return MicroBatches(token_budget).attempt([attention_slots(lengths) for lengths in rows], pass_over)
 
 
 def _order_of_completions(groups: Sequence[PromptGroup], batches: Sequence[Sequence[int]]) -> Tensor:

@@ -24,7 +24,6 @@ from training.learner import bpe
 from training.learner.config import SftConfig
 from training.learner.data import (
     Messages,
-    budget_batches,
     check_messages,
     cut_prompt,
     encode_completion,
@@ -32,7 +31,7 @@ from training.learner.data import (
     share,
     shuffled,
 )
-from training.learner.flat import flatten
+from training.learner.flat import batches_within, flatten
 from training.learner.generic import in_results
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import Base, Role, shape_of
@@ -232,7 +231,7 @@ def learn(
 
     def pass_over(budget: int) -> float:
         total = 0.0
-        for indices in budget_batches(lengths, budget):
+        for indices in batches_within([[length] for length in lengths], budget):
             with computing_in(settings.dtype):
                 loss = weighted_loss(policy, [mine[i] for i in indices]) / weight
             loss.backward()
@@ -257,10 +256,9 @@ def evaluate(
     lengths = [len(example.tokens) for example in mine]
 
     def pass_over(budget: int) -> float:
+        batches = batches_within([[length] for length in lengths], budget)
         with computing_in(settings.dtype):
-            return sum(
-                float(weighted_loss(policy, [mine[i] for i in indices])) for indices in budget_batches(lengths, budget)
-            )
+            return sum(float(weighted_loss(policy, [mine[i] for i in indices])) for indices in batches)
 
     return processes.sum_of(micro_batches.attempt(lengths, pass_over)) / total_weight(examples)
 
