@@ -124,3 +124,11 @@ def test_orders_depend_on_seed_and_pass_alone():
 def test_processes_share_everything_once():
     parts = [list(share(range(7), rank, 3)) for rank in range(3)]
     assert parts == [[0, 3, 6], [1, 4], [2, 5]]
+
+
+def test_a_prompt_whose_roles_the_template_refuses_is_named_by_its_row():
+    words = letters_tokenizer()
+    words.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}a"
+    rows = [{"messages": [{"role": role, "content": "a"}]} for role in ("user", "system")]
+    with pytest.raises(BadInput, match=r"prompts\.jsonl, row 2: .* refuses messages by system"):
+        read_prompts(words, rows, settings())

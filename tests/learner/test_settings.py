@@ -70,3 +70,8 @@ def test_sft_starts_from_a_model_or_from_an_architecture_not_both():
 def test_defaults_are_not_shared_between_settings():
     one, other = (PpoConfig(model="a", reward_model="b") for _ in range(2))
     assert one.rewards == other.rewards and one.rewards is not other.rewards
+
+
+def test_a_kl_target_without_a_coefficient_to_adapt_is_refused():
+    with pytest.raises(BadInput, match="set kl_coefficient above 0"):
+        PpoConfig.from_json(LEAST[PpoConfig] | {"kl_coefficient": 0, "kl_target": 1.0})

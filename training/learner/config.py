@@ -195,6 +195,8 @@ class PpoConfig(Training):
         if self.algorithm == "ppo" and self.critic == "reward_model" and not self.reward_model:
             raise BadInput("there is no reward model for the critic to be a head on: set critic to separate or shared")
         check_rewards(self.rewards, self.reward_model)
+        if self.kl_target and not self.kl_coefficient:
+            raise BadInput("kl_target multiplies kl_coefficient, and 0 stays 0: set kl_coefficient above 0")
         if self.dual_clip and self.dual_clip <= 1:
             raise BadInput("dual_clip must be above 1, or 0 for none")
         if self.optimum_samples == 1:

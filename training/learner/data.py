@@ -105,7 +105,10 @@ def read_prompts(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Setti
         messages = check_messages(row.get("messages"), f"prompts.jsonl, row {number}")
         if row.get("split", "train") not in SPLITS:
             raise BadInput(f"prompts.jsonl, row {number}: split must be train or held_out, not {row['split']!r}")
-        whole = render(tokenizer, messages)
+        try:
+            whole = render(tokenizer, messages)
+        except BadInput as error:
+            raise BadInput(f"prompts.jsonl, row {number}: {error}") from error
         tokens = cut_prompt(whole, settings.max_prompt_tokens, settings.overlong_prompts)
         if not tokens:
             raise BadInput(f"prompts.jsonl, row {number}: the prompt has no tokens")

@@ -2,7 +2,8 @@
 
 Hu et al. 2021, «LoRA: low-rank adaptation of large language models», §4.1: a linear layer computes W x + (α/r)·B A x,
 with W frozen, A [r, in] random and B [out, r] zero at first, so that a new adapter changes nothing, to the bit. All
-linear layers of the trunk have one (Dettmers et al. 2023, «QLoRA», §4: needed to match full fine-tuning).
+linear layers of the trunk have one (Dettmers et al. 2023, «QLoRA», §4: needed to match full fine-tuning). The fused
+expert tensors of mixture-of-experts models are no linear layers: they have none, and stay as they were.
 
 A `Role` is the base with one adapter on, and with a scalar head if it scores: policy, critic, reward model; with none
 it is the reference. Roles are called like the models they stand for, and each knows as its parameters only what is its
