@@ -27,9 +27,12 @@ class BodyLimitMiddleware:
 
     def process_view(self, request: HttpRequest, *_view: object) -> HttpResponse | None:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
-        if length <= OF_NOBODY or "HTTP_AUTHORIZATION" in request.META or length <= _most(request):
+        if length <= OF_NOBODY or "HTTP_AUTHORIZATION" in request.META or length <= (most := _most(request)):
             return None
-        message = _("This is too large to send here: it has %(length)s bytes.") % {"length": length}
+        message = _("The request has %(length)s bytes, and at most %(most)s are accepted here: send less.") % {
+            "length": length,
+            "most": most,
+        }
         return HttpResponse(message, content_type="text/plain; charset=utf-8", status=413)
 
 

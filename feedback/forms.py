@@ -78,11 +78,11 @@ class ProjectSettingsForm(forms.ModelForm):
             "strength_points": _("For comparisons of two: whether to ask how much better the better one is."),
             "one_key_pairs": _(
                 "For comparisons of two: 1 (A is better), 2 (B is better) or 3 (equally good) submits at once. "
-                "U opens it again."
+                "U reopens it."
             ),
             "flags": _(
-                "Up to 12, with commas between them: what people may mark a comparison with. No round learns from a "
-                "ranking that has one of them."
+                "Up to 12, separated by commas: what people may mark a comparison with. Rounds do not learn from "
+                "rankings that have a flag."
             ),
             "attributes": _(
                 "Up to 6, with commas between them: what people rate each completion on, from 1 (worst) to 5 (best). "
@@ -90,7 +90,8 @@ class ProjectSettingsForm(forms.ModelForm):
             ),
             "lease_minutes": _("How long a person holds a comparison before it goes to the next one."),
             "comparisons_ahead": _(
-                "How many a person’s page fetches and holds ahead, so that work goes on while the connection is lost."
+                "How many comparisons the ranking page fetches in advance, so that a person can go on without a "
+                "connection."
             ),
             "held_out_percent": _("Share of new prompts kept away from training, to measure on."),
             "extra_opinions": _(
@@ -122,9 +123,9 @@ class PromptsForm(forms.Form):
         label=_("Make a comparison of each prompt’s completions"), required=False, initial=True
     )
     again = forms.BooleanField(
-        label=_("Also of completions that are compared already"),
+        label=_("Also where these completions are in a comparison already"),
         required=False,
-        help_text=_("Otherwise the same file again changes nothing."),
+        help_text=_("Without this, uploading the same file again changes nothing."),
     )
 
 

@@ -53,7 +53,7 @@ def open_export(
     until = export.sequence_cutoff(project)
     if after > until:
         raise Invalid(
-            _('"after" is %(after)s, but the record ends at %(until)s: send a cursor that an export has given.')
+            _('"after" is %(after)s, but the record ends at %(until)s: send a cursor that an export returned.')
             % {"after": after, "until": until}
         )
     split = split or DEFAULT_SPLITS.get(format, EVERY_SPLIT)

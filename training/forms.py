@@ -75,7 +75,7 @@ class ImportForm(forms.Form):
     path = forms.CharField(
         label=_("Folder"),
         max_length=1000,
-        help_text=_("A Hugging Face model on this machine, or the hub name of one that was fetched to it before."),
+        help_text=_("A Hugging Face model on this machine, or the hub name of one that was downloaded to it."),
     )
     label = forms.CharField(label=_("Label"), max_length=200, help_text=_("What its completions are filed under."))
     serve = forms.BooleanField(label=_("Serve it"), required=False, initial=True)

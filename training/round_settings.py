@@ -125,7 +125,9 @@ def check_sections(sections: Any) -> None:
                 % {"section": section, "known": ", ".join(SECTIONS)}
             )
         if section == "sample" and values.get("rewards"):
-            raise Invalid(_("A round scores its samples by what it learned from: set «rewards» of the section ppo."))
+            raise Invalid(
+                _('A round scores its samples by the rewards it learned from: set "rewards" in the section "ppo".')
+            )
         if named := [name for name in FILLED_IN if name in values]:
             raise Invalid(
                 _("The round itself fills in «%(given)s»: serve another checkpoint to start from it.")

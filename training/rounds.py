@@ -106,14 +106,14 @@ def _check_lessons(project: Project, settings: round_settings.Sections | None) -
     prompts = Prompt.objects.filter(project=project)
     if settings and round_settings.uses_reward_model(settings["ppo"]) and not learnable(project).exists():
         if _counting(project).exists():
-            raise Invalid(_("Every ranking so far has one of the project’s flags, which keep it out of rounds."))
+            raise Invalid(_("Every ranking has a flag so far, and rounds do not learn from rankings with flags."))
         raise Invalid(_("There are no rankings to learn from yet: rank some comparisons first."))
     if not prompts.exists():
         raise Invalid(_("There are no prompts to answer yet: add some first."))
     terms = round_settings.comparing_terms(settings["ppo"]) if settings else []
     if terms and not prompts.filter(split=Prompt.Split.TRAIN).exclude(references=[]).exists():
         raise Invalid(
-            _("No prompt to learn from has reference answers, which the reward term %(term)s compares with.")
+            _("No training prompt has reference answers, which the reward term %(term)s needs: add some.")
             % {"term": terms[0]}
         )
 

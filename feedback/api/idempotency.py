@@ -49,7 +49,7 @@ def idempotent(view: View) -> View:
         with transaction.atomic():
             kept, is_new = _keep(request, key, digest)
             if kept.request_digest != digest:
-                raise KeyReused(_("This Idempotency-Key was sent with another request before: make a new one."))
+                raise KeyReused(_("This Idempotency-Key was used for a different request: send a new key."))
             if not is_new:
                 return Response(kept.answer, status=kept.status, headers={"Idempotency-Replayed": "true"})
             response = view(request, *args, **kwargs)

@@ -65,7 +65,7 @@ def refuse_unknown(given: Mapping[str, Any], known: list[str]) -> None:
     if unknown is None:
         return
     if not known:
-        raise serializers.ValidationError({str(unknown): _("There is no such name: nothing is asked for here.")})
+        raise serializers.ValidationError({str(unknown): _("Unknown name: this request takes no parameters.")})
     raise serializers.ValidationError(
-        {str(unknown): _("There is no such name: there are %(known)s.") % {"known": ", ".join(known)}}
+        {str(unknown): _("Unknown name: the known names are %(known)s.") % {"known": ", ".join(known)}}
     )

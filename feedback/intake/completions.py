@@ -85,7 +85,7 @@ def _check_amount(membership: Membership, text: str) -> None:
     written = recent.aggregate(total=Sum(Length("text")))["total"] or 0
     if written + len(text) > MOST_WRITTEN:
         raise TooMuch(
-            _("You have stored %(most)s characters of answers within an hour, which is the limit: go on later.")
+            _("You have stored %(most)s characters of answers within an hour, which is the limit: continue later.")
             % {"most": MOST_WRITTEN}
         )
 

@@ -58,5 +58,6 @@ def recognise(row: object) -> str | None:
 def how_to_convert() -> str:
     """Return the sentence that shows what a row must look like."""
     return _(
-        'One line is {"prompt": "..." or "messages": [...], "completions": ["...", "..."]}; preferences stay behind.'
+        'One line is {"prompt": "..." or "messages": [...], "completions": ["...", "..."]}. '
+        "Preferences are not imported."
     )

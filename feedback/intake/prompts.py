@@ -83,7 +83,7 @@ def _complete(rows: list[PromptRow], prompt_ids: list[int]) -> set[int]:
         references = [*prompt.references, *(each for each in row.references if each not in prompt.references)]
         metadata = row.metadata | prompt.metadata
         if other := [name for name, value in row.metadata.items() if metadata[name] != value]:
-            said = _("This prompt is known, and its metadata “%(name)s” is another: %(value)s.")
+            said = _('This prompt exists already, with another value of the metadata "%(name)s": %(value)s.')
             errors.append({"line": line, "message": said % {"name": other[0], "value": metadata[other[0]]}})
         elif (references, metadata) != (prompt.references, prompt.metadata):
             prompt.references, prompt.metadata = references, metadata

@@ -78,7 +78,7 @@ def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]
             errors.append({"line": line, "message": error.message})
     refuse(errors)
     if not good:
-        raise Invalid(_("There is no row: send one JSON object a line."))
+        raise Invalid(_("There are no rows: send one JSON object per line."))
     return good
 
 
@@ -101,7 +101,7 @@ def read_prompt(row: object) -> PromptRow:
         raise Invalid(_("It is a JSON array: send JSON Lines, one object a line (jq -c '.[]' FILE)."))
     if format_name := formats.recognise(row):
         raise Invalid(
-            _("It looks like %(format)s, which is not read yet: send prompts with completions. %(hint)s")
+            _("It looks like %(format)s, a format that cannot be imported yet: send prompts with completions. %(hint)s")
             % {"format": format_name, "hint": formats.how_to_convert()}
         )
     given = checks.known_keys(row, known, _("A prompt"))

@@ -44,7 +44,7 @@ def revoke_token(request: HttpRequest, token_id: int) -> HttpResponse:
 @login_required
 def new_project(request: HttpRequest) -> HttpResponse:
     if not request.user.is_staff:
-        raise Forbidden(_("Only this site's administrators may make projects: ask one of them for yours."))
+        raise Forbidden(_("Only this site's administrators may create projects: ask one of them."))
     form = ProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         project = people.create_project(request.user, form.save(commit=False))

@@ -234,7 +234,7 @@ def _words() -> dict[str, str]:
         "unranked": _("Completion {letter}, not ranked yet"),
         "missing": _("Not ranked yet: {letters}"),
         "complete": _("All ranked"),
-        "too-long-to-compare": _("Too long to show its differences."),
+        "too-long-to-compare": _("Too long to show differences."),
     }
 
 

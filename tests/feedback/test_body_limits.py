@@ -44,6 +44,6 @@ def test_one_person_stores_no_more_demonstrations_than_anybody_writes(ann, cole,
     (comparison,) = work(1)
     for number in range(3):
         intake.add_demonstration(ann, comparison.prompt, f"{number}" + "x" * 99_000)
-    with pytest.raises(TooMuch, match="go on later"):
+    with pytest.raises(TooMuch, match="continue later"):
         intake.add_demonstration(ann, comparison.prompt, "y" * 99_000)
     intake.add_demonstration(cole, comparison.prompt, "z" * 99_000)

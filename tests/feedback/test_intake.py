@@ -41,7 +41,7 @@ def test_a_conversation_is_kept_whole(project):
 
 
 def test_an_upload_without_a_row_is_refused(project):
-    with pytest.raises(Invalid, match="There is no row"):
+    with pytest.raises(Invalid, match="There are no rows"):
         intake.add_prompts(project, [])
 
 
@@ -405,7 +405,7 @@ class TestWhatIsKnownAlready:
     def test_metadata_that_says_otherwise_is_refused_on_its_line_and_nothing_is_stored(self, project):
         intake.add_prompts(project, [self.ROW])
         other = {"prompt": "a", "metadata": {"topic": "other"}, "external_id": "2"}
-        with pytest.raises(Invalid, match=r"Line 2: .*“topic” is another: t"):
+        with pytest.raises(Invalid, match=r'Line 2: .*another value of the metadata "topic": t'):
             intake.add_prompts(project, [{"prompt": "new"}, other])
         assert Prompt.objects.count() == 1 and not Prompt.objects.get().external_ids.filter(value="2").exists()
 

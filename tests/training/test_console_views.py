@@ -104,7 +104,7 @@ def test_a_failed_round_is_started_again_with_other_settings(console, base, rank
     page = console.get(f"{URL}/rounds/1/").content.decode()
     assert f"{URL}/console/?again=1" in page
     opened = console.get(f"{URL}/console/?again=1")
-    assert opened.context["form_is_open"] and "With the settings of round 1" in opened.content.decode()
+    assert opened.context["form_is_open"] and "the settings of round 1" in opened.content.decode()
     console.post(f"{URL}/rounds/start/", {**round_form(opened), "common-max_completion_tokens": 64})
     again = Round.objects.get(number=2).settings
     assert (again["ppo"]["algorithm"], again["ppo"]["seed"]) == ("grpo", 2)
@@ -157,7 +157,7 @@ def test_completions_are_asked_for(console, base, comparisons):
 
 def test_a_gain_says_whether_its_prompts_were_learned_from(console, finished):
     gain = {"reward": 0.5, "reward_reference": 0.1, "reward_gain": 0.4, "evaluation_prompts": 3}
-    for where, said in (("train", "on 3 prompts that it learned from"), ("held_out", "on 3 held-out prompts")):
+    for where, said in (("train", "on 3 training prompts"), ("held_out", "on 3 held-out prompts")):
         finished.results["policy"] = gain | {"evaluated_on": where}
         finished.save()
         assert said in console.get(f"{URL}/rounds/1/").content.decode()
@@ -272,7 +272,7 @@ def test_the_gain_is_not_shown_beside_a_checkpoint_that_it_was_not_measured_agai
 
 def test_a_reward_without_evaluation_says_what_it_was_measured_on(console, finished):
     Round.objects.update(results={"policy": {"reward": 0.5, "kl": 0.1}})
-    assert "on the last batch it learned from" in console.get(f"{URL}/rounds/1/").content.decode()
+    assert "on the last training batch" in console.get(f"{URL}/rounds/1/").content.decode()
 
 
 def test_the_verdict_is_counted_again_as_soon_as_there_is_something_new(console, base, rankings, project, monkeypatch):

@@ -20,7 +20,7 @@ def read(round_id):
 
 def test_a_round_rewarded_by_a_metric_alone_needs_references_and_no_rankings(project, base, comparisons):
     metric = {"ppo": {"rewards": [{"name": "token_f1"}, {"name": "length", "target": 9}]}}
-    with pytest.raises(Invalid, match="No prompt to learn from has reference answers, which the reward term token_f1"):
+    with pytest.raises(Invalid, match="No training prompt has reference answers, which the reward term token_f1"):
         rounds.start(project, None, metric)
     with pytest.raises(Invalid, match="no rankings to learn from"):
         rounds.start(project, None)
@@ -33,13 +33,13 @@ def test_a_round_rewarded_by_a_metric_alone_needs_references_and_no_rankings(pro
 
 def test_flagged_rankings_alone_start_no_round(project, base, rankings):
     Ranking.objects.update(flags=["personal data"])
-    with pytest.raises(Invalid, match="Every ranking so far has one of the project’s flags, which keep it out"):
+    with pytest.raises(Invalid, match="Every ranking has a flag so far, and rounds do not learn"):
         rounds.start(project, None)
     assert not rounds.is_due(rounds.configure(project, 1))
 
 
 def test_what_scores_samples_is_not_chosen_apart_from_what_is_learned(project, base, rankings):
-    with pytest.raises(Invalid, match="scores its samples by what it learned from"):
+    with pytest.raises(Invalid, match="scores its samples by the rewards it learned from"):
         rounds.start(project, None, {"sample": {"rewards": [{"name": "length", "target": 9}]}})
 
 

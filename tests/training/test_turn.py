@@ -56,9 +56,9 @@ def test_a_round_rewarded_by_a_metric_alone_runs_without_rankings_and_is_scored_
 
     client.force_login(manager)
     page = client.get("/projects/support/rounds/1/").content.decode()
-    assert "rewarded by similarity alone: rankings play no part in it" in page and "Reward model" not in page
+    assert "rewarded by similarity alone: it does not use rankings" in page and "Reward model" not in page
     samples = client.get("/projects/support/rounds/1/samples/").content.decode()
-    assert "what the round was rewarded by (similarity)" in samples and "reward model" not in samples
+    assert "the rewards of the round (similarity)" in samples and "reward model" not in samples
     stages = [stage.name for stage in progress.stages_of(done)]
     assert stages == ["snapshot", "policy", "samples", "comparisons"]
 

@@ -55,7 +55,7 @@ def test_sending_the_file_twice_adds_it_once(as_manager, project):
 
 def test_an_empty_body_is_refused(as_manager, project):
     answer = send(as_manager, "prompts", b"")
-    assert answer.status_code == 400 and "There is no row" in answer.json()["message"]
+    assert answer.status_code == 400 and "There are no rows" in answer.json()["message"]
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_taken(as_manager, project):

@@ -30,7 +30,7 @@ def every_address() -> list[tuple[str, str]]:
 def test_an_unknown_query_parameter_is_refused(project, manager, method, path):
     answer = getattr(client_of(manager), method)(f"{path}?splitt=train")
     assert answer.status_code == 400
-    assert answer.json()["message"].startswith("splitt: There is no such name")
+    assert answer.json()["message"].startswith("splitt: Unknown name")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_an_unknown_field_is_refused(project, manager, annotator, method, path, 
         answer = client_of(manager).patch(path, body, format="json")
     assert answer.status_code == 400, answer.content
     misspelt = list(body)[-1]
-    assert answer.json()["message"].startswith(f"{misspelt}: There is no such name")
+    assert answer.json()["message"].startswith(f"{misspelt}: Unknown name")
     assert not ApiToken.objects.filter(name="t").exists() and not Project.objects.filter(slug="new").exists()
 
 
