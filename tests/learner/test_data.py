@@ -3,8 +3,8 @@
 import pytest
 from small_world import letters_tokenizer
 
-from training.learner import bpe
-from training.learner.config import SampleConfig
+from training.learner import bpe, sft
+from training.learner.config import RewardConfig, SampleConfig, SftConfig
 from training.learner.data import (
     budget_batches,
     decode_completion,
@@ -16,6 +16,7 @@ from training.learner.data import (
     shuffled,
 )
 from training.learner.jobdir import BadInput
+from training.learner.ranking_data import read_rankings
 
 TALK = [
     {"role": "system", "content": "Be kind."},
@@ -101,6 +102,24 @@ def test_truncated_prompts_are_told_from_whole_ones(tokenizer):
 def test_prompts_that_are_none_are_refused(tokenizer, rows, sentence):
     with pytest.raises(BadInput, match=sentence):
         read_prompts(tokenizer, rows, settings())
+
+
+def test_a_prompt_that_the_chat_template_refuses_is_named_by_its_row_and_id():
+    words = letters_tokenizer()
+    words.chat_template = (
+        "{% for message in messages %}{% if message['role'] == 'system' %}{{ raise_exception('no system role') }}"
+        "{% endif %}{{ message['content'] }}{% endfor %}"
+    )
+    good = {"prompt_id": 7, "messages": [{"role": "user", "content": "a"}]}
+    bad = {"prompt_id": 31, "messages": [{"role": "system", "content": "b"}, *good["messages"]]}
+    refusal = r"row 2 \(prompt_id 31\): the tokenizer's chat template refuses messages by system, user: no system role"
+    with pytest.raises(BadInput, match=r"prompts.jsonl, " + refusal):
+        read_prompts(words, [good, bad], settings())
+    answers = {"split": "train", "completions": ["a", "b"], "ranks": [1, 2]}
+    with pytest.raises(BadInput, match=r"rankings.jsonl, " + refusal):
+        read_rankings(words, [good | answers, bad | answers], RewardConfig(model="m"))
+    with pytest.raises(BadInput, match=r"demonstrations.jsonl, row 2: the tokenizer's chat template refuses"):
+        sft.encode(words, sft.as_demonstration({**bad, "completion": "a"}, 2), SftConfig(model="m"))
 
 
 def test_a_prompt_without_tokens_is_refused():

@@ -78,7 +78,7 @@ def test_over_long_prompts_lose_their_beginning_and_are_counted():
 
 
 def test_over_long_prompts_are_refused_where_configured():
-    with pytest.raises(BadInput, match=r"row 1: the prompt has .* more than max_prompt_tokens"):
+    with pytest.raises(BadInput, match=r"row 1 \(prompt_id 1\): the prompt has .* more than max_prompt_tokens"):
         read_rankings(TOKENIZER, [row()], settings(max_prompt_tokens=2, overlong_prompts="refuse"))
 
 
@@ -110,7 +110,7 @@ def test_held_out_rankings_are_kept_apart():
     ],
 )
 def test_a_row_that_makes_no_sense_is_refused_by_its_number(changes, reason):
-    with pytest.raises(BadInput, match=f"row 2: .*{reason}"):
+    with pytest.raises(BadInput, match=rf"row 2 \(prompt_id .*\): .*{reason}"):
         read_rankings(TOKENIZER, [row(), row(**changes)], settings())
 
 

@@ -1,12 +1,13 @@
 """Rewards without a reward model: how near a text is to reference texts."""
 
+import inspect
 import json
 
 import pytest
 from small_world import letters_tokenizer, ppo_job
 
-from training.learner import ppo
-from training.learner.config import REFERENCE_METRICS, PpoConfig
+from training.learner import ppo, rewards
+from training.learner.config import REFERENCE_METRICS, TERMS, PpoConfig
 from training.learner.jobdir import BadInput, JobDirectory
 from training.learner.rewards import Answer, reward_function
 from training.learner.text_metrics import METRICS, squad_words
@@ -64,7 +65,8 @@ def test_metrics_are_terms_like_others():
 @pytest.mark.parametrize(
     ("term", "sentence"),
     [
-        ({"name": "bleu", "tokenize": "no-such"}, "bleu cannot be set up: tokenize must be one of 13a, intl"),
+        ({"name": "bleu", "tokenize": "no-such"}, "tokenize of the reward term bleu must be one of 13a, intl"),
+        ({"name": "rouge_l", "use_stemmer": 1}, "use_stemmer of the reward term rouge_l must be true or false"),
         ({"name": "token_f1", "stem": True}, "token_f1 has no setting 'stem'"),
         ({"name": "rouge"}, "there is no reward term 'rouge'; there are bleu, exact_match, length"),
     ],
@@ -100,5 +102,8 @@ def test_a_policy_learns_to_answer_by_a_metric_alone(tmp_path):
     assert rewards[0] < 0.4 and rewards[-1] > rewards[0] + 0.3
 
 
-def test_the_web_process_knows_every_metric_by_name():
-    assert sorted(METRICS) == list(REFERENCE_METRICS)
+def test_the_web_process_knows_every_term_and_its_settings():
+    assert {name: list(inspect.signature(make).parameters) for name, make in METRICS.items()} == {
+        name: list(settings) for name, settings in REFERENCE_METRICS.items()
+    }
+    assert {*rewards.TERMS, *METRICS} == set(TERMS)

@@ -16,7 +16,21 @@ from typing import Any, ClassVar, Self
 from training.learner.jobdir import BadInput
 
 # Reward terms that compare a text with references: those of text_metrics.py, which web processes do not import.
-REFERENCE_METRICS = ("bleu", "exact_match", "rouge_l", "similarity", "token_f1")
+# By name: the settings of their own, each with its type or its choices.
+REFERENCE_METRICS: dict[str, dict[str, Any]] = {
+    "bleu": {"tokenize": ("13a", "intl", "zh", "char", "none")},
+    "exact_match": {},
+    "rouge_l": {"use_stemmer": bool},
+    "similarity": {},
+    "token_f1": {},
+}
+# All reward terms: these, and those of rewards.py.
+TERMS = REFERENCE_METRICS | {
+    "length": {"target": float},
+    "missing_end": {},
+    "python": {"function": str},
+    "reward_model": {},
+}
 DTYPES = ("float32", "bfloat16")
 HEAD_LEARNING_RATE = 3e-3  # of a critic that is a linear layer on fixed states: its problem is convex, and small
 
@@ -261,7 +275,10 @@ def comparing(terms: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def check_rewards(terms: list[Any], reward_model: str) -> None:
-    """Each reward term is an object with a name and perhaps a weight; a reward model is set if and only if named."""
+    """Raises BadInput unless each term is one that there is, with settings of its own, and perhaps a weight.
+
+    A reward model is set if and only if a term names it.
+    """
     if not terms:
         raise BadInput("rewards must hold at least one term")
     for term in terms:
@@ -270,9 +287,28 @@ def check_rewards(terms: list[Any], reward_model: str) -> None:
         weight = term.get("weight", 1.0)
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
             raise BadInput(f"the weight of the reward term {term['name']} must be a number, not {weight!r}")
+        check_term(term["name"], {name: value for name, value in term.items() if name not in ("name", "weight")})
     named = any(term["name"] == "reward_model" for term in terms)
     if named != bool(reward_model):
         raise BadInput("set reward_model when, and only when, rewards has the term reward_model")
+
+
+def check_term(name: str, options: dict[str, Any]) -> None:
+    """Raises BadInput for a reward term that is not known, or whose settings are not its own."""
+    if name not in TERMS:
+        raise BadInput(f"there is no reward term {name!r}; there are {', '.join(sorted(TERMS))}")
+    for option, value in options.items():
+        if option not in TERMS[name]:
+            raise BadInput(f"the reward term {name} has no setting {option!r}")
+        kind, where = TERMS[name][option], f"{option} of the reward term {name}"
+        if isinstance(kind, tuple):
+            check_limits(where, value, {"choices": kind})
+        else:
+            as_kind(where, value, kind)
+    if name == "length":
+        target = options.get("target", 0)
+        if target <= 0:
+            raise BadInput(f"the reward term length needs a target above 0, in tokens, not {target!r}")
 
 
 def exact_division(whole: int, part: int, whole_name: str, part_name: str) -> int:

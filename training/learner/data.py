@@ -1,7 +1,8 @@
 """Messages to token ids, and rows of tokens to batches. No torch here; a tokenizer is transformers' own."""
 
+import contextlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
@@ -35,13 +36,23 @@ class Prompt(NamedTuple):
     truncated: bool
 
 
-def check_messages(messages: Any, where: str) -> Messages:
+@contextlib.contextmanager
+def naming(file: str, number: int, row: dict[str, Any]) -> Iterator[None]:
+    """Name the row of a job's file, and its prompt if it says which, in whatever BadInput is raised meanwhile."""
+    try:
+        yield
+    except BadInput as error:
+        prompt = f" (prompt_id {row['prompt_id']!r:.40})" if "prompt_id" in row else ""
+        raise BadInput(f"{file}, row {number}{prompt}: {error}") from error
+
+
+def check_messages(messages: Any) -> Messages:
     """Raises BadInput unless this is a non-empty list of {role, content} of text."""
     if not isinstance(messages, list) or not messages:
-        raise BadInput(f"{where}: messages must be a list of at least one message")
+        raise BadInput("messages must be a list of at least one message")
     for message in messages:
         if not isinstance(message, dict) or not all(isinstance(message.get(key), str) for key in ("role", "content")):
-            raise BadInput(f"{where}: a message must have a role and a content, both text")
+            raise BadInput("a message must have a role and a content, both text")
     return messages
 
 
@@ -102,16 +113,14 @@ def read_prompts(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Setti
     """prompts.jsonl to tokens; how many were truncated is in the result. Raises BadInput if there is none."""
     prompts = []
     for number, row in enumerate(rows, 1):
-        messages = check_messages(row.get("messages"), f"prompts.jsonl, row {number}")
-        if row.get("split", "train") not in SPLITS:
-            raise BadInput(f"prompts.jsonl, row {number}: split must be train or held_out, not {row['split']!r}")
-        try:
+        with naming("prompts.jsonl", number, row):
+            messages = check_messages(row.get("messages"))
+            if row.get("split", "train") not in SPLITS:
+                raise BadInput(f"split must be train or held_out, not {row['split']!r}")
             whole = render(tokenizer, messages)
-        except BadInput as error:
-            raise BadInput(f"prompts.jsonl, row {number}: {error}") from error
-        tokens = cut_prompt(whole, settings.max_prompt_tokens, settings.overlong_prompts)
-        if not tokens:
-            raise BadInput(f"prompts.jsonl, row {number}: the prompt has no tokens")
+            tokens = cut_prompt(whole, settings.max_prompt_tokens, settings.overlong_prompts)
+            if not tokens:
+                raise BadInput("the prompt has no tokens")
         prompts.append(Prompt(row, tokens, len(tokens) < len(whole)))
     if not prompts:
         raise BadInput("prompts.jsonl holds no prompt")

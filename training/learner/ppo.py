@@ -62,7 +62,7 @@ from training.learner.optimization import adamw, learning_rate_factor, load_stat
 from training.learner.processes import Processes
 from training.learner.program import run_program
 from training.learner.reward_model import load_reward_model
-from training.learner.rewards import Scoring, check_references, reward_function, same_tokens
+from training.learner.rewards import Scoring, check_references, check_scoring_room, reward_function, same_tokens
 from training.learner.rollout import (
     Rollout,
     Run,
@@ -74,7 +74,7 @@ from training.learner.rollout import (
     write_episodes,
 )
 from training.learner.sampler import check_room, drawing_of
-from training.learner.scoring import RewardHead, ValueHead
+from training.learner.scoring import RewardHead, ValueHead, has_own_passes
 from training.learner.updates import Learner, learn, minibatches
 
 
@@ -160,8 +160,8 @@ def prepare(settings: PpoConfig, processes: Processes) -> Run:
     reward = reward_function(settings, tokenizer, scoring)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     sampling_rows = MicroBatches(settings.batch_episodes, unit="completions")
-    return Run(settings, processes, policy, freeze(reference), critic, reward, tokenizer, drawing, micro_batches,
-               sampling_rows)  # fmt: skip
+    return Run(settings, processes, policy, freeze(reference), critic, scoring, reward, tokenizer, drawing,
+               micro_batches, sampling_rows)  # fmt: skip
 
 
 def critic_of(settings: PpoConfig, policy: Any, tokenizer: Any, scoring: Scoring | None) -> Any:
@@ -185,7 +185,15 @@ def prompts_of(run: Run, job: JobDirectory) -> list[Prompt]:
     """Those of the job. Raises BadInput where one lacks what a reward compares with, or leaves no room to answer."""
     prompts = read_prompts(run.tokenizer, job.rows("prompts.jsonl"), run.settings)
     check_references(run.settings, (prompt.row for prompt in prompts))
-    check_room(run.policy, [prompt.tokens for prompt in prompts], run.settings.max_completion_tokens)
+    readers = {"the model": run.policy, "the reference model": run.reference}
+    if has_own_passes(run.critic):
+        readers["the critic"] = run.critic
+    if isinstance(run.critic, RewardHead):
+        readers["the reward model, which the critic is a head on,"] = run.critic.trunk
+    for who, reader in readers.items():
+        check_room(reader, [prompt.tokens for prompt in prompts], run.settings.max_completion_tokens, who)
+    if run.scoring is not None:
+        check_scoring_room(run.scoring, [prompt.row for prompt in prompts], run.tokenizer, run.settings)
     return prompts
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from training.learner.config import RewardConfig
-from training.learner.data import SPLITS, check_messages, encode_completion, render
+from training.learner.data import SPLITS, check_messages, encode_completion, naming, render
 from training.learner.jobdir import BadInput
 from training.learner.packing import PromptGroup
 from training.learner.preference_losses import Pairs, pairs_of_rankings
@@ -60,9 +60,9 @@ def read_rankings(tokenizer: Any, rows: Iterable[dict[str, Any]], config: Reward
     data = RankingData()
     found: dict[tuple[str, int, PromptGroup], list[Ranking]] = defaultdict(list)
     for number, row in enumerate(rows, 1):
-        where = f"rankings.jsonl, row {number}"
-        check_row(row, where)
-        group, ranking = _encode(tokenizer, row, config, data, where)
+        with naming("rankings.jsonl", number, row):
+            check_row(row)
+            group, ranking = _encode(tokenizer, row, config, data)
         found[row["split"], row["prompt_id"], group].append(ranking)
     _check_split(found)
     trained_prompts = {group.prompt for split, _, group in found if split == "train"}
@@ -77,32 +77,32 @@ def read_rankings(tokenizer: Any, rows: Iterable[dict[str, Any]], config: Reward
     return data
 
 
-def check_row(row: dict[str, Any], where: str) -> None:
+def check_row(row: dict[str, Any]) -> None:
     """Raises BadInput unless the row is a ranking as the job directory's protocol has it."""
     completions, ranks = row.get("completions"), row.get("ranks")
     if not isinstance(row.get("prompt_id"), int):
-        raise BadInput(f"{where}: prompt_id must be a whole number")
+        raise BadInput("prompt_id must be a whole number")
     if row.get("split") not in SPLITS:
-        raise BadInput(f"{where}: split must be train or held_out, not {row.get('split')!r}")
-    check_messages(row.get("messages"), where)
+        raise BadInput(f"split must be train or held_out, not {row.get('split')!r}")
+    check_messages(row.get("messages"))
     if not isinstance(completions, list) or len(completions) < 2 or not all(isinstance(c, str) for c in completions):
-        raise BadInput(f"{where}: completions must be a list of at least two texts")
+        raise BadInput("completions must be a list of at least two texts")
     if not isinstance(ranks, list) or not all(type(rank) is int for rank in ranks):
-        raise BadInput(f"{where}: ranks must be a list of whole numbers")
+        raise BadInput("ranks must be a list of whole numbers")
     if len(ranks) != len(completions):
-        raise BadInput(f"{where}: {len(completions)} completions have {len(ranks)} ranks")
+        raise BadInput(f"{len(completions)} completions have {len(ranks)} ranks")
     weight, strength = row.get("weight", 1.0), row.get("strength")
     if type(weight) not in (int, float) or not 0 <= weight < float("inf"):
-        raise BadInput(f"{where}: weight must be a number of at least 0, not {weight!r}")
+        raise BadInput(f"weight must be a number of at least 0, not {weight!r}")
     if strength is not None and (type(strength) is not int or strength < 0):
-        raise BadInput(f"{where}: strength must be a whole number of at least 0, or null, not {strength!r}")
+        raise BadInput(f"strength must be a whole number of at least 0, or null, not {strength!r}")
 
 
 def _encode(
-    tokenizer: Any, row: dict[str, Any], config: RewardConfig, data: RankingData, where: str
+    tokenizer: Any, row: dict[str, Any], config: RewardConfig, data: RankingData
 ) -> tuple[PromptGroup, Ranking]:
     """Tokens of the row's prompt and completions, sorted and distinct, and the ranking in their terms."""
-    prompt = _encode_prompt(tokenizer, row, config, data, where)
+    prompt = _encode_prompt(tokenizer, row, config, data)
     completions = []
     for text in row["completions"]:
         whole = encode_completion(tokenizer, text)
@@ -119,14 +119,12 @@ def _encode(
     return PromptGroup(prompt, distinct), ranking
 
 
-def _encode_prompt(
-    tokenizer: Any, row: dict[str, Any], config: RewardConfig, data: RankingData, where: str
-) -> tuple[int, ...]:
+def _encode_prompt(tokenizer: Any, row: dict[str, Any], config: RewardConfig, data: RankingData) -> tuple[int, ...]:
     limit = config.max_prompt_tokens
     tokens = render(tokenizer, row["messages"])
     if len(tokens) > limit:
         if config.overlong_prompts == "refuse":
-            raise BadInput(f"{where}: the prompt has {len(tokens)} tokens, more than max_prompt_tokens ({limit})")
+            raise BadInput(f"the prompt has {len(tokens)} tokens, more than max_prompt_tokens ({limit})")
         data.truncated_prompts += 1
     return tuple(tokens[-limit:])
 

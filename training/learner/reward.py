@@ -37,7 +37,7 @@ from transformers.utils import logging as transformers_logging
 
 from training.learner.averaging import WeightAverage
 from training.learner.config import RewardConfig
-from training.learner.data import check_messages, encode_completion, encode_prompt, share, shuffled
+from training.learner.data import check_messages, encode_completion, encode_prompt, naming, share, shuffled
 from training.learner.flat import attention_slots, batches_within
 from training.learner.generic import in_results
 from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
@@ -253,10 +253,11 @@ def read_samples(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> l
 
 
 def as_sample(tokenizer: Any, row: dict[str, Any], number: int, settings: RewardConfig) -> PromptGroup:
-    messages = check_messages(row.get("messages"), f"samples.jsonl, row {number}")
-    if not isinstance(row.get("text"), str):
-        raise BadInput(f"samples.jsonl, row {number}: text must be text")
-    prompt = encode_prompt(tokenizer, messages, settings.max_prompt_tokens)
+    with naming("samples.jsonl", number, row):
+        messages = check_messages(row.get("messages"))
+        if not isinstance(row.get("text"), str):
+            raise BadInput("text must be text")
+        prompt = encode_prompt(tokenizer, messages, settings.max_prompt_tokens)
     completion = encode_completion(tokenizer, row["text"], settings.max_completion_tokens)
     return PromptGroup(tuple(prompt), (tuple(completion),))
 

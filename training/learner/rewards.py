@@ -1,14 +1,13 @@
 """Reward terms: what a completion earns, as a weighted sum of terms named in the settings.
 
 A term is a function that is given its own settings and returns a scorer: texts in, a number each out. A new one is a
-function here with `@term`, and its test. The metrics of text_metrics.py are terms by their names too: they compare the
-text with the prompt's `references`, so every prompt that is learned from or evaluated on must have some.
+function here with `@term`, its line in config.TERMS, by which its settings are checked before a program starts, and its
+test. The metrics of text_metrics.py are terms by their names too: they compare the text with the prompt's `references`,
+so every prompt that is learned from or evaluated on must have some.
 """
 
 import importlib
-import inspect
 import json
-import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -17,11 +16,12 @@ from torch import Tensor
 
 from training.learner.config import PpoConfig, SampleConfig, comparing
 from training.learner.control_tokens import encode_text
-from training.learner.data import encode_completion, encode_prompt
+from training.learner.data import encode_completion, encode_prompt, naming
 from training.learner.jobdir import BadInput
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in
 from training.learner.reward_model import Longest, RewardModel, load_reward_model, score
+from training.learner.sampler import check_room
 from training.learner.text_metrics import METRICS
 
 
@@ -55,10 +55,7 @@ class Reward(Protocol):
 
 
 def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None = None) -> Reward:
-    """What the settings reward. scoring: their reward model, if it is loaded already.
-
-    Raises BadInput for a term that is not known, or whose settings are not its own.
-    """
+    """What the settings reward. scoring: their reward model, if it is loaded already."""
     weighted_sum = sum_of_terms(settings.rewards, settings, tokenizer, scoring)
 
     def reward(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
@@ -71,15 +68,18 @@ def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None
     return reward
 
 
-def sample_scorer(settings: SampleConfig, tokenizer: Any) -> Callable[[Sequence[Answer]], list[float | None]] | None:
+def sample_scorer(
+    settings: SampleConfig, tokenizer: Any, scoring: Scoring | None = None
+) -> Callable[[Sequence[Answer]], list[float | None]] | None:
     """Return how samples are scored: by the weighted sum of the settings' terms, or None where there are none.
 
-    What a term that compares with references cannot score, for lack of them, has the score None.
+    scoring: the settings' reward model, if it is loaded already. What a term that compares with references cannot
+    score, for lack of them, has the score None.
     """
     terms = settings.rewards or ([{"name": "reward_model"}] if settings.reward_model else [])
     if not terms:
         return None
-    weighted_sum, compares = sum_of_terms(terms, settings, tokenizer), bool(comparing(terms))
+    weighted_sum, compares = sum_of_terms(terms, settings, tokenizer, scoring), bool(comparing(terms))
 
     def scorer(answers: Sequence[Answer]) -> list[float | None]:
         places = [i for i, answer in enumerate(answers) if has_references(answer.row) or not compares]
@@ -93,7 +93,7 @@ def sample_scorer(settings: SampleConfig, tokenizer: Any) -> Callable[[Sequence[
 def sum_of_terms(
     terms: Sequence[dict[str, Any]], settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None = None
 ) -> Reward:
-    """Return the weighted sum of terms, each an object of settings. Raises BadInput as `reward_function` does."""
+    """Return the weighted sum of terms, each an object of settings."""
     scorers = [
         (term["name"], float(term.get("weight", 1.0)), make_scorer(term, settings, tokenizer, scoring))
         for term in terms
@@ -126,19 +126,15 @@ def make_scorer(
 ) -> Callable[..., Sequence[float] | Tensor]:
     name = options["name"]
     if name == "reward_model":
-        only(options)
         return reward_model_scorer(settings, scoring)
     if name in METRICS:
         return metric_scorer(options)
-    if name not in TERMS:
-        raise BadInput(f"there is no reward term {name!r}; there are {', '.join(sorted({*TERMS, *METRICS}))}")
     return TERMS[name](options, settings, tokenizer)
 
 
 def metric_scorer(options: dict[str, Any]) -> Scorer:
     """A metric of text_metrics.py, between each text and its prompt's references."""
     make = METRICS[options["name"]]
-    only(options, *inspect.signature(make).parameters)
     try:
         measure = make(**{name: value for name, value in options.items() if name not in ("name", "weight")})
     except (ValueError, TypeError, AssertionError, ImportError, RuntimeError) as error:  # a library refuses a setting
@@ -163,17 +159,9 @@ def has_references(row: dict[str, Any]) -> bool:
     return isinstance(found, list) and bool(found) and all(isinstance(text, str) for text in found)
 
 
-def only(options: dict[str, Any], *names: str) -> None:
-    """Raises BadInput when a term is given a setting that it does not have."""
-    unknown = sorted(set(options) - {"name", "weight", *names})
-    if unknown:
-        raise BadInput(f"the reward term {options['name']} has no setting {unknown[0]!r}")
-
-
 @term
 def reward_model(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
     """The normalised score of the settings' reward_model, of the messages and the text as it read them in training."""
-    only(options)
     return reward_model_scorer(settings)
 
 
@@ -195,7 +183,7 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
     policy wrote in other tokens of the same text, or after the text's end, earns nothing.
     """
     model, tokenizer = scoring or load_reward_model(settings.reward_model)
-    longest = model.longest or Longest(settings.max_prompt_tokens, settings.max_completion_tokens)
+    longest = longest_of(model, settings)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     prompts: dict[str, list[int]] = {}
 
@@ -215,6 +203,7 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
         ]
         chosen = [sequences[place] for place in unknown]
         if chosen:
+            check_room(model.network, chosen, 0, "the reward model")
             with computing_in(settings.dtype):
                 scores[unknown] = micro_batches.attempt(
                     [len(sequence) for sequence in chosen], lambda budget: score(model, chosen, budget)
@@ -222,6 +211,29 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
         return scores
 
     return scorer
+
+
+def longest_of(model: RewardModel, settings: PpoConfig | SampleConfig) -> Longest:
+    """What the reward model reads: as it was trained, or where its folder does not say, as long as the program's."""
+    return model.longest or Longest(settings.max_prompt_tokens, settings.max_completion_tokens)
+
+
+def check_scoring_room(
+    scoring: Scoring, rows: Sequence[dict[str, Any]], tokenizer: Any, settings: PpoConfig | SampleConfig
+) -> None:
+    """Raises BadInput when the reward model's template refuses a row of prompts.jsonl, or its positions are too few.
+
+    tokenizer: the policy's. In its tokens a text is as long as it was written, and the end of turn one more.
+    """
+    model, own = scoring
+    longest = longest_of(model, settings)
+    prompts = []
+    for number, row in enumerate(rows, 1):
+        with naming("prompts.jsonl", number, row):
+            prompts.append(encode_prompt(own, row["messages"], longest.prompt))
+    written = settings.max_completion_tokens + 1 if same_tokens(own, tokenizer) else longest.completion
+    remedy = "set max_completion_tokens lower, or train one on a base with more positions or with lower token limits"
+    check_room(model.network, prompts, min(written, longest.completion), "the reward model", remedy)
 
 
 def same_tokens(one: Any, other: Any) -> bool:
@@ -237,24 +249,19 @@ def same_tokens(one: Any, other: Any) -> bool:
 @term
 def length(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
     """−|tokens − target| / target, of the text's tokens: 0 at the target (`target`, above 0), −1 for nothing."""
-    only(options, "target")
-    target = options.get("target")
-    if isinstance(target, bool) or not isinstance(target, int | float) or not 0 < target < math.inf:
-        raise BadInput(f"the reward term length needs a target above 0, in tokens, not {target!r}")
+    target = options["target"]
     return lambda answers: [-abs(len(encode_text(tokenizer, a.text)) - target) / target for a in answers]
 
 
 @term
 def missing_end(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
     """−1 for a completion that was cut off. Unlike missing_end_penalty it is clipped with the other terms."""
-    only(options)
     return lambda answers: [float(a.ended) - 1.0 for a in answers]
 
 
 @term
 def python(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
     """A function of one's own, `function: "package.module:name"`, from answers to numbers; for programs run by hand."""
-    only(options, "function")
     module, _, name = str(options.get("function", "")).partition(":")
     try:
         function = getattr(importlib.import_module(module), name)

@@ -16,7 +16,7 @@ from training.learner.memory import MicroBatches
 from training.learner.models import computing_in
 from training.learner.optimization import check_finite
 from training.learner.processes import Processes
-from training.learner.rewards import Answer, Reward
+from training.learner.rewards import Answer, Reward, Scoring
 from training.learner.sampler import Drawing, sample
 from training.learner.scoring import Assessment, RewardHead, assess, has_own_passes
 
@@ -29,6 +29,7 @@ class Run(NamedTuple):
     policy: PreTrainedModel
     reference: PreTrainedModel
     critic: Any  # None where advantages need none
+    scoring: Scoring | None  # the reward model, where one scores
     reward: Reward
     tokenizer: Any
     drawing: Drawing

@@ -25,7 +25,8 @@ from training.learner.models import computing_in, freeze, load_policy
 from training.learner.optimization import check_finite
 from training.learner.processes import Processes
 from training.learner.program import run_program
-from training.learner.rewards import Answer, sample_scorer
+from training.learner.reward_model import load_reward_model
+from training.learner.rewards import Answer, check_scoring_room, sample_scorer
 from training.learner.sampler import Completion, check_room, drawing_of, sample
 
 SAVE_EVERY = 16  # batches between saved states
@@ -45,7 +46,10 @@ def main(job_dir: Path) -> None:
     freeze(policy)
     prompts = read_prompts(tokenizer, job.rows("prompts.jsonl"), settings)
     check_room(policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
-    scorer = sample_scorer(settings, tokenizer)
+    scoring = load_reward_model(settings.reward_model) if settings.reward_model else None
+    if scoring is not None:
+        check_scoring_room(scoring, [prompt.row for prompt in prompts], tokenizer, settings)
+    scorer = sample_scorer(settings, tokenizer, scoring)
     drawing = drawing_of(policy, tokenizer, settings.max_completion_tokens, settings.temperature, settings.top_p,
                          settings.seed)  # fmt: skip
     rows_at_once = MicroBatches(settings.batch_completions, unit="completions")

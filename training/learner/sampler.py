@@ -127,12 +127,18 @@ def at_once(work: Callable[[Sequence[int]], Result], parts: Sequence[Sequence[in
         torch.set_num_threads(given)
 
 
-def check_room(policy: PreTrainedModel, prompts: Sequence[Sequence[int]], new_tokens: int) -> None:
+def check_room(
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    new_tokens: int,
+    who: str = "the model",
+    remedy: str = "set max_prompt_tokens or max_completion_tokens lower",
+) -> None:
     """Raises BadInput when a completion could outgrow the model's positions."""
-    room = room_of(policy.config)
+    room = room_of(model.config)
     needed = max(map(len, prompts), default=0) + new_tokens
     if room is not None and needed > room:
-        raise BadInput(f"prompts and completions take up to {needed} tokens, the model has room for {room}")
+        raise BadInput(f"prompts and completions take up to {needed} tokens, {who} has room for {room}: {remedy}")
 
 
 def decoder_of(

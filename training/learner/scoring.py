@@ -40,6 +40,11 @@ class RewardHead(nn.Module):
         self._reward_model = [reward_model]  # in a list, so that it is no part of this module
         self.score = value_head(reward_model.head, reward_model.network.config)
 
+    @property
+    def trunk(self) -> Any:
+        """The model that it is a head on."""
+        return self._reward_model[0].network
+
     def read(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
         """The states [C, E] that completion tokens were decided in, and the normalised scores [N] of the episodes."""
         (model,) = self._reward_model

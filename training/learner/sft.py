@@ -27,6 +27,7 @@ from training.learner.data import (
     check_messages,
     cut_prompt,
     encode_completion,
+    naming,
     render,
     share,
     shuffled,
@@ -50,6 +51,7 @@ class Demonstration(NamedTuple):
     messages: Messages
     completion: str
     weight: float
+    number: int = 0  # of the row
 
 
 class Example(NamedTuple):
@@ -138,14 +140,14 @@ def read_demonstrations(job: JobDirectory) -> list[Demonstration]:
 
 
 def as_demonstration(row: dict[str, Any], number: int) -> Demonstration:
-    where = f"demonstrations.jsonl, row {number}"
-    messages = check_messages(row.get("messages"), where)
-    completion, weight = row.get("completion"), row.get("weight", 1.0)
-    if not isinstance(completion, str):
-        raise BadInput(f"{where}: completion must be text")
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
-        raise BadInput(f"{where}: weight must be a number above 0, not {weight!r}")
-    return Demonstration(messages, completion, float(weight))
+    with naming("demonstrations.jsonl", number, row):
+        messages = check_messages(row.get("messages"))
+        completion, weight = row.get("completion"), row.get("weight", 1.0)
+        if not isinstance(completion, str):
+            raise BadInput("completion must be text")
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+            raise BadInput(f"weight must be a number above 0, not {weight!r}")
+    return Demonstration(messages, completion, float(weight), number)
 
 
 def prepare_policy(
@@ -179,10 +181,11 @@ def split(rows: list[Demonstration], fraction: float) -> tuple[list[Demonstratio
 
 
 def encode(tokenizer: Any, row: Demonstration, settings: SftConfig) -> Example:
-    whole_prompt = render(tokenizer, row.messages)
-    prompt = cut_prompt(whole_prompt, settings.max_prompt_tokens, settings.overlong_prompts)
-    if not prompt:
-        raise BadInput(f"demonstrations.jsonl: the prompt {row.messages!r:.80} has no tokens")
+    with naming("demonstrations.jsonl", row.number, {}):
+        whole_prompt = render(tokenizer, row.messages)
+        prompt = cut_prompt(whole_prompt, settings.max_prompt_tokens, settings.overlong_prompts)
+        if not prompt:
+            raise BadInput("the prompt has no tokens")
     whole = encode_completion(tokenizer, row.completion)
     completion = whole[: settings.max_completion_tokens]
     weights = [settings.prompt_loss_weight * row.weight] * len(prompt) + [row.weight] * len(completion)

@@ -18,11 +18,10 @@ from collections.abc import Callable, Sequence
 
 Metric = Callable[[str, Sequence[str]], float]
 METRICS: dict[str, Callable[..., Metric]] = {}
-BLEU_TOKENIZERS = ("13a", "intl", "zh", "char", "none")
 
 
 def metric(make: Callable[..., Metric]) -> Callable[..., Metric]:
-    """Registers a maker by its name; its parameters are the term's settings."""
+    """Registers a maker by its name; its parameters are the term's settings, which config.py checks."""
     METRICS[make.__name__] = make
     return make
 
@@ -56,8 +55,6 @@ def bleu(tokenize: str = "13a") -> Metric:
     """
     from sacrebleu.metrics import BLEU
 
-    if tokenize not in BLEU_TOKENIZERS:
-        raise ValueError(f"tokenize must be one of {', '.join(BLEU_TOKENIZERS)}, not {tokenize!r}")
     scorer = BLEU(effective_order=True, tokenize=tokenize)
     return lambda text, references: scorer.sentence_score(text, list(references)).score / 100
 
