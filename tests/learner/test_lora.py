@@ -8,8 +8,8 @@ from reward_world import job as reward_job
 from reward_world import policy_folder as words_folder
 from reward_world import ranking_rows
 from safetensors.torch import load_file
-from small_world import policy_folder, ppo_job, tiny_model
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from small_world import LETTERS, letters_tokenizer, policy_folder, ppo_job, tiny_model
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from training.learner import ppo, reward, sft
 from training.learner.config import PpoConfig
@@ -114,6 +114,23 @@ def test_an_adapter_begins_the_same_for_one_seed_and_another_for_another():
     first = "adapters.layers/0/mlp/up_proj.a"
     assert torch.equal(drawn[0][first], drawn[1][first])
     assert not torch.equal(drawn[0][first], drawn[2][first]) and not torch.equal(drawn[0][first], drawn[3][first])
+
+
+def test_the_log_and_the_result_say_what_has_adapters_and_how_much_stays_frozen(tmp_path, capsys):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+             "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+             "vocab_size": len(LETTERS), "eos_token_id": 0}  # fmt: skip
+    AutoModelForCausalLM.from_config(AutoConfig.for_model("qwen3_moe", **sizes)).save_pretrained(tmp_path / "policy")
+    letters_tokenizer().save_pretrained(tmp_path / "policy")
+    job = ppo_job(tmp_path / "job", steps=1, batch_episodes=4, lora_rank=2, critic="shared")
+    ppo.main(job)
+    result = JobDirectory(job).result()
+    attention, experts, router = 2 * 32 * 32 + 2 * 32 * 16, 4 * 3 * 32 * 32, 4 * 32  # weights of a layer
+    share = (experts + router) / (attention + experts + router)
+    assert result["lora_adapted"] == ["k_proj", "o_proj", "q_proj", "v_proj"]
+    assert result["lora_frozen"] == ["experts.down_proj", "experts.gate_up_proj", "gate"]
+    assert result["lora_frozen_share"] == pytest.approx(share)
+    assert "q_proj, v_proj; 80% of the matrix weights stay frozen, in experts" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -37,12 +37,15 @@ def path_of(model: Any) -> Path:
     return cast(Path, getattr(trunk, "accord_path", Path()))
 
 
-def in_results(model: Any) -> dict[str, str]:
-    """What result.json says of how a model was computed, so that people can see why a round was slow."""
+def in_results(model: Any) -> dict[str, Any]:
+    """What result.json says of how a model was computed and, with LoRA, of what learned and what stayed frozen."""
     path = path_of(model)
+    base = getattr(model, "base", None)  # of a role
+    learned = {} if base is None else {f"lora_{name}": value for name, value in base.coverage._asdict().items()}
     if path.is_fast:
-        return {"path": "packed"}
-    return {"path": f"generic: {path.scoring} rows, {path.decoding} decoding", "path_reason": path.why}
+        return {"path": "packed"} | learned
+    reason = {"path": f"generic: {path.scoring} rows, {path.decoding} decoding", "path_reason": path.why}
+    return reason | learned
 
 
 def set_path(model: Any, path: Path) -> None:

@@ -3,7 +3,8 @@
 Hu et al. 2021, «LoRA: low-rank adaptation of large language models», §4.1: a linear layer computes W x + (α/r)·B A x,
 with W frozen, A [r, in] random and B [out, r] zero at first, so that a new adapter changes nothing, to the bit. All
 linear layers of the trunk have one (Dettmers et al. 2023, «QLoRA», §4: needed to match full fine-tuning). The fused
-expert tensors of mixture-of-experts models are no linear layers: they have none, and stay as they were.
+expert tensors of mixture-of-experts models are no linear layers: they have none, and stay as they were. The log and
+result.json name the matrices that have adapters, and the share of matrix weights that has none.
 
 A `Role` is the base with one adapter on, and with a scalar head if it scores: policy, critic, reward model; with none
 it is the reference. Roles are called like the models they stand for, and each knows as its parameters only what is its
@@ -17,6 +18,7 @@ import hashlib
 import json
 import math
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -113,6 +115,8 @@ class Base:
         self.model = model.requires_grad_(False)
         self.source = source
         self.layers: dict[str, AdaptedLayer] = {}
+        self.coverage = coverage(model.base_model)
+        print(f"{source}: {describe(self.coverage)}", file=sys.stderr, flush=True)
         for name, layer in list(model.base_model.named_modules()):
             if isinstance(layer, nn.Linear | Conv1D):
                 self.layers[name] = AdaptedLayer(layer)
@@ -144,6 +148,37 @@ class Base:
             for name, layer in self.layers.items():
                 layer.layer.weight.data = kept[name]
                 replace(self.model.base_model, name, layer)
+
+
+class Coverage(NamedTuple):
+    """Which of a trunk's matrices take adapters, by the last part of their names; embeddings do not count."""
+
+    adapted: list[str]
+    frozen: list[str]
+    frozen_share: float  # of all weights in these matrices
+
+
+def coverage(trunk: nn.Module) -> Coverage:
+    """Of a trunk that has no adapters yet."""
+    adapted: dict[str, int] = {}
+    frozen: dict[str, int] = {}
+    for place, module in trunk.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim < 2 or isinstance(module, nn.Embedding):
+                continue
+            own = place.rpartition(".")[2] + ("" if name == "weight" else f".{name}")
+            counts = adapted if isinstance(module, nn.Linear | Conv1D) else frozen
+            counts[own] = counts.get(own, 0) + parameter.numel()
+    left = sum(frozen.values())
+    return Coverage(sorted(adapted), sorted(frozen), left / max(left + sum(adapted.values()), 1))
+
+
+def describe(covered: Coverage) -> str:
+    """In a sentence for the log."""
+    text = f"adapters on {', '.join(covered.adapted) or 'nothing'}"
+    if not covered.frozen:
+        return text
+    return f"{text}; {covered.frozen_share:.0%} of the matrix weights stay frozen, in {', '.join(covered.frozen)}"
 
 
 def replace(trunk: nn.Module, name: str, module: nn.Module) -> None:
