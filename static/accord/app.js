@@ -1,6 +1,7 @@
 // On every page: menus that close, appearance, dialogs, mathematics, and secrets copied by a button.
 
 import { setMathematics } from "./math.js";
+import { leaveBehind } from "./rank/drafts.js";
 import { openAtLastTurn } from "./rank/turns.js";
 
 openAtLastTurn(document);
@@ -51,6 +52,13 @@ document.addEventListener("click", async (event) => {
 document.addEventListener("submit", (event) => {
   const question = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
   if (question && !window.confirm(question)) event.preventDefault();
+});
+
+document.addEventListener("submit", (event) => {
+  const { signsOut, unsent } = event.target.dataset;
+  if (!signsOut || event.defaultPrevented) return;
+  const isLeaving = leaveBehind(signsOut, (count) => window.confirm(unsent.replace("{count}", count)));
+  if (!isLeaving) event.preventDefault();
 });
 
 // A form that was refused comes back with its dialog open.

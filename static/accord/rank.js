@@ -7,7 +7,7 @@ import { Clock } from "./rank/clock.js";
 import { showTexts, toggleAsWritten } from "./rank/as_written.js";
 import { toggleDifferences } from "./rank/differences.js";
 import { makeDraggable } from "./rank/drag.js";
-import { draftName, Drafts } from "./rank/drafts.js";
+import { draftName, Drafts, outboxOf } from "./rank/drafts.js";
 import { chooseStrength, extrasOf, restoreExtras, startRating, toggleFlag } from "./rank/extras.js";
 import { foldLongOnes, toggleFolds } from "./rank/folding.js";
 import { handleKeys } from "./rank/keys.js";
@@ -22,7 +22,7 @@ const page = document.getElementById("rank");
 const stage = document.getElementById("stage");
 const state = document.getElementById("state");
 const urls = page.dataset;
-const drafts = new Drafts(`accord:drafts:${urls.user}`);
+const drafts = new Drafts(urls.user, leave);
 const LOOK_AGAIN = 15_000; // ms, while there is nothing to rank
 const UNREAD = 300; // ms, within which nobody has read a pair
 const DONE_SHOWN = 6_000; // ms
@@ -197,7 +197,7 @@ function lookAgainLater(wait = LOOK_AGAIN) {
 // ---- what goes out ----
 
 let isWaiting = false; // for the connection, the server or a signature
-const outbox = new Outbox(`accord:outbox:${urls.user}`, {
+const outbox = new Outbox(outboxOf(urls.user), {
   prepare: ({ project }) => [["want", !wantsMore() || fetching || project !== urls.project ? "0" : "1"], ...heldLeases().map((lease) => ["held", lease])],
   answered(item, html) {
     if (!item.isSkip) drafts.drop(item.draft); // of a skip it comes back with the comparison
@@ -235,6 +235,15 @@ async function startOver(item) {
   const response = await get(reopened).catch(() => null);
   if (response?.ok && !response.redirected) show(parse(await response.text()));
   else showNext();
+}
+
+/** Its person has signed out in another tab: nothing more is said here in their name. */
+function leave() {
+  ahead = [];
+  parked = [];
+  clear(parse(`<div class="empty" role="status"><p></p></div>`));
+  stage.querySelector("p").textContent = say("sign-in");
+  lookAgainLater(); // the server hears of it only now
 }
 
 // Another tab of the same person has sent what is on screen here, or fetched ahead.

@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from django.db.models import QuerySet
 from django.utils import timezone
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Dialog, Page, expect
 from rank_page import RankPage
 
 from feedback import queue
@@ -250,3 +250,67 @@ def test_what_remains_goes_down_with_a_skip_too(comparisons, desk, annotator):
     ranking.press("s", "Enter")
     expect(ranking.page.locator("#remaining")).to_have_text("2")
     assert Skip.objects.count() == 1
+
+
+def drafts(page: Page) -> str:
+    return page.evaluate("JSON.stringify(Object.entries(localStorage).filter(([name]) => name.includes('draft')))")
+
+
+def sign_out(page: Page) -> None:
+    page.locator(".bar-end details.menu summary").click()
+    page.get_by_role("button", name="Sign out").click()
+
+
+def test_signing_out_removes_drafts_in_all_tabs(comparisons, desk, annotator):
+    desk.expected.append("Failed to load resource")
+    comparisons(count=6, size=3)
+    ranking = settled(desk.sit("ann"))
+    other = ranking.page.context.new_page()
+    elsewhere = settled(other)
+    for each in (ranking, elsewhere):
+        each.rank_by_keys([2, 1])
+        each.press("c")
+        each.page.keyboard.type("A secret of ann's")
+    assert "secret" in drafts(other)
+    sign_out(ranking.page)
+    ranking.page.wait_for_url("**/sign-in/**")
+    expect(elsewhere.form).to_have_count(0)
+    other.keyboard.type("more of it")
+    assert drafts(other) == drafts(ranking.page) == "[]"
+    assert "secret" not in other.content()
+    other.goto("about:blank")
+
+
+def test_signing_out_says_what_is_not_stored_yet_and_keeps_it(comparisons, desk, annotator, keep):
+    desk.expected.append("Failed to load resource")
+    comparisons(count=6, size=2)
+    ranking = settled(desk.sit("ann"))
+    page, first = ranking.page, ranking.comparison
+    page.route("**/submit/", lambda route: route.abort())
+    ranking.rank_by_keys([2, 1])
+    ranking.submit()
+    ranking.rank_by_keys([1])  # a draft
+    asked = []
+
+    def answer(accepted: bool) -> Callable[[Dialog], None]:
+        def settle(dialog: Dialog) -> None:
+            asked.append(dialog.message)
+            dialog.accept() if accepted else dialog.dismiss()
+
+        return settle
+
+    page.once("dialog", answer(False))
+    sign_out(page)
+    wait_until(page, lambda: len(asked) == 1)
+    assert "Not yet stored by the server: 1." in asked[0]
+    assert page.url.endswith("/rank/") and f"c{ranking.comparison}" in drafts(page)
+    page.once("dialog", answer(True))
+    page.get_by_role("button", name="Sign out").click()
+    page.wait_for_url("**/sign-in/**")
+    assert f"c{first}" in drafts(page)
+    assert drafts(page).count("ranks") == 1
+    page.unroute("**/submit/")
+    desk.sign_in(page, "ann")
+    RankPage(page)
+    wait_until(page, Ranking.objects.exists)
+    assert shown_ranks(Ranking.objects.get()) == [2, 1]
