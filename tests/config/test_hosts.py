@@ -1,8 +1,12 @@
 """Under which names the pages answer: the machine's own, and never everything."""
 
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
+from django.conf import settings
 
 from config import hosts
 
@@ -41,3 +45,28 @@ def test_health_is_told_to_whoever_asks_by_any_name_and_pages_are_not(client, db
     settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
     assert client.get("/healthz", headers={"host": "10.9.8.7"}).content == b"ok"
     assert client.get("/", headers={"host": "10.9.8.7"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("url", "location"),
+    [("https://accord.example.org", "https://accord.example.org/x?y=1"), ("http://accord.example.org", None)],
+)
+def test_beside_an_https_address_a_plain_request_is_sent_there(url, location):
+    script = """
+import django; django.setup()
+from django.test import RequestFactory
+from django.middleware.security import SecurityMiddleware
+from django.http import HttpResponse
+answer = SecurityMiddleware(lambda request: HttpResponse())
+ask = RequestFactory(headers={"host": "accord.example.org"}).get
+print(answer(ask("/x?y=1")).get("Location"), answer(ask("/x", headers={"X-Forwarded-Proto": "https"})).status_code)
+"""
+    environment = {**os.environ, "ACCORD_URL": url, "DJANGO_SETTINGS_MODULE": "config.settings"}
+    told = subprocess.run([sys.executable, "-c", script], env=environment, cwd=settings.BASE_DIR, capture_output=True)
+    assert told.stdout.decode().split() == [str(location), "200"], told.stderr.decode()
+
+
+def test_health_is_told_over_plain_http_too(client, db, settings):
+    settings.SECURE_SSL_REDIRECT = True
+    assert client.get("/healthz").content == b"ok"
+    assert client.get("/").status_code == 301
