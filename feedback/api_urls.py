@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.api import agreement, annotation, data, figures, projects, review, trust
+from feedback.api import agreement, annotation, data, figures, imports, projects, review, trust
 
 PROJECT = "projects/<slug:slug>"
 LEASE = f"{PROJECT}/leases/<uuid:lease_id>"
@@ -29,6 +29,8 @@ urlpatterns = [
     path(f"{PROJECT}/completions", data.completion_list, name="api-completions"),
     path(f"{PROJECT}/comparisons", data.comparison_list, name="api-comparisons"),
     path(f"{PROJECT}/gold", data.gold_list, name="api-gold"),
+    path(f"{PROJECT}/imports", imports.import_list, name="api-imports"),
+    path(f"{PROJECT}/imports/<int:import_id>", imports.import_detail, name="api-import"),
     path(f"{PROJECT}/preferences", data.preference_list, name="api-preferences"),
     path(f"{PROJECT}/demonstrations", data.demonstration_list, name="api-demonstrations"),
     path(f"{PROJECT}/skips", data.skip_list, name="api-skips"),

@@ -56,9 +56,13 @@ TAKE = f"""
         JOIN feedback_completion AS completion ON completion.id = item.completion_id
         WHERE item.comparison_id = comparison.id ORDER BY position)
 """
+# KEY SHARE: what is peeked at is about to be referred to, and the undo of an import may be deleting it.
 PEEK = f"""
-    SELECT look.id FROM ({{look}}) AS look WHERE {MAY_RANK}
+    SELECT look.id
+    FROM ({{look}}) AS look JOIN feedback_comparison AS comparison ON comparison.id = look.id
+    WHERE {MAY_RANK}
     ORDER BY look.priority DESC, look.ranking_count DESC, look.shuffle_key LIMIT 1
+    FOR KEY SHARE OF comparison SKIP LOCKED
 """
 KEYS = "SELECT id, priority, ranking_count, shuffle_key FROM feedback_comparison"
 HEAD = f"""

@@ -32,6 +32,7 @@ urlpatterns = [
     path("projects/<slug:slug>/rank/<int:ranking_id>/revise/", ranking.revise, name="rank-revise"),
     path("projects/<slug:slug>/guidelines/", project.guidelines, name="guidelines"),
     path("projects/<slug:slug>/prompts/", project.prompts, name="prompts"),
+    path("projects/<slug:slug>/imports/<int:import_id>/undo/", project.undo_import, name="undo-import"),
     path("projects/<slug:slug>/people/", project.members, name="people"),
     path("projects/<slug:slug>/people/<int:user_id>/role/", project.change_role, name="change-role"),
     path("projects/<slug:slug>/people/<int:user_id>/remove/", project.remove_member, name="remove-member"),

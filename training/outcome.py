@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from feedback import intake
-from feedback.models import Source
+from feedback.models import Import, Prompt, Source
 from training import checkpoints
 from training.learner.jobdir import JobDirectory
 from training.models import Checkpoint, Round
@@ -50,11 +50,13 @@ def write(round: Round, outcome: Outcome) -> Checkpoint | None:
 
     The new comparisons come before all that still wait to be ranked. Runs in the caller's transaction.
     """
+    intake.hold_intake(round.project)
+    samples, baseline = (_of_known_prompts(round, rows) for rows in (outcome.samples, outcome.baseline))
     made = _make_checkpoint(round, outcome) if round.learns else None
     source = made.source if made else round.base.source
-    ids = _add_completions(round, source, outcome.samples)
-    _add_completions(round, round.base.source, outcome.baseline)
-    _add_comparisons(round, list(_groups(outcome.samples, ids, round.settings["round"]["comparison_size"])))
+    ids = _add_completions(round, source, samples)
+    _add_completions(round, round.base.source, baseline)
+    _add_comparisons(round, list(_groups(samples, ids, round.settings["round"]["comparison_size"])))
     return made
 
 
@@ -68,6 +70,15 @@ def _make_checkpoint(round: Round, outcome: Outcome) -> Checkpoint:
         reward_model_path=outcome.reward_model,
         parent=round.base,
     )
+
+
+def _of_known_prompts(round: Round, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Drop the rows of prompts whose import was undone while the round ran; any other unknown prompt is an error."""
+    if not Import.objects.filter(project=round.project, undone_at__gte=round.created_at).exists():
+        return rows
+    wanted = {row["prompt_id"] for row in rows}
+    known = set(Prompt.objects.filter(project=round.project, pk__in=wanted).values_list("pk", flat=True))
+    return [row for row in rows if row["prompt_id"] in known]
 
 
 def _add_completions(round: Round, source: Source, rows: list[dict[str, Any]]) -> list[int]:

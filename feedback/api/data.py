@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -21,12 +22,15 @@ from feedback import export, intake, people, preference_export
 from feedback.api import strict
 from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
-from feedback.models import Demonstration, Project, Skip
+from feedback.models import Demonstration, Import, Project, Skip
 from feedback.parsers import JsonLinesParser
 
 JSON_LINES = "application/x-ndjson"
 LARGEST = 2**63 - 1
 ROWS_A_CHUNK = 200
+
+
+IMPORT_ID = "DELETE imports/<import_id> undoes it; null: nothing was new."
 
 
 class PromptsWanted(strict.Serializer):
@@ -45,6 +49,7 @@ class PromptsAnswer(strict.Serializer):
     comparison_ids = serializers.ListField(
         child=serializers.IntegerField(allow_null=True), help_text="Aligned with the lines; null: there is none."
     )
+    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
     comparisons = serializers.IntegerField(help_text="How many comparisons were made.")
     compared_before = serializers.IntegerField(help_text="How many lines' completions were compared already.")
 
@@ -55,6 +60,7 @@ class CompletionsWanted(strict.Serializer):
 
 class CompletionsAnswer(strict.Serializer):
     completion_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
+    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
 
 
 class ComparisonsWanted(strict.Serializer):
@@ -70,10 +76,12 @@ class ComparisonsAnswer(strict.Serializer):
         child=serializers.IntegerField(allow_null=True),
         help_text="Aligned with the lines; null where fewer than two texts differ.",
     )
+    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
 
 
 class GoldAnswer(strict.Serializer):
     comparison_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
+    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
 
 
 class ExportWanted(strict.Serializer):
@@ -124,9 +132,10 @@ def prompt_list(request: Request, slug: str) -> Response:
     `references`, `metadata` and `completions`, of which a comparison is made. A known prompt is not made again: it
     gets what is new of it. The same lines sent again change nothing."""
     project = people.manager_of(request.user, slug).project
-    added = intake.add_prompts(project, _rows(request), **_wanted(PromptsWanted, request))
-    told = asdict(added)
-    return Response(told | {"comparisons": told.pop("compared")}, status=201)
+    wanted = _wanted(PromptsWanted, request)
+    with _recorded(request, project) as record:
+        told = asdict(intake.add_prompts(project, _rows(request), made_by_import=record, **wanted))
+    return Response(told | {"comparisons": told.pop("compared"), "import_id": record.pk}, status=201)
 
 
 @_takes_lines("completions_add", CompletionsWanted, CompletionsAnswer)
@@ -138,7 +147,9 @@ def completion_list(request: Request, slug: str) -> Response:
     and optionally `sampling`."""
     project = people.manager_of(request.user, slug).project
     source = _wanted(CompletionsWanted, request)["source"]
-    return Response({"completion_ids": intake.import_completions(project, source, _rows(request))}, status=201)
+    with _recorded(request, project) as record:
+        ids = intake.import_completions(project, source, _rows(request), made_by_import=record)
+    return Response({"completion_ids": ids, "import_id": record.pk}, status=201)
 
 
 @_takes_lines("comparisons_add", ComparisonsWanted, ComparisonsAnswer)
@@ -151,7 +162,9 @@ def comparison_list(request: Request, slug: str) -> Response:
     project = people.manager_of(request.user, slug).project
     wanted = _wanted(ComparisonsWanted, request)
     groups = intake.read_all(_rows(request), intake.read_group)
-    return Response({"comparison_ids": intake.add_comparisons(project, groups, **wanted).ids}, status=201)
+    with _recorded(request, project) as record:
+        compared = intake.add_comparisons(project, groups, made_by_import=record, **wanted)
+    return Response({"comparison_ids": compared.ids, "import_id": record.pk}, status=201)
 
 
 @extend_schema(operation_id="gold_add", request={JSON_LINES: OpenApiTypes.BINARY}, responses={201: GoldAnswer})
@@ -162,7 +175,9 @@ def gold_list(request: Request, slug: str) -> Response:
     """Make comparisons whose right ranking is known, all or none: one `{"completion_ids", "ranks"}` a line. They test
     annotators, who are not told which ones they are, and go into no export."""
     project = people.manager_of(request.user, slug).project
-    return Response({"comparison_ids": intake.add_gold(project, _rows(request))}, status=201)
+    with _recorded(request, project) as record:
+        ids = intake.add_gold(project, _rows(request), made_by_import=record)
+    return Response({"comparison_ids": ids, "import_id": record.pk}, status=201)
 
 
 @extend_schema(
@@ -226,6 +241,10 @@ def skip_list(request: Request, slug: str) -> HttpResponseBase:
     project = people.manager_of(request.user, slug).project
     etag = preference_export.etag_of("skips", project.pk, *_extent(Skip.objects.filter(comparison__project=project)))
     return _streamed(request, export.skips(project), project, "skips.jsonl", etag)
+
+
+def _recorded(request: Request, project: Project) -> AbstractContextManager[Import]:
+    return intake.record_import(project, str(Import.How.API), request.user)
 
 
 def _extent(rows: QuerySet[Any]) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from feedback.intake.comparisons import Compared, add_comparisons, add_gold
 from feedback.intake.completions import add_completions, add_demonstration, get_source, import_completions
+from feedback.intake.imports import Undone, find_import, hold_intake, last_imports, record_import, undo_import
 from feedback.intake.lines import read_lines
 from feedback.intake.prompts import AddedPrompts, add_prompts
 from feedback.intake.rows import read_all, read_group
@@ -9,14 +10,20 @@ from feedback.intake.rows import read_all, read_group
 __all__ = [
     "AddedPrompts",
     "Compared",
+    "Undone",
     "add_comparisons",
     "add_completions",
     "add_demonstration",
     "add_gold",
     "add_prompts",
+    "find_import",
     "get_source",
+    "hold_intake",
     "import_completions",
+    "last_imports",
     "read_all",
     "read_group",
     "read_lines",
+    "record_import",
+    "undo_import",
 ]

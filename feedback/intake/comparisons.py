@@ -10,8 +10,9 @@ from django.utils.translation import gettext as _
 
 from feedback import sampling
 from feedback.errors import Invalid
+from feedback.intake.imports import hold_intake
 from feedback.intake.rows import is_id, read_all, read_gold, refuse
-from feedback.models import Comparison, ComparisonItem, Completion, Project
+from feedback.models import Comparison, ComparisonItem, Completion, Import, Project
 
 LEAST, MOST = 2, 9
 BATCH = 2000
@@ -44,6 +45,7 @@ def add_comparisons(
     wanted_rankings: int | None = None,
     priority: int = 0,
     again: bool = False,
+    made_by_import: Import | None = None,
 ) -> Compared:
     """Make a comparison of each group of completion ids; all or none.
 
@@ -59,11 +61,11 @@ def add_comparisons(
         raise Invalid(_("A comparison can want between 1 and 100 rankings."))
     if not -32768 <= priority <= 32767:
         raise Invalid(_("A priority must be between −32,768 and 32,767."))
-    return _add(project, [list(group) for group in groups], wanted, priority, again=again)
+    return _add(project, [list(group) for group in groups], wanted, priority, again=again, record=made_by_import)
 
 
 @transaction.atomic
-def add_gold(project: Project, rows: Iterable[object]) -> list[int]:
+def add_gold(project: Project, rows: Iterable[object], *, made_by_import: Import | None = None) -> list[int]:
     """Make comparisons whose right ranking is known; all or none. Returns their ids, aligned with the rows.
 
     A row is `{"completion_ids": [2 to 9 ids], "ranks": [1 = best, equal = tie]}`, aligned, with at least one
@@ -71,7 +73,8 @@ def add_gold(project: Project, rows: Iterable[object]) -> list[int]:
     """
     given = read_all(rows, read_gold)
     # Known by its texts alone, gold could be told to be right otherwise than before: it is always made.
-    compared = _add(project, [row.completion_ids for row in given], WANTED_OF_GOLD, 0, again=True)
+    groups = [row.completion_ids for row in given]
+    compared = _add(project, groups, WANTED_OF_GOLD, 0, again=True, record=made_by_import)
     made = Comparison.objects.in_bulk(compared.created)
     errors: list[dict[str, Any]] = []
     for line, (row, pk) in enumerate(zip(given, compared.ids, strict=True), start=1):
@@ -84,18 +87,27 @@ def add_gold(project: Project, rows: Iterable[object]) -> list[int]:
     return compared.created
 
 
-def _add(project: Project, groups: list[list[int]], wanted: int, priority: int, *, again: bool) -> Compared:
+def _add(
+    project: Project, groups: list[list[int]], wanted: int, priority: int, *, again: bool, record: Import | None
+) -> Compared:
+    hold_intake(project)
     ids: list[int | None] = []
     created: list[int] = []
     for start in range(0, len(groups), BATCH):
-        batch = _add_batch(project, groups[start : start + BATCH], wanted, priority, start, again)
+        batch = _add_batch(project, groups[start : start + BATCH], wanted, priority, start, again, record)
         ids += batch.ids
         created += batch.created
     return Compared(ids, created)
 
 
 def _add_batch(
-    project: Project, groups: list[list[int]], wanted: int, priority: int, start: int, again: bool
+    project: Project,
+    groups: list[list[int]],
+    wanted: int,
+    priority: int,
+    start: int,
+    again: bool,
+    record: Import | None,
 ) -> Compared:
     completions = _find(project, {completion_id for group in groups for completion_id in group})
     chosen = [_distinct(group, completions, start + index) for index, group in enumerate(groups, start=1)]
@@ -112,6 +124,7 @@ def _add_batch(
             wanted_rankings=wanted,
             open_slots=wanted,
             priority=priority,
+            made_by_import=record,
         )
         for index in new
     ]

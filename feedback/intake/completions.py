@@ -13,8 +13,9 @@ from django.utils.translation import gettext as _
 
 from feedback import checks
 from feedback.errors import Invalid, TooMuch
+from feedback.intake.imports import hold_intake
 from feedback.intake.rows import AnswerRow, digest_of_text, read_all, read_answer, refuse
-from feedback.models import Completion, Demonstration, ExternalId, Membership, Project, Prompt, Source, User
+from feedback.models import Completion, Demonstration, ExternalId, Import, Membership, Project, Prompt, Source, User
 
 BATCH = 2000
 MOST_WRITTEN = 300_000  # characters of demonstrations by one person within an hour
@@ -43,7 +44,12 @@ def get_source(project: Project, name: str, kind: str) -> Source:
 
 @transaction.atomic
 def add_completions(
-    project: Project, source: Source, rows: Iterable[object], *, author: User | None = None
+    project: Project,
+    source: Source,
+    rows: Iterable[object],
+    *,
+    author: User | None = None,
+    made_by_import: Import | None = None,
 ) -> list[int]:
     """Check and store completions by one source, all or none. Returns their ids, aligned with the rows.
 
@@ -56,13 +62,17 @@ def add_completions(
     if source.project_id != project.pk:
         raise Invalid(_("This source belongs to another project."))
     given = read_all(rows, read_answer)
-    return store(source, _find_prompts(project, given), given, author)
+    hold_intake(project)
+    return store(source, _find_prompts(project, given), given, author, made_by_import)
 
 
 @transaction.atomic
-def import_completions(project: Project, source_name: str, rows: Iterable[object]) -> list[int]:
+def import_completions(
+    project: Project, source_name: str, rows: Iterable[object], *, made_by_import: Import | None = None
+) -> list[int]:
     """As `add_completions`, by a source of this name, made if it is new."""
-    return add_completions(project, get_source(project, source_name, Source.Kind.IMPORT), rows)
+    source = get_source(project, source_name, Source.Kind.IMPORT)
+    return add_completions(project, source, rows, made_by_import=made_by_import)
 
 
 @transaction.atomic
@@ -72,6 +82,7 @@ def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demo
         raise Invalid(_("This prompt belongs to another project."))
     text = checks.filled_text(text, _("The answer"))
     _check_amount(membership, text)
+    hold_intake(membership.project)
     # A source a person, so that ratings and filters can tell people apart; the name says nothing to outsiders.
     source = get_source(membership.project, f"person-{membership.user_id}", Source.Kind.PERSON)
     answer = AnswerRow(prompt.pk, None, text, {})
@@ -91,14 +102,27 @@ def _check_amount(membership: Membership, text: str) -> None:
 
 
 def store(
-    source: Source, prompt_ids: Sequence[int], answers: Sequence[AnswerRow], author: User | None = None
+    source: Source,
+    prompt_ids: Sequence[int],
+    answers: Sequence[AnswerRow],
+    author: User | None = None,
+    made_by_import: Import | None = None,
 ) -> list[int]:
-    """Write checked answers, skip known ones, and return all ids in order."""
+    """Write checked answers, skip known ones, and return all ids in order.
+
+    What a round or a person writes again is not the import's alone any more: no undo removes it.
+    """
     keys = [(prompt_id, digest_of_text(row.text)) for prompt_id, row in zip(prompt_ids, answers, strict=True)]
     Completion.objects.bulk_create(
         [
             Completion(
-                prompt_id=prompt_id, source=source, text=row.text, digest=digest, sampling=row.sampling, author=author
+                prompt_id=prompt_id,
+                source=source,
+                text=row.text,
+                digest=digest,
+                sampling=row.sampling,
+                author=author,
+                made_by_import=made_by_import,
             )
             for (prompt_id, digest), row in zip(keys, answers, strict=True)
         ],
@@ -107,7 +131,10 @@ def store(
     )
     found = Completion.objects.filter(source=source, prompt_id__in=set(prompt_ids))
     ids = {(prompt_id, digest): pk for pk, prompt_id, digest in found.values_list("id", "prompt_id", "digest")}
-    return [ids[key] for key in keys]
+    stored = [ids[key] for key in keys]
+    if made_by_import is None:
+        Completion.objects.filter(pk__in=stored, made_by_import__isnull=False).update(made_by_import=None)
+    return stored
 
 
 def _find_prompts(project: Project, rows: list[AnswerRow]) -> list[int]:

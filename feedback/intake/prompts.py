@@ -10,8 +10,9 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import Conflict
 from feedback.intake import comparisons, completions
+from feedback.intake.imports import hold_intake
 from feedback.intake.rows import AnswerRow, PromptRow, read_all, read_prompt, refuse
-from feedback.models import ExternalId, Project, Prompt, Source
+from feedback.models import ExternalId, Import, Project, Prompt, Source
 
 BATCH = 2000
 
@@ -31,7 +32,12 @@ class AddedPrompts:
 
 @transaction.atomic
 def add_prompts(
-    project: Project, rows: Iterable[object], *, compare: bool = False, again: bool = False
+    project: Project,
+    rows: Iterable[object],
+    *,
+    compare: bool = False,
+    again: bool = False,
+    made_by_import: Import | None = None,
 ) -> AddedPrompts:
     """Check and store prompts, all or none; with `compare`, also a comparison of each row's own completions.
 
@@ -46,23 +52,27 @@ def add_prompts(
     Raises Invalid with `errors=[{"line", "message"}, …]`, lines counted from 1.
     """
     given = read_all(rows, read_prompt)
+    hold_intake(project)
     _check_external_ids(project, given)
     before = _ids_by_digest(project, given)
     new = {row.digest: row for row in reversed(given) if row.digest not in before}
-    Prompt.objects.bulk_create(
-        [_prompt(project, row) for row in reversed(new.values())], batch_size=BATCH, ignore_conflicts=True
-    )
+    made = [_prompt(project, row, made_by_import) for row in reversed(new.values())]
+    Prompt.objects.bulk_create(made, batch_size=BATCH, ignore_conflicts=True)
     ids = before | _ids_by_digest(project, new.values())
     if any(row.digest not in ids for row in given):
         raise Conflict(_("Somebody else added a prompt with one of these external ids just now: send the rows again."))
     prompt_ids = [ids[row.digest] for row in given]
     changed = _complete(given, prompt_ids) | _name(project, given, prompt_ids)
-    completion_ids = _add_their_completions(project, given, prompt_ids)
-    compared = comparisons.add_comparisons(project, completion_ids if compare else [], again=again)
+    completion_ids = _add_their_completions(project, given, prompt_ids, made_by_import)
+    groups = completion_ids if compare else []
+    compared = comparisons.add_comparisons(project, groups, again=again, made_by_import=made_by_import)
+    completed = len(changed.intersection(before.values()))
+    if made_by_import is not None:
+        made_by_import.counts["completed"] = made_by_import.counts.get("completed", 0) + completed
     return AddedPrompts(
         prompt_ids,
         len(new),
-        len(changed.intersection(before.values())),
+        completed,
         completion_ids,
         compared.ids if compare else [None] * len(given),
         len(compared.created),
@@ -115,7 +125,7 @@ def split_of(digest: str, held_out_percent: int) -> str:
     return Prompt.Split.HELD_OUT if int(digest[:15], 16) % 100 < held_out_percent else Prompt.Split.TRAIN
 
 
-def _prompt(project: Project, row: PromptRow) -> Prompt:
+def _prompt(project: Project, row: PromptRow, made_by_import: Import | None) -> Prompt:
     return Prompt(
         project=project,
         messages=row.messages,
@@ -124,6 +134,7 @@ def _prompt(project: Project, row: PromptRow) -> Prompt:
         external_id=row.external_id,
         references=row.references,
         metadata=row.metadata,
+        made_by_import=made_by_import,
     )
 
 
@@ -153,7 +164,9 @@ def _check_external_ids(project: Project, rows: list[PromptRow]) -> None:
     refuse(errors)
 
 
-def _add_their_completions(project: Project, rows: list[PromptRow], prompt_ids: list[int]) -> list[list[int]]:
+def _add_their_completions(
+    project: Project, rows: list[PromptRow], prompt_ids: list[int], made_by_import: Import | None
+) -> list[list[int]]:
     places: dict[str, list[tuple[int, int]]] = defaultdict(list)  # by source: (row, place in the row)
     answers: dict[str, list[AnswerRow]] = defaultdict(list)
     for index, (row, prompt_id) in enumerate(zip(rows, prompt_ids, strict=True)):
@@ -163,7 +176,9 @@ def _add_their_completions(project: Project, rows: list[PromptRow], prompt_ids: 
     ids = [[0] * len(row.completions) for row in rows]
     for name, chosen in answers.items():
         source = completions.get_source(project, name, Source.Kind.IMPORT)
-        stored = completions.store(source, [row.prompt_id or 0 for row in chosen], chosen)
+        stored = completions.store(
+            source, [row.prompt_id or 0 for row in chosen], chosen, made_by_import=made_by_import
+        )
         for (index, place), completion_id in zip(places[name], stored, strict=True):
             ids[index][place] = completion_id
     return ids

@@ -2,6 +2,7 @@
 
 from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
 from feedback.models.idempotency import KeptAnswer
+from feedback.models.imports import Import
 from feedback.models.people import MOST_AHEAD, ApiToken, Membership, Project, User
 from feedback.models.prompts import Completion, Demonstration, ExternalId, Prompt, Source
 from feedback.models.rankings import Ranking
@@ -16,6 +17,7 @@ __all__ = [
     "Completion",
     "Demonstration",
     "ExternalId",
+    "Import",
     "KeptAnswer",
     "Lease",
     "Membership",

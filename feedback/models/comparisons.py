@@ -13,6 +13,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import connection, models
 from django.db.models import F, Q
 
+from feedback.models.imports import Import
 from feedback.models.people import Project, User
 from feedback.models.prompts import Completion, Prompt
 
@@ -55,6 +56,7 @@ class Comparison(models.Model):
     )
     priority = models.SmallIntegerField(default=0, help_text="Higher comes first.")
     shuffle_key = models.FloatField(help_text="In [0, 1): lowest first in its part of the queue; see sampling.py.")
+    made_by_import = models.ForeignKey(Import, models.SET_NULL, null=True, editable=False, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     completions: models.ManyToManyField = models.ManyToManyField(Completion, through="ComparisonItem")
     known_texts: list[str] | None = None  # of the completions, by position, where they were read beside this row

@@ -3,6 +3,7 @@
 from django.db import models
 from django.db.models import Q
 
+from feedback.models.imports import Import
 from feedback.models.people import Project, User
 
 
@@ -21,6 +22,7 @@ class Prompt(models.Model):
     external_id = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001
     references = models.JSONField(default=list, blank=True, help_text="Reference answers, a list of texts.")
     metadata = models.JSONField(default=dict, blank=True)
+    made_by_import = models.ForeignKey(Import, models.SET_NULL, null=True, editable=False, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -88,6 +90,7 @@ class Completion(models.Model):
     author = models.ForeignKey(
         User, models.PROTECT, null=True, blank=True, related_name="completions", help_text="When a person wrote it."
     )
+    made_by_import = models.ForeignKey(Import, models.SET_NULL, null=True, editable=False, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

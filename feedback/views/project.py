@@ -14,8 +14,10 @@ from feedback import intake, people, progress
 from feedback.errors import AccordError, Invalid
 from feedback.forms import MemberForm, ProjectSettingsForm, PromptsForm, RoleForm, checked
 from feedback.intake.lines import read_lines
-from feedback.models import Membership
+from feedback.models import Import, Membership
 from feedback.rendering import render as render_markdown
+
+IMPORTS_LISTED = 20
 
 
 @login_required
@@ -77,14 +79,32 @@ def prompts(request: HttpRequest, slug: str) -> HttpResponse:
         try:
             rows = read_lines(form.cleaned_data["file"])
             asked = {name: form.cleaned_data[name] for name in ("compare", "again")}
-            added = intake.add_prompts(membership.project, rows, **asked)
+            with intake.record_import(membership.project, str(Import.How.PAGE), membership.user) as record:
+                added = intake.add_prompts(membership.project, rows, made_by_import=record, **asked)
             messages.success(request, _told(added))
             return redirect("prompts", slug)
         except Invalid as refusal:
             form.add_error("file", refusal.message)
             errors = refusal.details.get("errors", [])
-    shown = {"form": form, "errors": errors, "inventory": progress.inventory(membership.project)}
+    shown = {
+        "form": form,
+        "errors": errors,
+        "inventory": progress.inventory(membership.project),
+        "imports": intake.last_imports(membership.project, IMPORTS_LISTED),
+    }
     return _page(request, membership, "prompts", shown)
+
+
+@login_required
+@require_POST
+def undo_import(request: HttpRequest, slug: str, import_id: int) -> HttpResponse:
+    """Undo an import, and tell what was removed and what stays."""
+    membership = people.manager_of(request.user, slug)
+    undone = intake.undo_import(intake.find_import(membership.project, import_id), membership.user)
+    counted = {name: f"{number:,}" for name, number in undone.removed.items()}
+    told = _("Removed: prompts %(prompts)s, completions %(completions)s, comparisons %(comparisons)s.") % counted
+    messages.success(request, " ".join([told, *(kept.message for kept in undone.stayed)]))
+    return redirect("prompts", slug)
 
 
 def _told(added: intake.AddedPrompts) -> str:

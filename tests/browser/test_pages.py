@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
 from playwright.sync_api import expect
 
-from feedback.models import ApiToken, Membership, Prompt
+from feedback import intake
+from feedback.models import ApiToken, Import, Membership, Prompt
+from tests.feedback.conftest import rank_next
 
 
 def test_a_token_is_shown_once_and_works(desk, annotator, keep, client):
@@ -65,6 +68,30 @@ def test_prompts_come_in_by_file_or_are_refused_line_by_line(desk, project, mana
         expect(page.get_by_text(told).first).to_be_visible()
     keep(page, "prompts")
     assert Prompt.objects.count() == 2
+
+
+@pytest.mark.parametrize("phone", [False, True])
+def test_an_import_is_undone_after_a_question_and_what_stays_is_told(desk, project, manager, annotator, keep, phone):
+    for names in (["One?", "Two?", "Three?"], ["Four?"]):
+        with intake.record_import(project, Import.How.PAGE, manager) as record:
+            rows = [{"prompt": name, "completions": ["a", "b"]} for name in names]
+            intake.add_prompts(project, rows, compare=True, made_by_import=record)
+        if len(names) > 1:
+            rank_next(annotator.memberships.get())
+    page = desk.sit("mona", phone=phone)
+    page.goto("/projects/support/prompts/")
+    first = page.locator("tr", has_text="mona").last
+    first.scroll_into_view_if_needed()
+    keep(page, f"imports-{'phone' if phone else 'desktop'}")
+    page.once("dialog", lambda dialog: dialog.dismiss())
+    first.get_by_role("button", name="Undo").click()
+    assert Prompt.objects.count() == 4
+    page.once("dialog", lambda dialog: dialog.accept())
+    first.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("1 comparison stays: it was ranked.")).to_be_visible()
+    expect(page.get_by_text("undone by mona")).to_be_visible()
+    keep(page, f"imports-undone-{'phone' if phone else 'desktop'}")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_settings_and_guidelines(desk, project, manager, keep):

@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 from django.core.management import CommandError, call_command
 
-from feedback.models import Comparison, Prompt
+from feedback.models import Comparison, Import, Prompt
 from tests.feedback.conftest import rank_next
 
 pytestmark = pytest.mark.django_db
@@ -27,6 +27,7 @@ def test_a_file_of_prompts_comes_in(project, file):
     file.write_text('{"prompt": "a", "completions": ["x", "y"]}\n{"prompt": "b"}\n')
     assert run("import_prompts", "support", file, "--compare")[0] == (
         "2 new prompts, 0 known already (0 completed); 1 comparisons, 0 there already.\n"
+        f"Undo it with: manage.py undo_import support {Import.objects.get().pk}\n"
     )
     assert Comparison.objects.count() == 1
 

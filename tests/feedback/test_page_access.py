@@ -23,6 +23,7 @@ WRITES = (
     "people/1/remove/",
     *(REVIEWS := ("review/1/adjudicate/", "review/return/", "review/discard/", "review/decisions/1/undo/")),
     "review/people/1/discard/",
+    "imports/1/undo/",
 )
 
 
@@ -53,7 +54,7 @@ def test_nobody_in_particular_is_sent_to_sign_in(client, project, path):
     assert client.get(at(path)).url == f"/sign-in/?next={at(path)}"
 
 
-@pytest.mark.parametrize("path", (*FOR_MANAGERS, "people/1/role/", "people/1/remove/"))
+@pytest.mark.parametrize("path", (*FOR_MANAGERS, "people/1/role/", "people/1/remove/", "imports/1/undo/"))
 def test_an_annotator_manages_nothing(client, annotator, path):
     client.force_login(annotator)
     assert client.post(at(path), {"role": "manager"}).status_code == 403

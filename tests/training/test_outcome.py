@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from feedback import people, queue
+from feedback import intake, people, queue
 from feedback.errors import AccordError
-from feedback.models import Comparison, Completion, Prompt
+from feedback.models import Comparison, Completion, Import, Prompt
 from training import outcome, rounds
 from training.learner.jobdir import JobDirectory
 from training.models import Checkpoint, Round
@@ -36,6 +36,17 @@ def test_a_round_ends_with_its_checkpoint_completions_and_comparisons(waiting, c
     assert sorted(comparison.size for comparison in written) == [2, 2, 4]
     assert Completion.objects.filter(source=base.source).count() == 1
     assert not Comparison.objects.filter(items__completion__source=base.source).exists()
+
+
+def test_a_round_ends_without_the_prompts_whose_import_was_undone_meanwhile(waiting, claim, prompts, project, base):
+    with intake.record_import(project, Import.How.COMMAND) as record:
+        gone = intake.add_prompts(project, [{"prompt": "undone"}], made_by_import=record).prompt_ids[0]
+    intake.undo_import(record, None)
+    rounds.finish(claim, brought(waiting, [(gone, "xy"), (prompts[0], "ab")], [(gone, "z"), (prompts[0], "c")]))
+    done = Round.objects.get(pk=waiting.pk)
+    assert done.status == "finished"
+    assert sorted(done.checkpoint.source.completions.values_list("text", flat=True)) == ["a", "b"]
+    assert base.source.completions.get().text == "c"
 
 
 def test_the_next_lease_holds_what_the_round_wrote(waiting, claim, prompts, project, colleague):

@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from feedback import intake
 from feedback.errors import Invalid
-from feedback.models import Project
+from feedback.models import Import, Project
 
 MOST_BYTES = 4 * 1024**3  # a file on this machine is not a stranger's upload
 
@@ -32,8 +32,9 @@ class Command(BaseCommand):
         if found is None:
             raise CommandError(f"There is no project «{project}».")
         try:
-            with file.open("rb") as lines:
-                added = intake.add_prompts(found, intake.read_lines(lines, MOST_BYTES), compare=compare, again=again)
+            with file.open("rb") as lines, intake.record_import(found, str(Import.How.COMMAND)) as record:
+                rows = intake.read_lines(lines, MOST_BYTES)
+                added = intake.add_prompts(found, rows, compare=compare, again=again, made_by_import=record)
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error.strerror}.") from error
         except Invalid as error:
@@ -45,3 +46,5 @@ class Command(BaseCommand):
             f"{added.created} new prompts, {known} known already ({added.changed} completed); "
             f"{added.compared} comparisons, {added.compared_before} there already."
         )
+        if record.pk is not None:
+            self.stdout.write(f"Undo it with: manage.py undo_import {project} {record.pk}")

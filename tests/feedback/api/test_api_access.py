@@ -30,6 +30,8 @@ VERBS = {
     "api-completions": ("post",),
     "api-comparisons": ("post",),
     "api-gold": ("post",),
+    "api-imports": ("get",),
+    "api-import": ("delete",),
     "api-preferences": ("get",),
     "api-demonstrations": ("get",),
     "api-skips": ("get",),
@@ -70,6 +72,8 @@ FOR_MANAGERS = {
     ("api-completions", "post"),
     ("api-comparisons", "post"),
     ("api-gold", "post"),
+    ("api-imports", "get"),
+    ("api-import", "delete"),
     ("api-preferences", "get"),
     ("api-demonstrations", "get"),
     ("api-skips", "get"),
@@ -81,7 +85,7 @@ FOR_MANAGERS = {
 EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]
 NOT_OF_A_PROJECT = {"api-projects", "api-tokens", "api-token"}
 PARTS = {"slug": "support", "lease_id": uuid4()}
-PARTS |= {"ranking_id": 1, "user_id": 1, "token_id": 1, "comparison_id": 1, "decision_id": 1}
+PARTS |= {"ranking_id": 1, "user_id": 1, "token_id": 1, "comparison_id": 1, "decision_id": 1, "import_id": 1}
 
 
 def address(name):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from feedback import intake
-from feedback.models import Comparison, Prompt, Source
+from feedback.models import Comparison, Import, Prompt, Source
 from tests.feedback.api.conftest import URL, lines, rows_of
 from tests.feedback.conftest import rank_next
 
@@ -30,6 +30,7 @@ def test_prompts_come_in_as_json_lines(as_manager, project):
         "comparison_ids": [None, None],
         "comparisons": 0,
         "compared_before": 0,
+        "import_id": Import.objects.get().pk,
     }
 
 
@@ -125,7 +126,7 @@ def test_comparisons_are_made_of_completions(as_manager, project):
     response = send(as_manager, "comparisons?wanted_rankings=3&priority=2", body)
     assert response.status_code == 201
     comparison = Comparison.objects.get()
-    assert response.json() == {"comparison_ids": [comparison.pk, None]}
+    assert response.json() == {"comparison_ids": [comparison.pk, None], "import_id": Import.objects.get().pk}
     assert (comparison.wanted_rankings, comparison.priority, comparison.size) == (3, 2, 2)
 
 
@@ -133,7 +134,7 @@ def test_comparisons_are_made_of_completions(as_manager, project):
 def test_comparisons_that_cannot_be_made_make_nothing(as_manager, project, row):
     response = send(as_manager, "comparisons", lines(row))
     # A row without ids has nothing to compare, as a group of one has.
-    assert response.status_code == 400 or response.json() == {"comparison_ids": [None]}
+    assert response.status_code == 400 or response.json() == {"comparison_ids": [None], "import_id": None}
     assert not Comparison.objects.exists()
 
 

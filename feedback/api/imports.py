@@ -1,0 +1,68 @@
+"""What came in together, and undoing it. For managers."""
+
+from dataclasses import asdict
+
+from drf_spectacular.utils import extend_schema
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from feedback import intake, people
+from feedback.api import strict
+from feedback.api.views import api_view
+from feedback.models import Import
+
+MOST_LISTED = 100
+
+
+class ImportCounts(strict.Serializer):
+    prompts = serializers.IntegerField()
+    completions = serializers.IntegerField()
+    comparisons = serializers.IntegerField()
+    completed = serializers.IntegerField(help_text="Known prompts that got external ids, references or metadata.")
+
+
+class ImportShown(strict.ModelSerializer):
+    actor = serializers.CharField(source="actor.username", default=None, allow_null=True)
+    undone_by = serializers.CharField(source="undone_by.username", default=None, allow_null=True)
+    counts = ImportCounts(help_text="What it made when it came in.")
+
+    class Meta:
+        model = Import
+        fields = ("id", "how", "actor", "created_at", "counts", "undone_at", "undone_by")
+
+
+class RemovedCounts(strict.Serializer):
+    prompts = serializers.IntegerField()
+    completions = serializers.IntegerField()
+    comparisons = serializers.IntegerField()
+
+
+class KeptShown(strict.Serializer):
+    kind = serializers.CharField(help_text="comparisons, completions or prompts.")
+    reason = serializers.CharField(help_text="ranked, skipped, held, used, shared, answered or completed.")
+    count = serializers.IntegerField()
+    message = serializers.CharField(help_text="The same as a sentence.")
+
+
+class UndoneShown(strict.Serializer):
+    removed = RemovedCounts()
+    stayed = KeptShown(many=True)
+
+
+@extend_schema(operation_id="imports_list", responses=ImportShown(many=True))
+@api_view(["GET"])
+def import_list(request: Request, slug: str) -> Response:
+    """List the last 100 imports, the newest first. For managers."""
+    project = people.manager_of(request.user, slug).project
+    return Response(ImportShown(intake.last_imports(project, MOST_LISTED), many=True).data)
+
+
+@extend_schema(operation_id="imports_undo", responses={200: UndoneShown})
+@api_view(["DELETE"])
+def import_detail(request: Request, slug: str, import_id: int) -> Response:
+    """Undo an import: remove its comparisons that nobody has ranked, skipped or been given, then its completions
+    that nothing uses, then its prompts without completions. The rest stays, and the answer says why. For managers."""
+    membership = people.manager_of(request.user, slug)
+    undone = intake.undo_import(intake.find_import(membership.project, import_id), membership.user)
+    return Response(UndoneShown(asdict(undone)).data)

@@ -1,0 +1,211 @@
+"""Imports as units: record what came in together, and undo it together.
+
+Undo and intake exclude each other by an advisory lock per project: intake holds it shared, undo exclusively. Without
+it, an import could build on a prompt or completion that an undo is deleting, and fail when it commits.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from feedback.archive import Archived
+from feedback.errors import Conflict, NotFound
+from feedback.models import (
+    Comparison,
+    ComparisonItem,
+    Completion,
+    Demonstration,
+    Import,
+    Lease,
+    Project,
+    Prompt,
+    Ranking,
+    Skip,
+    User,
+)
+
+LOCK_CLASS = 0x1317  # any constant: keeps these locks apart from others of the same database
+DELETES = {
+    "comparisons": ("feedback_comparisonitem.comparison_id", "feedback_comparison.id"),
+    "completions": ("feedback_completion.id",),
+    "prompts": ("feedback_externalid.prompt_id", "feedback_prompt.id"),
+}
+
+
+@contextmanager
+def record_import(project: Project, how: str, actor: User | None = None) -> Iterator[Import]:
+    """Run the block in one transaction, with the import that its rows shall name as `made_by_import`.
+
+    An import that changes nothing leaves no row: its `pk` is None afterwards.
+    """
+    with transaction.atomic():
+        record = Import.objects.create(project=project, how=how, actor=actor)
+        yield record
+        count(record)
+        if any(record.counts.values()):
+            record.save(update_fields=["counts"])
+        else:
+            record.delete()
+
+
+def count(record: Import) -> None:
+    """Set the counts of what the import made, from the rows themselves."""
+    made = {name: rows.count() for name, rows in _made_by(record).items()}
+    record.counts = {"completed": 0} | record.counts | made
+
+
+def find_import(project: Project, import_id: int) -> Import:
+    """Return the project's import of this id. Raises NotFound."""
+    record = Import.objects.filter(project=project, pk=import_id).first()
+    if record is None:
+        raise NotFound(_("There is no import %(id)s in this project.") % {"id": import_id})
+    return record
+
+
+def last_imports(project: Project, most: int) -> QuerySet[Import]:
+    return Import.objects.filter(project=project).select_related("actor", "undone_by").order_by("-pk")[:most]
+
+
+def hold_intake(project: Project) -> None:
+    """Keep every undo waiting until the current transaction ends. Imports do not wait for each other."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", [LOCK_CLASS, project.pk])
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Rows of an undone import that stay, and why."""
+
+    kind: str  # comparisons, completions or prompts
+    reason: str
+    count: int
+    message: str
+
+
+@dataclass(frozen=True)
+class Undone:
+    """What an undo removed, by kind, and what it left."""
+
+    removed: dict[str, int]
+    stayed: list[Kept]
+
+
+@transaction.atomic
+def undo_import(record: Import, actor: User | None) -> Undone:
+    """Remove what the import made, as far as nobody has worked on it or uses it.
+
+    1. Its comparisons that nobody has ranked, skipped or been given (a lapsed lease may still be submitted).
+    2. Its completions that no comparison or demonstration uses any more.
+    3. Its prompts that have no completion any more.
+
+    Raises Conflict if it is undone already, Archived if its project is archived.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_CLASS, record.project_id])
+    record = Import.objects.select_for_update(of=("self",)).select_related("project").get(pk=record.pk)
+    if record.project.archived_at is not None:
+        raise Archived(_("This project is archived: its imports cannot be undone."))
+    if record.undone_at is not None:
+        raise Conflict(_("This import was undone before."))
+    made = _made_by(record)
+    removed: dict[str, int] = {}
+    reasons: Counter[tuple[str, str]] = Counter()
+    for kind, sort in (("comparisons", _comparisons), ("completions", _completions), ("prompts", _prompts)):
+        sorted_rows = list(sort(made[kind]))
+        others = record.counts.get(kind, 0) - len(sorted_rows)  # rows that a round has written again since
+        reasons += Counter({(kind, "shared"): max(0, others)})
+        reasons.update((kind, reason) for pk, reason in sorted_rows if reason)
+        ids = [pk for pk, reason in sorted_rows if not reason]
+        _delete(kind, ids)
+        removed[kind] = len(ids)
+    reasons += Counter({("prompts", "completed"): record.counts.get("completed", 0)})
+    record.undone_at, record.undone_by = timezone.now(), actor
+    record.save(update_fields=["undone_at", "undone_by"])
+    return Undone(removed, [Kept(kind, why, n, _sentence(kind, why, n)) for (kind, why), n in reasons.items()])
+
+
+Sorted = Iterable[tuple[int, str]]  # id, and the reason why the row stays ("": it can go)
+
+
+def _comparisons(made: QuerySet[Comparison]) -> Sorted:
+    # Whoever takes, ranks or skips a comparison locks its row (after membership and lease). So a row that is locked is
+    # being worked on and stays; of those locked here, this second statement sees all that was committed before.
+    free = set(made.order_by("pk").select_for_update(skip_locked=True).values_list("pk", flat=True))
+    worked_on = made.annotate(
+        ranked=Exists(Ranking.objects.filter(comparison=OuterRef("pk"))),
+        skipped=Exists(Skip.objects.filter(comparison=OuterRef("pk"))),
+        # A stand-in decides whether its annotator may have back gold that they let go.
+        held=Exists(Lease.objects.filter(Q(comparison=OuterRef("pk")) | Q(stand_in=OuterRef("pk"))))
+        | Exists(Skip.objects.filter(stand_in=OuterRef("pk"))),
+    )
+    for pk, ranked, skipped, held in worked_on.values_list("pk", "ranked", "skipped", "held"):
+        yield pk, "ranked" if ranked else "skipped" if skipped else "held" if held or pk not in free else ""
+
+
+def _completions(made: QuerySet[Completion]) -> Sorted:
+    used = Exists(ComparisonItem.objects.filter(completion=OuterRef("pk")))
+    imitated = Exists(Demonstration.objects.filter(completion=OuterRef("pk")))
+    for pk, is_used in made.annotate(is_used=used | imitated).values_list("pk", "is_used"):
+        yield pk, "used" if is_used else ""
+
+
+def _prompts(made: QuerySet[Prompt]) -> Sorted:
+    answered = Exists(Completion.objects.filter(prompt=OuterRef("pk")))
+    for pk, is_answered in made.annotate(is_answered=answered).values_list("pk", "is_answered"):
+        yield pk, "answered" if is_answered else ""
+
+
+def _made_by(record: Import) -> dict[str, QuerySet]:
+    return {
+        "prompts": Prompt.objects.filter(made_by_import=record),
+        "completions": Completion.objects.filter(made_by_import=record),
+        "comparisons": Comparison.objects.filter(made_by_import=record),
+    }
+
+
+def _delete(kind: str, ids: list[int]) -> None:
+    """Delete rows and what is a part of them. Django's own delete would load all that refers to them first."""
+    with connection.cursor() as cursor:
+        for column in DELETES[kind]:
+            table, name = column.split(".")
+            cursor.execute(f"DELETE FROM {table} WHERE {name} = ANY(%s)", [ids])
+
+
+def _sentence(kind: str, reason: str, n: int) -> str:
+    sentences = {
+        ("comparisons", "ranked"): ngettext(
+            "%(n)s comparison stays: it was ranked.", "%(n)s comparisons stay: they were ranked.", n
+        ),
+        ("comparisons", "skipped"): ngettext(
+            "%(n)s comparison stays: it was skipped.", "%(n)s comparisons stay: they were skipped.", n
+        ),
+        ("comparisons", "held"): ngettext(
+            "%(n)s comparison stays: an annotator has it on a page.",
+            "%(n)s comparisons stay: annotators have them on their pages.",
+            n,
+        ),
+        ("completions", "used"): ngettext(
+            "%(n)s completion stays: a comparison shows it.", "%(n)s completions stay: comparisons show them.", n
+        ),
+        ("completions", "shared"): ngettext(
+            "%(n)s completion stays: a round has written it, too.",
+            "%(n)s completions stay: rounds have written them, too.",
+            n,
+        ),
+        ("prompts", "answered"): ngettext(
+            "%(n)s prompt stays: it has completions.", "%(n)s prompts stay: they have completions.", n
+        ),
+        ("prompts", "completed"): ngettext(
+            "%(n)s prompt that was known before keeps what the import added to it.",
+            "%(n)s prompts that were known before keep what the import added to them.",
+            n,
+        ),
+    }
+    return sentences[kind, reason] % {"n": n}
