@@ -82,7 +82,9 @@ def reachable(cluster: Path) -> Path:
         private.mkdir(mode=0o700)
     found = private.lstat()
     if found.st_uid != os.geteuid() or found.st_mode != 0o040700:
-        raise Unreachable(f"{private} is not ours alone: remove it, or choose a shorter data folder than {cluster}.")
+        raise Unreachable(
+            f"{private} is not a private folder of this user: remove it or choose a shorter data folder than {cluster}."
+        )
     with suppress(FileExistsError):
         (private / "s").symlink_to(cluster)
     return private / "s"
@@ -157,7 +159,7 @@ def check_cluster(cluster: Path) -> None:
             f"with the Accord that made it, write it out with pg_dump, and read it into a new data folder."
         )
     if not (cluster / "global" / "pg_control").exists():
-        raise Unreachable(f"the database in {cluster} is not whole (no global/pg_control): restore it from a backup.")
+        raise Unreachable(f"the database in {cluster} is incomplete (no global/pg_control): restore it from a backup.")
 
 
 def user_name(number: int) -> str:

@@ -140,7 +140,7 @@ def _wait_for_lock(data_dir: Path, parent: int) -> int:
                 return lock
             fcntl.flock(lock, fcntl.LOCK_UN)
         if os.getppid() != parent:
-            sys.exit("who asked for a server is gone")
+            sys.exit("the process that asked for this server has ended")
         time.sleep(0.2)
 
 

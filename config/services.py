@@ -43,7 +43,7 @@ def choose_data_dir(arguments: list[str]) -> list[str]:
     chosen = _option(arguments, "--data")
     if chosen is None:
         if "--data" in arguments:
-            raise SetupFailed("--data names no folder: write --data DIR.")
+            raise SetupFailed("--data needs a folder: write --data DIR.")
         return arguments
     os.environ["ACCORD_DATA"] = str(Path(chosen).resolve())
     at = next(n for n, argument in enumerate(arguments) if argument == "--data" or argument.startswith("--data="))

@@ -53,7 +53,7 @@ class Arriving(SocketUnreader):
         self.waited += time.monotonic() - began
         self.received += len(piece)
         if self.waited > ARRIVAL_SECONDS + self.received / LEAST_RATE:
-            raise TimeoutError(f"the request's body comes slower than {LEAST_RATE} bytes a second")
+            raise TimeoutError(f"the request's body arrives more slowly than {LEAST_RATE} bytes a second")
         return piece
 
 

@@ -60,7 +60,7 @@ class RoundShown(strict.ModelSerializer):
     reward_terms = serializers.ListField(
         child=serializers.CharField(),
         read_only=True,
-        help_text="What the policy is rewarded by; without reward_model no ranking is learned from.",
+        help_text="Reward terms of the policy. Without reward_model the round does not learn from rankings.",
     )
 
     class Meta:

@@ -61,7 +61,7 @@ def engine_request(body: Any, name: str, engine: Engine) -> dict[str, Any]:
         for field, neutral in NOT_DONE.items():
             if field in asked and not any(same(asked[field], value) for value in neutral):
                 value = json.dumps(asked[field])
-                raise Refusal(400, f'"{field}" is {value}, which this server does not do: leave it out.')
+                raise Refusal(400, f'"{field}" is {value}, which this server does not support: leave it out.')
             asked.pop(field, None)
         asked["generation_config"] = json.dumps(generation_config(engine.model, asked))
     return {**asked, "model": engine.model}

@@ -35,7 +35,9 @@ IMPORT_ID = "DELETE imports/<import_id> undoes it; null: nothing was new."
 
 class PromptsWanted(strict.Serializer):
     compare = serializers.BooleanField(default=True, help_text="Make a comparison of each row's completions.")
-    again = serializers.BooleanField(default=False, help_text="Make a comparison even of what is compared already.")
+    again = serializers.BooleanField(
+        default=False, help_text="Make a comparison even where these completions are in one already."
+    )
 
 
 class PromptsAnswer(strict.Serializer):
@@ -68,7 +70,9 @@ class ComparisonsWanted(strict.Serializer):
         default=None, allow_null=True, min_value=1, max_value=100, help_text="The project's unless given."
     )
     priority = serializers.IntegerField(default=0, min_value=-32768, max_value=32767, help_text="Higher comes first.")
-    again = serializers.BooleanField(default=False, help_text="Make a comparison even of what is compared already.")
+    again = serializers.BooleanField(
+        default=False, help_text="Make a comparison even where these completions are in one already."
+    )
 
 
 class ComparisonsAnswer(strict.Serializer):
@@ -97,7 +101,7 @@ class ExportWanted(strict.Serializer):
         choices=preference_export.SPLITS,
         default=None,
         allow_null=True,
-        help_text="Unless given: train in trl, so that nothing is trained on what is held out; else all.",
+        help_text="Default: train in the format trl, so that held-out prompts are not trained on; otherwise all.",
     )
     weights = serializers.ChoiceField(
         choices=preference_export.WEIGHTS,

@@ -19,7 +19,10 @@ class Command(BaseCommand):
         parser.add_argument("--format", choices=sorted(export.FORMATS), default="trl")
         parser.add_argument("--after", type=int, default=0, help="Only what came after this cursor.")
         parser.add_argument(
-            "--split", choices=preference_export.SPLITS, default=None, help="Unless given: train in trl, else all."
+            "--split",
+            choices=preference_export.SPLITS,
+            default=None,
+            help="Default: train in the format trl, else all.",
         )
         parser.add_argument(
             "--weights",

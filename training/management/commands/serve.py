@@ -20,7 +20,7 @@ class Command(BaseCommand):
         parser.add_argument("--host", default="127.0.0.1", help="where it listens (127.0.0.1)")
         parser.add_argument("--port", type=int, default=8001, help="on which port (8001)")
         parser.add_argument(
-            "--token", default="", metavar="KEY", help="a key to enter with, beside managers' API tokens"
+            "--token", default="", metavar="KEY", help="a key that clients may use, besides managers' API tokens"
         )
         parser.add_argument(
             "--engine",
