@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.conf import settings
+from django.core.handlers.wsgi import WSGIRequest
+from django.db import close_old_connections
 
 IN_MEMORY = 1024 * 1024  # bytes; a longer body waits on disk
-MOST_OF_STRANGERS = 64 * 1024  # bytes of a body that comes without a token or a session
 PIECE = 64 * 1024
 REFUSAL = b'{"code": "too_large", "message": "The body is too large for this address: send it in several parts."}'
 
@@ -23,10 +24,12 @@ def with_length(application: Application) -> Application:
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if "chunked" not in environ.get("HTTP_TRANSFER_ENCODING", "").lower() or "CONTENT_LENGTH" in environ:
             return application(environ, start_response)
-        most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE if _is_known(environ) else MOST_OF_STRANGERS
+        most = settings.BODY_OF_NOBODY
         with tempfile.SpooledTemporaryFile(IN_MEMORY) as body:
             while piece := environ["wsgi.input"].read(PIECE):
                 body.write(piece)
+                if body.tell() > most == settings.BODY_OF_NOBODY and _is_known(environ):
+                    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE  # the application's limits say whether it is taken
                 if body.tell() > most:
                     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(REFUSAL)))]
                     start_response("413 Content Too Large", [*headers, ("Connection", "close")])
@@ -40,5 +43,10 @@ def with_length(application: Application) -> Application:
 
 
 def _is_known(environ: dict[str, Any]) -> bool:
-    """Whether the request names somebody; who that is, and whether it is true, is for the application to say."""
-    return "HTTP_AUTHORIZATION" in environ or settings.SESSION_COOKIE_NAME in environ.get("HTTP_COOKIE", "")
+    """Whether the request's token or session is somebody's."""
+    if "HTTP_AUTHORIZATION" not in environ and settings.SESSION_COOKIE_NAME not in environ.get("HTTP_COOKIE", ""):
+        return False
+    from feedback.body_limits import sender_of  # models are loaded after this module
+
+    close_old_connections()  # as where a request begins, which this comes before
+    return sender_of(WSGIRequest(environ)) is not None

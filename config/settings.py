@@ -209,6 +209,9 @@ STORAGES = {
     "staticfiles": {"BACKEND": "config.static.AssetStorage"},
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
+# Bytes of a body that comes without somebody's token or session: a form that arrives after its session ended is kept,
+# and a guideline is long.
+BODY_OF_NOBODY = 1024 * 1024
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

@@ -28,6 +28,13 @@ class Invalid(AccordError):
     """What was sent cannot be used."""
 
 
+class TooLarge(Invalid):
+    """There is more of it than one request may bring."""
+
+    status = 413
+    code = "too_large"
+
+
 class Forbidden(AccordError):
     """This person's role does not allow it."""
 

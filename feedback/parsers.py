@@ -4,18 +4,13 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from django.conf import settings
-from rest_framework.exceptions import APIException, ParseError
+from rest_framework.exceptions import ParseError
 from rest_framework.parsers import BaseParser
 
-from feedback.errors import Invalid
+from feedback.errors import Invalid, TooLarge
 from feedback.intake.lines import loads, read_lines
 
 LARGEST_BODY = 1024 * 1024  # bytes of a JSON body; many rows go as JSON Lines
-
-
-class TooLarge(APIException):
-    status_code = 413
-    default_code = "too_large"
 
 
 class JsonParser(BaseParser):

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from feedback.errors import Invalid
+from feedback.errors import Invalid, TooLarge
 
 LONGEST_LINE = 16 * 1024 * 1024  # bytes
 ARRAY_BEGINS = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*(\{|$)")
@@ -30,7 +30,7 @@ def read_lines(lines: Iterable[bytes], most_bytes: int = 64 * 1024 * 1024) -> It
     for line in lines:
         total += len(line)
         if total > most_bytes:
-            raise Invalid(
+            raise TooLarge(
                 _("There are more than %(most)s MiB: send the rows in several parts.") % {"most": most_bytes // 2**20}
             )
         if not line.strip():

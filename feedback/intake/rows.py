@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from django.utils.translation import gettext as _
 
 from feedback import checks
-from feedback.errors import Invalid
+from feedback.errors import Invalid, TooLarge
 from feedback.intake import formats
 from feedback.intake.lines import Unreadable
 
@@ -66,7 +66,7 @@ def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]
     errors: list[dict[str, Any]] = []
     for line, row in enumerate(rows, start=1):
         if line > MOST_ROWS:
-            raise Invalid(
+            raise TooLarge(
                 _("There are more than %(most_rows)s rows: send them in several parts.")
                 % {"most_rows": f"{MOST_ROWS:,}"}
             )

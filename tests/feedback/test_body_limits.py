@@ -6,6 +6,8 @@ from django.core.files.uploadhandler import TemporaryFileUploadHandler
 
 from feedback import intake
 from feedback.errors import TooMuch
+from feedback.intake import rows
+from feedback.models import ApiToken
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 
@@ -38,6 +40,36 @@ def test_a_manager_uploads_lines_and_nothing_else_that_is_large(client, manager)
     client.force_login(manager)
     assert upload(client, "/projects/support/prompts/", 3_000_000).status_code == 200
     assert upload(client, "/projects/support/settings/", 3_000_000).status_code == 413
+
+
+@pytest.mark.parametrize("path", ["/sign-in/", "/projects/support/prompts/", "/api/v1/projects/support/prompts"])
+def test_a_made_up_token_or_cookie_is_nobodys(client, project, path, nothing_is_stored):
+    client.cookies["sessionid"] = "made-up"
+    assert upload(client, path, 3_000_000).status_code == 413
+    for scheme in ("Bearer", "Basic"):
+        client.defaults["HTTP_AUTHORIZATION"] = f"{scheme} acc_made_up"
+        is_told_so = scheme == "Bearer" and path.startswith("/api/")
+        assert upload(client, path, 3_000_000).status_code == (401 if is_told_so else 413)
+
+
+def test_a_token_sends_what_its_owner_may_send(client, project, manager, annotator):
+    lines = "\n".join(f'{{"prompt": "{number}{"x" * 90_000}"}}' for number in range(30))
+    for user, status in ((annotator, 413), (manager, 201)):
+        _token, key = ApiToken.issue(user, "upload")
+        headers = {"Authorization": f"Bearer {key}"}
+        answer = client.post("/api/v1/projects/support/prompts", lines, "application/x-ndjson", headers=headers)
+        assert answer.status_code == status
+        assert status == 201 or (answer.json()["code"], "2097152" in answer.json()["message"]) == ("too_large", True)
+
+
+def test_more_rows_than_one_request_takes_are_413(client, project, manager, monkeypatch):
+    monkeypatch.setattr(rows, "MOST_ROWS", 3)
+    _token, key = ApiToken.issue(manager, "upload")
+    lines = "\n".join(f'{{"prompt": "{number}"}}' for number in range(4))
+    headers = {"Authorization": f"Bearer {key}"}
+    answer = client.post("/api/v1/projects/support/prompts", lines, "application/x-ndjson", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+    assert answer.json()["message"] == "There are more than 3 rows: send them in several parts."
 
 
 def test_one_person_stores_no_more_demonstrations_than_anybody_writes(ann, cole, work):

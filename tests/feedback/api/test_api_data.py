@@ -95,7 +95,7 @@ def test_every_bad_line_is_told(as_manager, project):
 def test_a_body_over_the_limit_is_refused(as_manager, project, settings):
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 2 * 1024 * 1024
     response = send(as_manager, "prompts", lines(*({"prompt": f"{n} " + "x" * 1000} for n in range(3000))))
-    assert response.status_code == 400
+    assert response.status_code == 413
     assert "2 MiB" in response.json()["message"]
     assert not Prompt.objects.exists()
 
