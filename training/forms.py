@@ -13,10 +13,10 @@ from training.round_settings import Sections
 FIELDS: list[tuple[str, str, str | Promise, str | Promise]] = [
     ("ppo", "steps", _("Policy steps"), _("Batches of completions that the policy learns from.")),
     ("ppo", "batch_episodes", _("Completions a step"), _("More of them: steadier, and slower.")),
-    ("ppo", "learning_rate", _("Policy learning rate"), _("Large models need far less than small ones.")),
+    ("ppo", "learning_rate", _("Policy learning rate"), _("0: by the model's size; large models need less.")),
     ("ppo", "kl_coefficient", _("KL penalty"), _("What straying from the served model costs, per nat.")),
     ("reward", "epochs", _("Passes over the rankings"), _("More than a few, and the reward model learns by heart.")),
-    ("reward", "learning_rate", _("Reward model learning rate"), ""),
+    ("reward", "learning_rate", _("Reward model learning rate"), _("0: by the model's size.")),
     ("round", "prompts", _("Prompts to answer"), _("How many prompts the new checkpoint answers, to be ranked next.")),
     ("sample", "completions_per_prompt", _("Completions a prompt"), _("At most nine come into one comparison.")),
     ("sample", "temperature", _("Temperature"), _("Of what is ranked next; 0 always takes the likeliest token.")),

@@ -35,7 +35,7 @@ def test_an_unknown_setting_is_named(kind):
         ({"steps": 0}, "steps must be at least 1"),
         ({"seed": 2**63}, "seed must be at most"),
         ({"learning_rate": "1e-4"}, "learning_rate must be a number"),
-        ({"learning_rate": 0}, "learning_rate must be above 0"),
+        ({"learning_rate": -1e-4}, "learning_rate must be at least 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be finite"),
         ({"gamma": 1.5}, "gamma must be at most 1"),
         ({"dtype": "float16"}, "dtype must be one of float32, bfloat16"),

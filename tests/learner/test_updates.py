@@ -7,10 +7,12 @@ import torch
 from one_batch import gradients, prepared
 from small_world import PROMPTS, metrics, ppo_job
 
+from training.demo.settings import ROUND
 from training.learner import ppo, rollout, updates
-from training.learner.config import PpoConfig
+from training.learner.config import PpoConfig, RewardConfig, SftConfig
 from training.learner.jobdir import TrainingFailed
-from training.learner.optimization import adamw, learning_rate_factor, take_step
+from training.learner.optimization import adam_epsilon, adamw, highest_learning_rate, learning_rate_factor, take_step
+from training.learner.program import help_text
 from training.learner.scoring import score_tokens
 
 
@@ -122,3 +124,26 @@ def test_gradients_are_clipped_to_their_norm_and_refused_if_not_finite():
     with pytest.raises(TrainingFailed, match="norm is nan at step 2"):
         take_step(optimizer, layer.parameters(), 0.1, 1.0, 2)
     assert torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize(
+    ("weights", "rate", "epsilon"),
+    [(1e6, 1e-4, 1e-5), (124e6, 3e-5, 1e-8), (500e6, 1e-5, 1e-8), (1e9, 3e-6, 1e-8), (7e9, 3e-6, 1e-8)],
+)
+def test_default_rate_and_epsilon_follow_the_models_size_and_adapters_learn_ten_times_as_fast(weights, rate, epsilon):
+    model = torch.nn.Linear(int(weights) // 1000, 1000, bias=False, device="meta")
+    least = {"model": "m", "rewards": [{"name": "missing_end"}]}
+    assert highest_learning_rate(PpoConfig(**least), model) == rate
+    assert highest_learning_rate(RewardConfig(model="m", lora_rank=8), model) == pytest.approx(10 * rate)
+    assert adam_epsilon(PpoConfig(**least), model) == epsilon
+    explicit = PpoConfig(**least, learning_rate=7e-4, adam_epsilon=1e-6, lora_rank=8)
+    assert (highest_learning_rate(explicit, model), adam_epsilon(explicit, model)) == (7e-4, 1e-6)
+    assert highest_learning_rate(SftConfig(architecture={"model_type": "llama"}), model) == 1e-4
+
+
+def test_the_demos_own_rates_are_set_and_the_help_says_what_the_defaults_are():
+    assert (ROUND["reward"]["learning_rate"], ROUND["ppo"]["learning_rate"]) == (1e-3, 3e-4)
+    assert ROUND["ppo"]["adam_epsilon"] == 1e-5
+    said = help_text("", PpoConfig)
+    assert "1e-4 below 30 million, 3e-5 below 300 million, 1e-5 below a billion, 3e-6 from there on; ten times" in said
+    assert "0: 1e-5 below 30 million weights" in said

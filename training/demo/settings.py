@@ -20,6 +20,7 @@ ROUND: dict[str, dict[str, Any]] = {
         "epochs": 2,
         "minibatches": 2,
         "learning_rate": 3e-4,
+        "adam_epsilon": 1e-5,
         "kl_coefficient": 0.15,
         "eval_prompts": 64,
         "save_every": 10,

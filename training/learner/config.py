@@ -32,6 +32,12 @@ TERMS = REFERENCE_METRICS | {
     "reward_model": {},
 }
 DTYPES = ("float32", "bfloat16")
+# Of full fine-tuning, for models of fewer weights than this. From a billion on: Huang et al. 2024, whose policies,
+# critics and reward models of 1 to 6.9 billion weights learn at 3e-6. The rate of small models is our demo's, and the
+# two between are steps from one to the other.
+LEARNING_RATES = ((30e6, 1e-4), (300e6, 3e-5), (1e9, 1e-5), (math.inf, 3e-6))
+LORA_FACTOR = 10  # Schulman et al. 2025, "LoRA Without Regret": the best rate is about ten times that without adapters
+SMALL_MODEL = 30e6  # weights
 HEAD_LEARNING_RATE = 3e-3  # of a critic that is a linear layer on fixed states: its problem is convex, and small
 
 
@@ -85,7 +91,9 @@ class Settings:
 class Training(Settings):
     """What the three programs that learn have in common."""
 
-    learning_rate: float = setting(1e-4, above=0)  # Adam's step size at its highest
+    learning_rate: float = setting(0.0, low=0)  # Adam's step size at its highest; 0: by the model's number of weights,
+    # 1e-4 below 30 million, 3e-5 below 300 million, 1e-5 below a billion, 3e-6 from there on; ten times that with
+    # lora_rank; 1e-4 for a model that learns from nothing
     warmup_fraction: float = setting(0.0, low=0, high=1)  # of all steps, in which the learning rate rises from 0
     final_learning_rate_fraction: float = setting(0.0, low=0, high=1)  # what the linear decay ends at; 1: no decay
     weight_decay: float = setting(0.0, low=0)  # AdamW's, on matrices only
@@ -181,9 +189,10 @@ class PpoConfig(Training):
     entropy_coefficient: float = setting(0.0, low=0)  # bonus a nat of the policy's entropy
     max_update_kl: float = setting(0.0, low=0)  # nats a token away from the old policy end a batch's updates; 0: none
     value_coefficient: float = setting(0.1, above=0)  # ppo: weight of a shared critic's loss beside the policy's
-    critic_learning_rate: float = setting(0.0, low=0)  # ppo: at its highest; 0: the policy's, or 0.003 for a head on
-    # the reward model's trunk
-    adam_epsilon: float = setting(1e-5, above=0)  # as in the original code; PyTorch's default is 1e-8
+    critic_learning_rate: float = setting(0.0, low=0)  # ppo: at its highest; 0: learning_rate (by the critic's own
+    # weights where that is 0), or 0.003 for a head on the reward model's trunk
+    adam_epsilon: float = setting(0.0, low=0)  # 0: 1e-5 below 30 million weights, as in the original code, and 1e-8, as
+    # in PyTorch, for larger models, whose gradients of single weights are smaller
 
     # sizes
     steps: int = setting(100, low=1)  # batches of episodes, each sampled from the newest policy

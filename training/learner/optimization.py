@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from training.learner.config import Training
+from training.learner.config import LEARNING_RATES, LORA_FACTOR, SMALL_MODEL, PpoConfig, Training
 from training.learner.jobdir import BadInput, JobDirectory, TrainingFailed
 
 
@@ -22,6 +22,28 @@ def adamw(model: nn.Module, weight_decay: float, epsilon: float = 1e-8) -> AdamW
         {"params": [p for p in learning if p.ndim < 2], "weight_decay": 0.0},
     ]
     return AdamW([group for group in groups if group["params"]], lr=0.0, eps=epsilon, fused=True)
+
+
+def weights_of(model: Any) -> int:
+    """How many weights the model has, frozen ones too; of a role, those of the model that it is on."""
+    base = getattr(model, "base", None)
+    return sum(parameter.numel() for parameter in (model if base is None else base.model).parameters())
+
+
+def highest_learning_rate(settings: Training, model: Any) -> float:
+    """The learning rate as set, or else by the size of the model that learns (see config.LEARNING_RATES)."""
+    if settings.learning_rate:
+        return settings.learning_rate
+    if not settings.model:  # from nothing
+        return LEARNING_RATES[0][1]
+    weights = weights_of(model)
+    rate = next(rate for limit, rate in LEARNING_RATES if weights < limit)
+    return rate * LORA_FACTOR if settings.lora_rank else rate
+
+
+def adam_epsilon(settings: PpoConfig, model: Any) -> float:
+    """Adam's epsilon as set, or else by the size of the model that learns."""
+    return settings.adam_epsilon or (1e-5 if weights_of(model) < SMALL_MODEL else 1e-8)
 
 
 def learning_rate_factor(step: int, total: int, settings: Training) -> float:

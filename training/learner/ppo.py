@@ -31,7 +31,7 @@ reproduces OpenAI's code of 2019; «The 37 implementation details of PPO», 2022
 | advantage whitening over the batch, masked | followed; with the statistics of the whole batch in every process |
 | samples of one length, cut at their end token after | changed: completions stop at their end, nothing is padded |
 | dropout off | followed, in every model |
-| Adam with epsilon 1e-5 | followed, with PyTorch's bias correction (TensorFlow's differs in early steps) |
+| Adam with epsilon 1e-5 | for small models, see adam_epsilon; with PyTorch's bias correction (TensorFlow's differs) |
 | learning rate annealed linearly | followed; a step of the schedule is a batch |
 | value head on the policy's trunk, zero at first | one there or on the reward model, or a model (see `critic`) |
 | clipped ratio, clipped value, ½ in the value loss | followed |
@@ -58,7 +58,14 @@ from training.learner.lora import Base, Role, Shape, critic_role, shape_of
 from training.learner.losses import next_kl_coefficient
 from training.learner.memory import MicroBatches
 from training.learner.models import freeze, load_critic, load_policy, load_tokenizer, save_model
-from training.learner.optimization import adamw, learning_rate_factor, load_state, save_state
+from training.learner.optimization import (
+    adam_epsilon,
+    adamw,
+    highest_learning_rate,
+    learning_rate_factor,
+    load_state,
+    save_state,
+)
 from training.learner.processes import Processes
 from training.learner.program import run_program
 from training.learner.reward_model import load_reward_model
@@ -128,7 +135,7 @@ def main(job_dir: Path) -> None:
         clock.lap("learning")
 
         # 6. Say how it goes, adapt, evaluate, save; stop when told to.
-        sizes = {"learning_rate": settings.learning_rate * rate, "episodes": step * settings.batch_episodes}
+        sizes = {"learning_rate": learners[0].learning_rate * rate, "episodes": step * settings.batch_episodes}
         measured = describe(rollout, adapted) | learned | sizes | clock.rates(settings.batch_episodes)
         adapted = adapt(adapted, rollout, settings)
         if settings.eval_prompts and settings.eval_every and step % settings.eval_every == 0:
@@ -225,11 +232,16 @@ def split(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
 def learners_of(run: Run) -> list[Learner]:
     """The policy, and the critic if there is one, each with its optimiser."""
     settings = run.settings
-    usual = HEAD_LEARNING_RATE if isinstance(run.critic, RewardHead) else settings.learning_rate
-    rates = {"policy": settings.learning_rate, "critic": settings.critic_learning_rate or usual}
+    usual = highest_learning_rate(settings, run.critic if has_own_passes(run.critic) else run.policy)
+    if isinstance(run.critic, RewardHead):
+        usual = HEAD_LEARNING_RATE
+    rates = {
+        "policy": highest_learning_rate(settings, run.policy),
+        "critic": settings.critic_learning_rate or usual,
+    }
     models = {"policy": run.policy} | ({} if run.critic is None else {"critic": run.critic})
     return [
-        Learner(name, model, adamw(model, settings.weight_decay, settings.adam_epsilon), rates[name])
+        Learner(name, model, adamw(model, settings.weight_decay, adam_epsilon(settings, model)), rates[name])
         for name, model in models.items()
     ]
 

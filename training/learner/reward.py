@@ -44,7 +44,15 @@ from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import shape_of
 from training.learner.memory import MicroBatches
 from training.learner.models import computing_in, load_tokenizer
-from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
+from training.learner.optimization import (
+    adamw,
+    check_finite,
+    highest_learning_rate,
+    learning_rate_factor,
+    load_state,
+    save_state,
+    take_step,
+)
 from training.learner.packing import PromptGroup
 from training.learner.processes import Processes
 from training.learner.program import run_program
@@ -96,6 +104,7 @@ def main(job_dir: Path) -> None:
     tie = tie_parameter((ranking for comparison in data.train for ranking in comparison.rankings), settings)
     bootstrap = bootstrap_weights(data.train, settings.ensemble_heads, settings.seed)
     optimizer = adamw(model, settings.weight_decay)
+    highest_rate = highest_learning_rate(settings, model.network)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     average = WeightAverage(torch.nn.ModuleDict({"model": model, "tie": tie}), settings.averaged_runs)
     parts, step = {"model": model, "tie": tie, "optimizer": optimizer, "average": average}, 0
@@ -106,7 +115,7 @@ def main(job_dir: Path) -> None:
     # 3. Steps of about batch_rankings rankings, each comparison computed once.
     while step < len(plan):
         step += 1
-        rate = settings.learning_rate * learning_rate_factor((step - 1) % run_steps + 1, run_steps, settings)
+        rate = highest_rate * learning_rate_factor((step - 1) % run_steps + 1, run_steps, settings)
         measured = learn(model, tie, plan[step - 1], settings, bootstrap, processes, micro_batches)
         check_finite("the loss", measured["loss"], step)
         norm = take_step(optimizer, model.network.parameters(), rate, settings.max_gradient_norm, step)

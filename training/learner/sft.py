@@ -38,7 +38,15 @@ from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.lora import Base, Role, shape_of
 from training.learner.memory import MicroBatches
 from training.learner.models import build_policy, computing_in, load_policy, save_model
-from training.learner.optimization import adamw, check_finite, learning_rate_factor, load_state, save_state, take_step
+from training.learner.optimization import (
+    adamw,
+    check_finite,
+    highest_learning_rate,
+    learning_rate_factor,
+    load_state,
+    save_state,
+    take_step,
+)
 from training.learner.processes import Processes
 from training.learner.program import run_program
 from training.learner.sampler import check_room
@@ -86,6 +94,7 @@ def main(job_dir: Path) -> None:
 
     # 2. The optimiser; and where an earlier run stopped.
     optimizer = adamw(policy, settings.weight_decay)
+    highest_rate = highest_learning_rate(settings, policy)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     parts, step = {"policy": policy, "optimizer": optimizer}, 0
     if job.state is not None:
@@ -95,7 +104,7 @@ def main(job_dir: Path) -> None:
     # 3. Steps of about batch_tokens tokens, in micro-batches of like lengths.
     while step < len(plan):
         step += 1
-        rate = settings.learning_rate * learning_rate_factor(step, len(plan), settings)
+        rate = highest_rate * learning_rate_factor(step, len(plan), settings)
         mine = share([examples[i] for i in plan[step - 1]], processes.rank, processes.count)
         weight = total_weight([examples[i] for i in plan[step - 1]])
         loss = learn(policy, mine, weight, settings, processes, micro_batches)
