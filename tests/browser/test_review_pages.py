@@ -243,3 +243,11 @@ def test_a_manager_sees_everybodys_figures(desk, disputed, keep):
     page.goto("/projects/support/figures/")
     expect(page.locator("tbody tr", has_text="ann")).to_contain_text("21.0 s")
     keep(page, "figures")
+
+
+def test_the_case_fits_a_phone(desk, disputed):
+    page = desk.sit("mona", phone=True)
+    page.goto(f"/projects/support/review/{disputed[0]}/")
+    expect(page.locator(".opinions")).to_be_visible()
+    # A phone zooms out of what is too wide, and `innerWidth` grows with it: hence the number.
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
