@@ -20,7 +20,7 @@ class RankPage:
 
     @property
     def comparison(self) -> int:
-        """The id of the comparison on screen."""
+        """The number by which the page knows the comparison on screen: to reviewers its id, see `blinding`."""
         return int(self.form.get_attribute("data-comparison"))
 
     @property
