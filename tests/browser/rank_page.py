@@ -2,12 +2,15 @@
 
 from playwright.sync_api import Locator, Page, expect
 
+from feedback import blinding
+from feedback.models import Membership
+
 
 class RankPage:
     """What one sees and does on `/projects/<slug>/rank/`."""
 
     def __init__(self, page: Page, slug: str = "support") -> None:
-        self.page = page
+        self.page, self.slug = page, slug
         page.goto(f"/projects/{slug}/rank/")
         self.wait_until_ready()
 
@@ -19,9 +22,16 @@ class RankPage:
         return self.page.locator("form.comparison")
 
     @property
-    def comparison(self) -> int:
+    def number(self) -> int:
         """The number by which the page knows the comparison on screen: to reviewers its id, see `blinding`."""
         return int(self.form.get_attribute("data-comparison"))
+
+    @property
+    def comparison(self) -> int:
+        """The id of the comparison on screen, which the page does not tell."""
+        name = self.page.locator("header .menu > summary").inner_text().strip()
+        member = Membership.objects.select_related("project").get(user__username=name, project__slug=self.slug)
+        return blinding.comparison_id(member, self.number)
 
     @property
     def texts(self) -> list[str]:

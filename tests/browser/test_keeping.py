@@ -106,8 +106,8 @@ def test_two_tabs_of_one_person_rank_nothing_twice(comparisons, desk, annotator)
     comparisons(count=4, size=2)
     one = settled(desk.sit("ann"))
     other = settled(one.page.context.new_page())
-    first = one.comparison
-    assert other.comparison == first
+    first = one.number
+    assert other.number == first
     one.rank_by_keys([1, 2])
     one.submit()
     one.expect_sent()
@@ -303,7 +303,7 @@ def test_signing_out_says_what_is_not_stored_yet_and_keeps_it(comparisons, desk,
     sign_out(page)
     wait_until(page, lambda: len(asked) == 1)
     assert "Not yet stored by the server: 1." in asked[0]
-    assert page.url.endswith("/rank/") and f"c{ranking.comparison}" in drafts(page)
+    assert page.url.endswith("/rank/") and f"c{ranking.number}" in drafts(page)
     page.once("dialog", answer(True))
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/sign-in/**")

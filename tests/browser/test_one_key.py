@@ -22,7 +22,7 @@ def ranking(comparisons, desk, annotator, project) -> RankPage:
 
 def press(ranking: RankPage, key: str) -> int:
     """Rank the pair on screen, wait for the next one, and return which it was."""
-    before = ranking.comparison
+    before = ranking.number
     ranking.press(key)
     ranking.page.locator(f"form.comparison:not([data-comparison='{before}'])").wait_for()
     ranking.page.wait_for_timeout(READ)
@@ -55,7 +55,7 @@ def test_a_pair_ranked_by_mistake_is_reopened_and_corrected_by_one_key(ranking, 
 
 
 def test_a_key_held_down_or_pressed_twice_ranks_one_pair(ranking):
-    first = ranking.comparison
+    first = ranking.number
     ranking.page.keyboard.down("1")
     for _ in range(5):
         ranking.page.keyboard.down("1")  # repeats
@@ -67,7 +67,7 @@ def test_a_key_held_down_or_pressed_twice_ranks_one_pair(ranking):
 
 
 def test_by_mouse_and_with_flags_and_comment(ranking):
-    first = ranking.comparison
+    first = ranking.number
     ranking.press("b", "c")
     ranking.page.keyboard.type("Neither.")
     ranking.press("Escape")

@@ -93,7 +93,7 @@ def test_arrows_move_the_mark_and_with_shift_the_rank(comparisons, rank_page):
 def test_undo_corrects_by_a_revision_and_comes_back(comparisons, rank_page, keep):
     comparisons(count=3)
     ranking = rank_page()
-    first = ranking.comparison
+    first = ranking.number
     ranking.rank_by_keys([1, 2, 3])
     ranking.submit()
     second = ranking.comparison
@@ -129,7 +129,7 @@ def test_undo_reaches_further_back(comparisons, rank_page, desk):
 def test_skip_with_a_reason_goes_on_to_the_next(comparisons, rank_page, keep):
     comparisons(count=2)
     ranking = rank_page()
-    first = ranking.comparison
+    first = ranking.number
     ranking.press("s")
     ranking.page.get_by_label("Why?").fill("Not in my language")
     keep(ranking.page, "rank-skip")
@@ -263,7 +263,7 @@ def test_a_skip_taken_back_keeps_ranks_flags_and_comment(comparisons, rank_page,
     project.save()
     comparisons(count=2)
     ranking = rank_page()
-    first = ranking.comparison
+    first = ranking.number
     ranking.rank_by_keys([2, 1])
     ranking.press("f", "c")
     ranking.page.keyboard.type("Both are late.")
@@ -279,7 +279,7 @@ def test_a_skip_taken_back_keeps_ranks_flags_and_comment(comparisons, rank_page,
 def test_a_reopened_ranking_may_be_left_as_it_is(comparisons, rank_page, keep):
     comparisons(count=2)
     ranking = rank_page()
-    first = ranking.comparison
+    first = ranking.number
     ranking.rank_by_keys([1, 2, 3])
     ranking.submit()
     ranking.page.get_by_role("button", name="Reopen last").click()
