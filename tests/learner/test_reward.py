@@ -289,3 +289,10 @@ def test_two_processes_learn_what_one_does(tmp_path):
     for name, tensor in weights(one).items():
         assert torch.allclose(tensor, weights(two)[name], atol=1e-4), name
     assert result(two)["held_out_accuracy"] == pytest.approx(result(one)["held_out_accuracy"], abs=0.02)
+
+
+def test_a_run_of_the_defaults_draws_curves_of_held_out_data(tmp_path):
+    folder = job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK)
+    reward.main(folder)
+    with_curves = [line for line in metrics(folder) if "held_out_loss" in line and "held_out_accuracy" in line]
+    assert len(with_curves) >= 2

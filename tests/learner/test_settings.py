@@ -78,3 +78,11 @@ def test_defaults_are_not_shared_between_settings():
 def test_a_kl_target_without_a_coefficient_to_adapt_is_refused():
     with pytest.raises(BadInput, match="set kl_coefficient above 0"):
         PpoConfig.from_json(LEAST[PpoConfig] | {"kl_coefficient": 0, "kl_target": 1.0})
+
+
+@pytest.mark.parametrize(("steps", "evaluations"), [(4, 4), (10, 10), (60, 10), (101, 9), (1000, 10)])
+def test_a_supervised_run_looks_at_held_out_data_some_ten_times(steps, evaluations):
+    settings = RewardConfig(model="m")
+    assert sum(settings.is_evaluated_after(step, steps) for step in range(1, steps + 1)) == evaluations
+    asked = RewardConfig(model="m", eval_every=7)
+    assert [step for step in range(1, 30) if asked.is_evaluated_after(step, 30)] == [7, 14, 21, 28]

@@ -38,6 +38,7 @@ DTYPES = ("float32", "bfloat16")
 LEARNING_RATES = ((30e6, 1e-4), (300e6, 3e-5), (1e9, 1e-5), (math.inf, 3e-6))
 LORA_FACTOR = 10  # Schulman et al. 2025, "LoRA Without Regret": the best rate is about ten times that without adapters
 SMALL_MODEL = 30e6  # weights
+EVALUATIONS = 10  # of a run on held-out data, unless somebody says how often
 HEAD_LEARNING_RATE = 3e-3  # of a critic that is a linear layer on fixed states: its problem is convex, and small
 
 
@@ -101,7 +102,11 @@ class Training(Settings):
     lora_alpha: float = setting(16.0, above=0)  # what an adapter's product is multiplied by, times its rank
     max_gradient_norm: float = setting(1.0, above=0)  # the gradient is scaled down to this 2-norm
     save_every: int = setting(50, low=1)  # steps between saved states; a stop saves one too
-    eval_every: int = setting(0, low=0)  # steps between evaluations on held-out data; 0: at the end only
+    eval_every: int = setting(0, low=0)  # steps between evaluations on held-out data; 0: ten a run, ppo at the end only
+
+    def is_evaluated_after(self, step: int, steps: int) -> bool:
+        """Whether a supervised run of so many steps looks at held-out data after this one."""
+        return step % (self.eval_every or math.ceil(steps / EVALUATIONS)) == 0
 
 
 @dataclass(frozen=True)

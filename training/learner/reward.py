@@ -125,7 +125,7 @@ def main(job_dir: Path) -> None:
 
         # 4. Say how it goes, evaluate, save; stop when told to.
         measured |= {"learning_rate": rate, "gradient_norm": norm, "tie_share": tie.share}
-        if settings.eval_every and step % settings.eval_every == 0 and step < len(plan):
+        if settings.is_evaluated_after(step, len(plan)) and step < len(plan):
             measured |= as_metrics(evaluate(model, tie, data, settings, micro_batches.size))
         job.append_metrics(step, len(plan), **measured)
         stopping = processes.any(stop.received)

@@ -114,7 +114,7 @@ def main(job_dir: Path) -> None:
         # 4. Say how it goes, evaluate, save; stop when told to.
         measured = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
         measured["tokens"] = sum(len(examples[i].tokens) for i in plan[step - 1])
-        due = step == len(plan) or (settings.eval_every and step % settings.eval_every == 0)
+        due = step == len(plan) or settings.is_evaluated_after(step, len(plan))
         if held_out and due:
             measured["held_out_loss"] = evaluate(policy, held_out, settings, processes, micro_batches)
         job.append_metrics(step, len(plan), **measured)
