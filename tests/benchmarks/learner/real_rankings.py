@@ -148,7 +148,8 @@ def train_ours(
              "messages": messages_of(row), "completions": [each["text"] for each in row["completions"]],
              "ranks": [1, 2, 3, 4]} for number, row in enumerate(training + held_out)]  # fmt: skip
     settings = {"model": str(policy), "epochs": EPOCHS, "batch_rankings": BATCH, "learning_rate": RATE, "seed": order,
-                "max_prompt_tokens": PROMPT_TOKENS, "max_completion_tokens": longest, "contrast": 0.0}  # fmt: skip
+                "max_prompt_tokens": PROMPT_TOKENS, "max_completion_tokens": longest, "contrast": 0.0,
+                "eval_every": 10**6}  # fmt: skip
     started, used = time.perf_counter(), processor_of_children()
     report = run_program("reward", job, "rankings.jsonl", rows, settings)
     return {"seconds": time.perf_counter() - started, "processor_seconds": processor_of_children() - used,
