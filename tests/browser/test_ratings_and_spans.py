@@ -163,12 +163,13 @@ def test_a_new_mark_replaces_what_it_covers(comparisons, desk, annotator):
     assert marked(Ranking.objects.get()) == [("and", "good"), ("reaches", "bad"), ("by", "good")]
 
 
-def test_differences_and_marks_live_side_by_side(comparisons, desk, annotator):
+def test_marks_outlast_a_look_at_the_differences(comparisons, desk, annotator):
+    """Differences are of the texts as written, where no text can be marked: which is said."""
     comparisons([MARKDOWN, MARKDOWN.replace("Friday", "Monday")])
     ranking = RankPage(desk.sit("ann"))
-    ranking.press("d")
     drag_over(ranking.page, "throw")
-    ranking.press("-")
+    ranking.press("-", "d", "m")
+    expect(ranking.page.get_by_text("Text can be marked only in the rendered view")).to_be_visible()
     ranking.press("d", "1", "2")
     ranking.submit()
     ranking.expect_sent()
