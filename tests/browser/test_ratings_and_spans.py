@@ -169,7 +169,7 @@ def test_marks_outlast_a_look_at_the_differences(comparisons, desk, annotator):
     ranking = RankPage(desk.sit("ann"))
     drag_over(ranking.page, "throw")
     ranking.press("-", "d", "m")
-    expect(ranking.page.get_by_text("Text can be marked only in the rendered view")).to_be_visible()
+    expect(ranking.page.locator("#state")).to_contain_text("Text can be marked only in the rendered view")
     ranking.press("d", "1", "2")
     ranking.submit()
     ranking.expect_sent()
