@@ -29,9 +29,16 @@ class RankPage:
     @property
     def comparison(self) -> int:
         """The id of the comparison on screen, which the page does not tell."""
+        return blinding.comparison_id(self._member, self.number)
+
+    def number_of(self, comparison: int) -> int:
+        """The number by which the page knows the comparison of this id."""
+        return blinding.comparison_number(self._member, comparison)
+
+    @property
+    def _member(self) -> Membership:
         name = self.page.locator("header .menu > summary").inner_text().strip()
-        member = Membership.objects.select_related("project").get(user__username=name, project__slug=self.slug)
-        return blinding.comparison_id(member, self.number)
+        return Membership.objects.select_related("project").get(user__username=name, project__slug=self.slug)
 
     @property
     def texts(self) -> list[str]:

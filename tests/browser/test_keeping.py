@@ -52,7 +52,7 @@ def wait_until(page: Page, happened: Callable[[], bool]) -> None:
 
 
 def is_showing(ranking: RankPage, comparison: int) -> None:
-    expect(ranking.form).to_have_attribute("data-comparison", str(comparison))
+    expect(ranking.form).to_have_attribute("data-comparison", str(ranking.number_of(comparison)))
 
 
 def test_settings_changed_in_between_keep_what_still_fits(comparisons, desk, annotator, rated, keep):
@@ -285,7 +285,7 @@ def test_signing_out_says_what_is_not_stored_yet_and_keeps_it(comparisons, desk,
     desk.expected.append("Failed to load resource")
     comparisons(count=6, size=2)
     ranking = settled(desk.sit("ann"))
-    page, first = ranking.page, ranking.comparison
+    page, first = ranking.page, ranking.number
     page.route("**/submit/", lambda route: route.abort())
     ranking.rank_by_keys([2, 1])
     ranking.submit()

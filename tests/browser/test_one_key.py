@@ -22,9 +22,9 @@ def ranking(comparisons, desk, annotator, project) -> RankPage:
 
 def press(ranking: RankPage, key: str) -> int:
     """Rank the pair on screen, wait for the next one, and return which it was."""
-    before = ranking.number
+    before = ranking.comparison
     ranking.press(key)
-    ranking.page.locator(f"form.comparison:not([data-comparison='{before}'])").wait_for()
+    ranking.page.locator(f"form.comparison:not([data-comparison='{ranking.number_of(before)}'])").wait_for()
     ranking.page.wait_for_timeout(READ)
     return before
 
@@ -44,7 +44,7 @@ def test_one_key_ranks_and_submits_a_pair(ranking, keep):
 def test_a_pair_ranked_by_mistake_is_reopened_and_corrected_by_one_key(ranking, keep):
     first = press(ranking, "1")
     ranking.press("u")
-    ranking.page.locator(f"form[data-comparison='{first}']").wait_for()
+    ranking.page.locator(f"form[data-comparison='{ranking.number_of(first)}']").wait_for()
     chosen = ranking.page.get_by_role("button", name="A is better")
     expect(chosen).to_have_attribute("aria-pressed", "true")
     keep(ranking.page, "rank-one-key-reopened")

@@ -93,12 +93,12 @@ def test_arrows_move_the_mark_and_with_shift_the_rank(comparisons, rank_page):
 def test_undo_corrects_by_a_revision_and_comes_back(comparisons, rank_page, keep):
     comparisons(count=3)
     ranking = rank_page()
-    first = ranking.number
+    first = ranking.comparison
     ranking.rank_by_keys([1, 2, 3])
     ranking.submit()
     second = ranking.comparison
     ranking.press("u")
-    ranking.page.locator(f"form[data-comparison='{first}']").wait_for()
+    ranking.page.locator(f"form[data-comparison='{ranking.number_of(first)}']").wait_for()
     assert ranking.ranks == [1, 2, 3]
     keep(ranking.page, "rank-undo")
     ranking.rank_by_keys([3])
@@ -121,7 +121,7 @@ def test_undo_reaches_further_back(comparisons, rank_page, desk):
         ranking.submit()
     for comparison in reversed(done):
         ranking.press("u")
-        ranking.page.locator(f"form[data-comparison='{comparison}']").wait_for()
+        ranking.page.locator(f"form[data-comparison='{ranking.number_of(comparison)}']").wait_for()
     ranking.press("u")
     expect(ranking.page.locator("#state")).to_have_text("There is nothing further back to reopen.")
 
@@ -129,12 +129,12 @@ def test_undo_reaches_further_back(comparisons, rank_page, desk):
 def test_skip_with_a_reason_goes_on_to_the_next(comparisons, rank_page, keep):
     comparisons(count=2)
     ranking = rank_page()
-    first = ranking.number
+    first = ranking.comparison
     ranking.press("s")
     ranking.page.get_by_label("Why?").fill("Not in my language")
     keep(ranking.page, "rank-skip")
     ranking.press("Enter")
-    ranking.page.locator(f"form.comparison:not([data-comparison='{first}'])").wait_for()
+    ranking.page.locator(f"form.comparison:not([data-comparison='{ranking.number_of(first)}'])").wait_for()
     ranking.expect_sent()
     assert list(Skip.objects.values_list("comparison_id", "reason")) == [(first, "Not in my language")]
     assert not Ranking.objects.exists()
@@ -263,14 +263,14 @@ def test_a_skip_taken_back_keeps_ranks_flags_and_comment(comparisons, rank_page,
     project.save()
     comparisons(count=2)
     ranking = rank_page()
-    first = ranking.number
+    first = ranking.comparison
     ranking.rank_by_keys([2, 1])
     ranking.press("f", "c")
     ranking.page.keyboard.type("Both are late.")
     ranking.press("Escape", "s", "Enter")
     ranking.expect_sent()
     ranking.press("u")
-    ranking.page.locator(f"form[data-comparison='{first}']").wait_for()
+    ranking.page.locator(f"form[data-comparison='{ranking.number_of(first)}']").wait_for()
     assert ranking.ranks == [2, 1, 0]
     expect(ranking.page.get_by_label("unsafe")).to_be_checked()
     expect(ranking.page.get_by_label("Comment")).to_have_value("Both are late.")
@@ -279,15 +279,15 @@ def test_a_skip_taken_back_keeps_ranks_flags_and_comment(comparisons, rank_page,
 def test_a_reopened_ranking_may_be_left_as_it_is(comparisons, rank_page, keep):
     comparisons(count=2)
     ranking = rank_page()
-    first = ranking.number
+    first = ranking.comparison
     ranking.rank_by_keys([1, 2, 3])
     ranking.submit()
     ranking.page.get_by_role("button", name="Reopen last").click()
-    ranking.page.locator(f"form[data-comparison='{first}']").wait_for()
+    ranking.page.locator(f"form[data-comparison='{ranking.number_of(first)}']").wait_for()
     keep(ranking.page, "rank-reopened")
     ranking.press("3")
     ranking.page.get_by_role("button", name="Leave as it is").click()
-    ranking.page.locator(f"form.comparison:not([data-comparison='{first}'])").wait_for()
+    ranking.page.locator(f"form.comparison:not([data-comparison='{ranking.number_of(first)}'])").wait_for()
     assert shown_ranks(said(first)) == [1, 2, 3]
 
 

@@ -134,7 +134,9 @@ class TestOnesOwn:
         intake.add_gold(project, gold)
         work(12, wanted_rankings=2)
         Comparison.objects.filter(gold_ranks__isnull=False).update(wanted_rankings=2, open_slots=2)
-        monkeypatch.setattr("feedback.gold.is_due", lambda membership: True)
+        project.gold_percent = 50
+        project.save()
+        monkeypatch.setattr("feedback.blinding.gold_before", lambda *work: 1)  # before each piece of real work
         for member in (ann, cole):
             while rank_next(member):
                 pass
@@ -160,6 +162,7 @@ class TestOnesOwn:
         before = figures.own(ann)
         work(3, wanted_rankings=2)
         Comparison.objects.filter(ranking_count=0).update(gold_ranks=[1, 2])
+        work(3, wanted_rankings=2)  # gold comes before real work
         rank_next(cole)
         rank_next(ann)
         after = figures.own(ann)

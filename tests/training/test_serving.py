@@ -193,7 +193,8 @@ def test_the_engines_other_calls_are_out_of_reach(gateway, path):
 
 
 @pytest.mark.services
-def test_a_request_during_a_promotion_waits_for_the_new_model(tmp_path, echo):
+def test_a_request_during_a_promotion_waits_for_the_new_model(tmp_path, echo, monkeypatch):
+    monkeypatch.setattr(serving_api, "WAIT_SECONDS", 300)  # a busy machine takes long to start a model
     engine = serving.Engine(echo, "127.0.0.1", serving.free_port())
     engine.serve("first")
     with served(engine, "support") as url:
