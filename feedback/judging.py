@@ -6,6 +6,7 @@ times at once is served one after the other: the first makes the ranking, the ot
 
 import math
 from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any, Unpack
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from feedback.models import Comparison, Lease, Membership, Project, Ranking, Ski
 from feedback.remarks import Remarks
 
 MOST_SECONDS = 24 * 3600.0
+CLOCK_SLACK = 5.0  # seconds by which the clocks of web hosts and browsers may disagree
 RANKING = statements.columns(Ranking, "feedback_ranking")
 SUBMITTED_BEFORE = f"SELECT {RANKING} FROM feedback_ranking WHERE annotator_id = %s AND idempotency_key = %s"
 # The lease's slot is the ranking's from now on. All of Ranking's fields that a submit decides.
@@ -67,7 +69,8 @@ def record(
 
     `ranks` follow the order of display: `ranks[0]` is the rank of the completion shown first. 1 is best, equal
     numbers tie, and only their order counts: (2, 4, 4) is stored as (1, 2, 2). `seconds` is the time spent, as the
-    page measured it. What else is `said` must be what the project asks: see `remarks.Remarks`.
+    page measured it; at most the lease's age is stored. What else is `said` must be what the project asks: see
+    `remarks.Remarks`.
 
     The same `idempotency_key` again returns the first ranking, whatever else is sent. A lease that ran out is
     accepted as long as the comparison still wants a ranking; else Conflict, and nothing is stored.
@@ -90,7 +93,8 @@ def _record(
     if earlier := submitted_before(membership, idempotency_key):
         return earlier
     lease = queue.lock_lease(membership, lease_id)
-    fields = checked(lease, membership.project, ranks, seconds, said)
+    # A renewal keeps `taken_at`, so offline work and long reading stay within the lease's age.
+    fields = checked(lease, membership.project, ranks, seconds, said, most_seconds=seconds_since(lease.taken_at))
     if lease.lapsed_at is not None and not queue.take_slot_again(lease):
         raise Conflict(
             _(
@@ -151,7 +155,8 @@ def revise(
         raise Conflict(
             _("This ranking was revised already, or a reviewer took it out: look at your latest ones instead.")
         )
-    fields = checked(old, membership.project, ranks, seconds, said)
+    most_seconds = old.seconds + seconds_since(old.created_at)
+    fields = checked(old, membership.project, ranks, seconds, said, most_seconds=most_seconds)
     Ranking.objects.filter(pk=old.pk).update(is_live=False)
     return Ranking.objects.create(
         project_id=old.project_id,
@@ -254,15 +259,29 @@ def _own_ranking(membership: Membership, ranking_id: int) -> Ranking:
     return own.get()
 
 
+def seconds_since(moment: datetime) -> float:
+    """Return the most that an honest clock can have measured since then."""
+    return max(0.0, (timezone.now() - moment).total_seconds()) + CLOCK_SLACK
+
+
 def checked(
-    shown: Lease | Ranking, project: Project, ranks: Sequence[int], seconds: float, said: Remarks
+    shown: Lease | Ranking,
+    project: Project,
+    ranks: Sequence[int],
+    seconds: float,
+    said: Remarks,
+    *,
+    most_seconds: float,
 ) -> dict[str, Any]:
-    """The fields of a Ranking of what was shown, or Invalid with a sentence."""
+    """Return the fields of a Ranking of what was shown; raise Invalid with a sentence.
+
+    More than `most_seconds` are stored as these: a label is not refused for a wrong clock.
+    """
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds < 0:
         raise Invalid(_("The seconds taken must be a number of at least 0."))
     return {
         "ranks": ranks_by_position(shown.size, shown.display_order, ranks),
-        "seconds": min(float(seconds), MOST_SECONDS),
+        "seconds": min(float(seconds), most_seconds, MOST_SECONDS),
         **remarks.fields_of(Comparison(pk=shown.comparison_id), project, shown.display_order, said),
     }
 

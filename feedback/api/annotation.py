@@ -147,7 +147,9 @@ class RankingGiven(strict.Serializer):
         help_text="1 = best, equal = tie; in the order of display.",
     )
     idempotency_key = serializers.UUIDField()
-    seconds = serializers.FloatField(min_value=0, help_text="From the first sight to the submit.")
+    seconds = serializers.FloatField(
+        min_value=0, help_text="From the first sight to the submit; at most the time since the lease was taken counts."
+    )
     comment = serializers.CharField(default="", allow_blank=True, max_length=remarks.LONGEST_COMMENT)
     strength = serializers.IntegerField(
         default=None, allow_null=True, min_value=1, max_value=9, help_text="Where the project asks, of two completions."

@@ -79,7 +79,8 @@ def _adjudicate(
     _check_adjudicable(membership, comparison)
     order = queue.display_order(membership, comparison)
     shown = Ranking(comparison_id=comparison.pk, size=comparison.size, display_order=order)
-    fields = judging.checked(shown, membership.project, ranks, seconds, said)
+    most_seconds = judging.seconds_since(comparison.created_at)
+    fields = judging.checked(shown, membership.project, ranks, seconds, said, most_seconds=most_seconds)
     others = live_of(comparison).exclude(annotator=membership.user_id)
     review = decide(membership, Kind.ADJUDICATION, reason, comparison_id=comparison.pk, ranking_count=others.count())
     if not review.ranking_count:

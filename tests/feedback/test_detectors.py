@@ -241,7 +241,7 @@ def test_the_signs_of_a_project_are_by_annotator(ann, cole, project, work, djang
         pass
     while lease := queue.lease_next(cole):
         ranks = [1 + position for position in lease.display_order]
-        judging.record(cole, lease.pk, ranks, idempotency_key=lease.pk, seconds=30)
+        judging.record(cole, lease.pk, ranks, idempotency_key=lease.pk, seconds=3)
     with django_assert_num_queries(1):
         found = detectors.signs_of(project)
     of_ann = found[ann.user_id]

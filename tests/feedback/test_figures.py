@@ -81,7 +81,7 @@ def test_how_well_and_whose_work_to_look_at(ann, cole, project, work):
         pass
     while lease := queue.lease_next(cole):
         ranks = [1 + position for position in lease.display_order]
-        judging.record(cole, lease.pk, ranks, idempotency_key=lease.pk, seconds=30)
+        judging.record(cole, lease.pk, ranks, idempotency_key=lease.pk, seconds=3)
     assert of(project, "ann").agreement == of(project, "cole").agreement
     assert of(project, "ann").agreement.comparisons == 12
     (flagged,) = figures.to_look_at(project)

@@ -9,7 +9,7 @@ from django.utils import timezone
 from feedback import judging, queue
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import Lease, Membership, Ranking, Skip
-from tests.feedback.conftest import rank_next
+from tests.feedback.conftest import rank_next, take_earlier
 
 pytestmark = pytest.mark.django_db
 
@@ -58,11 +58,53 @@ def test_everything_said_is_kept(ann, project, work):
     project.save()
     work(1)
     lease = queue.lease_next(ann)
+    take_earlier(lease, 12.5)
     ranking = record(ann, lease, [2, 1], seconds=12.5, comment="clearer", strength=3, flags=["rude", "rude", "wrong"])
     ranking.refresh_from_db()
     assert (ranking.seconds, ranking.comment, ranking.strength) == (12.5, "clearer", 3)
     assert ranking.flags == ["rude", "wrong"]
     assert ranking.display_order == lease.display_order
+
+
+class TestTheSecondsClaimed:
+    """Pay and speed are judged by them, so nobody may claim more than the time since the comparison was theirs."""
+
+    CLAIMED = 3600.0
+
+    def assert_about(self, ranking, seconds):
+        ranking.refresh_from_db()
+        assert seconds <= ranking.seconds <= seconds + judging.CLOCK_SLACK + 10  # what the test itself takes
+
+    @pytest.mark.parametrize("age", [0, 90])
+    def test_are_at_most_the_leases_age(self, ann, work, age):
+        work(1)
+        lease = queue.lease_next(ann)
+        take_earlier(lease, age)
+        self.assert_about(record(ann, lease, [2, 1], seconds=self.CLAIMED), age)
+
+    def test_are_bounded_where_the_next_comparison_is_leased_in_the_same_transaction(self, ann, work):
+        work(2)
+        lease = queue.lease_next(ann)
+        said = {"beside": [], "idempotency_key": uuid4(), "seconds": self.CLAIMED}
+        ranking, _next = judging.record_and_lease(ann, lease.pk, [2, 1], **said)
+        self.assert_about(ranking, 0)
+
+    def test_go_on_through_a_renewal_and_while_the_lease_was_lapsed(self, ann, work):
+        work(1)
+        lease = queue.lease_next(ann)
+        take_earlier(lease, 4000)
+        queue.renew(ann, lease.pk)
+        lapse(lease)
+        ranking = record(ann, lease, [2, 1], seconds=self.CLAIMED)
+        ranking.refresh_from_db()
+        assert ranking.seconds == self.CLAIMED
+
+    def test_of_a_revision_are_at_most_those_before_and_the_time_since(self, ann, work):
+        work(1)
+        lease = queue.lease_next(ann)
+        take_earlier(lease, 40)
+        first = record(ann, lease, [2, 1], seconds=40.0)
+        self.assert_about(revise(ann, first, [1, 2], seconds=self.CLAIMED), 40)
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,15 @@ def test_the_answer_to_a_submit_carries_the_next_comparison(client, project, ann
     assert Ranking.objects.count() == 1
 
 
+def test_the_page_cannot_claim_more_seconds_than_the_leases_age(client, project, annotator):
+    intake.add_prompts(project, [{"prompt": "Hello?", "completions": ["a", "b"]}], compare=True)
+    lease = queue.lease_next(annotator.memberships.get())
+    client.force_login(annotator)
+    said = {"lease": lease.pk, "key": uuid4(), "seconds": "80000", "rank-0": 1, "rank-1": 1}
+    client.post(at("rank/submit/"), said, headers={"HX-Request": "true"})
+    assert Ranking.objects.get().seconds < 60
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -62,6 +62,12 @@ def test_a_ranking_is_answered_in_the_order_of_display(as_annotator, work):
     assert stored.comparison.texts()[stored.ranks.index(1)] == lease["completions"][1]
 
 
+def test_the_seconds_claimed_are_at_most_the_leases_age(as_annotator, work):
+    work(1)
+    lease = take(as_annotator)
+    assert rank(as_annotator, lease, said(seconds=80_000)).json()["ranking"]["seconds"] < 60
+
+
 def test_the_next_lease_comes_with_the_answer(as_annotator, work):
     work(2)
     lease = take(as_annotator)

@@ -31,6 +31,10 @@ def test_nothing_is_lost(ann, rita, disputed):
     assert decision.ranking_count == 2
 
 
+def test_its_seconds_are_at_most_the_comparisons_age(rita, disputed):
+    assert adjudicate(rita, disputed, [2, 1], seconds=3600.0).seconds < 60
+
+
 def test_the_comparison_is_settled(bea, rita, disputed):
     held = queue.lease_next(bea)
     assert held.comparison == disputed
