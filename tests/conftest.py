@@ -1,9 +1,9 @@
 """A small cast of people and one project, made by the product's own tables."""
 
 import pytest
-from django.contrib.auth.hashers import PBKDF2PasswordHasher
 
-from feedback.models import Membership, Project, User
+from feedback.models import Project, User
+from tests.factories import person
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -11,22 +11,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("services") is None)
 
 
-class QuickHasher(PBKDF2PasswordHasher):
-    """Any server can check what it made, but a test's people cost no second each."""
-
-    iterations = 1
-
-
 @pytest.fixture(autouse=True)
 def _passwords_are_made_quickly(settings):
-    settings.PASSWORD_HASHERS = ["tests.conftest.QuickHasher"]
-
-
-def person(project: Project | None, name: str, role: str | None = None) -> User:
-    user = User.objects.create_user(name, password=f"{name}-password")
-    if project is not None and role is not None:
-        Membership.objects.create(project=project, user=user, role=role)
-    return user
+    settings.PASSWORD_HASHERS = ["tests.factories.QuickHasher"]
 
 
 @pytest.fixture

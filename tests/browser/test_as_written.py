@@ -4,7 +4,7 @@ from playwright.sync_api import Page, expect
 from rank_page import RankPage
 
 from feedback import intake
-from tests.conftest import person
+from tests.factories import person
 
 FLAT = "def f(x):\nif x:\nreturn  __x__"
 INDENTED = "def f(x):\n    if x:\n        return  __x__"

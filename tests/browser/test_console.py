@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 from rank_page import RankPage
 
 from feedback.models import Comparison
-from tests.training.conftest import fake_model, rank
+from tests.factories import fake_model, rank
 from training import checkpoints, rounds
 from training.models import Round
 from training.outcome import Outcome

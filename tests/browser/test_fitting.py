@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 from rank_page import RankPage
 
 from tests.browser.test_accessibility import check
-from tests.feedback.conftest import add_work, membership, rank_next
+from tests.factories import add_work, membership, rank_next
 
 TABLET, SMALL, DESKTOP = (820, 1180), (1100, 800), (1280, 800)
 

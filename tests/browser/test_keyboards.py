@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 from rank_page import RankPage
 
 from feedback.models import Ranking
-from tests.feedback.conftest import add_work
+from tests.factories import add_work
 
 SHIFT = 8  # the protocol's bit
 Type = Callable[..., None]

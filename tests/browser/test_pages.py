@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from feedback import intake
 from feedback.models import ApiToken, Import, Membership, Prompt
-from tests.feedback.conftest import rank_next
+from tests.factories import rank_next
 
 
 def test_a_token_is_shown_once_and_works(desk, annotator, keep, client):

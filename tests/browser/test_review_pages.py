@@ -10,7 +10,7 @@ from test_languages import english_in
 
 from feedback import judging, queue, review
 from feedback.models import Comparison, Membership, Ranking, Review
-from tests.conftest import person
+from tests.factories import person
 
 
 def rank_by_position(member: Membership, ranks: list[int], **said) -> Ranking:

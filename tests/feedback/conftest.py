@@ -1,50 +1,11 @@
 """Work to do in the cast's project, made by the product's own functions."""
 
 from collections.abc import Callable
-from datetime import timedelta
-from uuid import uuid4
 
 import pytest
 
-from feedback import intake, judging, queue
-from feedback.models import Comparison, Lease, Membership, Project, Ranking, User
-
-
-def membership(user: User, project: Project) -> Membership:
-    return Membership.objects.select_related("project", "user").get(user=user, project=project)
-
-
-def add_work(project: Project, count: int, size: int = 2, **settings) -> list[Comparison]:
-    """`count` comparisons of `size` completions by `size` sources, each of its own prompt."""
-    start = project.prompts.count()
-    rows = [
-        {
-            "prompt": f"question {start + index}",
-            "completions": [
-                {"text": f"answer {place} to {start + index}", "source": f"source-{place}"} for place in range(size)
-            ],
-        }
-        for index in range(count)
-    ]
-    added = intake.add_prompts(project, rows)
-    compared = intake.add_comparisons(project, added.completion_ids, **settings)
-    return list(Comparison.objects.filter(pk__in=compared.created).order_by("pk"))
-
-
-def rank_next(member: Membership, ranks: list[int] | None = None, **said) -> Ranking | None:
-    """Take the next comparison and rank it; in the order shown unless `ranks` says otherwise."""
-    lease = queue.lease_next(member)
-    if lease is None:
-        return None
-    said = {"idempotency_key": uuid4(), "seconds": 2.0, **said}
-    if said["seconds"] > judging.CLOCK_SLACK:
-        take_earlier(lease, said["seconds"])
-    return judging.record(member, lease.pk, ranks or list(range(1, lease.size + 1)), **said)
-
-
-def take_earlier(lease: Lease, seconds: float) -> None:
-    """Let that much time have gone by since the lease was taken."""
-    Lease.objects.filter(pk=lease.pk).update(taken_at=lease.taken_at - timedelta(seconds=seconds))
+from feedback.models import Comparison, Membership
+from tests.factories import add_work, membership
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from django.test import RequestFactory
 
 from feedback.admin import ReadOnlyAdmin
 from feedback.models import ApiToken, Comparison, Ranking, User
-from tests.feedback.conftest import rank_next
+from tests.factories import rank_next
 
 pytestmark = pytest.mark.django_db
 

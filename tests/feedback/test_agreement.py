@@ -15,8 +15,7 @@ from feedback.agreement.counting import ordinal_alpha
 from feedback.agreement.meetings import Said
 from feedback.agreement.report import agreement_of
 from feedback.models import Ranking
-from tests.conftest import person
-from tests.feedback.conftest import membership, rank_next
+from tests.factories import membership, person, rank_next
 
 
 def values_as_counts(one, other):

@@ -10,8 +10,7 @@ from django.utils import timezone
 from feedback import queue
 from feedback.archive import WORKING_ON
 from feedback.models import Comparison, Project, Ranking
-from tests.feedback.api.conftest import URL, client_of
-from tests.feedback.conftest import rank_next
+from tests.factories import URL, client_of, rank_next
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 

@@ -12,9 +12,7 @@ from django.test import Client
 
 from feedback import blinding, intake, judging, progress, queue
 from feedback.models import Comparison, ComparisonItem, Lease, Project
-from tests.conftest import person
-from tests.feedback.api.conftest import URL, client_of
-from tests.feedback.conftest import add_work, membership, rank_next
+from tests.factories import URL, add_work, client_of, membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
 

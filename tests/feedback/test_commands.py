@@ -7,7 +7,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from feedback.models import Comparison, Import, Prompt
-from tests.feedback.conftest import rank_next
+from tests.factories import rank_next
 
 pytestmark = pytest.mark.django_db
 

@@ -14,8 +14,7 @@ from feedback import export, judging, queue, review
 from feedback.errors import AccordError, Conflict
 from feedback.models import Comparison, Lease, Project, Ranking, Review
 from feedback.people import create_project
-from tests.conftest import person
-from tests.feedback.conftest import add_work, membership, rank_next
+from tests.factories import add_work, membership, person, rank_next
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -12,7 +12,7 @@ from feedback import detectors, judging, queue
 from feedback.detectors import Answer, careless, evidence, position_bias, speed
 from feedback.detectors.project import Seen, first_common_preference, meetings, signs
 from feedback.detectors.signs import FALSE_ALARM, Timed
-from tests.feedback.conftest import rank_next
+from tests.factories import rank_next
 
 HONEST = 0.5 + 0.75 * (0.73 - 0.5)  # what is asked of a partner of people who agree with others 73 % of the time
 

@@ -10,8 +10,7 @@ from feedback import export, intake, judging, review
 from feedback.errors import Conflict
 from feedback.models import Ranking
 from feedback.spans import Span
-from tests.conftest import person
-from tests.feedback.conftest import membership, rank_next
+from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
 

@@ -8,8 +8,7 @@ from django.utils import timezone
 
 from feedback import export, figures, intake, judging, queue, reliability, review
 from feedback.models import Comparison, Ranking
-from tests.conftest import person
-from tests.feedback.conftest import membership, rank_next
+from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
 

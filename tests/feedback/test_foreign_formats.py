@@ -8,7 +8,7 @@ from feedback import export, intake
 from feedback.errors import Invalid
 from feedback.intake.lines import read_lines
 from feedback.models import Prompt
-from tests.feedback.conftest import rank_next
+from tests.factories import rank_next
 
 pytestmark = pytest.mark.django_db
 

@@ -9,8 +9,7 @@ from django.utils import timezone
 from feedback import agreement, blinding, export, gold, intake, judging, progress, queue
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import Comparison, Lease, Membership
-from tests.feedback.api.conftest import URL, client_of, lines
-from tests.feedback.conftest import membership, rank_next
+from tests.factories import URL, client_of, lines, membership, rank_next
 
 pytestmark = pytest.mark.django_db
 

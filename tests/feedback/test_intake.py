@@ -9,7 +9,7 @@ from feedback.errors import Invalid
 from feedback.forms import DemonstrationForm
 from feedback.intake.prompts import split_of
 from feedback.models import Comparison, ComparisonItem, Completion, Prompt, Source
-from tests.feedback.conftest import membership
+from tests.factories import membership
 
 pytestmark = pytest.mark.django_db
 

@@ -9,7 +9,7 @@ from django.utils import timezone
 from feedback import judging, queue
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import Lease, Membership, Ranking, Skip
-from tests.feedback.conftest import rank_next, take_earlier
+from tests.factories import rank_next, take_earlier
 
 pytestmark = pytest.mark.django_db
 

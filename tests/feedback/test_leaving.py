@@ -6,8 +6,7 @@ from django.test import Client
 
 from feedback import people, queue
 from feedback.models import Comparison, Lease, Membership, User
-from tests.conftest import person
-from tests.feedback.conftest import rank_next
+from tests.factories import person, rank_next
 
 pytestmark = pytest.mark.django_db
 

@@ -7,8 +7,7 @@ import pytest
 from feedback import intake, judging, queue, sampling
 from feedback.errors import Invalid
 from feedback.opinions import has_majority
-from tests.conftest import person
-from tests.feedback.conftest import membership, rank_next
+from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
 

@@ -7,8 +7,7 @@ import pytest
 from feedback import intake, queue, sampling
 from feedback.api.projects import SETTINGS
 from feedback.models import Membership, Ranking
-from tests.conftest import person
-from tests.feedback.conftest import rank_next
+from tests.factories import person, rank_next
 
 FOR_MEMBERS = ("rank/", "guidelines/", "rank/next/", "figures/mine/")
 NOT_FOR_ANNOTATORS = ("review/", "review/people/", "review/decisions/", "review/1/", "review/people/1/", "figures/")

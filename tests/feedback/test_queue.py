@@ -9,8 +9,7 @@ from django.utils import timezone
 from feedback import intake, judging, queue
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Prompt
-from tests.conftest import person
-from tests.feedback.conftest import membership, rank_next
+from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
 

@@ -8,7 +8,7 @@ from django.utils import timezone
 from feedback import judging, queue
 from feedback.errors import NotFound
 from feedback.models import Comparison, Lease, Project, Ranking
-from tests.feedback.conftest import rank_next
+from tests.factories import rank_next
 
 pytestmark = pytest.mark.django_db
 

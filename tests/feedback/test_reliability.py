@@ -9,8 +9,7 @@ from feedback import export, intake, judging, queue, reliability
 from feedback.errors import NotFound
 from feedback.models import Ranking, Reliability, ReliabilityReport
 from feedback.models.reliability import PRIOR, weight_of
-from tests.conftest import person
-from tests.feedback.conftest import membership
+from tests.factories import membership, person
 
 pytestmark = pytest.mark.django_db
 

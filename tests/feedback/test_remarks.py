@@ -8,7 +8,7 @@ from feedback import judging, queue, remarks
 from feedback.errors import Invalid
 from feedback.models import Ranking
 from feedback.spans import SeenSpan, Span
-from tests.feedback.conftest import rank_next
+from tests.factories import rank_next
 
 pytestmark = pytest.mark.django_db
 

@@ -7,7 +7,7 @@ from django.db import DatabaseError, connection, transaction
 
 from feedback import statements
 from feedback.models import Project, Ranking
-from tests.feedback.conftest import rank_next
+from tests.factories import rank_next
 
 
 def ended_by_the_server():

@@ -14,8 +14,7 @@ from feedback import candidates, export, intake, judging, queue
 from feedback.archive import Archived
 from feedback.errors import Conflict, Invalid
 from feedback.models import Comparison, Completion, Import, Lease, Project, Prompt, Ranking, Source
-from tests.feedback.api.conftest import URL, client_of, lines
-from tests.feedback.conftest import rank_next
+from tests.factories import URL, client_of, lines, rank_next
 from tests.feedback.test_concurrency import at_once
 
 pytestmark = pytest.mark.django_db

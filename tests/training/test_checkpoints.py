@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 
 from feedback.errors import Conflict, Invalid
 from feedback.models import Comparison, Source
-from tests.training.conftest import add_comparisons, fake_model, random_model
+from tests.factories import add_comparisons, fake_model, random_model
 from training import checkpoint_files, checkpoints
 from training.models import Checkpoint, Promotion
 

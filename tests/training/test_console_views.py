@@ -4,7 +4,7 @@ import pytest
 from django.test import Client
 
 from feedback import trust
-from tests.training.conftest import fake_model
+from tests.factories import fake_model
 from training import checkpoints, outcome, rounds
 from training.models import Round
 

@@ -9,7 +9,7 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 
 from feedback.models import Comparison, Completion, Project, Prompt, User
-from tests.training.conftest import fake_model
+from tests.factories import fake_model
 from tests.training.tiny import SETTINGS, make_model
 from training import checkpoints
 from training.demo import base_model, seed

@@ -6,7 +6,7 @@ import pytest
 
 from feedback import review
 from feedback.models import Comparison, Membership, Project, Prompt, Ranking, ReliabilityReport
-from tests.training.conftest import add_comparisons, rank
+from tests.factories import add_comparisons, rank
 from training import rounds
 from training.launch import jobs
 from training.learner.config import CONFIGS

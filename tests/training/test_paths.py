@@ -7,7 +7,7 @@ import pytest
 from django.apps import apps
 from django.db import connection
 
-from tests.training.conftest import fake_model
+from tests.factories import fake_model
 from training import checkpoints
 from training.models import Checkpoint
 

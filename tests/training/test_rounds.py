@@ -9,7 +9,7 @@ from django.utils import timezone
 from feedback import intake
 from feedback.errors import Conflict, Invalid
 from feedback.models import Project, Ranking
-from tests.training.conftest import add_comparisons, rank
+from tests.factories import add_comparisons, rank
 from training import progress, rounds
 from training.models import LoopSettings, Metric, Round
 

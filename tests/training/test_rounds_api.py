@@ -4,7 +4,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from feedback.models import ApiToken
-from tests.training.conftest import fake_model
+from tests.factories import fake_model
 from training import checkpoints, rounds
 from training.models import Round
 

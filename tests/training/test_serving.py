@@ -14,8 +14,8 @@ from django.db import connection
 
 from feedback.errors import Conflict, Invalid
 from feedback.models import ApiToken
+from tests.factories import fake_model
 from tests.training import tiny
-from tests.training.conftest import fake_model
 from tests.training.services import wait_until
 from training import checkpoints, serving, serving_api
 from training.management.commands.serve import is_managers

@@ -1,27 +1,9 @@
 """Clients of the API, each with a token of its own."""
 
-import json
-
 import pytest
 from rest_framework.test import APIClient
 
-from feedback.models import ApiToken
-
-URL = "/api/v1/projects/support"
-
-
-def client_of(user) -> APIClient:
-    client = APIClient()
-    client.credentials(HTTP_AUTHORIZATION=f"Bearer {ApiToken.issue(user, 'tests')[1]}")
-    return client
-
-
-def lines(*rows) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
-
-
-def rows_of(response) -> list:
-    return [json.loads(line) for line in b"".join(response.streaming_content).splitlines()]
+from tests.factories import client_of
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from feedback.api_urls import urlpatterns
 from feedback.models import ApiToken
-from tests.feedback.api.conftest import URL, client_of
+from tests.factories import URL, client_of
 
 pytestmark = pytest.mark.django_db
 

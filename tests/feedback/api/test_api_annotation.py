@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from feedback.models import Lease, Ranking
-from tests.feedback.api.conftest import URL
+from tests.factories import URL
 
 pytestmark = pytest.mark.django_db
 

@@ -6,8 +6,7 @@ import pytest
 
 from feedback import intake
 from feedback.models import Comparison, Import, Prompt, Source
-from tests.feedback.api.conftest import URL, lines, rows_of
-from tests.feedback.conftest import rank_next
+from tests.factories import URL, lines, rank_next, rows_of
 
 pytestmark = pytest.mark.django_db
 

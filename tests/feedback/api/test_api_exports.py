@@ -8,8 +8,7 @@ from django.core.management import call_command
 
 from feedback import intake, judging, queue
 from feedback.models import Prompt, Ranking, Reliability, ReliabilityReport
-from tests.feedback.api.conftest import URL, rows_of
-from tests.feedback.conftest import rank_next
+from tests.factories import URL, rank_next, rows_of
 
 pytestmark = pytest.mark.django_db
 

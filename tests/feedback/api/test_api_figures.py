@@ -2,8 +2,7 @@
 
 import pytest
 
-from tests.feedback.api.conftest import URL
-from tests.feedback.conftest import rank_next
+from tests.factories import URL, rank_next
 
 pytestmark = pytest.mark.django_db
 

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from feedback.api import idempotency
 from feedback.models import Comparison, KeptAnswer, Prompt
-from tests.feedback.api.conftest import URL, client_of, lines
+from tests.factories import URL, client_of, lines
 
 ROWS = lines({"prompt": "a", "completions": ["x", "y"]}, {"prompt": "b", "completions": ["x", "y"]})
 

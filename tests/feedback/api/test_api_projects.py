@@ -5,7 +5,7 @@ import json
 import pytest
 
 from feedback.models import ApiToken, Membership, Project
-from tests.feedback.api.conftest import URL, client_of
+from tests.factories import URL, client_of
 
 pytestmark = pytest.mark.django_db
 PROJECTS = "/api/v1/projects"

@@ -7,9 +7,7 @@ import pytest
 from django.utils import timezone
 
 from feedback.models import Ranking
-from tests.conftest import person
-from tests.feedback.api.conftest import URL, client_of, rows_of
-from tests.feedback.conftest import rank_next
+from tests.factories import URL, client_of, person, rank_next, rows_of
 
 pytestmark = pytest.mark.django_db
 

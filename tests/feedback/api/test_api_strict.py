@@ -3,7 +3,7 @@
 import pytest
 
 from feedback.models import ApiToken, Project
-from tests.feedback.api.conftest import URL, client_of
+from tests.factories import URL, client_of
 
 PARTS = {"slug": "support", "number": "1", "user_id": "1", "token_id": "1", "comparison_id": "1", "ranking_id": "1"}
 PARTS |= {

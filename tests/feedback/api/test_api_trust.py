@@ -6,9 +6,7 @@ import pytest
 
 from feedback import export, reliability
 from feedback.models import Project
-from tests.conftest import person
-from tests.feedback.api.conftest import URL
-from tests.feedback.conftest import membership
+from tests.factories import URL, membership, person
 from tests.feedback.test_reliability import careful, rank_all
 
 pytestmark = pytest.mark.django_db

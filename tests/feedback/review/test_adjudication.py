@@ -7,8 +7,8 @@ import pytest
 from feedback import agreement, export, intake, judging, queue, review
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import Comparison, Ranking, Review
-from tests.feedback.conftest import rank_next
-from tests.feedback.review.conftest import adjudicate, counters, of, preferences, rank_by_position, said
+from tests.factories import adjudicate, rank_by_position, rank_next
+from tests.feedback.review.outcomes import counters, of, preferences, said
 
 pytestmark = pytest.mark.django_db
 

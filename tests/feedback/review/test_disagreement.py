@@ -9,9 +9,8 @@ import pytest
 from feedback import agreement, judging, review
 from feedback.errors import Conflict
 from feedback.models import Ranking
-from tests.conftest import person
-from tests.feedback.conftest import membership, rank_next
-from tests.feedback.review.conftest import adjudicate, counters
+from tests.factories import adjudicate, membership, person, rank_next
+from tests.feedback.review.outcomes import counters
 
 pytestmark = pytest.mark.django_db
 

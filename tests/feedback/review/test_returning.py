@@ -8,8 +8,8 @@ from django.utils import timezone
 from feedback import judging, queue, review
 from feedback.errors import Conflict
 from feedback.models import Comparison, Lease, Review
-from tests.feedback.conftest import rank_next
-from tests.feedback.review.conftest import counters, of, preferences, rank_by_position, said
+from tests.factories import rank_by_position, rank_next
+from tests.feedback.review.outcomes import counters, of, preferences, said
 
 pytestmark = pytest.mark.django_db
 

@@ -8,8 +8,8 @@ from django.utils import timezone
 from feedback import judging, queue, review
 from feedback.errors import Conflict, Forbidden, Invalid, NotFound
 from feedback.models import Membership, Review
-from tests.feedback.conftest import add_work, rank_next
-from tests.feedback.review.conftest import adjudicate, of
+from tests.factories import add_work, adjudicate, rank_next
+from tests.feedback.review.outcomes import of
 
 pytestmark = pytest.mark.django_db
 

@@ -1,0 +1,31 @@
+"""What became of a comparison and its rankings, as the review tests read it."""
+
+from feedback import export
+from feedback.models import Comparison, Membership, Project, Ranking
+
+
+def of(member: Membership) -> Ranking | None:
+    """The member's last ranking, whatever became of it."""
+    return Ranking.objects.filter(annotator=member.user_id).order_by("-id").first()
+
+
+def counters(comparison: Comparison) -> tuple[int, int, int]:
+    """Wanted rankings, live rankings and open slots, checked against the rows that they count."""
+    comparison.refresh_from_db()
+    live = comparison.rankings.filter(is_live=True).count()
+    held = comparison.leases.filter(lapsed_at__isnull=True).count()
+    assert comparison.ranking_count == live
+    if comparison.adjudicated_at is None:
+        assert comparison.open_slots == comparison.wanted_rankings - live - held
+    else:
+        assert (comparison.open_slots, held) == (0, 0)
+    return comparison.wanted_rankings, comparison.ranking_count, comparison.open_slots
+
+
+def preferences(project: Project) -> list[tuple[str, list[int]]]:
+    """(annotator's id, ranks) of what there is to learn from."""
+    return sorted((row["annotator"], row["ranks"]) for row in export.rankings(project))
+
+
+def said(member: Membership, ranks: list[int]) -> tuple[str, list[int]]:
+    return (export.pseudonym(member.user_id), ranks)
