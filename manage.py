@@ -6,7 +6,7 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 (this line runs under whatever python3 is)
     sys.exit("error: Accord needs Python 3.11 or newer, and this is " + sys.version.split()[0] + ".")
 
-from config.bootstrap import main
+from config.runtime.bootstrap import main
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv))

@@ -18,6 +18,6 @@ class ConfigConfig(AppConfig):
 
 def install_broker(**kwargs: Any) -> None:
     """Migrating brings the broker's tables too, so that nobody has to know that there are any."""
-    from config import broker
+    from config.runtime import broker
 
     broker.install()

@@ -7,8 +7,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from config import broker, hosts
-from config.environment import Unusable, read_boolean, read_choice, read_integer, read_list, read_text, read_url
+from config.runtime import broker, hosts
+from config.runtime.environment import Unusable, read_boolean, read_choice, read_integer, read_list, read_text, read_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(read_text("ACCORD_DATA", default=str(BASE_DIR / "var"))).resolve()
@@ -59,10 +59,10 @@ ALLOWED_HOSTS = read_list("ALLOWED_HOSTS", default=hosts.own_names(read_text("AC
 if "*" in ALLOWED_HOSTS and not DEBUG:
     raise Unusable("ALLOWED_HOSTS is «*», which lets anyone forge links in our pages: name the hosts instead.")
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
-CSRF_FAILURE_VIEW = "feedback.unsent_forms.csrf_failure"
+CSRF_FAILURE_VIEW = "feedback.web.unsent_forms.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if SESSION_COOKIE_SECURE else None
-# A plain request is answered with the https address; /healthz is answered before (config.health).
+# A plain request is answered with the https address; /healthz is answered before (config.runtime.health).
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE
 SECURE_SSL_HOST = PUBLIC_URL.partition("://")[2] or None
 SECURE_HSTS_SECONDS = 31_536_000 if SESSION_COOKIE_SECURE else 0
@@ -104,7 +104,7 @@ INSTALLED_APPS = [
     "rest_framework",
 ]
 MIDDLEWARE = [
-    "config.health.HealthMiddleware",
+    "config.runtime.health.HealthMiddleware",
     "config.responses.ResponseMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -112,13 +112,13 @@ MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
-    "feedback.body_limits.BodyLimitMiddleware",
+    "feedback.web.body_limits.BodyLimitMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "feedback.unsent_forms.UnsentFormsMiddleware",
+    "feedback.web.unsent_forms.UnsentFormsMiddleware",
     "feedback.errors.AccordErrorMiddleware",
     "feedback.archive.ArchiveMiddleware",
 ]
@@ -169,21 +169,21 @@ def _database() -> dict[str, Any]:
 DATABASES = {"default": _database()} if DATABASE_URL else {}
 
 AUTH_USER_MODEL = "feedback.User"
-AUTHENTICATION_BACKENDS = ["feedback.authentication.Sessions"]
+AUTHENTICATION_BACKENDS = ["feedback.api.authentication.Sessions"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
         *("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator"),
         "NumericPasswordValidator",
     )
-] + [{"NAME": "feedback.passwords.DifferentCharacters"}]
-PASSWORD_HASHERS = ["feedback.passwords.FewAtOnce"] + [
+] + [{"NAME": "feedback.web.passwords.DifferentCharacters"}]
+PASSWORD_HASHERS = ["feedback.web.passwords.FewAtOnce"] + [
     f"django.contrib.auth.hashers.{name}PasswordHasher" for name in ("PBKDF2SHA1", "Argon2", "BCryptSHA256", "Scrypt")
 ]
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "sign-in"
-SESSION_ENGINE = "feedback.sessions"
+SESSION_ENGINE = "feedback.web.sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 14 * 24 * 3600
 
@@ -215,7 +215,7 @@ BODY_OF_NOBODY = 1024 * 1024
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "feedback.authentication.TokenAuthentication",
+        "feedback.api.authentication.TokenAuthentication",
         "rest_framework.authentication.SessionAuthentication",
     ],
     "DEFAULT_PERMISSION_CLASSES": [
@@ -224,7 +224,7 @@ REST_FRAMEWORK = {
     ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "feedback.api.negotiation.OneForm",
-    "DEFAULT_PARSER_CLASSES": ["feedback.parsers.JsonParser"],
+    "DEFAULT_PARSER_CLASSES": ["feedback.api.parsers.JsonParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "feedback.api.errors.api_exception_handler",
     "URL_FORMAT_OVERRIDE": None,  # ?format= is ours: it names the export format

@@ -5,8 +5,8 @@ import os
 from django.core.wsgi import get_wsgi_application
 from django.urls import get_resolver
 
-from config.chunked import with_length
-from config.unread import drained
+from config.runtime.chunked import with_length
+from config.runtime.unread import drained
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 application = drained(with_length(get_wsgi_application()))

@@ -8,8 +8,10 @@ from uuid import uuid4
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from rest_framework.test import APIClient
 
-from feedback import intake, judging, people, queue, review
+from feedback import imports
+from feedback.actions import members, rankings, reviews
 from feedback.models import ApiToken, Comparison, Lease, Membership, Project, Ranking, Source, User
+from feedback.queue import leases
 
 URL = "/api/v1/projects/support"
 
@@ -44,31 +46,31 @@ def add_work(project: Project, count: int, size: int = 2, **settings) -> list[Co
         }
         for index in range(count)
     ]
-    added = intake.add_prompts(project, rows)
-    compared = intake.add_comparisons(project, added.completion_ids, **settings)
+    added = imports.add_prompts(project, rows)
+    compared = imports.add_comparisons(project, added.completion_ids, **settings)
     return list(Comparison.objects.filter(pk__in=compared.created).order_by("pk"))
 
 
 def add_comparisons(project: Project, source: str, count: int, offset: int = 0) -> list[int]:
     """The ids of `count` new comparisons of three completions each, of one imported source."""
-    prompts = intake.add_prompts(project, [{"prompt": f"Where is parcel {n}?"} for n in range(offset, offset + count)])
-    found = intake.get_source(project, source, Source.Kind.IMPORT)
+    prompts = imports.add_prompts(project, [{"prompt": f"Where is parcel {n}?"} for n in range(offset, offset + count)])
+    found = imports.get_source(project, source, Source.Kind.IMPORT)
     rows = [
         {"prompt_id": pk, "text": f"{text} {source}"} for pk in prompts.prompt_ids for text in ("Soon.", "No.", "?")
     ]
-    ids = intake.add_completions(project, found, rows)
-    return intake.add_comparisons(project, [ids[n : n + 3] for n in range(0, len(ids), 3)]).created
+    ids = imports.add_completions(project, found, rows)
+    return imports.add_comparisons(project, [ids[n : n + 3] for n in range(0, len(ids), 3)]).created
 
 
 def rank_next(member: Membership, ranks: list[int] | None = None, **said) -> Ranking | None:
     """Take the next comparison and rank it; in the order shown unless `ranks` says otherwise."""
-    lease = queue.lease_next(member)
+    lease = leases.lease_next(member)
     if lease is None:
         return None
     said = {"idempotency_key": uuid4(), "seconds": 2.0, **said}
-    if said["seconds"] > judging.CLOCK_SLACK:
+    if said["seconds"] > rankings.CLOCK_SLACK:
         take_earlier(lease, said["seconds"])
-    return judging.record(member, lease.pk, ranks or list(range(1, lease.size + 1)), **said)
+    return rankings.record_ranking(member, lease.pk, ranks or list(range(1, lease.size + 1)), **said)
 
 
 def take_earlier(lease: Lease, seconds: float) -> None:
@@ -78,23 +80,23 @@ def take_earlier(lease: Lease, seconds: float) -> None:
 
 def rank_by_position(member: Membership, ranks: list[int], **said) -> Ranking:
     """Rank the next comparison; `ranks` by position, not in the order shown."""
-    lease = queue.lease_next(member)
+    lease = leases.lease_next(member)
     shown = [ranks[position] for position in lease.display_order]
-    return judging.record(member, lease.pk, shown, idempotency_key=uuid4(), seconds=2.0, **said)
+    return rankings.record_ranking(member, lease.pk, shown, idempotency_key=uuid4(), seconds=2.0, **said)
 
 
 def rank(project: Project, annotator: User, count: int) -> None:
     """Rank the annotator's next `count` comparisons of three, the first shown best."""
-    member = people.membership_of(annotator, project.slug)
+    member = members.membership_of(annotator, project.slug)
     for _ in range(count):
         rank_next(member, [1, 2, 2], seconds=3.0)
 
 
 def adjudicate(member: Membership, comparison: Comparison, by_position: list[int], **said) -> Ranking:
-    order = queue.display_order(member, comparison)
+    order = leases.display_order(member, comparison)
     ranks = [by_position[position] for position in order]
     said = {"idempotency_key": uuid4(), "seconds": 4.0, **said}
-    return review.adjudicate(member, comparison.pk, ranks, **said)
+    return reviews.adjudicate(member, comparison.pk, ranks, **said)
 
 
 def client_of(user: User) -> APIClient:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OURS = ("config", "training", "feedback")
 HEAVY = ("torch", "transformers", "accelerate")
 # The two modules of the learner that fill and check a job directory: standard library only.
-LIGHT = ("training.learner.jobdir", "training.learner.config")
+LIGHT = ("training.learner.runtime.jobdir", "training.learner.runtime.config")
 
 
 def modules_of(package: str) -> list[Path]:
@@ -37,6 +37,30 @@ def imports_of(file: Path) -> Iterator[str]:
             module = ".".join(part for part in (above, node.module or "") if part)
             yield module
             yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+# Layers, top to bottom. A module imports from its own layer or from a lower one.
+LAYERS = {
+    "feedback": [
+        ["web", "api", "admin", "apps", "management", "templatetags", "migrations"],
+        ["reports"],
+        ["actions"],
+        ["imports"],
+        ["queue"],
+        ["quality"],
+        ["export"],
+        ["rendering"],
+        ["models", "archive", "validation", "statements", "errors"],
+    ],
+    "training.learner": [
+        ["ppo", "reward", "sft", "sample", "check"],
+        ["policy"],
+        ["preferences", "sampling", "rewards"],
+        ["models"],
+        ["text"],
+        ["runtime"],
+    ],
+}
 
 
 def within(name: str, package: str) -> bool:
@@ -63,8 +87,8 @@ def of_training() -> list[Path]:
 
 
 def test_the_rule_has_something_to_read():
-    assert {name_of(file) for file in modules_of("feedback")} >= {"feedback.judging", "feedback.queue"}
-    assert "feedback" in set(imports_of(ROOT / "training" / "rounds.py"))
+    assert {name_of(file) for file in modules_of("feedback")} >= {"feedback.actions.rankings", "feedback.queue.leases"}
+    assert "feedback.errors" in set(imports_of(ROOT / "training" / "rounds" / "lifecycle.py"))
     assert any(within(name, "torch") for file in learner() for name in imports_of(file))
 
 
@@ -99,6 +123,27 @@ def test_outside_the_learner_only_its_two_light_modules_are_used():
     }
     assert used
     assert [name for name in sorted(used) if not any(within(name, light) for light in LIGHT)] == []
+
+
+def layer_of(name: str, package: str) -> int:
+    """Return the index of the layer of a module or of a name in it; raise if its part has no layer."""
+    part = name.removeprefix(f"{package}.").split(".")[0]
+    for index, parts in enumerate(LAYERS[package]):
+        if part in parts:
+            return index
+    raise AssertionError(f"{name} is in no layer of {package}: add {part!r} to LAYERS")
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_no_import_runs_up_a_layer(package):
+    upwards = [
+        f"{name_of(file)} imports {name}"
+        for file in modules_of(package.replace(".", "/"))
+        for name in set(imports_of(file))
+        if name_of(file) != package and within(name, package) and name != package
+        if layer_of(name, package) < layer_of(name_of(file), package)
+    ]
+    assert sorted(upwards) == []
 
 
 @pytest.mark.parametrize("light", LIGHT)

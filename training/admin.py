@@ -7,8 +7,8 @@ from django.contrib import admin
 from django.http import HttpRequest
 
 from feedback.errors import Invalid
-from training import round_settings
 from training.models import Checkpoint, LoopSettings, Promotion, Round
+from training.rounds import settings as round_settings
 
 
 class ReadOnly(admin.ModelAdmin):

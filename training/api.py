@@ -7,13 +7,14 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import people
+from feedback.actions import members
 from feedback.api import strict
 from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.models import Project
-from training import checkpoints, progress, rounds
+from training import checkpoints, reports
 from training.models import Checkpoint, LoopSettings, Promotion, Round
+from training.rounds import lifecycle
 
 
 class NewRound(strict.Serializer):
@@ -90,7 +91,7 @@ class RoundShown(strict.ModelSerializer):
 class RoundWatched(RoundShown):
     """A round in full, with the lines of metrics kept after `after`."""
 
-    progress = serializers.SerializerMethodField()
+    reports = serializers.SerializerMethodField()
     metrics = serializers.SerializerMethodField()
 
     class Meta(RoundShown.Meta):
@@ -98,12 +99,12 @@ class RoundWatched(RoundShown):
 
     @extend_schema_field(ProgressShown(allow_null=True))
     def get_progress(self, round: Round) -> Any:
-        step = progress.step_of(round) if round.status == Round.Status.RUNNING else None
+        step = reports.step_of(round) if round.status == Round.Status.RUNNING else None
         return ProgressShown(step).data if step else None
 
     @extend_schema_field(MetricsLine(many=True))
     def get_metrics(self, round: Round) -> Any:
-        return progress.metrics(round, self.context.get("after", 0))
+        return reports.metrics(round, self.context.get("after", 0))
 
 
 class LoopShown(strict.ModelSerializer):
@@ -144,7 +145,7 @@ class Cursor(strict.Serializer):
 
 def _project(request: Request, slug: str) -> Project:
     """The manager's project; others learn what they would on the pages."""
-    return people.manager_of(request.user, slug).project
+    return members.manager_of(request.user, slug).project
 
 
 @extend_schema(methods=["GET"], operation_id="rounds_list", responses=RoundShown(many=True))
@@ -155,7 +156,7 @@ def round_list(request: Request, slug: str) -> Response:
     """The project's rounds, newest first; or a new one, which waits for a worker."""
     project = _project(request, slug)
     if request.method == "GET":
-        return Response(RoundShown(progress.rounds_of(project), many=True).data)
+        return Response(RoundShown(reports.rounds_of(project), many=True).data)
     form = NewRound(data=request.data)
     form.is_valid(raise_exception=True)
     started = _start(project, request, form.validated_data)
@@ -164,10 +165,10 @@ def round_list(request: Request, slug: str) -> Response:
 
 def _start(project: Project, request: Request, asked: dict[str, Any]) -> Round:
     if asked["learns"]:
-        return rounds.start(project, request.user, asked["settings"])
+        return lifecycle.start(project, request.user, asked["settings"])
     chosen = asked["checkpoint"]
-    checkpoint = progress.checkpoint_of(project, chosen) if chosen is not None else None
-    return rounds.start_sampling(project, request.user, asked["settings"], checkpoint)
+    checkpoint = reports.checkpoint_of(project, chosen) if chosen is not None else None
+    return lifecycle.start_sampling(project, request.user, asked["settings"], checkpoint)
 
 
 @extend_schema(
@@ -178,7 +179,7 @@ def _start(project: Project, request: Request, asked: dict[str, Any]) -> Round:
 @api_view(["GET"])
 def round_detail(request: Request, slug: str, number: int) -> Response:
     """A round's state, its progress, and its metrics after a line."""
-    found = progress.round_of(_project(request, slug), number)
+    found = reports.round_of(_project(request, slug), number)
     cursor = Cursor(data=request.query_params)
     cursor.is_valid(raise_exception=True)
     return Response(RoundWatched(found, context=cursor.validated_data).data)
@@ -188,16 +189,16 @@ def round_detail(request: Request, slug: str, number: int) -> Response:
 @api_view(["POST"])
 def round_cancel(request: Request, slug: str, number: int) -> Response:
     """Cancel a waiting round at once, a running one within seconds. It can be resumed."""
-    found = progress.round_of(_project(request, slug), number)
-    return Response(RoundShown(rounds.request_cancel(found)).data)
+    found = reports.round_of(_project(request, slug), number)
+    return Response(RoundShown(lifecycle.request_cancel(found)).data)
 
 
 @extend_schema(operation_id="rounds_resume", request=None, responses=RoundShown)
 @api_view(["POST"])
 def round_resume(request: Request, slug: str, number: int) -> Response:
     """Let a failed or cancelled round go on from where it stopped."""
-    found = progress.round_of(_project(request, slug), number)
-    return Response(RoundShown(rounds.resume(found)).data)
+    found = reports.round_of(_project(request, slug), number)
+    return Response(RoundShown(lifecycle.resume(found)).data)
 
 
 @extend_schema(methods=["GET"], operation_id="loop_settings", responses=LoopShown)
@@ -210,21 +211,21 @@ def loop_detail(request: Request, slug: str) -> Response:
         return Response(LoopShown(LoopSettings.objects.filter(project=project).first() or LoopSettings()).data)
     form = LoopShown(data=request.data)
     form.is_valid(raise_exception=True)
-    return Response(LoopShown(rounds.configure(project, **form.validated_data)).data)
+    return Response(LoopShown(lifecycle.configure(project, **form.validated_data)).data)
 
 
 @extend_schema(operation_id="checkpoints_list", responses=CheckpointShown(many=True))
 @api_view(["GET"])
 def checkpoint_list(request: Request, slug: str) -> Response:
     """The project's checkpoints, newest first; one of them is served."""
-    return Response(CheckpointShown(progress.checkpoints_of(_project(request, slug)), many=True).data)
+    return Response(CheckpointShown(reports.checkpoints_of(_project(request, slug)), many=True).data)
 
 
 @extend_schema(operation_id="checkpoints_promote", request=None, responses=PromotionShown)
 @api_view(["POST"])
 def checkpoint_promote(request: Request, slug: str, checkpoint_id: int) -> Response:
     """Serve this checkpoint: the next round starts from it, and its comparisons are ranked first."""
-    chosen = progress.checkpoint_of(_project(request, slug), checkpoint_id)
+    chosen = reports.checkpoint_of(_project(request, slug), checkpoint_id)
     return Response(PromotionShown(checkpoints.promote(chosen, request.user)).data)
 
 

@@ -6,8 +6,8 @@ from django import forms
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from training import round_settings
-from training.round_settings import Sections
+from training.rounds import settings as round_settings
+from training.rounds.settings import Sections
 
 # Section, setting, label, help. The kind of field follows from the default.
 FIELDS: list[tuple[str, str, str | Promise, str | Promise]] = [

@@ -6,8 +6,8 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from feedback.models import Project, Source, User
-from training import round_settings
 from training.paths import FolderField
+from training.rounds import settings as round_settings
 
 
 class Checkpoint(models.Model):

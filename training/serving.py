@@ -23,8 +23,8 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import Conflict, Invalid
 from feedback.models import Project
-from training.launch.process import LEASH, SECRETS, end
 from training.models import Checkpoint
+from training.run_round.process import LEASH, SECRETS, end
 
 TRANSFORMERS = "transformers serve {model} --host {host} --port {port}"
 LOOK_EVERY = 2.0  # seconds

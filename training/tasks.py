@@ -9,44 +9,44 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_shutting_down
 
-from training import rounds
+from training.rounds import lifecycle
 
 
 @shared_task
 def run_round(round_id: int) -> None:
-    from training.launch import turn
+    from training.run_round import run_round as turn
 
     turn.run(round_id)
 
 
 @shared_task
 def send_waiting_rounds() -> None:
-    rounds.send_waiting()
+    lifecycle.send_waiting()
 
 
 @shared_task
 def sweep_lost_rounds() -> None:
-    rounds.sweep_lost()
+    lifecycle.sweep_lost()
 
 
 @shared_task
 def start_due_rounds() -> None:
-    rounds.start_due()
+    lifecycle.start_due()
 
 
 @shared_task
 def clear_sessions() -> None:
     """Delete sessions that have expired: nobody else does."""
-    from feedback.sessions import SessionStore
+    from feedback.web.sessions import SessionStore
 
     SessionStore.clear_expired()
 
 
 @shared_task
 def sweep_leases() -> None:
-    from feedback import queue
+    from feedback.queue import leases
 
-    queue.sweep()
+    leases.sweep()
 
 
 @shared_task
@@ -58,7 +58,7 @@ def forget_kept_answers() -> None:
 
 @shared_task
 def estimate_reliability() -> None:
-    from feedback import reliability
+    from feedback.quality import reliability
 
     reliability.refresh()
 
@@ -66,6 +66,6 @@ def estimate_reliability() -> None:
 @worker_shutting_down.connect
 def give_back_the_round(**kwargs: Any) -> None:
     """A worker that is told to stop gives its round back instead of making everybody wait for the round's end."""
-    from training.launch import pulse
+    from training.run_round import heartbeat
 
-    pulse.shutting_down.set()
+    heartbeat.shutting_down.set()

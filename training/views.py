@@ -12,16 +12,18 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 from django_htmx.http import HttpResponseStopPolling
 
-from feedback import people
-from feedback.cards import show_messages
+from feedback.actions import members
 from feedback.errors import AccordError, Forbidden, NotFound
-from feedback.forms import checked
 from feedback.models import Completion, Membership, Project
 from feedback.rendering import render as render_markdown
-from training import checkpoints, progress, round_settings, rounds
+from feedback.web.forms import checked
+from feedback.web.presenters import show_messages
+from training import checkpoints, reports
 from training.forms import ImportForm, LoopForm, RoundForm
 from training.models import Round
-from training.samples import Sample, beside, samples_of, summary_of
+from training.rounds import lifecycle
+from training.rounds import settings as round_settings
+from training.rounds.sample_comparison import Sample, beside, samples_of, summary_of
 
 SAMPLES_A_PAGE = 12
 
@@ -30,7 +32,7 @@ SAMPLES_A_PAGE = 12
 @require_GET
 def console(request: HttpRequest, slug: str) -> HttpResponse:
     """`?again=<number>` opens the form of a new round with the settings of that one."""
-    membership = people.manager_of(request.user, slug)
+    membership = members.manager_of(request.user, slug)
     form = _round_form(membership.project, request.GET.get("again")) if "again" in request.GET else None
     return _console(request, membership, form)
 
@@ -39,12 +41,12 @@ def _console(
     request: HttpRequest, membership: Membership, form: RoundForm | None = None, import_form: ImportForm | None = None
 ) -> HttpResponse:
     project = membership.project
-    loop = progress.loop_of(project)
+    loop = reports.loop_of(project)
     shown = {
         **vars(loop),
-        "verdict": progress.verdict_on(project),
-        "rounds": progress.rounds_of(project),
-        "checkpoints": progress.checkpoints_of(project),
+        "verdict": reports.verdict_on(project),
+        "rounds": reports.rounds_of(project),
+        "checkpoints": reports.checkpoints_of(project),
         "form": form or _round_form(project),
         "form_is_open": form is not None,
         "refusal": _refusal(membership, learns=True),
@@ -57,7 +59,7 @@ def _console(
 
 def _refusal(membership: Membership, learns: bool) -> str:
     try:
-        rounds.check_can_start(membership.project, learns)
+        lifecycle.check_can_start(membership.project, learns)
     except AccordError as refusal:
         return refusal.message
     return ""
@@ -66,16 +68,16 @@ def _refusal(membership: Membership, learns: bool) -> str:
 def _round_form(project: Project, again: str | None = None, data: QueryDict | None = None) -> RoundForm:
     """Return the form of a new round, with the settings of round number `again` if one is named."""
     if not again:
-        return RoundForm(data, rounds.settings_now(project))
-    earlier = progress.round_of(project, int(again) if again.isdecimal() and len(again) < 9 else -1)
-    settings = round_settings.resolve(rounds.settings_again(earlier), seed=0)
+        return RoundForm(data, lifecycle.settings_now(project))
+    earlier = reports.round_of(project, int(again) if again.isdecimal() and len(again) < 9 else -1)
+    settings = round_settings.resolve(lifecycle.settings_again(earlier), seed=0)
     return RoundForm(data, settings, learns=earlier.learns, again=earlier.number)
 
 
 @login_required
 @require_POST
 def start(request: HttpRequest, slug: str) -> HttpResponse:
-    membership = people.manager_of(request.user, slug)
+    membership = members.manager_of(request.user, slug)
     form = _round_form(membership.project, request.POST.get("again"), request.POST)
     if form.is_valid():
         try:
@@ -90,20 +92,20 @@ def _start(membership: Membership, form: RoundForm) -> Round:
     """Start the round that the form describes. Raises what `rounds.start` does."""
     project, actor = membership.project, membership.user
     if (again := form.cleaned_data["again"]) is None:
-        return rounds.start(project, actor, form.overrides)
-    earlier = progress.round_of(project, again)
-    settings = round_settings.changed(rounds.settings_again(earlier), form.overrides)
+        return lifecycle.start(project, actor, form.overrides)
+    earlier = reports.round_of(project, again)
+    settings = round_settings.changed(lifecycle.settings_again(earlier), form.overrides)
     if earlier.learns:
-        return rounds.start(project, actor, settings)
-    return rounds.start_sampling(project, actor, settings, earlier.base)
+        return lifecycle.start(project, actor, settings)
+    return lifecycle.start_sampling(project, actor, settings, earlier.base)
 
 
 @login_required
 @require_POST
 def configure(request: HttpRequest, slug: str) -> HttpResponse:
     """After how many new rankings a round starts by itself."""
-    membership = people.manager_of(request.user, slug)
-    rounds.configure(membership.project, checked(LoopForm(request.POST))["round_every"])
+    membership = members.manager_of(request.user, slug)
+    lifecycle.configure(membership.project, checked(LoopForm(request.POST))["round_every"])
     return redirect("console", slug)
 
 
@@ -111,8 +113,8 @@ def configure(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 def sample(request: HttpRequest, slug: str) -> HttpResponse:
     """The served checkpoint writes completions to be ranked, and nothing is learned."""
-    membership = people.manager_of(request.user, slug)
-    started = rounds.start_sampling(membership.project, request.user)
+    membership = members.manager_of(request.user, slug)
+    started = lifecycle.start_sampling(membership.project, request.user)
     return redirect("round", slug, started.number)
 
 
@@ -120,8 +122,8 @@ def sample(request: HttpRequest, slug: str) -> HttpResponse:
 @require_GET
 @never_cache
 def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    membership = people.manager_of(request.user, slug)
-    found = progress.round_of(membership.project, number)
+    membership = members.manager_of(request.user, slug)
+    found = reports.round_of(membership.project, number)
     shown = {**_status(found), "reward": found.results.get("reward"), "policy": found.results.get("policy")}
     return _page(request, membership, "round", shown)
 
@@ -131,7 +133,7 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 @never_cache
 def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """The part of the page that moves. The last answer ends the polling, and loads the page anew."""
-    found = progress.round_of(people.manager_of(request.user, slug).project, number)
+    found = reports.round_of(members.manager_of(request.user, slug).project, number)
     response = render(request, "console/_round_status.html", _status(found))
     if not found.is_active:
         response.status_code = HttpResponseStopPolling.status_code
@@ -143,23 +145,23 @@ def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 @require_GET
 @never_cache
 def round_metrics(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    found = progress.round_of(people.manager_of(request.user, slug).project, number)
+    found = reports.round_of(members.manager_of(request.user, slug).project, number)
     after = request.GET.get("after", "0")
-    lines = progress.metrics(found, int(after) if after.isdecimal() and len(after) < 19 else 0)
+    lines = reports.metrics(found, int(after) if after.isdecimal() and len(after) < 19 else 0)
     return JsonResponse({"lines": lines, "ended": not found.is_active})
 
 
 @login_required
 @require_POST
 def cancel(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    rounds.request_cancel(progress.round_of(people.manager_of(request.user, slug).project, number))
+    lifecycle.request_cancel(reports.round_of(members.manager_of(request.user, slug).project, number))
     return redirect("round", slug, number)
 
 
 @login_required
 @require_POST
 def resume(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    rounds.resume(progress.round_of(people.manager_of(request.user, slug).project, number))
+    lifecycle.resume(reports.round_of(members.manager_of(request.user, slug).project, number))
     return redirect("round", slug, number)
 
 
@@ -167,8 +169,8 @@ def resume(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 @require_GET
 def samples(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """What the round's checkpoint says beside the served one, on the same prompts."""
-    membership = people.manager_of(request.user, slug)
-    found = progress.round_of(membership.project, number)
+    membership = members.manager_of(request.user, slug)
+    found = reports.round_of(membership.project, number)
     if found.checkpoint is None:
         raise NotFound(_("This round has made no checkpoint, so there are no samples to compare."))
     other = beside(found.checkpoint)
@@ -193,8 +195,8 @@ def samples(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 @login_required
 @require_POST
 def promote(request: HttpRequest, slug: str, checkpoint_id: int) -> HttpResponse:
-    membership = people.manager_of(request.user, slug)
-    chosen = progress.checkpoint_of(membership.project, checkpoint_id)
+    membership = members.manager_of(request.user, slug)
+    chosen = reports.checkpoint_of(membership.project, checkpoint_id)
     checkpoints.promote(chosen, request.user)
     messages.success(request, _("%(name)s is served now.") % {"name": chosen})
     return redirect("console", slug)
@@ -203,7 +205,7 @@ def promote(request: HttpRequest, slug: str, checkpoint_id: int) -> HttpResponse
 @login_required
 @require_POST
 def roll_back(request: HttpRequest, slug: str) -> HttpResponse:
-    membership = people.manager_of(request.user, slug)
+    membership = members.manager_of(request.user, slug)
     done = checkpoints.roll_back(membership.project, request.user)
     messages.success(request, _("%(name)s is served again.") % {"name": done.checkpoint})
     return redirect("console", slug)
@@ -213,7 +215,7 @@ def roll_back(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 def import_checkpoint(request: HttpRequest, slug: str) -> HttpResponse:
     """Takes in a model by its path. Whoever may name paths of this machine sees all of its models: staff only."""
-    membership = people.manager_of(request.user, slug)
+    membership = members.manager_of(request.user, slug)
     if not request.user.is_staff:
         raise Forbidden(_("Only this site's administrators may import models."))
     form = ImportForm(request.POST)
@@ -236,7 +238,7 @@ def import_checkpoint(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _status(found: Round) -> dict[str, Any]:
     """The context of what moves on a round's page."""
-    stages = progress.stages_of(found)
+    stages = reports.stages_of(found)
     step = next((stage.step for stage in stages if stage.step is not None), None)
     return {
         "round": found,

@@ -7,10 +7,12 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import agreement, detectors, gold, people
+from feedback.actions import members
 from feedback.api import strict
 from feedback.api.views import api_view
 from feedback.models import User
+from feedback.quality import agreement, checks
+from feedback.queue import gold
 
 
 class EstimateShown(strict.Serializer):
@@ -68,9 +70,9 @@ class AgreementShown(AgreedShown):
 @api_view(["GET"])
 def agreement_detail(request: Request, slug: str) -> Response:
     """How far people agree: altogether, of each (with signs of careless work), of each two, and by week."""
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     measured, rates = agreement.measure(project), gold.pass_rates(project)
-    signs = detectors.signs_of(project)
+    signs = checks.signs_of(project)
     names = dict(User.objects.filter(pk__in=signs).values_list("pk", "username"))
     nothing = agreement.Agreed(agreement.share([]), agreement.share([]))
     shown: dict[str, Any] = {

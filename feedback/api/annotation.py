@@ -12,17 +12,18 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import blinding, judging, people, queue, remarks
+from feedback.actions import members, ranking_details, rankings
+from feedback.actions.spans import BAD, GOOD, MOST_SPANS, Span, shown_spans
 from feedback.api import strict
 from feedback.api.views import api_view
 from feedback.models import MOST_AHEAD, Lease, Membership, Ranking
-from feedback.spans import BAD, GOOD, MOST_SPANS, Span, shown_spans
+from feedback.queue import blinding, leases
 
 
 class Ratings(serializers.ListField):
     """Of one attribute, in the order of display."""
 
-    child = serializers.IntegerField(min_value=1, max_value=remarks.RATING_POINTS, allow_null=True)
+    child = serializers.IntegerField(min_value=1, max_value=ranking_details.RATING_POINTS, allow_null=True)
 
 
 class SpanMarked(strict.Serializer):
@@ -49,7 +50,7 @@ class ReturnedShown(strict.Serializer):
     flags = serializers.ListField(child=serializers.CharField())
 
     def get_ranks(self, ranking: Ranking) -> list[int]:
-        return judging.shown_ranks(ranking)
+        return rankings.shown_ranks(ranking)
 
 
 @extend_schema_field(serializers.IntegerField())
@@ -83,7 +84,7 @@ class LeaseShown(strict.Serializer):
 
     @extend_schema_field(ReturnedShown(allow_null=True))
     def get_returned(self, lease: Lease) -> dict[str, Any] | None:
-        returned = judging.returned_to(lease)
+        returned = rankings.returned_to(lease)
         return None if returned is None else ReturnedShown(returned).data
 
 
@@ -103,11 +104,11 @@ class RankingShown(strict.Serializer):
     created_at = serializers.DateTimeField()
 
     def get_ranks(self, ranking: Ranking) -> list[int]:
-        return judging.shown_ranks(ranking)
+        return rankings.shown_ranks(ranking)
 
     @extend_schema_field(serializers.DictField(child=Ratings()))
     def get_ratings(self, ranking: Ranking) -> dict[str, list[int | None]]:
-        return remarks.shown_ratings(ranking)
+        return ranking_details.shown_ratings(ranking)
 
     @extend_schema_field(SpanMarked(many=True))
     def get_spans(self, ranking: Ranking) -> list[dict[str, Any]]:
@@ -150,7 +151,7 @@ class RankingGiven(strict.Serializer):
     seconds = serializers.FloatField(
         min_value=0, help_text="From the first sight to the submit; at most the time since the lease was taken counts."
     )
-    comment = serializers.CharField(default="", allow_blank=True, max_length=remarks.LONGEST_COMMENT)
+    comment = serializers.CharField(default="", allow_blank=True, max_length=ranking_details.LONGEST_COMMENT)
     strength = serializers.IntegerField(
         default=None, allow_null=True, min_value=1, max_value=9, help_text="Where the project asks, of two completions."
     )
@@ -203,16 +204,16 @@ NEXT = [
 @api_view(["POST"])
 def lease_list(request: Request, slug: str) -> Response:
     """Hold the next comparison. One already held comes back first, unless it is named in `beside`."""
-    membership = people.membership_of(request.user, slug)
+    membership = members.membership_of(request.user, slug)
     wanted = _checked(LeaseWanted(data=request.data))
-    return Response({"lease": _lease(membership, queue.lease_next(membership, beside=wanted["beside"]))})
+    return Response({"lease": _lease(membership, leases.lease_next(membership, beside=wanted["beside"]))})
 
 
 @extend_schema(operation_id="leases_release", responses={204: None})
 @api_view(["DELETE"])
 def lease_detail(request: Request, slug: str, lease_id: UUID) -> Response:
     """Give the comparison back unranked; it may come again."""
-    queue.release(people.membership_of(request.user, slug), lease_id)
+    leases.release(members.membership_of(request.user, slug), lease_id)
     return Response(status=204)
 
 
@@ -220,17 +221,17 @@ def lease_detail(request: Request, slug: str, lease_id: UUID) -> Response:
 @api_view(["POST"])
 def lease_renew(request: Request, slug: str, lease_id: UUID) -> Response:
     """Hold the comparison for the project's lease time from now on."""
-    membership = people.membership_of(request.user, slug)
-    return Response({"lease": _lease(membership, queue.renew(membership, lease_id))})
+    membership = members.membership_of(request.user, slug)
+    return Response({"lease": _lease(membership, leases.renew(membership, lease_id))})
 
 
 @extend_schema(operation_id="leases_rank", parameters=NEXT, request=RankingGiven, responses={201: RankingAnswer})
 @api_view(["POST"])
 def lease_rank(request: Request, slug: str, lease_id: UUID) -> Response:
     """Submit a ranking of the comparison held. A late one counts as long as the comparison wants rankings."""
-    membership = people.membership_of(request.user, slug)
+    membership = members.membership_of(request.user, slug)
     wanted, said = _wanted(request), _checked(RankingGiven(data=request.data))
-    ranking = judging.record(membership, lease_id, said.pop("ranks"), **said)
+    ranking = rankings.record_ranking(membership, lease_id, said.pop("ranks"), **said)
     return Response({"ranking": _shown(RankingShown, membership, ranking), **_next(membership, wanted)}, status=201)
 
 
@@ -238,9 +239,9 @@ def lease_rank(request: Request, slug: str, lease_id: UUID) -> Response:
 @api_view(["POST"])
 def lease_skip(request: Request, slug: str, lease_id: UUID) -> Response:
     """Not rank this comparison: it goes to others, and does not come again."""
-    membership = people.membership_of(request.user, slug)
+    membership = members.membership_of(request.user, slug)
     wanted = _wanted(request)
-    skipped = judging.skip(membership, lease_id, reason=_checked(SkipGiven(data=request.data))["reason"])
+    skipped = rankings.skip_comparison(membership, lease_id, reason=_checked(SkipGiven(data=request.data))["reason"])
     number = blinding.comparison_number(membership, skipped.comparison_id)
     return Response({"skipped": number, **_next(membership, wanted)})
 
@@ -249,17 +250,17 @@ def lease_skip(request: Request, slug: str, lease_id: UUID) -> Response:
 @api_view(["GET"])
 def ranking_list(request: Request, slug: str) -> Response:
     """One's own last ten rankings, newest first."""
-    membership = people.membership_of(request.user, slug)
-    return Response([_shown(RankingInFull, membership, ranking) for ranking in judging.recent(membership)])
+    membership = members.membership_of(request.user, slug)
+    return Response([_shown(RankingInFull, membership, ranking) for ranking in rankings.recent(membership)])
 
 
 @extend_schema(operation_id="rankings_revise", request=RankingGiven, responses={201: RevisionAnswer})
 @api_view(["POST"])
 def ranking_revise(request: Request, slug: str, ranking_id: int) -> Response:
     """Correct one's own ranking: a new revision counts from now on, and the old one stays in the record."""
-    membership = people.membership_of(request.user, slug)
+    membership = members.membership_of(request.user, slug)
     said = _checked(RankingGiven(data=request.data))
-    ranking = judging.revise(membership, ranking_id, said.pop("ranks"), **said)
+    ranking = rankings.revise_ranking(membership, ranking_id, said.pop("ranks"), **said)
     return Response({"ranking": _shown(RankingShown, membership, ranking)}, status=201)
 
 
@@ -271,8 +272,8 @@ def ranking_revise(request: Request, slug: str, ranking_id: int) -> Response:
 @api_view(["POST"])
 def undo(request: Request, slug: str) -> Response:
     """Reopen what one did last: a ranking to revise (it counts until then), or a skipped comparison, held anew."""
-    membership = people.membership_of(request.user, slug)
-    done = judging.undo(membership)
+    membership = members.membership_of(request.user, slug)
+    done = rankings.undo_last(membership)
     if isinstance(done, Lease):
         return Response({"lease": _lease(membership, done)})
     return Response({"ranking": _shown(RankingInFull, membership, done)})
@@ -294,7 +295,7 @@ def _next(membership: Membership, wanted: dict[str, Any]) -> dict[str, Any]:
         return {}
     if membership.project.archived_at is not None:
         return {"next": None}
-    return {"next": _lease(membership, queue.lease_next(membership, beside=wanted["beside"]))}
+    return {"next": _lease(membership, leases.lease_next(membership, beside=wanted["beside"]))}
 
 
 def _lease(membership: Membership, lease: Lease | None) -> dict[str, Any] | None:

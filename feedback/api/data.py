@@ -18,12 +18,15 @@ from rest_framework.decorators import parser_classes
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import export, intake, people, preference_export
+from feedback import imports
+from feedback.actions import members
 from feedback.api import strict
 from feedback.api.idempotency import idempotent
+from feedback.api.parsers import JsonLinesParser
 from feedback.api.views import api_view
+from feedback.export import preferences
 from feedback.models import Demonstration, Import, Project, Skip
-from feedback.parsers import JsonLinesParser
+from feedback.reports import preference_export
 
 JSON_LINES = "application/x-ndjson"
 LARGEST = 2**63 - 1
@@ -90,7 +93,7 @@ class GoldAnswer(strict.Serializer):
 
 class ExportWanted(strict.Serializer):
     format = serializers.ChoiceField(
-        choices=sorted(export.FORMATS),
+        choices=sorted(preferences.FORMATS),
         default="trl",
         help_text="trl: pairs for TRL's trainers; rankings: whole; table: whole, in columns of fixed types.",
     )
@@ -135,10 +138,10 @@ def prompt_list(request: Request, slug: str) -> Response:
     """Add prompts, all or none: one JSON object a line, with `messages` or `prompt`, and optionally `external_id`,
     `references`, `metadata` and `completions`, of which a comparison is made. A known prompt is not made again: it
     gets what is new of it. The same lines sent again change nothing."""
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     wanted = _wanted(PromptsWanted, request)
     with _recorded(request, project) as record:
-        told = asdict(intake.add_prompts(project, _rows(request), made_by_import=record, **wanted))
+        told = asdict(imports.add_prompts(project, _rows(request), made_by_import=record, **wanted))
     return Response(told | {"comparisons": told.pop("compared"), "import_id": record.pk}, status=201)
 
 
@@ -149,10 +152,10 @@ def prompt_list(request: Request, slug: str) -> Response:
 def completion_list(request: Request, slug: str) -> Response:
     """Add completions by one source, all or none: one JSON object a line, with `prompt_id` or `external_id`, `text`,
     and optionally `sampling`."""
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     source = _wanted(CompletionsWanted, request)["source"]
     with _recorded(request, project) as record:
-        ids = intake.import_completions(project, source, _rows(request), made_by_import=record)
+        ids = imports.import_completions(project, source, _rows(request), made_by_import=record)
     return Response({"completion_ids": ids, "import_id": record.pk}, status=201)
 
 
@@ -163,11 +166,11 @@ def completion_list(request: Request, slug: str) -> Response:
 def comparison_list(request: Request, slug: str) -> Response:
     """Make comparisons, all or none: one `{"completion_ids": [2 to 9 ids]}` a line. Texts that are compared already
     are known by that comparison, unless it is to be made `again`."""
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     wanted = _wanted(ComparisonsWanted, request)
-    groups = intake.read_all(_rows(request), intake.read_group)
+    groups = imports.read_all(_rows(request), imports.read_group)
     with _recorded(request, project) as record:
-        compared = intake.add_comparisons(project, groups, made_by_import=record, **wanted)
+        compared = imports.add_comparisons(project, groups, made_by_import=record, **wanted)
     return Response({"comparison_ids": compared.ids, "import_id": record.pk}, status=201)
 
 
@@ -178,9 +181,9 @@ def comparison_list(request: Request, slug: str) -> Response:
 def gold_list(request: Request, slug: str) -> Response:
     """Make comparisons whose right ranking is known, all or none: one `{"completion_ids", "ranks"}` a line. They test
     annotators, who are not told which ones they are, and go into no export."""
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     with _recorded(request, project) as record:
-        ids = intake.add_gold(project, _rows(request), made_by_import=record)
+        ids = imports.add_gold(project, _rows(request), made_by_import=record)
     return Response({"comparison_ids": ids, "import_id": record.pk}, status=201)
 
 
@@ -219,7 +222,7 @@ def preference_list(request: Request, slug: str) -> HttpResponseBase:
     that says `retracted` only takes them back: the ranking was `discarded`, `returned` to its annotator or `overruled`
     by a reviewer, or (`trl`) is all `tied` now.
     """
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     wanted = _wanted(ExportWanted, request)
     opened = preference_export.open_export(project, **wanted)
     headers = {"Accord-Cursor": str(opened.cursor)}
@@ -232,23 +235,23 @@ def preference_list(request: Request, slug: str) -> HttpResponseBase:
 @api_view(["GET"])
 def demonstration_list(request: Request, slug: str) -> HttpResponseBase:
     """What people wrote to be imitated, as JSON Lines. For managers."""
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     written = Demonstration.objects.filter(completion__prompt__project=project)
     etag = preference_export.etag_of("demonstrations", project.pk, *_extent(written))
-    return _streamed(request, export.demonstrations(project), project, "demonstrations.jsonl", etag)
+    return _streamed(request, preferences.demonstrations(project), project, "demonstrations.jsonl", etag)
 
 
 @extend_schema(operation_id="skips_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})
 @api_view(["GET"])
 def skip_list(request: Request, slug: str) -> HttpResponseBase:
     """What annotators would not rank, and the reasons that they gave, as JSON Lines. For managers."""
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     etag = preference_export.etag_of("skips", project.pk, *_extent(Skip.objects.filter(comparison__project=project)))
-    return _streamed(request, export.skips(project), project, "skips.jsonl", etag)
+    return _streamed(request, preferences.skips(project), project, "skips.jsonl", etag)
 
 
 def _recorded(request: Request, project: Project) -> AbstractContextManager[Import]:
-    return intake.record_import(project, str(Import.How.API), request.user)
+    return imports.record_import(project, str(Import.How.API), request.user)
 
 
 def _extent(rows: QuerySet[Any]) -> tuple[Any, ...]:

@@ -5,10 +5,11 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import figures, people
+from feedback.actions import members
 from feedback.api import strict
 from feedback.api.agreement import EstimateShown, SignShown
 from feedback.api.views import api_view
+from feedback.reports import statistics
 
 
 class DoneShown(strict.Serializer):
@@ -44,7 +45,7 @@ class PersonShown(strict.Serializer):
     reliability = ReliableShown(allow_null=True, help_text="As of the last report; null: there is none yet.")
     signs = SignShown(many=True, help_text="Of carelessness, those that are beyond chance.")
 
-    def get_is_member(self, person: figures.Person) -> bool:
+    def get_is_member(self, person: statistics.Person) -> bool:
         return person.role is not None
 
 
@@ -63,12 +64,12 @@ class OwnShown(strict.Serializer):
 @api_view(["GET"])
 def figures_list(request: Request, slug: str) -> Response:
     """Everybody's figures, by user name. For managers."""
-    project = people.manager_of(request.user, slug).project
-    return Response(PersonShown(figures.of_everybody(project), many=True).data)
+    project = members.manager_of(request.user, slug).project
+    return Response(PersonShown(statistics.of_everybody(project), many=True).data)
 
 
 @extend_schema(operation_id="figures_own", responses=OwnShown)
 @api_view(["GET"])
 def figures_own(request: Request, slug: str) -> Response:
     """One's own figures."""
-    return Response(OwnShown(figures.own(people.membership_of(request.user, slug))).data)
+    return Response(OwnShown(statistics.own(members.membership_of(request.user, slug))).data)

@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import checks
+from feedback import validation
 from feedback.errors import AccordError
 from feedback.models import KeptAnswer
 
@@ -43,7 +43,7 @@ def idempotent(view: View) -> View:
         key = request.headers.get("Idempotency-Key")
         if key is None or request.method != "POST":
             return view(request, *args, **kwargs)
-        key = checks.filled_text(key, "Idempotency-Key", longest=200)
+        key = validation.filled_text(key, "Idempotency-Key", longest=200)
         # The body in memory: its digest is asked for before it is read.
         digest = hashlib.sha256(request.get_full_path().encode() + b"\n" + request._request.body).hexdigest()
         with transaction.atomic():

@@ -7,7 +7,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import intake, people
+from feedback import imports
+from feedback.actions import members
 from feedback.api import strict
 from feedback.api.views import api_view
 from feedback.models import Import
@@ -54,8 +55,8 @@ class UndoneShown(strict.Serializer):
 @api_view(["GET"])
 def import_list(request: Request, slug: str) -> Response:
     """List the last 100 imports, the newest first. For managers."""
-    project = people.manager_of(request.user, slug).project
-    return Response(ImportShown(intake.last_imports(project, MOST_LISTED), many=True).data)
+    project = members.manager_of(request.user, slug).project
+    return Response(ImportShown(imports.last_imports(project, MOST_LISTED), many=True).data)
 
 
 @extend_schema(operation_id="imports_undo", responses={200: UndoneShown})
@@ -63,6 +64,6 @@ def import_list(request: Request, slug: str) -> Response:
 def import_detail(request: Request, slug: str, import_id: int) -> Response:
     """Undo an import: remove its comparisons that nobody has ranked, skipped or been given, then its completions
     that nothing uses, then its prompts without completions. The rest stays, and the answer says why. For managers."""
-    membership = people.manager_of(request.user, slug)
-    undone = intake.undo_import(intake.find_import(membership.project, import_id), membership.user)
+    membership = members.manager_of(request.user, slug)
+    undone = imports.undo_import(imports.find_import(membership.project, import_id), membership.user)
     return Response(UndoneShown(asdict(undone)).data)

@@ -8,12 +8,14 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import people, progress, sampling
+from feedback.actions import members
 from feedback.api import strict
 from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.errors import Forbidden
 from feedback.models import ApiToken, Membership, Project
+from feedback.queue import sampling
+from feedback.reports import progress
 
 SETTINGS = (
     "name",
@@ -145,8 +147,8 @@ def project_list(request: Request) -> Response:
         raise Forbidden(_("Only staff may make projects: ask an administrator."))
     given = ProjectGiven(data=request.data)
     given.is_valid(raise_exception=True)
-    project = people.create_project(request.user, Project(**given.validated_data))
-    return Response(_shown(people.membership_of(request.user, project.slug)), status=201)
+    project = members.create_project(request.user, Project(**given.validated_data))
+    return Response(_shown(members.membership_of(request.user, project.slug)), status=201)
 
 
 @extend_schema(methods=["GET"], operation_id="projects_get", responses=ProjectShown)
@@ -155,13 +157,13 @@ def project_list(request: Request) -> Response:
 def project_detail(request: Request, slug: str) -> Response:
     """A project's settings; managers may change them."""
     if request.method == "GET":
-        return Response(_shown(people.membership_of(request.user, slug)))
-    membership = people.manager_of(request.user, slug)
+        return Response(_shown(members.membership_of(request.user, slug)))
+    membership = members.manager_of(request.user, slug)
     given = ProjectSettings(membership.project, data=request.data, partial=True)
     given.is_valid(raise_exception=True)
     for name, value in given.validated_data.items():
         setattr(membership.project, name, value)
-    people.save_settings(membership.project)
+    members.save_settings(membership.project)
     return Response(_shown(membership))
 
 
@@ -171,12 +173,12 @@ def project_detail(request: Request, slug: str) -> Response:
 @idempotent
 def member_list(request: Request, slug: str) -> Response:
     """The members by name, with what they have done; or one more, by user name. For managers."""
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     if request.method == "GET":
-        return Response(MemberShown(people.members_of(project), many=True).data)
+        return Response(MemberShown(members.members_of(project), many=True).data)
     given = MemberGiven(data=request.data)
     given.is_valid(raise_exception=True)
-    added = people.add_member(project, **given.validated_data)
+    added = members.add_member(project, **given.validated_data)
     return Response(_member(project, added.user_id), status=201)
 
 
@@ -185,18 +187,18 @@ def member_list(request: Request, slug: str) -> Response:
 @api_view(["PATCH", "DELETE"])
 def member_detail(request: Request, slug: str, user_id: int) -> Response:
     """Change a member's role, or end the membership; their rankings stay. For managers."""
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     if request.method == "DELETE":
-        people.remove_member(project, user_id)
+        members.remove_member(project, user_id)
         return Response(status=204)
     given = RoleGiven(data=request.data)
     given.is_valid(raise_exception=True)
-    people.change_role(project, user_id, given.validated_data["role"])
+    members.change_role(project, user_id, given.validated_data["role"])
     return Response(_member(project, user_id))
 
 
 def _member(project: Project, user_id: int) -> dict:
-    return MemberShown(people.members_of(project).get(user_id=user_id)).data
+    return MemberShown(members.members_of(project).get(user_id=user_id)).data
 
 
 @extend_schema(methods=["GET"], operation_id="tokens_list", responses=TokenShown(many=True))
@@ -216,5 +218,5 @@ def token_list(request: Request) -> Response:
 @api_view(["DELETE"])
 def token_detail(request: Request, token_id: int) -> Response:
     """Revoke one's own token: whoever uses it is refused from now on."""
-    people.revoke_token(request.user, token_id)
+    members.revoke_token(request.user, token_id)
     return Response(status=204)

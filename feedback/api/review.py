@@ -11,11 +11,12 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import people, review
+from feedback.actions import members, review_revisions, review_undo, reviews
 from feedback.api import strict
 from feedback.api.annotation import MessageShown, RankingGiven
 from feedback.api.views import api_view
 from feedback.models import Ranking, Review
+from feedback.reports import review_cases
 
 MOST_A_PAGE = 100
 
@@ -80,11 +81,11 @@ class PageWanted(strict.Serializer):
 
 
 class AdjudicationGiven(RankingGiven):
-    reason = serializers.CharField(default="", allow_blank=True, max_length=review.LONGEST_REASON)
+    reason = serializers.CharField(default="", allow_blank=True, max_length=review_revisions.LONGEST_REASON)
 
 
 class ReasonGiven(strict.Serializer):
-    reason = serializers.CharField(max_length=review.LONGEST_REASON, help_text="The annotator will read it.")
+    reason = serializers.CharField(max_length=review_revisions.LONGEST_REASON, help_text="The annotator will read it.")
 
 
 class SinceWanted(strict.Serializer):
@@ -107,52 +108,52 @@ class DiscardGiven(ReasonGiven, SinceWanted):
 @api_view(["GET"])
 def disagreement_list(request: Request, slug: str) -> Response:
     """What people disagree on and nobody has settled, worst first."""
-    membership = people.reviewer_of(request.user, slug)
-    return Response(DisagreementShown(_page(request, review.disagreements(membership.project)), many=True).data)
+    membership = members.reviewer_of(request.user, slug)
+    return Response(DisagreementShown(_page(request, review_cases.disagreements(membership.project)), many=True).data)
 
 
 @extend_schema(operation_id="review_case", responses=CaseShown)
 @api_view(["GET"])
 def case_detail(request: Request, slug: str, comparison_id: int) -> Response:
     """One comparison with all that was said of it, and by whom."""
-    return Response(CaseShown(review.case(people.reviewer_of(request.user, slug), comparison_id)).data)
+    return Response(CaseShown(review_cases.case(members.reviewer_of(request.user, slug), comparison_id)).data)
 
 
 @extend_schema(operation_id="review_adjudicate", request=AdjudicationGiven, responses={201: CaseShown})
 @api_view(["POST"])
 def case_adjudicate(request: Request, slug: str, comparison_id: int) -> Response:
     """Settle the comparison: one's own ranking is the only one that makes preferences from now on."""
-    membership = people.reviewer_of(request.user, slug)
+    membership = members.reviewer_of(request.user, slug)
     given = _checked(AdjudicationGiven(data=request.data))
-    review.adjudicate(membership, comparison_id, given.pop("ranks"), **given)
-    return Response(CaseShown(review.case(membership, comparison_id)).data, status=201)
+    reviews.adjudicate(membership, comparison_id, given.pop("ranks"), **given)
+    return Response(CaseShown(review_cases.case(membership, comparison_id)).data, status=201)
 
 
 @extend_schema(operation_id="review_return", request=ReasonGiven, responses={201: DecisionShown})
 @api_view(["POST"])
 def ranking_return(request: Request, slug: str, ranking_id: int) -> Response:
     """Give a ranking back to its annotator, with a reason. It counts no more until they have answered."""
-    membership = people.reviewer_of(request.user, slug)
+    membership = members.reviewer_of(request.user, slug)
     given = _checked(ReasonGiven(data=request.data))
-    return Response(DecisionShown(review.return_ranking(membership, ranking_id, **given)).data, status=201)
+    return Response(DecisionShown(reviews.return_ranking(membership, ranking_id, **given)).data, status=201)
 
 
 @extend_schema(operation_id="review_discard", request=ReasonGiven, responses={201: DecisionShown})
 @api_view(["POST"])
 def ranking_discard(request: Request, slug: str, ranking_id: int) -> Response:
     """Take a ranking out of the preferences. It stays in the record, and its slot opens for somebody else."""
-    membership = people.reviewer_of(request.user, slug)
+    membership = members.reviewer_of(request.user, slug)
     given = _checked(ReasonGiven(data=request.data))
-    return Response(DecisionShown(review.discard(membership, ranking_id, **given)).data, status=201)
+    return Response(DecisionShown(reviews.discard(membership, ranking_id, **given)).data, status=201)
 
 
 @extend_schema(operation_id="review_work", parameters=[PageWanted], responses=WorkShown(many=True))
 @api_view(["GET"])
 def work_list(request: Request, slug: str, user_id: int) -> Response:
     """One person's rankings, the newest first, whatever became of them."""
-    project = people.reviewer_of(request.user, slug).project
-    somebody = people.member_named(project, user_id)
-    return Response(WorkShown(_page(request, review.work_of(project, somebody.pk)), many=True).data)
+    project = members.reviewer_of(request.user, slug).project
+    somebody = members.member_named(project, user_id)
+    return Response(WorkShown(_page(request, review_cases.work_of(project, somebody.pk)), many=True).data)
 
 
 @extend_schema(methods=["GET"], operation_id="review_toll", parameters=[SinceWanted], responses=TollShown)
@@ -162,28 +163,28 @@ def work_list(request: Request, slug: str, user_id: int) -> Response:
 @api_view(["GET", "POST"])
 def work_discard(request: Request, slug: str, user_id: int) -> Response:
     """Discard all that one person has said since a moment: first what it would take out, then all of it or nothing."""
-    membership = people.reviewer_of(request.user, slug)
-    somebody = people.member_named(membership.project, user_id)
+    membership = members.reviewer_of(request.user, slug)
+    somebody = members.member_named(membership.project, user_id)
     if request.method == "GET":
         wanted = _checked(SinceWanted(data=request.query_params.dict()))
-        return Response(TollShown(review.toll_of_discarding(membership, somebody.pk, wanted["since"])).data)
+        return Response(TollShown(reviews.discard_preview(membership, somebody.pk, wanted["since"])).data)
     given = _checked(DiscardGiven(data=request.data))
-    return Response(DecisionShown(review.discard_since(membership, somebody.pk, **given)).data, status=201)
+    return Response(DecisionShown(reviews.discard_since(membership, somebody.pk, **given)).data, status=201)
 
 
 @extend_schema(operation_id="review_decisions", parameters=[PageWanted], responses=DecisionShown(many=True))
 @api_view(["GET"])
 def decision_list(request: Request, slug: str) -> Response:
     """What reviewers decided, the newest first."""
-    membership = people.reviewer_of(request.user, slug)
-    return Response(DecisionShown(_page(request, review.decisions(membership.project)), many=True).data)
+    membership = members.reviewer_of(request.user, slug)
+    return Response(DecisionShown(_page(request, review_cases.decisions(membership.project)), many=True).data)
 
 
 @extend_schema(operation_id="review_undo", request=None, responses=DecisionShown)
 @api_view(["POST"])
 def decision_undo(request: Request, slug: str, decision_id: int) -> Response:
     """Take a decision back. It stays in the record."""
-    return Response(DecisionShown(review.undo(people.reviewer_of(request.user, slug), decision_id)).data)
+    return Response(DecisionShown(review_undo.undo(members.reviewer_of(request.user, slug), decision_id)).data)
 
 
 def _page(request: Request, found: Any) -> Any:

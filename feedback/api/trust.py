@@ -5,10 +5,12 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback import people, reliability, trust
+from feedback.actions import members
 from feedback.api import strict
 from feedback.api.views import api_view
 from feedback.models import Reliability
+from feedback.quality import reliability
+from feedback.reports import trust
 
 LARGEST = 2**63 - 1
 
@@ -64,7 +66,7 @@ def reliability_detail(request: Request, slug: str) -> Response:
 
     It is estimated anew when the record has grown by a twentieth; a report never changes.
     """
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     wanted = AsOf(data=request.query_params.dict())
     wanted.is_valid(raise_exception=True)
     moment = wanted.validated_data["as_of"]
@@ -80,7 +82,7 @@ def reliability_detail(request: Request, slug: str) -> Response:
 @api_view(["GET"])
 def trust_detail(request: Request, slug: str) -> Response:
     """Whether the labels can be trusted, in a sentence; and every sign that somebody's work should be looked at."""
-    project = people.manager_of(request.user, slug).project
+    project = members.manager_of(request.user, slug).project
     found = trust.verdict(project)
     shown = {
         "can_be_trusted": found.can_be_trusted,

@@ -46,8 +46,8 @@ class Ranking(models.Model):
 
     `ratings` is `{attribute: [rating or null by position]}`. `spans` is a list of `{"completion": position, "start",
     "end", "mark": "good" or "bad"}`: offsets in characters (Unicode code points) into that completion's raw text,
-    `end` not included, sorted by completion and start, none over another (`feedback.spans` says how the page's marks
-    become these). The migration `0005_ratings_and_spans` holds both to their form.
+    `end` not included, sorted by completion and start, none over another (`feedback.actions.spans` converts the page's
+    marks to these). The migration `0005_ratings_and_spans` holds both to their form.
     """
 
     class Standing(models.TextChoices):

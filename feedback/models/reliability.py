@@ -5,7 +5,7 @@ from django.db.models import F, Q
 
 from feedback.models.people import Project, User
 
-# Beta's parameters: what is thought of somebody of whom nothing is known (see `feedback.reliability.crowd`, point 2).
+# Parameters of the Beta prior of an annotator's reliability (see `feedback.quality.reliability.crowd_bt`, point 2).
 PRIOR_RIGHT, PRIOR_WRONG = 4.5, 1.5
 PRIOR = (PRIOR_RIGHT - 1) / (PRIOR_RIGHT + PRIOR_WRONG - 2)  # its mode
 

@@ -6,7 +6,7 @@ import sys
 import venv
 from pathlib import Path
 
-from config.bootstrap import SetupFailed, follow, say
+from config.runtime.bootstrap import SetupFailed, follow, say
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "var" / "peers"

@@ -9,8 +9,8 @@ import pytest
 from django.conf import settings
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
 
-from config import site
-from feedback import intake
+from config.runtime import site
+from feedback import imports
 
 # Playwright keeps an event loop in this thread, and Django then takes every query for one made inside of it.
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
@@ -133,6 +133,6 @@ def comparisons(project) -> Callable[..., list[int]]:
     def make(*groups: list[str], count: int = 0, size: int = 3) -> list[int]:
         plain = [[f"Answer {letter} to question {n}." for letter in "abcdefghi"[:size]] for n in range(count)]
         rows = [{"prompt": f"Question {n}?", "completions": each} for n, each in enumerate([*groups, *plain])]
-        return intake.add_prompts(project, rows, compare=True).comparison_ids
+        return imports.add_prompts(project, rows, compare=True).comparison_ids
 
     return make

@@ -2,8 +2,8 @@
 
 from playwright.sync_api import Locator, Page, expect
 
-from feedback import blinding
 from feedback.models import Membership
+from feedback.queue import blinding
 
 
 class RankPage:

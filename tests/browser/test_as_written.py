@@ -3,7 +3,7 @@
 from playwright.sync_api import Page, expect
 from rank_page import RankPage
 
-from feedback import intake
+from feedback import imports
 from tests.factories import person
 
 FLAT = "def f(x):\nif x:\nreturn  __x__"
@@ -66,7 +66,7 @@ def test_texts_that_differ_in_markup_alone_differ(comparisons, desk, annotator):
 
 def test_only_an_empty_answer_is_called_empty(project, desk, annotator, keep):
     row = {"prompt": "[Agent]: Hello!", "completions": ["[Agent]: Hello!\n[Customer]: Hi!", ""]}
-    intake.add_prompts(project, [row], compare=True)
+    imports.add_prompts(project, [row], compare=True)
     page = RankPage(desk.sit("ann")).page
     keep(page, "empty-answers")
     expect(page.get_by_text("(an empty answer)")).to_have_count(1)

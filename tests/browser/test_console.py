@@ -8,9 +8,10 @@ from rank_page import RankPage
 
 from feedback.models import Comparison
 from tests.factories import fake_model, rank
-from training import checkpoints, rounds
+from training import checkpoints
 from training.models import Round
-from training.outcome import Outcome
+from training.rounds import lifecycle
+from training.rounds.results import Outcome
 
 
 @pytest.fixture(autouse=True)
@@ -73,19 +74,19 @@ def test_a_round_from_start_to_promotion(console, desk, project, tmp_path, keep,
     number = console.start_round()
     console.expect_status("Waiting")
     keep(page, "round-waiting")
-    claim = rounds.claim(Round.objects.get(number=number).pk, "gpu-1")
-    rounds.enter(claim, Round.Stage.POLICY)
-    rounds.record_metrics(claim, "policy", lines(1, 3), from_start=True)
+    claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
+    lifecycle.enter(claim, Round.Stage.POLICY)
+    lifecycle.record_metrics(claim, "policy", lines(1, 3), from_start=True)
     console.expect_curve("policy", "reward")
     expect(page.locator(".stages .now")).to_contain_text("Policy")
     console.expect_status("Running")
     before = console.reading("policy", "reward")
-    rounds.record_metrics(claim, "policy", lines(4, 6), from_start=False)
+    lifecycle.record_metrics(claim, "policy", lines(4, 6), from_start=False)
     expect(page.locator(".curve[data-job=policy][data-metric=reward] output")).not_to_have_text(before)
     expect(page.locator("#round-status")).to_contain_text("6 of 8")
     keep(page, "round-running")
-    rounds.keep_result(claim, "reward", {"held_out_accuracy": 0.71, "annotator_agreement": None})
-    rounds.keep_result(
+    lifecycle.keep_result(claim, "reward", {"held_out_accuracy": 0.71, "annotator_agreement": None})
+    lifecycle.keep_result(
         claim,
         "policy",
         {
@@ -98,7 +99,7 @@ def test_a_round_from_start_to_promotion(console, desk, project, tmp_path, keep,
             "reward_gain_high": 1.7,
         },
     )
-    rounds.finish(claim, outcome_of(project, tmp_path))
+    lifecycle.finish(claim, outcome_of(project, tmp_path))
     console.expect_status("Finished")
     keep(page, "round-finished")
     console.open_samples()
@@ -117,11 +118,11 @@ def test_cancel_then_resume(console, keep):
     page = console.page
     page.on("dialog", lambda dialog: dialog.accept())
     number = console.start_round()
-    claim = rounds.claim(Round.objects.get(number=number).pk, "gpu-1")
+    claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
     console.page.reload()
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_text("its state saved first")).to_be_visible()
-    rounds.cancel(claim)
+    lifecycle.cancel(claim)
     console.expect_status("Cancelled")
     page.get_by_role("button", name="Resume").click()
     console.expect_status("Waiting")
@@ -129,9 +130,9 @@ def test_cancel_then_resume(console, keep):
 
 def test_a_failed_round_says_why(console, keep):
     number = console.start_round()
-    claim = rounds.claim(Round.objects.get(number=number).pk, "gpu-1")
-    rounds.enter(claim, Round.Stage.REWARD)
-    rounds.fail(claim, "The reward program ran out of memory.", "step 1\n<b>MemoryError</b>")
+    claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
+    lifecycle.enter(claim, Round.Stage.REWARD)
+    lifecycle.fail(claim, "The reward program ran out of memory.", "step 1\n<b>MemoryError</b>")
     console.expect_status("Failed")
     expect(console.page.get_by_text("The reward program ran out of memory.")).to_be_visible()
     expect(console.page.locator(".log")).to_contain_text("<b>MemoryError</b>")
@@ -148,7 +149,7 @@ def test_the_console_of_an_empty_project(desk, manager, keep):
 
 def test_a_round_that_only_writes_has_no_curves_to_miss(console, desk, project):
     """The page's console stays silent, which `desk` sees to."""
-    rounds.start_sampling(project, None)
+    lifecycle.start_sampling(project, None)
     console.page.goto("/projects/support/rounds/0/")
     expect(console.page.locator(".stages")).to_be_visible()
     expect(console.page.locator(".curves")).to_have_count(0)
@@ -157,7 +158,7 @@ def test_a_round_that_only_writes_has_no_curves_to_miss(console, desk, project):
 def test_a_failed_rounds_settings_are_changed_and_it_starts_again(console, keep):
     page = console.page
     number = console.start_round()
-    rounds.fail(rounds.claim(Round.objects.get(number=number).pk, "gpu-1"), "The ppo program ran out of memory.")
+    lifecycle.fail(lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1"), "The ppo program ran out of memory.")
     console.expect_status("Failed")
     page.get_by_role("link", name="Change settings and start again").click()
     page.get_by_label("Completions a step").fill("8")

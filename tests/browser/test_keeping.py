@@ -9,10 +9,10 @@ from django.utils import timezone
 from playwright.sync_api import Dialog, Page, expect
 from rank_page import RankPage
 
-from feedback import queue
-from feedback.judging import shown_ranks
+from feedback.actions.ranking_details import shown_ratings
+from feedback.actions.rankings import shown_ranks
 from feedback.models import Completion, Lease, Ranking, Skip
-from feedback.remarks import shown_ratings
+from feedback.queue import leases
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_hidden_tab_keeps_its_comparisons_and_a_break_does_not(comparisons, de
     page.on("request", lambda request: asked.append(request.url))
     page.clock.fast_forward(61_000)
     Lease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
-    queue.sweep()  # an abandoned one is back for others
+    leases.sweep()  # an abandoned one is back for others
     assert not asked
     with page.expect_response("**/renew/"):
         page.keyboard.press("p")

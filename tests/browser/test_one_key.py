@@ -4,7 +4,7 @@ import pytest
 from playwright.sync_api import expect
 from rank_page import RankPage
 
-from feedback.judging import shown_ranks
+from feedback.actions.rankings import shown_ranks
 from feedback.models import Ranking
 
 READ = 350  # ms; a key pressed sooner is no judgement

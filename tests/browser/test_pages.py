@@ -5,7 +5,7 @@ import json
 import pytest
 from playwright.sync_api import expect
 
-from feedback import intake
+from feedback import imports
 from feedback.models import ApiToken, Import, Membership, Prompt
 from tests.factories import rank_next
 
@@ -73,9 +73,9 @@ def test_prompts_come_in_by_file_or_are_refused_line_by_line(desk, project, mana
 @pytest.mark.parametrize("phone", [False, True])
 def test_an_import_is_undone_after_a_question_and_what_stays_is_told(desk, project, manager, annotator, keep, phone):
     for names in (["One?", "Two?", "Three?"], ["Four?"]):
-        with intake.record_import(project, Import.How.PAGE, manager) as record:
+        with imports.record_import(project, Import.How.PAGE, manager) as record:
             rows = [{"prompt": name, "completions": ["a", "b"]} for name in names]
-            intake.add_prompts(project, rows, compare=True, made_by_import=record)
+            imports.add_prompts(project, rows, compare=True, made_by_import=record)
         if len(names) > 1:
             rank_next(annotator.memberships.get())
     page = desk.sit("mona", phone=phone)

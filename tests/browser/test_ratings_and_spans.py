@@ -4,9 +4,9 @@ import pytest
 from playwright.sync_api import Page, expect
 from rank_page import RankPage
 
+from feedback.actions.ranking_details import shown_ratings
+from feedback.actions.spans import shown_spans
 from feedback.models import ComparisonItem, Ranking
-from feedback.remarks import shown_ratings
-from feedback.spans import shown_spans
 from tests.browser.test_accessibility import check
 
 MARKDOWN = "It is **on its way** and reaches you by *Friday*.\n\n- keep `the box`\n- throw it"

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 from rank_page import RankPage
 
-from feedback import intake
+from feedback import imports
 from feedback.models import Ranking
 from tests.browser.test_languages import choose_chinese
 
@@ -56,7 +56,7 @@ def test_differences_are_those_of_words_from_the_marked_one(comparisons, desk, a
 def test_a_conversation_reads_as_one(project, desk, annotator, keep):
     said = [("user", "Hello"), ("assistant", "Hello! How can I help?"), ("user", "Cancel my order.")]
     messages = [{"role": role, "content": content} for role, content in said]
-    intake.add_prompts(project, [{"messages": messages, "completions": ["Done.", "No."]}], compare=True)
+    imports.add_prompts(project, [{"messages": messages, "completions": ["Done.", "No."]}], compare=True)
     ranking = RankPage(desk.sit("ann"))
     turns = ranking.page.locator(".prompt .message")
     assert [(each.locator(".role").inner_text(), each.locator(".prose").inner_text()) for each in turns.all()] == [
@@ -96,7 +96,7 @@ def conversation(project) -> Callable[..., None]:
     def make(questions: int, last: str = "Which of these do I pay for?", turn: str = LONG[:600]) -> None:
         said = [message for n in range(questions - 1) for message in (("user", f"Q{n}: {turn}"), ("assistant", turn))]
         messages = [{"role": role, "content": content} for role, content in [*said, ("user", last)]]
-        intake.add_prompts(project, [{"messages": messages, "completions": ["The first.", "None."]}], compare=True)
+        imports.add_prompts(project, [{"messages": messages, "completions": ["The first.", "None."]}], compare=True)
 
     return make
 

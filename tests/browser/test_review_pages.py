@@ -8,15 +8,16 @@ from rank_page import RankPage
 from test_accessibility import check
 from test_languages import english_in
 
-from feedback import judging, queue, review
+from feedback.actions import rankings, reviews
 from feedback.models import Comparison, Membership, Ranking, Review
+from feedback.queue import leases
 from tests.factories import person
 
 
 def rank_by_position(member: Membership, ranks: list[int], **said) -> Ranking:
-    lease = queue.lease_next(member)
+    lease = leases.lease_next(member)
     shown = [ranks[position] for position in lease.display_order]
-    return judging.record(member, lease.pk, shown, idempotency_key=uuid4(), seconds=4.0, **said)
+    return rankings.record_ranking(member, lease.pk, shown, idempotency_key=uuid4(), seconds=4.0, **said)
 
 
 @pytest.fixture
@@ -40,11 +41,11 @@ def disputed(project, comparisons, people) -> list[int]:
     others = [[3, 2, 1], [3, 1, 2], [1, 3, 2]]
     for member in people[:2]:
         for _ in ids:
-            lease = queue.lease_next(member)
+            lease = leases.lease_next(member)
             by_position = [1, 2, 3] if member == people[0] else others[ids.index(lease.comparison_id)]
             shown = [by_position[position] for position in lease.display_order]
             comment = "The code is what was asked for." if member == people[1] else ""
-            judging.record(member, lease.pk, shown, idempotency_key=uuid4(), seconds=4.0, comment=comment)
+            rankings.record_ranking(member, lease.pk, shown, idempotency_key=uuid4(), seconds=4.0, comment=comment)
     return ids
 
 
@@ -96,7 +97,7 @@ def test_a_reviewer_settles_disagreements_by_keyboard_alone(desk, disputed, keep
     assert reviewing.comparison == disputed[1]
     expect(reviewing.page.get_by_text("Settled: your ranking is the one that counts.")).to_be_visible()
     settled = Ranking.objects.get(reason="adjudication")
-    assert judging.shown_ranks(settled) == [1, 3, 2]
+    assert rankings.shown_ranks(settled) == [1, 3, 2]
     assert settled.seconds > 0
     assert settled.review.reason == "The others do not answer."
     reviewing.page.goto(f"/projects/support/review/{disputed[0]}/")
@@ -181,7 +182,7 @@ def test_axe_finds_nothing(desk, disputed, people, project, dark):
     project.annotators_see_quality = True
     project.save()
     discarded = Ranking.objects.get(annotator=people[0].user, comparison=disputed[2])
-    review.discard(people[2], discarded.pk, reason="Not read.")
+    reviews.discard(people[2], discarded.pk, reason="Not read.")
     page = desk.sit("mona", dark=dark)
     for path in (*PAGES, f"review/people/{people[0].user_id}/", f"review/people/{people[0].user_id}/?since=2020-01-01"):
         page.goto(f"/projects/support/{path}")

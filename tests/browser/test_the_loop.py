@@ -8,13 +8,14 @@ from console_page import ConsolePage
 from playwright.sync_api import expect
 from rank_page import RankPage
 
-from feedback import intake
+from feedback import imports
 from feedback.models import Comparison, Lease, Ranking
 from tests.training import tiny
 from tests.training.services import sending_over, wait_until, worker
-from training import checkpoints, rounds
-from training.launch import jobs, process
+from training import checkpoints
 from training.models import LoopSettings, Round
+from training.rounds import lifecycle
+from training.run_round import jobs, process
 
 pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
 
@@ -34,9 +35,9 @@ def loop(project, tmp_path, gpu_worker) -> None:
     own = {**tiny.SETTINGS, "round": {"prompts": 30, "shown_prompts": 4, "comparison_size": 3}}
     own["ppo"] = {**tiny.SETTINGS["ppo"], "steps": STEPS}
     LoopSettings.objects.create(project=project, settings=own)
-    intake.add_prompts(project, [{"prompt": f"Where is parcel number {n}?"} for n in range(60)])
+    imports.add_prompts(project, [{"prompt": f"Where is parcel number {n}?"} for n in range(60)])
     checkpoints.import_checkpoint(project, str(tiny.make_model(tmp_path / "base")), "base", serve=True)
-    first = rounds.start_sampling(project, None)
+    first = lifecycle.start_sampling(project, None)
     wait_until(lambda: not Round.objects.get(pk=first.pk).is_active, "the first completions are written")
     assert Round.objects.get(pk=first.pk).error == ""
 

@@ -2,8 +2,8 @@
 
 import hashlib
 
-from config.chunked import with_length
-from config.unread import drained
+from config.runtime.chunked import with_length
+from config.runtime.unread import drained
 
 
 def whole_body(environ, start_response):

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from config import web_worker
+from config.runtime import web_worker
 
 HALF_HEAD = b"GET / HTTP/1.1\r\nHost: a\r\nX-Never: ends"
 TRICKLES = {

@@ -5,8 +5,8 @@ from django.db import connection
 from pgmq.base import PGMQConfig
 from psycopg.conninfo import conninfo_to_dict
 
-from config import broker
-from config.environment import Unusable
+from config.runtime import broker
+from config.runtime.environment import Unusable
 
 ADDRESSES = [
     "postgresql://postgres@/accord?host=/tmp/a%20folder/socket",

@@ -15,8 +15,8 @@ from django.core.wsgi import get_wsgi_application
 from django.db import close_old_connections
 from django.test import Client
 
-from config import chunked
-from config.chunked import with_length
+from config.runtime import chunked
+from config.runtime.chunked import with_length
 from feedback.models import ApiToken, Prompt
 from tests.benchmarks.web.processes import free_port
 from training.models import Round
@@ -28,7 +28,7 @@ URL = "/api/v1/projects/support"
 def port():
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "tests.config.body_app", "--bind", f"127.0.0.1:{port}"]
-    command += ["--worker-class", "config.web_worker.FairThreads", "--threads", "2", "--no-control-socket"]
+    command += ["--worker-class", "config.runtime.web_worker.FairThreads", "--threads", "2", "--no-control-socket"]
     service = subprocess.Popen(command, cwd=settings.BASE_DIR, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60

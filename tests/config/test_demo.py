@@ -8,13 +8,13 @@ from django.core.management import CommandError, call_command
 from config.management.commands.demo import refusals_in_a_sentence
 from feedback.errors import Conflict
 from training.demo.seed import RoundFailed
-from training.launch.process import ProgramFailed
+from training.run_round.process import ProgramFailed
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_prepared(monkeypatch, settings, tmp_path):
     settings.DATA_DIR = tmp_path
-    monkeypatch.setattr("config.site.prepare", lambda report: None)
+    monkeypatch.setattr("config.runtime.site.prepare", lambda report: None)
 
 
 @pytest.mark.parametrize(

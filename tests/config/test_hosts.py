@@ -8,7 +8,7 @@ import sys
 import pytest
 from django.conf import settings
 
-from config import hosts
+from config.runtime import hosts
 
 
 @pytest.mark.parametrize(

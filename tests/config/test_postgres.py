@@ -13,8 +13,8 @@ import psutil
 import psycopg
 import pytest
 
-from config import postgres
-from config.postgres_server import cluster_of, is_running, postmaster
+from config.runtime import postgres
+from config.runtime.postgres_server import cluster_of, is_running, postmaster
 from tests.config.test_setup import manage, refused
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from config import bootstrap, services
+from config.runtime import bootstrap, services
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -52,7 +52,7 @@ def test_an_old_python_is_refused_before_anything_is_imported():
 def test_a_python_without_venv_is_told_what_to_install(bare_clone):
     program = (
         "import sys; sys.modules['ensurepip'] = None; sys.argv = ['manage.py', 'up'];"
-        "import config.bootstrap as b; sys.exit(b.main(sys.argv))"
+        "import config.runtime.bootstrap as b; sys.exit(b.main(sys.argv))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=bare_clone, capture_output=True, text=True)
     refused((done.returncode, done.stderr), "venv module", "apt install python3")

@@ -15,8 +15,8 @@ import psutil
 import psycopg
 import pytest
 
-from config import postgres, supervisor
-from config.postgres_server import cluster_of, is_running, postmaster
+from config.runtime import postgres, supervisor
+from config.runtime.postgres_server import cluster_of, is_running, postmaster
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.conf import settings
 
-from config.web_worker import ARRIVING, HEAD_LIMIT, LARGE, SMALL_BODY, TOO_LARGE, WHOLE, progress
+from config.runtime.web_worker import ARRIVING, HEAD_LIMIT, LARGE, SMALL_BODY, TOO_LARGE, WHOLE, progress
 from tests.benchmarks.web.processes import free_port
 from tests.config.slow_clients import HALF_HEAD, TRICKLES, trickling
 
@@ -30,7 +30,7 @@ def port():
         service.wait(30)
 
 
-def serve(port, *options, worker="config.web_worker.FairThreads"):
+def serve(port, *options, worker="config.runtime.web_worker.FairThreads"):
     command = [sys.executable, "-m", "gunicorn", "tests.config.slow_app", "--bind", f"127.0.0.1:{port}"]
     command += ["--workers", "2", "--threads", str(THREADS), "--worker-class", worker]
     return subprocess.Popen(

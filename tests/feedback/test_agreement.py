@@ -9,12 +9,14 @@ import krippendorff
 import numpy as np
 import pytest
 
-from feedback import agreement, judging, queue
-from feedback.agreement import same_preference, share, wilson
-from feedback.agreement.counting import ordinal_alpha
-from feedback.agreement.meetings import Said
-from feedback.agreement.report import agreement_of
+from feedback.actions import rankings
 from feedback.models import Ranking
+from feedback.quality import agreement
+from feedback.quality.agreement import same_preference, share, wilson
+from feedback.quality.agreement.counting import ordinal_alpha
+from feedback.quality.agreement.pairwise import Said
+from feedback.quality.agreement.report import agreement_of
+from feedback.queue import leases
 from tests.factories import membership, person, rank_next
 
 
@@ -225,10 +227,10 @@ class TestOfAProject:
 
     def rank_by_position(self, member, better_first):
         """Rank all that is left; `better_first(comparison_id)` says whether the first position wins."""
-        while lease := queue.lease_next(member):
+        while lease := leases.lease_next(member):
             by_position = [1, 2] if better_first(lease.comparison_id) else [2, 1]
             ranks = [by_position[position] for position in lease.display_order]
-            judging.record(member, lease.pk, ranks, idempotency_key=lease.pk, seconds=1)
+            rankings.record_ranking(member, lease.pk, ranks, idempotency_key=lease.pk, seconds=1)
 
     def test_agreement_is_counted_by_two_people_and_by_each(self, ann, cole, project, work):
         ids = [comparison.pk for comparison in work(8, wanted_rankings=2)]
@@ -252,9 +254,11 @@ class TestOfAProject:
         self.rank_by_position(ann, lambda pk: True)
         self.rank_by_position(cole, lambda pk: False)
         assert agreement.measure(project).pairwise.value == 0
-        (ranking,) = judging.recent(cole)
-        flipped = [3 - rank for rank in judging.shown_ranks(ranking)]
-        judging.revise(cole, ranking.pk, flipped, idempotency_key=ranking.comparison.leases.model().pk, seconds=1)
+        (ranking,) = rankings.recent(cole)
+        flipped = [3 - rank for rank in rankings.shown_ranks(ranking)]
+        rankings.revise_ranking(
+            cole, ranking.pk, flipped, idempotency_key=ranking.comparison.leases.model().pk, seconds=1
+        )
         assert agreement.measure(project).pairwise.value == 1
 
     def test_those_who_are_asked_because_others_disagree_are_not_counted(self, project, work):

@@ -7,9 +7,9 @@ from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from django.utils import timezone
 
-from feedback import queue
 from feedback.archive import WORKING_ON
 from feedback.models import Comparison, Project, Ranking
+from feedback.queue import leases
 from tests.factories import URL, client_of, rank_next
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
@@ -81,7 +81,7 @@ def test_strangers_learn_nothing_of_an_archived_project(stranger, archived):
 
 def test_a_label_in_progress_is_kept(ann, work, archived):
     work(3)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     archived()
     said = {"lease": lease.pk, "key": uuid4(), "rank-0": "1", "rank-1": "2"}
     page = browser_of(ann.user).post("/projects/support/rank/submit/", said, HTTP_HX_REQUEST="true")
@@ -91,7 +91,7 @@ def test_a_label_in_progress_is_kept(ann, work, archived):
 
 def test_a_label_in_progress_is_kept_over_the_api(ann, work, archived):
     work(3)
-    first = queue.lease_next(ann)
+    first = leases.lease_next(ann)
     archived()
     said = {"ranks": [1, 2], "idempotency_key": str(uuid4()), "seconds": 1}
     answer = client_of(ann.user).post(f"{URL}/leases/{first.pk}/ranking?next=1", said, format="json")
@@ -102,9 +102,9 @@ def test_a_label_in_progress_is_kept_over_the_api(ann, work, archived):
 
 def test_a_page_that_is_opened_again_shows_what_one_holds(ann, work, archived):
     work(3)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     archived()
     assert str(lease.pk) in browser_of(ann.user).get("/projects/support/rank/").content.decode()
-    queue.release(ann, lease.pk)
+    leases.release(ann, lease.pk)
     assert b"This project is archived" in browser_of(ann.user).get("/projects/support/rank/").content
     assert set(Comparison.objects.values_list("open_slots", flat=True)) == {1}

@@ -10,8 +10,11 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from feedback import blinding, intake, judging, progress, queue
+from feedback import imports
+from feedback.actions import rankings
 from feedback.models import Comparison, ComparisonItem, Lease, Project
+from feedback.queue import blinding, leases
+from feedback.reports import progress
 from tests.factories import URL, add_work, client_of, membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
@@ -52,8 +55,8 @@ def add_gold(project, count):
         }
         for index in range(count)
     ]
-    groups = intake.add_prompts(project, rows).completion_ids
-    return intake.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]} for ids in groups])
+    groups = imports.add_prompts(project, rows).completion_ids
+    return imports.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]} for ids in groups])
 
 
 def analyze(index: int) -> None:
@@ -173,16 +176,16 @@ def test_nobody_can_tell_gold_by_whether_it_comes_again_while_others_work(projec
     truth, came_again = [], []
     for index in range(AGAIN):
         analyze(index)
-        lease = queue.lease_next(ann)
+        lease = leases.lease_next(ann)
         truth.append(lease.reason == Lease.Reason.GOLD)
         before = lease.comparison_id
         if let_go == "give back":
-            queue.release(ann, lease.pk)
+            leases.release(ann, lease.pk)
         elif let_go == "run out":
             Lease.objects.filter(pk=lease.pk).update(expires_at=lease.taken_at)
-            queue.reclaim(project.pk)
+            leases.reclaim(project.pk)
         else:
-            judging.skip(ann, lease.pk)
+            rankings.skip_comparison(ann, lease.pk)
         if coin.random() < 0.5:
             rank_next(cole)
         came_again.append(_came_again(ann, before, let_go))
@@ -194,10 +197,10 @@ def test_nobody_can_tell_gold_by_whether_it_comes_again_while_others_work(projec
 
 def _came_again(ann, before, let_go):
     if let_go != "skip and undo":
-        return queue.lease_next(ann).comparison_id == before
+        return leases.lease_next(ann).comparison_id == before
     try:
-        return judging.undo(ann).comparison_id == before
-    except judging.Conflict:
+        return rankings.undo_last(ann).comparison_id == before
+    except rankings.Conflict:
         return False
 
 

@@ -4,9 +4,9 @@ import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
 
-from feedback import intake
+from feedback import imports
 from feedback.errors import TooMuch
-from feedback.intake import rows
+from feedback.imports import rows
 from feedback.models import ApiToken
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
@@ -75,7 +75,7 @@ def test_more_rows_than_one_request_takes_are_413(client, project, manager, monk
 def test_one_person_stores_no_more_demonstrations_than_anybody_writes(ann, cole, work):
     (comparison,) = work(1)
     for number in range(3):
-        intake.add_demonstration(ann, comparison.prompt, f"{number}" + "x" * 99_000)
+        imports.add_demonstration(ann, comparison.prompt, f"{number}" + "x" * 99_000)
     with pytest.raises(TooMuch, match="continue later"):
-        intake.add_demonstration(ann, comparison.prompt, "y" * 99_000)
-    intake.add_demonstration(cole, comparison.prompt, "z" * 99_000)
+        imports.add_demonstration(ann, comparison.prompt, "y" * 99_000)
+    imports.add_demonstration(cole, comparison.prompt, "z" * 99_000)

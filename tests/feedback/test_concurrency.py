@@ -10,10 +10,12 @@ from uuid import uuid4
 import pytest
 from django.db import connection, transaction
 
-from feedback import export, judging, queue, review
+from feedback.actions import rankings, review_undo, reviews
+from feedback.actions.members import create_project
 from feedback.errors import AccordError, Conflict
+from feedback.export import preferences
 from feedback.models import Comparison, Lease, Project, Ranking, Review
-from feedback.people import create_project
+from feedback.queue import leases as queue
 from tests.factories import add_work, membership, person, rank_next
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -96,7 +98,7 @@ def waiting_backends():
 def test_the_same_submit_five_times_at_once_is_one_ranking(project, people):
     add_work(project, 1)
     lease, key = queue.lease_next(people[0]), uuid4()
-    submit = lambda: judging.record(people[0], lease.pk, [1, 2], idempotency_key=key, seconds=1.0)  # noqa: E731
+    submit = lambda: rankings.record_ranking(people[0], lease.pk, [1, 2], idempotency_key=key, seconds=1.0)  # noqa: E731
     answers = at_once([submit] * 5)
     assert len({(answer.pk, tuple(answer.ranks), answer.created_at) for answer in answers}) == 1
     assert Ranking.objects.count() == 1
@@ -128,8 +130,8 @@ def test_a_slot_that_several_late_submits_want_goes_to_one(project, people):
 
     def submit(member, lease):
         try:
-            return judging.record(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
-        except judging.Conflict:
+            return rankings.record_ranking(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+        except rankings.Conflict:
             return None
 
     pairs = zip(people[:3], leases, strict=True)
@@ -150,8 +152,8 @@ def test_leases_running_out_under_everyones_hands_lose_nothing(project, people):
             Lease.objects.filter(pk=lease.pk).update(expires_at="2020-01-01T00:00Z")  # one row: no order, no deadlock
             queue.sweep()
             try:
-                judging.record(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
-            except judging.Conflict:
+                rankings.record_ranking(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+            except rankings.Conflict:
                 continue
 
     at_once([lambda member=member: struggle(member) for member in people[:4]])
@@ -166,8 +168,8 @@ def test_readers_and_writers_at_once_miss_no_ranking(project, people):
         cursor = 0
         while True:
             last_look = finished.is_set()
-            until = export.sequence_cutoff(project)
-            read.extend(row["ranking_id"] for row in export.rankings(project, cursor, until))
+            until = preferences.sequence_cutoff(project)
+            read.extend(row["ranking_id"] for row in preferences.rankings(project, cursor, until))
             cursor = until
             if last_look:
                 return
@@ -188,7 +190,7 @@ def test_two_cutoffs_at_once_number_each_ranking_once(project, people):
     add_work(project, 20)
     while rank_next(people[0]):
         pass
-    assert at_once([lambda: export.sequence_cutoff(project)] * 4) == [20] * 4
+    assert at_once([lambda: preferences.sequence_cutoff(project)] * 4) == [20] * 4
     assert sorted(Ranking.objects.values_list("sequence", flat=True)) == list(range(1, 21))
 
 
@@ -198,7 +200,7 @@ def reviewers(project):
 
 
 def adjudicate(member, comparison_id, ranks):
-    return review.adjudicate(member, comparison_id, ranks, idempotency_key=uuid4(), seconds=1.0)
+    return reviews.adjudicate(member, comparison_id, ranks, idempotency_key=uuid4(), seconds=1.0)
 
 
 def refusals(acts):
@@ -220,7 +222,7 @@ def test_two_who_disagree_at_the_same_moment_are_seen_to_disagree(project, peopl
         for member, ranks in ((people[0], [1, 2]), (people[1], [2, 1])):
             lease = queue.lease_next(member)
             Lease.objects.filter(pk=lease.pk).update(display_order=[0, 1])
-            member.act = lambda member=member, lease=lease, ranks=ranks: judging.record(
+            member.act = lambda member=member, lease=lease, ranks=ranks: rankings.record_ranking(
                 member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0
             )
         at_once([people[0].act, people[1].act])
@@ -235,7 +237,7 @@ def test_a_comparison_settled_while_people_submit_has_one_ranking_that_counts(pr
         leases = [queue.lease_next(member) for member in people[1:5]]
         assert {lease.comparison_id for lease in leases} == {comparison.pk}
         submits = [
-            lambda member=member, lease=lease: judging.record(
+            lambda member=member, lease=lease: rankings.record_ranking(
                 member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0
             )
             for member, lease in zip(people[1:5], leases, strict=True)
@@ -264,9 +266,9 @@ def test_a_ranking_discarded_while_it_is_revised_is_one_or_the_other(project, pe
         said = {"idempotency_key": uuid4(), "seconds": 1.0}
         told = refusals(
             [
-                lambda ranking=ranking, said=said: judging.revise(people[0], ranking.pk, [2, 1], **said),
-                lambda ranking=ranking: review.discard(reviewers[0], ranking.pk, reason="x"),
-                lambda ranking=ranking: review.discard(reviewers[1], ranking.pk, reason="x"),
+                lambda ranking=ranking, said=said: rankings.revise_ranking(people[0], ranking.pk, [2, 1], **said),
+                lambda ranking=ranking: reviews.discard(reviewers[0], ranking.pk, reason="x"),
+                lambda ranking=ranking: reviews.discard(reviewers[1], ranking.pk, reason="x"),
             ]
         )
         assert told.count(None) == 1
@@ -282,12 +284,12 @@ def test_everything_at_once_keeps_the_counters_and_ends(project, people, reviewe
         for _ in range(12):
             if (lease := queue.lease_next(member)) is None:
                 own = list(Ranking.objects.filter(annotator=member.user, is_live=True))
-                act = lambda own=own: judging.revise(  # noqa: E731
+                act = lambda own=own: rankings.revise_ranking(  # noqa: E731
                     member, generator.choice(own).pk, [2, 1], idempotency_key=uuid4(), seconds=1.0
                 )
                 quietly(act if own else lambda: None)
             else:
-                quietly(lambda lease=lease: judging.record(
+                quietly(lambda lease=lease: rankings.record_ranking(
                     member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0
                 ))  # fmt: skip
 
@@ -298,10 +300,10 @@ def test_everything_at_once_keeps_the_counters_and_ends(project, people, reviewe
             done = list(Review.objects.filter(undone_at__isnull=True))
             acts = [lambda: adjudicate(member, generator.choice(comparisons).pk, [1, 2])]
             if live:
-                acts.append(lambda live=live: review.discard(member, generator.choice(live).pk, reason="x"))
-                acts.append(lambda live=live: review.return_ranking(member, generator.choice(live).pk, reason="x"))
+                acts.append(lambda live=live: reviews.discard(member, generator.choice(live).pk, reason="x"))
+                acts.append(lambda live=live: reviews.return_ranking(member, generator.choice(live).pk, reason="x"))
             if done:
-                acts += [lambda done=done: review.undo(member, generator.choice(done).pk)] * 3
+                acts += [lambda done=done: review_undo.undo(member, generator.choice(done).pk)] * 3
             quietly(generator.choice(acts))
 
     def quietly(act):

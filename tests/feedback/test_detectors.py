@@ -8,10 +8,12 @@ from statistics import median
 import pytest
 from scipy import stats
 
-from feedback import detectors, judging, queue
-from feedback.detectors import Answer, careless, evidence, position_bias, speed
-from feedback.detectors.project import Seen, first_common_preference, meetings, signs
-from feedback.detectors.signs import FALSE_ALARM, Timed
+from feedback.actions import rankings
+from feedback.quality import checks
+from feedback.quality.checks import Answer, careless, position_bias, sequential_tests, speed
+from feedback.quality.checks.project import Seen, first_common_preference, meetings, signs
+from feedback.quality.checks.results import FALSE_ALARM, Timed
+from feedback.queue import leases
 from tests.factories import rank_next
 
 HONEST = 0.5 + 0.75 * (0.73 - 0.5)  # what is asked of a partner of people who agree with others 73 % of the time
@@ -39,7 +41,7 @@ def test_a_bet_on_chance_is_fair_where_honesty_is_least_and_loses_where_it_is_mo
     fair = better = 0.0
     for number in range(2**8):
         said = [bool(number >> bit & 1) for bit in range(8)]
-        *_, stake = evidence.of_chance((each, chance) for each in said)
+        *_, stake = sequential_tests.of_chance((each, chance) for each in said)
         fair += stake * chance ** sum(said) * (1 - chance) ** (8 - sum(said))
         better += stake * 0.95 ** sum(said) * 0.05 ** (8 - sum(said))
     assert fair == pytest.approx(1, abs=1e-12)
@@ -51,7 +53,7 @@ def test_a_bet_on_the_first_place_is_fair_when_it_is_drawn_at_random(places):
     fair = 0.0
     for number in range(2**8):
         said = [bool(number >> bit & 1) for bit in range(8)]
-        *_, stake = evidence.of_the_first_place((each, places) for each in said)
+        *_, stake = sequential_tests.of_the_first_place((each, places) for each in said)
         fair += stake * (1 / places) ** sum(said) * (1 - 1 / places) ** (8 - sum(said))
     assert fair == pytest.approx(1, abs=1e-12)
 
@@ -239,11 +241,11 @@ def test_the_signs_of_a_project_are_by_annotator(ann, cole, project, work, djang
     work(12, wanted_rankings=2)
     while rank_next(ann):  # always the first shown
         pass
-    while lease := queue.lease_next(cole):
+    while lease := leases.lease_next(cole):
         ranks = [1 + position for position in lease.display_order]
-        judging.record(cole, lease.pk, ranks, idempotency_key=lease.pk, seconds=3)
+        rankings.record_ranking(cole, lease.pk, ranks, idempotency_key=lease.pk, seconds=3)
     with django_assert_num_queries(1):
-        found = detectors.signs_of(project)
+        found = checks.signs_of(project)
     of_ann = found[ann.user_id]
     assert of_ann.position_bias.value == 1.0
     assert list(of_ann.flagged) == ["position_bias"]
@@ -255,4 +257,4 @@ def test_the_signs_of_a_project_are_by_annotator(ann, cole, project, work, djang
 
 @pytest.mark.django_db
 def test_an_empty_project_has_no_signs(project):
-    assert detectors.signs_of(project) == {}
+    assert checks.signs_of(project) == {}

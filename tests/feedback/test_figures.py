@@ -6,15 +6,20 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from feedback import export, figures, intake, judging, queue, reliability, review
+from feedback import imports
+from feedback.actions import rankings, reviews
+from feedback.export import preferences
 from feedback.models import Comparison, Ranking
+from feedback.quality import reliability
+from feedback.queue import leases
+from feedback.reports import statistics
 from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
 
 
 def of(project, name):
-    return next(each for each in figures.of_everybody(project) if each.user.username == name)
+    return next(each for each in statistics.of_everybody(project) if each.user.username == name)
 
 
 def move(ranking, days):
@@ -22,12 +27,12 @@ def move(ranking, days):
 
 
 def test_an_empty_project_has_people_without_figures(ann, mona, project):
-    found = figures.of_everybody(project)
+    found = statistics.of_everybody(project)
     assert [each.user.username for each in found] == ["ann", "mona"]
-    assert found[0].done == figures.Done()
-    assert found[0].days == [0] * figures.DAYS
+    assert found[0].done == statistics.Done()
+    assert found[0].days == [0] * statistics.DAYS
     assert (found[0].agreement, found[0].gold, found[0].signs) == (None, None, [])
-    assert figures.to_look_at(project) == []
+    assert statistics.to_look_at(project) == []
 
 
 def test_how_much_by_day_week_and_altogether(ann, project, work):
@@ -43,9 +48,9 @@ def test_how_much_by_day_week_and_altogether(ann, project, work):
 def test_a_revision_is_no_further_ranking_and_what_is_taken_out_is_told(ann, mona, project, work):
     work(3)
     first, second, third = (rank_next(ann) for _ in range(3))
-    judging.revise(ann, first.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
-    review.discard(mona, second.pk, reason="no")
-    review.return_ranking(mona, third.pk, reason="again")
+    rankings.revise_ranking(ann, first.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
+    reviews.discard(mona, second.pk, reason="no")
+    reviews.return_ranking(mona, third.pk, reason="again")
     done = of(project, "ann").done
     assert (done.total, done.live, done.taken_out) == (3, 1, 2)
 
@@ -53,13 +58,13 @@ def test_a_revision_is_no_further_ranking_and_what_is_taken_out_is_told(ann, mon
 def test_settling_comparisons_is_not_counted_as_ranking(ann, mona, project, work):
     (comparison,) = work(1)
     rank_next(ann)
-    review.adjudicate(mona, comparison.pk, [1, 2], idempotency_key=uuid4(), seconds=99.0)
-    assert of(project, "mona").done == figures.Done()
+    reviews.adjudicate(mona, comparison.pk, [1, 2], idempotency_key=uuid4(), seconds=99.0)
+    assert of(project, "mona").done == statistics.Done()
 
 
 def test_skips_and_people_who_left(ann, cole, project, work):
     work(2)
-    judging.skip(ann, queue.lease_next(ann).pk)
+    rankings.skip_comparison(ann, leases.lease_next(ann).pk)
     rank_next(cole)
     cole.delete()
     assert of(project, "ann").skips == 1
@@ -71,19 +76,19 @@ def test_another_projects_work_is_not_counted(ann, project, stranger, work):
     work(1)
     rank_next(ann)
     elsewhere = stranger.memberships.get().project
-    assert [each.user.username for each in figures.of_everybody(elsewhere)] == ["stan"]
+    assert [each.user.username for each in statistics.of_everybody(elsewhere)] == ["stan"]
 
 
 def test_how_well_and_whose_work_to_look_at(ann, cole, project, work):
     work(12, wanted_rankings=2)
     while rank_next(ann):  # always the first shown
         pass
-    while lease := queue.lease_next(cole):
+    while lease := leases.lease_next(cole):
         ranks = [1 + position for position in lease.display_order]
-        judging.record(cole, lease.pk, ranks, idempotency_key=lease.pk, seconds=3)
+        rankings.record_ranking(cole, lease.pk, ranks, idempotency_key=lease.pk, seconds=3)
     assert of(project, "ann").agreement == of(project, "cole").agreement
     assert of(project, "ann").agreement.comparisons == 12
-    (flagged,) = figures.to_look_at(project)
+    (flagged,) = statistics.to_look_at(project)
     assert flagged.user == ann.user
     assert "shown first" in flagged.signs[0].sentence
 
@@ -94,7 +99,7 @@ def test_reliability_is_that_of_the_last_report(ann, cole, project, work):
         while rank_next(member):
             pass
     assert of(project, "ann").reliability is None
-    report = reliability.of_moment(project, export.sequence_cutoff(project))
+    report = reliability.of_moment(project, preferences.sequence_cutoff(project))
     assert of(project, "ann").reliability == report.annotators.get(annotator=ann.user)
 
 
@@ -103,11 +108,11 @@ def test_only_the_latest_rankings_are_judged(ann, cole, project, work, monkeypat
     old = [rank_next(member) for member in (ann, cole) for _ in range(3)]
     for ranking in old:
         move(ranking, 20)
-    assert figures.judged_since(project) is None
+    assert statistics.judged_since(project) is None
     for member in (ann, cole):
         while rank_next(member):
             pass
-    monkeypatch.setattr(figures, "JUDGED", 6)
+    monkeypatch.setattr(statistics, "JUDGED", 6)
     assert of(project, "ann").agreement.comparisons == 3
     assert of(project, "ann").done.total == 6
 
@@ -117,25 +122,25 @@ def test_the_number_of_queries_is_that_of_one_person(project, work, django_asser
     for index in range(2):
         rank_next(membership(person(project, f"p{index}", "annotator"), project))
     with django_assert_num_queries(10):
-        figures.of_everybody(project)
+        statistics.of_everybody(project)
     for index in range(2, 9):
         rank_next(membership(person(project, f"p{index}", "annotator"), project))
     with django_assert_num_queries(10):
-        figures.of_everybody(project)
+        statistics.of_everybody(project)
 
 
 class TestOnesOwn:
     @pytest.fixture
     def ranked(self, ann, cole, project, work, monkeypatch):
         """Ann and Cole ranked twelve comparisons yesterday, ten more of them gold, and one is of today."""
-        added = intake.add_prompts(project, [{"prompt": f"g{n}", "completions": ["a", "b"]} for n in range(10)])
+        added = imports.add_prompts(project, [{"prompt": f"g{n}", "completions": ["a", "b"]} for n in range(10)])
         gold = [{"completion_ids": ids, "ranks": [1, 2]} for ids in added.completion_ids]
-        intake.add_gold(project, gold)
+        imports.add_gold(project, gold)
         work(12, wanted_rankings=2)
         Comparison.objects.filter(gold_ranks__isnull=False).update(wanted_rankings=2, open_slots=2)
         project.gold_percent = 50
         project.save()
-        monkeypatch.setattr("feedback.blinding.gold_before", lambda *work: 1)  # before each piece of real work
+        monkeypatch.setattr("feedback.queue.blinding.gold_before", lambda *work: 1)  # before each piece of real work
         for member in (ann, cole):
             while rank_next(member):
                 pass
@@ -143,13 +148,13 @@ class TestOnesOwn:
         Ranking.objects.update(created_at=timezone.now() - timedelta(days=1))
 
     def test_how_much_is_always_shown_and_how_well_where_the_project_says(self, ann, project, ranked):
-        own = figures.own(ann)
+        own = statistics.own(ann)
         assert own.done.total == 22
         assert (own.agreement, own.gold) == (None, None)
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()
-        own = figures.own(ann)
+        own = statistics.own(ann)
         assert own.agreement.comparisons == 12
         assert own.gold.comparisons == 10
 
@@ -158,13 +163,13 @@ class TestOnesOwn:
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()
-        before = figures.own(ann)
+        before = statistics.own(ann)
         work(3, wanted_rankings=2)
         Comparison.objects.filter(ranking_count=0).update(gold_ranks=[1, 2])
         work(3, wanted_rankings=2)  # gold comes before real work
         rank_next(cole)
         rank_next(ann)
-        after = figures.own(ann)
+        after = statistics.own(ann)
         assert after.done.today == before.done.today + 1
         assert (after.agreement, after.gold) == (before.agreement, before.gold)
 
@@ -174,9 +179,9 @@ class TestOnesOwn:
         ann.refresh_from_db()
         gold = Ranking.objects.filter(annotator=ann.user, comparison__gold_ranks__isnull=False)
         Ranking.objects.filter(pk=gold.first().pk).update(created_at=timezone.now())
-        assert figures.own(ann).gold is None
+        assert statistics.own(ann).gold is None
 
     def test_what_was_returned_is_told(self, ann, mona, project, work):
         work(1)
-        review.return_ranking(mona, rank_next(ann).pk, reason="again")
-        assert figures.own(ann).returned == 1
+        reviews.return_ranking(mona, rank_next(ann).pk, reason="again")
+        assert statistics.own(ann).returned == 1

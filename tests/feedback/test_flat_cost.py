@@ -7,8 +7,11 @@ import pytest
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from feedback import export, intake, judging, queue, statements
+from feedback import imports, statements
+from feedback.actions import rankings
+from feedback.export import preferences
 from feedback.models import Comparison, Completion
+from feedback.queue import leases as queue
 
 pytestmark = pytest.mark.django_db
 
@@ -19,7 +22,7 @@ LARGE = {"feedback_comparison", "feedback_comparisonitem", "feedback_ranking", "
 @pytest.fixture
 def many(project):
     """Many comparisons of the same two completions, written past the triggers, which would take minutes."""
-    (ids,) = intake.add_prompts(project, [{"prompt": "x", "completions": ["a", "b"]}]).completion_ids
+    (ids,) = imports.add_prompts(project, [{"prompt": "x", "completions": ["a", "b"]}]).completion_ids
     prompt_id = Completion.objects.get(pk=ids[0]).prompt_id
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")
@@ -110,7 +113,7 @@ def test_the_next_comparison_is_read_off_the_index(many, ann, rows_touched):
 
 def test_a_submit_touches_its_own_rows_alone(many, ann, rows_touched):
     lease = queue.lease_next(ann)
-    submit = lambda: judging.record(ann, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)  # noqa: E731
+    submit = lambda: rankings.record_ranking(ann, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)  # noqa: E731
     assert rows_touched(submit) <= 5
 
 
@@ -126,7 +129,7 @@ def test_a_submit_with_the_next_one_reads_as_little(many, ann, rows_touched):
     lease = queue.lease_next(ann)
     given = {"beside": [lease.pk], "idempotency_key": uuid4(), "seconds": 1.0}
     following = []
-    submit = lambda: following.append(judging.record_and_lease(ann, lease.pk, [1, 2], **given)[1])  # noqa: E731
+    submit = lambda: following.append(rankings.record_ranking_and_lease(ann, lease.pk, [1, 2], **given)[1])  # noqa: E731
     assert rows_touched(submit) <= 40
     assert following[0].comparison_id != lease.comparison_id
 
@@ -138,10 +141,10 @@ def test_the_thousands_are_the_next_annotators_first(many, ann, cole):
 
 def test_a_page_of_the_export_reads_its_own_rankings_alone(many, ann, monkeypatch, rows_touched):
     rank_many(many, ann.user, 2_000)
-    monkeypatch.setattr(export, "PAGE", 100)
-    until = export.sequence_cutoff(many)
+    monkeypatch.setattr(preferences, "PAGE", 100)
+    until = preferences.sequence_cutoff(many)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
-    rows = export.rankings(many, after=1_000, until=until)
+    rows = preferences.rankings(many, after=1_000, until=until)
     assert rows_touched(lambda: next(rows)) <= 400
     assert Comparison.objects.count() == COMPARISONS

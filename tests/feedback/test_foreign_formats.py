@@ -4,9 +4,10 @@ import json
 
 import pytest
 
-from feedback import export, intake
+from feedback import imports
 from feedback.errors import Invalid
-from feedback.intake.lines import read_lines
+from feedback.export import preferences
+from feedback.imports.lines import read_lines
 from feedback.models import Prompt
 from tests.factories import rank_next
 
@@ -37,24 +38,24 @@ ROWS = {
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_of_another_format_is_refused_by_its_name(project, name):
     with pytest.raises(Invalid) as refused:
-        intake.add_prompts(project, [ROWS[name]])
+        imports.add_prompts(project, [ROWS[name]])
     assert f"looks like {name}" in refused.value.message or f"{name}'s battles" in refused.value.message
     assert '"completions"' in refused.value.message
     assert not Prompt.objects.exists()
 
 
-@pytest.mark.parametrize("format", sorted(export.FORMATS))
+@pytest.mark.parametrize("format", sorted(preferences.FORMATS))
 def test_our_own_exports_are_known_too(project, ann, work, format):
     work(1)
     rank_next(ann)
-    (row,) = export.FORMATS[format](project)
+    (row,) = preferences.FORMATS[format](project)
     with pytest.raises(Invalid, match="looks like an export of Accord"):
-        intake.add_prompts(project, [json.loads(json.dumps(row))])
+        imports.add_prompts(project, [json.loads(json.dumps(row))])
 
 
 @pytest.mark.parametrize("row", [{"prompt": "Hi", "completions": ["a", "b"]}, {"messages": TURNS}])
 def test_our_own_rows_are_read(project, row):
-    assert intake.add_prompts(project, [row]).created == 1
+    assert imports.add_prompts(project, [row]).created == 1
 
 
 @pytest.mark.parametrize("indent", [None, 1])
@@ -62,4 +63,4 @@ def test_an_array_is_named_and_the_way_to_lines_told(project, indent):
     rows = [{"prompt": "Hi"}, {"prompt": "Ho"}]
     lines = (json.dumps(rows, indent=indent) + "\n").encode().splitlines(keepends=True)
     with pytest.raises(Invalid, match=r"jq -c '\.\[\]'"):
-        intake.add_prompts(project, read_lines(lines))
+        imports.add_prompts(project, read_lines(lines))

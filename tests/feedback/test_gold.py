@@ -6,9 +6,14 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from feedback import agreement, blinding, export, gold, intake, judging, progress, queue
+from feedback import imports
+from feedback.actions import rankings as judging
 from feedback.errors import Conflict, Invalid, NotFound
+from feedback.export import preferences
 from feedback.models import Comparison, Lease, Membership
+from feedback.quality import agreement
+from feedback.queue import blinding, gold, leases
+from feedback.reports import progress
 from tests.factories import URL, client_of, lines, membership, rank_next
 
 pytestmark = pytest.mark.django_db
@@ -21,8 +26,8 @@ def add_gold(project):
     def add(count):
         start = project.prompts.count()
         rows = [{"prompt": f"gold {start + index}", "completions": ["good", "bad"]} for index in range(count)]
-        groups = intake.add_prompts(project, rows).completion_ids
-        return intake.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]} for ids in groups])
+        groups = imports.add_prompts(project, rows).completion_ids
+        return imports.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]} for ids in groups])
 
     return add
 
@@ -35,14 +40,14 @@ def ask(project, **settings):
 
 def rank_by_text(member, best):
     """Rank the next comparison with the completion `best` first."""
-    lease = queue.lease_next(member)
+    lease = leases.lease_next(member)
     ranks = [1 if text == best else 2 for text in lease.comparison.texts(lease.display_order)]
-    return judging.record(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
+    return judging.record_ranking(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
 
 
 def test_gold_is_no_ordinary_work(ann, add_gold):
     add_gold(3)
-    assert queue.lease_next(ann) is None
+    assert leases.lease_next(ann) is None
 
 
 @pytest.fixture
@@ -52,7 +57,7 @@ def draw(project, monkeypatch):
     def give(drawn):
         ask(project, gold_percent=50)
         before = {comparison.pk: count for comparison, count in drawn.items()}
-        monkeypatch.setattr("feedback.blinding.gold_before", lambda _project, _person, pk: before.get(pk, 0))
+        monkeypatch.setattr("feedback.queue.blinding.gold_before", lambda _project, _person, pk: before.get(pk, 0))
 
     return give
 
@@ -87,8 +92,8 @@ def test_no_gold_comes_once_the_real_work_is_used_up(ann, cole, project, add_gol
     work(5)
     ask(project, gold_percent=50)
     assert served(ann)[-1][0] == "sampled"
-    assert queue.lease_next(ann) is None
-    assert queue.lease_next(cole) is None
+    assert leases.lease_next(ann) is None
+    assert leases.lease_next(cole) is None
 
 
 def test_the_share_of_gold_is_the_projects(project, ann):
@@ -106,10 +111,10 @@ def test_what_is_left_to_do_falls_by_one_with_gold_and_with_other_work(ann, proj
     left = progress.counts(membership(ann.user, project)).remaining
     assert left > 20
     reasons = set()
-    while lease := queue.lease_next(ann):
+    while lease := leases.lease_next(ann):
         reasons.add(lease.reason)
         assert progress.counts(membership(ann.user, project)).remaining == left
-        judging.skip(ann, lease.pk) if left % 3 else rank_next(ann)
+        judging.skip_comparison(ann, lease.pk) if left % 3 else rank_next(ann)
         left -= 1
         assert progress.counts(membership(ann.user, project)).remaining == left
     assert (left, reasons) == (0, {"gold", "sampled"})
@@ -120,24 +125,24 @@ def test_gold_let_go_comes_again_like_other_work(ann, add_gold, work, draw, let_
     add_gold(3)
     first, _second = [work(1, priority=place)[0] for place in (2, 1)]
     draw({first: 1})
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     assert lease.reason == Lease.Reason.GOLD
     again = let_it_go(ann, lease, let_go)
     assert again.comparison_id == lease.comparison_id
     rank_next(ann)
-    assert queue.lease_next(ann).comparison == first
+    assert leases.lease_next(ann).comparison == first
 
 
 def let_it_go(member, lease, how):
     """And ask for the next one."""
     if how == "given back":
-        queue.release(member, lease.pk)
+        leases.release(member, lease.pk)
     elif how == "ran out":
         Lease.objects.filter(pk=lease.pk).update(expires_at=timezone.now())
     else:
-        judging.skip(member, lease.pk)
-        return judging.undo(member)
-    return queue.lease_next(member)
+        judging.skip_comparison(member, lease.pk)
+        return judging.undo_last(member)
+    return leases.lease_next(member)
 
 
 def test_gold_let_go_is_gone_once_others_have_taken_what_stands_in_for_it(ann, add_gold, work, draw):
@@ -145,29 +150,29 @@ def test_gold_let_go_is_gone_once_others_have_taken_what_stands_in_for_it(ann, a
     add_gold(3)
     first, second = [work(1, priority=place)[0] for place in (2, 1)]
     draw({first: 1})
-    lease = queue.lease_next(ann)
-    judging.skip(ann, lease.pk)
+    lease = leases.lease_next(ann)
+    judging.skip_comparison(ann, lease.pk)
     Comparison.objects.filter(pk=first.pk).update(open_slots=0)
     with pytest.raises(Conflict, match="Others have ranked"):
-        judging.undo(ann)
-    assert queue.lease_next(ann).comparison == second
+        judging.undo_last(ann)
+    assert leases.lease_next(ann).comparison == second
 
 
 def test_a_late_submit_of_gold_is_refused_as_of_other_work(ann, add_gold, work, draw):
     add_gold(3)
     (only,) = work(1)
     draw({only: 1})
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     Lease.objects.filter(pk=lease.pk).update(expires_at=timezone.now())
-    queue.reclaim(ann.project_id)
+    leases.reclaim(ann.project_id)
     Comparison.objects.filter(pk=only.pk).update(open_slots=0)
-    for act in (lambda: rank(ann, lease), lambda: queue.renew(ann, lease.pk)):
+    for act in (lambda: rank(ann, lease), lambda: leases.renew(ann, lease.pk)):
         with pytest.raises(Conflict, match="ran out"):
             act()
 
 
 def rank(member, lease):
-    return judging.record(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+    return judging.record_ranking(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
 
 
 def test_a_lease_given_back_is_no_ones_whatever_it_was_of(ann, add_gold, work, draw):
@@ -175,12 +180,12 @@ def test_a_lease_given_back_is_no_ones_whatever_it_was_of(ann, add_gold, work, d
     (first,) = work(1)
     draw({first: 1})
     for reason in ("gold", "sampled"):
-        lease = queue.lease_next(ann)
+        lease = leases.lease_next(ann)
         assert lease.reason == reason
-        queue.release(ann, lease.pk)
+        leases.release(ann, lease.pk)
         with pytest.raises(NotFound):
             rank(ann, lease)
-        again = queue.lease_next(ann)
+        again = leases.lease_next(ann)
         assert again.pk != lease.pk
         rank(ann, again)
 
@@ -203,7 +208,7 @@ def test_an_annotator_qualifies_before_real_work(ann, project, add_gold, work):
         assert ranking.comparison_id in ids
         assert ranking.reason == Lease.Reason.QUALIFICATION
     assert Membership.objects.get(pk=ann.pk).qualified_at is not None
-    assert queue.lease_next(ann).comparison == real
+    assert leases.lease_next(ann).comparison == real
 
 
 def test_one_who_fails_gets_more_gold_and_may_still_pass(ann, project, add_gold, work):
@@ -223,14 +228,14 @@ def test_one_for_whom_no_gold_is_left_is_told_so(ann, project, add_gold, work):
     ask(project, qualification_items=2)
     rank_by_text(ann, "good")
     with pytest.raises(Conflict, match="managers can add more"):
-        queue.lease_next(ann)
+        leases.lease_next(ann)
 
 
 def test_managers_and_reviewers_need_not_qualify(mona, project, add_gold, work):
     add_gold(1)
     (real,) = work(1)
     ask(project, qualification_items=1)
-    assert queue.lease_next(mona).comparison == real
+    assert leases.lease_next(mona).comparison == real
 
 
 def test_the_pass_rate_is_the_share_of_gold_preferences(ann, cole, project, add_gold):
@@ -258,7 +263,7 @@ def test_gold_goes_into_no_export_and_no_agreement(ann, cole, project, add_gold)
     for member in (ann, cole):
         for _ in range(2):
             rank_next(member)
-    assert list(export.rankings(project)) == []
+    assert list(preferences.rankings(project)) == []
     assert agreement.measure(project).pairwise.value is None
 
 
@@ -284,18 +289,18 @@ def test_the_database_refuses_gold_that_is_no_ranking(add_gold):
 )
 def test_gold_that_cannot_be_used_is_refused(project, row, sentence):
     with pytest.raises(Invalid, match=sentence):
-        intake.add_gold(project, [row])
+        imports.add_gold(project, [row])
 
 
 def test_gold_with_the_same_text_twice_is_refused(project):
-    (ids,) = intake.add_prompts(project, [{"prompt": "a", "completions": ["x", "x ", "y"]}]).completion_ids
+    (ids,) = imports.add_prompts(project, [{"prompt": "a", "completions": ["x", "x ", "y"]}]).completion_ids
     with pytest.raises(Invalid, match="same text"):
-        intake.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2, 3]}])
+        imports.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2, 3]}])
     assert not Comparison.objects.exists()
 
 
 def test_gold_comes_in_over_the_api_and_a_lease_of_it_looks_like_any_other(project, manager, annotator):
-    (ids,) = intake.add_prompts(project, [{"prompt": "a", "completions": ["x", "y"]}]).completion_ids
+    (ids,) = imports.add_prompts(project, [{"prompt": "a", "completions": ["x", "y"]}]).completion_ids
     url, body = f"{URL}/gold", lines({"completion_ids": ids, "ranks": [2, 9]})
     response = client_of(manager).post(url, body, content_type="application/x-ndjson")
     assert response.status_code == 201

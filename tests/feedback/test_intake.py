@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from feedback import intake
+from feedback import imports
 from feedback.errors import Invalid
-from feedback.forms import DemonstrationForm
-from feedback.intake.prompts import split_of
+from feedback.imports.prompts import split_of
 from feedback.models import Comparison, ComparisonItem, Completion, Prompt, Source
+from feedback.web.forms import DemonstrationForm
 from tests.factories import membership
 
 pytestmark = pytest.mark.django_db
@@ -26,7 +26,7 @@ def deep(levels):
 
 
 def test_a_plain_prompt_is_one_turn_of_the_user(project):
-    added = intake.add_prompts(project, [{"prompt": "hello"}])
+    added = imports.add_prompts(project, [{"prompt": "hello"}])
     prompt = Prompt.objects.get(pk=added.prompt_ids[0])
     assert prompt.messages == [USER]
     assert added.created == 1
@@ -35,19 +35,19 @@ def test_a_plain_prompt_is_one_turn_of_the_user(project):
 def test_a_conversation_is_kept_whole(project):
     messages = [SYSTEM, USER, ASSISTANT, {"role": "user", "content": "more"}]
     row = {"messages": messages, "external_id": "a-1", "references": ["yes"], "metadata": {"topic": ["x", 1, None]}}
-    intake.add_prompts(project, [row])
+    imports.add_prompts(project, [row])
     prompt = Prompt.objects.get(external_id="a-1")
     assert (prompt.messages, prompt.references, prompt.metadata) == (messages, ["yes"], {"topic": ["x", 1, None]})
 
 
 def test_an_upload_without_a_row_is_refused(project):
     with pytest.raises(Invalid, match="There are no rows"):
-        intake.add_prompts(project, [])
+        imports.add_prompts(project, [])
 
 
 def test_known_prompts_are_not_made_again(project):
-    first = intake.add_prompts(project, [{"prompt": "a"}, {"prompt": "b"}])
-    again = intake.add_prompts(project, [{"prompt": "b"}, {"prompt": "c"}, {"prompt": "b"}])
+    first = imports.add_prompts(project, [{"prompt": "a"}, {"prompt": "b"}])
+    again = imports.add_prompts(project, [{"prompt": "b"}, {"prompt": "c"}, {"prompt": "b"}])
     assert again.created == 1
     assert again.prompt_ids[0] == again.prompt_ids[2] == first.prompt_ids[1]
     assert Prompt.objects.count() == 3
@@ -56,7 +56,7 @@ def test_known_prompts_are_not_made_again(project):
 def test_the_same_prompt_lives_in_two_projects(project, stranger):
     elsewhere = stranger.memberships.get().project
     for each in (project, elsewhere):
-        assert intake.add_prompts(each, [{"prompt": "a", "external_id": "1"}]).created == 1
+        assert imports.add_prompts(each, [{"prompt": "a", "external_id": "1"}]).created == 1
 
 
 @pytest.mark.parametrize(
@@ -111,10 +111,10 @@ def test_the_same_prompt_lives_in_two_projects(project, stranger):
 def test_what_cannot_be_used_is_refused_by_line(project, row, sentence):
     rows = [{"prompt": "good"}, row]
     if sentence is None:  # an empty value is as good as none
-        assert intake.add_prompts(project, rows).created == 2
+        assert imports.add_prompts(project, rows).created == 2
         return
     with pytest.raises(Invalid, match=sentence) as refusal:
-        intake.add_prompts(project, rows)
+        imports.add_prompts(project, rows)
     assert refusal.value.details["errors"][0]["line"] == 2
     assert not Prompt.objects.exists()
     json.dumps(refusal.value.details)
@@ -122,32 +122,32 @@ def test_what_cannot_be_used_is_refused_by_line(project, row, sentence):
 
 def test_all_bad_lines_are_told_at_once(project):
     with pytest.raises(Invalid, match=r"Line 1: .*\(3 lines") as refusal:
-        intake.add_prompts(project, [{}, {"prompt": "good"}, {"prompt": ""}, 5])
+        imports.add_prompts(project, [{}, {"prompt": "good"}, {"prompt": ""}, 5])
     assert [error["line"] for error in refusal.value.details["errors"]] == [1, 3, 4]
 
 
 def test_at_most_twenty_bad_lines_are_told(project):
     with pytest.raises(Invalid) as refusal:
-        intake.add_prompts(project, [{}] * 100)
+        imports.add_prompts(project, [{}] * 100)
     assert len(refusal.value.details["errors"]) == 20
 
 
 def test_an_external_id_comes_once_in_the_rows(project):
     rows = [{"prompt": "a", "external_id": "1"}, {"prompt": "b", "external_id": "1"}]
     with pytest.raises(Invalid, match="Line 2: external_id «1» is already on line 1"):
-        intake.add_prompts(project, rows)
+        imports.add_prompts(project, rows)
     assert not Prompt.objects.exists()
 
 
 def test_an_external_id_names_one_prompt_for_good(project):
-    intake.add_prompts(project, [{"prompt": "a", "external_id": "1"}])
-    assert intake.add_prompts(project, [{"prompt": "a", "external_id": "1"}]).created == 0
+    imports.add_prompts(project, [{"prompt": "a", "external_id": "1"}])
+    assert imports.add_prompts(project, [{"prompt": "a", "external_id": "1"}]).created == 0
     with pytest.raises(Invalid, match="is another prompt already"):
-        intake.add_prompts(project, [{"prompt": "b", "external_id": "1"}])
+        imports.add_prompts(project, [{"prompt": "b", "external_id": "1"}])
 
 
 def test_the_split_is_drawn_by_hash_and_stays(project):
-    intake.add_prompts(project, [{"prompt": f"question {index}"} for index in range(500)])
+    imports.add_prompts(project, [{"prompt": f"question {index}"} for index in range(500)])
     held_out = Prompt.objects.filter(split="held_out").count()
     assert 60 < held_out < 140  # 20 % of 500, within four standard deviations
     digest = Prompt.objects.first().digest
@@ -157,7 +157,7 @@ def test_the_split_is_drawn_by_hash_and_stays(project):
 
 def test_completions_come_with_their_prompt_and_name_their_source(project):
     row = {"prompt": "a", "completions": ["one", {"text": "two", "source": "old model", "sampling": {"seed": 1}}]}
-    added = intake.add_prompts(project, [row], compare=True)
+    added = imports.add_prompts(project, [row], compare=True)
     texts = dict(Completion.objects.values_list("text", "source__name"))
     assert texts == {"one": "import", "two": "old model"}
     assert Completion.objects.get(text="two").sampling == {"seed": 1}
@@ -167,26 +167,26 @@ def test_completions_come_with_their_prompt_and_name_their_source(project):
 
 def test_a_row_with_one_completion_makes_no_comparison(project):
     rows = [{"prompt": "a", "completions": ["one"]}, {"prompt": "b"}, {"prompt": "c", "completions": ["x", "x "]}]
-    assert intake.add_prompts(project, rows, compare=True).comparison_ids == [None, None, None]
+    assert imports.add_prompts(project, rows, compare=True).comparison_ids == [None, None, None]
     assert not Comparison.objects.exists()
 
 
 def test_more_than_nine_completions_cannot_be_compared(project):
     row = {"prompt": "a", "completions": [str(index) for index in range(10)]}
     with pytest.raises(Invalid, match="10 different completions, and 9 is the most"):
-        intake.add_prompts(project, [row], compare=True)
+        imports.add_prompts(project, [row], compare=True)
     assert not Prompt.objects.exists()
 
 
 def test_completions_find_their_prompt_by_either_id(project):
-    ids = intake.add_prompts(project, [{"prompt": "a", "external_id": "x"}, {"prompt": "b"}]).prompt_ids
-    source = intake.get_source(project, "checkpoint-1", Source.Kind.CHECKPOINT)
+    ids = imports.add_prompts(project, [{"prompt": "a", "external_id": "x"}, {"prompt": "b"}]).prompt_ids
+    source = imports.get_source(project, "checkpoint-1", Source.Kind.CHECKPOINT)
     rows = [
         {"external_id": "x", "text": "one"},
         {"prompt_id": ids[1], "text": "two"},
         {"prompt_id": ids[1], "text": ""},
     ]
-    added = intake.add_completions(project, source, rows)
+    added = imports.add_completions(project, source, rows)
     found = Completion.objects.in_bulk(added)
     assert [(found[each].prompt_id, found[each].text) for each in added] == [
         (ids[0], "one"),
@@ -196,10 +196,10 @@ def test_completions_find_their_prompt_by_either_id(project):
 
 
 def test_a_completion_known_already_keeps_its_id(project):
-    (prompt_id,) = intake.add_prompts(project, [{"prompt": "a"}]).prompt_ids
-    source = intake.get_source(project, "s", Source.Kind.IMPORT)
+    (prompt_id,) = imports.add_prompts(project, [{"prompt": "a"}]).prompt_ids
+    source = imports.get_source(project, "s", Source.Kind.IMPORT)
     row = {"prompt_id": prompt_id, "text": "one"}
-    assert intake.add_completions(project, source, [row, row]) == intake.add_completions(project, source, [row]) * 2
+    assert imports.add_completions(project, source, [row, row]) == imports.add_completions(project, source, [row]) * 2
 
 
 @pytest.mark.parametrize(
@@ -217,77 +217,77 @@ def test_a_completion_known_already_keeps_its_id(project):
     ],
 )
 def test_completions_that_cannot_be_used_are_refused_by_line(project, row, sentence):
-    source = intake.get_source(project, "s", Source.Kind.IMPORT)
+    source = imports.get_source(project, "s", Source.Kind.IMPORT)
     with pytest.raises(Invalid, match=f"Line 1: .*{sentence}"):
-        intake.add_completions(project, source, [row])
+        imports.add_completions(project, source, [row])
 
 
 def test_another_projects_prompts_are_not_there(project, stranger):
     elsewhere = stranger.memberships.get().project
-    (prompt_id,) = intake.add_prompts(elsewhere, [{"prompt": "a"}]).prompt_ids
-    source = intake.get_source(project, "s", Source.Kind.IMPORT)
+    (prompt_id,) = imports.add_prompts(elsewhere, [{"prompt": "a"}]).prompt_ids
+    source = imports.get_source(project, "s", Source.Kind.IMPORT)
     with pytest.raises(Invalid, match="no such prompt"):
-        intake.add_completions(project, source, [{"prompt_id": prompt_id, "text": "a"}])
-    theirs = intake.get_source(elsewhere, "s", Source.Kind.IMPORT)
+        imports.add_completions(project, source, [{"prompt_id": prompt_id, "text": "a"}])
+    theirs = imports.get_source(elsewhere, "s", Source.Kind.IMPORT)
     with pytest.raises(Invalid, match="another project"):
-        intake.add_completions(project, theirs, [])
+        imports.add_completions(project, theirs, [])
 
 
 def completions(project, texts, prompt="a"):
-    (ids,) = intake.add_prompts(project, [{"prompt": prompt, "completions": texts}]).completion_ids
+    (ids,) = imports.add_prompts(project, [{"prompt": prompt, "completions": texts}]).completion_ids
     return ids
 
 
 def test_texts_that_look_the_same_are_merged(project):
     ids = completions(project, ["one", "one ", "two", {"text": "one", "source": "another"}])
-    compared = intake.add_comparisons(project, [ids])
+    compared = imports.add_comparisons(project, [ids])
     assert Comparison.objects.get(pk=compared.ids[0]).texts() == ["one", "two"]
 
 
 def test_groups_with_nothing_to_compare_are_reported(project):
     same = completions(project, ["one", "one\n"])
     different = completions(project, ["one", "two"], prompt="b")
-    compared = intake.add_comparisons(project, [same, different, []])
+    compared = imports.add_comparisons(project, [same, different, []])
     assert [each is not None for each in compared.ids] == [False, True, False]
     assert (len(compared.created), compared.alike) == (1, 2)
 
 
 def test_nine_is_the_most(project):
     ids = completions(project, [str(index) for index in range(10)])
-    assert intake.add_comparisons(project, [ids[:9]]).created
+    assert imports.add_comparisons(project, [ids[:9]]).created
     with pytest.raises(Invalid, match="Group 1 has 10 different completions"):
-        intake.add_comparisons(project, [ids])
+        imports.add_comparisons(project, [ids])
 
 
 def test_a_comparison_is_of_one_prompt(project):
     mixed = completions(project, ["one"]) + completions(project, ["two"], prompt="b")
     with pytest.raises(Invalid, match="different prompts"):
-        intake.add_comparisons(project, [mixed])
+        imports.add_comparisons(project, [mixed])
 
 
 def test_another_projects_completions_are_not_there(project, stranger):
     ids = completions(stranger.memberships.get().project, ["one", "two"])
     with pytest.raises(Invalid, match="There is no completion"):
-        intake.add_comparisons(project, [ids])
+        imports.add_comparisons(project, [ids])
 
 
 @pytest.mark.parametrize("ids", [[0, 1], ["1", "2"], [2**64, 1], [True, 2]])
 def test_ids_that_are_none_are_refused(project, ids):
     with pytest.raises(Invalid):
-        intake.add_comparisons(project, [ids])
+        imports.add_comparisons(project, [ids])
 
 
 @pytest.mark.parametrize("wish", [{"wanted_rankings": 0}, {"wanted_rankings": 101}, {"priority": 40000}])
 def test_wishes_out_of_range_are_refused(project, wish):
     with pytest.raises(Invalid):
-        intake.add_comparisons(project, [completions(project, ["a", "b"])], **wish)
+        imports.add_comparisons(project, [completions(project, ["a", "b"])], **wish)
 
 
 def test_a_comparison_wants_what_the_project_wants_unless_told(project):
     project.wanted_rankings = 3
     ids = completions(project, ["one", "two"])
     first, second = (
-        Comparison.objects.get(pk=intake.add_comparisons(project, [ids], again=True, **wish).ids[0])
+        Comparison.objects.get(pk=imports.add_comparisons(project, [ids], again=True, **wish).ids[0])
         for wish in ({}, {"wanted_rankings": 5, "priority": 2})
     )
     assert (first.wanted_rankings, first.open_slots, first.priority) == (3, 3, 0)
@@ -295,14 +295,14 @@ def test_a_comparison_wants_what_the_project_wants_unless_told(project):
 
 
 def test_a_demonstration_is_a_completion_that_a_person_wrote(project, annotator):
-    (prompt_id,) = intake.add_prompts(project, [{"prompt": "a"}]).prompt_ids
+    (prompt_id,) = imports.add_prompts(project, [{"prompt": "a"}]).prompt_ids
     member, prompt = membership(annotator, project), Prompt.objects.get(pk=prompt_id)
-    demonstration = intake.add_demonstration(member, prompt, "like this")
+    demonstration = imports.add_demonstration(member, prompt, "like this")
     assert demonstration.completion.author == annotator
     assert demonstration.completion.source.kind == Source.Kind.PERSON
-    assert intake.add_demonstration(member, prompt, "like this") == demonstration
+    assert imports.add_demonstration(member, prompt, "like this") == demonstration
     with pytest.raises(Invalid, match="empty"):
-        intake.add_demonstration(member, prompt, "  ")
+        imports.add_demonstration(member, prompt, "  ")
 
 
 def test_an_answer_that_a_person_wrote_keeps_its_blanks_and_has_plain_line_feeds():
@@ -312,7 +312,7 @@ def test_an_answer_that_a_person_wrote_keeps_its_blanks_and_has_plain_line_feeds
 
 def test_indented_text_is_another_text_and_blanks_at_the_end_are_not(project):
     ids = completions(project, ["return x", "    return x", "return x\n"])
-    (comparison_id,) = intake.add_comparisons(project, [ids]).ids
+    (comparison_id,) = imports.add_comparisons(project, [ids]).ids
     texts = ComparisonItem.objects.filter(comparison=comparison_id).values_list("completion__text", flat=True)
     assert set(texts) == {"return x", "    return x"}
     texts = Completion.objects.filter(pk__in=ids).order_by("pk").values_list("text", flat=True)
@@ -320,27 +320,27 @@ def test_indented_text_is_another_text_and_blanks_at_the_end_are_not(project):
 
 
 def test_a_demonstration_answers_a_prompt_of_the_project(project, annotator, stranger):
-    (prompt_id,) = intake.add_prompts(stranger.memberships.get().project, [{"prompt": "a"}]).prompt_ids
+    (prompt_id,) = imports.add_prompts(stranger.memberships.get().project, [{"prompt": "a"}]).prompt_ids
     with pytest.raises(Invalid, match="another project"):
-        intake.add_demonstration(membership(annotator, project), Prompt.objects.get(pk=prompt_id), "x")
+        imports.add_demonstration(membership(annotator, project), Prompt.objects.get(pk=prompt_id), "x")
 
 
 @pytest.mark.parametrize("name", ["person-5", "round-0001"])
 def test_an_import_cannot_take_the_name_of_a_person_or_of_a_round_to_come(project, name):
     with pytest.raises(Invalid, match="another name"):
-        intake.get_source(project, name, Source.Kind.IMPORT)
+        imports.get_source(project, name, Source.Kind.IMPORT)
     assert not project.sources.exists()
 
 
 def test_nothing_is_imported_as_a_persons_own(project):
-    intake.get_source(project, "person-5", Source.Kind.PERSON)
+    imports.get_source(project, "person-5", Source.Kind.PERSON)
     with pytest.raises(Invalid, match="another kind"):
-        intake.get_source(project, "person-5", Source.Kind.IMPORT)
+        imports.get_source(project, "person-5", Source.Kind.IMPORT)
 
 
 def test_what_a_checkpoint_wrote_elsewhere_is_imported_under_its_name(project):
-    checkpoint = intake.get_source(project, "round-0001", Source.Kind.CHECKPOINT)
-    assert intake.get_source(project, "round-0001", Source.Kind.IMPORT) == checkpoint
+    checkpoint = imports.get_source(project, "round-0001", Source.Kind.CHECKPOINT)
+    assert imports.get_source(project, "round-0001", Source.Kind.IMPORT) == checkpoint
 
 
 class TestWhatIsKnownAlready:
@@ -355,61 +355,61 @@ class TestWhatIsKnownAlready:
     }
 
     def test_the_same_rows_again_make_no_comparison_again(self, project):
-        first = intake.add_prompts(project, [self.ROW, {"prompt": "b", "completions": ["x", "y"]}], compare=True)
-        again = intake.add_prompts(project, [self.ROW, {"prompt": "b", "completions": ["y", "x"]}], compare=True)
+        first = imports.add_prompts(project, [self.ROW, {"prompt": "b", "completions": ["x", "y"]}], compare=True)
+        again = imports.add_prompts(project, [self.ROW, {"prompt": "b", "completions": ["y", "x"]}], compare=True)
         assert (first.compared, first.compared_before) == (2, 0)
         assert (again.created, again.changed, again.compared, again.compared_before) == (0, 0, 0, 2)
         assert again.comparison_ids == first.comparison_ids
         assert Comparison.objects.count() == 2
 
     def test_a_row_that_comes_twice_in_one_file_is_compared_once(self, project):
-        added = intake.add_prompts(project, [self.ROW, self.ROW], compare=True)
+        added = imports.add_prompts(project, [self.ROW, self.ROW], compare=True)
         assert (added.compared, added.compared_before) == (1, 1)
         assert len(set(added.comparison_ids)) == Comparison.objects.count() == 1
 
     def test_they_are_compared_again_if_asked_for(self, project):
-        intake.add_prompts(project, [self.ROW], compare=True)
-        assert intake.add_prompts(project, [self.ROW], compare=True, again=True).compared == 1
+        imports.add_prompts(project, [self.ROW], compare=True)
+        assert imports.add_prompts(project, [self.ROW], compare=True, again=True).compared == 1
         assert Comparison.objects.count() == 2
 
     def test_other_completions_of_a_known_prompt_make_a_comparison(self, project):
-        intake.add_prompts(project, [self.ROW], compare=True)
-        added = intake.add_prompts(project, [{"prompt": "a", "completions": ["x", "y", "z"]}], compare=True)
+        imports.add_prompts(project, [self.ROW], compare=True)
+        added = imports.add_prompts(project, [{"prompt": "a", "completions": ["x", "y", "z"]}], compare=True)
         assert (added.compared, added.compared_before) == (1, 0)
 
     def test_gold_of_the_same_texts_is_no_comparison_to_rank(self, project):
-        (ids,) = intake.add_prompts(project, [self.ROW]).completion_ids
-        intake.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]}])
-        assert intake.add_prompts(project, [self.ROW], compare=True).compared == 1
+        (ids,) = imports.add_prompts(project, [self.ROW]).completion_ids
+        imports.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]}])
+        assert imports.add_prompts(project, [self.ROW], compare=True).compared == 1
 
     def test_a_prompt_may_have_several_external_ids_and_answers_to_each(self, project):
         rows = [{"prompt": "a", "external_id": "row-1"}, {"prompt": "a", "external_id": "row-2"}]
-        added = intake.add_prompts(project, rows)
+        added = imports.add_prompts(project, rows)
         assert added.created == 1 and len(set(added.prompt_ids)) == 1
-        source = intake.get_source(project, "model", "import")
+        source = imports.get_source(project, "model", "import")
         sent = [{"external_id": name, "text": f"to {name}"} for name in ("row-1", "row-2")]
-        intake.add_completions(project, source, sent)
+        imports.add_completions(project, source, sent)
         assert set(Completion.objects.values_list("prompt", flat=True)) == set(added.prompt_ids)
         with pytest.raises(Invalid, match="row-2» is another prompt already"):
-            intake.add_prompts(project, [{"prompt": "b", "external_id": "row-2"}])
+            imports.add_prompts(project, [{"prompt": "b", "external_id": "row-2"}])
 
     def test_references_and_metadata_of_a_known_prompt_are_recorded(self, project):
-        intake.add_prompts(project, [{"prompt": "a"}])
+        imports.add_prompts(project, [{"prompt": "a"}])
         more = {"prompt": "a", "references": ["r", "s"], "metadata": {"page": 3}, "external_id": "9"}
-        assert intake.add_prompts(project, [self.ROW, more]).changed == 1
+        assert imports.add_prompts(project, [self.ROW, more]).changed == 1
         prompt = Prompt.objects.get()
         assert (prompt.references, prompt.metadata) == (["r", "s"], {"topic": "t", "page": 3})
         assert (prompt.external_id, set(prompt.external_ids.values_list("value", flat=True))) == ("1", {"1", "9"})
-        assert intake.add_prompts(project, [self.ROW, more]).changed == 0
+        assert imports.add_prompts(project, [self.ROW, more]).changed == 0
 
     def test_metadata_that_says_otherwise_is_refused_on_its_line_and_nothing_is_stored(self, project):
-        intake.add_prompts(project, [self.ROW])
+        imports.add_prompts(project, [self.ROW])
         other = {"prompt": "a", "metadata": {"topic": "other"}, "external_id": "2"}
         with pytest.raises(Invalid, match=r'Line 2: .*another value of the metadata "topic": t'):
-            intake.add_prompts(project, [{"prompt": "new"}, other])
+            imports.add_prompts(project, [{"prompt": "new"}, other])
         assert Prompt.objects.count() == 1 and not Prompt.objects.get().external_ids.filter(value="2").exists()
 
     def test_all_bad_lines_are_counted_and_the_first_twenty_told(self, project):
         with pytest.raises(Invalid, match=r"\(500 lines cannot be used.\)") as refused:
-            intake.add_prompts(project, [{"prompt": 3}] * 500)
+            imports.add_prompts(project, [{"prompt": 3}] * 500)
         assert len(refused.value.details["errors"]) == 20

@@ -6,35 +6,36 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from feedback import judging, queue
+from feedback.actions import rankings
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import Lease, Membership, Ranking, Skip
+from feedback.queue import leases
 from tests.factories import rank_next, take_earlier
 
 pytestmark = pytest.mark.django_db
 
 
 def record(member, lease, ranks, **said):
-    return judging.record(member, lease.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
+    return rankings.record_ranking(member, lease.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
 
 
 def revise(member, ranking, ranks, **said):
-    return judging.revise(member, ranking.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
+    return rankings.revise_ranking(member, ranking.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
 
 
 def lapse(lease):
     Lease.objects.filter(pk=lease.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
-    queue.reclaim(lease.project_id)
+    leases.reclaim(lease.project_id)
 
 
 def test_ranks_follow_the_order_of_display(ann, work):
     work(1, size=4)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     ranking = record(ann, lease, [1, 2, 3, 4])
     shown_first = lease.display_order[0]
     assert ranking.ranks[shown_first] == 1
     assert [ranking.ranks[position] for position in lease.display_order] == [1, 2, 3, 4]
-    assert judging.shown_ranks(ranking) == [1, 2, 3, 4]
+    assert rankings.shown_ranks(ranking) == [1, 2, 3, 4]
 
 
 def test_a_ranking_takes_the_place_of_the_lease(ann, work):
@@ -50,14 +51,14 @@ def test_a_ranking_takes_the_place_of_the_lease(ann, work):
     [([2, 4, 4], [1, 2, 2]), ([9, 9, 9], [1, 1, 1]), ([3, 1, 2], [3, 1, 2]), ([1, 1, 3], [1, 1, 2])],
 )
 def test_only_the_order_of_ranks_counts(given, stored):
-    assert judging.ranks_by_position(3, [0, 1, 2], given) == stored
+    assert rankings.ranks_by_position(3, [0, 1, 2], given) == stored
 
 
 def test_everything_said_is_kept(ann, project, work):
     project.strength_points, project.flags = 4, ["rude", "wrong"]
     project.save()
     work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     take_earlier(lease, 12.5)
     ranking = record(ann, lease, [2, 1], seconds=12.5, comment="clearer", strength=3, flags=["rude", "rude", "wrong"])
     ranking.refresh_from_db()
@@ -73,27 +74,27 @@ class TestTheSecondsClaimed:
 
     def assert_about(self, ranking, seconds):
         ranking.refresh_from_db()
-        assert seconds <= ranking.seconds <= seconds + judging.CLOCK_SLACK + 10  # what the test itself takes
+        assert seconds <= ranking.seconds <= seconds + rankings.CLOCK_SLACK + 10  # what the test itself takes
 
     @pytest.mark.parametrize("age", [0, 90])
     def test_are_at_most_the_leases_age(self, ann, work, age):
         work(1)
-        lease = queue.lease_next(ann)
+        lease = leases.lease_next(ann)
         take_earlier(lease, age)
         self.assert_about(record(ann, lease, [2, 1], seconds=self.CLAIMED), age)
 
     def test_are_bounded_where_the_next_comparison_is_leased_in_the_same_transaction(self, ann, work):
         work(2)
-        lease = queue.lease_next(ann)
+        lease = leases.lease_next(ann)
         said = {"beside": [], "idempotency_key": uuid4(), "seconds": self.CLAIMED}
-        ranking, _next = judging.record_and_lease(ann, lease.pk, [2, 1], **said)
+        ranking, _next = rankings.record_ranking_and_lease(ann, lease.pk, [2, 1], **said)
         self.assert_about(ranking, 0)
 
     def test_go_on_through_a_renewal_and_while_the_lease_was_lapsed(self, ann, work):
         work(1)
-        lease = queue.lease_next(ann)
+        lease = leases.lease_next(ann)
         take_earlier(lease, 4000)
-        queue.renew(ann, lease.pk)
+        leases.renew(ann, lease.pk)
         lapse(lease)
         ranking = record(ann, lease, [2, 1], seconds=self.CLAIMED)
         ranking.refresh_from_db()
@@ -101,7 +102,7 @@ class TestTheSecondsClaimed:
 
     def test_of_a_revision_are_at_most_those_before_and_the_time_since(self, ann, work):
         work(1)
-        lease = queue.lease_next(ann)
+        lease = leases.lease_next(ann)
         take_earlier(lease, 40)
         first = record(ann, lease, [2, 1], seconds=40.0)
         self.assert_about(revise(ann, first, [1, 2], seconds=self.CLAIMED), 40)
@@ -131,17 +132,17 @@ class TestTheSecondsClaimed:
 )
 def test_what_cannot_be_used_is_refused_and_the_lease_stays(ann, work, said, sentence):
     work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     said = {"ranks": [1, 2], **said}
     with pytest.raises(Invalid, match=sentence):
         record(ann, lease, said.pop("ranks"), **said)
     assert not Ranking.objects.exists()
-    assert queue.lease_next(ann) == lease
+    assert leases.lease_next(ann) == lease
 
 
 def test_the_same_submit_again_is_answered_as_the_first_was(ann, work):
     work(1)
-    lease, key = queue.lease_next(ann), uuid4()
+    lease, key = leases.lease_next(ann), uuid4()
     first = record(ann, lease, [1, 2], idempotency_key=key)
     again = record(ann, lease, [2, 1], idempotency_key=key)
     assert again.pk == first.pk
@@ -151,7 +152,7 @@ def test_the_same_submit_again_is_answered_as_the_first_was(ann, work):
 
 def test_a_second_submit_with_another_key_finds_no_lease(ann, work):
     work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     record(ann, lease, [1, 2])
     with pytest.raises(NotFound):
         record(ann, lease, [1, 2])
@@ -169,12 +170,12 @@ def test_a_key_of_another_project_is_refused(ann, stranger, work):
     rank_next(ann, idempotency_key=key)
     elsewhere = Membership.objects.create(user=ann.user, project=stranger.memberships.get().project)
     with pytest.raises(Conflict, match="another project"):
-        judging.record(elsewhere, uuid4(), [1, 2], idempotency_key=key, seconds=1)
+        rankings.record_ranking(elsewhere, uuid4(), [1, 2], idempotency_key=key, seconds=1)
 
 
 def test_a_late_submit_is_welcome_while_a_slot_is_open(ann, work):
     (comparison,) = work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     lapse(lease)
     assert record(ann, lease, [1, 2]).comparison == comparison
     comparison.refresh_from_db()
@@ -183,7 +184,7 @@ def test_a_late_submit_is_welcome_while_a_slot_is_open(ann, work):
 
 def test_a_late_submit_to_a_finished_comparison_says_so(ann, cole, work):
     (comparison,) = work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     lapse(lease)
     rank_next(cole)
     with pytest.raises(Conflict, match="ran out"):
@@ -198,8 +199,8 @@ def test_a_revision_is_a_new_row_and_the_old_one_stays(ann, work):
     second = revise(ann, first, [2, 1])
     first.refresh_from_db()
     assert (first.is_live, second.is_live, second.revision) == (False, True, 2)
-    assert judging.shown_ranks(first) == [1, 2]
-    assert judging.shown_ranks(second) == [2, 1]
+    assert rankings.shown_ranks(first) == [1, 2]
+    assert rankings.shown_ranks(second) == [2, 1]
     comparison.refresh_from_db()
     assert (comparison.open_slots, comparison.ranking_count) == (0, 1)
 
@@ -229,7 +230,7 @@ def test_nobody_revises_anothers_ranking(ann, cole, mona, work):
 
 def test_a_skip_gives_the_slot_to_others(ann, work):
     (comparison,) = work(1)
-    skip = judging.skip(ann, queue.lease_next(ann).pk, reason="not my language")
+    skip = rankings.skip_comparison(ann, leases.lease_next(ann).pk, reason="not my language")
     comparison.refresh_from_db()
     assert comparison.open_slots == 1
     assert skip.reason == "not my language"
@@ -237,17 +238,17 @@ def test_a_skip_gives_the_slot_to_others(ann, work):
 
 def test_a_skip_sent_twice_is_one(ann, work):
     (comparison,) = work(1)
-    lease = queue.lease_next(ann)
-    assert judging.skip(ann, lease.pk) == judging.skip(ann, lease.pk)
+    lease = leases.lease_next(ann)
+    assert rankings.skip_comparison(ann, lease.pk) == rankings.skip_comparison(ann, lease.pk)
     comparison.refresh_from_db()
     assert comparison.open_slots == 1
 
 
 def test_skipping_a_lapsed_lease_opens_no_second_slot(ann, work):
     (comparison,) = work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     lapse(lease)
-    judging.skip(ann, lease.pk)
+    rankings.skip_comparison(ann, lease.pk)
     comparison.refresh_from_db()
     assert comparison.open_slots == 1
 
@@ -255,30 +256,30 @@ def test_skipping_a_lapsed_lease_opens_no_second_slot(ann, work):
 @pytest.mark.parametrize("reason", ["a\x00", "\udfff", "x" * 501])
 def test_a_reason_that_cannot_be_stored_is_refused(ann, work, reason):
     work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     with pytest.raises(Invalid):
-        judging.skip(ann, lease.pk, reason=reason)
+        rankings.skip_comparison(ann, lease.pk, reason=reason)
     assert not Skip.objects.exists()
 
 
 def test_there_is_nothing_to_undo_at_first(ann):
     with pytest.raises(NotFound, match="nothing to undo"):
-        judging.undo(ann)
+        rankings.undo_last(ann)
 
 
 def test_undo_brings_the_last_ranking_back_and_it_counts_until_revised(ann, work):
     work(2)
     rank_next(ann)
     last = rank_next(ann)
-    assert judging.undo(ann) == last
+    assert rankings.undo_last(ann) == last
     last.refresh_from_db()
     assert last.is_live
 
 
 def test_undo_takes_back_a_skip(ann, work):
     (comparison,) = work(1)
-    judging.skip(ann, queue.lease_next(ann).pk)
-    lease = judging.undo(ann)
+    rankings.skip_comparison(ann, leases.lease_next(ann).pk)
+    lease = rankings.undo_last(ann)
     assert lease.comparison == comparison
     assert record(ann, lease, [1, 2]).comparison == comparison
     assert not Skip.objects.exists()
@@ -286,10 +287,10 @@ def test_undo_takes_back_a_skip(ann, work):
 
 def test_a_skip_stays_when_others_took_the_slot(ann, cole, work):
     work(1)
-    judging.skip(ann, queue.lease_next(ann).pk)
+    rankings.skip_comparison(ann, leases.lease_next(ann).pk)
     rank_next(cole)
     with pytest.raises(Conflict):
-        judging.undo(ann)
+        rankings.undo_last(ann)
     assert Skip.objects.exists()
 
 
@@ -298,5 +299,5 @@ def test_recent_rankings_are_ones_own_and_live(ann, cole, work):
     first, second = rank_next(ann), rank_next(ann)
     rank_next(cole)
     third = revise(ann, first, [2, 1])
-    assert judging.recent(ann) == [third, second]
-    assert judging.recent(ann, limit=1) == [third]
+    assert rankings.recent(ann) == [third, second]
+    assert rankings.recent(ann, limit=1) == [third]

@@ -4,8 +4,9 @@ import pytest
 from django.db import connection
 from django.test import Client
 
-from feedback import people, queue
+from feedback.actions import members
 from feedback.models import Comparison, Lease, Membership, User
+from feedback.queue import leases as queue
 from tests.factories import person, rank_next
 
 pytestmark = pytest.mark.django_db
@@ -47,7 +48,7 @@ WAYS = {
     "accounts are deleted": lambda ann, _: User.objects.filter(pk=ann.user_id).delete(),
     "it is deleted by SQL": delete_by_sql,
     "the account is closed": lambda ann, _: User.objects.filter(pk=ann.user_id).update(is_active=False),
-    "the member is removed": lambda ann, _: people.remove_member(ann.project, ann.user_id),
+    "the member is removed": lambda ann, _: members.remove_member(ann.project, ann.user_id),
     "it is deleted in the administration": delete_in_the_administration,
 }
 
@@ -72,13 +73,13 @@ def test_a_lease_that_had_lapsed_gives_no_second_slot(ann, held):
 def test_leaving_one_project_gives_back_nothing_in_another(ann, held, stranger):
     other = stranger.memberships.get().project
     Membership.objects.create(project=other, user=ann.user)
-    people.remove_member(other, ann.user_id)
+    members.remove_member(other, ann.user_id)
     assert open_slots() == 0
 
 
 def test_one_who_comes_back_may_finish_what_they_held(ann, manager, held, project):
-    people.remove_member(project, ann.user_id)
-    again = people.add_member(project, ann.user.username, "annotator")
+    members.remove_member(project, ann.user_id)
+    again = members.add_member(project, ann.user.username, "annotator")
     assert queue.renew(again, held[0].pk).lapsed_at is None
     assert open_slots() == 4
 

@@ -4,9 +4,11 @@ from uuid import uuid4
 
 import pytest
 
-from feedback import intake, judging, queue, sampling
+from feedback import imports
+from feedback.actions import rankings
 from feedback.errors import Invalid
-from feedback.opinions import has_majority
+from feedback.queue import leases, sampling
+from feedback.queue.extra_rankings import has_majority
 from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
@@ -30,10 +32,10 @@ def test_a_majority_is_on_every_pair(said, expected):
 
 
 def rank_first_position(member, rank):
-    lease = queue.lease_next(member)
+    lease = leases.lease_next(member)
     by_position = [rank, 3 - rank]
     ranks = [by_position[position] for position in lease.display_order]
-    return judging.record(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
+    return rankings.record_ranking(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
 
 
 @pytest.fixture
@@ -62,11 +64,11 @@ def test_no_more_are_asked_than_the_project_says(five, project, work):
     (comparison,) = work(1, wanted_rankings=2, size=2)
     rank_first_position(five[0], 1)
     rank_first_position(five[1], 2)
-    lease = queue.lease_next(five[2])
-    judging.record(five[2], lease.pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
+    lease = leases.lease_next(five[2])
+    rankings.record_ranking(five[2], lease.pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
     comparison.refresh_from_db()
     assert (comparison.wanted_rankings, comparison.open_slots) == (3, 0)
-    assert queue.lease_next(five[3]) is None
+    assert leases.lease_next(five[3]) is None
 
 
 def test_agreement_asks_nobody_else(five, project, work):
@@ -92,7 +94,7 @@ def test_a_ranking_says_why_it_was_asked_for(ann, cole, work):
     assert rank_next(ann).reason == "sampled"
     second = rank_next(cole)
     assert second.reason == "started"
-    revised = judging.revise(cole, second.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
+    revised = rankings.revise_ranking(cole, second.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
     assert revised.reason == "started"
 
 
@@ -105,6 +107,6 @@ def test_a_sampling_rule_orders_new_comparisons(ann, project, work, monkeypatch)
 
 def test_a_rule_that_is_not_there_is_refused(project):
     project.sampling_rule = "guess"
-    (ids,) = intake.add_prompts(project, [{"prompt": "a", "completions": ["x", "y"]}]).completion_ids
+    (ids,) = imports.add_prompts(project, [{"prompt": "a", "completions": ["x", "y"]}]).completion_ids
     with pytest.raises(Invalid, match="the rules are random"):
-        intake.add_comparisons(project, [ids])
+        imports.add_comparisons(project, [ids])

@@ -4,9 +4,10 @@ from uuid import uuid4
 
 import pytest
 
-from feedback import intake, queue, sampling
+from feedback import imports
 from feedback.api.projects import SETTINGS
 from feedback.models import Membership, Ranking
+from feedback.queue import leases, sampling
 from tests.factories import person, rank_next
 
 FOR_MEMBERS = ("rank/", "guidelines/", "rank/next/", "figures/mine/")
@@ -86,7 +87,7 @@ def test_writes_are_posts(client, manager, path):
 
 def test_the_page_never_names_a_source(client, project, annotator):
     texts = [{"text": "One.", "source": "checkpoint-7"}, {"text": "Two.", "source": "base-model"}]
-    intake.add_prompts(project, [{"prompt": "Hello?", "completions": texts}], compare=True)
+    imports.add_prompts(project, [{"prompt": "Hello?", "completions": texts}], compare=True)
     client.force_login(annotator)
     page = client.get(at("rank/")).content
     assert b"One." in page
@@ -97,8 +98,8 @@ def test_the_page_never_names_a_source(client, project, annotator):
 
 def test_the_answer_to_a_submit_carries_the_next_comparison(client, project, annotator):
     rows = [{"prompt": f"{n}?", "completions": ["a", "b"]} for n in range(3)]
-    intake.add_prompts(project, rows, compare=True)
-    lease = queue.lease_next(annotator.memberships.get())
+    imports.add_prompts(project, rows, compare=True)
+    lease = leases.lease_next(annotator.memberships.get())
     client.force_login(annotator)
     said = {"lease": lease.pk, "key": uuid4(), "seconds": "1.5", "rank-0": 1, "rank-1": 1}
     answers = [client.post(at("rank/submit/"), said, headers={"HX-Request": "true"}) for _ in range(2)]
@@ -109,8 +110,8 @@ def test_the_answer_to_a_submit_carries_the_next_comparison(client, project, ann
 
 
 def test_the_page_cannot_claim_more_seconds_than_the_leases_age(client, project, annotator):
-    intake.add_prompts(project, [{"prompt": "Hello?", "completions": ["a", "b"]}], compare=True)
-    lease = queue.lease_next(annotator.memberships.get())
+    imports.add_prompts(project, [{"prompt": "Hello?", "completions": ["a", "b"]}], compare=True)
+    lease = leases.lease_next(annotator.memberships.get())
     client.force_login(annotator)
     said = {"lease": lease.pk, "key": uuid4(), "seconds": "80000", "rank-0": 1, "rank-1": 1}
     client.post(at("rank/submit/"), said, headers={"HX-Request": "true"})
@@ -147,8 +148,8 @@ def test_a_malformed_submit_is_refused_with_a_sentence(client, project, annotato
     ],
 )
 def test_a_refusal_speaks_the_readers_language(client, project, annotator, change, sentence):
-    intake.add_prompts(project, [{"prompt": "?", "completions": ["a", "b"]}], compare=True)
-    lease = queue.lease_next(annotator.memberships.get()).pk if change else uuid4()
+    imports.add_prompts(project, [{"prompt": "?", "completions": ["a", "b"]}], compare=True)
+    lease = leases.lease_next(annotator.memberships.get()).pk if change else uuid4()
     client.force_login(annotator)
     said = {"lease": lease, "key": uuid4(), "seconds": "1", "rank-0": 1, "rank-1": 2} | change
     headers = {"HX-Request": "true", "Accept-Language": "zh-CN"}

@@ -6,9 +6,11 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from feedback import intake, judging, queue
+from feedback import imports
+from feedback.actions import rankings
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Prompt
+from feedback.queue import leases
 from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
@@ -24,12 +26,12 @@ def slots(comparison: Comparison) -> int:
 
 
 def test_an_empty_project_has_nothing_to_lease(ann):
-    assert queue.lease_next(ann) is None
+    assert leases.lease_next(ann) is None
 
 
 def test_a_lease_holds_the_comparison_and_its_slot(ann, work):
     (comparison,) = work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     assert lease.comparison == comparison
     assert slots(comparison) == 0
     assert sorted(lease.display_order) == [0, 1]
@@ -38,73 +40,73 @@ def test_a_lease_holds_the_comparison_and_its_slot(ann, work):
 
 def test_two_annotators_do_not_hold_the_same_slot(ann, cole, work):
     work(2)
-    assert queue.lease_next(ann).comparison != queue.lease_next(cole).comparison
+    assert leases.lease_next(ann).comparison != leases.lease_next(cole).comparison
 
 
 def test_a_comparison_goes_to_as_many_as_it_wants(ann, cole, mona, work):
     work(1, wanted_rankings=2)
-    assert queue.lease_next(ann) is not None
-    assert queue.lease_next(cole) is not None
-    assert queue.lease_next(mona) is None
+    assert leases.lease_next(ann) is not None
+    assert leases.lease_next(cole) is not None
+    assert leases.lease_next(mona) is None
 
 
 def test_asking_again_shows_the_comparison_already_held(ann, work):
     work(3)
-    assert queue.lease_next(ann) == queue.lease_next(ann)
+    assert leases.lease_next(ann) == leases.lease_next(ann)
 
 
 def test_another_is_given_beside_the_one_on_screen(ann, work):
     work(3)
-    first = queue.lease_next(ann)
-    second = queue.lease_next(ann, beside=[first.pk])
+    first = leases.lease_next(ann)
+    second = leases.lease_next(ann, beside=[first.pk])
     assert second.comparison != first.comparison
-    assert queue.lease_next(ann) == first
-    assert queue.lease_next(ann, beside=[second.pk]) == first
+    assert leases.lease_next(ann) == first
+    assert leases.lease_next(ann, beside=[second.pk]) == first
 
 
 def test_nobody_hoards_comparisons(ann, work):
     work(10)
     held = []
-    for _ in range(queue.MOST_LEASES):
-        held.append(queue.lease_next(ann, beside=held).pk)
+    for _ in range(leases.MOST_LEASES):
+        held.append(leases.lease_next(ann, beside=held).pk)
     with pytest.raises(Conflict, match="You hold 5 comparisons already"):
-        queue.lease_next(ann, beside=held)
+        leases.lease_next(ann, beside=held)
 
 
 def test_nobody_gets_a_comparison_twice(ann, work):
     work(3, wanted_rankings=3)
     ranked = [rank_next(ann).comparison_id for _ in range(3)]
     assert len(set(ranked)) == 3
-    assert queue.lease_next(ann) is None
+    assert leases.lease_next(ann) is None
 
 
 def test_nobody_gets_back_what_they_skipped(ann, cole, work):
     work(1)
-    judging.skip(ann, queue.lease_next(ann).pk)
-    assert queue.lease_next(ann) is None
-    assert queue.lease_next(cole) is not None
+    rankings.skip_comparison(ann, leases.lease_next(ann).pk)
+    assert leases.lease_next(ann) is None
+    assert leases.lease_next(cole) is not None
 
 
 def test_nobody_judges_what_they_wrote(ann, cole, project, work):
     (comparison,) = work(1)
-    demonstration = intake.add_demonstration(ann, comparison.prompt, "a better answer")
+    demonstration = imports.add_demonstration(ann, comparison.prompt, "a better answer")
     other = comparison.items.first().completion_id
-    intake.add_comparisons(project, [[demonstration.completion_id, other]], priority=1)
-    assert queue.lease_next(ann).comparison == comparison
-    assert queue.lease_next(cole).comparison != comparison
+    imports.add_comparisons(project, [[demonstration.completion_id, other]], priority=1)
+    assert leases.lease_next(ann).comparison == comparison
+    assert leases.lease_next(cole).comparison != comparison
 
 
 def test_the_higher_priority_comes_first(ann, work):
     work(5)
     (urgent,) = work(1, priority=1)
     work(5)
-    assert queue.lease_next(ann).comparison == urgent
+    assert leases.lease_next(ann).comparison == urgent
 
 
 def test_what_was_started_is_finished_first(ann, cole, work):
     work(20, wanted_rankings=2)
     started = rank_next(ann).comparison
-    assert queue.lease_next(cole).comparison == started
+    assert leases.lease_next(cole).comparison == started
 
 
 def test_the_order_is_random_within_a_priority(ann, work):
@@ -116,95 +118,95 @@ def test_the_order_is_random_within_a_priority(ann, work):
 
 def test_the_display_order_is_the_annotators_own(ann, cole, work):
     comparisons = work(40, size=4)
-    orders = {tuple(queue.display_order(member, comparison)) for comparison in comparisons for member in (ann, cole)}
+    orders = {tuple(leases.display_order(member, comparison)) for comparison in comparisons for member in (ann, cole)}
     assert len(orders) > 15  # of 24
-    assert queue.display_order(ann, comparisons[0]) == queue.display_order(ann, comparisons[0])
+    assert leases.display_order(ann, comparisons[0]) == leases.display_order(ann, comparisons[0])
 
 
 def test_what_was_shown_before_is_shown_in_the_same_order_again(ann, work):
     """An order from before orders were keyed with a secret, say."""
     (comparison,) = work(1, size=4)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     Lease.objects.update(display_order=[3, 1, 0, 2])
-    assert queue.display_order(ann, comparison) == [3, 1, 0, 2]
-    judging.record(ann, lease.pk, [1, 2, 3, 4], idempotency_key=uuid4(), seconds=1)
-    assert queue.display_order(ann, comparison) == [3, 1, 0, 2]
+    assert leases.display_order(ann, comparison) == [3, 1, 0, 2]
+    rankings.record_ranking(ann, lease.pk, [1, 2, 3, 4], idempotency_key=uuid4(), seconds=1)
+    assert leases.display_order(ann, comparison) == [3, 1, 0, 2]
 
 
 def test_a_lease_that_ran_out_goes_to_the_next_annotator(ann, cole, work):
     (comparison,) = work(1)
-    run_out(queue.lease_next(ann))
-    lease = queue.lease_next(cole)
+    run_out(leases.lease_next(ann))
+    lease = leases.lease_next(cole)
     assert lease.comparison == comparison
     assert slots(comparison) == 0
 
 
 def test_one_who_comes_back_too_late_may_get_it_again(ann, work):
     work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     run_out(lease)
-    assert queue.lease_next(ann).pk == lease.pk
+    assert leases.lease_next(ann).pk == lease.pk
     assert Lease.objects.get().lapsed_at is None
 
 
 def test_a_sweep_opens_the_slots_of_every_project(ann, stranger, work):
     (mine,) = work(1)
-    run_out(queue.lease_next(ann))
-    assert queue.sweep() == 1
+    run_out(leases.lease_next(ann))
+    assert leases.sweep() == 1
     assert slots(mine) == 1
-    assert queue.sweep() == 0
+    assert leases.sweep() == 0
 
 
 def test_a_sweep_forgets_old_lapsed_leases(ann, work):
     work(1)
-    run_out(queue.lease_next(ann))
-    queue.sweep()
+    run_out(leases.lease_next(ann))
+    leases.sweep()
     assert Lease.objects.count() == 1
-    queue.sweep(timezone.now() + timedelta(days=8))
+    leases.sweep(timezone.now() + timedelta(days=8))
     assert Lease.objects.count() == 0
 
 
 def test_renewing_holds_it_longer(ann, work):
     work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     Lease.objects.update(expires_at=timezone.now() + timedelta(seconds=5))
-    renewed = queue.renew(ann, lease.pk)
+    renewed = leases.renew(ann, lease.pk)
     assert renewed.expires_at > timezone.now() + timedelta(minutes=ann.project.lease_minutes - 1)
 
 
 def test_renewing_takes_a_lapsed_one_back_while_a_slot_is_open(ann, cole, work):
     (comparison,) = work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     run_out(lease)
-    queue.reclaim(ann.project_id)
-    assert queue.renew(ann, lease.pk).lapsed_at is None
+    leases.reclaim(ann.project_id)
+    assert leases.renew(ann, lease.pk).lapsed_at is None
     assert slots(comparison) == 0
     run_out(lease)
-    assert queue.lease_next(cole) is not None
+    assert leases.lease_next(cole) is not None
     with pytest.raises(Conflict, match="ran out"):
-        queue.renew(ann, lease.pk)
+        leases.renew(ann, lease.pk)
 
 
 def test_releasing_opens_the_slot(ann, work):
     (comparison,) = work(1)
-    queue.release(ann, queue.lease_next(ann).pk)
+    leases.release(ann, leases.lease_next(ann).pk)
     assert slots(comparison) == 1
-    assert queue.lease_next(ann).comparison == comparison
+    assert leases.lease_next(ann).comparison == comparison
 
 
 def test_another_persons_lease_is_not_there(ann, cole, work):
     work(1)
-    lease = queue.lease_next(ann)
-    for act in (queue.renew, queue.release, judging.skip):
+    lease = leases.lease_next(ann)
+    for act in (leases.renew, leases.release, rankings.skip_comparison):
         with pytest.raises(NotFound):
             act(cole, lease.pk)
     with pytest.raises(NotFound):
-        judging.record(cole, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1)
+        rankings.record_ranking(cole, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1)
 
 
 def test_another_projects_work_is_not_offered(stranger, work):
     work(3)
-    assert queue.lease_next(stranger.memberships.get()) is None
+    assert leases.lease_next(stranger.memberships.get()) is None
 
 
 def test_an_archived_project_gives_no_work(ann, project, work):
@@ -212,20 +214,20 @@ def test_an_archived_project_gives_no_work(ann, project, work):
     project.archived_at = timezone.now()
     project.save()
     with pytest.raises(Conflict, match="archived"):
-        queue.lease_next(ann)
+        leases.lease_next(ann)
 
 
 def test_one_who_has_left_gets_no_work(ann, work):
     work(1)
     Membership.objects.all().delete()
     with pytest.raises(NotFound):
-        queue.lease_next(ann)
+        leases.lease_next(ann)
 
 
 def test_work_is_found_behind_all_that_one_has_ranked(ann, project, work, monkeypatch):
     """Nothing in the head of the queue is for this person, nor in the pieces after it."""
-    monkeypatch.setattr("feedback.candidates.GLANCE", 2)
-    monkeypatch.setattr("feedback.candidates.LOOK", 3)
+    monkeypatch.setattr("feedback.queue.claim.GLANCE", 2)
+    monkeypatch.setattr("feedback.queue.claim.LOOK", 3)
     work(12, wanted_rankings=2)
     bea = membership(person(project, "bea", "annotator"), project)
     ranked = {rank_next(ann).comparison_id for _ in range(11)}
@@ -238,13 +240,13 @@ def test_work_is_found_behind_all_that_one_has_ranked(ann, project, work, monkey
 def test_leases_are_served_in_constant_queries(ann, work, django_assert_max_num_queries):
     work(30)
     with django_assert_max_num_queries(12):  # four of them are a test's savepoints
-        queue.lease_next(ann)
+        leases.lease_next(ann)
 
 
 def test_prompts_come_loaded_with_the_lease(ann, work, django_assert_num_queries):
     work(1)
-    lease = queue.lease_next(ann)
-    again = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
+    again = leases.lease_next(ann)
     with django_assert_num_queries(0):
         assert lease.comparison.prompt.messages == again.comparison.prompt.messages
     assert Prompt.objects.get().messages == lease.comparison.prompt.messages

@@ -5,9 +5,10 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from feedback import judging, queue
+from feedback.actions import rankings
 from feedback.errors import NotFound
 from feedback.models import Comparison, Lease, Project, Ranking
+from feedback.queue import leases
 from tests.factories import rank_next
 
 pytestmark = pytest.mark.django_db
@@ -15,13 +16,13 @@ pytestmark = pytest.mark.django_db
 
 def go_on(member, lease, *beside):
     said = {"idempotency_key": uuid4(), "seconds": 2.0}
-    return judging.record_and_lease(member, lease.pk, [1, 2], beside=[each.pk for each in beside], **said)
+    return rankings.record_ranking_and_lease(member, lease.pk, [1, 2], beside=[each.pk for each in beside], **said)
 
 
 def test_the_next_one_is_held_beside_those_on_hand(ann, work):
     work(3)
-    shown = queue.lease_next(ann)
-    ahead = queue.lease_next(ann, beside=[shown.pk])
+    shown = leases.lease_next(ann)
+    ahead = leases.lease_next(ann, beside=[shown.pk])
     ranking, following = go_on(ann, shown, ahead)
     assert ranking.comparison == shown.comparison
     assert following.comparison not in {shown.comparison, ahead.comparison}
@@ -31,7 +32,7 @@ def test_the_next_one_is_held_beside_those_on_hand(ann, work):
 
 def test_the_prompt_comes_with_it_and_its_texts_in_its_order(ann, work):
     work(2)
-    _, following = go_on(ann, queue.lease_next(ann))
+    _, following = go_on(ann, leases.lease_next(ann))
     number = following.comparison.prompt.messages[-1]["content"].split()[-1]
     expected = [f"answer {place} to {number}" for place in following.display_order]
     assert following.comparison.texts(following.display_order) == expected
@@ -39,28 +40,28 @@ def test_the_prompt_comes_with_it_and_its_texts_in_its_order(ann, work):
 
 def test_at_the_end_of_the_work_the_ranking_is_kept(ann, work):
     work(1)
-    _, following = go_on(ann, queue.lease_next(ann))
+    _, following = go_on(ann, leases.lease_next(ann))
     assert following is None
     assert Ranking.objects.count() == 1
 
 
 def test_one_that_is_on_hand_and_not_named_is_left_to_the_next_look(ann, work):
     work(3)
-    shown = queue.lease_next(ann)
-    ahead = queue.lease_next(ann, beside=[shown.pk])
+    shown = leases.lease_next(ann)
+    ahead = leases.lease_next(ann, beside=[shown.pk])
     _, following = go_on(ann, shown)
     assert following is None
-    assert queue.lease_next(ann) == ahead
+    assert leases.lease_next(ann) == ahead
 
 
 def test_nobody_hoards_comparisons_this_way(ann, work):
     work(8)
     held = []
-    for _ in range(queue.MOST_LEASES):
-        held.append(queue.lease_next(ann, beside=[lease.pk for lease in held]))
+    for _ in range(leases.MOST_LEASES):
+        held.append(leases.lease_next(ann, beside=[lease.pk for lease in held]))
     _, following = go_on(ann, held[0], *held[1:])
     assert following is not None
-    assert Lease.objects.count() == queue.MOST_LEASES
+    assert Lease.objects.count() == leases.MOST_LEASES
     Lease.objects.filter(pk=held[1].pk).delete()
     ranking, _ = go_on(ann, held[2], held[3], held[4], following)
     assert ranking.comparison == held[2].comparison
@@ -68,7 +69,7 @@ def test_nobody_hoards_comparisons_this_way(ann, work):
 
 def test_the_last_submit_before_the_project_was_archived_counts(ann, work):
     work(2)
-    shown = queue.lease_next(ann)
+    shown = leases.lease_next(ann)
     Project.objects.update(archived_at=timezone.now())
     ranking, following = go_on(ann, shown)
     assert (ranking.comparison, following) == (shown.comparison, None)
@@ -76,18 +77,18 @@ def test_the_last_submit_before_the_project_was_archived_counts(ann, work):
 
 def test_what_somebody_left_behind_goes_back_to_the_queue_first(ann, cole, work):
     work(2)
-    left = queue.lease_next(cole)
-    shown = queue.lease_next(ann)
+    left = leases.lease_next(cole)
+    shown = leases.lease_next(ann)
     Lease.objects.filter(pk=left.pk).update(expires_at=timezone.now())
     _, following = go_on(ann, shown)
     assert following is None
-    assert queue.lease_next(ann).comparison == left.comparison
+    assert leases.lease_next(ann).comparison == left.comparison
 
 
 def test_a_refused_ranking_holds_nothing(ann, work):
     work(2)
-    lease = queue.lease_next(ann)
-    queue.release(ann, lease.pk)
+    lease = leases.lease_next(ann)
+    leases.release(ann, lease.pk)
     with pytest.raises(NotFound):
         go_on(ann, lease)
     assert not Lease.objects.exists()
@@ -96,7 +97,7 @@ def test_a_refused_ranking_holds_nothing(ann, work):
 def test_started_ones_come_first(ann, cole, work):
     work(4, wanted_rankings=2)
     started = rank_next(cole).comparison
-    shown = queue.lease_next(ann)
+    shown = leases.lease_next(ann)
     assert shown.comparison == started
     _, following = go_on(ann, shown)
     assert following.reason == Lease.Reason.SAMPLED

@@ -5,10 +5,14 @@ from uuid import uuid4
 
 import pytest
 
-from feedback import export, intake, judging, queue, reliability
+from feedback import imports
+from feedback.actions import rankings
 from feedback.errors import NotFound
+from feedback.export import preferences
 from feedback.models import Ranking, Reliability, ReliabilityReport
 from feedback.models.reliability import PRIOR, weight_of
+from feedback.quality import reliability
+from feedback.queue import leases
 from tests.factories import membership, person
 
 pytestmark = pytest.mark.django_db
@@ -16,10 +20,10 @@ pytestmark = pytest.mark.django_db
 
 def rank_all(member, choose):
     """Rank all that is left for this member; `choose(positions)` gives ranks by position."""
-    while lease := queue.lease_next(member):
+    while lease := leases.lease_next(member):
         by_position = choose(lease.size)
         ranks = [by_position[position] for position in lease.display_order]
-        judging.record(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=3.0)
+        rankings.record_ranking(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=3.0)
 
 
 def careful(size):
@@ -41,7 +45,7 @@ def reliabilities(report):
 
 
 def test_who_says_the_opposite_is_told_from_those_who_agree(project, crew):
-    found = reliabilities(reliability.of_moment(project, export.sequence_cutoff(project)))
+    found = reliabilities(reliability.of_moment(project, preferences.sequence_cutoff(project)))
     assert found["opposite"].is_adversarial
     assert found["opposite"].weight == 0
     for name in ("a", "b", "c"):
@@ -52,7 +56,7 @@ def test_who_says_the_opposite_is_told_from_those_who_agree(project, crew):
 
 
 def test_a_report_is_made_once_and_kept(project, crew, django_assert_num_queries):
-    until = export.sequence_cutoff(project)
+    until = preferences.sequence_cutoff(project)
     first = reliability.of_moment(project, until)
     with django_assert_num_queries(1):
         assert reliability.of_moment(project, until) == first
@@ -63,32 +67,32 @@ def test_a_report_is_made_once_and_kept(project, crew, django_assert_num_queries
 
 
 def test_what_is_said_later_changes_no_earlier_moment(project, crew, work):
-    until = export.sequence_cutoff(project)
+    until = preferences.sequence_cutoff(project)
     before = sorted(reliability.values(reliability.of_moment(project, until)).values())
     ReliabilityReport.objects.all().delete()
-    (ranking, *_) = judging.recent(crew["a"])
-    judging.revise(crew["a"], ranking.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
+    (ranking, *_) = rankings.recent(crew["a"])
+    rankings.revise_ranking(crew["a"], ranking.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
     work(5, wanted_rankings=2)
     rank_all(crew["b"], lambda size: careful(size)[::-1])
-    assert export.sequence_cutoff(project) > until
+    assert preferences.sequence_cutoff(project) > until
     again = sorted(reliability.values(reliability.of_moment(project, until)).values())
     assert again == pytest.approx(before, abs=1e-12)
 
 
 def test_gold_counts_as_what_is_known(project, ann, cole):
     """Nothing that they ranked was ranked by another, but its answer is known."""
-    prompts = intake.add_prompts(project, [{"prompt": f"gold {n}", "completions": ["yes", "no"]} for n in range(12)])
-    intake.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]} for ids in prompts.completion_ids])
+    prompts = imports.add_prompts(project, [{"prompt": f"gold {n}", "completions": ["yes", "no"]} for n in range(12)])
+    imports.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]} for ids in prompts.completion_ids])
     project.qualification_items, project.qualification_percent = 12, 100
     project.save()
     generator = random.Random(1)
     for member, right in ((ann, 1.0), (cole, 0.5)):
         for _ in range(12):
-            lease = queue.lease_next(member)
+            lease = leases.lease_next(member)
             by_position = [1, 2] if generator.random() < right else [2, 1]
             ranks = [by_position[position] for position in lease.display_order]
-            judging.record(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
-    found = reliabilities(reliability.of_moment(project, export.sequence_cutoff(project)))
+            rankings.record_ranking(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
+    found = reliabilities(reliability.of_moment(project, preferences.sequence_cutoff(project)))
     assert found["ann"].gold == found["cole"].gold == 12
     # By hand: the mode of Beta(4.5, 1.5) and 12 votes is (3.5 + right) / (4 + 12).
     right = Ranking.objects.filter(annotator=cole.user_id, ranks=[1, 2]).count()
@@ -97,19 +101,19 @@ def test_gold_counts_as_what_is_known(project, ann, cole):
 
 
 def test_the_export_weighs_by_a_report_and_unknown_people_as_unknown(project, crew, work):
-    report = reliability.of_moment(project, export.sequence_cutoff(project))
+    report = reliability.of_moment(project, preferences.sequence_cutoff(project))
     work(2)
     rank_all(membership(person(project, "new", "annotator"), project), careful)
     known = reliabilities(report)
     weights = {f"annotator-{each.annotator_id}": each for each in known.values()}
-    rows = list(export.rankings(project, reliability=reliability.values(report)))
+    rows = list(preferences.rankings(project, reliability=reliability.values(report)))
     for row in rows:
         of = weights.get(row["annotator"])
         assert row["weight"] == (of.weight if of else weight_of(PRIOR))
         assert row["reliability"] == (of.value if of else None)
     assert {row["weight"] for row in rows} >= {0.0, weight_of(PRIOR)}
-    assert {row["weight"] for row in export.rankings(project)} == {1.0}
-    pairs = list(export.preferences(project, reliability=reliability.values(report)))
+    assert {row["weight"] for row in preferences.rankings(project)} == {1.0}
+    pairs = list(preferences.preferences(project, reliability=reliability.values(report)))
     assert [pair["weight"] for pair in pairs] == [row["weight"] for row in rows]
 
 
@@ -131,7 +135,7 @@ def test_nothing_ranked_is_a_report_of_nobody(project):
 
 
 def test_two_workers_who_make_a_report_at_once_keep_one(project, crew):
-    until = export.sequence_cutoff(project)
+    until = preferences.sequence_cutoff(project)
     judged = reliability.judged_until(project, until)
     reports = {reliability._keep(project, until, judged) for _ in range(2)}
     assert len(reports) == 1

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize, stats
 
-from feedback.reliability import crowd
-from feedback.reliability.judged import Judged
-from feedback.reliability.votes import alike, votes_of
+from feedback.quality.reliability import crowd_bt
+from feedback.quality.reliability.judged import Judged
+from feedback.quality.reliability.votes import alike, votes_of
 
 CAREFUL, CLICKERS, ADVERSARY = [0.97, 0.95, 0.95, 0.9, 0.9, 0.85, 0.8], [0.5, 0.5], [0.1]
 PEOPLE = np.array(CAREFUL + CLICKERS + ADVERSARY)
@@ -35,7 +35,7 @@ def ranks_of(values):
 
 
 def fitted(judged):
-    return crowd.fit(votes_of(judged))
+    return crowd_bt.fit(votes_of(judged))
 
 
 def brute_force(said, gold, count):
@@ -82,19 +82,19 @@ def test_the_derivatives_are_those_of_differences():
     votes = votes_of(simulated(40, people=4, size=3, gold=4, seed=1))
     kinds = alike(votes)
     at = np.append(np.random.default_rng(1).normal(1, 1, len(votes.annotators)), 0.7)
-    gradient = optimize.approx_fprime(at, lambda x: crowd.loss(x, votes, kinds)[0], 1e-6)
-    assert crowd.loss(at, votes, kinds)[1] == pytest.approx(gradient, abs=1e-4)
-    curvature = optimize.approx_fprime(at, lambda x: crowd.loss(x, votes, kinds)[1], 1e-6)
-    assert crowd._information(at, votes, kinds) == pytest.approx(curvature, abs=1e-3)
+    gradient = optimize.approx_fprime(at, lambda x: crowd_bt.loss(x, votes, kinds)[0], 1e-6)
+    assert crowd_bt.loss(at, votes, kinds)[1] == pytest.approx(gradient, abs=1e-4)
+    curvature = optimize.approx_fprime(at, lambda x: crowd_bt.loss(x, votes, kinds)[1], 1e-6)
+    assert crowd_bt._information(at, votes, kinds) == pytest.approx(curvature, abs=1e-3)
 
 
 def test_each_comparisons_gradient_is_a_part_of_the_whole():
     votes = votes_of(simulated(40, people=4, size=3, gold=4, seed=2))
     kinds, at = alike(votes), np.append(np.linspace(-1, 2, len(PEOPLE)), 0.7)
-    comparison, place, summand = crowd._gradients(at, votes, kinds)
+    comparison, place, summand = crowd_bt._gradients(at, votes, kinds)
     assert len(set(comparison.tolist())) == 40
-    prior = crowd.loss(at, votes_of([Judged(0, index, [1, 1], None) for index in range(len(PEOPLE))]), [])[1]
-    assert np.bincount(place, summand, len(at)) == pytest.approx(prior - crowd.loss(at, votes, kinds)[1])
+    prior = crowd_bt.loss(at, votes_of([Judged(0, index, [1, 1], None) for index in range(len(PEOPLE))]), [])[1]
+    assert np.bincount(place, summand, len(at)) == pytest.approx(prior - crowd_bt.loss(at, votes, kinds)[1])
 
 
 @cache
@@ -162,11 +162,11 @@ def test_the_names_of_annotators_mean_nothing():
 def test_one_who_shares_nothing_with_anybody_keeps_the_prior_with_its_width():
     judged = [*simulated(60, seed=7), *(Judged(1000 + pk, 99, [1, 2], None) for pk in range(300))]
     votes = votes_of(judged)
-    found = crowd.fit(votes)
+    found = crowd_bt.fit(votes)
     assert votes.annotators[-1] == 99
-    assert found.reliability[-1] == pytest.approx(crowd.PRIOR, abs=1e-4)
-    error = 1 / math.sqrt(4 * crowd.PRIOR * (1 - crowd.PRIOR))
-    log_odds = math.log(crowd.PRIOR / (1 - crowd.PRIOR))
+    assert found.reliability[-1] == pytest.approx(crowd_bt.PRIOR, abs=1e-4)
+    error = 1 / math.sqrt(4 * crowd_bt.PRIOR * (1 - crowd_bt.PRIOR))
+    log_odds = math.log(crowd_bt.PRIOR / (1 - crowd_bt.PRIOR))
     assert stats.logistic.ppf(found.low[-1]) == pytest.approx(log_odds - 1.96 * error, abs=1e-2)
     assert stats.logistic.ppf(found.high[-1]) == pytest.approx(log_odds + 1.96 * error, abs=1e-2)
 
@@ -174,7 +174,7 @@ def test_one_who_shares_nothing_with_anybody_keeps_the_prior_with_its_width():
 def test_one_who_ties_everything_keeps_the_prior_and_changes_nobody():
     judged = list(simulated(60, seed=8))
     with_ties = fitted([*judged, *(Judged(pk, 99, [1, 1], None) for pk in range(60))])
-    assert with_ties.reliability[-1] == pytest.approx(crowd.PRIOR, abs=1e-4)
+    assert with_ties.reliability[-1] == pytest.approx(crowd_bt.PRIOR, abs=1e-4)
     assert with_ties.reliability[:-1] == pytest.approx(fitted(judged).reliability, abs=1e-4)
 
 

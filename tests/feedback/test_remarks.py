@@ -4,10 +4,11 @@ from uuid import uuid4
 
 import pytest
 
-from feedback import judging, queue, remarks
+from feedback.actions import ranking_details, rankings
+from feedback.actions.spans import SeenSpan, Span
 from feedback.errors import Invalid
 from feedback.models import Ranking
-from feedback.spans import SeenSpan, Span
+from feedback.queue import leases
 from tests.factories import rank_next
 
 pytestmark = pytest.mark.django_db
@@ -61,9 +62,9 @@ def asks(project):
 def test_what_the_project_does_not_ask_is_refused(ann, work, asks, asked, said, sentence):
     asks(**asked)
     work(1)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     with pytest.raises(Invalid, match=sentence):
-        judging.record(ann, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0, **said)
+        rankings.record_ranking(ann, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0, **said)
     assert not Ranking.objects.exists()
 
 
@@ -82,7 +83,7 @@ def test_ratings_are_kept_by_position_and_shown_as_they_were_given(ann, work, as
     assert list(ranking.ratings) == ["helpful"]
     assert ranking.ratings["helpful"][ranking.display_order[0]] == 5
     assert ranking.ratings["helpful"][ranking.display_order[2]] is None
-    assert remarks.shown_ratings(ranking) == {"helpful": [5, 4, None, 1]}
+    assert ranking_details.shown_ratings(ranking) == {"helpful": [5, 4, None, 1]}
 
 
 def test_a_revision_says_everything_anew(ann, work, asks):
@@ -90,16 +91,19 @@ def test_a_revision_says_everything_anew(ann, work, asks):
     work(1)
     first = rank_next(ann, ratings={"helpful": [5, 1]}, flags=["rude"], spans=[Span(1, 0, 6, "bad")])
     said = {"ratings": {"helpful": [4, 1]}, "spans": [Span(1, 0, 3, "bad")]}
-    second = judging.revise(ann, first.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0, **said)
+    second = rankings.revise_ranking(ann, first.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0, **said)
     first.refresh_from_db()
     assert (first.flags, second.flags) == (["rude"], [])
-    assert (remarks.shown_ratings(first), remarks.shown_ratings(second)) == ({"helpful": [5, 1]}, {"helpful": [4, 1]})
+    assert (ranking_details.shown_ratings(first), ranking_details.shown_ratings(second)) == (
+        {"helpful": [5, 1]},
+        {"helpful": [4, 1]},
+    )
     assert (first.spans[0]["end"], second.spans[0]["end"]) == (6, 3)
 
 
 def test_a_submit_without_spans_reads_no_texts(ann, work, django_assert_num_queries):
     work(2)
-    lease = queue.lease_next(ann)
+    lease = leases.lease_next(ann)
     said = {"idempotency_key": uuid4(), "seconds": 1.0}
     with django_assert_num_queries(6):  # begin, member, key, lease, ranking, commit
-        judging.record(ann, lease.pk, [1, 2], **said)
+        rankings.record_ranking(ann, lease.pk, [1, 2], **said)

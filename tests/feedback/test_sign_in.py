@@ -10,8 +10,8 @@ from django.contrib.sessions.models import Session
 from django.core.exceptions import ValidationError
 from django.test import Client
 
-from config import health
-from feedback import passwords
+from config.runtime import health
+from feedback.web import passwords
 from training.tasks import clear_sessions
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files
 @pytest.fixture
 def all_places_taken(settings, tmp_path):
     settings.DATA_DIR = tmp_path
-    settings.PASSWORD_HASHERS = ["feedback.passwords.FewAtOnce"]
+    settings.PASSWORD_HASHERS = ["feedback.web.passwords.FewAtOnce"]
     files = [(tmp_path / f"sign-in-{number}.lock").open("w") for number in range(passwords.AT_ONCE)]
     for file in files:
         fcntl.flock(file, fcntl.LOCK_EX)

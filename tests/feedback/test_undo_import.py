@@ -10,10 +10,13 @@ from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.utils import timezone
 
-from feedback import candidates, export, intake, judging, queue
+from feedback import imports
+from feedback.actions import rankings
 from feedback.archive import Archived
 from feedback.errors import Conflict, Invalid
+from feedback.export import preferences
 from feedback.models import Comparison, Completion, Import, Lease, Project, Prompt, Ranking, Source
+from feedback.queue import claim, leases
 from tests.factories import URL, client_of, lines, rank_next
 from tests.feedback.test_concurrency import at_once
 
@@ -25,8 +28,8 @@ def rows(*names, answers=("a", "b")):
 
 
 def bring_in(project, given, how=Import.How.COMMAND, **settings):
-    with intake.record_import(project, how) as record:
-        intake.add_prompts(project, given, **{"compare": True, "made_by_import": record, **settings})
+    with imports.record_import(project, how) as record:
+        imports.add_prompts(project, given, **{"compare": True, "made_by_import": record, **settings})
     return record
 
 
@@ -42,7 +45,7 @@ def test_an_import_that_nobody_has_worked_on_goes_whole(project, manager):
     kept = bring_in(project, rows("kept"))
     record = bring_in(project, [{"prompt": "x", "external_id": "x-1", "completions": ["a", "b"]}, *rows("y", "z")])
     assert record.counts == {"prompts": 3, "completions": 6, "comparisons": 3, "completed": 0}
-    undone = intake.undo_import(record, manager)
+    undone = imports.undo_import(record, manager)
     assert undone.removed == {"prompts": 3, "completions": 6, "comparisons": 3}
     assert undone.stayed == []
     assert left() == (1, 2, 1)
@@ -56,7 +59,7 @@ def test_an_import_sent_again_changes_nothing_and_the_first_one_undoes_it(projec
     first = bring_in(project, rows("x", "y"))
     assert bring_in(project, rows("x", "y")).pk is None
     assert Import.objects.get() == first
-    intake.undo_import(first, None)
+    imports.undo_import(first, None)
     assert left() == (0, 0, 0)
 
 
@@ -68,21 +71,21 @@ def test_a_refused_import_leaves_no_trace(project):
 
 def test_an_import_is_undone_once(project, manager):
     record = bring_in(project, rows("x"))
-    intake.undo_import(record, manager)
+    imports.undo_import(record, manager)
     with pytest.raises(Conflict, match="undone before"):
-        intake.undo_import(record, manager)
+        imports.undo_import(record, manager)
 
 
 def test_what_was_ranked_skipped_or_is_held_stays_and_the_answer_says_why(project, ann, cole):
     record = bring_in(project, rows("one", "two", "three", "four", "five"))
     ranked = rank_next(ann)
-    skipped = queue.lease_next(ann)
-    judging.skip(ann, skipped.pk, reason="no idea")
-    held = queue.lease_next(ann)
-    lapsed = queue.lease_next(cole)
+    skipped = leases.lease_next(ann)
+    rankings.skip_comparison(ann, skipped.pk, reason="no idea")
+    held = leases.lease_next(ann)
+    lapsed = leases.lease_next(cole)
     Lease.objects.filter(pk=lapsed.pk).update(expires_at=timezone.now(), lapsed_at=timezone.now())
     Comparison.objects.filter(pk=lapsed.comparison_id).update(open_slots=1)
-    undone = intake.undo_import(record, None)
+    undone = imports.undo_import(record, None)
     stay = {each.comparison_id for each in (ranked, skipped, held, lapsed)}
     assert set(Comparison.objects.values_list("pk", flat=True)) == stay
     assert undone.removed["comparisons"] == 5 - len(stay)
@@ -92,39 +95,41 @@ def test_what_was_ranked_skipped_or_is_held_stays_and_the_answer_says_why(projec
     assert counted["completions", "used"] == 2 * len(stay)
     assert counted["prompts", "answered"] == len(stay)
     assert "1 comparison stays: it was ranked." in [kept.message for kept in undone.stayed]
-    assert judging.record(ann, held.pk, [1, 2], idempotency_key=uuid4(), seconds=1)  # on screen, and still welcome
-    assert judging.record(cole, lapsed.pk, [1, 2], idempotency_key=uuid4(), seconds=1)  # late
-    assert len(list(export.rankings(project, 0, export.sequence_cutoff(project)))) == 3
+    assert rankings.record_ranking(
+        ann, held.pk, [1, 2], idempotency_key=uuid4(), seconds=1
+    )  # on screen, and still welcome
+    assert rankings.record_ranking(cole, lapsed.pk, [1, 2], idempotency_key=uuid4(), seconds=1)  # late
+    assert len(list(preferences.rankings(project, 0, preferences.sequence_cutoff(project)))) == 3
 
 
 def test_completions_that_another_imports_comparisons_show_stay(project):
     first = bring_in(project, rows("x", "y"), compare=False)
     ids = list(Completion.objects.filter(prompt__external_id=None).order_by("pk").values_list("pk", flat=True))[:2]
-    with intake.record_import(project, Import.How.API) as second:
-        intake.add_comparisons(project, [ids], made_by_import=second)
-    undone = intake.undo_import(first, None)
+    with imports.record_import(project, Import.How.API) as second:
+        imports.add_comparisons(project, [ids], made_by_import=second)
+    undone = imports.undo_import(first, None)
     assert undone.removed == {"comparisons": 0, "completions": 2, "prompts": 1}
     assert reasons(undone) == {("completions", "used"): 2, ("prompts", "answered"): 1}
     assert left() == (1, 2, 1)
-    assert intake.undo_import(second, None).removed == {"comparisons": 1, "completions": 0, "prompts": 0}
+    assert imports.undo_import(second, None).removed == {"comparisons": 1, "completions": 0, "prompts": 0}
 
 
 def test_prompts_that_a_round_has_answered_stay(project):
     record = bring_in(project, rows("x", "y"))
-    source = intake.get_source(project, "round-0001", Source.Kind.CHECKPOINT)
+    source = imports.get_source(project, "round-0001", Source.Kind.CHECKPOINT)
     prompt = Prompt.objects.first()
-    intake.add_completions(project, source, [{"prompt_id": prompt.pk, "text": "of the round"}])
-    undone = intake.undo_import(record, None)
+    imports.add_completions(project, source, [{"prompt_id": prompt.pk, "text": "of the round"}])
+    undone = imports.undo_import(record, None)
     assert undone.removed == {"comparisons": 2, "completions": 4, "prompts": 1}
     assert reasons(undone) == {("prompts", "answered"): 1}
     assert Completion.objects.get().text == "of the round"
 
 
 def test_a_completion_that_a_round_has_written_too_stays(project):
-    source = intake.get_source(project, "base", Source.Kind.CHECKPOINT)
+    source = imports.get_source(project, "base", Source.Kind.CHECKPOINT)
     record = bring_in(project, [{"prompt": "x", "completions": [{"text": "same", "source": "base"}]}])
-    intake.add_completions(project, source, [{"prompt_id": Prompt.objects.get().pk, "text": "same"}])
-    undone = intake.undo_import(record, None)
+    imports.add_completions(project, source, [{"prompt_id": Prompt.objects.get().pk, "text": "same"}])
+    undone = imports.undo_import(record, None)
     assert reasons(undone) == {("completions", "shared"): 1, ("prompts", "answered"): 1}
     assert left() == (1, 1, 0)
 
@@ -132,24 +137,24 @@ def test_a_completion_that_a_round_has_written_too_stays(project):
 def test_what_an_import_added_to_known_prompts_stays_and_is_told(project):
     bring_in(project, [{"prompt": "x"}])
     record = bring_in(project, [{"prompt": "x", "metadata": {"topic": "y"}}])
-    undone = intake.undo_import(record, None)
+    undone = imports.undo_import(record, None)
     assert reasons(undone) == {("prompts", "completed"): 1}
     assert Prompt.objects.get().metadata == {"topic": "y"}
 
 
 def test_gold_is_undone_like_other_comparisons(project):
-    added = intake.add_prompts(project, rows("x"))
-    with intake.record_import(project, Import.How.API) as record:
+    added = imports.add_prompts(project, rows("x"))
+    with imports.record_import(project, Import.How.API) as record:
         gold = [{"completion_ids": added.completion_ids[0], "ranks": [1, 2]}]
-        intake.add_gold(project, gold, made_by_import=record)
-    assert intake.undo_import(record, None).removed == {"comparisons": 1, "completions": 0, "prompts": 0}
+        imports.add_gold(project, gold, made_by_import=record)
+    assert imports.undo_import(record, None).removed == {"comparisons": 1, "completions": 0, "prompts": 0}
 
 
 def test_an_archived_project_keeps_its_imports(project):
     record = bring_in(project, rows("x"))
     Project.objects.update(archived_at=timezone.now())
     with pytest.raises(Archived):
-        intake.undo_import(record, None)
+        imports.undo_import(record, None)
     assert left() == (1, 2, 1)
 
 
@@ -227,14 +232,14 @@ def test_a_comparison_that_is_being_ranked_meanwhile_stays(project, ann):
 
     def take_slowly():
         with transaction.atomic():
-            queue.lease_next(ann)
+            leases.lease_next(ann)
             taken.set()
             assert finish.wait(timeout=30)
 
     def undo():
         assert taken.wait(timeout=30)
         try:
-            return intake.undo_import(record, None)
+            return imports.undo_import(record, None)
         finally:
             finish.set()
 
@@ -242,7 +247,7 @@ def test_a_comparison_that_is_being_ranked_meanwhile_stays(project, ann):
     assert undone.removed["comparisons"] == 1
     assert reasons(undone)["comparisons", "held"] == 1
     lease = Lease.objects.get()
-    assert judging.record(ann, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1)
+    assert rankings.record_ranking(ann, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -257,7 +262,7 @@ def test_people_who_rank_while_an_import_is_undone_lose_nothing(project, ann, co
 
     def undo():
         sleep(0.1)
-        return intake.undo_import(record, None)
+        return imports.undo_import(record, None)
 
     by_ann, by_cole, undone = at_once([lambda: work(ann), lambda: work(cole), undo])
     assert Ranking.objects.count() == by_ann + by_cole == Comparison.objects.count()
@@ -271,7 +276,7 @@ def test_an_import_that_builds_on_one_that_is_being_undone_waits_and_comes_in_wh
 
     def undo_slowly():
         with transaction.atomic():
-            intake.undo_import(record, None)
+            imports.undo_import(record, None)
             undone.set()
             sleep(0.3)
 
@@ -291,14 +296,14 @@ def test_nothing_comes_to_refer_to_a_comparison_that_is_being_removed(project, a
 
     def undo_slowly():
         with transaction.atomic():
-            intake.undo_import(record, None)
+            imports.undo_import(record, None)
             undone.set()
             assert looked.wait(timeout=30)
 
     def look():
         assert undone.wait(timeout=30)
         try:
-            return candidates.first(ann)
+            return claim.first(ann)
         finally:
             looked.set()
 
@@ -311,7 +316,7 @@ def test_an_import_undone_twice_at_once_is_undone_once(project):
 
     def undo():
         try:
-            return intake.undo_import(record, None)
+            return imports.undo_import(record, None)
         except Conflict:
             return None
 
@@ -321,6 +326,6 @@ def test_an_import_undone_twice_at_once_is_undone_once(project):
 def test_undoing_takes_as_many_statements_for_many_rows_as_for_one(project, django_assert_max_num_queries):
     record = bring_in(project, rows(*(f"question {n}" for n in range(500))))
     with django_assert_max_num_queries(25):
-        assert intake.undo_import(record, None).removed["prompts"] == 500
+        assert imports.undo_import(record, None).removed["prompts"] == 500
     with connection.cursor() as cursor:
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")  # nothing refers to what is gone

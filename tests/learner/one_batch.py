@@ -5,12 +5,13 @@ import json
 import torch
 from small_world import LETTERS, PROMPTS, letters_tokenizer, ppo_job
 
-from training.learner import ppo, rollout, updates
-from training.learner.config import PpoConfig
-from training.learner.data import Prompt, decode_completion
-from training.learner.memory import MicroBatches
-from training.learner.processes import Processes
-from training.learner.rewards import Answer
+from training.learner import ppo
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.policy import rollout, updates
+from training.learner.rewards.terms import Answer
+from training.learner.runtime.config import PpoConfig
+from training.learner.runtime.processes import Processes
+from training.learner.text.messages import Prompt, decode_completion
 
 
 def prepared(folder, **settings):

@@ -17,8 +17,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from training.learner.jobdir import JobDirectory
-from training.learner.reward_model import new_reward_model, save_reward_model
+from training.learner.models.reward_model import new_reward_model, save_reward_model
+from training.learner.runtime.jobdir import JobDirectory
 
 LETTERS = ["<end>", "a", "b", "c", "d"]
 LONGEST = 3

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training.learner.advantages import (
+from training.learner.policy.advantages import (
     above_baseline,
     generalized_advantages,
     group_relative,

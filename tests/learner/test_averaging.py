@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.learner.averaging import WeightAverage
+from training.learner.preferences.averaging import WeightAverage
 
 
 def trained_to(model: nn.Linear, value: float) -> None:

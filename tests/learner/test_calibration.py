@@ -8,7 +8,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
-from training.learner.calibration import (
+from training.learner.preferences.calibration import (
     accuracy_interval,
     annotator_agreement,
     best_accuracy,

@@ -3,16 +3,16 @@
 import pytest
 from chat_world import ENDS, MAKERS, OPENERS, TEXTS
 
-from training.learner import bpe
-from training.learner.control_tokens import (
+from training.learner.runtime.jobdir import BadInput
+from training.learner.text import bpe
+from training.learner.text.control_tokens import (
     _renamed_copy,
     control_tokens,
     encode_text,
     name_ends,
     tokens_that_are_no_text,
 )
-from training.learner.data import decode_completion, encode_completion, render
-from training.learner.jobdir import BadInput
+from training.learner.text.messages import decode_completion, encode_completion, render
 
 
 @pytest.fixture(scope="module", params=list(MAKERS))

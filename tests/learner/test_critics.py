@@ -9,13 +9,14 @@ from safetensors.torch import load_file
 from small_world import PROMPTS, on_reward_model, ppo_job, reward_model_folder
 from two_processes import run_on_two
 
-from training.learner import ppo, rollout
-from training.learner.config import HEAD_LEARNING_RATE, PpoConfig
-from training.learner.jobdir import BadInput, JobDirectory
-from training.learner.processes import Processes
-from training.learner.reward_model import load_reward_model, score
-from training.learner.scoring import RewardHead, ValueHead
-from training.learner.trunk import trunk_of
+from training.learner import ppo
+from training.learner.models.partial_forward import trunk_of
+from training.learner.models.reward_model import load_reward_model, score
+from training.learner.models.token_outputs import RewardHead, ValueHead
+from training.learner.policy import rollout
+from training.learner.runtime.config import HEAD_LEARNING_RATE, PpoConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory
+from training.learner.runtime.processes import Processes
 
 
 def test_a_shared_critic_says_its_values_in_the_policy_s_own_pass(tmp_path):

@@ -3,9 +3,12 @@
 import pytest
 from small_world import letters_tokenizer
 
-from training.learner import bpe, sft
-from training.learner.config import RewardConfig, SampleConfig, SftConfig
-from training.learner.data import (
+from training.learner import sft
+from training.learner.preferences.ranking_data import read_rankings
+from training.learner.runtime.config import RewardConfig, SampleConfig, SftConfig
+from training.learner.runtime.jobdir import BadInput
+from training.learner.text import bpe
+from training.learner.text.messages import (
     budget_batches,
     decode_completion,
     encode_completion,
@@ -15,8 +18,6 @@ from training.learner.data import (
     share,
     shuffled,
 )
-from training.learner.jobdir import BadInput
-from training.learner.ranking_data import read_rankings
 
 TALK = [
     {"role": "system", "content": "Be kind."},

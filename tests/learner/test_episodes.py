@@ -4,9 +4,9 @@ import pytest
 import torch
 from small_world import KINDS, tiny_model
 
-from training.learner import flat
-from training.learner.episodes import Episodes, by_episode, lay_out, within_budget
-from training.learner.scoring import ValueHead, assess, scores_and_states_at
+from training.learner.models import packed_attention
+from training.learner.models.episodes import Episodes, by_episode, lay_out, within_budget
+from training.learner.models.token_outputs import ValueHead, assess, scores_and_states_at
 
 SHARED = Episodes(
     [[5, 6, 7], [8], [5, 6, 7], [9, 10, 11], [5, 6, 7], [8]],
@@ -53,21 +53,21 @@ def test_the_states_that_a_shared_critic_reads_are_the_trunk_s_last(kind):
 @torch.no_grad()
 def test_the_budget_counts_the_slots_that_attention_allocates(episodes, budget, monkeypatch):
     model, allocated = tiny_model(), []
-    attention = flat.scaled_attention
+    attention = packed_attention.scaled_attention
 
     def counted(query, key, *others):
         assert query.shape[2] <= key.shape[2]
         allocated[-1].append(key.shape[0] * key.shape[2])
         return attention(query, key, *others)
 
-    monkeypatch.setattr(flat, "scaled_attention", counted)
+    monkeypatch.setattr(packed_attention, "scaled_attention", counted)
     batches = within_budget(episodes, budget)
     for batch in batches:
         part = episodes.select(batch)
         allocated.append([])
         assess(model, None, part)
-        in_first_layer = sum(allocated[-1][: len(flat.like_lengths(torch.tensor(part.lengths())))])
-        assert in_first_layer == flat.attention_slots(part.lengths())
+        in_first_layer = sum(allocated[-1][: len(packed_attention.like_lengths(torch.tensor(part.lengths())))])
+        assert in_first_layer == packed_attention.attention_slots(part.lengths())
         assert in_first_layer <= budget or len(batch) == 1
     assert sorted(i for batch in batches for i in batch) == list(range(len(episodes.prompts)))
 
@@ -82,7 +82,7 @@ def test_completions_of_a_prompt_stay_together_where_the_budget_allows():
 
 def test_a_long_prompt_counts_for_each_of_its_completions():
     episodes = Episodes([list(range(3500))] * 64, [[1] * 8] * 64)
-    assert flat.attention_slots(episodes.lengths()) == 64 * 3508
+    assert packed_attention.attention_slots(episodes.lengths()) == 64 * 3508
     assert len(within_budget(episodes, 4096)) == 64
     assert len(within_budget(episodes, 64 * 3508)) == 1
 

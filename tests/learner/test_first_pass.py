@@ -5,10 +5,10 @@ import torch
 from one_batch import prepared, scored_answers
 from small_world import PROMPTS, ppo_job
 
-from training.learner import rollout, updates
-from training.learner.flat import attention_slots
-from training.learner.memory import MicroBatches
-from training.learner.scoring import ValueHead
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.packed_attention import attention_slots
+from training.learner.models.token_outputs import ValueHead
+from training.learner.policy import rollout, updates
 
 
 def first_gradients(folder, monkeypatch, **settings):

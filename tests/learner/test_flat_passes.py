@@ -5,10 +5,10 @@ import torch
 from small_world import KINDS, letters_tokenizer, tiny_model
 from transformers import AutoModelForSequenceClassification
 
-from training.learner.episodes import Episodes, by_episode, within_budget
-from training.learner.flat import ATTENTION, flatten, forward_flat
-from training.learner.models import load_critic
-from training.learner.scoring import score_states, score_tokens
+from training.learner.models.episodes import Episodes, by_episode, within_budget
+from training.learner.models.loading import load_critic
+from training.learner.models.packed_attention import ATTENTION, flatten, forward_flat
+from training.learner.models.token_outputs import score_states, score_tokens
 
 EPISODES = Episodes([[5, 6, 7], [8], [9, 10, 11, 12, 13, 0, 14]], [[1, 2, 3, 0], [4, 5, 6, 7, 8, 9], [0]])
 

@@ -5,10 +5,10 @@ import torch
 from small_world import tiny_model
 from torch import nn
 
-from training.learner.decoding import ForwardDecoder, gather_prompts
-from training.learner.fused_decoding import FusedDecoder, gather_weights
-from training.learner.models import computing_in
-from training.learner.sampler import Drawing, sample
+from training.learner.models.forward_decoder import ForwardDecoder, gather_prompts
+from training.learner.models.loading import computing_in
+from training.learner.sampling.fused_decoder import FusedDecoder, gather_weights
+from training.learner.sampling.sampler import Drawing, sample
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 0, 14], [8], [20, 21, 22, 23, 24, 25, 26, 27, 28]]

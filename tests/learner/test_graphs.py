@@ -5,12 +5,12 @@ import torch
 from small_world import tiny_model
 from test_fused_decoding import KNOWN, PROMPTS, STEPS, expect_the_model_s_logits, fused
 
-from training.learner import graphs
-from training.learner.decoding import gather_prompts
-from training.learner.fused_decoding import gather_weights
-from training.learner.graphs import GraphDecoder
-from training.learner.models import computing_in
-from training.learner.sampler import Drawing, sample
+from training.learner.models.forward_decoder import gather_prompts
+from training.learner.models.loading import computing_in
+from training.learner.sampling import cuda_graphs
+from training.learner.sampling.cuda_graphs import GraphDecoder
+from training.learner.sampling.fused_decoder import gather_weights
+from training.learner.sampling.sampler import Drawing, sample
 
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs are recorded on a GPU")
 
@@ -44,7 +44,7 @@ def test_every_step_gives_the_model_s_logits_however_often_it_is_taken(kind):
 @pytest.mark.parametrize("kind", ["mistral", "qwen3"])
 @torch.inference_mode()
 def test_rows_that_leave_and_widths_that_are_passed_record_another_step(kind, width, monkeypatch):
-    monkeypatch.setattr(graphs, "WIDTH", width)
+    monkeypatch.setattr(cuda_graphs, "WIDTH", width)
     model, kept = tiny_model(kind, sliding_window=5) if kind == "mistral" else tiny_model(kind), torch.tensor([0, 2, 4])
     recorded = []
     decoder, plain = graphed(model, capture=lambda step: recorded.append(step) or step), fused(model)
@@ -78,7 +78,7 @@ def test_a_step_in_bf16_is_the_plain_one():
 def test_a_recorded_step_is_the_plain_one(kind, dtype, recwarn):
     model = tiny_model(kind).to("cuda")
     with computing_in(dtype):
-        decoder, plain = graphed(model, capture=graphs.captured), fused(model)
+        decoder, plain = graphed(model, capture=cuda_graphs.captured), fused(model)
         for each in (decoder, plain):
             each.read_prompts()
         for tokens in STEPS:

@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from training.learner.config import SampleConfig
-from training.learner.jobdir import (
+from training.learner.runtime.config import SampleConfig
+from training.learner.runtime.jobdir import (
     BadInput,
     JobDirectory,
     Stopped,
@@ -17,7 +17,7 @@ from training.learner.jobdir import (
     TrainingFailed,
     finish_replacement,
 )
-from training.learner.program import run_program
+from training.learner.runtime.program import run_program
 
 
 @pytest.fixture
@@ -161,7 +161,8 @@ def test_sigterm_only_raises_a_flag():
 
 
 def test_the_web_process_can_import_these_without_torch():
-    code = "import sys, json, training.learner.config, training.learner.jobdir; print(json.dumps(list(sys.modules)))"
+    modules = "training.learner.runtime.config, training.learner.runtime.jobdir"
+    code = f"import sys, json, {modules}; print(json.dumps(list(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "numpy", "django"} & set(json.loads(done.stdout))
 

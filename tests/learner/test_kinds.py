@@ -10,14 +10,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from training.learner import ppo
 from training.learner import sample as sample_program
-from training.learner.check import verdict_on
-from training.learner.episodes import Episodes
-from training.learner.flat import ATTENTION
-from training.learner.generic import path_of
-from training.learner.jobdir import BadInput, JobDirectory
-from training.learner.models import prepare, room_of
-from training.learner.sampler import Drawing, check_room, sample
-from training.learner.scoring import ValueHead, assess, score_tokens
+from training.learner.models.episodes import Episodes
+from training.learner.models.generic_forward import path_of
+from training.learner.models.loading import prepare, room_of
+from training.learner.models.packed_attention import ATTENTION
+from training.learner.models.probe import verdict_on
+from training.learner.models.token_outputs import ValueHead, assess, score_tokens
+from training.learner.runtime.jobdir import BadInput, JobDirectory
+from training.learner.sampling.sampler import Drawing, check_room, sample
 
 BASE: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

@@ -12,15 +12,15 @@ from small_world import LETTERS, letters_tokenizer, policy_folder, ppo_job, tiny
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from training.learner import ppo, reward, sft
-from training.learner.config import PpoConfig
-from training.learner.episodes import Episodes
-from training.learner.flat import flatten, forward_flat
-from training.learner.jobdir import BadInput, JobDirectory
-from training.learner.lora import Base, Role, Shape, critic_role, load_scoring_role
-from training.learner.models import computing_in, load_policy
-from training.learner.processes import Processes
-from training.learner.reward_model import load_reward_model, score
-from training.learner.scoring import score_states
+from training.learner.models.episodes import Episodes
+from training.learner.models.loading import computing_in, load_policy
+from training.learner.models.lora import Base, Role, Shape, critic_role, load_scoring_role
+from training.learner.models.packed_attention import flatten, forward_flat
+from training.learner.models.reward_model import load_reward_model, score
+from training.learner.models.token_outputs import score_states
+from training.learner.runtime.config import PpoConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory
+from training.learner.runtime.processes import Processes
 
 SEQUENCES = [[5, 6, 7, 8], [9, 3]]
 SHAPE = Shape(rank=2, alpha=4.0)

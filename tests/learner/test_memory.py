@@ -5,12 +5,13 @@ import torch
 from one_batch import gradients, prepared
 from small_world import LETTERS, PROMPTS, ppo_job
 
-from training.learner import ppo, rollout
-from training.learner.config import SftConfig
-from training.learner.jobdir import JobDirectory, TrainingFailed
-from training.learner.memory import MicroBatches
-from training.learner.models import load_policy
-from training.learner.processes import Processes
+from training.learner import ppo
+from training.learner.models.loading import load_policy
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.policy import rollout
+from training.learner.runtime.config import SftConfig
+from training.learner.runtime.jobdir import JobDirectory, TrainingFailed
+from training.learner.runtime.processes import Processes
 from training.learner.sft import Example, learn
 
 

@@ -8,10 +8,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from tests.learner.reward_world import policy_folder
-from training.learner.bpe import learn_tokenizer
-from training.learner.jobdir import BadInput
-from training.learner.models import load_critic, load_policy, load_tokenizer, save_model
-from training.learner.reward_model import load_reward_model, new_reward_model, save_reward_model
+from training.learner.models.loading import load_critic, load_policy, load_tokenizer, save_model
+from training.learner.models.reward_model import load_reward_model, new_reward_model, save_reward_model
+from training.learner.runtime.jobdir import BadInput
+from training.learner.text.bpe import learn_tokenizer
 
 LAYER = "model.layers.1.mlp.down_proj.weight"
 

@@ -13,8 +13,9 @@ from reward_world import ranking_rows
 from small_world import PROMPTS, metrics, policy_folder, ppo_job
 from two_processes import ends_of_two, run_on_two
 
-from training.learner import jobdir, ppo, reward, sample
-from training.learner.jobdir import EXIT_STOPPED, JobDirectory, Stopped
+from training.learner import ppo, reward, sample
+from training.learner.runtime import jobdir
+from training.learner.runtime.jobdir import EXIT_STOPPED, JobDirectory, Stopped
 
 OPTIONS = {"steps": 6, "batch_episodes": 8, "epochs": 1, "save_every": 2}
 

@@ -12,10 +12,8 @@ from scipy.special import logsumexp
 from small_world import LONGEST, completions, log_probs, policy_folder, ppo_job, reward_of
 
 from training.learner import ppo
-from training.learner.config import PpoConfig
-from training.learner.jobdir import BadInput, JobDirectory
-from training.learner.models import load_policy
-from training.learner.optimality import (
+from training.learner.models.loading import load_policy
+from training.learner.policy.optimality import (
     best_attainable,
     best_of_n_curve,
     best_of_n_kl,
@@ -26,7 +24,9 @@ from training.learner.optimality import (
     report,
     student_quantile,
 )
-from training.learner.sampler import Drawing, sample
+from training.learner.runtime.config import PpoConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory
+from training.learner.sampling.sampler import Drawing, sample
 
 BETA = 0.5
 

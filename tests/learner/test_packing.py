@@ -14,9 +14,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from training.learner.flat import ATTENTION
-from training.learner.packing import PromptGroup, pack
-from training.learner.trunk import states_at
+from training.learner.models.packed_attention import ATTENTION
+from training.learner.models.packing import PromptGroup, pack
+from training.learner.models.partial_forward import states_at
 
 SMALL = {
     "vocab_size": 50,

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from training.learner.losses import clipped_policy_loss, clipped_value_loss, kl_k1, kl_k3, next_kl_coefficient
+from training.learner.policy.losses import clipped_policy_loss, clipped_value_loss, kl_k1, kl_k3, next_kl_coefficient
 
 
 def policy_loss(ratio, advantage, **options):

@@ -23,10 +23,11 @@ from small_world import (
 )
 from transformers import AutoModelForCausalLM
 
-from training.learner import ppo, rollout
-from training.learner.config import PpoConfig
-from training.learner.evaluation import paired_gain
-from training.learner.jobdir import BadInput, JobDirectory, TrainingFailed
+from training.learner import ppo
+from training.learner.policy import rollout
+from training.learner.policy.evaluation import paired_gain
+from training.learner.runtime.config import PpoConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory, TrainingFailed
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo", "reinforce"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from training.learner.preference_losses import (
+from training.learner.preferences.losses import (
     TIE_MODELS,
     Pairs,
     bradley_terry,

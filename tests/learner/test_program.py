@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from training.learner import ppo, reward, sample, sft
-from training.learner.config import CONFIGS, PpoConfig
-from training.learner.program import comments, help_text, run_program
+from training.learner.runtime.config import CONFIGS, PpoConfig
+from training.learner.runtime.program import comments, help_text, run_program
 
 
 @pytest.mark.parametrize("program", CONFIGS)

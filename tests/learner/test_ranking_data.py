@@ -3,9 +3,9 @@
 import pytest
 
 from tests.learner.reward_world import ranking_rows, tokenizer
-from training.learner.config import RewardConfig
-from training.learner.jobdir import BadInput
-from training.learner.ranking_data import pairs_of_comparisons, read_rankings
+from training.learner.preferences.ranking_data import pairs_of_comparisons, read_rankings
+from training.learner.runtime.config import RewardConfig
+from training.learner.runtime.jobdir import BadInput
 
 TOKENIZER = tokenizer()
 END = TOKENIZER.eos_token_id

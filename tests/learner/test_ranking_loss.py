@@ -9,13 +9,11 @@ import torch
 from scipy.optimize import minimize
 
 from tests.learner.reward_world import policy_folder, ranking_rows, tokenizer
-from training.learner.config import RewardConfig
-from training.learner.memory import MicroBatches
-from training.learner.optimization import adamw, take_step
-from training.learner.packing import PromptGroup
-from training.learner.processes import Processes
-from training.learner.ranking_data import Comparison, Ranking, read_rankings
-from training.learner.ranking_loss import (
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.packing import PromptGroup
+from training.learner.models.reward_model import RewardModel, new_reward_model, raw_scores_of_groups
+from training.learner.preferences.ranking_data import Comparison, Ranking, read_rankings
+from training.learner.preferences.ranking_loss import (
     Lesson,
     TieParameter,
     batch_loss,
@@ -25,7 +23,9 @@ from training.learner.ranking_loss import (
     total_weight,
 )
 from training.learner.reward import learn, plan_steps
-from training.learner.reward_model import RewardModel, new_reward_model, raw_scores_of_groups
+from training.learner.runtime.config import RewardConfig
+from training.learner.runtime.optimization import adamw, take_step
+from training.learner.runtime.processes import Processes
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.learner.reward_world import job, ranking_rows
 from training.learner import reward
-from training.learner.jobdir import EXIT_BAD_INPUT, EXIT_STOPPED, BadInput, Stopped, TrainingFailed
-from training.learner.reward_model import load_reward_model, score
+from training.learner.models.reward_model import load_reward_model, score
+from training.learner.runtime.jobdir import EXIT_BAD_INPUT, EXIT_STOPPED, BadInput, Stopped, TrainingFailed
 
 ROOT = Path(__file__).parents[2]
 QUICK = {"learning_rate": 3e-3, "epochs": 2, "batch_rankings": 8, "ensemble_heads": 3}

@@ -8,11 +8,9 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from tests.learner.reward_world import policy_folder
-from training.learner.jobdir import BadInput
-from training.learner.models import load_tokenizer
-from training.learner.packing import PromptGroup
-from training.learner.preference_losses import pair_losses, pairs_of_rankings
-from training.learner.reward_model import (
+from training.learner.models.loading import load_tokenizer
+from training.learner.models.packing import PromptGroup
+from training.learner.models.reward_model import (
     Ensemble,
     RewardModel,
     load_reward_model,
@@ -23,6 +21,8 @@ from training.learner.reward_model import (
     score_groups,
     set_normalisation,
 )
+from training.learner.preferences.losses import pair_losses, pairs_of_rankings
+from training.learner.runtime.jobdir import BadInput
 
 GROUPS = [
     PromptGroup((5, 6, 7, 8), ((9, 10, 1), (11, 1), (12, 13, 14, 15, 16, 1))),

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from training.learner.packing import PromptGroup
-from training.learner.ranking_data import Comparison, Ranking
-from training.learner.reward_report import judge, longer_is_preferred, report
+from training.learner.models.packing import PromptGroup
+from training.learner.preferences.ranking_data import Comparison, Ranking
+from training.learner.preferences.report import judge, longer_is_preferred, report
 
 
 def comparison(number, completions, ranks, strength):

@@ -7,15 +7,22 @@ import torch
 from reward_world import policy_folder
 from small_world import policy_folder as letters_folder
 
-from training.learner import bpe, sample
-from training.learner.config import PpoConfig, RewardConfig, SampleConfig
-from training.learner.data import decode_completion, encode_completion, encode_prompt
-from training.learner.jobdir import BadInput, JobDirectory
-from training.learner.models import load_tokenizer
-from training.learner.ranking_data import read_rankings
-from training.learner.reward_model import load_reward_model, new_reward_model, save_reward_model, score, score_groups
-from training.learner.rewards import Answer, reward_function
-from training.learner.text_metrics import METRICS
+from training.learner import sample
+from training.learner.models.loading import load_tokenizer
+from training.learner.models.reward_model import (
+    load_reward_model,
+    new_reward_model,
+    save_reward_model,
+    score,
+    score_groups,
+)
+from training.learner.preferences.ranking_data import read_rankings
+from training.learner.rewards.terms import Answer, reward_function
+from training.learner.rewards.text_metrics import METRICS
+from training.learner.runtime.config import PpoConfig, RewardConfig, SampleConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory
+from training.learner.text import bpe
+from training.learner.text.messages import decode_completion, encode_completion, encode_prompt
 
 MESSAGES = [{"role": "user", "content": "wait parcel"}]
 

@@ -6,7 +6,7 @@ import pytest
 from small_world import policy_folder, ppo_job, reward_model_folder
 
 from training.learner import ppo, sample
-from training.learner.jobdir import BadInput, JobDirectory
+from training.learner.runtime.jobdir import BadInput, JobDirectory
 
 PROMPTS = ("a", "a b c d")  # one and four tokens
 SHORT = {"max_position_embeddings": 6}  # too few for four tokens and three more

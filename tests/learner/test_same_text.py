@@ -8,14 +8,14 @@ from chat_world import ENDS, MAKERS
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from training.learner import ppo, reward, sample, sft
-from training.learner.config import PpoConfig, RewardConfig
-from training.learner.control_tokens import control_tokens
-from training.learner.data import decode_completion, encode_prompt
-from training.learner.jobdir import JobDirectory
-from training.learner.models import load_policy
-from training.learner.ranking_data import read_rankings
-from training.learner.reward_model import load_reward_model, score_groups
-from training.learner.rewards import Answer, reward_function
+from training.learner.models.loading import load_policy
+from training.learner.models.reward_model import load_reward_model, score_groups
+from training.learner.preferences.ranking_data import read_rankings
+from training.learner.rewards.terms import Answer, reward_function
+from training.learner.runtime.config import PpoConfig, RewardConfig
+from training.learner.runtime.jobdir import JobDirectory
+from training.learner.text.control_tokens import control_tokens
+from training.learner.text.messages import decode_completion, encode_prompt
 
 KINDS = ["gemma", "phi3", "plain_chatml"]
 MESSAGES = [{"role": "user", "content": "Where is my parcel?"}]

@@ -9,13 +9,13 @@ import torch
 from small_world import KINDS, damaged_policy, ppo_job, tiny_model
 
 from training.learner import sample as program
-from training.learner import sampler
-from training.learner.episodes import Episodes
-from training.learner.fused_decoding import gather_weights
-from training.learner.jobdir import BadInput, TrainingFailed
-from training.learner.models import computing_in
-from training.learner.sampler import Drawing, draw, keep_likeliest, sample, uniform_numbers
-from training.learner.scoring import score_tokens
+from training.learner.models.episodes import Episodes
+from training.learner.models.loading import computing_in
+from training.learner.models.token_outputs import score_tokens
+from training.learner.runtime.jobdir import BadInput, TrainingFailed
+from training.learner.sampling import sampler
+from training.learner.sampling.fused_decoder import gather_weights
+from training.learner.sampling.sampler import Drawing, draw, keep_likeliest, sample, uniform_numbers
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 0, 14], [8], [20, 21, 22, 23, 24, 25, 26, 27, 28]]
 NO_END: frozenset[int] = frozenset()

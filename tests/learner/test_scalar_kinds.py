@@ -9,10 +9,10 @@ from test_kinds import model_of
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from training.learner import ppo, reward
-from training.learner.jobdir import BadInput, JobDirectory
-from training.learner.models import load_critic, load_scalar_model
-from training.learner.packing import PromptGroup
-from training.learner.reward_model import load_reward_model, new_reward_model, save_reward_model, score_groups
+from training.learner.models.loading import load_critic, load_scalar_model
+from training.learner.models.packing import PromptGroup
+from training.learner.models.reward_model import load_reward_model, new_reward_model, save_reward_model, score_groups
+from training.learner.runtime.jobdir import BadInput, JobDirectory
 
 KINDS = ("granite", "cohere", "olmoe", "gemma4_text", "lfm2", "llama", "gpt2")
 GROUPS = [PromptGroup((5, 6, 7), ((8, 9, 10), (11, 1))), PromptGroup((20, 21), ((22, 23, 1),))]

@@ -5,12 +5,13 @@ import torch
 from one_batch import prepared
 from small_world import PROMPTS, log_prob, policy_folder, ppo_job
 
-from training.learner import ppo, rollout, updates
-from training.learner.data import Prompt
-from training.learner.models import load_policy
-from training.learner.optimization import adamw
-from training.learner.reward_model import new_reward_model
-from training.learner.sampler import sample
+from training.learner import ppo
+from training.learner.models.loading import load_policy
+from training.learner.models.reward_model import new_reward_model
+from training.learner.policy import rollout, updates
+from training.learner.runtime.optimization import adamw
+from training.learner.sampling.sampler import sample
+from training.learner.text.messages import Prompt
 
 DROPOUT = {"resid_pdrop": 0.5, "attn_pdrop": 0.5, "embd_pdrop": 0.5}
 CUT = {"temperature": 0.7, "batch_episodes": 24}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from training.learner.config import CONFIGS, PpoConfig, RewardConfig, SampleConfig, SftConfig
-from training.learner.jobdir import BadInput
+from training.learner.runtime.config import CONFIGS, PpoConfig, RewardConfig, SampleConfig, SftConfig
+from training.learner.runtime.jobdir import BadInput
 
 LEAST = {
     SftConfig: {"model": "folder"},

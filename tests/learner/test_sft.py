@@ -8,11 +8,11 @@ from small_world import letters_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from training.learner import sft
-from training.learner.config import SftConfig
-from training.learner.data import encode_prompt
-from training.learner.jobdir import BadInput, JobDirectory
-from training.learner.sampler import Drawing, sample
+from training.learner.runtime.config import SftConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory
+from training.learner.sampling.sampler import Drawing, sample
 from training.learner.sft import Example, plan_steps, split, total_weight, weighted_loss
+from training.learner.text.messages import encode_prompt
 
 ARCHITECTURE = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
                 "num_attention_heads": 4}  # fmt: skip

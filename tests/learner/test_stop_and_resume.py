@@ -15,7 +15,7 @@ from small_world import LETTERS, on_reward_model, policy_folder, ppo_job
 from two_processes import run_on_two
 
 from training.learner import ppo, sample, sft
-from training.learner.jobdir import BadInput, JobDirectory, Stopped
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
 HERE = Path(__file__).parent
 PROMPTS = ("a", "b", "c")

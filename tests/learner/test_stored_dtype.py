@@ -14,7 +14,7 @@ from test_kinds import model_of
 from transformers import AutoModelForCausalLM
 
 from training.learner import ppo, reward
-from training.learner.models import load_policy, save_model
+from training.learner.models.loading import load_policy, save_model
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -6,11 +6,12 @@ import json
 import pytest
 from small_world import letters_tokenizer, ppo_job
 
-from training.learner import ppo, rewards
-from training.learner.config import REFERENCE_METRICS, TERMS, PpoConfig
-from training.learner.jobdir import BadInput, JobDirectory
-from training.learner.rewards import Answer, reward_function
-from training.learner.text_metrics import METRICS, squad_words
+from training.learner import ppo
+from training.learner.rewards import terms as rewards
+from training.learner.rewards.terms import Answer, reward_function
+from training.learner.rewards.text_metrics import METRICS, squad_words
+from training.learner.runtime.config import REFERENCE_METRICS, TERMS, PpoConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import pytest
 import torch
 from small_world import tiny_model
 
-from training.learner.episodes import Episodes
-from training.learner.flat import causal_layout, flatten, forward_flat
-from training.learner.log_probs import token_scores
-from training.learner.models import computing_in
-from training.learner.scoring import plain_head, score_tokens
-from training.learner.trunk import is_known, states_at
+from training.learner.models.episodes import Episodes
+from training.learner.models.loading import computing_in
+from training.learner.models.log_probs import token_scores
+from training.learner.models.packed_attention import causal_layout, flatten, forward_flat
+from training.learner.models.partial_forward import is_known, states_at
+from training.learner.models.token_outputs import plain_head, score_tokens
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 LENGTHS = (3, 17, 5, 16, 40, 4, 9, 33, 20, 38)  # of several parts of like lengths
@@ -81,7 +81,7 @@ def test_many_rows_are_computed_some_at_a_time(monkeypatch):
     whole = score_tokens(model, episodes, with_entropy=True)
     expected = gradients(model, whole.log_probs)
     for name, size in (("CHUNK", 3 * 64), ("LEAST", 1), ("BLOCK", 2 * 64), ("SLICE", 5)):
-        monkeypatch.setattr(f"training.learner.log_probs.{name}", size)
+        monkeypatch.setattr(f"training.learner.models.log_probs.{name}", size)
     with torch.no_grad():
         unlearned = score_tokens(model, episodes, with_entropy=True)
     torch.testing.assert_close(torch.stack(unlearned), torch.stack(whole), atol=1e-6, rtol=0)

@@ -8,12 +8,19 @@ from one_batch import gradients, prepared
 from small_world import PROMPTS, metrics, ppo_job
 
 from training.demo.settings import ROUND
-from training.learner import ppo, rollout, updates
-from training.learner.config import PpoConfig, RewardConfig, SftConfig
-from training.learner.jobdir import TrainingFailed
-from training.learner.optimization import adam_epsilon, adamw, highest_learning_rate, learning_rate_factor, take_step
-from training.learner.program import help_text
-from training.learner.scoring import score_tokens
+from training.learner import ppo
+from training.learner.models.token_outputs import score_tokens
+from training.learner.policy import rollout, updates
+from training.learner.runtime.config import PpoConfig, RewardConfig, SftConfig
+from training.learner.runtime.jobdir import TrainingFailed
+from training.learner.runtime.optimization import (
+    adam_epsilon,
+    adamw,
+    highest_learning_rate,
+    learning_rate_factor,
+    take_step,
+)
+from training.learner.runtime.program import help_text
 
 
 def test_gradients_do_not_depend_on_micro_batches(tmp_path):

@@ -5,7 +5,8 @@ from celery import current_app
 
 from tests.factories import add_comparisons, fake_model, rank
 from tests.training import tiny
-from training import checkpoints, rounds
+from training import checkpoints
+from training.rounds import lifecycle
 
 
 @pytest.fixture(autouse=True)
@@ -46,13 +47,13 @@ def rankings(project, comparisons, annotator):
 @pytest.fixture
 def waiting(project, base, rankings, manager):
     """A round that waits for a worker."""
-    return rounds.start(project, manager)
+    return lifecycle.start(project, manager)
 
 
 @pytest.fixture
 def claim(waiting):
     """That round, claimed."""
-    return rounds.claim(waiting.pk, "gpu-1:100")
+    return lifecycle.claim(waiting.pk, "gpu-1:100")
 
 
 @pytest.fixture(scope="session")

@@ -16,8 +16,8 @@ from django.db import connection
 from kombu import pools
 from psycopg.conninfo import make_conninfo
 
-from config import broker
-from config.supervisor import celery_worker
+from config.runtime import broker
+from config.runtime.supervisor import celery_worker
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 240  # seconds until a test gives up; nothing here says how fast anything has to be

@@ -3,10 +3,11 @@
 import pytest
 from django.test import Client
 
-from feedback import trust
+from feedback.reports import trust
 from tests.factories import fake_model
-from training import checkpoints, outcome, rounds
+from training import checkpoints
 from training.models import Round
+from training.rounds import lifecycle, results
 
 URL = "/projects/support"
 
@@ -36,13 +37,13 @@ def finished(waiting, claim, project):
     def answers(pk, text, score):
         return {"prompt_id": pk, "text": text, "sampling": {"round": 1, "score": score}}
 
-    brought = outcome.Outcome(
+    brought = results.Outcome(
         model="/models/new",
         reward_model="/models/reward",
         samples=[answers(pk, f"new {n} to {pk}", 2.0 + n) for pk in pks[:5] for n in range(3)],
         baseline=[answers(pk, f"old to {pk}", 1.0) for pk in pks[:2]],
     )
-    rounds.finish(claim, brought)
+    lifecycle.finish(claim, brought)
     return Round.objects.get(pk=waiting.pk)
 
 
@@ -75,7 +76,7 @@ def test_the_forms_changes_are_the_rounds_settings(console, base, rankings, proj
     started = Round.objects.get()
     assert started.settings["ppo"]["steps"] == 7
     assert started.settings == {
-        **rounds.round_settings.resolve({"ppo": {"steps": 7}}, seed=1),
+        **lifecycle.round_settings.resolve({"ppo": {"steps": 7}}, seed=1),
     }
 
 
@@ -100,7 +101,7 @@ def test_a_short_models_first_completions_can_be_written_from_the_console(consol
 
 def test_a_failed_round_is_started_again_with_other_settings(console, base, rankings, project):
     chosen = {"ppo": {"algorithm": "grpo", "completions_per_prompt": 4}, "common": {"max_completion_tokens": 300}}
-    rounds.fail(rounds.claim(rounds.start(project, None, chosen).pk, "worker"), "out of memory")
+    lifecycle.fail(lifecycle.claim(lifecycle.start(project, None, chosen).pk, "worker"), "out of memory")
     page = console.get(f"{URL}/rounds/1/").content.decode()
     assert f"{URL}/console/?again=1" in page
     opened = console.get(f"{URL}/console/?again=1")
@@ -112,7 +113,7 @@ def test_a_failed_round_is_started_again_with_other_settings(console, base, rank
 
 
 def test_a_failed_sampling_is_started_again_with_other_settings(console, base, comparisons, project):
-    rounds.fail(rounds.claim(rounds.start_sampling(project, None).pk, "worker"), "no room for the prompt")
+    lifecycle.fail(lifecycle.claim(lifecycle.start_sampling(project, None).pk, "worker"), "no room for the prompt")
     opened = console.get(f"{URL}/console/?again=0")
     assert not any(name.startswith(("ppo", "reward")) for name in opened.context["form"].fields)
     console.post(f"{URL}/rounds/start/", {**round_form(opened), "round-prompts": 5})
@@ -127,8 +128,8 @@ def test_no_other_projects_round_lends_its_settings(console, base, rankings):
 
 def test_a_round_is_followed_until_its_end(console, waiting, claim):
     assert console.get(f"{URL}/rounds/1/").status_code == 200
-    rounds.enter(claim, "policy")
-    rounds.record_metrics(claim, "policy", [{"step": 3, "total": 12, "time": 1.0, "kl": 0.5}], from_start=True)
+    lifecycle.enter(claim, "policy")
+    lifecycle.record_metrics(claim, "policy", [{"step": 3, "total": 12, "time": 1.0, "kl": 0.5}], from_start=True)
     status = console.get(f"{URL}/rounds/1/status/")
     assert (status.status_code, status.context["progress"]) == (200, 25.0)
     assert [stage["state"] for stage in status.context["stages"]] == ["done", "done", "now", "next", "next"]
@@ -137,7 +138,7 @@ def test_a_round_is_followed_until_its_end(console, waiting, claim):
     (line,) = metrics["lines"]
     assert (line["job"], line["step"], line["values"]) == ("policy", 3, {"kl": 0.5})
     assert console.get(f"{URL}/rounds/1/metrics/", {"after": line["id"]}).json()["lines"] == []
-    rounds.fail(claim, "The ppo program failed: no memory", "the last line")
+    lifecycle.fail(claim, "The ppo program failed: no memory", "the last line")
     ended = console.get(f"{URL}/rounds/1/status/")
     assert (ended.status_code, ended["HX-Refresh"]) == (286, "true")
     assert "no memory" in ended.content.decode()

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from feedback import intake
+from feedback import imports
 from training.demo import gold
 from training.demo.gold import Sample
-from training.learner.jobdir import JobDirectory
+from training.learner.runtime.jobdir import JobDirectory
 
 
 def test_a_win_is_one_a_draw_half_and_a_loss_nothing():
@@ -51,7 +51,7 @@ def test_noiseless_accuracy_of_several_models_never_compares_one_with_another():
 @pytest.fixture
 def prompts(project):
     rows = [{"prompt": f"My kettle number {number} arrived broken."} for number in range(40)]
-    return intake.add_prompts(project, rows).prompt_ids
+    return imports.add_prompts(project, rows).prompt_ids
 
 
 @pytest.mark.django_db

@@ -5,7 +5,7 @@ from time import monotonic, sleep
 import pytest
 from django.db.models import Count
 
-from feedback import intake
+from feedback import imports
 from feedback.models import ApiToken, Comparison, Project, Ranking, Source, User
 from training.demo import labelling, simulate
 from training.demo.annotators import Annotator
@@ -26,11 +26,11 @@ REPLIES = (
 def demo(manager):
     project = Project.objects.create(slug=SLUG + "-demo", name="Demo", wanted_rankings=2)
     project.memberships.create(user=manager, role="manager")
-    prompts = intake.add_prompts(project, [{"prompt": f"My kettle {n} arrived broken."} for n in range(10)])
-    source = intake.get_source(project, "base", Source.Kind.IMPORT)
+    prompts = imports.add_prompts(project, [{"prompt": f"My kettle {n} arrived broken."} for n in range(10)])
+    source = imports.get_source(project, "base", Source.Kind.IMPORT)
     rows = [{"prompt_id": pk, "text": text} for pk in prompts.prompt_ids for text in REPLIES]
-    ids = intake.add_completions(project, source, rows)
-    intake.add_comparisons(project, [ids[n : n + 3] for n in range(0, len(ids), 3)])
+    ids = imports.add_completions(project, source, rows)
+    imports.add_comparisons(project, [ids[n : n + 3] for n in range(0, len(ids), 3)])
     return project
 
 

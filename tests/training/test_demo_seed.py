@@ -14,11 +14,11 @@ from tests.training.tiny import SETTINGS, make_model
 from training import checkpoints
 from training.demo import base_model, seed
 from training.demo.settings import ROUND
-from training.launch import process
-from training.learner.config import SftConfig
-from training.learner.jobdir import JobDirectory
+from training.learner.runtime.config import SftConfig
+from training.learner.runtime.jobdir import JobDirectory
 from training.models import Round
-from training.round_settings import resolve
+from training.rounds.settings import resolve
+from training.run_round import process
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

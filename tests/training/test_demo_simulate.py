@@ -7,10 +7,11 @@ import pytest
 from feedback.models import ApiToken, Ranking, User
 from tests.training import tiny
 from tests.training.services import sending_over, worker
-from training import checkpoints, rounds
+from training import checkpoints
 from training.demo import gold, seed, simulate
 from training.demo.simulate import Cycle, SimulationFailed
 from training.models import Round
+from training.rounds import lifecycle
 
 pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
 
@@ -39,7 +40,7 @@ def gpu_worker(demo, tmp_path):
 
 def test_a_cycle_turns_the_loop_and_tells_what_it_brought(demo, gpu_worker, live_server, tmp_path):
     said: list[str] = []
-    rounds.start_sampling(demo, None, {"round": {"prompts": 2}})  # which it waits for
+    lifecycle.start_sampling(demo, None, {"round": {"prompts": 2}})  # which it waits for
     cycles = simulate.run(live_server.url, 1, 16, tmp_path / "out.json", said.append)
 
     assert [(cycle.cycle, cycle.labels) for cycle in cycles] == [(1, 16)]

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from tests.training.services import wait_until
-from training.launch import process
-from training.launch.metrics import MetricsTail
+from training.run_round import process
+from training.run_round.metrics import MetricsTail
 
 pytestmark = pytest.mark.services
 

@@ -3,8 +3,8 @@
 import pytest
 
 from feedback.errors import Invalid
-from training.learner.config import CONFIGS
-from training.round_settings import FILLED_IN, PROGRAMS, resolve
+from training.learner.runtime.config import CONFIGS
+from training.rounds.settings import FILLED_IN, PROGRAMS, resolve
 
 
 def test_nothing_given_is_our_defaults():

@@ -6,12 +6,13 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from feedback import intake
+from feedback import imports
 from feedback.errors import Conflict, Invalid
 from feedback.models import Project, Ranking
 from tests.factories import add_comparisons, rank
-from training import progress, rounds
+from training import reports
 from training.models import LoopSettings, Metric, Round
+from training.rounds import lifecycle
 
 
 def read(round_id):
@@ -21,26 +22,26 @@ def read(round_id):
 def test_a_round_rewarded_by_a_metric_alone_needs_references_and_no_rankings(project, base, comparisons):
     metric = {"ppo": {"rewards": [{"name": "token_f1"}, {"name": "length", "target": 9}]}}
     with pytest.raises(Invalid, match="No training prompt has reference answers, which the reward term token_f1"):
-        rounds.start(project, None, metric)
+        lifecycle.start(project, None, metric)
     with pytest.raises(Invalid, match="no rankings to learn from"):
-        rounds.start(project, None)
+        lifecycle.start(project, None)
     project.prompts.update(references=["Soon."])
-    rounds.configure(project, None, metric)
-    rounds.check_can_start(project)
-    started = rounds.start(project, None)
+    lifecycle.configure(project, None, metric)
+    lifecycle.check_can_start(project)
+    started = lifecycle.start(project, None)
     assert (started.learns, started.uses_reward_model, started.ranking_count) == (True, False, 0)
 
 
 def test_flagged_rankings_alone_start_no_round(project, base, rankings):
     Ranking.objects.update(flags=["personal data"])
     with pytest.raises(Invalid, match="Every ranking has a flag so far, and rounds do not learn"):
-        rounds.start(project, None)
-    assert not rounds.is_due(rounds.configure(project, 1))
+        lifecycle.start(project, None)
+    assert not lifecycle.is_due(lifecycle.configure(project, 1))
 
 
 def test_what_scores_samples_is_not_chosen_apart_from_what_is_learned(project, base, rankings):
     with pytest.raises(Invalid, match="scores its samples by the rewards it learned from"):
-        rounds.start(project, None, {"sample": {"rewards": [{"name": "length", "target": 9}]}})
+        lifecycle.start(project, None, {"sample": {"rewards": [{"name": "length", "target": 9}]}})
 
 
 def test_a_round_learns_from_every_ranking_there_is(waiting, base, manager):
@@ -52,57 +53,58 @@ def test_a_round_learns_from_every_ranking_there_is(waiting, base, manager):
 
 def test_a_ranking_after_the_start_is_left_to_the_next_round(waiting, project, annotator):
     rank(project, annotator, 2)
-    claim = rounds.claim(waiting.pk, "gpu-1:100")
-    rounds.fail(claim, "It broke.")
-    assert rounds.start(project, None).cutoff == 8
+    claim = lifecycle.claim(waiting.pk, "gpu-1:100")
+    lifecycle.fail(claim, "It broke.")
+    assert lifecycle.start(project, None).cutoff == 8
     assert read(waiting.pk).cutoff == 6
 
 
 def test_a_revised_ranking_counts_once(project, base, rankings, annotator):
     from uuid import uuid4
 
-    from feedback import judging, people
+    from feedback.actions import members
+    from feedback.actions import rankings as judging
 
     first = Ranking.objects.first()
-    membership = people.membership_of(annotator, project.slug)
-    judging.revise(membership, first.pk, [2, 1, 1], idempotency_key=uuid4(), seconds=1.0)
-    started = rounds.start(project, None)
+    membership = members.membership_of(annotator, project.slug)
+    judging.revise_ranking(membership, first.pk, [2, 1, 1], idempotency_key=uuid4(), seconds=1.0)
+    started = lifecycle.start(project, None)
     assert (started.ranking_count, started.cutoff) == (6, 7)
 
 
 def test_nothing_starts_without_rankings(project, base, comparisons):
     with pytest.raises(Invalid, match="no rankings"):
-        rounds.start(project, None)
+        lifecycle.start(project, None)
 
 
 def test_gold_is_nothing_to_learn_from(project, base, comparisons, annotator):
     """It tests people, and the export leaves it out: so no round counts it, waits for it or starts by it."""
-    prompts = intake.add_prompts(
+    prompts = imports.add_prompts(
         project, [{"prompt": f"gold {n}", "completions": ["good", "bad", "?"]} for n in (1, 2)]
     )
-    intake.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2, 2]} for ids in prompts.completion_ids])
+    imports.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2, 2]} for ids in prompts.completion_ids])
     LoopSettings.objects.create(project=project, round_every=2)
     Project.objects.filter(pk=project.pk).update(qualification_items=2, qualification_percent=0)
     rank(project, annotator, 2)
-    assert rounds.start_due() == []
+    assert lifecycle.start_due() == []
     with pytest.raises(Invalid, match="no rankings"):
-        rounds.start(project, None)
-    loop = progress.loop_of(project)
+        lifecycle.start(project, None)
+    loop = reports.loop_of(project)
     assert (loop.ranking_count, loop.new_rankings, loop.open_comparisons) == (0, 0, len(comparisons))
 
     rank(project, annotator, 2)
-    (started,) = rounds.start_due()
+    (started,) = lifecycle.start_due()
     assert started.ranking_count == 2
 
 
 def test_nothing_starts_while_no_checkpoint_is_served(project, rankings):
     with pytest.raises(Conflict, match="No checkpoint is served"):
-        rounds.start(project, None)
+        lifecycle.start(project, None)
 
 
 def test_nothing_starts_while_a_round_is_active(waiting, project):
     with pytest.raises(Conflict, match="Round 1 is still waiting"):
-        rounds.start(project, None)
+        lifecycle.start(project, None)
     assert Round.objects.count() == 1
 
 
@@ -113,117 +115,117 @@ def test_the_database_holds_one_active_round_a_project(waiting, project):
 
 def test_an_unknown_setting_starts_nothing(project, base, rankings):
     with pytest.raises(Invalid, match="'stepz'"):
-        rounds.start(project, None, {"ppo": {"stepz": 3}})
+        lifecycle.start(project, None, {"ppo": {"stepz": 3}})
     assert not Round.objects.exists()
 
 
 def test_a_setting_that_the_database_cannot_keep_starts_nothing(project, base, rankings):
     with pytest.raises(Invalid, match="NUL"):
-        rounds.start(project, None, {"ppo": {"rewards": [{"name": "reward_model", "note": "a\0b"}]}})
+        lifecycle.start(project, None, {"ppo": {"rewards": [{"name": "reward_model", "note": "a\0b"}]}})
 
 
 def test_settings_of_the_start_come_before_those_of_the_project(project, base, rankings):
     LoopSettings.objects.create(project=project, settings={"ppo": {"steps": 7, "epochs": 2}})
-    settings = rounds.start(project, None, {"ppo": {"steps": 9}}).settings
+    settings = lifecycle.start(project, None, {"ppo": {"steps": 9}}).settings
     assert (settings["ppo"]["steps"], settings["ppo"]["epochs"]) == (9, 2)
 
 
 def test_a_projects_first_sampling_is_round_0(project, base, comparisons):
-    sampling = rounds.start_sampling(project, None)
+    sampling = lifecycle.start_sampling(project, None)
     assert (sampling.number, sampling.learns, sampling.ranking_count) == (0, False, 0)
-    rounds.request_cancel(sampling)
-    assert rounds.start_sampling(project, None).number == 1
+    lifecycle.request_cancel(sampling)
+    assert lifecycle.start_sampling(project, None).number == 1
 
 
 def test_sampling_needs_prompts(project, base):
     with pytest.raises(Invalid, match="no prompts"):
-        rounds.start_sampling(project, None)
+        lifecycle.start_sampling(project, None)
 
 
 def test_one_worker_wins_a_round_that_is_delivered_twice(waiting):
-    first = rounds.claim(waiting.pk, "gpu-1:100")
-    second = rounds.claim(waiting.pk, "gpu-2:200")
-    assert first == rounds.Claim(waiting.pk, attempt=1)
+    first = lifecycle.claim(waiting.pk, "gpu-1:100")
+    second = lifecycle.claim(waiting.pk, "gpu-2:200")
+    assert first == lifecycle.Claim(waiting.pk, attempt=1)
     assert second is None
     assert read(waiting.pk).worker == "gpu-1:100"
 
 
 def test_a_message_for_a_round_that_ended_or_never_was_does_nothing(claim):
-    rounds.fail(claim, "It broke.")
-    assert rounds.claim(claim.round_id, "gpu-2:200") is None
-    assert rounds.claim(10**9, "gpu-2:200") is None
+    lifecycle.fail(claim, "It broke.")
+    assert lifecycle.claim(claim.round_id, "gpu-2:200") is None
+    assert lifecycle.claim(10**9, "gpu-2:200") is None
 
 
 def test_a_worker_that_lost_its_claim_can_write_nothing(claim):
-    rounds.fail(claim, "It broke.")
-    rounds.resume(read(claim.round_id))
-    second = rounds.claim(claim.round_id, "gpu-2:200")
-    rounds.fail(claim, "A late sentence of the first worker.")
-    rounds.cancel(claim)
-    rounds.release(claim)
-    with pytest.raises(rounds.ClaimLost):
-        rounds.beat(claim)
-    with pytest.raises(rounds.ClaimLost):
-        rounds.enter(claim, "policy")
-    with pytest.raises(rounds.ClaimLost):
-        rounds.keep_result(claim, "reward", {})
+    lifecycle.fail(claim, "It broke.")
+    lifecycle.resume(read(claim.round_id))
+    second = lifecycle.claim(claim.round_id, "gpu-2:200")
+    lifecycle.fail(claim, "A late sentence of the first worker.")
+    lifecycle.cancel(claim)
+    lifecycle.release(claim)
+    with pytest.raises(lifecycle.ClaimLost):
+        lifecycle.beat(claim)
+    with pytest.raises(lifecycle.ClaimLost):
+        lifecycle.enter(claim, "policy")
+    with pytest.raises(lifecycle.ClaimLost):
+        lifecycle.keep_result(claim, "reward", {})
     found = read(claim.round_id)
     assert (found.status, found.attempt, found.worker, found.error) == ("running", second.attempt, "gpu-2:200", "")
 
 
 def test_cancelling_a_waiting_round_ends_it_at_once(waiting):
-    assert rounds.request_cancel(waiting).status == "cancelled"
-    assert rounds.claim(waiting.pk, "gpu-1:100") is None
+    assert lifecycle.request_cancel(waiting).status == "cancelled"
+    assert lifecycle.claim(waiting.pk, "gpu-1:100") is None
 
 
 def test_cancelling_a_running_round_asks_its_worker(claim):
-    assert rounds.beat(claim) is False
-    asked = rounds.request_cancel(read(claim.round_id))
+    assert lifecycle.beat(claim) is False
+    asked = lifecycle.request_cancel(read(claim.round_id))
     first = asked.cancel_requested_at
     assert asked.status == "running"
-    assert rounds.beat(claim) is True
-    assert rounds.request_cancel(read(claim.round_id)).cancel_requested_at == first  # a second click changes nothing
-    rounds.cancel(claim)
+    assert lifecycle.beat(claim) is True
+    assert lifecycle.request_cancel(read(claim.round_id)).cancel_requested_at == first  # a second click changes nothing
+    lifecycle.cancel(claim)
     assert read(claim.round_id).status == "cancelled"
 
 
 def test_a_round_that_ended_cannot_be_cancelled(claim):
-    rounds.fail(claim, "It broke.")
+    lifecycle.fail(claim, "It broke.")
     with pytest.raises(Conflict, match="already ended"):
-        rounds.request_cancel(read(claim.round_id))
+        lifecycle.request_cancel(read(claim.round_id))
 
 
 def test_resuming_clears_the_request_to_cancel(claim):
-    rounds.request_cancel(read(claim.round_id))
-    rounds.cancel(claim)
-    resumed = rounds.resume(read(claim.round_id))
+    lifecycle.request_cancel(read(claim.round_id))
+    lifecycle.cancel(claim)
+    resumed = lifecycle.resume(read(claim.round_id))
     assert (resumed.status, resumed.cancel_requested_at, resumed.finished_at) == ("waiting", None, None)
-    second = rounds.claim(claim.round_id, "gpu-1:100")
+    second = lifecycle.claim(claim.round_id, "gpu-1:100")
     assert second.attempt == 2
-    assert rounds.beat(second) is False
+    assert lifecycle.beat(second) is False
 
 
 def test_only_an_ended_round_resumes(waiting):
     with pytest.raises(Conflict, match="is waiting"):
-        rounds.resume(waiting)
+        lifecycle.resume(waiting)
 
 
 def test_a_round_does_not_resume_beside_another(claim, project):
-    rounds.fail(claim, "It broke.")
-    rounds.start(project, None)
+    lifecycle.fail(claim, "It broke.")
+    lifecycle.start(project, None)
     with pytest.raises(Conflict, match="Another round"):
-        rounds.resume(read(claim.round_id))
+        lifecycle.resume(read(claim.round_id))
 
 
 def test_a_round_given_back_waits_for_the_next_worker(claim):
-    rounds.release(claim)
+    lifecycle.release(claim)
     found = read(claim.round_id)
     assert (found.status, found.worker) == ("waiting", "")
-    assert rounds.claim(claim.round_id, "gpu-2:200").attempt == 2
+    assert lifecycle.claim(claim.round_id, "gpu-2:200").attempt == 2
 
 
 def test_a_failure_keeps_a_sentence_and_the_end_of_the_log(claim):
-    rounds.fail(claim, "The ppo program failed: no memory", "step 1\n\0step 2")
+    lifecycle.fail(claim, "The ppo program failed: no memory", "step 1\n\0step 2")
     found = read(claim.round_id)
     assert (found.status, found.error) == ("failed", "The ppo program failed: no memory")
     assert found.log_tail == "step 1\nstep 2"
@@ -236,25 +238,25 @@ def silence(claim, seconds):
 
 def test_a_worker_that_is_silent_for_half_a_minute_is_lost(claim):
     silence(claim, 29)
-    assert rounds.sweep_lost() == 0
+    assert lifecycle.sweep_lost() == 0
     silence(claim, 31)
-    assert rounds.sweep_lost() == 1
+    assert lifecycle.sweep_lost() == 1
     found = read(claim.round_id)
     assert found.status == "failed"
     assert "The worker stopped" in found.error
-    assert rounds.sweep_lost() == 0
+    assert lifecycle.sweep_lost() == 0
 
 
 def test_a_heartbeat_keeps_a_round(claim):
     silence(claim, 31)
-    rounds.beat(claim)
-    assert rounds.sweep_lost() == 0
+    lifecycle.beat(claim)
+    assert lifecycle.sweep_lost() == 0
 
 
 def test_a_lost_round_that_was_to_be_cancelled_is_cancelled(claim):
-    rounds.request_cancel(read(claim.round_id))
+    lifecycle.request_cancel(read(claim.round_id))
     silence(claim, 31)
-    rounds.sweep_lost()
+    lifecycle.sweep_lost()
     assert read(claim.round_id).status == "cancelled"
 
 
@@ -263,16 +265,16 @@ def lines(*steps):
 
 
 def test_metrics_are_kept_once(claim):
-    rounds.record_metrics(claim, "policy", lines(1, 2), from_start=True)
-    rounds.record_metrics(claim, "policy", lines(2, 3), from_start=False)
+    lifecycle.record_metrics(claim, "policy", lines(1, 2), from_start=True)
+    lifecycle.record_metrics(claim, "policy", lines(2, 3), from_start=False)
     kept = list(Metric.objects.values_list("job", "step", "values"))
     assert kept == [("policy", step, {"total": 9, "kl": float(step)}) for step in (1, 2, 3)]
 
 
 def test_steps_that_a_resume_took_back_are_forgotten(claim):
-    rounds.record_metrics(claim, "reward", lines(5), from_start=True)
-    rounds.record_metrics(claim, "policy", lines(1, 2, 3), from_start=True)
-    rounds.record_metrics(claim, "policy", lines(1, 2), from_start=True)
+    lifecycle.record_metrics(claim, "reward", lines(5), from_start=True)
+    lifecycle.record_metrics(claim, "policy", lines(1, 2, 3), from_start=True)
+    lifecycle.record_metrics(claim, "policy", lines(1, 2), from_start=True)
     assert list(Metric.objects.values_list("job", "step")) == [("policy", 1), ("policy", 2), ("reward", 5)]
 
 
@@ -280,7 +282,7 @@ def test_steps_that_a_resume_took_back_are_forgotten(claim):
 def sent(monkeypatch):
     """What was asked of the workers."""
     asked = []
-    monkeypatch.setattr(rounds.current_app, "send_task", lambda name, arguments: asked.append((name, *arguments)))
+    monkeypatch.setattr(lifecycle.current_app, "send_task", lambda name, arguments: asked.append((name, *arguments)))
     return asked
 
 
@@ -288,7 +290,7 @@ def test_workers_are_asked_once_the_round_is_committed(
     project, base, rankings, sent, django_capture_on_commit_callbacks
 ):
     with django_capture_on_commit_callbacks() as callbacks:
-        started = rounds.start(project, None)
+        started = lifecycle.start(project, None)
         assert sent == []
     for callback in callbacks:
         callback()
@@ -299,14 +301,14 @@ def test_workers_are_asked_once_the_round_is_committed(
 def test_a_lost_message_is_sent_again(waiting, sent, django_capture_on_commit_callbacks):
     def send_waiting():
         with django_capture_on_commit_callbacks(execute=True):
-            return rounds.send_waiting()
+            return lifecycle.send_waiting()
 
     assert send_waiting() == 1  # the first was never sent: the broker was away
     assert send_waiting() == 0
     Round.objects.update(queued_at=timezone.now() - timedelta(minutes=6))
     assert send_waiting() == 1
     assert len(sent) == 2
-    rounds.claim(waiting.pk, "gpu-1:100")
+    lifecycle.claim(waiting.pk, "gpu-1:100")
     Round.objects.update(queued_at=timezone.now() - timedelta(minutes=6))
     assert send_waiting() == 0
 
@@ -317,25 +319,25 @@ def test_a_broker_that_is_away_does_not_undo_the_start(
     def refuse(*arguments):
         raise ConnectionError("no broker")
 
-    monkeypatch.setattr(rounds.current_app, "send_task", refuse)
-    started = rounds.start(project, None)
+    monkeypatch.setattr(lifecycle.current_app, "send_task", refuse)
+    started = lifecycle.start(project, None)
     assert read(started.pk).status == "waiting"
 
 
 def test_a_round_starts_by_itself_after_enough_new_rankings(project, base, rankings, annotator):
     LoopSettings.objects.create(project=project, round_every=7)
-    assert rounds.start_due() == []
+    assert lifecycle.start_due() == []
     rank(project, annotator, 1)
-    (started,) = rounds.start_due()
+    (started,) = lifecycle.start_due()
     assert (started.ranking_count, started.started_by) == (7, None)
-    assert rounds.start_due() == []  # it is active now
-    rounds.fail(rounds.claim(started.pk, "gpu-1:100"), "It broke.")
-    assert rounds.start_due() == []  # and its rankings are not new any more
+    assert lifecycle.start_due() == []  # it is active now
+    lifecycle.fail(lifecycle.claim(started.pk, "gpu-1:100"), "It broke.")
+    assert lifecycle.start_due() == []  # and its rankings are not new any more
 
 
 def test_no_round_starts_by_itself_where_none_was_asked_for(project, base, rankings):
     LoopSettings.objects.create(project=project)
-    assert rounds.start_due() == []
+    assert lifecycle.start_due() == []
 
 
 def test_a_loop_that_cannot_start_does_not_hold_up_the_others(project, base, rankings, stranger, annotator):
@@ -346,23 +348,23 @@ def test_a_loop_that_cannot_start_does_not_hold_up_the_others(project, base, ran
     rank(other, stranger, 3)
     LoopSettings.objects.create(project=other, round_every=1)  # nothing is served there
     LoopSettings.objects.create(project=project, round_every=1)
-    assert [started.project for started in rounds.start_due()] == [project]
+    assert [started.project for started in lifecycle.start_due()] == [project]
 
 
 def test_the_loop_is_configured_with_what_a_round_could_run_on(project):
-    rounds.configure(project, 500, {"ppo": {"steps": 7}})
-    rounds.configure(project, None)
+    lifecycle.configure(project, 500, {"ppo": {"steps": 7}})
+    lifecycle.configure(project, None)
     loop = LoopSettings.objects.get(project=project)
     assert (loop.round_every, loop.settings) == (None, {"ppo": {"steps": 7}})
     with pytest.raises(Invalid, match="'stepz'"):
-        rounds.configure(project, 500, {"ppo": {"stepz": 7}})
+        lifecycle.configure(project, 500, {"ppo": {"stepz": 7}})
     with pytest.raises(Invalid, match="1 new ranking"):
-        rounds.configure(project, 0)
+        lifecycle.configure(project, 0)
     loop.refresh_from_db()
     assert loop.round_every is None
 
 
 def test_a_project_can_be_deleted_with_all_that_it_learned(claim, project, base):
-    rounds.record_metrics(claim, "policy", lines(1), from_start=True)
+    lifecycle.record_metrics(claim, "policy", lines(1), from_start=True)
     project.delete()
     assert not Round.objects.exists()

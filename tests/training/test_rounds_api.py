@@ -5,8 +5,9 @@ from rest_framework.test import APIClient
 
 from feedback.models import ApiToken
 from tests.factories import fake_model
-from training import checkpoints, rounds
+from training import checkpoints
 from training.models import Round
+from training.rounds import lifecycle
 
 URL = "/api/v1/projects/support"
 
@@ -34,10 +35,10 @@ def test_a_round_is_started_watched_and_cancelled(api, project, base, rankings, 
     assert (answer.data["number"], answer.data["status"], answer.data["base"]) == (1, "waiting", "base")
     assert answer.data["started_by"] == manager.username
 
-    claim = rounds.claim(Round.objects.get().pk, "gpu-1:100")
-    rounds.enter(claim, "policy")
+    claim = lifecycle.claim(Round.objects.get().pk, "gpu-1:100")
+    lifecycle.enter(claim, "policy")
     lines = [{"step": step, "total": 3, "time": 10.0 * step, "kl": 0.5} for step in (1, 2)]
-    rounds.record_metrics(claim, "policy", lines, from_start=True)
+    lifecycle.record_metrics(claim, "policy", lines, from_start=True)
     watched = api.get(f"{URL}/rounds/1").data
     assert (watched["status"], watched["stage"], watched["settings"]["ppo"]["steps"]) == ("running", "policy", 3)
     assert watched["progress"] == {"step": 2, "total": 3, "percent": pytest.approx(66.67, abs=0.01), "seconds_left": 10}
@@ -49,7 +50,7 @@ def test_a_round_is_started_watched_and_cancelled(api, project, base, rankings, 
     assert [line["step"] for line in later["metrics"]] == [2]
 
     assert api.post(f"{URL}/rounds/1/cancel").data["cancel_requested_at"]
-    rounds.cancel(claim)
+    lifecycle.cancel(claim)
     assert api.get(f"{URL}/rounds").data[0]["status"] == "cancelled"
     assert api.post(f"{URL}/rounds/1/resume").data["status"] == "waiting"
 

@@ -5,18 +5,19 @@ from django.conf import settings
 
 from feedback.models import Comparison
 from tests.training import tiny
-from training import progress, rounds
-from training.launch import turn
-from training.learner.text_metrics import METRICS
+from training import reports
+from training.learner.rewards.text_metrics import METRICS
 from training.models import Round
+from training.rounds import lifecycle
+from training.run_round import run_round
 
 pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
 
 
 def test_a_round_turns_the_loop_once(project, tiny_base, rankings, manager):
     before = Comparison.objects.count()
-    started = rounds.start(project, manager, tiny.SETTINGS)
-    turn.run(started.pk)
+    started = lifecycle.start(project, manager, tiny.SETTINGS)
+    run_round.run(started.pk)
 
     done = Round.objects.get(pk=started.pk)
     assert (done.error, done.log_tail) == ("", "")
@@ -40,8 +41,8 @@ def test_a_round_rewarded_by_a_metric_alone_runs_without_rankings_and_is_scored_
 ):
     project.prompts.update(references=["Soon."])
     metric = {**tiny.SETTINGS, "ppo": {**tiny.SETTINGS["ppo"], "rewards": [{"name": "similarity", "weight": 2}]}}
-    started = rounds.start(project, manager, metric)
-    turn.run(started.pk)
+    started = lifecycle.start(project, manager, metric)
+    run_round.run(started.pk)
     done = Round.objects.get(pk=started.pk)
     assert (done.error, done.status) == ("", "finished")
     assert set(done.results) == {"policy", "samples", "baseline"}
@@ -59,14 +60,14 @@ def test_a_round_rewarded_by_a_metric_alone_runs_without_rankings_and_is_scored_
     assert "rewarded by similarity alone: it does not use rankings" in page and "Reward model" not in page
     samples = client.get("/projects/support/rounds/1/samples/").content.decode()
     assert "the rewards of the round (similarity)" in samples and "reward model" not in samples
-    stages = [stage.name for stage in progress.stages_of(done)]
+    stages = [stage.name for stage in reports.stages_of(done)]
     assert stages == ["snapshot", "policy", "samples", "comparisons"]
 
 
 def test_a_program_that_refuses_its_input_leaves_its_sentence(project, tiny_base, comparisons):
     settings = {**tiny.SETTINGS, "common": {"max_prompt_tokens": 2, "overlong_prompts": "refuse"}}
-    started = rounds.start_sampling(project, None, settings)
-    turn.run(started.pk)
+    started = lifecycle.start_sampling(project, None, settings)
+    run_round.run(started.pk)
     failed = Round.objects.get(pk=started.pk)
     assert (failed.status, failed.stage) == ("failed", "samples")
     assert "more than max_prompt_tokens" in failed.error

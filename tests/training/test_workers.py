@@ -13,9 +13,9 @@ from safetensors import safe_open
 
 from tests.training import tiny
 from tests.training.services import redis_server, sending_over, wait_until, worker
-from training import rounds
-from training.launch import jobs, process
 from training.models import Metric, Round
+from training.rounds import lifecycle
+from training.run_round import jobs, process
 
 pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
 
@@ -48,7 +48,7 @@ def test_a_worker_writes_completions_while_the_light_queue_goes_on(
     broker_url, project, tiny_base, comparisons, tmp_path
 ):
     with worker(broker_url, "gpu", tmp_path / "gpu.log"), worker(broker_url, "default", tmp_path / "default.log"):
-        sampling = rounds.start_sampling(project, None, tiny.SETTINGS)
+        sampling = lifecycle.start_sampling(project, None, tiny.SETTINGS)
         wait_until(lambda: read(sampling).status != "waiting", "the worker has claimed the round")
         for name in ("sweep_lost_rounds", "send_waiting_rounds", "start_due_rounds", "sweep_leases"):
             current_app.send_task(f"training.tasks.{name}")
@@ -71,31 +71,31 @@ def test_a_round_that_is_stopped_in_every_way_ends_in_the_same_weights(
         "ppo": {**tiny.SETTINGS["ppo"], "steps": 120, "save_every": 16},
     }
     with worker(broker_url, "gpu", tmp_path / "1.log") as first:
-        round = rounds.start(project, None, own)
+        round = lifecycle.start(project, None, own)
         wait_for_step(round, 2)
-        rounds.request_cancel(read(round))
+        lifecycle.request_cancel(read(round))
         wait_until(lambda: not read(round).is_active, "the round is cancelled")
         assert read(round).status == "cancelled"
 
-        rounds.resume(read(round))
+        lifecycle.resume(read(round))
         wait_for_step(round, step_of(round) + 2)
         assert first.end(signal.SIGTERM) == 0
         assert read(round).status == "waiting"
 
     with worker(broker_url, "gpu", tmp_path / "2.log") as second:
-        rounds.send_waiting()
+        lifecycle.send_waiting()
         wait_for_step(round, step_of(round) + 2)
         (program,) = process.programs_on(jobs.directory_of(read(round)) / "policy")
         program.kill()
         second.end(signal.SIGKILL)
     assert read(round).status in ("running", "failed")  # failed, if the worker saw its program die before its own end
-    monkeypatch.setattr(rounds, "LOST_AFTER", timedelta(seconds=1))
-    wait_until(lambda: rounds.sweep_lost() or not read(round).is_active, "the loss is noticed")
+    monkeypatch.setattr(lifecycle, "LOST_AFTER", timedelta(seconds=1))
+    wait_until(lambda: lifecycle.sweep_lost() or not read(round).is_active, "the loss is noticed")
     assert read(round).status == "failed"
     assert read(round).error
 
     with worker(broker_url, "gpu", tmp_path / "3.log"):
-        rounds.resume(read(round))
+        lifecycle.resume(read(round))
         wait_until(lambda: not read(round).is_active, "the round has ended")
     done = read(round)
     assert (done.error, done.status, done.attempt) == ("", "finished", 4)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from training.demo import grammar
-from training.launch import process
-from training.learner.config import SftConfig
-from training.learner.jobdir import JobDirectory
+from training.learner.runtime.config import SftConfig
+from training.learner.runtime.jobdir import JobDirectory
+from training.run_round import process
 
 SEED = 2026
 DEMONSTRATIONS = 12_000

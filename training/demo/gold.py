@@ -16,8 +16,8 @@ from typing import Any
 from feedback.models import Project, Prompt
 from training.demo.annotators import pair_accuracy
 from training.demo.utility import utility
-from training.launch import jobs, process
-from training.learner.jobdir import JobDirectory
+from training.learner.runtime.jobdir import JobDirectory
+from training.run_round import jobs, process
 
 PROMPTS = 320  # held-out prompts at most; the interval is some ± 4 points
 COMPLETIONS = 4  # of each prompt, so that a reward model has pairs to judge

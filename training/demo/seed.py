@@ -7,15 +7,17 @@ from time import sleep
 from django.conf import settings
 from django.db import transaction
 
-from feedback import intake, people
+from feedback import imports
+from feedback.actions import members
 from feedback.models import Project, User
-from training import checkpoints, rounds
+from training import checkpoints
 from training.checkpoint_files import check_model
 from training.demo import base_model, grammar
 from training.demo.accounts import Account, prepare_accounts
 from training.demo.settings import ROUND, ROUND_OF_OTHER_MODELS
-from training.launch import turn
 from training.models import Checkpoint, LoopSettings, Round
+from training.rounds import lifecycle
+from training.run_round import run_round
 
 SLUG = "support"
 PROMPTS = 1600
@@ -45,7 +47,7 @@ def prepare_project(accounts: list[Account], report: Report) -> Project:
         return found
     report("making the demo project")
     owner = User.objects.get(username=next(each.username for each in accounts if each.role == "manager"))
-    project = people.create_project(
+    project = members.create_project(
         owner,
         Project(
             slug=SLUG,
@@ -56,8 +58,8 @@ def prepare_project(accounts: list[Account], report: Report) -> Project:
     )
     for account in accounts:
         if account.role != "manager":
-            people.add_member(project, account.username, account.role)
-    intake.add_prompts(project, [{"prompt": each.text} for each in grammar.messages(PROMPT_SEED, PROMPTS)])
+            members.add_member(project, account.username, account.role)
+    imports.add_prompts(project, [{"prompt": each.text} for each in grammar.messages(PROMPT_SEED, PROMPTS)])
     return project
 
 
@@ -71,7 +73,7 @@ def prepare_checkpoint(project: Project, model: str | None, report: Report) -> C
     return serve(project, str(folder), "base", ROUND)
 
 
-def serve(project: Project, path: str, label: str, sections: rounds.round_settings.Sections) -> Checkpoint:
+def serve(project: Project, path: str, label: str, sections: lifecycle.round_settings.Sections) -> Checkpoint:
     """The checkpoint of this folder, imported and served at its first mention, with the settings that suit it."""
     path = str(Path(path).resolve())
     if found := project.checkpoints.filter(path=path).first():
@@ -90,10 +92,10 @@ def write_first_completions(project: Project, served: Checkpoint, report: Report
     if found is not None:
         wait_for_its_worker(found)
     if found is None or found.status == Round.Status.FINISHED:
-        found = rounds.start_sampling(project, None, checkpoint=served)
+        found = lifecycle.start_sampling(project, None, checkpoint=served)
     elif found.status in (Round.Status.FAILED, Round.Status.CANCELLED):
-        rounds.resume(found)
-    turn.run(found.pk)
+        lifecycle.resume(found)
+    run_round.run(found.pk)
     wait_for_its_worker(found)
     if found.status != Round.Status.FINISHED:
         raise RoundFailed(found.error or f"Round {found.number} is {found.status}.")
@@ -104,7 +106,7 @@ def wait_for_its_worker(round: Round) -> None:
     round.refresh_from_db()
     while round.status == Round.Status.RUNNING:
         sleep(1)
-        rounds.sweep_lost()
+        lifecycle.sweep_lost()
         round.refresh_from_db()
 
 

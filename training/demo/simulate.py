@@ -14,15 +14,15 @@ from typing import Any
 
 from django.db import transaction
 
-from feedback import people
+from feedback.actions import members
 from feedback.models import ApiToken, Membership, Project, User
 from training.demo import gold, labelling
 from training.demo.annotators import Annotator
 from training.demo.client import Client
 from training.demo.seed import SLUG
 from training.demo.settings import comparisons_for
-from training.launch import jobs
 from training.models import Checkpoint, Round
+from training.run_round import jobs
 
 ANNOTATORS = 4
 TOKEN_NAME = "demo --simulate"
@@ -196,7 +196,7 @@ def member(project: Project, username: str) -> User:
         user.set_unusable_password()
         user.save(update_fields=["password"])
     if not project.memberships.filter(user=user).exists():
-        people.add_member(project, username, Membership.Role.ANNOTATOR)
+        members.add_member(project, username, Membership.Role.ANNOTATOR)
     return user
 
 

@@ -49,28 +49,15 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from training.learner.config import HEAD_LEARNING_RATE, PpoConfig
-from training.learner.data import Prompt, read_prompts
-from training.learner.evaluation import evaluate, evaluation_result, how_close, reference_rewards
-from training.learner.generic import in_results
-from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
-from training.learner.lora import Base, Role, Shape, critic_role, shape_of
-from training.learner.losses import next_kl_coefficient
-from training.learner.memory import MicroBatches
-from training.learner.models import freeze, load_critic, load_policy, load_tokenizer, save_model
-from training.learner.optimization import (
-    adam_epsilon,
-    adamw,
-    highest_learning_rate,
-    learning_rate_factor,
-    load_state,
-    save_state,
-)
-from training.learner.processes import Processes
-from training.learner.program import run_program
-from training.learner.reward_model import load_reward_model
-from training.learner.rewards import Scoring, check_references, check_scoring_room, reward_function, same_tokens
-from training.learner.rollout import (
+from training.learner.models.generic_forward import in_results
+from training.learner.models.loading import freeze, load_critic, load_policy, load_tokenizer, save_model
+from training.learner.models.lora import Base, Role, Shape, critic_role, shape_of
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.reward_model import load_reward_model
+from training.learner.models.token_outputs import RewardHead, ValueHead, has_own_passes
+from training.learner.policy.evaluation import evaluate, evaluation_result, how_close, reference_rewards
+from training.learner.policy.losses import next_kl_coefficient
+from training.learner.policy.rollout import (
     Rollout,
     Run,
     check_rollout,
@@ -80,9 +67,22 @@ from training.learner.rollout import (
     targets_of,
     write_episodes,
 )
-from training.learner.sampler import check_room, drawing_of
-from training.learner.scoring import RewardHead, ValueHead, has_own_passes
-from training.learner.updates import Learner, learn, minibatches
+from training.learner.policy.updates import Learner, learn, minibatches
+from training.learner.rewards.terms import Scoring, check_references, check_scoring_room, reward_function, same_tokens
+from training.learner.runtime.config import HEAD_LEARNING_RATE, PpoConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
+from training.learner.runtime.optimization import (
+    adam_epsilon,
+    adamw,
+    highest_learning_rate,
+    learning_rate_factor,
+    load_state,
+    save_state,
+)
+from training.learner.runtime.processes import Processes
+from training.learner.runtime.program import run_program
+from training.learner.sampling.sampler import check_room, drawing_of
+from training.learner.text.messages import Prompt, read_prompts
 
 
 @dataclasses.dataclass

@@ -35,16 +35,33 @@ import torch
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from training.learner.averaging import WeightAverage
-from training.learner.config import RewardConfig
-from training.learner.data import check_messages, encode_completion, encode_prompt, naming, share, shuffled
-from training.learner.flat import attention_slots, batches_within
-from training.learner.generic import in_results
-from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
-from training.learner.lora import shape_of
-from training.learner.memory import MicroBatches
-from training.learner.models import computing_in, load_tokenizer
-from training.learner.optimization import (
+from training.learner.models.generic_forward import in_results
+from training.learner.models.loading import computing_in, load_tokenizer
+from training.learner.models.lora import shape_of
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.packed_attention import attention_slots, batches_within
+from training.learner.models.packing import PromptGroup
+from training.learner.models.reward_model import (
+    RewardModel,
+    new_reward_model,
+    raw_scores_of_groups,
+    save_reward_model,
+    set_normalisation,
+)
+from training.learner.preferences.averaging import WeightAverage
+from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
+from training.learner.preferences.ranking_loss import (
+    Lesson,
+    TieParameter,
+    batch_loss,
+    bootstrap_weights,
+    tie_parameter,
+    total_weight,
+)
+from training.learner.preferences.report import Report, judge, longer_is_preferred, report
+from training.learner.runtime.config import RewardConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
+from training.learner.runtime.optimization import (
     adamw,
     check_finite,
     highest_learning_rate,
@@ -53,27 +70,10 @@ from training.learner.optimization import (
     save_state,
     take_step,
 )
-from training.learner.packing import PromptGroup
-from training.learner.processes import Processes
-from training.learner.program import run_program
-from training.learner.ranking_data import Comparison, RankingData, read_rankings
-from training.learner.ranking_loss import (
-    Lesson,
-    TieParameter,
-    batch_loss,
-    bootstrap_weights,
-    tie_parameter,
-    total_weight,
-)
-from training.learner.reward_model import (
-    RewardModel,
-    new_reward_model,
-    raw_scores_of_groups,
-    save_reward_model,
-    set_normalisation,
-)
-from training.learner.reward_report import Report, judge, longer_is_preferred, report
-from training.learner.sampler import check_room
+from training.learner.runtime.processes import Processes
+from training.learner.runtime.program import run_program
+from training.learner.sampling.sampler import check_room
+from training.learner.text.messages import check_messages, encode_completion, encode_prompt, naming, share, shuffled
 
 
 def main(job_dir: Path) -> None:

@@ -16,18 +16,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.learner.config import SampleConfig
-from training.learner.data import Prompt, decode_completion, read_prompts, share
-from training.learner.generic import in_results
-from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
-from training.learner.memory import MicroBatches
-from training.learner.models import computing_in, freeze, load_policy
-from training.learner.optimization import check_finite
-from training.learner.processes import Processes
-from training.learner.program import run_program
-from training.learner.reward_model import load_reward_model
-from training.learner.rewards import Answer, check_scoring_room, sample_scorer
-from training.learner.sampler import Completion, check_room, drawing_of, sample
+from training.learner.models.generic_forward import in_results
+from training.learner.models.loading import computing_in, freeze, load_policy
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.reward_model import load_reward_model
+from training.learner.rewards.terms import Answer, check_scoring_room, sample_scorer
+from training.learner.runtime.config import SampleConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
+from training.learner.runtime.optimization import check_finite
+from training.learner.runtime.processes import Processes
+from training.learner.runtime.program import run_program
+from training.learner.sampling.sampler import Completion, check_room, drawing_of, sample
+from training.learner.text.messages import Prompt, decode_completion, read_prompts, share
 
 SAVE_EVERY = 16  # batches between saved states
 

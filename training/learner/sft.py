@@ -20,9 +20,28 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from training.learner import bpe
-from training.learner.config import SftConfig
-from training.learner.data import (
+from training.learner.models.generic_forward import in_results
+from training.learner.models.loading import build_policy, computing_in, load_policy, save_model
+from training.learner.models.lora import Base, Role, shape_of
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.packed_attention import batches_within, flatten
+from training.learner.models.token_outputs import scores_at
+from training.learner.runtime.config import SftConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
+from training.learner.runtime.optimization import (
+    adamw,
+    check_finite,
+    highest_learning_rate,
+    learning_rate_factor,
+    load_state,
+    save_state,
+    take_step,
+)
+from training.learner.runtime.processes import Processes
+from training.learner.runtime.program import run_program
+from training.learner.sampling.sampler import check_room
+from training.learner.text import bpe
+from training.learner.text.messages import (
     Messages,
     check_messages,
     cut_prompt,
@@ -32,25 +51,6 @@ from training.learner.data import (
     share,
     shuffled,
 )
-from training.learner.flat import batches_within, flatten
-from training.learner.generic import in_results
-from training.learner.jobdir import BadInput, JobDirectory, Stopped, StopSignal
-from training.learner.lora import Base, Role, shape_of
-from training.learner.memory import MicroBatches
-from training.learner.models import build_policy, computing_in, load_policy, save_model
-from training.learner.optimization import (
-    adamw,
-    check_finite,
-    highest_learning_rate,
-    learning_rate_factor,
-    load_state,
-    save_state,
-    take_step,
-)
-from training.learner.processes import Processes
-from training.learner.program import run_program
-from training.learner.sampler import check_room
-from training.learner.scoring import scores_at
 
 
 class Demonstration(NamedTuple):

@@ -7,10 +7,10 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from config import site
-from config.hosts import address_of
 from config.management.commands.up import ALL, ServiceCommand, add_service_arguments
-from config.supervisor import Supervisor, services_named
+from config.runtime import site
+from config.runtime.hosts import address_of
+from config.runtime.supervisor import Supervisor, services_named
 from feedback.errors import AccordError
 
 ROUNDS, LABELS = 2, 600  # of a simulation, unless told otherwise
@@ -69,7 +69,7 @@ class Command(ServiceCommand):
 def refusals_in_a_sentence() -> Iterator[None]:
     """What the loop refuses, and what fails in it, becomes the command's own error. Raises CommandError."""
     from training.demo import client, seed, simulate
-    from training.launch.process import ProgramFailed
+    from training.run_round.process import ProgramFailed
 
     try:
         yield

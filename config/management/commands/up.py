@@ -7,15 +7,15 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandParser
 
-from config import site
-from config.hosts import address_of
-from config.supervisor import Supervisor, services_named
+from config.runtime import site
+from config.runtime.hosts import address_of
+from config.runtime.supervisor import Supervisor, services_named
 
 ALL = "web,default,gpu,beat"
 
 
 def add_service_arguments(parser: CommandParser) -> None:
-    """The options that `up` and `demo` share; config/services.py reads them before Django starts."""
+    """The options that `up` and `demo` share; config/runtime/services.py reads them before Django starts."""
     parser.add_argument("--host", default="127.0.0.1", help="where the web service listens (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="on which port (8000)")
     parser.add_argument("--data", metavar="DIR", help="where everything is kept (ACCORD_DATA, else var/)")

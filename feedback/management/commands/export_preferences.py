@@ -6,9 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback import export, preference_export
 from feedback.errors import AccordError
+from feedback.export import preferences
 from feedback.models import Project
+from feedback.reports import preference_export
 
 
 class Command(BaseCommand):
@@ -16,7 +17,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="The project's slug.")
-        parser.add_argument("--format", choices=sorted(export.FORMATS), default="trl")
+        parser.add_argument("--format", choices=sorted(preferences.FORMATS), default="trl")
         parser.add_argument("--after", type=int, default=0, help="Only what came after this cursor.")
         parser.add_argument(
             "--split",

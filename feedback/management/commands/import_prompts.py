@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback import intake
+from feedback import imports
 from feedback.errors import Invalid
 from feedback.models import Import, Project
 
@@ -32,9 +32,9 @@ class Command(BaseCommand):
         if found is None:
             raise CommandError(f"There is no project «{project}».")
         try:
-            with file.open("rb") as lines, intake.record_import(found, str(Import.How.COMMAND)) as record:
-                rows = intake.read_lines(lines, MOST_BYTES)
-                added = intake.add_prompts(found, rows, compare=compare, again=again, made_by_import=record)
+            with file.open("rb") as lines, imports.record_import(found, str(Import.How.COMMAND)) as record:
+                rows = imports.read_lines(lines, MOST_BYTES)
+                added = imports.add_prompts(found, rows, compare=compare, again=again, made_by_import=record)
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error.strerror}.") from error
         except Invalid as error:

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback import intake
+from feedback import imports
 from feedback.errors import AccordError
 from feedback.models import Project
 
@@ -22,7 +22,7 @@ class Command(BaseCommand):
         if found is None:
             raise CommandError(f'There is no project "{project}".')
         try:
-            undone = intake.undo_import(intake.find_import(found, import_id), None)
+            undone = imports.undo_import(imports.find_import(found, import_id), None)
         except AccordError as error:
             raise CommandError(error.message) from error
         removed = ", ".join(f"{number} {kind}" for kind, number in undone.removed.items())

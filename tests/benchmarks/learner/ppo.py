@@ -35,7 +35,7 @@ def run(folder: Path, name: str, batches: int, own: dict[str, Any]) -> dict:
     """The program itself, on a job of its own; its first batch is not counted."""
     from tests.benchmarks.learner import judged
     from training.learner import ppo
-    from training.learner.jobdir import JobDirectory
+    from training.learner.runtime.jobdir import JobDirectory
 
     job = folder / f"{name}-{time.time_ns()}"
     job.mkdir(parents=True)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config.bootstrap import SetupFailed
+from config.runtime.bootstrap import SetupFailed
 from tests.benchmarks import peers
 from tests.benchmarks.arguments import at_least_one
 from tests.benchmarks.learner.paired import difference, like_steps, rights
@@ -206,8 +206,8 @@ def write_pairs(
     folder: Path, training: list[dict], held_out: list[dict], policy: Path, longest: int, seed: int
 ) -> None:
     """What the peer learns from, in the order of our program's steps, and is judged on."""
-    from training.learner.data import encode_completion, encode_prompt, shuffled
-    from training.learner.models import load_tokenizer
+    from training.learner.models.loading import load_tokenizer
+    from training.learner.text.messages import encode_completion, encode_prompt, shuffled
 
     tokenizer = load_tokenizer(str(policy))
 

@@ -37,14 +37,14 @@ def data(name: str) -> tuple[list[dict], list[dict]]:
 
 def ours(name: str, folder: Path) -> dict:
     from tests.benchmarks.learner import world
-    from training.learner.config import RewardConfig
-    from training.learner.memory import MicroBatches
-    from training.learner.optimization import adamw, take_step
-    from training.learner.processes import Processes
-    from training.learner.ranking_data import Comparison, Ranking
-    from training.learner.ranking_loss import Lesson, bootstrap_weights, tie_parameter
+    from training.learner.models.oom_retry import MicroBatches
+    from training.learner.models.reward_model import PromptGroup, new_reward_model, raw_scores_of_groups
+    from training.learner.preferences.ranking_data import Comparison, Ranking
+    from training.learner.preferences.ranking_loss import Lesson, bootstrap_weights, tie_parameter
     from training.learner.reward import learn
-    from training.learner.reward_model import PromptGroup, new_reward_model, raw_scores_of_groups
+    from training.learner.runtime.config import RewardConfig
+    from training.learner.runtime.optimization import adamw, take_step
+    from training.learner.runtime.processes import Processes
 
     def comparison(number: int, row: dict) -> Comparison:
         order = tuple(range(len(row["completions"])))

@@ -20,8 +20,8 @@ SCORED = 128  # completions at most
 
 def ours(name: str, folder: Path) -> dict:
     from tests.benchmarks.learner import world
-    from training.learner.models import computing_in, load_policy
-    from training.learner.sampler import Drawing, sample
+    from training.learner.models.loading import computing_in, load_policy
+    from training.learner.sampling.sampler import Drawing, sample
 
     policy, _ = load_policy(str(folder / "policy"))
     prompts = prompts_of(name)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from config.bootstrap import SetupFailed
+from config.runtime.bootstrap import SetupFailed
 from tests.benchmarks.arguments import at_least_one
 from tests.benchmarks.web import crowd, million, speed
 from tests.benchmarks.web.cluster import Cluster, cluster

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from config.bootstrap import SetupFailed
+from config.runtime.bootstrap import SetupFailed
 from tests.benchmarks.web.processes import as_user, running, tail
 
 ROLE = "bench"

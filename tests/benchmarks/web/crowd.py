@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from config.bootstrap import SetupFailed
+from config.runtime.bootstrap import SetupFailed
 from tests.benchmarks.peers import ROOT
 from tests.benchmarks.web.cluster import Cluster
 from tests.benchmarks.web.ours import Ours

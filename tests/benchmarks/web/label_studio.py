@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.bootstrap import SetupFailed
+from config.runtime.bootstrap import SetupFailed
 from tests.benchmarks import peers
 from tests.benchmarks.web.browser import Browser
 from tests.benchmarks.web.cluster import Cluster

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config.bootstrap import SetupFailed
+from config.runtime.bootstrap import SetupFailed
 from tests.benchmarks.peers import ROOT
 from tests.benchmarks.web.cluster import Cluster
 from tests.benchmarks.web.processes import free_port, running, wait_for

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from config.bootstrap import SetupFailed
+from config.runtime.bootstrap import SetupFailed
 
 GRACE = 30  # seconds between the polite signal and SIGKILL
 PATIENCE = 180  # seconds for a service's first answer: Label Studio imports for long

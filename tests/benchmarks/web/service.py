@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from config.bootstrap import SetupFailed
+from config.runtime.bootstrap import SetupFailed
 from tests.benchmarks.peers import ROOT
 from tests.benchmarks.web.processes import worker_megabytes
 

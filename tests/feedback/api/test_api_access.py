@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from django.urls import reverse
 
-from feedback.api_urls import urlpatterns
+from feedback.api.urls import urlpatterns
 from feedback.models import ApiToken
 from tests.factories import URL, client_of
 

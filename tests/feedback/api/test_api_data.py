@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from feedback import intake
+from feedback import imports
 from feedback.models import Comparison, Import, Prompt, Source
 from tests.factories import URL, lines, rank_next, rows_of
 
@@ -120,7 +120,7 @@ def test_completions_need_a_source(as_manager, project):
 
 
 def test_comparisons_are_made_of_completions(as_manager, project):
-    (ids,) = intake.add_prompts(project, [{"prompt": "a", "completions": ["x", "y", "y "]}]).completion_ids
+    (ids,) = imports.add_prompts(project, [{"prompt": "a", "completions": ["x", "y", "y "]}]).completion_ids
     body = lines({"completion_ids": ids}, {"completion_ids": ids[1:]})
     response = send(as_manager, "comparisons?wanted_rankings=3&priority=2", body)
     assert response.status_code == 201
@@ -201,7 +201,7 @@ def test_an_empty_project_is_an_empty_file(as_manager, project):
 
 def test_demonstrations_go_out(as_manager, ann, work):
     (comparison,) = work(1)
-    intake.add_demonstration(ann, comparison.prompt, "like this")
+    imports.add_demonstration(ann, comparison.prompt, "like this")
     (row,) = rows_of(as_manager.get(f"{URL}/demonstrations"))
     assert row["completion"] == "like this"
     json.dumps(row)

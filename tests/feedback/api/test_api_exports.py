@@ -6,8 +6,10 @@ from io import StringIO
 import pytest
 from django.core.management import call_command
 
-from feedback import intake, judging, queue
+from feedback import imports
+from feedback.actions import rankings
 from feedback.models import Prompt, Ranking, Reliability, ReliabilityReport
+from feedback.queue import leases
 from tests.factories import URL, rank_next, rows_of
 
 pytestmark = pytest.mark.django_db
@@ -19,8 +21,8 @@ def say_everything(ann, work):
     """A ranking, a demonstration and a skip."""
     work(2)
     ranking = rank_next(ann, comment="the second one is made up")
-    intake.add_demonstration(ann, ranking.comparison.prompt, "as I would say it")
-    judging.skip(ann, queue.lease_next(ann).pk, reason="not my language")
+    imports.add_demonstration(ann, ranking.comparison.prompt, "as I would say it")
+    rankings.skip_comparison(ann, leases.lease_next(ann).pk, reason="not my language")
 
 
 @pytest.mark.parametrize("export", EXPORTS)
@@ -104,8 +106,8 @@ def told(ann, project):
         {"text": "No idea.", "source": "b"},
     ]
     row = {"prompt": "When?", "external_id": "t-1", "references": ["On Friday."], "metadata": {"topic": "parcels"}}
-    added = intake.add_prompts(project, [row | {"completions": completions}])
-    intake.add_comparisons(project, added.completion_ids)
+    added = imports.add_prompts(project, [row | {"completions": completions}])
+    imports.add_comparisons(project, added.completion_ids)
     project.strength_points = 4
     project.save()
     return rank_next(ann, comment="the second one says nothing", strength=3)

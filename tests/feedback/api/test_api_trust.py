@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from feedback import export, reliability
+from feedback.export import preferences
 from feedback.models import Project
+from feedback.quality import reliability
 from tests.factories import URL, membership, person
 from tests.feedback.test_reliability import careful, rank_all
 
@@ -22,7 +23,7 @@ def crew(project, work):
 
 @pytest.fixture
 def report(project, crew):
-    return reliability.of_moment(project, export.sequence_cutoff(project))
+    return reliability.of_moment(project, preferences.sequence_cutoff(project))
 
 
 def lines(response):

@@ -1,6 +1,6 @@
 """What became of a comparison and its rankings, as the review tests read it."""
 
-from feedback import export
+from feedback.export import preferences as export
 from feedback.models import Comparison, Membership, Project, Ranking
 
 

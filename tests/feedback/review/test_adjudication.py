@@ -4,9 +4,13 @@ from uuid import uuid4
 
 import pytest
 
-from feedback import agreement, export, intake, judging, queue, review
+from feedback import imports
+from feedback.actions import rankings, review_undo, reviews
 from feedback.errors import Conflict, Invalid, NotFound
+from feedback.export import preferences as export
 from feedback.models import Comparison, Ranking, Review
+from feedback.quality import agreement
+from feedback.queue import leases
 from tests.factories import adjudicate, rank_by_position, rank_next
 from tests.feedback.review.outcomes import counters, of, preferences, said
 
@@ -36,16 +40,16 @@ def test_its_seconds_are_at_most_the_comparisons_age(rita, disputed):
 
 
 def test_the_comparison_is_settled(bea, rita, disputed):
-    held = queue.lease_next(bea)
+    held = leases.lease_next(bea)
     assert held.comparison == disputed
     adjudicate(rita, disputed, [2, 1])
     assert counters(disputed) == (3, 3, 0)
-    assert queue.lease_next(bea) is None
+    assert leases.lease_next(bea) is None
     with pytest.raises(Conflict, match="no more rankings"):
-        judging.record(bea, held.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+        rankings.record_ranking(bea, held.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
     with pytest.raises(Conflict):
-        queue.renew(bea, held.pk)
-    queue.sweep()
+        leases.renew(bea, held.pk)
+    leases.sweep()
     assert counters(disputed) == (3, 3, 0)
 
 
@@ -58,32 +62,32 @@ def test_agreement_is_still_that_of_the_people_who_disagreed(rita, disputed, pro
 
 def test_an_overruled_annotator_may_revise_and_still_does_not_count(ann, rita, disputed, project):
     adjudicate(rita, disputed, [2, 1])
-    judging.revise(ann, of(ann).pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
+    rankings.revise_ranking(ann, of(ann).pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
     assert preferences(project) == [said(rita, [2, 1])]
     assert of(ann).standing == "overruled"
 
 
 def test_the_reviewer_may_revise_it(ann, cole, rita, disputed, project):
     ranking = adjudicate(rita, disputed, [2, 1])
-    revised = judging.revise(rita, ranking.pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
+    revised = rankings.revise_ranking(rita, ranking.pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
     assert revised.reason == "adjudication"
     assert preferences(project) == [said(rita, [1, 1])]
-    review.undo(rita, ranking.review_id)
+    review_undo.undo(rita, ranking.review_id)
     assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
 
 
 def test_undone_it_leaves_everything_as_it_was(ann, cole, bea, rita, disputed, project):
-    queue.lease_next(bea)
+    leases.lease_next(bea)
     ranking = adjudicate(rita, disputed, [2, 1])
-    review.undo(rita, ranking.review_id)
+    review_undo.undo(rita, ranking.review_id)
     assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
     assert counters(disputed) == (3, 2, 1)
-    assert queue.lease_next(bea).comparison == disputed
+    assert leases.lease_next(bea).comparison == disputed
     decision = Review.objects.get()
     assert decision.undone_by == rita.user
     assert decision.undone_at is not None
     with pytest.raises(Conflict, match="undone already"):
-        review.undo(rita, decision.pk)
+        review_undo.undo(rita, decision.pk)
 
 
 def test_a_reviewer_who_ranked_it_before_gets_their_own_opinion_back(ann, rita, work, project):
@@ -94,7 +98,7 @@ def test_a_reviewer_who_ranked_it_before_gets_their_own_opinion_back(ann, rita, 
     assert ranking.revision == 2
     assert preferences(project) == [said(rita, [2, 1])]
     assert counters(comparison) == (2, 2, 0)
-    review.undo(rita, ranking.review_id)
+    review_undo.undo(rita, ranking.review_id)
     assert preferences(project) == sorted([said(ann, [1, 2]), said(rita, [1, 1])])
     assert counters(comparison) == (2, 2, 0)
 
@@ -103,7 +107,7 @@ def test_it_can_be_settled_again_after_an_undo(rita, mona, disputed, project):
     first = adjudicate(rita, disputed, [2, 1])
     with pytest.raises(Conflict, match="adjudicated already"):
         adjudicate(mona, disputed, [1, 2])
-    review.undo(mona, first.review_id)
+    review_undo.undo(mona, first.review_id)
     adjudicate(mona, disputed, [1, 2])
     assert preferences(project) == [said(mona, [1, 2])]
 
@@ -121,9 +125,9 @@ def test_no_more_opinions_are_asked_of_it(ann, cole, bea, rita, work, project):
     (comparison,) = work(1, wanted_rankings=2)
     rank_by_position(ann, [1, 2])
     rank_by_position(cole, [2, 1])
-    assert queue.lease_next(bea).reason == "disagreement"
+    assert leases.lease_next(bea).reason == "disagreement"
     adjudicate(rita, comparison, [1, 1])
-    assert queue.lease_next(bea) is None
+    assert leases.lease_next(bea) is None
 
 
 def test_what_cannot_be_settled_says_why(ann, rita, work, project, disputed):
@@ -132,9 +136,9 @@ def test_what_cannot_be_settled_says_why(ann, rita, work, project, disputed):
     with pytest.raises(Conflict, match="Nobody else has ranked"):
         adjudicate(rita, unranked, [1, 2])
     with pytest.raises(Invalid, match="each of the 2"):
-        review.adjudicate(rita, disputed.pk, [1], idempotency_key=uuid4(), seconds=1.0)
+        reviews.adjudicate(rita, disputed.pk, [1], idempotency_key=uuid4(), seconds=1.0)
     with pytest.raises(NotFound):
-        review.adjudicate(rita, 10**9, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+        reviews.adjudicate(rita, 10**9, [1, 2], idempotency_key=uuid4(), seconds=1.0)
     Comparison.objects.filter(pk=disputed.pk).update(gold_ranks=[1, 2])
     with pytest.raises(Conflict, match="gold"):
         adjudicate(rita, disputed, [1, 2])
@@ -142,9 +146,9 @@ def test_what_cannot_be_settled_says_why(ann, rita, work, project, disputed):
 
 
 def test_nobody_settles_what_they_wrote(ann, rita, disputed, project):
-    written = intake.add_demonstration(rita, disputed.prompt, "mine")
+    written = imports.add_demonstration(rita, disputed.prompt, "mine")
     other = disputed.items.first().completion_id
-    (made,) = intake.add_comparisons(project, [[written.completion_id, other]], priority=1).ids
+    (made,) = imports.add_comparisons(project, [[written.completion_id, other]], priority=1).ids
     rank_next(ann)
     with pytest.raises(Conflict, match="You wrote"):
         adjudicate(rita, Comparison.objects.get(pk=made), [1, 2])

@@ -6,9 +6,10 @@ from uuid import uuid4
 
 import pytest
 
-from feedback import agreement, judging, review
+from feedback.actions import rankings, review_undo, reviews
 from feedback.errors import Conflict
 from feedback.models import Ranking
+from feedback.quality import agreement
 from tests.factories import adjudicate, membership, person, rank_next
 from tests.feedback.review.outcomes import counters
 
@@ -40,16 +41,16 @@ def test_disagreement_is_kept_whatever_happens_to_a_ranking(project, rita, work)
             disputed = [each for each in comparisons if each.ranking_count and each.adjudicated_at is None]
             decisions += [adjudicate(rita, each, ranks).review_id for each in disputed[:1]]
         elif act == "revise" and live:
-            judging.revise(member, generator.choice(live).pk, ranks, idempotency_key=uuid4(), seconds=1.0)
+            rankings.revise_ranking(member, generator.choice(live).pk, ranks, idempotency_key=uuid4(), seconds=1.0)
         elif act in ("discard", "return") and live:
-            decide = review.discard if act == "discard" else review.return_ranking
+            decide = reviews.discard if act == "discard" else reviews.return_ranking
             try:
                 decisions.append(decide(rita, generator.choice(live).pk, reason="x").pk)
             except Conflict:  # returning what is overruled
                 continue
         elif act == "undo" and decisions:
             try:
-                review.undo(rita, decisions.pop(generator.randrange(len(decisions))))
+                review_undo.undo(rita, decisions.pop(generator.randrange(len(decisions))))
             except Conflict:
                 continue
         for comparison in comparisons:

@@ -6,9 +6,12 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from feedback import agreement, export, gold, judging, queue, review
+from feedback.actions import rankings, review_undo, reviews
 from feedback.errors import Conflict
+from feedback.export import preferences as export
 from feedback.models import Comparison, Ranking, Review
+from feedback.quality import agreement
+from feedback.queue import gold, leases
 from tests.factories import adjudicate, rank_by_position, rank_next
 from tests.feedback.review.outcomes import counters, of, preferences, said
 
@@ -19,7 +22,7 @@ class TestDiscard:
     def test_it_leaves_the_preferences_and_stays_in_the_record(self, ann, rita, work, project):
         work(1)
         ranking = rank_by_position(ann, [1, 2])
-        review.discard(rita, ranking.pk, reason="Clicked through.")
+        reviews.discard(rita, ranking.pk, reason="Clicked through.")
         assert preferences(project) == []
         kept = of(ann)
         assert (kept.standing, kept.is_live, kept.revision, kept.ranks) == ("discarded", False, 2, [1, 2])
@@ -27,9 +30,9 @@ class TestDiscard:
 
     def test_its_slot_goes_to_somebody_else(self, ann, cole, rita, work, project):
         (comparison,) = work(1)
-        review.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
+        reviews.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
         assert counters(comparison) == (1, 0, 1)
-        assert queue.lease_next(ann) is None
+        assert leases.lease_next(ann) is None
         rank_by_position(cole, [2, 1])
         assert preferences(project) == [said(cole, [2, 1])]
         assert counters(comparison) == (1, 1, 0)
@@ -41,67 +44,67 @@ class TestDiscard:
             rank_by_position(cole, [2, 1])
         Comparison.objects.filter(pk=comparisons[0].pk).update(gold_ranks=[1, 2])
         for ranking in Ranking.objects.filter(annotator=cole.user):
-            review.discard(rita, ranking.pk, reason="No.")
+            reviews.discard(rita, ranking.pk, reason="No.")
         assert agreement.measure(project).pairwise.value is None
         assert list(gold.pass_rates(project)) == [ann.user_id]
 
     def test_its_annotator_can_no_longer_revise_it(self, ann, rita, work):
         work(1)
         ranking = rank_by_position(ann, [1, 2])
-        review.discard(rita, ranking.pk, reason="No.")
+        reviews.discard(rita, ranking.pk, reason="No.")
         for each in Ranking.objects.all():
             with pytest.raises(Conflict, match="reviewer"):
-                judging.revise(ann, each.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
-        assert judging.recent(ann) == []
+                rankings.revise_ranking(ann, each.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
+        assert rankings.recent(ann) == []
 
     def test_undone_it_counts_again(self, ann, rita, work, project):
         (comparison,) = work(1)
-        decision = review.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
-        review.undo(rita, decision.pk)
+        decision = reviews.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
+        review_undo.undo(rita, decision.pk)
         assert preferences(project) == [said(ann, [1, 2])]
         assert counters(comparison) == (1, 1, 0)
         assert (of(ann).revision, of(ann).standing) == (3, "counts")
 
     def test_undone_after_the_slot_went_to_another_both_count(self, ann, cole, bea, rita, work, project):
         (comparison,) = work(1)
-        decision = review.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
-        queue.lease_next(cole)
-        review.undo(rita, decision.pk)
+        decision = reviews.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
+        leases.lease_next(cole)
+        review_undo.undo(rita, decision.pk)
         assert counters(comparison) == (2, 1, 0)
-        assert queue.lease_next(bea) is None
+        assert leases.lease_next(bea) is None
         rank_by_position(cole, [2, 1])
         assert len(preferences(project)) == 2
 
     def test_undone_after_the_comparison_was_settled_it_is_overruled(self, ann, cole, rita, disputed, project):
-        decision = review.discard(rita, of(ann).pk, reason="No.")
+        decision = reviews.discard(rita, of(ann).pk, reason="No.")
         settled = adjudicate(rita, disputed, [1, 1])
-        review.undo(rita, decision.pk)
+        review_undo.undo(rita, decision.pk)
         assert of(ann).standing == "overruled"
         assert preferences(project) == [said(rita, [1, 1])]
         counters(disputed)
-        review.undo(rita, settled.review_id)
+        review_undo.undo(rita, settled.review_id)
         assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
         assert counters(disputed) == (3, 2, 1)
 
     def test_an_overruled_one_can_be_discarded_too(self, ann, cole, rita, disputed, project):
         settled = adjudicate(rita, disputed, [1, 1])
-        review.discard(rita, of(ann).pk, reason="No.")
+        reviews.discard(rita, of(ann).pk, reason="No.")
         counters(disputed)
-        review.undo(rita, settled.review_id)
+        review_undo.undo(rita, settled.review_id)
         assert preferences(project) == [said(cole, [2, 1])]
         assert counters(disputed) == (3, 1, 2)
 
     def test_an_adjudication_is_undone_and_not_discarded(self, rita, disputed):
         ranking = adjudicate(rita, disputed, [1, 1])
-        for act in (review.discard, review.return_ranking):
+        for act in (reviews.discard, reviews.return_ranking):
             with pytest.raises(Conflict, match="undo the adjudication"):
                 act(rita, ranking.pk, reason="No.")
 
     def test_what_was_revised_meanwhile_is_looked_at_again(self, ann, rita, work):
         work(1)
         ranking = rank_by_position(ann, [1, 2])
-        judging.revise(ann, ranking.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
-        for act in (review.discard, review.return_ranking):
+        rankings.revise_ranking(ann, ranking.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
+        for act in (reviews.discard, reviews.return_ranking):
             with pytest.raises(Conflict, match="meanwhile"):
                 act(rita, ranking.pk, reason="No.")
 
@@ -121,12 +124,12 @@ class TestDiscardSince:
     def test_the_counts_come_first_and_then_all_of_it_or_nothing(self, ann, cole, rita, busy, project):
         yesterday = timezone.now() - timedelta(days=1)
         Comparison.objects.filter(pk=of(ann).comparison_id).update(gold_ranks=[1, 2])
-        toll = review.toll_of_discarding(rita, ann.user_id, yesterday)
-        assert toll == review.Toll(rankings=6, gold=1, reopened=5)
+        toll = reviews.discard_preview(rita, ann.user_id, yesterday)
+        assert toll == reviews.DiscardPreview(rankings=6, gold=1, reopened=5)
         with pytest.raises(Conflict, match="6 rankings to discard by now, not 5"):
-            review.discard_since(rita, ann.user_id, yesterday, reason="Careless.", expected=5)
+            reviews.discard_since(rita, ann.user_id, yesterday, reason="Careless.", expected=5)
         assert not Review.objects.exists()
-        decision = review.discard_since(rita, ann.user_id, yesterday, reason="Careless.", expected=6)
+        decision = reviews.discard_since(rita, ann.user_id, yesterday, reason="Careless.", expected=6)
         assert decision.ranking_count == 6
         assert [row["annotator"] for row in export.rankings(project)].count(export.pseudonym(ann.user_id)) == 4
         assert [row["annotator"] for row in export.rankings(project)].count(export.pseudonym(cole.user_id)) == 9
@@ -136,9 +139,9 @@ class TestDiscardSince:
     def test_it_is_undone_as_one_where_others_have_not_answered(self, ann, bea, rita, busy, project):
         since = timezone.now() - timedelta(days=90)
         before = preferences(project)
-        decision = review.discard_since(rita, ann.user_id, since, reason="Careless.", expected=10)
+        decision = reviews.discard_since(rita, ann.user_id, since, reason="Careless.", expected=10)
         assert rank_next(bea)
-        review.undo(rita, decision.pk)
+        review_undo.undo(rita, decision.pk)
         assert len(preferences(project)) == 21
         assert [each for each in preferences(project) if each[0] != export.pseudonym(bea.user_id)] == before
         for comparison in busy:
@@ -147,11 +150,11 @@ class TestDiscardSince:
     def test_adjudications_are_not_among_it(self, ann, rita, busy, project):
         adjudicate(rita, busy[0], [2, 1])
         since = timezone.now() - timedelta(days=90)
-        assert review.toll_of_discarding(rita, rita.user_id, since).rankings == 0
-        assert review.toll_of_discarding(rita, ann.user_id, since) == review.Toll(10, 0, 9)
+        assert reviews.discard_preview(rita, rita.user_id, since).rankings == 0
+        assert reviews.discard_preview(rita, ann.user_id, since) == reviews.DiscardPreview(10, 0, 9)
         with pytest.raises(Conflict, match="nothing to discard"):
-            review.discard_since(rita, rita.user_id, since, reason="x", expected=0)
+            reviews.discard_since(rita, rita.user_id, since, reason="x", expected=0)
 
     def test_it_asks_the_database_a_fixed_number_of_times(self, ann, rita, busy, django_assert_max_num_queries):
         with django_assert_max_num_queries(14):
-            review.discard_since(rita, ann.user_id, timezone.now() - timedelta(days=90), reason="x", expected=10)
+            reviews.discard_since(rita, ann.user_id, timezone.now() - timedelta(days=90), reason="x", expected=10)

@@ -5,9 +5,11 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from feedback import judging, queue, review
+from feedback.actions import rankings as judging
+from feedback.actions import review_undo, reviews
 from feedback.errors import Conflict
 from feedback.models import Comparison, Lease, Review
+from feedback.queue import leases
 from tests.factories import rank_by_position, rank_next
 from tests.feedback.review.outcomes import counters, of, preferences, said
 
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.django_db
 def test_it_counts_no_more_until_it_is_answered(ann, rita, work, project):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
-    review.return_ranking(rita, ranking.pk, reason="Read the second one again.")
+    reviews.return_ranking(rita, ranking.pk, reason="Read the second one again.")
     assert preferences(project) == []
     assert counters(comparison) == (1, 0, 0)
 
@@ -25,12 +27,12 @@ def test_it_counts_no_more_until_it_is_answered(ann, rita, work, project):
 def test_its_annotator_gets_it_before_new_work_with_the_reason(ann, rita, work, project):
     work(5)
     ranking = rank_by_position(ann, [1, 2], comment="first")
-    on_screen = queue.lease_next(ann)
-    review.return_ranking(rita, ranking.pk, reason="Read the second one again.")
-    lease = queue.lease_next(ann, beside=[on_screen.pk])
+    on_screen = leases.lease_next(ann)
+    reviews.return_ranking(rita, ranking.pk, reason="Read the second one again.")
+    lease = leases.lease_next(ann, beside=[on_screen.pk])
     assert lease.comparison_id == ranking.comparison_id
     assert lease.display_order == ranking.display_order
-    assert queue.lease_next(ann) == lease  # a reload shows it first, too
+    assert leases.lease_next(ann) == lease  # a reload shows it first, too
     returned = judging.returned_to(lease)
     assert (returned.review.reason, returned.ranks, returned.comment) == (
         "Read the second one again.",
@@ -42,19 +44,19 @@ def test_its_annotator_gets_it_before_new_work_with_the_reason(ann, rita, work, 
 def test_the_answer_is_a_revision_that_counts(ann, rita, work, project):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
-    review.return_ranking(rita, ranking.pk, reason="Again.")
+    reviews.return_ranking(rita, ranking.pk, reason="Again.")
     answer = rank_by_position(ann, [2, 1])
     assert (answer.revision, answer.reason, answer.standing) == (3, "sampled", "counts")
     assert preferences(project) == [said(ann, [2, 1])]
     assert counters(comparison) == (1, 1, 0)
-    assert queue.lease_next(ann) is None
+    assert leases.lease_next(ann) is None
 
 
 def test_it_may_be_returned_again(ann, rita, work, project):
     work(1)
     for _ in range(3):
         ranking = rank_by_position(ann, [1, 2])
-        review.return_ranking(rita, ranking.pk, reason="Again.")
+        reviews.return_ranking(rita, ranking.pk, reason="Again.")
     assert rank_by_position(ann, [2, 1]).revision == 7
     assert preferences(project) == [said(ann, [2, 1])]
 
@@ -62,42 +64,42 @@ def test_it_may_be_returned_again(ann, rita, work, project):
 def test_opening_the_page_does_not_shorten_the_week(ann, cole, rita, work):
     work(1)
     ranking = rank_by_position(ann, [1, 2])
-    review.return_ranking(rita, ranking.pk, reason="Again.")
-    assert queue.lease_next(ann).expires_at > timezone.now() + timedelta(days=6)
-    assert queue.lease_next(cole) is None
+    reviews.return_ranking(rita, ranking.pk, reason="Again.")
+    assert leases.lease_next(ann).expires_at > timezone.now() + timedelta(days=6)
+    assert leases.lease_next(cole) is None
 
 
 def test_after_a_week_somebody_else_is_asked(ann, cole, rita, work, project):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
-    review.return_ranking(rita, ranking.pk, reason="Again.")
+    reviews.return_ranking(rita, ranking.pk, reason="Again.")
     Lease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     rank_by_position(cole, [2, 1])
     assert preferences(project) == [said(cole, [2, 1])]
     assert counters(comparison) == (1, 1, 0)
-    assert queue.lease_next(ann) is None
+    assert leases.lease_next(ann) is None
 
 
 def test_one_who_cannot_judge_it_skips_it(ann, cole, rita, work):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
-    review.return_ranking(rita, ranking.pk, reason="Again.")
-    judging.skip(ann, queue.lease_next(ann).pk)
+    reviews.return_ranking(rita, ranking.pk, reason="Again.")
+    judging.skip_comparison(ann, leases.lease_next(ann).pk)
     assert counters(comparison) == (1, 0, 1)
-    again = judging.undo(ann)
+    again = judging.undo_last(ann)
     assert judging.returned_to(again).ranks == [1, 2]
-    judging.skip(ann, again.pk)
-    assert queue.lease_next(cole).comparison == comparison
+    judging.skip_comparison(ann, again.pk)
+    assert leases.lease_next(cole).comparison == comparison
 
 
 def test_one_who_skipped_what_counts_again_has_nothing_to_answer(ann, rita, work, project):
     (comparison,) = work(1)
-    decision = review.return_ranking(rita, rank_by_position(ann, [1, 2]).pk, reason="Again.")
-    judging.skip(ann, queue.lease_next(ann).pk)
-    review.undo(rita, decision.pk)
+    decision = reviews.return_ranking(rita, rank_by_position(ann, [1, 2]).pk, reason="Again.")
+    judging.skip_comparison(ann, leases.lease_next(ann).pk)
+    review_undo.undo(rita, decision.pk)
     Comparison.objects.filter(pk=comparison.pk).update(wanted_rankings=2, open_slots=1)
     with pytest.raises(Conflict):
-        judging.undo(ann)
+        judging.undo_last(ann)
     assert counters(comparison) == (2, 1, 1)
     assert preferences(project) == [said(ann, [1, 2])]
 
@@ -106,42 +108,42 @@ def test_returned_ones_do_not_keep_people_from_new_work(ann, rita, work):
     work(12)
     rankings = [rank_next(ann) for _ in range(6)]
     for ranking in rankings:
-        review.return_ranking(rita, ranking.pk, reason="Again.")
+        reviews.return_ranking(rita, ranking.pk, reason="Again.")
     held = []
-    for _ in range(6 + queue.MOST_LEASES):
-        held.append(queue.lease_next(ann, beside=held).pk)
+    for _ in range(6 + leases.MOST_LEASES):
+        held.append(leases.lease_next(ann, beside=held).pk)
     with pytest.raises(Conflict, match="You hold 5"):
-        queue.lease_next(ann, beside=held)
+        leases.lease_next(ann, beside=held)
 
 
 def test_undone_it_counts_again(ann, rita, work, project):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
-    decision = review.return_ranking(rita, ranking.pk, reason="Again.")
-    queue.lease_next(ann)
-    review.undo(rita, decision.pk)
+    decision = reviews.return_ranking(rita, ranking.pk, reason="Again.")
+    leases.lease_next(ann)
+    review_undo.undo(rita, decision.pk)
     assert preferences(project) == [said(ann, [1, 2])]
     assert counters(comparison) == (1, 1, 0)
-    assert queue.lease_next(ann) is None
+    assert leases.lease_next(ann) is None
 
 
 def test_undone_after_somebody_else_was_asked_both_count(ann, cole, rita, work, project):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
-    decision = review.return_ranking(rita, ranking.pk, reason="Again.")
+    decision = reviews.return_ranking(rita, ranking.pk, reason="Again.")
     Lease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     rank_by_position(cole, [2, 1])
-    review.undo(rita, decision.pk)
+    review_undo.undo(rita, decision.pk)
     assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
     assert counters(comparison) == (2, 2, 0)
 
 
 def test_an_answer_cannot_be_undone_for_its_annotator(ann, rita, work, project):
     work(1)
-    decision = review.return_ranking(rita, rank_by_position(ann, [1, 2]).pk, reason="Again.")
+    decision = reviews.return_ranking(rita, rank_by_position(ann, [1, 2]).pk, reason="Again.")
     rank_by_position(ann, [2, 1])
     with pytest.raises(Conflict, match="nothing to undo"):
-        review.undo(rita, decision.pk)
+        review_undo.undo(rita, decision.pk)
     assert preferences(project) == [said(ann, [2, 1])]
     assert Review.objects.get().undone_at is None
 
@@ -151,8 +153,8 @@ def test_gold_and_people_who_left_get_nothing_returned(ann, cole, rita, work, pr
     rank_next(ann)
     Comparison.objects.filter(pk=of(ann).comparison_id).update(gold_ranks=[1, 2])
     with pytest.raises(Conflict, match="gold"):
-        review.return_ranking(rita, of(ann).pk, reason="Again.")
+        reviews.return_ranking(rita, of(ann).pk, reason="Again.")
     rank_next(cole)
     cole.delete()
     with pytest.raises(Conflict, match="no member"):
-        review.return_ranking(rita, of(cole).pk, reason="Again.")
+        reviews.return_ranking(rita, of(cole).pk, reason="Again.")

@@ -5,9 +5,11 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from feedback import judging, queue, review
+from feedback.actions import rankings, review_undo, reviews
 from feedback.errors import Conflict, Forbidden, Invalid, NotFound
 from feedback.models import Membership, Review
+from feedback.queue import leases
+from feedback.reports import review_cases
 from tests.factories import add_work, adjudicate, rank_next
 from tests.feedback.review.outcomes import of
 
@@ -18,11 +20,11 @@ def test_annotators_decide_nothing(ann, cole, disputed):
     ranking = of(cole)
     for act in (
         lambda: adjudicate(ann, disputed, [1, 2]),
-        lambda: review.return_ranking(ann, ranking.pk, reason="x"),
-        lambda: review.discard(ann, ranking.pk, reason="x"),
-        lambda: review.discard_since(ann, cole.user_id, timezone.now(), reason="x", expected=1),
-        lambda: review.toll_of_discarding(ann, cole.user_id, timezone.now()),
-        lambda: review.undo(ann, 1),
+        lambda: reviews.return_ranking(ann, ranking.pk, reason="x"),
+        lambda: reviews.discard(ann, ranking.pk, reason="x"),
+        lambda: reviews.discard_since(ann, cole.user_id, timezone.now(), reason="x", expected=1),
+        lambda: reviews.discard_preview(ann, cole.user_id, timezone.now()),
+        lambda: review_undo.undo(ann, 1),
     ):
         with pytest.raises(Forbidden):
             act()
@@ -31,17 +33,17 @@ def test_annotators_decide_nothing(ann, cole, disputed):
 def test_a_role_taken_away_meanwhile_is_gone(rita, ann, disputed):
     Membership.objects.filter(pk=rita.pk).update(role="annotator")
     with pytest.raises(Forbidden):
-        review.discard(rita, of(ann).pk, reason="x")
+        reviews.discard(rita, of(ann).pk, reason="x")
 
 
 def test_reviewers_elsewhere_find_nothing(ann, rita, stranger, disputed):
     elsewhere = stranger.memberships.get()
-    ranking, decision = of(ann), review.discard(rita, of(ann).pk, reason="x")
+    ranking, decision = of(ann), reviews.discard(rita, of(ann).pk, reason="x")
     for act in (
         lambda: adjudicate(elsewhere, disputed, [1, 2]),
-        lambda: review.return_ranking(elsewhere, ranking.pk, reason="x"),
-        lambda: review.discard(elsewhere, ranking.pk, reason="x"),
-        lambda: review.undo(elsewhere, decision.pk),
+        lambda: reviews.return_ranking(elsewhere, ranking.pk, reason="x"),
+        lambda: reviews.discard(elsewhere, ranking.pk, reason="x"),
+        lambda: review_undo.undo(elsewhere, decision.pk),
     ):
         with pytest.raises(NotFound):
             act()
@@ -49,7 +51,7 @@ def test_reviewers_elsewhere_find_nothing(ann, rita, stranger, disputed):
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 1001, "a\x00", "\ud800"])
 def test_a_decision_has_a_reason_that_can_be_read(ann, rita, disputed, reason):
-    for act in (review.return_ranking, review.discard):
+    for act in (reviews.return_ranking, reviews.discard):
         with pytest.raises(Invalid):
             act(rita, of(ann).pk, reason=reason)
     assert not Review.objects.exists()
@@ -58,9 +60,9 @@ def test_a_decision_has_a_reason_that_can_be_read(ann, rita, disputed, reason):
 def test_a_reviewer_sees_nobodys_ranks_of_what_they_hold_themselves(rita, ann, project):
     (comparison,) = add_work(project, 1, wanted_rankings=2)
     rank_next(ann)
-    assert review.case(rita, comparison.pk).opinions
-    lease = queue.lease_next(rita)
+    assert review_cases.case(rita, comparison.pk).opinions
+    lease = leases.lease_next(rita)
     with pytest.raises(Conflict, match="You hold this comparison"):
-        review.case(rita, comparison.pk)
-    judging.record(rita, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=2.0)
-    assert len(review.case(rita, comparison.pk).opinions) == 2
+        review_cases.case(rita, comparison.pk)
+    rankings.record_ranking(rita, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=2.0)
+    assert len(review_cases.case(rita, comparison.pk).opinions) == 2

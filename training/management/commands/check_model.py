@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from feedback.errors import AccordError
 from training.checkpoint_files import check_model
-from training.launch.probe import probe
+from training.run_round.probe_model import probe
 
 
 class Command(BaseCommand):

@@ -6,9 +6,10 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from feedback.errors import AccordError
 from feedback.models import Project
-from training import checkpoints, rounds
+from training import checkpoints
 from training.checkpoint_files import check_model
-from training.launch.probe import probe
+from training.rounds import lifecycle
+from training.run_round.probe_model import probe
 
 
 class Command(BaseCommand):
@@ -33,7 +34,7 @@ class Command(BaseCommand):
             imported = checkpoints.import_checkpoint(project, options["model"], options["label"], options["serve"])
             self.stdout.write(f"{imported} is imported from {imported.path}{', and served' * options['serve']}.")
             if options["sample"]:
-                started = rounds.start_sampling(project, None, checkpoint=imported)
+                started = lifecycle.start_sampling(project, None, checkpoint=imported)
                 self.stdout.write(f"Round {started.number} waits for a worker to write completions with it.")
         except AccordError as refusal:
             raise CommandError(refusal.message) from refusal

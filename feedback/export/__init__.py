@@ -1,0 +1,1 @@
+"""Rankings, preferences and demonstrations as records for files."""

@@ -1,0 +1,1 @@
+"""Statistics of labels and annotators: agreement, reliability, checks for careless work."""

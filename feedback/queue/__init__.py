@@ -1,0 +1,1 @@
+"""Which comparison an annotator gets next: leases, claims, gold, extra rankings, sampling rules."""

@@ -1,0 +1,113 @@
+"""What a person has done, and what is before them."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.db.models import Count, F, Q, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from feedback.actions import rankings as judging
+from feedback.errors import NotFound
+from feedback.models import Comparison, Completion, Lease, Membership, Project, Prompt, Ranking, User
+from feedback.queue import blinding, claim, gold
+
+COUNTED = 500  # comparisons still to do are counted up to here: the number's size does not matter beyond
+UNDO_REACHES = 10
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rankings by this person since midnight, and comparisons that they may still rank: `more` than counted, or not."""
+
+    today: int
+    remaining: int
+    more: bool
+    exist: bool
+    is_new: bool  # has never ranked here
+
+
+def counts(membership: Membership) -> Counts:
+    mine = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id, is_live=True)
+    of_project = Comparison.objects.filter(project_id=membership.project_id)
+    held = of_project.filter(leases__annotator_id=membership.user_id, leases__lapsed_at__isnull=True)
+    open_ones = claim.permitted(of_project.filter(open_slots__gt=0), membership)
+    waiting = list(open_ones.values_list("pk", flat=True)[: COUNTED + 1])
+    remaining = held.count() + len(waiting) + gold.to_come(membership, waiting)
+    return Counts(
+        today=mine.filter(created_at__gte=midnight()).count(),
+        remaining=min(remaining, COUNTED),
+        more=remaining > COUNTED,
+        exist=remaining > 0 or of_project.exists(),
+        is_new=not mine.exists(),
+    )
+
+
+def memberships_of(user: User) -> QuerySet[Membership]:
+    """A person's projects by name, each with the number of their rankings since midnight as `ranked_today`."""
+    since_midnight = Q(
+        project__rankings__annotator=F("user"),
+        project__rankings__is_live=True,
+        project__rankings__created_at__gte=midnight(),
+    )
+    return (
+        Membership.objects.filter(user=user)
+        .select_related("project")
+        .annotate(ranked_today=Count("project__rankings", filter=since_midnight))
+        .order_by(F("project__archived_at").asc(nulls_first=True), "project__name")
+    )
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What a project holds."""
+
+    train_prompts: int
+    held_out_prompts: int
+    completions: int
+    comparisons: int
+    open_comparisons: int
+    rankings: int
+
+
+def inventory(project: Project) -> Inventory:
+    return Inventory(
+        train_prompts=project.prompts.filter(split=Prompt.Split.TRAIN).count(),
+        held_out_prompts=project.prompts.filter(split=Prompt.Split.HELD_OUT).count(),
+        completions=Completion.objects.filter(prompt__project=project).count(),
+        comparisons=project.comparisons.count(),
+        open_comparisons=project.comparisons.filter(open_slots__gt=0, gold_ranks__isnull=True).count(),
+        rankings=project.rankings.filter(is_live=True).count(),
+    )
+
+
+def prompt_seen(membership: Membership, number: int) -> Prompt:
+    """The prompt of a comparison that this person holds or has ranked, by the number they know it by."""
+    comparison_id = blinding.comparison_id(membership, number)
+    mine = {"comparison": comparison_id, "annotator_id": membership.user_id}
+    seen = Lease.objects.filter(**mine).exists() or Ranking.objects.filter(**mine).exists()
+    found = Prompt.objects.filter(comparisons=comparison_id, project=membership.project_id).first()
+    if not seen or found is None:
+        raise NotFound(_("You do not hold this comparison."))
+    return found
+
+
+def ranking_before(membership: Membership, ranking_id: int) -> Ranking:
+    """The ranking that this person made before that one, up to ten back."""
+    recent = judging.recent(membership, UNDO_REACHES + 1)
+    later = [ranking.pk for ranking in recent]
+    if ranking_id not in later[:-1]:
+        raise NotFound(_("There is nothing further back to undo."))
+    return recent[later.index(ranking_id) + 1]
+
+
+def own_ranking(membership: Membership, ranking_id: int) -> Ranking:
+    """One of this person's latest rankings, as far back as they may undo."""
+    found = next((each for each in judging.recent(membership, UNDO_REACHES + 1) if each.pk == ranking_id), None)
+    if found is None:
+        raise NotFound(_("There is no such ranking of yours."))
+    return found
+
+
+def midnight() -> datetime:
+    return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)

@@ -1,0 +1,170 @@
+"""What people have done in a project, how well, and how it goes: of everybody for managers, of oneself for annotators.
+
+How much somebody did is counted over everything. How well is judged by the project's latest rankings alone (`JUDGED`),
+so that it costs the same in a project of any size and says how people rank now. Reads only.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import connection
+from django.db.models import Count, QuerySet
+from django.db.models.functions import TruncDate
+from django.utils import timezone
+
+from feedback.models import Lease, Membership, Project, Ranking, Reliability, Skip, User
+from feedback.quality import agreement, checks, reliability
+from feedback.quality.agreement import Estimate
+from feedback.quality.checks import Sign
+from feedback.queue import gold
+from feedback.reports.progress import midnight
+
+DAYS = 14  # of the counts by day
+JUDGED = 10_000  # rankings of a project, the latest
+LEAST_GOLD = 10  # rankings of gold from which somebody is told their pass rate: fewer would show which ones these are
+
+# A first revision is something said, whatever became of it; a live one stands.
+DONE = """
+    SELECT annotator_id,
+        count(*) FILTER (WHERE revision = 1 AND created_at >= %(midnight)s),
+        count(*) FILTER (WHERE revision = 1 AND created_at >= %(week)s),
+        count(*) FILTER (WHERE revision = 1),
+        count(*) FILTER (WHERE is_live),
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FILTER (WHERE is_live),
+        max(created_at)
+    FROM feedback_ranking
+    WHERE project_id = %(project)s AND reason <> 'adjudication'
+        AND (%(only)s::bigint IS NULL OR annotator_id = %(only)s)
+    GROUP BY annotator_id
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How much one person has ranked."""
+
+    today: int = 0
+    week: int = 0  # the last seven days
+    total: int = 0
+    live: int = 0  # of the total: neither returned nor discarded
+    seconds: float | None = None  # the median
+    last_at: datetime | None = None
+
+    @property
+    def taken_out(self) -> int:
+        return self.total - self.live
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person's figures, as managers and reviewers see them."""
+
+    user: User
+    role: str | None  # None: has left
+    done: Done
+    days: list[int]  # rankings a day, the last one today
+    skips: int
+    agreement: Estimate | None
+    gold: Estimate | None
+    reliability: Reliability | None  # as of the last report, which may be a little older
+    signs: list[Sign]  # of carelessness, those that are beyond chance
+
+    @property
+    def is_flagged(self) -> bool:
+        return bool(self.signs)
+
+
+@dataclass(frozen=True)
+class Own:
+    """One's own figures. How well is as it was at midnight, and None unless the project lets people see it."""
+
+    done: Done
+    days: list[int]
+    skips: int
+    returned: int  # comparisons that reviewers ask one to look at again
+    agreement: Estimate | None
+    gold: Estimate | None
+
+
+def of_everybody(project: Project) -> list[Person]:
+    """Members and whoever has ranked, by user name: the same number of queries for any number of people."""
+    roles = dict(project.memberships.values_list("user_id", "role"))
+    done, days, skips = _done(project), _by_day(project), _skips(project)
+    since = judged_since(project)
+    measured, passed = agreement.measure(project, since).by_annotator, gold.pass_rates(project, since)
+    signs, report = checks.signs_of(project, since), reliability.latest(project)
+    reliable = {each.annotator_id: each for each in report.annotators.all()} if report else {}
+    labels = dict(Membership.Role.choices)
+    return [
+        Person(
+            user,
+            str(labels[roles[user.pk]]) if user.pk in roles else None,
+            done.get(user.pk, Done()),
+            days[user.pk],
+            skips.get(user.pk, 0),
+            measured[user.pk].pairwise if user.pk in measured else None,
+            passed.get(user.pk),
+            reliable.get(user.pk),
+            list(signs[user.pk].flagged.values()) if user.pk in signs else [],
+        )
+        for user in User.objects.filter(pk__in={*roles, *done}).order_by("username")
+    ]
+
+
+def to_look_at(project: Project) -> list[Person]:
+    """Whose work shows a sign of carelessness, those with most signs first."""
+    return sorted((each for each in of_everybody(project) if each.is_flagged), key=lambda each: -len(each.signs))
+
+
+def own(membership: Membership) -> Own:
+    """Of one person, reading their own rankings and those of the same comparisons."""
+    project, me = membership.project, membership.user_id
+    until, is_shown = midnight(), membership.project.annotators_see_quality
+    passed = gold.pass_rates(project, until=until, user_id=me).get(me) if is_shown else None
+    return Own(
+        _done(project, me).get(me, Done()),
+        _by_day(project, me)[me],
+        _skips(project, me).get(me, 0),
+        Lease.objects.filter(
+            project=project, annotator=me, reason=Lease.Reason.RETURNED, lapsed_at__isnull=True
+        ).count(),
+        agreement.of_annotator(project, me, until=until).overall.pairwise if is_shown else None,
+        passed if passed is not None and passed.comparisons >= LEAST_GOLD else None,
+    )
+
+
+def judged_since(project: Project) -> datetime | None:
+    """When the oldest of the latest rankings was made; None: all of them are judged."""
+    newest = Ranking.objects.filter(project=project).order_by("-created_at").values_list("created_at", flat=True)
+    return next(iter(newest[JUDGED : JUDGED + 1]), None)
+
+
+def _done(project: Project, only: int | None = None) -> dict[int, Done]:
+    """By user id: of everybody, or of one person."""
+    now = midnight()
+    asked = {"project": project.pk, "only": only, "midnight": now, "week": now - timedelta(days=6)}
+    with connection.cursor() as cursor:
+        cursor.execute(DONE, asked)
+        return {annotator_id: Done(*figures) for annotator_id, *figures in cursor.fetchall()}
+
+
+def _by_day(project: Project, only: int | None = None) -> dict[int, list[int]]:
+    today, first = timezone.localdate(), midnight() - timedelta(days=DAYS - 1)
+    made = Ranking.objects.filter(project=project, revision=1, created_at__gte=first)
+    made = _of(only, made.exclude(reason=Lease.Reason.ADJUDICATION).order_by())
+    rows = made.annotate(day=TruncDate("created_at")).values_list("annotator_id", "day").annotate(count=Count("pk"))
+    days: dict[int, list[int]] = defaultdict(lambda: [0] * DAYS)
+    for annotator_id, day, count in rows:
+        days[annotator_id][DAYS - 1 - (today - day).days] = count
+    return days
+
+
+def _skips(project: Project, only: int | None = None) -> dict[int, int]:
+    made = _of(only, Skip.objects.filter(comparison__project=project).order_by())
+    return dict(made.values_list("annotator_id").annotate(count=Count("pk")))
+
+
+def _of(only: int | None, rows: QuerySet[Any]) -> QuerySet[Any]:
+    return rows if only is None else rows.filter(annotator=only)

@@ -1,0 +1,1 @@
+"""Pages of annotators and managers: views, forms, presenters, middleware."""

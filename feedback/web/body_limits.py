@@ -1,0 +1,76 @@
+"""How large a request's body may be, by who sends it: decided before anything of it is read."""
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.contrib.auth import get_user
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils.translation import gettext as _
+
+from feedback.errors import TooLarge
+from feedback.models import ApiToken, Membership, User
+from feedback.web.sessions import SessionStore
+
+OF_A_MEMBER = 2 * 1024 * 1024  # bytes
+UPLOADS = {"prompts"}  # names of addresses where managers upload lines; those of the API read their own bodies
+
+
+class BodyLimitMiddleware:
+    """Refuses what is too large, before the form is read for its CSRF token.
+
+    A token that is nobody's is left to the API, which refuses it before it reads.
+    """
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, *_view: object) -> HttpResponse | None:
+        length = int(request.META.get("CONTENT_LENGTH") or 0)
+        if length <= settings.BODY_OF_NOBODY:
+            return None
+        match = request.resolver_match
+        name = (match and match.url_name) or ""
+        is_api = name.startswith("api-")
+        sender = sender_of(request)
+        if sender is None and is_api and _token_of(request):
+            return None
+        if sender is not None:
+            request.META["accord.known"] = True  # see config.runtime.unread
+        most = settings.BODY_OF_NOBODY if sender is None else OF_A_MEMBER
+        may_upload = sender and (is_api or name in UPLOADS) and _manages(sender, match and match.kwargs.get("slug"))
+        if may_upload:
+            most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+        if length <= most:
+            return None
+        message = _("The request has %(length)s bytes, and at most %(most)s are accepted here: send less.")
+        if may_upload:
+            message = _("There are more than %(most)s MiB: send the rows in several parts.")
+            most //= 2**20
+        error = TooLarge(message % {"length": length, "most": most})
+        if is_api:
+            return JsonResponse({"code": error.code, "message": error.message}, status=error.status)
+        return HttpResponse(error.message, content_type="text/plain; charset=utf-8", status=error.status)
+
+
+def sender_of(request: HttpRequest) -> User | None:
+    """The person whose API token or session this is; None if it is made up. Works before any middleware has run."""
+    if key := _token_of(request):
+        token = ApiToken.objects.select_related("user").filter(digest=ApiToken.digest_of(key)).first()
+        return token.user if token is not None and token.user.is_active else None
+    if not hasattr(request, "session"):
+        request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+    user = get_user(request)
+    return None if isinstance(user, AnonymousUser) else user
+
+
+def _token_of(request: HttpRequest) -> str:
+    scheme, _, key = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    return key.strip() if scheme.lower() in ("bearer", "token") else ""
+
+
+def _manages(user: User, slug: str | None) -> bool:
+    return Membership.objects.filter(user=user, project__slug=slug, role=Membership.Role.MANAGER).exists()

@@ -1,0 +1,54 @@
+"""The pages' addresses."""
+
+from django.contrib.auth import views as auth
+from django.urls import path
+from django.views.i18n import set_language
+
+from feedback.web.unsent_forms import SignIn
+from feedback.web.views import account, project, ranking, review, statistics
+
+urlpatterns = [
+    path("", account.home, name="home"),
+    path("language/", set_language, name="set-language"),
+    path("sign-in/", SignIn.as_view(), name="sign-in"),
+    path("sign-out/", auth.LogoutView.as_view(), name="sign-out"),
+    path("account/", account.account, name="account"),
+    path(
+        "account/password/",
+        auth.PasswordChangeView.as_view(template_name="account/password.html", success_url="/account/"),
+        name="password",
+    ),
+    path("account/tokens/<int:token_id>/revoke/", account.revoke_token, name="revoke-token"),
+    path("projects/new/", account.new_project, name="new-project"),
+    path("projects/<slug:slug>/rank/", ranking.rank, name="rank"),
+    path("projects/<slug:slug>/rank/tour/", ranking.tour, name="rank-tour"),
+    path("projects/<slug:slug>/rank/next/", ranking.following, name="rank-next"),
+    path("projects/<slug:slug>/rank/submit/", ranking.submit, name="rank-submit"),
+    path("projects/<slug:slug>/rank/skip/", ranking.skip, name="rank-skip"),
+    path("projects/<slug:slug>/rank/undo/", ranking.undo, name="rank-undo"),
+    path("projects/<slug:slug>/rank/demonstrate/", ranking.demonstrate, name="rank-demonstrate"),
+    path("projects/<slug:slug>/rank/renew/", ranking.renew, name="rank-renew"),
+    path("projects/<slug:slug>/rank/<int:ranking_id>/", ranking.reopen, name="rank-reopen"),
+    path("projects/<slug:slug>/rank/<int:ranking_id>/revise/", ranking.revise, name="rank-revise"),
+    path("projects/<slug:slug>/guidelines/", project.guidelines, name="guidelines"),
+    path("projects/<slug:slug>/prompts/", project.prompts, name="prompts"),
+    path("projects/<slug:slug>/imports/<int:import_id>/undo/", project.undo_import, name="undo-import"),
+    path("projects/<slug:slug>/people/", project.members, name="people"),
+    path("projects/<slug:slug>/people/<int:user_id>/role/", project.change_role, name="change-role"),
+    path("projects/<slug:slug>/people/<int:user_id>/remove/", project.remove_member, name="remove-member"),
+    path("projects/<slug:slug>/settings/", project.settings, name="project-settings"),
+    path("projects/<slug:slug>/review/", review.disagreements, name="review"),
+    path("projects/<slug:slug>/review/decisions/", review.decisions, name="review-decisions"),
+    path("projects/<slug:slug>/review/decisions/<int:decision_id>/undo/", review.undo, name="review-undo"),
+    path("projects/<slug:slug>/review/<int:comparison_id>/", review.case, name="review-case"),
+    path("projects/<slug:slug>/review/<int:comparison_id>/adjudicate/", review.adjudicate, name="review-adjudicate"),
+    path("projects/<slug:slug>/review/return/", review.return_ranking, name="review-return"),
+    path("projects/<slug:slug>/review/discard/", review.discard, name="review-discard"),
+    path("projects/<slug:slug>/review/people/", review.persons, name="review-people"),
+    path("projects/<slug:slug>/review/people/<int:user_id>/", review.work, name="review-work"),
+    path(
+        "projects/<slug:slug>/review/people/<int:user_id>/discard/", review.discard_since, name="review-discard-since"
+    ),
+    path("projects/<slug:slug>/figures/", statistics.everybody, name="figures"),
+    path("projects/<slug:slug>/figures/mine/", statistics.mine, name="own-figures"),
+]

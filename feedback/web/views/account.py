@@ -1,0 +1,53 @@
+"""Sign-in is Django's; here are the projects of a person, and their own account."""
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from feedback.actions import members
+from feedback.errors import Forbidden
+from feedback.models import ApiToken
+from feedback.reports import progress
+from feedback.web.forms import ProjectForm, TokenForm
+
+
+@login_required
+@require_GET
+def home(request: HttpRequest) -> HttpResponse:
+    return render(request, "home.html", {"memberships": progress.memberships_of(request.user)})
+
+
+@login_required
+@never_cache
+def account(request: HttpRequest) -> HttpResponse:
+    """A new token's key is in the answer to the POST that made it, and nowhere else."""
+    form = TokenForm(request.POST or None)
+    key = None
+    if request.method == "POST" and form.is_valid():
+        _token, key = ApiToken.issue(request.user, form.cleaned_data["name"])
+        form = TokenForm()
+    tokens = request.user.api_tokens.order_by("-created_at")
+    return render(request, "account/page.html", {"form": form, "tokens": tokens, "key": key})
+
+
+@login_required
+@require_POST
+def revoke_token(request: HttpRequest, token_id: int) -> HttpResponse:
+    members.revoke_token(request.user, token_id)
+    messages.success(request, _("The token is revoked: programs that use it are refused from now on."))
+    return redirect("account")
+
+
+@login_required
+def new_project(request: HttpRequest) -> HttpResponse:
+    if not request.user.is_staff:
+        raise Forbidden(_("Only this site's administrators may create projects: ask one of them."))
+    form = ProjectForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        project = members.create_project(request.user, form.save(commit=False))
+        return redirect("prompts", project.slug)
+    return render(request, "project/new.html", {"form": form})

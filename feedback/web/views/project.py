@@ -1,0 +1,131 @@
+"""A project's own pages: guidelines for everybody; people, prompts and settings for managers."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from django.views.decorators.http import require_GET, require_POST
+
+from feedback import imports
+from feedback.actions import members as people
+from feedback.errors import AccordError, Invalid
+from feedback.imports.lines import read_lines
+from feedback.models import Import, Membership
+from feedback.rendering import render as render_markdown
+from feedback.reports import progress
+from feedback.web.forms import MemberForm, ProjectSettingsForm, PromptsForm, RoleForm, checked
+
+IMPORTS_LISTED = 20
+
+
+@login_required
+@require_GET
+def guidelines(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.membership_of(request.user, slug)
+    shown = {"guidelines": render_markdown(membership.project.guidelines)}
+    return _page(request, membership, "guidelines", shown)
+
+
+@login_required
+def settings(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    form = ProjectSettingsForm(request.POST or None, instance=membership.project)
+    if request.method == "POST" and form.is_valid():
+        people.save_settings(form.save(commit=False))
+        messages.success(request, _("Saved."))
+        return redirect("project-settings", slug)
+    return _page(request, membership, "settings", {"form": form})
+
+
+@login_required
+def members(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    form = MemberForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            people.add_member(membership.project, form.cleaned_data["username"], form.cleaned_data["role"])
+            return redirect("people", slug)
+        except AccordError as refusal:
+            form.add_error("username", refusal.message)
+    shown = {"form": form, "members": people.members_of(membership.project), "roles": Membership.Role.choices}
+    return _page(request, membership, "people", shown)
+
+
+@login_required
+@require_POST
+def change_role(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    people.change_role(membership.project, user_id, checked(RoleForm(request.POST))["role"])
+    return redirect("people", slug)
+
+
+@login_required
+@require_POST
+def remove_member(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
+    membership = people.manager_of(request.user, slug)
+    people.remove_member(membership.project, user_id)
+    return redirect("people", slug)
+
+
+@login_required
+def prompts(request: HttpRequest, slug: str) -> HttpResponse:
+    """What prompts there are, and a file of more. A refused file says what is wrong, line by line."""
+    membership = people.manager_of(request.user, slug)
+    form = PromptsForm(request.POST or None, request.FILES or None)
+    errors: list[dict[str, Any]] = []
+    if request.method == "POST" and form.is_valid():
+        try:
+            rows = read_lines(form.cleaned_data["file"])
+            asked = {name: form.cleaned_data[name] for name in ("compare", "again")}
+            with imports.record_import(membership.project, str(Import.How.PAGE), membership.user) as record:
+                added = imports.add_prompts(membership.project, rows, made_by_import=record, **asked)
+            messages.success(request, _told(added))
+            return redirect("prompts", slug)
+        except Invalid as refusal:
+            form.add_error("file", refusal.message)
+            errors = refusal.details.get("errors", [])
+    shown = {
+        "form": form,
+        "errors": errors,
+        "inventory": progress.inventory(membership.project),
+        "imports": imports.last_imports(membership.project, IMPORTS_LISTED),
+    }
+    return _page(request, membership, "prompts", shown)
+
+
+@login_required
+@require_POST
+def undo_import(request: HttpRequest, slug: str, import_id: int) -> HttpResponse:
+    """Undo an import, and tell what was removed and what stays."""
+    membership = people.manager_of(request.user, slug)
+    undone = imports.undo_import(imports.find_import(membership.project, import_id), membership.user)
+    counted = {name: f"{number:,}" for name, number in undone.removed.items()}
+    told = _("Removed: prompts %(prompts)s, completions %(completions)s, comparisons %(comparisons)s.") % counted
+    messages.success(request, " ".join([told, *(kept.message for kept in undone.stayed)]))
+    return redirect("prompts", slug)
+
+
+def _told(added: imports.AddedPrompts) -> str:
+    """What became of an upload, in a sentence."""
+    known = len(set(added.prompt_ids)) - added.created
+    parts = [
+        ngettext("%(n)s new prompt", "%(n)s new prompts", added.created) % {"n": added.created},
+        ngettext("%(n)s known already", "%(n)s known already", known) % {"n": known},
+        ngettext("%(n)s comparison made", "%(n)s comparisons made", added.compared) % {"n": added.compared},
+    ]
+    if added.changed:
+        changed = ngettext("%(n)s known prompt completed", "%(n)s known prompts completed", added.changed)
+        parts.insert(2, changed % {"n": added.changed})
+    if added.compared_before:
+        before = ngettext("%(n)s was there already", "%(n)s were there already", added.compared_before)
+        parts.append(before % {"n": added.compared_before})
+    return ", ".join(parts) + "."
+
+
+def _page(request: HttpRequest, membership: Membership, page: str, shown: dict[str, Any]) -> HttpResponse:
+    context = {"project": membership.project, "membership": membership, "page": page, **shown}
+    return render(request, f"project/{page}.html", context)

@@ -1,0 +1,255 @@
+"""Ranking: one comparison after the other. Each address answers with a fragment when a script asks."""
+
+from collections.abc import Callable, Collection
+from functools import wraps
+from typing import Any
+from uuid import UUID
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from feedback import imports
+from feedback.actions import members, rankings
+from feedback.archive import Archived
+from feedback.models import Lease, Membership, Ranking
+from feedback.queue import leases
+from feedback.rendering import render as render_markdown
+from feedback.reports import progress
+from feedback.web.forms import (
+    DemonstrationForm,
+    LeasedRankingForm,
+    LeaseForm,
+    RankingForm,
+    SkipForm,
+    UndoForm,
+    checked,
+    read_leases,
+)
+from feedback.web.presenters import Card, card_of_lease, card_of_ranking, sample_card, show_flags
+
+Page = Callable[..., HttpResponse]
+
+
+def same_person(view: Page) -> Page:
+    """401 when somebody else has signed in in this browser since the page was opened: it keeps what it has to send."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        if request.headers.get("Accord-User", str(request.user.pk)) != str(request.user.pk):
+            return HttpResponse(_("Somebody else is signed in now: sign in as yourself again."), status=401)
+        return view(request, *args, **kwargs)
+
+    return guarded
+
+
+@login_required
+@never_cache
+@require_GET
+def rank(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = members.membership_of(request.user, slug)
+    lease = _next_lease(membership)
+    card = card_of_lease(lease, membership) if lease else None
+    return _show_page(request, membership, card)
+
+
+@login_required
+@require_GET
+def tour(request: HttpRequest, slug: str) -> HttpResponse:
+    """Practice on a sample comparison, for somebody new."""
+    membership = members.membership_of(request.user, slug)
+    context = _context(membership) | {"card": _written(request, membership, sample_card())}
+    return render(request, "rank/tour.html", context | {"page": "rank", "words": words()})
+
+
+@login_required
+@never_cache
+@require_GET
+@same_person
+def following(request: HttpRequest, slug: str) -> HttpResponse:
+    """The comparison to show after those that the page holds: fetched ahead, while they are read."""
+    membership = members.membership_of(request.user, slug)
+    return _next_card(request, membership, read_leases(request.GET))
+
+
+@login_required
+@require_POST
+@same_person
+def submit(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = members.membership_of(request.user, slug)
+    form = LeasedRankingForm(request.POST)
+    given = checked(form)
+    if not _wants_next(request):
+        rankings.record_ranking(membership, given["lease"], given["ranks"], **form.measured, **form.said)
+        return _answer(request, membership)
+    held = read_leases(request.POST)
+    _ranking, lease = rankings.record_ranking_and_lease(
+        membership, given["lease"], given["ranks"], beside=held, **form.measured, **form.said
+    )
+    return _show(request, membership, lease or _next_lease(membership, held))
+
+
+@login_required
+@require_POST
+@same_person
+def skip(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = members.membership_of(request.user, slug)
+    form = checked(SkipForm(request.POST))
+    rankings.skip_comparison(membership, form["lease"], reason=form["reason"])
+    return _answer(request, membership)
+
+
+@login_required
+@never_cache
+@require_GET
+@same_person
+def reopen(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
+    """One of this person's latest rankings, to look at again and to correct, with what the project asks now."""
+    membership = members.membership_of(request.user, slug)
+    return _reopen(request, membership, progress.own_ranking(membership, ranking_id))
+
+
+@login_required
+@require_POST
+@same_person
+def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
+    membership = members.membership_of(request.user, slug)
+    form = RankingForm(request.POST)
+    rankings.revise_ranking(membership, ranking_id, checked(form)["ranks"], **form.measured, **form.said)
+    return _answer(request, membership)
+
+
+@login_required
+@require_POST
+@same_person
+def undo(request: HttpRequest, slug: str) -> HttpResponse:
+    """What this person did last, or before the ranking `before`: to look at again, and to correct."""
+    membership = members.membership_of(request.user, slug)
+    before = checked(UndoForm(request.POST))["before"]
+    done = rankings.undo_last(membership) if before is None else progress.ranking_before(membership, before)
+    return _reopen(request, membership, done)
+
+
+def _reopen(request: HttpRequest, membership: Membership, done: Ranking | Lease) -> HttpResponse:
+    show = card_of_lease if isinstance(done, Lease) else card_of_ranking
+    card = show(done, membership)
+    if request.headers.get("HX-Request"):
+        return HttpResponse(_written(request, membership, card))
+    return _show_page(request, membership, card)
+
+
+@login_required
+@require_POST
+@same_person
+def demonstrate(request: HttpRequest, slug: str) -> HttpResponse:
+    """A better answer, written by hand to the prompt on screen."""
+    membership = members.membership_of(request.user, slug)
+    form = checked(DemonstrationForm(request.POST))
+    imports.add_demonstration(membership, progress.prompt_seen(membership, form["comparison"]), form["text"])
+    return HttpResponse(status=204)
+
+
+@login_required
+@require_POST
+@same_person
+def renew(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = members.membership_of(request.user, slug)
+    leases.renew(membership, checked(LeaseForm(request.POST))["lease"])
+    return HttpResponse(status=204)
+
+
+def _answer(request: HttpRequest, membership: Membership) -> HttpResponse:
+    """After a write: the next comparison if the page wants one; a page without scripts is sent to it."""
+    if not request.headers.get("HX-Request"):
+        return redirect("rank", membership.project.slug)
+    if not _wants_next(request):
+        return HttpResponse()
+    return _next_card(request, membership, read_leases(request.POST))
+
+
+def _wants_next(request: HttpRequest) -> bool:
+    """Whether a script asks, and has no other comparison to show."""
+    return bool(request.headers.get("HX-Request")) and request.POST.get("want") != "0"
+
+
+def _next_card(request: HttpRequest, membership: Membership, held: list[Any]) -> HttpResponse:
+    return _show(request, membership, _next_lease(membership, held))
+
+
+def _next_lease(membership: Membership, held: Collection[UUID] = ()) -> Lease | None:
+    """None: there is nothing to rank, or nothing more, the project being archived. The page says which."""
+    try:
+        return leases.lease_next(membership, beside=held)
+    except Archived:
+        return None
+
+
+def _show(request: HttpRequest, membership: Membership, lease: Lease | None) -> HttpResponse:
+    if lease is None:
+        context = _context(membership) | {"counts": progress.counts(membership)}
+        return render(request, "rank/_nothing.html", context)
+    return HttpResponse(_written(request, membership, card_of_lease(lease, membership)))
+
+
+def _written(request: HttpRequest, membership: Membership, card: Card) -> str:
+    """The card's HTML."""
+    return render_to_string(
+        "rank/_card.jinja.html", {"project": membership.project, "card": card}, request, using="jinja2"
+    )
+
+
+def _show_page(request: HttpRequest, membership: Membership, card: Card | None) -> HttpResponse:
+    context = _context(membership) | {
+        "card": _written(request, membership, card) if card else "",
+        "page": "rank",
+        "guidelines": render_markdown(membership.project.guidelines),
+        "words": words(),
+        "flags": show_flags(membership.project),
+        "counts": progress.counts(membership),
+    }
+    return render(request, "rank/page.html", context)
+
+
+def _context(membership: Membership) -> dict[str, Any]:
+    return {"project": membership.project, "membership": membership}
+
+
+def words() -> dict[str, str]:
+    """The sentences that scripts say. Words in braces are filled in there."""
+    return {
+        "ranked": _("Completion {letter}, rank {rank}"),
+        "unranked": _("Completion {letter}, not ranked yet"),
+        "missing": _("Not ranked yet: {letters}"),
+        "complete": _("All ranked"),
+        "loading": _("Fetching the next comparison…"),
+        "offline": _("No connection. Waiting to be sent: {count}"),
+        "server": _("The server does not answer. Waiting to be sent: {count}"),
+        "signed-out": _("You are signed out: sign in in another tab. Waiting to be sent: {count}"),
+        "stored": _("Stored. U reopens it."),
+        "skipped": _("Skipped. U brings it back."),
+        "not-stored": _("Not stored: see the message at the top."),
+        "sign-in": _("You are signed out. Sign in in another tab, and go on here."),
+        "elsewhere": _("You ranked this one in another tab. Here is the next."),
+        "undo-offline": _("Reopening needs a connection."),
+        "write-offline": _("No connection: your answer is kept here. Press W to send it again."),
+        "nothing-to-undo": _("There is nothing further back to reopen."),
+        "from-nothing": _("an empty page"),
+        "write-over": _("Replace what you have written?"),
+        "unchanged": _("Change the text first: it is still the same as the completion."),
+        "keep-first": _("Store or close your own answer first."),
+        "not-as-written": _("Text can be marked only in the rendered view: press I first."),
+        "too-long-to-compare": _("Too long to show differences."),
+        "marking": _("Arrows choose a word, with Shift more; + is good, − is bad, Escape ends."),
+        "marked-good": _("Good: {text}."),
+        "marked-bad": _("Bad: {text}."),
+        "unmark": _("Take the mark away"),
+        "thanks": _("Your answer is stored: the model can learn from it."),
+        "lost": _(
+            "Your time for this one ran out, and others may rank it now. "
+            "Submit it if you like: it counts if it is still wanted."
+        ),
+    }

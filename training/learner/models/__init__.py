@@ -1,0 +1,1 @@
+"""Loading models, and forward passes over packed batches: policy, reward model, critic, LoRA."""

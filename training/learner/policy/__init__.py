@@ -1,0 +1,1 @@
+"""Policy optimisation: rollouts, advantages, losses, updates, evaluation."""

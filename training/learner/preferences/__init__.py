@@ -1,0 +1,1 @@
+"""Learning from rankings: data, losses, calibration, reports."""

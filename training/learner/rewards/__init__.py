@@ -1,0 +1,1 @@
+"""Reward terms and text metrics."""

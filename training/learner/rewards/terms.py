@@ -1,0 +1,272 @@
+"""Reward terms: what a completion earns, as a weighted sum of terms named in the settings.
+
+A term is a function that is given its own settings and returns a scorer: texts in, a number each out. A new one is a
+function here with `@term`, its line in config.TERMS, by which its settings are checked before a program starts, and its
+test. The metrics of text_metrics.py are terms by their names too: they compare the text with the prompt's `references`,
+so every prompt that is learned from or evaluated on must have some.
+"""
+
+import importlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from training.learner.models.loading import computing_in
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.reward_model import Longest, RewardModel, load_reward_model, score
+from training.learner.rewards.text_metrics import METRICS
+from training.learner.runtime.config import PpoConfig, SampleConfig, comparing
+from training.learner.runtime.jobdir import BadInput
+from training.learner.sampling.sampler import check_room
+from training.learner.text.control_tokens import encode_text
+from training.learner.text.messages import encode_completion, encode_prompt, naming
+
+
+class Answer(NamedTuple):
+    """A completion to be scored."""
+
+    row: dict[str, Any]  # of prompts.jsonl: the messages, and the references if there are any
+    prompt: Sequence[int]  # tokens as the policy read them
+    completion: Sequence[int]  # tokens as the policy wrote them, the one that it stopped at included
+    text: str  # what people would read; terms score it alone
+    ended: bool  # false: cut off
+
+
+Scorer = Callable[[Sequence[Answer]], Sequence[float] | Tensor]
+Scoring = tuple[RewardModel, Any]  # with its tokenizer
+Maker = Callable[[dict[str, Any], PpoConfig | SampleConfig, Any], Scorer]
+TERMS: dict[str, Maker] = {}
+
+
+def term(make: Maker) -> Maker:
+    """Registers a maker of scorers by name: it gets the term's settings, the program's and the policy's tokenizer."""
+    TERMS[make.__name__] = make
+    return make
+
+
+class Reward(Protocol):
+    """The sum of the settings' terms."""
+
+    def __call__(self, answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
+        """[N] float32 from N answers, in no unit, clipped if so set. scores_as_written: see `ModelScorer`."""
+
+
+def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None = None) -> Reward:
+    """What the settings reward. scoring: their reward model, if it is loaded already."""
+    weighted_sum = sum_of_terms(settings.rewards, settings, tokenizer, scoring)
+
+    def reward(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
+        total = weighted_sum(answers, scores_as_written)
+        if settings.score_clip:
+            total = total.clamp(-settings.score_clip, settings.score_clip)
+        cut_off = torch.tensor([not answer.ended for answer in answers], dtype=torch.float32)
+        return total - settings.missing_end_penalty * cut_off
+
+    return reward
+
+
+def sample_scorer(
+    settings: SampleConfig, tokenizer: Any, scoring: Scoring | None = None
+) -> Callable[[Sequence[Answer]], list[float | None]] | None:
+    """Return how samples are scored: by the weighted sum of the settings' terms, or None where there are none.
+
+    scoring: the settings' reward model, if it is loaded already. What a term that compares with references cannot
+    score, for lack of them, has the score None.
+    """
+    terms = settings.rewards or ([{"name": "reward_model"}] if settings.reward_model else [])
+    if not terms:
+        return None
+    weighted_sum, compares = sum_of_terms(terms, settings, tokenizer, scoring), bool(comparing(terms))
+
+    def scorer(answers: Sequence[Answer]) -> list[float | None]:
+        places = [i for i, answer in enumerate(answers) if has_references(answer.row) or not compares]
+        numbers = weighted_sum([answers[i] for i in places]).tolist()
+        scores = dict(zip(places, numbers, strict=True))
+        return [scores.get(i) for i in range(len(answers))]
+
+    return scorer
+
+
+def sum_of_terms(
+    terms: Sequence[dict[str, Any]], settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None = None
+) -> Reward:
+    """Return the weighted sum of terms, each an object of settings."""
+    scorers = [
+        (term["name"], float(term.get("weight", 1.0)), make_scorer(term, settings, tokenizer, scoring))
+        for term in terms
+    ]
+
+    def total(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
+        numbers = torch.zeros(len(answers))
+        for name, weight, scorer in scorers if answers else []:
+            known = (scores_as_written,) if name == "reward_model" else ()
+            numbers += weight * as_numbers(scorer(answers, *known), len(answers))
+        return numbers
+
+    return total
+
+
+def as_numbers(scores: Any, count: int) -> Tensor:
+    """[count] float32 of what a term gave. Raises BadInput when it is anything else."""
+    refusal = f"a reward term must give one number for each of {count} answers"
+    try:
+        numbers = torch.as_tensor(scores, dtype=torch.float32).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"{refusal}, not {scores!r:.80}") from error
+    if numbers.shape != (count,):
+        raise BadInput(refusal)
+    return numbers
+
+
+def make_scorer(
+    options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None
+) -> Callable[..., Sequence[float] | Tensor]:
+    name = options["name"]
+    if name == "reward_model":
+        return reward_model_scorer(settings, scoring)
+    if name in METRICS:
+        return metric_scorer(options)
+    return TERMS[name](options, settings, tokenizer)
+
+
+def metric_scorer(options: dict[str, Any]) -> Scorer:
+    """A metric of text_metrics.py, between each text and its prompt's references."""
+    make = METRICS[options["name"]]
+    try:
+        measure = make(**{name: value for name, value in options.items() if name not in ("name", "weight")})
+    except (ValueError, TypeError, AssertionError, ImportError, RuntimeError) as error:  # a library refuses a setting
+        raise BadInput(f"the reward term {options['name']} cannot be set up: {error}") from error
+    return lambda answers: [measure(answer.text, answer.row["references"]) for answer in answers]
+
+
+def check_references(settings: PpoConfig, rows: Iterable[dict[str, Any]]) -> None:
+    """Raises BadInput when a term compares with references and a row of prompts.jsonl has none."""
+    names = comparing(settings.rewards)
+    for number, row in enumerate(rows, 1):
+        if names and not has_references(row):
+            raise BadInput(
+                f"prompts.jsonl, row {number}: the reward term {names[0]} compares with references, a list of "
+                "at least one text, and there is none"
+            )
+
+
+def has_references(row: dict[str, Any]) -> bool:
+    """Whether a row of prompts.jsonl has a list of at least one text to compare with."""
+    found = row.get("references")
+    return isinstance(found, list) and bool(found) and all(isinstance(text, str) for text in found)
+
+
+@term
+def reward_model(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
+    """The normalised score of the settings' reward_model, of the messages and the text as it read them in training."""
+    return reward_model_scorer(settings)
+
+
+class ModelScorer(Protocol):
+    """Scores by a reward model."""
+
+    def __call__(self, answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
+        """[N] float32 from N answers.
+
+        scores_as_written: [N], the model's scores of the very tokens that the policy read and wrote, if they are known.
+        They hold where those are the tokens that the model reads.
+        """
+
+
+def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | None = None) -> ModelScorer:
+    """Return scores by the settings' reward_model, of what people see: messages and text.
+
+    They are encoded by the reward model's own tokenizer and cut to the lengths that it was trained with. What the
+    policy wrote in other tokens of the same text, or after the text's end, earns nothing.
+    """
+    model, tokenizer = scoring or load_reward_model(settings.reward_model)
+    longest = longest_of(model, settings)
+    micro_batches = MicroBatches(settings.micro_batch_tokens)
+    prompts: dict[str, list[int]] = {}
+
+    def tokens(answer: Answer) -> list[int]:
+        key = json.dumps(answer.row["messages"])
+        if key not in prompts:
+            prompts[key] = encode_prompt(tokenizer, answer.row["messages"], longest.prompt)
+        return [*prompts[key], *encode_completion(tokenizer, answer.text, longest.completion)]
+
+    def scorer(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
+        sequences = [tokens(answer) for answer in answers]
+        scores = torch.zeros(len(answers)) if scores_as_written is None else scores_as_written.clone()
+        unknown = [
+            place
+            for place, (answer, read) in enumerate(zip(answers, sequences, strict=True))
+            if scores_as_written is None or read != [*answer.prompt, *answer.completion]
+        ]
+        chosen = [sequences[place] for place in unknown]
+        if chosen:
+            check_room(model.network, chosen, 0, "the reward model")
+            with computing_in(settings.dtype):
+                scores[unknown] = micro_batches.attempt(
+                    [len(sequence) for sequence in chosen], lambda budget: score(model, chosen, budget)
+                )
+        return scores
+
+    return scorer
+
+
+def longest_of(model: RewardModel, settings: PpoConfig | SampleConfig) -> Longest:
+    """What the reward model reads: as it was trained, or where its folder does not say, as long as the program's."""
+    return model.longest or Longest(settings.max_prompt_tokens, settings.max_completion_tokens)
+
+
+def check_scoring_room(
+    scoring: Scoring, rows: Sequence[dict[str, Any]], tokenizer: Any, settings: PpoConfig | SampleConfig
+) -> None:
+    """Raises BadInput when the reward model's template refuses a row of prompts.jsonl, or its positions are too few.
+
+    tokenizer: the policy's. In its tokens a text is as long as it was written, and the end of turn one more.
+    """
+    model, own = scoring
+    longest = longest_of(model, settings)
+    prompts = []
+    for number, row in enumerate(rows, 1):
+        with naming("prompts.jsonl", number, row):
+            prompts.append(encode_prompt(own, row["messages"], longest.prompt))
+    written = settings.max_completion_tokens + 1 if same_tokens(own, tokenizer) else longest.completion
+    remedy = "set max_completion_tokens lower, or train one on a base with more positions or with lower token limits"
+    check_room(model.network, prompts, min(written, longest.completion), "the reward model", remedy)
+
+
+def same_tokens(one: Any, other: Any) -> bool:
+    """Whether two tokenizers give every conversation the same tokens."""
+    return (
+        one.get_vocab() == other.get_vocab()
+        and one.chat_template == other.chat_template
+        and one.eos_token_id == other.eos_token_id
+        and one.backend_tokenizer.to_str() == other.backend_tokenizer.to_str()
+    )
+
+
+@term
+def length(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
+    """−|tokens − target| / target, of the text's tokens: 0 at the target (`target`, above 0), −1 for nothing."""
+    target = options["target"]
+    return lambda answers: [-abs(len(encode_text(tokenizer, a.text)) - target) / target for a in answers]
+
+
+@term
+def missing_end(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
+    """−1 for a completion that was cut off. Unlike missing_end_penalty it is clipped with the other terms."""
+    return lambda answers: [float(a.ended) - 1.0 for a in answers]
+
+
+@term
+def python(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
+    """A function of one's own, `function: "package.module:name"`, from answers to numbers; for programs run by hand."""
+    module, _, name = str(options.get("function", "")).partition(":")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise BadInput(f"the reward term python cannot import {options.get('function')!r}: {error}") from error
+    if not callable(function):
+        raise BadInput(f"the reward term python needs a function, and {options['function']!r} is none")
+    return function

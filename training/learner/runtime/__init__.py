@@ -1,0 +1,1 @@
+"""Job directory, settings, processes, optimizer: what every program needs."""

@@ -1,0 +1,98 @@
+"""How each of the four programs starts and ends, and what it says when asked for help. Standard library only."""
+
+import dataclasses
+import inspect
+import json
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from training.learner.runtime.config import KIND_NAMES, Settings
+from training.learner.runtime.jobdir import (
+    EXIT_BAD_INPUT,
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_STOPPED,
+    STOPPED_MARKER,
+    BadInput,
+    Stopped,
+    TrainingFailed,
+)
+
+FIELD = re.compile(r" {4}(?P<name>\w+): .+? = .+?  # (?P<comment>.+)")
+MORE = re.compile(r" {4}# (?P<comment>.+)")
+WORDS = {"low": "at least {}", "above": "above {}", "high": "at most {}", "below": "below {}"}
+
+
+def run_program(main: Callable[[Path], None], settings: type[Settings]) -> NoReturn:
+    """Runs a program on the directory named on the command line and exits as the job directory's protocol says."""
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(help_text(inspect.getdoc(inspect.getmodule(main)) or "", settings))
+        sys.exit(EXIT_DONE)
+    if len(sys.argv) != 2:
+        _say("give one argument, the job directory, or --help")
+        sys.exit(EXIT_BAD_INPUT)
+    marker = Path(sys.argv[1]) / STOPPED_MARKER
+    is_first = os.environ.get("RANK", "0") == "0"
+    if is_first:
+        marker.unlink(missing_ok=True)
+    try:
+        main(Path(sys.argv[1]))
+    except BadInput as error:
+        _say(str(error))
+        sys.exit(EXIT_BAD_INPUT)
+    except TrainingFailed as error:
+        _say(str(error))
+        sys.exit(EXIT_FAILED)
+    except Stopped:
+        if is_first:
+            marker.touch()
+        print("stopped: the state is saved, run again to go on", file=sys.stderr, flush=True)
+        sys.exit(EXIT_STOPPED)
+    sys.exit(EXIT_DONE)
+
+
+def _say(reason: str) -> None:
+    sentence = " ".join(reason.split())
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
+
+
+def help_text(about: str, settings: type[Settings]) -> str:
+    """What the program is for, then every setting of its config.json: default, limits, meaning."""
+    kinds, meanings = typing.get_type_hints(settings), comments(settings)
+    lines = [about, "", "Settings in config.json, with their defaults:", ""]
+    for field in dataclasses.fields(settings):
+        limits = limits_in_words(KIND_NAMES[typing.get_origin(kinds[field.name]) or kinds[field.name]], field.metadata)
+        lines += [f"  {json.dumps(field.name)}: {json.dumps(default_of(field))}", f"      {limits}"]
+        lines += [f"      {meanings[field.name]}"] if field.name in meanings else []
+    return "\n".join(lines)
+
+
+def comments(settings: type[Settings]) -> dict[str, str]:
+    """By a setting's name the comment behind it in the source, the lines that go on below included."""
+    found: dict[str, str] = {}
+    for kind in reversed(settings.__mro__[:-1]):
+        name = ""
+        for line in inspect.getsource(kind).splitlines():
+            if match := FIELD.fullmatch(line):
+                name = match["name"]
+                found[name] = match["comment"]
+            elif name and (match := MORE.fullmatch(line)):
+                found[name] += " " + match["comment"]
+            else:
+                name = ""
+    return found
+
+
+def default_of(field: dataclasses.Field) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def limits_in_words(kind: str, limits: Mapping[str, Any]) -> str:
+    if "choices" in limits:
+        return "one of " + ", ".join(json.dumps(choice) for choice in limits["choices"])
+    return ", ".join([kind, *(WORDS[name].format(limit) for name, limit in limits.items())])

@@ -1,0 +1,170 @@
+"""What there is to see of rounds and checkpoints. Reads only; pages and API show the same."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.cache import cache
+from django.db.models import Count, Max, Q, QuerySet
+from django.utils.translation import gettext as _
+
+from feedback.errors import NotFound
+from feedback.models import Comparison, Project
+from feedback.quality import agreement, reliability
+from feedback.reports import statistics, trust
+from training.checkpoints import served_before
+from training.models import Checkpoint, LoopSettings, Round
+from training.rounds.lifecycle import learnable
+
+NOT_CURVES = ("total", "time")
+COUNTED_AT_ONCE = 2000  # comparisons that several people ranked
+JUDGED_AT_ONCE = statistics.JUDGED  # rankings: all of a project that small are what its figures are of
+VERDICT_KEPT = 3600  # seconds
+SPEED_OVER = 10  # steps from which the time that is left is judged
+
+
+@dataclass(frozen=True)
+class Step:
+    """How far the running program is."""
+
+    step: int
+    total: int
+    seconds_left: float | None
+
+    @property
+    def percent(self) -> float:
+        return min(100.0, 100 * self.step / self.total) if self.total else 0.0
+
+
+def step_of(round: Round) -> Step | None:
+    """The last step that the round's current stage reported; None before the first."""
+    lines = list(round.metrics.filter(job=round.stage).order_by("-step")[:SPEED_OVER])
+    if not lines:
+        return None
+    last, first = lines[0], lines[-1]
+    total = int(last.values.get("total", 0))
+    seconds = last.values.get("time", 0) - first.values.get("time", 0)
+    left = (total - last.step) * seconds / (last.step - first.step) if last.step > first.step else None
+    return Step(last.step, total, left)
+
+
+def metrics(round: Round, after: int = 0) -> list[dict[str, Any]]:
+    """Lines of metrics kept after the one with the id `after`, oldest first.
+
+    `{"id", "job", "step", "total", "time", "values"}`. After a resume earlier steps come again, under new ids.
+    """
+    return [
+        {
+            "id": line.pk,
+            "job": line.job,
+            "step": line.step,
+            "total": line.values.get("total"),
+            "time": line.values.get("time"),
+            "values": {name: value for name, value in line.values.items() if name not in NOT_CURVES},
+        }
+        for line in round.metrics.filter(pk__gt=after).order_by("pk")
+    ]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One part of a round's way, for showing all of them in a row."""
+
+    name: str
+    state: str  # done, now, failed (where a failed or cancelled round ended) or next
+    step: Step | None  # while its program runs
+
+
+def stages_of(round: Round) -> list[Stage]:
+    every = list(Round.Stage.values)
+    if not round.learns:
+        every.remove(Round.Stage.POLICY)
+    if not round.uses_reward_model:
+        every.remove(Round.Stage.REWARD)
+    if round.status == Round.Status.FINISHED:
+        return [Stage(stage, "done", None) for stage in every]
+    at, here = every.index(round.stage), "now" if round.is_active else "failed"
+    step = step_of(round)
+    return [
+        Stage(stage, "done" if index < at else here if index == at else "next", step if index == at else None)
+        for index, stage in enumerate(every)
+    ]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A project's loop at a glance."""
+
+    open_comparisons: int  # that still want rankings
+    ranking_count: int
+    new_rankings: int  # since the cut-off of the last round that learned
+    round_every: int | None
+    agreement: float | None  # share of pairs that two annotators prefer alike
+    active: Round | None
+    served: Checkpoint | None
+    served_before: Checkpoint | None  # what a roll-back would serve
+
+
+def loop_of(project: Project) -> Loop:
+    rankings = learnable(project)
+    last = project.rounds.filter(learns=True).order_by("-number").first()
+    new = rankings.filter(Q(sequence__gt=last.cutoff) | Q(sequence__isnull=True)) if last else rankings
+    settings = LoopSettings.objects.filter(project=project).first()
+    return Loop(
+        open_comparisons=Comparison.objects.filter(project=project, open_slots__gt=0, gold_ranks__isnull=True).count(),
+        ranking_count=rankings.count(),
+        new_rankings=new.count(),
+        round_every=settings.round_every if settings else None,
+        agreement=agreement_in(project),
+        active=project.rounds.filter(status__in=Round.ACTIVE).first(),
+        served=project.checkpoints.filter(is_served=True).select_related("source").first(),
+        served_before=served_before(project),
+    )
+
+
+def agreement_in(project: Project) -> float | None:
+    """As it is now; where that takes too long to count for a page, as the last round's report had it."""
+    if Comparison.objects.filter(project=project, ranking_count__gte=2).count() <= COUNTED_AT_ONCE:
+        return agreement.measure(project).pairwise.value
+    reported = project.rounds.filter(results__reward__annotator_agreement__isnull=False).order_by("-number").first()
+    return reported.results["reward"]["annotator_agreement"] if reported else None
+
+
+def verdict_on(project: Project) -> trust.Verdict | None:
+    """Whether the labels can be trusted as of now; None where that takes too long for a page.
+
+    Kept until there is another ranking, decision or estimate, so that it never contradicts the page of figures.
+    """
+    now = project.rankings.aggregate(last=Max("pk"), live=Count("pk", filter=Q(is_live=True)))
+    if not 0 < now["live"] <= JUDGED_AT_ONCE:
+        return None
+    report = reliability.latest(project)
+    key = f"verdict-{project.pk}-{now['last']}-{now['live']}-{report.pk if report else 0}"
+    return cache.get_or_set(key, lambda: trust.verdict(project), VERDICT_KEPT)
+
+
+def rounds_of(project: Project) -> QuerySet[Round]:
+    """Newest first, with what a list shows of each."""
+    return project.rounds.select_related("project", "base__source", "checkpoint__source", "started_by").order_by(
+        "-number"
+    )
+
+
+def checkpoints_of(project: Project) -> QuerySet[Checkpoint]:
+    """Newest first."""
+    return project.checkpoints.select_related("project", "source", "parent__source", "round").order_by("-pk")
+
+
+def round_of(project: Project, number: int) -> Round:
+    """Raises NotFound."""
+    found = rounds_of(project).filter(number=number).first()
+    if found is None:
+        raise NotFound(_("There is no round %(number)s in this project.") % {"number": number})
+    return found
+
+
+def checkpoint_of(project: Project, checkpoint_id: int) -> Checkpoint:
+    """Raises NotFound."""
+    found = checkpoints_of(project).filter(pk=checkpoint_id).first()
+    if found is None:
+        raise NotFound(_("There is no such checkpoint in this project."))
+    return found

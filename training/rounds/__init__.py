@@ -1,0 +1,1 @@
+"""Rounds: settings, state machine, results."""

@@ -1,0 +1,101 @@
+"""Runs a round: claims it, runs its programs one after the other, and writes what came of it."""
+
+import logging
+import os
+import socket
+from pathlib import Path
+
+from django.utils.translation import gettext_noop as in_english
+
+from training.learner.runtime.jobdir import JobDirectory
+from training.models import Round
+from training.rounds import lifecycle, results
+from training.run_round import jobs, process
+from training.run_round.heartbeat import Pulse, shutting_down
+from training.run_round.metrics import MetricsTail
+
+logger = logging.getLogger(__name__)
+
+
+def this_worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def run(round_id: int, worker: str = "") -> None:
+    """Run a waiting round to its end in this process; do nothing when it is not to be had.
+
+    How it ended is told by the round alone. Only what nobody foresaw is raised, and then the round says so too.
+    """
+    claim = lifecycle.claim(round_id, worker or this_worker())
+    if claim is None:
+        return
+    with Pulse(claim) as pulse:
+        try:
+            finish(claim, run_programs(claim, pulse))
+        except (process.ProgramStopped, lifecycle.Cancelled):
+            settle_stop(claim, pulse)
+        except process.ProgramFailed as failure:
+            lifecycle.fail(claim, str(failure), failure.log_tail)
+        except lifecycle.ClaimLost:
+            logger.warning("round %s went on without this worker", round_id)
+        except (KeyboardInterrupt, SystemExit):
+            lifecycle.release(claim)  # this process ends, and the round is for the next one
+            raise
+        except Exception as error:
+            lifecycle.fail(claim, f"The worker met an error that it did not expect ({error or type(error).__name__}).")
+            raise
+
+
+def run_programs(claim: lifecycle.Claim, pulse: Pulse) -> Round:
+    """Every program of the round that has no result yet. Raises what `process.run` does, and ClaimLost."""
+    round = Round.objects.select_related("project", "base").get(pk=claim.round_id)
+    lifecycle.enter(claim, lifecycle.Stage.SNAPSHOT)
+    for job in jobs.jobs_of(round):
+        directory = jobs.fill(round, job)
+        if (snapshot := jobs.snapshot_of(directory)) is not None:
+            lifecycle.keep_result(claim, "snapshot", snapshot)
+        lifecycle.enter(claim, job.stage)
+        run_program(claim, pulse, job, directory, round.settings["round"]["processes"])
+    return round
+
+
+def run_program(claim: lifecycle.Claim, pulse: Pulse, job: jobs.Job, directory: Path, processes: int) -> None:
+    """One program to its end, its metrics followed into the database."""
+    tail = MetricsTail(
+        directory / "metrics.jsonl",
+        lambda lines, from_start: lifecycle.record_metrics(claim, job.name, lines, from_start),
+    )
+
+    def watch() -> bool:
+        tail.follow()
+        return pulse.should_stop
+
+    try:
+        if JobDirectory(directory, is_writer=False).result() is None:
+            process.run(job.program, directory, processes, watch)
+    finally:
+        tail.read()
+    result = JobDirectory(directory, is_writer=False).result()
+    assert result is not None, "process.run has seen it"
+    lifecycle.keep_result(claim, job.name, result)
+    if pulse.should_stop:
+        raise process.ProgramStopped
+
+
+def finish(claim: lifecycle.Claim, round: Round) -> None:
+    lifecycle.enter(claim, lifecycle.Stage.COMPARISONS)
+    directory = jobs.directory_of(round)
+    lifecycle.finish(claim, results.Outcome.read(round, directory))
+    jobs.drop_states(round)
+
+
+def settle_stop(claim: lifecycle.Claim, pulse: Pulse) -> None:
+    """Say in the round why its program was stopped."""
+    if pulse.is_cancelled:
+        lifecycle.cancel(claim)
+    elif shutting_down.is_set():
+        lifecycle.release(claim)
+    elif not pulse.is_lost:
+        lifecycle.fail(
+            claim, in_english("The program was stopped from outside. Resume the round to go on from where it stopped.")
+        )
