@@ -1,0 +1,150 @@
+"""How the code is written: banned words, quotes, docstrings. `docs/glossary.md` lists the words."""
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PRODUCT = ("config", "feedback", "training")
+MAX_FIRST_LINE = 25  # words
+# Folders that have not been rewritten yet; each commit that rewrites one takes it out.
+UNFINISHED = (
+    "config/runtime",
+    "config/management",
+    "config",
+    "feedback/actions",
+    "feedback/api",
+    "feedback/export",
+    "feedback/imports",
+    "feedback/management",
+    "feedback/models",
+    "feedback/quality",
+    "feedback/queue",
+    "feedback/rendering",
+    "feedback/reports",
+    "feedback/templatetags",
+    "feedback/web",
+    "feedback",
+    "training/demo",
+    "training/learner/models",
+    "training/learner/policy",
+    "training/learner/preferences",
+    "training/learner/rewards",
+    "training/learner/runtime",
+    "training/learner/sampling",
+    "training/learner/text",
+    "training/learner",
+    "training/management",
+    "training/rounds",
+    "training/run_round",
+    "training",
+    "tests",
+    "templates",
+    "static",
+)
+# First words of clauses that have no main verb, or whose subject comes last: a reader has to turn them round.
+RIDDLES = ("What ", "Who ", "Whose ", "How ", "Where ", "When ", "Why ", "Of ", "Whether ", "So ", "Which ")
+
+
+def is_finished(file: Path) -> bool:
+    """Tell whether the file's folder has been rewritten: the longest prefix in UNFINISHED decides."""
+    return not any(
+        file.parent == ROOT / folder
+        or ((folder.count("/") >= 1 or folder in ("tests", "templates", "static")) and (ROOT / folder) in file.parents)
+        for folder in UNFINISHED
+    )
+
+
+def python_files(*folders: str) -> list[Path]:
+    return sorted(file for folder in folders for file in (ROOT / folder).rglob("*.py") if is_finished(file))
+
+
+def place(file: Path, line: int) -> str:
+    return f"{file.relative_to(ROOT)}:{line}"
+
+
+def banned_words() -> tuple[set[str], set[str]]:
+    """Return the banned identifiers, and the words that no part of an identifier may be."""
+    table = (ROOT / "docs" / "glossary.md").read_text("utf-8").split("## Words that are not used")[1]
+    words = re.findall(r"^\| ([a-z_]+)(\*?) \|", table, flags=re.MULTILINE)
+    parts = {word for word, star in words if star}
+    return {word for word, star in words if not star} - {"banned"}, parts | {f"{word}s" for word in parts}
+
+
+def parts_of(identifier: str) -> set[str]:
+    return {part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", identifier)}
+
+
+def identifiers(file: Path) -> Iterator[tuple[str, int]]:
+    for token in tokenize.generate_tokens(io.StringIO(file.read_text("utf-8")).readline):
+        if token.type == tokenize.NAME:
+            yield token.string, token.start[0]
+
+
+def docstrings(file: Path) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node)
+            if text:
+                yield text, getattr(node, "lineno", 1)
+
+
+def test_the_glossary_lists_banned_words():
+    exact, parts = banned_words()
+    assert "found" in exact
+    assert {"opinion", "opinions"} <= parts
+    assert parts_of("FairThreads_of_lessons") == {"fair", "threads", "of", "lessons"}
+
+
+def test_no_banned_word_is_an_identifier():
+    exact, parts = banned_words()
+    uses = [
+        f"{place(file, line)} {name}"
+        for file in python_files(*PRODUCT)
+        if "migrations" not in file.parts
+        for name, line in identifiers(file)
+        if name in exact or parts_of(name) & parts
+    ]
+    assert uses == []
+
+
+def test_the_first_line_of_a_docstring_is_short():
+    long = [
+        f"{place(file, line)} {text.splitlines()[0]}"
+        for file in python_files(*PRODUCT, "tests")
+        for text, line in docstrings(file)
+        if len(text.split("\n\n")[0].split()) > 0 and len(text.splitlines()[0].split()) > MAX_FIRST_LINE
+    ]
+    assert long == []
+
+
+def test_the_first_line_of_a_docstring_says_what_the_thing_is_or_does():
+    riddles = [
+        f"{place(file, line)} {text.splitlines()[0]}"
+        for file in python_files(*PRODUCT)
+        for text, line in docstrings(file)
+        if "migrations" not in file.parts and text.startswith(RIDDLES)
+    ]
+    assert riddles == []
+
+
+def test_quotes_in_english_text_are_straight():
+    folders = (*PRODUCT, "tests", "templates", "docs", "static/accord")
+    endings = {".py", ".html", ".md", ".js", ".css", ".toml"}
+    files = [
+        file
+        for folder in folders
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in endings and is_finished(file)
+    ]
+    files.append(ROOT / "README.md")
+    curly = [
+        place(file, number)
+        for file in files
+        for number, line in enumerate(file.read_text("utf-8").splitlines(), 1)
+        if re.search("[\u00ab\u00bb\u2039\u203a]", line)
+    ]
+    assert curly == []
