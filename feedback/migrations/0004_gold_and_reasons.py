@@ -146,6 +146,7 @@ class Migration(migrations.Migration):
         ),
         migrations.RunSQL(
             "ALTER TABLE feedback_comparison ADD CONSTRAINT comparison_gold_ranks CHECK "
-            "(gold_ranks IS NULL OR cardinality(gold_ranks) = size AND accord_are_dense(gold_ranks) IS TRUE)"
+            "(gold_ranks IS NULL OR cardinality(gold_ranks) = size AND accord_are_dense(gold_ranks) IS TRUE)",
+            "ALTER TABLE feedback_comparison DROP CONSTRAINT comparison_gold_ranks",
         ),
     ]

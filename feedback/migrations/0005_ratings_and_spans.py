@@ -4,45 +4,14 @@ import django.contrib.postgres.fields
 from django.db import migrations, models
 
 import feedback.models.people
+from feedback import sql
 
 FORMS = """
--- By attribute, a rating of 1 to 5 or null for each of the completions.
-CREATE FUNCTION accord_are_ratings(ratings jsonb, size integer) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN jsonb_typeof(ratings) = 'object' AND NOT EXISTS (
-        SELECT FROM jsonb_path_query(ratings, '$.*') AS given
-        WHERE CASE jsonb_typeof(given) WHEN 'array' THEN
-            jsonb_array_length(given) <> size OR
-            EXISTS (
-                SELECT FROM jsonb_array_elements(given) AS rating
-                WHERE rating NOT IN ('null'::jsonb, '1', '2', '3', '4', '5')
-            )
-        ELSE true END
-    );
-
--- Parts of the completions, in order, none over another, each marked good or bad.
-CREATE FUNCTION accord_are_spans(spans jsonb, size integer) RETURNS boolean
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN jsonb_typeof(spans) = 'array' AND NOT EXISTS (
-        SELECT FROM (
-            SELECT completion, start, "end", mark,
-                lag(completion) OVER (ORDER BY place) AS completion_before, lag("end") OVER (ORDER BY place) AS end_before
-            FROM ROWS FROM (
-                jsonb_to_recordset(CASE jsonb_typeof(spans) WHEN 'array' THEN spans ELSE '[]' END)
-                    AS (completion integer, start integer, "end" integer, mark text)
-            ) WITH ORDINALITY AS span (completion, start, "end", mark, place)
-        ) AS marked
-        WHERE (
-            completion BETWEEN 0 AND size - 1 AND start >= 0 AND start < "end" AND mark IN ('good', 'bad')
-            AND (completion_before IS NULL OR completion > completion_before
-                OR completion = completion_before AND start >= end_before)
-        ) IS NOT TRUE
-    );
-
 ALTER TABLE feedback_ranking
     ADD CONSTRAINT ranking_ratings CHECK (ratings = '{}' OR accord_are_ratings(ratings, size) IS TRUE),
     ADD CONSTRAINT ranking_spans CHECK (spans = '[]' OR accord_are_spans(spans, size) IS TRUE);
 """
+NO_FORMS = "ALTER TABLE feedback_ranking DROP CONSTRAINT ranking_ratings, DROP CONSTRAINT ranking_spans"
 
 
 class Migration(migrations.Migration):
@@ -101,5 +70,6 @@ class Migration(migrations.Migration):
                 condition=models.Q(("attributes__len__lte", 6)), name="project_attributes"
             ),
         ),
-        migrations.RunSQL(FORMS),
+        sql.load("ratings_and_spans"),
+        migrations.RunSQL(FORMS, NO_FORMS),
     ]

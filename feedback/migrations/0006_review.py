@@ -4,6 +4,8 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+from feedback import sql
+
 # A decision belongs to the project of the rankings that it changed.
 BELONGING = """
 ALTER TABLE feedback_review ADD CONSTRAINT review_in_project UNIQUE (id, project_id);
@@ -11,40 +13,9 @@ ALTER TABLE feedback_ranking ADD CONSTRAINT ranking_review_in_project FOREIGN KE
     REFERENCES feedback_review (id, project_id) DEFERRABLE INITIALLY DEFERRED;
 """
 
-# Of each pair of completions a people prefer the one and b the other: a·b of the (a + b)(a + b − 1)/2 pairs of people
-# who both have a preference are opposed. The share of these, over all pairs of completions.
-DISAGREEMENT = """
-CREATE FUNCTION accord_disagreement(of_comparison bigint) RETURNS double precision
-    LANGUAGE sql STABLE PARALLEL SAFE
-    RETURN (
-        SELECT coalesce(sum(a * b)::double precision / nullif(sum((a + b) * (a + b - 1) / 2), 0), 0)
-        FROM (
-            SELECT count(*) FILTER (WHERE ranks[i] < ranks[j]) AS a, count(*) FILTER (WHERE ranks[i] > ranks[j]) AS b
-            FROM feedback_ranking, generate_series(1, size - 1) AS i, generate_series(i + 1, size) AS j
-            WHERE comparison_id = of_comparison AND is_live AND reason <> 'adjudication'
-            GROUP BY i, j
-        ) AS pair
-    );
-
--- The comparison is locked before its rankings are read, so that of two written at once the second one sees the first.
-CREATE FUNCTION accord_ranking_written() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    is_gold boolean;
-    share double precision;
-BEGIN
-    SELECT gold_ranks IS NOT NULL INTO is_gold FROM feedback_comparison WHERE id = NEW.comparison_id FOR NO KEY UPDATE;
-    IF is_gold THEN
-        RETURN NULL;  -- everybody ranks it, and nobody settles it
-    END IF;
-    share := accord_disagreement(NEW.comparison_id);
-    UPDATE feedback_comparison SET disagreement = share WHERE id = NEW.comparison_id AND disagreement <> share;
-    RETURN NULL;
-END $$;
-
-CREATE TRIGGER ranking_disagreement AFTER INSERT ON feedback_ranking
-    FOR EACH ROW WHEN (NEW.is_live) EXECUTE FUNCTION accord_ranking_written();
-CREATE TRIGGER ranking_disagreement_changed AFTER UPDATE OF is_live ON feedback_ranking
-    FOR EACH ROW WHEN (OLD.is_live <> NEW.is_live) EXECUTE FUNCTION accord_ranking_written();
+NOT_BELONGING = """
+ALTER TABLE feedback_ranking DROP CONSTRAINT ranking_review_in_project;
+ALTER TABLE feedback_review DROP CONSTRAINT review_in_project;
 """
 
 OF_WHAT_THERE_IS = """
@@ -310,5 +281,7 @@ class Migration(migrations.Migration):
                 name="one_adjudication",
             ),
         ),
-        *(migrations.RunSQL(sql) for sql in (BELONGING, DISAGREEMENT, OF_WHAT_THERE_IS)),
+        migrations.RunSQL(BELONGING, NOT_BELONGING),
+        sql.load("disagreement"),
+        migrations.RunSQL(OF_WHAT_THERE_IS, migrations.RunSQL.noop),
     ]

@@ -3,58 +3,7 @@
 from django.conf import settings
 from django.db import migrations, models
 
-GIVE_BACK = """
--- The slots of all that a person holds are open again, in one project or (null) in all; their leases have lapsed.
--- Leases are locked before comparisons, and each kind in one order, as everywhere.
-CREATE FUNCTION accord_give_back(person bigint, in_project bigint) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    held record;
-BEGIN
-    FOR held IN
-        SELECT id, comparison_id FROM feedback_lease
-        WHERE annotator_id = person AND lapsed_at IS NULL AND (in_project IS NULL OR project_id = in_project)
-        ORDER BY comparison_id FOR UPDATE
-    LOOP
-        UPDATE feedback_lease SET lapsed_at = now() WHERE id = held.id;
-        UPDATE feedback_comparison SET open_slots = open_slots + 1 WHERE id = held.comparison_id;
-    END LOOP;
-END $$;
-
-CREATE FUNCTION accord_account_going() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM accord_give_back(OLD.id, NULL);
-    DELETE FROM feedback_lease WHERE annotator_id = OLD.id;
-    RETURN OLD;
-END $$;
-
-CREATE FUNCTION accord_account_closed() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM accord_give_back(OLD.id, NULL);
-    RETURN NULL;
-END $$;
-
-CREATE FUNCTION accord_membership_ended() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM accord_give_back(OLD.user_id, OLD.project_id);
-    RETURN NULL;
-END $$;
-
-CREATE TRIGGER account_gives_back BEFORE DELETE ON feedback_user
-    FOR EACH ROW EXECUTE FUNCTION accord_account_going();
-CREATE TRIGGER closed_account_gives_back AFTER UPDATE OF is_active ON feedback_user
-    FOR EACH ROW WHEN (OLD.is_active AND NOT NEW.is_active) EXECUTE FUNCTION accord_account_closed();
-CREATE TRIGGER membership_gives_back AFTER DELETE ON feedback_membership
-    FOR EACH ROW EXECUTE FUNCTION accord_membership_ended();
-"""
-UNDO = """
-DROP TRIGGER account_gives_back ON feedback_user;
-DROP TRIGGER closed_account_gives_back ON feedback_user;
-DROP TRIGGER membership_gives_back ON feedback_membership;
-DROP FUNCTION accord_account_going();
-DROP FUNCTION accord_account_closed();
-DROP FUNCTION accord_membership_ended();
-DROP FUNCTION accord_give_back(bigint, bigint);
-"""
+from feedback import sql
 
 
 class Migration(migrations.Migration):
@@ -66,5 +15,5 @@ class Migration(migrations.Migration):
             name="annotator",
             field=models.ForeignKey(on_delete=models.DO_NOTHING, related_name="leases", to=settings.AUTH_USER_MODEL),
         ),
-        migrations.RunSQL(GIVE_BACK, UNDO),
+        sql.load("freed_slots"),
     ]

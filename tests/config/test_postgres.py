@@ -19,7 +19,7 @@ from tests.config.test_setup import manage, refused
 
 ROOT = Path(__file__).resolve().parents[2]
 # Starts (or joins) the server as any command does, says so, and leaves when its input ends.
-USER = "import sys; from pathlib import Path; from config import postgres; "
+USER = "import sys; from pathlib import Path; from config.runtime import postgres; "
 USER += "print(postgres.start(Path(sys.argv[1])), flush=True); sys.stdin.read()"
 
 pytestmark = pytest.mark.services
