@@ -45,6 +45,7 @@ def lines(first: int, last: int) -> list[dict]:
             "policy_loss": -0.01,
             "value_loss": 1 / step,
         }
+        | ({"eval_reward": step / 5, "eval_kl": step / 9} if step % 2 == 0 else {})
         for step in range(first, last + 1)
     ]
 
@@ -82,8 +83,9 @@ def test_a_round_from_start_to_promotion(console, desk, project, tmp_path, keep,
     console.expect_status("Running")
     before = console.reading("policy", "reward")
     lifecycle.record_metrics(claim, "policy", lines(4, 6), from_start=False)
-    expect(page.locator(".curve[data-job=policy][data-metric=reward] output")).not_to_have_text(before)
+    expect(page.locator(".curve[data-job=policy][data-metric^=reward] output")).not_to_have_text(before)
     expect(page.locator("#round-status")).to_contain_text("6 of 8")
+    assert console.reading("policy", "reward").endswith("evaluation 1.2")
     keep(page, "round-running")
     lifecycle.keep_result(claim, "reward", {"held_out_accuracy": 0.71, "annotator_agreement": None})
     lifecycle.keep_result(

@@ -188,6 +188,13 @@ def test_evaluation_is_on_held_out_prompts_with_the_same_chances_every_time(tmp_
     assert AutoModelForCausalLM.from_pretrained(job / "model").config.model_type == "gpt2"
 
 
+def test_the_metrics_hold_an_evaluation_curve_by_default(tmp_path):
+    job = ppo_job(tmp_path / "job", PROMPTS, steps=12, batch_episodes=8, epochs=1, eval_prompts=3)
+    ppo.main(job)
+    evaluated = [line["step"] for line in metrics(job) if "eval_reward" in line and "eval_kl" in line]
+    assert evaluated == [2, 4, 6, 8, 10, 12]
+
+
 def test_the_interval_of_a_gain_covers_it():
     """Skewed gains, as of a reward model's scores: the normal interval holds the true mean in about 95 % of worlds."""
     chance, covered = np.random.default_rng(0), 0

@@ -81,8 +81,24 @@ def test_a_kl_target_without_a_coefficient_to_adapt_is_refused():
 
 
 @pytest.mark.parametrize(("steps", "evaluations"), [(4, 4), (10, 10), (60, 10), (101, 9), (1000, 10)])
-def test_a_supervised_run_looks_at_held_out_data_some_ten_times(steps, evaluations):
-    settings = RewardConfig(model="m")
+@pytest.mark.parametrize("kind", [SftConfig, RewardConfig, PpoConfig])
+def test_a_run_looks_at_held_out_data_some_ten_times(kind, steps, evaluations):
+    settings = kind(**LEAST[kind])
     assert sum(settings.is_evaluated_after(step, steps) for step in range(1, steps + 1)) == evaluations
     asked = RewardConfig(model="m", eval_every=7)
     assert [step for step in range(1, 30) if asked.is_evaluated_after(step, 30)] == [7, 14, 21, 28]
+
+
+@pytest.mark.parametrize(
+    ("options", "prompts"),
+    [
+        ({"steps": 100}, 64),
+        ({"steps": 20}, 32),
+        ({"steps": 4, "batch_episodes": 8}, 2),
+        ({"steps": 4, "batch_episodes": 2}, 1),
+        ({"steps": 4, "batch_episodes": 8, "eval_every": 1}, 64),
+        ({"steps": 100, "eval_prompts": 5}, 5),
+    ],
+)
+def test_a_short_run_of_ppo_is_evaluated_on_fewer_prompts_unless_told_how_often(options, prompts):
+    assert PpoConfig(**LEAST[PpoConfig], **options).curve_prompts() == prompts

@@ -138,8 +138,8 @@ def main(job_dir: Path) -> None:
         sizes = {"learning_rate": learners[0].learning_rate * rate, "episodes": step * settings.batch_episodes}
         measured = describe(rollout, adapted) | learned | sizes | clock.rates(settings.batch_episodes)
         adapted = adapt(adapted, rollout, settings)
-        if settings.eval_prompts and settings.eval_every and step % settings.eval_every == 0:
-            measured |= evaluate(run, evaluated)
+        if settings.eval_prompts and settings.is_evaluated_after(step, settings.steps):
+            measured |= evaluate(run, evaluated[: settings.curve_prompts()])
         job.append_metrics(step, settings.steps, **measured)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:

@@ -39,6 +39,7 @@ LEARNING_RATES = ((30e6, 1e-4), (300e6, 3e-5), (1e9, 1e-5), (math.inf, 3e-6))
 LORA_FACTOR = 10  # Schulman et al. 2025, "LoRA Without Regret": the best rate is about ten times that without adapters
 SMALL_MODEL = 30e6  # weights
 EVALUATIONS = 10  # of a run on held-out data, unless somebody says how often
+EVALUATED_SHARE = 0.25  # ppo: completions of these evaluations, as a share of those learned from, at most
 HEAD_LEARNING_RATE = 3e-3  # of a critic that is a linear layer on fixed states: its problem is convex, and small
 
 
@@ -102,11 +103,15 @@ class Training(Settings):
     lora_alpha: float = setting(16.0, above=0)  # what an adapter's product is multiplied by, times its rank
     max_gradient_norm: float = setting(1.0, above=0)  # the gradient is scaled down to this 2-norm
     save_every: int = setting(50, low=1)  # steps between saved states; a stop saves one too
-    eval_every: int = setting(0, low=0)  # steps between evaluations on held-out data; 0: ten a run, ppo at the end only
+    eval_every: int = setting(0, low=0)  # steps between evaluations on held-out data; 0: ten a run, by ppo on fewer
+    # prompts than eval_prompts in a run so short that they would cost more than a quarter of its sampling
 
     def is_evaluated_after(self, step: int, steps: int) -> bool:
-        """Whether a supervised run of so many steps looks at held-out data after this one."""
-        return step % (self.eval_every or math.ceil(steps / EVALUATIONS)) == 0
+        """Whether a run of so many steps looks at held-out data after this one."""
+        return step % self.steps_between_evaluations(steps) == 0
+
+    def steps_between_evaluations(self, steps: int) -> int:
+        return self.eval_every or math.ceil(steps / EVALUATIONS)
 
 
 @dataclass(frozen=True)
@@ -209,6 +214,16 @@ class PpoConfig(Training):
     eval_prompts: int = setting(64, low=0)  # held-out prompts in an evaluation at most; 0: no evaluation
     optimum_samples: int = setting(16, low=0)  # of the reference for a prompt, to estimate the best attainable; 0: none
     optimum_prompts: int = setting(16, low=1)  # of those evaluated on, in that estimate at most
+
+    def curve_prompts(self) -> int:
+        """Return how many prompts an evaluation between two steps takes, at most; the last one takes eval_prompts.
+
+        Unless eval_every is set, their completions are no more than a quarter of those sampled to learn from.
+        """
+        if self.eval_every:
+            return self.eval_prompts
+        sampled = self.steps_between_evaluations(self.steps) * self.batch_episodes
+        return min(self.eval_prompts, max(int(sampled * EVALUATED_SHARE), 1))
 
     def check(self) -> None:
         super().check()
