@@ -107,6 +107,21 @@ class ProjectSettingsForm(forms.ModelForm):
             "annotators_see_quality": _("As it was at midnight, so that nobody can tell which comparisons are gold."),
         }
 
+    GROUPS = (
+        (_("Project"), ("name", "guidelines")),
+        (_("What people are asked"), ("strength_points", "one_key_pairs", "attributes", "flags")),
+        (_("Who ranks what"), ("wanted_rankings", "extra_opinions", "lease_minutes", "comparisons_ahead")),
+        (
+            _("Quality"),
+            ("gold_percent", "qualification_items", "qualification_percent", "annotators_see_quality"),
+        ),
+        (_("Training"), ("held_out_percent", "ranking_weights")),
+    )
+
+    def groups(self) -> list[tuple[Any, list[forms.BoundField]]]:
+        """Return the headings of the settings page, each with its fields."""
+        return [(heading, [self[name] for name in names]) for heading, names in self.GROUPS]
+
 
 class MemberForm(forms.Form):
     username = forms.CharField(label=_("User name"), max_length=150)
