@@ -61,5 +61,16 @@ document.addEventListener("submit", (event) => {
   if (!isLeaving) event.preventDefault();
 });
 
+// What takes a while says so where it was asked for. A page that the browser kept as it was left is loaded anew.
+document.addEventListener("submit", (event) => {
+  const { busy } = event.target.dataset;
+  if (!busy || event.defaultPrevented || !event.submitter) return;
+  event.submitter.textContent = busy;
+  event.submitter.ariaBusy = "true";
+});
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted && document.querySelector("button[aria-busy]")) location.reload();
+});
+
 // A form that was refused comes back with its dialog open.
 document.querySelector("dialog[data-shown]")?.showModal();
