@@ -52,7 +52,7 @@ def _console(
         "refusal": _refusal(membership, learns=True),
         "can_sample": not _refusal(membership, learns=False),
         "loop_form": LoopForm(initial={"round_every": loop.round_every}),
-        "import_form": (import_form or ImportForm()) if request.user.is_staff else None,
+        "import_form": (import_form or ImportForm()) if request.user.is_staff and not project.archived_at else None,
     }
     return _page(request, membership, "project", shown)
 

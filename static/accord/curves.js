@@ -103,9 +103,15 @@ async function update() {
       for (const curve of curves) curve.add(line);
     }
     for (const curve of curves) curve.draw();
+    if (answer.ended) hideEmpty();
     ended = answer.ended && !answer.lines.length;
   }
   if (!ended) setTimeout(update, EVERY);
+}
+
+/** A round that has ended writes no more numbers: a failed one may lack all, and some algorithms have no critic. */
+function hideEmpty() {
+  for (const curve of curves) curve.element.hidden = !curve.steps.length;
 }
 
 function redraw() {

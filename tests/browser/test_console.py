@@ -141,6 +141,19 @@ def test_a_failed_round_says_why(console, keep):
     keep(console.page, "round-failed")
 
 
+def test_an_ended_round_shows_no_curve_that_nobody_wrote(console):
+    number = console.start_round()
+    claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
+    lifecycle.enter(claim, Round.Stage.POLICY)
+    lifecycle.record_metrics(claim, "policy", lines(1, 3), from_start=True)
+    lifecycle.fail(claim, "The ppo program stopped.")
+    console.expect_status("Failed")
+    console.expect_curve("policy", "reward")
+    for curve in console.page.locator("figure.curve[data-job=reward]").all():  # the reward model wrote no number
+        expect(curve).to_be_hidden()
+    expect(console.page.locator(".stages li.failed")).to_have_count(1)
+
+
 def test_the_console_of_an_empty_project(desk, manager, keep):
     page = desk.sit("mona", phone=True)
     page.goto("/projects/support/console/")

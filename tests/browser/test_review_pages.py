@@ -239,6 +239,15 @@ def test_an_annotator_sees_their_own_figures_and_no_more(desk, disputed, project
     expect(page.get_by_text("Only the project's managers")).to_be_visible()
 
 
+def test_long_names_widen_no_page_on_a_phone(desk, disputed, people):
+    people[0].user.username = "bartholomew.featherstonehaugh-cholmondeley@example.org"
+    people[0].user.save()
+    page = desk.sit("mona", phone=True)
+    for path in (*PAGES, f"review/people/{people[0].user_id}/", "people/", "console/"):
+        page.goto(f"/projects/support/{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+
+
 def test_a_manager_sees_everybodys_figures(desk, disputed, keep):
     page = desk.sit("mona")
     page.goto("/projects/support/figures/")

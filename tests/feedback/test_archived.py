@@ -1,5 +1,6 @@
 """An archived project is read-only and says so; labels in progress are kept."""
 
+import re
 from uuid import uuid4
 
 import pytest
@@ -71,6 +72,23 @@ def test_what_is_there_can_be_read_and_exported(mona, work, archived):
     assert api.get(f"{URL}/preferences").status_code == 200
     assert api.get(URL).json()["archived_at"] is not None
     assert b"Archived" in browser.get("/").content
+
+
+def test_pages_of_an_archived_project_offer_nothing_that_would_be_refused(mona, work, archived):
+    (comparison,) = work(1)
+    rank_next(mona)
+    archived()
+    browser = browser_of(mona.user)
+    pages = ["prompts", "people", "settings", "guidelines", "figures", "console", "review/decisions"]
+    for name in [*pages, f"review/people/{mona.user_id}", f"review/{comparison.pk}"]:
+        page = browser.get(f"/projects/support/{name}/").content.decode()
+        forms = re.findall(r'<form[^>]*method="post".*?</form>', page, re.DOTALL)
+        of_the_frame = [form for form in forms if 'action="/sign-out/"' in form or 'action="/language/"' in form]
+        assert len(of_the_frame) == 2, name
+        submits = [re.search(r'<button(?![^>]*type="button")', form) for form in forms if form not in of_the_frame]
+        assert not any(submits), (name, submits)
+        assert "data-opens" not in page, name
+    assert "button primary" not in browser.get("/").content.decode()
 
 
 def test_strangers_learn_nothing_of_an_archived_project(stranger, archived):

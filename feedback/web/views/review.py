@@ -74,12 +74,13 @@ def case(request: HttpRequest, slug: str, comparison_id: int) -> HttpResponse:
         if of
         else review_cases.beside(found.comparison)
     )
+    can_decide = not membership.project.archived_at and any(each.can_be_changed for each in found.opinions)
     shown = {
         "case": found,
         "of": of,
         "neighbours": neighbours,
         "query": f"?of={of.pk}" if of else "",
-        "acts": _acts(slug) if any(each.can_be_changed for each in found.opinions) else [],
+        "acts": _acts(slug) if can_decide else [],
         "gold": [found.comparison.gold_ranks[position] for position in found.display_order]
         if found.comparison.gold_ranks
         else [],

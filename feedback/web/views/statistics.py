@@ -26,6 +26,7 @@ def everybody(request: HttpRequest, slug: str) -> HttpResponse:
         "today": sum(each.done.today for each in found),
         "week": sum(each.done.week for each in found),
         "total": sum(each.done.total for each in found),
+        "taken_out": sum(each.done.taken_out for each in found),
         "flagged": sum(each.is_flagged for each in found),
     }
     context = {"project": membership.project, "membership": membership, "page": "figures", "rows": rows, "total": total}
