@@ -50,7 +50,7 @@ class PersonShown(strict.Serializer):
 
 
 class OwnShown(strict.Serializer):
-    """Quality is as it was at midnight; null unless the project lets annotators see it."""
+    """Quality is of each full 50 of one's rankings, as at midnight; null before, or unless annotators may see it."""
 
     done = DoneShown()
     days = serializers.ListField(child=serializers.IntegerField(), help_text="Rankings a day, the last one today.")

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 
 from feedback.models.comparisons import Comparison, Lease
 from feedback.models.people import Project, User
@@ -18,11 +18,18 @@ class Rankings(models.QuerySet["Ranking"]):
         """What people say in a project: of each ranking the last revision. Every figure about people begins here.
 
         Overruled ones are opinions too; adjudications are none: who settles a comparison has seen all others' rankings.
-        `since` and `until` bound when it was said: from the one on, and before the other.
+        `since` keeps what was said from then on; `until` what was said before it, without the revisions made since.
         """
-        live = self.filter(project=project, is_live=True).exclude(reason=Lease.Reason.ADJUDICATION)
-        live = live if since is None else live.filter(created_at__gte=since)
-        return live if until is None else live.filter(created_at__lt=until)
+        live = self.filter(is_live=True) if until is None else self._last_before(until)
+        live = live.filter(project=project).exclude(reason=Lease.Reason.ADJUDICATION)
+        return live if since is None else live.filter(created_at__gte=since)
+
+    def _last_before(self, until: datetime) -> "Rankings":
+        """Of each ranking the last revision said before that moment, unless a reviewer has taken it out."""
+        same = Ranking.objects.filter(comparison=OuterRef("comparison"), annotator=OuterRef("annotator"))
+        later = same.filter(revision__gt=OuterRef("revision"), created_at__lt=until)
+        opinions = [Ranking.Standing.COUNTS, Ranking.Standing.OVERRULED]
+        return self.filter(~Exists(later), created_at__lt=until, standing__in=opinions)
 
     def counting_in(self, project: Project) -> "Rankings":
         """What there is to learn from by now, and nothing that reviewers have taken out."""

@@ -23,6 +23,7 @@ from feedback.reports.progress import midnight
 
 DAYS = 14  # of the counts by day
 JUDGED = 10_000  # rankings of a project, the latest
+OWN_BATCH = 50  # one's own rankings after which one's own quality is told anew: more often would tell which are gold
 LEAST_GOLD = 10  # rankings of gold from which somebody is told their pass rate: fewer would show which ones these are
 
 # A first revision is something said, whatever became of it; a live one stands.
@@ -78,7 +79,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Own:
-    """One's own figures. How well is as it was at midnight, and None unless the project lets people see it."""
+    """One's own figures. How well is of full batches up to midnight, and None unless the project lets people see it."""
 
     done: Done
     days: list[int]
@@ -121,8 +122,8 @@ def to_look_at(project: Project) -> list[Person]:
 def own(membership: Membership) -> Own:
     """Of one person, reading their own rankings and those of the same comparisons."""
     project, me = membership.project, membership.user_id
-    until, is_shown = midnight(), membership.project.annotators_see_quality
-    passed = gold.pass_rates(project, until=until, user_id=me).get(me) if is_shown else None
+    until = _full_batches_until(membership) if project.annotators_see_quality else None
+    passed = gold.pass_rates(project, until=until, user_id=me).get(me) if until else None
     return Own(
         _done(project, me).get(me, Done()),
         _by_day(project, me)[me],
@@ -130,9 +131,24 @@ def own(membership: Membership) -> Own:
         Lease.objects.filter(
             project=project, annotator=me, reason=Lease.Reason.RETURNED, lapsed_at__isnull=True
         ).count(),
-        agreement.of_annotator(project, me, until=until).overall.pairwise if is_shown else None,
+        agreement.of_annotator(project, me, until=until).overall.pairwise if until else None,
         passed if passed is not None and passed.comparisons >= LEAST_GOLD else None,
     )
+
+
+def _full_batches_until(membership: Membership) -> datetime | None:
+    """Return when the last full batch of the person's rankings before midnight ended; None: none is full.
+
+    A figure that moved with each ranking, or with a revision of one, would tell its annotator whether that was gold.
+    Nothing said after the batch's end changes what is told of it.
+    """
+    made = Ranking.objects.filter(project=membership.project, annotator=membership.user_id, revision=1)
+    made = made.exclude(reason=Lease.Reason.ADJUDICATION).filter(created_at__lt=midnight())
+    full = made.count() // OWN_BATCH * OWN_BATCH
+    if not full:
+        return None
+    ended = made.order_by("created_at", "pk").values_list("created_at", flat=True)[full - 1]
+    return ended + timedelta(microseconds=1)
 
 
 def judged_since(project: Project) -> datetime | None:

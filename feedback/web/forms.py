@@ -104,7 +104,10 @@ class ProjectSettingsForm(forms.ModelForm):
             "gold_percent": _("Share of everybody’s work whose right ranking is known: it shows who ranks with care."),
             "qualification_items": _("How many gold comparisons somebody new ranks before real work; 0: none."),
             "qualification_percent": _("Share of the gold preferences that somebody new must share to qualify."),
-            "annotators_see_quality": _("As it was at midnight, so that nobody can tell which comparisons are gold."),
+            "annotators_see_quality": _(
+                "Told the day after each full 50 of their rankings, so that nobody can tell which comparisons are "
+                "gold. It does tell how many of the 50 were."
+            ),
         }
 
     GROUPS = (

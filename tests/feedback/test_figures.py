@@ -4,6 +4,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.db.models import F
 from django.utils import timezone
 
 from feedback import imports
@@ -141,6 +142,7 @@ class TestOnesOwn:
         project.gold_percent = 50
         project.save()
         monkeypatch.setattr("feedback.queue.blinding.gold_before", lambda *work: 1)  # before each piece of real work
+        monkeypatch.setattr(statistics, "OWN_BATCH", 22)
         for member in (ann, cole):
             while rank_next(member):
                 pass
@@ -173,7 +175,42 @@ class TestOnesOwn:
         assert after.done.today == before.done.today + 1
         assert (after.agreement, after.gold) == (before.agreement, before.gold)
 
-    def test_a_pass_rate_of_few_gold_rankings_is_not_told(self, ann, project, ranked):
+    def test_nothing_is_told_before_a_batch_is_full(self, ann, project, ranked, monkeypatch):
+        project.annotators_see_quality = True
+        project.save()
+        ann.refresh_from_db()
+        monkeypatch.setattr(statistics, "OWN_BATCH", 23)
+        assert (statistics.own(ann).agreement, statistics.own(ann).gold) == (None, None)
+
+    def test_neither_more_rankings_nor_revisions_of_old_ones_tell_a_day_later_what_is_gold(
+        self, ann, cole, project, ranked, work
+    ):
+        project.annotators_see_quality = True
+        project.save()
+        ann.refresh_from_db()
+        before = statistics.own(ann)
+        work(1, wanted_rankings=2)
+        rank_next(cole)
+        rank_next(ann)
+        for is_gold in (True, False):
+            old = Ranking.objects.filter(annotator=ann.user, comparison__gold_ranks__isnull=not is_gold).first()
+            rankings.revise_ranking(ann, old.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
+        Ranking.objects.update(created_at=F("created_at") - timedelta(days=1))
+        after = statistics.own(ann)
+        assert after.done.total == before.done.total + 1
+        assert (after.agreement, after.gold) == (before.agreement, before.gold)
+
+    def test_what_a_reviewer_has_discarded_is_no_longer_judged(self, ann, mona, project, ranked):
+        project.annotators_see_quality = True
+        project.save()
+        ann.refresh_from_db()
+        reviews.discard(
+            mona, Ranking.objects.filter(annotator=ann.user, comparison__gold_ranks=None).first().pk, reason="no"
+        )
+        assert statistics.own(ann).agreement.comparisons == 11
+
+    def test_a_pass_rate_of_few_gold_rankings_is_not_told(self, ann, project, ranked, monkeypatch):
+        monkeypatch.setattr(statistics, "OWN_BATCH", 21)
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()
