@@ -189,7 +189,7 @@ def skips(project: Project) -> Iterator[dict[str, Any]]:
             "split": split,
             "annotator": pseudonym(annotator),
             "reason": reason,
-            "created_at": created_at.isoformat(),
+            "created_at": created_at.isoformat(timespec="microseconds"),
         }
 
 
@@ -282,7 +282,7 @@ def _ranking(
     assert items is not None
     ids, texts, sources, settings = zip(*items, strict=True)
     if details:
-        row |= {"created_at": row["created_at"].isoformat(), "sampling": list(settings)}
+        row |= {"created_at": row["created_at"].isoformat(timespec="microseconds"), "sampling": list(settings)}
     return {
         **row,
         "completions": list(texts),
