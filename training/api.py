@@ -91,7 +91,7 @@ class RoundShown(strict.ModelSerializer):
 class RoundWatched(RoundShown):
     """A round in full, with the lines of metrics kept after `after`."""
 
-    reports = serializers.SerializerMethodField()
+    progress = serializers.SerializerMethodField()
     metrics = serializers.SerializerMethodField()
 
     class Meta(RoundShown.Meta):
