@@ -1,5 +1,9 @@
 """A small cast of people and one project, made by the product's own tables."""
 
+import sys
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from feedback.models import Project, User
@@ -7,8 +11,30 @@ from tests.factories import person
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those that start real processes first: they take up to two minutes each, and would keep the rest waiting last."""
-    items.sort(key=lambda item: item.get_closest_marker("services") is None)
+    """Run tests that start processes first: each takes up to two minutes, and the last would run alone."""
+    items.sort(key=lambda item: item.get_closest_marker("process") is None)
+
+
+_running: list[pytest.Item] = []  # the test that runs in this process, if any
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
+    _running[:] = [item]
+    try:
+        return (yield)
+    finally:
+        _running.clear()
+
+
+def _refuse_unmarked_processes(event: str, arguments: tuple[Any, ...]) -> None:
+    """Fail a test that starts a Python process without saying so: `test --fast` relies on the marker."""
+    starts = event == "os.fork" or (event == "subprocess.Popen" and str(arguments[0]) == sys.executable)
+    if starts and _running and not any(_running[0].get_closest_marker(name) for name in ("process", "browser")):
+        raise RuntimeError(f"{_running[0].nodeid} starts a process: mark it with pytest.mark.process")
+
+
+sys.addaudithook(_refuse_unmarked_processes)
 
 
 @pytest.fixture(autouse=True)

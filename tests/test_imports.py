@@ -157,7 +157,7 @@ def test_the_light_modules_need_the_standard_library_only(light):
     assert foreign == []
 
 
-@pytest.mark.services
+@pytest.mark.process
 def test_a_web_process_holds_no_torch():
     """It imports the application as gunicorn does, resolves every address, and lists what it has loaded."""
     look = (

@@ -1,14 +1,24 @@
-"""`manage.py test`: the whole suite, on a cluster of its own beside the data."""
+"""`manage.py test`: run pytest on a database cluster of its own; without a path, in several processes."""
 
 import os
+from pathlib import Path
 
 from config.runtime import services
+from config.runtime.bootstrap import SetupFailed
+
+FAST = "not browser and not process and not slow"
+TAKE_A_VALUE = {"-m", "-k", "-p", "-W", "-o", "-c", "-r", "--deselect", "--ignore", "--durations", "--maxfail", "--tb"}
 
 
 def run(arguments: list[str]) -> int:
-    """pytest with its own data folder, so that a test run never touches what a running Accord keeps."""
+    """Run pytest with a data folder of its own, so that a test never touches what a running Accord keeps.
+
+    `--fast` leaves out the tests marked browser, process or slow, and keeps the test database for the next run.
+    """
     import pytest
 
+    is_fast = "--fast" in arguments
+    arguments = fast_arguments(arguments) if is_fast else arguments
     folder = services.data_dir() / "test"
     services.make_private(folder)
     services.take_folder(folder)
@@ -17,21 +27,49 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     services.use_database(folder)
+    if os.environ.get("ACCORD_EMBEDDED_DATABASE"):
+        _do_not_wait_for_the_disk(os.environ["DATABASE_URL"])
     os.chdir(services.BASE_DIR)
-    if not _is_whole_suite(arguments):
+    if not is_parallel(arguments):
         return int(pytest.main(arguments))  # in this one process, where a debugger works
-    _collect_static_files()
+    if not is_fast:
+        _collect_static_files()
     # One more than cores: browsers and programs are waited for a third of the time.
-    processes = min((os.cpu_count() or 1) + 1, 4)
+    cores = os.cpu_count() or 1
+    processes = min(cores if is_fast else cores + 1, 4)
     return int(pytest.main(["-n", str(processes), "--dist", "worksteal", *arguments]))
 
 
-def _is_whole_suite(arguments: list[str]) -> bool:
-    return all(argument.startswith("-") and not argument.startswith("-n") for argument in arguments)
+def fast_arguments(arguments: list[str]) -> list[str]:
+    if any(argument.startswith("-m") for argument in arguments):
+        raise SetupFailed(f'--fast stands for -m "{FAST}": leave out one of --fast and -m.')
+    return ["-m", FAST, "--reuse-db", *(argument for argument in arguments if argument != "--fast")]
+
+
+def is_parallel(arguments: list[str]) -> bool:
+    """Whether the arguments name neither a path nor a number of processes: then all cores are used."""
+    previous = ["", *arguments]
+    named = [
+        argument
+        for argument, before in zip(arguments, previous, strict=False)
+        if not argument.startswith("-") and before not in TAKE_A_VALUE
+    ]
+    processes = [argument for argument in arguments if argument.startswith(("-n", "--numprocesses"))]
+    return not processes and not any(Path(name.partition("::")[0]).exists() for name in named)
+
+
+def _do_not_wait_for_the_disk(address: str) -> None:
+    """Turn fsync off in the tests' own cluster: a test database need not survive a power cut."""
+    import psycopg
+
+    with psycopg.connect(address, autocommit=True) as connection:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
 
 
 def _collect_static_files() -> None:
-    """Before there are several processes: one that serves a page would find what another has half collected."""
+    """Collect once, before there are several processes: one would serve what another has half collected."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     import django
 

@@ -17,7 +17,7 @@ from training.models import LoopSettings, Round
 from training.rounds import lifecycle
 from training.run_round import jobs, process
 
-pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
 PATIENCE = 240_000  # milliseconds until the test gives up; nothing here says how fast anything has to be
 STEPS = 24  # enough that a person, and a test, sees the curves grow

@@ -15,18 +15,21 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.process
 def test_the_learners_benchmarks_are_those_that_are_asked_for() -> None:
     done = bench("tests.benchmarks.learner", "--only", "nonsense")
     names = "lora_memory, ppo, ppo_recommended, reward_pairs, reward_k4, reward_k9, rloo, sample_b8, sample_b64"
     assert (done.returncode, done.stderr) == (2, f"error: there is no benchmark 'nonsense'; there are {names}.\n")
 
 
+@pytest.mark.process
 def test_a_size_that_is_none_is_a_sentence() -> None:
     done = bench("tests.benchmarks.learner", "--only", "lora_memory", "--sizes", "3M")
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no model of size '3M'; there are ")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("program", "argument"),
     [("learner", "--runs=0"), ("learner", "--threads=none"), ("learner.real_rankings", "--orders=0"),
@@ -38,12 +41,14 @@ def test_a_number_of_runs_that_is_none_is_a_sentence(program, argument) -> None:
     assert done.stderr.endswith(f"{argument.partition('=')[2]!r} is not a whole number of at least 1\n")
 
 
+@pytest.mark.process
 def test_the_sites_benchmark_knows_its_parts() -> None:
     done = bench("tests.benchmarks.web", "--only", "nonsense")
     assert done.returncode == 2
     assert "there is no part 'nonsense'; there are speed, crowd, million" in done.stderr
 
 
+@pytest.mark.process
 def test_the_benchmark_of_real_rankings_names_a_file_that_is_not_there() -> None:
     done = bench("tests.benchmarks.learner.real_rankings", "nowhere.jsonl")
     assert done.returncode == 2

@@ -51,6 +51,7 @@ def send(port, pieces, **headers):
     return answer.status, answer.read().decode()
 
 
+@pytest.mark.process
 def test_a_chunked_body_arrives_whole_over_a_real_connection(port):
     pieces = [bytes([n % 251]) * 9_973 for n in range(100)]
     whole = b"".join(pieces)
@@ -58,6 +59,7 @@ def test_a_chunked_body_arrives_whole_over_a_real_connection(port):
     assert sent == (200, f"{len(whole)} {hashlib.sha256(whole).hexdigest()}")
 
 
+@pytest.mark.process
 def test_a_stranger_sends_no_large_chunked_body(port):
     status, said = send(port, [b"x" * 1024] * 1025, **{"Transfer-Encoding": "chunked"})
     assert status == 413 and "several parts" in said
@@ -118,6 +120,7 @@ def test_an_upload_without_a_row_is_refused(post, project, path, body):
     assert status == 400 and "no row" in answer["message"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("size", [100_000, 900_000])
 def test_a_body_that_nobody_reads_leaves_the_connection_open(port, size):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)

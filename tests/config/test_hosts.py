@@ -47,6 +47,7 @@ def test_health_is_told_to_whoever_asks_by_any_name_and_pages_are_not(client, db
     assert client.get("/", headers={"host": "10.9.8.7"}).status_code == 400
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("url", "location"),
     [("https://accord.example.org", "https://accord.example.org/x?y=1"), ("http://accord.example.org", None)],

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 USER = "import sys; from pathlib import Path; from config.runtime import postgres; "
 USER += "print(postgres.start(Path(sys.argv[1])), flush=True); sys.stdin.read()"
 
-pytestmark = pytest.mark.services
+pytestmark = pytest.mark.process
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to somebody else")
 
 

@@ -42,6 +42,7 @@ def bare_clone(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.process
 def test_an_old_python_is_refused_before_anything_is_imported():
     program = "import sys; sys.version_info = (3, 10, 4); exec(open('manage.py').read())"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
@@ -49,6 +50,7 @@ def test_an_old_python_is_refused_before_anything_is_imported():
     assert "needs Python 3.11" in done.stderr
 
 
+@pytest.mark.process
 def test_a_python_without_venv_is_told_what_to_install(bare_clone):
     program = (
         "import sys; sys.modules['ensurepip'] = None; sys.argv = ['manage.py', 'up'];"
@@ -58,6 +60,7 @@ def test_a_python_without_venv_is_told_what_to_install(bare_clone):
     refused((done.returncode, done.stderr), "venv module", "apt install python3")
 
 
+@pytest.mark.process
 def test_a_machine_without_network_is_told_so(bare_clone):
     outcome = manage(
         "up",
@@ -85,22 +88,26 @@ def test_a_disk_with_too_little_room_refuses_to_start(monkeypatch, tmp_path):
         services.prepare("up", [])
 
 
+@pytest.mark.process
 def test_a_port_in_use_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         refused(manage("up", "--port", port, ACCORD_DATA=str(tmp_path)), f"port {port}", "--port")
 
 
+@pytest.mark.process
 def test_a_port_that_is_no_number_is_refused(tmp_path):
     refused(manage("up", "--port", "eighty", ACCORD_DATA=str(tmp_path)), "«eighty»")
 
 
+@pytest.mark.process
 def test_an_option_cut_short_is_refused_as_what_reads_it_early_would_not_see_it(tmp_path):
     status, said = manage("up", "--dat", str(tmp_path / "elsewhere"), ACCORD_DATA=str(tmp_path))
     assert status != 0
     assert "unrecognized arguments: --dat" in said
 
 
+@pytest.mark.process
 def test_an_unreachable_database_is_named_without_its_password(tmp_path):
     outcome = manage(
         "up", "--port", "18765", ACCORD_DATA=str(tmp_path), DATABASE_URL="postgresql://me:secret@127.0.0.1:9/accord"
@@ -109,11 +116,13 @@ def test_an_unreachable_database_is_named_without_its_password(tmp_path):
     assert "secret" not in outcome[1]
 
 
+@pytest.mark.process
 def test_an_address_that_is_not_postgresql_is_refused(tmp_path):
     outcome = manage("up", "--port", "18765", ACCORD_DATA=str(tmp_path), DATABASE_URL="mysql://somewhere")
     refused(outcome, "DATABASE_URL", "not a PostgreSQL address")
 
 
+@pytest.mark.process
 def test_a_second_instance_on_the_same_folder_is_refused(tmp_path):
     holder = services.take_folder(tmp_path)
     try:
@@ -122,6 +131,7 @@ def test_a_second_instance_on_the_same_folder_is_refused(tmp_path):
         holder.close()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("environment", "words"),
     [

@@ -20,7 +20,7 @@ from config.runtime.postgres_server import cluster_of, is_running, postmaster
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = pytest.mark.services
+pytestmark = pytest.mark.process
 
 
 def free_port() -> int:

@@ -67,6 +67,7 @@ def wait_for_both(port):
     assert len(seen) == 2
 
 
+@pytest.mark.process
 def test_people_who_come_at_once_are_shared_out_and_stay_where_they_are(port):
     connections = connect(port, 2 * THREADS)
     first = at_once(connections)
@@ -74,6 +75,7 @@ def test_people_who_come_at_once_are_shared_out_and_stay_where_they_are(port):
     assert at_once(connections) == first
 
 
+@pytest.mark.process
 def test_who_comes_while_one_worker_is_busy_is_served_by_the_other(port):
     busy = connect(port, THREADS)
     with ThreadPoolExecutor(1) as pool:
@@ -84,6 +86,7 @@ def test_who_comes_while_one_worker_is_busy_is_served_by_the_other(port):
     assert sorted(shares.values()) == [THREADS, THREADS]
 
 
+@pytest.mark.process
 def test_connections_that_say_nothing_hold_up_nobody(port):
     """A thread that waited for each of them would be busy for minutes; the application takes a second."""
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(40 * THREADS)]
@@ -97,6 +100,7 @@ def test_connections_that_say_nothing_hold_up_nobody(port):
         each.close()
 
 
+@pytest.mark.process
 def test_a_stop_does_not_wait_for_connections_that_say_nothing():
     port = free_port()
     service = serve(port, "--keep-alive", "3600", "--graceful-timeout", "3600")
@@ -112,6 +116,7 @@ def test_a_stop_does_not_wait_for_connections_that_say_nothing():
         service.kill()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", TRICKLES)
 def test_unfinished_requests_hold_up_nobody(port, kind):
     """32 of them, where there are six threads; each sends a byte again and again."""
@@ -122,6 +127,7 @@ def test_unfinished_requests_hold_up_nobody(port, kind):
             assert answering(person)
 
 
+@pytest.mark.process
 def test_a_request_that_does_not_end_is_refused_though_it_sends_a_byte_now_and_then():
     port = free_port()
     service = serve(port, worker="tests.config.slow_clients.HastyThreads")
@@ -139,6 +145,7 @@ def test_a_request_that_does_not_end_is_refused_though_it_sends_a_byte_now_and_t
         service.wait()
 
 
+@pytest.mark.process
 def test_bodies_arrive_whole_however_they_are_cut(port):
     for body in (b"b" * 1000, b"b" * (3 * SMALL_BODY)):
         head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -149,6 +156,7 @@ def test_bodies_arrive_whole_however_they_are_cut(port):
             assert client.recv(100).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.process
 def test_two_requests_sent_at_once_are_both_answered(port):
     request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
@@ -158,6 +166,7 @@ def test_two_requests_sent_at_once_are_both_answered(port):
             received += client.recv(1000)
 
 
+@pytest.mark.process
 def test_a_client_that_waits_to_be_told_to_go_on_is_told(port):
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")

@@ -101,6 +101,7 @@ def trained_elsewhere(folder):
     return path
 
 
+@pytest.mark.process
 def test_two_processes_and_one_teach_a_critic_on_the_reward_model_the_same(tmp_path):
     options = {"steps": 2, "batch_episodes": 13, "epochs": 2, "learning_rate": 0.01} | on_reward_model(tmp_path)
     one, two = (ppo_job(tmp_path / name, PROMPTS, **options) for name in ("one", "two"))

@@ -160,6 +160,7 @@ def test_sigterm_only_raises_a_flag():
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.process
 def test_the_web_process_can_import_these_without_torch():
     modules = "training.learner.runtime.config, training.learner.runtime.jobdir"
     code = f"import sys, json, {modules}; print(json.dumps(list(sys.modules)))"

@@ -20,6 +20,7 @@ from training.learner.runtime.jobdir import EXIT_STOPPED, JobDirectory, Stopped
 OPTIONS = {"steps": 6, "batch_episodes": 8, "epochs": 1, "save_every": 2}
 
 
+@pytest.mark.process
 def test_a_reward_model_of_one_ranking_is_learned_by_two_processes_as_by_one(tmp_path):
     options = {"learning_rate": 3e-3, "epochs": 2, "batch_rankings": 1, "ensemble_heads": 2, "contrast": 0}
     one, two = (reward_job(tmp_path / name, ranking_rows(1), **options) for name in ("one", "two"))
@@ -29,6 +30,7 @@ def test_a_reward_model_of_one_ranking_is_learned_by_two_processes_as_by_one(tmp
     assert len(losses[0]) == 2 and torch.allclose(*map(torch.tensor, losses), atol=1e-5)
 
 
+@pytest.mark.process
 def test_one_prompt_is_sampled_by_two_processes(tmp_path):
     job = tmp_path / "job"
     job.mkdir()
@@ -46,6 +48,7 @@ def until_stopped(job):
         os._exit(EXIT_STOPPED)
 
 
+@pytest.mark.process
 def test_a_stop_that_only_one_process_hears_stops_both_at_the_same_step(tmp_path, monkeypatch):
     job = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS | {"save_every": 50})
 
@@ -65,6 +68,7 @@ def test_a_stop_that_only_one_process_hears_stops_both_at_the_same_step(tmp_path
     assert [line["step"] for line in metrics(job)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.process
 def test_a_process_that_fails_ends_the_other_and_the_job_goes_on_from_its_last_state(tmp_path, monkeypatch):
     job, sound, calls = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS), small_world.reward, []
 
@@ -82,6 +86,7 @@ def test_a_process_that_fails_ends_the_other_and_the_job_goes_on_from_its_last_s
     assert [line["step"] for line in metrics(job)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.process
 def test_a_state_whose_replacement_was_cut_short_is_found_by_both(tmp_path, monkeypatch):
     """A kill between two renames: one process completes them, and the other must not look before."""
     options = {"learning_rate": 3e-3, "epochs": 3, "batch_rankings": 2, "ensemble_heads": 2}

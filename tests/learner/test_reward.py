@@ -254,6 +254,7 @@ def launch(folder: Path, *launcher: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.process
 def test_the_command_line_refuses_bad_input_with_one_sentence(tmp_path):
     process = launch(job(tmp_path / "job", ranking_rows(4), nonsense=1))
     _, errors = process.communicate(timeout=120)
@@ -261,6 +262,7 @@ def test_the_command_line_refuses_bad_input_with_one_sentence(tmp_path):
     assert errors.splitlines()[-1] == "error: unknown setting 'nonsense' for reward"
 
 
+@pytest.mark.process
 def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path):
     folder = job(tmp_path / "job", ranking_rows(60), **QUICK | {"epochs": 1000})
     process = launch(folder)
@@ -273,6 +275,7 @@ def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path):
     assert state["step"] == metrics(folder)[-1]["step"] < 7000
 
 
+@pytest.mark.process
 def test_two_processes_learn_what_one_does(tmp_path):
     rows = ranking_rows(31, held_out=6)
     one, two = job(tmp_path / "one", rows, **QUICK), job(tmp_path / "two", rows, **QUICK)

@@ -152,7 +152,7 @@ def launch(job, *launcher):
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
 
 
-@pytest.mark.services
+@pytest.mark.process
 def test_sigterm_finishes_the_step_exits_75_and_the_job_can_be_resumed(tmp_path):
     options = PPO | {"steps": 40, "eval_prompts": 0}
     straight, stopped = (ppo_job(tmp_path / name, PROMPTS, **options) for name in ("straight", "stopped"))
@@ -178,6 +178,7 @@ def assert_close_results(one, two, start=None):
         assert untimed(other) == pytest.approx(untimed(line), rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.process
 def test_two_processes_learn_what_one_does(tmp_path):
     one, two = (ppo_job(tmp_path / name, PROMPTS, **PPO) for name in ("one", "two"))
     run_on_two(ppo.main, two)
@@ -186,6 +187,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
     assert_close_results(one, two, load_file(tmp_path / "policy" / "model.safetensors"))
 
 
+@pytest.mark.process
 def test_two_processes_imitate_what_one_does(tmp_path):
     one, two = (demonstrations(tmp_path / name) for name in ("one", "two"))
     run_on_two(sft.main, two)
@@ -194,6 +196,7 @@ def test_two_processes_imitate_what_one_does(tmp_path):
     assert_close_results(one, two)
 
 
+@pytest.mark.process
 def test_two_processes_do_not_wait_for_ever_when_one_has_nothing_to_do(tmp_path):
     """One demonstration a step, one completion a batch: the second process has a share of nothing."""
     job = demonstrations(tmp_path / "sft")
@@ -205,6 +208,7 @@ def test_two_processes_do_not_wait_for_ever_when_one_has_nothing_to_do(tmp_path)
     assert len(JobDirectory(tmp_path / "ppo").metrics()) == 2
 
 
+@pytest.mark.process
 def test_two_processes_write_the_samples_that_one_does(tmp_path):
     one, two = (prompts_to_sample(tmp_path / name) for name in ("one", "two"))
     run_on_two(sample.main, two)
@@ -213,7 +217,7 @@ def test_two_processes_write_the_samples_that_one_does(tmp_path):
     assert JobDirectory(two).result()["processes"] == 2
 
 
-@pytest.mark.services
+@pytest.mark.process
 def test_a_stop_is_told_by_a_file_where_a_launcher_hides_the_exit_status(tmp_path):
     options = PPO | {"steps": 4000, "eval_prompts": 0}
     job = ppo_job(tmp_path / "job", PROMPTS, **options)

@@ -42,7 +42,7 @@ def counts():
     return [kind.objects.count() for kind in (Project, Prompt, User, Completion, Comparison, Round)]
 
 
-@pytest.mark.services
+@pytest.mark.process
 def test_the_first_start_makes_everything_and_the_second_changes_nothing(reports, tmp_path):
     model = str(make_model(tmp_path / "own"))
     accounts = seed.prepare(model=model, report=reports.append)
@@ -57,7 +57,7 @@ def test_the_first_start_makes_everything_and_the_second_changes_nothing(reports
     assert counts() == made
 
 
-@pytest.mark.services
+@pytest.mark.process
 @pytest.mark.parametrize("killed", [False, True], ids=["Ctrl-C", "SIGKILL"])
 def test_a_start_that_was_stopped_while_the_first_completions_were_written_is_made_good(
     reports, tmp_path, monkeypatch, killed
@@ -123,7 +123,7 @@ def test_the_built_in_model_brings_settings_that_a_round_accepts(reports, withou
     assert resolve(project.loop.settings, seed=1)["round"]["prompts"] == ROUND["round"]["prompts"]
 
 
-@pytest.mark.services
+@pytest.mark.process
 def test_an_interrupted_training_of_the_base_model_goes_on_and_ends(reports, tmp_path, monkeypatch):
     small = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
              "num_attention_heads": 2, "max_position_embeddings": 256}  # fmt: skip

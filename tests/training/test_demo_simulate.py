@@ -13,7 +13,7 @@ from training.demo.simulate import Cycle, SimulationFailed
 from training.models import Round
 from training.rounds import lifecycle
 
-pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
 FIGURES = {
     "cycle", "labels", "annotator_agreement", "reward_accuracy", "reward_accuracy_noiseless", "kl", "gold_utility",

@@ -15,7 +15,7 @@ from tests.training.services import wait_until
 from training.run_round import process
 from training.run_round.metrics import MetricsTail
 
-pytestmark = pytest.mark.services
+pytestmark = pytest.mark.process
 
 BEGIN = "import json, os, pathlib, signal, sys, time; folder = pathlib.Path(sys.argv[1])\n"
 SUCCEED = "(folder / 'result.json').write_text('{}')\n"

@@ -58,7 +58,7 @@ def answer(url, body=None):
         return ""
 
 
-@pytest.mark.services
+@pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 def test_the_engine_follows_promotions_and_ends(project, base, tmp_path, port, echo, monkeypatch):
     monkeypatch.setattr(serving, "LOOK_EVERY", 0.1)
@@ -133,7 +133,7 @@ def texts(url, temperature):
     return {complete(url, temperature=temperature, seed=n)["choices"][0]["text"] for n in range(4)}
 
 
-@pytest.mark.services
+@pytest.mark.process
 def test_seeds_give_different_answers_at_every_temperature_but_zero(gateway):
     assert len(texts(gateway, 0)) == 1
     for temperature in (1, 1.5, 2):
@@ -141,7 +141,7 @@ def test_seeds_give_different_answers_at_every_temperature_but_zero(gateway):
     assert complete(gateway, temperature=1, seed=1)["choices"] == complete(gateway, temperature=1, seed=1)["choices"]
 
 
-@pytest.mark.services
+@pytest.mark.process
 def test_the_model_has_one_name_and_its_folder_is_not_shown(gateway):
     models = json.loads(ask(f"{gateway}/v1/models")[2])
     assert [model["id"] for model in models["data"]] == ["support"]
@@ -151,7 +151,7 @@ def test_the_model_has_one_name_and_its_folder_is_not_shown(gateway):
     assert (status, "support" in said) == (404, True)
 
 
-@pytest.mark.services
+@pytest.mark.process
 def test_a_stream_passes_through(gateway):
     body = {"prompt": "Where is", "max_tokens": 4, "stream": True}
     status, headers, said = ask(f"{gateway}/v1/completions", body)
@@ -161,7 +161,7 @@ def test_a_stream_passes_through(gateway):
     assert {piece["model"] for piece in pieces} == {"support"}
 
 
-@pytest.mark.services
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("field", "value"),
     [("n", 2), ("logprobs", 5), ("logprobs", True), ("top_logprobs", 3), ("best_of", 4), ("echo", True)],
@@ -172,27 +172,27 @@ def test_what_the_engine_would_ignore_is_refused_by_name(gateway, field, value):
     assert field in json.loads(said)["error"]["message"]
 
 
-@pytest.mark.services
+@pytest.mark.process
 @pytest.mark.parametrize("temperature", [-1, "hot", True])
 def test_a_temperature_that_is_none_is_refused(gateway, temperature):
     status, _headers, said = ask(f"{gateway}/v1/completions", {"prompt": "Where is", "temperature": temperature})
     assert (status, "temperature" in said) == (400, True)
 
 
-@pytest.mark.services
+@pytest.mark.process
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/completions", "/load_model"])
 def test_nobody_enters_without_a_token(gateway, path):
     for key in ("", "another"):
         assert ask(f"{gateway}{path}", {"prompt": "Hi"} if path != "/v1/models" else None, key)[0] == 401
 
 
-@pytest.mark.services
+@pytest.mark.process
 @pytest.mark.parametrize("path", ["/load_model", "/reset", "/v1/responses"])
 def test_the_engines_other_calls_are_out_of_reach(gateway, path):
     assert ask(f"{gateway}{path}", {"model": "/tmp"})[0] == 404
 
 
-@pytest.mark.services
+@pytest.mark.process
 def test_a_request_during_a_promotion_waits_for_the_new_model(tmp_path, echo, monkeypatch):
     monkeypatch.setattr(serving_api, "WAIT_SECONDS", 300)  # a busy machine takes long to start a model
     engine = serving.Engine(echo, "127.0.0.1", serving.free_port())
@@ -206,7 +206,7 @@ def test_a_request_during_a_promotion_waits_for_the_new_model(tmp_path, echo, mo
             assert json.loads(waits.result()[2])["served_by"] == "second"
 
 
-@pytest.mark.services
+@pytest.mark.process
 def test_a_request_that_waited_in_vain_is_told_when_to_try_again(echo, monkeypatch):
     monkeypatch.setattr(serving_api, "WAIT_SECONDS", 0.5)
     with served(serving.Engine(echo, "127.0.0.1", serving.free_port()), "support") as url:

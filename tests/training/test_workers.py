@@ -17,7 +17,7 @@ from training.models import Metric, Round
 from training.rounds import lifecycle
 from training.run_round import jobs, process
 
-pytestmark = [pytest.mark.services, pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,34 @@
+"""`manage.py test`: which arguments leave it parallel, and what --fast leaves out."""
+
+import pytest
+
+from config.runtime import testing
+from config.runtime.bootstrap import SetupFailed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["-q", "-x"], ["-m", "slow and not process"], ["-k", "gae or tests"], ["-m", "browser", "--durations", "10"]],
+)
+def test_without_a_path_all_cores_are_used(arguments):
+    assert testing.is_parallel(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["tests/learner", "-k", "gae"], ["-m", "slow", "tests"], ["tests/test_imports.py::test_x"], ["-n0"], ["-n", "2"]],
+)
+def test_a_path_or_a_number_of_processes_is_left_as_it_is(arguments, monkeypatch):
+    monkeypatch.chdir(testing.services.BASE_DIR)
+    assert not testing.is_parallel(arguments)
+
+
+def test_fast_keeps_the_other_arguments_and_stays_parallel():
+    arguments = testing.fast_arguments(["-x", "--fast", "-k", "queue"])
+    assert arguments == ["-m", testing.FAST, "--reuse-db", "-x", "-k", "queue"]
+    assert testing.is_parallel(arguments)
+
+
+def test_fast_beside_a_marker_expression_is_refused():
+    with pytest.raises(SetupFailed, match="leave out one of --fast and -m"):
+        testing.fast_arguments(["--fast", "-m", "browser"])
