@@ -7,6 +7,7 @@ from tests.factories import add_comparisons, fake_model, rank
 from tests.training import tiny
 from training import checkpoints
 from training.rounds import lifecycle
+from training.run_round import process
 
 
 @pytest.fixture(autouse=True)
@@ -65,3 +66,11 @@ def tiny_model(tmp_path_factory):
 def tiny_base(project, tiny_model):
     """A served checkpoint that can really be run."""
     return checkpoints.import_checkpoint(project, str(tiny_model), "tiny", serve=True)
+
+
+@pytest.fixture
+def forked_programs(monkeypatch):
+    """Rounds that this process runs start their programs by a fork, without six seconds of imports each."""
+    from tests.training import forked  # imports torch
+
+    monkeypatch.setattr(process, "start", forked.start)

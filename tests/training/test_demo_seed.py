@@ -20,7 +20,7 @@ from training.models import Round
 from training.rounds.settings import resolve
 from training.run_round import process
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("forked_programs")]
 
 
 @pytest.fixture

@@ -11,7 +11,11 @@ from training.models import Round
 from training.rounds import lifecycle
 from training.run_round import run_round
 
-pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("forked_programs"),
+]
 
 
 def test_a_round_turns_the_loop_once(project, tiny_base, rankings, manager):

@@ -11,7 +11,7 @@ import pytest
 from celery import current_app
 from safetensors import safe_open
 
-from tests.training import tiny
+from tests.training import forked, tiny
 from tests.training.services import redis_server, sending_over, wait_until, worker
 from training.models import Metric, Round
 from training.rounds import lifecycle
@@ -105,6 +105,7 @@ def test_a_round_that_is_stopped_in_every_way_ends_in_the_same_weights(
     undisturbed.mkdir()
     for name in ("config.json", "prompts.jsonl"):
         shutil.copy(policy / name, undisturbed / name)
+    monkeypatch.setattr(process, "start", forked.start)
     process.run("ppo", undisturbed, 1, watch=lambda: False)
     assert weights(policy / "model") == weights(undisturbed / "model")
 
