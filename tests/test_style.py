@@ -34,7 +34,6 @@ UNFINISHED = (
     "training/learner/preferences",
     "training/learner/rewards",
     "training/learner/runtime",
-    "training/learner/sampling",
     "training/learner/text",
     "training/learner",
     "training/management",

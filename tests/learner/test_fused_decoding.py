@@ -8,7 +8,7 @@ from torch import nn
 from training.learner.models.forward_decoder import ForwardDecoder, gather_prompts
 from training.learner.models.loading import computing_in
 from training.learner.sampling.fused_decoder import FusedDecoder, gather_weights
-from training.learner.sampling.sampler import Drawing, sample
+from training.learner.sampling.sampler import SamplingParams, sample
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", "gemma")
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 0, 14], [8], [20, 21, 22, 23, 24, 25, 26, 27, 28]]
@@ -69,12 +69,12 @@ def test_tied_embeddings_grouped_heads_and_prompts_of_one_length_are_nothing_spe
 
 
 def test_what_it_writes_follows_the_weights_as_they_train():
-    model, drawing = tiny_model(), Drawing(6, frozenset(), temperature=0)
-    before = sample(model, PROMPTS, range(5), drawing, 5)
+    model, params = tiny_model(), SamplingParams(6, frozenset(), temperature=0)
+    before = sample(model, PROMPTS, range(5), params, 5)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter))
-    after = sample(model, PROMPTS, range(5), drawing, 5)
+    after = sample(model, PROMPTS, range(5), params, 5)
     assert [c.tokens for c in after] != [c.tokens for c in before]
     with torch.no_grad():
         expected = logits_of(model, [[*p, *c.tokens[:-1]] for p, c in zip(PROMPTS, after, strict=True)]).argmax(-1)

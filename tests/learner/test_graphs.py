@@ -10,7 +10,7 @@ from training.learner.models.loading import computing_in
 from training.learner.sampling import cuda_graphs
 from training.learner.sampling.cuda_graphs import GraphDecoder
 from training.learner.sampling.fused_decoder import gather_weights
-from training.learner.sampling.sampler import Drawing, sample
+from training.learner.sampling.sampler import SamplingParams, sample
 
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs are recorded on a GPU")
 
@@ -89,8 +89,8 @@ def test_a_recorded_step_is_the_plain_one(kind, dtype, recwarn):
 
 @needs_a_gpu
 def test_a_gpu_writes_what_a_processor_writes():
-    drawing = Drawing(max_new_tokens=12, end_tokens=frozenset({2}), seed=3)
+    params = SamplingParams(max_new_tokens=12, end_tokens=frozenset({2}), seed=3)
     model = tiny_model("llama")
-    here = sample(model, PROMPTS, range(len(PROMPTS)), drawing, 5)
-    there = sample(model.to("cuda"), PROMPTS, range(len(PROMPTS)), drawing, 5)
+    here = sample(model, PROMPTS, range(len(PROMPTS)), params, 5)
+    there = sample(model.to("cuda"), PROMPTS, range(len(PROMPTS)), params, 5)
     assert [each.tokens for each in there] == [each.tokens for each in here]

@@ -17,7 +17,7 @@ from training.learner.models.packed_attention import ATTENTION
 from training.learner.models.probe import verdict_on
 from training.learner.models.token_outputs import ValueHead, assess, score_tokens
 from training.learner.runtime.jobdir import BadInput, JobDirectory
-from training.learner.sampling.sampler import Drawing, check_room, sample
+from training.learner.sampling.sampler import SamplingParams, check_positions, sample
 
 BASE: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -267,7 +267,7 @@ def test_log_probs_are_those_of_the_models_own_forward_pass_on_each_sequence_alo
 def test_greedy_samples_are_the_likeliest_tokens_of_the_models_own_forward_pass(kind):
     plain, model = model_of(kind), prepare(model_of(kind), kind)
     prompts = [[5, 6, 7], [9, 10, 11, 12, 13, 14, 3, 8], [5, 6, 7]]
-    written = sample(model, prompts, [0, 1, 2], Drawing(8, frozenset({0}), temperature=0.0), 4)
+    written = sample(model, prompts, [0, 1, 2], SamplingParams(8, frozenset({0}), temperature=0.0), 4)
     for prompt, completion in zip(prompts, written, strict=True):
         tokens = torch.tensor([prompt])
         for token in completion.tokens:  # not generate(), whose cached step is wrong for some kinds
@@ -319,7 +319,7 @@ def test_texts_longer_than_fixed_rotary_factors_reach_are_refused(kind):
     model = prepare(model_of(kind), kind)
     assert room_of(model.config) == 32
     with pytest.raises(BadInput, match="room for 32"):
-        check_room(model, [[1] * 30], 3)
+        check_positions(model, [[1] * 30], 3)
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from training.learner.policy.optimality import (
 )
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
-from training.learner.sampling.sampler import Drawing, sample
+from training.learner.sampling.sampler import SamplingParams, sample
 
 BETA = 0.5
 
@@ -35,8 +35,8 @@ BETA = 0.5
 def world(tmp_path_factory):
     """Rewards of samples that the sampler drew from the policy, and the exact distribution they came from."""
     policy, _ = load_policy(str(policy_folder(tmp_path_factory.mktemp("world") / "policy")))
-    drawing = Drawing(LONGEST, frozenset([0]))
-    written = sample(policy, [[1]] * 40_000, range(40_000), drawing, batch=10_000)
+    params = SamplingParams(LONGEST, frozenset([0]))
+    written = sample(policy, [[1]] * 40_000, range(40_000), params, batch=10_000)
     drawn = torch.tensor([[reward_of(completion.tokens) for completion in written]])
     values = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)
     return drawn, log_probs(policy, [1]), values

@@ -125,7 +125,7 @@ def test_ppo_earns_what_the_ranked_text_earns(tmp_path, critic):
     row = ranking(range(1, 17)) | {"completions": texts}
     (comparison,) = read_rankings(tokenizer, [row], RewardConfig(model=policy)).train
     ranked = score_groups(model, [comparison.group]).mean[list(comparison.rankings[0].places)]
-    penalty = torch.tensor([0.0 if answer.ended else 1.0 for answer in answers])
+    penalty = torch.tensor([0.0 if answer.finished else 1.0 for answer in answers])
     torch.testing.assert_close(scores, ranked - penalty, atol=1e-5, rtol=0)
     assert load_policy(policy)[0].generation_config.eos_token_id == [*_ends(tokenizer, "phi3")]
 

@@ -15,7 +15,7 @@ from training.learner.models.token_outputs import score_tokens
 from training.learner.runtime.jobdir import BadInput, TrainingFailed
 from training.learner.sampling import sampler
 from training.learner.sampling.fused_decoder import gather_weights
-from training.learner.sampling.sampler import Drawing, draw, keep_likeliest, sample, uniform_numbers
+from training.learner.sampling.sampler import SamplingParams, nucleus, sample, sample_tokens, uniform_numbers
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 0, 14], [8], [20, 21, 22, 23, 24, 25, 26, 27, 28]]
 NO_END: frozenset[int] = frozenset()
@@ -30,8 +30,8 @@ def scored_again(model, written, prompts, temperature):
 @pytest.mark.parametrize("kind", KINDS)
 def test_log_probabilities_agree_with_the_training_pass(kind):
     model = tiny_model(kind)
-    drawing = Drawing(9, frozenset([1, 2, 3, 4, 5, 6, 7, 8]), temperature=1.3)
-    written = sample(model, PROMPTS, range(5), drawing, batch=3)
+    params = SamplingParams(9, frozenset([1, 2, 3, 4, 5, 6, 7, 8]), temperature=1.3)
+    written = sample(model, PROMPTS, range(5), params, batch=3)
     own = torch.tensor([value for completion in written for value in completion.log_probs])
     torch.testing.assert_close(own, scored_again(model, written, PROMPTS, 1.3), atol=1e-4, rtol=0)
 
@@ -40,7 +40,7 @@ def test_log_probabilities_agree_with_the_training_pass(kind):
 def test_in_bfloat16_log_probabilities_stay_near_those_of_the_training_pass(kind):
     model = tiny_model(kind)
     with computing_in("bfloat16"):
-        written = sample(model, PROMPTS * 4, range(20), Drawing(9, NO_END), batch=8)
+        written = sample(model, PROMPTS * 4, range(20), SamplingParams(9, NO_END), batch=8)
         again = scored_again(model, written, PROMPTS * 4, 1.0)
     own = torch.tensor([value for completion in written for value in completion.log_probs])
     assert 0 < (own - again).abs().mean() < 0.02 and (own - again).mean().abs() < 0.005
@@ -48,33 +48,33 @@ def test_in_bfloat16_log_probabilities_stay_near_those_of_the_training_pass(kind
 
 def test_the_same_seed_gives_the_same_text_whatever_the_batch():
     model = tiny_model()
-    drawing = Drawing(12, frozenset([1, 2, 3, 4]), seed=3)
-    together = sample(model, PROMPTS, range(5), drawing, batch=5)
+    params = SamplingParams(12, frozenset([1, 2, 3, 4]), seed=3)
+    together = sample(model, PROMPTS, range(5), params, batch=5)
     for size in (1, 2, 3):
-        assert [c.tokens for c in sample(model, PROMPTS, range(5), drawing, size)] == [c.tokens for c in together]
-    backwards = sample(model, PROMPTS[::-1], range(4, -1, -1), drawing, batch=5)
+        assert [c.tokens for c in sample(model, PROMPTS, range(5), params, size)] == [c.tokens for c in together]
+    backwards = sample(model, PROMPTS[::-1], range(4, -1, -1), params, batch=5)
     assert [c.tokens for c in backwards[::-1]] == [c.tokens for c in together]
-    other = sample(model, PROMPTS, range(5), drawing._replace(seed=4), batch=5)
+    other = sample(model, PROMPTS, range(5), params._replace(seed=4), batch=5)
     assert [c.tokens for c in other] != [c.tokens for c in together]
 
 
 def test_equal_prompts_get_completions_of_their_own():
     model = tiny_model()
-    written = sample(model, [[8]] * 6, range(6), Drawing(6, NO_END), batch=6)
+    written = sample(model, [[8]] * 6, range(6), SamplingParams(6, NO_END), batch=6)
     assert len({tuple(completion.tokens) for completion in written}) > 1
-    alone = sample(model, [[8]], [4], Drawing(6, NO_END), batch=1)
+    alone = sample(model, [[8]], [4], SamplingParams(6, NO_END), batch=1)
     assert alone[0].tokens == written[4].tokens
 
 
 def test_a_completion_stops_at_its_end_token_and_holds_it():
     model = tiny_model()
     ends = frozenset(range(0, 64, 3))
-    written = sample(model, PROMPTS * 4, range(20), Drawing(8, ends), batch=20)
+    written = sample(model, PROMPTS * 4, range(20), SamplingParams(8, ends), batch=20)
     for completion in written:
         last, before = completion.tokens[-1], completion.tokens[:-1]
         assert not ends & set(before)
-        assert completion.ended == (last in ends)
-        assert completion.ended or len(completion.tokens) == 8
+        assert completion.finished == (last in ends)
+        assert completion.finished or len(completion.tokens) == 8
         assert len(completion.log_probs) == len(completion.tokens)
     assert len({len(completion.tokens) for completion in written}) > 2
 
@@ -82,12 +82,12 @@ def test_a_completion_stops_at_its_end_token_and_holds_it():
 def test_a_completion_stops_unfinished_at_a_token_that_is_no_text():
     model = tiny_model()
     ends, others = frozenset(range(0, 64, 6)), frozenset(range(3, 64, 6))
-    drawing = Drawing(8, ends, cut_tokens=others)
-    written = sample(model, PROMPTS * 4, range(20), drawing, batch=20)
+    params = SamplingParams(8, ends, cut_tokens=others)
+    written = sample(model, PROMPTS * 4, range(20), params, batch=20)
     for completion in written:
         assert not (ends | others) & set(completion.tokens[:-1])
-        assert completion.ended == (completion.tokens[-1] in ends)
-    assert {True, False} == {c.ended for c in written if len(c.tokens) < 8}
+        assert completion.finished == (completion.tokens[-1] in ends)
+    assert {True, False} == {c.finished for c in written if len(c.tokens) < 8}
     own = torch.tensor([value for completion in written for value in completion.log_probs])
     torch.testing.assert_close(own, scored_again(model, written, PROMPTS * 4, 1.0), atol=1e-4, rtol=0)
 
@@ -95,9 +95,9 @@ def test_a_completion_stops_unfinished_at_a_token_that_is_no_text():
 def test_tokens_are_drawn_as_often_as_their_probability_says():
     logits = torch.tensor([[2.0, 0.0, 1.0, -30.0, 0.5]])
     count = 40_000
-    chances = uniform_numbers(0, range(count), 1)[:, 0]
+    uniforms = uniform_numbers(0, range(count), 1)[:, 0]
     for temperature in (1.0, 0.5):
-        tokens, log_probs = draw(logits.expand(count, -1), chances, Drawing(1, NO_END, temperature))
+        tokens, log_probs = sample_tokens(logits.expand(count, -1), uniforms, SamplingParams(1, NO_END, temperature))
         exact = (logits[0] / temperature).softmax(-1)
         seen = torch.bincount(tokens, minlength=5) / count
         # five standard deviations of a count
@@ -107,15 +107,15 @@ def test_tokens_are_drawn_as_often_as_their_probability_says():
 
 def test_top_p_keeps_the_smallest_set_that_holds_it():
     log_probs = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
-    kept = keep_likeliest(log_probs, 0.65).exp()
+    kept = nucleus(log_probs, 0.65).exp()
     torch.testing.assert_close(kept, torch.tensor([[4 / 7, 3 / 7, 0, 0]]))
-    assert keep_likeliest(log_probs, 0.01).exp().tolist() == [[1, 0, 0, 0]]
+    assert nucleus(log_probs, 0.01).exp().tolist() == [[1, 0, 0, 0]]
 
 
 def test_under_top_p_log_probabilities_are_those_of_the_tokens_left():
     logits = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
-    chances = uniform_numbers(1, range(500), 1)[:, 0]
-    tokens, log_probs = draw(logits.expand(500, -1), chances, Drawing(1, NO_END, top_p=0.65))
+    uniforms = uniform_numbers(1, range(500), 1)[:, 0]
+    tokens, log_probs = sample_tokens(logits.expand(500, -1), uniforms, SamplingParams(1, NO_END, top_p=0.65))
     assert set(tokens.tolist()) == {0, 1}
     expected = torch.tensor([4 / 7, 3 / 7])
     torch.testing.assert_close(log_probs.exp(), expected[tokens])
@@ -123,14 +123,14 @@ def test_under_top_p_log_probabilities_are_those_of_the_tokens_left():
 
 def test_temperature_zero_takes_the_likeliest_token():
     model = tiny_model()
-    one, other = (sample(model, PROMPTS, range(5), Drawing(5, NO_END, 0.0, seed=s), 5) for s in (1, 2))
+    one, other = (sample(model, PROMPTS, range(5), SamplingParams(5, NO_END, 0.0, seed=s), 5) for s in (1, 2))
     assert [c.tokens for c in one] == [c.tokens for c in other]
     assert one[0].log_probs == [0.0] * 5
 
 
 def test_extreme_chances_never_draw_a_token_of_probability_zero():
     logits = torch.tensor([[float("-inf"), 1.0, float("-inf"), 0.0, float("-inf")]]).expand(2, -1)
-    tokens, _ = draw(logits, torch.tensor([0.0, 1 - 2**-32], dtype=torch.float64), Drawing(1, NO_END))
+    tokens, _ = sample_tokens(logits, torch.tensor([0.0, 1 - 2**-32], dtype=torch.float64), SamplingParams(1, NO_END))
     assert tokens.tolist() == [1, 3]
 
 
@@ -139,7 +139,9 @@ def test_extreme_chances_never_draw_a_token_of_probability_zero():
 def test_logits_that_are_not_finite_give_tokens_whose_log_probability_says_so(how, odd):
     logits = torch.zeros(2, 7)
     logits[0, 3] = odd
-    tokens, log_probs = draw(logits, torch.tensor([0.5, 0.999], dtype=torch.float64), Drawing(1, NO_END, **how))
+    tokens, log_probs = sample_tokens(
+        logits, torch.tensor([0.5, 0.999], dtype=torch.float64), SamplingParams(1, NO_END, **how)
+    )
     assert tokens.min() >= 0 and tokens.max() < 7
     assert log_probs[0].isnan() and log_probs[1].isfinite()
 
@@ -155,16 +157,16 @@ def test_samples_of_a_policy_that_is_no_numbers_are_not_written(tmp_path, change
 
 
 def test_chances_are_a_row_s_own_and_even():
-    chances = uniform_numbers(7, range(2000), 4)
-    assert torch.equal(uniform_numbers(7, [1234], 4)[0], chances[1234])
-    assert chances.min() >= 0 and chances.max() < 1
-    deciles = collections.Counter((chances.flatten() * 10).long().tolist())
+    uniforms = uniform_numbers(7, range(2000), 4)
+    assert torch.equal(uniform_numbers(7, [1234], 4)[0], uniforms[1234])
+    assert uniforms.min() >= 0 and uniforms.max() < 1
+    deciles = collections.Counter((uniforms.flatten() * 10).long().tolist())
     assert all(abs(deciles[d] - 800) < 5 * (8000 * 0.09) ** 0.5 for d in range(10))
 
 
 def test_a_completion_that_could_outgrow_the_model_is_refused():
     with pytest.raises(BadInput, match="room for 128"):
-        sample(tiny_model(), [[1] * 100], [0], Drawing(29, NO_END), 1)
+        sample(tiny_model(), [[1] * 100], [0], SamplingParams(29, NO_END), 1)
 
 
 @pytest.fixture
@@ -181,17 +183,17 @@ def test_a_batch_takes_as_many_threads_as_it_has_work_for(monkeypatch, six_threa
     weights = gather_weights(policy)
     matrices = sum(p.numel() for p in policy.parameters() if p.ndim == 2) - policy.model.embed_tokens.weight.numel()
     assert weights.multiplications == matrices
-    monkeypatch.setattr(sampler, "WORTH_A_PART", 2 * matrices)
-    monkeypatch.setattr(sampler, "WORTH_A_THREAD", 3 * matrices)
-    monkeypatch.setattr(sampler, "ROWS_OF_A_PART", 1)
+    monkeypatch.setattr(sampler, "MIN_PER_PART", 2 * matrices)
+    monkeypatch.setattr(sampler, "MIN_PER_THREAD", 3 * matrices)
+    monkeypatch.setattr(sampler, "MIN_ROWS_PER_PART", 1)
     cpu = torch.device("cpu")
     expected = {1: (1, 1), 3: (1, 1), 4: (2, 1), 6: (3, 1), 8: (4, 1), 12: (6, 1), 99: (6, 1)}
     assert {rows: tuple(sampler.threads_for(weights, rows, cpu)) for rows in expected} == expected
-    monkeypatch.setattr(sampler, "WORTH_A_PART", matrices // 9)
+    monkeypatch.setattr(sampler, "MIN_PER_PART", matrices // 9)
     assert sampler.threads_for(weights, 2, cpu) == (2, 1)  # no more parts than rows
-    monkeypatch.setattr(sampler, "WORTH_A_THREAD", matrices // 2)
+    monkeypatch.setattr(sampler, "MIN_PER_THREAD", matrices // 2)
     assert sampler.threads_for(weights, 2, cpu) == (2, 2)  # and large rows share what is left
-    monkeypatch.setattr(sampler, "ROWS_OF_A_PART", 2)
+    monkeypatch.setattr(sampler, "MIN_ROWS_PER_PART", 2)
     assert sampler.threads_for(weights, 5, cpu) == (2, 3) and sampler.threads_for(weights, 1, cpu).parts == 1
     assert sampler.threads_for(None, 99, cpu) == (1, 6)
 
@@ -199,15 +201,15 @@ def test_a_batch_takes_as_many_threads_as_it_has_work_for(monkeypatch, six_threa
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
 def test_rows_divided_between_threads_are_written_as_by_one(monkeypatch, six_threads, kind):
     policy, prompts = tiny_model(kind), [[5, 6, 7], [8], [9, 10, 11, 12], [8], [20, 21], [3], [4, 4]] * 2
-    drawing = Drawing(20, frozenset([0, 1, 2, 3]), seed=5)
-    together = sample(policy, prompts, range(14), drawing, 7)
-    monkeypatch.setattr(sampler, "WORTH_A_PART", 1)
-    monkeypatch.setattr(sampler, "ROWS_OF_A_PART", 1)
+    params = SamplingParams(20, frozenset([0, 1, 2, 3]), seed=5)
+    together = sample(policy, prompts, range(14), params, 7)
+    monkeypatch.setattr(sampler, "MIN_PER_PART", 1)
+    monkeypatch.setattr(sampler, "MIN_ROWS_PER_PART", 1)
     seen, write = [], sampler.write
     monkeypatch.setattr(
         sampler, "write", lambda *of: (seen.append((threading.get_ident(), torch.get_num_threads())), write(*of))[1]
     )
-    divided = sample(policy, prompts, range(14), drawing, 7)
+    divided = sample(policy, prompts, range(14), params, 7)
     assert len(seen) == 6 + 6 and {threads for _, threads in seen} == {1}
     assert len({thread for thread, _ in seen}) > 1
     assert [completion.tokens for completion in divided] == [completion.tokens for completion in together]
@@ -216,11 +218,11 @@ def test_rows_divided_between_threads_are_written_as_by_one(monkeypatch, six_thr
 
 
 def test_what_breaks_in_a_thread_is_told(monkeypatch, six_threads):
-    monkeypatch.setattr(sampler, "WORTH_A_PART", 1)
-    monkeypatch.setattr(sampler, "ROWS_OF_A_PART", 1)
-    monkeypatch.setattr(sampler, "draw", lambda *_: 1 / 0)
+    monkeypatch.setattr(sampler, "MIN_PER_PART", 1)
+    monkeypatch.setattr(sampler, "MIN_ROWS_PER_PART", 1)
+    monkeypatch.setattr(sampler, "sample_tokens", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        sample(tiny_model(), [[1], [2]], range(2), Drawing(3, NO_END), 2)
+        sample(tiny_model(), [[1], [2]], range(2), SamplingParams(3, NO_END), 2)
 
 
 def test_rows_are_divided_evenly_and_in_order():

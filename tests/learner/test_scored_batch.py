@@ -19,7 +19,7 @@ CUT = {"temperature": 0.7, "batch_episodes": 24}
 
 def test_the_sampler_writes_by_the_temperature_of_the_passes(tmp_path):
     run, scored = prepared(tmp_path, **CUT)
-    written = sample(run.policy, scored.episodes.prompts, range(24), run.drawing, batch=24)
+    written = sample(run.policy, scored.episodes.prompts, range(24), run.params, batch=24)
     assert [completion.tokens for completion in written] == list(scored.episodes.completions)
     own = torch.tensor([value for completion in written for value in completion.log_probs])
     torch.testing.assert_close(own, torch.cat(scored.policy), atol=1e-4, rtol=0)

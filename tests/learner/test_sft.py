@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from training.learner import sft
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
-from training.learner.sampling.sampler import Drawing, sample
+from training.learner.sampling.sampler import SamplingParams, sample
 from training.learner.sft import Example, plan_steps, split, total_weight, weighted_loss
 from training.learner.text.messages import encode_prompt
 
@@ -38,9 +38,9 @@ def test_a_small_model_learns_its_demonstrations_by_heart_from_nothing(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     ends = frozenset([tokenizer.eos_token_id])
     prompts = [encode_prompt(tokenizer, row["messages"], 50) for row in rows()]
-    written = sample(model, prompts, range(3), Drawing(20, ends, temperature=0.0), batch=3)
+    written = sample(model, prompts, range(3), SamplingParams(20, ends, temperature=0.0), batch=3)
     assert [tokenizer.decode(c.tokens, skip_special_tokens=True) for c in written] == list(ANSWERS.values())
-    assert all(completion.ended for completion in written)
+    assert all(completion.finished for completion in written)
     result = JobDirectory(folder).result()
     assert result["loss"] < 0.05 and result["program"] == "sft" and result["demonstrations"] == 24
 

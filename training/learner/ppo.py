@@ -81,7 +81,7 @@ from training.learner.runtime.optimization import (
 )
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
-from training.learner.sampling.sampler import check_room, drawing_of
+from training.learner.sampling.sampler import check_positions, sampling_params_for
 from training.learner.text.messages import Prompt, read_prompts
 
 
@@ -163,11 +163,13 @@ def prepare(settings: PpoConfig, processes: Processes) -> Run:
     scoring = load_reward_model(settings.reward_model, base=base) if settings.reward_model else None
     critic = critic_of(settings, policy, tokenizer, scoring)
     reference = Role(base, "", None) if base and not settings.reference_model else load_reference(settings, tokenizer)
-    drawing = drawing_of(model, tokenizer, settings.max_completion_tokens, settings.temperature, 1.0, settings.seed)
+    params = sampling_params_for(
+        model, tokenizer, settings.max_completion_tokens, settings.temperature, 1.0, settings.seed
+    )
     reward = reward_function(settings, tokenizer, scoring)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     sampling_rows = MicroBatches(settings.batch_episodes, unit="completions")
-    return Run(settings, processes, policy, freeze(reference), critic, scoring, reward, tokenizer, drawing,
+    return Run(settings, processes, policy, freeze(reference), critic, scoring, reward, tokenizer, params,
                micro_batches, sampling_rows)  # fmt: skip
 
 
@@ -198,7 +200,7 @@ def prompts_of(run: Run, job: JobDirectory) -> list[Prompt]:
     if isinstance(run.critic, RewardHead):
         readers["the reward model, which the critic is a head on,"] = run.critic.trunk
     for who, reader in readers.items():
-        check_room(reader, [prompt.tokens for prompt in prompts], run.settings.max_completion_tokens, who)
+        check_positions(reader, [prompt.tokens for prompt in prompts], run.settings.max_completion_tokens, who)
     if run.scoring is not None:
         check_scoring_room(run.scoring, [prompt.row for prompt in prompts], run.tokenizer, run.settings)
     return prompts
@@ -285,8 +287,8 @@ def describe(rollout: Rollout, adapted: Adapted) -> dict[str, float]:
         "objective": reward - adapted.kl_coefficient * kl,
         "kl_coefficient": adapted.kl_coefficient,
         "completion_tokens": float(rollout.lengths().float().mean()),
-        "ended_fraction": sum(rollout.ended) / len(rollout.ended),
-        "cut_off_completions": float(len(rollout.ended) - sum(rollout.ended)),
+        "ended_fraction": sum(rollout.finished) / len(rollout.finished),
+        "cut_off_completions": float(len(rollout.finished) - sum(rollout.finished)),
     }
 
 

@@ -72,7 +72,7 @@ from training.learner.runtime.optimization import (
 )
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
-from training.learner.sampling.sampler import check_room
+from training.learner.sampling.sampler import check_positions
 from training.learner.text.messages import check_messages, encode_completion, encode_prompt, naming, share, shuffled
 
 
@@ -242,13 +242,13 @@ def normalise(
 def check_groups_room(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
     """Raises BadInput when a prompt and one of its completions have too many tokens."""
     for group in groups:
-        check_room(model.network, [group.prompt], max(map(len, group.completions)))
+        check_positions(model.network, [group.prompt], max(map(len, group.completions)))
 
 
 def check_room_of_contrast(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
     """Raises BadInput when a completion has too many tokens under another's prompt, where it may come to stand."""
     longest = max(len(completion) for group in groups for completion in group.completions)
-    check_room(model.network, [group.prompt for group in groups], longest)
+    check_positions(model.network, [group.prompt for group in groups], longest)
 
 
 def read_samples(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> list[PromptGroup]:

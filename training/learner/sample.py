@@ -26,7 +26,7 @@ from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, Sto
 from training.learner.runtime.optimization import check_finite
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
-from training.learner.sampling.sampler import Completion, check_room, drawing_of, sample
+from training.learner.sampling.sampler import Completion, check_positions, sample, sampling_params_for
 from training.learner.text.messages import Prompt, decode_completion, read_prompts, share
 
 SAVE_EVERY = 16  # batches between saved states
@@ -45,13 +45,14 @@ def main(job_dir: Path) -> None:
     policy, tokenizer = load_policy(settings.model)
     freeze(policy)
     prompts = read_prompts(tokenizer, job.rows("prompts.jsonl"), settings)
-    check_room(policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
+    check_positions(policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
     scoring = load_reward_model(settings.reward_model) if settings.reward_model else None
     if scoring is not None:
         check_scoring_room(scoring, [prompt.row for prompt in prompts], tokenizer, settings)
     scorer = sample_scorer(settings, tokenizer, scoring)
-    drawing = drawing_of(policy, tokenizer, settings.max_completion_tokens, settings.temperature, settings.top_p,
-                         settings.seed)  # fmt: skip
+    params = sampling_params_for(
+        policy, tokenizer, settings.max_completion_tokens, settings.temperature, settings.top_p, settings.seed
+    )
     rows_at_once = MicroBatches(settings.batch_completions, unit="completions")
     plan = plan_batches(prompts, settings.completions_per_prompt, settings.batch_completions)
 
@@ -66,9 +67,9 @@ def main(job_dir: Path) -> None:
         chosen = [prompts[number // settings.completions_per_prompt] for number in mine]
         with computing_in(settings.dtype):
             written = rows_at_once.attempt([1] * len(mine), partial(
-                sample, policy, [prompt.tokens for prompt in chosen], mine, drawing))  # fmt: skip
+                sample, policy, [prompt.tokens for prompt in chosen], mine, params))  # fmt: skip
         answers = [
-            Answer(prompt.row, prompt.tokens, w.tokens, decode_completion(tokenizer, w.tokens), w.ended)
+            Answer(prompt.row, prompt.tokens, w.tokens, decode_completion(tokenizer, w.tokens), w.finished)
             for prompt, w in zip(chosen, written, strict=True)
         ]
         scores = scorer(answers) if scorer else [None] * len(answers)
@@ -109,7 +110,7 @@ def as_row(number: int, answer: Answer, score: Any) -> dict[str, Any]:
     return {
         "number": number,
         "text": answer.text,
-        "ended": answer.ended,
+        "ended": answer.finished,
         "tokens": len(answer.completion),
         "score": own,
     }

@@ -39,7 +39,7 @@ from training.learner.runtime.optimization import (
 )
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
-from training.learner.sampling.sampler import check_room
+from training.learner.sampling.sampler import check_positions
 from training.learner.text import bpe
 from training.learner.text.messages import (
     Messages,
@@ -89,7 +89,7 @@ def main(job_dir: Path) -> None:
     held_out_rows, rows = split(demonstrations, settings.held_out_fraction)
     held_out = [encode(tokenizer, row, settings) for row in held_out_rows]
     examples = [encode(tokenizer, row, settings) for row in rows]
-    check_room(policy, [example.tokens for example in examples + held_out], 0)
+    check_positions(policy, [example.tokens for example in examples + held_out], 0)
     plan = plan_steps([len(example.tokens) for example in examples], settings)
 
     # 2. The optimiser; and where an earlier run stopped.

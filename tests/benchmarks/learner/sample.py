@@ -21,15 +21,15 @@ SCORED = 128  # completions at most
 def ours(name: str, folder: Path) -> dict:
     from tests.benchmarks.learner import world
     from training.learner.models.loading import computing_in, load_policy
-    from training.learner.sampling.sampler import Drawing, sample
+    from training.learner.sampling.sampler import SamplingParams, sample
 
     policy, _ = load_policy(str(folder / "policy"))
     prompts = prompts_of(name)
 
     def write(seed: int) -> list[list[int]]:
-        drawing = Drawing(NEW_TOKENS, frozenset(), seed=seed)
+        params = SamplingParams(NEW_TOKENS, frozenset(), seed=seed)
         with computing_in(world.dtype()):
-            return [c.tokens for c in sample(policy, prompts, range(len(prompts)), drawing, len(prompts))]
+            return [c.tokens for c in sample(policy, prompts, range(len(prompts)), params, len(prompts))]
 
     return measure(write, prompts, folder)
 

@@ -17,7 +17,7 @@ from training.learner.rewards.terms import Answer, Reward, Scoring
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.optimization import check_finite
 from training.learner.runtime.processes import Processes
-from training.learner.sampling.sampler import Drawing, sample
+from training.learner.sampling.sampler import SamplingParams, sample
 from training.learner.text.messages import Prompt, decode_completion, share, shuffled
 
 
@@ -32,7 +32,7 @@ class Run(NamedTuple):
     scoring: Scoring | None  # the reward model, where one scores
     reward: Reward
     tokenizer: Any
-    drawing: Drawing
+    params: SamplingParams
     micro_batches: MicroBatches  # of tokens, in passes over whole episodes
     sampling_rows: MicroBatches  # of completions written at once
 
@@ -53,7 +53,7 @@ class Rollout(NamedTuple):
     """N episodes. The lists hold a tensor an episode, of its completion's tokens."""
 
     episodes: Episodes
-    ended: list[bool]
+    finished: list[bool]
     scores: Tensor  # [N], the rewards without KL
     policy: list[Tensor]  # log-probabilities under the policy that wrote them
     reference: list[Tensor]  # and under the reference
@@ -97,12 +97,12 @@ def write_episodes(
     own_prompts, own_numbers = [prompts[i].tokens for i in mine], [numbers[i] for i in mine]
     with computing_in(run.settings.dtype):
         own = run.sampling_rows.attempt(
-            [1] * len(mine), lambda rows: sample(writer, own_prompts, own_numbers, run.drawing, batch=rows)
+            [1] * len(mine), lambda rows: sample(writer, own_prompts, own_numbers, run.params, batch=rows)
         )
-    written = run.processes.gather([(completion.tokens, completion.ended) for completion in own])
+    written = run.processes.gather([(completion.tokens, completion.finished) for completion in own])
     answers = [
-        Answer(prompt.row, prompt.tokens, tokens, decode_completion(run.tokenizer, tokens), ended)
-        for prompt, (tokens, ended) in zip(prompts, written, strict=True)
+        Answer(prompt.row, prompt.tokens, tokens, decode_completion(run.tokenizer, tokens), finished)
+        for prompt, (tokens, finished) in zip(prompts, written, strict=True)
     ]
     return Episodes([prompt.tokens for prompt in prompts], [answer.completion for answer in answers]), answers
 
@@ -125,11 +125,11 @@ def score_episodes(
     scores = run.reward([answers[i] for i in mine], scores_as_written).tolist()
     together = run.processes.gather(list(zip(scores, policy, reference, values, strict=True)))
     columns = [list(column) for column in zip(*together, strict=True)]
-    ended = [answer.ended for answer in answers]
+    finished = [answer.finished for answer in answers]
     first_pass = [FirstPass([mine[place] for place in first.indices], first.assessment) for first in kept]
     scores, policy, reference, values = columns
     states = {i: reading.states for i, reading in zip(mine, read, strict=False)}
-    return Rollout(episodes, ended, torch.tensor(scores), policy, reference, values, first_pass, states)
+    return Rollout(episodes, finished, torch.tensor(scores), policy, reference, values, first_pass, states)
 
 
 class Reading(NamedTuple):

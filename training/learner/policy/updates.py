@@ -107,7 +107,7 @@ def accumulate_gradients(
 def own_share(run: Run, rollout: Rollout, chosen: Sequence[int], is_first: bool) -> list[int]:
     """This process's part of a minibatch; of the first one the episodes it has scored, so that those passes serve."""
     if is_first:
-        return sorted(set(chosen) & set(scored_by(run.processes, len(rollout.ended))))
+        return sorted(set(chosen) & set(scored_by(run.processes, len(rollout.finished))))
     by_length = sorted(chosen, key=lambda i: len(rollout.episodes.completions[i]))
     return list(share(by_length, run.processes.rank, run.processes.count))
 

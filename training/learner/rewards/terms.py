@@ -20,7 +20,7 @@ from training.learner.models.reward_model import Longest, RewardModel, load_rewa
 from training.learner.rewards.text_metrics import METRICS
 from training.learner.runtime.config import PpoConfig, SampleConfig, comparing
 from training.learner.runtime.jobdir import BadInput
-from training.learner.sampling.sampler import check_room
+from training.learner.sampling.sampler import check_positions
 from training.learner.text.control_tokens import encode_text
 from training.learner.text.messages import encode_completion, encode_prompt, naming
 
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
     prompt: Sequence[int]  # tokens as the policy read them
     completion: Sequence[int]  # tokens as the policy wrote them, the one that it stopped at included
     text: str  # what people would read; terms score it alone
-    ended: bool  # false: cut off
+    finished: bool  # false: truncated
 
 
 Scorer = Callable[[Sequence[Answer]], Sequence[float] | Tensor]
@@ -62,7 +62,7 @@ def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None
         total = weighted_sum(answers, scores_as_written)
         if settings.score_clip:
             total = total.clamp(-settings.score_clip, settings.score_clip)
-        cut_off = torch.tensor([not answer.ended for answer in answers], dtype=torch.float32)
+        cut_off = torch.tensor([not answer.finished for answer in answers], dtype=torch.float32)
         return total - settings.missing_end_penalty * cut_off
 
     return reward
@@ -203,7 +203,7 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
         ]
         chosen = [sequences[place] for place in unknown]
         if chosen:
-            check_room(model.network, chosen, 0, "the reward model")
+            check_positions(model.network, chosen, 0, "the reward model")
             with computing_in(settings.dtype):
                 scores[unknown] = micro_batches.attempt(
                     [len(sequence) for sequence in chosen], lambda budget: score(model, chosen, budget)
@@ -233,7 +233,7 @@ def check_scoring_room(
             prompts.append(encode_prompt(own, row["messages"], longest.prompt))
     written = settings.max_completion_tokens + 1 if same_tokens(own, tokenizer) else longest.completion
     remedy = "set max_completion_tokens lower, or train one on a base with more positions or with lower token limits"
-    check_room(model.network, prompts, min(written, longest.completion), "the reward model", remedy)
+    check_positions(model.network, prompts, min(written, longest.completion), "the reward model", remedy)
 
 
 def same_tokens(one: Any, other: Any) -> bool:
@@ -256,7 +256,7 @@ def length(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenize
 @term
 def missing_end(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
     """−1 for a completion that was cut off. Unlike missing_end_penalty it is clipped with the other terms."""
-    return lambda answers: [float(a.ended) - 1.0 for a in answers]
+    return lambda answers: [float(a.finished) - 1.0 for a in answers]
 
 
 @term

@@ -1,10 +1,10 @@
-"""Tokens out of a policy, fast: memory for keys and values set aside once, and no work for rows that have ended.
+"""Sampling completions from a policy, with a preallocated KV cache and no work for rows that have finished.
 
-Prompts are read once each without padding, however many completions they get; then every step adds one token to each
-row that has not ended. Which tokens a completion gets depends on its seed and number alone, not on what else is in the
-batch: token t of completion n is the inverse of its cumulative distribution at the t-th number of a counter-based
-generator (Philox, Salmon et al. 2011) keyed by the seed and n. (Logits of different batch sizes may differ in their
-last bits, so a draw within about 1e-7 of a boundary can still fall to the other side.)
+Each distinct prompt is read once, without padding; then every step adds one token to each unfinished row. The tokens of
+a completion depend on its seed and number alone, not on the rest of the batch: token t of completion n is the inverse
+CDF at the t-th output of a counter-based generator (Philox, Salmon et al. 2011) keyed by the seed and n. Logits of
+different batch sizes may differ in their last bits, so a uniform number within about 1e-7 of a boundary can still give
+the neighbouring token.
 """
 
 import itertools
@@ -26,49 +26,54 @@ from training.learner.sampling.cuda_graphs import GraphDecoder
 from training.learner.sampling.fused_decoder import FusedDecoder, Weights, gather_weights
 from training.learner.text.control_tokens import control_tokens, tokens_that_are_no_text
 
-# Multiplications of a step that are worth a thread with rows of its own; and one that shares every product, which waits
-# for the others some fifty times a step.
-WORTH_A_PART, WORTH_A_THREAD = 2**24, 2**27
-ROWS_OF_A_PART = 8  # at least: fewer wait for the weights to come from memory, which every part reads, not for products
+# Multiplications of a step from which a further thread pays off: one with rows of its own (MIN_PER_PART), or one that
+# shares every product and so waits for the others about fifty times a step (MIN_PER_THREAD).
+MIN_PER_PART, MIN_PER_THREAD = 2**24, 2**27
+MIN_ROWS_PER_PART = 8  # with fewer rows a step is bound by reading the weights, which every part reads
 Result = TypeVar("Result")
 
 
 class Completion(NamedTuple):
-    """What a policy wrote."""
+    """A sampled completion."""
 
-    tokens: list[int]  # the end token included if there is one
+    tokens: list[int]  # with the EOS token if there is one
     log_probs: list[float]  # of each token under the distribution it was drawn from, nats
-    ended: bool  # with an end token; false: cut off, perhaps by a token that is no text
+    finished: bool  # by an end token; false: truncated, by the length limit or by a token that is no text
 
 
-class Drawing(NamedTuple):
-    """How tokens are drawn."""
+class SamplingParams(NamedTuple):
+    """Sampling parameters."""
 
     max_new_tokens: int
-    end_tokens: frozenset[int]  # at which a completion is finished
-    temperature: float = 1.0  # divides the logits; 0: the likeliest token, of log-probability 0
-    top_p: float = 1.0  # the smallest set of likeliest tokens that holds this probability (Holtzman et al. 2020)
+    end_tokens: frozenset[int]  # a completion that samples one is finished
+    temperature: float = 1.0  # divides the logits; 0: greedy, with log-probability 0
+    top_p: float = 1.0  # the smallest set of most likely tokens that holds this probability (Holtzman et al. 2020)
     seed: int = 0
-    cut_tokens: frozenset[int] = frozenset()  # at which it stops, unfinished: they are no text, so nothing follows them
+    cut_tokens: frozenset[int] = frozenset()  # a completion that samples one is truncated: the token is no text
 
 
-def drawing_of(policy: PreTrainedModel, tokenizer: Any, max_new_tokens: int, temperature: float, top_p: float,
-               seed: int) -> Drawing:  # fmt: skip
-    """Return how completions are drawn that are text: they stop at every token that is none."""
+def sampling_params_for(policy: PreTrainedModel, tokenizer: Any, max_new_tokens: int, temperature: float, top_p: float,
+               seed: int) -> SamplingParams:  # fmt: skip
+    """Return parameters for completions that are text: they stop at every token that is no text."""
     ends = control_tokens(tokenizer).ends
     others = tokens_that_are_no_text(tokenizer, policy.config.get_text_config().vocab_size) - ends
-    return Drawing(max_new_tokens, ends, temperature, top_p, seed, others)
+    return SamplingParams(max_new_tokens, ends, temperature, top_p, seed, others)
 
 
 @torch.inference_mode()
 def sample(
-    policy: PreTrainedModel, prompts: Sequence[Sequence[int]], numbers: Sequence[int], drawing: Drawing, batch: int
+    policy: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    numbers: Sequence[int],
+    params: SamplingParams,
+    batch: int,
 ) -> list[Completion]:
-    """One completion for each prompt, in their order; `numbers` tells completions of one seed apart.
+    """Return one completion for each prompt, in order. `numbers` distinguishes completions with the same seed.
 
-    At most `batch` are written at once, those of like prompt lengths together. Equal prompts in a batch are read once.
+    At most `batch` rows are decoded together, sorted by prompt length. Equal prompts of a batch are read once. Raises
+    BadInput if a completion could exceed the model's positions.
     """
-    check_room(policy, prompts, drawing.max_new_tokens)
+    check_positions(policy, prompts, params.max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i])))
     completions: dict[int, Completion] = {}
     weights = (
@@ -77,10 +82,10 @@ def sample(
 
     def write_part(part: Sequence[int]) -> list[Completion]:
         with torch.inference_mode():  # of a thread, as the number of them is
-            decoder = decoder_of(policy, weights, [prompts[i] for i in part], drawing.max_new_tokens)
-            logits = decoder.read_prompts()  # many tokens at once: by as many threads as there are
-            torch.set_num_threads(threads.each)
-            return write(decoder, logits, [numbers[i] for i in part], drawing)
+            decoder = choose_decoder(policy, weights, [prompts[i] for i in part], params.max_new_tokens)
+            logits = decoder.read_prompts()  # many tokens: all threads share it
+            torch.set_num_threads(threads.per_part)
+            return write(decoder, logits, [numbers[i] for i in part], params)
 
     for start in range(0, len(order), batch):
         chosen = order[start : start + batch]
@@ -92,59 +97,59 @@ def sample(
 
 
 class Threads(NamedTuple):
-    """Of the processor."""
+    """Division of a batch among CPU threads."""
 
-    parts: int  # into which a batch's rows are divided, written at once: rows need nothing of each other
-    each: int  # that share the products of a part's steps
+    parts: int  # groups of rows that are decoded in parallel: rows do not depend on one another
+    per_part: int  # threads that share the products of one part
 
 
 def threads_for(weights: Weights | None, rows: int, device: torch.device) -> Threads:
-    """As many as there is work for. The slow decoder, which None stands for, is left to PyTorch's own sharing."""
-    given = torch.get_num_threads()
+    """Return as many threads as the work pays for. Without fused weights, PyTorch divides the work itself."""
+    available = torch.get_num_threads()
     if weights is None or device.type != "cpu":
-        return Threads(1, given)
+        return Threads(1, available)
     work = rows * weights.multiplications
-    parts = max(1, min(given, rows // ROWS_OF_A_PART, work // WORTH_A_PART))
-    return Threads(parts, max(1, min(given // parts, work // parts // WORTH_A_THREAD)))
+    parts = max(1, min(available, rows // MIN_ROWS_PER_PART, work // MIN_PER_PART))
+    return Threads(parts, max(1, min(available // parts, work // parts // MIN_PER_THREAD)))
 
 
 def divided(chosen: Sequence[int], count: int) -> list[Sequence[int]]:
-    """In so many parts of nearly one size, in their order."""
+    """Split into `count` parts of nearly equal size, in order."""
     ends = [len(chosen) * n // count for n in range(count + 1)]
     return [chosen[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def at_once(work: Callable[[Sequence[int]], Result], parts: Sequence[Sequence[int]]) -> list[Result]:
-    """What `work` gives of each part, by an equal share of the processor's threads; it may set their number."""
-    given = torch.get_num_threads()
-    torch.set_num_threads(given // len(parts))  # of those that begin now, too
+    """Run `work` on every part in parallel and return the results. Each part gets an equal share of the CPU threads."""
+    available = torch.get_num_threads()
+    torch.set_num_threads(available // len(parts))  # also applies to the threads started below
     try:
         if len(parts) == 1:
             return [work(parts[0])]
         with ThreadPoolExecutor(len(parts)) as pool:
             return list(pool.map(work, parts))
     finally:
-        torch.set_num_threads(given)
+        torch.set_num_threads(available)
 
 
-def check_room(
+def check_positions(
     model: Any,
     prompts: Sequence[Sequence[int]],
     new_tokens: int,
     who: str = "the model",
     remedy: str = "set max_prompt_tokens or max_completion_tokens lower",
 ) -> None:
-    """Raises BadInput when a completion could outgrow the model's positions."""
+    """Raise BadInput if a prompt with its completion could exceed the model's positions."""
     room = room_of(model.config)
     needed = max(map(len, prompts), default=0) + new_tokens
     if room is not None and needed > room:
         raise BadInput(f"prompts and completions take up to {needed} tokens, {who} has room for {room}: {remedy}")
 
 
-def decoder_of(
+def choose_decoder(
     policy: PreTrainedModel, weights: Weights | None, prompts: Sequence[Sequence[int]], new_tokens: int
 ) -> Decoder:
-    """A fast one if the policy is of a kind that it knows."""
+    """Return the fastest decoder that is exact for this policy."""
     path = path_of(policy)
     if path.decoding != "packed":
         return GenericDecoder(policy, prompts, path.decoding)
@@ -155,34 +160,34 @@ def decoder_of(
     return fast(weights, gathered, new_tokens)
 
 
-def write(decoder: Decoder, logits: Tensor, numbers: Sequence[int], drawing: Drawing) -> list[Completion]:
-    """The completions of a decoder's rows, whose prompts it has read with these logits [B, V]."""
+def write(decoder: Decoder, logits: Tensor, numbers: Sequence[int], params: SamplingParams) -> list[Completion]:
+    """Decode the rows of a decoder that has read its prompts and gave these logits [B, V]."""
     device = logits.device
-    chances = uniform_numbers(drawing.seed, numbers, drawing.max_new_tokens).T.contiguous().to(device)
-    tokens = torch.zeros(chances.shape, dtype=torch.long, device=device)
-    log_probs = torch.zeros(chances.shape, device=device)
+    uniforms = uniform_numbers(params.seed, numbers, params.max_new_tokens).T.contiguous().to(device)
+    tokens = torch.zeros(uniforms.shape, dtype=torch.long, device=device)
+    log_probs = torch.zeros(uniforms.shape, device=device)
 
-    rows = torch.arange(len(numbers), device=device)  # which completion each row in memory is
-    writing = torch.ones_like(rows, dtype=torch.bool)  # whether each row in memory has yet to end
-    goes_on = tokens_that_go_on(drawing.end_tokens | drawing.cut_tokens, logits.shape[1], device)
-    for step in range(drawing.max_new_tokens):
-        drawn, drawn_log_probs = draw(logits, chances[step], drawing)
+    rows = torch.arange(len(numbers), device=device)  # the completion of each row in the KV cache
+    writing = torch.ones_like(rows, dtype=torch.bool)  # whether each row in the KV cache is unfinished
+    goes_on = tokens_that_go_on(params.end_tokens | params.cut_tokens, logits.shape[1], device)
+    for step in range(params.max_new_tokens):
+        drawn, drawn_log_probs = sample_tokens(logits, uniforms[step], params)
         tokens[step].index_copy_(0, rows, drawn)
         log_probs[step].index_copy_(0, rows, drawn_log_probs)
         writing &= goes_on[drawn]
         left = int(writing.count_nonzero())
-        if left == 0 or step + 1 == drawing.max_new_tokens:
+        if left == 0 or step + 1 == params.max_new_tokens:
             break
         if left <= decoder.compact_below * len(rows):
             kept = writing.nonzero()[:, 0]
-            rows, drawn, writing, chances = rows[kept], drawn[kept], writing[kept], chances[:, kept]
+            rows, drawn, writing, uniforms = rows[kept], drawn[kept], writing[kept], uniforms[:, kept]
             decoder.keep(kept)
         logits = decoder.read(drawn)
-    return list(completions_of(tokens.T, log_probs.T, ~goes_on[tokens.T], drawing.end_tokens))
+    return list(completions_of(tokens.T, log_probs.T, ~goes_on[tokens.T], params.end_tokens))
 
 
 def tokens_that_go_on(stop_tokens: frozenset[int], vocabulary: int, device: torch.device) -> Tensor:
-    """[V]: true but for the tokens that a completion stops at."""
+    """Return a mask [V] that is false at the tokens at which a completion stops."""
     ends = torch.tensor(sorted(token for token in stop_tokens if token < vocabulary), dtype=torch.long, device=device)
     return torch.ones(vocabulary, dtype=torch.bool, device=device).index_fill_(0, ends, False)
 
@@ -190,42 +195,42 @@ def tokens_that_go_on(stop_tokens: frozenset[int], vocabulary: int, device: torc
 def completions_of(
     tokens: Tensor, log_probs: Tensor, stops: Tensor, end_tokens: frozenset[int]
 ) -> Iterator[Completion]:
-    """Of [B, new tokens] each; what follows a row's first stop is nothing."""
+    """Yield the completions of [B, new tokens] arrays, each cut after its first stop token."""
     sizes = torch.where(stops.any(1), stops.int().argmax(1) + 1, tokens.shape[1])
     for row_tokens, row_log_probs, size in zip(tokens.tolist(), log_probs.tolist(), sizes.tolist(), strict=True):
         yield Completion(row_tokens[:size], row_log_probs[:size], row_tokens[size - 1] in end_tokens)
 
 
 def uniform_numbers(seed: int, numbers: Sequence[int], count: int) -> Tensor:
-    """[N, count] float64 in [0, 1), multiples of 2^-32: row n depends on the seed and numbers[n] only."""
+    """Return [N, count] float64 in [0, 1), multiples of 2^-32. Row n depends only on the seed and numbers[n]."""
     rows = [np.random.Philox(key=seed, counter=[0, 0, number, 0]).random_raw(count) >> 32 for number in numbers]
     return torch.from_numpy(np.stack(rows).astype(np.float64) / 2**32)
 
 
-def draw(logits: Tensor, chances: Tensor, drawing: Drawing) -> tuple[Tensor, Tensor]:
-    """A token for each row of logits [B, V] by its chance [B] in [0, 1), and the token's log-probability [B].
+def sample_tokens(logits: Tensor, uniforms: Tensor, params: SamplingParams) -> tuple[Tensor, Tensor]:
+    """Sample a token for each row of logits [B, V] with uniform numbers [B], and return its log-probability [B].
 
-    Logits that are no numbers give some token of log-probability NaN: who uses it can say where that happened.
+    NaN logits give an arbitrary token with log-probability NaN, so that the caller can report where it happened.
     """
     logits = logits.float()
-    if drawing.temperature == 0:
+    if params.temperature == 0:
         highest = logits.max(-1)
         return highest.indices, highest.values - highest.values  # 0; NaN of logits that are not finite
-    if drawing.temperature != 1:
-        logits = logits / drawing.temperature
-    if drawing.top_p < 1:
-        probabilities = keep_likeliest(F.log_softmax(logits, -1), drawing.top_p).exp()
-    else:
-        probabilities = logits.softmax(-1)
+    if params.temperature != 1:
+        logits = logits / params.temperature
+    probabilities = nucleus(F.log_softmax(logits, -1), params.top_p).exp() if params.top_p < 1 else logits.softmax(-1)
     cumulative = probabilities.cumsum(-1, dtype=torch.float64)
-    # `right`: the first token whose cumulative probability exceeds the chance, so none of probability 0 is ever drawn.
-    tokens = torch.searchsorted(cumulative, (chances * cumulative[:, -1])[:, None], right=True)
-    tokens = tokens.clamp(max=logits.shape[1] - 1)  # nothing exceeds NaN: then any token, whose log-probability is NaN
+    # `right`: the first token whose cumulative probability exceeds the uniform number, never one of probability 0.
+    tokens = torch.searchsorted(cumulative, (uniforms * cumulative[:, -1])[:, None], right=True)
+    tokens = tokens.clamp(max=logits.shape[1] - 1)  # with NaN nothing exceeds: any token, log-probability NaN
     return tokens[:, 0], probabilities.gather(1, tokens)[:, 0].log()
 
 
-def keep_likeliest(log_probs: Tensor, top_p: float) -> Tensor:
-    """The nucleus of each row, normalised; -inf elsewhere. The likeliest token is always in it."""
+def nucleus(log_probs: Tensor, top_p: float) -> Tensor:
+    """Return normalised log-probs of the nucleus of each row (Holtzman et al. 2020), −inf elsewhere.
+
+    The most likely token is always in it.
+    """
     ordered, order = log_probs.sort(-1, descending=True)
     before = ordered.exp().cumsum(-1) - ordered.exp()
     kept = torch.zeros_like(log_probs, dtype=torch.bool).scatter(1, order, before < top_p)
