@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -20,10 +20,15 @@ from types import FrameType
 BASE_DIR = Path(__file__).resolve().parents[2]
 VENV = BASE_DIR / ".venv"
 PYTHON = VENV / "bin" / "python"
+REQUIREMENTS = BASE_DIR / "requirements"
+FRONT_END = BASE_DIR / "static" / "node_modules"
 # Commands that serve pages need the front-end packages; these work without a database.
 NEED_FRONT_END = {"demo", "up", "test", "runserver", "collectstatic", "bench"}
 NEED_NO_DATABASE = {"help", "version", "--help", "--version", "-h", "bench", "collectstatic"}
 NEED_NO_DATABASE |= {"makemessages", "compilemessages"}
+# Groups of packages, a file of that name each in requirements and requirements/lock. `web` is for every command.
+NEED_LEARNER = {"demo", "up", "serve", "check_model", "import_checkpoint"}
+NEED_ALL = {"test", "lint", "bench"}
 
 
 class SetupFailed(Exception):
@@ -34,8 +39,8 @@ def main(argv: list[str]) -> int:
     """Run a command of manage.py and return its exit status."""
     command = argv[1] if len(argv) > 1 else "help"
     try:
+        prepare(command, argv[2:])
         if Path(sys.prefix).resolve() != VENV.resolve():
-            prepare(command)
             os.execv(PYTHON, [str(PYTHON), *argv])
         return run(command, argv)
     except SetupFailed as failure:
@@ -46,15 +51,77 @@ def main(argv: list[str]) -> int:
     return 1
 
 
-def prepare(command: str) -> None:
-    """Make `.venv` and `static/node_modules` what requirements.txt and package-lock.json ask for."""
+def prepare(command: str, arguments: list[str]) -> None:
+    """Install into `.venv` and `static/node_modules` what the command needs and does not find there."""
+    groups = groups_needed(command, arguments)
+    needs_front_end = command in NEED_FRONT_END
+    if not missing(groups) and not (needs_front_end and front_end_is_missing()):
+        return  # without the lock, whose file cannot be opened in a folder that is read-only
     with only_one_at_a_time():
         if not PYTHON.exists():
             make_venv()
-        once_per_content(BASE_DIR / "requirements.txt", VENV / "installed", install_python_packages)
-        if command in NEED_FRONT_END:
-            lock = BASE_DIR / "static" / "package-lock.json"
-            once_per_content(lock, BASE_DIR / "static" / "node_modules" / ".installed", install_front_end_packages)
+        install_python_packages(missing(groups))
+        if needs_front_end and front_end_is_missing():
+            install_python_packages(missing(["node"]))
+            install_front_end_packages()
+
+
+def groups_needed(command: str, arguments: list[str]) -> list[str]:
+    """The groups of Python packages without which this command cannot run."""
+    if command in NEED_ALL:
+        return ["web", "learner", "postgres", "dev"]
+    groups = ["web"]
+    services = option(arguments, "--only") if command == "up" else None
+    if command in NEED_LEARNER and (services is None or re.search(r"\bgpu\b", services)):
+        groups.append("learner")
+    if command not in NEED_NO_DATABASE and not os.environ.get("DATABASE_URL", "").strip():
+        groups.append("postgres")
+    return groups
+
+
+def option(arguments: list[str], name: str) -> str | None:
+    """The value of `--name VALUE` or `--name=VALUE`: needed before Django, and so argparse, can start."""
+    for index, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument.startswith(name + "="):
+            return argument.partition("=")[2]
+        if argument == name and index + 1 < len(arguments):
+            return arguments[index + 1]
+    return None
+
+
+def missing(groups: list[str]) -> list[str]:
+    """Those of the groups that are not installed in `.venv` as their files ask for."""
+    if not PYTHON.exists():
+        return groups
+    return [group for group in groups if not has_stamp(stamp_of(group), files_of(group))]
+
+
+def files_of(group: str) -> list[Path]:
+    return [REQUIREMENTS / f"{group}.txt", REQUIREMENTS / "lock" / f"{group}.txt"]
+
+
+def stamp_of(group: str) -> Path:
+    return VENV / "groups" / group
+
+
+def front_end_is_missing() -> bool:
+    return not has_stamp(FRONT_END / ".installed", [BASE_DIR / "static" / "package-lock.json"])
+
+
+def has_stamp(stamp: Path, sources: list[Path]) -> bool:
+    """Whether the stamp says that the files' very content was installed."""
+    return stamp.exists() and stamp.read_text() == digest(sources)
+
+
+def digest(sources: list[Path]) -> str:
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
+
+
+def write_stamp(stamp: Path, sources: list[Path]) -> None:
+    stamp.parent.mkdir(exist_ok=True)
+    stamp.write_text(digest(sources))
 
 
 @contextmanager
@@ -92,19 +159,37 @@ def make_venv() -> None:
         raise
 
 
-def once_per_content(source: Path, stamp: Path, install: Callable[[], None]) -> None:
-    """Install unless the stamp says that this very content was installed."""
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == digest:
+def install_python_packages(groups: list[str]) -> None:
+    """Install the groups as requirements/lock lists them, by hash, and torch by its version alone."""
+    if not groups:
         return
-    install()
-    stamp.write_text(digest)
+    say(f"installing the Python packages: {', '.join(groups)} (a few minutes the first time)")
+    locks = [word for group in groups for word in ("-r", f"requirements/lock/{group}.txt")]
+    pip_install("--require-hashes", "--no-deps", *locks)
+    for group in groups:
+        # The right build of torch (CPU, CUDA, ROCm) depends on the machine and its pip settings: no hash fits all.
+        # What a build needs beyond the lock comes along with it.
+        if torch := re.search(r"^torch==\S+", (REQUIREMENTS / f"{group}.txt").read_text(), re.MULTILINE):
+            pip_install(torch[0])
+    for group in groups:
+        write_stamp(stamp_of(group), files_of(group))
 
 
-def install_python_packages() -> None:
-    say("installing the Python packages (a few minutes the first time)")
-    arguments = ["install", "--disable-pip-version-check", "--progress-bar", "off", "-r", "requirements.txt"]
-    follow([str(PYTHON), "-m", "pip", *arguments], "pip", re.compile(r"Collecting (\S+)|(Installing) collected"))
+def pip_install(*what: str) -> None:
+    # Without --no-compile half of the time goes into bytecode, most of it of modules that are never imported: 100 MB
+    # in the `web` group alone. Python writes the rest at first import.
+    command = [
+        str(PYTHON),
+        "-m",
+        "pip",
+        "install",
+        "--disable-pip-version-check",
+        "--progress-bar",
+        "off",
+        "--no-compile",
+        *what,
+    ]
+    follow(command, "pip", re.compile(r"Collecting (\S+)|(Installing) collected"))
 
 
 def install_front_end_packages() -> None:
@@ -120,6 +205,7 @@ def install_front_end_packages() -> None:
     npm = [str(wheel / "bin" / "node"), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
     command = [*npm, "ci", "--no-audit", "--no-fund", "--prefix", "static"]
     follow(command, "npm", re.compile(r"added (\d+ packages)"), environment)
+    write_stamp(FRONT_END / ".installed", [BASE_DIR / "static" / "package-lock.json"])
 
 
 def follow(command: list[str], name: str, notable: re.Pattern[str], environment: dict[str, str] | None = None) -> None:
@@ -147,7 +233,7 @@ def reason_of(output: str, otherwise: str) -> str:
     """The sentence for what went wrong, read from what an installer printed."""
     if re.search(r"No space left|ENOSPC|Errno 28", output):
         free = shutil.disk_usage(BASE_DIR).free / 2**30
-        return f"the disk is full ({free:.1f} GiB free, about 3 needed): free some space and start again."
+        return f"the disk is full ({free:.1f} GiB free, up to 3 needed): free some space and start again."
     network = (
         r"NewConnectionError|ConnectionError|Temporary failure in name resolution|Connection refused|ConnectTimeout|"
         r"Network is unreachable|ENOTFOUND|ECONNREFUSED|EAI_AGAIN|ETIMEDOUT|ProxyError|Max retries exceeded|"
@@ -155,6 +241,11 @@ def reason_of(output: str, otherwise: str) -> str:
     )
     if re.search(network, output):
         return "the package index cannot be reached: connect this machine to the network, or name a mirror."
+    if "DO NOT MATCH THE HASHES" in output:
+        return (
+            "a downloaded package has another content than requirements/lock says, and was not installed: try again; "
+            "if it stays so, ask whoever runs the package index."
+        )
     return otherwise
 
 

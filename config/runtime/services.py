@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from config.runtime import postgres
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.bootstrap import SetupFailed, option
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 LEAST_FREE = 200 * 2**20  # bytes: below this PostgreSQL cannot be trusted to finish a checkpoint
@@ -32,15 +32,15 @@ def prepare(command: str, arguments: list[str]) -> None:
         raise SetupFailed(f"the disk that holds {folder} is full: free some space and start again.")
     if command in ("demo", "up"):
         take_folder(folder)
-        host = _option(arguments, "--host") or "127.0.0.1"
-        check_port(host, _option(arguments, "--port") or "8000")
+        host = option(arguments, "--host") or "127.0.0.1"
+        check_port(host, option(arguments, "--port") or "8000")
         os.environ["ACCORD_HOST"] = host
     use_database(folder, is_tended=command in ("demo", "up"))
 
 
 def choose_data_dir(arguments: list[str]) -> list[str]:
     """Take `--data DIR` out of any command's arguments, and make it the data folder. Raises SetupFailed."""
-    chosen = _option(arguments, "--data")
+    chosen = option(arguments, "--data")
     if chosen is None:
         if "--data" in arguments:
             raise SetupFailed("--data needs a folder: write --data DIR.")
@@ -126,15 +126,3 @@ def check_port(host: str, port: str) -> None:
                 f"port {port} on {host} cannot be had ({error.strerror}): stop what uses it, or choose another "
                 f"with --port."
             ) from error
-
-
-def _option(arguments: list[str], name: str) -> str | None:
-    """The value of `--name VALUE` or `--name=VALUE`: needed before Django, and so argparse, can start."""
-    for index, argument in enumerate(arguments):
-        if argument == "--":
-            break
-        if argument.startswith(name + "="):
-            return argument.partition("=")[2]
-        if argument == name and index + 1 < len(arguments):
-            return arguments[index + 1]
-    return None

@@ -38,7 +38,8 @@ def bare_clone(tmp_path: Path) -> Path:
     """The files that a first start needs, without .venv."""
     for name in ("manage.py", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "config", tmp_path / "config")
+    for folder in ("config", "requirements"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     return tmp_path
 
 
@@ -72,13 +73,36 @@ def test_a_machine_without_network_is_told_so(bare_clone):
         PIP_RETRIES="0",
     )
     refused(outcome, "package index cannot be reached")
-    assert not (bare_clone / ".venv" / "installed").exists(), "the next start must try again"
+    assert not (bare_clone / ".venv" / "groups").exists(), "the next start must try again"
 
 
 def test_a_full_disk_is_told_from_other_failures_of_pip():
     said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
     assert "disk" in bootstrap.reason_of(said, "pip failed")
     assert bootstrap.reason_of("ERROR: something else", "pip failed: something else") == "pip failed: something else"
+
+
+def test_a_package_with_another_content_than_the_locks_is_told_from_other_failures_of_pip():
+    said = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE."
+    assert "requirements/lock" in bootstrap.reason_of(said, "pip failed")
+
+
+def test_what_is_installed_already_is_not_installed_again(monkeypatch, tmp_path):
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(bootstrap, "VENV", tmp_path)
+    monkeypatch.setattr(bootstrap, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(bootstrap, "pip_install", lambda *what: asked.append(what))
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db")
+    bootstrap.prepare("createsuperuser", [])
+    assert asked == [("--require-hashes", "--no-deps", "-r", "requirements/lock/web.txt")]
+    bootstrap.prepare("createsuperuser", [])
+    assert len(asked) == 1
+    bootstrap.prepare("check_model", ["folder"])  # the environment grows, and torch comes without a hash
+    assert asked[1] == ("--require-hashes", "--no-deps", "-r", "requirements/lock/learner.txt")
+    assert asked[2][0].startswith("torch==")
+    (tmp_path / "groups" / "web").write_text("of an older requirements/web.txt")
+    bootstrap.prepare("createsuperuser", [])
+    assert asked[3] == asked[0]
 
 
 def test_a_disk_with_too_little_room_refuses_to_start(monkeypatch, tmp_path):
