@@ -1,4 +1,4 @@
-"""Every write of what an annotator says: record, revise, skip, undo. What reviewers make of it is in review.py.
+"""Every write of what an annotator says: record, revise, skip, undo, withdraw. What reviewers decide is in review.py.
 
 Each is one durable transaction that begins with the annotator's membership locked, so that the same submit sent five
 times at once is served one after the other: the first makes the ranking, the others are answered with it.
@@ -6,11 +6,12 @@ times at once is served one after the other: the first makes the ranking, the ot
 
 import math
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Unpack
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from psycopg.types.json import Jsonb
@@ -25,6 +26,8 @@ from feedback.queue import claim, extra_rankings, gold, leases
 
 MOST_SECONDS = 24 * 3600.0
 CLOCK_SLACK = 5.0  # seconds by which the clocks of web hosts and browsers may disagree
+UNDO_REACHES = 10  # rankings in a row
+UNDO_WITHIN = timedelta(days=1)  # a ranking is learned from sooner or later
 RANKING = statements.columns(Ranking, "feedback_ranking")
 SUBMITTED_BEFORE = f"SELECT {RANKING} FROM feedback_ranking WHERE annotator_id = %s AND idempotency_key = %s"
 # The lease's slot is the ranking's from now on. All of Ranking's fields that a submit decides.
@@ -77,7 +80,7 @@ def record_ranking(
     The same `idempotency_key` again returns the first ranking, whatever else is sent. A lease that ran out is
     accepted as long as the comparison still wants a ranking; else Conflict, and nothing is stored.
 
-    Of a comparison whose ranking a reviewer returned this is the next revision, asked for as the first one was.
+    Of a comparison whose ranking a reviewer returned, or its annotator withdrew, this is the next revision.
     """
     return _record(membership, lease_id, ranks, idempotency_key=idempotency_key, seconds=seconds, **said)
 
@@ -96,7 +99,8 @@ def _record(
         return earlier
     lease = leases.lock_lease(membership, lease_id)
     # A renewal keeps `taken_at`, so offline work and long reading stay within the lease's age.
-    fields = check_ranking(lease, membership.project, ranks, seconds, said, most_seconds=seconds_since(lease.taken_at))
+    most_seconds = seconds_since(lease.taken_at) + (lease.withdrawn.seconds if lease.withdrawn else 0.0)
+    fields = check_ranking(lease, membership.project, ranks, seconds, said, most_seconds=most_seconds)
     if lease.lapsed_at is not None and not leases.take_slot_again(lease):
         raise Conflict(
             _(
@@ -104,19 +108,21 @@ def _record(
                 "rankings. Take the next one."
             )
         )
-    returned = returned_to(lease)
-    if returned is None and lease.reason == Lease.Reason.RETURNED:
+    earlier = said_before(lease)
+    if earlier is None and lease.reason == Lease.Reason.RETURNED:
         raise Conflict(_("A reviewer has taken it back: your ranking counts as it was. Take the next one."))
-    ranking = _write_ranking(lease, fields, idempotency_key, returned)
+    ranking = _write_ranking(lease, fields, idempotency_key, earlier)
     if lease.reason == Lease.Reason.QUALIFICATION:
-        gold.note(membership)
+        # Only a first answer: who withdraws and answers again and again would learn which answer qualifies.
+        if earlier is None:
+            gold.note(membership)
     elif membership.project.extra_opinions:
         extra_rankings.ask_for_majority(membership.project, lease.comparison_id)
     return ranking
 
 
-def _write_ranking(lease: Lease, fields: dict[str, Any], key: UUID, returned: Ranking | None) -> Ranking:
-    """The row, in place of the lease; as the next revision of what a reviewer returned."""
+def _write_ranking(lease: Lease, fields: dict[str, Any], key: UUID, earlier: Ranking | None) -> Ranking:
+    """The row, in place of the lease; as the next revision of what was returned or withdrawn."""
     values = {
         "lease": lease.pk,
         "project": lease.project_id,
@@ -125,8 +131,8 @@ def _write_ranking(lease: Lease, fields: dict[str, Any], key: UUID, returned: Ra
         "size": lease.size,
         "display_order": lease.display_order,
         "key": key,
-        "revision": returned.revision + 1 if returned else 1,
-        "reason": str(returned.reason if returned else lease.reason),
+        "revision": earlier.revision + 1 if earlier else 1,
+        "reason": str(earlier.reason if earlier else lease.reason),
         "now": timezone.now(),
     }
     (row,) = statements.run(
@@ -175,8 +181,10 @@ def revise_ranking(
     )
 
 
-def returned_to(lease: Lease) -> Ranking | None:
-    """The annotator's own ranking that a reviewer returned, if the lease is for looking at it again."""
+def said_before(lease: Lease) -> Ranking | None:
+    """Return the annotator's own ranking that they withdrew, or that a reviewer returned; None for a first answer."""
+    if lease.withdrawn_id is not None:
+        return lease.withdrawn
     if lease.reason != Lease.Reason.RETURNED:
         return None
     own = Ranking.objects.filter(comparison_id=lease.comparison_id, annotator_id=lease.annotator_id)
@@ -213,14 +221,50 @@ def undo_last(membership: Membership) -> Ranking | Lease:
     comparison held anew, if it still wants a ranking.
     """
     leases.lock_member(membership)
+    done = _last_done(membership)
+    return _take_back(membership, done) if isinstance(done, Skip) else done
+
+
+@transaction.atomic(durable=True)
+def withdraw(membership: Membership) -> Lease:
+    """Undo what this member did last in the project, and hold its comparison for them again.
+
+    A ranking does not count any more: its last revision is `withdrawn`, and the lease shows what it said. Raises
+    NotFound where nothing is left to undo: a ranking older than a day, or the eleventh in a row.
+    """
+    leases.lock_member(membership)
+    done = _last_done(membership)
+    return _take_back(membership, done) if isinstance(done, Skip) else _withdraw(membership, done)
+
+
+def _last_done(membership: Membership) -> Ranking | Skip:
     ranking = next(iter(recent(membership, 1)), None)
     skips = Skip.objects.filter(annotator_id=membership.user_id, comparison__project_id=membership.project_id)
     skipped = skips.order_by("-created_at").first()
     if skipped is not None and (ranking is None or ranking.created_at < skipped.created_at):
-        return _take_back(membership, skipped)
+        return skipped
     if ranking is None:
         raise NotFound(_("There is nothing to undo yet."))
     return ranking
+
+
+def _withdraw(membership: Membership, ranking: Ranking) -> Lease:
+    held = Lease.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id)
+    in_a_row = held.filter(withdrawn__isnull=False, lapsed_at__isnull=True).count()
+    if ranking.created_at < timezone.now() - UNDO_WITHIN or in_a_row >= UNDO_REACHES:
+        raise NotFound(
+            _("Only your last %(most)s rankings of the past 24 hours can be undone.") % {"most": UNDO_REACHES}
+        )
+    comparison = leases.lock_comparison(ranking.comparison_id)
+    ranking.refresh_from_db()
+    if not ranking.is_live or ranking.standing != Ranking.Standing.COUNTS or comparison.adjudicated_at is not None:
+        raise Conflict(_("A reviewer has decided on this ranking meanwhile: it cannot be undone any more."))
+    Ranking.objects.filter(pk=ranking.pk).update(is_live=False)
+    ranking.pk, ranking.revision, ranking.idempotency_key = None, ranking.revision + 1, uuid4()
+    ranking.standing, ranking.is_live, ranking.review, ranking.sequence = Ranking.Standing.WITHDRAWN, False, None, None
+    ranking.save(force_insert=True)
+    Comparison.objects.filter(pk=comparison.pk).update(ranking_count=F("ranking_count") - 1)
+    return leases.hold_withdrawn(membership, ranking)
 
 
 def recent(membership: Membership, limit: int = 10) -> list[Ranking]:

@@ -84,7 +84,7 @@ class LeaseShown(strict.Serializer):
 
     @extend_schema_field(ReturnedShown(allow_null=True))
     def get_returned(self, lease: Lease) -> dict[str, Any] | None:
-        returned = rankings.returned_to(lease)
+        returned = None if lease.withdrawn_id else rankings.said_before(lease)
         return None if returned is None else ReturnedShown(returned).data
 
 

@@ -161,6 +161,16 @@ class Lease(models.Model):
         Comparison, models.SET_NULL, null=True, editable=False, related_name="+", db_index=False, help_text=STAND_IN
     )
 
+    withdrawn = models.ForeignKey(
+        "Ranking",
+        models.SET_NULL,
+        null=True,
+        editable=False,
+        related_name="+",
+        db_index=False,
+        help_text="What its annotator said of it before, and undid: shown again, and not counted.",
+    )
+
     class Meta:
         constraints = [models.UniqueConstraint(fields=["comparison", "annotator"], name="lease_once")]
         indexes = [

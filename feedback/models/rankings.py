@@ -44,7 +44,8 @@ class Ranking(models.Model):
     a new row with the next `revision`, and the old row stops being live.
 
     What a reviewer decides about a ranking is a new revision too: the same statement again, with another `standing`
-    and the `review` that gave it. A live row is the person's last word, which nobody has discarded or returned; it
+    and the `review` that gave it. A ranking that its annotator undoes gets a revision that is `withdrawn`, without a
+    review. A live row is the person's last word, which nobody has discarded, returned or withdrawn; it
     makes preferences if its standing is `counts`. So of an adjudicated comparison all opinions stay live, and the
     reviewer's ranking alone counts.
 
@@ -62,6 +63,7 @@ class Ranking(models.Model):
         OVERRULED = "overruled"  # by an adjudication: an opinion still, but no preference
         RETURNED = "returned"  # to its annotator, who has not answered yet
         DISCARDED = "discarded"
+        WITHDRAWN = "withdrawn"  # by its annotator, who undid it
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="rankings", db_constraint=False, db_index=False)
     comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="rankings", db_constraint=False)
@@ -116,10 +118,12 @@ class Ranking(models.Model):
                 condition=Q(is_live=False) | Q(standing__in=["counts", "overruled"]), name="ranking_live_stands"
             ),
             models.CheckConstraint(
-                condition=Q(standing="counts") | Q(review__isnull=False), name="ranking_standing_has_a_reason"
+                condition=Q(standing__in=["counts", "withdrawn"]) | Q(review__isnull=False),
+                name="ranking_standing_has_a_reason",
             ),
             models.CheckConstraint(
-                condition=Q(standing__in=["counts", "overruled", "returned", "discarded"]), name="ranking_standing"
+                condition=Q(standing__in=["counts", "overruled", "returned", "discarded", "withdrawn"]),
+                name="ranking_standing",
             ),
         ]
         indexes = [

@@ -106,8 +106,12 @@ def _left_to_qualify(membership: Membership) -> int:
 
 
 def _let_go(membership: Membership, **of_stand_in: int) -> QuerySet[Lease]:
-    """Leases of gold that this person let go, the first one first, by conditions on what stands in for it."""
+    """Leases of gold that this person let go, the first one first, by conditions on what stands in for it.
+
+    Without gold that they withdrew a ranking of: real work of that kind does not come again either.
+    """
     mine = {"annotator": membership.user_id, "project": membership.project_id, "lapsed_at__isnull": False}
+    mine["withdrawn__isnull"] = True
     return Lease.objects.filter(**mine, **of_stand_in).order_by("taken_at")
 
 

@@ -48,11 +48,12 @@ ROOM = f"""
 # A lapsed lease of the same person starts anew.
 WRITE_LEASE = f"""
     INSERT INTO feedback_lease (id, project_id, comparison_id, annotator_id, size, display_order, reason, taken_at,
-        expires_at, stand_in_id)
+        expires_at, stand_in_id, withdrawn_id)
     VALUES (%(id)s, %(project)s, %(comparison)s, %(annotator)s, %(size)s, %(display_order)s, %(reason)s, %(now)s,
-        %(until)s, %(stand_in)s)
+        %(until)s, %(stand_in)s, %(withdrawn)s)
     ON CONFLICT (comparison_id, annotator_id) DO UPDATE SET reason = EXCLUDED.reason, taken_at = EXCLUDED.taken_at,
-        expires_at = EXCLUDED.expires_at, lapsed_at = NULL, stand_in_id = EXCLUDED.stand_in_id
+        expires_at = EXCLUDED.expires_at, lapsed_at = NULL, stand_in_id = EXCLUDED.stand_in_id,
+        withdrawn_id = EXCLUDED.withdrawn_id
     RETURNING {LEASE}"""
 
 
@@ -238,14 +239,26 @@ def display_order(membership: Membership, comparison: Comparison) -> list[int]:
 def hold(membership: Membership, comparison_id: int) -> Lease | None:
     """Hold this very comparison, if a slot is open. The membership is locked by the caller."""
     own = Ranking.objects.filter(comparison=comparison_id, annotator=membership.user_id)
-    if own.filter(is_live=True).exists() or not take_slot(comparison_id):
+    last = own.order_by("-revision").first()
+    if (last is not None and last.is_live) or not take_slot(comparison_id):
         return None
+    if last is not None and last.standing == Ranking.Standing.WITHDRAWN:
+        return hold_withdrawn(membership, last)
     comparison = Comparison.objects.select_related("prompt").get(pk=comparison_id)
-    reason = Lease.Reason.RETURNED if own.exists() else _reason_of(comparison)
+    reason = Lease.Reason.RETURNED if last is not None else _reason_of(comparison)
     if reason == Lease.Reason.GOLD and gold.must_qualify(membership):
         reason = Lease.Reason.QUALIFICATION
     order = display_order(membership, comparison)
     return _write_lease(membership, comparison, reason, timezone.now(), display_order=order)
+
+
+def hold_withdrawn(membership: Membership, ranking: Ranking) -> Lease:
+    """Hold the comparison of a ranking that this member withdrew. Its slot is taken already: the ranking had it."""
+    comparison = Comparison.objects.select_related("prompt").get(pk=ranking.comparison_id)
+    now, order = timezone.now(), ranking.display_order
+    lease = _write_lease(membership, comparison, ranking.reason, now, display_order=order, withdrawn=ranking.pk)
+    lease.withdrawn = ranking
+    return lease
 
 
 def hold_returned(ranking: Ranking) -> None:
@@ -306,7 +319,7 @@ def _held(membership: Membership, now: datetime) -> list[Lease]:
     # Locked, so that none of them lapses between this look and the renewal.
     rows = statements.run(HELD, [membership.user_id, membership.project_id, now])
     held = [statements.build(Lease, row) for row in rows]
-    return sorted(held, key=lambda lease: lease.reason != Lease.Reason.RETURNED)
+    return sorted(held, key=lambda lease: (lease.reason != Lease.Reason.RETURNED, lease.withdrawn_id is None))
 
 
 def _with_slot(comparison: Comparison) -> Comparison:
@@ -333,6 +346,7 @@ def _write_lease(
     *,
     display_order: list[int],
     stand_in: int | None = None,
+    withdrawn: int | None = None,
 ) -> Lease:
     """The row for a slot just taken."""
     values = {
@@ -344,6 +358,7 @@ def _write_lease(
         "display_order": display_order,
         "reason": str(reason),
         "stand_in": stand_in,
+        "withdrawn": withdrawn,
         "now": now,
         "until": now + _lease_time(membership),
     }

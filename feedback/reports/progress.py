@@ -7,13 +7,11 @@ from django.db.models import Count, F, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feedback.actions import rankings as judging
 from feedback.errors import NotFound
 from feedback.models import Comparison, Completion, Lease, Membership, Project, Prompt, Ranking, User
 from feedback.queue import blinding, claim, gold
 
 COUNTED = 500  # comparisons still to do are counted up to here: the number's size does not matter beyond
-UNDO_REACHES = 10
 
 
 @dataclass(frozen=True)
@@ -89,23 +87,6 @@ def prompt_seen(membership: Membership, number: int) -> Prompt:
     found = Prompt.objects.filter(comparisons=comparison_id, project=membership.project_id).first()
     if not seen or found is None:
         raise NotFound(_("You do not hold this comparison."))
-    return found
-
-
-def ranking_before(membership: Membership, ranking_id: int) -> Ranking:
-    """The ranking that this person made before that one, up to ten back."""
-    recent = judging.recent(membership, UNDO_REACHES + 1)
-    later = [ranking.pk for ranking in recent]
-    if ranking_id not in later[:-1]:
-        raise NotFound(_("There is nothing further back to undo."))
-    return recent[later.index(ranking_id) + 1]
-
-
-def own_ranking(membership: Membership, ranking_id: int) -> Ranking:
-    """One of this person's latest rankings, as far back as they may undo."""
-    found = next((each for each in judging.recent(membership, UNDO_REACHES + 1) if each.pk == ranking_id), None)
-    if found is None:
-        raise NotFound(_("There is no such ranking of yours."))
     return found
 
 

@@ -132,8 +132,12 @@ def _opinions(comparison: Comparison, order: Sequence[int]) -> list[Opinion]:
     for ranking in rows:
         last[ranking.annotator_id] = ranking
     in_turn = sorted(last.values(), key=lambda each: (not each.is_live, each.created_at, each.pk))
-    # What a reviewer withdrew is no opinion: the decision in the history says that it was undone.
-    kept = [each for each in in_turn if each.is_live or each.reason != ADJUDICATION]
+    # What a reviewer undid is no opinion: the decision in the history says so. Nor is what its annotator withdrew.
+    kept = [
+        each
+        for each in in_turn
+        if each.is_live or (each.reason != ADJUDICATION and each.standing != Ranking.Standing.WITHDRAWN)
+    ]
     return [Opinion(each, [each.ranks[position] for position in order]) for each in kept]
 
 

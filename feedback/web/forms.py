@@ -166,10 +166,6 @@ class DemonstrationForm(forms.Form):
         return str(self.cleaned_data["text"]).replace("\r\n", "\n")
 
 
-class UndoForm(forms.Form):
-    before = forms.IntegerField(required=False)
-
-
 class RankingForm(forms.Form):
     """A ranking as the page sends it. What it says is checked where the project and the comparison are known.
 

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from feedback.actions import spans
 from feedback.actions.ranking_details import ALL_BAD, ALL_GOOD, RATING_POINTS, flags_of, shown_ratings
-from feedback.actions.rankings import returned_to, shown_ranks
+from feedback.actions.rankings import said_before, shown_ranks
 from feedback.models import Lease, Membership, Project, Ranking
 from feedback.queue.blinding import comparison_number
 from feedback.rendering import render
@@ -57,14 +57,13 @@ class ShownFlag:
 
 @dataclass(frozen=True)
 class Card:
-    """What `rank/_card.jinja.html` shows. One of `lease` and `ranking` is an id, the other is empty."""
+    """What `rank/_card.jinja.html` shows."""
 
     comparison: int  # the number that its annotator knows it by: see blinding.py
     size: int
     messages: list[ShownMessage]
     completions: list[ShownCompletion]
     lease: str = ""
-    ranking: str = ""
     expires_at: object = None
     key: str = ""
     strength_points: int = 0
@@ -73,6 +72,7 @@ class Card:
     flags: tuple["ShownFlag", ...] = ()
     comment: str = ""
     returned: str = ""  # why a reviewer wants it looked at again
+    withdrawn_seconds: float | None = None  # that its annotator had spent on it before they undid it
 
     @property
     def places(self) -> range:
@@ -90,44 +90,27 @@ class Card:
     @property
     def dom(self) -> str:
         """Tells the ids of one card's elements from another's."""
-        return f"{'r' if self.ranking else 'c'}{self.ranking or self.comparison}"
+        return f"c{self.comparison}"
 
 
 def card_of_lease(lease: Lease, membership: Membership) -> Card:
-    """What a reviewer returned comes with what its annotator said of it, and why they should look again."""
-    project, returned = membership.project, returned_to(lease)
+    """What was returned or withdrawn comes with what its annotator said of it, and why they should look again."""
+    project, earlier = membership.project, said_before(lease)
     return Card(
         comparison_number(membership, lease.comparison_id),
         lease.size,
         show_messages(lease.comparison.prompt.messages),
-        _show_completions(lease.comparison.texts(lease.display_order), project, returned),
+        _show_completions(lease.comparison.texts(lease.display_order), project, earlier),
         lease=str(lease.pk),
         expires_at=lease.expires_at,
         key=str(uuid4()),
         strength_points=project.strength_points,
-        strength=returned.strength if returned else None,
+        strength=earlier.strength if earlier else None,
         one_key=project.one_key_pairs and lease.size == 2,
-        flags=show_flags(project, returned.flags if returned else ()),
-        comment=returned.comment if returned else "",
-        returned=returned.review.reason if returned and returned.review else "",
-    )
-
-
-def card_of_ranking(ranking: Ranking, membership: Membership) -> Card:
-    """For a correction: as it was shown, with the ranks that were given."""
-    project = membership.project
-    return Card(
-        comparison_number(membership, ranking.comparison_id),
-        ranking.size,
-        show_messages(ranking.comparison.prompt.messages),
-        _show_completions(ranking.comparison.texts(ranking.display_order), project, ranking),
-        ranking=str(ranking.pk),
-        key=str(uuid4()),
-        strength_points=project.strength_points,
-        strength=ranking.strength,
-        one_key=project.one_key_pairs and ranking.size == 2,
-        flags=show_flags(project, ranking.flags),
-        comment=ranking.comment,
+        flags=show_flags(project, earlier.flags if earlier else ()),
+        comment=earlier.comment if earlier else "",
+        returned=earlier.review.reason if earlier and earlier.review else "",
+        withdrawn_seconds=earlier.seconds if earlier and lease.withdrawn_id else None,
     )
 
 

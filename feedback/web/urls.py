@@ -28,7 +28,6 @@ urlpatterns = [
     path("projects/<slug:slug>/rank/undo/", ranking.undo, name="rank-undo"),
     path("projects/<slug:slug>/rank/demonstrate/", ranking.demonstrate, name="rank-demonstrate"),
     path("projects/<slug:slug>/rank/renew/", ranking.renew, name="rank-renew"),
-    path("projects/<slug:slug>/rank/<int:ranking_id>/", ranking.reopen, name="rank-reopen"),
     path("projects/<slug:slug>/rank/<int:ranking_id>/revise/", ranking.revise, name="rank-revise"),
     path("projects/<slug:slug>/guidelines/", project.guidelines, name="guidelines"),
     path("projects/<slug:slug>/prompts/", project.prompts, name="prompts"),

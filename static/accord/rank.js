@@ -4,7 +4,7 @@
 import { remember } from "./app.js";
 import { setMathematics } from "./math.js";
 import { Clock } from "./rank/clock.js";
-import { showTexts, toggleAsWritten } from "./rank/as_written.js";
+import { isAsWritten, showTexts, toggleAsWritten } from "./rank/as_written.js";
 import { toggleDifferences } from "./rank/differences.js";
 import { makeDraggable } from "./rank/drag.js";
 import { draftName, Drafts, outboxOf } from "./rank/drafts.js";
@@ -53,28 +53,30 @@ function clear(element) {
   showTold();
 }
 
-function show(element, seconds = 0) {
+function show(element) {
   clear(element);
   if (!element.matches("form.comparison")) return lookAgainLater();
   const draft = drafts.of(draftName(element));
-  clock = new Clock(draft?.seconds ?? seconds);
+  clock = new Clock(draft?.seconds ?? Number(element.dataset.seconds ?? 0));
   const keepDraft = () => drafts.keep(draftName(element), { ranks: ranking.byPlace, extras: said(), seconds: clock.seconds });
   ranking = new Ranking(element, keepDraft);
-  spans = new Spans(element, document.getElementById("marker"), keepDraft);
+  const isBegun = draft !== null || element.querySelector(".chips :checked") !== null;
+  if ("archived" in element.dataset && !isBegun) closeRanking(element);
+  else spans = new Spans(element, document.getElementById("marker"), keepDraft);
   if (draft) {
     ranking.byPlace = draft.ranks;
     restoreExtras(element, draft.extras);
     spans.fields = draft.extras;
   }
   element.addEventListener("input", keepDraft);
-  undrag = makeDraggable(ranking);
+  if (!ranking.isReadOnly) undrag = makeDraggable(ranking);
   openAtLastTurn(element);
   showTexts(element);
   foldLongOnes(ranking);
   setMathematics(element).then((isSet) => {
     if (!isSet || ranking?.form !== element) return;
     foldLongOnes(ranking);
-    spans.show();
+    spans?.show();
   });
   // On a short window without the page's head: everything there is for reading.
   if (shortWindow.matches) element.scrollIntoView({ block: "start", behavior: "instant" });
@@ -83,6 +85,16 @@ function show(element, seconds = 0) {
   shownAt = performance.now();
   fetchAhead();
 }
+
+/** In an archived project nothing new is ranked; what its person had begun is theirs to submit. */
+function closeRanking(form) {
+  ranking.close();
+  form.classList.add("is-read-only");
+  form.querySelector("[data-begun]").hidden = true;
+  form.querySelector("[data-unbegun]").hidden = false;
+}
+
+const canRank = () => ranking !== null && !ranking.isReadOnly;
 
 /** Everything said beside the ranks, as form fields. */
 function said() {
@@ -211,7 +223,7 @@ const outbox = new Outbox(outboxOf(urls.user), {
     tell(say("not-stored"), "warn");
     if (status === 423) return; // archived: what was said is kept
     if (status !== 400) drafts.drop(item.draft); // it is not wanted any more
-    else if (item.project === urls.project) startOver(item);
+    else if (item.project === urls.project) startOver();
   },
   waiting(count, reason) {
     page.dataset.unsent = count;
@@ -226,15 +238,11 @@ addEventListener("beforeunload", (event) => {
 });
 
 /** What was said does not fit what the project asks now: the page's comparisons are asked for anew, this one first. */
-async function startOver(item) {
+function startOver() {
   ahead = [];
   parked = [];
   ranking = null; // what was said of it is kept as a draft
-  if (item.lease) return showNext();
-  const reopened = new URL("..", new URL(item.url, location)); // a correction's ranking
-  const response = await get(reopened).catch(() => null);
-  if (response?.ok && !response.redirected) show(parse(await response.text()));
-  else showNext();
+  showNext();
 }
 
 /** Its person has signed out in another tab: nothing more is said here in their name. */
@@ -268,7 +276,7 @@ function send(form, url, fields, counts, isSkip = false) {
 }
 
 function submit() {
-  if (!ranking || isWriting()) return;
+  if (!canRank() || isWriting()) return;
   if (!ranking.isComplete) {
     tell(ranking.whatIsMissing, "warn");
     return ranking.mark(ranking.missing[0]);
@@ -276,8 +284,8 @@ function submit() {
   tell();
   const ranks = Object.entries(ranking.byPlace).map(([place, rank]) => [`rank-${place}`, String(rank)]);
   const { form } = ranking;
-  if (!form.dataset.ranking) showPace(clock.seconds);
-  const sent = [form, form.getAttribute("action"), [...ranks, ...said()], form.dataset.ranking ? null : [1, 1]];
+  if (!("withdrawn" in form.dataset)) showPace(clock.seconds);
+  const sent = [form, form.getAttribute("action"), [...ranks, ...said()], [1, 1]];
   ranking = null; // its lease is no longer held by the page
   send(...sent);
   showNext();
@@ -285,7 +293,7 @@ function submit() {
 
 /** One key for a pair: rank it and submit. Whether the key is one of those. */
 function choose(key, isRepeated = false) {
-  if (!ranking?.form.matches("[data-one-key]") || !CHOICES[key]) return false;
+  if (!canRank() || !ranking.form.matches("[data-one-key]") || !CHOICES[key]) return false;
   // A key that is held down, or pressed twice by mistake, says nothing of a pair that nobody has seen yet.
   if (isRepeated || performance.now() - shownAt < UNREAD) return true;
   ranking.cards.forEach((card, index) => ranking.rank(card, CHOICES[key][index]));
@@ -300,8 +308,7 @@ function showPace(seconds) {
 }
 
 function skip() {
-  if (!ranking || isWriting()) return;
-  if (ranking.form.dataset.ranking) return leaveRevision();
+  if (!canRank() || isWriting()) return;
   const dialog = document.getElementById("skip");
   dialog.querySelector("input").value = "";
   dialog.returnValue = "";
@@ -312,6 +319,7 @@ document.getElementById("skip").addEventListener("close", ({ target: dialog }) =
   if (dialog.returnValue !== "skip" || !ranking) return;
   const { form } = ranking;
   const reason = dialog.querySelector("input").value;
+  ranking.changed(ranking); // a draft, the time it took included, for undo
   ranking = null;
   send(form, urls.skip, [["reason", reason]], [0, 1], true);
   showNext();
@@ -327,12 +335,6 @@ function isWriting() {
   return true;
 }
 
-function leaveRevision() {
-  drafts.drop(draftName(ranking.form));
-  ranking = null;
-  showNext();
-}
-
 let undone = Promise.resolve();
 /** As often as it was asked, one after the other. */
 function undo() {
@@ -343,16 +345,17 @@ function undo() {
 async function undoLast() {
   await outbox.flush();
   if (outbox.items.length) return;
-  const before = ranking?.form.dataset.ranking ?? "";
-  const response = await post(urls.undo, [["before", before]]).catch(() => null);
+  const response = await post(urls.undo, []).catch(() => null);
   if (!response) return tell(say("undo-offline"), "warn");
   if (isSignedOut(response)) return tell(say("sign-in"), "warn");
   if (response.status === 404) return tell(say("nothing-to-undo"));
   const html = await response.text();
   if (!response.ok) return complain(html);
-  if (ranking && !before) parked.push(ranking.form);
-  tell();
-  show(parse(html));
+  if (ranking) parked.push(ranking.form);
+  const form = parse(html);
+  show(form);
+  count("withdrawn" in form.dataset ? -1 : 0, -1);
+  tell(say("undone"), "done");
 }
 
 // ---- while the page is open ----
@@ -392,6 +395,12 @@ onBreak.addEventListener("close", () => {
 
 // ---- keys and buttons ----
 
+/** Which key shows the rendered text, where text can be marked; "" where that is shown. */
+function cannotMark() {
+  if (isAsWritten()) return say("not-as-written");
+  return "differences" in ranking.form.dataset ? say("not-in-differences") : "";
+}
+
 const acts = {
   submit,
   choose: (key, event) => choose(key, event.repeat),
@@ -402,10 +411,10 @@ const acts = {
   break: takeBreak,
   layout: () => remember("layout", document.documentElement.dataset.layout === "list" ? "columns" : "list"),
   unfold: () => ranking && toggleFolds(ranking),
-  write: () => ranking && writing.open(ranking),
+  write: () => canRank() && writing.open(ranking),
   comment: () => ranking?.form.elements.comment.focus(),
   rate: () => ranking && startRating(ranking.marked),
-  markText: () => ranking && tell(ranking.marked.querySelector(".prose").hidden ? say("not-as-written") : spans.start(ranking.marked)),
+  markText: () => canRank() && tell(cannotMark() || spans.start(ranking.marked)),
   selection(event) {
     const handled = spans?.handle(event) ?? false;
     if (handled && event.key === "Escape") tell();

@@ -64,6 +64,18 @@ def test_texts_that_differ_in_markup_alone_differ(comparisons, desk, annotator):
     assert "".join(ranking.page.locator("ins.diff").all_inner_texts()) == "****"
 
 
+def test_the_page_says_which_key_shows_the_text_where_marks_are_made(comparisons, desk, annotator):
+    comparisons([FLAT, INDENTED])
+    ranking = RankPage(desk.sit("ann"))
+    state = ranking.page.locator("#state")
+    for view in (["d"], ["i"], ["i", "d"]):
+        ranking.press(*view, "m")
+        expect(state).to_contain_text("only in the rendered view: press")
+        ranking.press(state.inner_text()[-8].lower(), "m")
+        expect(state).to_contain_text("Arrows choose a word")
+        ranking.press("Escape")
+
+
 def test_only_an_empty_answer_is_called_empty(project, desk, annotator, keep):
     row = {"prompt": "[Agent]: Hello!", "completions": ["[Agent]: Hello!\n[Customer]: Hi!", ""]}
     imports.add_prompts(project, [row], compare=True)

@@ -33,12 +33,13 @@ def test_undo_brings_back_what_was_said(comparisons, desk, annotator):
     ranking.press("v")
     ranking.submit()
     ranking.press("u")
-    ranking.page.locator("form[data-ranking]:not([data-ranking=''])").wait_for()
+    ranking.page.locator("form[data-withdrawn]").wait_for()
     expect(ranking.page.get_by_label("All good")).to_be_checked()
     ranking.press("v")
     ranking.submit()
     ranking.expect_sent()
-    assert list(Ranking.objects.order_by("revision").values_list("flags", flat=True)) == [["all good"], []]
+    said = Ranking.objects.order_by("revision").values_list("standing", "flags")
+    assert list(said) == [("counts", ["all good"]), ("withdrawn", ["all good"]), ("counts", [])]
 
 
 def test_strength_is_asked_of_pairs_alone_and_only_where_the_project_wants_it(comparisons, desk, annotator, project):

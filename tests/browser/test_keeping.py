@@ -134,12 +134,14 @@ def test_undo_pressed_quickly_goes_as_far_back_as_it_was_pressed(comparisons, de
     now = ranking.comparison
     ranking.press(*"u" * 10)
     is_showing(ranking, done[1])
+    assert Ranking.objects.filter(is_live=True).count() == 1
     ranking.press("2")
-    ranking.submit()
+    for following in (*done[2:], now):
+        ranking.submit()
+        is_showing(ranking, following)
     ranking.expect_sent()
-    is_showing(ranking, now)
     corrected = Ranking.objects.get(comparison_id=done[1], is_live=True)
-    assert (corrected.revision, shown_ranks(corrected)) == (2, [1, 1])
+    assert (corrected.revision, shown_ranks(corrected)) == (3, [1, 1])
     ranking.rank_by_keys([1, 2])
     ranking.submit()
     ranking.expect_sent()
@@ -314,3 +316,30 @@ def test_signing_out_says_what_is_not_stored_yet_and_keeps_it(comparisons, desk,
     RankPage(page)
     wait_until(page, Ranking.objects.exists)
     assert shown_ranks(Ranking.objects.get()) == [2, 1]
+
+
+def test_an_archived_project_is_read_only_but_for_what_one_had_begun(comparisons, desk, annotator, project, keep):
+    comparisons(count=2)
+    ranking = settled(desk.sit("ann"))
+    page, first = ranking.page, ranking.comparison
+    ranking.press("1")
+    project.archived_at = timezone.now()
+    project.save()
+    page.reload()
+    ranking.wait_until_ready()
+    expect(page.get_by_text("You can still submit or skip this ranking, which you had begun.")).to_be_visible()
+    keep(page, "rank-archived-begun")
+    ranking.rank_by_keys([2, 3])
+    ranking.submit()
+    ranking.expect_sent()
+    assert Ranking.objects.get().comparison_id == first
+    page.reload()
+    ranking.wait_until_ready()
+    keep(page, "rank-archived")
+    expect(page.get_by_text("this comparison can be read, and not ranked any more.")).to_be_visible()
+    for part in (".chips", ".extras", ".dock"):
+        expect(page.locator(part).first).to_be_hidden()
+    ranking.press("1", "2", "3", "b", "s", "w", "m", "Enter")
+    assert ranking.ranks == [0, 0, 0]
+    expect(page.locator("dialog[open]")).to_have_count(0)
+    assert Ranking.objects.count() == 1

@@ -1,4 +1,4 @@
-"""One key for a pair, where a project wants that: it ranks and submits at once, and U opens it again."""
+"""One key for a pair, where a project wants that: it ranks and submits at once, and U undoes it."""
 
 import pytest
 from playwright.sync_api import expect
@@ -38,16 +38,16 @@ def test_one_key_ranks_and_submits_a_pair(ranking, keep):
     done = {press(ranking, key): ranks for key, ranks in (("1", [1, 2]), ("2", [2, 1]), ("3", [1, 1]))}
     ranking.expect_sent()
     assert {comparison: ranks_of(comparison) for comparison in done} == done
-    expect(ranking.page.locator(".told")).to_have_text("Stored. U reopens it.")
+    expect(ranking.page.locator(".told")).to_have_text("Stored. U undoes it.")
 
 
-def test_a_pair_ranked_by_mistake_is_reopened_and_corrected_by_one_key(ranking, keep):
+def test_a_pair_ranked_by_mistake_is_undone_and_corrected_by_one_key(ranking, keep):
     first = press(ranking, "1")
     ranking.press("u")
     ranking.page.locator(f"form[data-comparison='{ranking.number_of(first)}']").wait_for()
     chosen = ranking.page.get_by_role("button", name="A is better")
     expect(chosen).to_have_attribute("aria-pressed", "true")
-    keep(ranking.page, "rank-one-key-reopened")
+    keep(ranking.page, "rank-one-key-undone")
     ranking.page.wait_for_timeout(READ)
     press(ranking, "2")
     ranking.expect_sent()

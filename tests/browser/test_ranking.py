@@ -90,24 +90,33 @@ def test_arrows_move_the_mark_and_with_shift_the_rank(comparisons, rank_page):
     assert ranking.ranks == [0, 2]
 
 
-def test_undo_corrects_by_a_revision_and_comes_back(comparisons, rank_page, keep):
+def test_undo_withdraws_the_last_ranking_and_opens_it_as_it_was(comparisons, rank_page, keep):
     comparisons(count=3)
     ranking = rank_page()
-    first = ranking.comparison
+    page, first = ranking.page, ranking.comparison
     ranking.rank_by_keys([1, 2, 3])
+    ranking.press("v", "c")
+    page.keyboard.type("Close.")
+    ranking.press("Escape")
     ranking.submit()
     second = ranking.comparison
     ranking.press("u")
     ranking.page.locator(f"form[data-comparison='{ranking.number_of(first)}']").wait_for()
+    keep(page, "rank-undo")
     assert ranking.ranks == [1, 2, 3]
-    keep(ranking.page, "rank-undo")
+    expect(page.get_by_label("All good")).to_be_checked()
+    expect(page.get_by_label("Comment")).to_have_value("Close.")
+    expect(page.get_by_text("it does not count until you submit it again")).to_be_visible()
+    expect(page.locator("#today")).to_have_text("0")
+    expect(page.locator("#remaining")).to_have_text("3")
+    assert not Ranking.objects.filter(is_live=True).exists()
     ranking.rank_by_keys([3])
     ranking.submit()
     assert ranking.comparison == second
     ranking.expect_sent()
-    assert said(first).revision == 2
     assert shown_ranks(said(first)) == [2, 1, 2]
-    assert Ranking.objects.filter(comparison_id=first).count() == 2
+    standings = Ranking.objects.filter(comparison_id=first).order_by("revision").values_list("standing", flat=True)
+    assert list(standings) == ["counts", "withdrawn", "counts"]
 
 
 def test_undo_reaches_further_back(comparisons, rank_page, desk):
@@ -123,7 +132,9 @@ def test_undo_reaches_further_back(comparisons, rank_page, desk):
         ranking.press("u")
         ranking.page.locator(f"form[data-comparison='{ranking.number_of(comparison)}']").wait_for()
     ranking.press("u")
-    expect(ranking.page.locator("#state")).to_have_text("There is nothing further back to reopen.")
+    expect(ranking.page.locator("#state")).to_have_text(
+        "Nothing to undo: it reaches your last ten rankings, of the past 24 hours."
+    )
 
 
 def test_skip_with_a_reason_goes_on_to_the_next(comparisons, rank_page, keep):
@@ -239,8 +250,8 @@ def test_what_was_done_is_confirmed_quietly_beside_submit(comparisons, rank_page
     keep(ranking.page, f"rank-told-missing-{'phone' if phone else 'desktop'}")
     ranking.rank_by_keys([2, 3, 4])
     ranking.submit()
-    expect(told).to_have_text("Stored. U reopens it.")
-    expect(ranking.page.locator("#state")).to_have_text("Stored. U reopens it.")  # read aloud
+    expect(told).to_have_text("Stored. U undoes it.")
+    expect(ranking.page.locator("#state")).to_have_text("Stored. U undoes it.")  # read aloud
     keep(ranking.page, f"rank-told-stored-{'phone' if phone else 'desktop'}")
     colours = [
         each.evaluate("(element) => getComputedStyle(element).color")
@@ -254,7 +265,7 @@ def test_what_was_done_is_confirmed_quietly_beside_submit(comparisons, rank_page
         else told_box["y"] >= submit_box["y"] - 8
     )
     ranking.press("s", "Enter")
-    expect(told).to_have_text("Skipped. U brings it back.")
+    expect(told).to_have_text("Skipped. U undoes it.")
     expect(told).to_be_empty(timeout=8_000)
 
 
@@ -276,19 +287,21 @@ def test_a_skip_taken_back_keeps_ranks_flags_and_comment(comparisons, rank_page,
     expect(ranking.page.get_by_label("Comment")).to_have_value("Both are late.")
 
 
-def test_a_reopened_ranking_may_be_left_as_it_is(comparisons, rank_page, keep):
+def test_an_undone_ranking_may_be_skipped_and_the_skip_undone(comparisons, rank_page):
     comparisons(count=2)
     ranking = rank_page()
     first = ranking.comparison
     ranking.rank_by_keys([1, 2, 3])
     ranking.submit()
-    ranking.page.get_by_role("button", name="Reopen last").click()
-    ranking.page.locator(f"form[data-comparison='{ranking.number_of(first)}']").wait_for()
-    keep(ranking.page, "rank-reopened")
-    ranking.press("3")
-    ranking.page.get_by_role("button", name="Leave as it is").click()
-    ranking.page.locator(f"form.comparison:not([data-comparison='{ranking.number_of(first)}'])").wait_for()
-    assert shown_ranks(said(first)) == [1, 2, 3]
+    for _ in range(2):
+        ranking.page.get_by_role("button", name="Undo").click()
+        ranking.page.locator(f"form[data-comparison='{ranking.number_of(first)}']").wait_for()
+        assert ranking.ranks == [1, 2, 3]
+        ranking.press("s", "Enter")
+        ranking.page.locator(f"form.comparison:not([data-comparison='{ranking.number_of(first)}'])").wait_for()
+    ranking.expect_sent()
+    assert Skip.objects.get().comparison_id == first
+    assert not Ranking.objects.filter(is_live=True).exists()
 
 
 def test_the_comment_grows_with_what_is_written(comparisons, rank_page):

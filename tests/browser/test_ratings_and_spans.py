@@ -66,11 +66,11 @@ def test_ratings_by_keyboard_are_kept_through_a_reload_and_undo(comparisons, des
     stored = Ranking.objects.get(comparison_id=first)
     assert shown_ratings(stored) == {"helpful": [5, 3, 1], "honest": [4, 2, 1]}
     ranking.press("u")
-    ranking.page.locator("form[data-ranking]:not([data-ranking=''])").wait_for()
+    ranking.page.locator("form[data-withdrawn]").wait_for()
     ranking.press("r", "0")  # the first is rated: the key begins with it
     ranking.submit()
     ranking.expect_sent()
-    assert shown_ratings(Ranking.objects.get(revision=2)) == {"helpful": [None, 3, 1], "honest": [4, 2, 1]}
+    assert shown_ratings(Ranking.objects.get(is_live=True)) == {"helpful": [None, 3, 1], "honest": [4, 2, 1]}
 
 
 def test_a_digit_ranks_again_after_escape(comparisons, desk, annotator, rated):
@@ -141,11 +141,11 @@ def test_text_is_marked_by_keyboard_alone_and_again_after_undo(comparisons, desk
     assert good == ("on its", "good")
     assert bad[1] == "bad" and bad[0] in MARKDOWN.split("\n\n")[1]
     ranking.press("u")
-    page.locator("form[data-ranking]:not([data-ranking=''])").wait_for()
+    page.locator("form[data-withdrawn]").wait_for()
     assert page.locator(".mark").all_inner_texts() == before
     ranking.submit()
     ranking.expect_sent()
-    assert marked(Ranking.objects.get(revision=2)) == [good, bad]
+    assert marked(Ranking.objects.get(is_live=True)) == [good, bad]
 
 
 def test_a_new_mark_replaces_what_it_covers(comparisons, desk, annotator):

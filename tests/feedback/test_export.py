@@ -9,7 +9,7 @@ import pytest
 from feedback import imports
 from feedback.actions import rankings, review_undo, reviews
 from feedback.actions.spans import Span
-from feedback.errors import Conflict
+from feedback.errors import Conflict, NotFound
 from feedback.export import preferences
 from feedback.models import Ranking
 from tests.factories import membership, person, rank_next
@@ -228,6 +228,18 @@ def test_who_never_read_a_ranking_is_not_told_that_it_is_gone(ann, rita, project
     assert list(preferences.rankings(project, after=cursor)) == []
 
 
+def test_a_withdrawn_ranking_is_retracted_until_it_is_submitted_again(ann, project, work):
+    work(1)
+    ranking = rank_next(ann)
+    cursor = preferences.sequence_cutoff(project)
+    lease = rankings.withdraw(ann)
+    (told,) = preferences.rankings(project, after=cursor)
+    assert (told["comparison_id"], told["retracted"]) == (ranking.comparison_id, "withdrawn")
+    assert list(preferences.rankings(project)) == []
+    again = rankings.record_ranking(ann, lease.pk, [2, 1], idempotency_key=uuid4(), seconds=1)
+    assert [row["ranking_id"] for row in preferences.rankings(project)] == [again.pk]
+
+
 def test_a_frozen_cutoff_stays_as_it_was_unless_one_wants_only_what_still_counts(ann, rita, project, work):
     work(3)
     first, second, third = (rank_next(ann) for _ in range(3))
@@ -263,10 +275,12 @@ def test_readers_by_cursor_end_with_what_a_fresh_reader_gets(project, rita, work
         member = generator.choice(members)
         ranks = [generator.randint(1, 2) for _ in range(3)]
         live = list(Ranking.objects.filter(is_live=True, annotator=member.user))
-        act = generator.choice(["rank", "revise", "discard", "return", "adjudicate", "undo"])
+        act = generator.choice(["rank", "rank", "revise", "withdraw", "discard", "return", "adjudicate", "undo"])
         try:
             if act == "rank":
                 rank_next(member, ranks)
+            elif act == "withdraw" and live:
+                rankings.withdraw(member)
             elif act == "revise" and live:
                 revise(member, generator.choice(live), ranks)
             elif act == "adjudicate":
@@ -278,7 +292,7 @@ def test_readers_by_cursor_end_with_what_a_fresh_reader_gets(project, rita, work
             elif live and act in ("discard", "return"):
                 decide = reviews.discard if act == "discard" else reviews.return_ranking
                 decisions.append(decide(rita, generator.choice(live).pk, reason="x").pk)
-        except Conflict:
+        except (Conflict, NotFound):
             continue
         if step % 3 == 0:
             at["often"] = follow(read, project, often, at["often"])
@@ -291,4 +305,4 @@ def test_readers_by_cursor_end_with_what_a_fresh_reader_gets(project, rita, work
         follow(read, project, kept, after)
         assert {ranking: lines for ranking, lines in kept.items() if lines} == fresh
     standing = set(Ranking.objects.values_list("standing", flat=True))
-    assert standing == {"counts", "overruled", "returned", "discarded"}  # all of it happened
+    assert standing == {"counts", "overruled", "returned", "discarded", "withdrawn"}  # all of it happened

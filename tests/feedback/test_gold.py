@@ -158,6 +158,29 @@ def test_gold_let_go_is_gone_once_others_have_taken_what_stands_in_for_it(ann, a
     assert leases.lease_next(ann).comparison == second
 
 
+def test_gold_that_was_withdrawn_and_given_back_comes_no_more_like_other_work(ann, add_gold, work, draw):
+    add_gold(1)
+    first, second = [work(1, priority=place)[0] for place in (2, 1)]
+    draw({first: 1})
+    assert rank_next(ann).reason == Lease.Reason.GOLD
+    lease = judging.withdraw(ann)
+    assert lease.reason == Lease.Reason.GOLD
+    leases.release(ann, lease.pk)
+    assert rank_next(ann).comparison == first
+    leases.release(ann, judging.withdraw(ann).pk)
+    assert rank_next(ann).comparison == second
+
+
+def test_an_answer_that_was_withdrawn_does_not_qualify_by_trying_again(ann, add_gold, project):
+    add_gold(1)
+    ask(project, qualification_items=1, qualification_percent=100)
+    rank_by_text(ann, "bad")
+    lease = judging.withdraw(ann)
+    ranks = [1 if text == "good" else 2 for text in lease.comparison.texts(lease.display_order)]
+    judging.record_ranking(ann, lease.pk, ranks, idempotency_key=uuid4(), seconds=1)
+    assert Membership.objects.get(pk=ann.pk).qualified_at is None
+
+
 def test_a_late_submit_of_gold_is_refused_as_of_other_work(ann, add_gold, work, draw):
     add_gold(3)
     (only,) = work(1)

@@ -179,10 +179,10 @@ def test_every_page_forbids_what_it_does_not_need(client, annotator):
     assert "unsafe" not in policy
 
 
-def test_a_ranking_is_reopened_by_its_own_annotator_alone(client, annotator, colleague, ann, work):
+def test_a_ranking_is_undone_by_its_own_annotator_alone(client, annotator, colleague, ann, work):
     work(1)
-    again = at(f"rank/{rank_next(ann).pk}/")
-    client.force_login(annotator)
-    assert client.get(again).status_code == 200
+    rank_next(ann)
     client.force_login(colleague)
-    assert client.get(again).status_code == 404
+    assert client.post(at("rank/undo/")).status_code == 404
+    client.force_login(annotator)
+    assert b"does not count until you submit it again" in client.post(at("rank/undo/")).content

@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_POST
 from feedback import imports
 from feedback.actions import members, rankings
 from feedback.archive import Archived
-from feedback.models import Lease, Membership, Ranking
+from feedback.models import Lease, Membership
 from feedback.queue import leases
 from feedback.rendering import render as render_markdown
 from feedback.reports import progress
@@ -26,11 +26,10 @@ from feedback.web.forms import (
     LeaseForm,
     RankingForm,
     SkipForm,
-    UndoForm,
     checked,
     read_leases,
 )
-from feedback.web.presenters import Card, card_of_lease, card_of_ranking, sample_card, show_flags
+from feedback.web.presenters import Card, card_of_lease, sample_card, show_flags
 
 Page = Callable[..., HttpResponse]
 
@@ -104,19 +103,10 @@ def skip(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 @login_required
-@never_cache
-@require_GET
-@same_person
-def reopen(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
-    """One of this person's latest rankings, to look at again and to correct, with what the project asks now."""
-    membership = members.membership_of(request.user, slug)
-    return _reopen(request, membership, progress.own_ranking(membership, ranking_id))
-
-
-@login_required
 @require_POST
 @same_person
 def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
+    """Correct a ranking that counts. Pages do so no more; a browser may still have a correction to send."""
     membership = members.membership_of(request.user, slug)
     form = RankingForm(request.POST)
     rankings.revise_ranking(membership, ranking_id, checked(form)["ranks"], **form.measured, **form.said)
@@ -127,16 +117,9 @@ def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
 @require_POST
 @same_person
 def undo(request: HttpRequest, slug: str) -> HttpResponse:
-    """What this person did last, or before the ranking `before`: to look at again, and to correct."""
+    """Withdraw this person's last ranking or skip, and show its comparison as they left it."""
     membership = members.membership_of(request.user, slug)
-    before = checked(UndoForm(request.POST))["before"]
-    done = rankings.undo_last(membership) if before is None else progress.ranking_before(membership, before)
-    return _reopen(request, membership, done)
-
-
-def _reopen(request: HttpRequest, membership: Membership, done: Ranking | Lease) -> HttpResponse:
-    show = card_of_lease if isinstance(done, Lease) else card_of_ranking
-    card = show(done, membership)
+    card = card_of_lease(rankings.withdraw(membership), membership)
     if request.headers.get("HX-Request"):
         return HttpResponse(_written(request, membership, card))
     return _show_page(request, membership, card)
@@ -229,19 +212,21 @@ def words() -> dict[str, str]:
         "offline": _("No connection. Waiting to be sent: {count}"),
         "server": _("The server does not answer. Waiting to be sent: {count}"),
         "signed-out": _("You are signed out: sign in in another tab. Waiting to be sent: {count}"),
-        "stored": _("Stored. U reopens it."),
-        "skipped": _("Skipped. U brings it back."),
+        "stored": _("Stored. U undoes it."),
+        "skipped": _("Skipped. U undoes it."),
         "not-stored": _("Not stored: see the message at the top."),
         "sign-in": _("You are signed out. Sign in in another tab, and go on here."),
         "elsewhere": _("You ranked this one in another tab. Here is the next."),
-        "undo-offline": _("Reopening needs a connection."),
+        "undone": _("Undone. Submit it when it is right."),
+        "undo-offline": _("Undo needs a connection."),
         "write-offline": _("No connection: your answer is kept here. Press W to send it again."),
-        "nothing-to-undo": _("There is nothing further back to reopen."),
+        "nothing-to-undo": _("Nothing to undo: it reaches your last ten rankings, of the past 24 hours."),
         "from-nothing": _("an empty page"),
         "write-over": _("Replace what you have written?"),
         "unchanged": _("Change the text first: it is still the same as the completion."),
         "keep-first": _("Store or close your own answer first."),
         "not-as-written": _("Text can be marked only in the rendered view: press I first."),
+        "not-in-differences": _("Text can be marked only in the rendered view: press D first."),
         "too-long-to-compare": _("Too long to show differences."),
         "marking": _("Arrows choose a word, with Shift more; + is good, − is bad, Escape ends."),
         "marked-good": _("Good: {text}."),

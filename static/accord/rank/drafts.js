@@ -64,7 +64,7 @@ export function leaveBehind(user, isAgreed) {
   return true;
 }
 
-/** Of a comparison, or of a ranking's correction: under this name what is said on the form is kept. */
-export function draftName({ dataset: { comparison, ranking } }) {
-  return ranking ? `r${ranking}` : `c${comparison}`;
+/** Under this name what is said of the form's comparison is kept. */
+export function draftName({ dataset: { comparison } }) {
+  return `c${comparison}`;
 }

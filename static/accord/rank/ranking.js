@@ -26,6 +26,12 @@ export class Ranking {
     this.#showMark(this.marked);
   }
 
+  /** Show the comparison to read: what is said of it could not be stored. */
+  close() {
+    this.isReadOnly = true;
+    for (const control of this.form.elements) control.disabled = !control.matches("[data-act=unfold], [data-as-written]");
+  }
+
   get lease() { return this.form.dataset.lease; }
   get missing() { return this.cards.filter((card) => !this.ranks.get(card)); }
   get isComplete() { return this.missing.length === 0; }
@@ -50,7 +56,7 @@ export class Ranking {
   cardOf(letter) { return this.cards.find((card) => card.dataset.letter === letter); }
 
   rank(card, rank) {
-    if (rank < 0 || rank > this.size) return;
+    if (this.isReadOnly || rank < 0 || rank > this.size) return;
     this.ranks.set(card, rank);
     this.#show();
     this.changed(this);
