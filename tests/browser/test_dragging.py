@@ -72,7 +72,7 @@ def test_escape_ends_a_drag_without_a_rank(comparisons, desk, annotator):
     expect(page.locator(".is-target, .is-lifted, .is-away")).to_have_count(0)
 
 
-def test_a_finger_drags_to_a_box_that_has_to_be_scrolled_to(comparisons, desk, annotator, keep):
+def test_a_finger_drags_to_the_last_of_nine_places(comparisons, desk, annotator, keep):
     comparisons(count=1, size=9)
     ranking = RankPage(desk.sit("ann", phone=True))
     page = ranking.page
@@ -83,11 +83,11 @@ def test_a_finger_drags_to_a_box_that_has_to_be_scrolled_to(comparisons, desk, a
         finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
     letter = page.locator(".dock .letter[data-letter=A]").bounding_box()
-    view = page.locator(".tiers").bounding_box()
-    y = letter["y"] + letter["height"] / 2
-    touch("touchStart", letter["x"] + 10, y)
-    touch("touchMove", view["x"] + view["width"] - 10, y)
-    touch("touchMove", view["x"] + view["width"] - 12, y)
+    place = ranking.box(9).bounding_box()
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    touch("touchStart", letter["x"] + 10, letter["y"] + 10)
+    touch("touchMove", x - 20, y)
+    touch("touchMove", x, y)
     expect(ranking.box(9)).to_contain_class("is-target")
     keep(page, "rank-phone-dragging")
     touch("touchEnd")

@@ -94,13 +94,12 @@ class Drag {
     this.#box = box ?? null;
   }
 
-  /** Boxes beside the window's edge, or the page above them, come into view while the letter waits at an edge. */
+  /** Boxes below the window's edge come into view while the letter waits at that edge. */
   #scroll() {
     if (!this.#ghost) return;
     const { clientX: x, clientY: y } = this.at;
     const view = this.boxes.getBoundingClientRect();
-    if (contains(view, x, y)) this.boxes.scrollLeft += x > view.right - EDGE ? SCROLL_STEP : x < view.left + EDGE ? -SCROLL_STEP : 0;
-    else if (y > innerHeight - EDGE && view.bottom > innerHeight) scrollBy({ top: SCROLL_STEP, behavior: "instant" });
+    if (!contains(view, x, y) && y > innerHeight - EDGE && view.bottom > innerHeight) scrollBy({ top: SCROLL_STEP, behavior: "instant" });
     this.#aim();
     requestAnimationFrame(() => this.#scroll());
   }
