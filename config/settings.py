@@ -260,6 +260,7 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 600,
         "options": {"expires": 600},
     },
+    "count-quality": {"task": "training.tasks.count_quality", "schedule": 30, "options": {"expires": 30}},
     "forget-kept-answers": {
         "task": "training.tasks.forget_kept_answers",
         "schedule": 3600,

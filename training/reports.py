@@ -3,22 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-from django.core.cache import cache
-from django.db.models import Count, Max, Q, QuerySet
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
 from feedback.errors import NotFound
 from feedback.models import Comparison, Project
-from feedback.quality import agreement, reliability
-from feedback.reports import statistics, trust
+from feedback.reports import quality_snapshot, trust
 from training.checkpoints import served_before
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds.lifecycle import learnable
 
 NOT_CURVES = ("total", "time")
-COUNTED_AT_ONCE = 2000  # comparisons that several people ranked
-JUDGED_AT_ONCE = statistics.JUDGED  # rankings: all of a project that small are what its figures are of
-VERDICT_KEPT = 3600  # seconds
 SPEED_OVER = 10  # steps from which the time that is left is judged
 
 
@@ -98,7 +93,8 @@ class Loop:
     ranking_count: int
     new_rankings: int  # since the cut-off of the last round that learned
     round_every: int | None
-    agreement: float | None  # share of pairs that two annotators prefer alike
+    agreement: float | None  # share of pairs that two annotators prefer alike, as of the verdict
+    verdict: trust.Verdict | None  # whether the labels can be trusted; None before the first one
     active: Round | None
     served: Checkpoint | None
     served_before: Checkpoint | None  # what a roll-back would serve
@@ -109,37 +105,18 @@ def loop_of(project: Project) -> Loop:
     last = project.rounds.filter(learns=True).order_by("-number").first()
     new = rankings.filter(Q(sequence__gt=last.cutoff) | Q(sequence__isnull=True)) if last else rankings
     settings = LoopSettings.objects.filter(project=project).first()
+    verdict = trust.verdict(project) if quality_snapshot.record_length(project) else None
     return Loop(
         open_comparisons=Comparison.objects.filter(project=project, open_slots__gt=0, gold_ranks__isnull=True).count(),
         ranking_count=rankings.count(),
         new_rankings=new.count(),
         round_every=settings.round_every if settings else None,
-        agreement=agreement_in(project),
+        agreement=verdict.pairwise.value if verdict else None,
+        verdict=verdict,
         active=project.rounds.filter(status__in=Round.ACTIVE).first(),
         served=project.checkpoints.filter(is_served=True).select_related("source").first(),
         served_before=served_before(project),
     )
-
-
-def agreement_in(project: Project) -> float | None:
-    """As it is now; where that takes too long to count for a page, as the last round's report had it."""
-    if Comparison.objects.filter(project=project, ranking_count__gte=2).count() <= COUNTED_AT_ONCE:
-        return agreement.measure(project).pairwise.value
-    reported = project.rounds.filter(results__reward__annotator_agreement__isnull=False).order_by("-number").first()
-    return reported.results["reward"]["annotator_agreement"] if reported else None
-
-
-def verdict_on(project: Project) -> trust.Verdict | None:
-    """Whether the labels can be trusted as of now; None where that takes too long for a page.
-
-    Kept until there is another ranking, decision or estimate, so that it never contradicts the page of figures.
-    """
-    now = project.rankings.aggregate(last=Max("pk"), live=Count("pk", filter=Q(is_live=True)))
-    if not 0 < now["live"] <= JUDGED_AT_ONCE:
-        return None
-    report = reliability.latest(project)
-    key = f"verdict-{project.pk}-{now['last']}-{now['live']}-{report.pk if report else 0}"
-    return cache.get_or_set(key, lambda: trust.verdict(project), VERDICT_KEPT)
 
 
 def rounds_of(project: Project) -> QuerySet[Round]:

@@ -63,6 +63,13 @@ def estimate_reliability() -> None:
     reliability.refresh()
 
 
+@shared_task
+def count_quality() -> None:
+    from feedback.reports import quality_snapshot
+
+    quality_snapshot.refresh()
+
+
 @worker_shutting_down.connect
 def give_back_the_round(**kwargs: Any) -> None:
     """A worker that is told to stop gives its round back instead of making everybody wait for the round's end."""

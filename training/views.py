@@ -44,7 +44,6 @@ def _console(
     loop = reports.loop_of(project)
     shown = {
         **vars(loop),
-        "verdict": reports.verdict_on(project),
         "rounds": reports.rounds_of(project),
         "checkpoints": reports.checkpoints_of(project),
         "form": form or _round_form(project),

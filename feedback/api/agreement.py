@@ -11,8 +11,8 @@ from feedback.actions import members
 from feedback.api import strict
 from feedback.api.views import api_view
 from feedback.models import User
-from feedback.quality import agreement, checks
-from feedback.queue import gold
+from feedback.quality import agreement
+from feedback.reports import quality_snapshot
 
 
 class EstimateShown(strict.Serializer):
@@ -60,7 +60,14 @@ class OfWeek(AgreedShown):
     monday = serializers.DateField()
 
 
-class AgreementShown(AgreedShown):
+class AsOfShown(strict.Serializer):
+    """Of a project of more than 10,000 rankings, agreement, gold and signs may be minutes old: then they say so."""
+
+    as_of = serializers.DateTimeField(help_text="When agreement, gold and signs were counted; now, if nothing is new.")
+    is_current = serializers.BooleanField(help_text="Whether nothing was said or decided since.")
+
+
+class AgreementShown(AsOfShown, AgreedShown):
     by_annotator = OfAnnotator(many=True)
     by_two = OfTwo(many=True)
     by_week = OfWeek(many=True)
@@ -71,12 +78,14 @@ class AgreementShown(AgreedShown):
 def agreement_detail(request: Request, slug: str) -> Response:
     """How far people agree: altogether, of each (with signs of careless work), of each two, and by week."""
     project = members.manager_of(request.user, slug).project
-    measured, rates = agreement.measure(project), gold.pass_rates(project)
-    signs = checks.signs_of(project)
+    quality = quality_snapshot.of(project, by_two=True)
+    measured, rates, signs = quality.agreement, quality.gold, quality.signs
     names = dict(User.objects.filter(pk__in=signs).values_list("pk", "username"))
     nothing = agreement.Agreed(agreement.share([]), agreement.share([]))
     shown: dict[str, Any] = {
         **vars(measured.overall),
+        "as_of": quality.as_of,
+        "is_current": quality.is_current,
         "by_annotator": [
             {
                 "username": names[pk],

@@ -7,7 +7,7 @@ from rest_framework.response import Response
 
 from feedback.actions import members
 from feedback.api import strict
-from feedback.api.agreement import EstimateShown, SignShown
+from feedback.api.agreement import AsOfShown, EstimateShown, SignShown
 from feedback.api.views import api_view
 from feedback.reports import statistics
 
@@ -31,8 +31,8 @@ class ReliableShown(strict.Serializer):
     high = serializers.FloatField()
 
 
-class PersonShown(strict.Serializer):
-    """Quality is judged by the project's latest rankings."""
+class PersonShown(AsOfShown):
+    """One person's figures."""
 
     user_id = serializers.IntegerField(source="user.pk")
     username = serializers.CharField(source="user.username")

@@ -7,6 +7,7 @@ from rest_framework.response import Response
 
 from feedback.actions import members
 from feedback.api import strict
+from feedback.api.agreement import AsOfShown
 from feedback.api.views import api_view
 from feedback.models import Reliability
 from feedback.quality import reliability
@@ -53,7 +54,7 @@ class FlagShown(strict.Serializer):
     sentence = serializers.CharField()
 
 
-class VerdictShown(strict.Serializer):
+class VerdictShown(AsOfShown):
     can_be_trusted = serializers.BooleanField(allow_null=True, help_text="Null: nobody can say, or with care.")
     sentence = serializers.CharField()
     flags = FlagShown(many=True)
@@ -88,5 +89,7 @@ def trust_detail(request: Request, slug: str) -> Response:
         "can_be_trusted": found.can_be_trusted,
         "sentence": found.sentence,
         "flags": [each._asdict() for each in found.flags],
+        "as_of": found.as_of,
+        "is_current": found.is_current,
     }
     return Response(VerdictShown(shown).data)

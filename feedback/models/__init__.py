@@ -5,6 +5,7 @@ from feedback.models.idempotency import KeptAnswer
 from feedback.models.imports import Import
 from feedback.models.people import MOST_AHEAD, ApiToken, Membership, Project, User
 from feedback.models.prompts import Completion, Demonstration, ExternalId, Prompt, Source
+from feedback.models.quality import QualitySnapshot
 from feedback.models.rankings import Ranking
 from feedback.models.reliability import Reliability, ReliabilityReport
 from feedback.models.reviews import Review
@@ -23,6 +24,7 @@ __all__ = [
     "Membership",
     "Project",
     "Prompt",
+    "QualitySnapshot",
     "Ranking",
     "Reliability",
     "ReliabilityReport",

@@ -14,15 +14,14 @@ from feedback.models.reviews import Review
 class Rankings(models.QuerySet["Ranking"]):
     """Rankings of people, as they are asked for."""
 
-    def live_in(self, project: Project, *, since: datetime | None = None, until: datetime | None = None) -> "Rankings":
+    def live_in(self, project: Project, *, until: datetime | None = None) -> "Rankings":
         """What people say in a project: of each ranking the last revision. Every figure about people begins here.
 
         Overruled ones are opinions too; adjudications are none: who settles a comparison has seen all others' rankings.
-        `since` keeps what was said from then on; `until` what was said before it, without the revisions made since.
+        `until` keeps what was said before it, without the revisions made since.
         """
         live = self.filter(is_live=True) if until is None else self._last_before(until)
-        live = live.filter(project=project).exclude(reason=Lease.Reason.ADJUDICATION)
-        return live if since is None else live.filter(created_at__gte=since)
+        return live.filter(project=project).exclude(reason=Lease.Reason.ADJUDICATION)
 
     def _last_before(self, until: datetime) -> "Rankings":
         """Of each ranking the last revision said before that moment, unless a reviewer has taken it out."""

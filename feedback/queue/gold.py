@@ -150,23 +150,20 @@ def counted(ranks: Sequence[int], gold_ranks: Sequence[int]) -> tuple[int, int]:
 
 def pass_rates(
     project: Project,
-    since: datetime | None = None,
     *,
     until: datetime | None = None,
     user_id: int | None = None,
 ) -> dict[int, Estimate]:
-    """By user id: the share of the gold preferences that each annotator (or one of them) shares, in that time."""
+    """By user id: the share of the gold preferences that each annotator (or one of them) shares, before then."""
     counts: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    found = _of_gold(project, since, until)
+    found = _of_gold(project, until)
     found = found if user_id is None else found.filter(annotator=user_id)
     for annotator_id, ranks, gold in found.iterator(chunk_size=2000):
         counts[annotator_id].append(counted(ranks, gold))
     return {each: share(found, OF_GOLD) for each, found in sorted(counts.items())}
 
 
-def _of_gold(
-    project: Project, since: datetime | None = None, until: datetime | None = None
-) -> QuerySet[Ranking, tuple[int, list[int], list[int]]]:
+def _of_gold(project: Project, until: datetime | None = None) -> QuerySet[Ranking, tuple[int, list[int], list[int]]]:
     """Live rankings of gold: annotator id, ranks, gold ranks."""
-    live = Ranking.objects.live_in(project, since=since, until=until).filter(comparison__gold_ranks__isnull=False)
+    live = Ranking.objects.live_in(project, until=until).filter(comparison__gold_ranks__isnull=False)
     return live.values_list("annotator_id", "ranks", F("comparison__gold_ranks"))

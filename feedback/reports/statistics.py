@@ -1,7 +1,7 @@
 """What people have done in a project, how well, and how it goes: of everybody for managers, of oneself for annotators.
 
-How much somebody did is counted over everything. How well is judged by the project's latest rankings alone (`JUDGED`),
-so that it costs the same in a project of any size and says how people rank now. Reads only.
+How much somebody did is counted when it is asked for. How well, over everything, is that of `quality_snapshot`, as all
+pages and the API show it.
 """
 
 from collections import defaultdict
@@ -15,14 +15,14 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from feedback.models import Lease, Membership, Project, Ranking, Reliability, Skip, User
-from feedback.quality import agreement, checks, reliability
+from feedback.quality import agreement, reliability
 from feedback.quality.agreement import Estimate
 from feedback.quality.checks import Sign
 from feedback.queue import gold
+from feedback.reports import quality_snapshot, trust
 from feedback.reports.progress import midnight
 
 DAYS = 14  # of the counts by day
-JUDGED = 10_000  # rankings of a project, the latest
 OWN_BATCH = 50  # one's own rankings after which one's own quality is told anew: more often would tell which are gold
 LEAST_GOLD = 10  # rankings of gold from which somebody is told their pass rate: fewer would show which ones these are
 
@@ -71,6 +71,8 @@ class Person:
     gold: Estimate | None
     reliability: Reliability | None  # as of the last report, which may be a little older
     signs: list[Sign]  # of carelessness, those that are beyond chance
+    as_of: datetime  # of agreement, gold and signs
+    is_current: bool  # nothing was said or decided since `as_of`
 
     @property
     def is_flagged(self) -> bool:
@@ -93,9 +95,8 @@ def of_everybody(project: Project) -> list[Person]:
     """Members and whoever has ranked, by user name: the same number of queries for any number of people."""
     roles = dict(project.memberships.values_list("user_id", "role"))
     done, days, skips = _done(project), _by_day(project), _skips(project)
-    since = judged_since(project)
-    measured, passed = agreement.measure(project, since).by_annotator, gold.pass_rates(project, since)
-    signs, report = checks.signs_of(project, since), reliability.latest(project)
+    quality, report = quality_snapshot.of(project), reliability.latest(project)
+    measured, signs = quality.agreement.by_annotator, trust.flagged_signs(quality, report)
     reliable = {each.annotator_id: each for each in report.annotators.all()} if report else {}
     labels = dict(Membership.Role.choices)
     return [
@@ -106,17 +107,19 @@ def of_everybody(project: Project) -> list[Person]:
             days[user.pk],
             skips.get(user.pk, 0),
             measured[user.pk].pairwise if user.pk in measured else None,
-            passed.get(user.pk),
+            quality.gold.get(user.pk),
             reliable.get(user.pk),
-            list(signs[user.pk].flagged.values()) if user.pk in signs else [],
+            list(signs.get(user.pk, {}).values()),
+            quality.as_of,
+            quality.is_current,
         )
         for user in User.objects.filter(pk__in={*roles, *done}).order_by("username")
     ]
 
 
-def to_look_at(project: Project) -> list[Person]:
+def to_look_at(persons: list[Person]) -> list[Person]:
     """Whose work shows a sign of carelessness, those with most signs first."""
-    return sorted((each for each in of_everybody(project) if each.is_flagged), key=lambda each: -len(each.signs))
+    return sorted((each for each in persons if each.is_flagged), key=lambda each: -len(each.signs))
 
 
 def own(membership: Membership) -> Own:
@@ -149,12 +152,6 @@ def _full_batches_until(membership: Membership) -> datetime | None:
         return None
     ended = made.order_by("created_at", "pk").values_list("created_at", flat=True)[full - 1]
     return ended + timedelta(microseconds=1)
-
-
-def judged_since(project: Project) -> datetime | None:
-    """When the oldest of the latest rankings was made; None: all of them are judged."""
-    newest = Ranking.objects.filter(project=project).order_by("-created_at").values_list("created_at", flat=True)
-    return next(iter(newest[JUDGED : JUDGED + 1]), None)
 
 
 def _done(project: Project, only: int | None = None) -> dict[int, Done]:

@@ -1,14 +1,18 @@
 """Whether a project's labels can be trusted, and whose work to look at first."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from feedback.models import Project, User
-from feedback.quality import agreement, checks, reliability
+from feedback.models import Project, ReliabilityReport, User
+from feedback.quality import reliability
 from feedback.quality.agreement import Estimate
+from feedback.quality.checks import Sign
+from feedback.reports import quality_snapshot
+from feedback.reports.quality_snapshot import Quality
 
 # What two careful people reach on such comparisons: 63 % (Bai et al. 2022, HH) to 73–77 % (Ouyang et al. 2022).
 USUAL = 0.63
@@ -40,6 +44,8 @@ class Verdict:
     told: str | Promise
     pairwise: Estimate
     flags: tuple[Flag, ...]
+    as_of: datetime
+    is_current: bool  # nothing was said or decided since `as_of`
 
     @property
     def sentence(self) -> str:
@@ -51,30 +57,39 @@ class Verdict:
         return ", ".join(sorted({flag.username for flag in self.flags}))
 
 
-def flags(project: Project) -> list[Flag]:
-    """By annotator: every sign that is beyond what chance explains (see `detectors` for how often it is in vain)."""
-    found = [
-        (user_id, name, sign.sentence)
-        for user_id, signs in checks.signs_of(project).items()
-        for name, sign in signs.flagged.items()
-    ]
-    report = reliability.latest(project)
+def flagged_signs(quality: Quality, report: ReliabilityReport | None) -> dict[int, dict[str, Sign]]:
+    """By user id and name: every sign beyond what chance explains (see `checks` for how often it is in vain)."""
+    found = {user_id: signs.flagged for user_id, signs in quality.signs.items()}
     for each in report.annotators.all() if report else ():
         if each.is_adversarial:
-            told = str(OPPOSITE).format(value=each.value, low=each.low, high=each.high)
-            found.append((each.annotator_id, "opposite", told))
-    names = dict(User.objects.filter(pk__in={each[0] for each in found}).values_list("pk", "username"))
-    return sorted(Flag(names[user_id], sign, sentence) for user_id, sign, sentence in found)
+            numbers = {"low": each.low, "high": each.high}
+            sign = Sign(each.value, each.shared + each.gold, True, OPPOSITE, numbers)
+            found[each.annotator_id] = found.get(each.annotator_id, {}) | {"opposite": sign}
+    return {user_id: signs for user_id, signs in found.items() if signs}
 
 
 def verdict(project: Project) -> Verdict:
-    pairwise, flagged = agreement.measure(project).pairwise, tuple(flags(project))
+    quality = quality_snapshot.of(project)
+    pairwise, flagged = quality.agreement.pairwise, tuple(_flags(project, quality))
+    can_be_trusted, told = _told(pairwise, bool(flagged))
+    return Verdict(can_be_trusted, told, pairwise, flagged, quality.as_of, quality.is_current)
+
+
+def _told(pairwise: Estimate, is_flagged: bool) -> tuple[bool | None, Promise]:
     if pairwise.value is None or pairwise.low is None or pairwise.high is None:
-        return Verdict(None, UNKNOWN, pairwise, flagged)
+        return None, UNKNOWN
     if pairwise.low <= 0.5:
-        return Verdict(False, NOT_AT_ALL, pairwise, flagged)
-    if flagged:
-        return Verdict(None, FLAGGED, pairwise, flagged)
+        return False, NOT_AT_ALL
+    if is_flagged:
+        return None, FLAGGED
     if pairwise.high < USUAL:
-        return Verdict(None, LESS_THAN_USUAL, pairwise, flagged)
-    return Verdict(True, TRUSTED, pairwise, flagged)
+        return None, LESS_THAN_USUAL
+    return True, TRUSTED
+
+
+def _flags(project: Project, quality: Quality) -> list[Flag]:
+    found = flagged_signs(quality, reliability.latest(project))
+    names = dict(User.objects.filter(pk__in=found).values_list("pk", "username"))
+    return sorted(
+        Flag(names[user_id], name, sign.sentence) for user_id, signs in found.items() for name, sign in signs.items()
+    )

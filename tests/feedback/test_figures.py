@@ -13,7 +13,7 @@ from feedback.export import preferences
 from feedback.models import Comparison, Ranking
 from feedback.quality import reliability
 from feedback.queue import leases
-from feedback.reports import statistics
+from feedback.reports import statistics, trust
 from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
@@ -33,7 +33,7 @@ def test_an_empty_project_has_people_without_figures(ann, mona, project):
     assert found[0].done == statistics.Done()
     assert found[0].days == [0] * statistics.DAYS
     assert (found[0].agreement, found[0].gold, found[0].signs) == (None, None, [])
-    assert statistics.to_look_at(project) == []
+    assert statistics.to_look_at(statistics.of_everybody(project)) == []
 
 
 def test_how_much_by_day_week_and_altogether(ann, project, work):
@@ -89,7 +89,7 @@ def test_how_well_and_whose_work_to_look_at(ann, cole, project, work):
         rankings.record_ranking(cole, lease.pk, ranks, idempotency_key=lease.pk, seconds=3)
     assert of(project, "ann").agreement == of(project, "cole").agreement
     assert of(project, "ann").agreement.comparisons == 12
-    (flagged,) = statistics.to_look_at(project)
+    (flagged,) = statistics.to_look_at(statistics.of_everybody(project))
     assert flagged.user == ann.user
     assert "shown first" in flagged.signs[0].sentence
 
@@ -104,29 +104,28 @@ def test_reliability_is_that_of_the_last_report(ann, cole, project, work):
     assert of(project, "ann").reliability == report.annotators.get(annotator=ann.user)
 
 
-def test_only_the_latest_rankings_are_judged(ann, cole, project, work, monkeypatch):
-    work(6, wanted_rankings=2)
-    old = [rank_next(member) for member in (ann, cole) for _ in range(3)]
-    for ranking in old:
-        move(ranking, 20)
-    assert statistics.judged_since(project) is None
-    for member in (ann, cole):
-        while rank_next(member):
-            pass
-    monkeypatch.setattr(statistics, "JUDGED", 6)
-    assert of(project, "ann").agreement.comparisons == 3
-    assert of(project, "ann").done.total == 6
+def test_figures_name_the_people_whom_the_verdict_on_the_labels_names(ann, cole, project, work):
+    work(12, wanted_rankings=2)
+    while rank_next(ann):  # always the first shown
+        pass
+    rank_next(cole)
+    report = reliability.of_moment(project, preferences.sequence_cutoff(project))
+    report.annotators.filter(annotator=cole.user).update(low=0.1, value=0.2, high=0.3)
+    verdict, flagged = trust.verdict(project), statistics.to_look_at(statistics.of_everybody(project))
+    told = {(person.user.username, sign.sentence) for person in flagged for sign in person.signs}
+    assert told == {(flag.username, flag.sentence) for flag in verdict.flags}
+    assert {name for name, _ in told} == {"ann", "cole"}
 
 
 def test_the_number_of_queries_is_that_of_one_person(project, work, django_assert_num_queries):
     work(8, wanted_rankings=9)
     for index in range(2):
         rank_next(membership(person(project, f"p{index}", "annotator"), project))
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(13):
         statistics.of_everybody(project)
     for index in range(2, 9):
         rank_next(membership(person(project, f"p{index}", "annotator"), project))
-    with django_assert_num_queries(10):
+    with django_assert_num_queries(13):
         statistics.of_everybody(project)
 
 

@@ -1,9 +1,13 @@
 """The console's pages."""
 
+from uuid import uuid4
+
 import pytest
 from django.test import Client
 
-from feedback.reports import trust
+from feedback.actions import rankings as judging
+from feedback.models import Membership
+from feedback.reports import quality_snapshot
 from tests.factories import fake_model
 from training import checkpoints
 from training.models import Round
@@ -277,11 +281,13 @@ def test_a_reward_without_evaluation_says_what_it_was_measured_on(console, finis
 
 
 def test_the_verdict_is_counted_again_as_soon_as_there_is_something_new(console, base, rankings, project, monkeypatch):
-    counted, verdict = [], trust.verdict
-    monkeypatch.setattr(trust, "verdict", lambda of: counted.append(of) or verdict(of))
+    counted, count = [], quality_snapshot.count
+    monkeypatch.setattr(quality_snapshot, "count", lambda of: counted.append(of) or count(of))
     console.get(f"{URL}/console/")
     console.get(f"{URL}/console/")
     assert len(counted) == 1
-    project.rankings.filter(pk=project.rankings.first().pk).update(is_live=False)
+    ranking = project.rankings.select_related("annotator").first()
+    ranks, member = ranking.ranks[::-1], Membership.objects.get(project=project, user=ranking.annotator)
+    judging.revise_ranking(member, ranking.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
     console.get(f"{URL}/console/")
     assert len(counted) == 2

@@ -37,11 +37,11 @@ __all__ = [
 ]
 
 
-def measure(project: Project, since: datetime | None = None) -> Agreement:
-    """Agreement of the project's live rankings (made since then): one query, whatever there is to count."""
+def measure(project: Project) -> Agreement:
+    """Agreement of the project's live rankings: one query, whatever there is to count."""
     from feedback.quality.agreement import report
 
-    return report.measure(project, since)
+    return report.measure(project)
 
 
 def of_annotator(project: Project, user_id: int, until: datetime | None = None) -> OfAnnotator:

@@ -12,9 +12,9 @@ from feedback.quality.agreement.estimates import Agreed, Agreement, OfAnnotator
 from feedback.quality.agreement.pairwise import Floats, Integers, Meetings, Said, joined, meetings
 
 
-def measure(project: Project, since: datetime | None = None) -> Agreement:
-    """Agreement of the project's live rankings (made since then): one query, whatever there is to count."""
-    return agreement_of(_ranked_by_several(project, since=since))
+def measure(project: Project) -> Agreement:
+    """Agreement of the project's live rankings: one query, whatever there is to count."""
+    return agreement_of(_ranked_by_several(project))
 
 
 def agreement_of(said: Iterable[Said]) -> Agreement:
@@ -69,15 +69,13 @@ def _by(group: Integers, met: Meetings, weights: Floats) -> dict[int, Agreed]:
     return dict(zip(groups.tolist(), agreed(first, counts, weights[order][starts]), strict=True))
 
 
-def _ranked_by_several(
-    project: Project, user_id: int | None = None, *, since: datetime | None = None, until: datetime | None = None
-) -> list[Said]:
+def _ranked_by_several(project: Project, user_id: int | None = None, *, until: datetime | None = None) -> list[Said]:
     """Live rankings of what several people ranked, of their own accord.
 
     Without gold, whose answers are no opinions; and without what was asked for because others disagreed: those
     comparisons were chosen for their disagreement, and would make people look as if they agreed less than they do.
     """
-    live = Ranking.objects.live_in(project, since=since, until=until).exclude(reason=Lease.Reason.DISAGREEMENT)
+    live = Ranking.objects.live_in(project, until=until).exclude(reason=Lease.Reason.DISAGREEMENT)
     live = live.filter(comparison__ranking_count__gte=2, comparison__gold_ranks__isnull=True)
     if user_id is not None:
         own = Ranking.objects.live_in(project).filter(annotator=user_id, comparison=OuterRef("comparison"))

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import combinations
 from typing import NamedTuple
 
@@ -41,9 +40,9 @@ class Signs:
         return {name: sign for name, sign in vars(self).items() if sign.is_flagged}
 
 
-def signs_of(project: Project, since: datetime | None = None) -> dict[int, Signs]:
-    """By user id, of everybody with a live ranking in the project (made since then): one query."""
-    rows = Ranking.objects.live_in(project, since=since).order_by("created_at", "id")
+def signs_of(project: Project) -> dict[int, Signs]:
+    """By user id, of everybody with a live ranking in the project: one query."""
+    rows = Ranking.objects.live_in(project).order_by("created_at", "id")
     fields = ("annotator_id", "comparison_id", "ranks", "display_order", "seconds", "reason")
     seen = [Seen(*row) for row in rows.values_list(*fields, "comparison__gold_ranks").iterator(chunk_size=5000)]
     return signs(seen, project.qualification_percent / 100)

@@ -49,7 +49,8 @@ def disagreements(request: HttpRequest, slug: str) -> HttpResponse:
 def persons(request: HttpRequest, slug: str) -> HttpResponse:
     """Those first whose work shows a sign of carelessness."""
     membership = members.reviewer_of(request.user, slug)
-    shown = {"persons": statistics.to_look_at(membership.project), "tab": "people"}
+    everybody = statistics.of_everybody(membership.project)
+    shown = {"persons": statistics.to_look_at(everybody), "counted": everybody[0], "tab": "people"}
     return _page(request, membership, "people", shown)
 
 

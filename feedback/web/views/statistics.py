@@ -30,6 +30,7 @@ def everybody(request: HttpRequest, slug: str) -> HttpResponse:
         "flagged": sum(each.is_flagged for each in found),
     }
     context = {"project": membership.project, "membership": membership, "page": "figures", "rows": rows, "total": total}
+    context |= {"counted": found[0]}  # a project has its manager at least
     return render(request, "figures/everybody.html", context)
 
 

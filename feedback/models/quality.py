@@ -1,0 +1,20 @@
+"""Agreement and signs of careless work, as counted last."""
+
+from django.db import models
+
+from feedback.models.people import Project
+
+
+class QualitySnapshot(models.Model):
+    """The last count of a project's quality, made by `feedback.reports.quality_snapshot`: one row per project."""
+
+    project = models.OneToOneField(Project, models.CASCADE, primary_key=True, related_name="+")
+    record_length = models.BigIntegerField(help_text="Rankings in the record, revisions included, when it was made.")
+    qualification_percent = models.PositiveSmallIntegerField(help_text="The project's setting, when it was made.")
+    counted_at = models.DateTimeField(help_text="When counting began.")
+    seconds = models.FloatField(help_text="How long counting took.")
+    content = models.JSONField(help_text="Agreement, gold pass rates and signs.")
+    by_two = models.JSONField(help_text="Agreement of each two annotators: grows with their number squared.")
+
+    def __str__(self) -> str:
+        return f"quality in {self.project} as of {self.counted_at}"

@@ -1,0 +1,221 @@
+"""One count of how well people rank, which every page and API answer reads, and which is never outdated unsaid."""
+
+import random
+from contextlib import suppress
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone, translation
+
+from feedback import imports
+from feedback.actions import rankings, review_undo, reviews
+from feedback.errors import AccordError
+from feedback.export import preferences
+from feedback.models import Membership, QualitySnapshot, Ranking, Review
+from feedback.quality import agreement, checks
+from feedback.queue import gold, leases
+from feedback.reports import quality_snapshot
+from tests.factories import add_work, membership, person, rank_next
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def long_record(monkeypatch):
+    """Every record counts as too long for whoever reads to wait for."""
+    monkeypatch.setattr(quality_snapshot, "COUNTED_AT_ONCE", 0)
+    monkeypatch.setattr(quality_snapshot, "SHARE_OF_TIME", float("inf"))
+
+
+def recount(project):
+    return agreement.measure(project), gold.pass_rates(project), checks.signs_of(project)
+
+
+def told(quality):
+    return quality.agreement, quality.gold, quality.signs
+
+
+class World:
+    """People who rank, revise, withdraw, skip and leave, and a reviewer who decides and undoes, at random."""
+
+    def __init__(self, project, seed):
+        self.random, self.project = random.Random(seed), project
+        project.gold_percent, project.extra_opinions = 30, 1
+        project.save()
+        self.people = [membership(person(project, f"p{n}", "annotator"), project) for n in range(3)]
+        self.reviewer = membership(person(project, "reviewer", "reviewer"), project)
+        for size in (2, 3):
+            add_work(project, 4, size, wanted_rankings=2)
+        rows = [{"prompt": f"gold {n}", "completions": ["a", "b", "c"]} for n in range(3)]
+        ids = imports.add_prompts(project, rows).completion_ids
+        imports.add_gold(project, [{"completion_ids": each, "ranks": [1, 2, 2]} for each in ids])
+
+    def act(self):
+        """One random act; one that is refused changes nothing."""
+        acts = (
+            [self.rank] * 8
+            + [self.revise] * 2
+            + [self.skip, self.withdraw, self.take_back, self.discard, self.discard_since]
+        )
+        acts += [self.settle, self.undo, self.number, self.leave]
+        with suppress(AccordError):
+            self.random.choice(acts)()
+
+    def rank(self):
+        member = self.random.choice([*self.people, self.reviewer])
+        lease = leases.lease_next(member)
+        if lease is not None:
+            said = {"idempotency_key": uuid4(), "seconds": self.random.uniform(1, 30)}
+            rankings.record_ranking(member, lease.pk, self.ranks(lease.size), **said)
+
+    def ranks(self, size):
+        return [self.random.randint(1, size) for _ in range(size)]
+
+    def of_somebody(self):
+        return self.random.choice(list(Ranking.objects.filter(is_live=True).order_by("pk")) or [None])
+
+    def revise(self):
+        if ranking := self.of_somebody():
+            member = Membership.objects.filter(project=self.project, user=ranking.annotator).first() or self.reviewer
+            said = {"idempotency_key": uuid4(), "seconds": 1.0}
+            rankings.revise_ranking(member, ranking.pk, self.ranks(ranking.size), **said)
+
+    def skip(self):
+        member = self.random.choice(self.people)
+        if lease := leases.lease_next(member):
+            rankings.skip_comparison(member, lease.pk)
+
+    def withdraw(self):
+        rankings.withdraw(self.random.choice(self.people))
+
+    def take_back(self):
+        if ranking := self.of_somebody():
+            reviews.return_ranking(self.reviewer, ranking.pk, reason="again")
+
+    def discard(self):
+        if ranking := self.of_somebody():
+            reviews.discard(self.reviewer, ranking.pk, reason="no")
+
+    def discard_since(self):
+        about = self.random.choice(self.people).user_id, timezone.now() - timedelta(days=1)
+        found = reviews.discard_preview(self.reviewer, *about)
+        reviews.discard_since(self.reviewer, *about, reason="no", expected=found.rankings)
+
+    def settle(self):
+        if ranking := self.of_somebody():
+            said = {"idempotency_key": uuid4(), "seconds": 1.0}
+            reviews.adjudicate(self.reviewer, ranking.comparison_id, self.ranks(ranking.size), **said)
+
+    def undo(self):
+        if last := Review.objects.filter(undone_at__isnull=True).order_by("-pk").first():
+            review_undo.undo(self.reviewer, last.pk)
+
+    def number(self):
+        preferences.sequence_cutoff(self.project)
+
+    def leave(self):
+        if len(self.people) > 2 and self.random.random() < 0.2:
+            self.people.pop().delete()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_is_said_or_decided_the_figures_are_those_of_a_full_recount(project, seed):
+    world = World(project, seed)
+    for _ in range(60):
+        world.act()
+        quality = quality_snapshot.of(project, by_two=True)
+        assert quality.is_current
+        assert told(quality) == recount(project)
+    assert Ranking.objects.count() > 20
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_of_a_long_record_the_figures_are_those_of_their_time_until_the_worker_counts_again(project, seed, long_record):
+    world = World(project, seed)
+    quality_snapshot.of(project)
+    counted = recount(project)
+    for _ in range(40):
+        before = quality_snapshot.record_length(project)
+        world.act()
+        quality = quality_snapshot.of(project, by_two=True)
+        assert quality.is_current == (quality_snapshot.record_length(project) == before)
+        assert told(quality) == counted
+        if not quality.is_current:
+            assert quality.as_of == QualitySnapshot.objects.get().counted_at
+            assert quality_snapshot.refresh() == 1
+            counted = recount(project)
+            refreshed = quality_snapshot.of(project, by_two=True)
+            assert refreshed.is_current
+            assert told(refreshed) == counted
+        assert quality_snapshot.refresh() == 0
+
+
+def test_only_a_long_record_is_counted_by_the_worker(ann, project, work):
+    work(2)
+    rank_next(ann)
+    assert quality_snapshot.refresh() == 0
+    assert not QualitySnapshot.objects.exists()
+
+
+def test_counting_takes_a_twentieth_of_the_workers_time_at_most(ann, project, work, monkeypatch):
+    monkeypatch.setattr(quality_snapshot, "COUNTED_AT_ONCE", 0)
+    work(3)
+    rank_next(ann)
+    assert quality_snapshot.refresh() == 1
+    rank_next(ann)
+    QualitySnapshot.objects.update(seconds=30, counted_at=timezone.now() - timedelta(seconds=599))
+    assert quality_snapshot.refresh() == 0
+    QualitySnapshot.objects.update(counted_at=timezone.now() - timedelta(seconds=601))
+    assert quality_snapshot.refresh() == 1
+
+
+def test_another_pass_mark_is_counted_with(ann, project, work):
+    work(1)
+    rank_next(ann)
+    counted = quality_snapshot.of(project)
+    project.qualification_percent = 60
+    project.save()
+    quality_snapshot.of(project)
+    assert QualitySnapshot.objects.get().qualification_percent == 60
+    assert counted.is_current
+
+
+def test_each_reader_gets_the_sentences_in_their_own_language(ann, project, work, long_record):
+    work(1)
+    rank_next(ann)
+    with translation.override("de"):
+        quality_snapshot.count(project)
+    quality = quality_snapshot.of(project)
+    assert quality.agreement.pairwise.sentence == agreement.measure(project).pairwise.sentence
+    with translation.override("de"):
+        assert quality.agreement.pairwise.sentence == agreement.measure(project).pairwise.sentence
+
+
+@pytest.mark.parametrize("page", ["figures/", "review/people/", "console/"])
+def test_a_page_says_when_outdated_figures_were_counted(
+    ann, mona, project, work, client, long_record, plain_static_files, page
+):
+    work(2)
+    rank_next(ann)
+    quality_snapshot.refresh()
+    client.force_login(mona.user)
+    address = f"/projects/{project.slug}/{page}"
+    assert "ounted" not in client.get(address).content.decode()
+    rank_next(ann)
+    QualitySnapshot.objects.update(counted_at=timezone.now() - timedelta(minutes=3))
+    assert "ounted 3\xa0minutes ago" in client.get(address).content.decode()
+
+
+@pytest.mark.parametrize("endpoint", ["trust", "agreement", "figures"])
+def test_an_answer_of_the_api_says_of_when_it_is(ann, mona, project, work, client, long_record, endpoint):
+    work(2)
+    rank_next(ann)
+    quality_snapshot.refresh()
+    client.force_login(mona.user)
+    rank_next(ann)
+    counted_at = QualitySnapshot.objects.get().counted_at
+    answer = client.get(f"/api/v1/projects/{project.slug}/{endpoint}").json()
+    for each in answer if isinstance(answer, list) else [answer]:
+        assert not each["is_current"]
+        assert each["as_of"] == counted_at.isoformat().replace("+00:00", "Z")
