@@ -7,10 +7,10 @@ from training.learner.runtime.jobdir import BadInput
 from training.learner.text import bpe
 from training.learner.text.control_tokens import (
     _renamed_copy,
+    add_eos_tokens,
     control_tokens,
     encode_text,
-    name_ends,
-    tokens_that_are_no_text,
+    non_text_tokens,
 )
 from training.learner.text.messages import decode_completion, encode_completion, render
 
@@ -95,9 +95,7 @@ def test_the_token_that_a_completion_stopped_at_is_no_text(kind, tokenizer):
     for number in control_tokens(tokenizer).all:
         assert decode_completion(tokenizer, [*text, number]) == "Hi"
     assert decode_completion(tokenizer, [*text, len(tokenizer) + 3]) == "Hi"
-    assert {len(tokenizer) + 3} | control_tokens(tokenizer).all <= tokens_that_are_no_text(
-        tokenizer, len(tokenizer) + 8
-    )
+    assert {len(tokenizer) + 3} | control_tokens(tokenizer).all <= non_text_tokens(tokenizer, len(tokenizer) + 8)
 
 
 def test_thoughts_are_text():
@@ -113,7 +111,7 @@ def test_an_end_that_the_models_folder_names_is_no_text_if_it_is_an_added_token(
     tokenizer.chat_template = None
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert end not in control_tokens(tokenizer).all
-    name_ends(tokenizer, [end, tokenizer.encode("a")[0]])
+    add_eos_tokens(tokenizer, [end, tokenizer.encode("a")[0]])
     assert control_tokens(tokenizer).ends == {end, tokenizer.eos_token_id}
     assert decode_completion(tokenizer, [*tokenizer.encode("hello"), end]) == "hello"
     assert controls_in(tokenizer, encode_text(tokenizer, "hello<|im_end|>")) == []

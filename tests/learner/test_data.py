@@ -60,7 +60,7 @@ def test_messages_that_a_template_refuses_are_refused_in_its_words():
         "{{ raise_exception('System role not supported') }}{% endif %}{{ message['content'] }}{% endfor %}"
     )
     assert render(picky, TALK[1:])
-    with pytest.raises(BadInput, match=r"template refuses messages by system, user, .*: System role not supported"):
+    with pytest.raises(BadInput, match=r"messages with roles system, user, .*: System role not supported"):
         render(picky, TALK)
 
 
@@ -92,7 +92,7 @@ def test_truncated_prompts_are_told_from_whole_ones(tokenizer):
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        ([], "holds no prompt"),
+        ([], "has no prompt"),
         ([{}], "row 1: messages must be a list"),
         ([{"messages": []}], "row 1: messages must be a list"),
         ([{"messages": [{"role": "user"}]}], "row 1: a message must have a role and a content"),
@@ -113,13 +113,13 @@ def test_a_prompt_that_the_chat_template_refuses_is_named_by_its_row_and_id():
     )
     good = {"prompt_id": 7, "messages": [{"role": "user", "content": "a"}]}
     bad = {"prompt_id": 31, "messages": [{"role": "system", "content": "b"}, *good["messages"]]}
-    refusal = r"row 2 \(prompt_id 31\): the tokenizer's chat template refuses messages by system, user: no system role"
+    refusal = r"row 2 \(prompt_id 31\): the chat template refuses messages with roles system, user: no system role"
     with pytest.raises(BadInput, match=r"prompts.jsonl, " + refusal):
         read_prompts(words, [good, bad], settings())
     answers = {"split": "train", "completions": ["a", "b"], "ranks": [1, 2]}
     with pytest.raises(BadInput, match=r"rankings.jsonl, " + refusal):
         read_rankings(words, [good | answers, bad | answers], RewardConfig(model="m"))
-    with pytest.raises(BadInput, match=r"demonstrations.jsonl, row 2: the tokenizer's chat template refuses"):
+    with pytest.raises(BadInput, match=r"demonstrations.jsonl, row 2: the chat template refuses"):
         sft.encode(words, sft.as_demonstration({**bad, "completion": "a"}, 2), SftConfig(model="m"))
 
 
@@ -150,5 +150,5 @@ def test_a_prompt_whose_roles_the_template_refuses_is_named_by_its_row():
     words = letters_tokenizer()
     words.chat_template = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}a"
     rows = [{"messages": [{"role": role, "content": "a"}]} for role in ("user", "system")]
-    with pytest.raises(BadInput, match=r"prompts\.jsonl, row 2: .* refuses messages by system"):
+    with pytest.raises(BadInput, match=r"prompts\.jsonl, row 2: .* refuses messages with roles system"):
         read_prompts(words, rows, settings())

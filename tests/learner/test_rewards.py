@@ -123,7 +123,10 @@ def test_terms_are_weighted_added_clipped_and_a_missing_end_costs(scorer):
         ({"name": "python", "function": "small_world:nothing"}, "cannot import"),
         ({"name": "python"}, "cannot import"),
         ({"name": "python", "function": ".small_world:reward"}, "cannot import"),
-        ({"name": "python", "function": "small_world:LONGEST"}, "needs a function, and 'small_world:LONGEST' is none"),
+        (
+            {"name": "python", "function": "small_world:LONGEST"},
+            "'small_world:LONGEST' is not callable",
+        ),
     ],
 )
 def test_a_term_that_is_none_is_refused_with_a_sentence(scorer, term, sentence):

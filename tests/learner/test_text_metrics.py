@@ -80,7 +80,7 @@ def test_a_metric_that_cannot_be_is_refused(term, sentence):
 @pytest.mark.parametrize("references", [None, [], "a b", [1]])
 def test_prompts_without_references_are_refused_before_anything_is_written(tmp_path, references):
     job = metric_job(tmp_path / "job", "token_f1", {"a": ["b"], "b": references})
-    with pytest.raises(BadInput, match="row 2: the reward term token_f1 compares with references"):
+    with pytest.raises(BadInput, match="row 2: the reward term token_f1 needs references"):
         ppo.main(job)
 
 

@@ -68,7 +68,13 @@ from training.learner.policy.rollout import (
     write_episodes,
 )
 from training.learner.policy.updates import Learner, learn, minibatches
-from training.learner.rewards.terms import Scoring, check_references, check_scoring_room, reward_function, same_tokens
+from training.learner.rewards.terms import (
+    Scoring,
+    check_references,
+    check_scoring_positions,
+    reward_function,
+    same_tokens,
+)
 from training.learner.runtime.config import HEAD_LEARNING_RATE, PpoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.runtime.optimization import (
@@ -202,7 +208,7 @@ def prompts_of(run: Run, job: JobDirectory) -> list[Prompt]:
     for who, reader in readers.items():
         check_positions(reader, [prompt.tokens for prompt in prompts], run.settings.max_completion_tokens, who)
     if run.scoring is not None:
-        check_scoring_room(run.scoring, [prompt.row for prompt in prompts], run.tokenizer, run.settings)
+        check_scoring_positions(run.scoring, [prompt.row for prompt in prompts], run.tokenizer, run.settings)
     return prompts
 
 

@@ -73,7 +73,7 @@ from training.learner.runtime.optimization import (
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
 from training.learner.sampling.sampler import check_positions
-from training.learner.text.messages import check_messages, encode_completion, encode_prompt, naming, share, shuffled
+from training.learner.text.messages import check_messages, encode_completion, encode_prompt, naming_row, share, shuffled
 
 
 def main(job_dir: Path) -> None:
@@ -262,7 +262,7 @@ def read_samples(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> l
 
 
 def as_sample(tokenizer: Any, row: dict[str, Any], number: int, settings: RewardConfig) -> PromptGroup:
-    with naming("samples.jsonl", number, row):
+    with naming_row("samples.jsonl", number, row):
         messages = check_messages(row.get("messages"))
         if not isinstance(row.get("text"), str):
             raise BadInput("text must be text")

@@ -20,7 +20,7 @@ from training.learner.models.generic_forward import in_results
 from training.learner.models.loading import computing_in, freeze, load_policy
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
-from training.learner.rewards.terms import Answer, check_scoring_room, sample_scorer
+from training.learner.rewards.terms import Answer, check_scoring_positions, sample_scorer
 from training.learner.runtime.config import SampleConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.runtime.optimization import check_finite
@@ -48,7 +48,7 @@ def main(job_dir: Path) -> None:
     check_positions(policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
     scoring = load_reward_model(settings.reward_model) if settings.reward_model else None
     if scoring is not None:
-        check_scoring_room(scoring, [prompt.row for prompt in prompts], tokenizer, settings)
+        check_scoring_positions(scoring, [prompt.row for prompt in prompts], tokenizer, settings)
     scorer = sample_scorer(settings, tokenizer, scoring)
     params = sampling_params_for(
         policy, tokenizer, settings.max_completion_tokens, settings.temperature, settings.top_p, settings.seed

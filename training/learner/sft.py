@@ -44,12 +44,12 @@ from training.learner.text import bpe
 from training.learner.text.messages import (
     Messages,
     check_messages,
-    cut_prompt,
     encode_completion,
-    naming,
+    naming_row,
     render,
     share,
     shuffled,
+    truncate_prompt,
 )
 
 
@@ -149,7 +149,7 @@ def read_demonstrations(job: JobDirectory) -> list[Demonstration]:
 
 
 def as_demonstration(row: dict[str, Any], number: int) -> Demonstration:
-    with naming("demonstrations.jsonl", number, row):
+    with naming_row("demonstrations.jsonl", number, row):
         messages = check_messages(row.get("messages"))
         completion, weight = row.get("completion"), row.get("weight", 1.0)
         if not isinstance(completion, str):
@@ -190,9 +190,9 @@ def split(rows: list[Demonstration], fraction: float) -> tuple[list[Demonstratio
 
 
 def encode(tokenizer: Any, row: Demonstration, settings: SftConfig) -> Example:
-    with naming("demonstrations.jsonl", row.number, {}):
+    with naming_row("demonstrations.jsonl", row.number, {}):
         whole_prompt = render(tokenizer, row.messages)
-        prompt = cut_prompt(whole_prompt, settings.max_prompt_tokens, settings.overlong_prompts)
+        prompt = truncate_prompt(whole_prompt, settings.max_prompt_tokens, settings.overlong_prompts)
         if not prompt:
             raise BadInput("the prompt has no tokens")
     whole = encode_completion(tokenizer, row.completion)

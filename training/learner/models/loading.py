@@ -31,7 +31,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
 from training.learner.runtime.jobdir import BadInput
-from training.learner.text.control_tokens import control_tokens, name_ends
+from training.learner.text.control_tokens import add_eos_tokens, control_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # by their names in safetensors files
@@ -55,11 +55,11 @@ def load_tokenizer(path: str) -> Any:
         raise BadInput(f"no tokenizer could be loaded from {path}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise BadInput(f"the tokenizer of {path} has no end token")
-    name_ends(tokenizer, named_ends(path))
+    add_eos_tokens(tokenizer, extra_eos_tokens(path))
     return tokenizer
 
 
-def named_ends(path: str) -> list[int]:
+def extra_eos_tokens(path: str) -> list[int]:
     """Return the EOS tokens that a model's folder names: its generation config, or else its config."""
     try:
         named = GenerationConfig.from_pretrained(path).eos_token_id

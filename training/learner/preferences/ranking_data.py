@@ -13,7 +13,7 @@ from training.learner.models.packing import PromptGroup
 from training.learner.preferences.losses import Pairs, pairs_of_rankings
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput
-from training.learner.text.messages import SPLITS, check_messages, encode_completion, naming, render
+from training.learner.text.messages import SPLITS, check_messages, encode_completion, naming_row, render
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def read_rankings(tokenizer: Any, rows: Iterable[dict[str, Any]], config: Reward
     data = RankingData()
     found: dict[tuple[str, int, PromptGroup], list[Ranking]] = defaultdict(list)
     for number, row in enumerate(rows, 1):
-        with naming("rankings.jsonl", number, row):
+        with naming_row("rankings.jsonl", number, row):
             check_row(row)
             group, ranking = _encode(tokenizer, row, config, data)
         found[row["split"], row["prompt_id"], group].append(ranking)

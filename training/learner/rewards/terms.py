@@ -1,9 +1,9 @@
-"""Reward terms: what a completion earns, as a weighted sum of terms named in the settings.
+"""Reward terms: the reward of a completion is a weighted sum of the terms named in the settings.
 
-A term is a function that is given its own settings and returns a scorer: texts in, a number each out. A new one is a
-function here with `@term`, its line in config.TERMS, by which its settings are checked before a program starts, and its
-test. The metrics of text_metrics.py are terms by their names too: they compare the text with the prompt's `references`,
-so every prompt that is learned from or evaluated on must have some.
+A term is a function that takes its settings and returns a scorer from answers to numbers. To add one, write a function
+here with `@term`, its line in config.TERMS, by which its settings are checked before a program starts, and its test.
+The metrics of text_metrics.py are terms by name, too. They compare the text with the prompt's `references`, so every
+prompt used for training or evaluation must have some.
 """
 
 import importlib
@@ -22,7 +22,7 @@ from training.learner.runtime.config import PpoConfig, SampleConfig, comparing
 from training.learner.runtime.jobdir import BadInput
 from training.learner.sampling.sampler import check_positions
 from training.learner.text.control_tokens import encode_text
-from training.learner.text.messages import encode_completion, encode_prompt, naming
+from training.learner.text.messages import encode_completion, encode_prompt, naming_row
 
 
 class Answer(NamedTuple):
@@ -31,39 +31,39 @@ class Answer(NamedTuple):
     row: dict[str, Any]  # of prompts.jsonl: the messages, and the references if there are any
     prompt: Sequence[int]  # tokens as the policy read them
     completion: Sequence[int]  # tokens as the policy wrote them, the one that it stopped at included
-    text: str  # what people would read; terms score it alone
+    text: str  # as people read it; terms score only this
     finished: bool  # false: truncated
 
 
 Scorer = Callable[[Sequence[Answer]], Sequence[float] | Tensor]
-Scoring = tuple[RewardModel, Any]  # with its tokenizer
+Scoring = tuple[RewardModel, Any]  # and its tokenizer
 Maker = Callable[[dict[str, Any], PpoConfig | SampleConfig, Any], Scorer]
 TERMS: dict[str, Maker] = {}
 
 
 def term(make: Maker) -> Maker:
-    """Registers a maker of scorers by name: it gets the term's settings, the program's and the policy's tokenizer."""
+    """Register a term by its function name. Arguments: the term's settings, the program's, the policy's tokenizer."""
     TERMS[make.__name__] = make
     return make
 
 
 class Reward(Protocol):
-    """The sum of the settings' terms."""
+    """Weighted sum of the terms."""
 
     def __call__(self, answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
-        """[N] float32 from N answers, in no unit, clipped if so set. scores_as_written: see `ModelScorer`."""
+        """Return [N] float32 rewards of N answers, clipped if so set. scores_as_written: see ModelScorer."""
 
 
 def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None = None) -> Reward:
-    """What the settings reward. scoring: their reward model, if it is loaded already."""
+    """Return the reward function of the settings. scoring: their reward model, if it is already loaded."""
     weighted_sum = sum_of_terms(settings.rewards, settings, tokenizer, scoring)
 
     def reward(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
         total = weighted_sum(answers, scores_as_written)
         if settings.score_clip:
             total = total.clamp(-settings.score_clip, settings.score_clip)
-        cut_off = torch.tensor([not answer.finished for answer in answers], dtype=torch.float32)
-        return total - settings.missing_end_penalty * cut_off
+        truncated = torch.tensor([not answer.finished for answer in answers], dtype=torch.float32)
+        return total - settings.missing_end_penalty * truncated
 
     return reward
 
@@ -71,10 +71,10 @@ def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None
 def sample_scorer(
     settings: SampleConfig, tokenizer: Any, scoring: Scoring | None = None
 ) -> Callable[[Sequence[Answer]], list[float | None]] | None:
-    """Return how samples are scored: by the weighted sum of the settings' terms, or None where there are none.
+    """Return the scorer of samples: the weighted sum of the terms, or None if there are no terms.
 
-    scoring: the settings' reward model, if it is loaded already. What a term that compares with references cannot
-    score, for lack of them, has the score None.
+    scoring: the reward model of the settings, if it is already loaded. Where a term needs references and the prompt has
+    none, the score is None.
     """
     terms = settings.rewards or ([{"name": "reward_model"}] if settings.reward_model else [])
     if not terms:
@@ -82,9 +82,9 @@ def sample_scorer(
     weighted_sum, compares = sum_of_terms(terms, settings, tokenizer, scoring), bool(comparing(terms))
 
     def scorer(answers: Sequence[Answer]) -> list[float | None]:
-        places = [i for i, answer in enumerate(answers) if has_references(answer.row) or not compares]
-        numbers = weighted_sum([answers[i] for i in places]).tolist()
-        scores = dict(zip(places, numbers, strict=True))
+        scorable = [i for i, answer in enumerate(answers) if has_references(answer.row) or not compares]
+        numbers = weighted_sum([answers[i] for i in scorable]).tolist()
+        scores = dict(zip(scorable, numbers, strict=True))
         return [scores.get(i) for i in range(len(answers))]
 
     return scorer
@@ -110,7 +110,7 @@ def sum_of_terms(
 
 
 def as_numbers(scores: Any, count: int) -> Tensor:
-    """[count] float32 of what a term gave. Raises BadInput when it is anything else."""
+    """Return the output of a term as [count] float32. Raises BadInput for any other shape or type."""
     refusal = f"a reward term must give one number for each of {count} answers"
     try:
         numbers = torch.as_tensor(scores, dtype=torch.float32).cpu()
@@ -133,54 +133,54 @@ def make_scorer(
 
 
 def metric_scorer(options: dict[str, Any]) -> Scorer:
-    """A metric of text_metrics.py, between each text and its prompt's references."""
+    """Return the scorer of a text metric, between each text and the references of its prompt."""
     make = METRICS[options["name"]]
     try:
         measure = make(**{name: value for name, value in options.items() if name not in ("name", "weight")})
-    except (ValueError, TypeError, AssertionError, ImportError, RuntimeError) as error:  # a library refuses a setting
+    except (ValueError, TypeError, AssertionError, ImportError, RuntimeError) as error:  # the library refused a setting
         raise BadInput(f"the reward term {options['name']} cannot be set up: {error}") from error
     return lambda answers: [measure(answer.text, answer.row["references"]) for answer in answers]
 
 
 def check_references(settings: PpoConfig, rows: Iterable[dict[str, Any]]) -> None:
-    """Raises BadInput when a term compares with references and a row of prompts.jsonl has none."""
+    """Raise BadInput if a term needs references and a row of prompts.jsonl has none."""
     names = comparing(settings.rewards)
     for number, row in enumerate(rows, 1):
         if names and not has_references(row):
             raise BadInput(
-                f"prompts.jsonl, row {number}: the reward term {names[0]} compares with references, a list of "
-                "at least one text, and there is none"
+                f"prompts.jsonl, row {number}: the reward term {names[0]} needs references, a list of "
+                "at least one text, but the row has none"
             )
 
 
 def has_references(row: dict[str, Any]) -> bool:
-    """Whether a row of prompts.jsonl has a list of at least one text to compare with."""
-    found = row.get("references")
-    return isinstance(found, list) and bool(found) and all(isinstance(text, str) for text in found)
+    """Return whether a row of prompts.jsonl has at least one reference text."""
+    references = row.get("references")
+    return isinstance(references, list) and bool(references) and all(isinstance(text, str) for text in references)
 
 
 @term
 def reward_model(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
-    """The normalised score of the settings' reward_model, of the messages and the text as it read them in training."""
+    """Normalised score of the reward model, for messages and text encoded as in its training."""
     return reward_model_scorer(settings)
 
 
 class ModelScorer(Protocol):
-    """Scores by a reward model."""
+    """Scorer by a reward model."""
 
     def __call__(self, answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
-        """[N] float32 from N answers.
+        """Return [N] float32 scores of N answers.
 
-        scores_as_written: [N], the model's scores of the very tokens that the policy read and wrote, if they are known.
-        They hold where those are the tokens that the model reads.
+        scores_as_written: [N] scores of the policy's own tokens, if they are known. They are used where these are the
+        tokens that the reward model reads.
         """
 
 
 def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | None = None) -> ModelScorer:
-    """Return scores by the settings' reward_model, of what people see: messages and text.
+    """Return the scorer by the reward model, which reads what people see: messages and text.
 
-    They are encoded by the reward model's own tokenizer and cut to the lengths that it was trained with. What the
-    policy wrote in other tokens of the same text, or after the text's end, earns nothing.
+    They are encoded by the reward model's tokenizer and truncated to the lengths of its training. So other tokens of
+    the same text, or tokens after its end, do not change the score.
     """
     model, tokenizer = scoring or load_reward_model(settings.reward_model)
     longest = longest_of(model, settings)
@@ -214,30 +214,30 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
 
 
 def longest_of(model: RewardModel, settings: PpoConfig | SampleConfig) -> Longest:
-    """What the reward model reads: as it was trained, or where its folder does not say, as long as the program's."""
+    """Return the lengths that the reward model reads: those of its training, by default those of the program."""
     return model.longest or Longest(settings.max_prompt_tokens, settings.max_completion_tokens)
 
 
-def check_scoring_room(
+def check_scoring_positions(
     scoring: Scoring, rows: Sequence[dict[str, Any]], tokenizer: Any, settings: PpoConfig | SampleConfig
 ) -> None:
-    """Raises BadInput when the reward model's template refuses a row of prompts.jsonl, or its positions are too few.
+    """Raise BadInput if the reward model's template refuses a row of prompts.jsonl, or it has too few positions.
 
-    tokenizer: the policy's. In its tokens a text is as long as it was written, and the end of turn one more.
+    tokenizer: the policy's. If both tokenizers are the same, a text is as long as it was sampled, plus end of turn.
     """
-    model, own = scoring
+    model, scoring_tokenizer = scoring
     longest = longest_of(model, settings)
     prompts = []
     for number, row in enumerate(rows, 1):
-        with naming("prompts.jsonl", number, row):
-            prompts.append(encode_prompt(own, row["messages"], longest.prompt))
-    written = settings.max_completion_tokens + 1 if same_tokens(own, tokenizer) else longest.completion
+        with naming_row("prompts.jsonl", number, row):
+            prompts.append(encode_prompt(scoring_tokenizer, row["messages"], longest.prompt))
+    written = settings.max_completion_tokens + 1 if same_tokens(scoring_tokenizer, tokenizer) else longest.completion
     remedy = "set max_completion_tokens lower, or train one on a base with more positions or with lower token limits"
     check_positions(model.network, prompts, min(written, longest.completion), "the reward model", remedy)
 
 
 def same_tokens(one: Any, other: Any) -> bool:
-    """Whether two tokenizers give every conversation the same tokens."""
+    """Return whether two tokenizers give every conversation the same tokens."""
     return (
         one.get_vocab() == other.get_vocab()
         and one.chat_template == other.chat_template
@@ -248,25 +248,25 @@ def same_tokens(one: Any, other: Any) -> bool:
 
 @term
 def length(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
-    """−|tokens − target| / target, of the text's tokens: 0 at the target (`target`, above 0), −1 for nothing."""
+    """−|tokens − target| / target: 0 at `target` tokens (above 0), −1 for an empty text."""
     target = options["target"]
     return lambda answers: [-abs(len(encode_text(tokenizer, a.text)) - target) / target for a in answers]
 
 
 @term
 def missing_end(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
-    """−1 for a completion that was cut off. Unlike missing_end_penalty it is clipped with the other terms."""
+    """−1 for a truncated completion. Unlike missing_end_penalty it is clipped with the other terms."""
     return lambda answers: [float(a.finished) - 1.0 for a in answers]
 
 
 @term
 def python(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
-    """A function of one's own, `function: "package.module:name"`, from answers to numbers; for programs run by hand."""
+    """A Python function `function: "package.module:name"` from answers to numbers; for programs run by hand."""
     module, _, name = str(options.get("function", "")).partition(":")
     try:
         function = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise BadInput(f"the reward term python cannot import {options.get('function')!r}: {error}") from error
     if not callable(function):
-        raise BadInput(f"the reward term python needs a function, and {options['function']!r} is none")
+        raise BadInput(f"the reward term python needs a function, and {options['function']!r} is not callable")
     return function

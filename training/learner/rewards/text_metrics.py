@@ -1,14 +1,13 @@
-"""How near a text is to reference texts, from 0 to 1: what reinforcement learning on a metric maximises.
+"""Text metrics from 0 to 1, for reinforcement learning on references.
 
-A maker, with its settings as arguments, gives a function of a text and its references (at least one). With several
-references the nearest counts. A new metric is a function here with `@metric`, and its test.
+Each function takes the settings of the metric and returns a function of a text and its references (at least one). With
+several references the best value counts. To add a metric, write one function here with `@metric` and its test.
 
-`similarity` is chrF2 by sacrebleu (Popović 2015, «chrF: character n-gram F-score for automatic MT evaluation»): the
-share of character 1- to 6-grams in common, recall weighing twice. It needs no model and no network, agrees with people
-better than BLEU (Mathur et al. 2020, «Tangled up in BLEU», recommend it in its place), gives partial words partial
-credit, so that an early policy has something to climb, and works in languages without blanks, where word metrics see
-one word. A measure by a neural encoder would know paraphrases, and be one more model to fool: that is what
-the term reward_model is for.
+`similarity` is chrF2 by sacrebleu (Popović 2015, "chrF: character n-gram F-score for automatic MT evaluation"): the
+F-score of character 1- to 6-grams, with recall weighted twice. It needs no model and no network and correlates with
+people better than BLEU (Mathur et al. 2020, "Tangled up in BLEU"). It gives partial credit for partial words, so that
+an early policy gets a signal, and works in languages without spaces. It does not know paraphrases; the term
+reward_model does.
 """
 
 import re
@@ -21,27 +20,27 @@ METRICS: dict[str, Callable[..., Metric]] = {}
 
 
 def metric(make: Callable[..., Metric]) -> Callable[..., Metric]:
-    """Registers a maker by its name; its parameters are the term's settings, which config.py checks."""
+    """Register a metric by its function name. Its parameters are the settings of the reward term."""
     METRICS[make.__name__] = make
     return make
 
 
 @metric
 def exact_match() -> Metric:
-    """1 if the text equals a reference, both as SQuAD normalises them."""
+    """Return 1 if the text equals a reference after SQuAD's normalisation, else 0."""
     return lambda text, references: float(any(squad_words(text) == squad_words(other) for other in references))
 
 
 @metric
 def token_f1() -> Metric:
-    """SQuAD's F1: the harmonic mean of precision and recall of words (Rajpurkar et al. 2016, §6.1)."""
+    """Return SQuAD's F1: harmonic mean of precision and recall of words (Rajpurkar et al. 2016, §6.1)."""
     return lambda text, references: max(word_f1(squad_words(text), squad_words(other)) for other in references)
 
 
 @metric
 def rouge_l(use_stemmer: bool = False) -> Metric:
-    """The F1 of the longest common subsequence of words (Lin 2004), by rouge-score. It knows a–z and digits only."""
-    from rouge_score.rouge_scorer import RougeScorer  # slow to import, as it brings nltk
+    """Return ROUGE-L F1 (Lin 2004) by rouge-score, which tokenizes a–z and digits only."""
+    from rouge_score.rouge_scorer import RougeScorer  # slow to import: it imports nltk
 
     scorer = RougeScorer(["rougeL"], use_stemmer=bool(use_stemmer))
     return lambda text, references: max(scorer.score(other, text)["rougeL"].fmeasure for other in references)
@@ -49,9 +48,9 @@ def rouge_l(use_stemmer: bool = False) -> Metric:
 
 @metric
 def bleu(tokenize: str = "13a") -> Metric:
-    """Sentence BLEU (Papineni et al. 2002) by sacrebleu: exponential smoothing, no order longer than the text.
+    """Return sentence BLEU (Papineni et al. 2002) by sacrebleu, with exponential smoothing and effective order.
 
-    tokenize: one of sacrebleu's that need no download; "zh" or "char" for languages without blanks.
+    tokenize: a tokenizer of sacrebleu that needs no download; "zh" or "char" for languages without spaces.
     """
     from sacrebleu.metrics import BLEU
 
@@ -61,7 +60,7 @@ def bleu(tokenize: str = "13a") -> Metric:
 
 @metric
 def similarity() -> Metric:
-    """chrF2 by sacrebleu; see the module."""
+    """Return chrF2 by sacrebleu, see the module docstring."""
     from sacrebleu.metrics import CHRF
 
     scorer = CHRF()
@@ -69,13 +68,13 @@ def similarity() -> Metric:
 
 
 def squad_words(text: str) -> list[str]:
-    """The words as SQuAD's evaluation script has them: lower case, no punctuation, no articles."""
+    """Return words normalised as by SQuAD's evaluation script: lower case, no punctuation, no articles."""
     bare = "".join(character for character in text.lower() if character not in string.punctuation)
     return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
 
 def word_f1(words: Sequence[str], reference: Sequence[str]) -> float:
-    """The F1 of two bags of words; with an empty one, whether both are (SQuAD 2.0: Rajpurkar et al. 2018)."""
+    """Return F1 of two bags of words. If one is empty: 1 if both are, else 0 (SQuAD 2.0, Rajpurkar et al. 2018)."""
     if not words or not reference:
         return float(list(words) == list(reference))
     common = (Counter(words) & Counter(reference)).total()

@@ -24,7 +24,7 @@ from training.learner.models.loading import room_of
 from training.learner.runtime.jobdir import BadInput
 from training.learner.sampling.cuda_graphs import GraphDecoder
 from training.learner.sampling.fused_decoder import FusedDecoder, Weights, gather_weights
-from training.learner.text.control_tokens import control_tokens, tokens_that_are_no_text
+from training.learner.text.control_tokens import control_tokens, non_text_tokens
 
 # Multiplications of a step from which a further thread pays off: one with rows of its own (MIN_PER_PART), or one that
 # shares every product and so waits for the others about fifty times a step (MIN_PER_THREAD).
@@ -56,7 +56,7 @@ def sampling_params_for(policy: PreTrainedModel, tokenizer: Any, max_new_tokens:
                seed: int) -> SamplingParams:  # fmt: skip
     """Return parameters for completions that are text: they stop at every token that is no text."""
     ends = control_tokens(tokenizer).ends
-    others = tokens_that_are_no_text(tokenizer, policy.config.get_text_config().vocab_size) - ends
+    others = non_text_tokens(tokenizer, policy.config.get_text_config().vocab_size) - ends
     return SamplingParams(max_new_tokens, ends, temperature, top_p, seed, others)
 
 

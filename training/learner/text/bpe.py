@@ -1,4 +1,4 @@
-"""A tokenizer for a model that starts from nothing: byte-level BPE of its demonstrations, with a chat template."""
+"""Tokenizer for a model trained from scratch: byte-level BPE of its demonstrations, with a chat template."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 PAD, END = "<|pad|>", "<|end|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 
-# Each turn is its role's token, its text and the end token that the model itself learns to write.
+# A turn is the token of its role, its text and the end token, which the model learns to write.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
@@ -17,7 +17,7 @@ CHAT_TEMPLATE = (
 
 
 def learn_tokenizer(texts: Iterable[str], vocabulary_size: int) -> Any:
-    """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019) of at most this many tokens: any text encodes."""
+    """Train byte-level BPE (Sennrich et al. 2016; Radford et al. 2019). It can encode any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,13 +1,13 @@
-"""Control tokens of a tokenizer, and text that never becomes one of them.
+"""Control tokens of a tokenizer, and encoding of text that never produces one.
 
-A control token has no place in a text: special tokens, and those that the chat template puts around turns. The *end of
-turn* is the one that the template puts after what the assistant says: `<end_of_turn>` of Gemma, `<|end|>` of Phi-3,
-`<|im_end|>` of ChatML, `<|eot_id|>` of Llama 3. Without such a template it is the tokenizer's EOS token. SFT, rewards
-and sampling use the same one.
+Control tokens are special tokens and the tokens that the chat template puts around turns. The *end-of-turn token* is
+the one that the template puts after an assistant's message: `<end_of_turn>` of Gemma, `<|end|>` of Phi-3, `<|im_end|>`
+of ChatML, `<|eot_id|>` of Llama 3. Without such a template it is the tokenizer's EOS token. SFT, rewards and sampling
+use the same one.
 
-What people and models wrote is data. A text that spells a control token ("<|end|>") is encoded as ordinary tokens of
-those characters, by a copy of the tokenizer in which every control token has another, random name. All other texts are
-encoded by the tokenizer itself.
+Text is data. A text that spells a control token ("<|end|>") is encoded as ordinary tokens of those characters, by a
+copy of the tokenizer in which every control token has a random name. All other texts are encoded by the tokenizer
+itself.
 """
 
 import json
@@ -23,49 +23,47 @@ from tokenizers import Tokenizer
 
 from training.learner.runtime.jobdir import BadInput
 
-QUESTION, REPLY = (
-    "accordquestion",
-    "accordreply",
-)  # contents of a dialogue that shows what the template puts around them
+# Contents of a sample dialogue, which shows what the template puts around turns.
+QUESTION, REPLY = "accordquestion", "accordreply"
 
-# EOS tokens that the generation config of a model's folder names beside the tokenizer's own, by tokenizer.
-_NAMED_ENDS: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()
+# Further EOS tokens, from the generation config of a model's folder, by tokenizer.
+_EXTRA_EOS: WeakKeyDictionary[Any, frozenset[int]] = WeakKeyDictionary()
 
 
 class ControlTokens(NamedTuple):
-    """Token ids of a tokenizer that are no text."""
+    """Ids of the control tokens of a tokenizer."""
 
     end_of_turn: int
-    ends: frozenset[int]  # end of turn and EOS tokens: a completion that stops at one of them is finished
+    ends: frozenset[int]  # end-of-turn and EOS tokens: a completion that ends with one is finished
     all: frozenset[int]
 
 
-def name_ends(tokenizer: Any, ids: Iterable[int]) -> None:
-    """Let these tokens end a completion too, as far as they are added tokens of the tokenizer.
+def add_eos_tokens(tokenizer: Any, ids: Iterable[int]) -> None:
+    """Let these tokens end a completion too, if they are added tokens of the tokenizer.
 
-    An ordinary token is not believed to be one: configs carry a default id (2 for Llama), whatever the tokenizer is.
+    Ordinary tokens are ignored: configs carry a default id (2 for Llama) that may be any token of another tokenizer.
     """
-    _NAMED_ENDS[tokenizer] = frozenset(tokenizer.added_tokens_decoder.keys() & set(ids))
+    _EXTRA_EOS[tokenizer] = frozenset(tokenizer.added_tokens_decoder.keys() & set(ids))
 
 
 def control_tokens(tokenizer: Any) -> ControlTokens:
     """Return the tokenizer's control tokens."""
-    named = _NAMED_ENDS.get(tokenizer, frozenset())
+    named = _EXTRA_EOS.get(tokenizer, frozenset())
     return _control_tokens(tokenizer, str(tokenizer.chat_template), len(tokenizer), tokenizer.eos_token_id, named)
 
 
 @lru_cache(maxsize=16)
 def _control_tokens(tokenizer: Any, template: str, size: int, eos: int, named: frozenset[int]) -> ControlTokens:
-    # Blanks are text, also where they are added tokens, as line breaks of Gemma are.
+    # White space is text even if it is an added token, such as the line breaks of Gemma.
     added = {
         token.content: number for number, token in tokenizer.added_tokens_decoder.items() if not token.content.isspace()
     }
-    end_of_turn = next(iter(_found(_after_reply(tokenizer), added)), eos)
+    end_of_turn = next(iter(_tokens_in(_after_reply(tokenizer), added)), eos)
     ends = named | {end_of_turn, eos}
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    around = {number for number in _found(_around_turns(tokenizer), added) if not _is_bracket(number, added)}
+    around = {number for number in _tokens_in(_around_turns(tokenizer), added) if not _is_bracket(number, added)}
     fixed = ends | {tokenizer.bos_token_id, tokenizer.pad_token_id} - {None}
-    # The unknown token stands for text that the vocabulary lacks, unless it is one of the others as well (GPT-2).
+    # The unknown token replaces text that the vocabulary lacks, so it is text, unless it is also another one (GPT-2).
     unknown = {tokenizer.unk_token_id} - fixed
     return ControlTokens(
         end_of_turn, ends, frozenset((special | around | fixed | set(tokenizer.all_special_ids)) - unknown)
@@ -84,7 +82,7 @@ def _around_turns(tokenizer: Any) -> str:
 
 
 def _rendered(tokenizer: Any, roles: list[str]) -> str:
-    """Return a dialogue as text by the chat template; nothing where there is none, or it refuses the dialogue."""
+    """Return a dialogue rendered by the chat template; "" if there is none or it refuses the dialogue."""
     if not tokenizer.chat_template:
         return ""
     contents = {"user": QUESTION, "assistant": REPLY}
@@ -95,8 +93,8 @@ def _rendered(tokenizer: Any, roles: list[str]) -> str:
         return ""
 
 
-def _found(text: str, tokens: dict[str, int]) -> list[int]:
-    """Return the ids of the tokens that the text spells, in its order; of two at one place the longer one."""
+def _tokens_in(text: str, tokens: dict[str, int]) -> list[int]:
+    """Return the ids of the tokens that the text spells, in order. The longest match at a position wins."""
     return [tokens[match] for match in _pattern(tokens).findall(text)] if tokens else []
 
 
@@ -105,53 +103,53 @@ def _pattern(texts: Iterable[str]) -> re.Pattern[str]:
 
 
 def _is_bracket(number: int, added: dict[str, int]) -> bool:
-    """Whether a token opens or closes a part of a text, as <think> and </think> do: that is text, which people see."""
+    """Return whether a token opens or closes a part of a text, such as <think> and </think>. These are text."""
     (name,) = (content for content, other in added.items() if other == number)
     return name.replace("<", "</", 1) in added or (name.startswith("</") and name.replace("</", "<", 1) in added)
 
 
-def is_no_text(tokenizer: Any, token: int) -> bool:
-    """Whether it is a control token, or a row of the model's embedding that the tokenizer has no token for."""
+def is_not_text(tokenizer: Any, token: int) -> bool:
+    """Return whether a token is a control token, or a row of the embedding without a token of the tokenizer."""
     return token in control_tokens(tokenizer).all or tokenizer.convert_ids_to_tokens(token) is None
 
 
-def tokens_that_are_no_text(tokenizer: Any, vocabulary: int) -> frozenset[int]:
-    """Return all such token ids below `vocabulary`, the number of rows of the model's embedding."""
+def non_text_tokens(tokenizer: Any, vocabulary: int) -> frozenset[int]:
+    """Return all such ids below `vocabulary`, the number of rows of the model's embedding."""
     return control_tokens(tokenizer).all | (frozenset(range(vocabulary)) - frozenset(tokenizer.get_vocab().values()))
 
 
 def encode_text(tokenizer: Any, text: str) -> list[int]:
-    """Return the tokens of a text as it stands: no control token, whatever it says."""
+    """Return the tokens of a text, without any control token. Raises BadInput if the tokenizer cannot do that."""
     tokens = list(tokenizer(text, add_special_tokens=False).input_ids)
     if control_tokens(tokenizer).all.isdisjoint(tokens):
         return tokens
-    return _checked(tokenizer, _renamed_copy(tokenizer).encode(text), text)
+    return _without_control_tokens(tokenizer, _renamed_copy(tokenizer).encode(text), text)
 
 
-def encode_rendered(tokenizer: Any, text: str, stand_ins: dict[str, str], add_special_tokens: bool) -> list[int]:
-    """Return the tokens of a rendered template, whose contents have stand-ins where they spell control tokens."""
-    if not stand_ins:
+def encode_rendered(tokenizer: Any, text: str, placeholders: dict[str, str], add_special_tokens: bool) -> list[int]:
+    """Return the tokens of a rendered template in whose contents placeholders replace spelled control tokens."""
+    if not placeholders:
         return list(tokenizer(text, add_special_tokens=add_special_tokens).input_ids)
     copy = _renamed_copy(tokenizer)
-    known = copy.every_added | stand_ins
+    known = copy.added_tokens | placeholders
     named = _pattern(known).sub(lambda match: known[match[0]], text)
     return copy.encode(named, add_special_tokens)
 
 
-def with_stand_ins(tokenizer: Any, contents: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Replace what spells a control token in the contents; return them, and what each stand-in stands for.
+def with_placeholders(tokenizer: Any, contents: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Replace spelled control tokens in the contents; return the contents and the text of each placeholder.
 
-    The stand-ins are empty where no content, encoded by itself, has a control token.
+    There are no placeholders if no content, encoded by itself, has a control token.
     """
     controls = control_tokens(tokenizer).all
     encoded = (tokenizer(content, add_special_tokens=False).input_ids for content in contents)
     if all(controls.isdisjoint(tokens) for tokens in encoded):
         return contents, {}
     spelled = _spelled(tokenizer)
-    stand_ins = {content: f"accord{secrets.token_hex(12)}" for content in spelled}
+    placeholders = {content: f"accord{secrets.token_hex(12)}" for content in spelled}
     pattern = _pattern(spelled)
-    replaced = [pattern.sub(lambda match: stand_ins[match[0]], content) for content in contents]
-    return replaced, {stand_in: content for content, stand_in in stand_ins.items()}
+    replaced = [pattern.sub(lambda match: placeholders[match[0]], content) for content in contents]
+    return replaced, {placeholder: content for content, placeholder in placeholders.items()}
 
 
 def _spelled(tokenizer: Any) -> dict[str, int]:
@@ -159,26 +157,26 @@ def _spelled(tokenizer: Any) -> dict[str, int]:
     return {str(tokenizer.convert_ids_to_tokens(number)): number for number in control_tokens(tokenizer).all}
 
 
-def _checked(tokenizer: Any, tokens: list[int], text: str) -> list[int]:
+def _without_control_tokens(tokenizer: Any, tokens: list[int], text: str) -> list[int]:
     if not control_tokens(tokenizer).all.isdisjoint(tokens):
-        raise BadInput(f"the tokenizer can only read {text!r:.80} as a control token, and texts may hold none")
+        raise BadInput(f"the tokenizer reads {text!r:.80} as a control token, and a text may contain none")
     return tokens
 
 
 class RenamedCopy(NamedTuple):
-    """A copy of a tokenizer in which control tokens keep their ids, and have names that nobody can guess."""
+    """Copy of a tokenizer in which control tokens keep their ids but have random names."""
 
     backend: Tokenizer
-    every_added: dict[str, str]  # the text of each added token, and its name here
+    added_tokens: dict[str, str]  # text of each added token to its name in the copy
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return list(self.backend.encode(text, add_special_tokens=add_special_tokens).ids)
 
 
 def _renamed_copy(tokenizer: Any) -> RenamedCopy:
-    """Raises BadInput for a tokenizer that is written in Python, which cannot be copied so."""
+    """Return the copy. Raises BadInput for a tokenizer written in Python, which cannot be copied."""
     if not getattr(tokenizer, "is_fast", False):
-        raise BadInput("a text spells a control token, and a tokenizer without tokenizer.json cannot tell them apart")
+        raise BadInput("a text spells a control token, and a tokenizer without tokenizer.json cannot encode it as text")
     return _renamed_copy_of(tokenizer, control_tokens(tokenizer).all)
 
 
@@ -187,19 +185,19 @@ def _renamed_copy_of(tokenizer: Any, controls: frozenset[int]) -> RenamedCopy:
     names = {content: f"<|{secrets.token_hex(12)}|>" for content in _spelled(tokenizer)}
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state["truncation"] = state["padding"] = None
-    every_added = {}
+    added_tokens = {}
     for token in state["added_tokens"]:
-        every_added[token["content"]] = names.get(token["content"], token["content"])
-        token["content"] = every_added[token["content"]]
+        added_tokens[token["content"]] = names.get(token["content"], token["content"])
+        token["content"] = added_tokens[token["content"]]
     _rename(state["model"], names)
     backend = Tokenizer.from_str(json.dumps(state))
     if any(backend.token_to_id(names[content]) != number for content, number in _spelled(tokenizer).items()):
-        raise BadInput("a text spells a control token, and this tokenizer's control tokens cannot be told from text")
-    return RenamedCopy(backend, every_added)
+        raise BadInput("a text spells a control token, and the control tokens of this tokenizer cannot be renamed")
+    return RenamedCopy(backend, added_tokens)
 
 
 def _rename(model: dict[str, Any], names: dict[str, str]) -> None:
-    """Rename tokens in a tokenizer's model: it would find them in a text as it finds any other."""
+    """Rename tokens in the vocabulary and merges of a tokenizer's model, which would still match them in a text."""
     if isinstance(model["vocab"], dict):
         model["vocab"] = {names.get(token, token): number for token, number in model["vocab"].items()}
     else:  # Unigram: [token, score] in the order of ids
