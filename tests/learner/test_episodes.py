@@ -1,11 +1,13 @@
 """Episodes in one row: each as if it were alone, a prompt that several share computed once."""
 
+import math
+
 import pytest
 import torch
 from small_world import KINDS, tiny_model
 
 from training.learner.models import packed_attention
-from training.learner.models.episodes import Episodes, by_episode, lay_out, within_budget
+from training.learner.models.episodes import Episodes, by_episode, lay_out, sizes_of, within_budget
 from training.learner.models.token_outputs import ValueHead, assess, scores_and_states_at
 
 SHARED = Episodes(
@@ -16,14 +18,18 @@ SHARED = Episodes(
 
 def test_a_prompt_lies_in_the_row_once():
     batch = lay_out(SHARED)
-    assert batch.tokens.tolist() == [[5, 6, 7, 1, 2, 3, 0, 8, 4, 5, 6, 9, 10, 11, 7, 8, 9, 10, 11, 0, 0, 1, 1, 1]]
-    assert batch.positions[0, 7:14].tolist() == [0, 1, 2, 3, 0, 1, 2]
-    assert batch.decisions[:8].tolist() == [2, 3, 4, 5, 7, 8, 2, 13]
+    assert batch.tokens.tolist() == [[5, 6, 7, 1, 2, 3, 0, 6, 0, 8, 4, 5, 1, 1, 1, 9, 10, 11, 7, 8, 9, 10, 11, 0]]
+    assert batch.positions[0, 7:15].tolist() == [3, 3, 0, 1, 2, 1, 2, 3]
+    assert batch.decisions[:8].tolist() == [2, 3, 4, 5, 9, 10, 2, 17]
     assert batch.decided.tolist() == [token for completion in SHARED.completions for token in completion]
 
 
+@pytest.mark.parametrize("is_long", [False, True], ids=["", "as of long prompts"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_said_of_a_completion_does_not_depend_on_others_of_its_prompt(kind):
+def test_what_is_said_of_a_completion_does_not_depend_on_others_of_its_prompt(kind, is_long, monkeypatch):
+    if is_long:  # several chunks for a prompt, the first beside the prompt's own keys, the second beside a copy
+        monkeypatch.setattr(packed_attention, "CHUNK_TOKENS", (1, 4))
+        monkeypatch.setattr(packed_attention, "VIEWED_PROMPT", 1)
     model = tiny_model(kind)
     critic = ValueHead(model)
     torch.nn.init.normal_(critic.score.weight)
@@ -56,35 +62,62 @@ def test_the_budget_counts_the_slots_that_attention_allocates(episodes, budget, 
     attention = packed_attention.scaled_attention
 
     def counted(query, key, *others):
-        assert query.shape[2] <= key.shape[2]
-        allocated[-1].append(key.shape[0] * key.shape[2])
+        allocated[-1].append((query.shape[0] * query.shape[2], key.shape[0] * key.shape[2]))
         return attention(query, key, *others)
 
     monkeypatch.setattr(packed_attention, "scaled_attention", counted)
+    monkeypatch.setattr(packed_attention, "VIEWED_PROMPT", 40)
     batches = within_budget(episodes, budget)
     for batch in batches:
         part = episodes.select(batch)
         allocated.append([])
         assess(model, None, part)
-        in_first_layer = sum(allocated[-1][: len(packed_attention.like_lengths(torch.tensor(part.lengths())))])
-        assert in_first_layer == packed_attention.attention_slots(part.lengths())
+        groups = lay_out(part).layout.groups
+        halves = [
+            queries + (keys if group.part is None else queries)  # viewed keys take no memory of their own
+            for (queries, keys), group in zip(allocated[-1], groups, strict=False)
+        ]
+        in_first_layer = math.ceil(sum(halves) / 2)
+        assert in_first_layer == packed_attention.attention_slots(sizes_of(part))
         assert in_first_layer <= budget or len(batch) == 1
     assert sorted(i for batch in batches for i in batch) == list(range(len(episodes.prompts)))
 
 
 def test_completions_of_a_prompt_stay_together_where_the_budget_allows():
     assert sorted(map(sorted, within_budget(SHARED, 100))) == [[0, 1, 2, 3, 4, 5]]
-    batches = within_budget(SHARED, 21)  # 3 rows as long as 3 + 4 tokens; 2 as long as 1 + 3, beside one of 3 + 6
+    batches = within_budget(
+        SHARED, 21
+    )  # 10.5 slots of the first prompt, 6.5 of the second, 9 of one alone; padded together
     assert sorted(map(sorted, batches)) == [[0, 2, 4], [1, 5], [3]]
     tight = within_budget(SHARED, 1)
     assert sorted(map(sorted, tight)) == [[0], [1], [2], [3], [4], [5]]
 
 
-def test_a_long_prompt_counts_for_each_of_its_completions():
+def test_a_long_prompt_is_held_once_for_all_of_its_completions():
     episodes = Episodes([list(range(3500))] * 64, [[1] * 8] * 64)
-    assert packed_attention.attention_slots(episodes.lengths()) == 64 * 3508
-    assert len(within_budget(episodes, 4096)) == 64
-    assert len(within_budget(episodes, 64 * 3508)) == 1
+    assert packed_attention.attention_slots(sizes_of(episodes)) == 3500 + 64 * 8
+    assert len(within_budget(episodes, 4096)) == 1
+    assert len(within_budget(episodes, 4000)) == 2  # each with the prompt
+
+
+def test_a_prompt_held_once_for_each_completion_counts_as_often():
+    episodes = Episodes([list(range(3500))] * 64, [[1] * 8] * 64)
+    assert packed_attention.attention_slots(sizes_of(episodes, shares=False)) == 64 * 3508
+    assert len(within_budget(episodes, 4096, shares=False)) == 64
+
+
+@torch.no_grad()
+def test_a_prompt_s_queries_are_computed_once(monkeypatch):
+    queries, attention = [], packed_attention.scaled_attention
+
+    def counted(query, key, *others):
+        queries.append(query.shape[0] * query.shape[2])
+        return attention(query, key, *others)
+
+    monkeypatch.setattr(packed_attention, "scaled_attention", counted)
+    model = tiny_model(num_hidden_layers=1, kind="gpt2")  # whose last layer computes all tokens
+    assess(model, None, Episodes([list(range(1, 41))] * 9, [[1 + i] * 8 for i in range(9)]))
+    assert sum(queries) <= 40 + 2 * 40  # 9 × 8 tokens, in two rows of at most 40 and 32
 
 
 def test_rows_come_back_in_the_episodes_order():

@@ -5,6 +5,7 @@ import torch
 from one_batch import prepared, scored_answers
 from small_world import PROMPTS, ppo_job
 
+from training.learner.models.episodes import sizes_of
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packed_attention import attention_slots
 from training.learner.models.token_outputs import ValueHead
@@ -53,7 +54,7 @@ def test_the_first_minibatch_learns_by_the_pass_that_scored_it(tmp_path, monkeyp
 
 def test_a_pass_is_kept_where_what_it_holds_is_no_more_than_a_micro_batch(tmp_path):
     run, scored = prepared(tmp_path, critic_model="")
-    tokens = attention_slots(scored.episodes.lengths())
+    tokens = attention_slots(sizes_of(scored.episodes))
     shared, answers = run._replace(critic=ValueHead(run.policy)), scored_answers(scored)
     for one, budget, kept in ((shared, tokens, 1), (run, tokens, 0), (run, 2 * tokens, 1), (run, 4, 0)):
         one = one._replace(micro_batches=MicroBatches(budget))

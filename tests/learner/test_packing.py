@@ -14,6 +14,7 @@ from transformers import (
     Qwen3Config,
 )
 
+from training.learner.models import packed_attention
 from training.learner.models.packed_attention import ATTENTION
 from training.learner.models.packing import PromptGroup, pack
 from training.learner.models.partial_forward import states_at
@@ -80,7 +81,11 @@ def test_hidden_states_of_packed_completions_are_those_of_each_completion_alone(
     "kind",
     ["llama", "qwen2 with windows", "qwen3", "mistral with windows", "gpt2", "gemma2 with windows and soft caps"],
 )
-def test_gradients_of_packed_completions_are_those_of_each_completion_alone(kind):
+@pytest.mark.parametrize("is_long", [False, True], ids=["", "as of long prompts"])
+def test_gradients_of_packed_completions_are_those_of_each_completion_alone(kind, is_long, monkeypatch):
+    if is_long:  # several chunks for a prompt, the first beside the prompt's own keys, the others beside copies
+        monkeypatch.setattr(packed_attention, "CHUNK_TOKENS", (1, 4))
+        monkeypatch.setattr(packed_attention, "VIEWED_PROMPT", 3)
     packed, plain = model_of(kind, ATTENTION), model_of(kind, "eager")
     batch = pack(GROUPS)
     sequences = [[*group.prompt, *completion] for group in GROUPS for completion in group.completions]

@@ -189,7 +189,7 @@ def test_the_other_prompt_is_another_one_and_changes_with_the_pass():
 def test_one_prompt_alone_has_no_contrast():
     ((lesson,),) = plan_steps(comparisons(1), settings(epochs=1))
     assert lesson.places == ()
-    assert lesson.lengths == lesson.comparison.group.lengths
+    assert lesson.sizes == [lesson.comparison.group.sizes]
 
 
 def test_bootstrap_weights_are_a_prompts_own_with_mean_one():

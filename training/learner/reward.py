@@ -35,11 +35,11 @@ import torch
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from training.learner.models.generic_forward import in_results
+from training.learner.models.generic_forward import in_results, shares_prompts
 from training.learner.models.loading import computing_in, load_tokenizer
 from training.learner.models.lora import shape_of
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.packed_attention import attention_slots, batches_within
+from training.learner.models.packed_attention import apart, attention_slots, batches_within
 from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import (
     RewardModel,
@@ -184,20 +184,20 @@ def learn(
 ) -> dict[str, float]:
     """Adds up the gradient of the batch's mean loss a ranking, over all processes; that loss and the accuracy."""
     weight = sum(lesson.weight for lesson in batch)
-    mine = share(sorted(batch, key=lambda lesson: sum(lesson.lengths)), processes.rank, processes.count)
-    rows = [lesson.lengths for lesson in mine]
+    mine = share(sorted(batch, key=lambda lesson: lesson.tokens), processes.rank, processes.count)
+    items = [lesson.sizes if shares_prompts(model.network) else list(map(apart, lesson.sizes)) for lesson in mine]
     parameters = [*model.parameters(), tie.logit]
 
     def pass_over(budget: int) -> Tensor:
         sums = torch.zeros(4, dtype=torch.float64)
-        for indices in batches_within(rows, budget):
+        for indices in batches_within(items, budget):
             with computing_in(settings.dtype):
                 part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap)
             (part.objective / weight).backward()
             sums += torch.tensor(part[1:], dtype=torch.float64)
         return sums
 
-    slots = [attention_slots(lengths) for lengths in rows]
+    slots = [attention_slots(sizes) for sizes in items]
     sums = micro_batches.attempt(slots, pass_over, undo=lambda: forget_gradients(parameters))
     processes.sum_gradients(parameters)
     loss, contrast, right, strict = (processes.sum_of(number) for number in sums.tolist())

@@ -243,7 +243,7 @@ def learn(
 
     def pass_over(budget: int) -> float:
         total = 0.0
-        for indices in batches_within([[length] for length in lengths], budget):
+        for indices in batches_within([[(0, [length])] for length in lengths], budget):
             with computing_in(settings.dtype):
                 loss = weighted_loss(policy, [mine[i] for i in indices]) / weight
             loss.backward()
@@ -268,7 +268,7 @@ def evaluate(
     lengths = [len(example.tokens) for example in mine]
 
     def pass_over(budget: int) -> float:
-        batches = batches_within([[length] for length in lengths], budget)
+        batches = batches_within([[(0, [length])] for length in lengths], budget)
         with computing_in(settings.dtype):
             return sum(float(weighted_loss(policy, [mine[i] for i in indices])) for indices in batches)
 

@@ -6,7 +6,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.learner.models.packed_attention import FlatLayout, batches_within, causal_layout
+from training.learner.models.packed_attention import (
+    Family,
+    FlatLayout,
+    Sizes,
+    apart,
+    attention_slots,
+    batches_within,
+    family_layout,
+    filled_batches,
+)
 
 
 class Episodes(NamedTuple):
@@ -41,50 +50,65 @@ def lay_out(episodes: Episodes, device: torch.device | str = "cpu") -> EpisodeBa
     """The episodes in one row, in which each completion sees its prompt and its own earlier tokens only."""
     tokens: list[int] = []
     positions: list[int] = []
-    rows: list[int] = []  # of each episode, where its tokens lie
-    owned: list[bool] = []  # of these: a prompt's output is its first episode's; all of them agree
-    decisions: list[int] = []
-    last: list[int] = []
-    begins: dict[tuple[int, ...], int] = {}
-    for prompt, completion in zip(*episodes, strict=True):
-        is_new = tuple(prompt) not in begins
-        start = begins.setdefault(tuple(prompt), len(tokens))
-        if is_new:
-            tokens += prompt
-            positions += range(len(prompt))
-        own = range(len(tokens), len(tokens) + len(completion))
-        tokens += completion
-        positions += range(len(prompt), len(prompt) + len(completion))
-        rows += [*range(start, start + len(prompt)), *own]
-        owned += [is_new] * len(prompt) + [True] * len(completion)
-        decisions += [start + len(prompt) - 1, *own[:-1]]
-        last.append(own[-1])
+    families: list[Family] = []
+    decisions: dict[int, list[int]] = {}  # by episode
+    last: dict[int, int] = {}
+    for prompt, indices in sharing(episodes).items():
+        start = len(tokens)
+        tokens += prompt
+        positions += range(len(prompt))
+        families.append(Family(range(start, len(tokens)), []))
+        for index in indices:
+            completion = episodes.completions[index]
+            own = range(len(tokens), len(tokens) + len(completion))
+            tokens += completion
+            positions += range(len(prompt), len(prompt) + len(completion))
+            families[-1].completions.append(own)
+            decisions[index], last[index] = [start + len(prompt) - 1, *own[:-1]], own[-1]
+    numbers = range(len(episodes.prompts))
     decided = [token for completion in episodes.completions for token in completion]
     return EpisodeBatch(
         torch.tensor([tokens], device=device),
         torch.tensor([positions], device=device),
-        causal_layout(torch.tensor(rows), torch.tensor(episodes.lengths()), torch.tensor(owned), device),
-        torch.tensor(decisions, device=device),
+        family_layout(families, device),
+        torch.tensor([place for index in numbers for place in decisions[index]], device=device),
         torch.tensor(decided, device=device),
-        torch.tensor(last, device=device),
+        torch.tensor([last[index] for index in numbers], device=device),
     )
 
 
-def within_budget(episodes: Episodes, budget: int) -> list[list[int]]:
+def sharing(episodes: Episodes) -> dict[tuple[int, ...], list[int]]:
+    """By prompt, the indices of the episodes that have it."""
+    indices: dict[tuple[int, ...], list[int]] = {}
+    for index, prompt in enumerate(episodes.prompts):
+        indices.setdefault(tuple(prompt), []).append(index)
+    return indices
+
+
+def sizes_of(episodes: Episodes, shares: bool = True) -> list[Sizes]:
+    """Tokens of each distinct prompt and of its completions; shares: whether passes compute a prompt once."""
+    sizes: list[Sizes] = [
+        (len(prompt), [len(episodes.completions[index]) for index in indices])
+        for prompt, indices in sharing(episodes).items()
+    ]
+    return [one if shares else apart(one) for one in sizes]
+
+
+def within_budget(episodes: Episodes, budget: int, shares: bool = True) -> list[list[int]]:
     """Indices of episodes in batches that hold at most `budget` slots in attention, those of a prompt together.
 
-    A longer episode goes alone; like lengths come together.
+    A longer episode goes alone; like lengths come together. shares: whether passes compute a shared prompt once.
     """
-    sharing: dict[tuple[int, ...], list[int]] = {}
-    for index, prompt in enumerate(episodes.prompts):
-        sharing.setdefault(tuple(prompt), []).append(index)
-    lengths = episodes.lengths()
     parts: list[list[int]] = []
-    for indices in sharing.values():
-        rows = [[lengths[index]] for index in indices]
-        parts += [sorted(indices[place] for place in batch) for batch in batches_within(rows, budget)]
-    batches = batches_within([[lengths[index] for index in part] for part in parts], budget)
-    return [[index for part in batch for index in parts[part]] for batch in batches]
+    for indices in sharing(episodes).values():
+
+        def slots(chosen: Sequence[int], indices: list[int] = indices) -> int:
+            return attention_slots(sizes_of(episodes.select([indices[place] for place in chosen]), shares))
+
+        lengths = [len(episodes.completions[index]) for index in indices]
+        parts += [[indices[place] for place in batch] for batch in filled_batches(lengths, budget, slots)]
+    items = [sizes_of(episodes.select(part), shares) for part in parts]
+    return [[index for part in batch for index in parts[part]] for batch in batches_within(items, budget)]
 
 
 def by_episode(

@@ -37,6 +37,11 @@ def path_of(model: Any) -> Path:
     return cast(Path, getattr(trunk, "accord_path", Path()))
 
 
+def shares_prompts(model: Any) -> bool:
+    """Whether passes over several completions of a prompt compute it once."""
+    return path_of(model).scoring == "packed"
+
+
 def in_results(model: Any) -> dict[str, Any]:
     """What result.json says of how a model was computed and, with LoRA, of what learned and what stayed frozen."""
     path = path_of(model)
@@ -89,7 +94,7 @@ def logits_and_states(model: Any, trunk: nn.Module, **inputs: Tensor) -> tuple[T
 
 def at_places(call: Callable[..., tuple[Tensor, ...]], batch: Row, places: Tensor, scoring: str) -> tuple[Tensor, ...]:
     """What `call` gives of padded rows, [N, Q, *] each, at places [C] of the batch's row: [C, *] each."""
-    layout = cast(FlatLayout, batch.layout)
+    layout = cast(FlatLayout, batch.layout).separate()
     parts = []
     for group in layout.groups:
         tokens = batch.tokens[0][group.key_rows]

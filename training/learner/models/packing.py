@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.learner.models.packed_attention import FlatLayout, causal_layout
+from training.learner.models.packed_attention import Family, FlatLayout, Sizes, family_layout
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class PromptGroup:
         return len(self.prompt) + sum(map(len, self.completions))
 
     @property
-    def lengths(self) -> list[int]:
-        """The rows that attention holds: P + C for each completion."""
-        return [len(self.prompt) + len(completion) for completion in self.completions]
+    def sizes(self) -> Sizes:
+        """Tokens of the prompt, and of each completion."""
+        return len(self.prompt), list(map(len, self.completions))
 
 
 class PackedBatch(NamedTuple):
@@ -47,24 +47,22 @@ def pack(groups: Sequence[PromptGroup], device: torch.device | str = "cpu") -> P
     """Lays prompt groups end to end. Raises ValueError on an empty completion: it has no token to read a score at."""
     tokens: list[int] = []
     positions: list[int] = []
-    sequences: list[list[int]] = []  # of each completion, where its tokens and its prompt's lie
-    owned: list[bool] = []  # of these: a prompt's output is its first completion's; all of them agree
+    families: list[Family] = []
     for group in groups:
         prompt = range(len(tokens), len(tokens) + len(group.prompt))
         tokens.extend(group.prompt)
         positions.extend(range(len(prompt)))
-        for number, completion in enumerate(group.completions):
+        places: list[range] = []
+        for completion in group.completions:
             if not completion:
                 raise ValueError("an empty completion cannot be scored: it needs at least its end token")
-            sequences.append([*prompt, *range(len(tokens), len(tokens) + len(completion))])
-            owned += [number == 0] * len(prompt) + [True] * len(completion)
+            places.append(range(len(tokens), len(tokens) + len(completion)))
             tokens.extend(completion)
             positions.extend(range(len(prompt), len(prompt) + len(completion)))
-    rows = torch.tensor([place for sequence in sequences for place in sequence])
-    lengths = torch.tensor([len(sequence) for sequence in sequences])
+        families.append(Family(prompt, places))
     return PackedBatch(
         tokens=torch.tensor([tokens], device=device),
         positions=torch.tensor([positions], device=device),
-        layout=causal_layout(rows, lengths, torch.tensor(owned), device),
-        last=torch.tensor([sequence[-1] for sequence in sequences], device=device),
+        layout=family_layout(families, device),
+        last=torch.tensor([own[-1] for family in families for own in family.completions], device=device),
     )

@@ -30,10 +30,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from training.learner.models.generic_forward import shares_prompts
 from training.learner.models.loading import is_scalar_folder, load_scalar_model, load_tokenizer, save_model
 from training.learner.models.lora import Base, Shape, load_scoring_role, own_head_role
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.packed_attention import attention_slots, batches_within
+from training.learner.models.packed_attention import apart, attention_slots, batches_within
 from training.learner.models.packing import PromptGroup, pack
 from training.learner.models.partial_forward import states_at
 from training.learner.runtime.jobdir import BadInput
@@ -192,19 +193,19 @@ def raw_scores_of_groups(model: RewardModel, groups: Sequence[PromptGroup], toke
     token_budget: slots that attention holds in one forward pass, at most (a group is never divided); fewer where
     memory runs out.
     """
-    rows = [group.lengths for group in groups]
+    items = [[group.sizes if shares_prompts(model.network) else apart(group.sizes)] for group in groups]
     if not groups:
         return torch.zeros(0), torch.zeros(0, 1)
 
     def pass_over(budget: int) -> tuple[Tensor, Tensor]:
-        batches = batches_within(rows, budget)
+        batches = batches_within(items, budget)
         features = [model.features([groups[index] for index in batch]) for batch in batches]
         raw = torch.cat([model.raw_scores(part) for part in features]).cpu()
         members = torch.cat([model.members(part) for part in features]).cpu()
         order = _order_of_completions(groups, batches)
         return torch.empty_like(raw).index_copy(0, order, raw), torch.empty_like(members).index_copy(0, order, members)
 
-    return MicroBatches(token_budget).attempt([attention_slots(lengths) for lengths in rows], pass_over)
+    return MicroBatches(token_budget).attempt([attention_slots(sizes) for sizes in items], pass_over)
 
 
 def _order_of_completions(groups: Sequence[PromptGroup], batches: Sequence[Sequence[int]]) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.learner.models.episodes import Episodes, by_episode, within_budget
+from training.learner.models.generic_forward import shares_prompts
 from training.learner.models.loading import computing_in
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.token_outputs import Assessment, RewardHead, assess, has_own_passes
@@ -35,6 +36,12 @@ class Run(NamedTuple):
     params: SamplingParams
     micro_batches: MicroBatches  # of tokens, in passes over whole episodes
     sampling_rows: MicroBatches  # of completions written at once
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether every model's passes compute a prompt once for all of its completions."""
+        readers = [self.policy, self.reference] + ([self.critic] if has_own_passes(self.critic) else [])
+        return all(map(shares_prompts, readers))
 
     @property
     def critic_of_passes(self) -> Any:
@@ -148,7 +155,7 @@ def read_by_reward_model(run: Run, episodes: Episodes) -> tuple[list[Reading], T
     def pass_over(budget: int) -> tuple[list[Reading], Tensor]:
         readings: dict[int, Reading] = {}
         scores = torch.empty(len(sizes))
-        for part in within_budget(episodes, budget):
+        for part in within_budget(episodes, budget, shares_prompts(critic.trunk)):
             with computing_in(run.settings.dtype):
                 states, part_scores = critic.read(episodes.select(part))
             scores[part] = part_scores.cpu()
@@ -175,7 +182,7 @@ def token_columns(
         return [], [], [], []
     late = sorted(set(range(len(episodes.prompts))) - set(early))
     parts = [[chosen[i] for i in part] for chosen in (early, late) if chosen
-             for part in within_budget(episodes.select(chosen), budget)]  # fmt: skip
+             for part in within_budget(episodes.select(chosen), budget, run.shares_prompts)]  # fmt: skip
     kept = first_pass_over(run, episodes, parts[0]) if early and is_small(run, episodes.select(early), budget) else None
     known = None if kept is None else [values.detach() for values in kept.assessment]
     critic = run.critic_of_passes
@@ -192,7 +199,8 @@ def judged(run: Run, policy: Any, critic: Any, episodes: Episodes, with_entropy:
 
 def is_small(run: Run, episodes: Episodes, budget: int) -> bool:
     """Whether the graphs of all that passes over these episodes hold no more tokens than one micro-batch may."""
-    return len(within_budget(episodes, max(budget // (1 + has_own_passes(run.critic)), 1))) == 1
+    passes = 1 + has_own_passes(run.critic)
+    return len(within_budget(episodes, max(budget // passes, 1), run.shares_prompts)) == 1
 
 
 def first_pass_over(run: Run, episodes: Episodes, part: list[int]) -> FirstPass:

@@ -79,7 +79,7 @@ def accumulate_gradients(
     def pass_over(budget: int) -> Tensor:
         sums = torch.zeros(len(MEASURED), dtype=torch.float64, device=run.policy.device)
         known = rollout.first_pass.pop() if is_first and rollout.first_pass else None
-        parts = [[mine[i] for i in indices] for indices in within_budget(own, budget)]
+        parts = [[mine[i] for i in part] for part in within_budget(own, budget, run.shares_prompts)]
         for micro in parts if known is None else [known.indices]:
             with computing_in(run.settings.dtype):
                 loss, measured = policy_losses(run, rollout, targets, micro, kl_coefficient, is_first, known)

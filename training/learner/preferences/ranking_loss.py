@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from training.learner.models.packed_attention import Sizes
 from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import RewardModel
 from training.learner.preferences.calibration import hits
@@ -70,9 +71,18 @@ class Lesson(NamedTuple):
         return total_weight([self.comparison])
 
     @property
-    def lengths(self) -> list[int]:
-        """The rows that attention holds in a forward pass over it."""
-        return self.comparison.group.lengths + (self.elsewhere().lengths if self.places else [])
+    def groups(self) -> list[PromptGroup]:
+        """What a forward pass over it reads."""
+        return [self.comparison.group] + ([self.elsewhere()] if self.places else [])
+
+    @property
+    def sizes(self) -> list[Sizes]:
+        """Tokens of its prompts, and of each one's completions."""
+        return [group.sizes for group in self.groups]
+
+    @property
+    def tokens(self) -> int:
+        return sum(group.tokens for group in self.groups)
 
     def elsewhere(self) -> PromptGroup:
         """The chosen completions under the other prompt."""

@@ -63,7 +63,7 @@ class Settings:
     max_completion_tokens: int = setting(256, low=1)  # tokens of a completion, its end token included
     overlong_prompts: str = setting("truncate", choices=("truncate", "refuse"))  # from the left; counted either way
     micro_batch_tokens: int = setting(4096, low=1)  # tokens that attention holds in one forward
-    # pass of one process, a prompt anew for each of its completions, padding included; never less than a row
+    # pass of one process, copies of a prompt beside its completions and padding included; never less than a row
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -99,7 +99,8 @@ class Training(Settings):
     warmup_fraction: float = setting(0.0, low=0, high=1)  # of all steps, in which the learning rate rises from 0
     final_learning_rate_fraction: float = setting(0.0, low=0, high=1)  # what the linear decay ends at; 1: no decay
     weight_decay: float = setting(0.0, low=0)  # AdamW's, on matrices only
-    lora_rank: int = setting(0, low=0)  # of low-rank adapters on a frozen base, which learn in its place; 0: none
+    lora_rank: int = setting(0, low=0)  # of low-rank adapters on a frozen base, which learn in its place; 0: none; all
+    # linear layers have one, fused experts of a mixture do not and stay frozen: log and result.json name both
     lora_alpha: float = setting(16.0, above=0)  # what an adapter's product is multiplied by, times its rank
     max_gradient_norm: float = setting(1.0, above=0)  # the gradient is scaled down to this 2-norm
     save_every: int = setting(50, low=1)  # steps between saved states; a stop saves one too
