@@ -78,7 +78,7 @@ class ProjectSettingsForm(forms.ModelForm):
             "strength_points": _("For comparisons of two: whether to ask how much better the better one is."),
             "one_key_pairs": _(
                 "For comparisons of two: 1 (A is better), 2 (B is better) or 3 (equally good) submits at once. "
-                "U reopens it."
+                "U undoes it."
             ),
             "flags": _(
                 "Up to 12, separated by commas: what people may mark a comparison with. Rounds do not learn from "
