@@ -17,7 +17,7 @@ from training.models import Checkpoint, LoopSettings, Promotion, Round
 from training.rounds import lifecycle
 
 
-class NewRound(strict.Serializer):
+class RoundRequest(strict.Serializer):
     """What to start. Sections of settings: round, common, reward, ppo, sample.
 
     `python -m training.learner.ppo --help` (and reward, sample) lists a section's settings.
@@ -32,7 +32,7 @@ class NewRound(strict.Serializer):
     )
 
 
-class ProgressShown(strict.Serializer):
+class ProgressSerializer(strict.Serializer):
     """How far the stage's program is."""
 
     step = serializers.IntegerField()
@@ -52,7 +52,7 @@ class MetricsLine(strict.Serializer):
     values = serializers.DictField(child=serializers.FloatField())
 
 
-class RoundShown(strict.ModelSerializer):
+class RoundSerializer(strict.ModelSerializer):
     """A round, as a list shows it."""
 
     base = serializers.CharField(source="base.source.name", read_only=True)
@@ -88,26 +88,34 @@ class RoundShown(strict.ModelSerializer):
         return str(round.checkpoint) if round.checkpoint else None
 
 
-class RoundWatched(RoundShown):
+class RoundWatched(RoundSerializer):
     """A round in full, with the lines of metrics kept after `after`."""
 
     progress = serializers.SerializerMethodField()
     metrics = serializers.SerializerMethodField()
 
-    class Meta(RoundShown.Meta):
-        fields = [*RoundShown.Meta.fields, "settings", "attempt", "heartbeat_at", "log_tail", "progress", "metrics"]
+    class Meta(RoundSerializer.Meta):
+        fields = [
+            *RoundSerializer.Meta.fields,
+            "settings",
+            "attempt",
+            "heartbeat_at",
+            "log_tail",
+            "progress",
+            "metrics",
+        ]
 
-    @extend_schema_field(ProgressShown(allow_null=True))
+    @extend_schema_field(ProgressSerializer(allow_null=True))
     def get_progress(self, round: Round) -> Any:
         step = reports.step_of(round) if round.status == Round.Status.RUNNING else None
-        return ProgressShown(step).data if step else None
+        return ProgressSerializer(step).data if step else None
 
     @extend_schema_field(MetricsLine(many=True))
     def get_metrics(self, round: Round) -> Any:
         return reports.metrics(round, self.context.get("after", 0))
 
 
-class LoopShown(strict.ModelSerializer):
+class LoopSerializer(strict.ModelSerializer):
     """How rounds run when nobody says otherwise."""
 
     round_every = serializers.IntegerField(
@@ -120,7 +128,7 @@ class LoopShown(strict.ModelSerializer):
         fields = ("round_every", "settings")
 
 
-class CheckpointShown(strict.ModelSerializer):
+class CheckpointSerializer(strict.ModelSerializer):
     name = serializers.CharField(source="source.name", read_only=True)
     parent = serializers.CharField(source="parent.source.name", read_only=True, default=None)
     round = serializers.IntegerField(source="round.number", read_only=True, default=None)
@@ -130,7 +138,7 @@ class CheckpointShown(strict.ModelSerializer):
         fields = ("id", "name", "kind", "path", "reward_model_path", "parent", "round", "is_served", "created_at")
 
 
-class PromotionShown(strict.ModelSerializer):
+class PromotionSerializer(strict.ModelSerializer):
     checkpoint = serializers.CharField(source="checkpoint.source.name", read_only=True)
     replaced = serializers.CharField(source="replaced.source.name", read_only=True, default=None)
 
@@ -139,7 +147,7 @@ class PromotionShown(strict.ModelSerializer):
         fields = ("checkpoint", "replaced", "is_roll_back", "created_at")
 
 
-class Cursor(strict.Serializer):
+class CursorQuery(strict.Serializer):
     after = serializers.IntegerField(required=False, default=0, min_value=0, max_value=2**63 - 1)
 
 
@@ -148,19 +156,19 @@ def _project(request: Request, slug: str) -> Project:
     return members.manager_of(request.user, slug).project
 
 
-@extend_schema(methods=["GET"], operation_id="rounds_list", responses=RoundShown(many=True))
-@extend_schema(methods=["POST"], operation_id="rounds_start", request=NewRound, responses={201: RoundShown})
+@extend_schema(methods=["GET"], operation_id="rounds_list", responses=RoundSerializer(many=True))
+@extend_schema(methods=["POST"], operation_id="rounds_start", request=RoundRequest, responses={201: RoundSerializer})
 @api_view(["GET", "POST"])
 @idempotent
 def round_list(request: Request, slug: str) -> Response:
     """The project's rounds, newest first; or a new one, which waits for a worker."""
     project = _project(request, slug)
     if request.method == "GET":
-        return Response(RoundShown(reports.rounds_of(project), many=True).data)
-    form = NewRound(data=request.data)
+        return Response(RoundSerializer(reports.rounds_of(project), many=True).data)
+    form = RoundRequest(data=request.data)
     form.is_valid(raise_exception=True)
     started = _start(project, request, form.validated_data)
-    return Response(RoundShown(started).data, status=201)
+    return Response(RoundSerializer(started).data, status=201)
 
 
 def _start(project: Project, request: Request, asked: dict[str, Any]) -> Round:
@@ -180,57 +188,57 @@ def _start(project: Project, request: Request, asked: dict[str, Any]) -> Round:
 def round_detail(request: Request, slug: str, number: int) -> Response:
     """A round's state, its progress, and its metrics after a line."""
     found = reports.round_of(_project(request, slug), number)
-    cursor = Cursor(data=request.query_params)
+    cursor = CursorQuery(data=request.query_params)
     cursor.is_valid(raise_exception=True)
     return Response(RoundWatched(found, context=cursor.validated_data).data)
 
 
-@extend_schema(operation_id="rounds_cancel", request=None, responses=RoundShown)
+@extend_schema(operation_id="rounds_cancel", request=None, responses=RoundSerializer)
 @api_view(["POST"])
 def round_cancel(request: Request, slug: str, number: int) -> Response:
     """Cancel a waiting round at once, a running one within seconds. It can be resumed."""
     found = reports.round_of(_project(request, slug), number)
-    return Response(RoundShown(lifecycle.request_cancel(found)).data)
+    return Response(RoundSerializer(lifecycle.request_cancel(found)).data)
 
 
-@extend_schema(operation_id="rounds_resume", request=None, responses=RoundShown)
+@extend_schema(operation_id="rounds_resume", request=None, responses=RoundSerializer)
 @api_view(["POST"])
 def round_resume(request: Request, slug: str, number: int) -> Response:
     """Let a failed or cancelled round go on from where it stopped."""
     found = reports.round_of(_project(request, slug), number)
-    return Response(RoundShown(lifecycle.resume(found)).data)
+    return Response(RoundSerializer(lifecycle.resume(found)).data)
 
 
-@extend_schema(methods=["GET"], operation_id="loop_settings", responses=LoopShown)
-@extend_schema(methods=["PUT"], operation_id="loop_configure", request=LoopShown, responses=LoopShown)
+@extend_schema(methods=["GET"], operation_id="loop_settings", responses=LoopSerializer)
+@extend_schema(methods=["PUT"], operation_id="loop_configure", request=LoopSerializer, responses=LoopSerializer)
 @api_view(["GET", "PUT"])
 def loop_detail(request: Request, slug: str) -> Response:
     """After how many new rankings a round starts by itself, and the settings that differ from ours."""
     project = _project(request, slug)
     if request.method == "GET":
-        return Response(LoopShown(LoopSettings.objects.filter(project=project).first() or LoopSettings()).data)
-    form = LoopShown(data=request.data)
+        return Response(LoopSerializer(LoopSettings.objects.filter(project=project).first() or LoopSettings()).data)
+    form = LoopSerializer(data=request.data)
     form.is_valid(raise_exception=True)
-    return Response(LoopShown(lifecycle.configure(project, **form.validated_data)).data)
+    return Response(LoopSerializer(lifecycle.configure(project, **form.validated_data)).data)
 
 
-@extend_schema(operation_id="checkpoints_list", responses=CheckpointShown(many=True))
+@extend_schema(operation_id="checkpoints_list", responses=CheckpointSerializer(many=True))
 @api_view(["GET"])
 def checkpoint_list(request: Request, slug: str) -> Response:
     """The project's checkpoints, newest first; one of them is served."""
-    return Response(CheckpointShown(reports.checkpoints_of(_project(request, slug)), many=True).data)
+    return Response(CheckpointSerializer(reports.checkpoints_of(_project(request, slug)), many=True).data)
 
 
-@extend_schema(operation_id="checkpoints_promote", request=None, responses=PromotionShown)
+@extend_schema(operation_id="checkpoints_promote", request=None, responses=PromotionSerializer)
 @api_view(["POST"])
 def checkpoint_promote(request: Request, slug: str, checkpoint_id: int) -> Response:
     """Serve this checkpoint: the next round starts from it, and its comparisons are ranked first."""
     chosen = reports.checkpoint_of(_project(request, slug), checkpoint_id)
-    return Response(PromotionShown(checkpoints.promote(chosen, request.user)).data)
+    return Response(PromotionSerializer(checkpoints.promote(chosen, request.user)).data)
 
 
-@extend_schema(operation_id="checkpoints_roll_back", request=None, responses=PromotionShown)
+@extend_schema(operation_id="checkpoints_roll_back", request=None, responses=PromotionSerializer)
 @api_view(["POST"])
 def checkpoint_roll_back(request: Request, slug: str) -> Response:
     """Serve again what was served before the last promotion."""
-    return Response(PromotionShown(checkpoints.roll_back(_project(request, slug), request.user)).data)
+    return Response(PromotionSerializer(checkpoints.roll_back(_project(request, slug), request.user)).data)

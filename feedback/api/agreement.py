@@ -15,7 +15,7 @@ from feedback.quality import agreement
 from feedback.reports import quality_snapshot
 
 
-class EstimateShown(strict.Serializer):
+class EstimateSerializer(strict.Serializer):
     """A number with its 95 % interval; null where it is undefined, and the sentence says why."""
 
     value = serializers.FloatField(allow_null=True)
@@ -26,7 +26,7 @@ class EstimateShown(strict.Serializer):
     sentence = serializers.CharField()
 
 
-class SignShown(strict.Serializer):
+class SignSerializer(strict.Serializer):
     """One way in which careless work shows; a flag says whose work to look at, and proves nothing."""
 
     value = serializers.FloatField(allow_null=True)
@@ -36,27 +36,27 @@ class SignShown(strict.Serializer):
     after = serializers.IntegerField(allow_null=True, help_text="Answers until it was flagged; null: it is not.")
 
 
-class AgreedShown(strict.Serializer):
-    pairwise = EstimateShown(help_text="How often two people prefer the same completion, ties aside.")
-    alpha = EstimateShown(help_text="Krippendorff's alpha, ordinal: 1 is agreement, 0 is chance.")
+class AgreedSerializer(strict.Serializer):
+    pairwise = EstimateSerializer(help_text="How often two people prefer the same completion, ties aside.")
+    alpha = EstimateSerializer(help_text="Krippendorff's alpha, ordinal: 1 is agreement, 0 is chance.")
 
 
-class OfAnnotator(AgreedShown):
+class OfAnnotator(AgreedSerializer):
     """With all others."""
 
     username = serializers.CharField()
-    gold = EstimateShown(allow_null=True, help_text="With gold; null: nothing of it ranked yet.")
-    random_clicker = SignShown(help_text="Agreement with gold or others, tested in the order of time.")
-    gold_failure = SignShown(help_text="Agreement with gold alone, tested in the order of time.")
-    position_bias = SignShown(help_text="How often what is shown first wins.")
-    speed = SignShown(help_text="The median time, in seconds.")
+    gold = EstimateSerializer(allow_null=True, help_text="With gold; null: nothing of it ranked yet.")
+    random_clicker = SignSerializer(help_text="Agreement with gold or others, tested in the order of time.")
+    gold_failure = SignSerializer(help_text="Agreement with gold alone, tested in the order of time.")
+    position_bias = SignSerializer(help_text="How often what is shown first wins.")
+    speed = SignSerializer(help_text="The median time, in seconds.")
 
 
-class OfTwo(AgreedShown):
+class OfTwo(AgreedSerializer):
     usernames = serializers.ListField(child=serializers.CharField(), min_length=2, max_length=2)
 
 
-class OfWeek(AgreedShown):
+class OfWeek(AgreedSerializer):
     monday = serializers.DateField()
 
 
@@ -67,13 +67,13 @@ class AsOfShown(strict.Serializer):
     is_current = serializers.BooleanField(help_text="Whether nothing was said or decided since.")
 
 
-class AgreementShown(AsOfShown, AgreedShown):
+class AgreementSerializer(AsOfShown, AgreedSerializer):
     by_annotator = OfAnnotator(many=True)
     by_two = OfTwo(many=True)
     by_week = OfWeek(many=True)
 
 
-@extend_schema(operation_id="agreement", responses=AgreementShown)
+@extend_schema(operation_id="agreement", responses=AgreementSerializer)
 @api_view(["GET"])
 def agreement_detail(request: Request, slug: str) -> Response:
     """How far people agree: altogether, of each (with signs of careless work), of each two, and by week."""
@@ -100,4 +100,4 @@ def agreement_detail(request: Request, slug: str) -> Response:
         ],
         "by_week": [{"monday": monday, **vars(each)} for monday, each in measured.by_week.items()],
     }
-    return Response(AgreementShown(shown).data)
+    return Response(AgreementSerializer(shown).data)

@@ -35,12 +35,12 @@ class SpanMarked(strict.Serializer):
     mark = serializers.ChoiceField(choices=[GOOD, BAD])
 
 
-class MessageShown(strict.Serializer):
+class MessageSerializer(strict.Serializer):
     role = serializers.CharField(help_text="system, user or assistant.")
     content = serializers.CharField()
 
 
-class ReturnedShown(strict.Serializer):
+class ReturnedSerializer(strict.Serializer):
     """What a reviewer wants looked at again: one's own earlier ranking, in the order of display, and why."""
 
     reason = serializers.CharField(source="review.reason")
@@ -69,26 +69,26 @@ class ComparisonNumber(serializers.Field):
         return blinding.comparison_number(self.context["membership"], comparison_id)
 
 
-class LeaseShown(strict.Serializer):
+class LeaseSerializer(strict.Serializer):
     """A comparison that is held until `expires_at`."""
 
     lease = serializers.UUIDField(source="pk")
     comparison = ComparisonNumber()
     expires_at = serializers.DateTimeField()
-    messages = MessageShown(source="comparison.prompt.messages", many=True)
+    messages = MessageSerializer(source="comparison.prompt.messages", many=True)
     completions = serializers.SerializerMethodField(help_text="Texts in the order of display; ranks follow it.")
     returned = serializers.SerializerMethodField(help_text="By a reviewer; null: it is new.")
 
     def get_completions(self, lease: Lease) -> list[str]:
         return lease.comparison.texts(lease.display_order)
 
-    @extend_schema_field(ReturnedShown(allow_null=True))
+    @extend_schema_field(ReturnedSerializer(allow_null=True))
     def get_returned(self, lease: Lease) -> dict[str, Any] | None:
         returned = None if lease.withdrawn_id else rankings.said_before(lease)
-        return None if returned is None else ReturnedShown(returned).data
+        return None if returned is None else ReturnedSerializer(returned).data
 
 
-class RankingShown(strict.Serializer):
+class RankingSerializer(strict.Serializer):
     """One's own ranking. `ranks` follow the order of display, and leave no number out."""
 
     ranking = serializers.IntegerField(source="pk")
@@ -115,17 +115,17 @@ class RankingShown(strict.Serializer):
         return shown_spans(ranking)
 
 
-class RankingInFull(RankingShown):
+class RankingInFull(RankingSerializer):
     """One's own ranking with what was shown, to be looked at again and revised."""
 
-    messages = MessageShown(source="comparison.prompt.messages", many=True)
+    messages = MessageSerializer(source="comparison.prompt.messages", many=True)
     completions = serializers.SerializerMethodField(help_text="Texts in the order of display.")
 
     def get_completions(self, ranking: Ranking) -> list[str]:
         return ranking.comparison.texts(ranking.display_order)
 
 
-class LeaseWanted(strict.Serializer):
+class LeaseRequest(strict.Serializer):
     beside = serializers.ListField(
         child=serializers.UUIDField(),
         default=list,
@@ -134,11 +134,11 @@ class LeaseWanted(strict.Serializer):
     )
 
 
-class LeaseAnswer(strict.Serializer):
-    lease = LeaseShown(allow_null=True, help_text="Null: nothing is left for this annotator.")
+class LeaseResponse(strict.Serializer):
+    lease = LeaseSerializer(allow_null=True, help_text="Null: nothing is left for this annotator.")
 
 
-class RankingGiven(strict.Serializer):
+class RankingRequest(strict.Serializer):
     """What one says. The same `idempotency_key` again is answered as the first time."""
 
     ranks = serializers.ListField(
@@ -167,27 +167,27 @@ class RankingGiven(strict.Serializer):
         return [Span(**span) for span in given]
 
 
-class SkipGiven(strict.Serializer):
+class SkipRequest(strict.Serializer):
     reason = serializers.CharField(default="", allow_blank=True, max_length=500)
 
 
-class NextWanted(strict.Serializer):
+class NextQuery(strict.Serializer):
     next = serializers.BooleanField(default=False)
     beside = serializers.ListField(child=serializers.UUIDField(), default=list, max_length=MOST_AHEAD + 2)
 
 
-class RankingAnswer(strict.Serializer):
-    ranking = RankingShown()
-    next = LeaseShown(allow_null=True, required=False, help_text="With `?next=1`.")
+class RankingResponse(strict.Serializer):
+    ranking = RankingSerializer()
+    next = LeaseSerializer(allow_null=True, required=False, help_text="With `?next=1`.")
 
 
-class SkipAnswer(strict.Serializer):
+class SkipResponse(strict.Serializer):
     skipped = serializers.IntegerField(help_text="The comparison.")
-    next = LeaseShown(allow_null=True, required=False, help_text="With `?next=1`.")
+    next = LeaseSerializer(allow_null=True, required=False, help_text="With `?next=1`.")
 
 
-class RevisionAnswer(strict.Serializer):
-    ranking = RankingShown()
+class RevisionResponse(strict.Serializer):
+    ranking = RankingSerializer()
 
 
 class UndoneRanking(strict.Serializer):
@@ -200,12 +200,12 @@ NEXT = [
 ]
 
 
-@extend_schema(operation_id="leases_take", request=LeaseWanted, responses=LeaseAnswer)
+@extend_schema(operation_id="leases_take", request=LeaseRequest, responses=LeaseResponse)
 @api_view(["POST"])
 def lease_list(request: Request, slug: str) -> Response:
     """Hold the next comparison. One already held comes back first, unless it is named in `beside`."""
     membership = members.membership_of(request.user, slug)
-    wanted = _checked(LeaseWanted(data=request.data))
+    wanted = _checked(LeaseRequest(data=request.data))
     return Response({"lease": _lease(membership, leases.lease_next(membership, beside=wanted["beside"]))})
 
 
@@ -217,7 +217,7 @@ def lease_detail(request: Request, slug: str, lease_id: UUID) -> Response:
     return Response(status=204)
 
 
-@extend_schema(operation_id="leases_renew", request=None, responses=LeaseAnswer)
+@extend_schema(operation_id="leases_renew", request=None, responses=LeaseResponse)
 @api_view(["POST"])
 def lease_renew(request: Request, slug: str, lease_id: UUID) -> Response:
     """Hold the comparison for the project's lease time from now on."""
@@ -225,23 +225,25 @@ def lease_renew(request: Request, slug: str, lease_id: UUID) -> Response:
     return Response({"lease": _lease(membership, leases.renew(membership, lease_id))})
 
 
-@extend_schema(operation_id="leases_rank", parameters=NEXT, request=RankingGiven, responses={201: RankingAnswer})
+@extend_schema(operation_id="leases_rank", parameters=NEXT, request=RankingRequest, responses={201: RankingResponse})
 @api_view(["POST"])
 def lease_rank(request: Request, slug: str, lease_id: UUID) -> Response:
     """Submit a ranking of the comparison held. A late one counts as long as the comparison wants rankings."""
     membership = members.membership_of(request.user, slug)
-    wanted, said = _wanted(request), _checked(RankingGiven(data=request.data))
+    wanted, said = _wanted(request), _checked(RankingRequest(data=request.data))
     ranking = rankings.record_ranking(membership, lease_id, said.pop("ranks"), **said)
-    return Response({"ranking": _shown(RankingShown, membership, ranking), **_next(membership, wanted)}, status=201)
+    return Response(
+        {"ranking": _shown(RankingSerializer, membership, ranking), **_next(membership, wanted)}, status=201
+    )
 
 
-@extend_schema(operation_id="leases_skip", parameters=NEXT, request=SkipGiven, responses=SkipAnswer)
+@extend_schema(operation_id="leases_skip", parameters=NEXT, request=SkipRequest, responses=SkipResponse)
 @api_view(["POST"])
 def lease_skip(request: Request, slug: str, lease_id: UUID) -> Response:
     """Not rank this comparison: it goes to others, and does not come again."""
     membership = members.membership_of(request.user, slug)
     wanted = _wanted(request)
-    skipped = rankings.skip_comparison(membership, lease_id, reason=_checked(SkipGiven(data=request.data))["reason"])
+    skipped = rankings.skip_comparison(membership, lease_id, reason=_checked(SkipRequest(data=request.data))["reason"])
     number = blinding.comparison_number(membership, skipped.comparison_id)
     return Response({"skipped": number, **_next(membership, wanted)})
 
@@ -254,20 +256,20 @@ def ranking_list(request: Request, slug: str) -> Response:
     return Response([_shown(RankingInFull, membership, ranking) for ranking in rankings.recent(membership)])
 
 
-@extend_schema(operation_id="rankings_revise", request=RankingGiven, responses={201: RevisionAnswer})
+@extend_schema(operation_id="rankings_revise", request=RankingRequest, responses={201: RevisionResponse})
 @api_view(["POST"])
 def ranking_revise(request: Request, slug: str, ranking_id: int) -> Response:
     """Correct one's own ranking: a new revision counts from now on, and the old one stays in the record."""
     membership = members.membership_of(request.user, slug)
-    said = _checked(RankingGiven(data=request.data))
+    said = _checked(RankingRequest(data=request.data))
     ranking = rankings.revise_ranking(membership, ranking_id, said.pop("ranks"), **said)
-    return Response({"ranking": _shown(RankingShown, membership, ranking)}, status=201)
+    return Response({"ranking": _shown(RankingSerializer, membership, ranking)}, status=201)
 
 
 @extend_schema(
     operation_id="undo",
     request=None,
-    responses=PolymorphicProxySerializer("Undone", [UndoneRanking, LeaseAnswer], resource_type_field_name=None),
+    responses=PolymorphicProxySerializer("Undone", [UndoneRanking, LeaseResponse], resource_type_field_name=None),
 )
 @api_view(["POST"])
 def undo(request: Request, slug: str) -> Response:
@@ -287,7 +289,7 @@ def _checked(given: serializers.Serializer) -> dict[str, Any]:
 def _wanted(request: Request) -> dict[str, Any]:
     """Read before anything is written, so that a request with a bad address writes nothing."""
     sent = request.query_params
-    return _checked(NextWanted(data={"next": sent.get("next", "0"), "beside": sent.getlist("beside")}))
+    return _checked(NextQuery(data={"next": sent.get("next", "0"), "beside": sent.getlist("beside")}))
 
 
 def _next(membership: Membership, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -299,7 +301,7 @@ def _next(membership: Membership, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lease(membership: Membership, lease: Lease | None) -> dict[str, Any] | None:
-    return None if lease is None else _shown(LeaseShown, membership, lease)
+    return None if lease is None else _shown(LeaseSerializer, membership, lease)
 
 
 def _shown(kind: type[serializers.Serializer], membership: Membership, shown: Lease | Ranking) -> dict[str, Any]:

@@ -36,14 +36,14 @@ ROWS_A_CHUNK = 200
 IMPORT_ID = "DELETE imports/<import_id> undoes it; null: nothing was new."
 
 
-class PromptsWanted(strict.Serializer):
+class PromptsQuery(strict.Serializer):
     compare = serializers.BooleanField(default=True, help_text="Make a comparison of each row's completions.")
     again = serializers.BooleanField(
         default=False, help_text="Make a comparison even where these completions are in one already."
     )
 
 
-class PromptsAnswer(strict.Serializer):
+class PromptsResponse(strict.Serializer):
     prompt_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
     created = serializers.IntegerField(help_text="How many of the prompts are new.")
     changed = serializers.IntegerField(help_text="How many known prompts got new external ids, references or metadata.")
@@ -59,16 +59,16 @@ class PromptsAnswer(strict.Serializer):
     compared_before = serializers.IntegerField(help_text="How many lines' completions were compared already.")
 
 
-class CompletionsWanted(strict.Serializer):
+class CompletionsQuery(strict.Serializer):
     source = serializers.CharField(max_length=200, help_text="Who wrote them: one name for the whole body.")
 
 
-class CompletionsAnswer(strict.Serializer):
+class CompletionsResponse(strict.Serializer):
     completion_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
     import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
 
 
-class ComparisonsWanted(strict.Serializer):
+class ComparisonsQuery(strict.Serializer):
     wanted_rankings = serializers.IntegerField(
         default=None, allow_null=True, min_value=1, max_value=100, help_text="The project's unless given."
     )
@@ -78,7 +78,7 @@ class ComparisonsWanted(strict.Serializer):
     )
 
 
-class ComparisonsAnswer(strict.Serializer):
+class ComparisonsResponse(strict.Serializer):
     comparison_ids = serializers.ListField(
         child=serializers.IntegerField(allow_null=True),
         help_text="Aligned with the lines; null where fewer than two texts differ.",
@@ -86,12 +86,12 @@ class ComparisonsAnswer(strict.Serializer):
     import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
 
 
-class GoldAnswer(strict.Serializer):
+class GoldResponse(strict.Serializer):
     comparison_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
     import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
 
 
-class ExportWanted(strict.Serializer):
+class ExportQuery(strict.Serializer):
     format = serializers.ChoiceField(
         choices=sorted(preferences.FORMATS),
         default="trl",
@@ -130,7 +130,7 @@ def _takes_lines(operation: str, wanted: type[serializers.Serializer], answer: t
     )
 
 
-@_takes_lines("prompts_add", PromptsWanted, PromptsAnswer)
+@_takes_lines("prompts_add", PromptsQuery, PromptsResponse)
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
 @idempotent
@@ -139,13 +139,13 @@ def prompt_list(request: Request, slug: str) -> Response:
     `references`, `metadata` and `completions`, of which a comparison is made. A known prompt is not made again: it
     gets what is new of it. The same lines sent again change nothing."""
     project = members.manager_of(request.user, slug).project
-    wanted = _wanted(PromptsWanted, request)
+    wanted = _wanted(PromptsQuery, request)
     with _recorded(request, project) as record:
         told = asdict(imports.add_prompts(project, _rows(request), made_by_import=record, **wanted))
     return Response(told | {"comparisons": told.pop("compared"), "import_id": record.pk}, status=201)
 
 
-@_takes_lines("completions_add", CompletionsWanted, CompletionsAnswer)
+@_takes_lines("completions_add", CompletionsQuery, CompletionsResponse)
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
 @idempotent
@@ -153,13 +153,13 @@ def completion_list(request: Request, slug: str) -> Response:
     """Add completions by one source, all or none: one JSON object a line, with `prompt_id` or `external_id`, `text`,
     and optionally `sampling`."""
     project = members.manager_of(request.user, slug).project
-    source = _wanted(CompletionsWanted, request)["source"]
+    source = _wanted(CompletionsQuery, request)["source"]
     with _recorded(request, project) as record:
         ids = imports.import_completions(project, source, _rows(request), made_by_import=record)
     return Response({"completion_ids": ids, "import_id": record.pk}, status=201)
 
 
-@_takes_lines("comparisons_add", ComparisonsWanted, ComparisonsAnswer)
+@_takes_lines("comparisons_add", ComparisonsQuery, ComparisonsResponse)
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
 @idempotent
@@ -167,14 +167,14 @@ def comparison_list(request: Request, slug: str) -> Response:
     """Make comparisons, all or none: one `{"completion_ids": [2 to 9 ids]}` a line. Texts that are compared already
     are known by that comparison, unless it is to be made `again`."""
     project = members.manager_of(request.user, slug).project
-    wanted = _wanted(ComparisonsWanted, request)
+    wanted = _wanted(ComparisonsQuery, request)
     groups = imports.read_all(_rows(request), imports.read_group)
     with _recorded(request, project) as record:
         compared = imports.add_comparisons(project, groups, made_by_import=record, **wanted)
     return Response({"comparison_ids": compared.ids, "import_id": record.pk}, status=201)
 
 
-@extend_schema(operation_id="gold_add", request={JSON_LINES: OpenApiTypes.BINARY}, responses={201: GoldAnswer})
+@extend_schema(operation_id="gold_add", request={JSON_LINES: OpenApiTypes.BINARY}, responses={201: GoldResponse})
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
 @idempotent
@@ -190,7 +190,7 @@ def gold_list(request: Request, slug: str) -> Response:
 @extend_schema(
     operation_id="preferences_export",
     parameters=[
-        ExportWanted,
+        ExportQuery,
         OpenApiParameter(
             "Accord-Reliability-As-Of",
             str,
@@ -223,7 +223,7 @@ def preference_list(request: Request, slug: str) -> HttpResponseBase:
     by a reviewer, or (`trl`) is all `tied` now.
     """
     project = members.manager_of(request.user, slug).project
-    wanted = _wanted(ExportWanted, request)
+    wanted = _wanted(ExportQuery, request)
     opened = preference_export.open_export(project, **wanted)
     headers = {"Accord-Cursor": str(opened.cursor)}
     if opened.report:

@@ -7,12 +7,12 @@ from rest_framework.response import Response
 
 from feedback.actions import members
 from feedback.api import strict
-from feedback.api.agreement import AsOfShown, EstimateShown, SignShown
+from feedback.api.agreement import AsOfShown, EstimateSerializer, SignSerializer
 from feedback.api.views import api_view
 from feedback.reports import statistics
 
 
-class DoneShown(strict.Serializer):
+class DoneSerializer(strict.Serializer):
     """How much one person has ranked; adjudications are not counted."""
 
     today = serializers.IntegerField()
@@ -23,7 +23,7 @@ class DoneShown(strict.Serializer):
     last_at = serializers.DateTimeField(allow_null=True)
 
 
-class ReliableShown(strict.Serializer):
+class ReliabilityEstimateSerializer(strict.Serializer):
     """1 judges well, ½ is chance, 0 says the opposite; with the 95 % interval."""
 
     value = serializers.FloatField()
@@ -31,45 +31,47 @@ class ReliableShown(strict.Serializer):
     high = serializers.FloatField()
 
 
-class PersonShown(AsOfShown):
+class PersonFiguresSerializer(AsOfShown):
     """One person's figures."""
 
     user_id = serializers.IntegerField(source="user.pk")
     username = serializers.CharField(source="user.username")
     is_member = serializers.SerializerMethodField()
-    done = DoneShown()
+    done = DoneSerializer()
     days = serializers.ListField(child=serializers.IntegerField(), help_text="Rankings a day, the last one today.")
     skips = serializers.IntegerField()
-    agreement = EstimateShown(allow_null=True, help_text="With all others.")
-    gold = EstimateShown(allow_null=True)
-    reliability = ReliableShown(allow_null=True, help_text="As of the last report; null: there is none yet.")
-    signs = SignShown(many=True, help_text="Of carelessness, those that are beyond chance.")
+    agreement = EstimateSerializer(allow_null=True, help_text="With all others.")
+    gold = EstimateSerializer(allow_null=True)
+    reliability = ReliabilityEstimateSerializer(
+        allow_null=True, help_text="As of the last report; null: there is none yet."
+    )
+    signs = SignSerializer(many=True, help_text="Of carelessness, those that are beyond chance.")
 
     def get_is_member(self, person: statistics.Person) -> bool:
         return person.role is not None
 
 
-class OwnShown(strict.Serializer):
+class OwnFiguresSerializer(strict.Serializer):
     """Quality is of each full 50 of one's rankings, as at midnight; null before, or unless annotators may see it."""
 
-    done = DoneShown()
+    done = DoneSerializer()
     days = serializers.ListField(child=serializers.IntegerField(), help_text="Rankings a day, the last one today.")
     skips = serializers.IntegerField()
     returned = serializers.IntegerField(help_text="Comparisons that reviewers ask one to look at again.")
-    agreement = EstimateShown(allow_null=True)
-    gold = EstimateShown(allow_null=True)
+    agreement = EstimateSerializer(allow_null=True)
+    gold = EstimateSerializer(allow_null=True)
 
 
-@extend_schema(operation_id="figures", responses=PersonShown(many=True))
+@extend_schema(operation_id="figures", responses=PersonFiguresSerializer(many=True))
 @api_view(["GET"])
 def figures_list(request: Request, slug: str) -> Response:
     """Everybody's figures, by user name. For managers."""
     project = members.manager_of(request.user, slug).project
-    return Response(PersonShown(statistics.of_everybody(project), many=True).data)
+    return Response(PersonFiguresSerializer(statistics.of_everybody(project), many=True).data)
 
 
-@extend_schema(operation_id="figures_own", responses=OwnShown)
+@extend_schema(operation_id="figures_own", responses=OwnFiguresSerializer)
 @api_view(["GET"])
 def figures_own(request: Request, slug: str) -> Response:
     """One's own figures."""
-    return Response(OwnShown(statistics.own(members.membership_of(request.user, slug))).data)
+    return Response(OwnFiguresSerializer(statistics.own(members.membership_of(request.user, slug))).data)

@@ -23,7 +23,7 @@ class ImportCounts(strict.Serializer):
     completed = serializers.IntegerField(help_text="Known prompts that got external ids, references or metadata.")
 
 
-class ImportShown(strict.ModelSerializer):
+class ImportSerializer(strict.ModelSerializer):
     actor = serializers.CharField(source="actor.username", default=None, allow_null=True)
     undone_by = serializers.CharField(source="undone_by.username", default=None, allow_null=True)
     counts = ImportCounts(help_text="What it made when it came in.")
@@ -39,31 +39,31 @@ class RemovedCounts(strict.Serializer):
     comparisons = serializers.IntegerField()
 
 
-class KeptShown(strict.Serializer):
+class KeptSerializer(strict.Serializer):
     kind = serializers.CharField(help_text="comparisons, completions or prompts.")
     reason = serializers.CharField(help_text="ranked, skipped, held, used, shared, answered or completed.")
     count = serializers.IntegerField()
     message = serializers.CharField(help_text="The same as a sentence.")
 
 
-class UndoneShown(strict.Serializer):
+class UndoneImportSerializer(strict.Serializer):
     removed = RemovedCounts()
-    stayed = KeptShown(many=True)
+    stayed = KeptSerializer(many=True)
 
 
-@extend_schema(operation_id="imports_list", responses=ImportShown(many=True))
+@extend_schema(operation_id="imports_list", responses=ImportSerializer(many=True))
 @api_view(["GET"])
 def import_list(request: Request, slug: str) -> Response:
     """List the last 100 imports, the newest first. For managers."""
     project = members.manager_of(request.user, slug).project
-    return Response(ImportShown(imports.last_imports(project, MOST_LISTED), many=True).data)
+    return Response(ImportSerializer(imports.last_imports(project, MOST_LISTED), many=True).data)
 
 
-@extend_schema(operation_id="imports_undo", responses={200: UndoneShown})
+@extend_schema(operation_id="imports_undo", responses={200: UndoneImportSerializer})
 @api_view(["DELETE"])
 def import_detail(request: Request, slug: str, import_id: int) -> Response:
     """Undo an import: remove its comparisons that nobody has ranked, skipped or been given, then its completions
     that nothing uses, then its prompts without completions. The rest stays, and the answer says why. For managers."""
     membership = members.manager_of(request.user, slug)
     undone = imports.undo_import(imports.find_import(membership.project, import_id), membership.user)
-    return Response(UndoneShown(asdict(undone)).data)
+    return Response(UndoneImportSerializer(asdict(undone)).data)

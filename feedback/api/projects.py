@@ -51,7 +51,7 @@ FOR_EVERYBODY = (
 )
 
 
-class ProjectShown(strict.ModelSerializer):
+class ProjectSerializer(strict.ModelSerializer):
     """A project, and one's own role in it. Its settings are told to managers; others get what they need to rank."""
 
     role = serializers.SerializerMethodField()
@@ -72,7 +72,7 @@ class ProjectShown(strict.ModelSerializer):
         return self.context["roles"][project.pk]
 
 
-class ProjectGiven(strict.ModelSerializer):
+class ProjectRequest(strict.ModelSerializer):
     """What a new project is told; only its name and slug are needed."""
 
     sampling_rule = serializers.ChoiceField(choices=sorted(sampling.RULES), default="random")
@@ -92,7 +92,7 @@ class ProjectSettings(strict.ModelSerializer):
         fields = SETTINGS
 
 
-class MemberShown(strict.ModelSerializer):
+class MemberSerializer(strict.ModelSerializer):
     user_id = serializers.IntegerField(read_only=True)
     username = serializers.CharField(source="user.username", read_only=True)
     ranking_count = serializers.IntegerField(read_only=True)
@@ -103,40 +103,42 @@ class MemberShown(strict.ModelSerializer):
         fields = ("user_id", "username", "role", "joined_at", "ranking_count", "last_ranked_at")
 
 
-class MemberGiven(strict.Serializer):
+class MemberRequest(strict.Serializer):
     username = serializers.CharField(max_length=150)
     role = serializers.ChoiceField(choices=Membership.Role.choices, default=Membership.Role.ANNOTATOR)
 
 
-class RoleGiven(strict.Serializer):
+class RoleRequest(strict.Serializer):
     role = serializers.ChoiceField(choices=Membership.Role.choices)
 
 
-class TokenShown(strict.ModelSerializer):
+class TokenSerializer(strict.ModelSerializer):
     class Meta:
         model = ApiToken
         fields: tuple[str, ...] = ("id", "name", "created_at", "last_used_at")
 
 
-class TokenGiven(strict.Serializer):
+class TokenRequest(strict.Serializer):
     name = serializers.CharField(max_length=100)
 
 
-class TokenIssued(TokenShown):
+class TokenIssued(TokenSerializer):
     """The key is shown this once: only its digest is kept."""
 
     key = serializers.CharField(read_only=True)
 
-    class Meta(TokenShown.Meta):
-        fields = (*TokenShown.Meta.fields, "key")
+    class Meta(TokenSerializer.Meta):
+        fields = (*TokenSerializer.Meta.fields, "key")
 
 
 def _shown(membership: Membership) -> dict:
-    return ProjectShown(membership.project, context={"roles": {membership.project_id: membership.role}}).data
+    return ProjectSerializer(membership.project, context={"roles": {membership.project_id: membership.role}}).data
 
 
-@extend_schema(methods=["GET"], operation_id="projects_list", responses=ProjectShown(many=True))
-@extend_schema(methods=["POST"], operation_id="projects_create", request=ProjectGiven, responses={201: ProjectShown})
+@extend_schema(methods=["GET"], operation_id="projects_list", responses=ProjectSerializer(many=True))
+@extend_schema(
+    methods=["POST"], operation_id="projects_create", request=ProjectRequest, responses={201: ProjectSerializer}
+)
 @api_view(["GET", "POST"])
 @idempotent
 def project_list(request: Request) -> Response:
@@ -145,14 +147,14 @@ def project_list(request: Request) -> Response:
         return Response([_shown(membership) for membership in progress.memberships_of(request.user)])
     if not request.user.is_staff:
         raise Forbidden(_("Only staff may make projects: ask an administrator."))
-    given = ProjectGiven(data=request.data)
+    given = ProjectRequest(data=request.data)
     given.is_valid(raise_exception=True)
     project = members.create_project(request.user, Project(**given.validated_data))
     return Response(_shown(members.membership_of(request.user, project.slug)), status=201)
 
 
-@extend_schema(methods=["GET"], operation_id="projects_get", responses=ProjectShown)
-@extend_schema(methods=["PATCH"], operation_id="projects_change", request=ProjectSettings, responses=ProjectShown)
+@extend_schema(methods=["GET"], operation_id="projects_get", responses=ProjectSerializer)
+@extend_schema(methods=["PATCH"], operation_id="projects_change", request=ProjectSettings, responses=ProjectSerializer)
 @api_view(["GET", "PATCH"])
 def project_detail(request: Request, slug: str) -> Response:
     """A project's settings; managers may change them."""
@@ -167,22 +169,22 @@ def project_detail(request: Request, slug: str) -> Response:
     return Response(_shown(membership))
 
 
-@extend_schema(methods=["GET"], operation_id="members_list", responses=MemberShown(many=True))
-@extend_schema(methods=["POST"], operation_id="members_add", request=MemberGiven, responses={201: MemberShown})
+@extend_schema(methods=["GET"], operation_id="members_list", responses=MemberSerializer(many=True))
+@extend_schema(methods=["POST"], operation_id="members_add", request=MemberRequest, responses={201: MemberSerializer})
 @api_view(["GET", "POST"])
 @idempotent
 def member_list(request: Request, slug: str) -> Response:
     """The members by name, with what they have done; or one more, by user name. For managers."""
     project = members.manager_of(request.user, slug).project
     if request.method == "GET":
-        return Response(MemberShown(members.members_of(project), many=True).data)
-    given = MemberGiven(data=request.data)
+        return Response(MemberSerializer(members.members_of(project), many=True).data)
+    given = MemberRequest(data=request.data)
     given.is_valid(raise_exception=True)
     added = members.add_member(project, **given.validated_data)
     return Response(_member(project, added.user_id), status=201)
 
 
-@extend_schema(methods=["PATCH"], operation_id="members_change", request=RoleGiven, responses=MemberShown)
+@extend_schema(methods=["PATCH"], operation_id="members_change", request=RoleRequest, responses=MemberSerializer)
 @extend_schema(methods=["DELETE"], operation_id="members_remove", responses={204: None})
 @api_view(["PATCH", "DELETE"])
 def member_detail(request: Request, slug: str, user_id: int) -> Response:
@@ -191,27 +193,27 @@ def member_detail(request: Request, slug: str, user_id: int) -> Response:
     if request.method == "DELETE":
         members.remove_member(project, user_id)
         return Response(status=204)
-    given = RoleGiven(data=request.data)
+    given = RoleRequest(data=request.data)
     given.is_valid(raise_exception=True)
     members.change_role(project, user_id, given.validated_data["role"])
     return Response(_member(project, user_id))
 
 
 def _member(project: Project, user_id: int) -> dict:
-    return MemberShown(members.members_of(project).get(user_id=user_id)).data
+    return MemberSerializer(members.members_of(project).get(user_id=user_id)).data
 
 
-@extend_schema(methods=["GET"], operation_id="tokens_list", responses=TokenShown(many=True))
-@extend_schema(methods=["POST"], operation_id="tokens_create", request=TokenGiven, responses={201: TokenIssued})
+@extend_schema(methods=["GET"], operation_id="tokens_list", responses=TokenSerializer(many=True))
+@extend_schema(methods=["POST"], operation_id="tokens_create", request=TokenRequest, responses={201: TokenIssued})
 @api_view(["GET", "POST"])
 def token_list(request: Request) -> Response:
     """One's own tokens; or a new one, whose key is in this answer and nowhere else."""
     if request.method == "GET":
-        return Response(TokenShown(request.user.api_tokens.order_by("pk"), many=True).data)
-    given = TokenGiven(data=request.data)
+        return Response(TokenSerializer(request.user.api_tokens.order_by("pk"), many=True).data)
+    given = TokenRequest(data=request.data)
     given.is_valid(raise_exception=True)
     token, key = ApiToken.issue(request.user, given.validated_data["name"])
-    return Response({**TokenShown(token).data, "key": key}, status=201)
+    return Response({**TokenSerializer(token).data, "key": key}, status=201)
 
 
 @extend_schema(operation_id="tokens_revoke", responses={204: None})

@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from feedback.actions import members, review_revisions, review_undo, reviews
 from feedback.api import strict
-from feedback.api.annotation import MessageShown, RankingGiven
+from feedback.api.annotation import MessageSerializer, RankingRequest
 from feedback.api.views import api_view
 from feedback.models import Ranking, Review
 from feedback.reports import review_cases
@@ -21,13 +21,13 @@ from feedback.reports import review_cases
 MOST_A_PAGE = 100
 
 
-class DisagreementShown(strict.Serializer):
+class DisagreementSerializer(strict.Serializer):
     comparison = serializers.IntegerField(source="pk")
     disagreement = serializers.FloatField(help_text="Share of opposed preferences, 0 to 1.")
     ranking_count = serializers.IntegerField()
 
 
-class OpinionShown(strict.Serializer):
+class OpinionSerializer(strict.Serializer):
     """The last word of one person, whatever became of it."""
 
     ranking = serializers.IntegerField(source="ranking.pk")
@@ -43,7 +43,7 @@ class OpinionShown(strict.Serializer):
     created_at = serializers.DateTimeField(source="ranking.created_at")
 
 
-class DecisionShown(strict.Serializer):
+class DecisionSerializer(strict.Serializer):
     decision = serializers.IntegerField(source="pk")
     kind = serializers.ChoiceField(choices=Review.Kind.choices)
     reviewer = serializers.CharField(source="reviewer.username")
@@ -56,16 +56,16 @@ class DecisionShown(strict.Serializer):
     undone_by = serializers.CharField(source="undone_by.username", allow_null=True, default=None)
 
 
-class CaseShown(strict.Serializer):
+class CaseSerializer(strict.Serializer):
     comparison = serializers.IntegerField(source="comparison.pk")
     disagreement = serializers.FloatField(source="comparison.disagreement")
-    messages = MessageShown(source="comparison.prompt.messages", many=True)
+    messages = MessageSerializer(source="comparison.prompt.messages", many=True)
     completions = serializers.ListField(source="texts", child=serializers.CharField())
-    opinions = OpinionShown(many=True)
-    adjudication = DecisionShown(allow_null=True)
+    opinions = OpinionSerializer(many=True)
+    adjudication = DecisionSerializer(allow_null=True)
 
 
-class WorkShown(strict.Serializer):
+class WorkSerializer(strict.Serializer):
     """A ranking of one person. `ranks` are not shown here: they follow the order of a comparison in full."""
 
     ranking = serializers.IntegerField(source="pk")
@@ -75,24 +75,24 @@ class WorkShown(strict.Serializer):
     created_at = serializers.DateTimeField()
 
 
-class PageWanted(strict.Serializer):
+class PageQuery(strict.Serializer):
     offset = serializers.IntegerField(default=0, min_value=0, max_value=1_000_000)
     limit = serializers.IntegerField(default=25, min_value=1, max_value=MOST_A_PAGE)
 
 
-class AdjudicationGiven(RankingGiven):
+class AdjudicationRequest(RankingRequest):
     reason = serializers.CharField(default="", allow_blank=True, max_length=review_revisions.LONGEST_REASON)
 
 
-class ReasonGiven(strict.Serializer):
+class ReasonRequest(strict.Serializer):
     reason = serializers.CharField(max_length=review_revisions.LONGEST_REASON, help_text="The annotator will read it.")
 
 
-class SinceWanted(strict.Serializer):
+class SinceQuery(strict.Serializer):
     since = serializers.DateTimeField()
 
 
-class TollShown(strict.Serializer):
+class DiscardPreviewSerializer(strict.Serializer):
     """What discarding all that somebody said since then would take out."""
 
     rankings = serializers.IntegerField(help_text="Send it as `expected`.")
@@ -100,65 +100,67 @@ class TollShown(strict.Serializer):
     reopened = serializers.IntegerField(help_text="Comparisons that would want a ranking again.")
 
 
-class DiscardGiven(ReasonGiven, SinceWanted):
+class DiscardRequest(ReasonRequest, SinceQuery):
     expected = serializers.IntegerField(min_value=1, help_text="How many rankings it will be, as the GET said.")
 
 
-@extend_schema(operation_id="review_disagreements", parameters=[PageWanted], responses=DisagreementShown(many=True))
+@extend_schema(operation_id="review_disagreements", parameters=[PageQuery], responses=DisagreementSerializer(many=True))
 @api_view(["GET"])
 def disagreement_list(request: Request, slug: str) -> Response:
     """What people disagree on and nobody has settled, worst first."""
     membership = members.reviewer_of(request.user, slug)
-    return Response(DisagreementShown(_page(request, review_cases.disagreements(membership.project)), many=True).data)
+    return Response(
+        DisagreementSerializer(_page(request, review_cases.disagreements(membership.project)), many=True).data
+    )
 
 
-@extend_schema(operation_id="review_case", responses=CaseShown)
+@extend_schema(operation_id="review_case", responses=CaseSerializer)
 @api_view(["GET"])
 def case_detail(request: Request, slug: str, comparison_id: int) -> Response:
     """One comparison with all that was said of it, and by whom."""
-    return Response(CaseShown(review_cases.case(members.reviewer_of(request.user, slug), comparison_id)).data)
+    return Response(CaseSerializer(review_cases.case(members.reviewer_of(request.user, slug), comparison_id)).data)
 
 
-@extend_schema(operation_id="review_adjudicate", request=AdjudicationGiven, responses={201: CaseShown})
+@extend_schema(operation_id="review_adjudicate", request=AdjudicationRequest, responses={201: CaseSerializer})
 @api_view(["POST"])
 def case_adjudicate(request: Request, slug: str, comparison_id: int) -> Response:
     """Settle the comparison: one's own ranking is the only one that makes preferences from now on."""
     membership = members.reviewer_of(request.user, slug)
-    given = _checked(AdjudicationGiven(data=request.data))
+    given = _checked(AdjudicationRequest(data=request.data))
     reviews.adjudicate(membership, comparison_id, given.pop("ranks"), **given)
-    return Response(CaseShown(review_cases.case(membership, comparison_id)).data, status=201)
+    return Response(CaseSerializer(review_cases.case(membership, comparison_id)).data, status=201)
 
 
-@extend_schema(operation_id="review_return", request=ReasonGiven, responses={201: DecisionShown})
+@extend_schema(operation_id="review_return", request=ReasonRequest, responses={201: DecisionSerializer})
 @api_view(["POST"])
 def ranking_return(request: Request, slug: str, ranking_id: int) -> Response:
     """Give a ranking back to its annotator, with a reason. It counts no more until they have answered."""
     membership = members.reviewer_of(request.user, slug)
-    given = _checked(ReasonGiven(data=request.data))
-    return Response(DecisionShown(reviews.return_ranking(membership, ranking_id, **given)).data, status=201)
+    given = _checked(ReasonRequest(data=request.data))
+    return Response(DecisionSerializer(reviews.return_ranking(membership, ranking_id, **given)).data, status=201)
 
 
-@extend_schema(operation_id="review_discard", request=ReasonGiven, responses={201: DecisionShown})
+@extend_schema(operation_id="review_discard", request=ReasonRequest, responses={201: DecisionSerializer})
 @api_view(["POST"])
 def ranking_discard(request: Request, slug: str, ranking_id: int) -> Response:
     """Take a ranking out of the preferences. It stays in the record, and its slot opens for somebody else."""
     membership = members.reviewer_of(request.user, slug)
-    given = _checked(ReasonGiven(data=request.data))
-    return Response(DecisionShown(reviews.discard(membership, ranking_id, **given)).data, status=201)
+    given = _checked(ReasonRequest(data=request.data))
+    return Response(DecisionSerializer(reviews.discard(membership, ranking_id, **given)).data, status=201)
 
 
-@extend_schema(operation_id="review_work", parameters=[PageWanted], responses=WorkShown(many=True))
+@extend_schema(operation_id="review_work", parameters=[PageQuery], responses=WorkSerializer(many=True))
 @api_view(["GET"])
 def work_list(request: Request, slug: str, user_id: int) -> Response:
     """One person's rankings, the newest first, whatever became of them."""
     project = members.reviewer_of(request.user, slug).project
     somebody = members.member_named(project, user_id)
-    return Response(WorkShown(_page(request, review_cases.work_of(project, somebody.pk)), many=True).data)
+    return Response(WorkSerializer(_page(request, review_cases.work_of(project, somebody.pk)), many=True).data)
 
 
-@extend_schema(methods=["GET"], operation_id="review_toll", parameters=[SinceWanted], responses=TollShown)
+@extend_schema(methods=["GET"], operation_id="review_toll", parameters=[SinceQuery], responses=DiscardPreviewSerializer)
 @extend_schema(
-    methods=["POST"], operation_id="review_discard_since", request=DiscardGiven, responses={201: DecisionShown}
+    methods=["POST"], operation_id="review_discard_since", request=DiscardRequest, responses={201: DecisionSerializer}
 )
 @api_view(["GET", "POST"])
 def work_discard(request: Request, slug: str, user_id: int) -> Response:
@@ -166,29 +168,31 @@ def work_discard(request: Request, slug: str, user_id: int) -> Response:
     membership = members.reviewer_of(request.user, slug)
     somebody = members.member_named(membership.project, user_id)
     if request.method == "GET":
-        wanted = _checked(SinceWanted(data=request.query_params.dict()))
-        return Response(TollShown(reviews.discard_preview(membership, somebody.pk, wanted["since"])).data)
-    given = _checked(DiscardGiven(data=request.data))
-    return Response(DecisionShown(reviews.discard_since(membership, somebody.pk, **given)).data, status=201)
+        wanted = _checked(SinceQuery(data=request.query_params.dict()))
+        return Response(
+            DiscardPreviewSerializer(reviews.discard_preview(membership, somebody.pk, wanted["since"])).data
+        )
+    given = _checked(DiscardRequest(data=request.data))
+    return Response(DecisionSerializer(reviews.discard_since(membership, somebody.pk, **given)).data, status=201)
 
 
-@extend_schema(operation_id="review_decisions", parameters=[PageWanted], responses=DecisionShown(many=True))
+@extend_schema(operation_id="review_decisions", parameters=[PageQuery], responses=DecisionSerializer(many=True))
 @api_view(["GET"])
 def decision_list(request: Request, slug: str) -> Response:
     """What reviewers decided, the newest first."""
     membership = members.reviewer_of(request.user, slug)
-    return Response(DecisionShown(_page(request, review_cases.decisions(membership.project)), many=True).data)
+    return Response(DecisionSerializer(_page(request, review_cases.decisions(membership.project)), many=True).data)
 
 
-@extend_schema(operation_id="review_undo", request=None, responses=DecisionShown)
+@extend_schema(operation_id="review_undo", request=None, responses=DecisionSerializer)
 @api_view(["POST"])
 def decision_undo(request: Request, slug: str, decision_id: int) -> Response:
     """Take a decision back. It stays in the record."""
-    return Response(DecisionShown(review_undo.undo(members.reviewer_of(request.user, slug), decision_id)).data)
+    return Response(DecisionSerializer(review_undo.undo(members.reviewer_of(request.user, slug), decision_id)).data)
 
 
 def _page(request: Request, found: Any) -> Any:
-    wanted = _checked(PageWanted(data=request.query_params.dict()))
+    wanted = _checked(PageQuery(data=request.query_params.dict()))
     return found[wanted["offset"] : wanted["offset"] + wanted["limit"]]
 
 

@@ -16,7 +16,7 @@ from feedback.reports import trust
 LARGEST = 2**63 - 1
 
 
-class AsOf(strict.Serializer):
+class AsOfQuery(strict.Serializer):
     as_of = serializers.IntegerField(
         default=None,
         allow_null=True,
@@ -39,7 +39,7 @@ class ReliabilityOfAnnotator(strict.ModelSerializer):
         fields = ("username", "reliability", "low", "high", "weight", "is_adversarial", "shared", "gold")
 
 
-class ReliabilityShown(strict.Serializer):
+class ReliabilitySerializer(strict.Serializer):
     as_of = serializers.IntegerField(
         source="until", allow_null=True, help_text="The last ranking, by sequence; null: nothing is estimated yet."
     )
@@ -48,19 +48,19 @@ class ReliabilityShown(strict.Serializer):
     annotators = ReliabilityOfAnnotator(many=True)
 
 
-class FlagShown(strict.Serializer):
+class FlagSerializer(strict.Serializer):
     username = serializers.CharField()
     sign = serializers.CharField(help_text="random_clicker, gold_failure, position_bias, speed or opposite.")
     sentence = serializers.CharField()
 
 
-class VerdictShown(AsOfShown):
+class VerdictSerializer(AsOfShown):
     can_be_trusted = serializers.BooleanField(allow_null=True, help_text="Null: nobody can say, or with care.")
     sentence = serializers.CharField()
-    flags = FlagShown(many=True)
+    flags = FlagSerializer(many=True)
 
 
-@extend_schema(operation_id="reliability", parameters=[AsOf], responses=ReliabilityShown)
+@extend_schema(operation_id="reliability", parameters=[AsOfQuery], responses=ReliabilitySerializer)
 @api_view(["GET"])
 def reliability_detail(request: Request, slug: str) -> Response:
     """Each annotator's reliability with its 95 % interval, estimated jointly with the completions that they ranked.
@@ -68,7 +68,7 @@ def reliability_detail(request: Request, slug: str) -> Response:
     It is estimated anew when the record has grown by a twentieth; a report never changes.
     """
     project = members.manager_of(request.user, slug).project
-    wanted = AsOf(data=request.query_params.dict())
+    wanted = AsOfQuery(data=request.query_params.dict())
     wanted.is_valid(raise_exception=True)
     moment = wanted.validated_data["as_of"]
     report = reliability.latest(project) if moment is None else reliability.as_of(project, moment)
@@ -76,10 +76,10 @@ def reliability_detail(request: Request, slug: str) -> Response:
         return Response({"as_of": None, "estimated_at": None, "spread": None, "annotators": []})
     annotators = report.annotators.select_related("annotator").order_by("annotator__username")
     shown = {"until": report.until, "created_at": report.created_at, "spread": report.spread, "annotators": annotators}
-    return Response(ReliabilityShown(shown).data)
+    return Response(ReliabilitySerializer(shown).data)
 
 
-@extend_schema(operation_id="trust", responses=VerdictShown)
+@extend_schema(operation_id="trust", responses=VerdictSerializer)
 @api_view(["GET"])
 def trust_detail(request: Request, slug: str) -> Response:
     """Whether the labels can be trusted, in a sentence; and every sign that somebody's work should be looked at."""
@@ -92,4 +92,4 @@ def trust_detail(request: Request, slug: str) -> Response:
         "as_of": found.as_of,
         "is_current": found.is_current,
     }
-    return Response(VerdictShown(shown).data)
+    return Response(VerdictSerializer(shown).data)
