@@ -1,40 +1,58 @@
 """An annotator who tries to tell sources or gold apart, by all that pages and API give, does no better than chance."""
 
-import math
 import random
 import re
 from collections import Counter
+from fractions import Fraction
+from itertools import pairwise
+from math import comb
 from uuid import UUID, uuid4
 
 import pytest
 from django.db import connection
 from django.test import Client
+from django.utils import timezone
 
 from feedback import imports
 from feedback.actions import rankings
-from feedback.models import Comparison, ComparisonItem, Lease, Project
+from feedback.errors import Conflict
+from feedback.models import ComparisonItem, Lease, Membership, Project, User
 from feedback.queue import blinding, leases
-from feedback.reports import progress
-from tests.factories import URL, add_work, client_of, membership, person, rank_next
+from feedback.reports import progress, statistics
+from tests.factories import URL, add_work, client_of, membership, person
 
 pytestmark = pytest.mark.django_db
 
 TRIES = 500
-PAGES, AGAIN = 150, 250  # of tests whose tries are several requests each, or a lease that runs out
-DEVIATIONS = 4.5  # of a fair coin: one false alarm in 150,000 checks
+FALSE_ALARM = 1e-5  # chance that a rule which tells nothing fails a check; 62 % right of 500 fails it
+PAGE_EVERY = 25  # tries: a page takes as long as ten API calls, and shows the same numbers
 
 
-def assert_chance(hits: int, tries: int, chance: float) -> None:
-    assert abs(hits - tries * chance) <= DEVIATIONS * math.sqrt(tries * chance * (1 - chance))
+def assert_chance(hits: int, tries: int) -> None:
+    """Assert that so many right guesses of a fair coin are not beyond chance: exact binomial test, two-sided."""
+    tail = sum(comb(tries, right) for right in range(max(hits, tries - hits), tries + 1))
+    assert min(1, 2 * Fraction(tail, 2**tries)) >= FALSE_ALARM
 
 
 def assert_tells_nothing(guesses: list[bool], truth: list[bool]) -> None:
-    """Gold and other work are guessed to be gold equally often."""
-    gold = [guess for guess, is_gold in zip(guesses, truth, strict=True) if is_gold]
-    real = [guess for guess, is_gold in zip(guesses, truth, strict=True) if not is_gold]
-    rate = sum(guesses) / len(guesses)
-    spread = math.sqrt(rate * (1 - rate) * (1 / len(gold) + 1 / len(real)))
-    assert abs(sum(gold) / len(gold) - sum(real) / len(real)) <= DEVIATIONS * spread
+    """Assert that gold is not guessed to be gold more or less often than other work: Fisher's exact test."""
+    tries, gold, guessed = len(truth), sum(truth), sum(guesses)
+    hits = sum(guess and is_gold for guess, is_gold in zip(guesses, truth, strict=True))
+    ways = [comb(gold, right) * comb(tries - gold, guessed - right) for right in range(min(gold, guessed) + 1)]
+    tail = min(sum(ways[: hits + 1]), sum(ways[hits:]))
+    assert min(1, 2 * Fraction(tail, sum(ways))) >= FALSE_ALARM
+
+
+@pytest.mark.parametrize(("right", "is_chance"), [(250, True), (284, True), (310, False), (190, False)])
+def test_a_rule_that_is_right_in_more_than_three_of_five_tries_is_found(right, is_chance):
+    truth = [True] * 250 + [False] * 250
+    guesses = [index < right // 2 for index in range(250)] + [index >= right // 2 for index in range(250)]
+    for check in (lambda: assert_chance(right, 500), lambda: assert_tells_nothing(guesses, truth)):
+        if is_chance:
+            check()
+        else:
+            with pytest.raises(AssertionError):
+                check()
 
 
 @pytest.fixture
@@ -45,15 +63,17 @@ def project(project) -> Project:
     return project
 
 
-def add_gold(project, count):
+def add_gold(project, number):
     """Of the same form as `add_work` makes, so that texts tell nothing."""
     start = project.prompts.count()
     rows = [
         {
             "prompt": f"question {start + index}",
-            "completions": [f"answer {place} to {start + index}" for place in (0, 1)],
+            "completions": [
+                {"text": f"answer {place} to {start + index}", "source": f"source-{place}"} for place in (0, 1)
+            ],
         }
-        for index in range(count)
+        for index in range(number)
     ]
     groups = imports.add_prompts(project, rows).completion_ids
     return imports.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]} for ids in groups])
@@ -63,7 +83,7 @@ def analyze(index: int) -> None:
     """Now and then, as autovacuum does: inside a test's transaction it cannot."""
     if index % 50 == 0:
         with connection.cursor() as cursor:
-            cursor.execute("ANALYZE")
+            cursor.execute("ANALYZE feedback_comparison, feedback_lease, feedback_ranking, feedback_skip")
 
 
 def text_length(lease: dict) -> int:
@@ -76,132 +96,158 @@ def old_order(*known: object) -> list[int]:
     return order
 
 
-def test_nobody_can_tell_which_source_wrote_what(project, annotator):
-    """Files list the sources in a fixed order: who could compute the shuffle would know them all."""
-    work = add_work(project, TRIES)
-    first = {item.completion.text for item in ComparisonItem.objects.filter(position=0).select_related("completion")}
-    client, hits = client_of(annotator), Counter()
-    for index in range(TRIES):
-        analyze(index)
-        lease = client.post(f"{URL}/leases", {}, format="json").json()["lease"]
-        is_first = [text in first for text in lease["completions"]]
-        number, user = lease["comparison"], annotator.pk
-        guesses = {
-            "shown first": 0,
-            "seeded as ever": old_order(number, user).index(0),
-            "seeded with the id": old_order(blinding.comparison_id(membership(annotator, project), number), user).index(
-                0
-            ),
-            "seeded with the lease": old_order(lease["lease"], user).index(0),
-            "by parity": number % 2,
-            "by turns": index % 2,
-        }
-        hits.update({rule: is_first[guess] for rule, guess in guesses.items()})
-        said = {"ranks": [1, 2], "idempotency_key": str(uuid4()), "seconds": 1}
-        assert client.post(f"{URL}/leases/{lease['lease']}/ranking", said, format="json").status_code == 201
-    assert Comparison.objects.filter(pk__in=[each.pk for each in work], open_slots=0).count() == TRIES
-    for count in hits.values():
-        assert_chance(count, TRIES, 0.5)
+def test_nobody_can_tell_sources_or_gold_by_what_pages_and_api_show(
+    project, annotator, plain_static_files, monkeypatch
+):
+    """Orders, numbers, counts, lengths, headers and figures: each piece of work is looked at in all these ways.
 
-
-def test_nobody_can_tell_gold_by_what_pages_and_api_show(project, annotator, plain_static_files):
-    """Taking and giving back, counts, order, numbers, headers: each piece of work is looked at in all these ways."""
-    add_work(project, 110)
-    add_gold(project, 90)
-    project.gold_percent = 36
+    Files list the sources in a fixed order: who could compute the shuffle would know them all. Figures of quality are
+    read after each ranking, as if it were always midnight.
+    """
+    add_work(project, 370)
+    add_gold(project, 300)
+    project.gold_percent, project.annotators_see_quality = 36, True
     project.save()
+    monkeypatch.setattr(statistics, "midnight", timezone.now)
+    items = ComparisonItem.objects.filter(position=0)
+    first = set(items.values_list("completion__text", flat=True))
+    reasons = Lease.objects.filter(annotator=annotator)
     api, browser = client_of(annotator), Client()
     browser.force_login(annotator)
-    truth, seen = [], []
-    while True:
+    truth, seen, pages, hits = [], [], [], Counter()
+    answer = api.post(f"{URL}/leases", {}, format="json")
+    lease, (counted, figures) = answer.json()["lease"], numbers_shown(annotator, project)
+    while lease:
         analyze(len(seen))
-        taken = api.post(f"{URL}/leases", {}, format="json")
-        lease = taken.json()["lease"]
-        if lease is None:
-            break
-        truth.append(Lease.objects.get(pk=lease["lease"]).reason == Lease.Reason.GOLD)
-        api.delete(f"{URL}/leases/{lease['lease']}")
-        again = api.post(f"{URL}/leases", {}, format="json").json()["lease"]
-        page = browser.get("/projects/support/rank/")
+        held = reasons.get(pk=lease["lease"])
+        truth.append(held.reason == Lease.Reason.GOLD)
+        is_first = [text in first for text in lease["completions"]]
+        hits.update(rule for rule, guess in orders(held, lease["comparison"], len(seen)).items() if is_first[guess])
+        if len(seen) % PAGE_EVERY == 0:
+            pages.append(page := browser.get("/projects/support/rank/"))
+            assert int(re.search(rb'data-remaining="(\d+)"', page.content).group(1)) == counted.remaining
+            assert int(re.search(rb'data-today="(\d+)"', page.content).group(1)) == counted.today
         said = {"ranks": [1, 2], "idempotency_key": str(uuid4()), "seconds": 1}
-        ranked = api.post(f"{URL}/leases/{again['lease']}/ranking", said, format="json")
+        answer = api.post(f"{URL}/leases/{lease['lease']}/ranking?next=1", said, format="json")
+        then, after = numbers_shown(annotator, project)
+        told = answer.json()
         seen.append(
             {
-                "remaining": int(re.search(rb'data-remaining="(\d+)"', page.content).group(1)),
-                "today": int(re.search(rb'data-today="(\d+)"', page.content).group(1)),
+                "remaining": counted.remaining,
+                "count stayed": then.remaining == counted.remaining,
+                "nothing done": then.today == counted.today or after.done.total == figures.done.total,
+                "quality": (figures.agreement, figures.gold) != (after.agreement, after.gold),
                 "number": lease["comparison"],
-                "again": again["comparison"],
-                "same lease": again["lease"] == lease["lease"],
-                "form": (*taken.headers, *page.headers, *ranked.headers, *lease, *ranked.json()["ranking"]),
-                "length": len(taken.content) - len(str(lease["comparison"])) - text_length(lease),
-                "place": len(seen),
+                "form": (*answer.headers, *lease, *told["ranking"]),
+                "length": len(str(lease)) - len(str(lease["comparison"])) - text_length(lease),
+                "held for": held.expires_at - held.taken_at,
             }
         )
-    after = [*seen[1:], {"remaining": 0, "today": len(seen)}]
-    assert len(seen) >= PAGES
+        lease, counted, figures = told["next"], then, after
+    assert len(seen) >= TRIES
     assert not truth[-1]  # the real work was used up, and no gold came after it
+    for right in hits.values():
+        assert_chance(right, len(seen))
+    usual = {name: Counter(each[name] for each in seen).most_common(1)[0][0] for name in ("form", "length", "held for")}
     numbers = sorted(each["number"] for each in seen)
-    form = Counter(each["form"] for each in seen).most_common(1)[0][0]
-    usual_length = Counter(each["length"] for each in seen).most_common(1)[0][0]
+    middle = numbers[len(numbers) // 2]
+    near = {low for low, high in pairwise(numbers) if high - low < 1000}
     rules = {
-        "another one came": [each["again"] != each["number"] for each in seen],
-        "the lease stayed": [each["same lease"] for each in seen],
-        "the count stayed": [each["remaining"] == then["remaining"] for each, then in zip(seen, after, strict=True)],
-        "nothing was done": [each["today"] == then["today"] for each, then in zip(seen, after, strict=True)],
-        "a high number": [each["number"] > numbers[len(numbers) // 2] for each in seen],
-        "a neighbour": [
-            min(abs(each["number"] - other) for other in numbers if other != each["number"]) < 1000 for each in seen
-        ],
+        "the count stayed": [each["count stayed"] for each in seen],
+        "a high number": [each["number"] > middle for each in seen],
+        "a neighbour": [each["number"] in near for each in seen],
         "even": [each["number"] % 2 == 0 for each in seen],
-        "another form": [each["form"] != form for each in seen],
-        "another length": [each["length"] != usual_length for each in seen],
-        "the third": [each["place"] % 3 == 0 for each in seen],
+        "the figures changed": [each["quality"] for each in seen],
+        "the third": [place % 3 == 0 for place in range(len(seen))],
     }
     for guesses in rules.values():
         assert_tells_nothing(guesses, truth)
-    for rule in ("another one came", "the lease stayed", "another form", "another length"):
-        assert not any(rules[rule][:-1])
-    stayed = [each for each, stays in zip(seen, rules["the count stayed"], strict=True) if stays]
-    assert all(each["remaining"] == progress.COUNTED for each in stayed)  # more are not told apart
+    assert sum(rules["the figures changed"]) == len(seen) // statistics.OWN_BATCH
+    assert not any(each["nothing done"] for each in seen)
+    for name, common in usual.items():
+        assert all(each[name] == common for each in seen)
+    assert len({tuple(page.headers) for page in pages}) == 1
+    assert all(
+        each["remaining"] == progress.COUNTED for each in seen if each["count stayed"]
+    )  # more are not told apart
 
 
-@pytest.mark.parametrize("let_go", ["give back", "run out", "skip and undo"])
-def test_nobody_can_tell_gold_by_whether_it_comes_again_while_others_work(project, annotator, colleague, let_go):
-    """Others take real work that one lets go: gold goes away as well."""
-    add_work(project, 700)
-    add_gold(project, 500)
+def numbers_shown(user: User, project: Project) -> tuple[progress.Counts, statistics.Own]:
+    """What the page to rank counts, and the page of one's own figures: their views show what these return."""
+    member = membership(user, project)
+    return progress.counts(member), statistics.own(member)
+
+
+def orders(held: Lease, number: int, place: int) -> dict[str, int]:
+    """Guesses at which of two completions is of the source that files name first."""
+    user = held.annotator_id
+    return {
+        "shown first": 0,
+        "seeded as ever": old_order(number, user).index(0),
+        "seeded with the id": old_order(held.comparison_id, user).index(0),
+        "seeded with the lease": old_order(held.pk, user).index(0),
+        "by parity": number % 2,
+        "by turns": place % 2,
+    }
+
+
+LET_GO = ("give back", "run out", "skip and undo")
+
+
+def test_nobody_can_tell_gold_by_whether_it_comes_again(project, annotator, colleague):
+    """Others take real work that one lets go: gold goes away as well. Where nobody takes it, it comes again."""
+    add_work(project, 850)
+    add_gold(project, 450)
     project.gold_percent = 40
     project.save()
     ann, cole, coin = membership(annotator, project), membership(colleague, project), random.Random(5)
-    truth, came_again = [], []
-    for index in range(AGAIN):
+    lease, other = leases.lease_next(ann), leases.lease_next(cole)
+    truth, came_again, alone = [], [], []
+    for index in range(TRIES):
         analyze(index)
-        lease = leases.lease_next(ann)
         truth.append(lease.reason == Lease.Reason.GOLD)
-        before = lease.comparison_id
-        if let_go == "give back":
-            leases.release(ann, lease.pk)
-        elif let_go == "run out":
-            Lease.objects.filter(pk=lease.pk).update(expires_at=lease.taken_at)
-            leases.reclaim(project.pk)
-        else:
-            rankings.skip_comparison(ann, lease.pk)
-        if coin.random() < 0.5:
-            rank_next(cole)
-        came_again.append(_came_again(ann, before, let_go))
-        rank_next(ann)
-    assert AGAIN / 4 < sum(truth) < AGAIN / 2
-    assert AGAIN / 4 < sum(came_again) < AGAIN
+        number, way = lease.comparison_id, LET_GO[index % 3]
+        let_go(ann, lease, way)
+        alone.append(coin.random() < 0.5)
+        if not alone[-1]:
+            other = rank_and_take(cole, other)
+        lease = take_again(ann, way)
+        came_again.append(lease.comparison_id == number)
+        lease = rank_and_take(ann, lease)
+    assert TRIES / 4 < sum(truth) < TRIES / 2
+    assert TRIES / 4 < sum(came_again) < TRIES
     assert_tells_nothing(came_again, truth)
+    for way in range(3):
+        assert_tells_nothing(came_again[way::3], truth[way::3])
+    assert all(again for again, was_alone in zip(came_again, alone, strict=True) if was_alone)
 
 
-def _came_again(ann, before, let_go):
-    if let_go != "skip and undo":
-        return leases.lease_next(ann).comparison_id == before
-    try:
-        return rankings.undo_last(ann).comparison_id == before
-    except rankings.Conflict:
-        return False
+def let_go(member: Membership, lease: Lease, way: str) -> None:
+    if way == "give back":
+        leases.release(member, lease.pk)
+    elif way == "run out":
+        Lease.objects.filter(pk=lease.pk).update(expires_at=lease.taken_at)
+        leases.reclaim(lease.project_id)
+    else:
+        rankings.skip_comparison(member, lease.pk)
+
+
+def take_again(member: Membership, way: str) -> Lease:
+    if way == "skip and undo":
+        try:
+            undone = rankings.undo_last(member)
+        except Conflict:  # others have it
+            pass
+        else:
+            assert isinstance(undone, Lease)
+            return undone
+    return leases.lease_next(member)
+
+
+def rank_and_take(member: Membership, lease: Lease) -> Lease:
+    said = {"beside": [], "idempotency_key": uuid4(), "seconds": 1}
+    _ranking, following = rankings.record_ranking_and_lease(member, lease.pk, [1, 2], **said)
+    return following or leases.lease_next(member)
 
 
 def test_a_comparisons_number_is_the_same_each_time_and_leads_back_to_it(project, annotator, manager):
