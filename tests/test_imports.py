@@ -50,7 +50,7 @@ LAYERS = {
         ["quality"],
         ["export"],
         ["rendering"],
-        ["models", "archive", "validation", "statements", "errors"],
+        ["models", "sql", "archive", "validation", "statements", "errors"],
     ],
     "training.learner": [
         ["ppo", "reward", "sft", "sample", "check"],
