@@ -38,14 +38,14 @@ def serve(port, *options, worker="config.runtime.web_worker.FairThreads"):
     )
 
 
-def answering(connection):
-    connection.request("GET", "/")
+def answering(connection, path="/"):
+    connection.request("GET", path)
     return connection.getresponse().read().decode()
 
 
-def at_once(connections):
+def at_once(connections, path="/"):
     with ThreadPoolExecutor(len(connections)) as people:
-        return list(people.map(answering, connections))
+        return list(people.map(answering, connections, [path] * len(connections)))
 
 
 def connect(port, count):
@@ -76,13 +76,24 @@ def test_people_who_come_at_once_are_shared_out_and_stay_where_they_are(port):
 
 
 @pytest.mark.process
-def test_who_comes_while_one_worker_is_busy_is_served_by_the_other(port):
-    busy = connect(port, THREADS)
-    with ThreadPoolExecutor(1) as pool:
-        held = pool.submit(at_once, busy)
-        time.sleep(0.3)
-        later = connect(port, THREADS)
-        shares = Counter([*at_once(later), *held.result()])
+def test_who_comes_while_one_worker_is_busy_is_served_by_the_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCORD_TEST_HOLD", str(tmp_path))
+    port = free_port()
+    service = serve(port)
+    try:
+        wait_for_both(port)
+        with ThreadPoolExecutor(1) as pool:
+            held = pool.submit(at_once, connect(port, THREADS), "/held")
+            deadline = time.monotonic() + 60
+            while len(list(tmp_path.glob("held-*"))) < THREADS and time.monotonic() < deadline:
+                time.sleep(0.05)
+            later = at_once(connect(port, THREADS))
+            (tmp_path / "go").touch()
+            shares = Counter([*later, *held.result()])
+    finally:
+        (tmp_path / "go").touch()
+        service.terminate()
+        service.wait(30)
     assert sorted(shares.values()) == [THREADS, THREADS]
 
 

@@ -32,7 +32,7 @@ def at_once(tasks):
 
     def run(task):
         try:
-            barrier.wait(timeout=30)
+            barrier.wait(timeout=120)
             return task()
         finally:
             connection.close()
@@ -75,17 +75,22 @@ def test_nobody_is_sent_away_because_others_are_busy_with_what_is_left(project, 
         with transaction.atomic():
             Comparison.objects.select_for_update().get(pk=comparison.pk)
             busy.set()
-            deadline = monotonic() + 30
-            while not waiting_backends():
-                assert monotonic() < deadline, "nobody came to wait for the row"
-                sleep(0.005)
+            until_one_waits()
 
     def ask():
-        busy.wait(timeout=30)
+        busy.wait(timeout=120)
         leased.append(queue.lease_next(people[0]))
 
     at_once([be_busy, ask])
     assert leased[0].comparison == comparison
+
+
+def until_one_waits():
+    """Hold on until another connection waits for a lock, as this transaction's."""
+    deadline = monotonic() + 120
+    while not waiting_backends():
+        assert monotonic() < deadline, "nobody came to wait"
+        sleep(0.005)
 
 
 def waiting_backends():

@@ -18,7 +18,7 @@ from feedback.export import preferences
 from feedback.models import Comparison, Completion, Import, Lease, Project, Prompt, Ranking, Source
 from feedback.queue import claim, leases
 from tests.factories import URL, client_of, lines, rank_next
-from tests.feedback.test_concurrency import at_once
+from tests.feedback.test_concurrency import at_once, until_one_waits
 
 pytestmark = pytest.mark.django_db
 
@@ -234,10 +234,10 @@ def test_a_comparison_that_is_being_ranked_meanwhile_stays(project, ann):
         with transaction.atomic():
             leases.lease_next(ann)
             taken.set()
-            assert finish.wait(timeout=30)
+            assert finish.wait(timeout=120)
 
     def undo():
-        assert taken.wait(timeout=30)
+        assert taken.wait(timeout=120)
         try:
             return imports.undo_import(record, None)
         finally:
@@ -278,10 +278,10 @@ def test_an_import_that_builds_on_one_that_is_being_undone_waits_and_comes_in_wh
         with transaction.atomic():
             imports.undo_import(record, None)
             undone.set()
-            sleep(0.3)
+            until_one_waits()
 
     def bring_it_in_again():
-        assert undone.wait(timeout=30)
+        assert undone.wait(timeout=120)
         return bring_in(project, rows("x"))
 
     again = at_once([undo_slowly, bring_it_in_again])[1]
@@ -298,10 +298,10 @@ def test_nothing_comes_to_refer_to_a_comparison_that_is_being_removed(project, a
         with transaction.atomic():
             imports.undo_import(record, None)
             undone.set()
-            assert looked.wait(timeout=30)
+            assert looked.wait(timeout=120)
 
     def look():
-        assert undone.wait(timeout=30)
+        assert undone.wait(timeout=120)
         try:
             return claim.first(ann)
         finally:

@@ -6,7 +6,9 @@ Its prompts are one letter. Rewards are a fixed random number a completion, so t
 
 import itertools
 import json
+import os
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,23 @@ def reward_of(completion: Sequence[int]) -> float:
 def reward(answers: Sequence[Any]) -> list[float]:
     """The reward term, for the settings of a job."""
     return [reward_of(answer.completion) for answer in answers]
+
+
+_asked: list[int] = []  # how many answers each call of the term below brought, in this process
+
+
+def reward_that_waits(answers: Sequence[Any]) -> list[float]:
+    """The same reward; the third call makes the file "waits" in the folder ACCORD_TEST_HOLD, and waits for "go".
+
+    So a test can send a signal in the middle of a step, however busy the machine is.
+    """
+    _asked.append(len(answers))
+    if len(_asked) == 3:
+        hold = Path(os.environ["ACCORD_TEST_HOLD"])
+        (hold / "waits").touch()
+        while not (hold / "go").exists():
+            time.sleep(0.02)
+    return reward(answers)
 
 
 def log_probs(model: Any, prompt: Sequence[int]) -> Tensor:

@@ -142,6 +142,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_reward_model_learns_as_an_adapter(trained):
     assert JobDirectory(trained).result()["held_out_accuracy"] > 0.75
     start, end = (load_file(folder / "model.safetensors") for folder in (trained.parent / "policy", trained / "model"))
@@ -150,6 +151,7 @@ def test_a_reward_model_learns_as_an_adapter(trained):
     assert torch.linalg.matrix_rank(end[name] - start[name], rtol=1e-3) == 4
 
 
+@pytest.mark.slow
 def test_its_head_and_scores_survive_save_load_and_merge(trained):
     merged, _ = load_reward_model(str(trained / "model"))
     policy, _ = load_policy(str(trained.parent / "policy"))
@@ -161,6 +163,7 @@ def test_its_head_and_scores_survive_save_load_and_merge(trained):
     torch.testing.assert_close((raw - merged.shift) / merged.scale, score(on_base, SEQUENCES), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_on_another_base_it_is_loaded_whole(trained, tmp_path):
     words_folder(tmp_path / "other")
     other, _ = load_policy(str(tmp_path / "other"))
@@ -172,6 +175,7 @@ def test_on_another_base_it_is_loaded_whole(trained, tmp_path):
     assert not isinstance(load_reward_model(str(trained / "model"), base=base)[0].network, Role)
 
 
+@pytest.mark.slow
 def test_a_critic_starts_from_the_reward_model_on_the_same_base(trained):
     policy, _ = load_policy(str(trained.parent / "policy"))
     base = Base(policy, str(trained.parent / "policy"))
@@ -183,6 +187,7 @@ def test_a_critic_starts_from_the_reward_model_on_the_same_base(trained):
     assert all(parameter.requires_grad for parameter in critic.parameters())
 
 
+@pytest.mark.slow
 def test_a_round_holds_one_base_and_its_roles_learn_apart(trained, tmp_path):
     model = str(trained.parent / "policy")
     rows = [{"prompt_id": i, "messages": [{"role": "user", "content": word}]} for i, word in enumerate(["wait", "no"])]

@@ -69,6 +69,7 @@ def test_the_policy_s_activations_are_gone_before_the_critic_s_pass(tmp_path):
     assert policy_has_learned == [True]
 
 
+@pytest.mark.slow
 def test_sampling_and_scoring_go_on_in_smaller_parts(tmp_path, capfd):
     run, scored = prepared(tmp_path)
     roomy = torch.cat(scored.policy)

@@ -42,6 +42,7 @@ def world(tmp_path_factory):
     return drawn, log_probs(policy, [1]), values
 
 
+@pytest.mark.slow
 def test_the_best_attainable_is_estimated_within_a_percent(world):
     """Of these rewards at this β, the standard error of 40,000 samples is 1.6 %, of two million 0.2 %."""
     _, reference, values = world
@@ -163,6 +164,7 @@ def draw_report(chance: np.random.Generator, reference, rewards, policy, beta: f
     return report(*(torch.tensor(each) for each in (rewards[rows, first], rewards[rows, drawn], ratios)), beta)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["normal", "rare"])
 @pytest.mark.parametrize("beta", [0.05, 0.1, 0.2, 0.5])
 @pytest.mark.parametrize(("way", "noise"), [(0.0, 0.0), (0.3, 0.0), (0.5, 0.0), (0.8, 0.0), (1.0, 0.3)])

@@ -225,6 +225,7 @@ def test_held_out_prompts_alone_are_refused(tmp_path):
         ppo.main(job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

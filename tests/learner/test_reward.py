@@ -57,6 +57,7 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_it_learns_what_held_out_rankings_say(finished):
     found = result(finished)
     assert found["program"] == "reward"
@@ -98,6 +99,7 @@ def test_a_finished_job_is_left_alone(finished):
     assert (finished / "result.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop_at", "runs"), [(1, 1), (3, 1), (6, 2), (7, 2)])
 def test_a_run_stopped_and_resumed_ends_in_the_same_bits(tmp_path, monkeypatch, stop_at, runs):
     rows, quick = ranking_rows(30, held_out=6), QUICK | {"eval_every": 2, "averaged_runs": runs}
@@ -248,6 +250,9 @@ def test_bad_input_is_refused_before_a_model_is_made(tmp_path):
     assert not (tmp_path / "job" / "metrics.jsonl").exists()
 
 
+PATIENCE = 500  # seconds until a test gives up; nothing here says how fast anything has to be
+
+
 def launch(folder: Path, *launcher: str) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", *launcher, "training.learner.reward", str(folder)]
@@ -257,7 +262,7 @@ def launch(folder: Path, *launcher: str) -> subprocess.Popen:
 @pytest.mark.process
 def test_the_command_line_refuses_bad_input_with_one_sentence(tmp_path):
     process = launch(job(tmp_path / "job", ranking_rows(4), nonsense=1))
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == EXIT_BAD_INPUT
     assert errors.splitlines()[-1] == "error: unknown setting 'nonsense' for reward"
 
@@ -269,7 +274,7 @@ def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path):
     while not (folder / "metrics.jsonl").exists() and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=120)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == EXIT_STOPPED
     state = torch.load(folder / "state" / "training.pt", weights_only=True)
     assert state["step"] == metrics(folder)[-1]["step"] < 7000
@@ -283,7 +288,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
     several = ("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0")
     process = launch(two, "accelerate.commands.launch", *several, "-m")
     reward.main(one)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors
     assert (result(one)["processes"], result(two)["processes"]) == (1, 2)
     for line, expected in zip(metrics(two), metrics(one), strict=True):

@@ -18,6 +18,7 @@ from training.learner import ppo, sample, sft
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
 HERE = Path(__file__).parent
+PATIENCE = 500  # seconds until a test gives up; nothing here says how fast anything has to be
 PROMPTS = ("a", "b", "c")
 PPO = {"steps": 3, "batch_episodes": 12, "epochs": 2, "minibatches": 2, "learning_rate": 0.01, "save_every": 2,
        "kl_target": 0.05, "kl_horizon": 60, "eval_prompts": 2, "eval_every": 2}  # fmt: skip
@@ -103,6 +104,7 @@ JOBS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", JOBS)
 @pytest.mark.parametrize("read", [1, 2, 3])
 def test_stopped_at_any_moment_and_resumed_it_is_the_same_to_the_bit(tmp_path, monkeypatch, program, read):
@@ -147,22 +149,35 @@ def test_a_finished_job_does_nothing_when_run_again(tmp_path):
     assert {file: file.stat().st_mtime_ns for file in job.rglob("*")} == before
 
 
-def launch(job, *launcher):
-    return subprocess.Popen([sys.executable, *launcher, "-m", "training.learner.ppo", str(job)], env=ENVIRONMENT,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+def launch(job, *launcher, **environment):
+    command = [sys.executable, *launcher, "-m", "training.learner.ppo", str(job)]
+    return subprocess.Popen(
+        command, env=ENVIRONMENT | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_while_it_runs(process, happened):
+    """Wait until something happened. Raises AssertionError when the program ends before."""
+    while not happened():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
 
 
 @pytest.mark.process
 def test_sigterm_finishes_the_step_exits_75_and_the_job_can_be_resumed(tmp_path):
-    options = PPO | {"steps": 40, "eval_prompts": 0}
+    options = PPO | {"steps": 6, "eval_prompts": 0}
     straight, stopped = (ppo_job(tmp_path / name, PROMPTS, **options) for name in ("straight", "stopped"))
-    process = launch(stopped)
-    while len(JobDirectory(stopped, is_writer=False).metrics()) < 3 and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    config = json.loads((stopped / "config.json").read_text())
+    waits = config | {"rewards": [{"name": "python", "function": "small_world:reward_that_waits"}]}
+    (stopped / "config.json").write_text(json.dumps(waits))
+    process = launch(stopped, ACCORD_TEST_HOLD=str(tmp_path))
+    wait_while_it_runs(process, (tmp_path / "waits").exists)
+    process.send_signal(signal.SIGTERM)  # in the middle of a step
+    (tmp_path / "go").touch()
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 75 and (stopped / "stopped").exists(), said
-    assert 3 <= JobDirectory(stopped).metrics()[-1]["step"] < 40 and JobDirectory(stopped).result() is None
+    assert 1 <= JobDirectory(stopped).metrics()[-1]["step"] < 6 and JobDirectory(stopped).result() is None
+    (stopped / "config.json").write_text(json.dumps(config))
     ppo.main(stopped)
     ppo.main(straight)
     assert outcome(stopped) == outcome(straight)
@@ -224,9 +239,8 @@ def test_a_stop_is_told_by_a_file_where_a_launcher_hides_the_exit_status(tmp_pat
     process = launch(job, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",
                      "--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no",
                      "--dynamo_backend", "no")  # fmt: skip
-    while len(JobDirectory(job, is_writer=False).metrics()) < 2 and process.poll() is None:
-        time.sleep(0.05)
+    wait_while_it_runs(process, lambda: len(JobDirectory(job, is_writer=False).metrics()) >= 2)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode not in (0, 75) and said.count("stopped: the state is saved") == 2, said
     assert (job / "stopped").exists() and JobDirectory(job).state is not None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-PATIENCE = 120  # seconds
+PATIENCE = 400  # seconds until a process is taken for one that waits for ever
 
 
 def run_on_two(main: Callable[[Path], None], job: Path) -> None:

@@ -37,6 +37,7 @@ def brute_force(said):
     return (all_ - same) / all_ if all_ else 0
 
 
+@pytest.mark.slow
 def test_disagreement_is_kept_whatever_happens_to_a_ranking(project, rita, work):
     generator = random.Random(11)
     members = [membership(person(project, f"p{index}", "annotator"), project) for index in range(4)]
