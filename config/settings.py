@@ -249,11 +249,12 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False  # PGMQ cannot; who is alive is told by the heartbeats in the database
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_TASK_ROUTES = {"training.tasks.run_round": {"queue": "gpu"}}
+CELERY_TASK_ROUTES = {f"training.tasks.{name}": {"queue": "gpu"} for name in ("run_round", "check_checkpoint")}
 # Seconds between runs; what nobody took meanwhile expires, so that a stopped worker does not find a day's backlog.
 CELERY_BEAT_SCHEDULE = {
     "sweep-lost-rounds": {"task": "training.tasks.sweep_lost_rounds", "schedule": 10, "options": {"expires": 30}},
     "send-waiting-rounds": {"task": "training.tasks.send_waiting_rounds", "schedule": 10, "options": {"expires": 30}},
+    "send-waiting-checks": {"task": "training.tasks.send_waiting_checks", "schedule": 10, "options": {"expires": 30}},
     "start-due-rounds": {"task": "training.tasks.start_due_rounds", "schedule": 15, "options": {"expires": 30}},
     "estimate-reliability": {
         "task": "training.tasks.estimate_reliability",

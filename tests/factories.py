@@ -12,8 +12,10 @@ from feedback import imports
 from feedback.actions import members, rankings, reviews
 from feedback.models import ApiToken, Comparison, Lease, Membership, Project, Ranking, Source, User
 from feedback.queue import leases
+from training.model_checks import Verdict
 
 URL = "/api/v1/projects/support"
+FAST = Verdict("fast", "packed", "packed", "")  # for models whose check is not what a test is about
 
 
 class QuickHasher(PBKDF2PasswordHasher):

@@ -30,8 +30,8 @@ class RoundAdmin(ReadOnly):
 
 @admin.register(Checkpoint)
 class CheckpointAdmin(ReadOnly):
-    list_display = ("source", "project", "kind", "is_served", "path", "created_at")
-    list_filter = ("project", "kind", "is_served")
+    list_display = ("source", "project", "kind", "is_served", "verdict", "path", "created_at")
+    list_filter = ("project", "kind", "verdict", "is_served")
 
 
 @admin.register(Promotion)

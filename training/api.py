@@ -135,7 +135,27 @@ class CheckpointSerializer(strict.ModelSerializer):
 
     class Meta:
         model = Checkpoint
-        fields = ("id", "name", "kind", "path", "reward_model_path", "parent", "round", "is_served", "created_at")
+        fields = (
+            "id",
+            "name",
+            "kind",
+            "path",
+            "reward_model_path",
+            "parent",
+            "round",
+            "is_served",
+            "verdict",
+            "verdict_reason",
+            "created_at",
+        )
+
+
+class NewCheckpointSerializer(strict.Serializer):
+    """A model to import, by its path on this machine."""
+
+    path = serializers.CharField(max_length=1000, help_text="A Hugging Face folder, or the hub id of one fetched here.")
+    label = serializers.CharField(max_length=200, help_text="What its completions are filed under.")
+    serve = serializers.BooleanField(required=False, default=False, help_text="Serve it once its check finds it exact.")
 
 
 class PromotionSerializer(strict.ModelSerializer):
@@ -222,11 +242,46 @@ def loop_detail(request: Request, slug: str) -> Response:
     return Response(LoopSerializer(lifecycle.configure(project, **form.validated_data)).data)
 
 
-@extend_schema(operation_id="checkpoints_list", responses=CheckpointSerializer(many=True))
-@api_view(["GET"])
+@extend_schema(methods=["GET"], operation_id="checkpoints_list", responses=CheckpointSerializer(many=True))
+@extend_schema(
+    methods=["POST"],
+    operation_id="checkpoints_import",
+    request=NewCheckpointSerializer,
+    responses={201: CheckpointSerializer},
+)
+@api_view(["GET", "POST"])
+@idempotent
 def checkpoint_list(request: Request, slug: str) -> Response:
-    """The project's checkpoints, newest first; one of them is served."""
-    return Response(CheckpointSerializer(reports.checkpoints_of(_project(request, slug)), many=True).data)
+    """The project's checkpoints, newest first; or a model to import, which waits for its check by a worker.
+
+    Only the site's administrators import, as on the pages: whoever may name paths sees all models of the machine.
+    """
+    project = _project(request, slug)
+    if request.method == "GET":
+        return Response(CheckpointSerializer(reports.checkpoints_of(project), many=True).data)
+    checkpoints.check_may_import(request.user)
+    form = NewCheckpointSerializer(data=request.data)
+    form.is_valid(raise_exception=True)
+    asked = form.validated_data
+    imported = checkpoints.import_checkpoint(
+        project, asked["path"], asked["label"], serve=asked["serve"], actor=request.user, may_fetch=False
+    )
+    return Response(CheckpointSerializer(imported).data, status=201)
+
+
+@extend_schema(operation_id="checkpoints_get", responses=CheckpointSerializer)
+@api_view(["GET"])
+def checkpoint_detail(request: Request, slug: str, checkpoint_id: int) -> Response:
+    """A checkpoint, with what its check found: poll this after an import."""
+    return Response(CheckpointSerializer(reports.checkpoint_of(_project(request, slug), checkpoint_id)).data)
+
+
+@extend_schema(operation_id="checkpoints_check", request=None, responses=CheckpointSerializer)
+@api_view(["POST"])
+def checkpoint_check(request: Request, slug: str, checkpoint_id: int) -> Response:
+    """Check a refused checkpoint anew."""
+    chosen = reports.checkpoint_of(_project(request, slug), checkpoint_id)
+    return Response(CheckpointSerializer(checkpoints.check_again(chosen)).data)
 
 
 @extend_schema(operation_id="checkpoints_promote", request=None, responses=PromotionSerializer)

@@ -78,4 +78,9 @@ class ImportForm(forms.Form):
         help_text=_("A Hugging Face model on this machine, or the hub name of one that was downloaded to it."),
     )
     label = forms.CharField(label=_("Label"), max_length=200, help_text=_("What its completions are filed under."))
-    serve = forms.BooleanField(label=_("Serve it"), required=False, initial=True)
+    serve = forms.BooleanField(
+        label=_("Serve it"),
+        required=False,
+        initial=True,
+        help_text=_("From when a worker has found that it is computed exactly here."),
+    )

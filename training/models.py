@@ -3,6 +3,7 @@
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from feedback.models import Project, Source, User
@@ -17,6 +18,14 @@ class Checkpoint(models.Model):
         IMPORTED = "imported", _("Imported")
         ROUND = "round", _("Round")
 
+    class Verdict(models.TextChoices):
+        """What the check of the model's exactness found: `training.learner.check`."""
+
+        WAITING = "waiting", _("Waiting for its check")
+        EXACT_FAST = "exact_fast", _("Exact and fast")
+        EXACT_GENERIC = "exact_generic", _("Exact by the generic path, which is slow")
+        REFUSED = "refused", _("Refused")
+
     project = models.ForeignKey(Project, models.CASCADE, related_name="checkpoints")
     source = models.OneToOneField(Source, models.RESTRICT, related_name="checkpoint")
     kind = models.CharField(max_length=8, choices=Kind.choices)
@@ -24,16 +33,32 @@ class Checkpoint(models.Model):
     reward_model_path = FolderField(max_length=1000, blank=True, help_text="What it was tuned against.")
     parent = models.ForeignKey("self", models.RESTRICT, null=True, blank=True, related_name="children")
     is_served = models.BooleanField(default=False)
+    verdict = models.CharField(max_length=13, choices=Verdict.choices, default=Verdict.WAITING)
+    verdict_reason = models.TextField(blank=True, help_text="Why it is slow or refused.")
+    check_requested_at = models.DateTimeField(db_default=Now(), help_text="Since when it waits for its check.")
+    check_queued_at = models.DateTimeField(null=True, blank=True, help_text="When a worker was last asked to check it.")
+    check_heartbeat_at = models.DateTimeField(null=True, blank=True, help_text="Last sign of who checks it.")
+    serve_when_checked = models.BooleanField(default=False, help_text="Promote it once its check finds it exact.")
+    imported_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["project"], condition=Q(is_served=True), name="one_served_checkpoint"),
             models.CheckConstraint(condition=Q(kind__in=["imported", "round"]), name="checkpoint_kind"),
+            models.CheckConstraint(
+                condition=Q(verdict__in=["waiting", "exact_fast", "exact_generic", "refused"]),
+                name="checkpoint_verdict",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.source.name
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether its check found it exact, so that rounds may start from it and it may be served."""
+        return self.verdict in (self.Verdict.EXACT_FAST, self.Verdict.EXACT_GENERIC)
 
 
 class Promotion(models.Model):

@@ -1,19 +1,23 @@
 """What there is to see of rounds and checkpoints. Reads only; pages and API show the same."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import Q, QuerySet
+from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
 from feedback.errors import NotFound
 from feedback.models import Comparison, Project
 from feedback.reports import quality_snapshot, trust
+from training import model_checks
 from training.checkpoints import served_before
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds.lifecycle import learnable
 
 NOT_CURVES = ("total", "time")
+CHECK_IS_LATE_AFTER = timedelta(seconds=30)
 SPEED_OVER = 10  # steps from which the time that is left is judged
 
 
@@ -129,6 +133,20 @@ def rounds_of(project: Project) -> QuerySet[Round]:
 def checkpoints_of(project: Project) -> QuerySet[Checkpoint]:
     """Newest first."""
     return project.checkpoints.select_related("project", "source", "parent__source", "round").order_by("-pk")
+
+
+def check_hint(project: Project) -> str:
+    """Return why a check of the project's checkpoints has not begun, and what to do; "" if none is late."""
+    late = model_checks.waiting().filter(
+        Q(check_heartbeat_at__isnull=True) | Q(check_heartbeat_at__lt=Now() - model_checks.LOST_AFTER),
+        project=project,
+        check_requested_at__lt=Now() - CHECK_IS_LATE_AFTER,
+    )
+    if not late.exists():
+        return ""
+    if Round.objects.filter(status=Round.Status.RUNNING).exists():
+        return _("A worker of the gpu queue checks models too, and is busy with a round: the check comes after it.")
+    return _('No worker of the gpu queue has begun the check: start one with "python3 manage.py up --only gpu".')
 
 
 def round_of(project: Project, number: int) -> Round:

@@ -21,8 +21,9 @@ from pathlib import Path
 from django.db import InterfaceError, OperationalError, close_old_connections
 from django.utils.translation import gettext as _
 
-from feedback.errors import Conflict, Invalid
+from feedback.errors import Invalid
 from feedback.models import Project
+from training import checkpoints
 from training.models import Checkpoint
 from training.run_round.process import LEASH, SECRETS, end
 
@@ -122,10 +123,12 @@ class Engine:
 
 
 def follow(project: Project, engine: Engine, report: Callable[[str], None], over: Callable[[], bool]) -> None:
-    """Serve whatever checkpoint of the project is served, until `over`. Raises Conflict when none is at the start."""
-    served = _served(project)
-    if served is None:
-        raise Conflict(_("No checkpoint is served yet: import a model, or promote a checkpoint."))
+    """Serve whatever checkpoint of the project is served, until `over`.
+
+    Raises Conflict when none is at the start, or one that is refused or not checked yet.
+    """
+    served: Checkpoint | None = checkpoints.served(project)
+    checkpoints.check_usable(checkpoints.served(project))
     try:
         while not over():
             if served is not None:

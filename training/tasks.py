@@ -1,7 +1,7 @@
 """Celery's side. A message is only a nudge: what is right is decided by the rows.
 
-`run_round` goes to the queue `gpu`, whose workers run it in their own process (`--pool solo`), everything else to
-`default`. The schedule is in the settings.
+`run_round` and `check_checkpoint`, which load models, go to the queue `gpu`, whose workers run one task at a time in
+their own process (`--pool solo`), everything else to `default`. The schedule is in the settings.
 """
 
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_shutting_down
 
+from training import model_checks
 from training.rounds import lifecycle
 
 
@@ -17,6 +18,18 @@ def run_round(round_id: int) -> None:
     from training.run_round import run_round as turn
 
     turn.run(round_id)
+
+
+@shared_task
+def check_checkpoint(checkpoint_id: int) -> None:
+    from training.run_round import probe_model
+
+    probe_model.run(checkpoint_id)
+
+
+@shared_task
+def send_waiting_checks() -> None:
+    model_checks.send_waiting()
 
 
 @shared_task

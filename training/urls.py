@@ -20,5 +20,7 @@ urlpatterns = [
     path(f"{ROUND}/samples/", views.samples, name="round-samples"),
     path(f"{PROJECT}/checkpoints/import/", views.import_checkpoint, name="checkpoint-import"),
     path(f"{PROJECT}/checkpoints/roll-back/", views.roll_back, name="roll-back"),
+    path(f"{PROJECT}/checkpoints/table/", views.checkpoint_table, name="checkpoint-table"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/check/", views.check_again, name="checkpoint-check"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote/", views.promote, name="checkpoint-promote"),
 ]

@@ -13,14 +13,14 @@ from django.views.decorators.http import require_GET, require_POST
 from django_htmx.http import HttpResponseStopPolling
 
 from feedback.actions import members
-from feedback.errors import AccordError, Forbidden, NotFound
+from feedback.errors import AccordError, NotFound
 from feedback.models import Completion, Membership, Project
 from feedback.rendering import render as render_markdown
 from feedback.web.forms import checked
 from feedback.web.presenters import show_messages
 from training import checkpoints, reports
 from training.forms import ImportForm, LoopForm, RoundForm
-from training.models import Round
+from training.models import Checkpoint, Round
 from training.rounds import lifecycle
 from training.rounds import settings as round_settings
 from training.rounds.sample_comparison import Sample, beside, samples_of, summary_of
@@ -45,7 +45,7 @@ def _console(
     shown = {
         **vars(loop),
         "rounds": reports.rounds_of(project),
-        "checkpoints": reports.checkpoints_of(project),
+        **_checkpoints(project),
         "form": form or _round_form(project),
         "form_is_open": form is not None,
         "refusal": _refusal(membership, learns=True),
@@ -54,6 +54,31 @@ def _console(
         "import_form": (import_form or ImportForm()) if request.user.is_staff and not project.archived_at else None,
     }
     return _page(request, membership, "project", shown)
+
+
+def _checkpoints(project: Project) -> dict[str, Any]:
+    """The context of the table of checkpoints, which is polled while one of them waits for its check."""
+    found = list(reports.checkpoints_of(project))
+    return {
+        "checkpoints": found,
+        "served": next((each for each in found if each.is_served), None),
+        "is_checking": any(each.verdict == Checkpoint.Verdict.WAITING for each in found),
+        "check_hint": reports.check_hint(project),
+    }
+
+
+@login_required
+@require_GET
+@never_cache
+def checkpoint_table(request: HttpRequest, slug: str) -> HttpResponse:
+    """The checkpoints and their verdicts. The last answer ends the polling, and loads the page anew."""
+    membership = members.manager_of(request.user, slug)
+    context = {"project": membership.project, **_checkpoints(membership.project)}
+    response = render(request, "console/_checkpoints.html", context)
+    if not context["is_checking"]:
+        response.status_code = HttpResponseStopPolling.status_code
+        response["HX-Refresh"] = "true"
+    return response
 
 
 def _refusal(membership: Membership, learns: bool) -> str:
@@ -203,6 +228,14 @@ def promote(request: HttpRequest, slug: str, checkpoint_id: int) -> HttpResponse
 
 @login_required
 @require_POST
+def check_again(request: HttpRequest, slug: str, checkpoint_id: int) -> HttpResponse:
+    membership = members.manager_of(request.user, slug)
+    checkpoints.check_again(reports.checkpoint_of(membership.project, checkpoint_id))
+    return redirect("console", slug)
+
+
+@login_required
+@require_POST
 def roll_back(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.manager_of(request.user, slug)
     done = checkpoints.roll_back(membership.project, request.user)
@@ -213,10 +246,9 @@ def roll_back(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @require_POST
 def import_checkpoint(request: HttpRequest, slug: str) -> HttpResponse:
-    """Takes in a model by its path. Whoever may name paths of this machine sees all of its models: staff only."""
+    """Take in a model by its path. It waits for its check by a worker."""
     membership = members.manager_of(request.user, slug)
-    if not request.user.is_staff:
-        raise Forbidden(_("Only this site's administrators may import models."))
+    checkpoints.check_may_import(membership.user)
     form = ImportForm(request.POST)
     if form.is_valid():
         given = form.cleaned_data

@@ -49,6 +49,11 @@ document.addEventListener("click", async (event) => {
   button.textContent = button.dataset.done;
 });
 
+// What is polled waits while a dialog is open: its last answer loads the page anew, and what was typed would be lost.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.target.id === "checkpoints" && document.querySelector("dialog[open]")) event.preventDefault();
+});
+
 document.addEventListener("submit", (event) => {
   const question = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;
   if (question && !window.confirm(question)) event.preventDefault();

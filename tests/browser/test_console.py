@@ -1,15 +1,19 @@
 """A manager starts a round, watches it and promotes its checkpoint. The worker's part is played by the test."""
 
+from datetime import timedelta
+
 import pytest
 from celery import current_app
 from console_page import ConsolePage
+from django.db.models.functions import Now
 from playwright.sync_api import expect
 from rank_page import RankPage
 
 from feedback.models import Comparison
-from tests.factories import fake_model, rank
-from training import checkpoints
-from training.models import Round
+from tests.factories import FAST, fake_model, rank
+from training import checkpoints, model_checks
+from training.model_checks import Verdict
+from training.models import Checkpoint, Round
 from training.rounds import lifecycle
 from training.rounds.results import Outcome
 
@@ -24,7 +28,7 @@ def _messages_stay_here(monkeypatch):
 
 @pytest.fixture
 def base(project, tmp_path):
-    return checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "base")), "base", serve=True)
+    return checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "base")), "base", serve=True, verdict=FAST)
 
 
 @pytest.fixture
@@ -184,10 +188,61 @@ def test_a_failed_rounds_settings_are_changed_and_it_starts_again(console, keep)
 
 
 def test_promoting_asks_first(console, desk, project, tmp_path):
-    checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "other")), "other")
+    checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "other")), "other", verdict=FAST)
     console.open()
     asked = []
     console.page.once("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
     console.page.get_by_role("button", name="Promote").click()
     assert asked == ["Serve other instead of base from now on? You can roll back."]
     assert project.checkpoints.get(is_served=True).source.name == "base"
+
+
+def test_an_imported_model_waits_for_its_check_and_its_verdict_comes_by_itself(
+    console, desk, project, manager, keep, tmp_path
+):
+    manager.is_staff = True
+    manager.save()
+    console.open()
+    page = console.page
+    for label in ("refused-one", "slow-one"):
+        page.get_by_role("button", name="Import a model").click()
+        page.get_by_label("Folder").fill(str(fake_model(tmp_path / label)))
+        page.get_by_label("Label").fill(label)
+        keep(page, "import")
+        page.get_by_role("dialog").get_by_role("button", name="Import", exact=True).click()
+        expect(page.get_by_role("row", name=label)).to_contain_text("Waiting for its check")
+    keep(page, "check-waiting")
+    refused, slow = (
+        project.checkpoints.get(source__name="refused-one"),
+        project.checkpoints.get(source__name="slow-one"),
+    )
+    Checkpoint.objects.update(check_requested_at=Now() - timedelta(minutes=2))
+    expect(page.locator("#check-hint")).to_contain_text("--only gpu")
+    page.locator("#checkpoints").scroll_into_view_if_needed()
+    keep(page, "check-late")
+    model_checks.claim(refused.pk)
+    expect(page.get_by_role("row", name="refused-one")).to_contain_text("Being checked")
+    page.get_by_role("button", name="Import a model").click()
+    page.get_by_label("Label").fill("half typed")
+    sentence = "packed hidden states differ from the model's own by 0.3 of their size"
+    checkpoints.settle_check(
+        refused, Verdict("refused", "", "", f"{refused.path}: no way of computing is exact ({sentence})")
+    )
+    checkpoints.settle_check(slow, Verdict("generic", "padded", "cached", f"in packed passes {sentence}"))
+    page.wait_for_timeout(3000)
+    assert page.get_by_label("Label").input_value() == "half typed"  # an open form is not loaded anew
+    page.get_by_role("dialog").get_by_role("button", name="Back").click()
+    expect(page.get_by_role("row", name="slow-one")).to_contain_text("served")
+    row = page.get_by_role("row", name="refused-one")
+    expect(row).to_contain_text(sentence)
+    expect(row.get_by_role("button")).to_have_text(["Check again"])
+    page.locator("#checkpoints").scroll_into_view_if_needed()
+    keep(page, "check-verdicts")
+    page.get_by_role("button", name="Start a round").click()
+    expect(page.get_by_role("dialog")).to_contain_text("Exact by the generic path")
+    keep(page, "check-start")
+    phone = ConsolePage(desk.sit("mona", phone=True)).page
+    phone.locator("#checkpoints").scroll_into_view_if_needed()
+    keep(phone, "check-verdicts-phone")
+    phone.get_by_role("button", name="Start a round").click()
+    keep(phone, "check-start-phone")

@@ -10,6 +10,7 @@ from rank_page import RankPage
 
 from feedback import imports
 from feedback.models import Comparison, Lease, Ranking
+from tests.factories import FAST
 from tests.training import tiny
 from tests.training.services import sending_over, wait_until, worker
 from training import checkpoints
@@ -36,7 +37,7 @@ def loop(project, tmp_path, gpu_worker) -> None:
     own["ppo"] = {**tiny.SETTINGS["ppo"], "steps": STEPS}
     LoopSettings.objects.create(project=project, settings=own)
     imports.add_prompts(project, [{"prompt": f"Where is parcel number {n}?"} for n in range(60)])
-    checkpoints.import_checkpoint(project, str(tiny.make_model(tmp_path / "base")), "base", serve=True)
+    checkpoints.import_checkpoint(project, str(tiny.make_model(tmp_path / "base")), "base", serve=True, verdict=FAST)
     first = lifecycle.start_sampling(project, None)
     wait_until(lambda: not Round.objects.get(pk=first.pk).is_active, "the first completions are written")
     assert Round.objects.get(pk=first.pk).error == ""

@@ -3,7 +3,7 @@
 import pytest
 from celery import current_app
 
-from tests.factories import add_comparisons, fake_model, rank
+from tests.factories import FAST, add_comparisons, fake_model, rank
 from tests.training import tiny
 from training import checkpoints
 from training.rounds import lifecycle
@@ -31,7 +31,7 @@ def _pages_need_no_collected_files(settings):
 @pytest.fixture
 def base(project, tmp_path):
     """The served checkpoint."""
-    return checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "base")), "base", serve=True)
+    return checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "base")), "base", serve=True, verdict=FAST)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def tiny_model(tmp_path_factory):
 @pytest.fixture
 def tiny_base(project, tiny_model):
     """A served checkpoint that can really be run."""
-    return checkpoints.import_checkpoint(project, str(tiny_model), "tiny", serve=True)
+    return checkpoints.import_checkpoint(project, str(tiny_model), "tiny", serve=True, verdict=FAST)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 
 from feedback.errors import Conflict, Invalid
 from feedback.models import Comparison, Source
-from tests.factories import add_comparisons, fake_model, random_model
+from tests.factories import FAST, add_comparisons, fake_model, random_model
 from training import checkpoint_files, checkpoints
 from training.models import Checkpoint, Promotion
 
@@ -18,7 +18,7 @@ from training.models import Checkpoint, Promotion
 @pytest.fixture
 def import_one(project, tmp_path):
     def make(label, **options):
-        return checkpoints.import_checkpoint(project, str(fake_model(tmp_path / label)), label, **options)
+        return checkpoints.import_checkpoint(project, str(fake_model(tmp_path / label)), label, verdict=FAST, **options)
 
     return make
 
@@ -233,7 +233,7 @@ def test_rolling_back_one_project_leaves_the_others(project, import_one, strange
     from feedback.models import Project
 
     other = Project.objects.get(slug="other")
-    checkpoints.import_checkpoint(other, str(fake_model(tmp_path / "theirs")), "theirs", serve=True)
+    checkpoints.import_checkpoint(other, str(fake_model(tmp_path / "theirs")), "theirs", serve=True, verdict=FAST)
     import_one("first", serve=True)
     import_one("second", serve=True)
     checkpoints.roll_back(project, None)

@@ -8,7 +8,7 @@ from django.test import Client
 from feedback.actions import rankings as judging
 from feedback.models import Membership
 from feedback.reports import quality_snapshot
-from tests.factories import fake_model
+from tests.factories import FAST, fake_model
 from training import checkpoints
 from training.models import Round
 from training.rounds import lifecycle, results
@@ -95,7 +95,7 @@ def test_a_setting_out_of_range_is_said_in_the_form(console, base, rankings):
 def test_a_short_models_first_completions_can_be_written_from_the_console(console, project, tmp_path, comparisons):
     """The defaults ask for 512 + 256 tokens, and a model of 512 positions has no room for them."""
     folder = fake_model(tmp_path / "short", max_position_embeddings=512)
-    checkpoints.import_checkpoint(project, str(folder), "short", serve=True)
+    checkpoints.import_checkpoint(project, str(folder), "short", serve=True, verdict=FAST)
     shown = round_form(console.get(f"{URL}/console/"))
     console.post(f"{URL}/rounds/sample/")
     for settings in (Round.objects.get().settings[program] for program in ("sample", "ppo", "reward")):
@@ -206,8 +206,9 @@ def test_administrators_import_models(console, manager, project, tmp_path):
     manager.save()
     refused = console.post(f"{URL}/checkpoints/import/", {**data, "path": "/nowhere"})
     assert "no folder /nowhere" in str(refused.context["import_form"].errors)
-    console.post(f"{URL}/checkpoints/import/", data)
-    assert str(checkpoints.served(project)) == "mine"
+    assert console.post(f"{URL}/checkpoints/import/", data).url == f"{URL}/console/"
+    imported = project.checkpoints.get()
+    assert (str(imported), imported.verdict, imported.imported_by) == ("mine", "waiting", manager)
 
 
 def test_rounds_start_by_themselves_where_a_manager_says_so(console, project):
@@ -270,7 +271,9 @@ def test_one_gain_with_its_prompts_and_interval_is_on_both_pages(console, finish
 
 def test_the_gain_is_not_shown_beside_a_checkpoint_that_it_was_not_measured_against(console, finished, tmp_path):
     Round.objects.update(results={"policy": GAIN})
-    another = checkpoints.import_checkpoint(finished.project, str(fake_model(tmp_path / "another")), "another")
+    another = checkpoints.import_checkpoint(
+        finished.project, str(fake_model(tmp_path / "another")), "another", verdict=FAST
+    )
     checkpoints.promote(another, None)
     assert console.get(f"{URL}/rounds/1/samples/").context["gain"] is None
 

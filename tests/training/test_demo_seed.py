@@ -9,7 +9,7 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 
 from feedback.models import Comparison, Completion, Project, Prompt, User
-from tests.factories import fake_model
+from tests.factories import FAST, fake_model
 from tests.training.tiny import SETTINGS, make_model
 from training import checkpoints
 from training.demo import base_model, seed
@@ -36,6 +36,7 @@ def without_programs(monkeypatch, tmp_path):
     """A base model and completions that cost nothing."""
     monkeypatch.setattr(base_model, "train", lambda directory, report: fake_model(tmp_path / "trained"))
     monkeypatch.setattr(seed, "write_first_completions", lambda *given: None)
+    monkeypatch.setattr(seed, "verdict_on", lambda path: FAST)
 
 
 def counts():

@@ -7,7 +7,7 @@ import pytest
 from django.apps import apps
 from django.db import connection
 
-from tests.factories import fake_model
+from tests.factories import FAST, fake_model
 from training import checkpoints
 from training.models import Checkpoint
 
@@ -29,7 +29,9 @@ def data(settings, tmp_path):
 
 @pytest.fixture
 def inside(project, data):
-    made = checkpoints.import_checkpoint(project, str(fake_model(data / "rounds" / "1" / "model")), "mine", serve=True)
+    made = checkpoints.import_checkpoint(
+        project, str(fake_model(data / "rounds" / "1" / "model")), "mine", serve=True, verdict=FAST
+    )
     made.reward_model_path = str(data / "rounds" / "1" / "reward")
     made.save()
     return made

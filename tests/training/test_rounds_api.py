@@ -4,7 +4,7 @@ import pytest
 from rest_framework.test import APIClient
 
 from feedback.models import ApiToken
-from tests.factories import fake_model
+from tests.factories import FAST, fake_model
 from training import checkpoints
 from training.models import Round
 from training.rounds import lifecycle
@@ -26,7 +26,7 @@ def api(manager):
 
 @pytest.fixture
 def second(project, base, tmp_path):
-    return checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "second")), "second")
+    return checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "second")), "second", verdict=FAST)
 
 
 def test_a_round_is_started_watched_and_cancelled(api, project, base, rankings, manager):
@@ -130,6 +130,9 @@ CALLS = [
     ("post", "rounds/1/cancel"),
     ("post", "rounds/1/resume"),
     ("get", "checkpoints"),
+    ("post", "checkpoints"),
+    ("get", "checkpoints/1"),
+    ("post", "checkpoints/1/check"),
     ("post", "checkpoints/roll-back"),
     ("post", "checkpoints/1/promote"),
 ]
@@ -148,7 +151,7 @@ def test_only_managers_may(waiting, annotator, stranger, verb, path):
 
 @pytest.mark.parametrize(("verb", "path"), [call for call in CALLS if call != ("get", "rounds")])
 def test_the_wrong_verb_is_refused(api, waiting, verb, path):
-    if path in ("rounds", "loop"):
+    if path in ("rounds", "loop", "checkpoints"):
         assert api.delete(f"{URL}/{path}").status_code == 405
     else:
         other = "post" if verb == "get" else "get"
@@ -165,5 +168,5 @@ def test_another_projects_checkpoint_is_not_found(api, base, stranger, tmp_path)
     from feedback.models import Project
 
     other = Project.objects.get(slug="other")
-    theirs = checkpoints.import_checkpoint(other, str(fake_model(tmp_path / "theirs")), "theirs")
+    theirs = checkpoints.import_checkpoint(other, str(fake_model(tmp_path / "theirs")), "theirs", verdict=FAST)
     assert api.post(f"{URL}/checkpoints/{theirs.pk}/promote").status_code == 404

@@ -14,7 +14,7 @@ from django.db import connection
 
 from feedback.errors import Conflict, Invalid
 from feedback.models import ApiToken
-from tests.factories import fake_model
+from tests.factories import FAST, fake_model
 from tests.training import tiny
 from tests.training.services import wait_until
 from training import checkpoints, serving, serving_api
@@ -62,7 +62,7 @@ def answer(url, body=None):
 @pytest.mark.django_db(transaction=True)
 def test_the_engine_follows_promotions_and_ends(project, base, tmp_path, port, echo, monkeypatch):
     monkeypatch.setattr(serving, "LOOK_EVERY", 0.1)
-    second = checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "second")), "second")
+    second = checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "second")), "second", verdict=FAST)
     over, engine = threading.Event(), serving.Engine(echo, "127.0.0.1", port)
     url, told = f"http://127.0.0.1:{port}/", []
     seen = []

@@ -13,7 +13,8 @@ from safetensors import safe_open
 
 from tests.training import forked, tiny
 from tests.training.services import redis_server, sending_over, wait_until, worker
-from training.models import Metric, Round
+from training import checkpoints
+from training.models import Checkpoint, Metric, Round
 from training.rounds import lifecycle
 from training.run_round import jobs, process
 
@@ -58,6 +59,19 @@ def test_a_worker_writes_completions_while_the_light_queue_goes_on(
     done = read(sampling)
     assert (done.error, done.status) == ("", "finished")
     assert tiny_base.source.completions.count() > 0
+
+
+@pytest.mark.parametrize("broker_url", ["pgmq"], indirect=True)
+def test_a_worker_checks_an_imported_model_which_is_then_served(broker_url, project, tiny_model, tmp_path):
+    with worker(broker_url, "gpu", tmp_path / "gpu.log"):
+        imported = checkpoints.import_checkpoint(project, str(tiny_model), "mine", serve=True)
+        wait_until(lambda: read_checkpoint(imported).verdict != "waiting", "the model is checked")
+    assert checkpoints.served(project) == imported
+    assert read_checkpoint(imported).verdict == "exact_fast"
+
+
+def read_checkpoint(checkpoint):
+    return Checkpoint.objects.get(pk=checkpoint.pk)
 
 
 @pytest.mark.parametrize("broker_url", ["pgmq"], indirect=True)

@@ -18,6 +18,7 @@ from training.demo.settings import ROUND, ROUND_OF_OTHER_MODELS
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import lifecycle
 from training.run_round import run_round
+from training.run_round.probe_model import verdict_on
 
 SLUG = "support"
 PROMPTS = 1600
@@ -78,9 +79,12 @@ def serve(project: Project, path: str, label: str, sections: lifecycle.round_set
     path = str(Path(path).resolve())
     if found := project.checkpoints.filter(path=path).first():
         return found
+    verdict = verdict_on(path)
     with transaction.atomic():
         LoopSettings.objects.update_or_create(project=project, defaults={"settings": sections})
-        return checkpoints.import_checkpoint(project, path, label, serve=True)
+        imported = checkpoints.import_checkpoint(project, path, label, serve=True, verdict=verdict)
+        checkpoints.check_usable(imported)
+    return imported
 
 
 def write_first_completions(project: Project, served: Checkpoint, report: Report) -> None:

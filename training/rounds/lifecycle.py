@@ -91,8 +91,8 @@ def check_can_start(project: Project, learns: bool = True) -> None:
     _check_lessons(project, settings_now(project) if learns else None)
 
 
-def _check_is_free(project: Project) -> None:
-    """Raises Conflict where no round can start, whatever it does."""
+def _check_is_free(project: Project, base: Checkpoint | None = None) -> None:
+    """Raises Conflict where no round can start from this base (None: what is served), whatever it does."""
     if project.archived_at is not None:
         raise Conflict(_("This project is archived: no new round can start in it."))
     if active := project.rounds.filter(status__in=Round.ACTIVE).first():
@@ -100,7 +100,8 @@ def _check_is_free(project: Project) -> None:
             _("Round %(number)s is still %(status)s: wait for its end, or cancel it first.")
             % {"number": active.number, "status": active.status}
         )
-    checkpoints.served(project)
+    served = checkpoints.served(project)
+    checkpoints.check_usable(base or served)
 
 
 def _check_lessons(project: Project, settings: round_settings.Sections | None) -> None:
@@ -131,7 +132,7 @@ def _create(
     cutoff = preferences.sequence_cutoff(project)
     with transaction.atomic():
         Project.objects.select_for_update(no_key=True).get(pk=project.pk)  # two starts at once take turns
-        _check_is_free(project)
+        _check_is_free(project, base)
         last = project.rounds.aggregate(last=Max("number"))["last"]
         number = (1 if learns else 0) if last is None else last + 1
         base = base or checkpoints.served(project)
@@ -301,6 +302,7 @@ def request_cancel(asked: Round) -> Round:
 
 def resume(ended: Round) -> Round:
     """Let a failed or cancelled round go on from where it stopped, in the directory it has. Raises Conflict."""
+    checkpoints.check_usable(ended.base)
     try:
         with transaction.atomic():
             resumed = _change(

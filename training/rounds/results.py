@@ -62,13 +62,17 @@ def write(round: Round, outcome: Outcome) -> Checkpoint | None:
 
 def _make_checkpoint(round: Round, outcome: Outcome) -> Checkpoint:
     source = imports.get_source(round.project, f"round-{round.number:04d}", Source.Kind.CHECKPOINT)
+    # Read anew, and held until this is committed: its check may end while the round does.
+    base = Checkpoint.objects.select_for_update(of=("self",)).get(pk=round.base_id)
     return Checkpoint.objects.create(
         project=round.project,
         source=source,
         kind=Checkpoint.Kind.ROUND,
         path=outcome.model,
         reward_model_path=outcome.reward_model,
-        parent=round.base,
+        parent=base,
+        verdict=base.verdict,  # of the same architecture
+        verdict_reason=base.verdict_reason,
     )
 
 

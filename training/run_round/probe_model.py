@@ -1,48 +1,107 @@
-"""Ask the learner, in a process of its own, how a model's folder is computed: no torch in ours."""
+"""Check in a process of its own how a model's folder is computed: no torch in this process."""
 
 import json
 import os
 import subprocess
 import sys
-from typing import NamedTuple
+import tempfile
+import time
+from collections.abc import Callable
+from typing import IO
 
 from django.conf import settings
 
-from training.run_round.process import SECRETS
+from feedback.errors import Invalid
+from training import checkpoints, model_checks
+from training.checkpoint_files import check_model
+from training.model_checks import Verdict
+from training.models import Checkpoint
+from training.run_round.heartbeat import shutting_down
+from training.run_round.process import LEASH, LOOK_EVERY, SECRETS, ProgramStopped, end
 
 TIME_LIMIT = 900  # seconds: reading 70 billion weights from a slow disk takes minutes
 
 
-class Verdict(NamedTuple):
-    """What `training.learner.models.probe` says of a folder."""
+def run(checkpoint_id: int) -> None:
+    """Check a waiting checkpoint and store the verdict; do nothing if it is checked, or another worker checks it."""
+    if not model_checks.claim(checkpoint_id):
+        return
+    checkpoint = Checkpoint.objects.get(pk=checkpoint_id)
+    try:
+        verdict = verdict_on(checkpoint.path, Heartbeat(checkpoint_id))
+    except ProgramStopped:
+        model_checks.release(checkpoint_id)  # this worker is shutting down: the next one starts the check anew
+        return
+    except (KeyboardInterrupt, SystemExit):
+        model_checks.release(checkpoint_id)
+        raise
+    checkpoints.settle_check(checkpoint, verdict)
 
-    verdict: str  # "fast", "generic" or "refused"
-    scoring: str
-    decoding: str
-    why: str
 
-    def __str__(self) -> str:
-        if self.verdict == "fast":
-            return "exact and fast"
-        if self.verdict == "generic":
-            return f"exact by the generic path ({self.scoring} rows, {self.decoding} decoding): {self.why}"
-        return f"refused: {self.why}"
+def verdict_on(path_or_hub_id: str, watch: Callable[[], None] = lambda: None, may_fetch: bool = False) -> Verdict:
+    """Check the files, then load the model and compare its fast paths with its own forward pass."""
+    try:
+        folder = check_model(path_or_hub_id, may_fetch)
+    except Invalid as refusal:
+        return Verdict("refused", "", "", refusal.message)
+    return probe(folder, watch)
 
 
-def probe(folder: str) -> Verdict:
-    """Load the folder's language model and probe it. A model that ends the process is refused, too."""
+class Heartbeat:
+    """Called several times a second: says now and then that this check is under way, and ends it with its worker."""
+
+    def __init__(self, checkpoint_id: int) -> None:
+        self.checkpoint_id = checkpoint_id
+        self.next = time.monotonic() + model_checks.HEARTBEAT_EVERY
+
+    def __call__(self) -> None:
+        if shutting_down.is_set():
+            raise ProgramStopped
+        if time.monotonic() >= self.next:
+            model_checks.beat(self.checkpoint_id)
+            self.next = time.monotonic() + model_checks.HEARTBEAT_EVERY
+
+
+def probe(folder: str, watch: Callable[[], None] = lambda: None) -> Verdict:
+    """Load the folder's language model and probe it. A model that ends the process is refused, too.
+
+    `watch` is called several times a second; what it raises ends the process.
+    """
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = start(folder, output, errors)
+        deadline = time.monotonic() + TIME_LIMIT
+        try:
+            while process.poll() is None and time.monotonic() < deadline:
+                watch()
+                time.sleep(LOOK_EVERY)
+            is_late = process.poll() is None
+        finally:
+            end(process)
+        if is_late:
+            return Verdict("refused", "", "", f"its check took longer than {TIME_LIMIT} s")
+        lines = read_lines(output)
+        if process.returncode != 0 or not lines:
+            last = (read_lines(errors) or ["it printed nothing"])[-1][:1000]
+            return Verdict("refused", "", "", f"its check ended with exit status {process.returncode}: {last}")
+        return Verdict(**json.loads(lines[-1]))
+
+
+def start(folder: str, output: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Start the check in a session of its own, without secrets. It ends with this process, however that ends."""
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    command = [sys.executable, "-m", "training.learner.models.probe", folder]
-    try:
-        done = subprocess.run(
-            command, cwd=settings.BASE_DIR, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-            text=True, timeout=TIME_LIMIT, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return Verdict("refused", "", "", f"its probe took longer than {TIME_LIMIT} s")
-    lines = done.stdout.splitlines()
-    if done.returncode != 0 or not lines:
-        last = (done.stderr.strip().splitlines() or ["without a word"])[-1]
-        return Verdict("refused", "", "", f"its probe ended with exit status {done.returncode}: {last}")
-    return Verdict(**json.loads(lines[-1]))
+    check = [sys.executable, "-m", "training.learner.check", folder]
+    return subprocess.Popen(
+        [sys.executable, str(LEASH), str(os.getpid()), *check],
+        cwd=settings.BASE_DIR,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        start_new_session=True,
+    )
+
+
+def read_lines(file: IO[bytes]) -> list[str]:
+    file.seek(0)
+    return file.read().decode(errors="replace").strip().splitlines()

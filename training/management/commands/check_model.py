@@ -5,9 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from feedback.errors import AccordError
-from training.checkpoint_files import check_model
-from training.run_round.probe_model import probe
+from training.run_round.probe_model import verdict_on
 
 
 class Command(BaseCommand):
@@ -22,10 +20,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         given = options["folder"]
         path = str(Path.cwd() / given) if Path(given).name == given else given  # never a hub id
-        try:
-            verdict = probe(check_model(path, may_fetch=False))
-        except AccordError as refusal:
-            raise CommandError(f"{given}: refused: {refusal.message}") from refusal
+        verdict = verdict_on(path)
         if verdict.verdict == "refused":
             raise CommandError(f"{given}: {verdict}")
         self.stdout.write(f"{given}: {verdict}")

@@ -7,9 +7,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from feedback.errors import AccordError
 from feedback.models import Project
 from training import checkpoints
-from training.checkpoint_files import check_model
 from training.rounds import lifecycle
-from training.run_round.probe_model import probe
+from training.run_round.probe_model import verdict_on
 
 
 class Command(BaseCommand):
@@ -27,11 +26,13 @@ class Command(BaseCommand):
         if project is None:
             raise CommandError(f"There is no project «{options['project']}».")
         try:
-            verdict = probe(check_model(options["model"]))
+            verdict = verdict_on(options["model"], may_fetch=True)
             if verdict.verdict == "refused":
                 raise CommandError(f"{options['model']}: {verdict}")
             self.stdout.write(f"{options['model']}: {verdict}")
-            imported = checkpoints.import_checkpoint(project, options["model"], options["label"], options["serve"])
+            imported = checkpoints.import_checkpoint(
+                project, options["model"], options["label"], options["serve"], verdict=verdict
+            )
             self.stdout.write(f"{imported} is imported from {imported.path}{', and served' * options['serve']}.")
             if options["sample"]:
                 started = lifecycle.start_sampling(project, None, checkpoint=imported)
