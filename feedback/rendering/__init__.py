@@ -1,4 +1,4 @@
-"""Strangers' text on our pages: what is shown of it (`html`), and where in the text each shown character stands."""
+"""Render untrusted text as safe HTML (`html`), and map visible characters back to the source (`visible`)."""
 
 from feedback.rendering.html import render
 

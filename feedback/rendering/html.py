@@ -1,10 +1,10 @@
-"""Strangers' text to HTML that is safe to show, in bounded time: Markdown, colours, TeX; nothing that runs or loads.
+"""Render untrusted text (Markdown, code, TeX) as safe HTML in bounded time.
 
-Three walls, each enough alone: every character of the text is escaped; whatever was rendered goes through an allow-list
-(nh3); and the pages' Content-Security-Policy runs and loads nothing from elsewhere.
+There are three independent defences: every character of the text is escaped; the result passes an allow-list of tags
+and attributes (nh3); the Content-Security-Policy of the pages loads and runs nothing from elsewhere.
 
-Every text has some HTML within 50 ms of CPU: a text that is long, or needs more steps than `pieces` allows, is plain
-text, escaped and nothing else, and says so. What was rendered is kept by the text's digest.
+Rendering takes at most 50 ms of CPU. A text that is too long, or needs more steps than `pieces` allows, is shown as
+escaped plain text with a note that says so. Results are cached by the text's digest.
 """
 
 from functools import lru_cache
@@ -17,90 +17,93 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext as _
 from markupsafe import Markup
 
-from feedback.rendering import blocks, controls
+from feedback.rendering import controls
+from feedback.rendering.blocks import parse_blocks
 from feedback.rendering.cache import TextCache
-from feedback.rendering.pieces import MOST_STEPS, Formula, Page, Piece, Shown, TooMuch
+from feedback.rendering.pieces import MAX_STEPS, Document, Formula, Piece, Text, TooComplex
 
-MARKDOWN_CHARACTERS = 60_000  # of a longer text no Markdown is read
+MAX_MARKDOWN_LENGTH = 60_000  # characters; a longer text is plain text
 _TAGS = {
     *("p", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em", "strong"),
     *("s", "table", "thead", "tbody", "tr", "th", "td", "a", "span", "div"),
 }
-_CACHE = TextCache(most_characters=32 * 1024 * 1024)
+_CACHE = TextCache(max_characters=32 * 1024 * 1024)
 
 
 class Rendered(NamedTuple):
-    """A text's pieces, and why it is shown as plain text; empty when it is not."""
+    """A parsed text; `plain_because` says why it is shown as plain text, and is empty if it is not."""
 
-    page: Page
+    document: Document
     plain_because: str = ""
 
 
 def render(text: str, *, as_plain: bool = False) -> str:
-    """Return the HTML of a completion or message. Empty text, and only that, gives an empty string."""
+    """Return the HTML of a completion or message; it is empty only for an empty text."""
     if not text:
         return ""
     digest = sha256(text.encode(errors="surrogatepass")).hexdigest()
-    return _CACHE.get_or_make(f"{get_language()} {as_plain} {digest}", lambda: _html(read(text, as_plain=as_plain)))
+    return _CACHE.get_or_make(f"{get_language()} {as_plain} {digest}", lambda: _html(parse(text, as_plain=as_plain)))
 
 
-def read(text: str, *, as_plain: bool = False) -> Rendered:
-    """Find the Markdown in a text; in plain text there is none."""
+def parse(text: str, *, as_plain: bool = False) -> Rendered:
+    """Parse the Markdown of a text; with `as_plain` the whole text is one piece."""
     source = with_line_feeds(text.encode(errors="replace").decode())
-    count = controls.number_of(source)
-    if count > controls.MOST:
-        source = controls.CONTROLS.sub(controls.INSTEAD, source)
+    count = controls.count_controls(source)
+    if count > controls.MAX_CONTROLS:
+        source = controls.CONTROLS.sub(controls.REPLACEMENT, source)
         sentence = _(
             "Shown as plain text because it has more than %(most)s invisible characters, each shown as %(sign)s."
         )
-        return _plain(Page(source), sentence % {"most": controls.MOST, "sign": controls.INSTEAD})
-    page = Page(source, has_controls=count > 0)
+        return _plain(Document(source), sentence % {"most": controls.MAX_CONTROLS, "sign": controls.REPLACEMENT})
+    document = Document(source, has_controls=count > 0)
     if not source.strip():
-        return _plain(page, _("Only white space: %(count)s characters.") % {"count": len(text)})
+        return _plain(document, _("Only white space: %(count)s characters.") % {"count": len(text)})
     if as_plain:
-        return _plain(page, _("Shown as plain text because the conversation is long."))
-    if len(source) > MARKDOWN_CHARACTERS:
+        return _plain(document, _("Shown as plain text because the conversation is long."))
+    if len(source) > MAX_MARKDOWN_LENGTH:
         sentence = _("Shown as plain text because it is longer than %(most)s characters.")
-        return _plain(page, sentence % {"most": MARKDOWN_CHARACTERS})
+        return _plain(document, sentence % {"most": MAX_MARKDOWN_LENGTH})
     try:
-        blocks.read(page)
-    except TooMuch:
+        parse_blocks(document)
+    except TooComplex:
         sentence = _("Shown as plain text because it has more than %(most)s lines and marks.")
-        return _plain(page, sentence % {"most": MOST_STEPS})
-    return Rendered(page)
+        return _plain(document, sentence % {"most": MAX_STEPS})
+    return Rendered(document)
 
 
 def with_line_feeds(text: str) -> str:
-    """Return the text with every line ended by LF alone."""
+    """Return the text with CR LF and CR replaced by LF."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def written(text: str) -> Markup:
-    """Return the text for an HTML attribute, character by character; a CR would become LF there."""
+def attribute_value(text: str) -> Markup:
+    """Return the text escaped for an HTML attribute. CR needs a reference: browsers read it as LF otherwise."""
     return Markup(escape(text).replace("\r", "&#13;"))
 
 
-def _plain(page: Page, reason: str) -> Rendered:
-    page.pieces = [Shown(0, len(page.source))]
-    return Rendered(page, reason)
+def _plain(document: Document, reason: str) -> Rendered:
+    document.pieces = [Text(0, len(document.source))]
+    return Rendered(document, reason)
 
 
 def _html(rendered: Rendered) -> str:
-    page, reason = rendered
-    html = "".join(_piece(page, piece) for piece in page.pieces)
-    if reason:  # escaped text without a tag: there is nothing to clean, and it may be long
+    document, reason = rendered
+    html = "".join(_piece(document, piece) for piece in document.pieces)
+    if reason:  # escaped text without tags: nothing to clean, and it may be long
         return f'<div class="plain" data-note="{escape(reason)}">{html}</div>'
     return _cleaner().clean(html)
 
 
-def _piece(page: Page, piece: Piece) -> str:
+def _piece(document: Document, piece: Piece) -> str:
     if isinstance(piece, str):
         return piece
-    if isinstance(piece, Shown):
-        return controls.shown(page.source, *piece) if page.has_controls else escape(page.source[slice(*piece)])
+    if isinstance(piece, Text):
+        if document.has_controls:
+            return controls.to_html(document.source, *piece)
+        return escape(document.source[slice(*piece)])
     if isinstance(piece, Formula):
         display = " display" if piece.is_display else ""
-        return f'<span class="math{display}">{controls.shown(piece.tex, 0, len(piece.tex))}</span>'
+        return f'<span class="math{display}">{controls.to_html(piece.tex, 0, len(piece.tex))}</span>'
     return ""
 
 

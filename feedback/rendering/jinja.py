@@ -1,4 +1,4 @@
-"""What templates in Jinja2 have at hand, beside their context: `_`, `url`, `icon`, and what Django's backend adds."""
+"""Jinja2 environment: the functions that templates may call beside those of Django's backend."""
 
 from functools import lru_cache
 from typing import Any
@@ -9,14 +9,14 @@ from django.utils.translation import gettext
 from jinja2 import Environment
 from markupsafe import Markup
 
-from feedback.rendering.html import written
+from feedback.rendering.html import attribute_value
 
 
 def environment(**options: Any) -> Environment:
-    """For Django's setting TEMPLATES."""
-    made = Environment(**options, trim_blocks=True, lstrip_blocks=True)
-    made.globals |= {"_": gettext, "url": url, "icon": icon, "written": written}
-    return made
+    """Return the environment named in the setting TEMPLATES."""
+    jinja = Environment(**options, trim_blocks=True, lstrip_blocks=True)
+    jinja.globals |= {"_": gettext, "url": url, "icon": icon, "attribute_value": attribute_value}
+    return jinja
 
 
 def url(name: str, *arguments: Any) -> str:
@@ -25,7 +25,7 @@ def url(name: str, *arguments: Any) -> str:
 
 @lru_cache(maxsize=64)
 def icon(name: str) -> Markup:
-    """As the template `_icon.html`."""
+    """Return what the template `_icon.html` renders."""
     address = static("accord/icons.svg")
     return Markup('<svg class="icon" aria-hidden="true" focusable="false"><use href="{}#{}"/></svg>').format(
         address, name

@@ -1,27 +1,27 @@
-"""A text in pieces, in the order of the page: HTML tags, characters that are shown, and markers that are not.
+"""Pieces of a parsed text, in the order of display: HTML tags, visible text, formulas and hidden markers.
 
-Shown, Formula and Hidden pieces together cover every non-blank character of the source exactly once, and what is shown
-is in the source's order. So nothing disappears unless a marker of a known kind says so, and where each character on
-screen comes from is exact.
+Text, Formula and Marker pieces together cover every non-blank character of the source exactly once. Text and Formula
+pieces are in the order of the source. So nothing disappears except markers of known kinds, and the source of each
+visible character is known exactly.
 """
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-# Work allowed for one text: lines read (once for each level of nesting) plus constructs found. At most 20 µs each.
-MOST_STEPS = 2_500
-MOST_COLOURS = 2_000  # coloured words of code; beyond, code is shown without colours
+# Work limit of one text: lines (counted once per level of nesting) plus constructs. A step takes at most 20 µs.
+MAX_STEPS = 2_500
+MAX_HIGHLIGHTS = 2_000  # highlighted words of a text; code beyond them is not highlighted
 
 
-class Shown(NamedTuple):
-    """Characters start … end − 1 of the source, shown as they are written."""
+class Text(NamedTuple):
+    """Characters start … end − 1 of the source, visible as written."""
 
     start: int
     end: int
 
 
 class Formula(NamedTuple):
-    """TeX, shown as one thing for the characters start … end − 1, delimiters included."""
+    """A formula: characters start … end − 1 of the source, delimiters included; visible as one unit."""
 
     start: int
     end: int
@@ -29,33 +29,34 @@ class Formula(NamedTuple):
     is_display: bool
 
 
-class Hidden(NamedTuple):
-    """A marker that is not shown, since what it marks looks different: bold, a bullet, a table's bars."""
+class Marker(NamedTuple):
+    """Markup that is not visible itself, such as `**`, a bullet or the bars of a table."""
 
     start: int
     end: int
     kind: str
 
 
-Piece = str | Shown | Formula | Hidden
+Piece = str | Text | Formula | Marker
 
 
-class TooMuch(Exception):
-    """The text needs more than MOST_STEPS; it is shown as plain text instead."""
+class TooComplex(Exception):
+    """The text needs more than MAX_STEPS and is shown as plain text."""
 
 
 @dataclass
-class Page:
-    """The source and its pieces so far, with the work spent on them."""
+class Document:
+    """The source, its pieces so far, and the work spent on them."""
 
     source: str
     has_controls: bool = False
     pieces: list[Piece] = field(default_factory=list)
     steps: int = 0
     formula_characters: int = 0
-    colours_left: int = MOST_COLOURS
+    highlights_left: int = MAX_HIGHLIGHTS
 
     def step(self, count: int = 1) -> None:
+        """Count work. Raises TooComplex when the limit is passed."""
         self.steps += count
-        if self.steps > MOST_STEPS:
-            raise TooMuch
+        if self.steps > MAX_STEPS:
+            raise TooComplex

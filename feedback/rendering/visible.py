@@ -1,8 +1,11 @@
-"""Where in a text each character stands that a page shows of it.
+"""Map between the visible characters of a rendered text and the source.
 
-Visible characters are counted without white space, which HTML and browsers rearrange; what is shown as one thing (a
-formula, a control made visible) counts as one character. `rank/visible.js` counts the same way in the browser. The
-places are those of the pieces that the page is made of (`pieces`).
+White space is not counted, since HTML and browsers rearrange it. A formula or a control shown by code point counts as
+one character. `rank/visible.js` counts the same way in the browser. The offsets are those of `pieces`.
+
+A text-quote selector (the quoted text with its neighbours) cannot replace the offsets: it is ambiguous where a
+completion repeats itself, and finding a quote of the rendered text in the source needs this same map. The page does
+send the beginning of the quote with the offsets, and a span is refused if they do not agree.
 """
 
 from array import array
@@ -11,55 +14,56 @@ from typing import NamedTuple
 
 from feedback.rendering import html
 from feedback.rendering.controls import CONTROLS
-from feedback.rendering.pieces import Formula, Shown
+from feedback.rendering.pieces import Formula, Text
 
-ATOM = "\ufffc"  # stands for a thing that is shown as one
+ATOM = "\ufffc"  # the one character that a formula or a control counts as
 SPACES = frozenset(
     " \t\n\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 )
 
 
 class Visible(NamedTuple):
-    """The visible characters of a text; the i-th is shown for the raw characters starts[i] … ends[i] − 1."""
+    """The visible characters of a text; the i-th stands for the source's characters starts[i] … ends[i] − 1."""
 
     text: str
     starts: Sequence[int]
     ends: Sequence[int]
 
     def raw(self, start: int, end: int) -> tuple[int, int]:
-        """The raw characters for which the visible ones from `start` to `end` (not included) are shown."""
+        """Return the source range of the visible characters start … end − 1."""
         return min(self.starts[start:end]), max(self.ends[start:end])
 
     def covering(self, start: int, end: int) -> tuple[int, int]:
-        """The visible characters shown for a part of the raw ones; (0, 0) when there are none."""
-        places = enumerate(zip(self.starts, self.ends, strict=True))
-        inside = [index for index, (first, last) in places if first < end and last > start]
+        """Return the range of visible characters for a source range, or (0, 0) if nothing of it is visible."""
+        offsets = enumerate(zip(self.starts, self.ends, strict=True))
+        inside = [index for index, (first, last) in offsets if first < end and last > start]
         return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
 def visible(text: str) -> Visible:
     """Return the visible characters of a text as `render` shows it."""
-    page = html.read(text).page
-    shown: list[str] = []
+    document = html.parse(text).document
+    characters: list[str] = []
     starts, ends = array("q"), array("q")
-    for piece in page.pieces:
+    for piece in document.pieces:
         if isinstance(piece, Formula):
-            places: Iterator[tuple[str, int, int]] = iter([(ATOM, piece.start, piece.end)])
-        elif isinstance(piece, Shown):
-            places = _places(page.source, piece)
+            located: Iterator[tuple[str, int, int]] = iter([(ATOM, piece.start, piece.end)])
+        elif isinstance(piece, Text):
+            located = _characters(document.source, piece)
         else:
             continue
-        for character, start, end in places:
-            shown.append(character)
+        for character, start, end in located:
+            characters.append(character)
             starts.append(start)
             ends.append(end)
-    if len(page.source) != len(text):
-        starts, ends = _before_line_feeds(text, starts, ends)
-    return Visible("".join(shown), starts, ends)
+    if len(document.source) != len(text):
+        starts, ends = _with_carriage_returns(text, starts, ends)
+    return Visible("".join(characters), starts, ends)
 
 
-def _places(source: str, piece: Shown) -> Iterator[tuple[str, int, int]]:
-    controls = {found.start() for found in CONTROLS.finditer(source, *piece)}
+def _characters(source: str, piece: Text) -> Iterator[tuple[str, int, int]]:
+    """Yield (character, start, end) for each visible character of the piece."""
+    controls = {match.start() for match in CONTROLS.finditer(source, *piece)}
     for index in range(*piece):
         if index in controls:
             yield ATOM, index, index + 1
@@ -67,7 +71,7 @@ def _places(source: str, piece: Shown) -> Iterator[tuple[str, int, int]]:
             yield source[index], index, index + 1
 
 
-def _before_line_feeds(text: str, starts: Sequence[int], ends: Sequence[int]) -> tuple[array, array]:
-    """The places in a text whose CR LF were read as LF."""
-    raw = [index for index in range(len(text)) if text[index : index + 2] != "\r\n"]
-    return array("q", (raw[each] for each in starts)), array("q", (raw[each - 1] + 1 for each in ends))
+def _with_carriage_returns(text: str, starts: Sequence[int], ends: Sequence[int]) -> tuple[array, array]:
+    """Translate offsets in a source whose CR LF became LF into offsets in the original text."""
+    original = [index for index in range(len(text)) if text[index : index + 2] != "\r\n"]
+    return array("q", (original[start] for start in starts)), array("q", (original[end - 1] + 1 for end in ends))

@@ -5,11 +5,11 @@ import re
 import pytest
 
 from feedback.rendering import render
-from feedback.rendering.mathematics import LONGEST, MOST
+from feedback.rendering.mathematics import MAX_FORMULA_LENGTH, MAX_FORMULAS_LENGTH
 
 
 def formulas(text: str) -> list[tuple[str, str]]:
-    """(«display» or nothing, TeX) of each formula in the HTML."""
+    """Return ("display" or "", TeX) of each formula in the HTML."""
     return re.findall(r'<span class="math ?(display)?">\s*(.*?)\s*</span>', render(text), re.DOTALL)
 
 
@@ -48,7 +48,7 @@ def test_formulas_are_found(text, found):
         "\\[ never closed",
         "$\\def\\a{x}\\a$",
         "\\(\\newcommand{\\a}{xx}\\a\\a\\)",
-        "$" + "x" * LONGEST + "y$",
+        "$" + "x" * MAX_FORMULA_LENGTH + "y$",
     ],
 )
 def test_money_code_and_definitions_are_not(text):
@@ -57,7 +57,7 @@ def test_money_code_and_definitions_are_not(text):
 
 def test_a_text_has_no_more_formulas_than_a_browser_sets_at_once():
     found = formulas("$x^2+y$ " * 2_000)
-    assert sum(len(tex) for _, tex in found) == MOST // 5 * 5
+    assert sum(len(tex) for _, tex in found) == MAX_FORMULAS_LENGTH // 5 * 5
     assert "$x^2+y$" in render("$x^2+y$ " * 2_000)
 
 

@@ -1,4 +1,4 @@
-"""What a page makes of a text: nothing that carries meaning disappears, and no text takes long."""
+"""Rendering of texts: nothing that carries meaning disappears, and no text takes long."""
 
 import random
 import re
@@ -7,12 +7,12 @@ import time
 import pytest
 
 from feedback.rendering import controls, html, render
-from feedback.rendering.blocks import MOST_LEVELS
+from feedback.rendering.blocks import MAX_NESTING
 from feedback.rendering.cache import TextCache
-from feedback.rendering.code import LANGUAGES, colours
-from feedback.rendering.pieces import MOST_COLOURS, MOST_STEPS, Formula, Hidden, Shown
+from feedback.rendering.highlighting import LANGUAGES, highlight
+from feedback.rendering.pieces import MAX_HIGHLIGHTS, MAX_STEPS, Formula, Marker, Text
 
-# What a hidden marker may be, and the element that shows in its place that something is marked.
+# Patterns of hidden markers by kind, and the element that must be visible in their place.
 MARKERS = {
     "bold": (r"\*\*", "<strong>"),
     "strike": (r"~~", "<s>"),
@@ -35,9 +35,9 @@ PIECES = [
 
 
 def check_nothing_is_lost(text: str) -> None:
-    """Check the invariant of `pieces`: what is not shown is a marker, of something that is seen in its place."""
-    rendered = html.read(text)
-    source, pieces = rendered.page.source, rendered.page.pieces
+    """Check the invariant of `pieces`: every hidden character is a marker of something that is visible."""
+    rendered = html.parse(text)
+    source, pieces = rendered.document.source, rendered.document.pieces
     placed = [piece for piece in pieces if not isinstance(piece, str)]
     times = [0] * len(source)
     for piece in placed:
@@ -45,11 +45,11 @@ def check_nothing_is_lost(text: str) -> None:
             times[index] += 1
     assert max(times, default=0) <= 1, repr(text)
     assert not [source[i] for i, count in enumerate(times) if not count and not source[i].isspace()], repr(text)
-    starts = [piece.start for piece in placed if isinstance(piece, (Shown, Formula))]
+    starts = [piece.start for piece in placed if isinstance(piece, (Text, Formula))]
     assert starts == sorted(starts), repr(text)
     tags = "".join(piece for piece in pieces if isinstance(piece, str))
     for piece in placed:
-        if isinstance(piece, Hidden):
+        if isinstance(piece, Marker):
             marker, element = MARKERS[piece.kind]
             assert re.fullmatch(marker, source[piece.start : piece.end]), repr(text)
             assert element in tags or (element == "<td" and "<th" in tags), repr(text)
@@ -58,7 +58,7 @@ def check_nothing_is_lost(text: str) -> None:
 
 
 def on_screen(text: str) -> str:
-    """The text of the HTML."""
+    """Return the text of the HTML."""
     return (
         re.sub(r"<[^>]*>", "", render(text))
         .replace("&lt;", "<")
@@ -157,11 +157,11 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_text_is_read_in_bounded_steps_and_its_page_stays_small(text):
     """Count the work, not the time: steps of Python code, and characters of HTML. See training/LOG.md for the time."""
-    rendered = html.read(text)
-    assert rendered.page.steps <= MOST_STEPS or rendered.plain_because
+    rendered = html.parse(text)
+    assert rendered.document.steps <= MAX_STEPS or rendered.plain_because
     shown = render(text)
-    assert len(shown) < 3 * len(text) + 200 * min(MOST_STEPS, len(text))
-    assert max(_depths(shown)) <= 3 * MOST_LEVELS + 8
+    assert len(shown) < 3 * len(text) + 200 * min(MAX_STEPS, len(text))
+    assert max(_depths(shown)) <= 3 * MAX_NESTING + 8
     check_nothing_is_lost(text) if "\u200b" not in text else None
 
 
@@ -194,7 +194,7 @@ def test_reading_code_takes_steps_in_proportion_to_its_length(rules):
         times = []
         for _ in range(5):
             before = time.process_time_ns()
-            colours(code, language, len(code))
+            highlight(code, language, len(code))
             times.append(time.process_time_ns() - before)
         return min(times)
 
@@ -225,7 +225,7 @@ def test_reading_code_takes_steps_in_proportion_to_its_length(rules):
 
 def test_code_with_more_colours_than_are_allowed_has_none():
     assert "<span" in render("```py\n" + "1 " * 100 + "\n```")
-    assert "<span" not in render("```py\n" + "1 " * (MOST_COLOURS + 1) + "\n```")
+    assert "<span" not in render("```py\n" + "1 " * (MAX_HIGHLIGHTS + 1) + "\n```")
 
 
 def test_a_text_is_rendered_once_as_long_as_it_is_kept():
@@ -235,12 +235,12 @@ def test_a_text_is_rendered_once_as_long_as_it_is_kept():
         made.append(text)
         return text
 
-    cache = TextCache(most_characters=10)
+    cache = TextCache(max_characters=10)
     for text in ("aaaa", "bbbb", "aaaa", "cccc", "aaaa", "bbbb", "d" * 11, "bbbb"):
         assert cache.get_or_make(text, lambda text=text: make(text)) == text
     assert made == ["aaaa", "bbbb", "cccc", "bbbb", "d" * 11]
 
 
 def test_many_invisible_characters_are_counted_as_the_page_counts_them():
-    assert controls.number_of("\u200b" * 5_000) == controls.MOST + 1
+    assert controls.count_controls("\u200b" * 5_000) == controls.MAX_CONTROLS + 1
     assert "U+200B" not in render("\u200b" * 5_000)

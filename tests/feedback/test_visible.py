@@ -1,4 +1,4 @@
-"""Where each character on screen stands in the raw text: the ground that marked spans stand on."""
+"""The map from visible characters to the raw text, which marked spans rely on."""
 
 import random
 from html.parser import HTMLParser
@@ -8,7 +8,7 @@ import pytest
 from feedback.rendering import render
 from feedback.rendering.visible import ATOM, SPACES, visible
 
-# What a browser would count in the HTML that is really shown: text without white space, and atoms.
+# The parts of the HTML that a browser counts as one character.
 ATOMS = {"control", "math"}
 
 
@@ -42,7 +42,7 @@ def on_screen(text):
 
 
 def marked(text, shown):
-    """The raw text of the first place where these characters are on screen."""
+    """Return the raw text of the first place where these characters are on screen."""
     found = visible(text)
     start = found.text.index(shown)
     first, last = found.raw(start, start + len(shown))
@@ -94,7 +94,7 @@ def test_the_way_back_covers_what_was_marked():
     for start in range(len(found.text)):
         for end in range(start + 1, len(found.text) + 1):
             assert found.covering(*found.raw(start, end)) == (start, end)
-    assert found.covering(2, 4) == (0, 0)  # «**» shows nothing
+    assert found.covering(2, 4) == (0, 0)  # "**" is not visible
 
 
 PIECES = [

@@ -1,9 +1,9 @@
-"""Colours of code: comments, strings, numbers and keywords of common languages, linear in the code's length.
+"""Syntax highlighting in linear time: comments, strings, numbers and keywords of common languages.
 
-Pygments has better lexers, but nearly all of them are superlinear on some text (training/LOG.md, 2026-11-27): 2,000
-characters of "a", newline take its C# lexer half a second. Here one expression reads a language. Each of its
-alternatives begins with characters that no other begins with, and either matches all that it looked at (possessive
-quantifiers, no backtracking) or looks at no more than 80 characters.
+Pygments has better lexers, but nearly all of them are superlinear on some text (training/LOG.md, 2026-11-27): its C#
+lexer needs half a second for 2,000 characters of "a", newline. Here each language has one regular expression. Its
+alternatives begin with different characters. Each alternative either consumes all that it read (possessive
+quantifiers, no backtracking) or reads at most 80 characters.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
 
-LONGEST = 20_000  # characters of a fenced block with colours
+MAX_CODE_LENGTH = 20_000  # characters; longer code is not highlighted
 
 _DOUBLE = r'"(?:[^"\\\n]|\\.)*+"?'  # ends with its line at the latest
 _SINGLE = r"'(?:[^'\\\n]|\\.){0,80}+'"
@@ -51,19 +51,22 @@ _KEYWORDS = frozenset(
 _UPPER = frozenset(word.upper() for word in _KEYWORDS)
 
 
-def colours(code: str, language: str, most: int) -> list[tuple[int, int, str]]:
-    """(start, end, class) of what has a colour, in order; none where the language is unknown, or more than `most`."""
-    if language not in LANGUAGES or len(code) > LONGEST:
+def highlight(code: str, language: str, most: int) -> list[tuple[int, int, str]]:
+    """Return (start, end, CSS class) of the highlighted parts, in order.
+
+    The list is empty if the language is unknown, the code is too long, or there are more than `most` parts.
+    """
+    if language not in LANGUAGES or len(code) > MAX_CODE_LENGTH:
         return []
-    found = list(islice(_colours(code, language), most + 1))
-    return found if len(found) <= most else []
+    highlights = list(islice(_highlights(code, language), most + 1))
+    return highlights if len(highlights) <= most else []
 
 
-def _colours(code: str, language: str) -> Iterator[tuple[int, int, str]]:
-    for found in _pattern(language).finditer(code):
-        kind = found.lastgroup or ""
-        if kind != "k" or found[0] in _KEYWORDS or found[0] in _UPPER:
-            yield found.start(), found.end(), kind
+def _highlights(code: str, language: str) -> Iterator[tuple[int, int, str]]:
+    for match in _pattern(language).finditer(code):
+        kind = match.lastgroup or ""
+        if kind != "k" or match[0] in _KEYWORDS or match[0] in _UPPER:
+            yield match.start(), match.end(), kind
 
 
 @lru_cache(maxsize=len(LANGUAGES))
