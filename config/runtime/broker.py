@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import connection
 from psycopg.conninfo import conninfo_to_dict
 
-from config.runtime.environment import Unusable
+from config.runtime.errors import SetupError
 
 # Seconds after which a message that was not acknowledged is delivered again. A round may take far longer: its second
 # delivery finds the row claimed and ends at once, so this only says how soon a killed worker's small tasks come back.
@@ -26,7 +26,7 @@ def address(given: str) -> str:
 
 
 def transport_options(broker_url: str, database_url: str) -> dict[str, Any]:
-    """What Celery needs to know about its broker. Raises Unusable for a kind that we do not run on."""
+    """What Celery needs to know about its broker. Raises SetupError for a kind that we do not run on."""
     scheme, _, rest = broker_url.partition("://")
     if broker_url == ITSELF:
         return {
@@ -42,7 +42,7 @@ def transport_options(broker_url: str, database_url: str) -> dict[str, Any]:
         return {"visibility_timeout": REDELIVERY}
     if scheme in ("amqp", "amqps"):
         return {}
-    raise Unusable(
+    raise SetupError(
         f"CELERY_BROKER_URL starts with «{scheme}»: use pgmq:// (the database itself), redis://… or amqp://…."
     )
 

@@ -3,11 +3,7 @@
 import os
 from urllib.parse import urlsplit
 
-from django.core.exceptions import ImproperlyConfigured
-
-
-class Unusable(ImproperlyConfigured):
-    """A variable that we cannot start with; the message is one sentence for the operator."""
+from config.runtime.errors import SetupError
 
 
 def read_text(name: str, default: str = "") -> str:
@@ -22,14 +18,14 @@ def read_boolean(name: str, default: bool) -> bool:
         return True
     if given in ("0", "false", "no", "off"):
         return False
-    raise Unusable(f"{name} is «{given}»: write 1 or 0.")
+    raise SetupError(f"{name} is «{given}»: write 1 or 0.")
 
 
 def read_choice(name: str, choices: tuple[str, ...], default: str) -> str:
     """One of the choices, which are in capitals; ours may be written in any letters."""
     given = read_text(name, default).upper()
     if given not in choices:
-        raise Unusable(f"{name} is «{given}»: write one of {', '.join(choices)}.")
+        raise SetupError(f"{name} is «{given}»: write one of {', '.join(choices)}.")
     return given
 
 
@@ -38,7 +34,7 @@ def read_integer(name: str, default: int, least: int = 0) -> int:
     if not given:
         return default
     if not given.isdecimal() or int(given) < least:
-        raise Unusable(f"{name} is «{given}»: write a whole number of at least {least}.")
+        raise SetupError(f"{name} is «{given}»: write a whole number of at least {least}.")
     return int(given)
 
 
@@ -54,5 +50,5 @@ def read_url(name: str, default: str = "") -> str:
         return default
     parts = urlsplit(given)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
-        raise Unusable(f"{name} is «{given}»: write it like https://accord.example.org.")
+        raise SetupError(f"{name} is «{given}»: write it like https://accord.example.org.")
     return given

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import quote
 
+from config.runtime.errors import SetupError
 from config.runtime.postgres_server import ROLE, SOCKET, VERSION, cluster_of, is_running, postmaster, server_user
 
 DATABASE = "accord"
@@ -27,15 +28,11 @@ runner: subprocess.Popen[bytes] | None = None
 _users: IO[str] | None = None
 
 
-class Unreachable(Exception):
-    """No database; the message is one sentence for the operator."""
-
-
 def start(data_dir: Path, is_tended: bool = False) -> str:
     """Start the server (or join the one that runs) and return the address of its database.
 
     It stops with the last process that started it this way, or, tended, with this process. Takes about a second; makes
-    the cluster and the database the first time. Raises Unreachable.
+    the cluster and the database the first time. Raises SetupError.
     """
     global runner, _users
     check_cluster(cluster_of(data_dir))
@@ -70,7 +67,7 @@ def address(data_dir: Path, database: str = DATABASE) -> str:
 
 
 def reachable(cluster: Path) -> Path:
-    """The cluster's folder, or a short name for it where the path is too long for a Unix socket. Raises Unreachable.
+    """The cluster's folder, or a short name for it where the path is too long for a Unix socket. Raises SetupError.
 
     The short name is a link in a folder that is open to nobody else.
     """
@@ -82,7 +79,7 @@ def reachable(cluster: Path) -> Path:
         private.mkdir(mode=0o700)
     found = private.lstat()
     if found.st_uid != os.geteuid() or found.st_mode != 0o040700:
-        raise Unreachable(
+        raise SetupError(
             f"{private} is not a private folder of this user: remove it or choose a shorter data folder than {cluster}."
         )
     with suppress(FileExistsError):
@@ -91,7 +88,7 @@ def reachable(cluster: Path) -> Path:
 
 
 def wait_until_ready(data_dir: Path, process: subprocess.Popen[bytes] | None) -> None:
-    """Return when the database answers, made first if it is not there. Raises Unreachable."""
+    """Return when the database answers, made first if it is not there. Raises SetupError."""
     import psycopg
 
     deadline = time.monotonic() + PATIENCE
@@ -108,7 +105,7 @@ def wait_until_ready(data_dir: Path, process: subprocess.Popen[bytes] | None) ->
         except psycopg.OperationalError as error:
             if has_ended or time.monotonic() > deadline:
                 reason = _last_line(log(data_dir)) if process is not None else str(error).strip()
-                raise Unreachable(f"the embedded PostgreSQL did not start: {reason} (see {log(data_dir)}).") from error
+                raise SetupError(f"the embedded PostgreSQL did not start: {reason} (see {log(data_dir)}).") from error
         time.sleep(0.05)
 
 
@@ -135,7 +132,7 @@ def leave(data_dir: Path) -> None:
 
 
 def check_cluster(cluster: Path) -> None:
-    """Raise Unreachable, with the mend, when this cluster cannot be this server's."""
+    """Raise SetupError, with the mend, when this cluster cannot be this server's."""
     if not cluster.exists():
         return
     user = server_user()
@@ -149,17 +146,17 @@ def check_cluster(cluster: Path) -> None:
     if is_empty:
         return
     if owner >= 0:
-        raise Unreachable(
+        raise SetupError(
             f'the database in {cluster} belongs to the user "{user_name(owner)}" and would run as "{user.pw_name}": '
             f"with Accord stopped, run `chown -R {user.pw_name} {cluster}`, or copy the folder again with `cp -a`."
         )
     if version != str(VERSION):
-        raise Unreachable(
+        raise SetupError(
             f'the database in {cluster} was made by PostgreSQL "{version}" and this is PostgreSQL {VERSION}: start it '
             f"with the Accord that made it, write it out with pg_dump, and read it into a new data folder."
         )
     if not (cluster / "global" / "pg_control").exists():
-        raise Unreachable(f"the database in {cluster} is incomplete (no global/pg_control): restore it from a backup.")
+        raise SetupError(f"the database in {cluster} is incomplete (no global/pg_control): restore it from a backup.")
 
 
 def user_name(number: int) -> str:
@@ -170,7 +167,7 @@ def user_name(number: int) -> str:
 
 
 def check(address: str) -> None:
-    """Raise Unreachable, with a sentence that shows no password, unless the server answers."""
+    """Raise SetupError, with a sentence that shows no password, unless the server answers."""
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
@@ -178,11 +175,11 @@ def check(address: str) -> None:
         parts = conninfo_to_dict(address)
         psycopg.connect(address, connect_timeout=10).close()
     except psycopg.ProgrammingError as error:
-        raise Unreachable(f"DATABASE_URL is not a PostgreSQL address ({str(error).strip()}).") from error
+        raise SetupError(f"DATABASE_URL is not a PostgreSQL address ({str(error).strip()}).") from error
     except psycopg.OperationalError as error:
         where = f"{parts.get('dbname', '')} on {parts.get('host', 'localhost')}:{parts.get('port', 5432)}"
         reason = str(error).strip().splitlines()[-1].strip()
-        raise Unreachable(f"the database {where} (DATABASE_URL) cannot be reached: {reason}") from error
+        raise SetupError(f"the database {where} (DATABASE_URL) cannot be reached: {reason}") from error
 
 
 def _last_line(path: Path) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import IO
 
 from config.runtime import postgres
-from config.runtime.bootstrap import SetupFailed, option
+from config.runtime.command_line import option
+from config.runtime.errors import SetupError
 
 BASE_DIR = Path(__file__).resolve().parents[2]
 LEAST_FREE = 200 * 2**20  # bytes: below this PostgreSQL cannot be trusted to finish a checkpoint
@@ -24,12 +25,12 @@ def data_dir() -> Path:
 def prepare(command: str, arguments: list[str]) -> None:
     """Take the data folder for commands that serve, then start the embedded cluster unless a server is named.
 
-    Raises SetupFailed with a sentence when the folder, the disk, the port or the database cannot be had.
+    Raises SetupError with a sentence when the folder, the disk, the port or the database cannot be had.
     """
     folder = data_dir()
     make_private(folder)
     if shutil.disk_usage(folder).free < LEAST_FREE:
-        raise SetupFailed(f"the disk that holds {folder} is full: free some space and start again.")
+        raise SetupError(f"the disk that holds {folder} is full: free some space and start again.")
     if command in ("demo", "up"):
         take_folder(folder)
         host = option(arguments, "--host") or "127.0.0.1"
@@ -38,33 +39,21 @@ def prepare(command: str, arguments: list[str]) -> None:
     use_database(folder, is_tended=command in ("demo", "up"))
 
 
-def choose_data_dir(arguments: list[str]) -> list[str]:
-    """Take `--data DIR` out of any command's arguments, and make it the data folder. Raises SetupFailed."""
-    chosen = option(arguments, "--data")
-    if chosen is None:
-        if "--data" in arguments:
-            raise SetupFailed("--data needs a folder: write --data DIR.")
-        return arguments
-    os.environ["ACCORD_DATA"] = str(Path(chosen).resolve())
-    at = next(n for n, argument in enumerate(arguments) if argument == "--data" or argument.startswith("--data="))
-    return arguments[:at] + arguments[at + (2 if arguments[at] == "--data" else 1) :]
-
-
 def make_private(folder: Path) -> None:
-    """Make the data folder, and let nobody but its owner into it. No folder above it is changed. Raises SetupFailed."""
+    """Make the data folder, and let nobody but its owner into it. No folder above it is changed. Raises SetupError."""
     os.umask(0o077)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         status = folder.stat()
         if status.st_mode & 0o002:
-            raise SetupFailed(f"anybody can write to {folder}: choose a data folder of its own with --data.")
+            raise SetupError(f"anybody can write to {folder}: choose a data folder of its own with --data.")
         names = {path.name for path in folder.iterdir()}
         if status.st_uid == os.geteuid() and (not names or names & {"secret_key", "postgres"}):
             folder.chmod(0o700)  # an earlier version of Accord left it open to be read
     except PermissionError as error:
-        raise SetupFailed(_belongs_to_somebody(folder)) from error
+        raise SetupError(_belongs_to_somebody(folder)) from error
     except OSError as error:
-        raise SetupFailed(f"the data folder {folder} cannot be made ({error.strerror}).") from error
+        raise SetupError(f"the data folder {folder} cannot be made ({error.strerror}).") from error
 
 
 def _belongs_to_somebody(folder: Path) -> str:
@@ -78,14 +67,11 @@ def _belongs_to_somebody(folder: Path) -> str:
 
 def use_database(folder: Path, is_tended: bool = False) -> None:
     """The embedded cluster, or the server that DATABASE_URL names, checked to answer."""
-    try:
-        if os.environ.get("DATABASE_URL", "").strip():
-            postgres.check(os.environ["DATABASE_URL"])
-        else:
-            os.environ["DATABASE_URL"] = postgres.start(folder, is_tended)
-            os.environ["ACCORD_EMBEDDED_DATABASE"] = "1"
-    except postgres.Unreachable as error:
-        raise SetupFailed(str(error)) from error
+    if os.environ.get("DATABASE_URL", "").strip():
+        postgres.check(os.environ["DATABASE_URL"])
+    else:
+        os.environ["DATABASE_URL"] = postgres.start(folder, is_tended)
+        os.environ["ACCORD_EMBEDDED_DATABASE"] = "1"
 
 
 def take_folder(folder: Path) -> IO[str]:
@@ -96,13 +82,13 @@ def take_folder(folder: Path) -> IO[str]:
     try:
         lock = (folder / "lock").open("w")
     except PermissionError as error:
-        raise SetupFailed(_belongs_to_somebody(folder)) from error
+        raise SetupError(_belongs_to_somebody(folder)) from error
     except OSError as error:
-        raise SetupFailed(f"the data folder {folder} cannot be written to ({error.strerror}).") from error
+        raise SetupError(f"the data folder {folder} cannot be written to ({error.strerror}).") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise SetupFailed(
+        raise SetupError(
             f"another Accord already runs on {folder}: stop it, or choose another folder with --data."
         ) from None
     _locks.append(lock)
@@ -112,17 +98,17 @@ def take_folder(folder: Path) -> IO[str]:
 def check_port(host: str, port: str) -> None:
     """That we could listen there, asked before anything slow is done."""
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise SetupFailed(f"--port is «{port}»: write a number from 1 to 65535.")
+        raise SetupError(f"--port is «{port}»: write a number from 1 to 65535.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise SetupFailed(f"--host is «{host}», which this machine does not know ({error.strerror}).") from error
+        raise SetupError(f"--host is «{host}», which this machine does not know ({error.strerror}).") from error
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
         except OSError as error:
-            raise SetupFailed(
+            raise SetupError(
                 f"port {port} on {host} cannot be had ({error.strerror}): stop what uses it, or choose another "
                 f"with --port."
             ) from error

@@ -19,6 +19,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 
 from config.runtime import postgres
+from config.runtime.errors import SetupError
 from config.runtime.hosts import bracketed
 
 PATIENCE = 60  # seconds for the first answer of the web service
@@ -157,7 +158,7 @@ class Supervisor:
         self.report(f"the {service.name} service ended (status {status}) and is started again")
         service.start()
         if service.name == DATABASE:  # the others would die, and be given up, while it recovers
-            with suppress(postgres.Unreachable):  # it died again: the next look counts that
+            with suppress(SetupError):  # it died again: the next look counts that
                 postgres.wait_until_ready(settings.DATA_DIR, service.process)
                 self.report("the database answers again")
 
@@ -222,7 +223,7 @@ def services_named(names: list[str], host: str, port: int) -> list[Service]:
                 str(settings.WEB_WORKERS),
                 "--preload",
                 "--worker-class",
-                "config.runtime.web_worker.FairThreads",
+                "config.runtime.web_worker.BufferedThreadWorker",
             ),
             *("--threads", str(settings.WEB_THREADS), "--keep-alive", "30", "--timeout", "120", "--no-control-socket"),
         ],

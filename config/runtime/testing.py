@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from config.runtime import services
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.errors import SetupError
 
 FAST = "not browser and not process and not slow"
 TAKE_A_VALUE = {"-m", "-k", "-p", "-W", "-o", "-c", "-r", "--deselect", "--ignore", "--durations", "--maxfail", "--tb"}
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
 
 def fast_arguments(arguments: list[str]) -> list[str]:
     if any(argument.startswith("-m") for argument in arguments):
-        raise SetupFailed(f'--fast stands for -m "{FAST}": leave out one of --fast and -m.')
+        raise SetupError(f'--fast stands for -m "{FAST}": leave out one of --fast and -m.')
     return ["-m", FAST, "--reuse-db", *(argument for argument in arguments if argument != "--fast")]
 
 

@@ -72,7 +72,7 @@ def progress(received: bytes) -> str:
     return LARGE if max(map(int, lengths)) > SMALL_BODY else ARRIVING
 
 
-class FairThreads(ThreadWorker):
+class BufferedThreadWorker(ThreadWorker):
     """A worker that gives a thread to whole requests, and stops accepting connections while all threads are busy.
 
     Browsers keep a connection for as long as they use it, so the worker that accepts one answers it from then on: one

@@ -6,7 +6,8 @@ import sys
 import venv
 from pathlib import Path
 
-from config.runtime.bootstrap import SetupFailed, follow, say
+from config.runtime.bootstrap import follow, say
+from config.runtime.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "var" / "peers"
@@ -20,7 +21,7 @@ REQUIREMENTS = {
 
 
 def python_of(peer: str) -> Path:
-    """The interpreter of a peer's environment, complete. Raises SetupFailed with a sentence when it cannot be made."""
+    """The interpreter of a peer's environment, complete. Raises SetupError with a sentence when it cannot be made."""
     if peer == OURSELVES:
         return Path(sys.executable)
     home, wanted = FOLDER / peer, "\n".join(REQUIREMENTS[peer])
@@ -37,6 +38,6 @@ def build(home: Path, python: Path, requirements: list[str]) -> None:
     try:
         venv.create(home, with_pip=True, symlinks=True)
     except OSError as error:
-        raise SetupFailed(f"could not make {home.relative_to(ROOT)} ({error.strerror}).") from error
+        raise SetupError(f"could not make {home.relative_to(ROOT)} ({error.strerror}).") from error
     arguments = ["install", "--disable-pip-version-check", "--progress-bar", "off", *requirements]
     follow([str(python), "-m", "pip", *arguments], "pip", re.compile(r"Collecting (\S+)|(Installing) collected"))

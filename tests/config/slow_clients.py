@@ -46,7 +46,7 @@ def trickling(port: int, begins: bytes, count: int, every: float) -> Iterator[li
             client.close()
 
 
-class HastyThreads(web_worker.FairThreads):
+class ImpatientWorker(web_worker.BufferedThreadWorker):
     """The worker with shorter deadlines, so that a test need not wait for the real ones."""
 
     def init_process(self) -> None:

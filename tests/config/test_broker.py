@@ -6,7 +6,7 @@ from pgmq.base import PGMQConfig
 from psycopg.conninfo import conninfo_to_dict
 
 from config.runtime import broker
-from config.runtime.environment import Unusable
+from config.runtime.errors import SetupError
 
 ADDRESSES = [
     "postgresql://postgres@/accord?host=/tmp/a%20folder/socket",
@@ -24,7 +24,7 @@ def test_pgmqs_client_connects_to_the_very_database_that_was_named(address):
 
 @pytest.mark.parametrize("url", ["sqs://", "pgmq://elsewhere/db", "redis://", "redis", ""])
 def test_a_broker_that_we_do_not_run_on_stops_the_start(url):
-    with pytest.raises(Unusable, match="CELERY_BROKER_URL"):
+    with pytest.raises(SetupError, match="CELERY_BROKER_URL"):
         broker.transport_options(url, "")
 
 

@@ -28,7 +28,8 @@ URL = "/api/v1/projects/support"
 def port():
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "tests.config.body_app", "--bind", f"127.0.0.1:{port}"]
-    command += ["--worker-class", "config.runtime.web_worker.FairThreads", "--threads", "2", "--no-control-socket"]
+    command += ["--worker-class", "config.runtime.web_worker.BufferedThreadWorker", "--threads", "2"]
+    command += ["--no-control-socket"]
     service = subprocess.Popen(command, cwd=settings.BASE_DIR, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from config.runtime import postgres
+from config.runtime.errors import SetupError
 from config.runtime.postgres_server import cluster_of, is_running, postmaster
 from tests.config.test_setup import manage, refused
 
@@ -162,7 +163,7 @@ def test_a_path_too_long_for_a_socket_is_reached_through_a_folder_that_is_ours_a
     private = postgres.reachable(cluster_of(deep / "data")).parent
     assert private.stat().st_mode == 0o040700
     private.chmod(0o755)
-    with pytest.raises(postgres.Unreachable, match="is not a private folder of this user"):
+    with pytest.raises(SetupError, match="is not a private folder of this user"):
         postgres.reachable(cluster_of(deep / "data"))
     shutil.rmtree(private)
 

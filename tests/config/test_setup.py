@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from config.runtime import bootstrap, services
+from config.runtime.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -108,7 +109,7 @@ def test_what_is_installed_already_is_not_installed_again(monkeypatch, tmp_path)
 def test_a_disk_with_too_little_room_refuses_to_start(monkeypatch, tmp_path):
     monkeypatch.setattr(services, "LEAST_FREE", shutil.disk_usage(tmp_path).total + 1)
     monkeypatch.setenv("ACCORD_DATA", str(tmp_path))
-    with pytest.raises(bootstrap.SetupFailed, match="disk that holds"):
+    with pytest.raises(SetupError, match="disk that holds"):
         services.prepare("up", [])
 
 

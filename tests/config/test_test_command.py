@@ -3,7 +3,7 @@
 import pytest
 
 from config.runtime import testing
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.errors import SetupError
 
 
 @pytest.mark.parametrize(
@@ -30,5 +30,5 @@ def test_fast_keeps_the_other_arguments_and_stays_parallel():
 
 
 def test_fast_beside_a_marker_expression_is_refused():
-    with pytest.raises(SetupFailed, match="leave out one of --fast and -m"):
+    with pytest.raises(SetupError, match="leave out one of --fast and -m"):
         testing.fast_arguments(["--fast", "-m", "browser"])

@@ -30,7 +30,7 @@ def port():
         service.wait(30)
 
 
-def serve(port, *options, worker="config.runtime.web_worker.FairThreads"):
+def serve(port, *options, worker="config.runtime.web_worker.BufferedThreadWorker"):
     command = [sys.executable, "-m", "gunicorn", "tests.config.slow_app", "--bind", f"127.0.0.1:{port}"]
     command += ["--workers", "2", "--threads", str(THREADS), "--worker-class", worker]
     return subprocess.Popen(
@@ -141,7 +141,7 @@ def test_unfinished_requests_hold_up_nobody(port, kind):
 @pytest.mark.process
 def test_a_request_that_does_not_end_is_refused_though_it_sends_a_byte_now_and_then():
     port = free_port()
-    service = serve(port, worker="tests.config.slow_clients.HastyThreads")
+    service = serve(port, worker="tests.config.slow_clients.ImpatientWorker")
     try:
         wait_for_both(port)
         with trickling(port, HALF_HEAD, count=8, every=0.5) as clients:

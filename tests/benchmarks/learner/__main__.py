@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.errors import SetupError
 from tests.benchmarks import peers
 from tests.benchmarks.arguments import at_least_one
 
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     try:
         results = measure_all(options)
-    except (Refused, SetupFailed) as refusal:
+    except (Refused, SetupError) as refusal:
         print(f"error: {refusal}", file=sys.stderr)
         return 2
     return 0 if all(result["equal_quality"] for result in results) else 1

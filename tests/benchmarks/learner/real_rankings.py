@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.errors import SetupError
 from tests.benchmarks import peers
 from tests.benchmarks.arguments import at_least_one
 from tests.benchmarks.learner.paired import difference, like_steps, rights
@@ -57,7 +57,7 @@ def main() -> int:
         python = peers.python_of("trl-1.16")
         with tempfile.TemporaryDirectory() as name:
             row = compare(training, held_out, Path(name), options, python)
-    except SetupFailed as failure:
+    except SetupError as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 2
     print(json.dumps(row, indent=1))
@@ -114,7 +114,7 @@ def as_row(runs: Sequence[tuple[dict, dict]], training: list[dict], held_out: li
 def read(source: Path) -> tuple[list[dict], list[dict]]:
     """Rows to train on, a whole number of batches, and held-out ones; each row's completions best first."""
     if not source.is_file():
-        raise SetupFailed(f"there is no file {source}.")
+        raise SetupError(f"there is no file {source}.")
     rows = [json.loads(line) for line in source.read_text().splitlines()]
     strict = [row for row in rows if is_strict(row["completions"])]
     for row in strict:
@@ -170,13 +170,13 @@ def run_program(program: str, job: Path, name: str, rows: list[dict], settings: 
 
 
 def follow(command: list[str], environment: dict[str, str], job: Path | None = None) -> None:
-    """Runs it to its end; of a job tells every few seconds how far it is. Raises SetupFailed when it fails."""
+    """Runs it to its end; of a job tells every few seconds how far it is. Raises SetupError when it fails."""
     with subprocess.Popen(command, cwd=peers.ROOT, env=environment, stdout=sys.stderr) as process:
         while (status := wait(process)) is None:
             if job is not None and (steps := metrics(job)):
                 tell(f"our {command[2].rpartition('.')[2]}", steps[-1]["step"], steps[-1]["total"], steps[-1]["loss"])
     if status:
-        raise SetupFailed(f"{' '.join(command[1:4])} failed with status {status}, as shown above.")
+        raise SetupError(f"{' '.join(command[1:4])} failed with status {status}, as shown above.")
 
 
 def wait(process: subprocess.Popen) -> int | None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.errors import SetupError
 from tests.benchmarks.arguments import at_least_one
 from tests.benchmarks.web import crowd, million, speed
 from tests.benchmarks.web.cluster import Cluster, cluster
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
                 show(found)
                 if options.json:
                     options.json.write_text(json.dumps(results, indent=1) + "\n")
-    except (SetupFailed, subprocess.CalledProcessError) as failure:
+    except (SetupError, subprocess.CalledProcessError) as failure:
         print(f"error: {failure}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

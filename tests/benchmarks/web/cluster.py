@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import psycopg
 
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.errors import SetupError
 from tests.benchmarks.web.processes import as_user, running, tail
 
 ROLE = "bench"
@@ -58,7 +58,7 @@ class Cluster:
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
-    """Raises SetupFailed when PostgreSQL is not installed, or does not start."""
+    """Raises SetupError when PostgreSQL is not installed, or does not start."""
     binaries, owner = find_binaries(), _owner()
     folder = Path(tempfile.mkdtemp(prefix="accord-bench-postgres-"))
     try:
@@ -68,7 +68,7 @@ def cluster() -> Iterator[Cluster]:
         making = [str(binaries / "initdb"), "-D", str(data), "-U", ROLE, "--auth=trust", "--encoding=UTF8"]
         made = subprocess.run([*making, "--locale=C"], cwd=folder, capture_output=True, text=True, **as_user(owner))
         if made.returncode:
-            raise SetupFailed(f"initdb failed: {made.stderr.strip().splitlines()[-1]}")
+            raise SetupError(f"initdb failed: {made.stderr.strip().splitlines()[-1]}")
         serving = [str(binaries / "postgres"), "-D", str(data), "-k", str(folder), "-c", "listen_addresses="]
         log = folder / "log"
         # SIGINT: a fast shutdown, which waits for no client.
@@ -87,7 +87,7 @@ def find_binaries() -> Path:
     found = [*folders, *([Path(on_path).resolve().parent] if on_path else [])]
     complete = next((each for each in found if (each / "initdb").exists() and (each / "postgres").exists()), None)
     if complete is None:
-        raise SetupFailed(
+        raise SetupError(
             "this benchmark needs a PostgreSQL of the system's: install it (Debian: apt install postgresql)."
         )
     return complete
@@ -109,5 +109,5 @@ def _once_it_answers(made: Cluster, process: subprocess.Popen[bytes], log: Path)
             return made
         except psycopg.OperationalError as error:
             if process.poll() is not None or time.monotonic() > deadline:
-                raise SetupFailed(f"PostgreSQL did not start: {tail(log, 1) or error}") from error
+                raise SetupError(f"PostgreSQL did not start: {tail(log, 1) or error}") from error
             time.sleep(0.1)

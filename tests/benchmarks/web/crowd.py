@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.errors import SetupError
 from tests.benchmarks.peers import ROOT
 from tests.benchmarks.web.cluster import Cluster
 from tests.benchmarks.web.ours import Ours
@@ -47,7 +47,7 @@ def measure(cluster: Cluster, folder: Path, seconds: float) -> Iterator[dict[str
         command = [sys.executable, "-m", "tests.benchmarks.web.careless"]
         done = subprocess.run(command, cwd=ROOT, input=json.dumps(plan), capture_output=True, text=True)
     if done.returncode:
-        raise SetupFailed(f"the annotators gave up: {done.stderr.strip()[-2000:]}")
+        raise SetupError(f"the annotators gave up: {done.stderr.strip()[-2000:]}")
     yield from compare(cluster, json.loads(done.stdout))
 
 

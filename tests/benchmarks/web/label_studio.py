@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.errors import SetupError
 from tests.benchmarks import peers
 from tests.benchmarks.web.browser import Browser
 from tests.benchmarks.web.cluster import Cluster
@@ -94,7 +94,7 @@ class LabelStudio:
                 command, cwd=self._package, env=environment, stdout=output, stderr=output
             ).returncode
         if status:
-            raise SetupFailed(f"Label Studio could not be set up; the end of what it said:\n{tail(log)}")
+            raise SetupError(f"Label Studio could not be set up; the end of what it said:\n{tail(log)}")
 
     def _environment(self, database: str) -> dict[str, str]:
         where = {"DJANGO_DB": "default", "POSTGRE_NAME": database, "POSTGRE_USER": "bench", "POSTGRE_PASSWORD": "",

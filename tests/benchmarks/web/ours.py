@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.errors import SetupError
 from tests.benchmarks.peers import ROOT
 from tests.benchmarks.web.cluster import Cluster
 from tests.benchmarks.web.processes import free_port, running, wait_for
@@ -36,7 +36,7 @@ class Ours:
         command = [sys.executable, "-m", "tests.benchmarks.web.seed", *map(str, (comparisons, wanted, people))]
         done = subprocess.run(command, cwd=ROOT, env=self._environment(database), capture_output=True, text=True)
         if done.returncode:
-            raise SetupFailed(f"our own database could not be filled: {done.stderr.strip()[-2000:]}")
+            raise SetupError(f"our own database could not be filled: {done.stderr.strip()[-2000:]}")
         self.cookies[database] = json.loads(done.stdout.strip().splitlines()[-1])
 
     @contextmanager

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.errors import SetupError
 
 GRACE = 30  # seconds between the polite signal and SIGKILL
 PATIENCE = 180  # seconds for a service's first answer: Label Studio imports for long
@@ -70,11 +70,11 @@ def free_port() -> int:
 
 
 def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until something answers. Raises SetupFailed, with the end of the log, when the process ends or takes too long."""
+    """Until something answers. Raises SetupError, with the end of the log, when the process ends or takes too long."""
     deadline = time.monotonic() + PATIENCE
     while not _answers(address):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise SetupFailed(f"nothing answers at {address}; the end of its log:\n{tail(log)}")
+            raise SetupError(f"nothing answers at {address}; the end of its log:\n{tail(log)}")
         time.sleep(0.2)
 
 

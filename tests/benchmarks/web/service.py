@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from config.runtime.bootstrap import SetupFailed
+from config.runtime.errors import SetupError
 from tests.benchmarks.peers import ROOT
 from tests.benchmarks.web.processes import worker_megabytes
 
@@ -25,9 +25,9 @@ class Service:
         command = [sys.executable, "-m", "tests.benchmarks.web.load"]
         done = subprocess.run(command, cwd=ROOT, input=json.dumps(plan), capture_output=True, text=True)
         if done.returncode:
-            raise SetupFailed(f"the annotators of {self.product} gave up: {done.stderr.strip()[-2000:]}")
+            raise SetupError(f"the annotators of {self.product} gave up: {done.stderr.strip()[-2000:]}")
         found = json.loads(done.stdout)
         if not found["labels"]:
             failed = f"; what went wrong: {next(iter(found['errors']))}" if found["errors"] else ""
-            raise SetupFailed(f"{self.product} took no label in {seconds:g} s: give more --seconds{failed}.")
+            raise SetupError(f"{self.product} took no label in {seconds:g} s: give more --seconds{failed}.")
         return found | {"megabytes": worker_megabytes(self.process)}
