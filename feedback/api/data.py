@@ -24,7 +24,9 @@ from feedback.api import strict
 from feedback.api.idempotency import idempotent
 from feedback.api.parsers import JsonLinesParser
 from feedback.api.views import api_view
-from feedback.export import preferences
+from feedback.export.demonstrations import demonstrations
+from feedback.export.formats import registry
+from feedback.export.skips import skips
 from feedback.models import Demonstration, Import, Project, Skip
 from feedback.reports import preference_export
 
@@ -91,12 +93,18 @@ class GoldResponse(strict.Serializer):
     import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
 
 
+class FormatField(serializers.ChoiceField):
+    """Name of a registered export format.
+
+    Serializers copy their fields by constructing them anew, so the choices are those registered at that time.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(choices=registry.names(), **kwargs)
+
+
 class ExportQuery(strict.Serializer):
-    format = serializers.ChoiceField(
-        choices=sorted(preferences.FORMATS),
-        default="trl",
-        help_text="trl: pairs for TRL's trainers; rankings: whole; table: whole, in columns of fixed types.",
-    )
+    format = FormatField(default=preference_export.DEFAULT_FORMAT, help_text=f"One line is {registry.descriptions()}")
     after = serializers.IntegerField(
         default=0, min_value=0, max_value=LARGEST, help_text="Only what came after this cursor."
     )
@@ -104,7 +112,7 @@ class ExportQuery(strict.Serializer):
         choices=preference_export.SPLITS,
         default=None,
         allow_null=True,
-        help_text="Default: train in the format trl, so that held-out prompts are not trained on; otherwise all.",
+        help_text=registry.split_default(),
     )
     weights = serializers.ChoiceField(
         choices=preference_export.WEIGHTS,
@@ -223,12 +231,13 @@ def preference_list(request: Request, slug: str) -> HttpResponseBase:
     by a reviewer, or (`trl`) is all `tied` now.
     """
     project = members.manager_of(request.user, slug).project
-    wanted = _wanted(ExportQuery, request)
-    opened = preference_export.open_export(project, **wanted)
-    headers = {"Accord-Cursor": str(opened.cursor)}
-    if opened.report:
-        headers["Accord-Reliability-As-Of"] = str(opened.report.until)
-    return _streamed(request, opened.rows, project, f"{wanted['format']}.jsonl", opened.etag, headers)
+    query = _wanted(ExportQuery, request)
+    format_name = query.pop("format")
+    exported = preference_export.export(project, format_name, **query)
+    headers = {"Accord-Cursor": str(exported.cursor)}
+    if exported.report:
+        headers["Accord-Reliability-As-Of"] = str(exported.report.until)
+    return _streamed(request, exported.rows, project, f"{format_name}.jsonl", exported.etag, headers)
 
 
 @extend_schema(operation_id="demonstrations_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})
@@ -238,7 +247,7 @@ def demonstration_list(request: Request, slug: str) -> HttpResponseBase:
     project = members.manager_of(request.user, slug).project
     written = Demonstration.objects.filter(completion__prompt__project=project)
     etag = preference_export.etag_of("demonstrations", project.pk, *_extent(written))
-    return _streamed(request, preferences.demonstrations(project), project, "demonstrations.jsonl", etag)
+    return _streamed(request, demonstrations(project), project, "demonstrations.jsonl", etag)
 
 
 @extend_schema(operation_id="skips_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})
@@ -247,7 +256,7 @@ def skip_list(request: Request, slug: str) -> HttpResponseBase:
     """What annotators would not rank, and the reasons that they gave, as JSON Lines. For managers."""
     project = members.manager_of(request.user, slug).project
     etag = preference_export.etag_of("skips", project.pk, *_extent(Skip.objects.filter(comparison__project=project)))
-    return _streamed(request, preferences.skips(project), project, "skips.jsonl", etag)
+    return _streamed(request, skips(project), project, "skips.jsonl", etag)
 
 
 def _recorded(request: Request, project: Project) -> AbstractContextManager[Import]:

@@ -1,1 +1,1 @@
-"""Rankings, preferences and demonstrations as records for files."""
+"""Rankings, preferences, demonstrations and skips as rows for files."""

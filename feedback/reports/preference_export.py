@@ -1,4 +1,4 @@
-"""An export as a person asks for it: the API and the command both open it here, and so give the same lines."""
+"""Export of a project's rankings, for the API and the command: equal parameters give equal lines."""
 
 import hashlib
 from collections.abc import Iterator
@@ -9,19 +9,19 @@ from django.db import connection
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
-from feedback.export import preferences
+from feedback.export import formats, ranking_record
+from feedback.export.formats.registry import FORMATS
 from feedback.models import Project, Prompt, ReliabilityReport
 from feedback.quality import reliability
 
 VERSION = 1  # of the lines: raise it when a format changes, so that no reader keeps lines of the old one
+DEFAULT_FORMAT = "trl"
 EVERY_SPLIT = "all"
 SPLITS = (*Prompt.Split.values, EVERY_SPLIT)
-# Trainers learn from every line of a file of pairs; a line of the other formats names its split.
-DEFAULT_SPLITS: dict[str, str] = {"trl": Prompt.Split.TRAIN}
 WEIGHTS = ("equal", "reliability")
 
-# What an export says of prompts and can change after a ranking has been read.
-PROMPTS_NOW = """
+# What an export contains of prompts, which can change after a ranking has been read.
+PROMPT_STATE = """
     SELECT count(*), sum(hashtextextended(
         concat_ws('|', coalesce(external_id, ''), "references"::text, metadata::text), id))::text
     FROM feedback_prompt WHERE project_id = %s"""
@@ -33,40 +33,42 @@ class Export:
 
     rows: Iterator[dict[str, Any]]
     cursor: int
-    report: ReliabilityReport | None  # what weighs the rankings; None: they all count the same
-    etag: str  # quoted; the same as long as the lines are
+    report: ReliabilityReport | None  # whose estimates are the weights; None: every ranking weighs 1
+    etag: str  # quoted; equal as long as the lines are equal
 
 
-def open_export(
+def export(
     project: Project,
-    format: str,
+    format_name: str = DEFAULT_FORMAT,
     *,
     after: int = 0,
     split: str | None = None,
     weights: str | None = None,
     reliability_as_of: int | None = None,
 ) -> Export:
-    """Open the project's preferences as lines of one of `export.FORMATS`.
+    """Export the project's rankings after the cursor `after` as lines of one registered format.
 
-    split: one of SPLITS; by default the training prompts' in `trl`, else all. weights: one of WEIGHTS; the project's
-    setting by default. Raises Invalid if `after` lies beyond the record, NotFound without a report as of that moment.
+    split: one of SPLITS; the format's default split by default. weights: one of WEIGHTS; the project's setting by
+    default. Raises Invalid if `after` is beyond the last sequence, NotFound if there is no reliability report as of
+    `reliability_as_of`.
     """
-    until = preferences.sequence_cutoff(project)
+    until = ranking_record.sequence_cutoff(project)
     if after > until:
         raise Invalid(
             _('"after" is %(after)s, but the record ends at %(until)s: send a cursor that an export returned.')
             % {"after": after, "until": until}
         )
-    split = split or DEFAULT_SPLITS.get(format, EVERY_SPLIT)
+    split = split or FORMATS[format_name].default_split or EVERY_SPLIT
     report = _report(project, weights or project.ranking_weights, reliability_as_of)
-    rows = preferences.FORMATS[format](
+    rows = formats.lines(
         project,
+        format_name,
         after,
         until,
         split=None if split == EVERY_SPLIT else split,
         reliability=reliability.values(report) if report else None,
     )
-    etag = etag_of(project.pk, format, after, until, split, report and report.pk, *_prompts_now(project))
+    etag = etag_of(project.pk, format_name, after, until, split, report and report.pk, *_prompt_state(project))
     return Export(rows, until, report, etag)
 
 
@@ -76,13 +78,13 @@ def etag_of(*parts: object) -> str:
 
 
 def _report(project: Project, weights: str, as_of: int | None) -> ReliabilityReport | None:
-    """Before the first report nobody is known to differ."""
+    """Return the report whose estimates are the weights; None for equal weights and before the first report."""
     if weights == "equal":
         return None
     return reliability.latest(project) if as_of is None else reliability.as_of(project, as_of)
 
 
-def _prompts_now(project: Project) -> tuple[Any, ...]:
+def _prompt_state(project: Project) -> tuple[Any, ...]:
     with connection.cursor() as cursor:
-        cursor.execute(PROMPTS_NOW, [project.pk])
+        cursor.execute(PROMPT_STATE, [project.pk])
         return tuple(cursor.fetchone())

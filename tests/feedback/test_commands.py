@@ -48,7 +48,7 @@ def test_a_file_that_is_not_there_says_so(project, file):
 
 @pytest.mark.parametrize("command", [["import_prompts", "nowhere", "x"], ["export_preferences", "nowhere"]])
 def test_a_project_that_is_not_there_says_so(db, command):
-    with pytest.raises(CommandError, match="no project «nowhere»"):
+    with pytest.raises(CommandError, match='no project "nowhere"'):
         run(*command)
 
 

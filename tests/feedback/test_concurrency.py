@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from feedback.actions import rankings, review_undo, reviews
 from feedback.actions.members import create_project
 from feedback.errors import AccordError, Conflict
-from feedback.export import preferences
+from feedback.export import ranking_record
 from feedback.models import Comparison, Lease, Project, Ranking, Review
 from feedback.queue import leases as queue
 from tests.factories import add_work, membership, person, rank_next
@@ -173,8 +173,8 @@ def test_readers_and_writers_at_once_miss_no_ranking(project, people):
         cursor = 0
         while True:
             last_look = finished.is_set()
-            until = preferences.sequence_cutoff(project)
-            read.extend(row["ranking_id"] for row in preferences.rankings(project, cursor, until))
+            until = ranking_record.sequence_cutoff(project)
+            read.extend(row["ranking_id"] for row in ranking_record.rankings(project, cursor, until))
             cursor = until
             if last_look:
                 return
@@ -195,7 +195,7 @@ def test_two_cutoffs_at_once_number_each_ranking_once(project, people):
     add_work(project, 20)
     while rank_next(people[0]):
         pass
-    assert at_once([lambda: preferences.sequence_cutoff(project)] * 4) == [20] * 4
+    assert at_once([lambda: ranking_record.sequence_cutoff(project)] * 4) == [20] * 4
     assert sorted(Ranking.objects.values_list("sequence", flat=True)) == list(range(1, 21))
 
 

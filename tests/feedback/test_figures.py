@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from feedback import imports
 from feedback.actions import rankings, reviews
-from feedback.export import preferences
+from feedback.export import ranking_record
 from feedback.models import Comparison, Ranking
 from feedback.quality import reliability
 from feedback.queue import leases
@@ -100,7 +100,7 @@ def test_reliability_is_that_of_the_last_report(ann, cole, project, work):
         while rank_next(member):
             pass
     assert of(project, "ann").reliability is None
-    report = reliability.of_moment(project, preferences.sequence_cutoff(project))
+    report = reliability.of_moment(project, ranking_record.sequence_cutoff(project))
     assert of(project, "ann").reliability == report.annotators.get(annotator=ann.user)
 
 
@@ -109,7 +109,7 @@ def test_figures_name_the_people_whom_the_verdict_on_the_labels_names(ann, cole,
     while rank_next(ann):  # always the first shown
         pass
     rank_next(cole)
-    report = reliability.of_moment(project, preferences.sequence_cutoff(project))
+    report = reliability.of_moment(project, ranking_record.sequence_cutoff(project))
     report.annotators.filter(annotator=cole.user).update(low=0.1, value=0.2, high=0.3)
     verdict, flagged = trust.verdict(project), statistics.to_look_at(statistics.of_everybody(project))
     told = {(person.user.username, sign.sentence) for person in flagged for sign in person.signs}

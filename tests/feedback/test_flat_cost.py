@@ -9,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 
 from feedback import imports, statements
 from feedback.actions import rankings
-from feedback.export import preferences
+from feedback.export import ranking_record
 from feedback.models import Comparison, Completion
 from feedback.queue import leases as queue
 
@@ -141,10 +141,10 @@ def test_the_thousands_are_the_next_annotators_first(many, ann, cole):
 
 def test_a_page_of_the_export_reads_its_own_rankings_alone(many, ann, monkeypatch, rows_touched):
     rank_many(many, ann.user, 2_000)
-    monkeypatch.setattr(preferences, "PAGE", 100)
-    until = preferences.sequence_cutoff(many)
+    monkeypatch.setattr(ranking_record, "PAGE_SIZE", 100)
+    until = ranking_record.sequence_cutoff(many)
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
-    rows = preferences.rankings(many, after=1_000, until=until)
+    rows = ranking_record.rankings(many, after=1_000, until=until)
     assert rows_touched(lambda: next(rows)) <= 400
     assert Comparison.objects.count() == COMPARISONS

@@ -6,7 +6,8 @@ import pytest
 
 from feedback import imports
 from feedback.errors import Invalid
-from feedback.export import preferences
+from feedback.export import formats
+from feedback.export.formats import registry
 from feedback.imports.lines import read_lines
 from feedback.models import Prompt
 from tests.factories import rank_next
@@ -44,11 +45,11 @@ def test_a_row_of_another_format_is_refused_by_its_name(project, name):
     assert not Prompt.objects.exists()
 
 
-@pytest.mark.parametrize("format", sorted(preferences.FORMATS))
+@pytest.mark.parametrize("format", registry.names())
 def test_our_own_exports_are_known_too(project, ann, work, format):
     work(1)
     rank_next(ann)
-    (row,) = preferences.FORMATS[format](project)
+    (row,) = formats.lines(project, format)
     with pytest.raises(Invalid, match="looks like an export of Accord"):
         imports.add_prompts(project, [json.loads(json.dumps(row))])
 

@@ -9,7 +9,7 @@ from django.utils import timezone
 from feedback import imports
 from feedback.actions import rankings as judging
 from feedback.errors import Conflict, Invalid, NotFound
-from feedback.export import preferences
+from feedback.export import ranking_record
 from feedback.models import Comparison, Lease, Membership
 from feedback.quality import agreement
 from feedback.queue import blinding, gold, leases
@@ -286,7 +286,7 @@ def test_gold_goes_into_no_export_and_no_agreement(ann, cole, project, add_gold)
     for member in (ann, cole):
         for _ in range(2):
             rank_next(member)
-    assert list(preferences.rankings(project)) == []
+    assert list(ranking_record.rankings(project)) == []
     assert agreement.measure(project).pairwise.value is None
 
 

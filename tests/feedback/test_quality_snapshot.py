@@ -11,7 +11,7 @@ from django.utils import timezone, translation
 from feedback import imports
 from feedback.actions import rankings, review_undo, reviews
 from feedback.errors import AccordError
-from feedback.export import preferences
+from feedback.export import ranking_record
 from feedback.models import Membership, QualitySnapshot, Ranking, Review
 from feedback.quality import agreement, checks
 from feedback.queue import gold, leases
@@ -112,7 +112,7 @@ class World:
             review_undo.undo(self.reviewer, last.pk)
 
     def number(self):
-        preferences.sequence_cutoff(self.project)
+        ranking_record.sequence_cutoff(self.project)
 
     def leave(self):
         if len(self.people) > 2 and self.random.random() < 0.2:

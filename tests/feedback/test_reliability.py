@@ -8,7 +8,7 @@ import pytest
 from feedback import imports
 from feedback.actions import rankings
 from feedback.errors import NotFound
-from feedback.export import preferences
+from feedback.export import formats, ranking_record
 from feedback.models import Ranking, Reliability, ReliabilityReport
 from feedback.models.reliability import PRIOR, weight_of
 from feedback.quality import reliability
@@ -45,7 +45,7 @@ def reliabilities(report):
 
 
 def test_who_says_the_opposite_is_told_from_those_who_agree(project, crew):
-    found = reliabilities(reliability.of_moment(project, preferences.sequence_cutoff(project)))
+    found = reliabilities(reliability.of_moment(project, ranking_record.sequence_cutoff(project)))
     assert found["opposite"].is_adversarial
     assert found["opposite"].weight == 0
     for name in ("a", "b", "c"):
@@ -56,7 +56,7 @@ def test_who_says_the_opposite_is_told_from_those_who_agree(project, crew):
 
 
 def test_a_report_is_made_once_and_kept(project, crew, django_assert_num_queries):
-    until = preferences.sequence_cutoff(project)
+    until = ranking_record.sequence_cutoff(project)
     first = reliability.of_moment(project, until)
     with django_assert_num_queries(1):
         assert reliability.of_moment(project, until) == first
@@ -67,14 +67,14 @@ def test_a_report_is_made_once_and_kept(project, crew, django_assert_num_queries
 
 
 def test_what_is_said_later_changes_no_earlier_moment(project, crew, work):
-    until = preferences.sequence_cutoff(project)
+    until = ranking_record.sequence_cutoff(project)
     before = sorted(reliability.values(reliability.of_moment(project, until)).values())
     ReliabilityReport.objects.all().delete()
     (ranking, *_) = rankings.recent(crew["a"])
     rankings.revise_ranking(crew["a"], ranking.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
     work(5, wanted_rankings=2)
     rank_all(crew["b"], lambda size: careful(size)[::-1])
-    assert preferences.sequence_cutoff(project) > until
+    assert ranking_record.sequence_cutoff(project) > until
     again = sorted(reliability.values(reliability.of_moment(project, until)).values())
     assert again == pytest.approx(before, abs=1e-12)
 
@@ -92,7 +92,7 @@ def test_gold_counts_as_what_is_known(project, ann, cole):
             by_position = [1, 2] if generator.random() < right else [2, 1]
             ranks = [by_position[position] for position in lease.display_order]
             rankings.record_ranking(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
-    found = reliabilities(reliability.of_moment(project, preferences.sequence_cutoff(project)))
+    found = reliabilities(reliability.of_moment(project, ranking_record.sequence_cutoff(project)))
     assert found["ann"].gold == found["cole"].gold == 12
     # By hand: the mode of Beta(4.5, 1.5) and 12 votes is (3.5 + right) / (4 + 12).
     right = Ranking.objects.filter(annotator=cole.user_id, ranks=[1, 2]).count()
@@ -101,19 +101,19 @@ def test_gold_counts_as_what_is_known(project, ann, cole):
 
 
 def test_the_export_weighs_by_a_report_and_unknown_people_as_unknown(project, crew, work):
-    report = reliability.of_moment(project, preferences.sequence_cutoff(project))
+    report = reliability.of_moment(project, ranking_record.sequence_cutoff(project))
     work(2)
     rank_all(membership(person(project, "new", "annotator"), project), careful)
     known = reliabilities(report)
     weights = {f"annotator-{each.annotator_id}": each for each in known.values()}
-    rows = list(preferences.rankings(project, reliability=reliability.values(report)))
+    rows = list(ranking_record.rankings(project, reliability=reliability.values(report)))
     for row in rows:
         of = weights.get(row["annotator"])
         assert row["weight"] == (of.weight if of else weight_of(PRIOR))
         assert row["reliability"] == (of.value if of else None)
     assert {row["weight"] for row in rows} >= {0.0, weight_of(PRIOR)}
-    assert {row["weight"] for row in preferences.rankings(project)} == {1.0}
-    pairs = list(preferences.preferences(project, reliability=reliability.values(report)))
+    assert {row["weight"] for row in ranking_record.rankings(project)} == {1.0}
+    pairs = list(formats.lines(project, "trl", reliability=reliability.values(report)))
     assert [pair["weight"] for pair in pairs] == [row["weight"] for row in rows]
 
 
@@ -135,7 +135,7 @@ def test_nothing_ranked_is_a_report_of_nobody(project):
 
 
 def test_two_workers_who_make_a_report_at_once_keep_one(project, crew):
-    until = preferences.sequence_cutoff(project)
+    until = ranking_record.sequence_cutoff(project)
     judged = reliability.judged_until(project, until)
     reports = {reliability._keep(project, until, judged) for _ in range(2)}
     assert len(reports) == 1

@@ -14,7 +14,7 @@ from feedback import imports
 from feedback.actions import rankings
 from feedback.archive import Archived
 from feedback.errors import Conflict, Invalid
-from feedback.export import preferences
+from feedback.export import ranking_record
 from feedback.models import Comparison, Completion, Import, Lease, Project, Prompt, Ranking, Source
 from feedback.queue import claim, leases
 from tests.factories import URL, client_of, lines, rank_next
@@ -99,7 +99,7 @@ def test_what_was_ranked_skipped_or_is_held_stays_and_the_answer_says_why(projec
         ann, held.pk, [1, 2], idempotency_key=uuid4(), seconds=1
     )  # on screen, and still welcome
     assert rankings.record_ranking(cole, lapsed.pk, [1, 2], idempotency_key=uuid4(), seconds=1)  # late
-    assert len(list(preferences.rankings(project, 0, preferences.sequence_cutoff(project)))) == 3
+    assert len(list(ranking_record.rankings(project, 0, ranking_record.sequence_cutoff(project)))) == 3
 
 
 def test_completions_that_another_imports_comparisons_show_stay(project):

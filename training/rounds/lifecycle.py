@@ -25,7 +25,7 @@ from django.utils.translation import gettext_noop as in_english
 
 from feedback.actions.ranking_details import WITHOUT_OWN_FLAGS
 from feedback.errors import Conflict, Invalid
-from feedback.export import preferences
+from feedback.export import ranking_record
 from feedback.models import Project, Prompt, Ranking, User
 from training import checkpoints
 from training.checkpoint_files import positions_of
@@ -129,7 +129,7 @@ def _create(
     learns: bool,
     base: Checkpoint | None = None,
 ) -> Round:
-    cutoff = preferences.sequence_cutoff(project)
+    cutoff = ranking_record.sequence_cutoff(project)
     with transaction.atomic():
         Project.objects.select_for_update(no_key=True).get(pk=project.pk)  # two starts at once take turns
         _check_is_free(project, base)
@@ -139,7 +139,7 @@ def _create(
         sections = (_defaults(project), of_project(project), overrides or {})
         settings = round_settings.resolve(*sections, seed=number, positions=positions_of(base.path))
         _check_lessons(project, settings if learns else None)
-        counted = preferences.counting(project, cutoff).filter(WITHOUT_OWN_FLAGS)
+        counted = ranking_record.counting(project, cutoff).filter(WITHOUT_OWN_FLAGS)
         learns_from_rankings = learns and round_settings.uses_reward_model(settings["ppo"])
         created = Round.objects.create(
             project=project,

@@ -19,7 +19,7 @@ from typing import Any
 from django.conf import settings
 
 from feedback.actions.ranking_details import has_own_flag
-from feedback.export import preferences
+from feedback.export import ranking_record
 from feedback.models import Prompt
 from feedback.quality import reliability
 from training.learner.runtime.jobdir import JobDirectory
@@ -118,7 +118,7 @@ def snapshot_of(directory: Path) -> dict[str, int] | None:
 def rankings(round: Round, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
     """The rows of rankings.jsonl, counted: without those that have a flag of the project's own."""
     weighed = weights(round)
-    for row in preferences.rankings(round.project, until=round.cutoff, still_counting=True, reliability=weighed):
+    for row in ranking_record.rankings(round.project, until=round.cutoff, still_counting=True, reliability=weighed):
         is_flagged = has_own_flag(row["flags"])
         counts["flagged_rankings" if is_flagged else "rankings"] += 1
         if not is_flagged:

@@ -1,4 +1,4 @@
-"""`manage.py import_prompts PROJECT FILE`: prompts from a file of JSON Lines, all or none."""
+"""`manage.py import_prompts PROJECT FILE`: import prompts from a file of JSON Lines, all or none."""
 
 from argparse import ArgumentParser, BooleanOptionalAction
 from pathlib import Path
@@ -8,38 +8,39 @@ from django.core.management.base import BaseCommand, CommandError
 
 from feedback import imports
 from feedback.errors import Invalid
-from feedback.models import Import, Project
+from feedback.management import find_project
+from feedback.models import Import
 
-MOST_BYTES = 4 * 1024**3  # a file on this machine is not a stranger's upload
+MAX_BYTES = 4 * 1024**3  # more than an upload may have: whoever runs the command is trusted
 
 
 class Command(BaseCommand):
-    help = "Add prompts, and the completions they come with, from a file of JSON Lines."
+    help = "Import prompts, and the completions that come with them, from a file of JSON Lines."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="The project's slug.")
-        parser.add_argument("file", type=Path)
+        parser.add_argument("project", help="Slug of the project.")
+        parser.add_argument("file", type=Path, help="JSON Lines; docs/data-and-api.md describes a line.")
         parser.add_argument(
             "--compare",
             action=BooleanOptionalAction,
             default=True,
-            help="Make a comparison of each row's completions (the default).",
+            help="Make a comparison of each line's completions (default).",
         )
-        parser.add_argument("--again", action="store_true", help="Compare even what is compared already.")
+        parser.add_argument(
+            "--again", action="store_true", help="Make a comparison even where the same completions have one."
+        )
 
     def handle(self, *, project: str, file: Path, compare: bool, again: bool, **options: Any) -> None:
-        found = Project.objects.filter(slug=project).first()
-        if found is None:
-            raise CommandError(f"There is no project «{project}».")
+        target = find_project(project)
         try:
-            with file.open("rb") as lines, imports.record_import(found, str(Import.How.COMMAND)) as record:
-                rows = imports.read_lines(lines, MOST_BYTES)
-                added = imports.add_prompts(found, rows, compare=compare, again=again, made_by_import=record)
+            with file.open("rb") as lines, imports.record_import(target, str(Import.How.COMMAND)) as record:
+                rows = imports.read_lines(lines, MAX_BYTES)
+                added = imports.add_prompts(target, rows, compare=compare, again=again, made_by_import=record)
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error.strerror}.") from error
         except Invalid as error:
-            for each in error.details.get("errors", []):
-                self.stderr.write(f"line {each['line']}: {each['message']}")
+            for bad_line in error.details.get("errors", []):
+                self.stderr.write(f"line {bad_line['line']}: {bad_line['message']}")
             raise CommandError(error.message) from error
         known = len(set(added.prompt_ids)) - added.created
         self.stdout.write(

@@ -1,4 +1,4 @@
-"""`manage.py undo_import PROJECT ID`: remove what an import made, as far as nobody has worked on it."""
+"""`manage.py undo_import PROJECT ID`: remove what an import made, except what is in use."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -7,25 +7,22 @@ from django.core.management.base import BaseCommand, CommandError
 
 from feedback import imports
 from feedback.errors import AccordError
-from feedback.models import Project
+from feedback.management import find_project
 
 
 class Command(BaseCommand):
-    help = "Undo an import: remove its comparisons, completions and prompts that nobody has worked on or uses."
+    help = "Undo an import: remove its comparisons, completions and prompts that nobody has worked on and nothing uses."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("project", help="The project's slug.")
-        parser.add_argument("import_id", type=int, help="As import_prompts, the API and the prompts page give it.")
+        parser.add_argument("project", help="Slug of the project.")
+        parser.add_argument("import_id", type=int, help="Id that import_prompts, the API or the prompts page gave.")
 
     def handle(self, *, project: str, import_id: int, **options: Any) -> None:
-        found = Project.objects.filter(slug=project).first()
-        if found is None:
-            raise CommandError(f'There is no project "{project}".')
         try:
-            undone = imports.undo_import(imports.find_import(found, import_id), None)
+            undone = imports.undo_import(imports.find_import(find_project(project), import_id), None)
         except AccordError as error:
             raise CommandError(error.message) from error
-        removed = ", ".join(f"{number} {kind}" for kind, number in undone.removed.items())
+        removed = ", ".join(f"{count} {kind}" for kind, count in undone.removed.items())
         self.stdout.write(f"Removed: {removed}.")
         for kept in undone.stayed:
             self.stdout.write(kept.message)

@@ -11,7 +11,7 @@ from django.db.models import Max
 from django.utils.translation import gettext as _
 
 from feedback.errors import NotFound
-from feedback.export import preferences
+from feedback.export import ranking_record
 from feedback.models import Lease, Project, Ranking, Reliability, ReliabilityReport
 from feedback.quality.reliability.judged import Judged
 
@@ -53,7 +53,7 @@ def refresh() -> int:
 
 def _refresh(project: Project) -> bool:
     last = ReliabilityReport.objects.filter(project=project).aggregate(last=Max("until"))["last"] or 0
-    until = preferences.sequence_cutoff(project)
+    until = ranking_record.sequence_cutoff(project)
     is_due = until - last >= max(LEAST_NEW, GROWTH * last)
     if is_due:
         of_moment(project, until)
@@ -64,7 +64,7 @@ def judged_until(project: Project, until: int) -> list[Judged]:
     """What people said up to then, gold included: what a reviewer overruled too, which is an opinion, but not what was
     discarded or returned, and not what reviewers decided themselves, who have seen the others' rankings."""
     standings = (Ranking.Standing.COUNTS, Ranking.Standing.OVERRULED)
-    said = preferences.last_revisions(project, until).filter(standing__in=standings)
+    said = ranking_record.last_revisions(project, until).filter(standing__in=standings)
     rows = said.exclude(reason=Lease.Reason.ADJUDICATION)
     fields = rows.values_list("comparison_id", "annotator_id", "ranks", "comparison__gold_ranks")
     return [Judged(*row) for row in fields.iterator(chunk_size=5000)]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from feedback.export import preferences
+from feedback.export import ranking_record
 from feedback.models import Project
 from feedback.quality import reliability
 from tests.factories import URL, membership, person
@@ -23,7 +23,7 @@ def crew(project, work):
 
 @pytest.fixture
 def report(project, crew):
-    return reliability.of_moment(project, preferences.sequence_cutoff(project))
+    return reliability.of_moment(project, ranking_record.sequence_cutoff(project))
 
 
 def lines(response):

@@ -1,6 +1,6 @@
 """What became of a comparison and its rankings, as the review tests read it."""
 
-from feedback.export import preferences as export
+from feedback.export import ranking_record
 from feedback.models import Comparison, Membership, Project, Ranking
 
 
@@ -24,8 +24,8 @@ def counters(comparison: Comparison) -> tuple[int, int, int]:
 
 def preferences(project: Project) -> list[tuple[str, list[int]]]:
     """(annotator's id, ranks) of what there is to learn from."""
-    return sorted((row["annotator"], row["ranks"]) for row in export.rankings(project))
+    return sorted((row["annotator"], row["ranks"]) for row in ranking_record.rankings(project))
 
 
 def said(member: Membership, ranks: list[int]) -> tuple[str, list[int]]:
-    return (export.pseudonym(member.user_id), ranks)
+    return (ranking_record.pseudonym(member.user_id), ranks)

@@ -7,7 +7,7 @@ import pytest
 from feedback import imports
 from feedback.actions import rankings, review_undo, reviews
 from feedback.errors import Conflict, Invalid, NotFound
-from feedback.export import preferences as export
+from feedback.export import formats, ranking_record
 from feedback.models import Comparison, Ranking, Review
 from feedback.quality import agreement
 from feedback.queue import leases
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 def test_the_reviewers_ranking_is_the_only_one_that_counts(ann, cole, rita, disputed, project):
     adjudicate(rita, disputed, [2, 1], reason="The second one answers.")
     assert preferences(project) == [said(rita, [2, 1])]
-    assert {row["annotator"] for row in export.preferences(project)} == {export.pseudonym(rita.user_id)}
+    assert {row["annotator"] for row in formats.lines(project, "trl")} == {ranking_record.pseudonym(rita.user_id)}
 
 
 def test_nothing_is_lost(ann, rita, disputed):

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from feedback.actions import rankings, review_undo, reviews
 from feedback.errors import Conflict
-from feedback.export import preferences as export
+from feedback.export import ranking_record
 from feedback.models import Comparison, Ranking, Review
 from feedback.quality import agreement
 from feedback.queue import gold, leases
@@ -131,8 +131,12 @@ class TestDiscardSince:
         assert not Review.objects.exists()
         decision = reviews.discard_since(rita, ann.user_id, yesterday, reason="Careless.", expected=6)
         assert decision.ranking_count == 6
-        assert [row["annotator"] for row in export.rankings(project)].count(export.pseudonym(ann.user_id)) == 4
-        assert [row["annotator"] for row in export.rankings(project)].count(export.pseudonym(cole.user_id)) == 9
+        assert [row["annotator"] for row in ranking_record.rankings(project)].count(
+            ranking_record.pseudonym(ann.user_id)
+        ) == 4
+        assert [row["annotator"] for row in ranking_record.rankings(project)].count(
+            ranking_record.pseudonym(cole.user_id)
+        ) == 9
         for comparison in busy:
             counters(comparison)
 
@@ -143,7 +147,7 @@ class TestDiscardSince:
         assert rank_next(bea)
         review_undo.undo(rita, decision.pk)
         assert len(preferences(project)) == 21
-        assert [each for each in preferences(project) if each[0] != export.pseudonym(bea.user_id)] == before
+        assert [each for each in preferences(project) if each[0] != ranking_record.pseudonym(bea.user_id)] == before
         for comparison in busy:
             counters(comparison)
 

@@ -33,7 +33,7 @@ def test_its_annotator_gets_it_before_new_work_with_the_reason(ann, rita, work, 
     assert lease.comparison_id == ranking.comparison_id
     assert lease.display_order == ranking.display_order
     assert leases.lease_next(ann) == lease  # a reload shows it first, too
-    returned = judging.returned_to(lease)
+    returned = judging.said_before(lease)
     assert (returned.review.reason, returned.ranks, returned.comment) == (
         "Read the second one again.",
         ranking.ranks,
@@ -87,7 +87,7 @@ def test_one_who_cannot_judge_it_skips_it(ann, cole, rita, work):
     judging.skip_comparison(ann, leases.lease_next(ann).pk)
     assert counters(comparison) == (1, 0, 1)
     again = judging.undo_last(ann)
-    assert judging.returned_to(again).ranks == [1, 2]
+    assert judging.said_before(again).ranks == [1, 2]
     judging.skip_comparison(ann, again.pk)
     assert leases.lease_next(cole).comparison == comparison
 

@@ -10,11 +10,16 @@ from feedback import imports
 from feedback.actions import rankings, review_undo, reviews
 from feedback.actions.spans import Span
 from feedback.errors import Conflict, NotFound
-from feedback.export import preferences
+from feedback.export import formats, ranking_record
+from feedback.export.demonstrations import demonstrations
 from feedback.models import Ranking
 from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
+
+
+def pairs(project, *cursor, **options):
+    return formats.lines(project, "trl", *cursor, **options)
 
 
 def revise(member, ranking, ranks):
@@ -22,30 +27,30 @@ def revise(member, ranking, ranks):
 
 
 def test_an_empty_project_exports_nothing(project):
-    assert preferences.sequence_cutoff(project) == 0
-    assert list(preferences.rankings(project)) == []
-    assert list(preferences.preferences(project)) == []
-    assert list(preferences.demonstrations(project)) == []
+    assert ranking_record.sequence_cutoff(project) == 0
+    assert list(ranking_record.rankings(project)) == []
+    assert list(pairs(project)) == []
+    assert list(demonstrations(project)) == []
 
 
 def test_the_record_is_numbered_from_one_without_gaps(ann, project, work):
     work(5)
     for _ in range(3):
         rank_next(ann)
-    assert preferences.sequence_cutoff(project) == 3
+    assert ranking_record.sequence_cutoff(project) == 3
     for _ in range(2):
         rank_next(ann)
-    assert preferences.sequence_cutoff(project) == 5
-    assert [row["sequence"] for row in preferences.rankings(project)] == [1, 2, 3, 4, 5]
+    assert ranking_record.sequence_cutoff(project) == 5
+    assert [row["sequence"] for row in ranking_record.rankings(project)] == [1, 2, 3, 4, 5]
 
 
 def test_each_project_has_a_record_of_its_own(ann, project, stranger, work):
     work(2)
     rank_next(ann)
     elsewhere = stranger.memberships.get().project
-    assert preferences.sequence_cutoff(elsewhere) == 0
-    assert preferences.sequence_cutoff(project) == 1
-    assert list(preferences.rankings(elsewhere)) == []
+    assert ranking_record.sequence_cutoff(elsewhere) == 0
+    assert ranking_record.sequence_cutoff(project) == 1
+    assert list(ranking_record.rankings(elsewhere)) == []
 
 
 def test_a_ranking_says_all_that_a_learner_needs(ann, project, work):
@@ -54,7 +59,7 @@ def test_a_ranking_says_all_that_a_learner_needs(ann, project, work):
     project.save()
     said = {"flags": ["rude"], "ratings": {"helpful": [5, None, 1]}, "spans": [Span(0, 0, 6, "good")]}
     ranking = rank_next(ann, [2, 1, 2], comment="private", **said)
-    (row,) = preferences.rankings(project)
+    (row,) = ranking_record.rankings(project)
     assert row == {
         "ranking_id": ranking.pk,
         "sequence": 1,
@@ -84,49 +89,49 @@ def test_a_ranking_says_all_that_a_learner_needs(ann, project, work):
 def test_a_ranking_names_nobody(cole, project, work):
     work(1)
     rank_next(cole)
-    assert cole.user.username not in json.dumps([*preferences.rankings(project), *preferences.preferences(project)])
+    assert cole.user.username not in json.dumps([*ranking_record.rankings(project), *pairs(project)])
 
 
 def test_a_reader_goes_on_where_it_stopped(ann, project, work):
     work(5)
     for _ in range(3):
         rank_next(ann)
-    first = preferences.sequence_cutoff(project)
-    assert len(list(preferences.rankings(project, until=first))) == 3
+    first = ranking_record.sequence_cutoff(project)
+    assert len(list(ranking_record.rankings(project, until=first))) == 3
     for _ in range(2):
         rank_next(ann)
-    assert [row["sequence"] for row in preferences.rankings(project, after=first)] == [4, 5]
+    assert [row["sequence"] for row in ranking_record.rankings(project, after=first)] == [4, 5]
 
 
 def test_pages_of_the_record_join_without_a_seam(ann, project, work, monkeypatch):
-    monkeypatch.setattr(preferences, "PAGE", 2)
+    monkeypatch.setattr(ranking_record, "PAGE_SIZE", 2)
     work(5)
     while rank_next(ann):
         pass
-    assert [row["sequence"] for row in preferences.rankings(project)] == [1, 2, 3, 4, 5]
+    assert [row["sequence"] for row in ranking_record.rankings(project)] == [1, 2, 3, 4, 5]
 
 
 def test_only_the_last_revision_comes(ann, project, work):
     work(1)
     second = revise(ann, rank_next(ann, [1, 2]), [2, 1])
-    assert [(row["ranking_id"], row["revision"]) for row in preferences.rankings(project)] == [(second.pk, 2)]
+    assert [(row["ranking_id"], row["revision"]) for row in ranking_record.rankings(project)] == [(second.pk, 2)]
 
 
 def test_a_frozen_cutoff_gives_the_same_rows_after_a_revision(ann, project, work):
     work(2)
     first, _ = rank_next(ann), rank_next(ann)
-    cutoff = preferences.sequence_cutoff(project)
-    before = list(preferences.rankings(project, until=cutoff))
+    cutoff = ranking_record.sequence_cutoff(project)
+    before = list(ranking_record.rankings(project, until=cutoff))
     second = revise(ann, first, [2, 1])
-    assert list(preferences.rankings(project, until=cutoff)) == before
-    assert [row["ranking_id"] for row in preferences.rankings(project, after=cutoff)] == [second.pk]
+    assert list(ranking_record.rankings(project, until=cutoff)) == before
+    assert [row["ranking_id"] for row in ranking_record.rankings(project, after=cutoff)] == [second.pk]
 
 
 def test_a_split_can_be_left_out(ann, project, work):
     work(40)
     while rank_next(ann):
         pass
-    parts = {split: list(preferences.rankings(project, split=split)) for split in ("train", "held_out")}
+    parts = {split: list(ranking_record.rankings(project, split=split)) for split in ("train", "held_out")}
     assert {row["split"] for row in parts["train"]} == {"train"}
     assert {row["split"] for row in parts["held_out"]} == {"held_out"}
     assert len(parts["train"]) + len(parts["held_out"]) == 40
@@ -136,9 +141,9 @@ def test_a_ranking_of_four_is_six_preferences_best_first(ann, project, work):
     work(1, size=4)
     ranking = rank_next(ann)
     best_first = [f"answer {position} to 0" for position in ranking.display_order]
-    rows = list(preferences.preferences(project))
-    pairs = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows]
-    assert pairs == [(best_first[i], best_first[j]) for i in range(4) for j in range(i + 1, 4)]
+    rows = list(pairs(project))
+    texts = [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows]
+    assert texts == [(best_first[i], best_first[j]) for i in range(4) for j in range(i + 1, 4)]
     assert rows[0]["prompt"] == [{"role": "user", "content": "question 0"}]
     assert rows[0]["chosen"][0]["role"] == rows[0]["rejected"][0]["role"] == "assistant"
 
@@ -146,25 +151,25 @@ def test_a_ranking_of_four_is_six_preferences_best_first(ann, project, work):
 def test_ties_make_no_preference(ann, project, work):
     work(1, size=3)
     rank_next(ann, [1, 1, 2])
-    assert len(list(preferences.preferences(project))) == 2
+    assert len(list(pairs(project))) == 2
     work(1, size=3)
     rank_next(ann, [1, 1, 1])
-    assert len(list(preferences.preferences(project))) == 2
+    assert len(list(pairs(project))) == 2
 
 
 def test_the_export_asks_the_database_a_fixed_number_of_times(ann, project, work, django_assert_num_queries):
     work(12)
     while rank_next(ann):
         pass
-    cutoff = preferences.sequence_cutoff(project)
+    cutoff = ranking_record.sequence_cutoff(project)
     with django_assert_num_queries(3):  # a page of rankings, its items, and the end
-        assert len(list(preferences.rankings(project, until=cutoff))) == 12
+        assert len(list(ranking_record.rankings(project, until=cutoff))) == 12
 
 
 def test_demonstrations_go_out_for_imitation(ann, project, work):
     (comparison,) = work(1)
     imports.add_demonstration(ann, comparison.prompt, "as I would say it")
-    (row,) = preferences.demonstrations(project)
+    (row,) = demonstrations(project)
     assert row == {
         "messages": comparison.prompt.messages,
         "completion": "as I would say it",
@@ -178,7 +183,7 @@ def test_hostile_text_goes_out_as_it_came_in(ann, project):
     added = imports.add_prompts(project, [{"prompt": text, "completions": [text, "plain"]}], compare=True)
     assert added.comparison_ids[0]
     rank_next(ann)
-    (row,) = preferences.rankings(project)
+    (row,) = ranking_record.rankings(project)
     assert row["messages"][0]["content"] == text
     assert text in json.loads(json.dumps(row))["completions"]
     assert Ranking.objects.count() == 1
@@ -191,7 +196,7 @@ def rita(project):
 
 def follow(read, project, kept, after):
     """What a reader by cursor does, as the module says it; returns the next cursor."""
-    until = preferences.sequence_cutoff(project)
+    until = ranking_record.sequence_cutoff(project)
     for line in read(project, after, until):
         ranking = (line["comparison_id"], line["annotator"])
         lines = [each for each in kept.get(ranking, []) if each["revision"] >= line["revision"]]
@@ -202,9 +207,9 @@ def follow(read, project, kept, after):
 def test_a_discarded_ranking_is_no_longer_exported_and_readers_are_told(ann, rita, project, work):
     work(2)
     first, second = rank_next(ann), rank_next(ann)
-    cursor = preferences.sequence_cutoff(project)
+    cursor = ranking_record.sequence_cutoff(project)
     reviews.discard(rita, first.pk, reason="no")
-    for read in (preferences.rankings, preferences.preferences):
+    for read in (ranking_record.rankings, pairs):
         assert {row["ranking_id"] for row in read(project)} == {second.pk}
         (told,) = read(project, after=cursor)
         assert told == {
@@ -223,48 +228,48 @@ def test_a_discarded_ranking_is_no_longer_exported_and_readers_are_told(ann, rit
 def test_who_never_read_a_ranking_is_not_told_that_it_is_gone(ann, rita, project, work):
     work(2)
     rank_next(ann)
-    cursor = preferences.sequence_cutoff(project)
+    cursor = ranking_record.sequence_cutoff(project)
     reviews.discard(rita, rank_next(ann).pk, reason="no")
-    assert list(preferences.rankings(project, after=cursor)) == []
+    assert list(ranking_record.rankings(project, after=cursor)) == []
 
 
 def test_a_withdrawn_ranking_is_retracted_until_it_is_submitted_again(ann, project, work):
     work(1)
     ranking = rank_next(ann)
-    cursor = preferences.sequence_cutoff(project)
+    cursor = ranking_record.sequence_cutoff(project)
     lease = rankings.withdraw(ann)
-    (told,) = preferences.rankings(project, after=cursor)
+    (told,) = ranking_record.rankings(project, after=cursor)
     assert (told["comparison_id"], told["retracted"]) == (ranking.comparison_id, "withdrawn")
-    assert list(preferences.rankings(project)) == []
+    assert list(ranking_record.rankings(project)) == []
     again = rankings.record_ranking(ann, lease.pk, [2, 1], idempotency_key=uuid4(), seconds=1)
-    assert [row["ranking_id"] for row in preferences.rankings(project)] == [again.pk]
+    assert [row["ranking_id"] for row in ranking_record.rankings(project)] == [again.pk]
 
 
 def test_a_frozen_cutoff_stays_as_it_was_unless_one_wants_only_what_still_counts(ann, rita, project, work):
     work(3)
     first, second, third = (rank_next(ann) for _ in range(3))
-    cutoff = preferences.sequence_cutoff(project)
-    before = list(preferences.rankings(project, until=cutoff))
+    cutoff = ranking_record.sequence_cutoff(project)
+    before = list(ranking_record.rankings(project, until=cutoff))
     decision = reviews.discard(rita, first.pk, reason="no")
     reviews.return_ranking(rita, second.pk, reason="no")
-    assert list(preferences.rankings(project, until=cutoff)) == before
-    still = [row["ranking_id"] for row in preferences.rankings(project, until=cutoff, still_counting=True)]
+    assert list(ranking_record.rankings(project, until=cutoff)) == before
+    still = [row["ranking_id"] for row in ranking_record.rankings(project, until=cutoff, still_counting=True)]
     assert still == [third.pk]
     review_undo.undo(rita, decision.pk)
-    still = [row["ranking_id"] for row in preferences.rankings(project, until=cutoff, still_counting=True)]
+    still = [row["ranking_id"] for row in ranking_record.rankings(project, until=cutoff, still_counting=True)]
     assert still == [first.pk, third.pk]
 
 
 def test_a_revision_that_prefers_nothing_takes_the_pairs_back(ann, project, work):
     work(1)
     ranking = rank_next(ann)
-    cursor = preferences.sequence_cutoff(project)
+    cursor = ranking_record.sequence_cutoff(project)
     revise(ann, ranking, [1, 1])
-    (told,) = preferences.preferences(project, after=cursor)
+    (told,) = pairs(project, after=cursor)
     assert told["retracted"] == "tied"
 
 
-@pytest.mark.parametrize("read", [preferences.rankings, preferences.preferences])
+@pytest.mark.parametrize("read", [ranking_record.rankings, pairs])
 def test_readers_by_cursor_end_with_what_a_fresh_reader_gets(project, rita, work, read):
     """Random work, decisions and undoing; one reader looks often, one seldom, one never before the end."""
     generator = random.Random(5)

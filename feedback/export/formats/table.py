@@ -1,0 +1,43 @@
+"""Format `table`: whole rankings in columns of fixed types, as Arrow and `datasets.load_dataset` need them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from feedback.export.formats.registry import export_format
+from feedback.export.ranking_record import IDENTITY, Row
+from feedback.models.reliability import PRIOR
+
+JSON_COLUMNS = ("flags", "ratings", "spans", "references", "metadata")  # their form differs from row to row
+# Values of a retracted row, which has no content.
+EMPTY: dict[str, Any] = {
+    **{name: [] for name in ("messages", "completions", "completion_ids", "sources", "ranks", "display_order")},
+    **{name: [] for name in ("flags", "spans", "references", "sampling")},
+    **{name: {} for name in ("ratings", "metadata")},
+    **dict.fromkeys(("external_id", "reason", "comment", "created_at", "retracted"), ""),
+    "strength": 0,
+    "seconds": 0.0,
+    "weight": 0.0,
+    "reliability": PRIOR,
+}
+NULL_VALUES = {"strength": 0, "external_id": "", "reliability": PRIOR}
+
+
+@export_format(
+    "table",
+    line="a ranking in columns of fixed types, with JSON in text columns such as `metadata_json`",
+)
+def table(rows: Iterator[Row], after: int) -> Iterator[Row]:
+    """Give each column the type that it has in the first row.
+
+    JSON in a text: `flags_json, ratings_json, spans_json, references_json, metadata_json`, and each text of
+    `sampling_json` (aligned with completions). No column is null: `strength` is 0 and `external_id` is "" where there
+    is none, `reliability` is the prior's where it is not estimated, `retracted` is "" for rankings that count.
+    """
+    for row in rows:
+        values = EMPTY | row
+        columns = {name: values.pop(name) for name in (*IDENTITY, "retracted")}
+        columns |= {f"{name}_json": json.dumps(values.pop(name), ensure_ascii=False) for name in JSON_COLUMNS}
+        columns["sampling_json"] = [json.dumps(sampling, ensure_ascii=False) for sampling in values.pop("sampling")]
+        columns |= {name: NULL_VALUES.get(name) if value is None else value for name, value in values.items()}
+        yield columns
