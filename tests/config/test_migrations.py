@@ -6,7 +6,7 @@ import pytest
 from tests.config.test_postgres import using
 from tests.config.test_setup import manage
 
-pytestmark = pytest.mark.services
+pytestmark = pytest.mark.process
 
 LEFT_BEHIND = """
 SELECT 'table ' || relname FROM pg_class WHERE relname LIKE 'feedback\\_%' OR relname LIKE 'training\\_%'

@@ -119,6 +119,7 @@ class World:
             self.people.pop().delete()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_is_said_or_decided_the_figures_are_those_of_a_full_recount(project, seed):
     world = World(project, seed)
@@ -130,6 +131,7 @@ def test_whatever_is_said_or_decided_the_figures_are_those_of_a_full_recount(pro
     assert Ranking.objects.count() > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_of_a_long_record_the_figures_are_those_of_their_time_until_the_worker_counts_again(project, seed, long_record):
     world = World(project, seed)
