@@ -8,9 +8,9 @@ from django.utils.translation import gettext_lazy
 
 from feedback.errors import Invalid
 
-LONGEST_TEXT = 1_000_000  # characters of a message or completion
-LARGEST_JSON = 100_000  # characters of metadata or sampling settings, as JSON
-DEEPEST_JSON = 20
+MAX_TEXT_LENGTH = 1_000_000  # characters of a message or completion
+MAX_JSON_LENGTH = 100_000  # characters of metadata or sampling settings, as JSON
+MAX_JSON_DEPTH = 20
 
 NAMES_OF_TYPES = {
     dict: gettext_lazy("an object"),
@@ -25,7 +25,7 @@ def name_of_type(value: object) -> str:
     return str(NAMES_OF_TYPES.get(type(value), _("a number")))
 
 
-def text(value: object, what: str, longest: int = LONGEST_TEXT) -> str:
+def text(value: object, what: str, longest: int = MAX_TEXT_LENGTH) -> str:
     """The value, if PostgreSQL and UTF-8 can hold it."""
     if not isinstance(value, str):
         raise Invalid(_("%(what)s must be a text, not %(type)s.") % {"what": what, "type": name_of_type(value)})
@@ -45,7 +45,7 @@ def text(value: object, what: str, longest: int = LONGEST_TEXT) -> str:
     return value
 
 
-def filled_text(value: object, what: str, longest: int = LONGEST_TEXT) -> str:
+def filled_text(value: object, what: str, longest: int = MAX_TEXT_LENGTH) -> str:
     """As `text`, and not blank."""
     if not text(value, what, longest).strip():
         raise Invalid(_("%(what)s is empty.") % {"what": what})
@@ -57,17 +57,17 @@ def json_object(value: object, what: str) -> dict[str, Any]:
     """The value, if it is an object that PostgreSQL's jsonb can hold."""
     if not isinstance(value, dict):
         raise Invalid(_("%(what)s must be an object, not %(type)s.") % {"what": what, "type": name_of_type(value)})
-    _walk(value, what, DEEPEST_JSON)
+    _walk(value, what, MAX_JSON_DEPTH)
     try:
         length = len(json.dumps(value, allow_nan=False))
     except ValueError:
         raise Invalid(
             _("%(what)s contains a number that is not finite, which JSON cannot write.") % {"what": what}
         ) from None
-    if length > LARGEST_JSON:
+    if length > MAX_JSON_LENGTH:
         raise Invalid(
             _("%(what)s has %(length)s characters as JSON, and %(largest_json)s is the most.")
-            % {"what": what, "length": f"{length:,}", "largest_json": f"{LARGEST_JSON:,}"}
+            % {"what": what, "length": f"{length:,}", "largest_json": f"{MAX_JSON_LENGTH:,}"}
         )
     return value
 
@@ -76,7 +76,7 @@ def _walk(value: object, what: str, depth: int) -> None:
     if depth == 0:
         raise Invalid(
             _("%(what)s is nested more than %(deepest_json)s levels deep.")
-            % {"what": what, "deepest_json": DEEPEST_JSON}
+            % {"what": what, "deepest_json": MAX_JSON_DEPTH}
         )
     if isinstance(value, str):
         text(value, what)
@@ -96,7 +96,7 @@ def known_keys(row: object, known: set[str], what: str) -> dict[str, Any]:
     for key in row:
         if key not in known:
             raise Invalid(
-                _("%(what)s has the unknown key «%(given)s»: the keys are %(known)s.")
-                % {"what": what, "given": str(key)[:50], "known": ", ".join(sorted(known))}
+                _('%(what)s has the unknown key "%(key)s": the keys are %(known)s.')
+                % {"what": what, "key": str(key)[:50], "known": ", ".join(sorted(known))}
             )
     return row

@@ -10,7 +10,8 @@ from rest_framework.test import APIClient
 
 from feedback import imports
 from feedback.actions import members, rankings, reviews
-from feedback.models import ApiToken, Comparison, Lease, Membership, Project, Ranking, Source, User
+from feedback.actions.tokens import issue_token
+from feedback.models import Comparison, Lease, Membership, Project, Ranking, Source, User
 from feedback.queue import leases
 from training.model_checks import Verdict
 
@@ -104,7 +105,7 @@ def adjudicate(member: Membership, comparison: Comparison, by_position: list[int
 def client_of(user: User) -> APIClient:
     """A client of the API with a token of its own."""
     client = APIClient()
-    client.credentials(HTTP_AUTHORIZATION=f"Bearer {ApiToken.issue(user, 'tests')[1]}")
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {issue_token(user, 'tests')[1]}")
     return client
 
 

@@ -18,13 +18,13 @@ from psycopg.types.json import Jsonb
 
 from feedback import statements, validation
 from feedback.actions import ranking_details
-from feedback.actions.ranking_details import Remarks
+from feedback.actions.ranking_details import RankingDetails
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.imports.rows import dense
 from feedback.models import Comparison, Lease, Membership, Project, Ranking, Skip
 from feedback.queue import claim, extra_rankings, gold, leases
 
-MOST_SECONDS = 24 * 3600.0
+MAX_SECONDS = 24 * 3600.0
 CLOCK_SLACK = 5.0  # seconds by which the clocks of web hosts and browsers may disagree
 UNDO_REACHES = 10  # rankings in a row
 UNDO_WITHIN = timedelta(days=1)  # a ranking is learned from sooner or later
@@ -50,13 +50,13 @@ def record_ranking_and_lease(
     beside: Collection[UUID],
     idempotency_key: UUID,
     seconds: float,
-    **said: Unpack[Remarks],
+    **details: Unpack[RankingDetails],
 ) -> tuple[Ranking, Lease | None]:
     """As `record`, with the next comparison held in the same transaction: the disk is waited for once, not twice.
 
     No lease says nothing of what is left: `queue.lease_next` finds out, and may wait, as this one must not.
     """
-    ranking = _record(membership, lease_id, ranks, idempotency_key=idempotency_key, seconds=seconds, **said)
+    ranking = _record(membership, lease_id, ranks, idempotency_key=idempotency_key, seconds=seconds, **details)
     return ranking, leases.lease_at_once(membership, beside)
 
 
@@ -68,21 +68,21 @@ def record_ranking(
     *,
     idempotency_key: UUID,
     seconds: float,
-    **said: Unpack[Remarks],
+    **details: Unpack[RankingDetails],
 ) -> Ranking:
     """Store what the member says of the comparison that they hold, and end the lease.
 
     `ranks` follow the order of display: `ranks[0]` is the rank of the completion shown first. 1 is best, equal
     numbers tie, and only their order counts: (2, 4, 4) is stored as (1, 2, 2). `seconds` is the time spent, as the
     page measured it; at most the lease's age is stored. What else is `said` must be what the project asks: see
-    `remarks.Remarks`.
+    `remarks.RankingDetails`.
 
     The same `idempotency_key` again returns the first ranking, whatever else is sent. A lease that ran out is
     accepted as long as the comparison still wants a ranking; else Conflict, and nothing is stored.
 
     Of a comparison whose ranking a reviewer returned, or its annotator withdrew, this is the next revision.
     """
-    return _record(membership, lease_id, ranks, idempotency_key=idempotency_key, seconds=seconds, **said)
+    return _record(membership, lease_id, ranks, idempotency_key=idempotency_key, seconds=seconds, **details)
 
 
 def _record(
@@ -92,7 +92,7 @@ def _record(
     *,
     idempotency_key: UUID,
     seconds: float,
-    **said: Unpack[Remarks],
+    **details: Unpack[RankingDetails],
 ) -> Ranking:
     leases.lock_member(membership)
     if earlier := submitted_before(membership, idempotency_key):
@@ -100,7 +100,7 @@ def _record(
     lease = leases.lock_lease(membership, lease_id)
     # A renewal keeps `taken_at`, so offline work and long reading stay within the lease's age.
     most_seconds = seconds_since(lease.taken_at) + (lease.withdrawn.seconds if lease.withdrawn else 0.0)
-    fields = check_ranking(lease, membership.project, ranks, seconds, said, most_seconds=most_seconds)
+    fields = check_ranking(lease, membership.project, ranks, seconds, details, most_seconds=most_seconds)
     if lease.lapsed_at is not None and not leases.take_slot_again(lease):
         raise Conflict(
             _(
@@ -108,7 +108,7 @@ def _record(
                 "rankings. Take the next one."
             )
         )
-    earlier = said_before(lease)
+    earlier = previous_ranking(lease)
     if earlier is None and lease.reason == Lease.Reason.RETURNED:
         raise Conflict(_("A reviewer has taken it back: your ranking counts as it was. Take the next one."))
     ranking = _write_ranking(lease, fields, idempotency_key, earlier)
@@ -149,7 +149,7 @@ def revise_ranking(
     *,
     idempotency_key: UUID,
     seconds: float,
-    **said: Unpack[Remarks],
+    **details: Unpack[RankingDetails],
 ) -> Ranking:
     """Correct one's own ranking: a new revision becomes the live one, and the old one stays in the record.
 
@@ -164,7 +164,7 @@ def revise_ranking(
             _("This ranking was revised already, or a reviewer took it out: look at your latest ones instead.")
         )
     most_seconds = old.seconds + seconds_since(old.created_at)
-    fields = check_ranking(old, membership.project, ranks, seconds, said, most_seconds=most_seconds)
+    fields = check_ranking(old, membership.project, ranks, seconds, details, most_seconds=most_seconds)
     Ranking.objects.filter(pk=old.pk).update(is_live=False)
     return Ranking.objects.create(
         project_id=old.project_id,
@@ -181,7 +181,7 @@ def revise_ranking(
     )
 
 
-def said_before(lease: Lease) -> Ranking | None:
+def previous_ranking(lease: Lease) -> Ranking | None:
     """Return the annotator's own ranking that they withdrew, or that a reviewer returned; None for a first answer."""
     if lease.withdrawn_id is not None:
         return lease.withdrawn
@@ -315,7 +315,7 @@ def check_ranking(
     project: Project,
     ranks: Sequence[int],
     seconds: float,
-    said: Remarks,
+    details: RankingDetails,
     *,
     most_seconds: float,
 ) -> dict[str, Any]:
@@ -327,8 +327,10 @@ def check_ranking(
         raise Invalid(_("The seconds taken must be a number of at least 0."))
     return {
         "ranks": ranks_by_position(shown.size, shown.display_order, ranks),
-        "seconds": min(float(seconds), most_seconds, MOST_SECONDS),
-        **ranking_details.fields_of(Comparison(pk=shown.comparison_id), project, shown.display_order, said),
+        "seconds": min(float(seconds), most_seconds, MAX_SECONDS),
+        **ranking_details.details_by_position(
+            Comparison(pk=shown.comparison_id), project, shown.display_order, details
+        ),
     }
 
 

@@ -12,7 +12,7 @@ from feedback.errors import Conflict, Forbidden, Invalid, NotFound
 from feedback.models import Comparison, Lease, Membership, Ranking, Review
 from feedback.queue import leases
 
-LONGEST_REASON = 1000  # characters
+MAX_REASON_LENGTH = 1000  # characters
 
 # Members of TextChoices are texts, which a type checker cannot see where they have a label.
 Standing: Any = Ranking.Standing
@@ -103,7 +103,7 @@ def decide_about(membership: Membership, kind: str, reason: str, ranking: Rankin
 
 
 def checked_reason(reason: str) -> str:
-    reason = validation.text(reason, "The reason", LONGEST_REASON).strip()
+    reason = validation.text(reason, "The reason", MAX_REASON_LENGTH).strip()
     if not reason:
         raise Invalid(_("Say why: the annotator and other reviewers will read it."))
     return reason

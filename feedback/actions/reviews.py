@@ -33,11 +33,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feedback import validation
-from feedback.actions import rankings as judging
-from feedback.actions.ranking_details import Remarks
+from feedback.actions import rankings
+from feedback.actions.ranking_details import RankingDetails
 from feedback.actions.review_revisions import (
     ADJUDICATION,
-    LONGEST_REASON,
+    MAX_REASON_LENGTH,
     Kind,
     Standing,
     check_reviewer,
@@ -69,16 +69,16 @@ def adjudicate(
     idempotency_key: UUID,
     seconds: float,
     reason: str = "",
-    **said: Unpack[Remarks],
+    **details: Unpack[RankingDetails],
 ) -> Ranking:
     """Settle a comparison by the reviewer's own ranking. `ranks` follow their order of display (`queue.display_order`).
 
-    `seconds` and the rest of `said` are those of `judging.record`; so is the `idempotency_key`.
+    `seconds` and the rest of `said` are those of `rankings.record`; so is the `idempotency_key`.
     """
-    reason = validation.text(reason, "The reason", LONGEST_REASON)
+    reason = validation.text(reason, "The reason", MAX_REASON_LENGTH)
     for _attempt in range(ATTEMPTS):
         try:
-            return _adjudicate(membership, comparison_id, ranks, idempotency_key, seconds, reason, said)
+            return _adjudicate(membership, comparison_id, ranks, idempotency_key, seconds, reason, details)
         except _Busy:
             sleep(PAUSE)
     raise Conflict(_("Somebody is submitting a ranking of this comparison right now: try again in a moment."))
@@ -92,17 +92,17 @@ def _adjudicate(
     key: UUID,
     seconds: float,
     reason: str,
-    said: Remarks,
+    details: RankingDetails,
 ) -> Ranking:
     lock_reviewer(membership)
-    if earlier := judging.submitted_before(membership, key):
+    if earlier := rankings.submitted_before(membership, key):
         return earlier
     comparison = _take_from_everybody(membership, comparison_id)
     _check_adjudicable(membership, comparison)
     order = leases.display_order(membership, comparison)
     shown = Ranking(comparison_id=comparison.pk, size=comparison.size, display_order=order)
-    most_seconds = judging.seconds_since(comparison.created_at)
-    fields = judging.check_ranking(shown, membership.project, ranks, seconds, said, most_seconds=most_seconds)
+    most_seconds = rankings.seconds_since(comparison.created_at)
+    fields = rankings.check_ranking(shown, membership.project, ranks, seconds, details, most_seconds=most_seconds)
     others = live_of(comparison).exclude(annotator=membership.user_id)
     review = decide(membership, Kind.ADJUDICATION, reason, comparison_id=comparison.pk, ranking_count=others.count())
     if not review.ranking_count:

@@ -19,7 +19,7 @@ from feedback.models import Ranking
 from feedback.rendering.visible import Visible, visible
 
 GOOD, BAD = "good", "bad"
-MOST_SPANS = 200  # in one ranking
+MAX_SPANS = 200  # in one ranking
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class SeenSpan:
 
 def stored(spans: Sequence[Span | SeenSpan], texts: Sequence[str], order: Sequence[int]) -> list[dict[str, Any]]:
     """As a Ranking keeps them: by position, sorted, none over another. `texts` run in the order of display."""
-    if len(spans) > MOST_SPANS:
+    if len(spans) > MAX_SPANS:
         raise Invalid(
-            _("There are %(count)s marked spans, and %(most)s is the most.") % {"count": len(spans), "most": MOST_SPANS}
+            _("There are %(count)s marked spans, and %(most)s is the most.") % {"count": len(spans), "most": MAX_SPANS}
         )
     seen: dict[int, Visible] = {}
     for span in spans:

@@ -13,10 +13,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback.actions import members, ranking_details, rankings
-from feedback.actions.spans import BAD, GOOD, MOST_SPANS, Span, shown_spans
+from feedback.actions.spans import BAD, GOOD, MAX_SPANS, Span, shown_spans
 from feedback.api import strict
 from feedback.api.views import api_view
-from feedback.models import MOST_AHEAD, Lease, Membership, Ranking
+from feedback.models import MAX_AHEAD, Lease, Membership, Ranking
 from feedback.queue import blinding, leases
 
 
@@ -84,7 +84,7 @@ class LeaseSerializer(strict.Serializer):
 
     @extend_schema_field(ReturnedSerializer(allow_null=True))
     def get_returned(self, lease: Lease) -> dict[str, Any] | None:
-        returned = None if lease.withdrawn_id else rankings.said_before(lease)
+        returned = None if lease.withdrawn_id else rankings.previous_ranking(lease)
         return None if returned is None else ReturnedSerializer(returned).data
 
 
@@ -129,7 +129,7 @@ class LeaseRequest(strict.Serializer):
     beside = serializers.ListField(
         child=serializers.UUIDField(),
         default=list,
-        max_length=MOST_AHEAD + 2,
+        max_length=MAX_AHEAD + 2,
         help_text="Leases on hand: another one is given beside them. Without it, one already held comes back.",
     )
 
@@ -151,7 +151,7 @@ class RankingRequest(strict.Serializer):
     seconds = serializers.FloatField(
         min_value=0, help_text="From the first sight to the submit; at most the time since the lease was taken counts."
     )
-    comment = serializers.CharField(default="", allow_blank=True, max_length=ranking_details.LONGEST_COMMENT)
+    comment = serializers.CharField(default="", allow_blank=True, max_length=ranking_details.MAX_COMMENT_LENGTH)
     strength = serializers.IntegerField(
         default=None, allow_null=True, min_value=1, max_value=9, help_text="Where the project asks, of two completions."
     )
@@ -161,7 +161,7 @@ class RankingRequest(strict.Serializer):
         default=dict,
         help_text="By attribute of the project: 1 (worst) to 5 (best), or null.",
     )
-    spans = SpanMarked(many=True, default=list, max_length=MOST_SPANS)
+    spans = SpanMarked(many=True, default=list, max_length=MAX_SPANS)
 
     def validate_spans(self, given: list[dict[str, Any]]) -> list[Span]:
         return [Span(**span) for span in given]
@@ -173,7 +173,7 @@ class SkipRequest(strict.Serializer):
 
 class NextQuery(strict.Serializer):
     next = serializers.BooleanField(default=False)
-    beside = serializers.ListField(child=serializers.UUIDField(), default=list, max_length=MOST_AHEAD + 2)
+    beside = serializers.ListField(child=serializers.UUIDField(), default=list, max_length=MAX_AHEAD + 2)
 
 
 class RankingResponse(strict.Serializer):

@@ -11,6 +11,7 @@ from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
 
 from feedback import statements
+from feedback.actions import tokens
 from feedback.models import ApiToken, User
 
 USER = f"SELECT {statements.columns(User, 'feedback_user')} FROM feedback_user WHERE id = %s AND is_active"
@@ -31,8 +32,8 @@ class TokenAuthentication(BaseAuthentication):
         scheme, _, key = get_authorization_header(request).decode("latin-1").partition(" ")
         if scheme.lower() not in ("bearer", "token"):
             return None
-        token = ApiToken.objects.select_related("user").filter(digest=ApiToken.digest_of(key.strip())).first()
-        if token is None or not token.user.is_active:
+        token = tokens.find_token(key.strip())
+        if token is None:
             raise AuthenticationFailed("This token is not valid: make a new one on your account page.")
         self._note_use(token)
         return token.user, token

@@ -8,7 +8,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback.actions import members
+from feedback.actions import members, projects, tokens
 from feedback.api import strict
 from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
@@ -149,7 +149,7 @@ def project_list(request: Request) -> Response:
         raise Forbidden(_("Only staff may make projects: ask an administrator."))
     given = ProjectRequest(data=request.data)
     given.is_valid(raise_exception=True)
-    project = members.create_project(request.user, Project(**given.validated_data))
+    project = projects.create_project(request.user, Project(**given.validated_data))
     return Response(_shown(members.membership_of(request.user, project.slug)), status=201)
 
 
@@ -165,7 +165,7 @@ def project_detail(request: Request, slug: str) -> Response:
     given.is_valid(raise_exception=True)
     for name, value in given.validated_data.items():
         setattr(membership.project, name, value)
-    members.save_settings(membership.project)
+    projects.save_settings(membership.project)
     return Response(_shown(membership))
 
 
@@ -212,7 +212,7 @@ def token_list(request: Request) -> Response:
         return Response(TokenSerializer(request.user.api_tokens.order_by("pk"), many=True).data)
     given = TokenRequest(data=request.data)
     given.is_valid(raise_exception=True)
-    token, key = ApiToken.issue(request.user, given.validated_data["name"])
+    token, key = tokens.issue_token(request.user, given.validated_data["name"])
     return Response({**TokenSerializer(token).data, "key": key}, status=201)
 
 
@@ -220,5 +220,5 @@ def token_list(request: Request) -> Response:
 @api_view(["DELETE"])
 def token_detail(request: Request, token_id: int) -> Response:
     """Revoke one's own token: whoever uses it is refused from now on."""
-    members.revoke_token(request.user, token_id)
+    tokens.revoke_token(request.user, token_id)
     return Response(status=204)

@@ -11,7 +11,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback.actions import members, review_revisions, review_undo, reviews
+from feedback.actions import members, review_undo, reviews
+from feedback.actions.review_revisions import MAX_REASON_LENGTH
 from feedback.api import strict
 from feedback.api.annotation import MessageSerializer, RankingRequest
 from feedback.api.views import api_view
@@ -81,11 +82,11 @@ class PageQuery(strict.Serializer):
 
 
 class AdjudicationRequest(RankingRequest):
-    reason = serializers.CharField(default="", allow_blank=True, max_length=review_revisions.LONGEST_REASON)
+    reason = serializers.CharField(default="", allow_blank=True, max_length=MAX_REASON_LENGTH)
 
 
 class ReasonRequest(strict.Serializer):
-    reason = serializers.CharField(max_length=review_revisions.LONGEST_REASON, help_text="The annotator will read it.")
+    reason = serializers.CharField(max_length=MAX_REASON_LENGTH, help_text="The annotator will read it.")
 
 
 class SinceQuery(strict.Serializer):
@@ -154,11 +155,13 @@ def ranking_discard(request: Request, slug: str, ranking_id: int) -> Response:
 def work_list(request: Request, slug: str, user_id: int) -> Response:
     """One person's rankings, the newest first, whatever became of them."""
     project = members.reviewer_of(request.user, slug).project
-    somebody = members.member_named(project, user_id)
+    somebody = members.current_or_former_member(project, user_id)
     return Response(WorkSerializer(_page(request, review_cases.work_of(project, somebody.pk)), many=True).data)
 
 
-@extend_schema(methods=["GET"], operation_id="review_toll", parameters=[SinceQuery], responses=DiscardPreviewSerializer)
+@extend_schema(
+    methods=["GET"], operation_id="review_discard_preview", parameters=[SinceQuery], responses=DiscardPreviewSerializer
+)
 @extend_schema(
     methods=["POST"], operation_id="review_discard_since", request=DiscardRequest, responses={201: DecisionSerializer}
 )
@@ -166,7 +169,7 @@ def work_list(request: Request, slug: str, user_id: int) -> Response:
 def work_discard(request: Request, slug: str, user_id: int) -> Response:
     """Discard all that one person has said since a moment: first what it would take out, then all of it or nothing."""
     membership = members.reviewer_of(request.user, slug)
-    somebody = members.member_named(membership.project, user_id)
+    somebody = members.current_or_former_member(membership.project, user_id)
     if request.method == "GET":
         wanted = _checked(SinceQuery(data=request.query_params.dict()))
         return Response(

@@ -27,7 +27,7 @@ class Migration(migrations.Migration):
                 default=list,
                 help_text="What annotators rate each completion on, from 1 (worst) to 5 (best): say helpful, honest, harmless.",
                 size=6,
-                validators=[feedback.models.people.told_apart],
+                validators=[feedback.models.people.check_distinct_names],
             ),
         ),
         migrations.AddField(
@@ -57,7 +57,7 @@ class Migration(migrations.Migration):
                 default=list,
                 help_text="What annotators may mark a comparison with, besides “all bad” and “all good”.",
                 size=12,
-                validators=[feedback.models.people.told_apart],
+                validators=[feedback.models.people.check_distinct_names],
             ),
         ),
         migrations.AddConstraint(

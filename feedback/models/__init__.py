@@ -3,7 +3,7 @@
 from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
 from feedback.models.idempotency import KeptAnswer
 from feedback.models.imports import Import
-from feedback.models.people import MOST_AHEAD, ApiToken, Membership, Project, User
+from feedback.models.people import MAX_AHEAD, ApiToken, Membership, Project, User
 from feedback.models.prompts import Completion, Demonstration, ExternalId, Prompt, Source
 from feedback.models.quality import QualitySnapshot
 from feedback.models.rankings import Ranking
@@ -11,7 +11,7 @@ from feedback.models.reliability import Reliability, ReliabilityReport
 from feedback.models.reviews import Review
 
 __all__ = [
-    "MOST_AHEAD",
+    "MAX_AHEAD",
     "ApiToken",
     "Comparison",
     "ComparisonItem",

@@ -1,7 +1,6 @@
 """Projects, and the people who work on them."""
 
 import hashlib
-import secrets
 import uuid
 
 from django.contrib.auth.models import AbstractUser
@@ -13,10 +12,10 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-MOST_AHEAD = 20  # comparisons that a page may fetch ahead
+MAX_AHEAD = 20  # comparisons that a page may fetch ahead
 
 
-def told_apart(names: list[str]) -> None:
+def check_distinct_names(names: list[str]) -> None:
     """Of a list that people choose from: no name comes twice, or holds the comma that the settings page lists with."""
     if len({name.strip().casefold() for name in names}) < len(names):
         raise ValidationError(_("Each of them may come once only."))
@@ -46,7 +45,7 @@ class Project(models.Model):
     )
     comparisons_ahead = models.PositiveSmallIntegerField(
         default=3,
-        validators=[MinValueValidator(1), MaxValueValidator(MOST_AHEAD)],
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_AHEAD)],
         help_text="How many comparisons an annotator's page fetches ahead: they can be ranked without a connection.",
     )
     held_out_percent = models.PositiveSmallIntegerField(
@@ -68,7 +67,7 @@ class Project(models.Model):
         default=list,
         blank=True,
         size=12,
-        validators=[told_apart],
+        validators=[check_distinct_names],
         help_text="What annotators may mark a comparison with, besides “all bad” and “all good”.",
     )
     attributes = ArrayField(
@@ -76,7 +75,7 @@ class Project(models.Model):
         default=list,
         blank=True,
         size=6,
-        validators=[told_apart],
+        validators=[check_distinct_names],
         help_text="What annotators rate each completion on, from 1 (worst) to 5 (best): say helpful, honest, harmless.",
     )
     gold_percent = models.PositiveSmallIntegerField(
@@ -125,7 +124,7 @@ class Project(models.Model):
             models.CheckConstraint(condition=Q(wanted_rankings__gte=1), name="project_wants_a_ranking"),
             models.CheckConstraint(condition=Q(lease_minutes__gte=1), name="project_lease_lasts"),
             models.CheckConstraint(
-                condition=Q(comparisons_ahead__gte=1, comparisons_ahead__lte=MOST_AHEAD),
+                condition=Q(comparisons_ahead__gte=1, comparisons_ahead__lte=MAX_AHEAD),
                 name="project_comparisons_ahead",
             ),
             models.CheckConstraint(condition=Q(held_out_percent__lte=90), name="project_keeps_prompts_to_train_on"),
@@ -189,12 +188,6 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    @classmethod
-    def issue(cls, user: User, name: str) -> tuple["ApiToken", str]:
-        """A new token and its key, which is not kept and cannot be shown again."""
-        key = "acc_" + secrets.token_urlsafe(32)
-        return cls.objects.create(user=user, name=name, digest=cls.digest_of(key)), key
 
     @staticmethod
     def digest_of(key: str) -> str:

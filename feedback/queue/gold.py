@@ -79,7 +79,7 @@ def is_gone(let_go: Lease | Skip) -> bool:
     return let_go.stand_in_id is not None and not Comparison.objects.filter(pk=let_go.stand_in_id, open_slots__gt=0)
 
 
-def to_come(membership: Membership, waiting: Sequence[int]) -> int:
+def gold_to_come(membership: Membership, waiting: Sequence[int]) -> int:
     """Return how much gold will come among the real work that is `waiting` for this person, given by ids.
 
     It is counted with that work, so that what is left to do falls by one with each ranking, of gold or not.
@@ -135,14 +135,14 @@ def note(membership: Membership) -> None:
     asked = membership.project.qualification_items
     last = _of_gold(membership.project).filter(annotator_id=membership.user_id).order_by("-created_at", "-id")[:asked]
     rows = list(last)
-    counts = [counted(ranks, gold) for _, ranks, gold in rows]
+    counts = [shared_preferences(ranks, gold) for _, ranks, gold in rows]
     same, all_ = sum(same for same, _ in counts), sum(all_ for _, all_ in counts)
     if len(rows) == asked and 100 * same >= membership.project.qualification_percent * all_:
         membership.qualified_at = timezone.now()
         Membership.objects.filter(pk=membership.pk).update(qualified_at=membership.qualified_at)
 
 
-def counted(ranks: Sequence[int], gold_ranks: Sequence[int]) -> tuple[int, int]:
+def shared_preferences(ranks: Sequence[int], gold_ranks: Sequence[int]) -> tuple[int, int]:
     """(preferences of the gold ranking that `ranks` shares, all of them). A tie in their place is not shared."""
     same, _ = same_preference(ranks, gold_ranks)
     return same, same_preference(gold_ranks, gold_ranks)[1]
@@ -159,7 +159,7 @@ def pass_rates(
     found = _of_gold(project, until)
     found = found if user_id is None else found.filter(annotator=user_id)
     for annotator_id, ranks, gold in found.iterator(chunk_size=2000):
-        counts[annotator_id].append(counted(ranks, gold))
+        counts[annotator_id].append(shared_preferences(ranks, gold))
     return {each: share(found, OF_GOLD) for each, found in sorted(counts.items())}
 
 

@@ -22,7 +22,7 @@ from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Project, Ranking
 from feedback.queue import blinding, claim, gold
 
-MOST_LEASES = 5  # that one annotator holds in one project, where `most_leases` does not allow more
+DEFAULT_MAX_LEASES = 5  # that one annotator holds in one project, where `most_leases` does not allow more
 RECLAIMED_AT_ONCE = 50
 LAPSED_LEASES_KEPT = timedelta(days=7)  # for late submits
 RETURNED_HELD = timedelta(days=7)  # before somebody else is asked in place of one who does not answer
@@ -109,7 +109,7 @@ def lease_at_once(membership: Membership, beside: Collection[UUID]) -> Lease | N
 
 def most_leases(project: Project) -> int:
     """Return how many leases one annotator may hold: on screen, set aside while an earlier one is open, and ahead."""
-    return max(MOST_LEASES, project.comparisons_ahead + 2)
+    return max(DEFAULT_MAX_LEASES, project.comparisons_ahead + 2)
 
 
 @dataclass(frozen=True)

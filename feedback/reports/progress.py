@@ -31,7 +31,7 @@ def counts(membership: Membership) -> Counts:
     held = of_project.filter(leases__annotator_id=membership.user_id, leases__lapsed_at__isnull=True)
     open_ones = claim.permitted(of_project.filter(open_slots__gt=0), membership)
     waiting = list(open_ones.values_list("pk", flat=True)[: COUNTED + 1])
-    remaining = held.count() + len(waiting) + gold.to_come(membership, waiting)
+    remaining = held.count() + len(waiting) + gold.gold_to_come(membership, waiting)
     return Counts(
         today=mine.filter(created_at__gte=midnight()).count(),
         remaining=min(remaining, COUNTED),

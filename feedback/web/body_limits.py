@@ -8,8 +8,9 @@ from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils.translation import gettext as _
 
+from feedback.actions import tokens
 from feedback.errors import TooLarge
-from feedback.models import ApiToken, Membership, User
+from feedback.models import Membership, User
 from feedback.web.sessions import SessionStore
 
 OF_A_MEMBER = 2 * 1024 * 1024  # bytes
@@ -59,8 +60,8 @@ class BodyLimitMiddleware:
 def sender_of(request: HttpRequest) -> User | None:
     """The person whose API token or session this is; None if it is made up. Works before any middleware has run."""
     if key := _token_of(request):
-        token = ApiToken.objects.select_related("user").filter(digest=ApiToken.digest_of(key)).first()
-        return token.user if token is not None and token.user.is_active else None
+        token = tokens.find_token(key)
+        return None if token is None else token.user
     if not hasattr(request, "session"):
         request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
     user = get_user(request)

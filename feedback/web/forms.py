@@ -9,7 +9,7 @@ from django.http import QueryDict
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from feedback.actions.ranking_details import LONGEST_COMMENT, Remarks
+from feedback.actions.ranking_details import MAX_COMMENT_LENGTH, RankingDetails
 from feedback.actions.spans import SeenSpan
 from feedback.errors import Invalid
 from feedback.models import Membership, Project
@@ -175,7 +175,7 @@ class RankingForm(forms.Form):
 
     key = forms.UUIDField()
     seconds = forms.FloatField(min_value=0, required=False)  # without scripts nobody measures
-    comment = forms.CharField(max_length=LONGEST_COMMENT, required=False)
+    comment = forms.CharField(max_length=MAX_COMMENT_LENGTH, required=False)
     strength = forms.IntegerField(required=False)
 
     def clean(self) -> dict[str, Any]:
@@ -201,8 +201,8 @@ class RankingForm(forms.Form):
         return ratings
 
     @property
-    def said(self) -> Remarks:
-        """What `judging.record` and `judging.revise` take beside the ranks."""
+    def details(self) -> RankingDetails:
+        """The keyword arguments of `record_ranking` and `revise_ranking` besides ranks, key and time."""
         given = self.cleaned_data
         return {
             "comment": given["comment"],

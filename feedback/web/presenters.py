@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 
 from feedback.actions import spans
 from feedback.actions.ranking_details import ALL_BAD, ALL_GOOD, RATING_POINTS, flags_of, shown_ratings
-from feedback.actions.rankings import said_before, shown_ranks
+from feedback.actions.rankings import previous_ranking, shown_ranks
 from feedback.models import Lease, Membership, Project, Ranking
 from feedback.queue.blinding import comparison_number
 from feedback.rendering import render
@@ -95,7 +95,7 @@ class Card:
 
 def card_of_lease(lease: Lease, membership: Membership) -> Card:
     """What was returned or withdrawn comes with what its annotator said of it, and why they should look again."""
-    project, earlier = membership.project, said_before(lease)
+    project, earlier = membership.project, previous_ranking(lease)
     return Card(
         comparison_number(membership, lease.comparison_id),
         lease.size,

@@ -66,7 +66,7 @@ def test_settings_changed_in_between_keep_what_still_fits(comparisons, desk, ann
     ranking.press("ArrowLeft", "r", "5", "4", "3", "2", "Escape", "c")
     ranking.page.keyboard.type("As before")
     ranking.press("Escape", "Enter")
-    expect(ranking.page.locator("#notices")).to_contain_text("does not rate «honest»")
+    expect(ranking.page.locator("#notices")).to_contain_text('does not rate "honest"')
     is_showing(ranking, first)
     assert ranking.ranks == [2, 1]
     expect(ranking.page.get_by_role("group", name="harmless, completion A")).to_be_visible()
@@ -93,7 +93,7 @@ def test_a_correction_refused_by_new_settings_comes_back(comparisons, desk, anno
     rated.flags = []
     rated.save()
     ranking.press("2", "Enter")
-    expect(ranking.page.locator("#notices")).to_contain_text("no flag «unsafe»")
+    expect(ranking.page.locator("#notices")).to_contain_text('no flag "unsafe"')
     is_showing(ranking, first)
     expect(ranking.page.get_by_label("unsafe")).to_have_count(0)
     assert ranking.ranks == [2, 2]

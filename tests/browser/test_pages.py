@@ -31,7 +31,7 @@ def test_a_manager_adds_people_and_changes_roles(desk, project, manager, strange
     page.goto("/projects/support/people/")
     page.get_by_label("User name").fill("nobody")
     page.get_by_role("button", name="Add").click()
-    expect(page.get_by_text("Nobody here has the user name «nobody».")).to_be_visible()
+    expect(page.get_by_text('There is no user with the name "nobody".')).to_be_visible()
     page.get_by_label("User name").fill("stan")
     page.get_by_role("button", name="Add").click()
     page.get_by_label("Role of stan").select_option("reviewer")

@@ -17,7 +17,8 @@ from django.test import Client
 
 from config.runtime import chunked
 from config.runtime.chunked import with_length
-from feedback.models import ApiToken, Prompt
+from feedback.actions.tokens import issue_token
+from feedback.models import Prompt
 from tests.benchmarks.web.processes import free_port
 from training.models import Round
 
@@ -70,7 +71,7 @@ def test_a_stranger_sends_no_large_chunked_body(port):
 @pytest.fixture
 def post(db, manager, monkeypatch):
     """POST a chunked body to our own application as gunicorn would hand it over. Returns status and answer."""
-    _token, key = ApiToken.issue(manager, "chunked")
+    _token, key = issue_token(manager, "chunked")
     application = with_length(get_wsgi_application())
 
     def send(path: str, body: bytes, content_type: str, key: str = key, cookie: str = ""):

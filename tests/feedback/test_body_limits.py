@@ -5,9 +5,9 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.files.uploadhandler import TemporaryFileUploadHandler
 
 from feedback import imports
+from feedback.actions.tokens import issue_token
 from feedback.errors import TooMuch
 from feedback.imports import rows
-from feedback.models import ApiToken
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 
@@ -55,7 +55,7 @@ def test_a_made_up_token_or_cookie_is_nobodys(client, project, path, nothing_is_
 def test_a_token_sends_what_its_owner_may_send(client, project, manager, annotator):
     lines = "\n".join(f'{{"prompt": "{number}{"x" * 90_000}"}}' for number in range(30))
     for user, status in ((annotator, 413), (manager, 201)):
-        _token, key = ApiToken.issue(user, "upload")
+        _token, key = issue_token(user, "upload")
         headers = {"Authorization": f"Bearer {key}"}
         answer = client.post("/api/v1/projects/support/prompts", lines, "application/x-ndjson", headers=headers)
         assert answer.status_code == status
@@ -64,7 +64,7 @@ def test_a_token_sends_what_its_owner_may_send(client, project, manager, annotat
 
 def test_more_rows_than_one_request_takes_are_413(client, project, manager, monkeypatch):
     monkeypatch.setattr(rows, "MOST_ROWS", 3)
-    _token, key = ApiToken.issue(manager, "upload")
+    _token, key = issue_token(manager, "upload")
     lines = "\n".join(f'{{"prompt": "{number}"}}' for number in range(4))
     headers = {"Authorization": f"Bearer {key}"}
     answer = client.post("/api/v1/projects/support/prompts", lines, "application/x-ndjson", headers=headers)

@@ -11,7 +11,7 @@ import pytest
 from django.db import connection, transaction
 
 from feedback.actions import rankings, review_undo, reviews
-from feedback.actions.members import create_project
+from feedback.actions.projects import create_project
 from feedback.errors import AccordError, Conflict
 from feedback.export import ranking_record
 from feedback.models import Comparison, Lease, Project, Ranking, Review

@@ -7,7 +7,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from feedback import imports
-from feedback.actions import rankings as judging
+from feedback.actions import rankings
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.export import ranking_record
 from feedback.models import Comparison, Lease, Membership
@@ -42,7 +42,7 @@ def rank_by_text(member, best):
     """Rank the next comparison with the completion `best` first."""
     lease = leases.lease_next(member)
     ranks = [1 if text == best else 2 for text in lease.comparison.texts(lease.display_order)]
-    return judging.record_ranking(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
+    return rankings.record_ranking(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
 
 
 def test_gold_is_no_ordinary_work(ann, add_gold):
@@ -64,10 +64,10 @@ def draw(project, monkeypatch):
 
 def served(member):
     """Rank all there is; by the reason of each."""
-    rankings = []
+    ranked = []
     while ranking := rank_next(member):
-        rankings.append(ranking)
-    return [(ranking.reason, ranking.comparison_id) for ranking in rankings]
+        ranked.append(ranking)
+    return [(ranking.reason, ranking.comparison_id) for ranking in ranked]
 
 
 def test_gold_comes_before_the_work_that_it_was_drawn_for(ann, add_gold, work, draw):
@@ -114,7 +114,7 @@ def test_what_is_left_to_do_falls_by_one_with_gold_and_with_other_work(ann, proj
     while lease := leases.lease_next(ann):
         reasons.add(lease.reason)
         assert progress.counts(membership(ann.user, project)).remaining == left
-        judging.skip_comparison(ann, lease.pk) if left % 3 else rank_next(ann)
+        rankings.skip_comparison(ann, lease.pk) if left % 3 else rank_next(ann)
         left -= 1
         assert progress.counts(membership(ann.user, project)).remaining == left
     assert (left, reasons) == (0, {"gold", "sampled"})
@@ -140,8 +140,8 @@ def let_it_go(member, lease, how):
     elif how == "ran out":
         Lease.objects.filter(pk=lease.pk).update(expires_at=timezone.now())
     else:
-        judging.skip_comparison(member, lease.pk)
-        return judging.undo_last(member)
+        rankings.skip_comparison(member, lease.pk)
+        return rankings.undo_last(member)
     return leases.lease_next(member)
 
 
@@ -151,10 +151,10 @@ def test_gold_let_go_is_gone_once_others_have_taken_what_stands_in_for_it(ann, a
     first, second = [work(1, priority=place)[0] for place in (2, 1)]
     draw({first: 1})
     lease = leases.lease_next(ann)
-    judging.skip_comparison(ann, lease.pk)
+    rankings.skip_comparison(ann, lease.pk)
     Comparison.objects.filter(pk=first.pk).update(open_slots=0)
     with pytest.raises(Conflict, match="Others have ranked"):
-        judging.undo_last(ann)
+        rankings.undo_last(ann)
     assert leases.lease_next(ann).comparison == second
 
 
@@ -163,11 +163,11 @@ def test_gold_that_was_withdrawn_and_given_back_comes_no_more_like_other_work(an
     first, second = [work(1, priority=place)[0] for place in (2, 1)]
     draw({first: 1})
     assert rank_next(ann).reason == Lease.Reason.GOLD
-    lease = judging.withdraw(ann)
+    lease = rankings.withdraw(ann)
     assert lease.reason == Lease.Reason.GOLD
     leases.release(ann, lease.pk)
     assert rank_next(ann).comparison == first
-    leases.release(ann, judging.withdraw(ann).pk)
+    leases.release(ann, rankings.withdraw(ann).pk)
     assert rank_next(ann).comparison == second
 
 
@@ -175,9 +175,9 @@ def test_an_answer_that_was_withdrawn_does_not_qualify_by_trying_again(ann, add_
     add_gold(1)
     ask(project, qualification_items=1, qualification_percent=100)
     rank_by_text(ann, "bad")
-    lease = judging.withdraw(ann)
+    lease = rankings.withdraw(ann)
     ranks = [1 if text == "good" else 2 for text in lease.comparison.texts(lease.display_order)]
-    judging.record_ranking(ann, lease.pk, ranks, idempotency_key=uuid4(), seconds=1)
+    rankings.record_ranking(ann, lease.pk, ranks, idempotency_key=uuid4(), seconds=1)
     assert Membership.objects.get(pk=ann.pk).qualified_at is None
 
 
@@ -195,7 +195,7 @@ def test_a_late_submit_of_gold_is_refused_as_of_other_work(ann, add_gold, work, 
 
 
 def rank(member, lease):
-    return judging.record_ranking(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+    return rankings.record_ranking(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
 
 
 def test_a_lease_given_back_is_no_ones_whatever_it_was_of(ann, add_gold, work, draw):
@@ -277,7 +277,7 @@ def test_the_pass_rate_is_the_share_of_gold_preferences(ann, cole, project, add_
     [([1, 2], [1, 2], (1, 1)), ([1, 1], [1, 2], (0, 1)), ([1, 2], [1, 1], (0, 0)), ([1, 3, 2], [1, 2, 3], (2, 3))],
 )
 def test_a_tie_in_place_of_a_preference_does_not_pass(ranks, gold_ranks, expected):
-    assert gold.counted(ranks, gold_ranks) == expected
+    assert gold.shared_preferences(ranks, gold_ranks) == expected
 
 
 def test_gold_goes_into_no_export_and_no_agreement(ann, cole, project, add_gold):

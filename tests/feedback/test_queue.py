@@ -67,7 +67,7 @@ def test_another_is_given_beside_the_one_on_screen(ann, work):
 def test_nobody_hoards_comparisons(ann, work):
     work(10)
     held = []
-    for _ in range(leases.MOST_LEASES):
+    for _ in range(leases.DEFAULT_MAX_LEASES):
         held.append(leases.lease_next(ann, beside=held).pk)
     with pytest.raises(Conflict, match="You hold 5 comparisons already"):
         leases.lease_next(ann, beside=held)

@@ -57,11 +57,11 @@ def test_one_that_is_on_hand_and_not_named_is_left_to_the_next_look(ann, work):
 def test_nobody_hoards_comparisons_this_way(ann, work):
     work(8)
     held = []
-    for _ in range(leases.MOST_LEASES):
+    for _ in range(leases.DEFAULT_MAX_LEASES):
         held.append(leases.lease_next(ann, beside=[lease.pk for lease in held]))
     _, following = go_on(ann, held[0], *held[1:])
     assert following is not None
-    assert Lease.objects.count() == leases.MOST_LEASES
+    assert Lease.objects.count() == leases.DEFAULT_MAX_LEASES
     Lease.objects.filter(pk=held[1].pk).delete()
     ranking, _ = go_on(ann, held[2], held[3], held[4], following)
     assert ranking.comparison == held[2].comparison

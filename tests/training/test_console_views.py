@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from django.test import Client
 
-from feedback.actions import rankings as judging
+from feedback.actions.rankings import revise_ranking
 from feedback.models import Membership
 from feedback.reports import quality_snapshot
 from tests.factories import FAST, fake_model
@@ -291,6 +291,6 @@ def test_the_verdict_is_counted_again_as_soon_as_there_is_something_new(console,
     assert len(counted) == 1
     ranking = project.rankings.select_related("annotator").first()
     ranks, member = ranking.ranks[::-1], Membership.objects.get(project=project, user=ranking.annotator)
-    judging.revise_ranking(member, ranking.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
+    revise_ranking(member, ranking.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
     console.get(f"{URL}/console/")
     assert len(counted) == 2

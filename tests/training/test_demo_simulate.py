@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from feedback.actions.tokens import issue_token
 from feedback.models import ApiToken, Ranking, User
 from tests.training import tiny
 from tests.training.services import sending_over, worker
@@ -75,8 +76,8 @@ def test_a_round_that_fails_ends_the_simulation_with_its_own_sentence(demo, gpu_
 
 def test_keys_that_a_killed_simulation_left_are_taken_away_and_nobody_elses(demo):
     manager = User.objects.get(username="max")
-    ApiToken.issue(manager, simulate.TOKEN_NAME)
-    own, _ = ApiToken.issue(manager, "my notebook")
+    issue_token(manager, simulate.TOKEN_NAME)
+    own, _ = issue_token(manager, "my notebook")
     with simulate.keys(demo):
         assert ApiToken.objects.filter(user=manager).count() == 2
     assert list(ApiToken.objects.all()) == [own]

@@ -9,8 +9,8 @@ from django.db.models.functions import Now
 from django.test import Client
 from rest_framework.test import APIClient
 
+from feedback.actions.tokens import issue_token
 from feedback.errors import Conflict
-from feedback.models import ApiToken
 from tests.factories import FAST, fake_model, random_model
 from training import checkpoints, model_checks, reports, serving, tasks
 from training.model_checks import Verdict
@@ -50,7 +50,7 @@ def console(administrator):
 @pytest.fixture
 def api(administrator):
     client = APIClient()
-    client.credentials(HTTP_AUTHORIZATION=f"Bearer {ApiToken.issue(administrator, 'test')[1]}")
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {issue_token(administrator, 'test')[1]}")
     return client
 
 

@@ -63,11 +63,11 @@ def test_a_revised_ranking_counts_once(project, base, rankings, annotator):
     from uuid import uuid4
 
     from feedback.actions import members
-    from feedback.actions import rankings as judging
+    from feedback.actions.rankings import revise_ranking
 
     first = Ranking.objects.first()
     membership = members.membership_of(annotator, project.slug)
-    judging.revise_ranking(membership, first.pk, [2, 1, 1], idempotency_key=uuid4(), seconds=1.0)
+    revise_ranking(membership, first.pk, [2, 1, 1], idempotency_key=uuid4(), seconds=1.0)
     started = lifecycle.start(project, None)
     assert (started.ranking_count, started.cutoff) == (6, 7)
 

@@ -3,7 +3,7 @@
 import pytest
 from rest_framework.test import APIClient
 
-from feedback.models import ApiToken
+from feedback.actions.tokens import issue_token
 from tests.factories import FAST, fake_model
 from training import checkpoints
 from training.models import Round
@@ -15,7 +15,7 @@ URL = "/api/v1/projects/support"
 def client_of(user):
     client = APIClient()
     if user is not None:
-        client.credentials(HTTP_AUTHORIZATION=f"Bearer {ApiToken.issue(user, 'test')[1]}")
+        client.credentials(HTTP_AUTHORIZATION=f"Bearer {issue_token(user, 'test')[1]}")
     return client
 
 

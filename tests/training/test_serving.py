@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 from django.db import connection
 
+from feedback.actions.tokens import issue_token
 from feedback.errors import Conflict, Invalid
-from feedback.models import ApiToken
 from tests.factories import FAST, fake_model
 from tests.training import tiny
 from tests.training.services import wait_until
@@ -219,7 +219,7 @@ def test_a_request_that_waited_in_vain_is_told_when_to_try_again(echo, monkeypat
 def test_managers_enter_with_their_tokens_and_others_do_not(project, manager, annotator, stranger):
     tokens = serving_api.Tokens("given", lambda key: is_managers(project, key))
     keys = {
-        name: ApiToken.issue(user, "serve")[1]
+        name: issue_token(user, "serve")[1]
         for name, user in {"manager": manager, "annotator": annotator, "stranger": stranger}.items()
     }
     assert {name: tokens.may_enter(key) for name, key in keys.items()} == {

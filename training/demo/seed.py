@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import transaction
 
 from feedback import imports
-from feedback.actions import members
+from feedback.actions import members, projects
 from feedback.models import Project, User
 from training import checkpoints
 from training.checkpoint_files import check_model
@@ -48,7 +48,7 @@ def prepare_project(accounts: list[Account], report: Report) -> Project:
         return found
     report("making the demo project")
     owner = User.objects.get(username=next(each.username for each in accounts if each.role == "manager"))
-    project = members.create_project(
+    project = projects.create_project(
         owner,
         Project(
             slug=SLUG,

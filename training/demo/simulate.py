@@ -15,6 +15,7 @@ from typing import Any
 from django.db import transaction
 
 from feedback.actions import members
+from feedback.actions.tokens import issue_token
 from feedback.models import ApiToken, Membership, Project, User
 from training.demo import gold, labelling
 from training.demo.annotators import Annotator
@@ -181,7 +182,7 @@ def keys(project: Project) -> Iterator[tuple[str, list[labelling.Worker]]]:
     with transaction.atomic():
         annotators = [member(project, f"simulated-{number}") for number in range(1, ANNOTATORS + 1)]
         ApiToken.objects.filter(name=TOKEN_NAME, user__in=[manager, *annotators]).delete()  # of one that was killed
-        issued = [ApiToken.issue(user, TOKEN_NAME) for user in (manager, *annotators)]
+        issued = [issue_token(user, TOKEN_NAME) for user in (manager, *annotators)]
     try:
         workers = [labelling.Worker(Annotator(number), key) for number, (_, key) in enumerate(issued[1:], 1)]
         yield issued[0][1], workers

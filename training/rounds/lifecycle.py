@@ -23,7 +23,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop as in_english
 
-from feedback.actions.ranking_details import WITHOUT_OWN_FLAGS
+from feedback.actions.ranking_details import WITHOUT_PROJECT_FLAGS
 from feedback.errors import Conflict, Invalid
 from feedback.export import ranking_record
 from feedback.models import Project, Prompt, Ranking, User
@@ -139,7 +139,7 @@ def _create(
         sections = (_defaults(project), of_project(project), overrides or {})
         settings = round_settings.resolve(*sections, seed=number, positions=positions_of(base.path))
         _check_lessons(project, settings if learns else None)
-        counted = ranking_record.counting(project, cutoff).filter(WITHOUT_OWN_FLAGS)
+        counted = ranking_record.counting(project, cutoff).filter(WITHOUT_PROJECT_FLAGS)
         learns_from_rankings = learns and round_settings.uses_reward_model(settings["ppo"])
         created = Round.objects.create(
             project=project,
@@ -160,7 +160,7 @@ def learnable(project: Project) -> QuerySet[Ranking]:
 
     Not gold, which tests people, nor what reviewers have taken out, nor rankings with a flag of the project's own.
     """
-    return _counting(project).filter(WITHOUT_OWN_FLAGS)
+    return _counting(project).filter(WITHOUT_PROJECT_FLAGS)
 
 
 def _counting(project: Project) -> QuerySet[Ranking]:

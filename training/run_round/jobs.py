@@ -18,7 +18,7 @@ from typing import Any
 
 from django.conf import settings
 
-from feedback.actions.ranking_details import has_own_flag
+from feedback.actions.ranking_details import has_project_flag
 from feedback.export import ranking_record
 from feedback.models import Prompt
 from feedback.quality import reliability
@@ -119,7 +119,7 @@ def rankings(round: Round, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
     """The rows of rankings.jsonl, counted: without those that have a flag of the project's own."""
     weighed = weights(round)
     for row in ranking_record.rankings(round.project, until=round.cutoff, still_counting=True, reliability=weighed):
-        is_flagged = has_own_flag(row["flags"])
+        is_flagged = has_project_flag(row["flags"])
         counts["flagged_rankings" if is_flagged else "rankings"] += 1
         if not is_flagged:
             yield row

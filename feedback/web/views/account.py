@@ -8,9 +8,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from feedback.actions import members
+from feedback.actions import projects, tokens
 from feedback.errors import Forbidden
-from feedback.models import ApiToken
 from feedback.reports import progress
 from feedback.web.forms import ProjectForm, TokenForm
 
@@ -28,16 +27,16 @@ def account(request: HttpRequest) -> HttpResponse:
     form = TokenForm(request.POST or None)
     key = None
     if request.method == "POST" and form.is_valid():
-        _token, key = ApiToken.issue(request.user, form.cleaned_data["name"])
+        _token, key = tokens.issue_token(request.user, form.cleaned_data["name"])
         form = TokenForm()
-    tokens = request.user.api_tokens.order_by("-created_at")
-    return render(request, "account/page.html", {"form": form, "tokens": tokens, "key": key})
+    context = {"form": form, "tokens": request.user.api_tokens.order_by("-created_at"), "key": key}
+    return render(request, "account/page.html", context)
 
 
 @login_required
 @require_POST
 def revoke_token(request: HttpRequest, token_id: int) -> HttpResponse:
-    members.revoke_token(request.user, token_id)
+    tokens.revoke_token(request.user, token_id)
     messages.success(request, _("The token is revoked: programs that use it are refused from now on."))
     return redirect("account")
 
@@ -48,6 +47,6 @@ def new_project(request: HttpRequest) -> HttpResponse:
         raise Forbidden(_("Only this site's administrators may create projects: ask one of them."))
     form = ProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        project = members.create_project(request.user, form.save(commit=False))
+        project = projects.create_project(request.user, form.save(commit=False))
         return redirect("prompts", project.slug)
     return render(request, "project/new.html", {"form": form})

@@ -11,7 +11,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback import imports
-from feedback.actions import members as people
+from feedback.actions import members, projects
 from feedback.errors import AccordError, Invalid
 from feedback.imports.lines import read_lines
 from feedback.models import Import, Membership
@@ -25,56 +25,56 @@ IMPORTS_LISTED = 20
 @login_required
 @require_GET
 def guidelines(request: HttpRequest, slug: str) -> HttpResponse:
-    membership = people.membership_of(request.user, slug)
+    membership = members.membership_of(request.user, slug)
     shown = {"guidelines": render_markdown(membership.project.guidelines)}
     return _page(request, membership, "guidelines", shown)
 
 
 @login_required
 def settings(request: HttpRequest, slug: str) -> HttpResponse:
-    membership = people.manager_of(request.user, slug)
+    membership = members.manager_of(request.user, slug)
     form = ProjectSettingsForm(request.POST or None, instance=membership.project)
     if request.method == "POST" and form.is_valid():
-        people.save_settings(form.save(commit=False))
+        projects.save_settings(form.save(commit=False))
         messages.success(request, _("Saved."))
         return redirect("project-settings", slug)
     return _page(request, membership, "settings", {"form": form})
 
 
 @login_required
-def members(request: HttpRequest, slug: str) -> HttpResponse:
-    membership = people.manager_of(request.user, slug)
+def people(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = members.manager_of(request.user, slug)
     form = MemberForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         try:
-            people.add_member(membership.project, form.cleaned_data["username"], form.cleaned_data["role"])
+            members.add_member(membership.project, form.cleaned_data["username"], form.cleaned_data["role"])
             return redirect("people", slug)
         except AccordError as refusal:
             form.add_error("username", refusal.message)
-    shown = {"form": form, "members": people.members_of(membership.project), "roles": Membership.Role.choices}
+    shown = {"form": form, "members": members.members_of(membership.project), "roles": Membership.Role.choices}
     return _page(request, membership, "people", shown)
 
 
 @login_required
 @require_POST
 def change_role(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
-    membership = people.manager_of(request.user, slug)
-    people.change_role(membership.project, user_id, checked(RoleForm(request.POST))["role"])
+    membership = members.manager_of(request.user, slug)
+    members.change_role(membership.project, user_id, checked(RoleForm(request.POST))["role"])
     return redirect("people", slug)
 
 
 @login_required
 @require_POST
 def remove_member(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
-    membership = people.manager_of(request.user, slug)
-    people.remove_member(membership.project, user_id)
+    membership = members.manager_of(request.user, slug)
+    members.remove_member(membership.project, user_id)
     return redirect("people", slug)
 
 
 @login_required
 def prompts(request: HttpRequest, slug: str) -> HttpResponse:
     """What prompts there are, and a file of more. A refused file says what is wrong, line by line."""
-    membership = people.manager_of(request.user, slug)
+    membership = members.manager_of(request.user, slug)
     form = PromptsForm(request.POST or None, request.FILES or None)
     errors: list[dict[str, Any]] = []
     if request.method == "POST" and form.is_valid():
@@ -101,7 +101,7 @@ def prompts(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 def undo_import(request: HttpRequest, slug: str, import_id: int) -> HttpResponse:
     """Undo an import, and tell what was removed and what stays."""
-    membership = people.manager_of(request.user, slug)
+    membership = members.manager_of(request.user, slug)
     undone = imports.undo_import(imports.find_import(membership.project, import_id), membership.user)
     counted = {name: f"{number:,}" for name, number in undone.removed.items()}
     told = _("Removed: prompts %(prompts)s, completions %(completions)s, comparisons %(comparisons)s.") % counted

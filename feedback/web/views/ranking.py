@@ -83,11 +83,11 @@ def submit(request: HttpRequest, slug: str) -> HttpResponse:
     form = LeasedRankingForm(request.POST)
     given = checked(form)
     if not _wants_next(request):
-        rankings.record_ranking(membership, given["lease"], given["ranks"], **form.measured, **form.said)
+        rankings.record_ranking(membership, given["lease"], given["ranks"], **form.measured, **form.details)
         return _answer(request, membership)
     held = read_leases(request.POST)
     _ranking, lease = rankings.record_ranking_and_lease(
-        membership, given["lease"], given["ranks"], beside=held, **form.measured, **form.said
+        membership, given["lease"], given["ranks"], beside=held, **form.measured, **form.details
     )
     return _show(request, membership, lease or _next_lease(membership, held))
 
@@ -109,7 +109,7 @@ def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
     """Correct a ranking that counts. Pages do so no more; a browser may still have a correction to send."""
     membership = members.membership_of(request.user, slug)
     form = RankingForm(request.POST)
-    rankings.revise_ranking(membership, ranking_id, checked(form)["ranks"], **form.measured, **form.said)
+    rankings.revise_ranking(membership, ranking_id, checked(form)["ranks"], **form.measured, **form.details)
     return _answer(request, membership)
 
 

@@ -104,7 +104,9 @@ def adjudicate(request: HttpRequest, slug: str, comparison_id: int) -> HttpRespo
     form = AdjudicationForm(request.POST)
     given = checked(form)
     after = _after(request, membership, comparison_id)
-    reviews.adjudicate(membership, comparison_id, given["ranks"], reason=given["reason"], **form.measured, **form.said)
+    reviews.adjudicate(
+        membership, comparison_id, given["ranks"], reason=given["reason"], **form.measured, **form.details
+    )
     messages.success(request, _("Settled: your ranking is the one that counts."))
     return redirect(after)
 
@@ -146,11 +148,11 @@ def undo(request: HttpRequest, slug: str, decision_id: int) -> HttpResponse:
 def work(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
     """One person's rankings; with `?since=`, what discarding all since then would take out."""
     membership = members.reviewer_of(request.user, slug)
-    somebody = members.member_named(membership.project, user_id)
+    somebody = members.current_or_former_member(membership.project, user_id)
     form = SinceForm(request.GET if "since" in request.GET else None)
-    toll = reviews.discard_preview(membership, user_id, form.moment) if form.is_bound and form.is_valid() else None
+    preview = reviews.discard_preview(membership, user_id, form.moment) if form.is_bound and form.is_valid() else None
     page = Paginator(review_cases.work_of(membership.project, user_id), ROWS_A_PAGE).get_page(request.GET.get("page"))
-    shown = {"somebody": somebody, "rows": page, "form": form, "toll": toll}
+    shown = {"somebody": somebody, "rows": page, "form": form, "preview": preview}
     return _page(request, membership, "work", shown)
 
 
@@ -189,7 +191,7 @@ def _cells(ranks: Sequence[int], others: Sequence[Sequence[int]]) -> list[tuple[
 def _person_of(request: HttpRequest, membership: Membership) -> Any:
     """Through whose work the reviewer is going, if through anybody's."""
     of = request.GET.get("of", "")
-    return members.member_named(membership.project, int(of)) if of.isdecimal() and len(of) < 16 else None
+    return members.current_or_former_member(membership.project, int(of)) if of.isdecimal() and len(of) < 16 else None
 
 
 def _after(request: HttpRequest, membership: Membership, comparison_id: int) -> str:

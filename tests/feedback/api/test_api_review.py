@@ -118,8 +118,8 @@ def test_a_persons_work_and_all_of_it_discarded(as_rita, ann, work):
     assert len(found) == 3
     since = (timezone.now() - timedelta(hours=1)).isoformat()
     path = f"{URL}/review/people/{ann.user_id}/discard"
-    toll = as_rita.get(path, {"since": since}).json()
-    assert toll == {"rankings": 5, "gold": 0, "reopened": 5}
+    preview = as_rita.get(path, {"since": since}).json()
+    assert preview == {"rankings": 5, "gold": 0, "reopened": 5}
     body = {"since": since, "reason": "Careless."}
     refused = as_rita.post(path, body | {"expected": 4}, format="json")
     assert (refused.status_code, "5 rankings" in refused.json()["message"]) == (409, True)

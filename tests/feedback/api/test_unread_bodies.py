@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from feedback.models import ApiToken, Prompt
+from feedback.actions.tokens import issue_token
+from feedback.models import Prompt
 
 
 class Stops(io.RawIOBase):
@@ -28,7 +29,7 @@ def test_a_body_that_does_not_arrive_is_the_clients_to_send_again(client, projec
         "POST",
         f"/api/v1/projects/{project.slug}/prompts",
         content_type=kind,
-        headers={"Authorization": f"Bearer {ApiToken.issue(manager, 'upload')[1]}"},
+        headers={"Authorization": f"Bearer {issue_token(manager, 'upload')[1]}"},
         **{"wsgi.input": Stops(), "CONTENT_LENGTH": "1000"},
     )
     assert (answer.status_code, answer.json()["code"]) == (408, "timeout")

@@ -124,8 +124,8 @@ class TestDiscardSince:
     def test_the_counts_come_first_and_then_all_of_it_or_nothing(self, ann, cole, rita, busy, project):
         yesterday = timezone.now() - timedelta(days=1)
         Comparison.objects.filter(pk=of(ann).comparison_id).update(gold_ranks=[1, 2])
-        toll = reviews.discard_preview(rita, ann.user_id, yesterday)
-        assert toll == reviews.DiscardPreview(rankings=6, gold=1, reopened=5)
+        preview = reviews.discard_preview(rita, ann.user_id, yesterday)
+        assert preview == reviews.DiscardPreview(rankings=6, gold=1, reopened=5)
         with pytest.raises(Conflict, match="6 rankings to discard by now, not 5"):
             reviews.discard_since(rita, ann.user_id, yesterday, reason="Careless.", expected=5)
         assert not Review.objects.exists()

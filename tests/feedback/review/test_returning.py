@@ -5,8 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from feedback.actions import rankings as judging
-from feedback.actions import review_undo, reviews
+from feedback.actions import rankings, review_undo, reviews
 from feedback.errors import Conflict
 from feedback.models import Comparison, Lease, Review
 from feedback.queue import leases
@@ -33,7 +32,7 @@ def test_its_annotator_gets_it_before_new_work_with_the_reason(ann, rita, work, 
     assert lease.comparison_id == ranking.comparison_id
     assert lease.display_order == ranking.display_order
     assert leases.lease_next(ann) == lease  # a reload shows it first, too
-    returned = judging.said_before(lease)
+    returned = rankings.previous_ranking(lease)
     assert (returned.review.reason, returned.ranks, returned.comment) == (
         "Read the second one again.",
         ranking.ranks,
@@ -84,33 +83,33 @@ def test_one_who_cannot_judge_it_skips_it(ann, cole, rita, work):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
     reviews.return_ranking(rita, ranking.pk, reason="Again.")
-    judging.skip_comparison(ann, leases.lease_next(ann).pk)
+    rankings.skip_comparison(ann, leases.lease_next(ann).pk)
     assert counters(comparison) == (1, 0, 1)
-    again = judging.undo_last(ann)
-    assert judging.said_before(again).ranks == [1, 2]
-    judging.skip_comparison(ann, again.pk)
+    again = rankings.undo_last(ann)
+    assert rankings.previous_ranking(again).ranks == [1, 2]
+    rankings.skip_comparison(ann, again.pk)
     assert leases.lease_next(cole).comparison == comparison
 
 
 def test_one_who_skipped_what_counts_again_has_nothing_to_answer(ann, rita, work, project):
     (comparison,) = work(1)
     decision = reviews.return_ranking(rita, rank_by_position(ann, [1, 2]).pk, reason="Again.")
-    judging.skip_comparison(ann, leases.lease_next(ann).pk)
+    rankings.skip_comparison(ann, leases.lease_next(ann).pk)
     review_undo.undo(rita, decision.pk)
     Comparison.objects.filter(pk=comparison.pk).update(wanted_rankings=2, open_slots=1)
     with pytest.raises(Conflict):
-        judging.undo_last(ann)
+        rankings.undo_last(ann)
     assert counters(comparison) == (2, 1, 1)
     assert preferences(project) == [said(ann, [1, 2])]
 
 
 def test_returned_ones_do_not_keep_people_from_new_work(ann, rita, work):
     work(12)
-    rankings = [rank_next(ann) for _ in range(6)]
-    for ranking in rankings:
+    ranked = [rank_next(ann) for _ in range(6)]
+    for ranking in ranked:
         reviews.return_ranking(rita, ranking.pk, reason="Again.")
     held = []
-    for _ in range(6 + leases.MOST_LEASES):
+    for _ in range(6 + leases.DEFAULT_MAX_LEASES):
         held.append(leases.lease_next(ann, beside=held).pk)
     with pytest.raises(Conflict, match="You hold 5"):
         leases.lease_next(ann, beside=held)

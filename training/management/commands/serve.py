@@ -7,8 +7,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 
+from feedback.actions.tokens import find_token
 from feedback.errors import AccordError
-from feedback.models import ApiToken, Membership, Project
+from feedback.models import Membership, Project
 from training import serving, serving_api
 
 
@@ -59,8 +60,8 @@ class Command(BaseCommand):
 def is_managers(project: Project, key: str) -> bool:
     """Whether this is the API token of one of the project's managers, or of a superuser."""
     try:
-        token = ApiToken.objects.select_related("user").filter(digest=ApiToken.digest_of(key)).first()
-        if token is None or not token.user.is_active:
+        token = find_token(key)
+        if token is None:
             return False
         managers = Membership.objects.filter(project=project, role=Membership.Role.MANAGER)
         return token.user.is_superuser or managers.filter(user=token.user).exists()

@@ -6,8 +6,7 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from feedback.actions import rankings as judging
-from feedback.actions import reviews
+from feedback.actions import rankings, reviews
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import Lease, Membership, Ranking, Skip
 from feedback.queue import leases
@@ -18,11 +17,11 @@ pytestmark = pytest.mark.django_db
 
 
 def record(member, lease, ranks, **said):
-    return judging.record_ranking(member, lease.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
+    return rankings.record_ranking(member, lease.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
 
 
 def revise(member, ranking, ranks, **said):
-    return judging.revise_ranking(member, ranking.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
+    return rankings.revise_ranking(member, ranking.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
 
 
 def lapse(lease):
@@ -37,7 +36,7 @@ def test_ranks_follow_the_order_of_display(ann, work):
     shown_first = lease.display_order[0]
     assert ranking.ranks[shown_first] == 1
     assert [ranking.ranks[position] for position in lease.display_order] == [1, 2, 3, 4]
-    assert judging.shown_ranks(ranking) == [1, 2, 3, 4]
+    assert rankings.shown_ranks(ranking) == [1, 2, 3, 4]
 
 
 def test_a_ranking_takes_the_place_of_the_lease(ann, work):
@@ -53,7 +52,7 @@ def test_a_ranking_takes_the_place_of_the_lease(ann, work):
     [([2, 4, 4], [1, 2, 2]), ([9, 9, 9], [1, 1, 1]), ([3, 1, 2], [3, 1, 2]), ([1, 1, 3], [1, 1, 2])],
 )
 def test_only_the_order_of_ranks_counts(given, stored):
-    assert judging.ranks_by_position(3, [0, 1, 2], given) == stored
+    assert rankings.ranks_by_position(3, [0, 1, 2], given) == stored
 
 
 def test_everything_said_is_kept(ann, project, work):
@@ -76,7 +75,7 @@ class TestTheSecondsClaimed:
 
     def assert_about(self, ranking, seconds):
         ranking.refresh_from_db()
-        assert seconds <= ranking.seconds <= seconds + judging.CLOCK_SLACK + 10  # what the test itself takes
+        assert seconds <= ranking.seconds <= seconds + rankings.CLOCK_SLACK + 10  # what the test itself takes
 
     @pytest.mark.parametrize("age", [0, 90])
     def test_are_at_most_the_leases_age(self, ann, work, age):
@@ -89,7 +88,7 @@ class TestTheSecondsClaimed:
         work(2)
         lease = leases.lease_next(ann)
         said = {"beside": [], "idempotency_key": uuid4(), "seconds": self.CLAIMED}
-        ranking, _next = judging.record_ranking_and_lease(ann, lease.pk, [2, 1], **said)
+        ranking, _next = rankings.record_ranking_and_lease(ann, lease.pk, [2, 1], **said)
         self.assert_about(ranking, 0)
 
     def test_go_on_through_a_renewal_and_while_the_lease_was_lapsed(self, ann, work):
@@ -172,7 +171,7 @@ def test_a_key_of_another_project_is_refused(ann, stranger, work):
     rank_next(ann, idempotency_key=key)
     elsewhere = Membership.objects.create(user=ann.user, project=stranger.memberships.get().project)
     with pytest.raises(Conflict, match="another project"):
-        judging.record_ranking(elsewhere, uuid4(), [1, 2], idempotency_key=key, seconds=1)
+        rankings.record_ranking(elsewhere, uuid4(), [1, 2], idempotency_key=key, seconds=1)
 
 
 def test_a_late_submit_is_welcome_while_a_slot_is_open(ann, work):
@@ -201,8 +200,8 @@ def test_a_revision_is_a_new_row_and_the_old_one_stays(ann, work):
     second = revise(ann, first, [2, 1])
     first.refresh_from_db()
     assert (first.is_live, second.is_live, second.revision) == (False, True, 2)
-    assert judging.shown_ranks(first) == [1, 2]
-    assert judging.shown_ranks(second) == [2, 1]
+    assert rankings.shown_ranks(first) == [1, 2]
+    assert rankings.shown_ranks(second) == [2, 1]
     comparison.refresh_from_db()
     assert (comparison.open_slots, comparison.ranking_count) == (0, 1)
 
@@ -232,7 +231,7 @@ def test_nobody_revises_anothers_ranking(ann, cole, mona, work):
 
 def test_a_skip_gives_the_slot_to_others(ann, work):
     (comparison,) = work(1)
-    skip = judging.skip_comparison(ann, leases.lease_next(ann).pk, reason="not my language")
+    skip = rankings.skip_comparison(ann, leases.lease_next(ann).pk, reason="not my language")
     comparison.refresh_from_db()
     assert comparison.open_slots == 1
     assert skip.reason == "not my language"
@@ -241,7 +240,7 @@ def test_a_skip_gives_the_slot_to_others(ann, work):
 def test_a_skip_sent_twice_is_one(ann, work):
     (comparison,) = work(1)
     lease = leases.lease_next(ann)
-    assert judging.skip_comparison(ann, lease.pk) == judging.skip_comparison(ann, lease.pk)
+    assert rankings.skip_comparison(ann, lease.pk) == rankings.skip_comparison(ann, lease.pk)
     comparison.refresh_from_db()
     assert comparison.open_slots == 1
 
@@ -250,7 +249,7 @@ def test_skipping_a_lapsed_lease_opens_no_second_slot(ann, work):
     (comparison,) = work(1)
     lease = leases.lease_next(ann)
     lapse(lease)
-    judging.skip_comparison(ann, lease.pk)
+    rankings.skip_comparison(ann, lease.pk)
     comparison.refresh_from_db()
     assert comparison.open_slots == 1
 
@@ -260,28 +259,28 @@ def test_a_reason_that_cannot_be_stored_is_refused(ann, work, reason):
     work(1)
     lease = leases.lease_next(ann)
     with pytest.raises(Invalid):
-        judging.skip_comparison(ann, lease.pk, reason=reason)
+        rankings.skip_comparison(ann, lease.pk, reason=reason)
     assert not Skip.objects.exists()
 
 
 def test_there_is_nothing_to_undo_at_first(ann):
     with pytest.raises(NotFound, match="nothing to undo"):
-        judging.undo_last(ann)
+        rankings.undo_last(ann)
 
 
 def test_undo_brings_the_last_ranking_back_and_it_counts_until_revised(ann, work):
     work(2)
     rank_next(ann)
     last = rank_next(ann)
-    assert judging.undo_last(ann) == last
+    assert rankings.undo_last(ann) == last
     last.refresh_from_db()
     assert last.is_live
 
 
 def test_undo_takes_back_a_skip(ann, work):
     (comparison,) = work(1)
-    judging.skip_comparison(ann, leases.lease_next(ann).pk)
-    lease = judging.undo_last(ann)
+    rankings.skip_comparison(ann, leases.lease_next(ann).pk)
+    lease = rankings.undo_last(ann)
     assert lease.comparison == comparison
     assert record(ann, lease, [1, 2]).comparison == comparison
     assert not Skip.objects.exists()
@@ -289,10 +288,10 @@ def test_undo_takes_back_a_skip(ann, work):
 
 def test_a_skip_stays_when_others_took_the_slot(ann, cole, work):
     work(1)
-    judging.skip_comparison(ann, leases.lease_next(ann).pk)
+    rankings.skip_comparison(ann, leases.lease_next(ann).pk)
     rank_next(cole)
     with pytest.raises(Conflict):
-        judging.undo_last(ann)
+        rankings.undo_last(ann)
     assert Skip.objects.exists()
 
 
@@ -302,7 +301,7 @@ def test_withdrawing_takes_the_last_ranking_back_and_holds_its_comparison_as_it_
     (comparison,) = work(1, size=3)
     said = {"comment": "Close.", "flags": ["unsafe"], "ratings": {"helpful": [5, None, 1]}, "seconds": 12.5}
     ranking = rank_next(ann, [2, 1, 2], **said)
-    lease = judging.withdraw(ann)
+    lease = rankings.withdraw(ann)
     card = card_of_lease(Lease.objects.get(pk=lease.pk), ann)
     assert [shown.rank for shown in card.completions] == [2, 1, 2]
     assert [shown.ratings[0].rating for shown in card.completions] == [5, None, 1]
@@ -322,25 +321,25 @@ def test_withdrawing_takes_the_last_ranking_back_and_holds_its_comparison_as_it_
 def test_a_withdrawn_ranking_can_be_skipped_and_the_skip_undone(ann, cole, work):
     (comparison,) = work(1)
     rank_next(ann, [2, 1])
-    judging.skip_comparison(ann, judging.withdraw(ann).pk)
+    rankings.skip_comparison(ann, rankings.withdraw(ann).pk)
     assert leases.lease_next(ann) is None
-    lease = judging.withdraw(ann)
+    lease = rankings.withdraw(ann)
     assert [shown.rank for shown in card_of_lease(lease, ann).completions] == [2, 1]
-    judging.skip_comparison(ann, lease.pk)
+    rankings.skip_comparison(ann, lease.pk)
     assert rank_next(cole).comparison == comparison
 
 
 def test_withdrawing_goes_back_ten_rankings_and_a_day(ann, work):
     work(12)
-    rankings = [rank_next(ann) for _ in range(12)]
-    back = [judging.withdraw(ann).comparison_id for _ in range(10)]
-    assert back == [each.comparison_id for each in reversed(rankings[2:])]
+    ranked = [rank_next(ann) for _ in range(12)]
+    back = [rankings.withdraw(ann).comparison_id for _ in range(10)]
+    assert back == [each.comparison_id for each in reversed(ranked[2:])]
     with pytest.raises(NotFound, match="last 10 rankings of the past 24 hours"):
-        judging.withdraw(ann)
+        rankings.withdraw(ann)
     Lease.objects.all().delete()
     Ranking.objects.update(created_at=timezone.now() - timedelta(hours=25))
     with pytest.raises(NotFound, match="last 10 rankings of the past 24 hours"):
-        judging.withdraw(ann)
+        rankings.withdraw(ann)
 
 
 def test_a_ranking_that_a_reviewer_settled_is_not_withdrawn(ann, mona, work):
@@ -348,7 +347,7 @@ def test_a_ranking_that_a_reviewer_settled_is_not_withdrawn(ann, mona, work):
     rank_next(ann)
     reviews.adjudicate(mona, comparison.pk, [2, 1], idempotency_key=uuid4(), seconds=1)
     with pytest.raises(Conflict, match="A reviewer has decided"):
-        judging.withdraw(ann)
+        rankings.withdraw(ann)
     assert Ranking.objects.filter(annotator=ann.user, is_live=True).count() == 1
 
 
@@ -357,5 +356,5 @@ def test_recent_rankings_are_ones_own_and_live(ann, cole, work):
     first, second = rank_next(ann), rank_next(ann)
     rank_next(cole)
     third = revise(ann, first, [2, 1])
-    assert judging.recent(ann) == [third, second]
-    assert judging.recent(ann, limit=1) == [third]
+    assert rankings.recent(ann) == [third, second]
+    assert rankings.recent(ann, limit=1) == [third]

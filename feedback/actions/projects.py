@@ -1,0 +1,29 @@
+"""Creating projects and changing their settings."""
+
+from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
+
+from feedback.errors import Conflict
+from feedback.models import Membership, Project, User
+
+
+@transaction.atomic
+def create_project(owner: User, project: Project) -> Project:
+    """Save a new project with its creator as its first manager. Raises Conflict if its slug is taken."""
+    try:
+        # A savepoint: the query in the handler would fail in the transaction that the constraint has aborted.
+        with transaction.atomic():
+            project.save()
+    except IntegrityError as error:
+        if not Project.objects.filter(slug=project.slug).exists():
+            raise
+        raise Conflict(
+            _('There is a project "%(slug)s" already: choose another address.') % {"slug": project.slug}
+        ) from error
+    Membership.objects.create(project=project, user=owner, role=Membership.Role.MANAGER)
+    return project
+
+
+def save_settings(project: Project) -> None:
+    """Store changed settings. They apply to comparisons and leases made from now on."""
+    project.save()
