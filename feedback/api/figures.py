@@ -52,7 +52,7 @@ class PersonFiguresSerializer(AsOfShown):
 
 
 class OwnFiguresSerializer(strict.Serializer):
-    """Quality is of each full 50 of one's rankings, as at midnight; null before, or unless annotators may see it."""
+    """The caller's figures. Quality counts full batches of 50 rankings from the day after; null before or if hidden."""
 
     done = DoneSerializer()
     days = serializers.ListField(child=serializers.IntegerField(), help_text="Rankings a day, the last one today.")

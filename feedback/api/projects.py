@@ -17,28 +17,11 @@ from feedback.models import ApiToken, Membership, Project
 from feedback.queue import sampling
 from feedback.reports import progress
 
-SETTINGS = (
-    "name",
-    "guidelines",
-    "wanted_rankings",
-    "lease_minutes",
-    "comparisons_ahead",
-    "held_out_percent",
-    "strength_points",
-    "one_key_pairs",
-    "flags",
-    "attributes",
-    "gold_percent",
-    "qualification_items",
-    "qualification_percent",
-    "extra_opinions",
-    "ranking_weights",
-    "annotators_see_quality",
-    "sampling_rule",
+# Every editable field of a project but its identity and its state. Labels, help texts and limits are the model's.
+SETTINGS = tuple(
+    field.name for field in Project._meta.fields if field.editable and field.name not in ("id", "slug", "archived_at")
 )
-
-
-# What everybody who ranks has to know. The rest would tell annotators how often they are tested, and by what.
+# The settings that annotators need. The others would tell them how often they are tested, and by what.
 FOR_EVERYBODY = (
     "name",
     "guidelines",
@@ -52,7 +35,7 @@ FOR_EVERYBODY = (
 
 
 class ProjectSerializer(strict.ModelSerializer):
-    """A project, and one's own role in it. Its settings are told to managers; others get what they need to rank."""
+    """A project and the caller's role in it. Managers see all settings; others those that they need to rank."""
 
     role = serializers.SerializerMethodField()
 
@@ -72,10 +55,17 @@ class ProjectSerializer(strict.ModelSerializer):
         return self.context["roles"][project.pk]
 
 
-class ProjectRequest(strict.ModelSerializer):
-    """What a new project is told; only its name and slug are needed."""
+def _sampling_rule() -> serializers.ChoiceField:
+    """Return the field of `Project.sampling_rule`: the model, which knows no rules, cannot list the choices."""
+    field = Project._meta.get_field("sampling_rule")
+    label, help_text = field.verbose_name, field.help_text
+    return serializers.ChoiceField(sorted(sampling.RULES), required=False, label=label, help_text=help_text)
 
-    sampling_rule = serializers.ChoiceField(choices=sorted(sampling.RULES), default="random")
+
+class ProjectRequest(strict.ModelSerializer):
+    """A new project. Only its slug and name are required."""
+
+    sampling_rule = _sampling_rule()
 
     class Meta:
         model = Project
@@ -83,9 +73,9 @@ class ProjectRequest(strict.ModelSerializer):
 
 
 class ProjectSettings(strict.ModelSerializer):
-    """What may change afterwards. It holds for what comes in from now on."""
+    """Settings to change. They hold for what comes in from now on."""
 
-    sampling_rule = serializers.ChoiceField(choices=sorted(sampling.RULES), required=False)
+    sampling_rule = _sampling_rule()
 
     class Meta:
         model = Project

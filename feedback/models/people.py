@@ -30,84 +30,137 @@ class User(AbstractUser):
 class Project(models.Model):
     """One model being improved: its guidelines, its settings, its members."""
 
-    slug = models.SlugField(unique=True)
-    name = models.CharField(max_length=200)
-    guidelines = models.TextField(blank=True, help_text="Markdown, shown to annotators.")
+    slug = models.SlugField(
+        _("Address"),
+        unique=True,
+        help_text=_("Letters, digits and hyphens. It is a part of all links and cannot be changed later."),
+        error_messages={"unique": _("Another project has this address already: choose a different one.")},
+    )
+    name = models.CharField(_("Name"), max_length=200)
+    guidelines = models.TextField(
+        _("Guidelines"),
+        blank=True,
+        help_text=_(
+            "Markdown, shown to annotators: what makes one completion better than another, with examples and reasons."
+        ),
+    )
     wanted_rankings = models.PositiveSmallIntegerField(
+        _("Rankings per comparison"),
         default=1,
         validators=[MinValueValidator(1), MaxValueValidator(100)],
-        help_text="How many annotators rank each new comparison.",
+        help_text=_(
+            "How many annotators rank each new comparison. Two or more on a part of the comparisons show how far they "
+            "agree."
+        ),
     )
     lease_minutes = models.PositiveSmallIntegerField(
+        _("Lease, in minutes"),
         default=30,
         validators=[MinValueValidator(1), MaxValueValidator(1440)],
-        help_text="How long an annotator holds a comparison before it goes to the next one.",
+        help_text=_("How long an annotator holds a comparison before it goes to the next annotator."),
     )
     comparisons_ahead = models.PositiveSmallIntegerField(
+        _("Comparisons fetched ahead"),
         default=3,
         validators=[MinValueValidator(1), MaxValueValidator(MAX_AHEAD)],
-        help_text="How many comparisons an annotator's page fetches ahead: they can be ranked without a connection.",
+        help_text=_(
+            "How many comparisons the ranking page fetches in advance. They can be ranked without a connection."
+        ),
     )
     held_out_percent = models.PositiveSmallIntegerField(
+        _("Held-out prompts, in percent"),
         default=20,
         validators=[MaxValueValidator(90)],
-        help_text="Share of prompts kept away from training, chosen by hash.",
+        help_text=_("Share of new prompts that no round trains on; figures are measured on them. Chosen by hash."),
     )
     strength_points = models.PositiveSmallIntegerField(
+        _("Strength of preference"),
         default=0,
         choices=[(0, _("Not asked")), (4, _("4 points")), (9, _("9 points"))],
-        help_text="For comparisons of two: how much better one is, on a scale of so many points.",
+        help_text=_("For comparisons of two: the scale on which annotators say how much better the better one is."),
     )
     one_key_pairs = models.BooleanField(
+        _("One key ranks a pair"),
         default=False,
-        help_text="Whether one key ranks and submits a comparison of two: 1, 2, or 3 for a tie.",
+        help_text=_(
+            "For comparisons of two: 1 (A is better), 2 (B is better) or 3 (equally good) submits at once. U undoes it."
+        ),
     )
     flags = ArrayField(
         models.CharField(max_length=50),
+        verbose_name=_("Flags"),
         default=list,
         blank=True,
         size=12,
         validators=[check_distinct_names],
-        help_text="What annotators may mark a comparison with, besides “all bad” and “all good”.",
+        help_text=_(
+            'Labels that annotators may put on a comparison, besides "All bad" and "All good". Rounds do not learn '
+            "from rankings that have one."
+        ),
     )
     attributes = ArrayField(
         models.CharField(max_length=50),
+        verbose_name=_("Ratings"),
         default=list,
         blank=True,
         size=6,
         validators=[check_distinct_names],
-        help_text="What annotators rate each completion on, from 1 (worst) to 5 (best): say helpful, honest, harmless.",
+        help_text=_(
+            "What annotators rate each completion on, from 1 (worst) to 5 (best). For example: helpful, honest, "
+            "harmless."
+        ),
     )
     gold_percent = models.PositiveSmallIntegerField(
+        _("Gold, in percent"),
         default=0,
         validators=[MaxValueValidator(50)],
-        help_text="Share of an annotator's work that is gold: comparisons whose right ranking is known.",
+        help_text=_(
+            "Share of gold in the work of everybody: comparisons whose right ranking is known. They show who ranks "
+            "with care."
+        ),
     )
     qualification_items = models.PositiveSmallIntegerField(
+        _("Gold before real work"),
         default=0,
         validators=[MaxValueValidator(100)],
-        help_text="How many gold comparisons an annotator ranks before real work; 0: none.",
+        help_text=_("How many gold comparisons a new annotator ranks before real work; 0: none."),
     )
     qualification_percent = models.PositiveSmallIntegerField(
+        _("Needed to qualify, in percent"),
         default=80,
         validators=[MaxValueValidator(100)],
-        help_text="Share of the gold preferences that they must share to qualify.",
+        help_text=_("Share of the gold preferences that a new annotator must give too, to qualify for real work."),
     )
     extra_opinions = models.PositiveSmallIntegerField(
+        _("Extra rankings"),
         default=0,
         validators=[MaxValueValidator(10)],
-        help_text="How many more people are asked, one after the other, while a comparison has no majority.",
+        help_text=_("How many more annotators are asked, one after the other, while a comparison has no majority."),
     )
     annotators_see_quality = models.BooleanField(
+        _("Annotators see their agreement and gold pass rate"),
         default=False,
-        help_text="Whether annotators see their own agreement and gold pass rate, as they were at midnight.",
+        help_text=_(
+            "Shown on My figures. Both are counted over full batches of 50 of an annotator's rankings and appear the "
+            "day after a batch is full. So no annotator can tell which comparisons were gold, but the figures tell how "
+            "many of a batch were."
+        ),
     )
-    sampling_rule = models.CharField(max_length=30, default="random", help_text="Orders new comparisons in the queue.")
+    sampling_rule = models.CharField(
+        _("Order of new comparisons"),
+        max_length=30,
+        default="random",
+        help_text=_("The rule that chooses which new comparison an annotator gets."),
+    )
     ranking_weights = models.CharField(
+        _("Weight of a ranking"),
         max_length=11,
-        choices=[("equal", _("All count the same")), ("reliability", _("By the annotator’s reliability"))],
+        choices=[("equal", _("All count the same")), ("reliability", _("By the annotator's reliability"))],
         default="equal",
-        help_text="What a ranking counts in exports and to the reward model.",
+        help_text=_(
+            "In exports and for the reward model. By reliability, annotators who often contradict others count less: "
+            "good against carelessness, but the taste of a minority counts less too."
+        ),
     )
     blinding_key = models.UUIDField(
         default=uuid.uuid4,

@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
+from django.contrib.postgres.forms import SimpleArrayField
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
@@ -20,110 +21,39 @@ class TokenForm(forms.Form):
 
 
 class ProjectForm(forms.ModelForm):
+    """A new project. Labels, help texts and limits of settings are those of the model's fields."""
+
     class Meta:
         model = Project
         fields = ("name", "slug", "guidelines")
-        labels = {"name": _("Name"), "slug": _("Address"), "guidelines": _("Guidelines")}
-        help_texts = {
-            "slug": _("Letters, digits and hyphens; it stays in links for good."),
-            "guidelines": _("Markdown. What makes one completion better than another, with examples."),
-        }
-        error_messages = {"slug": {"unique": _("Another project has this address already: choose a different one.")}}
+
+
+SETTING_GROUPS = (
+    (_("Project"), ("name", "guidelines")),
+    (_("Questions to annotators"), ("strength_points", "one_key_pairs", "attributes", "flags")),
+    (_("Queue"), ("wanted_rankings", "extra_opinions", "lease_minutes", "comparisons_ahead")),
+    (_("Quality"), ("gold_percent", "qualification_items", "qualification_percent", "annotators_see_quality")),
+    (_("Training"), ("held_out_percent", "ranking_weights")),
+)
 
 
 class ProjectSettingsForm(forms.ModelForm):
+    """The settings of a project, in groups."""
+
     class Meta:
         model = Project
-        fields = (
-            "name",
-            "guidelines",
-            "wanted_rankings",
-            "strength_points",
-            "one_key_pairs",
-            "flags",
-            "attributes",
-            "lease_minutes",
-            "comparisons_ahead",
-            "held_out_percent",
-            "extra_opinions",
-            "ranking_weights",
-            "gold_percent",
-            "qualification_items",
-            "qualification_percent",
-            "annotators_see_quality",
-        )
-        labels = {
-            "name": _("Name"),
-            "guidelines": _("Guidelines"),
-            "wanted_rankings": _("Rankings per comparison"),
-            "strength_points": _("Strength of preference"),
-            "one_key_pairs": _("One key ranks a pair"),
-            "flags": _("Flags"),
-            "attributes": _("Ratings"),
-            "lease_minutes": _("Lease, in minutes"),
-            "comparisons_ahead": _("Comparisons fetched ahead"),
-            "held_out_percent": _("Held-out prompts, in percent"),
-            "extra_opinions": _("Further opinions"),
-            "ranking_weights": _("What a ranking counts"),
-            "gold_percent": _("Gold, in percent"),
-            "qualification_items": _("Gold before real work"),
-            "qualification_percent": _("Needed to qualify, in percent"),
-            "annotators_see_quality": _("Annotators see how far they agree and pass gold"),
-        }
-        help_texts = {
-            "guidelines": _("Markdown. What makes one completion better than another, with examples."),
-            "wanted_rankings": _(
-                "How many people rank each new comparison. Two or more on a part of the work shows how far they agree."
-            ),
-            "strength_points": _("For comparisons of two: whether to ask how much better the better one is."),
-            "one_key_pairs": _(
-                "For comparisons of two: 1 (A is better), 2 (B is better) or 3 (equally good) submits at once. "
-                "U undoes it."
-            ),
-            "flags": _(
-                "Up to 12, separated by commas: what people may mark a comparison with. Rounds do not learn from "
-                "rankings that have a flag."
-            ),
-            "attributes": _(
-                "Up to 6, with commas between them: what people rate each completion on, from 1 (worst) to 5 (best). "
-                "Say: helpful, honest, harmless."
-            ),
-            "lease_minutes": _("How long a person holds a comparison before it goes to the next one."),
-            "comparisons_ahead": _(
-                "How many comparisons the ranking page fetches in advance, so that a person can go on without a "
-                "connection."
-            ),
-            "held_out_percent": _("Share of new prompts kept away from training, to measure on."),
-            "extra_opinions": _(
-                "How many more people are asked, one after the other, while a comparison has no majority."
-            ),
-            "ranking_weights": _(
-                "In exports and to the reward model. By reliability, people who often say the opposite of others count "
-                "less: good against carelessness, but a minority’s taste counts less too."
-            ),
-            "gold_percent": _("Share of everybody’s work whose right ranking is known: it shows who ranks with care."),
-            "qualification_items": _("How many gold comparisons somebody new ranks before real work; 0: none."),
-            "qualification_percent": _("Share of the gold preferences that somebody new must share to qualify."),
-            "annotators_see_quality": _(
-                "Told the day after each full 50 of their rankings, so that nobody can tell which comparisons are "
-                "gold. It does tell how many of the 50 were."
-            ),
-        }
+        fields = [name for _heading, names in SETTING_GROUPS for name in names]
 
-    GROUPS = (
-        (_("Project"), ("name", "guidelines")),
-        (_("What people are asked"), ("strength_points", "one_key_pairs", "attributes", "flags")),
-        (_("Who ranks what"), ("wanted_rankings", "extra_opinions", "lease_minutes", "comparisons_ahead")),
-        (
-            _("Quality"),
-            ("gold_percent", "qualification_items", "qualification_percent", "annotators_see_quality"),
-        ),
-        (_("Training"), ("held_out_percent", "ranking_weights")),
-    )
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for field in self.fields.values():
+            if isinstance(field, SimpleArrayField):
+                entry = _("Up to %(count)s, separated by commas.") % {"count": field.max_length}
+                field.help_text = f"{field.help_text} {entry}"
 
     def groups(self) -> list[tuple[Any, list[forms.BoundField]]]:
         """Return the headings of the settings page, each with its fields."""
-        return [(heading, [self[name] for name in names]) for heading, names in self.GROUPS]
+        return [(heading, [self[name] for name in names]) for heading, names in SETTING_GROUPS]
 
 
 class MemberForm(forms.Form):

@@ -1,11 +1,57 @@
-"""The settings page of a project."""
+"""Project settings: described once, in the model."""
 
-from collections import Counter
+import pytest
+from django.utils.text import capfirst
 
-from feedback.web.forms import ProjectSettingsForm
+from feedback.api.projects import SETTINGS, ProjectRequest, ProjectSettings
+from feedback.models import Project
+from feedback.web.forms import ProjectForm, ProjectSettingsForm
+
+NOT_ON_THE_PAGE = {"sampling_rule"}
 
 
-def test_every_setting_stands_in_exactly_one_group():
+def test_the_page_has_every_setting_once():
     """A field that the page leaves out would be sent as empty, and saving would reset it."""
-    grouped = Counter(field.name for _heading, fields in ProjectSettingsForm().groups() for field in fields)
-    assert grouped == Counter(list(ProjectSettingsForm().fields))
+    names = [field.name for _heading, fields in ProjectSettingsForm().groups() for field in fields]
+    assert sorted(names) == sorted(set(SETTINGS) - NOT_ON_THE_PAGE)
+
+
+@pytest.mark.parametrize("name", ["slug", *SETTINGS])
+def test_labels_and_help_texts_are_those_of_the_model(name):
+    described = Project._meta.get_field(name)
+    for fields in (
+        ProjectForm().fields,
+        ProjectSettingsForm().fields,
+        ProjectRequest().fields,
+        ProjectSettings().fields,
+    ):
+        if name in fields:
+            assert capfirst(fields[name].label) == capfirst(described.verbose_name)
+            assert str(fields[name].help_text or "").startswith(str(described.help_text))
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("wanted_rankings", 0),
+        ("wanted_rankings", 101),
+        ("comparisons_ahead", 21),
+        ("held_out_percent", 91),
+        ("gold_percent", 51),
+        ("strength_points", 5),
+        ("flags", [f"flag {number}" for number in range(13)]),
+        ("attributes", ["tone", "Tone"]),
+        ("ranking_weights", "loud"),
+    ],
+)
+def test_limits_are_those_of_the_model_on_the_page_and_in_the_api(name, value):
+    typed = ",".join(value) if isinstance(value, list) else value
+    assert name in ProjectSettingsForm({name: typed}).errors
+    settings = ProjectSettings(data={name: value}, partial=True)
+    assert not settings.is_valid()
+    assert list(settings.errors) == [name]
+
+
+def test_the_page_says_how_to_type_a_list():
+    assert ProjectSettingsForm().fields["flags"].help_text.endswith("Up to 12, separated by commas.")
