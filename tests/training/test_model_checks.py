@@ -19,6 +19,8 @@ from training.rounds import lifecycle
 from training.rounds.results import Outcome
 from training.run_round import heartbeat, probe_model, process
 
+pytestmark = pytest.mark.process  # most of them check a model, in a process of its own
+
 PAGE = "/projects/support"
 API = "/api/v1/projects/support"
 REFUSED = Verdict("refused", "", "", "it is not causal")
