@@ -8,7 +8,7 @@ from small_world import LETTERS, PROMPTS, letters_tokenizer, ppo_job
 from training.learner import ppo
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.policy import rollout, updates
-from training.learner.rewards.terms import Answer
+from training.learner.reward_terms import Answer
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.processes import Processes
 from training.learner.text.messages import Prompt, decode_completion

@@ -160,7 +160,7 @@ def ppo_job(folder: Path, prompts: Sequence[str] = ("a",), **settings: Any) -> P
         "model": str(folder.parent / "policy"),
         "rewards": [REWARD],
         "max_completion_tokens": LONGEST,
-        "missing_end_penalty": 0.0,
+        "missing_eos_penalty": 0.0,
         "eval_prompts": 0,
         "optimum_samples": 0,
         **settings,

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from training.learner.estimators.grpo import group_relative
+from training.learner.estimators.reinforce import above_baseline
+from training.learner.estimators.rloo import leave_one_out
 from training.learner.policy.advantages import (
-    above_baseline,
     generalized_advantages,
-    group_relative,
-    leave_one_out,
     token_rewards,
     whiten,
 )

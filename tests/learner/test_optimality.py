@@ -238,4 +238,4 @@ def test_without_a_price_on_kl_there_is_no_best_and_none_is_told(tmp_path):
     ppo.main(job)
     assert "best_objective" not in JobDirectory(job).result()
     with pytest.raises(BadInput, match="optimum_samples must be 2 or more"):
-        PpoConfig(model="m", rewards=[{"name": "missing_end"}], optimum_samples=1)
+        PpoConfig(model="m", rewards=[{"name": "missing_eos"}], optimum_samples=1)

@@ -163,7 +163,7 @@ def test_the_adaptive_coefficient_rises_while_kl_is_above_its_target(tmp_path):
 
 
 def test_reinforce_s_moving_baseline_is_of_earlier_batches():
-    settings = PpoConfig(model="m", rewards=[{"name": "missing_end"}], baseline_decay=0.9, algorithm="reinforce")
+    settings = PpoConfig(model="m", rewards=[{"name": "missing_eos"}], baseline_decay=0.9, algorithm="reinforce")
 
     def scored(*scores):
         one = [torch.zeros(1)] * len(scores)

@@ -17,8 +17,8 @@ from training.learner.models.reward_model import (
     score_groups,
 )
 from training.learner.preferences.ranking_data import read_rankings
-from training.learner.rewards.terms import Answer, reward_function
-from training.learner.rewards.text_metrics import METRICS
+from training.learner.reward_terms import Answer, make_metric
+from training.learner.rewards.reward_function import reward_function
 from training.learner.runtime.config import PpoConfig, RewardConfig, SampleConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.text import bpe
@@ -56,7 +56,7 @@ def test_the_same_text_has_the_same_score_whatever_tokens_the_policy_wrote_it_in
         for tokens in written
     ]
     assert {answer.text for answer in answers} == {"parcel"}
-    free = settings({"name": "reward_model"}, reward_model=str(scorer), missing_end_penalty=0.0)
+    free = settings({"name": "reward_model"}, reward_model=str(scorer), missing_eos_penalty=0.0)
     expected = score(model, [[*prompt, *whole]]).expand(4)
     torch.testing.assert_close(reward_function(free, tokenizer)(answers), expected)
     # where the policy's own tokens were scored already, that holds of those that the model reads
@@ -93,7 +93,7 @@ def test_with_another_tokenizer_the_text_is_encoded_as_the_reward_model_learned_
     model, own = load_reward_model(str(scorer))
     other = bpe.learn_tokenizer(["wait parcel thanks"] * 3, 270)
     reward = reward_function(
-        settings({"name": "reward_model"}, reward_model=str(scorer), missing_end_penalty=0.0), other
+        settings({"name": "reward_model"}, reward_model=str(scorer), missing_eos_penalty=0.0), other
     )
     for ended in (True, False):
         written = answer(other, "thanks for the parcel", ended)
@@ -103,13 +103,13 @@ def test_with_another_tokenizer_the_text_is_encoded_as_the_reward_model_learned_
 
 def test_terms_are_weighted_added_clipped_and_a_missing_end_costs(scorer):
     tokenizer = load_tokenizer(str(scorer))
-    terms = ({"name": "length", "target": 2, "weight": 3.0}, {"name": "missing_end", "weight": 0.5})
+    terms = ({"name": "length", "target": 2, "weight": 3.0}, {"name": "missing_eos", "weight": 0.5})
     two, four = "abcd"[:2], "abcd"
     assert [len(tokenizer.encode(text)) for text in (two, four)] == [2, 4]
     answers = [Answer({}, [5], [7, 8, 1], two, True), Answer({}, [5], [7, 8, 9, 7], four, False)]
-    free = reward_function(settings(*terms, missing_end_penalty=1.0), tokenizer)(answers)
+    free = reward_function(settings(*terms, missing_eos_penalty=1.0), tokenizer)(answers)
     assert free.tolist() == [0.0, 3 * -1.0 - 0.5 - 1.0]
-    clipped = reward_function(settings(*terms, missing_end_penalty=1.0, score_clip=2.0), tokenizer)(answers)
+    clipped = reward_function(settings(*terms, missing_eos_penalty=1.0, score_clip=2.0), tokenizer)(answers)
     assert clipped.tolist() == [0.0, -2.0 - 1.0]
 
 
@@ -117,11 +117,11 @@ def test_terms_are_weighted_added_clipped_and_a_missing_end_costs(scorer):
     ("term", "sentence"),
     [
         ({"name": "niceness"}, "there is no reward term 'niceness'; there are"),
-        ({"name": "length"}, "needs a target above 0"),
-        ({"name": "missing_end", "target": 3}, "has no setting 'target'"),
+        ({"name": "length"}, "the reward term length needs the setting target"),
+        ({"name": "missing_eos", "target": 3}, "has no setting 'target'"),
         ({"name": "python", "function": "no.such:thing"}, "cannot import 'no.such:thing'"),
         ({"name": "python", "function": "small_world:nothing"}, "cannot import"),
-        ({"name": "python"}, "cannot import"),
+        ({"name": "python"}, "the reward term python needs the setting function"),
         ({"name": "python", "function": ".small_world:reward"}, "cannot import"),
         (
             {"name": "python", "function": "small_world:LONGEST"},
@@ -186,7 +186,7 @@ def test_samples_are_scored_by_the_terms_set_and_not_where_references_lack(tmp_p
     prompts[1]["references"] = ["wait parcel"]
     (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
     sample.main(folder)
-    similarity, tokenizer = METRICS["similarity"](), load_tokenizer(str(tmp_path / "policy"))
+    similarity, tokenizer = make_metric("similarity"), load_tokenizer(str(tmp_path / "policy"))
     for row in lines(folder):
         if row["prompt_id"] != 8:
             assert row["score"] is None

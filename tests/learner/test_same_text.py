@@ -11,7 +11,8 @@ from training.learner import ppo, reward, sample, sft
 from training.learner.models.loading import load_policy
 from training.learner.models.reward_model import load_reward_model, score_groups
 from training.learner.preferences.ranking_data import read_rankings
-from training.learner.rewards.terms import Answer, reward_function
+from training.learner.reward_terms import Answer
+from training.learner.rewards.reward_function import reward_function
 from training.learner.runtime.config import PpoConfig, RewardConfig
 from training.learner.runtime.jobdir import JobDirectory
 from training.learner.text.control_tokens import control_tokens
@@ -64,7 +65,7 @@ def test_a_text_scores_in_ppo_as_in_training_on_its_ranking(tmp_path, kind):
     for completion in comparison.group.completions:
         assert [token for token in completion if token in controls] == [tokenizer.convert_tokens_to_ids(ENDS[kind])]
 
-    settings = PpoConfig(model=policy, reward_model=reward_model, missing_end_penalty=0.0)
+    settings = PpoConfig(model=policy, reward_model=reward_model, missing_eos_penalty=0.0)
     scorer = reward_function(settings, tokenizer)
     prompt = encode_prompt(tokenizer, MESSAGES, 512)
     stops = [*controls, len(tokenizer) + 5]

@@ -1,7 +1,11 @@
 """The programs' settings: every field can be read back, and what cannot be meant is refused with a sentence."""
 
+from typing import Annotated
+
 import pytest
 
+from training.learner import estimators, reward_terms
+from training.learner.reward_terms import check_terms
 from training.learner.runtime.config import CONFIGS, PpoConfig, RewardConfig, SampleConfig, SftConfig
 from training.learner.runtime.jobdir import BadInput
 
@@ -102,3 +106,31 @@ def test_a_run_looks_at_held_out_data_some_ten_times(kind, steps, evaluations):
 )
 def test_a_short_run_of_ppo_is_evaluated_on_fewer_prompts_unless_told_how_often(options, prompts):
     assert PpoConfig(**LEAST[PpoConfig], **options).curve_prompts() == prompts
+
+
+def test_a_setting_and_a_reward_term_are_accepted_by_their_former_names():
+    former = {"model": "m", "rewards": [{"name": "missing_end"}], "missing_end_penalty": 0.5}
+    settings = PpoConfig.from_json(former)
+    assert (settings.missing_eos_penalty, settings.rewards) == (0.5, [{"name": "missing_eos"}])
+    with pytest.raises(BadInput, match="missing_end_penalty is the former name of missing_eos_penalty"):
+        PpoConfig.from_json(former | {"missing_eos_penalty": 1.0})
+
+
+def test_a_new_estimator_and_a_new_reward_term_need_no_other_list(monkeypatch):
+    monkeypatch.setattr(estimators, "ALGORITHMS", dict(estimators.ALGORITHMS))
+    monkeypatch.setattr(reward_terms, "TERMS", dict(reward_terms.TERMS))
+
+    @reward_terms.term
+    def shouting(context, above: Annotated[int, {"low": 0}] = 3):
+        return lambda answers: [float(sum(map(str.isupper, answer.text)) > above) for answer in answers]
+
+    check_terms([{"name": "shouting", "above": 2}], "")
+    with pytest.raises(BadInput, match="above of the reward term shouting must be at least 0, not -1"):
+        check_terms([{"name": "shouting", "above": -1}], "")
+    with pytest.raises(BadInput, match="the reward term length needs the setting target"):
+        check_terms([{"name": "length"}], "")
+
+    estimators.estimator("centred", "reward minus half", min_group_size=3)(
+        lambda rewards, size, baseline: rewards - 0.5
+    )
+    assert estimators.ALGORITHMS["centred"].min_group_size == 3

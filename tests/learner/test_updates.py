@@ -81,7 +81,7 @@ def test_whitened_rewards_have_deviation_one_over_the_batch_s_tokens_and_keep_th
 
 
 def test_every_epoch_takes_each_episode_once_in_a_new_order():
-    settings = PpoConfig(model="m", rewards=[{"name": "missing_end"}], batch_episodes=12, epochs=3, minibatches=4)
+    settings = PpoConfig(model="m", rewards=[{"name": "missing_eos"}], batch_episodes=12, epochs=3, minibatches=4)
     chosen = list(updates.minibatches(5, settings))
     assert len(chosen) == 12 and all(len(part) == 3 for part in chosen)
     orders = [[*itertools.chain(*chosen[4 * epoch : 4 * epoch + 4])] for epoch in range(3)]
@@ -113,7 +113,7 @@ def test_the_learning_rate_follows_its_schedule(tmp_path):
 
 
 def test_a_warm_up_rises_to_the_highest_rate_in_its_last_step():
-    settings = PpoConfig(model="m", rewards=[{"name": "missing_end"}], warmup_fraction=0.5)
+    settings = PpoConfig(model="m", rewards=[{"name": "missing_eos"}], warmup_fraction=0.5)
     factors = [learning_rate_factor(step, 8, settings) for step in range(1, 9)]
     assert factors == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0, 0.75, 0.5, 0.25])
 
@@ -139,7 +139,7 @@ def test_gradients_are_clipped_to_their_norm_and_refused_if_not_finite():
 )
 def test_default_rate_and_epsilon_follow_the_models_size_and_adapters_learn_ten_times_as_fast(weights, rate, epsilon):
     model = torch.nn.Linear(int(weights) // 1000, 1000, bias=False, device="meta")
-    least = {"model": "m", "rewards": [{"name": "missing_end"}]}
+    least = {"model": "m", "rewards": [{"name": "missing_eos"}]}
     assert highest_learning_rate(PpoConfig(**least), model) == rate
     assert highest_learning_rate(RewardConfig(model="m", lora_rank=8), model) == pytest.approx(10 * rate)
     assert adam_epsilon(PpoConfig(**least), model) == epsilon

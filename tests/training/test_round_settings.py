@@ -54,7 +54,7 @@ def test_a_prompt_gets_as_many_completions_as_a_comparison_shows():
         ({"ppo": {"rewards": 3}}, "rewards must be a list"),
         ({"ppo": {"rewards": [{"name": "token_f2"}]}}, "no reward term 'token_f2'; there are bleu, exact_match"),
         ({"ppo": {"rewards": [{"name": "length", "tagret": 9}]}}, "length has no setting 'tagret'"),
-        ({"ppo": {"rewards": [{"name": "length"}]}}, "needs a target above 0"),
+        ({"ppo": {"rewards": [{"name": "length"}]}}, "length needs the setting target"),
         ({"ppo": {"kl_target": 6.0, "kl_coefficient": 0}}, "kl_target multiplies kl_coefficient"),
         ({"ppo": {"rewards": [{"name": "python", "function": "os:system"}]}}, "for programs run by hand"),
         *(({section: {name: "/etc"}}, f"fills in «{name}»") for section in PROGRAMS for name in FILLED_IN),
@@ -85,3 +85,11 @@ def test_default_lengths_fit_into_the_models_positions(chosen, positions, prompt
     for program in ("reward", "ppo", "sample"):
         settings = resolve({"common": chosen}, seed=0, positions=positions)[program]
         assert (settings["max_prompt_tokens"], settings["max_completion_tokens"]) == (prompt, completion)
+
+
+def test_a_setting_is_accepted_by_its_former_name_and_stored_by_its_current_one():
+    former = {"ppo": {"missing_end_penalty": 0.25, "rewards": [{"name": "reward_model"}, {"name": "missing_end"}]}}
+    ppo = resolve(former, seed=1)["ppo"]
+    assert ppo["missing_eos_penalty"] == 0.25
+    assert [term["name"] for term in ppo["rewards"]] == ["reward_model", "missing_eos"]
+    assert "missing_end_penalty" not in ppo

@@ -6,7 +6,7 @@ from django.conf import settings
 from feedback.models import Comparison
 from tests.training import tiny
 from training import reports
-from training.learner.rewards.text_metrics import METRICS
+from training.learner.reward_terms import make_metric
 from training.models import Round
 from training.rounds import lifecycle
 from training.run_round import run_round
@@ -53,7 +53,7 @@ def test_a_round_rewarded_by_a_metric_alone_runs_without_rankings_and_is_scored_
     assert done.results["policy"]["evaluated_on"] == "held_out"
     assert not (settings.DATA_DIR / "rounds" / "support" / "0001" / "reward").exists()
     assert done.checkpoint.reward_model_path == ""
-    measure = METRICS["similarity"]()
+    measure = make_metric("similarity")
     written = [*done.checkpoint.source.completions.all(), *tiny_base.source.completions.all()]
     assert written
     for completion in written:

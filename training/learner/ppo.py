@@ -49,6 +49,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
+from training.learner.estimators import ALGORITHMS
 from training.learner.models.generic_forward import in_results
 from training.learner.models.loading import freeze, load_critic, load_policy, load_tokenizer, save_model
 from training.learner.models.lora import Base, Role, Shape, critic_role, shape_of
@@ -68,7 +69,7 @@ from training.learner.policy.rollout import (
     write_episodes,
 )
 from training.learner.policy.updates import Learner, learn, minibatches
-from training.learner.rewards.terms import (
+from training.learner.rewards.reward_function import (
     Scoring,
     check_references,
     check_scoring_positions,
@@ -181,7 +182,7 @@ def prepare(settings: PpoConfig, processes: Processes) -> Run:
 
 def critic_of(settings: PpoConfig, policy: Any, tokenizer: Any, scoring: Scoring | None) -> Any:
     """What says values; None where advantages need none. Raises BadInput when it cannot be what the settings say."""
-    if settings.algorithm != "ppo":
+    if not ALGORITHMS[settings.algorithm].needs_critic:
         return None
     if settings.critic == "shared":
         return ValueHead(policy)

@@ -20,7 +20,8 @@ from training.learner.models.generic_forward import in_results
 from training.learner.models.loading import computing_in, freeze, load_policy
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
-from training.learner.rewards.terms import Answer, check_scoring_positions, sample_scorer
+from training.learner.reward_terms import Answer
+from training.learner.rewards.reward_function import check_scoring_positions, sample_scorer
 from training.learner.runtime.config import SampleConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.runtime.optimization import check_finite

@@ -14,7 +14,9 @@ from typing import Any, Self
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
-from training.learner.runtime.config import CONFIGS, Settings, as_kind, check_limits, comparing, setting
+from training.learner.reward_terms import terms_with_references
+from training.learner.runtime.config import CONFIGS, Settings, current_names
+from training.learner.runtime.fields import as_kind, check_fields, setting
 from training.learner.runtime.jobdir import BadInput
 
 Sections = dict[str, dict[str, Any]]
@@ -29,14 +31,14 @@ FILLED_IN = ("model", "reference_model", "reward_model", "critic_model")
 class RoundSettings:
     """What a round does around its programs."""
 
-    prompts: int = setting(200, low=1)  # prompts that the new checkpoint answers, to be ranked next; at most
-    comparison_size: int = setting(4, low=2, high=9)  # completions shown together
-    second_opinions: float = setting(0.0, low=0, high=1)  # share of new comparisons that one annotator more ranks
-    shown_prompts: int = setting(24, low=0)  # prompts that the base answers too, to be read side by side
-    policy_prompts: int = setting(10_000, low=1)  # prompts that PPO draws its episodes from, at most
-    weights: str = setting("equal", choices=("equal", "reliability"))  # what each ranking counts to the reward model
-    seed: int = setting(0, low=0)  # of the draw of prompts
-    processes: int = setting(1, low=1, high=16)  # of each program; above 1 under `accelerate launch`
+    prompts: int = setting(200, low=1, help="Maximum prompts that the new checkpoint answers, to be ranked next.")
+    comparison_size: int = setting(4, low=2, high=9, help="Completions of a comparison.")
+    second_opinions: float = setting(0.0, low=0, high=1, help="Share of new comparisons that one annotator more ranks.")
+    shown_prompts: int = setting(24, low=0, help="Prompts that the base answers too, to be read side by side.")
+    policy_prompts: int = setting(10_000, low=1, help="Maximum prompts that PPO samples from.")
+    weights: str = setting("equal", choices=("equal", "reliability"), help="Weight of each ranking in training.")
+    seed: int = setting(0, low=0, help="Seed of the choice of prompts.")
+    processes: int = setting(1, low=1, high=16, help="Processes of each program; above 1 by accelerate launch.")
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
@@ -47,8 +49,7 @@ class RoundSettings:
         return cls(**{name: as_kind(name, value, kinds[name]) for name, value in values.items()})
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            check_limits(field.name, getattr(self, field.name), field.metadata)
+        check_fields(self)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -98,8 +99,8 @@ def merged(section: str, given: tuple[Sections, ...]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for sections in given:
         if section in PROGRAMS:
-            values |= sections.get("common", {})
-        values |= sections.get(section, {})
+            values |= current_names(sections.get("common", {}))
+        values |= current_names(sections.get(section, {}))
     return values
 
 
@@ -160,7 +161,7 @@ def uses_reward_model(ppo: dict[str, Any]) -> bool:
 
 def comparing_terms(ppo: dict[str, Any]) -> list[str]:
     """Return the names of PPO's reward terms that compare with reference answers."""
-    return comparing(ppo.get("rewards", []))
+    return terms_with_references(ppo.get("rewards", []))
 
 
 def reward_terms(ppo: dict[str, Any]) -> list[str]:

@@ -1,11 +1,8 @@
-"""Advantages, of completion tokens or of whole completions: pure functions of tensors.
+"""Advantages of completion tokens (GAE): pure functions of tensors.
 
-Tokens of all completions lie end to end, [C]; lengths [N] says whose are whose. A whole completion's reward is one
-number, and completions of one prompt stand together, `each` of them: [N] with N a multiple of `each`. An estimator of
-whole completions is one function here, and its name in ESTIMATORS.
+The tokens of all completions lie end to end, [C], and lengths [N] gives the number of each completion. Estimators of
+whole completions are in training/learner/estimators.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -51,30 +48,6 @@ def whiten(values: Tensor, keep_mean: bool = False) -> Tensor:
     mean = values.mean()
     whitened = (values - mean) * torch.rsqrt(values.var(correction=0) + 1e-8)
     return whitened + mean if keep_mean else whitened
-
-
-def leave_one_out(rewards: Tensor, each: int, baseline: float) -> Tensor:
-    """[N]: r_i − mean of its prompt's other rewards. Kool et al. 2019; Ahmadian et al. 2024, «Back to basics», §3.3."""
-    groups = rewards.view(-1, each)
-    return (groups - (groups.sum(1, keepdim=True) - groups) / (each - 1)).flatten()
-
-
-def group_relative(rewards: Tensor, each: int, baseline: float) -> Tensor:
-    """[N]: (r_i − mean) / (deviation + 1e-4) of its prompt's rewards. Shao et al. 2024, «DeepSeekMath», §4.1.2."""
-    groups = rewards.view(-1, each)
-    return ((groups - groups.mean(1, keepdim=True)) / (groups.std(1, keepdim=True) + 1e-4)).flatten()
-
-
-def above_baseline(rewards: Tensor, each: int, baseline: float) -> Tensor:
-    """[N]: r_i − baseline, not of this reward alone. Williams 1992, «REINFORCE», §4."""
-    return rewards - baseline
-
-
-ESTIMATORS: dict[str, Callable[[Tensor, int, float], Tensor]] = {
-    "rloo": leave_one_out,
-    "grpo": group_relative,
-    "reinforce": above_baseline,
-}
 
 
 def as_rows(values: Tensor, lengths: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from training.learner.models.episodes import Episodes
 from training.learner.policy.optimality import report
 from training.learner.policy.rollout import Rollout, Run, score_episodes, write_episodes
-from training.learner.rewards.terms import Answer
+from training.learner.reward_terms import Answer
 from training.learner.text.messages import Prompt, share
 
 # Completions written here are numbered from these on, apart from those learned from and from each other.

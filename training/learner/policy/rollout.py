@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from training.learner.estimators import ALGORITHMS
 from training.learner.models.episodes import Episodes, by_episode, within_budget
 from training.learner.models.generic_forward import shares_prompts
 from training.learner.models.loading import computing_in
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.token_outputs import Assessment, RewardHead, assess, has_own_passes
-from training.learner.policy.advantages import ESTIMATORS, generalized_advantages, token_rewards, whiten
+from training.learner.policy.advantages import generalized_advantages, token_rewards, whiten
 from training.learner.policy.losses import kl_k1
-from training.learner.rewards.terms import Answer, Reward, Scoring
+from training.learner.reward_terms import Answer
+from training.learner.rewards.reward_function import Reward, Scoring
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.optimization import check_finite
 from training.learner.runtime.processes import Processes
@@ -233,12 +235,13 @@ def reward_coefficient(kl_coefficient: float, settings: PpoConfig) -> float:
 
 
 def targets_of(rollout: Rollout, kl_coefficient: float, baseline: float | None, settings: PpoConfig) -> Targets:
-    """Advantages by the settings' algorithm. Without a baseline of earlier batches, reinforce's is its mean."""
-    if settings.algorithm == "ppo":
+    """Return advantages by the algorithm of the settings. baseline: None in the first batch, which uses its mean."""
+    estimate = ALGORITHMS[settings.algorithm].advantages
+    if estimate is None:
         return token_targets(rollout, reward_coefficient(kl_coefficient, settings), settings)
     rewards = completion_rewards(rollout, kl_coefficient, settings)
     baseline = float(rewards.mean()) if baseline is None else baseline
-    advantages = ESTIMATORS[settings.algorithm](rewards, settings.completions_per_prompt, baseline)
+    advantages = estimate(rewards, settings.completions_per_prompt, baseline)
     rows = [advantage.expand(len(row)) for advantage, row in zip(advantages, rollout.policy, strict=True)]
     return Targets(rows, rollout.values)
 

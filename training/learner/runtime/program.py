@@ -4,14 +4,14 @@ import dataclasses
 import inspect
 import json
 import os
-import re
 import sys
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from training.learner.runtime.config import KIND_NAMES, Settings
+from training.learner.runtime.config import Settings
+from training.learner.runtime.fields import KIND_NAMES
 from training.learner.runtime.jobdir import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
@@ -23,8 +23,6 @@ from training.learner.runtime.jobdir import (
     TrainingFailed,
 )
 
-FIELD = re.compile(r" {4}(?P<name>\w+): .+? = .+?  # (?P<comment>.+)")
-MORE = re.compile(r" {4}# (?P<comment>.+)")
 WORDS = {"low": "at least {}", "above": "above {}", "high": "at most {}", "below": "below {}"}
 
 
@@ -63,29 +61,14 @@ def _say(reason: str) -> None:
 
 def help_text(about: str, settings: type[Settings]) -> str:
     """What the program is for, then every setting of its config.json: default, limits, meaning."""
-    kinds, meanings = typing.get_type_hints(settings), comments(settings)
+    kinds = typing.get_type_hints(settings)
     lines = [about, "", "Settings in config.json, with their defaults:", ""]
     for field in dataclasses.fields(settings):
-        limits = limits_in_words(KIND_NAMES[typing.get_origin(kinds[field.name]) or kinds[field.name]], field.metadata)
+        kind = typing.get_origin(kinds[field.name]) or kinds[field.name]
+        limits = limits_in_words(KIND_NAMES[kind], field.metadata["limits"])
         lines += [f"  {json.dumps(field.name)}: {json.dumps(default_of(field))}", f"      {limits}"]
-        lines += [f"      {meanings[field.name]}"] if field.name in meanings else []
+        lines += [f"      {field.metadata['help']}"]
     return "\n".join(lines)
-
-
-def comments(settings: type[Settings]) -> dict[str, str]:
-    """By a setting's name the comment behind it in the source, the lines that go on below included."""
-    found: dict[str, str] = {}
-    for kind in reversed(settings.__mro__[:-1]):
-        name = ""
-        for line in inspect.getsource(kind).splitlines():
-            if match := FIELD.fullmatch(line):
-                name = match["name"]
-                found[name] = match["comment"]
-            elif name and (match := MORE.fullmatch(line)):
-                found[name] += " " + match["comment"]
-            else:
-                name = ""
-    return found
 
 
 def default_of(field: dataclasses.Field) -> Any:

@@ -13,16 +13,10 @@ reward_model does.
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
-Metric = Callable[[str, Sequence[str]], float]
-METRICS: dict[str, Callable[..., Metric]] = {}
-
-
-def metric(make: Callable[..., Metric]) -> Callable[..., Metric]:
-    """Register a metric by its function name. Its parameters are the settings of the reward term."""
-    METRICS[make.__name__] = make
-    return make
+from training.learner.reward_terms import Metric, metric
 
 
 @metric
@@ -47,7 +41,7 @@ def rouge_l(use_stemmer: bool = False) -> Metric:
 
 
 @metric
-def bleu(tokenize: str = "13a") -> Metric:
+def bleu(tokenize: Literal["13a", "intl", "zh", "char", "none"] = "13a") -> Metric:
     """Return sentence BLEU (Papineni et al. 2002) by sacrebleu, with exponential smoothing and effective order.
 
     tokenize: a tokenizer of sacrebleu that needs no download; "zh" or "char" for languages without spaces.

@@ -1,15 +1,8 @@
-"""Reward terms: the reward of a completion is a weighted sum of the terms named in the settings.
+"""Reward function: the weighted sum of reward terms, and the term of the reward model, which needs torch."""
 
-A term is a function that takes its settings and returns a scorer from answers to numbers. To add one, write a function
-here with `@term`, its line in config.TERMS, by which its settings are checked before a program starts, and its test.
-The metrics of text_metrics.py are terms by name, too. They compare the text with the prompt's `references`, so every
-prompt used for training or evaluation must have some.
-"""
-
-import importlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,34 +10,22 @@ from torch import Tensor
 from training.learner.models.loading import computing_in
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import Longest, RewardModel, load_reward_model, score
-from training.learner.rewards.text_metrics import METRICS
-from training.learner.runtime.config import PpoConfig, SampleConfig, comparing
+from training.learner.reward_terms import (
+    TERMS,
+    Answer,
+    Scorer,
+    TermContext,
+    make_metric,
+    options_of,
+    terms_with_references,
+)
+from training.learner.runtime.config import PpoConfig, SampleConfig
 from training.learner.runtime.jobdir import BadInput
 from training.learner.sampling.sampler import check_positions
 from training.learner.text.control_tokens import encode_text
 from training.learner.text.messages import encode_completion, encode_prompt, naming_row
 
-
-class Answer(NamedTuple):
-    """A completion to be scored."""
-
-    row: dict[str, Any]  # of prompts.jsonl: the messages, and the references if there are any
-    prompt: Sequence[int]  # tokens as the policy read them
-    completion: Sequence[int]  # tokens as the policy wrote them, the one that it stopped at included
-    text: str  # as people read it; terms score only this
-    finished: bool  # false: truncated
-
-
-Scorer = Callable[[Sequence[Answer]], Sequence[float] | Tensor]
 Scoring = tuple[RewardModel, Any]  # and its tokenizer
-Maker = Callable[[dict[str, Any], PpoConfig | SampleConfig, Any], Scorer]
-TERMS: dict[str, Maker] = {}
-
-
-def term(make: Maker) -> Maker:
-    """Register a term by its function name. Arguments: the term's settings, the program's, the policy's tokenizer."""
-    TERMS[make.__name__] = make
-    return make
 
 
 class Reward(Protocol):
@@ -63,7 +44,7 @@ def reward_function(settings: PpoConfig, tokenizer: Any, scoring: Scoring | None
         if settings.score_clip:
             total = total.clamp(-settings.score_clip, settings.score_clip)
         truncated = torch.tensor([not answer.finished for answer in answers], dtype=torch.float32)
-        return total - settings.missing_end_penalty * truncated
+        return total - settings.missing_eos_penalty * truncated
 
     return reward
 
@@ -79,7 +60,7 @@ def sample_scorer(
     terms = settings.rewards or ([{"name": "reward_model"}] if settings.reward_model else [])
     if not terms:
         return None
-    weighted_sum, compares = sum_of_terms(terms, settings, tokenizer, scoring), bool(comparing(terms))
+    weighted_sum, compares = sum_of_terms(terms, settings, tokenizer, scoring), bool(terms_with_references(terms))
 
     def scorer(answers: Sequence[Answer]) -> list[float | None]:
         scorable = [i for i, answer in enumerate(answers) if has_references(answer.row) or not compares]
@@ -122,29 +103,31 @@ def as_numbers(scores: Any, count: int) -> Tensor:
 
 
 def make_scorer(
-    options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None
+    term: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None
 ) -> Callable[..., Sequence[float] | Tensor]:
-    name = options["name"]
+    """Return the scorer of one term of the settings. Raises BadInput if it cannot be set up."""
+    name, options = term["name"], options_of(term)
     if name == "reward_model":
         return reward_model_scorer(settings, scoring)
-    if name in METRICS:
-        return metric_scorer(options)
-    return TERMS[name](options, settings, tokenizer)
+    if TERMS[name].needs_references:
+        return metric_scorer(name, options)
+    make: Any = TERMS[name].make
+    scorer: Scorer = make(TermContext(lambda text: len(encode_text(tokenizer, text))), **options)
+    return scorer
 
 
-def metric_scorer(options: dict[str, Any]) -> Scorer:
+def metric_scorer(name: str, options: dict[str, Any]) -> Scorer:
     """Return the scorer of a text metric, between each text and the references of its prompt."""
-    make = METRICS[options["name"]]
     try:
-        measure = make(**{name: value for name, value in options.items() if name not in ("name", "weight")})
+        measure = make_metric(name, **options)
     except (ValueError, TypeError, AssertionError, ImportError, RuntimeError) as error:  # the library refused a setting
-        raise BadInput(f"the reward term {options['name']} cannot be set up: {error}") from error
+        raise BadInput(f"the reward term {name} cannot be set up: {error}") from error
     return lambda answers: [measure(answer.text, answer.row["references"]) for answer in answers]
 
 
 def check_references(settings: PpoConfig, rows: Iterable[dict[str, Any]]) -> None:
     """Raise BadInput if a term needs references and a row of prompts.jsonl has none."""
-    names = comparing(settings.rewards)
+    names = terms_with_references(settings.rewards)
     for number, row in enumerate(rows, 1):
         if names and not has_references(row):
             raise BadInput(
@@ -157,12 +140,6 @@ def has_references(row: dict[str, Any]) -> bool:
     """Return whether a row of prompts.jsonl has at least one reference text."""
     references = row.get("references")
     return isinstance(references, list) and bool(references) and all(isinstance(text, str) for text in references)
-
-
-@term
-def reward_model(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
-    """Normalised score of the reward model, for messages and text encoded as in its training."""
-    return reward_model_scorer(settings)
 
 
 class ModelScorer(Protocol):
@@ -244,29 +221,3 @@ def same_tokens(one: Any, other: Any) -> bool:
         and one.eos_token_id == other.eos_token_id
         and one.backend_tokenizer.to_str() == other.backend_tokenizer.to_str()
     )
-
-
-@term
-def length(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
-    """−|tokens − target| / target: 0 at `target` tokens (above 0), −1 for an empty text."""
-    target = options["target"]
-    return lambda answers: [-abs(len(encode_text(tokenizer, a.text)) - target) / target for a in answers]
-
-
-@term
-def missing_end(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
-    """−1 for a truncated completion. Unlike missing_end_penalty it is clipped with the other terms."""
-    return lambda answers: [float(a.finished) - 1.0 for a in answers]
-
-
-@term
-def python(options: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any) -> Scorer:
-    """A Python function `function: "package.module:name"` from answers to numbers; for programs run by hand."""
-    module, _, name = str(options.get("function", "")).partition(":")
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise BadInput(f"the reward term python cannot import {options.get('function')!r}: {error}") from error
-    if not callable(function):
-        raise BadInput(f"the reward term python needs a function, and {options['function']!r} is not callable")
-    return function

@@ -1,0 +1,54 @@
+"""Algorithms of the program ppo: how the advantages of completions are estimated.
+
+Each algorithm is one module of this folder with a function registered by `@estimator`; the settings, their checks and
+`--help` derive from the registry. An estimator uses only methods of tensors, so that this package needs no torch.
+
+An estimator takes `rewards` [N], one number per completion, with the completions of a prompt next to one another;
+`group_size`, the number of completions per prompt, which divides N; and `baseline`, a mean of rewards that does not
+depend on these completions (or their own mean in the first batch). It returns advantages [N].
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Advantages = Callable[["Tensor", int, float], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """Requirements of an algorithm."""
+
+    help: str
+    needs_critic: bool = False  # GAE over tokens with a critic, see policy/advantages.py
+    min_group_size: int = 1  # completions per prompt
+    has_baseline: bool = False  # uses a moving baseline
+    advantages: Advantages | None = None  # None: GAE
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    "ppo": Algorithm("a critic and GAE, one advantage per token", needs_critic=True),
+}
+
+
+def estimator(
+    name: str, help: str, *, min_group_size: int = 1, has_baseline: bool = False
+) -> Callable[[Advantages], Advantages]:
+    """Register an advantage estimator as the algorithm `name`."""
+
+    def register(function: Advantages) -> Advantages:
+        ALGORITHMS[name] = Algorithm(
+            help, min_group_size=min_group_size, has_baseline=has_baseline, advantages=function
+        )
+        return function
+
+    return register
+
+
+for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+    importlib.import_module(f"{__name__}.{_module}")
