@@ -224,7 +224,7 @@ REST_FRAMEWORK = {
         "feedback.api.strict.KnownParameters",
     ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "feedback.api.negotiation.OneForm",
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "feedback.api.negotiation.IgnoreAcceptHeader",
     "DEFAULT_PARSER_CLASSES": ["feedback.api.parsers.JsonParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "feedback.api.errors.api_exception_handler",

@@ -66,7 +66,7 @@ def sweep_leases() -> None:
 def forget_kept_answers() -> None:
     from feedback.api import idempotency
 
-    idempotency.forget()
+    idempotency.delete_expired()
 
 
 @shared_task

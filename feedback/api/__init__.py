@@ -1,1 +1,1 @@
-"""The API of what people say: `/api/v1/`. What it does is what the pages do, by the same functions."""
+"""REST API at `/api/v1/`. Its views call the same functions as the pages."""

@@ -1,6 +1,4 @@
-"""How far people agree, for managers."""
-
-from typing import Any
+"""Agreement between annotators, for managers."""
 
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -16,7 +14,7 @@ from feedback.reports import quality_snapshot
 
 
 class EstimateSerializer(strict.Serializer):
-    """A number with its 95 % interval; null where it is undefined, and the sentence says why."""
+    """A number with its 95 % interval. It is null where it is undefined; `sentence` then says why."""
 
     value = serializers.FloatField(allow_null=True)
     low = serializers.FloatField(allow_null=True)
@@ -26,78 +24,86 @@ class EstimateSerializer(strict.Serializer):
     sentence = serializers.CharField()
 
 
-class SignSerializer(strict.Serializer):
-    """One way in which careless work shows; a flag says whose work to look at, and proves nothing."""
+class CheckResultSerializer(strict.Serializer):
+    """Result of one check for careless work. A flag is a reason to look at the work, not a proof."""
 
     value = serializers.FloatField(allow_null=True)
     rankings = serializers.IntegerField()
     is_flagged = serializers.BooleanField()
     sentence = serializers.CharField()
-    after = serializers.IntegerField(allow_null=True, help_text="Answers until it was flagged; null: it is not.")
+    after = serializers.IntegerField(
+        allow_null=True, help_text="Number of rankings after which the check flagged the annotator; null: it did not."
+    )
 
 
-class AgreedSerializer(strict.Serializer):
-    pairwise = EstimateSerializer(help_text="How often two people prefer the same completion, ties aside.")
-    alpha = EstimateSerializer(help_text="Krippendorff's alpha, ordinal: 1 is agreement, 0 is chance.")
+class AgreementEstimatesSerializer(strict.Serializer):
+    pairwise = EstimateSerializer(help_text="Share of pairs on which two annotators prefer the same, without ties.")
+    alpha = EstimateSerializer(help_text="Krippendorff's alpha (ordinal): 1 is full agreement, 0 is chance.")
 
 
-class OfAnnotator(AgreedSerializer):
-    """With all others."""
+class AnnotatorAgreementSerializer(AgreementEstimatesSerializer):
+    """Agreement of one annotator with all others, and the checks for careless work."""
 
     username = serializers.CharField()
-    gold = EstimateSerializer(allow_null=True, help_text="With gold; null: nothing of it ranked yet.")
-    random_clicker = SignSerializer(help_text="Agreement with gold or others, tested in the order of time.")
-    gold_failure = SignSerializer(help_text="Agreement with gold alone, tested in the order of time.")
-    position_bias = SignSerializer(help_text="How often what is shown first wins.")
-    speed = SignSerializer(help_text="The median time, in seconds.")
+    gold = EstimateSerializer(allow_null=True, help_text="Agreement with gold; null: no gold ranked yet.")
+    random_clicker = CheckResultSerializer(help_text="Sequential test of the agreement with gold or others.")
+    gold_failure = CheckResultSerializer(help_text="Sequential test of the agreement with gold alone.")
+    position_bias = CheckResultSerializer(help_text="How often the completion that is displayed first wins.")
+    speed = CheckResultSerializer(help_text="Median time per ranking, in seconds.")
 
 
-class OfTwo(AgreedSerializer):
+class PairAgreementSerializer(AgreementEstimatesSerializer):
     usernames = serializers.ListField(child=serializers.CharField(), min_length=2, max_length=2)
 
 
-class OfWeek(AgreedSerializer):
+class WeekAgreementSerializer(AgreementEstimatesSerializer):
     monday = serializers.DateField()
 
 
-class AsOfShown(strict.Serializer):
-    """Of a project of more than 10,000 rankings, agreement, gold and signs may be minutes old: then they say so."""
+class AsOfSerializer(strict.Serializer):
+    """Time of the figures of quality. In a project of more than 10,000 rankings they may be minutes old."""
 
-    as_of = serializers.DateTimeField(help_text="When agreement, gold and signs were counted; now, if nothing is new.")
-    is_current = serializers.BooleanField(help_text="Whether nothing was said or decided since.")
+    as_of = serializers.DateTimeField(
+        help_text="When agreement, gold and checks were computed; the current time if nothing has changed since."
+    )
+    is_current = serializers.BooleanField(help_text="Whether no ranking or decision was added since `as_of`.")
 
 
-class AgreementSerializer(AsOfShown, AgreedSerializer):
-    by_annotator = OfAnnotator(many=True)
-    by_two = OfTwo(many=True)
-    by_week = OfWeek(many=True)
+class AgreementSerializer(AsOfSerializer, AgreementEstimatesSerializer):
+    by_annotator = AnnotatorAgreementSerializer(many=True)
+    by_two = PairAgreementSerializer(many=True)
+    by_week = WeekAgreementSerializer(many=True)
 
 
 @extend_schema(operation_id="agreement", responses=AgreementSerializer)
 @api_view(["GET"])
 def agreement_detail(request: Request, slug: str) -> Response:
-    """How far people agree: altogether, of each (with signs of careless work), of each two, and by week."""
+    """Return the agreement of the project, by annotator (with checks for careless work), by pair and by week."""
     project = members.manager_of(request.user, slug).project
     quality = quality_snapshot.of(project, by_two=True)
-    measured, rates, signs = quality.agreement, quality.gold, quality.signs
-    names = dict(User.objects.filter(pk__in=signs).values_list("pk", "username"))
-    nothing = agreement.Agreed(agreement.share([]), agreement.share([]))
-    shown: dict[str, Any] = {
-        **vars(measured.overall),
+    report = quality.agreement
+    usernames = dict(User.objects.filter(pk__in=quality.signs).values_list("pk", "username"))
+    undefined = agreement.Agreed(agreement.share([]), agreement.share([]))
+    by_annotator = [
+        {
+            "username": usernames[pk],
+            **vars(report.by_annotator.get(pk, undefined)),
+            "gold": quality.gold.get(pk),
+            **vars(checks),
+        }
+        for pk, checks in quality.signs.items()
+    ]
+    by_two = [
+        {"usernames": [usernames[first], usernames[second]], **vars(estimates)}
+        for (first, second), estimates in report.by_two.items()
+    ]
+    by_week = [{"monday": monday, **vars(estimates)} for monday, estimates in report.by_week.items()]
+    body = {
+        **vars(report.overall),
         "as_of": quality.as_of,
         "is_current": quality.is_current,
-        "by_annotator": [
-            {
-                "username": names[pk],
-                **vars(measured.by_annotator.get(pk, nothing)),
-                "gold": rates.get(pk),
-                **vars(own),
-            }
-            for pk, own in signs.items()
-        ],
-        "by_two": [
-            {"usernames": [names[one], names[other]], **vars(each)} for (one, other), each in measured.by_two.items()
-        ],
-        "by_week": [{"monday": monday, **vars(each)} for monday, each in measured.by_week.items()],
+        "by_annotator": by_annotator,
+        "by_two": by_two,
+        "by_week": by_week,
     }
-    return Response(AgreementSerializer(shown).data)
+    return Response(AgreementSerializer(body).data)

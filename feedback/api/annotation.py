@@ -1,7 +1,7 @@
-"""Ranking over HTTP: hold a comparison, say what one thinks of it, and go on to the next.
+"""Ranking over HTTP: lease a comparison, rank or skip it, revise an earlier ranking.
 
-An answer holds nothing by which an annotator could tell who wrote a completion: texts in the annotator's own order of
-display, no ids, no positions. `ranks` follow that order.
+Answers contain nothing that identifies the source of a completion: the texts come in the annotator's own display order,
+without ids and positions. `ranks` follow that order.
 """
 
 from typing import Any
@@ -20,16 +20,16 @@ from feedback.models import MAX_AHEAD, Lease, Membership, Ranking
 from feedback.queue import blinding, leases
 
 
-class Ratings(serializers.ListField):
-    """Of one attribute, in the order of display."""
+class RatingsField(serializers.ListField):
+    """Ratings of one attribute, in display order."""
 
     child = serializers.IntegerField(min_value=1, max_value=ranking_details.RATING_POINTS, allow_null=True)
 
 
-class SpanMarked(strict.Serializer):
+class SpanSerializer(strict.Serializer):
     """Characters `start` … `end` − 1 (Unicode code points, from 0) of a completion's text, marked good or bad."""
 
-    completion = serializers.IntegerField(min_value=0, max_value=8, help_text="Its place in the order of display.")
+    completion = serializers.IntegerField(min_value=0, max_value=8, help_text="Index in display order.")
     start = serializers.IntegerField(min_value=0)
     end = serializers.IntegerField(min_value=1)
     mark = serializers.ChoiceField(choices=[GOOD, BAD])
@@ -40,8 +40,8 @@ class MessageSerializer(strict.Serializer):
     content = serializers.CharField()
 
 
-class ReturnedSerializer(strict.Serializer):
-    """What a reviewer wants looked at again: one's own earlier ranking, in the order of display, and why."""
+class ReturnedRankingSerializer(strict.Serializer):
+    """An earlier ranking that a reviewer returned, in display order, with the reviewer's reason."""
 
     reason = serializers.CharField(source="review.reason")
     ranks = serializers.SerializerMethodField()
@@ -54,15 +54,15 @@ class ReturnedSerializer(strict.Serializer):
 
 
 @extend_schema_field(serializers.IntegerField())
-class ComparisonNumber(serializers.Field):
-    """Of a lease or a ranking. Needs the `membership` of whom it is shown to in the serializer's context."""
+class ComparisonNumberField(serializers.Field):
+    """Number of a lease's or ranking's comparison. The serializer's context needs the reader's `membership`."""
 
     def __init__(self) -> None:
         super().__init__(
             source="comparison_id",
             read_only=True,
-            help_text="Always the same for one comparison. To reviewers and managers its id, as in exports; "
-            "to annotators a number that only stands for it, as ids would tell which ones are made together.",
+            help_text="The same number for a comparison in every answer. For reviewers and managers it is the id that "
+            "exports have. For annotators it is a pseudonym, because neighbouring ids are of one import.",
         )
 
     def to_representation(self, comparison_id: int) -> int:
@@ -70,56 +70,56 @@ class ComparisonNumber(serializers.Field):
 
 
 class LeaseSerializer(strict.Serializer):
-    """A comparison that is held until `expires_at`."""
+    """A comparison that is leased to the annotator until `expires_at`."""
 
     lease = serializers.UUIDField(source="pk")
-    comparison = ComparisonNumber()
+    comparison = ComparisonNumberField()
     expires_at = serializers.DateTimeField()
     messages = MessageSerializer(source="comparison.prompt.messages", many=True)
-    completions = serializers.SerializerMethodField(help_text="Texts in the order of display; ranks follow it.")
-    returned = serializers.SerializerMethodField(help_text="By a reviewer; null: it is new.")
+    completions = serializers.SerializerMethodField(help_text="Texts in display order; ranks follow it.")
+    returned = serializers.SerializerMethodField(help_text="The ranking that a reviewer returned; null: none.")
 
     def get_completions(self, lease: Lease) -> list[str]:
         return lease.comparison.texts(lease.display_order)
 
-    @extend_schema_field(ReturnedSerializer(allow_null=True))
+    @extend_schema_field(ReturnedRankingSerializer(allow_null=True))
     def get_returned(self, lease: Lease) -> dict[str, Any] | None:
         returned = None if lease.withdrawn_id else rankings.previous_ranking(lease)
-        return None if returned is None else ReturnedSerializer(returned).data
+        return None if returned is None else ReturnedRankingSerializer(returned).data
 
 
 class RankingSerializer(strict.Serializer):
-    """One's own ranking. `ranks` follow the order of display, and leave no number out."""
+    """A ranking of the current user. `ranks` follow the display order, and use every number from 1 on."""
 
     ranking = serializers.IntegerField(source="pk")
-    comparison = ComparisonNumber()
+    comparison = ComparisonNumberField()
     ranks = serializers.SerializerMethodField()
     revision = serializers.IntegerField()
     seconds = serializers.FloatField()
     comment = serializers.CharField()
     strength = serializers.IntegerField(allow_null=True)
     flags = serializers.ListField(child=serializers.CharField())
-    ratings = serializers.SerializerMethodField(help_text="By attribute, in the order of display.")
+    ratings = serializers.SerializerMethodField(help_text="By attribute, in display order.")
     spans = serializers.SerializerMethodField()
     created_at = serializers.DateTimeField()
 
     def get_ranks(self, ranking: Ranking) -> list[int]:
         return rankings.shown_ranks(ranking)
 
-    @extend_schema_field(serializers.DictField(child=Ratings()))
+    @extend_schema_field(serializers.DictField(child=RatingsField()))
     def get_ratings(self, ranking: Ranking) -> dict[str, list[int | None]]:
         return ranking_details.shown_ratings(ranking)
 
-    @extend_schema_field(SpanMarked(many=True))
+    @extend_schema_field(SpanSerializer(many=True))
     def get_spans(self, ranking: Ranking) -> list[dict[str, Any]]:
         return shown_spans(ranking)
 
 
-class RankingInFull(RankingSerializer):
-    """One's own ranking with what was shown, to be looked at again and revised."""
+class RankingWithTextsSerializer(RankingSerializer):
+    """A ranking of the current user with the texts, so that it can be read again and revised."""
 
     messages = MessageSerializer(source="comparison.prompt.messages", many=True)
-    completions = serializers.SerializerMethodField(help_text="Texts in the order of display.")
+    completions = serializers.SerializerMethodField(help_text="Texts in display order.")
 
     def get_completions(self, ranking: Ranking) -> list[str]:
         return ranking.comparison.texts(ranking.display_order)
@@ -130,7 +130,7 @@ class LeaseRequest(strict.Serializer):
         child=serializers.UUIDField(),
         default=list,
         max_length=MAX_AHEAD + 2,
-        help_text="Leases on hand: another one is given beside them. Without it, one already held comes back.",
+        help_text="Leases that the client holds: the answer is another one. Without it, a held lease is returned.",
     )
 
 
@@ -139,32 +139,37 @@ class LeaseResponse(strict.Serializer):
 
 
 class RankingRequest(strict.Serializer):
-    """What one says. The same `idempotency_key` again is answered as the first time."""
+    """A ranking. The same `idempotency_key` again gets the first answer again."""
 
     ranks = serializers.ListField(
         child=serializers.IntegerField(min_value=1, max_value=9),
         min_length=2,
         max_length=9,
-        help_text="1 = best, equal = tie; in the order of display.",
+        help_text="In display order; 1 is best, equal ranks tie.",
     )
     idempotency_key = serializers.UUIDField()
     seconds = serializers.FloatField(
-        min_value=0, help_text="From the first sight to the submit; at most the time since the lease was taken counts."
+        min_value=0,
+        help_text="Time from display to submission. It is limited to the time since the lease was taken.",
     )
     comment = serializers.CharField(default="", allow_blank=True, max_length=ranking_details.MAX_COMMENT_LENGTH)
     strength = serializers.IntegerField(
-        default=None, allow_null=True, min_value=1, max_value=9, help_text="Where the project asks, of two completions."
+        default=None,
+        allow_null=True,
+        min_value=1,
+        max_value=9,
+        help_text="Strength of the preference between two completions, if the project asks for it.",
     )
-    flags = serializers.ListField(child=serializers.CharField(), default=list, help_text="Of the project's flags.")
+    flags = serializers.ListField(child=serializers.CharField(), default=list, help_text="Flags of the project.")
     ratings = serializers.DictField(
-        child=Ratings(),
+        child=RatingsField(),
         default=dict,
         help_text="By attribute of the project: 1 (worst) to 5 (best), or null.",
     )
-    spans = SpanMarked(many=True, default=list, max_length=MAX_SPANS)
+    spans = SpanSerializer(many=True, default=list, max_length=MAX_SPANS)
 
-    def validate_spans(self, given: list[dict[str, Any]]) -> list[Span]:
-        return [Span(**span) for span in given]
+    def validate_spans(self, spans: list[dict[str, Any]]) -> list[Span]:
+        return [Span(**span) for span in spans]
 
 
 class SkipRequest(strict.Serializer):
@@ -182,7 +187,7 @@ class RankingResponse(strict.Serializer):
 
 
 class SkipResponse(strict.Serializer):
-    skipped = serializers.IntegerField(help_text="The comparison.")
+    skipped = serializers.IntegerField(help_text="Number of the comparison.")
     next = LeaseSerializer(allow_null=True, required=False, help_text="With `?next=1`.")
 
 
@@ -190,29 +195,29 @@ class RevisionResponse(strict.Serializer):
     ranking = RankingSerializer()
 
 
-class UndoneRanking(strict.Serializer):
-    ranking = RankingInFull()
+class ReopenedRankingResponse(strict.Serializer):
+    ranking = RankingWithTextsSerializer()
 
 
 NEXT = [
-    OpenApiParameter("next", bool, description="Answer with the next comparison too, held."),
-    OpenApiParameter("beside", str, many=True, description="Leases on hand, which the next one comes beside."),
+    OpenApiParameter("next", bool, description="Lease the next comparison too, and return it as `next`."),
+    OpenApiParameter("beside", str, many=True, description="Leases that the client holds besides the next one."),
 ]
 
 
 @extend_schema(operation_id="leases_take", request=LeaseRequest, responses=LeaseResponse)
 @api_view(["POST"])
 def lease_list(request: Request, slug: str) -> Response:
-    """Hold the next comparison. One already held comes back first, unless it is named in `beside`."""
+    """Lease the next comparison. A lease that the annotator holds is returned first, unless `beside` names it."""
     membership = members.membership_of(request.user, slug)
-    wanted = _checked(LeaseRequest(data=request.data))
-    return Response({"lease": _lease(membership, leases.lease_next(membership, beside=wanted["beside"]))})
+    beside = strict.validated(LeaseRequest(data=request.data))["beside"]
+    return Response({"lease": _lease_body(membership, leases.lease_next(membership, beside=beside))})
 
 
 @extend_schema(operation_id="leases_release", responses={204: None})
 @api_view(["DELETE"])
 def lease_detail(request: Request, slug: str, lease_id: UUID) -> Response:
-    """Give the comparison back unranked; it may come again."""
+    """Release a lease without a ranking. The comparison may be offered again."""
     leases.release(members.membership_of(request.user, slug), lease_id)
     return Response(status=204)
 
@@ -220,90 +225,92 @@ def lease_detail(request: Request, slug: str, lease_id: UUID) -> Response:
 @extend_schema(operation_id="leases_renew", request=None, responses=LeaseResponse)
 @api_view(["POST"])
 def lease_renew(request: Request, slug: str, lease_id: UUID) -> Response:
-    """Hold the comparison for the project's lease time from now on."""
+    """Renew a lease: it expires after the project's lease time, counted from now."""
     membership = members.membership_of(request.user, slug)
-    return Response({"lease": _lease(membership, leases.renew(membership, lease_id))})
+    return Response({"lease": _lease_body(membership, leases.renew(membership, lease_id))})
 
 
 @extend_schema(operation_id="leases_rank", parameters=NEXT, request=RankingRequest, responses={201: RankingResponse})
 @api_view(["POST"])
 def lease_rank(request: Request, slug: str, lease_id: UUID) -> Response:
-    """Submit a ranking of the comparison held. A late one counts as long as the comparison wants rankings."""
+    """Submit a ranking of a leased comparison. After the lease expired it is accepted if the slot is still free."""
     membership = members.membership_of(request.user, slug)
-    wanted, said = _wanted(request), _checked(RankingRequest(data=request.data))
-    ranking = rankings.record_ranking(membership, lease_id, said.pop("ranks"), **said)
-    return Response(
-        {"ranking": _shown(RankingSerializer, membership, ranking), **_next(membership, wanted)}, status=201
-    )
+    query, ranking = _next_query(request), strict.validated(RankingRequest(data=request.data))
+    recorded = rankings.record_ranking(membership, lease_id, ranking.pop("ranks"), **ranking)
+    body = {"ranking": _body(RankingSerializer, membership, recorded), **_next_lease(membership, query)}
+    return Response(body, status=201)
 
 
 @extend_schema(operation_id="leases_skip", parameters=NEXT, request=SkipRequest, responses=SkipResponse)
 @api_view(["POST"])
 def lease_skip(request: Request, slug: str, lease_id: UUID) -> Response:
-    """Not rank this comparison: it goes to others, and does not come again."""
+    """Skip a leased comparison. Others may still rank it; this annotator does not get it again."""
     membership = members.membership_of(request.user, slug)
-    wanted = _wanted(request)
-    skipped = rankings.skip_comparison(membership, lease_id, reason=_checked(SkipRequest(data=request.data))["reason"])
+    query, reason = _next_query(request), strict.validated(SkipRequest(data=request.data))["reason"]
+    skipped = rankings.skip_comparison(membership, lease_id, reason=reason)
     number = blinding.comparison_number(membership, skipped.comparison_id)
-    return Response({"skipped": number, **_next(membership, wanted)})
+    return Response({"skipped": number, **_next_lease(membership, query)})
 
 
-@extend_schema(operation_id="rankings_recent", responses=RankingInFull(many=True))
+@extend_schema(operation_id="rankings_recent", responses=RankingWithTextsSerializer(many=True))
 @api_view(["GET"])
 def ranking_list(request: Request, slug: str) -> Response:
-    """One's own last ten rankings, newest first."""
+    """List the last ten rankings of the current user, newest first."""
     membership = members.membership_of(request.user, slug)
-    return Response([_shown(RankingInFull, membership, ranking) for ranking in rankings.recent(membership)])
+    recent = rankings.recent(membership)
+    return Response([_body(RankingWithTextsSerializer, membership, ranking) for ranking in recent])
 
 
 @extend_schema(operation_id="rankings_revise", request=RankingRequest, responses={201: RevisionResponse})
 @api_view(["POST"])
 def ranking_revise(request: Request, slug: str, ranking_id: int) -> Response:
-    """Correct one's own ranking: a new revision counts from now on, and the old one stays in the record."""
+    """Correct a ranking of the current user. The new revision counts from now on; the record keeps the old one."""
     membership = members.membership_of(request.user, slug)
-    said = _checked(RankingRequest(data=request.data))
-    ranking = rankings.revise_ranking(membership, ranking_id, said.pop("ranks"), **said)
-    return Response({"ranking": _shown(RankingSerializer, membership, ranking)}, status=201)
+    ranking = strict.validated(RankingRequest(data=request.data))
+    revised = rankings.revise_ranking(membership, ranking_id, ranking.pop("ranks"), **ranking)
+    return Response({"ranking": _body(RankingSerializer, membership, revised)}, status=201)
 
 
 @extend_schema(
     operation_id="undo",
     request=None,
-    responses=PolymorphicProxySerializer("Undone", [UndoneRanking, LeaseResponse], resource_type_field_name=None),
+    responses=PolymorphicProxySerializer(
+        "UndoResponse", [ReopenedRankingResponse, LeaseResponse], resource_type_field_name=None
+    ),
 )
 @api_view(["POST"])
 def undo(request: Request, slug: str) -> Response:
-    """Reopen what one did last: a ranking to revise (it counts until then), or a skipped comparison, held anew."""
+    """Reopen the last thing that the current user did.
+
+    A ranking is returned to be revised, and counts until then. A skipped comparison is leased again.
+    """
     membership = members.membership_of(request.user, slug)
-    done = rankings.undo_last(membership)
-    if isinstance(done, Lease):
-        return Response({"lease": _lease(membership, done)})
-    return Response({"ranking": _shown(RankingInFull, membership, done)})
+    reopened = rankings.undo_last(membership)
+    if isinstance(reopened, Lease):
+        return Response({"lease": _lease_body(membership, reopened)})
+    return Response({"ranking": _body(RankingWithTextsSerializer, membership, reopened)})
 
 
-def _checked(given: serializers.Serializer) -> dict[str, Any]:
-    given.is_valid(raise_exception=True)
-    return dict(given.validated_data)
+def _next_query(request: Request) -> dict[str, Any]:
+    """Read the parameters for the next lease. Call it before any write: a bad parameter must not leave a ranking."""
+    parameters = request.query_params
+    data = {"next": parameters.get("next", "0"), "beside": parameters.getlist("beside")}
+    return strict.validated(NextQuery(data=data))
 
 
-def _wanted(request: Request) -> dict[str, Any]:
-    """Read before anything is written, so that a request with a bad address writes nothing."""
-    sent = request.query_params
-    return _checked(NextQuery(data={"next": sent.get("next", "0"), "beside": sent.getlist("beside")}))
-
-
-def _next(membership: Membership, wanted: dict[str, Any]) -> dict[str, Any]:
-    if not wanted["next"]:
+def _next_lease(membership: Membership, query: dict[str, Any]) -> dict[str, Any]:
+    if not query["next"]:
         return {}
     if membership.project.archived_at is not None:
         return {"next": None}
-    return {"next": _lease(membership, leases.lease_next(membership, beside=wanted["beside"]))}
+    return {"next": _lease_body(membership, leases.lease_next(membership, beside=query["beside"]))}
 
 
-def _lease(membership: Membership, lease: Lease | None) -> dict[str, Any] | None:
-    return None if lease is None else _shown(LeaseSerializer, membership, lease)
+def _lease_body(membership: Membership, lease: Lease | None) -> dict[str, Any] | None:
+    return None if lease is None else _body(LeaseSerializer, membership, lease)
 
 
-def _shown(kind: type[serializers.Serializer], membership: Membership, shown: Lease | Ranking) -> dict[str, Any]:
-    """What this member is shown of it."""
-    return kind(shown, context={"membership": membership}).data
+def _body(
+    serializer: type[serializers.Serializer], membership: Membership, instance: Lease | Ranking
+) -> dict[str, Any]:
+    return serializer(instance, context={"membership": membership}).data

@@ -1,4 +1,4 @@
-"""Who asks: by session, or by API token (`Authorization: Bearer acc_…`)."""
+"""Authentication by session or by API token (`Authorization: Bearer acc_…`)."""
 
 from datetime import timedelta
 from typing import Any
@@ -15,10 +15,12 @@ from feedback.actions import tokens
 from feedback.models import ApiToken, User
 
 USER = f"SELECT {statements.columns(User, 'feedback_user')} FROM feedback_user WHERE id = %s AND is_active"
+USE_RESOLUTION = timedelta(minutes=1)  # of `last_used_at`: an exact time would cost one write per request
 
 
+# Sessions store the dotted path of this class: renaming it signs everybody out.
 class Sessions(ModelBackend):
-    """Django's own, but that it finds the session's user in a statement that is planned once: every page asks."""
+    """Django's backend, with a prepared statement for the session's user, because every page needs the user."""
 
     def get_user(self, user_id: int) -> User | None:
         (row,) = statements.run(USER, [user_id]) or (None,)
@@ -26,7 +28,7 @@ class Sessions(ModelBackend):
 
 
 class TokenAuthentication(BaseAuthentication):
-    """Finds a token by the digest of its key. `Token` is accepted beside `Bearer`, as other clients send it."""
+    """Finds a token by the digest of its key. The scheme `Token`, which some clients send, is accepted too."""
 
     def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
         scheme, _, key = get_authorization_header(request).decode("latin-1").partition(" ")
@@ -35,24 +37,23 @@ class TokenAuthentication(BaseAuthentication):
         token = tokens.find_token(key.strip())
         if token is None:
             raise AuthenticationFailed("This token is not valid: make a new one on your account page.")
-        self._note_use(token)
+        self._update_last_use(token)
         return token.user, token
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
 
-    def _note_use(self, token: ApiToken) -> None:
-        # To the minute is enough, and spares a write a request.
+    def _update_last_use(self, token: ApiToken) -> None:
         now = timezone.now()
-        if token.last_used_at is None or now - token.last_used_at > timedelta(minutes=1):
+        if token.last_used_at is None or now - token.last_used_at > USE_RESOLUTION:
             ApiToken.objects.filter(pk=token.pk).update(last_used_at=now)
 
 
 class TokenScheme(OpenApiAuthenticationExtension):
-    """How the API's description names it."""
+    """Description of the token authentication in the OpenAPI schema."""
 
     target_class = TokenAuthentication
     name = "token"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
-        return {"type": "http", "scheme": "bearer", "description": "A token from one's account page: `acc_…`."}
+        return {"type": "http", "scheme": "bearer", "description": "A token from the account page: `acc_…`."}

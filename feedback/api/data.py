@@ -1,4 +1,4 @@
-"""Prompts, completions and comparisons in; preferences out: JSON Lines, for managers."""
+"""Imports of prompts, completions and comparisons, and exports, all as JSON Lines. For managers."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -31,53 +31,56 @@ from feedback.models import Demonstration, Import, Project, Skip
 from feedback.reports import preference_export
 
 JSON_LINES = "application/x-ndjson"
-LARGEST = 2**63 - 1
-ROWS_A_CHUNK = 200
+ROWS_PER_CHUNK = 200  # of a streamed answer: a chunk per row would cost a system call per row
 
-
-IMPORT_ID = "DELETE imports/<import_id> undoes it; null: nothing was new."
+IMPORT_ID_HELP = "DELETE imports/<import_id> undoes the import; null: nothing was new."
+AGAIN_HELP = "Make a comparison even where the same completions have one."
 
 
 class PromptsQuery(strict.Serializer):
-    compare = serializers.BooleanField(default=True, help_text="Make a comparison of each row's completions.")
-    again = serializers.BooleanField(
-        default=False, help_text="Make a comparison even where these completions are in one already."
-    )
+    compare = serializers.BooleanField(default=True, help_text="Make a comparison of each line's completions.")
+    again = serializers.BooleanField(default=False, help_text=AGAIN_HELP)
 
 
 class PromptsResponse(strict.Serializer):
     prompt_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
-    created = serializers.IntegerField(help_text="How many of the prompts are new.")
-    changed = serializers.IntegerField(help_text="How many known prompts got new external ids, references or metadata.")
+    created = serializers.IntegerField(help_text="Number of new prompts.")
+    changed = serializers.IntegerField(
+        help_text="Number of known prompts that got new external ids, references or metadata."
+    )
     completion_ids = serializers.ListField(
         child=serializers.ListField(child=serializers.IntegerField()),
         help_text="Aligned with the lines and their completions.",
     )
     comparison_ids = serializers.ListField(
-        child=serializers.IntegerField(allow_null=True), help_text="Aligned with the lines; null: there is none."
+        child=serializers.IntegerField(allow_null=True), help_text="Aligned with the lines; null: no comparison."
     )
-    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
-    comparisons = serializers.IntegerField(help_text="How many comparisons were made.")
-    compared_before = serializers.IntegerField(help_text="How many lines' completions were compared already.")
+    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID_HELP)
+    comparisons = serializers.IntegerField(help_text="Number of new comparisons.")
+    compared_before = serializers.IntegerField(help_text="Number of lines whose completions had a comparison already.")
 
 
 class CompletionsQuery(strict.Serializer):
-    source = serializers.CharField(max_length=200, help_text="Who wrote them: one name for the whole body.")
+    source = serializers.CharField(max_length=200, help_text="Name of the source of all completions in the body.")
 
 
 class CompletionsResponse(strict.Serializer):
     completion_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
-    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
+    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID_HELP)
 
 
 class ComparisonsQuery(strict.Serializer):
     wanted_rankings = serializers.IntegerField(
-        default=None, allow_null=True, min_value=1, max_value=100, help_text="The project's unless given."
+        default=None,
+        allow_null=True,
+        min_value=1,
+        max_value=100,
+        help_text="Rankings wanted of each comparison. Default: the project's setting.",
     )
-    priority = serializers.IntegerField(default=0, min_value=-32768, max_value=32767, help_text="Higher comes first.")
-    again = serializers.BooleanField(
-        default=False, help_text="Make a comparison even where these completions are in one already."
+    priority = serializers.IntegerField(
+        default=0, min_value=-32768, max_value=32767, help_text="Higher priority is served first."
     )
+    again = serializers.BooleanField(default=False, help_text=AGAIN_HELP)
 
 
 class ComparisonsResponse(strict.Serializer):
@@ -85,12 +88,12 @@ class ComparisonsResponse(strict.Serializer):
         child=serializers.IntegerField(allow_null=True),
         help_text="Aligned with the lines; null where fewer than two texts differ.",
     )
-    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
+    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID_HELP)
 
 
 class GoldResponse(strict.Serializer):
     comparison_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
-    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID)
+    import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID_HELP)
 
 
 class FormatField(serializers.ChoiceField):
@@ -106,7 +109,10 @@ class FormatField(serializers.ChoiceField):
 class ExportQuery(strict.Serializer):
     format = FormatField(default=preference_export.DEFAULT_FORMAT, help_text=f"One line is {registry.descriptions()}")
     after = serializers.IntegerField(
-        default=0, min_value=0, max_value=LARGEST, help_text="Only what came after this cursor."
+        default=0,
+        min_value=0,
+        max_value=strict.MAX_BIGINT,
+        help_text="Cursor of an earlier export: return only later rankings.",
     )
     split = serializers.ChoiceField(
         choices=preference_export.SPLITS,
@@ -118,23 +124,23 @@ class ExportQuery(strict.Serializer):
         choices=preference_export.WEIGHTS,
         default=None,
         allow_null=True,
-        help_text="What a ranking counts; the project's setting unless given.",
+        help_text="Weight of a ranking. Default: the project's setting.",
     )
     reliability_as_of = serializers.IntegerField(
         default=None,
         allow_null=True,
         min_value=0,
-        max_value=LARGEST,
-        help_text="Weigh by the reliability of that moment, as Accord-Reliability-As-Of gave it; else by the latest.",
+        max_value=strict.MAX_BIGINT,
+        help_text="Use the reliability report that Accord-Reliability-As-Of named. Default: the latest report.",
     )
 
 
-def _takes_lines(operation: str, wanted: type[serializers.Serializer], answer: type[serializers.Serializer]) -> Any:
+def _takes_lines(operation: str, query: type[serializers.Serializer], response: type[serializers.Serializer]) -> Any:
     return extend_schema(
         operation_id=operation,
-        parameters=[wanted],
+        parameters=[query],
         request={JSON_LINES: OpenApiTypes.BINARY},
-        responses={201: answer},
+        responses={201: response},
     )
 
 
@@ -143,14 +149,17 @@ def _takes_lines(operation: str, wanted: type[serializers.Serializer], answer: t
 @parser_classes([JsonLinesParser])
 @idempotent
 def prompt_list(request: Request, slug: str) -> Response:
-    """Add prompts, all or none: one JSON object a line, with `messages` or `prompt`, and optionally `external_id`,
-    `references`, `metadata` and `completions`, of which a comparison is made. A known prompt is not made again: it
-    gets what is new of it. The same lines sent again change nothing."""
+    """Add prompts, all or none.
+
+    Each line is a JSON object with `messages` or `prompt`, and optionally `external_id`, `references`, `metadata` and
+    `completions`, of which a comparison is made. A prompt that exists already gets the line's new references, metadata
+    and external id. The same lines sent again change nothing.
+    """
     project = members.manager_of(request.user, slug).project
-    wanted = _wanted(PromptsQuery, request)
-    with _recorded(request, project) as record:
-        told = asdict(imports.add_prompts(project, _rows(request), made_by_import=record, **wanted))
-    return Response(told | {"comparisons": told.pop("compared"), "import_id": record.pk}, status=201)
+    query = strict.validated_query(PromptsQuery, request)
+    with _recorded_import(request, project) as record:
+        added = asdict(imports.add_prompts(project, _rows(request), made_by_import=record, **query))
+    return Response(added | {"comparisons": added.pop("compared"), "import_id": record.pk}, status=201)
 
 
 @_takes_lines("completions_add", CompletionsQuery, CompletionsResponse)
@@ -158,11 +167,13 @@ def prompt_list(request: Request, slug: str) -> Response:
 @parser_classes([JsonLinesParser])
 @idempotent
 def completion_list(request: Request, slug: str) -> Response:
-    """Add completions by one source, all or none: one JSON object a line, with `prompt_id` or `external_id`, `text`,
-    and optionally `sampling`."""
+    """Add completions by one source, all or none.
+
+    Each line is a JSON object with `prompt_id` or `external_id`, `text`, and optionally `sampling`.
+    """
     project = members.manager_of(request.user, slug).project
-    source = _wanted(CompletionsQuery, request)["source"]
-    with _recorded(request, project) as record:
+    source = strict.validated_query(CompletionsQuery, request)["source"]
+    with _recorded_import(request, project) as record:
         ids = imports.import_completions(project, source, _rows(request), made_by_import=record)
     return Response({"completion_ids": ids, "import_id": record.pk}, status=201)
 
@@ -172,13 +183,15 @@ def completion_list(request: Request, slug: str) -> Response:
 @parser_classes([JsonLinesParser])
 @idempotent
 def comparison_list(request: Request, slug: str) -> Response:
-    """Make comparisons, all or none: one `{"completion_ids": [2 to 9 ids]}` a line. Texts that are compared already
-    are known by that comparison, unless it is to be made `again`."""
+    """Make comparisons, all or none. Each line is `{"completion_ids": [2 to 9 ids]}`.
+
+    Where the same texts have a comparison already, its id is returned, unless `again` is true.
+    """
     project = members.manager_of(request.user, slug).project
-    wanted = _wanted(ComparisonsQuery, request)
+    query = strict.validated_query(ComparisonsQuery, request)
     groups = imports.read_all(_rows(request), imports.read_group)
-    with _recorded(request, project) as record:
-        compared = imports.add_comparisons(project, groups, made_by_import=record, **wanted)
+    with _recorded_import(request, project) as record:
+        compared = imports.add_comparisons(project, groups, made_by_import=record, **query)
     return Response({"comparison_ids": compared.ids, "import_id": record.pk}, status=201)
 
 
@@ -187,10 +200,12 @@ def comparison_list(request: Request, slug: str) -> Response:
 @parser_classes([JsonLinesParser])
 @idempotent
 def gold_list(request: Request, slug: str) -> Response:
-    """Make comparisons whose right ranking is known, all or none: one `{"completion_ids", "ranks"}` a line. They test
-    annotators, who are not told which ones they are, and go into no export."""
+    """Make gold comparisons, all or none. Each line is `{"completion_ids": [...], "ranks": [...]}`, aligned.
+
+    Gold tests annotators, who cannot tell it from other comparisons. No export of preferences contains it.
+    """
     project = members.manager_of(request.user, slug).project
-    with _recorded(request, project) as record:
+    with _recorded_import(request, project) as record:
         ids = imports.add_gold(project, _rows(request), made_by_import=record)
     return Response({"comparison_ids": ids, "import_id": record.pk}, status=201)
 
@@ -204,34 +219,35 @@ def gold_list(request: Request, slug: str) -> Response:
             str,
             OpenApiParameter.HEADER,
             response=[200],
-            description="Of which moment the weights are. Send it as `reliability_as_of` to have the same ones again.",
+            description="Reliability report of the weights. Send it as `reliability_as_of` to get the same weights.",
         ),
         OpenApiParameter(
-            "Accord-Cursor", str, OpenApiParameter.HEADER, response=[200], description="Send it as `after` next time."
+            "Accord-Cursor",
+            str,
+            OpenApiParameter.HEADER,
+            response=[200],
+            description="Send it as `after` to get only later rankings.",
         ),
         OpenApiParameter(
             "ETag",
             str,
             OpenApiParameter.HEADER,
             response=[200],
-            description="Sent back as If-None-Match, it is answered 304 as long as the lines are the same.",
+            description="Sent back as If-None-Match, the answer is 304 while the lines are unchanged.",
         ),
     ],
     responses={(200, JSON_LINES): OpenApiTypes.BINARY},
 )
 @api_view(["GET"])
 def preference_list(request: Request, slug: str) -> HttpResponseBase:
-    """What people said, as JSON Lines, in the order of the record. For managers.
+    """Export the rankings of the project as JSON Lines, in the order of the record. For managers.
 
-    `rankings`: one ranking that counts a line. `table`: the same in columns whose types are fixed from the first line
-    on, with what has no fixed shape as JSON in texts. `trl`: one `{"prompt", "chosen", "rejected"}` a pair, of the
-    training prompts unless `split` says otherwise; ties are left out, `strength` is 0 where none was given.
-    With `after`, a line replaces earlier ones of the same `comparison_id` and `annotator` with a lower `revision`; one
-    that says `retracted` only takes them back: the ranking was `discarded`, `returned` to its annotator or `overruled`
-    by a reviewer, or (`trl`) is all `tied` now.
+    Ties are in `rankings` and `table`; `trl` leaves them out. With `after`, a line replaces earlier lines of the same
+    `comparison_id` and `annotator` with a lower `revision`. A line with `retracted` only removes them: the ranking was
+    `discarded`, `returned` or `overruled` by a reviewer, `withdrawn` by its annotator, or (`trl` only) is now `tied`.
     """
     project = members.manager_of(request.user, slug).project
-    query = _wanted(ExportQuery, request)
+    query = strict.validated_query(ExportQuery, request)
     format_name = query.pop("format")
     exported = preference_export.export(project, format_name, **query)
     headers = {"Accord-Cursor": str(exported.cursor)}
@@ -243,7 +259,7 @@ def preference_list(request: Request, slug: str) -> HttpResponseBase:
 @extend_schema(operation_id="demonstrations_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})
 @api_view(["GET"])
 def demonstration_list(request: Request, slug: str) -> HttpResponseBase:
-    """What people wrote to be imitated, as JSON Lines. For managers."""
+    """Export the demonstrations of the project as JSON Lines. For managers."""
     project = members.manager_of(request.user, slug).project
     written = Demonstration.objects.filter(completion__prompt__project=project)
     etag = preference_export.etag_of("demonstrations", project.pk, *_extent(written))
@@ -253,29 +269,23 @@ def demonstration_list(request: Request, slug: str) -> HttpResponseBase:
 @extend_schema(operation_id="skips_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})
 @api_view(["GET"])
 def skip_list(request: Request, slug: str) -> HttpResponseBase:
-    """What annotators would not rank, and the reasons that they gave, as JSON Lines. For managers."""
+    """Export the skips of the project, with the annotators' reasons, as JSON Lines. For managers."""
     project = members.manager_of(request.user, slug).project
     etag = preference_export.etag_of("skips", project.pk, *_extent(Skip.objects.filter(comparison__project=project)))
     return _streamed(request, skips(project), project, "skips.jsonl", etag)
 
 
-def _recorded(request: Request, project: Project) -> AbstractContextManager[Import]:
+def _recorded_import(request: Request, project: Project) -> AbstractContextManager[Import]:
     return imports.record_import(project, str(Import.How.API), request.user)
 
 
 def _extent(rows: QuerySet[Any]) -> tuple[Any, ...]:
-    """What changes with every row that is added or removed."""
+    """Return values that change with every row that is added or removed."""
     return tuple(rows.aggregate(count=Count("pk"), last=Max("pk")).values())
 
 
-def _wanted(serializer: type[serializers.Serializer], request: Request) -> dict[str, Any]:
-    wanted = serializer(data=request.query_params.dict())
-    wanted.is_valid(raise_exception=True)
-    return wanted.validated_data
-
-
 def _rows(request: Request) -> Iterable[object]:
-    # An empty body never reaches the parser: DRF answers it with an empty dict.
+    # REST framework gives an empty body to no parser: `request.data` is then an empty dict.
     return request.data if isinstance(request.data, Iterator) else []
 
 
@@ -287,22 +297,21 @@ def _streamed(
     etag: str,
     headers: dict[str, str] | None = None,
 ) -> HttpResponseBase:
-    """Answer with the rows as JSON Lines, or 304 where the client has these very lines already."""
+    """Answer with the rows as JSON Lines, or with 304 if the client has the same lines already."""
     response = StreamingHttpResponse(_encoded(rows), content_type=JSON_LINES)
     response["Content-Disposition"] = f'attachment; filename="{project.slug}-{name}"'
     response["X-Accel-Buffering"] = "no"
     response["ETag"] = etag
-    response["Cache-Control"] = "private, no-cache"  # kept by the client, and asked for again each time
+    response["Cache-Control"] = "private, no-cache"  # the client may store it, and must revalidate it each time
     for header, value in (headers or {}).items():
         response[header] = value
     answer = get_conditional_response(request._request, etag=etag, response=response)
     assert answer is not None
     for header, value in (headers or {}).items():
-        answer[header] = value  # a 304 keeps the standard's headers alone
+        answer[header] = value  # Django copies the headers of the HTTP standard only to a 304
     return answer
 
 
 def _encoded(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
-    """Many rows a chunk: a chunk costs a system call and a frame, a row costs neither."""
-    while chunk := list(islice(rows, ROWS_A_CHUNK)):
+    while chunk := list(islice(rows, ROWS_PER_CHUNK)):
         yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chunk).encode()

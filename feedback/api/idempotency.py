@@ -1,7 +1,7 @@
-"""`Idempotency-Key`: a POST that may be sent again without being carried out again.
+"""Header `Idempotency-Key`: a POST that is sent again is carried out once.
 
-As in the IETF draft "The Idempotency-Key HTTP Header Field": the same key with the same request is answered as the
-first time, the same key with another request is refused with 422.
+Source: the IETF draft "The Idempotency-Key HTTP Header Field". The same key with the same request gets the first answer
+again; the same key with another request is refused with 422.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ from feedback import validation
 from feedback.errors import AccordError
 from feedback.models import KeptAnswer
 
-KEPT = timedelta(days=7)
+RETENTION = timedelta(days=7)
 View = Callable[..., Response]
 
 
 class KeyReused(AccordError):
-    """The key was sent with another request before."""
+    """Raised when a key comes with another request than before."""
 
     status = 422
     code = "idempotency_key_reused"
 
 
 def idempotent(view: View) -> View:
-    """Let a view's POST take an `Idempotency-Key`. Its writes and the answer are one transaction.
+    """Make a view's POST accept an `Idempotency-Key`. The view's writes and its stored answer are one transaction.
 
-    Two requests with one key take turns: the second waits for the first one's transaction, and gets its answer. What is
-    refused is not kept, so it can be corrected and sent again.
+    A second request with the same key waits for the transaction of the first one, and gets its answer. An error is not
+    stored, so the request can be corrected and sent again with the same key.
     """
 
     @wraps(view)
@@ -44,33 +44,33 @@ def idempotent(view: View) -> View:
         if key is None or request.method != "POST":
             return view(request, *args, **kwargs)
         key = validation.filled_text(key, "Idempotency-Key", longest=200)
-        # The body in memory: its digest is asked for before it is read.
+        # `body` reads the whole body into memory. A parser that had read the stream before would leave nothing to hash.
         digest = hashlib.sha256(request.get_full_path().encode() + b"\n" + request._request.body).hexdigest()
         with transaction.atomic():
-            kept, is_new = _keep(request, key, digest)
-            if kept.request_digest != digest:
+            stored, is_new = _store(request, key, digest)
+            if stored.request_digest != digest:
                 raise KeyReused(_("This Idempotency-Key was used for a different request: send a new key."))
             if not is_new:
-                return Response(kept.answer, status=kept.status, headers={"Idempotency-Replayed": "true"})
+                return Response(stored.answer, status=stored.status, headers={"Idempotency-Replayed": "true"})
             response = view(request, *args, **kwargs)
-            kept.answer, kept.status = response.data, response.status_code
-            kept.save(update_fields=["answer", "status"])
+            stored.answer, stored.status = response.data, response.status_code
+            stored.save(update_fields=["answer", "status"])
             return response
 
     return answer
 
 
-def _keep(request: Request, key: str, digest: str) -> tuple[KeptAnswer, bool]:
-    """Return the row of this key, and whether it is new. Waits while another request with the key is carried out."""
-    given = {"user": request.user, "key": key}
+def _store(request: Request, key: str, digest: str) -> tuple[KeptAnswer, bool]:
+    """Return the row of this key, and whether it is new. Waits while another request with the same key runs."""
+    owner = {"user": request.user, "key": key}
     try:
         with transaction.atomic():
-            return KeptAnswer.objects.create(**given, request_digest=digest), True
+            return KeptAnswer.objects.create(**owner, request_digest=digest), True
     except IntegrityError:
-        return KeptAnswer.objects.get(**given), False
+        return KeptAnswer.objects.get(**owner), False
 
 
-def forget() -> int:
-    """Forget answers older than a week. Returns how many."""
-    deleted, _by_table = KeptAnswer.objects.filter(created_at__lt=timezone.now() - KEPT).delete()
+def delete_expired() -> int:
+    """Delete stored answers older than RETENTION, and return their number."""
+    deleted, _by_table = KeptAnswer.objects.filter(created_at__lt=timezone.now() - RETENTION).delete()
     return deleted

@@ -1,4 +1,4 @@
-"""What came in together, and undoing it. For managers."""
+"""List of imports, and undoing one. For managers."""
 
 from dataclasses import asdict
 
@@ -13,20 +13,20 @@ from feedback.api import strict
 from feedback.api.views import api_view
 from feedback.models import Import
 
-MOST_LISTED = 100
+MAX_LISTED = 100
 
 
 class ImportCounts(strict.Serializer):
     prompts = serializers.IntegerField()
     completions = serializers.IntegerField()
     comparisons = serializers.IntegerField()
-    completed = serializers.IntegerField(help_text="Known prompts that got external ids, references or metadata.")
+    completed = serializers.IntegerField(help_text="Known prompts that got new external ids, references or metadata.")
 
 
 class ImportSerializer(strict.ModelSerializer):
     actor = serializers.CharField(source="actor.username", default=None, allow_null=True)
     undone_by = serializers.CharField(source="undone_by.username", default=None, allow_null=True)
-    counts = ImportCounts(help_text="What it made when it came in.")
+    counts = ImportCounts(help_text="Rows that the import made.")
 
     class Meta:
         model = Import
@@ -43,7 +43,7 @@ class KeptSerializer(strict.Serializer):
     kind = serializers.CharField(help_text="comparisons, completions or prompts.")
     reason = serializers.CharField(help_text="ranked, skipped, held, used, shared, answered or completed.")
     count = serializers.IntegerField()
-    message = serializers.CharField(help_text="The same as a sentence.")
+    message = serializers.CharField(help_text="Kind, reason and count as a sentence.")
 
 
 class UndoneImportSerializer(strict.Serializer):
@@ -56,14 +56,17 @@ class UndoneImportSerializer(strict.Serializer):
 def import_list(request: Request, slug: str) -> Response:
     """List the last 100 imports, the newest first. For managers."""
     project = members.manager_of(request.user, slug).project
-    return Response(ImportSerializer(imports.last_imports(project, MOST_LISTED), many=True).data)
+    return Response(ImportSerializer(imports.last_imports(project, MAX_LISTED), many=True).data)
 
 
 @extend_schema(operation_id="imports_undo", responses={200: UndoneImportSerializer})
 @api_view(["DELETE"])
 def import_detail(request: Request, slug: str, import_id: int) -> Response:
-    """Undo an import: remove its comparisons that nobody has ranked, skipped or been given, then its completions
-    that nothing uses, then its prompts without completions. The rest stays, and the answer says why. For managers."""
+    """Undo an import, except what is in use. For managers.
+
+    Comparisons that nobody has ranked, skipped or been given are removed, then completions that nothing uses, then
+    prompts without completions. The other rows stay; the answer gives the reasons.
+    """
     membership = members.manager_of(request.user, slug)
     undone = imports.undo_import(imports.find_import(membership.project, import_id), membership.user)
     return Response(UndoneImportSerializer(asdict(undone)).data)

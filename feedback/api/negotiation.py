@@ -1,4 +1,4 @@
-"""In which form the API answers: in its own, which each address documents."""
+"""Content negotiation of the API: each endpoint has one media type, which its documentation names."""
 
 from collections.abc import Sequence
 
@@ -7,10 +7,11 @@ from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 
 
-class OneForm(DefaultContentNegotiation):
-    """There is one form of each answer, so whoever asks for another one gets that too, not a 406.
+class IgnoreAcceptHeader(DefaultContentNegotiation):
+    """Answers in the endpoint's media type whatever `Accept` asks for.
 
-    (DRF compares `Accept` with its renderers alone: a client that accepts JSON Lines was refused the export.)
+    REST framework's default answers 406 to a client that accepts JSON Lines only, because no renderer of the view has
+    that media type: exports are streamed without a renderer.
     """
 
     def select_renderer(

@@ -1,4 +1,4 @@
-"""Request bodies: JSON with a limit, and JSON Lines read as they come."""
+"""Request parsers: JSON with a size limit, and JSON Lines that are read as a stream."""
 
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
@@ -10,20 +10,20 @@ from rest_framework.parsers import BaseParser
 from feedback.errors import Invalid, TooLarge
 from feedback.imports.lines import loads, read_lines
 
-LARGEST_BODY = 1024 * 1024  # bytes of a JSON body; many rows go as JSON Lines
+MAX_JSON_BYTES = 1024 * 1024  # many rows are sent as JSON Lines instead
 
 
 class JsonParser(BaseParser):
-    """An ordinary JSON body. DRF's own parser reads without a limit, and fails on deep nesting."""
+    """JSON body with a size limit. REST framework's parser has none, and fails on deep nesting."""
 
     media_type = "application/json"
 
     def parse(
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Any:
-        body = stream.read(LARGEST_BODY + 1)
-        if len(body) > LARGEST_BODY:
-            raise TooLarge(f"The body has more than {LARGEST_BODY // 2**20} MiB.")
+        body = stream.read(MAX_JSON_BYTES + 1)
+        if len(body) > MAX_JSON_BYTES:
+            raise TooLarge(f"The body has more than {MAX_JSON_BYTES // 2**20} MiB.")
         try:
             return loads(body)
         except Invalid as error:
@@ -31,7 +31,7 @@ class JsonParser(BaseParser):
 
 
 class JsonLinesParser(BaseParser):
-    """One JSON value a line, whatever content type the client names; `request.data` is an iterator of rows."""
+    """JSON Lines, for every content type. `request.data` is an iterator of rows."""
 
     media_type = "*/*"
 

@@ -1,4 +1,4 @@
-"""Projects, their members, and one's own tokens."""
+"""Projects, their members, and the tokens of the current user."""
 
 from typing import Any
 
@@ -17,12 +17,13 @@ from feedback.models import ApiToken, Membership, Project
 from feedback.queue import sampling
 from feedback.reports import progress
 
-# Every editable field of a project but its identity and its state. Labels, help texts and limits are the model's.
+# Every editable field of a project except its identity and state. Labels, help texts and limits are the model's.
 SETTINGS = tuple(
     field.name for field in Project._meta.fields if field.editable and field.name not in ("id", "slug", "archived_at")
 )
-# The settings that annotators need. The others would tell them how often they are tested, and by what.
-FOR_EVERYBODY = (
+
+# Settings that a member needs for ranking. The others would show annotators how often they are tested.
+MEMBER_SETTINGS = (
     "name",
     "guidelines",
     "lease_minutes",
@@ -35,21 +36,21 @@ FOR_EVERYBODY = (
 
 
 class ProjectSerializer(strict.ModelSerializer):
-    """A project and the caller's role in it. Managers see all settings; others those that they need to rank."""
+    """A project and the role of the current user in it. Only managers get all settings."""
 
     role = serializers.SerializerMethodField()
 
     class Meta:
         model = Project
         fields = ("slug", *SETTINGS, "role", "created_at", "archived_at")
-        extra_kwargs = {name: {"required": False} for name in SETTINGS if name not in FOR_EVERYBODY}
+        extra_kwargs = {name: {"required": False} for name in SETTINGS if name not in MEMBER_SETTINGS}
 
     def to_representation(self, project: Project) -> dict[str, Any]:
-        shown = super().to_representation(project)
-        if shown["role"] != Membership.Role.MANAGER:
-            for name in set(SETTINGS) - set(FOR_EVERYBODY):
-                del shown[name]
-        return shown
+        body = super().to_representation(project)
+        if body["role"] != Membership.Role.MANAGER:
+            for name in set(SETTINGS) - set(MEMBER_SETTINGS):
+                del body[name]
+        return body
 
     def get_role(self, project: Project) -> str:
         return self.context["roles"][project.pk]
@@ -72,8 +73,8 @@ class ProjectRequest(strict.ModelSerializer):
         fields = ("slug", *SETTINGS)
 
 
-class ProjectSettings(strict.ModelSerializer):
-    """Settings to change. They hold for what comes in from now on."""
+class ProjectSettingsRequest(strict.ModelSerializer):
+    """Settings that can be changed. Some apply only to data that is added afterwards, such as `wanted_rankings`."""
 
     sampling_rule = _sampling_rule()
 
@@ -112,8 +113,8 @@ class TokenRequest(strict.Serializer):
     name = serializers.CharField(max_length=100)
 
 
-class TokenIssued(TokenSerializer):
-    """The key is shown this once: only its digest is kept."""
+class IssuedTokenSerializer(TokenSerializer):
+    """A new token with its key. The key is in no later answer, because only its digest is stored."""
 
     key = serializers.CharField(read_only=True)
 
@@ -121,7 +122,7 @@ class TokenIssued(TokenSerializer):
         fields = (*TokenSerializer.Meta.fields, "key")
 
 
-def _shown(membership: Membership) -> dict:
+def _project_body(membership: Membership) -> dict[str, Any]:
     return ProjectSerializer(membership.project, context={"roles": {membership.project_id: membership.role}}).data
 
 
@@ -132,31 +133,31 @@ def _shown(membership: Membership) -> dict:
 @api_view(["GET", "POST"])
 @idempotent
 def project_list(request: Request) -> Response:
-    """One's own projects by name; or a new one, for staff, with oneself as its manager."""
+    """List the current user's projects by name, or create one. Staff only may create; they become its manager."""
     if request.method == "GET":
-        return Response([_shown(membership) for membership in progress.memberships_of(request.user)])
+        return Response([_project_body(membership) for membership in progress.memberships_of(request.user)])
     if not request.user.is_staff:
         raise Forbidden(_("Only staff may make projects: ask an administrator."))
-    given = ProjectRequest(data=request.data)
-    given.is_valid(raise_exception=True)
-    project = projects.create_project(request.user, Project(**given.validated_data))
-    return Response(_shown(members.membership_of(request.user, project.slug)), status=201)
+    settings = strict.validated(ProjectRequest(data=request.data))
+    project = projects.create_project(request.user, Project(**settings))
+    return Response(_project_body(members.membership_of(request.user, project.slug)), status=201)
 
 
 @extend_schema(methods=["GET"], operation_id="projects_get", responses=ProjectSerializer)
-@extend_schema(methods=["PATCH"], operation_id="projects_change", request=ProjectSettings, responses=ProjectSerializer)
+@extend_schema(
+    methods=["PATCH"], operation_id="projects_change", request=ProjectSettingsRequest, responses=ProjectSerializer
+)
 @api_view(["GET", "PATCH"])
 def project_detail(request: Request, slug: str) -> Response:
-    """A project's settings; managers may change them."""
+    """Return a project with its settings, or change settings. Managers only may change them."""
     if request.method == "GET":
-        return Response(_shown(members.membership_of(request.user, slug)))
+        return Response(_project_body(members.membership_of(request.user, slug)))
     membership = members.manager_of(request.user, slug)
-    given = ProjectSettings(membership.project, data=request.data, partial=True)
-    given.is_valid(raise_exception=True)
-    for name, value in given.validated_data.items():
+    changes = strict.validated(ProjectSettingsRequest(membership.project, data=request.data, partial=True))
+    for name, value in changes.items():
         setattr(membership.project, name, value)
     projects.save_settings(membership.project)
-    return Response(_shown(membership))
+    return Response(_project_body(membership))
 
 
 @extend_schema(methods=["GET"], operation_id="members_list", responses=MemberSerializer(many=True))
@@ -164,51 +165,47 @@ def project_detail(request: Request, slug: str) -> Response:
 @api_view(["GET", "POST"])
 @idempotent
 def member_list(request: Request, slug: str) -> Response:
-    """The members by name, with what they have done; or one more, by user name. For managers."""
+    """List the members by name with their number of rankings, or add one by username. For managers."""
     project = members.manager_of(request.user, slug).project
     if request.method == "GET":
         return Response(MemberSerializer(members.members_of(project), many=True).data)
-    given = MemberRequest(data=request.data)
-    given.is_valid(raise_exception=True)
-    added = members.add_member(project, **given.validated_data)
-    return Response(_member(project, added.user_id), status=201)
+    added = members.add_member(project, **strict.validated(MemberRequest(data=request.data)))
+    return Response(_member_body(project, added.user_id), status=201)
 
 
 @extend_schema(methods=["PATCH"], operation_id="members_change", request=RoleRequest, responses=MemberSerializer)
 @extend_schema(methods=["DELETE"], operation_id="members_remove", responses={204: None})
 @api_view(["PATCH", "DELETE"])
 def member_detail(request: Request, slug: str, user_id: int) -> Response:
-    """Change a member's role, or end the membership; their rankings stay. For managers."""
+    """Change a member's role, or remove the member; their rankings stay. For managers."""
     project = members.manager_of(request.user, slug).project
     if request.method == "DELETE":
         members.remove_member(project, user_id)
         return Response(status=204)
-    given = RoleRequest(data=request.data)
-    given.is_valid(raise_exception=True)
-    members.change_role(project, user_id, given.validated_data["role"])
-    return Response(_member(project, user_id))
+    members.change_role(project, user_id, strict.validated(RoleRequest(data=request.data))["role"])
+    return Response(_member_body(project, user_id))
 
 
-def _member(project: Project, user_id: int) -> dict:
+def _member_body(project: Project, user_id: int) -> dict[str, Any]:
     return MemberSerializer(members.members_of(project).get(user_id=user_id)).data
 
 
 @extend_schema(methods=["GET"], operation_id="tokens_list", responses=TokenSerializer(many=True))
-@extend_schema(methods=["POST"], operation_id="tokens_create", request=TokenRequest, responses={201: TokenIssued})
+@extend_schema(
+    methods=["POST"], operation_id="tokens_create", request=TokenRequest, responses={201: IssuedTokenSerializer}
+)
 @api_view(["GET", "POST"])
 def token_list(request: Request) -> Response:
-    """One's own tokens; or a new one, whose key is in this answer and nowhere else."""
+    """List the current user's tokens, or create one. The key is in the answer to the creation only."""
     if request.method == "GET":
         return Response(TokenSerializer(request.user.api_tokens.order_by("pk"), many=True).data)
-    given = TokenRequest(data=request.data)
-    given.is_valid(raise_exception=True)
-    token, key = tokens.issue_token(request.user, given.validated_data["name"])
+    token, key = tokens.issue_token(request.user, strict.validated(TokenRequest(data=request.data))["name"])
     return Response({**TokenSerializer(token).data, "key": key}, status=201)
 
 
 @extend_schema(operation_id="tokens_revoke", responses={204: None})
 @api_view(["DELETE"])
 def token_detail(request: Request, token_id: int) -> Response:
-    """Revoke one's own token: whoever uses it is refused from now on."""
+    """Revoke a token of the current user. Requests with it are refused from now on."""
     tokens.revoke_token(request.user, token_id)
     return Response(status=204)

@@ -1,7 +1,7 @@
-"""Review, for reviewers and managers: disagreements, people's work, and decisions about others' rankings.
+"""Review, for reviewers and managers: disagreements, one person's rankings, and decisions about rankings.
 
-A comparison is shown in the reviewer's own order, without its sources: whoever settles it judges as blindly as
-everybody else. All `ranks` follow that order.
+A comparison is shown in the reviewer's own display order, without its sources, so that adjudication is as blind as
+ranking. All `ranks` follow that order.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from feedback.api.views import api_view
 from feedback.models import Ranking, Review
 from feedback.reports import review_cases
 
-MOST_A_PAGE = 100
+MAX_PAGE_SIZE = 100
 
 
 class DisagreementSerializer(strict.Serializer):
@@ -28,15 +28,17 @@ class DisagreementSerializer(strict.Serializer):
     ranking_count = serializers.IntegerField()
 
 
-class OpinionSerializer(strict.Serializer):
-    """The last word of one person, whatever became of it."""
+class ReviewedRankingSerializer(strict.Serializer):
+    """The last revision of one person's ranking, whether it counts or not."""
 
     ranking = serializers.IntegerField(source="ranking.pk")
     annotator = serializers.CharField(source="ranking.annotator.username")
     ranks = serializers.ListField(child=serializers.IntegerField())
     standing = serializers.ChoiceField(choices=Ranking.Standing.choices, source="ranking.standing")
     is_adjudication = serializers.BooleanField()
-    decision = serializers.IntegerField(source="ranking.review_id", allow_null=True, help_text="What gave it this.")
+    decision = serializers.IntegerField(
+        source="ranking.review_id", allow_null=True, help_text="The decision that set the standing."
+    )
     seconds = serializers.FloatField(source="ranking.seconds")
     comment = serializers.CharField(source="ranking.comment")
     strength = serializers.IntegerField(source="ranking.strength", allow_null=True)
@@ -48,10 +50,12 @@ class DecisionSerializer(strict.Serializer):
     decision = serializers.IntegerField(source="pk")
     kind = serializers.ChoiceField(choices=Review.Kind.choices)
     reviewer = serializers.CharField(source="reviewer.username")
-    comparison = serializers.IntegerField(source="comparison_id", allow_null=True, help_text="Null: many at once.")
+    comparison = serializers.IntegerField(
+        source="comparison_id", allow_null=True, help_text="Null: the decision is about several comparisons."
+    )
     annotator = serializers.CharField(source="annotator.username", allow_null=True, default=None)
     reason = serializers.CharField()
-    ranking_count = serializers.IntegerField(help_text="Rankings of others that it changed.")
+    ranking_count = serializers.IntegerField(help_text="Number of rankings that the decision changed.")
     created_at = serializers.DateTimeField()
     undone_at = serializers.DateTimeField(allow_null=True)
     undone_by = serializers.CharField(source="undone_by.username", allow_null=True, default=None)
@@ -62,12 +66,15 @@ class CaseSerializer(strict.Serializer):
     disagreement = serializers.FloatField(source="comparison.disagreement")
     messages = MessageSerializer(source="comparison.prompt.messages", many=True)
     completions = serializers.ListField(source="texts", child=serializers.CharField())
-    opinions = OpinionSerializer(many=True)
     adjudication = DecisionSerializer(allow_null=True)
+
+    def get_fields(self) -> dict[str, serializers.Field]:
+        # The JSON name of the rankings is older than the glossary, which does not allow it as an identifier.
+        return super().get_fields() | {"opinions": ReviewedRankingSerializer(many=True)}
 
 
 class WorkSerializer(strict.Serializer):
-    """A ranking of one person. `ranks` are not shown here: they follow the order of a comparison in full."""
+    """A ranking of one person, without `ranks`: they can only be read beside the texts of the comparison."""
 
     ranking = serializers.IntegerField(source="pk")
     comparison = serializers.IntegerField(source="comparison_id")
@@ -78,7 +85,7 @@ class WorkSerializer(strict.Serializer):
 
 class PageQuery(strict.Serializer):
     offset = serializers.IntegerField(default=0, min_value=0, max_value=1_000_000)
-    limit = serializers.IntegerField(default=25, min_value=1, max_value=MOST_A_PAGE)
+    limit = serializers.IntegerField(default=25, min_value=1, max_value=MAX_PAGE_SIZE)
 
 
 class AdjudicationRequest(RankingRequest):
@@ -86,7 +93,7 @@ class AdjudicationRequest(RankingRequest):
 
 
 class ReasonRequest(strict.Serializer):
-    reason = serializers.CharField(max_length=MAX_REASON_LENGTH, help_text="The annotator will read it.")
+    reason = serializers.CharField(max_length=MAX_REASON_LENGTH, help_text="The annotator reads it.")
 
 
 class SinceQuery(strict.Serializer):
@@ -94,21 +101,23 @@ class SinceQuery(strict.Serializer):
 
 
 class DiscardPreviewSerializer(strict.Serializer):
-    """What discarding all that somebody said since then would take out."""
+    """Effect of discarding all rankings of one person since a time."""
 
-    rankings = serializers.IntegerField(help_text="Send it as `expected`.")
-    gold = serializers.IntegerField(help_text="Of these, of comparisons whose answer is known.")
-    reopened = serializers.IntegerField(help_text="Comparisons that would want a ranking again.")
+    rankings = serializers.IntegerField(help_text="Number of rankings; send it as `expected`.")
+    gold = serializers.IntegerField(help_text="Number of these rankings that are of gold comparisons.")
+    reopened = serializers.IntegerField(help_text="Number of comparisons that would want a ranking again.")
 
 
 class DiscardRequest(ReasonRequest, SinceQuery):
-    expected = serializers.IntegerField(min_value=1, help_text="How many rankings it will be, as the GET said.")
+    expected = serializers.IntegerField(
+        min_value=1, help_text="Number of rankings from the preview (GET). If it has changed, nothing is discarded."
+    )
 
 
 @extend_schema(operation_id="review_disagreements", parameters=[PageQuery], responses=DisagreementSerializer(many=True))
 @api_view(["GET"])
 def disagreement_list(request: Request, slug: str) -> Response:
-    """What people disagree on and nobody has settled, worst first."""
+    """List comparisons with disagreement that are not adjudicated, the largest disagreement first."""
     membership = members.reviewer_of(request.user, slug)
     return Response(
         DisagreementSerializer(_page(request, review_cases.disagreements(membership.project)), many=True).data
@@ -118,45 +127,45 @@ def disagreement_list(request: Request, slug: str) -> Response:
 @extend_schema(operation_id="review_case", responses=CaseSerializer)
 @api_view(["GET"])
 def case_detail(request: Request, slug: str, comparison_id: int) -> Response:
-    """One comparison with all that was said of it, and by whom."""
+    """Return one comparison with all rankings of it and their annotators."""
     return Response(CaseSerializer(review_cases.case(members.reviewer_of(request.user, slug), comparison_id)).data)
 
 
 @extend_schema(operation_id="review_adjudicate", request=AdjudicationRequest, responses={201: CaseSerializer})
 @api_view(["POST"])
 def case_adjudicate(request: Request, slug: str, comparison_id: int) -> Response:
-    """Settle the comparison: one's own ranking is the only one that makes preferences from now on."""
+    """Adjudicate the comparison: the reviewer's ranking replaces the others in the preferences from now on."""
     membership = members.reviewer_of(request.user, slug)
-    given = _checked(AdjudicationRequest(data=request.data))
-    reviews.adjudicate(membership, comparison_id, given.pop("ranks"), **given)
+    ranking = strict.validated(AdjudicationRequest(data=request.data))
+    reviews.adjudicate(membership, comparison_id, ranking.pop("ranks"), **ranking)
     return Response(CaseSerializer(review_cases.case(membership, comparison_id)).data, status=201)
 
 
 @extend_schema(operation_id="review_return", request=ReasonRequest, responses={201: DecisionSerializer})
 @api_view(["POST"])
 def ranking_return(request: Request, slug: str, ranking_id: int) -> Response:
-    """Give a ranking back to its annotator, with a reason. It counts no more until they have answered."""
+    """Return a ranking to its annotator with a reason. It does not count until the annotator ranks again."""
     membership = members.reviewer_of(request.user, slug)
-    given = _checked(ReasonRequest(data=request.data))
-    return Response(DecisionSerializer(reviews.return_ranking(membership, ranking_id, **given)).data, status=201)
+    reason = strict.validated(ReasonRequest(data=request.data))["reason"]
+    return Response(DecisionSerializer(reviews.return_ranking(membership, ranking_id, reason=reason)).data, status=201)
 
 
 @extend_schema(operation_id="review_discard", request=ReasonRequest, responses={201: DecisionSerializer})
 @api_view(["POST"])
 def ranking_discard(request: Request, slug: str, ranking_id: int) -> Response:
-    """Take a ranking out of the preferences. It stays in the record, and its slot opens for somebody else."""
+    """Discard a ranking. It leaves the preferences and stays in the record; its slot opens for another annotator."""
     membership = members.reviewer_of(request.user, slug)
-    given = _checked(ReasonRequest(data=request.data))
-    return Response(DecisionSerializer(reviews.discard(membership, ranking_id, **given)).data, status=201)
+    reason = strict.validated(ReasonRequest(data=request.data))["reason"]
+    return Response(DecisionSerializer(reviews.discard(membership, ranking_id, reason=reason)).data, status=201)
 
 
 @extend_schema(operation_id="review_work", parameters=[PageQuery], responses=WorkSerializer(many=True))
 @api_view(["GET"])
 def work_list(request: Request, slug: str, user_id: int) -> Response:
-    """One person's rankings, the newest first, whatever became of them."""
+    """List one person's rankings, newest first, whether they count or not."""
     project = members.reviewer_of(request.user, slug).project
-    somebody = members.current_or_former_member(project, user_id)
-    return Response(WorkSerializer(_page(request, review_cases.work_of(project, somebody.pk)), many=True).data)
+    annotator = members.current_or_former_member(project, user_id)
+    return Response(WorkSerializer(_page(request, review_cases.work_of(project, annotator.pk)), many=True).data)
 
 
 @extend_schema(
@@ -167,22 +176,20 @@ def work_list(request: Request, slug: str, user_id: int) -> Response:
 )
 @api_view(["GET", "POST"])
 def work_discard(request: Request, slug: str, user_id: int) -> Response:
-    """Discard all that one person has said since a moment: first what it would take out, then all of it or nothing."""
+    """Preview (GET) or discard (POST) all rankings of one person since a time, all or none."""
     membership = members.reviewer_of(request.user, slug)
-    somebody = members.current_or_former_member(membership.project, user_id)
+    annotator = members.current_or_former_member(membership.project, user_id)
     if request.method == "GET":
-        wanted = _checked(SinceQuery(data=request.query_params.dict()))
-        return Response(
-            DiscardPreviewSerializer(reviews.discard_preview(membership, somebody.pk, wanted["since"])).data
-        )
-    given = _checked(DiscardRequest(data=request.data))
-    return Response(DecisionSerializer(reviews.discard_since(membership, somebody.pk, **given)).data, status=201)
+        since = strict.validated_query(SinceQuery, request)["since"]
+        return Response(DiscardPreviewSerializer(reviews.discard_preview(membership, annotator.pk, since)).data)
+    discard = strict.validated(DiscardRequest(data=request.data))
+    return Response(DecisionSerializer(reviews.discard_since(membership, annotator.pk, **discard)).data, status=201)
 
 
 @extend_schema(operation_id="review_decisions", parameters=[PageQuery], responses=DecisionSerializer(many=True))
 @api_view(["GET"])
 def decision_list(request: Request, slug: str) -> Response:
-    """What reviewers decided, the newest first."""
+    """List the decisions of reviewers, newest first."""
     membership = members.reviewer_of(request.user, slug)
     return Response(DecisionSerializer(_page(request, review_cases.decisions(membership.project)), many=True).data)
 
@@ -190,15 +197,10 @@ def decision_list(request: Request, slug: str) -> Response:
 @extend_schema(operation_id="review_undo", request=None, responses=DecisionSerializer)
 @api_view(["POST"])
 def decision_undo(request: Request, slug: str, decision_id: int) -> Response:
-    """Take a decision back. It stays in the record."""
+    """Undo a decision. It stays in the record."""
     return Response(DecisionSerializer(review_undo.undo(members.reviewer_of(request.user, slug), decision_id)).data)
 
 
-def _page(request: Request, found: Any) -> Any:
-    wanted = _checked(PageQuery(data=request.query_params.dict()))
-    return found[wanted["offset"] : wanted["offset"] + wanted["limit"]]
-
-
-def _checked(given: serializers.Serializer) -> dict[str, Any]:
-    given.is_valid(raise_exception=True)
-    return dict(given.validated_data)
+def _page(request: Request, rows: Any) -> Any:
+    query = strict.validated_query(PageQuery, request)
+    return rows[query["offset"] : query["offset"] + query["limit"]]

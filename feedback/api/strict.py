@@ -1,4 +1,4 @@
-"""Names that the API does not know are refused: a misspelt one would otherwise mean its default, without a word."""
+"""Serializers and permission that refuse unknown names. A misspelt name would silently mean its default otherwise."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -7,8 +7,10 @@ from django.utils.translation import gettext as _
 from rest_framework import permissions, serializers
 from rest_framework.request import Request
 
-if TYPE_CHECKING:  # REST framework's views read the settings that name this module
+if TYPE_CHECKING:  # at run time a cycle: REST framework's views read the settings that name this module
     from rest_framework.views import APIView
+
+MAX_BIGINT = 2**63 - 1  # a larger number is no sequence or id, and PostgreSQL refuses it
 
 
 class _KnownFields:
@@ -24,15 +26,26 @@ class _KnownFields:
 
 
 class Serializer(_KnownFields, serializers.Serializer):
-    """A serializer whose input holds nothing but its fields."""
+    """Serializer whose input may have its own fields only."""
 
 
 class ModelSerializer(_KnownFields, serializers.ModelSerializer):
-    """A model's serializer whose input holds nothing but its fields."""
+    """Serializer of a model whose input may have its own fields only."""
+
+
+def validated(serializer: serializers.BaseSerializer) -> dict[str, Any]:
+    """Return the validated input of a serializer. Raises ValidationError."""
+    serializer.is_valid(raise_exception=True)
+    return dict(serializer.validated_data)
+
+
+def validated_query(serializer: type[serializers.Serializer], request: Request) -> dict[str, Any]:
+    """Return the validated query parameters of a request. Raises ValidationError."""
+    return validated(serializer(data=request.query_params.dict()))
 
 
 class KnownParameters(permissions.BasePermission):
-    """Refuses a query parameter that the address is not documented to take, whoever asks."""
+    """Refuses a query parameter that the view's OpenAPI description does not have, for every user."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         refuse_unknown(request.query_params, parameters_of(view, str(request.method)))
@@ -40,15 +53,15 @@ class KnownParameters(permissions.BasePermission):
 
 
 def parameters_of(view: "APIView", method: str) -> list[str]:
-    """Return the names of a view's query parameters, as its OpenAPI description has them."""
-    from drf_spectacular.utils import OpenApiParameter  # imports those views
+    """Return the names of a view's query parameters, from its OpenAPI description."""
+    from drf_spectacular.utils import OpenApiParameter  # imports the views, which import this module
 
-    # Where `extend_schema` leaves what it was told of a function's method.
+    # `extend_schema` keeps its arguments in this attribute of the handler.
     handler = getattr(view, "get" if method == "HEAD" else method.lower(), None)
-    described = getattr(handler, "kwargs", {}).get("schema")
-    if described is None:
+    description = getattr(handler, "kwargs", {}).get("schema")
+    if description is None:
         return []
-    schema: Any = described()
+    schema: Any = description()
     schema.view, schema.method = view, method
     names: list[str] = []
     for parameter in schema.get_override_parameters():
@@ -59,9 +72,9 @@ def parameters_of(view: "APIView", method: str) -> list[str]:
     return names
 
 
-def refuse_unknown(given: Mapping[str, Any], known: list[str]) -> None:
-    """Raise a ValidationError that names the first unknown name, and those that are known."""
-    unknown = next((name for name in given if name not in known), None)
+def refuse_unknown(names: Mapping[str, Any], known: list[str]) -> None:
+    """Raise a ValidationError that names the first unknown name and the known ones."""
+    unknown = next((name for name in names if name not in known), None)
     if unknown is None:
         return
     if not known:

@@ -1,4 +1,4 @@
-"""The API's addresses of what people say."""
+"""URLs of the API."""
 
 from django.urls import path
 

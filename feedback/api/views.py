@@ -1,4 +1,4 @@
-"""What every view of the API does: an address that answers GET answers HEAD too."""
+"""Decorator of the API's views."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from rest_framework.views import APIView
 
 
 def api_view(methods: Sequence[str]) -> Callable[[Callable[..., Any]], Any]:
-    """As Django REST framework's decorator, with HEAD wherever there is GET."""
+    """Make a function a view as REST framework's decorator does; a view that answers GET also answers HEAD."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         view = decorators.api_view(list(methods))(function)
@@ -23,6 +23,6 @@ def api_view(methods: Sequence[str]) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _head(view: APIView, request: Request, *args: Any, **kwargs: Any) -> Response:
-    """Answer as to GET; `config.responses` drops the body."""
-    request.method = "GET"  # views ask for it, and take everything else for a write
+    """Answer as GET does; `config.responses` drops the body."""
+    request.method = "GET"  # a view that branches on the method would take HEAD for a write
     return view.get(request, *args, **kwargs)

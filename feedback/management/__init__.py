@@ -1,4 +1,4 @@
-"""What the management commands share."""
+"""Functions that the management commands share."""
 
 from django.core.management.base import CommandError
 

@@ -75,6 +75,6 @@ def test_eight_at_once_with_one_key_are_carried_out_once(project, manager):
 
 def test_answers_are_forgotten_after_a_week(as_manager, project):
     send(as_manager, "k-1")
-    assert idempotency.forget() == 0
+    assert idempotency.delete_expired() == 0
     KeptAnswer.objects.update(created_at=timezone.now() - timedelta(days=8))
-    assert idempotency.forget() == 1
+    assert idempotency.delete_expired() == 1
