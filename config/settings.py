@@ -177,8 +177,8 @@ AUTH_PASSWORD_VALIDATORS = [
         *("UserAttributeSimilarityValidator", "MinimumLengthValidator", "CommonPasswordValidator"),
         "NumericPasswordValidator",
     )
-] + [{"NAME": "feedback.web.passwords.DifferentCharacters"}]
-PASSWORD_HASHERS = ["feedback.web.passwords.FewAtOnce"] + [
+] + [{"NAME": "feedback.web.passwords.DistinctCharactersValidator"}]
+PASSWORD_HASHERS = ["feedback.web.passwords.LimitedHasher"] + [
     f"django.contrib.auth.hashers.{name}PasswordHasher" for name in ("PBKDF2SHA1", "Argon2", "BCryptSHA256", "Scrypt")
 ]
 LOGIN_URL = "sign-in"

@@ -22,7 +22,6 @@ UNFINISHED = (
     "feedback/quality",
     "feedback/queue",
     "feedback/reports",
-    "feedback/web",
     "feedback",
     "training/demo",
     "training/learner/models",

@@ -17,7 +17,7 @@ from feedback.errors import AccordError, NotFound
 from feedback.models import Completion, Membership, Project
 from feedback.rendering import render as render_markdown
 from feedback.web.forms import checked
-from feedback.web.presenters import show_messages
+from feedback.web.presenters import present_messages
 from training import checkpoints, reports
 from training.forms import ImportForm, LoopForm, RoundForm
 from training.models import Checkpoint, Round
@@ -289,7 +289,7 @@ def _status(found: Round) -> dict[str, Any]:
 
 def _shown(each: Sample) -> dict[str, Any]:
     return {
-        "messages": show_messages(each.prompt.messages),
+        "messages": present_messages(each.prompt.messages),
         "ours": _side(each.ours, each.our_score),
         "theirs": _side(each.theirs, each.their_score) if each.theirs else None,
     }

@@ -46,7 +46,7 @@ def _is_known(environ: dict[str, Any]) -> bool:
     """Whether the request's token or session is somebody's."""
     if "HTTP_AUTHORIZATION" not in environ and settings.SESSION_COOKIE_NAME not in environ.get("HTTP_COOKIE", ""):
         return False
-    from feedback.web.body_limits import sender_of  # models are loaded after this module
+    from feedback.web.body_limits import find_sender  # models are loaded after this module
 
     close_old_connections()  # as where a request begins, which this comes before
-    return sender_of(WSGIRequest(environ)) is not None
+    return find_sender(WSGIRequest(environ)) is not None

@@ -57,7 +57,7 @@ def current_or_former_member(project: Project, user_id: int) -> User:
 
 
 def members_of(project: Project) -> QuerySet[Membership]:
-    """Return the memberships by user name, with `ranking_count` (live rankings in the project) and `last_ranked_at`."""
+    """Return the memberships by username, with `ranking_count` (live rankings in the project) and `last_ranked_at`."""
     live_here = Q(user__rankings__project=F("project"), user__rankings__is_live=True)
     return (
         project.memberships.select_related("user")
@@ -71,7 +71,7 @@ def members_of(project: Project) -> QuerySet[Membership]:
 
 @transaction.atomic
 def add_member(project: Project, username: str, role: str) -> Membership:
-    """Make an active user a member. Raises NotFound for an unknown user name, Conflict for a member."""
+    """Make an active user a member. Raises NotFound for an unknown username, Conflict for a member."""
     user = User.objects.filter(username=username.strip(), is_active=True).first()
     if user is None:
         raise NotFound(

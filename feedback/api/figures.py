@@ -80,4 +80,4 @@ def figures_list(request: Request, slug: str) -> Response:
 @api_view(["GET"])
 def figures_own(request: Request, slug: str) -> Response:
     """Return the figures of the current user."""
-    return Response(OwnFiguresSerializer(statistics.own(members.membership_of(request.user, slug))).data)
+    return Response(OwnFiguresSerializer(statistics.own_figures(members.membership_of(request.user, slug))).data)

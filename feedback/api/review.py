@@ -70,7 +70,7 @@ class CaseSerializer(strict.Serializer):
 
     def get_fields(self) -> dict[str, serializers.Field]:
         # The JSON name of the rankings is older than the glossary, which does not allow it as an identifier.
-        return super().get_fields() | {"opinions": ReviewedRankingSerializer(many=True)}
+        return super().get_fields() | {"opinions": ReviewedRankingSerializer(many=True, source="rankings")}
 
 
 class WorkSerializer(strict.Serializer):

@@ -122,7 +122,7 @@ def retraction(ranking: Row, why: str) -> Row:
 
 
 def pseudonym(user_id: int) -> str:
-    """Return the name of an annotator in files that leave the project: the same in every file, without a user name."""
+    """Return the name of an annotator in files that leave the project: the same in every file, without a username."""
     return f"annotator-{user_id}"
 
 

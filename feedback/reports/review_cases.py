@@ -14,7 +14,7 @@ from feedback.queue import leases
 
 
 @dataclass(frozen=True)
-class Opinion:
+class CaseRanking:
     """The last word of one person on a comparison. `ranks` are in the order in which the reviewer sees it."""
 
     ranking: Ranking
@@ -36,7 +36,7 @@ class Contest:
 
     first: int
     second: int
-    for_first: list[str]  # user names
+    for_first: list[str]  # usernames
     for_second: list[str]
 
 
@@ -47,7 +47,7 @@ class Case:
     comparison: Comparison  # with its prompt
     display_order: list[int]
     texts: list[str]
-    opinions: list[Opinion]  # those that count or did first, each in the order of time
+    rankings: list[CaseRanking]  # those that count or did first, each in the order of time
     contests: list[Contest]  # the closest first
     adjudication: Review | None
 
@@ -114,19 +114,19 @@ def case(membership: Membership, comparison_id: int) -> Case:
     if comparison.adjudicated_at is None and _holds(membership, comparison):
         raise Conflict(_("You hold this comparison yourself: rank or skip it before you look at what others said."))
     order = leases.display_order(membership, comparison)
-    opinions = _opinions(comparison, order)
-    said = [each for each in opinions if each.can_be_changed]
+    rankings = _case_rankings(comparison, order)
+    said = [each for each in rankings if each.can_be_changed]
     adjudication = decisions(comparison.project).filter(
         comparison=comparison, kind=Review.Kind.ADJUDICATION, undone_at__isnull=True
     )
-    return Case(comparison, order, comparison.texts(order), opinions, _contests(said), adjudication.first())
+    return Case(comparison, order, comparison.texts(order), rankings, _contests(said), adjudication.first())
 
 
 def _holds(membership: Membership, comparison: Comparison) -> bool:
     return comparison.leases.filter(annotator_id=membership.user_id, lapsed_at__isnull=True).exists()
 
 
-def _opinions(comparison: Comparison, order: Sequence[int]) -> list[Opinion]:
+def _case_rankings(comparison: Comparison, order: Sequence[int]) -> list[CaseRanking]:
     last: dict[int, Ranking] = {}
     rows = comparison.rankings.select_related("annotator", "review__reviewer").order_by("revision")
     for ranking in rows:
@@ -138,19 +138,19 @@ def _opinions(comparison: Comparison, order: Sequence[int]) -> list[Opinion]:
         for each in in_turn
         if each.is_live or (each.reason != ADJUDICATION and each.standing != Ranking.Standing.WITHDRAWN)
     ]
-    return [Opinion(each, [each.ranks[position] for position in order]) for each in kept]
+    return [CaseRanking(each, [each.ranks[position] for position in order]) for each in kept]
 
 
-def _contests(opinions: Sequence[Opinion]) -> list[Contest]:
-    size = len(opinions[0].ranks) if opinions else 0
-    every = [_contest(opinions, i, j) for i, j in combinations(range(size), 2)]
+def _contests(rankings: Sequence[CaseRanking]) -> list[Contest]:
+    size = len(rankings[0].ranks) if rankings else 0
+    every = [_contest(rankings, i, j) for i, j in combinations(range(size), 2)]
     contested = [each for each in every if each.for_first and each.for_second]
     return sorted(contested, key=lambda each: abs(len(each.for_first) - len(each.for_second)))
 
 
-def _contest(opinions: Sequence[Opinion], first: int, second: int) -> Contest:
+def _contest(rankings: Sequence[CaseRanking], first: int, second: int) -> Contest:
     sides: tuple[list[str], list[str]] = ([], [])
-    for each in opinions:
+    for each in rankings:
         if each.ranks[first] != each.ranks[second]:
             sides[each.ranks[first] > each.ranks[second]].append(each.ranking.annotator.username)
     return Contest(first, second, *sides)

@@ -80,7 +80,7 @@ class Person:
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnFigures:
     """One's own figures. How well is of full batches up to midnight, and None unless the project lets people see it."""
 
     done: Done
@@ -92,7 +92,7 @@ class Own:
 
 
 def of_everybody(project: Project) -> list[Person]:
-    """Members and whoever has ranked, by user name: the same number of queries for any number of people."""
+    """Members and whoever has ranked, by username: the same number of queries for any number of people."""
     roles = dict(project.memberships.values_list("user_id", "role"))
     done, days, skips = _done(project), _by_day(project), _skips(project)
     quality, report = quality_snapshot.of(project), reliability.latest(project)
@@ -122,12 +122,12 @@ def to_look_at(persons: list[Person]) -> list[Person]:
     return sorted((each for each in persons if each.is_flagged), key=lambda each: -len(each.signs))
 
 
-def own(membership: Membership) -> Own:
+def own_figures(membership: Membership) -> OwnFigures:
     """Of one person, reading their own rankings and those of the same comparisons."""
     project, me = membership.project, membership.user_id
     until = _full_batches_until(membership) if project.annotators_see_quality else None
     passed = gold.pass_rates(project, until=until, user_id=me).get(me) if until else None
-    return Own(
+    return OwnFigures(
         _done(project, me).get(me, Done()),
         _by_day(project, me)[me],
         _skips(project, me).get(me, 0),

@@ -1,1 +1,1 @@
-"""Pages of annotators and managers: views, forms, presenters, middleware."""
+"""Pages of annotators, reviewers and managers: views, forms, presenters, middleware."""

@@ -1,4 +1,4 @@
-"""How large a request's body may be, by who sends it: decided before anything of it is read."""
+"""Limits on the size of a request's body by sender, checked before the body is read."""
 
 from collections.abc import Callable
 
@@ -13,14 +13,14 @@ from feedback.errors import TooLarge
 from feedback.models import Membership, User
 from feedback.web.sessions import SessionStore
 
-OF_A_MEMBER = 2 * 1024 * 1024  # bytes
-UPLOADS = {"prompts"}  # names of addresses where managers upload lines; those of the API read their own bodies
+MAX_MEMBER_BODY_SIZE = 2 * 1024 * 1024  # bytes
+UPLOAD_VIEWS = {"prompts"}  # URL names of the pages where managers upload files; API views read their own bodies
 
 
 class BodyLimitMiddleware:
-    """Refuses what is too large, before the form is read for its CSRF token.
+    """Refuse a body that is too large, before the CSRF check reads the form.
 
-    A token that is nobody's is left to the API, which refuses it before it reads.
+    A request with an unknown API token passes: the API refuses it without reading the body.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -36,13 +36,15 @@ class BodyLimitMiddleware:
         match = request.resolver_match
         name = (match and match.url_name) or ""
         is_api = name.startswith("api-")
-        sender = sender_of(request)
+        sender = find_sender(request)
         if sender is None and is_api and _token_of(request):
             return None
         if sender is not None:
             request.META["accord.known"] = True  # see config.runtime.unread
-        most = settings.BODY_OF_NOBODY if sender is None else OF_A_MEMBER
-        may_upload = sender and (is_api or name in UPLOADS) and _manages(sender, match and match.kwargs.get("slug"))
+        most = settings.BODY_OF_NOBODY if sender is None else MAX_MEMBER_BODY_SIZE
+        may_upload = (
+            sender and (is_api or name in UPLOAD_VIEWS) and _manages(sender, match and match.kwargs.get("slug"))
+        )
         if may_upload:
             most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         if length <= most:
@@ -57,8 +59,8 @@ class BodyLimitMiddleware:
         return HttpResponse(error.message, content_type="text/plain; charset=utf-8", status=error.status)
 
 
-def sender_of(request: HttpRequest) -> User | None:
-    """The person whose API token or session this is; None if it is made up. Works before any middleware has run."""
+def find_sender(request: HttpRequest) -> User | None:
+    """Return the user of the API token or session, or None. Works before any other middleware has run."""
     if key := _token_of(request):
         token = tokens.find_token(key)
         return None if token is None else token.user

@@ -1,4 +1,4 @@
-"""What people type into pages, checked field by field. What only the database can judge is judged in the modules."""
+"""Forms of the pages. They check single fields; `feedback.actions` checks what depends on the database."""
 
 from datetime import datetime, time
 from typing import Any
@@ -8,6 +8,7 @@ from django import forms
 from django.contrib.postgres.forms import SimpleArrayField
 from django.http import QueryDict
 from django.utils import timezone
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from feedback.actions.ranking_details import MAX_COMMENT_LENGTH, RankingDetails
@@ -18,6 +19,18 @@ from feedback.models import Membership, Project
 
 class TokenForm(forms.Form):
     name = forms.CharField(label=_("Name"), max_length=100)
+
+
+class ListField(SimpleArrayField):
+    """Values in one line, separated by commas."""
+
+    def __init__(self, base_field: forms.Field, *, max_length: int, help_text: Any = "", **kwargs: Any) -> None:
+        hint = format_lazy(_("Up to {count}, separated by commas."), count=max_length)
+        help_text = format_lazy("{} {}", help_text, hint)
+        super().__init__(base_field, max_length=max_length, help_text=help_text, **kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        return ", ".join(value) if isinstance(value, list) else value
 
 
 class ProjectForm(forms.ModelForm):
@@ -43,13 +56,7 @@ class ProjectSettingsForm(forms.ModelForm):
     class Meta:
         model = Project
         fields = [name for _heading, names in SETTING_GROUPS for name in names]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for field in self.fields.values():
-            if isinstance(field, SimpleArrayField):
-                entry = _("Up to %(count)s, separated by commas.") % {"count": field.max_length}
-                field.help_text = f"{field.help_text} {entry}"
+        field_classes = {"flags": ListField, "attributes": ListField}
 
     def groups(self) -> list[tuple[Any, list[forms.BoundField]]]:
         """Return the headings of the settings page, each with its fields."""
@@ -57,7 +64,7 @@ class ProjectSettingsForm(forms.ModelForm):
 
 
 class MemberForm(forms.Form):
-    username = forms.CharField(label=_("User name"), max_length=150)
+    username = forms.CharField(label=_("Username"), max_length=150)
     role = forms.ChoiceField(label=_("Role"), choices=Membership.Role.choices)
 
 
@@ -68,17 +75,17 @@ class RoleForm(forms.Form):
 class PromptsForm(forms.Form):
     file = forms.FileField(label=_("File"), help_text=_("JSON Lines, in UTF-8: one prompt a line."))
     compare = forms.BooleanField(
-        label=_("Make a comparison of each prompt’s completions"), required=False, initial=True
+        label=_("Make a comparison of each prompt's completions"), required=False, initial=True
     )
     again = forms.BooleanField(
-        label=_("Also where these completions are in a comparison already"),
+        label=_("Also if the same completions are in a comparison already"),
         required=False,
         help_text=_("Without this, uploading the same file again changes nothing."),
     )
 
 
 class LeaseForm(forms.Form):
-    """Names a lease that the page holds."""
+    """The id of a lease that the page holds."""
 
     lease = forms.UUIDField()
 
@@ -92,32 +99,33 @@ class DemonstrationForm(forms.Form):
     text = forms.CharField(max_length=100_000, strip=False)
 
     def clean_text(self) -> str:
-        """Return the text as written. A browser sends each line feed of a text area as a carriage return and it."""
+        """Return the text with the line feeds that were typed: browsers send CR LF for each one."""
         return str(self.cleaned_data["text"]).replace("\r\n", "\n")
 
 
 class RankingForm(forms.Form):
-    """A ranking as the page sends it. What it says is checked where the project and the comparison are known.
+    """A ranking as the page sends it; `actions.rankings` checks it against the project and the comparison.
 
-    `rank-<place>` for each completion, in the order of display; `rating-<place>-<attribute>` for what is rated;
-    `span` for each marked one, `<place>:<start>:<end>:<mark>:<quote>` (see `spans.SeenSpan`).
+    Fields with numbers in their names, where place is the position in the order of display, from 0:
+    `rank-<place>` for each completion; `rating-<place>-<attribute>` for each rating; `span` for each marked span, as
+    `<place>:<start>:<end>:<mark>:<quote>` (see `spans.SeenSpan`).
     """
 
     key = forms.UUIDField()
-    seconds = forms.FloatField(min_value=0, required=False)  # without scripts nobody measures
+    seconds = forms.FloatField(min_value=0, required=False)  # missing if the page runs without JavaScript
     comment = forms.CharField(max_length=MAX_COMMENT_LENGTH, required=False)
     strength = forms.IntegerField(required=False)
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or {}
-        given = {name: value for name, value in self.data.items() if name.startswith("rank-")}
+        ranks = {name: value for name, value in self.data.items() if name.startswith("rank-")}
         try:
-            cleaned["ranks"] = [int(given[f"rank-{place}"]) for place in range(len(given))]
+            cleaned["ranks"] = [int(ranks[f"rank-{place}"]) for place in range(len(ranks))]
         except (KeyError, ValueError):
             raise forms.ValidationError(_("Every completion needs a rank, as a number.")) from None
         try:
-            cleaned["ratings"] = self._ratings(len(given))
-            cleaned["spans"] = [_seen_span(span) for span in self.data.getlist("span")]
+            cleaned["ratings"] = self._ratings(len(ranks))
+            cleaned["spans"] = [_parse_span(span) for span in self.data.getlist("span")]
         except (IndexError, ValueError):
             raise forms.ValidationError(_("A rating or a marked span cannot be read.")) from None
         return cleaned
@@ -133,44 +141,44 @@ class RankingForm(forms.Form):
     @property
     def details(self) -> RankingDetails:
         """The keyword arguments of `record_ranking` and `revise_ranking` besides ranks, key and time."""
-        given = self.cleaned_data
+        cleaned = self.cleaned_data
         return {
-            "comment": given["comment"],
-            "strength": given["strength"],
+            "comment": cleaned["comment"],
+            "strength": cleaned["strength"],
             "flags": self.data.getlist("flags"),
-            "ratings": given["ratings"],
-            "spans": given["spans"],
+            "ratings": cleaned["ratings"],
+            "spans": cleaned["spans"],
         }
 
     @property
-    def measured(self) -> dict[str, Any]:
+    def key_and_time(self) -> dict[str, Any]:
         return {"idempotency_key": self.cleaned_data["key"], "seconds": self.cleaned_data["seconds"] or 0.0}
 
 
-def _seen_span(sent: str) -> SeenSpan:
-    place, start, end, mark, quote = sent.split(":", 4)
+def _parse_span(text: str) -> SeenSpan:
+    place, start, end, mark, quote = text.split(":", 4)
     return SeenSpan(int(place), int(start), int(end), mark, quote)
 
 
 class LeasedRankingForm(RankingForm, LeaseForm):
-    """A first ranking, of a comparison that is held."""
+    """A new ranking of a leased comparison."""
 
 
 class AdjudicationForm(RankingForm):
-    """A reviewer's own ranking, which settles the comparison."""
+    """A reviewer's ranking that settles a comparison."""
 
     reason = forms.CharField(max_length=1000, required=False)
 
 
 class RankingReviewForm(forms.Form):
-    """Which ranking is returned or discarded, and why."""
+    """The ranking to return or discard, and the reason."""
 
     ranking = forms.IntegerField()
     reason = forms.CharField(max_length=1000)
 
 
 class SinceForm(forms.Form):
-    """A day: everything from its first moment on."""
+    """A day; it stands for the time from its midnight on."""
 
     since = forms.DateField(label=_("Since"), widget=forms.DateInput(attrs={"type": "date"}))
 
@@ -180,23 +188,23 @@ class SinceForm(forms.Form):
 
 
 class DiscardSinceForm(SinceForm):
-    """All that one person said since then; `expected` is how many rankings the page said that this is."""
+    """Discard one person's rankings since a day; `expected` is the number of rankings that the page announced."""
 
     reason = forms.CharField(max_length=1000)
     expected = forms.IntegerField(min_value=1)
 
 
 def checked(form: forms.Form) -> dict[str, Any]:
-    """What the form holds, or a refusal that names the first thing wrong with it. For forms that scripts fill."""
+    """Return the cleaned data of a form that a script filled. Raises Invalid with the first error."""
     if form.is_valid():
         return form.cleaned_data
     field, errors = next(iter(form.errors.items()))
     raise Invalid(errors[0] if field == "__all__" else f"{field}: {errors[0]}")
 
 
-def read_leases(sent: QueryDict) -> list[UUID]:
-    """The leases that the page has on hand, sent as `held`."""
+def read_leases(parameters: QueryDict) -> list[UUID]:
+    """Return the ids of the leases that the page holds, from the parameters named `held`. Raises Invalid."""
     try:
-        return [UUID(given) for given in sent.getlist("held")]
+        return [UUID(lease) for lease in parameters.getlist("held")]
     except ValueError:
         raise Invalid(_("A lease is named by its UUID.")) from None

@@ -1,7 +1,7 @@
-"""Hash few passwords at a time, so that labelling goes on while many people, or a program, try to sign in.
+"""Password hashing with limited concurrency, so that many sign-ins at once do not slow down labelling.
 
-This bounds the work, not the number of guesses: limits by account and address come with a later version, and a proxy in
-front can set them today.
+This bounds the CPU time, not the number of guesses: there is no limit per account or address yet. A reverse proxy can
+set one.
 """
 
 import fcntl
@@ -18,71 +18,71 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import AccordError
 
-AT_ONCE = 2  # in all web processes of a machine
-PATIENCE = 3.0  # seconds
-PAUSE = 0.02  # seconds between looks for a free place
+MAX_CONCURRENT = 2  # hashes at once in all web processes of a machine
+MAX_WAIT = 3.0  # seconds
+POLL_INTERVAL = 0.02  # seconds
 RETRY_AFTER = 5  # seconds
-LEAST_DIFFERENT = 4  # characters of a password
+MIN_DISTINCT_CHARACTERS = 4  # in a password
 
-# Of this process's threads: the others are left to those who are signed in.
+# At most half of this process's threads wait; the others serve users who are signed in.
 _waiting = BoundedSemaphore(max(1, settings.WEB_THREADS // 2))
 
 
 class Busy(AccordError):
-    """Too many people sign in at this moment."""
+    """Too many people are signing in."""
 
     status = 503
     code = "busy"
     retry_after = RETRY_AFTER
 
 
-class FewAtOnce(PBKDF2PasswordHasher):
-    """Django's default, at most two at a time on a machine. Raises Busy where that takes too long."""
+class LimitedHasher(PBKDF2PasswordHasher):
+    """Django's default hasher, at most MAX_CONCURRENT at a time on a machine. Raises Busy after MAX_WAIT."""
 
     def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
-        with _place():
+        with _slot():
             return super().encode(password, salt, iterations)
 
 
 @contextmanager
-def _place() -> Iterator[None]:
-    """One of the places, as a lock on a file: who is killed gives it back."""
+def _slot() -> Iterator[None]:
+    """Hold one of the slots. A slot is a file lock, so that the kernel frees it when the process is killed."""
     if not _waiting.acquire(blocking=False):
         raise _busy()
     try:
-        place = _lock()
+        lock = _lock()
         try:
             yield
         finally:
-            os.close(place)
+            os.close(lock)
     finally:
         _waiting.release()
 
 
 def _lock() -> int:
-    deadline = monotonic() + PATIENCE
+    deadline = monotonic() + MAX_WAIT
     while True:
-        for number in range(AT_ONCE):
-            place = os.open(settings.DATA_DIR / f"sign-in-{number}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        for number in range(MAX_CONCURRENT):
+            lock = os.open(settings.DATA_DIR / f"sign-in-{number}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
             try:
-                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return place
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return lock
             except BlockingIOError:
-                os.close(place)
+                os.close(lock)
         if monotonic() > deadline:
             raise _busy()
-        sleep(PAUSE)
+        sleep(POLL_INTERVAL)
 
 
 def _busy() -> Busy:
     return Busy(_("Many people are signing in at this moment: try again in a few seconds."))
 
 
-class DifferentCharacters:
-    """Refuses passwords of fewer than four different characters, such as "aaaaaaab"."""
+class DistinctCharactersValidator:
+    """Refuse passwords with fewer than four different characters, such as "aaaaaaab"."""
 
     def validate(self, password: str, user: object = None) -> None:
-        if len(set(password)) < LEAST_DIFFERENT:
+        if len(set(password)) < MIN_DISTINCT_CHARACTERS:
             raise ValidationError(self.get_help_text(), code="password_repeats")
 
     def get_help_text(self) -> str:

@@ -1,4 +1,4 @@
-"""A comparison as one annotator sees it: rendered, in their order, under letters, without a trace of its sources."""
+"""Template contexts of a comparison as one annotator sees it: rendered, in their display order, without sources."""
 
 import json
 from collections.abc import Sequence
@@ -15,64 +15,62 @@ from feedback.queue.blinding import comparison_number
 from feedback.rendering import render
 
 LETTERS = "ABCDEFGHI"
-MOST_MARKDOWN = 200_000  # characters of a conversation; each message of a longer one is plain text
-FLAG_KEYS = "FHJKNOQTXYZA"  # of a project's own flags, in their order: letters that mean nothing else on the page
+MAX_MARKDOWN_LENGTH = 200_000  # characters of a conversation; messages of a longer one are plain text
+FLAG_KEYS = "FHJKNOQTXYZA"  # keys of the project's flags, in order: letters without another meaning on the page
 
 
 @dataclass(frozen=True)
-class ShownMessage:
+class CardMessage:
     role: str
     label: str
     html: str
-    text: str  # as it is written
-    is_earlier: bool = False  # before the last user turn, which the completions answer
+    text: str  # the source
+    is_earlier: bool = False  # before the last user turn
 
 
 @dataclass(frozen=True)
-class ShownCompletion:
-    place: int  # in the order of display, from 0: all that the page knows of it
+class CardCompletion:
+    place: int  # in the order of display, from 0; the page has no other id of a completion
     letter: str
     rank: int | None
     html: str
-    text: str  # as it is written
-    ratings: tuple["ShownRating", ...] = ()
-    spans: str = "[]"  # JSON: [[start, end, mark], …] in visible characters
+    text: str  # the source
+    ratings: tuple["CardRating", ...] = ()
+    spans: str = "[]"  # JSON: [[start, end, mark], …], offsets in visible characters
 
 
 @dataclass(frozen=True)
-class ShownRating:
-    """What a completion is rated on, and how it was."""
-
+class CardRating:
     attribute: str
     rating: int | None = None
 
 
 @dataclass(frozen=True)
-class ShownFlag:
+class CardFlag:
     name: str
     label: str
     is_set: bool
-    key: str = ""  # on the keyboard
+    key: str = ""  # of the keyboard
 
 
 @dataclass(frozen=True)
 class Card:
-    """What `rank/_card.jinja.html` shows."""
+    """Context of `rank/_card.jinja.html`."""
 
-    comparison: int  # the number that its annotator knows it by: see blinding.py
+    comparison: int  # the number under which this annotator knows it: see blinding.py
     size: int
-    messages: list[ShownMessage]
-    completions: list[ShownCompletion]
+    messages: list[CardMessage]
+    completions: list[CardCompletion]
     lease: str = ""
     expires_at: object = None
     key: str = ""
     strength_points: int = 0
     strength: int | None = None
-    one_key: bool = False  # ranks and submits it
-    flags: tuple["ShownFlag", ...] = ()
+    one_key: bool = False  # one key ranks and submits
+    flags: tuple["CardFlag", ...] = ()
     comment: str = ""
-    returned: str = ""  # why a reviewer wants it looked at again
-    withdrawn_seconds: float | None = None  # that its annotator had spent on it before they undid it
+    returned: str = ""  # the reviewer's reason
+    withdrawn_seconds: float | None = None  # time spent on the ranking that was undone
 
     @property
     def places(self) -> range:
@@ -80,7 +78,7 @@ class Card:
 
     @property
     def strengths(self) -> range:
-        """Empty when strength is not asked."""
+        """The points of the scale; none if strength is not asked."""
         return range(1, (self.strength_points if self.size == 2 else 0) + 1)
 
     @property
@@ -88,26 +86,26 @@ class Card:
         return range(1, RATING_POINTS + 1)
 
     @property
-    def dom(self) -> str:
-        """Tells the ids of one card's elements from another's."""
+    def dom_id(self) -> str:
+        """Prefix that keeps the element ids of several cards apart."""
         return f"c{self.comparison}"
 
 
 def card_of_lease(lease: Lease, membership: Membership) -> Card:
-    """What was returned or withdrawn comes with what its annotator said of it, and why they should look again."""
+    """Return the card of a leased comparison. A returned or withdrawn ranking comes with its earlier values."""
     project, earlier = membership.project, previous_ranking(lease)
     return Card(
         comparison_number(membership, lease.comparison_id),
         lease.size,
-        show_messages(lease.comparison.prompt.messages),
-        _show_completions(lease.comparison.texts(lease.display_order), project, earlier),
+        present_messages(lease.comparison.prompt.messages),
+        _present_completions(lease.comparison.texts(lease.display_order), project, earlier),
         lease=str(lease.pk),
         expires_at=lease.expires_at,
         key=str(uuid4()),
         strength_points=project.strength_points,
         strength=earlier.strength if earlier else None,
         one_key=project.one_key_pairs and lease.size == 2,
-        flags=show_flags(project, earlier.flags if earlier else ()),
+        flags=present_flags(project, earlier.flags if earlier else ()),
         comment=earlier.comment if earlier else "",
         returned=earlier.review.reason if earlier and earlier.review else "",
         withdrawn_seconds=earlier.seconds if earlier and lease.withdrawn_id else None,
@@ -115,31 +113,31 @@ def card_of_lease(lease: Lease, membership: Membership) -> Card:
 
 
 def sample_card() -> Card:
-    """A comparison to practise on; nothing of it is stored."""
+    """Return the comparison of the practice page; nothing of it is stored."""
     prompt = _("My kettle came with a cracked lid. Can I have another one?")
     texts = (
         _("Things break in the post sometimes. You should have packed it better when you opened it."),
         _("I am sorry about the lid. A new kettle is on its way and reaches you on Thursday; keep the old one."),
         _("Please send us a photograph of the lid, and we send you a new kettle the same day."),
     )
-    shown = [ShownCompletion(place, LETTERS[place], None, render(text), text) for place, text in enumerate(texts)]
-    return Card(0, len(texts), show_messages([{"role": "user", "content": prompt}]), shown)
+    completions = [CardCompletion(place, LETTERS[place], None, render(text), text) for place, text in enumerate(texts)]
+    return Card(0, len(texts), present_messages([{"role": "user", "content": prompt}]), completions)
 
 
-def show_flags(project: Project, chosen: Sequence[str] = ()) -> tuple[ShownFlag, ...]:
+def present_flags(project: Project, chosen: Sequence[str] = ()) -> tuple[CardFlag, ...]:
     labels = {ALL_BAD: _("All bad"), ALL_GOOD: _("All good")}
     return tuple(
-        ShownFlag(name, labels.get(name, name), name in chosen, key)
+        CardFlag(name, labels.get(name, name), name in chosen, key)
         for name, key in zip(flags_of(project), "BV" + FLAG_KEYS, strict=False)
     )
 
 
-def show_messages(messages: Sequence[dict[str, str]]) -> list[ShownMessage]:
+def present_messages(messages: Sequence[dict[str, str]]) -> list[CardMessage]:
     labels = {"system": _("System"), "user": _("User"), "assistant": _("Assistant")}
-    are_long = sum(len(message["content"]) for message in messages) > MOST_MARKDOWN
+    are_long = sum(len(message["content"]) for message in messages) > MAX_MARKDOWN_LENGTH
     last_user_turn = max((place for place, message in enumerate(messages) if message["role"] == "user"), default=0)
     return [
-        ShownMessage(
+        CardMessage(
             message["role"],
             labels.get(message["role"], message["role"]),
             render(message["content"], as_plain=are_long),
@@ -150,20 +148,26 @@ def show_messages(messages: Sequence[dict[str, str]]) -> list[ShownMessage]:
     ]
 
 
-def _show_completions(texts: Sequence[str], project: Project, ranking: Ranking | None = None) -> list[ShownCompletion]:
-    """Everything here runs in the order of display."""
-    ranks = shown_ranks(ranking) if ranking else [None] * len(texts)
-    rated = shown_ratings(ranking) if ranking else {}
-    marked = spans.shown_spans(ranking) if ranking else []
-    return [
-        ShownCompletion(
-            place,
-            LETTERS[place],
-            ranks[place],
-            render(text),
-            text,
-            tuple(ShownRating(each, rated[each][place] if each in rated else None) for each in project.attributes),
-            json.dumps(spans.seen([span for span in marked if span["completion"] == place], text)),
+def _present_completions(
+    texts: Sequence[str], project: Project, ranking: Ranking | None = None
+) -> list[CardCompletion]:
+    """Present texts that are in the order of display, with the values of an earlier ranking."""
+    size = len(texts)
+    ranks = shown_ranks(ranking) if ranking else [None] * size
+    ratings = shown_ratings(ranking) if ranking else {}
+    all_spans = spans.shown_spans(ranking) if ranking else []
+    completions = []
+    for place, text in enumerate(texts):
+        own_spans = [span for span in all_spans if span["completion"] == place]
+        completions.append(
+            CardCompletion(
+                place,
+                LETTERS[place],
+                ranks[place],
+                render(text),
+                text,
+                tuple(CardRating(name, ratings.get(name, [None] * size)[place]) for name in project.attributes),
+                json.dumps(spans.seen(own_spans, text)),
+            )
         )
-        for place, text in enumerate(texts)
-    ]
+    return completions

@@ -1,4 +1,4 @@
-"""Sessions in the database, so that signing out ends them; read by a statement that is planned once."""
+"""Sessions in the database (so that signing out ends them), read by a prepared statement."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ READ = f"""
 
 
 class SessionStore(DatabaseSessions):
-    """Django's own, which puts this query together anew for every page."""
+    """Django's session store, which would build the same query anew for every request."""
 
     def _get_session_from_db(self) -> Any:
         (row,) = statements.run(READ, [self.session_key, timezone.now()]) or (None,)

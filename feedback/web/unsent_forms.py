@@ -1,7 +1,7 @@
-"""Keep what somebody typed when a form arrives after their session ended, or with an outdated CSRF token.
+"""Keep the fields of a form that was sent after the session ended, or with an outdated CSRF token.
 
-The answer to such a POST is a page that carries the form's fields: a sign-in form first where one is needed, then a
-page that shows the text and sends it again to the same address. Nothing is stored on the server.
+The response to such a POST carries the form's fields: first a sign-in form if needed, then a page that shows the text
+and sends it again to the same URL. Nothing is stored on the server.
 """
 
 from collections.abc import Callable
@@ -19,14 +19,14 @@ from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.csrf import csrf_failure as plain_csrf_failure
 
-PREFIX = "unsent."  # of the fields of an unsent form among those of the sign-in form
+PREFIX = "unsent."  # of the unsent form's fields within the sign-in form
 ACTION, PAGE = "unsent-action", "unsent-page"
-LONG = 60  # characters from which a field's text is shown in a box of its own
+MIN_TEXT_LENGTH = 60  # characters; longer values are shown in a text box
 
 
 @dataclass(frozen=True)
 class UnsentForm:
-    """A POST that was not carried out: its address, the page that its form stood on, and its fields."""
+    """A POST that was not carried out: its URL, the page of its form, and its fields."""
 
     action: str
     page: str
@@ -34,10 +34,13 @@ class UnsentForm:
 
     @classmethod
     def of(cls, request: HttpRequest) -> Self:
-        fields = [(name, value) for name, values in request.POST.lists() for value in map(str, values)]
-        return cls(
-            request.get_full_path(), page_of(request), [each for each in fields if each[0] != "csrfmiddlewaretoken"]
-        )
+        fields = [
+            (name, str(value))
+            for name, values in request.POST.lists()
+            for value in values
+            if name != "csrfmiddlewaretoken"
+        ]
+        return cls(request.get_full_path(), page_of(request), fields)
 
     @classmethod
     def carried_by(cls, request: HttpRequest, data: QueryDict) -> Self | None:
@@ -46,16 +49,17 @@ class UnsentForm:
         if not (is_local(request, action) and is_local(request, page)):
             return None
         names = [name for name in data if name.startswith(PREFIX)]
-        return cls(action, page, [(name.removeprefix(PREFIX), each) for name in names for each in data.getlist(name)])
+        fields = [(name.removeprefix(PREFIX), value) for name in names for value in data.getlist(name)]
+        return cls(action, page, fields)
 
     @property
     def texts(self) -> list[str]:
-        """The long texts among the fields: what it would hurt to lose."""
-        return [value for _name, value in self.fields if len(value) > LONG or "\n" in value]
+        """The long values among the fields."""
+        return [value for _name, value in self.fields if len(value) > MIN_TEXT_LENGTH or "\n" in value]
 
     @property
     def carried(self) -> list[tuple[str, str]]:
-        """Hidden fields that take it through the sign-in form."""
+        """Hidden fields that carry this form through the sign-in form."""
         return [(ACTION, self.action), (PAGE, self.page), *((PREFIX + name, value) for name, value in self.fields)]
 
 
@@ -64,7 +68,7 @@ def is_local(request: HttpRequest, address: str) -> bool:
 
 
 def page_of(request: HttpRequest) -> str:
-    """Return the path of the page that a form stood on: its Referer if that is ours, or else the list of projects."""
+    """Return the path of the form's page: the Referer if it is of this site, otherwise the list of projects."""
     referer = request.headers.get("Referer", "")
     if not url_has_allowed_host_and_scheme(referer, {request.get_host()}):
         return reverse("home")
@@ -73,18 +77,18 @@ def page_of(request: HttpRequest) -> str:
 
 
 def is_submitted_by_browser(request: HttpRequest) -> bool:
-    """Whether a person pressed a form's button; scripts of ours see to lost sessions themselves."""
+    """Tell whether a person submitted a form; our scripts handle lost sessions themselves."""
     mode = request.headers.get("Sec-Fetch-Mode", "navigate")
     return request.method == "POST" and mode == "navigate" and "HX-Request" not in request.headers
 
 
 def can_be_kept(request: HttpRequest) -> bool:
-    """Whether all of it can be sent again: a file cannot, and a password must not be written into a page."""
+    """Tell whether the form can be sent again: files cannot, and passwords must not be written into a page."""
     return not request.FILES and not any("password" in name for name in request.POST)
 
 
 class UnsentFormsMiddleware:
-    """Answers a browser's POST that would lead to the sign-in page, and turns a bare 405 into a page."""
+    """Keep a browser's POST that would be redirected to the sign-in page; give 405 responses a page."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -105,21 +109,21 @@ def _asks_to_sign_in(response: HttpResponse) -> bool:
 
 
 def ask_to_sign_in(request: HttpRequest) -> HttpResponse:
-    """Show the sign-in form, which carries the unsent form where that can be kept."""
+    """Show the sign-in form, with the unsent form in it if that can be kept."""
     unsent = UnsentForm.of(request) if can_be_kept(request) else None
     context = {"form": AuthenticationForm(request), "unsent": unsent, "next": page_of(request)}
     return render(request, "sign_in.html", {**context, "is_file_lost": bool(request.FILES)}, status=401)
 
 
 def offer_to_send(request: HttpRequest, unsent: UnsentForm) -> HttpResponse:
-    """Show an unsent form to somebody who is signed in, with the button that sends it."""
+    """Show an unsent form with the button that sends it; the user is signed in."""
     return render(request, "unsent.html", {"unsent": unsent})
 
 
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
-    """Keep a form of this site whose token is outdated: somebody signed in anew since it was shown.
+    """Keep a form of this site whose CSRF token is outdated because the user has signed in again.
 
-    A form of another site, whose Origin tells, gets Django's refusal.
+    A form of another site (by its Origin header) gets Django's refusal.
     """
     if not (is_submitted_by_browser(request) and _is_from_this_site(request)):
         return plain_csrf_failure(request, reason)
@@ -142,7 +146,7 @@ def _is_from_this_site(request: HttpRequest) -> bool:
 
 
 class SignIn(LoginView):
-    """Django's sign-in, which gives an unsent form back to whoever has signed in."""
+    """Django's sign-in view, which then offers an unsent form again."""
 
     template_name = "sign_in.html"
     redirect_authenticated_user = True

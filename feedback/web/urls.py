@@ -1,4 +1,4 @@
-"""The pages' addresses."""
+"""URLs of the pages."""
 
 from django.contrib.auth import views as auth
 from django.urls import path
@@ -22,7 +22,7 @@ urlpatterns = [
     path("projects/new/", account.new_project, name="new-project"),
     path("projects/<slug:slug>/rank/", ranking.rank, name="rank"),
     path("projects/<slug:slug>/rank/tour/", ranking.tour, name="rank-tour"),
-    path("projects/<slug:slug>/rank/next/", ranking.following, name="rank-next"),
+    path("projects/<slug:slug>/rank/next/", ranking.next_comparison, name="rank-next"),
     path("projects/<slug:slug>/rank/submit/", ranking.submit, name="rank-submit"),
     path("projects/<slug:slug>/rank/skip/", ranking.skip, name="rank-skip"),
     path("projects/<slug:slug>/rank/undo/", ranking.undo, name="rank-undo"),

@@ -29,10 +29,10 @@ def test_a_token_is_shown_once_and_works(desk, annotator, keep, client):
 def test_a_manager_adds_people_and_changes_roles(desk, project, manager, stranger, keep):
     page = desk.sit("mona")
     page.goto("/projects/support/people/")
-    page.get_by_label("User name").fill("nobody")
+    page.get_by_label("Username").fill("nobody")
     page.get_by_role("button", name="Add").click()
     expect(page.get_by_text('There is no user with the name "nobody".')).to_be_visible()
-    page.get_by_label("User name").fill("stan")
+    page.get_by_label("Username").fill("stan")
     page.get_by_role("button", name="Add").click()
     page.get_by_label("Role of stan").select_option("reviewer")
     page.locator("tr", has_text="stan").get_by_role("button", name="Change").click()

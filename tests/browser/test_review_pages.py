@@ -79,7 +79,7 @@ class ReviewPage:
 def test_a_reviewer_settles_disagreements_by_keyboard_alone(desk, disputed, keep):
     reviewing = ReviewPage(desk.sit("rita"))
     assert reviewing.comparison == disputed[0]  # the worst
-    expect(reviewing.page.locator(".opinions")).to_contain_text("The code is what was asked for.")
+    expect(reviewing.page.locator(".case-rankings")).to_contain_text("The code is what was asked for.")
     keep(reviewing.page, "review")
     reviewing.go("n")
     assert reviewing.comparison == disputed[1]
@@ -95,7 +95,7 @@ def test_a_reviewer_settles_disagreements_by_keyboard_alone(desk, disputed, keep
     keep(reviewing.page, "review-ranked")
     reviewing.go("Enter")
     assert reviewing.comparison == disputed[1]
-    expect(reviewing.page.get_by_text("Settled: your ranking is the one that counts.")).to_be_visible()
+    expect(reviewing.page.get_by_text("Settled: your ranking is the only one that counts.")).to_be_visible()
     settled = Ranking.objects.get(reason="adjudication")
     assert rankings.shown_ranks(settled) == [1, 3, 2]
     assert settled.seconds > 0
@@ -117,7 +117,7 @@ def test_a_ranking_is_returned_and_its_annotator_answers(desk, disputed, keep):
     dialog.get_by_label("What should they look at again?").fill("Read the code once more.")
     keep(reviewing.page, "review-return")
     dialog.get_by_role("button", name="Return a ranking").click()
-    expect(reviewing.page.locator(".opinions tr.returned")).to_contain_text("Read the code once more.")
+    expect(reviewing.page.locator(".case-rankings tr.returned")).to_contain_text("Read the code once more.")
     keep(reviewing.page, "review-returned")
     answering = RankPage(desk.sit("ann"))
     assert answering.comparison == disputed[0]
@@ -135,11 +135,11 @@ def test_a_ranking_is_returned_and_its_annotator_answers(desk, disputed, keep):
 
 def test_by_mouse_a_ranking_is_discarded_and_taken_back(desk, disputed):
     reviewing = ReviewPage(desk.sit("rita"), disputed[1])
-    reviewing.page.locator(".opinions tr", has_text="mona").get_by_role("button", name="Discard").click()
+    reviewing.page.locator(".case-rankings tr", has_text="mona").get_by_role("button", name="Discard").click()
     dialog = reviewing.page.get_by_role("dialog")
     dialog.get_by_label("Why?").fill("Not read.")
     dialog.get_by_role("button", name="Discard a ranking").click()
-    row = reviewing.page.locator(".opinions tr.discarded")
+    row = reviewing.page.locator(".case-rankings tr.discarded")
     expect(row).to_contain_text("Not read.")
     row.get_by_role("button", name="Undo").click()
     expect(row).to_have_count(0)
@@ -258,6 +258,6 @@ def test_a_manager_sees_everybodys_figures(desk, disputed, keep):
 def test_the_case_fits_a_phone(desk, disputed):
     page = desk.sit("mona", phone=True)
     page.goto(f"/projects/support/review/{disputed[0]}/")
-    expect(page.locator(".opinions")).to_be_visible()
+    expect(page.locator(".case-rankings")).to_be_visible()
     # A phone zooms out of what is too wide, and `innerWidth` grows with it: hence the number.
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -172,10 +172,10 @@ def test_nobody_can_tell_sources_or_gold_by_what_pages_and_api_show(
     )  # more are not told apart
 
 
-def numbers_shown(user: User, project: Project) -> tuple[progress.Counts, statistics.Own]:
+def numbers_shown(user: User, project: Project) -> tuple[progress.Counts, statistics.OwnFigures]:
     """What the page to rank counts, and the page of one's own figures: their views show what these return."""
     member = membership(user, project)
-    return progress.counts(member), statistics.own(member)
+    return progress.counts(member), statistics.own_figures(member)
 
 
 def orders(held: Lease, number: int, place: int) -> dict[str, int]:

@@ -149,13 +149,13 @@ class TestOnesOwn:
         Ranking.objects.update(created_at=timezone.now() - timedelta(days=1))
 
     def test_how_much_is_always_shown_and_how_well_where_the_project_says(self, ann, project, ranked):
-        own = statistics.own(ann)
+        own = statistics.own_figures(ann)
         assert own.done.total == 22
         assert (own.agreement, own.gold) == (None, None)
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()
-        own = statistics.own(ann)
+        own = statistics.own_figures(ann)
         assert own.agreement.comparisons == 12
         assert own.gold.comparisons == 10
 
@@ -164,13 +164,13 @@ class TestOnesOwn:
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()
-        before = statistics.own(ann)
+        before = statistics.own_figures(ann)
         work(3, wanted_rankings=2)
         Comparison.objects.filter(ranking_count=0).update(gold_ranks=[1, 2])
         work(3, wanted_rankings=2)  # gold comes before real work
         rank_next(cole)
         rank_next(ann)
-        after = statistics.own(ann)
+        after = statistics.own_figures(ann)
         assert after.done.today == before.done.today + 1
         assert (after.agreement, after.gold) == (before.agreement, before.gold)
 
@@ -179,7 +179,7 @@ class TestOnesOwn:
         project.save()
         ann.refresh_from_db()
         monkeypatch.setattr(statistics, "OWN_BATCH", 23)
-        assert (statistics.own(ann).agreement, statistics.own(ann).gold) == (None, None)
+        assert (statistics.own_figures(ann).agreement, statistics.own_figures(ann).gold) == (None, None)
 
     def test_neither_more_rankings_nor_revisions_of_old_ones_tell_a_day_later_what_is_gold(
         self, ann, cole, project, ranked, work
@@ -187,7 +187,7 @@ class TestOnesOwn:
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()
-        before = statistics.own(ann)
+        before = statistics.own_figures(ann)
         work(1, wanted_rankings=2)
         rank_next(cole)
         rank_next(ann)
@@ -195,7 +195,7 @@ class TestOnesOwn:
             old = Ranking.objects.filter(annotator=ann.user, comparison__gold_ranks__isnull=not is_gold).first()
             rankings.revise_ranking(ann, old.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
         Ranking.objects.update(created_at=F("created_at") - timedelta(days=1))
-        after = statistics.own(ann)
+        after = statistics.own_figures(ann)
         assert after.done.total == before.done.total + 1
         assert (after.agreement, after.gold) == (before.agreement, before.gold)
 
@@ -206,7 +206,7 @@ class TestOnesOwn:
         reviews.discard(
             mona, Ranking.objects.filter(annotator=ann.user, comparison__gold_ranks=None).first().pk, reason="no"
         )
-        assert statistics.own(ann).agreement.comparisons == 11
+        assert statistics.own_figures(ann).agreement.comparisons == 11
 
     def test_a_pass_rate_of_few_gold_rankings_is_not_told(self, ann, project, ranked, monkeypatch):
         monkeypatch.setattr(statistics, "OWN_BATCH", 21)
@@ -215,9 +215,9 @@ class TestOnesOwn:
         ann.refresh_from_db()
         gold = Ranking.objects.filter(annotator=ann.user, comparison__gold_ranks__isnull=False)
         Ranking.objects.filter(pk=gold.first().pk).update(created_at=timezone.now())
-        assert statistics.own(ann).gold is None
+        assert statistics.own_figures(ann).gold is None
 
     def test_what_was_returned_is_told(self, ann, mona, project, work):
         work(1)
         reviews.return_ranking(mona, rank_next(ann).pk, reason="again")
-        assert statistics.own(ann).returned == 1
+        assert statistics.own_figures(ann).returned == 1

@@ -3,7 +3,7 @@
 import pytest
 from django.utils.text import capfirst
 
-from feedback.api.projects import SETTINGS, ProjectRequest, ProjectSettings
+from feedback.api.projects import SETTINGS, ProjectRequest, ProjectSettingsRequest
 from feedback.models import Project
 from feedback.web.forms import ProjectForm, ProjectSettingsForm
 
@@ -23,7 +23,7 @@ def test_labels_and_help_texts_are_those_of_the_model(name):
         ProjectForm().fields,
         ProjectSettingsForm().fields,
         ProjectRequest().fields,
-        ProjectSettings().fields,
+        ProjectSettingsRequest().fields,
     ):
         if name in fields:
             assert capfirst(fields[name].label) == capfirst(described.verbose_name)
@@ -48,7 +48,7 @@ def test_labels_and_help_texts_are_those_of_the_model(name):
 def test_limits_are_those_of_the_model_on_the_page_and_in_the_api(name, value):
     typed = ",".join(value) if isinstance(value, list) else value
     assert name in ProjectSettingsForm({name: typed}).errors
-    settings = ProjectSettings(data={name: value}, partial=True)
+    settings = ProjectSettingsRequest(data={name: value}, partial=True)
     assert not settings.is_valid()
     assert list(settings.errors) == [name]
 

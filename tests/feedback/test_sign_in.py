@@ -20,8 +20,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files
 @pytest.fixture
 def all_places_taken(settings, tmp_path):
     settings.DATA_DIR = tmp_path
-    settings.PASSWORD_HASHERS = ["feedback.web.passwords.FewAtOnce"]
-    files = [(tmp_path / f"sign-in-{number}.lock").open("w") for number in range(passwords.AT_ONCE)]
+    settings.PASSWORD_HASHERS = ["feedback.web.passwords.LimitedHasher"]
+    files = [(tmp_path / f"sign-in-{number}.lock").open("w") for number in range(passwords.MAX_CONCURRENT)]
     for file in files:
         fcntl.flock(file, fcntl.LOCK_EX)
     yield files
@@ -47,7 +47,7 @@ def test_sessions_that_expired_are_cleared(annotator):
 
 
 def test_a_third_password_at_once_waits_and_is_told_to_come_again(client, annotator, all_places_taken, monkeypatch):
-    monkeypatch.setattr(passwords, "PATIENCE", 0.1)
+    monkeypatch.setattr(passwords, "MAX_WAIT", 0.1)
     answer = client.post("/sign-in/", {"username": "ann", "password": "ann-password"})
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
     assert b"try again in a few seconds" in answer.content

@@ -1,1 +1,1 @@
-"""The annotators' and managers' pages. A view finds what this person may see, checks the form, calls one function."""
+"""Views of the pages. A view fetches what this user may see, checks the form, calls one function and renders."""

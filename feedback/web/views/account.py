@@ -1,4 +1,4 @@
-"""Sign-in is Django's; here are the projects of a person, and their own account."""
+"""The list of projects, the account page with its API tokens, and new projects."""
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -23,7 +23,7 @@ def home(request: HttpRequest) -> HttpResponse:
 @login_required
 @never_cache
 def account(request: HttpRequest) -> HttpResponse:
-    """A new token's key is in the answer to the POST that made it, and nowhere else."""
+    """Show the account page. A new token's key appears only in the response to the POST that created it."""
     form = TokenForm(request.POST or None)
     key = None
     if request.method == "POST" and form.is_valid():
@@ -44,7 +44,7 @@ def revoke_token(request: HttpRequest, token_id: int) -> HttpResponse:
 @login_required
 def new_project(request: HttpRequest) -> HttpResponse:
     if not request.user.is_staff:
-        raise Forbidden(_("Only this site's administrators may create projects: ask one of them."))
+        raise Forbidden(_("Only administrators of this site may create projects: ask one of them."))
     form = ProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         project = projects.create_project(request.user, form.save(commit=False))

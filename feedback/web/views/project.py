@@ -1,4 +1,4 @@
-"""A project's own pages: guidelines for everybody; people, prompts and settings for managers."""
+"""Pages of a project: guidelines for all members; people, prompts and settings for managers."""
 
 from typing import Any
 
@@ -19,15 +19,14 @@ from feedback.rendering import render as render_markdown
 from feedback.reports import progress
 from feedback.web.forms import MemberForm, ProjectSettingsForm, PromptsForm, RoleForm, checked
 
-IMPORTS_LISTED = 20
+MAX_IMPORTS_LISTED = 20
 
 
 @login_required
 @require_GET
 def guidelines(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.membership_of(request.user, slug)
-    shown = {"guidelines": render_markdown(membership.project.guidelines)}
-    return _page(request, membership, "guidelines", shown)
+    return _page(request, membership, "guidelines", {"guidelines": render_markdown(membership.project.guidelines)})
 
 
 @login_required
@@ -51,8 +50,8 @@ def people(request: HttpRequest, slug: str) -> HttpResponse:
             return redirect("people", slug)
         except AccordError as refusal:
             form.add_error("username", refusal.message)
-    shown = {"form": form, "members": members.members_of(membership.project), "roles": Membership.Role.choices}
-    return _page(request, membership, "people", shown)
+    context = {"form": form, "members": members.members_of(membership.project), "roles": Membership.Role.choices}
+    return _page(request, membership, "people", context)
 
 
 @login_required
@@ -73,44 +72,44 @@ def remove_member(request: HttpRequest, slug: str, user_id: int) -> HttpResponse
 
 @login_required
 def prompts(request: HttpRequest, slug: str) -> HttpResponse:
-    """What prompts there are, and a file of more. A refused file says what is wrong, line by line."""
+    """Show the inventory and accept an uploaded file; its errors are listed line by line."""
     membership = members.manager_of(request.user, slug)
     form = PromptsForm(request.POST or None, request.FILES or None)
     errors: list[dict[str, Any]] = []
     if request.method == "POST" and form.is_valid():
         try:
             rows = read_lines(form.cleaned_data["file"])
-            asked = {name: form.cleaned_data[name] for name in ("compare", "again")}
+            options = {name: form.cleaned_data[name] for name in ("compare", "again")}
             with imports.record_import(membership.project, str(Import.How.PAGE), membership.user) as record:
-                added = imports.add_prompts(membership.project, rows, made_by_import=record, **asked)
-            messages.success(request, _told(added))
+                added = imports.add_prompts(membership.project, rows, made_by_import=record, **options)
+            messages.success(request, _summary(added))
             return redirect("prompts", slug)
         except Invalid as refusal:
             form.add_error("file", refusal.message)
             errors = refusal.details.get("errors", [])
-    shown = {
+    context = {
         "form": form,
         "errors": errors,
         "inventory": progress.inventory(membership.project),
-        "imports": imports.last_imports(membership.project, IMPORTS_LISTED),
+        "imports": imports.last_imports(membership.project, MAX_IMPORTS_LISTED),
     }
-    return _page(request, membership, "prompts", shown)
+    return _page(request, membership, "prompts", context)
 
 
 @login_required
 @require_POST
 def undo_import(request: HttpRequest, slug: str, import_id: int) -> HttpResponse:
-    """Undo an import, and tell what was removed and what stays."""
+    """Undo an import and report what was removed and what stays."""
     membership = members.manager_of(request.user, slug)
     undone = imports.undo_import(imports.find_import(membership.project, import_id), membership.user)
-    counted = {name: f"{number:,}" for name, number in undone.removed.items()}
-    told = _("Removed: prompts %(prompts)s, completions %(completions)s, comparisons %(comparisons)s.") % counted
-    messages.success(request, " ".join([told, *(kept.message for kept in undone.stayed)]))
+    counts = {name: f"{number:,}" for name, number in undone.removed.items()}
+    removed = _("Removed: prompts %(prompts)s, completions %(completions)s, comparisons %(comparisons)s.") % counts
+    messages.success(request, " ".join([removed, *(kept.message for kept in undone.stayed)]))
     return redirect("prompts", slug)
 
 
-def _told(added: imports.AddedPrompts) -> str:
-    """What became of an upload, in a sentence."""
+def _summary(added: imports.AddedPrompts) -> str:
+    """Return a sentence about the result of an upload."""
     known = len(set(added.prompt_ids)) - added.created
     parts = [
         ngettext("%(n)s new prompt", "%(n)s new prompts", added.created) % {"n": added.created},
@@ -126,6 +125,6 @@ def _told(added: imports.AddedPrompts) -> str:
     return ", ".join(parts) + "."
 
 
-def _page(request: HttpRequest, membership: Membership, page: str, shown: dict[str, Any]) -> HttpResponse:
-    context = {"project": membership.project, "membership": membership, "page": page, **shown}
+def _page(request: HttpRequest, membership: Membership, page: str, context: dict[str, Any]) -> HttpResponse:
+    context = {"project": membership.project, "membership": membership, "page": page, **context}
     return render(request, f"project/{page}.html", context)

@@ -1,4 +1,4 @@
-"""Ranking: one comparison after the other. Each address answers with a fragment when a script asks."""
+"""The ranking page and its requests. The response to a script (htmx header) is a fragment."""
 
 from collections.abc import Callable, Collection
 from functools import wraps
@@ -29,18 +29,21 @@ from feedback.web.forms import (
     checked,
     read_leases,
 )
-from feedback.web.presenters import Card, card_of_lease, sample_card, show_flags
+from feedback.web.presenters import Card, card_of_lease, present_flags, sample_card
 
-Page = Callable[..., HttpResponse]
+View = Callable[..., HttpResponse]
 
 
-def same_person(view: Page) -> Page:
-    """401 when somebody else has signed in in this browser since the page was opened: it keeps what it has to send."""
+def require_same_user(view: View) -> View:
+    """Answer 401 if another user has signed in in this browser since the page was opened.
+
+    The page then keeps its unsent rankings: otherwise they would be recorded in the name of the other user.
+    """
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if request.headers.get("Accord-User", str(request.user.pk)) != str(request.user.pk):
-            return HttpResponse(_("Somebody else is signed in now: sign in as yourself again."), status=401)
+            return HttpResponse(_("Another user is signed in now: sign in again."), status=401)
         return view(request, *args, **kwargs)
 
     return guarded
@@ -59,77 +62,77 @@ def rank(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @require_GET
 def tour(request: HttpRequest, slug: str) -> HttpResponse:
-    """Practice on a sample comparison, for somebody new."""
+    """Show the practice page with a sample comparison."""
     membership = members.membership_of(request.user, slug)
-    context = _context(membership) | {"card": _written(request, membership, sample_card())}
+    context = _context(membership) | {"card": _render_card(request, membership, sample_card())}
     return render(request, "rank/tour.html", context | {"page": "rank", "words": words()})
 
 
 @login_required
 @never_cache
 @require_GET
-@same_person
-def following(request: HttpRequest, slug: str) -> HttpResponse:
-    """The comparison to show after those that the page holds: fetched ahead, while they are read."""
+@require_same_user
+def next_comparison(request: HttpRequest, slug: str) -> HttpResponse:
+    """Lease one more comparison beside those that the page holds, to fetch ahead."""
     membership = members.membership_of(request.user, slug)
     return _next_card(request, membership, read_leases(request.GET))
 
 
 @login_required
 @require_POST
-@same_person
+@require_same_user
 def submit(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.membership_of(request.user, slug)
     form = LeasedRankingForm(request.POST)
-    given = checked(form)
+    cleaned = checked(form)
     if not _wants_next(request):
-        rankings.record_ranking(membership, given["lease"], given["ranks"], **form.measured, **form.details)
-        return _answer(request, membership)
+        rankings.record_ranking(membership, cleaned["lease"], cleaned["ranks"], **form.key_and_time, **form.details)
+        return _respond(request, membership)
     held = read_leases(request.POST)
     _ranking, lease = rankings.record_ranking_and_lease(
-        membership, given["lease"], given["ranks"], beside=held, **form.measured, **form.details
+        membership, cleaned["lease"], cleaned["ranks"], beside=held, **form.key_and_time, **form.details
     )
-    return _show(request, membership, lease or _next_lease(membership, held))
+    return _card_response(request, membership, lease or _next_lease(membership, held))
 
 
 @login_required
 @require_POST
-@same_person
+@require_same_user
 def skip(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.membership_of(request.user, slug)
     form = checked(SkipForm(request.POST))
     rankings.skip_comparison(membership, form["lease"], reason=form["reason"])
-    return _answer(request, membership)
+    return _respond(request, membership)
 
 
 @login_required
 @require_POST
-@same_person
+@require_same_user
 def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
-    """Correct a ranking that counts. Pages do so no more; a browser may still have a correction to send."""
+    """Correct a ranking that counts. No page sends this any more, but a browser may have kept an unsent correction."""
     membership = members.membership_of(request.user, slug)
     form = RankingForm(request.POST)
-    rankings.revise_ranking(membership, ranking_id, checked(form)["ranks"], **form.measured, **form.details)
-    return _answer(request, membership)
+    rankings.revise_ranking(membership, ranking_id, checked(form)["ranks"], **form.key_and_time, **form.details)
+    return _respond(request, membership)
 
 
 @login_required
 @require_POST
-@same_person
+@require_same_user
 def undo(request: HttpRequest, slug: str) -> HttpResponse:
-    """Withdraw this person's last ranking or skip, and show its comparison as they left it."""
+    """Withdraw the user's last ranking or skip, and show its comparison as they left it."""
     membership = members.membership_of(request.user, slug)
     card = card_of_lease(rankings.withdraw(membership), membership)
     if request.headers.get("HX-Request"):
-        return HttpResponse(_written(request, membership, card))
+        return HttpResponse(_render_card(request, membership, card))
     return _show_page(request, membership, card)
 
 
 @login_required
 @require_POST
-@same_person
+@require_same_user
 def demonstrate(request: HttpRequest, slug: str) -> HttpResponse:
-    """A better answer, written by hand to the prompt on screen."""
+    """Store a demonstration: a better completion that the annotator wrote."""
     membership = members.membership_of(request.user, slug)
     form = checked(DemonstrationForm(request.POST))
     imports.add_demonstration(membership, progress.prompt_seen(membership, form["comparison"]), form["text"])
@@ -138,15 +141,15 @@ def demonstrate(request: HttpRequest, slug: str) -> HttpResponse:
 
 @login_required
 @require_POST
-@same_person
+@require_same_user
 def renew(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.membership_of(request.user, slug)
     leases.renew(membership, checked(LeaseForm(request.POST))["lease"])
     return HttpResponse(status=204)
 
 
-def _answer(request: HttpRequest, membership: Membership) -> HttpResponse:
-    """After a write: the next comparison if the page wants one; a page without scripts is sent to it."""
+def _respond(request: HttpRequest, membership: Membership) -> HttpResponse:
+    """Return the next comparison if a script wants one; redirect a page without JavaScript to it."""
     if not request.headers.get("HX-Request"):
         return redirect("rank", membership.project.slug)
     if not _wants_next(request):
@@ -155,31 +158,30 @@ def _answer(request: HttpRequest, membership: Membership) -> HttpResponse:
 
 
 def _wants_next(request: HttpRequest) -> bool:
-    """Whether a script asks, and has no other comparison to show."""
+    """Tell whether a script sent the request and wants another comparison in the response."""
     return bool(request.headers.get("HX-Request")) and request.POST.get("want") != "0"
 
 
 def _next_card(request: HttpRequest, membership: Membership, held: list[Any]) -> HttpResponse:
-    return _show(request, membership, _next_lease(membership, held))
+    return _card_response(request, membership, _next_lease(membership, held))
 
 
 def _next_lease(membership: Membership, held: Collection[UUID] = ()) -> Lease | None:
-    """None: there is nothing to rank, or nothing more, the project being archived. The page says which."""
+    """Return None if there is nothing to rank, or the project is archived."""
     try:
         return leases.lease_next(membership, beside=held)
     except Archived:
         return None
 
 
-def _show(request: HttpRequest, membership: Membership, lease: Lease | None) -> HttpResponse:
+def _card_response(request: HttpRequest, membership: Membership, lease: Lease | None) -> HttpResponse:
     if lease is None:
         context = _context(membership) | {"counts": progress.counts(membership)}
         return render(request, "rank/_nothing.html", context)
-    return HttpResponse(_written(request, membership, card_of_lease(lease, membership)))
+    return HttpResponse(_render_card(request, membership, card_of_lease(lease, membership)))
 
 
-def _written(request: HttpRequest, membership: Membership, card: Card) -> str:
-    """The card's HTML."""
+def _render_card(request: HttpRequest, membership: Membership, card: Card) -> str:
     return render_to_string(
         "rank/_card.jinja.html", {"project": membership.project, "card": card}, request, using="jinja2"
     )
@@ -187,11 +189,11 @@ def _written(request: HttpRequest, membership: Membership, card: Card) -> str:
 
 def _show_page(request: HttpRequest, membership: Membership, card: Card | None) -> HttpResponse:
     context = _context(membership) | {
-        "card": _written(request, membership, card) if card else "",
+        "card": _render_card(request, membership, card) if card else "",
         "page": "rank",
         "guidelines": render_markdown(membership.project.guidelines),
         "words": words(),
-        "flags": show_flags(membership.project),
+        "flags": present_flags(membership.project),
         "counts": progress.counts(membership),
     }
     return render(request, "rank/page.html", context)
@@ -202,7 +204,7 @@ def _context(membership: Membership) -> dict[str, Any]:
 
 
 def words() -> dict[str, str]:
-    """The sentences that scripts say. Words in braces are filled in there."""
+    """Return the texts that the page's scripts show. The scripts fill in the words in braces."""
     return {
         "ranked": _("Completion {letter}, rank {rank}"),
         "unranked": _("Completion {letter}, not ranked yet"),

@@ -1,4 +1,4 @@
-"""Review: disagreements one after the other, one person's work, and what was decided. For reviewers and managers."""
+"""Review pages for reviewers and managers: disagreements, the work of one annotator, decisions."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback.actions import members, review_undo, reviews
-from feedback.models import Membership, Review
+from feedback.models import Comparison, Membership, Review
 from feedback.rendering import render as render_markdown
 from feedback.reports import review_cases, statistics
 from feedback.web.forms import AdjudicationForm, DiscardSinceForm, RankingReviewForm, SinceForm, checked
-from feedback.web.presenters import LETTERS, show_messages
+from feedback.web.presenters import LETTERS, present_messages
 
-ROWS_A_PAGE = 25
+ROWS_PER_PAGE = 25
 
 
 @dataclass(frozen=True)
-class ShownOpinion:
-    """One person's ranking beside the others."""
+class RankingRow:
+    """One person's ranking in the table of a case."""
 
-    opinion: review_cases.Opinion
+    entry: review_cases.CaseRanking
     name: str
-    cells: list[tuple[int, bool]]  # rank of each completion, and whether others put it elsewhere
+    cells: list[tuple[int, bool]]  # for each completion its rank, and whether others rank it differently
 
 
 @login_required
@@ -40,18 +40,18 @@ class ShownOpinion:
 @require_GET
 def disagreements(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.reviewer_of(request.user, slug)
-    return _listed(request, membership, "disagreements", review_cases.disagreements(membership.project))
+    return _list_page(request, membership, "disagreements", review_cases.disagreements(membership.project))
 
 
 @login_required
 @never_cache
 @require_GET
 def persons(request: HttpRequest, slug: str) -> HttpResponse:
-    """Those first whose work shows a sign of carelessness."""
+    """Show the annotators whose work fails a quality check."""
     membership = members.reviewer_of(request.user, slug)
     everybody = statistics.of_everybody(membership.project)
-    shown = {"persons": statistics.to_look_at(everybody), "counted": everybody[0], "tab": "people"}
-    return _page(request, membership, "people", shown)
+    context = {"persons": statistics.to_look_at(everybody), "counted": everybody[0], "tab": "people"}
+    return _page(request, membership, "people", context)
 
 
 @login_required
@@ -59,42 +59,38 @@ def persons(request: HttpRequest, slug: str) -> HttpResponse:
 @require_GET
 def decisions(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.reviewer_of(request.user, slug)
-    return _listed(request, membership, "decisions", review_cases.decisions(membership.project))
+    return _list_page(request, membership, "decisions", review_cases.decisions(membership.project))
 
 
 @login_required
 @never_cache
 @require_GET
 def case(request: HttpRequest, slug: str, comparison_id: int) -> HttpResponse:
-    """One comparison; `?of=<user id>` goes on through that person's work, else through the disagreements."""
+    """Show one comparison. With `?of=<user id>`, next and previous follow that person's work, not the disagreements."""
     membership = members.reviewer_of(request.user, slug)
-    found = review_cases.case(membership, comparison_id)
+    reviewed = review_cases.case(membership, comparison_id)
+    comparison = reviewed.comparison
     of = _person_of(request, membership)
-    neighbours = (
-        review_cases.beside_in_work(membership.project, of.pk, found.comparison)
-        if of
-        else review_cases.beside(found.comparison)
-    )
-    can_decide = not membership.project.archived_at and any(each.can_be_changed for each in found.opinions)
-    shown = {
-        "case": found,
+    can_decide = not membership.project.archived_at and any(entry.can_be_changed for entry in reviewed.rankings)
+    gold_ranks = comparison.gold_ranks
+    context = {
+        "case": reviewed,
         "of": of,
-        "neighbours": neighbours,
+        "neighbours": _neighbours(membership, comparison, of),
         "query": f"?of={of.pk}" if of else "",
-        "acts": _acts(slug) if can_decide else [],
-        "gold": [found.comparison.gold_ranks[position] for position in found.display_order]
-        if found.comparison.gold_ranks
-        else [],
+        "actions": _actions(slug) if can_decide else [],
+        "gold": [gold_ranks[position] for position in reviewed.display_order] if gold_ranks else [],
         "key": uuid4(),
-        "messages_shown": show_messages(found.comparison.prompt.messages),
-        "completions": _completions(found),
-        "opinions": _opinions(found),
+        "prompt_messages": present_messages(comparison.prompt.messages),
+        "completions": _completions(reviewed),
+        "rankings": _ranking_rows(reviewed),
         "contests": [
-            {"first": LETTERS[each.first], "second": LETTERS[each.second], "contest": each} for each in found.contests
+            {"first": LETTERS[contest.first], "second": LETTERS[contest.second], "contest": contest}
+            for contest in reviewed.contests
         ],
         "words": _words(),
     }
-    return _page(request, membership, "case", shown)
+    return _page(request, membership, "case", context)
 
 
 @login_required
@@ -102,33 +98,33 @@ def case(request: HttpRequest, slug: str, comparison_id: int) -> HttpResponse:
 def adjudicate(request: HttpRequest, slug: str, comparison_id: int) -> HttpResponse:
     membership = members.reviewer_of(request.user, slug)
     form = AdjudicationForm(request.POST)
-    given = checked(form)
-    after = _after(request, membership, comparison_id)
+    cleaned = checked(form)
+    following = _following_url(request, membership, comparison_id)
     reviews.adjudicate(
-        membership, comparison_id, given["ranks"], reason=given["reason"], **form.measured, **form.details
+        membership, comparison_id, cleaned["ranks"], reason=cleaned["reason"], **form.key_and_time, **form.details
     )
-    messages.success(request, _("Settled: your ranking is the one that counts."))
-    return redirect(after)
+    messages.success(request, _("Settled: your ranking is the only one that counts."))
+    return redirect(following)
 
 
 @login_required
 @require_POST
 def return_ranking(request: HttpRequest, slug: str) -> HttpResponse:
-    return _judge_ranking(request, slug, reviews.return_ranking, _("Returned: its annotator gets it before new work."))
+    return _decide(request, slug, reviews.return_ranking, _("Returned: its annotator gets it before new work."))
 
 
 @login_required
 @require_POST
 def discard(request: HttpRequest, slug: str) -> HttpResponse:
-    return _judge_ranking(request, slug, reviews.discard, _("Discarded: somebody else will be asked."))
+    return _decide(request, slug, reviews.discard, _("Discarded: another annotator will be asked."))
 
 
-def _judge_ranking(request: HttpRequest, slug: str, decide: Callable[..., Review], told: str) -> HttpResponse:
+def _decide(request: HttpRequest, slug: str, decide: Callable[..., Review], message: str) -> HttpResponse:
     membership = members.reviewer_of(request.user, slug)
-    given = checked(RankingReviewForm(request.POST))
-    decision = decide(membership, given["ranking"], reason=given["reason"])
-    messages.success(request, told)
-    return redirect(_here(request, slug, decision.comparison_id))
+    cleaned = checked(RankingReviewForm(request.POST))
+    decision = decide(membership, cleaned["ranking"], reason=cleaned["reason"])
+    messages.success(request, message)
+    return redirect(_case_url(request, slug, decision.comparison_id))
 
 
 @login_required
@@ -139,21 +135,21 @@ def undo(request: HttpRequest, slug: str, decision_id: int) -> HttpResponse:
     messages.success(request, _("Undone."))
     if decision.comparison_id is None or "list" in request.POST:
         return redirect("review-decisions", slug)
-    return redirect(_here(request, slug, decision.comparison_id))
+    return redirect(_case_url(request, slug, decision.comparison_id))
 
 
 @login_required
 @never_cache
 @require_GET
 def work(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
-    """One person's rankings; with `?since=`, what discarding all since then would take out."""
+    """Show one person's rankings; with `?since=`, preview what discarding all since that day would take out."""
     membership = members.reviewer_of(request.user, slug)
     somebody = members.current_or_former_member(membership.project, user_id)
     form = SinceForm(request.GET if "since" in request.GET else None)
     preview = reviews.discard_preview(membership, user_id, form.moment) if form.is_bound and form.is_valid() else None
-    page = Paginator(review_cases.work_of(membership.project, user_id), ROWS_A_PAGE).get_page(request.GET.get("page"))
-    shown = {"somebody": somebody, "rows": page, "form": form, "preview": preview}
-    return _page(request, membership, "work", shown)
+    page = Paginator(review_cases.work_of(membership.project, user_id), ROWS_PER_PAGE).get_page(request.GET.get("page"))
+    context = {"somebody": somebody, "rows": page, "form": form, "preview": preview}
+    return _page(request, membership, "work", context)
 
 
 @login_required
@@ -161,26 +157,27 @@ def work(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
 def discard_since(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
     membership = members.reviewer_of(request.user, slug)
     form = DiscardSinceForm(request.POST)
-    given = checked(form)
+    cleaned = checked(form)
     decision = reviews.discard_since(
-        membership, user_id, form.moment, reason=given["reason"], expected=given["expected"]
+        membership, user_id, form.moment, reason=cleaned["reason"], expected=cleaned["expected"]
     )
-    told = ngettext("%(n)s ranking is discarded.", "%(n)s rankings are discarded.", decision.ranking_count)
-    messages.success(request, told % {"n": decision.ranking_count})
+    message = ngettext("%(n)s ranking is discarded.", "%(n)s rankings are discarded.", decision.ranking_count)
+    messages.success(request, message % {"n": decision.ranking_count})
     return redirect("review-work", slug, user_id)
 
 
-def _completions(found: review_cases.Case) -> list[dict[str, Any]]:
+def _completions(reviewed: review_cases.Case) -> list[dict[str, Any]]:
     return [
         {"place": place, "letter": LETTERS[place], "html": render_markdown(text), "text": text}
-        for place, text in enumerate(found.texts)
+        for place, text in enumerate(reviewed.texts)
     ]
 
 
-def _opinions(found: review_cases.Case) -> list[ShownOpinion]:
-    shown = [each.ranks for each in found.opinions if each.can_be_changed]
+def _ranking_rows(reviewed: review_cases.Case) -> list[RankingRow]:
+    others = [entry.ranks for entry in reviewed.rankings if entry.can_be_changed]
     return [
-        ShownOpinion(each, each.ranking.annotator.get_username(), _cells(each.ranks, shown)) for each in found.opinions
+        RankingRow(entry, entry.ranking.annotator.get_username(), _cells(entry.ranks, others))
+        for entry in reviewed.rankings
     ]
 
 
@@ -189,53 +186,59 @@ def _cells(ranks: Sequence[int], others: Sequence[Sequence[int]]) -> list[tuple[
 
 
 def _person_of(request: HttpRequest, membership: Membership) -> Any:
-    """Through whose work the reviewer is going, if through anybody's."""
+    """Return the person named by `?of=`, whose work the reviewer is reading, or None."""
     of = request.GET.get("of", "")
     return members.current_or_former_member(membership.project, int(of)) if of.isdecimal() and len(of) < 16 else None
 
 
-def _after(request: HttpRequest, membership: Membership, comparison_id: int) -> str:
-    """Where the reviewer goes on: the next one of what they are going through, as it is before they decide."""
-    found = review_cases.case(membership, comparison_id).comparison
+def _neighbours(membership: Membership, comparison: Comparison, of: Any) -> review_cases.Neighbours:
+    if of:
+        return review_cases.beside_in_work(membership.project, of.pk, comparison)
+    return review_cases.beside(comparison)
+
+
+def _following_url(request: HttpRequest, membership: Membership, comparison_id: int) -> str:
+    """Return the URL of the next case. Call it before the decision, which may take this case off the list."""
+    comparison = review_cases.case(membership, comparison_id).comparison
     of = _person_of(request, membership)
-    beside = review_cases.beside_in_work(membership.project, of.pk, found) if of else review_cases.beside(found)
-    following = beside.next or (beside.previous if not of else None)
+    neighbours = _neighbours(membership, comparison, of)
+    following = neighbours.next or (neighbours.previous if not of else None)
     if following is None:
         return reverse("review", args=[membership.project.slug])
-    return _here(request, membership.project.slug, following)
+    return _case_url(request, membership.project.slug, following)
 
 
-def _here(request: HttpRequest, slug: str, comparison_id: int | None) -> str:
+def _case_url(request: HttpRequest, slug: str, comparison_id: int | None) -> str:
     of = request.GET.get("of", "")
     query = f"?of={int(of)}" if of.isdecimal() and len(of) < 16 else ""
     return reverse("review-case", args=[slug, comparison_id]) + query
 
 
-def _acts(slug: str) -> list[dict[str, str]]:
-    """What can be done to a ranking, as dialogs say it."""
+def _actions(slug: str) -> list[dict[str, str]]:
+    """Return the texts of the dialogs that return or discard a ranking."""
     return [
         {
             "name": "return",
             "url": reverse("review-return", args=[slug]),
             "title": _("Return a ranking"),
             "meaning": _(
-                "Its annotator gets the comparison again, with your words, before new work. "
-                "Until they answer it does not count."
+                "Its annotator gets the comparison again, with your reason, before new work. "
+                "The ranking does not count until they submit it again."
             ),
-            "asks": _("What should they look at again? They will read this."),
+            "question": _("What should they look at again? They will read this."),
         },
         {
             "name": "discard",
             "url": reverse("review-discard", args=[slug]),
             "title": _("Discard a ranking"),
-            "meaning": _("It leaves the preferences and stays in the record. Somebody else is asked in its place."),
-            "asks": _("Why?"),
+            "meaning": _("It does not count any more, but stays in the record. Another annotator is asked instead."),
+            "question": _("Why?"),
         },
     ]
 
 
 def _words() -> dict[str, str]:
-    """The sentences that scripts say. Words in braces are filled in there."""
+    """Return the texts that the page's scripts show. The scripts fill in the words in braces."""
     return {
         "ranked": _("Completion {letter}, rank {rank}"),
         "unranked": _("Completion {letter}, not ranked yet"),
@@ -245,11 +248,11 @@ def _words() -> dict[str, str]:
     }
 
 
-def _listed(request: HttpRequest, membership: Membership, kind: str, found: Any) -> HttpResponse:
-    page = Paginator(found, ROWS_A_PAGE).get_page(request.GET.get("page"))
+def _list_page(request: HttpRequest, membership: Membership, kind: str, rows: Any) -> HttpResponse:
+    page = Paginator(rows, ROWS_PER_PAGE).get_page(request.GET.get("page"))
     return _page(request, membership, kind, {"rows": page, "tab": kind})
 
 
-def _page(request: HttpRequest, membership: Membership, page: str, shown: dict[str, Any]) -> HttpResponse:
-    context = {"project": membership.project, "membership": membership, "page": "review", **shown}
+def _page(request: HttpRequest, membership: Membership, page: str, context: dict[str, Any]) -> HttpResponse:
+    context = {"project": membership.project, "membership": membership, "page": "review", **context}
     return render(request, f"review/{page}.html", context)

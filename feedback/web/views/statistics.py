@@ -1,4 +1,4 @@
-"""Figures: everybody's for managers, one's own for each member."""
+"""Pages with figures: of all annotators for managers, of oneself for each member."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from feedback.actions import members
 from feedback.quality.agreement import Estimate
 from feedback.reports import statistics
 
-BAR, HEIGHT = 10, 28  # of a day in the small picture, in its own units
+BAR_WIDTH, MAX_BAR_HEIGHT = 10, 28  # in units of the chart's viewBox
 
 
 @login_required
@@ -20,17 +20,17 @@ BAR, HEIGHT = 10, 28  # of a day in the small picture, in its own units
 @require_GET
 def everybody(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.manager_of(request.user, slug)
-    found = statistics.of_everybody(membership.project)
-    rows = [{"person": each, "bars": _bars(each.days)} for each in found]
+    persons = statistics.of_everybody(membership.project)
+    rows = [{"person": person, "bars": _bars(person.days)} for person in persons]
     total = {
-        "today": sum(each.done.today for each in found),
-        "week": sum(each.done.week for each in found),
-        "total": sum(each.done.total for each in found),
-        "taken_out": sum(each.done.taken_out for each in found),
-        "flagged": sum(each.is_flagged for each in found),
+        "today": sum(person.done.today for person in persons),
+        "week": sum(person.done.week for person in persons),
+        "total": sum(person.done.total for person in persons),
+        "taken_out": sum(person.done.taken_out for person in persons),
+        "flagged": sum(person.is_flagged for person in persons),
     }
     context = {"project": membership.project, "membership": membership, "page": "figures", "rows": rows, "total": total}
-    context |= {"counted": found[0]}  # a project has its manager at least
+    context |= {"counted": persons[0]}  # not empty: a project has at least its manager
     return render(request, "figures/everybody.html", context)
 
 
@@ -39,21 +39,22 @@ def everybody(request: HttpRequest, slug: str) -> HttpResponse:
 @require_GET
 def mine(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.membership_of(request.user, slug)
-    own = statistics.own(membership)
-    context = {"project": membership.project, "membership": membership, "page": "own-figures", "own": own}
-    interval = _percents(own.agreement) if own.agreement and own.agreement.value is not None else {}
-    return render(request, "figures/mine.html", context | {"bars": _bars(own.days)} | interval)
+    figures = statistics.own_figures(membership)
+    context = {"project": membership.project, "membership": membership, "page": "own-figures", "figures": figures}
+    agreement = figures.agreement
+    interval = _interval_in_percent(agreement) if agreement and agreement.value is not None else {}
+    return render(request, "figures/mine.html", context | {"bars": _bars(figures.days)} | interval)
 
 
-def _percents(estimate: Estimate) -> dict[str, int]:
+def _interval_in_percent(estimate: Estimate) -> dict[str, int]:
     return {"low": round(100 * (estimate.low or 0)), "high": round(100 * (estimate.high or 0))}
 
 
 def _bars(days: Sequence[int]) -> list[dict[str, float]]:
-    """Bars of a small picture, the tallest of them as tall as it is."""
-    most = max(days) or 1
-    heights = [HEIGHT * count / most for count in days]
-    return [
-        {"x": BAR * place, "y": HEIGHT - height, "height": height, "count": count}
-        for place, (height, count) in enumerate(zip(heights, days, strict=True))
-    ]
+    """Return the bars of the chart of rankings a day; the tallest has the chart's height."""
+    highest = max(days) or 1
+    bars = []
+    for index, count in enumerate(days):
+        height = MAX_BAR_HEIGHT * count / highest
+        bars.append({"x": BAR_WIDTH * index, "y": MAX_BAR_HEIGHT - height, "height": height, "count": count})
+    return bars

@@ -60,9 +60,9 @@ def test_a_decision_has_a_reason_that_can_be_read(ann, rita, disputed, reason):
 def test_a_reviewer_sees_nobodys_ranks_of_what_they_hold_themselves(rita, ann, project):
     (comparison,) = add_work(project, 1, wanted_rankings=2)
     rank_next(ann)
-    assert review_cases.case(rita, comparison.pk).opinions
+    assert review_cases.case(rita, comparison.pk).rankings
     lease = leases.lease_next(rita)
     with pytest.raises(Conflict, match="You hold this comparison"):
         review_cases.case(rita, comparison.pk)
     rankings.record_ranking(rita, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=2.0)
-    assert len(review_cases.case(rita, comparison.pk).opinions) == 2
+    assert len(review_cases.case(rita, comparison.pk).rankings) == 2
