@@ -49,7 +49,7 @@ def tiny_model(kind: str = "llama", vocabulary: int = 64, seed: int = 0, **chang
     special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     config = AutoConfig.for_model(kind, vocab_size=vocabulary, max_position_embeddings=128, **KINDS[kind], **special)
     config.update(changes)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="accord_flat")
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="accord_packed")
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim >= 2:

@@ -12,7 +12,7 @@ from two_processes import run_on_two
 from training.learner import ppo
 from training.learner.models.partial_forward import trunk_of
 from training.learner.models.reward_model import load_reward_model, score
-from training.learner.models.token_outputs import RewardHead, ValueHead
+from training.learner.models.token_outputs import PolicyTrunkCritic, RewardTrunkCritic
 from training.learner.policy import rollout
 from training.learner.runtime.config import HEAD_LEARNING_RATE, PpoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
@@ -21,7 +21,7 @@ from training.learner.runtime.processes import Processes
 
 def test_a_shared_critic_says_its_values_in_the_policy_s_own_pass(tmp_path):
     run, scored = prepared(tmp_path, critic="shared")
-    assert isinstance(run.critic, ValueHead) and len(list(run.critic.parameters())) == 2
+    assert isinstance(run.critic, PolicyTrunkCritic) and len(list(run.critic.parameters())) == 2
     expected = run.critic.score(states_of(run.policy, scored.episodes))[:, 0]
     torch.testing.assert_close(torch.cat(scored.values), expected, atol=1e-5, rtol=0)
     whole = gradients(run, scored, range(24))
@@ -39,7 +39,7 @@ def states_of(model, episodes):
     for prompt, completion in zip(*episodes, strict=True):
         with torch.no_grad():
             rows.append(model.base_model(torch.tensor([[*prompt, *completion]]))[0][0, len(prompt) - 1 : -1])
-    model.set_attn_implementation("accord_flat")
+    model.set_attn_implementation("accord_packed")
     return torch.cat(rows)
 
 
@@ -51,7 +51,7 @@ def run_of(job):
 def test_a_critic_on_the_reward_model_starts_as_the_normalised_scores_of_what_was_written_so_far(tmp_path, adapters):
     _, scored = prepared(tmp_path, **on_reward_model(tmp_path))
     run = run_of(ppo_job(tmp_path / "job", PROMPTS, **on_reward_model(tmp_path), **adapters))
-    assert isinstance(run.critic, RewardHead) and [*run.critic.state_dict()] == ["score.weight", "score.bias"]
+    assert isinstance(run.critic, RewardTrunkCritic) and [*run.critic.state_dict()] == ["score.weight", "score.bias"]
     asked = []
     model = run.critic._reward_model[0]
     with trunk_of(model.network) as trunk:

@@ -5,10 +5,10 @@ import torch
 from one_batch import prepared, scored_answers
 from small_world import PROMPTS, ppo_job
 
-from training.learner.models.episodes import sizes_of
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.packed_attention import attention_slots
-from training.learner.models.token_outputs import ValueHead
+from training.learner.models.packing import sizes_of
+from training.learner.models.slot_budget import attention_slots
+from training.learner.models.token_outputs import PolicyTrunkCritic
 from training.learner.policy import rollout, updates
 
 
@@ -29,10 +29,15 @@ def first_gradients(folder, monkeypatch, **settings):
 
 def count_passes(monkeypatch, policy):
     asked = []
-    assess = rollout.assess
+    compute = rollout.compute_token_outputs
+
+    def counted(model, *arguments, **options):
+        if model is policy:
+            asked.append(1)
+        return compute(model, *arguments, **options)
+
     for module in (rollout, updates):
-        monkeypatch.setattr(module, "assess", lambda one, *rest, **more: (one is policy and asked.append(1),
-                                                                          assess(one, *rest, **more))[1])  # fmt: skip
+        monkeypatch.setattr(module, "compute_token_outputs", counted)
     return asked
 
 
@@ -55,7 +60,7 @@ def test_the_first_minibatch_learns_by_the_pass_that_scored_it(tmp_path, monkeyp
 def test_a_pass_is_kept_where_what_it_holds_is_no_more_than_a_micro_batch(tmp_path):
     run, scored = prepared(tmp_path, critic_model="")
     tokens = attention_slots(sizes_of(scored.episodes))
-    shared, answers = run._replace(critic=ValueHead(run.policy)), scored_answers(scored)
+    shared, answers = run._replace(critic=PolicyTrunkCritic(run.policy)), scored_answers(scored)
     for one, budget, kept in ((shared, tokens, 1), (run, tokens, 0), (run, 2 * tokens, 1), (run, 4, 0)):
         one = one._replace(micro_batches=MicroBatches(budget))
         assert len(rollout.score_episodes(one, scored.episodes, answers, range(24)).first_pass) == kept

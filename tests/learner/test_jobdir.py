@@ -56,7 +56,7 @@ def test_resuming_drops_later_lines_and_a_half_written_one(job, tmp_path):
 
 
 def test_a_result_that_is_not_finite_is_no_success(job):
-    with pytest.raises(TrainingFailed, match="kl is nan in the end"):
+    with pytest.raises(TrainingFailed, match="kl is nan in the result"):
         job.write_result({"program": "ppo", "reward": 0.5, "kl": float("nan")})
     assert job.result() is None
 

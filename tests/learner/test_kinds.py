@@ -10,12 +10,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
 from training.learner import ppo
 from training.learner import sample as sample_program
-from training.learner.models.episodes import Episodes
 from training.learner.models.generic_forward import path_of
-from training.learner.models.loading import prepare, room_of
+from training.learner.models.loading import max_positions, prepare
 from training.learner.models.packed_attention import ATTENTION
+from training.learner.models.packing import Episodes
 from training.learner.models.probe import verdict_on
-from training.learner.models.token_outputs import ValueHead, assess, score_tokens
+from training.learner.models.token_outputs import PolicyTrunkCritic, compute_token_outputs, score_tokens
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.sampling.sampler import SamplingParams, check_positions, sample
 
@@ -256,7 +256,7 @@ def test_log_probs_are_those_of_the_models_own_forward_pass_on_each_sequence_alo
     model = prepare(model_of(kind), kind)
     assert path_of(model).is_fast == (kind in FAST), path_of(model)
     with torch.no_grad():
-        found = assess(model, ValueHead(model), EPISODES, with_entropy=True)
+        found = compute_token_outputs(model, PolicyTrunkCritic(model), EPISODES, with_entropy=True)
     torch.testing.assert_close(found.log_probs, expected, atol=1e-4, rtol=0)
     assert len(found.values) == len(expected)
     score_tokens(model, EPISODES).log_probs.sum().backward()
@@ -317,7 +317,7 @@ def test_a_window_longer_than_the_probe_is_found_by_the_layers_kinds():
 @pytest.mark.parametrize("kind", ["phi3", "llama:dynamic"])
 def test_texts_longer_than_fixed_rotary_factors_reach_are_refused(kind):
     model = prepare(model_of(kind), kind)
-    assert room_of(model.config) == 32
+    assert max_positions(model.config) == 32
     with pytest.raises(BadInput, match="room for 32"):
         check_positions(model, [[1] * 30], 3)
 

@@ -12,23 +12,23 @@ from small_world import LETTERS, letters_tokenizer, policy_folder, ppo_job, tiny
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from training.learner import ppo, reward, sft
-from training.learner.models.episodes import Episodes
 from training.learner.models.loading import computing_in, load_policy
-from training.learner.models.lora import Base, Role, Shape, critic_role, load_scoring_role
-from training.learner.models.packed_attention import flatten, forward_flat
+from training.learner.models.lora import AdapterView, LoraConfig, SharedBase, critic_view, load_scoring_view
+from training.learner.models.packed_attention import forward_packed
+from training.learner.models.packing import Episodes, pack_sequences
 from training.learner.models.reward_model import load_reward_model, score
-from training.learner.models.token_outputs import score_states
+from training.learner.models.token_outputs import critic_values
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.runtime.processes import Processes
 
 SEQUENCES = [[5, 6, 7, 8], [9, 3]]
-SHAPE = Shape(rank=2, alpha=4.0)
+LORA = LoraConfig(rank=2, alpha=4.0)
 
 
 def logits(model):
     with torch.no_grad():
-        return forward_flat(model, flatten(SEQUENCES)).logits[0]
+        return forward_packed(model, pack_sequences(SEQUENCES)).logits[0]
 
 
 def learned(role, seed=0):
@@ -44,8 +44,12 @@ def learned(role, seed=0):
 def test_a_new_adapter_changes_nothing_and_one_that_learned_only_its_own_role(kind):
     model = tiny_model(kind)
     before = logits(model)
-    base = Base(model, "here")
-    policy, critic, reference = Role(base, "policy", SHAPE), Role(base, "critic", SHAPE), Role(base, "", None)
+    base = SharedBase(model, "here")
+    policy, critic, reference = (
+        AdapterView(base, "policy", LORA),
+        AdapterView(base, "critic", LORA),
+        AdapterView(base, "", None),
+    )
     assert torch.equal(logits(policy), before)
     assert len(base.layers) == (4 if kind == "gpt2" else 7) * 2
     learned(policy)
@@ -56,11 +60,11 @@ def test_a_new_adapter_changes_nothing_and_one_that_learned_only_its_own_role(ki
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_a_merged_folder_gives_plain_transformers_the_same_logits(tmp_path, kind):
-    base = Base(tiny_model(kind), "here")
-    policy = learned(Role(base, "policy", SHAPE))
+    base = SharedBase(tiny_model(kind), "here")
+    policy = learned(AdapterView(base, "policy", LORA))
     expected, untouched = logits(policy), {name: w.clone() for name, w in base.model.state_dict().items()}
     policy.save_pretrained(tmp_path / "merged")
-    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", attn_implementation="accord_flat").eval()
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", attn_implementation="accord_packed").eval()
     torch.testing.assert_close(logits(plain), expected, atol=2e-4, rtol=1e-5)
     assert all(torch.equal(w, untouched[name]) for name, w in base.model.state_dict().items())
     assert torch.equal(logits(policy), expected)
@@ -68,16 +72,16 @@ def test_a_merged_folder_gives_plain_transformers_the_same_logits(tmp_path, kind
 
 def test_an_adapter_s_gradient_is_that_of_the_weight_it_stands_for():
     """dL/dB = s·dL/dW·Aᵀ and dL/dA = s·Bᵀ·dL/dW, with dL/dW from a model that holds the merged weights."""
-    base = Base(tiny_model(), "here")
-    policy = learned(Role(base, "policy", SHAPE))
+    base = SharedBase(tiny_model(), "here")
+    policy = learned(AdapterView(base, "policy", LORA))
     place = "layers.1.self_attn.q_proj"
     adapter, layer = policy.adapters[place.replace(".", "/")], base.layers[place]
-    forward_flat(policy, flatten(SEQUENCES)).logits.square().sum().backward()
+    forward_packed(policy, pack_sequences(SEQUENCES)).logits.square().sum().backward()
     with base.merged("policy") as model:
         layer.layer.weight.requires_grad_(True)
-        forward_flat(model, flatten(SEQUENCES)).logits.square().sum().backward()
+        forward_packed(model, pack_sequences(SEQUENCES)).logits.square().sum().backward()
         whole = layer.layer.weight.grad
-    scale = SHAPE.alpha / SHAPE.rank
+    scale = LORA.alpha / LORA.rank
     torch.testing.assert_close(adapter.b.grad, scale * whole @ adapter.a.T, rtol=1e-3, atol=1e-2)
     torch.testing.assert_close(adapter.a.grad, scale * adapter.b.T @ whole, rtol=1e-3, atol=1e-2)
 
@@ -86,9 +90,9 @@ def test_an_adapter_s_gradient_is_that_of_the_weight_it_stands_for():
 def test_under_autocast_an_adapter_learns_what_it_does_in_float32(kind):
     found = {}
     for dtype in ("float32", "bfloat16"):
-        policy = learned(Role(Base(tiny_model(kind), "here"), "policy", Shape(rank=2, alpha=0.1)))
+        policy = learned(AdapterView(SharedBase(tiny_model(kind), "here"), "policy", LoraConfig(rank=2, alpha=0.1)))
         with computing_in(dtype):
-            output = forward_flat(policy, flatten(SEQUENCES)).logits
+            output = forward_packed(policy, pack_sequences(SEQUENCES)).logits
         output.float().log_softmax(-1)[..., 3].sum().backward()
         found[dtype] = torch.cat([p.grad.flatten() for p in policy.parameters()])
     assert found["bfloat16"].dtype == torch.float32
@@ -96,10 +100,10 @@ def test_under_autocast_an_adapter_learns_what_it_does_in_float32(kind):
 
 
 def test_an_adapted_layer_makes_nothing_as_wide_as_its_output_but_its_output():
-    base = Base(tiny_model(), "here")
-    policy = learned(Role(base, "policy", SHAPE))
+    base = SharedBase(tiny_model(), "here")
+    policy = learned(AdapterView(base, "policy", LORA))
     layer, states = base.layers["layers.0.mlp.up_proj"], torch.randn(1, 9, 32)
-    with base.wearing(policy.name):
+    with base.active_adapter(policy.name):
         expected = layer.layer(states) + states @ layer.adapters["policy"].change().T
         with torch.profiler.profile(profile_memory=True) as profile:
             found = layer(states)
@@ -109,7 +113,7 @@ def test_an_adapted_layer_makes_nothing_as_wide_as_its_output_but_its_output():
 
 
 def test_an_adapter_begins_the_same_for_one_seed_and_another_for_another():
-    drawn = [Role(Base(tiny_model(), "here"), name, SHAPE, seed).state_dict()
+    drawn = [AdapterView(SharedBase(tiny_model(), "here"), name, LORA, seed).state_dict()
              for name, seed in (("policy", 1), ("policy", 1), ("policy", 2), ("critic", 1))]  # fmt: skip
     first = "adapters.layers/0/mlp/up_proj.a"
     assert torch.equal(drawn[0][first], drawn[1][first])
@@ -155,8 +159,8 @@ def test_a_reward_model_learns_as_an_adapter(trained):
 def test_its_head_and_scores_survive_save_load_and_merge(trained):
     merged, _ = load_reward_model(str(trained / "model"))
     policy, _ = load_policy(str(trained.parent / "policy"))
-    on_base, _ = load_reward_model(str(trained / "model"), base=Base(policy, str(trained.parent / "policy")))
-    assert isinstance(on_base.network, Role) and not isinstance(merged.network, Role)
+    on_base, _ = load_reward_model(str(trained / "model"), base=SharedBase(policy, str(trained.parent / "policy")))
+    assert isinstance(on_base.network, AdapterView) and not isinstance(merged.network, AdapterView)
     torch.testing.assert_close(score(on_base, SEQUENCES), score(merged, SEQUENCES), atol=1e-5, rtol=0)
     plain = AutoModelForSequenceClassification.from_pretrained(trained / "model").eval()
     raw = torch.stack([plain(torch.tensor([sequence])).logits[0, 0] for sequence in SEQUENCES]).detach()
@@ -170,19 +174,19 @@ def test_on_another_base_it_is_loaded_whole(trained, tmp_path):
     with torch.no_grad():
         other.get_input_embeddings().weight.add_(1)
     other.save_pretrained(tmp_path / "other")
-    base = Base(other, str(tmp_path / "other"))
-    assert load_scoring_role(base, "reward", str(trained / "model")) is None
-    assert not isinstance(load_reward_model(str(trained / "model"), base=base)[0].network, Role)
+    base = SharedBase(other, str(tmp_path / "other"))
+    assert load_scoring_view(base, "reward", str(trained / "model")) is None
+    assert not isinstance(load_reward_model(str(trained / "model"), base=base)[0].network, AdapterView)
 
 
 @pytest.mark.slow
 def test_a_critic_starts_from_the_reward_model_on_the_same_base(trained):
     policy, _ = load_policy(str(trained.parent / "policy"))
-    base = Base(policy, str(trained.parent / "policy"))
-    critic = critic_role(base, str(trained / "model"), SHAPE, 0)
+    base = SharedBase(policy, str(trained.parent / "policy"))
+    critic = critic_view(base, str(trained / "model"), LORA, 0)
     model, _ = load_reward_model(str(trained / "model"))
     with torch.no_grad():
-        values = score_states(critic, Episodes([[5, 6, 7, 8]], [[9, 3]]))
+        values = critic_values(critic, Episodes([[5, 6, 7, 8]], [[9, 3]]))
     torch.testing.assert_close(values, score(model, [[5, 6, 7, 8], [5, 6, 7, 8, 9]]), atol=1e-5, rtol=0)
     assert all(parameter.requires_grad for parameter in critic.parameters())
 
@@ -204,7 +208,7 @@ def test_a_round_holds_one_base_and_its_roles_learn_apart(trained, tmp_path):
     assert first["kl"] == 0.0 and first["first_approx_kl"] == 0.0 and second["kl"] != 0.0
     assert first["value_loss"] > 0 and first["critic_gradient_norm"] > 0
     merged, _ = load_policy(str(folder / "model"))
-    again = Role(Base(load_policy(model)[0], model), "policy", Shape(4, 16.0))
+    again = AdapterView(SharedBase(load_policy(model)[0], model), "policy", LoraConfig(4, 16.0))
     again.load_state_dict(load_file(folder / "model" / "adapter" / "adapter.safetensors"))
     torch.testing.assert_close(logits(merged), logits(again), atol=1e-4, rtol=1e-4)
 

@@ -126,7 +126,7 @@ def test_a_saved_model_scores_the_same_with_its_deviation_and_normalisation(poli
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     saved = json.loads((tmp_path / "reward" / "config.json").read_text())
     assert (saved["reward_shift"], saved["reward_scale"]) == (2.0, 1.0)
-    assert "accord_flat" not in json.dumps(saved)
+    assert "accord_packed" not in json.dumps(saved)
 
 
 def test_normalised_scores_have_mean_zero_and_deviation_one_on_the_reference_samples(policy):

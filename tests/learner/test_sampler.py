@@ -9,8 +9,8 @@ import torch
 from small_world import KINDS, damaged_policy, ppo_job, tiny_model
 
 from training.learner import sample as program
-from training.learner.models.episodes import Episodes
 from training.learner.models.loading import computing_in
+from training.learner.models.packing import Episodes
 from training.learner.models.token_outputs import score_tokens
 from training.learner.runtime.jobdir import BadInput, TrainingFailed
 from training.learner.sampling import sampler

@@ -34,7 +34,7 @@ def test_a_small_model_learns_its_demonstrations_by_heart_from_nothing(tmp_path)
     folder = job(tmp_path / "job", rows() * 8, architecture=ARCHITECTURE, vocabulary_size=280, learning_rate=0.01,
                  epochs=30, batch_tokens=100, warmup_fraction=0.1)  # fmt: skip
     sft.main(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder / "model", attn_implementation="accord_flat").eval()
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", attn_implementation="accord_packed").eval()
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     ends = frozenset([tokenizer.eos_token_id])
     prompts = [encode_prompt(tokenizer, row["messages"], 50) for row in rows()]

@@ -126,7 +126,7 @@ def test_a_state_that_does_not_fit_is_refused_in_a_sentence(tmp_path, monkeypatc
     else:
         file = job / "state" / "training.pt"
         file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(BadInput, match="state is damaged or of other settings"):
+    with pytest.raises(BadInput, match="state is damaged or was saved with other settings"):
         ppo.main(job)
 
 

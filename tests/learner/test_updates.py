@@ -16,8 +16,8 @@ from training.learner.runtime.jobdir import TrainingFailed
 from training.learner.runtime.optimization import (
     adam_epsilon,
     adamw,
-    highest_learning_rate,
     learning_rate_factor,
+    peak_learning_rate,
     take_step,
 )
 from training.learner.runtime.program import help_text
@@ -140,12 +140,12 @@ def test_gradients_are_clipped_to_their_norm_and_refused_if_not_finite():
 def test_default_rate_and_epsilon_follow_the_models_size_and_adapters_learn_ten_times_as_fast(weights, rate, epsilon):
     model = torch.nn.Linear(int(weights) // 1000, 1000, bias=False, device="meta")
     least = {"model": "m", "rewards": [{"name": "missing_eos"}]}
-    assert highest_learning_rate(PpoConfig(**least), model) == rate
-    assert highest_learning_rate(RewardConfig(model="m", lora_rank=8), model) == pytest.approx(10 * rate)
+    assert peak_learning_rate(PpoConfig(**least), model) == rate
+    assert peak_learning_rate(RewardConfig(model="m", lora_rank=8), model) == pytest.approx(10 * rate)
     assert adam_epsilon(PpoConfig(**least), model) == epsilon
     explicit = PpoConfig(**least, learning_rate=7e-4, adam_epsilon=1e-6, lora_rank=8)
-    assert (highest_learning_rate(explicit, model), adam_epsilon(explicit, model)) == (7e-4, 1e-6)
-    assert highest_learning_rate(SftConfig(architecture={"model_type": "llama"}), model) == 1e-4
+    assert (peak_learning_rate(explicit, model), adam_epsilon(explicit, model)) == (7e-4, 1e-6)
+    assert peak_learning_rate(SftConfig(architecture={"model_type": "llama"}), model) == 1e-4
 
 
 def test_the_demos_own_rates_are_set_and_the_help_says_what_the_defaults_are():

@@ -50,12 +50,12 @@ from typing import Any, cast
 from torch import Tensor
 
 from training.learner.estimators import ALGORITHMS
-from training.learner.models.generic_forward import in_results
+from training.learner.models.generic_forward import path_summary
 from training.learner.models.loading import freeze, load_critic, load_policy, load_tokenizer, save_model
-from training.learner.models.lora import Base, Role, Shape, critic_role, shape_of
+from training.learner.models.lora import AdapterView, LoraConfig, SharedBase, critic_view, lora_config
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
-from training.learner.models.token_outputs import RewardHead, ValueHead, has_own_passes
+from training.learner.models.token_outputs import PolicyTrunkCritic, RewardTrunkCritic, is_separate_critic
 from training.learner.policy.evaluation import evaluate, evaluation_result, how_close, reference_rewards
 from training.learner.policy.losses import next_kl_coefficient
 from training.learner.policy.rollout import (
@@ -81,9 +81,9 @@ from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, Sto
 from training.learner.runtime.optimization import (
     adam_epsilon,
     adamw,
-    highest_learning_rate,
     learning_rate_factor,
     load_state,
+    peak_learning_rate,
     save_state,
 )
 from training.learner.runtime.processes import Processes
@@ -157,19 +157,21 @@ def main(job_dir: Path) -> None:
     # 7. The model, then the result.
     job.save_folder("model", lambda folder: save_model(run.policy, run.tokenizer, folder))
     result = summary(run, job, prompts, evaluated, attainable)
-    job.write_result(result | {"seconds": time.monotonic() - started} | in_results(run.policy))
+    job.write_result(result | {"seconds": time.monotonic() - started} | path_summary(run.policy))
     processes.close()
 
 
 def prepare(settings: PpoConfig, processes: Processes) -> Run:
     """Every model, the reference frozen. Raises BadInput when one cannot be loaded or does not fit the others."""
     model, tokenizer = load_policy(settings.model)
-    shape = shape_of(settings)
-    base = None if shape is None else Base(model, settings.model)
-    policy: Any = model if base is None else Role(base, "policy", shape, settings.seed)
+    lora = lora_config(settings)
+    base = None if lora is None else SharedBase(model, settings.model)
+    policy: Any = model if base is None else AdapterView(base, "policy", lora, settings.seed)
     scoring = load_reward_model(settings.reward_model, base=base) if settings.reward_model else None
     critic = critic_of(settings, policy, tokenizer, scoring)
-    reference = Role(base, "", None) if base and not settings.reference_model else load_reference(settings, tokenizer)
+    reference = (
+        AdapterView(base, "", None) if base and not settings.reference_model else load_reference(settings, tokenizer)
+    )
     params = sampling_params_for(
         model, tokenizer, settings.max_completion_tokens, settings.temperature, 1.0, settings.seed
     )
@@ -185,15 +187,15 @@ def critic_of(settings: PpoConfig, policy: Any, tokenizer: Any, scoring: Scoring
     if not ALGORITHMS[settings.algorithm].needs_critic:
         return None
     if settings.critic == "shared":
-        return ValueHead(policy)
+        return PolicyTrunkCritic(policy)
     if settings.critic == "reward_model":
         if scoring is None or not same_tokens(tokenizer, scoring[1]):
             raise BadInput("a critic on the reward model needs one with the policy's tokenizer: set critic to separate")
-        return RewardHead(scoring[0])
+        return RewardTrunkCritic(scoring[0])
     source = critic_folder(settings, tokenizer)
-    if isinstance(policy, Role):
-        shape = cast(Shape, policy.shape)
-        return critic_role(policy.base, source, shape, settings.seed, is_asked_for=bool(settings.critic_model))
+    if isinstance(policy, AdapterView):
+        lora = cast(LoraConfig, policy.lora)
+        return critic_view(policy.base, source, lora, settings.seed, is_asked_for=bool(settings.critic_model))
     return load_critic(source)
 
 
@@ -202,9 +204,9 @@ def prompts_of(run: Run, job: JobDirectory) -> list[Prompt]:
     prompts = read_prompts(run.tokenizer, job.rows("prompts.jsonl"), run.settings)
     check_references(run.settings, (prompt.row for prompt in prompts))
     readers = {"the model": run.policy, "the reference model": run.reference}
-    if has_own_passes(run.critic):
+    if is_separate_critic(run.critic):
         readers["the critic"] = run.critic
-    if isinstance(run.critic, RewardHead):
+    if isinstance(run.critic, RewardTrunkCritic):
         readers["the reward model, which the critic is a head on,"] = run.critic.trunk
     for who, reader in readers.items():
         check_positions(reader, [prompt.tokens for prompt in prompts], run.settings.max_completion_tokens, who)
@@ -241,11 +243,11 @@ def split(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
 def learners_of(run: Run) -> list[Learner]:
     """The policy, and the critic if there is one, each with its optimiser."""
     settings = run.settings
-    usual = highest_learning_rate(settings, run.critic if has_own_passes(run.critic) else run.policy)
-    if isinstance(run.critic, RewardHead):
+    usual = peak_learning_rate(settings, run.critic if is_separate_critic(run.critic) else run.policy)
+    if isinstance(run.critic, RewardTrunkCritic):
         usual = HEAD_LEARNING_RATE
     rates = {
-        "policy": highest_learning_rate(settings, run.policy),
+        "policy": peak_learning_rate(settings, run.policy),
         "critic": settings.critic_learning_rate or usual,
     }
     models = {"policy": run.policy} | ({} if run.critic is None else {"critic": run.critic})

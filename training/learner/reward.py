@@ -35,11 +35,11 @@ import torch
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
-from training.learner.models.generic_forward import in_results, shares_prompts
+from training.learner.models.generic_forward import path_summary, shares_prompts
 from training.learner.models.loading import computing_in, load_tokenizer
-from training.learner.models.lora import shape_of
+from training.learner.models.lora import lora_config
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.packed_attention import apart, attention_slots, batches_within
+from training.learner.models.packed_attention import unshared
 from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import (
     RewardModel,
@@ -48,6 +48,7 @@ from training.learner.models.reward_model import (
     save_reward_model,
     set_normalisation,
 )
+from training.learner.models.slot_budget import attention_slots, batches_within
 from training.learner.preferences.averaging import WeightAverage
 from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
 from training.learner.preferences.ranking_loss import (
@@ -64,9 +65,9 @@ from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, Sto
 from training.learner.runtime.optimization import (
     adamw,
     check_finite,
-    highest_learning_rate,
     learning_rate_factor,
     load_state,
+    peak_learning_rate,
     save_state,
     take_step,
 )
@@ -94,7 +95,7 @@ def main(job_dir: Path) -> None:
     run_steps = len(plan) // settings.averaged_runs
 
     # 2. The model on the policy's trunk, the tie parameter, the optimiser; and where an earlier run stopped.
-    adapter = shape_of(settings)
+    adapter = lora_config(settings)
     model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, adapter)
     model.network.config.reward_longest = [settings.max_prompt_tokens, settings.max_completion_tokens]
     samples = read_samples(tokenizer, job, settings)
@@ -104,7 +105,7 @@ def main(job_dir: Path) -> None:
     tie = tie_parameter((ranking for comparison in data.train for ranking in comparison.rankings), settings)
     bootstrap = bootstrap_weights(data.train, settings.ensemble_heads, settings.seed)
     optimizer = adamw(model, settings.weight_decay)
-    highest_rate = highest_learning_rate(settings, model.network)
+    highest_rate = peak_learning_rate(settings, model.network)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     average = WeightAverage(torch.nn.ModuleDict({"model": model, "tie": tie}), settings.averaged_runs)
     parts, step = {"model": model, "tie": tie, "optimizer": optimizer, "average": average}, 0
@@ -141,7 +142,7 @@ def main(job_dir: Path) -> None:
     evaluation = evaluate(model, tie, data, settings, micro_batches.size)
     job.save_folder("model", lambda folder: save_reward_model(model, tokenizer, folder))
     result = {"program": "reward", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
-    job.write_result(result | summary(job, model, tie, data) | evaluation | in_results(model.network))
+    job.write_result(result | summary(job, model, tie, data) | evaluation | path_summary(model.network))
     processes.close()
 
 
@@ -185,7 +186,7 @@ def learn(
     """Adds up the gradient of the batch's mean loss a ranking, over all processes; that loss and the accuracy."""
     weight = sum(lesson.weight for lesson in batch)
     mine = share(sorted(batch, key=lambda lesson: lesson.tokens), processes.rank, processes.count)
-    items = [lesson.sizes if shares_prompts(model.network) else list(map(apart, lesson.sizes)) for lesson in mine]
+    items = [lesson.sizes if shares_prompts(model.network) else list(map(unshared, lesson.sizes)) for lesson in mine]
     parameters = [*model.parameters(), tie.logit]
 
     def pass_over(budget: int) -> Tensor:

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.learner.models.generic_forward import in_results
+from training.learner.models.generic_forward import path_summary
 from training.learner.models.loading import computing_in, freeze, load_policy
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
@@ -88,7 +88,7 @@ def main(job_dir: Path) -> None:
     done.sort(key=lambda row: int(row["number"]))
     job.write_rows("samples.jsonl", (as_sample(row, prompts, settings.completions_per_prompt) for row in done))
     job.write_result(
-        summary(done, prompts, time.monotonic() - started) | {"processes": processes.count} | in_results(policy)
+        summary(done, prompts, time.monotonic() - started) | {"processes": processes.count} | path_summary(policy)
     )
     processes.close()
 

@@ -20,20 +20,21 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from training.learner.models.generic_forward import in_results
+from training.learner.models.generic_forward import path_summary
 from training.learner.models.loading import build_policy, computing_in, load_policy, save_model
-from training.learner.models.lora import Base, Role, shape_of
+from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.packed_attention import batches_within, flatten
+from training.learner.models.packing import pack_sequences
+from training.learner.models.slot_budget import batches_within
 from training.learner.models.token_outputs import scores_at
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.runtime.optimization import (
     adamw,
     check_finite,
-    highest_learning_rate,
     learning_rate_factor,
     load_state,
+    peak_learning_rate,
     save_state,
     take_step,
 )
@@ -84,8 +85,10 @@ def main(job_dir: Path) -> None:
     torch.manual_seed(settings.seed)
     demonstrations = read_demonstrations(job)
     model, tokenizer = prepare_policy(settings, demonstrations, job)
-    shape = shape_of(settings)
-    policy: Any = model if shape is None else Role(Base(model, settings.model), "policy", shape, settings.seed)
+    lora = lora_config(settings)
+    policy: Any = (
+        model if lora is None else AdapterView(SharedBase(model, settings.model), "policy", lora, settings.seed)
+    )
     held_out_rows, rows = split(demonstrations, settings.held_out_fraction)
     held_out = [encode(tokenizer, row, settings) for row in held_out_rows]
     examples = [encode(tokenizer, row, settings) for row in rows]
@@ -94,7 +97,7 @@ def main(job_dir: Path) -> None:
 
     # 2. The optimiser; and where an earlier run stopped.
     optimizer = adamw(policy, settings.weight_decay)
-    highest_rate = highest_learning_rate(settings, policy)
+    highest_rate = peak_learning_rate(settings, policy)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     parts, step = {"policy": policy, "optimizer": optimizer}, 0
     if job.state is not None:
@@ -127,7 +130,7 @@ def main(job_dir: Path) -> None:
     # 5. The model, then the result.
     job.save_folder("model", lambda folder: save_model(policy, tokenizer, folder))
     result = {"program": "sft", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
-    job.write_result(result | {"demonstrations": len(rows)} | summary(job, examples + held_out) | in_results(policy))
+    job.write_result(result | {"demonstrations": len(rows)} | summary(job, examples + held_out) | path_summary(policy))
     processes.close()
 
 
@@ -219,7 +222,7 @@ def plan_steps(lengths: Sequence[int], settings: SftConfig) -> list[list[int]]:
 
 def weighted_loss(policy: PreTrainedModel, examples: list[Example]) -> Tensor:
     """Σ weight · −log p(token | what precedes it), in nats: the sum over all tokens of all examples."""
-    batch = flatten([example.tokens for example in examples], policy.device)
+    batch = pack_sequences([example.tokens for example in examples], policy.device)
     weights = torch.tensor([w for example in examples for w in (*example.weights, 0.0)], device=policy.device)
     counted = weights.nonzero()[:, 0]
     scores = scores_at(policy, batch, counted, batch.tokens[0, counted + 1])

@@ -1,8 +1,9 @@
-"""Forward passes and decoding through a model's own code, for kinds whose packed pass would not be exact.
+"""Generic path: forward passes and decoding by the model's own code, for models whose packed pass would not be exact.
 
-Hybrids, recurrent kinds and models with attention code of their own read sequences as padded rows (or one at a time)
-and decode with their own cache, rows of one length together so that nothing is padded. That is slower than the packed
-pass, since a prompt is computed once per completion. `check.choose_path` decides at load which path a model takes.
+Hybrids, recurrent models and models with their own attention code read sequences as padded rows (or one at a time) and
+decode with their own cache; rows of equal length are decoded together, so nothing is padded there. This is slower than
+the packed pass, since a prompt is computed once per completion. `probe.choose_path` decides at load which path a model
+takes.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,96 +14,102 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.learner.models.packed_attention import FlatLayout, Row
+from training.learner.models.packed_attention import PackedBatch, PackedLayout
+from training.learner.models.packed_layouts import separate_sequences
 
-CACHES = ("past_key_values", "cache_params")  # the names that models give their caches, in outputs and arguments
+CACHES = ("past_key_values", "cache_params")  # names of caches in the outputs and arguments of models
 
 
-class Path(NamedTuple):
-    """How a model is computed, see `check.choose_path`."""
+class ComputePath(NamedTuple):
+    """The ways in which a model is computed, see `probe.choose_path`."""
 
     scoring: str = "packed"  # or "padded": right-padded rows; or "alone": one sequence at a time
     decoding: str = "packed"  # or "cached": the model's own cache; or "recomputed": every step reads all tokens again
-    why: str = ""  # why the packed pass or its decoder is not used
+    why: str = ""  # reason for not using the packed pass or its decoder
 
     @property
     def is_fast(self) -> bool:
         return self.scoring == self.decoding == "packed"
 
 
-def path_of(model: Any) -> Path:
-    """The path chosen for this transformers model, or for the model that a LoRA role is on."""
-    base = getattr(model, "base", None)  # of a role
+def path_of(model: Any) -> ComputePath:
+    """Return the path of a transformers model, or of the model under a LoRA view."""
+    base = getattr(model, "base", None)  # of a view
     trunk = (model if base is None else base.model).base_model
-    return cast(Path, getattr(trunk, "accord_path", Path()))
+    return cast(ComputePath, getattr(trunk, "accord_path", ComputePath()))
 
 
-def shares_prompts(model: Any) -> bool:
-    """Whether passes over several completions of a prompt compute it once."""
-    return path_of(model).scoring == "packed"
-
-
-def in_results(model: Any) -> dict[str, Any]:
-    """What result.json says of how a model was computed and, with LoRA, of what learned and what stayed frozen."""
-    path = path_of(model)
-    base = getattr(model, "base", None)  # of a role
-    learned = {} if base is None else {f"lora_{name}": value for name, value in base.coverage._asdict().items()}
-    if path.is_fast:
-        return {"path": "packed"} | learned
-    reason = {"path": f"generic: {path.scoring} rows, {path.decoding} decoding", "path_reason": path.why}
-    return reason | learned
-
-
-def set_path(model: Any, path: Path) -> None:
+def set_path(model: Any, path: ComputePath) -> None:
     model.base_model.accord_path = path
 
 
-def states_of_rows(trunk: Any, batch: Row, places: Tensor, scoring: str) -> Tensor:
-    """[C, E]: the trunk's last hidden states at these places of the batch's row."""
+def shares_prompts(model: Any) -> bool:
+    """Return whether a pass over several completions of one prompt computes the prompt once."""
+    return path_of(model).scoring == "packed"
+
+
+def path_summary(model: Any) -> dict[str, Any]:
+    """Return the entries of result.json about the path and, with LoRA, about which matrices have adapters."""
+    path = path_of(model)
+    base = getattr(model, "base", None)  # of a view
+    coverage = {} if base is None else {f"lora_{name}": value for name, value in base.coverage._asdict().items()}
+    if path.is_fast:
+        return {"path": "packed"} | coverage
+    reason = {"path": f"generic: {path.scoring} rows, {path.decoding} decoding", "path_reason": path.why}
+    return reason | coverage
+
+
+def generic_states(trunk: Any, batch: PackedBatch, indices: Tensor, scoring: str) -> Tensor:
+    """Return the trunk's last hidden states [C, E] at these indices of the batch's row."""
 
     def call(**inputs: Tensor) -> tuple[Tensor, ...]:
         return (trunk(**inputs, use_cache=False).last_hidden_state,)
 
-    return at_places(call, batch, places, scoring)[0]
+    return outputs_at(call, batch, indices, scoring)[0]
 
 
-def logits_and_states_of_rows(model: Any, batch: Row, places: Tensor, scoring: str) -> tuple[Tensor, Tensor]:
-    """[C, V] logits and [C, E] last hidden states of a language model (or a role), from one pass."""
+def generic_logits_and_states(model: Any, batch: PackedBatch, indices: Tensor, scoring: str) -> tuple[Tensor, Tensor]:
+    """Return logits [C, V] and last hidden states [C, E] of a language model or a LoRA view, from one pass."""
     base = getattr(model, "base", None)
     trunk = (model if base is None else base.model).base_model
 
     def call(**inputs: Tensor) -> tuple[Tensor, ...]:
         return logits_and_states(model, trunk, **inputs)
 
-    logits, states = at_places(call, batch, places, scoring)
+    logits, states = outputs_at(call, batch, indices, scoring)
     return logits, states
 
 
 def logits_and_states(model: Any, trunk: nn.Module, **inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """[N, Q, V] and [N, Q, E] by the model's own forward pass."""
+    """Return logits [N, Q, V] and last hidden states [N, Q, E] of the model's own forward pass."""
     kept: list[Tensor] = []
-    # Not output_hidden_states: some kinds leave the final norm out there, and some do not support it.
+    # Not output_hidden_states: some models leave out the final norm there, and some do not support it.
     hook = trunk.register_forward_hook(lambda module, args, output: kept.append(output.last_hidden_state))
     try:
         logits = model(**inputs, use_cache=False).logits
     finally:
         hook.remove()
-    if not kept:  # OPT's head reads the trunk's decoder itself
+    if not kept:  # OPT's language model calls the trunk's decoder and not the trunk
         kept.append(trunk(**inputs, use_cache=False).last_hidden_state)
     return logits, kept[-1]
 
 
-def at_places(call: Callable[..., tuple[Tensor, ...]], batch: Row, places: Tensor, scoring: str) -> tuple[Tensor, ...]:
-    """What `call` gives of padded rows, [N, Q, *] each, at places [C] of the batch's row: [C, *] each."""
-    layout = cast(FlatLayout, batch.layout).separate()
+def outputs_at(
+    call: Callable[..., tuple[Tensor, ...]], batch: PackedBatch, indices: Tensor, scoring: str
+) -> tuple[Tensor, ...]:
+    """Return the outputs [C, *] of `call` at these indices of the batch's row; `call` gets rows and returns [N, Q, *].
+
+    scoring: "padded" for right-padded rows, "alone" for one sequence at a time.
+    """
+    layout = separate_sequences(cast(PackedLayout, batch.layout))
     parts = []
     for group in layout.groups:
         tokens = batch.tokens[0][group.key_rows]
-        # Slots past a row's end repeat its last place.
+        # Slots after the end of a row repeat its last index.
         lengths = 1 + (group.key_rows[:, 1:] != group.key_rows[:, :-1]).sum(1)
         read = read_alone if scoring == "alone" else read_padded
         parts.append([output.flatten(0, 1) for output in read(call, tokens, lengths)])
-    slots = layout.slots[places]
+    slots = layout.slots[indices]
     return tuple(torch.cat(column)[slots] for column in zip(*parts, strict=True))
 
 
@@ -120,17 +127,17 @@ def read_alone(call: Callable[..., tuple[Tensor, ...]], tokens: Tensor, lengths:
 
 @dataclass
 class EqualRows:
-    """Rows of one length, read together without padding."""
+    """Rows of equal length, decoded together without padding."""
 
-    rows: Tensor  # [B], which of the decoder's rows they are
+    rows: Tensor  # [B], indices of the decoder's rows
     tokens: Tensor  # [B, t], all tokens read so far
-    cache: dict[str, Any] | None = None  # the model's own, as its argument; None: all tokens have to be read again
+    cache: dict[str, Any] | None = None  # the model's own cache, as its arguments; None: all tokens must be read again
 
 
 class GenericDecoder:
-    """Reads tokens by the policy's own forward pass and cache."""
+    """Decoder that uses the policy's own forward pass and cache."""
 
-    compact_below = 0.5  # dropping rows costs reading the others' tokens again
+    compact_below = 0.5  # after rows are dropped, the others' tokens have to be read again
 
     def __init__(self, policy: Any, prompts: Sequence[Sequence[int]], decoding: str) -> None:
         self._policy, self._recomputes = policy, decoding == "recomputed"
@@ -147,15 +154,15 @@ class GenericDecoder:
         ]
 
     def read_prompts(self) -> Tensor:
-        return self._together([self._read_group(group) for group in self._groups])
+        return self._in_row_order([self._read_group(group) for group in self._groups])
 
     def read(self, tokens: Tensor) -> Tensor:
         for group in self._groups:
             group.tokens = torch.cat([group.tokens, tokens[group.rows, None]], 1)
-        return self._together([self._read_group(group) for group in self._groups])
+        return self._in_row_order([self._read_group(group) for group in self._groups])
 
     def _read_group(self, group: EqualRows) -> Tensor:
-        """[B, V]: the logits after the last token of each row."""
+        """Return the logits [B, V] after the last token of each row."""
         if self._recomputes:
             return cast(Tensor, self._policy(input_ids=group.tokens, use_cache=False).logits[:, -1])
         tokens = group.tokens if group.cache is None else group.tokens[:, -1:]
@@ -165,7 +172,7 @@ class GenericDecoder:
             raise ValueError("the model's output has no cache")
         return cast(Tensor, output.logits[:, -1])
 
-    def _together(self, logits: list[Tensor]) -> Tensor:
+    def _in_row_order(self, logits: list[Tensor]) -> Tensor:
         together = torch.cat(logits)
         order = torch.cat([group.rows for group in self._groups])
         return torch.empty_like(together).index_copy_(0, order, together)

@@ -1,7 +1,7 @@
-"""Models: policies and models with a scalar head, loaded, built and saved as ordinary Hugging Face folders.
+"""Load, build and save policies and models with a scalar head, as ordinary Hugging Face folders.
 
-Every model is in evaluation mode always, also while it learns: no dropout anywhere, so that a policy gives the same
-log-probabilities when it samples, when it is compared and when it is trained.
+All models are in evaluation mode, also in training. Without dropout a policy gives the same log-probs when it samples,
+when it is compared with the reference, and when it is trained.
 """
 
 import contextlib
@@ -34,19 +34,19 @@ from training.learner.runtime.jobdir import BadInput
 from training.learner.text.control_tokens import add_eos_tokens, control_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-STORED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # by their names in safetensors files
+STORED_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # names in safetensors
 
 
 def device() -> torch.device:
-    """Where models live: this process's GPU if there is one."""
+    """Return this process's GPU if there is one, else the CPU."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def load_tokenizer(path: str) -> Any:
-    """The folder's tokenizer. Raises BadInput without one, or when it has no end token."""
+    """Load the folder's tokenizer. Raises BadInput if there is none or it has no EOS token."""
     try:
-        # Where a folder says that its tokenizer.json is all there is to know, so it is: beside a Qwen2 model
-        # AutoTokenizer would have that family's rules of cutting text, and a token more, in the place of those saved.
+        # A folder may say that its tokenizer.json is complete. AutoTokenizer ignores that next to some models: for
+        # Qwen2 it would replace the saved pre-tokenizer by that family's own and add a token.
         is_plain = get_tokenizer_config(path).get("tokenizer_class") == "TokenizersBackend"
         tokenizer = (PreTrainedTokenizerFast if is_plain else AutoTokenizer).from_pretrained(
             path, trust_remote_code=False
@@ -54,25 +54,25 @@ def load_tokenizer(path: str) -> Any:
     except (OSError, ValueError) as error:
         raise BadInput(f"no tokenizer could be loaded from {path}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
-        raise BadInput(f"the tokenizer of {path} has no end token")
+        raise BadInput(f"the tokenizer of {path} has no EOS token: set eos_token in its tokenizer_config.json")
     add_eos_tokens(tokenizer, extra_eos_tokens(path))
     return tokenizer
 
 
 def extra_eos_tokens(path: str) -> list[int]:
-    """Return the EOS tokens that a model's folder names: its generation config, or else its config."""
+    """Return the EOS tokens named by a folder's generation config, or else by its config."""
     try:
         named = GenerationConfig.from_pretrained(path).eos_token_id
     except (OSError, ValueError):
         try:
             named = getattr(AutoConfig.from_pretrained(path), "eos_token_id", None)
-        except (OSError, ValueError):  # a folder that holds a tokenizer alone
+        except (OSError, ValueError):  # the folder has a tokenizer only
             named = None
     return [] if named is None else [named] if isinstance(named, int) else list(named)
 
 
 def load_policy(path: str, dtype: str = "float32") -> tuple[PreTrainedModel, Any]:
-    """A causal language model in evaluation mode, and its tokenizer. Raises BadInput when either cannot be loaded."""
+    """Load a causal language model and its tokenizer. Raises BadInput if either cannot be loaded."""
     tokenizer = load_tokenizer(path)
     model = _load(AutoModelForCausalLM, path, dtype)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
@@ -82,7 +82,7 @@ def load_policy(path: str, dtype: str = "float32") -> tuple[PreTrainedModel, Any
 
 
 def stop_at_ends(model: PreTrainedModel, tokenizer: Any) -> None:
-    """Let whoever serves the model once it is saved stop where our own sampling does."""
+    """Set the EOS tokens of the generation config to those of our sampling, for programs that serve the saved model."""
     end_of_turn, ends, _ = control_tokens(tokenizer)
     if model.generation_config is not None:
         others = sorted(ends - {end_of_turn})
@@ -90,7 +90,7 @@ def stop_at_ends(model: PreTrainedModel, tokenizer: Any) -> None:
 
 
 def load_scalar_model(path: str, dtype: str = "float32") -> Any:
-    """A sequence classifier with one output. From a language model's folder its head is new, and all zeros."""
+    """Load a sequence classifier with one output. From a language model's folder, its head is new and all zeros."""
     try:
         config = AutoConfig.from_pretrained(path, num_labels=1, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
@@ -103,13 +103,15 @@ def load_scalar_model(path: str, dtype: str = "float32") -> Any:
 
 @functools.cache
 def scalar_class(config_class: Any) -> Any:
-    """Return the kind's sequence classifier whose head is a linear layer named score.
+    """Return the architecture's sequence classifier whose head is a linear layer named "score".
 
-    transformers has one for fewer than half of its causal kinds; the others get its generic one on their own trunk.
+    transformers has one for fewer than half of its causal language models. The others get its generic one on their
+    trunk.
     """
-    theirs: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(config_class, None)
-    if theirs is not None and "score" in inspect.getsource(theirs.__init__):  # others call their head otherwise
-        return theirs
+    registered: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(config_class, None)
+    # Some classifiers name their head differently; those are not usable here.
+    if registered is not None and "score" in inspect.getsource(registered.__init__):
+        return registered
     causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(config_class, None)
     if causal is None:
         kind = config_class.__name__.removesuffix("Config")
@@ -121,10 +123,10 @@ def scalar_class(config_class: Any) -> Any:
 
 
 def load_critic(path: str, dtype: str = "float32") -> Any:
-    """A scalar model whose head has a bias, to learn values with.
+    """Load a critic: a scalar model whose head has a bias.
 
-    From a reward model's folder its values start as the model's normalised scores (InstructGPT, Ouyang et al. 2022,
-    appendix C.4); from a language model's they start at 0.
+    If the folder is a reward model's, values start as its normalised scores (InstructGPT, Ouyang et al. 2022, appendix
+    C.4); if it is a language model's, they start at 0.
     """
     model = load_scalar_model(path, dtype)
     model.score = value_head(model.score, model.config)
@@ -133,9 +135,9 @@ def load_critic(path: str, dtype: str = "float32") -> Any:
 
 @torch.no_grad()
 def value_head(score: nn.Linear, config: Any) -> nn.Linear:
-    """A head with a bias whose values are at first the normalised scores of this head of a reward model's.
+    """Return a head with a bias whose values are the normalised scores of a reward model's head.
 
-    config: the reward model's, where the shift and scale of its scores are kept.
+    config: the reward model's, with the shift and scale of its scores.
     """
     scale, shift = getattr(config, "reward_scale", 1.0), getattr(config, "reward_shift", 0.0)
     head = nn.Linear(score.in_features, 1).to(score.weight)
@@ -145,75 +147,76 @@ def value_head(score: nn.Linear, config: Any) -> nn.Linear:
 
 
 def is_scalar_folder(path: str) -> bool:
-    """Whether the folder was saved from a sequence classifier."""
+    """Return whether the folder was saved from a sequence classifier."""
     architectures = AutoConfig.from_pretrained(path).architectures or []
     return any(name.endswith("ForSequenceClassification") for name in architectures)
 
 
 def _load(kind: Any, path: str, dtype: str, new: str = "", **options: Any) -> Any:
-    """In evaluation mode. new: the one weight that the folder may lack. Raises BadInput when it cannot be loaded."""
-    transformers_logging.set_verbosity_error()  # what it warns of, a head that is new, is meant
+    """Load a model. new: name of the one weight that the folder may lack. Raises BadInput if it cannot be loaded."""
+    transformers_logging.set_verbosity_error()  # it would warn of a new head, which is intended
     transformers_logging.disable_progress_bar()
     try:
         model, loading = kind.from_pretrained(
             path, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True,
             use_safetensors=True, trust_remote_code=False, **options
         )  # fmt: skip
-    # The last four are raised by kinds whose config lacks something, or that need a package.
+    # The last four come from architectures whose config lacks something, or that need a package.
     except (OSError, ValueError, RuntimeError, SafetensorError,
             KeyError, AttributeError, TypeError, ImportError) as error:  # fmt: skip
         raise BadInput(f"no model could be loaded from {path}: {first_line(error)}") from error
-    # transformers fills these in at random, so that two loads of one folder would be two models.
+    # transformers initialises missing weights at random, so two loads of one folder would give two models.
     lacking = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])} - {new})
     if lacking:
         raise BadInput(f"no model could be loaded from {path}: it has no weight {lacking[0]} of the config's shape")
     model.accord_stored_dtype = stored_dtype(path)
-    # A pad token that is also the end token must learn; nothing of ours is ever padded with it.
+    # torch gives the pad token's embedding no gradient. It must learn where it is also the EOS token; we never pad.
     model.get_input_embeddings().padding_idx = None
     return prepare(model, path)
 
 
 def prepare(model: Any, where: str) -> Any:
-    """In evaluation mode, on this process's device, by the fastest path that is exact. Raises BadInput if none is."""
-    from training.learner.models.probe import choose_path  # which loads models itself
+    """Move the model to this process's device and choose the fastest exact path. Raises BadInput if none is exact."""
+    from training.learner.models.probe import choose_path  # imported here: probe imports this module
 
-    fix_rotations(model)
+    fix_rope_types(model)
     model = model.eval().to(device())
     choose_path(model, where)
     return model
 
 
-def fix_rotations(model: nn.Module) -> None:
-    """Keep rotary frequencies that depend on the batch's longest row at those of texts of the original length.
+def fix_rope_types(model: nn.Module) -> None:
+    """Fix RoPE frequencies that depend on the longest row of the batch to those of the original context length.
 
-    Otherwise a short row's numbers would depend on the rows beside it. `room_of` bounds texts to that length.
+    Otherwise the outputs of a short row would depend on the other rows. `max_positions` limits texts to that length.
     """
     for module in model.modules():
-        kinds: Any = getattr(module, "rope_type", None)
-        if isinstance(kinds, dict):
-            module.rope_type = {layer: fixed_rotation(kind) for layer, kind in kinds.items()}  # type: ignore[assignment]
-        elif isinstance(kinds, str):
-            module.rope_type = fixed_rotation(kinds)  # type: ignore[assignment]
+        types: Any = getattr(module, "rope_type", None)
+        if isinstance(types, dict):
+            module.rope_type = {layer: fixed_rope_type(kind) for layer, kind in types.items()}  # type: ignore[assignment]
+        elif isinstance(types, str):
+            module.rope_type = fixed_rope_type(types)  # type: ignore[assignment]
 
 
-def fixed_rotation(kind: str) -> str:
+def fixed_rope_type(kind: str) -> str:
     return "default" if "dynamic" in kind or kind == "longrope" else kind
 
 
-def room_of(config: Any) -> int | None:
-    """Most tokens of a text that the model can read; None: no limit is known."""
+def max_positions(config: Any) -> int | None:
+    """Return the maximum number of tokens of a text, or None if the config has no limit."""
     text = config.get_text_config()
-    room = getattr(text, "max_position_embeddings", None)
+    positions = getattr(text, "max_position_embeddings", None)
     rope = getattr(text, "rope_parameters", None) or {}
-    for one in [rope, *(part for part in rope.values() if isinstance(part, dict))]:
-        if fixed_rotation(str(one.get("rope_type"))) != str(one.get("rope_type")):
-            original = one.get("original_max_position_embeddings")
-            room = min(int(part) for part in (room, original) if part is not None)
-    return room
+    for parameters in [rope, *(part for part in rope.values() if isinstance(part, dict))]:
+        rope_type = str(parameters.get("rope_type"))
+        if fixed_rope_type(rope_type) != rope_type:
+            original = parameters.get("original_max_position_embeddings")
+            positions = min(int(limit) for limit in (positions, original) if limit is not None)
+    return positions
 
 
 def build_policy(architecture: dict[str, Any], tokenizer: Any, dtype: str = "float32") -> PreTrainedModel:
-    """A new policy of this transformers config, its vocabulary and special tokens being the tokenizer's."""
+    """Build a new policy from a transformers config; vocabulary and special tokens are the tokenizer's."""
     settings = dict(architecture)
     kind = settings.pop("model_type")
     settings |= {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id}
@@ -228,27 +231,27 @@ def build_policy(architecture: dict[str, Any], tokenizer: Any, dtype: str = "flo
 
 
 def stored_dtype(path: str) -> torch.dtype | None:
-    """Return the dtype that a folder keeps its weights in, by its files or else by its config; None if unknown.
+    """Return the dtype of most weights in a folder's files, or else the dtype in its config; None if unknown.
 
-    Half precision counts where most numbers have it: routers and norms are often kept in float32 beside it.
+    Folders in half precision often keep routers and norms in float32.
     """
     sizes: Counter[str] = Counter()
     for file in sorted(Path(path).glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 (it is no dict)
+            for name in opened.keys():  # noqa: SIM118 (it is not a dict)
                 part = opened.get_slice(name)
                 sizes[part.get_dtype()] += math.prod(part.get_shape())
     if sizes:
-        return STORED.get(sizes.most_common(1)[0][0])
+        return STORED_DTYPES.get(sizes.most_common(1)[0][0])
     named = AutoConfig.from_pretrained(path, trust_remote_code=False).dtype
-    return named if named in STORED.values() else None
+    return named if named in STORED_DTYPES.values() else None
 
 
 @torch.no_grad()
 def save_weights(model: PreTrainedModel, folder: Path) -> None:
-    """A Hugging Face folder without tokenizer, in the dtype of the folder that the model came from.
+    """Write a Hugging Face folder without tokenizer, in the dtype of the folder that the model was loaded from.
 
-    Modules that transformers keeps in float32 whatever the dtype stay so. The model itself is not changed.
+    Modules that transformers always keeps in float32 stay in float32. The model itself is not changed.
     """
     dtype = getattr(model, "accord_stored_dtype", None)
     if dtype is None or dtype == model.dtype:
@@ -257,7 +260,7 @@ def save_weights(model: PreTrainedModel, folder: Path) -> None:
     kept = {*(model._keep_in_fp32_modules_strict or ())}
     if dtype == torch.float16:
         kept |= {*(model._keep_in_fp32_modules or ())}
-    cast_once: dict[Tensor, Tensor] = {}  # tied weights stay one tensor, so that they are saved once
+    cast_once: dict[Tensor, Tensor] = {}  # tied weights must stay one tensor, or they would be saved twice
 
     def stored(name: str, tensor: Tensor) -> Tensor:
         if not tensor.is_floating_point() or any(part in kept for part in name.split(".")):
@@ -272,12 +275,12 @@ def save_weights(model: PreTrainedModel, folder: Path) -> None:
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """A Hugging Face folder in safetensors, tokenizer included, in the dtype of the folder it was loaded from.
+    """Write a Hugging Face folder in safetensors with tokenizer, in the dtype of the folder it was loaded from.
 
-    model: a transformers model, or a LoRA role, which saves itself merged. float32 weights stay in `state/` alone.
+    model: a transformers model, or a LoRA view, which is saved merged. Only `state/` keeps the float32 weights.
     """
     if getattr(model, "generation_config", None) is not None:
-        # Without these, transformers takes the likeliest token, or samples from fifty, whatever temperature is asked.
+        # Without these settings transformers decodes greedily or samples from the top 50 tokens by default.
         model.generation_config.update(do_sample=True, top_k=model.generation_config.top_k or 0)
     if isinstance(model, PreTrainedModel):
         save_weights(model, folder)
@@ -291,12 +294,12 @@ def first_line(error: Exception) -> str:
 
 
 def freeze(model: nn.Module) -> Any:
-    """The model, never to learn."""
+    """Turn off gradients of all parameters, and return the model."""
     return model.requires_grad_(False)
 
 
 def computing_in(dtype: str) -> contextlib.AbstractContextManager[Any]:
-    """Autocast for weights kept in float32 while the computation is in `dtype`."""
+    """Return a context with autocast to `dtype`; the weights stay float32."""
     if dtype == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device().type, DTYPES[dtype])

@@ -1,7 +1,7 @@
-"""Log-probabilities of given tokens from last hidden states, without a second copy of the vocabulary's width.
+"""Log-probs of tokens from last hidden states, without a second copy of the logits.
 
-Logits of a few rows at a time are turned into log-probabilities and those into probabilities while they are in the
-cache; what the gradient needs of them, the probabilities, is all that is kept, and the gradient is made in its place.
+Some rows of logits at a time become log-probs and then probabilities while they are in the CPU cache. Only the
+probabilities are kept for the gradient, which is computed in their memory.
 """
 
 from typing import Any, NamedTuple, cast
@@ -11,26 +11,26 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# On a processor, for its caches:
-CHUNK = 1 << 21  # logits from one product, 8 MiB; or
-LEAST = 64  # rows, where they are more: for fewer a large vocabulary's matrix would be read again and again
-SLICE = 512  # of the vocabulary
-BLOCK = 1 << 17  # logits turned into probabilities at once
-# On a GPU, which wants few and large operations:
-GPU_CHUNK = 1 << 27  # logits, 512 MiB
+# On a CPU, chosen for its caches:
+CHUNK_LOGITS = 1 << 21  # logits of one matrix product, 8 MiB
+MIN_CHUNK_ROWS = 64  # at least these rows, since every product reads the whole vocabulary matrix
+VOCABULARY_SLICE = 512  # vocabulary entries of one matrix product
+SOFTMAX_LOGITS = 1 << 17  # logits of one softmax
+# On a GPU, where few large operations are faster:
+GPU_CHUNK_LOGITS = 1 << 27  # 512 MiB
 
 
 class TokenScores(NamedTuple):
-    """Of every completion token, all completions end to end."""
+    """Log-probs and entropy of completion tokens, all completions end to end."""
 
     log_probs: Tensor  # [C] float32, nats
-    entropy: Tensor  # [C] float32, nats, of the distribution the token was drawn from
+    entropy: Tensor  # [C] float32, nats, of the distribution that the token was sampled from
 
 
 def token_scores(states: Tensor, head: Tensor, tokens: Tensor, temperature: float, with_entropy: bool) -> TokenScores:
-    """Of tokens [C] under softmax(states · headᵀ / temperature), states [C, E] and head [V, E].
+    """Return scores of tokens [C] under softmax(states · headᵀ / temperature), with states [C, E] and head [V, E].
 
-    Entropy is zeros if not asked for.
+    The entropy is zeros without `with_entropy`.
     """
     if torch.is_autocast_enabled(states.device.type):
         dtype = torch.get_autocast_dtype(states.device.type)
@@ -47,14 +47,15 @@ class _TokenScores(torch.autograd.Function):
         learns = any(ctx.needs_input_grad)
         log_probs = torch.empty(len(tokens), device=states.device)
         entropy = torch.zeros_like(log_probs)
-        rows = max(CHUNK // len(head), LEAST) if head.device.type == "cpu" else max(GPU_CHUNK // len(head), 1)
+        on_cpu = head.device.type == "cpu"
+        rows = max(CHUNK_LOGITS // len(head), MIN_CHUNK_ROWS) if on_cpu else max(GPU_CHUNK_LOGITS // len(head), 1)
         kept = len(tokens) if learns else min(rows, len(tokens))
         probabilities = states.new_empty(kept, len(head), dtype=torch.float32)
         for start in range(0, len(tokens), rows):
             part = slice(start, start + rows)
-            places = probabilities[part] if learns else probabilities[: len(tokens) - start]
-            write_logits(states[part], head, places)
-            read_logits(places, tokens[part], log_probs[part], entropy[part] if with_entropy else None, learns)
+            logits = probabilities[part] if learns else probabilities[: len(tokens) - start]
+            write_logits(states[part], head, logits)
+            read_logits(logits, tokens[part], log_probs[part], entropy[part] if with_entropy else None, learns)
         ctx.save_for_backward(states, head, tokens, entropy.neg_(), probabilities if learns else None)
         return log_probs, entropy
 
@@ -63,7 +64,10 @@ class _TokenScores(torch.autograd.Function):
     def backward(
         ctx: Any, gradient: Tensor | None, entropy_gradient: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None, None, None]:
-        """Of logits z: ∂ log p(token) / ∂z = onehot − p; ∂H / ∂z = −p·(log p + H). In the probabilities' place."""
+        """Compute the gradient in the memory of the probabilities.
+
+        For logits z: ∂ log p(token) / ∂z = onehot − p and ∂H / ∂z = −p·(log p + H).
+        """
         states, head, tokens, entropy, probabilities = ctx.saved_tensors
         gradient = torch.zeros_like(entropy) if gradient is None else gradient
         surprise, factor = None, gradient
@@ -82,8 +86,8 @@ class _TokenScores(torch.autograd.Function):
 
 
 def write_logits(states: Tensor, head: Tensor, logits: Tensor) -> None:
-    """states · headᵀ [N, V] in place; on a processor in slices, as its matrix library packs a copy of what it reads."""
-    width = SLICE if head.device.type == "cpu" else len(head)
+    """Write states · headᵀ [N, V] into logits; on a CPU in slices, because its matrix library copies its operands."""
+    width = VOCABULARY_SLICE if head.device.type == "cpu" else len(head)
     for start in range(0, len(head), width):
         part = slice(start, start + width)
         if logits.dtype == states.dtype:
@@ -93,11 +97,11 @@ def write_logits(states: Tensor, head: Tensor, logits: Tensor) -> None:
 
 
 def read_logits(logits: Tensor, tokens: Tensor, log_probs: Tensor, entropy: Tensor | None, learns: bool) -> None:
-    """The tokens' log-probabilities and the entropy go where told; for learning, logits become probabilities in place.
+    """Write log-probs and entropy of the tokens into their tensors; for learning, logits become probabilities.
 
-    On a processor some rows at a time, which stay in the cache.
+    On a CPU a few rows at a time, which stay in the cache.
     """
-    rows = max(BLOCK // logits.shape[1], 1) if logits.device.type == "cpu" else len(logits)
+    rows = max(SOFTMAX_LOGITS // logits.shape[1], 1) if logits.device.type == "cpu" else len(logits)
     for start in range(0, len(logits), rows):
         part = slice(start, start + rows)
         of_all = F.log_softmax(logits[part], -1)

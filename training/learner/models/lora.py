@@ -1,16 +1,15 @@
-"""Low-rank adapters: one copy of a base model's weights plays every role of a round.
+"""LoRA: one copy of a base model's weights serves policy, critic, reward model and reference.
 
-Hu et al. 2021, «LoRA: low-rank adaptation of large language models», §4.1: a linear layer computes W x + (α/r)·B A x,
-with W frozen, A [r, in] random and B [out, r] zero at first, so that a new adapter changes nothing, to the bit. All
-linear layers of the trunk have one (Dettmers et al. 2023, «QLoRA», §4: needed to match full fine-tuning). The fused
-expert tensors of mixture-of-experts models are no linear layers: they have none, and stay as they were. The log and
-result.json name the matrices that have adapters, and the share of matrix weights that has none.
+Hu et al. 2021, "LoRA: low-rank adaptation of large language models", §4.1: a linear layer computes W x + (α/r)·B A x,
+with W frozen, A [r, in] random and B [out, r] zero at first, so a new adapter changes nothing. All linear layers of the
+trunk have adapters (Dettmers et al. 2023, "QLoRA", §4: needed to match full fine-tuning). Fused expert tensors of
+mixture-of-experts models are not linear layers: they have no adapter and stay frozen. The log and result.json name the
+matrices with adapters, and the share of matrix weights without.
 
-A `Role` is the base with one adapter on, and with a scalar head if it scores: policy, critic, reward model; with none
-it is the reference. Roles are called like the models they stand for, and each knows as its parameters only what is its
-own, so an optimiser, a sum of gradients and a saved state hold just that. On disk a role is an ordinary Hugging Face
-folder with the adapter merged into the weights, and the adapter beside it, by which a later program can put the role on
-a base it holds already.
+An `AdapterView` is the base with one adapter active, and with a scalar head if it scores; the view without an adapter
+is the reference. A view is called like a model. Its parameters are its adapter and head only, so optimizers, gradient
+sums and saved states contain nothing else. It is saved as an ordinary Hugging Face folder with the adapter merged into
+the weights, and the adapter next to it, which a later program can put on a base that it already holds.
 """
 
 import contextlib
@@ -34,33 +33,33 @@ from training.learner.models.loading import save_weights, value_head
 from training.learner.runtime.config import Training
 from training.learner.runtime.jobdir import BadInput
 
-ADAPTER_FOLDER = "adapter"  # within a model's folder: adapter.safetensors, adapter.json
+ADAPTER_FOLDER = "adapter"  # in a model's folder: adapter.safetensors and adapter.json
 
 
-class Shape(NamedTuple):
-    """Of an adapter."""
+class LoraConfig(NamedTuple):
+    """Size of an adapter."""
 
     rank: int
-    alpha: float  # what the low-rank product is multiplied by, times the rank
+    alpha: float  # the low-rank product is multiplied by alpha / rank
 
 
 class LowRank(nn.Module):
-    """An adapter of one layer."""
+    """Adapter of one layer."""
 
-    def __init__(self, width_in: int, width_out: int, shape: Shape, generator: torch.Generator) -> None:
+    def __init__(self, width_in: int, width_out: int, lora: LoraConfig, generator: torch.Generator) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(width_in)  # as a new nn.Linear's
-        self.a = nn.Parameter(torch.empty(shape.rank, width_in).uniform_(-bound, bound, generator=generator))
-        self.b = nn.Parameter(torch.zeros(width_out, shape.rank))
-        self.scale = shape.alpha / shape.rank
+        bound = 1 / math.sqrt(width_in)  # as in a new nn.Linear
+        self.a = nn.Parameter(torch.empty(lora.rank, width_in).uniform_(-bound, bound, generator=generator))
+        self.b = nn.Parameter(torch.zeros(width_out, lora.rank))
+        self.scale = lora.alpha / lora.rank
 
     def change(self) -> Tensor:
-        """[out, in]: what it adds to the layer's weight."""
+        """Return the matrix [out, in] that is added to the layer's weight."""
         return self.b * self.scale @ self.a
 
 
 class AddedProduct(torch.autograd.Function):
-    """y + s·x Bᵀ [..., out] of y [..., out] and x [..., rank], in y's own memory: nothing as wide is made beside it."""
+    """y + s·x Bᵀ [..., out] for y [..., out] and x [..., rank], in the memory of y: no second tensor of that width."""
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, b: Tensor, scale: float) -> Tensor:
@@ -75,18 +74,18 @@ class AddedProduct(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
         x, b = ctx.saved_tensors
         wide, narrow = gradient.flatten(0, -2), x.flatten(0, -2)
-        inner = (wide @ b.to(wide.dtype)).mul_(ctx.scale).view_as(x)
-        own = (wide.T @ narrow).mul_(ctx.scale).to(b.dtype) if ctx.needs_input_grad[2] else None
-        return gradient, inner, own, None
+        x_gradient = (wide @ b.to(wide.dtype)).mul_(ctx.scale).view_as(x)
+        b_gradient = (wide.T @ narrow).mul_(ctx.scale).to(b.dtype) if ctx.needs_input_grad[2] else None
+        return gradient, x_gradient, b_gradient, None
 
 
 class AdaptedLayer(nn.Module):
-    """A frozen linear layer, and whichever adapter is on."""
+    """Frozen linear layer with at most one active adapter."""
 
     def __init__(self, layer: nn.Linear | Conv1D) -> None:
         super().__init__()
         self.layer = layer
-        self.adapters: dict[str, LowRank] = {}  # not the layer's own: they belong to their roles
+        self.adapters: dict[str, LowRank] = {}  # a plain dict: the views own these parameters
         self.active = ""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -97,19 +96,19 @@ class AdaptedLayer(nn.Module):
         return cast(Tensor, AddedProduct.apply(self.layer(x), inner, adapter.b, adapter.scale))
 
     def widths(self) -> tuple[int, int]:
-        """Numbers in and out."""
+        """Return the number of inputs and outputs."""
         weight = self.layer.weight
         return tuple(weight.shape) if isinstance(self.layer, Conv1D) else tuple(weight.shape[::-1])  # type: ignore[return-value]
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
-        """The layer's weight with the active adapter in it, in the layer's own layout; a new tensor."""
+        """Return a new weight that includes the active adapter, transposed as the layer stores it."""
         change = self.adapters[self.active].change().to(self.layer.weight)
         return self.layer.weight + (change.T if isinstance(self.layer, Conv1D) else change)
 
 
-class Base:
-    """A model whose trunk's linear layers take adapters. Its weights are frozen; `source` is where they came from."""
+class SharedBase:
+    """Frozen model whose trunk's linear layers take adapters. `source` is the folder or hub id of its weights."""
 
     def __init__(self, model: PreTrainedModel, source: str) -> None:
         self.model = model.requires_grad_(False)
@@ -123,11 +122,11 @@ class Base:
                 replace(model.base_model, name, self.layers[name])
 
     @contextlib.contextmanager
-    def wearing(self, role: str) -> Iterator[None]:
-        """The adapters of this role are on, in passes forward; one backward needs none of it."""
+    def active_adapter(self, view: str) -> Iterator[None]:
+        """Activate the adapters of this view in forward passes. Backward passes do not depend on it."""
         before = [layer.active for layer in self.layers.values()]
         for layer in self.layers.values():
-            layer.active = role
+            layer.active = view
         try:
             yield
         finally:
@@ -135,10 +134,13 @@ class Base:
                 layer.active = active
 
     @contextlib.contextmanager
-    def merged(self, role: str) -> Iterator[PreTrainedModel]:
-        """The model as it was before it took adapters, this role's merged into the weights; undone to the bit after."""
+    def merged(self, view: str) -> Iterator[PreTrainedModel]:
+        """Give the plain model with this view's adapters merged into its weights; restore exactly the same bits after.
+
+        The original weights are kept beside the merged ones, because subtracting the change would round.
+        """
         kept = {name: layer.layer.weight.data for name, layer in self.layers.items()}
-        with self.wearing(role):
+        with self.active_adapter(view):
             for name, layer in self.layers.items():
                 layer.layer.weight.data = layer.merged_weight()
                 replace(self.model.base_model, name, layer.layer)
@@ -151,7 +153,7 @@ class Base:
 
 
 class Coverage(NamedTuple):
-    """Which of a trunk's matrices take adapters, by the last part of their names; embeddings do not count."""
+    """Matrices of a trunk with and without adapters, by the last part of their names; embeddings do not count."""
 
     adapted: list[str]
     frozen: list[str]
@@ -159,22 +161,22 @@ class Coverage(NamedTuple):
 
 
 def coverage(trunk: nn.Module) -> Coverage:
-    """Of a trunk that has no adapters yet."""
+    """Return the coverage of a trunk before it gets adapters."""
     adapted: dict[str, int] = {}
     frozen: dict[str, int] = {}
-    for place, module in trunk.named_modules():
+    for path, module in trunk.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim < 2 or isinstance(module, nn.Embedding):
                 continue
-            own = place.rpartition(".")[2] + ("" if name == "weight" else f".{name}")
+            last = path.rpartition(".")[2] + ("" if name == "weight" else f".{name}")
             counts = adapted if isinstance(module, nn.Linear | Conv1D) else frozen
-            counts[own] = counts.get(own, 0) + parameter.numel()
+            counts[last] = counts.get(last, 0) + parameter.numel()
     left = sum(frozen.values())
     return Coverage(sorted(adapted), sorted(frozen), left / max(left + sum(adapted.values()), 1))
 
 
 def describe(covered: Coverage) -> str:
-    """In a sentence for the log."""
+    """Return a sentence for the log."""
     text = f"adapters on {', '.join(covered.adapted) or 'nothing'}"
     if not covered.frozen:
         return text
@@ -182,31 +184,31 @@ def describe(covered: Coverage) -> str:
 
 
 def replace(trunk: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts a module in the place of the one of this dotted name."""
-    parent, _, own = name.rpartition(".")
-    setattr(trunk.get_submodule(parent), own, module)
+    """Replace the submodule with this dotted name."""
+    parent, _, last = name.rpartition(".")
+    setattr(trunk.get_submodule(parent), last, module)
 
 
-class Role(nn.Module):
-    """The base as one role sees it."""
+class AdapterView(nn.Module):
+    """The shared base with one adapter: a policy, critic, reward model or reference."""
 
     def __init__(
-        self, base: Base, name: str, shape: Shape | None, seed: int = 0, score: nn.Linear | None = None
+        self, base: SharedBase, name: str, lora: LoraConfig | None, seed: int = 0, score: nn.Linear | None = None
     ) -> None:
-        """Without a shape there is no adapter: the base itself. `score`: the head of a role that scores."""
+        """Create the view. lora: None for the base without an adapter. score: the head of a view that scores."""
         super().__init__()
-        self.name, self.shape, self.score = name, shape, score
-        self._base = [base]  # in a list, so that it is no part of this module
+        self.name, self.lora, self.score = name, lora, score
+        self._base = [base]  # in a list, so that its parameters are not part of this module
         self.adapters = nn.ModuleDict()
         self.config = base.model.config
-        if shape is not None:
+        if lora is not None:
             generator = torch.Generator().manual_seed(random.Random(f"{seed}/{name}").getrandbits(63))
-            for place, layer in base.layers.items():
-                layer.adapters[name] = LowRank(*layer.widths(), shape, generator).to(base.model.device)
-                self.adapters[place.replace(".", "/")] = layer.adapters[name]
+            for path, layer in base.layers.items():
+                layer.adapters[name] = LowRank(*layer.widths(), lora, generator).to(base.model.device)
+                self.adapters[path.replace(".", "/")] = layer.adapters[name]  # names of modules cannot have dots
 
     @property
-    def base(self) -> Base:
+    def base(self) -> SharedBase:
         return self._base[0]
 
     @property
@@ -222,79 +224,79 @@ class Role(nn.Module):
         return self.base.model.generation_config
 
     def forward(self, **inputs: Any) -> Any:
-        with self.base.wearing(self.name):
+        with self.base.active_adapter(self.name):
             return self.base.model(**inputs)
 
     def base_model(self, **inputs: Any) -> Any:
-        """The trunk alone, called as a model's own."""
-        with self.base.wearing(self.name):
+        """Call the trunk alone, as with the attribute of the same name of a transformers model."""
+        with self.base.active_adapter(self.name):
             return self.base.model.base_model(**inputs)
 
     def save_pretrained(self, folder: Path) -> None:
-        """A Hugging Face folder of the merged model, its head included, and the adapter beside it."""
+        """Write a Hugging Face folder of the merged model, head included, and the adapter next to it."""
         with self.base.merged(self.name) as model:
-            save_weights(model, folder)  # a scoring role's head is the model's own where it is saved from
+            save_weights(model, folder)  # the head of a view that is saved is the model's own
         self.save_adapter(Path(folder) / ADAPTER_FOLDER)
 
     def save_adapter(self, folder: Path) -> None:
-        assert self.shape is not None, "a role without an adapter is the base itself"
+        assert self.lora is not None, "a view without an adapter is the base itself"
         folder.mkdir()
         tensors = {name: part.detach().contiguous().cpu() for name, part in self.state_dict().items()}
         save_file(tensors, folder / "adapter.safetensors", metadata={"format": "pt"})
-        about = {"base": digest_of(self.base.source), "rank": self.shape.rank, "alpha": self.shape.alpha}
+        about = {"base": digest_of(self.base.source), "rank": self.lora.rank, "alpha": self.lora.alpha}
         (folder / "adapter.json").write_text(json.dumps(about, indent=2))
 
 
-def scoring_role(base: Base, name: str, shape: Shape, seed: int, bias: bool) -> Role:
-    """A role with a head whose scores are all 0 at first."""
+def scoring_view(base: SharedBase, name: str, lora: LoraConfig, seed: int, bias: bool) -> AdapterView:
+    """Return a view with a new head whose scores are all 0."""
     head = nn.Linear(base.model.config.get_text_config().hidden_size, 1, bias=bias).to(base.model.device)
     for parameter in head.parameters():
         nn.init.zeros_(parameter)
-    return Role(base, name, shape, seed, head)
+    return AdapterView(base, name, lora, seed, head)
 
 
-def own_head_role(base: Base, name: str, shape: Shape, seed: int) -> Role:
-    """A role whose head is the base model's own, a sequence classifier's."""
-    return Role(base, name, shape, seed, cast(nn.Linear, base.model.score.requires_grad_(True)))
+def classifier_view(base: SharedBase, name: str, lora: LoraConfig, seed: int) -> AdapterView:
+    """Return a view with the head of the base model, which is a sequence classifier."""
+    return AdapterView(base, name, lora, seed, cast(nn.Linear, base.model.score.requires_grad_(True)))
 
 
-def shape_of(settings: Training) -> Shape | None:
-    """The adapters that the settings ask for."""
-    return Shape(settings.lora_rank, settings.lora_alpha) if settings.lora_rank else None
+def lora_config(settings: Training) -> LoraConfig | None:
+    """Return the size of the adapters that the settings ask for, or None without LoRA."""
+    return LoraConfig(settings.lora_rank, settings.lora_alpha) if settings.lora_rank else None
 
 
-def load_scoring_role(base: Base, name: str, folder: str) -> Role | None:
-    """The role that this folder's model was, on a base held already; None when it was none, or not on this base."""
-    place = Path(folder) / ADAPTER_FOLDER
-    if not (place / "adapter.json").is_file():
+def load_scoring_view(base: SharedBase, name: str, folder: str) -> AdapterView | None:
+    """Load the adapter and head of a reward model's folder, or return None if it has none for this base."""
+    path = Path(folder) / ADAPTER_FOLDER
+    if not (path / "adapter.json").is_file():
         return None
-    about = json.loads((place / "adapter.json").read_text())
-    tensors = load_file(place / "adapter.safetensors")
+    about = json.loads((path / "adapter.json").read_text())
+    tensors = load_file(path / "adapter.safetensors")
     if about["base"] != digest_of(base.source) or "score.weight" not in tensors:
         return None
-    role = scoring_role(base, name, Shape(about["rank"], about["alpha"]), 0, bias="score.bias" in tensors)
-    role.load_state_dict(tensors)
-    role.config = AutoConfig.from_pretrained(folder)  # with the scores' shift and scale
-    return role
+    view = scoring_view(base, name, LoraConfig(about["rank"], about["alpha"]), 0, bias="score.bias" in tensors)
+    view.load_state_dict(tensors)
+    view.config = AutoConfig.from_pretrained(folder)  # has the scores' shift and scale
+    return view
 
 
-def critic_role(base: Base, source: str, shape: Shape, seed: int, is_asked_for: bool = False) -> Role:
-    """A critic: from a reward model on this base it starts as that, in normalised scores; else with values of 0.
+def critic_view(base: SharedBase, source: str, lora: LoraConfig, seed: int, is_asked_for: bool = False) -> AdapterView:
+    """Return a critic that starts as the reward model in `source`, in normalised scores, or else with values of 0.
 
-    A source that is asked for and is none raises BadInput.
+    Raises BadInput if `is_asked_for` and `source` is not a reward model with an adapter for this base.
     """
-    start = load_scoring_role(base, "critic", source)
-    if start is None and is_asked_for:
+    critic = load_scoring_view(base, "critic", source)
+    if critic is None and is_asked_for:
         raise BadInput("with lora_rank, critic_model must be a reward model that learned as an adapter on model")
-    if start is None:  # a language model's folder, or another base's: what it knows cannot be put on this one
-        return scoring_role(base, "critic", shape, seed, bias=True)
-    assert start.score is not None
-    start.score = value_head(start.score, start.config)
-    return start
+    if critic is None:  # a language model's folder, or an adapter for another base
+        return scoring_view(base, "critic", lora, seed, bias=True)
+    assert critic.score is not None
+    critic.score = value_head(critic.score, critic.config)
+    return critic
 
 
 def digest_of(source: str) -> str:
-    """What tells one base from another: its weights' files if it is a folder, else its name."""
+    """Return an identity of the base: a hash of its weight files if it is a folder, else its name."""
     files = sorted(Path(source).glob("*.safetensors"))
     if not files:
         return source

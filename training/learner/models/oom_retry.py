@@ -1,7 +1,7 @@
-"""What fits in memory: a pass that runs out of it is tried again with smaller micro-batches, for good.
+"""Retry a pass that runs out of memory, with micro-batches of half the size from then on.
 
-A gradient is a sum over micro-batches of any size, and what a model says of a row does not depend on the others, so
-the results are the same; only the time is not.
+A gradient is a sum over micro-batches of any size, and the outputs for a row do not depend on the other rows. So the
+results stay the same; only the time changes.
 """
 
 import gc
@@ -19,9 +19,9 @@ Result = TypeVar("Result")
 
 
 class MicroBatches:
-    """How much goes through a model at once: as set, until memory runs out, then half as much each time.
+    """Size of micro-batches: as configured at first, then halved each time memory runs out.
 
-    `unit` says what is counted, for the log: tokens, or rows that each have the length 1.
+    `unit` names what the size counts, for the log: tokens, or rows of length 1.
     """
 
     def __init__(self, size: int, unit: str = "tokens") -> None:
@@ -32,10 +32,10 @@ class MicroBatches:
     def attempt(
         self, lengths: Sequence[int], work: Callable[[int], Result], undo: Callable[[], object] = lambda: None
     ) -> Result:
-        """What `work` gives for rows of these lengths, at a size that fits in memory.
+        """Call `work` with the current size until it fits in memory, and return its result.
 
-        `work` gets the size, and goes over all rows from the start every time; `undo` clears what a failed attempt
-        left behind (half a gradient). Raises TrainingFailed with a sentence when single rows do not fit.
+        `work` processes all rows of these lengths from the start at every call. `undo` removes what a failed call left
+        behind, such as part of a gradient. Raises TrainingFailed if single rows do not fit.
         """
         while True:
             try:
@@ -44,7 +44,8 @@ class MicroBatches:
                 if not is_out_of_memory(error):
                     raise
                 sentence = " ".join(str(error).split())[:200]
-            undo()  # outside of the handler: the error holds the frames, and they the tensors, of what did not fit
+            # Outside of the handler: the error holds the frames and so the tensors that did not fit.
+            undo()
             gc.collect()
             clear_device_cache()
             self._halve(lengths, sentence)
@@ -59,5 +60,5 @@ class MicroBatches:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocator failed, the GPU's or the host's."""
+    """Return whether an allocator of the GPU or the host failed."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or should_reduce_batch_size(error)

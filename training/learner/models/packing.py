@@ -1,68 +1,200 @@
-"""A prompt once with all of its completions: P + ΣC tokens through the model in place of Σ(P + C).
+"""Packing: prompts and completions laid end to end in one row, each shared prompt once.
 
-The tokens of a prompt group lie end to end, prompt first, each completion's positions starting again where the prompt
-ends. Every layer but attention sees a token once; in attention each completion's tokens see the prompt and their own
-earlier tokens, as if they were alone. So the hidden states, and the scores read from them, are those of the separate
-sequences. Several groups are laid end to end in the same way, without padding.
+A prompt of P tokens with completions of C tokens each takes P + ΣC tokens instead of Σ(P + C). The prompt comes first;
+the positions of every completion continue from the end of the prompt. Layers other than attention process each token
+once. In attention, a completion sees its prompt and its own earlier tokens only (`packed_attention`), so its hidden
+states are those of the separate sequence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from training.learner.models.packed_attention import Family, FlatLayout, Sizes, family_layout
+from training.learner.models.packed_attention import GroupSizes, GroupSpans, Layout, PackedLayout, unshared
+from training.learner.models.packed_layouts import causal_layout, shared_prompt_layout
+from training.learner.models.slot_budget import attention_slots, batches_within, fill_batches
 
 
 @dataclass(frozen=True)
 class PromptGroup:
-    """Token ids of a prompt (may be empty) and of each of its completions (at least one token each)."""
+    """Token ids of a prompt (may be empty) and of its completions (at least one token each)."""
 
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
 
     @property
     def tokens(self) -> int:
-        """What layers other than attention compute in a packed pass: P + ΣC."""
+        """Number of tokens of a packed pass, P + ΣC."""
         return len(self.prompt) + sum(map(len, self.completions))
 
     @property
-    def sizes(self) -> Sizes:
-        """Tokens of the prompt, and of each completion."""
+    def sizes(self) -> GroupSizes:
         return len(self.prompt), list(map(len, self.completions))
 
 
-class PackedBatch(NamedTuple):
-    """Prompt groups laid end to end, T tokens with N completions in all."""
+class Episodes(NamedTuple):
+    """Prompts and the completion of each, as token ids; both have at least one token."""
+
+    prompts: Sequence[Sequence[int]]
+    completions: Sequence[Sequence[int]]
+
+    def sequences(self) -> list[list[int]]:
+        return [[*prompt, *completion] for prompt, completion in zip(self.prompts, self.completions, strict=True)]
+
+    def lengths(self) -> list[int]:
+        """Return the number of tokens of each episode, prompt and completion."""
+        return [len(prompt) + len(completion) for prompt, completion in zip(*self, strict=True)]
+
+    def select(self, indices: Sequence[int]) -> "Episodes":
+        return Episodes([self.prompts[i] for i in indices], [self.completions[i] for i in indices])
+
+
+class PackedSequences(NamedTuple):
+    """N sequences laid end to end, T tokens."""
 
     tokens: Tensor  # [1, T]
-    positions: Tensor  # [1, T], from 0 in each prompt, going on from the prompt's end in each completion
-    layout: FlatLayout
-    last: Tensor  # [N], where each completion's last token lies, in the order of groups and their completions
+    positions: Tensor  # [1, T], from 0 in each sequence
+    layout: Layout
+    starts: Tensor  # [N], index of each sequence's first token in the row
+    lengths: Tensor  # [N]
 
 
-def pack(groups: Sequence[PromptGroup], device: torch.device | str = "cpu") -> PackedBatch:
-    """Lays prompt groups end to end. Raises ValueError on an empty completion: it has no token to read a score at."""
+class PackedGroups(NamedTuple):
+    """Prompt groups laid end to end: T tokens with N completions."""
+
+    tokens: Tensor  # [1, T]
+    positions: Tensor  # [1, T], from 0 in each prompt; each completion continues from the end of its prompt
+    layout: PackedLayout
+    last: Tensor  # [N], index of each completion's last token in the row, in the order of groups and completions
+
+
+class PackedEpisodes(NamedTuple):
+    """Episodes laid end to end: T tokens with C completion tokens, in the order of the episodes."""
+
+    tokens: Tensor  # [1, T]
+    positions: Tensor  # [1, T]
+    layout: PackedLayout
+    decisions: Tensor  # [C], index of the token before each completion token: its state gives the next-token logits
+    decided: Tensor  # [C], the completion tokens
+    last: Tensor  # [N], index of each episode's last token
+
+
+def pack_sequences(sequences: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> PackedSequences:
+    """Lay sequences end to end; each attends to its own earlier tokens only. None may be empty."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    tokens = torch.tensor([token for sequence in sequences for token in sequence])
+    starts = lengths.cumsum(0) - lengths
+    positions = torch.arange(len(tokens)) - starts.repeat_interleave(lengths)
+    layout = causal_layout(torch.arange(len(tokens)), lengths, torch.ones(len(tokens), dtype=torch.bool), device)
+    tokens, positions = tokens[None].to(device), positions[None].to(device)
+    return PackedSequences(tokens, positions, layout, starts.to(device), lengths.to(device))
+
+
+def pack_groups(groups: Sequence[PromptGroup], device: torch.device | str = "cpu") -> PackedGroups:
+    """Lay prompt groups end to end. Raises ValueError on an empty completion."""
     tokens: list[int] = []
     positions: list[int] = []
-    families: list[Family] = []
+    spans: list[GroupSpans] = []
     for group in groups:
-        prompt = range(len(tokens), len(tokens) + len(group.prompt))
-        tokens.extend(group.prompt)
-        positions.extend(range(len(prompt)))
-        places: list[range] = []
+        start = len(group.prompt)
+        prompt = range(len(tokens), len(tokens) + start)
+        tokens += group.prompt
+        positions += range(start)
+        completions: list[range] = []
         for completion in group.completions:
             if not completion:
-                raise ValueError("an empty completion cannot be scored: it needs at least its end token")
-            places.append(range(len(tokens), len(tokens) + len(completion)))
-            tokens.extend(completion)
-            positions.extend(range(len(prompt), len(prompt) + len(completion)))
-        families.append(Family(prompt, places))
-    return PackedBatch(
+                raise ValueError("an empty completion has no hidden state: add at least its EOS token")
+            completions.append(range(len(tokens), len(tokens) + len(completion)))
+            tokens += completion
+            positions += range(start, start + len(completion))
+        spans.append(GroupSpans(prompt, completions))
+    return PackedGroups(
         tokens=torch.tensor([tokens], device=device),
         positions=torch.tensor([positions], device=device),
-        layout=family_layout(families, device),
-        last=torch.tensor([own[-1] for family in families for own in family.completions], device=device),
+        layout=shared_prompt_layout(spans, device),
+        last=torch.tensor([span[-1] for group in spans for span in group.completions], device=device),
     )
+
+
+def pack_episodes(episodes: Episodes, device: torch.device | str = "cpu") -> PackedEpisodes:
+    """Lay episodes end to end; episodes with equal prompts share one copy of it."""
+    by_prompt = indices_by_prompt(episodes)
+    groups = [
+        PromptGroup(prompt, tuple(tuple(episodes.completions[index]) for index in indices))
+        for prompt, indices in by_prompt.items()
+    ]
+    batch = pack_groups(groups, device)
+    decisions: dict[int, list[int]] = {}  # by episode
+    last: dict[int, int] = {}
+    for indices, spans in zip(by_prompt.values(), batch.layout.spans, strict=True):
+        for index, span in zip(indices, spans.completions, strict=True):
+            decisions[index] = [spans.prompt[-1], *span[:-1]]
+            last[index] = span[-1]
+    order = range(len(episodes.prompts))
+    return PackedEpisodes(
+        tokens=batch.tokens,
+        positions=batch.positions,
+        layout=batch.layout,
+        decisions=torch.tensor([index for episode in order for index in decisions[episode]], device=device),
+        decided=torch.tensor([token for tokens in episodes.completions for token in tokens], device=device),
+        last=torch.tensor([last[episode] for episode in order], device=device),
+    )
+
+
+def indices_by_prompt(episodes: Episodes) -> dict[tuple[int, ...], list[int]]:
+    """Return the indices of the episodes of each distinct prompt, in the order of its first episode."""
+    indices: dict[tuple[int, ...], list[int]] = {}
+    for index, prompt in enumerate(episodes.prompts):
+        indices.setdefault(tuple(prompt), []).append(index)
+    return indices
+
+
+def sizes_of(episodes: Episodes, shares: bool = True) -> list[GroupSizes]:
+    """Return the sizes of the prompt groups. shares: whether passes compute a shared prompt once."""
+    sizes: list[GroupSizes] = [
+        (len(prompt), [len(episodes.completions[index]) for index in indices])
+        for prompt, indices in indices_by_prompt(episodes).items()
+    ]
+    return sizes if shares else [unshared(group) for group in sizes]
+
+
+def within_budget(episodes: Episodes, budget: int, shares: bool = True) -> list[list[int]]:
+    """Return indices of episodes in batches of at most `budget` attention slots; equal prompts stay together.
+
+    An episode that needs more goes alone. Batches hold similar lengths. shares: whether passes compute a shared prompt
+    once.
+    """
+    parts: list[list[int]] = []  # episodes of one prompt, divided where they exceed the budget
+    for indices in indices_by_prompt(episodes).values():
+
+        def slots(chosen: Sequence[int], indices: list[int] = indices) -> int:
+            return attention_slots(sizes_of(episodes.select([indices[i] for i in chosen]), shares))
+
+        lengths = [len(episodes.completions[index]) for index in indices]
+        parts += [[indices[i] for i in batch] for batch in fill_batches(lengths, budget, slots)]
+    sizes = [sizes_of(episodes.select(part), shares) for part in parts]
+    return [[index for part in batch for index in parts[part]] for batch in batches_within(sizes, budget)]
+
+
+def by_episode(
+    score: Callable[[Episodes], Sequence[Tensor]],
+    episodes: Episodes,
+    parts: Sequence[Sequence[int]],
+    first: Sequence[Tensor] | None = None,
+) -> list[list[Tensor]]:
+    """Call `score` on each part and return, for each of its tensors [C], a list of N tensors on the CPU, by episode.
+
+    first: the result for the first part, if it is already known.
+    """
+    columns: list[dict[int, Tensor]] = []
+    for number, indices in enumerate(parts):
+        part = episodes.select(indices)
+        sizes = [len(completion) for completion in part.completions]
+        scores = first if first is not None and number == 0 else score(part)
+        columns = columns or [{} for _ in scores]
+        for column, values in zip(columns, scores, strict=True):
+            column.update(zip(indices, values.cpu().split(sizes), strict=True))
+    return [[column[i] for i in range(len(column))] for column in columns]

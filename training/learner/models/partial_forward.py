@@ -1,10 +1,10 @@
-"""A flat pass that computes no more than it is asked for, for Llama and its relatives.
+"""Partial forward pass: hidden states at some indices of a packed row, for Llama and related architectures.
 
-What is wanted of a pass are last hidden states at some places: where completion tokens are decided, or where a score is
-read. The last layer's other tokens only lend their keys and values to these, so its queries, its output matrix and its
-MLP are computed at the places alone; with two layers and as long a prompt as completion that is a third of the whole
-pass. Besides, norms, rotary positions and gated units are operations of one forward and one backward each, with fewer
-passes over memory than their formulas written out. Other kinds of model go through their own forward pass.
+Callers need the last hidden states at a few indices only: those before completion tokens, or those where a score is
+read. The other tokens of the last layer contribute keys and values only, so its queries, output projection and MLP are
+computed at these indices alone. With two layers and a prompt as long as the completion this saves a third of the pass.
+RMSNorm, RoPE and SwiGLU are single autograd functions with fewer passes over memory than their formulas written out.
+Other architectures use transformers' own forward pass.
 """
 
 import contextlib
@@ -21,11 +21,11 @@ from transformers.models.mistral.modeling_mistral import MistralAttention, Mistr
 from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
-from training.learner.models.generic_forward import path_of, states_of_rows
-from training.learner.models.lora import Role
-from training.learner.models.packed_attention import AttentionRules, Layout, Row, forward_flat
+from training.learner.models.generic_forward import generic_states, path_of
+from training.learner.models.lora import AdapterView
+from training.learner.models.packed_attention import AttentionRules, Layout, PackedBatch, forward_packed
 
-KINDS: dict[type, type] = {
+LAYER_TYPES: dict[type, type] = {
     LlamaModel: LlamaDecoderLayer,
     MistralModel: MistralDecoderLayer,
     Qwen2Model: Qwen2DecoderLayer,
@@ -33,95 +33,98 @@ KINDS: dict[type, type] = {
 }
 
 
-def states_at(network: Any, batch: Row, places: Tensor) -> Tensor:
-    """[C, E]: the trunk's last hidden states at these places [C] of the batch's row.
+def states_at(network: Any, batch: PackedBatch, indices: Tensor) -> Tensor:
+    """Return the trunk's last hidden states [C, E] at these indices [C] of the batch's row.
 
-    network: a transformers model with a head, loaded for flat passes, or a role.
+    network: a transformers model with a head, or a LoRA view.
     """
     with trunk_of(network) as trunk:
         path = path_of(network)
         if path.scoring != "packed":
-            return states_of_rows(trunk, batch, places, path.scoring)
-        if is_known(trunk):
-            return read(trunk, batch, places)
-        return cast(Tensor, forward_flat(trunk, batch).last_hidden_state[0, places])
+            return generic_states(trunk, batch, indices, path.scoring)
+        if is_supported(trunk):
+            return partial_forward(trunk, batch, indices)
+        return cast(Tensor, forward_packed(trunk, batch).last_hidden_state[0, indices])
 
 
 @contextlib.contextmanager
 def trunk_of(network: Any) -> Iterator[Any]:
-    """The model without its head; of a role, with its adapter on."""
-    if isinstance(network, Role):
-        with network.base.wearing(network.name):
+    """Give the model without its head; for a LoRA view, with its adapter active."""
+    if isinstance(network, AdapterView):
+        with network.base.active_adapter(network.name):
             yield network.base.model.base_model
     else:
         yield network.base_model
 
 
-def read(trunk: Any, batch: Row, places: Tensor) -> Tensor:
+def is_supported(trunk: Any) -> bool:
+    """Return whether the trunk and all its layers are of LAYER_TYPES. Replaced linear layers are allowed (LoRA)."""
+    layer_type = LAYER_TYPES.get(type(trunk))
+    return layer_type is not None and all(type(layer) is layer_type for layer in trunk.layers)
+
+
+def partial_forward(trunk: Any, batch: PackedBatch, indices: Tensor) -> Tensor:
     hidden = trunk.embed_tokens(batch.tokens[0])
-    turns = tuple(part[0, :, None] for part in trunk.rotary_emb(hidden, batch.positions))
+    rotation = tuple(part[0, :, None] for part in trunk.rotary_emb(hidden, batch.positions))
     *lower, last = trunk.layers
     for layer in lower:
-        hidden = read_layer(layer, hidden, turns, batch.layout)
-    return normed(trunk.norm, read_layer(last, hidden, turns, batch.layout, places))
+        hidden = forward_layer(layer, hidden, rotation, batch.layout)
+    return rms_norm(trunk.norm, forward_layer(last, hidden, rotation, batch.layout, indices))
 
 
-def is_known(trunk: Any) -> bool:
-    """Whether the trunk is of one of KINDS through and through: nothing of it replaced but linear layers."""
-    layer = KINDS.get(type(trunk))
-    return layer is not None and all(type(each) is layer for each in trunk.layers)
-
-
-def read_layer(
-    layer: Any, hidden: Tensor, turns: tuple[Tensor, ...], layout: Layout, places: Tensor | None = None
+def forward_layer(
+    layer: Any, hidden: Tensor, rotation: tuple[Tensor, ...], layout: Layout, indices: Tensor | None = None
 ) -> Tensor:
-    """The layer's output [T, E] from its input [T, E]; with places [C], its output there alone, [C, E]."""
-    attention, states = layer.self_attn, normed(layer.input_layernorm, hidden)
-    key = turned(heads_of(attention, "k", states), turns)
+    """Return the layer's output [T, E] for its input [T, E]; with indices [C], only the output there, [C, E].
+
+    rotation: cosines and sines [T, 1, d] of the positions.
+    """
+    attention, states = layer.self_attn, rms_norm(layer.input_layernorm, hidden)
+    key = apply_rotary(heads_of(attention, "k", states), rotation)
     value = heads_of(attention, "v", states)
-    if places is not None:
-        hidden, states = hidden[places], states[places]
-        turns, layout = tuple(part[places] for part in turns), layout.at(places)
-    query = turned(heads_of(attention, "q", states), turns)
+    if indices is not None:
+        hidden, states = hidden[indices], states[indices]
+        rotation, layout = tuple(part[indices] for part in rotation), layout.at(indices)
+    query = apply_rotary(heads_of(attention, "q", states), rotation)
     rules = AttentionRules(attention.scaling, window_of(attention), None)
     query, key, value = (part.transpose(0, 1)[None] for part in (query, key, value))
     attended = layout.attend(attention.layer_idx, query, key, value, rules)
     hidden = hidden + attention.o_proj(attended[0].flatten(1))
-    states = normed(layer.post_attention_layernorm, hidden)
-    return hidden + layer.mlp.down_proj(gated(layer.mlp, states))
+    states = rms_norm(layer.post_attention_layernorm, hidden)
+    return hidden + layer.mlp.down_proj(gated_unit(layer.mlp, states))
 
 
 def heads_of(attention: Any, name: str, states: Tensor) -> Tensor:
-    """[T, heads, d]: queries, keys or values, normed where the model does so (Qwen3)."""
+    """Return queries, keys or values [T, heads, d], with the norm per head that Qwen3 has."""
     heads = getattr(attention, f"{name}_proj")(states).unflatten(1, (-1, attention.head_dim))
     norm = getattr(attention, f"{name}_norm", None)
-    return heads if norm is None else normed(norm, heads)
+    return heads if norm is None else rms_norm(norm, heads)
 
 
 def window_of(attention: Any) -> int | None:
-    """How many tokens a query sees; None: all."""
+    """Return the sliding window in tokens, or None for full attention."""
     if isinstance(attention, MistralAttention):
         return cast(int | None, attention.config.sliding_window)
-    return getattr(attention, "sliding_window", None)  # Qwen's; Llama has none
+    return getattr(attention, "sliding_window", None)  # Qwen has the attribute; Llama has no window
 
 
-def normed(norm: Any, states: Tensor) -> Tensor:
-    return cast(Tensor, RootMeanSquareNorm.apply(states, norm.weight, norm.variance_epsilon))
+def rms_norm(norm: Any, states: Tensor) -> Tensor:
+    return cast(Tensor, RMSNorm.apply(states, norm.weight, norm.variance_epsilon))
 
 
-def turned(heads: Tensor, turns: tuple[Tensor, ...]) -> Tensor:
-    return cast(Tensor, Rotation.apply(heads, *turns))
+def apply_rotary(heads: Tensor, rotation: tuple[Tensor, ...]) -> Tensor:
+    return cast(Tensor, RotaryEmbedding.apply(heads, *rotation))
 
 
-def gated(mlp: Any, states: Tensor) -> Tensor:
-    """The gate's activation times the other half."""
-    gate, other = mlp.gate_proj(states), mlp.up_proj(states)
+def gated_unit(mlp: Any, states: Tensor) -> Tensor:
+    """Return activation(gate) · up, the input of the MLP's down projection."""
+    gate, up = mlp.gate_proj(states), mlp.up_proj(states)
     if mlp.config.hidden_act == "silu":
-        return cast(Tensor, GatedUnit.apply(gate, other))
-    return cast(Tensor, mlp.act_fn(gate) * other)
+        return cast(Tensor, SwiGLU.apply(gate, up))
+    return cast(Tensor, mlp.act_fn(gate) * up)
 
 
-class RootMeanSquareNorm(torch.autograd.Function):
+class RMSNorm(torch.autograd.Function):
     """w · x / √(mean x² + ε) along the last dimension, computed in float32 (Zhang & Sennrich 2019, equation 4)."""
 
     @staticmethod
@@ -139,16 +142,16 @@ class RootMeanSquareNorm(torch.autograd.Function):
         x, weight, scale = ctx.saved_tensors
         unit = x.float() * scale
         along = gradient * unit
-        own = along.flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
+        weight_gradient = along.flatten(0, -2).sum(0).to(weight.dtype) if ctx.needs_input_grad[1] else None
         mean = (along @ weight.to(along.dtype))[..., None] / x.shape[-1]
-        within = (gradient * weight).float().sub_(unit.mul_(mean)).mul_(scale)
-        return within.to(x.dtype), own, None
+        x_gradient = (gradient * weight).float().sub_(unit.mul_(mean)).mul_(scale)
+        return x_gradient.to(x.dtype), weight_gradient, None
 
 
-class Rotation(torch.autograd.Function):
-    """Rotary positions: [T, heads, d], whose halves turn together, by cosines and sines [T, 1, d] of equal halves.
+class RotaryEmbedding(torch.autograd.Function):
+    """RoPE of [T, heads, d] by cosines and sines [T, 1, d] of equal halves (Su et al. 2021, "RoFormer", §3.2.2).
 
-    Su et al. 2021, «RoFormer», §3.2.2; the gradient turns back.
+    The gradient is rotated by the negative angle.
     """
 
     @staticmethod
@@ -172,17 +175,17 @@ def rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return rotated
 
 
-class GatedUnit(torch.autograd.Function):
-    """silu(a) · b (Shazeer 2020, «GLU variants improve transformer», equation 6)."""
+class SwiGLU(torch.autograd.Function):
+    """silu(gate) · up (Shazeer 2020, "GLU variants improve transformer", equation 6)."""
 
     @staticmethod
-    def forward(ctx: Any, gate: Tensor, other: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, other)
-        return F.silu(gate).mul_(other)
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        gate, other = ctx.saved_tensors
-        inner = torch.ops.aten.silu_backward(other.mul(gradient), gate)
-        return inner, F.silu(gate).mul_(gradient)
+        gate, up = ctx.saved_tensors
+        gate_gradient = torch.ops.aten.silu_backward(up.mul(gradient), gate)
+        return gate_gradient, F.silu(gate).mul_(gradient)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from training.learner.models.episodes import Episodes
+from training.learner.models.packing import Episodes
 from training.learner.policy.optimality import report
 from training.learner.policy.rollout import Rollout, Run, score_episodes, write_episodes
 from training.learner.reward_terms import Answer

@@ -8,11 +8,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.learner.estimators import ALGORITHMS
-from training.learner.models.episodes import Episodes, by_episode, within_budget
 from training.learner.models.generic_forward import shares_prompts
 from training.learner.models.loading import computing_in
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.token_outputs import Assessment, RewardHead, assess, has_own_passes
+from training.learner.models.packing import Episodes, by_episode, within_budget
+from training.learner.models.token_outputs import (
+    RewardTrunkCritic,
+    TokenOutputs,
+    compute_token_outputs,
+    is_separate_critic,
+)
 from training.learner.policy.advantages import generalized_advantages, token_rewards, whiten
 from training.learner.policy.losses import kl_k1
 from training.learner.reward_terms import Answer
@@ -42,20 +47,20 @@ class Run(NamedTuple):
     @property
     def shares_prompts(self) -> bool:
         """Whether every model's passes compute a prompt once for all of its completions."""
-        readers = [self.policy, self.reference] + ([self.critic] if has_own_passes(self.critic) else [])
+        readers = [self.policy, self.reference] + ([self.critic] if is_separate_critic(self.critic) else [])
         return all(map(shares_prompts, readers))
 
     @property
     def critic_of_passes(self) -> Any:
         """The critic, where passes over episodes say its values; one on the reward model's trunk has read them once."""
-        return None if isinstance(self.critic, RewardHead) else self.critic
+        return None if isinstance(self.critic, RewardTrunkCritic) else self.critic
 
 
 class FirstPass(NamedTuple):
     """What policy and critic said of the first minibatch, with the graph behind it: the updates begin with it."""
 
     indices: list[int]  # of the batch's episodes, in the order of the pass
-    assessment: Assessment
+    outputs: TokenOutputs
 
 
 class Rollout(NamedTuple):
@@ -135,7 +140,7 @@ def score_episodes(
     together = run.processes.gather(list(zip(scores, policy, reference, values, strict=True)))
     columns = [list(column) for column in zip(*together, strict=True)]
     finished = [answer.finished for answer in answers]
-    first_pass = [FirstPass([mine[place] for place in first.indices], first.assessment) for first in kept]
+    first_pass = [FirstPass([mine[place] for place in first.indices], first.outputs) for first in kept]
     scores, policy, reference, values = columns
     states = {i: reading.states for i, reading in zip(mine, read, strict=False)}
     return Rollout(episodes, finished, torch.tensor(scores), policy, reference, values, first_pass, states)
@@ -150,7 +155,7 @@ class Reading(NamedTuple):
 
 def read_by_reward_model(run: Run, episodes: Episodes) -> tuple[list[Reading], Tensor | None]:
     """The readings by a critic on the reward model's trunk, and that model's scores [N]. Of others none, and None."""
-    if not isinstance(run.critic, RewardHead) or not episodes.prompts:
+    if not isinstance(run.critic, RewardTrunkCritic) or not episodes.prompts:
         return [], None
     critic, sizes = run.critic, [len(completion) for completion in episodes.completions]
 
@@ -186,22 +191,22 @@ def token_columns(
     parts = [[chosen[i] for i in part] for chosen in (early, late) if chosen
              for part in within_budget(episodes.select(chosen), budget, run.shares_prompts)]  # fmt: skip
     kept = first_pass_over(run, episodes, parts[0]) if early and is_small(run, episodes.select(early), budget) else None
-    known = None if kept is None else [values.detach() for values in kept.assessment]
+    known = None if kept is None else [values.detach() for values in kept.outputs]
     critic = run.critic_of_passes
     policy, _, values = by_episode(lambda part: judged(run, run.policy, critic, part), episodes, parts, known)
     reference, *_ = by_episode(lambda part: judged(run, run.reference, None, part), episodes, parts)
     return policy, reference, values, [] if kept is None else [kept]
 
 
-def judged(run: Run, policy: Any, critic: Any, episodes: Episodes, with_entropy: bool = False) -> Assessment:
+def judged(run: Run, policy: Any, critic: Any, episodes: Episodes, with_entropy: bool = False) -> TokenOutputs:
     # Autocast anew each time: it keeps converted weights, without graph where there is none.
     with computing_in(run.settings.dtype):
-        return assess(policy, critic, episodes, run.settings.temperature, with_entropy)
+        return compute_token_outputs(policy, critic, episodes, run.settings.temperature, with_entropy)
 
 
 def is_small(run: Run, episodes: Episodes, budget: int) -> bool:
     """Whether the graphs of all that passes over these episodes hold no more tokens than one micro-batch may."""
-    passes = 1 + has_own_passes(run.critic)
+    passes = 1 + is_separate_critic(run.critic)
     return len(within_budget(episodes, max(budget // passes, 1), run.shares_prompts)) == 1
 
 

@@ -7,9 +7,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from training.learner.models.episodes import within_budget
 from training.learner.models.loading import computing_in
-from training.learner.models.token_outputs import ValueHead, assess, has_own_passes, score_states
+from training.learner.models.packing import within_budget
+from training.learner.models.token_outputs import (
+    PolicyTrunkCritic,
+    compute_token_outputs,
+    critic_values,
+    is_separate_critic,
+)
 from training.learner.policy.losses import clipped_policy_loss, clipped_value_loss, kl_k3
 from training.learner.policy.rollout import FirstPass, Rollout, Run, Targets, scored_by
 from training.learner.runtime.config import PpoConfig
@@ -85,7 +90,7 @@ def accumulate_gradients(
                 loss, measured = policy_losses(run, rollout, targets, micro, kl_coefficient, is_first, known)
             (loss / tokens).backward()  # before the critic's pass: the activations of one model are held at a time
             sums += measured
-            if has_own_passes(run.critic):
+            if is_separate_critic(run.critic):
                 sums[-1] += learn_values(critic_s_values(run, rollout, micro, known), micro)
         if read := [i for i in chosen if i in rollout.states]:
             states = torch.cat([rollout.states[i] for i in read]).to(run.policy.device)
@@ -138,11 +143,13 @@ def policy_losses(
         torch.cat([rows[i] for i in micro]).to(run.policy.device)
         for rows in (rollout.policy, rollout.reference, targets.advantages)
     )
-    shared = run.critic if isinstance(run.critic, ValueHead) else None
+    shared = run.critic if isinstance(run.critic, PolicyTrunkCritic) else None
     if known is None:
-        new, entropy, value = assess(run.policy, shared, episodes, settings.temperature, with_entropy=True)
+        new, entropy, value = compute_token_outputs(
+            run.policy, shared, episodes, settings.temperature, with_entropy=True
+        )
     else:
-        new, entropy, value = known.assessment
+        new, entropy, value = known.outputs
     old = new.detach() if is_first else old
     policy_loss, clipped = clipped_policy_loss(new, old, advantages, settings.clip_ratio, settings.dual_clip)
     loss = policy_loss
@@ -161,9 +168,9 @@ def policy_losses(
 def critic_s_values(run: Run, rollout: Rollout, micro: Sequence[int], known: FirstPass | None) -> Tensor:
     """[C]: those of a separate critic of a micro-batch's tokens; known: the pass, if it was made already."""
     if known is not None:
-        return known.assessment.values
+        return known.outputs.values
     with computing_in(run.settings.dtype):
-        return score_states(run.critic, rollout.episodes.select(micro))
+        return critic_values(run.critic, rollout.episodes.select(micro))
 
 
 def value_losses(values: Tensor, run: Run, rollout: Rollout, targets: Targets, micro: Sequence[int]) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from training.learner.models.packed_attention import Sizes
+from training.learner.models.packed_attention import GroupSizes
 from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import RewardModel
 from training.learner.preferences.calibration import hits
@@ -76,7 +76,7 @@ class Lesson(NamedTuple):
         return [self.comparison.group] + ([self.elsewhere()] if self.places else [])
 
     @property
-    def sizes(self) -> list[Sizes]:
+    def sizes(self) -> list[GroupSizes]:
         """Tokens of its prompts, and of each one's completions."""
         return [group.sizes for group in self.groups]
 

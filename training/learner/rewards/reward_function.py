@@ -9,7 +9,7 @@ from torch import Tensor
 
 from training.learner.models.loading import computing_in
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.reward_model import Longest, RewardModel, load_reward_model, score
+from training.learner.models.reward_model import MaxLengths, RewardModel, load_reward_model, score
 from training.learner.reward_terms import (
     TERMS,
     Answer,
@@ -160,7 +160,7 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
     the same text, or tokens after its end, do not change the score.
     """
     model, tokenizer = scoring or load_reward_model(settings.reward_model)
-    longest = longest_of(model, settings)
+    longest = max_lengths_of(model, settings)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     prompts: dict[str, list[int]] = {}
 
@@ -190,9 +190,9 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
     return scorer
 
 
-def longest_of(model: RewardModel, settings: PpoConfig | SampleConfig) -> Longest:
+def max_lengths_of(model: RewardModel, settings: PpoConfig | SampleConfig) -> MaxLengths:
     """Return the lengths that the reward model reads: those of its training, by default those of the program."""
-    return model.longest or Longest(settings.max_prompt_tokens, settings.max_completion_tokens)
+    return model.max_lengths or MaxLengths(settings.max_prompt_tokens, settings.max_completion_tokens)
 
 
 def check_scoring_positions(
@@ -203,7 +203,7 @@ def check_scoring_positions(
     tokenizer: the policy's. If both tokenizers are the same, a text is as long as it was sampled, plus end of turn.
     """
     model, scoring_tokenizer = scoring
-    longest = longest_of(model, settings)
+    longest = max_lengths_of(model, settings)
     prompts = []
     for number, row in enumerate(rows, 1):
         with naming_row("prompts.jsonl", number, row):

@@ -1,15 +1,15 @@
-"""The job directory: the plain files through which a program is told what to do and says what it did.
+"""Job directory: the plain files that are a program's input and output.
 
     config.json    in: every setting, after validation     state/  to resume from, replaced atomically
     *.jsonl        in: rankings, prompts, demonstrations   model/  out: a Hugging Face folder, safetensors
-    metrics.jsonl  out: a line a step                      result.json  out: written last, atomically
-    log.txt        what the program printed           stopped  out: while it is stopped and can be resumed
+    metrics.jsonl  out: one line per step                  result.json  out: written last, atomically
+    log.txt        stdout and stderr of the program        stopped  out: exists while the program can be resumed
 
-No ``result.json``, no success. A program ends with 0 (done), 75 (stopped by SIGTERM with its state saved: run it again
-to go on), 2 (bad input, the reason being the last line of stderr) or 1 (it failed). Run again where ``result.json``
-exists, it does nothing. Launchers of several processes (accelerate, torchrun) end with 1 for any of these but 0: that a
-program was stopped is then told by the file ``stopped``, and a bad input by the line ``error: …``. Standard library
-only: the web process imports this.
+Without ``result.json`` the program has not succeeded. Exit codes: 0 done; 75 stopped by SIGTERM with its state saved
+(run it again to continue); 2 bad input (the last line of stderr is the reason); 1 failed. A program does nothing if
+``result.json`` exists. Launchers of several processes (accelerate, torchrun) replace every code except 0 by 1. The file
+``stopped`` then shows that the program was stopped, and the line ``error: …`` that it failed. Standard library only:
+the web process imports this module.
 """
 
 import json
@@ -31,19 +31,19 @@ STOPPED_MARKER = "stopped"
 
 
 class BadInput(Exception):
-    """What the program was given cannot be used; the message is one sentence for people."""
+    """The input of the program cannot be used; the message is one sentence for people."""
 
 
 class TrainingFailed(Exception):
-    """The training itself went wrong (a loss that is not finite); the message is one sentence for people."""
+    """The training failed, for example with a loss that is not finite; the message is one sentence for people."""
 
 
 class Stopped(Exception):
-    """A stop was requested, the step is finished and the state is saved."""
+    """The program was asked to stop; its step is finished and its state saved."""
 
 
 class StopSignal:
-    """Turns SIGTERM into a flag that a program reads between two steps. Make it in the main thread."""
+    """Flag that SIGTERM sets and a program reads between two steps. Create it in the main thread."""
 
     def __init__(self) -> None:
         self.received = False
@@ -54,10 +54,10 @@ class StopSignal:
 
 
 class JobDirectory:
-    """Reads and writes the files of one job.
+    """Reader and writer of the files of one job.
 
-    With several processes on one job only the writer (rank 0) changes files: every write of the others is a no-op, so
-    that a program calls them on all ranks alike.
+    With several processes only the writer (rank 0) changes files. Writes of the others are no-ops, so a program makes
+    the same calls on all ranks.
     """
 
     def __init__(self, path: Path, is_writer: bool = True) -> None:
@@ -71,7 +71,7 @@ class JobDirectory:
                 finish_replacement(self.path / name)
 
     def config(self) -> dict[str, Any]:
-        """The settings in config.json. Raises BadInput when it is missing or is not a JSON object."""
+        """Return the settings in config.json. Raises BadInput if it is missing or not a JSON object."""
         file = self.path / "config.json"
         if not file.is_file():
             raise BadInput(f"{file} does not exist")
@@ -87,7 +87,7 @@ class JobDirectory:
         self._write_atomically("config.json", json.dumps(settings, indent=2, ensure_ascii=False, allow_nan=False))
 
     def rows(self, name: str) -> Iterator[dict[str, Any]]:
-        """The objects of a JSON Lines file, blank lines skipped. Raises BadInput naming the file and line."""
+        """Yield the objects of a JSON Lines file, without blank lines. Raises BadInput that names file and line."""
         file = self.path / name
         if not file.is_file():
             raise BadInput(f"{file} does not exist")
@@ -97,11 +97,11 @@ class JobDirectory:
                     yield parse_row(line, f"{name}, line {number}")
 
     def write_rows(self, name: str, rows: Iterator[dict[str, Any]]) -> None:
-        """Writes a JSON Lines file whole: it appears only when its last row is on disk."""
+        """Write a JSON Lines file; it appears under its name only when all rows are on disk."""
         self._write_atomically(name, (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
     def append_metrics(self, step: int, total: int, **values: float) -> None:
-        """Adds a line to metrics.jsonl. Raises ValueError if the step does not increase, TrainingFailed on NaN."""
+        """Append a line to metrics.jsonl. Raises ValueError if the step does not increase, TrainingFailed on NaN."""
         if not self.is_writer:
             return
         last = self.last_metrics_step() if self._last_step is None else self._last_step
@@ -116,7 +116,7 @@ class JobDirectory:
         self._last_step = step
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Every whole line of metrics.jsonl so far; a line still being written is left out."""
+        """Return all complete lines of metrics.jsonl; a line that is being written is left out."""
         file = self.path / "metrics.jsonl"
         if not file.is_file():
             return []
@@ -127,7 +127,7 @@ class JobDirectory:
         return lines[-1]["step"] if lines else None
 
     def truncate_metrics(self, step: int) -> None:
-        """Drops the lines of later steps, which the state resumed from has not seen (and a half-written last one)."""
+        """Remove the lines of later steps than the state that training resumes from, and a half-written last line."""
         self._last_step = None
         kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
         if (self.path / "metrics.jsonl").exists():
@@ -135,12 +135,12 @@ class JobDirectory:
 
     @property
     def state(self) -> Path | None:
-        """The folder to resume from, or None at a first start."""
+        """Folder to resume from, or None at the first start."""
         folder = self.path / "state"
         return folder if folder.is_dir() else None
 
     def save_folder(self, name: str, write: Callable[[Path], object]) -> None:
-        """Replaces the folder by what `write` puts into an empty one: a reader sees the old or the new, never a mix."""
+        """Replace a folder atomically: `write` fills an empty folder, and readers see the old or the new one."""
         if not self.is_writer:
             return
         new, old = self.path / f"{name}.new", self.path / f"{name}.old"
@@ -149,20 +149,20 @@ class JobDirectory:
         write(new)
         flush_folder(new)
         if (self.path / name).exists():
-            os.replace(self.path / name, old)  # from here on `new` is whole: finish_replacement relies on it
+            os.replace(self.path / name, old)  # finish_replacement relies on `new` being complete from here on
         os.replace(new, self.path / name)
         shutil.rmtree(old, ignore_errors=True)
 
     def result(self) -> dict[str, Any] | None:
-        """What a finished program reported; None while it has not finished."""
+        """Return the contents of result.json, or None if the program has not finished."""
         file = self.path / "result.json"
         return json.loads(file.read_text("utf-8")) if file.is_file() else None
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Declares success: write it last. Raises TrainingFailed on NaN."""
+        """Write result.json, which marks success: call it last. Raises TrainingFailed on NaN."""
         for name, value in result.items():
             if isinstance(value, float) and not math.isfinite(value):
-                raise TrainingFailed(f"{name} is {value} in the end")
+                raise TrainingFailed(f"{name} is {value} in the result")
         self._write_atomically("result.json", json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
 
     def _write_atomically(self, name: str, text: str | Iterator[str] | list[str]) -> None:
@@ -177,7 +177,7 @@ class JobDirectory:
 
 
 def finish_replacement(folder: Path) -> None:
-    """Completes a replacement of `folder` that a kill cut short between its two renames, and clears leftovers."""
+    """Complete a replacement of `folder` that was killed between its two renames, and remove leftovers."""
     new, old = folder.with_name(f"{folder.name}.new"), folder.with_name(f"{folder.name}.old")
     if old.exists() and new.exists() and not folder.exists():
         os.replace(new, folder)
@@ -186,7 +186,7 @@ def finish_replacement(folder: Path) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """Forces a folder's files to the disk, so that a rename after it never names an empty file."""
+    """Flush a folder's files to disk, so that a later rename cannot reveal empty files after a crash."""
     for file in folder.rglob("*"):
         if file.is_file():
             with file.open("rb") as opened:
@@ -194,10 +194,10 @@ def flush_folder(folder: Path) -> None:
 
 
 def parse_row(line: bytes, where: str) -> dict[str, Any]:
-    """One JSON Lines object. Raises BadInput saying where."""
+    """Return the object of one line. Raises BadInput that names its place."""
     try:
         row = json.loads(line.decode("utf-8"))
-        if b"\\ud" in line.lower():  # half of a pair may be escaped, but is no character: no tokenizer takes it
+        if b"\\ud" in line.lower():  # JSON can escape half of a surrogate pair, which no tokenizer accepts
             json.dumps(row, ensure_ascii=False).encode("utf-8")
     except ValueError as error:
         raise BadInput(f"{where} is not JSON: {error}") from error

@@ -1,9 +1,9 @@
-"""Several processes on one job: who am I, and sums over all. One process needs nothing of this and pays nothing.
+"""Data parallelism: rank of this process, and sums over all processes. With one process all of it is a no-op.
 
-Started by `accelerate launch` or `torchrun`, which put the rank and the meeting point in the environment. Every one
-holds the whole model and works on its share of each batch; losses are divided by counts over *all* processes and the
-gradients are summed, so that the result is that of one process on the whole batch. All processes take part in the same
-number of sums at every step, whatever their share holds, so none waits for another for ever.
+`accelerate launch` or `torchrun` starts the processes and sets rank and address in the environment. Every process holds
+the whole model and works on its share of each batch. Losses are divided by counts over *all* processes and gradients
+are summed, so the result is that of one process on the whole batch. All processes call the same number of collectives
+at every step, even with an empty share; otherwise one would wait forever.
 """
 
 import os
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 class Processes:
-    """The processes of this job."""
+    """Process group of this job."""
 
     def __init__(self) -> None:
         self.rank = int(os.environ.get("RANK", "0"))
@@ -31,7 +31,7 @@ class Processes:
         return self.rank == 0
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum over all processes, on each of them."""
+        """Return the sum of a tensor over all processes."""
         if self.count == 1:
             return value
         total = value.detach().clone()
@@ -39,18 +39,18 @@ class Processes:
         return total
 
     def sum_of(self, number: float) -> float:
-        """The sum over all processes of one number."""
+        """Return the sum of a number over all processes."""
         if self.count == 1:
             return number
-        where = "cuda" if torch.cuda.is_available() else "cpu"
-        return float(self.sum(torch.tensor(number, dtype=torch.float64, device=where)))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return float(self.sum(torch.tensor(number, dtype=torch.float64, device=device)))
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is true anywhere."""
+        """Return whether the flag is true in any process."""
         return self.sum_of(float(flag)) > 0
 
     def gather(self, items: list[Any]) -> list[Any]:
-        """Everyone's items, those of `share` back in their order: item i of the whole came from process i % count."""
+        """Return the items of all processes in their order before `share`: item i came from process i % count."""
         if self.count == 1:
             return items
         parts: list[list[Any]] = [[] for _ in range(self.count)]
@@ -58,7 +58,7 @@ class Processes:
         return [parts[i % self.count][i // self.count] for i in range(sum(map(len, parts)))]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Sums every gradient over all processes, in one message; a missing gradient counts as zeros."""
+        """Sum all gradients over all processes, in one message. A missing gradient counts as zeros."""
         if self.count == 1:
             return
         learning = [p for p in parameters if p.requires_grad]
@@ -70,7 +70,7 @@ class Processes:
             p.grad.copy_(part.view_as(p))  # type: ignore[union-attr]
 
     def wait(self) -> None:
-        """Until every process is here: after one of them changed files that all will read."""
+        """Wait for all processes. Call it after one of them changed files that the others read."""
         self.any(False)
 
     def close(self) -> None:

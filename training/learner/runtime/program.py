@@ -1,4 +1,4 @@
-"""How each of the four programs starts and ends, and what it says when asked for help. Standard library only."""
+"""Entry point of the four programs: exit codes, error messages and `--help`. Standard library only."""
 
 import dataclasses
 import inspect
@@ -23,16 +23,16 @@ from training.learner.runtime.jobdir import (
     TrainingFailed,
 )
 
-WORDS = {"low": "at least {}", "above": "above {}", "high": "at most {}", "below": "below {}"}
+LIMIT_TEXTS = {"low": "at least {}", "above": "above {}", "high": "at most {}", "below": "below {}"}
 
 
 def run_program(main: Callable[[Path], None], settings: type[Settings]) -> NoReturn:
-    """Runs a program on the directory named on the command line and exits as the job directory's protocol says."""
+    """Run a program on the job directory named on the command line and exit with the code of the protocol."""
     if sys.argv[1:] in (["-h"], ["--help"]):
         print(help_text(inspect.getdoc(inspect.getmodule(main)) or "", settings))
         sys.exit(EXIT_DONE)
     if len(sys.argv) != 2:
-        _say("give one argument, the job directory, or --help")
+        _print_error("expected one argument: the job directory, or --help")
         sys.exit(EXIT_BAD_INPUT)
     marker = Path(sys.argv[1]) / STOPPED_MARKER
     is_first = os.environ.get("RANK", "0") == "0"
@@ -41,26 +41,26 @@ def run_program(main: Callable[[Path], None], settings: type[Settings]) -> NoRet
     try:
         main(Path(sys.argv[1]))
     except BadInput as error:
-        _say(str(error))
+        _print_error(str(error))
         sys.exit(EXIT_BAD_INPUT)
     except TrainingFailed as error:
-        _say(str(error))
+        _print_error(str(error))
         sys.exit(EXIT_FAILED)
     except Stopped:
         if is_first:
             marker.touch()
-        print("stopped: the state is saved, run again to go on", file=sys.stderr, flush=True)
+        print("stopped: the state is saved; run the program again to continue", file=sys.stderr, flush=True)
         sys.exit(EXIT_STOPPED)
     sys.exit(EXIT_DONE)
 
 
-def _say(reason: str) -> None:
+def _print_error(reason: str) -> None:
     sentence = " ".join(reason.split())
     print(f"error: {sentence}", file=sys.stderr, flush=True)
 
 
 def help_text(about: str, settings: type[Settings]) -> str:
-    """What the program is for, then every setting of its config.json: default, limits, meaning."""
+    """Return the program's description and its settings in config.json: default, limits, meaning."""
     kinds = typing.get_type_hints(settings)
     lines = [about, "", "Settings in config.json, with their defaults:", ""]
     for field in dataclasses.fields(settings):
@@ -78,4 +78,4 @@ def default_of(field: dataclasses.Field) -> Any:
 def limits_in_words(kind: str, limits: Mapping[str, Any]) -> str:
     if "choices" in limits:
         return "one of " + ", ".join(json.dumps(choice) for choice in limits["choices"])
-    return ", ".join([kind, *(WORDS[name].format(limit) for name, limit in limits.items())])
+    return ", ".join([kind, *(LIMIT_TEXTS[name].format(limit) for name, limit in limits.items())])

@@ -81,7 +81,7 @@ class Weights:
 
 def gather_weights(policy: PreTrainedModel) -> Weights | None:
     """Return the current weights of the policy, or None if its architecture is not supported here."""
-    if not is_known(policy):
+    if not is_supported(policy):
         return None
     config, dtype = policy.config, computing_dtype(policy)
     layers = tuple(gather_layer(layer, config, dtype) for layer in policy.model.layers)
@@ -99,7 +99,7 @@ def gather_weights(policy: PreTrainedModel) -> Weights | None:
     )
 
 
-def is_known(policy: PreTrainedModel) -> bool:
+def is_supported(policy: PreTrainedModel) -> bool:
     """Return whether the policy has exactly the modules expected here: no adapters, extra biases or patched layers."""
     if type(policy) not in KINDS:
         return False
@@ -209,7 +209,7 @@ class FusedDecoder:
 
     def __init__(self, weights: Weights, prompts: Prompts, new_tokens: int) -> None:
         self._weights, self._prompts = weights, prompts
-        self._lengths = prompts.flat.lengths[prompts.copies]
+        self._lengths = prompts.packed.lengths[prompts.copies]
         self._longest = self._column = int(self._lengths.max())  # column of the next token
         self._capacity = self._column + new_tokens
         self._cache: list[Tensor] = []
@@ -240,10 +240,11 @@ class FusedDecoder:
 
     def _read_prompts(self) -> Tensor:
         """Return the logits [N, V] after each distinct prompt. Only last tokens pass through the whole last layer."""
-        flat, weights = self._prompts.flat, self._weights
-        scratch, layout, ends = self._scratch_for(flat.tokens.shape[1]), flat.layout, flat.starts + flat.lengths - 1
-        rotation = self._rotations[flat.positions[0]][:, None]
-        hidden = weights.policy.model.embed_tokens(flat.tokens[0])
+        packed, weights = self._prompts.packed, self._weights
+        scratch, layout = self._scratch_for(packed.tokens.shape[1]), packed.layout
+        ends = packed.starts + packed.lengths - 1
+        rotation = self._rotations[packed.positions[0]][:, None]
+        hidden = weights.policy.model.embed_tokens(packed.tokens[0])
         for number, layer in enumerate(weights.layers):
             self._project(layer, hidden, rotation, scratch)
             self._cache.append(self._allocate_cache(scratch.fresh))
@@ -258,9 +259,9 @@ class FusedDecoder:
 
     def _allocate_cache(self, states: Tensor) -> Tensor:
         """Return a KV cache filled from [2, T, key heads, d]. Masked columns hold finite values of any token."""
-        flat, copies = self._prompts.flat, self._prompts.copies
+        packed, copies = self._prompts.packed, self._prompts.copies
         columns = torch.arange(self._column, device=states.device) - (self._column - self._lengths)[:, None]
-        rows = states[:, flat.starts[copies, None] + columns.clamp(min=0)].transpose(2, 3)
+        rows = states[:, packed.starts[copies, None] + columns.clamp(min=0)].transpose(2, 3)
         cache = rows.new_empty(*rows.shape[:3], self._capacity, rows.shape[4])
         cache[:, :, :, : self._column] = rows
         return cache

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from training.learner.models.forward_decoder import Decoder, ForwardDecoder, gather_prompts
 from training.learner.models.generic_forward import GenericDecoder, path_of
-from training.learner.models.loading import room_of
+from training.learner.models.loading import max_positions
 from training.learner.runtime.jobdir import BadInput
 from training.learner.sampling.cuda_graphs import GraphDecoder
 from training.learner.sampling.fused_decoder import FusedDecoder, Weights, gather_weights
@@ -140,7 +140,7 @@ def check_positions(
     remedy: str = "set max_prompt_tokens or max_completion_tokens lower",
 ) -> None:
     """Raise BadInput if a prompt with its completion could exceed the model's positions."""
-    room = room_of(model.config)
+    room = max_positions(model.config)
     needed = max(map(len, prompts), default=0) + new_tokens
     if room is not None and needed > room:
         raise BadInput(f"prompts and completions take up to {needed} tokens, {who} has room for {room}: {remedy}")

@@ -5,10 +5,10 @@ import torch
 from small_world import KINDS, letters_tokenizer, tiny_model
 from transformers import AutoModelForSequenceClassification
 
-from training.learner.models.episodes import Episodes, by_episode, within_budget
 from training.learner.models.loading import load_critic
-from training.learner.models.packed_attention import ATTENTION, flatten, forward_flat
-from training.learner.models.token_outputs import score_states, score_tokens
+from training.learner.models.packed_attention import ATTENTION, forward_packed
+from training.learner.models.packing import Episodes, by_episode, pack_sequences, within_budget
+from training.learner.models.token_outputs import critic_values, score_tokens
 
 EPISODES = Episodes([[5, 6, 7], [8], [9, 10, 11, 12, 13, 0, 14]], [[1, 2, 3, 0], [4, 5, 6, 7, 8, 9], [0]])
 
@@ -60,8 +60,8 @@ def test_the_temperature_divides_the_logits():
 def test_the_entropy_is_that_of_the_distribution():
     model = tiny_model()
     scored = score_tokens(model, EPISODES, temperature=2.0, with_entropy=True)
-    batch = flatten(EPISODES.sequences())
-    logits = forward_flat(model, batch).logits[0, 2:6] / 2.0
+    batch = pack_sequences(EPISODES.sequences())
+    logits = forward_packed(model, batch).logits[0, 2:6] / 2.0
     expected = torch.distributions.Categorical(logits=logits).entropy()
     torch.testing.assert_close(scored.entropy[:4], expected, atol=1e-5, rtol=1e-5)
 
@@ -71,11 +71,11 @@ def test_values_are_read_at_the_token_before_each_decision(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     letters_tokenizer().save_pretrained(tmp_path)
     critic = load_critic(str(tmp_path))
-    assert score_states(critic, EPISODES).abs().max() == 0  # from a policy's folder the head is new
+    assert critic_values(critic, EPISODES).abs().max() == 0  # from a policy's folder the head is new
     critic.score.weight.normal_()
-    values = score_states(critic, EPISODES).split([4, 6, 1])
+    values = critic_values(critic, EPISODES).split([4, 6, 1])
     for i, sequence in enumerate(EPISODES.sequences()):
-        hidden = forward_flat(critic.base_model, flatten([sequence])).last_hidden_state[0]
+        hidden = forward_packed(critic.base_model, pack_sequences([sequence])).last_hidden_state[0]
         first = len(EPISODES.prompts[i]) - 1
         torch.testing.assert_close(values[i], critic.score(hidden)[first:-1, 0], atol=1e-5, rtol=0)
 
@@ -87,7 +87,7 @@ def test_a_critic_from_a_reward_model_starts_at_its_normalised_scores(tmp_path):
     model.score = torch.nn.Linear(32, 1, bias=False)
     model.save_pretrained(tmp_path)
     expected = (model.score(model.model(torch.tensor([[5, 6, 7, 1]])).last_hidden_state[0, 2:4]) - 0.3) / 2.0
-    values = score_states(load_critic(str(tmp_path)), Episodes([[5, 6, 7]], [[1, 2]]))
+    values = critic_values(load_critic(str(tmp_path)), Episodes([[5, 6, 7]], [[1, 2]]))
     torch.testing.assert_close(values, expected[:, 0], atol=1e-5, rtol=0)
 
 

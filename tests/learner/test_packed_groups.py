@@ -14,9 +14,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from training.learner.models import packed_attention
+from training.learner.models import packed_layouts
 from training.learner.models.packed_attention import ATTENTION
-from training.learner.models.packing import PromptGroup, pack
+from training.learner.models.packing import PromptGroup, pack_groups
 from training.learner.models.partial_forward import states_at
 
 SMALL = {
@@ -66,7 +66,7 @@ def model_of(kind: str, attention: str):
 @pytest.mark.parametrize("kind", KINDS)
 def test_hidden_states_of_packed_completions_are_those_of_each_completion_alone(kind):
     plain = model_of(kind, "eager")
-    batch = pack(GROUPS)
+    batch = pack_groups(GROUPS)
     with torch.no_grad():
         packed = states_at(model_of(kind, ATTENTION), batch, batch.last)
         alone = [
@@ -84,10 +84,10 @@ def test_hidden_states_of_packed_completions_are_those_of_each_completion_alone(
 @pytest.mark.parametrize("is_long", [False, True], ids=["", "as of long prompts"])
 def test_gradients_of_packed_completions_are_those_of_each_completion_alone(kind, is_long, monkeypatch):
     if is_long:  # several chunks for a prompt, the first beside the prompt's own keys, the others beside copies
-        monkeypatch.setattr(packed_attention, "CHUNK_TOKENS", (1, 4))
-        monkeypatch.setattr(packed_attention, "VIEWED_PROMPT", 3)
+        monkeypatch.setattr(packed_layouts, "CHUNK_TOKENS", (1, 4))
+        monkeypatch.setattr(packed_layouts, "MIN_VIEWED_PROMPT", 3)
     packed, plain = model_of(kind, ATTENTION), model_of(kind, "eager")
-    batch = pack(GROUPS)
+    batch = pack_groups(GROUPS)
     sequences = [[*group.prompt, *completion] for group in GROUPS for completion in group.completions]
     weights = torch.randn(len(sequences), 32, generator=torch.Generator().manual_seed(0))
     (states_at(packed, batch, batch.last) * weights).sum().backward()
@@ -98,13 +98,13 @@ def test_gradients_of_packed_completions_are_those_of_each_completion_alone(kind
 
 
 def test_the_prompt_is_computed_once():
-    batch = pack(GROUPS)
+    batch = pack_groups(GROUPS)
     assert batch.tokens.shape == (1, sum(group.tokens for group in GROUPS))
     assert GROUPS[0].tokens == 3 + 3 + 2 + 7 + 1
 
 
 def test_positions_start_again_after_the_prompt():
-    batch = pack(GROUPS[:1])
+    batch = pack_groups(GROUPS[:1])
     assert batch.positions[0].tolist() == [0, 1, 2, 3, 4, 5, 3, 4, 3, 4, 5, 6, 7, 8, 9, 3]
     assert batch.last.tolist() == [5, 7, 14, 15]
 
@@ -114,11 +114,11 @@ def test_the_last_layer_computes_the_last_tokens_only(kind):
     model, seen = model_of(kind, ATTENTION), []
     for layer in model.model.layers:
         layer.mlp.down_proj.register_forward_hook(lambda _, inputs, output: seen.append(len(output)))
-    batch = pack(GROUPS)
+    batch = pack_groups(GROUPS)
     states_at(model, batch, batch.last)
     assert seen == [batch.tokens.shape[1]] * 2 + [len(batch.last)]
 
 
 def test_an_empty_completion_is_refused():
     with pytest.raises(ValueError, match="empty completion"):
-        pack([PromptGroup((1, 2), ((3,), ()))])
+        pack_groups([PromptGroup((1, 2), ((3,), ()))])

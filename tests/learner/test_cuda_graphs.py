@@ -3,7 +3,7 @@
 import pytest
 import torch
 from small_world import tiny_model
-from test_fused_decoding import KNOWN, PROMPTS, STEPS, expect_the_model_s_logits, fused
+from test_fused_decoder import KNOWN, PROMPTS, STEPS, expect_the_model_s_logits, fused
 
 from training.learner.models.forward_decoder import gather_prompts
 from training.learner.models.loading import computing_in

@@ -4,12 +4,13 @@ import pytest
 import torch
 from small_world import tiny_model
 
-from training.learner.models.episodes import Episodes
 from training.learner.models.loading import computing_in
 from training.learner.models.log_probs import token_scores
-from training.learner.models.packed_attention import causal_layout, flatten, forward_flat
-from training.learner.models.partial_forward import is_known, states_at
-from training.learner.models.token_outputs import plain_head, score_tokens
+from training.learner.models.packed_attention import forward_packed
+from training.learner.models.packed_layouts import causal_layout
+from training.learner.models.packing import Episodes, pack_sequences
+from training.learner.models.partial_forward import is_supported, states_at
+from training.learner.models.token_outputs import linear_head, score_tokens
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3")
 LENGTHS = (3, 17, 5, 16, 40, 4, 9, 33, 20, 38)  # of several parts of like lengths
@@ -26,11 +27,11 @@ def gradients(model, output):
 
 @pytest.mark.parametrize("kind", KNOWN)
 def test_states_and_gradients_are_those_of_the_model_s_own_pass(kind):
-    model, batch = tiny_model(kind), flatten(SEQUENCES)
-    assert is_known(model.base_model)
+    model, batch = tiny_model(kind), pack_sequences(SEQUENCES)
+    assert is_supported(model.base_model)
     places = torch.tensor([2, 2, 80, 7, 41, 42, 130, 80])  # in any order, some more than once
     found = states_at(model, batch, places)
-    expected = forward_flat(model.base_model, batch).last_hidden_state[0, places]
+    expected = forward_packed(model.base_model, batch).last_hidden_state[0, places]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     ours, theirs = gradients(model, found), gradients(model, expected)
     assert ours.keys() == theirs.keys()
@@ -42,9 +43,9 @@ def test_biases_and_grouped_heads_and_tied_embeddings_are_nothing_special():
     model = tiny_model("llama", attention_bias=True, mlp_bias=True, tie_word_embeddings=True, num_key_value_heads=1)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    batch, places = flatten(SEQUENCES), torch.arange(50)
-    scores = token_scores(states_at(model, batch, places), plain_head(model), places, 0.8, with_entropy=True)
-    logits = forward_flat(model, batch).logits[0, places] / 0.8
+    batch, places = pack_sequences(SEQUENCES), torch.arange(50)
+    scores = token_scores(states_at(model, batch, places), linear_head(model), places, 0.8, with_entropy=True)
+    logits = forward_packed(model, batch).logits[0, places] / 0.8
     expected = logits.log_softmax(-1)[places, places]
     torch.testing.assert_close(scores.log_probs, expected, atol=1e-5, rtol=1e-5)
     ours, theirs = gradients(model, scores.log_probs), gradients(model, expected)
@@ -80,7 +81,12 @@ def test_many_rows_are_computed_some_at_a_time(monkeypatch):
     episodes = Episodes([[5, 6, 7], [8]], [[1, 2, 3, 0], [4, 5, 6, 7, 8, 9]])
     whole = score_tokens(model, episodes, with_entropy=True)
     expected = gradients(model, whole.log_probs)
-    for name, size in (("CHUNK", 3 * 64), ("LEAST", 1), ("BLOCK", 2 * 64), ("SLICE", 5)):
+    for name, size in (
+        ("CHUNK_LOGITS", 3 * 64),
+        ("MIN_CHUNK_ROWS", 1),
+        ("SOFTMAX_LOGITS", 2 * 64),
+        ("VOCABULARY_SLICE", 5),
+    ):
         monkeypatch.setattr(f"training.learner.models.log_probs.{name}", size)
     with torch.no_grad():
         unlearned = score_tokens(model, episodes, with_entropy=True)
@@ -93,14 +99,14 @@ def test_many_rows_are_computed_some_at_a_time(monkeypatch):
 
 @pytest.mark.parametrize("kind", KNOWN)
 def test_under_autocast_it_stays_as_near_as_the_model_s_own_pass(kind):
-    model, batch, places = tiny_model(kind), flatten(SEQUENCES), torch.arange(0, 180, 3)
-    exact = forward_flat(model.base_model, batch).last_hidden_state[0, places]
+    model, batch, places = tiny_model(kind), pack_sequences(SEQUENCES), torch.arange(0, 180, 3)
+    exact = forward_packed(model.base_model, batch).last_hidden_state[0, places]
     with computing_in("bfloat16"):
         ours, theirs = (
             states_at(model, batch, places),
-            forward_flat(model.base_model, batch).last_hidden_state[0, places],
+            forward_packed(model.base_model, batch).last_hidden_state[0, places],
         )
-        scores = token_scores(ours, plain_head(model), places % 64, 1.0, with_entropy=True)
+        scores = token_scores(ours, linear_head(model), places % 64, 1.0, with_entropy=True)
     (scores.log_probs.sum() + scores.entropy.sum()).backward()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
     assert 0 < (ours - exact).abs().mean() <= 1.5 * (theirs - exact).abs().mean()
@@ -108,16 +114,16 @@ def test_under_autocast_it_stays_as_near_as_the_model_s_own_pass(kind):
 
 @pytest.mark.parametrize("kind", ["gpt2", "gemma", "gemma2", "gemma3_text"])
 def test_other_kinds_go_through_their_own_pass(kind):
-    model, batch, places = tiny_model(kind), flatten(SEQUENCES), torch.tensor([3, 100])
-    assert not is_known(model.base_model) and plain_head(model) is None
-    expected = forward_flat(model.base_model, batch).last_hidden_state[0, places]
+    model, batch, places = tiny_model(kind), pack_sequences(SEQUENCES), torch.tensor([3, 100])
+    assert not is_supported(model.base_model) and linear_head(model) is None
+    expected = forward_packed(model.base_model, batch).last_hidden_state[0, places]
     assert torch.equal(states_at(model, batch, places), expected)
 
 
 def test_a_layer_that_somebody_replaced_is_left_alone():
     model = tiny_model()
     model.model.layers[1] = type("Other", (type(model.model.layers[1]),), {})(model.config, 1)
-    assert not is_known(model.base_model)
+    assert not is_supported(model.base_model)
 
 
 def test_rows_of_like_lengths_are_attended_together():

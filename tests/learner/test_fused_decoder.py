@@ -19,7 +19,7 @@ def logits_of(model, sequences):
     """After each sequence's last token, by transformers' eager attention, one at a time."""
     model.set_attn_implementation("eager")
     found = torch.stack([model(torch.tensor([sequence])).logits[0, -1] for sequence in sequences])
-    model.set_attn_implementation("accord_flat")
+    model.set_attn_implementation("accord_packed")
     return found
 
 
