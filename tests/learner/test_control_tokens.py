@@ -1,8 +1,8 @@
 """Text never becomes a control token, and a turn ends with one token everywhere."""
 
 import pytest
-from chat_world import ENDS, MAKERS, OPENERS, TEXTS
 
+from tests.learner.worlds.chat import ENDS, MAKERS, OPENERS, TEXTS
 from training.learner.runtime.jobdir import BadInput
 from training.learner.text import bpe
 from training.learner.text.control_tokens import (

@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from one_batch import gradients, prepared, scored_answers
 from safetensors.torch import load_file
-from small_world import PROMPTS, on_reward_model, ppo_job, reward_model_folder
-from two_processes import run_on_two
 
+from tests.learner.worlds.letters import PROMPTS, on_reward_model, ppo_job, reward_model_folder
+from tests.learner.worlds.one_batch import gradients, prepared, scored_answers
+from tests.learner.worlds.two_processes import run_on_two
 from training.learner import ppo
 from training.learner.models.partial_forward import trunk_of
 from training.learner.models.reward_model import load_reward_model, score

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from small_world import tiny_model
 from test_fused_decoder import KNOWN, PROMPTS, STEPS, expect_the_model_s_logits, fused
 
+from tests.learner.worlds.letters import tiny_model
 from training.learner.models.forward_decoder import gather_prompts
 from training.learner.models.loading import computing_in
 from training.learner.sampling import cuda_graphs

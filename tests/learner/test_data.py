@@ -1,8 +1,8 @@
 """Messages to tokens: templates, truncation from the left, and what is refused."""
 
 import pytest
-from small_world import letters_tokenizer
 
+from tests.learner.worlds.letters import letters_tokenizer
 from training.learner import sft
 from training.learner.preferences.ranking_data import read_rankings
 from training.learner.runtime.config import RewardConfig, SampleConfig, SftConfig

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from one_batch import prepared, scored_answers
-from small_world import PROMPTS, ppo_job
 
+from tests.learner.worlds.letters import PROMPTS, ppo_job
+from tests.learner.worlds.one_batch import prepared, scored_answers
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packing import sizes_of
 from training.learner.models.slot_budget import attention_slots

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from small_world import tiny_model
 from torch import nn
 
+from tests.learner.worlds.letters import tiny_model
 from training.learner.models.forward_decoder import ForwardDecoder, gather_prompts
 from training.learner.models.loading import computing_in
 from training.learner.sampling.fused_decoder import FusedDecoder, gather_weights

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_world import LETTERS, letters_tokenizer, metrics, ppo_job
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 
+from tests.learner.worlds.letters import LETTERS, letters_tokenizer, metrics, ppo_job
 from training.learner import ppo
 from training.learner import sample as sample_program
 from training.learner.models.generic_forward import path_of

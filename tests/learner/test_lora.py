@@ -4,13 +4,11 @@ import json
 
 import pytest
 import torch
-from reward_world import job as reward_job
-from reward_world import policy_folder as words_folder
-from reward_world import ranking_rows
 from safetensors.torch import load_file
-from small_world import LETTERS, letters_tokenizer, policy_folder, ppo_job, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from tests.learner.worlds.letters import LETTERS, letters_tokenizer, policy_folder, ppo_job, tiny_model
+from tests.learner.worlds.words import ranking_rows, reward_job, words_folder
 from training.learner import ppo, reward, sft
 from training.learner.models.loading import computing_in, load_policy
 from training.learner.models.lora import AdapterView, LoraConfig, SharedBase, critic_view, load_scoring_view

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from tests.learner.reward_world import policy_folder
+from tests.learner.worlds.words import words_folder
 from training.learner.models.loading import load_critic, load_policy, load_tokenizer, save_model
 from training.learner.models.reward_model import load_reward_model, new_reward_model, save_reward_model
 from training.learner.runtime.jobdir import BadInput
@@ -18,7 +18,7 @@ LAYER = "model.layers.1.mlp.down_proj.weight"
 
 @pytest.fixture
 def policy(tmp_path):
-    return policy_folder(tmp_path / "policy")
+    return words_folder(tmp_path / "policy")
 
 
 def cut_short(folder: Path) -> None:

@@ -6,13 +6,12 @@ import time
 from types import SimpleNamespace
 
 import pytest
-import small_world
 import torch
-from reward_world import job as reward_job
-from reward_world import ranking_rows
-from small_world import PROMPTS, metrics, policy_folder, ppo_job
-from two_processes import ends_of_two, run_on_two
 
+from tests.learner.worlds import letters
+from tests.learner.worlds.letters import PROMPTS, metrics, policy_folder, ppo_job
+from tests.learner.worlds.two_processes import ends_of_two, run_on_two
+from tests.learner.worlds.words import ranking_rows, reward_job
 from training.learner import ppo, reward, sample
 from training.learner.runtime import jobdir
 from training.learner.runtime.jobdir import EXIT_STOPPED, JobDirectory, Stopped
@@ -70,7 +69,7 @@ def test_a_stop_that_only_one_process_hears_stops_both_at_the_same_step(tmp_path
 
 @pytest.mark.process
 def test_a_process_that_fails_ends_the_other_and_the_job_goes_on_from_its_last_state(tmp_path, monkeypatch):
-    job, sound, calls = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS), small_world.reward, []
+    job, sound, calls = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS), letters.reward, []
 
     def breaks_down(answers):
         calls.append(1)
@@ -78,7 +77,7 @@ def test_a_process_that_fails_ends_the_other_and_the_job_goes_on_from_its_last_s
             raise RuntimeError("the judge of this process does not answer")
         return sound(answers)
 
-    monkeypatch.setattr(small_world, "reward", breaks_down)
+    monkeypatch.setattr(letters, "reward", breaks_down)
     assert ends_of_two(ppo.main, job) == [1, 1]  # and none by the alarm
     assert JobDirectory(job).result() is None and JobDirectory(job).state is not None
     monkeypatch.undo()

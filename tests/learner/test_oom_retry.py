@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from one_batch import gradients, prepared
-from small_world import LETTERS, PROMPTS, ppo_job
 
+from tests.learner.worlds.letters import LETTERS, PROMPTS, ppo_job
+from tests.learner.worlds.one_batch import gradients, prepared
 from training.learner import ppo
 from training.learner.models.loading import load_policy
 from training.learner.models.oom_retry import MicroBatches

@@ -9,8 +9,8 @@ import pytest
 import scipy
 import torch
 from scipy.special import logsumexp
-from small_world import LONGEST, completions, log_probs, policy_folder, ppo_job, reward_of
 
+from tests.learner.worlds.letters import MAX_LENGTH, completions, log_probs, policy_folder, ppo_job, reward_of
 from training.learner import ppo
 from training.learner.models.loading import load_policy
 from training.learner.policy.optimality import (
@@ -35,7 +35,7 @@ BETA = 0.5
 def world(tmp_path_factory):
     """Rewards of samples that the sampler drew from the policy, and the exact distribution they came from."""
     policy, _ = load_policy(str(policy_folder(tmp_path_factory.mktemp("world") / "policy")))
-    params = SamplingParams(LONGEST, frozenset([0]))
+    params = SamplingParams(MAX_LENGTH, frozenset([0]))
     written = sample(policy, [[1]] * 40_000, range(40_000), params, batch=10_000)
     drawn = torch.tensor([[reward_of(completion.tokens) for completion in written]])
     values = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from small_world import KINDS, tiny_model
 
+from tests.learner.worlds.letters import KINDS, tiny_model
 from training.learner.models import packed_attention, packed_layouts
 from training.learner.models.packing import Episodes, by_episode, pack_episodes, sizes_of, within_budget
 from training.learner.models.slot_budget import attention_slots

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from small_world import KINDS, letters_tokenizer, tiny_model
 from transformers import AutoModelForSequenceClassification
 
+from tests.learner.worlds.letters import KINDS, letters_tokenizer, tiny_model
 from training.learner.models.loading import load_critic
 from training.learner.models.packed_attention import ATTENTION, forward_packed
 from training.learner.models.packing import Episodes, by_episode, pack_sequences, within_budget

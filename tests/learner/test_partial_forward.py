@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from small_world import tiny_model
 
+from tests.learner.worlds.letters import tiny_model
 from training.learner.models.loading import computing_in
 from training.learner.models.log_probs import token_scores
 from training.learner.models.packed_attention import forward_packed

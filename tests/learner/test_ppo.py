@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 import scipy
-import small_world
 import torch
-from one_batch import prepared, scored_answers
 from safetensors.torch import load_file
-from small_world import (
+from transformers import AutoModelForCausalLM
+
+from tests.learner.worlds import letters
+from tests.learner.worlds.letters import (
     PROMPTS,
     REWARD,
     best_policy,
@@ -21,8 +22,7 @@ from small_world import (
     policy_folder,
     ppo_job,
 )
-from transformers import AutoModelForCausalLM
-
+from tests.learner.worlds.one_batch import prepared, scored_answers
 from training.learner import ppo
 from training.learner.policy import rollout
 from training.learner.policy.evaluation import paired_gain
@@ -69,7 +69,7 @@ def log_probs_of(model, episodes, temperature):
 
 
 def test_a_reward_that_is_not_finite_stops_the_run_with_its_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(small_world, "reward", lambda answers: [float("nan")] * len(answers))
+    monkeypatch.setattr(letters, "reward", lambda answers: [float("nan")] * len(answers))
     job = ppo_job(tmp_path / "job", PROMPTS, steps=2, batch_episodes=8)
     with pytest.raises(TrainingFailed, match="the reward is nan at step 1"):
         ppo.main(job)
@@ -102,13 +102,13 @@ def test_the_state_before_a_failure_is_kept_and_once_mended_the_run_ends_as_if_i
 ):
     options = {"steps": 3, "batch_episodes": 8, "epochs": 1, "save_every": 1}
     ppo.main(ppo_job(tmp_path / "straight", PROMPTS, **options))
-    job, sound, calls = ppo_job(tmp_path / "job", PROMPTS, **options), small_world.reward, []
+    job, sound, calls = ppo_job(tmp_path / "job", PROMPTS, **options), letters.reward, []
 
     def breaks_down(answers):
         calls.append(1)
         return [float("inf")] * len(answers) if len(calls) == 3 else sound(answers)
 
-    monkeypatch.setattr(small_world, "reward", breaks_down)
+    monkeypatch.setattr(letters, "reward", breaks_down)
     with pytest.raises(TrainingFailed, match="the reward is inf at step 3; the last saved state is kept"):
         ppo.main(job)
     assert [line["step"] for line in metrics(job)] == [1, 2] and JobDirectory(job).result() is None
@@ -135,7 +135,7 @@ def test_completions_cut_off_and_prompts_truncated_are_counted(tmp_path):
 
 @pytest.mark.parametrize("given", [[1.0], ["good"] * 8, None, [None] * 8, [[1.0]] * 8, (1.0 for _ in range(8))])
 def test_a_term_must_give_every_answer_its_number(tmp_path, monkeypatch, given):
-    monkeypatch.setattr(small_world, "reward", lambda answers: given)
+    monkeypatch.setattr(letters, "reward", lambda answers: given)
     with pytest.raises(BadInput, match="one number for each of 8 answers"):
         ppo.main(ppo_job(tmp_path / "job", PROMPTS, steps=1, batch_episodes=8))
 
@@ -144,7 +144,7 @@ def test_a_term_must_give_every_answer_its_number(tmp_path, monkeypatch, given):
 def test_with_no_reward_but_kl_the_policy_comes_back_to_the_reference(tmp_path, monkeypatch, placement):
     policy_folder(tmp_path / "reference", seed=1)
     policy_folder(tmp_path / "policy", seed=2)
-    monkeypatch.setattr(small_world, "reward", lambda answers: [0.0] * len(answers))
+    monkeypatch.setattr(letters, "reward", lambda answers: [0.0] * len(answers))
     ppo.main(ppo_job(tmp_path / "job", steps=15, batch_episodes=128, learning_rate=0.01, algorithm="rloo",
                      completions_per_prompt=128, kl_coefficient=1.0, kl_placement=placement, epochs=2,
                      reference_model=str(tmp_path / "reference")))  # fmt: skip

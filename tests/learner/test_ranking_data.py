@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.learner.reward_world import ranking_rows, tokenizer
+from tests.learner.worlds.words import ranking_rows, words_tokenizer
 from training.learner.preferences.ranking_data import pairs_of_comparisons, read_rankings
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput
 
-TOKENIZER = tokenizer()
+TOKENIZER = words_tokenizer()
 END = TOKENIZER.eos_token_id
 
 

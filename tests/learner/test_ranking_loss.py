@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from tests.learner.reward_world import policy_folder, ranking_rows, tokenizer
+from tests.learner.worlds.words import ranking_rows, words_folder, words_tokenizer
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import RewardModel, new_reward_model, raw_scores_of_groups
@@ -30,7 +30,7 @@ from training.learner.runtime.processes import Processes
 
 @pytest.fixture(scope="module")
 def policy(tmp_path_factory):
-    return str(policy_folder(tmp_path_factory.mktemp("policies") / "policy"))
+    return str(words_folder(tmp_path_factory.mktemp("policies") / "policy"))
 
 
 def settings(**values) -> RewardConfig:
@@ -38,7 +38,7 @@ def settings(**values) -> RewardConfig:
 
 
 def comparisons(count: int = 8, **values) -> list[Comparison]:
-    return read_rankings(tokenizer(), ranking_rows(count), settings(**values)).train
+    return read_rankings(words_tokenizer(), ranking_rows(count), settings(**values)).train
 
 
 def lessons(batch: list[Comparison], contrast: bool = False) -> list[Lesson]:
@@ -106,7 +106,7 @@ def test_a_rankings_weight_multiplies_its_part_of_the_loss(policy):
 
 
 def test_plackett_luce_equals_pairs_for_two_and_not_for_more(policy):
-    two = [c for c in read_rankings(tokenizer(), ranking_rows(8, completions=2), settings()).train
+    two = [c for c in read_rankings(words_tokenizer(), ranking_rows(8, completions=2), settings()).train
            if c.rankings[0].is_strict]  # fmt: skip
     four = [c for c in comparisons(40) if c.rankings[0].is_strict]
     assert two

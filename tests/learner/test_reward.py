@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.learner.reward_world import job, ranking_rows
+from tests.learner.worlds.words import ranking_rows, reward_job
 from training.learner import reward
 from training.learner.models.reward_model import load_reward_model, score
 from training.learner.runtime.jobdir import EXIT_BAD_INPUT, EXIT_STOPPED, BadInput, Stopped, TrainingFailed
@@ -52,7 +52,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    folder = job(tmp_path_factory.mktemp("reward") / "job", ranking_rows(90, held_out=30), **QUICK | {"epochs": 6})
+    folder = reward_job(
+        tmp_path_factory.mktemp("reward") / "job", ranking_rows(90, held_out=30), **QUICK | {"epochs": 6}
+    )
     reward.main(folder)
     return folder
 
@@ -103,7 +105,7 @@ def test_a_finished_job_is_left_alone(finished):
 @pytest.mark.parametrize(("stop_at", "runs"), [(1, 1), (3, 1), (6, 2), (7, 2)])
 def test_a_run_stopped_and_resumed_ends_in_the_same_bits(tmp_path, monkeypatch, stop_at, runs):
     rows, quick = ranking_rows(30, held_out=6), QUICK | {"eval_every": 2, "averaged_runs": runs}
-    whole, parts = job(tmp_path / "whole", rows, **quick), job(tmp_path / "parts", rows, **quick)
+    whole, parts = reward_job(tmp_path / "whole", rows, **quick), reward_job(tmp_path / "parts", rows, **quick)
     reward.main(whole)
     monkeypatch.setattr(reward, "StopSignal", lambda: StopAfter(stop_at))
     with pytest.raises(Stopped):
@@ -122,7 +124,7 @@ def test_a_run_stopped_and_resumed_ends_in_the_same_bits(tmp_path, monkeypatch, 
 
 
 def test_averaged_runs_each_start_anew_and_in_another_order(tmp_path):
-    folder = job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK | {"averaged_runs": 2})
+    folder = reward_job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK | {"averaged_runs": 2})
     reward.main(folder)
     lines = metrics(folder)
     first, second = lines[: len(lines) // 2], lines[len(lines) // 2 :]
@@ -133,7 +135,7 @@ def test_averaged_runs_each_start_anew_and_in_another_order(tmp_path):
 
 
 def test_a_step_after_the_last_state_is_done_again_and_its_metrics_replaced(tmp_path, monkeypatch):
-    folder = job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK, save_every=2)
+    folder = reward_job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK, save_every=2)
     monkeypatch.setattr(reward, "take_step", _killed_at(5, reward.take_step))
     with pytest.raises(KeyboardInterrupt):
         reward.main(folder)
@@ -156,7 +158,7 @@ def _killed_at(step, take_step):
 
 
 def test_scores_are_normalised_on_the_reference_samples_that_are_given(tmp_path):
-    folder = job(tmp_path / "job", ranking_rows(20, held_out=5), **QUICK)
+    folder = reward_job(tmp_path / "job", ranking_rows(20, held_out=5), **QUICK)
     texts = ["thanks help", "no bye", "wait soon", "never never never"]
     samples = [{"messages": [{"role": "user", "content": "order"}], "text": text, "ended": True} for text in texts]
     (folder / "samples.jsonl").write_text("".join(json.dumps(sample) + "\n" for sample in samples))
@@ -169,7 +171,7 @@ def test_scores_are_normalised_on_the_reference_samples_that_are_given(tmp_path)
 
 
 def test_without_held_out_rankings_there_is_no_accuracy_to_report(tmp_path):
-    folder = job(tmp_path / "job", ranking_rows(10), **QUICK)
+    folder = reward_job(tmp_path / "job", ranking_rows(10), **QUICK)
     reward.main(folder)
     assert result(folder)["held_out_accuracy"] is None
     assert result(folder)["held_out_pairs"] == 0
@@ -177,7 +179,7 @@ def test_without_held_out_rankings_there_is_no_accuracy_to_report(tmp_path):
 
 def test_a_single_ranking_of_two_one_token_completions_is_learned(tmp_path):
     row = ranking_rows(1)[0] | {"completions": ["no", ""], "ranks": [2, 1]}
-    folder = job(tmp_path / "job", [row], **QUICK)
+    folder = reward_job(tmp_path / "job", [row], **QUICK)
     reward.main(folder)
     assert result(folder)["train_rankings"] == 1
     assert (folder / "model" / "model.safetensors").exists()
@@ -186,7 +188,7 @@ def test_a_single_ranking_of_two_one_token_completions_is_learned(tmp_path):
 def test_annotators_agreement_is_reported_beside_the_accuracy(tmp_path):
     rows = ranking_rows(20, held_out=10)
     rows += [row | {"annotator": "second"} for row in rows]
-    folder = job(tmp_path / "job", rows, **QUICK)
+    folder = reward_job(tmp_path / "job", rows, **QUICK)
     reward.main(folder)
     found = result(folder)
     assert found["annotator_agreement"] == 1.0
@@ -198,12 +200,12 @@ def test_weights_of_zero_are_as_if_the_rankings_were_not_there(tmp_path):
     rows = ranking_rows(12)
     for row in rows[8:]:
         row["weight"] = 0
-    reward.main(job(tmp_path / "some", rows, **QUICK, tie_share=0.2))
+    reward.main(reward_job(tmp_path / "some", rows, **QUICK, tie_share=0.2))
     assert result(tmp_path / "some")["steps"] == 2
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_keeps_the_last_state(tmp_path, monkeypatch):
-    folder = job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK, save_every=2)
+    folder = reward_job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK, save_every=2)
     learn, calls = reward.learn, []
 
     def breaks_down(model, *rest):
@@ -226,7 +228,7 @@ def test_what_outgrows_the_model_s_positions_is_refused(tmp_path, place):
     long = [{"role": "user", "content": "help " * 130}]
     if place == "rankings":
         rows[2]["messages"] = long
-    folder = job(tmp_path / "job", rows)
+    folder = reward_job(tmp_path / "job", rows)
     if place == "samples":
         (folder / "samples.jsonl").write_text(json.dumps({"messages": long, "text": "no"}) + "\n")
     with pytest.raises(BadInput, match="tokens, the model has room for 128"):
@@ -238,15 +240,15 @@ def test_a_long_prompt_and_another_s_long_completion_fit_where_they_never_meet(t
     rows[2]["messages"] = [{"role": "user", "content": "help " * 80}]
     rows[3]["completions"][0] = "help " * 80
     with pytest.raises(BadInput, match="the model has room for 128"):
-        reward.main(job(tmp_path / "contrast", rows, contrast=1.0))
-    folder = job(tmp_path / "alone", rows, contrast=0.0)
+        reward.main(reward_job(tmp_path / "contrast", rows, contrast=1.0))
+    folder = reward_job(tmp_path / "alone", rows, contrast=0.0)
     reward.main(folder)
     assert (folder / "result.json").is_file()
 
 
 def test_bad_input_is_refused_before_a_model_is_made(tmp_path):
     with pytest.raises(BadInput, match="no training ranking"):
-        reward.main(job(tmp_path / "job", [], **QUICK))
+        reward.main(reward_job(tmp_path / "job", [], **QUICK))
     assert not (tmp_path / "job" / "metrics.jsonl").exists()
 
 
@@ -261,7 +263,7 @@ def launch(folder: Path, *launcher: str) -> subprocess.Popen:
 
 @pytest.mark.process
 def test_the_command_line_refuses_bad_input_with_one_sentence(tmp_path):
-    process = launch(job(tmp_path / "job", ranking_rows(4), nonsense=1))
+    process = launch(reward_job(tmp_path / "job", ranking_rows(4), nonsense=1))
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == EXIT_BAD_INPUT
     assert errors.splitlines()[-1] == "error: unknown setting 'nonsense' for reward"
@@ -269,7 +271,7 @@ def test_the_command_line_refuses_bad_input_with_one_sentence(tmp_path):
 
 @pytest.mark.process
 def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path):
-    folder = job(tmp_path / "job", ranking_rows(60), **QUICK | {"epochs": 1000})
+    folder = reward_job(tmp_path / "job", ranking_rows(60), **QUICK | {"epochs": 1000})
     process = launch(folder)
     while not (folder / "metrics.jsonl").exists() and process.poll() is None:
         time.sleep(0.05)
@@ -283,7 +285,7 @@ def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path):
 @pytest.mark.process
 def test_two_processes_learn_what_one_does(tmp_path):
     rows = ranking_rows(31, held_out=6)
-    one, two = job(tmp_path / "one", rows, **QUICK), job(tmp_path / "two", rows, **QUICK)
+    one, two = reward_job(tmp_path / "one", rows, **QUICK), reward_job(tmp_path / "two", rows, **QUICK)
     # Without a GPU too, --multi_gpu is what makes accelerate start as many processes as it is told to.
     several = ("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0")
     process = launch(two, "accelerate.commands.launch", *several, "-m")
@@ -300,7 +302,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
 
 
 def test_a_run_of_the_defaults_draws_curves_of_held_out_data(tmp_path):
-    folder = job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK)
+    folder = reward_job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK)
     reward.main(folder)
     with_curves = [line for line in metrics(folder) if "held_out_loss" in line and "held_out_accuracy" in line]
     assert len(with_curves) >= 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from tests.learner.reward_world import policy_folder
+from tests.learner.worlds.words import words_folder
 from training.learner.models.loading import load_tokenizer
 from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import (
@@ -33,7 +33,7 @@ SEQUENCES = [[*group.prompt, *completion] for group in GROUPS for completion in 
 
 @pytest.fixture
 def policy(tmp_path):
-    return str(policy_folder(tmp_path / "policy"))
+    return str(words_folder(tmp_path / "policy"))
 
 
 def trained(path: str, heads: int = 4) -> RewardModel:
@@ -87,7 +87,7 @@ def test_plain_transformers_computes_the_same_raw_scores_padded_on_either_side(p
 
 
 def test_a_pad_token_that_is_the_end_token_changes_no_score(tmp_path):
-    shared = trained(str(policy_folder(tmp_path / "policy", pad_is_eos=True)))
+    shared = trained(str(words_folder(tmp_path / "policy", pad_is_eos=True)))
     settings = json.loads((tmp_path / "policy" / "config.json").read_text())
     (tmp_path / "policy" / "config.json").write_text(json.dumps(settings | {"pad_token_id": 0}))
     apart = trained(str(tmp_path / "policy"))
@@ -98,13 +98,13 @@ def test_a_pad_token_that_is_the_end_token_changes_no_score(tmp_path):
 
 
 def test_the_end_token_learns_also_when_it_is_the_pad_token(tmp_path):
-    model = trained(str(policy_folder(tmp_path / "policy", pad_is_eos=True)))
+    model = trained(str(words_folder(tmp_path / "policy", pad_is_eos=True)))
     model.raw_scores(model.features(GROUPS)).sum().backward()
     assert model.network.get_input_embeddings().weight.grad[1].abs().sum() > 0
 
 
 def test_plain_transformers_reads_the_end_token_too_when_it_is_also_the_pad_token(tmp_path):
-    path = str(policy_folder(tmp_path / "policy", pad_is_eos=True))
+    path = str(words_folder(tmp_path / "policy", pad_is_eos=True))
     model, tokenizer = trained(path), load_tokenizer(path)
     save_reward_model(model, tokenizer, tmp_path / "reward")
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").eval()

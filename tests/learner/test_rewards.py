@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from reward_world import policy_folder
-from small_world import policy_folder as letters_folder
 
+from tests.learner.worlds.letters import policy_folder
+from tests.learner.worlds.words import words_folder
 from training.learner import sample
 from training.learner.models.loading import load_tokenizer
 from training.learner.models.reward_model import (
@@ -30,7 +30,7 @@ MESSAGES = [{"role": "user", "content": "wait parcel"}]
 @pytest.fixture
 def scorer(tmp_path):
     """A reward model's folder whose scores differ; and its tokenizer, which is the policy's too."""
-    policy_folder(tmp_path / "policy")
+    words_folder(tmp_path / "policy")
     model = new_reward_model(str(tmp_path / "policy"), heads=1, seed=0)
     torch.nn.init.normal_(model.head.weight)
     save_reward_model(model, load_tokenizer(str(tmp_path / "policy")), tmp_path / "scorer")
@@ -120,12 +120,12 @@ def test_terms_are_weighted_added_clipped_and_a_missing_end_costs(scorer):
         ({"name": "length"}, "the reward term length needs the setting target"),
         ({"name": "missing_eos", "target": 3}, "has no setting 'target'"),
         ({"name": "python", "function": "no.such:thing"}, "cannot import 'no.such:thing'"),
-        ({"name": "python", "function": "small_world:nothing"}, "cannot import"),
+        ({"name": "python", "function": "tests.learner.worlds.letters:nothing"}, "cannot import"),
         ({"name": "python"}, "the reward term python needs the setting function"),
-        ({"name": "python", "function": ".small_world:reward"}, "cannot import"),
+        ({"name": "python", "function": ".tests.learner.worlds.letters:reward"}, "cannot import"),
         (
-            {"name": "python", "function": "small_world:LONGEST"},
-            "'small_world:LONGEST' is not callable",
+            {"name": "python", "function": "tests.learner.worlds.letters:MAX_LENGTH"},
+            "'tests.learner.worlds.letters:MAX_LENGTH' is not callable",
         ),
     ],
 )
@@ -159,7 +159,7 @@ def test_samples_come_in_the_prompts_order_with_their_scores(tmp_path, scorer):
 
 
 def test_samples_do_not_depend_on_the_batch_and_have_no_score_without_a_reward_model(tmp_path):
-    policy_folder(tmp_path / "policy")
+    words_folder(tmp_path / "policy")
     for size in (1, 4, 64):
         sample.main(sampling_job(tmp_path / str(size), model=str(tmp_path / "policy"), batch_completions=size))
     assert lines(tmp_path / "1") == lines(tmp_path / "4") == lines(tmp_path / "64")
@@ -172,14 +172,14 @@ def test_a_text_is_what_people_read():
 
 
 def test_prompts_too_long_for_the_model_are_refused_before_sampling(tmp_path):
-    letters_folder(tmp_path / "policy")
+    policy_folder(tmp_path / "policy")
     folder = sampling_job(tmp_path / "job", model=str(tmp_path / "policy"), max_completion_tokens=200)
     with pytest.raises(BadInput, match="the model has room for 128"):
         sample.main(folder)
 
 
 def test_samples_are_scored_by_the_terms_set_and_not_where_references_lack(tmp_path):
-    policy_folder(tmp_path / "policy")
+    words_folder(tmp_path / "policy")
     terms = [{"name": "similarity", "weight": 2}, {"name": "length", "target": 4}]
     folder = sampling_job(tmp_path / "job", model=str(tmp_path / "policy"), rewards=terms)
     prompts = [json.loads(line) for line in (folder / "prompts.jsonl").read_text().splitlines()]

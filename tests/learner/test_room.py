@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from small_world import policy_folder, ppo_job, reward_model_folder
 
+from tests.learner.worlds.letters import policy_folder, ppo_job, reward_model_folder
 from training.learner import ppo, sample
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 

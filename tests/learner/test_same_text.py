@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from chat_world import ENDS, MAKERS
 from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from tests.learner.worlds.chat import ENDS, MAKERS
 from training.learner import ppo, reward, sample, sft
 from training.learner.models.loading import load_policy
 from training.learner.models.reward_model import load_reward_model, score_groups

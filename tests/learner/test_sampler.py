@@ -6,8 +6,8 @@ import threading
 
 import pytest
 import torch
-from small_world import KINDS, damaged_policy, ppo_job, tiny_model
 
+from tests.learner.worlds.letters import KINDS, damaged_policy, ppo_job, tiny_model
 from training.learner import sample as program
 from training.learner.models.loading import computing_in
 from training.learner.models.packing import Episodes

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from reward_world import job as reward_job
-from reward_world import ranking_rows, tokenizer
-from small_world import ppo_job, tiny_model
 from test_kinds import model_of
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from tests.learner.worlds.letters import ppo_job, tiny_model
+from tests.learner.worlds.words import ranking_rows, reward_job, words_tokenizer
 from training.learner import ppo, reward
 from training.learner.models.loading import load_critic, load_scalar_model
 from training.learner.models.packing import PromptGroup
@@ -24,7 +23,7 @@ SEQUENCES = [[*group.prompt, *completion] for group in GROUPS for completion in 
 def test_a_scalar_head_on_any_causal_kind_reads_the_models_own_last_state_and_survives_saving(kind, tmp_path):
     policy, head = model_of(kind), torch.randn(1, 32, generator=torch.Generator().manual_seed(1))
     policy.save_pretrained(tmp_path / "policy")
-    words = tokenizer()
+    words = words_tokenizer()
     words.save_pretrained(tmp_path / "policy")
     states = [policy.base_model(torch.tensor([s]), use_cache=False).last_hidden_state[0, -1] for s in SEQUENCES]
     expected = torch.stack(states) @ head[0]
@@ -63,7 +62,7 @@ def test_a_kind_that_is_no_causal_language_model_is_refused_with_a_sentence(tmp_
 @pytest.mark.parametrize(("kind", "lora_rank"), [("cohere", 0), ("olmoe", 0), ("olmoe", 2)])
 def test_reward_and_ppo_with_its_default_critic_run_on_a_kind_without_a_classifier(kind, lora_rank, tmp_path):
     torch.manual_seed(0)
-    words = tokenizer()
+    words = words_tokenizer()
     special = {"vocab_size": len(words), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
     config = AutoConfig.from_pretrained(_saved(model_of(kind), tmp_path / "small"))
     config.update(special)

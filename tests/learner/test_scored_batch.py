@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from one_batch import prepared
-from small_world import PROMPTS, log_prob, policy_folder, ppo_job
 
+from tests.learner.worlds.letters import PROMPTS, log_prob, policy_folder, ppo_job
+from tests.learner.worlds.one_batch import prepared
 from training.learner import ppo
 from training.learner.models.loading import load_policy
 from training.learner.models.reward_model import new_reward_model

@@ -4,9 +4,9 @@ import json
 
 import pytest
 import torch
-from small_world import letters_tokenizer, tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from tests.learner.worlds.letters import letters_tokenizer, tiny_model
 from training.learner import sft
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory

@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_world import LETTERS, on_reward_model, policy_folder, ppo_job
-from two_processes import run_on_two
 
+from tests.learner.worlds.letters import LETTERS, on_reward_model, policy_folder, ppo_job
+from tests.learner.worlds.two_processes import run_on_two
 from training.learner import ppo, sample, sft
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).parents[2]
 PATIENCE = 500  # seconds until a test gives up; nothing here says how fast anything has to be
 PROMPTS = ("a", "b", "c")
 PPO = {"steps": 3, "batch_episodes": 12, "epochs": 2, "minibatches": 2, "learning_rate": 0.01, "save_every": 2,
        "kl_target": 0.05, "kl_horizon": 60, "eval_prompts": 2, "eval_every": 2}  # fmt: skip
-ENVIRONMENT = os.environ | {"PYTHONPATH": f"{HERE.parents[1]}:{HERE}", "OMP_NUM_THREADS": str(torch.get_num_threads())}
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
 def outcome(job):
@@ -168,7 +168,7 @@ def test_sigterm_finishes_the_step_exits_75_and_the_job_can_be_resumed(tmp_path)
     options = PPO | {"steps": 6, "eval_prompts": 0}
     straight, stopped = (ppo_job(tmp_path / name, PROMPTS, **options) for name in ("straight", "stopped"))
     config = json.loads((stopped / "config.json").read_text())
-    waits = config | {"rewards": [{"name": "python", "function": "small_world:reward_that_waits"}]}
+    waits = config | {"rewards": [{"name": "python", "function": "tests.learner.worlds.letters:reward_that_waits"}]}
     (stopped / "config.json").write_text(json.dumps(waits))
     process = launch(stopped, ACCORD_TEST_HOLD=str(tmp_path))
     wait_while_it_runs(process, (tmp_path / "waits").exists)

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from reward_world import job as reward_job
-from reward_world import policy_folder as reward_policy_folder
-from reward_world import ranking_rows
 from safetensors.torch import load_file
-from small_world import PROMPTS, letters_tokenizer, policy_folder, ppo_job
 from test_kinds import model_of
 from transformers import AutoModelForCausalLM
 
+from tests.learner.worlds.letters import PROMPTS, letters_tokenizer, policy_folder, ppo_job
+from tests.learner.worlds.words import ranking_rows, reward_job, words_folder
 from training.learner import ppo, reward
 from training.learner.models.loading import load_policy, save_model
 
@@ -46,7 +44,7 @@ def test_ppo_saves_a_bfloat16_policy_in_bfloat16_and_resumes_in_float32(changes,
 
 
 def test_a_reward_model_of_a_bfloat16_policy_is_saved_in_bfloat16(tmp_path):
-    in_bfloat16(reward_policy_folder(tmp_path / "policy"))
+    in_bfloat16(words_folder(tmp_path / "policy"))
     job = reward_job(tmp_path / "job", ranking_rows(8), learning_rate=1e-2, epochs=1, ensemble_heads=2)
     reward.main(job)
     assert {tensor.dtype for tensor in weights(job / "model").values()} == {torch.bfloat16}

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from small_world import letters_tokenizer, ppo_job
 
+from tests.learner.worlds.letters import letters_tokenizer, ppo_job
 from training.learner import ppo
 from training.learner.reward_terms import Answer, make_metric
 from training.learner.reward_terms.text_metrics import squad_words

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 import torch
-from one_batch import gradients, prepared
-from small_world import PROMPTS, metrics, ppo_job
 
+from tests.learner.worlds.letters import PROMPTS, metrics, ppo_job
+from tests.learner.worlds.one_batch import gradients, prepared
 from training.demo.settings import ROUND
 from training.learner import ppo
 from training.learner.models.token_outputs import score_tokens

@@ -3,8 +3,8 @@
 import json
 
 import torch
-from small_world import LETTERS, PROMPTS, letters_tokenizer, ppo_job
 
+from tests.learner.worlds.letters import LETTERS, PROMPTS, letters_tokenizer, ppo_job
 from training.learner import ppo
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.policy import rollout, updates

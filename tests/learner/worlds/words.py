@@ -19,7 +19,7 @@ def utility(text: str) -> float:
     return sum(VALUES.get(word, 0.0) for word in text.split())
 
 
-def tokenizer(pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
+def words_tokenizer(pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
     """A byte-level BPE that knows the words."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -35,10 +35,10 @@ def tokenizer(pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token=pad, eos_token="<eos>", bos_token="<eos>")
 
 
-def policy_folder(folder: Path, pad_is_eos: bool = False) -> Path:
+def words_folder(folder: Path, pad_is_eos: bool = False) -> Path:
     """A small random Llama with its tokenizer, as a Hugging Face folder."""
     torch.manual_seed(0)
-    words = tokenizer(pad_is_eos)
+    words = words_tokenizer(pad_is_eos)
     config = LlamaConfig(
         vocab_size=len(words), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         max_position_embeddings=128, pad_token_id=words.pad_token_id, eos_token_id=words.eos_token_id,
@@ -71,11 +71,11 @@ def ranking_rows(prompts: int, completions: int = 4, held_out: int = 0, seed: in
     return rows
 
 
-def job(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> Path:
+def reward_job(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> Path:
     """A job directory for the reward program, its policy beside it."""
     folder.mkdir(exist_ok=True)
     if not (folder.parent / "policy").exists():
-        policy_folder(folder.parent / "policy")
+        words_folder(folder.parent / "policy")
     config = {"model": str(folder.parent / "policy"), **settings}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "rankings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -23,8 +23,8 @@ from training.learner.models.reward_model import new_reward_model, save_reward_m
 from training.learner.runtime.jobdir import JobDirectory
 
 LETTERS = ["<end>", "a", "b", "c", "d"]
-LONGEST = 3
-REWARD = {"name": "python", "function": "small_world:reward"}
+MAX_LENGTH = 3
+REWARD = {"name": "python", "function": "tests.learner.worlds.letters:reward"}
 PROMPTS = ("a", "b", "c", "d")
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -92,9 +92,9 @@ def on_reward_model(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def completions() -> list[list[int]]:
-    """All that can be written: ended within LONGEST tokens, or cut off there."""
-    words = [list(word) for n in range(LONGEST) for word in itertools.product(range(1, len(LETTERS)), repeat=n)]
-    cut_off = [list(word) for word in itertools.product(range(1, len(LETTERS)), repeat=LONGEST)]
+    """All that can be written: ended within MAX_LENGTH tokens, or cut off there."""
+    words = [list(word) for n in range(MAX_LENGTH) for word in itertools.product(range(1, len(LETTERS)), repeat=n)]
+    cut_off = [list(word) for word in itertools.product(range(1, len(LETTERS)), repeat=MAX_LENGTH)]
     return [[*word, 0] for word in words] + cut_off
 
 
@@ -159,7 +159,7 @@ def ppo_job(folder: Path, prompts: Sequence[str] = ("a",), **settings: Any) -> P
     config = {
         "model": str(folder.parent / "policy"),
         "rewards": [REWARD],
-        "max_completion_tokens": LONGEST,
+        "max_completion_tokens": MAX_LENGTH,
         "missing_eos_penalty": 0.0,
         "eval_prompts": 0,
         "optimum_samples": 0,

@@ -1,0 +1,1 @@
+"""Small models, data and job directories for the tests of the learner."""
