@@ -17,7 +17,6 @@ UNFINISHED = (
     "config",
     "feedback/actions",
     "feedback/api",
-    "feedback/imports",
     "feedback/models",
     "feedback/quality",
     "feedback/queue",

@@ -1,24 +1,24 @@
-"""Prompts, completions, comparisons and demonstrations coming in. Each function is one transaction: all or nothing."""
+"""Imports of prompts, completions, comparisons and demonstrations. Each function is one transaction: all or nothing."""
 
-from feedback.imports.batches import Undone, find_import, hold_intake, last_imports, record_import, undo_import
-from feedback.imports.comparisons import Compared, add_comparisons, add_gold
+from feedback.imports.comparisons import AddedComparisons, add_comparisons, add_gold
 from feedback.imports.completions import add_completions, add_demonstration, get_source, import_completions
 from feedback.imports.lines import read_lines
 from feedback.imports.prompts import AddedPrompts, add_prompts
 from feedback.imports.rows import read_all, read_group
+from feedback.imports.undo import Undone, block_undo, find_import, last_imports, record_import, undo_import
 
 __all__ = [
+    "AddedComparisons",
     "AddedPrompts",
-    "Compared",
     "Undone",
     "add_comparisons",
     "add_completions",
     "add_demonstration",
     "add_gold",
     "add_prompts",
+    "block_undo",
     "find_import",
     "get_source",
-    "hold_intake",
     "import_completions",
     "last_imports",
     "read_all",

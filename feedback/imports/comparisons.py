@@ -1,4 +1,4 @@
-"""Comparisons made of a prompt's completions."""
+"""Add comparisons and gold comparisons of completions."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,31 +9,31 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
-from feedback.imports.batches import hold_intake
 from feedback.imports.rows import is_id, read_all, read_gold, refuse
+from feedback.imports.undo import block_undo
 from feedback.models import Comparison, ComparisonItem, Completion, Import, Project
 from feedback.queue import sampling
 
-LEAST, MOST = 2, 9
-BATCH = 2000
-WANTED_OF_GOLD = 30_000  # everybody may get it
+MIN_COMPLETIONS, MAX_COMPLETIONS = 2, 9
+BATCH_SIZE = 2000  # groups per query
+GOLD_WANTED_RANKINGS = 30_000  # enough for every annotator
 
 
 @dataclass(frozen=True)
-class Compared:
-    """What became of the groups."""
+class AddedComparisons:
+    """Result of `add_comparisons`."""
 
     ids: list[int | None]  # aligned with the groups; None: fewer than two different texts, so no comparison
-    created: list[int]  # the new ones among them
+    created: list[int]  # the new ones of them
 
     @property
     def known(self) -> int:
-        """How many groups had their comparison already."""
+        """Number of groups that had a comparison already."""
         return len(self.ids) - self.alike - len(self.created)
 
     @property
     def alike(self) -> int:
-        """How many groups had nothing to compare."""
+        """Number of groups with fewer than two different texts."""
         return self.ids.count(None)
 
 
@@ -46,15 +46,15 @@ def add_comparisons(
     priority: int = 0,
     again: bool = False,
     made_by_import: Import | None = None,
-) -> Compared:
-    """Make a comparison of each group of completion ids; all or none.
+) -> AddedComparisons:
+    """Make a comparison of each group of completion ids, all or none.
 
-    A group whose texts are compared already is known by that comparison, unless it is to be made `again`.
+    The completions of a group answer one prompt of the project. Texts that differ only in white space at the end are
+    merged; the first one is kept. A group with fewer than two different texts makes no comparison; one with more than
+    nine is refused. If the texts of a group have a comparison already, its id is returned, unless `again` is true.
 
-    A group's completions answer one prompt of the project. Texts that look the same (but for white space at the
-    ends) are merged, the first one kept; a group with fewer than two different texts makes no comparison, and one
-    with more than nine is refused. `wanted_rankings` is the project's unless given; a higher `priority` (−32768 to
-    32767) comes first in the queue.
+    wanted_rankings: the project's setting by default. priority: −32768 to 32767; higher values are served first.
+    Raises Invalid.
     """
     wanted = project.wanted_rankings if wanted_rankings is None else wanted_rankings
     if not 1 <= wanted <= 100:
@@ -66,38 +66,38 @@ def add_comparisons(
 
 @transaction.atomic
 def add_gold(project: Project, rows: Iterable[object], *, made_by_import: Import | None = None) -> list[int]:
-    """Make comparisons whose right ranking is known; all or none. Returns their ids, aligned with the rows.
+    """Make gold comparisons, all or none, and return their ids, aligned with the rows.
 
-    A row is `{"completion_ids": [2 to 9 ids], "ranks": [1 = best, equal = tie]}`, aligned, with at least one
-    preference and no text twice.
+    A row is `{"completion_ids": [2 to 9 ids], "ranks": [1 is best, equal ranks tie]}`, aligned, with at least one
+    preference and no text twice. Raises Invalid with `errors` by line.
     """
-    given = read_all(rows, read_gold)
-    # Known by its texts alone, gold could be told to be right otherwise than before: it is always made.
-    groups = [row.completion_ids for row in given]
-    compared = _add(project, groups, WANTED_OF_GOLD, 0, again=True, record=made_by_import)
-    made = Comparison.objects.in_bulk(compared.created)
+    gold = read_all(rows, read_gold)
+    groups = [row.completion_ids for row in gold]
+    # again=True: a known comparison of the same texts may have other right ranks, or be no gold.
+    added = _add(project, groups, GOLD_WANTED_RANKINGS, 0, again=True, record=made_by_import)
+    made = Comparison.objects.in_bulk(added.created)
     errors: list[dict[str, Any]] = []
-    for line, (row, pk) in enumerate(zip(given, compared.ids, strict=True), start=1):
+    for line, (row, pk) in enumerate(zip(gold, added.ids, strict=True), start=1):
         if pk is None or made[pk].size != len(row.ranks):
             errors.append({"line": line, "message": _("Two of these completions have the same text.")})
         else:
             made[pk].gold_ranks = row.ranks
     refuse(errors)
-    Comparison.objects.bulk_update(made.values(), ["gold_ranks"], batch_size=BATCH)
-    return compared.created
+    Comparison.objects.bulk_update(made.values(), ["gold_ranks"], batch_size=BATCH_SIZE)
+    return added.created
 
 
 def _add(
     project: Project, groups: list[list[int]], wanted: int, priority: int, *, again: bool, record: Import | None
-) -> Compared:
-    hold_intake(project)
+) -> AddedComparisons:
+    block_undo(project)
     ids: list[int | None] = []
     created: list[int] = []
-    for start in range(0, len(groups), BATCH):
-        batch = _add_batch(project, groups[start : start + BATCH], wanted, priority, start, again, record)
+    for start in range(0, len(groups), BATCH_SIZE):
+        batch = _add_batch(project, groups[start : start + BATCH_SIZE], wanted, priority, start, again, record)
         ids += batch.ids
         created += batch.created
-    return Compared(ids, created)
+    return AddedComparisons(ids, created)
 
 
 def _add_batch(
@@ -108,19 +108,19 @@ def _add_batch(
     start: int,
     again: bool,
     record: Import | None,
-) -> Compared:
+) -> AddedComparisons:
     completions = _find(project, {completion_id for group in groups for completion_id in group})
-    chosen = [_distinct(group, completions, start + index) for index, group in enumerate(groups, start=1)]
-    keys = [_key(group) if group else None for group in chosen]
+    distinct = [_distinct(group, completions, start + index) for index, group in enumerate(groups, start=1)]
+    keys = [_key(group) if group else None for group in distinct]
     known = {} if again else _known(project, [key for key in keys if key])
-    # The first group of each key that is not known makes a comparison; `again`, each of them does.
+    # Of the groups with one unknown key the first makes a comparison. With `again`, each group makes one.
     first = {key: index for index, key in reversed(list(enumerate(keys)))}
     new = [index for index, key in enumerate(keys) if key and (again or (key not in known and first[key] == index))]
     made = [
         Comparison(
             project=project,
-            prompt_id=chosen[index][0].prompt_id,
-            size=len(chosen[index]),
+            prompt_id=distinct[index][0].prompt_id,
+            size=len(distinct[index]),
             wanted_rankings=wanted,
             open_slots=wanted,
             priority=priority,
@@ -134,63 +134,66 @@ def _add_batch(
     ComparisonItem.objects.bulk_create(
         ComparisonItem(
             comparison=comparison,
-            prompt_id=each.prompt_id,
-            completion=each,
-            digest=each.digest,
+            prompt_id=completion.prompt_id,
+            completion=completion,
+            digest=completion.digest,
             position=position,
         )
         for comparison, index in zip(made, new, strict=True)
-        for position, each in enumerate(chosen[index])
+        for position, completion in enumerate(distinct[index])
     )
     ids = dict(zip(new, (comparison.pk for comparison in made), strict=True))
     known |= {key: ids[index] for index in new if (key := keys[index])}
-    found = [None if key is None else ids.get(index, known[key]) for index, key in enumerate(keys)]
-    return Compared(found, [comparison.pk for comparison in made])
+    all_ids = [None if key is None else ids.get(index, known[key]) for index, key in enumerate(keys)]
+    return AddedComparisons(all_ids, [comparison.pk for comparison in made])
 
 
-Key = tuple[int, frozenset[str]]
+Key = tuple[int, frozenset[str]]  # prompt id, digests of the texts
 
 
 def _key(group: list[Completion]) -> Key:
-    """What a group compares: a prompt's texts, whoever wrote them and in whatever order."""
-    return group[0].prompt_id, frozenset(each.digest for each in group)
+    """Return what identifies a comparison: its prompt and texts, without their sources and order."""
+    return group[0].prompt_id, frozenset(completion.digest for completion in group)
 
 
 def _known(project: Project, keys: Iterable[Key]) -> dict[Key, int]:
-    """Return the project's comparisons of these prompts by what they compare, without gold."""
+    """Return the ids of the project's comparisons of these prompts by key, without gold."""
     items = ComparisonItem.objects.filter(
         comparison__project=project, comparison__gold_ranks__isnull=True, prompt_id__in={key[0] for key in keys}
     )
     digests: dict[tuple[int, int], set[str]] = defaultdict(set)
     for comparison_id, prompt_id, digest in items.order_by().values_list("comparison_id", "prompt_id", "digest"):
         digests[comparison_id, prompt_id].add(digest)
-    return {(prompt_id, frozenset(each)): pk for (pk, prompt_id), each in sorted(digests.items(), reverse=True)}
+    # Reversed, so that the oldest of several comparisons of the same texts wins.
+    by_age = sorted(digests.items(), reverse=True)
+    return {(prompt_id, frozenset(texts)): pk for (pk, prompt_id), texts in by_age}
 
 
 def _find(project: Project, ids: set[int]) -> dict[int, Completion]:
-    if not all(is_id(each) for each in ids):
+    if not all(is_id(completion_id) for completion_id in ids):
         raise Invalid(_("A completion's id must be a whole number."))
-    found = Completion.objects.filter(pk__in=ids, prompt__project=project).only("prompt_id", "digest", "text")
-    completions = {each.pk: each for each in found}
+    rows = Completion.objects.filter(pk__in=ids, prompt__project=project).only("prompt_id", "digest", "text")
+    completions = {completion.pk: completion for completion in rows}
     if missing := ids - completions.keys():
         raise Invalid(_("There is no completion %(min)s in this project.") % {"min": min(missing)})
     return completions
 
 
 def _distinct(group: list[int], completions: dict[int, Completion], number: int) -> list[Completion]:
-    """The group's completions without repeated texts; empty if fewer than two are left.
+    """Return the group's completions without repeated texts; empty if fewer than two are left.
 
-    Blanks at the end, which nobody sees, make no other text; those at the beginning do (an indented line).
+    White space at the end is invisible and makes no different text. At the beginning it does: a line may be indented.
     """
-    by_text = {completions[each].text.rstrip(): completions[each] for each in reversed(group)}
-    distinct = [completions[each] for each in dict.fromkeys(group) if completions[each] in by_text.values()]
-    if len({each.prompt_id for each in distinct}) > 1:
+    members = [completions[completion_id] for completion_id in dict.fromkeys(group)]
+    first_by_text = {completion.text.rstrip(): completion for completion in reversed(members)}
+    distinct = [completion for completion in members if completion in first_by_text.values()]
+    if len({completion.prompt_id for completion in distinct}) > 1:
         raise Invalid(
             _("Group %(number)s has completions of different prompts, which cannot be compared.") % {"number": number}
         )
-    if len(distinct) > MOST:
+    if len(distinct) > MAX_COMPLETIONS:
         raise Invalid(
             _("Group %(number)s has %(count)s different completions, and %(most)s is the most.")
-            % {"number": number, "count": len(distinct), "most": MOST}
+            % {"number": number, "count": len(distinct), "most": MAX_COMPLETIONS}
         )
-    return distinct if len(distinct) >= LEAST else []
+    return distinct if len(distinct) >= MIN_COMPLETIONS else []

@@ -1,4 +1,4 @@
-"""Completions coming in: from checkpoints, imports and people."""
+"""Add completions: from checkpoints, imports and people."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -13,30 +13,28 @@ from django.utils.translation import gettext as _
 
 from feedback import validation
 from feedback.errors import Invalid, TooMuch
-from feedback.imports.batches import hold_intake
 from feedback.imports.rows import AnswerRow, digest_of_text, read_all, read_answer, refuse
+from feedback.imports.undo import block_undo
 from feedback.models import Completion, Demonstration, ExternalId, Import, Membership, Project, Prompt, Source, User
 
-BATCH = 2000
-MOST_WRITTEN = 300_000  # characters of demonstrations by one person within an hour
-OUR_NAMES = re.compile(r"(round|person)-\d+")
+BATCH_SIZE = 2000  # rows per query
+MAX_CHARACTERS_PER_HOUR = 300_000  # of demonstrations by one person
+RESERVED_NAMES = re.compile(r"(round|person)-\d+")
 
 
 def get_source(project: Project, name: str, kind: str) -> Source:
-    """The project's source of this name, made if it is new. `kind` is one of `Source.Kind`.
+    """Return the project's source with this name; create it if it is new. `kind` is one of `Source.Kind`.
 
-    Completions that a checkpoint wrote elsewhere may be imported under its name; a person's may not, and a new import
-    cannot take a name that a round or a person may come to need. Raises Invalid.
+    An import may use the name of an existing checkpoint, for completions that it wrote elsewhere. It may not use the
+    name of a person, or a new name that a round or a person will need later. Raises Invalid.
     """
     name = validation.filled_text(name, _("A source's name"), longest=200)
     source = Source.objects.filter(project=project, name=name).first()
-    if source is None and kind == Source.Kind.IMPORT and OUR_NAMES.fullmatch(name):
-        raise Invalid(
-            _("«%(name)s» is how rounds and people are named here: give the import another name.") % {"name": name}
-        )
+    if source is None and kind == Source.Kind.IMPORT and RESERVED_NAMES.fullmatch(name):
+        raise Invalid(_('"%(name)s" is reserved for rounds and people: give the import another name.') % {"name": name})
     if source is not None and Source.Kind.PERSON in (source.kind, kind) and source.kind != kind:
         raise Invalid(
-            _("«%(name)s» is a source of another kind (%(kind)s): choose another name.")
+            _('"%(name)s" is a source of another kind (%(kind)s): choose another name.')
             % {"name": name, "kind": source.kind}
         )
     return source or Source.objects.get_or_create(project=project, name=name, defaults={"kind": kind})[0]
@@ -51,39 +49,39 @@ def add_completions(
     author: User | None = None,
     made_by_import: Import | None = None,
 ) -> list[int]:
-    """Check and store completions by one source, all or none. Returns their ids, aligned with the rows.
+    """Check and store completions by one source, all or none, and return their ids, aligned with the rows.
 
-    A row is a dict as from JSON: `prompt_id` (ours) or `external_id` (theirs), `text` (may be empty), and
-    optionally `sampling` (an object: temperature, seed, whether it ended, …). What the source has said to the
-    prompt already is not stored again: its id comes back.
+    A row is a JSON object: `prompt_id` or `external_id` of the prompt, `text` (may be empty), and optionally
+    `sampling` (an object: temperature, seed, whether the completion is finished, …). A text that the source has
+    already for the prompt is not stored again; its id is returned.
 
     Raises Invalid with `errors=[{"line", "message"}, …]`, lines counted from 1.
     """
     if source.project_id != project.pk:
         raise Invalid(_("This source belongs to another project."))
-    given = read_all(rows, read_answer)
-    hold_intake(project)
-    return store(source, _find_prompts(project, given), given, author, made_by_import)
+    answers = read_all(rows, read_answer)
+    block_undo(project)
+    return store(source, _find_prompts(project, answers), answers, author, made_by_import)
 
 
 @transaction.atomic
 def import_completions(
     project: Project, source_name: str, rows: Iterable[object], *, made_by_import: Import | None = None
 ) -> list[int]:
-    """As `add_completions`, by a source of this name, made if it is new."""
+    """Add completions as `add_completions` does, by the source with this name, which is created if it is new."""
     source = get_source(project, source_name, Source.Kind.IMPORT)
     return add_completions(project, source, rows, made_by_import=made_by_import)
 
 
 @transaction.atomic
 def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demonstration:
-    """Store what a member wrote as the answer to imitate. They are never shown it in a comparison."""
+    """Store a demonstration by a member. Its author never gets it in a comparison."""
     if prompt.project_id != membership.project_id:
         raise Invalid(_("This prompt belongs to another project."))
     text = validation.filled_text(text, _("The answer"))
     _check_amount(membership, text)
-    hold_intake(membership.project)
-    # A source a person, so that ratings and filters can tell people apart; the name says nothing to outsiders.
+    block_undo(membership.project)
+    # One source per person, so that results and filters can separate people. The name contains no username.
     source = get_source(membership.project, f"person-{membership.user_id}", Source.Kind.PERSON)
     answer = AnswerRow(prompt.pk, None, text, {})
     (completion_id,) = store(source, [prompt.pk], [answer], membership.user)
@@ -91,13 +89,13 @@ def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demo
 
 
 def _check_amount(membership: Membership, text: str) -> None:
-    """Raise TooMuch where one person stores more in an hour than anybody writes."""
+    """Raise TooMuch if the text exceeds the limit per hour, which nobody reaches by typing."""
     recent = Completion.objects.filter(author=membership.user, created_at__gt=timezone.now() - timedelta(hours=1))
     written = recent.aggregate(total=Sum(Length("text")))["total"] or 0
-    if written + len(text) > MOST_WRITTEN:
+    if written + len(text) > MAX_CHARACTERS_PER_HOUR:
         raise TooMuch(
             _("You have stored %(most)s characters of answers within an hour, which is the limit: continue later.")
-            % {"most": MOST_WRITTEN}
+            % {"most": MAX_CHARACTERS_PER_HOUR}
         )
 
 
@@ -108,9 +106,9 @@ def store(
     author: User | None = None,
     made_by_import: Import | None = None,
 ) -> list[int]:
-    """Write checked answers, skip known ones, and return all ids in order.
+    """Store checked answers, skip known ones, and return all ids in order.
 
-    What a round or a person writes again is not the import's alone any more: no undo removes it.
+    A completion that a round or a person writes again no longer belongs to the import alone: no undo removes it.
     """
     keys = [(prompt_id, digest_of_text(row.text)) for prompt_id, row in zip(prompt_ids, answers, strict=True)]
     Completion.objects.bulk_create(
@@ -126,11 +124,11 @@ def store(
             )
             for (prompt_id, digest), row in zip(keys, answers, strict=True)
         ],
-        batch_size=BATCH,
+        batch_size=BATCH_SIZE,
         ignore_conflicts=True,
     )
-    found = Completion.objects.filter(source=source, prompt_id__in=set(prompt_ids))
-    ids = {(prompt_id, digest): pk for pk, prompt_id, digest in found.values_list("id", "prompt_id", "digest")}
+    rows = Completion.objects.filter(source=source, prompt_id__in=set(prompt_ids))
+    ids = {(prompt_id, digest): pk for pk, prompt_id, digest in rows.values_list("id", "prompt_id", "digest")}
     stored = [ids[key] for key in keys]
     if made_by_import is None:
         Completion.objects.filter(pk__in=stored, made_by_import__isnull=False).update(made_by_import=None)
@@ -139,16 +137,16 @@ def store(
 
 def _find_prompts(project: Project, rows: list[AnswerRow]) -> list[int]:
     prompts = Prompt.objects.filter(project=project)
-    own = set(prompts.filter(pk__in=[row.prompt_id for row in rows if row.prompt_id]).values_list("pk", flat=True))
+    ids = set(prompts.filter(pk__in=[row.prompt_id for row in rows if row.prompt_id]).values_list("pk", flat=True))
     named = ExternalId.objects.filter(project=project, value__in=[row.external_id for row in rows if row.external_id])
-    theirs: dict[str | None, int] = dict(named.values_list("value", "prompt_id"))
-    found: list[int] = []
+    by_external_id: dict[str | None, int] = dict(named.values_list("value", "prompt_id"))
+    prompt_ids: list[int] = []
     errors: list[dict[str, Any]] = []
     for line, row in enumerate(rows, start=1):
-        prompt_id = theirs.get(row.external_id) if row.prompt_id is None else row.prompt_id
-        if prompt_id is None or (prompt_id == row.prompt_id and prompt_id not in own):
+        prompt_id = by_external_id.get(row.external_id) if row.prompt_id is None else row.prompt_id
+        if prompt_id is None or (prompt_id == row.prompt_id and prompt_id not in ids):
             errors.append({"line": line, "message": _("There is no such prompt in this project.")})
         else:
-            found.append(prompt_id)
+            prompt_ids.append(prompt_id)
     refuse(errors)
-    return found
+    return prompt_ids

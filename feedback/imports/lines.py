@@ -1,4 +1,4 @@
-"""JSON Lines in: bytes to rows, never more than a line in memory."""
+"""Reader of JSON Lines: bytes to rows, with one line at a time in memory."""
 
 import json
 import re
@@ -9,51 +9,51 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid, TooLarge
 
-LONGEST_LINE = 16 * 1024 * 1024  # bytes
+MAX_LINE_BYTES = 16 * 1024 * 1024
 ARRAY_BEGINS = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*(\{|$)")
 
 
-class Unreadable:
-    """A line that is no JSON; `read_all` reports it with the others."""
+class UnreadableLine:
+    """A line that is not JSON. It is a row of the stream, so that `read_all` can report it with other errors."""
 
     def __init__(self, message: str) -> None:
         self.message = message
 
 
-def read_lines(lines: Iterable[bytes], most_bytes: int = 64 * 1024 * 1024) -> Iterator[object]:
-    """Each line's value, as `json.loads` gives it. Empty lines may only come at the end.
+def read_lines(lines: Iterable[bytes], max_bytes: int = 64 * 1024 * 1024) -> Iterator[object]:
+    """Yield the value of each line. Empty lines are errors, except at the end.
 
-    `lines` is a file opened for reading bytes, or any iterable of lines.
+    `lines` is a file opened for reading bytes, or any iterable of lines. Raises TooLarge.
     """
     total = 0
     blank = 0
     for line in lines:
         total += len(line)
-        if total > most_bytes:
+        if total > max_bytes:
             raise TooLarge(
-                _("There are more than %(most)s MiB: send the rows in several parts.") % {"most": most_bytes // 2**20}
+                _("There are more than %(most)s MiB: send the rows in several parts.") % {"most": max_bytes // 2**20}
             )
         if not line.strip():
             blank += 1
             continue
-        yield from [Unreadable(_("It is empty."))] * blank  # a row's number is its line's number
+        yield from [UnreadableLine(_("It is empty."))] * blank  # a row's number is its line's number
         blank = 0
         yield _read(line)
 
 
 def _read(line: bytes) -> object:
-    if len(line) > LONGEST_LINE:
-        return Unreadable(_("It has more than %(most)s MiB.") % {"most": LONGEST_LINE // 2**20})
+    if len(line) > MAX_LINE_BYTES:
+        return UnreadableLine(_("It has more than %(most)s MiB.") % {"most": MAX_LINE_BYTES // 2**20})
     try:
         return loads(line)
     except Invalid as error:
         if ARRAY_BEGINS.match(line):
-            return Unreadable(_("A JSON array begins here: send JSON Lines, one object a line (jq -c '.[]' FILE)."))
-        return Unreadable(error.message)
+            return UnreadableLine(_("A JSON array begins here: send JSON Lines, one object a line (jq -c '.[]' FILE)."))
+        return UnreadableLine(error.message)
 
 
 def loads(encoded: bytes) -> Any:
-    """JSON in UTF-8 as the standard has it: no NaN or Infinity, no nesting without end."""
+    """Parse standard JSON in UTF-8: NaN, Infinity and deep nesting raise Invalid."""
     try:
         return json.loads(encoded.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError:
@@ -64,7 +64,7 @@ def loads(encoded: bytes) -> Any:
         raise Invalid(
             _("It is not JSON: %(msg)s at character %(colno)s.") % {"msg": error.msg, "colno": error.colno}
         ) from None
-    except ValueError:  # an integer of thousands of digits
+    except ValueError:  # Python refuses to parse an integer of more than 4300 digits
         raise Invalid(_("It has a number that is too long.")) from None
 
 

@@ -1,4 +1,4 @@
-"""Rows as people send them, checked: every refusal is a sentence, and says on which line."""
+"""Check of the rows of an upload. Every error is a sentence with the number of its line."""
 
 import hashlib
 import json
@@ -10,12 +10,12 @@ from django.utils.translation import gettext as _
 
 from feedback import validation
 from feedback.errors import Invalid, TooLarge
-from feedback.imports import formats
-from feedback.imports.lines import Unreadable
+from feedback.imports import foreign_formats
+from feedback.imports.lines import UnreadableLine
 
-MOST_ERRORS = 20  # told at once
-MOST_MESSAGES = 1000
-MOST_ROWS = 200_000
+MAX_ERRORS = 20  # in one answer
+MAX_MESSAGES = 1000  # of one prompt
+MAX_ROWS = 200_000  # of one upload
 ROLES = ("system", "user", "assistant")
 
 Row = TypeVar("Row")
@@ -23,7 +23,7 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True)
 class CompletionRow:
-    """One answer, and where it comes from."""
+    """A completion and the name of its source."""
 
     text: str
     source: str = "import"
@@ -32,7 +32,7 @@ class CompletionRow:
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One prompt, with completions that are known already."""
+    """A prompt, with completions that are known already."""
 
     messages: list[dict[str, str]]
     external_id: str | None
@@ -44,7 +44,7 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """A completion that names its prompt by our id or by theirs."""
+    """A completion that names its prompt by id or by external id."""
 
     prompt_id: int | None
     external_id: str | None
@@ -54,24 +54,24 @@ class AnswerRow:
 
 @dataclass(frozen=True)
 class GoldRow:
-    """Completions and their right ranks, aligned and dense."""
+    """A gold comparison: completions and their right ranks, aligned and dense."""
 
     completion_ids: list[int]
     ranks: list[int]
 
 
 def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]:
-    """Return every row. Raises Invalid if there is none, or with what is wrong by line (from 1), the first 20."""
+    """Read all rows. Raises Invalid if there are none, or with the errors by line (from 1), at most MAX_ERRORS."""
     good: list[Row] = []
     errors: list[dict[str, Any]] = []
     for line, row in enumerate(rows, start=1):
-        if line > MOST_ROWS:
+        if line > MAX_ROWS:
             raise TooLarge(
                 _("There are more than %(most_rows)s rows: send them in several parts.")
-                % {"most_rows": f"{MOST_ROWS:,}"}
+                % {"most_rows": f"{MAX_ROWS:,}"}
             )
         try:
-            if isinstance(row, Unreadable):
+            if isinstance(row, UnreadableLine):
                 raise Invalid(row.message)
             good.append(read(row))
         except Invalid as error:
@@ -83,91 +83,91 @@ def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]
 
 
 def refuse(errors: list[dict[str, Any]]) -> None:
-    """Raise the errors by line as one, if there are any: all are counted, the first 20 told."""
+    """Raise Invalid with the number of errors and the first MAX_ERRORS of them, if there are any."""
     if not errors:
         return
     more = " " + _("(%(count)s lines cannot be used.)") % {"count": len(errors)} if len(errors) > 1 else ""
     raise Invalid(
         _("Line %(line)s: %(message)s%(more)s")
         % {"line": errors[0]["line"], "message": errors[0]["message"], "more": more},
-        errors=errors[:MOST_ERRORS],
+        errors=errors[:MAX_ERRORS],
     )
 
 
 def read_prompt(row: object) -> PromptRow:
-    """`{"messages": […] or "prompt": text, "external_id"?, "references"?, "metadata"?, "completions"?}`."""
+    """Read `{"messages": […] or "prompt": text, "external_id"?, "references"?, "metadata"?, "completions"?}`."""
     known = {"messages", "prompt", "external_id", "references", "metadata", "completions"}
     if isinstance(row, list) and row and isinstance(row[0], dict):
         raise Invalid(_("It is a JSON array: send JSON Lines, one object a line (jq -c '.[]' FILE)."))
-    if format_name := formats.recognise(row):
+    if format_name := foreign_formats.recognise(row):
         raise Invalid(
             _("It looks like %(format)s, a format that cannot be imported yet: send prompts with completions. %(hint)s")
-            % {"format": format_name, "hint": formats.how_to_convert()}
+            % {"format": format_name, "hint": foreign_formats.how_to_convert()}
         )
-    given = validation.known_keys(row, known, _("A prompt"))
-    messages = _read_messages(given)
+    values = validation.known_keys(row, known, _("A prompt"))
+    messages = _read_messages(values)
     return PromptRow(
         messages=messages,
-        external_id=_read_external_id(given.get("external_id")),
-        references=[validation.filled_text(each, _("A reference answer")) for each in _list(given, "references")],
-        metadata=validation.json_object(given.get("metadata") or {}, "metadata"),
-        completions=[_read_completion(each) for each in _list(given, "completions")],
+        external_id=_read_external_id(values.get("external_id")),
+        references=[validation.filled_text(text, _("A reference answer")) for text in _list(values, "references")],
+        metadata=validation.json_object(values.get("metadata") or {}, "metadata"),
+        completions=[_read_completion(completion) for completion in _list(values, "completions")],
         digest=digest_of_messages(messages),
     )
 
 
 def read_answer(row: object) -> AnswerRow:
-    """`{"prompt_id": our id or "external_id": theirs, "text": …, "sampling"?}`."""
-    given = validation.known_keys(row, {"prompt_id", "external_id", "text", "sampling"}, _("A completion"))
-    prompt_id, external_id = given.get("prompt_id"), _read_external_id(given.get("external_id"))
+    """Read `{"prompt_id": id or "external_id": text, "text": …, "sampling"?}`."""
+    values = validation.known_keys(row, {"prompt_id", "external_id", "text", "sampling"}, _("A completion"))
+    prompt_id, external_id = values.get("prompt_id"), _read_external_id(values.get("external_id"))
     if (prompt_id is None) == (external_id is None):
-        raise Invalid(_("A completion names its prompt by either «prompt_id» or «external_id»."))
+        raise Invalid(_('A completion names its prompt by either "prompt_id" or "external_id".'))
     if prompt_id is not None and not is_id(prompt_id):
-        raise Invalid(_("«prompt_id» must be a whole number."))
+        raise Invalid(_('"prompt_id" must be a whole number.'))
     return AnswerRow(
         prompt_id,
         external_id,
-        # An empty answer is a thing that models do, and people should be able to rank it last.
-        validation.text(given.get("text"), "text"),
-        validation.json_object(given.get("sampling") or {}, "sampling"),
+        # May be empty: models write empty completions, and annotators should be able to rank them last.
+        validation.text(values.get("text"), "text"),
+        validation.json_object(values.get("sampling") or {}, "sampling"),
     )
 
 
 def read_group(row: object) -> list[int]:
-    """A comparison to make: `{"completion_ids": [2 to 9 ids]}`."""
-    given = validation.known_keys(row, {"completion_ids"}, _("A comparison"))
-    ids = _list(given, "completion_ids")
-    if not all(is_id(each) for each in ids):
-        raise Invalid(_("«completion_ids» must be whole numbers."))
+    """Read a comparison: `{"completion_ids": [2 to 9 ids]}`."""
+    values = validation.known_keys(row, {"completion_ids"}, _("A comparison"))
+    ids = _list(values, "completion_ids")
+    if not all(is_id(completion_id) for completion_id in ids):
+        raise Invalid(_('"completion_ids" must be whole numbers.'))
     return ids
 
 
 def read_gold(row: object) -> GoldRow:
-    """A comparison whose answer is known: `{"completion_ids": […], "ranks": […]}`, aligned."""
-    given = validation.known_keys(row, {"completion_ids", "ranks"}, _("A gold comparison"))
-    ids, ranks = read_group({"completion_ids": given.get("completion_ids")}), _list(given, "ranks")
+    """Read a gold comparison: `{"completion_ids": […], "ranks": […]}`, aligned."""
+    values = validation.known_keys(row, {"completion_ids", "ranks"}, _("A gold comparison"))
+    ids, ranks = read_group({"completion_ids": values.get("completion_ids")}), _list(values, "ranks")
     if len(ids) != len(ranks) or not 2 <= len(ids) <= 9:
-        raise Invalid(_("«completion_ids» and «ranks» must be equally long, 2 to 9."))
+        raise Invalid(_('"completion_ids" and "ranks" must have the same length, 2 to 9.'))
     if not all(is_id(rank) and rank <= 9 for rank in ranks):
         raise Invalid(_("A rank is a whole number from 1 (best) to 9; equal numbers tie."))
     if len(set(ranks)) == 1:
-        raise Invalid(_("A gold ranking in which everything ties tests nobody."))
+        raise Invalid(_("A gold ranking needs at least one preference: all its ranks are equal."))
     return GoldRow(ids, dense(ranks))
 
 
 def dense(ranks: Sequence[int]) -> list[int]:
-    """The same weak order without gaps: (2, 4, 4) is (1, 2, 2)."""
+    """Return the same weak order without gaps: (2, 4, 4) becomes (1, 2, 2)."""
     places = {rank: place for place, rank in enumerate(sorted(set(ranks)), start=1)}
     return [places[rank] for rank in ranks]
 
 
 def is_id(value: object) -> bool:
-    """Whether it can be a primary key: a whole number that a bigint holds."""
+    """Tell whether a value can be a primary key: a positive whole number that fits a bigint."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
 
 
 def digest_of_messages(messages: list[dict[str, str]]) -> str:
-    """SHA-256 of the canonical JSON: sorted keys, no spaces, UTF-8."""
+    """Return the SHA-256 of the canonical JSON: sorted keys, no spaces, UTF-8."""
     canonical = json.dumps(messages, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -176,33 +176,33 @@ def digest_of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_messages(given: dict[str, Any]) -> list[dict[str, str]]:
-    if ("messages" in given) == ("prompt" in given):
-        raise Invalid(_("A prompt needs either «messages» or «prompt»."))
-    if "prompt" in given:
-        return [{"role": "user", "content": validation.filled_text(given["prompt"], "prompt")}]
-    messages = [_read_message(each) for each in _list(given, "messages")]
+def _read_messages(values: dict[str, Any]) -> list[dict[str, str]]:
+    if ("messages" in values) == ("prompt" in values):
+        raise Invalid(_('A prompt needs either "messages" or "prompt".'))
+    if "prompt" in values:
+        return [{"role": "user", "content": validation.filled_text(values["prompt"], "prompt")}]
+    messages = [_read_message(message) for message in _list(values, "messages")]
     if not messages:
-        raise Invalid(_("«messages» is empty."))
-    if len(messages) > MOST_MESSAGES:
+        raise Invalid(_('"messages" is empty.'))
+    if len(messages) > MAX_MESSAGES:
         raise Invalid(
-            _("«messages» has %(count)s messages, and %(most_messages)s is the most.")
-            % {"count": len(messages), "most_messages": MOST_MESSAGES}
+            _('"messages" has %(count)s messages, and %(most_messages)s is the most.')
+            % {"count": len(messages), "most_messages": MAX_MESSAGES}
         )
     _check_turns([message["role"] for message in messages])
     return messages
 
 
 def _read_message(message: object) -> dict[str, str]:
-    given = validation.known_keys(message, {"role", "content"}, _("A message"))
-    role = given.get("role")
+    values = validation.known_keys(message, {"role", "content"}, _("A message"))
+    role = values.get("role")
     if role not in ROLES:
-        raise Invalid(_("A message's «role» must be system, user or assistant."))
-    return {"role": role, "content": validation.filled_text(given.get("content"), _("A message's content"))}
+        raise Invalid(_('A message\'s "role" must be system, user or assistant.'))
+    return {"role": role, "content": validation.filled_text(values.get("content"), _("A message's content"))}
 
 
 def _check_turns(roles: list[str]) -> None:
-    # Most chat templates raise on anything else, in the middle of a training run: better refused at the door.
+    # Most chat templates raise on any other order, and would do so in the middle of a training run.
     turns = roles[1:] if roles[0] == "system" else roles
     if turns != [("user", "assistant")[index % 2] for index in range(len(turns))]:
         raise Invalid(_("Messages must alternate between user and assistant, after at most one system message."))
@@ -217,20 +217,20 @@ def _read_external_id(value: object) -> str | None:
 def _read_completion(value: object) -> CompletionRow:
     if isinstance(value, str):
         return CompletionRow(validation.text(value, _("A completion")))
-    given = validation.known_keys(value, {"text", "source", "sampling"}, _("A completion"))
+    values = validation.known_keys(value, {"text", "source", "sampling"}, _("A completion"))
     return CompletionRow(
-        validation.text(given.get("text"), _("A completion's text")),
-        validation.filled_text(given.get("source", "import"), _("A completion's source"), longest=200),
-        validation.json_object(given.get("sampling") or {}, "sampling"),
+        validation.text(values.get("text"), _("A completion's text")),
+        validation.filled_text(values.get("source", "import"), _("A completion's source"), longest=200),
+        validation.json_object(values.get("sampling") or {}, "sampling"),
     )
 
 
-def _list(given: dict[str, Any], key: str) -> list[Any]:
-    value = given.get(key)
+def _list(values: dict[str, Any], key: str) -> list[Any]:
+    value = values.get(key)
     if value is None:
         return []
     if not isinstance(value, list):
         raise Invalid(
-            _("«%(key)s» must be a list, not %(value)s.") % {"key": key, "value": validation.name_of_type(value)}
+            _('"%(key)s" must be a list, not %(value)s.') % {"key": key, "value": validation.name_of_type(value)}
         )
     return value

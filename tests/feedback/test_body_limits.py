@@ -63,7 +63,7 @@ def test_a_token_sends_what_its_owner_may_send(client, project, manager, annotat
 
 
 def test_more_rows_than_one_request_takes_are_413(client, project, manager, monkeypatch):
-    monkeypatch.setattr(rows, "MOST_ROWS", 3)
+    monkeypatch.setattr(rows, "MAX_ROWS", 3)
     _token, key = issue_token(manager, "upload")
     lines = "\n".join(f'{{"prompt": "{number}"}}' for number in range(4))
     headers = {"Authorization": f"Bearer {key}"}

@@ -50,7 +50,7 @@ def write(round: Round, outcome: Outcome) -> Checkpoint | None:
 
     The new comparisons come before all that still wait to be ranked. Runs in the caller's transaction.
     """
-    imports.hold_intake(round.project)
+    imports.block_undo(round.project)
     samples, baseline = (_of_known_prompts(round, rows) for rows in (outcome.samples, outcome.baseline))
     made = _make_checkpoint(round, outcome) if round.learns else None
     source = made.source if made else round.base.source

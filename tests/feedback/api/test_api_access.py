@@ -1,4 +1,4 @@
-"""Who may do what: strangers learn nothing, annotators do not manage, and wrong keys are told so."""
+"""Access by role: strangers learn nothing, annotators do not manage, a wrong key is refused."""
 
 from uuid import uuid4
 

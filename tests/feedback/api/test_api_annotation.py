@@ -17,7 +17,7 @@ def take(client, **body):
     return response.json()["lease"]
 
 
-def said(ranks=(1, 2), **more):
+def ranking_body(ranks=(1, 2), **more):
     return {"ranks": list(ranks), "idempotency_key": str(uuid4()), "seconds": 3.5, **more}
 
 
@@ -42,7 +42,7 @@ def test_a_lease_shows_the_prompt_and_the_texts(as_annotator, work):
 def test_nothing_in_a_lease_or_an_answer_tells_the_source(as_annotator, work):
     work(3, size=3)
     lease = take(as_annotator)
-    answer = rank(as_annotator, lease, said((1, 2, 3)), "?next=1").json()
+    answer = rank(as_annotator, lease, ranking_body((1, 2, 3)), "?next=1").json()
     recent = as_annotator.get(f"{URL}/rankings").json()
     undone = as_annotator.post(f"{URL}/undo").json()
     for seen in (lease, answer, recent, undone):
@@ -54,7 +54,7 @@ def test_nothing_in_a_lease_or_an_answer_tells_the_source(as_annotator, work):
 def test_a_ranking_is_answered_in_the_order_of_display(as_annotator, work):
     work(1, size=4)
     lease = take(as_annotator)
-    response = rank(as_annotator, lease, said((3, 1, 3, 2), comment="hm", flags=["all bad"]))
+    response = rank(as_annotator, lease, ranking_body((3, 1, 3, 2), comment="hm", flags=["all bad"]))
     assert response.status_code == 201
     assert response.json()["ranking"]["ranks"] == [3, 1, 3, 2]
     assert "next" not in response.json()
@@ -65,15 +65,15 @@ def test_a_ranking_is_answered_in_the_order_of_display(as_annotator, work):
 def test_the_seconds_claimed_are_at_most_the_leases_age(as_annotator, work):
     work(1)
     lease = take(as_annotator)
-    assert rank(as_annotator, lease, said(seconds=80_000)).json()["ranking"]["seconds"] < 60
+    assert rank(as_annotator, lease, ranking_body(seconds=80_000)).json()["ranking"]["seconds"] < 60
 
 
 def test_the_next_lease_comes_with_the_answer(as_annotator, work):
     work(2)
     lease = take(as_annotator)
-    following = rank(as_annotator, lease, said(), "?next=1").json()["next"]
+    following = rank(as_annotator, lease, ranking_body(), "?next=1").json()["next"]
     assert following["comparison"] != lease["comparison"]
-    assert rank(as_annotator, following, said(), "?next=1").json()["next"] is None
+    assert rank(as_annotator, following, ranking_body(), "?next=1").json()["next"] is None
 
 
 def test_leases_on_hand_are_not_given_again(as_annotator, work):
@@ -81,13 +81,13 @@ def test_leases_on_hand_are_not_given_again(as_annotator, work):
     first = take(as_annotator)
     second = take(as_annotator, beside=[first["lease"]])
     assert second["lease"] != first["lease"]
-    third = rank(as_annotator, first, said(), f"?next=1&beside={second['lease']}").json()["next"]
+    third = rank(as_annotator, first, ranking_body(), f"?next=1&beside={second['lease']}").json()["next"]
     assert third["lease"] != second["lease"]
 
 
 def test_the_same_submit_five_times_is_one_ranking_and_five_equal_answers(as_annotator, work):
     work(1)
-    lease, body = take(as_annotator), said()
+    lease, body = take(as_annotator), ranking_body()
     answers = [rank(as_annotator, lease, body) for _ in range(5)]
     assert {answer.status_code for answer in answers} == {201}
     assert len({answer.content for answer in answers}) == 1
@@ -126,7 +126,7 @@ def test_the_same_submit_five_times_is_one_ranking_and_five_equal_answers(as_ann
 def test_a_bad_submit_is_400_with_a_sentence_and_the_lease_stays(as_annotator, work, change, sentence):
     work(1)
     lease = take(as_annotator)
-    response = rank(as_annotator, lease, said() | change)
+    response = rank(as_annotator, lease, ranking_body() | change)
     assert response.status_code == 400
     assert response.json()["code"] == "invalid"
     assert sentence in response.json()["message"]
@@ -160,7 +160,7 @@ def test_a_body_that_is_no_object_is_400(as_annotator, work, body):
 def test_a_body_of_more_than_a_mebibyte_is_413(as_annotator, work):
     work(1)
     lease = take(as_annotator)
-    response = rank(as_annotator, lease, said(comment="x" * 2**20))
+    response = rank(as_annotator, lease, ranking_body(comment="x" * 2**20))
     assert response.status_code == 413
     assert "1 MiB" in response.json()["message"]
 
@@ -175,15 +175,15 @@ def test_another_content_type_is_415(as_annotator, work):
 def test_a_bad_query_writes_nothing(as_annotator, work):
     work(1)
     lease = take(as_annotator)
-    assert rank(as_annotator, lease, said(), "?next=perhaps").status_code == 400
-    assert rank(as_annotator, lease, said(), "?next=1&beside=7").status_code == 400
+    assert rank(as_annotator, lease, ranking_body(), "?next=perhaps").status_code == 400
+    assert rank(as_annotator, lease, ranking_body(), "?next=1&beside=7").status_code == 400
     assert not Ranking.objects.exists()
 
 
 def test_another_annotators_lease_is_404(as_annotator, as_colleague, work):
     work(1)
     lease = take(as_annotator)
-    assert rank(as_colleague, lease, said()).status_code == 404
+    assert rank(as_colleague, lease, ranking_body()).status_code == 404
     assert as_colleague.delete(f"{URL}/leases/{lease['lease']}").status_code == 404
     assert as_colleague.post(f"{URL}/leases/{lease['lease']}/renew").status_code == 404
     assert as_colleague.post(f"{URL}/leases/{lease['lease']}/skip", {}, format="json").status_code == 404
@@ -193,8 +193,8 @@ def test_a_late_submit_to_a_finished_comparison_is_409(as_annotator, as_colleagu
     work(1)
     lease = take(as_annotator)
     Lease.objects.update(expires_at="2020-01-01T00:00Z")
-    rank(as_colleague, take(as_colleague), said())
-    response = rank(as_annotator, lease, said())
+    rank(as_colleague, take(as_colleague), ranking_body())
+    response = rank(as_annotator, lease, ranking_body())
     assert response.status_code == 409
     assert "ran out" in response.json()["message"]
 
@@ -223,7 +223,7 @@ def test_ratings_and_spans_are_given_and_answered_in_the_order_of_display(as_ann
         {"completion": 2, "start": 8, "end": 10, "mark": "good"},
     ]
     ratings = {"helpful": [5, 3, None]}
-    body = said((1, 2, 3), ratings=ratings | {"honest": [None, None, None]}, spans=spans[::-1])
+    body = ranking_body((1, 2, 3), ratings=ratings | {"honest": [None, None, None]}, spans=spans[::-1])
     answer = rank(as_annotator, lease, body).json()["ranking"]
     assert (answer["ratings"], answer["spans"]) == (ratings, spans)
     stored = Ranking.objects.get()
@@ -234,25 +234,25 @@ def test_ratings_and_spans_are_given_and_answered_in_the_order_of_display(as_ann
     undone = as_annotator.post(f"{URL}/undo").json()["ranking"]
     assert (undone["ratings"], undone["spans"]) == (ratings, spans)
     marked = undone["completions"][2][7:8]
-    assert marked in "012"  # «answer 2 to 0»: which one it is, the annotator's order decides
+    assert marked in "012"  # of "answer 2 to 0": the display order decides which one
 
 
 def test_a_ranking_is_revised_and_the_record_keeps_both(as_annotator, as_colleague, work):
     work(1)
-    ranking = rank(as_annotator, take(as_annotator), said((1, 2))).json()["ranking"]
+    ranking = rank(as_annotator, take(as_annotator), ranking_body((1, 2))).json()["ranking"]
     url = f"{URL}/rankings/{ranking['ranking']}/revise"
-    assert as_colleague.post(url, said((2, 1)), format="json").status_code == 404
-    revised = as_annotator.post(url, said((2, 1)), format="json")
+    assert as_colleague.post(url, ranking_body((2, 1)), format="json").status_code == 404
+    revised = as_annotator.post(url, ranking_body((2, 1)), format="json")
     assert revised.status_code == 201
     assert (revised.json()["ranking"]["ranks"], revised.json()["ranking"]["revision"]) == ([2, 1], 2)
-    assert as_annotator.post(url, said((1, 1)), format="json").status_code == 409
+    assert as_annotator.post(url, ranking_body((1, 1)), format="json").status_code == 409
     assert Ranking.objects.count() == 2
 
 
 def test_undo_reopens_what_came_last(as_annotator, work):
     work(2)
     assert as_annotator.post(f"{URL}/undo").status_code == 404
-    ranking = rank(as_annotator, take(as_annotator), said((2, 1))).json()["ranking"]
+    ranking = rank(as_annotator, take(as_annotator), ranking_body((2, 1))).json()["ranking"]
     undone = as_annotator.post(f"{URL}/undo").json()["ranking"]
     assert undone["ranking"] == ranking["ranking"]
     assert undone["ranks"] == [2, 1]
@@ -264,6 +264,6 @@ def test_undo_reopens_what_came_last(as_annotator, work):
 
 def test_recent_rankings_are_ones_own(as_annotator, as_colleague, work):
     work(2)
-    rank(as_annotator, take(as_annotator), said())
+    rank(as_annotator, take(as_annotator), ranking_body())
     assert len(as_annotator.get(f"{URL}/rankings").json()) == 1
     assert as_colleague.get(f"{URL}/rankings").json() == []

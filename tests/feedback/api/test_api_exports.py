@@ -17,7 +17,7 @@ pytestmark = pytest.mark.django_db
 EXPORTS = ["preferences", "preferences?format=rankings", "preferences?format=table", "demonstrations", "skips"]
 
 
-def say_everything(ann, work):
+def add_one_of_each(ann, work):
     """A ranking, a demonstration and a skip."""
     work(2)
     ranking = rank_next(ann, comment="the second one is made up")
@@ -27,7 +27,7 @@ def say_everything(ann, work):
 
 @pytest.mark.parametrize("export", EXPORTS)
 def test_a_reader_that_has_the_lines_already_is_answered_304(as_manager, ann, work, export):
-    say_everything(ann, work)
+    add_one_of_each(ann, work)
     first = as_manager.get(f"{URL}/{export}")
     assert rows_of(as_manager.get(f"{URL}/{export}", headers={"if-none-match": '"another"'})) == rows_of(first)
     again = as_manager.get(f"{URL}/{export}", headers={"if-none-match": first["ETag"]})
@@ -39,19 +39,19 @@ def test_a_reader_that_has_the_lines_already_is_answered_304(as_manager, ann, wo
 @pytest.mark.parametrize("export", EXPORTS)
 def test_the_etag_changes_with_what_people_say(as_manager, ann, work, export):
     before = as_manager.get(f"{URL}/{export}")["ETag"]
-    say_everything(ann, work)
+    add_one_of_each(ann, work)
     assert as_manager.get(f"{URL}/{export}", headers={"if-none-match": before}).status_code == 200
 
 
 def test_the_etag_changes_with_what_is_known_of_a_prompt(as_manager, ann, work):
-    say_everything(ann, work)
+    add_one_of_each(ann, work)
     before = as_manager.get(f"{URL}/preferences")["ETag"]
     Prompt.objects.update(metadata={"topic": "parcels"})
     assert as_manager.get(f"{URL}/preferences")["ETag"] != before
 
 
 def test_the_etag_differs_by_what_was_asked_for(as_manager, ann, work):
-    say_everything(ann, work)
+    add_one_of_each(ann, work)
     queries = ["", "?split=all", "?format=table", "?format=rankings", "?after=1", "?weights=reliability"]
     tags = {as_manager.get(f"{URL}/preferences{query}")["ETag"] for query in queries}
     assert len(tags) == len(queries) - 1  # without a report of reliability all weigh the same
@@ -59,7 +59,7 @@ def test_the_etag_differs_by_what_was_asked_for(as_manager, ann, work):
 
 @pytest.mark.parametrize("path", ["", *(f"/{each}" for each in EXPORTS), "/members", "/figures"])
 def test_whatever_answers_get_answers_head_with_the_same_headers_and_no_body(as_manager, ann, work, path):
-    say_everything(ann, work)
+    add_one_of_each(ann, work)
     asked, read = as_manager.head(URL + path), as_manager.get(URL + path)
     assert asked.status_code == 200
     assert b"".join(asked) == b""
@@ -99,7 +99,7 @@ def test_pairs_for_a_trainer_are_of_training_prompts_unless_asked_otherwise(as_m
 
 
 @pytest.fixture
-def told(ann, project):
+def described(ann, project):
     """A ranking of a prompt of which everything is known."""
     completions = [
         {"text": "Friday.", "source": "a", "sampling": {"temperature": 0.7}},
@@ -113,30 +113,30 @@ def told(ann, project):
     return rank_next(ann, comment="the second one says nothing", strength=3)
 
 
-def test_a_ranking_goes_out_with_all_that_came_in(as_manager, told):
+def test_a_ranking_goes_out_with_all_that_came_in(as_manager, described):
     (row,) = rows_of(as_manager.get(f"{URL}/preferences?format=rankings"))
     assert row["external_id"] == "t-1"
     assert row["references"] == ["On Friday."]
     assert row["metadata"] == {"topic": "parcels"}
     assert row["sampling"] == [{"temperature": 0.7}, {}]
     assert row["comment"] == "the second one says nothing"
-    assert row["created_at"] == told.created_at.isoformat()
+    assert row["created_at"] == described.created_at.isoformat()
 
 
-def test_a_pair_names_its_sources_its_strength_and_its_prompt(as_manager, told):
+def test_a_pair_names_its_sources_its_strength_and_its_prompt(as_manager, described):
     (row,) = rows_of(as_manager.get(f"{URL}/preferences?split=all"))
     texts = {"Friday.": "a", "No idea.": "b"}
     assert row["chosen_source"] == texts[row["chosen"][0]["content"]]
     assert row["rejected_source"] == texts[row["rejected"][0]["content"]]
     assert (row["strength"], row["external_id"]) == (3, "t-1")
-    assert row["created_at"] == told.created_at.isoformat()
+    assert row["created_at"] == described.created_at.isoformat()
 
 
 def types_of(row):
     return {name: type(value) for name, value in row.items()}
 
 
-def test_a_tables_columns_have_their_types_from_the_first_row_on(as_manager, ann, told, work):
+def test_a_tables_columns_have_their_types_from_the_first_row_on(as_manager, ann, described, work):
     work(1)
     rank_next(ann)  # nothing is known of this one
     bare, full = sorted(rows_of(as_manager.get(f"{URL}/preferences?format=table")), key=lambda row: row["external_id"])
@@ -149,7 +149,7 @@ def test_a_tables_columns_have_their_types_from_the_first_row_on(as_manager, ann
 
 
 def test_reasons_of_skips_go_out_under_a_pseudonym(as_manager, ann, work):
-    say_everything(ann, work)
+    add_one_of_each(ann, work)
     (row,) = rows_of(as_manager.get(f"{URL}/skips"))
     assert (row["reason"], row["annotator"]) == ("not my language", f"annotator-{ann.user_id}")
     assert row["prompt_id"] in Prompt.objects.values_list("pk", flat=True)

@@ -12,14 +12,14 @@ def test_everybodys_for_managers(as_manager, ann, cole, work):
     for member in (ann, cole):
         while rank_next(member):
             pass
-    found = {each["username"]: each for each in as_manager.get(f"{URL}/figures").json()}
-    assert found["ann"]["done"] | {"last_at": None} == {
+    figures = {row["username"]: row for row in as_manager.get(f"{URL}/figures").json()}
+    assert figures["ann"]["done"] | {"last_at": None} == {
         "today": 2, "week": 2, "total": 2, "taken_out": 0, "seconds": 2.0, "last_at": None,
     }  # fmt: skip
-    assert found["ann"]["days"][-1] == 2
-    assert found["ann"]["agreement"]["comparisons"] == 2
-    assert found["mona"]["done"]["total"] == 0
-    assert found["mona"]["is_member"]
+    assert figures["ann"]["days"][-1] == 2
+    assert figures["ann"]["agreement"]["comparisons"] == 2
+    assert figures["mona"]["done"]["total"] == 0
+    assert figures["mona"]["is_member"]
 
 
 def test_ones_own_without_what_the_project_keeps_to_itself(as_annotator, ann, work):

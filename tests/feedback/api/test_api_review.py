@@ -57,8 +57,8 @@ def test_a_case_names_people_and_no_source(as_rita, disputed):
 
 
 def test_settled_and_taken_back(as_rita, as_manager, disputed):
-    said = {"ranks": [2, 1], "idempotency_key": uuid4(), "seconds": 3, "reason": "It answers the question."}
-    answer = post(as_rita, f"comparisons/{disputed.pk}/adjudicate", **said)
+    body = {"ranks": [2, 1], "idempotency_key": uuid4(), "seconds": 3, "reason": "It answers the question."}
+    answer = post(as_rita, f"comparisons/{disputed.pk}/adjudicate", **body)
     assert answer.status_code == 201
     case = answer.json()
     assert case["adjudication"]["reviewer"] == "rita"
@@ -69,8 +69,8 @@ def test_settled_and_taken_back(as_rita, as_manager, disputed):
         "rita": "counts",
     }
     assert [each["ranks"] for each in case["opinions"] if each["is_adjudication"]] == [[2, 1]]
-    assert post(as_rita, f"comparisons/{disputed.pk}/adjudicate", **said).status_code == 201
-    again = post(as_manager, f"comparisons/{disputed.pk}/adjudicate", **said | {"idempotency_key": uuid4()})
+    assert post(as_rita, f"comparisons/{disputed.pk}/adjudicate", **body).status_code == 201
+    again = post(as_manager, f"comparisons/{disputed.pk}/adjudicate", **body | {"idempotency_key": uuid4()})
     assert (again.status_code, again.json()["code"]) == (409, "conflict")
     decision = case["adjudication"]["decision"]
     assert post(as_manager, f"decisions/{decision}/undo").json()["undone_by"] == "mona"
@@ -89,8 +89,8 @@ def test_returned_the_annotator_holds_it_with_the_reason(as_rita, as_annotator, 
         "strength": None,
         "flags": [],
     }
-    said = {"ranks": [2, 1], "idempotency_key": str(uuid4()), "seconds": 3}
-    answered = as_annotator.post(f"{URL}/leases/{lease['lease']}/ranking", said, format="json").json()["ranking"]
+    body = {"ranks": [2, 1], "idempotency_key": str(uuid4()), "seconds": 3}
+    answered = as_annotator.post(f"{URL}/leases/{lease['lease']}/ranking", body, format="json").json()["ranking"]
     assert (answered["revision"], answered["ranks"]) == (3, [2, 1])
 
 
@@ -114,8 +114,8 @@ def test_a_persons_work_and_all_of_it_discarded(as_rita, ann, work):
     work(5)
     while rank_next(ann):
         pass
-    found = as_rita.get(f"{URL}/review/people/{ann.user_id}?limit=3").json()
-    assert len(found) == 3
+    rankings = as_rita.get(f"{URL}/review/people/{ann.user_id}?limit=3").json()
+    assert len(rankings) == 3
     since = (timezone.now() - timedelta(hours=1)).isoformat()
     path = f"{URL}/review/people/{ann.user_id}/discard"
     preview = as_rita.get(path, {"since": since}).json()

@@ -19,7 +19,7 @@ def every_address() -> list[tuple[str, str]]:
     from feedback.api.urls import urlpatterns as of_feedback
     from training.api_urls import urlpatterns as of_training
 
-    found = []
+    operations = []
     for pattern in [*of_feedback, *of_training]:
         path = str(pattern.pattern)
         for name, value in PARTS.items():
@@ -27,8 +27,8 @@ def every_address() -> list[tuple[str, str]]:
                 path = path.replace(f"<{kind}:{name}>", value)
         assert "<" not in path, path
         methods = sorted(pattern.callback.cls.http_method_names)
-        found += [(method, f"/api/v1/{path}") for method in methods if method not in ("options", "trace", "head")]
-    return found
+        operations += [(method, f"/api/v1/{path}") for method in methods if method not in ("options", "trace", "head")]
+    return operations
 
 
 @pytest.mark.parametrize(("method", "path"), every_address(), ids=lambda value: value)
@@ -63,5 +63,5 @@ def test_an_unknown_field_is_refused(project, manager, annotator, method, path, 
 
 
 def test_the_known_names_are_said(project, manager):
-    said = client_of(manager).get(f"{URL}/preferences?splitt=train").json()["message"]
-    assert "split" in said and "after" in said and "format" in said
+    message = client_of(manager).get(f"{URL}/preferences?splitt=train").json()["message"]
+    assert "split" in message and "after" in message and "format" in message

@@ -1,4 +1,4 @@
-"""What goes out: whole, in order, once, and as others can read it."""
+"""The record of rankings and its export by cursor."""
 
 import json
 import random
@@ -211,8 +211,8 @@ def test_a_discarded_ranking_is_no_longer_exported_and_readers_are_told(ann, rit
     reviews.discard(rita, first.pk, reason="no")
     for read in (ranking_record.rankings, pairs):
         assert {row["ranking_id"] for row in read(project)} == {second.pk}
-        (told,) = read(project, after=cursor)
-        assert told == {
+        (row,) = read(project, after=cursor)
+        assert row == {
             "ranking_id": Ranking.objects.get(standing="discarded").pk,
             "sequence": 3,
             "revision": 2,
@@ -222,7 +222,7 @@ def test_a_discarded_ranking_is_no_longer_exported_and_readers_are_told(ann, rit
             "annotator": f"annotator-{ann.user_id}",
             "retracted": "discarded",
         }
-        assert list(read(project, after=cursor, split={"train": "held_out", "held_out": "train"}[told["split"]])) == []
+        assert list(read(project, after=cursor, split={"train": "held_out", "held_out": "train"}[row["split"]])) == []
 
 
 def test_who_never_read_a_ranking_is_not_told_that_it_is_gone(ann, rita, project, work):
@@ -238,8 +238,8 @@ def test_a_withdrawn_ranking_is_retracted_until_it_is_submitted_again(ann, proje
     ranking = rank_next(ann)
     cursor = ranking_record.sequence_cutoff(project)
     lease = rankings.withdraw(ann)
-    (told,) = ranking_record.rankings(project, after=cursor)
-    assert (told["comparison_id"], told["retracted"]) == (ranking.comparison_id, "withdrawn")
+    (row,) = ranking_record.rankings(project, after=cursor)
+    assert (row["comparison_id"], row["retracted"]) == (ranking.comparison_id, "withdrawn")
     assert list(ranking_record.rankings(project)) == []
     again = rankings.record_ranking(ann, lease.pk, [2, 1], idempotency_key=uuid4(), seconds=1)
     assert [row["ranking_id"] for row in ranking_record.rankings(project)] == [again.pk]
@@ -265,8 +265,8 @@ def test_a_revision_that_prefers_nothing_takes_the_pairs_back(ann, project, work
     ranking = rank_next(ann)
     cursor = ranking_record.sequence_cutoff(project)
     revise(ann, ranking, [1, 1])
-    (told,) = pairs(project, after=cursor)
-    assert told["retracted"] == "tied"
+    (row,) = pairs(project, after=cursor)
+    assert row["retracted"] == "tied"
 
 
 @pytest.mark.parametrize("read", [ranking_record.rankings, pairs])

@@ -1,4 +1,4 @@
-"""An import is undone as one: what nobody has worked on goes, the rest stays and is told."""
+"""Undo of an import: rows that nobody has worked on are removed; the answer lists the others."""
 
 import threading
 from io import StringIO
@@ -27,9 +27,9 @@ def rows(*names, answers=("a", "b")):
     return [{"prompt": name, "completions": list(answers)} for name in names]
 
 
-def bring_in(project, given, how=Import.How.COMMAND, **settings):
+def run_import(project, prompts, how=Import.How.COMMAND, **settings):
     with imports.record_import(project, how) as record:
-        imports.add_prompts(project, given, **{"compare": True, "made_by_import": record, **settings})
+        imports.add_prompts(project, prompts, **{"compare": True, "made_by_import": record, **settings})
     return record
 
 
@@ -42,8 +42,8 @@ def reasons(undone):
 
 
 def test_an_import_that_nobody_has_worked_on_goes_whole(project, manager):
-    kept = bring_in(project, rows("kept"))
-    record = bring_in(project, [{"prompt": "x", "external_id": "x-1", "completions": ["a", "b"]}, *rows("y", "z")])
+    kept = run_import(project, rows("kept"))
+    record = run_import(project, [{"prompt": "x", "external_id": "x-1", "completions": ["a", "b"]}, *rows("y", "z")])
     assert record.counts == {"prompts": 3, "completions": 6, "comparisons": 3, "completed": 0}
     undone = imports.undo_import(record, manager)
     assert undone.removed == {"prompts": 3, "completions": 6, "comparisons": 3}
@@ -52,12 +52,12 @@ def test_an_import_that_nobody_has_worked_on_goes_whole(project, manager):
     record.refresh_from_db()
     assert (record.undone_by, record.undone_at is not None) == (manager, True)
     assert Prompt.objects.get().made_by_import == kept
-    bring_in(project, [{"prompt": "another", "external_id": "x-1"}])  # the name is free again
+    run_import(project, [{"prompt": "another", "external_id": "x-1"}])  # the name is free again
 
 
 def test_an_import_sent_again_changes_nothing_and_the_first_one_undoes_it(project):
-    first = bring_in(project, rows("x", "y"))
-    assert bring_in(project, rows("x", "y")).pk is None
+    first = run_import(project, rows("x", "y"))
+    assert run_import(project, rows("x", "y")).pk is None
     assert Import.objects.get() == first
     imports.undo_import(first, None)
     assert left() == (0, 0, 0)
@@ -65,19 +65,19 @@ def test_an_import_sent_again_changes_nothing_and_the_first_one_undoes_it(projec
 
 def test_a_refused_import_leaves_no_trace(project):
     with pytest.raises(Invalid):
-        bring_in(project, [*rows("x"), {"prompt": 3}])
+        run_import(project, [*rows("x"), {"prompt": 3}])
     assert not Import.objects.exists()
 
 
 def test_an_import_is_undone_once(project, manager):
-    record = bring_in(project, rows("x"))
+    record = run_import(project, rows("x"))
     imports.undo_import(record, manager)
     with pytest.raises(Conflict, match="undone before"):
         imports.undo_import(record, manager)
 
 
 def test_what_was_ranked_skipped_or_is_held_stays_and_the_answer_says_why(project, ann, cole):
-    record = bring_in(project, rows("one", "two", "three", "four", "five"))
+    record = run_import(project, rows("one", "two", "three", "four", "five"))
     ranked = rank_next(ann)
     skipped = leases.lease_next(ann)
     rankings.skip_comparison(ann, skipped.pk, reason="no idea")
@@ -103,7 +103,7 @@ def test_what_was_ranked_skipped_or_is_held_stays_and_the_answer_says_why(projec
 
 
 def test_completions_that_another_imports_comparisons_show_stay(project):
-    first = bring_in(project, rows("x", "y"), compare=False)
+    first = run_import(project, rows("x", "y"), compare=False)
     ids = list(Completion.objects.filter(prompt__external_id=None).order_by("pk").values_list("pk", flat=True))[:2]
     with imports.record_import(project, Import.How.API) as second:
         imports.add_comparisons(project, [ids], made_by_import=second)
@@ -115,7 +115,7 @@ def test_completions_that_another_imports_comparisons_show_stay(project):
 
 
 def test_prompts_that_a_round_has_answered_stay(project):
-    record = bring_in(project, rows("x", "y"))
+    record = run_import(project, rows("x", "y"))
     source = imports.get_source(project, "round-0001", Source.Kind.CHECKPOINT)
     prompt = Prompt.objects.first()
     imports.add_completions(project, source, [{"prompt_id": prompt.pk, "text": "of the round"}])
@@ -127,7 +127,7 @@ def test_prompts_that_a_round_has_answered_stay(project):
 
 def test_a_completion_that_a_round_has_written_too_stays(project):
     source = imports.get_source(project, "base", Source.Kind.CHECKPOINT)
-    record = bring_in(project, [{"prompt": "x", "completions": [{"text": "same", "source": "base"}]}])
+    record = run_import(project, [{"prompt": "x", "completions": [{"text": "same", "source": "base"}]}])
     imports.add_completions(project, source, [{"prompt_id": Prompt.objects.get().pk, "text": "same"}])
     undone = imports.undo_import(record, None)
     assert reasons(undone) == {("completions", "shared"): 1, ("prompts", "answered"): 1}
@@ -135,8 +135,8 @@ def test_a_completion_that_a_round_has_written_too_stays(project):
 
 
 def test_what_an_import_added_to_known_prompts_stays_and_is_told(project):
-    bring_in(project, [{"prompt": "x"}])
-    record = bring_in(project, [{"prompt": "x", "metadata": {"topic": "y"}}])
+    run_import(project, [{"prompt": "x"}])
+    record = run_import(project, [{"prompt": "x", "metadata": {"topic": "y"}}])
     undone = imports.undo_import(record, None)
     assert reasons(undone) == {("prompts", "completed"): 1}
     assert Prompt.objects.get().metadata == {"topic": "y"}
@@ -151,7 +151,7 @@ def test_gold_is_undone_like_other_comparisons(project):
 
 
 def test_an_archived_project_keeps_its_imports(project):
-    record = bring_in(project, rows("x"))
+    record = run_import(project, rows("x"))
     Project.objects.update(archived_at=timezone.now())
     with pytest.raises(Archived):
         imports.undo_import(record, None)
@@ -189,7 +189,7 @@ def test_each_address_that_takes_rows_names_its_import(project, manager):
 
 
 def test_nobody_but_a_manager_of_this_project_undoes_an_import(project, annotator, stranger):
-    record = bring_in(project, rows("x"))
+    record = run_import(project, rows("x"))
     assert client_of(annotator).delete(f"{URL}/imports/{record.pk}").status_code == 403
     assert client_of(stranger).delete(f"{URL}/imports/{record.pk}").status_code == 404
     elsewhere = client_of(stranger).delete(f"/api/v1/projects/other/imports/{record.pk}")
@@ -199,14 +199,14 @@ def test_nobody_but_a_manager_of_this_project_undoes_an_import(project, annotato
 
 @pytest.mark.usefixtures("plain_static_files")
 def test_the_page_lists_imports_and_undoes_one(client, project, manager, ann):
-    record = bring_in(project, rows("x", "y"), Import.How.PAGE)
+    record = run_import(project, rows("x", "y"), Import.How.PAGE)
     rank_next(ann)
     client.force_login(manager)
     assert b"Last imports" in client.get("/projects/support/prompts/").content
-    told = client.post(f"/projects/support/imports/{record.pk}/undo/", follow=True).content.decode()
-    assert "Removed: prompts 1, completions 2, comparisons 1." in told
-    assert "1 comparison stays: it was ranked." in told
-    assert "undone by mona" in told
+    page = client.post(f"/projects/support/imports/{record.pk}/undo/", follow=True).content.decode()
+    assert "Removed: prompts 1, completions 2, comparisons 1." in page
+    assert "1 comparison stays: it was ranked." in page
+    assert "undone by mona" in page
     assert client.post(f"/projects/support/imports/{record.pk}/undo/").status_code == 409
 
 
@@ -227,7 +227,7 @@ def test_the_command_undoes_what_the_command_brought_in(project, tmp_path):
 
 @pytest.mark.django_db(transaction=True)
 def test_a_comparison_that_is_being_ranked_meanwhile_stays(project, ann):
-    record = bring_in(project, rows("x", "y"))
+    record = run_import(project, rows("x", "y"))
     taken, finish = threading.Event(), threading.Event()
 
     def take_slowly():
@@ -252,7 +252,7 @@ def test_a_comparison_that_is_being_ranked_meanwhile_stays(project, ann):
 
 @pytest.mark.django_db(transaction=True)
 def test_people_who_rank_while_an_import_is_undone_lose_nothing(project, ann, cole):
-    record = bring_in(project, rows(*(f"question {n}" for n in range(40))))
+    record = run_import(project, rows(*(f"question {n}" for n in range(40))))
 
     def work(member):
         count = 0
@@ -271,7 +271,7 @@ def test_people_who_rank_while_an_import_is_undone_lose_nothing(project, ann, co
 
 @pytest.mark.django_db(transaction=True)
 def test_an_import_that_builds_on_one_that_is_being_undone_waits_and_comes_in_whole(project):
-    record = bring_in(project, rows("x"))
+    record = run_import(project, rows("x"))
     undone = threading.Event()
 
     def undo_slowly():
@@ -282,7 +282,7 @@ def test_an_import_that_builds_on_one_that_is_being_undone_waits_and_comes_in_wh
 
     def bring_it_in_again():
         assert undone.wait(timeout=120)
-        return bring_in(project, rows("x"))
+        return run_import(project, rows("x"))
 
     again = at_once([undo_slowly, bring_it_in_again])[1]
     assert again.counts == {"prompts": 1, "completions": 2, "comparisons": 1, "completed": 0}
@@ -291,7 +291,7 @@ def test_an_import_that_builds_on_one_that_is_being_undone_waits_and_comes_in_wh
 
 @pytest.mark.django_db(transaction=True)
 def test_nothing_comes_to_refer_to_a_comparison_that_is_being_removed(project, ann):
-    record = bring_in(project, rows("x"))
+    record = run_import(project, rows("x"))
     undone, looked = threading.Event(), threading.Event()
 
     def undo_slowly():
@@ -312,7 +312,7 @@ def test_nothing_comes_to_refer_to_a_comparison_that_is_being_removed(project, a
 
 @pytest.mark.django_db(transaction=True)
 def test_an_import_undone_twice_at_once_is_undone_once(project):
-    record = bring_in(project, rows("x"))
+    record = run_import(project, rows("x"))
 
     def undo():
         try:
@@ -324,7 +324,7 @@ def test_an_import_undone_twice_at_once_is_undone_once(project):
 
 
 def test_undoing_takes_as_many_statements_for_many_rows_as_for_one(project, django_assert_max_num_queries):
-    record = bring_in(project, rows(*(f"question {n}" for n in range(500))))
+    record = run_import(project, rows(*(f"question {n}" for n in range(500))))
     with django_assert_max_num_queries(25):
         assert imports.undo_import(record, None).removed["prompts"] == 500
     with connection.cursor() as cursor:

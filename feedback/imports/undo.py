@@ -1,7 +1,7 @@
-"""Imports as units: record what came in together, and undo it together.
+"""Record the rows of an import, and undo the import as a whole.
 
-Undo and intake exclude each other by an advisory lock per project: intake holds it shared, undo exclusively. Without
-it, an import could build on a prompt or completion that an undo is deleting, and fail when it commits.
+Imports and undo exclude each other by an advisory lock per project: an import holds it shared, undo exclusively.
+Without it, an import could use a prompt or completion that an undo is deleting, and fail when it commits.
 """
 
 from collections import Counter
@@ -32,7 +32,8 @@ from feedback.models import (
 )
 
 LOCK_CLASS = 0x1317  # any constant: keeps these locks apart from others of the same database
-DELETES = {
+# Columns whose rows are deleted for each kind, dependent tables first.
+DELETED_COLUMNS = {
     "comparisons": ("feedback_comparisonitem.comparison_id", "feedback_comparison.id"),
     "completions": ("feedback_completion.id",),
     "prompts": ("feedback_externalid.prompt_id", "feedback_prompt.id"),
@@ -41,47 +42,47 @@ DELETES = {
 
 @contextmanager
 def record_import(project: Project, how: str, actor: User | None = None) -> Iterator[Import]:
-    """Run the block in one transaction, with the import that its rows shall name as `made_by_import`.
+    """Run the block in one transaction and give it the `Import` to pass as `made_by_import`.
 
-    An import that changes nothing leaves no row: its `pk` is None afterwards.
+    An import that changes nothing is deleted: its `pk` is None afterwards.
     """
     with transaction.atomic():
         record = Import.objects.create(project=project, how=how, actor=actor)
         yield record
-        count(record)
+        update_counts(record)
         if any(record.counts.values()):
             record.save(update_fields=["counts"])
         else:
             record.delete()
 
 
-def count(record: Import) -> None:
-    """Set the counts of what the import made, from the rows themselves."""
+def update_counts(record: Import) -> None:
+    """Set `record.counts` to the numbers of rows that the import made."""
     made = {name: rows.count() for name, rows in _made_by(record).items()}
     record.counts = {"completed": 0} | record.counts | made
 
 
 def find_import(project: Project, import_id: int) -> Import:
-    """Return the project's import of this id. Raises NotFound."""
+    """Return the project's import with this id. Raises NotFound."""
     record = Import.objects.filter(project=project, pk=import_id).first()
     if record is None:
         raise NotFound(_("There is no import %(id)s in this project.") % {"id": import_id})
     return record
 
 
-def last_imports(project: Project, most: int) -> QuerySet[Import]:
-    return Import.objects.filter(project=project).select_related("actor", "undone_by").order_by("-pk")[:most]
+def last_imports(project: Project, limit: int) -> QuerySet[Import]:
+    return Import.objects.filter(project=project).select_related("actor", "undone_by").order_by("-pk")[:limit]
 
 
-def hold_intake(project: Project) -> None:
-    """Keep every undo waiting until the current transaction ends. Imports do not wait for each other."""
+def block_undo(project: Project) -> None:
+    """Make every undo in the project wait until the current transaction ends. Imports do not wait for each other."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock_shared(%s, %s)", [LOCK_CLASS, project.pk])
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Rows of an undone import that stay, and why."""
+    """Rows of an undone import that stay, and the reason."""
 
     kind: str  # comparisons, completions or prompts
     reason: str
@@ -91,7 +92,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Undone:
-    """What an undo removed, by kind, and what it left."""
+    """Numbers of removed rows by kind, and the rows that stay."""
 
     removed: dict[str, int]
     stayed: list[Kept]
@@ -99,13 +100,13 @@ class Undone:
 
 @transaction.atomic
 def undo_import(record: Import, actor: User | None) -> Undone:
-    """Remove what the import made, as far as nobody has worked on it or uses it.
+    """Remove the rows that the import made, except those that somebody has worked on or that are in use.
 
-    1. Its comparisons that nobody has ranked, skipped or been given (a lapsed lease may still be submitted).
-    2. Its completions that no comparison or demonstration uses any more.
-    3. Its prompts that have no completion any more.
+    1. Its comparisons that nobody has ranked, skipped or leased (a ranking may still come for a lapsed lease).
+    2. Its completions that no comparison or demonstration uses now.
+    3. Its prompts that have no completion now.
 
-    Raises Conflict if it is undone already, Archived if its project is archived.
+    Raises Conflict if the import is undone already, Archived if the project is archived.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_CLASS, record.project_id])
@@ -117,12 +118,13 @@ def undo_import(record: Import, actor: User | None) -> Undone:
     made = _made_by(record)
     removed: dict[str, int] = {}
     reasons: Counter[tuple[str, str]] = Counter()
-    for kind, sort in (("comparisons", _comparisons), ("completions", _completions), ("prompts", _prompts)):
-        sorted_rows = list(sort(made[kind]))
-        others = record.counts.get(kind, 0) - len(sorted_rows)  # rows that a round has written again since
-        reasons += Counter({(kind, "shared"): max(0, others)})
-        reasons.update((kind, reason) for pk, reason in sorted_rows if reason)
-        ids = [pk for pk, reason in sorted_rows if not reason]
+    for kind, reasons_to_stay in (("comparisons", _comparisons), ("completions", _completions), ("prompts", _prompts)):
+        rows = list(reasons_to_stay(made[kind]))
+        # Completions that a round has written again since then belong to the import no longer.
+        shared = record.counts.get(kind, 0) - len(rows)
+        reasons += Counter({(kind, "shared"): max(0, shared)})
+        reasons.update((kind, reason) for pk, reason in rows if reason)
+        ids = [pk for pk, reason in rows if not reason]
         _delete(kind, ids)
         removed[kind] = len(ids)
     reasons += Counter({("prompts", "completed"): record.counts.get("completed", 0)})
@@ -131,32 +133,38 @@ def undo_import(record: Import, actor: User | None) -> Undone:
     return Undone(removed, [Kept(kind, why, n, _sentence(kind, why, n)) for (kind, why), n in reasons.items()])
 
 
-Sorted = Iterable[tuple[int, str]]  # id, and the reason why the row stays ("": it can go)
+ReasonsToStay = Iterable[tuple[int, str]]  # id, and the reason why the row stays ("": it can be deleted)
 
 
-def _comparisons(made: QuerySet[Comparison]) -> Sorted:
-    # Whoever takes, ranks or skips a comparison locks its row (after membership and lease). So a row that is locked is
-    # being worked on and stays; of those locked here, this second statement sees all that was committed before.
+def _comparisons(made: QuerySet[Comparison]) -> ReasonsToStay:
+    # Leasing, ranking or skipping a comparison locks its row, after membership and lease. A row that is locked by
+    # somebody else is therefore being worked on, and stays. For the rows locked here the second query sees everything
+    # that was committed before the lock.
     free = set(made.order_by("pk").select_for_update(skip_locked=True).values_list("pk", flat=True))
     worked_on = made.annotate(
         ranked=Exists(Ranking.objects.filter(comparison=OuterRef("pk"))),
         skipped=Exists(Skip.objects.filter(comparison=OuterRef("pk"))),
-        # A stand-in decides whether its annotator may have back gold that they let go.
+        # A stand-in decides whether its annotator gets gold again after a skip or a lapsed lease.
         held=Exists(Lease.objects.filter(Q(comparison=OuterRef("pk")) | Q(stand_in=OuterRef("pk"))))
         | Exists(Skip.objects.filter(stand_in=OuterRef("pk"))),
     )
     for pk, ranked, skipped, held in worked_on.values_list("pk", "ranked", "skipped", "held"):
-        yield pk, "ranked" if ranked else "skipped" if skipped else "held" if held or pk not in free else ""
+        if ranked:
+            yield pk, "ranked"
+        elif skipped:
+            yield pk, "skipped"
+        else:
+            yield pk, "held" if held or pk not in free else ""
 
 
-def _completions(made: QuerySet[Completion]) -> Sorted:
+def _completions(made: QuerySet[Completion]) -> ReasonsToStay:
     used = Exists(ComparisonItem.objects.filter(completion=OuterRef("pk")))
     imitated = Exists(Demonstration.objects.filter(completion=OuterRef("pk")))
     for pk, is_used in made.annotate(is_used=used | imitated).values_list("pk", "is_used"):
         yield pk, "used" if is_used else ""
 
 
-def _prompts(made: QuerySet[Prompt]) -> Sorted:
+def _prompts(made: QuerySet[Prompt]) -> ReasonsToStay:
     answered = Exists(Completion.objects.filter(prompt=OuterRef("pk")))
     for pk, is_answered in made.annotate(is_answered=answered).values_list("pk", "is_answered"):
         yield pk, "answered" if is_answered else ""
@@ -171,9 +179,9 @@ def _made_by(record: Import) -> dict[str, QuerySet]:
 
 
 def _delete(kind: str, ids: list[int]) -> None:
-    """Delete rows and what is a part of them. Django's own delete would load all that refers to them first."""
+    """Delete rows and their parts. Django's `delete` would first load every row that refers to them."""
     with connection.cursor() as cursor:
-        for column in DELETES[kind]:
+        for column in DELETED_COLUMNS[kind]:
             table, name = column.split(".")
             cursor.execute(f"DELETE FROM {table} WHERE {name} = ANY(%s)", [ids])
 

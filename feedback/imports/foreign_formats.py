@@ -1,4 +1,4 @@
-"""Which public format of preference data a row is in, for a refusal that helps. Nothing is converted here."""
+"""Recognition of other tools' formats of preference data, for a helpful error message. Nothing is converted."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +20,7 @@ def _is_own_export(row: Row) -> bool:
     return _has("chosen", "rejected", "comparison_id", "ranking_id")(row) or _has("ranks", "completion_ids")(row)
 
 
-# The first that fits: the narrower ones come before those whose fields they share. Seen in the formats' own files.
+# The first match wins, so a format comes before those whose fields are a part of its own. Checked on published files.
 FORMATS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
     ("an export of Accord", _is_own_export),
     ("HH-RLHF (transcripts)", _is_transcript),
@@ -49,14 +49,14 @@ FORMATS: tuple[tuple[str, Callable[[Row], bool]], ...] = (
 
 
 def recognise(row: object) -> str | None:
-    """Return the name of the format that the row looks like; None if it is ours, or none of those known."""
+    """Return the name of the format that the row looks like; None if it is none of these."""
     if not isinstance(row, dict):
         return None
-    return next((name for name, fits in FORMATS if fits(row)), None)
+    return next((name for name, matches in FORMATS if matches(row)), None)
 
 
 def how_to_convert() -> str:
-    """Return the sentence that shows what a row must look like."""
+    """Return the sentence that shows the form of a row."""
     return _(
         'One line is {"prompt": "..." or "messages": [...], "completions": ["...", "..."]}. '
         "Preferences are not imported."

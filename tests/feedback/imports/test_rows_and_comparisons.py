@@ -1,4 +1,4 @@
-"""Prompts, completions and comparisons coming in: all or nothing, and a sentence for what cannot be used."""
+"""Imports of prompts, completions and comparisons: all or nothing, and a sentence for each bad line."""
 
 import json
 
@@ -65,8 +65,8 @@ def test_the_same_prompt_lives_in_two_projects(project, stranger):
         ("text", "must be an object, not a text"),
         (None, "must be an object, not null"),
         ([], "must be an object, not a list"),
-        ({}, "either «messages» or «prompt»"),
-        ({"prompt": "a", "messages": [USER]}, "either «messages» or «prompt»"),
+        ({}, 'either "messages" or "prompt"'),
+        ({"prompt": "a", "messages": [USER]}, 'either "messages" or "prompt"'),
         ({"prompt": 7}, "prompt must be a text, not a number"),
         ({"prompt": True}, "prompt must be a text, not true or false"),
         ({"prompt": ""}, "prompt is empty"),
@@ -74,7 +74,7 @@ def test_the_same_prompt_lives_in_two_projects(project, stranger):
         ({"prompt": "a\x00b"}, "NUL"),
         ({"prompt": "\ud83d"}, "surrogate"),
         ({"prompt": "x" * 1_000_001}, "1,000,001 characters"),
-        ({"messages": []}, "«messages» is empty"),
+        ({"messages": []}, '"messages" is empty'),
         ({"messages": "hello"}, "must be a list, not a text"),
         ({"messages": [USER, ASSISTANT]}, "The last message must be the user's"),
         ({"messages": [SYSTEM]}, "The last message must be the user's"),
@@ -91,7 +91,7 @@ def test_the_same_prompt_lives_in_two_projects(project, stranger):
         ({"prompt": "a", "external_id": 5}, "external_id must be a text"),
         ({"prompt": "a", "external_id": ""}, "external_id is empty"),
         ({"prompt": "a", "external_id": "x" * 201}, "201 characters"),
-        ({"prompt": "a", "references": "yes"}, "«references» must be a list"),
+        ({"prompt": "a", "references": "yes"}, '"references" must be a list'),
         ({"prompt": "a", "references": [1]}, "reference answer must be a text"),
         ({"prompt": "a", "metadata": []}, None),
         ({"prompt": "a", "metadata": [1]}, "metadata must be an object"),
@@ -100,7 +100,7 @@ def test_the_same_prompt_lives_in_two_projects(project, stranger):
         ({"prompt": "a", "metadata": {"x": float("nan")}}, "not finite"),
         ({"prompt": "a", "metadata": {"x": "y" * 100_001}}, "100,"),
         ({"prompt": "a", "metadata": deep(30)}, "nested more than"),
-        ({"prompt": "a", "completions": {"text": "b"}}, "«completions» must be a list"),
+        ({"prompt": "a", "completions": {"text": "b"}}, '"completions" must be a list'),
         ({"prompt": "a", "completions": [3]}, "A completion must be an object, not a number"),
         ({"prompt": "a", "completions": [{"source": "x"}]}, "text must be a text, not null"),
         ({"prompt": "a", "completions": [{"text": "b", "source": ""}]}, "source is empty"),
@@ -134,7 +134,7 @@ def test_at_most_twenty_bad_lines_are_told(project):
 
 def test_an_external_id_comes_once_in_the_rows(project):
     rows = [{"prompt": "a", "external_id": "1"}, {"prompt": "b", "external_id": "1"}]
-    with pytest.raises(Invalid, match="Line 2: external_id «1» is already on line 1"):
+    with pytest.raises(Invalid, match='Line 2: external_id "1" is already on line 1'):
         imports.add_prompts(project, rows)
     assert not Prompt.objects.exists()
 
@@ -142,7 +142,7 @@ def test_an_external_id_comes_once_in_the_rows(project):
 def test_an_external_id_names_one_prompt_for_good(project):
     imports.add_prompts(project, [{"prompt": "a", "external_id": "1"}])
     assert imports.add_prompts(project, [{"prompt": "a", "external_id": "1"}]).created == 0
-    with pytest.raises(Invalid, match="is another prompt already"):
+    with pytest.raises(Invalid, match="belongs to another prompt already"):
         imports.add_prompts(project, [{"prompt": "b", "external_id": "1"}])
 
 
@@ -187,8 +187,8 @@ def test_completions_find_their_prompt_by_either_id(project):
         {"prompt_id": ids[1], "text": ""},
     ]
     added = imports.add_completions(project, source, rows)
-    found = Completion.objects.in_bulk(added)
-    assert [(found[each].prompt_id, found[each].text) for each in added] == [
+    stored = Completion.objects.in_bulk(added)
+    assert [(stored[pk].prompt_id, stored[pk].text) for pk in added] == [
         (ids[0], "one"),
         (ids[1], "two"),
         (ids[1], ""),
@@ -205,8 +205,8 @@ def test_a_completion_known_already_keeps_its_id(project):
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"text": "a"}, "either «prompt_id» or «external_id»"),
-        ({"prompt_id": 1, "external_id": "x", "text": "a"}, "either «prompt_id» or «external_id»"),
+        ({"text": "a"}, 'either "prompt_id" or "external_id"'),
+        ({"prompt_id": 1, "external_id": "x", "text": "a"}, 'either "prompt_id" or "external_id"'),
         ({"prompt_id": "1", "text": "a"}, "whole number"),
         ({"prompt_id": True, "text": "a"}, "whole number"),
         ({"prompt_id": 2**70, "text": "a"}, "whole number"),
@@ -390,7 +390,7 @@ class TestWhatIsKnownAlready:
         sent = [{"external_id": name, "text": f"to {name}"} for name in ("row-1", "row-2")]
         imports.add_completions(project, source, sent)
         assert set(Completion.objects.values_list("prompt", flat=True)) == set(added.prompt_ids)
-        with pytest.raises(Invalid, match="row-2» is another prompt already"):
+        with pytest.raises(Invalid, match='row-2" belongs to another prompt already'):
             imports.add_prompts(project, [{"prompt": "b", "external_id": "row-2"}])
 
     def test_references_and_metadata_of_a_known_prompt_are_recorded(self, project):
