@@ -300,11 +300,11 @@ def test_the_database_refuses_gold_that_is_no_ranking(add_gold):
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"completion_ids": [1, 2]}, "equally long"),
-        ({"completion_ids": [1, 2], "ranks": [1]}, "equally long"),
+        ({"completion_ids": [1, 2]}, "the same length"),
+        ({"completion_ids": [1, 2], "ranks": [1]}, "the same length"),
         ({"completion_ids": [1, 2], "ranks": [0, 1]}, "whole number"),
         ({"completion_ids": [1, 2], "ranks": [1, "2"]}, "whole number"),
-        ({"completion_ids": [1, 2], "ranks": [3, 3]}, "tests nobody"),
+        ({"completion_ids": [1, 2], "ranks": [3, 3]}, "at least one preference"),
         ({"completion_ids": ["a", 2], "ranks": [1, 2]}, "whole numbers"),
         ({"completion_ids": [2**40, 2**41], "ranks": [1, 2]}, "no completion"),
         ([1, 2], "must be an object"),
