@@ -9,7 +9,7 @@ from training.learner.models.forward_decoder import gather_prompts
 from training.learner.models.loading import computing_in
 from training.learner.sampling import cuda_graphs
 from training.learner.sampling.cuda_graphs import GraphDecoder
-from training.learner.sampling.fused_decoder import gather_weights
+from training.learner.sampling.fused_weights import gather_weights
 from training.learner.sampling.sampler import SamplingParams, sample
 
 needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs are recorded on a GPU")

@@ -7,7 +7,8 @@ from torch import nn
 from tests.learner.worlds.letters import tiny_model
 from training.learner.models.forward_decoder import ForwardDecoder, gather_prompts
 from training.learner.models.loading import computing_in
-from training.learner.sampling.fused_decoder import FusedDecoder, gather_weights
+from training.learner.sampling.fused_decoder import FusedDecoder
+from training.learner.sampling.fused_weights import gather_weights
 from training.learner.sampling.sampler import SamplingParams, sample
 
 KNOWN = ("llama", "mistral", "qwen2", "qwen3", "gemma")

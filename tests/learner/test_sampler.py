@@ -14,7 +14,7 @@ from training.learner.models.packing import Episodes
 from training.learner.models.token_outputs import score_tokens
 from training.learner.runtime.jobdir import BadInput, TrainingFailed
 from training.learner.sampling import sampler
-from training.learner.sampling.fused_decoder import gather_weights
+from training.learner.sampling.fused_weights import gather_weights
 from training.learner.sampling.sampler import SamplingParams, nucleus, sample, sample_tokens, uniform_numbers
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 0, 14], [8], [20, 21, 22, 23, 24, 25, 26, 27, 28]]

@@ -9,84 +9,94 @@ only when many have finished.
 
 import warnings
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from training.learner.models.forward_decoder import Prompts
-from training.learner.sampling.fused_decoder import FusedDecoder, Layer, Weights
+from training.learner.sampling.fused_decoder import FusedStep, without_autocast
+from training.learner.sampling.fused_weights import Weights
 
 WIDTH = 256  # columns: attention widths are multiples of this
 
 Step = Callable[[], Tensor]
 
 
-class GraphDecoder(FusedDecoder):
-    """Fused decoder that replays CUDA graphs. The logits of `read` are overwritten by the next `read`."""
+class StaticColumns(NamedTuple):
+    """Column of the new tokens as a tensor, and a fixed number of columns with masks."""
 
-    compact_below = (
-        0.25  # a step with fewer rows is hardly faster (weights dominate), and each change costs a new graph
-    )
+    column: Tensor  # [1]
+    width: int
+    masks: dict[int | None, Tensor]  # [B * key heads, 1, width], by the layer's window
+
+    def write(self, cache: Tensor, fresh: Tensor) -> None:
+        cache.index_copy_(3, self.column, fresh[:, :, :, None])
+
+    def attended(self, window: int | None) -> tuple[slice, Tensor | None]:
+        return slice(0, self.width), self.masks[window]
+
+
+class GraphDecoder:
+    """Decoder that replays fused steps as CUDA graphs. The logits of `read` are overwritten by the next `read`."""
+
+    # A step with fewer rows is hardly faster, because reading the weights dominates, and each change costs a new graph.
+    compact_below = 0.25
 
     def __init__(
         self, weights: Weights, prompts: Prompts, new_tokens: int, capture: Callable[[Step], Step] | None = None
     ) -> None:
         """Prepare the batch. `capture` turns a repeatable step into one launch (default: `captured`)."""
-        super().__init__(weights, prompts, new_tokens)
+        self._step = step = FusedStep(weights, prompts, new_tokens)
         self._capture = capture or captured
-        self._starts = self._column - self._lengths  # [B], the column of each row's first token
-        self._columns = torch.arange(self._capacity, device=self._lengths.device)
-        self._tokens = torch.zeros_like(self._lengths)
-        self._column_tensor = torch.zeros(
-            1, dtype=torch.long, device=self._lengths.device
-        )  # self._column as a static tensor
-        self._width = 0
-        self._masks: dict[int | None, Tensor] = {}  # by the layer's window
+        self._column = step.longest  # of the next token
+        self._starts = step.longest - step.lengths  # [B], the column of each row's first token
+        self._columns = torch.arange(step.capacity, device=step.lengths.device)
+        # Static tensors that a recorded step reads:
+        self._tokens = torch.zeros_like(step.lengths)
+        self._column_tensor = torch.zeros(1, dtype=torch.long, device=step.lengths.device)
+        self._width = 0  # columns of the recorded step; 0 before the first one
 
-    def _mask_of(self, lengths: Tensor) -> None:
-        """Return nothing: the mask is computed in every step."""
-
-    def _allocate_cache(self, states: Tensor) -> Tensor:
-        cache = super()._allocate_cache(states)
-        cache[:, :, :, self._column :] = 0  # masked values are still multiplied by 0: they must be finite
-        return cache
+    def read_prompts(self) -> Tensor:
+        with without_autocast(self._step):
+            logits = self._step.read_prompts()
+        for cache in self._step.cache:
+            # Steps attend to all columns up to the width. Masked values are multiplied by 0, so they must be finite.
+            cache[:, :, :, self._step.longest :] = 0
+        return logits
 
     def keep(self, rows: Tensor) -> None:
-        super().keep(rows)
+        self._step.keep(rows)
         self._starts, self._tokens = self._starts[rows], self._tokens[rows]
         self._width = 0  # forces a new graph: a graph has a fixed number of rows
 
-    def _read(self, tokens: Tensor) -> Tensor:
-        self._tokens.copy_(tokens)
-        self._column_tensor.fill_(self._column)
-        if self._column >= self._width:
-            self._width = min(self._capacity, (self._column // WIDTH + 1) * WIDTH)
-            self._launch = self._capture(self._step_at_column)
-        self._column += 1
-        return self._launch()
+    def read(self, tokens: Tensor) -> Tensor:
+        with without_autocast(self._step):
+            self._tokens.copy_(tokens)
+            self._column_tensor.fill_(self._column)
+            if self._column >= self._width:
+                self._width = min(self._step.capacity, (self._column // WIDTH + 1) * WIDTH)
+                self._launch = self._capture(self._static_step)
+            self._column += 1
+            return self._launch()
 
-    def _step_at_column(self) -> Tensor:
+    def _static_step(self) -> Tensor:
         """Run one step on static tensors only, so that it can be recorded and replayed."""
-        self._masks = {layer.window: self._mask_at_column(layer.window) for layer in self._weights.layers}
-        return self._step(
-            self._tokens, self._rotations_of_steps.index_select(0, self._column_tensor - self._longest)[0]
-        )
+        step = self._step
+        windows = {layer.window for layer in step.weights.layers}
+        columns = StaticColumns(self._column_tensor, self._width, {window: self._mask(window) for window in windows})
+        rotation = step.rotations.index_select(0, self._column_tensor - step.longest)[0]
+        return step.read(self._tokens, rotation, columns)
 
-    def _mask_at_column(self, window: int | None) -> Tensor:
+    def _mask(self, window: int | None) -> Tensor:
         """Return the mask [B * key heads, 1, width]: −inf before the prompt, after this token, outside the window."""
         columns, rows = self._columns[: self._width], len(self._starts)
         hidden = (columns < self._starts[:, None]) | (columns > self._column_tensor)
         if window is not None:
             hidden |= columns <= self._column_tensor - window
-        mask = torch.zeros(hidden.shape, dtype=self._weights.dtype, device=hidden.device)
+        mask = torch.zeros(hidden.shape, dtype=self._step.weights.dtype, device=hidden.device)
         mask.masked_fill_(hidden, float("-inf"))
-        return mask[:, None, None].expand(rows, self._weights.key_heads, 1, self._width).flatten(0, 1)
-
-    def _write(self, cache: Tensor, fresh: Tensor) -> None:
-        cache.index_copy_(3, self._column_tensor, fresh[:, :, :, None])
-
-    def _attended_columns(self, layer: Layer) -> tuple[slice, Tensor]:
-        return slice(0, self._width), self._masks[layer.window]
+        return mask[:, None, None].expand(rows, self._step.weights.key_heads, 1, self._width).flatten(0, 1)
 
 
 def captured(step: Step) -> Step:

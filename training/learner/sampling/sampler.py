@@ -23,7 +23,8 @@ from training.learner.models.generic_forward import GenericDecoder, path_of
 from training.learner.models.loading import max_positions
 from training.learner.runtime.jobdir import BadInput
 from training.learner.sampling.cuda_graphs import GraphDecoder
-from training.learner.sampling.fused_decoder import FusedDecoder, Weights, gather_weights
+from training.learner.sampling.fused_decoder import FusedDecoder
+from training.learner.sampling.fused_weights import Weights, gather_weights
 from training.learner.text.control_tokens import control_tokens, non_text_tokens
 
 # Multiplications of a step from which a further thread pays off: one with rows of its own (MIN_PER_PART), or one that
@@ -76,9 +77,7 @@ def sample(
     check_positions(policy, prompts, params.max_new_tokens)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), tuple(prompts[i])))
     completions: dict[int, Completion] = {}
-    weights = (
-        gather_weights(policy) if path_of(policy).decoding == "packed" else None
-    )  # as they are now: nothing trains while this runs
+    weights = gather_weights(policy)  # current ones: nothing trains while this runs
 
     def write_part(part: Sequence[int]) -> list[Completion]:
         with torch.inference_mode():  # of a thread, as the number of them is
@@ -149,15 +148,14 @@ def check_positions(
 def choose_decoder(
     policy: PreTrainedModel, weights: Weights | None, prompts: Sequence[Sequence[int]], new_tokens: int
 ) -> Decoder:
-    """Return the fastest decoder that is exact for this policy."""
+    """Return the fastest decoder that is exact for this policy. weights: None if the fused step may not be used."""
+    if weights is not None:
+        fused = GraphDecoder if policy.device.type == "cuda" else FusedDecoder
+        return fused(weights, gather_prompts(prompts, policy.device), new_tokens)
     path = path_of(policy)
     if path.decoding != "packed":
         return GenericDecoder(policy, prompts, path.decoding)
-    gathered = gather_prompts(prompts, policy.device)
-    if weights is None:
-        return ForwardDecoder(policy, gathered, new_tokens)
-    fast = GraphDecoder if policy.device.type == "cuda" else FusedDecoder
-    return fast(weights, gathered, new_tokens)
+    return ForwardDecoder(policy, gather_prompts(prompts, policy.device), new_tokens)
 
 
 def write(decoder: Decoder, logits: Tensor, numbers: Sequence[int], params: SamplingParams) -> list[Completion]:
