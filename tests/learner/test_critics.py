@@ -127,7 +127,10 @@ def test_a_head_on_fixed_states_has_a_learning_rate_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"rewards": [{"name": "length", "target": 2}], "reward_model": ""}, "no reward model for the critic"),
+        (
+            {"rewards": [{"name": "length", "target": 2}], "reward_model": ""},
+            "there is no reward_model: set critic to separate or shared",
+        ),
         ({"critic_model": "m"}, "only a separate critic starts from critic_model"),
     ],
 )

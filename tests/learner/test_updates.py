@@ -152,5 +152,5 @@ def test_the_demos_own_rates_are_set_and_the_help_says_what_the_defaults_are():
     assert (ROUND["reward"]["learning_rate"], ROUND["ppo"]["learning_rate"]) == (1e-3, 3e-4)
     assert ROUND["ppo"]["adam_epsilon"] == 1e-5
     said = help_text("", PpoConfig)
-    assert "1e-4 below 30 million, 3e-5 below 300 million, 1e-5 below a billion, 3e-6 from there on; ten times" in said
+    assert "1e-4 below 30 million, 3e-5 below 300 million, 1e-5 below a billion, 3e-6 above; ten times" in said
     assert "0: 1e-5 below 30 million weights" in said
