@@ -13,7 +13,7 @@ from feedback.actions import members, rankings, reviews
 from feedback.actions.tokens import issue_token
 from feedback.models import Comparison, Lease, Membership, Project, Ranking, Source, User
 from feedback.queue import leases
-from training.model_checks import Verdict
+from training.checkpoints.checks import Verdict
 
 URL = "/api/v1/projects/support"
 FAST = Verdict("fast", "packed", "packed", "")  # for models whose check is not what a test is about

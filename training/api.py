@@ -15,6 +15,8 @@ from feedback.models import Project
 from training import checkpoints, reports
 from training.models import Checkpoint, LoopSettings, Promotion, Round
 from training.rounds import lifecycle
+from training.rounds.schedule import configure
+from training.rounds.start import start_round, start_sampling
 
 
 class RoundRequest(strict.Serializer):
@@ -84,8 +86,8 @@ class RoundSerializer(strict.ModelSerializer):
             "finished_at",
         ]
 
-    def get_checkpoint(self, round: Round) -> str | None:
-        return str(round.checkpoint) if round.checkpoint else None
+    def get_checkpoint(self, round_: Round) -> str | None:
+        return str(round_.checkpoint) if round_.checkpoint else None
 
 
 class RoundWatched(RoundSerializer):
@@ -106,13 +108,13 @@ class RoundWatched(RoundSerializer):
         ]
 
     @extend_schema_field(ProgressSerializer(allow_null=True))
-    def get_progress(self, round: Round) -> Any:
-        step = reports.step_of(round) if round.status == Round.Status.RUNNING else None
+    def get_progress(self, round_: Round) -> Any:
+        step = reports.step_of(round_) if round_.status == Round.Status.RUNNING else None
         return ProgressSerializer(step).data if step else None
 
     @extend_schema_field(MetricsLine(many=True))
-    def get_metrics(self, round: Round) -> Any:
-        return reports.metrics(round, self.context.get("after", 0))
+    def get_metrics(self, round_: Round) -> Any:
+        return reports.metrics(round_, self.context.get("after", 0))
 
 
 class LoopSerializer(strict.ModelSerializer):
@@ -193,10 +195,10 @@ def round_list(request: Request, slug: str) -> Response:
 
 def _start(project: Project, request: Request, asked: dict[str, Any]) -> Round:
     if asked["learns"]:
-        return lifecycle.start(project, request.user, asked["settings"])
+        return start_round(project, request.user, asked["settings"])
     chosen = asked["checkpoint"]
     checkpoint = reports.checkpoint_of(project, chosen) if chosen is not None else None
-    return lifecycle.start_sampling(project, request.user, asked["settings"], checkpoint)
+    return start_sampling(project, request.user, asked["settings"], checkpoint)
 
 
 @extend_schema(
@@ -239,7 +241,7 @@ def loop_detail(request: Request, slug: str) -> Response:
         return Response(LoopSerializer(LoopSettings.objects.filter(project=project).first() or LoopSettings()).data)
     form = LoopSerializer(data=request.data)
     form.is_valid(raise_exception=True)
-    return Response(LoopSerializer(lifecycle.configure(project, **form.validated_data)).data)
+    return Response(LoopSerializer(configure(project, **form.validated_data)).data)
 
 
 @extend_schema(methods=["GET"], operation_id="checkpoints_list", responses=CheckpointSerializer(many=True))

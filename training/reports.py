@@ -11,10 +11,9 @@ from django.utils.translation import gettext as _
 from feedback.errors import NotFound
 from feedback.models import Comparison, Project
 from feedback.reports import quality_snapshot, trust
-from training import model_checks
-from training.checkpoints import served_before
+from training.checkpoints import checks, served_before
 from training.models import Checkpoint, LoopSettings, Round
-from training.rounds.lifecycle import learnable
+from training.rounds.start import trainable_rankings
 
 NOT_CURVES = ("total", "time")
 CHECK_IS_LATE_AFTER = timedelta(seconds=30)
@@ -34,9 +33,9 @@ class Step:
         return min(100.0, 100 * self.step / self.total) if self.total else 0.0
 
 
-def step_of(round: Round) -> Step | None:
+def step_of(round_: Round) -> Step | None:
     """The last step that the round's current stage reported; None before the first."""
-    lines = list(round.metrics.filter(job=round.stage).order_by("-step")[:SPEED_OVER])
+    lines = list(round_.metrics.filter(job=round_.stage).order_by("-step")[:SPEED_OVER])
     if not lines:
         return None
     last, first = lines[0], lines[-1]
@@ -46,7 +45,7 @@ def step_of(round: Round) -> Step | None:
     return Step(last.step, total, left)
 
 
-def metrics(round: Round, after: int = 0) -> list[dict[str, Any]]:
+def metrics(round_: Round, after: int = 0) -> list[dict[str, Any]]:
     """Lines of metrics kept after the one with the id `after`, oldest first.
 
     `{"id", "job", "step", "total", "time", "values"}`. After a resume earlier steps come again, under new ids.
@@ -60,7 +59,7 @@ def metrics(round: Round, after: int = 0) -> list[dict[str, Any]]:
             "time": line.values.get("time"),
             "values": {name: value for name, value in line.values.items() if name not in NOT_CURVES},
         }
-        for line in round.metrics.filter(pk__gt=after).order_by("pk")
+        for line in round_.metrics.filter(pk__gt=after).order_by("pk")
     ]
 
 
@@ -73,16 +72,16 @@ class Stage:
     step: Step | None  # while its program runs
 
 
-def stages_of(round: Round) -> list[Stage]:
+def stages_of(round_: Round) -> list[Stage]:
     every = list(Round.Stage.values)
-    if not round.learns:
+    if not round_.learns:
         every.remove(Round.Stage.POLICY)
-    if not round.uses_reward_model:
+    if not round_.uses_reward_model:
         every.remove(Round.Stage.REWARD)
-    if round.status == Round.Status.FINISHED:
+    if round_.status == Round.Status.FINISHED:
         return [Stage(stage, "done", None) for stage in every]
-    at, here = every.index(round.stage), "now" if round.is_active else "failed"
-    step = step_of(round)
+    at, here = every.index(round_.stage), "now" if round_.is_active else "failed"
+    step = step_of(round_)
     return [
         Stage(stage, "done" if index < at else here if index == at else "next", step if index == at else None)
         for index, stage in enumerate(every)
@@ -105,7 +104,7 @@ class Loop:
 
 
 def loop_of(project: Project) -> Loop:
-    rankings = learnable(project)
+    rankings = trainable_rankings(project)
     last = project.rounds.filter(learns=True).order_by("-number").first()
     new = rankings.filter(Q(sequence__gt=last.cutoff) | Q(sequence__isnull=True)) if last else rankings
     settings = LoopSettings.objects.filter(project=project).first()
@@ -137,8 +136,8 @@ def checkpoints_of(project: Project) -> QuerySet[Checkpoint]:
 
 def check_hint(project: Project) -> str:
     """Return why a check of the project's checkpoints has not begun, and what to do; "" if none is late."""
-    late = model_checks.waiting().filter(
-        Q(check_heartbeat_at__isnull=True) | Q(check_heartbeat_at__lt=Now() - model_checks.LOST_AFTER),
+    late = checks.waiting().filter(
+        Q(check_heartbeat_at__isnull=True) | Q(check_heartbeat_at__lt=Now() - checks.LOST_AFTER),
         project=project,
         check_requested_at__lt=Now() - CHECK_IS_LATE_AFTER,
     )

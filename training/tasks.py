@@ -9,15 +9,16 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_shutting_down
 
-from training import model_checks
+from training.checkpoints import checks
 from training.rounds import lifecycle
+from training.rounds.schedule import start_due
 
 
 @shared_task
 def run_round(round_id: int) -> None:
-    from training.run_round import run_round as turn
+    from training.run_round.run_round import run
 
-    turn.run(round_id)
+    run(round_id)
 
 
 @shared_task
@@ -29,7 +30,7 @@ def check_checkpoint(checkpoint_id: int) -> None:
 
 @shared_task
 def send_waiting_checks() -> None:
-    model_checks.send_waiting()
+    checks.send_waiting()
 
 
 @shared_task
@@ -44,7 +45,7 @@ def sweep_lost_rounds() -> None:
 
 @shared_task
 def start_due_rounds() -> None:
-    lifecycle.start_due()
+    start_due()
 
 
 @shared_task

@@ -21,9 +21,10 @@ from feedback.web.presenters import present_messages
 from training import checkpoints, reports
 from training.forms import ImportForm, LoopForm, RoundForm
 from training.models import Checkpoint, Round
-from training.rounds import lifecycle
+from training.rounds import lifecycle, schedule
 from training.rounds import settings as round_settings
 from training.rounds.sample_comparison import Sample, beside, samples_of, summary_of
+from training.rounds.start import check_can_start, settings_now, settings_of_repeat, start_round, start_sampling
 
 SAMPLES_A_PAGE = 12
 
@@ -83,7 +84,7 @@ def checkpoint_table(request: HttpRequest, slug: str) -> HttpResponse:
 
 def _refusal(membership: Membership, learns: bool) -> str:
     try:
-        lifecycle.check_can_start(membership.project, learns)
+        check_can_start(membership.project, learns)
     except AccordError as refusal:
         return refusal.message
     return ""
@@ -92,9 +93,9 @@ def _refusal(membership: Membership, learns: bool) -> str:
 def _round_form(project: Project, again: str | None = None, data: QueryDict | None = None) -> RoundForm:
     """Return the form of a new round, with the settings of round number `again` if one is named."""
     if not again:
-        return RoundForm(data, lifecycle.settings_now(project))
+        return RoundForm(data, settings_now(project))
     earlier = reports.round_of(project, int(again) if again.isdecimal() and len(again) < 9 else -1)
-    settings = round_settings.resolve(lifecycle.settings_again(earlier), seed=0)
+    settings = round_settings.resolve(settings_of_repeat(earlier), seed=0)
     return RoundForm(data, settings, learns=earlier.learns, again=earlier.number)
 
 
@@ -116,12 +117,12 @@ def _start(membership: Membership, form: RoundForm) -> Round:
     """Start the round that the form describes. Raises what `rounds.start` does."""
     project, actor = membership.project, membership.user
     if (again := form.cleaned_data["again"]) is None:
-        return lifecycle.start(project, actor, form.overrides)
+        return start_round(project, actor, form.overrides)
     earlier = reports.round_of(project, again)
-    settings = round_settings.changed(lifecycle.settings_again(earlier), form.overrides)
+    settings = round_settings.changed(settings_of_repeat(earlier), form.overrides)
     if earlier.learns:
-        return lifecycle.start(project, actor, settings)
-    return lifecycle.start_sampling(project, actor, settings, earlier.base)
+        return start_round(project, actor, settings)
+    return start_sampling(project, actor, settings, earlier.base)
 
 
 @login_required
@@ -129,7 +130,7 @@ def _start(membership: Membership, form: RoundForm) -> Round:
 def configure(request: HttpRequest, slug: str) -> HttpResponse:
     """After how many new rankings a round starts by itself."""
     membership = members.manager_of(request.user, slug)
-    lifecycle.configure(membership.project, checked(LoopForm(request.POST))["round_every"])
+    schedule.configure(membership.project, checked(LoopForm(request.POST))["round_every"])
     return redirect("console", slug)
 
 
@@ -138,7 +139,7 @@ def configure(request: HttpRequest, slug: str) -> HttpResponse:
 def sample(request: HttpRequest, slug: str) -> HttpResponse:
     """The served checkpoint writes completions to be ranked, and nothing is learned."""
     membership = members.manager_of(request.user, slug)
-    started = lifecycle.start_sampling(membership.project, request.user)
+    started = start_sampling(membership.project, request.user)
     return redirect("round", slug, started.number)
 
 

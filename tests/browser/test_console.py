@@ -11,11 +11,13 @@ from rank_page import RankPage
 
 from feedback.models import Comparison
 from tests.factories import FAST, fake_model, rank
-from training import checkpoints, model_checks
-from training.model_checks import Verdict
+from training import checkpoints
+from training.checkpoints import checks
+from training.checkpoints.checks import Verdict
 from training.models import Checkpoint, Round
 from training.rounds import lifecycle
 from training.rounds.results import Outcome
+from training.rounds.start import start_sampling
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +170,7 @@ def test_the_console_of_an_empty_project(desk, manager, keep):
 
 def test_a_round_that_only_writes_has_no_curves_to_miss(console, desk, project):
     """The page's console stays silent, which `desk` sees to."""
-    lifecycle.start_sampling(project, None)
+    start_sampling(project, None)
     console.page.goto("/projects/support/rounds/0/")
     expect(console.page.locator(".stages")).to_be_visible()
     expect(console.page.locator(".curves")).to_have_count(0)
@@ -220,7 +222,7 @@ def test_an_imported_model_waits_for_its_check_and_its_verdict_comes_by_itself(
     expect(page.locator("#check-hint")).to_contain_text("--only gpu")
     page.locator("#checkpoints").scroll_into_view_if_needed()
     keep(page, "check-late")
-    model_checks.claim(refused.pk)
+    checks.claim(refused.pk)
     expect(page.get_by_role("row", name="refused-one")).to_contain_text("Being checked")
     page.get_by_role("button", name="Import a model").click()
     page.get_by_label("Label").fill("half typed")

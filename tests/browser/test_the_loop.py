@@ -15,7 +15,7 @@ from tests.training import tiny
 from tests.training.services import sending_over, wait_until, worker
 from training import checkpoints
 from training.models import LoopSettings, Round
-from training.rounds import lifecycle
+from training.rounds.start import start_sampling
 from training.run_round import jobs, process
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
@@ -38,7 +38,7 @@ def loop(project, tmp_path, gpu_worker) -> None:
     LoopSettings.objects.create(project=project, settings=own)
     imports.add_prompts(project, [{"prompt": f"Where is parcel number {n}?"} for n in range(60)])
     checkpoints.import_checkpoint(project, str(tiny.make_model(tmp_path / "base")), "base", serve=True, verdict=FAST)
-    first = lifecycle.start_sampling(project, None)
+    first = start_sampling(project, None)
     wait_until(lambda: not Round.objects.get(pk=first.pk).is_active, "the first completions are written")
     assert Round.objects.get(pk=first.pk).error == ""
 

@@ -7,6 +7,7 @@ from tests.factories import FAST, add_comparisons, fake_model, rank
 from tests.training import tiny
 from training import checkpoints
 from training.rounds import lifecycle
+from training.rounds.start import start_round
 from training.run_round import process
 
 
@@ -48,7 +49,7 @@ def rankings(project, comparisons, annotator):
 @pytest.fixture
 def waiting(project, base, rankings, manager):
     """A round that waits for a worker."""
-    return lifecycle.start(project, manager)
+    return start_round(project, manager)
 
 
 @pytest.fixture

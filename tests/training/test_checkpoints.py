@@ -11,7 +11,8 @@ from django.db import IntegrityError, transaction
 from feedback.errors import Conflict, Invalid
 from feedback.models import Comparison, Source
 from tests.factories import FAST, add_comparisons, fake_model, random_model
-from training import checkpoint_files, checkpoints
+from training import checkpoints
+from training.checkpoints import files
 from training.models import Checkpoint, Promotion
 
 
@@ -277,8 +278,8 @@ def test_a_folder_stays_named_in_full(import_one, tmp_path):
     ],
 )
 def test_how_many_tokens_a_model_reads_is_known_from_its_configuration(tmp_path, config, positions):
-    assert checkpoint_files.positions_of(str(fake_model(tmp_path / "model", **config))) == positions
+    assert files.positions_of(str(fake_model(tmp_path / "model", **config))) == positions
 
 
 def test_a_model_that_is_not_here_has_no_known_positions(tmp_path):
-    assert checkpoint_files.positions_of(str(tmp_path)) is None
+    assert files.positions_of(str(tmp_path)) is None

@@ -12,6 +12,7 @@ from tests.factories import FAST, fake_model
 from training import checkpoints
 from training.models import Round
 from training.rounds import lifecycle, results
+from training.rounds.start import start_round, start_sampling
 
 URL = "/projects/support"
 
@@ -41,13 +42,13 @@ def finished(waiting, claim, project):
     def answers(pk, text, score):
         return {"prompt_id": pk, "text": text, "sampling": {"round": 1, "score": score}}
 
-    brought = results.Outcome(
+    outcome = results.Outcome(
         model="/models/new",
         reward_model="/models/reward",
         samples=[answers(pk, f"new {n} to {pk}", 2.0 + n) for pk in pks[:5] for n in range(3)],
         baseline=[answers(pk, f"old to {pk}", 1.0) for pk in pks[:2]],
     )
-    lifecycle.finish(claim, brought)
+    lifecycle.finish(claim, outcome)
     return Round.objects.get(pk=waiting.pk)
 
 
@@ -105,7 +106,7 @@ def test_a_short_models_first_completions_can_be_written_from_the_console(consol
 
 def test_a_failed_round_is_started_again_with_other_settings(console, base, rankings, project):
     chosen = {"ppo": {"algorithm": "grpo", "completions_per_prompt": 4}, "common": {"max_completion_tokens": 300}}
-    lifecycle.fail(lifecycle.claim(lifecycle.start(project, None, chosen).pk, "worker"), "out of memory")
+    lifecycle.fail(lifecycle.claim(start_round(project, None, chosen).pk, "worker"), "out of memory")
     page = console.get(f"{URL}/rounds/1/").content.decode()
     assert f"{URL}/console/?again=1" in page
     opened = console.get(f"{URL}/console/?again=1")
@@ -117,7 +118,7 @@ def test_a_failed_round_is_started_again_with_other_settings(console, base, rank
 
 
 def test_a_failed_sampling_is_started_again_with_other_settings(console, base, comparisons, project):
-    lifecycle.fail(lifecycle.claim(lifecycle.start_sampling(project, None).pk, "worker"), "no room for the prompt")
+    lifecycle.fail(lifecycle.claim(start_sampling(project, None).pk, "worker"), "no room for the prompt")
     opened = console.get(f"{URL}/console/?again=0")
     assert not any(name.startswith(("ppo", "reward")) for name in opened.context["form"].fields)
     console.post(f"{URL}/rounds/start/", {**round_form(opened), "round-prompts": 5})

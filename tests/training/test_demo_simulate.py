@@ -12,7 +12,7 @@ from training import checkpoints
 from training.demo import gold, seed, simulate
 from training.demo.simulate import Cycle, SimulationFailed
 from training.models import Round
-from training.rounds import lifecycle
+from training.rounds.start import start_sampling
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
@@ -41,7 +41,7 @@ def gpu_worker(demo, tmp_path):
 
 def test_a_cycle_turns_the_loop_and_tells_what_it_brought(demo, gpu_worker, live_server, tmp_path):
     said: list[str] = []
-    lifecycle.start_sampling(demo, None, {"round": {"prompts": 2}})  # which it waits for
+    start_sampling(demo, None, {"round": {"prompts": 2}})  # which it waits for
     cycles = simulate.run(live_server.url, 1, 16, tmp_path / "out.json", said.append)
 
     assert [(cycle.cycle, cycle.labels) for cycle in cycles] == [(1, 16)]
@@ -61,7 +61,7 @@ def test_a_cycle_turns_the_loop_and_tells_what_it_brought(demo, gpu_worker, live
 
 def said_names(project):
     """The names of the checkpoints that rounds made, in order."""
-    return [str(round.checkpoint) for round in project.rounds.filter(learns=True).order_by("number")]
+    return [str(round_.checkpoint) for round_ in project.rounds.filter(learns=True).order_by("number")]
 
 
 def test_a_round_that_fails_ends_the_simulation_with_its_own_sentence(demo, gpu_worker, live_server, monkeypatch):

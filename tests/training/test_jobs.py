@@ -9,6 +9,7 @@ from feedback.models import Comparison, Membership, Project, Prompt, Ranking, Re
 from tests.factories import add_comparisons, rank
 from training.learner.runtime.config import CONFIGS
 from training.rounds import lifecycle
+from training.rounds.start import start_round, start_sampling, trainable_rankings
 from training.run_round import jobs
 
 
@@ -16,8 +17,8 @@ def rows(path):
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def job(round, name):
-    return next(each for each in jobs.jobs_of(round) if each.name == name)
+def job(round_, name):
+    return next(each for each in jobs.jobs_of(round_) if each.name == name)
 
 
 def test_a_round_that_learns_runs_four_programs(waiting):
@@ -25,7 +26,7 @@ def test_a_round_that_learns_runs_four_programs(waiting):
 
 
 def test_a_round_that_only_samples_runs_one(project, base, comparisons):
-    sampling = lifecycle.start_sampling(project, None)
+    sampling = start_sampling(project, None)
     assert [each.name for each in jobs.jobs_of(sampling)] == ["samples"]
     directory = jobs.fill(sampling, jobs.jobs_of(sampling)[0])
     config = json.loads((directory / "config.json").read_text())
@@ -64,14 +65,14 @@ def references(comparisons):
 
 
 def test_a_round_rewarded_by_a_metric_alone_trains_and_uses_no_reward_model(project, base, references):
-    started = lifecycle.start(project, None, METRIC)
+    started = start_round(project, None, METRIC)
     assert (started.ranking_count, started.reward_terms, started.uses_reward_model) == (0, ["rouge_l"], False)
     assert [each.name for each in jobs.jobs_of(started)] == ["policy", "samples", "baseline"]
     assert {jobs.models(started, each)["reward_model"] for each in jobs.jobs_of(started)} == {""}
 
 
 def test_samples_are_scored_by_what_the_round_was_rewarded_by(project, base, references):
-    started = lifecycle.start(project, None, METRIC)
+    started = start_round(project, None, METRIC)
     configs = {each.name: json.loads((jobs.fill(started, each) / "config.json").read_text())
                for each in jobs.jobs_of(started)}  # fmt: skip
     assert [configs[name]["rewards"] for name in ("policy", "samples", "baseline")] == [[{"name": "rouge_l"}]] * 3
@@ -80,7 +81,7 @@ def test_samples_are_scored_by_what_the_round_was_rewarded_by(project, base, ref
 
 
 def test_a_metric_is_learned_on_prompts_with_references_and_shown_on_them_first(project, base, references):
-    started = lifecycle.start(project, None, METRIC)
+    started = start_round(project, None, METRIC)
     policy = rows(jobs.fill(started, job(started, "policy")) / "prompts.jsonl")
     assert {row["prompt_id"] for row in policy} == references and all(row["references"] for row in policy)
     shown = rows(jobs.fill(started, job(started, "baseline")) / "prompts.jsonl")
@@ -103,7 +104,7 @@ def test_what_reviewers_take_out_is_not_learned_from(waiting, project, annotator
     written = rows(jobs.fill(waiting, job(waiting, "reward")) / "rankings.jsonl")
     assert [row["sequence"] for row in written] == [2, 3, 4, 5, 6]
     lifecycle.request_cancel(waiting)
-    later = lifecycle.start(project, None)
+    later = start_round(project, None)
     assert later.ranking_count == 5
     written = rows(jobs.fill(later, job(later, "reward")) / "rankings.jsonl")
     assert [row["sequence"] for row in written] == [2, 3, 4, 5, 6]
@@ -115,8 +116,8 @@ def test_rankings_with_a_flag_of_the_projects_own_are_left_out_and_counted(proje
     flagged, bad, good, *_ = Ranking.objects.order_by("pk")
     for ranking, flags in ((flagged, ["personal data", "all bad"]), (bad, ["all bad"]), (good, ["all good"])):
         Ranking.objects.filter(pk=ranking.pk).update(flags=flags)
-    started = lifecycle.start(project, None)
-    assert (started.ranking_count, lifecycle.learnable(project).count()) == (5, 5)
+    started = start_round(project, None)
+    assert (started.ranking_count, trainable_rankings(project).count()) == (5, 5)
     directory = jobs.fill(started, job(started, "reward"))
     written = [row["ranking_id"] for row in rows(directory / "rankings.jsonl")]
     assert flagged.pk not in written and {bad.pk, good.pk} <= set(written)
@@ -124,7 +125,7 @@ def test_rankings_with_a_flag_of_the_projects_own_are_left_out_and_counted(proje
     # the flag's name may leave the project, and the ranking keeps it
     project.flags = []
     project.save()
-    assert lifecycle.learnable(project).count() == 5
+    assert trainable_rankings(project).count() == 5
 
 
 def test_ppo_learns_from_training_prompts_and_is_measured_on_the_others(waiting):
@@ -135,7 +136,7 @@ def test_ppo_learns_from_training_prompts_and_is_measured_on_the_others(waiting)
 
 
 def test_the_base_answers_prompts_that_the_new_checkpoint_answers_too(project, base, rankings):
-    started = lifecycle.start(project, None, {"round": {"prompts": 8, "shown_prompts": 3}})
+    started = start_round(project, None, {"round": {"prompts": 8, "shown_prompts": 3}})
     samples = rows(jobs.fill(started, job(started, "samples")) / "prompts.jsonl")
     baseline = rows(jobs.fill(started, job(started, "baseline")) / "prompts.jsonl")
     assert (len(samples), len(baseline)) == (8, 3)
@@ -167,7 +168,7 @@ def test_files_of_an_earlier_database_are_moved_aside(waiting, settings):
 
 @pytest.mark.parametrize("shown", [0, 24])
 def test_no_base_is_asked_where_nothing_is_to_be_shown(project, base, rankings, shown):
-    started = lifecycle.start(project, None, {"round": {"shown_prompts": shown}})
+    started = start_round(project, None, {"round": {"shown_prompts": shown}})
     assert ("baseline" in [each.name for each in jobs.jobs_of(started)]) == bool(shown)
 
 
@@ -182,7 +183,7 @@ def test_a_rounds_weights_are_of_its_cut_off(project, base, comparisons, annotat
     Comparison.objects.update(wanted_rankings=2, open_slots=2)
     rank(project, annotator, 10)
     rank(project, colleague, 10)
-    started = lifecycle.start(project, None)
+    started = start_round(project, None)
     assert started.settings["round"]["weights"] == "reliability"
     rank(project, annotator, 5)
     written = rows(jobs.fill(started, job(started, "reward")) / "rankings.jsonl")
@@ -194,5 +195,5 @@ def test_a_rounds_weights_are_of_its_cut_off(project, base, comparisons, annotat
 
 
 def test_a_round_may_be_started_with_other_weights_than_the_projects(project, base, rankings):
-    settings = lifecycle.start(project, None, {"round": {"weights": "reliability"}}).settings
+    settings = start_round(project, None, {"round": {"weights": "reliability"}}).settings
     assert settings["round"]["weights"] == "reliability"

@@ -139,7 +139,7 @@ def test_a_program_is_told_no_secrets(program, directory, monkeypatch):
     assert not {"SECRET_KEY", "DATABASE_URL", "CELERY_BROKER_URL"} & set(told)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's leash is Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux only")
 def test_a_program_ends_when_its_worker_is_killed(tmp_path):
     """The worker here is a process that starts a program as `process.start` does, and is then killed outright."""
     worker = subprocess.Popen(
@@ -148,7 +148,8 @@ def test_a_program_ends_when_its_worker_is_killed(tmp_path):
             "-c",
             "import os, subprocess, sys, time\n"
             "program = [sys.executable, '-c', 'import time; time.sleep(600)']\n"
-            f"started = subprocess.Popen([sys.executable, {str(process.LEASH)!r}, str(os.getpid()), *program],"
+            f"command = [sys.executable, {str(process.DIE_WITH_PARENT)!r}, str(os.getpid()), *program]\n"
+            "started = subprocess.Popen(command,"
             " start_new_session=True)\n"
             "print(started.pid, flush=True)\n"
             "time.sleep(600)\n",
@@ -158,7 +159,7 @@ def test_a_program_ends_when_its_worker_is_killed(tmp_path):
     )
     program = int(worker.stdout.readline())
     assert is_alive(program)
-    wait_until(lambda: "leash" not in command_of(program), "the program runs in place of its leash")
+    wait_until(lambda: "die_with_parent" not in command_of(program), "the program replaces die_with_parent")
     worker.kill()
     worker.wait()
     wait_until(lambda: not is_alive(program), "the program is gone")

@@ -13,6 +13,8 @@ from tests.factories import add_comparisons, rank
 from training import reports
 from training.models import LoopSettings, Metric, Round
 from training.rounds import lifecycle
+from training.rounds.schedule import configure, is_due, start_due
+from training.rounds.start import check_can_start, start_round, start_sampling
 
 
 def read(round_id):
@@ -22,26 +24,26 @@ def read(round_id):
 def test_a_round_rewarded_by_a_metric_alone_needs_references_and_no_rankings(project, base, comparisons):
     metric = {"ppo": {"rewards": [{"name": "token_f1"}, {"name": "length", "target": 9}]}}
     with pytest.raises(Invalid, match="No training prompt has reference answers, which the reward term token_f1"):
-        lifecycle.start(project, None, metric)
+        start_round(project, None, metric)
     with pytest.raises(Invalid, match="no rankings to learn from"):
-        lifecycle.start(project, None)
+        start_round(project, None)
     project.prompts.update(references=["Soon."])
-    lifecycle.configure(project, None, metric)
-    lifecycle.check_can_start(project)
-    started = lifecycle.start(project, None)
+    configure(project, None, metric)
+    check_can_start(project)
+    started = start_round(project, None)
     assert (started.learns, started.uses_reward_model, started.ranking_count) == (True, False, 0)
 
 
 def test_flagged_rankings_alone_start_no_round(project, base, rankings):
     Ranking.objects.update(flags=["personal data"])
     with pytest.raises(Invalid, match="Every ranking has a flag so far, and rounds do not learn"):
-        lifecycle.start(project, None)
-    assert not lifecycle.is_due(lifecycle.configure(project, 1))
+        start_round(project, None)
+    assert not is_due(configure(project, 1))
 
 
 def test_what_scores_samples_is_not_chosen_apart_from_what_is_learned(project, base, rankings):
     with pytest.raises(Invalid, match="scores its samples by the rewards it learned from"):
-        lifecycle.start(project, None, {"sample": {"rewards": [{"name": "length", "target": 9}]}})
+        start_round(project, None, {"sample": {"rewards": [{"name": "length", "target": 9}]}})
 
 
 def test_a_round_learns_from_every_ranking_there_is(waiting, base, manager):
@@ -55,7 +57,7 @@ def test_a_ranking_after_the_start_is_left_to_the_next_round(waiting, project, a
     rank(project, annotator, 2)
     claim = lifecycle.claim(waiting.pk, "gpu-1:100")
     lifecycle.fail(claim, "It broke.")
-    assert lifecycle.start(project, None).cutoff == 8
+    assert start_round(project, None).cutoff == 8
     assert read(waiting.pk).cutoff == 6
 
 
@@ -68,13 +70,13 @@ def test_a_revised_ranking_counts_once(project, base, rankings, annotator):
     first = Ranking.objects.first()
     membership = members.membership_of(annotator, project.slug)
     revise_ranking(membership, first.pk, [2, 1, 1], idempotency_key=uuid4(), seconds=1.0)
-    started = lifecycle.start(project, None)
+    started = start_round(project, None)
     assert (started.ranking_count, started.cutoff) == (6, 7)
 
 
 def test_nothing_starts_without_rankings(project, base, comparisons):
     with pytest.raises(Invalid, match="no rankings"):
-        lifecycle.start(project, None)
+        start_round(project, None)
 
 
 def test_gold_is_nothing_to_learn_from(project, base, comparisons, annotator):
@@ -86,25 +88,25 @@ def test_gold_is_nothing_to_learn_from(project, base, comparisons, annotator):
     LoopSettings.objects.create(project=project, round_every=2)
     Project.objects.filter(pk=project.pk).update(qualification_items=2, qualification_percent=0)
     rank(project, annotator, 2)
-    assert lifecycle.start_due() == []
+    assert start_due() == []
     with pytest.raises(Invalid, match="no rankings"):
-        lifecycle.start(project, None)
+        start_round(project, None)
     loop = reports.loop_of(project)
     assert (loop.ranking_count, loop.new_rankings, loop.open_comparisons) == (0, 0, len(comparisons))
 
     rank(project, annotator, 2)
-    (started,) = lifecycle.start_due()
+    (started,) = start_due()
     assert started.ranking_count == 2
 
 
 def test_nothing_starts_while_no_checkpoint_is_served(project, rankings):
     with pytest.raises(Conflict, match="No checkpoint is served"):
-        lifecycle.start(project, None)
+        start_round(project, None)
 
 
 def test_nothing_starts_while_a_round_is_active(waiting, project):
     with pytest.raises(Conflict, match="Round 1 is still waiting"):
-        lifecycle.start(project, None)
+        start_round(project, None)
     assert Round.objects.count() == 1
 
 
@@ -115,31 +117,31 @@ def test_the_database_holds_one_active_round_a_project(waiting, project):
 
 def test_an_unknown_setting_starts_nothing(project, base, rankings):
     with pytest.raises(Invalid, match="'stepz'"):
-        lifecycle.start(project, None, {"ppo": {"stepz": 3}})
+        start_round(project, None, {"ppo": {"stepz": 3}})
     assert not Round.objects.exists()
 
 
 def test_a_setting_that_the_database_cannot_keep_starts_nothing(project, base, rankings):
     with pytest.raises(Invalid, match="NUL"):
-        lifecycle.start(project, None, {"ppo": {"rewards": [{"name": "reward_model", "note": "a\0b"}]}})
+        start_round(project, None, {"ppo": {"rewards": [{"name": "reward_model", "note": "a\0b"}]}})
 
 
 def test_settings_of_the_start_come_before_those_of_the_project(project, base, rankings):
     LoopSettings.objects.create(project=project, settings={"ppo": {"steps": 7, "epochs": 2}})
-    settings = lifecycle.start(project, None, {"ppo": {"steps": 9}}).settings
+    settings = start_round(project, None, {"ppo": {"steps": 9}}).settings
     assert (settings["ppo"]["steps"], settings["ppo"]["epochs"]) == (9, 2)
 
 
 def test_a_projects_first_sampling_is_round_0(project, base, comparisons):
-    sampling = lifecycle.start_sampling(project, None)
+    sampling = start_sampling(project, None)
     assert (sampling.number, sampling.learns, sampling.ranking_count) == (0, False, 0)
     lifecycle.request_cancel(sampling)
-    assert lifecycle.start_sampling(project, None).number == 1
+    assert start_sampling(project, None).number == 1
 
 
 def test_sampling_needs_prompts(project, base):
     with pytest.raises(Invalid, match="no prompts"):
-        lifecycle.start_sampling(project, None)
+        start_sampling(project, None)
 
 
 def test_one_worker_wins_a_round_that_is_delivered_twice(waiting):
@@ -212,7 +214,7 @@ def test_only_an_ended_round_resumes(waiting):
 
 def test_a_round_does_not_resume_beside_another(claim, project):
     lifecycle.fail(claim, "It broke.")
-    lifecycle.start(project, None)
+    start_round(project, None)
     with pytest.raises(Conflict, match="Another round"):
         lifecycle.resume(read(claim.round_id))
 
@@ -290,7 +292,7 @@ def test_workers_are_asked_once_the_round_is_committed(
     project, base, rankings, sent, django_capture_on_commit_callbacks
 ):
     with django_capture_on_commit_callbacks() as callbacks:
-        started = lifecycle.start(project, None)
+        started = start_round(project, None)
         assert sent == []
     for callback in callbacks:
         callback()
@@ -320,24 +322,24 @@ def test_a_broker_that_is_away_does_not_undo_the_start(
         raise ConnectionError("no broker")
 
     monkeypatch.setattr(lifecycle.current_app, "send_task", refuse)
-    started = lifecycle.start(project, None)
+    started = start_round(project, None)
     assert read(started.pk).status == "waiting"
 
 
 def test_a_round_starts_by_itself_after_enough_new_rankings(project, base, rankings, annotator):
     LoopSettings.objects.create(project=project, round_every=7)
-    assert lifecycle.start_due() == []
+    assert start_due() == []
     rank(project, annotator, 1)
-    (started,) = lifecycle.start_due()
+    (started,) = start_due()
     assert (started.ranking_count, started.started_by) == (7, None)
-    assert lifecycle.start_due() == []  # it is active now
+    assert start_due() == []  # it is active now
     lifecycle.fail(lifecycle.claim(started.pk, "gpu-1:100"), "It broke.")
-    assert lifecycle.start_due() == []  # and its rankings are not new any more
+    assert start_due() == []  # and its rankings are not new any more
 
 
 def test_no_round_starts_by_itself_where_none_was_asked_for(project, base, rankings):
     LoopSettings.objects.create(project=project)
-    assert lifecycle.start_due() == []
+    assert start_due() == []
 
 
 def test_a_loop_that_cannot_start_does_not_hold_up_the_others(project, base, rankings, stranger, annotator):
@@ -348,18 +350,18 @@ def test_a_loop_that_cannot_start_does_not_hold_up_the_others(project, base, ran
     rank(other, stranger, 3)
     LoopSettings.objects.create(project=other, round_every=1)  # nothing is served there
     LoopSettings.objects.create(project=project, round_every=1)
-    assert [started.project for started in lifecycle.start_due()] == [project]
+    assert [started.project for started in start_due()] == [project]
 
 
 def test_the_loop_is_configured_with_what_a_round_could_run_on(project):
-    lifecycle.configure(project, 500, {"ppo": {"steps": 7}})
-    lifecycle.configure(project, None)
+    configure(project, 500, {"ppo": {"steps": 7}})
+    configure(project, None)
     loop = LoopSettings.objects.get(project=project)
     assert (loop.round_every, loop.settings) == (None, {"ppo": {"steps": 7}})
     with pytest.raises(Invalid, match="'stepz'"):
-        lifecycle.configure(project, 500, {"ppo": {"stepz": 7}})
+        configure(project, 500, {"ppo": {"stepz": 7}})
     with pytest.raises(Invalid, match="1 new ranking"):
-        lifecycle.configure(project, 0)
+        configure(project, 0)
     loop.refresh_from_db()
     assert loop.round_every is None
 

@@ -17,8 +17,10 @@ from feedback.errors import Conflict, Invalid
 from tests.factories import FAST, fake_model
 from tests.training import tiny
 from tests.training.services import wait_until
-from training import checkpoints, serving, serving_api
+from training import checkpoints
 from training.management.commands.serve import is_managers
+from training.serving import openai_api
+from training.serving.engine import TRANSFORMERS, Engine, command_line, follow, free_port
 
 # An engine of the shortest kind: it answers every request with the model that it was given.
 ECHO = """
@@ -61,9 +63,9 @@ def answer(url, body=None):
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 def test_the_engine_follows_promotions_and_ends(project, base, tmp_path, port, echo, monkeypatch):
-    monkeypatch.setattr(serving, "LOOK_EVERY", 0.1)
+    monkeypatch.setattr("training.serving.engine.LOOK_EVERY", 0.1)
     second = checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "second")), "second", verdict=FAST)
-    over, engine = threading.Event(), serving.Engine(echo, "127.0.0.1", port)
+    over, engine = threading.Event(), Engine(echo, "127.0.0.1", port)
     url, told = f"http://127.0.0.1:{port}/", []
     seen = []
 
@@ -79,7 +81,7 @@ def test_the_engine_follows_promotions_and_ends(project, base, tmp_path, port, e
 
     other = threading.Thread(target=promote_then_end)
     other.start()
-    serving.follow(project, engine, told.append, over.is_set)
+    follow(project, engine, told.append, over.is_set)
     other.join()
     assert [line.split()[0] for line in told] == ["base", "second"]
     assert seen == [second.path]
@@ -88,7 +90,7 @@ def test_the_engine_follows_promotions_and_ends(project, base, tmp_path, port, e
 
 @contextmanager
 def served(engine, name, may_enter=lambda key: key == "key"):
-    server = serving_api.Server(("127.0.0.1", 0), name, engine, may_enter)
+    server = openai_api.Server(("127.0.0.1", 0), name, engine, may_enter)
     server.in_background()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -111,7 +113,7 @@ def ask(url, body=None, key="key"):
 @pytest.fixture(scope="module")
 def gateway(tiny_folder):
     """A real engine on a tiny model that an import would bring: its generation_config.json says nothing of sampling."""
-    engine = serving.Engine(serving.TRANSFORMERS, "127.0.0.1", serving.free_port())
+    engine = Engine(TRANSFORMERS, "127.0.0.1", free_port())
     engine.serve(str(tiny_folder))
     with served(engine, "support") as url:
         wait_until(lambda: ask(f"{url}/health")[0] == 200, "the engine answers")
@@ -194,8 +196,8 @@ def test_the_engines_other_calls_are_out_of_reach(gateway, path):
 
 @pytest.mark.process
 def test_a_request_during_a_promotion_waits_for_the_new_model(tmp_path, echo, monkeypatch):
-    monkeypatch.setattr(serving_api, "WAIT_SECONDS", 300)  # a busy machine takes long to start a model
-    engine = serving.Engine(echo, "127.0.0.1", serving.free_port())
+    monkeypatch.setattr(openai_api, "WAIT_SECONDS", 300)  # a busy machine takes long to start a model
+    engine = Engine(echo, "127.0.0.1", free_port())
     engine.serve("first")
     with served(engine, "support") as url:
         wait_until(engine.is_up, "the first model answers")
@@ -208,8 +210,8 @@ def test_a_request_during_a_promotion_waits_for_the_new_model(tmp_path, echo, mo
 
 @pytest.mark.process
 def test_a_request_that_waited_in_vain_is_told_when_to_try_again(echo, monkeypatch):
-    monkeypatch.setattr(serving_api, "WAIT_SECONDS", 0.5)
-    with served(serving.Engine(echo, "127.0.0.1", serving.free_port()), "support") as url:
+    monkeypatch.setattr(openai_api, "WAIT_SECONDS", 0.5)
+    with served(Engine(echo, "127.0.0.1", free_port()), "support") as url:
         status, headers, _said = ask(f"{url}/v1/completions", {"prompt": "Hello"})
         assert (status, headers["Retry-After"]) == (503, "5")
         assert ask(f"{url}/health")[0] == 503
@@ -217,7 +219,7 @@ def test_a_request_that_waited_in_vain_is_told_when_to_try_again(echo, monkeypat
 
 @pytest.mark.django_db(transaction=True)
 def test_managers_enter_with_their_tokens_and_others_do_not(project, manager, annotator, stranger):
-    tokens = serving_api.Tokens("given", lambda key: is_managers(project, key))
+    tokens = openai_api.Tokens("given", lambda key: is_managers(project, key))
     keys = {
         name: issue_token(user, "serve")[1]
         for name, user in {"manager": manager, "annotator": annotator, "stranger": stranger}.items()
@@ -228,15 +230,15 @@ def test_managers_enter_with_their_tokens_and_others_do_not(project, manager, an
         "stranger": False,
     }
     assert [tokens.may_enter(key) for key in ("given", "", "acc_unknown")] == [True, False, False]
-    assert not serving_api.Tokens("", lambda key: False).may_enter("")
+    assert not openai_api.Tokens("", lambda key: False).may_enter("")
 
 
 def test_nothing_is_served_where_nothing_was_promoted(project):
     with pytest.raises(Conflict, match="No checkpoint is served"):
-        serving.follow(project, serving.Engine(serving.TRANSFORMERS, "127.0.0.1", 1), print, lambda: True)
+        follow(project, Engine(TRANSFORMERS, "127.0.0.1", 1), print, lambda: True)
 
 
 @pytest.mark.parametrize("engine", ["no-such-engine {model}", "", "vllm {modell}", "vllm 'open"])
 def test_an_engine_that_cannot_be_run_is_refused(engine):
     with pytest.raises(Invalid):
-        serving.command_line(engine, "/models/base", "127.0.0.1", 8001)
+        command_line(engine, "/models/base", "127.0.0.1", 8001)

@@ -16,6 +16,7 @@ from tests.training.services import redis_server, sending_over, wait_until, work
 from training import checkpoints
 from training.models import Checkpoint, Metric, Round
 from training.rounds import lifecycle
+from training.rounds.start import start_round, start_sampling
 from training.run_round import jobs, process
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
@@ -41,15 +42,15 @@ def broker_url(request, db, tmp_path):
         yield url
 
 
-def read(round):
-    return Round.objects.get(pk=round.pk)
+def read(round_):
+    return Round.objects.get(pk=round_.pk)
 
 
 def test_a_worker_writes_completions_while_the_light_queue_goes_on(
     broker_url, project, tiny_base, comparisons, tmp_path
 ):
     with worker(broker_url, "gpu", tmp_path / "gpu.log"), worker(broker_url, "default", tmp_path / "default.log"):
-        sampling = lifecycle.start_sampling(project, None, tiny.SETTINGS)
+        sampling = start_sampling(project, None, tiny.SETTINGS)
         wait_until(lambda: read(sampling).status != "waiting", "the worker has claimed the round")
         for name in ("sweep_lost_rounds", "send_waiting_rounds", "start_due_rounds", "sweep_leases"):
             current_app.send_task(f"training.tasks.{name}")
@@ -85,33 +86,33 @@ def test_a_round_that_is_stopped_in_every_way_ends_in_the_same_weights(
         "ppo": {**tiny.SETTINGS["ppo"], "steps": 120, "save_every": 16},
     }
     with worker(broker_url, "gpu", tmp_path / "1.log") as first:
-        round = lifecycle.start(project, None, own)
-        wait_for_step(round, 2)
-        lifecycle.request_cancel(read(round))
-        wait_until(lambda: not read(round).is_active, "the round is cancelled")
-        assert read(round).status == "cancelled"
+        round_ = start_round(project, None, own)
+        wait_for_step(round_, 2)
+        lifecycle.request_cancel(read(round_))
+        wait_until(lambda: not read(round_).is_active, "the round is cancelled")
+        assert read(round_).status == "cancelled"
 
-        lifecycle.resume(read(round))
-        wait_for_step(round, step_of(round) + 2)
+        lifecycle.resume(read(round_))
+        wait_for_step(round_, step_of(round_) + 2)
         assert first.end(signal.SIGTERM) == 0
-        assert read(round).status == "waiting"
+        assert read(round_).status == "waiting"
 
     with worker(broker_url, "gpu", tmp_path / "2.log") as second:
         lifecycle.send_waiting()
-        wait_for_step(round, step_of(round) + 2)
-        (program,) = process.programs_on(jobs.directory_of(read(round)) / "policy")
+        wait_for_step(round_, step_of(round_) + 2)
+        (program,) = process.programs_on(jobs.directory_of(read(round_)) / "policy")
         program.kill()
         second.end(signal.SIGKILL)
-    assert read(round).status in ("running", "failed")  # failed, if the worker saw its program die before its own end
+    assert read(round_).status in ("running", "failed")  # failed, if the worker saw its program die before its own end
     monkeypatch.setattr(lifecycle, "LOST_AFTER", timedelta(seconds=1))
-    wait_until(lambda: lifecycle.sweep_lost() or not read(round).is_active, "the loss is noticed")
-    assert read(round).status == "failed"
-    assert read(round).error
+    wait_until(lambda: lifecycle.sweep_lost() or not read(round_).is_active, "the loss is noticed")
+    assert read(round_).status == "failed"
+    assert read(round_).error
 
     with worker(broker_url, "gpu", tmp_path / "3.log"):
-        lifecycle.resume(read(round))
-        wait_until(lambda: not read(round).is_active, "the round has ended")
-    done = read(round)
+        lifecycle.resume(read(round_))
+        wait_until(lambda: not read(round_).is_active, "the round has ended")
+    done = read(round_)
     assert (done.error, done.status, done.attempt) == ("", "finished", 4)
     assert list(done.metrics.filter(job="policy").values_list("step", flat=True)) == list(range(1, 121))
 
@@ -124,15 +125,15 @@ def test_a_round_that_is_stopped_in_every_way_ends_in_the_same_weights(
     assert weights(policy / "model") == weights(undisturbed / "model")
 
 
-def step_of(round):
-    last = Metric.objects.filter(round=round, job="policy").order_by("-step").first()
+def step_of(round_):
+    last = Metric.objects.filter(round=round_, job="policy").order_by("-step").first()
     return last.step if last else 0
 
 
-def wait_for_step(round, step):
+def wait_for_step(round_, step):
     def reached():
-        assert read(round).is_active, read(round).error
-        return read(round).status == "running" and step_of(round) >= step
+        assert read(round_).is_active, read(round_).error
+        return read(round_).status == "running" and step_of(round_) >= step
 
     wait_until(reached, f"PPO's step {step}")
 

@@ -49,7 +49,7 @@ class Client:
         """Start a round; its number."""
         return self._send("POST", "rounds", {"settings": sections, "learns": learns})["number"]
 
-    def round(self, number: int, after: int = 0) -> dict[str, Any]:
+    def get_round(self, number: int, after: int = 0) -> dict[str, Any]:
         """A round in full, with the metrics after the line `after`."""
         return self._send("GET", f"rounds/{number}?after={after}")
 

@@ -11,12 +11,14 @@ from feedback import imports
 from feedback.actions import members, projects
 from feedback.models import Project, User
 from training import checkpoints
-from training.checkpoint_files import check_model
+from training.checkpoints.files import check_model
 from training.demo import base_model, grammar
 from training.demo.accounts import Account, prepare_accounts
 from training.demo.settings import ROUND, ROUND_OF_OTHER_MODELS
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import lifecycle
+from training.rounds.settings import Sections
+from training.rounds.start import start_sampling
 from training.run_round import run_round
 from training.run_round.probe_model import verdict_on
 
@@ -74,7 +76,7 @@ def prepare_checkpoint(project: Project, model: str | None, report: Report) -> C
     return serve(project, str(folder), "base", ROUND)
 
 
-def serve(project: Project, path: str, label: str, sections: lifecycle.round_settings.Sections) -> Checkpoint:
+def serve(project: Project, path: str, label: str, sections: Sections) -> Checkpoint:
     """The checkpoint of this folder, imported and served at its first mention, with the settings that suit it."""
     path = str(Path(path).resolve())
     if found := project.checkpoints.filter(path=path).first():
@@ -96,7 +98,7 @@ def write_first_completions(project: Project, served: Checkpoint, report: Report
     if found is not None:
         wait_for_its_worker(found)
     if found is None or found.status == Round.Status.FINISHED:
-        found = lifecycle.start_sampling(project, None, checkpoint=served)
+        found = start_sampling(project, None, checkpoint=served)
     elif found.status in (Round.Status.FAILED, Round.Status.CANCELLED):
         lifecycle.resume(found)
     run_round.run(found.pk)
@@ -105,13 +107,13 @@ def write_first_completions(project: Project, served: Checkpoint, report: Report
         raise RoundFailed(found.error or f"Round {found.number} is {found.status}.")
 
 
-def wait_for_its_worker(round: Round) -> None:
+def wait_for_its_worker(round_: Round) -> None:
     """Until nobody runs the round: one that was killed in the middle counts as lost after half a minute."""
-    round.refresh_from_db()
-    while round.status == Round.Status.RUNNING:
+    round_.refresh_from_db()
+    while round_.status == Round.Status.RUNNING:
         sleep(1)
         lifecycle.sweep_lost()
-        round.refresh_from_db()
+        round_.refresh_from_db()
 
 
 class RoundFailed(Exception):

@@ -65,14 +65,14 @@ def run(base_url: str, rounds: int, labels: int, json_path: Path | None, report:
     with keys(project) as (manager_key, workers), Client(base_url, SLUG, manager_key) as manager:
         wait_for_active(project, manager, report)
         for number in range(1, rounds + 1):
-            cycles.append(turn(base_url, manager, workers, project, number, labels, report))
+            cycles.append(run_cycle(base_url, manager, workers, project, number, labels, report))
             report(sentence(cycles[-1]))
             if json_path is not None:
                 json_path.write_text(json.dumps([asdict(cycle) for cycle in cycles], indent=2) + "\n", "utf-8")
     return cycles
 
 
-def turn(
+def run_cycle(
     base_url: str,
     manager: Client,
     workers: list[labelling.Worker],
@@ -136,7 +136,7 @@ def await_end(manager: Client, number: int, report: Report) -> dict[str, Any]:
     """The round once it has ended, however it did. Says now and then how far it is."""
     said = ""
     last = time.monotonic()
-    while (found := manager.round(number))["status"] in Round.ACTIVE:
+    while (found := manager.get_round(number))["status"] in Round.ACTIVE:
         stage = f"  round {number}: {found['stage'] if found['status'] == Round.Status.RUNNING else 'waiting'}"
         if stage != said or (found["progress"] and time.monotonic() - last > REPORT_EVERY):
             percent = f" {found['progress']['percent']:.0f} %" if found["progress"] else ""

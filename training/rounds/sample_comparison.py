@@ -41,37 +41,37 @@ def beside(checkpoint: Checkpoint) -> Checkpoint | None:
     return checkpoint.project.checkpoints.filter(is_served=True).select_related("source").first()
 
 
-def samples_of(round: Round, checkpoint: Checkpoint, other: Checkpoint | None) -> list[Sample]:
+def samples_of(round_: Round, checkpoint: Checkpoint, other: Checkpoint | None) -> list[Sample]:
     """A sample for each prompt that the round's checkpoint answered: first those that both answered, held-out first."""
-    ours = _first_by_prompt(Completion.objects.filter(source=checkpoint.source, sampling__round=round.number), round)
-    theirs = _first_by_prompt(Completion.objects.filter(source=other.source, prompt__in=ours), round) if other else {}
+    ours = _first_by_prompt(Completion.objects.filter(source=checkpoint.source, sampling__round=round_.number), round_)
+    theirs = _first_by_prompt(Completion.objects.filter(source=other.source, prompt__in=ours), round_) if other else {}
     prompts = Prompt.objects.filter(pk__in=ours).order_by("split", "pk")  # "held_out" comes before "train"
     samples = [
         Sample(
             prompt,
             ours[prompt.pk],
             theirs.get(prompt.pk),
-            score(ours[prompt.pk], round),
-            score(theirs.get(prompt.pk), round),
+            score(ours[prompt.pk], round_),
+            score(theirs.get(prompt.pk), round_),
         )
         for prompt in prompts
     ]
     return sorted(samples, key=lambda sample: sample.theirs is None)
 
 
-def _first_by_prompt(completions: QuerySet[Completion], round: Round) -> dict[int, Completion]:
+def _first_by_prompt(completions: QuerySet[Completion], round_: Round) -> dict[int, Completion]:
     """One completion a prompt: the first of this round's own, whose scores can be compared, or else the first."""
     first: dict[int, Completion] = {}
     for completion in completions.order_by("pk"):
         known = first.get(completion.prompt_id)
-        if known is None or (score(known, round) is None and score(completion, round) is not None):
+        if known is None or (score(known, round_) is None and score(completion, round_) is not None):
             first[completion.prompt_id] = completion
     return first
 
 
-def score(completion: Completion | None, round: Round) -> float | None:
+def score(completion: Completion | None, round_: Round) -> float | None:
     """What this round scored it by what it learned from: other rounds' scores have other scales."""
-    if completion is None or completion.sampling.get("round") != round.number:
+    if completion is None or completion.sampling.get("round") != round_.number:
         return None
     return completion.sampling.get("score")
 

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 shutting_down = threading.Event()
 
 
-class Pulse:
+class Heartbeat:
     """Beats while the round runs, and knows whether it should stop."""
 
     def __init__(self, claim: lifecycle.Claim) -> None:
@@ -23,7 +23,7 @@ class Pulse:
         self.is_cancelled = False
         self.is_lost = False
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name=f"pulse of round {claim.round_id}", daemon=True)
+        self._thread = threading.Thread(target=self._beat, name=f"heartbeat of round {claim.round_id}", daemon=True)
 
     @property
     def should_stop(self) -> bool:

@@ -43,25 +43,25 @@ SAMPLE = (Job("samples", Stage.SAMPLES, "sample"),)
 COMPARE = (Job("baseline", Stage.SAMPLES, "sample"),)
 
 
-def jobs_of(round: Round) -> tuple[Job, ...]:
+def jobs_of(round_: Round) -> tuple[Job, ...]:
     """The programs that the round runs, in order."""
-    if not round.learns:
+    if not round_.learns:
         return SAMPLE
-    learn = LEARN if round.uses_reward_model else LEARN[1:]
-    return learn + SAMPLE + (COMPARE if round.settings["round"]["shown_prompts"] else ())
+    learn = LEARN if round_.uses_reward_model else LEARN[1:]
+    return learn + SAMPLE + (COMPARE if round_.settings["round"]["shown_prompts"] else ())
 
 
-def directory_of(round: Round) -> Path:
-    return settings.DATA_DIR / "rounds" / round.project.slug / f"{round.number:04d}"
+def directory_of(round_: Round) -> Path:
+    return settings.DATA_DIR / "rounds" / round_.project.slug / f"{round_.number:04d}"
 
 
-def own_directory(round: Round) -> Path:
+def own_directory(round_: Round) -> Path:
     """The round's directory, made if need be. One that another round of this number left is moved aside.
 
     (The database may have been made anew while the files stayed: their results are not this round's.)
     """
-    directory = directory_of(round)
-    identity = {"project": round.project.slug, "round": round.number, "created_at": round.created_at.isoformat()}
+    directory = directory_of(round_)
+    identity = {"project": round_.project.slug, "round": round_.number, "created_at": round_.created_at.isoformat()}
     file = directory / "round.json"
     if directory.exists() and (not file.is_file() or json.loads(file.read_text("utf-8")) != identity):
         aside = next(
@@ -77,34 +77,34 @@ def own_directory(round: Round) -> Path:
     return directory
 
 
-def fill(round: Round, job: Job) -> Path:
+def fill(round_: Round, job: Job) -> Path:
     """The job's directory with its inputs and config.json, which comes last: where it is, all is there."""
-    directory = own_directory(round) / job.name
+    directory = own_directory(round_) / job.name
     if (directory / "config.json").is_file():
         return directory
     directory.mkdir(exist_ok=True)
     files = JobDirectory(directory)
     if job.program == "reward":
         counts = {"rankings": 0, "flagged_rankings": 0}
-        files.write_rows("rankings.jsonl", rankings(round, counts))
+        files.write_rows("rankings.jsonl", rankings(round_, counts))
         (directory / SNAPSHOT).write_text(json.dumps(counts), "utf-8")
     else:
-        files.write_rows("prompts.jsonl", prompts(round, job))
+        files.write_rows("prompts.jsonl", prompts(round_, job))
     own: dict[str, Any] = (
         {"completions_per_prompt": 1} if job.name == "baseline" else {}
     )  # one is enough beside another
-    if job.program == "sample" and round.learns:
-        own["rewards"] = round.settings["ppo"]["rewards"]
-    files.write_config({**round.settings[job.program], **own, **models(round, job)})
+    if job.program == "sample" and round_.learns:
+        own["rewards"] = round_.settings["ppo"]["rewards"]
+    files.write_config({**round_.settings[job.program], **own, **models(round_, job)})
     return directory
 
 
-def models(round: Round, job: Job) -> dict[str, str]:
+def models(round_: Round, job: Job) -> dict[str, str]:
     """The models that a program starts from: the base, or what the programs before it made."""
-    directory, own = directory_of(round), round.settings[job.program]
-    trained = str(directory / "reward" / "model") if round.uses_reward_model else ""
-    reward_model = trained if round.learns else round.base.reward_model_path
-    model = str(directory / "policy" / "model") if round.learns and job.name == "samples" else round.base.path
+    directory, own = directory_of(round_), round_.settings[job.program]
+    trained = str(directory / "reward" / "model") if round_.uses_reward_model else ""
+    reward_model = trained if round_.learns else round_.base.reward_model_path
+    model = str(directory / "policy" / "model") if round_.learns and job.name == "samples" else round_.base.path
     return models_of(job.program, own, model, reward_model)
 
 
@@ -115,62 +115,64 @@ def snapshot_of(directory: Path) -> dict[str, int] | None:
     return counts
 
 
-def rankings(round: Round, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+def rankings(round_: Round, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
     """The rows of rankings.jsonl, counted: without those that have a flag of the project's own."""
-    weighed = weights(round)
-    for row in ranking_record.rankings(round.project, until=round.cutoff, still_counting=True, reliability=weighed):
+    weighed = weights(round_)
+    for row in ranking_record.rankings(round_.project, until=round_.cutoff, still_counting=True, reliability=weighed):
         is_flagged = has_project_flag(row["flags"])
         counts["flagged_rankings" if is_flagged else "rankings"] += 1
         if not is_flagged:
             yield row
 
 
-def prompts(round: Round, job: Job) -> Iterator[dict[str, Any]]:
+def prompts(round_: Round, job: Job) -> Iterator[dict[str, Any]]:
     """The rows of a job's prompts.jsonl."""
-    own = round.settings["round"]
+    own = round_.settings["round"]
     if job.name == "policy":
-        for count, split in ((own["policy_prompts"], "train"), (round.settings["ppo"]["eval_prompts"], "held_out")):
-            yield from prompt_rows(chosen(round, count, split, with_references=round.compares_with_references))
+        for count, split in ((own["policy_prompts"], "train"), (round_.settings["ppo"]["eval_prompts"], "held_out")):
+            yield from prompt_rows(chosen(round_, count, split, with_references=round_.compares_with_references))
     elif job.name == "samples":
-        yield from prompt_rows(chosen(round, own["prompts"]))
+        yield from prompt_rows(chosen(round_, own["prompts"]))
     else:
-        yield from prompt_rows(shown(round))
+        yield from prompt_rows(shown(round_))
 
 
-def weights(round: Round) -> dict[int, float] | None:
+def weights(round_: Round) -> dict[int, float] | None:
     """The annotators' reliability as of the round's cut-off, if that is what its rankings are weighted by."""
-    if round.settings["round"].get("weights") != "reliability":
+    if round_.settings["round"].get("weights") != "reliability":
         return None
-    return reliability.values(reliability.of_moment(round.project, round.cutoff))
+    return reliability.values(reliability.of_moment(round_.project, round_.cutoff))
 
 
-def chosen(round: Round, count: int, split: str | None = None, with_references: bool = False) -> list[int]:
+def chosen(round_: Round, count: int, split: str | None = None, with_references: bool = False) -> list[int]:
     """At most `count` prompts of the project: another draw each round, the same draw each time it is asked for.
 
     Prompts that came in after the round started are left out, so that a resume does not choose anew. with_references:
     only those that have some, which is all that a metric can be learned from.
     """
-    prompts = Prompt.objects.filter(project=round.project, created_at__lte=round.created_at)
+    prompts = Prompt.objects.filter(project=round_.project, created_at__lte=round_.created_at)
     if split is not None:
         prompts = prompts.filter(split=split)
     if with_references:
         prompts = prompts.exclude(references=[])
     ids = list(prompts.order_by("pk").values_list("pk", flat=True))
-    random.Random(round.settings["round"]["seed"]).shuffle(ids)
+    random.Random(round_.settings["round"]["seed"]).shuffle(ids)
     return ids[:count]
 
 
-def shown(round: Round) -> list[int]:
+def shown(round_: Round) -> list[int]:
     """The prompts that both the new checkpoint and the base answer: held-out ones first, which neither learned from.
 
     Where scores compare with reference answers, prompts that have some come before all others.
     """
-    ids = chosen(round, round.settings["round"]["prompts"])
+    ids = chosen(round_, round_.settings["round"]["prompts"])
     prompts = Prompt.objects.filter(pk__in=ids)
     held_out = set(prompts.filter(split=Prompt.Split.HELD_OUT).values_list("pk", flat=True))
-    scored = set(prompts.exclude(references=[]).values_list("pk", flat=True) if round.compares_with_references else ids)
+    scored = set(
+        prompts.exclude(references=[]).values_list("pk", flat=True) if round_.compares_with_references else ids
+    )
     ids.sort(key=lambda pk: (pk not in scored, pk not in held_out))
-    return ids[: round.settings["round"]["shown_prompts"]]
+    return ids[: round_.settings["round"]["shown_prompts"]]
 
 
 def prompt_rows(ids: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -183,7 +185,7 @@ def prompt_rows(ids: Sequence[int]) -> Iterator[dict[str, Any]]:
             yield {**row, "references": prompt.references} if prompt.references else row
 
 
-def drop_states(round: Round) -> None:
+def drop_states(round_: Round) -> None:
     """Free the disk of what only a resume would read: a finished round is never resumed."""
-    for job in jobs_of(round):
-        shutil.rmtree(directory_of(round) / job.name / "state", ignore_errors=True)
+    for job in jobs_of(round_):
+        shutil.rmtree(directory_of(round_) / job.name / "state", ignore_errors=True)

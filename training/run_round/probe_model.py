@@ -12,28 +12,29 @@ from typing import IO
 from django.conf import settings
 
 from feedback.errors import Invalid
-from training import checkpoints, model_checks
-from training.checkpoint_files import check_model
-from training.model_checks import Verdict
+from training import checkpoints
+from training.checkpoints import checks
+from training.checkpoints.checks import Verdict
+from training.checkpoints.files import check_model
 from training.models import Checkpoint
 from training.run_round.heartbeat import shutting_down
-from training.run_round.process import LEASH, LOOK_EVERY, SECRETS, ProgramStopped, end
+from training.run_round.process import DIE_WITH_PARENT, LOOK_EVERY, SECRETS, ProgramStopped, end
 
 TIME_LIMIT = 900  # seconds: reading 70 billion weights from a slow disk takes minutes
 
 
 def run(checkpoint_id: int) -> None:
     """Check a waiting checkpoint and store the verdict; do nothing if it is checked, or another worker checks it."""
-    if not model_checks.claim(checkpoint_id):
+    if not checks.claim(checkpoint_id):
         return
     checkpoint = Checkpoint.objects.get(pk=checkpoint_id)
     try:
-        verdict = verdict_on(checkpoint.path, Heartbeat(checkpoint_id))
+        verdict = verdict_on(checkpoint.path, CheckHeartbeat(checkpoint_id))
     except ProgramStopped:
-        model_checks.release(checkpoint_id)  # this worker is shutting down: the next one starts the check anew
+        checks.release(checkpoint_id)  # this worker is shutting down: the next one starts the check anew
         return
     except (KeyboardInterrupt, SystemExit):
-        model_checks.release(checkpoint_id)
+        checks.release(checkpoint_id)
         raise
     checkpoints.settle_check(checkpoint, verdict)
 
@@ -47,19 +48,19 @@ def verdict_on(path_or_hub_id: str, watch: Callable[[], None] = lambda: None, ma
     return probe(folder, watch)
 
 
-class Heartbeat:
+class CheckHeartbeat:
     """Called several times a second: says now and then that this check is under way, and ends it with its worker."""
 
     def __init__(self, checkpoint_id: int) -> None:
         self.checkpoint_id = checkpoint_id
-        self.next = time.monotonic() + model_checks.HEARTBEAT_EVERY
+        self.next = time.monotonic() + checks.HEARTBEAT_EVERY
 
     def __call__(self) -> None:
         if shutting_down.is_set():
             raise ProgramStopped
         if time.monotonic() >= self.next:
-            model_checks.beat(self.checkpoint_id)
-            self.next = time.monotonic() + model_checks.HEARTBEAT_EVERY
+            checks.beat(self.checkpoint_id)
+            self.next = time.monotonic() + checks.HEARTBEAT_EVERY
 
 
 def probe(folder: str, watch: Callable[[], None] = lambda: None) -> Verdict:
@@ -92,7 +93,7 @@ def start(folder: str, output: IO[bytes], errors: IO[bytes]) -> subprocess.Popen
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     check = [sys.executable, "-m", "training.learner.check", folder]
     return subprocess.Popen(
-        [sys.executable, str(LEASH), str(os.getpid()), *check],
+        [sys.executable, str(DIE_WITH_PARENT), str(os.getpid()), *check],
         cwd=settings.BASE_DIR,
         env=environment,
         stdin=subprocess.DEVNULL,

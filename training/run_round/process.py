@@ -15,7 +15,7 @@ from django.conf import settings
 
 from training.learner.runtime.jobdir import EXIT_DONE, EXIT_STOPPED, STOPPED_MARKER
 
-LEASH = Path(__file__).with_name("die_with_parent.py")
+DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 GRACE = 7.0  # seconds between SIGTERM and SIGKILL: with the heartbeat's 2 s a cancel takes less than 10
 LOOK_EVERY = 0.2  # seconds
 STARTS = "——— start of"  # marks each run in log.txt, which a resumed round continues
@@ -63,7 +63,7 @@ def run(program: str, directory: Path, processes: int, watch: Callable[[], bool]
 
 def start(program: str, directory: Path, processes: int) -> subprocess.Popen[bytes]:
     """Start the program in a session of its own, its output going to log.txt."""
-    command = [sys.executable, str(LEASH), str(os.getpid()), *command_line(program, directory, processes)]
+    command = [sys.executable, str(DIE_WITH_PARENT), str(os.getpid()), *command_line(program, directory, processes)]
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
     environment["PYTHONUNBUFFERED"] = "1"  # the log's last lines are what a person needs after a crash
     # OpenMP's threads spin while they wait for each other; where pages and PostgreSQL share the cores, each then burns

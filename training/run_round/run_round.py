@@ -11,7 +11,7 @@ from training.learner.runtime.jobdir import JobDirectory
 from training.models import Round
 from training.rounds import lifecycle, results
 from training.run_round import jobs, process
-from training.run_round.heartbeat import Pulse, shutting_down
+from training.run_round.heartbeat import Heartbeat, shutting_down
 from training.run_round.metrics import MetricsTail
 
 logger = logging.getLogger(__name__)
@@ -29,11 +29,11 @@ def run(round_id: int, worker: str = "") -> None:
     claim = lifecycle.claim(round_id, worker or this_worker())
     if claim is None:
         return
-    with Pulse(claim) as pulse:
+    with Heartbeat(claim) as heartbeat:
         try:
-            finish(claim, run_programs(claim, pulse))
+            finish(claim, run_programs(claim, heartbeat))
         except (process.ProgramStopped, lifecycle.Cancelled):
-            settle_stop(claim, pulse)
+            settle_stop(claim, heartbeat)
         except process.ProgramFailed as failure:
             lifecycle.fail(claim, str(failure), failure.log_tail)
         except lifecycle.ClaimLost:
@@ -46,20 +46,20 @@ def run(round_id: int, worker: str = "") -> None:
             raise
 
 
-def run_programs(claim: lifecycle.Claim, pulse: Pulse) -> Round:
+def run_programs(claim: lifecycle.Claim, heartbeat: Heartbeat) -> Round:
     """Every program of the round that has no result yet. Raises what `process.run` does, and ClaimLost."""
-    round = Round.objects.select_related("project", "base").get(pk=claim.round_id)
+    round_ = Round.objects.select_related("project", "base").get(pk=claim.round_id)
     lifecycle.enter(claim, lifecycle.Stage.SNAPSHOT)
-    for job in jobs.jobs_of(round):
-        directory = jobs.fill(round, job)
+    for job in jobs.jobs_of(round_):
+        directory = jobs.fill(round_, job)
         if (snapshot := jobs.snapshot_of(directory)) is not None:
             lifecycle.keep_result(claim, "snapshot", snapshot)
         lifecycle.enter(claim, job.stage)
-        run_program(claim, pulse, job, directory, round.settings["round"]["processes"])
-    return round
+        run_program(claim, heartbeat, job, directory, round_.settings["round"]["processes"])
+    return round_
 
 
-def run_program(claim: lifecycle.Claim, pulse: Pulse, job: jobs.Job, directory: Path, processes: int) -> None:
+def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: jobs.Job, directory: Path, processes: int) -> None:
     """One program to its end, its metrics followed into the database."""
     tail = MetricsTail(
         directory / "metrics.jsonl",
@@ -68,7 +68,7 @@ def run_program(claim: lifecycle.Claim, pulse: Pulse, job: jobs.Job, directory: 
 
     def watch() -> bool:
         tail.follow()
-        return pulse.should_stop
+        return heartbeat.should_stop
 
     try:
         if JobDirectory(directory, is_writer=False).result() is None:
@@ -78,24 +78,24 @@ def run_program(claim: lifecycle.Claim, pulse: Pulse, job: jobs.Job, directory: 
     result = JobDirectory(directory, is_writer=False).result()
     assert result is not None, "process.run has seen it"
     lifecycle.keep_result(claim, job.name, result)
-    if pulse.should_stop:
+    if heartbeat.should_stop:
         raise process.ProgramStopped
 
 
-def finish(claim: lifecycle.Claim, round: Round) -> None:
+def finish(claim: lifecycle.Claim, round_: Round) -> None:
     lifecycle.enter(claim, lifecycle.Stage.COMPARISONS)
-    directory = jobs.directory_of(round)
-    lifecycle.finish(claim, results.Outcome.read(round, directory))
-    jobs.drop_states(round)
+    directory = jobs.directory_of(round_)
+    lifecycle.finish(claim, results.Outcome.read(round_, directory))
+    jobs.drop_states(round_)
 
 
-def settle_stop(claim: lifecycle.Claim, pulse: Pulse) -> None:
+def settle_stop(claim: lifecycle.Claim, heartbeat: Heartbeat) -> None:
     """Say in the round why its program was stopped."""
-    if pulse.is_cancelled:
+    if heartbeat.is_cancelled:
         lifecycle.cancel(claim)
     elif shutting_down.is_set():
         lifecycle.release(claim)
-    elif not pulse.is_lost:
+    elif not heartbeat.is_lost:
         lifecycle.fail(
             claim, in_english("The program was stopped from outside. Resume the round to go on from where it stopped.")
         )

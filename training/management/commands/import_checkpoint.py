@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from feedback.errors import AccordError
 from feedback.models import Project
 from training import checkpoints
-from training.rounds import lifecycle
+from training.rounds.start import start_sampling
 from training.run_round.probe_model import verdict_on
 
 
@@ -35,7 +35,7 @@ class Command(BaseCommand):
             )
             self.stdout.write(f"{imported} is imported from {imported.path}{', and served' * options['serve']}.")
             if options["sample"]:
-                started = lifecycle.start_sampling(project, None, checkpoint=imported)
+                started = start_sampling(project, None, checkpoint=imported)
                 self.stdout.write(f"Round {started.number} waits for a worker to write completions with it.")
         except AccordError as refusal:
             raise CommandError(refusal.message) from refusal

@@ -10,7 +10,8 @@ from django.db import connection
 from feedback.actions.tokens import find_token
 from feedback.errors import AccordError
 from feedback.models import Membership, Project
-from training import serving, serving_api
+from training.serving import openai_api
+from training.serving.engine import TRANSFORMERS, Engine, follow, free_port
 
 
 class Command(BaseCommand):
@@ -25,7 +26,7 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--engine",
-            default=serving.TRANSFORMERS,
+            default=TRANSFORMERS,
             metavar="COMMAND",
             help="what serves, with {model}, {host} and {port} (%(default)s); for example: vllm serve {model} "
             "--host {host} --port {port}",
@@ -42,17 +43,17 @@ class Command(BaseCommand):
 
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
-        engine = serving.Engine(options["engine"], "127.0.0.1", serving.free_port())
-        tokens = serving_api.Tokens(options["token"], lambda key: is_managers(project, key))
+        engine = Engine(options["engine"], "127.0.0.1", free_port())
+        tokens = openai_api.Tokens(options["token"], lambda key: is_managers(project, key))
         address = (options["host"], options["port"])
         try:
-            server = serving_api.Server(address, project.slug, engine, tokens.may_enter)
+            server = openai_api.Server(address, project.slug, engine, tokens.may_enter)
         except OSError as error:
             raise CommandError(f"{address[0]}:{address[1]} cannot be listened on ({error.strerror}).") from error
         server.in_background()
         self.stderr.write(f'the model "{project.slug}" answers at {address[0]}:{address[1]}/v1; a token is needed')
         try:
-            serving.follow(project, engine, self.stderr.write, lambda: bool(stopped))
+            follow(project, engine, self.stderr.write, lambda: bool(stopped))
         except AccordError as refusal:
             raise CommandError(refusal.message) from refusal
 

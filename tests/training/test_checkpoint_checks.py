@@ -12,12 +12,15 @@ from rest_framework.test import APIClient
 from feedback.actions.tokens import issue_token
 from feedback.errors import Conflict
 from tests.factories import FAST, fake_model, random_model
-from training import checkpoints, model_checks, reports, serving, tasks
-from training.model_checks import Verdict
+from training import checkpoints, reports, tasks
+from training.checkpoints import checks
+from training.checkpoints.checks import Verdict
 from training.models import Checkpoint, Promotion, Round
 from training.rounds import lifecycle
 from training.rounds.results import Outcome
+from training.rounds.start import start_round, start_sampling
 from training.run_round import heartbeat, probe_model, process
+from training.serving.engine import Engine, follow
 
 pytestmark = pytest.mark.process  # most of them check a model, in a process of its own
 
@@ -131,22 +134,22 @@ def test_a_model_on_the_generic_path_is_served_and_the_page_says_why_it_is_slow(
 def test_nothing_is_done_with_a_checkpoint_that_waits_for_its_check(project, base, waits, comparisons, manager):
     for act in (
         lambda: checkpoints.promote(waits, manager),
-        lambda: lifecycle.start_sampling(project, None, checkpoint=waits),
+        lambda: start_sampling(project, None, checkpoint=waits),
     ):
         with pytest.raises(Conflict, match="mine is not checked yet"):
             act()
 
 
 def test_a_refused_checkpoint_that_is_served_starts_no_round_and_no_engine(project, base, rankings, console):
-    failed = lifecycle.start_sampling(project, None)
+    failed = start_sampling(project, None)
     lifecycle.fail(lifecycle.claim(failed.pk, "gpu-1"), "it ended")
     Checkpoint.objects.update(verdict="refused", verdict_reason="it is not causal")
     assert console.get(f"{PAGE}/console/").context["refusal"] == "base cannot be used: it is not causal"
     failed.refresh_from_db()
     for act in (
-        lambda: lifecycle.start(project, None),
+        lambda: start_round(project, None),
         lambda: lifecycle.resume(Round.objects.get(pk=failed.pk)),
-        lambda: serving.follow(project, serving.Engine("true", "127.0.0.1", 1), print, lambda: True),
+        lambda: follow(project, Engine("true", "127.0.0.1", 1), print, lambda: True),
     ):
         with pytest.raises(Conflict, match="base cannot be used: it is not causal"):
             act()
@@ -182,7 +185,7 @@ def test_checkpoints_of_before_the_check_get_a_verdict_from_the_beat(project, ba
     """As the migration leaves them: all wait, and only what was imported is checked."""
     lifecycle.finish(claim, Outcome(model="/models/new", reward_model="", samples=[], baseline=[]))
     Checkpoint.objects.update(verdict="waiting")
-    assert list(model_checks.waiting()) == [base]
+    assert list(checks.waiting()) == [base]
     checkpoints.settle_check(read(base), GENERIC)
     assert set(Checkpoint.objects.values_list("verdict", flat=True)) == {"exact_generic"}
 
@@ -199,14 +202,14 @@ def test_a_lost_message_and_a_lost_worker_are_made_up_for_by_the_beat(waits, sen
     assert beat() == []  # asked just now
     Checkpoint.objects.update(check_queued_at=Now() - timedelta(minutes=6))
     assert beat() == [waits.pk]
-    assert model_checks.claim(waits.pk)
+    assert checks.claim(waits.pk)
     Checkpoint.objects.update(check_queued_at=Now() - timedelta(minutes=6))
-    assert beat() == [] and not model_checks.claim(waits.pk)  # a worker is at it
+    assert beat() == [] and not checks.claim(waits.pk)  # a worker is at it
     Checkpoint.objects.update(check_heartbeat_at=Now() - timedelta(seconds=31))
-    assert beat() == [waits.pk] and model_checks.claim(waits.pk)
+    assert beat() == [waits.pk] and checks.claim(waits.pk)
     checkpoints.settle_check(waits, FAST)
     Checkpoint.objects.update(check_queued_at=None)
-    assert beat() == [] and not model_checks.claim(waits.pk)
+    assert beat() == [] and not checks.claim(waits.pk)
 
 
 def test_a_worker_that_shuts_down_gives_its_check_back(waits, monkeypatch):
@@ -251,14 +254,14 @@ def test_a_refused_checkpoint_is_checked_again_when_asked(console, api, waits):
 
 def test_the_same_folder_under_another_label_is_checked_for_itself(waits, project):
     again = checkpoints.import_checkpoint(project, waits.path, "again")
-    assert list(model_checks.waiting().order_by("pk")) == [waits, again]
+    assert list(checks.waiting().order_by("pk")) == [waits, again]
 
 
 def test_the_page_says_what_to_start_when_no_worker_begins_the_check(project, waits):
     assert reports.check_hint(project) == ""
     Checkpoint.objects.update(check_requested_at=Now() - timedelta(minutes=2))
     assert "manage.py up --only gpu" in reports.check_hint(project)
-    model_checks.claim(waits.pk)
+    checks.claim(waits.pk)
     assert reports.check_hint(project) == ""
 
 

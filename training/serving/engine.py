@@ -25,7 +25,7 @@ from feedback.errors import Invalid
 from feedback.models import Project
 from training import checkpoints
 from training.models import Checkpoint
-from training.run_round.process import LEASH, SECRETS, end
+from training.run_round.process import DIE_WITH_PARENT, SECRETS, end
 
 TRANSFORMERS = "transformers serve {model} --host {host} --port {port}"
 LOOK_EVERY = 2.0  # seconds
@@ -80,8 +80,8 @@ class Engine:
         self.stop()
         command = command_line(self.engine, model, self.host, self.port)
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-        leash = [sys.executable, str(LEASH), str(os.getpid())]
-        self.process = subprocess.Popen([*leash, *command], env=environment, start_new_session=True)
+        wrapper = [sys.executable, str(DIE_WITH_PARENT), str(os.getpid())]
+        self.process = subprocess.Popen([*wrapper, *command], env=environment, start_new_session=True)
         self.model, self.since = model, int(time.time())
         with self._changed:
             self._changing = False

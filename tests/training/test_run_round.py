@@ -8,7 +8,7 @@ from tests.training import tiny
 from training import reports
 from training.learner.reward_terms import make_metric
 from training.models import Round
-from training.rounds import lifecycle
+from training.rounds.start import start_round, start_sampling
 from training.run_round import run_round
 
 pytestmark = [
@@ -20,7 +20,7 @@ pytestmark = [
 
 def test_a_round_turns_the_loop_once(project, tiny_base, rankings, manager):
     before = Comparison.objects.count()
-    started = lifecycle.start(project, manager, tiny.SETTINGS)
+    started = start_round(project, manager, tiny.SETTINGS)
     run_round.run(started.pk)
 
     done = Round.objects.get(pk=started.pk)
@@ -45,7 +45,7 @@ def test_a_round_rewarded_by_a_metric_alone_runs_without_rankings_and_is_scored_
 ):
     project.prompts.update(references=["Soon."])
     metric = {**tiny.SETTINGS, "ppo": {**tiny.SETTINGS["ppo"], "rewards": [{"name": "similarity", "weight": 2}]}}
-    started = lifecycle.start(project, manager, metric)
+    started = start_round(project, manager, metric)
     run_round.run(started.pk)
     done = Round.objects.get(pk=started.pk)
     assert (done.error, done.status) == ("", "finished")
@@ -70,7 +70,7 @@ def test_a_round_rewarded_by_a_metric_alone_runs_without_rankings_and_is_scored_
 
 def test_a_program_that_refuses_its_input_leaves_its_sentence(project, tiny_base, comparisons):
     settings = {**tiny.SETTINGS, "common": {"max_prompt_tokens": 2, "overlong_prompts": "refuse"}}
-    started = lifecycle.start_sampling(project, None, settings)
+    started = start_sampling(project, None, settings)
     run_round.run(started.pk)
     failed = Round.objects.get(pk=started.pk)
     assert (failed.status, failed.stage) == ("failed", "samples")

@@ -4,14 +4,10 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Max
-from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
-from feedback.errors import Conflict, Forbidden, Invalid
+from feedback.errors import Conflict
 from feedback.models import Comparison, Project, Source, User
-from training import model_checks
-from training.checkpoint_files import check_model
-from training.model_checks import Verdict
 from training.models import Checkpoint, Promotion
 
 WAITING: Any = Checkpoint.Verdict.WAITING
@@ -40,95 +36,6 @@ def check_usable(checkpoint: Checkpoint) -> None:
             _("%(checkpoint)s is not checked yet: wait until a worker has found whether it is computed exactly here.")
             % {"checkpoint": checkpoint}
         )
-
-
-def check_may_import(user: User) -> None:
-    """Raises Forbidden. Whoever may name paths of this machine sees all of its models: administrators only."""
-    if not user.is_staff:
-        raise Forbidden(_("Only this site's administrators may import models."))
-
-
-def import_checkpoint(
-    project: Project,
-    path_or_hub_id: str,
-    label: str,
-    serve: bool = False,
-    actor: User | None = None,
-    may_fetch: bool = True,
-    verdict: Verdict | None = None,
-) -> Checkpoint:
-    """Take in a causal language model: a Hugging Face folder on this machine, which stays where it is, or a hub id.
-
-    Without a verdict it waits for its check by a worker, and is served after that if so asked. Raises Invalid with a
-    sentence when it cannot be used, Conflict when the label is taken.
-    """
-    label = label.strip()
-    if not label or len(label) > 200 or label.startswith("round-"):
-        raise Invalid(_("The label names the model's completions: 1 to 200 characters, not starting with «round-»."))
-    path = check_model(path_or_hub_id, may_fetch)
-    with transaction.atomic():
-        source, _is_new = Source.objects.get_or_create(
-            project=project, name=label, defaults={"kind": Source.Kind.CHECKPOINT}
-        )
-        if source.kind == Source.Kind.PERSON or hasattr(source, "checkpoint"):
-            raise Conflict(
-                _("This project has a checkpoint or person «%(label)s» already: choose another label.")
-                % {"label": label}
-            )
-        # Completions that came in before their model were filed as an import's.
-        Source.objects.filter(pk=source.pk).update(kind=Source.Kind.CHECKPOINT)
-        imported = Checkpoint.objects.create(
-            project=project,
-            source=source,
-            kind=Checkpoint.Kind.IMPORTED,
-            path=path,
-            serve_when_checked=serve,
-            imported_by=actor,
-        )
-        if serve:  # the last decision holds
-            project.checkpoints.exclude(pk=imported.pk).update(serve_when_checked=False)
-        if verdict is None:
-            model_checks.send(imported.pk)
-        else:
-            settle_check(imported, verdict)
-    return imported
-
-
-@transaction.atomic
-def settle_check(checkpoint: Checkpoint, verdict: Verdict) -> None:
-    """Store what the check found, serve the checkpoint if that was asked for, and tell those made from it by rounds.
-
-    Does nothing if it does not wait for a check.
-    """
-    _lock(checkpoint.project)
-    values = {"verdict": verdict.stored, "verdict_reason": verdict.reason, "check_heartbeat_at": None}
-    settled = Checkpoint.objects.filter(pk=checkpoint.pk, verdict=WAITING).update(**values)
-    checkpoint.refresh_from_db()
-    if not settled:
-        return
-    parents = [checkpoint.pk]
-    while parents:
-        made = Checkpoint.objects.filter(parent__in=parents, kind=Checkpoint.Kind.ROUND, verdict=WAITING)
-        parents = list(made.values_list("pk", flat=True))
-        Checkpoint.objects.filter(pk__in=parents).update(**values)
-    if checkpoint.serve_when_checked and checkpoint.verdict != REFUSED and not checkpoint.is_served:
-        promote(checkpoint, checkpoint.imported_by)
-
-
-def check_again(checkpoint: Checkpoint) -> Checkpoint:
-    """Let a refused checkpoint be checked anew: its folder, the machine's memory or the software may have changed.
-
-    Raises Conflict unless it is refused.
-    """
-    with transaction.atomic():
-        asked = Checkpoint.objects.filter(pk=checkpoint.pk, verdict=REFUSED).update(
-            verdict=WAITING, verdict_reason="", check_requested_at=Now(), check_queued_at=None, check_heartbeat_at=None
-        )
-        checkpoint.refresh_from_db()
-        if not asked:
-            raise Conflict(_("%(checkpoint)s is not refused, so it is not checked again.") % {"checkpoint": checkpoint})
-        model_checks.send(checkpoint.pk)
-    return checkpoint
 
 
 @transaction.atomic
@@ -170,13 +77,13 @@ def served_before(project: Project) -> Checkpoint | None:
     return standing[-2] if len(standing) > 1 else None
 
 
-def _lock(project: Project) -> None:
+def lock_project(project: Project) -> None:
     """Two promotions at once take turns, and so do a check's end and a round's."""
     Project.objects.select_for_update(no_key=True).get(pk=project.pk)
 
 
 def _current(project: Project) -> Checkpoint | None:
-    _lock(project)
+    lock_project(project)
     return project.checkpoints.filter(is_served=True).first()
 
 

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from training.serving import Engine
+from training.serving.engine import Engine
 
 COMPLETIONS = ("/v1/chat/completions", "/v1/completions")
 LARGEST_BODY = 16 * 2**20  # bytes

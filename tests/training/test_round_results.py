@@ -12,9 +12,10 @@ from feedback.queue import leases
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Checkpoint, Round
 from training.rounds import lifecycle, results
+from training.rounds.start import start_round, start_sampling
 
 
-def brought(round, samples, baseline=()):
+def outcome_of(round_, samples, baseline=()):
     """As Outcome.read gives it, with so many texts for each prompt."""
     return results.Outcome(
         model="/models/new",
@@ -30,7 +31,7 @@ def prompts(project, comparisons):
 
 
 def test_a_round_ends_with_its_checkpoint_completions_and_comparisons(waiting, claim, prompts, base):
-    lifecycle.finish(claim, brought(waiting, [(prompts[0], "abcdef"), (prompts[1], "gh")], [(prompts[0], "x")]))
+    lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], "abcdef"), (prompts[1], "gh")], [(prompts[0], "x")]))
     done = Round.objects.get(pk=waiting.pk)
     assert (done.status, done.stage, done.checkpoint.path) == ("finished", "comparisons", "/models/new")
     assert (done.checkpoint.parent, done.checkpoint.reward_model_path) == (base, "/models/reward")
@@ -44,7 +45,7 @@ def test_a_round_ends_without_the_prompts_whose_import_was_undone_meanwhile(wait
     with imports.record_import(project, Import.How.COMMAND) as record:
         gone = imports.add_prompts(project, [{"prompt": "undone"}], made_by_import=record).prompt_ids[0]
     imports.undo_import(record, None)
-    lifecycle.finish(claim, brought(waiting, [(gone, "xy"), (prompts[0], "ab")], [(gone, "z"), (prompts[0], "c")]))
+    lifecycle.finish(claim, outcome_of(waiting, [(gone, "xy"), (prompts[0], "ab")], [(gone, "z"), (prompts[0], "c")]))
     done = Round.objects.get(pk=waiting.pk)
     assert done.status == "finished"
     assert sorted(done.checkpoint.source.completions.values_list("text", flat=True)) == ["a", "b"]
@@ -52,28 +53,28 @@ def test_a_round_ends_without_the_prompts_whose_import_was_undone_meanwhile(wait
 
 
 def test_the_next_lease_holds_what_the_round_wrote(waiting, claim, prompts, project, colleague):
-    lifecycle.finish(claim, brought(waiting, [(prompts[0], "ab")]))
+    lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], "ab")]))
     lease = leases.lease_next(members.membership_of(colleague, project.slug))
     assert sorted(lease.comparison.texts()) == ["a", "b"]
 
 
 def test_older_comparisons_wait_behind_and_are_not_lost(waiting, claim, prompts, project, colleague):
     before = Comparison.objects.filter(project=project).count()
-    lifecycle.finish(claim, brought(waiting, [(prompts[0], "ab")]))
+    lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], "ab")]))
     assert Comparison.objects.filter(project=project).count() == before + 1
 
 
 def test_the_same_text_twice_is_one_completion_and_no_comparison(waiting, claim, prompts):
     before = Comparison.objects.count()
-    lifecycle.finish(claim, brought(waiting, [(prompts[0], ["same", "same"]), (prompts[1], ["one", "two", "one"])]))
+    lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], ["same", "same"]), (prompts[1], ["one", "two", "one"])]))
     new = Comparison.objects.order_by("-pk")[: Comparison.objects.count() - before]
     assert [comparison.size for comparison in new] == [2]
 
 
 def test_an_even_share_of_the_new_comparisons_gets_a_second_opinion(project, base, rankings, manager, prompts):
-    started = lifecycle.start(project, manager, {"round": {"second_opinions": 0.34}})
+    started = start_round(project, manager, {"round": {"second_opinions": 0.34}})
     before = set(Comparison.objects.values_list("pk", flat=True))
-    lifecycle.finish(lifecycle.claim(started.pk, "gpu-1:100"), brought(started, [(pk, "ab") for pk in prompts[:6]]))
+    lifecycle.finish(lifecycle.claim(started.pk, "gpu-1:100"), outcome_of(started, [(pk, "ab") for pk in prompts[:6]]))
     new = Comparison.objects.exclude(pk__in=before)
     assert sorted(new.values_list("wanted_rankings", "open_slots")) == [(1, 1)] * 4 + [(2, 2)] * 2
     again = {prompts.index(pk) for pk in new.filter(wanted_rankings=2).values_list("prompt_id", flat=True)}
@@ -82,7 +83,7 @@ def test_an_even_share_of_the_new_comparisons_gets_a_second_opinion(project, bas
 
 def test_all_of_the_end_is_written_or_nothing(waiting, claim, prompts):
     with pytest.raises(AccordError):
-        lifecycle.finish(claim, brought(waiting, [(prompts[0], "ab"), (10**9, "c")]))  # no such prompt
+        lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], "ab"), (10**9, "c")]))  # no such prompt
     assert Round.objects.get(pk=waiting.pk).status == "running"
     assert Checkpoint.objects.count() == 1
     assert not Completion.objects.filter(text="a").exists()
@@ -91,24 +92,24 @@ def test_all_of_the_end_is_written_or_nothing(waiting, claim, prompts):
 def test_a_round_that_was_cancelled_or_lost_in_the_last_moment_writes_nothing(waiting, claim, prompts):
     lifecycle.request_cancel(waiting)
     with pytest.raises(lifecycle.Cancelled):
-        lifecycle.finish(claim, brought(waiting, [(prompts[0], "ab")]))
+        lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], "ab")]))
     lifecycle.cancel(claim)
     with pytest.raises(lifecycle.ClaimLost):
-        lifecycle.finish(claim, brought(waiting, [(prompts[0], "ab")]))
+        lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], "ab")]))
     assert Checkpoint.objects.count() == 1
 
 
 def test_a_round_is_finished_once(waiting, claim, prompts):
-    lifecycle.finish(claim, brought(waiting, [(prompts[0], "ab")]))
+    lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], "ab")]))
     with pytest.raises(lifecycle.ClaimLost):
-        lifecycle.finish(claim, brought(waiting, [(prompts[0], "cd")]))
+        lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], "cd")]))
     assert Checkpoint.objects.count() == 2
 
 
 def test_a_sampling_round_writes_for_its_base_and_makes_no_checkpoint(project, base, comparisons, prompts):
-    sampling = lifecycle.start_sampling(project, None)
+    sampling = start_sampling(project, None)
     claim = lifecycle.claim(sampling.pk, "gpu-1:100")
-    lifecycle.finish(claim, brought(sampling, [(prompts[0], "ab")]))
+    lifecycle.finish(claim, outcome_of(sampling, [(prompts[0], "ab")]))
     done = Round.objects.get(pk=sampling.pk)
     assert (done.status, done.checkpoint) == ("finished", None)
     assert set(base.source.completions.values_list("text", flat=True)) == {"a", "b"}

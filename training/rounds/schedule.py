@@ -1,0 +1,52 @@
+"""Automatic rounds: the settings of a project's loop, and the start after enough new rankings."""
+
+import logging
+from typing import Any
+
+from django.db.models import Max, Q
+from django.utils.translation import gettext as _
+
+from feedback.errors import Conflict, Invalid
+from feedback.models import Project
+from training.models import LoopSettings, Round
+from training.rounds import settings as round_settings
+from training.rounds.settings import Sections
+from training.rounds.start import start_round, trainable_rankings
+
+logger = logging.getLogger(__name__)
+
+
+def configure(project: Project, round_every: int | None, settings: Sections | None = None) -> LoopSettings:
+    """Set after how many new rankings a round starts (None: never), and the loop's own settings (None: unchanged).
+
+    Raises Invalid if no round could start with these values.
+    """
+    if round_every is not None and not 1 <= round_every < 2**31:
+        raise Invalid(_("Give 1 or more new rankings, or leave the field empty to start rounds by hand only."))
+    values: dict[str, Any] = {"round_every": round_every}
+    if settings is not None:
+        round_settings.resolve(settings, seed=0)
+        values["settings"] = settings
+    return LoopSettings.objects.update_or_create(project=project, defaults=values)[0]
+
+
+def start_due() -> list[Round]:
+    """Start a round in each project that has as many new rankings as its loop asks for."""
+    started = []
+    for loop in LoopSettings.objects.filter(round_every__isnull=False, project__archived_at__isnull=True):
+        if is_due(loop):
+            try:
+                started.append(start_round(loop.project, None))
+            except (Conflict, Invalid) as reason:
+                # Nothing is served, another start was faster, or the settings are wrong. The next beat tries again.
+                logger.warning("no automatic round in project %s: %s", loop.project.slug, reason.message)
+    return started
+
+
+def is_due(loop: LoopSettings) -> bool:
+    """Return whether an automatic round should start now. Rankings that a failed round took are not new."""
+    if loop.round_every is None or loop.project.rounds.filter(status__in=Round.ACTIVE).exists():
+        return False
+    last = loop.project.rounds.filter(learns=True).aggregate(last=Max("cutoff"))["last"] or 0
+    unseen = Q(sequence__gt=last) | Q(sequence__isnull=True)
+    return trainable_rankings(loop.project).filter(unseen).count() >= loop.round_every
