@@ -28,7 +28,7 @@ class ForkedProgram:
         module = importlib.import_module(f"training.learner.{program}")
         self.returncode: int | None = None
         with (directory / "log.txt").open("ab") as log:
-            log.write(f"{process.STARTS} {program}, forked\n".encode())
+            log.write(f"{process.RUN_MARKER} {program}, forked\n".encode())
             log.flush()
             self.pid = os.fork()
             if self.pid == 0:

@@ -80,7 +80,7 @@ def test_a_label_that_could_be_mistaken_is_refused(project, tmp_path, label):
 
 def test_a_label_is_taken_once(import_one, project, tmp_path):
     import_one("mine")
-    with pytest.raises(Conflict, match="«mine»"):
+    with pytest.raises(Conflict, match='"mine"'):
         checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "again")), "mine")
 
 
@@ -179,7 +179,7 @@ def test_within_a_request_nothing_is_fetched_from_the_hub(project):
 
 
 def test_the_command_refuses_with_a_sentence(project):
-    with pytest.raises(CommandError, match="no project «other-one»"):
+    with pytest.raises(CommandError, match='no project "other-one"'):
         call_command("import_checkpoint", "other-one", "/nowhere", label="mine")
     with pytest.raises(CommandError, match="no folder /nowhere"):
         call_command("import_checkpoint", "support", "/nowhere", label="mine")

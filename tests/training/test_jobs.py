@@ -159,10 +159,10 @@ def test_a_directory_that_was_filled_is_left_alone(waiting):
 
 
 def test_files_of_an_earlier_database_are_moved_aside(waiting, settings):
-    directory = jobs.own_directory(waiting)
+    directory = jobs.make_directory(waiting)
     (directory / "round.json").write_text(json.dumps({"created_at": "long ago"}))
     (directory / "kept").touch()
-    assert not (jobs.own_directory(waiting) / "kept").exists()
+    assert not (jobs.make_directory(waiting) / "kept").exists()
     assert (directory.with_name("0001.1") / "kept").exists()
 
 

@@ -44,7 +44,7 @@ def test_a_prompt_gets_as_many_completions_as_a_comparison_shows():
     [
         ([], "object of sections"),
         ({"ppo": [1]}, "object of sections"),
-        ({"sft": {}}, "no section «sft»"),
+        ({"sft": {}}, 'no section "sft"'),
         ({"ppo": {"stepz": 1}}, "unknown setting 'stepz'"),
         ({"round": {"stepz": 1}}, "unknown setting 'stepz'"),
         ({"round": {"comparison_size": 10}}, "at most 9"),
@@ -56,9 +56,9 @@ def test_a_prompt_gets_as_many_completions_as_a_comparison_shows():
         ({"ppo": {"rewards": [{"name": "length", "tagret": 9}]}}, "length has no setting 'tagret'"),
         ({"ppo": {"rewards": [{"name": "length"}]}}, "length needs the setting target"),
         ({"ppo": {"kl_target": 6.0, "kl_coefficient": 0}}, "kl_target multiplies kl_coefficient"),
-        ({"ppo": {"rewards": [{"name": "python", "function": "os:system"}]}}, "for programs run by hand"),
-        *(({section: {name: "/etc"}}, f"fills in «{name}»") for section in PROGRAMS for name in FILLED_IN),
-        ({"common": {"model": "/etc"}}, "fills in «model»"),
+        ({"ppo": {"rewards": [{"name": "python", "function": "os:system"}]}}, "in programs run by hand"),
+        *(({section: {name: "/etc"}}, f'sets "{name}" itself') for section in PROGRAMS for name in FILLED_IN),
+        ({"common": {"model": "/etc"}}, 'sets "model" itself'),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_a_sentence(sections, sentence):

@@ -79,8 +79,8 @@ def test_checkpoints_are_promoted_and_rolled_back(api, base, second):
     [
         ({"settings": {"ppo": {"stepz": 3}}}, 400, "'stepz'"),
         ({"settings": {"ppo": {"steps": 0}}}, 400, "steps must be at least 1"),
-        ({"settings": {"ppo": {"model": "/etc"}}}, 400, "fills in «model»"),
-        ({"settings": {"other": {}}}, 400, "no section «other»"),
+        ({"settings": {"ppo": {"model": "/etc"}}}, 400, 'sets "model" itself'),
+        ({"settings": {"other": {}}}, 400, 'no section "other"'),
         ({"settings": 3}, 400, ""),
         ({"learns": "perhaps"}, 400, ""),
         ([1], 400, ""),

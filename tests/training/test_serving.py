@@ -63,7 +63,7 @@ def answer(url, body=None):
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 def test_the_engine_follows_promotions_and_ends(project, base, tmp_path, port, echo, monkeypatch):
-    monkeypatch.setattr("training.serving.engine.LOOK_EVERY", 0.1)
+    monkeypatch.setattr("training.serving.engine.POLL_SECONDS", 0.1)
     second = checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "second")), "second", verdict=FAST)
     over, engine = threading.Event(), Engine(echo, "127.0.0.1", port)
     url, told = f"http://127.0.0.1:{port}/", []

@@ -1,4 +1,4 @@
-"""Whether a model can be used, looked at before anything is started on it. No torch: only its files' names and JSON."""
+"""Check of a model's folder before a program loads it: names of files and config.json only, no torch."""
 
 import json
 import re
@@ -11,56 +11,55 @@ from django.utils.translation import gettext as _
 from feedback.errors import Invalid
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # weights in other formats stay where they are
-# What kinds of models call the number of tokens that they can read at once.
+FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # weights in other formats are not downloaded
+# Names of the context length (in tokens) in config.json, by architecture.
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # what transformers looks for
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # the names that transformers reads
 PICKLED = re.compile(r"pytorch_model.*\.bin(\.index\.json)?")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 
-
-LONGEST_PATH = 1000  # characters, as many as the database keeps
-LARGEST_CONFIG = 1 << 20  # bytes
+MAX_PATH_LENGTH = 1000  # characters, as in the database column
+MAX_CONFIG_BYTES = 1 << 20
 
 
 def check_model(path_or_hub_id: str, may_fetch: bool = True) -> str:
-    """The model's folder in full, fetched first when a hub id is given. Raises Invalid with a sentence.
+    """Return the full path of the model's folder; a hub id is downloaded first. Raise Invalid if it cannot be used.
 
-    Fetched here and once, so that every round starts from the very same files. Code that comes with a model is never
-    run, so one that needs its own is refused. may_fetch: False within a web request, which a download would hold.
+    A model is downloaded once, so that all rounds start from the same files. Code of a model is never run, so a model
+    that needs its own code is refused. Pass may_fetch=False in a web request, which a download would block.
     """
-    given = path_or_hub_id.strip()
-    folder = _folder(given)
+    name = path_or_hub_id.strip()
+    folder = _folder(name)
     if folder is None:
-        if given.startswith(("/", ".", "~")) or not HUB_ID.fullmatch(given) or len(given) > LONGEST_PATH:
+        if name.startswith(("/", ".", "~")) or not HUB_ID.fullmatch(name) or len(name) > MAX_PATH_LENGTH:
             raise Invalid(
-                _("There is no folder %(value)s on this machine.") % {"value": given[:100] or "without a name"}
+                _("There is no folder %(value)s on this machine.") % {"value": name[:100] or "without a name"}
             )
-        folder = fetch_from_hub(given, may_fetch)
-    check_files(_regular_files(folder, given), given)
-    check_config(_read_config(folder), given)
+        folder = fetch_from_hub(name, may_fetch)
+    check_files(_regular_files(folder, name), name)
+    check_config(_read_config(folder), name)
     full = str(folder.resolve())
-    if len(full) > LONGEST_PATH:
+    if len(full) > MAX_PATH_LENGTH:
         raise Invalid(_("The path of %(where)s is too long: at most %(most)s characters.")
-                      % {"where": given[:100], "most": LONGEST_PATH})  # fmt: skip
+                      % {"where": name[:100], "most": MAX_PATH_LENGTH})  # fmt: skip
     return full
 
 
-def _folder(given: str) -> Path | None:
-    """None where the path is of no folder, or can be none: too long a name, a NUL, a home that does not exist."""
+def _folder(path: str) -> Path | None:
+    """Return the folder, or None if there is none or the path is invalid (too long, a NUL, an unknown home)."""
     try:
-        folder = Path(given).expanduser()
-        return folder if given and folder.is_dir() else None
+        folder = Path(path).expanduser()
+        return folder if path and folder.is_dir() else None
     except (OSError, ValueError, RuntimeError):
         return None
 
 
 def _regular_files(folder: Path, where: str) -> set[str]:
-    """The names of the folder's files. Raises Invalid where reading one could block (a FIFO, a device) or fail."""
+    """Return the names of the folder's files. Raise Invalid if reading one could block (a FIFO, a device) or fail."""
     names = set()
     try:
         for entry in folder.iterdir():
-            mode = entry.stat().st_mode  # of what a link leads to: the hub's cache is made of links
+            mode = entry.stat().st_mode  # follows links: the hub's cache consists of links
             if stat.S_ISREG(mode):
                 names.add(entry.name)
             elif not stat.S_ISDIR(mode) or entry.name.endswith((".json", ".safetensors", ".model", ".jinja")):
@@ -71,9 +70,9 @@ def _regular_files(folder: Path, where: str) -> set[str]:
 
 
 def check_files(names: set[str], where: str) -> None:
-    """Raises Invalid unless a config, weights in safetensors and a tokenizer are among the names."""
+    """Raise Invalid unless the names include a config, weights in safetensors and a tokenizer."""
     if "config.json" not in names:
-        raise Invalid(_("%(where)s has no config.json: give a Hugging Face model.") % {"where": where})
+        raise Invalid(_("%(where)s has no config.json: name the folder of a Hugging Face model.") % {"where": where})
     if not names.intersection(WEIGHTS):
         raise Invalid(
             _("%(where)s has no weights in safetensors: save the model with save_pretrained first.") % {"where": where}
@@ -81,7 +80,7 @@ def check_files(names: set[str], where: str) -> None:
     pickled = sorted(name for name in names if PICKLED.fullmatch(name))
     if pickled:
         raise Invalid(
-            _("%(where)s has %(name)s beside its safetensors: remove it, as code could run when it is read.")
+            _("%(where)s has %(name)s beside its safetensors: remove it, because loading it could run code.")
             % {"where": where, "name": pickled[0]}
         )
     if not names.intersection(TOKENIZERS):
@@ -89,29 +88,30 @@ def check_files(names: set[str], where: str) -> None:
 
 
 def check_config(config: Any, where: str) -> None:
-    """Raises Invalid unless this is the configuration of a causal language model that needs no code of its own."""
+    """Raise Invalid unless this is the config.json of a causal language model that needs no code of its own."""
     if not isinstance(config, dict) or not isinstance(config.get("model_type"), str):
-        raise Invalid(_("%(where)s: its config.json names no model_type.") % {"where": where})
+        raise Invalid(_("%(where)s: its config.json has no model_type.") % {"where": where})
     if "auto_map" in config:
         raise Invalid(
-            _("%(where)s brings code of its own, which is never run here: use a model that transformers knows.")
+            _("%(where)s needs code of its own, which is never run here: use a model that transformers supports.")
             % {"where": where}
         )
-    named = config.get("architectures") or []
-    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+    architectures = config.get("architectures") or []
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
         raise Invalid(_("%(where)s: the architectures of its config.json are not a list of names.") % {"where": where})
-    # Models that read images too have a text model inside (Gemma 3); T5 and its like, of this name as well, have not.
+    # Models of images and text (Gemma 3) contain a text model. T5 has the same class suffix, but no text_config.
     ends = ("LMHeadModel", "ForConditionalGeneration") if "text_config" in config else ("LMHeadModel",)
-    if named and not any("CausalLM" in name or name.endswith(ends) for name in named):
+    if architectures and not any("CausalLM" in name or name.endswith(ends) for name in architectures):
         raise Invalid(
-            _("%(where)s is a %(given)s: a causal language model is needed.") % {"where": where, "given": named[0]}
+            _("%(where)s is a %(architecture)s: use a causal language model.")
+            % {"where": where, "architecture": architectures[0]}
         )
 
 
 def _read_config(folder: Path) -> Any:
     file = folder / "config.json"
     try:
-        if file.stat().st_size > LARGEST_CONFIG:
+        if file.stat().st_size > MAX_CONFIG_BYTES:
             raise Invalid(_("%(folder)s: its config.json is larger than 1 MB.") % {"folder": folder})
         return json.loads(file.read_text("utf-8"))
     except (ValueError, OSError, RecursionError) as error:
@@ -121,7 +121,7 @@ def _read_config(folder: Path) -> Any:
 
 
 def fetch_from_hub(hub_id: str, may_fetch: bool = True) -> Path:
-    """The model's folder in the hub's cache on this machine, fetched now if need be and allowed. Raises Invalid."""
+    """Return the model's folder in the hub's cache, downloaded first if need be and allowed. Raise Invalid."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -148,7 +148,7 @@ def fetch_from_hub(hub_id: str, may_fetch: bool = True) -> Path:
 
 
 def positions_of(folder: str) -> int | None:
-    """Return how many tokens a model can read at once, or None where its config.json is not here or does not say."""
+    """Return the context length of a model in tokens; None if config.json is missing or does not say it."""
     try:
         config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -156,7 +156,8 @@ def positions_of(folder: str) -> int | None:
     if not isinstance(config, dict):
         return None
     inner = config.get("text_config")
-    # Long factors of rotary positions would depend on the longest text of a batch, so they are not used.
+    # The long factors of such RoPE types depend on the longest text of a batch, so the learner does not use them:
+    # the context is limited to the original length.
     rope = config.get("rope_parameters") or config.get("rope_scaling")
     if isinstance(rope, dict) and rope.get("rope_type", rope.get("type")) in ("longrope", "su", "dynamic"):
         for part in (rope, config):

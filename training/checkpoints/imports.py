@@ -1,4 +1,4 @@
-"""Import of checkpoints, and the end of their checks."""
+"""Import of checkpoints, and the results of their checks."""
 
 from typing import Any
 
@@ -19,9 +19,9 @@ REFUSED: Any = Checkpoint.Verdict.REFUSED
 
 
 def check_may_import(user: User) -> None:
-    """Raises Forbidden. Whoever may name paths of this machine sees all of its models: administrators only."""
+    """Raise Forbidden unless the user is an administrator: a person who may name paths can read every model here."""
     if not user.is_staff:
-        raise Forbidden(_("Only this site's administrators may import models."))
+        raise Forbidden(_("Only administrators of this site may import models."))
 
 
 def import_checkpoint(
@@ -33,14 +33,14 @@ def import_checkpoint(
     may_fetch: bool = True,
     verdict: Verdict | None = None,
 ) -> Checkpoint:
-    """Take in a causal language model: a Hugging Face folder on this machine, which stays where it is, or a hub id.
+    """Create a checkpoint of a causal language model: a Hugging Face folder on this machine, or a hub id.
 
-    Without a verdict it waits for its check by a worker, and is served after that if so asked. Raises Invalid with a
-    sentence when it cannot be used, Conflict when the label is taken.
+    The folder is not copied. Without a verdict the checkpoint waits for its check by a worker; `serve` promotes it
+    after that. Raises Invalid if the model cannot be used, Conflict if the label is taken.
     """
     label = label.strip()
     if not label or len(label) > 200 or label.startswith("round-"):
-        raise Invalid(_("The label names the model's completions: 1 to 200 characters, not starting with «round-»."))
+        raise Invalid(_('The label must have 1 to 200 characters and must not start with "round-".'))
     path = check_model(path_or_hub_id, may_fetch)
     with transaction.atomic():
         source, _is_new = Source.objects.get_or_create(
@@ -48,10 +48,10 @@ def import_checkpoint(
         )
         if source.kind == Source.Kind.PERSON or hasattr(source, "checkpoint"):
             raise Conflict(
-                _("This project has a checkpoint or person «%(label)s» already: choose another label.")
+                _('This project already has a checkpoint or person "%(label)s": choose another label.')
                 % {"label": label}
             )
-        # Completions that came in before their model were filed as an import's.
+        # Completions that were imported before their model have a source of another kind.
         Source.objects.filter(pk=source.pk).update(kind=Source.Kind.CHECKPOINT)
         imported = Checkpoint.objects.create(
             project=project,
@@ -61,7 +61,7 @@ def import_checkpoint(
             serve_when_checked=serve,
             imported_by=actor,
         )
-        if serve:  # the last decision holds
+        if serve:  # the latest decision wins: no other waiting checkpoint is served later
             project.checkpoints.exclude(pk=imported.pk).update(serve_when_checked=False)
         if verdict is None:
             checks.send(imported.pk)
@@ -72,9 +72,9 @@ def import_checkpoint(
 
 @transaction.atomic
 def settle_check(checkpoint: Checkpoint, verdict: Verdict) -> None:
-    """Store what the check found, serve the checkpoint if that was asked for, and tell those made from it by rounds.
+    """Store a verdict for a checkpoint and its descendants, and promote the checkpoint if that was asked for.
 
-    Does nothing if it does not wait for a check.
+    Does nothing if the checkpoint does not wait for a check.
     """
     lock_project(checkpoint.project)
     values = {"verdict": verdict.stored, "verdict_reason": verdict.reason, "check_heartbeat_at": None}
@@ -84,24 +84,24 @@ def settle_check(checkpoint: Checkpoint, verdict: Verdict) -> None:
         return
     parents = [checkpoint.pk]
     while parents:
-        made = Checkpoint.objects.filter(parent__in=parents, kind=Checkpoint.Kind.ROUND, verdict=WAITING)
-        parents = list(made.values_list("pk", flat=True))
+        children = Checkpoint.objects.filter(parent__in=parents, kind=Checkpoint.Kind.ROUND, verdict=WAITING)
+        parents = list(children.values_list("pk", flat=True))
         Checkpoint.objects.filter(pk__in=parents).update(**values)
     if checkpoint.serve_when_checked and checkpoint.verdict != REFUSED and not checkpoint.is_served:
         promote(checkpoint, checkpoint.imported_by)
 
 
 def check_again(checkpoint: Checkpoint) -> Checkpoint:
-    """Let a refused checkpoint be checked anew: its folder, the machine's memory or the software may have changed.
+    """Send a refused checkpoint to another check: its folder, the software or the memory may have changed.
 
     Raises Conflict unless it is refused.
     """
     with transaction.atomic():
-        asked = Checkpoint.objects.filter(pk=checkpoint.pk, verdict=REFUSED).update(
+        is_updated = Checkpoint.objects.filter(pk=checkpoint.pk, verdict=REFUSED).update(
             verdict=WAITING, verdict_reason="", check_requested_at=Now(), check_queued_at=None, check_heartbeat_at=None
         )
         checkpoint.refresh_from_db()
-        if not asked:
+        if not is_updated:
             raise Conflict(_("%(checkpoint)s is not refused, so it is not checked again.") % {"checkpoint": checkpoint})
         checks.send(checkpoint.pk)
     return checkpoint

@@ -1,4 +1,4 @@
-"""Checkpoints: imported, served, rolled back."""
+"""Promotion and roll-back: the served checkpoint, and the order of the comparisons."""
 
 from typing import Any
 
@@ -15,17 +15,17 @@ REFUSED: Any = Checkpoint.Verdict.REFUSED
 
 
 def served(project: Project) -> Checkpoint:
-    """The checkpoint that rounds start from. Raises Conflict when none is served."""
-    found = project.checkpoints.filter(is_served=True).select_related("source").first()
-    if found is None:
+    """Return the served checkpoint, which rounds start from. Raise Conflict if there is none."""
+    checkpoint = project.checkpoints.filter(is_served=True).select_related("source").first()
+    if checkpoint is None:
         if waiting := project.checkpoints.filter(verdict=WAITING, serve_when_checked=True).first():
             check_usable(waiting)
         raise Conflict(_("No checkpoint is served yet: import a model, or promote a checkpoint."))
-    return found
+    return checkpoint
 
 
 def check_usable(checkpoint: Checkpoint) -> None:
-    """Raises Conflict unless the model's check found it exact: nothing is trained from, or served by, another."""
+    """Raise Conflict unless the check found the model exact; others are neither trained nor served."""
     if checkpoint.verdict == REFUSED:
         raise Conflict(
             _("%(checkpoint)s cannot be used: %(reason)s")
@@ -33,16 +33,16 @@ def check_usable(checkpoint: Checkpoint) -> None:
         )
     if checkpoint.verdict == WAITING:
         raise Conflict(
-            _("%(checkpoint)s is not checked yet: wait until a worker has found whether it is computed exactly here.")
+            _("%(checkpoint)s is not checked yet: wait until a worker has checked that it is computed exactly here.")
             % {"checkpoint": checkpoint}
         )
 
 
 @transaction.atomic
 def promote(checkpoint: Checkpoint, actor: User | None) -> Promotion:
-    """Serve this checkpoint from now on; its unranked comparisons come first.
+    """Serve this checkpoint, and move its unranked comparisons to the front of the queue.
 
-    Raises Conflict if it is served, refused, or not checked yet.
+    Raises Conflict if it is already served, refused, or not checked yet.
     """
     current = _current(checkpoint.project)
     if current == checkpoint:
@@ -53,9 +53,9 @@ def promote(checkpoint: Checkpoint, actor: User | None) -> Promotion:
 
 @transaction.atomic
 def roll_back(project: Project, actor: User | None) -> Promotion:
-    """Serve again what was served before the last promotion. Raises Conflict when there is nothing before it.
+    """Serve the checkpoint that was served before the last promotion. Raise Conflict if there is none.
 
-    Twice in a row goes back two promotions, not back and forth.
+    Two roll-backs in a row undo two promotions.
     """
     current = _current(project)
     earlier = served_before(project)
@@ -66,7 +66,7 @@ def roll_back(project: Project, actor: User | None) -> Promotion:
 
 
 def served_before(project: Project) -> Checkpoint | None:
-    """What a roll-back would serve: the record of promotions, without those that were rolled back."""
+    """Return the checkpoint that a roll-back would serve: the one before the last promotion that still stands."""
     standing: list[Checkpoint] = []
     promotions = Promotion.objects.filter(checkpoint__project=project).order_by("pk")
     for promotion in promotions.select_related("checkpoint__source"):
@@ -78,7 +78,7 @@ def served_before(project: Project) -> Checkpoint | None:
 
 
 def lock_project(project: Project) -> None:
-    """Two promotions at once take turns, and so do a check's end and a round's."""
+    """Lock the project, so that promotions, ends of checks and starts of rounds take turns."""
     Project.objects.select_for_update(no_key=True).get(pk=project.pk)
 
 
@@ -88,7 +88,7 @@ def _current(project: Project) -> Checkpoint | None:
 
 
 def _serve(checkpoint: Checkpoint, current: Checkpoint | None, actor: User | None, is_roll_back: bool) -> Promotion:
-    # The last decision holds: a model that is still to be checked does not take this one's place later.
+    # The latest decision wins: a model that still waits for its check must not replace this one later.
     checkpoint.project.checkpoints.update(is_served=False, serve_when_checked=False)
     checkpoint.is_served, checkpoint.serve_when_checked = True, False
     checkpoint.save(update_fields=["is_served", "serve_when_checked"])
@@ -97,20 +97,20 @@ def _serve(checkpoint: Checkpoint, current: Checkpoint | None, actor: User | Non
 
 
 def next_priority(project: Project) -> int:
-    """A priority above that of everything that still waits to be ranked."""
+    """Return a priority above that of all comparisons that wait to be ranked."""
     waiting = Comparison.objects.filter(project=project, open_slots__gt=0)
     highest = waiting.aggregate(highest=Max("priority"))["highest"]
     return 0 if highest is None else min(highest + 1, 32_767)
 
 
 def put_first(source: Source) -> None:
-    """Let the source's unranked comparisons come before all others, which stay in the queue behind them.
+    """Raise the priority of the source's unranked comparisons above all others, which stay in the queue.
 
-    People should judge what the model says now; what an older one said is still worth a ranking when that is done.
+    Rankings of the served checkpoint's completions are worth more than those of older completions.
     """
-    mine = Comparison.objects.filter(project=source.project, open_slots__gt=0, items__completion__source=source)
-    others = Comparison.objects.filter(project=source.project, open_slots__gt=0).exclude(pk__in=mine.values("pk"))
+    promoted = Comparison.objects.filter(project=source.project, open_slots__gt=0, items__completion__source=source)
+    others = Comparison.objects.filter(project=source.project, open_slots__gt=0).exclude(pk__in=promoted.values("pk"))
     highest = others.aggregate(highest=Max("priority"))["highest"]
     if highest is not None:
         first = min(highest + 1, 32_767)
-        Comparison.objects.filter(pk__in=mine.values("pk"), priority__lt=first).update(priority=first)
+        Comparison.objects.filter(pk__in=promoted.values("pk"), priority__lt=first).update(priority=first)

@@ -1,1 +1,1 @@
-"""Rounds: settings, state machine, results."""
+"""Rounds: settings, start, schedule, state machine, results."""

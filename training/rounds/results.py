@@ -1,4 +1,4 @@
-"""What a finished round brought: read from its directory first, then written in one transaction."""
+"""Results of a finished round: read from its directory, then written in one transaction."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,20 +11,21 @@ from training import checkpoints
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Checkpoint, Round
 
-PART = 20_000  # rows given to the database at a time
+BATCH_ROWS = 20_000  # rows per database statement
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where the new models are ("" where none was made), and what was written with them."""
+    """Folders of the new models ("" if none was trained) and the completions that the round sampled."""
 
     model: str
     reward_model: str
-    samples: list[dict[str, Any]]  # rows for intake.add_completions, a prompt's own in a row
-    baseline: list[dict[str, Any]]  # the same by the base, for prompts among those
+    samples: list[dict[str, Any]]  # rows for imports.add_completions, those of one prompt in a row
+    baseline: list[dict[str, Any]]  # the same by the base, for some of these prompts
 
     @classmethod
     def read(cls, round_: Round, directory: Path) -> Self:
+        """Read the outcome from the round's directory."""
         return cls(
             model=str(directory / "policy" / "model") if round_.learns else "",
             reward_model=str(directory / "reward" / "model") if round_.uses_reward_model else "",
@@ -34,35 +35,37 @@ class Outcome:
 
 
 def _completions(round_: Round, directory: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a job's samples.jsonl as intake takes them; none when there was no such job."""
+    """Yield a job's samples.jsonl as rows for `imports.add_completions`; nothing if there was no such job."""
     if not directory.is_dir():
         return
-    own = round_.settings["sample"]
-    how = {name: own[name] for name in ("temperature", "top_p", "seed")} | {"round": round_.number}
+    settings = round_.settings["sample"]
+    parameters = {name: settings[name] for name in ("temperature", "top_p", "seed")} | {"round": round_.number}
     for row in JobDirectory(directory, is_writer=False).rows("samples.jsonl"):
-        said = {name: row[name] for name in ("index", "ended", "tokens", "score") if row.get(name) is not None}
-        # A byte-level model can say NUL, which PostgreSQL keeps in no text.
-        yield {"prompt_id": row["prompt_id"], "text": row["text"].replace("\0", ""), "sampling": how | said}
+        figures = {name: row[name] for name in ("index", "ended", "tokens", "score") if row.get(name) is not None}
+        # A byte-level model can write NUL, which PostgreSQL cannot store in text.
+        text = row["text"].replace("\0", "")
+        yield {"prompt_id": row["prompt_id"], "text": text, "sampling": parameters | figures}
 
 
 def write(round_: Round, outcome: Outcome) -> Checkpoint | None:
-    """The round's checkpoint (None: it learned nothing), the completions, and the comparisons of the new ones.
+    """Write the checkpoint, the completions, and comparisons of the new completions. Return the checkpoint, if any.
 
-    The new comparisons come before all that still wait to be ranked. Runs in the caller's transaction.
+    The new comparisons get a higher priority than all others that wait to be ranked. Runs in the caller's transaction.
     """
     imports.block_undo(round_.project)
-    samples, baseline = (_of_known_prompts(round_, rows) for rows in (outcome.samples, outcome.baseline))
-    made = _make_checkpoint(round_, outcome) if round_.learns else None
-    source = made.source if made else round_.base.source
+    samples = _of_known_prompts(round_, outcome.samples)
+    baseline = _of_known_prompts(round_, outcome.baseline)
+    checkpoint = _create_checkpoint(round_, outcome) if round_.learns else None
+    source = checkpoint.source if checkpoint else round_.base.source
     ids = _add_completions(round_, source, samples)
     _add_completions(round_, round_.base.source, baseline)
     _add_comparisons(round_, list(_groups(samples, ids, round_.settings["round"]["comparison_size"])))
-    return made
+    return checkpoint
 
 
-def _make_checkpoint(round_: Round, outcome: Outcome) -> Checkpoint:
+def _create_checkpoint(round_: Round, outcome: Outcome) -> Checkpoint:
     source = imports.get_source(round_.project, f"round-{round_.number:04d}", Source.Kind.CHECKPOINT)
-    # Read anew, and held until this is committed: its check may end while the round does.
+    # Read again and locked: the check of the base may end at the same time, and would miss the new checkpoint.
     base = Checkpoint.objects.select_for_update(of=("self",)).get(pk=round_.base_id)
     return Checkpoint.objects.create(
         project=round_.project,
@@ -71,13 +74,13 @@ def _make_checkpoint(round_: Round, outcome: Outcome) -> Checkpoint:
         path=outcome.model,
         reward_model_path=outcome.reward_model,
         parent=base,
-        verdict=base.verdict,  # of the same architecture
+        verdict=base.verdict,  # the architecture is the same
         verdict_reason=base.verdict_reason,
     )
 
 
 def _of_known_prompts(round_: Round, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Drop the rows of prompts whose import was undone while the round ran; any other unknown prompt is an error."""
+    """Drop rows of prompts whose import was undone while the round ran. Another unknown prompt stays: an error."""
     if not Import.objects.filter(project=round_.project, undone_at__gte=round_.created_at).exists():
         return rows
     wanted = {row["prompt_id"] for row in rows}
@@ -87,30 +90,32 @@ def _of_known_prompts(round_: Round, rows: list[dict[str, Any]]) -> list[dict[st
 
 def _add_completions(round_: Round, source: Source, rows: list[dict[str, Any]]) -> list[int]:
     ids: list[int] = []
-    for begin in range(0, len(rows), PART):
-        ids += imports.add_completions(round_.project, source, rows[begin : begin + PART])
+    for begin in range(0, len(rows), BATCH_ROWS):
+        ids += imports.add_completions(round_.project, source, rows[begin : begin + BATCH_ROWS])
     return ids
 
 
 def _add_comparisons(round_: Round, groups: list[list[int]]) -> None:
-    """Comparisons of the groups; a share of them, evenly spread, wants a ranking more, to see how far people agree."""
+    """Add comparisons of the groups; an evenly spread share of them asks for one more ranking to measure agreement."""
     priority = checkpoints.next_priority(round_.project)
     wanted, share = round_.project.wanted_rankings, round_.settings["round"]["second_opinions"]
-    again = [int((number + 1) * share) > int(number * share) for number in range(len(groups))]
-    for more in (False, True):
-        chosen = [group for group, is_again in zip(groups, again, strict=True) if is_again == more]
-        for begin in range(0, len(chosen), PART):
-            part = chosen[begin : begin + PART]
-            imports.add_comparisons(round_.project, part, wanted_rankings=wanted + more, priority=priority, again=True)
+    has_extra = [int((number + 1) * share) > int(number * share) for number in range(len(groups))]
+    for extra in (False, True):
+        chosen = [group for group, is_extra in zip(groups, has_extra, strict=True) if is_extra == extra]
+        for begin in range(0, len(chosen), BATCH_ROWS):
+            batch = chosen[begin : begin + BATCH_ROWS]
+            imports.add_comparisons(
+                round_.project, batch, wanted_rankings=wanted + extra, priority=priority, again=True
+            )
 
 
 def _groups(rows: list[dict[str, Any]], ids: list[int], size: int) -> Iterator[list[int]]:
-    """The completions of each prompt, `size` to a comparison; what is left over of a prompt makes a smaller one."""
+    """Yield groups of `size` completions of one prompt. The rest of a prompt makes a smaller group of at least two."""
     by_prompt: dict[int, list[int]] = {}
     for row, completion_id in zip(rows, ids, strict=True):
         by_prompt.setdefault(row["prompt_id"], []).append(completion_id)
     for completions in by_prompt.values():
-        distinct = list(dict.fromkeys(completions))  # the same text twice is one completion
+        distinct = list(dict.fromkeys(completions))  # equal texts are one completion
         for begin in range(0, len(distinct), size):
             if len(group := distinct[begin : begin + size]) > 1:
                 yield group

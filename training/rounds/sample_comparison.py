@@ -1,4 +1,4 @@
-"""What a round's checkpoint says, beside what another says to the same prompts."""
+"""Comparison of a round's samples with another checkpoint's, on the same prompts."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,37 +12,37 @@ from training.models import Checkpoint, Round
 
 @dataclass(frozen=True)
 class Sample:
-    """One prompt with a completion of each side; the other side may not have answered it."""
+    """A prompt with one completion of each checkpoint; the other checkpoint may have none."""
 
     prompt: Prompt
     ours: Completion
     theirs: Completion | None
     our_score: float | None
-    their_score: float | None  # by the same round, else none
+    their_score: float | None  # by the same round's reward; None if another round scored it
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How often ours is scored higher, over the `count` prompts that both sides answered and the round scored.
+    """Share of prompts on which our completion has the higher score, over `count` prompts with two scores.
 
-    There are no mean scores here: the round's own figure, on more prompts, is `results["policy"]["reward_gain"]`.
+    Mean scores are left out: `results["policy"]["reward_gain"]` measures them on more prompts.
     """
 
-    better: float | None  # share of those prompts; a tie counts half
-    low: float | None  # Wilson's 95 % interval
+    better: float | None  # a tie counts half
+    low: float | None  # 95 % Wilson interval
     high: float | None
     count: int
 
 
 def beside(checkpoint: Checkpoint) -> Checkpoint | None:
-    """Whose samples to put beside this one's: the served checkpoint's, or when it is that one, its parent's."""
+    """Return the checkpoint to compare with: the served one; for the served one its parent."""
     if checkpoint.is_served:
         return checkpoint.parent
     return checkpoint.project.checkpoints.filter(is_served=True).select_related("source").first()
 
 
 def samples_of(round_: Round, checkpoint: Checkpoint, other: Checkpoint | None) -> list[Sample]:
-    """A sample for each prompt that the round's checkpoint answered: first those that both answered, held-out first."""
+    """Return a sample per prompt that the checkpoint answered; prompts that both answered come first."""
     ours = _first_by_prompt(Completion.objects.filter(source=checkpoint.source, sampling__round=round_.number), round_)
     theirs = _first_by_prompt(Completion.objects.filter(source=other.source, prompt__in=ours), round_) if other else {}
     prompts = Prompt.objects.filter(pk__in=ours).order_by("split", "pk")  # "held_out" comes before "train"
@@ -60,7 +60,7 @@ def samples_of(round_: Round, checkpoint: Checkpoint, other: Checkpoint | None) 
 
 
 def _first_by_prompt(completions: QuerySet[Completion], round_: Round) -> dict[int, Completion]:
-    """One completion a prompt: the first of this round's own, whose scores can be compared, or else the first."""
+    """Return one completion per prompt: the first one that this round scored, else the first one."""
     first: dict[int, Completion] = {}
     for completion in completions.order_by("pk"):
         known = first.get(completion.prompt_id)
@@ -70,7 +70,7 @@ def _first_by_prompt(completions: QuerySet[Completion], round_: Round) -> dict[i
 
 
 def score(completion: Completion | None, round_: Round) -> float | None:
-    """What this round scored it by what it learned from: other rounds' scores have other scales."""
+    """Return the score that this round gave the completion, or None. Scores of other rounds have other scales."""
     if completion is None or completion.sampling.get("round") != round_.number:
         return None
     return completion.sampling.get("score")

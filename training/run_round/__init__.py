@@ -1,4 +1,4 @@
-"""Fills a job directory, runs a program on it, and watches it: a round's worker side.
+"""Worker side of a round: fill the job directories, run the programs, follow their metrics.
 
-`turn.run` runs a whole round. No database transaction is open while a program runs.
+`run_round.run` runs a complete round. No database transaction is open while a program runs.
 """

@@ -1,10 +1,10 @@
-"""Runs a command that gets SIGTERM when the process that asked for it dies, however it dies.
+"""Run a command that gets SIGTERM when its parent process dies, even by SIGKILL.
 
-    python leash.py PARENT_PID COMMAND …
+    python die_with_parent.py PARENT_PID COMMAND …
 
-A worker that is killed outright cannot stop the program it watches, so the kernel does (Linux only; elsewhere the
-worker that claims the round next ends what it finds). A program of its own, since code between fork and exec is not
-safe in a process with threads. Standard library only.
+A worker that is killed cannot stop its program, so the kernel does it (Linux only; elsewhere the next worker that
+claims the round ends the program). This is a program of its own because code between fork and exec is not safe in a
+process with threads. Standard library only.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
-NICENESS = 5  # on a machine that also serves pages, an annotator's key press goes first
+NICENESS = 5  # requests of annotators on the same machine have priority
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The heartbeat of a running round, in a thread of its own, so that nothing slow can hold it up."""
+"""Heartbeat of a running round, in its own thread so that slow work cannot delay it."""
 
 import logging
 import threading
@@ -11,18 +11,18 @@ from training.rounds import lifecycle
 
 logger = logging.getLogger(__name__)
 
-# Set when this worker is told to shut down: it gives its round back, and the next worker goes on with it.
+# Set when this worker must shut down: it returns its round to the queue, and the next worker resumes it.
 shutting_down = threading.Event()
 
 
 class Heartbeat:
-    """Beats while the round runs, and knows whether it should stop."""
+    """Context manager that refreshes the heartbeat and learns whether the round should stop."""
 
     def __init__(self, claim: lifecycle.Claim) -> None:
         self.claim = claim
         self.is_cancelled = False
         self.is_lost = False
-        self._over = threading.Event()
+        self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat of round {claim.round_id}", daemon=True)
 
     @property
@@ -34,22 +34,22 @@ class Heartbeat:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._over.set()
+        self._has_ended.set()
         self._thread.join()
 
     def _beat(self) -> None:
         try:
-            while not self._over.wait(lifecycle.HEARTBEAT_EVERY):
+            while not self._has_ended.wait(lifecycle.HEARTBEAT_EVERY):
                 self._beat_once()
         finally:
-            connection.close()  # this thread's own
+            connection.close()  # each thread has its own database connection
 
     def _beat_once(self) -> None:
         try:
             self.is_cancelled = lifecycle.beat(self.claim)
         except lifecycle.ClaimLost:
             self.is_lost = True
-            self._over.set()
+            self._has_ended.set()
         except (OperationalError, InterfaceError) as error:
-            logger.warning("no heartbeat, the database does not answer: %s", error)
-            connection.close()  # the next beat opens a new one
+            logger.warning("cannot store the heartbeat, the database does not answer: %s", error)
+            connection.close()  # the next beat opens a new connection

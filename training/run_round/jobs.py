@@ -1,11 +1,11 @@
-"""What each program of a round is given: its job directory, filled once and then left alone.
+"""Job directories of a round's programs. Each is filled once and not changed after that.
 
 DATA_DIR/rounds/<project>/<number>/
-    round.json   whose directory this is
-    reward/      rankings.jsonl, snapshot.json: how many rankings there are, and how many a flag keeps out
+    round.json   identifies the round
+    reward/      rankings.jsonl, and snapshot.json with the number of rankings, and of those left out because of flags
     policy/      prompts.jsonl
-    samples/     prompts.jsonl: what the new checkpoint answers, to be ranked
-    baseline/    prompts.jsonl: some of those, answered by the base, to be read side by side
+    samples/     prompts.jsonl: prompts for the new checkpoint, to be ranked
+    baseline/    prompts.jsonl: some of these prompts for the base, for the side-by-side page
 """
 
 import json
@@ -30,7 +30,7 @@ from training.rounds.settings import models_of
 
 @dataclass(frozen=True)
 class Job:
-    """A run of a program in the round: `name` is its folder, and its key among the round's results."""
+    """Run of a program in the round. `name` is its folder and its key in `Round.results`."""
 
     name: str
     stage: str
@@ -44,7 +44,7 @@ COMPARE = (Job("baseline", Stage.SAMPLES, "sample"),)
 
 
 def jobs_of(round_: Round) -> tuple[Job, ...]:
-    """The programs that the round runs, in order."""
+    """Return the program runs of the round, in order."""
     if not round_.learns:
         return SAMPLE
     learn = LEARN if round_.uses_reward_model else LEARN[1:]
@@ -55,19 +55,17 @@ def directory_of(round_: Round) -> Path:
     return settings.DATA_DIR / "rounds" / round_.project.slug / f"{round_.number:04d}"
 
 
-def own_directory(round_: Round) -> Path:
-    """The round's directory, made if need be. One that another round of this number left is moved aside.
+def make_directory(round_: Round) -> Path:
+    """Return the round's directory, created if need be. A directory of another round is renamed first.
 
-    (The database may have been made anew while the files stayed: their results are not this round's.)
+    Another round can have had this number if the database was created again while the files stayed.
     """
     directory = directory_of(round_)
     identity = {"project": round_.project.slug, "round": round_.number, "created_at": round_.created_at.isoformat()}
     file = directory / "round.json"
     if directory.exists() and (not file.is_file() or json.loads(file.read_text("utf-8")) != identity):
-        aside = next(
-            name for n in range(1, 10_000) if not (name := directory.with_name(f"{directory.name}.{n}")).exists()
-        )
-        directory.rename(aside)
+        names = (directory.with_name(f"{directory.name}.{number}") for number in range(1, 10_000))
+        directory.rename(next(name for name in names if not name.exists()))
     if not directory.exists():
         draft = directory.with_name(f"{directory.name}.new")
         shutil.rmtree(draft, ignore_errors=True)
@@ -78,8 +76,8 @@ def own_directory(round_: Round) -> Path:
 
 
 def fill(round_: Round, job: Job) -> Path:
-    """The job's directory with its inputs and config.json, which comes last: where it is, all is there."""
-    directory = own_directory(round_) / job.name
+    """Return the job's directory, filled. config.json is written last, so a directory that has it is complete."""
+    directory = make_directory(round_) / job.name
     if (directory / "config.json").is_file():
         return directory
     directory.mkdir(exist_ok=True)
@@ -90,35 +88,36 @@ def fill(round_: Round, job: Job) -> Path:
         (directory / SNAPSHOT).write_text(json.dumps(counts), "utf-8")
     else:
         files.write_rows("prompts.jsonl", prompts(round_, job))
-    own: dict[str, Any] = (
-        {"completions_per_prompt": 1} if job.name == "baseline" else {}
-    )  # one is enough beside another
+    overrides: dict[str, Any] = {}
+    if job.name == "baseline":
+        overrides["completions_per_prompt"] = 1  # the side-by-side page shows one
     if job.program == "sample" and round_.learns:
-        own["rewards"] = round_.settings["ppo"]["rewards"]
-    files.write_config({**round_.settings[job.program], **own, **models(round_, job)})
+        overrides["rewards"] = round_.settings["ppo"]["rewards"]
+    files.write_config({**round_.settings[job.program], **overrides, **models(round_, job)})
     return directory
 
 
 def models(round_: Round, job: Job) -> dict[str, str]:
-    """The models that a program starts from: the base, or what the programs before it made."""
-    directory, own = directory_of(round_), round_.settings[job.program]
+    """Return the model settings of a program: the base, or models that earlier programs of the round trained."""
+    directory = directory_of(round_)
     trained = str(directory / "reward" / "model") if round_.uses_reward_model else ""
     reward_model = trained if round_.learns else round_.base.reward_model_path
     model = str(directory / "policy" / "model") if round_.learns and job.name == "samples" else round_.base.path
-    return models_of(job.program, own, model, reward_model)
+    return models_of(job.program, round_.settings[job.program], model, reward_model)
 
 
 def snapshot_of(directory: Path) -> dict[str, int] | None:
-    """Return how many rankings a job directory was filled with and how many were left out; None if it has none."""
+    """Return the counts in snapshot.json; None for a job without rankings."""
     file = directory / SNAPSHOT
     counts: dict[str, int] | None = json.loads(file.read_text("utf-8")) if file.is_file() else None
     return counts
 
 
 def rankings(round_: Round, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """The rows of rankings.jsonl, counted: without those that have a flag of the project's own."""
-    weighed = weights(round_)
-    for row in ranking_record.rankings(round_.project, until=round_.cutoff, still_counting=True, reliability=weighed):
+    """Yield the rows of rankings.jsonl and count them. Rankings with a flag of the project are left out."""
+    for row in ranking_record.rankings(
+        round_.project, until=round_.cutoff, still_counting=True, reliability=weights(round_)
+    ):
         is_flagged = has_project_flag(row["flags"])
         counts["flagged_rankings" if is_flagged else "rankings"] += 1
         if not is_flagged:
@@ -126,29 +125,32 @@ def rankings(round_: Round, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
 
 
 def prompts(round_: Round, job: Job) -> Iterator[dict[str, Any]]:
-    """The rows of a job's prompts.jsonl."""
-    own = round_.settings["round"]
+    """Yield the rows of a job's prompts.jsonl."""
+    settings = round_.settings["round"]
     if job.name == "policy":
-        for count, split in ((own["policy_prompts"], "train"), (round_.settings["ppo"]["eval_prompts"], "held_out")):
+        for count, split in (
+            (settings["policy_prompts"], "train"),
+            (round_.settings["ppo"]["eval_prompts"], "held_out"),
+        ):
             yield from prompt_rows(chosen(round_, count, split, with_references=round_.compares_with_references))
     elif job.name == "samples":
-        yield from prompt_rows(chosen(round_, own["prompts"]))
+        yield from prompt_rows(chosen(round_, settings["prompts"]))
     else:
-        yield from prompt_rows(shown(round_))
+        yield from prompt_rows(compared(round_))
 
 
 def weights(round_: Round) -> dict[int, float] | None:
-    """The annotators' reliability as of the round's cut-off, if that is what its rankings are weighted by."""
+    """Return the annotators' reliability at the round's cut-off; None if all rankings have equal weight."""
     if round_.settings["round"].get("weights") != "reliability":
         return None
     return reliability.values(reliability.of_moment(round_.project, round_.cutoff))
 
 
 def chosen(round_: Round, count: int, split: str | None = None, with_references: bool = False) -> list[int]:
-    """At most `count` prompts of the project: another draw each round, the same draw each time it is asked for.
+    """Return the ids of at most `count` random prompts: each round has another seed, and a repeat gets the same ids.
 
-    Prompts that came in after the round started are left out, so that a resume does not choose anew. with_references:
-    only those that have some, which is all that a metric can be learned from.
+    Prompts that were added after the start of the round are left out, because they would change the choice of a resumed
+    round. with_references: only prompts with reference answers, which reward terms such as BLEU need.
     """
     prompts = Prompt.objects.filter(project=round_.project, created_at__lte=round_.created_at)
     if split is not None:
@@ -160,10 +162,10 @@ def chosen(round_: Round, count: int, split: str | None = None, with_references:
     return ids[:count]
 
 
-def shown(round_: Round) -> list[int]:
-    """The prompts that both the new checkpoint and the base answer: held-out ones first, which neither learned from.
+def compared(round_: Round) -> list[int]:
+    """Return the ids of prompts that the new checkpoint and the base both answer, held-out prompts first.
 
-    Where scores compare with reference answers, prompts that have some come before all others.
+    If the reward compares with reference answers, prompts that have some come before all others.
     """
     ids = chosen(round_, round_.settings["round"]["prompts"])
     prompts = Prompt.objects.filter(pk__in=ids)
@@ -176,16 +178,16 @@ def shown(round_: Round) -> list[int]:
 
 
 def prompt_rows(ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """prompts.jsonl's rows for prompts of these ids, in this order."""
+    """Yield rows of prompts.jsonl for these ids, in this order; deleted prompts are left out."""
     for begin in range(0, len(ids), 1000):
-        part = ids[begin : begin + 1000]
-        found = Prompt.objects.in_bulk(part)
-        for prompt in (found[pk] for pk in part if pk in found):
+        batch = ids[begin : begin + 1000]
+        prompts_by_id = Prompt.objects.in_bulk(batch)
+        for prompt in (prompts_by_id[pk] for pk in batch if pk in prompts_by_id):
             row = {"prompt_id": prompt.pk, "messages": prompt.messages, "split": prompt.split}
             yield {**row, "references": prompt.references} if prompt.references else row
 
 
 def drop_states(round_: Round) -> None:
-    """Free the disk of what only a resume would read: a finished round is never resumed."""
+    """Delete the saved states of the programs: only a resume reads them, and a finished round is never resumed."""
     for job in jobs_of(round_):
         shutil.rmtree(directory_of(round_) / job.name / "state", ignore_errors=True)

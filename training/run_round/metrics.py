@@ -1,4 +1,4 @@
-"""Follows a program's metrics.jsonl into the database while it grows."""
+"""Copy of a program's metrics.jsonl into the database while the file grows."""
 
 import json
 import logging
@@ -11,29 +11,29 @@ from django.db import InterfaceError, OperationalError, close_old_connections
 
 logger = logging.getLogger(__name__)
 
-READ_EVERY = 1.0  # seconds: a step is in the database within 2
+READ_EVERY = 1.0  # seconds: a step is stored within 2 s
 
 
 class MetricsTail:
-    """Reads what is new in one metrics.jsonl and hands it on, from the file's start when a resume rewrote it."""
+    """Reader of new lines in one metrics.jsonl; it starts again at the beginning if a resume rewrote the file."""
 
-    def __init__(self, file: Path, keep: Callable[[list[dict[str, Any]], bool], None]) -> None:
-        self.file, self.keep = file, keep
+    def __init__(self, file: Path, store: Callable[[list[dict[str, Any]], bool], None]) -> None:
+        self.file, self.store = file, store
         self._inode, self._offset, self._read_at = 0, 0, 0.0
 
     def follow(self) -> None:
-        """Read what is new, at most once a second. A database that is away for a while costs nothing but time."""
+        """Store new lines, at most once a second. If the database does not answer, try again at the next call."""
         if time.monotonic() - self._read_at < READ_EVERY:
             return
         self._read_at = time.monotonic()
         try:
             self.read()
         except (OperationalError, InterfaceError) as error:
-            logger.warning("the metrics could not be kept, trying again: %s", error)
+            logger.warning("cannot store the metrics, trying again: %s", error)
             close_old_connections()
 
     def read(self) -> None:
-        """Hand on every whole line that was not handed on yet."""
+        """Store all complete lines that are not stored yet."""
         if not self.file.is_file():
             return
         with self.file.open("rb") as file:
@@ -41,7 +41,7 @@ class MetricsTail:
             if state.st_ino != self._inode or state.st_size < self._offset:
                 self._inode, self._offset = state.st_ino, 0
             file.seek(self._offset)
-            whole = file.read().rpartition(b"\n")[0]
-        if whole:
-            self.keep([json.loads(line) for line in whole.splitlines()], self._offset == 0)
-            self._offset += len(whole) + 1
+            complete = file.read().rpartition(b"\n")[0]
+        if complete:
+            self.store([json.loads(line) for line in complete.splitlines()], self._offset == 0)
+            self._offset += len(complete) + 1

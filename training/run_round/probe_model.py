@@ -1,4 +1,4 @@
-"""Check in a process of its own how a model's folder is computed: no torch in this process."""
+"""Check of a model's folder in another process, because this one must not load torch."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def run(checkpoint_id: int) -> None:
     try:
         verdict = verdict_on(checkpoint.path, CheckHeartbeat(checkpoint_id))
     except ProgramStopped:
-        checks.release(checkpoint_id)  # this worker is shutting down: the next one starts the check anew
+        checks.release(checkpoint_id)  # this worker shuts down: the next one starts the check again
         return
     except (KeyboardInterrupt, SystemExit):
         checks.release(checkpoint_id)
@@ -49,7 +49,7 @@ def verdict_on(path_or_hub_id: str, watch: Callable[[], None] = lambda: None, ma
 
 
 class CheckHeartbeat:
-    """Called several times a second: says now and then that this check is under way, and ends it with its worker."""
+    """Callback of a running check: refresh its heartbeat, and stop it when the worker shuts down."""
 
     def __init__(self, checkpoint_id: int) -> None:
         self.checkpoint_id = checkpoint_id
@@ -64,9 +64,9 @@ class CheckHeartbeat:
 
 
 def probe(folder: str, watch: Callable[[], None] = lambda: None) -> Verdict:
-    """Load the folder's language model and probe it. A model that ends the process is refused, too.
+    """Load and probe the folder's language model. A model whose check crashes is refused.
 
-    `watch` is called several times a second; what it raises ends the process.
+    `watch` is called several times a second. An exception in it ends the process.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         process = start(folder, output, errors)
@@ -88,7 +88,7 @@ def probe(folder: str, watch: Callable[[], None] = lambda: None) -> Verdict:
 
 
 def start(folder: str, output: IO[bytes], errors: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Start the check in a session of its own, without secrets. It ends with this process, however that ends."""
+    """Start the check in its own session, without secrets. It ends when this process dies."""
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     check = [sys.executable, "-m", "training.learner.check", folder]

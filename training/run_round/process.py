@@ -1,4 +1,4 @@
-"""One run of a learner's program on a job directory, as a process of its own."""
+"""Run of one learner program on a job directory, as its own process."""
 
 import os
 import signal
@@ -16,16 +16,16 @@ from django.conf import settings
 from training.learner.runtime.jobdir import EXIT_DONE, EXIT_STOPPED, STOPPED_MARKER
 
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
-GRACE = 7.0  # seconds between SIGTERM and SIGKILL: with the heartbeat's 2 s a cancel takes less than 10
+GRACE = 7.0  # seconds between SIGTERM and SIGKILL: with a heartbeat every 2 s, a cancel takes less than 10 s
 LOOK_EVERY = 0.2  # seconds
-STARTS = "——— start of"  # marks each run in log.txt, which a resumed round continues
+RUN_MARKER = "——— start of"  # starts each run in log.txt, to which a resumed round appends
 LOG_TAIL = 60  # lines kept of a failed program's log
-# What a program needs nothing of: a job directory is all it is told.
+# Environment variables that are removed: a program gets nothing but its job directory.
 SECRETS = ("SECRET_KEY", "DATABASE_URL", "CELERY_BROKER_URL", "DJANGO_SETTINGS_MODULE")
 
 
 class ProgramFailed(Exception):
-    """The program ended without success; the message is one sentence for people."""
+    """The program ended without a result; the message is for people."""
 
     def __init__(self, message: str, log_tail: str) -> None:
         super().__init__(message)
@@ -33,14 +33,14 @@ class ProgramFailed(Exception):
 
 
 class ProgramStopped(Exception):
-    """The program was stopped because we asked it to; run again in the same directory it goes on."""
+    """The program was stopped on request; another run in the same directory resumes it."""
 
 
 def run(program: str, directory: Path, processes: int, watch: Callable[[], bool]) -> None:
-    """Run the program to its end; `watch` is called several times a second and returns whether to stop.
+    """Run the program to its end. `watch` is called several times a second and returns whether to stop.
 
-    Raises ProgramStopped after a stop, ProgramFailed with a sentence otherwise. Whatever `watch` raises ends the
-    program too.
+    Raises ProgramStopped after a stop, and ProgramFailed if there is no result. An exception in `watch` ends the
+    program.
     """
     end_leftovers(directory)
     (directory / STOPPED_MARKER).unlink(missing_ok=True)
@@ -54,7 +54,7 @@ def run(program: str, directory: Path, processes: int, watch: Callable[[], bool]
     finally:
         end(process)
         end_leftovers(directory, grace=0)
-    # A launcher of several processes ends with 1 when they end with 75.
+    # `accelerate launch` exits with 1 if its processes exit with 75.
     if stopped or process.returncode == EXIT_STOPPED or (directory / STOPPED_MARKER).exists():
         raise ProgramStopped
     if process.returncode != EXIT_DONE or not (directory / "result.json").is_file():
@@ -62,15 +62,15 @@ def run(program: str, directory: Path, processes: int, watch: Callable[[], bool]
 
 
 def start(program: str, directory: Path, processes: int) -> subprocess.Popen[bytes]:
-    """Start the program in a session of its own, its output going to log.txt."""
+    """Start the program in its own session, with its output appended to log.txt."""
     command = [sys.executable, str(DIE_WITH_PARENT), str(os.getpid()), *command_line(program, directory, processes)]
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-    environment["PYTHONUNBUFFERED"] = "1"  # the log's last lines are what a person needs after a crash
-    # OpenMP's threads spin while they wait for each other; where pages and PostgreSQL share the cores, each then burns
-    # what the other waits for, and a program became four to ten times slower (training/LOG.md).
+    environment["PYTHONUNBUFFERED"] = "1"  # the last lines of the log must not be lost in a crash
+    # By default OpenMP threads spin while they wait. If the web and PostgreSQL share the cores, spinning threads take
+    # the time that others need: programs became four to ten times slower (training/LOG.md).
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with (directory / "log.txt").open("ab") as log:
-        log.write(f"{STARTS} {program}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
+        log.write(f"{RUN_MARKER} {program}, {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n".encode())
         log.flush()
         return subprocess.Popen(
             command,
@@ -84,43 +84,43 @@ def start(program: str, directory: Path, processes: int) -> subprocess.Popen[byt
 
 
 def command_line(program: str, directory: Path, processes: int) -> list[str]:
-    """`python -m …`, or `accelerate launch …` for several processes."""
+    """Return the command: `python -m …`, or `accelerate launch …` for several processes."""
     module = ["-m", f"training.learner.{program}", str(directory)]
     if processes == 1:
         return [sys.executable, *module]
-    # `--multi_gpu` starts that many processes with or without GPUs; `--cpu` starts a single one, whatever is asked.
-    # Port 0 is any free one: two rounds may run on one host.
+    # `--multi_gpu` starts the processes with or without GPUs; `--cpu` would always start one only.
+    # Port 0 means any free port, because two rounds may run on one host.
     options = ["--multi_gpu", "--num_processes", str(processes), "--num_machines", "1", "--main_process_port", "0"]
-    precision = ["--mixed_precision", "no", "--dynamo_backend", "no"]  # a program's own setting is dtype
+    precision = ["--mixed_precision", "no", "--dynamo_backend", "no"]  # the program sets its own dtype
     return [sys.executable, "-m", "accelerate.commands.launch", *options, *precision, *module]
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, then SIGKILL to the whole session when it has not ended within the grace."""
+    """Send SIGTERM, wait for at most `GRACE`, then send SIGKILL to the whole session."""
     if process.poll() is None:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE)
-    with suppress(ProcessLookupError, PermissionError):  # all have ended, or the number is somebody else's by now
+    with suppress(ProcessLookupError, PermissionError):  # all have ended, or the id was reused
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def end_leftovers(directory: Path, grace: float = GRACE) -> None:
-    """End programs that a dead worker or a launcher left on this directory: two would spoil each other's state."""
-    left = programs_on(directory)
-    for how in (psutil.Process.terminate, psutil.Process.kill) if grace else (psutil.Process.kill,):
-        for process in left:
+    """End programs that a dead worker or a launcher left running here: two would overwrite each other's state."""
+    leftovers = programs_on(directory)
+    for send_signal in (psutil.Process.terminate, psutil.Process.kill) if grace else (psutil.Process.kill,):
+        for process in leftovers:
             with suppress(psutil.NoSuchProcess):
-                how(process)
-        _, left = psutil.wait_procs(left, timeout=grace or GRACE)
+                send_signal(process)
+        _, leftovers = psutil.wait_procs(leftovers, timeout=grace or GRACE)
 
 
 def programs_on(directory: Path) -> list[psutil.Process]:
-    """Every process of this machine, of whatever parent, that runs a program on this directory.
+    """Return all processes of this machine that run a learner program on this directory.
 
-    By what they run and not by a number kept in a file: numbers are used again, and what `accelerate launch` starts
-    sits in sessions of its own.
+    They are recognised by their command line. A stored process id could be reused by then, and `accelerate launch`
+    starts processes in sessions of their own.
     """
     return [process for process in psutil.process_iter() if works_on(process, directory)]
 
@@ -134,7 +134,7 @@ def works_on(process: psutil.Process, directory: Path) -> bool:
 
 
 def log_tail(directory: Path) -> str:
-    """The last lines that the program printed."""
+    """Return the last lines of the program's output."""
     file = directory / "log.txt"
     if not file.is_file():
         return ""
@@ -145,14 +145,14 @@ def log_tail(directory: Path) -> str:
 
 
 def reason(program: str, code: int, directory: Path) -> str:
-    """One sentence on why the program did not succeed."""
+    """Return a sentence about why the program did not succeed."""
     if code < 0:
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         hint = " (often: the machine ran out of memory)" if name == "SIGKILL" else ""
         return f"The {program} program was ended by {name}{hint}."
     if code == EXIT_DONE:
         return f"The {program} program ended without a result."
-    this_run = log_tail(directory).rpartition(STARTS)[2].splitlines()[1:]
+    this_run = log_tail(directory).rpartition(RUN_MARKER)[2].splitlines()[1:]
     lines = [line.strip() for line in this_run if line.strip()]
-    said = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
-    return f"The {program} program failed: {said or (lines[-1] if lines else 'it printed nothing')}"
+    message = next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
+    return f"The {program} program failed: {message or (lines[-1] if lines else 'it printed nothing')}"

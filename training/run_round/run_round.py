@@ -1,4 +1,4 @@
-"""Runs a round: claims it, runs its programs one after the other, and writes what came of it."""
+"""Run of a round: claim it, run its programs one after the other, write the results."""
 
 import logging
 import os
@@ -22,9 +22,9 @@ def this_worker() -> str:
 
 
 def run(round_id: int, worker: str = "") -> None:
-    """Run a waiting round to its end in this process; do nothing when it is not to be had.
+    """Run a waiting round to its end in this process; do nothing if it cannot be claimed.
 
-    How it ended is told by the round alone. Only what nobody foresaw is raised, and then the round says so too.
+    The round's status tells how it ended. Only unexpected errors are raised, after the round is marked as failed.
     """
     claim = lifecycle.claim(round_id, worker or this_worker())
     if claim is None:
@@ -37,17 +37,17 @@ def run(round_id: int, worker: str = "") -> None:
         except process.ProgramFailed as failure:
             lifecycle.fail(claim, str(failure), failure.log_tail)
         except lifecycle.ClaimLost:
-            logger.warning("round %s went on without this worker", round_id)
+            logger.warning("round %s has ended or belongs to another worker", round_id)
         except (KeyboardInterrupt, SystemExit):
-            lifecycle.release(claim)  # this process ends, and the round is for the next one
+            lifecycle.release(claim)  # this process ends: the next worker resumes the round
             raise
         except Exception as error:
-            lifecycle.fail(claim, f"The worker met an error that it did not expect ({error or type(error).__name__}).")
+            lifecycle.fail(claim, f"The worker failed with an unexpected error ({error or type(error).__name__}).")
             raise
 
 
 def run_programs(claim: lifecycle.Claim, heartbeat: Heartbeat) -> Round:
-    """Every program of the round that has no result yet. Raises what `process.run` does, and ClaimLost."""
+    """Run all programs of the round that have no result yet. Raise as `process.run` does, or ClaimLost."""
     round_ = Round.objects.select_related("project", "base").get(pk=claim.round_id)
     lifecycle.enter(claim, lifecycle.Stage.SNAPSHOT)
     for job in jobs.jobs_of(round_):
@@ -60,7 +60,7 @@ def run_programs(claim: lifecycle.Claim, heartbeat: Heartbeat) -> Round:
 
 
 def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: jobs.Job, directory: Path, processes: int) -> None:
-    """One program to its end, its metrics followed into the database."""
+    """Run one program to its end, and store its metrics and its result."""
     tail = MetricsTail(
         directory / "metrics.jsonl",
         lambda lines, from_start: lifecycle.record_metrics(claim, job.name, lines, from_start),
@@ -76,7 +76,7 @@ def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: jobs.Job, dir
     finally:
         tail.read()
     result = JobDirectory(directory, is_writer=False).result()
-    assert result is not None, "process.run has seen it"
+    assert result is not None, "process.run raises without a result"
     lifecycle.keep_result(claim, job.name, result)
     if heartbeat.should_stop:
         raise process.ProgramStopped
@@ -90,12 +90,13 @@ def finish(claim: lifecycle.Claim, round_: Round) -> None:
 
 
 def settle_stop(claim: lifecycle.Claim, heartbeat: Heartbeat) -> None:
-    """Say in the round why its program was stopped."""
+    """Set the state of a round whose program was stopped, by the reason of the stop."""
     if heartbeat.is_cancelled:
         lifecycle.cancel(claim)
     elif shutting_down.is_set():
         lifecycle.release(claim)
     elif not heartbeat.is_lost:
         lifecycle.fail(
-            claim, in_english("The program was stopped from outside. Resume the round to go on from where it stopped.")
+            claim,
+            in_english("The program was stopped from outside. Resume the round to continue from its saved state."),
         )

@@ -1,8 +1,7 @@
-"""The served checkpoint behind an OpenAI-compatible API, by an engine that exists: no engine of our own.
+"""Engine process of the served checkpoint: `transformers serve`, or another command such as vLLM's.
 
-The engine is a process that is given the model's folder: `transformers serve` unless another is named, such as
-`vllm serve {model} --host {host} --port {port}`. When another checkpoint is promoted, or one is rolled back, the
-engine is started anew with that one.
+An example of another command is `vllm serve {model} --host {host} --port {port}`. After a promotion or a roll-back the
+engine is restarted with the checkpoint that is served now.
 """
 
 import http.client
@@ -28,34 +27,34 @@ from training.models import Checkpoint
 from training.run_round.process import DIE_WITH_PARENT, SECRETS, end
 
 TRANSFORMERS = "transformers serve {model} --host {host} --port {port}"
-LOOK_EVERY = 2.0  # seconds
-LAST_ANSWERS = 30.0  # seconds that a promotion waits for answers under way
+POLL_SECONDS = 2.0  # between two looks at which checkpoint is served
+DRAIN_SECONDS = 30.0  # a restart waits this long for requests that are being answered
 
 
 def command_line(engine: str, model: str, host: str, port: int) -> list[str]:
-    """The engine's command for this model. Raises Invalid when it cannot be run here."""
+    """Return the engine's command line for this model. Raise Invalid if it cannot be run here."""
     try:
         words = [word.format(model=model, host=host, port=port) for word in shlex.split(engine)]
     except (ValueError, KeyError, IndexError) as error:
         raise Invalid(
-            _("The engine's command cannot be read (%(error)s): use {model}, {host} and {port}.") % {"error": error}
+            _("The engine's command cannot be parsed (%(error)s): use {model}, {host} and {port}.") % {"error": error}
         ) from error
-    beside_python = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    program = shutil.which(words[0], path=beside_python) if words else None
+    search_path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    program = shutil.which(words[0], path=search_path) if words else None
     if program is None:
-        raise Invalid(_("There is no program «%(name)s» on this machine.") % {"name": engine.partition(" ")[0]})
+        raise Invalid(_('There is no program "%(name)s" on this machine.') % {"name": engine.partition(" ")[0]})
     return [program, *words[1:]]
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses at the moment."""
+    """Return a port of this machine that is free at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 
 
 class Engine:
-    """One engine process at a time, for one model."""
+    """Engine process for one model at a time; requests wait while it is restarted with another model."""
 
     def __init__(self, engine: str, host: str, port: int) -> None:
         self.engine, self.host, self.port = engine, host, port
@@ -71,12 +70,12 @@ class Engine:
         return self.engine.split()[:2] == ["transformers", "serve"]
 
     def serve(self, model: str) -> None:
-        """Serve this model; nothing happens when it is served already. Requests under way are answered first."""
+        """Start or restart the process with this model, after the current requests. Do nothing if it runs with it."""
         if self.process is not None and self.process.poll() is None and model == self.model:
             return
         with self._changed:
             self._changing = True
-            self._changed.wait_for(lambda: self._requests == 0, LAST_ANSWERS)
+            self._changed.wait_for(lambda: self._requests == 0, DRAIN_SECONDS)
         self.stop()
         command = command_line(self.engine, model, self.host, self.port)
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
@@ -88,7 +87,7 @@ class Engine:
             self._changed.notify_all()
 
     def is_up(self) -> bool:
-        """Whether the engine answers."""
+        """Return whether the engine answers."""
         connection = http.client.HTTPConnection(self.host, self.port, timeout=5)
         try:
             connection.request("GET", "/health")
@@ -99,11 +98,11 @@ class Engine:
             connection.close()
 
     @contextmanager
-    def in_use(self, patience: float) -> Iterator[bool]:
-        """Keep the engine for a request; says whether it came up within so many seconds."""
-        deadline = time.monotonic() + patience
+    def in_use(self, timeout: float) -> Iterator[bool]:
+        """Reserve the engine for a request. Yield whether it answered within `timeout` seconds."""
+        deadline = time.monotonic() + timeout
         with self._changed:
-            self._changed.wait_for(lambda: not self._changing, patience)
+            self._changed.wait_for(lambda: not self._changing, timeout)
             self._requests += 1
         try:
             while not (is_up := not self._changing and self.is_up()) and time.monotonic() < deadline:
@@ -122,21 +121,21 @@ class Engine:
             self.process = None
 
 
-def follow(project: Project, engine: Engine, report: Callable[[str], None], over: Callable[[], bool]) -> None:
-    """Serve whatever checkpoint of the project is served, until `over`.
+def follow(project: Project, engine: Engine, report: Callable[[str], None], is_over: Callable[[], bool]) -> None:
+    """Run the engine with the project's served checkpoint, and follow promotions, until `is_over` returns True.
 
-    Raises Conflict when none is at the start, or one that is refused or not checked yet.
+    Raises Conflict if there is no served checkpoint at the start, or it is refused or not checked yet.
     """
     served: Checkpoint | None = checkpoints.served(project)
     checkpoints.check_usable(checkpoints.served(project))
     try:
-        while not over():
+        while not is_over():
             if served is not None:
                 if served.path != engine.model:
                     report(f"{served} is served from {served.path}")
                 engine.serve(served.path)
-            time.sleep(LOOK_EVERY)
-            served = _look_again(project, served)
+            time.sleep(POLL_SECONDS)
+            served = _served_or_last(project, served)
     finally:
         engine.stop()
 
@@ -145,10 +144,10 @@ def _served(project: Project) -> Checkpoint | None:
     return project.checkpoints.filter(is_served=True).select_related("source").first()
 
 
-def _look_again(project: Project, known: Checkpoint | None) -> Checkpoint | None:
-    """What is served now; while the database is away, what was served last."""
+def _served_or_last(project: Project, last: Checkpoint | None) -> Checkpoint | None:
+    """Return the served checkpoint; while the database does not answer, the last known one."""
     try:
         return _served(project)
     except (OperationalError, InterfaceError):
         close_old_connections()
-        return known
+        return last

@@ -1,7 +1,7 @@
-"""The OpenAI-compatible API in front of an engine: one stable model name, tokens, and refusals of what is not done.
+"""Reverse proxy with an OpenAI-compatible API: a stable model name, tokens, and errors for unsupported fields.
 
-A small reverse proxy of our own, since the engines know their model by its folder, ask for no token, and ignore fields
-that they do not know. While a promotion changes the engine, requests wait; one that waits too long gets 503.
+The engines name their model by its folder, ask for no token, and ignore fields that they do not support. While the
+engine is restarted, requests wait; one that waits too long is answered with status 503.
 """
 
 import hmac
@@ -17,11 +17,11 @@ from typing import Any
 from training.serving.engine import Engine
 
 COMPLETIONS = ("/v1/chat/completions", "/v1/completions")
-LARGEST_BODY = 16 * 2**20  # bytes
-WAIT_SECONDS = 30  # that a request waits while the engine changes
-ENGINE_SECONDS = 600  # between two pieces of an engine's answer
-# What `transformers serve` accepts and ignores, with the values that ask for nothing.
-NOT_DONE: dict[str, tuple[Any, ...]] = {
+MAX_BODY_BYTES = 16 * 2**20
+WAIT_SECONDS = 30  # a request waits this long while the engine restarts
+ENGINE_TIMEOUT = 600  # seconds between two parts of an engine's answer
+# Fields that `transformers serve` accepts and ignores, with the values that have no effect.
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "n": (1,),
     "best_of": (1,),
     "logprobs": (False,),
@@ -43,22 +43,22 @@ NOT_DONE: dict[str, tuple[Any, ...]] = {
 
 
 class Refusal(Exception):
-    """An answer other than the engine's: its status, and one sentence for the client."""
+    """Error answer of the proxy itself: a status and a message for the client."""
 
-    def __init__(self, status: int, sentence: str, **headers: str) -> None:
-        super().__init__(sentence)
-        self.status, self.sentence, self.headers = status, sentence, headers
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, headers
 
 
 def engine_request(body: Any, name: str, engine: Engine) -> dict[str, Any]:
-    """The request as the engine takes it. Raises Refusal for what would be ignored."""
+    """Return the request for the engine. Raise Refusal for a field that the engine would ignore."""
     if not isinstance(body, dict):
         raise Refusal(400, "The body is not a JSON object.")
     if body.get("model", name) not in (name, "served"):
         raise Refusal(404, f'There is no model "{body["model"]}": the model served here is called "{name}".')
     asked = {field: value for field, value in body.items() if value is not None}
     if engine.is_transformers:
-        for field, neutral in NOT_DONE.items():
+        for field, neutral in UNSUPPORTED.items():
             if field in asked and not any(same(asked[field], value) for value in neutral):
                 value = json.dumps(asked[field])
                 raise Refusal(400, f'"{field}" is {value}, which this server does not support: leave it out.')
@@ -72,13 +72,13 @@ def same(value: Any, neutral: Any) -> bool:
 
 
 def generation_config(model: str, asked: dict[str, Any]) -> dict[str, Any]:
-    """The model's own defaults, but that it samples unless the temperature is 0, from the whole distribution.
+    """Return the model's generation config, changed to sample from all tokens unless the temperature is 0.
 
-    Without `do_sample`, transformers takes the likeliest token whatever temperature is asked for; without `top_k` it
-    samples from fifty tokens.
+    Without `do_sample`, transformers takes the most probable token at any temperature. Without `top_k`, it samples from
+    the 50 most probable tokens.
     """
     file = Path(model) / "generation_config.json"
-    config: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else _ends(Path(model))
+    config: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else _special_tokens(Path(model))
     for field in ("temperature", "top_p"):
         value = asked.get(field, config.get(field, 1.0))
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
@@ -90,14 +90,14 @@ def generation_config(model: str, asked: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def _ends(model: Path) -> dict[str, Any]:
-    """The special tokens of a folder without a generation_config.json."""
+def _special_tokens(model: Path) -> dict[str, Any]:
+    """Return the special tokens of a model without a generation_config.json."""
     config = json.loads((model / "config.json").read_text())
     return {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in config}
 
 
 class Server(ThreadingHTTPServer):
-    """Listens where clients come; the engine listens on another port of this machine."""
+    """HTTP server for clients; the engine listens on another port of this machine."""
 
     daemon_threads = True
 
@@ -110,7 +110,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One client's connection."""
+    """Handler of one client connection."""
 
     server: Server
     protocol_version = "HTTP/1.1"
@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(self._post)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: prompts and tokens are nobody's business."""
+        """Log nothing: requests contain prompts and tokens."""
 
     def _answer(self, act: Callable[[], None]) -> None:
         self.has_begun = False
@@ -146,30 +146,33 @@ class Handler(BaseHTTPRequestHandler):
             return self._send(200, {"object": "list", "data": [card]})
         if self.path in (f"/v1/models/{self.server.name}", "/v1/models/served"):
             return self._send(200, card)
-        raise Refusal(404, f"There is nothing at {self.path}: use /v1/models, {' or '.join(COMPLETIONS)}.")
+        raise Refusal(404, f"There is no address {self.path}: use /v1/models, {' or '.join(COMPLETIONS)}.")
 
     def _post(self) -> None:
-        keep, self.close_connection = not self.close_connection, True  # an unread body is not the next request
+        keep, self.close_connection = (
+            not self.close_connection,
+            True,
+        )  # an unread body would be parsed as the next request
         self._check_token()
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > LARGEST_BODY:
-            raise Refusal(413, f"Send a body with a Content-Length of at most {LARGEST_BODY} bytes.")
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+            raise Refusal(413, f"Send a body with a Content-Length of at most {MAX_BODY_BYTES} bytes.")
         content = self.rfile.read(int(length))
         self.close_connection = not keep
         if self.path not in COMPLETIONS:
-            raise Refusal(404, f"There is nothing at {self.path}: use {' or '.join(COMPLETIONS)}.")
+            raise Refusal(404, f"There is no address {self.path}: use {' or '.join(COMPLETIONS)}.")
         try:
             body = json.loads(content)
         except ValueError as error:
             raise Refusal(400, f"The body is not JSON ({error}).") from error
         with self.server.engine.in_use(WAIT_SECONDS) as is_up:
             if not is_up:
-                raise Refusal(503, "The model is being changed: try again.", **{"Retry-After": "5"})
+                raise Refusal(503, "The model is being restarted: try again.", **{"Retry-After": "5"})
             self._forward(engine_request(body, self.server.name, self.server.engine))
 
     def _forward(self, body: dict[str, Any]) -> None:
         engine = self.server.engine
-        connection = http.client.HTTPConnection(engine.host, engine.port, timeout=ENGINE_SECONDS)
+        connection = http.client.HTTPConnection(engine.host, engine.port, timeout=ENGINE_TIMEOUT)
         try:
             connection.request("POST", self.path, json.dumps(body), {"Content-Type": "application/json"})
             answer = connection.getresponse()
@@ -195,11 +198,11 @@ class Handler(BaseHTTPRequestHandler):
     def _check_token(self) -> None:
         scheme, _, key = self.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not self.server.may_enter(key.strip()):
-            needed = "a token of one of the project's managers, or the one given to `serve --token`"
+            needed = "an API token of one of the project's managers, or the key of `serve --token`"
             raise Refusal(401, f"Send `Authorization: Bearer …` with {needed}.", **{"WWW-Authenticate": "Bearer"})
 
     def _refuse(self, refusal: Refusal) -> None:
-        error = {"message": refusal.sentence, "type": "invalid_request_error", "code": refusal.status}
+        error = {"message": refusal.message, "type": "invalid_request_error", "code": refusal.status}
         self._send(refusal.status, {"error": error}, refusal.headers)
 
     def _send(self, status: int, answer: Any, headers: dict[str, str] | None = None) -> None:
@@ -216,7 +219,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def events(answer: http.client.HTTPResponse, name: str) -> Iterator[bytes]:
-    """The lines of a stream as they come, with the model's public name."""
+    """Yield the lines of a stream as they arrive, with the model's public name."""
     while line := answer.readline():
         if line.startswith(b"data: {"):
             line = b"data: " + json.dumps(renamed(json.loads(line[6:]), name)).encode() + b"\n"
@@ -228,21 +231,22 @@ def renamed(answer: Any, name: str) -> Any:
 
 
 class Tokens:
-    """Who may enter: the bearer of the given key, or of an API token of one of the project's managers."""
+    """Access check: a fixed key, or the API token of one of the project's managers."""
 
-    KEPT_SECONDS = 30  # that a token found good is good without another look
+    CACHE_SECONDS = 30  # a valid token is not looked up again for this long
 
-    def __init__(self, given: str, is_managers: Callable[[str], bool]) -> None:
-        self.given, self.is_managers = given, is_managers
-        self.good_until: dict[str, float] = {}
+    def __init__(self, fixed_key: str, is_managers: Callable[[str], bool]) -> None:
+        self.fixed_key, self.is_managers = fixed_key, is_managers
+        self.valid_until: dict[str, float] = {}
 
     def may_enter(self, key: str) -> bool:
-        if self.given and hmac.compare_digest(key.encode(), self.given.encode()):
+        """Return whether the key gives access."""
+        if self.fixed_key and hmac.compare_digest(key.encode(), self.fixed_key.encode()):
             return True
-        if self.good_until.get(key, 0) > time.monotonic():
+        if self.valid_until.get(key, 0) > time.monotonic():
             return True
         if not key.startswith("acc_") or not self.is_managers(key):
-            self.good_until.pop(key, None)
+            self.valid_until.pop(key, None)
             return False
-        self.good_until[key] = time.monotonic() + self.KEPT_SECONDS
+        self.valid_until[key] = time.monotonic() + self.CACHE_SECONDS
         return True

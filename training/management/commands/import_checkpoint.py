@@ -1,4 +1,4 @@
-"""`manage.py import_checkpoint`: a model of one's own becomes a project's checkpoint."""
+"""`manage.py import_checkpoint`: import a model as a checkpoint of a project."""
 
 from typing import Any
 
@@ -12,19 +12,23 @@ from training.run_round.probe_model import verdict_on
 
 
 class Command(BaseCommand):
-    help = "Takes a causal language model into a project: a Hugging Face folder on this machine, or a hub id."
+    help = "Import a causal language model into a project: a Hugging Face folder on this machine, or a hub id."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("project", help="the project's address, as in its links")
+        parser.add_argument("project", help="Slug of the project.")
         parser.add_argument("model", metavar="FOLDER_OR_HUB_ID")
-        parser.add_argument("--label", required=True, metavar="NAME", help="what its completions are filed under")
-        parser.add_argument("--serve", action="store_true", help="serve it from now on: rounds start from it")
-        parser.add_argument("--sample", action="store_true", help="let it write completions to be ranked first")
+        parser.add_argument(
+            "--label", required=True, metavar="NAME", help="name of the checkpoint, and source of its completions"
+        )
+        parser.add_argument("--serve", action="store_true", help="serve it: rounds start from it")
+        parser.add_argument(
+            "--sample", action="store_true", help="start a round in which it writes completions to rank"
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()
         if project is None:
-            raise CommandError(f"There is no project «{options['project']}».")
+            raise CommandError(f'There is no project "{options["project"]}".')
         try:
             verdict = verdict_on(options["model"], may_fetch=True)
             if verdict.verdict == "refused":
@@ -33,9 +37,9 @@ class Command(BaseCommand):
             imported = checkpoints.import_checkpoint(
                 project, options["model"], options["label"], options["serve"], verdict=verdict
             )
-            self.stdout.write(f"{imported} is imported from {imported.path}{', and served' * options['serve']}.")
+            self.stdout.write(f"{imported} is imported from {imported.path}{', and is served' * options['serve']}.")
             if options["sample"]:
                 started = start_sampling(project, None, checkpoint=imported)
-                self.stdout.write(f"Round {started.number} waits for a worker to write completions with it.")
+                self.stdout.write(f"Round {started.number} waits for a worker, and writes completions to rank.")
         except AccordError as refusal:
             raise CommandError(refusal.message) from refusal

@@ -1,4 +1,4 @@
-"""`manage.py serve`: a project's served checkpoint behind an OpenAI-compatible API."""
+"""`manage.py serve`: serve a project's checkpoint with an OpenAI-compatible API."""
 
 import signal
 from types import FrameType
@@ -15,27 +15,27 @@ from training.serving.engine import TRANSFORMERS, Engine, follow, free_port
 
 
 class Command(BaseCommand):
-    help = "Serves a project's checkpoint by an OpenAI-compatible engine, and follows promotions and roll-backs."
+    help = "Serve a project's checkpoint with an OpenAI-compatible API. Promotions and roll-backs restart the engine."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("project", help="the project's address, as in its links")
-        parser.add_argument("--host", default="127.0.0.1", help="where it listens (127.0.0.1)")
-        parser.add_argument("--port", type=int, default=8001, help="on which port (8001)")
+        parser.add_argument("project", help="Slug of the project.")
+        parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+        parser.add_argument("--port", type=int, default=8001, help="port to listen on (default: 8001)")
         parser.add_argument(
-            "--token", default="", metavar="KEY", help="a key that clients may use, besides managers' API tokens"
+            "--token", default="", metavar="KEY", help="a key for clients, in addition to managers' API tokens"
         )
         parser.add_argument(
             "--engine",
             default=TRANSFORMERS,
             metavar="COMMAND",
-            help="what serves, with {model}, {host} and {port} (%(default)s); for example: vllm serve {model} "
-            "--host {host} --port {port}",
+            help="command of the engine, with {model}, {host} and {port} (default: %(default)s); for example: "
+            "vllm serve {model} --host {host} --port {port}",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()
         if project is None:
-            raise CommandError(f"There is no project «{options['project']}».")
+            raise CommandError(f'There is no project "{options["project"]}".')
         stopped: list[int] = []
 
         def stop(number: int, frame: FrameType | None) -> None:
@@ -49,9 +49,13 @@ class Command(BaseCommand):
         try:
             server = openai_api.Server(address, project.slug, engine, tokens.may_enter)
         except OSError as error:
-            raise CommandError(f"{address[0]}:{address[1]} cannot be listened on ({error.strerror}).") from error
+            raise CommandError(
+                f"Cannot listen on {address[0]}:{address[1]} ({error.strerror}): use another --host or --port."
+            ) from error
         server.in_background()
-        self.stderr.write(f'the model "{project.slug}" answers at {address[0]}:{address[1]}/v1; a token is needed')
+        self.stderr.write(
+            f'the model "{project.slug}" is served at {address[0]}:{address[1]}/v1; requests need a token'
+        )
         try:
             follow(project, engine, self.stderr.write, lambda: bool(stopped))
         except AccordError as refusal:
@@ -59,7 +63,7 @@ class Command(BaseCommand):
 
 
 def is_managers(project: Project, key: str) -> bool:
-    """Whether this is the API token of one of the project's managers, or of a superuser."""
+    """Return whether the key is the API token of one of the project's managers or of a superuser."""
     try:
         token = find_token(key)
         if token is None:
@@ -67,4 +71,4 @@ def is_managers(project: Project, key: str) -> bool:
         managers = Membership.objects.filter(project=project, role=Membership.Role.MANAGER)
         return token.user.is_superuser or managers.filter(user=token.user).exists()
     finally:
-        connection.close()  # of this request's own thread
+        connection.close()  # each request has a thread, and each thread its own database connection
