@@ -12,6 +12,7 @@ from tests.factories import FAST, fake_model
 from training import checkpoints
 from training.models import Round
 from training.rounds import lifecycle, results
+from training.rounds.settings import resolve
 from training.rounds.start import start_round, start_sampling
 
 URL = "/projects/support"
@@ -81,7 +82,7 @@ def test_the_forms_changes_are_the_rounds_settings(console, base, rankings, proj
     started = Round.objects.get()
     assert started.settings["ppo"]["steps"] == 7
     assert started.settings == {
-        **lifecycle.round_settings.resolve({"ppo": {"steps": 7}}, seed=1),
+        **resolve({"ppo": {"steps": 7}}, seed=1),
     }
 
 
