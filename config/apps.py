@@ -1,3 +1,5 @@
+"""The Django app `config`."""
+
 from typing import Any
 
 from django.apps import AppConfig, apps
@@ -5,19 +7,19 @@ from django.db.models.signals import post_migrate
 
 
 class ConfigConfig(AppConfig):
-    """The composition root is an app so that its commands (demo, up, bench) are found."""
+    """App of the composition root, so that Django finds its commands (demo, up, bench, lint)."""
 
     name = "config"
 
     def ready(self) -> None:
         import config.celery  # noqa: F401 (tasks sent from any process go through this application)
 
-        # Once a migrate: the signal comes for each app that has tables, and this one has none.
+        # Once per migrate: the signal comes for each app with tables, so one sender is enough.
         post_migrate.connect(install_broker, sender=apps.get_app_config("training"))
 
 
 def install_broker(**kwargs: Any) -> None:
-    """Migrating brings the broker's tables too, so that nobody has to know that there are any."""
+    """Create the broker's tables after a migration."""
     from config.runtime import broker
 
     broker.install()

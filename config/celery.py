@@ -1,4 +1,4 @@
-"""The Celery application. Its broker is the database itself unless CELERY_BROKER_URL names another."""
+"""The Celery application. Its broker is the database unless CELERY_BROKER_URL names another."""
 
 import os
 

@@ -1,20 +1,20 @@
-"""What holds for every answer, of pages and API alike."""
+"""Middleware for all responses, of pages and API alike."""
 
 from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
-Answer = Callable[[HttpRequest], HttpResponseBase]
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 
 class ResponseMiddleware:
-    """Answers to HEAD have no body, and no cache keeps what an answer does not allow it to keep.
+    """Set `Cache-Control: no-store` by default, and remove the body of responses to HEAD.
 
-    Exports are not even read from the database for a HEAD, whose body the server would throw away.
+    Without this an export would be read from the database for HEAD, and the server would throw it away.
     """
 
-    def __init__(self, get_response: Answer) -> None:
+    def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
@@ -25,7 +25,7 @@ class ResponseMiddleware:
 
 
 def without_body(response: HttpResponseBase) -> HttpResponseBase:
-    """Return the answer to HEAD: the headers of the answer to GET, and nothing else."""
+    """Remove the body; the headers stay those of GET."""
     if isinstance(response, StreamingHttpResponse):
         response.streaming_content = ()
     elif isinstance(response, HttpResponse):

@@ -1,6 +1,6 @@
-"""Every setting, and the only code that reads the environment. The README lists the variables.
+"""All settings, and the only code that reads the environment. docs/operations.md lists the variables.
 
-A bad value stops the start with a sentence that names it.
+A bad value raises SetupError with a sentence that names it.
 """
 
 import secrets
@@ -20,17 +20,17 @@ EMBEDDED_DATABASE = read_boolean("ACCORD_EMBEDDED_DATABASE", default=False)
 
 
 def _secret_key() -> str:
-    given = read_text("SECRET_KEY", default="")
-    if given:
-        if not DEBUG and len(given) < 32:
-            raise SetupError("SECRET_KEY has fewer than 32 characters: anyone could guess it. Give a long random one.")
-        return given
+    key = read_text("SECRET_KEY", default="")
+    if key:
+        if not DEBUG and len(key) < 32:
+            raise SetupError("SECRET_KEY has fewer than 32 characters and could be guessed: set a long random one.")
+        return key
     if not (EMBEDDED_DATABASE or DEBUG):
         raise SetupError(
-            "SECRET_KEY is not set: with a database of your own, give every process the same long random text "
+            "SECRET_KEY is not set: with DATABASE_URL, every process needs the same long random text "
             "(python3 -c 'import secrets; print(secrets.token_urlsafe(50))')."
         )
-    # One machine, one data folder: a random key kept beside the data is as good as one from the environment.
+    # One machine and one data folder: a random key is kept beside the data.
     path = DATA_DIR / "secret_key"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,38 +39,38 @@ def _secret_key() -> str:
         draft.write_text(secrets.token_urlsafe(50))
         draft.rename(path)
     try:
-        kept = path.read_text().strip()
+        key = path.read_text().strip()
     except OSError as error:
         raise SetupError(
-            f"{path} cannot be read ({error.strerror}): with Accord stopped, give the data folder to the user who "
-            f"runs it (chown -R), or copy it again with cp -a."
+            f"{path} cannot be read ({error.strerror}): with Accord stopped, change the owner of the data folder to "
+            f"the user that runs it (chown -R), or copy it again with cp -a."
         ) from error
-    if len(kept) < 32:
+    if len(key) < 32:
         raise SetupError(
-            f"{path} is empty or cut off: put it back from a backup, or delete it and a new key is made (everybody "
-            f"then signs in again)."
+            f"{path} is empty or cut off: restore it from a backup, or delete it to get a new key (everybody must then "
+            f"sign in again)."
         )
-    return kept
+    return key
 
 
 SECRET_KEY = _secret_key()
 PUBLIC_URL = read_url("ACCORD_URL", default="")
-# ACCORD_HOST is what `--host` says, handed on by services.py.
-ALLOWED_HOSTS = read_list("ALLOWED_HOSTS", default=hosts.own_names(read_text("ACCORD_HOST"), PUBLIC_URL))
+# ACCORD_HOST is the value of `--host`, set by config/runtime/services.py.
+ALLOWED_HOSTS = read_list("ALLOWED_HOSTS", default=hosts.default_allowed_hosts(read_text("ACCORD_HOST"), PUBLIC_URL))
 if "*" in ALLOWED_HOSTS and not DEBUG:
-    raise SetupError("ALLOWED_HOSTS is «*», which lets anyone forge links in our pages: name the hosts instead.")
+    raise SetupError('ALLOWED_HOSTS is "*", which lets anyone forge links in our pages: list the host names.')
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
 CSRF_FAILURE_VIEW = "feedback.web.unsent_forms.csrf_failure"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if SESSION_COOKIE_SECURE else None
-# A plain request is answered with the https address; /healthz is answered before (config.runtime.health).
+# Redirect plain requests to https, except /healthz, which is answered before (config.runtime.health).
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE
 SECURE_SSL_HOST = PUBLIC_URL.partition("://")[2] or None
 SECURE_HSTS_SECONDS = 31_536_000 if SESSION_COOKIE_SECURE else 0
 X_FRAME_OPTIONS = "DENY"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
-# Completions are strangers' text. Should one ever slip through the sanitiser, the browser still runs and loads nothing.
+# Completions are untrusted text. If markup passes the sanitiser, the browser still runs and loads nothing.
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": ["'none'"],
@@ -125,8 +125,8 @@ MIDDLEWARE = [
 ]
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
-WEB_WORKERS = read_integer("WEB_WORKERS", default=2, least=1)
-WEB_THREADS = read_integer("WEB_THREADS", default=4, least=1)
+WEB_WORKERS = read_integer("WEB_WORKERS", default=2, minimum=1)
+WEB_THREADS = read_integer("WEB_THREADS", default=4, minimum=1)
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -162,7 +162,7 @@ def _database() -> dict[str, Any]:
         **{django: str(parts.pop(libpq, "")) for libpq, django in names.items()},
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,
-        # Prepared from the second time on; only of cursors that send values beside the SQL: see feedback.statements.
+        # Statements are prepared from the second execution on, if values are sent separately: feedback/statements.py.
         "OPTIONS": {"prepare_threshold": 1} | parts,
     }
 
@@ -210,9 +210,9 @@ STORAGES = {
     "staticfiles": {"BACKEND": "config.static.AssetStorage"},
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
-# Bytes of a body that comes without somebody's token or session: a form that arrives after its session ended is kept,
-# and a guideline is long.
-BODY_OF_NOBODY = 1024 * 1024
+# Bytes of a body without the token or session of an account. It is as large because a form that arrives after its
+# session ended is kept, and guidelines are long.
+MAX_ANONYMOUS_BODY_SIZE = 1024 * 1024
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
@@ -228,7 +228,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["feedback.api.parsers.JsonParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "feedback.api.errors.api_exception_handler",
-    "URL_FORMAT_OVERRIDE": None,  # ?format= is ours: it names the export format
+    "URL_FORMAT_OVERRIDE": None,  # ?format= names the export format
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Accord",
@@ -248,10 +248,10 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_TIMEZONE = "UTC"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
-CELERY_WORKER_ENABLE_REMOTE_CONTROL = False  # PGMQ cannot; who is alive is told by the heartbeats in the database
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False  # PGMQ cannot broadcast; heartbeats in the database replace it
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TASK_ROUTES = {f"training.tasks.{name}": {"queue": "gpu"} for name in ("run_round", "check_checkpoint")}
-# Seconds between runs; what nobody took meanwhile expires, so that a stopped worker does not find a day's backlog.
+# Seconds between runs. Messages expire, so that a worker that was stopped for a day does not find a backlog.
 CELERY_BEAT_SCHEDULE = {
     "sweep-lost-rounds": {"task": "training.tasks.sweep_lost_rounds", "schedule": 10, "options": {"expires": 30}},
     "send-waiting-rounds": {"task": "training.tasks.send_waiting_rounds", "schedule": 10, "options": {"expires": 30}},
@@ -279,6 +279,6 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
-    # A line for every request that we make ourselves, and the simulation makes thousands.
+    # These log each request that we send, and the simulation sends thousands.
     "loggers": {name: {"level": "WARNING"} for name in ("httpcore", "httpx", "httpx2")},
 }

@@ -1,11 +1,11 @@
-"""How style sheets and modules are served: named by their content, compressed, and nothing that no page asks for."""
+"""Static files: which are collected, and their names with a hash of their content."""
 
 from django.contrib.staticfiles.apps import StaticFilesConfig
 from whitenoise.storage import CompressedManifestStaticFilesStorage
 
 
 class Assets(StaticFilesConfig):
-    """Django's static files, without what packages carry beside the one file that a page loads."""
+    """Django's static files without the files of packages that no page loads."""
 
     ignore_patterns = [
         *StaticFilesConfig.ignore_patterns,
@@ -30,6 +30,6 @@ class Assets(StaticFilesConfig):
 
 
 class AssetStorage(CompressedManifestStaticFilesStorage):
-    """Also rewrites `import` in our modules to the hashed names."""
+    """Storage with hashed names, which also replaces names in `import` statements of JavaScript modules."""
 
     support_js_module_import_aggregation = True

@@ -1,4 +1,4 @@
-"""Every address but /healthz (health.py). Pages and API of each app are listed in the app."""
+"""URLs except /healthz (config/runtime/health.py). Each app lists its pages and API."""
 
 from csp.decorators import csp_update
 from django.contrib import admin
@@ -7,13 +7,13 @@ from django.urls import include, path, re_path
 from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
-# Its template carries a few lines of style inside; no script of ours or theirs may.
+# The template of Swagger UI has inline styles; inline scripts stay forbidden.
 api_page = csp_update({"style-src": ["'unsafe-inline'"]})(SpectacularSwaggerSplitView.as_view(url_name="api-schema"))
 
 
-@csrf_exempt  # whatever the verb is, the answer is that there is nothing
+@csrf_exempt  # a POST without a CSRF token must get 404 too, not 403
 def no_such_api(request: HttpRequest) -> JsonResponse:
-    """Programs get their 404 as JSON, like every other error of the API."""
+    """Return 404 as JSON, like other errors of the API."""
     return JsonResponse({"code": "not_found", "message": "The API has no such address: see /api/."}, status=404)
 
 

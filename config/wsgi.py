@@ -1,4 +1,4 @@
-"""What gunicorn serves."""
+"""The WSGI application."""
 
 import os
 
@@ -10,5 +10,5 @@ from config.runtime.unread import drained
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 application = drained(with_length(get_wsgi_application()))
-# Every page's modules are loaded now, before the workers part, and not while somebody waits for the first page.
+# Load all views before gunicorn forks its workers, not while somebody waits for the first page.
 assert get_resolver().url_patterns

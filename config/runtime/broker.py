@@ -1,6 +1,6 @@
-"""Celery's broker: queues in the database itself (PGMQ) unless CELERY_BROKER_URL names Redis or RabbitMQ.
+"""Celery's broker: queues in the database (PGMQ) unless CELERY_BROKER_URL names Redis or RabbitMQ.
 
-PGMQ is plain SQL, installed once into the schema `pgmq`; it needs no extension and no other service.
+PGMQ is plain SQL in the schema `pgmq`; it needs no extension and no other service.
 """
 
 from typing import Any
@@ -11,47 +11,46 @@ from psycopg.conninfo import conninfo_to_dict
 
 from config.runtime.errors import SetupError
 
-# Seconds after which a message that was not acknowledged is delivered again. A round may take far longer: its second
-# delivery finds the row claimed and ends at once, so this only says how soon a killed worker's small tasks come back.
-REDELIVERY = 1800
+# Seconds until a message that was not acknowledged is delivered again: the delay of a killed worker's small tasks.
+# A round may take far longer. Its second delivery finds the row claimed and ends at once.
+VISIBILITY_TIMEOUT = 1800
+# Kombu requires a host in the address but does not use it: the connection is made with `conn_string`.
+DATABASE_BROKER = "pgmq://localhost"
 
 
-# Kombu wants a host in the address, and uses none of it: the connection is made with `conn_string`.
-ITSELF = "pgmq://localhost"
-
-
-def address(given: str) -> str:
-    """The broker's address as Celery is told it: `pgmq://` stands for the database itself."""
-    return ITSELF if given == "pgmq://" else given
+def address(url: str) -> str:
+    """Return the broker's address for Celery: `pgmq://` stands for the database."""
+    return DATABASE_BROKER if url == "pgmq://" else url
 
 
 def transport_options(broker_url: str, database_url: str) -> dict[str, Any]:
-    """What Celery needs to know about its broker. Raises SetupError for a kind that we do not run on."""
+    """Return Celery's options for the broker. Raises SetupError for a kind of broker that is not supported."""
     scheme, _, rest = broker_url.partition("://")
-    if broker_url == ITSELF:
+    if broker_url == DATABASE_BROKER:
         return {
             "conn_string": pgmq_conninfo(database_url),
-            "init_extension": False,  # the SQL is ours to install; the server may not know the extension
-            "visibility_timeout": REDELIVERY,
+            "init_extension": False,  # `install` runs the SQL; the server may not have the extension
+            "visibility_timeout": VISIBILITY_TIMEOUT,
             "use_notify": True,
-            "wait_time_seconds": 0,  # with notifications nothing has to poll inside the server
-            "polling_interval": 5,  # seconds; only a lost notification waits that long
+            "wait_time_seconds": 0,  # notifications make long polling inside the server needless
+            "polling_interval": 5,  # seconds: the delay after a lost notification
             "pool_size": 4,
         }
     if scheme in ("redis", "rediss") and rest:
-        return {"visibility_timeout": REDELIVERY}
+        return {"visibility_timeout": VISIBILITY_TIMEOUT}
     if scheme in ("amqp", "amqps"):
         return {}
     raise SetupError(
-        f"CELERY_BROKER_URL starts with «{scheme}»: use pgmq:// (the database itself), redis://… or amqp://…."
+        f'CELERY_BROKER_URL starts with "{scheme}": use pgmq:// (the database), redis://HOST/0 or amqp://HOST.'
     )
 
 
 def pgmq_conninfo(url: str) -> str:
-    """The address for PGMQ's client, which knows five fields, fills in defaults of its own, and quotes nothing.
+    """Return the connection string for PGMQ's client that describes the same connection as `url`.
 
-    So each value goes in already quoted for libpq (an empty one too, which leaves it to libpq), and every other option
-    (sslmode, …) rides behind the database's name: what the client pastes together is then what `url` describes.
+    The client knows five fields, replaces missing ones by its defaults, and joins the values without quoting. So each
+    value is quoted for libpq beforehand, also an empty one, which leaves the default to libpq. Other options (sslmode)
+    are appended to the database's name.
     """
     parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     fields = {name: libpq(parts.pop(name, "")) for name in ("host", "port", "user", "password")}
@@ -61,13 +60,13 @@ def pgmq_conninfo(url: str) -> str:
 
 
 def libpq(value: str) -> str:
-    """A value as libpq's connection strings quote it."""
+    """Quote a value for a connection string of libpq."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
 
 def install() -> None:
-    """Put PGMQ's tables and functions into the database, if it is the broker and they are not there yet."""
+    """Create PGMQ's tables and functions in the database if it is the broker and they do not exist."""
     if not settings.CELERY_BROKER_URL.startswith("pgmq:"):
         return
     with connection.cursor() as cursor:
@@ -76,7 +75,7 @@ def install() -> None:
             return
         from pgmq.install import get_embedded_install_sql
 
-        # One process at a time: two workers that migrate at once would both find nothing.
+        # One process at a time: two that migrate at once would both see no tables and run the SQL twice.
         cursor.execute("SELECT pg_advisory_lock(hashtext('accord.pgmq'))")
         try:
             cursor.execute("SELECT to_regclass('pgmq.meta') IS NOT NULL")

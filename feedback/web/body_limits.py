@@ -31,7 +31,7 @@ class BodyLimitMiddleware:
 
     def process_view(self, request: HttpRequest, *_view: object) -> HttpResponse | None:
         length = int(request.META.get("CONTENT_LENGTH") or 0)
-        if length <= settings.BODY_OF_NOBODY:
+        if length <= settings.MAX_ANONYMOUS_BODY_SIZE:
             return None
         match = request.resolver_match
         name = (match and match.url_name) or ""
@@ -41,7 +41,7 @@ class BodyLimitMiddleware:
             return None
         if sender is not None:
             request.META["accord.known"] = True  # see config.runtime.unread
-        most = settings.BODY_OF_NOBODY if sender is None else MAX_MEMBER_BODY_SIZE
+        most = settings.MAX_ANONYMOUS_BODY_SIZE if sender is None else MAX_MEMBER_BODY_SIZE
         may_upload = (
             sender and (is_api or name in UPLOAD_VIEWS) and _manages(sender, match and match.kwargs.get("slug"))
         )

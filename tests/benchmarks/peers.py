@@ -6,8 +6,8 @@ import sys
 import venv
 from pathlib import Path
 
-from config.runtime.bootstrap import follow, say
 from config.runtime.errors import SetupError
+from config.runtime.packages import run_installer, say
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "var" / "peers"
@@ -40,4 +40,4 @@ def build(home: Path, python: Path, requirements: list[str]) -> None:
     except OSError as error:
         raise SetupError(f"could not make {home.relative_to(ROOT)} ({error.strerror}).") from error
     arguments = ["install", "--disable-pip-version-check", "--progress-bar", "off", *requirements]
-    follow([str(python), "-m", "pip", *arguments], "pip", re.compile(r"Collecting (\S+)|(Installing) collected"))
+    run_installer([str(python), "-m", "pip", *arguments], "pip", re.compile(r"Collecting (\S+)|(Installing) collected"))

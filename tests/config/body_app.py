@@ -1,4 +1,4 @@
-"""A WSGI application for real web workers: it says how long the body is that it was given, and what it holds."""
+"""WSGI application for real web workers: it answers with the length and the hash of the request's body."""
 
 import hashlib
 

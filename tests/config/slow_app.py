@@ -1,6 +1,6 @@
-"""A WSGI application that reads the request, says which process answers, and takes its time.
+"""WSGI application that reads the request, takes a second, and answers with the PID of its process.
 
-GET /held takes until the file "go" is in the folder ACCORD_TEST_HOLD, where it leaves a file of its own first.
+GET /held first makes a file in the folder ACCORD_TEST_HOLD, then takes until the file "go" is there.
 """
 
 import os

@@ -19,7 +19,7 @@ TRICKLES = {
 
 @contextmanager
 def trickling(port: int, begins: bytes, count: int, every: float) -> Iterator[list[socket.socket]]:
-    """`count` connections that send `begins`, and then a byte every so many seconds until they are closed."""
+    """Open `count` connections that send `begins`, then a byte every `every` seconds until they are closed."""
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(count)]
     over = threading.Event()
 
@@ -47,7 +47,7 @@ def trickling(port: int, begins: bytes, count: int, every: float) -> Iterator[li
 
 
 class ImpatientWorker(web_worker.BufferedThreadWorker):
-    """The worker with shorter deadlines, so that a test need not wait for the real ones."""
+    """The worker with shorter time limits, so that a test need not wait for the real ones."""
 
     def init_process(self) -> None:
         web_worker.ARRIVAL_SECONDS, web_worker.GAP_SECONDS = 3, 2

@@ -1,4 +1,4 @@
-"""Celery's broker: what it is told, and what it needs in the database."""
+"""Celery's broker: its options, and its tables in the database."""
 
 import pytest
 from django.db import connection
@@ -17,18 +17,18 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_pgmqs_client_connects_to_the_very_database_that_was_named(address):
+def test_pgmqs_client_connects_to_the_database_of_the_address(address):
     connects_to = PGMQConfig(conn_string=broker.pgmq_conninfo(address)).dsn
     assert {name: value for name, value in conninfo_to_dict(connects_to).items() if value} == conninfo_to_dict(address)
 
 
 @pytest.mark.parametrize("url", ["sqs://", "pgmq://elsewhere/db", "redis://", "redis", ""])
-def test_a_broker_that_we_do_not_run_on_stops_the_start(url):
+def test_an_unsupported_broker_stops_the_start(url):
     with pytest.raises(SetupError, match="CELERY_BROKER_URL"):
         broker.transport_options(url, "")
 
 
-def test_migrating_brings_the_brokers_tables(db):
+def test_a_migration_creates_the_brokers_tables(db):
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('pgmq.meta') IS NOT NULL, to_regproc('pgmq.create') IS NOT NULL")
         assert cursor.fetchone() == (True, True)

@@ -1,4 +1,4 @@
-"""A body whose length nobody said beforehand is read like any other."""
+"""Request bodies without Content-Length, and bodies that the application does not read."""
 
 import hashlib
 import http.client
@@ -62,15 +62,15 @@ def test_a_chunked_body_arrives_whole_over_a_real_connection(port):
 
 
 @pytest.mark.process
-def test_a_stranger_sends_no_large_chunked_body(port):
-    status, said = send(port, [b"x" * 1024] * 1025, **{"Transfer-Encoding": "chunked"})
-    assert status == 413 and "several parts" in said
+def test_a_large_anonymous_chunked_body_is_refused(port):
+    status, message = send(port, [b"x" * 1024] * 1025, **{"Transfer-Encoding": "chunked"})
+    assert status == 413 and "several parts" in message
     assert send(port, [b"x" * 1024] * 3, **{"Transfer-Encoding": "chunked"})[0] == 200
 
 
 @pytest.fixture
 def post(db, manager, monkeypatch):
-    """POST a chunked body to our own application as gunicorn would hand it over. Returns status and answer."""
+    """POST a chunked body to Accord's application as gunicorn passes it on. Return status and JSON."""
     _token, key = issue_token(manager, "chunked")
     application = with_length(get_wsgi_application())
 
@@ -82,11 +82,11 @@ def post(db, manager, monkeypatch):
         environ |= {"HTTP_TRANSFER_ENCODING": "chunked", "HTTP_COOKIE": cookie}
         if key:
             environ["HTTP_AUTHORIZATION"] = f"Bearer {key}"
-        told = []
-        answer = application(environ, lambda status, headers: told.append(status))
-        return int(told[0].split()[0]), json.loads(b"".join(answer))
+        statuses = []
+        answer = application(environ, lambda status, headers: statuses.append(status))
+        return int(statuses[0].split()[0]), json.loads(b"".join(answer))
 
-    # A server gives its connection back with each request; this one is the test's, in whose transaction all happens.
+    # A server closes old connections with each request; here the connection must stay open for the test's transaction.
     monkeypatch.setattr(chunked, "close_old_connections", lambda: None)
     for signal in (request_started, request_finished):
         signal.disconnect(close_old_connections)
@@ -101,7 +101,7 @@ def test_prompts_in_a_chunked_body_are_added(post, project):
     assert Prompt.objects.count() == 2
 
 
-def test_a_large_chunked_body_is_taken_from_somebody_and_not_from_a_made_up_name(post, project, manager):
+def test_a_large_chunked_body_needs_a_real_token_or_session(post, project, manager):
     body = b'{"prompt": "%s"}' % (b"x" * 90_000)
     body = b"\n".join(body.replace(b"xx", b"%02d" % n, 1) for n in range(20))
     assert post(f"{URL}/prompts", body, "application/x-ndjson", key="acc_made_up")[0] == 413
@@ -124,7 +124,7 @@ def test_an_upload_without_a_row_is_refused(post, project, path, body):
 
 @pytest.mark.process
 @pytest.mark.parametrize("size", [100_000, 900_000])
-def test_a_body_that_nobody_reads_leaves_the_connection_open(port, size):
+def test_an_unread_body_leaves_the_connection_open(port, size):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     connection.connect()
     first = connection.sock

@@ -1,4 +1,4 @@
-"""Under which names the pages answer: the machine's own, and never everything."""
+"""Host names that pages answer to: the machine's own, never all."""
 
 import os
 import socket
@@ -21,26 +21,26 @@ from config.runtime import hosts
         ("accord.example.org", "http://accord.example.org:8000"),
     ],
 )
-def test_a_service_is_asked_where_it_listens(host, address):
+def test_a_service_is_reached_at_the_address_where_it_listens(host, address):
     assert hosts.address_of(host, 8000) == address
 
 
-def test_what_is_told_to_listen_somewhere_answers_to_that_name():
+def test_a_service_answers_to_the_name_on_which_it_listens():
     local = ["localhost", "127.0.0.1", "[::1]"]
-    assert hosts.own_names("", "") == hosts.own_names("127.0.0.1", "") == local
-    assert hosts.own_names("10.1.2.3", "") == [*local, "10.1.2.3"]
-    assert hosts.own_names("fd00::7", "") == [*local, "[fd00::7]"]
-    assert hosts.own_names("", "https://Accord.example.org:8443") == [*local, "accord.example.org"]
+    assert hosts.default_allowed_hosts("", "") == hosts.default_allowed_hosts("127.0.0.1", "") == local
+    assert hosts.default_allowed_hosts("10.1.2.3", "") == [*local, "10.1.2.3"]
+    assert hosts.default_allowed_hosts("fd00::7", "") == [*local, "[fd00::7]"]
+    assert hosts.default_allowed_hosts("", "https://Accord.example.org:8443") == [*local, "accord.example.org"]
 
 
-def test_listening_everywhere_means_this_machines_names_and_no_others():
-    names = hosts.own_names("0.0.0.0", "")
+def test_a_service_on_all_interfaces_answers_to_the_names_of_this_machine_only():
+    names = hosts.default_allowed_hosts("0.0.0.0", "")
     assert socket.gethostname().lower() in names
     assert "127.0.0.1" in names
     assert "*" not in names
 
 
-def test_health_is_told_to_whoever_asks_by_any_name_and_pages_are_not(client, db, settings):
+def test_health_is_answered_under_any_host_name_and_pages_are_not(client, db, settings):
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}  # the error page needs no collecting
     settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
     assert client.get("/healthz", headers={"host": "10.9.8.7"}).content == b"ok"
@@ -52,7 +52,7 @@ def test_health_is_told_to_whoever_asks_by_any_name_and_pages_are_not(client, db
     ("url", "location"),
     [("https://accord.example.org", "https://accord.example.org/x?y=1"), ("http://accord.example.org", None)],
 )
-def test_beside_an_https_address_a_plain_request_is_sent_there(url, location):
+def test_with_an_https_address_plain_requests_are_redirected(url, location):
     script = """
 import django; django.setup()
 from django.test import RequestFactory
@@ -63,11 +63,11 @@ ask = RequestFactory(headers={"host": "accord.example.org"}).get
 print(answer(ask("/x?y=1")).get("Location"), answer(ask("/x", headers={"X-Forwarded-Proto": "https"})).status_code)
 """
     environment = {**os.environ, "ACCORD_URL": url, "DJANGO_SETTINGS_MODULE": "config.settings"}
-    told = subprocess.run([sys.executable, "-c", script], env=environment, cwd=settings.BASE_DIR, capture_output=True)
-    assert told.stdout.decode().split() == [str(location), "200"], told.stderr.decode()
+    done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=settings.BASE_DIR, capture_output=True)
+    assert done.stdout.decode().split() == [str(location), "200"], done.stderr.decode()
 
 
-def test_health_is_told_over_plain_http_too(client, db, settings):
+def test_health_is_answered_over_plain_http(client, db, settings):
     settings.SECURE_SSL_REDIRECT = True
     assert client.get("/healthz").content == b"ok"
     assert client.get("/").status_code == 301

@@ -1,4 +1,4 @@
-"""Migrations run forwards and backwards, and leave nothing behind."""
+"""Migrations run forwards and backwards, and remove everything they made."""
 
 import psycopg
 import pytest
@@ -19,8 +19,8 @@ def test_the_tables_can_be_removed_and_made_again(tmp_path):
     folder.mkdir(mode=0o700)
     with using(folder) as address:
         for target in ([], ["feedback", "zero"], []):
-            status, said = manage("migrate", *target, "--data", str(folder), "--verbosity", "0")
-            assert status == 0, said
+            status, output = manage("migrate", *target, "--data", str(folder), "--verbosity", "0")
+            assert status == 0, output
             with psycopg.connect(address) as connection:
                 left = sorted(name for (name,) in connection.execute(LEFT_BEHIND))
             if target:

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: whose it is, which folder it serves, and who may enter."""
+"""The embedded PostgreSQL: its owner, its folder, and who can connect."""
 
 import os
 import pwd
@@ -19,7 +19,7 @@ from config.runtime.postgres_server import cluster_of, is_running, postmaster
 from tests.config.test_setup import manage, refused
 
 ROOT = Path(__file__).resolve().parents[2]
-# Starts (or joins) the server as any command does, says so, and leaves when its input ends.
+# Starts or joins the server as a command does, prints the address, and leaves when its input ends.
 USER = "import sys; from pathlib import Path; from config.runtime import postgres; "
 USER += "print(postgres.start(Path(sys.argv[1])), flush=True); sys.stdin.read()"
 
@@ -29,7 +29,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give fi
 
 @contextmanager
 def using(folder: Path):
-    """The address of the folder's database, while a process uses it."""
+    """Yield the address of the folder's database while a process uses it."""
     process = subprocess.Popen(
         [sys.executable, "-c", USER, str(folder)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -43,7 +43,7 @@ def using(folder: Path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A data folder whose database was made and stopped."""
+    """Return a data folder whose database was made and stopped."""
     folder = tmp_path_factory.mktemp("made")
     with using(folder):
         assert is_running(folder)
@@ -67,7 +67,7 @@ def run(address: str, query: str):
         return done.fetchall() if done.description else None
 
 
-def test_a_copy_of_a_running_data_folder_has_a_server_of_its_own(folder, tmp_path):
+def test_a_copy_of_a_running_data_folder_gets_another_server(folder, tmp_path):
     with using(folder) as original:
         run(original, "CREATE TABLE mine (n int)")
         with using(copied(folder, tmp_path / "copy")) as copy:
@@ -75,7 +75,7 @@ def test_a_copy_of_a_running_data_folder_has_a_server_of_its_own(folder, tmp_pat
         assert run(original, "SELECT count(*) FROM mine") == [(0,)]
 
 
-def test_a_number_left_in_postmaster_pid_that_is_another_process_by_now_harms_nobody(folder):
+def test_a_stale_pid_that_now_belongs_to_another_process_is_ignored(folder):
     bystander = subprocess.Popen(["sleep", "600"])
     try:
         for name in ("postmaster.pid", ".s.PGSQL.5432.lock"):
@@ -91,13 +91,13 @@ def test_a_number_left_in_postmaster_pid_that_is_another_process_by_now_harms_no
 
 
 @pytest.mark.parametrize("left", ["", "12", "no number\n"])
-def test_a_postmaster_pid_that_was_cut_off_does_not_keep_the_server_from_starting(folder, left):
+def test_a_truncated_postmaster_pid_does_not_stop_the_start(folder, left):
     (cluster_of(folder) / "postmaster.pid").write_text(left)
     with using(folder) as address:
         assert run(address, "SELECT 1") == [(1,)]
 
 
-def test_the_server_stays_for_as_long_as_anybody_uses_it(folder):
+def test_the_server_stops_with_its_last_user(folder):
     with using(folder):
         first = postmaster(cluster_of(folder))
         with using(folder) as address:
@@ -106,7 +106,7 @@ def test_the_server_stays_for_as_long_as_anybody_uses_it(folder):
     assert not first.is_running()
 
 
-def test_a_server_that_was_killed_with_its_user_is_forgotten(folder):
+def test_a_killed_server_is_started_again_by_the_next_user(folder):
     with using(folder):
         server = postmaster(cluster_of(folder))
         server.kill()
@@ -115,13 +115,13 @@ def test_a_server_that_was_killed_with_its_user_is_forgotten(folder):
             assert run(address, "SELECT 1") == [(1,)]
 
 
-def test_nobody_else_can_read_the_data_and_no_folder_above_is_opened(tmp_path):
+def test_other_users_cannot_read_the_data_and_folders_above_are_unchanged(tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     before = [(path, path.stat().st_mode) for path in closed.parents]
     data = closed / "data"
-    status, said = manage("migrate", "--data", str(data), "--verbosity", "0")
-    assert status == 0, said
+    status, output = manage("migrate", "--data", str(data), "--verbosity", "0")
+    assert status == 0, output
     assert [(path, path.stat().st_mode) for path in closed.parents] == before
     assert closed.stat().st_mode == 0o040700
     open_to_others = [p for p in [data, *data.rglob("*")] if p.stat().st_mode & 0o077 and not p.is_socket()]
@@ -143,7 +143,7 @@ def test_a_folder_that_anybody_can_write_to_is_refused(tmp_path):
 
 
 @needs_root
-def test_another_user_of_the_machine_is_refused_even_where_the_folder_is_open(folder):
+def test_another_user_of_the_machine_cannot_connect_even_if_the_folder_is_open(folder):
     stranger = pwd.getpwnam("nobody")
     with using(folder):
         cluster_of(folder).chmod(0o755)
@@ -155,26 +155,26 @@ def test_another_user_of_the_machine_is_refused_even_where_the_folder_is_open(fo
         assert "Peer authentication failed" in done.stderr
 
 
-def test_a_path_too_long_for_a_socket_is_reached_through_a_folder_that_is_ours_alone(made, tmp_path):
+def test_a_path_too_long_for_a_socket_is_reached_through_a_private_link(made, tmp_path):
     deep = tmp_path / ("d" * 100)
     deep.mkdir(mode=0o700)
     with using(copied(made, deep / "data")) as address:
         assert run(address, "SELECT 1") == [(1,)]
-    private = postgres.reachable(cluster_of(deep / "data")).parent
+    private = postgres.socket_folder(cluster_of(deep / "data")).parent
     assert private.stat().st_mode == 0o040700
     private.chmod(0o755)
     with pytest.raises(SetupError, match="is not a private folder of this user"):
-        postgres.reachable(cluster_of(deep / "data"))
+        postgres.socket_folder(cluster_of(deep / "data"))
     shutil.rmtree(private)
 
 
 @needs_root
-def test_a_folder_copied_without_its_owner_is_refused_with_the_mend(folder, tmp_path):
+def test_a_folder_copied_without_its_owner_is_refused_with_the_remedy(folder, tmp_path):
     copy = copied(folder, tmp_path / "copy", "-r")
     refused(manage("check", "--data", str(copy)), 'belongs to the user "root"', "chown -R", "cp -a")
 
 
-def test_a_database_of_another_postgresql_is_refused_with_both_versions(folder):
+def test_a_database_of_another_version_is_refused_with_both_versions(folder):
     (cluster_of(folder) / "PG_VERSION").write_text("15\n")
     refused(manage("check", "--data", str(folder)), 'PostgreSQL "15"', "PostgreSQL 18", "pg_dump")
 
@@ -188,7 +188,7 @@ def test_a_data_folder_without_a_name_is_refused():
     refused(manage("check", "--data"), "--data DIR")
 
 
-def test_a_socket_file_that_a_copy_brought_along_is_no_server(folder):
+def test_a_copied_socket_file_is_not_taken_for_a_server(folder):
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(cluster_of(folder) / ".s.PGSQL.5432"))
     assert not is_running(folder)

@@ -1,22 +1,23 @@
-"""What a person sees when a machine is not ready: one sentence, and a status that is not zero."""
+"""Failures of a start: one sentence for the operator, and a status other than 0."""
 
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from config.runtime import bootstrap, services
+from config.runtime import bootstrap, packages, services
 from config.runtime.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def manage(*arguments: str, cwd: Path = ROOT, python: str = sys.executable, **environment: str):
-    """Run manage.py as a person would, and return its status and what it said on stderr."""
+    """Run manage.py in a process; return its status and stderr."""
     clean = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "ACCORD_DATA")}
     done = subprocess.run(
         [python, "manage.py", *arguments], cwd=cwd, env={**clean, **environment}, capture_output=True, text=True
@@ -25,10 +26,10 @@ def manage(*arguments: str, cwd: Path = ROOT, python: str = sys.executable, **en
 
 
 def refused(outcome: tuple[int, str], *words: str) -> None:
-    status, said = outcome
+    status, output = outcome
     assert status != 0
-    assert "Traceback" not in said
-    last = said.strip().splitlines()[-1]
+    assert "Traceback" not in output
+    last = output.strip().splitlines()[-1]
     assert last.startswith("error: ")
     for word in words:
         assert word in last
@@ -36,7 +37,7 @@ def refused(outcome: tuple[int, str], *words: str) -> None:
 
 @pytest.fixture
 def bare_clone(tmp_path: Path) -> Path:
-    """The files that a first start needs, without .venv."""
+    """Copy the files that a first start needs, without .venv."""
     for name in ("manage.py", "requirements.txt"):
         shutil.copy(ROOT / name, tmp_path)
     for folder in ("config", "requirements"):
@@ -53,7 +54,7 @@ def test_an_old_python_is_refused_before_anything_is_imported():
 
 
 @pytest.mark.process
-def test_a_python_without_venv_is_told_what_to_install(bare_clone):
+def test_a_python_without_venv_is_refused_with_the_package_to_install(bare_clone):
     program = (
         "import sys; sys.modules['ensurepip'] = None; sys.argv = ['manage.py', 'up'];"
         "import config.runtime.bootstrap as b; sys.exit(b.main(sys.argv))"
@@ -63,7 +64,7 @@ def test_a_python_without_venv_is_told_what_to_install(bare_clone):
 
 
 @pytest.mark.process
-def test_a_machine_without_network_is_told_so(bare_clone):
+def test_a_missing_network_is_reported_as_such(bare_clone):
     outcome = manage(
         "up",
         cwd=bare_clone,
@@ -77,37 +78,37 @@ def test_a_machine_without_network_is_told_so(bare_clone):
     assert not (bare_clone / ".venv" / "groups").exists(), "the next start must try again"
 
 
-def test_a_full_disk_is_told_from_other_failures_of_pip():
-    said = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
-    assert "disk" in bootstrap.reason_of(said, "pip failed")
-    assert bootstrap.reason_of("ERROR: something else", "pip failed: something else") == "pip failed: something else"
+def test_a_full_disk_is_reported_as_such():
+    output = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device\n"
+    assert "disk" in packages.reason_of(output, "pip failed")
+    assert packages.reason_of("ERROR: something else", "pip failed: something else") == "pip failed: something else"
 
 
-def test_a_package_with_another_content_than_the_locks_is_told_from_other_failures_of_pip():
-    said = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE."
-    assert "requirements/lock" in bootstrap.reason_of(said, "pip failed")
+def test_a_wrong_hash_is_reported_as_such():
+    output = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE."
+    assert "requirements/lock" in packages.reason_of(output, "pip failed")
 
 
-def test_what_is_installed_already_is_not_installed_again(monkeypatch, tmp_path):
-    asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr(bootstrap, "VENV", tmp_path)
-    monkeypatch.setattr(bootstrap, "PYTHON", Path(sys.executable))
-    monkeypatch.setattr(bootstrap, "pip_install", lambda *what: asked.append(what))
+def test_installed_groups_are_not_installed_again(monkeypatch, tmp_path):
+    installed: list[tuple[str, ...]] = []
+    monkeypatch.setattr(packages, "VENV", tmp_path)
+    monkeypatch.setattr(packages, "PYTHON", Path(sys.executable))
+    monkeypatch.setattr(packages, "pip_install", lambda *what: installed.append(what))
     monkeypatch.setenv("DATABASE_URL", "postgresql://db")
     bootstrap.prepare("createsuperuser", [])
-    assert asked == [("--require-hashes", "--no-deps", "-r", "requirements/lock/web.txt")]
+    assert installed == [("--require-hashes", "--no-deps", "-r", "requirements/lock/web.txt")]
     bootstrap.prepare("createsuperuser", [])
-    assert len(asked) == 1
+    assert len(installed) == 1
     bootstrap.prepare("check_model", ["folder"])  # the environment grows, and torch comes without a hash
-    assert asked[1] == ("--require-hashes", "--no-deps", "-r", "requirements/lock/learner.txt")
-    assert asked[2][0].startswith("torch==")
+    assert installed[1] == ("--require-hashes", "--no-deps", "-r", "requirements/lock/learner.txt")
+    assert installed[2][0].startswith("torch==")
     (tmp_path / "groups" / "web").write_text("of an older requirements/web.txt")
     bootstrap.prepare("createsuperuser", [])
-    assert asked[3] == asked[0]
+    assert installed[3] == installed[0]
 
 
 def test_a_disk_with_too_little_room_refuses_to_start(monkeypatch, tmp_path):
-    monkeypatch.setattr(services, "LEAST_FREE", shutil.disk_usage(tmp_path).total + 1)
+    monkeypatch.setattr(services, "MIN_FREE_BYTES", shutil.disk_usage(tmp_path).total + 1)
     monkeypatch.setenv("ACCORD_DATA", str(tmp_path))
     with pytest.raises(SetupError, match="disk that holds"):
         services.prepare("up", [])
@@ -122,14 +123,14 @@ def test_a_port_in_use_is_named(tmp_path):
 
 @pytest.mark.process
 def test_a_port_that_is_no_number_is_refused(tmp_path):
-    refused(manage("up", "--port", "eighty", ACCORD_DATA=str(tmp_path)), "«eighty»")
+    refused(manage("up", "--port", "eighty", ACCORD_DATA=str(tmp_path)), '"eighty"')
 
 
 @pytest.mark.process
-def test_an_option_cut_short_is_refused_as_what_reads_it_early_would_not_see_it(tmp_path):
-    status, said = manage("up", "--dat", str(tmp_path / "elsewhere"), ACCORD_DATA=str(tmp_path))
+def test_an_abbreviated_option_is_refused(tmp_path):
+    status, output = manage("up", "--dat", str(tmp_path / "elsewhere"), ACCORD_DATA=str(tmp_path))
     assert status != 0
-    assert "unrecognized arguments: --dat" in said
+    assert "unrecognized arguments: --dat" in output
 
 
 @pytest.mark.process
@@ -148,12 +149,21 @@ def test_an_address_that_is_not_postgresql_is_refused(tmp_path):
 
 
 @pytest.mark.process
-def test_a_second_instance_on_the_same_folder_is_refused(tmp_path):
-    holder = services.take_folder(tmp_path)
-    try:
+def test_a_second_instance_on_the_same_folder_is_refused(tmp_path, monkeypatch):
+    monkeypatch.delenv("DATABASE_URL")
+    with locked(tmp_path):
         refused(manage("up", "--port", "18765", ACCORD_DATA=str(tmp_path)), "another Accord already runs", "--data")
+
+
+@contextmanager
+def locked(folder: Path):
+    """Hold the locks that `up` would take. flock works between open files, so one process can play two hosts."""
+    files = services.lock_folder(folder)
+    try:
+        yield
     finally:
-        holder.close()
+        for file in files:
+            file.close()
 
 
 @pytest.mark.process
@@ -163,18 +173,18 @@ def test_a_second_instance_on_the_same_folder_is_refused(tmp_path):
         ({"SECRET_KEY": ""}, "SECRET_KEY is not set"),
         ({"SECRET_KEY": "short"}, "fewer than 32 characters"),
         ({"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS"),
-        ({"LOG_LEVEL": "chatty"}, "LOG_LEVEL is «CHATTY»"),
-        ({"DEBUG": "maybe"}, "DEBUG is «maybe»"),
-        ({"WEB_WORKERS": "0"}, "WEB_WORKERS is «0»"),
+        ({"LOG_LEVEL": "chatty"}, 'LOG_LEVEL is "CHATTY"'),
+        ({"DEBUG": "maybe"}, 'DEBUG is "maybe"'),
+        ({"WEB_WORKERS": "0"}, 'WEB_WORKERS is "0"'),
         ({"ACCORD_URL": "accord.example.org"}, "ACCORD_URL"),
     ],
 )
-def test_an_insecure_or_senseless_setting_stops_the_start(environment, words, tmp_path):
-    # With a server of one's own (here the tests' cluster by its address) nothing is generated behind one's back.
-    given = {
+def test_an_insecure_or_invalid_setting_stops_the_start(environment, words, tmp_path):
+    # With DATABASE_URL (here the address of the tests' cluster) no secret key is generated.
+    valid = {
         "DATABASE_URL": os.environ["DATABASE_URL"],
         "ACCORD_EMBEDDED_DATABASE": "",
         "SECRET_KEY": "x" * 40,
         "DEBUG": "",
     }
-    refused(manage("check", ACCORD_DATA=str(tmp_path), **{**given, **environment}), words)
+    refused(manage("check", ACCORD_DATA=str(tmp_path), **{**valid, **environment}), words)

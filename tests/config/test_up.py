@@ -1,4 +1,4 @@
-"""`manage.py up` as an operator runs it: it answers, and Ctrl-C leaves nothing behind."""
+"""`manage.py up` as an operator runs it: it answers, and Ctrl-C ends every process."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
-    """Every process, of whatever parent, that works on this data folder."""
+    """Return all processes that work on this data folder, whoever started them."""
 
     def names_it(process: psutil.Process) -> bool:
         try:
@@ -42,7 +42,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 @pytest.fixture
 def accord(tmp_path: Path):
-    """A running `up` on a data folder and a PostgreSQL of its own, and its address."""
+    """Yield a running `up`, with its own data folder and PostgreSQL, and its address."""
     clean = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "SECRET_KEY")}
     port = free_port()
     process = subprocess.Popen(
@@ -103,7 +103,7 @@ def test_a_service_that_dies_is_started_again(accord, tmp_path):
     wait_until(lambda: answers(f"{address}/healthz"))
 
 
-def test_a_database_that_is_killed_is_started_again_and_the_terminal_says_so(accord, tmp_path):
+def test_a_killed_database_is_started_again_and_the_terminal_reports_it(accord, tmp_path):
     process, address = accord
     assert any("Accord runs at" in line for line in process.stderr)
     server = postmaster(cluster_of(tmp_path))
@@ -120,8 +120,8 @@ def test_a_database_that_is_killed_is_started_again_and_the_terminal_says_so(acc
 
 def test_a_start_without_accounts_prints_the_command_that_makes_one_in_this_database(accord, tmp_path):
     process, _address = accord
-    said = next(line for line in process.stderr if "nobody can sign in yet" in line)
-    command = shlex.split(said.partition("`")[2].partition("`")[0])
+    line = next(line for line in process.stderr if "nobody can sign in yet" in line)
+    command = shlex.split(line.partition("`")[2].partition("`")[0])
     assert command[:2] == ["python3", "manage.py"]
     clean = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "ACCORD_DATA")}
     account = ["--noinput", "--username", "first", "--email", "first@example.org"]
@@ -131,8 +131,8 @@ def test_a_start_without_accounts_prints_the_command_that_makes_one_in_this_data
         assert connection.execute("SELECT username FROM feedback_user").fetchall() == [("first",)]
 
 
-def test_a_log_that_has_grown_is_put_aside_while_the_service_writes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervisor, "LARGEST_LOG", 100)
+def test_a_large_log_is_moved_while_the_service_goes_on_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "MAX_LOG_BYTES", 100)
     service = supervisor.Service("talker", ["sh", "-c", "while :; do echo a line; sleep 0.01; done"], tmp_path / "log")
     service.start()
     try:

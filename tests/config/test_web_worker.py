@@ -1,4 +1,4 @@
-"""The web workers share the connections that browsers keep."""
+"""The web worker: sharing of kept connections between processes, and slow or incomplete requests."""
 
 import http.client
 import socket
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.conf import settings
 
-from config.runtime.web_worker import ARRIVING, HEAD_LIMIT, LARGE, SMALL_BODY, TOO_LARGE, WHOLE, progress
+from config.runtime.web_worker import COMPLETE, HEAD_LIMIT, INCOMPLETE, LARGE, SMALL_BODY, TOO_LARGE, progress
 from tests.benchmarks.web.processes import free_port
 from tests.config.slow_clients import HALF_HEAD, TRICKLES, trickling
 
@@ -53,7 +53,7 @@ def connect(port, count):
 
 
 def wait_for_both(port):
-    """Until both workers answer: more people than one of them has threads."""
+    """Wait until both workers answer: send more requests than one of them has threads."""
     seen = set()
     deadline = time.monotonic() + 60
     while len(seen) < 2 and time.monotonic() < deadline:
@@ -68,7 +68,7 @@ def wait_for_both(port):
 
 
 @pytest.mark.process
-def test_people_who_come_at_once_are_shared_out_and_stay_where_they_are(port):
+def test_simultaneous_clients_are_shared_between_workers_and_stay_there(port):
     connections = connect(port, 2 * THREADS)
     first = at_once(connections)
     assert sorted(Counter(first).values()) == [THREADS, THREADS]
@@ -76,7 +76,7 @@ def test_people_who_come_at_once_are_shared_out_and_stay_where_they_are(port):
 
 
 @pytest.mark.process
-def test_who_comes_while_one_worker_is_busy_is_served_by_the_other(tmp_path, monkeypatch):
+def test_clients_that_come_while_one_worker_is_busy_are_served_by_the_other(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCORD_TEST_HOLD", str(tmp_path))
     port = free_port()
     service = serve(port)
@@ -98,21 +98,21 @@ def test_who_comes_while_one_worker_is_busy_is_served_by_the_other(tmp_path, mon
 
 
 @pytest.mark.process
-def test_connections_that_say_nothing_hold_up_nobody(port):
-    """A thread that waited for each of them would be busy for minutes; the application takes a second."""
+def test_silent_connections_delay_nobody(port):
+    """A thread that waited for each connection would be busy for minutes; the application takes a second."""
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(40 * THREADS)]
     (person,) = connect(port, 1)
     assert answering(person)
     late = silent[-THREADS:]
-    for each in late:
-        each.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-    assert all(b"200 OK" in each.recv(100) for each in late)
-    for each in silent:
-        each.close()
+    for connection in late:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert all(b"200 OK" in connection.recv(100) for connection in late)
+    for connection in silent:
+        connection.close()
 
 
 @pytest.mark.process
-def test_a_stop_does_not_wait_for_connections_that_say_nothing():
+def test_a_stop_does_not_wait_for_silent_connections():
     port = free_port()
     service = serve(port, "--keep-alive", "3600", "--graceful-timeout", "3600")
     try:
@@ -121,16 +121,16 @@ def test_a_stop_does_not_wait_for_connections_that_say_nothing():
         time.sleep(0.5)  # until they are accepted
         service.terminate()
         service.wait(60)
-        for each in silent:
-            each.close()
+        for connection in silent:
+            connection.close()
     finally:
         service.kill()
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("kind", TRICKLES)
-def test_unfinished_requests_hold_up_nobody(port, kind):
-    """32 of them, where there are six threads; each sends a byte again and again."""
+def test_unfinished_requests_delay_nobody(port, kind):
+    """32 requests on six threads; each request sends a byte again and again."""
     with trickling(port, TRICKLES[kind], count=32, every=0.2):
         for _ in range(3):
             (person,) = connect(port, 1)
@@ -139,7 +139,7 @@ def test_unfinished_requests_hold_up_nobody(port, kind):
 
 
 @pytest.mark.process
-def test_a_request_that_does_not_end_is_refused_though_it_sends_a_byte_now_and_then():
+def test_an_endless_request_is_refused_although_it_sends_a_byte_now_and_then():
     port = free_port()
     service = serve(port, worker="tests.config.slow_clients.ImpatientWorker")
     try:
@@ -157,7 +157,7 @@ def test_a_request_that_does_not_end_is_refused_though_it_sends_a_byte_now_and_t
 
 
 @pytest.mark.process
-def test_bodies_arrive_whole_however_they_are_cut(port):
+def test_bodies_arrive_complete_however_they_are_split(port):
     for body in (b"b" * 1000, b"b" * (3 * SMALL_BODY)):
         head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
         with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
@@ -178,7 +178,7 @@ def test_two_requests_sent_at_once_are_both_answered(port):
 
 
 @pytest.mark.process
-def test_a_client_that_waits_to_be_told_to_go_on_is_told(port):
+def test_a_client_that_expects_100_continue_gets_it(port):
     with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
         assert client.recv(100).startswith(b"HTTP/1.1 100 ")
@@ -189,16 +189,16 @@ def test_a_client_that_waits_to_be_told_to_go_on_is_told(port):
 @pytest.mark.parametrize(
     ("received", "state"),
     [
-        (b"", ARRIVING),
-        (HALF_HEAD, ARRIVING),
-        (b"GET / HTTP/1.1\r\n\r\n", WHOLE),
-        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab", ARRIVING),
-        (b"POST / HTTP/1.1\r\ncontent-length:3\r\n\r\nabc", WHOLE),
+        (b"", INCOMPLETE),
+        (HALF_HEAD, INCOMPLETE),
+        (b"GET / HTTP/1.1\r\n\r\n", COMPLETE),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nab", INCOMPLETE),
+        (b"POST / HTTP/1.1\r\ncontent-length:3\r\n\r\nabc", COMPLETE),
         (b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\na" % (SMALL_BODY + 1), LARGE),
         (b"POST / HTTP/1.1\r\nContent-Length: many\r\n\r\n", LARGE),
         (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", LARGE),
         (b"GET / HTTP/1.1\r\nX: " + b"a" * HEAD_LIMIT, TOO_LARGE),
     ],
 )
-def test_a_thread_gets_a_request_when_it_is_whole(received, state):
+def test_a_thread_gets_a_request_when_it_is_complete(received, state):
     assert progress(received) == state

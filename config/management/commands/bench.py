@@ -1,4 +1,4 @@
-"""`manage.py bench learner`, `rankings`, `web`: how fast each is beside its peers, measured by plain scripts."""
+"""`manage.py bench learner`, `rankings`, `web`: compare speed and results with other software."""
 
 import os
 import sys
@@ -16,14 +16,14 @@ PROGRAMS = {
 
 
 class Command(BaseCommand):
-    help = "Measures ours and the peers in turn; `bench learner --help` and the like tell the options."
+    help = "Measure Accord and its peers in turn. `bench learner --help` lists the options of that benchmark."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("what", choices=list(PROGRAMS))
-        parser.add_argument("options", nargs=REMAINDER, help="of that benchmark: its --help lists them")
+        parser.add_argument("options", nargs=REMAINDER, help="options of the benchmark (--help lists them)")
 
     def handle(self, *args: Any, **options: Any) -> None:
         os.chdir(settings.BASE_DIR)
         command = [sys.executable, "-m", PROGRAMS[options["what"]], *options["options"]]
-        # In this process's place, so that a signal reaches the benchmark, which then ends what it started.
+        # Replace this process, so that a signal reaches the benchmark, which then ends the processes it started.
         os.execv(sys.executable, command)

@@ -1,4 +1,4 @@
-"""`manage.py demo`: a project that is ready to be ranked, on a small model trained here."""
+"""`manage.py demo`: Accord with a project that can be ranked at once, on a small model that is trained here."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ from config.runtime.hosts import address_of
 from config.runtime.supervisor import Supervisor, services_named
 from feedback.errors import AccordError
 
-ROUNDS, LABELS = 2, 600  # of a simulation, unless told otherwise
+ROUNDS, LABELS = 2, 600  # defaults of a simulation
 
 
 class Command(ServiceCommand):
-    help = "Starts Accord with a demo project: customer-support replies by a small model that is trained here."
+    help = "Start Accord with a demo project: customer-support replies by a small model that is trained here."
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_service_arguments(parser)
@@ -26,9 +26,9 @@ class Command(ServiceCommand):
         )
         simulation = parser.add_argument_group("without a browser")
         simulation.add_argument(
-            "--simulate", action="store_true", help="simulated annotators rank over HTTP, rounds run, then all stops"
+            "--simulate", action="store_true", help="simulate annotators over HTTP, run rounds, print figures, stop"
         )
-        simulation.add_argument("--rounds", type=int, metavar="N", help="turns of the loop (2)")
+        simulation.add_argument("--rounds", type=int, metavar="N", help="number of rounds (2)")
         simulation.add_argument("--labels", type=int, metavar="N", help="rankings before each round (600)")
         simulation.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each cycle there")
 
@@ -36,7 +36,7 @@ class Command(ServiceCommand):
         from training.demo import seed
 
         check_simulation(options)
-        with refusals_in_a_sentence():
+        with errors_as_command_errors():
             site.prepare(self.report)
             accounts = seed.prepare(model=options["model"], report=self.report)
             address = address_of(options["host"], options["port"])
@@ -48,7 +48,7 @@ class Command(ServiceCommand):
     def work(
         self, address: str, options: dict[str, Any], accounts: "list[Any]", supervisor: Supervisor
     ) -> Callable[[], None]:
-        """What happens once the services answer: the simulation, or a greeting and then nothing but watching."""
+        """Return the work to do once the services answer: run the simulation, or print the accounts and watch."""
 
         def simulate() -> None:
             from training.demo import simulate
@@ -66,8 +66,8 @@ class Command(ServiceCommand):
 
 
 @contextmanager
-def refusals_in_a_sentence() -> Iterator[None]:
-    """What the loop refuses, and what fails in it, becomes the command's own error. Raises CommandError."""
+def errors_as_command_errors() -> Iterator[None]:
+    """Turn the errors of the loop into CommandError, which is printed as one sentence."""
     from training.demo import client, seed, simulate
     from training.run_round.process import ProgramFailed
 
@@ -82,12 +82,14 @@ def refusals_in_a_sentence() -> Iterator[None]:
 
 
 def check_simulation(options: dict[str, Any]) -> None:
-    """Bad options are refused before anything slow is done. Raises CommandError."""
+    """Raise CommandError for options that do not fit together, before anything slow is done."""
     for name in ("rounds", "labels", "json"):
         if options[name] is not None and not options["simulate"]:
-            raise CommandError(f"--{name} says how to simulate: give it with --simulate.")
+            raise CommandError(f"--{name} is an option of the simulation: use it with --simulate.")
     for name in ("rounds", "labels"):
         if options[name] is not None and options[name] < 1:
-            raise CommandError(f"--{name} is {options[name]}: give at least 1.")
+            raise CommandError(f"--{name} is {options[name]}: the minimum is 1.")
     if options["json"] is not None and not options["json"].resolve().parent.is_dir():
-        raise CommandError(f"--json names a file in {options['json'].resolve().parent}, which is not a folder.")
+        raise CommandError(
+            f"--json names a file in {options['json'].resolve().parent}, which is not a folder: choose another file."
+        )

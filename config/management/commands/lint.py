@@ -12,7 +12,7 @@ TOOLS = (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"])
 
 
 class Command(BaseCommand):
-    help = "Checks the code without running it: ruff, mypy, makemigrations --check. All are run, whichever fails."
+    help = "Check style, types and migrations: ruff, mypy, makemigrations --check. All run, even if one fails."
 
     def handle(self, *args: Any, **options: Any) -> None:
         failed = [
@@ -24,7 +24,3 @@ class Command(BaseCommand):
             failed.append(["makemigrations", "--check"])
         if failed:
             raise CommandError(f"not clean: {', '.join(' '.join(words) for words in failed)}.")
-
-
-def _fails(tool: list[str]) -> bool:
-    return subprocess.run([sys.executable, "-m", *tool], cwd=settings.BASE_DIR).returncode != 0

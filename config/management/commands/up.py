@@ -1,4 +1,4 @@
-"""`manage.py up`: the whole of Accord, for real use."""
+"""`manage.py up`: start Accord."""
 
 import shlex
 from typing import Any
@@ -15,14 +15,14 @@ ALL = "web,default,gpu,beat"
 
 
 def add_service_arguments(parser: CommandParser) -> None:
-    """The options that `up` and `demo` share; config/runtime/services.py reads them before Django starts."""
-    parser.add_argument("--host", default="127.0.0.1", help="where the web service listens (127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="on which port (8000)")
-    parser.add_argument("--data", metavar="DIR", help="where everything is kept (ACCORD_DATA, else var/)")
+    """Add the options of `up` and `demo`; config/runtime/services.py reads them before Django starts."""
+    parser.add_argument("--host", default="127.0.0.1", help="address on which the web service listens (127.0.0.1)")
+    parser.add_argument("--port", type=int, default=8000, help="port of the web service (8000)")
+    parser.add_argument("--data", metavar="DIR", help="data folder (default: ACCORD_DATA, or var/)")
 
 
-def first_account() -> str:
-    """The command that makes an account in this very database, in whatever terminal."""
+def first_account_command() -> str:
+    """Return the command that makes an account in this database, for another terminal."""
     words = ["python3", "manage.py", "createsuperuser"]
     if settings.EMBEDDED_DATABASE and settings.DATA_DIR != settings.BASE_DIR / "var":
         words += ["--data", str(settings.DATA_DIR)]
@@ -30,10 +30,10 @@ def first_account() -> str:
 
 
 class ServiceCommand(BaseCommand):
-    """What `up` and `demo` have in common."""
+    """Base class of `up` and `demo`."""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        # --dat for --data would be seen here, but not by what reads it before Django starts.
+        # An abbreviation such as --dat for --data would be accepted here, but not read before Django starts.
         return super().create_parser(prog_name, subcommand, allow_abbrev=False, **kwargs)
 
     def report(self, sentence: str) -> None:
@@ -41,7 +41,7 @@ class ServiceCommand(BaseCommand):
 
 
 class Command(ServiceCommand):
-    help = "Starts the web service, the workers and beat, with the embedded PostgreSQL unless DATABASE_URL is set."
+    help = "Start the web service, the workers and beat, and the embedded PostgreSQL unless DATABASE_URL is set."
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_service_arguments(parser)
@@ -62,7 +62,7 @@ class Command(ServiceCommand):
         def greet_and_watch() -> None:
             self.report(f"\nAccord runs at {address}   (Ctrl-C stops it)\n")
             if not get_user_model().objects.exists():
-                self.report(f"nobody can sign in yet: make the first account with `{first_account()}`")
+                self.report(f"nobody can sign in yet: make the first account with `{first_account_command()}`")
             supervisor.watch()
 
         supervisor.run(address, greet_and_watch)
