@@ -77,11 +77,17 @@ def use_database(folder: Path, is_supervised: bool = False) -> None:
 
 
 def lock_folder(folder: Path) -> list[IO[str]]:
-    """Let one supervisor use the data folder: two would run beat twice. Raises SetupError if another one does.
+    """Let one supervisor of this host use the data folder. Raises SetupError if another one does.
 
-    Returns the open files; a lock is held until its file is closed or the process ends.
+    Two supervisors of a host would run beat twice. The embedded database admits one host alone: its supervisor holds
+    `lock` exclusively. Hosts with a database server may share the folder: their supervisors share `lock`, and each
+    holds a lock named after its host, because some network file systems pass flock on between hosts. Returns the open
+    files; a lock is held until its file is closed or the process ends.
     """
-    locks = [_lock(folder, "lock", fcntl.LOCK_EX)]
+    if os.environ.get("DATABASE_URL", "").strip():
+        locks = [_lock(folder, "lock", fcntl.LOCK_SH), _lock(folder, f"lock-{socket.gethostname()}", fcntl.LOCK_EX)]
+    else:
+        locks = [_lock(folder, "lock", fcntl.LOCK_EX)]
     _locks.extend(locks)
     return locks
 

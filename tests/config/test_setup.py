@@ -166,6 +166,35 @@ def locked(folder: Path):
             file.close()
 
 
+def refuses_second_supervisor(folder: Path) -> bool:
+    try:
+        with locked(folder):
+            return False
+    except SetupError:
+        return True
+
+
+def test_hosts_with_a_database_server_share_a_data_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db.example.org/accord")
+    monkeypatch.setattr(socket, "gethostname", lambda: "gpu-1")
+    with locked(tmp_path):
+        assert refuses_second_supervisor(tmp_path), "the same host"
+        monkeypatch.setattr(socket, "gethostname", lambda: "gpu-2")
+        assert not refuses_second_supervisor(tmp_path)
+        monkeypatch.delenv("DATABASE_URL")
+        assert refuses_second_supervisor(tmp_path), "an embedded database"
+    assert not refuses_second_supervisor(tmp_path)
+
+
+def test_a_folder_with_an_embedded_database_admits_one_supervisor_of_all_hosts(tmp_path, monkeypatch):
+    monkeypatch.delenv("DATABASE_URL")
+    with locked(tmp_path):
+        monkeypatch.setattr(socket, "gethostname", lambda: "another-host")
+        assert refuses_second_supervisor(tmp_path)
+        monkeypatch.setenv("DATABASE_URL", "postgresql://db.example.org/accord")
+        assert refuses_second_supervisor(tmp_path)
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(
     ("environment", "words"),
