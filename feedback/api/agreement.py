@@ -80,10 +80,10 @@ class AgreementSerializer(AsOfSerializer, AgreementEstimatesSerializer):
 def agreement_detail(request: Request, slug: str) -> Response:
     """Return the agreement of the project, by annotator (with checks for careless work), by pair and by week."""
     project = members.manager_of(request.user, slug).project
-    quality = quality_snapshot.of(project, by_two=True)
+    quality = quality_snapshot.get_quality(project, by_two=True)
     report = quality.agreement
-    usernames = dict(User.objects.filter(pk__in=quality.signs).values_list("pk", "username"))
-    undefined = agreement.Agreed(agreement.share([]), agreement.share([]))
+    usernames = dict(User.objects.filter(pk__in=quality.checks).values_list("pk", "username"))
+    undefined = agreement.AgreementMeasures(agreement.share([]), agreement.share([]))
     by_annotator = [
         {
             "username": usernames[pk],
@@ -91,7 +91,7 @@ def agreement_detail(request: Request, slug: str) -> Response:
             "gold": quality.gold.get(pk),
             **vars(checks),
         }
-        for pk, checks in quality.signs.items()
+        for pk, checks in quality.checks.items()
     ]
     by_two = [
         {"usernames": [usernames[first], usernames[second]], **vars(estimates)}

@@ -47,9 +47,11 @@ class PersonFiguresSerializer(AsOfSerializer):
     reliability = ReliabilityEstimateSerializer(
         allow_null=True, help_text="From the last report; null: there is no report yet."
     )
-    signs = CheckResultSerializer(many=True, help_text="Checks for careless work that flag this person.")
+    signs = CheckResultSerializer(
+        source="flagged_checks", many=True, help_text="Checks for careless work that flag this person."
+    )
 
-    def get_is_member(self, person: statistics.Person) -> bool:
+    def get_is_member(self, person: statistics.PersonFigures) -> bool:
         return person.role is not None
 
 
@@ -73,7 +75,7 @@ class OwnFiguresSerializer(strict.Serializer):
 def figures_list(request: Request, slug: str) -> Response:
     """List the figures of all members and of all who have ranked, by username. For managers."""
     project = members.manager_of(request.user, slug).project
-    return Response(PersonFiguresSerializer(statistics.of_everybody(project), many=True).data)
+    return Response(PersonFiguresSerializer(statistics.figures_of_everybody(project), many=True).data)
 
 
 @extend_schema(operation_id="figures_own", responses=OwnFiguresSerializer)

@@ -165,7 +165,7 @@ def work_list(request: Request, slug: str, user_id: int) -> Response:
     """List one person's rankings, newest first, whether they count or not."""
     project = members.reviewer_of(request.user, slug).project
     annotator = members.current_or_former_member(project, user_id)
-    return Response(WorkSerializer(_page(request, review_cases.work_of(project, annotator.pk)), many=True).data)
+    return Response(WorkSerializer(_page(request, review_cases.rankings_of(project, annotator.pk)), many=True).data)
 
 
 @extend_schema(

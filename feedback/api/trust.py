@@ -52,7 +52,9 @@ class ReliabilitySerializer(strict.Serializer):
 
 class FlagSerializer(strict.Serializer):
     username = serializers.CharField()
-    sign = serializers.CharField(help_text="random_clicker, gold_failure, position_bias, speed or opposite.")
+    sign = serializers.CharField(
+        source="check", help_text="random_clicker, gold_failure, position_bias, speed or opposite."
+    )
     sentence = serializers.CharField()
 
 
@@ -71,7 +73,7 @@ def reliability_detail(request: Request, slug: str) -> Response:
     """
     project = members.manager_of(request.user, slug).project
     as_of = strict.validated_query(ReliabilityQuery, request)["as_of"]
-    report = reliability.latest(project) if as_of is None else reliability.as_of(project, as_of)
+    report = reliability.latest(project) if as_of is None else reliability.stored_report_at(project, as_of)
     if report is None:
         return Response({"as_of": None, "estimated_at": None, "spread": None, "annotators": []})
     annotators = report.annotators.select_related("annotator").order_by("annotator__username")
@@ -87,7 +89,7 @@ def trust_detail(request: Request, slug: str) -> Response:
     body = {
         "can_be_trusted": verdict.can_be_trusted,
         "sentence": verdict.sentence,
-        "flags": [flag._asdict() for flag in verdict.flags],
+        "flags": verdict.flags,
         "as_of": verdict.as_of,
         "is_current": verdict.is_current,
     }

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy
 from feedback import statements
 from feedback.errors import Conflict
 from feedback.models import Comparison, Lease, Membership, Project, Ranking, Skip
-from feedback.quality.agreement import Estimate, same_preference, share
+from feedback.quality.agreement import Estimate, count_equal_preferences, share
 from feedback.queue import blinding, claim
 
 OF_GOLD = gettext_lazy("{value:.0%} of {pairs:,} gold preferences ({low:.0%} to {high:.0%}).")
@@ -144,8 +144,8 @@ def note(membership: Membership) -> None:
 
 def shared_preferences(ranks: Sequence[int], gold_ranks: Sequence[int]) -> tuple[int, int]:
     """(preferences of the gold ranking that `ranks` shares, all of them). A tie in their place is not shared."""
-    same, _ = same_preference(ranks, gold_ranks)
-    return same, same_preference(gold_ranks, gold_ranks)[1]
+    same, _ = count_equal_preferences(ranks, gold_ranks)
+    return same, count_equal_preferences(gold_ranks, gold_ranks)[1]
 
 
 def pass_rates(

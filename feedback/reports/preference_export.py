@@ -81,7 +81,7 @@ def _report(project: Project, weights: str, as_of: int | None) -> ReliabilityRep
     """Return the report whose estimates are the weights; None for equal weights and before the first report."""
     if weights == "equal":
         return None
-    return reliability.latest(project) if as_of is None else reliability.as_of(project, as_of)
+    return reliability.latest(project) if as_of is None else reliability.stored_report_at(project, as_of)
 
 
 def _prompt_state(project: Project) -> tuple[Any, ...]:

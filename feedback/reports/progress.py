@@ -1,4 +1,4 @@
-"""What a person has done, and what is before them."""
+"""Progress: what a person has ranked and can still rank, and what a project contains."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,38 +11,38 @@ from feedback.errors import NotFound
 from feedback.models import Comparison, Completion, Lease, Membership, Project, Prompt, Ranking, User
 from feedback.queue import blinding, claim, gold
 
-COUNTED = 500  # comparisons still to do are counted up to here: the number's size does not matter beyond
+MAX_REMAINING = 500  # open comparisons are counted up to this number: beyond it the exact number does not matter
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Rankings by this person since midnight, and comparisons that they may still rank: `more` than counted, or not."""
+    """Numbers of rankings that a person has made today and may still make."""
 
-    today: int
-    remaining: int
-    more: bool
-    exist: bool
+    today: int  # rankings since midnight
+    remaining: int  # comparisons, at most MAX_REMAINING
+    more: bool  # than MAX_REMAINING
+    exist: bool  # whether the project has comparisons
     is_new: bool  # has never ranked here
 
 
 def counts(membership: Membership) -> Counts:
-    mine = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id, is_live=True)
+    ranked = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id, is_live=True)
     of_project = Comparison.objects.filter(project_id=membership.project_id)
     held = of_project.filter(leases__annotator_id=membership.user_id, leases__lapsed_at__isnull=True)
     open_ones = claim.permitted(of_project.filter(open_slots__gt=0), membership)
-    waiting = list(open_ones.values_list("pk", flat=True)[: COUNTED + 1])
+    waiting = list(open_ones.values_list("pk", flat=True)[: MAX_REMAINING + 1])
     remaining = held.count() + len(waiting) + gold.gold_to_come(membership, waiting)
     return Counts(
-        today=mine.filter(created_at__gte=midnight()).count(),
-        remaining=min(remaining, COUNTED),
-        more=remaining > COUNTED,
+        today=ranked.filter(created_at__gte=midnight()).count(),
+        remaining=min(remaining, MAX_REMAINING),
+        more=remaining > MAX_REMAINING,
         exist=remaining > 0 or of_project.exists(),
-        is_new=not mine.exists(),
+        is_new=not ranked.exists(),
     )
 
 
 def memberships_of(user: User) -> QuerySet[Membership]:
-    """A person's projects by name, each with the number of their rankings since midnight as `ranked_today`."""
+    """Return a person's memberships by project name, annotated with their rankings since midnight as `ranked_today`."""
     since_midnight = Q(
         project__rankings__annotator=F("user"),
         project__rankings__is_live=True,
@@ -58,7 +58,7 @@ def memberships_of(user: User) -> QuerySet[Membership]:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What a project holds."""
+    """The numbers of a project's prompts, completions, comparisons and rankings."""
 
     train_prompts: int
     held_out_prompts: int
@@ -80,15 +80,19 @@ def inventory(project: Project) -> Inventory:
 
 
 def prompt_seen(membership: Membership, number: int) -> Prompt:
-    """The prompt of a comparison that this person holds or has ranked, by the number they know it by."""
+    """Return the prompt of a comparison that this person holds or has ranked, by the number that their page shows.
+
+    Raises NotFound.
+    """
     comparison_id = blinding.comparison_id(membership, number)
-    mine = {"comparison": comparison_id, "annotator_id": membership.user_id}
-    seen = Lease.objects.filter(**mine).exists() or Ranking.objects.filter(**mine).exists()
-    found = Prompt.objects.filter(comparisons=comparison_id, project=membership.project_id).first()
-    if not seen or found is None:
+    of_person = {"comparison": comparison_id, "annotator_id": membership.user_id}
+    has_seen = Lease.objects.filter(**of_person).exists() or Ranking.objects.filter(**of_person).exists()
+    prompt = Prompt.objects.filter(comparisons=comparison_id, project=membership.project_id).first()
+    if not has_seen or prompt is None:
         raise NotFound(_("You do not hold this comparison."))
-    return found
+    return prompt
 
 
 def midnight() -> datetime:
+    """Return the start of today in the local time zone."""
     return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)

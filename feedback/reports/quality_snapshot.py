@@ -1,9 +1,9 @@
-"""Agreement, gold pass rates and signs of careless work in a project, over all of its live rankings, counted once.
+"""Agreement, gold pass rates and quality checks of a project, over all of its live rankings, computed once and stored.
 
-Every page and API answer about quality reads the same snapshot, so no two of them contradict each other. A snapshot is
-current until the record grows: each ranking, revision and reviewer's decision is a further row of it. Whoever reads
-then counts again, as long as the record has at most COUNTED_AT_ONCE rows. Of a longer one the reader gets the last
-snapshot at once, with its time (`as_of`), and the worker counts again (`refresh`).
+All pages and API answers about quality read the same snapshot, so they cannot contradict each other. A snapshot is
+current until the record grows: each ranking, revision and reviewer's decision adds a row to it. If the record has at
+most MAX_COUNTED_BY_READER rows, the reader of an outdated snapshot computes a new one. Readers of a longer record get
+the last snapshot at once, with its time (`as_of`), and the worker computes a new one (`refresh`).
 """
 
 from dataclasses import dataclass
@@ -16,16 +16,17 @@ from django.utils import timezone, translation
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy
 
-from feedback.models import Project, QualitySnapshot
+from feedback.models import Project, QualitySnapshot, Ranking
 from feedback.quality import agreement, checks
-from feedback.quality.agreement import Agreed, Agreement, Estimate
-from feedback.quality.checks import Sign, Signs
+from feedback.quality.agreement import Agreement, AgreementMeasures, Estimate
+from feedback.quality.checks import CheckResult, CheckResults
+from feedback.quality.ranking_rows import read_rankings
 from feedback.queue import gold
 
-COUNTED_AT_ONCE = 10_000  # rows of the record: 0.4 s of CPU
-SHARE_OF_TIME = 0.05  # of the worker's time at most that counting one project takes
+MAX_COUNTED_BY_READER = 10_000  # rows of the record: 0.4 s of CPU
+MAX_WORKER_SHARE = 0.05  # of the worker's time for the snapshots of one project
 
-# One statement: of two, rankings numbered in between would be missed.
+# This is one statement, because two would miss rankings that get their sequence number in between.
 RECORD_LENGTH = """
     SELECT (SELECT coalesce(max(sequence), 0) FROM feedback_ranking WHERE project_id = %(project)s)
         + (SELECT count(*) FROM feedback_ranking WHERE project_id = %(project)s AND sequence IS NULL)
@@ -34,37 +35,41 @@ RECORD_LENGTH = """
 
 @dataclass(frozen=True)
 class Quality:
-    """How well the people of a project rank."""
+    """The quality of the rankings of a project."""
 
     agreement: Agreement
     gold: dict[int, Estimate]  # pass rates by user id
-    signs: dict[int, Signs]  # by user id, of everybody with a live ranking
+    checks: dict[int, CheckResults]  # by user id, of everybody with a live ranking
     as_of: datetime
-    is_current: bool  # nothing was said or decided since `as_of`
+    is_current: bool  # the record has not changed since `as_of`
 
 
-def of(project: Project, *, by_two: bool = False) -> Quality:
-    """Return the quality of a project's work, current unless its record is long.
+def get_quality(project: Project, *, by_two: bool = False) -> Quality:
+    """Return the quality of a project's work; it is current unless the record is long.
 
-    `by_two`: with the agreement of each two people, which is empty otherwise. The first reader of a long record waits
-    until it is counted.
+    by_two: include the agreement of every two annotators, which is empty otherwise. The first reader of a long record
+    waits until the first snapshot is computed.
     """
     now, length = timezone.now(), record_length(project)
     snapshots = QualitySnapshot.objects.filter(project=project)
     snapshot = (snapshots if by_two else snapshots.defer("by_two")).first()
-    is_current = snapshot is not None and _is_of(snapshot, project, length)
-    if snapshot is None or (not is_current and length <= COUNTED_AT_ONCE):
-        snapshot, is_current = count(project), True
-    return _decoded(snapshot, now if is_current else snapshot.counted_at, is_current, by_two)
+    is_current = snapshot is not None and _is_current(snapshot, project, length)
+    if snapshot is None or (not is_current and length <= MAX_COUNTED_BY_READER):
+        snapshot, is_current = take_snapshot(project), True
+    return _decode(snapshot, now if is_current else snapshot.counted_at, is_current, by_two)
 
 
-def count(project: Project) -> QualitySnapshot:
-    """Count a project's quality and keep it. Takes about 7 s of CPU for 200,000 rankings."""
+def take_snapshot(project: Project) -> QualitySnapshot:
+    """Compute a project's quality and store it."""
     began, now = monotonic(), timezone.now()
-    # Read before anything is counted: what is said meanwhile makes the snapshot outdated, never the other way round.
-    counted_from = {"record_length": record_length(project), "qualification_percent": project.qualification_percent}
-    found = _encoded(agreement.measure(project), gold.pass_rates(project), checks.signs_of(project))
-    values = {**counted_from, **found, "counted_at": now, "seconds": monotonic() - began}
+    # The length is read first. A ranking that arrives meanwhile then makes the snapshot outdated; otherwise the
+    # snapshot would count as current without that ranking.
+    inputs = {"record_length": record_length(project), "qualification_percent": project.qualification_percent}
+    rankings = read_rankings(Ranking.objects.live_in(project).order_by("created_at", "id"))
+    measured = agreement.measure_rankings(rankings)
+    results = checks.check_rankings(rankings, project.qualification_percent / 100)
+    encoded = _encode(measured, gold.pass_rates(project), results)
+    values = {**inputs, **encoded, "counted_at": now, "seconds": monotonic() - began}
     snapshot = QualitySnapshot(project=project, **values)
     QualitySnapshot.objects.bulk_create(
         [snapshot], update_conflicts=True, update_fields=list(values), unique_fields=["project"]
@@ -73,12 +78,12 @@ def count(project: Project) -> QualitySnapshot:
 
 
 def refresh() -> int:
-    """Count again what readers do not count themselves and has changed. Returns in how many projects."""
+    """Replace the outdated snapshots of long records, which readers do not replace. Return the number of projects."""
     return sum(_refresh(project) for project in Project.objects.all())
 
 
 def record_length(project: Project) -> int:
-    """Return how many rankings the record has, every revision counted, off two indexes: it never shrinks."""
+    """Return how many rankings the record has, all revisions included; it never decreases. Reads two indexes only."""
     with connection.cursor() as cursor:
         cursor.execute(RECORD_LENGTH, {"project": project.pk})
         return cursor.fetchone()[0]
@@ -86,77 +91,88 @@ def record_length(project: Project) -> int:
 
 def _refresh(project: Project) -> bool:
     length = record_length(project)
-    if length <= COUNTED_AT_ONCE:
+    if length <= MAX_COUNTED_BY_READER:
         return False
     snapshot = QualitySnapshot.objects.filter(project=project).defer("content", "by_two").first()
     if snapshot is not None:
-        rest = timedelta(seconds=snapshot.seconds / SHARE_OF_TIME)
-        if _is_of(snapshot, project, length) or timezone.now() - snapshot.counted_at < rest:
+        pause = timedelta(seconds=snapshot.seconds / MAX_WORKER_SHARE)
+        if _is_current(snapshot, project, length) or timezone.now() - snapshot.counted_at < pause:
             return False
-    count(project)
+    take_snapshot(project)
     return True
 
 
-def _is_of(snapshot: QualitySnapshot, project: Project, length: int) -> bool:
-    counted_from = (snapshot.record_length, snapshot.qualification_percent)
-    return counted_from == (length, project.qualification_percent)
+def _is_current(snapshot: QualitySnapshot, project: Project, length: int) -> bool:
+    inputs = (snapshot.record_length, snapshot.qualification_percent)
+    return inputs == (length, project.qualification_percent)
 
 
-class _Sentences:
-    """Sentences by number. They are kept untranslated, so that each reader gets them in their own language."""
+class _Encoder:
+    """Encodes estimates and check results as lists for JSON, and decodes them.
 
-    def __init__(self, known: list[str]) -> None:
-        self.known = known
+    Sentences are stored once, untranslated, and referred to by index, so that each reader gets their own language.
+    """
 
-    def number(self, told: str | Promise) -> int:
+    def __init__(self, sentences: list[str]) -> None:
+        self.sentences = sentences
+
+    def encode(self, result: Estimate | CheckResult) -> list[Any]:
+        return [self._index(value) if name == "template" else value for name, value in vars(result).items()]
+
+    def encode_measures(self, measures: AgreementMeasures) -> list[list[Any]]:
+        return [self.encode(measures.pairwise), self.encode(measures.alpha)]
+
+    def decode(self, kind: type[Any], encoded: list[Any]) -> Any:
+        values = dict(zip(kind.__dataclass_fields__, encoded, strict=True))
+        return kind(**values | {"template": gettext_lazy(self.sentences[values["template"]])})
+
+    def decode_measures(self, encoded: list[list[Any]]) -> AgreementMeasures:
+        pairwise, alpha = encoded
+        return AgreementMeasures(self.decode(Estimate, pairwise), self.decode(Estimate, alpha))
+
+    def _index(self, template: str | Promise) -> int:
         with translation.override(None):
-            source = str(told)
-        if source not in self.known:
-            self.known.append(source)
-        return self.known.index(source)
-
-    def pack(self, found: Estimate | Sign) -> list[Any]:
-        return [self.number(value) if name == "told" else value for name, value in vars(found).items()]
-
-    def pack_agreed(self, found: Agreed) -> list[list[Any]]:
-        return [self.pack(found.pairwise), self.pack(found.alpha)]
-
-    def unpack(self, kind: type[Any], packed: list[Any]) -> Any:
-        values = dict(zip(kind.__dataclass_fields__, packed, strict=True))
-        return kind(**values | {"told": gettext_lazy(self.known[values["told"]])})
-
-    def unpack_agreed(self, packed: list[list[Any]]) -> Agreed:
-        return Agreed(*(self.unpack(Estimate, each) for each in packed))
+            source = str(template)
+        if source not in self.sentences:
+            self.sentences.append(source)
+        return self.sentences.index(source)
 
 
-def _encoded(measured: Agreement, gold_rates: dict[int, Estimate], signs: dict[int, Signs]) -> dict[str, Any]:
-    """The two JSON columns of a snapshot."""
-    sentences = _Sentences([])
-    by_two = [[*two, sentences.pack_agreed(agreed)] for two, agreed in measured.by_two.items()]
+def _encode(
+    measured: Agreement, pass_rates: dict[int, Estimate], results: dict[int, CheckResults]
+) -> dict[str, dict[str, Any] | list[Any]]:
+    """Return the two JSON columns of a snapshot, by name."""
+    encoder = _Encoder([])
+    measures = encoder.encode_measures
+    by_two = [[*two, measures(agreed)] for two, agreed in measured.by_two.items()]
     content = {
-        "overall": sentences.pack_agreed(measured.overall),
-        "by_annotator": [[pk, sentences.pack_agreed(agreed)] for pk, agreed in measured.by_annotator.items()],
-        "by_week": [[day.isoformat(), sentences.pack_agreed(agreed)] for day, agreed in measured.by_week.items()],
-        "gold": [[pk, sentences.pack(rate)] for pk, rate in gold_rates.items()],
-        "signs": [[pk, [sentences.pack(sign) for sign in vars(own).values()]] for pk, own in signs.items()],
-        "sentences": sentences.known,
+        "overall": measures(measured.overall),
+        "by_annotator": [[user_id, measures(agreed)] for user_id, agreed in measured.by_annotator.items()],
+        "by_week": [[monday.isoformat(), measures(agreed)] for monday, agreed in measured.by_week.items()],
+        "gold": [[user_id, encoder.encode(rate)] for user_id, rate in pass_rates.items()],
+        "signs": [[user_id, [encoder.encode(one) for one in vars(all_).values()]] for user_id, all_ in results.items()],
+        "sentences": encoder.sentences,
     }
     return {"content": content, "by_two": by_two}
 
 
-def _decoded(snapshot: QualitySnapshot, as_of: datetime, is_current: bool, by_two: bool) -> Quality:
+def _decode(snapshot: QualitySnapshot, as_of: datetime, is_current: bool, by_two: bool) -> Quality:
     content = snapshot.content
-    sentences = _Sentences(content["sentences"])
+    encoder = _Encoder(content["sentences"])
+    measures = encoder.decode_measures
     measured = Agreement(
-        sentences.unpack_agreed(content["overall"]),
-        {pk: sentences.unpack_agreed(agreed) for pk, agreed in content["by_annotator"]},
-        {(one, other): sentences.unpack_agreed(agreed) for one, other, agreed in snapshot.by_two} if by_two else {},
-        {date.fromisoformat(day): sentences.unpack_agreed(agreed) for day, agreed in content["by_week"]},
+        measures(content["overall"]),
+        {user_id: measures(agreed) for user_id, agreed in content["by_annotator"]},
+        {(one, other): measures(agreed) for one, other, agreed in snapshot.by_two} if by_two else {},
+        {date.fromisoformat(monday): measures(agreed) for monday, agreed in content["by_week"]},
     )
     return Quality(
         measured,
-        {pk: sentences.unpack(Estimate, rate) for pk, rate in content["gold"]},
-        {pk: Signs(*(sentences.unpack(Sign, sign) for sign in own)) for pk, own in content["signs"]},
+        {user_id: encoder.decode(Estimate, rate) for user_id, rate in content["gold"]},
+        {
+            user_id: CheckResults(*(encoder.decode(CheckResult, result) for result in results))
+            for user_id, results in content["signs"]
+        },
         as_of,
         is_current,
     )

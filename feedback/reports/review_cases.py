@@ -1,4 +1,4 @@
-"""What there is to review: disagreements, worst first; one person's work; what was decided. Reads only."""
+"""Read disagreements, the work of one person and past decisions, for reviewers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from feedback.queue import leases
 
 @dataclass(frozen=True)
 class CaseRanking:
-    """The last word of one person on a comparison. `ranks` are in the order in which the reviewer sees it."""
+    """The last revision of one person's ranking of a comparison. `ranks` are in the reviewer's display order."""
 
     ranking: Ranking
     ranks: list[int]
@@ -26,13 +26,13 @@ class CaseRanking:
 
     @property
     def can_be_changed(self) -> bool:
-        """Whether it can be discarded; also returned, unless the comparison is adjudicated."""
+        """Return whether it can be discarded, and returned unless the comparison is adjudicated."""
         return self.ranking.is_live and not self.is_adjudication
 
 
 @dataclass(frozen=True)
-class Contest:
-    """Two completions (places in the order shown) of which people prefer different ones."""
+class DisputedPair:
+    """Two completions (places in the display order), each of which somebody prefers to the other."""
 
     first: int
     second: int
@@ -42,119 +42,122 @@ class Contest:
 
 @dataclass(frozen=True)
 class Case:
-    """A comparison as a reviewer sees it: in an order of their own, without sources, and with names."""
+    """A comparison as a reviewer sees it: in their own display order, without sources, with the annotators' names."""
 
     comparison: Comparison  # with its prompt
     display_order: list[int]
     texts: list[str]
-    rankings: list[CaseRanking]  # those that count or did first, each in the order of time
-    contests: list[Contest]  # the closest first
+    rankings: list[CaseRanking]  # live ones first, each group by time
+    disputed_pairs: list[DisputedPair]  # the most even first
     adjudication: Review | None
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Where one goes on from a comparison; None at an end."""
+    """The ids of the comparisons before and after one in a list; None at an end."""
 
     previous: int | None
     next: int | None
 
 
 def disagreements(project: Project) -> QuerySet[Comparison]:
-    """What people disagree on and nobody has settled: the largest share of opposed preferences first."""
-    found = Comparison.objects.filter(
+    """Return comparisons with opposed preferences that no reviewer has adjudicated, the largest disagreement first."""
+    disputed = Comparison.objects.filter(
         project=project, disagreement__gt=0, adjudicated_at__isnull=True, gold_ranks__isnull=True
     )
-    return found.select_related("prompt").order_by("-disagreement", "pk")
+    return disputed.select_related("prompt").order_by("-disagreement", "pk")
 
 
-def beside(comparison: Comparison) -> Neighbours:
-    """The disagreements before and after this one, whether it is itself one (still) or not."""
+def neighbours(comparison: Comparison) -> Neighbours:
+    """Return the disagreements before and after this comparison, which need not be one itself (any more)."""
     others = disagreements(comparison.project)
     worse = Q(disagreement__gt=comparison.disagreement) | Q(disagreement=comparison.disagreement, pk__lt=comparison.pk)
     before = others.filter(worse).order_by("disagreement", "-pk")
     after = others.exclude(worse).exclude(pk=comparison.pk)
-    return Neighbours(_first(before), _first(after))
+    return Neighbours(_first_id(before), _first_id(after))
 
 
-def work_of(project: Project, user_id: int) -> QuerySet[Ranking]:
-    """The last word of one person on each comparison, the newest first, whatever became of it."""
+def rankings_of(project: Project, user_id: int) -> QuerySet[Ranking]:
+    """Return the last revision of each of a person's rankings, the newest first, whatever its standing."""
     later = Ranking.objects.filter(
         comparison=OuterRef("comparison"), annotator=OuterRef("annotator"), revision__gt=OuterRef("revision")
     )
-    own = Ranking.objects.filter(~Exists(later), project=project, annotator=user_id)
-    return own.select_related("comparison__prompt", "review").order_by("-created_at", "-pk")
+    last = Ranking.objects.filter(~Exists(later), project=project, annotator=user_id)
+    return last.select_related("comparison__prompt", "review").order_by("-created_at", "-pk")
 
 
-def beside_in_work(project: Project, user_id: int, comparison: Comparison) -> Neighbours:
-    """The comparisons that the person ranked after and before this one."""
-    own = work_of(project, user_id)
-    here = own.filter(comparison=comparison).first()
-    if here is None:
+def neighbours_in_work(project: Project, user_id: int, comparison: Comparison) -> Neighbours:
+    """Return the comparisons that the person ranked after and before this one."""
+    rankings = rankings_of(project, user_id)
+    current = rankings.filter(comparison=comparison).first()
+    if current is None:
         raise NotFound(_("This person has not ranked this comparison."))
-    newer = Q(created_at__gt=here.created_at) | Q(created_at=here.created_at, pk__gt=here.pk)
+    newer = Q(created_at__gt=current.created_at) | Q(created_at=current.created_at, pk__gt=current.pk)
     ids = (
-        own.filter(newer).order_by("created_at", "pk").values_list("comparison_id", flat=True).first(),
-        own.exclude(newer).exclude(pk=here.pk).values_list("comparison_id", flat=True).first(),
+        rankings.filter(newer).order_by("created_at", "pk").values_list("comparison_id", flat=True).first(),
+        rankings.exclude(newer).exclude(pk=current.pk).values_list("comparison_id", flat=True).first(),
     )
     return Neighbours(*ids)
 
 
 def decisions(project: Project) -> QuerySet[Review]:
-    """What reviewers decided, the newest first."""
+    """Return the reviewers' decisions, the newest first."""
     return Review.objects.filter(project=project).select_related("reviewer", "annotator", "undone_by").order_by("-pk")
 
 
 def case(membership: Membership, comparison_id: int) -> Case:
-    """Raises NotFound; Conflict while this person has yet to rank the comparison, and must not see what others say."""
-    found = Comparison.objects.filter(project=membership.project_id).select_related("prompt", "project")
-    comparison = found.filter(pk=comparison_id).first()
+    """Return a comparison with its rankings.
+
+    Raises NotFound, and Conflict while this person holds a lease on it: the others' rankings would bias their own.
+    """
+    comparisons = Comparison.objects.filter(project=membership.project_id).select_related("prompt", "project")
+    comparison = comparisons.filter(pk=comparison_id).first()
     if comparison is None:
         raise NotFound(_("There is no such comparison in this project."))
-    if comparison.adjudicated_at is None and _holds(membership, comparison):
-        raise Conflict(_("You hold this comparison yourself: rank or skip it before you look at what others said."))
+    if comparison.adjudicated_at is None and _has_lease(membership, comparison):
+        raise Conflict(_("You hold this comparison yourself: rank or skip it before you look at the others' rankings."))
     order = leases.display_order(membership, comparison)
-    rankings = _case_rankings(comparison, order)
-    said = [each for each in rankings if each.can_be_changed]
+    rankings = _rankings(comparison, order)
+    disputed_pairs = _disputed_pairs([ranking for ranking in rankings if ranking.can_be_changed])
     adjudication = decisions(comparison.project).filter(
         comparison=comparison, kind=Review.Kind.ADJUDICATION, undone_at__isnull=True
     )
-    return Case(comparison, order, comparison.texts(order), rankings, _contests(said), adjudication.first())
+    return Case(comparison, order, comparison.texts(order), rankings, disputed_pairs, adjudication.first())
 
 
-def _holds(membership: Membership, comparison: Comparison) -> bool:
+def _has_lease(membership: Membership, comparison: Comparison) -> bool:
     return comparison.leases.filter(annotator_id=membership.user_id, lapsed_at__isnull=True).exists()
 
 
-def _case_rankings(comparison: Comparison, order: Sequence[int]) -> list[CaseRanking]:
+def _rankings(comparison: Comparison, order: Sequence[int]) -> list[CaseRanking]:
     last: dict[int, Ranking] = {}
-    rows = comparison.rankings.select_related("annotator", "review__reviewer").order_by("revision")
-    for ranking in rows:
+    for ranking in comparison.rankings.select_related("annotator", "review__reviewer").order_by("revision"):
         last[ranking.annotator_id] = ranking
-    in_turn = sorted(last.values(), key=lambda each: (not each.is_live, each.created_at, each.pk))
-    # What a reviewer undid is no opinion: the decision in the history says so. Nor is what its annotator withdrew.
-    kept = [
-        each
-        for each in in_turn
-        if each.is_live or (each.reason != ADJUDICATION and each.standing != Ranking.Standing.WITHDRAWN)
-    ]
-    return [CaseRanking(each, [each.ranks[position] for position in order]) for each in kept]
+    visible = sorted(filter(_is_visible, last.values()), key=lambda row: (not row.is_live, row.created_at, row.pk))
+    return [CaseRanking(ranking, [ranking.ranks[position] for position in order]) for ranking in visible]
 
 
-def _contests(rankings: Sequence[CaseRanking]) -> list[Contest]:
+def _is_visible(ranking: Ranking) -> bool:
+    """Leave out adjudications that were undone, which the list of decisions shows, and withdrawn rankings."""
+    is_withdrawn = ranking.standing == Ranking.Standing.WITHDRAWN
+    return ranking.is_live or (ranking.reason != ADJUDICATION and not is_withdrawn)
+
+
+def _disputed_pairs(rankings: Sequence[CaseRanking]) -> list[DisputedPair]:
     size = len(rankings[0].ranks) if rankings else 0
-    every = [_contest(rankings, i, j) for i, j in combinations(range(size), 2)]
-    contested = [each for each in every if each.for_first and each.for_second]
-    return sorted(contested, key=lambda each: abs(len(each.for_first) - len(each.for_second)))
+    pairs = [_preferences_on(rankings, first, second) for first, second in combinations(range(size), 2)]
+    disputed = [pair for pair in pairs if pair.for_first and pair.for_second]
+    return sorted(disputed, key=lambda pair: abs(len(pair.for_first) - len(pair.for_second)))
 
 
-def _contest(rankings: Sequence[CaseRanking], first: int, second: int) -> Contest:
-    sides: tuple[list[str], list[str]] = ([], [])
-    for each in rankings:
-        if each.ranks[first] != each.ranks[second]:
-            sides[each.ranks[first] > each.ranks[second]].append(each.ranking.annotator.username)
-    return Contest(first, second, *sides)
+def _preferences_on(rankings: Sequence[CaseRanking], first: int, second: int) -> DisputedPair:
+    pair = DisputedPair(first, second, [], [])
+    for ranking in rankings:
+        if ranking.ranks[first] != ranking.ranks[second]:
+            prefers_first = ranking.ranks[first] < ranking.ranks[second]
+            (pair.for_first if prefers_first else pair.for_second).append(ranking.ranking.annotator.username)
+    return pair
 
 
-def _first(comparisons: QuerySet[Comparison]) -> int | None:
+def _first_id(comparisons: QuerySet[Comparison]) -> int | None:
     return comparisons.values_list("pk", flat=True).first()

@@ -1,7 +1,7 @@
-"""What people have done in a project, how well, and how it goes: of everybody for managers, of oneself for annotators.
+"""Figures about people: of everybody for managers, of oneself for annotators.
 
-How much somebody did is counted when it is asked for. How well, over everything, is that of `quality_snapshot`, as all
-pages and the API show it.
+How much somebody did is counted at each request. How well, over all rankings, comes from `quality_snapshot`, which all
+pages and the API share.
 """
 
 from collections import defaultdict
@@ -17,17 +17,17 @@ from django.utils import timezone
 from feedback.models import Lease, Membership, Project, Ranking, Reliability, Skip, User
 from feedback.quality import agreement, reliability
 from feedback.quality.agreement import Estimate
-from feedback.quality.checks import Sign
+from feedback.quality.checks import CheckResult
 from feedback.queue import gold
 from feedback.reports import quality_snapshot, trust
 from feedback.reports.progress import midnight
 
 DAYS = 14  # of the counts by day
-OWN_BATCH = 50  # one's own rankings after which one's own quality is told anew: more often would tell which are gold
-LEAST_GOLD = 10  # rankings of gold from which somebody is told their pass rate: fewer would show which ones these are
+BATCH = 50  # rankings after which annotators see their quality again: smaller steps would reveal which are gold
+MIN_GOLD = 10  # gold rankings before annotators see their pass rate: fewer would reveal which ones these are
 
-# A first revision is something said, whatever became of it; a live one stands.
-DONE = """
+# The first revision counts as a ranking even if a reviewer took it out later. `is_live` counts what still stands.
+WORK_DONE = """
     SELECT annotator_id,
         count(*) FILTER (WHERE revision = 1 AND created_at >= %(midnight)s),
         count(*) FILTER (WHERE revision = 1 AND created_at >= %(week)s),
@@ -37,14 +37,14 @@ DONE = """
         max(created_at)
     FROM feedback_ranking
     WHERE project_id = %(project)s AND reason <> 'adjudication'
-        AND (%(only)s::bigint IS NULL OR annotator_id = %(only)s)
+        AND (%(user)s::bigint IS NULL OR annotator_id = %(user)s)
     GROUP BY annotator_id
 """
 
 
 @dataclass(frozen=True)
-class Done:
-    """How much one person has ranked."""
+class WorkDone:
+    """Numbers of rankings that one person has made, and their pace."""
 
     today: int = 0
     week: int = 0  # the last seven days
@@ -59,57 +59,63 @@ class Done:
 
 
 @dataclass(frozen=True)
-class Person:
-    """One person's figures, as managers and reviewers see them."""
+class PersonFigures:
+    """The figures of one person, as managers and reviewers see them."""
 
     user: User
     role: str | None  # None: has left
-    done: Done
+    done: WorkDone
     days: list[int]  # rankings a day, the last one today
     skips: int
     agreement: Estimate | None
     gold: Estimate | None
-    reliability: Reliability | None  # as of the last report, which may be a little older
-    signs: list[Sign]  # of carelessness, those that are beyond chance
-    as_of: datetime  # of agreement, gold and signs
-    is_current: bool  # nothing was said or decided since `as_of`
+    reliability: Reliability | None  # of the last report, which may be older than the other figures
+    flagged_checks: list[CheckResult]
+    as_of: datetime  # of agreement, gold and checks
+    is_current: bool  # the record has not changed since `as_of`
 
     @property
     def is_flagged(self) -> bool:
-        return bool(self.signs)
+        return bool(self.flagged_checks)
 
 
 @dataclass(frozen=True)
 class OwnFigures:
-    """One's own figures. How well is of full batches up to midnight, and None unless the project lets people see it."""
+    """The figures that a person sees of themselves.
 
-    done: Done
+    Agreement and gold are of full batches up to midnight. They are None unless the project lets annotators see them.
+    """
+
+    done: WorkDone
     days: list[int]
     skips: int
-    returned: int  # comparisons that reviewers ask one to look at again
+    returned: int  # comparisons that reviewers returned
     agreement: Estimate | None
     gold: Estimate | None
 
 
-def of_everybody(project: Project) -> list[Person]:
-    """Members and whoever has ranked, by username: the same number of queries for any number of people."""
+def figures_of_everybody(project: Project) -> list[PersonFigures]:
+    """Return the figures of all members and of everybody who has ranked, by username.
+
+    The number of queries does not depend on the number of people.
+    """
     roles = dict(project.memberships.values_list("user_id", "role"))
-    done, days, skips = _done(project), _by_day(project), _skips(project)
-    quality, report = quality_snapshot.of(project), reliability.latest(project)
-    measured, signs = quality.agreement.by_annotator, trust.flagged_signs(quality, report)
-    reliable = {each.annotator_id: each for each in report.annotators.all()} if report else {}
+    done, days, skips = _work_done(project), _rankings_by_day(project), _skips(project)
+    quality, report = quality_snapshot.get_quality(project), reliability.latest(project)
+    by_annotator, flagged = quality.agreement.by_annotator, trust.flagged_checks(quality, report)
+    reliabilities = {estimate.annotator_id: estimate for estimate in report.annotators.all()} if report else {}
     labels = dict(Membership.Role.choices)
     return [
-        Person(
+        PersonFigures(
             user,
             str(labels[roles[user.pk]]) if user.pk in roles else None,
-            done.get(user.pk, Done()),
+            done.get(user.pk, WorkDone()),
             days[user.pk],
             skips.get(user.pk, 0),
-            measured[user.pk].pairwise if user.pk in measured else None,
+            by_annotator[user.pk].pairwise if user.pk in by_annotator else None,
             quality.gold.get(user.pk),
-            reliable.get(user.pk),
-            list(signs.get(user.pk, {}).values()),
+            reliabilities.get(user.pk),
+            list(flagged.get(user.pk, {}).values()),
             quality.as_of,
             quality.is_current,
         )
@@ -117,56 +123,58 @@ def of_everybody(project: Project) -> list[Person]:
     ]
 
 
-def to_look_at(persons: list[Person]) -> list[Person]:
-    """Whose work shows a sign of carelessness, those with most signs first."""
-    return sorted((each for each in persons if each.is_flagged), key=lambda each: -len(each.signs))
+def flagged_people(people: list[PersonFigures]) -> list[PersonFigures]:
+    """Return the people whom a check flags, those with the most flags first."""
+    flagged = [person for person in people if person.is_flagged]
+    return sorted(flagged, key=lambda person: -len(person.flagged_checks))
 
 
 def own_figures(membership: Membership) -> OwnFigures:
-    """Of one person, reading their own rankings and those of the same comparisons."""
-    project, me = membership.project, membership.user_id
-    until = _full_batches_until(membership) if project.annotators_see_quality else None
-    passed = gold.pass_rates(project, until=until, user_id=me).get(me) if until else None
+    """Return one person's figures; reads their rankings and those of the same comparisons only."""
+    project, user_id = membership.project, membership.user_id
+    until = _end_of_full_batches(membership) if project.annotators_see_quality else None
+    pass_rate = gold.pass_rates(project, until=until, user_id=user_id).get(user_id) if until else None
+    returned = Lease.objects.filter(
+        project=project, annotator=user_id, reason=Lease.Reason.RETURNED, lapsed_at__isnull=True
+    )
     return OwnFigures(
-        _done(project, me).get(me, Done()),
-        _by_day(project, me)[me],
-        _skips(project, me).get(me, 0),
-        Lease.objects.filter(
-            project=project, annotator=me, reason=Lease.Reason.RETURNED, lapsed_at__isnull=True
-        ).count(),
-        agreement.of_annotator(project, me, until=until).overall.pairwise if until else None,
-        passed if passed is not None and passed.comparisons >= LEAST_GOLD else None,
+        _work_done(project, user_id).get(user_id, WorkDone()),
+        _rankings_by_day(project, user_id)[user_id],
+        _skips(project, user_id).get(user_id, 0),
+        returned.count(),
+        agreement.of_annotator(project, user_id, until=until).overall.pairwise if until else None,
+        pass_rate if pass_rate is not None and pass_rate.comparisons >= MIN_GOLD else None,
     )
 
 
-def _full_batches_until(membership: Membership) -> datetime | None:
-    """Return when the last full batch of the person's rankings before midnight ended; None: none is full.
+def _end_of_full_batches(membership: Membership) -> datetime | None:
+    """Return when the last full batch of the person's rankings before midnight ended; None if no batch is full.
 
-    A figure that moved with each ranking, or with a revision of one, would tell its annotator whether that was gold.
-    Nothing said after the batch's end changes what is told of it.
+    If a figure changed with each ranking or revision, the annotator could tell whether that ranking was gold. So
+    nothing that happens after the end of the batch changes the figures.
     """
     made = Ranking.objects.filter(project=membership.project, annotator=membership.user_id, revision=1)
     made = made.exclude(reason=Lease.Reason.ADJUDICATION).filter(created_at__lt=midnight())
-    full = made.count() // OWN_BATCH * OWN_BATCH
-    if not full:
+    in_full_batches = made.count() // BATCH * BATCH
+    if not in_full_batches:
         return None
-    ended = made.order_by("created_at", "pk").values_list("created_at", flat=True)[full - 1]
-    return ended + timedelta(microseconds=1)
+    last_at = made.order_by("created_at", "pk").values_list("created_at", flat=True)[in_full_batches - 1]
+    return last_at + timedelta(microseconds=1)
 
 
-def _done(project: Project, only: int | None = None) -> dict[int, Done]:
-    """By user id: of everybody, or of one person."""
-    now = midnight()
-    asked = {"project": project.pk, "only": only, "midnight": now, "week": now - timedelta(days=6)}
+def _work_done(project: Project, user_id: int | None = None) -> dict[int, WorkDone]:
+    """Return by user id what everybody, or one person, has done."""
+    today = midnight()
+    parameters = {"project": project.pk, "user": user_id, "midnight": today, "week": today - timedelta(days=6)}
     with connection.cursor() as cursor:
-        cursor.execute(DONE, asked)
-        return {annotator_id: Done(*figures) for annotator_id, *figures in cursor.fetchall()}
+        cursor.execute(WORK_DONE, parameters)
+        return {annotator_id: WorkDone(*figures) for annotator_id, *figures in cursor.fetchall()}
 
 
-def _by_day(project: Project, only: int | None = None) -> dict[int, list[int]]:
+def _rankings_by_day(project: Project, user_id: int | None = None) -> dict[int, list[int]]:
     today, first = timezone.localdate(), midnight() - timedelta(days=DAYS - 1)
     made = Ranking.objects.filter(project=project, revision=1, created_at__gte=first)
-    made = _of(only, made.exclude(reason=Lease.Reason.ADJUDICATION).order_by())
+    made = _of_user(user_id, made.exclude(reason=Lease.Reason.ADJUDICATION).order_by())
     rows = made.annotate(day=TruncDate("created_at")).values_list("annotator_id", "day").annotate(count=Count("pk"))
     days: dict[int, list[int]] = defaultdict(lambda: [0] * DAYS)
     for annotator_id, day, count in rows:
@@ -174,10 +182,10 @@ def _by_day(project: Project, only: int | None = None) -> dict[int, list[int]]:
     return days
 
 
-def _skips(project: Project, only: int | None = None) -> dict[int, int]:
-    made = _of(only, Skip.objects.filter(comparison__project=project).order_by())
+def _skips(project: Project, user_id: int | None = None) -> dict[int, int]:
+    made = _of_user(user_id, Skip.objects.filter(comparison__project=project).order_by())
     return dict(made.values_list("annotator_id").annotate(count=Count("pk")))
 
 
-def _of(only: int | None, rows: QuerySet[Any]) -> QuerySet[Any]:
-    return rows if only is None else rows.filter(annotator=only)
+def _of_user(user_id: int | None, rows: QuerySet[Any]) -> QuerySet[Any]:
+    return rows if user_id is None else rows.filter(annotator=user_id)

@@ -12,10 +12,10 @@ import pytest
 from feedback.actions import rankings
 from feedback.models import Ranking
 from feedback.quality import agreement
-from feedback.quality.agreement import same_preference, share, wilson
+from feedback.quality.agreement import count_equal_preferences, share, wilson_interval
 from feedback.quality.agreement.counting import ordinal_alpha
-from feedback.quality.agreement.pairwise import Said
-from feedback.quality.agreement.report import agreement_of
+from feedback.quality.agreement.report import measure_rankings
+from feedback.quality.ranking_rows import RankingRow
 from feedback.queue import leases
 from tests.factories import membership, person, rank_next
 
@@ -64,7 +64,7 @@ def simulated(people, comparisons, size, seed=3, noise=0.7):
             perceived = [round(value + generator.gauss(0, noise)) for value in truth]
             levels = sorted(set(perceived), reverse=True)
             ranks = [1 + levels.index(value) for value in perceived]
-            yield Said(pk, person_id, ranks, day + timedelta(days=generator.randrange(28)))
+            yield RankingRow(pk, person_id, ranks, created_at=day + timedelta(days=generator.randrange(28)))
 
 
 def units_of(said, chosen=lambda each: True):
@@ -81,12 +81,12 @@ def units_of(said, chosen=lambda each: True):
 @pytest.mark.parametrize("size", [2, 4])
 def test_alpha_of_a_project_is_that_of_another_library_with_people_missing(size):
     said = list(simulated(people=5, comparisons=60, size=size))
-    assert agreement_of(said).alpha.value == pytest.approx(alpha_elsewhere(units_of(said)), abs=1e-12)
+    assert measure_rankings(said).alpha.value == pytest.approx(alpha_elsewhere(units_of(said)), abs=1e-12)
 
 
 def test_alpha_of_two_people_counts_their_own_comparisons_alone():
     said = list(simulated(people=4, comparisons=60, size=3))
-    by_two = agreement_of(said).by_two
+    by_two = measure_rankings(said).by_two
     assert sorted(by_two) == list(combinations(range(4), 2))
     for two, found in by_two.items():
         columns = np.array(units_of(said, lambda each, two=two: each.annotator_id in two), dtype=float)
@@ -114,27 +114,27 @@ def test_alpha_of_an_annotator_sets_them_against_each_other_person():
     observed = sum(matrix[pair] * distance**2 for pair, distance in between.items())
     expected = sum(n[pair[0]] * n[pair[1]] * distance**2 for pair, distance in between.items())
     by_hand = 1 - (sum(n.values()) - 1) * observed / expected
-    assert agreement_of(said).by_annotator[2].alpha.value == pytest.approx(by_hand, abs=1e-12)
+    assert measure_rankings(said).by_annotator[2].alpha.value == pytest.approx(by_hand, abs=1e-12)
 
 
 def test_the_jackknife_leaves_out_one_comparison_at_a_time():
     said = list(simulated(people=3, comparisons=25, size=3))
     left_out = [alpha_elsewhere(units_of(said, lambda each, pk=pk: each.comparison_id != pk)) for pk in range(25)]
     error = np.sqrt(24 / 25 * np.sum((np.array(left_out) - np.mean(left_out)) ** 2))
-    alpha = agreement_of(said).alpha
+    alpha = measure_rankings(said).alpha
     assert alpha.high - alpha.low == pytest.approx(2 * 1.959964 * error, abs=1e-9)
     assert (alpha.low + alpha.high) / 2 == pytest.approx(alpha.value, abs=1e-9)
 
 
 def test_pairwise_agreement_is_what_counting_two_by_two_gives():
     said = list(simulated(people=4, comparisons=50, size=4))
-    measured = agreement_of(said)
+    measured = measure_rankings(said)
     for week, found in [*measured.by_week.items(), (None, measured.overall)]:
         same = all_ = 0
         for one, other in combinations(said, 2):
             later = max(one.created_at, other.created_at).date()
             if one.comparison_id == other.comparison_id and week in (None, later - timedelta(days=later.weekday())):
-                counts = same_preference(one.ranks, other.ranks)
+                counts = count_equal_preferences(one.ranks, other.ranks)
                 same, all_ = same + counts[0], all_ + counts[1]
         assert (found.pairwise.value, found.pairwise.pairs) == (pytest.approx(same / all_), all_)
     assert len(measured.by_week) == 4
@@ -144,7 +144,7 @@ def test_the_order_of_rows_and_the_names_of_positions_mean_nothing():
     said = list(simulated(people=4, comparisons=30, size=3))
     turned = [each._replace(ranks=each.ranks[::-1]) for each in said]
     random.Random(2).shuffle(turned)
-    one, other = agreement_of(said), agreement_of(turned)
+    one, other = measure_rankings(said), measure_rankings(turned)
     for before, after in [(one.pairwise, other.pairwise), (one.alpha, other.alpha)]:
         assert (after.value, after.low, after.high) == pytest.approx((before.value, before.low, before.high))
 
@@ -161,21 +161,21 @@ def test_the_order_of_rows_and_the_names_of_positions_mean_nothing():
     ],
 )
 def test_two_rankings_agree_where_both_prefer_the_same(one, other, expected):
-    assert same_preference(one, other) == expected
-    assert same_preference(other, one) == expected
+    assert count_equal_preferences(one, other) == expected
+    assert count_equal_preferences(other, one) == expected
 
 
 def test_wilsons_interval_is_that_of_the_literature():
     # Newcombe (1998), table I, method 3: 81 of 263, 15 of 148, 1 of 29.
     for seen, n, low, high in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (1, 29, 0.0061, 0.1718)]:
-        assert wilson(seen / n, n) == pytest.approx((low, high), abs=1e-4)
+        assert wilson_interval(seen / n, n) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_wilsons_interval_holds_the_share_itself():
     """At 0 and 1 one bound is the share, which rounding missed for some numbers of trials."""
     for n in range(1, 500):
         for value in (0.0, 0.5, 1.0):
-            low, high = wilson(value, n)
+            low, high = wilson_interval(value, n)
             assert 0 <= low <= value <= high <= 1
 
 
@@ -183,12 +183,12 @@ def test_a_share_of_independent_pairs_has_wilsons_interval():
     counts = [(1, 1)] * 700 + [(0, 1)] * 300
     estimate = share(counts)
     assert estimate.value == 0.7
-    assert (estimate.low, estimate.high) == pytest.approx(wilson(0.7, 1000), abs=1e-3)
+    assert (estimate.low, estimate.high) == pytest.approx(wilson_interval(0.7, 1000), abs=1e-3)
 
 
 def test_pairs_of_one_comparison_count_as_one_when_they_go_together():
     together = share([(6, 6)] * 70 + [(0, 6)] * 30)
-    assert (together.low, together.high) == pytest.approx(wilson(0.7, 100), abs=2e-3)
+    assert (together.low, together.high) == pytest.approx(wilson_interval(0.7, 100), abs=2e-3)
     assert together.pairs == 600
 
 

@@ -162,13 +162,13 @@ def test_nobody_can_tell_sources_or_gold_by_what_pages_and_api_show(
     }
     for guesses in rules.values():
         assert_tells_nothing(guesses, truth)
-    assert sum(rules["the figures changed"]) == len(seen) // statistics.OWN_BATCH
+    assert sum(rules["the figures changed"]) == len(seen) // statistics.BATCH
     assert not any(each["nothing done"] for each in seen)
     for name, common in usual.items():
         assert all(each[name] == common for each in seen)
     assert len({tuple(page.headers) for page in pages}) == 1
     assert all(
-        each["remaining"] == progress.COUNTED for each in seen if each["count stayed"]
+        each["remaining"] == progress.MAX_REMAINING for each in seen if each["count stayed"]
     )  # more are not told apart
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.django_db
 
 
 def of(project, name):
-    return next(each for each in statistics.of_everybody(project) if each.user.username == name)
+    return next(each for each in statistics.figures_of_everybody(project) if each.user.username == name)
 
 
 def move(ranking, days):
@@ -28,12 +28,12 @@ def move(ranking, days):
 
 
 def test_an_empty_project_has_people_without_figures(ann, mona, project):
-    found = statistics.of_everybody(project)
+    found = statistics.figures_of_everybody(project)
     assert [each.user.username for each in found] == ["ann", "mona"]
-    assert found[0].done == statistics.Done()
+    assert found[0].done == statistics.WorkDone()
     assert found[0].days == [0] * statistics.DAYS
-    assert (found[0].agreement, found[0].gold, found[0].signs) == (None, None, [])
-    assert statistics.to_look_at(statistics.of_everybody(project)) == []
+    assert (found[0].agreement, found[0].gold, found[0].flagged_checks) == (None, None, [])
+    assert statistics.flagged_people(statistics.figures_of_everybody(project)) == []
 
 
 def test_how_much_by_day_week_and_altogether(ann, project, work):
@@ -60,7 +60,7 @@ def test_settling_comparisons_is_not_counted_as_ranking(ann, mona, project, work
     (comparison,) = work(1)
     rank_next(ann)
     reviews.adjudicate(mona, comparison.pk, [1, 2], idempotency_key=uuid4(), seconds=99.0)
-    assert of(project, "mona").done == statistics.Done()
+    assert of(project, "mona").done == statistics.WorkDone()
 
 
 def test_skips_and_people_who_left(ann, cole, project, work):
@@ -77,7 +77,7 @@ def test_another_projects_work_is_not_counted(ann, project, stranger, work):
     work(1)
     rank_next(ann)
     elsewhere = stranger.memberships.get().project
-    assert [each.user.username for each in statistics.of_everybody(elsewhere)] == ["stan"]
+    assert [each.user.username for each in statistics.figures_of_everybody(elsewhere)] == ["stan"]
 
 
 def test_how_well_and_whose_work_to_look_at(ann, cole, project, work):
@@ -89,9 +89,9 @@ def test_how_well_and_whose_work_to_look_at(ann, cole, project, work):
         rankings.record_ranking(cole, lease.pk, ranks, idempotency_key=lease.pk, seconds=3)
     assert of(project, "ann").agreement == of(project, "cole").agreement
     assert of(project, "ann").agreement.comparisons == 12
-    (flagged,) = statistics.to_look_at(statistics.of_everybody(project))
+    (flagged,) = statistics.flagged_people(statistics.figures_of_everybody(project))
     assert flagged.user == ann.user
-    assert "shown first" in flagged.signs[0].sentence
+    assert "shown first" in flagged.flagged_checks[0].sentence
 
 
 def test_reliability_is_that_of_the_last_report(ann, cole, project, work):
@@ -100,7 +100,7 @@ def test_reliability_is_that_of_the_last_report(ann, cole, project, work):
         while rank_next(member):
             pass
     assert of(project, "ann").reliability is None
-    report = reliability.of_moment(project, ranking_record.sequence_cutoff(project))
+    report = reliability.report_at(project, ranking_record.sequence_cutoff(project))
     assert of(project, "ann").reliability == report.annotators.get(annotator=ann.user)
 
 
@@ -109,10 +109,10 @@ def test_figures_name_the_people_whom_the_verdict_on_the_labels_names(ann, cole,
     while rank_next(ann):  # always the first shown
         pass
     rank_next(cole)
-    report = reliability.of_moment(project, ranking_record.sequence_cutoff(project))
+    report = reliability.report_at(project, ranking_record.sequence_cutoff(project))
     report.annotators.filter(annotator=cole.user).update(low=0.1, value=0.2, high=0.3)
-    verdict, flagged = trust.verdict(project), statistics.to_look_at(statistics.of_everybody(project))
-    told = {(person.user.username, sign.sentence) for person in flagged for sign in person.signs}
+    verdict, flagged = trust.verdict(project), statistics.flagged_people(statistics.figures_of_everybody(project))
+    told = {(person.user.username, sign.sentence) for person in flagged for sign in person.flagged_checks}
     assert told == {(flag.username, flag.sentence) for flag in verdict.flags}
     assert {name for name, _ in told} == {"ann", "cole"}
 
@@ -121,12 +121,12 @@ def test_the_number_of_queries_is_that_of_one_person(project, work, django_asser
     work(8, wanted_rankings=9)
     for index in range(2):
         rank_next(membership(person(project, f"p{index}", "annotator"), project))
-    with django_assert_num_queries(13):
-        statistics.of_everybody(project)
+    with django_assert_num_queries(12):
+        statistics.figures_of_everybody(project)
     for index in range(2, 9):
         rank_next(membership(person(project, f"p{index}", "annotator"), project))
-    with django_assert_num_queries(13):
-        statistics.of_everybody(project)
+    with django_assert_num_queries(12):
+        statistics.figures_of_everybody(project)
 
 
 class TestOnesOwn:
@@ -141,7 +141,7 @@ class TestOnesOwn:
         project.gold_percent = 50
         project.save()
         monkeypatch.setattr("feedback.queue.blinding.gold_before", lambda *work: 1)  # before each piece of real work
-        monkeypatch.setattr(statistics, "OWN_BATCH", 22)
+        monkeypatch.setattr(statistics, "BATCH", 22)
         for member in (ann, cole):
             while rank_next(member):
                 pass
@@ -178,7 +178,7 @@ class TestOnesOwn:
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()
-        monkeypatch.setattr(statistics, "OWN_BATCH", 23)
+        monkeypatch.setattr(statistics, "BATCH", 23)
         assert (statistics.own_figures(ann).agreement, statistics.own_figures(ann).gold) == (None, None)
 
     def test_neither_more_rankings_nor_revisions_of_old_ones_tell_a_day_later_what_is_gold(
@@ -209,7 +209,7 @@ class TestOnesOwn:
         assert statistics.own_figures(ann).agreement.comparisons == 11
 
     def test_a_pass_rate_of_few_gold_rankings_is_not_told(self, ann, project, ranked, monkeypatch):
-        monkeypatch.setattr(statistics, "OWN_BATCH", 21)
+        monkeypatch.setattr(statistics, "BATCH", 21)
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()

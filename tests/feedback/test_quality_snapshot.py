@@ -24,16 +24,16 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture
 def long_record(monkeypatch):
     """Every record counts as too long for whoever reads to wait for."""
-    monkeypatch.setattr(quality_snapshot, "COUNTED_AT_ONCE", 0)
-    monkeypatch.setattr(quality_snapshot, "SHARE_OF_TIME", float("inf"))
+    monkeypatch.setattr(quality_snapshot, "MAX_COUNTED_BY_READER", 0)
+    monkeypatch.setattr(quality_snapshot, "MAX_WORKER_SHARE", float("inf"))
 
 
 def recount(project):
-    return agreement.measure(project), gold.pass_rates(project), checks.signs_of(project)
+    return agreement.measure(project), gold.pass_rates(project), checks.check_project(project)
 
 
 def told(quality):
-    return quality.agreement, quality.gold, quality.signs
+    return quality.agreement, quality.gold, quality.checks
 
 
 class World:
@@ -125,7 +125,7 @@ def test_whatever_is_said_or_decided_the_figures_are_those_of_a_full_recount(pro
     world = World(project, seed)
     for _ in range(60):
         world.act()
-        quality = quality_snapshot.of(project, by_two=True)
+        quality = quality_snapshot.get_quality(project, by_two=True)
         assert quality.is_current
         assert told(quality) == recount(project)
     assert Ranking.objects.count() > 20
@@ -135,19 +135,19 @@ def test_whatever_is_said_or_decided_the_figures_are_those_of_a_full_recount(pro
 @pytest.mark.parametrize("seed", range(2))
 def test_of_a_long_record_the_figures_are_those_of_their_time_until_the_worker_counts_again(project, seed, long_record):
     world = World(project, seed)
-    quality_snapshot.of(project)
+    quality_snapshot.get_quality(project)
     counted = recount(project)
     for _ in range(40):
         before = quality_snapshot.record_length(project)
         world.act()
-        quality = quality_snapshot.of(project, by_two=True)
+        quality = quality_snapshot.get_quality(project, by_two=True)
         assert quality.is_current == (quality_snapshot.record_length(project) == before)
         assert told(quality) == counted
         if not quality.is_current:
             assert quality.as_of == QualitySnapshot.objects.get().counted_at
             assert quality_snapshot.refresh() == 1
             counted = recount(project)
-            refreshed = quality_snapshot.of(project, by_two=True)
+            refreshed = quality_snapshot.get_quality(project, by_two=True)
             assert refreshed.is_current
             assert told(refreshed) == counted
         assert quality_snapshot.refresh() == 0
@@ -161,7 +161,7 @@ def test_only_a_long_record_is_counted_by_the_worker(ann, project, work):
 
 
 def test_counting_takes_a_twentieth_of_the_workers_time_at_most(ann, project, work, monkeypatch):
-    monkeypatch.setattr(quality_snapshot, "COUNTED_AT_ONCE", 0)
+    monkeypatch.setattr(quality_snapshot, "MAX_COUNTED_BY_READER", 0)
     work(3)
     rank_next(ann)
     assert quality_snapshot.refresh() == 1
@@ -175,10 +175,10 @@ def test_counting_takes_a_twentieth_of_the_workers_time_at_most(ann, project, wo
 def test_another_pass_mark_is_counted_with(ann, project, work):
     work(1)
     rank_next(ann)
-    counted = quality_snapshot.of(project)
+    counted = quality_snapshot.get_quality(project)
     project.qualification_percent = 60
     project.save()
-    quality_snapshot.of(project)
+    quality_snapshot.get_quality(project)
     assert QualitySnapshot.objects.get().qualification_percent == 60
     assert counted.is_current
 
@@ -187,8 +187,8 @@ def test_each_reader_gets_the_sentences_in_their_own_language(ann, project, work
     work(1)
     rank_next(ann)
     with translation.override("de"):
-        quality_snapshot.count(project)
-    quality = quality_snapshot.of(project)
+        quality_snapshot.take_snapshot(project)
+    quality = quality_snapshot.get_quality(project)
     assert quality.agreement.pairwise.sentence == agreement.measure(project).pairwise.sentence
     with translation.override("de"):
         assert quality.agreement.pairwise.sentence == agreement.measure(project).pairwise.sentence

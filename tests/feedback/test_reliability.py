@@ -45,7 +45,7 @@ def reliabilities(report):
 
 
 def test_who_says_the_opposite_is_told_from_those_who_agree(project, crew):
-    found = reliabilities(reliability.of_moment(project, ranking_record.sequence_cutoff(project)))
+    found = reliabilities(reliability.report_at(project, ranking_record.sequence_cutoff(project)))
     assert found["opposite"].is_adversarial
     assert found["opposite"].weight == 0
     for name in ("a", "b", "c"):
@@ -57,25 +57,25 @@ def test_who_says_the_opposite_is_told_from_those_who_agree(project, crew):
 
 def test_a_report_is_made_once_and_kept(project, crew, django_assert_num_queries):
     until = ranking_record.sequence_cutoff(project)
-    first = reliability.of_moment(project, until)
+    first = reliability.report_at(project, until)
     with django_assert_num_queries(1):
-        assert reliability.of_moment(project, until) == first
+        assert reliability.report_at(project, until) == first
     assert ReliabilityReport.objects.count() == 1
-    assert reliability.latest(project) == reliability.as_of(project, until) == first
+    assert reliability.latest(project) == reliability.stored_report_at(project, until) == first
     with pytest.raises(NotFound, match="as of 3"):
-        reliability.as_of(project, 3)
+        reliability.stored_report_at(project, 3)
 
 
 def test_what_is_said_later_changes_no_earlier_moment(project, crew, work):
     until = ranking_record.sequence_cutoff(project)
-    before = sorted(reliability.values(reliability.of_moment(project, until)).values())
+    before = sorted(reliability.values(reliability.report_at(project, until)).values())
     ReliabilityReport.objects.all().delete()
     (ranking, *_) = rankings.recent(crew["a"])
     rankings.revise_ranking(crew["a"], ranking.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
     work(5, wanted_rankings=2)
     rank_all(crew["b"], lambda size: careful(size)[::-1])
     assert ranking_record.sequence_cutoff(project) > until
-    again = sorted(reliability.values(reliability.of_moment(project, until)).values())
+    again = sorted(reliability.values(reliability.report_at(project, until)).values())
     assert again == pytest.approx(before, abs=1e-12)
 
 
@@ -92,7 +92,7 @@ def test_gold_counts_as_what_is_known(project, ann, cole):
             by_position = [1, 2] if generator.random() < right else [2, 1]
             ranks = [by_position[position] for position in lease.display_order]
             rankings.record_ranking(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
-    found = reliabilities(reliability.of_moment(project, ranking_record.sequence_cutoff(project)))
+    found = reliabilities(reliability.report_at(project, ranking_record.sequence_cutoff(project)))
     assert found["ann"].gold == found["cole"].gold == 12
     # By hand: the mode of Beta(4.5, 1.5) and 12 votes is (3.5 + right) / (4 + 12).
     right = Ranking.objects.filter(annotator=cole.user_id, ranks=[1, 2]).count()
@@ -101,7 +101,7 @@ def test_gold_counts_as_what_is_known(project, ann, cole):
 
 
 def test_the_export_weighs_by_a_report_and_unknown_people_as_unknown(project, crew, work):
-    report = reliability.of_moment(project, ranking_record.sequence_cutoff(project))
+    report = reliability.report_at(project, ranking_record.sequence_cutoff(project))
     work(2)
     rank_all(membership(person(project, "new", "annotator"), project), careful)
     known = reliabilities(report)
@@ -131,13 +131,13 @@ def test_reports_follow_the_record_as_it_grows(project, crew, work):
 
 def test_nothing_ranked_is_a_report_of_nobody(project):
     assert reliability.latest(project) is None
-    assert not reliability.of_moment(project, 0).annotators.exists()
+    assert not reliability.report_at(project, 0).annotators.exists()
 
 
 def test_two_workers_who_make_a_report_at_once_keep_one(project, crew):
     until = ranking_record.sequence_cutoff(project)
-    judged = reliability.judged_until(project, until)
-    reports = {reliability._keep(project, until, judged) for _ in range(2)}
+    judged = reliability.rankings_until(project, until)
+    reports = {reliability._estimate(project, until, judged) for _ in range(2)}
     assert len(reports) == 1
     assert Reliability.objects.count() == 4
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import integrate, optimize, stats
 
+from feedback.quality.ranking_rows import RankingRow
 from feedback.quality.reliability import crowd_bt
-from feedback.quality.reliability.judged import Judged
-from feedback.quality.reliability.votes import alike, votes_of
+from feedback.quality.reliability.votes import vote_patterns, votes_of
 
 CAREFUL, CLICKERS, ADVERSARY = [0.97, 0.95, 0.95, 0.9, 0.9, 0.85, 0.8], [0.5, 0.5], [0.1]
 PEOPLE = np.array(CAREFUL + CLICKERS + ADVERSARY)
@@ -27,7 +27,7 @@ def simulated(comparisons, people=3, size=2, gold=0, seed=0, true=PEOPLE, spread
         for index in who:
             perceived = scores + generator.gumbel(size=size)
             perceived = perceived if generator.random() < true[index] else -perceived
-            yield Judged(pk, int(index), ranks_of(perceived), ranks_of(scores) if pk < gold else None)
+            yield RankingRow(pk, int(index), ranks_of(perceived), ranks_of(scores) if pk < gold else None)
 
 
 def ranks_of(values):
@@ -67,11 +67,13 @@ def test_the_estimate_is_that_of_brute_force():
     said = [{0: True, 1: True}, {0: True, 1: False}, {0: False, 1: False, 2: True}, {1: True, 2: False}]
     gold = [(0, True), (1, True), (2, False), (0, True)]
     judged = [
-        Judged(pk, index, [1, 2] if is_first else [2, 1], None)
+        RankingRow(pk, index, [1, 2] if is_first else [2, 1], None)
         for pk, pair in enumerate(said)
         for index, is_first in pair.items()
     ]
-    judged += [Judged(100 + pk, index, [1, 2] if right else [2, 1], [1, 2]) for pk, (index, right) in enumerate(gold)]
+    judged += [
+        RankingRow(100 + pk, index, [1, 2] if right else [2, 1], [1, 2]) for pk, (index, right) in enumerate(gold)
+    ]
     expected, spread = brute_force(said, gold, 3)
     found = fitted(judged)
     assert found.reliability == pytest.approx(expected, abs=1e-3)
@@ -80,21 +82,21 @@ def test_the_estimate_is_that_of_brute_force():
 
 def test_the_derivatives_are_those_of_differences():
     votes = votes_of(simulated(40, people=4, size=3, gold=4, seed=1))
-    kinds = alike(votes)
+    patterns = vote_patterns(votes)
     at = np.append(np.random.default_rng(1).normal(1, 1, len(votes.annotators)), 0.7)
-    gradient = optimize.approx_fprime(at, lambda x: crowd_bt.loss(x, votes, kinds)[0], 1e-6)
-    assert crowd_bt.loss(at, votes, kinds)[1] == pytest.approx(gradient, abs=1e-4)
-    curvature = optimize.approx_fprime(at, lambda x: crowd_bt.loss(x, votes, kinds)[1], 1e-6)
-    assert crowd_bt._information(at, votes, kinds) == pytest.approx(curvature, abs=1e-3)
+    gradient = optimize.approx_fprime(at, lambda x: crowd_bt.loss(x, votes, patterns)[0], 1e-6)
+    assert crowd_bt.loss(at, votes, patterns)[1] == pytest.approx(gradient, abs=1e-4)
+    curvature = optimize.approx_fprime(at, lambda x: crowd_bt.loss(x, votes, patterns)[1], 1e-6)
+    assert crowd_bt._information(at, votes, patterns) == pytest.approx(curvature, abs=1e-3)
 
 
 def test_each_comparisons_gradient_is_a_part_of_the_whole():
     votes = votes_of(simulated(40, people=4, size=3, gold=4, seed=2))
-    kinds, at = alike(votes), np.append(np.linspace(-1, 2, len(PEOPLE)), 0.7)
-    comparison, place, summand = crowd_bt._gradients(at, votes, kinds)
+    patterns, at = vote_patterns(votes), np.append(np.linspace(-1, 2, len(PEOPLE)), 0.7)
+    comparison, place, summand = crowd_bt._gradients(at, votes, patterns)
     assert len(set(comparison.tolist())) == 40
-    prior = crowd_bt.loss(at, votes_of([Judged(0, index, [1, 1], None) for index in range(len(PEOPLE))]), [])[1]
-    assert np.bincount(place, summand, len(at)) == pytest.approx(prior - crowd_bt.loss(at, votes, kinds)[1])
+    prior = crowd_bt.loss(at, votes_of([RankingRow(0, index, [1, 1], None) for index in range(len(PEOPLE))]), [])[1]
+    assert np.bincount(place, summand, len(at)) == pytest.approx(prior - crowd_bt.loss(at, votes, patterns)[1])
 
 
 @cache
@@ -148,7 +150,7 @@ def test_the_order_of_rows_and_the_names_of_completions_mean_nothing():
     turned = [each._replace(ranks=each.ranks[::-1], gold_ranks=each.gold_ranks and each.gold_ranks[::-1])
               for each in judged]  # fmt: skip
     np.random.default_rng(5).shuffle(turned)
-    before, after = fitted(judged), fitted([Judged(*each) for each in turned])
+    before, after = fitted(judged), fitted([RankingRow(*each) for each in turned])
     for name in ("reliability", "low", "high", "spread"):
         assert getattr(after, name) == pytest.approx(getattr(before, name), abs=1e-4)
 
@@ -160,7 +162,7 @@ def test_the_names_of_annotators_mean_nothing():
 
 
 def test_one_who_shares_nothing_with_anybody_keeps_the_prior_with_its_width():
-    judged = [*simulated(60, seed=7), *(Judged(1000 + pk, 99, [1, 2], None) for pk in range(300))]
+    judged = [*simulated(60, seed=7), *(RankingRow(1000 + pk, 99, [1, 2], None) for pk in range(300))]
     votes = votes_of(judged)
     found = crowd_bt.fit(votes)
     assert votes.annotators[-1] == 99
@@ -173,13 +175,15 @@ def test_one_who_shares_nothing_with_anybody_keeps_the_prior_with_its_width():
 
 def test_one_who_ties_everything_keeps_the_prior_and_changes_nobody():
     judged = list(simulated(60, seed=8))
-    with_ties = fitted([*judged, *(Judged(pk, 99, [1, 1], None) for pk in range(60))])
+    with_ties = fitted([*judged, *(RankingRow(pk, 99, [1, 1], None) for pk in range(60))])
     assert with_ties.reliability[-1] == pytest.approx(crowd_bt.PRIOR, abs=1e-4)
     assert with_ties.reliability[:-1] == pytest.approx(fitted(judged).reliability, abs=1e-4)
 
 
 def test_a_ranking_of_many_counts_as_the_choices_it_takes():
-    votes = votes_of([Judged(1, 1, [1, 2, 3, 4], None), Judged(2, 1, [1, 2], None), Judged(3, 1, [1, 1, 2], None)])
+    votes = votes_of(
+        [RankingRow(1, 1, [1, 2, 3, 4], None), RankingRow(2, 1, [1, 2], None), RankingRow(3, 1, [1, 1, 2], None)]
+    )
     assert [votes.weight[votes.comparison == pk].sum() for pk in (1, 2, 3)] == pytest.approx([3, 1, 4 / 3])
 
 

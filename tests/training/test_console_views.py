@@ -62,7 +62,7 @@ def test_a_project_without_anything_says_what_to_do(console, project):
 def test_the_console_says_whether_the_labels_can_be_trusted(console, base, rankings):
     page = console.get(f"{URL}/console/").content.decode()
     assert "Can the labels be trusted?" in page
-    assert "Nobody can say yet: no comparison was ranked by two people" in page
+    assert "Unknown: no pair of completions was ranked by two people" in page
 
 
 def test_where_nothing_is_ranked_nothing_is_said_of_trust(console, base):
@@ -286,8 +286,8 @@ def test_a_reward_without_evaluation_says_what_it_was_measured_on(console, finis
 
 
 def test_the_verdict_is_counted_again_as_soon_as_there_is_something_new(console, base, rankings, project, monkeypatch):
-    counted, count = [], quality_snapshot.count
-    monkeypatch.setattr(quality_snapshot, "count", lambda of: counted.append(of) or count(of))
+    counted, take = [], quality_snapshot.take_snapshot
+    monkeypatch.setattr(quality_snapshot, "take_snapshot", lambda of: counted.append(of) or take(of))
     console.get(f"{URL}/console/")
     console.get(f"{URL}/console/")
     assert len(counted) == 1

@@ -6,7 +6,7 @@ from statistics import fmean
 from django.db.models import QuerySet
 
 from feedback.models import Completion, Prompt
-from feedback.quality.agreement.estimates import wilson
+from feedback.quality.agreement.estimates import wilson_interval
 from training.models import Checkpoint, Round
 
 
@@ -85,4 +85,4 @@ def summary_of(samples: list[Sample]) -> Summary:
     if not pairs:
         return Summary(None, None, None, 0)
     better = fmean((our > their) + (our == their) / 2 for our, their in pairs)
-    return Summary(better, *wilson(better, len(pairs)), len(pairs))
+    return Summary(better, *wilson_interval(better, len(pairs)), len(pairs))

@@ -143,7 +143,7 @@ def weights(round_: Round) -> dict[int, float] | None:
     """Return the annotators' reliability at the round's cut-off; None if all rankings have equal weight."""
     if round_.settings["round"].get("weights") != "reliability":
         return None
-    return reliability.values(reliability.of_moment(round_.project, round_.cutoff))
+    return reliability.values(reliability.report_at(round_.project, round_.cutoff))
 
 
 def chosen(round_: Round, count: int, split: str | None = None, with_references: bool = False) -> list[int]:

@@ -1,11 +1,11 @@
-"""How far people agree about the same comparisons.
+"""Agreement of annotators about the same comparisons.
 
-The unit of everything here is a pair of completions of one comparison, as two people who ranked it see it: the first
-is better, the second is better, or they tie. Pairs of one comparison are not independent, so every interval treats
-the comparison as the thing that was sampled.
+The unit is a pair of completions of one comparison, ranked by two annotators: each prefers the first or the second, or
+ties them. Pairs of one comparison are not independent, so every interval takes the comparison as the sampling unit.
 
-`measure(project)` gives all that managers see; `of_annotator(project, user_id)` what one annotator may see of
-themselves; `share` an interval for any share counted by comparison. They load numpy when they are first called.
+`measure(project)` returns what managers see, `of_annotator(project, user_id)` what one annotator may see of their own
+work, and `share` an interval for any share that is counted by comparison. numpy is imported by the first call, because
+most processes never need it.
 """
 
 from collections.abc import Sequence
@@ -15,44 +15,55 @@ from django.utils.functional import Promise
 
 from feedback.models import Project
 from feedback.quality.agreement.estimates import (
-    OF_TWO_PEOPLE,
-    Agreed,
+    PAIRWISE,
     Agreement,
+    AgreementMeasures,
+    AnnotatorAgreement,
     Estimate,
-    OfAnnotator,
-    same_preference,
-    wilson,
+    count_equal_preferences,
+    undefined,
+    wilson_interval,
 )
+from feedback.quality.ranking_rows import RankingRow
 
 __all__ = [
-    "Agreed",
     "Agreement",
+    "AgreementMeasures",
+    "AnnotatorAgreement",
     "Estimate",
-    "OfAnnotator",
+    "count_equal_preferences",
     "measure",
+    "measure_rankings",
     "of_annotator",
-    "same_preference",
     "share",
-    "wilson",
+    "undefined",
+    "wilson_interval",
 ]
 
 
 def measure(project: Project) -> Agreement:
-    """Agreement of the project's live rankings: one query, whatever there is to count."""
+    """Return the agreement of the project's live rankings. Runs one query."""
     from feedback.quality.agreement import report
 
     return report.measure(project)
 
 
-def of_annotator(project: Project, user_id: int, until: datetime | None = None) -> OfAnnotator:
-    """The same of one annotator alone (as it was then), reading only the comparisons that they ranked."""
+def measure_rankings(rankings: Sequence[RankingRow]) -> Agreement:
+    """Return the agreement of a project's live rankings, which the caller has read."""
+    from feedback.quality.agreement import report
+
+    return report.measure_rankings(rankings)
+
+
+def of_annotator(project: Project, user_id: int, until: datetime | None = None) -> AnnotatorAgreement:
+    """Return one annotator's agreement with others, at the time `until`; reads only comparisons they ranked."""
     from feedback.quality.agreement import report
 
     return report.of_annotator(project, user_id, until)
 
 
-def share(counts: Sequence[tuple[int, int]], told: str | Promise = OF_TWO_PEOPLE) -> Estimate:
-    """The share Σ same / Σ all over comparisons, of (same, all) in each: see `counting.shares`."""
+def share(counts: Sequence[tuple[int, int]], template: str | Promise = PAIRWISE) -> Estimate:
+    """Return the share Σ equal / Σ total of (equal, total) per comparison; see `counting.shares`."""
     from feedback.quality.agreement import counting
 
-    return counting.share(counts, told)
+    return counting.share(counts, template)

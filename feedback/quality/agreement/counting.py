@@ -9,91 +9,92 @@ from django.utils.functional import Promise
 from feedback.quality.agreement.estimates import (
     ALL_TIES,
     ALPHA,
-    ALPHA_ALONE,
-    NO_DIFFERENCE,
-    NOBODY_TWICE,
-    OF_TWO_PEOPLE,
-    Agreed,
+    ALPHA_WITHOUT_INTERVAL,
+    NO_OVERLAP,
+    NO_VARIATION,
+    PAIRWISE,
+    Z_95,
+    AgreementMeasures,
     Estimate,
-    Z,
     undefined,
-    wilson,
+    wilson_interval,
 )
-from feedback.quality.agreement.pairwise import AGREE, BOTH_TIE, ONE_TIE, OPPOSE, Floats, Integers
+from feedback.quality.agreement.pairwise import AGREE, BOTH_TIE, ONE_TIE, OPPOSE
+from feedback.quality.ranking_arrays import Floats, Integers
 
 
-def agreed(starts: Integers | Sequence[int], counts: Floats, weights: Floats) -> list[Agreed]:
-    """Agreement of groups of comparisons.
+def measure_groups(starts: Integers | Sequence[int], counts: Floats, weights: Floats) -> list[AgreementMeasures]:
+    """Return the agreement of each group of comparisons.
 
-    counts: [C, 4] of each comparison, a group's own in a row; weights: [C] of a comparison's pairs in alpha; starts:
-    the first row of each group. Without any group one that holds nothing is taken.
+    counts: [C, 4] per comparison; the rows of a group are adjacent. weights: [C] of a comparison's pairs in alpha.
+    starts: the first row of each group. Without any group the result is one undefined measure.
     """
     if not len(starts):
-        return [Agreed(undefined(NOBODY_TWICE), undefined(NOBODY_TWICE))]
-    at = np.asarray(starts)
-    pairwise = shares(at, counts[:, AGREE], counts[:, AGREE] + counts[:, OPPOSE], OF_TWO_PEOPLE)
-    return [Agreed(*both) for both in zip(pairwise, alphas(at, counts, weights), strict=True)]
+        return [AgreementMeasures(undefined(NO_OVERLAP), undefined(NO_OVERLAP))]
+    group_starts = np.asarray(starts)
+    pairwise = shares(group_starts, counts[:, AGREE], counts[:, AGREE] + counts[:, OPPOSE], PAIRWISE)
+    alpha = alphas(group_starts, counts, weights)
+    return [AgreementMeasures(*measures) for measures in zip(pairwise, alpha, strict=True)]
 
 
-def share(counts: Sequence[tuple[int, int]], told: str | Promise) -> Estimate:
-    """The share Σ same / Σ all over comparisons, of (same, all) in each: see `shares`."""
-    used = np.array([each for each in counts if each[1]], dtype=np.float64).reshape(-1, 2)
+def share(counts: Sequence[tuple[int, int]], template: str | Promise) -> Estimate:
+    """Return the share Σ equal / Σ total of (equal, total) per comparison; see `shares`."""
+    used = np.array([count for count in counts if count[1]], dtype=np.float64).reshape(-1, 2)
     if not len(used):
-        return undefined(NOBODY_TWICE)
-    return shares(np.zeros(1, dtype=np.int64), used[:, 0], used[:, 1], told)[0]
+        return undefined(NO_OVERLAP)
+    return shares(np.zeros(1, dtype=np.int64), used[:, 0], used[:, 1], template)[0]
 
 
-def shares(starts: Integers, same: Floats, all_: Floats, told: str | Promise) -> list[Estimate]:
-    """Of each group of comparisons Σ same / Σ all, with a Wilson interval for the effective number of pairs.
+def shares(starts: Integers, equal: Floats, total: Floats, template: str | Promise) -> list[Estimate]:
+    """Return Σ equal / Σ total of each group of comparisons, with a Wilson interval for the effective number of pairs.
 
-    The variance is that of a ratio estimator over clusters (Cochran 1977, Sampling Techniques, §2.11); the effective
-    number is n divided by the design effect (Kish 1965), never more than n; and Wilson's interval (1927) takes it in
-    place of n, as Franco, Little, Louis and Slud (2019, «Comparative study of confidence intervals for proportions in
-    complex sample surveys») recommend. Without any disagreement the design effect is unknown, and the number of
-    comparisons is taken.
+    The variance is that of a ratio estimator over clusters (Cochran 1977, Sampling Techniques, §2.11). The effective
+    number is n divided by the design effect (Kish 1965), at most n. Wilson's interval (1927) takes it in place of n, as
+    recommended by Franco, Little, Louis and Slud (2019, "Comparative study of confidence intervals for proportions in
+    complex sample surveys"). Without any disagreement the design effect is unknown; the number of comparisons is then
+    the effective number.
     """
-    pairs, clusters = np.add.reduceat(all_, starts), np.add.reduceat((all_ > 0).astype(float), starts)
+    pairs, clusters = np.add.reduceat(total, starts), np.add.reduceat((total > 0).astype(float), starts)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = np.add.reduceat(same, starts) / pairs
-        residuals = same - np.repeat(value, _sizes(starts, len(same))) * all_
+        value = np.add.reduceat(equal, starts) / pairs
+        residuals = equal - np.repeat(value, _group_sizes(starts, len(equal))) * total
         variance = clusters / (clusters - 1) * np.add.reduceat(np.square(residuals), starts) / pairs**2
         effective = np.where(variance > 0, value * (1 - value) / variance, clusters)
     effective = np.minimum(pairs, np.where((clusters > 1) & (value > 0) & (value < 1), effective, clusters))
-    return [
-        Estimate(each, *wilson(each, n), int(count), int(seen), told) if count else undefined(ALL_TIES)
-        for each, n, count, seen in zip(*(x.tolist() for x in (value, effective, pairs, clusters)), strict=True)
-    ]
+    columns = (value.tolist(), effective.tolist(), pairs.tolist(), clusters.tolist())
+    return [_share_estimate(*group, template) for group in zip(*columns, strict=True)]
 
 
 def alphas(starts: Integers, counts: Floats, weights: Floats) -> list[Estimate]:
-    """Krippendorff's alpha, ordinal, of each group; the interval by the jackknife over its comparisons.
+    """Return Krippendorff's ordinal alpha of each group, with a jackknife interval over its comparisons.
 
     The jackknife leaves out one comparison at a time (Efron and Tibshirani 1993, §11).
     """
     weighted = counts * weights[:, None]
-    totals, sizes = np.add.reduceat(weighted, starts), _sizes(starts, len(counts))
+    totals, sizes = np.add.reduceat(weighted, starts), _group_sizes(starts, len(counts))
     value = ordinal_alpha(totals)
-    # Rounding must not leave a trace of the only comparison that had a preference.
+    # The 1e-9 removes rounding errors, which would look like preferences once the only ones are left out.
     rest = np.repeat(totals, sizes, axis=0) - weighted
     without = ordinal_alpha(np.where(rest > 1e-9, rest, 0.0))
-    known = ~np.isnan(without)
-    left = np.add.reduceat(known.astype(float), starts)
+    defined = ~np.isnan(without)
+    replicates = np.add.reduceat(defined.astype(float), starts)
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.add.reduceat(np.where(known, without, 0.0), starts) / left
-        spread = np.where(known, without - np.repeat(mean, sizes), 0.0) ** 2
-        error = np.sqrt((left - 1) / left * np.add.reduceat(spread, starts))
-    error = np.where((left > 1) & (error > 1e-9), error, np.nan)
+        mean = np.add.reduceat(np.where(defined, without, 0.0), starts) / replicates
+        deviations = np.where(defined, without - np.repeat(mean, sizes), 0.0) ** 2
+        error = np.sqrt((replicates - 1) / replicates * np.add.reduceat(deviations, starts))
+    error = np.where((replicates > 1) & (error > 1e-9), error, np.nan)
     pairs = np.add.reduceat(counts, starts).sum(axis=1)
-    return [_alpha(*row) for row in zip(*(x.tolist() for x in (value, error, pairs, sizes)), strict=True)]
+    columns = (value.tolist(), error.tolist(), pairs.tolist(), sizes.tolist())
+    return [_alpha_estimate(*group) for group in zip(*columns, strict=True)]
 
 
 def ordinal_alpha(counts: Floats) -> Floats:
-    """[…, 4] pairs: agreeing, opposed, one tie, both ties → […] α = 1 − (n − 1) · D_o/D_e; NaN: all are ties.
+    """Return α = 1 − (n − 1) · D_o/D_e of counts [..., 4] (agree, oppose, one tie, both tie); NaN if all are ties.
 
-    Krippendorff (2011), Computing Krippendorff's Alpha-Reliability. The values are −1, 0 and 1. Each pair
-    of completions counts in both directions, so that the order of positions means nothing; hence n₋₁ = n₁, and the
-    ordinal metric δ²(c, k) = (Σ_{g=c..k} n_g − (n_c + n_k)/2)² is (n₀ + n₁)²/4 from a tie to a preference and four
-    times that between opposite ones: the common factor is left out.
+    Krippendorff (2011), Computing Krippendorff's Alpha-Reliability. The values are −1, 0 and 1. Each pair of
+    completions counts in both directions, so that the order of positions has no effect; hence n₋₁ = n₁. The ordinal
+    metric δ²(c, k) = (Σ_{g=c..k} n_g − (n_c + n_k)/2)² is (n₀ + n₁)²/4 from a tie to a preference, and four times that
+    between opposite preferences. The common factor cancels and is left out.
     """
     agree, oppose, one, both = (counts[..., column] for column in (AGREE, OPPOSE, ONE_TIE, BOTH_TIE))
     preferring, tying = 2 * agree + 2 * oppose + one, 2 * one + 4 * both  # n₁ and n₀
@@ -103,14 +104,22 @@ def ordinal_alpha(counts: Floats) -> Floats:
         return np.where(expected > 0, 1 - (2 * preferring + tying - 1) * observed / expected, np.nan)
 
 
-def _alpha(value: float, error: float, pairs: float, comparisons: int) -> Estimate:
+def _share_estimate(
+    value: float, effective: float, pairs: float, comparisons: float, template: str | Promise
+) -> Estimate:
+    if not pairs:
+        return undefined(ALL_TIES)
+    return Estimate(value, *wilson_interval(value, effective), int(pairs), int(comparisons), template)
+
+
+def _alpha_estimate(value: float, error: float, pairs: float, comparisons: int) -> Estimate:
     if math.isnan(value):
-        return Estimate(None, None, None, int(pairs), comparisons, NO_DIFFERENCE)
+        return Estimate(None, None, None, int(pairs), comparisons, NO_VARIATION)
     if math.isnan(error):
-        return Estimate(value, None, None, int(pairs), comparisons, ALPHA_ALONE)
-    low, high = max(-1.0, value - Z * error), min(1.0, value + Z * error)
+        return Estimate(value, None, None, int(pairs), comparisons, ALPHA_WITHOUT_INTERVAL)
+    low, high = max(-1.0, value - Z_95 * error), min(1.0, value + Z_95 * error)
     return Estimate(value, low, high, int(pairs), comparisons, ALPHA)
 
 
-def _sizes(starts: Integers, rows: int) -> Integers:
+def _group_sizes(starts: Integers, rows: int) -> Integers:
     return np.diff(np.append(starts, rows))

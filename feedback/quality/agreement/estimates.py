@@ -1,4 +1,4 @@
-"""What agreement is told as: numbers with intervals and sentences. Without numpy, which most processes never need."""
+"""Estimates of agreement with their intervals and sentences. This module does not import numpy."""
 
 import math
 from collections.abc import Sequence
@@ -9,50 +9,52 @@ from itertools import combinations
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-Z = 1.959964  # the normal distribution's 97.5 % point
+Z_95 = 1.959964  # the normal distribution's 97.5 % quantile
 
-OF_TWO_PEOPLE = _("Two people prefer the same completion in {value:.0%} of {pairs:,} pairs ({low:.0%} to {high:.0%}).")
-NOBODY_TWICE = _(
-    "No comparison has been ranked by two people yet: let at least a part of the comparisons be ranked by two or more."
+PAIRWISE = _("Two people prefer the same completion in {value:.0%} of {pairs:,} pairs ({low:.0%} to {high:.0%}).")
+NO_OVERLAP = _(
+    "No comparison has been ranked by two people yet. Let two or more people rank at least a part of the comparisons."
 )
-ALL_TIES = _("Wherever two people met, one of them called it a tie: there is no preference to agree about yet.")
-ALPHA = _("Krippendorff’s alpha is {value:.2f} ({low:.2f} to {high:.2f}); 1 is agreement, 0 is chance.")
-ALPHA_ALONE = _("Krippendorff’s alpha is {value:.2f}, from too few comparisons for an interval.")
-NO_DIFFERENCE = _("Everybody called everything a tie: without any difference there is nothing to agree about.")
+ALL_TIES = _(
+    "In every pair that two people ranked, at least one of them chose a tie: there is no preference to compare."
+)
+ALPHA = _("Krippendorff's alpha is {value:.2f} ({low:.2f} to {high:.2f}); 1 is agreement, 0 is chance.")
+ALPHA_WITHOUT_INTERVAL = _("Krippendorff's alpha is {value:.2f}, from too few comparisons for an interval.")
+NO_VARIATION = _("All rankings are ties: agreement is undefined.")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval; `value` is None when it is undefined, and `sentence` says why."""
+    """A number with its 95 % interval. `value` is None if it is undefined; `sentence` then states the reason."""
 
     value: float | None
     low: float | None
     high: float | None
-    pairs: int  # pairs of completions, counted once for each two people who ranked them
-    comparisons: int  # in which they were seen
-    told: str | Promise  # the sentence, before its numbers are put in and its language is known
+    pairs: int  # pairs of completions, counted once for each two annotators who ranked them
+    comparisons: int  # that contain these pairs
+    template: str | Promise  # the sentence before translation and formatting
 
     @property
     def sentence(self) -> str:
-        return str(self.told).format(value=self.value, low=self.low, high=self.high, pairs=self.pairs)
+        return str(self.template).format(value=self.value, low=self.low, high=self.high, pairs=self.pairs)
 
 
 @dataclass(frozen=True)
-class Agreed:
-    """How far some people agree, in two ways."""
+class AgreementMeasures:
+    """Two measures of the agreement within a group of annotators."""
 
-    pairwise: Estimate  # the share of pairs on which two who both have a preference have the same
-    alpha: Estimate  # Krippendorff's alpha, ordinal: ties count as halfway between two opposite preferences
+    pairwise: Estimate  # share of equal preferences among pairs where both annotators have a preference
+    alpha: Estimate  # Krippendorff's alpha, ordinal: a tie lies halfway between the two preferences
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """All that is known of a project's agreement."""
+    """The agreement in a project."""
 
-    overall: Agreed
-    by_annotator: dict[int, Agreed]  # by user id: with all others
-    by_two: dict[tuple[int, int], Agreed]  # by two user ids, the lower one first
-    by_week: dict[date, Agreed]  # by the Monday of the later ranking's week
+    overall: AgreementMeasures
+    by_annotator: dict[int, AgreementMeasures]  # by user id: with all others
+    by_two: dict[tuple[int, int], AgreementMeasures]  # by two user ids, the lower one first
+    by_week: dict[date, AgreementMeasures]  # by the Monday of the later ranking's week
 
     @property
     def pairwise(self) -> Estimate:
@@ -64,31 +66,36 @@ class Agreement:
 
 
 @dataclass(frozen=True)
-class OfAnnotator:
-    """One annotator's agreement with all others."""
+class AnnotatorAgreement:
+    """The agreement of one annotator with all others."""
 
-    overall: Agreed
-    by_week: dict[date, Agreed]
-
-
-def wilson(value: float, n: float) -> tuple[float, float]:
-    """Wilson's 95 % score interval of a share seen in n trials."""
-    centre = value + Z * Z / (2 * n)
-    margin = Z * math.sqrt(value * (1 - value) / n + Z * Z / (4 * n * n))
-    scale = 1 + Z * Z / n
-    # At a share of 0 or 1 the bound is the share itself, from which rounding must not keep it.
-    return min(max(0.0, (centre - margin) / scale), value), max(min(1.0, (centre + margin) / scale), value)
+    overall: AgreementMeasures
+    by_week: dict[date, AgreementMeasures]
 
 
-def undefined(told: str | Promise) -> Estimate:
-    return Estimate(None, None, None, 0, 0, told)
+def wilson_interval(share: float, count: float) -> tuple[float, float]:
+    """Return Wilson's 95 % score interval (1927) of a share seen in `count` trials, which need not be an integer.
+
+    `training.learner.preferences.calibration.wilson_interval` is the same formula. Neither can import the other: the
+    learner imports nothing of the web application, and no web process may import the learner, which loads torch.
+    """
+    centre = share + Z_95**2 / (2 * count)
+    margin = Z_95 * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2))
+    scale = 1 + Z_95**2 / count
+    # At a share of 0 or 1 one bound equals the share; rounding could otherwise exclude the share itself.
+    return min(max(0.0, (centre - margin) / scale), share), max(min(1.0, (centre + margin) / scale), share)
 
 
-def same_preference(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
-    """Of the pairs in which both rankings prefer one completion: (how many prefer the same one, how many)."""
-    same = all_ = 0
+def undefined(template: str | Promise) -> Estimate:
+    """Return an estimate without a value."""
+    return Estimate(None, None, None, 0, 0, template)
+
+
+def count_equal_preferences(one: Sequence[int], other: Sequence[int]) -> tuple[int, int]:
+    """Compare two rankings on the pairs where neither has a tie: return (equal preferences, such pairs)."""
+    equal = total = 0
     for i, j in combinations(range(len(one)), 2):
         product = (one[i] - one[j]) * (other[i] - other[j])
-        same += product > 0
-        all_ += product != 0
-    return same, all_
+        equal += product > 0
+        total += product != 0
+    return equal, total

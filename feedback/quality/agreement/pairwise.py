@@ -1,107 +1,82 @@
-"""Who met whom over which comparison, and on how many of its pairs they agreed: counted for all at once."""
+"""For every two annotators who ranked the same comparison: counts of agreeing, opposed and tied pairs (vectorised)."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from datetime import date, datetime
+from datetime import date
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
+from feedback.quality.ranking_arrays import Booleans, Floats, Integers, Preferences, RankingArrays, arrays_by_size
+from feedback.quality.ranking_rows import RankingRow
 
-AGREE, OPPOSE, ONE_TIE, BOTH_TIE = range(4)  # the columns of `Meetings.counts`
-
-
-class Said(NamedTuple):
-    """A ranking, as far as agreement goes."""
-
-    comparison_id: int
-    annotator_id: int
-    ranks: Sequence[int]
-    created_at: datetime
+AGREE, OPPOSE, ONE_TIE, BOTH_TIE = range(4)  # the columns of `PairCounts.counts`
 
 
-class Meetings(NamedTuple):
-    """M meetings: two people, one comparison that both ranked."""
+class PairCounts(NamedTuple):
+    """M rows, each of two annotators and one comparison that both ranked."""
 
     comparison: Integers  # [M] ids
     one: Integers  # [M] user ids, the lower one
     other: Integers  # [M] user ids
     monday: Integers  # [M] of the later ranking's week, as a proleptic ordinal
     counts: Floats  # [M, 4] pairs of completions: same one preferred, opposite ones, one of the two ties, both tie
-    people: Integers  # [M] how many ranked the comparison
+    annotators: Integers  # [M] how many ranked the comparison
 
-    def where(self, chosen: NDArray[np.bool_]) -> "Meetings":
-        return _each(lambda column: column[chosen], self)
-
-
-def joined(parts: Sequence[Meetings]) -> Meetings:
-    return _each(lambda *columns: np.concatenate(columns), *parts)
+    def select(self, mask: Booleans) -> "PairCounts":
+        return _map_columns(lambda column: column[mask], self)
 
 
-def _each(act: Callable[..., Any], *parts: Meetings) -> Meetings:
-    """What `act` makes of each column, or of the columns of one kind of several."""
-    return Meetings(*map(act, *parts))
+def concatenate(parts: Sequence[PairCounts]) -> PairCounts:
+    return _map_columns(lambda *columns: np.concatenate(columns), *parts)
 
 
-def meetings(said: Iterable[Said]) -> Meetings:
-    """Each two people who ranked a comparison. Rows come in any order; a person ranks a comparison once."""
-    by_size: dict[int, list[Said]] = defaultdict(list)
-    for each in said:
-        by_size[len(each.ranks)].append(each)
-    parts = [_of_one_size(rows, size) for size, rows in sorted(by_size.items())]
-    return joined([_none(), *parts])
+def count_pairs(rows: Iterable[RankingRow]) -> PairCounts:
+    """Return a row for every two annotators who ranked the same comparison. The input may be in any order."""
+    return concatenate([_empty(), *map(_count_pairs_of_size, arrays_by_size(rows))])
 
 
-def preferences(ranks: NDArray[np.int64]) -> NDArray[np.int8]:
-    """[N, K] ranks → [N, K(K − 1)/2] signs: 1 where the first of a pair is better, −1 the second, 0 a tie.
-
-    The pairs are those of `itertools.combinations`.
-    """
-    first, second = np.triu_indices(ranks.shape[1], k=1)
-    return np.sign(ranks[:, second] - ranks[:, first]).astype(np.int8)
-
-
-def _of_one_size(rows: list[Said], size: int) -> Meetings:
-    rows.sort(key=lambda each: (each.comparison_id, each.annotator_id))
-    comparison = np.array([each.comparison_id for each in rows], dtype=np.int64)
-    annotator = np.array([each.annotator_id for each in rows], dtype=np.int64)
-    monday = np.array([_monday(each.created_at.date()) for each in rows], dtype=np.int64)
-    signs = preferences(np.array([each.ranks for each in rows], dtype=np.int64).reshape(len(rows), size))
-    _, where, counted = np.unique(comparison, return_inverse=True, return_counts=True)
-    people = counted[where]
-    parts = [_none()]
-    # Rows of a comparison lie together, so two people are some distance apart, less than there are people.
-    for distance in range(1, int(people.max())):
+def _count_pairs_of_size(rankings: RankingArrays) -> PairCounts:
+    order = np.lexsort((rankings.annotator, rankings.comparison))
+    comparison, annotator = rankings.comparison[order], rankings.annotator[order]
+    preferences = rankings.preferences[order]
+    monday = np.array([_monday(row.created_at.date()) for row in rankings.rows], dtype=np.int64)[order]
+    _, group, group_sizes = np.unique(comparison, return_inverse=True, return_counts=True)
+    annotators = group_sizes[group]
+    parts = [_empty()]
+    # The rows of a comparison are adjacent, so two of them are at most (annotators − 1) rows apart.
+    for distance in range(1, int(annotators.max())):
         first = np.flatnonzero(comparison[:-distance] == comparison[distance:])
         second = first + distance
         parts.append(
-            Meetings(
+            PairCounts(
                 comparison[first],
                 annotator[first],
                 annotator[second],
                 np.maximum(monday[first], monday[second]),
-                _counts(signs[first], signs[second]),
-                people[first],
+                _count_kinds(preferences[first], preferences[second]),
+                annotators[first],
             )
         )
-    return joined(parts)
+    return concatenate(parts)
 
 
-def _counts(one: NDArray[np.int8], other: NDArray[np.int8]) -> Floats:
-    """[M, P] signs of two people → [M, 4] counts."""
+def _count_kinds(one: Preferences, other: Preferences) -> Floats:
+    """Count the pairs of completions by kind: [M, P] preferences of two annotators → [M, 4]."""
     product = one * other
     ties = (one == 0).astype(np.int8) + (other == 0)
     kinds = (product > 0, product < 0, ties == 1, ties == 2)
     return np.stack([kind.sum(axis=1) for kind in kinds], axis=1).astype(np.float64)
 
 
+def _map_columns(function: Callable[..., Any], *parts: PairCounts) -> PairCounts:
+    """Apply the function to each column of one part, or to the same column of several parts."""
+    return PairCounts(*map(function, *parts))
+
+
 def _monday(day: date) -> int:
     return day.toordinal() - day.weekday()
 
 
-def _none() -> Meetings:
+def _empty() -> PairCounts:
     empty = np.zeros(0, dtype=np.int64)
-    return Meetings(empty, empty, empty, empty, np.zeros((0, 4)), empty)
+    return PairCounts(empty, empty, empty, empty, np.zeros((0, 4)), empty)

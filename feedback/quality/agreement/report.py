@@ -1,4 +1,4 @@
-"""Agreement of a project's rankings: altogether, of each annotator, of each two, and by week."""
+"""Agreement of a project's rankings: overall, of each annotator, of every two annotators, and by week."""
 
 from collections.abc import Iterable
 from datetime import date, datetime
@@ -7,78 +7,80 @@ import numpy as np
 from django.db.models import Exists, OuterRef
 
 from feedback.models import Lease, Project, Ranking
-from feedback.quality.agreement.counting import agreed
-from feedback.quality.agreement.estimates import Agreed, Agreement, OfAnnotator
-from feedback.quality.agreement.pairwise import Floats, Integers, Meetings, Said, joined, meetings
+from feedback.quality.agreement.counting import measure_groups
+from feedback.quality.agreement.estimates import Agreement, AgreementMeasures, AnnotatorAgreement
+from feedback.quality.agreement.pairwise import PairCounts, concatenate, count_pairs
+from feedback.quality.ranking_arrays import Floats, Integers
+from feedback.quality.ranking_rows import RankingRow, read_rankings
 
 
 def measure(project: Project) -> Agreement:
-    """Agreement of the project's live rankings: one query, whatever there is to count."""
-    return agreement_of(_ranked_by_several(project))
+    """Return the agreement of the project's live rankings. Runs one query."""
+    shared = Ranking.objects.live_in(project).filter(comparison__ranking_count__gte=2)
+    return measure_rankings(read_rankings(shared))
 
 
-def agreement_of(said: Iterable[Said]) -> Agreement:
-    """Agreement of these rankings, of which a person has made at most one of each comparison."""
-    met = meetings(said)
-    both = joined([met, met])
-    either = np.concatenate([met.one, met.other])
-    two, two_of = np.unique(np.stack([met.one, met.other], axis=1), axis=0, return_inverse=True)
-    pairs = _by(two_of.reshape(-1), met, np.ones(len(met.people)))
+def measure_rankings(rankings: Iterable[RankingRow]) -> Agreement:
+    """Return the agreement of rankings, of which each annotator made at most one per comparison."""
+    pairs = count_pairs(filter(_is_measured, rankings))
+    both_directions = concatenate([pairs, pairs])
+    either = np.concatenate([pairs.one, pairs.other])
+    two, two_index = np.unique(np.stack([pairs.one, pairs.other], axis=1), axis=0, return_inverse=True)
+    by_two_index = _measure_by(two_index.reshape(-1), pairs, np.ones(len(pairs.annotators)))
     return Agreement(
-        _overall(met),
-        _by(either, both, _weights(both)),
-        {(int(two[index][0]), int(two[index][1])): each for index, each in pairs.items()},
-        _by_week(met),
+        _measure_overall(pairs),
+        _measure_by(either, both_directions, _alpha_weights(both_directions)),
+        {(int(two[index][0]), int(two[index][1])): measures for index, measures in by_two_index.items()},
+        _measure_by_week(pairs),
     )
 
 
-def of_annotator(project: Project, user_id: int, until: datetime | None = None) -> OfAnnotator:
-    """The same of one annotator alone (as it was then), reading only the comparisons that they ranked."""
-    met = meetings(_ranked_by_several(project, user_id, until=until))
-    own = met.where((met.one == user_id) | (met.other == user_id))
-    return OfAnnotator(_overall(own), _by_week(own))
+def of_annotator(project: Project, user_id: int, until: datetime | None = None) -> AnnotatorAgreement:
+    """Return one annotator's agreement with others, at the time `until`; reads only comparisons they ranked."""
+    of_same_comparison = Ranking.objects.live_in(project).filter(annotator=user_id, comparison=OuterRef("comparison"))
+    shared = Ranking.objects.live_in(project, until=until).filter(comparison__ranking_count__gte=2)
+    pairs = count_pairs(filter(_is_measured, read_rankings(shared.filter(Exists(of_same_comparison)))))
+    of_this_annotator = pairs.select((pairs.one == user_id) | (pairs.other == user_id))
+    return AnnotatorAgreement(_measure_overall(of_this_annotator), _measure_by_week(of_this_annotator))
 
 
-def _overall(met: Meetings) -> Agreed:
-    everything = np.zeros(len(met.people), dtype=np.int64)
-    return _by(everything, met, _weights(met)).get(0) or agreed([], np.zeros((0, 4)), np.zeros(0))[0]
+def _is_measured(ranking: RankingRow) -> bool:
+    """Leave out gold, whose ranking is known, and extra rankings.
+
+    Extra rankings were requested because others disagreed. With them in, annotators would seem to agree less than
+    they do on comparisons that are drawn at random.
+    """
+    return ranking.gold_ranks is None and ranking.reason != Lease.Reason.DISAGREEMENT
 
 
-def _by_week(met: Meetings) -> dict[date, Agreed]:
-    return {date.fromordinal(monday): each for monday, each in _by(met.monday, met, _weights(met)).items()}
+def _measure_overall(pairs: PairCounts) -> AgreementMeasures:
+    one_group = np.zeros(len(pairs.annotators), dtype=np.int64)
+    measures = _measure_by(one_group, pairs, _alpha_weights(pairs)).get(0)
+    return measures or measure_groups([], np.zeros((0, 4)), np.zeros(0))[0]
 
 
-def _weights(met: Meetings) -> Floats:
-    """Krippendorff (2011): the pairs of values of a unit that m people judged count 1/(m − 1) each."""
-    return 1 / (met.people - 1)
+def _measure_by_week(pairs: PairCounts) -> dict[date, AgreementMeasures]:
+    by_monday = _measure_by(pairs.monday, pairs, _alpha_weights(pairs))
+    return {date.fromordinal(monday): measures for monday, measures in by_monday.items()}
 
 
-def _by(group: Integers, met: Meetings, weights: Floats) -> dict[int, Agreed]:
-    """Agreement of the meetings of each group; `group` [M] are its ids.
+def _alpha_weights(pairs: PairCounts) -> Floats:
+    """Return 1/(m − 1), the weight of a pair of values in a unit with m values (Krippendorff 2011)."""
+    return 1 / (pairs.annotators - 1)
 
-    Meetings of a group over the same comparison are put together, since the comparison is what was sampled.
+
+def _measure_by(group: Integers, pairs: PairCounts, weights: Floats) -> dict[int, AgreementMeasures]:
+    """Return the agreement of each group of rows; `group` [M] are the ids of the groups.
+
+    Rows of one group and one comparison are summed, since the comparison is the sampling unit.
     """
     if not len(group):
         return {}
-    order = np.lexsort((met.comparison, group))
-    keys = np.stack([group[order], met.comparison[order]], axis=1)
+    order = np.lexsort((pairs.comparison, group))
+    keys = np.stack([group[order], pairs.comparison[order]], axis=1)
     starts = np.flatnonzero(np.concatenate([[True], (keys[1:] != keys[:-1]).any(axis=1)]))
-    counts = np.add.reduceat(met.counts[order], starts)
+    counts = np.add.reduceat(pairs.counts[order], starts)
     groups, first = np.unique(keys[starts, 0], return_index=True)
-    # A comparison's meetings have one weight: as many people ranked it for each of them.
-    return dict(zip(groups.tolist(), agreed(first, counts, weights[order][starts]), strict=True))
-
-
-def _ranked_by_several(project: Project, user_id: int | None = None, *, until: datetime | None = None) -> list[Said]:
-    """Live rankings of what several people ranked, of their own accord.
-
-    Without gold, whose answers are no opinions; and without what was asked for because others disagreed: those
-    comparisons were chosen for their disagreement, and would make people look as if they agreed less than they do.
-    """
-    live = Ranking.objects.live_in(project, until=until).exclude(reason=Lease.Reason.DISAGREEMENT)
-    live = live.filter(comparison__ranking_count__gte=2, comparison__gold_ranks__isnull=True)
-    if user_id is not None:
-        own = Ranking.objects.live_in(project).filter(annotator=user_id, comparison=OuterRef("comparison"))
-        live = live.filter(Exists(own))
-    rows = live.values_list("comparison_id", "annotator_id", "ranks", "created_at")
-    return [Said(*row) for row in rows.iterator(chunk_size=5000)]
+    # All rows of a comparison have the same weight, because it depends on the number of annotators alone.
+    measures = measure_groups(first, counts, weights[order][starts])
+    return dict(zip(groups.tolist(), measures, strict=True))

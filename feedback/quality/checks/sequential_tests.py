@@ -1,44 +1,48 @@
-"""Bets against honesty: processes that start at 1 and that are not expected to grow while it holds.
+"""Sequential tests by betting: wealth processes that start at 1 and are not expected to grow for a careful annotator.
 
-Such a process (a test martingale) passes 1/α at any time with a chance of at most α (Ville 1939), so one may look after
-every answer, for ever, and stop at will.
+Such a process (a test martingale) ever reaches 1/α with probability at most α (Ville 1939). So the test may be looked
+at after every answer, without end, and keeps its false-alarm rate.
 """
 
 from collections.abc import Iterable
 
-ALTERNATIVES = tuple(2.0**power for power in (-4, -2, -1, -0.5, 0.5, 1, 2, 4))  # odds of the first place
+import numpy as np
+
+from feedback.quality.ranking_arrays import Booleans, Floats, Integers
+
+# Alternatives to chance in `first_place_wealth`: factors of the odds that the completion shown first wins.
+ALTERNATIVE_ODDS = tuple(2.0**power for power in (-4, -2, -1, -0.5, 0.5, 1, 2, 4))
 
 
-def first_passage(process: Iterable[float], level: float) -> int | None:
-    """After how many steps the process first is at or above the level; None: never."""
-    return next((step for step, value in enumerate(process, start=1) if value >= level), None)
+def first_passage(wealth: Iterable[float], level: float) -> int | None:
+    """Return after how many steps the process first reaches the level; None if it never does."""
+    return next((step for step, value in enumerate(wealth, start=1) if value >= level), None)
 
 
-def of_chance(answers: Iterable[tuple[bool, float]]) -> Iterable[float]:
-    """The stake after each answer, on «from some answer on it is a coin», against «right with at least this chance».
+def guessing_wealth(answers: Iterable[tuple[bool, float]]) -> Iterable[float]:
+    """Yield the wealth after each answer of a bet that the annotator guesses from some answer on.
 
-    answers: (whether it was right, the least chance with which an honest person is right, above ½). A bet that begins
-    at answer j multiplies by ½/p for a right one and by ½/(1 − p) for a wrong one, whose mean is at most 1 for whoever
-    is right with p or more. A share 1/(j(j + 1)) of the stake waits for each j, the beginning of a mixture over change
-    points (Shiryaev 1963; Shin, Ramdas and Rinaldo 2024, «E-detectors»): who grows careless later is found too.
+    answers: (is right, the least probability p > ½ with which a careful annotator is right). A bet that begins at
+    answer j multiplies by ½/p for a right answer and by ½/(1 − p) for a wrong one; its mean factor is at most 1 for an
+    annotator who is right with probability p or more. A share 1/(j(j + 1)) of the wealth is reserved for each j. This
+    mixture over change points (Shiryaev 1963; Shin, Ramdas and Rinaldo 2024, "E-detectors") also detects an annotator
+    who becomes careless later.
     """
-    begun = 0.0
-    for step, (is_right, honest) in enumerate(answers, start=1):
-        begun = (begun + 1 / (step * (step + 1))) * 0.5 / (honest if is_right else 1 - honest)
-        yield begun + 1 / (step + 1)
+    started = 0.0
+    for step, (is_right, probability) in enumerate(answers, start=1):
+        started = (started + 1 / (step * (step + 1))) * 0.5 / (probability if is_right else 1 - probability)
+        yield started + 1 / (step + 1)
 
 
-def of_the_first_place(wins: Iterable[tuple[bool, int]]) -> Iterable[float]:
-    """The stake after each ranking, on «what is shown first wins too often, or too seldom», against chance.
+def first_place_wealth(wins: Booleans, sizes: Integers) -> Floats:
+    """Return the wealth [N] after each ranking of a bet that the completion shown first wins too often or too seldom.
 
-    wins: (whether the first place won, of how many places). The order shown is drawn at random, so by chance it wins
-    1/K of them, exactly. The bets are that its odds are θ times those of chance, one for each of ALTERNATIVES in equal
-    parts: a win multiplies by θ·K/(θ + K − 1), any other by K/(θ + K − 1).
+    wins: [N] whether the completion shown first won; sizes: [N] numbers K of completions. The display order is random,
+    so by chance the first completion wins exactly 1/K of them. The wealth is split evenly over ALTERNATIVE_ODDS θ: a
+    win multiplies by θ·K/(θ + K − 1), any other outcome by K/(θ + K − 1).
     """
-    stakes = [1 / len(ALTERNATIVES)] * len(ALTERNATIVES)
-    for is_first, places in wins:
-        stakes = [
-            stake * places * (odds if is_first else 1.0) / (odds + places - 1)
-            for stake, odds in zip(stakes, ALTERNATIVES, strict=True)
-        ]
-        yield sum(stakes)
+    is_win, size = wins[:, None], sizes[:, None]
+    odds = np.array(ALTERNATIVE_ODDS)
+    factors = size * np.where(is_win, odds, 1.0) / (odds + size - 1)
+    with np.errstate(over="ignore"):  # infinite wealth is above any level, too
+        return np.cumprod(factors, axis=0).mean(axis=1)

@@ -1,7 +1,8 @@
-"""How far each annotator can be trusted: estimates, kept with the moment they are of.
+"""Reports of how reliable each annotator is, stored with the place in the record that they describe.
 
-A report is of the record up to a place in it (`until`, a sequence), so that it says the same whenever it is made, and
-what used it can be made again: `of_moment` makes it if need be, `latest` only looks. The mathematics is in `crowd`.
+A report covers the record up to a sequence number (`until`), so its numbers do not depend on when it is made, and
+anything that used it can be reproduced. `report_at` makes a missing report; `latest` and `stored_report_at` only read.
+The model is in `crowd_bt`.
 """
 
 from collections import Counter
@@ -13,87 +14,95 @@ from django.utils.translation import gettext as _
 from feedback.errors import NotFound
 from feedback.export import ranking_record
 from feedback.models import Lease, Project, Ranking, Reliability, ReliabilityReport
-from feedback.quality.reliability.judged import Judged
+from feedback.quality.ranking_rows import RankingRow, read_rankings
 
-LEAST_NEW = 20  # rankings, for another report
-GROWTH = 0.05  # of the record, for another report: so all reports together cost as much as twenty of the last
+MIN_NEW_RANKINGS = 20  # before the next report
+MIN_GROWTH = 0.05  # of the record before the next report: all reports together cost as much as twenty of the last
 
 
-def of_moment(project: Project, until: int) -> ReliabilityReport:
-    """The report of the record up to `until`, made and kept if nobody has asked before. Takes seconds, so not for a
-    web process; outside of any transaction."""
-    kept = ReliabilityReport.objects.filter(project=project, until=until).first()
-    return kept or _keep(project, until, judged_until(project, until))
+def report_at(project: Project, until: int) -> ReliabilityReport:
+    """Return the report of the record up to `until`; estimate and store it if there is none.
+
+    The estimate takes seconds: do not call this in a web process or inside a transaction.
+    """
+    stored = ReliabilityReport.objects.filter(project=project, until=until).first()
+    return stored or _estimate(project, until, rankings_until(project, until))
 
 
 def latest(project: Project) -> ReliabilityReport | None:
     return ReliabilityReport.objects.filter(project=project).order_by("-until").first()
 
 
-def as_of(project: Project, until: int) -> ReliabilityReport:
-    """The kept report of that very moment. Raises NotFound."""
-    kept = ReliabilityReport.objects.filter(project=project, until=until).first()
-    if kept is None:
+def stored_report_at(project: Project, until: int) -> ReliabilityReport:
+    """Return the stored report of the record up to exactly `until`. Raises NotFound if there is none."""
+    stored = ReliabilityReport.objects.filter(project=project, until=until).first()
+    if stored is None:
         raise NotFound(
-            _("No reliability is kept as of %(until)s: ask for the latest, which says of when it is.")
-            % {"until": until}
+            _('There is no reliability report as of %(until)s: leave "as_of" out to get the latest.') % {"until": until}
         )
-    return kept
+    return stored
 
 
 def values(report: ReliabilityReport) -> dict[int, float]:
-    """By user id, as `export.rankings` takes them."""
+    """Return the reliabilities by user id, as the exports take them."""
     return dict(report.annotators.values_list("annotator_id", "value"))
 
 
 def refresh() -> int:
-    """Make a report in each project whose record has grown enough since the last. Returns how many."""
+    """Make a report in each project whose record has grown enough since the last one. Return their number."""
     return sum(_refresh(project) for project in Project.objects.filter(archived_at__isnull=True))
 
 
 def _refresh(project: Project) -> bool:
     last = ReliabilityReport.objects.filter(project=project).aggregate(last=Max("until"))["last"] or 0
     until = ranking_record.sequence_cutoff(project)
-    is_due = until - last >= max(LEAST_NEW, GROWTH * last)
+    is_due = until - last >= max(MIN_NEW_RANKINGS, MIN_GROWTH * last)
     if is_due:
-        of_moment(project, until)
+        report_at(project, until)
     return is_due
 
 
-def judged_until(project: Project, until: int) -> list[Judged]:
-    """What people said up to then, gold included: what a reviewer overruled too, which is an opinion, but not what was
-    discarded or returned, and not what reviewers decided themselves, who have seen the others' rankings."""
+def rankings_until(project: Project, until: int) -> list[RankingRow]:
+    """Return the annotators' own rankings as of `until`, gold included.
+
+    Rankings that an adjudication overruled are in: they are independent statements. Left out are discarded, returned
+    and withdrawn rankings, and adjudications, whose reviewers have seen the other rankings.
+    """
     standings = (Ranking.Standing.COUNTS, Ranking.Standing.OVERRULED)
-    said = ranking_record.last_revisions(project, until).filter(standing__in=standings)
-    rows = said.exclude(reason=Lease.Reason.ADJUDICATION)
-    fields = rows.values_list("comparison_id", "annotator_id", "ranks", "comparison__gold_ranks")
-    return [Judged(*row) for row in fields.iterator(chunk_size=5000)]
+    valid = ranking_record.last_revisions(project, until).filter(standing__in=standings)
+    return read_rankings(valid.exclude(reason=Lease.Reason.ADJUDICATION))
 
 
-def _keep(project: Project, until: int, judged: list[Judged]) -> ReliabilityReport:
-    from feedback.quality.reliability import crowd_bt, votes
+def _estimate(project: Project, until: int, rankings: list[RankingRow]) -> ReliabilityReport:
+    from feedback.quality.reliability import crowd_bt, votes  # imports numpy, which most processes never need
 
-    voted = votes.votes_of(judged)
-    fitted = crowd_bt.fit(voted)
-    shared, gold = _counts(judged)
+    votes_of_all = votes.votes_of(rankings)
+    fit = crowd_bt.fit(votes_of_all)
+    shared, gold = _counts(rankings)
     with transaction.atomic():
         report, is_new = ReliabilityReport.objects.get_or_create(
-            project=project, until=until, defaults={"spread": fitted.spread}
+            project=project, until=until, defaults={"spread": fit.spread}
         )
-        if is_new:  # otherwise somebody else was as quick, with the same result
-            intervals = zip(fitted.reliability.tolist(), fitted.low.tolist(), fitted.high.tolist(), strict=True)
+        if is_new:  # otherwise another process was faster, with the same result
+            estimates = zip(fit.reliability.tolist(), fit.low.tolist(), fit.high.tolist(), strict=True)
             Reliability.objects.bulk_create(
                 Reliability(
-                    report=report, annotator_id=who, value=value, low=low, high=high, shared=shared[who], gold=gold[who]
+                    report=report,
+                    annotator_id=user_id,
+                    value=value,
+                    low=low,
+                    high=high,
+                    shared=shared[user_id],
+                    gold=gold[user_id],
                 )
-                for who, (value, low, high) in zip(voted.annotators, intervals, strict=True)
+                for user_id, (value, low, high) in zip(votes_of_all.annotators, estimates, strict=True)
             )
     return report
 
 
-def _counts(judged: list[Judged]) -> tuple[Counter[int], Counter[int]]:
-    """By user id: comparisons that others ranked too, and gold."""
-    people = Counter(each.comparison_id for each in judged)
-    gold = Counter(each.annotator_id for each in judged if each.gold_ranks is not None)
-    several = (each for each in judged if each.gold_ranks is None and people[each.comparison_id] > 1)
-    return Counter(each.annotator_id for each in several), gold
+def _counts(rankings: list[RankingRow]) -> tuple[Counter[int], Counter[int]]:
+    """Return by user id the number of rankings of comparisons that others ranked too, and of gold."""
+    annotators = Counter(row.comparison_id for row in rankings)
+    gold = Counter(row.annotator_id for row in rankings if row.gold_ranks is not None)
+    shared = (row for row in rankings if row.gold_ranks is None and annotators[row.comparison_id] > 1)
+    return Counter(row.annotator_id for row in shared), gold

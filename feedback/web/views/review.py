@@ -27,7 +27,7 @@ ROWS_PER_PAGE = 25
 
 
 @dataclass(frozen=True)
-class RankingRow:
+class CaseRow:
     """One person's ranking in the table of a case."""
 
     entry: review_cases.CaseRanking
@@ -49,8 +49,8 @@ def disagreements(request: HttpRequest, slug: str) -> HttpResponse:
 def persons(request: HttpRequest, slug: str) -> HttpResponse:
     """Show the annotators whose work fails a quality check."""
     membership = members.reviewer_of(request.user, slug)
-    everybody = statistics.of_everybody(membership.project)
-    context = {"persons": statistics.to_look_at(everybody), "counted": everybody[0], "tab": "people"}
+    everybody = statistics.figures_of_everybody(membership.project)
+    context = {"persons": statistics.flagged_people(everybody), "counted": everybody[0], "tab": "people"}
     return _page(request, membership, "people", context)
 
 
@@ -83,10 +83,10 @@ def case(request: HttpRequest, slug: str, comparison_id: int) -> HttpResponse:
         "key": uuid4(),
         "prompt_messages": present_messages(comparison.prompt.messages),
         "completions": _completions(reviewed),
-        "rankings": _ranking_rows(reviewed),
-        "contests": [
-            {"first": LETTERS[contest.first], "second": LETTERS[contest.second], "contest": contest}
-            for contest in reviewed.contests
+        "rankings": _case_rows(reviewed),
+        "disputed_pairs": [
+            {"first": LETTERS[pair.first], "second": LETTERS[pair.second], "pair": pair}
+            for pair in reviewed.disputed_pairs
         ],
         "words": _words(),
     }
@@ -147,7 +147,9 @@ def work(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
     somebody = members.current_or_former_member(membership.project, user_id)
     form = SinceForm(request.GET if "since" in request.GET else None)
     preview = reviews.discard_preview(membership, user_id, form.moment) if form.is_bound and form.is_valid() else None
-    page = Paginator(review_cases.work_of(membership.project, user_id), ROWS_PER_PAGE).get_page(request.GET.get("page"))
+    page = Paginator(review_cases.rankings_of(membership.project, user_id), ROWS_PER_PAGE).get_page(
+        request.GET.get("page")
+    )
     context = {"somebody": somebody, "rows": page, "form": form, "preview": preview}
     return _page(request, membership, "work", context)
 
@@ -173,10 +175,10 @@ def _completions(reviewed: review_cases.Case) -> list[dict[str, Any]]:
     ]
 
 
-def _ranking_rows(reviewed: review_cases.Case) -> list[RankingRow]:
+def _case_rows(reviewed: review_cases.Case) -> list[CaseRow]:
     others = [entry.ranks for entry in reviewed.rankings if entry.can_be_changed]
     return [
-        RankingRow(entry, entry.ranking.annotator.get_username(), _cells(entry.ranks, others))
+        CaseRow(entry, entry.ranking.annotator.get_username(), _cells(entry.ranks, others))
         for entry in reviewed.rankings
     ]
 
@@ -193,8 +195,8 @@ def _person_of(request: HttpRequest, membership: Membership) -> Any:
 
 def _neighbours(membership: Membership, comparison: Comparison, of: Any) -> review_cases.Neighbours:
     if of:
-        return review_cases.beside_in_work(membership.project, of.pk, comparison)
-    return review_cases.beside(comparison)
+        return review_cases.neighbours_in_work(membership.project, of.pk, comparison)
+    return review_cases.neighbours(comparison)
 
 
 def _following_url(request: HttpRequest, membership: Membership, comparison_id: int) -> str:

@@ -20,7 +20,7 @@ BAR_WIDTH, MAX_BAR_HEIGHT = 10, 28  # in units of the chart's viewBox
 @require_GET
 def everybody(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.manager_of(request.user, slug)
-    persons = statistics.of_everybody(membership.project)
+    persons = statistics.figures_of_everybody(membership.project)
     rows = [{"person": person, "bars": _bars(person.days)} for person in persons]
     total = {
         "today": sum(person.done.today for person in persons),

@@ -23,7 +23,7 @@ def crew(project, work):
 
 @pytest.fixture
 def report(project, crew):
-    return reliability.of_moment(project, ranking_record.sequence_cutoff(project))
+    return reliability.report_at(project, ranking_record.sequence_cutoff(project))
 
 
 def lines(response):
@@ -63,12 +63,12 @@ def test_where_all_agree_labels_can_be_trusted(as_manager, project, work):
     assert shown["sentence"].startswith("Yes: two people agree on 100% of pairs")
 
 
-def test_without_overlap_nobody_can_say(as_manager, project, ann, work):
+def test_without_overlap_trust_is_unknown(as_manager, project, ann, work):
     work(3)
     rank_all(ann, careful)
     shown = as_manager.get(f"{URL}/trust").json()
     assert shown["can_be_trusted"] is None
-    assert "Nobody can say" in shown["sentence"]
+    assert shown["sentence"].startswith("Unknown")
 
 
 def test_an_export_by_reliability_can_be_had_again(as_manager, project, report, work):

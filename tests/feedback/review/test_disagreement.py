@@ -32,7 +32,7 @@ def assert_disagreement_is_kept(comparisons):
 def brute_force(said):
     same = all_ = 0
     for one, other in combinations(said, 2):
-        counts = agreement.same_preference(one, other)
+        counts = agreement.count_equal_preferences(one, other)
         same, all_ = same + counts[0], all_ + counts[1]
     return (all_ - same) / all_ if all_ else 0
 
