@@ -25,7 +25,7 @@ FIGURES = {
 @pytest.fixture
 def demo(monkeypatch, tmp_path, forked_programs):
     """The demo project with so few prompts and so small a model that a cycle is soon over."""
-    own = {**tiny.SETTINGS, "round": {**tiny.SETTINGS["round"], "prompts": 12, "second_opinions": 0.5}}
+    own = {**tiny.SETTINGS, "round": {**tiny.SETTINGS["round"], "prompts": 12, "extra_ranking_share": 0.5}}
     monkeypatch.setattr(seed, "PROMPTS", 40)
     monkeypatch.setattr(seed, "ROUND_OF_OTHER_MODELS", own)
     monkeypatch.setattr(gold, "PROMPTS", 4)

@@ -71,8 +71,8 @@ def test_the_same_text_twice_is_one_completion_and_no_comparison(waiting, claim,
     assert [comparison.size for comparison in new] == [2]
 
 
-def test_an_even_share_of_the_new_comparisons_gets_a_second_opinion(project, base, rankings, manager, prompts):
-    started = start_round(project, manager, {"round": {"second_opinions": 0.34}})
+def test_an_even_share_of_the_new_comparisons_gets_an_extra_ranking(project, base, rankings, manager, prompts):
+    started = start_round(project, manager, {"round": {"extra_ranking_share": 0.34}})
     before = set(Comparison.objects.values_list("pk", flat=True))
     lifecycle.finish(lifecycle.claim(started.pk, "gpu-1:100"), outcome_of(started, [(pk, "ab") for pk in prompts[:6]]))
     new = Comparison.objects.exclude(pk__in=before)

@@ -93,3 +93,13 @@ def test_a_setting_is_accepted_by_its_former_name_and_stored_by_its_current_one(
     assert ppo["missing_eos_penalty"] == 0.25
     assert [term["name"] for term in ppo["rewards"]] == ["reward_model", "missing_eos"]
     assert "missing_end_penalty" not in ppo
+
+
+def test_the_former_name_of_the_extra_ranking_share_is_accepted():
+    settings = resolve({"round": {"second_opinions": 0.25}}, {"round": {"extra_ranking_share": 0.5}}, seed=0)
+    assert settings["round"]["extra_ranking_share"] == 0.5
+    settings = resolve({"round": {"extra_ranking_share": 0.5}}, {"round": {"second_opinions": 0.25}}, seed=0)
+    assert settings["round"]["extra_ranking_share"] == 0.25
+    assert "second_opinions" not in settings["round"]
+    with pytest.raises(Invalid, match="second_opinions is the former name of extra_ranking_share"):
+        resolve({"round": {"second_opinions": 0.25, "extra_ranking_share": 0.5}}, seed=0)

@@ -1,19 +1,19 @@
-"""How the demo's rounds run: settings that suit its small model, its prompts and two processor cores."""
+"""Settings of the demo's rounds, for its small model, its prompts and two CPU cores."""
 
 import math
 from typing import Any
 
-COMPARISONS = 450  # made of the first completions and by each round
-SECOND_OPINIONS = 1 / 3  # of them two annotators rank, which makes 600 rankings and shows whether people agree
+COMPARISONS = 450  # of the first completions, and of each round
+EXTRA_RANKING_SHARE = 1 / 3  # ranked by two annotators: 600 rankings in all, and the agreement can be measured
 
-SHOWN: dict[str, Any] = {"prompts": COMPARISONS, "second_opinions": SECOND_OPINIONS, "shown_prompts": 24}
+COMMON: dict[str, Any] = {"prompts": COMPARISONS, "extra_ranking_share": EXTRA_RANKING_SHARE, "shown_prompts": 24}
 
 ROUND: dict[str, dict[str, Any]] = {
     "common": {"max_prompt_tokens": 128, "max_completion_tokens": 96},
-    "round": SHOWN,
-    # The trunk starts from a policy that knows this language well, but its head and what it reads do not: high rates.
+    "round": COMMON,
+    # High learning rate: the trunk knows the language, but the head and the task are new.
     "reward": {"learning_rate": 1e-3, "epochs": 4, "batch_rankings": 32},
-    # So short, and held so close to the reference, that the next cycle still has something to tell apart.
+    # Few steps and a high KL penalty, so that the completions stay different enough to be ranked in the next cycle.
     "ppo": {
         "steps": 20,
         "batch_episodes": 64,
@@ -28,13 +28,13 @@ ROUND: dict[str, dict[str, Any]] = {
     "sample": {"batch_completions": 128},
 }
 
-# A model of another kind: our programs' defaults, but replies of a customer-support kind are short.
+# Any other model: the defaults of the programs, with short replies as in customer support.
 ROUND_OF_OTHER_MODELS: dict[str, dict[str, Any]] = {
     "common": {"max_prompt_tokens": 256, "max_completion_tokens": 96},
-    "round": SHOWN,
+    "round": COMMON,
 }
 
 
 def comparisons_for(rankings: int) -> int:
-    """How many comparisons give at least so many rankings."""
-    return math.ceil(rankings / (1 + SECOND_OPINIONS))
+    """Return how many comparisons are needed for at least so many rankings."""
+    return math.ceil(rankings / (1 + EXTRA_RANKING_SHARE))

@@ -98,7 +98,7 @@ def _add_completions(round_: Round, source: Source, rows: list[dict[str, Any]]) 
 def _add_comparisons(round_: Round, groups: list[list[int]]) -> None:
     """Add comparisons of the groups; an evenly spread share of them asks for one more ranking to measure agreement."""
     priority = checkpoints.next_priority(round_.project)
-    wanted, share = round_.project.wanted_rankings, round_.settings["round"]["second_opinions"]
+    wanted, share = round_.project.wanted_rankings, round_.settings["round"]["extra_ranking_share"]
     has_extra = [int((number + 1) * share) > int(number * share) for number in range(len(groups))]
     for extra in (False, True):
         chosen = [group for group, is_extra in zip(groups, has_extra, strict=True) if is_extra == extra]

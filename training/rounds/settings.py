@@ -23,6 +23,8 @@ Sections = dict[str, dict[str, Any]]
 
 PROGRAMS = ("reward", "ppo", "sample")
 SECTIONS = ("round", "common", *PROGRAMS)
+# Former name to name, of settings of the section "round". The former names are accepted until version 0.3.
+RENAMED = {"second_opinions": "extra_ranking_share"}
 # Set by `run_round.jobs`: the models follow from the round's base, never from the person who starts it.
 FILLED_IN = ("model", "reference_model", "reward_model", "critic_model")
 
@@ -33,7 +35,7 @@ class RoundSettings:
 
     prompts: int = setting(200, low=1, help="Maximum prompts that the new checkpoint answers, to be ranked next.")
     comparison_size: int = setting(4, low=2, high=9, help="Completions of a comparison.")
-    second_opinions: float = setting(0.0, low=0, high=1, help="Share of new comparisons with one extra ranking.")
+    extra_ranking_share: float = setting(0.0, low=0, high=1, help="Share of new comparisons with one extra ranking.")
     shown_prompts: int = setting(24, low=0, help="Prompts that the base answers too, for the side-by-side page.")
     policy_prompts: int = setting(10_000, low=1, help="Maximum prompts that PPO samples from.")
     weights: str = setting("equal", choices=("equal", "reliability"), help="Weight of each ranking in training.")
@@ -101,8 +103,18 @@ def merged(section: str, overrides: tuple[Sections, ...]) -> dict[str, Any]:
     for sections in overrides:
         if section in PROGRAMS:
             values |= current_names(sections.get("common", {}))
-        values |= current_names(sections.get(section, {}))
+        values |= with_current_names(section, sections.get(section, {}))
     return values
+
+
+def with_current_names(section: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of a section under their current names. Raise BadInput if both names of one are present."""
+    if section != "round":
+        return current_names(values)
+    for former, name in RENAMED.items():
+        if former in values and name in values:
+            raise BadInput(f"{former} is the former name of {name}: set only {name}")
+    return {RENAMED.get(name, name): value for name, value in values.items()}
 
 
 def changed(sections: Sections, changes: Sections) -> Sections:
