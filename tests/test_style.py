@@ -21,7 +21,6 @@ UNFINISHED = (
     "training/learner/policy",
     "training/learner/preferences",
     "training/learner",
-    "training",
     "tests",
     "templates",
     "static",

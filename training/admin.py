@@ -1,4 +1,4 @@
-"""For looking things up. Rounds and checkpoints are changed by their own functions, never by hand."""
+"""Admin site: read-only views of rounds and checkpoints, which only their own functions change."""
 
 from typing import Any
 

@@ -1,8 +1,8 @@
-"""Rounds and checkpoints over HTTP, for managers. What it does is what the console does, by the same functions."""
+"""API of rounds and checkpoints, for managers. It calls the same functions as the console."""
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -20,22 +20,25 @@ from training.rounds.start import start_round, start_sampling
 
 
 class RoundRequest(strict.Serializer):
-    """What to start. Sections of settings: round, common, reward, ppo, sample.
+    """A round to start. Sections of settings: round, common, reward, ppo, sample.
 
-    `python -m training.learner.ppo --help` (and reward, sample) lists a section's settings.
+    `python -m training.learner.ppo --help` (and reward, sample) lists the settings of a section.
     """
 
     settings = serializers.DictField(child=serializers.DictField(), required=False, default=dict)
     learns = serializers.BooleanField(
-        required=False, default=True, help_text="False: only write completions to be ranked."
+        required=False, default=True, help_text="False: no training; the checkpoint only writes completions to rank."
     )
     checkpoint = serializers.IntegerField(
-        required=False, allow_null=True, default=None, help_text="Whose completions, where nothing is learned."
+        required=False,
+        allow_null=True,
+        default=None,
+        help_text="Checkpoint that writes the completions of a round without training; null: the served one.",
     )
 
 
 class ProgressSerializer(strict.Serializer):
-    """How far the stage's program is."""
+    """Progress of the running program."""
 
     step = serializers.IntegerField()
     total = serializers.IntegerField()
@@ -43,8 +46,8 @@ class ProgressSerializer(strict.Serializer):
     seconds_left = serializers.FloatField(allow_null=True)
 
 
-class MetricsLine(strict.Serializer):
-    """One step's numbers. After a resume earlier steps come again, under new ids."""
+class MetricsLineSerializer(strict.Serializer):
+    """Metrics of one step. After a resume, repeated steps have new ids."""
 
     id = serializers.IntegerField()
     job = serializers.CharField()
@@ -55,7 +58,7 @@ class MetricsLine(strict.Serializer):
 
 
 class RoundSerializer(strict.ModelSerializer):
-    """A round, as a list shows it."""
+    """A round, as in the list."""
 
     base = serializers.CharField(source="base.source.name", read_only=True)
     checkpoint = serializers.SerializerMethodField()
@@ -63,7 +66,7 @@ class RoundSerializer(strict.ModelSerializer):
     reward_terms = serializers.ListField(
         child=serializers.CharField(),
         read_only=True,
-        help_text="Reward terms of the policy. Without reward_model the round does not learn from rankings.",
+        help_text="Reward terms of PPO. Without reward_model the round does not learn from rankings.",
     )
 
     class Meta:
@@ -90,8 +93,8 @@ class RoundSerializer(strict.ModelSerializer):
         return str(round_.checkpoint) if round_.checkpoint else None
 
 
-class RoundWatched(RoundSerializer):
-    """A round in full, with the lines of metrics kept after `after`."""
+class RoundDetailSerializer(RoundSerializer):
+    """A round with its settings, its progress, and its lines of metrics after `after`."""
 
     progress = serializers.SerializerMethodField()
     metrics = serializers.SerializerMethodField()
@@ -112,16 +115,16 @@ class RoundWatched(RoundSerializer):
         step = reports.step_of(round_) if round_.status == Round.Status.RUNNING else None
         return ProgressSerializer(step).data if step else None
 
-    @extend_schema_field(MetricsLine(many=True))
+    @extend_schema_field(MetricsLineSerializer(many=True))
     def get_metrics(self, round_: Round) -> Any:
         return reports.metrics(round_, self.context.get("after", 0))
 
 
 class LoopSerializer(strict.ModelSerializer):
-    """How rounds run when nobody says otherwise."""
+    """Settings of a project's rounds."""
 
     round_every = serializers.IntegerField(
-        allow_null=True, help_text="New rankings after which a round starts by itself; null: only by hand."
+        allow_null=True, help_text="New rankings after which a round starts automatically; null: only by hand."
     )
     settings = serializers.DictField(child=serializers.DictField(), required=False)
 
@@ -152,12 +155,14 @@ class CheckpointSerializer(strict.ModelSerializer):
         )
 
 
-class NewCheckpointSerializer(strict.Serializer):
+class CheckpointRequest(strict.Serializer):
     """A model to import, by its path on this machine."""
 
-    path = serializers.CharField(max_length=1000, help_text="A Hugging Face folder, or the hub id of one fetched here.")
-    label = serializers.CharField(max_length=200, help_text="What its completions are filed under.")
-    serve = serializers.BooleanField(required=False, default=False, help_text="Serve it once its check finds it exact.")
+    path = serializers.CharField(
+        max_length=1000, help_text="Hugging Face folder, or the hub id of a model that was downloaded to this machine."
+    )
+    label = serializers.CharField(max_length=200, help_text="Name of the checkpoint, and source of its completions.")
+    serve = serializers.BooleanField(required=False, default=False, help_text="Serve it if its check finds it exact.")
 
 
 class PromotionSerializer(strict.ModelSerializer):
@@ -169,12 +174,14 @@ class PromotionSerializer(strict.ModelSerializer):
         fields = ("checkpoint", "replaced", "is_roll_back", "created_at")
 
 
-class CursorQuery(strict.Serializer):
-    after = serializers.IntegerField(required=False, default=0, min_value=0, max_value=2**63 - 1)
+class RoundQuery(strict.Serializer):
+    after = serializers.IntegerField(
+        required=False, default=0, min_value=0, max_value=2**63 - 1, help_text="Id of the last known line of metrics."
+    )
 
 
 def _project(request: Request, slug: str) -> Project:
-    """The manager's project; others learn what they would on the pages."""
+    """Return the project if the user manages it. Raise as the pages do otherwise."""
     return members.manager_of(request.user, slug).project
 
 
@@ -183,90 +190,84 @@ def _project(request: Request, slug: str) -> Project:
 @api_view(["GET", "POST"])
 @idempotent
 def round_list(request: Request, slug: str) -> Response:
-    """The project's rounds, newest first; or a new one, which waits for a worker."""
+    """List the project's rounds, newest first, or start a new one, which waits for a worker."""
     project = _project(request, slug)
     if request.method == "GET":
         return Response(RoundSerializer(reports.rounds_of(project), many=True).data)
-    form = RoundRequest(data=request.data)
-    form.is_valid(raise_exception=True)
-    started = _start(project, request, form.validated_data)
+    started = _start(project, request, strict.validated(RoundRequest(data=request.data)))
     return Response(RoundSerializer(started).data, status=201)
 
 
-def _start(project: Project, request: Request, asked: dict[str, Any]) -> Round:
-    if asked["learns"]:
-        return start_round(project, request.user, asked["settings"])
-    chosen = asked["checkpoint"]
-    checkpoint = reports.checkpoint_of(project, chosen) if chosen is not None else None
-    return start_sampling(project, request.user, asked["settings"], checkpoint)
+def _start(project: Project, request: Request, values: dict[str, Any]) -> Round:
+    if values["learns"]:
+        return start_round(project, request.user, values["settings"])
+    checkpoint_id = values["checkpoint"]
+    checkpoint = reports.checkpoint_of(project, checkpoint_id) if checkpoint_id is not None else None
+    return start_sampling(project, request.user, values["settings"], checkpoint)
 
 
 @extend_schema(
     operation_id="rounds_watch",
-    parameters=[OpenApiParameter("after", int, description="The last line of metrics that is known, by its id.")],
-    responses=RoundWatched,
+    parameters=[RoundQuery],
+    responses=RoundDetailSerializer,
 )
 @api_view(["GET"])
 def round_detail(request: Request, slug: str, number: int) -> Response:
-    """A round's state, its progress, and its metrics after a line."""
-    found = reports.round_of(_project(request, slug), number)
-    cursor = CursorQuery(data=request.query_params)
-    cursor.is_valid(raise_exception=True)
-    return Response(RoundWatched(found, context=cursor.validated_data).data)
+    """Return a round with its progress and its new metrics."""
+    round_ = reports.round_of(_project(request, slug), number)
+    query = strict.validated_query(RoundQuery, request)
+    return Response(RoundDetailSerializer(round_, context=query).data)
 
 
 @extend_schema(operation_id="rounds_cancel", request=None, responses=RoundSerializer)
 @api_view(["POST"])
 def round_cancel(request: Request, slug: str, number: int) -> Response:
     """Cancel a waiting round at once, a running one within seconds. It can be resumed."""
-    found = reports.round_of(_project(request, slug), number)
-    return Response(RoundSerializer(lifecycle.request_cancel(found)).data)
+    round_ = reports.round_of(_project(request, slug), number)
+    return Response(RoundSerializer(lifecycle.request_cancel(round_)).data)
 
 
 @extend_schema(operation_id="rounds_resume", request=None, responses=RoundSerializer)
 @api_view(["POST"])
 def round_resume(request: Request, slug: str, number: int) -> Response:
-    """Let a failed or cancelled round go on from where it stopped."""
-    found = reports.round_of(_project(request, slug), number)
-    return Response(RoundSerializer(lifecycle.resume(found)).data)
+    """Let a failed or cancelled round continue from its saved state."""
+    round_ = reports.round_of(_project(request, slug), number)
+    return Response(RoundSerializer(lifecycle.resume(round_)).data)
 
 
 @extend_schema(methods=["GET"], operation_id="loop_settings", responses=LoopSerializer)
 @extend_schema(methods=["PUT"], operation_id="loop_configure", request=LoopSerializer, responses=LoopSerializer)
 @api_view(["GET", "PUT"])
 def loop_detail(request: Request, slug: str) -> Response:
-    """After how many new rankings a round starts by itself, and the settings that differ from ours."""
+    """Read or set after how many new rankings a round starts, and the settings that differ from the defaults."""
     project = _project(request, slug)
     if request.method == "GET":
         return Response(LoopSerializer(LoopSettings.objects.filter(project=project).first() or LoopSettings()).data)
-    form = LoopSerializer(data=request.data)
-    form.is_valid(raise_exception=True)
-    return Response(LoopSerializer(configure(project, **form.validated_data)).data)
+    values = strict.validated(LoopSerializer(data=request.data))
+    return Response(LoopSerializer(configure(project, **values)).data)
 
 
 @extend_schema(methods=["GET"], operation_id="checkpoints_list", responses=CheckpointSerializer(many=True))
 @extend_schema(
     methods=["POST"],
     operation_id="checkpoints_import",
-    request=NewCheckpointSerializer,
+    request=CheckpointRequest,
     responses={201: CheckpointSerializer},
 )
 @api_view(["GET", "POST"])
 @idempotent
 def checkpoint_list(request: Request, slug: str) -> Response:
-    """The project's checkpoints, newest first; or a model to import, which waits for its check by a worker.
+    """List the project's checkpoints, newest first, or import a model, which a worker checks later.
 
-    Only the site's administrators import, as on the pages: whoever may name paths sees all models of the machine.
+    Only administrators of the site may import: a person who may name paths can read every model of the machine.
     """
     project = _project(request, slug)
     if request.method == "GET":
         return Response(CheckpointSerializer(reports.checkpoints_of(project), many=True).data)
     checkpoints.check_may_import(request.user)
-    form = NewCheckpointSerializer(data=request.data)
-    form.is_valid(raise_exception=True)
-    asked = form.validated_data
+    values = strict.validated(CheckpointRequest(data=request.data))
     imported = checkpoints.import_checkpoint(
-        project, asked["path"], asked["label"], serve=asked["serve"], actor=request.user, may_fetch=False
+        project, values["path"], values["label"], serve=values["serve"], actor=request.user, may_fetch=False
     )
     return Response(CheckpointSerializer(imported).data, status=201)
 
@@ -274,28 +275,28 @@ def checkpoint_list(request: Request, slug: str) -> Response:
 @extend_schema(operation_id="checkpoints_get", responses=CheckpointSerializer)
 @api_view(["GET"])
 def checkpoint_detail(request: Request, slug: str, checkpoint_id: int) -> Response:
-    """A checkpoint, with what its check found: poll this after an import."""
+    """Return a checkpoint with the result of its check: poll this after an import."""
     return Response(CheckpointSerializer(reports.checkpoint_of(_project(request, slug), checkpoint_id)).data)
 
 
 @extend_schema(operation_id="checkpoints_check", request=None, responses=CheckpointSerializer)
 @api_view(["POST"])
 def checkpoint_check(request: Request, slug: str, checkpoint_id: int) -> Response:
-    """Check a refused checkpoint anew."""
-    chosen = reports.checkpoint_of(_project(request, slug), checkpoint_id)
-    return Response(CheckpointSerializer(checkpoints.check_again(chosen)).data)
+    """Check a refused checkpoint again."""
+    checkpoint = reports.checkpoint_of(_project(request, slug), checkpoint_id)
+    return Response(CheckpointSerializer(checkpoints.check_again(checkpoint)).data)
 
 
 @extend_schema(operation_id="checkpoints_promote", request=None, responses=PromotionSerializer)
 @api_view(["POST"])
 def checkpoint_promote(request: Request, slug: str, checkpoint_id: int) -> Response:
     """Serve this checkpoint: the next round starts from it, and its comparisons are ranked first."""
-    chosen = reports.checkpoint_of(_project(request, slug), checkpoint_id)
-    return Response(PromotionSerializer(checkpoints.promote(chosen, request.user)).data)
+    checkpoint = reports.checkpoint_of(_project(request, slug), checkpoint_id)
+    return Response(PromotionSerializer(checkpoints.promote(checkpoint, request.user)).data)
 
 
 @extend_schema(operation_id="checkpoints_roll_back", request=None, responses=PromotionSerializer)
 @api_view(["POST"])
 def checkpoint_roll_back(request: Request, slug: str) -> Response:
-    """Serve again what was served before the last promotion."""
+    """Serve the checkpoint that was served before the last promotion."""
     return Response(PromotionSerializer(checkpoints.roll_back(_project(request, slug), request.user)).data)

@@ -1,4 +1,4 @@
-"""The API's addresses of rounds and checkpoints."""
+"""API URLs of rounds and checkpoints."""
 
 from django.urls import path
 

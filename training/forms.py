@@ -1,4 +1,4 @@
-"""The settings of a new round as a form: the few that matter first; the API takes them all."""
+"""Forms of the console. The round form has the most important settings; the API accepts all of them."""
 
 from typing import Any
 
@@ -9,32 +9,37 @@ from django.utils.translation import gettext_lazy as _
 from training.rounds import settings as round_settings
 from training.rounds.settings import Sections
 
-# Section, setting, label, help. The kind of field follows from the default.
+# Section, setting, label, help text. The type of the default decides the kind of field.
 FIELDS: list[tuple[str, str, str | Promise, str | Promise]] = [
     ("ppo", "steps", _("Policy steps"), _("Batches of completions that the policy learns from.")),
-    ("ppo", "batch_episodes", _("Completions a step"), _("More of them: steadier, and slower.")),
-    ("ppo", "learning_rate", _("Policy learning rate"), _("0: by the model's size; large models need less.")),
-    ("ppo", "kl_coefficient", _("KL penalty"), _("What straying from the served model costs, per nat.")),
-    ("reward", "epochs", _("Passes over the rankings"), _("More than a few, and the reward model learns by heart.")),
-    ("reward", "learning_rate", _("Reward model learning rate"), _("0: by the model's size.")),
-    ("round", "prompts", _("Prompts to answer"), _("How many prompts the new checkpoint answers, to be ranked next.")),
-    ("sample", "completions_per_prompt", _("Completions a prompt"), _("At most nine come into one comparison.")),
-    ("sample", "temperature", _("Temperature"), _("Of what is ranked next; 0 always takes the likeliest token.")),
-    ("common", "max_completion_tokens", _("Longest completion"), _("In tokens.")),
-    ("round", "processes", _("Processes"), _("One for each GPU; 1 without.")),
+    ("ppo", "batch_episodes", _("Completions per step"), _("More are slower and give a steadier gradient.")),
+    ("ppo", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
+    ("ppo", "kl_coefficient", _("KL penalty"), _("Penalty per nat of KL divergence from the served checkpoint.")),
+    ("reward", "epochs", _("Passes over the rankings"), _("With more than a few, the reward model overfits.")),
+    ("reward", "learning_rate", _("Reward model learning rate"), _("0: chosen by the size of the model.")),
+    ("round", "prompts", _("Prompts to answer"), _("Prompts that the new checkpoint answers, to be ranked next.")),
+    ("sample", "completions_per_prompt", _("Completions per prompt"), _("A comparison has at most nine.")),
+    (
+        "sample",
+        "temperature",
+        _("Temperature"),
+        _("Of the completions to rank next; 0 always takes the most probable token."),
+    ),
+    ("common", "max_completion_tokens", _("Maximum completion length"), _("In tokens.")),
+    ("round", "processes", _("Processes"), _("One per GPU; 1 without a GPU.")),
 ]
 
 
 class RoundForm(forms.Form):
-    """Shows the settings that a round would have, and gives back what was changed.
+    """Form of a new round's settings. `overrides` returns the changed ones.
 
-    `again` is the number of an earlier round whose settings all hold, but for what is changed here.
+    `again` is the number of an earlier round whose settings the new one has, except for the changes.
     """
 
     again = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
     def __init__(self, data: Any, settings: Sections, learns: bool = True, again: int | None = None) -> None:
-        """`settings` are whole sections, as `round_settings.resolve` returns them."""
+        """Build the fields. `settings` are complete sections, as `round_settings.resolve` returns them."""
         super().__init__(data, initial={"again": again})
         self.learns = learns
         self.terms = round_settings.reward_terms(settings["ppo"])
@@ -53,12 +58,13 @@ class RoundForm(forms.Form):
 
     @property
     def overrides(self) -> Sections:
+        """Return the changed settings by section."""
         changed: Sections = {}
         for key in self.changed_data:
             section, _dash, name = key.partition("-")
-            for each in round_settings.PROGRAMS if section == "common" else (section,):
+            for target in round_settings.PROGRAMS if section == "common" else (section,):
                 if name:
-                    changed.setdefault(each, {})[name] = self.cleaned_data[key]
+                    changed.setdefault(target, {})[name] = self.cleaned_data[key]
         return changed
 
 
@@ -67,7 +73,7 @@ class LoopForm(forms.Form):
         label=_("New rankings"),
         required=False,
         min_value=1,
-        help_text=_("A round starts by itself after this many; empty: only by hand."),
+        help_text=_("A round starts after this many new rankings. Leave it empty to start rounds by hand only."),
     )
 
 
@@ -75,12 +81,14 @@ class ImportForm(forms.Form):
     path = forms.CharField(
         label=_("Folder"),
         max_length=1000,
-        help_text=_("A Hugging Face model on this machine, or the hub name of one that was downloaded to it."),
+        help_text=_("Folder of a Hugging Face model on this machine, or the hub id of a downloaded one."),
     )
-    label = forms.CharField(label=_("Label"), max_length=200, help_text=_("What its completions are filed under."))
+    label = forms.CharField(
+        label=_("Label"), max_length=200, help_text=_("Name of the checkpoint, and source of its completions.")
+    )
     serve = forms.BooleanField(
         label=_("Serve it"),
         required=False,
         initial=True,
-        help_text=_("From when a worker has found that it is computed exactly here."),
+        help_text=_("Serve it after a worker has checked that it is computed exactly here."),
     )

@@ -1,4 +1,4 @@
-"""What models learn: rounds, checkpoints and the numbers that programs report."""
+"""Tables of the training side: checkpoints, promotions, rounds, metrics, loop settings."""
 
 from django.core.validators import MinValueValidator
 from django.db import models
@@ -12,14 +12,14 @@ from training.rounds import settings as round_settings
 
 
 class Checkpoint(models.Model):
-    """A policy's weights: imported, or made by a round. One of a project's is served."""
+    """Weights of a policy: imported, or made by a round. At most one per project is served."""
 
     class Kind(models.TextChoices):
         IMPORTED = "imported", _("Imported")
         ROUND = "round", _("Round")
 
     class Verdict(models.TextChoices):
-        """What the check of the model's exactness found: `training.learner.check`."""
+        """Result of the model's check by `training.learner.check`: is it computed exactly here?"""
 
         WAITING = "waiting", _("Waiting for its check")
         EXACT_FAST = "exact_fast", _("Exact and fast")
@@ -29,16 +29,22 @@ class Checkpoint(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="checkpoints")
     source = models.OneToOneField(Source, models.RESTRICT, related_name="checkpoint")
     kind = models.CharField(max_length=8, choices=Kind.choices)
-    path = FolderField(max_length=1000, help_text="A Hugging Face folder or hub id.")
-    reward_model_path = FolderField(max_length=1000, blank=True, help_text="What it was tuned against.")
+    path = FolderField(max_length=1000, help_text="Hugging Face folder or hub id.")
+    reward_model_path = FolderField(max_length=1000, blank=True, help_text="Reward model that it was trained with.")
     parent = models.ForeignKey("self", models.RESTRICT, null=True, blank=True, related_name="children")
     is_served = models.BooleanField(default=False)
     verdict = models.CharField(max_length=13, choices=Verdict.choices, default=Verdict.WAITING)
-    verdict_reason = models.TextField(blank=True, help_text="Why it is slow or refused.")
-    check_requested_at = models.DateTimeField(db_default=Now(), help_text="Since when it waits for its check.")
-    check_queued_at = models.DateTimeField(null=True, blank=True, help_text="When a worker was last asked to check it.")
-    check_heartbeat_at = models.DateTimeField(null=True, blank=True, help_text="Last sign of who checks it.")
-    serve_when_checked = models.BooleanField(default=False, help_text="Promote it once its check finds it exact.")
+    verdict_reason = models.TextField(blank=True, help_text="Why the model is slow or refused.")
+    check_requested_at = models.DateTimeField(
+        db_default=Now(), help_text="Since when the checkpoint waits for its check."
+    )
+    check_queued_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its message was last sent to the workers."
+    )
+    check_heartbeat_at = models.DateTimeField(
+        null=True, blank=True, help_text="Heartbeat of the worker that checks it."
+    )
+    serve_when_checked = models.BooleanField(default=False, help_text="Promote it if its check finds it exact.")
     imported_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -57,12 +63,12 @@ class Checkpoint(models.Model):
 
     @property
     def is_usable(self) -> bool:
-        """Whether its check found it exact, so that rounds may start from it and it may be served."""
+        """Return whether the check found it exact; rounds start only from usable checkpoints."""
         return self.verdict in (self.Verdict.EXACT_FAST, self.Verdict.EXACT_GENERIC)
 
 
 class Promotion(models.Model):
-    """When a checkpoint became the served one, and by whose decision. The record that a roll-back reads."""
+    """Record of when a checkpoint was served and who decided it. A roll-back reads these records."""
 
     checkpoint = models.ForeignKey(Checkpoint, models.CASCADE, related_name="promotions")
     replaced = models.ForeignKey(Checkpoint, models.CASCADE, null=True, blank=True, related_name="replacements")
@@ -98,21 +104,21 @@ class Round(models.Model):
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.WAITING)
     stage = models.CharField(max_length=11, choices=Stage.choices, default=Stage.SNAPSHOT)
     learns = models.BooleanField(
-        default=True, help_text="False: it learns nothing, and only writes completions of its base to be ranked."
+        default=True, help_text="False: no training; the base only writes completions to rank."
     )
     base = models.ForeignKey(Checkpoint, models.RESTRICT, related_name="rounds_from")
     checkpoint = models.OneToOneField(Checkpoint, models.SET_NULL, null=True, blank=True, related_name="round")
-    cutoff = models.BigIntegerField(help_text="The last ranking, by sequence, that this round learns from.")
-    ranking_count = models.PositiveIntegerField(help_text="Live rankings up to the cut-off.")
-    settings = models.JSONField(default=dict, help_text="Settings of each program, validated.")
-    results = models.JSONField(default=dict, help_text="Each finished program's result.json.")
+    cutoff = models.BigIntegerField(help_text="Sequence of the last ranking that this round learns from.")
+    ranking_count = models.PositiveIntegerField(help_text="Rankings up to the cut-off that count.")
+    settings = models.JSONField(default=dict, help_text="Validated settings of the round and its programs.")
+    results = models.JSONField(default=dict, help_text="Results of the finished programs, by job.")
     started_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
-    queued_at = models.DateTimeField(null=True, blank=True, help_text="When a worker was last asked to run it.")
-    worker = models.CharField(max_length=200, blank=True, help_text="Who runs it: host and process.")
-    attempt = models.PositiveIntegerField(default=0, help_text="Grows by one with each claim.")
+    queued_at = models.DateTimeField(null=True, blank=True, help_text="When its message was last sent to the workers.")
+    worker = models.CharField(max_length=200, blank=True, help_text="Worker that runs it: host and process id.")
+    attempt = models.PositiveIntegerField(default=0, help_text="Number of claims so far.")
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
-    error = models.TextField(blank=True, help_text="One sentence for people.")
+    error = models.TextField(blank=True, help_text="Error message for people.")
     log_tail = models.TextField(blank=True, help_text="The end of the failed program's log.")
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
@@ -138,12 +144,12 @@ class Round(models.Model):
 
     @property
     def reward_terms(self) -> list[str]:
-        """Return the names of what the policy is rewarded by; none where the round learns nothing."""
+        """Return the names of PPO's reward terms; none for a round without training."""
         return round_settings.reward_terms(self.settings.get("ppo", {})) if self.learns else []
 
     @property
     def compares_with_references(self) -> bool:
-        """Whether it can learn only from prompts that have reference answers."""
+        """Return whether the round can only learn from prompts with reference answers."""
         return self.learns and bool(round_settings.comparing_terms(self.settings.get("ppo", {})))
 
     @property
@@ -152,15 +158,15 @@ class Round(models.Model):
 
     @property
     def uses_reward_model(self) -> bool:
-        """Whether it trains a reward model on rankings, rather than be rewarded by other terms alone."""
+        """Return whether the round trains a reward model on rankings. Other reward terms need none."""
         return "reward_model" in self.reward_terms
 
 
 class Metric(models.Model):
-    """A line of a program's metrics.jsonl."""
+    """Line of a program's metrics.jsonl."""
 
     round = models.ForeignKey(Round, models.CASCADE, related_name="metrics")
-    job = models.CharField(max_length=20, help_text="The folder of the program's job directory.")
+    job = models.CharField(max_length=20, help_text="Name of the program run: the folder of its job directory.")
     step = models.PositiveIntegerField()
     values = models.JSONField()
 
@@ -173,16 +179,16 @@ class Metric(models.Model):
 
 
 class LoopSettings(models.Model):
-    """How a project's rounds run when nobody says otherwise."""
+    """Default settings of a project's rounds, and the schedule of automatic ones."""
 
     project = models.OneToOneField(Project, models.CASCADE, related_name="loop")
     round_every = models.PositiveIntegerField(
         null=True,
         blank=True,
         validators=[MinValueValidator(1)],
-        help_text="Start a round by itself after this many new rankings; empty: only by hand.",
+        help_text="Start a round after this many new rankings; empty: only by hand.",
     )
-    settings = models.JSONField(default=dict, blank=True, help_text="Settings of each program that differ from ours.")
+    settings = models.JSONField(default=dict, blank=True, help_text="Settings that differ from the defaults.")
 
     def __str__(self) -> str:
         return f"loop of {self.project}"

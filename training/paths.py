@@ -1,4 +1,4 @@
-"""Folders of models, stored so that the data folder can be moved or restored elsewhere."""
+"""Paths of model folders in the database, stored so that the data folder can be moved or restored elsewhere."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 
-IN_DATA_FOLDER = "data:"  # marks what is relative to ACCORD_DATA; everything else is stored as it is
+IN_DATA_FOLDER = "data:"  # prefix of paths relative to ACCORD_DATA; other paths are stored unchanged
 
 
 class FolderField(models.CharField):
-    """A folder's full path, or a hub id. Below the data folder it is stored relative to it."""
+    """Full path of a folder, or a hub id. A path below the data folder is stored relative to it."""
 
     def get_prep_value(self, value: Any) -> Any:
         value = super().get_prep_value(value)
@@ -21,6 +21,7 @@ class FolderField(models.CharField):
 
 
 def stored(path: str) -> str:
+    """Return the database value of a path."""
     folder = Path(path)
     if folder.is_absolute() and folder.is_relative_to(settings.DATA_DIR):
         return IN_DATA_FOLDER + folder.relative_to(settings.DATA_DIR).as_posix()
@@ -28,12 +29,13 @@ def stored(path: str) -> str:
 
 
 def in_full(path: str) -> str:
+    """Return the full path of a database value."""
     inside = path.removeprefix(IN_DATA_FOLDER)
     return str(settings.DATA_DIR / inside) if inside != path else path
 
 
 def moved(path: str) -> str:
-    """The folder's place below the data folder, if `path` is of a data folder that was moved here; else `path`."""
+    """Return the path below today's data folder if `path` is of a data folder that was moved here, else `path`."""
     folder = Path(path)
     if not folder.is_absolute() or folder.exists():
         return path

@@ -1,4 +1,4 @@
-"""What there is to see of rounds and checkpoints. Reads only; pages and API show the same."""
+"""Read-only queries about rounds and checkpoints, for the pages and the API."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,12 +17,12 @@ from training.rounds.start import trainable_rankings
 
 NOT_CURVES = ("total", "time")
 CHECK_IS_LATE_AFTER = timedelta(seconds=30)
-SPEED_OVER = 10  # steps from which the time that is left is judged
+SPEED_STEPS = 10  # steps whose speed gives the remaining time
 
 
 @dataclass(frozen=True)
 class Step:
-    """How far the running program is."""
+    """Progress of the running program."""
 
     step: int
     total: int
@@ -34,8 +34,8 @@ class Step:
 
 
 def step_of(round_: Round) -> Step | None:
-    """The last step that the round's current stage reported; None before the first."""
-    lines = list(round_.metrics.filter(job=round_.stage).order_by("-step")[:SPEED_OVER])
+    """Return the last step that the round's current stage reported; None before the first."""
+    lines = list(round_.metrics.filter(job=round_.stage).order_by("-step")[:SPEED_STEPS])
     if not lines:
         return None
     last, first = lines[0], lines[-1]
@@ -46,9 +46,9 @@ def step_of(round_: Round) -> Step | None:
 
 
 def metrics(round_: Round, after: int = 0) -> list[dict[str, Any]]:
-    """Lines of metrics kept after the one with the id `after`, oldest first.
+    """Return the lines of metrics with ids above `after`, oldest first.
 
-    `{"id", "job", "step", "total", "time", "values"}`. After a resume earlier steps come again, under new ids.
+    A line is `{"id", "job", "step", "total", "time", "values"}`. After a resume, repeated steps have new ids.
     """
     return [
         {
@@ -65,7 +65,7 @@ def metrics(round_: Round, after: int = 0) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Stage:
-    """One part of a round's way, for showing all of them in a row."""
+    """Stage of a round with its state, for the row of stages on a page."""
 
     name: str
     state: str  # done, now, failed (where a failed or cancelled round ended) or next
@@ -73,37 +73,43 @@ class Stage:
 
 
 def stages_of(round_: Round) -> list[Stage]:
-    every = list(Round.Stage.values)
+    """Return the stages that the round passes, in order."""
+    stages = list(Round.Stage.values)
     if not round_.learns:
-        every.remove(Round.Stage.POLICY)
+        stages.remove(Round.Stage.POLICY)
     if not round_.uses_reward_model:
-        every.remove(Round.Stage.REWARD)
+        stages.remove(Round.Stage.REWARD)
     if round_.status == Round.Status.FINISHED:
-        return [Stage(stage, "done", None) for stage in every]
-    at, here = every.index(round_.stage), "now" if round_.is_active else "failed"
+        return [Stage(stage, "done", None) for stage in stages]
+    current, state = stages.index(round_.stage), "now" if round_.is_active else "failed"
     step = step_of(round_)
     return [
-        Stage(stage, "done" if index < at else here if index == at else "next", step if index == at else None)
-        for index, stage in enumerate(every)
+        Stage(
+            stage,
+            "done" if index < current else state if index == current else "next",
+            step if index == current else None,
+        )
+        for index, stage in enumerate(stages)
     ]
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A project's loop at a glance."""
+    """Summary of a project's loop."""
 
-    open_comparisons: int  # that still want rankings
+    open_comparisons: int  # they wait for rankings
     ranking_count: int
-    new_rankings: int  # since the cut-off of the last round that learned
+    new_rankings: int  # since the cut-off of the last round with training
     round_every: int | None
-    agreement: float | None  # share of pairs that two annotators prefer alike, as of the verdict
+    agreement: float | None  # share of pairs that two annotators order alike, at the time of the verdict
     verdict: trust.Verdict | None  # whether the labels can be trusted; None before the first one
     active: Round | None
     served: Checkpoint | None
-    served_before: Checkpoint | None  # what a roll-back would serve
+    served_before: Checkpoint | None  # the checkpoint that a roll-back would serve
 
 
 def loop_of(project: Project) -> Loop:
+    """Return the summary of the project's loop."""
     rankings = trainable_rankings(project)
     last = project.rounds.filter(learns=True).order_by("-number").first()
     new = rankings.filter(Q(sequence__gt=last.cutoff) | Q(sequence__isnull=True)) if last else rankings
@@ -123,14 +129,14 @@ def loop_of(project: Project) -> Loop:
 
 
 def rounds_of(project: Project) -> QuerySet[Round]:
-    """Newest first, with what a list shows of each."""
+    """Return the project's rounds, newest first, with the rows that a list shows."""
     return project.rounds.select_related("project", "base__source", "checkpoint__source", "started_by").order_by(
         "-number"
     )
 
 
 def checkpoints_of(project: Project) -> QuerySet[Checkpoint]:
-    """Newest first."""
+    """Return the project's checkpoints, newest first."""
     return project.checkpoints.select_related("project", "source", "parent__source", "round").order_by("-pk")
 
 
@@ -144,21 +150,21 @@ def check_hint(project: Project) -> str:
     if not late.exists():
         return ""
     if Round.objects.filter(status=Round.Status.RUNNING).exists():
-        return _("A worker of the gpu queue checks models too, and is busy with a round: the check comes after it.")
-    return _('No worker of the gpu queue has begun the check: start one with "python3 manage.py up --only gpu".')
+        return _("The worker of the gpu queue is busy with a round: it checks the model after that.")
+    return _('No worker of the gpu queue has started the check: start one with "python3 manage.py up --only gpu".')
 
 
 def round_of(project: Project, number: int) -> Round:
-    """Raises NotFound."""
-    found = rounds_of(project).filter(number=number).first()
-    if found is None:
+    """Return the project's round of this number. Raise NotFound."""
+    round_ = rounds_of(project).filter(number=number).first()
+    if round_ is None:
         raise NotFound(_("There is no round %(number)s in this project.") % {"number": number})
-    return found
+    return round_
 
 
 def checkpoint_of(project: Project, checkpoint_id: int) -> Checkpoint:
-    """Raises NotFound."""
-    found = checkpoints_of(project).filter(pk=checkpoint_id).first()
-    if found is None:
+    """Return the project's checkpoint of this id. Raise NotFound."""
+    checkpoint = checkpoints_of(project).filter(pk=checkpoint_id).first()
+    if checkpoint is None:
         raise NotFound(_("There is no such checkpoint in this project."))
-    return found
+    return checkpoint

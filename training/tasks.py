@@ -1,7 +1,7 @@
-"""Celery's side. A message is only a nudge: what is right is decided by the rows.
+"""Celery tasks. The state of a row decides what is done, never the message.
 
-`run_round` and `check_checkpoint`, which load models, go to the queue `gpu`, whose workers run one task at a time in
-their own process (`--pool solo`), everything else to `default`. The schedule is in the settings.
+`run_round` and `check_checkpoint` load models and go to the queue `gpu`. Its workers run one task at a time in their
+own process (`--pool solo`). All other tasks go to the queue `default`. The schedule is in the settings.
 """
 
 from typing import Any
@@ -50,7 +50,7 @@ def start_due_rounds() -> None:
 
 @shared_task
 def clear_sessions() -> None:
-    """Delete sessions that have expired: nobody else does."""
+    """Delete expired sessions; Django does not do it by itself."""
     from feedback.web.sessions import SessionStore
 
     SessionStore.clear_expired()
@@ -85,8 +85,8 @@ def count_quality() -> None:
 
 
 @worker_shutting_down.connect
-def give_back_the_round(**kwargs: Any) -> None:
-    """A worker that is told to stop gives its round back instead of making everybody wait for the round's end."""
+def return_round(**kwargs: Any) -> None:
+    """Let a worker that shuts down return its round to the queue instead of waiting for the round's end."""
     from training.run_round import heartbeat
 
     heartbeat.shutting_down.set()

@@ -1,4 +1,4 @@
-"""The console's addresses."""
+"""URLs of the console."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""The console: a project's loop, its rounds and its checkpoints. For managers."""
+"""Pages of the console, for managers: a project's loop, its rounds and its checkpoints."""
 
 from typing import Any
 
@@ -26,13 +26,13 @@ from training.rounds import settings as round_settings
 from training.rounds.sample_comparison import Sample, beside, samples_of, summary_of
 from training.rounds.start import check_can_start, settings_now, settings_of_repeat, start_round, start_sampling
 
-SAMPLES_A_PAGE = 12
+SAMPLES_PER_PAGE = 12
 
 
 @login_required
 @require_GET
 def console(request: HttpRequest, slug: str) -> HttpResponse:
-    """`?again=<number>` opens the form of a new round with the settings of that one."""
+    """Show the console. `?again=<number>` opens the form of a new round with the settings of that round."""
     membership = members.manager_of(request.user, slug)
     form = _round_form(membership.project, request.GET.get("again")) if "again" in request.GET else None
     return _console(request, membership, form)
@@ -43,27 +43,27 @@ def _console(
 ) -> HttpResponse:
     project = membership.project
     loop = reports.loop_of(project)
-    shown = {
+    context = {
         **vars(loop),
         "rounds": reports.rounds_of(project),
         **_checkpoints(project),
         "form": form or _round_form(project),
         "form_is_open": form is not None,
-        "refusal": _refusal(membership, learns=True),
-        "can_sample": not _refusal(membership, learns=False),
+        "refusal": _reason_not_to_start(membership, learns=True),
+        "can_sample": not _reason_not_to_start(membership, learns=False),
         "loop_form": LoopForm(initial={"round_every": loop.round_every}),
         "import_form": (import_form or ImportForm()) if request.user.is_staff and not project.archived_at else None,
     }
-    return _page(request, membership, "project", shown)
+    return _page(request, membership, "project", context)
 
 
 def _checkpoints(project: Project) -> dict[str, Any]:
-    """The context of the table of checkpoints, which is polled while one of them waits for its check."""
-    found = list(reports.checkpoints_of(project))
+    """Return the context of the checkpoint table, which is polled while a checkpoint waits for its check."""
+    rows = list(reports.checkpoints_of(project))
     return {
-        "checkpoints": found,
-        "served": next((each for each in found if each.is_served), None),
-        "is_checking": any(each.verdict == Checkpoint.Verdict.WAITING for each in found),
+        "checkpoints": rows,
+        "served": next((checkpoint for checkpoint in rows if checkpoint.is_served), None),
+        "is_checking": any(checkpoint.verdict == Checkpoint.Verdict.WAITING for checkpoint in rows),
         "check_hint": reports.check_hint(project),
     }
 
@@ -72,7 +72,7 @@ def _checkpoints(project: Project) -> dict[str, Any]:
 @require_GET
 @never_cache
 def checkpoint_table(request: HttpRequest, slug: str) -> HttpResponse:
-    """The checkpoints and their verdicts. The last answer ends the polling, and loads the page anew."""
+    """Return the checkpoint table as a fragment. The last response ends the polling and reloads the page."""
     membership = members.manager_of(request.user, slug)
     context = {"project": membership.project, **_checkpoints(membership.project)}
     response = render(request, "console/_checkpoints.html", context)
@@ -82,7 +82,8 @@ def checkpoint_table(request: HttpRequest, slug: str) -> HttpResponse:
     return response
 
 
-def _refusal(membership: Membership, learns: bool) -> str:
+def _reason_not_to_start(membership: Membership, learns: bool) -> str:
+    """Return the message why no round can start now, or ""."""
     try:
         check_can_start(membership.project, learns)
     except AccordError as refusal:
@@ -91,7 +92,7 @@ def _refusal(membership: Membership, learns: bool) -> str:
 
 
 def _round_form(project: Project, again: str | None = None, data: QueryDict | None = None) -> RoundForm:
-    """Return the form of a new round, with the settings of round number `again` if one is named."""
+    """Return the form of a new round; `again` is the number of a round whose settings it starts with."""
     if not again:
         return RoundForm(data, settings_now(project))
     earlier = reports.round_of(project, int(again) if again.isdecimal() and len(again) < 9 else -1)
@@ -114,7 +115,7 @@ def start(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _start(membership: Membership, form: RoundForm) -> Round:
-    """Start the round that the form describes. Raises what `rounds.start` does."""
+    """Start the round that the form describes. Raise as `start_round` does."""
     project, actor = membership.project, membership.user
     if (again := form.cleaned_data["again"]) is None:
         return start_round(project, actor, form.overrides)
@@ -128,7 +129,7 @@ def _start(membership: Membership, form: RoundForm) -> Round:
 @login_required
 @require_POST
 def configure(request: HttpRequest, slug: str) -> HttpResponse:
-    """After how many new rankings a round starts by itself."""
+    """Set after how many new rankings a round starts automatically."""
     membership = members.manager_of(request.user, slug)
     schedule.configure(membership.project, checked(LoopForm(request.POST))["round_every"])
     return redirect("console", slug)
@@ -137,7 +138,7 @@ def configure(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @require_POST
 def sample(request: HttpRequest, slug: str) -> HttpResponse:
-    """The served checkpoint writes completions to be ranked, and nothing is learned."""
+    """Start a round without training: the served checkpoint writes completions to rank."""
     membership = members.manager_of(request.user, slug)
     started = start_sampling(membership.project, request.user)
     return redirect("round", slug, started.number)
@@ -148,19 +149,19 @@ def sample(request: HttpRequest, slug: str) -> HttpResponse:
 @never_cache
 def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     membership = members.manager_of(request.user, slug)
-    found = reports.round_of(membership.project, number)
-    shown = {**_status(found), "reward": found.results.get("reward"), "policy": found.results.get("policy")}
-    return _page(request, membership, "round", shown)
+    round_ = reports.round_of(membership.project, number)
+    context = {**_status(round_), "reward": round_.results.get("reward"), "policy": round_.results.get("policy")}
+    return _page(request, membership, "round", context)
 
 
 @login_required
 @require_GET
 @never_cache
 def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    """The part of the page that moves. The last answer ends the polling, and loads the page anew."""
-    found = reports.round_of(members.manager_of(request.user, slug).project, number)
-    response = render(request, "console/_round_status.html", _status(found))
-    if not found.is_active:
+    """Return the changing part of a round's page. The last response ends the polling and reloads the page."""
+    round_ = reports.round_of(members.manager_of(request.user, slug).project, number)
+    response = render(request, "console/_round_status.html", _status(round_))
+    if not round_.is_active:
         response.status_code = HttpResponseStopPolling.status_code
         response["HX-Refresh"] = "true"
     return response
@@ -170,10 +171,10 @@ def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 @require_GET
 @never_cache
 def round_metrics(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    found = reports.round_of(members.manager_of(request.user, slug).project, number)
+    round_ = reports.round_of(members.manager_of(request.user, slug).project, number)
     after = request.GET.get("after", "0")
-    lines = reports.metrics(found, int(after) if after.isdecimal() and len(after) < 19 else 0)
-    return JsonResponse({"lines": lines, "ended": not found.is_active})
+    lines = reports.metrics(round_, int(after) if after.isdecimal() and len(after) < 19 else 0)
+    return JsonResponse({"lines": lines, "ended": not round_.is_active})
 
 
 @login_required
@@ -193,37 +194,37 @@ def resume(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 @login_required
 @require_GET
 def samples(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    """What the round's checkpoint says beside the served one, on the same prompts."""
+    """Show samples of the round's checkpoint side by side with the served one's."""
     membership = members.manager_of(request.user, slug)
-    found = reports.round_of(membership.project, number)
-    if found.checkpoint is None:
-        raise NotFound(_("This round has made no checkpoint, so there are no samples to compare."))
-    other = beside(found.checkpoint)
-    every = samples_of(found, found.checkpoint, other)
-    page = Paginator(every, SAMPLES_A_PAGE).get_page(request.GET.get("page"))
-    page.object_list = [_shown(each) for each in page.object_list]
-    summary = summary_of(every)
-    shown = {
-        "round": found,
-        "gain": found.results.get("policy") if other == found.base else None,
+    round_ = reports.round_of(membership.project, number)
+    if round_.checkpoint is None:
+        raise NotFound(_("This round made no checkpoint, so there are no samples to compare."))
+    other = beside(round_.checkpoint)
+    all_samples = samples_of(round_, round_.checkpoint, other)
+    page = Paginator(all_samples, SAMPLES_PER_PAGE).get_page(request.GET.get("page"))
+    page.object_list = [_present_sample(sample) for sample in page.object_list]
+    summary = summary_of(all_samples)
+    context = {
+        "round": round_,
+        "gain": round_.results.get("policy") if other == round_.base else None,
         "low": round(100 * (summary.low or 0)),
         "high": round(100 * (summary.high or 0)),
-        "checkpoint": found.checkpoint,
+        "checkpoint": round_.checkpoint,
         "other": other,
         "served_before": checkpoints.served_before(membership.project),
         "samples": page,
         "summary": summary,
     }
-    return _page(request, membership, "samples", shown)
+    return _page(request, membership, "samples", context)
 
 
 @login_required
 @require_POST
 def promote(request: HttpRequest, slug: str, checkpoint_id: int) -> HttpResponse:
     membership = members.manager_of(request.user, slug)
-    chosen = reports.checkpoint_of(membership.project, checkpoint_id)
-    checkpoints.promote(chosen, request.user)
-    messages.success(request, _("%(name)s is served now.") % {"name": chosen})
+    checkpoint = reports.checkpoint_of(membership.project, checkpoint_id)
+    checkpoints.promote(checkpoint, request.user)
+    messages.success(request, _("%(name)s is served now.") % {"name": checkpoint})
     return redirect("console", slug)
 
 
@@ -239,26 +240,26 @@ def check_again(request: HttpRequest, slug: str, checkpoint_id: int) -> HttpResp
 @require_POST
 def roll_back(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.manager_of(request.user, slug)
-    done = checkpoints.roll_back(membership.project, request.user)
-    messages.success(request, _("%(name)s is served again.") % {"name": done.checkpoint})
+    promotion = checkpoints.roll_back(membership.project, request.user)
+    messages.success(request, _("%(name)s is served again.") % {"name": promotion.checkpoint})
     return redirect("console", slug)
 
 
 @login_required
 @require_POST
 def import_checkpoint(request: HttpRequest, slug: str) -> HttpResponse:
-    """Take in a model by its path. It waits for its check by a worker."""
+    """Import a model by its path. A worker checks it later."""
     membership = members.manager_of(request.user, slug)
     checkpoints.check_may_import(membership.user)
     form = ImportForm(request.POST)
     if form.is_valid():
-        given = form.cleaned_data
+        cleaned = form.cleaned_data
         try:
             checkpoints.import_checkpoint(
                 membership.project,
-                given["path"],
-                given["label"],
-                serve=given["serve"],
+                cleaned["path"],
+                cleaned["label"],
+                serve=cleaned["serve"],
                 actor=request.user,
                 may_fetch=False,
             )
@@ -268,13 +269,13 @@ def import_checkpoint(request: HttpRequest, slug: str) -> HttpResponse:
     return _console(request, membership, import_form=form)
 
 
-def _status(found: Round) -> dict[str, Any]:
-    """The context of what moves on a round's page."""
-    stages = reports.stages_of(found)
+def _status(round_: Round) -> dict[str, Any]:
+    """Return the context of the changing part of a round's page."""
+    stages = reports.stages_of(round_)
     step = next((stage.step for stage in stages if stage.step is not None), None)
     return {
-        "round": found,
-        "cancels": found.is_active and found.cancel_requested_at is not None,
+        "round": round_,
+        "cancels": round_.is_active and round_.cancel_requested_at is not None,
         "progress": step.percent if step else None,
         "eta": step.seconds_left if step else None,
         "stages": [
@@ -288,11 +289,11 @@ def _status(found: Round) -> dict[str, Any]:
     }
 
 
-def _shown(each: Sample) -> dict[str, Any]:
+def _present_sample(sample: Sample) -> dict[str, Any]:
     return {
-        "messages": present_messages(each.prompt.messages),
-        "ours": _side(each.ours, each.our_score),
-        "theirs": _side(each.theirs, each.their_score) if each.theirs else None,
+        "messages": present_messages(sample.prompt.messages),
+        "ours": _side(sample.ours, sample.our_score),
+        "theirs": _side(sample.theirs, sample.their_score) if sample.theirs else None,
     }
 
 
@@ -300,6 +301,6 @@ def _side(completion: Completion, score: float | None) -> dict[str, Any]:
     return {"html": render_markdown(completion.text), "text": completion.text, "score": score}
 
 
-def _page(request: HttpRequest, membership: Membership, page: str, shown: dict[str, Any]) -> HttpResponse:
-    context = {"project": membership.project, "membership": membership, "page": "console", **shown}
+def _page(request: HttpRequest, membership: Membership, page: str, context: dict[str, Any]) -> HttpResponse:
+    context = {"project": membership.project, "membership": membership, "page": "console", **context}
     return render(request, f"console/{page}.html", context)
