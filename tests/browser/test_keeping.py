@@ -336,7 +336,7 @@ def test_an_archived_project_is_read_only_but_for_what_one_had_begun(comparisons
     page.reload()
     ranking.wait_until_ready()
     keep(page, "rank-archived")
-    expect(page.get_by_text("this comparison can be read, and not ranked any more.")).to_be_visible()
+    expect(page.get_by_text("you can read this comparison, but not rank it any more.")).to_be_visible()
     for part in (".chips", ".extras", ".dock"):
         expect(page.locator(part).first).to_be_hidden()
     ranking.press("1", "2", "3", "b", "s", "w", "m", "Enter")

@@ -133,7 +133,7 @@ def test_undo_reaches_further_back(comparisons, rank_page, desk):
         ranking.page.locator(f"form[data-comparison='{ranking.number_of(comparison)}']").wait_for()
     ranking.press("u")
     expect(ranking.page.locator("#state")).to_have_text(
-        "Nothing to undo: it reaches your last ten rankings, of the past 24 hours."
+        "Nothing to undo: undo reaches your last ten rankings of the past 24 hours."
     )
 
 

@@ -159,7 +159,7 @@ def test_one_persons_work_is_gone_through_and_discarded_since_a_day(desk, disput
     assert f"?of={people[0].user_id}" in page.url
     page.get_by_role("link", name="Work of ann").click()
     page.get_by_label("Since").fill("2020-01-01")
-    page.get_by_role("button", name="Show what that is").click()
+    page.get_by_role("button", name="Preview").click()
     page.get_by_label("Why?").fill("Clicked through.")
     keep(page, "review-discard-since")
     check(page)

@@ -222,7 +222,7 @@ def words() -> dict[str, str]:
         "undone": _("Undone. Submit it when it is right."),
         "undo-offline": _("Undo needs a connection."),
         "write-offline": _("No connection: your answer is kept here. Press W to send it again."),
-        "nothing-to-undo": _("Nothing to undo: it reaches your last ten rankings, of the past 24 hours."),
+        "nothing-to-undo": _("Nothing to undo: undo reaches your last ten rankings of the past 24 hours."),
         "from-nothing": _("an empty page"),
         "write-over": _("Replace what you have written?"),
         "unchanged": _("Change the text first: it is still the same as the completion."),
@@ -233,10 +233,10 @@ def words() -> dict[str, str]:
         "marking": _("Arrows choose a word, with Shift more; + is good, − is bad, Escape ends."),
         "marked-good": _("Good: {text}."),
         "marked-bad": _("Bad: {text}."),
-        "unmark": _("Take the mark away"),
+        "unmark": _("Remove the mark"),
         "thanks": _("Your answer is stored: the model can learn from it."),
         "lost": _(
             "Your time for this one ran out, and others may rank it now. "
-            "Submit it if you like: it counts if it is still wanted."
+            "You can still submit it: it counts if a ranking is still needed."
         ),
     }
