@@ -1,4 +1,4 @@
-"""The peers' environments, under var/peers, each built by itself when it is first needed. Standard library only."""
+"""Environments of the peers in var/peers, each built when it is first needed. Standard library only."""
 
 import re
 import shutil
@@ -12,7 +12,7 @@ from config.runtime.packages import run_installer, say
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "var" / "peers"
 TRANSFORMERS = ["torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0"]
-OURSELVES = ""  # a benchmark of two ways of ours
+OURSELVES = ""  # both sides of the benchmark are Accord
 REQUIREMENTS = {
     "trl-1.12": [*TRANSFORMERS, "trl==1.12.0"],  # the last with PPO; its transformers are also the peer in sampling
     "trl-1.16": [*TRANSFORMERS, "trl==1.16.0"],
@@ -21,7 +21,7 @@ REQUIREMENTS = {
 
 
 def python_of(peer: str) -> Path:
-    """The interpreter of a peer's environment, complete. Raises SetupError with a sentence when it cannot be made."""
+    """Return the interpreter of a peer's environment, built if necessary. Raises SetupError if that fails."""
     if peer == OURSELVES:
         return Path(sys.executable)
     home, wanted = FOLDER / peer, "\n".join(REQUIREMENTS[peer])

@@ -1,13 +1,16 @@
-"""Ours and the peers in turn: each measurement a process of its own, the same weights, tokens, steps and threads.
+"""Benchmarks of the learner beside its peers, in turn, with the same weights, tokens, steps and threads.
+
+Each measurement is a separate process.
 
     python3 manage.py bench learner [--json FILE] [--only NAMES] [--sizes 1M,5M] [--runs N] [--device cuda]
 
-A benchmark is a module of this folder with NAMES, PEER (an environment of `peers`), UNIT, `ours(name, folder)` and
-`peer(name, folder)`, which give `{"value", "quality", "phases"}` and perhaps more of RECORDED, and `holds(ours, peer)`:
-whether the qualities are equal, without which a ratio claims nothing. ENVIRONMENT, if there, is added to both sides';
-`needs(name, size, side)`, if there, is the `machine.Need` of one unit. Ratios are of medians over runs.
+A benchmark is a module of this folder. It has NAMES, PEER (an environment of `peers`), UNIT, `ours(name, folder)` and
+`peer(name, folder)`, which return `{"value", "quality", "phases"}` and optionally more of RECORDED, and `holds(ours,
+peer)`, which tells whether the qualities are equal: without that a ratio of speeds means nothing. Optional: ENVIRONMENT
+(variables for both sides) and `needs(name, size, side)` (the `machine.Need` of one unit). Ratios are those of medians
+over runs.
 
-On a GPU the models are Qwen-shaped, of 0.5B and 1.5B parameters, and compute in bfloat16.
+On a GPU the models have the shape of Qwen, 0.5B and 1.5B parameters, and compute in bfloat16.
 """
 
 import argparse
@@ -29,12 +32,12 @@ from tests.benchmarks.arguments import at_least_one
 HERE = Path(__file__).parent
 SIZES = {"cpu": "1M,5M", "cuda": "0.5B,1.5B"}
 RECORDED = ("steps", "phases", "processor_seconds", "curve", "reward", "reward_error", "kl", "kl_error", "megabytes",
-            "gpu_megabytes")  # of either side's median  # fmt: skip
+            "gpu_megabytes")  # of the median run of each side  # fmt: skip
 DTYPES = {"cpu": "float32", "cuda": "bfloat16"}
 
 
 class Refused(Exception):
-    """The message is one sentence for the person at the terminal."""
+    """The benchmark cannot run; the message is one sentence for the operator."""
 
 
 def main(arguments: list[str]) -> int:
@@ -49,13 +52,17 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="manage.py bench learner")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--only", metavar="NAMES", help="of these benchmarks, with commas between")
-    parser.add_argument("--sizes", help=f"of the models, with commas between ({SIZES['cpu']}; GPU: {SIZES['cuda']})")
-    parser.add_argument("--runs", type=at_least_one, default=3, metavar="N", help="of each side, in turn (3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument("--only", metavar="NAMES", help="comma-separated benchmarks to run (all)")
+    parser.add_argument("--sizes", help=f"comma-separated model sizes ({SIZES['cpu']}; GPU: {SIZES['cuda']})")
+    parser.add_argument("--runs", type=at_least_one, default=3, metavar="N", help="runs of each side, in turn (3)")
     parser.add_argument("--device", choices=tuple(SIZES), default="cpu")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of the computation (float32; GPU: bfloat16)")
-    parser.add_argument("--threads", type=at_least_one, default=os.cpu_count() or 1, help="of each process (all cores)")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), help="dtype of the computation (float32; GPU: bfloat16)"
+    )
+    parser.add_argument(
+        "--threads", type=at_least_one, default=os.cpu_count() or 1, help="threads of each process (all cores)"
+    )
     options = parser.parse_args(arguments)
     options.sizes = options.sizes or SIZES[options.device]
     options.dtype = options.dtype or DTYPES[options.device]
@@ -63,7 +70,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def measure_all(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every chosen benchmark at every size; shown, and written to the file, as they come."""
+    """Run every chosen benchmark at every size; print each result and write it to the file at once."""
     check_device(options.device)
     os.environ["BENCH_DTYPE"] = options.dtype  # for `world`, here and in the processes that measure
     benchmarks = chosen(options.only)
@@ -86,7 +93,7 @@ def check_device(device: str) -> None:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise Refused("PyTorch finds no GPU on this machine: leave --device out to measure on its processor.")
+        raise Refused("PyTorch finds no GPU on this machine: leave out --device to measure on the CPU.")
 
 
 def check_sizes(sizes: list[str]) -> None:
@@ -98,7 +105,7 @@ def check_sizes(sizes: list[str]) -> None:
 
 
 def registry() -> dict[str, ModuleType]:
-    """Every benchmark's name, and the module that holds it."""
+    """Return the module of each benchmark by name."""
     stems = sorted(file.stem for file in HERE.glob("*.py") if file.stem != "__main__")
     modules = [importlib.import_module(f"tests.benchmarks.learner.{stem}") for stem in stems]
     return {name: module for module in modules for name in getattr(module, "NAMES", ())}
@@ -116,7 +123,7 @@ def chosen(only: str | None) -> dict[str, ModuleType]:
 def compare(
     benchmark: ModuleType, name: str, size: str, folder: Path, python: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Both sides in turn, `runs` times; each side's median."""
+    """Run both sides in turn, `runs` times, and return the medians."""
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "peer": []}
     pythons = {"ours": Path(sys.executable), "peer": python}
     for _ in range(options.runs):
@@ -137,7 +144,7 @@ def compare(
 def run(
     python: Path, benchmark: ModuleType, name: str, size: str, side: str, folder: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """One measurement. Raises Refused, after showing what the process said, when it fails."""
+    """Run one measurement. Raises Refused if it fails, after printing the process's stderr."""
     environment = environment_of(options) | getattr(benchmark, "ENVIRONMENT", {})
     module = benchmark.__name__.rpartition(".")[2]
     command = [str(python), "-m", "tests.benchmarks.learner.measure", module, name, size, side, str(folder)]
@@ -150,7 +157,7 @@ def run(
 
 
 def environment_of(options: argparse.Namespace) -> dict[str, str]:
-    """Of a process that measures."""
+    """Return the environment of a measuring process."""
     shown = {"CUDA_VISIBLE_DEVICES": ""} if options.device == "cpu" else {}
     return os.environ | shown | {
         "OMP_NUM_THREADS": str(options.threads), "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(peers.ROOT),
@@ -158,7 +165,7 @@ def environment_of(options: argparse.Namespace) -> dict[str, str]:
 
 
 def peak(options: argparse.Namespace) -> dict[str, float]:
-    """What this machine does at most, with as many threads and in the same precision."""
+    """Measure the peak of this machine with the same threads and precision."""
     command = [sys.executable, "-m", "tests.benchmarks.learner.machine"]
     done = subprocess.run(command, cwd=peers.ROOT, env=environment_of(options), stdout=subprocess.PIPE, check=True)
     found = json.loads(done.stdout)
@@ -170,20 +177,20 @@ def peak(options: argparse.Namespace) -> dict[str, float]:
 def shares(
     benchmark: ModuleType, result: dict[str, Any], name: str, size: str, best: dict[str, float]
 ) -> dict[str, float | None]:
-    """Of the machine's peak, what either side's work needs at least; None where the figure is no speed."""
+    """Return the share of the machine's peak that each side's work needs; None if the figure is not a speed."""
     if not hasattr(benchmark, "needs"):
         return {"share_ours": None, "share_peer": None}
     return {f"share_{side}": benchmark.needs(name, size, side).share(result[side], best) for side in ("ours", "peer")}
 
 
 def middle(measured: list[dict[str, Any]]) -> dict[str, Any]:
-    """The run of the median value (the lower of two), with the mean of all qualities."""
+    """Return the run with the median value (the lower of two), with the mean of all qualities."""
     ordered = sorted(measured, key=lambda each: each["value"])
     return ordered[(len(ordered) - 1) // 2] | {"quality": statistics.fmean(each["quality"] for each in measured)}
 
 
 def show(result: dict[str, Any]) -> None:
-    """A line of figures, then a line a side of where its time and memory went."""
+    """Print a line of figures, then a line per side with its time and memory."""
     verdict = "equal" if result["equal_quality"] else "NOT EQUAL"
     print(f"{result['name']:20} {result['ours']:10.1f} : {result['peer']:10.1f} {result['unit']:11}"
           f" {result['ratio']:6.2f} ×   quality {result['quality_ours']:.3f} : {result['quality_peer']:.3f}"
@@ -194,7 +201,7 @@ def show(result: dict[str, Any]) -> None:
             parts.append(f"reward {result[f'reward_{side}']:.2f} at KL {result[f'kl_{side}']:.2f}")
         parts += [f"{result[f'steps_{side}']} steps"] if result[f"steps_{side}"] is not None else []
         if result[f"processor_seconds_{side}"]:
-            parts.append(f"{result[f'processor_seconds_{side}']:.2f} s of processor")
+            parts.append(f"{result[f'processor_seconds_{side}']:.2f} s of CPU time")
         parts.append(f"{result[f'megabytes_{side}']:.0f} MB at most")
         if result[f"gpu_megabytes_{side}"]:
             parts.append(f"{result[f'gpu_megabytes_{side}']:.0f} MB on the GPU")

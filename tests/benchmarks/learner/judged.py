@@ -1,7 +1,7 @@
-"""How good a policy has become: its reward and KL on held-out prompts, by one piece of code for ours and the peers.
+"""Reward and KL of a policy on held-out prompts, by the same code for Accord and the peers.
 
-Plain transformers in either side's environment: completions by `generate` with one seed, scores by the reward model at
-the last token, log-probabilities by a forward pass of each completion alone.
+It uses plain transformers in each side's environment: completions by `generate` with one seed, scores by the reward
+model at the last token, log-probs by a forward pass of each completion alone.
 """
 
 import statistics
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 PROMPTS, SEED = 256, 99
-MISSING_END = 1.0  # taken from the score of a completion that was cut off
+MISSING_END = 1.0  # subtracted from the score of a truncated completion
 
 
 def judge(folder: Path, policy: Any, new_tokens: int, beta: float) -> dict:
-    """`quality`, the mean reward less what KL costs; `reward`; `kl`, in nats a completion; the standard errors of both.
+    """Return `quality` (mean reward − β·KL), `reward`, `kl` in nats per completion, and the standard errors of both.
 
     policy: a causal language model, or its folder; `folder` holds the reference and the reward model.
     """
@@ -44,7 +44,7 @@ def judge(folder: Path, policy: Any, new_tokens: int, beta: float) -> dict:
 
 
 def written(policy: Any, prompts: list[list[int]], new_tokens: int) -> list[tuple[list[int], list[int]]]:
-    """Each prompt with its completion, up to its end token."""
+    """Return each prompt with its completion, up to EOS."""
     import torch
 
     from tests.benchmarks.learner import world

@@ -1,13 +1,13 @@
-"""lora_memory: peak memory of a ppo round with adapters on one base, against the same round with four whole models.
+"""lora_memory: peak memory of a PPO round with adapters on one base, against the same round with four whole models.
 
-Both sides are the program itself: policy, reference, critic and reward model, one batch of 16 episodes, passes of at
-most 128 tokens, an episode at its longest, as memory that is short wants them. The reward model learned as an adapter
-on the policy's weights; saved, it is a whole model too, so that both sides hold the same one. What is told is the
-highest memory in use less what was in use before the first model was loaded, the program having run once on next to no
-model: the process's resident memory, or what PyTorch allocated on the GPU if there is one. The C library gives back at
-once what is freed of 128 KiB or more, on both sides, so that what is measured is what is in use and not holes in a
-heap; programs do not run that way, for it doubles their time. Quality: the batch's mean reward, which both draw from
-one policy with one seed.
+Both sides run the program ppo: policy, reference, critic and reward model, one batch of 16 episodes, passes of at most
+128 tokens (one episode of maximum length), as settings for little memory. The reward model was trained as an adapter
+on the policy's weights; it is also saved as a whole model, so that both sides use the same one.
+
+The figure is the highest memory in use minus the memory before the first model was loaded, after one run with a tiny
+model: the resident memory of the process, or the memory that PyTorch allocated on the GPU. On both sides the C library
+returns freed blocks of 128 KiB or more at once, so that holes in the heap are not counted; normal runs do not do this,
+because it doubles their time. Quality: the batch's mean reward, drawn from the same policy with the same seed.
 """
 
 import json
@@ -70,7 +70,7 @@ def round_job(folder: Path, rank: int) -> Path:
 
 
 def reward_model(folder: Path) -> Path:
-    """One that learned from a single ranking as an adapter on the policy, in a process of its own."""
+    """Train a reward model on one ranking as an adapter, in a separate process, and return its folder."""
     job = folder / "adapted-reward"
     if not job.exists():
         row = {"ranking_id": 1, "prompt_id": 1, "split": "train", "messages": [{"role": "user", "content": "t11 t12"}],
@@ -90,5 +90,5 @@ def write_job(job: Path, name: str, rows: list[dict], settings: dict) -> Path:
 
 
 def holds(ours: dict, peer: dict) -> bool:
-    """The same reward, but for a token that was drawn otherwise because adapters round otherwise."""
+    """Tell whether the rewards are equal, except for tokens that differ because adapters round differently."""
     return abs(ours["quality"] - peer["quality"]) <= 0.05

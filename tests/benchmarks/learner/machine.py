@@ -1,9 +1,9 @@
-"""What the machine can do at most, and what the benchmarks' work needs of it at least.
+"""Peak of the machine, and the minimum that the benchmarks' work needs of it.
 
-Training is counted in floating-point operations, as model FLOPs utilisation does (MFU; Chowdhery et al. 2022, «PaLM»,
-appendix B): 2 a weight and token forward, 4 backward, without attention's products, which are few at these lengths; and
-only what the task needs: no padding, a ranking's prompt once, whatever a side really computes. Decoding is counted in
-bytes: every weight a step, and the keys and values of what has been written. The peak is measured, not looked up.
+Training is counted in floating-point operations, as for model FLOPs utilisation (MFU; Chowdhery et al. 2022, "PaLM",
+appendix B): 2 per weight and token forward, 4 backward, without the products of attention, which are few at these
+lengths. Only what the task needs is counted (no padding, a ranking's prompt once), whatever a side really computes.
+Decoding is counted in bytes: all weights in each step, and the KV cache of the tokens so far. The peak is measured.
 
     python -m tests.benchmarks.learner.machine
 """
@@ -16,22 +16,22 @@ from typing import NamedTuple
 
 from tests.benchmarks.learner import world
 
-ROUNDS = 10  # the best of them is the peak
+ROUNDS = 10  # the fastest one is the peak
 
 
 class Need(NamedTuple):
-    """Of one unit of a benchmark's figure: of one of them, the other is 0."""
+    """Operations or bytes that one unit of a benchmark's figure needs; the other one is 0."""
 
     operations: float = 0.0
     bytes: float = 0.0
 
     def share(self, rate: float, peak: dict[str, float]) -> float:
-        """Of the machine's peak, at so many units a second."""
+        """Return the share of the machine's peak at this many units per second."""
         return rate * (self.operations / peak["operations"] + self.bytes / peak["bytes"])
 
 
 def trunk_weights(size: str) -> int:
-    """That every token is multiplied by; embeddings are only looked up."""
+    """Return the number of weights that each token is multiplied by, without embeddings, which are only looked up."""
     shape = world.SIZES[size]
     head = shape.hidden // shape.heads
     attention = 2 * shape.hidden * head * (shape.heads + shape.key_heads)
@@ -39,7 +39,7 @@ def trunk_weights(size: str) -> int:
 
 
 def policy_weights(size: str) -> int:
-    """With the product that gives a token's logits."""
+    """Return the same with the weights of the output layer."""
     return trunk_weights(size) + world.SIZES[size].hidden * world.SIZES[size].vocabulary
 
 
@@ -48,13 +48,13 @@ def item_bytes() -> int:
 
 
 def cache_bytes(size: str) -> int:
-    """Of a token's keys and values."""
+    """Return the bytes of a token in the KV cache."""
     shape = world.SIZES[size]
     return 2 * shape.layers * shape.key_heads * (shape.hidden // shape.heads) * item_bytes()
 
 
 def peak() -> dict[str, float]:
-    """Operations a second in a product of two large matrices, bytes a second in one of a matrix and a vector."""
+    """Measure operations per second (product of two large matrices) and bytes per second (matrix times vector)."""
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))

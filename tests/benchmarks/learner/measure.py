@@ -1,4 +1,4 @@
-"""One side of one benchmark in this process: prints a line of JSON, its last.
+"""Program that measures one side of one benchmark and prints a line of JSON as its last line.
 
 python -m tests.benchmarks.learner.measure MODULE NAME SIZE ours|peer FOLDER
 """
@@ -22,7 +22,7 @@ def main(module: str, name: str, size: str, side: str, folder: str) -> None:
 
 
 def peak() -> dict[str, float]:
-    """Highest memory of the whole process, libraries included; and on a GPU what PyTorch allocated at once."""
+    """Return the peak memory of the process, libraries included, and on a GPU the peak that PyTorch allocated."""
     import torch
 
     found = {"megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}  # kilobytes on Linux

@@ -1,9 +1,9 @@
-"""Two reward models on the same held-out pairs: are they equally good, and were they trained alike?
+"""Paired comparison of two reward models on the same held-out pairs, and of their training losses.
 
-Both are judged by one piece of code, plain transformers. They are equally good when their accuracies are no more than a
-point apart, or no more than two standard errors of the difference. That is paired, and counted by prompt, as the pairs
-of a prompt are not independent; it says nothing of what chance adds to each training. Two trainings that do the same
-thing part all the same: what the rounding of a sum changes grows from step to step. `like_steps` says where.
+Both are evaluated by the same code with plain transformers. They count as equally good if their accuracies differ by at
+most one point or two standard errors of the difference. The difference is paired and computed per prompt, because the
+pairs of a prompt are not independent; it does not include the variance between trainings. Two trainings that do the
+same still diverge, because rounding differences grow from step to step; `like_steps` counts the steps before that.
 """
 
 import itertools
@@ -15,33 +15,33 @@ from typing import NamedTuple
 
 
 class Difference(NamedTuple):
-    """Our held-out accuracy less the peer's."""
+    """Accord's held-out accuracy minus the peer's."""
 
     mean: float
     error: float  # standard error of the mean over prompts
 
     @property
     def is_chance(self) -> bool:
-        """Within a point, or within two standard errors."""
+        """Tell whether the difference is within one point or two standard errors."""
         return abs(self.mean) <= max(0.01, 2 * self.error)
 
 
 def difference(ours: Sequence[Sequence[float]], peer: Sequence[Sequence[float]]) -> Difference:
-    """Of pairs of trainings, each the share of right pairs of every held-out prompt, the prompts in one order."""
+    """Compare pairs of trainings by the share of right pairs per held-out prompt, in the same order of prompts."""
     pairs = zip(zip(*ours, strict=True), zip(*peer, strict=True), strict=True)
     prompts = [statistics.fmean(a) - statistics.fmean(b) for a, b in pairs]
     return Difference(statistics.fmean(prompts), statistics.stdev(prompts) / len(prompts) ** 0.5)
 
 
 def like_steps(ours: Sequence[float], peer: Sequence[float]) -> int:
-    """The number of first steps whose losses are within a thousandth of a nat of each other."""
+    """Return the number of first steps whose losses differ by less than 0.001 nats."""
     return len(list(itertools.takewhile(lambda both: abs(both[0] - both[1]) < 1e-3, zip(ours, peer, strict=True))))
 
 
 def rights(model: Path, held_out: Path) -> list[float]:
-    """Of each held-out prompt the share of its pairs that the model orders as the judge did; equal scores count half.
+    """Return per held-out prompt the share of pairs that the model orders as the judge did; equal scores count half.
 
-    held_out: rows of a prompt's token ids and its completions', best first. One sequence at a time: nothing is padding.
+    held_out: rows with token ids of a prompt and its completions, best first. Sequences run singly, without padding.
     """
     import torch
     from transformers import AutoModelForSequenceClassification

@@ -1,12 +1,12 @@
-"""ppo, ppo_recommended: episodes a second of whole batches, sampling to last update, against TRL 1.12's PPOTrainer.
+"""ppo, ppo_recommended: episodes per second of whole batches, sampling to last update, against TRL 1.12's PPOTrainer.
 
-64 episodes a batch, up to 64 tokens each, and as many optimiser steps as the peer really takes: 4 epochs of one step.
-Its accumulation of 4 micro-batches of 16 makes one step an epoch; in the dataset's last batch accelerate ends
-accumulation with the data, which would make it one a micro-batch, so the peer gets a batch more than it uses. Its
-steps are counted at the optimiser, ours too. `ppo` has a separate critic, as the peer, and passes that hold a whole
-batch, as the peer's scoring; `ppo_recommended` has the settings that training.learner.ppo recommends: the same four
-steps from half of the batch each, in two epochs. Quality: see judged; the reward is the same model's, less 1 for a
-completion cut off.
+A batch has 64 episodes of up to 64 tokens. Both sides take 4 optimiser steps per batch: 4 epochs of one step. The peer
+accumulates 4 micro-batches of 16 for a step. In the last batch of a dataset accelerate stops accumulating, which would
+make one step per micro-batch, so the peer gets one batch more than it uses. Steps are counted at the optimiser.
+
+`ppo` has a separate critic, as the peer, and passes that hold a whole batch, as the peer's scoring. `ppo_recommended`
+has the settings that training.learner.ppo recommends: four steps of half a batch, in two epochs. Quality: see judged;
+the reward is that of the same model, minus 1 for a truncated completion.
 """
 
 import itertools
@@ -32,7 +32,7 @@ def ours(name: str, folder: Path) -> dict:
 
 
 def run(folder: Path, name: str, batches: int, own: dict[str, Any]) -> dict:
-    """The program itself, on a job of its own; its first batch is not counted."""
+    """Run the program on a new job; its first batch is not counted."""
     from tests.benchmarks.learner import judged
     from training.learner import ppo
     from training.learner.runtime.jobdir import JobDirectory
@@ -107,9 +107,9 @@ def needs(name: str, size: str, side: str) -> machine.Need:
 
 
 def episodes(size: str, each: int, epochs: int, *, has_critic: bool) -> machine.Need:
-    """Of one episode, `each` of a prompt, as the first policy writes them: later ones may write less or more.
+    """Return the need of one episode, with `each` episodes per prompt of the first policy's length.
 
-    Writing, the reference and the score are a pass each, the first values one where a critic is a model of its own.
+    Sampling, the reference and the score are one pass each; the first values are one if the critic is a separate model.
     """
     end = 1 / world.COMPLETION_LENGTH
     written = (1 - (1 - end) ** NEW_TOKENS) / end
@@ -121,10 +121,10 @@ def episodes(size: str, each: int, epochs: int, *, has_critic: bool) -> machine.
 
 
 def holds(ours: dict, peer: dict) -> bool:
-    """The same reward at the same KL: no less reward, at no more KL, than the peer's, but for chance.
+    """Tell whether reward is not lower and KL not higher than the peer's, within two standard errors.
 
-    Chance is two standard errors of the difference of two means over the prompts that judged asks. Reward alone could
-    be bought with KL, and reward less β·KL would let a policy pass that has learned nothing.
+    The errors are those of the difference of two means over the prompts of `judged`. Reward alone can be raised at the
+    cost of KL, and reward − β·KL would accept a policy that has learned nothing.
     """
 
     def slack(what: str) -> float:

@@ -1,14 +1,15 @@
-"""Real rankings, K = 4, through the whole reward program, against TRL 1.16's trainer on the same pairs.
+"""Real rankings (K = 4): the whole reward program against TRL 1.16's trainer on the same pairs.
 
     python3 manage.py bench rankings RANKINGS.jsonl [--orders N] [--completion-tokens 256] [--json FILE]
 
-Rows of RANKINGS.jsonl are `{"prompt": "...", "completions": [{"text": "...", "judge_score": 0.7}, ...]}`; those in
-which two completions have one score or one text are left out, and said. A fifth of the prompts is held out. First our
-`sft` learns a small Llama and its tokenizer from nothing but the best completions of the other prompts; then both sides
-learn from its weights, in one order, in as many steps, with one learning rate; the peer gets its pairs as token ids.
-Our time is that of the whole program: its start, tokens, steps, the report on what is held out, the folder. The peer's
-is its steps' alone. Beside the clock's time, the processor's is told, which other work on the machine changes little.
-Whether they are equally good says paired.py, over some orders of the prompts, as one training a side proves little.
+Rows of RANKINGS.jsonl are `{"prompt": "...", "completions": [{"text": "...", "judge_score": 0.7}, ...]}`. Rows with
+equal scores or texts are left out and counted. A fifth of the prompts is held out. First the program `sft` trains a
+small Llama and its tokenizer on the best completions of the other prompts. Then both sides train from its weights, in
+the same order, with the same number of steps and learning rate; the peer gets its pairs as token ids.
+
+Accord's time is that of the whole program: start, tokenisation, steps, held-out report, saving. The peer's is that of
+its steps alone. CPU time is reported too, because other work on the machine changes it little. paired.py decides
+whether both are equally good, over several orders of the prompts, because one training per side proves little.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from tests.benchmarks.arguments import at_least_one
 from tests.benchmarks.learner.paired import difference, like_steps, rights
 
 HELD_OUT_SHARE, BATCH, EPOCHS, RATE, PROMPT_TOKENS = 0.2, 4, 1, 1e-3, 256
-TOLD_EVERY = 15  # seconds
+REPORT_EVERY = 15  # seconds
 ARCHITECTURE = {"model_type": "llama", "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 2,
                 "num_attention_heads": 4, "max_position_embeddings": 4096, "tie_word_embeddings": True}  # fmt: skip
 
@@ -45,12 +46,12 @@ def main() -> int:
     )
     parser.add_argument("rankings", type=Path)
     parser.add_argument(
-        "--orders", type=at_least_one, default=3, metavar="N", help="of the data, each learned by both (3)"
+        "--orders", type=at_least_one, default=3, metavar="N", help="orders of the data, each learned by both (3)"
     )
     parser.add_argument(
-        "--completion-tokens", type=at_least_one, default=256, help="longer completions lose their end (256)"
+        "--completion-tokens", type=at_least_one, default=256, help="longer completions are truncated (256)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     options = parser.parse_args()
     try:
         training, held_out = read(options.rankings)
@@ -69,7 +70,7 @@ def main() -> int:
 def compare(
     training: list[dict], held_out: list[dict], folder: Path, options: argparse.Namespace, python: Path
 ) -> dict[str, Any]:
-    """Both sides in every order; times are means, accuracies are over all orders."""
+    """Run both sides in every order; times are means, accuracies are over all orders."""
     policy, longest = folder / "sft" / "model", options.completion_tokens
     learn_policy(folder / "sft", training, longest)
     runs = []
@@ -112,7 +113,7 @@ def as_row(runs: Sequence[tuple[dict, dict]], training: list[dict], held_out: li
 
 
 def read(source: Path) -> tuple[list[dict], list[dict]]:
-    """Rows to train on, a whole number of batches, and held-out ones; each row's completions best first."""
+    """Return training rows (a whole number of batches) and held-out rows, each with its completions best first."""
     if not source.is_file():
         raise SetupError(f"there is no file {source}.")
     rows = [json.loads(line) for line in source.read_text().splitlines()]
@@ -143,7 +144,7 @@ def learn_policy(job: Path, training: list[dict], longest: int) -> None:
 def train_ours(
     job: Path, training: list[dict], held_out: list[dict], policy: Path, longest: int, order: int
 ) -> dict[str, Any]:
-    """The program's report, its seconds by the clock and of the processor, its steps and their losses."""
+    """Run the program; return its report, wall and CPU seconds, steps and losses."""
     rows = [{"prompt_id": number, "split": "train" if number < len(training) else "held_out", "annotator": "judge",
              "messages": messages_of(row), "completions": [each["text"] for each in row["completions"]],
              "ranks": [1, 2, 3, 4]} for number, row in enumerate(training + held_out)]  # fmt: skip
@@ -170,7 +171,7 @@ def run_program(program: str, job: Path, name: str, rows: list[dict], settings: 
 
 
 def follow(command: list[str], environment: dict[str, str], job: Path | None = None) -> None:
-    """Runs it to its end; of a job tells every few seconds how far it is. Raises SetupError when it fails."""
+    """Run a command to its end and print a job's progress every few seconds. Raises SetupError if it fails."""
     with subprocess.Popen(command, cwd=peers.ROOT, env=environment, stdout=sys.stderr) as process:
         while (status := wait(process)) is None:
             if job is not None and (steps := metrics(job)):
@@ -180,15 +181,15 @@ def follow(command: list[str], environment: dict[str, str], job: Path | None = N
 
 
 def wait(process: subprocess.Popen) -> int | None:
-    """The status it ended with within some seconds; None: it runs on."""
+    """Wait some seconds and return the exit status, or None if the process still runs."""
     try:
-        return process.wait(TOLD_EVERY)
+        return process.wait(REPORT_EVERY)
     except subprocess.TimeoutExpired:
         return None
 
 
 def metrics(job: Path) -> list[dict[str, Any]]:
-    """What a program has said of its steps so far; a line that is being written is left out."""
+    """Return the complete lines of a program's metrics so far."""
     path = job / "metrics.jsonl"
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
@@ -205,7 +206,7 @@ def say(sentence: str) -> None:
 def write_pairs(
     folder: Path, training: list[dict], held_out: list[dict], policy: Path, longest: int, seed: int
 ) -> None:
-    """What the peer learns from, in the order of our program's steps, and is judged on."""
+    """Write the peer's training pairs, in the order of Accord's steps, and its held-out rows."""
     from training.learner.models.loading import load_tokenizer
     from training.learner.text.messages import encode_completion, encode_prompt, shuffled
 
@@ -228,9 +229,9 @@ def write_pairs(
 
 
 def train_peer(folder: Path) -> None:
-    """Writes peer/model, and in peer.json the seconds of the steps by the clock and of the processor, and the losses.
+    """Train the peer; write peer/model, and wall and CPU seconds of the steps and the losses into peer.json.
 
-    The head starts at zero, as ours does.
+    The head starts at zero, as Accord's does.
     """
     import torch
     from datasets import Dataset
@@ -246,7 +247,7 @@ def train_peer(folder: Path) -> None:
     class Progress(TrainerCallback):
         def on_log(self, args, state, control, logs=None, **_):
             nonlocal last_told
-            if "loss" in logs and time.monotonic() - last_told > TOLD_EVERY:
+            if "loss" in logs and time.monotonic() - last_told > REPORT_EVERY:
                 last_told = time.monotonic()
                 tell("TRL", state.global_step, state.max_steps, logs["loss"])
 

@@ -1,10 +1,10 @@
-"""reward_pairs, reward_k4, reward_k9: rankings a second that a reward model learns from, against TRL 1.16's trainer.
+"""reward_pairs, reward_k4, reward_k9: rankings per second in reward model training, against TRL 1.16's trainer.
 
-Rankings of K completions by a planted taste; prompts and completions of 16 to 64 tokens. The peer gets each ranking as
-its K(K−1)/2 pairs, a batch's together, which is the same loss: from the same weights, in the same order, with the same
-optimiser and as many steps, both sides walk the same path. The trunk they start from tells good tokens from bad ones,
-so that few steps teach something that held-out rankings can show. Ours trains its ensemble of heads besides, as it does
-by default; the contrast, which has no counterpart, is off. Quality: held-out accuracy.
+Rankings of K completions follow a synthetic preference; prompts and completions have 16 to 64 tokens. The peer gets
+each ranking as K(K−1)/2 pairs, in batches with the same rankings, which is the same loss: with the same weights, order,
+optimiser and number of steps both sides compute the same training. The initial trunk distinguishes good from bad
+tokens, so that few steps have an effect on held-out rankings. Accord also trains its ensemble of heads, as by default;
+the contrast term, which has no counterpart, is off. Quality: held-out accuracy.
 """
 
 import itertools
@@ -18,11 +18,11 @@ NAMES = ("reward_pairs", "reward_k4", "reward_k9")
 PEER, UNIT = "trl-1.16", "rankings/s"
 SHAPES = {"reward_pairs": (2, 16, 22), "reward_k4": (4, 8, 12), "reward_k9": (9, 4, 7)}  # K, a step's rankings, steps
 WARM_UP, HELD_OUT = 2, 200
-RATE = 3e-4  # at 1e-3 some gradients of 5M parameters leap a hundredfold, and rounding then parts the two sides
+RATE = 3e-4  # at 1e-3 some gradients of 5M parameters grow a hundredfold, and rounding makes the sides diverge
 
 
 def data(name: str) -> tuple[list[dict], list[dict]]:
-    """Rankings to train on and held-out ones: a prompt, its completions best first, as token ids."""
+    """Return training and held-out rankings: token ids of a prompt and its completions, best first."""
     from tests.benchmarks.learner import world
 
     completions, batch, steps = SHAPES[name]
@@ -118,14 +118,14 @@ def peer(name: str, folder: Path) -> dict:
 
 
 def needs(name: str, size: str, side: str) -> machine.Need:
-    """A ranking's tokens, its prompt's once."""
+    """Return the need of one ranking, with its prompt counted once."""
     train, _ = data(name)
     tokens = sum(len(row["prompt"]) + sum(map(len, row["completions"])) for row in train) / len(train)
     return machine.Need(operations=6 * machine.trunk_weights(size) * tokens)
 
 
 class Clock:
-    """Seconds by phase of each step, and the processor's in all; a step ends with its updates."""
+    """Seconds by phase of each step, and cumulative CPU seconds; a step ends with its updates."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = [{}]
@@ -142,7 +142,7 @@ class Clock:
 
 
 def measured(clock: Clock, name: str, scores: list[list[float]]) -> dict:
-    """Rankings a second after the warm-up, and the share of held-out pairs in the right order (best first)."""
+    """Return rankings per second after the warm-up, and the share of held-out pairs in the right order (best first)."""
     _, batch, steps = SHAPES[name]
     counted = clock.steps[WARM_UP:steps]
     phases = {phase: sum(step.get(phase, 0.0) for step in counted) for phase in ("gradients", "updates", "other")}
@@ -158,5 +158,5 @@ def measured(clock: Clock, name: str, scores: list[list[float]]) -> dict:
 
 
 def holds(ours: dict, peer: dict) -> bool:
-    """Held-out accuracies within a point of each other."""
+    """Tell whether held-out accuracies differ by at most one point."""
     return abs(ours["quality"] - peer["quality"]) <= 0.01

@@ -1,8 +1,8 @@
-"""rloo: episodes a second of whole batches, sampling to update, against TRL 1.16's RLOOTrainer.
+"""rloo: episodes per second of whole batches, sampling to update, against TRL 1.16's RLOOTrainer.
 
-64 episodes a batch, four of a prompt, up to 64 tokens each, one step a batch on both sides. The peer's reward is a
-function of its token ids, so that no text is read again: the same model on the same tokens, a batch at once. Its
-checkpointing of gradients is off and its prompts come in order. Quality: see judged.
+A batch has 64 episodes, four per prompt, of up to 64 tokens, and one step on both sides. The peer's reward is a
+function of its token ids, so that no text is encoded again: the same model on the same tokens, a batch at once.
+Gradient checkpointing is off and prompts come in order. Quality: see judged.
 """
 
 import itertools

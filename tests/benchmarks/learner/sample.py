@@ -1,8 +1,8 @@
-"""sample_b8, sample_b64: tokens a second out of a policy, against transformers' generate.
+"""sample_b8, sample_b64: tokens per second sampled from a policy, against transformers' generate.
 
-48 new tokens each, no early stop. Quality: the mean log-probability, in nats, of the tokens drawn under the policy that
-drew them, scored again by a plain forward pass: both draw from one distribution, so it must be the same. Seconds of
-processor are those of a batch.
+Each completion has 48 new tokens, without early stop. Quality: the mean log-prob in nats of the sampled tokens under
+the policy, computed by a plain forward pass; both sides sample from the same distribution, so it must be equal. CPU
+seconds are those of a batch.
 """
 
 import math
@@ -57,7 +57,7 @@ def peer(name: str, folder: Path) -> dict:
 
 
 def needs(name: str, size: str, side: str) -> machine.Need:
-    """A token's part of the weights that its step reads, and the keys and values of what is before it."""
+    """Return the need of one token: its part of the weights that its step reads, and the KV cache of earlier tokens."""
     prompts = prompts_of(name)
     before = statistics.fmean(map(len, prompts)) + NEW_TOKENS / 2
     weights = machine.policy_weights(size) * machine.item_bytes()
@@ -71,7 +71,7 @@ def prompts_of(name: str) -> list[list[int]]:
 
 
 def measure(write: Callable[[int], list[list[int]]], prompts: list[list[int]], folder: Path) -> dict:
-    """Writes completions of the prompts by one seed after another for some seconds, after once to warm up."""
+    """Sample completions with one seed after another for some seconds, after a warm-up."""
     write(0)
     written: list[list[list[int]]] = []
     started, processor = time.perf_counter(), time.process_time()
@@ -87,7 +87,7 @@ def measure(write: Callable[[int], list[list[int]]], prompts: list[list[int]], f
 
 
 def mean_log_probs(folder: Path, pairs: list[tuple[list[int], list[int]]]) -> list[float]:
-    """Of each completion's tokens, after its prompt."""
+    """Return the mean log-prob of the completions' tokens after their prompts."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -103,5 +103,5 @@ def mean_log_probs(folder: Path, pairs: list[tuple[list[int], list[int]]]) -> li
 
 
 def holds(ours: dict, peer: dict) -> bool:
-    """The entropies agree within four standard errors of their difference."""
+    """Tell whether the entropies agree within four standard errors of their difference."""
     return abs(ours["quality"] - peer["quality"]) < 4 * math.hypot(ours["quality_error"], peer["quality_error"])

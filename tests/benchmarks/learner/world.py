@@ -1,7 +1,7 @@
-"""What ours and the peer both start from: models of a size, token ids, a tokenizer that only counts.
+"""Models, token ids and tokenizer that both sides start from.
 
-A token is the word `t17` for the id 17, so that token ids go through any tokenizer unchanged. Everything is made from
-fixed seeds, once, in a folder; torch and transformers only, so that either side's environment can run it.
+The token with id 17 is the word `t17`, so that token ids go through any tokenizer unchanged. Everything is made once
+per folder from fixed seeds, with torch and transformers only, so that it runs in either side's environment.
 """
 
 import os
@@ -24,7 +24,7 @@ from transformers import (
 
 
 class Shape(NamedTuple):
-    """Of a model."""
+    """The shape of a model."""
 
     kind: type[PreTrainedConfig]
     hidden: int
@@ -49,7 +49,7 @@ COMPLETION_LENGTH = 40  # tokens after which a completion ends, on average, by t
 
 
 def dtype() -> str:
-    """What either side computes in; weights that learn are float32."""
+    """Return the dtype of the computation on both sides; trained weights are float32."""
     return os.environ.get("BENCH_DTYPE", "float32")
 
 
@@ -71,7 +71,7 @@ def tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
 
 
 def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
-    """The one that `prepare` saved there: it knows every token that the folder's models can write."""
+    """Return the tokenizer that `prepare` saved, which knows every token of the folder's models."""
     return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder / "policy"))
 
 
@@ -80,17 +80,17 @@ def text(tokens: list[int]) -> str:
 
 
 def prompts(count: int, seed: int = 0) -> list[list[int]]:
-    """Ragged: 16 to 64 tokens."""
+    """Return prompts of 16 to 64 random tokens."""
     draw = random.Random(seed)
     return [[draw.randrange(1000, VOCABULARY) for _ in range(draw.randint(16, 64))] for _ in range(count)]
 
 
 @torch.no_grad()
 def policy(size: str) -> PreTrainedModel:
-    """Nearly uniform over tokens, but for the end token: the first coordinate is constant, and speaks for it.
+    """Make a policy that is nearly uniform over tokens except EOS, which a constant first coordinate favours.
 
-    No layer writes to that coordinate: what several deep layers would add to it at random, differently for each text,
-    is more than it holds, and completions would end at once or never.
+    No layer writes to that coordinate. Otherwise deep layers would add random values larger than the constant, and
+    completions would end at once or never.
     """
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config(size))
@@ -107,7 +107,7 @@ def policy(size: str) -> PreTrainedModel:
 
 @torch.no_grad()
 def reward_model(size: str) -> PreTrainedModel:
-    """Scores a text by its share of good tokens less that of bad ones, through one layer of even attention."""
+    """Make a model that scores a text by its share of good tokens minus that of bad ones, by uniform attention."""
     torch.manual_seed(1)
     model = AutoModelForSequenceClassification.from_config(config(size, num_labels=1))
     embeddings, attention = model.model.embed_tokens.weight, model.model.layers[0].self_attn
@@ -123,7 +123,7 @@ def reward_model(size: str) -> PreTrainedModel:
 
 
 def reader(size: str) -> PreTrainedModel:
-    """A language model with the reward model's trunk: it tells good tokens from bad ones and has yet to like either."""
+    """Make a language model with the reward model's trunk: it distinguishes good and bad tokens without preference."""
     model = AutoModelForCausalLM.from_config(config(size))
     model.model.load_state_dict(reward_model(size).model.state_dict())
     return model
@@ -133,7 +133,7 @@ MODELS = {"policy": policy, "reward_model": reward_model, "reader": reader}
 
 
 def prepare(folder: Path, size: str) -> Path:
-    """The folder with one of each of MODELS, made if it is not there."""
+    """Make one of each of MODELS in the folder unless it exists, and return the folder."""
     for name, make in MODELS.items():
         if not (folder / name / "config.json").exists():
             make(size).save_pretrained(folder / name)

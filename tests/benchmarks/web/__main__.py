@@ -1,9 +1,9 @@
-"""Our site and Label Studio in turn, on the same PostgreSQL of the system's: what annotators feel.
+"""Benchmark of the labelling site beside Label Studio, in turn, on the same system PostgreSQL.
 
     python3 manage.py bench web [--json FILE] [--only speed,crowd,million] [--seconds N] [--runs N]
 
-Two web workers each, a user for each client, and clients that do what a browser does (session cookie, CSRF token,
-the page's requests) from a process of their own. Every label is durable: PostgreSQL is as its package sets it up.
+Both have two web workers and one user per client. The clients run in a separate process and send what a browser sends
+(session cookie, CSRF token, the page's requests). Every label is durable: PostgreSQL has its package's settings.
 """
 
 import argparse
@@ -50,11 +50,13 @@ def main(arguments: list[str]) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="manage.py bench web")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
-    parser.add_argument("--only", default=",".join(PARTS), metavar="PARTS", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--seconds", type=float, default=10, metavar="N", help="of each measurement (10)")
-    parser.add_argument("--crowd-seconds", type=float, default=120, metavar="N", help="of the crowd (120)")
-    parser.add_argument("--runs", type=at_least_one, default=3, metavar="N", help="of each side, in turn (3)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
+    parser.add_argument(
+        "--only", default=",".join(PARTS), metavar="PARTS", help=f"comma-separated parts to run ({', '.join(PARTS)})"
+    )
+    parser.add_argument("--seconds", type=float, default=10, metavar="N", help="length of each measurement (10)")
+    parser.add_argument("--crowd-seconds", type=float, default=120, metavar="N", help="length of the part crowd (120)")
+    parser.add_argument("--runs", type=at_least_one, default=3, metavar="N", help="runs of each side, in turn (3)")
     options = parser.parse_args(arguments)
     options.only = options.only.split(",")
     if unknown := [part for part in options.only if part not in PARTS]:

@@ -1,6 +1,7 @@
-"""One person's browser, as far as a server can tell: a connection that is kept, cookies, and the CSRF token.
+"""HTTP client that behaves like a browser: a kept connection, cookies, and the CSRF token.
 
-The same for every product, and the standard library's: it takes little of the cores that it shares with the servers.
+It is the same for every product, and built on the standard library, to use little of the CPU that it shares with the
+servers.
 """
 
 import http.client
@@ -9,7 +10,7 @@ from urllib.parse import urlencode
 
 
 class Unexpected(Exception):
-    """The server answered something other than what the page needs."""
+    """The server's answer is not the one that the page needs."""
 
 
 class Browser:
@@ -21,12 +22,12 @@ class Browser:
         return self.send("GET", path, None, headers)
 
     def post(self, path: str, fields: list[tuple[str, str]], **headers: str) -> bytes:
-        """A form, as pages send it."""
+        """Send a form as pages do."""
         headers["Content-Type"] = "application/x-www-form-urlencoded"
         return self.send("POST", path, urlencode(fields).encode(), headers)
 
     def send(self, verb: str, path: str, body: bytes | None, headers: dict[str, str]) -> bytes:
-        """The answer's body. Raises Unexpected for what is no success, OSError or HTTPException without an answer."""
+        """Return the response's body. Raises Unexpected for an error status, OSError or HTTPException if none came."""
         self._request(verb, path, body, headers)
         answer = self.connection.getresponse()
         content = answer.read()
@@ -37,7 +38,7 @@ class Browser:
         return content
 
     def send_and_hang_up(self, path: str, fields: list[tuple[str, str]], **headers: str) -> None:
-        """The request goes out, and the connection breaks before an answer can come."""
+        """Send the request and close the connection before the answer comes."""
         headers["Content-Type"] = "application/x-www-form-urlencoded"
         self._request("POST", path, urlencode(fields).encode(), headers)
         self.connection.close()

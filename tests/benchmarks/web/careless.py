@@ -1,7 +1,7 @@
-"""Annotators who send things twice, lose the connection half-way, skip, and change their minds, in one process.
+"""Annotators who send rankings twice, lose the connection, skip, and correct rankings, in one process.
 
-Reads {"port", "cookies", "seconds"} and prints a line of JSON: what the server confirmed, what they did, and errors.
-Like the page, they keep what they submit until it is answered, and send it again with the same key.
+Reads {"port", "cookies", "seconds"} and prints a line of JSON: confirmed rankings, actions, and errors. Like the page,
+they keep a ranking until it is confirmed, and send it again with the same key.
 """
 
 import json
@@ -17,7 +17,7 @@ from tests.benchmarks.web.browser import Browser, Unexpected
 from tests.benchmarks.web.pages import Card, OurPage, card_in
 
 ACTS = {"submit": 84, "send_twice": 5, "lose_the_line": 5, "skip": 3, "correct": 3}  # shares, in percent
-PATIENCE = 60.0  # seconds after the end in which everything that was kept must be answered
+PATIENCE = 60.0  # seconds after the end until every kept ranking must be confirmed
 
 
 class Careless(threading.Thread):
@@ -63,7 +63,7 @@ class Careless(threading.Thread):
         return card_in(self.browser.post(f"{self.page.address}skip/", fields, HX_Request="true"))
 
     def correct(self, card: Card, ahead: Card) -> Card:
-        """Submit, take it back, and say something else."""
+        """Submit a ranking, undo it, and submit another one."""
         following = self.submit(card, ahead)
         old = card_in(self.browser.post(f"{self.page.address}undo/", [("before", "")], HX_Request="true"))
         fields = [*self.page.fields(old), ("want", "0")]
@@ -72,7 +72,7 @@ class Careless(threading.Thread):
         return following
 
     def deliver(self, card: Card, ahead: Card, fields: list[tuple[str, str]], *held: Card) -> Card:
-        """Send until an answer comes: then it counts as told."""
+        """Send until an answer comes, which confirms the ranking."""
         also = [("want", "1"), *(("held", each.lease) for each in (ahead, *held))]
         while True:
             try:

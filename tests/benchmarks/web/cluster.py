@@ -1,6 +1,6 @@
-"""A real PostgreSQL, the operating system's own, in a temporary folder: reached by Unix socket alone, gone afterwards.
+"""A cluster of the system's PostgreSQL in a temporary folder, reachable by Unix socket only, removed afterwards.
 
-Its settings are those it comes with: every commit is flushed to the disk, for us as for the peer.
+It has the default settings: every commit is flushed to the disk, for Accord and for the peer.
 """
 
 import os
@@ -44,11 +44,11 @@ class Cluster:
 
     @contextmanager
     def copy(self, database: str) -> Iterator[str]:
-        """A database that starts as a copy of that one, and goes at the end of the block. Nobody may be connected."""
+        """Yield the name of a copy of the database, dropped at the end of the block. Nobody may be connected to it."""
         name = f"{database}_copy"
         with self.connect() as connection:
             connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{database}" STRATEGY file_copy')
-            connection.execute("CHECKPOINT")  # or it would come in the middle of the measurement
+            connection.execute("CHECKPOINT")  # otherwise a checkpoint would fall into the measurement
         try:
             yield name
         finally:
@@ -58,7 +58,7 @@ class Cluster:
 
 @contextmanager
 def cluster() -> Iterator[Cluster]:
-    """Raises SetupError when PostgreSQL is not installed, or does not start."""
+    """Yield a running cluster. Raises SetupError if PostgreSQL is not installed or does not start."""
     binaries, owner = find_binaries(), _owner()
     folder = Path(tempfile.mkdtemp(prefix="accord-bench-postgres-"))
     try:
@@ -71,7 +71,7 @@ def cluster() -> Iterator[Cluster]:
             raise SetupError(f"initdb failed: {made.stderr.strip().splitlines()[-1]}")
         serving = [str(binaries / "postgres"), "-D", str(data), "-k", str(folder), "-c", "listen_addresses="]
         log = folder / "log"
-        # SIGINT: a fast shutdown, which waits for no client.
+        # SIGINT: a fast shutdown, which does not wait for clients.
         with running(
             [*serving, "-c", "unix_socket_permissions=0700"], log, folder=folder, owner=owner, polite=signal.SIGINT
         ) as process:
@@ -81,20 +81,18 @@ def cluster() -> Iterator[Cluster]:
 
 
 def find_binaries() -> Path:
-    """Where the newest installed server's programs are: Debian keeps them out of PATH."""
+    """Return the folder of the newest installed server's programs, which Debian keeps out of PATH."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda each: int(each.parent.name), reverse=True)
     on_path = shutil.which("initdb")
     found = [*folders, *([Path(on_path).resolve().parent] if on_path else [])]
     complete = next((each for each in found if (each / "initdb").exists() and (each / "postgres").exists()), None)
     if complete is None:
-        raise SetupError(
-            "this benchmark needs a PostgreSQL of the system's: install it (Debian: apt install postgresql)."
-        )
+        raise SetupError("this benchmark needs the system's PostgreSQL: install it (Debian: apt install postgresql).")
     return complete
 
 
 def _owner() -> str | None:
-    """PostgreSQL refuses to run as root: then the package's own user does, or nobody."""
+    """Return the user to run PostgreSQL as if this is root, which it refuses: postgres, or nobody."""
     if os.geteuid() != 0:
         return None
     names = {each.pw_name for each in pwd.getpwall()}

@@ -1,8 +1,8 @@
-"""crowd: two hundred annotators on one site for two minutes, some of them careless or on bad lines.
+"""Part "crowd": two hundred annotators on one site for two minutes, with double submits and lost connections.
 
-Nobody waits between comparisons. What they were told is compared with what the database holds afterwards: a ranking
-that was confirmed and is not there, or not as it was sent, is lost; one that is there twice, that nobody sent, or that
-is above the number of rankings wanted, is doubled.
+Nobody waits between comparisons. Afterwards the confirmed rankings are compared with the database. A confirmed ranking
+that is missing or different is lost. A ranking that is stored twice, that nobody sent, or that exceeds the number
+wanted is doubled.
 """
 
 import json
@@ -47,12 +47,12 @@ def measure(cluster: Cluster, folder: Path, seconds: float) -> Iterator[dict[str
         command = [sys.executable, "-m", "tests.benchmarks.web.careless"]
         done = subprocess.run(command, cwd=ROOT, input=json.dumps(plan), capture_output=True, text=True)
     if done.returncode:
-        raise SetupError(f"the annotators gave up: {done.stderr.strip()[-2000:]}")
+        raise SetupError(f"the simulated annotators failed: {done.stderr.strip()[-2000:]}")
     yield from compare(cluster, json.loads(done.stdout))
 
 
 def compare(cluster: Cluster, heard: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """`heard["told"]`: what was confirmed, by idempotency key, as (comparison, ranks in the order of display)."""
+    """Compare with `heard["told"]`: the confirmed (comparison, ranks in display order) by idempotency key."""
     with cluster.connect("crowd") as connection:
         held = {key: rest for key, *rest in connection.execute(RANKINGS)}
         above, twice, miscounted = (connection.execute(query).fetchone()[0] for query in (ABOVE, TWICE, MISCOUNTED))

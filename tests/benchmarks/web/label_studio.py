@@ -1,8 +1,7 @@
 """Label Studio: its environment, its database, and its web service.
 
-Two workers of gunicorn, as its package brings `core.wsgi`; without its telemetry, its error reports and its look for
-newer versions, none of which would make it faster. Its annotators are members of one organisation and sign in by its
-own form.
+gunicorn runs its `core.wsgi` with two workers. Telemetry, error reports and the search for newer versions are off; they
+could only make it slower. Its annotators are members of one organisation and sign in with its form.
 """
 
 import json
@@ -55,7 +54,7 @@ class LabelStudio:
     people: int = 0
 
     def prepare(self, database: str, tasks: int, people: int) -> None:
-        """A database with one project of so many tasks, and so many people."""
+        """Make a database with one project, its tasks, and its people."""
         self.cluster.create(database)
         self.people = people
         self._run([str(self._bin / "label-studio"), "init", "bench", "--username", _email(0), "--password", PASSWORD,
@@ -94,7 +93,7 @@ class LabelStudio:
                 command, cwd=self._package, env=environment, stdout=output, stderr=output
             ).returncode
         if status:
-            raise SetupError(f"Label Studio could not be set up; the end of what it said:\n{tail(log)}")
+            raise SetupError(f"Label Studio could not be set up; the end of its log:\n{tail(log)}")
 
     def _environment(self, database: str) -> dict[str, str]:
         where = {"DJANGO_DB": "default", "POSTGRE_NAME": database, "POSTGRE_USER": "bench", "POSTGRE_PASSWORD": "",
@@ -107,7 +106,7 @@ class LabelStudio:
 
 
 def sign_in(port: int, email: str) -> dict[str, str]:
-    """The person's cookies."""
+    """Sign in and return the cookies."""
     browser = Browser(port)
     form = browser.get("/user/login/").decode()
     hidden = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', form)
@@ -117,7 +116,7 @@ def sign_in(port: int, email: str) -> dict[str, str]:
 
 
 def load(browser: Browser, tasks: int) -> None:
-    """The project's labels and its tasks, of the same lengths as ours."""
+    """Configure the project and import tasks with texts as long as Accord's."""
     as_json = {"Content-Type": "application/json"}
     settings = {"label_config": CONFIG, "sampling": "Sequential sampling", "maximum_annotations": 1}
     browser.send("PATCH", "/api/projects/1/", json.dumps(settings).encode(), as_json)

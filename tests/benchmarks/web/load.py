@@ -1,9 +1,9 @@
-"""Annotators at work, in a process of their own: each a thread that waits for its server nearly all the time.
+"""Simulated annotators in a separate process: threads that wait for the server nearly all the time.
 
     echo '{"product": "ours", "port": 8000, "cookies": [{…}], "seconds": 10, "together": true}' | python -m …web.load
 
-Prints one line of JSON: labels, seconds, errors, and the seconds that each request took, by kind: `next`, `submit`,
-`submit_with_next`, and `label`, which is from one comparison handed in to the next one on screen.
+Prints one line of JSON: labels, seconds, errors, and the seconds of each request by kind: `next`, `submit`,
+`submit_with_next`, and `label`, the time from one submit to the next comparison on screen.
 """
 
 import json
@@ -36,7 +36,7 @@ class Annotator(threading.Thread):
                 self.errors[f"{type(error).__name__}: {error}"[:300]] += 1
 
     def work(self) -> None:
-        """Until the time is over."""
+        """Rank until the time is over."""
         self.page.open()
         shown, ahead = self.page.next(), None
         if self.together:
@@ -62,7 +62,7 @@ class Annotator(threading.Thread):
 
 
 def work(plan: dict[str, Any]) -> dict[str, Any]:
-    sys.setswitchinterval(0.0005)  # threads wait for servers; one that got its answer should note the time at once
+    sys.setswitchinterval(0.0005)  # a thread that got its answer should note the time at once
     starts = time.monotonic() + WARM_UP
     page = PAGES[plan["product"]]
     staff = [

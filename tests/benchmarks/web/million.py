@@ -1,4 +1,4 @@
-"""million: how long a submit with its next comparison takes among 1,000,000 comparisons, beside 10,000; in turn."""
+"""Part "million": time of a submit with the next comparison, with 1,000,000 comparisons and with 10,000, in turn."""
 
 import statistics
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Our own site: its databases, and its web service as `manage.py up` runs it."""
+"""Accord: its databases, and its web service as `manage.py up` runs it."""
 
 import json
 import os
@@ -31,17 +31,17 @@ class Ours:
     cookies: dict[str, list[dict[str, str]]] = field(default_factory=dict)  # of each database's people
 
     def prepare(self, database: str, comparisons: int, people: int, wanted: int = 1) -> None:
-        """A database with so many comparisons in one project, and so many people signed in."""
+        """Make a database with one project, its comparisons, and people who are signed in."""
         self.cluster.create(database)
         command = [sys.executable, "-m", "tests.benchmarks.web.seed", *map(str, (comparisons, wanted, people))]
         done = subprocess.run(command, cwd=ROOT, env=self._environment(database), capture_output=True, text=True)
         if done.returncode:
-            raise SetupError(f"our own database could not be filled: {done.stderr.strip()[-2000:]}")
+            raise SetupError(f"Accord's database could not be filled: {done.stderr.strip()[-2000:]}")
         self.cookies[database] = json.loads(done.stdout.strip().splitlines()[-1])
 
     @contextmanager
     def serve(self, database: str) -> Iterator[Service]:
-        """The service on that very database."""
+        """Run the web service on the database."""
         port, log = free_port(), self.folder / "ours.log"
         command = [sys.executable, "manage.py", "up", "--only", "web", "--port", str(port)]
         with running(command, log, folder=ROOT, environment=self._environment(database)) as process:
@@ -49,7 +49,7 @@ class Ours:
             yield Service(self.product, port, process, self.cookies[database.removesuffix("_copy")])
 
     def doubled(self, database: str) -> int:
-        """Comparisons with more rankings than the one that each wants."""
+        """Count comparisons with more than the one ranking that they want."""
         with self.cluster.connect(database) as connection:
             return connection.execute(TWICE).fetchone()[0]
 

@@ -1,7 +1,6 @@
-"""What an annotator's page asks of its server, for each product: `next`, and `submit`.
+"""The requests of an annotator's page for each product: `next` and `submit`.
 
-Ours sends the requests of rank.js. Label Studio's page sends more than the two that are measured here, which it
-cannot do without.
+Accord's are those of rank.js. Label Studio's page sends more requests; only the two that are necessary are measured.
 """
 
 import json
@@ -17,7 +16,7 @@ PROJECT = "bench"
 
 @dataclass(frozen=True)
 class Card:
-    """A comparison on our page."""
+    """A comparison on Accord's page."""
 
     lease: str
     ranking: str  # the id being corrected, or empty
@@ -43,7 +42,7 @@ def card_in(html: bytes) -> Card:
 
 @dataclass
 class OurPage:
-    """Shows one comparison, and has the next one on hand."""
+    """Accord's page, which shows one comparison and has fetched the next one."""
 
     browser: Browser
     draw: random.Random = field(default_factory=random.Random)

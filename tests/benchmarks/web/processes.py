@@ -19,10 +19,10 @@ import psutil
 
 from config.runtime.errors import SetupError
 
-GRACE = 30  # seconds between the polite signal and SIGKILL
-PATIENCE = 180  # seconds for a service's first answer: Label Studio imports for long
+STOP_TIMEOUT = 30  # seconds between the first signal and SIGKILL
+START_TIMEOUT = 180  # seconds until a service's first answer: Label Studio imports slowly
 
-# Without the proxies of the environment: what we ask is on this machine.
+# Proxies of the environment are for other hosts; these services run on this machine.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -36,7 +36,7 @@ def running(
     owner: str | None = None,
     polite: signal.Signals = signal.SIGTERM,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A service, from here to the end of the block; as the user `owner`, if one is named."""
+    """Run a service until the end of the block, as the user `owner` if one is named."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
@@ -48,14 +48,14 @@ def running(
     finally:
         process.send_signal(polite)
         try:
-            process.wait(GRACE)
+            process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
 def as_user(owner: str | None) -> dict[str, object]:
-    """Arguments of subprocess that let a command run as this user, and with none of our own groups."""
+    """Return arguments of subprocess to run a command as this user, without this process's groups."""
     return {} if owner is None else {"user": owner, "group": pwd.getpwnam(owner).pw_gid, "extra_groups": []}
 
 
@@ -70,8 +70,8 @@ def free_port() -> int:
 
 
 def wait_for(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until something answers. Raises SetupError, with the end of the log, when the process ends or takes too long."""
-    deadline = time.monotonic() + PATIENCE
+    """Wait for an answer. Raises SetupError, with the end of the log, if the process ends or takes too long."""
+    deadline = time.monotonic() + START_TIMEOUT
     while not _answers(address):
         if process.poll() is not None or time.monotonic() > deadline:
             raise SetupError(f"nothing answers at {address}; the end of its log:\n{tail(log)}")
@@ -87,13 +87,13 @@ def _answers(address: str) -> bool:
         with _direct.open(address, timeout=10):
             return True
     except urllib.error.HTTPError:
-        return True  # an answer all the same
+        return True  # an error status is an answer too
     except (urllib.error.URLError, OSError):
         return False
 
 
 def worker_megabytes(process: subprocess.Popen[bytes]) -> float:
-    """Resident memory of a web worker, in MB: the mean over the processes of the service that have no children."""
+    """Return the resident memory of a web worker in MB: the mean over processes without children."""
     family = psutil.Process(process.pid).children(recursive=True)
     workers = [each for each in family if not each.children()]
     return sum(worker.memory_info().rss for worker in workers) / len(workers) / 1e6

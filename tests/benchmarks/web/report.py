@@ -1,4 +1,4 @@
-"""What the benchmark says while it runs, and its results."""
+"""Progress messages and results of the benchmark."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def _sentence(details: dict[str, Any]) -> str:
-    """Latencies as p50/p95/p99 in milliseconds, then the rest."""
+    """Return the details as text: latencies as p50/p95/p99 in milliseconds, then the rest."""
     if "labels_per_s" not in details:
         return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in details.items() if value != [])
     waits = [

@@ -1,6 +1,6 @@
-"""Comparisons by the million, written by SQL past the triggers, which would take an hour to find nothing wrong.
+"""Comparisons by the million, written by SQL without triggers, which would take an hour to check them.
 
-Each is of two completions of sixty words and a prompt of thirty, all of its own.
+Each has its own prompt of thirty words and two completions of sixty words.
 """
 
 from django.db import connection, transaction
@@ -35,7 +35,7 @@ ITEMS = """
 
 
 def write(project: int, source: int, count: int, wanted: int) -> None:
-    """`count` open comparisons that want so many rankings each. Needs the database's superuser."""
+    """Write `count` open comparisons that want `wanted` rankings each. Needs a database superuser."""
     named = {"project": project, "source": source, "count": count, "wanted": wanted}
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")

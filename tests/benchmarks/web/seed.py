@@ -1,8 +1,8 @@
-"""Fills one of our databases: a project, its comparisons, and people who are signed in already.
+"""Program that fills a database of Accord: a project, its comparisons, and people who are signed in.
 
     DATABASE_URL=… python -m tests.benchmarks.web.seed COMPARISONS WANTED PEOPLE
 
-Prints the people's cookies, a line of JSON. Signing in is no part of what is measured, and would take a second each.
+Prints the people's cookies as a line of JSON. Signing in is not measured, and would take a second each.
 """
 
 import json
@@ -30,7 +30,7 @@ def main(comparisons: int, wanted: int, people: int) -> None:
 
 
 def signed_in(name: str, project: object) -> dict[str, str]:
-    """A new annotator's cookies."""
+    """Make an annotator and return the cookies of a session."""
     from django.conf import settings
     from django.test import Client
 

@@ -1,4 +1,4 @@
-"""speed: labels a second, and how long annotators wait, beside Label Studio; the two in turn, each on a fresh copy."""
+"""Part "speed": labels per second and waiting times beside Label Studio, in turn, on fresh copies of databases."""
 
 import math
 import statistics
@@ -12,7 +12,7 @@ from tests.benchmarks.web.ours import Ours
 from tests.benchmarks.web.report import result, say
 
 ITEMS = 10_000
-LEVELS = {1: True, 8: True, 64: False}  # clients: whether the peer is measured, too
+LEVELS = {1: True, 8: True, 64: False}  # number of clients: whether the peer is measured too
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 KINDS = ("next", "submit", "submit_with_next", "label")
 
@@ -37,7 +37,7 @@ def measure(cluster: Cluster, folder: Path, seconds: float, runs: int) -> Iterat
 
 
 def run_ours(ours: Ours, clients: int, seconds: float) -> Run:
-    """As the page works, each submit bringing the next comparison; and, for the peer's sake, the two apart."""
+    """Measure submits that bring the next comparison, as the page does; then both requests apart, as the peer does."""
     with ours.cluster.copy("ours") as database, ours.serve(database) as service:
         together = service.load(clients, seconds, together=True)
         apart = service.load(clients, seconds)
@@ -53,7 +53,7 @@ def run_peer(peer: LabelStudio, clients: int, seconds: float) -> Run:
 
 
 def summary(runs: list[Run]) -> dict[str, Any]:
-    """Medians over the runs; latencies in milliseconds. Errors and doubled ones are all counted."""
+    """Return medians over the runs, latencies in milliseconds, and the sums of errors and doubled rankings."""
     latencies = {
         f"{kind}_{name}": statistics.median(quantile(run[kind], share) for run in runs)
         for kind in KINDS if runs[0][kind] for name, share in SHARES.items()
@@ -74,10 +74,10 @@ def results(clients: int, mine: dict[str, Any], theirs: dict[str, Any] | None) -
     more = {"details_ours": mine, "details_peer": theirs}
     yield result(f"labels_per_s@{clients}", mine["labels_per_s"], theirs and theirs["labels_per_s"], "labels/s", **more)
     if clients == 8 and theirs is not None:
-        # What an annotator waits for: the peer has no submit that brings the next one, so both of its requests.
+        # The waiting time of an annotator. The peer has no submit that brings the next task, so both of its requests.
         yield result("submit_p95@8", mine["submit_with_next_p95"], theirs["label_p95"], "ms")
 
 
 def quantile(seconds: list[float], share: float) -> float:
-    """In milliseconds: the smallest value that this share of all does not exceed. NaN of nothing."""
+    """Return the quantile in milliseconds: the smallest value that this share does not exceed; NaN without values."""
     return sorted(seconds)[max(0, math.ceil(len(seconds) * share) - 1)] * 1000 if seconds else math.nan
