@@ -52,7 +52,7 @@ LAYERS = {
         ["testing", "supervisor"],
         ["services", "site"],
         ["postgres", "health", "web_worker", "chunked", "unread"],
-        ["broker", "command_line", "environment", "hosts", "packages", "postgres_server"],
+        ["broker", "command_line", "environment", "hosts", "packages", "postgres_server", "uv"],
         ["errors"],
     ],
     "feedback": [

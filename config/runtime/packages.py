@@ -7,10 +7,12 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from config.runtime import uv
 from config.runtime.errors import SetupError
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -94,7 +96,8 @@ def install_python_packages(groups: list[str]) -> None:
         return
     say(f"installing the Python packages: {', '.join(groups)} (a few minutes the first time)")
     locks = [word for group in groups for word in ("-r", f"requirements/lock/{group}.txt")]
-    pip_install("--require-hashes", "--no-deps", *locks)
+    if not uv_install(*locks):
+        pip_install("--require-hashes", "--no-deps", *locks)
     for group in groups:
         # The right build of torch (CPU, CUDA, ROCm) depends on the machine and its pip settings: no hash fits all.
         # pip also installs what a build needs beyond the lock.
@@ -110,6 +113,31 @@ def pip_install(*what: str) -> None:
     # in the `web` group alone. Python writes the rest at first import.
     command = [str(PYTHON), "-m", "pip", "install", *options, "--no-compile", *what]
     run_installer(command, "pip", re.compile(r"Collecting (\S+)|(Installing) collected"))
+
+
+def uv_install(*locks: str) -> bool:
+    """Install lock files (`-r FILE`) by uv, and return whether that was possible.
+
+    uv itself is installed by pip into a temporary folder. A failure is no error: pip is called next.
+    """
+    listing = subprocess.run([str(PYTHON), "-m", "pip", "config", "list"], capture_output=True, text=True)
+    settings = uv.environment(listing.stdout) if listing.returncode == 0 else None
+    if settings is None:
+        return False
+    with tempfile.TemporaryDirectory(prefix="accord-uv-") as folder:
+        requirement = Path(folder, "uv.txt")
+        requirement.write_text(uv.locked_requirement(REQUIREMENTS / "lock" / "dev.txt"))
+        try:
+            pip_install("--quiet", "--require-hashes", "--no-deps", "--target", folder, "-r", str(requirement))
+            # Every entry of a lock has hashes. --require-hashes would also require them of constraint files.
+            options = ["--python", str(PYTHON), "--verify-hashes", "--no-deps"]
+            command = [str(Path(folder, "bin", "uv")), "pip", "install", *options, *locks]
+            notable = re.compile(r"Downloading (\S+)|(Installed \d+ packages)")
+            run_installer(command, "uv", notable, {**os.environ, **settings})
+        except (SetupError, OSError) as error:
+            say(f"uv cannot install here ({error}); going on with pip")
+            return False
+    return True
 
 
 def install_front_end_packages() -> None:

@@ -94,6 +94,7 @@ def test_installed_groups_are_not_installed_again(monkeypatch, tmp_path):
     monkeypatch.setattr(packages, "VENV", tmp_path)
     monkeypatch.setattr(packages, "PYTHON", Path(sys.executable))
     monkeypatch.setattr(packages, "pip_install", lambda *what: installed.append(what))
+    monkeypatch.setattr(packages, "uv_install", lambda *what: False)
     monkeypatch.setenv("DATABASE_URL", "postgresql://db")
     bootstrap.prepare("createsuperuser", [])
     assert installed == [("--require-hashes", "--no-deps", "-r", "requirements/lock/web.txt")]
