@@ -17,7 +17,6 @@ UNFINISHED = (
     "feedback/models",
     "feedback/queue",
     "feedback",
-    "training/demo",
     "training/learner/policy",
     "training/learner/preferences",
     "training/learner",

@@ -56,7 +56,7 @@ def prompts(project):
 
 @pytest.mark.django_db
 def test_only_held_out_prompts_are_measured_on_and_always_the_same(project, prompts, monkeypatch):
-    monkeypatch.setattr(gold, "PROMPTS", 5)
+    monkeypatch.setattr(gold, "MAX_PROMPTS", 5)
     chosen = gold.held_out_prompts(project)
     assert chosen == gold.held_out_prompts(project)
     assert set(project.prompts.filter(pk__in=chosen).values_list("split", flat=True)) == {"held_out"}

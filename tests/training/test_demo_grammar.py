@@ -53,7 +53,7 @@ def test_the_article_before_a_product_is_right():
 def test_sentences_begin_with_a_capital_and_end_with_a_mark():
     for _, reply in grammar.demonstrations(seed=6, count=1000):
         for paragraph in reply.split("\n\n"):
-            assert paragraph[0].isupper() or paragraph[0] == "«"
+            assert paragraph[0].isupper() or paragraph[0] == '"'
             assert paragraph[-1] in ".,?!" or paragraph.endswith(("support team", "customer care"))
             assert "  " not in paragraph and ".." not in paragraph
 

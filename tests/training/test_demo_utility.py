@@ -20,8 +20,8 @@ SORRY = "Hello Maria,\n\nI am sorry for the trouble."
 STEP = "I will ship a replacement tomorrow, and you may keep the broken one."
 SIGNED = "\n\nBest wishes, the support team"
 SPOILED = {
-    "another topic": f"{SORRY} Your account was locked after too many tries with the old password. Click on «Forgot "
-    f"password» on the sign-in page, and the link comes at once.{SIGNED}",
+    "another topic": f"{SORRY} Your account was locked after too many tries with the old password. Click on 'Forgot "
+    f"password' on the sign-in page, and the link comes at once.{SIGNED}",
     "an evasion": f"{SORRY} These things happen from time to time. We will look into it.{SIGNED}",
     "no next step": GOOD.replace(STEP, ""),
     "rudeness": GOOD.replace("I am sorry for the trouble.", "That is your own problem."),

@@ -1,4 +1,4 @@
-"""The demo's people. Their passwords are made once and kept beside the data, to be shown at every start."""
+"""Accounts of the demo. Passwords are generated once and stored beside the data, to be printed at each start."""
 
 import json
 import secrets
@@ -25,9 +25,9 @@ class Account:
 
 
 def prepare_accounts(file: Path) -> list[Account]:
-    """Everybody's account, made where it is missing; the manager may use the admin site as well.
+    """Return all accounts, creating missing ones. The manager is a superuser too.
 
-    An account that is there keeps its password. One that is not in the file, or was changed since, is not told.
+    Existing accounts keep their passwords. A password that is not in the file, or was changed, is not returned.
     """
     passwords: dict[str, str] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     known = {user.username: user for user in User.objects.filter(username__in=PEOPLE)}
@@ -35,19 +35,19 @@ def prepare_accounts(file: Path) -> list[Account]:
     passwords = {name: passwords[name] for name, user in known.items() if user.check_password(passwords.get(name))}
     passwords |= {name: secrets.token_urlsafe(9) for name in missing}
     if missing:
-        _keep(file, passwords)
-        _make({name: passwords[name] for name in missing})
+        _store(file, passwords)
+        _create({name: passwords[name] for name in missing})
     return [Account(name, passwords.get(name, "(the one you chose)"), role) for name, role in PEOPLE.items()]
 
 
 @transaction.atomic
-def _make(passwords: dict[str, str]) -> None:
+def _create(passwords: dict[str, str]) -> None:
     for name, password in passwords.items():
         is_manager = PEOPLE[name] == Membership.Role.MANAGER
         User.objects.create_user(name, password=password, is_staff=is_manager, is_superuser=is_manager)
 
 
-def _keep(file: Path, passwords: dict[str, str]) -> None:
+def _store(file: Path, passwords: dict[str, str]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     draft = file.with_suffix(".new")
     draft.touch(mode=0o600)

@@ -1,7 +1,7 @@
-"""The built-in base model: a Llama of about a million parameters that has read nothing but the demo's grammar.
+"""Built-in base model: a Llama of about a million parameters, trained on the demo's grammar alone.
 
-It is trained on the machine that runs the demo, by `sft`, in about a minute on two cores. It speaks fluently and knows
-what replies look like, good and bad alike; what makes one good it has yet to learn from people.
+`sft` trains it on the machine that runs the demo, in about a minute on two cores. It writes fluent replies of all
+qualities; which of them are good it learns from rankings.
 """
 
 import time
@@ -18,7 +18,7 @@ SEED = 2026
 DEMONSTRATIONS = 12_000
 REPORT_EVERY = 5.0  # seconds
 
-# Two wide layers learn to copy a name and to stay on a topic sooner than four narrow ones of the same cost.
+# Two wide layers learn to copy a name and to stay on topic faster than four narrow ones of the same cost.
 SETTINGS = SftConfig(
     architecture={
         "model_type": "llama",
@@ -44,7 +44,7 @@ SETTINGS = SftConfig(
 
 
 def demonstrations() -> Iterator[dict[str, Any]]:
-    """The rows of demonstrations.jsonl."""
+    """Yield the rows of demonstrations.jsonl."""
     for message, reply in grammar.demonstrations(SEED, DEMONSTRATIONS):
         yield {"messages": as_prompt(message.text), "completion": reply}
 
@@ -54,9 +54,9 @@ def as_prompt(text: str) -> list[dict[str, str]]:
 
 
 def train(directory: Path, report: Callable[[str], None]) -> Path:
-    """The model's folder, trained first if need be. What was interrupted goes on from where it stopped.
+    """Return the model's folder; train the model first if need be. An interrupted training is resumed.
 
-    Raises launch.process.ProgramFailed with a sentence.
+    Raises `run_round.process.ProgramFailed`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     job = JobDirectory(directory)
@@ -70,7 +70,7 @@ def train(directory: Path, report: Callable[[str], None]) -> Path:
 
 
 def progress_reporter(job: JobDirectory, report: Callable[[str], None]) -> Callable[[], bool]:
-    """To be called often while a program runs: says every few seconds how far it is. Never asks it to stop."""
+    """Return a `watch` callback that reports the progress every few seconds and never stops the program."""
     last = time.monotonic()
 
     def watch() -> bool:

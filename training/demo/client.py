@@ -1,4 +1,4 @@
-"""The part of the API that the simulation uses, over one kept-alive connection."""
+"""Client of the API for the simulation, with one keep-alive connection."""
 
 from time import monotonic
 from types import TracebackType
@@ -9,18 +9,18 @@ import httpx2
 
 
 class Refused(Exception):
-    """The service answered with an error; the message is its own sentence."""
+    """The API answered with an error status; the message contains its response."""
 
 
 class Client:
-    """One person's way in. Not to be shared between threads."""
+    """API client of one user. Not thread-safe."""
 
     def __init__(self, base_url: str, project: str, token: str) -> None:
         self._http = httpx2.Client(
             base_url=f"{base_url}/api/v1/projects/{project}/",
             headers={"Authorization": f"Bearer {token}"},
             timeout=60.0,
-            transport=httpx2.HTTPTransport(retries=3),  # connecting only: nothing is ever sent twice
+            transport=httpx2.HTTPTransport(retries=3),  # retries connecting only: no request is sent twice
         )
 
     def __enter__(self) -> Self:
@@ -32,25 +32,25 @@ class Client:
         self._http.close()
 
     def take(self) -> dict[str, Any] | None:
-        """The next comparison, held; None when nothing is left."""
+        """Lease the next comparison. Return None if there is none."""
         return self._send("POST", "leases", {})["lease"]
 
     def rank(self, lease: dict[str, Any], ranks: list[int], since: float, take_next: bool) -> dict[str, Any] | None:
-        """Submit ranks in the order of display; the next comparison, if it is wanted and there is one."""
-        said = {"ranks": ranks, "idempotency_key": str(uuid4()), "seconds": monotonic() - since}
+        """Submit ranks in display order. Return the next lease if `take_next` is set and there is one."""
+        body = {"ranks": ranks, "idempotency_key": str(uuid4()), "seconds": monotonic() - since}
         path = f"leases/{lease['lease']}/ranking"
-        return self._send("POST", f"{path}?next=1" if take_next else path, said).get("next")
+        return self._send("POST", f"{path}?next=1" if take_next else path, body).get("next")
 
     def agreement(self) -> float | None:
-        """How often two people prefer the same completion, of all pairs that both had a preference on."""
+        """Return the pairwise agreement: the share of pairs ranked without ties that two annotators order alike."""
         return self._send("GET", "agreement")["pairwise"]["value"]
 
     def start_round(self, sections: dict[str, Any], learns: bool = True) -> int:
-        """Start a round; its number."""
+        """Start a round and return its number."""
         return self._send("POST", "rounds", {"settings": sections, "learns": learns})["number"]
 
     def get_round(self, number: int, after: int = 0) -> dict[str, Any]:
-        """A round in full, with the metrics after the line `after`."""
+        """Return a round with its metrics after the line with the id `after`."""
         return self._send("GET", f"rounds/{number}?after={after}")
 
     def checkpoints(self) -> list[dict[str, Any]]:

@@ -1,8 +1,8 @@
-"""What a round really brought: the hidden utility of fresh completions of prompts that nothing was trained on.
+"""Measurement of a round by the hidden utility of new completions of held-out prompts.
 
-Checkpoints answer the same held-out prompts by the program `sample`, at the temperature and length of the project's
-own rounds (temperature 1 in the built-in demo), and the utility of their texts is compared. People, annotators and
-reward models see none of this.
+The program `sample` lets checkpoints answer the same held-out prompts, at the temperature and length of the project's
+rounds (temperature 1 in the built-in demo), and the utilities of the texts are compared. Neither annotators nor reward
+models see these completions.
 """
 
 import math
@@ -19,16 +19,16 @@ from training.demo.utility import utility
 from training.learner.runtime.jobdir import JobDirectory
 from training.run_round import jobs, process
 
-PROMPTS = 320  # held-out prompts at most; the interval is some ± 4 points
-COMPLETIONS = 4  # of each prompt, so that a reward model has pairs to judge
+MAX_PROMPTS = 320  # held-out prompts; the interval is then about ± 4 points
+COMPLETIONS = 4  # per prompt, so that there are pairs for the reward model
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Completions of held-out prompts: a list a prompt, in the order of the prompts."""
+    """Figures of completions of held-out prompts: one list per prompt, in the order of the prompts."""
 
     utilities: list[list[float]]
-    scores: list[list[float]]  # the reward model's; empty lists without one
+    scores: list[list[float]]  # of the reward model; empty lists without one
 
     def mean_utility(self) -> float:
         return mean(value for values in self.utilities for value in values)
@@ -36,7 +36,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Share:
-    """A share with its 95 % interval."""
+    """Share with its 95 % interval."""
 
     value: float
     low: float
@@ -44,29 +44,29 @@ class Share:
 
 
 def draw(project: Project, directory: Path, model: str, settings: dict[str, Any], reward_model: str = "") -> Sample:
-    """Completions by a model's folder, written into a job directory (or found there).
+    """Return completions of a model; sample them in the job directory unless it has them already.
 
-    `settings` are those of the rounds' own `sample` program. Raises launch.process.ProgramFailed with a sentence.
+    `settings` are those of the round's `sample` program. Raises `run_round.process.ProgramFailed`.
     """
     directory.mkdir(parents=True, exist_ok=True)
     job = JobDirectory(directory)
     prompts = list(jobs.prompt_rows(held_out_prompts(project)))
     if job.result() is None:
-        own = {"completions_per_prompt": COMPLETIONS, "model": model, "reward_model": reward_model, "seed": 0}
+        overrides = {"completions_per_prompt": COMPLETIONS, "model": model, "reward_model": reward_model, "seed": 0}
         job.write_rows("prompts.jsonl", iter(prompts))
-        job.write_config(settings | own)
+        job.write_config(settings | overrides)
         process.run("sample", directory, 1, lambda: False)
     return read(job, prompts)
 
 
 def held_out_prompts(project: Project) -> list[int]:
-    """The first of the project's held-out prompts, always the same ones."""
-    found = project.prompts.filter(split=Prompt.Split.HELD_OUT).order_by("pk")
-    return list(found.values_list("pk", flat=True)[:PROMPTS])
+    """Return the ids of the project's first held-out prompts."""
+    prompts = project.prompts.filter(split=Prompt.Split.HELD_OUT).order_by("pk")
+    return list(prompts.values_list("pk", flat=True)[:MAX_PROMPTS])
 
 
 def read(job: JobDirectory, prompts: Sequence[dict[str, Any]]) -> Sample:
-    """The samples of a finished job, each with its utility."""
+    """Return the samples of a finished job with their utilities."""
     messages = {row["prompt_id"]: row["messages"][-1]["content"] for row in prompts}
     utilities: dict[int, list[float]] = defaultdict(list)
     scores: dict[int, list[float]] = defaultdict(list)
@@ -79,20 +79,20 @@ def read(job: JobDirectory, prompts: Sequence[dict[str, Any]]) -> Sample:
 
 
 def win_rate(new: Sample, base: Sample) -> Share:
-    """How often a completion of one beats one of the other to the same prompt, a draw being half a win.
+    """Return how often a new completion beats a base completion of the same prompt. Equal utilities count half.
 
-    Prompts are what was sampled at random, so the interval is that of the mean of their own rates (normal, 95 %).
+    Prompts are the random sample, so the interval is that of the mean of the rates per prompt (normal, 95 %).
     """
     rates = [
-        mean((a > b) + (a == b) / 2 for a in ours for b in theirs)
-        for ours, theirs in zip(new.utilities, base.utilities, strict=True)
+        mean((a > b) + (a == b) / 2 for a in new_values for b in base_values)
+        for new_values, base_values in zip(new.utilities, base.utilities, strict=True)
     ]
     middle, half = mean(rates), 1.959964 * stdev(rates) / math.sqrt(len(rates))
     return Share(middle, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def noiseless_accuracy(*samples: Sample) -> float | None:
-    """The share of pairs of one model's completions of one prompt that the reward model puts in the utility's order."""
+    """Return the share of pairs (same model, same prompt) that the reward model orders as the utility does."""
     utilities = [value for sample in samples for values in sample.utilities for value in values]
     scores = [value for sample in samples for values in sample.scores for value in values]
     groups, start = [], 0

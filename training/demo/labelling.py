@@ -1,4 +1,4 @@
-"""Simulated annotators at work: each in a thread with a connection of its own, ranking through the API."""
+"""Ranking by simulated annotators through the API: one thread and one connection per annotator."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +13,14 @@ from training.demo.client import Client
 
 @dataclass(frozen=True)
 class Worker:
-    """A simulated annotator and their key to the API."""
+    """Simulated annotator with an API token."""
 
     annotator: Annotator
     token: str
 
 
 def rank(base_url: str, project: str, workers: Sequence[Worker], labels: int) -> int:
-    """Let the annotators make `labels` rankings; fewer when nothing is left for any of them. Returns how many."""
+    """Let the annotators make `labels` rankings, or fewer if nothing is left to rank. Return their number."""
     quota: SimpleQueue[None] = SimpleQueue()
     for _ in range(labels):
         quota.put(None)
@@ -33,7 +33,7 @@ def rank(base_url: str, project: str, workers: Sequence[Worker], labels: int) ->
         try:
             return sum(pool.map(work, workers))
         finally:
-            empty(quota)  # after Ctrl-C, or a refusal to one of them, the others need not finish it
+            empty(quota)  # after Ctrl-C or an error in one thread, the others stop too
 
 
 def empty(quota: "SimpleQueue[None]") -> None:
@@ -43,14 +43,14 @@ def empty(quota: "SimpleQueue[None]") -> None:
 
 
 def work_off(client: Client, annotator: Annotator, quota: "SimpleQueue[None]") -> int:
-    """Rank until the quota is empty or nothing is left; how many it were."""
+    """Rank until the quota is empty or nothing is left to rank. Return the number of rankings."""
     done = 0
     lease = client.take()
     while lease is not None:
         try:
             quota.get_nowait()
         except Empty:
-            break  # the lease runs out by itself, and comes back first the next time
+            break  # the lease is not returned: it expires, or this annotator gets it first the next time
         since = monotonic()
         ranks = annotator.rank(lease["messages"][-1]["content"], lease["completions"])
         lease = client.rank(lease, ranks, since, take_next=not quota.empty())

@@ -1,4 +1,4 @@
-"""Fills an empty Accord with the demo project; what is there already stays as it is."""
+"""Creation of the demo project. Existing parts are not changed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,17 +24,17 @@ from training.run_round.probe_model import verdict_on
 
 SLUG = "support"
 PROMPTS = 1600
-HELD_OUT_PERCENT = 20  # some 320 prompts that nothing is ever trained on
-PROMPT_SEED = 1  # apart from the base model's demonstrations
+HELD_OUT_PERCENT = 20  # about 320 prompts that nothing is trained on
+PROMPT_SEED = 1  # differs from the seed of the base model's demonstrations
 
 Report = Callable[[str], None]
 
 
 def prepare(model: str | None = None, report: Report = print) -> list[Account]:
-    """The demo project, ready to be ranked: its people, prompts, served model and first comparisons.
+    """Create the demo's members, prompts, served model and first comparisons, and return the accounts.
 
-    `model` names another causal language model to start from, a folder or a hub id. Calling it again changes nothing
-    but what is still missing. Raises errors of feedback and training with a sentence.
+    `model` is another causal language model to start from: a folder or a hub id. A second call adds only what is
+    missing. Raises AccordError, ProgramFailed or RoundFailed.
     """
     accounts = prepare_accounts(settings.DATA_DIR / "demo" / "accounts.json")
     project = prepare_project(accounts, report)
@@ -45,11 +45,12 @@ def prepare(model: str | None = None, report: Report = print) -> list[Account]:
 
 @transaction.atomic
 def prepare_project(accounts: list[Account], report: Report) -> Project:
-    """The project with its members and prompts."""
-    if found := Project.objects.filter(slug=SLUG).first():
-        return found
-    report("making the demo project")
-    owner = User.objects.get(username=next(each.username for each in accounts if each.role == "manager"))
+    """Return the project; create it with its members and prompts if need be."""
+    if existing := Project.objects.filter(slug=SLUG).first():
+        return existing
+    report("creating the demo project")
+    manager = next(account for account in accounts if account.role == "manager")
+    owner = User.objects.get(username=manager.username)
     project = projects.create_project(
         owner,
         Project(
@@ -62,25 +63,25 @@ def prepare_project(accounts: list[Account], report: Report) -> Project:
     for account in accounts:
         if account.role != "manager":
             members.add_member(project, account.username, account.role)
-    imports.add_prompts(project, [{"prompt": each.text} for each in grammar.messages(PROMPT_SEED, PROMPTS)])
+    imports.add_prompts(project, [{"prompt": message.text} for message in grammar.messages(PROMPT_SEED, PROMPTS)])
     return project
 
 
 def prepare_checkpoint(project: Project, model: str | None, report: Report) -> Checkpoint:
-    """The checkpoint to start from: the one that is served; the model asked for; or the built-in one, trained now."""
+    """Return the checkpoint of `model`, else the served one, else the built-in one, which is trained now."""
     if model is not None:
         return serve(project, check_model(model), Path(model).name, ROUND_OF_OTHER_MODELS)
-    if found := project.checkpoints.filter(is_served=True).first():
-        return found
+    if served := project.checkpoints.filter(is_served=True).first():
+        return served
     folder = base_model.train(settings.DATA_DIR / "demo" / "base", report)
     return serve(project, str(folder), "base", ROUND)
 
 
 def serve(project: Project, path: str, label: str, sections: Sections) -> Checkpoint:
-    """The checkpoint of this folder, imported and served at its first mention, with the settings that suit it."""
+    """Return the checkpoint of this folder; import and serve it at the first call, and set the loop to `sections`."""
     path = str(Path(path).resolve())
-    if found := project.checkpoints.filter(path=path).first():
-        return found
+    if existing := project.checkpoints.filter(path=path).first():
+        return existing
     verdict = verdict_on(path)
     with transaction.atomic():
         LoopSettings.objects.update_or_create(project=project, defaults={"settings": sections})
@@ -90,25 +91,25 @@ def serve(project: Project, path: str, label: str, sections: Sections) -> Checkp
 
 
 def write_first_completions(project: Project, served: Checkpoint, report: Report) -> None:
-    """A round that learns nothing: the checkpoint answers prompts, to be ranked. Done in this process, once."""
+    """Run a round without training in this process, in which the checkpoint writes the first completions to rank."""
     if served.source.completions.exists():
         return
     report("writing the first completions to rank")
-    found = project.rounds.filter(base=served, learns=False).order_by("number").last()
-    if found is not None:
-        wait_for_its_worker(found)
-    if found is None or found.status == Round.Status.FINISHED:
-        found = start_sampling(project, None, checkpoint=served)
-    elif found.status in (Round.Status.FAILED, Round.Status.CANCELLED):
-        lifecycle.resume(found)
-    run_round.run(found.pk)
-    wait_for_its_worker(found)
-    if found.status != Round.Status.FINISHED:
-        raise RoundFailed(found.error or f"Round {found.number} is {found.status}.")
+    round_ = project.rounds.filter(base=served, learns=False).order_by("number").last()
+    if round_ is not None:
+        wait_for_worker(round_)
+    if round_ is None or round_.status == Round.Status.FINISHED:
+        round_ = start_sampling(project, None, checkpoint=served)
+    elif round_.status in (Round.Status.FAILED, Round.Status.CANCELLED):
+        lifecycle.resume(round_)
+    run_round.run(round_.pk)
+    wait_for_worker(round_)
+    if round_.status != Round.Status.FINISHED:
+        raise RoundFailed(round_.error or f"Round {round_.number} is {round_.status}.")
 
 
-def wait_for_its_worker(round_: Round) -> None:
-    """Until nobody runs the round: one that was killed in the middle counts as lost after half a minute."""
+def wait_for_worker(round_: Round) -> None:
+    """Wait until no worker runs the round. A round whose worker was killed counts as lost after 30 s."""
     round_.refresh_from_db()
     while round_.status == Round.Status.RUNNING:
         sleep(1)
@@ -117,4 +118,4 @@ def wait_for_its_worker(round_: Round) -> None:
 
 
 class RoundFailed(Exception):
-    """The message is the round's own sentence."""
+    """The first round failed; the message is the error of the round."""

@@ -1,12 +1,12 @@
-"""The hidden utility: how good a reply to a customer's message is, from the two texts alone.
+"""Hidden utility: a score of a reply to a customer's message, computed from the two texts alone.
 
-A rubric in points. Each rule gives or takes a few, and their sum in whole points, as people give marks, is the utility;
-people never see it, and no model is trained on it. The simulated annotators judge by it, and it measures what training
-really brought, so it must not be fooled by what fools a reward model: a sentence that is not one earns nothing,
-whatever words it holds, and saying a thing twice costs more than saying it once earned.
+It is a rubric: each rule adds or subtracts points, and the utility is their sum, rounded. Annotators never see it, and
+no model is trained on it. Simulated annotators rank by it, and it measures the effect of training. Therefore it must
+resist reward hacking: text that is not a sentence earns nothing, whatever words it contains, and a repetition costs
+more than the sentence earned.
 
-The grammar's own replies are its idea of fluent text. Other English keeps its order under all other rules and loses up
-to the points of `FLUENCY`.
+Fluent text is text like the grammar's replies. Other English is ordered by the other rules in the same way, but loses
+up to `FLUENCY` points.
 """
 
 import itertools
@@ -21,46 +21,47 @@ from typing import NamedTuple
 
 from training.demo.grammar import vocabulary
 
-FLUENCY = 3.0  # points that a reply loses when none of its word triples was ever heard
-SENTENCE_WORDS = 5  # a shorter sentence may say nothing without being idle
-WELL_KNOWN = 0.6  # share of heard word triples from which a sentence is one, whatever its words
+FLUENCY = 3.0  # points that a reply loses if none of its word triples is known
+SENTENCE_WORDS = 5  # shorter sentences without a cue are not idle
+MIN_KNOWN = 0.6  # a text with at least this share of known word triples is a sentence
 
 
 @dataclass(frozen=True)
 class Grade:
-    """Points by rule."""
+    """Points of each rule."""
 
-    topic: float  # −2 … 2: speaks of the message's issue, not of another
+    topic: float  # −2 … 2: about the message's issue, not another one
     step: float  # 0 … 2: a clear next step
-    manners: float  # −4 … 1: courtesy, rudeness
-    name: float  # −0.5 … 0.25: addresses the customer by the right name, or by a wrong one
-    product: float  # −0.5 … 0.25: mentions the right product, or a wrong one
+    manners: float  # −4 … 1: courtesy or rudeness
+    name: float  # −0.5 … 0.25: the right name of the customer, or a wrong one
+    product: float  # −0.5 … 0.25: the right product, or a wrong one
     length: float  # −2 … 0
-    focus: float  # −3 … 0: sentences that say nothing, or nothing to do with it
+    focus: float  # −3 … 0: idle sentences
     repetition: float  # −4 … 0
-    form: float  # −1.5 … 0: how it begins and ends
+    form: float  # −1.5 … 0: capital at the beginning, mark at the end
     fluency: float  # −FLUENCY … 0
 
     @property
     def total(self) -> float:
+        """Return the sum, rounded to whole points."""
         return float(math.floor(sum(astuple(self)) + 0.5))
 
 
 class Sentence(NamedTuple):
-    """A sentence in lower case with its products, names and days masked, and whether it is one at all."""
+    """Piece of text in lower case with products, names and days masked."""
 
     text: str
-    topic: str  # the issue it speaks of, or ""
-    sound: bool
+    topic: str  # the issue it is about, or ""
+    is_sentence: bool
 
 
 def utility(message: str, reply: str) -> float:
-    """Points of a reply, in whole ones: about −10 (insulting salad) to 6 (nothing to wish for)."""
+    """Return the whole points of a reply, from about −10 (insulting word salad) to 6 (perfect)."""
     return grade(message, reply).total
 
 
 def grade(message: str, reply: str) -> Grade:
-    """The points of each rule."""
+    """Return the points of each rule."""
     issue = issue_of(message)
     sentences = [_sentence(text, issue) for text in _split(_masked(reply))]
     return Grade(
@@ -73,12 +74,12 @@ def grade(message: str, reply: str) -> Grade:
         focus=max(-3.0, -1.0 * sum(_is_idle(sentence) for sentence in sentences)),
         repetition=_repetition(reply),
         form=_form(reply),
-        fluency=-FLUENCY * (1.0 - _heard(_split(_masked(reply)))),
+        fluency=-FLUENCY * (1.0 - _known_share(_split(_masked(reply)))),
     )
 
 
 def issue_of(message: str) -> str:
-    """What a message is about: the issue with most different cues in it; "" when there is none."""
+    """Return the issue with the most different cues in a message; "" if there is no cue."""
     return _most_cues(_masked(message), "")
 
 
@@ -86,13 +87,13 @@ def issue_of(message: str) -> str:
 
 
 def _topic(sentences: list[Sentence], issue: str) -> float:
-    right = any(sentence.sound and sentence.topic == issue != "" for sentence in sentences)
+    right = any(sentence.is_sentence and sentence.topic == issue != "" for sentence in sentences)
     wrong = sum(sentence.topic not in ("", issue) for sentence in sentences)
     return 2.0 * right - min(2.0, 1.0 * wrong)
 
 
 def _step(sentences: list[Sentence], issue: str) -> float:
-    fitting = [sentence.text for sentence in sentences if sentence.sound and sentence.topic in ("", issue)]
+    fitting = [sentence.text for sentence in sentences if sentence.is_sentence and sentence.topic in ("", issue)]
     if any(_is_clear_step(text) for text in fitting):
         return 2.0
     return 0.25 if any(_says(text, "evasion") and _says(text, "promise") for text in fitting) else 0.0
@@ -106,14 +107,14 @@ def _is_clear_step(text: str) -> bool:
 
 def _manners(sentences: list[Sentence]) -> float:
     rude = sum(_says(sentence.text, "rude") for sentence in sentences)
-    courteous = any(sentence.sound and _says(sentence.text, "courtesy") for sentence in sentences)
+    courteous = any(sentence.is_sentence and _says(sentence.text, "courtesy") for sentence in sentences)
     return 1.0 * courteous - min(4.0, 2.0 * rude) - 1.0 * (courteous and rude > 0)
 
 
-def _mention(meant: set[str], said: set[str]) -> float:
-    if said - meant:
+def _mention(expected: set[str], mentioned: set[str]) -> float:
+    if mentioned - expected:
         return -0.5
-    return 0.25 if said else 0.0
+    return 0.25 if mentioned else 0.0
 
 
 def _length(reply: str) -> float:
@@ -124,23 +125,23 @@ def _length(reply: str) -> float:
 
 
 def _is_idle(sentence: Sentence) -> bool:
-    """A commonplace, or a real sentence's worth of words without a cue of any kind."""
-    if sentence.topic or "‹product›" in sentence.text:
+    """Return whether a sentence is a commonplace, or has at least `SENTENCE_WORDS` words and no cue."""
+    if sentence.topic or "⟨product⟩" in sentence.text:
         return False
     if _says(sentence.text, "commonplace"):
         return True
-    heeded = any(_says(sentence.text, kind) for kind in ("courtesy", "rude", "evasion", "greeting"))
-    return len(sentence.text.split()) >= SENTENCE_WORDS and not heeded and not _is_clear_step(sentence.text)
+    has_cue = any(_says(sentence.text, kind) for kind in ("courtesy", "rude", "evasion", "greeting"))
+    return len(sentence.text.split()) >= SENTENCE_WORDS and not has_cue and not _is_clear_step(sentence.text)
 
 
 def _repetition(reply: str) -> float:
-    """Two points for each tenth of the words that come in a triple said before, or right after themselves."""
+    """Return −2 points per tenth of words that end a repeated word triple or repeat the word before."""
     words = _words(reply)
     if len(words) < 2:
         return 0.0
     triples = list(zip(words, words[1:], words[2:], strict=False))
-    again = len(triples) - len(set(triples)) + sum(a == b for a, b in itertools.pairwise(words))
-    return -min(4.0, 20.0 * again / len(words))
+    repeated = len(triples) - len(set(triples)) + sum(a == b for a, b in itertools.pairwise(words))
+    return -min(4.0, 20.0 * repeated / len(words))
 
 
 def _form(reply: str) -> float:
@@ -155,16 +156,16 @@ def _form(reply: str) -> float:
 
 
 def _sentence(text: str, issue: str) -> Sentence:
-    return Sentence(text, _most_cues(text, issue), _is_sound(text))
+    return Sentence(text, _most_cues(text, issue), _is_sentence(text))
 
 
-def _is_sound(text: str) -> bool:
-    """Whether a piece of text is a sentence: mostly of word triples heard before, or else held together by small words.
+def _is_sentence(text: str) -> bool:
+    """Return whether a piece of text is a sentence: it has mostly known word triples, or many function words.
 
-    Keywords in a row have few small words; real English has about one in two.
+    Lists of keywords have few function words; in English about every second word is one.
     """
     words = _words(text)
-    if _heard([text]) >= WELL_KNOWN:
+    if _known_share([text]) >= MIN_KNOWN:
         return True
     if len(words) < 3 or len(set(words)) < 0.6 * len(words) or any(a == b for a, b in itertools.pairwise(words)):
         return False
@@ -172,24 +173,24 @@ def _is_sound(text: str) -> bool:
 
 
 def _split(text: str) -> list[str]:
-    """Sentences, one a line or after a full stop."""
+    """Split a text into sentences, at line breaks and after full stops."""
     return [part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+", text) if part.strip()]
 
 
 def _words(text: str) -> list[str]:
-    return re.findall(r"[\w‹›'’-]+", text.lower())
+    return re.findall(r"[\w⟨⟩'’-]+", text.lower())
 
 
-def _heard(sentences: Iterable[str]) -> float:
-    """The share of word triples, begins and ends of sentences included, that the grammar's own replies hold."""
+def _known_share(sentences: Iterable[str]) -> float:
+    """Return the share of word triples (with marks of begin and end) that occur in the grammar's replies."""
     counts = [_triple_counts(sentence) for sentence in sentences]
-    total = sum(every for _, every in counts)
+    total = sum(count for _, count in counts)
     return sum(known for known, _ in counts) / total if total else 0.0
 
 
 @lru_cache(maxsize=2**16)
 def _triple_counts(sentence: str) -> tuple[int, int]:
-    """Word triples of a sentence: those heard before, and all."""
+    """Return the numbers of known and of all word triples of a sentence."""
     triples = _triples(sentence)
     return sum(triple in _known_triples() for triple in triples), len(triples)
 
@@ -205,7 +206,7 @@ def _triples(sentence: str) -> list[tuple[str, str, str]]:
 @cache
 def _masks() -> tuple[tuple[re.Pattern[str], str], ...]:
     words = vocabulary()
-    groups = (((*words.products, "item"), "‹product›"), (words.names, "‹name›"), (words.days, "‹day›"))
+    groups = (((*words.products, "item"), "⟨product⟩"), (words.names, "⟨name⟩"), (words.days, "⟨day⟩"))
     return tuple((re.compile(rf"\b({'|'.join(map(re.escape, group))})\b"), mask) for group, mask in groups)
 
 
@@ -224,14 +225,14 @@ def _names(text: str) -> set[str]:
 
 
 def _addressed(reply: str) -> set[str]:
-    """Names in the reply, and whatever else its greeting calls the customer."""
+    """Return the names in the reply, and any other word that its greeting addresses the customer by."""
     greeting = re.match(r"\s*(?:Hello|Hi|Dear|Good day) ([^,.\n]{1,30}),", reply)
     called = {greeting[1]} - {"there", "customer"} if greeting else set()
     return called | _names(reply)
 
 
 def _most_cues(text: str, preferred: str) -> str:
-    """The issue with most different cues in a masked text; in a draw the preferred one, else the first listed."""
+    """Return the issue with the most different cues in a masked text; of several the preferred one, else the first."""
     counts = _cue_counts(text)
     most = max(counts.values())
     if most == 0:
@@ -239,7 +240,7 @@ def _most_cues(text: str, preferred: str) -> str:
     return preferred if counts.get(preferred) == most else max(counts, key=lambda issue: counts[issue])
 
 
-# Masked sentences come again and again, so what is found in them is kept.
+# Masked sentences occur many times, so results are cached.
 @lru_cache(maxsize=2**16)
 def _cue_counts(text: str) -> dict[str, int]:
     return {issue: sum(bool(cue.search(text)) for cue in cues) for issue, cues in _lexicon().topics.items()}
@@ -251,7 +252,7 @@ def _says(text: str, kind: str) -> bool:
 
 
 class Lexicon(NamedTuple):
-    """lexicon.toml, compiled."""
+    """Compiled content of lexicon.toml."""
 
     topics: dict[str, tuple[re.Pattern[str], ...]]
     kinds: dict[str, tuple[re.Pattern[str], ...]]  # courtesy, rude, promise, time, …
@@ -275,15 +276,15 @@ def _compiled(cues: list[str]) -> tuple[re.Pattern[str], ...]:
 
 @cache
 def _known_triples() -> frozenset[tuple[str, str, str]]:
-    """Word triples of everything that the grammar lets a reply say."""
+    """Return the word triples of all sentences that the grammar can generate in replies."""
     words = vocabulary()
-    said = [phrase for issue in words.issues.values() for phrase in (*issue.answers, *issue.steps)]
-    said += [phrase for kind, phrases in words.reply.items() if kind not in ("when", "sizes") for phrase in phrases]
-    filled = (phrase.replace("{when}", when) for phrase in said for when in words.reply["when"])
+    phrases = [phrase for issue in words.issues.values() for phrase in (*issue.answers, *issue.steps)]
+    phrases += [phrase for kind, row in words.reply.items() if kind not in ("when", "sizes") for phrase in row]
+    filled = (phrase.replace("{when}", when) for phrase in phrases for when in words.reply["when"])
     return frozenset(triple for phrase in filled for part in _split(_slots_masked(phrase)) for triple in _triples(part))
 
 
 def _slots_masked(phrase: str) -> str:
     for slot in ("product", "name", "day"):
-        phrase = phrase.replace("{" + slot + "}", f"‹{slot}›")
+        phrase = phrase.replace("{" + slot + "}", f"⟨{slot}⟩")
     return phrase.lower()

@@ -1,4 +1,4 @@
-"""The demo's language: what customers write to a shop, and what its support may answer."""
+"""Grammar of the demo: messages of customers to a shop, and replies of its support."""
 
 from training.demo.grammar.messages import Message, message, messages
 from training.demo.grammar.replies import Traits, demonstrations, draw_traits, reply

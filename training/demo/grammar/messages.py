@@ -1,4 +1,4 @@
-"""Customers' messages: who writes, about what, in which tone."""
+"""Messages of customers: a name, an issue and a tone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from training.demo.grammar.vocabulary import Tone, vocabulary
 
 @dataclass(frozen=True)
 class Message:
-    """A customer's message, and what it is about. `name` is empty where the customer gives none."""
+    """Message of a customer and its attributes. `name` is empty if the customer gives none."""
 
     text: str
     issue: str
@@ -19,7 +19,7 @@ class Message:
 
 
 def message(seed: int, index: int) -> Message:
-    """The message number `index` of a seed: the same one wherever and whenever it is asked for."""
+    """Return the message number `index` of a seed, always the same one."""
     random = Random(f"message/{seed}/{index}")
     words = vocabulary()
     issue = random.choice(list(words.issues.values()))
@@ -33,7 +33,7 @@ def message(seed: int, index: int) -> Message:
 
 
 def _around(core: str, tone: Tone, named: bool, random: Random) -> str:
-    """Put the core between an opening and a closing, the signature below; not every message has each."""
+    """Add an optional opening and closing to the core, and a signature if the customer has a name."""
     opening = [random.choice(tone.openings)] if random.random() < 0.6 else []
     closing = [random.choice(tone.closings)] if random.random() < 0.45 else []
     if not named:
@@ -42,7 +42,7 @@ def _around(core: str, tone: Tone, named: bool, random: Random) -> str:
 
 
 def messages(seed: int, count: int) -> Iterator[Message]:
-    """`count` messages, no text twice."""
+    """Yield `count` messages with different texts."""
     seen: set[str] = set()
     index = 0
     while len(seen) < count:

@@ -1,4 +1,4 @@
-"""Replies of every quality: traits are drawn, then put into words."""
+"""Replies of all qualities: traits are sampled, then written as text."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from random import Random
 from training.demo.grammar.messages import Message, message
 from training.demo.grammar.vocabulary import Issue, vocabulary
 
-# How often a careless and a careful writer's replies have each trait. Whoever writes is somewhere between the two, so
-# faults keep company with faults, but a good reply can have one and a bad reply can lack one.
+# Probability of each trait in replies of a careless and of a careful writer. A writer is between the two, so faults are
+# correlated, but a good reply can have one and a bad reply can lack one.
 CARELESS = {
     "topic": {"right": 0.5, "other": 0.1, "vague": 0.4},
     "tone": {"warm": 0.05, "plain": 0.35, "rude": 0.6},
@@ -29,7 +29,7 @@ CAREFUL = {
 
 @dataclass(frozen=True)
 class Traits:
-    """What makes a reply good or bad. The fields are the tables' keys, in their order."""
+    """Traits that make a reply good or bad. The fields are the keys of the tables, in the same order."""
 
     topic: str = "right"
     tone: str = "warm"
@@ -40,7 +40,7 @@ class Traits:
 
 
 def draw_traits(random: Random) -> Traits:
-    """The traits of a reply by somebody: first how careful they are, then each trait by itself."""
+    """Sample the traits of a reply: first the carefulness of its writer, then each trait independently."""
     care = random.betavariate(0.7, 0.7)  # in [0, 1], more often near an end than in the middle
 
     def draw(trait: str) -> str:
@@ -52,14 +52,14 @@ def draw_traits(random: Random) -> Traits:
 
 
 def reply(to: Message, traits: Traits, random: Random) -> str:
-    """Write one reply to a message, of the given traits."""
+    """Write one reply to a message with these traits."""
     greeting = _greeting(to, traits, random)
     body = [*_opening(traits, random), *_answer_and_step(to, traits, random)]
     return "\n\n".join([*greeting, " ".join(body), *_closing(traits, random)])
 
 
 def demonstrations(seed: int, count: int) -> Iterator[tuple[Message, str]]:
-    """`count` messages, each with a reply of drawn traits."""
+    """Yield `count` messages, each with a reply of sampled traits."""
     for index in range(count):
         asked = message(seed, index)
         random = Random(f"reply/{seed}/{index}")
@@ -100,7 +100,7 @@ def _answer_and_step(to: Message, traits: Traits, random: Random) -> list[str]:
 
 
 def _product(to: Message, traits: Traits, issue: Issue, random: Random) -> str:
-    """The word for what was bought: the customer's own, a general one, or a wrong one."""
+    """Return the word for the product: the customer's, a general one, or a wrong one."""
     if traits.product == "right":
         return to.product or "item"
     if traits.product == "none":

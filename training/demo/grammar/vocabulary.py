@@ -1,4 +1,4 @@
-"""The phrases of the demo's grammar, read once from `phrases.toml`."""
+"""Phrases of the demo's grammar, from `phrases.toml`."""
 
 import tomllib
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from random import Random
 
 @dataclass(frozen=True)
 class Issue:
-    """One kind of trouble: how customers tell of it, what a good reply says and promises."""
+    """Kind of problem, with customers' messages, good answers and next steps."""
 
     name: str
     products: tuple[str, ...]
@@ -20,7 +20,7 @@ class Issue:
 
 @dataclass(frozen=True)
 class Tone:
-    """How a customer sounds: first sentences, last sentences, signatures."""
+    """Tone of a customer: openings, closings and signatures."""
 
     name: str
     openings: tuple[str, ...]
@@ -40,7 +40,7 @@ class Vocabulary:
     reply: dict[str, tuple[str, ...]]
 
     def fill(self, phrase: str, random: Random, **slots: str) -> str:
-        """Put words in a phrase's slots; the ones not given are drawn."""
+        """Fill a phrase's slots; missing words are chosen at random."""
         phrase = phrase.replace("{when}", slots.get("when") or random.choice(self.reply["when"]))
         phrase = phrase.replace("{size}", random.choice(self.reply["sizes"]))
         phrase = phrase.replace("{day}", slots.get("day") or random.choice(self.days))
@@ -51,7 +51,7 @@ class Vocabulary:
 
 @cache
 def vocabulary() -> Vocabulary:
-    """Read the phrases (once a process)."""
+    """Read the phrases (once per process)."""
     with open(Path(__file__).with_name("phrases.toml"), "rb") as file:
         table = tomllib.load(file)
     products: dict[str, list[str]] = table["products"]
