@@ -14,6 +14,7 @@ from training.learner.models.loading import computing_in, load_policy
 from training.learner.models.lora import AdapterView, LoraConfig, SharedBase, critic_view, load_scoring_view
 from training.learner.models.packed_attention import forward_packed
 from training.learner.models.packing import Episodes, pack_sequences
+from training.learner.models.peft_format import read_adapter
 from training.learner.models.reward_model import load_reward_model, score
 from training.learner.models.token_outputs import critic_values
 from training.learner.runtime.config import PpoConfig
@@ -207,7 +208,7 @@ def test_a_round_holds_one_base_and_its_roles_learn_apart(trained, tmp_path):
     assert first["value_loss"] > 0 and first["critic_gradient_norm"] > 0
     merged, _ = load_policy(str(folder / "model"))
     again = AdapterView(SharedBase(load_policy(model)[0], model), "policy", LoraConfig(4, 16.0))
-    again.load_state_dict(load_file(folder / "model" / "adapter" / "adapter.safetensors"))
+    again.load_adapter(read_adapter(folder / "model" / "adapter", again.base.model))
     torch.testing.assert_close(logits(merged), logits(again), atol=1e-4, rtol=1e-4)
 
 
@@ -228,7 +229,7 @@ def test_sft_learns_as_an_adapter(tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     sft.main(folder)
     losses = [line["loss"] for line in JobDirectory(folder).metrics()]
-    assert losses[-1] < 0.7 * losses[0] and (folder / "model" / "adapter" / "adapter.safetensors").is_file()
+    assert losses[-1] < 0.7 * losses[0] and (folder / "model" / "adapter" / "adapter_model.safetensors").is_file()
     start, end = (load_file(place / "model.safetensors") for place in (tmp_path / "policy", folder / "model"))
     assert torch.equal(start["transformer.wte.weight"], end["transformer.wte.weight"])
     assert not torch.equal(start["transformer.h.0.mlp.c_fc.weight"], end["transformer.h.0.mlp.c_fc.weight"])

@@ -30,6 +30,13 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
+from training.learner.models.peft_format import (
+    is_adapter_folder,
+    merge_adapter,
+    read_adapter,
+    read_config,
+    weights_source,
+)
 from training.learner.runtime.jobdir import BadInput
 from training.learner.text.control_tokens import add_eos_tokens, control_tokens
 
@@ -43,7 +50,12 @@ def device() -> torch.device:
 
 
 def load_tokenizer(path: str) -> Any:
-    """Load the folder's tokenizer. Raises BadInput if there is none or it has no EOS token."""
+    """Load the folder's tokenizer. Raises BadInput if there is none or it has no EOS token.
+
+    An adapter's folder without a tokenizer has that of its base.
+    """
+    if not (Path(path) / "tokenizer_config.json").is_file():
+        path = weights_source(path)
     try:
         # A folder may say that its tokenizer.json is complete. AutoTokenizer ignores that next to some models: for
         # Qwen2 it would replace the saved pre-tokenizer by that family's own and add a token.
@@ -61,6 +73,7 @@ def load_tokenizer(path: str) -> Any:
 
 def extra_eos_tokens(path: str) -> list[int]:
     """Return the EOS tokens named by a folder's generation config, or else by its config."""
+    path = weights_source(path)
     try:
         named = GenerationConfig.from_pretrained(path).eos_token_id
     except (OSError, ValueError):
@@ -92,12 +105,12 @@ def stop_at_ends(model: PreTrainedModel, tokenizer: Any) -> None:
 def load_scalar_model(path: str, dtype: str = "float32") -> Any:
     """Load a sequence classifier with one output. From a language model's folder, its head is new and all zeros."""
     try:
-        config = AutoConfig.from_pretrained(path, num_labels=1, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(weights_source(path), num_labels=1, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"no model could be loaded from {path}: {first_line(error)}") from error
     model = _load(scalar_class(cast(Any, type(config))), path, dtype, new="score.weight", config=config)
     if not is_scalar_folder(path):
-        nn.init.zeros_(model.score.weight)
+        nn.init.zeros_(model.score.weight)  # transformers initialises it at random
     return model
 
 
@@ -147,18 +160,24 @@ def value_head(score: nn.Linear, config: Any) -> nn.Linear:
 
 
 def is_scalar_folder(path: str) -> bool:
-    """Return whether the folder was saved from a sequence classifier."""
+    """Return whether the folder was saved from a sequence classifier, or from an adapter of one."""
+    if is_adapter_folder(path):
+        return read_config(Path(path)).get("task_type") == "SEQ_CLS"
     architectures = AutoConfig.from_pretrained(path).architectures or []
     return any(name.endswith("ForSequenceClassification") for name in architectures)
 
 
 def _load(kind: Any, path: str, dtype: str, new: str = "", **options: Any) -> Any:
-    """Load a model. new: name of the one weight that the folder may lack. Raises BadInput if it cannot be loaded."""
+    """Load a model, with the adapter merged if the path is an adapter's folder. Raises BadInput if this is impossible.
+
+    new: name of the one weight that the folder may lack.
+    """
+    source = weights_source(path)
     transformers_logging.set_verbosity_error()  # it would warn of a new head, which is intended
     transformers_logging.disable_progress_bar()
     try:
         model, loading = kind.from_pretrained(
-            path, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True,
+            source, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True,
             use_safetensors=True, trust_remote_code=False, **options
         )  # fmt: skip
     # The last four come from architectures whose config lacks something, or that need a package.
@@ -169,9 +188,13 @@ def _load(kind: Any, path: str, dtype: str, new: str = "", **options: Any) -> An
     lacking = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])} - {new})
     if lacking:
         raise BadInput(f"no model could be loaded from {path}: it has no weight {lacking[0]} of the config's shape")
-    model.accord_stored_dtype = stored_dtype(path)
+    model.accord_stored_dtype = stored_dtype(source)
     # torch gives the pad token's embedding no gradient. It must learn where it is also the EOS token; we never pad.
     model.get_input_embeddings().padding_idx = None
+    if adapter := read_adapter(Path(path), model) if source != path else None:
+        if new in loading["missing_keys"] and is_scalar_folder(path) and not adapter.head:
+            raise BadInput(f"{path} has no head that scores, and its base has none")
+        merge_adapter(model, adapter, path)
     return prepare(model, path)
 
 

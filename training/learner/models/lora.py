@@ -13,8 +13,6 @@ the weights, and the adapter next to it, which a later program can put on a base
 """
 
 import contextlib
-import hashlib
-import json
 import math
 import random
 import sys
@@ -23,17 +21,24 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from training.learner.models.loading import save_weights, value_head
+from training.learner.models.peft_format import (
+    Adapter,
+    digest_of,
+    is_adapter_folder,
+    read_adapter,
+    trunk_path,
+    write_adapter,
+)
 from training.learner.runtime.config import Training
 from training.learner.runtime.jobdir import BadInput
 
-ADAPTER_FOLDER = "adapter"  # in a model's folder: adapter.safetensors and adapter.json
+ADAPTER_FOLDER = "adapter"  # in a model's folder; in PEFT's format, see peft_format
 
 
 class LoraConfig(NamedTuple):
@@ -233,18 +238,40 @@ class AdapterView(nn.Module):
             return self.base.model.base_model(**inputs)
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write a Hugging Face folder of the merged model, head included, and the adapter next to it."""
+        """Write a Hugging Face folder of the merged model, head included, and the adapter in a folder in it."""
+        adapter_folder = Path(folder) / ADAPTER_FOLDER
         with self.base.merged(self.name) as model:
             save_weights(model, folder)  # the head of a view that is saved is the model's own
-        self.save_adapter(Path(folder) / ADAPTER_FOLDER)
+            adapter_folder.mkdir()
+            write_adapter(adapter_folder, self.adapter(), model)
 
-    def save_adapter(self, folder: Path) -> None:
+    def adapter(self) -> Adapter:
+        """Return the matrices of this view, not copied."""
         assert self.lora is not None, "a view without an adapter is the base itself"
-        folder.mkdir()
-        tensors = {name: part.detach().contiguous().cpu() for name, part in self.state_dict().items()}
-        save_file(tensors, folder / "adapter.safetensors", metadata={"format": "pt"})
-        about = {"base": digest_of(self.base.source), "rank": self.lora.rank, "alpha": self.lora.alpha}
-        (folder / "adapter.json").write_text(json.dumps(about, indent=2))
+        trunk = trunk_path(self.base.model)
+        layers = {trunk + path: (layer.adapters[self.name].a, layer.adapters[self.name].b)
+                  for path, layer in self.base.layers.items()}  # fmt: skip
+        head = {} if self.score is None else dict(self.score.named_parameters())
+        source = self.base.source
+        return Adapter(self.lora.rank, self.lora.alpha, layers, head, source, digest_of(source))
+
+    @torch.no_grad()
+    def load_adapter(self, adapter: Adapter) -> None:
+        """Copy an adapter of the same rank and alpha. Layers that it lacks stay unchanged by this view.
+
+        Raises BadInput if it adapts a layer that the base does not have.
+        """
+        trunk = trunk_path(self.base.model)
+        for layer in self.base.layers.values():
+            layer.adapters[self.name].b.zero_()
+        for path, (a, b) in adapter.layers.items():
+            adapted = self.base.layers.get(path.removeprefix(trunk)) if path.startswith(trunk) else None
+            if adapted is None or adapted.widths() != (a.shape[1], b.shape[0]):
+                raise BadInput(f'the adapter does not fit {self.base.source}: it adapts "{path}"')
+            adapted.adapters[self.name].a.copy_(a)
+            adapted.adapters[self.name].b.copy_(b)
+        if self.score is not None and adapter.head:
+            self.score.load_state_dict(adapter.head)
 
 
 def scoring_view(base: SharedBase, name: str, lora: LoraConfig, seed: int, bias: bool) -> AdapterView:
@@ -266,17 +293,18 @@ def lora_config(settings: Training) -> LoraConfig | None:
 
 
 def load_scoring_view(base: SharedBase, name: str, folder: str) -> AdapterView | None:
-    """Load the adapter and head of a reward model's folder, or return None if it has none for this base."""
-    path = Path(folder) / ADAPTER_FOLDER
-    if not (path / "adapter.json").is_file():
+    """Load the adapter and head of a reward model, or return None if the folder has none for this base.
+
+    folder: a model's folder with an adapter in it, or a folder that another tool saved with PEFT.
+    """
+    is_adapter = is_adapter_folder(folder)
+    adapter = read_adapter(Path(folder) if is_adapter else Path(folder) / ADAPTER_FOLDER, base.model)
+    if adapter is None or "weight" not in adapter.head or not adapter.fits(base.source):
         return None
-    about = json.loads((path / "adapter.json").read_text())
-    tensors = load_file(path / "adapter.safetensors")
-    if about["base"] != digest_of(base.source) or "score.weight" not in tensors:
-        return None
-    view = scoring_view(base, name, LoraConfig(about["rank"], about["alpha"]), 0, bias="score.bias" in tensors)
-    view.load_state_dict(tensors)
-    view.config = AutoConfig.from_pretrained(folder)  # has the scores' shift and scale
+    view = scoring_view(base, name, LoraConfig(adapter.rank, adapter.alpha), 0, bias="bias" in adapter.head)
+    view.load_adapter(adapter)
+    if not is_adapter:
+        view.config = AutoConfig.from_pretrained(folder)  # has the scores' shift and scale
     return view
 
 
@@ -293,15 +321,3 @@ def critic_view(base: SharedBase, source: str, lora: LoraConfig, seed: int, is_a
     assert critic.score is not None
     critic.score = value_head(critic.score, critic.config)
     return critic
-
-
-def digest_of(source: str) -> str:
-    """Return an identity of the base: a hash of its weight files if it is a folder, else its name."""
-    files = sorted(Path(source).glob("*.safetensors"))
-    if not files:
-        return source
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "sha256").digest())
-    return digest.hexdigest()
