@@ -21,8 +21,6 @@ UNFINISHED = (
     "training/learner/preferences",
     "training/learner",
     "tests",
-    "templates",
-    "static",
 )
 # First words of clauses that have no main verb, or whose subject comes last: a reader has to turn them round.
 RIDDLES = ("What ", "Who ", "Whose ", "How ", "Where ", "When ", "Why ", "Of ", "Whether ", "So ", "Which ")

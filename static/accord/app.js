@@ -1,7 +1,7 @@
-// On every page: menus that close, appearance, dialogs, mathematics, and secrets copied by a button.
+// Behaviour of every page: menus, appearance, dialogs, mathematics, copy buttons, confirmations.
 
 import { setMathematics } from "./math.js";
-import { leaveBehind } from "./rank/drafts.js";
+import { prepareSignOut } from "./rank/drafts.js";
 import { openAtLastTurn } from "./rank/turns.js";
 
 openAtLastTurn(document);
@@ -23,7 +23,7 @@ for (const menu of document.querySelectorAll("details.menu")) {
   });
 }
 
-// The server reads these cookies, so that a page is painted right the first time.
+// The server reads these cookies, so that the first paint is already right.
 export function remember(name, value) {
   document.documentElement.dataset[name] = value;
   const secure = location.protocol === "https:" ? "; Secure" : "";
@@ -49,7 +49,7 @@ document.addEventListener("click", async (event) => {
   button.textContent = button.dataset.done;
 });
 
-// What is polled waits while a dialog is open: its last answer loads the page anew, and what was typed would be lost.
+// Polling pauses while a dialog is open: the last poll reloads the page, and typed text would be lost.
 document.addEventListener("htmx:beforeRequest", (event) => {
   if (event.target.id === "checkpoints" && document.querySelector("dialog[open]")) event.preventDefault();
 });
@@ -62,11 +62,11 @@ document.addEventListener("submit", (event) => {
 document.addEventListener("submit", (event) => {
   const { signsOut, unsent } = event.target.dataset;
   if (!signsOut || event.defaultPrevented) return;
-  const isLeaving = leaveBehind(signsOut, (count) => window.confirm(unsent.replace("{count}", count)));
+  const isLeaving = prepareSignOut(signsOut, (count) => window.confirm(unsent.replace("{count}", count)));
   if (!isLeaving) event.preventDefault();
 });
 
-// What takes a while says so where it was asked for. A page that the browser kept as it was left is loaded anew.
+// A slow submit changes the text of its button. A page restored from the back-forward cache would keep that text.
 document.addEventListener("submit", (event) => {
   const { busy } = event.target.dataset;
   if (!busy || event.defaultPrevented || !event.submitter) return;
@@ -77,5 +77,5 @@ window.addEventListener("pageshow", (event) => {
   if (event.persisted && document.querySelector("button[aria-busy]")) location.reload();
 });
 
-// A form that was refused comes back with its dialog open.
+// The dialog of a refused form opens again.
 document.querySelector("dialog[data-shown]")?.showModal();

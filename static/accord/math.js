@@ -1,9 +1,9 @@
-// Mathematics: KaTeX is loaded when there is some. Formulas are strangers' text like all the rest: nothing is trusted
-// (no links, no classes, no images), sizes are bounded here, and app.css keeps colours and overlaps out.
+// Typeset mathematics with KaTeX, which is loaded when a page has formulas. Formulas are untrusted: links, classes and
+// images are off, sizes are bounded here, and app.css prevents colours and overlaps.
 
 const OPTIONS = { trust: false, strict: false, maxExpand: 200, maxSize: 5 };
 
-// One that is wider than its place is scrolled, and so by keyboard too. Fonts that come late change its width.
+// A formula that is too wide scrolls, so it needs a tabindex for the keyboard. Its width changes when fonts load.
 const widths = new ResizeObserver((changes) => {
   for (const { target } of changes) {
     const formula = target.closest(".math");
@@ -12,19 +12,19 @@ const widths = new ResizeObserver((changes) => {
   }
 });
 
-/** Set every formula in the element; true when there was one. */
+/** Typeset every formula in the element; return whether there was one. */
 export async function setMathematics(root) {
   const formulas = [...root.querySelectorAll(".math:not([data-tex])")];
   if (!formulas.length) return false;
   const { default: katex } = await import("../katex/katex.mjs");
   for (const formula of formulas) {
-    if ("tex" in formula.dataset) continue; // somebody else asked too, while it was loaded
+    if ("tex" in formula.dataset) continue; // another call has typeset it while KaTeX was loading
     const tex = formula.textContent;
-    formula.dataset.tex = formula.title = tex; // what is hidden in a formula can still be read
+    formula.dataset.tex = formula.title = tex; // so that nothing can hide in a formula
     try {
       const displayMode = formula.classList.contains("display");
       katex.render(tex, formula, { ...OPTIONS, displayMode });
-      if (displayMode) for (const each of [formula, ...formula.children]) widths.observe(each);
+      if (displayMode) for (const element of [formula, ...formula.children]) widths.observe(element);
     } catch {
       formula.textContent = tex; // it is not TeX
     }

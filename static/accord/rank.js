@@ -1,5 +1,5 @@
-// The page where people rank. The next comparisons are fetched and leased while this one is read, so that Enter shows
-// one at once, without a connection too; the submit goes out behind it, and is kept until the server has answered.
+// The ranking page. The next comparisons are leased and fetched while the current one is read, so that Enter shows one
+// at once, even without a connection. The submit is sent in the background and kept until the server has answered.
 
 import { remember } from "./app.js";
 import { setMathematics } from "./math.js";
@@ -23,19 +23,19 @@ const stage = document.getElementById("stage");
 const state = document.getElementById("state");
 const urls = page.dataset;
 const drafts = new Drafts(urls.user, leave);
-const LOOK_AGAIN = 15_000; // ms, while there is nothing to rank
-const UNREAD = 300; // ms, within which nobody has read a pair
-const DONE_SHOWN = 6_000; // ms
-const TRY_AGAIN = 3_000; // ms, while the next one cannot be fetched
+const POLL_INTERVAL = 15_000; // ms, while there is nothing to rank
+const MIN_READING_TIME = 300; // ms; nobody can read a pair faster
+const MESSAGE_DURATION = 6_000; // ms
+const RETRY_INTERVAL = 3_000; // ms, while the next comparison cannot be fetched
 const AHEAD = Number(urls.ahead); // comparisons to fetch ahead
 const shortWindow = matchMedia("(max-height: 32rem)"); // as in app.css
-const RENEW_EVERY = Math.min(60, 20 * urls.leaseMinutes) * 1000; // ms; a third of a short lease
+const RENEW_INTERVAL = Math.min(60, 20 * urls.leaseMinutes) * 1000; // ms; a third of a short lease
 
-let ranking = null; // what is on screen, or null
-let spans = null; // what is marked in it
+let ranking = null; // of the comparison on screen, or null
+let spans = null; // marked text in it
 let clock = new Clock();
 let shownAt = 0; // when it came on screen
-let undrag = () => {};
+let stopDragging = () => {};
 let ahead = []; // forms of the next comparisons, in order
 let fetching = null;
 let parked = []; // forms left behind by undo, to come back to
@@ -45,20 +45,20 @@ const paces = [];
 
 function clear(element) {
   writing.close();
-  undrag();
-  undrag = () => {};
+  stopDragging();
+  stopDragging = () => {};
   spans?.leave();
   ranking = spans = null;
   stage.replaceChildren(element);
-  showTold();
+  copyState();
 }
 
 function show(element) {
   clear(element);
-  if (!element.matches("form.comparison")) return lookAgainLater();
+  if (!element.matches("form.comparison")) return pollLater();
   const draft = drafts.of(draftName(element));
   clock = new Clock(draft?.seconds ?? Number(element.dataset.seconds ?? 0));
-  const keepDraft = () => drafts.keep(draftName(element), { ranks: ranking.byPlace, extras: said(), seconds: clock.seconds });
+  const keepDraft = () => drafts.keep(draftName(element), { ranks: ranking.byPlace, extras: details(), seconds: clock.seconds });
   ranking = new Ranking(element, keepDraft);
   const isBegun = draft !== null || element.querySelector(".chips :checked") !== null;
   if ("archived" in element.dataset && !isBegun) closeRanking(element);
@@ -69,7 +69,7 @@ function show(element) {
     spans.fields = draft.extras;
   }
   element.addEventListener("input", keepDraft);
-  if (!ranking.isReadOnly) undrag = makeDraggable(ranking);
+  if (!ranking.isReadOnly) stopDragging = makeDraggable(ranking);
   openAtLastTurn(element);
   showTexts(element);
   foldLongOnes(ranking);
@@ -86,7 +86,7 @@ function show(element) {
   fetchAhead();
 }
 
-/** In an archived project nothing new is ranked; what its person had begun is theirs to submit. */
+/** In an archived project only a ranking that was begun before can be submitted. */
 function closeRanking(form) {
   ranking.close();
   form.classList.add("is-read-only");
@@ -96,8 +96,8 @@ function closeRanking(form) {
 
 const canRank = () => ranking !== null && !ranking.isReadOnly;
 
-/** Everything said beside the ranks, as form fields. */
-function said() {
+/** Return the ranking details as form fields. */
+function details() {
   return [...extrasOf(ranking.form), ...spans.fields];
 }
 
@@ -107,8 +107,8 @@ function parse(html) {
   return template.content.firstElementChild;
 }
 
-// The server counts when the page is loaded; from then on each answer moves the two by one, so that a submit
-// costs the same in a project of any size.
+// The server counts once, when the page is loaded; afterwards the page counts itself. So a submit costs the same in a
+// project of any size.
 const counts = { today: Number(urls.today), remaining: Number(urls.remaining) };
 function count(rankings, comparisons) {
   counts.today += rankings;
@@ -122,39 +122,40 @@ function showCounts() {
 
 let fading = null;
 /**
- * Beside Submit, and aloud by the page's one live region: cards come and go.
- * @param {""|"done"|"warn"} kind what is done is told quietly and for a while; a warning stays
+ * Show a message beside Submit and in the live region. The region is outside the cards, since screen readers ignore
+ * regions that have just been inserted.
+ * @param {""|"done"|"warn"} kind "done" disappears after a while, "warn" stays
  */
-function tell(sentence = "", kind = "") {
+function showMessage(sentence = "", kind = "") {
   state.textContent = sentence;
   state.dataset.kind = kind;
-  showTold();
+  copyState();
   clearTimeout(fading);
-  if (kind === "done") fading = setTimeout(tell, DONE_SHOWN);
+  if (kind === "done") fading = setTimeout(showMessage, MESSAGE_DURATION);
 }
 
-function showTold() {
-  const told = stage.querySelector("[data-told]");
-  if (!told) return;
-  told.textContent = state.textContent;
-  told.dataset.kind = state.dataset.kind;
+function copyState() {
+  const submitState = stage.querySelector("[data-submit-state]");
+  if (!submitState) return;
+  submitState.textContent = state.textContent;
+  submitState.dataset.kind = state.dataset.kind;
 }
 
-function complain(html = "") {
+function showError(html = "") {
   document.getElementById("notices").innerHTML = html; // the server's own _error.html
 }
 
 // ---- the next one ----
 
-/** Leases of what the page shows, keeps and has not yet handed in: the server must not offer these again. */
+/** Return the leases that the page holds or has not submitted yet: the server must not offer them again. */
 function heldLeases() {
-  const shown = [ranking?.form, ...ahead, ...parked].map((form) => form?.dataset.lease);
-  return [...shown, ...outbox.items.map((item) => item.lease)].filter(Boolean);
+  const onPage = [ranking?.form, ...ahead, ...parked].map((form) => form?.dataset.lease);
+  return [...onPage, ...outbox.items.map((item) => item.lease)].filter(Boolean);
 }
 
 const wantsMore = () => ahead.length + parked.length < AHEAD;
 
-/** Keep what the server sent as one of the next comparisons. Whether it is one that the page did not have. */
+/** Keep a comparison from the server to show later; return whether it is new to the page. */
 function keepAhead(form) {
   if (!form?.matches("form.comparison") || heldLeases().includes(form.dataset.lease)) return false;
   ahead.push(form);
@@ -162,16 +163,16 @@ function keepAhead(form) {
   return true;
 }
 
-/** One request after the other, until as many comparisons are here as the project wants. */
+/** Fetch comparisons, one request at a time, until the page has as many as the project's setting says. */
 async function fetchAhead() {
   if (fetching || (ranking && !wantsMore())) return;
   if (outbox.items.length) return; // the answer to what is on its way brings the next one
   fetching = fetchNext();
-  const found = await fetching;
+  const form = await fetching;
   fetching = null;
-  const isNew = keepAhead(found);
-  if (!ranking && (isNew || found)) return showNext(found);
-  if (!ranking) lookAgainLater(TRY_AGAIN);
+  const isNew = keepAhead(form);
+  if (!ranking && (isNew || form)) return showNext(form);
+  if (!ranking) pollLater(RETRY_INTERVAL);
   else if (isNew) fetchAhead();
 }
 
@@ -179,7 +180,7 @@ async function fetchNext() {
   try {
     const query = new URLSearchParams(heldLeases().map((lease) => ["held", lease]));
     const response = await get(`${urls.next}?${query}`);
-    if (isSignedOut(response)) tell(say("sign-in"), "warn");
+    if (isSignedOut(response)) showMessage(say("sign-in"), "warn");
     else if (response.ok) return parse(await response.text());
   } catch {
     // Without a connection: it is asked for again.
@@ -187,7 +188,7 @@ async function fetchNext() {
   return null;
 }
 
-/** What comes after this one: what undo left behind, or what was fetched ahead, or a place to wait for it. */
+/** Show the next comparison: one that undo put aside, one fetched ahead, or a placeholder while it is fetched. */
 function showNext(otherwise = null) {
   const next = parked.pop() ?? ahead.shift() ?? otherwise;
   if (next) return show(next);
@@ -196,39 +197,39 @@ function showNext(otherwise = null) {
   fetchAhead();
 }
 
-let looking = null;
-function lookAgainLater(wait = LOOK_AGAIN) {
-  clearTimeout(looking);
-  looking = setTimeout(() => {
+let polling = null;
+function pollLater(wait = POLL_INTERVAL) {
+  clearTimeout(polling);
+  polling = setTimeout(() => {
     if (ranking) return;
-    if (document.hidden || outbox.items.length) lookAgainLater(wait);
+    if (document.hidden || outbox.items.length) pollLater(wait);
     else fetchAhead();
   }, wait);
 }
 
 // ---- what goes out ----
 
-let isWaiting = false; // for the connection, the server or a signature
+let isWaiting = false; // for the connection, the server or a sign-in
 const outbox = new Outbox(outboxOf(urls.user), {
   prepare: ({ project }) => [["want", !wantsMore() || fetching || project !== urls.project ? "0" : "1"], ...heldLeases().map((lease) => ["held", lease])],
   answered(item, html) {
-    if (!item.isSkip) drafts.drop(item.draft); // of a skip it comes back with the comparison
-    if (!isWaiting && item.project === urls.project && state.dataset.kind !== "warn") tell(say(item.isSkip ? "skipped" : "stored"), "done");
+    if (!item.isSkip) drafts.drop(item.draft); // undoing a skip restores its draft
+    if (!isWaiting && item.project === urls.project && state.dataset.kind !== "warn") showMessage(say(item.isSkip ? "skipped" : "stored"), "done");
     if (item.project !== urls.project) return; // left behind when its page was closed
     if (item.counts) count(...item.counts);
     if (html.trim() && keepAhead(parse(html)) && !ranking) showNext();
   },
   refused(item, html, { status }) {
-    complain(html);
-    tell(say("not-stored"), "warn");
-    if (status === 423) return; // archived: what was said is kept
-    if (status !== 400) drafts.drop(item.draft); // it is not wanted any more
+    showError(html);
+    showMessage(say("not-stored"), "warn");
+    if (status === 423) return; // archived: the draft is kept
+    if (status !== 400) drafts.drop(item.draft); // no ranking is needed any more
     else if (item.project === urls.project) startOver();
   },
   waiting(count, reason) {
     page.dataset.unsent = count;
-    if (count) tell(say(reason, { count: number(count) }), "warn");
-    else if (isWaiting) tell();
+    if (count) showMessage(say(reason, { count: number(count) }), "warn");
+    else if (isWaiting) showMessage();
     isWaiting = count > 0;
     if (!count) fetchAhead();
   },
@@ -237,24 +238,24 @@ addEventListener("beforeunload", (event) => {
   if (!navigator.onLine && outbox.items.length) event.preventDefault();
 });
 
-/** What was said does not fit what the project asks now: the page's comparisons are asked for anew, this one first. */
+/** After a change of the project's settings: drop all comparisons and fetch them again, this one first. */
 function startOver() {
   ahead = [];
   parked = [];
-  ranking = null; // what was said of it is kept as a draft
+  ranking = null; // its draft is kept
   showNext();
 }
 
-/** Its person has signed out in another tab: nothing more is said here in their name. */
+/** The user has signed out in another tab: nothing more may be submitted in their name. */
 function leave() {
   ahead = [];
   parked = [];
   clear(parse(`<div class="empty" role="status"><p></p></div>`));
   stage.querySelector("p").textContent = say("sign-in");
-  lookAgainLater(); // the server hears of it only now
+  pollLater(); // the server hears of it only now
 }
 
-// Another tab of the same person has sent what is on screen here, or fetched ahead.
+// Another tab of the same user has submitted a comparison that this page shows or has fetched ahead.
 addEventListener("storage", ({ key }) => {
   if (key !== outbox.name) return;
   const isSent = (form) => outbox.items.some(({ draft }) => draft === draftName(form));
@@ -263,11 +264,11 @@ addEventListener("storage", ({ key }) => {
   if (!ranking || !isSent(ranking.form)) return;
   ranking = null;
   showNext();
-  tell(say("elsewhere"), "warn");
+  showMessage(say("elsewhere"), "warn");
 });
 
 function send(form, url, fields, counts, isSkip = false) {
-  complain();
+  showError();
   page.querySelector(".coach")?.remove(); // no longer new here
   const key = form.elements.key.value;
   const all = [["lease", form.dataset.lease], ["key", key], ["seconds", clock.seconds.toFixed(2)], ...fields];
@@ -278,24 +279,24 @@ function send(form, url, fields, counts, isSkip = false) {
 function submit() {
   if (!canRank() || isWriting()) return;
   if (!ranking.isComplete) {
-    tell(ranking.whatIsMissing, "warn");
-    return ranking.mark(ranking.missing[0]);
+    showMessage(ranking.whatIsMissing, "warn");
+    return ranking.select(ranking.missing[0]);
   }
-  tell();
+  showMessage();
   const ranks = Object.entries(ranking.byPlace).map(([place, rank]) => [`rank-${place}`, String(rank)]);
   const { form } = ranking;
   if (!("withdrawn" in form.dataset)) showPace(clock.seconds);
-  const sent = [form, form.getAttribute("action"), [...ranks, ...said()], [1, 1]];
+  const sent = [form, form.getAttribute("action"), [...ranks, ...details()], [1, 1]];
   ranking = null; // its lease is no longer held by the page
   send(...sent);
   showNext();
 }
 
-/** One key for a pair: rank it and submit. Whether the key is one of those. */
+/** Rank a pair by one key and submit; return whether the key is one of those. */
 function choose(key, isRepeated = false) {
   if (!canRank() || !ranking.form.matches("[data-one-key]") || !CHOICES[key]) return false;
-  // A key that is held down, or pressed twice by mistake, says nothing of a pair that nobody has seen yet.
-  if (isRepeated || performance.now() - shownAt < UNREAD) return true;
+  // Ignore a key that is held down or pressed twice by mistake: it would rank a pair that nobody has read.
+  if (isRepeated || performance.now() - shownAt < MIN_READING_TIME) return true;
   ranking.cards.forEach((card, index) => ranking.rank(card, CHOICES[key][index]));
   submit();
   return true;
@@ -304,7 +305,7 @@ function choose(key, isRepeated = false) {
 function showPace(seconds) {
   paces.push(seconds);
   const recent = paces.slice(-20);
-  document.getElementById("pace").textContent = duration(recent.reduce((sum, each) => sum + each, 0) / recent.length);
+  document.getElementById("pace").textContent = duration(recent.reduce((sum, pace) => sum + pace, 0) / recent.length);
 }
 
 function skip() {
@@ -325,18 +326,18 @@ document.getElementById("skip").addEventListener("close", ({ target: dialog }) =
   showNext();
 });
 
-const writing = new Writing(document.getElementById("write"), urls.demonstrate, drafts, { tell, complain });
+const writing = new Writing(document.getElementById("write"), urls.demonstrate, drafts, { showMessage, showError });
 
-/** Whether an answer is being written that would be out of sight: said, and nothing else is done. */
+/** Tell whether the writing panel has unsaved text; if so, focus it and warn. */
 function isWriting() {
   if (!writing.isUnsaved) return false;
-  tell(say("keep-first"), "warn");
+  showMessage(say("keep-first"), "warn");
   writing.focus();
   return true;
 }
 
 let undone = Promise.resolve();
-/** As often as it was asked, one after the other. */
+/** Queue one undo per key press; they run one after the other. */
 function undo() {
   if (isWriting()) return;
   undone = undone.catch(() => {}).then(undoLast);
@@ -346,21 +347,21 @@ async function undoLast() {
   await outbox.flush();
   if (outbox.items.length) return;
   const response = await post(urls.undo, []).catch(() => null);
-  if (!response) return tell(say("undo-offline"), "warn");
-  if (isSignedOut(response)) return tell(say("sign-in"), "warn");
-  if (response.status === 404) return tell(say("nothing-to-undo"));
+  if (!response) return showMessage(say("undo-offline"), "warn");
+  if (isSignedOut(response)) return showMessage(say("sign-in"), "warn");
+  if (response.status === 404) return showMessage(say("nothing-to-undo"));
   const html = await response.text();
-  if (!response.ok) return complain(html);
+  if (!response.ok) return showError(html);
   if (ranking) parked.push(ranking.form);
   const form = parse(html);
   show(form);
   count("withdrawn" in form.dataset ? -1 : 0, -1);
-  tell(say("undone"), "done");
+  showMessage(say("undone"), "done");
 }
 
 // ---- while the page is open ----
 
-/** Hidden or not, the page is open; on a break nobody knows for how long. */
+/** Renew the leases while the page is open, hidden or not, but not during a break, whose length nobody knows. */
 async function renew() {
   for (const lease of heldLeases()) {
     if (onBreak.open) return;
@@ -368,13 +369,13 @@ async function renew() {
     if (response?.status === 404 || response?.status === 409) drop(lease);
   }
 }
-setInterval(renew, RENEW_EVERY);
+setInterval(renew, RENEW_INTERVAL);
 
-/** The lease ran out and could not be had again. What is on screen may still be submitted, if it is still wanted. */
+/** Forget a lease that ran out. The comparison on screen can still be submitted if a ranking is still needed. */
 function drop(lease) {
   ahead = ahead.filter((form) => form.dataset.lease !== lease);
   parked = parked.filter((form) => form.dataset.lease !== lease);
-  if (ranking?.lease === lease) tell(say("lost"), "warn");
+  if (ranking?.lease === lease) showMessage(say("lost"), "warn");
 }
 
 document.addEventListener("visibilitychange", () => {
@@ -395,13 +396,13 @@ onBreak.addEventListener("close", () => {
 
 // ---- keys and buttons ----
 
-/** Which key shows the rendered text, where text can be marked; "" where that is shown. */
+/** Return why text cannot be marked now, or "". Text can be marked only in the rendered view. */
 function cannotMark() {
   if (isAsWritten()) return say("not-as-written");
   return "differences" in ranking.form.dataset ? say("not-in-differences") : "";
 }
 
-const acts = {
+const actions = {
   submit,
   choose: (key, event) => choose(key, event.repeat),
   skip,
@@ -413,18 +414,18 @@ const acts = {
   unfold: () => ranking && toggleFolds(ranking),
   write: () => canRank() && writing.open(ranking),
   comment: () => ranking?.form.elements.comment.focus(),
-  rate: () => ranking && startRating(ranking.marked),
-  markText: () => canRank() && tell(cannotMark() || spans.start(ranking.marked)),
+  rate: () => ranking && startRating(ranking.current),
+  markText: () => canRank() && showMessage(cannotMark() || spans.start(ranking.current)),
   selection(event) {
     const handled = spans?.handle(event) ?? false;
-    if (handled && event.key === "Escape") tell();
+    if (handled && event.key === "Escape") showMessage();
     return handled;
   },
   flag: (key) => ranking !== null && toggleFlag(ranking.form, key),
   strength: (point) => ranking !== null && chooseStrength(ranking.form, point),
   differences() {
     if (!ranking) return;
-    tell(toggleDifferences(ranking) ? say("too-long-to-compare") : "");
+    showMessage(toggleDifferences(ranking) ? say("too-long-to-compare") : "");
     foldLongOnes(ranking);
   },
   asWritten: toggleAsWritten,
@@ -432,19 +433,19 @@ const acts = {
 document.addEventListener("as-written", () => ranking && foldLongOnes(ranking));
 
 page.addEventListener("click", (event) => {
-  // Rated by hand: the digits go on ranking. (A key's click has no detail.)
+  // After a rating by mouse, digits rank again. A click caused by a key has detail 0.
   if (event.detail && event.target.closest(".rating")) ranking.focus(event.target.closest(".completion"));
   const { act, choice } = event.target.closest("[data-act]")?.dataset ?? {};
   if (!act) return;
   event.preventDefault();
   if (choice) choose(choice);
-  else acts[act]();
+  else actions[act]();
 });
 page.addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
 });
-handleKeys(acts, () => ranking);
+handleKeys(actions, () => ranking);
 
 const first = stage.firstElementChild;
 if (outbox.items.some((item) => item.lease && item.lease === first.dataset.lease)) showNext();

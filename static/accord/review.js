@@ -1,4 +1,4 @@
-// One comparison under review: rank it as on the ranking page, go to the next, return or discard, all by keyboard.
+// Review of one comparison, by keyboard: rank it as on the ranking page, go to the next, return or discard.
 
 import { remember } from "./app.js";
 import { Clock } from "./rank/clock.js";
@@ -15,27 +15,27 @@ const form = page.querySelector("form.comparison");
 const isOpen = !("settled" in form.dataset);
 const clock = new Clock();
 const ranking = isOpen ? new Ranking(form) : null;
-const marked = ranking ?? new Marked(form);
+const comparison = ranking ?? new ReadOnlyComparison(form);
 
 if (ranking) makeDraggable(ranking);
 showTexts(page);
-foldLongOnes(marked);
-document.addEventListener("as-written", () => foldLongOnes(marked));
+foldLongOnes(comparison);
+document.addEventListener("as-written", () => foldLongOnes(comparison));
 
-/** Of a settled comparison nothing is ranked, but completions are still marked, folded and compared. */
-function Marked(shown) {
-  this.form = shown;
-  this.cards = [...shown.querySelectorAll(".completion")];
-  this.marked = this.cards[0];
+/** A settled comparison: it cannot be ranked, but completions can be selected, folded and compared. */
+function ReadOnlyComparison(element) {
+  this.form = element;
+  this.cards = [...element.querySelectorAll(".completion")];
+  this.current = this.cards[0];
   for (const card of this.cards) {
     card.addEventListener("focusin", () => {
-      this.marked = card;
-      for (const each of this.cards) each.classList.toggle("is-focused", each === card);
+      this.current = card;
+      for (const other of this.cards) other.classList.toggle("is-focused", other === card);
     });
   }
   this.move = (key) => {
     const by = key === "ArrowRight" || key === "ArrowDown" ? 1 : -1;
-    this.cards[this.cards.indexOf(this.marked) + by]?.focus();
+    this.cards[this.cards.indexOf(this.current) + by]?.focus();
   };
 }
 
@@ -44,32 +44,32 @@ function go(where) {
 }
 
 function differences() {
-  const isTooLong = toggleDifferences(marked);
+  const isTooLong = toggleDifferences(comparison);
   document.getElementById("state").textContent = isTooLong ? say("too-long-to-compare") : "";
-  foldLongOnes(marked);
+  foldLongOnes(comparison);
 }
 
 function settle() {
   if (!ranking) return;
   if (!ranking.isComplete) {
     document.getElementById("state").textContent = ranking.whatIsMissing;
-    return ranking.mark(ranking.missing[0]);
+    return ranking.select(ranking.missing[0]);
   }
   form.elements.seconds.value = clock.seconds.toFixed(2);
   form.submit();
 }
 
-/** @param {"return"|"discard"} act @param {string=} chosen whose ranking */
+/** @param {"return"|"discard"} act @param {string=} chosen id of the ranking */
 function decide(act, chosen) {
   const dialog = document.getElementById(act);
-  const whose = [...dialog.querySelectorAll("[name=ranking]")];
-  if (!whose.length) return;
-  for (const each of whose) each.checked = chosen ? each.value === chosen : whose.length === 1;
+  const inputs = [...dialog.querySelectorAll("[name=ranking]")];
+  if (!inputs.length) return;
+  for (const input of inputs) input.checked = chosen ? input.value === chosen : inputs.length === 1;
   dialog.showModal();
   if (chosen) dialog.querySelector("textarea").focus();
 }
 
-const acts = {
+const actions = {
   n: () => go("next"),
   j: () => go("next"),
   p: () => go("previous"),
@@ -79,24 +79,24 @@ const acts = {
   c: () => form.elements.reason?.focus(),
   d: () => differences(),
   i: toggleAsWritten,
-  e: () => toggleFolds(marked),
+  e: () => toggleFolds(comparison),
   l: () => remember("layout", document.documentElement.dataset.layout === "list" ? "columns" : "list"),
   "?": () => document.getElementById("help").showModal(),
 };
 
 document.addEventListener("keydown", (event) => {
   if (isForOthers(event) || document.querySelector("dialog[open]")) return;
-  if (event.key === "Escape" && event.target.matches("textarea")) return marked.marked.focus();
+  if (event.key === "Escape" && event.target.matches("textarea")) return comparison.current.focus();
   if (event.target.matches("input:not([type=radio]), textarea, select, summary")) return;
-  if (handled(event)) event.preventDefault();
+  if (handleKey(event)) event.preventDefault();
 });
 
-function handled(event) {
+function handleKey(event) {
   const digit = digitOf(event);
-  const act = acts[isQuestionMark(event) ? "?" : letterOf(event)];
-  if (digit && ranking && !event.shiftKey) ranking.rankMarked(Number(digit));
-  else if (["Backspace", "Delete"].includes(event.key) && ranking) ranking.rankMarked(0);
-  else if (event.key.startsWith("Arrow") && !event.target.closest(".prompt, .scroll, input")) marked.move(event.key);
+  const act = actions[isQuestionMark(event) ? "?" : letterOf(event)];
+  if (digit && ranking && !event.shiftKey) ranking.rankCurrent(Number(digit));
+  else if (["Backspace", "Delete"].includes(event.key) && ranking) ranking.rankCurrent(0);
+  else if (event.key.startsWith("Arrow") && !event.target.closest(".prompt, .scroll, input")) comparison.move(event.key);
   else if (event.key === "Enter" && !event.target.closest("button, a")) settle();
   else if (act) act();
   else return false;
@@ -110,8 +110,8 @@ page.addEventListener("click", (event) => {
   const { act, decide: decision, ranking: chosen } = button.dataset;
   if (decision) decide(decision, chosen);
   else if (act === "submit") settle();
-  else acts[{ layout: "l", help: "?", unfold: "e" }[act]]();
+  else actions[{ layout: "l", help: "?", unfold: "e" }[act]]();
 });
 
-(ranking ?? marked).cards[0].focus({ preventScroll: true });
+(ranking ?? comparison).cards[0].focus({ preventScroll: true });
 page.dataset.ready = "true";

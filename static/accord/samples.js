@@ -1,4 +1,4 @@
-// A round's samples: rendered, or as they are written.
+// Samples of a round: rendered, or as written.
 
 import { showTexts, toggleAsWritten } from "./rank/as_written.js";
 import { isForOthers, letterOf } from "./rank/keyboard.js";

@@ -1,11 +1,11 @@
-// Practice on a sample comparison: each step waits for its deed.
+// Practice on a sample comparison: a step is shown until it is done.
 
 import { showTexts, toggleAsWritten } from "./rank/as_written.js";
 import { makeDraggable } from "./rank/drag.js";
 import { handleKeys } from "./rank/keys.js";
 import { Ranking } from "./rank/ranking.js";
 
-const deeds = {
+const isDone = {
   first: (ranking) => ranking.missing.length < ranking.size,
   all: (ranking) => ranking.isComplete,
   tie: (ranking) => ranking.isComplete && new Set(ranking.ranks.values()).size < ranking.size,
@@ -14,46 +14,46 @@ const deeds = {
 
 const page = document.getElementById("tour");
 const steps = [...page.querySelectorAll("[data-step]")];
-let current = 0;
+let step = 0;
 let submitted = false;
 
-function goOn() {
-  while (deeds[steps[current].dataset.step]?.(ranking)) current += 1;
-  steps.forEach((step, index) => { step.hidden = index !== current; });
+function advance() {
+  while (isDone[steps[step].dataset.step]?.(ranking)) step += 1;
+  steps.forEach((element, index) => { element.hidden = index !== step; });
 }
 
 function submit() {
-  if (steps[current].dataset.step !== "submit") return;
+  if (steps[step].dataset.step !== "submit") return;
   submitted = true;
-  goOn();
+  advance();
   page.querySelector("#stage").hidden = true;
-  steps[current].querySelector("a").focus();
+  steps[step].querySelector("a").focus();
 }
 
-const nothing = () => {};
-const acts = {
+const ignore = () => {};
+const actions = {
   submit,
   asWritten: toggleAsWritten,
   help: () => document.getElementById("help").showModal(),
   comment: () => ranking.form.elements.comment.focus(),
   ...Object.fromEntries(
-    ["skip", "undo", "guidelines", "unfold", "differences", "layout", "break", "write", "rate", "markText", "selection", "flag", "strength", "choose"].map((name) => [name, nothing]),
+    ["skip", "undo", "guidelines", "unfold", "differences", "layout", "break", "write", "rate", "markText", "selection", "flag", "strength", "choose"].map((name) => [name, ignore]),
   ),
 };
 
-const ranking = new Ranking(page.querySelector("form.comparison"), goOn);
+const ranking = new Ranking(page.querySelector("form.comparison"), advance);
 makeDraggable(ranking);
 showTexts(page);
-handleKeys(acts, () => ranking);
+handleKeys(actions, () => ranking);
 page.addEventListener("click", (event) => {
   const act = event.target.closest("[data-act]")?.dataset.act;
   if (!act) return;
   event.preventDefault();
-  acts[act]();
+  actions[act]();
 });
 page.addEventListener("submit", (event) => {
   event.preventDefault();
   submit();
 });
-ranking.mark(ranking.cards[0]);
+ranking.select(ranking.cards[0]);
 page.dataset.ready = "true";

@@ -38,7 +38,7 @@ def test_one_key_ranks_and_submits_a_pair(ranking, keep):
     done = {press(ranking, key): ranks for key, ranks in (("1", [1, 2]), ("2", [2, 1]), ("3", [1, 1]))}
     ranking.expect_sent()
     assert {comparison: ranks_of(comparison) for comparison in done} == done
-    expect(ranking.page.locator(".told")).to_have_text("Stored. U undoes it.")
+    expect(ranking.page.locator(".submit-state")).to_have_text("Stored. U undoes it.")
 
 
 def test_a_pair_ranked_by_mistake_is_undone_and_corrected_by_one_key(ranking, keep):

@@ -243,7 +243,7 @@ def test_the_boxes_say_which_end_is_best(comparisons, rank_page):
 def test_what_was_done_is_confirmed_quietly_beside_submit(comparisons, rank_page, keep, phone):
     comparisons(count=3, size=4)
     ranking = rank_page(phone=phone)
-    told = ranking.page.locator(".told")
+    told = ranking.page.locator(".submit-state")
     submit = ranking.page.get_by_role("button", name="Submit")
     ranking.press("1", "Enter")
     expect(told).to_have_text("Not ranked yet: B, C, and D")

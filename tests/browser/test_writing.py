@@ -48,7 +48,7 @@ def test_what_is_not_changed_is_not_stored(ranking):
     expect(ranking.page.get_by_role("dialog", name="Write a better one")).to_be_visible()
     field(ranking.page).fill("Tomorrow, by post.")
     ranking.page.get_by_role("button", name="Store it").click()
-    expect(ranking.page.locator(".told")).to_contain_text("Your answer is stored")
+    expect(ranking.page.locator(".submit-state")).to_contain_text("Your answer is stored")
     assert Demonstration.objects.get().completion.text == "Tomorrow, by post."
 
 
@@ -92,7 +92,7 @@ def test_what_is_being_written_is_not_left_behind_by_a_submit(ranking):
     page.keyboard.type("Better: ")
     page.locator(".completion").first.click(position={"x": 180, "y": 12})
     ranking.press("Enter")
-    expect(page.locator(".told")).to_have_text("Store or close your own answer first.")
+    expect(page.locator(".submit-state")).to_have_text("Store or close your own answer first.")
     expect(field(page)).to_be_focused()
     assert ranking.comparison == first
     ranking.press("Escape", "w")

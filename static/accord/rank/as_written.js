@@ -1,18 +1,18 @@
-// Texts as they are written, instead of rendered: in a monospaced font, with blanks at the ends of lines, tabs and
-// invisible characters shown. One choice for all texts of a page, kept for the session. The rendered text stays in the
-// page, hidden, since marked spans are counted in it.
+// View "as written": the source of the texts in a monospaced font, with visible tabs, blanks at line ends and invisible
+// characters. The choice holds for all texts and for the session. The rendered text stays in the page, hidden, since
+// offsets of marked spans are counted in it.
 
 const NAME = "accord:as-written";
-const MOST_SIGNS = 20_000; // beyond, a text would grow too much
+const MAX_SIGNS = 20_000; // a text with more of them is shown without signs
 const BLANKS = /^ +| +$|[\t\r]|[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]/gmu;
-// As feedback/rendering/controls.py; a joiner behind a character that is no ASCII belongs to it.
+// The same characters as in feedback/rendering/controls.py. A joiner after a non-ASCII character belongs to it.
 const CONTROLS = /([\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff9-\ufffb\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]|(?<![^\u0000-\u007f\u2000-\u206f\u3000])[\u200c\u200d\ufe0e\ufe0f])\1*/gu;
 
 export function isAsWritten() {
   return sessionStorage.getItem(NAME) === "yes";
 }
 
-/** Show the texts in the element the way that was chosen. */
+/** Show the texts in the element rendered or as written, as chosen. */
 export function showTexts(root) {
   for (const prose of root.querySelectorAll(".prose[data-written]")) showText(prose, isAsWritten());
   for (const button of root.querySelectorAll("[data-as-written]")) button.setAttribute("aria-pressed", isAsWritten());
@@ -53,13 +53,13 @@ function* pieces(text, added) {
   yield* withSigns(text, signs, position, text.length);
 }
 
-/** {start, end} of every run that cannot be seen by itself. */
+/** Return {start, end} of every run of invisible characters. */
 function signsOf(text) {
   const signs = [];
   for (const pattern of [BLANKS, CONTROLS])
     for (const { 0: run, index } of text.matchAll(pattern)) {
       signs.push({ start: index, end: index + run.length });
-      if (signs.length > MOST_SIGNS) return [];
+      if (signs.length > MAX_SIGNS) return [];
     }
   return signs.sort((a, b) => a.start - b.start);
 }
@@ -74,7 +74,7 @@ function signOf(run) {
 
 function* withSigns(text, signs, start, end, showsLineEnds = false) {
   let position = start;
-  for (let index = firstBehind(signs, start); signs[index]?.start < end; index += 1) {
+  for (let index = firstEndingAfter(signs, start); signs[index]?.start < end; index += 1) {
     const from = Math.max(signs[index].start, start);
     const to = Math.min(signs[index].end, end);
     if (from > position) yield plain(text.slice(position, from), showsLineEnds);
@@ -87,7 +87,7 @@ function* withSigns(text, signs, start, end, showsLineEnds = false) {
   if (position < end) yield plain(text.slice(position, end), showsLineEnds);
 }
 
-function firstBehind(signs, start) {
+function firstEndingAfter(signs, start) {
   let [low, high] = [0, signs.length];
   while (low < high) {
     const middle = (low + high) >> 1;

@@ -1,4 +1,4 @@
-// Seconds of looking: from the first sight of a comparison, without breaks and hidden tabs.
+// Time that a comparison was visible, without breaks and hidden tabs.
 
 export class Clock {
   #before = 0;

@@ -1,28 +1,28 @@
-// Word-level differences: what each other completion says that the marked one does not. They are those of the texts as
-// they are written, and shown in these: so indentation, line ends, doubled blanks and markup count as words do.
+// Word-level differences of the other completions from the current one. They compare the texts as written, so
+// indentation, line ends, double blanks and markup count.
 
 import { diffArrays } from "../../diff/diff/array.js";
 import { isAsWritten, showText } from "./as_written.js";
 
-const MOST_WORDS = 4000; // beyond, the comparison takes longer than a key press may
+const MAX_WORDS = 4000; // per text; comparing longer ones would be too slow for a key press
 
-/** Show the differences from the marked completion, or take them away. Whether a text was too long to compare. */
+/** Show or hide the differences from the current completion; return whether a text was too long to compare. */
 export function toggleDifferences(ranking) {
   const isOn = "differences" in ranking.form.dataset;
   if (isOn) delete ranking.form.dataset.differences;
   else ranking.form.dataset.differences = "yes";
-  const base = isOn ? [] : wordsOf(ranking.marked);
+  const base = isOn ? [] : wordsOf(ranking.current);
   let isTooLong = false;
   for (const card of ranking.cards) {
-    const words = isOn || card === ranking.marked ? [] : wordsOf(card);
-    const isLong = words.length > MOST_WORDS || base.length > MOST_WORDS;
-    isTooLong ||= isLong && card !== ranking.marked;
+    const words = isOn || card === ranking.current ? [] : wordsOf(card);
+    const isLong = words.length > MAX_WORDS || base.length > MAX_WORDS;
+    isTooLong ||= isLong && card !== ranking.current;
     showText(proseOf(card), !isOn || isAsWritten(), isLong || !words.length ? [] : addedTo(base, words));
   }
   return isTooLong;
 }
 
-/** [start, end] of the runs of words that `base` lacks. */
+/** Return [start, end] of the runs of words that `base` lacks. */
 function addedTo(base, words) {
   const runs = [];
   let index = 0;
@@ -34,14 +34,14 @@ function addedTo(base, words) {
   return runs;
 }
 
-/** {word, start, end} of every word of a completion, in any script, and of white space but single blanks. */
+/** Return {word, start, end} of the words of a completion, and of white space other than single blanks. */
 function wordsOf(card) {
   const segmenter = new Intl.Segmenter(undefined, { granularity: "word" });
   const words = [];
   for (const { segment, index } of segmenter.segment(proseOf(card).dataset.written)) {
     const end = index + segment.length;
     const last = words.at(-1);
-    // Neighbouring white space is one word: segmenters cut it in their own ways.
+    // Join adjacent white space: browsers segment it differently.
     if (!segment.trim() && last && !last.word.trim()) Object.assign(last, { word: last.word + segment, end });
     else words.push({ word: segment, start: index, end });
   }

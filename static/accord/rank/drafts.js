@@ -1,6 +1,6 @@
-// What was said and is not yet stored by the server, so that a reload, a crash or a refusal costs nothing.
+// Drafts of rankings that the server has not stored, so that a reload, a crash or a refusal loses nothing.
 
-const KEPT = 50;
+const MAX_DRAFTS = 50;
 
 const draftsOf = (user) => `accord:drafts:${user}`;
 const signalOf = (user) => `accord:signed-out:${user}`;
@@ -22,8 +22,8 @@ export class Drafts {
   of(name) { return this.#all()[name] ?? null; }
 
   keep(name, draft) {
-    const others = Object.entries(this.#all()).filter(([each]) => each !== name);
-    const all = Object.fromEntries([...others, [name, draft]].slice(-KEPT));
+    const others = Object.entries(this.#all()).filter(([other]) => other !== name);
+    const all = Object.fromEntries([...others, [name, draft]].slice(-MAX_DRAFTS));
     store(this.#name, all);
   }
 
@@ -48,12 +48,12 @@ function read(name) {
 }
 
 /**
- * Remove what a person who signs out has said and not submitted, in all tabs. What is submitted and not yet stored by
- * the server stays, with its drafts: it may be refused, and is then corrected.
- * @param {(count: number) => boolean} isAgreed asked when something is not yet stored
+ * Remove the drafts of a user who signs out, in all tabs. Submitted rankings that the server has not stored yet stay with
+ * their drafts: the server may refuse them, and they are then corrected.
+ * @param {(count: number) => boolean} isAgreed asks for consent if rankings are not stored yet
  * @returns {boolean} whether to sign out
  */
-export function leaveBehind(user, isAgreed) {
+export function prepareSignOut(user, isAgreed) {
   const unsent = read(outboxOf(user)) ?? [];
   if (unsent.length && !isAgreed(unsent.length)) return false;
   const wanted = unsent.map(({ draft }) => draft);
@@ -64,7 +64,7 @@ export function leaveBehind(user, isAgreed) {
   return true;
 }
 
-/** Under this name what is said of the form's comparison is kept. */
+/** Return the name of the draft of the form's comparison. */
 export function draftName({ dataset: { comparison } }) {
   return `c${comparison}`;
 }

@@ -1,12 +1,12 @@
-// Letters dragged into rank boxes: from the foot of the page, or from a completion's own corner. A whole box is the
-// target, with half of the gap around it, and says so while the letter is over it. Nothing moves before the drop.
+// Drag letters into rank boxes, from the dock or from the corner of a completion. The target is the whole box with half
+// of the gap around it; it is highlighted while the letter is over it. No element moves before the drop.
 
 const STARTS_AFTER = 4; // px of movement; less is a click
 const GAP = 4; // px around a box that still count as the box: half of the gap between two
-const EDGE = 40; // px: so close to an edge, what does not fit scrolls
+const EDGE = 40; // px: closer to the window's edge, the page scrolls
 const SCROLL_STEP = 8; // px a frame
 
-/** Let the ranking's letters be dragged; returns what undoes it. */
+/** Make the ranking's letters draggable; return a function that undoes it. */
 export function makeDraggable(ranking) {
   const listening = new AbortController();
   let drag = null;
@@ -37,10 +37,10 @@ class Drag {
     this.start = this.at = start;
     this.boxes = ranking.form.querySelector(".tiers");
     const listen = (name, handle) => document.addEventListener(name, handle, { signal: this.#listening.signal, capture: true });
-    const own = (handle) => (event) => event.pointerId === start.pointerId && handle(event);
-    listen("pointermove", own((event) => this.#move(event)));
-    listen("pointerup", own((event) => this.#drop(event)));
-    listen("pointercancel", own(() => this.end()));
+    const ofSamePointer = (handle) => (event) => event.pointerId === start.pointerId && handle(event);
+    listen("pointermove", ofSamePointer((event) => this.#move(event)));
+    listen("pointerup", ofSamePointer((event) => this.#drop(event)));
+    listen("pointercancel", ofSamePointer(() => this.end()));
     listen("keydown", (event) => {
       if (event.key !== "Escape" || !this.#ghost) return;
       event.stopPropagation();
@@ -87,14 +87,14 @@ class Drag {
   #aim() {
     const { clientX: x, clientY: y } = this.at;
     const inView = contains(this.boxes.getBoundingClientRect(), x, y);
-    const box = inView ? [...this.boxes.querySelectorAll(".tier")].find((each) => contains(each.getBoundingClientRect(), x, y)) : null;
+    const box = inView ? [...this.boxes.querySelectorAll(".tier")].find((tier) => contains(tier.getBoundingClientRect(), x, y)) : null;
     if (box === this.#box) return;
     this.#box?.classList.remove("is-target");
     box?.classList.add("is-target");
     this.#box = box ?? null;
   }
 
-  /** Boxes below the window's edge come into view while the letter waits at that edge. */
+  /** Scroll boxes below the window's edge into view while the letter is at that edge. */
   #scroll() {
     if (!this.#ghost) return;
     const { clientX: x, clientY: y } = this.at;

@@ -1,15 +1,15 @@
-// What is said beside the ranks: strength, flags, ratings, a comment.
+// Ranking details: strength, flags, ratings and the comment.
 
 import { digitOf } from "./keyboard.js";
 
 const isExtra = (name) => ["strength", "flags", "comment"].includes(name) || name.startsWith("rating-");
 
-/** As form fields, the empty ones left out. */
+/** Return the details as form fields, without empty ones. */
 export function extrasOf(form) {
   return [...new FormData(form)].filter(([name, value]) => isExtra(name) && value);
 }
 
-/** Put back what `extrasOf` gave. */
+/** Restore details that `extrasOf` returned. */
 export function restoreExtras(form, fields) {
   form.elements.comment.value = "";
   for (const input of boxes(form)) input.checked = false;
@@ -19,20 +19,20 @@ export function restoreExtras(form, fields) {
   }
 }
 
-/** Whether there is a flag of that key. */
+/** Toggle the flag of that key; return whether there is one. */
 export function toggleFlag(form, key) {
   const flag = form.querySelector(`.flags input[data-key="${CSS.escape(key.toUpperCase())}"]`);
   flag?.click();
   return Boolean(flag);
 }
 
-/** R: to the first attribute of the completion that is not rated yet, or to the first one. */
+/** Focus the first attribute of the completion that is not rated yet, or the first one (R). */
 export function startRating(card) {
   const [first] = card.querySelectorAll(".rating");
   focusRating(nextUnrated(card) ?? first);
 }
 
-/** A digit while a rating has the focus: rate, and go on to the next; 0 takes the rating away. Whether it was one. */
+/** Handle a digit while a rating has the focus: rate and go to the next; 0 removes it. Return whether it was handled. */
 export function rateByKey(event, ranking) {
   const group = event.target.closest?.(".rating");
   const value = event.key === "Backspace" || event.key === "Delete" ? "0" : digitOf(event);
@@ -41,14 +41,14 @@ export function rateByKey(event, ranking) {
   if (value !== "0" && !inputs[Number(value) - 1]) return true;
   for (const input of inputs) input.checked = input.value === value;
   group.dispatchEvent(new Event("input", { bubbles: true }));
-  if (value !== "0") goOn(group.closest(".completion"), ranking);
+  if (value !== "0") goToNextRating(group.closest(".completion"), ranking);
   return true;
 }
 
-function goOn(card, ranking) {
+function goToNextRating(card, ranking) {
   const inTurn = [card, ...ranking.cards.slice(ranking.cards.indexOf(card) + 1), ...ranking.cards];
   const next = inTurn.find(nextUnrated);
-  if (!next) return ranking.mark(card);
+  if (!next) return ranking.select(card);
   focusRating(nextUnrated(next));
   next.querySelector(".ratings").scrollIntoView({ block: "nearest" });
 }
@@ -61,7 +61,7 @@ function focusRating(group) {
   (group?.querySelector(":checked") ?? group?.querySelector("input"))?.focus();
 }
 
-/** Whether the project asks for a strength, and has that point. */
+/** Choose a point of the strength scale; return whether the project's scale has it. */
 export function chooseStrength(form, point) {
   const input = form.querySelector(`.strength input[value="${point}"]`);
   input?.click();

@@ -1,20 +1,20 @@
-// Long completions are folded at one height, so that length is not what the eye compares. Folding and unfolding
-// takes the earlier messages of a long conversation along.
+// Fold long completions to the same height, so that annotators do not compare lengths. Folding includes the earlier
+// messages of a long conversation.
 
 import { longTurnsOf, setTurns } from "./turns.js";
 
-const HEIGHT = 26; // rem; app.css has the same in --fold
+const MAX_HEIGHT = 26; // rem; app.css has the same in --fold
 
 export function foldLongOnes(ranking) {
-  const most = HEIGHT * parseFloat(getComputedStyle(document.documentElement).fontSize);
+  const limit = MAX_HEIGHT * parseFloat(getComputedStyle(document.documentElement).fontSize);
   for (const card of ranking.cards) {
-    const isLong = heightOf(card.querySelector(".fold:not([hidden])")) > most * 1.15;
+    const isLong = heightOf(card.querySelector(".fold:not([hidden])")) > limit * 1.15;
     card.classList.toggle("is-long", isLong);
     card.classList.toggle("is-folded", isLong);
   }
 }
 
-/** Of what is in it: the element itself is as high as its neighbours, where they stand side by side. */
+/** Return the height of the content: in columns the element itself is as high as its neighbours. */
 function heightOf(element) {
   const content = document.createRange();
   content.selectNodeContents(element);
@@ -27,5 +27,5 @@ export function toggleFolds(ranking) {
   const fold = !long.some((card) => card.classList.contains("is-folded")) && turns?.open !== false;
   for (const card of long) card.classList.toggle("is-folded", fold);
   if (turns) setTurns(turns, !fold);
-  if (long.length) ranking.marked.scrollIntoView({ block: "nearest" });
+  if (long.length) ranking.current.scrollIntoView({ block: "nearest" });
 }

@@ -1,8 +1,8 @@
-// What was submitted and has not been confirmed: kept through reloads and lost connections, and sent again with
-// the same key until the server has answered. The server makes one ranking of any number of equal submits.
+// Submitted rankings that the server has not confirmed. They are kept through reloads and lost connections, and sent
+// again with the same idempotency key until the server answers: it stores one ranking per key.
 
 const FIRST_WAIT = 1_000;
-const LONGEST_WAIT = 30_000;
+const MAX_WAIT = 30_000;
 
 export class Outbox {
   #wait = FIRST_WAIT;
@@ -12,7 +12,7 @@ export class Outbox {
   /**
    * @param {string} name the storage's key
    * @param {{prepare: Function, answered: Function, refused: Function, waiting: Function}} listener
-   *   prepare(item) gives further form fields at the moment of sending.
+   *   prepare(item) returns more form fields when the item is sent.
    */
   constructor(name, listener) {
     this.name = name;
@@ -36,7 +36,7 @@ export class Outbox {
     return this.flush();
   }
 
-  /** Send everything in order. Two open tabs take turns. Resolves when the box is empty or a wait begins. */
+  /** Send all items in order. The lock makes tabs take turns. Resolves when the outbox is empty or a wait begins. */
   flush() {
     clearTimeout(this.#timer);
     this.#sending ??= navigator.locks.request(this.name, () => this.#sendAll()).finally(() => { this.#sending = null; });
@@ -71,16 +71,16 @@ export class Outbox {
   #later(reason) {
     this.listener.waiting(this.items.length, reason);
     this.#timer = setTimeout(() => this.flush(), this.#wait);
-    this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT);
+    this.#wait = Math.min(this.#wait * 2, MAX_WAIT);
     return "kept";
   }
 }
 
-/** As htmx asks, so that the server answers with a fragment; and for whom, as another may have signed in since. */
+/** The htmx header asks for a fragment. Accord-User lets the server refuse if another user has signed in since. */
 const user = document.querySelector("[data-user]")?.dataset.user;
 const asked = { "HX-Request": "true", ...(user && { "Accord-User": user }) };
 
-/** Whether the answer is for somebody who has to sign in first, whatever its status. */
+/** Tell whether the response means that the user must sign in first. */
 export function isSignedOut(response) {
   return response.redirected || response.status === 401 || response.status === 403;
 }

@@ -1,8 +1,8 @@
-// One comparison on screen: which rank each completion has, which one is marked, and what the page shows of it.
+// State of one comparison on the page: the ranks of its completions and the current completion.
 
 import { list, say } from "./words.js";
 
-/** Ranks of A and B by the key that says them at once, where the project wants that. */
+/** Ranks of A and B by key, for projects where one key ranks a pair. */
 export const CHOICES = { 1: [1, 2], 2: [2, 1], 3: [1, 1] };
 
 export class Ranking {
@@ -13,20 +13,20 @@ export class Ranking {
     this.size = Number(form.dataset.size);
     this.cards = [...form.querySelectorAll(".completion")];
     this.ranks = new Map(this.cards.map((card) => [card, this.#checked(card)]));
-    this.marked = this.cards[0];
+    this.current = this.cards[0];
     form.noValidate = true;
     for (const card of this.cards) {
-      card.addEventListener("focusin", () => this.#showMark(card));
-      card.addEventListener("pointerdown", () => this.#showMark(card));
+      card.addEventListener("focusin", () => this.#showCurrent(card));
+      card.addEventListener("pointerdown", () => this.#showCurrent(card));
       card.addEventListener("change", (event) => {
         if (event.target.closest(".chips")) this.rank(card, Number(event.target.value));
       });
     }
     this.#show();
-    this.#showMark(this.marked);
+    this.#showCurrent(this.current);
   }
 
-  /** Show the comparison to read: what is said of it could not be stored. */
+  /** Make the comparison read-only: the server would not store a ranking. */
   close() {
     this.isReadOnly = true;
     for (const control of this.form.elements) control.disabled = !control.matches("[data-act=unfold], [data-as-written]");
@@ -36,14 +36,14 @@ export class Ranking {
   get missing() { return this.cards.filter((card) => !this.ranks.get(card)); }
   get isComplete() { return this.missing.length === 0; }
 
-  /** The completion ranked best; of several, or of none, the current one where it is among them. */
+  /** The completion ranked best. If several are, or none is ranked, the current one if it is among them. */
   get best() {
     const ranks = this.cards.map((card) => this.ranks.get(card)).filter(Boolean);
     const best = ranks.length ? this.cards.filter((card) => this.ranks.get(card) === Math.min(...ranks)) : this.cards;
-    return best.includes(this.marked) ? this.marked : best[0];
+    return best.includes(this.current) ? this.current : best[0];
   }
 
-  /** Ranks by place in the order of display, as the server and the drafts know them. */
+  /** Ranks by place in the order of display, as the server and the drafts use them. */
   get byPlace() {
     return Object.fromEntries(this.cards.map((card) => [card.dataset.place, this.ranks.get(card)]));
   }
@@ -62,54 +62,54 @@ export class Ranking {
     this.changed(this);
   }
 
-  /** A digit: the marked completion gets this rank, and the mark moves to the next one without any. */
-  rankMarked(rank) {
+  /** Rank the current completion and go to the next one without a rank. */
+  rankCurrent(rank) {
     if (rank > this.size) return;
-    this.rank(this.marked, rank);
-    const from = this.cards.indexOf(this.marked);
+    this.rank(this.current, rank);
+    const from = this.cards.indexOf(this.current);
     const inTurn = [...this.cards.slice(from + 1), ...this.cards.slice(0, from)];
     const next = inTurn.find((card) => !this.ranks.get(card));
-    if (next && rank) this.mark(next);
+    if (next && rank) this.select(next);
   }
 
-  shiftMarked(by) {
-    const now = this.ranks.get(this.marked);
-    this.rank(this.marked, now ? Math.min(this.size, Math.max(1, now + by)) : by > 0 ? this.size : 1);
+  shiftCurrent(by) {
+    const now = this.ranks.get(this.current);
+    this.rank(this.current, now ? Math.min(this.size, Math.max(1, now + by)) : by > 0 ? this.size : 1);
   }
 
-  mark(card) {
+  select(card) {
     this.focus(card);
     card.scrollIntoView({ block: "nearest" });
   }
 
-  /** Mark without moving the page. */
+  /** Make a completion current without scrolling. */
   focus(card) {
-    this.#showMark(card);
+    this.#showCurrent(card);
     card.focus({ preventScroll: true });
   }
 
-  /** The nearest completion in that direction on screen; in reading order when there is none. */
+  /** Go to the nearest completion in that direction on screen, or else in reading order. */
   move(key) {
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[key];
-    const here = this.marked.getBoundingClientRect();
+    const here = this.current.getBoundingClientRect();
     const near = this.cards
-      .filter((card) => card !== this.marked)
+      .filter((card) => card !== this.current)
       .map((card) => ({ card, box: card.getBoundingClientRect() }))
       .map(({ card, box }) => ({ card, along: step[0] * (box.x - here.x) + step[1] * (box.y - here.y), across: Math.abs(step[1] * (box.x - here.x)) + Math.abs(step[0] * (box.y - here.y)) }))
       .filter(({ along }) => along > 4)
       .sort((a, b) => a.across - b.across || a.along - b.along)[0];
-    if (near) return this.mark(near.card);
-    const index = this.cards.indexOf(this.marked) + step[0] + step[1];
-    if (this.cards[index]) this.mark(this.cards[index]);
+    if (near) return this.select(near.card);
+    const index = this.cards.indexOf(this.current) + step[0] + step[1];
+    if (this.cards[index]) this.select(this.cards[index]);
   }
 
   #checked(card) { return Number(card.querySelector(".chips input:checked")?.value ?? 0); }
 
-  #showMark(card) {
-    this.marked = card;
-    for (const each of this.cards) {
-      each.classList.toggle("is-focused", each === card);
-      each.tabIndex = each === card ? 0 : -1;
+  #showCurrent(card) {
+    this.current = card;
+    for (const other of this.cards) {
+      other.classList.toggle("is-focused", other === card);
+      other.tabIndex = other === card ? 0 : -1;
     }
   }
 

@@ -1,15 +1,15 @@
-// Text of completions marked good or bad: by mouse or finger (select, and press a button that comes up), or by keyboard
-// (M, arrows, + or −). Marks are painted without touching the text, and listed under it, where they can be taken away.
+// Mark text of completions as good or bad: by mouse or touch (select, then press a button), or by keyboard (M, arrows,
+// + or −). Marks are CSS highlights, so the text's elements do not change; a list under the text can remove them.
 
 import { placeOf, rangeOf, visibleText } from "./visible.js";
 import { say } from "./words.js";
 
-const QUOTE = 100; // characters sent with a mark, by which the server sees that it counts as we do
-const SHOWN = 50; // characters of it in the list
+const MAX_QUOTE_LENGTH = 100; // characters sent with a mark, to check that server and browser count alike
+const MAX_LISTED_LENGTH = 50; // characters of a mark in the list
 const marks = { "+": "good", "=": "good", "-": "bad", "−": "bad", Backspace: null, Delete: null };
 
 export class Spans {
-  /** @param {HTMLFormElement} form @param {HTMLElement} tools the buttons that come up beside a selection */
+  /** @param {HTMLFormElement} form @param {HTMLElement} tools the buttons shown beside a selection */
   constructor(form, tools, changed) {
     this.form = form;
     this.tools = tools;
@@ -32,7 +32,7 @@ export class Spans {
     for (const mark of ["good", "bad"]) CSS.highlights?.delete(mark);
   }
 
-  /** As form fields: place:start:end:mark:quote. */
+  /** Form fields named `span`: place:start:end:mark:quote. */
   get fields() {
     return this.cards.flatMap((card) => this.byCard.get(card).map(({ start, end, mark }) => ["span", [card.dataset.place, start, end, mark, this.#quote(card, start, end)].join(":")]));
   }
@@ -42,13 +42,13 @@ export class Spans {
     for (const [name, value] of fields) {
       if (name !== "span") continue;
       const [place, start, end, mark] = value.split(":");
-      const card = this.cards.find((each) => each.dataset.place === place);
+      const card = this.cards.find((card) => card.dataset.place === place);
       if (card) this.byCard.get(card).push({ start: Number(start), end: Number(end), mark });
     }
     this.show();
   }
 
-  /** M: mark by keyboard, beginning with the first word of the completion. */
+  /** Start marking by keyboard (M) at the first word of the completion. */
   start(card) {
     const first = rangeOf(proseOf(card), 0, 1);
     if (!first) return;
@@ -64,7 +64,7 @@ export class Spans {
     getSelection().removeAllRanges();
   }
 
-  /** Whether the key was for a selection. */
+  /** Handle a key if it concerns the selection; return whether it did. */
   handle(event) {
     if (this.isMarking && event.key === "Escape") this.stop();
     else if (this.isMarking && event.key.startsWith("Arrow")) this.#move(event.key.slice(5).toLowerCase(), event.shiftKey);
@@ -73,7 +73,7 @@ export class Spans {
     return true;
   }
 
-  /** Mark what is selected, over what was marked there before; null takes marks away. */
+  /** Mark the selection and replace marks that it overlaps; null removes marks. */
   paint(mark) {
     const selected = this.#selected();
     if (!selected) return;
@@ -97,7 +97,7 @@ export class Spans {
       for (const { start, end, mark } of spans) ranges[mark].push(rangeOf(proseOf(card), start, end));
       card.querySelector(".marks").replaceChildren(...spans.map((span, index) => this.#item(card, span, index)));
     }
-    for (const [mark, found] of Object.entries(ranges)) CSS.highlights?.set(mark, new Highlight(...found.filter(Boolean)));
+    for (const [mark, all] of Object.entries(ranges)) CSS.highlights?.set(mark, new Highlight(...all.filter(Boolean)));
   }
 
   #item(card, { start, end, mark }, index) {
@@ -134,7 +134,7 @@ export class Spans {
   #selected() {
     const selection = getSelection();
     if (!selection.rangeCount || selection.isCollapsed) return null;
-    const card = this.cards.find((each) => proseOf(each).contains(selection.anchorNode));
+    const card = this.cards.find((card) => proseOf(card).contains(selection.anchorNode));
     const place = card && placeOf(selection.getRangeAt(0), proseOf(card));
     return place ? { card, ...place } : null;
   }
@@ -177,18 +177,18 @@ export class Spans {
   #selectWord(range, towards) {
     const selection = getSelection();
     selection.collapse(range.startContainer, range.startOffset);
-    // A step may end at white space or punctuation, of which nothing can be seen: take the next one too.
+    // A step may cover only white space, which has no visible characters: extend to the next word.
     for (let steps = 0; steps < 3 && !visibleText(selection.getRangeAt(0).cloneContents()); steps += 1) selection.modify("extend", towards, "word");
   }
 
   #quote(card, start, end) {
-    const range = rangeOf(proseOf(card), start, Math.min(end, start + QUOTE));
+    const range = rangeOf(proseOf(card), start, Math.min(end, start + MAX_QUOTE_LENGTH));
     return range ? visibleText(range.cloneContents()) : "";
   }
 
   #read(card, start, end) {
-    const text = rangeOf(proseOf(card), start, Math.min(end, start + SHOWN))?.toString().trim().replace(/\s+/g, " ") ?? "";
-    return end - start > SHOWN ? `${text}…` : text;
+    const text = rangeOf(proseOf(card), start, Math.min(end, start + MAX_LISTED_LENGTH))?.toString().trim().replace(/\s+/g, " ") ?? "";
+    return end - start > MAX_LISTED_LENGTH ? `${text}…` : text;
   }
 }
 

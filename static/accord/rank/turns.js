@@ -1,10 +1,10 @@
-// A long conversation opens at the last user turn, the one to answer: earlier messages are folded, or above it once
-// they are unfolded. Where the prompt goes on beyond its box, that end fades.
+// Open a long conversation at the last user turn; earlier messages are folded. Where the prompt continues beyond its
+// box, that edge fades.
 
-const LATEST_AT = 0.6; // of the box's height: so much room the earlier messages get when they are unfolded
-const MOST = 0.45; // of the window's height: what is higher counts as long, where the box does not scroll
+const LATEST_AT = 0.6; // share of the box's height for earlier messages when they are unfolded
+const MAX_HEIGHT = 0.45; // share of the window's height; a higher prompt is long, if its box does not scroll
 
-/** Fold what does not fit, in each prompt of `root`, which is on screen. */
+/** Fold earlier messages that do not fit, in all prompts of `root`. It must be in the document to be measured. */
 export function openAtLastTurn(root) {
   for (const prompt of root.querySelectorAll(".prompt")) {
     const earlier = earlierOf(prompt);
@@ -18,7 +18,7 @@ export function openAtLastTurn(root) {
   }
 }
 
-/** What E folds and unfolds with the long completions, or null. */
+/** Return the earlier messages that E folds and unfolds, or null. */
 export function longTurnsOf(root) {
   return root.querySelector(".prompt > .earlier.is-long");
 }
@@ -58,5 +58,5 @@ function earlierOf(prompt) {
 }
 
 function fits(prompt) {
-  return prompt.scrollHeight <= prompt.clientHeight + 1 && prompt.clientHeight <= innerHeight * MOST;
+  return prompt.scrollHeight <= prompt.clientHeight + 1 && prompt.clientHeight <= innerHeight * MAX_HEIGHT;
 }

@@ -1,24 +1,24 @@
-// Characters on screen, counted as feedback/rendering/visible.py counts them: without white space, and what is shown
-// as one thing (a formula, an image's name, a control made visible) as one. No count depends on the Markdown's layout.
+// Offsets in visible characters, counted as in feedback/rendering/visible.py: white space does not count; a formula or a
+// control shown by code point counts as one character. So offsets do not depend on the layout.
 
 const ATOMS = ".math, .image, .control";
 const ATOM = "\ufffc";
 const STEP = 4096;
 const SPACES = /[ \t\n\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]/gu;
 
-/** The visible characters of a node or fragment. */
+/** Return the visible characters of a node or fragment. */
 export function visibleText(node) {
   if (node.nodeType === Node.TEXT_NODE) return visibleOf(node.data);
   if (node.nodeType === Node.ELEMENT_NODE && node.matches(ATOMS)) return ATOM;
   return [...node.childNodes].map(visibleText).join("");
 }
 
-/** How many characters (not UTF-16 units) a text has. */
+/** Return the length of a text in code points, not UTF-16 units. */
 export function length(text) {
   return text.length - (text.match(/[\ud800-\udbff][\udc00-\udfff]/g)?.length ?? 0);
 }
 
-/** {start, end, quote} of what the range covers of the element; null when that shows nothing. */
+/** Return {start, end, quote} of the range within the element, or null if it has no visible character. */
 export function placeOf(range, element) {
   const inside = clipped(range, element);
   if (!inside) return null;
@@ -30,7 +30,7 @@ export function placeOf(range, element) {
   return quote ? { start, end: start + length(quote), quote } : null;
 }
 
-/** The range that shows the visible characters from start to end. */
+/** Return the range of the visible characters start … end − 1. */
 export function rangeOf(element, start, end) {
   const range = document.createRange();
   let seen = 0;
@@ -46,7 +46,7 @@ export function rangeOf(element, start, end) {
   return null;
 }
 
-/** The range within the element, and never half of a thing that is shown as one. */
+/** Return the part of the range within the element, extended to whole formulas and controls. */
 function clipped(range, element) {
   if (!range.intersectsNode(element)) return null;
   const inside = range.cloneRange();
@@ -67,7 +67,7 @@ function* leaves(node) {
   else for (const child of node.childNodes) yield* leaves(child);
 }
 
-/** Put an edge of the range at the leaf's visible character of that index: before it, or behind it as an end. */
+/** Set an edge of the range at the leaf's visible character of that index: a start before it, an end after it. */
 function setEdge(range, edge, leaf, index) {
   if (leaf.nodeType !== Node.TEXT_NODE) return range[edge === "Start" ? "setStartBefore" : "setEndAfter"](leaf);
   let left = index;
@@ -78,7 +78,7 @@ function setEdge(range, edge, leaf, index) {
   }
 }
 
-/** A text in parts: one of a million characters is a single node. No part ends within a character. */
+/** Yield a text in parts, since a node may have a million characters. No part ends within a surrogate pair. */
 function* steps(text) {
   for (let offset = 0, end; offset < text.length; offset = end) {
     end = offset + STEP;
@@ -87,7 +87,7 @@ function* steps(text) {
   }
 }
 
-/** How many UTF-16 units stand before the visible character of that index, or up to behind it. */
+/** Return the number of UTF-16 units up to the visible character of that index: before it (Start) or after it (End). */
 function unitsTo(text, index, edge) {
   let left = index;
   let units = 0;

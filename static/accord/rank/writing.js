@@ -1,5 +1,5 @@
-// "Write a better one": an answer to the prompt on screen, begun from a completion, in a panel beside what it improves.
-// It is kept as a draft until the server has it.
+// "Write a better one": the panel for a demonstration, started from a completion. The text is kept as a draft until the
+// server has stored it.
 
 import { isSignedOut, post } from "./outbox.js";
 import { say } from "./words.js";
@@ -7,10 +7,10 @@ import { say } from "./words.js";
 export class Writing {
   #ranking = null;
   #draft = "";
-  #begun = ""; // the text that it began from
+  #begun = ""; // the text that it started from
 
-  constructor(dialog, url, drafts, { tell, complain }) {
-    Object.assign(this, { dialog, url, drafts, tell, complain });
+  constructor(dialog, url, drafts, { showMessage, showError }) {
+    Object.assign(this, { dialog, url, drafts, showMessage, showError });
     this.field = dialog.querySelector("textarea");
     this.from = dialog.querySelector("select");
     this.field.addEventListener("input", () => {
@@ -24,7 +24,7 @@ export class Writing {
     dialog.addEventListener("close", () => this.#close());
   }
 
-  /** Whether something is written that the server does not have yet. */
+  /** Tell whether the panel has text that the server has not stored. */
   get isUnsaved() {
     return this.dialog.open && this.field.value.trim() !== this.#begun.trim();
   }
@@ -45,7 +45,7 @@ export class Writing {
     this.field.focus();
     this.field.setSelectionRange(0, 0);
     this.field.scrollTop = 0;
-    ranking.marked.scrollIntoView({ block: "nearest" });
+    ranking.current.scrollIntoView({ block: "nearest" });
   }
 
   close() {
@@ -69,7 +69,7 @@ export class Writing {
     return this.#ranking.cardOf(letter)?.querySelector(".prose").dataset.written ?? "";
   }
 
-  /** What is the same as a completion teaches nothing: the browser says so before it is sent. */
+  /** Refuse a text equal to the completion: a demonstration must differ. */
   #check() {
     const isSame = this.field.value.trim() === this.#begun.trim();
     this.field.setCustomValidity(isSame && this.#begun ? say("unchanged") : "");
@@ -79,15 +79,15 @@ export class Writing {
     const { returnValue } = this.dialog;
     this.dialog.returnValue = "";
     if (returnValue === "keep" && this.field.value.trim()) this.#send(this.#draft, [["comparison", this.#draft.slice(1)], ["text", this.field.value]]);
-    if (this.#ranking.form.isConnected) this.#ranking.focus(this.#ranking.marked);
+    if (this.#ranking.form.isConnected) this.#ranking.focus(this.#ranking.current);
   }
 
   async #send(draft, fields) {
     const response = await post(this.url, fields).catch(() => null);
-    if (!response) return this.tell(say("write-offline"), "warn");
-    if (isSignedOut(response)) return this.tell(say("sign-in"), "warn");
-    if (!response.ok) return this.complain(await response.text());
+    if (!response) return this.showMessage(say("write-offline"), "warn");
+    if (isSignedOut(response)) return this.showMessage(say("sign-in"), "warn");
+    if (!response.ok) return this.showError(await response.text());
     this.drafts.drop(draft);
-    this.tell(say("thanks"), "done");
+    this.showMessage(say("thanks"), "done");
   }
 }
