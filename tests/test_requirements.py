@@ -1,4 +1,4 @@
-"""Each tree's imports are declared in the right file of requirements, and the lock says the same as they."""
+"""Imports are declared in the right file of requirements/, and the locks agree with these files."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ from config.runtime import bootstrap
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / "requirements"
 GROUPS = ("web", "learner", "postgres", "node", "dev")
-# What runs with which groups, by path. The longest prefix that fits counts.
+# Groups that are installed where the code runs, by path; the longest matching prefix counts.
 TREES = {
     "config/": {"web"},
     "config/runtime/postgres_server.py": {"web", "postgres"},
@@ -25,7 +25,7 @@ TREES = {
     "feedback/": {"web"},
     "training/": {"web"},
     "training/demo/": {"web", "learner"},
-    # By hand on a GPU host, its programs run without the rest.
+    # On a GPU host its programs run without the other groups.
     "training/learner/": {"learner"},
     "tests/": {*GROUPS},
     "requirements/": {"dev"},
@@ -37,15 +37,15 @@ TORCH = "torch"  # the lock leaves it out: the right build depends on the machin
 
 @cache
 def declared(group: str) -> dict[str, Requirement]:
-    """The requirements of a group's file by name."""
+    """Return the requirements of a group's file by name."""
     lines = (REQUIREMENTS / f"{group}.txt").read_text().splitlines()
-    found = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(one.name): one for one in found}
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
 
 
 @cache
 def locked(group: str) -> dict[str, tuple[str, str]]:
-    """Version and marker of each package in the lock, by name."""
+    """Return version and marker of each package in the lock, by name."""
     text = (REQUIREMENTS / "lock" / f"{group}.txt").read_text()
     entries = re.findall(r"^([\w.\[\],-]+)==(\S+)(?: ; (.*?))?((?: \\\n    --hash=sha256:[0-9a-f]{64})*)$", text, re.M)
     without_hash = [name for name, _, _, hashes in entries if not hashes]
@@ -73,7 +73,7 @@ OWNERS = packages_distributions()  # reads the file list of every distribution: 
 
 
 def third_party(modules: set[str], ours: set[str]) -> set[str]:
-    """The distributions of modules that are neither Python's nor ours; one not installed keeps its name."""
+    """Return the distributions of modules of other projects; a module that is not installed keeps its name."""
     roots = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names) - ours - {""}
     return {canonicalize_name(OWNERS[root][0]) if root in OWNERS else root for root in roots}
 
@@ -127,8 +127,8 @@ def test_a_package_has_one_version_in_all_locks():
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_the_lock_has_all_that_its_packages_need_here(group):
-    """`--no-deps` installs the lock alone: what it lacks would be missing. Read from what is installed."""
+def test_the_lock_lists_everything_that_its_packages_need(group):
+    """`--no-deps` installs only what the lock lists. The needs are read from the installed packages."""
     torch = "torch" if TORCH in declared(group) else None
     known = {*locked(group), *({torch} if torch else ())}
     waiting = [(name, one.extras) for name, one in declared(group).items()]
@@ -146,7 +146,7 @@ def test_the_lock_has_all_that_its_packages_need_here(group):
             need = Requirement(line)
             if need.marker is None or any(need.marker.evaluate({"extra": extra}) for extra in (*extras, "")):
                 waiting.append((canonicalize_name(need.name), need.extras))
-    # A CUDA build of torch brings packages of its own, which no lock lists.
+    # A CUDA build of torch needs further packages, which no lock lists.
     assert {name for name in lacking if not name.startswith(("nvidia-", "cuda-", "triton"))} == set()
 
 
