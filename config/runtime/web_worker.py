@@ -2,6 +2,10 @@
 
 gthread hands a connection to a thread as soon as it has sent a byte, and the thread then waits without a limit for the
 rest. Here the event loop reads the request's head and a small body, and a thread gets the request when it is complete.
+
+Measured with 12 browsers and 32 clients that send a byte now and then, 2 workers of 4 threads, responses of 50 ms,
+without a proxy: p95 70 ms, with gthread over 10 s (training/LOG.md, 2026-11-28). Behind nginx, or without slow clients,
+both are equally fast.
 """
 
 import re
