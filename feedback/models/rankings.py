@@ -66,7 +66,8 @@ class Ranking(models.Model):
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="rankings", db_constraint=False, db_index=False)
     comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="rankings", db_constraint=False)
-    annotator = models.ForeignKey(User, models.PROTECT, related_name="rankings")
+    # Without an index of its own, because `ranking_by_annotator` begins with this column.
+    annotator = models.ForeignKey(User, models.PROTECT, related_name="rankings", db_index=False)
     size = models.PositiveSmallIntegerField()
     ranks = ArrayField(models.PositiveSmallIntegerField())
     display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions, in the order shown.")
@@ -129,6 +130,13 @@ class Ranking(models.Model):
             models.Index(fields=["project", "id"], name="ranking_unnumbered", condition=Q(sequence__isnull=True)),
             models.Index(fields=["annotator", "-created_at"], name="ranking_by_annotator"),
             models.Index(fields=["project", "-created_at"], name="ranking_newest"),
+            # Covers the query of `feedback.reports.statistics`, which otherwise reads every row of the project.
+            models.Index(
+                fields=["project", "annotator"],
+                include=["revision", "created_at", "is_live", "seconds"],
+                condition=~Q(reason="adjudication"),
+                name="ranking_work_done",
+            ),
         ]
 
     def __str__(self) -> str:
