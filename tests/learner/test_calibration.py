@@ -8,6 +8,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest
 
+from feedback.quality import agreement
 from training.learner.preferences.calibration import (
     accuracy_interval,
     annotator_agreement,
@@ -38,6 +39,12 @@ def test_wilson_interval_is_scipys(right, count):
     expected = binomtest(right, count).proportion_ci(method="wilson")
     found = wilson_interval(right / count, count)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 3.0), (0.31, 17.5), (0.5, 1.0), (1.0, 400.0)])
+def test_wilson_interval_is_that_of_the_web_application(share, count):
+    """The import rules forbid one function for both."""
+    assert wilson_interval(share, count)[1:] == pytest.approx(agreement.wilson_interval(share, count), abs=1e-15)
 
 
 def test_independent_pairs_have_wilsons_interval():

@@ -9,7 +9,7 @@ from itertools import combinations
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-Z_95 = 1.959964  # the normal distribution's 97.5 % quantile
+Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 PAIRWISE = _("Two people prefer the same completion in {value:.0%} of {pairs:,} pairs ({low:.0%} to {high:.0%}).")
 NO_OVERLAP = _(
@@ -76,8 +76,9 @@ class AnnotatorAgreement:
 def wilson_interval(share: float, count: float) -> tuple[float, float]:
     """Return Wilson's 95 % score interval (1927) of a share seen in `count` trials, which need not be an integer.
 
-    `training.learner.preferences.calibration.wilson_interval` is the same formula. Neither can import the other: the
-    learner imports nothing of the web application, and no web process may import the learner, which loads torch.
+    `training.learner.preferences.calibration.wilson_interval` is the same formula; `tests/learner/test_calibration.py`
+    compares the two. Neither can import the other: the learner imports nothing of the web application, and no web
+    process may load torch, which the learner imports.
     """
     centre = share + Z_95**2 / (2 * count)
     margin = Z_95 * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2))

@@ -48,7 +48,11 @@ def accuracy_interval(right: Tensor, cluster: Tensor) -> Interval:
 
 
 def wilson_interval(share: float, count: float) -> Interval:
-    """Wilson 1927: the shares that a score test at 5 % does not reject after seeing `share` of `count`."""
+    """Return Wilson's 95 % score interval (1927) of a share seen in `count` trials, which need not be an integer.
+
+    `feedback.quality.agreement.estimates.wilson_interval` is the same formula; `tests/learner/test_calibration.py`
+    compares the two. The learner imports nothing of the web application, so it cannot use that one.
+    """
     centre = (share + Z_95**2 / (2 * count)) / (1 + Z_95**2 / count)
     half = Z_95 / (1 + Z_95**2 / count) * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2))
     # At a share of 0 or 1 the bound is the share itself, from which rounding must not keep it.
