@@ -7,7 +7,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from feedback.models import Lease
 from feedback.quality.ranking_rows import RankingRow
+
+EXTRA = str(Lease.Reason.DISAGREEMENT)  # comparing plain strings is faster than comparing with the enum member
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -26,6 +29,7 @@ class RankingArrays(NamedTuple):
     preferences: Preferences  # [N, P] see `preferences_of`
     gold_preferences: Preferences  # [N, P] of the gold ranking; 0 where there is none
     is_gold: Booleans  # [N]
+    is_extra: Booleans  # [N] requested because others disagreed
 
 
 def arrays_by_size(rows: Iterable[RankingRow]) -> list[RankingArrays]:
@@ -60,4 +64,5 @@ def _arrays(places: list[int], rows: list[RankingRow], size: int) -> RankingArra
         preferences_of(ranks),
         preferences_of(gold_ranks),
         np.array([row.gold_ranks is not None for row in rows], dtype=np.bool_),
+        np.array([row.reason == EXTRA for row in rows], dtype=np.bool_),
     )

@@ -183,9 +183,8 @@ def crew(kinds, comparisons, seed, wanted=2, gold=0.0, size=2, reason="sampled",
                 "first": [1 + order.index(position) for position in range(size)],
             }[kinds[who]]
             gold_ranks = truth if is_gold else None
-            yield RankingRow(
-                pk, who, ranks, gold_ranks, order, generator.lognormvariate(2, 0.6) if timed else 10.0, reason
-            )
+            seconds = generator.lognormvariate(2, 0.6) if timed else 10.0
+            yield RankingRow(pk, who, ranks, gold_ranks, reason, display_order=order, seconds=seconds)
 
 
 def test_in_a_crew_the_clicker_is_flagged_and_careful_partners_are_not():
@@ -227,8 +226,8 @@ def test_a_partner_of_the_clicker_is_not_flagged():
     generator = random.Random(4)
     rows = list(crew(["clicker", "careful", "careful", "careful", "careful"], 900, 5))
     for pk in range(10_000, 10_300):
-        rows.append(RankingRow(pk, 7, [1, 2], None, [0, 1], 10.0))
-        rows.append(RankingRow(pk, 0, generator.sample([1, 2], 2), None, [0, 1], 10.0))
+        rows.append(RankingRow(pk, 7, [1, 2], display_order=[0, 1], seconds=10.0))
+        rows.append(RankingRow(pk, 0, generator.sample([1, 2], 2), display_order=[0, 1], seconds=10.0))
     results = check_rankings(rows, 0.8)
     assert not results[7].random_clicker.is_flagged
     assert results[0].random_clicker.is_flagged

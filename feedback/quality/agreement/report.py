@@ -11,13 +11,13 @@ from feedback.quality.agreement.counting import measure_groups
 from feedback.quality.agreement.estimates import Agreement, AgreementMeasures, AnnotatorAgreement
 from feedback.quality.agreement.pairwise import PairCounts, concatenate, count_pairs
 from feedback.quality.ranking_arrays import Floats, Integers
-from feedback.quality.ranking_rows import RankingRow, read_rankings
+from feedback.quality.ranking_rows import AGREEMENT_COLUMNS, RankingRow, read_rankings
 
 
 def measure(project: Project) -> Agreement:
     """Return the agreement of the project's live rankings. Runs one query."""
     shared = Ranking.objects.live_in(project).filter(comparison__ranking_count__gte=2)
-    return measure_rankings(read_rankings(shared))
+    return measure_rankings(read_rankings(shared, AGREEMENT_COLUMNS))
 
 
 def measure_rankings(rankings: Iterable[RankingRow]) -> Agreement:
@@ -39,7 +39,8 @@ def of_annotator(project: Project, user_id: int, until: datetime | None = None) 
     """Return one annotator's agreement with others, at the time `until`; reads only comparisons they ranked."""
     of_same_comparison = Ranking.objects.live_in(project).filter(annotator=user_id, comparison=OuterRef("comparison"))
     shared = Ranking.objects.live_in(project, until=until).filter(comparison__ranking_count__gte=2)
-    pairs = count_pairs(filter(_is_measured, read_rankings(shared.filter(Exists(of_same_comparison)))))
+    rankings = read_rankings(shared.filter(Exists(of_same_comparison)), AGREEMENT_COLUMNS)
+    pairs = count_pairs(filter(_is_measured, rankings))
     of_this_annotator = pairs.select((pairs.one == user_id) | (pairs.other == user_id))
     return AnnotatorAgreement(_measure_overall(of_this_annotator), _measure_by_week(of_this_annotator))
 

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from feedback.models import Lease
 from feedback.quality.ranking_arrays import Booleans, Floats, Integers, RankingArrays
 
 MIN_RELATIVE_AGREEMENT = 0.75  # below 75 % of the peers' above-chance agreement an annotator is suspect
@@ -48,9 +47,8 @@ def answers_to_others(rankings: RankingArrays, excluded: frozenset[int] = frozen
     The first ranking itself is compared with the second. Left out: gold; rankings of the `excluded` annotators; and
     extra rankings, because agreement with one side of a disagreement is no evidence of care.
     """
-    is_extra = np.array([row.reason == Lease.Reason.DISAGREEMENT for row in rankings.rows], dtype=np.bool_)
     is_excluded = np.isin(rankings.annotator, list(excluded))
-    used = np.flatnonzero(~rankings.is_gold & ~is_extra & ~is_excluded)
+    used = np.flatnonzero(~rankings.is_gold & ~rankings.is_extra & ~is_excluded)
     used = used[np.argsort(rankings.comparison[used], kind="stable")]
     first, number = _first_of_comparison(rankings.comparison[used])
     later = np.flatnonzero(number > 0)

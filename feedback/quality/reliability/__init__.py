@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from feedback.errors import NotFound
 from feedback.export import ranking_record
 from feedback.models import Lease, Project, Ranking, Reliability, ReliabilityReport
-from feedback.quality.ranking_rows import RankingRow, read_rankings
+from feedback.quality.ranking_rows import AGREEMENT_COLUMNS, RankingRow, read_rankings
 
 MIN_NEW_RANKINGS = 20  # before the next report
 MIN_GROWTH = 0.05  # of the record before the next report: all reports together cost as much as twenty of the last
@@ -70,7 +70,7 @@ def rankings_until(project: Project, until: int) -> list[RankingRow]:
     """
     standings = (Ranking.Standing.COUNTS, Ranking.Standing.OVERRULED)
     valid = ranking_record.last_revisions(project, until).filter(standing__in=standings)
-    return read_rankings(valid.exclude(reason=Lease.Reason.ADJUDICATION))
+    return read_rankings(valid.exclude(reason=Lease.Reason.ADJUDICATION), AGREEMENT_COLUMNS)
 
 
 def _estimate(project: Project, until: int, rankings: list[RankingRow]) -> ReliabilityReport:
