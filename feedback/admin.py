@@ -1,4 +1,4 @@
-"""For superusers: accounts and settings may be changed here, what people said may only be read."""
+"""Django's admin site for superusers: accounts and settings can be changed, feedback can only be read."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ admin.site.register(User, UserAdmin)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
-    """Nothing can be added, changed or deleted: these rows have one writer each, and it is not this page."""
+    """A view of rows that cannot be added, changed or deleted here: only `feedback.actions` and imports write them."""
 
     show_full_result_count = False
 
@@ -97,7 +97,7 @@ class SkipAdmin(ReadOnlyAdmin):
 
 @admin.register(ApiToken)
 class ApiTokenAdmin(ReadOnlyAdmin):
-    """A token may be revoked here, which deletes it."""
+    """A view of tokens, which can be deleted to revoke them."""
 
     list_display = ("name", "user", "created_at", "last_used_at")
     fields = ("name", "user", "created_at", "last_used_at")

@@ -1,6 +1,6 @@
-"""What can be wrong with a request, as classes with a sentence for people and an HTTP status.
+"""Domain errors with a message for people and an HTTP status.
 
-Raise them anywhere below a view. Pages turn them into an answer here, the API in `feedback.api.errors`: once each.
+Any code below a view may raise them. The middleware here turns them into pages, `feedback.api.errors` into JSON.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 
 class AccordError(Exception):
-    """A refusal. `message` is a sentence that says what to do about it."""
+    """A refusal. `message` says what is wrong and what to do."""
 
     status = 400
     code = "invalid"
@@ -25,61 +25,61 @@ class AccordError(Exception):
 
 
 class Invalid(AccordError):
-    """What was sent cannot be used."""
+    """A request whose content cannot be used."""
 
 
 class TooLarge(Invalid):
-    """There is more of it than one request may bring."""
+    """More data than one request may have."""
 
     status = 413
     code = "too_large"
 
 
 class Forbidden(AccordError):
-    """This person's role does not allow it."""
+    """The user's role does not allow it."""
 
     status = 403
     code = "forbidden"
 
 
 class NotFound(AccordError):
-    """It is not there, or this person may not know of it."""
+    """Something that does not exist, or of which the user may not know."""
 
     status = 404
     code = "not_found"
 
 
 class Conflict(AccordError):
-    """It was right once, but something else came first."""
+    """A request that the current state does not allow any more."""
 
     status = 409
     code = "conflict"
 
 
-class TooMuch(AccordError):
-    """More than one person may do in so short a time."""
+class TooManyRequests(AccordError):
+    """Too many requests of one user in a short time."""
 
     status = 429
     code = "too_much"
     retry_after = 600
 
 
-class Unreadable(AccordError):
-    """The body did not arrive: the client stopped sending, or was too slow."""
+class BodyTimeout(AccordError):
+    """A body that did not arrive: the client stopped sending, or was too slow."""
 
     status = 408
     code = "timeout"
 
 
 def refusal_of(error: Exception) -> AccordError | None:
-    """The refusal that this exception is, if it is one."""
+    """Return the refusal for an exception; None if it is not one."""
     if isinstance(error, UnreadablePostError):
-        return Unreadable(_("The request's body did not arrive in time: send it again."))
+        return BodyTimeout(_("The request's body did not arrive in time: send it again."))
     return error if isinstance(error, AccordError) else None
 
 
 class AccordErrorMiddleware:
-    """Answers a page's AccordError with an error page, or a fragment when htmx asked."""
+    """Answer an AccordError of a page with an error page, or with a fragment if htmx asked."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

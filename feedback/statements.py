@@ -1,7 +1,8 @@
-"""SQL of the every-day path: written once, planned once a connection, its values sent beside it.
+"""Prepared statements for the labelling hot path: server-side binding, planned once per connection.
 
-Django puts its SQL together anew for each request and writes the values into the text, so that PostgreSQL parses and
-plans it anew, too. For what every label runs, that took longer than all the rest: see training/LOG.md.
+Django builds SQL anew for each request and interpolates the values into its text, so PostgreSQL parses and plans each
+statement anew. For the statements of every label this took longer than all the rest (figures in training/LOG.md). Use
+the ORM elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,15 +17,15 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 
 def run(statement: str, parameters: Parameters) -> list[tuple[Any, ...]]:
-    """Its rows, of a statement that gives some. In the current transaction, if there is one."""
-    here = connections[DEFAULT_DB_ALIAS]  # not `connection`, which looks it up at every dot
+    """Execute a statement that returns rows, in the current transaction if there is one, and return them."""
+    here = connections[DEFAULT_DB_ALIAS]  # not `connection`, a proxy that looks it up at each attribute access
     here.close_if_health_check_failed()
     here.ensure_connection()
     try:
         return _rows(here, statement, parameters)
-    except NotSupportedError:  # a migration has changed a column's type: the plan is refused for as long as it is kept
+    except NotSupportedError:  # a migration has changed a column's type: PostgreSQL refuses the cached plan
         if here.in_atomic_block:
-            raise  # its rollback forgets every plan
+            raise  # the transaction is aborted; its rollback discards all plans
         with here.cursor() as cursor:
             cursor.execute("DEALLOCATE ALL")
         return _rows(here, statement, parameters)
@@ -37,7 +38,7 @@ def _rows(here: DatabaseWrapper, statement: str, parameters: Parameters) -> list
 
 
 def columns(model: type[models.Model], table: str) -> str:
-    """The model's columns of that table or alias, as `build` takes them."""
+    """Return the model's columns of a table or alias for a SELECT, in the order that `build` expects."""
     return ", ".join(f"{table}.{field.column}" for field in model._meta.concrete_fields)
 
 
@@ -46,7 +47,7 @@ def width(model: type[models.Model]) -> int:
 
 
 def build(model: type[AnyModel], values: Sequence[Any]) -> AnyModel:
-    """The instance of a row of its `columns`, as the ORM would have read it."""
+    """Return the model instance for a row of its `columns`, as the ORM would return it."""
     names, converted = _fields(model)  # type: ignore[arg-type]  # a class can be hashed
     if converted:
         values = list(values)

@@ -1,4 +1,4 @@
-"""What a text or a JSON value must be before it is stored: each refusal is a sentence that names the field."""
+"""Checks of texts and JSON values before they are stored. Each error message names the field, passed as `what`."""
 
 import json
 from typing import Any
@@ -25,14 +25,14 @@ def name_of_type(value: object) -> str:
     return str(NAMES_OF_TYPES.get(type(value), _("a number")))
 
 
-def text(value: object, what: str, longest: int = MAX_TEXT_LENGTH) -> str:
-    """The value, if PostgreSQL and UTF-8 can hold it."""
+def text(value: object, what: str, max_length: int = MAX_TEXT_LENGTH) -> str:
+    """Return the value if it is a text that PostgreSQL and UTF-8 can hold. Raises Invalid."""
     if not isinstance(value, str):
         raise Invalid(_("%(what)s must be a text, not %(type)s.") % {"what": what, "type": name_of_type(value)})
-    if len(value) > longest:
+    if len(value) > max_length:
         raise Invalid(
             _("%(what)s has %(count)s characters, and %(longest)s is the most.")
-            % {"what": what, "count": f"{len(value):,}", "longest": f"{longest:,}"}
+            % {"what": what, "count": f"{len(value):,}", "longest": f"{max_length:,}"}
         )
     if "\x00" in value:
         raise Invalid(_("%(what)s contains a NUL character, which cannot be stored: remove it.") % {"what": what})
@@ -45,16 +45,16 @@ def text(value: object, what: str, longest: int = MAX_TEXT_LENGTH) -> str:
     return value
 
 
-def filled_text(value: object, what: str, longest: int = MAX_TEXT_LENGTH) -> str:
-    """As `text`, and not blank."""
-    if not text(value, what, longest).strip():
+def filled_text(value: object, what: str, max_length: int = MAX_TEXT_LENGTH) -> str:
+    """Return the value like `text`. Raises Invalid if it is blank, too."""
+    if not text(value, what, max_length).strip():
         raise Invalid(_("%(what)s is empty.") % {"what": what})
     assert isinstance(value, str)
     return value
 
 
 def json_object(value: object, what: str) -> dict[str, Any]:
-    """The value, if it is an object that PostgreSQL's jsonb can hold."""
+    """Return the value if it is an object that PostgreSQL's jsonb can hold. Raises Invalid."""
     if not isinstance(value, dict):
         raise Invalid(_("%(what)s must be an object, not %(type)s.") % {"what": what, "type": name_of_type(value)})
     _walk(value, what, MAX_JSON_DEPTH)
@@ -90,7 +90,7 @@ def _walk(value: object, what: str, depth: int) -> None:
 
 
 def known_keys(row: object, known: set[str], what: str) -> dict[str, Any]:
-    """The row, if it is an object without a key that we would silently ignore."""
+    """Return the row if it is an object whose keys are all known. Raises Invalid, since a typo must not be ignored."""
     if not isinstance(row, dict):
         raise Invalid(_("%(what)s must be an object, not %(type)s.") % {"what": what, "type": name_of_type(row)})
     for key in row:

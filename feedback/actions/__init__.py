@@ -1,1 +1,1 @@
-"""Every write of what people say or decide, one module a noun. Pages and API call the same functions."""
+"""Every write of members, annotators and reviewers, one module a noun. Pages and the API call the same functions."""

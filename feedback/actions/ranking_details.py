@@ -28,7 +28,7 @@ class RankingDetails(TypedDict, total=False):
     strength: int | None  # 1 … the project's `strength_points`, for comparisons of two
     flags: Sequence[str]
     ratings: Mapping[str, Sequence[int | None]]  # by attribute: 1 … 5 for each completion, None where not rated
-    spans: Sequence[spans.Span | spans.SeenSpan]
+    spans: Sequence[spans.Span | spans.VisibleSpan]
 
 
 def flags_of(project: Project) -> list[str]:
@@ -54,7 +54,7 @@ def details_by_position(
         "strength": _strength(project, len(order), details.get("strength")),
         "flags": _flags(project, details.get("flags", ())),
         "ratings": _ratings(project, order, details.get("ratings", {})),
-        "spans": spans.stored(marked, comparison.texts(order), order) if marked else [],
+        "spans": spans.spans_by_position(marked, comparison.texts(order), order) if marked else [],
     }
 
 

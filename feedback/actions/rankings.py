@@ -1,17 +1,18 @@
-"""Every write of what an annotator says: record, revise, skip, undo, withdraw. What reviewers decide is in review.py.
+"""Writes of an annotator: record a ranking, revise it, skip a comparison.
 
-Each is one durable transaction that begins with the annotator's membership locked, so that the same submit sent five
-times at once is served one after the other: the first makes the ranking, the others are answered with it.
+Each is one durable transaction that first locks the annotator's membership. If a browser sends one submit five times at
+once, the requests are served one after the other: the first stores the ranking, the others return it.
+
+`ranking_undo.py` undoes these actions; `reviews.py` holds the decisions of reviewers.
 """
 
 import math
 from collections.abc import Collection, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Unpack
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from django.db import transaction
-from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from psycopg.types.json import Jsonb
@@ -26,11 +27,10 @@ from feedback.queue import claim, extra_rankings, gold, leases
 
 MAX_SECONDS = 24 * 3600.0
 CLOCK_SLACK = 5.0  # seconds by which the clocks of web hosts and browsers may disagree
-UNDO_REACHES = 10  # rankings in a row
-UNDO_WITHIN = timedelta(days=1)  # a ranking is learned from sooner or later
 RANKING = statements.columns(Ranking, "feedback_ranking")
 SUBMITTED_BEFORE = f"SELECT {RANKING} FROM feedback_ranking WHERE annotator_id = %s AND idempotency_key = %s"
-# The lease's slot is the ranking's from now on. All of Ranking's fields that a submit decides.
+# The slot of the lease becomes the ranking's, so `open_slots` does not change. The columns are all those of Ranking
+# that a submit decides; the others have database defaults.
 WRITE_RANKING = f"""
     WITH ended AS (DELETE FROM feedback_lease WHERE id = %(lease)s),
         counted AS (UPDATE feedback_comparison SET ranking_count = ranking_count + 1 WHERE id = %(comparison)s)
@@ -52,12 +52,12 @@ def record_ranking_and_lease(
     seconds: float,
     **details: Unpack[RankingDetails],
 ) -> tuple[Ranking, Lease | None]:
-    """As `record`, with the next comparison held in the same transaction: the disk is waited for once, not twice.
+    """Record a ranking and lease the next comparison in one transaction, which waits for the disk only once.
 
-    No lease says nothing of what is left: `queue.lease_next` finds out, and may wait, as this one must not.
+    The lease is None if leasing would have to wait for a lock, or nothing is left: `leases.lease_next` then tells.
     """
     ranking = _record(membership, lease_id, ranks, idempotency_key=idempotency_key, seconds=seconds, **details)
-    return ranking, leases.lease_at_once(membership, beside)
+    return ranking, leases.lease_without_waiting(membership, beside)
 
 
 @transaction.atomic(durable=True)
@@ -70,17 +70,17 @@ def record_ranking(
     seconds: float,
     **details: Unpack[RankingDetails],
 ) -> Ranking:
-    """Store what the member says of the comparison that they hold, and end the lease.
+    """Store the member's ranking of the comparison that they hold, and end the lease.
 
-    `ranks` follow the order of display: `ranks[0]` is the rank of the completion shown first. 1 is best, equal
-    numbers tie, and only their order counts: (2, 4, 4) is stored as (1, 2, 2). `seconds` is the time spent, as the
-    page measured it; at most the lease's age is stored. What else is `said` must be what the project asks: see
-    `remarks.RankingDetails`.
+    `ranks` follow the order of display: `ranks[0]` is the rank of the completion shown first. 1 is best and equal
+    numbers are ties. Only their order counts: (2, 4, 4) is stored as (1, 2, 2). `seconds` is the time spent, as the
+    page measured it; at most the lease's age is stored. `details` must be what the project asks for.
 
-    The same `idempotency_key` again returns the first ranking, whatever else is sent. A lease that ran out is
-    accepted as long as the comparison still wants a ranking; else Conflict, and nothing is stored.
+    The same `idempotency_key` again returns the first ranking and ignores everything else. If the lease has expired,
+    the ranking is stored if a slot is still open. Otherwise Conflict is raised and nothing is stored.
 
-    Of a comparison whose ranking a reviewer returned, or its annotator withdrew, this is the next revision.
+    If a reviewer returned an earlier ranking of the comparison, or the annotator withdrew it, this one is the next
+    revision.
     """
     return _record(membership, lease_id, ranks, idempotency_key=idempotency_key, seconds=seconds, **details)
 
@@ -95,12 +95,12 @@ def _record(
     **details: Unpack[RankingDetails],
 ) -> Ranking:
     leases.lock_member(membership)
-    if earlier := submitted_before(membership, idempotency_key):
-        return earlier
+    if duplicate := submitted_before(membership, idempotency_key):
+        return duplicate
     lease = leases.lock_lease(membership, lease_id)
     # A renewal keeps `taken_at`, so offline work and long reading stay within the lease's age.
-    most_seconds = seconds_since(lease.taken_at) + (lease.withdrawn.seconds if lease.withdrawn else 0.0)
-    fields = check_ranking(lease, membership.project, ranks, seconds, details, most_seconds=most_seconds)
+    max_seconds = seconds_since(lease.taken_at) + (lease.withdrawn.seconds if lease.withdrawn else 0.0)
+    fields = ranking_fields(lease, membership.project, ranks, seconds, details, max_seconds=max_seconds)
     if lease.lapsed_at is not None and not leases.take_slot_again(lease):
         raise Conflict(
             _(
@@ -108,21 +108,21 @@ def _record(
                 "rankings. Take the next one."
             )
         )
-    earlier = previous_ranking(lease)
-    if earlier is None and lease.reason == Lease.Reason.RETURNED:
+    previous = previous_ranking(lease)
+    if previous is None and lease.reason == Lease.Reason.RETURNED:
         raise Conflict(_("A reviewer has taken it back: your ranking counts as it was. Take the next one."))
-    ranking = _write_ranking(lease, fields, idempotency_key, earlier)
+    ranking = _write_ranking(lease, fields, idempotency_key, previous)
     if lease.reason == Lease.Reason.QUALIFICATION:
-        # Only a first answer: who withdraws and answers again and again would learn which answer qualifies.
-        if earlier is None:
-            gold.note(membership)
-    elif membership.project.extra_opinions:
+        # Only a first answer counts: by withdrawing and answering again one could find out which answer qualifies.
+        if previous is None:
+            gold.qualify_if_passed(membership)
+    elif membership.project.extra_rankings:
         extra_rankings.ask_for_majority(membership.project, lease.comparison_id)
     return ranking
 
 
-def _write_ranking(lease: Lease, fields: dict[str, Any], key: UUID, earlier: Ranking | None) -> Ranking:
-    """The row, in place of the lease; as the next revision of what was returned or withdrawn."""
+def _write_ranking(lease: Lease, fields: dict[str, Any], key: UUID, previous: Ranking | None) -> Ranking:
+    """Replace the lease by the ranking, which is the next revision of `previous` if there is one."""
     values = {
         "lease": lease.pk,
         "project": lease.project_id,
@@ -131,13 +131,12 @@ def _write_ranking(lease: Lease, fields: dict[str, Any], key: UUID, earlier: Ran
         "size": lease.size,
         "display_order": lease.display_order,
         "key": key,
-        "revision": earlier.revision + 1 if earlier else 1,
-        "reason": str(earlier.reason if earlier else lease.reason),
+        "revision": previous.revision + 1 if previous else 1,
+        "reason": str(previous.reason if previous else lease.reason),
         "now": timezone.now(),
     }
-    (row,) = statements.run(
-        WRITE_RANKING, values | fields | {name: Jsonb(fields[name]) for name in ("ratings", "spans")}
-    )
+    as_json = {name: Jsonb(fields[name]) for name in ("ratings", "spans")}
+    (row,) = statements.run(WRITE_RANKING, values | fields | as_json)
     return statements.build(Ranking, row)
 
 
@@ -151,20 +150,23 @@ def revise_ranking(
     seconds: float,
     **details: Unpack[RankingDetails],
 ) -> Ranking:
-    """Correct one's own ranking: a new revision becomes the live one, and the old one stays in the record.
+    """Store a new revision of the member's own ranking, which becomes the live one. The old row stays in the record.
 
-    The arguments are those of `record`; `ranks` follow the order of display of the ranking revised.
+    The arguments are those of `record_ranking`; `ranks` follow the order of display of the revised ranking. A ranking
+    that the member withdrew is recorded anew under the lease that holds its comparison.
     """
     leases.lock_member(membership)
-    if earlier := submitted_before(membership, idempotency_key):
-        return earlier
-    old = _own_ranking(membership, ranking_id)
+    if duplicate := submitted_before(membership, idempotency_key):
+        return duplicate
+    if lease_id := _lease_of_withdrawn(membership, ranking_id):
+        return _record(membership, lease_id, ranks, idempotency_key=idempotency_key, seconds=seconds, **details)
+    old = _lock_ranking(membership, ranking_id)
     if not old.is_live:
         raise Conflict(
             _("This ranking was revised already, or a reviewer took it out: look at your latest ones instead.")
         )
-    most_seconds = old.seconds + seconds_since(old.created_at)
-    fields = check_ranking(old, membership.project, ranks, seconds, details, most_seconds=most_seconds)
+    max_seconds = old.seconds + seconds_since(old.created_at)
+    fields = ranking_fields(old, membership.project, ranks, seconds, details, max_seconds=max_seconds)
     Ranking.objects.filter(pk=old.pk).update(is_live=False)
     return Ranking.objects.create(
         project_id=old.project_id,
@@ -181,27 +183,22 @@ def revise_ranking(
     )
 
 
-def previous_ranking(lease: Lease) -> Ranking | None:
-    """Return the annotator's own ranking that they withdrew, or that a reviewer returned; None for a first answer."""
-    if lease.withdrawn_id is not None:
-        return lease.withdrawn
-    if lease.reason != Lease.Reason.RETURNED:
-        return None
-    own = Ranking.objects.filter(comparison_id=lease.comparison_id, annotator_id=lease.annotator_id)
-    last = own.select_related("review").order_by("-revision").first()
-    return last if last is not None and last.standing == Ranking.Standing.RETURNED else None
+def _lease_of_withdrawn(membership: Membership, ranking_id: int) -> UUID | None:
+    # Not locked here: `_record` locks it, before the comparison.
+    withdrawn = Lease.objects.filter(withdrawn=ranking_id, annotator_id=membership.user_id)
+    return withdrawn.filter(project_id=membership.project_id).values_list("pk", flat=True).first()
 
 
 @transaction.atomic(durable=True)
 def skip_comparison(membership: Membership, lease_id: UUID, *, reason: str = "") -> Skip:
-    """Not rank this comparison: its slot goes to others, and this member is not offered it again.
+    """End a lease without a ranking. Its slot opens, and the comparison is not offered to this member again.
 
-    Sent twice, it is one skip.
+    If it is sent twice, the second call returns the first skip.
     """
-    reason = validation.text(reason, _("The reason"), longest=500)
+    reason = validation.text(reason, _("The reason"), max_length=500)
     leases.lock_member(membership)
-    if earlier := Skip.objects.filter(lease_id=lease_id, annotator_id=membership.user_id).first():
-        return earlier
+    if duplicate := Skip.objects.filter(lease_id=lease_id, annotator_id=membership.user_id).first():
+        return duplicate
     lease = leases.lock_lease(membership, lease_id)
     leases.end_lease(lease, slot_is_used=False)
     return Skip.objects.create(
@@ -209,133 +206,82 @@ def skip_comparison(membership: Membership, lease_id: UUID, *, reason: str = "")
         annotator_id=membership.user_id,
         lease_id=lease_id,
         reason=reason,
-        stand_in_id=claim.first(membership) if lease.reason == Lease.Reason.GOLD else None,
+        stand_in_id=claim.first_in_queue(membership) if lease.reason == Lease.Reason.GOLD else None,
     )
 
 
-@transaction.atomic(durable=True)
-def undo_last(membership: Membership) -> Ranking | Lease:
-    """Reopen what this member did last in the project.
-
-    A ranking comes back to be revised (it counts until then: see `revise`); a skip is taken back, and its
-    comparison held anew, if it still wants a ranking.
-    """
-    leases.lock_member(membership)
-    done = _last_done(membership)
-    return _take_back(membership, done) if isinstance(done, Skip) else done
-
-
-@transaction.atomic(durable=True)
-def withdraw(membership: Membership) -> Lease:
-    """Undo what this member did last in the project, and hold its comparison for them again.
-
-    A ranking does not count any more: its last revision is `withdrawn`, and the lease shows what it said. Raises
-    NotFound where nothing is left to undo: a ranking older than a day, or the eleventh in a row.
-    """
-    leases.lock_member(membership)
-    done = _last_done(membership)
-    return _take_back(membership, done) if isinstance(done, Skip) else _withdraw(membership, done)
-
-
-def _last_done(membership: Membership) -> Ranking | Skip:
-    ranking = next(iter(recent(membership, 1)), None)
-    skips = Skip.objects.filter(annotator_id=membership.user_id, comparison__project_id=membership.project_id)
-    skipped = skips.order_by("-created_at").first()
-    if skipped is not None and (ranking is None or ranking.created_at < skipped.created_at):
-        return skipped
-    if ranking is None:
-        raise NotFound(_("There is nothing to undo yet."))
-    return ranking
-
-
-def _withdraw(membership: Membership, ranking: Ranking) -> Lease:
-    held = Lease.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id)
-    in_a_row = held.filter(withdrawn__isnull=False, lapsed_at__isnull=True).count()
-    if ranking.created_at < timezone.now() - UNDO_WITHIN or in_a_row >= UNDO_REACHES:
-        raise NotFound(
-            _("Only your last %(most)s rankings of the past 24 hours can be undone.") % {"most": UNDO_REACHES}
-        )
-    comparison = leases.lock_comparison(ranking.comparison_id)
-    ranking.refresh_from_db()
-    if not ranking.is_live or ranking.standing != Ranking.Standing.COUNTS or comparison.adjudicated_at is not None:
-        raise Conflict(_("A reviewer has decided on this ranking meanwhile: it cannot be undone any more."))
-    Ranking.objects.filter(pk=ranking.pk).update(is_live=False)
-    ranking.pk, ranking.revision, ranking.idempotency_key = None, ranking.revision + 1, uuid4()
-    ranking.standing, ranking.is_live, ranking.review, ranking.sequence = Ranking.Standing.WITHDRAWN, False, None, None
-    ranking.save(force_insert=True)
-    Comparison.objects.filter(pk=comparison.pk).update(ranking_count=F("ranking_count") - 1)
-    return leases.hold_withdrawn(membership, ranking)
+def previous_ranking(lease: Lease) -> Ranking | None:
+    """Return the annotator's ranking that they withdrew, or that a reviewer returned; None for a first answer."""
+    if lease.withdrawn_id is not None:
+        return lease.withdrawn
+    if lease.reason != Lease.Reason.RETURNED:
+        return None
+    revisions = Ranking.objects.filter(comparison_id=lease.comparison_id, annotator_id=lease.annotator_id)
+    last = revisions.select_related("review").order_by("-revision").first()
+    return last if last is not None and last.standing == Ranking.Standing.RETURNED else None
 
 
 def recent(membership: Membership, limit: int = 10) -> list[Ranking]:
-    """The member's own live rankings in the project, newest first, with their comparison and prompt loaded."""
-    own = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id, is_live=True)
-    return list(own.select_related("comparison__prompt").order_by("-created_at", "-id")[:limit])
+    """Return the member's live rankings in the project, newest first, with their comparison and prompt loaded."""
+    live = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id, is_live=True)
+    return list(live.select_related("comparison__prompt").order_by("-created_at", "-id")[:limit])
 
 
 def shown_ranks(ranking: Ranking) -> list[int]:
-    """The ranks in the order of display, as the annotator gave them."""
+    """Return the ranks in the order of display, as the annotator gave them."""
     return [ranking.ranks[position] for position in ranking.display_order]
 
 
-def _take_back(membership: Membership, skipped: Skip) -> Lease:
-    is_gone = gold.is_gone(skipped)
-    skipped.delete()
-    lease = None if is_gone else leases.hold(membership, skipped.comparison_id)
-    if lease is None:
-        raise Conflict(_("Others have ranked the comparison that you skipped: it needs no more rankings."))
-    return lease
-
-
 def submitted_before(membership: Membership, idempotency_key: UUID) -> Ranking | None:
+    """Return the ranking that the member stored with this key. Raises Conflict if it is in another project."""
     (row,) = statements.run(SUBMITTED_BEFORE, [membership.user_id, idempotency_key]) or (None,)
-    found = None if row is None else statements.build(Ranking, row)
-    if found is not None and found.project_id != membership.project_id:
+    ranking = None if row is None else statements.build(Ranking, row)
+    if ranking is not None and ranking.project_id != membership.project_id:
         raise Conflict(_("This idempotency key was used in another project: make a new one for each submit."))
-    return found
+    return ranking
 
 
-def _own_ranking(membership: Membership, ranking_id: int) -> Ranking:
-    """As it is now: a reviewer changes a ranking with its comparison locked, and so does its annotator."""
-    own = Ranking.objects.filter(pk=ranking_id, annotator_id=membership.user_id, project_id=membership.project_id)
-    found = own.first()
-    if found is None:
+def _lock_ranking(membership: Membership, ranking_id: int) -> Ranking:
+    """Return the member's own ranking, its comparison locked: reviewers and annotators change rankings under it."""
+    rows = Ranking.objects.filter(pk=ranking_id, annotator_id=membership.user_id, project_id=membership.project_id)
+    ranking = rows.first()
+    if ranking is None:
         raise NotFound(_("There is no such ranking of yours."))
-    leases.lock_comparison(found.comparison_id)
-    return own.get()
+    leases.lock_comparison(ranking.comparison_id)
+    return rows.get()  # read again: it may have changed while this waited for the lock
 
 
 def seconds_since(moment: datetime) -> float:
-    """Return the most that an honest clock can have measured since then."""
+    """Return the longest time that a correct clock can have measured since then."""
     return max(0.0, (timezone.now() - moment).total_seconds()) + CLOCK_SLACK
 
 
-def check_ranking(
-    shown: Lease | Ranking,
+def ranking_fields(
+    displayed: Lease | Ranking,
     project: Project,
     ranks: Sequence[int],
     seconds: float,
     details: RankingDetails,
     *,
-    most_seconds: float,
+    max_seconds: float,
 ) -> dict[str, Any]:
-    """Return the fields of a Ranking of what was shown; raise Invalid with a sentence.
+    """Check a submitted ranking and return it as fields of a Ranking. Raises Invalid.
 
-    More than `most_seconds` are stored as these: a label is not refused for a wrong clock.
+    `displayed` has the size and the order of display. More than `max_seconds` is stored as `max_seconds`: a label is
+    not refused because of a wrong clock.
     """
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not math.isfinite(seconds) or seconds < 0:
         raise Invalid(_("The seconds taken must be a number of at least 0."))
+    order = displayed.display_order
     return {
-        "ranks": ranks_by_position(shown.size, shown.display_order, ranks),
-        "seconds": min(float(seconds), most_seconds, MAX_SECONDS),
-        **ranking_details.details_by_position(
-            Comparison(pk=shown.comparison_id), project, shown.display_order, details
-        ),
+        "ranks": ranks_by_position(displayed.size, order, ranks),
+        "seconds": min(float(seconds), max_seconds, MAX_SECONDS),
+        **ranking_details.details_by_position(Comparison(pk=displayed.comparison_id), project, order, details),
     }
 
 
 def ranks_by_position(size: int, display_order: Sequence[int], ranks: Sequence[int]) -> list[int]:
-    """Dense ranks by position, of ranks given in the order of display."""
+    """Return dense ranks by position, from ranks in the order of display. Raises Invalid."""
     if isinstance(ranks, str) or not isinstance(ranks, Sequence) or len(ranks) != size:
         raise Invalid(_("Give a rank to each of the %(size)s completions.") % {"size": size})
     if not all(ranking_details.is_whole(rank) and 1 <= rank <= 9 for rank in ranks):

@@ -1,4 +1,4 @@
-"""The record of reviewers' decisions: what their functions share. A ranking's comparison is locked by the caller."""
+"""Shared code of reviewers' decisions: locks, checks, and the revisions that a decision writes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from feedback.queue import leases
 
 MAX_REASON_LENGTH = 1000  # characters
 
-# Members of TextChoices are texts, which a type checker cannot see where they have a label.
+# Members of TextChoices are str, which mypy cannot see where they have a label.
 Standing: Any = Ranking.Standing
 Kind: Any = Review.Kind
 ADJUDICATION: Any = Lease.Reason.ADJUDICATION
@@ -28,10 +28,14 @@ def revise_all(
     is_live: bool = False,
     revision: int | None = None,
 ) -> None:
-    """A further revision of each: the same statement with another standing. Their comparisons are locked."""
+    """Write the next revision of each ranking: a copy with another standing. The caller has locked the comparisons.
+
+    `revision` is the number of the new revision, where it is not the ranking's plus 1.
+    """
     ids = list(ranking_ids)
+    # First: a unique constraint allows one live revision.
     Ranking.objects.filter(pk__in=ids, is_live=True).update(is_live=False)
-    given = {
+    changed = {
         "revision": "coalesce(%(revision)s, revision + 1)",
         "standing": "%(standing)s",
         "review_id": "%(review)s",
@@ -40,14 +44,16 @@ def revise_all(
         "idempotency_key": "gen_random_uuid()",
     }
     columns = [field.column for field in Ranking._meta.concrete_fields if not field.primary_key]
-    values = ", ".join(given.get(column, column) for column in columns)
+    expressions = ", ".join(changed.get(column, column) for column in columns)
+    # One statement, since a decision may change thousands of rankings. `created_at` is copied: it is the time at which
+    # the annotator ranked.
     statement = (
         f"INSERT INTO feedback_ranking ({', '.join(columns)}) "
-        f"SELECT {values} FROM feedback_ranking WHERE id = ANY(%(ids)s) ORDER BY id"
+        f"SELECT {expressions} FROM feedback_ranking WHERE id = ANY(%(ids)s) ORDER BY id"
     )
-    told = {"revision": revision, "standing": standing, "review": review.pk, "is_live": is_live, "ids": ids}
+    values = {"revision": revision, "standing": standing, "review": review.pk, "is_live": is_live, "ids": ids}
     with connection.cursor() as cursor:
-        cursor.execute(statement, told)
+        cursor.execute(statement, values)
 
 
 def live_of(comparison: Comparison) -> QuerySet[Ranking]:
@@ -55,7 +61,7 @@ def live_of(comparison: Comparison) -> QuerySet[Ranking]:
 
 
 def last_of(review: Review, standing: str) -> QuerySet[Ranking]:
-    """What the review gave this standing to, and nobody has changed since."""
+    """Return the revisions that the review wrote with this standing and that are still the last of their ranking."""
     later = Ranking.objects.filter(
         comparison=OuterRef("comparison"), annotator=OuterRef("annotator"), revision__gt=OuterRef("revision")
     )
@@ -63,13 +69,13 @@ def last_of(review: Review, standing: str) -> QuerySet[Ranking]:
 
 
 def lock_live(membership: Membership, ranking_id: int) -> Ranking:
-    """Somebody's last word on a comparison, which is locked."""
-    found = Ranking.objects.filter(pk=ranking_id, project=membership.project_id)
-    comparison_id = found.values_list("comparison_id", flat=True).first()
+    """Return a live ranking of the project that a reviewer may decide about, its comparison locked."""
+    rows = Ranking.objects.filter(pk=ranking_id, project=membership.project_id)
+    comparison_id = rows.values_list("comparison_id", flat=True).first()
     if comparison_id is None:
         raise NotFound(_("There is no such ranking in this project."))
     leases.lock_comparison(comparison_id)
-    ranking = found.select_related("comparison").get()
+    ranking = rows.select_related("comparison").get()
     if not ranking.is_live:
         raise Conflict(_("This ranking was revised, returned or discarded meanwhile: look at it again."))
     if ranking.reason == ADJUDICATION:
@@ -91,15 +97,15 @@ def check_reviewer(membership: Membership) -> None:
         raise Forbidden(_("Only the project's reviewers and managers may do this."))
 
 
-def decide(membership: Membership, kind: str, reason: str, **about: Any) -> Review:
+def write_review(membership: Membership, kind: str, reason: str, **fields: Any) -> Review:
     return Review.objects.create(
-        project_id=membership.project_id, kind=kind, reviewer_id=membership.user_id, reason=reason, **about
+        project_id=membership.project_id, kind=kind, reviewer_id=membership.user_id, reason=reason, **fields
     )
 
 
-def decide_about(membership: Membership, kind: str, reason: str, ranking: Ranking) -> Review:
-    about = {"comparison_id": ranking.comparison_id, "annotator_id": ranking.annotator_id, "ranking_count": 1}
-    return decide(membership, kind, reason, **about)
+def write_review_of(membership: Membership, kind: str, reason: str, ranking: Ranking) -> Review:
+    fields = {"comparison_id": ranking.comparison_id, "annotator_id": ranking.annotator_id, "ranking_count": 1}
+    return write_review(membership, kind, reason, **fields)
 
 
 def checked_reason(reason: str) -> str:

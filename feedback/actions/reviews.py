@@ -4,18 +4,16 @@ Nothing is edited or lost. A decision is a `Review`. Every ranking that it chang
 standing, so that a client that reads the record by cursor learns of it.
 
     adjudicate  The reviewer ranks the comparison; only that ranking makes preferences. The others are overruled: they
-                still count for agreement and quality checks (the reviewer's does not, it was given with the others
-                in view). The comparison is settled: it takes no further ranking, its leases end, and no extra ranking
-                is asked for. Gold cannot be adjudicated: its answer is known.
+                still count for agreement and quality checks; the reviewer's does not, because the reviewer saw the
+                others. The comparison takes no further ranking, its leases end, and no extra ranking is asked for.
+                Gold cannot be adjudicated: its right ranking is known.
     return      The ranking does not count until its annotator has answered. The annotator gets the comparison again,
-                with the earlier ranking and the reason, before new work; the answer is the next revision. The slot is
-                held for a week, and is then open to others.
-    discard     The ranking leaves preferences, agreement and gold pass rates. Its slot opens, so that somebody else
-                completes the overlap. Its annotator is not offered the comparison again.
+                with the earlier ranking and the reason, before new work. The answer is the next revision. The slot is
+                held for a week and is then open to others.
+    discard     The ranking leaves preferences, agreement and gold pass rates. Its slot opens for another annotator.
+                Its own annotator is not offered the comparison again.
 
-`review_undo.undo` takes a decision back: the rankings get the standing that they would have without it. Where another
-annotator has taken the slot meanwhile, the comparison wants one ranking more, since both are good. Of several rankings,
-those that were answered since stay as they are.
+`review_undo.undo` undoes a decision.
 
 Lock order: the reviewer's membership, leases, comparisons by id. Nothing waits for a lease while it holds another one.
 """
@@ -42,23 +40,23 @@ from feedback.actions.review_revisions import (
     Standing,
     check_reviewer,
     checked_reason,
-    decide,
-    decide_about,
     live_of,
     lock_comparisons,
     lock_live,
     lock_reviewer,
     revise_all,
+    write_review,
+    write_review_of,
 )
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Completion, Lease, Membership, Ranking, Review
 from feedback.queue import leases
 
-ATTEMPTS, PAUSE = 40, 0.05  # seconds: to catch a comparison that nobody is submitting right now
+MAX_ATTEMPTS, PAUSE = 40, 0.05  # seconds between attempts to lock a comparison that somebody is submitting
 
 
 class _Busy(Exception):
-    """Somebody is at work on a lease of the comparison."""
+    """Another transaction has locked a lease of the comparison."""
 
 
 def adjudicate(
@@ -71,12 +69,13 @@ def adjudicate(
     reason: str = "",
     **details: Unpack[RankingDetails],
 ) -> Ranking:
-    """Settle a comparison by the reviewer's own ranking. `ranks` follow their order of display (`queue.display_order`).
+    """Settle a comparison by the reviewer's own ranking.
 
-    `seconds` and the rest of `said` are those of `rankings.record`; so is the `idempotency_key`.
+    `ranks` follow the order in which the reviewer sees the completions (`leases.display_order`). The other arguments
+    are those of `rankings.record_ranking`.
     """
     reason = validation.text(reason, "The reason", MAX_REASON_LENGTH)
-    for _attempt in range(ATTEMPTS):
+    for _attempt in range(MAX_ATTEMPTS):
         try:
             return _adjudicate(membership, comparison_id, ranks, idempotency_key, seconds, reason, details)
         except _Busy:
@@ -95,17 +94,18 @@ def _adjudicate(
     details: RankingDetails,
 ) -> Ranking:
     lock_reviewer(membership)
-    if earlier := rankings.submitted_before(membership, key):
-        return earlier
+    if duplicate := rankings.submitted_before(membership, key):
+        return duplicate
     comparison = _take_from_everybody(membership, comparison_id)
     _check_adjudicable(membership, comparison)
     order = leases.display_order(membership, comparison)
-    shown = Ranking(comparison_id=comparison.pk, size=comparison.size, display_order=order)
-    most_seconds = rankings.seconds_since(comparison.created_at)
-    fields = rankings.check_ranking(shown, membership.project, ranks, seconds, details, most_seconds=most_seconds)
+    displayed = Ranking(comparison_id=comparison.pk, size=comparison.size, display_order=order)
+    max_seconds = rankings.seconds_since(comparison.created_at)
+    fields = rankings.ranking_fields(displayed, membership.project, ranks, seconds, details, max_seconds=max_seconds)
     others = live_of(comparison).exclude(annotator=membership.user_id)
-    review = decide(membership, Kind.ADJUDICATION, reason, comparison_id=comparison.pk, ranking_count=others.count())
-    if not review.ranking_count:
+    count = others.count()
+    review = write_review(membership, Kind.ADJUDICATION, reason, comparison_id=comparison.pk, ranking_count=count)
+    if not count:
         raise Conflict(_("Nobody else has ranked this comparison yet: there is nothing to settle."))
     revise_all(others.values_list("pk", flat=True), Standing.OVERRULED, review, is_live=True)
     ranking = Ranking.objects.create(
@@ -115,7 +115,7 @@ def _adjudicate(
         size=comparison.size,
         display_order=order,
         idempotency_key=key,
-        revision=_end_own(membership, comparison) + 1,
+        revision=_end_earlier_ranking(membership, comparison) + 1,
         reason=ADJUDICATION,
         review=review,
         **fields,
@@ -126,7 +126,7 @@ def _adjudicate(
 
 @transaction.atomic(durable=True)
 def return_ranking(membership: Membership, ranking_id: int, *, reason: str) -> Review:
-    """Give a ranking back to its annotator, with a reason that they will read."""
+    """Return a ranking to its annotator, with a reason that they will read."""
     reason = checked_reason(reason)
     lock_reviewer(membership)
     ranking = lock_live(membership, ranking_id)
@@ -138,7 +138,7 @@ def return_ranking(membership: Membership, ranking_id: int, *, reason: str) -> R
         raise Conflict(_("This comparison is adjudicated: undo that first."))
     if not Membership.objects.filter(project=ranking.project_id, user=ranking.annotator_id).exists():
         raise Conflict(_("Its annotator is no member any more and could not answer: discard it instead."))
-    review = decide_about(membership, Kind.RETURN, reason, ranking)
+    review = write_review_of(membership, Kind.RETURN, reason, ranking)
     revise_all([ranking.pk], Standing.RETURNED, review)
     Comparison.objects.filter(pk=ranking.comparison_id).update(ranking_count=F("ranking_count") - 1)
     leases.hold_returned(ranking)
@@ -147,50 +147,51 @@ def return_ranking(membership: Membership, ranking_id: int, *, reason: str) -> R
 
 @transaction.atomic(durable=True)
 def discard(membership: Membership, ranking_id: int, *, reason: str) -> Review:
-    """Take one ranking out, for a reason."""
+    """Discard one ranking."""
     reason = checked_reason(reason)
     lock_reviewer(membership)
     ranking = lock_live(membership, ranking_id)
-    review = decide_about(membership, Kind.DISCARD, reason, ranking)
+    review = write_review_of(membership, Kind.DISCARD, reason, ranking)
     _discard([ranking.pk], [ranking.comparison_id], review)
     return review
 
 
 @dataclass(frozen=True)
 class DiscardPreview:
-    """What discarding all that somebody said since a moment would take out."""
+    """Counts of what `discard_since` would take out."""
 
     rankings: int
-    gold: int  # of these, of comparisons whose answer is known
+    gold: int  # how many of them are of gold comparisons
     reopened: int  # comparisons that would want a ranking again
 
 
 def discard_preview(membership: Membership, annotator_id: int, since: datetime) -> DiscardPreview:
-    """To be shown before `discard_since`, which wants to be told `rankings`."""
+    """Count what `discard_since` would take out. Its `expected` is the number of `rankings`."""
     check_reviewer(membership)
-    found = _since(membership, annotator_id, since)
+    discarded = _rankings_since(membership, annotator_id, since)
     is_gold = Q(comparison__gold_ranks__isnull=False)
-    counted = found.aggregate(
+    counts = discarded.aggregate(
         rankings=Count("pk"),
         gold=Count("pk", filter=is_gold),
         reopened=Count("pk", filter=~is_gold & Q(comparison__adjudicated_at__isnull=True)),
     )
-    return DiscardPreview(**counted)
+    return DiscardPreview(**counts)
 
 
 @transaction.atomic(durable=True)
 def discard_since(membership: Membership, annotator_id: int, since: datetime, *, reason: str, expected: int) -> Review:
-    """Take out all that one person has said since then, in one transaction.
+    """Discard all rankings of an annotator since a moment, in one transaction.
 
-    `expected` is the number of rankings that the reviewer was shown; when there are more or fewer by now, Conflict,
-    and nothing changes. Adjudications are not among them: each of these is undone by itself.
+    `expected` is the number of rankings that the reviewer saw. If it differs by now, Conflict is raised and nothing
+    changes. Adjudications are left out: each of them is undone by itself.
     """
     reason = checked_reason(reason)
     lock_reviewer(membership)
-    comparison_ids = list(_since(membership, annotator_id, since).values_list("comparison_id", flat=True))
+    since_then = _rankings_since(membership, annotator_id, since)
+    comparison_ids = list(since_then.values_list("comparison_id", flat=True))
     lock_comparisons(comparison_ids)
-    found = _since(membership, annotator_id, since).filter(comparison__in=comparison_ids)
-    chosen = list(found.values_list("pk", "comparison_id"))
+    # Read again under the locks: rankings may have changed before they were taken.
+    chosen = list(since_then.filter(comparison__in=comparison_ids).values_list("pk", "comparison_id"))
     if len(chosen) != expected:
         raise Conflict(
             _("There are %(now)s rankings to discard by now, not %(expected)s: look again.")
@@ -198,13 +199,13 @@ def discard_since(membership: Membership, annotator_id: int, since: datetime, *,
         )
     if not chosen:
         raise Conflict(_("There is nothing to discard."))
-    review = decide(membership, Kind.DISCARD, reason, annotator_id=annotator_id, ranking_count=len(chosen))
+    review = write_review(membership, Kind.DISCARD, reason, annotator_id=annotator_id, ranking_count=len(chosen))
     _discard([pk for pk, _ in chosen], [comparison_id for _, comparison_id in chosen], review)
     return review
 
 
 def _discard(ranking_ids: Sequence[int], comparison_ids: Sequence[int], review: Review) -> None:
-    """Of locked comparisons, one ranking of each."""
+    """Discard rankings of locked comparisons, one ranking of each comparison."""
     revise_all(ranking_ids, Standing.DISCARDED, review)
     discarded = Comparison.objects.filter(pk__in=comparison_ids)
     discarded.filter(adjudicated_at__isnull=True).update(open_slots=F("open_slots") + 1)
@@ -212,9 +213,9 @@ def _discard(ranking_ids: Sequence[int], comparison_ids: Sequence[int], review: 
 
 
 def _take_from_everybody(membership: Membership, comparison_id: int) -> Comparison:
-    """The comparison locked, and every hold on it ended. Raises _Busy when somebody is at work on a hold.
+    """Lock the comparison and end every lease of it. Raises _Busy if another transaction has locked one of them.
 
-    (Who submits has their lease locked and waits for the comparison, so waiting here for the lease would never end.)
+    A submit holds its lease's lock while it waits for the comparison. Waiting here for the lease would be a deadlock.
     """
     if not Comparison.objects.filter(pk=comparison_id, project=membership.project_id).exists():
         raise NotFound(_("There is no such comparison in this project."))
@@ -242,13 +243,13 @@ def _settle(comparison: Comparison, now: datetime) -> None:
     )
 
 
-def _end_own(membership: Membership, comparison: Comparison) -> int:
-    """What the reviewer said of it before is replaced. Returns the last revision of that, 0 if there is none."""
-    own = Ranking.objects.filter(comparison=comparison, annotator=membership.user_id)
-    own.filter(is_live=True).update(is_live=False)
-    return own.order_by("-revision").values_list("revision", flat=True).first() or 0
+def _end_earlier_ranking(membership: Membership, comparison: Comparison) -> int:
+    """End the reviewer's earlier ranking of the comparison. Returns its last revision, 0 if there is none."""
+    revisions = Ranking.objects.filter(comparison=comparison, annotator=membership.user_id)
+    revisions.filter(is_live=True).update(is_live=False)
+    return revisions.order_by("-revision").values_list("revision", flat=True).first() or 0
 
 
-def _since(membership: Membership, annotator_id: int, since: datetime) -> QuerySet[Ranking]:
+def _rankings_since(membership: Membership, annotator_id: int, since: datetime) -> QuerySet[Ranking]:
     live = Ranking.objects.filter(project=membership.project_id, annotator=annotator_id, is_live=True)
     return live.filter(created_at__gte=since).exclude(reason=ADJUDICATION)

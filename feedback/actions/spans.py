@@ -1,10 +1,9 @@
 """Spans of completions that annotators marked good or bad.
 
-A span is kept as offsets into the completion's raw text, in characters (Unicode code points), `start` included and
-`end` not: so a program that reads an export needs no Markdown. The page shows rendered text, and knows of each span
-only which of the characters on screen it covers (see `rendering.visible`); they are translated here, once, on their
-way in and out. Markup between two marked characters belongs to the span, and markup around them does not:
-in `a **b** c` the marked «b c» is `b** c`.
+A span is stored as offsets into the completion's source text, in characters (Unicode code points); `start` is included,
+`end` is not. A program that reads an export needs no Markdown for that. The page shows rendered text and sends offsets
+of visible characters (see `rendering.visible`), which this module translates in both directions. Markup between two
+marked characters belongs to the span, markup around them does not: in `a **b** c`, the marked text "b c" is `b** c`.
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ MAX_SPANS = 200  # in one ranking
 
 @dataclass(frozen=True)
 class Span:
-    """Characters `start` … `end` − 1 of the raw text of the completion at `completion`, in the order of display."""
+    """Characters `start` … `end` − 1 of the source of the completion at place `completion` of the order of display."""
 
     completion: int
     start: int
@@ -33,8 +32,8 @@ class Span:
 
 
 @dataclass(frozen=True)
-class SeenSpan:
-    """The same as the page knows it: `start` and `end` count visible characters, `quote` is the first of them."""
+class VisibleSpan:
+    """A span as the page sends it: offsets count visible characters, and `quote` holds the first of them."""
 
     completion: int
     start: int
@@ -42,56 +41,68 @@ class SeenSpan:
     mark: str
     quote: str
 
-    def in_text(self, shown: Visible) -> Span:
-        # A browser that translates pages, or a page older than the server, counts other characters than we do.
-        if not 0 <= self.start < self.end <= len(shown.text) or not self._covers(shown):
+    def in_source(self, rendered: Visible) -> Span:
+        # A browser that translates pages, or a page older than the server, may count other characters. The span would
+        # then mark another text.
+        if not 0 <= self.start < self.end <= len(rendered.text) or not self._matches_quote(rendered):
             raise Invalid(
                 _("A marked span is not in the completion as it is shown: load the page again and mark it anew.")
             )
-        start, end = shown.raw(self.start, self.end)
+        start, end = rendered.raw(self.start, self.end)
         return Span(self.completion, start, end, self.mark)
 
-    def _covers(self, shown: Visible) -> bool:
-        return bool(self.quote) and shown.text[self.start : self.end].startswith(self.quote)
+    def _matches_quote(self, rendered: Visible) -> bool:
+        return bool(self.quote) and rendered.text[self.start : self.end].startswith(self.quote)
 
 
-def stored(spans: Sequence[Span | SeenSpan], texts: Sequence[str], order: Sequence[int]) -> list[dict[str, Any]]:
-    """As a Ranking keeps them: by position, sorted, none over another. `texts` run in the order of display."""
+def spans_by_position(
+    spans: Sequence[Span | VisibleSpan], texts: Sequence[str], order: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Check spans and return them as a Ranking stores them: by position, sorted. `texts` are in the order of display.
+
+    Raises Invalid for a span outside of its completion, an unknown mark, or two spans that overlap.
+    """
     if len(spans) > MAX_SPANS:
         raise Invalid(
             _("There are %(count)s marked spans, and %(most)s is the most.") % {"count": len(spans), "most": MAX_SPANS}
         )
-    seen: dict[int, Visible] = {}
+    rendered: dict[int, Visible] = {}  # texts that have spans of the page are rendered once each
+    rows = []
     for span in spans:
         if not 0 <= span.completion < len(texts):
             raise Invalid(_("A marked span names its completion by its place in the order shown, from 0."))
-        if isinstance(span, SeenSpan) and span.completion not in seen:
-            seen[span.completion] = visible(texts[span.completion])
-    raw = [span.in_text(seen[span.completion]) if isinstance(span, SeenSpan) else span for span in spans]
-    kept = sorted((_checked(span, texts, order) for span in raw), key=lambda each: (each["completion"], each["start"]))
-    for before, after in pairwise(kept):
+        if isinstance(span, VisibleSpan):
+            if span.completion not in rendered:
+                rendered[span.completion] = visible(texts[span.completion])
+            span = span.in_source(rendered[span.completion])
+        rows.append(_stored(span, texts, order))
+    rows.sort(key=lambda row: (row["completion"], row["start"]))
+    for before, after in pairwise(rows):
         if before["completion"] == after["completion"] and before["end"] > after["start"]:
             raise Invalid(_("Two marked spans of a completion overlap: mark each character once."))
-    return kept
+    return rows
 
 
 def shown_spans(ranking: Ranking) -> list[dict[str, Any]]:
-    """A ranking's spans with their completions in the order of display."""
+    """Return a ranking's spans with their completions in the order of display."""
     places = {position: place for place, position in enumerate(ranking.display_order)}
     moved = [{**span, "completion": places[span["completion"]]} for span in ranking.spans]
     return sorted(moved, key=lambda span: (span["completion"], span["start"]))
 
 
-def seen(spans: Sequence[dict[str, Any]], text: str) -> list[tuple[int, int, str]]:
-    """One completion's spans for the page: (start, end, mark) in visible characters; what shows nothing is left out."""
+def visible_spans(spans: Sequence[dict[str, Any]], text: str) -> list[tuple[int, int, str]]:
+    """Return one completion's spans for the page: (start, end, mark) in visible characters.
+
+    A span of which nothing is visible is left out.
+    """
     if not spans:
         return []
-    shown = visible(text)
-    covered = [(*shown.covering(span["start"], span["end"]), span["mark"]) for span in spans]
+    rendered = visible(text)
+    covered = [(*rendered.covering(span["start"], span["end"]), span["mark"]) for span in spans]
     return [(start, end, mark) for start, end, mark in covered if start < end]
 
 
-def _checked(span: Span, texts: Sequence[str], order: Sequence[int]) -> dict[str, Any]:
+def _stored(span: Span, texts: Sequence[str], order: Sequence[int]) -> dict[str, Any]:
     if span.mark not in (GOOD, BAD):
         raise Invalid(_("A span is marked good or bad."))
     length = len(texts[span.completion])

@@ -7,12 +7,12 @@ without ids and positions. `ranks` follow that order.
 from typing import Any
 from uuid import UUID
 
-from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema, extend_schema_field
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback.actions import members, ranking_details, rankings
+from feedback.actions import members, ranking_details, ranking_undo, rankings
 from feedback.actions.spans import BAD, GOOD, MAX_SPANS, Span, shown_spans
 from feedback.api import strict
 from feedback.api.views import api_view
@@ -195,8 +195,9 @@ class RevisionResponse(strict.Serializer):
     ranking = RankingSerializer()
 
 
-class ReopenedRankingResponse(strict.Serializer):
-    ranking = RankingWithTextsSerializer()
+class UndoResponse(strict.Serializer):
+    lease = LeaseSerializer(help_text="The comparison, held again: rank or skip it.")
+    ranking = RankingWithTextsSerializer(required=False, help_text="The withdrawn ranking; absent if there was none.")
 
 
 NEXT = [
@@ -264,31 +265,33 @@ def ranking_list(request: Request, slug: str) -> Response:
 @extend_schema(operation_id="rankings_revise", request=RankingRequest, responses={201: RevisionResponse})
 @api_view(["POST"])
 def ranking_revise(request: Request, slug: str, ranking_id: int) -> Response:
-    """Correct a ranking of the current user. The new revision counts from now on; the record keeps the old one."""
+    """Correct a ranking of the current user. The new revision counts from now on; the record keeps the old one.
+
+    A ranking that was withdrawn by `undo` is recorded again, and its lease ends.
+    """
     membership = members.membership_of(request.user, slug)
     ranking = strict.validated(RankingRequest(data=request.data))
     revised = rankings.revise_ranking(membership, ranking_id, ranking.pop("ranks"), **ranking)
     return Response({"ranking": _body(RankingSerializer, membership, revised)}, status=201)
 
 
-@extend_schema(
-    operation_id="undo",
-    request=None,
-    responses=PolymorphicProxySerializer(
-        "UndoResponse", [ReopenedRankingResponse, LeaseResponse], resource_type_field_name=None
-    ),
-)
+@extend_schema(operation_id="undo", request=None, responses=UndoResponse)
 @api_view(["POST"])
 def undo(request: Request, slug: str) -> Response:
-    """Reopen the last thing that the current user did.
+    """Undo the current user's last ranking or skip, as *Undo* on the ranking page does, and lease its comparison again.
 
-    A ranking is returned to be revised, and counts until then. A skipped comparison is leased again.
+    A ranking does not count any more until the comparison is ranked again, by the lease or by `revise` with the
+    number of the withdrawn `ranking`. 404: there is nothing to undo, or the ranking is older than 24 hours or the
+    eleventh in a row. 409: others have taken the slot, or a reviewer has decided on the ranking.
+
+    In version 0.1 a ranking was answered alone (without `lease`) and counted until it was revised.
     """
     membership = members.membership_of(request.user, slug)
-    reopened = rankings.undo_last(membership)
-    if isinstance(reopened, Lease):
-        return Response({"lease": _lease_body(membership, reopened)})
-    return Response({"ranking": _body(RankingWithTextsSerializer, membership, reopened)})
+    lease = ranking_undo.undo_last(membership)
+    answer = {"lease": _lease_body(membership, lease)}
+    if lease.withdrawn is not None:
+        answer["ranking"] = _body(RankingWithTextsSerializer, membership, lease.withdrawn)
+    return Response(answer)
 
 
 def _next_query(request: Request) -> dict[str, Any]:

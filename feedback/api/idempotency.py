@@ -43,7 +43,7 @@ def idempotent(view: View) -> View:
         key = request.headers.get("Idempotency-Key")
         if key is None or request.method != "POST":
             return view(request, *args, **kwargs)
-        key = validation.filled_text(key, "Idempotency-Key", longest=200)
+        key = validation.filled_text(key, "Idempotency-Key", max_length=200)
         # `body` reads the whole body into memory. A parser that had read the stream before would leave nothing to hash.
         digest = hashlib.sha256(request.get_full_path().encode() + b"\n" + request._request.body).hexdigest()
         with transaction.atomic():

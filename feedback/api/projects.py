@@ -1,5 +1,6 @@
 """Projects, their members, and the tokens of the current user."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -35,6 +36,10 @@ MEMBER_SETTINGS = (
 )
 
 
+# Former name to name: settings of version 0.1, accepted for one release.
+RENAMED = {"extra_opinions": "extra_rankings"}
+
+
 class ProjectSerializer(strict.ModelSerializer):
     """A project and the role of the current user in it. Only managers get all settings."""
 
@@ -63,7 +68,22 @@ def _sampling_rule() -> serializers.ChoiceField:
     return serializers.ChoiceField(sorted(sampling.RULES), required=False, label=label, help_text=help_text)
 
 
-class ProjectRequest(strict.ModelSerializer):
+class AcceptFormerNames(strict.ModelSerializer):
+    """Settings of a project, also by their former names."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        if isinstance(data, Mapping):
+            for former, name in RENAMED.items():
+                if former not in data:
+                    continue
+                if name in data:
+                    message = _('This is the former name of "%(name)s": send only "%(name)s".') % {"name": name}
+                    raise serializers.ValidationError({former: message})
+                data = {name if key == former else key: value for key, value in data.items()}
+        return super().to_internal_value(data)
+
+
+class ProjectRequest(AcceptFormerNames):
     """A new project. Only its slug and name are required."""
 
     sampling_rule = _sampling_rule()
@@ -73,7 +93,7 @@ class ProjectRequest(strict.ModelSerializer):
         fields = ("slug", *SETTINGS)
 
 
-class ProjectSettingsRequest(strict.ModelSerializer):
+class ProjectSettingsRequest(AcceptFormerNames):
     """Settings that can be changed. Some apply only to data that is added afterwards, such as `wanted_rankings`."""
 
     sampling_rule = _sampling_rule()

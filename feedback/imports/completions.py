@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feedback import validation
-from feedback.errors import Invalid, TooMuch
+from feedback.errors import Invalid, TooManyRequests
 from feedback.imports.rows import AnswerRow, digest_of_text, read_all, read_answer, refuse
 from feedback.imports.undo import block_undo
 from feedback.models import Completion, Demonstration, ExternalId, Import, Membership, Project, Prompt, Source, User
@@ -28,7 +28,7 @@ def get_source(project: Project, name: str, kind: str) -> Source:
     An import may use the name of an existing checkpoint, for completions that it wrote elsewhere. It may not use the
     name of a person, or a new name that a round or a person will need later. Raises Invalid.
     """
-    name = validation.filled_text(name, _("A source's name"), longest=200)
+    name = validation.filled_text(name, _("A source's name"), max_length=200)
     source = Source.objects.filter(project=project, name=name).first()
     if source is None and kind == Source.Kind.IMPORT and RESERVED_NAMES.fullmatch(name):
         raise Invalid(_('"%(name)s" is reserved for rounds and people: give the import another name.') % {"name": name})
@@ -89,11 +89,11 @@ def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demo
 
 
 def _check_amount(membership: Membership, text: str) -> None:
-    """Raise TooMuch if the text exceeds the limit per hour, which nobody reaches by typing."""
+    """Raise TooManyRequests if the text exceeds the limit per hour, which nobody reaches by typing."""
     recent = Completion.objects.filter(author=membership.user, created_at__gt=timezone.now() - timedelta(hours=1))
     written = recent.aggregate(total=Sum(Length("text")))["total"] or 0
     if written + len(text) > MAX_CHARACTERS_PER_HOUR:
-        raise TooMuch(
+        raise TooManyRequests(
             _("You have stored %(most)s characters of answers within an hour, which is the limit: continue later.")
             % {"most": MAX_CHARACTERS_PER_HOUR}
         )

@@ -211,7 +211,7 @@ def _check_turns(roles: list[str]) -> None:
 
 
 def _read_external_id(value: object) -> str | None:
-    return None if value is None else validation.filled_text(value, "external_id", longest=200)
+    return None if value is None else validation.filled_text(value, "external_id", max_length=200)
 
 
 def _read_completion(value: object) -> CompletionRow:
@@ -220,7 +220,7 @@ def _read_completion(value: object) -> CompletionRow:
     values = validation.known_keys(value, {"text", "source", "sampling"}, _("A completion"))
     return CompletionRow(
         validation.text(values.get("text"), _("A completion's text")),
-        validation.filled_text(values.get("source", "import"), _("A completion's source"), longest=200),
+        validation.filled_text(values.get("source", "import"), _("A completion's source"), max_length=200),
         validation.json_object(values.get("sampling") or {}, "sampling"),
     )
 

@@ -1,4 +1,4 @@
-"""What people say: the tables, with their constraints in the database."""
+"""Tables of feedback, with their constraints in the database."""
 
 from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
 from feedback.models.idempotency import KeptAnswer

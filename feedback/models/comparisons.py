@@ -1,9 +1,9 @@
-"""Comparisons, and who holds them.
+"""Comparisons with their items, leases and skips.
 
-What Django's constraints cannot say is said in SQL by the migration `0002_integrity`: an item's completion answers
-the comparison's prompt and carries the digest of its text, a comparison has exactly `size` items at positions 0 to
-`size` − 1, and a lease's display order is a permutation of these. Foreign keys marked `db_constraint=False` here are
-parts of a composite one there.
+Django's constraints cannot express all rules. SQL adds them (`feedback/sql`, migration `0002_integrity`): an item's
+completion answers the comparison's prompt and has the digest of its text, a comparison has exactly `size` items at
+positions 0 to `size` − 1, and a lease's display order is a permutation of them. Foreign keys with
+`db_constraint=False` here are parts of a composite foreign key there.
 """
 
 import uuid
@@ -17,8 +17,8 @@ from feedback.models.imports import Import
 from feedback.models.people import Project, User
 from feedback.models.prompts import Completion, Prompt
 
-STAND_IN = "Of gold that its annotator let go: real work. Once others have taken that, this one is gone too."
-# For every comparison shown: writing this SQL anew each time takes longer than to answer it.
+STAND_IN = "For gold that its annotator let go: real work. Once others have taken that, this one is gone too."
+# Runs for every comparison that a page shows. The ORM takes longer to build this SQL than PostgreSQL takes to run it.
 TEXTS = """
     SELECT text FROM feedback_comparisonitem AS item
     JOIN feedback_completion AS completion ON completion.id = item.completion_id
@@ -28,9 +28,9 @@ TEXTS = """
 class Comparison(models.Model):
     """A prompt with 2 to 9 of its completions, shown together.
 
-    `open_slots` = wanted rankings − live rankings − live leases, kept by whoever writes one of these; the
-    database refuses to let it fall under zero, so no more annotators than wanted can ever hold or rank it. An
-    adjudicated comparison has none, whatever it wanted.
+    `open_slots` = wanted rankings − live rankings − live leases. Code that writes one of these updates it. A check
+    constraint keeps it from falling below zero, so no more annotators than wanted can hold or rank the comparison. An
+    adjudicated comparison has no open slots.
     """
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="comparisons")
@@ -39,27 +39,27 @@ class Comparison(models.Model):
     wanted_rankings = models.PositiveSmallIntegerField(default=1)
     open_slots = models.SmallIntegerField(default=1)
     ranking_count = models.PositiveSmallIntegerField(default=0)
-    extra_opinions = models.PositiveSmallIntegerField(default=0, help_text="Rankings wanted for lack of a majority.")
+    extra_rankings = models.PositiveSmallIntegerField(default=0, help_text="Rankings wanted for lack of a majority.")
     gold_ranks = ArrayField(
         models.PositiveSmallIntegerField(),
         null=True,
         blank=True,
-        help_text="The right ranking, by position, where it is known. Such a comparison tests people, not models.",
+        help_text="Of gold: the right ranking, by position. Null for real work.",
     )
     disagreement = models.FloatField(
         default=0,
         db_default=0,
-        help_text="Share of opposed preferences, of those that two people both have, 0 to 1; kept by a trigger.",
+        help_text="Share of opposed preferences among those that two annotators both have, 0 to 1; kept by a trigger.",
     )
     adjudicated_at = models.DateTimeField(
-        null=True, blank=True, help_text="When a reviewer's ranking took the place of all others."
+        null=True, blank=True, help_text="When a reviewer's ranking replaced all others."
     )
     priority = models.SmallIntegerField(default=0, help_text="Higher comes first.")
-    shuffle_key = models.FloatField(help_text="In [0, 1): lowest first in its part of the queue; see sampling.py.")
+    shuffle_key = models.FloatField(help_text="In [0, 1): lowest first in its section of the queue; see sampling.py.")
     made_by_import = models.ForeignKey(Import, models.SET_NULL, null=True, editable=False, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     completions: models.ManyToManyField = models.ManyToManyField(Completion, through="ComparisonItem")
-    known_texts: list[str] | None = None  # of the completions, by position, where they were read beside this row
+    known_texts: list[str] | None = None  # of the completions, by position, if they were read with this row
 
     class Meta:
         constraints = [
@@ -98,7 +98,7 @@ class Comparison(models.Model):
         return f"comparison {self.pk}"
 
     def texts(self, order: Sequence[int] | None = None) -> list[str]:
-        """The completions' texts by position, or in the given order of positions (a lease's `display_order`)."""
+        """Return the completions' texts by position, or in an order of positions (a lease's `display_order`)."""
         texts = self.known_texts
         if texts is None:
             with connection.cursor() as cursor:
@@ -108,7 +108,7 @@ class Comparison(models.Model):
 
 
 class ComparisonItem(models.Model):
-    """A completion's place in a comparison. Positions run from 0 to size − 1; no text comes twice."""
+    """A completion of a comparison, at a position from 0 to size − 1. No text occurs twice in a comparison."""
 
     comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="items", db_constraint=False)
     prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="+", db_constraint=False, db_index=False)
@@ -127,14 +127,15 @@ class ComparisonItem(models.Model):
 
 
 class Lease(models.Model):
-    """An annotator's hold on a comparison until a moment in time. Its row is deleted when they rank or give it back.
+    """The hold of an annotator on a comparison until `expires_at`.
 
-    When the time runs out the lease lapses: its slot is open to others, but the row stays for a while as the proof
-    that this annotator was given this comparison, so that a late submit is welcome as long as a slot is open.
+    The row is deleted when they rank, skip or release the comparison. If the time runs out, the lease lapses: its slot
+    opens, but the row stays for some days. It proves that the annotator was given the comparison, so a late submit is
+    accepted while a slot is open.
     """
 
     class Reason(models.TextChoices):
-        """Why the queue chose a comparison, for managers."""
+        """The reason why the queue chose a comparison, for managers."""
 
         QUALIFICATION = "qualification"
         GOLD = "gold"
@@ -142,17 +143,17 @@ class Lease(models.Model):
         STARTED = "started"
         SAMPLED = "sampled"
         RETURNED = "returned"  # by a reviewer, for this annotator to look at again
-        ADJUDICATION = "adjudication"  # of a ranking alone: a reviewer settles the comparison, and needs no lease
+        ADJUDICATION = "adjudication"  # only of rankings: a reviewer settles a comparison without a lease
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="leases", db_constraint=False, db_index=False)
     comparison = models.ForeignKey(
         Comparison, models.CASCADE, related_name="leases", db_constraint=False, db_index=False
     )
-    # A trigger gives back what an account held before it goes, which Django's own cascade would not.
+    # DO_NOTHING: a trigger opens the slots of a deleted account's leases. Django's cascade would delete the rows first.
     annotator = models.ForeignKey(User, models.DO_NOTHING, related_name="leases")
     size = models.PositiveSmallIntegerField()
-    display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions, in the order shown.")
+    display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions in the order of display.")
     reason = models.CharField(max_length=13, choices=Reason.choices, default=Reason.SAMPLED)
     taken_at = models.DateTimeField()
     expires_at = models.DateTimeField()
@@ -168,7 +169,7 @@ class Lease(models.Model):
         editable=False,
         related_name="+",
         db_index=False,
-        help_text="What its annotator said of it before, and undid: shown again, and not counted.",
+        help_text="The annotator's earlier ranking that they withdrew: shown again, but not counted.",
     )
 
     class Meta:
@@ -184,11 +185,11 @@ class Lease(models.Model):
 
 
 class Skip(models.Model):
-    """An annotator would not rank this comparison: it is not offered to them again."""
+    """An annotator's decision not to rank a comparison, which is not offered to them again."""
 
     comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="skips")
     annotator = models.ForeignKey(User, models.CASCADE, related_name="skips")
-    lease_id = models.UUIDField(unique=True, help_text="The lease it ended, so that a skip sent twice is one skip.")
+    lease_id = models.UUIDField(unique=True, help_text="The lease that it ended: a skip sent twice is stored once.")
     reason = models.CharField(max_length=500, blank=True)
     stand_in = models.ForeignKey(
         Comparison, models.SET_NULL, null=True, editable=False, related_name="+", db_index=False, help_text=STAND_IN

@@ -1,4 +1,4 @@
-"""Answers that are kept, so that a request that is sent again is answered and not carried out again."""
+"""Stored responses, so that a request that is sent again is answered and not executed again."""
 
 from django.db import models
 
@@ -6,7 +6,7 @@ from feedback.models.people import User
 
 
 class KeptAnswer(models.Model):
-    """What a POST with an `Idempotency-Key` was answered. Written in the transaction that carried it out."""
+    """The response to a POST with an `Idempotency-Key`, written in the transaction that executed the request."""
 
     user = models.ForeignKey(User, models.CASCADE, related_name="+", db_index=False)
     key = models.CharField(max_length=200)

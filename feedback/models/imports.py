@@ -1,4 +1,4 @@
-"""What came in together, so that it can be undone together."""
+"""Imports: what came in together and can be undone together."""
 
 from django.db import models
 from django.db.models import Q
@@ -8,7 +8,7 @@ from feedback.models.people import Project, User
 
 
 class Import(models.Model):
-    """One upload: the prompts, completions and comparisons that it made name it as `made_by_import`."""
+    """One upload. The prompts, completions and comparisons that it made refer to it by `made_by_import`."""
 
     class How(models.TextChoices):
         PAGE = "page", _("page")

@@ -1,4 +1,4 @@
-"""Projects, and the people who work on them."""
+"""Users, projects, memberships and API tokens."""
 
 import hashlib
 import uuid
@@ -16,7 +16,7 @@ MAX_AHEAD = 20  # comparisons that a page may fetch ahead
 
 
 def check_distinct_names(names: list[str]) -> None:
-    """Of a list that people choose from: no name comes twice, or holds the comma that the settings page lists with."""
+    """Raise ValidationError if a name occurs twice or contains a comma, which separates names on the settings page."""
     if len({name.strip().casefold() for name in names}) < len(names):
         raise ValidationError(_("Each of them may come once only."))
     if any("," in name for name in names):
@@ -28,7 +28,7 @@ class User(AbstractUser):
 
 
 class Project(models.Model):
-    """One model being improved: its guidelines, its settings, its members."""
+    """One model that is being improved, with its guidelines, settings and members."""
 
     slug = models.SlugField(
         _("Address"),
@@ -131,7 +131,7 @@ class Project(models.Model):
         validators=[MaxValueValidator(100)],
         help_text=_("Share of the gold preferences that a new annotator must give too, to qualify for real work."),
     )
-    extra_opinions = models.PositiveSmallIntegerField(
+    extra_rankings = models.PositiveSmallIntegerField(
         _("Extra rankings"),
         default=0,
         validators=[MaxValueValidator(10)],
@@ -193,7 +193,7 @@ class Project(models.Model):
 
 
 class Membership(models.Model):
-    """What a person may do in a project. A reviewer may do all that an annotator may, a manager everything."""
+    """A user's role in a project. Reviewers may do all that annotators may, managers may do everything."""
 
     class Role(models.TextChoices):
         ANNOTATOR = "annotator", _("Annotator")
@@ -231,7 +231,7 @@ class Membership(models.Model):
 
 
 class ApiToken(models.Model):
-    """A person's key to the API. Only its SHA-256 digest is kept: the key itself is shown once."""
+    """A user's key to the API. Only its SHA-256 digest is stored; the key itself is shown once."""
 
     user = models.ForeignKey(User, models.CASCADE, related_name="api_tokens")
     name = models.CharField(max_length=100)
@@ -244,5 +244,5 @@ class ApiToken(models.Model):
 
     @staticmethod
     def digest_of(key: str) -> str:
-        # A key holds 256 random bits, so a plain hash is as safe as a slow one, and far cheaper per request.
+        # A key has 256 random bits. A slow password hash would not make it safer, and would cost time in every request.
         return hashlib.sha256(key.encode()).hexdigest()

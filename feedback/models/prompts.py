@@ -38,12 +38,12 @@ class Prompt(models.Model):
 
     @property
     def excerpt(self) -> str:
-        """The beginning of what the completions answer, on one line."""
+        """Return the beginning of the last message on one line."""
         return " ".join(str(self.messages[-1]["content"])[:300].split())
 
 
 class ExternalId(models.Model):
-    """A name under which a prompt is known to those who sent it. A prompt may have several; each names one prompt."""
+    """A name of a prompt in the system that it was imported from. A prompt may have several."""
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="+", db_index=False)
     prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="external_ids")
@@ -57,7 +57,7 @@ class ExternalId(models.Model):
 
 
 class Source(models.Model):
-    """Who wrote a completion: a checkpoint, a person, an import. Annotators never see it."""
+    """The author of completions: a checkpoint, a person or an import. Annotators never see it."""
 
     class Kind(models.TextChoices):
         CHECKPOINT = "checkpoint"
@@ -101,7 +101,7 @@ class Completion(models.Model):
 
 
 class Demonstration(models.Model):
-    """A completion that a person wrote, to imitate."""
+    """A completion that a person wrote, to be imitated."""
 
     completion = models.OneToOneField(Completion, models.CASCADE, related_name="demonstration")
     created_at = models.DateTimeField(auto_now_add=True)

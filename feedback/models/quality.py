@@ -1,4 +1,4 @@
-"""Agreement and signs of careless work, as counted last."""
+"""The last count of agreement and quality checks."""
 
 from django.db import models
 
@@ -6,7 +6,7 @@ from feedback.models.people import Project
 
 
 class QualitySnapshot(models.Model):
-    """The last count of a project's quality, made by `feedback.reports.quality_snapshot`: one row per project."""
+    """The last count of a project's quality, written by `feedback.reports.quality_snapshot`. One row a project."""
 
     project = models.OneToOneField(Project, models.CASCADE, primary_key=True, related_name="+")
     record_length = models.BigIntegerField(help_text="Rankings in the record, revisions included, when it was made.")

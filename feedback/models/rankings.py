@@ -1,4 +1,4 @@
-"""What annotators said."""
+"""Rankings of comparisons by annotators."""
 
 from datetime import datetime
 
@@ -12,54 +12,53 @@ from feedback.models.reviews import Review
 
 
 class Rankings(models.QuerySet["Ranking"]):
-    """Rankings of people, as they are asked for."""
+    """The selections of rankings that figures, exports and training use."""
 
     def live_in(self, project: Project, *, until: datetime | None = None) -> "Rankings":
-        """What people say in a project: of each ranking the last revision. Every figure about people begins here.
+        """Return the live revisions of annotators' rankings, which all figures about annotators use.
 
-        Overruled ones are opinions too; adjudications are none: who settles a comparison has seen all others' rankings.
-        `until` keeps what was said before it, without the revisions made since.
+        Overruled rankings are included. Adjudications are not, because their reviewers had seen the other rankings.
+        `until` returns the revisions that were live at that moment.
         """
         live = self.filter(is_live=True) if until is None else self._last_before(until)
         return live.filter(project=project).exclude(reason=Lease.Reason.ADJUDICATION)
 
     def _last_before(self, until: datetime) -> "Rankings":
-        """Of each ranking the last revision said before that moment, unless a reviewer has taken it out."""
+        """Return the last revision of each ranking before a moment, unless a reviewer has returned or discarded it."""
         same = Ranking.objects.filter(comparison=OuterRef("comparison"), annotator=OuterRef("annotator"))
         later = same.filter(revision__gt=OuterRef("revision"), created_at__lt=until)
-        opinions = [Ranking.Standing.COUNTS, Ranking.Standing.OVERRULED]
-        return self.filter(~Exists(later), created_at__lt=until, standing__in=opinions)
+        standings = [Ranking.Standing.COUNTS, Ranking.Standing.OVERRULED]
+        return self.filter(~Exists(later), created_at__lt=until, standing__in=standings)
 
     def counting_in(self, project: Project) -> "Rankings":
-        """What there is to learn from by now, and nothing that reviewers have taken out."""
+        """Return the rankings that make preferences: live, and not overruled."""
         return self.filter(project=project, is_live=True, standing=Ranking.Standing.COUNTS)
 
 
 class Ranking(models.Model):
-    """What one annotator said of one comparison: a weak order of its completions.
+    """One revision of an annotator's ranking of a comparison: a weak order of its completions.
 
-    `ranks[i]` is the rank of the item at position i: 1 is best, equal ranks tie. Ranks are dense (1, 2, 2, 3: no
-    number is left out), so that one weak order is written in one way only. A ranking is never edited: a correction is
-    a new row with the next `revision`, and the old row stops being live.
+    `ranks[i]` is the rank of the item at position i. 1 is best, equal ranks are ties. Ranks are dense (1, 2, 2, 3: no
+    number is left out), so that a weak order can be written in one way only. A ranking is never edited. A correction
+    is a new row with the next `revision`, and the old row is no longer live.
 
-    What a reviewer decides about a ranking is a new revision too: the same statement again, with another `standing`
-    and the `review` that gave it. A ranking that its annotator undoes gets a revision that is `withdrawn`, without a
-    review. A live row is the person's last word, which nobody has discarded, returned or withdrawn; it
-    makes preferences if its standing is `counts`. So of an adjudicated comparison all opinions stay live, and the
-    reviewer's ranking alone counts.
+    A reviewer's decision about a ranking is a new revision, too: a copy with another `standing` and the `review` that
+    gave it. A ranking that its annotator undoes gets a revision that is `withdrawn`, without a review. The live row is
+    the annotator's last revision that nobody has discarded, returned or withdrawn; it makes preferences if its
+    standing is `counts`. So all rankings of an adjudicated comparison stay live, and only the reviewer's counts.
 
-    That the ranks cover exactly the comparison's completions is held by the database: (comparison, project, size) is
-    a foreign key to the comparison, and both arrays must have `size` elements (the migration `0002_integrity`).
+    The database checks that the ranks cover exactly the comparison's completions: (comparison, project, size) is a
+    foreign key to the comparison, and both arrays must have `size` elements (migration `0002_integrity`).
 
     `ratings` is `{attribute: [rating or null by position]}`. `spans` is a list of `{"completion": position, "start",
-    "end", "mark": "good" or "bad"}`: offsets in characters (Unicode code points) into that completion's raw text,
-    `end` not included, sorted by completion and start, none over another (`feedback.actions.spans` converts the page's
-    marks to these). The migration `0005_ratings_and_spans` holds both to their form.
+    "end", "mark": "good" or "bad"}`: offsets in characters (Unicode code points) into that completion's source text,
+    `end` not included, sorted by completion and start, without overlaps (`feedback.actions.spans` makes them from the
+    page's marks). `feedback/sql/ratings_and_spans.sql` checks the form of both.
     """
 
     class Standing(models.TextChoices):
         COUNTS = "counts"
-        OVERRULED = "overruled"  # by an adjudication: an opinion still, but no preference
+        OVERRULED = "overruled"  # by an adjudication: counts for agreement, but makes no preference
         RETURNED = "returned"  # to its annotator, who has not answered yet
         DISCARDED = "discarded"
         WITHDRAWN = "withdrawn"  # by its annotator, who undid it
@@ -70,10 +69,10 @@ class Ranking(models.Model):
     annotator = models.ForeignKey(User, models.PROTECT, related_name="rankings", db_index=False)
     size = models.PositiveSmallIntegerField()
     ranks = ArrayField(models.PositiveSmallIntegerField())
-    display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions, in the order shown.")
-    seconds = models.FloatField(help_text="From the first sight to the submit, as the page measured it.")
+    display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions in the order of display.")
+    seconds = models.FloatField(help_text="From display to submit, as the page measured it.")
     comment = models.TextField(blank=True)
-    strength = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Of a pair's preference.")
+    strength = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Strength of a pair's preference.")
     flags = ArrayField(models.CharField(max_length=50), default=list, blank=True)
     ratings = models.JSONField(
         default=dict,
@@ -83,7 +82,7 @@ class Ranking(models.Model):
     spans = models.JSONField(
         default=list,
         blank=True,
-        help_text="What was marked good or bad: characters start … end − 1 of the raw text at position `completion`.",
+        help_text="Marked text: characters start … end − 1 of the source text at position `completion`.",
     )
     reason = models.CharField(
         max_length=13, choices=Lease.Reason.choices, default=Lease.Reason.SAMPLED, help_text="Why it was asked for."
@@ -98,10 +97,12 @@ class Ranking(models.Model):
     sequence = models.BigIntegerField(
         null=True,
         blank=True,
-        help_text="Place in the project's record for incremental readers, given by the first reader that sees the row "
-        "committed, so that a later commit can never slip in under a cursor already handed out.",
+        help_text="Position in the project's record. The first reader that sees the row committed assigns it, so that "
+        "no later commit gets a position below a cursor that was already given to a client.",
     )
-    created_at = models.DateTimeField(auto_now_add=True, help_text="When it was said: a reviewer's copy keeps it.")
+    created_at = models.DateTimeField(
+        auto_now_add=True, help_text="When the annotator ranked; a copy by a review keeps it."
+    )
     objects = Rankings.as_manager()
 
     class Meta:

@@ -1,4 +1,4 @@
-"""How far annotators could be trusted at a moment, as the record stood then."""
+"""Reliability of annotators, estimated from the record up to a moment."""
 
 from django.db import models
 from django.db.models import F, Q
@@ -11,12 +11,14 @@ PRIOR = (PRIOR_RIGHT - 1) / (PRIOR_RIGHT + PRIOR_WRONG - 2)  # its mode
 
 
 class ReliabilityReport(models.Model):
-    """The reliability of a project's annotators, estimated from all rankings up to `until`. Never changed afterwards,
-    so that whatever used it can be made again."""
+    """The reliability of a project's annotators, estimated from all rankings up to `until`.
+
+    Never changed afterwards, so that exports and rounds that used it can be repeated.
+    """
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="reliability_reports")
-    until = models.BigIntegerField(help_text="The last ranking, by sequence, that it is of.")
-    spread = models.FloatField(help_text="How far apart the scores of a pair of completions are, in log-odds.")
+    until = models.BigIntegerField(help_text="Sequence of the last ranking that it includes.")
+    spread = models.FloatField(help_text="Standard deviation of the score difference of a pair, in log-odds.")
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -27,14 +29,14 @@ class ReliabilityReport(models.Model):
 
 
 class Reliability(models.Model):
-    """An annotator's reliability, 0 to 1: 1 judges as Bradley and Terry have it, ½ at random, 0 the opposite."""
+    """An annotator's reliability: 1 orders pairs as the Bradley–Terry model says, ½ at random, 0 the opposite."""
 
     report = models.ForeignKey(ReliabilityReport, models.CASCADE, related_name="annotators")
     annotator = models.ForeignKey(User, models.PROTECT, related_name="+")
     value = models.FloatField()
     low = models.FloatField(help_text="The 95 % interval's lower end.")
     high = models.FloatField(help_text="The 95 % interval's upper end.")
-    shared = models.PositiveIntegerField(help_text="Comparisons of theirs that others ranked too.")
+    shared = models.PositiveIntegerField(help_text="Their comparisons that others ranked too.")
     gold = models.PositiveIntegerField(help_text="Gold comparisons that they ranked.")
 
     class Meta:
@@ -55,14 +57,15 @@ class Reliability(models.Model):
 
     @property
     def is_adversarial(self) -> bool:
-        """Says the opposite of what others see more often than not, beyond doubt."""
+        """Tell whether the annotator contradicts the others more often than not, with 95 % confidence."""
         return self.high < 0.5
 
 
 def weight_of(reliability: float) -> float:
-    """What a ranking counts: 2η − 1, the share of the annotator's votes that is judgement and not a coin; at least 0.
+    """Return the weight of a ranking, max(0, 2η − 1), for an annotator of reliability η.
 
-    A vote is ½ + (2η − 1)·(σ(d) − ½) likely: a signal proportional to 2η − 1 in noise that is the same for everybody,
-    for which weights proportional to the signal give the clearest sum.
+    2η − 1 is the share of votes that is not random. A vote has the probability ½ + (2η − 1)·(σ(d) − ½): a signal
+    proportional to 2η − 1 in noise of equal variance. Weights proportional to the signal maximise the ratio of signal
+    to noise of the sum.
     """
     return round(max(2 * reliability - 1, 0.0), 6)

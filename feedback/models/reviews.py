@@ -1,4 +1,4 @@
-"""What reviewers decided about others' rankings."""
+"""Decisions of reviewers about rankings."""
 
 from django.db import models
 from django.db.models import Q
@@ -8,9 +8,9 @@ from feedback.models.people import Project, User
 
 
 class Review(models.Model):
-    """One decision: who, when and why. The rankings that it changed have revisions that name it.
+    """One decision of a reviewer. The revisions of rankings that it wrote refer to it.
 
-    It is never edited; when it is undone it says so, and further revisions give the rankings back their standing.
+    A decision is never deleted. Undoing it sets `undone_at` and writes further revisions.
     """
 
     class Kind(models.TextChoices):
@@ -25,7 +25,12 @@ class Review(models.Model):
         Comparison, models.CASCADE, null=True, blank=True, related_name="reviews", help_text="Empty: many at once."
     )
     annotator = models.ForeignKey(
-        User, models.PROTECT, null=True, blank=True, related_name="+", help_text="Whose ranking; empty: everybody's."
+        User,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="Whose ranking; empty: all.",
     )
     reason = models.CharField(max_length=1000, blank=True)
     ranking_count = models.PositiveIntegerField(default=0, help_text="Rankings of others that it changed.")

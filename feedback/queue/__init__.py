@@ -1,1 +1,1 @@
-"""Which comparison an annotator gets next: leases, claims, gold, extra rankings, sampling rules."""
+"""Leases of comparisons to annotators: claims, gold, extra rankings, sampling rules, blinding."""

@@ -1,7 +1,7 @@
-"""Keep annotators from telling sources and gold apart: orders, numbers and draws that a secret of the project keys.
+"""Keep annotators from telling sources and gold apart: orders, numbers and draws keyed with a secret of the project.
 
-The secret is `Project.blinding_key`, a random value in the database: so every web host computes the same, a restored
-backup too, and a change of SECRET_KEY changes nothing that people have on their screens.
+The secret is `Project.blinding_key`, a random value in the database. So every web host and every restored backup
+computes the same, and a change of SECRET_KEY changes nothing on the screens of annotators.
 """
 
 import hmac
@@ -16,7 +16,7 @@ ROUNDS = 10
 
 
 def display_order(project: Project, comparison_id: int, annotator_id: int, size: int) -> list[int]:
-    """Return positions 0 … size − 1, shuffled: always the same for this annotator and comparison."""
+    """Return positions 0 … size − 1 in an order that is fixed for this annotator and comparison."""
     order = list(range(size))
     random.Random(_digest(project, "order", comparison_id, annotator_id)).shuffle(order)
     return order
@@ -25,8 +25,8 @@ def display_order(project: Project, comparison_id: int, annotator_id: int, size:
 def gold_before(project: Project, annotator_id: int, comparison_id: int) -> int:
     """Return how many gold comparisons come before this one in the annotator's work.
 
-    Geometric, P(n ≥ k) = p^k with p the share of gold: as if a coin were tossed before each piece of work, but tossed
-    once, so that asking again shows nothing new.
+    The number is geometric, P(n ≥ k) = p^k with p the share of gold, as if a coin were tossed before each comparison.
+    It is fixed for this annotator and comparison: if it were drawn anew, asking again would tell gold from real work.
     """
     share = project.gold_percent / 100
     if share == 0:
@@ -39,9 +39,9 @@ def gold_before(project: Project, annotator_id: int, comparison_id: int) -> int:
 def comparison_number(membership: Membership, comparison_id: int) -> int:
     """Return the number by which this member knows a comparison.
 
-    Reviewers and managers know its id, as exports and review pages give it. To annotators ids would tell gold, as gold
-    comes in together and has neighbouring ids: they get a keyed permutation of them, a Feistel network (Luby and
-    Rackoff, 1988) with HMAC-SHA-256 as its round function.
+    Reviewers and managers know its id, which exports and review pages contain. Annotators get a keyed permutation of
+    the ids, a Feistel network (Luby and Rackoff, 1988) with HMAC-SHA-256 as its round function. The ids themselves
+    would tell gold, because gold is imported together and has neighbouring ids.
     """
     if membership.may_review:
         return comparison_id
@@ -52,7 +52,7 @@ def comparison_number(membership: Membership, comparison_id: int) -> int:
 
 
 def comparison_id(membership: Membership, number: int) -> int:
-    """Return the id of the comparison that this member knows by that number; some id for any other number."""
+    """Invert `comparison_number`. A number that the member never got gives some id."""
     if membership.may_review:
         return number
     left, right = divmod(number % HALF**2, HALF)

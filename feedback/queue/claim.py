@@ -1,46 +1,51 @@
-"""Finding an open comparison that a person may rank, at a cost that does not grow with the project.
+"""Claim an open comparison that a member may rank, at a cost that does not grow with the project.
 
-The queue's order is the index `comparison_queue`: by priority, then those with most rankings already, then at random
-(`shuffle_key`). Usually the first row will do. But a person who has worked for long has ranked the first thousands
-themselves while these still wait for others; so each look reads a bounded piece of the index:
+The order of the queue is that of the index `comparison_queue`: by priority, then by number of rankings (most first),
+then at random (`shuffle_key`). Usually the first row fits. But an annotator who has worked for long has ranked the
+first thousands of rows, which still wait for others. So a claim reads bounded pieces of the index, one after the other:
 
 1. the head of the queue;
-2. the head and a random place of each section (a priority and a number of rankings), in the queue's order;
-3. only when all of these hold nothing for this person: the whole queue, so that nobody is sent away while work
-   remains.
+2. the head and a random place of each section (a priority and a number of rankings), in the order of the queue;
+3. the whole queue, only if all of these hold nothing for the member, so that nobody is sent away while work remains.
 """
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import BooleanField, QuerySet
+from django.db.models.expressions import RawSQL
 
 from feedback import statements
-from feedback.models import Comparison, Completion, Lease, Membership, Prompt, Ranking, Skip
+from feedback.models import Comparison, Membership, Prompt
 
-GLANCE = 20  # rows of the index read first
-LOOK = 100  # and then at a time
-CLAIMABLE = 10  # candidates of a look: more than one, since others may hold the first ones locked
-WAITS = 20
+HEAD_SIZE = 20  # rows of the index read first
+LOOK_SIZE = 100  # rows read at a time after that
+MAX_CANDIDATES = 10  # of the whole queue: more than one, since others may have locked the first ones
+MAX_WAITS = 20
 
 QUEUE_ORDER = ("-priority", "-ranking_count", "shuffle_key")
 
-
-# What `permitted` says, of the rows of `look`. `+ 0` keeps the planner from all that this person ever did, which it
-# takes for little when its figures are old; a comparison's own rows are always few. `OFFSET 0`, from a join.
-MAY_RANK = """
-    NOT EXISTS (SELECT FROM feedback_ranking WHERE comparison_id = look.id AND annotator_id + 0 = %(person)s OFFSET 0)
-    AND NOT EXISTS (SELECT FROM feedback_skip WHERE comparison_id = look.id AND annotator_id + 0 = %(person)s OFFSET 0)
+# A person may not rank what they ranked, skipped or hold, nor completions that they wrote. The only copy of this rule.
+RULE = """
+    NOT EXISTS (
+        SELECT FROM feedback_ranking WHERE comparison_id = {comparison} AND annotator_id{no_index} = {person}{no_join})
+    AND NOT EXISTS (
+        SELECT FROM feedback_skip WHERE comparison_id = {comparison} AND annotator_id{no_index} = {person}{no_join})
     AND NOT EXISTS (
         SELECT FROM feedback_lease
-        WHERE comparison_id = look.id AND annotator_id + 0 = %(person)s AND lapsed_at IS NULL OFFSET 0)
+        WHERE comparison_id = {comparison} AND annotator_id{no_index} = {person} AND lapsed_at IS NULL{no_join})
     AND NOT EXISTS (
         SELECT FROM feedback_comparisonitem AS item
         JOIN feedback_completion AS completion ON completion.id = item.completion_id
-        WHERE item.comparison_id = look.id AND completion.author_id + 0 = %(person)s OFFSET 0)
+        WHERE item.comparison_id = {comparison} AND completion.author_id{no_index} = {person}{no_join})
 """
-# The first comparison of a look that this person may rank loses a slot, and comes with all that is shown of it.
+# The rule for the few rows of `look`. `+ 0` keeps the planner from the indexes by annotator: with old statistics it
+# takes all that a person ever ranked for a few rows. `OFFSET 0` keeps it from a join, which would read them all, too.
+MAY_RANK = RULE.format(comparison="look.id", person="%(person)s", no_index=" + 0", no_join=" OFFSET 0")
+# The rule for a query of the ORM over many comparisons, for which a join is the better plan.
+MAY_RANK_ANY = RULE.format(comparison="feedback_comparison.id", person="%s", no_index="", no_join="")
+# Take a slot of the first comparison of `look` that the person may rank, and return all that the page shows of it.
 TAKE = f"""
     WITH chosen AS MATERIALIZED (
         SELECT comparison.id
@@ -56,7 +61,7 @@ TAKE = f"""
         JOIN feedback_completion AS completion ON completion.id = item.completion_id
         WHERE item.comparison_id = comparison.id ORDER BY position)
 """
-# KEY SHARE: what is peeked at is about to be referred to, and the undo of an import may be deleting it.
+# KEY SHARE: the caller stores a reference to the comparison, which the undo of an import may be deleting.
 PEEK = f"""
     SELECT look.id
     FROM ({{look}}) AS look JOIN feedback_comparison AS comparison ON comparison.id = look.id
@@ -74,20 +79,21 @@ NAMED = f"{KEYS} WHERE id = ANY(%(ids)s::bigint[])"
 
 @dataclass(frozen=True)
 class Section:
-    """Open comparisons with the same priority and as many rankings."""
+    """Open comparisons with the same priority and the same number of rankings."""
 
     priority: int
     ranking_count: int
 
 
 def claim(membership: Membership, *, may_wait: bool = True) -> Comparison | None:
-    """The first comparison that this member may rank, locked, one of its open slots taken; its prompt is loaded.
+    """Lock the first comparison that this member may rank, and take one of its open slots. Its prompt is loaded.
 
-    Unless it `may_wait`, what others hold locked is passed over, and None does not mean that nothing is left.
+    The caller has locked the membership. Without `may_wait`, comparisons that others have locked are passed over, and
+    None does not mean that nothing is left.
     """
-    # The slot is checked again under the lock; what concerns this person cannot change, their membership is locked by
-    # the caller.
-    if taken := _take(membership, HEAD.format(most=GLANCE)):
+    # The open slot is checked again under the lock. The rule is not: nothing of this member's can change meanwhile,
+    # because the membership is locked.
+    if taken := _take(membership, HEAD.format(most=HEAD_SIZE)):
         return taken
     for ids in _further_looks(membership):
         if ids and (taken := _take(membership, NAMED, ids)):
@@ -95,20 +101,20 @@ def claim(membership: Membership, *, may_wait: bool = True) -> Comparison | None
     return _wait_for_one(membership) if may_wait else None
 
 
-def first(membership: Membership) -> int | None:
-    """Return the id of what `claim` would give, were nothing locked by others."""
-    given = {"person": membership.user_id, "project": membership.project_id, "ids": None}
-    if rows := statements.run(PEEK.format(look=HEAD.format(most=GLANCE)), given):
+def first_in_queue(membership: Membership) -> int | None:
+    """Return the id of the comparison that `claim` would return if others had locked nothing."""
+    values = {"person": membership.user_id, "project": membership.project_id, "ids": None}
+    if rows := statements.run(PEEK.format(look=HEAD.format(most=HEAD_SIZE)), values):
         return rows[0][0]
     for ids in _further_looks(membership):
-        if ids and (rows := statements.run(PEEK.format(look=NAMED), given | {"ids": ids})):
+        if ids and (rows := statements.run(PEEK.format(look=NAMED), values | {"ids": ids})):
             return rows[0][0]
     return None
 
 
 def _wait_for_one(membership: Membership) -> Comparison | None:
-    """When others hold all that is left locked: wait for one of them, rather than say that nothing is left."""
-    for _ in range(WAITS):
+    """Wait for a comparison that others have locked, rather than say that nothing is left."""
+    for _ in range(MAX_WAITS):
         ids = permitted(_queue(membership), membership).values_list("pk", flat=True)[:1]
         if not ids:
             return None
@@ -120,8 +126,8 @@ def _wait_for_one(membership: Membership) -> Comparison | None:
 def _take(
     membership: Membership, look: str, ids: list[int] | None = None, others: str = "SKIP LOCKED"
 ) -> Comparison | None:
-    given = {"person": membership.user_id, "project": membership.project_id, "ids": ids}
-    (row,) = statements.run(TAKE.format(look=look, others=others), given) or (None,)
+    values = {"person": membership.user_id, "project": membership.project_id, "ids": ids}
+    (row,) = statements.run(TAKE.format(look=look, others=others), values) or (None,)
     if row is None:
         return None
     end = statements.width(Comparison)
@@ -137,34 +143,23 @@ def _queue(membership: Membership) -> QuerySet[Comparison]:
 
 
 def _further_looks(membership: Membership) -> Iterator[list[int]]:
-    """Ids of comparisons to claim, best first, where the head of the queue holds nothing for this person."""
+    """Yield ids of comparisons to try, piece by piece, where the head of the queue holds nothing for this member."""
     queue = _queue(membership)
     for section in sections(membership.project_id):
         part = queue.filter(priority=section.priority, ranking_count=section.ranking_count)
         for piece in (part, part.filter(shuffle_key__gte=random.random())):
-            yield list(piece.values_list("pk", flat=True)[:LOOK])
-    yield list(permitted(queue, membership).values_list("pk", flat=True)[:CLAIMABLE])
+            yield list(piece.values_list("pk", flat=True)[:LOOK_SIZE])
+    yield list(permitted(queue, membership).values_list("pk", flat=True)[:MAX_CANDIDATES])
 
 
 def permitted(comparisons: QuerySet[Comparison], membership: Membership) -> QuerySet[Comparison]:
-    """Real work that this person may do: without gold, which comes to them in its own way, and see `unseen`."""
-    return unseen(comparisons.filter(gold_ranks__isnull=True), membership)
-
-
-def unseen(comparisons: QuerySet[Comparison], membership: Membership) -> QuerySet[Comparison]:
-    """Without what this person ranked, skipped or holds, and without completions that they wrote."""
-    mine = {"comparison": OuterRef("pk"), "annotator": membership.user_id}
-    wrote = Completion.objects.filter(author=membership.user_id, items__comparison=OuterRef("pk"))
-    return comparisons.filter(
-        ~Exists(Ranking.objects.filter(**mine)),
-        ~Exists(Skip.objects.filter(**mine)),
-        ~Exists(Lease.objects.filter(lapsed_at__isnull=True, **mine)),
-        ~Exists(wrote),
-    )
+    """Keep the comparisons that this member may rank, without gold: leases of gold are given in another way."""
+    may_rank = RawSQL(MAY_RANK_ANY, [membership.user_id] * MAY_RANK_ANY.count("%s"), output_field=BooleanField())
+    return comparisons.filter(may_rank, gold_ranks__isnull=True)
 
 
 def sections(project_id: int) -> list[Section]:
-    """The queue's sections in its order, by hopping through the index from one to the next."""
+    """Return the sections of the queue in its order. The recursive query hops through the index, one row a section."""
     hop = """
         WITH RECURSIVE section AS (
             (SELECT priority, ranking_count FROM feedback_comparison

@@ -1,4 +1,4 @@
-"""Asking one more person where those who were asked have no majority."""
+"""Extra rankings: ask one more annotator where those who ranked a comparison have no majority."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -9,30 +9,30 @@ from feedback.models import Comparison, Project
 
 
 def ask_for_majority(project: Project, comparison_id: int) -> None:
-    """Want one more ranking of a comparison that has all it wanted, and no majority.
+    """Want one more ranking of a comparison that is complete and has no majority.
 
-    Inside the transaction that wrote its last ranking, so that its row is locked. The queue serves it first: no
-    other has as many rankings.
+    Called in the transaction that wrote its last ranking and so locked its row. The queue serves the comparison first,
+    because no other has as many rankings.
     """
     comparison = Comparison.objects.get(pk=comparison_id)
     is_complete = comparison.ranking_count == comparison.wanted_rankings and comparison.gold_ranks is None
-    # An adjudicated one is never asked for again: nobody can hold it, so nobody's ranking brings us here.
-    if not is_complete or comparison.extra_opinions >= project.extra_opinions:
+    # Adjudicated comparisons need no check: nobody can hold one, so no ranking of one leads here.
+    if not is_complete or comparison.extra_rankings >= project.extra_rankings:
         return
-    said = comparison.rankings.filter(is_live=True).values_list("ranks", flat=True)
-    if not has_majority(list(said)):
+    rankings = comparison.rankings.filter(is_live=True).values_list("ranks", flat=True)
+    if not has_majority(list(rankings)):
         Comparison.objects.filter(pk=comparison_id).update(
             wanted_rankings=F("wanted_rankings") + 1,
             open_slots=F("open_slots") + 1,
-            extra_opinions=F("extra_opinions") + 1,
+            extra_rankings=F("extra_rankings") + 1,
         )
 
 
-def has_majority(said: Sequence[Sequence[int]]) -> bool:
-    """Whether no pair of completions has as many people for the one as for the other (and anybody at all)."""
-    for i, j in combinations(range(len(said[0])), 2):
-        first = sum(ranks[i] < ranks[j] for ranks in said)
-        second = sum(ranks[i] > ranks[j] for ranks in said)
+def has_majority(rankings: Sequence[Sequence[int]]) -> bool:
+    """Tell whether no pair of completions has equally many annotators, at least one each, on both sides."""
+    for i, j in combinations(range(len(rankings[0])), 2):
+        first = sum(ranks[i] < ranks[j] for ranks in rankings)
+        second = sum(ranks[i] > ranks[j] for ranks in rankings)
         if first == second > 0:
             return False
     return True

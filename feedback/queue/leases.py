@@ -1,9 +1,9 @@
-"""Which comparison comes next, for whom, and who holds what.
+"""Leases: give comparisons to annotators, renew, release and reclaim them.
 
-Everything an annotator does goes through their membership row, locked first: two requests of one person are served
-one after the other, and those of different people never wait for each other. Comparisons are claimed with
-`SKIP LOCKED`. The order of locks is membership, lease, comparison; after the comparison nothing is waited for. What a
-reviewer returns is held for its annotator from then on, and comes first.
+Every action of an annotator first locks their membership. So two requests of one annotator run one after the other, and
+requests of different annotators never wait for each other. Comparisons are claimed with `SKIP LOCKED`. The lock order
+is membership, lease, comparison; a transaction that has locked a comparison waits for no further lock. A ranking that a
+reviewer returns is leased to its annotator at once, and is served first.
 """
 
 from collections.abc import Collection
@@ -22,10 +22,10 @@ from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Project, Ranking
 from feedback.queue import blinding, claim, gold
 
-DEFAULT_MAX_LEASES = 5  # that one annotator holds in one project, where `most_leases` does not allow more
-RECLAIMED_AT_ONCE = 50
+DEFAULT_MAX_LEASES = 5  # of one annotator in one project, where `max_leases` does not allow more
+RECLAIM_BATCH = 50
 LAPSED_LEASES_KEPT = timedelta(days=7)  # for late submits
-RETURNED_HELD = timedelta(days=7)  # before somebody else is asked in place of one who does not answer
+RETURNED_HELD = timedelta(days=7)  # then others are asked in place of an annotator who does not answer
 
 MEMBER = f"""
     SELECT {statements.columns(Project, "project")}, membership.role, membership.qualified_at,
@@ -41,11 +41,11 @@ HELD = f"""
     SELECT {LEASE} FROM feedback_lease
     WHERE annotator_id = %s AND project_id = %s AND lapsed_at IS NULL AND expires_at > %s
     ORDER BY taken_at FOR NO KEY UPDATE"""
-ROOM = f"""
+CAPACITY = f"""
     SELECT {OVERDUE}, ARRAY(
         SELECT id FROM feedback_lease
         WHERE annotator_id = %(person)s AND project_id = %(project)s AND lapsed_at IS NULL AND expires_at > %(now)s)"""
-# A lapsed lease of the same person starts anew.
+# The upsert renews a lapsed lease of the same annotator.
 WRITE_LEASE = f"""
     INSERT INTO feedback_lease (id, project_id, comparison_id, annotator_id, size, display_order, reason, taken_at,
         expires_at, stand_in_id, withdrawn_id)
@@ -58,14 +58,15 @@ WRITE_LEASE = f"""
 
 
 def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Lease | None:
-    """The comparison that this member should rank now, held for them; None when nothing is left for them.
+    """Lease the next comparison to this member. Returns None if nothing is left for them.
 
-    A lease that they hold already comes back first, the oldest one, renewed: so a reload shows the same comparison.
-    `beside` names the leases that the page has on hand: another one is given, up to `most_leases` a person.
+    The oldest lease that they hold already is returned first, renewed, so that a reload shows the same comparison.
+    `beside` has the ids of leases that the page shows or has fetched: they are not returned again, and one more is
+    given, up to `max_leases`. Raises Conflict if the member holds too many, Archived if the project is archived.
 
-    The lease's `comparison.prompt` is loaded; `lease.comparison.texts(lease.display_order)` is what they see.
+    The lease's `comparison.prompt` is loaded; `lease.comparison.texts(lease.display_order)` is what the member sees.
     """
-    # In a transaction of its own: a claim may wait for a lock, and must not hold others meanwhile.
+    # In a transaction of its own: the claim below may wait for a lock, and must not hold these locks meanwhile.
     if _is_any_overdue(membership.project_id):
         reclaim(membership.project_id)
     return _lease_next(membership, beside)
@@ -81,75 +82,74 @@ def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | Non
         return _extend(waiting, membership, now)
     if membership.project.archived_at is not None:
         raise Archived(_("This project is archived: nothing more can be ranked in it."))
-    if sum(lease.reason != Lease.Reason.RETURNED for lease in held) >= most_leases(membership.project):
+    if sum(lease.reason != Lease.Reason.RETURNED for lease in held) >= max_leases(membership.project):
         raise Conflict(
-            _("You hold %(most_leases)s comparisons already: rank or give back one of them first.")
-            % {"most_leases": most_leases(membership.project)}
+            _("You hold %(most)s comparisons already: rank or give back one of them first.")
+            % {"most": max_leases(membership.project)}
         )
     chosen = _choose(membership)
     return None if chosen is None else _write_chosen(membership, chosen, now)
 
 
-def lease_at_once(membership: Membership, beside: Collection[UUID]) -> Lease | None:
-    """The next comparison, held, inside of a transaction that has written already, and so must wait for nobody.
+def lease_without_waiting(membership: Membership, beside: Collection[UUID]) -> Lease | None:
+    """Lease the next comparison inside a transaction that has already written and so must not wait for a lock.
 
-    None where anything is out of the ordinary, or others are busy with what comes first: `lease_next` sees to it.
-    The membership is locked by the caller.
+    Return None if it would have to wait, or the member must qualify, holds other leases or too many, or leases of the
+    project are overdue. The caller then uses `lease_next`. The caller has locked the membership.
     """
     now = timezone.now()
     if membership.project.archived_at is not None or gold.must_qualify(membership):
         return None
-    asked = {"project": membership.project_id, "person": membership.user_id, "now": now}
-    ((is_any_overdue, held),) = statements.run(ROOM, asked)
-    if is_any_overdue or set(held) - set(beside) or len(held) >= most_leases(membership.project):
+    values = {"project": membership.project_id, "person": membership.user_id, "now": now}
+    ((is_any_overdue, held),) = statements.run(CAPACITY, values)
+    if is_any_overdue or set(held) - set(beside) or len(held) >= max_leases(membership.project):
         return None
     chosen = _choose(membership, may_wait=False)
     return None if chosen is None else _write_chosen(membership, chosen, now)
 
 
-def most_leases(project: Project) -> int:
-    """Return how many leases one annotator may hold: on screen, set aside while an earlier one is open, and ahead."""
+def max_leases(project: Project) -> int:
+    """Return how many leases one annotator may hold: on screen, set aside by an undo, and fetched ahead."""
     return max(DEFAULT_MAX_LEASES, project.comparisons_ahead + 2)
 
 
 @dataclass(frozen=True)
 class _Chosen:
-    """A locked comparison, one of its slots taken."""
+    """A locked comparison, with one of its slots taken."""
 
     comparison: Comparison
     reason: str
-    stand_in: int | None = None  # of gold: the real work that it comes before
+    stand_in: int | None = None  # for gold: id of the real work that it comes before
 
 
 def _choose(membership: Membership, *, may_wait: bool = True) -> _Chosen | None:
-    """The pipeline, each step with its reason: qualification, gold, missing majorities, started, sampled.
+    """Choose the next comparison with the reason: qualification, gold, missing majority, started or sampled.
 
-    Gold comes only in place of real work that is there, which is claimed first and put back: so there is none of it
-    once the real work is used up.
+    Real work is claimed first, and put back if gold comes before it. So gold ends when the real work ends.
     """
     if gold.must_qualify(membership):
         return _Chosen(_with_slot(gold.claim_to_qualify(membership)), Lease.Reason.QUALIFICATION)
     comparison = claim.claim(membership, may_wait=may_wait)
     if comparison is None:
         return None
-    if tested := gold.claim_before(membership, comparison.pk):
+    if gold_comparison := gold.claim_before(membership, comparison.pk):
         _open_slot(comparison.pk)
-        return _Chosen(_with_slot(tested), Lease.Reason.GOLD, comparison.pk)
+        return _Chosen(_with_slot(gold_comparison), Lease.Reason.GOLD, comparison.pk)
     return _Chosen(comparison, _reason_of(comparison))
 
 
 def _reason_of(comparison: Comparison) -> str:
-    """Of the ordinary queue, whose order puts those with most rankings first; or of gold that was skipped."""
-    if comparison.gold_ranks is not None:
+    """Return why the comparison was chosen. The order of the queue puts those with most rankings first."""
+    if comparison.gold_ranks is not None:  # its skip was undone
         return Lease.Reason.GOLD
-    if comparison.extra_opinions:
+    if comparison.extra_rankings:
         return Lease.Reason.DISAGREEMENT
     return Lease.Reason.STARTED if comparison.ranking_count else Lease.Reason.SAMPLED
 
 
 @transaction.atomic
 def renew(membership: Membership, lease_id: UUID) -> Lease:
-    """Hold the lease for the project's lease time from now on; takes it back if it lapsed and a slot is open."""
+    """Extend the lease to the project's lease time from now. Raises Conflict if it lapsed and no slot is open."""
     lock_member(membership)
     lease = lock_lease(membership, lease_id)
     now = timezone.now()
@@ -160,7 +160,7 @@ def renew(membership: Membership, lease_id: UUID) -> Lease:
 
 @transaction.atomic
 def release(membership: Membership, lease_id: UUID) -> None:
-    """Give the comparison back unranked. It may be offered to the same person again."""
+    """End the lease without a ranking. The comparison may be offered to the same annotator again."""
     lock_member(membership)
     lease = lock_lease(membership, lease_id)
     if lease.reason == Lease.Reason.GOLD:
@@ -170,44 +170,44 @@ def release(membership: Membership, lease_id: UUID) -> None:
 
 
 def _release_gold(membership: Membership, lease: Lease) -> None:
-    """Let it lapse rather than delete it, so that the same one comes again, as real work would.
+    """Lapse a lease of gold instead of deleting it, so that the same gold comes again, as real work would.
 
-    Under another id: of real work that was given back the lease is gone, too.
+    It gets another id, because a released lease of real work cannot be found by its id either.
     """
     if lease.lapsed_at is None:
         _open_slot(lease.comparison_id)
-    lapsed = {"id": uuid4(), "lapsed_at": timezone.now(), "stand_in_id": claim.first(membership)}
+    lapsed = {"id": uuid4(), "lapsed_at": timezone.now(), "stand_in_id": claim.first_in_queue(membership)}
     Lease.objects.filter(pk=lease.pk).update(**lapsed)
 
 
 @transaction.atomic
 def reclaim(project_id: int, now: datetime | None = None) -> int:
-    """Open the slots of a project's leases that ran out, up to 50; returns how many.
+    """Lapse up to RECLAIM_BATCH expired leases of a project and open their slots. Returns how many.
 
-    Called inline before a claim, so that nothing depends on a timer. Waits for no lock: who holds one is at work on
-    that very lease.
+    Called before a claim, so that nothing depends on a timer. Locked leases are skipped: somebody is submitting or
+    renewing them.
     """
     now = now or timezone.now()
     overdue = list(
         _overdue(project_id, now)
         .select_for_update(skip_locked=True, of=("self", "comparison"))
         .select_related("comparison")
-        .order_by("expires_at")[:RECLAIMED_AT_ONCE]
+        .order_by("expires_at")[:RECLAIM_BATCH]
     )
-    for lease in overdue:  # one at a time: several may be of the same comparison
+    for lease in overdue:  # one by one, because several may be of the same comparison
         _open_slot(lease.comparison_id)
     if overdue:
         Lease.objects.filter(pk__in=[lease.pk for lease in overdue]).update(lapsed_at=now)
     for lease in overdue:
         if lease.reason == Lease.Reason.GOLD:
             member = Membership(project_id=project_id, user_id=lease.annotator_id)
-            Lease.objects.filter(pk=lease.pk).update(stand_in_id=claim.first(member))
+            Lease.objects.filter(pk=lease.pk).update(stand_in_id=claim.first_in_queue(member))
     return len(overdue)
 
 
 def _is_any_overdue(project_id: int) -> bool:
-    ((found,),) = statements.run(f"SELECT {OVERDUE}", {"project": project_id, "now": timezone.now()})
-    return found
+    ((is_any_overdue,),) = statements.run(f"SELECT {OVERDUE}", {"project": project_id, "now": timezone.now()})
+    return is_any_overdue
 
 
 def _overdue(project_id: int, now: datetime) -> QuerySet[Lease]:
@@ -215,31 +215,31 @@ def _overdue(project_id: int, now: datetime) -> QuerySet[Lease]:
 
 
 def sweep(now: datetime | None = None) -> int:
-    """Reclaim in every project, and forget leases that lapsed long ago. For a timer; returns how many ran out."""
+    """Reclaim in every project and delete leases that lapsed long ago. Returns how many lapsed. Called by a timer."""
     now = now or timezone.now()
     overdue = Lease.objects.filter(lapsed_at__isnull=True, expires_at__lte=now)
     count = 0
     for project_id in overdue.values_list("project_id", flat=True).distinct():
         while reclaimed := reclaim(project_id, now):
             count += reclaimed
-    forgotten = Lease.objects.filter(lapsed_at__lte=now - LAPSED_LEASES_KEPT)
-    # Two sweeps at once take rows in any order: who finds one taken leaves it, as waiting for each other never ends.
-    Lease.objects.filter(pk__in=forgotten.select_for_update(skip_locked=True).values("pk")).delete()
+    outdated = Lease.objects.filter(lapsed_at__lte=now - LAPSED_LEASES_KEPT)
+    # SKIP LOCKED: two sweeps at once lock rows in any order, and would be a deadlock if they waited.
+    Lease.objects.filter(pk__in=outdated.select_for_update(skip_locked=True).values("pk")).delete()
     return count
 
 
 def display_order(membership: Membership, comparison: Comparison) -> list[int]:
-    """Return the order in which this member sees a comparison: as they saw it before, if they did."""
-    own = {"comparison": comparison.pk, "annotator": membership.user_id}
-    ranked = Ranking.objects.filter(**own).order_by("-revision").values_list("display_order", flat=True).first()
-    held = ranked or Lease.objects.filter(**own).values_list("display_order", flat=True).first()
+    """Return the order in which this member sees a comparison; the same as before if they ranked or held it."""
+    seen = {"comparison": comparison.pk, "annotator": membership.user_id}
+    ranked = Ranking.objects.filter(**seen).order_by("-revision").values_list("display_order", flat=True).first()
+    held = ranked or Lease.objects.filter(**seen).values_list("display_order", flat=True).first()
     return held or blinding.display_order(membership.project, comparison.pk, membership.user_id, comparison.size)
 
 
 def hold(membership: Membership, comparison_id: int) -> Lease | None:
-    """Hold this very comparison, if a slot is open. The membership is locked by the caller."""
-    own = Ranking.objects.filter(comparison=comparison_id, annotator=membership.user_id)
-    last = own.order_by("-revision").first()
+    """Lease this comparison to the member if it has an open slot. The caller has locked the membership."""
+    revisions = Ranking.objects.filter(comparison=comparison_id, annotator=membership.user_id)
+    last = revisions.order_by("-revision").first()
     if (last is not None and last.is_live) or not take_slot(comparison_id):
         return None
     if last is not None and last.standing == Ranking.Standing.WITHDRAWN:
@@ -253,7 +253,7 @@ def hold(membership: Membership, comparison_id: int) -> Lease | None:
 
 
 def hold_withdrawn(membership: Membership, ranking: Ranking) -> Lease:
-    """Hold the comparison of a ranking that this member withdrew. Its slot is taken already: the ranking had it."""
+    """Lease the comparison of a ranking that this member withdrew. The ranking's slot becomes the lease's."""
     comparison = Comparison.objects.select_related("prompt").get(pk=ranking.comparison_id)
     now, order = timezone.now(), ranking.display_order
     lease = _write_lease(membership, comparison, ranking.reason, now, display_order=order, withdrawn=ranking.pk)
@@ -262,31 +262,31 @@ def hold_withdrawn(membership: Membership, ranking: Ranking) -> Lease:
 
 
 def hold_returned(ranking: Ranking) -> None:
-    """Hold a comparison for the annotator of a ranking that no longer counts: the ranking's slot is now the lease's."""
+    """Lease the comparison of a returned ranking to its annotator. The ranking's slot becomes the lease's."""
     now = timezone.now()
-    held = {"reason": Lease.Reason.RETURNED, "taken_at": now, "expires_at": now + RETURNED_HELD, "lapsed_at": None}
+    fields = {"reason": Lease.Reason.RETURNED, "taken_at": now, "expires_at": now + RETURNED_HELD, "lapsed_at": None}
     Lease.objects.update_or_create(
         comparison_id=ranking.comparison_id,
         annotator_id=ranking.annotator_id,
-        defaults=held,
-        create_defaults=held
+        defaults=fields,
+        create_defaults=fields
         | {"project_id": ranking.project_id, "size": ranking.size, "display_order": ranking.display_order},
     )
 
 
 def lock_member(membership: Membership) -> None:
-    """First lock of every write by an annotator. The project's settings are read again beside it."""
-    # NO KEY: rows that refer to the membership may still be written.
+    """Lock the membership: the first lock of every write by an annotator. The project's settings are read again."""
+    # NO KEY: a plain FOR UPDATE would block other transactions that write rows with a foreign key to the membership.
     (row,) = statements.run(MEMBER, [membership.pk]) or (None,)
     if row is None:
         raise NotFound(_("You are not a member of this project any more."))
-    *settings, membership.role, membership.qualified_at, before, given = row
-    membership.gold_given_before, membership.gold_given = before, given
+    *settings, membership.role, membership.qualified_at, gold_given_before, gold_given = row
+    membership.gold_given_before, membership.gold_given = gold_given_before, gold_given
     membership.project = statements.build(Project, settings)
 
 
 def lock_lease(membership: Membership, lease_id: UUID) -> Lease:
-    """The member's own lease, lapsed or not, locked."""
+    """Lock the member's own lease, lapsed or not. Raises NotFound."""
     (row,) = statements.run(OWN_LEASE, [lease_id, membership.user_id, membership.project_id]) or (None,)
     if row is None:
         raise NotFound(_("You do not hold this comparison."))
@@ -298,32 +298,32 @@ def lock_comparison(comparison_id: int) -> Comparison:
 
 
 def take_slot(comparison_id: int) -> bool:
-    """Take one of the comparison's open slots, if there is one. Waits for whoever is writing to it."""
-    open_ones = Comparison.objects.filter(pk=comparison_id, open_slots__gt=0)
-    return open_ones.update(open_slots=F("open_slots") - 1) == 1
+    """Take an open slot of the comparison. Returns whether there was one. Waits if the row is locked."""
+    with_open_slot = Comparison.objects.filter(pk=comparison_id, open_slots__gt=0)
+    return with_open_slot.update(open_slots=F("open_slots") - 1) == 1
 
 
 def take_slot_again(lease: Lease) -> bool:
-    """Take the slot of a lapsed lease again, if there is one."""
-    return not gold.is_gone(lease) and take_slot(lease.comparison_id)
+    """Take a slot for a lapsed lease again. Returns whether there was one."""
+    return not gold.is_stand_in_taken(lease) and take_slot(lease.comparison_id)
 
 
 def end_lease(lease: Lease, *, slot_is_used: bool) -> None:
-    """Delete a locked lease; its slot opens unless a ranking has taken it, or it lapsed and is open already."""
+    """Delete a locked lease. Its slot opens, unless a ranking uses it or it opened when the lease lapsed."""
     lease.delete()
     if not slot_is_used and lease.lapsed_at is None:
         _open_slot(lease.comparison_id)
 
 
 def _held(membership: Membership, now: datetime) -> list[Lease]:
-    # Locked, so that none of them lapses between this look and the renewal.
+    # Locked, so that none of them lapses before it is renewed.
     rows = statements.run(HELD, [membership.user_id, membership.project_id, now])
     held = [statements.build(Lease, row) for row in rows]
     return sorted(held, key=lambda lease: (lease.reason != Lease.Reason.RETURNED, lease.withdrawn_id is None))
 
 
 def _with_slot(comparison: Comparison) -> Comparison:
-    """Of a comparison that is locked with a slot open."""
+    """Take a slot of a comparison that is locked with a slot open."""
     Comparison.objects.filter(pk=comparison.pk).update(open_slots=F("open_slots") - 1)
     return comparison
 
@@ -348,7 +348,7 @@ def _write_lease(
     stand_in: int | None = None,
     withdrawn: int | None = None,
 ) -> Lease:
-    """The row for a slot just taken."""
+    """Write the lease of a slot that has just been taken."""
     values = {
         "id": uuid4(),
         "project": membership.project_id,

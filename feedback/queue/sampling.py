@@ -1,6 +1,6 @@
-"""Which of the comparisons nobody has started comes first: rules by name.
+"""Sampling rules: the order in which comparisons without rankings are served.
 
-A rule gives each new comparison a key in [0, 1); lower keys are served first within a priority. To add a rule, write
+A rule gives each new comparison a key in [0, 1). Within a priority, lower keys are served first. To add a rule, write
 one function here.
 """
 
@@ -27,11 +27,11 @@ def rule(name: str) -> Callable[[Rule], Rule]:
 
 
 def keys(project: Project, comparisons: Sequence[Comparison]) -> list[float]:
-    """The keys of new comparisons, by the project's rule."""
+    """Return the keys of new comparisons by the project's rule. Raises Invalid for an unknown rule."""
     chosen = RULES.get(project.sampling_rule)
     if chosen is None:
         raise Invalid(
-            _("There is no sampling rule «%(sampling_rule)s»: the rules are %(known)s.")
+            _('There is no sampling rule "%(sampling_rule)s": the rules are %(known)s.')
             % {"sampling_rule": project.sampling_rule, "known": ", ".join(sorted(RULES))}
         )
     return chosen(project, comparisons)

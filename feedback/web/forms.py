@@ -12,7 +12,7 @@ from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from feedback.actions.ranking_details import MAX_COMMENT_LENGTH, RankingDetails
-from feedback.actions.spans import SeenSpan
+from feedback.actions.spans import VisibleSpan
 from feedback.errors import Invalid
 from feedback.models import Membership, Project
 
@@ -44,7 +44,7 @@ class ProjectForm(forms.ModelForm):
 SETTING_GROUPS = (
     (_("Project"), ("name", "guidelines")),
     (_("Questions to annotators"), ("strength_points", "one_key_pairs", "attributes", "flags")),
-    (_("Queue"), ("wanted_rankings", "extra_opinions", "lease_minutes", "comparisons_ahead")),
+    (_("Queue"), ("wanted_rankings", "extra_rankings", "lease_minutes", "comparisons_ahead")),
     (_("Quality"), ("gold_percent", "qualification_items", "qualification_percent", "annotators_see_quality")),
     (_("Training"), ("held_out_percent", "ranking_weights")),
 )
@@ -108,7 +108,7 @@ class RankingForm(forms.Form):
 
     Fields with numbers in their names, where place is the position in the order of display, from 0:
     `rank-<place>` for each completion; `rating-<place>-<attribute>` for each rating; `span` for each marked span, as
-    `<place>:<start>:<end>:<mark>:<quote>` (see `spans.SeenSpan`).
+    `<place>:<start>:<end>:<mark>:<quote>` (see `spans.VisibleSpan`).
     """
 
     key = forms.UUIDField()
@@ -155,9 +155,9 @@ class RankingForm(forms.Form):
         return {"idempotency_key": self.cleaned_data["key"], "seconds": self.cleaned_data["seconds"] or 0.0}
 
 
-def _parse_span(text: str) -> SeenSpan:
+def _parse_span(text: str) -> VisibleSpan:
     place, start, end, mark, quote = text.split(":", 4)
-    return SeenSpan(int(place), int(start), int(end), mark, quote)
+    return VisibleSpan(int(place), int(start), int(end), mark, quote)
 
 
 class LeasedRankingForm(RankingForm, LeaseForm):

@@ -167,7 +167,7 @@ def _present_completions(
                 render(text),
                 text,
                 tuple(CardRating(name, ratings.get(name, [None] * size)[place]) for name in project.attributes),
-                json.dumps(spans.seen(own_spans, text)),
+                json.dumps(spans.visible_spans(own_spans, text)),
             )
         )
     return completions

@@ -263,7 +263,7 @@ class TestOfAProject:
 
     def test_those_who_are_asked_because_others_disagree_are_not_counted(self, project, work):
         """They only ever see comparisons that people disagree about: with them, agreement would be 1 of 3, not ½."""
-        project.extra_opinions = 1
+        project.extra_rankings = 1
         project.save()
         ids = [comparison.pk for comparison in work(2, wanted_rankings=2)]
         members = [membership(person(project, name, "annotator"), project) for name in ("a", "b", "c")]

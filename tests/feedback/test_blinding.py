@@ -14,7 +14,7 @@ from django.test import Client
 from django.utils import timezone
 
 from feedback import imports
-from feedback.actions import rankings
+from feedback.actions import ranking_undo, rankings
 from feedback.errors import Conflict
 from feedback.models import ComparisonItem, Lease, Membership, Project, User
 from feedback.queue import blinding, leases
@@ -235,7 +235,7 @@ def let_go(member: Membership, lease: Lease, way: str) -> None:
 def take_again(member: Membership, way: str) -> Lease:
     if way == "skip and undo":
         try:
-            undone = rankings.undo_last(member)
+            undone = ranking_undo.undo_last(member)
         except Conflict:  # others have it
             pass
         else:

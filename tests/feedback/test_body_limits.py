@@ -6,7 +6,7 @@ from django.core.files.uploadhandler import TemporaryFileUploadHandler
 
 from feedback import imports
 from feedback.actions.tokens import issue_token
-from feedback.errors import TooMuch
+from feedback.errors import TooManyRequests
 from feedback.imports import rows
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
@@ -76,6 +76,6 @@ def test_one_person_stores_no_more_demonstrations_than_anybody_writes(ann, cole,
     (comparison,) = work(1)
     for number in range(3):
         imports.add_demonstration(ann, comparison.prompt, f"{number}" + "x" * 99_000)
-    with pytest.raises(TooMuch, match="continue later"):
+    with pytest.raises(TooManyRequests, match="continue later"):
         imports.add_demonstration(ann, comparison.prompt, "y" * 99_000)
     imports.add_demonstration(cole, comparison.prompt, "z" * 99_000)

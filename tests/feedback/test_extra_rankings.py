@@ -44,7 +44,7 @@ def five(project):
 
 
 def test_one_more_is_asked_while_there_is_no_majority(five, project, work):
-    project.extra_opinions = 2
+    project.extra_rankings = 2
     project.save()
     (comparison,) = work(1, wanted_rankings=2)
     rank_first_position(five[0], 1)
@@ -54,12 +54,12 @@ def test_one_more_is_asked_while_there_is_no_majority(five, project, work):
     assert third.comparison == comparison  # before what nobody has started
     assert third.reason == "disagreement"
     comparison.refresh_from_db()
-    assert (comparison.wanted_rankings, comparison.open_slots, comparison.extra_opinions) == (3, 0, 1)
+    assert (comparison.wanted_rankings, comparison.open_slots, comparison.extra_rankings) == (3, 0, 1)
     assert rank_first_position(five[3], 1).comparison != comparison
 
 
 def test_no_more_are_asked_than_the_project_says(five, project, work):
-    project.extra_opinions = 1
+    project.extra_rankings = 1
     project.save()
     (comparison,) = work(1, wanted_rankings=2, size=2)
     rank_first_position(five[0], 1)
@@ -72,7 +72,7 @@ def test_no_more_are_asked_than_the_project_says(five, project, work):
 
 
 def test_agreement_asks_nobody_else(five, project, work):
-    project.extra_opinions = 3
+    project.extra_rankings = 3
     project.save()
     (comparison,) = work(1, wanted_rankings=2)
     rank_first_position(five[0], 1)

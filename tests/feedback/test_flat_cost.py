@@ -28,7 +28,7 @@ def many(project):
         cursor.execute("SET LOCAL session_replication_role = replica")
         cursor.execute(
             """INSERT INTO feedback_comparison (project_id, prompt_id, size, wanted_rankings, open_slots,
-                   ranking_count, extra_opinions, priority, shuffle_key, created_at)
+                   ranking_count, extra_rankings, priority, shuffle_key, created_at)
                SELECT %s, %s, 2, 3, 3, 0, 0, 0, random(), now() FROM generate_series(1, %s)""",
             [project.pk, prompt_id, COMPARISONS],
         )

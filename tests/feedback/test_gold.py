@@ -7,7 +7,7 @@ from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from feedback import imports
-from feedback.actions import rankings
+from feedback.actions import ranking_undo, rankings
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.export import ranking_record
 from feedback.models import Comparison, Lease, Membership
@@ -141,7 +141,7 @@ def let_it_go(member, lease, how):
         Lease.objects.filter(pk=lease.pk).update(expires_at=timezone.now())
     else:
         rankings.skip_comparison(member, lease.pk)
-        return rankings.undo_last(member)
+        return ranking_undo.undo_last(member)
     return leases.lease_next(member)
 
 
@@ -154,7 +154,7 @@ def test_gold_let_go_is_gone_once_others_have_taken_what_stands_in_for_it(ann, a
     rankings.skip_comparison(ann, lease.pk)
     Comparison.objects.filter(pk=first.pk).update(open_slots=0)
     with pytest.raises(Conflict, match="Others have ranked"):
-        rankings.undo_last(ann)
+        ranking_undo.undo_last(ann)
     assert leases.lease_next(ann).comparison == second
 
 
@@ -163,11 +163,11 @@ def test_gold_that_was_withdrawn_and_given_back_comes_no_more_like_other_work(an
     first, second = [work(1, priority=place)[0] for place in (2, 1)]
     draw({first: 1})
     assert rank_next(ann).reason == Lease.Reason.GOLD
-    lease = rankings.withdraw(ann)
+    lease = ranking_undo.undo_last(ann)
     assert lease.reason == Lease.Reason.GOLD
     leases.release(ann, lease.pk)
     assert rank_next(ann).comparison == first
-    leases.release(ann, rankings.withdraw(ann).pk)
+    leases.release(ann, ranking_undo.undo_last(ann).pk)
     assert rank_next(ann).comparison == second
 
 
@@ -175,7 +175,7 @@ def test_an_answer_that_was_withdrawn_does_not_qualify_by_trying_again(ann, add_
     add_gold(1)
     ask(project, qualification_items=1, qualification_percent=100)
     rank_by_text(ann, "bad")
-    lease = rankings.withdraw(ann)
+    lease = ranking_undo.undo_last(ann)
     ranks = [1 if text == "good" else 2 for text in lease.comparison.texts(lease.display_order)]
     rankings.record_ranking(ann, lease.pk, ranks, idempotency_key=uuid4(), seconds=1)
     assert Membership.objects.get(pk=ann.pk).qualified_at is None

@@ -164,11 +164,11 @@ def test_managers_may_set_on_the_page_what_the_api_lets_them(client, project, ma
     form = client.get(at("settings/")).context["form"]
     assert set(form.fields) == set(SETTINGS) - {"sampling_rule"}  # of which there is one, so there is nothing to choose
     assert len(sampling.RULES) == 1
-    changed = {"gold_percent": 10, "qualification_items": 5, "extra_opinions": 2}
+    changed = {"gold_percent": 10, "qualification_items": 5, "extra_rankings": 2}
     answer = client.post(at("settings/"), form.initial | changed)
     assert answer.status_code == 302, answer.context["form"].errors
     project.refresh_from_db()
-    assert (project.gold_percent, project.qualification_items, project.extra_opinions) == (10, 5, 2)
+    assert (project.gold_percent, project.qualification_items, project.extra_rankings) == (10, 5, 2)
 
 
 def test_every_page_forbids_what_it_does_not_need(client, annotator):

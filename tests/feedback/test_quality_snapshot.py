@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone, translation
 
 from feedback import imports
-from feedback.actions import rankings, review_undo, reviews
+from feedback.actions import ranking_undo, rankings, review_undo, reviews
 from feedback.errors import AccordError
 from feedback.export import ranking_record
 from feedback.models import Membership, QualitySnapshot, Ranking, Review
@@ -41,7 +41,7 @@ class World:
 
     def __init__(self, project, seed):
         self.random, self.project = random.Random(seed), project
-        project.gold_percent, project.extra_opinions = 30, 1
+        project.gold_percent, project.extra_rankings = 30, 1
         project.save()
         self.people = [membership(person(project, f"p{n}", "annotator"), project) for n in range(3)]
         self.reviewer = membership(person(project, "reviewer", "reviewer"), project)
@@ -87,7 +87,7 @@ class World:
             rankings.skip_comparison(member, lease.pk)
 
     def withdraw(self):
-        rankings.withdraw(self.random.choice(self.people))
+        ranking_undo.undo_last(self.random.choice(self.people))
 
     def take_back(self):
         if ranking := self.of_somebody():

@@ -1,4 +1,4 @@
-"""Which comparison comes next, for whom, and who holds what."""
+"""Leases: which comparison is next, for whom, and until when."""
 
 from datetime import timedelta
 from uuid import uuid4
@@ -6,11 +6,11 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from feedback import imports
+from feedback import imports, statements
 from feedback.actions import rankings
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Prompt
-from feedback.queue import leases
+from feedback.queue import claim, leases
 from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
@@ -224,10 +224,32 @@ def test_one_who_has_left_gets_no_work(ann, work):
         leases.lease_next(ann)
 
 
+def test_the_rule_of_the_prepared_statements_and_of_the_orm_is_the_same(ann, cole, mona, project, work):
+    completion = work(8, wanted_rankings=3)[0].completions.first()
+    completion.author_id = ann.user_id
+    completion.save()
+    for member in (ann, cole):
+        for step in range(5):  # the last lease is held
+            lease = leases.lease_next(member)
+            if step == 0:
+                rankings.skip_comparison(member, lease.pk)
+            elif step == 1:
+                leases.release(member, lease.pk)
+            elif step == 2:  # lapsed: it may be given to the same member again
+                Lease.objects.filter(pk=lease.pk).update(lapsed_at=timezone.now())
+            elif step == 3:
+                rankings.record_ranking(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
+    sql = f"SELECT look.id FROM feedback_comparison AS look WHERE {claim.MAY_RANK}"
+    for member in (ann, cole, mona):
+        by_statement = {pk for (pk,) in statements.run(sql, {"person": member.user_id})}
+        assert by_statement == set(claim.permitted(Comparison.objects.all(), member).values_list("pk", flat=True))
+        assert len(by_statement) == {ann: 8 - 4, cole: 8 - 3, mona: 8}[member]
+
+
 def test_work_is_found_behind_all_that_one_has_ranked(ann, project, work, monkeypatch):
     """Nothing in the head of the queue is for this person, nor in the pieces after it."""
-    monkeypatch.setattr("feedback.queue.claim.GLANCE", 2)
-    monkeypatch.setattr("feedback.queue.claim.LOOK", 3)
+    monkeypatch.setattr("feedback.queue.claim.HEAD_SIZE", 2)
+    monkeypatch.setattr("feedback.queue.claim.LOOK_SIZE", 3)
     work(12, wanted_rankings=2)
     bea = membership(person(project, "bea", "annotator"), project)
     ranked = {rank_next(ann).comparison_id for _ in range(11)}

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 
 from feedback.actions import ranking_details, rankings
-from feedback.actions.spans import SeenSpan, Span
+from feedback.actions.spans import Span, VisibleSpan
 from feedback.errors import Invalid
 from feedback.models import Ranking
 from feedback.queue import leases
@@ -53,10 +53,10 @@ def asks(project):
         ({}, {"spans": [Span(0, 0, 14, "bad")]}, "has 13 characters"),
         ({}, {"spans": [Span(0, 0, 5, "bad"), Span(0, 4, 6, "bad")]}, "overlap"),
         ({}, {"spans": [Span(0, index, index + 1, "bad") for index in range(201)]}, "200 is the most"),
-        ({}, {"spans": [SeenSpan(0, 0, 6, "bad", "reponse")]}, "mark it anew"),
-        ({}, {"spans": [SeenSpan(0, 0, 6, "bad", "")]}, "mark it anew"),
-        ({}, {"spans": [SeenSpan(0, 0, 99, "bad", "answer")]}, "mark it anew"),
-        ({}, {"spans": [SeenSpan(0, 4, 2, "bad", "a")]}, "mark it anew"),
+        ({}, {"spans": [VisibleSpan(0, 0, 6, "bad", "reponse")]}, "mark it anew"),
+        ({}, {"spans": [VisibleSpan(0, 0, 6, "bad", "")]}, "mark it anew"),
+        ({}, {"spans": [VisibleSpan(0, 0, 99, "bad", "answer")]}, "mark it anew"),
+        ({}, {"spans": [VisibleSpan(0, 4, 2, "bad", "a")]}, "mark it anew"),
     ],
 )
 def test_what_the_project_does_not_ask_is_refused(ann, work, asks, asked, said, sentence):

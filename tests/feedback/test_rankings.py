@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from django.utils import timezone
 
-from feedback.actions import rankings, reviews
+from feedback.actions import ranking_undo, rankings, reviews
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import Lease, Membership, Ranking, Skip
 from feedback.queue import leases
@@ -265,22 +265,13 @@ def test_a_reason_that_cannot_be_stored_is_refused(ann, work, reason):
 
 def test_there_is_nothing_to_undo_at_first(ann):
     with pytest.raises(NotFound, match="nothing to undo"):
-        rankings.undo_last(ann)
-
-
-def test_undo_brings_the_last_ranking_back_and_it_counts_until_revised(ann, work):
-    work(2)
-    rank_next(ann)
-    last = rank_next(ann)
-    assert rankings.undo_last(ann) == last
-    last.refresh_from_db()
-    assert last.is_live
+        ranking_undo.undo_last(ann)
 
 
 def test_undo_takes_back_a_skip(ann, work):
     (comparison,) = work(1)
     rankings.skip_comparison(ann, leases.lease_next(ann).pk)
-    lease = rankings.undo_last(ann)
+    lease = ranking_undo.undo_last(ann)
     assert lease.comparison == comparison
     assert record(ann, lease, [1, 2]).comparison == comparison
     assert not Skip.objects.exists()
@@ -291,7 +282,7 @@ def test_a_skip_stays_when_others_took_the_slot(ann, cole, work):
     rankings.skip_comparison(ann, leases.lease_next(ann).pk)
     rank_next(cole)
     with pytest.raises(Conflict):
-        rankings.undo_last(ann)
+        ranking_undo.undo_last(ann)
     assert Skip.objects.exists()
 
 
@@ -301,7 +292,7 @@ def test_withdrawing_takes_the_last_ranking_back_and_holds_its_comparison_as_it_
     (comparison,) = work(1, size=3)
     said = {"comment": "Close.", "flags": ["unsafe"], "ratings": {"helpful": [5, None, 1]}, "seconds": 12.5}
     ranking = rank_next(ann, [2, 1, 2], **said)
-    lease = rankings.withdraw(ann)
+    lease = ranking_undo.undo_last(ann)
     card = card_of_lease(Lease.objects.get(pk=lease.pk), ann)
     assert [shown.rank for shown in card.completions] == [2, 1, 2]
     assert [shown.ratings[0].rating for shown in card.completions] == [5, None, 1]
@@ -321,9 +312,9 @@ def test_withdrawing_takes_the_last_ranking_back_and_holds_its_comparison_as_it_
 def test_a_withdrawn_ranking_can_be_skipped_and_the_skip_undone(ann, cole, work):
     (comparison,) = work(1)
     rank_next(ann, [2, 1])
-    rankings.skip_comparison(ann, rankings.withdraw(ann).pk)
+    rankings.skip_comparison(ann, ranking_undo.undo_last(ann).pk)
     assert leases.lease_next(ann) is None
-    lease = rankings.withdraw(ann)
+    lease = ranking_undo.undo_last(ann)
     assert [shown.rank for shown in card_of_lease(lease, ann).completions] == [2, 1]
     rankings.skip_comparison(ann, lease.pk)
     assert rank_next(cole).comparison == comparison
@@ -332,14 +323,14 @@ def test_a_withdrawn_ranking_can_be_skipped_and_the_skip_undone(ann, cole, work)
 def test_withdrawing_goes_back_ten_rankings_and_a_day(ann, work):
     work(12)
     ranked = [rank_next(ann) for _ in range(12)]
-    back = [rankings.withdraw(ann).comparison_id for _ in range(10)]
+    back = [ranking_undo.undo_last(ann).comparison_id for _ in range(10)]
     assert back == [each.comparison_id for each in reversed(ranked[2:])]
     with pytest.raises(NotFound, match="last 10 rankings of the past 24 hours"):
-        rankings.withdraw(ann)
+        ranking_undo.undo_last(ann)
     Lease.objects.all().delete()
     Ranking.objects.update(created_at=timezone.now() - timedelta(hours=25))
     with pytest.raises(NotFound, match="last 10 rankings of the past 24 hours"):
-        rankings.withdraw(ann)
+        ranking_undo.undo_last(ann)
 
 
 def test_a_ranking_that_a_reviewer_settled_is_not_withdrawn(ann, mona, work):
@@ -347,7 +338,7 @@ def test_a_ranking_that_a_reviewer_settled_is_not_withdrawn(ann, mona, work):
     rank_next(ann)
     reviews.adjudicate(mona, comparison.pk, [2, 1], idempotency_key=uuid4(), seconds=1)
     with pytest.raises(Conflict, match="A reviewer has decided"):
-        rankings.withdraw(ann)
+        ranking_undo.undo_last(ann)
     assert Ranking.objects.filter(annotator=ann.user, is_live=True).count() == 1
 
 

@@ -14,7 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback import imports
-from feedback.actions import members, rankings
+from feedback.actions import members, ranking_undo, rankings
 from feedback.archive import Archived
 from feedback.models import Lease, Membership
 from feedback.queue import leases
@@ -122,7 +122,7 @@ def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
 def undo(request: HttpRequest, slug: str) -> HttpResponse:
     """Withdraw the user's last ranking or skip, and show its comparison as they left it."""
     membership = members.membership_of(request.user, slug)
-    card = card_of_lease(rankings.withdraw(membership), membership)
+    card = card_of_lease(ranking_undo.undo_last(membership), membership)
     if request.headers.get("HX-Request"):
         return HttpResponse(_render_card(request, membership, card))
     return _show_page(request, membership, card)

@@ -23,7 +23,7 @@ COMPLETIONS = """
     ) AS made"""
 COMPARISONS = """
     INSERT INTO feedback_comparison (project_id, prompt_id, size, wanted_rankings, open_slots, ranking_count,
-        extra_opinions, priority, shuffle_key, created_at)
+        extra_rankings, priority, shuffle_key, created_at)
     SELECT project_id, id, 2, %(wanted)s, %(wanted)s, 0, 0, 0, random(), now()
     FROM feedback_prompt WHERE project_id = %(project)s"""
 ITEMS = """

@@ -249,19 +249,6 @@ def test_a_ranking_is_revised_and_the_record_keeps_both(as_annotator, as_colleag
     assert Ranking.objects.count() == 2
 
 
-def test_undo_reopens_what_came_last(as_annotator, work):
-    work(2)
-    assert as_annotator.post(f"{URL}/undo").status_code == 404
-    ranking = rank(as_annotator, take(as_annotator), ranking_body((2, 1))).json()["ranking"]
-    undone = as_annotator.post(f"{URL}/undo").json()["ranking"]
-    assert undone["ranking"] == ranking["ranking"]
-    assert undone["ranks"] == [2, 1]
-    assert len(undone["completions"]) == 2
-    lease = take(as_annotator)
-    as_annotator.post(f"{URL}/leases/{lease['lease']}/skip", {}, format="json")
-    assert as_annotator.post(f"{URL}/undo").json()["lease"]["comparison"] == lease["comparison"]
-
-
 def test_recent_rankings_are_ones_own(as_annotator, as_colleague, work):
     work(2)
     rank(as_annotator, take(as_annotator), ranking_body())

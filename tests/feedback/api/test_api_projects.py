@@ -66,6 +66,23 @@ def test_settings_out_of_range_are_400(as_manager, project, body):
     assert next(iter(body)) in response.json()["message"]
 
 
+def test_a_setting_is_accepted_by_its_former_name(as_manager, project):
+    changed = as_manager.patch(URL, {"extra_opinions": 2}, format="json")
+    assert (changed.status_code, changed.json()["extra_rankings"]) == (200, 2)
+    assert "extra_opinions" not in changed.json()
+    project.refresh_from_db()
+    assert project.extra_rankings == 2
+    both = as_manager.patch(URL, {"extra_opinions": 3, "extra_rankings": 4}, format="json")
+    assert (both.status_code, "former name" in both.json()["message"]) == (400, True)
+
+
+def test_a_new_project_takes_a_setting_by_its_former_name(as_manager, manager):
+    manager.is_staff = True
+    manager.save()
+    body = {"slug": "new", "name": "New", "extra_opinions": 1}
+    assert as_manager.post("/api/v1/projects", body, format="json").json()["extra_rankings"] == 1
+
+
 def test_members_come_and_go(as_manager, project, stranger):
     added = as_manager.post(f"{URL}/members", {"username": "stan", "role": "reviewer"}, format="json")
     assert added.status_code == 201

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from feedback import imports
-from feedback.actions import rankings, review_undo, reviews
+from feedback.actions import ranking_undo, rankings, review_undo, reviews
 from feedback.actions.spans import Span
 from feedback.errors import Conflict, NotFound
 from feedback.export import formats, ranking_record
@@ -237,7 +237,7 @@ def test_a_withdrawn_ranking_is_retracted_until_it_is_submitted_again(ann, proje
     work(1)
     ranking = rank_next(ann)
     cursor = ranking_record.sequence_cutoff(project)
-    lease = rankings.withdraw(ann)
+    lease = ranking_undo.undo_last(ann)
     (row,) = ranking_record.rankings(project, after=cursor)
     assert (row["comparison_id"], row["retracted"]) == (ranking.comparison_id, "withdrawn")
     assert list(ranking_record.rankings(project)) == []
@@ -285,7 +285,7 @@ def test_readers_by_cursor_end_with_what_a_fresh_reader_gets(project, rita, work
             if act == "rank":
                 rank_next(member, ranks)
             elif act == "withdraw" and live:
-                rankings.withdraw(member)
+                ranking_undo.undo_last(member)
             elif act == "revise" and live:
                 revise(member, generator.choice(live), ranks)
             elif act == "adjudicate":

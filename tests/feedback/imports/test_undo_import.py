@@ -303,7 +303,7 @@ def test_nothing_comes_to_refer_to_a_comparison_that_is_being_removed(project, a
     def look():
         assert undone.wait(timeout=120)
         try:
-            return claim.first(ann)
+            return claim.first_in_queue(ann)
         finally:
             looked.set()
 

@@ -120,7 +120,7 @@ def test_sent_twice_it_is_one(rita, disputed):
 
 
 def test_no_more_opinions_are_asked_of_it(ann, cole, bea, rita, work, project):
-    project.extra_opinions = 3
+    project.extra_rankings = 3
     project.save()
     (comparison,) = work(1, wanted_rankings=2)
     rank_by_position(ann, [1, 2])

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from feedback.actions import rankings, review_undo, reviews
+from feedback.actions import ranking_undo, rankings, review_undo, reviews
 from feedback.errors import Conflict
 from feedback.models import Comparison, Lease, Review
 from feedback.queue import leases
@@ -85,7 +85,7 @@ def test_one_who_cannot_judge_it_skips_it(ann, cole, rita, work):
     reviews.return_ranking(rita, ranking.pk, reason="Again.")
     rankings.skip_comparison(ann, leases.lease_next(ann).pk)
     assert counters(comparison) == (1, 0, 1)
-    again = rankings.undo_last(ann)
+    again = ranking_undo.undo_last(ann)
     assert rankings.previous_ranking(again).ranks == [1, 2]
     rankings.skip_comparison(ann, again.pk)
     assert leases.lease_next(cole).comparison == comparison
@@ -98,7 +98,7 @@ def test_one_who_skipped_what_counts_again_has_nothing_to_answer(ann, rita, work
     review_undo.undo(rita, decision.pk)
     Comparison.objects.filter(pk=comparison.pk).update(wanted_rankings=2, open_slots=1)
     with pytest.raises(Conflict):
-        rankings.undo_last(ann)
+        ranking_undo.undo_last(ann)
     assert counters(comparison) == (2, 1, 1)
     assert preferences(project) == [said(ann, [1, 2])]
 

@@ -1,0 +1,68 @@
+"""Undo of what an annotator did last: a ranking is withdrawn, a skip is taken back."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from feedback.actions import rankings
+from feedback.errors import Conflict, NotFound
+from feedback.models import Comparison, Lease, Membership, Ranking, Skip
+from feedback.queue import gold, leases
+
+MAX_UNDONE = 10  # rankings in a row
+MAX_AGE = timedelta(days=1)  # older rankings may have been trained on
+
+
+@transaction.atomic(durable=True)
+def undo_last(membership: Membership) -> Lease:
+    """Undo what this member did last in the project, and hold its comparison for them again.
+
+    A ranking does not count any more: its last revision is `withdrawn`. `lease.withdrawn` is that revision; it is None
+    after a skip of a comparison that the member had not ranked. Raises NotFound if there is nothing to undo, or the
+    ranking is too old or one too many, and Conflict if others have taken the slot or a reviewer has decided.
+    """
+    leases.lock_member(membership)
+    last = _last_action(membership)
+    return _take_skip_back(membership, last) if isinstance(last, Skip) else _withdraw(membership, last)
+
+
+def _last_action(membership: Membership) -> Ranking | Skip:
+    ranking = next(iter(rankings.recent(membership, 1)), None)
+    skips = Skip.objects.filter(annotator_id=membership.user_id, comparison__project_id=membership.project_id)
+    skip = skips.order_by("-created_at").first()
+    if skip is not None and (ranking is None or ranking.created_at < skip.created_at):
+        return skip
+    if ranking is None:
+        raise NotFound(_("There is nothing to undo yet."))
+    return ranking
+
+
+def _withdraw(membership: Membership, ranking: Ranking) -> Lease:
+    held = Lease.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id)
+    in_a_row = held.filter(withdrawn__isnull=False, lapsed_at__isnull=True).count()
+    if ranking.created_at < timezone.now() - MAX_AGE or in_a_row >= MAX_UNDONE:
+        raise NotFound(_("Only your last %(most)s rankings of the past 24 hours can be undone.") % {"most": MAX_UNDONE})
+    comparison = leases.lock_comparison(ranking.comparison_id)
+    ranking.refresh_from_db()
+    if not ranking.is_live or ranking.standing != Ranking.Standing.COUNTS or comparison.adjudicated_at is not None:
+        raise Conflict(_("A reviewer has decided on this ranking meanwhile: it cannot be undone any more."))
+    Ranking.objects.filter(pk=ranking.pk).update(is_live=False)
+    # The withdrawn revision is a copy of the row with a new standing.
+    ranking.pk, ranking.revision, ranking.idempotency_key = None, ranking.revision + 1, uuid4()
+    ranking.standing, ranking.is_live, ranking.review, ranking.sequence = Ranking.Standing.WITHDRAWN, False, None, None
+    ranking.save(force_insert=True)
+    Comparison.objects.filter(pk=comparison.pk).update(ranking_count=F("ranking_count") - 1)
+    return leases.hold_withdrawn(membership, ranking)
+
+
+def _take_skip_back(membership: Membership, skip: Skip) -> Lease:
+    is_taken = gold.is_stand_in_taken(skip)
+    skip.delete()
+    lease = None if is_taken else leases.hold(membership, skip.comparison_id)
+    if lease is None:
+        raise Conflict(_("Others have ranked the comparison that you skipped: it needs no more rankings."))
+    return lease
