@@ -28,7 +28,7 @@ def demo(monkeypatch, tmp_path, forked_programs):
     own = {**tiny.SETTINGS, "round": {**tiny.SETTINGS["round"], "prompts": 12, "extra_ranking_share": 0.5}}
     monkeypatch.setattr(seed, "PROMPTS", 40)
     monkeypatch.setattr(seed, "ROUND_OF_OTHER_MODELS", own)
-    monkeypatch.setattr(gold, "PROMPTS", 4)
+    monkeypatch.setattr(gold, "MAX_PROMPTS", 4)
     seed.prepare(model=str(tiny.make_model(tmp_path / "own")), report=lambda sentence: None)
     return seed.Project.objects.get(slug=seed.SLUG)
 

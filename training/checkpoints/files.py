@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from feedback.errors import Invalid
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
-FETCHED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # weights in other formats are not downloaded
+DOWNLOADED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]  # weights in other formats are not downloaded
 # Names of the context length (in tokens) in config.json, by architecture.
 POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # the names that transformers reads
@@ -126,7 +126,7 @@ def fetch_from_hub(hub_id: str, may_fetch: bool = True) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=FETCHED, local_files_only=not may_fetch))
+        return Path(snapshot_download(hub_id, allow_patterns=DOWNLOADED, local_files_only=not may_fetch))
     except LocalEntryNotFoundError as error:
         if may_fetch:
             raise Invalid(

@@ -6,11 +6,15 @@ from typing import Any
 COMPARISONS = 450  # of the first completions, and of each round
 EXTRA_RANKING_SHARE = 1 / 3  # ranked by two annotators: 600 rankings in all, and the agreement can be measured
 
-COMMON: dict[str, Any] = {"prompts": COMPARISONS, "extra_ranking_share": EXTRA_RANKING_SHARE, "shown_prompts": 24}
+ROUND_SECTION: dict[str, Any] = {
+    "prompts": COMPARISONS,
+    "extra_ranking_share": EXTRA_RANKING_SHARE,
+    "shown_prompts": 24,
+}
 
 ROUND: dict[str, dict[str, Any]] = {
     "common": {"max_prompt_tokens": 128, "max_completion_tokens": 96},
-    "round": COMMON,
+    "round": ROUND_SECTION,
     # High learning rate: the trunk knows the language, but the head and the task are new.
     "reward": {"learning_rate": 1e-3, "epochs": 4, "batch_rankings": 32},
     # Few steps and a high KL penalty, so that the completions stay different enough to be ranked in the next cycle.
@@ -31,7 +35,7 @@ ROUND: dict[str, dict[str, Any]] = {
 # Any other model: the defaults of the programs, with short replies as in customer support.
 ROUND_OF_OTHER_MODELS: dict[str, dict[str, Any]] = {
     "common": {"max_prompt_tokens": 256, "max_completion_tokens": 96},
-    "round": COMMON,
+    "round": ROUND_SECTION,
 }
 
 

@@ -18,7 +18,7 @@ from training.checkpoints.checks import Verdict
 from training.checkpoints.files import check_model
 from training.models import Checkpoint
 from training.run_round.heartbeat import shutting_down
-from training.run_round.process import DIE_WITH_PARENT, LOOK_EVERY, SECRETS, ProgramStopped, end
+from training.run_round.process import DIE_WITH_PARENT, POLL_SECONDS, SECRETS, ProgramStopped, end
 
 TIME_LIMIT = 900  # seconds: reading 70 billion weights from a slow disk takes minutes
 
@@ -74,7 +74,7 @@ def probe(folder: str, watch: Callable[[], None] = lambda: None) -> Verdict:
         try:
             while process.poll() is None and time.monotonic() < deadline:
                 watch()
-                time.sleep(LOOK_EVERY)
+                time.sleep(POLL_SECONDS)
             is_late = process.poll() is None
         finally:
             end(process)

@@ -17,7 +17,7 @@ from training.learner.runtime.jobdir import EXIT_DONE, EXIT_STOPPED, STOPPED_MAR
 
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 GRACE = 7.0  # seconds between SIGTERM and SIGKILL: with a heartbeat every 2 s, a cancel takes less than 10 s
-LOOK_EVERY = 0.2  # seconds
+POLL_SECONDS = 0.2  # seconds
 RUN_MARKER = "——— start of"  # starts each run in log.txt, to which a resumed round appends
 LOG_TAIL = 60  # lines kept of a failed program's log
 # Environment variables that are removed: a program gets nothing but its job directory.
@@ -49,7 +49,7 @@ def run(program: str, directory: Path, processes: int, watch: Callable[[], bool]
         while process.poll() is None:
             if watch():
                 break
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_SECONDS)
         stopped = process.poll() is None
     finally:
         end(process)
