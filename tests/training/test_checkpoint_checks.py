@@ -103,7 +103,7 @@ def test_a_model_that_is_not_causal_is_refused_through_the_api_and_at_every_door
     shown = api.get(mine).data
     assert (shown["verdict"], shown["is_served"]) == ("refused", False)
     reason = shown["verdict_reason"]
-    assert "a text's beginning, read without its end" in reason
+    assert "hidden states of a prefix without the tokens after it" in reason
     for path, body in (
         (f"{mine}/promote", {}),
         (f"{API}/rounds", {"learns": False, "checkpoint": answer.data["id"]}),
