@@ -1,4 +1,4 @@
-"""Work to do in the cast's project, made by the product's own functions."""
+"""Memberships and comparisons in the project of the fixtures."""
 
 from collections.abc import Callable
 
@@ -30,6 +30,6 @@ def work(project) -> Callable[..., list[Comparison]]:
 
 @pytest.fixture
 def plain_static_files(settings):
-    """Pages name the files as they are: nothing has to be collected first."""
+    """Let pages use the static files as they are, so that nothing has to be collected first."""
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     settings.STORAGES = settings.STORAGES | {"staticfiles": plain}

@@ -1,4 +1,4 @@
-"""An archived project is read-only and says so; labels in progress are kept."""
+"""An archived project is read-only and says so; rankings in progress can be submitted."""
 
 import re
 from uuid import uuid4
@@ -32,7 +32,7 @@ def address_of(pattern):
 
 @pytest.fixture
 def archived(project):
-    """Archives the project."""
+    """Archive the project."""
 
     def archive():
         Project.objects.filter(pk=project.pk).update(archived_at=timezone.now())

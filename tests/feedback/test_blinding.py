@@ -1,4 +1,4 @@
-"""An annotator who tries to tell sources or gold apart, by all that pages and API give, does no better than chance."""
+"""Pages and API do not let an annotator tell sources or gold apart better than by chance."""
 
 import random
 import re
@@ -29,7 +29,7 @@ PAGE_EVERY = 25  # tries: a page takes as long as ten API calls, and shows the s
 
 
 def assert_chance(hits: int, tries: int) -> None:
-    """Assert that so many right guesses of a fair coin are not beyond chance: exact binomial test, two-sided."""
+    """Assert that the number of right guesses is compatible with chance: exact binomial test, two-sided."""
     tail = sum(comb(tries, right) for right in range(max(hits, tries - hits), tries + 1))
     assert min(1, 2 * Fraction(tail, 2**tries)) >= FALSE_ALARM
 
@@ -57,14 +57,14 @@ def test_a_rule_that_is_right_in_more_than_three_of_five_tries_is_found(right, i
 
 @pytest.fixture
 def project(project) -> Project:
-    """With a key of which the test knows the draws, whatever ran before it."""
+    """Give the project a fixed key, so that the draws do not depend on other tests."""
     project.blinding_key = UUID(int=20261127)
     project.save()
     return project
 
 
 def add_gold(project, number):
-    """Of the same form as `add_work` makes, so that texts tell nothing."""
+    """Add gold of the same form as the work of `add_work`, so that texts tell nothing."""
     start = project.prompts.count()
     rows = [
         {
@@ -80,7 +80,7 @@ def add_gold(project, number):
 
 
 def analyze(index: int) -> None:
-    """Now and then, as autovacuum does: inside a test's transaction it cannot."""
+    """Analyse the tables now and then, since autovacuum cannot inside a test's transaction."""
     if index % 50 == 0:
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE feedback_comparison, feedback_lease, feedback_ranking, feedback_skip")
@@ -99,10 +99,10 @@ def old_order(*known: object) -> list[int]:
 def test_nobody_can_tell_sources_or_gold_by_what_pages_and_api_show(
     project, annotator, plain_static_files, monkeypatch
 ):
-    """Orders, numbers, counts, lengths, headers and figures: each piece of work is looked at in all these ways.
+    """Guess by orders, numbers, counts, lengths, headers and figures of each comparison.
 
-    Files list the sources in a fixed order: who could compute the shuffle would know them all. Figures of quality are
-    read after each ranking, as if it were always midnight.
+    Files list the sources in a fixed order: an annotator who could compute the shuffle would know them all. Figures of
+    quality are read after each ranking, as if it were always midnight.
     """
     add_work(project, 370)
     add_gold(project, 300)
@@ -173,13 +173,13 @@ def test_nobody_can_tell_sources_or_gold_by_what_pages_and_api_show(
 
 
 def numbers_shown(user: User, project: Project) -> tuple[progress.Counts, statistics.OwnFigures]:
-    """What the page to rank counts, and the page of one's own figures: their views show what these return."""
+    """Return the counts of the ranking page and the figures of "My figures", as their views show them."""
     member = membership(user, project)
     return progress.counts(member), statistics.own_figures(member)
 
 
 def orders(held: Lease, number: int, place: int) -> dict[str, int]:
-    """Guesses at which of two completions is of the source that files name first."""
+    """Return guesses at which of two completions is of the source that files name first."""
     user = held.annotator_id
     return {
         "shown first": 0,
@@ -195,7 +195,7 @@ LET_GO = ("give back", "run out", "skip and undo")
 
 
 def test_nobody_can_tell_gold_by_whether_it_comes_again(project, annotator, colleague):
-    """Others take real work that one lets go: gold goes away as well. Where nobody takes it, it comes again."""
+    """If others take the stand-in of gold that was let go, the gold is gone, too. Otherwise it comes again."""
     add_work(project, 850)
     add_gold(project, 450)
     project.gold_percent = 40

@@ -1,4 +1,4 @@
-"""Many people at once, each on a connection of their own: nothing is doubled, lost or given to two."""
+"""Many users at once, on one connection each: nothing is stored twice, lost or leased to two."""
 
 import random
 import threading
@@ -27,7 +27,7 @@ def people(project):
 
 
 def at_once(tasks):
-    """Run each task in a thread of its own, all starting together; their results in order."""
+    """Run each task in its own thread, all starting together; return their results in order."""
     barrier = threading.Barrier(len(tasks))
 
     def run(task):
@@ -86,7 +86,7 @@ def test_nobody_is_sent_away_because_others_are_busy_with_what_is_left(project, 
 
 
 def until_one_waits():
-    """Hold on until another connection waits for a lock, as this transaction's."""
+    """Wait until another connection waits for a lock that this transaction holds."""
     deadline = monotonic() + 120
     while not waiting_backends():
         assert monotonic() < deadline, "nobody came to wait"
@@ -94,7 +94,7 @@ def until_one_waits():
 
 
 def waiting_backends():
-    """How many connections wait for a lock; unlike ``pg_stat_activity``, never a transaction's first look again."""
+    """Return how many connections wait for a lock. A transaction sees `pg_stat_activity` frozen, but not this view."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
         return cursor.fetchone()[0]
@@ -209,7 +209,7 @@ def adjudicate(member, comparison_id, ranks):
 
 
 def refusals(acts):
-    """Run them all at once; what each was refused with, or None."""
+    """Run all at once; return the refusal of each, or None."""
 
     def attempt(act):
         try:
@@ -281,7 +281,7 @@ def test_a_ranking_discarded_while_it_is_revised_is_one_or_the_other(project, pe
 
 
 def test_everything_at_once_keeps_the_counters_and_ends(project, people, reviewers):
-    """Work, revisions, decisions and undoing race on the same few comparisons: no deadlock, no slot lost or doubled."""
+    """Rankings, revisions, decisions and undos race on few comparisons: no deadlock, no slot lost or counted twice."""
     comparisons = add_work(project, 4, wanted_rankings=3)
 
     def annotate(member):

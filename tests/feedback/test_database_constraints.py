@@ -1,4 +1,4 @@
-"""The database itself refuses what must not be, whatever code writes to it."""
+"""Database constraints refuse invalid rows, whatever code writes them."""
 
 import hashlib
 import uuid
@@ -53,7 +53,7 @@ def three(prompt, source):
 
 
 def refused(constraint, write):
-    """Run `write`, check the deferred constraints as a commit would, and see this constraint refuse it."""
+    """Run `write`, check deferred constraints as a commit would, and assert that this constraint refuses it."""
     with pytest.raises(IntegrityError, match=constraint), transaction.atomic():
         write()
         connection.check_constraints()

@@ -1,4 +1,4 @@
-"""Where people have no majority, one more is asked; and managers can see why a comparison was asked for."""
+"""A comparison without a majority gets an extra ranking; managers see why a comparison was asked for."""
 
 from uuid import uuid4
 

@@ -1,4 +1,4 @@
-"""Gold tests people, before they start and afterwards, without their knowing; what they say of it trains nothing."""
+"""Gold tests annotators before and during work without their knowing; no model learns from its rankings."""
 
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def add_gold(project):
-    """`count` gold comparisons of two, whose first completion is the better one."""
+    """Add `count` gold comparisons of two, whose first completion is the better one."""
 
     def add(count):
         start = project.prompts.count()
@@ -52,7 +52,7 @@ def test_gold_is_no_ordinary_work(ann, add_gold):
 
 @pytest.fixture
 def draw(project, monkeypatch):
-    """Let so much gold come before the comparisons named, and none before others."""
+    """Set how much gold comes before some comparisons. None comes before others."""
 
     def give(drawn):
         ask(project, gold_percent=50)
@@ -63,7 +63,7 @@ def draw(project, monkeypatch):
 
 
 def served(member):
-    """Rank all there is; by the reason of each."""
+    """Rank all comparisons that come; return (reason, comparison id) of each."""
     ranked = []
     while ranking := rank_next(member):
         ranked.append(ranking)
@@ -134,7 +134,7 @@ def test_gold_let_go_comes_again_like_other_work(ann, add_gold, work, draw, let_
 
 
 def let_it_go(member, lease, how):
-    """And ask for the next one."""
+    """Let a comparison go in one of three ways and ask for the next one."""
     if how == "given back":
         leases.release(member, lease.pk)
     elif how == "ran out":
@@ -146,7 +146,7 @@ def let_it_go(member, lease, how):
 
 
 def test_gold_let_go_is_gone_once_others_have_taken_what_stands_in_for_it(ann, add_gold, work, draw):
-    """As real work would be: it was first in the queue."""
+    """Real work would be gone, too, because it was first in the queue."""
     add_gold(3)
     first, second = [work(1, priority=place)[0] for place in (2, 1)]
     draw({first: 1})

@@ -1,4 +1,4 @@
-"""What is said beside the ranks: only what the project asks for, from pages and programs alike."""
+"""Details of a ranking are accepted only if the project asks for them."""
 
 from uuid import uuid4
 

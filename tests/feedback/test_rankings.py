@@ -1,4 +1,4 @@
-"""What an annotator says is stored once, revised without overwriting, and never lost."""
+"""Rankings and skips are stored once, revised without overwriting, and never lost."""
 
 from datetime import timedelta
 from uuid import uuid4
@@ -69,7 +69,7 @@ def test_everything_said_is_kept(ann, project, work):
 
 
 class TestTheSecondsClaimed:
-    """Pay and speed are judged by them, so nobody may claim more than the time since the comparison was theirs."""
+    """Figures of speed use them, so nobody may claim more than the time since they took the lease."""
 
     CLAIMED = 3600.0
 

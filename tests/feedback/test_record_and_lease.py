@@ -1,4 +1,4 @@
-"""A ranking, and the next comparison held in the same transaction."""
+"""A ranking and the lease of the next comparison are written in one transaction."""
 
 from uuid import uuid4
 

@@ -1,4 +1,4 @@
-"""Statements that are planned once a connection give what the ORM gives, and survive a server that is restarted."""
+"""Prepared statements return what the ORM returns, and survive a restart of the server."""
 
 import threading
 
@@ -11,7 +11,7 @@ from tests.factories import rank_next
 
 
 def ended_by_the_server():
-    """End this thread's connection from another one, as a server that is restarted does."""
+    """End this thread's connection from another one, as a restart of the server does."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         (process,) = cursor.fetchone()
@@ -45,7 +45,7 @@ def test_a_connection_that_breaks_within_a_request_is_djangos_error():
 
 @pytest.fixture
 def migrated(transactional_db):
-    """A table of one row, and what changes its column's type from another connection."""
+    """Make a table of one row; return a function that changes its column's type from another connection."""
 
     def elsewhere(statement):
         def execute():

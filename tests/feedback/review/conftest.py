@@ -1,4 +1,4 @@
-"""A reviewer, and a comparison on which two people disagree."""
+"""A reviewer, and a comparison on which two annotators disagree."""
 
 import pytest
 

@@ -1,16 +1,16 @@
-"""What became of a comparison and its rankings, as the review tests read it."""
+"""The state of a comparison and its rankings, for the review tests."""
 
 from feedback.export import ranking_record
 from feedback.models import Comparison, Membership, Project, Ranking
 
 
 def of(member: Membership) -> Ranking | None:
-    """The member's last ranking, whatever became of it."""
+    """Return the last revision of the member's ranking, whatever its standing."""
     return Ranking.objects.filter(annotator=member.user_id).order_by("-id").first()
 
 
 def counters(comparison: Comparison) -> tuple[int, int, int]:
-    """Wanted rankings, live rankings and open slots, checked against the rows that they count."""
+    """Return (wanted rankings, live rankings, open slots), checked against the rows that they count."""
     comparison.refresh_from_db()
     live = comparison.rankings.filter(is_live=True).count()
     held = comparison.leases.filter(lapsed_at__isnull=True).count()
@@ -23,7 +23,7 @@ def counters(comparison: Comparison) -> tuple[int, int, int]:
 
 
 def preferences(project: Project) -> list[tuple[str, list[int]]]:
-    """(annotator's id, ranks) of what there is to learn from."""
+    """Return (annotator id, ranks) of the rankings that make preferences."""
     return sorted((row["annotator"], row["ranks"]) for row in ranking_record.rankings(project))
 
 

@@ -1,4 +1,4 @@
-"""A reviewer's own ranking settles a comparison: it alone counts, until it is taken back."""
+"""An adjudication is the only ranking that counts, until it is undone."""
 
 from uuid import uuid4
 

@@ -1,4 +1,4 @@
-"""The disagreement kept with a comparison is what its rankings say, whatever happens to them."""
+"""The stored disagreement of a comparison agrees with its rankings, whatever happens to them."""
 
 import random
 from collections import defaultdict
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.django_db
 
 
 def assert_disagreement_is_kept(comparisons):
-    """Check all comparisons by two queries. Returns them as they are stored now."""
+    """Check all comparisons with two queries; return them as they are stored now."""
     live = Ranking.objects.filter(comparison__in=comparisons, is_live=True).exclude(reason="adjudication")
     said = defaultdict(list)
     for comparison_id, ranks in live.values_list("comparison_id", "ranks"):

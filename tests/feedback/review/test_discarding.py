@@ -1,4 +1,4 @@
-"""A ranking taken out, or all of somebody's since a moment: it stays in the record, and another is asked."""
+"""Discarding one ranking, or all of an annotator since a moment: rows stay, and another annotator is asked."""
 
 from datetime import timedelta
 from uuid import uuid4

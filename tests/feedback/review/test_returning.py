@@ -1,4 +1,4 @@
-"""A ranking given back to its annotator with a reason: it counts again once they have answered."""
+"""A returned ranking counts again once its annotator has answered."""
 
 from datetime import timedelta
 

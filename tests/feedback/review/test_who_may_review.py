@@ -1,4 +1,4 @@
-"""Who may decide, on what, and that a decision has a reason."""
+"""Permissions of reviewers; every decision needs a reason."""
 
 from uuid import uuid4
 

@@ -1,4 +1,4 @@
-"""Next and submit touch a few rows by index, however many comparisons there are: read from the query plans."""
+"""Leasing and submitting read few rows, however many comparisons there are, according to the query plans."""
 
 import json
 from uuid import uuid4
@@ -21,7 +21,7 @@ LARGE = {"feedback_comparison", "feedback_comparisonitem", "feedback_ranking", "
 
 @pytest.fixture
 def many(project):
-    """Many comparisons of the same two completions, written past the triggers, which would take minutes."""
+    """Write many comparisons of the same two completions without the triggers, which would take minutes."""
     (ids,) = imports.add_prompts(project, [{"prompt": "x", "completions": ["a", "b"]}]).completion_ids
     prompt_id = Completion.objects.get(pk=ids[0]).prompt_id
     with connection.cursor() as cursor:
@@ -47,7 +47,7 @@ def many(project):
 
 
 def rank_many(project, annotator, count, analyze=True):
-    """The annotator's own rankings of the first comparisons of the queue, which still want two more."""
+    """Write the annotator's rankings of the first comparisons of the queue, which still want two more."""
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL session_replication_role = replica")
         cursor.execute(
@@ -75,7 +75,7 @@ def nodes(plan):
 
 @pytest.fixture
 def rows_touched(monkeypatch):
-    """Runs an act; the most rows that one scan of a large table read in it, by the plans of its statements."""
+    """Return a function that runs code and returns the most rows that one scan of a large table read."""
     plans = []
     run = statements.run
 

@@ -1,4 +1,4 @@
-"""Who leaves holds nothing any more: the slots of their leases are open to others."""
+"""The leases of a removed member and of a closed or deleted account open their slots."""
 
 import pytest
 from django.db import connection
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def held(ann, work):
-    """Five comparisons, all held by Ann."""
+    """Return the leases of five comparisons, all held by Ann."""
     work(5)
     leases: list[Lease] = []
     while len(leases) < 5:

@@ -124,7 +124,7 @@ def test_the_display_order_is_the_annotators_own(ann, cole, work):
 
 
 def test_what_was_shown_before_is_shown_in_the_same_order_again(ann, work):
-    """An order from before orders were keyed with a secret, say."""
+    """For example an order from a version that did not key orders with a secret."""
     (comparison,) = work(1, size=4)
     lease = leases.lease_next(ann)
     Lease.objects.update(display_order=[3, 1, 0, 2])
@@ -247,7 +247,7 @@ def test_the_rule_of_the_prepared_statements_and_of_the_orm_is_the_same(ann, col
 
 
 def test_work_is_found_behind_all_that_one_has_ranked(ann, project, work, monkeypatch):
-    """Nothing in the head of the queue is for this person, nor in the pieces after it."""
+    """The annotator has ranked the head of the queue and the pieces after it."""
     monkeypatch.setattr("feedback.queue.claim.HEAD_SIZE", 2)
     monkeypatch.setattr("feedback.queue.claim.LOOK_SIZE", 3)
     work(12, wanted_rankings=2)
