@@ -1,4 +1,4 @@
-"""A real Chromium against a real server. Screenshots stay in the data folder, under `screenshots/`."""
+"""Fixtures: a real Chromium against a real server. Screenshots go to `screenshots/` in the data folder."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_pla
 from config.runtime import site
 from feedback import imports
 
-# Playwright keeps an event loop in this thread, and Django then takes every query for one made inside of it.
+# Playwright runs an event loop in this thread; Django would refuse synchronous queries because of it.
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
 
 DESKTOP = {"width": 1280, "height": 800}
@@ -40,22 +40,22 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def static_files() -> None:
-    """As they are served for real: collected, and named by their content."""
+    """Collect static files with hashed names, as in production."""
     site.collect_static_files(lambda sentence: None)
 
 
 class Desk:
-    """Opens pages as people, and remembers what went wrong in them."""
+    """Open pages as users and collect the errors in their consoles."""
 
     def __init__(self, browser: Browser, address: str) -> None:
         self.browser, self.address = browser, address
         self.complaints: list[str] = []
-        self.expected: list[str] = []  # parts of complaints that a test provokes
+        self.expected: list[str] = []  # parts of errors that a test provokes
         self.pages: list[Page] = []
         self.under_way: set[Request] = set()
 
     def sit(self, name: str | None = None, *, phone: bool = False, dark: bool = False, language: str = "en") -> Page:
-        """A page of a browser of one's own, signed in under `name` (the password is `<name>-password`)."""
+        """Open a page in a new browser context, signed in as `name` (the password is `<name>-password`)."""
         context = self.browser.new_context(
             base_url=self.address,
             viewport=PHONE if phone else DESKTOP,
@@ -88,7 +88,7 @@ class Desk:
             self.complaints.append(f"{message.location.get('url', '')}: {message.text}")
 
     def leave(self) -> None:
-        """Close every page, once the server has answered what they asked: it needs the test's database for that."""
+        """Close every page after the server has answered its requests: they need the test's database."""
         for page in self.pages:
             page.goto("about:blank")
         for _ in range(100):
@@ -107,7 +107,7 @@ class Desk:
 
 @pytest.fixture
 def desk(browser, live_server, static_files) -> Iterator[Desk]:
-    """Fails the test when a page complained in its console: a script's error, a blocked load, a missing file."""
+    """Fail the test if a console has errors: a script error, a blocked load, a missing file."""
     opened = Desk(browser, live_server.url)
     yield opened
     opened.leave()
@@ -128,7 +128,7 @@ def keep() -> Callable[[Page, str], None]:
 
 @pytest.fixture
 def comparisons(project) -> Callable[..., list[int]]:
-    """Make comparisons of given completions, or of `count` times `size` plain ones. Returns their ids."""
+    """Make comparisons of the completions, or `count` of `size` plain ones; return their ids."""
 
     def make(*groups: list[str], count: int = 0, size: int = 3) -> list[int]:
         plain = [[f"Answer {letter} to question {n}." for letter in "abcdefghi"[:size]] for n in range(count)]

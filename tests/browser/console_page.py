@@ -1,4 +1,4 @@
-"""The console, as a manager uses it."""
+"""Page object of the console."""
 
 from playwright.sync_api import Page, expect
 
@@ -14,7 +14,7 @@ class ConsolePage:
         self.page.goto(f"/projects/{self.slug}/console/")
 
     def start_round(self) -> int:
-        """With the settings as they come. Returns the round's number, its page open."""
+        """Start a round with default settings, open its page and return its number."""
         self.page.get_by_role("button", name="Start a round").click()
         self.page.get_by_role("dialog").get_by_role("button", name="Start", exact=True).click()
         self.page.get_by_role("heading", name="Round").wait_for()
@@ -24,7 +24,7 @@ class ConsolePage:
         expect(self.page.get_by_role("heading", level=1)).to_contain_text(status, timeout=timeout)
 
     def expect_curve(self, job: str, metric: str, timeout: float = 10_000) -> None:
-        """The curve is drawn and says its last number."""
+        """Check that the curve is drawn and shows its last value."""
         curve = self.page.locator(f".curve[data-job={job}][data-metric^={metric}]")
         expect(curve.locator("canvas")).to_be_visible(timeout=timeout)
         expect(curve.locator("output")).not_to_be_empty()

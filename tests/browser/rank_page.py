@@ -1,4 +1,4 @@
-"""The ranking page, as a person uses it."""
+"""Page object of the ranking page."""
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -7,7 +7,7 @@ from feedback.queue import blinding
 
 
 class RankPage:
-    """What one sees and does on `/projects/<slug>/rank/`."""
+    """Elements and actions of `/projects/<slug>/rank/`."""
 
     def __init__(self, page: Page, slug: str = "support") -> None:
         self.page, self.slug = page, slug
@@ -23,16 +23,16 @@ class RankPage:
 
     @property
     def number(self) -> int:
-        """The number by which the page knows the comparison on screen: to reviewers its id, see `blinding`."""
+        """The blinded number of the comparison on screen; for reviewers it is the id. See `blinding`."""
         return int(self.form.get_attribute("data-comparison"))
 
     @property
     def comparison(self) -> int:
-        """The id of the comparison on screen, which the page does not tell."""
+        """The id of the comparison on screen, which the page does not contain."""
         return blinding.comparison_id(self._member, self.number)
 
     def number_of(self, comparison: int) -> int:
-        """The number by which the page knows the comparison of this id."""
+        """Return the blinded number of the comparison with this id."""
         return blinding.comparison_number(self._member, comparison)
 
     @property
@@ -46,7 +46,7 @@ class RankPage:
 
     @property
     def ranks(self) -> list[int]:
-        """In the order of display; 0 where there is none yet."""
+        """Ranks in the order of display; 0 if there is none yet."""
         cards = self.page.locator(".completion").all()
         return [int(self._value(card)) for card in cards]
 
@@ -59,25 +59,25 @@ class RankPage:
             self.page.keyboard.press(key)
 
     def rank_by_keys(self, ranks: list[int]) -> None:
-        """Digits alone: the mark moves on by itself."""
+        """Press the digits; the page goes to the next completion itself."""
         self.press(*map(str, ranks))
 
     def submit(self) -> None:
-        """Enter, and wait for the next comparison, or for «nothing to rank»."""
+        """Press Enter, and wait for the next comparison or for "nothing to rank"."""
         before = self.form.element_handle()
         self.press("Enter")
         before.wait_for_element_state("hidden")
         self.page.locator("form.comparison, [data-nothing]").wait_for()
 
     def drag(self, letter: str, rank: int, part: tuple[float, float] = (0.5, 0.5)) -> None:
-        """From wherever the letter is at the foot of the page, to that part of the box."""
+        """Drag the letter from the dock to that part of the box."""
         self._drag(self.page.locator(f".dock .letter[data-letter={letter}]"), rank, part)
 
     def drag_from_corner(self, letter: str, rank: int, part: tuple[float, float] = (0.5, 0.5)) -> None:
         self._drag(self.page.locator(f".completion .letter[data-letter={letter}]"), rank, part)
 
     def box(self, rank: int) -> Locator:
-        """Where letters of that rank stand; 0: of those without one."""
+        """Return the box of a rank; 0 is the box of letters without one."""
         return self.page.locator(f".tier[data-rank='{rank}']")
 
     def _drag(self, token: Locator, rank: int, part: tuple[float, float]) -> None:
@@ -91,11 +91,11 @@ class RankPage:
         expect(self.box(rank).locator(".letter").first).to_be_visible()
 
     def expect_sent(self) -> None:
-        """Everything submitted has been answered by the server."""
+        """Wait until the server has answered every submit."""
         expect(self.page.locator("#rank")).to_have_attribute("data-unsent", "0")
 
 
 def _point(locator: Locator, part: tuple[float, float] = (0.5, 0.5)) -> tuple[float, float]:
-    """Where that part of its width and height is in the window."""
+    """Return the window position of a part of the element's width and height."""
     box = locator.bounding_box()
     return box["x"] + box["width"] * part[0], box["y"] + box["height"] * part[1]

@@ -1,4 +1,4 @@
-"""axe-core finds nothing, in any state of any page, light and dark."""
+"""axe-core finds no violation in any state of any page, light and dark."""
 
 import json
 

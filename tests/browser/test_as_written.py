@@ -1,4 +1,4 @@
-"""Texts as they are written: what models write is seen character by character, by annotators and by reviewers."""
+"""The view "as written" shows every character of a text, to annotators and reviewers."""
 
 from playwright.sync_api import Page, expect
 from rank_page import RankPage

@@ -1,4 +1,4 @@
-"""A manager starts a round, watches it and promotes its checkpoint. The worker's part is played by the test."""
+"""A manager starts a round, watches it and promotes its checkpoint; the test plays the worker."""
 
 from datetime import timedelta
 
@@ -22,8 +22,8 @@ from training.rounds.start import start_sampling
 
 @pytest.fixture(autouse=True)
 def _messages_stay_here(monkeypatch):
-    """A broker in this process's memory."""
-    assert current_app.conf.broker_url  # reads the settings; what is changed before that is lost
+    """An in-memory broker."""
+    assert current_app.conf.broker_url  # loads the settings; changes before that would be lost
     for name, value in {"broker_url": "memory://", "broker_transport_options": {}}.items():
         monkeypatch.setitem(current_app.conf.changes, name, value)
 
@@ -169,7 +169,7 @@ def test_the_console_of_an_empty_project(desk, manager, keep):
 
 
 def test_a_round_that_only_writes_has_no_curves_to_miss(console, desk, project):
-    """The page's console stays silent, which `desk` sees to."""
+    """The `desk` fixture checks that the console has no errors."""
     start_sampling(project, None)
     console.page.goto("/projects/support/rounds/0/")
     expect(console.page.locator(".stages")).to_be_visible()
@@ -232,7 +232,7 @@ def test_an_imported_model_waits_for_its_check_and_its_verdict_comes_by_itself(
     )
     checkpoints.settle_check(slow, Verdict("generic", "padded", "cached", f"in packed passes {sentence}"))
     page.wait_for_timeout(3000)
-    assert page.get_by_label("Label").input_value() == "half typed"  # an open form is not loaded anew
+    assert page.get_by_label("Label").input_value() == "half typed"  # an open form is not reloaded
     page.get_by_role("dialog").get_by_role("button", name="Back").click()
     expect(page.get_by_role("row", name="slow-one")).to_contain_text("served")
     row = page.get_by_role("row", name="refused-one")

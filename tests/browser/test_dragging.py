@@ -1,4 +1,4 @@
-"""Letters dragged into rank boxes: any part of a box is the box, it says so, and nothing moves before the drop."""
+"""Letters dragged into rank boxes: the whole box is the target, and nothing moves before the drop."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -12,7 +12,7 @@ def boxes(page: Page) -> list[dict[str, float]]:
 
 
 def grip(page: Page, letter: str) -> None:
-    """Press the pointer on the letter at the foot of the page."""
+    """Press the pointer on the letter in the dock."""
     page.locator(f".dock .letter[data-letter={letter}]").hover()
     page.mouse.down()
 

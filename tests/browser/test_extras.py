@@ -1,4 +1,4 @@
-"""What is said beside the ranks: strength, flags, a comment, a better answer."""
+"""Ranking details: strength, flags, a comment, a better answer."""
 
 from playwright.sync_api import expect
 from rank_page import RankPage

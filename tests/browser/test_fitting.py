@@ -1,4 +1,4 @@
-"""Nothing covers anything, at any size of window and comparison; high contrast, Chinese phones and the dark too."""
+"""Nothing covers anything at any size of window and comparison, also in high contrast, Chinese and dark."""
 
 import pytest
 from django.core.cache import cache
@@ -12,7 +12,7 @@ TABLET, SMALL, DESKTOP = (820, 1180), (1100, 800), (1280, 800)
 
 
 def covered(page: Page) -> list[str]:
-    """What at the foot of the page lies beneath something else or out of sight; letters without a rank may be none."""
+    """Return the buttons and boxes of the dock that are covered or outside the window."""
     return page.evaluate(
         """() => [...document.querySelectorAll(".dock :is(button, .tier)")].filter((each) => {
             const box = each.getBoundingClientRect();
@@ -39,7 +39,7 @@ def test_the_places_and_the_buttons_do_not_cover_each_other(comparisons, desk, a
 
 
 def test_on_a_phone_all_places_and_submit_are_in_sight(comparisons, desk, annotator, keep):
-    """Whatever the letters do: none ranked, each in a place of its own, all in one."""
+    """Check the layout with no letter ranked, each with its own rank, and all with the same."""
     for size in (2, 4, 9):
         comparisons([f"Answer {letter} of {size}." for letter in "abcdefghi"[:size]])
     page = desk.sit("ann", phone=True)
@@ -128,7 +128,7 @@ def test_the_people_page_fits_a_phone(desk, manager, annotator, project, keep):
 
 
 def height_to_read_in(page: Page) -> float:
-    """Share of the window's height that shows the prompt and the completions, when scrolled to the first of these."""
+    """Return the share of the window's height for prompt and completions, scrolled to the first of these."""
     return page.evaluate(
         """() => {
             const top = document.querySelector(".completion").getBoundingClientRect().top + scrollY;
@@ -142,7 +142,7 @@ def height_to_read_in(page: Page) -> float:
 
 @pytest.mark.parametrize(("size", "window"), [(2, (640, 400)), (4, (640, 400)), (2, (320, 200)), (9, (320, 200))])
 def test_zoomed_in_the_height_is_there_to_read_in(comparisons, desk, annotator, keep, size, window):
-    """WCAG 1.4.10: at 200 % and 400 % a window of 1280 x 800 holds what one of 640 x 400 and 320 x 200 does."""
+    """WCAG 1.4.10: at 200 % and 400 % zoom, a window of 1280 x 800 is one of 640 x 400 and 320 x 200."""
     comparisons(*[["word " * 150] * (size - 1) + ["more " * 150]] * 2)
     page = desk.sit("ann")
     page.set_viewport_size({"width": window[0], "height": window[1]})

@@ -1,4 +1,4 @@
-"""Formulas are set in the browser, and hostile ones do no harm."""
+"""Formulas are typeset in the browser, and hostile ones do no harm."""
 
 from playwright.sync_api import expect
 from rank_page import RankPage

@@ -1,4 +1,4 @@
-"""Completions are strangers' text: whatever they hold, the page shows it and does nothing of it."""
+"""The page shows untrusted completions whatever they contain, and runs nothing of them."""
 
 import pytest
 from rank_page import RankPage

@@ -1,4 +1,4 @@
-"""What was said is kept when settings change, tabs compete, sessions end and time runs out."""
+"""Drafts and submits are kept when settings change, tabs compete, sessions end and leases run out."""
 
 from collections.abc import Callable
 from datetime import timedelta

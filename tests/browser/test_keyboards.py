@@ -1,4 +1,4 @@
-"""Other keyboards than QWERTY: Cyrillic, Greek, Hebrew, Arabic, AZERTY, Dvorak, the number pad, input methods."""
+"""Keyboards other than QWERTY: Cyrillic, Greek, Hebrew, Arabic, AZERTY, Dvorak, number pad, input methods."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ Type = Callable[..., None]
 
 
 def typist(page: Page) -> Type:
-    """What presses a key by what it types and by its place."""
+    """Return a function that presses a key by its character and its position."""
     keyboard = page.context.new_cdp_session(page)
 
     def press(key: str, code: str, *, shift: bool = False) -> None:
@@ -43,7 +43,7 @@ def ranking(comparisons, desk, annotator, project) -> RankPage:
         (("ㅎ", "KeyG"), ("ㄹ", "KeyF")),  # Korean
         (("เ", "KeyG"), ("ด", "KeyF")),  # Thai
         (("G", "KeyG"), ("F", "KeyF")),  # Caps Lock
-        (("g", "KeyU"), ("f", "KeyY")),  # Dvorak: what is typed counts, not the place
+        (("g", "KeyU"), ("f", "KeyY")),  # Dvorak: the character counts, not the position
     ],
 )
 def test_letter_keys_work_on_any_layout(ranking, guidelines, flag):
@@ -84,7 +84,7 @@ def test_a_question_mark_above_the_7_opens_the_keys(ranking):
 
 
 def test_keys_of_others_are_left_alone(ranking):
-    """Symbols typed with AltGr, words under composition, dead keys, a letter's place that types no letter."""
+    """AltGr symbols, words in composition, dead keys, and letter positions that type no letter."""
     ranking.page.evaluate(
         """() => {
             const press = (options) =>

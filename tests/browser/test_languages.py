@@ -1,4 +1,4 @@
-"""Simplified Chinese throughout, by a switch that is remembered."""
+"""All pages in Simplified Chinese, by a switch that is remembered."""
 
 import ast
 import gettext

@@ -1,4 +1,4 @@
-"""One key for a pair, where a project wants that: it ranks and submits at once, and U undoes it."""
+"""Projects where one key ranks and submits a pair, and U undoes it."""
 
 import pytest
 from playwright.sync_api import expect
@@ -7,7 +7,7 @@ from rank_page import RankPage
 from feedback.actions.rankings import shown_ranks
 from feedback.models import Ranking
 
-READ = 350  # ms; a key pressed sooner is no judgement
+READING_TIME = 350  # ms; the page ignores keys pressed sooner
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def ranking(comparisons, desk, annotator, project) -> RankPage:
     project.save()
     comparisons(count=5, size=2)
     page = RankPage(desk.sit("ann"))
-    page.page.wait_for_timeout(READ)
+    page.page.wait_for_timeout(READING_TIME)
     return page
 
 
@@ -25,7 +25,7 @@ def press(ranking: RankPage, key: str) -> int:
     before = ranking.comparison
     ranking.press(key)
     ranking.page.locator(f"form.comparison:not([data-comparison='{ranking.number_of(before)}'])").wait_for()
-    ranking.page.wait_for_timeout(READ)
+    ranking.page.wait_for_timeout(READING_TIME)
     return before
 
 
@@ -48,7 +48,7 @@ def test_a_pair_ranked_by_mistake_is_undone_and_corrected_by_one_key(ranking, ke
     chosen = ranking.page.get_by_role("button", name="A is better")
     expect(chosen).to_have_attribute("aria-pressed", "true")
     keep(ranking.page, "rank-one-key-undone")
-    ranking.page.wait_for_timeout(READ)
+    ranking.page.wait_for_timeout(READING_TIME)
     press(ranking, "2")
     ranking.expect_sent()
     assert ranks_of(first) == [2, 1]
@@ -81,7 +81,7 @@ def test_by_mouse_and_with_flags_and_comment(ranking):
 def test_other_sizes_and_other_projects_take_a_digit_for_each(comparisons, desk, annotator, project):
     comparisons(count=1, size=2)
     ranking = RankPage(desk.sit("ann"))
-    ranking.page.wait_for_timeout(READ)
+    ranking.page.wait_for_timeout(READING_TIME)
     ranking.press("1")
     assert ranking.ranks == [1, 0]
     expect(ranking.page.locator(".choices")).to_have_count(0)

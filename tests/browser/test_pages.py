@@ -1,4 +1,4 @@
-"""Managers' and everybody's own pages, in a browser."""
+"""Pages of managers and the account page, in a browser."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""An annotator at work: by keyboard, by mouse, by drag; undo and skip."""
+"""Ranking by keyboard, by mouse and by drag; undo and skip."""
 
 import pytest
 from playwright.sync_api import expect

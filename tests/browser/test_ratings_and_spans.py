@@ -1,4 +1,4 @@
-"""Completions rated on a project's attributes, and text in them marked good or bad: by keyboard, mouse and finger."""
+"""Ratings of completions, and text marked good or bad by keyboard, mouse and touch."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -20,7 +20,7 @@ def rated(project):
 
 
 def marked(ranking: Ranking) -> list[tuple[str, str]]:
-    """The raw text of each span with its mark."""
+    """Return the raw text of each span with its mark."""
     texts = ranking.comparison.texts(ranking.display_order)
     return [(texts[span["completion"]][span["start"] : span["end"]], span["mark"]) for span in shown_spans(ranking)]
 
@@ -164,7 +164,7 @@ def test_a_new_mark_replaces_what_it_covers(comparisons, desk, annotator):
 
 
 def test_marks_outlast_a_look_at_the_differences(comparisons, desk, annotator):
-    """Differences are of the texts as written, where no text can be marked: which is said."""
+    """Text cannot be marked in the view as written, which shows differences: the page says so."""
     comparisons([MARKDOWN, MARKDOWN.replace("Friday", "Monday")])
     ranking = RankPage(desk.sit("ann"))
     drag_over(ranking.page, "throw")
@@ -181,7 +181,7 @@ def test_by_finger_on_a_phone(comparisons, desk, annotator, rated, keep, dark):
     comparisons([MARKDOWN, "مرحبا، سيصل **طردك** يوم الخميس."])
     page = desk.sit("ann", phone=True, dark=dark)
     ranking = RankPage(page)
-    # A finger's selection is the system's: it comes to the page as a selection, whatever made it.
+    # On a touch screen the system makes the selection; the page only sees the result.
     page.evaluate(
         """() => {
             const words = [...document.querySelectorAll(".completion em")];
@@ -211,7 +211,7 @@ def test_hostile_text_is_marked_like_any_other(comparisons, desk, annotator):
     hostile = "pay \u202egnihton\u202c to\u200b <script>x</script> A\u0301 👩\u200d👧 &lt;b&gt; مرحبا " * 3
     comparisons([hostile, "word \r\n**star** " * 62_000])
     page = desk.sit("ann")
-    page.set_default_timeout(60_000)  # a megabyte, on a machine that has other things to do
+    page.set_default_timeout(60_000)  # a megabyte of text on a busy machine
     ranking = RankPage(page)
     ranking.page.evaluate(
         "document.querySelectorAll('.completion').forEach((card) => card.classList.remove('is-folded'))"

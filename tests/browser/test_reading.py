@@ -1,4 +1,4 @@
-"""Reading: layout, folding, differences, whole conversations, a break, another language in the middle of it."""
+"""Reading: layout, folding, differences, long conversations, a break, a change of language."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ LONG = "It goes on and on about parcels. " * 120
 
 
 def columns(ranking: RankPage) -> int:
-    """How many completions stand beside the first one."""
+    """Return the number of completions beside the first one."""
     tops = [round(card.bounding_box()["y"]) for card in ranking.page.locator(".completion").all()]
     return tops.count(tops[0])
 
@@ -91,7 +91,7 @@ def test_another_language_in_the_middle_of_a_ranking_costs_nothing(comparisons, 
 
 @pytest.fixture
 def conversation(project) -> Callable[..., None]:
-    """Make a comparison under a conversation of so many questions, the last of them `last`."""
+    """Make a comparison whose prompt has this many questions; the last one is `last`."""
 
     def make(questions: int, last: str = "Which of these do I pay for?", turn: str = LONG[:600]) -> None:
         said = [message for n in range(questions - 1) for message in (("user", f"Q{n}: {turn}"), ("assistant", turn))]
@@ -102,7 +102,7 @@ def conversation(project) -> Callable[..., None]:
 
 
 def is_in_view(page: Page, text: str) -> bool:
-    """Whether the beginning of the text can be read in the prompt's box."""
+    """Tell whether the beginning of the text is visible in the prompt's box."""
     return page.get_by_text(text).evaluate(
         """(element) => {
             const [text, box] = [element, element.closest(".prompt")].map((each) => each.getBoundingClientRect());

@@ -1,4 +1,4 @@
-"""Review and figures, in a browser: by keyboard, by mouse, on a phone, in the dark, in Chinese."""
+"""Review and figures in a browser: by keyboard, by mouse, on a phone, dark, in Chinese."""
 
 from uuid import uuid4
 
@@ -22,7 +22,7 @@ def rank_by_position(member: Membership, ranks: list[int], **said) -> Ranking:
 
 @pytest.fixture
 def people(project, annotator, manager) -> list[Membership]:
-    """Ann, Mona, and Rita who reviews."""
+    """Ann, Mona and the reviewer Rita."""
     person(project, "rita", "reviewer")
     every = Membership.objects.select_related("user", "project")
     return [every.get(user__username=name) for name in ("ann", "mona", "rita")]
@@ -30,7 +30,7 @@ def people(project, annotator, manager) -> list[Membership]:
 
 @pytest.fixture
 def disputed(project, comparisons, people) -> list[int]:
-    """Three comparisons of three completions that Ann and Mona disagree on: wholly, by two pairs of three, by one."""
+    """Three comparisons on which Ann and Mona disagree: on all three pairs, on two, on one."""
     project.wanted_rankings = 2
     project.save()
     ids = comparisons(
@@ -259,5 +259,5 @@ def test_the_case_fits_a_phone(desk, disputed):
     page = desk.sit("mona", phone=True)
     page.goto(f"/projects/support/review/{disputed[0]}/")
     expect(page.locator(".case-rankings")).to_be_visible()
-    # A phone zooms out of what is too wide, and `innerWidth` grows with it: hence the number.
+    # A phone zooms out if the page is too wide, and `innerWidth` grows with it: so compare with a constant.
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

@@ -1,4 +1,4 @@
-"""The whole loop with nothing played by the test: a browser, a worker, and the four programs on a tiny model."""
+"""The whole loop without mocks: a browser, a worker, and the four programs on a tiny model."""
 
 import time
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from training.run_round import jobs, process
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
-PATIENCE = 240_000  # milliseconds until the test gives up; nothing here says how fast anything has to be
+MAX_WAIT = 240_000  # milliseconds until the test gives up; not a requirement on speed
 STEPS = 24  # enough that a person, and a test, sees the curves grow
 
 
@@ -32,7 +32,7 @@ def gpu_worker(db, tmp_path):
 
 @pytest.fixture
 def loop(project, tmp_path, gpu_worker) -> None:
-    """Prompts, a served model that a worker can really run, and the first completions, written by it."""
+    """Prompts, a served tiny model, and its first completions."""
     own = {**tiny.SETTINGS, "round": {"prompts": 30, "shown_prompts": 4, "comparison_size": 3}}
     own["ppo"] = {**tiny.SETTINGS["ppo"], "steps": STEPS}
     LoopSettings.objects.create(project=project, settings=own)
@@ -48,7 +48,7 @@ def held(number: int):
     """Hold the round's policy program from its first steps on, so that it cannot end before the page was read."""
     folder = jobs.directory_of(Round.objects.get(number=number)) / "policy"
     lines = folder / "metrics.jsonl"
-    deadline = time.monotonic() + PATIENCE / 1000
+    deadline = time.monotonic() + MAX_WAIT / 1000
     while not (lines.is_file() and lines.read_text().count("\n")):
         assert time.monotonic() < deadline, "the policy program wrote no metrics"
         time.sleep(0.01)
@@ -84,12 +84,12 @@ def test_twelve_rankings_by_keyboard_a_round_its_curves_a_promotion_and_the_new_
 
     console = ConsolePage(desk.sit("mona"))
     with held(console.start_round()):
-        console.expect_curve("policy", "kl", timeout=PATIENCE)
+        console.expect_curve("policy", "kl", timeout=MAX_WAIT)
         earlier = console.reading("policy", "reward")
         keep(console.page, "loop-round-running")
     reading = console.page.locator(".curve[data-job=policy][data-metric^=reward] output")
-    expect(reading).not_to_have_text(earlier, timeout=PATIENCE)
-    console.expect_status("Finished", timeout=PATIENCE)
+    expect(reading).not_to_have_text(earlier, timeout=MAX_WAIT)
+    console.expect_status("Finished", timeout=MAX_WAIT)
     keep(console.page, "loop-round-finished")
 
     console.open_samples()
@@ -100,7 +100,7 @@ def test_twelve_rankings_by_keyboard_a_round_its_curves_a_promotion_and_the_new_
     keep(console.page, "loop-promoted")
     assert checkpoints.served(project).source.name == "round-0001"
 
-    # What she holds already (on screen, and fetched ahead) stays hers; the next lease is of the new checkpoint.
+    # Comparisons on screen and fetched ahead stay leased; the next lease is of the new checkpoint.
     rank = RankPage(page)
     for _ in range(Lease.objects.filter(annotator=annotator).count()):
         assert sources_of(rank.comparison) == {"base"}

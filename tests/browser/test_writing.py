@@ -1,4 +1,4 @@
-"""A better answer, written beside the completions that it improves."""
+"""A better answer is written in a panel beside the completions."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -21,7 +21,7 @@ def field(page: Page):
 
 
 def letter_of(ranking: RankPage, text: str) -> str:
-    """Of the completion that was written so."""
+    """Return the letter of the completion with this text."""
     return next("ABC"[place] for place, shown in enumerate(ranking.texts) if text in shown)
 
 

@@ -1,4 +1,4 @@
-"""Large bodies are taken from managers alone, and only where lines are uploaded."""
+"""Only managers may send large bodies, and only to uploads."""
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile

@@ -1,4 +1,4 @@
-"""Who may open which page, and what the pages never say."""
+"""Access to pages, and what pages must not reveal."""
 
 from uuid import uuid4
 
@@ -162,7 +162,7 @@ def test_a_refusal_speaks_the_readers_language(client, project, annotator, chang
 def test_managers_may_set_on_the_page_what_the_api_lets_them(client, project, manager):
     client.force_login(manager)
     form = client.get(at("settings/")).context["form"]
-    assert set(form.fields) == set(SETTINGS) - {"sampling_rule"}  # of which there is one, so there is nothing to choose
+    assert set(form.fields) == set(SETTINGS) - {"sampling_rule"}  # there is one rule, so there is no choice
     assert len(sampling.RULES) == 1
     changed = {"gold_percent": 10, "qualification_items": 5, "extra_rankings": 2}
     answer = client.post(at("settings/"), form.initial | changed)

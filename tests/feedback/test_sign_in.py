@@ -1,4 +1,4 @@
-"""Signing in takes little from others, and signing out ends the session."""
+"""Signing in does not slow others down, and signing out ends the session."""
 
 import fcntl
 from types import SimpleNamespace

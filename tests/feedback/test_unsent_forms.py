@@ -1,4 +1,4 @@
-"""What was typed is not lost when a session ended, or somebody signed in anew, before it was sent."""
+"""Typed text is kept when the session ended, or the user signed in again, before it was sent."""
 
 import re
 from html import unescape
@@ -28,7 +28,7 @@ def sign_in(client: Client, response, name: str):
 
 @pytest.fixture
 def settings_form(client, manager) -> dict[str, str]:
-    """The fields of the settings page as a manager's browser holds them, with guidelines typed in."""
+    """Return the fields of the settings page with typed guidelines."""
     client.force_login(manager)
     form = client.get(SETTINGS).context["form"]
     shown = {name: form[name].value() for name in form.fields}
@@ -78,7 +78,7 @@ def test_an_unsent_form_goes_to_no_other_site(client, manager):
 
 
 def test_a_button_pressed_after_the_session_ended_leads_back_to_its_page(client, project, manager):
-    """The address takes POST alone: to be sent there after signing in would be an error page."""
+    """The URL accepts only POST: a redirect to it after the sign-in would show an error page."""
     asked = client.post("/projects/support/people/1/remove/", HTTP_REFERER="http://testserver/projects/support/people/")
     assert hidden_fields(asked)["next"] == "/projects/support/people/"
     assert sign_in(client, asked, "mona").context["unsent"].page == "/projects/support/people/"
