@@ -6,17 +6,18 @@ from collections import Counter
 from fractions import Fraction
 from itertools import pairwise
 from math import comb
+from unittest import mock
 from uuid import UUID, uuid4
 
 import pytest
 from django.db import connection
-from django.test import Client
+from django.test import Client, TestCase
 from django.utils import timezone
 
 from feedback import imports
 from feedback.actions import ranking_undo, rankings
 from feedback.errors import Conflict
-from feedback.models import ComparisonItem, Lease, Membership, Project, User
+from feedback.models import ComparisonItem, Lease, Membership, Project
 from feedback.queue import blinding, leases
 from feedback.reports import progress, statistics
 from tests.factories import URL, add_work, client_of, membership, person
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.django_db
 TRIES = 500
 FALSE_ALARM = 1e-5  # chance that a rule which tells nothing fails a check; 62 % right of 500 fails it
 PAGE_EVERY = 25  # tries: a page takes as long as ten API calls, and shows the same numbers
+FIGURES_EVERY = 10  # tries
 
 
 def assert_chance(hits: int, tries: int) -> None:
@@ -55,16 +57,8 @@ def test_a_rule_that_is_right_in_more_than_three_of_five_tries_is_found(right, i
                 check()
 
 
-@pytest.fixture
-def project(project) -> Project:
-    """Give the project a fixed key, so that the draws do not depend on other tests."""
-    project.blinding_key = UUID(int=20261127)
-    project.save()
-    return project
-
-
-def add_gold(project, number):
-    """Add gold of the same form as the work of `add_work`, so that texts tell nothing."""
+def add_gold(project: Project, number: int) -> list[int]:
+    """Add gold comparisons of the same form as those of `add_work`, so that the texts reveal nothing."""
     start = project.prompts.count()
     rows = [
         {
@@ -92,90 +86,141 @@ def text_length(lease: dict) -> int:
 
 def old_order(*known: object) -> list[int]:
     order = [0, 1]
-    random.Random(":".join(str(each) for each in known)).shuffle(order)
+    random.Random(":".join(str(part) for part in known)).shuffle(order)
     return order
 
 
-def test_nobody_can_tell_sources_or_gold_by_what_pages_and_api_show(
-    project, annotator, plain_static_files, monkeypatch
-):
-    """Guess by orders, numbers, counts, lengths, headers and figures of each comparison.
+class TestAttempts(TestCase):
+    """Attempts of an annotator at real work and gold of one world, which is built once for all of them."""
 
-    Files list the sources in a fixed order: an annotator who could compute the shuffle would know them all. Figures of
-    quality are read after each ranking, as if it were always midnight.
-    """
-    add_work(project, 370)
-    add_gold(project, 300)
-    project.gold_percent, project.annotators_see_quality = 36, True
-    project.save()
-    monkeypatch.setattr(statistics, "midnight", timezone.now)
-    items = ComparisonItem.objects.filter(position=0)
-    first = set(items.values_list("completion__text", flat=True))
-    reasons = Lease.objects.filter(annotator=annotator)
-    api, browser = client_of(annotator), Client()
-    browser.force_login(annotator)
-    truth, seen, pages, hits = [], [], [], Counter()
-    answer = api.post(f"{URL}/leases", {}, format="json")
-    lease, (counted, figures) = answer.json()["lease"], numbers_shown(annotator, project)
-    while lease:
-        analyze(len(seen))
-        held = reasons.get(pk=lease["lease"])
-        truth.append(held.reason == Lease.Reason.GOLD)
-        is_first = [text in first for text in lease["completions"]]
-        hits.update(rule for rule, guess in orders(held, lease["comparison"], len(seen)).items() if is_first[guess])
-        if len(seen) % PAGE_EVERY == 0:
-            pages.append(page := browser.get("/projects/support/rank/"))
-            assert int(re.search(rb'data-remaining="(\d+)"', page.content).group(1)) == counted.remaining
-            assert int(re.search(rb'data-today="(\d+)"', page.content).group(1)) == counted.today
-        said = {"ranks": [1, 2], "idempotency_key": str(uuid4()), "seconds": 1}
-        answer = api.post(f"{URL}/leases/{lease['lease']}/ranking?next=1", said, format="json")
-        then, after = numbers_shown(annotator, project)
-        told = answer.json()
-        seen.append(
-            {
-                "remaining": counted.remaining,
-                "count stayed": then.remaining == counted.remaining,
-                "nothing done": then.today == counted.today or after.done.total == figures.done.total,
-                "quality": (figures.agreement, figures.gold) != (after.agreement, after.gold),
-                "number": lease["comparison"],
-                "form": (*answer.headers, *lease, *told["ranking"]),
-                "length": len(str(lease)) - len(str(lease["comparison"])) - text_length(lease),
-                "held for": held.expires_at - held.taken_at,
-            }
-        )
-        lease, counted, figures = told["next"], then, after
-    assert len(seen) >= TRIES
-    assert not truth[-1]  # the real work was used up, and no gold came after it
-    for right in hits.values():
-        assert_chance(right, len(seen))
-    usual = {name: Counter(each[name] for each in seen).most_common(1)[0][0] for name in ("form", "length", "held for")}
-    numbers = sorted(each["number"] for each in seen)
-    middle = numbers[len(numbers) // 2]
-    near = {low for low, high in pairwise(numbers) if high - low < 1000}
-    rules = {
-        "the count stayed": [each["count stayed"] for each in seen],
-        "a high number": [each["number"] > middle for each in seen],
-        "a neighbour": [each["number"] in near for each in seen],
-        "even": [each["number"] % 2 == 0 for each in seen],
-        "the figures changed": [each["quality"] for each in seen],
-        "the third": [place % 3 == 0 for place in range(len(seen))],
-    }
-    for guesses in rules.values():
-        assert_tells_nothing(guesses, truth)
-    assert sum(rules["the figures changed"]) == len(seen) // statistics.BATCH
-    assert not any(each["nothing done"] for each in seen)
-    for name, common in usual.items():
-        assert all(each[name] == common for each in seen)
-    assert len({tuple(page.headers) for page in pages}) == 1
-    assert all(
-        each["remaining"] == progress.MAX_REMAINING for each in seen if each["count stayed"]
-    )  # more are not told apart
+    @classmethod
+    def setUpTestData(cls):
+        # With this key the test knows the draws, whatever ran before it.
+        cls.project = Project.objects.create(slug="support", name="Support", blinding_key=UUID(int=20261127))
+        add_work(cls.project, 370)
+        add_gold(cls.project, 300)
+
+    def settings_of_project(self, **settings) -> Project:
+        Project.objects.filter(pk=self.project.pk).update(**settings)
+        return Project.objects.get(pk=self.project.pk)
+
+    @pytest.mark.usefixtures("plain_static_files")
+    def test_pages_and_api_reveal_neither_sources_nor_gold(self):
+        """Guess by orders, numbers, counts, lengths, headers and figures of each comparison.
+
+        Files list the sources in a fixed order: an annotator who could compute the shuffle would know them all.
+        Figures of quality are read as if it were always midnight.
+        """
+        project = self.settings_of_project(gold_percent=36, annotators_see_quality=True)
+        annotator = person(project, "ann", "annotator")
+        items = ComparisonItem.objects.filter(position=0)
+        first = set(items.values_list("completion__text", flat=True))
+        reasons = Lease.objects.filter(annotator=annotator)
+        api, browser = client_of(annotator), Client()
+        browser.force_login(annotator)
+        truth, seen, pages, hits = [], [], [], Counter()
+        figures = [(0, figures_shown(membership(annotator, project)))]  # (rankings made, what the page shows)
+        lease = api.post(f"{URL}/leases", {}, format="json").json()["lease"]
+        counts = progress.counts(membership(annotator, project))
+        while lease:
+            analyze(len(seen))
+            held = reasons.get(pk=lease["lease"])
+            truth.append(held.reason == Lease.Reason.GOLD)
+            is_first = [text in first for text in lease["completions"]]
+            hits.update(rule for rule, guess in orders(held, lease["comparison"], len(seen)).items() if is_first[guess])
+            if len(seen) % PAGE_EVERY == 0:
+                pages.append(page := browser.get("/projects/support/rank/"))
+                assert int(re.search(rb'data-remaining="(\d+)"', page.content).group(1)) == counts.remaining
+                assert int(re.search(rb'data-today="(\d+)"', page.content).group(1)) == counts.today
+            body = {"ranks": [1, 2], "idempotency_key": str(uuid4()), "seconds": 1}
+            response = api.post(f"{URL}/leases/{lease['lease']}/ranking?next=1", body, format="json")
+            answer = response.json()
+            counts_after = progress.counts(membership(annotator, project))
+            seen.append(
+                {
+                    "remaining": counts.remaining,
+                    "count stayed": counts_after.remaining == counts.remaining,
+                    "number": lease["comparison"],
+                    "form": (*response.headers, *lease, *answer["ranking"]),
+                    "length": len(str(lease)) - len(str(lease["comparison"])) - text_length(lease),
+                    "held for": held.expires_at - held.taken_at,
+                }
+            )
+            assert counts_after.today != counts.today
+            if is_read(len(seen)):
+                figures.append((len(seen), figures_shown(membership(annotator, project))))
+            lease, counts = answer["next"], counts_after
+        assert len(seen) >= TRIES
+        assert not truth[-1]  # the real work was used up, and no gold came after it
+        for right in hits.values():
+            assert_chance(right, len(seen))
+        usual = {
+            name: Counter(row[name] for row in seen).most_common(1)[0][0] for name in ("form", "length", "held for")
+        }
+        numbers = sorted(row["number"] for row in seen)
+        middle = numbers[len(numbers) // 2]
+        near = {low for low, high in pairwise(numbers) if high - low < 1000}
+        rules = {
+            "the count stayed": [row["count stayed"] for row in seen],
+            "a high number": [row["number"] > middle for row in seen],
+            "a neighbour": [row["number"] in near for row in seen],
+            "even": [row["number"] % 2 == 0 for row in seen],
+            "the third": [place % 3 == 0 for place in range(len(seen))],
+        }
+        for guesses in rules.values():
+            assert_tells_nothing(guesses, truth)
+        assert_figures_change_at_batch_ends_only(figures)
+        for name, common in usual.items():
+            assert all(row[name] == common for row in seen)
+        assert len({tuple(page.headers) for page in pages}) == 1
+        # Larger counts are not told apart.
+        assert all(row["remaining"] == progress.MAX_REMAINING for row in seen if row["count stayed"])
+
+    def test_gold_comes_again_as_often_as_other_work(self):
+        """If others take the stand-in of gold that was let go, the gold is gone, too. Otherwise it comes again."""
+        project = self.settings_of_project(gold_percent=40)
+        add_work(project, 300)
+        ann = membership(person(project, "ann", "annotator"), project)
+        cole = membership(person(project, "cole", "annotator"), project)
+        coin = random.Random(5)
+        lease, other = leases.lease_next(ann), leases.lease_next(cole)
+        truth, came_again, alone = [], [], []
+        for index in range(TRIES):
+            analyze(index)
+            truth.append(lease.reason == Lease.Reason.GOLD)
+            number, way = lease.comparison_id, LET_GO[index % 3]
+            let_go(ann, lease, way)
+            alone.append(coin.random() < 0.5)
+            if not alone[-1]:
+                other = rank_and_take(cole, other)
+            lease = take_again(ann, way)
+            came_again.append(lease.comparison_id == number)
+            lease = rank_and_take(ann, lease)
+        assert TRIES / 4 < sum(truth) < TRIES / 2
+        assert TRIES / 4 < sum(came_again) < TRIES
+        assert_tells_nothing(came_again, truth)
+        for way in range(3):
+            assert_tells_nothing(came_again[way::3], truth[way::3])
+        assert all(again for again, was_alone in zip(came_again, alone, strict=True) if was_alone)
 
 
-def numbers_shown(user: User, project: Project) -> tuple[progress.Counts, statistics.OwnFigures]:
-    """Return the counts of the ranking page and the figures of "My figures", as their views show them."""
-    member = membership(user, project)
-    return progress.counts(member), statistics.own_figures(member)
+def figures_shown(member: Membership) -> statistics.OwnFigures:
+    """Return what the page of one's own figures shows."""
+    with mock.patch.object(statistics, "midnight", timezone.now):
+        return statistics.own_figures(member)
+
+
+def is_read(made: int) -> bool:
+    """Read the figures after every tenth ranking, and after the last one before a batch ends."""
+    return made % FIGURES_EVERY == 0 or made % statistics.BATCH == statistics.BATCH - 1
+
+
+def assert_figures_change_at_batch_ends_only(figures: list[tuple[int, statistics.OwnFigures]]) -> None:
+    """Assert that the number of rankings is exact and that quality changes with each full batch, and only then."""
+    assert all(shown.done.total == made for made, shown in figures)
+    for (made, before), (made_after, after) in pairwise(figures):
+        batch_ended = made // statistics.BATCH != made_after // statistics.BATCH
+        assert ((before.agreement, before.gold) != (after.agreement, after.gold)) == batch_ended
 
 
 def orders(held: Lease, number: int, place: int) -> dict[str, int]:
@@ -192,34 +237,6 @@ def orders(held: Lease, number: int, place: int) -> dict[str, int]:
 
 
 LET_GO = ("give back", "run out", "skip and undo")
-
-
-def test_nobody_can_tell_gold_by_whether_it_comes_again(project, annotator, colleague):
-    """If others take the stand-in of gold that was let go, the gold is gone, too. Otherwise it comes again."""
-    add_work(project, 850)
-    add_gold(project, 450)
-    project.gold_percent = 40
-    project.save()
-    ann, cole, coin = membership(annotator, project), membership(colleague, project), random.Random(5)
-    lease, other = leases.lease_next(ann), leases.lease_next(cole)
-    truth, came_again, alone = [], [], []
-    for index in range(TRIES):
-        analyze(index)
-        truth.append(lease.reason == Lease.Reason.GOLD)
-        number, way = lease.comparison_id, LET_GO[index % 3]
-        let_go(ann, lease, way)
-        alone.append(coin.random() < 0.5)
-        if not alone[-1]:
-            other = rank_and_take(cole, other)
-        lease = take_again(ann, way)
-        came_again.append(lease.comparison_id == number)
-        lease = rank_and_take(ann, lease)
-    assert TRIES / 4 < sum(truth) < TRIES / 2
-    assert TRIES / 4 < sum(came_again) < TRIES
-    assert_tells_nothing(came_again, truth)
-    for way in range(3):
-        assert_tells_nothing(came_again[way::3], truth[way::3])
-    assert all(again for again, was_alone in zip(came_again, alone, strict=True) if was_alone)
 
 
 def let_go(member: Membership, lease: Lease, way: str) -> None:
@@ -245,8 +262,8 @@ def take_again(member: Membership, way: str) -> Lease:
 
 
 def rank_and_take(member: Membership, lease: Lease) -> Lease:
-    said = {"beside": [], "idempotency_key": uuid4(), "seconds": 1}
-    _ranking, following = rankings.record_ranking_and_lease(member, lease.pk, [1, 2], **said)
+    details = {"beside": [], "idempotency_key": uuid4(), "seconds": 1}
+    _ranking, following = rankings.record_ranking_and_lease(member, lease.pk, [1, 2], **details)
     return following or leases.lease_next(member)
 
 
