@@ -55,3 +55,12 @@ def test_limits_are_those_of_the_model_on_the_page_and_in_the_api(name, value):
 
 def test_the_page_says_how_to_type_a_list():
     assert ProjectSettingsForm().fields["flags"].help_text.endswith("Up to 12, separated by commas.")
+
+
+@pytest.mark.django_db
+def test_a_list_is_shown_and_read_with_spaces_after_commas():
+    form = ProjectSettingsForm(instance=Project(flags=["off topic", "unsafe"]))
+    assert 'value="off topic, unsafe"' in str(form["flags"])
+    typed = ProjectSettingsForm({"flags": "off topic, unsafe,rude"})
+    typed.is_valid()
+    assert typed.cleaned_data["flags"] == ["off topic", "unsafe", "rude"]
