@@ -112,13 +112,15 @@ def loop_of(project: Project) -> Loop:
     """Return the summary of the project's loop."""
     rankings = trainable_rankings(project)
     last = project.rounds.filter(learns=True).order_by("-number").first()
-    new = rankings.filter(Q(sequence__gt=last.cutoff) | Q(sequence__isnull=True)) if last else rankings
+    ranking_count = new_count = rankings.count()
+    if last:
+        new_count = rankings.filter(Q(sequence__gt=last.cutoff) | Q(sequence__isnull=True)).count()
     settings = LoopSettings.objects.filter(project=project).first()
     verdict = trust.verdict(project) if quality_snapshot.record_length(project) else None
     return Loop(
         open_comparisons=Comparison.objects.filter(project=project, open_slots__gt=0, gold_ranks__isnull=True).count(),
-        ranking_count=rankings.count(),
-        new_rankings=new.count(),
+        ranking_count=ranking_count,
+        new_rankings=new_count,
         round_every=settings.round_every if settings else None,
         agreement=verdict.pairwise.value if verdict else None,
         verdict=verdict,
