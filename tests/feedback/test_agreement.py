@@ -28,7 +28,7 @@ def values_as_counts(one, other):
 
 
 def alpha_elsewhere(rows):
-    """The same by the package `krippendorff`: each pair in both directions, as our convention has it."""
+    """Return alpha by the package `krippendorff`, with each pair in both directions."""
     table = np.array(rows, dtype=float)
     return krippendorff.alpha(
         np.concatenate([table, -table], axis=1), level_of_measurement="ordinal", value_domain=[-1, 0, 1]
@@ -56,7 +56,7 @@ def test_alpha_without_variation_is_undefined():
 
 
 def simulated(people, comparisons, size, seed=3, noise=0.7):
-    """Rankings of 2 to all `people` of each comparison, with ties, by perceived qualities."""
+    """Yield rankings with ties by 2 to `people` annotators of each comparison, from noisy qualities."""
     generator, day = random.Random(seed), datetime(2026, 3, 2, tzinfo=UTC)
     for pk in range(comparisons):
         truth = [generator.gauss(0, 1) for _ in range(size)]
@@ -67,40 +67,40 @@ def simulated(people, comparisons, size, seed=3, noise=0.7):
             yield RankingRow(pk, person_id, ranks, created_at=day + timedelta(days=generator.randrange(28)))
 
 
-def units_of(said, chosen=lambda each: True):
-    """Rows for the other library: one a person, a column for each pair of completions of each comparison."""
+def units_of(rows, chosen=lambda row: True):
+    """Return a row per person and a column per pair of completions of each comparison, for the other library."""
     columns = {}
-    for each in filter(chosen, said):
-        for i, j in combinations(range(len(each.ranks)), 2):
-            sign = (each.ranks[j] > each.ranks[i]) - (each.ranks[j] < each.ranks[i])
-            columns.setdefault((each.comparison_id, i, j), {})[each.annotator_id] = sign
+    for row in filter(chosen, rows):
+        for i, j in combinations(range(len(row.ranks)), 2):
+            sign = (row.ranks[j] > row.ranks[i]) - (row.ranks[j] < row.ranks[i])
+            columns.setdefault((row.comparison_id, i, j), {})[row.annotator_id] = sign
     everyone = sorted({pk for column in columns.values() for pk in column})
     return [[column.get(pk, np.nan) for column in columns.values()] for pk in everyone]
 
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_alpha_of_a_project_is_that_of_another_library_with_people_missing(size):
-    said = list(simulated(people=5, comparisons=60, size=size))
-    assert measure_rankings(said).alpha.value == pytest.approx(alpha_elsewhere(units_of(said)), abs=1e-12)
+    rows = list(simulated(people=5, comparisons=60, size=size))
+    assert measure_rankings(rows).alpha.value == pytest.approx(alpha_elsewhere(units_of(rows)), abs=1e-12)
 
 
 def test_alpha_of_two_people_counts_their_own_comparisons_alone():
-    said = list(simulated(people=4, comparisons=60, size=3))
-    by_two = measure_rankings(said).by_two
+    rows = list(simulated(people=4, comparisons=60, size=3))
+    by_two = measure_rankings(rows).by_two
     assert sorted(by_two) == list(combinations(range(4), 2))
     for two, found in by_two.items():
-        columns = np.array(units_of(said, lambda each, two=two: each.annotator_id in two), dtype=float)
+        columns = np.array(units_of(rows, lambda row, two=two: row.annotator_id in two), dtype=float)
         both = columns[:, ~np.isnan(columns).any(axis=0)]
         assert found.alpha.value == pytest.approx(alpha_elsewhere(both), abs=1e-12)
 
 
 def test_alpha_of_an_annotator_sets_them_against_each_other_person():
-    """By the definition: 1 − D_o/D_e of their pairs of values with others, 1/(m − 1) each, by hand."""
-    said = list(simulated(people=4, comparisons=40, size=2))
+    """Compute 1 − D_o/D_e by hand from their pairs of values with others, which weigh 1/(m − 1)."""
+    rows = list(simulated(people=4, comparisons=40, size=2))
     ranked = {}
-    for each in said:
-        ranked.setdefault(each.comparison_id, {})[each.annotator_id] = (each.ranks > each.ranks[::-1]) - (
-            each.ranks < each.ranks[::-1]
+    for row in rows:
+        ranked.setdefault(row.comparison_id, {})[row.annotator_id] = (row.ranks > row.ranks[::-1]) - (
+            row.ranks < row.ranks[::-1]
         )
     matrix = Counter()
     for values in ranked.values():
@@ -114,24 +114,24 @@ def test_alpha_of_an_annotator_sets_them_against_each_other_person():
     observed = sum(matrix[pair] * distance**2 for pair, distance in between.items())
     expected = sum(n[pair[0]] * n[pair[1]] * distance**2 for pair, distance in between.items())
     by_hand = 1 - (sum(n.values()) - 1) * observed / expected
-    assert measure_rankings(said).by_annotator[2].alpha.value == pytest.approx(by_hand, abs=1e-12)
+    assert measure_rankings(rows).by_annotator[2].alpha.value == pytest.approx(by_hand, abs=1e-12)
 
 
 def test_the_jackknife_leaves_out_one_comparison_at_a_time():
-    said = list(simulated(people=3, comparisons=25, size=3))
-    left_out = [alpha_elsewhere(units_of(said, lambda each, pk=pk: each.comparison_id != pk)) for pk in range(25)]
+    rows = list(simulated(people=3, comparisons=25, size=3))
+    left_out = [alpha_elsewhere(units_of(rows, lambda row, pk=pk: row.comparison_id != pk)) for pk in range(25)]
     error = np.sqrt(24 / 25 * np.sum((np.array(left_out) - np.mean(left_out)) ** 2))
-    alpha = measure_rankings(said).alpha
+    alpha = measure_rankings(rows).alpha
     assert alpha.high - alpha.low == pytest.approx(2 * 1.959963984540054 * error, abs=1e-9)
     assert (alpha.low + alpha.high) / 2 == pytest.approx(alpha.value, abs=1e-9)
 
 
 def test_pairwise_agreement_is_what_counting_two_by_two_gives():
-    said = list(simulated(people=4, comparisons=50, size=4))
-    measured = measure_rankings(said)
+    rows = list(simulated(people=4, comparisons=50, size=4))
+    measured = measure_rankings(rows)
     for week, found in [*measured.by_week.items(), (None, measured.overall)]:
         same = all_ = 0
-        for one, other in combinations(said, 2):
+        for one, other in combinations(rows, 2):
             later = max(one.created_at, other.created_at).date()
             if one.comparison_id == other.comparison_id and week in (None, later - timedelta(days=later.weekday())):
                 counts = count_equal_preferences(one.ranks, other.ranks)
@@ -141,10 +141,10 @@ def test_pairwise_agreement_is_what_counting_two_by_two_gives():
 
 
 def test_the_order_of_rows_and_the_names_of_positions_mean_nothing():
-    said = list(simulated(people=4, comparisons=30, size=3))
-    turned = [each._replace(ranks=each.ranks[::-1]) for each in said]
-    random.Random(2).shuffle(turned)
-    one, other = measure_rankings(said), measure_rankings(turned)
+    rows = list(simulated(people=4, comparisons=30, size=3))
+    reversed_rows = [row._replace(ranks=row.ranks[::-1]) for row in rows]
+    random.Random(2).shuffle(reversed_rows)
+    one, other = measure_rankings(rows), measure_rankings(reversed_rows)
     for before, after in [(one.pairwise, other.pairwise), (one.alpha, other.alpha)]:
         assert (after.value, after.low, after.high) == pytest.approx((before.value, before.low, before.high))
 
@@ -219,7 +219,7 @@ class TestOfAProject:
         assert measured.alpha.value is None
         assert measured.by_two == {}
 
-    def test_one_opinion_each_is_no_agreement(self, ann, project, work):
+    def test_one_ranking_a_comparison_is_no_agreement(self, ann, project, work):
         work(3)
         while rank_next(ann):
             pass

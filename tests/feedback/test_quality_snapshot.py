@@ -1,4 +1,4 @@
-"""One count of how well people rank, which every page and API answer reads, and which is never outdated unsaid."""
+"""The quality snapshot, which all pages and API answers read, and which states when it is outdated."""
 
 import random
 from contextlib import suppress
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture
 def long_record(monkeypatch):
-    """Every record counts as too long for whoever reads to wait for."""
+    """Treat every record as too long to be counted by its reader."""
     monkeypatch.setattr(quality_snapshot, "MAX_COUNTED_BY_READER", 0)
     monkeypatch.setattr(quality_snapshot, "MAX_WORKER_SHARE", float("inf"))
 
@@ -32,7 +32,7 @@ def recount(project):
     return agreement.measure(project), gold.pass_rates(project), checks.check_project(project)
 
 
-def told(quality):
+def figures_of(quality):
     return quality.agreement, quality.gold, quality.checks
 
 
@@ -66,8 +66,8 @@ class World:
         member = self.random.choice([*self.people, self.reviewer])
         lease = leases.lease_next(member)
         if lease is not None:
-            said = {"idempotency_key": uuid4(), "seconds": self.random.uniform(1, 30)}
-            rankings.record_ranking(member, lease.pk, self.ranks(lease.size), **said)
+            key_and_time = {"idempotency_key": uuid4(), "seconds": self.random.uniform(1, 30)}
+            rankings.record_ranking(member, lease.pk, self.ranks(lease.size), **key_and_time)
 
     def ranks(self, size):
         return [self.random.randint(1, size) for _ in range(size)]
@@ -78,8 +78,8 @@ class World:
     def revise(self):
         if ranking := self.of_somebody():
             member = Membership.objects.filter(project=self.project, user=ranking.annotator).first() or self.reviewer
-            said = {"idempotency_key": uuid4(), "seconds": 1.0}
-            rankings.revise_ranking(member, ranking.pk, self.ranks(ranking.size), **said)
+            key_and_time = {"idempotency_key": uuid4(), "seconds": 1.0}
+            rankings.revise_ranking(member, ranking.pk, self.ranks(ranking.size), **key_and_time)
 
     def skip(self):
         member = self.random.choice(self.people)
@@ -104,8 +104,8 @@ class World:
 
     def settle(self):
         if ranking := self.of_somebody():
-            said = {"idempotency_key": uuid4(), "seconds": 1.0}
-            reviews.adjudicate(self.reviewer, ranking.comparison_id, self.ranks(ranking.size), **said)
+            key_and_time = {"idempotency_key": uuid4(), "seconds": 1.0}
+            reviews.adjudicate(self.reviewer, ranking.comparison_id, self.ranks(ranking.size), **key_and_time)
 
     def undo(self):
         if last := Review.objects.filter(undone_at__isnull=True).order_by("-pk").first():
@@ -127,7 +127,7 @@ def test_whatever_is_said_or_decided_the_figures_are_those_of_a_full_recount(pro
         world.act()
         quality = quality_snapshot.get_quality(project, by_two=True)
         assert quality.is_current
-        assert told(quality) == recount(project)
+        assert figures_of(quality) == recount(project)
     assert Ranking.objects.count() > 20
 
 
@@ -142,14 +142,14 @@ def test_of_a_long_record_the_figures_are_those_of_their_time_until_the_worker_c
         world.act()
         quality = quality_snapshot.get_quality(project, by_two=True)
         assert quality.is_current == (quality_snapshot.record_length(project) == before)
-        assert told(quality) == counted
+        assert figures_of(quality) == counted
         if not quality.is_current:
             assert quality.as_of == QualitySnapshot.objects.get().counted_at
             assert quality_snapshot.refresh() == 1
             counted = recount(project)
             refreshed = quality_snapshot.get_quality(project, by_two=True)
             assert refreshed.is_current
-            assert told(refreshed) == counted
+            assert figures_of(refreshed) == counted
         assert quality_snapshot.refresh() == 0
 
 

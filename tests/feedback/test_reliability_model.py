@@ -1,4 +1,4 @@
-"""Reliability estimated jointly with the pairs: against brute force, and of simulated people whose it is known."""
+"""The reliability model against brute force, and on simulated annotators whose reliability is known."""
 
 import math
 from functools import cache
@@ -16,7 +16,7 @@ PEOPLE = np.array(CAREFUL + CLICKERS + ADVERSARY)
 
 
 def simulated(comparisons, people=3, size=2, gold=0, seed=0, true=PEOPLE, spread=2.5):
-    """Rankings by Plackett and Luce's model, whole ones turned round with probability 1 − η.
+    """Rankings by Plackett and Luce's model, whole ones reversed with probability 1 − η.
 
     `gold` comparisons come first, far apart and ranked by everybody.
     """
@@ -34,8 +34,8 @@ def ranks_of(values):
     return (1 + np.argsort(np.argsort(-np.asarray(values)))).tolist()
 
 
-def fitted(judged):
-    return crowd_bt.fit(votes_of(judged))
+def fitted(rows):
+    return crowd_bt.fit(votes_of(rows))
 
 
 def brute_force(said, gold, count):
@@ -59,25 +59,23 @@ def brute_force(said, gold, count):
         return -total
 
     options = {"xatol": 1e-5, "fatol": 1e-9, "maxiter": 2000}
-    found = optimize.minimize(loss, [1.0] * count + [1.0], method="Nelder-Mead", options=options)
-    return stats.logistic.cdf(found.x[:-1]), math.exp(found.x[-1])
+    result = optimize.minimize(loss, [1.0] * count + [1.0], method="Nelder-Mead", options=options)
+    return stats.logistic.cdf(result.x[:-1]), math.exp(result.x[-1])
 
 
 def test_the_estimate_is_that_of_brute_force():
     said = [{0: True, 1: True}, {0: True, 1: False}, {0: False, 1: False, 2: True}, {1: True, 2: False}]
     gold = [(0, True), (1, True), (2, False), (0, True)]
-    judged = [
+    rows = [
         RankingRow(pk, index, [1, 2] if is_first else [2, 1], None)
         for pk, pair in enumerate(said)
         for index, is_first in pair.items()
     ]
-    judged += [
-        RankingRow(100 + pk, index, [1, 2] if right else [2, 1], [1, 2]) for pk, (index, right) in enumerate(gold)
-    ]
+    rows += [RankingRow(100 + pk, index, [1, 2] if right else [2, 1], [1, 2]) for pk, (index, right) in enumerate(gold)]
     expected, spread = brute_force(said, gold, 3)
-    found = fitted(judged)
-    assert found.reliability == pytest.approx(expected, abs=1e-3)
-    assert found.spread == pytest.approx(spread, rel=5e-3)
+    result = fitted(rows)
+    assert result.reliability == pytest.approx(expected, abs=1e-3)
+    assert result.spread == pytest.approx(spread, rel=5e-3)
 
 
 def test_the_derivatives_are_those_of_differences():
@@ -106,30 +104,30 @@ def with_gold(seed, size):
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_known_reliabilities_are_recovered(size):
-    found = [with_gold(seed, size) for seed in range(6)]
-    errors = np.concatenate([np.abs(each.reliability - PEOPLE) for each in found])
-    covered = np.concatenate([(each.low <= PEOPLE) & (each.high >= PEOPLE) for each in found])
+    result = [with_gold(seed, size) for seed in range(6)]
+    errors = np.concatenate([np.abs(each.reliability - PEOPLE) for each in result])
+    covered = np.concatenate([(each.low <= PEOPLE) & (each.high >= PEOPLE) for each in result])
     assert errors.mean() < 0.05
     assert covered.mean() > 0.85  # of 60 intervals of 95 %
 
 
 def test_without_gold_the_order_is_recovered_all_the_same():
-    found = fitted(simulated(2500, seed=3))
-    assert stats.spearmanr(found.reliability, PEOPLE).statistic > 0.85
-    assert found.high[-1] < 0.5  # the adversary
-    assert (found.low[:7] > 0.5).all()
-    assert (found.low[7:9] < 0.6).all()  # the clickers
+    result = fitted(simulated(2500, seed=3))
+    assert stats.spearmanr(result.reliability, PEOPLE).statistic > 0.85
+    assert result.high[-1] < 0.5  # the adversary
+    assert (result.low[:7] > 0.5).all()
+    assert (result.low[7:9] < 0.6).all()  # the clickers
 
 
 def test_weighted_votes_are_right_more_often_than_plain_ones():
     """Among three voters, two of whom may be clickers, the weights 2η − 1 find the better completion more often."""
     true = np.array([0.97, 0.95, 0.9, 0.5, 0.5, 0.5])
-    judged = list(simulated(3000, true=true, spread=8.0, seed=4))
-    weight = np.maximum(2 * fitted(judged).reliability - 1, 0)
+    rows = list(simulated(3000, true=true, spread=8.0, seed=4))
+    weight = np.maximum(2 * fitted(rows).reliability - 1, 0)
     # The same seed and order of draws: the scores that the rankings came from.
     generator, plain, weighted, decided = np.random.default_rng(4), 0, 0, 0
     by_comparison = {}
-    for each in judged:
+    for each in rows:
         by_comparison.setdefault(each.comparison_id, []).append(each)
     for said in by_comparison.values():
         scores = generator.normal(0, 8.0 / math.sqrt(2), 2)
@@ -146,38 +144,38 @@ def test_weighted_votes_are_right_more_often_than_plain_ones():
 
 
 def test_the_order_of_rows_and_the_names_of_completions_mean_nothing():
-    judged = list(simulated(80, size=3, gold=5, seed=5))
-    turned = [each._replace(ranks=each.ranks[::-1], gold_ranks=each.gold_ranks and each.gold_ranks[::-1])
-              for each in judged]  # fmt: skip
-    np.random.default_rng(5).shuffle(turned)
-    before, after = fitted(judged), fitted([RankingRow(*each) for each in turned])
+    rows = list(simulated(80, size=3, gold=5, seed=5))
+    mirrored = [each._replace(ranks=each.ranks[::-1], gold_ranks=each.gold_ranks and each.gold_ranks[::-1])
+              for each in rows]  # fmt: skip
+    np.random.default_rng(5).shuffle(mirrored)
+    before, after = fitted(rows), fitted([RankingRow(*each) for each in mirrored])
     for name in ("reliability", "low", "high", "spread"):
         assert getattr(after, name) == pytest.approx(getattr(before, name), abs=1e-4)
 
 
 def test_the_names_of_annotators_mean_nothing():
-    judged = list(simulated(80, seed=6))
-    before, after = fitted(judged), fitted([each._replace(annotator_id=50 - each.annotator_id) for each in judged])
+    rows = list(simulated(80, seed=6))
+    before, after = fitted(rows), fitted([each._replace(annotator_id=50 - each.annotator_id) for each in rows])
     assert after.reliability[::-1] == pytest.approx(before.reliability, abs=1e-4)
 
 
 def test_one_who_shares_nothing_with_anybody_keeps_the_prior_with_its_width():
-    judged = [*simulated(60, seed=7), *(RankingRow(1000 + pk, 99, [1, 2], None) for pk in range(300))]
-    votes = votes_of(judged)
-    found = crowd_bt.fit(votes)
+    rows = [*simulated(60, seed=7), *(RankingRow(1000 + pk, 99, [1, 2], None) for pk in range(300))]
+    votes = votes_of(rows)
+    result = crowd_bt.fit(votes)
     assert votes.annotators[-1] == 99
-    assert found.reliability[-1] == pytest.approx(crowd_bt.PRIOR, abs=1e-4)
+    assert result.reliability[-1] == pytest.approx(crowd_bt.PRIOR, abs=1e-4)
     error = 1 / math.sqrt(4 * crowd_bt.PRIOR * (1 - crowd_bt.PRIOR))
     log_odds = math.log(crowd_bt.PRIOR / (1 - crowd_bt.PRIOR))
-    assert stats.logistic.ppf(found.low[-1]) == pytest.approx(log_odds - 1.96 * error, abs=1e-2)
-    assert stats.logistic.ppf(found.high[-1]) == pytest.approx(log_odds + 1.96 * error, abs=1e-2)
+    assert stats.logistic.ppf(result.low[-1]) == pytest.approx(log_odds - 1.96 * error, abs=1e-2)
+    assert stats.logistic.ppf(result.high[-1]) == pytest.approx(log_odds + 1.96 * error, abs=1e-2)
 
 
 def test_one_who_ties_everything_keeps_the_prior_and_changes_nobody():
-    judged = list(simulated(60, seed=8))
-    with_ties = fitted([*judged, *(RankingRow(pk, 99, [1, 1], None) for pk in range(60))])
+    rows = list(simulated(60, seed=8))
+    with_ties = fitted([*rows, *(RankingRow(pk, 99, [1, 1], None) for pk in range(60))])
     assert with_ties.reliability[-1] == pytest.approx(crowd_bt.PRIOR, abs=1e-4)
-    assert with_ties.reliability[:-1] == pytest.approx(fitted(judged).reliability, abs=1e-4)
+    assert with_ties.reliability[:-1] == pytest.approx(fitted(rows).reliability, abs=1e-4)
 
 
 def test_a_ranking_of_many_counts_as_the_choices_it_takes():
@@ -188,5 +186,5 @@ def test_a_ranking_of_many_counts_as_the_choices_it_takes():
 
 
 def test_no_rankings_no_estimates():
-    found = fitted([])
-    assert len(found.reliability) == 0
+    result = fitted([])
+    assert len(result.reliability) == 0
