@@ -20,14 +20,14 @@ from training.learner.runtime.processes import Processes
 
 
 def test_a_shared_critic_says_its_values_in_the_policy_s_own_pass(tmp_path):
-    run, scored = prepared(tmp_path, critic="shared")
-    assert isinstance(run.critic, PolicyTrunkCritic) and len(list(run.critic.parameters())) == 2
-    expected = run.critic.score(states_of(run.policy, scored.episodes))[:, 0]
+    context, scored = prepared(tmp_path, critic="shared")
+    assert isinstance(context.critic, PolicyTrunkCritic) and len(list(context.critic.parameters())) == 2
+    expected = context.critic.score(states_of(context.policy, scored.episodes))[:, 0]
     torch.testing.assert_close(torch.cat(scored.values), expected, atol=1e-5, rtol=0)
-    whole = gradients(run, scored, range(24))
-    for one, other in zip(whole, gradients(run, scored, range(24), micro_batch_tokens=7), strict=True):
+    whole = gradients(context, scored, range(24))
+    for one, other in zip(whole, gradients(context, scored, range(24), micro_batch_tokens=7), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
-    louder = gradients(run, scored, range(24), value_coefficient=0.2)
+    louder = gradients(context, scored, range(24), value_coefficient=0.2)
     assert not torch.equal(whole[0], louder[0])  # the critic moves the trunk, too
     torch.testing.assert_close(2 * whole[-1], louder[-1])  # the head's own gradient is of the value loss alone
 
@@ -44,19 +44,22 @@ def states_of(model, episodes):
 
 
 def run_of(job):
-    return ppo.prepare(PpoConfig.from_json(json.loads((job / "config.json").read_text())), Processes())
+    return ppo.load_context(PpoConfig.from_json(json.loads((job / "config.json").read_text())), Processes())
 
 
 @pytest.mark.parametrize("adapters", [{}, {"lora_rank": 2}], ids=["whole models", "adapters"])
 def test_a_critic_on_the_reward_model_starts_as_the_normalised_scores_of_what_was_written_so_far(tmp_path, adapters):
     _, scored = prepared(tmp_path, **on_reward_model(tmp_path))
-    run = run_of(ppo_job(tmp_path / "job", PROMPTS, **on_reward_model(tmp_path), **adapters))
-    assert isinstance(run.critic, RewardTrunkCritic) and [*run.critic.state_dict()] == ["score.weight", "score.bias"]
+    context = run_of(ppo_job(tmp_path / "job", PROMPTS, **on_reward_model(tmp_path), **adapters))
+    assert isinstance(context.critic, RewardTrunkCritic) and [*context.critic.state_dict()] == [
+        "score.weight",
+        "score.bias",
+    ]
     asked = []
-    model = run.critic._reward_model[0]
+    model = context.critic._reward_model[0]
     with trunk_of(model.network) as trunk:
         trunk.register_forward_hook(lambda *_: asked.append(1))
-    again = rollout.score_episodes(run, scored.episodes, scored_answers(scored))
+    again = rollout.score_episodes(context, scored.episodes, scored_answers(scored))
     assert len(asked) == 1  # the scores are of the same pass
     alone, _ = load_reward_model(str(tmp_path / "reward_model"))
     for i, (prompt, completion) in enumerate(zip(*scored.episodes, strict=True)):
@@ -68,16 +71,16 @@ def test_a_critic_on_the_reward_model_starts_as_the_normalised_scores_of_what_wa
 
 
 def test_a_critic_on_the_reward_model_learns_by_least_squares_on_states_that_stay(tmp_path):
-    run, scored = prepared(tmp_path, **on_reward_model(tmp_path), clip_value=0.0)
+    context, scored = prepared(tmp_path, **on_reward_model(tmp_path), clip_value=0.0)
     chosen = list(range(3, 21))
-    model = run.critic._reward_model[0]
+    model = context.critic._reward_model[0]
     before = {name: part.clone() for name, part in model.network.state_dict().items()}
-    *_, weight, bias = gradients(run, scored, chosen)
-    targets = rollout.targets_of(scored, 0.5, None, run.settings)
+    *_, weight, bias = gradients(context, scored, chosen)
+    targets = rollout.compute_targets(scored, 0.5, None, context.settings)
     returns = torch.cat([targets.returns[i] for i in chosen])
     states = states_of(model.network, scored.episodes.select(chosen))
     with torch.no_grad():
-        wrong = states @ run.critic.score.weight[0] + run.critic.score.bias - returns
+        wrong = states @ context.critic.score.weight[0] + context.critic.score.bias - returns
     torch.testing.assert_close(weight[0], wrong @ states / len(wrong), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(bias[0], wrong.mean(), atol=1e-5, rtol=1e-4)
     after = model.network.state_dict()
@@ -119,8 +122,8 @@ def test_two_processes_and_one_teach_a_critic_on_the_reward_model_the_same(tmp_p
 def test_a_head_on_fixed_states_has_a_learning_rate_of_its_own(tmp_path):
     rates = []
     for given in ({}, {"critic_learning_rate": 0.5}):
-        run = run_of(ppo_job(tmp_path / "job", PROMPTS, **on_reward_model(tmp_path, **given)))
-        rates.append({learner.name: learner.learning_rate for learner in ppo.learners_of(run)})
+        context = run_of(ppo_job(tmp_path / "job", PROMPTS, **on_reward_model(tmp_path, **given)))
+        rates.append({learner.name: learner.learning_rate for learner in ppo.trained_models(context)})
     assert rates == [{"policy": 1e-4, "critic": HEAD_LEARNING_RATE}, {"policy": 1e-4, "critic": 0.5}]
 
 
@@ -145,5 +148,5 @@ def test_a_critic_on_a_reward_model_of_another_tokenizer_is_refused(tmp_path):
     own = json.loads((folder / "tokenizer.json").read_text())
     own["model"]["vocab"] |= {"c": 4, "d": 3}
     (folder / "tokenizer.json").write_text(json.dumps(own))
-    with pytest.raises(BadInput, match="needs one with the policy's tokenizer: set critic to separate"):
+    with pytest.raises(BadInput, match='with the tokenizer of the policy: set critic to "separate"'):
         run_of(ppo_job(tmp_path / "job", PROMPTS, **settings))

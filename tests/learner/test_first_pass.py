@@ -15,13 +15,14 @@ from training.learner.policy import rollout, updates
 def first_gradients(folder, monkeypatch, **settings):
     """What the first minibatch of a run gives; how often the policy was asked since the episodes were written."""
     ppo_job(folder / "job", PROMPTS)  # which draws a policy if there is none
-    run, scored = prepared(folder, **settings)
-    chosen = next(updates.minibatches(1, run.settings))
-    asked = count_passes(monkeypatch, run.policy)
-    scored = rollout.score_episodes(run, scored.episodes, scored_answers(scored), chosen)
-    targets = rollout.targets_of(scored, 0.5, None, run.settings)
-    measured = updates.accumulate_gradients(run, scored, targets, chosen, 0.5, is_first=True)
-    found = {f"{kind}.{name}": p.grad for kind, model in (("policy", run.policy), ("critic", run.critic)) if model
+    context, scored = prepared(folder, **settings)
+    chosen = next(updates.minibatches(1, context.settings))
+    asked = count_passes(monkeypatch, context.policy)
+    scored = rollout.score_episodes(context, scored.episodes, scored_answers(scored), chosen)
+    targets = rollout.compute_targets(scored, 0.5, None, context.settings)
+    measured = updates.accumulate_gradients(context, scored, targets, chosen, 0.5, is_first=True)
+    models = {"policy": context.policy} | ({"critic": context.critic} if context.critic else {})
+    found = {f"{kind}.{name}": p.grad for kind, model in models.items()
              for name, p in model.named_parameters() if p.grad is not None}  # fmt: skip
     assert not scored.first_pass  # its memory is free
     return found, measured, len(asked)
@@ -48,7 +49,7 @@ def count_passes(monkeypatch, policy):
 )
 def test_the_first_minibatch_learns_by_the_pass_that_scored_it(tmp_path, monkeypatch, options):
     kept, measured, passes = first_gradients(tmp_path, monkeypatch, **options)
-    monkeypatch.setattr(rollout, "is_small", lambda *_: False)
+    monkeypatch.setattr(rollout, "fits_one_pass", lambda *_: False)
     apart, expected, more_passes = first_gradients(tmp_path, monkeypatch, **options)
     assert passes == more_passes - 1
     assert kept.keys() == apart.keys() and measured["approx_kl"] == 0
@@ -58,18 +59,18 @@ def test_the_first_minibatch_learns_by_the_pass_that_scored_it(tmp_path, monkeyp
 
 
 def test_a_pass_is_kept_where_what_it_holds_is_no_more_than_a_micro_batch(tmp_path):
-    run, scored = prepared(tmp_path, critic_model="")
+    context, scored = prepared(tmp_path, critic_model="")
     tokens = attention_slots(sizes_of(scored.episodes))
-    shared, answers = run._replace(critic=PolicyTrunkCritic(run.policy)), scored_answers(scored)
-    for one, budget, kept in ((shared, tokens, 1), (run, tokens, 0), (run, 2 * tokens, 1), (run, 4, 0)):
+    shared, answers = context._replace(critic=PolicyTrunkCritic(context.policy)), scored_answers(scored)
+    for one, budget, kept in ((shared, tokens, 1), (context, tokens, 0), (context, 2 * tokens, 1), (context, 4, 0)):
         one = one._replace(micro_batches=MicroBatches(budget))
         assert len(rollout.score_episodes(one, scored.episodes, answers, range(24)).first_pass) == kept
 
 
 def test_the_first_minibatch_is_learned_from_after_its_kept_pass_ran_out_of_memory(tmp_path, monkeypatch):
     expected, *_ = first_gradients(tmp_path, monkeypatch)
-    run, scored = prepared(tmp_path)
-    scored = rollout.score_episodes(run, scored.episodes, scored_answers(scored), range(24))
+    context, scored = prepared(tmp_path)
+    scored = rollout.score_episodes(context, scored.episodes, scored_answers(scored), range(24))
     assert scored.first_pass
     failed = []
 
@@ -78,9 +79,9 @@ def test_the_first_minibatch_is_learned_from_after_its_kept_pass_ran_out_of_memo
         if len(failed) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    run.policy.get_input_embeddings().weight.register_hook(refuse)
-    targets = rollout.targets_of(scored, 0.5, None, run.settings)
-    updates.accumulate_gradients(run, scored, targets, range(24), 0.5, is_first=True)
-    assert run.micro_batches.halvings == 1 and len(failed) > 1
-    for name, parameter in run.policy.named_parameters():
+    context.policy.get_input_embeddings().weight.register_hook(refuse)
+    targets = rollout.compute_targets(scored, 0.5, None, context.settings)
+    updates.accumulate_gradients(context, scored, targets, range(24), 0.5, is_first=True)
+    assert context.micro_batches.halvings == 1 and len(failed) > 1
+    for name, parameter in context.policy.named_parameters():
         torch.testing.assert_close(parameter.grad, expected[f"policy.{name}"], atol=1e-6, rtol=1e-4)

@@ -200,8 +200,8 @@ def test_a_round_holds_one_base_and_its_roles_learn_apart(trained, tmp_path):
     config = {"model": model, "reward_model": str(trained / "model"), "lora_rank": 4, "steps": 2, "batch_episodes": 8,
               "max_completion_tokens": 6, "eval_prompts": 2, "optimum_samples": 0, "learning_rate": 0.01}  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
-    run = ppo.prepare(PpoConfig.from_json(config), Processes())
-    assert run.policy.base is run.reference.base is run.critic.base
+    context = ppo.load_context(PpoConfig.from_json(config), Processes())
+    assert context.policy.base is context.reference.base is context.critic.base
     ppo.main(folder)
     first, second = JobDirectory(folder).metrics()
     assert first["kl"] == 0.0 and first["first_approx_kl"] == 0.0 and second["kl"] != 0.0

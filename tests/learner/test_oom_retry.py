@@ -30,23 +30,23 @@ def allocator_of(model, tokens):
 
 
 def test_gradients_are_the_same_after_memory_ran_out(tmp_path):
-    run, scored = prepared(tmp_path)
-    run.policy.double(), run.critic.double()  # in float32 sums of another order differ by 1e-5
+    context, scored = prepared(tmp_path)
+    context.policy.double(), context.critic.double()  # in float32 sums of another order differ by 1e-5
     chosen = list(range(3, 21))
-    whole = gradients(run, scored, chosen)
-    run = run._replace(micro_batches=MicroBatches(4096))
-    failed = allocator_of(run.critic, 12)  # the policy's passes succeed first: half a gradient is left behind
-    for one, other in zip(whole, gradients(run, scored, chosen), strict=True):
+    whole = gradients(context, scored, chosen)
+    context = context._replace(micro_batches=MicroBatches(4096))
+    failed = allocator_of(context.critic, 12)  # the policy's passes succeed first: half a gradient is left behind
+    for one, other in zip(whole, gradients(context, scored, chosen), strict=True):
         torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-8)
-    assert len(failed) == run.micro_batches.halvings >= 2
-    assert run.micro_batches.size <= sum(scored.episodes.select(chosen).lengths()) // 4
+    assert len(failed) == context.micro_batches.halvings >= 2
+    assert context.micro_batches.size <= sum(scored.episodes.select(chosen).lengths()) // 4
 
 
 def test_a_backward_pass_that_fails_leaves_nothing_behind(tmp_path):
-    run, scored = prepared(tmp_path)
+    context, scored = prepared(tmp_path)
     chosen = list(range(18))
-    whole = gradients(run, scored, chosen)
-    run = run._replace(micro_batches=MicroBatches(30))
+    whole = gradients(context, scored, chosen)
+    context = context._replace(micro_batches=MicroBatches(30))
     passes = []
 
     def refuse(gradient):
@@ -54,31 +54,32 @@ def test_a_backward_pass_that_fails_leaves_nothing_behind(tmp_path):
         if len(passes) == 2:  # the second micro-batch, after the first has added its part
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    run.policy.get_input_embeddings().weight.register_hook(refuse)
-    for one, other in zip(whole, gradients(run, scored, chosen), strict=True):
+    context.policy.get_input_embeddings().weight.register_hook(refuse)
+    for one, other in zip(whole, gradients(context, scored, chosen), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
-    assert run.micro_batches.halvings == 1 and len(passes) > 2
+    assert context.micro_batches.halvings == 1 and len(passes) > 2
 
 
 def test_the_policy_s_activations_are_gone_before_the_critic_s_pass(tmp_path):
-    run, scored = prepared(tmp_path)
+    context, scored = prepared(tmp_path)
     policy_has_learned = []
-    weight = run.policy.get_input_embeddings().weight
-    run.critic.base_model.register_forward_pre_hook(lambda *_: policy_has_learned.append(weight.grad is not None))
-    gradients(run, scored, list(range(18)))
+    weight = context.policy.get_input_embeddings().weight
+    context.critic.base_model.register_forward_pre_hook(lambda *_: policy_has_learned.append(weight.grad is not None))
+    gradients(context, scored, list(range(18)))
     assert policy_has_learned == [True]
 
 
 @pytest.mark.slow
 def test_sampling_and_scoring_go_on_in_smaller_parts(tmp_path, capfd):
-    run, scored = prepared(tmp_path)
+    context, scored = prepared(tmp_path)
     roomy = torch.cat(scored.policy)
-    run = run._replace(micro_batches=MicroBatches(4096), sampling_rows=MicroBatches(24, unit="completions"))
-    failed = allocator_of(run.policy, 10)
-    allocator_of(run.reference, 10)
+    context = context._replace(micro_batches=MicroBatches(4096), sampling_rows=MicroBatches(24, unit="completions"))
+    failed = allocator_of(context.policy, 10)
+    allocator_of(context.reference, 10)
     prompts = [rollout.Prompt({"messages": []}, [i + 1], False) for i in range(4)]
     again = rollout.score_episodes(
-        run, *rollout.write_episodes(run, run.policy, *rollout.prompts_of_step(prompts, 1, run.settings))
+        context,
+        *rollout.sample_episodes(context, context.policy, *rollout.prompts_of_step(prompts, 1, context.settings)),
     )
     assert failed and again.episodes == scored.episodes
     torch.testing.assert_close(torch.cat(again.policy), roomy, atol=1e-5, rtol=0)
@@ -87,14 +88,14 @@ def test_sampling_and_scoring_go_on_in_smaller_parts(tmp_path, capfd):
 
 def test_a_single_row_that_does_not_fit_ends_the_program_with_a_sentence(tmp_path, monkeypatch):
     job = ppo_job(tmp_path / "job", PROMPTS, steps=1, batch_episodes=8)
-    prepare = ppo.prepare
+    load_context = ppo.load_context
 
     def without_memory(*arguments):
-        run = prepare(*arguments)
-        allocator_of(run.reference, 1)
-        return run
+        context = load_context(*arguments)
+        allocator_of(context.reference, 1)
+        return context
 
-    monkeypatch.setattr(ppo, "prepare", without_memory)
+    monkeypatch.setattr(ppo, "load_context", without_memory)
     with pytest.raises(TrainingFailed, match="memory ran out on a single row of up to 4 tokens: CUDA out of memory"):
         ppo.main(job)
     assert JobDirectory(job).result() is None

@@ -19,7 +19,7 @@ from training.learner.policy.optimality import (
     best_of_n_kl,
     best_of_n_reward,
     effective_samples,
-    is_known,
+    is_reliable,
     mean_within_prompts,
     report,
     student_quantile,
@@ -207,7 +207,7 @@ def test_a_policy_that_is_still_the_reference_does_not_know_what_is_best_at_a_lo
 
 
 def test_few_samples_know_nothing():
-    assert is_known(torch.zeros(4, 8), BETA) and not is_known(torch.zeros(4, 7), BETA)
+    assert is_reliable(torch.zeros(4, 8), BETA) and not is_reliable(torch.zeros(4, 7), BETA)
 
 
 def test_ppo_says_how_close_it_came(tmp_path):

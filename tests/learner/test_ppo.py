@@ -51,8 +51,8 @@ def test_the_first_minibatch_clips_nothing(tmp_path):
 
 
 def test_log_probabilities_of_the_sampler_and_of_the_passes_agree(tmp_path):
-    run, scored = prepared(tmp_path, temperature=0.7)
-    expected = log_probs_of(run.policy, scored.episodes, 0.7)
+    context, scored = prepared(tmp_path, temperature=0.7)
+    expected = log_probs_of(context.policy, scored.episodes, 0.7)
     torch.testing.assert_close(torch.cat(scored.policy), expected, atol=1e-5, rtol=0)
     assert torch.equal(torch.cat(scored.policy), torch.cat(scored.reference))
 
@@ -90,11 +90,11 @@ def test_a_policy_that_is_no_numbers_stops_the_run_in_a_sentence(tmp_path, part)
      ("the value", "critic")],
 )  # fmt: skip
 def test_what_is_not_finite_is_named(tmp_path, quantity, part):
-    run, scored = prepared(tmp_path)
+    context, scored = prepared(tmp_path)
     with torch.no_grad():
-        next(getattr(run, part).parameters()).fill_(float("inf"))
+        next(getattr(context, part).parameters()).fill_(float("inf"))
     with pytest.raises(TrainingFailed, match=f"{quantity} is nan at step 7"):
-        rollout.check_rollout(rollout.score_episodes(run, scored.episodes, scored_answers(scored)), 7)
+        rollout.check_rollout(rollout.score_episodes(context, scored.episodes, scored_answers(scored)), 7)
 
 
 def test_the_state_before_a_failure_is_kept_and_once_mended_the_run_ends_as_if_it_had_never_failed(
@@ -169,9 +169,9 @@ def test_reinforce_s_moving_baseline_is_of_earlier_batches():
         one = [torch.zeros(1)] * len(scores)
         return rollout.Rollout(None, [True] * len(scores), torch.tensor(scores), one, one, one, [], {})
 
-    first = ppo.adapt(ppo.Adapted(0.1), scored(1.0, 3.0), settings)
+    first = ppo.adapt(ppo.AdaptiveState(0.1), scored(1.0, 3.0), settings)
     assert first.baseline == 2.0
-    assert rollout.targets_of(scored(5.0, 7.0), 0.1, first.baseline, settings).advantages[1].tolist() == [5.0]
+    assert rollout.compute_targets(scored(5.0, 7.0), 0.1, first.baseline, settings).advantages[1].tolist() == [5.0]
     assert ppo.adapt(first, scored(12.0), settings).baseline == pytest.approx(3.0)
 
 
@@ -221,7 +221,7 @@ def test_a_gain_over_few_prompts_has_no_interval():
 def test_held_out_prompts_alone_are_refused(tmp_path):
     job = ppo_job(tmp_path / "job", ["a"])
     (job / "prompts.jsonl").write_text('{"messages": [{"role": "user", "content": "a"}], "split": "held_out"}\n')
-    with pytest.raises(BadInput, match="no prompt to learn from"):
+    with pytest.raises(BadInput, match="has only held-out prompts"):
         ppo.main(job)
 
 

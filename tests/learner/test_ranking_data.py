@@ -100,9 +100,9 @@ def test_held_out_rankings_are_kept_apart():
         ({"prompt_id": "1"}, "prompt_id must be a whole number"),
         ({"split": "test"}, "split must be train or held_out, not 'test'"),
         ({"messages": []}, "messages must be a list of at least one message"),
-        ({"completions": ["one"], "ranks": [1]}, "completions must be a list of at least two texts"),
-        ({"completions": ["one", 2], "ranks": [1, 2]}, "completions must be a list of at least two texts"),
-        ({"ranks": [1, 2]}, "3 completions have 2 ranks"),
+        ({"completions": ["one"], "ranks": [1]}, "completions must be a list of at least two strings"),
+        ({"completions": ["one", 2], "ranks": [1, 2]}, "completions must be a list of at least two strings"),
+        ({"ranks": [1, 2]}, "one rank per completion, not 2 for 3"),
         ({"ranks": [1, 2, True]}, "ranks must be a list of whole numbers"),
         ({"weight": -1}, "weight must be a number of at least 0"),
         ({"weight": float("nan")}, "weight must be a number of at least 0"),
@@ -116,10 +116,10 @@ def test_a_row_that_makes_no_sense_is_refused_by_its_number(changes, reason):
 
 @pytest.mark.parametrize("rows", [[], [row(ranks=[1, 1, 1])], [row(split="held_out")], [row(weight=0)]])
 def test_data_without_any_preference_to_learn_is_refused(rows):
-    with pytest.raises(BadInput, match="no training ranking that prefers one completion to another"):
+    with pytest.raises(BadInput, match="no training ranking that prefers a completion"):
         read_rankings(TOKENIZER, rows, settings())
 
 
 def test_a_prompt_in_both_splits_is_refused():
-    with pytest.raises(BadInput, match="prompt 1 both to train on and held out"):
+    with pytest.raises(BadInput, match="prompt 1 in both splits"):
         read_rankings(TOKENIZER, [row(), row(split="held_out")], settings())

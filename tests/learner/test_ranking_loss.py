@@ -14,15 +14,15 @@ from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import RewardModel, new_reward_model, raw_scores_of_groups
 from training.learner.preferences.ranking_data import Comparison, Ranking, read_rankings
 from training.learner.preferences.ranking_loss import (
-    Lesson,
     TieParameter,
+    TrainingItem,
     batch_loss,
     bootstrap_weights,
     contrast_loss,
     tie_parameter,
     total_weight,
 )
-from training.learner.reward import learn, plan_steps
+from training.learner.reward import accumulate_gradients, plan_steps
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.optimization import adamw, take_step
 from training.learner.runtime.processes import Processes
@@ -41,11 +41,13 @@ def comparisons(count: int = 8, **values) -> list[Comparison]:
     return read_rankings(words_tokenizer(), ranking_rows(count), settings(**values)).train
 
 
-def lessons(batch: list[Comparison], contrast: bool = False) -> list[Lesson]:
+def items_of(batch: list[Comparison], contrast: bool = False) -> list[TrainingItem]:
     if not contrast:
-        return [Lesson(one) for one in batch]
+        return [TrainingItem(one) for one in batch]
     pairs = zip(batch, batch[1:] + batch[:1], strict=True)
-    return [Lesson(one, other.group.prompt, tuple(range(len(one.group.completions)))[::-2]) for one, other in pairs]
+    return [
+        TrainingItem(one, other.group.prompt, tuple(range(len(one.group.completions)))[::-2]) for one, other in pairs
+    ]
 
 
 def gradients(
@@ -56,7 +58,15 @@ def gradients(
     model = new_reward_model(policy, heads=3, seed=0)
     torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(0))
     tie = TieParameter(0.2, learns=True)
-    learn(model, tie, lessons(batch, contrast), chosen, bootstrap_weights(batch, 3, seed=0), Processes(), micro_batches)
+    accumulate_gradients(
+        model,
+        tie,
+        items_of(batch, contrast),
+        chosen,
+        bootstrap_weights(batch, 3, seed=0),
+        Processes(),
+        micro_batches,
+    )
     return {name: p.grad for name, p in [*model.named_parameters(), ("tie", tie.logit)]}
 
 
@@ -65,7 +75,8 @@ def test_a_fresh_model_has_loss_ln_2_and_accuracy_one_half(policy):
     model = new_reward_model(policy, heads=3, seed=0)
     bootstrap = bootstrap_weights(batch, 3, seed=0)
     chosen = settings(tie_model="none")
-    measured = learn(model, tie, lessons(batch, True), chosen, bootstrap, Processes(), MicroBatches(4096))
+    items, micro_batches = items_of(batch, True), MicroBatches(4096)
+    measured = accumulate_gradients(model, tie, items, chosen, bootstrap, Processes(), micro_batches)
     assert measured["loss"] == measured["contrast_loss"] == pytest.approx(math.log(2), abs=1e-7)
     assert measured["accuracy"] == 0.5
 
@@ -140,9 +151,9 @@ def test_the_contrast_is_the_mean_over_a_comparisons_completions_times_its_weigh
     first = len(one.group.completions)
     raw = torch.zeros(first + len(two.group.completions))
     raw[[first, first + 2]] = torch.tensor([math.log(3.0), math.log(7.0)])
-    found = contrast_loss(raw, torch.zeros(2), [Lesson(one), Lesson(heavy, one.group.prompt, (2, 0))])
+    found = contrast_loss(raw, torch.zeros(2), [TrainingItem(one), TrainingItem(heavy, one.group.prompt, (2, 0))])
     assert found.item() == pytest.approx(3 * (math.log(4 / 3) + math.log(8 / 7)) / 2, rel=1e-5)
-    assert contrast_loss(raw, torch.zeros(0), [Lesson(one), Lesson(two)]).item() == 0.0
+    assert contrast_loss(raw, torch.zeros(0), [TrainingItem(one), TrainingItem(two)]).item() == 0.0
 
 
 def test_the_contrast_teaches_that_a_completion_belongs_to_its_prompt(policy):
@@ -154,10 +165,10 @@ def test_the_contrast_teaches_that_a_completion_belongs_to_its_prompt(policy):
     model = new_reward_model(policy, heads=0, seed=0)
     optimizer = adamw(model, weight_decay=0.0)
     for step in range(1, 31):
-        learn(
+        accumulate_gradients(
             model,
             TieParameter(0.5, False),
-            lessons(batch, contrast=True),
+            items_of(batch, contrast=True),
             settings(),
             {},
             Processes(),
@@ -175,21 +186,21 @@ def test_the_other_prompt_is_another_one_and_changes_with_the_pass():
     batch = comparisons(12)
     plan = plan_steps(batch, settings(epochs=2, batch_rankings=4))
     assert [len(step) for step in plan] == [4] * 6
-    seen = [lesson for step in plan for lesson in step]
-    assert all(lesson.other_prompt not in ((), lesson.comparison.group.prompt) for lesson in seen)
-    assert {(len(lesson.comparison.group.completions), len(lesson.places)) for lesson in seen} <= {
+    seen = [item for step in plan for item in step]
+    assert all(item.other_prompt not in ((), item.comparison.group.prompt) for item in seen)
+    assert {(len(item.comparison.group.completions), len(item.places)) for item in seen} <= {
         (4, 2),
         (3, 2),
         (2, 1),
     }
-    partners = {(lesson.comparison.prompt_id, lesson.other_prompt) for lesson in seen}
+    partners = {(item.comparison.prompt_id, item.other_prompt) for item in seen}
     assert len(partners) > 12
 
 
 def test_one_prompt_alone_has_no_contrast():
-    ((lesson,),) = plan_steps(comparisons(1), settings(epochs=1))
-    assert lesson.places == ()
-    assert lesson.sizes == [lesson.comparison.group.sizes]
+    ((item,),) = plan_steps(comparisons(1), settings(epochs=1))
+    assert item.places == ()
+    assert item.sizes == [item.comparison.group.sizes]
 
 
 def test_bootstrap_weights_are_a_prompts_own_with_mean_one():
@@ -238,7 +249,7 @@ def test_a_model_trained_on_rankings_of_known_utilities_finds_the_maximum_likeli
     model = new_reward_model(policy, heads=0, seed=0)
     tie, chosen, optimizer = tie_parameter(rankings, settings()), settings(), adamw(model, weight_decay=0.0)
     for step in range(1, 121):
-        learn(model, tie, lessons(batch), chosen, {}, Processes(), MicroBatches(4096))
+        accumulate_gradients(model, tie, items_of(batch), chosen, {}, Processes(), MicroBatches(4096))
         take_step(optimizer, model.parameters(), 1e-2 if step < 60 else 1e-3, 10.0, step)
     raw, _ = raw_scores_of_groups(model, [group], 1000)
     assert (raw - raw[0]).tolist() == pytest.approx(scipy_fit(rows).tolist(), abs=0.02)
@@ -250,7 +261,7 @@ def test_the_tie_parameter_learned_with_the_scores_predicts_the_share_of_ties(po
     model, tie = new_reward_model(policy, heads=0, seed=0), TieParameter(0.02, learns=True)
     optimizer = adamw(model, weight_decay=0.0)
     for step in range(1, 41):
-        learn(model, tie, lessons(batch), settings(), {}, Processes(), MicroBatches(4096))
+        accumulate_gradients(model, tie, items_of(batch), settings(), {}, Processes(), MicroBatches(4096))
         take_step(optimizer, model.parameters(), 3e-3, 1.0, step)
         tie.step()
     assert tie.share > 0.15
@@ -260,7 +271,7 @@ def test_the_ensembles_loss_leaves_the_models_own_gradient_as_it_is(policy):
     batch = comparisons()
     alone = new_reward_model(policy, heads=0, seed=0)
     torch.nn.init.normal_(alone.head.weight, generator=torch.Generator().manual_seed(0))
-    batch_loss(alone, TieParameter(0.2, True), lessons(batch), settings(), {}).objective.backward()
+    batch_loss(alone, TieParameter(0.2, True), items_of(batch), settings(), {}).objective.backward()
     together = gradients(policy, batch)
     for name, parameter in alone.named_parameters():
         assert torch.allclose(parameter.grad / total_weight(batch), together[name], atol=1e-6), name
@@ -273,7 +284,8 @@ def test_each_head_learns_by_its_own_weights_of_the_prompts(policy):
     def learned_by(bootstrap: list[list[float]]) -> torch.Tensor:
         model.zero_grad()
         weights = {one.prompt_id: torch.tensor(row) for one, row in zip(batch, bootstrap, strict=True)}
-        learn(model, TieParameter(0.2, False), lessons(batch), settings(), weights, Processes(), MicroBatches(4096))
+        tie, micro_batches = TieParameter(0.2, False), MicroBatches(4096)
+        accumulate_gradients(model, tie, items_of(batch), settings(), weights, Processes(), micro_batches)
         return model.ensemble.learned.grad.clone()
 
     # a member's weight is its own less the members' mean: what one of three learns, the others lose a half of each

@@ -206,16 +206,16 @@ def test_weights_of_zero_are_as_if_the_rankings_were_not_there(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_keeps_the_last_state(tmp_path, monkeypatch):
     folder = reward_job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK, save_every=2)
-    learn, calls = reward.learn, []
+    accumulate_gradients, calls = reward.accumulate_gradients, []
 
     def breaks_down(model, *rest):
         calls.append(1)
         if len(calls) == 4:
             with torch.no_grad():
                 model.head.weight.fill_(float("nan"))
-        return learn(model, *rest)
+        return accumulate_gradients(model, *rest)
 
-    monkeypatch.setattr(reward, "learn", breaks_down)
+    monkeypatch.setattr(reward, "accumulate_gradients", breaks_down)
     with pytest.raises(TrainingFailed, match="the loss is nan at step 4; the last saved state is kept"):
         reward.main(folder)
     assert torch.load(folder / "state" / "training.pt", weights_only=True)["step"] == 2

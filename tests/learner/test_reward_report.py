@@ -7,7 +7,7 @@ import torch
 
 from training.learner.models.packing import PromptGroup
 from training.learner.preferences.ranking_data import Comparison, Ranking
-from training.learner.preferences.report import judge, longer_is_preferred, report
+from training.learner.preferences.report import longer_is_preferred, report, score_pairs
 
 
 def comparison(number, completions, ranks, strength):
@@ -27,7 +27,7 @@ LEADS = [1.0, 0.5, -0.5, 2.0, 1.0]
 
 
 def reported(raw=RAW, prefers_longer=True, tie_model="bradley_terry", tie_logit=-math.inf):
-    return report(judge(JUDGED, raw, tie_model, torch.tensor(tie_logit)), JUDGED, prefers_longer)
+    return report(score_pairs(JUDGED, raw, tie_model, torch.tensor(tie_logit)), JUDGED, prefers_longer)
 
 
 def test_accuracy_is_told_by_strength_and_by_length():
@@ -65,5 +65,5 @@ def test_loss_and_brier_score_are_of_strict_pairs_and_ties_of_all():
 
 def test_without_a_strict_pair_there_is_no_accuracy():
     tied = JUDGED[2:3]
-    found = report(judge(tied, torch.zeros(2), "davidson", torch.tensor(0.0)), tied, True)
+    found = report(score_pairs(tied, torch.zeros(2), "davidson", torch.tensor(0.0)), tied, True)
     assert found["held_out_accuracy"] is None and found["held_out_pairs"] == 0

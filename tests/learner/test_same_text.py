@@ -117,10 +117,10 @@ def test_ppo_earns_what_the_ranked_text_earns(tmp_path, critic):
     config = {"model": policy, "reward_model": reward_model, "critic": critic, "steps": 1, "batch_episodes": 16,
               "max_completion_tokens": 12, "eval_prompts": 0, "optimum_samples": 0, "epochs": 1}  # fmt: skip
     folder = job(tmp_path / "ppo", "prompts.jsonl", rows, **config)
-    run = ppo.prepare(PpoConfig.from_json(config), ppo.Processes())
-    prompts = ppo.prompts_of(run, JobDirectory(folder))
-    episodes, answers = ppo.write_episodes(run, run.policy, *ppo.prompts_of_step(prompts, 1, run.settings))
-    scores = ppo.score_episodes(run, episodes, answers).scores
+    context = ppo.load_context(PpoConfig.from_json(config), ppo.Processes())
+    prompts = ppo.load_prompts(context, JobDirectory(folder))
+    episodes, answers = ppo.sample_episodes(context, context.policy, *ppo.prompts_of_step(prompts, 1, context.settings))
+    scores = ppo.score_episodes(context, episodes, answers).scores
     model, tokenizer = load_reward_model(reward_model)
     texts = [answer.text for answer in answers]
     row = ranking(range(1, 17)) | {"completions": texts}

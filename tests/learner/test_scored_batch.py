@@ -18,8 +18,8 @@ CUT = {"temperature": 0.7, "batch_episodes": 24}
 
 
 def test_the_sampler_writes_by_the_temperature_of_the_passes(tmp_path):
-    run, scored = prepared(tmp_path, **CUT)
-    written = sample(run.policy, scored.episodes.prompts, range(24), run.params, batch=24)
+    context, scored = prepared(tmp_path, **CUT)
+    written = sample(context.policy, scored.episodes.prompts, range(24), context.params, batch=24)
     assert [completion.tokens for completion in written] == list(scored.episodes.completions)
     own = torch.tensor([value for completion in written for value in completion.log_probs])
     torch.testing.assert_close(own, torch.cat(scored.policy), atol=1e-4, rtol=0)
@@ -29,17 +29,23 @@ def test_the_sampler_writes_by_the_temperature_of_the_passes(tmp_path):
 def test_a_later_minibatch_s_pass_finds_an_unchanged_policy_where_it_was(tmp_path, options):
     """The first minibatch's ratio is 1 by construction; this is the pass that all others are measured by."""
     policy_folder(tmp_path / "policy", **DROPOUT)
-    run, scored = prepared(tmp_path, **CUT, **options)
-    targets = rollout.targets_of(scored, 0.5, None, run.settings)
-    measured = updates.accumulate_gradients(run, scored, targets, range(24), 0.5, is_first=False)
+    context, scored = prepared(tmp_path, **CUT, **options)
+    targets = rollout.compute_targets(scored, 0.5, None, context.settings)
+    measured = updates.accumulate_gradients(context, scored, targets, range(24), 0.5, is_first=False)
     assert measured["approx_kl"] < 1e-10 and measured["clip_fraction"] == 0
 
 
 def test_nothing_drops_out_while_it_learns(tmp_path):
     policy_folder(tmp_path / "policy", **DROPOUT)
-    run, _ = prepared(tmp_path)
+    context, _ = prepared(tmp_path)
     scorer = new_reward_model(str(tmp_path / "policy"), heads=2, seed=0)
-    for model in (run.policy, run.reference, run.critic, scorer.network, load_policy(str(tmp_path / "policy"))[0]):
+    for model in (
+        context.policy,
+        context.reference,
+        context.critic,
+        scorer.network,
+        load_policy(str(tmp_path / "policy"))[0],
+    ):
         found = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
         assert {module.p for module in found} == {0.5} and not any(module.training for module in found)
 
@@ -47,10 +53,12 @@ def test_nothing_drops_out_while_it_learns(tmp_path):
 def test_kl_counts_completion_tokens_and_no_prompt_s(tmp_path):
     policy_folder(tmp_path / "policy")
     policy_folder(tmp_path / "reference", seed=2)
-    run, _ = prepared(tmp_path, reference_model=str(tmp_path / "reference"))
+    context, _ = prepared(tmp_path, reference_model=str(tmp_path / "reference"))
     prompts = [Prompt({"messages": []}, tokens, False) for tokens in ([1, 2, 3], [4], [2, 2], [3, 1, 4, 1])]
-    episodes, answers = rollout.write_episodes(run, run.policy, *rollout.prompts_of_step(prompts, 1, run.settings))
-    found = rollout.score_episodes(run, episodes, answers).divergences()
+    episodes, answers = rollout.sample_episodes(
+        context, context.policy, *rollout.prompts_of_step(prompts, 1, context.settings)
+    )
+    found = rollout.score_episodes(context, episodes, answers).divergences()
     policy, reference = (load_policy(str(tmp_path / name))[0] for name in ("policy", "reference"))
     with torch.no_grad():
         expected = [
@@ -61,17 +69,17 @@ def test_kl_counts_completion_tokens_and_no_prompt_s(tmp_path):
 
 
 def test_adam_is_the_published_one(tmp_path):
-    run, _ = prepared(tmp_path, weight_decay=0.3)
-    for learner in ppo.learners_of(run):
+    context, _ = prepared(tmp_path, weight_decay=0.3)
+    for learner in ppo.trained_models(context):
         groups = learner.optimizer.param_groups
         assert {(group["eps"], group["betas"]) for group in groups} == {(1e-5, (0.9, 0.999))}
         assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
         assert all(p.ndim >= 2 for p in groups[0]["params"]) and all(p.ndim < 2 for p in groups[1]["params"])
-    assert {group["eps"] for group in adamw(run.policy, 0.0).param_groups} == {1e-8}
+    assert {group["eps"] for group in adamw(context.policy, 0.0).param_groups} == {1e-8}
 
 
 @pytest.mark.parametrize("critic", ["separate", "shared"])
 def test_a_critic_from_no_reward_model_says_0_at_first(tmp_path, critic):
     job = ppo_job(tmp_path / "job", PROMPTS, steps=1, batch_episodes=8, epochs=1, critic=critic)
-    run = ppo.prepare(ppo.PpoConfig.from_json(ppo.JobDirectory(job).config()), ppo.Processes())
-    assert not run.critic.score.weight.any() and not run.critic.score.bias.any()
+    context = ppo.load_context(ppo.PpoConfig.from_json(ppo.JobDirectory(job).config()), ppo.Processes())
+    assert not context.critic.score.weight.any() and not context.critic.score.bias.any()

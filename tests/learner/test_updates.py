@@ -24,53 +24,53 @@ from training.learner.runtime.program import help_text
 
 
 def test_gradients_do_not_depend_on_micro_batches(tmp_path):
-    run, scored = prepared(tmp_path)
-    run.policy.double(), run.critic.double()  # in float32 sums of another order differ by 1e-5
+    context, scored = prepared(tmp_path)
+    context.policy.double(), context.critic.double()  # in float32 sums of another order differ by 1e-5
     chosen = list(range(3, 21))
     assert len({len(completion) for completion in scored.episodes.completions}) > 1
-    whole = gradients(run, scored, chosen)
+    whole = gradients(context, scored, chosen)
     for budget in (1, 7, 20):
-        for one, other in zip(whole, gradients(run, scored, chosen, micro_batch_tokens=budget), strict=True):
+        for one, other in zip(whole, gradients(context, scored, chosen, micro_batch_tokens=budget), strict=True):
             torch.testing.assert_close(one, other, atol=1e-10, rtol=1e-8)
 
 
 def test_gradients_do_not_depend_on_how_many_completions_of_a_prompt_are_read_together(tmp_path):
-    run, scored = prepared(tmp_path)
+    context, scored = prepared(tmp_path)
     chosen, apart = list(range(12)), [list(range(start, 12, 6)) for start in range(6)]
-    together = gradients(run, scored, chosen)
+    together = gradients(context, scored, chosen)
     sizes = [sum(len(scored.episodes.completions[i]) for i in part) for part in apart]
-    parts = [gradients(run, scored, part) for part in apart]
+    parts = [gradients(context, scored, part) for part in apart]
     for one, *others in zip(together, *parts, strict=True):
         expected = sum(size * other for size, other in zip(sizes, others, strict=True)) / sum(sizes)
         torch.testing.assert_close(one, expected, atol=1e-6, rtol=1e-4)
 
 
 def test_a_minibatch_weighs_every_token_the_same(tmp_path):
-    run, scored = prepared(tmp_path)
+    context, scored = prepared(tmp_path)
     halves = [list(range(12)), list(range(12, 24))]
     sizes = [sum(len(scored.episodes.completions[i]) for i in half) for half in halves]
-    whole = gradients(run, scored, halves[0] + halves[1])
-    parts = [gradients(run, scored, half) for half in halves]
+    whole = gradients(context, scored, halves[0] + halves[1])
+    parts = [gradients(context, scored, half) for half in halves]
     for together, first, second in zip(whole, *parts, strict=True):
         expected = (sizes[0] * first + sizes[1] * second) / sum(sizes)
         torch.testing.assert_close(together, expected, atol=1e-6, rtol=1e-4)
 
 
 def test_the_entropy_bonus_adds_the_gradient_of_the_mean_entropy(tmp_path):
-    run, scored = prepared(tmp_path, temperature=0.7)
-    chosen, policy = list(range(3, 21)), list(run.policy.parameters())
-    plain, rewarded = (gradients(run, scored, chosen, entropy_coefficient=bonus) for bonus in (0.0, 0.5))
-    entropy = score_tokens(run.policy, scored.episodes.select(chosen), 0.7, with_entropy=True).entropy.mean()
+    context, scored = prepared(tmp_path, temperature=0.7)
+    chosen, policy = list(range(3, 21)), list(context.policy.parameters())
+    plain, rewarded = (gradients(context, scored, chosen, entropy_coefficient=bonus) for bonus in (0.0, 0.5))
+    entropy = score_tokens(context.policy, scored.episodes.select(chosen), 0.7, with_entropy=True).entropy.mean()
     for one, other, own in zip(plain, rewarded, torch.autograd.grad(entropy, policy), strict=False):
         torch.testing.assert_close(other, one - 0.5 * own, atol=1e-6, rtol=1e-4)  # what is minimised falls
     assert all(torch.equal(*pair) for pair in zip(plain[len(policy) :], rewarded[len(policy) :], strict=True))
 
 
 def test_whitened_rewards_have_deviation_one_over_the_batch_s_tokens_and_keep_their_mean(tmp_path):
-    run, scored = prepared(tmp_path, gamma=1.0, gae_lambda=1.0, whiten_rewards=True)
+    context, scored = prepared(tmp_path, gamma=1.0, gae_lambda=1.0, whiten_rewards=True)
     scored = scored._replace(reference=[row - 0.1 for row in scored.policy],  # KL 0.1 a token
                              values=[torch.zeros_like(row) for row in scored.values])  # fmt: skip
-    returns = rollout.targets_of(scored, 0.5, None, run.settings).returns
+    returns = rollout.compute_targets(scored, 0.5, None, context.settings).returns
     rows = [torch.full([len(row)], -0.05) for row in scored.policy]
     for row, score in zip(rows, scored.scores, strict=True):
         row[-1] += score

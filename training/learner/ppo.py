@@ -1,42 +1,64 @@
-"""ppo: improves a policy against rewards while it stays close to a reference, by PPO or one of its small relatives.
+"""ppo: improve a policy against rewards while it stays close to a reference (PPO, RLOO, GRPO or REINFORCE).
 
     python -m training.learner.ppo JOB_DIR
     accelerate launch --num_processes 2 -m training.learner.ppo JOB_DIR
 
-Reads config.json (`PpoConfig`) and prompts.jsonl, rows of `{"prompt_id": 7, "messages": [...], "references": [...]}`;
-those with `"split": "held_out"` serve for evaluation only. Writes model/. Every random choice is a function of the seed
-and the step, so there is no random state to save, and a run stopped and resumed ends in the same bits.
+Files in:
 
-Metrics of a step: reward, kl and objective (reward − β·kl). The result tells the objective with its interval, and the
-highest that any policy could reach where that can be known: see optimality.report.
+    config.json    settings that differ from the defaults below; `model` is required
+    prompts.jsonl  {"prompt_id": 7, "messages": [{"role": "user", "content": "..."}]}, one prompt per line
 
-`algorithm` says where advantages come from: a critic and GAE (ppo), the other completions of the prompt (rloo, grpo) or
-a baseline (reinforce). All the rest is the same.
+A prompt with `"split": "held_out"` is used for evaluation only; without any, training prompts are evaluated.
+`"references": ["..."]` are right answers, for reward terms that compare with them.
 
-Where time or memory matters, recommended: `critic: reward_model`, and 2 epochs of 2 minibatches in place of 4 of 1. As
-many steps cost half of the passes, and a critic that is a head on the reward model's trunk costs next to nothing beside
-the pass that scores; in our measurements it learns as well as a critic of its own, which starts from the same values. A
-critic on the policy's trunk learns less a batch, since it starts from nothing (training/LOG.md).
+Files out:
 
-What is followed of the details published by Huang et al. («The N+ implementation details of RLHF with PPO», 2024, which
-reproduces OpenAI's code of 2019; «The 37 implementation details of PPO», 2022), and what is not:
+    model/         the policy, a Hugging Face folder
+    metrics.jsonl  one line per batch: reward, kl (nats per completion), objective (reward − β·kl), losses, speed
+    result.json    reward and KL on the evaluation prompts, and the objective with the best attainable one, if known
+                   (see policy/optimality.py); written last
+    state/         state to resume from
+
+Steps:
+
+1. Load the models and the prompts.
+2. Make the optimizers, and load the state of an earlier run.
+3. Measure the reference's rewards on the evaluation prompts.
+4. Sample a batch of completions from the newest policy, and compute rewards, log-probs and values.
+5. Update the policy and the critic: `epochs` passes of `minibatches` optimizer steps.
+6. Write metrics, adapt the KL coefficient and the baseline, evaluate, save. Repeat from 4, `steps` times.
+7. Write the model and the result.
+
+SIGTERM stops the program between two steps with its state saved; the same command resumes. Every random choice is a
+function of the seed and the step, so a resumed run ends in the same bits as one without a stop.
+
+`algorithm` selects the source of the advantages: a critic with GAE (ppo), the other completions of the prompt (rloo,
+grpo) or a baseline (reinforce). Everything else is the same for all.
+
+To save time and memory use `critic: reward_model` and 2 epochs of 2 minibatches instead of 4 of 1. This takes as many
+optimizer steps with half of the passes. A critic on the reward model's trunk costs almost nothing on top of the pass
+that scores. In our measurements it learns as well as a separate critic, which starts from the same values. A critic on
+the policy's trunk learns less per batch, because it starts from zero (training/LOG.md).
+
+Implementation details published by Huang et al. ("The N+ Implementation Details of RLHF with PPO", 2024, which
+reproduces OpenAI's code of 2019; "The 37 Implementation Details of PPO", 2022), and what this program does:
 
 | detail | here |
 |---|---|
-| reward at the last token, KL penalty at every token | followed; the last token is the end token if there is one |
-| scores normalised on the reference's samples | followed: stored in the reward model's folder |
-| a completion without end gets a fixed low score | changed: a penalty is taken from its score, still in order |
-| KL by k1, adaptive coefficient (error cut at ±0.2) | followed; the coefficient is fixed by default |
+| reward at the last token, KL penalty at every token | followed; the last token is EOS, if there is one |
+| scores normalised on samples of the reference | followed: stored in the reward model's folder |
+| a completion without EOS gets a fixed low score | changed: missing_eos_penalty lowers it, scores keep their order |
+| KL by k1, adaptive coefficient (error clipped to ±0.2) | followed; the coefficient is fixed by default |
 | reward whitening that keeps the mean | followed: whiten_rewards; off by default, normalised scores need none |
-| advantage whitening over the batch, masked | followed; with the statistics of the whole batch in every process |
-| samples of one length, cut at their end token after | changed: completions stop at their end, nothing is padded |
-| dropout off | followed, in every model |
-| Adam with epsilon 1e-5 | for small models, see adam_epsilon; with PyTorch's bias correction (TensorFlow's differs) |
+| masked advantage whitening over the batch | followed; every process uses the statistics of the whole batch |
+| samples of one length, truncated after their EOS | changed: completions stop at EOS, nothing is padded |
+| dropout off | followed, in all models |
+| Adam with ε 1e-5 | for small models, see adam_epsilon; with PyTorch's bias correction (TensorFlow's differs) |
 | learning rate annealed linearly | followed; a step of the schedule is a batch |
-| value head on the policy's trunk, zero at first | one there or on the reward model, or a model (see `critic`) |
+| value head on the policy's trunk, zero at first | changed: see `critic` for the three kinds |
 | clipped ratio, clipped value, ½ in the value loss | followed |
-| one loss, value coefficient 0.1, no gradient clipping | followed on a shared trunk; else one each; both clip |
-| means over the tokens of a micro-batch | changed: of the minibatch on all processes, so no division changes it |
+| one loss, value coefficient 0.1, no gradient clipping | followed on a shared trunk; else one loss each; both clip |
+| means over the tokens of a micro-batch | changed: over the minibatch on all processes, so no split changes it |
 | temperature divides the logits in every pass | followed |
 | top-p while training | not offered: the policy that samples must be the one that is improved |
 """
@@ -56,19 +78,19 @@ from training.learner.models.lora import AdapterView, LoraConfig, SharedBase, cr
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
 from training.learner.models.token_outputs import PolicyTrunkCritic, RewardTrunkCritic, is_separate_critic
-from training.learner.policy.evaluation import evaluate, evaluation_result, how_close, reference_rewards
+from training.learner.policy.evaluation import evaluate, evaluation_result, optimality_result, reference_rewards
 from training.learner.policy.losses import next_kl_coefficient
 from training.learner.policy.rollout import (
     Rollout,
-    Run,
+    TrainingContext,
     check_rollout,
     completion_rewards,
+    compute_targets,
     prompts_of_step,
+    sample_episodes,
     score_episodes,
-    targets_of,
-    write_episodes,
 )
-from training.learner.policy.updates import Learner, learn, minibatches
+from training.learner.policy.updates import TrainedModel, minibatches, train_on_rollout
 from training.learner.rewards.reward_function import (
     Scoring,
     check_references,
@@ -93,11 +115,11 @@ from training.learner.text.messages import Prompt, read_prompts
 
 
 @dataclasses.dataclass
-class Adapted:
-    """What adapts from batch to batch beside the weights."""
+class AdaptiveState:
+    """Values that adapt from batch to batch besides the weights."""
 
     kl_coefficient: float
-    baseline: float | None = None  # reinforce's moving one; None before the first batch
+    baseline: float | None = None  # moving baseline of reinforce; None before the first batch
 
 
 def main(job_dir: Path) -> None:
@@ -109,88 +131,97 @@ def main(job_dir: Path) -> None:
     settings = PpoConfig.from_json(job.config())
     started = time.monotonic()
 
-    # 1. The models and the prompts.
-    run = prepare(settings, processes)
-    prompts = prompts_of(run, job)
-    training, evaluated = split(prompts)
+    # 1. Models and prompts.
+    context = load_context(settings, processes)
+    prompts = load_prompts(context, job)
+    training, evaluated = split_prompts(prompts)
 
-    # 2. The optimisers; and where an earlier run stopped.
-    learners = learners_of(run)
-    parts = saved_parts(learners)
-    step, adapted = resumed(job, parts, settings)
+    # 2. Optimizers, and the state of an earlier run.
+    trained = trained_models(context)
+    parts = state_parts(trained)
+    step, adaptive = resume(job, parts, settings)
 
-    # 3. What the reference earns where the policy will be evaluated: it tells what is attainable.
-    attainable = reference_rewards(run, evaluated)
+    # 3. Rewards of the reference on the evaluation prompts, for the best attainable objective.
+    baseline_rewards = reference_rewards(context, evaluated)
 
     while step < settings.steps:
-        # 4. Episodes from the newest policy. A stop up to here forgets them: the step will be taken again, the same.
+        # 4. A rollout from the newest policy. A stop before step 5 drops it; the resumed run samples the same again.
         clock = Clock()
-        episodes, answers = write_episodes(run, run.policy, *prompts_of_step(training, step + 1, settings))
+        episodes, answers = sample_episodes(context, context.policy, *prompts_of_step(training, step + 1, settings))
         clock.lap("sampling")
-        rollout = score_episodes(run, episodes, answers, next(minibatches(step + 1, settings)))
+        rollout = score_episodes(context, episodes, answers, next(minibatches(step + 1, settings)))
         check_rollout(rollout, step + 1)
         clock.lap("scoring")
         if processes.any(stop.received):
-            save_state(job, step, parts, dataclasses.asdict(adapted))
+            save_state(job, step, parts, dataclasses.asdict(adaptive))
             raise Stopped
 
-        # 5. Epochs of minibatches over them.
+        # 5. Epochs of minibatches over it.
         step += 1
         rate = learning_rate_factor(step, settings.steps, settings)
-        targets = targets_of(rollout, adapted.kl_coefficient, adapted.baseline, settings)
-        learned = learn(run, learners, rollout, targets, adapted.kl_coefficient, step, rate)
+        targets = compute_targets(rollout, adaptive.kl_coefficient, adaptive.baseline, settings)
+        learned = train_on_rollout(context, trained, rollout, targets, adaptive.kl_coefficient, step, rate)
         clock.lap("learning")
 
-        # 6. Say how it goes, adapt, evaluate, save; stop when told to.
-        sizes = {"learning_rate": learners[0].learning_rate * rate, "episodes": step * settings.batch_episodes}
-        measured = describe(rollout, adapted) | learned | sizes | clock.rates(settings.batch_episodes)
-        adapted = adapt(adapted, rollout, settings)
+        # 6. Metrics, adaptation, evaluation, saved state; stop if requested.
+        sizes = {"learning_rate": trained[0].learning_rate * rate, "episodes": step * settings.batch_episodes}
+        metrics = batch_metrics(rollout, adaptive) | learned | sizes | clock.rates(settings.batch_episodes)
+        adaptive = adapt(adaptive, rollout, settings)
         if settings.eval_prompts and settings.is_evaluated_after(step, settings.steps):
-            measured |= evaluate(run, evaluated[: settings.curve_prompts()])
-        job.append_metrics(step, settings.steps, **measured)
+            metrics |= evaluate(context, evaluated[: settings.curve_prompts()])
+        job.append_metrics(step, settings.steps, **metrics)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
-            save_state(job, step, parts, dataclasses.asdict(adapted))
+            save_state(job, step, parts, dataclasses.asdict(adaptive))
         if stopping and step < settings.steps:
             raise Stopped
 
     # 7. The model, then the result.
-    job.save_folder("model", lambda folder: save_model(run.policy, run.tokenizer, folder))
-    result = summary(run, job, prompts, evaluated, attainable)
-    job.write_result(result | {"seconds": time.monotonic() - started} | path_summary(run.policy))
+    job.save_folder("model", lambda folder: save_model(context.policy, context.tokenizer, folder))
+    result = summary(context, job, prompts, evaluated, baseline_rewards)
+    job.write_result(result | {"seconds": time.monotonic() - started} | path_summary(context.policy))
     processes.close()
 
 
-def prepare(settings: PpoConfig, processes: Processes) -> Run:
-    """Every model, the reference frozen. Raises BadInput when one cannot be loaded or does not fit the others."""
+def load_context(settings: PpoConfig, processes: Processes) -> TrainingContext:
+    """Load all models; the reference is frozen. Raises BadInput if one cannot be loaded or does not fit the others."""
     model, tokenizer = load_policy(settings.model)
     lora = lora_config(settings)
     base = None if lora is None else SharedBase(model, settings.model)
     policy: Any = model if base is None else AdapterView(base, "policy", lora, settings.seed)
     scoring = load_reward_model(settings.reward_model, base=base) if settings.reward_model else None
-    critic = critic_of(settings, policy, tokenizer, scoring)
+    critic = load_critic_for(settings, policy, tokenizer, scoring)
     reference = (
         AdapterView(base, "", None) if base and not settings.reference_model else load_reference(settings, tokenizer)
     )
-    params = sampling_params_for(
-        model, tokenizer, settings.max_completion_tokens, settings.temperature, 1.0, settings.seed
+    return TrainingContext(
+        settings=settings,
+        processes=processes,
+        policy=policy,
+        reference=freeze(reference),
+        critic=critic,
+        scoring=scoring,
+        reward=reward_function(settings, tokenizer, scoring),
+        tokenizer=tokenizer,
+        params=sampling_params_for(
+            model, tokenizer, settings.max_completion_tokens, settings.temperature, 1.0, settings.seed
+        ),
+        micro_batches=MicroBatches(settings.micro_batch_tokens),
+        sampling_rows=MicroBatches(settings.batch_episodes, unit="completions"),
     )
-    reward = reward_function(settings, tokenizer, scoring)
-    micro_batches = MicroBatches(settings.micro_batch_tokens)
-    sampling_rows = MicroBatches(settings.batch_episodes, unit="completions")
-    return Run(settings, processes, policy, freeze(reference), critic, scoring, reward, tokenizer, params,
-               micro_batches, sampling_rows)  # fmt: skip
 
 
-def critic_of(settings: PpoConfig, policy: Any, tokenizer: Any, scoring: Scoring | None) -> Any:
-    """What says values; None where advantages need none. Raises BadInput when it cannot be what the settings say."""
+def load_critic_for(settings: PpoConfig, policy: Any, tokenizer: Any, scoring: Scoring | None) -> Any:
+    """Return the critic, or None if the algorithm needs none. Raises BadInput if it does not fit the settings."""
     if not ALGORITHMS[settings.algorithm].needs_critic:
         return None
     if settings.critic == "shared":
         return PolicyTrunkCritic(policy)
     if settings.critic == "reward_model":
         if scoring is None or not same_tokens(tokenizer, scoring[1]):
-            raise BadInput("a critic on the reward model needs one with the policy's tokenizer: set critic to separate")
+            raise BadInput(
+                'critic "reward_model" needs a reward model with the tokenizer of the policy: set critic to "separate"'
+            )
         return RewardTrunkCritic(scoring[0])
     source = critic_folder(settings, tokenizer)
     if isinstance(policy, AdapterView):
@@ -199,19 +230,23 @@ def critic_of(settings: PpoConfig, policy: Any, tokenizer: Any, scoring: Scoring
     return load_critic(source)
 
 
-def prompts_of(run: Run, job: JobDirectory) -> list[Prompt]:
-    """Those of the job. Raises BadInput where one lacks what a reward compares with, or leaves no room to answer."""
-    prompts = read_prompts(run.tokenizer, job.rows("prompts.jsonl"), run.settings)
-    check_references(run.settings, (prompt.row for prompt in prompts))
-    readers = {"the model": run.policy, "the reference model": run.reference}
-    if is_separate_critic(run.critic):
-        readers["the critic"] = run.critic
-    if isinstance(run.critic, RewardTrunkCritic):
-        readers["the reward model, which the critic is a head on,"] = run.critic.trunk
-    for who, reader in readers.items():
-        check_positions(reader, [prompt.tokens for prompt in prompts], run.settings.max_completion_tokens, who)
-    if run.scoring is not None:
-        check_scoring_positions(run.scoring, [prompt.row for prompt in prompts], run.tokenizer, run.settings)
+def load_prompts(context: TrainingContext, job: JobDirectory) -> list[Prompt]:
+    """Return the job's prompts.
+
+    Raises BadInput if one lacks the references that a reward term needs, or is too long for a model's positions.
+    """
+    settings = context.settings
+    prompts = read_prompts(context.tokenizer, job.rows("prompts.jsonl"), settings)
+    check_references(settings, (prompt.row for prompt in prompts))
+    models = {"the model": context.policy, "the reference model": context.reference}
+    if is_separate_critic(context.critic):
+        models["the critic"] = context.critic
+    if isinstance(context.critic, RewardTrunkCritic):
+        models["the reward model, which the critic is a head on,"] = context.critic.trunk
+    for name, model in models.items():
+        check_positions(model, [prompt.tokens for prompt in prompts], settings.max_completion_tokens, name)
+    if context.scoring is not None:
+        check_scoring_positions(context.scoring, [prompt.row for prompt in prompts], context.tokenizer, settings)
     return prompts
 
 
@@ -223,7 +258,10 @@ def load_reference(settings: PpoConfig, tokenizer: Any) -> Any:
 
 
 def critic_folder(settings: PpoConfig, tokenizer: Any) -> str:
-    """What the critic starts from: as set; or the reward model if it reads the policy's tokens; or the policy."""
+    """Return the folder that a separate critic starts from.
+
+    It is critic_model, else the reward model if it has the policy's tokenizer, else the policy.
+    """
     candidate = settings.critic_model or settings.reward_model
     if candidate and same_tokens(tokenizer, load_tokenizer(candidate)):
         return candidate
@@ -232,69 +270,71 @@ def critic_folder(settings: PpoConfig, tokenizer: Any) -> str:
     return settings.model
 
 
-def split(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
-    """Prompts to learn from, and those to be evaluated on: held-out ones, or the same. Raises BadInput without any."""
+def split_prompts(prompts: Sequence[Prompt]) -> tuple[list[Prompt], list[Prompt]]:
+    """Return training and evaluation prompts; without held-out prompts both are the same. Raises BadInput if none."""
     training = [prompt for prompt in prompts if prompt.row.get("split") != "held_out"]
     if not training:
-        raise BadInput("prompts.jsonl holds no prompt to learn from, only held-out ones")
+        raise BadInput("prompts.jsonl has only held-out prompts: add prompts to train on")
     return training, [prompt for prompt in prompts if prompt.row.get("split") == "held_out"] or training
 
 
-def learners_of(run: Run) -> list[Learner]:
-    """The policy, and the critic if there is one, each with its optimiser."""
-    settings = run.settings
-    usual = peak_learning_rate(settings, run.critic if is_separate_critic(run.critic) else run.policy)
-    if isinstance(run.critic, RewardTrunkCritic):
-        usual = HEAD_LEARNING_RATE
+def trained_models(context: TrainingContext) -> list[TrainedModel]:
+    """Return the policy, and the critic if there is one, with their optimizers."""
+    settings = context.settings
+    critic_default = peak_learning_rate(
+        settings, context.critic if is_separate_critic(context.critic) else context.policy
+    )
+    if isinstance(context.critic, RewardTrunkCritic):
+        critic_default = HEAD_LEARNING_RATE
     rates = {
-        "policy": peak_learning_rate(settings, run.policy),
-        "critic": settings.critic_learning_rate or usual,
+        "policy": peak_learning_rate(settings, context.policy),
+        "critic": settings.critic_learning_rate or critic_default,
     }
-    models = {"policy": run.policy} | ({} if run.critic is None else {"critic": run.critic})
+    models = {"policy": context.policy} | ({} if context.critic is None else {"critic": context.critic})
     return [
-        Learner(name, model, adamw(model, settings.weight_decay, adam_epsilon(settings, model)), rates[name])
+        TrainedModel(name, model, adamw(model, settings.weight_decay, adam_epsilon(settings, model)), rates[name])
         for name, model in models.items()
     ]
 
 
-def saved_parts(learners: Sequence[Learner]) -> dict[str, Any]:
-    """What a run resumes from beside plain values, by name."""
-    parts = {learner.name: learner.model for learner in learners}
-    return parts | {f"{learner.name}_optimizer": learner.optimizer for learner in learners}
+def state_parts(trained: Sequence[TrainedModel]) -> dict[str, Any]:
+    """Return the models and optimizers in a saved state, by name."""
+    parts = {part.name: part.model for part in trained}
+    return parts | {f"{part.name}_optimizer": part.optimizer for part in trained}
 
 
-def resumed(job: JobDirectory, parts: dict[str, Any], settings: PpoConfig) -> tuple[int, Adapted]:
-    """The step to go on from, the parts and metrics as they were at its end; 0 if the job is new."""
-    step, adapted = 0, Adapted(settings.kl_coefficient)
+def resume(job: JobDirectory, parts: dict[str, Any], settings: PpoConfig) -> tuple[int, AdaptiveState]:
+    """Load the saved state into the parts and return its step; 0 for a new job. Later metrics are removed."""
+    step, adaptive = 0, AdaptiveState(settings.kl_coefficient)
     if job.state is not None:
         step, extra = load_state(job.state, parts)
-        adapted = Adapted(**extra)
+        adaptive = AdaptiveState(**extra)
     job.truncate_metrics(step)
-    return step, adapted
+    return step, adaptive
 
 
-def adapt(adapted: Adapted, rollout: Rollout, settings: PpoConfig) -> Adapted:
-    """What the next batch goes by."""
-    coefficient, baseline = adapted.kl_coefficient, adapted.baseline
+def adapt(adaptive: AdaptiveState, rollout: Rollout, settings: PpoConfig) -> AdaptiveState:
+    """Return the KL coefficient and the moving baseline for the next batch."""
+    coefficient, baseline = adaptive.kl_coefficient, adaptive.baseline
     if settings.kl_target:
         kl = float(rollout.divergences().mean())
         coefficient = next_kl_coefficient(
             coefficient, kl, settings.kl_target, settings.kl_horizon, settings.batch_episodes
         )
     if settings.baseline_decay:
-        mean = float(completion_rewards(rollout, adapted.kl_coefficient, settings).mean())
+        mean = float(completion_rewards(rollout, adaptive.kl_coefficient, settings).mean())
         baseline = mean if baseline is None else baseline + (1 - settings.baseline_decay) * (mean - baseline)
-    return Adapted(coefficient, baseline)
+    return AdaptiveState(coefficient, baseline)
 
 
-def describe(rollout: Rollout, adapted: Adapted) -> dict[str, float]:
-    """What a batch of episodes says of the policy that wrote it."""
+def batch_metrics(rollout: Rollout, adaptive: AdaptiveState) -> dict[str, float]:
+    """Return the metrics of a rollout before any update."""
     reward, kl = float(rollout.scores.mean()), float(rollout.divergences().mean())
     return {
         "reward": reward,
         "kl": kl,
-        "objective": reward - adapted.kl_coefficient * kl,
-        "kl_coefficient": adapted.kl_coefficient,
+        "objective": reward - adaptive.kl_coefficient * kl,
+        "kl_coefficient": adaptive.kl_coefficient,
         "completion_tokens": float(rollout.lengths().float().mean()),
         "ended_fraction": sum(rollout.finished) / len(rollout.finished),
         "cut_off_completions": float(len(rollout.finished) - sum(rollout.finished)),
@@ -302,18 +342,25 @@ def describe(rollout: Rollout, adapted: Adapted) -> dict[str, float]:
 
 
 def summary(
-    run: Run, job: JobDirectory, prompts: Sequence[Prompt], evaluated: Sequence[Prompt], attainable: Tensor | None
+    context: TrainingContext,
+    job: JobDirectory,
+    prompts: Sequence[Prompt],
+    evaluated: Sequence[Prompt],
+    baseline_rewards: Tensor | None,
 ) -> dict[str, Any]:
-    """result.json, but for the time: the last batch's figures, or those of the evaluation prompts if there are any."""
-    last = job.metrics()[-1]
-    result = {"program": "ppo", "steps": run.settings.steps, "truncated_prompts": sum(p.truncated for p in prompts)}
-    result |= {"processes": run.processes.count}
+    """Return result.json except for the time.
+
+    Reward and KL are those of the evaluation prompts, or of the last batch without evaluation.
+    """
+    last, settings = job.metrics()[-1], context.settings
+    result = {"program": "ppo", "steps": settings.steps, "truncated_prompts": sum(p.truncated for p in prompts)}
+    result |= {"processes": context.processes.count}
     result |= {"cut_off_completions": sum(line["cut_off_completions"] for line in job.metrics())}
     result |= {name: last[name] for name in ("reward", "kl", "kl_coefficient")}
-    if run.settings.eval_prompts:
-        result |= evaluation_result(run, evaluated)
+    if settings.eval_prompts:
+        result |= evaluation_result(context, evaluated)
         result |= {"evaluated_on": evaluated[0].row.get("split", "train")}
-    return result | how_close(run, evaluated, attainable, float(last["kl_coefficient"]))
+    return result | optimality_result(context, evaluated, baseline_rewards, float(last["kl_coefficient"]))
 
 
 class Clock:

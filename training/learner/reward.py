@@ -1,27 +1,49 @@
-"""reward: a reward model from rankings.
+"""reward: train a reward model on rankings (Bradley–Terry with ties).
 
     python -m training.learner.reward JOB_DIR
     accelerate launch --num_processes 2 -m training.learner.reward JOB_DIR
 
-Reads config.json (`RewardConfig`, whose `model` is the policy that the trunk starts from) and rankings.jsonl:
-`{"prompt_id": 1, "split": "train", "messages": [...], "completions": ["...", "..."], "ranks": [1, 2],
-"annotator": "a", "weight": 1, "strength": null}`. Rank 1 is best and equal ranks tie. A completion is read as people
-saw it, which is its text, and then the end of turn, whether it was cut off or not: PPO scores texts in the same way.
-Rankings whose split is held_out are judged at the end and never learned from. With a samples.jsonl
-(`{"messages": [...], "text": "..."}`) scores are normalised on it, else on the completions that were trained on. Writes
-model/, which plain transformers loads as a one-label classifier; see reward_model.py.
+Files in:
 
-Every random choice is a function of the seed and the pass, so a run stopped and resumed ends in the same bits.
+    config.json     settings that differ from the defaults below; `model` is the policy that the trunk starts from
+    rankings.jsonl  one ranking per line:
+                    {"prompt_id": 1, "split": "train", "messages": [{"role": "user", "content": "..."}],
+                     "completions": ["...", "..."], "ranks": [1, 2], "annotator": "a", "weight": 1, "strength": null}
+    samples.jsonl   optional: {"messages": [...], "text": "..."}, samples of the reference policy
+
+Rank 1 is best; equal ranks tie. Rankings with the split "held_out" are used for evaluation only. A completion is read
+as its text followed by the end of the turn, truncated or not, because annotators see the text; ppo scores texts in the
+same way.
+
+Files out:
+
+    model/         the reward model; plain transformers loads it as a classifier with one label
+                   (see models/reward_model.py)
+    metrics.jsonl  one line per step: loss, accuracy, and evaluations on the held-out prompts
+    result.json    accuracy with its interval and ceiling, calibration, accuracy by strength and by length; written last
+    state/         state to resume from
+
+Steps:
+
+1. Read the rankings and encode them as tokens.
+2. Load the policy as trunk, make the tie parameter and the optimizer, and load the state of an earlier run.
+3. Train on about `batch_rankings` rankings per step; each comparison is computed once.
+4. Write metrics, evaluate, save. Repeat from 3 for all passes (`epochs`) and runs (`averaged_runs`).
+5. Normalise scores to mean 0 and deviation 1 on samples.jsonl, or else on the training completions.
+6. Evaluate on the held-out prompts; write the model, then the result.
+
+SIGTERM stops the program between two steps with its state saved; the same command resumes. Every random choice is a
+function of the seed and the pass, so a resumed run ends in the same bits as one without a stop.
 
 | detail | published | here |
 |---|---|---|
-| a ranking's pairs are one batch element | InstructGPT §3.5 | so; the prompt is computed once as well (packing.py) |
+| all pairs of a ranking in one batch element | InstructGPT §3.5 | followed; the prompt is computed once (packing.py) |
 | one epoch only | InstructGPT, Stiennon et al. | `epochs`: small data sets need more |
 | head starts at deviation 1/sqrt(d+1) | Huang et al. 2024 | at 0, see reward_model.py |
-| score read at the end token | Huang et al. 2024 | at the last token, the end of turn unless the text is too long |
+| score read at the EOS token | Huang et al. 2024 | at the last token: end of turn, unless the text is too long |
 | scores normalised after training | Stiennon et al., InstructGPT | mean 0 and deviation 1 on reference samples |
 | learning rate annealed | cosine or linear | linear, `final_learning_rate_fraction` |
-| Adam's epsilon 1e-5 | Huang et al. 2024 | 1e-8: PyTorch's, gradients of mean losses being small |
+| Adam's epsilon 1e-5 | Huang et al. 2024 | 1e-8 as in PyTorch, because gradients of mean losses are small |
 | dropout | off in Huang et al. 2024 | off |
 """
 
@@ -52,14 +74,14 @@ from training.learner.models.slot_budget import attention_slots, batches_within
 from training.learner.preferences.averaging import WeightAverage
 from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
 from training.learner.preferences.ranking_loss import (
-    Lesson,
     TieParameter,
+    TrainingItem,
     batch_loss,
     bootstrap_weights,
     tie_parameter,
     total_weight,
 )
-from training.learner.preferences.report import Report, judge, longer_is_preferred, report
+from training.learner.preferences.report import Report, longer_is_preferred, report, score_pairs
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.runtime.optimization import (
@@ -87,25 +109,25 @@ def main(job_dir: Path) -> None:
     transformers_logging.set_verbosity_error()
     started = time.monotonic()
 
-    # 1. The rankings as tokens: those to learn from, and those of held-out prompts.
+    # 1. Training and held-out rankings as tokens.
     torch.manual_seed(settings.seed)
     tokenizer = load_tokenizer(settings.model)
     data = read_rankings(tokenizer, job.rows("rankings.jsonl"), settings)
     plan = [step for run in range(settings.averaged_runs) for step in plan_steps(data.train, settings, run)]
     run_steps = len(plan) // settings.averaged_runs
 
-    # 2. The model on the policy's trunk, the tie parameter, the optimiser; and where an earlier run stopped.
-    adapter = lora_config(settings)
-    model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, adapter)
+    # 2. Model on the policy's trunk, tie parameter, optimizer, and the state of an earlier run.
+    lora = lora_config(settings)
+    model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, lora)
     model.network.config.reward_longest = [settings.max_prompt_tokens, settings.max_completion_tokens]
     samples = read_samples(tokenizer, job, settings)
-    check_groups_room(model, [*samples, *(comparison.group for comparison in data.train + data.held_out)])
+    check_group_lengths(model, [*samples, *(comparison.group for comparison in data.train + data.held_out)])
     if settings.contrast > 0:
-        check_room_of_contrast(model, [comparison.group for comparison in data.train])
+        check_contrast_lengths(model, [comparison.group for comparison in data.train])
     tie = tie_parameter((ranking for comparison in data.train for ranking in comparison.rankings), settings)
     bootstrap = bootstrap_weights(data.train, settings.ensemble_heads, settings.seed)
     optimizer = adamw(model, settings.weight_decay)
-    highest_rate = peak_learning_rate(settings, model.network)
+    peak_rate = peak_learning_rate(settings, model.network)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     average = WeightAverage(torch.nn.ModuleDict({"model": model, "tie": tie}), settings.averaged_runs)
     parts, step = {"model": model, "tie": tie, "optimizer": optimizer, "average": average}, 0
@@ -116,29 +138,29 @@ def main(job_dir: Path) -> None:
     # 3. Steps of about batch_rankings rankings, each comparison computed once.
     while step < len(plan):
         step += 1
-        rate = highest_rate * learning_rate_factor((step - 1) % run_steps + 1, run_steps, settings)
-        measured = learn(model, tie, plan[step - 1], settings, bootstrap, processes, micro_batches)
-        check_finite("the loss", measured["loss"], step)
+        rate = peak_rate * learning_rate_factor((step - 1) % run_steps + 1, run_steps, settings)
+        metrics = accumulate_gradients(model, tie, plan[step - 1], settings, bootstrap, processes, micro_batches)
+        check_finite("the loss", metrics["loss"], step)
         norm = take_step(optimizer, model.network.parameters(), rate, settings.max_gradient_norm, step)
         tie.step()
         if step % run_steps == 0:
             average.end_run(optimizer)
 
-        # 4. Say how it goes, evaluate, save; stop when told to.
-        measured |= {"learning_rate": rate, "gradient_norm": norm, "tie_share": tie.share}
+        # 4. Metrics, evaluation, saved state; stop if requested.
+        metrics |= {"learning_rate": rate, "gradient_norm": norm, "tie_share": tie.share}
         if settings.is_evaluated_after(step, len(plan)) and step < len(plan):
-            measured |= as_metrics(evaluate(model, tie, data, settings, micro_batches.size))
-        job.append_metrics(step, len(plan), **measured)
+            metrics |= evaluation_metrics(evaluate(model, tie, data, settings, micro_batches.size))
+        job.append_metrics(step, len(plan), **metrics)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
             save_state(job, step, parts, {})
         if stopping and step < len(plan):
             raise Stopped
 
-    # 5. Scores of reference samples get mean 0 and deviation 1.
+    # 5. Scores with mean 0 and deviation 1 on reference samples.
     normalise(model, samples, data, settings, micro_batches.size)
 
-    # 6. The report on held-out prompts, the model, then the result.
+    # 6. Evaluation on held-out prompts, the model, then the result.
     evaluation = evaluate(model, tie, data, settings, micro_batches.size)
     job.save_folder("model", lambda folder: save_reward_model(model, tokenizer, folder))
     result = {"program": "reward", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
@@ -146,67 +168,67 @@ def main(job_dir: Path) -> None:
     processes.close()
 
 
-def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig, run: int = 0) -> list[list[Lesson]]:
-    """What each step of a run learns from: every pass over the comparisons in an order of its own, in even parts.
+def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig, run: int = 0) -> list[list[TrainingItem]]:
+    """Return the training items of each step of a run: every pass is shuffled anew and divided evenly.
 
-    The contrast's other prompt is that of the next comparison in the pass's order that has another one.
+    The contrast uses the prompt of the next comparison in the pass with another prompt.
     """
     useful = [comparison for comparison in comparisons if total_weight([comparison]) > 0]
     parts = min(max(round(rankings_in(useful) / settings.batch_rankings), 1), len(useful))
     plan = []
     for epoch in range(run * settings.epochs, (run + 1) * settings.epochs):
         order = [useful[i] for i in shuffled(len(useful), settings.seed, epoch)]
-        lessons = [as_lesson(order, place, epoch, settings) for place in range(len(order))]
+        items = [as_training_item(order, place, epoch, settings) for place in range(len(order))]
         cuts = [len(order) * part // parts for part in range(parts + 1)]
-        plan += [lessons[low:high] for low, high in itertools.pairwise(cuts)]
+        plan += [items[low:high] for low, high in itertools.pairwise(cuts)]
     return plan
 
 
-def as_lesson(order: Sequence[Comparison], place: int, epoch: int, settings: RewardConfig) -> Lesson:
-    """The comparison at order[place], half of its completions to be tried under another prompt of the order."""
-    own = order[place].group
+def as_training_item(order: Sequence[Comparison], place: int, epoch: int, settings: RewardConfig) -> TrainingItem:
+    """Return the comparison at order[place], with half of its completions under another prompt for the contrast."""
+    group = order[place].group
     following = itertools.chain(order[place + 1 :], order[:place])
-    other = next((one.group.prompt for one in following if one.group.prompt != own.prompt), None)
+    other = next((one.group.prompt for one in following if one.group.prompt != group.prompt), None)
     if settings.contrast == 0 or other is None:
-        return Lesson(order[place])
-    count = len(own.completions)
-    chosen = shuffled(count, settings.seed, epoch * len(order) + place)[: (count + 1) // 2]
-    return Lesson(order[place], other, tuple(chosen))
+        return TrainingItem(order[place])
+    count = len(group.completions)
+    places = shuffled(count, settings.seed, epoch * len(order) + place)[: (count + 1) // 2]
+    return TrainingItem(order[place], other, tuple(places))
 
 
-def learn(
+def accumulate_gradients(
     model: RewardModel,
     tie: TieParameter,
-    batch: Sequence[Lesson],
+    batch: Sequence[TrainingItem],
     settings: RewardConfig,
     bootstrap: dict[int, Tensor],
     processes: Processes,
     micro_batches: MicroBatches,
 ) -> dict[str, float]:
-    """Adds up the gradient of the batch's mean loss a ranking, over all processes; that loss and the accuracy."""
-    weight = sum(lesson.weight for lesson in batch)
-    mine = share(sorted(batch, key=lambda lesson: lesson.tokens), processes.rank, processes.count)
-    items = [lesson.sizes if shares_prompts(model.network) else list(map(unshared, lesson.sizes)) for lesson in mine]
+    """Add up the gradient of the batch's mean loss per ranking over all processes; return that loss and accuracy."""
+    weight = sum(item.weight for item in batch)
+    mine = share(sorted(batch, key=lambda item: item.tokens), processes.rank, processes.count)
+    sizes = [item.sizes if shares_prompts(model.network) else list(map(unshared, item.sizes)) for item in mine]
     parameters = [*model.parameters(), tie.logit]
 
     def pass_over(budget: int) -> Tensor:
         sums = torch.zeros(4, dtype=torch.float64)
-        for indices in batches_within(items, budget):
+        for indices in batches_within(sizes, budget):
             with computing_in(settings.dtype):
                 part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap)
             (part.objective / weight).backward()
             sums += torch.tensor(part[1:], dtype=torch.float64)
         return sums
 
-    slots = [attention_slots(sizes) for sizes in items]
-    sums = micro_batches.attempt(slots, pass_over, undo=lambda: forget_gradients(parameters))
+    slots = [attention_slots(item_sizes) for item_sizes in sizes]
+    sums = micro_batches.attempt(slots, pass_over, undo=lambda: clear_gradients(parameters))
     processes.sum_gradients(parameters)
     loss, contrast, right, strict = (processes.sum_of(number) for number in sums.tolist())
-    measured = {"loss": loss / weight, "accuracy": right / strict if strict else 0.5}
-    return measured | ({"contrast_loss": contrast / weight} if settings.contrast > 0 else {})
+    metrics = {"loss": loss / weight, "accuracy": right / strict if strict else 0.5}
+    return metrics | ({"contrast_loss": contrast / weight} if settings.contrast > 0 else {})
 
 
-def forget_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+def clear_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     for parameter in parameters:
         parameter.grad = None
 
@@ -214,19 +236,19 @@ def forget_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 def evaluate(
     model: RewardModel, tie: TieParameter, data: RankingData, settings: RewardConfig, token_budget: int
 ) -> Report:
-    """The report on held-out comparisons. Every process computes the same: they are few, and none then waits."""
+    """Return the report on held-out comparisons. All processes compute all of it; they are few."""
     groups = [comparison.group for comparison in data.held_out]
     with computing_in(settings.dtype):
         raw, members = raw_scores_of_groups(model, groups, token_budget)
-    judged = judge(data.held_out, raw, settings.tie_model, tie.logit.detach().cpu())
-    found = report(judged, data.held_out, longer_is_preferred(data.train))
+    scored = score_pairs(data.held_out, raw, settings.tie_model, tie.logit.detach().cpu())
+    evaluation = report(scored, data.held_out, longer_is_preferred(data.train))
     if model.ensemble is not None and len(raw):
-        found["ensemble_deviation"] = float(members.std(1).mean()) / model.scale
-    return found
+        evaluation["ensemble_deviation"] = float(members.std(1).mean()) / model.scale
+    return evaluation
 
 
-def as_metrics(evaluation: Report) -> dict[str, float]:
-    """What of the report is drawn as curves."""
+def evaluation_metrics(evaluation: Report) -> dict[str, float]:
+    """Return the figures of the report that are drawn as curves."""
     names = ("held_out_accuracy", "held_out_loss", "brier_score", "expected_calibration_error", "ensemble_deviation")
     return {name: value for name in names if (value := evaluation.get(name)) is not None}
 
@@ -234,31 +256,31 @@ def as_metrics(evaluation: Report) -> dict[str, float]:
 def normalise(
     model: RewardModel, samples: list[PromptGroup], data: RankingData, settings: RewardConfig, token_budget: int
 ) -> None:
-    """By the reference's samples; without any, by the completions that were trained on."""
+    """Set the normalisation from the reference's samples, or without any from the training completions."""
     groups = samples or [comparison.group for comparison in data.train]
     with computing_in(settings.dtype):
         set_normalisation(model, raw_scores_of_groups(model, groups, token_budget)[0])
 
 
-def check_groups_room(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
-    """Raises BadInput when a prompt and one of its completions have too many tokens."""
+def check_group_lengths(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
+    """Raise BadInput if a prompt and one of its completions have more tokens than the model has positions."""
     for group in groups:
         check_positions(model.network, [group.prompt], max(map(len, group.completions)))
 
 
-def check_room_of_contrast(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
-    """Raises BadInput when a completion has too many tokens under another's prompt, where it may come to stand."""
+def check_contrast_lengths(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
+    """Raise BadInput if the longest completion is too long under any prompt; the contrast may combine them."""
     longest = max(len(completion) for group in groups for completion in group.completions)
     check_positions(model.network, [group.prompt for group in groups], longest)
 
 
 def read_samples(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> list[PromptGroup]:
-    """The reference policy's samples, if the job has a samples.jsonl."""
+    """Return the reference policy's samples; none if the job has no samples.jsonl."""
     if not (job.path / "samples.jsonl").exists():
         return []
     samples = [as_sample(tokenizer, row, number, settings) for number, row in enumerate(job.rows("samples.jsonl"), 1)]
     if not samples:
-        raise BadInput("samples.jsonl holds no sample")
+        raise BadInput("samples.jsonl has no rows: add samples, or delete it")
     return samples
 
 
@@ -266,14 +288,14 @@ def as_sample(tokenizer: Any, row: dict[str, Any], number: int, settings: Reward
     with naming_row("samples.jsonl", number, row):
         messages = check_messages(row.get("messages"))
         if not isinstance(row.get("text"), str):
-            raise BadInput("text must be text")
+            raise BadInput("text must be a string")
         prompt = encode_prompt(tokenizer, messages, settings.max_prompt_tokens)
     completion = encode_completion(tokenizer, row["text"], settings.max_completion_tokens)
     return PromptGroup(tuple(prompt), (tuple(completion),))
 
 
 def summary(job: JobDirectory, model: RewardModel, tie: TieParameter, data: RankingData) -> dict[str, Any]:
-    """What the result says of the training: how it ended, what it learned from, the scores' normalisation."""
+    """Return the training's figures for result.json: last metrics, normalisation, and sizes of the data."""
     last = job.metrics()[-1]
     return {
         "train_loss": last["loss"],

@@ -40,8 +40,8 @@ def ours(name: str, folder: Path) -> dict:
     from training.learner.models.oom_retry import MicroBatches
     from training.learner.models.reward_model import PromptGroup, new_reward_model, raw_scores_of_groups
     from training.learner.preferences.ranking_data import Comparison, Ranking
-    from training.learner.preferences.ranking_loss import Lesson, bootstrap_weights, tie_parameter
-    from training.learner.reward import learn
+    from training.learner.preferences.ranking_loss import TrainingItem, bootstrap_weights, tie_parameter
+    from training.learner.reward import accumulate_gradients
     from training.learner.runtime.config import RewardConfig
     from training.learner.runtime.optimization import adamw, take_step
     from training.learner.runtime.processes import Processes
@@ -60,9 +60,9 @@ def ours(name: str, folder: Path) -> dict:
     _, batch, steps = SHAPES[name]
     clock = Clock()
     for step in range(steps):
-        lessons = [Lesson(one) for one in train[step * batch : (step + 1) * batch]]
+        items = [TrainingItem(one) for one in train[step * batch : (step + 1) * batch]]
         clock.lap("other")
-        learn(model, tie, lessons, settings, bootstrap, processes, micro_batches)
+        accumulate_gradients(model, tie, items, settings, bootstrap, processes, micro_batches)
         clock.lap("gradients")
         take_step(optimizer, model.network.parameters(), RATE, settings.max_gradient_norm, step + 1)
         clock.lap("updates")

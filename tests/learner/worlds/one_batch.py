@@ -18,13 +18,13 @@ def prepared(folder, **settings):
     """A run and its first batch of episodes, scored; a critic's values are random, the same always, not all zero."""
     job = ppo_job(folder / "job", PROMPTS, **({"batch_episodes": 24, "steps": 1} | settings))
     settings = PpoConfig.from_json(json.loads((job / "config.json").read_text()))
-    run = ppo.prepare(settings, Processes())
-    if run.critic is not None:
+    context = ppo.load_context(settings, Processes())
+    if context.critic is not None:
         with torch.no_grad():
-            run.critic.score.weight.normal_(generator=torch.Generator().manual_seed(7))
+            context.critic.score.weight.normal_(generator=torch.Generator().manual_seed(7))
     prompts = [Prompt(row_of([i + 1]), [i + 1], False) for i in range(4)]
-    episodes, answers = rollout.write_episodes(run, run.policy, *rollout.prompts_of_step(prompts, 1, settings))
-    return run, rollout.score_episodes(run, episodes, answers)
+    episodes, answers = rollout.sample_episodes(context, context.policy, *rollout.prompts_of_step(prompts, 1, settings))
+    return context, rollout.score_episodes(context, episodes, answers)
 
 
 def scored_answers(scored):
@@ -41,15 +41,15 @@ def row_of(prompt):
     return {"messages": [{"role": "user", "content": LETTERS[prompt[0]]}]}
 
 
-def gradients(run, scored, chosen, **changes):
+def gradients(context, scored, chosen, **changes):
     """Of policy and critic by one minibatch, under the run's settings as changed."""
-    run = run._replace(settings=PpoConfig.from_json(run.settings.to_json() | changes))
+    context = context._replace(settings=PpoConfig.from_json(context.settings.to_json() | changes))
     if "micro_batch_tokens" in changes:
-        run = run._replace(micro_batches=MicroBatches(run.settings.micro_batch_tokens))
-    targets = rollout.targets_of(scored, 0.5, None, run.settings)
-    updates.accumulate_gradients(run, scored, targets, chosen, 0.5, is_first=False)
-    found = [p.grad.clone() for model in (run.policy, run.critic) if model for p in model.parameters()
+        context = context._replace(micro_batches=MicroBatches(context.settings.micro_batch_tokens))
+    targets = rollout.compute_targets(scored, 0.5, None, context.settings)
+    updates.accumulate_gradients(context, scored, targets, chosen, 0.5, is_first=False)
+    found = [p.grad.clone() for model in (context.policy, context.critic) if model for p in model.parameters()
              if p.grad is not None]  # fmt: skip
-    run.policy.zero_grad()
-    run.critic.zero_grad()
+    context.policy.zero_grad()
+    context.critic.zero_grad()
     return found

@@ -1,7 +1,7 @@
 """Advantages of completion tokens (GAE): pure functions of tensors.
 
-The tokens of all completions lie end to end, [C], and lengths [N] gives the number of each completion. Estimators of
-whole completions are in training/learner/estimators.
+The tokens of all completions lie end to end, [C]; lengths [N] gives the number of tokens of each completion. Estimators
+with one advantage per completion are in training/learner/estimators.
 """
 
 import torch
@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 
 def token_rewards(scores: Tensor, kl: Tensor, lengths: Tensor, kl_coefficient: float) -> Tensor:
-    """[C]: −β·kl at every token, and the completion's score [N] besides at its last.
+    """Return rewards [C]: −β·kl at every token, plus the completion's score [N] at its last token.
 
-    Ziegler et al. 2019, §2: R = r(x, y) − β log(π(y|x) / ρ(y|x)), the second part token by token.
+    Ziegler et al. 2019, §2.1: R = r(x, y) − β log(π(y|x) / ρ(y|x)), with the second part token by token.
     """
     rewards = -kl_coefficient * kl
     rewards[lengths.cumsum(0) - 1] += scores
@@ -22,17 +22,17 @@ def token_rewards(scores: Tensor, kl: Tensor, lengths: Tensor, kl_coefficient: f
 def generalized_advantages(
     rewards: Tensor, values: Tensor, lengths: Tensor, gamma: float, gae_lambda: float
 ) -> tuple[Tensor, Tensor]:
-    """Advantages and returns, both [C]: A_t = Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, returns = A + V.
+    """Return advantages and returns, both [C]: A_t = Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, returns = A + V.
 
-    Schulman et al. 2016, «High-dimensional continuous control using generalized advantage estimation», equation 16. The
-    value after the last token of a completion is 0: the episode is over there, cut off or not.
+    Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation", equation 16. The
+    value after the last token of a completion is 0: the episode ends there, finished or truncated.
     """
     reward_rows, value_rows = as_rows(rewards, lengths), as_rows(values, lengths)
-    after = torch.cat([value_rows[:, 1:], value_rows.new_zeros(len(lengths), 1)], 1)
-    deltas = reward_rows + gamma * after - value_rows
+    next_values = torch.cat([value_rows[:, 1:], value_rows.new_zeros(len(lengths), 1)], 1)
+    deltas = reward_rows + gamma * next_values - value_rows
     advantages = torch.zeros_like(deltas)
     carried = deltas.new_zeros(len(lengths))
-    for t in reversed(range(deltas.shape[1])):  # padding is all zeros and last, so it carries 0 into a row's end
+    for t in reversed(range(deltas.shape[1])):  # padding is zeros at the end of a row, so it carries 0 into the row
         carried = deltas[:, t] + gamma * gae_lambda * carried
         advantages[:, t] = carried
     flat = advantages[row_mask(lengths)]
@@ -40,10 +40,9 @@ def generalized_advantages(
 
 
 def whiten(values: Tensor, keep_mean: bool = False) -> Tensor:
-    """(x − mean) / deviation over all of the tensor, the mean put back if it is kept.
+    """Return (x − mean) / deviation over the whole tensor; with keep_mean the mean is added again.
 
-    The variance is that of the population, with 1e-8 added to it (Huang et al. 2024, detail 8). All values count: what
-    is padding or another's must not be in the tensor.
+    The variance is that of the population plus 1e-8 (Huang et al. 2024, detail 8). The tensor must not hold padding.
     """
     mean = values.mean()
     whitened = (values - mean) * torch.rsqrt(values.var(correction=0) + 1e-8)
@@ -51,10 +50,10 @@ def whiten(values: Tensor, keep_mean: bool = False) -> Tensor:
 
 
 def as_rows(values: Tensor, lengths: Tensor) -> Tensor:
-    """[N, L] from [C], zeros after each row's end."""
+    """Return [N, L] of values [C], with zeros after each row's end."""
     return pad_sequence(list(values.split(lengths.tolist())), batch_first=True)
 
 
 def row_mask(lengths: Tensor) -> Tensor:
-    """[N, L]: true within each row's length."""
+    """Return a mask [N, L] that is true within each row's length."""
     return torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]

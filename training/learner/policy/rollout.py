@@ -1,4 +1,7 @@
-"""A batch of episodes: sampled from the policy, scored by every model, the same on every process in the end."""
+"""Rollout: a batch of episodes sampled from the policy, with log-probs, values and rewards.
+
+Every process samples and scores its share; afterwards all processes hold the same batch.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -29,72 +32,76 @@ from training.learner.sampling.sampler import SamplingParams, sample
 from training.learner.text.messages import Prompt, decode_completion, share, shuffled
 
 
-class Run(NamedTuple):
-    """Who takes part, and by what rules."""
+class TrainingContext(NamedTuple):
+    """Settings, processes and models of a ppo run; nothing in it changes but the models' weights."""
 
     settings: PpoConfig
     processes: Processes
     policy: PreTrainedModel
     reference: PreTrainedModel
-    critic: Any  # None where advantages need none
-    scoring: Scoring | None  # the reward model, where one scores
+    critic: Any  # None if the algorithm needs none
+    scoring: Scoring | None  # the reward model and its tokenizer; None without a reward model
     reward: Reward
     tokenizer: Any
     params: SamplingParams
-    micro_batches: MicroBatches  # of tokens, in passes over whole episodes
-    sampling_rows: MicroBatches  # of completions written at once
+    micro_batches: MicroBatches  # attention slots of a forward pass
+    sampling_rows: MicroBatches  # completions decoded together
 
     @property
     def shares_prompts(self) -> bool:
-        """Whether every model's passes compute a prompt once for all of its completions."""
-        readers = [self.policy, self.reference] + ([self.critic] if is_separate_critic(self.critic) else [])
-        return all(map(shares_prompts, readers))
+        """Whether the passes of all models compute the prompt of several completions once."""
+        models = [self.policy, self.reference] + ([self.critic] if is_separate_critic(self.critic) else [])
+        return all(map(shares_prompts, models))
 
     @property
     def critic_of_passes(self) -> Any:
-        """The critic, where passes over episodes say its values; one on the reward model's trunk has read them once."""
+        """The critic whose values are computed in passes over episodes; None for a critic on the reward model.
+
+        The states of that one are stored in the rollout instead.
+        """
         return None if isinstance(self.critic, RewardTrunkCritic) else self.critic
 
 
 class FirstPass(NamedTuple):
-    """What policy and critic said of the first minibatch, with the graph behind it: the updates begin with it."""
+    """Outputs for the first minibatch with their autograd graph, so that the first update needs no forward pass."""
 
     indices: list[int]  # of the batch's episodes, in the order of the pass
     outputs: TokenOutputs
 
 
 class Rollout(NamedTuple):
-    """N episodes. The lists hold a tensor an episode, of its completion's tokens."""
+    """N scored episodes. Each list of tensors holds one tensor per episode, with a value per completion token."""
 
     episodes: Episodes
-    finished: list[bool]
+    finished: list[bool]  # whether the completion has its EOS token
     scores: Tensor  # [N], the rewards without KL
-    policy: list[Tensor]  # log-probabilities under the policy that wrote them
-    reference: list[Tensor]  # and under the reference
-    values: list[Tensor]  # of the states that the tokens were decided in; without a critic zeros
-    first_pass: list[FirstPass]  # this process's; at most one, taken out by who uses it so that its memory is freed
-    states: dict[int, Tensor]  # [n, E], what a critic on the reward model's trunk reads of the episodes scored here
+    policy: list[Tensor]  # log-probs under the policy that sampled them
+    reference: list[Tensor]  # log-probs under the reference
+    values: list[Tensor]  # of the state before each token; zeros without a critic
+    first_pass: list[FirstPass]  # at most one, of this process; its user pops it, so that its memory is freed
+    states: dict[int, Tensor]  # [n, E] by episode, of a critic on the reward model's trunk; this process's episodes
 
     def lengths(self) -> Tensor:
-        """[N], tokens of each completion."""
+        """Return the number of tokens of each completion, [N]."""
         return torch.tensor([len(completion) for completion in self.episodes.completions])
 
     def divergences(self) -> Tensor:
-        """[N]: log π(y|x) − log π_ref(y|x), whose mean is the KL divergence in nats a completion."""
+        """Return log π(y|x) − log π_ref(y|x), [N]; the mean is the KL divergence in nats per completion."""
         return torch.stack([kl_k1(*pair).sum() for pair in zip(self.policy, self.reference, strict=True)])
 
 
 class Targets(NamedTuple):
-    """What the updates aim at: a tensor an episode, of its completion's tokens."""
+    """Targets of the updates: one tensor per episode, with a value per completion token."""
 
     advantages: list[Tensor]
-    returns: list[Tensor]  # for the critic; without one zeros
+    returns: list[Tensor]  # for the critic; zeros without one
 
 
 def prompts_of_step(prompts: Sequence[Prompt], step: int, settings: PpoConfig) -> tuple[list[Prompt], list[int]]:
-    """The prompts of a step's episodes, those of one prompt together, and the episodes' numbers since the start.
+    """Return the prompts of a step's episodes, equal ones together, and the numbers of the episodes since the start.
 
-    Prompts come in passes over all of them, each in an order of its own: where a run is in them follows from the step.
+    Every pass over the prompts is shuffled anew. The prompts of a step follow from its number, so a resumed run needs
+    no saved position.
     """
     numbers = list(range((step - 1) * settings.batch_episodes, step * settings.batch_episodes))
     draws = [number // settings.completions_per_prompt for number in numbers]
@@ -103,120 +110,139 @@ def prompts_of_step(prompts: Sequence[Prompt], step: int, settings: PpoConfig) -
 
 
 @torch.no_grad()
-def write_episodes(
-    run: Run, writer: PreTrainedModel, prompts: Sequence[Prompt], numbers: Sequence[int]
+def sample_episodes(
+    context: TrainingContext, model: PreTrainedModel, prompts: Sequence[Prompt], numbers: Sequence[int]
 ) -> tuple[Episodes, list[Answer]]:
-    """Completions of the prompts, by `writer`."""
-    mine = share(range(len(prompts)), run.processes.rank, run.processes.count)
-    own_prompts, own_numbers = [prompts[i].tokens for i in mine], [numbers[i] for i in mine]
-    with computing_in(run.settings.dtype):
-        own = run.sampling_rows.attempt(
-            [1] * len(mine), lambda rows: sample(writer, own_prompts, own_numbers, run.params, batch=rows)
+    """Return one completion of each prompt, sampled from `model`. numbers: select the random numbers."""
+    mine = share(range(len(prompts)), context.processes.rank, context.processes.count)
+    my_prompts, my_numbers = [prompts[i].tokens for i in mine], [numbers[i] for i in mine]
+    with computing_in(context.settings.dtype):
+        sampled = context.sampling_rows.attempt(
+            [1] * len(mine), lambda rows: sample(model, my_prompts, my_numbers, context.params, batch=rows)
         )
-    written = run.processes.gather([(completion.tokens, completion.finished) for completion in own])
+    gathered = context.processes.gather([(completion.tokens, completion.finished) for completion in sampled])
     answers = [
-        Answer(prompt.row, prompt.tokens, tokens, decode_completion(run.tokenizer, tokens), finished)
-        for prompt, (tokens, finished) in zip(prompts, written, strict=True)
+        Answer(prompt.row, prompt.tokens, tokens, decode_completion(context.tokenizer, tokens), finished)
+        for prompt, (tokens, finished) in zip(prompts, gathered, strict=True)
     ]
     return Episodes([prompt.tokens for prompt in prompts], [answer.completion for answer in answers]), answers
 
 
 @torch.no_grad()
 def score_episodes(
-    run: Run, episodes: Episodes, answers: Sequence[Answer], learned_first: Sequence[int] = ()
+    context: TrainingContext, episodes: Episodes, answers: Sequence[Answer], first_minibatch: Sequence[int] = ()
 ) -> Rollout:
-    """What every model says of the episodes. learned_first: those of the first minibatch.
+    """Return the episodes with rewards, log-probs and values.
 
-    Policy and reference see the same passes, so that while they are equal their log-probabilities are equal to the bit.
+    first_minibatch: indices of the episodes whose pass may be kept with its graph, see FirstPass. Policy and reference
+    compute the same passes, so that their log-probs are bitwise equal as long as their weights are.
     """
-    mine = scored_by(run.processes, len(answers))
-    own, early = episodes.select(mine), [place for place, i in enumerate(mine) if i in set(learned_first)]
-    policy, reference, values, kept = run.micro_batches.attempt(
-        own.lengths(), lambda budget: token_columns(run, own, early, budget)
+    mine = scored_indices(context.processes, len(answers))
+    my_episodes = episodes.select(mine)
+    early = [place for place, i in enumerate(mine) if i in set(first_minibatch)]
+    policy, reference, values, kept = context.micro_batches.attempt(
+        my_episodes.lengths(), lambda budget: model_outputs(context, my_episodes, early, budget)
     )
-    read, scores_as_written = read_by_reward_model(run, own)
-    values = [reading.values for reading in read] or values
-    scores = run.reward([answers[i] for i in mine], scores_as_written).tolist()
-    together = run.processes.gather(list(zip(scores, policy, reference, values, strict=True)))
-    columns = [list(column) for column in zip(*together, strict=True)]
-    finished = [answer.finished for answer in answers]
-    first_pass = [FirstPass([mine[place] for place in first.indices], first.outputs) for first in kept]
-    scores, policy, reference, values = columns
-    states = {i: reading.states for i, reading in zip(mine, read, strict=False)}
-    return Rollout(episodes, finished, torch.tensor(scores), policy, reference, values, first_pass, states)
+    trunk_outputs, normalised_scores = reward_trunk_outputs(context, my_episodes)
+    values = [output.values for output in trunk_outputs] or values
+    scores = context.reward([answers[i] for i in mine], normalised_scores).tolist()
+
+    gathered = context.processes.gather(list(zip(scores, policy, reference, values, strict=True)))
+    scores, policy, reference, values = (list(column) for column in zip(*gathered, strict=True))
+    return Rollout(
+        episodes=episodes,
+        finished=[answer.finished for answer in answers],
+        scores=torch.tensor(scores),
+        policy=policy,
+        reference=reference,
+        values=values,
+        first_pass=[FirstPass([mine[place] for place in first.indices], first.outputs) for first in kept],
+        states={i: output.states for i, output in zip(mine, trunk_outputs, strict=False)},
+    )
 
 
-class Reading(NamedTuple):
-    """What a critic on the reward model's trunk makes of an episode."""
+class RewardTrunkOutput(NamedTuple):
+    """Outputs of a critic on the reward model's trunk for the n completion tokens of an episode."""
 
-    states: Tensor  # [n, E], on the CPU: they wait there for the updates
+    states: Tensor  # [n, E], on the CPU: stored there until the updates
     values: Tensor  # [n]
 
 
-def read_by_reward_model(run: Run, episodes: Episodes) -> tuple[list[Reading], Tensor | None]:
-    """The readings by a critic on the reward model's trunk, and that model's scores [N]. Of others none, and None."""
-    if not isinstance(run.critic, RewardTrunkCritic) or not episodes.prompts:
-        return [], None
-    critic, sizes = run.critic, [len(completion) for completion in episodes.completions]
+def reward_trunk_outputs(context: TrainingContext, episodes: Episodes) -> tuple[list[RewardTrunkOutput], Tensor | None]:
+    """Return the outputs of a critic on the reward model's trunk, and that model's normalised scores [N].
 
-    def pass_over(budget: int) -> tuple[list[Reading], Tensor]:
-        readings: dict[int, Reading] = {}
+    With another critic return an empty list and None.
+    """
+    if not isinstance(context.critic, RewardTrunkCritic) or not episodes.prompts:
+        return [], None
+    critic, sizes = context.critic, [len(completion) for completion in episodes.completions]
+
+    def pass_over(budget: int) -> tuple[list[RewardTrunkOutput], Tensor]:
+        outputs: dict[int, RewardTrunkOutput] = {}
         scores = torch.empty(len(sizes))
         for part in within_budget(episodes, budget, shares_prompts(critic.trunk)):
-            with computing_in(run.settings.dtype):
+            with computing_in(context.settings.dtype):
                 states, part_scores = critic.read(episodes.select(part))
             scores[part] = part_scores.cpu()
             columns = (column.cpu().split([sizes[i] for i in part]) for column in (states, critic.values(states)))
-            readings.update(zip(part, map(Reading, *columns), strict=True))
-        return [readings[i] for i in range(len(sizes))], scores
+            outputs.update(zip(part, map(RewardTrunkOutput, *columns), strict=True))
+        return [outputs[i] for i in range(len(sizes))], scores
 
-    return run.micro_batches.attempt(episodes.lengths(), pass_over)
+    return context.micro_batches.attempt(episodes.lengths(), pass_over)
 
 
-def scored_by(processes: Processes, count: int) -> list[int]:
-    """Which of a batch's episodes this process scores."""
+def scored_indices(processes: Processes, count: int) -> list[int]:
+    """Return the indices of the batch's episodes that this process scores."""
     return list(share(range(count), processes.rank, processes.count))
 
 
-def token_columns(
-    run: Run, episodes: Episodes, early: Sequence[int], budget: int
+def model_outputs(
+    context: TrainingContext, episodes: Episodes, early: Sequence[int], budget: int
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[FirstPass]]:
-    """Log-probabilities by the policy and by the reference, and values: a tensor an episode each.
+    """Return log-probs of policy and reference, and values: one tensor per episode.
 
-    Early ones are in passes of their own; where that is one, and small enough, it is kept.
+    Episodes at the indices `early` get passes of their own. If one pass holds them all and its graph fits the budget,
+    it is returned too.
     """
     if not episodes.prompts:  # more processes than episodes
         return [], [], [], []
     late = sorted(set(range(len(episodes.prompts))) - set(early))
-    parts = [[chosen[i] for i in part] for chosen in (early, late) if chosen
-             for part in within_budget(episodes.select(chosen), budget, run.shares_prompts)]  # fmt: skip
-    kept = first_pass_over(run, episodes, parts[0]) if early and is_small(run, episodes.select(early), budget) else None
-    known = None if kept is None else [values.detach() for values in kept.outputs]
-    critic = run.critic_of_passes
-    policy, _, values = by_episode(lambda part: judged(run, run.policy, critic, part), episodes, parts, known)
-    reference, *_ = by_episode(lambda part: judged(run, run.reference, None, part), episodes, parts)
+    parts = [[indices[i] for i in part] for indices in (early, late) if indices
+             for part in within_budget(episodes.select(indices), budget, context.shares_prompts)]  # fmt: skip
+    kept = None
+    if early and fits_one_pass(context, episodes.select(early), budget):
+        kept = compute_first_pass(context, episodes, parts[0])
+    first = None if kept is None else [values.detach() for values in kept.outputs]
+    critic = context.critic_of_passes
+    policy, _, values = by_episode(lambda part: forward(context, context.policy, critic, part), episodes, parts, first)
+    reference, *_ = by_episode(lambda part: forward(context, context.reference, None, part), episodes, parts)
     return policy, reference, values, [] if kept is None else [kept]
 
 
-def judged(run: Run, policy: Any, critic: Any, episodes: Episodes, with_entropy: bool = False) -> TokenOutputs:
-    # Autocast anew each time: it keeps converted weights, without graph where there is none.
-    with computing_in(run.settings.dtype):
-        return compute_token_outputs(policy, critic, episodes, run.settings.temperature, with_entropy)
+def forward(
+    context: TrainingContext, policy: Any, critic: Any, episodes: Episodes, with_entropy: bool = False
+) -> TokenOutputs:
+    """Return the outputs of one forward pass over the episodes, in the dtype and at the temperature of the settings."""
+    # One autocast context per pass: it caches converted weights, and those of a pass under no_grad have no graph.
+    with computing_in(context.settings.dtype):
+        return compute_token_outputs(policy, critic, episodes, context.settings.temperature, with_entropy)
 
 
-def is_small(run: Run, episodes: Episodes, budget: int) -> bool:
-    """Whether the graphs of all that passes over these episodes hold no more tokens than one micro-batch may."""
-    passes = 1 + is_separate_critic(run.critic)
-    return len(within_budget(episodes, max(budget // passes, 1), run.shares_prompts)) == 1
+def fits_one_pass(context: TrainingContext, episodes: Episodes, budget: int) -> bool:
+    """Return whether the graphs of all passes over these episodes together fit the budget of one micro-batch."""
+    passes = 1 + is_separate_critic(context.critic)
+    return len(within_budget(episodes, max(budget // passes, 1), context.shares_prompts)) == 1
 
 
-def first_pass_over(run: Run, episodes: Episodes, part: list[int]) -> FirstPass:
+def compute_first_pass(context: TrainingContext, episodes: Episodes, part: list[int]) -> FirstPass:
+    """Return the pass over a part of the episodes, with its autograd graph."""
     with torch.enable_grad():
-        return FirstPass(part, judged(run, run.policy, run.critic_of_passes, episodes.select(part), with_entropy=True))
+        outputs = forward(context, context.policy, context.critic_of_passes, episodes.select(part), with_entropy=True)
+    return FirstPass(part, outputs)
 
 
 def check_rollout(rollout: Rollout, step: int) -> None:
-    """Raises TrainingFailed naming the first quantity that is not finite. Every process sees the same, and ends."""
+    """Raise TrainingFailed for the first quantity that is not finite. All processes see the same values and end."""
     quantities = {
         "the reward": rollout.scores,
         "the policy's log-probability": torch.cat(rollout.policy),
@@ -224,26 +250,26 @@ def check_rollout(rollout: Rollout, step: int) -> None:
         "the value": torch.cat(rollout.values),
     }
     for name, values in quantities.items():
-        odd = values[~values.isfinite()]
-        if len(odd):
-            check_finite(name, float(odd[0]), step)
+        not_finite = values[~values.isfinite()]
+        if len(not_finite):
+            check_finite(name, float(not_finite[0]), step)
 
 
 def completion_rewards(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> Tensor:
-    """[N]: each completion's score less what its divergence costs, if that is in the reward and not in the loss."""
+    """Return the rewards [N]: each completion's score minus its KL penalty, if the KL is in the reward."""
     return rollout.scores - reward_coefficient(kl_coefficient, settings) * rollout.divergences()
 
 
 def reward_coefficient(kl_coefficient: float, settings: PpoConfig) -> float:
-    """The KL coefficient, as far as it acts in the reward."""
+    """Return the KL coefficient in the reward: 0 if the KL is in the loss."""
     return kl_coefficient if settings.kl_placement == "reward" else 0.0
 
 
-def targets_of(rollout: Rollout, kl_coefficient: float, baseline: float | None, settings: PpoConfig) -> Targets:
+def compute_targets(rollout: Rollout, kl_coefficient: float, baseline: float | None, settings: PpoConfig) -> Targets:
     """Return advantages by the algorithm of the settings. baseline: None in the first batch, which uses its mean."""
     estimate = ALGORITHMS[settings.algorithm].advantages
     if estimate is None:
-        return token_targets(rollout, reward_coefficient(kl_coefficient, settings), settings)
+        return gae_targets(rollout, reward_coefficient(kl_coefficient, settings), settings)
     rewards = completion_rewards(rollout, kl_coefficient, settings)
     baseline = float(rewards.mean()) if baseline is None else baseline
     advantages = estimate(rewards, settings.completions_per_prompt, baseline)
@@ -251,8 +277,8 @@ def targets_of(rollout: Rollout, kl_coefficient: float, baseline: float | None, 
     return Targets(rows, rollout.values)
 
 
-def token_targets(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> Targets:
-    """GAE: advantages whitened over the batch's completion tokens, and the returns of those that are not whitened."""
+def gae_targets(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> Targets:
+    """Return GAE advantages, whitened over the batch's completion tokens, and the returns before whitening."""
     lengths = rollout.lengths()
     kl = kl_k1(torch.cat(rollout.policy), torch.cat(rollout.reference))
     rewards = token_rewards(rollout.scores, kl, lengths, kl_coefficient)

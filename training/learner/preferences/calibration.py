@@ -1,10 +1,11 @@
-"""How right a reward model is, and how right it says it is: pure functions of score differences on pairs.
+"""Accuracy and calibration of a reward model: pure functions of score differences on pairs.
 
-A difference is the log-odds that the model gives to what was said: sigmoid(difference) is its probability. Without
-ties that is the raw score of the preferred completion less that of the other. Pairs of one prompt are not independent,
-so intervals count prompts.
+A difference is the model's log-odds of the annotator's choice: sigmoid(difference) is its probability. Without a tie
+model it is the raw score of the preferred completion minus that of the other. Pairs of one prompt are not independent,
+so intervals use the number of prompts.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,27 +14,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
-
-
-class Interval(NamedTuple):
-    """An estimate with its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
+from training.learner.runtime.intervals import Z_95, Interval
 
 
 def hits(differences: Tensor) -> Tensor:
-    """[P]: 1 where the preferred completion scores higher, ½ where both score the same, else 0."""
+    """Return 1 where the preferred completion scores higher, ½ where both score the same, else 0; [P]."""
     return ((differences.sign() + 1) / 2).double()
 
 
 def accuracy_interval(right: Tensor, cluster: Tensor) -> Interval:
-    """Mean of `right` [P] (hits) with Wilson's interval (1927), at the number of independent pairs that P are worth.
+    """Return the mean of `right` [P] (hits) with Wilson's interval (1927) for the effective number of pairs.
 
-    cluster [P]: the prompt of each pair. The effective number is P over Kish's design effect, with the variance of the
-    mean estimated between clusters (ratio estimator); it is never more than P. Where that variance is 0 (all right, all
+    cluster [P]: the prompt of each pair. The effective number is P divided by Kish's design effect, with the variance
+    of the mean estimated between clusters (ratio estimator); it is at most P. If that variance is 0 (all right, all
     wrong, one prompt) it is the number of prompts.
     """
     count = len(right)
@@ -55,19 +48,19 @@ def wilson_interval(share: float, count: float) -> Interval:
     """
     centre = (share + Z_95**2 / (2 * count)) / (1 + Z_95**2 / count)
     half = Z_95 / (1 + Z_95**2 / count) * math.sqrt(share * (1 - share) / count + Z_95**2 / (4 * count**2))
-    # At a share of 0 or 1 the bound is the share itself, from which rounding must not keep it.
+    # At a share of 0 or 1 the bound is the share itself; rounding could move it past the share.
     return Interval(share, min(max(centre - half, 0.0), share), max(min(centre + half, 1.0), share))
 
 
 def brier_score(differences: Tensor) -> float:
-    """Mean squared distance of sigmoid(difference) from 1 (Brier 1950, one of two outcomes); ¼ for a coin."""
+    """Return the mean of (1 − sigmoid(difference))² (Brier 1950, one of two outcomes); ¼ for constant ½."""
     return float((-differences.double()).sigmoid().square().mean())
 
 
 def expected_calibration_error(differences: Tensor, bins: int = 10) -> float:
-    """Mean distance between confidence and accuracy over bins of equal width in [½, 1] (Guo et al. 2017, eq. 3).
+    """Return the mean distance of confidence and accuracy over bins of equal width in [½, 1] (Guo et al. 2017, eq. 3).
 
-    Confidence is the probability of the completion that the model prefers.
+    Confidence is the model's probability of the completion that it prefers.
     """
     confidence = differences.double().abs().sigmoid()
     which = ((confidence - 0.5) * 2 * bins).long().clamp(max=bins - 1)
@@ -76,10 +69,10 @@ def expected_calibration_error(differences: Tensor, bins: int = 10) -> float:
 
 
 def fitted_temperature(differences: Tensor, low: float = 0.01, high: float = 100.0) -> float:
-    """The T at which sigmoid(difference / T) is likeliest (Guo et al. 2017, §4.2): above 1, the model is too sure.
+    """Return the T of maximum likelihood of sigmoid(difference / T) (Guo et al. 2017, §4.2); above 1: overconfident.
 
-    Σ softplus(−a·d) is convex in a = 1/T, so its slope's only zero is found by halving; [low, high] bounds T where
-    there is none (every pair right, or half of them wrong).
+    Σ softplus(−a·d) is convex in a = 1/T, so bisection finds the zero of its slope. [low, high] bounds T if there is no
+    zero (every pair right, or half of them wrong).
     """
     d = differences.double()
     cold, hot = 1 / low, 1 / high
@@ -91,33 +84,35 @@ def fitted_temperature(differences: Tensor, low: float = 0.01, high: float = 100
 
 
 def log_loss(differences: Tensor) -> float:
-    """Mean −log sigmoid(difference), nats."""
+    """Return the mean of −log sigmoid(difference), nats."""
     return float(softplus(-differences.double()).mean())
 
 
 class Agreement(NamedTuple):
-    """How often two annotators who both preferred one of the same two completions preferred the same."""
+    """Share of equal judgements of two annotators who both preferred one of the same two completions."""
 
     share: float | None  # None: no two annotators judged the same pair
     judgements: int  # pairs of annotators, over all pairs of completions
 
 
 def annotator_agreement(votes: Sequence[Sequence[tuple[str, bool]]]) -> Agreement:
-    """votes: for each pair of completions, who said so and whether they preferred the first. Ties are not votes."""
+    """Return the agreement of all pairs of annotators.
+
+    votes: for each pair of completions, the annotators and whether they preferred the first. Ties are not votes.
+    """
     same = total = 0
-    for cast in votes:
-        for i in range(len(cast)):
-            for j in range(i):
-                if cast[i][0] != cast[j][0]:
-                    total += 1
-                    same += cast[i][1] == cast[j][1]
+    for ballots in votes:
+        for (annotator, first), (other, other_first) in itertools.combinations(ballots, 2):
+            if annotator != other:
+                total += 1
+                same += first == other_first
     return Agreement(same / total if total else None, total)
 
 
 def best_accuracy(agreement: float | None) -> float | None:
-    """The most that any model can be right about single judgements, given how often two of them agree.
+    """Return the highest accuracy on single judgements that any model can have, given the annotators' agreement.
 
-    If a judgement is as most people would say with probability q, two agree with q² + (1−q)², so q is at most
-    (1 + sqrt(2·agreement − 1)) / 2 (exactly so when q is the same for every pair, else below it, by Jensen).
+    If a judgement is the majority's with probability q, two agree with probability q² + (1−q)². So q is at most
+    (1 + sqrt(2·agreement − 1)) / 2: equal if q is the same for every pair, lower otherwise (Jensen).
     """
     return None if agreement is None else (1 + math.sqrt(max(2 * agreement - 1, 0.0))) / 2

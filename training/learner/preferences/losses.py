@@ -1,16 +1,16 @@
-"""What a ranking says of scores: Bradley–Terry and its relatives, as pure functions of tensors.
+"""Losses of rankings: Bradley–Terry and its extensions to ties and orders, as pure functions of tensors.
 
-A ranking of K completions is a weak order. It is read in one of two ways:
+A ranking of K completions is a weak order. Its likelihood is one of two:
 
-* as its K(K−1)/2 pairs, each with an equal share of the ranking's weight (InstructGPT, Ouyang et al. 2022, §3.5), under
-  a *tie model*: Bradley–Terry (1952) alone, Rao–Kupper (1967) or Davidson (1970);
-* as a sequence of choices, best first (Plackett 1975, Luce 1959), for strict orders only.
+* that of its K(K−1)/2 pairs, each with an equal share of the ranking's weight (InstructGPT, Ouyang et al. 2022, §3.5),
+  under a *tie model*: Bradley–Terry (1952) alone, Rao–Kupper (1967) or Davidson (1970);
+* that of a sequence of choices, best first (Plackett 1975, Luce 1959), for strict orders only.
 
-Both tie models are given by one parameter, the log-odds that two equally good completions are called a tie
-(`tie_logit`), because it means the same in both and has no bounds: with t = sigmoid(tie_logit), Rao–Kupper's θ is
-(1+t)/(1−t) and Davidson's ν is 2t/(1−t). At tie_logit = −inf, so θ = 1 and ν = 0, both are exactly Bradley–Terry.
+Both tie models have one parameter, `tie_logit`: the log-odds that two equally good completions are called a tie. It
+means the same in both and is unbounded. With t = sigmoid(tie_logit), Rao–Kupper's θ is (1+t)/(1−t) and Davidson's ν is
+2t/(1−t). At tie_logit = −inf, so θ = 1 and ν = 0, both are exactly Bradley–Terry.
 
-Everything stays in log space. Scores are in nats: a difference of d means odds of exp(d).
+All computations are in log space. Scores are in nats: a difference of d means odds of exp(d).
 """
 
 import math
@@ -26,7 +26,7 @@ LOG_2 = math.log(2.0)
 
 
 class Outcomes(NamedTuple):
-    """Log-probabilities of what can be said of a pair; each has the shape of the score difference."""
+    """Log-probabilities of the three outcomes of a pair; each has the shape of the score difference."""
 
     win: Tensor
     tie: Tensor
@@ -34,9 +34,9 @@ class Outcomes(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """The pairs of some rankings, as indices into one vector of scores. P pairs.
+    """The P pairs of some rankings, as indices into one vector of scores.
 
-    Of a tie, `better` and `worse` are in the ranking's own order and mean nothing by it.
+    In a tie, `better` and `worse` are in the order of the ranking's completions and have no meaning.
     """
 
     better: Tensor  # int64 [P]
@@ -44,23 +44,23 @@ class Pairs(NamedTuple):
     tied: Tensor  # bool [P]
     weight: Tensor  # float [P], the ranking's weight divided by its number of pairs
     margin: Tensor  # float [P], nats; 0 for ties
-    ranking: Tensor  # int64 [P], which of the rankings it comes from
+    ranking: Tensor  # int64 [P], index of the ranking it comes from
 
 
 def bradley_terry(difference: Tensor, tie_logit: Tensor) -> Outcomes:
-    """Bradley & Terry 1952: P(i over j) = sigmoid(s_i − s_j). A tie counts as half a win and half a loss.
+    """Return P(i over j) = sigmoid(s_i − s_j); a tie is half a win and half a loss (Bradley & Terry 1952).
 
-    That is the cross-entropy to the label ½; `tie` is then no log-probability of its own (the other two sum to one),
-    and `tie_logit` is not used.
+    This is the cross-entropy with the label ½. `tie` is then not a log-probability (the other two sum to one), and
+    `tie_logit` is not used.
     """
     win, loss = logsigmoid(difference), logsigmoid(-difference)
     return Outcomes(win, (win + loss) / 2, loss)
 
 
 def rao_kupper(difference: Tensor, tie_logit: Tensor) -> Outcomes:
-    """Rao & Kupper 1967, with π = exp(s): a tie when the perceived difference is under the threshold log θ.
+    """Return outcomes by Rao & Kupper 1967: a tie if the perceived difference is below the threshold log θ.
 
-    P(i over j) = π_i / (π_i + θπ_j),  P(tie) = (θ²−1)·P(i over j)·P(j over i),  θ = (1+t)/(1−t) ≥ 1.
+    With π = exp(s): P(i over j) = π_i / (π_i + θπ_j), P(tie) = (θ²−1)·P(i over j)·P(j over i), θ = (1+t)/(1−t) ≥ 1.
     """
     log_t, log_not_t = logsigmoid(tie_logit), logsigmoid(-tie_logit)
     threshold = torch.log1p(tie_logit.sigmoid()) - log_not_t
@@ -69,9 +69,9 @@ def rao_kupper(difference: Tensor, tie_logit: Tensor) -> Outcomes:
 
 
 def davidson(difference: Tensor, tie_logit: Tensor) -> Outcomes:
-    """Davidson 1970, with π = exp(s): a tie is as likely as the geometric mean of both is large.
+    """Return outcomes by Davidson 1970: P(tie) is proportional to the geometric mean of both strengths.
 
-    P(i over j) : P(tie) : P(j over i) = π_i : ν·sqrt(π_i·π_j) : π_j,  ν = 2t/(1−t) ≥ 0.
+    With π = exp(s): P(i over j) : P(tie) : P(j over i) = π_i : ν·sqrt(π_i·π_j) : π_j,  ν = 2t/(1−t) ≥ 0.
     """
     win, loss = logsigmoid(difference), logsigmoid(-difference)
     # sqrt(π_i·π_j)/(π_i + π_j) = sqrt(sigmoid(d)·sigmoid(−d)), so this is the log-odds of a tie against a decision.
@@ -88,7 +88,7 @@ TIE_MODELS: dict[str, Callable[[Tensor, Tensor], Outcomes]] = {
 
 
 def tie_logit_of_share(tied_share: float) -> float:
-    """The tie parameter under which equally good completions tie as often as `tied_share` (in [0, 1)); −inf for 0."""
+    """Return the tie_logit at which equally good completions tie with probability `tied_share` (in [0, 1))."""
     return math.log(tied_share) - math.log1p(-tied_share) if tied_share > 0 else -math.inf
 
 
@@ -99,17 +99,17 @@ def pairs_of_rankings(
     margins: Sequence[float],
     ties: bool = True,
 ) -> Pairs:
-    """Every pair of every ranking; a ranking's pairs share its weight equally.
+    """Return all pairs of all rankings; the pairs of a ranking share its weight equally.
 
-    rankings: ranks (1 is best, equal ranks tie). positions: where each completion's score lies. margins: nats by which
-    the better of a pair must lead before its loss is what it would be at 0 (Llama 2, Touvron et al. 2023, eq. 2).
-    Without `ties` tied pairs are left out, and the weight goes to the strict ones; a ranking of ties alone has none.
+    rankings: ranks (1 is best, equal ranks tie). positions: index of each completion's score. margins: nats that are
+    subtracted from the score difference of a ranking's pairs (Llama 2, Touvron et al. 2023, eq. 2). Without `ties`,
+    tied pairs are left out and the strict ones share the weight; a ranking of ties alone then has no pairs.
     """
-    found = [_pairs_of_one(ranks, places, ties) for ranks, places in zip(rankings, positions, strict=True)]
-    flat = [pair for pairs in found for pair in pairs]
-    ranking = torch.tensor([number for number, pairs in enumerate(found) for _ in pairs], dtype=torch.int64)
+    by_ranking = [_pairs_of_one(ranks, places, ties) for ranks, places in zip(rankings, positions, strict=True)]
+    flat = [pair for pairs in by_ranking for pair in pairs]
+    ranking = torch.tensor([number for number, pairs in enumerate(by_ranking) for _ in pairs], dtype=torch.int64)
     tied = torch.tensor([pair[2] for pair in flat], dtype=torch.bool)
-    share = torch.tensor([w / max(len(pairs), 1) for w, pairs in zip(weights, found, strict=True)])
+    share = torch.tensor([w / max(len(pairs), 1) for w, pairs in zip(weights, by_ranking, strict=True)])
     return Pairs(
         better=torch.tensor([pair[0] for pair in flat], dtype=torch.int64),
         worse=torch.tensor([pair[1] for pair in flat], dtype=torch.int64),
@@ -121,40 +121,39 @@ def pairs_of_rankings(
 
 
 def _pairs_of_one(ranks: Sequence[int], places: Sequence[int], ties: bool) -> list[tuple[int, int, bool]]:
-    """(better, worse, tied) by place, in the ranking's order."""
-    found = []
+    """Return (better, worse, tied) by place, in the ranking's order."""
+    pairs = []
     for i in range(len(ranks)):
         for j in range(i + 1, len(ranks)):
             if ranks[i] == ranks[j]:
                 if ties:
-                    found.append((places[i], places[j], True))
+                    pairs.append((places[i], places[j], True))
             elif ranks[i] < ranks[j]:
-                found.append((places[i], places[j], False))
+                pairs.append((places[i], places[j], False))
             else:
-                found.append((places[j], places[i], False))
-    return found
+                pairs.append((places[j], places[i], False))
+    return pairs
 
 
 def pair_losses(scores: Tensor, pairs: Pairs, tie_model: str, tie_logit: Tensor) -> Tensor:
-    """Negative log-likelihood of each pair, nats, unweighted.
+    """Return the unweighted negative log-likelihood of each pair in nats, [P] or [P, H].
 
-    scores: [N], or [N, H] for H heads at once. Returns [P] or [P, H]. Only differences matter: a constant added to the
-    scores of a prompt's completions changes nothing.
+    scores: [N], or [N, H] for H heads at once. A constant added to all scores of a prompt changes nothing.
     """
-    several = scores.dim() > 1
-    margin, tied = (pairs.margin[:, None], pairs.tied[:, None]) if several else (pairs.margin, pairs.tied)
+    has_heads = scores.dim() > 1
+    margin, tied = (pairs.margin[:, None], pairs.tied[:, None]) if has_heads else (pairs.margin, pairs.tied)
     difference = scores[pairs.better] - scores[pairs.worse] - margin
     outcome = TIE_MODELS[tie_model](difference, tie_logit)
-    # The likelihood of ties is not a number at the limit (log 0), so it is taken only where there are ties: their
-    # gradient would be NaN even where torch.where does not choose it.
+    # At tie_logit = −inf the log-likelihood of a tie is −inf. Its gradient would be NaN even in elements that
+    # torch.where does not select, so it is used only if there are ties.
     return -torch.where(tied, outcome.tie, outcome.win) if bool(pairs.tied.any()) else -outcome.win
 
 
 def plackett_luce(ordered_scores: Tensor) -> Tensor:
-    """Negative log-likelihood of strict orders, nats a choice: Plackett 1975; Luce 1959.
+    """Return the negative log-likelihood of strict orders, nats per choice, [...] (Plackett 1975; Luce 1959).
 
-    ordered_scores: [..., K], best first. −Σ_k (s_k − log Σ_{l≥k} exp s_l), divided by the K−1 choices made (the last is
-    none), so that a ranking weighs the same whatever its K. For K = 2 it is Bradley–Terry. Returns [...].
+    ordered_scores: [..., K], best first. The result is −Σ_k (s_k − log Σ_{l≥k} exp s_l), divided by the K−1 choices, so
+    that a ranking's weight does not depend on K. For K = 2 it is Bradley–Terry.
     """
     choices = ordered_scores.shape[-1] - 1
     remaining = torch.logcumsumexp(ordered_scores.flip(-1), dim=-1).flip(-1)

@@ -1,7 +1,7 @@
-"""rankings.jsonl to comparisons: a prompt, its distinct completions, and every ranking of them.
+"""Read rankings.jsonl into comparisons: a prompt, its distinct completions, and all rankings of them.
 
-Rankings of the same completions (several annotators, one comparison) are one element, so that a forward pass serves
-them all. Completions with the same tokens are one completion. A whole prompt is held out or trained on, never both.
+Rankings of the same completions by several annotators are one comparison, so that one forward pass serves them all.
+Completions with the same tokens are one completion. All rankings of a prompt are in one split, training or held-out.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from training.learner.text.messages import SPLITS, check_messages, encode_comple
 
 @dataclass(frozen=True)
 class Ranking:
-    """What one annotator said: rank and place (index into the comparison's completions) of each completion."""
+    """One annotator's rank and place (index into the comparison's completions) of each completion."""
 
     ranks: tuple[int, ...]  # 1 is best; equal ranks tie
     places: tuple[int, ...]
@@ -33,7 +33,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A prompt with the distinct completions that some rankings order."""
+    """A prompt with its distinct completions, and the rankings of them."""
 
     prompt_id: int
     group: PromptGroup
@@ -42,43 +42,43 @@ class Comparison:
 
 @dataclass
 class RankingData:
-    """All comparisons of a job, and what was done to them on the way in."""
+    """All comparisons of a job, with counts of what was truncated or dropped."""
 
     train: list[Comparison] = field(default_factory=list)
     held_out: list[Comparison] = field(default_factory=list)
     truncated_prompts: int = 0
     truncated_completions: int = 0
-    dropped_held_out: int = 0  # held-out rankings whose prompt is word for word one that is trained on
+    dropped_held_out: int = 0  # held-out rankings whose prompt has the tokens of a training prompt
 
 
 def read_rankings(tokenizer: Any, rows: Iterable[dict[str, Any]], config: RewardConfig) -> RankingData:
-    """Comparisons in the order of their first ranking.
+    """Return comparisons in the order of their first ranking.
 
-    Raises BadInput, naming the row, for rows that make no sense, for a prompt in both splits, and when no ranking that
-    is trained on prefers anything.
+    Raises BadInput for a row that is not a ranking (the message names it), for a prompt in both splits, and if no
+    training ranking prefers one completion to another.
     """
     data = RankingData()
-    found: dict[tuple[str, int, PromptGroup], list[Ranking]] = defaultdict(list)
+    by_group: dict[tuple[str, int, PromptGroup], list[Ranking]] = defaultdict(list)
     for number, row in enumerate(rows, 1):
         with naming_row("rankings.jsonl", number, row):
             check_row(row)
             group, ranking = _encode(tokenizer, row, config, data)
-        found[row["split"], row["prompt_id"], group].append(ranking)
-    _check_split(found)
-    trained_prompts = {group.prompt for split, _, group in found if split == "train"}
-    for (split, prompt_id, group), rankings in found.items():
+        by_group[row["split"], row["prompt_id"], group].append(ranking)
+    _check_split(by_group)
+    trained_prompts = {group.prompt for split, _, group in by_group if split == "train"}
+    for (split, prompt_id, group), rankings in by_group.items():
         if split == "held_out" and group.prompt in trained_prompts:
             data.dropped_held_out += len(rankings)
         else:
             getattr(data, split).append(Comparison(prompt_id, group, tuple(rankings)))
     rankings = [ranking for comparison in data.train for ranking in comparison.rankings]
     if not any(len(set(ranking.ranks)) > 1 and ranking.weight > 0 for ranking in rankings):
-        raise BadInput("rankings.jsonl holds no training ranking that prefers one completion to another, with weight")
+        raise BadInput("rankings.jsonl has no training ranking that prefers a completion and has a weight above 0")
     return data
 
 
 def check_row(row: dict[str, Any]) -> None:
-    """Raises BadInput unless the row is a ranking as the job directory's protocol has it."""
+    """Raise BadInput if the row is not a ranking; the program's `--help` describes the format."""
     completions, ranks = row.get("completions"), row.get("ranks")
     if not isinstance(row.get("prompt_id"), int):
         raise BadInput("prompt_id must be a whole number")
@@ -86,11 +86,11 @@ def check_row(row: dict[str, Any]) -> None:
         raise BadInput(f"split must be train or held_out, not {row.get('split')!r}")
     check_messages(row.get("messages"))
     if not isinstance(completions, list) or len(completions) < 2 or not all(isinstance(c, str) for c in completions):
-        raise BadInput("completions must be a list of at least two texts")
+        raise BadInput("completions must be a list of at least two strings")
     if not isinstance(ranks, list) or not all(type(rank) is int for rank in ranks):
         raise BadInput("ranks must be a list of whole numbers")
     if len(ranks) != len(completions):
-        raise BadInput(f"{len(completions)} completions have {len(ranks)} ranks")
+        raise BadInput(f"there must be one rank per completion, not {len(ranks)} for {len(completions)}")
     weight, strength = row.get("weight", 1.0), row.get("strength")
     if type(weight) not in (int, float) or not 0 <= weight < float("inf"):
         raise BadInput(f"weight must be a number of at least 0, not {weight!r}")
@@ -101,7 +101,7 @@ def check_row(row: dict[str, Any]) -> None:
 def _encode(
     tokenizer: Any, row: dict[str, Any], config: RewardConfig, data: RankingData
 ) -> tuple[PromptGroup, Ranking]:
-    """Tokens of the row's prompt and completions, sorted and distinct, and the ranking in their terms."""
+    """Return the prompt with its distinct completions as tokens, in sorted order, and the ranking of them."""
     prompt = _encode_prompt(tokenizer, row, config, data)
     completions = []
     for text in row["completions"]:
@@ -129,17 +129,18 @@ def _encode_prompt(tokenizer: Any, row: dict[str, Any], config: RewardConfig, da
     return tuple(tokens[-limit:])
 
 
-def _check_split(found: Iterable[tuple[str, int, PromptGroup]]) -> None:
+def _check_split(groups: Iterable[tuple[str, int, PromptGroup]]) -> None:
+    """Raise BadInput if a prompt is in both splits."""
     splits: dict[int, str] = {}
-    for split, prompt_id, _ in found:
+    for split, prompt_id, _ in groups:
         if splits.setdefault(prompt_id, split) != split:
-            raise BadInput(f"rankings.jsonl has prompt {prompt_id} both to train on and held out")
+            raise BadInput(f"rankings.jsonl has prompt {prompt_id} in both splits: all its rankings must be in one")
 
 
 def pairs_of_comparisons(comparisons: Iterable[Comparison], ties: bool = True, margin: float = 0.0) -> Pairs:
-    """All pairs of all rankings, as indices into the scores of the comparisons' completions, end to end.
+    """Return all pairs of all rankings, as indices into the scores of the comparisons' completions, end to end.
 
-    ties: whether tied pairs are among them. margin: nats per level of a ranking's strength.
+    ties: whether to include tied pairs. margin: nats per level of a ranking's strength.
     """
     rankings: list[Ranking] = []
     places: list[list[int]] = []

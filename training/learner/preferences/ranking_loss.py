@@ -1,10 +1,10 @@
-"""The loss of comparisons under a reward model, its ensemble and its tie parameter.
+"""Loss of comparisons under a reward model, its ensemble and its tie parameter.
 
-Beside what people said, a comparison says that its completions answer its own prompt rather than another one: the
-*contrast*, a completion under its own prompt preferred to itself under another (after Liu et al. 2024, «RRM: Robust
-Reward Model Training Mitigates Reward Hacking», whose augmented pairs do so with another prompt's completion). It needs
-no label, its two sides differ in nothing but whether they belong together, and so it teaches a model of few rankings to
-read the prompt at all. Half of a comparison's completions are tried at a time: all of them teach no more.
+Besides the rankings, the *contrast* is learned: a completion under its own prompt is preferred to the same completion
+under another prompt (after Liu et al. 2024, "RRM: Robust Reward Model Training Mitigates Reward Hacking", whose
+augmented pairs use another prompt's completion). It needs no labels. The two sides differ in the prompt only, so a
+model trained on few rankings learns to use the prompt. Half of a comparison's completions are used per step; all of
+them did not help more.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ from training.learner.runtime.config import RewardConfig
 
 
 class TieParameter(nn.Module):
-    """The log-odds that two equally good completions are called a tie: given, or learned from the data's share on."""
+    """Log-odds that two equally good completions are tied: fixed, or learned from the share of ties in the data."""
 
     def __init__(self, share: float, learns: bool) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class TieParameter(nn.Module):
         return float(self.logit.detach().sigmoid())
 
     def step(self, size: float = 0.1) -> None:
-        """A natural-gradient step: Adam's steps, right for weights, would take thousands to move a log-odds by 1.
+        """Take a natural-gradient step; Adam at the rate of weights would need thousands of steps to move it by 1.
 
         The Fisher information of the log-odds of an event of probability t is t(1−t).
         """
@@ -48,7 +48,7 @@ class TieParameter(nn.Module):
 
 
 def tie_parameter(rankings: Iterable[Ranking], settings: RewardConfig) -> TieParameter:
-    """Starts at the share of pairs that are tied in these rankings, unless the settings fix it."""
+    """Return the tie parameter: fixed by the settings, or starting at the share of tied pairs in these rankings."""
     if settings.tie_share > 0:
         return TieParameter(settings.tie_share, learns=False)
     tied = total = 0
@@ -59,12 +59,12 @@ def tie_parameter(rankings: Iterable[Ranking], settings: RewardConfig) -> TiePar
     return TieParameter(tied / total, learns=True)
 
 
-class Lesson(NamedTuple):
-    """What one step learns from a comparison. Without an other prompt there is no contrast."""
+class TrainingItem(NamedTuple):
+    """A comparison with the contrast of one step; without another prompt there is no contrast."""
 
     comparison: Comparison
     other_prompt: tuple[int, ...] = ()
-    places: tuple[int, ...] = ()  # of the completions that are tried under the other prompt
+    places: tuple[int, ...] = ()  # of the completions that are computed under the other prompt too
 
     @property
     def weight(self) -> float:
@@ -72,51 +72,51 @@ class Lesson(NamedTuple):
 
     @property
     def groups(self) -> list[PromptGroup]:
-        """What a forward pass over it reads."""
-        return [self.comparison.group] + ([self.elsewhere()] if self.places else [])
+        """Prompt groups of a forward pass over the item."""
+        return [self.comparison.group] + ([self.contrast_group()] if self.places else [])
 
     @property
     def sizes(self) -> list[GroupSizes]:
-        """Tokens of its prompts, and of each one's completions."""
+        """Number of tokens of each group's prompt and completions."""
         return [group.sizes for group in self.groups]
 
     @property
     def tokens(self) -> int:
         return sum(group.tokens for group in self.groups)
 
-    def elsewhere(self) -> PromptGroup:
-        """The chosen completions under the other prompt."""
+    def contrast_group(self) -> PromptGroup:
+        """Return the selected completions under the other prompt."""
         completions = self.comparison.group.completions
         return PromptGroup(self.other_prompt, tuple(completions[place] for place in self.places))
 
 
 class BatchLoss(NamedTuple):
-    """Sums over rankings: divide by the weight of the batch for means."""
+    """Sums over rankings; divided by the weight of the batch they are means."""
 
-    objective: Tensor  # what is minimised: the model's loss, the contrast and the ensemble's loss
+    objective: Tensor  # to minimise: the model's loss, the contrast and the ensemble's loss
     loss: float  # the model's, nats
     contrast: float  # nats, before its weight in the objective
-    right: float  # strict pairs ordered as they were judged
+    right: float  # strict pairs that the model orders as the ranking does
     strict: int  # strict pairs
 
 
 def batch_loss(
     model: RewardModel,
     tie: TieParameter,
-    lessons: Sequence[Lesson],
+    items: Sequence[TrainingItem],
     settings: RewardConfig,
     bootstrap: dict[int, Tensor],
 ) -> BatchLoss:
-    """One forward pass over the lessons. bootstrap: the ensemble's weights [H] of each prompt id."""
-    comparisons = [lesson.comparison for lesson in lessons]
-    own = [comparison.group for comparison in comparisons]
-    features = model.features(own + [lesson.elsewhere() for lesson in lessons if lesson.places])
-    every = model.raw_scores(features)
-    count = sum(len(group.completions) for group in own)
-    features, raw = features[:count], every[:count]
+    """Return the loss of one forward pass over the items. bootstrap: the ensemble's weights [H] by prompt id."""
+    comparisons = [item.comparison for item in items]
+    groups = [comparison.group for comparison in comparisons]
+    features = model.features(groups + [item.contrast_group() for item in items if item.places])
+    raw_scores = model.raw_scores(features)
+    count = sum(len(group.completions) for group in groups)  # the scores after these are those of contrast groups
+    features, raw, contrast_scores = features[:count], raw_scores[:count], raw_scores[count:]
     pairs = on_device(pairs_of_comparisons(comparisons, settings.tie_model != "none", settings.margin), raw.device)
     loss = model_loss(raw, pairs, comparisons, settings, tie.logit)
-    contrast = contrast_loss(raw, every[count:], lessons)
+    contrast = contrast_loss(raw, contrast_scores, items)
     objective = loss + settings.contrast * contrast
     if model.ensemble is not None:
         objective = objective + ensemble_loss(model, features, pairs, comparisons, settings, tie, bootstrap)
@@ -134,25 +134,25 @@ def ensemble_loss(
     tie: TieParameter,
     bootstrap: dict[int, Tensor],
 ) -> Tensor:
-    """Σ weight · loss of each member on its own bootstrap of the prompts; its gradient stays in the ensemble."""
+    """Return Σ weight · loss of each member on its bootstrap of the prompts; the gradient stays in the ensemble."""
     weights = torch.stack([bootstrap[c.prompt_id] for c in comparisons for _ in c.rankings]).to(features.device)
     losses = pair_losses(model.members(features), pairs, _tie_model(settings), tie.logit.detach())
     return (losses * pairs.weight[:, None] * weights[pairs.ranking]).sum()
 
 
-def contrast_loss(raw: Tensor, elsewhere: Tensor, lessons: Sequence[Lesson]) -> Tensor:
-    """Σ over lessons of weight · mean of −log sigmoid(score under the own prompt − score under the other).
+def contrast_loss(raw: Tensor, contrast_scores: Tensor, items: Sequence[TrainingItem]) -> Tensor:
+    """Return Σ over items of weight · mean of −log sigmoid(score under the item's prompt − score under the other).
 
-    raw: scores of all the lessons' completions; elsewhere: of their chosen ones, under their other prompts.
+    raw: scores of all completions of the items. contrast_scores: scores of the completions in their contrast groups.
     """
     rows: list[int] = []
     weights: list[float] = []
     first = 0
-    for lesson in lessons:
-        rows += [first + place for place in lesson.places]
-        weights += [lesson.weight / len(lesson.places) for _ in lesson.places]
-        first += len(lesson.comparison.group.completions)
-    losses = softplus(elsewhere - raw[torch.tensor(rows, dtype=torch.int64, device=raw.device)])
+    for item in items:
+        rows += [first + place for place in item.places]
+        weights += [item.weight / len(item.places) for _ in item.places]
+        first += len(item.comparison.group.completions)
+    losses = softplus(contrast_scores - raw[torch.tensor(rows, dtype=torch.int64, device=raw.device)])
     return (losses * torch.tensor(weights, device=raw.device)).sum()
 
 
@@ -167,7 +167,7 @@ def on_device(pairs: Pairs, device: torch.device) -> Pairs:
 def model_loss(
     raw: Tensor, pairs: Pairs, comparisons: Sequence[Comparison], settings: RewardConfig, tie_logit: Tensor
 ) -> Tensor:
-    """Σ weight · loss over rankings: of their pairs, or of their order where that is strict and so configured."""
+    """Return Σ weight · loss over rankings: of their pairs, or of strict orders if the settings say so."""
     losses = pair_losses(raw, pairs, _tie_model(settings), tie_logit) * pairs.weight
     if settings.strict_orders == "pairs":
         return losses.sum()
@@ -181,17 +181,17 @@ def model_loss(
 
 
 def _strict_orders(comparisons: Sequence[Comparison]) -> dict[int, tuple[list[float], list[list[int]]]]:
-    """Strict rankings by their number of completions: weights, and where their scores lie, best first."""
-    found: dict[int, tuple[list[float], list[list[int]]]] = defaultdict(lambda: ([], []))
+    """Return strict rankings by their number of completions: weights, and indices of their scores, best first."""
+    by_size: dict[int, tuple[list[float], list[list[int]]]] = defaultdict(lambda: ([], []))
     first = 0
     for comparison in comparisons:
         for ranking in filter(lambda ranking: ranking.is_strict, comparison.rankings):
             order = sorted(zip(ranking.ranks, ranking.places, strict=True))
-            weights, orders = found[len(order)]
+            weights, orders = by_size[len(order)]
             weights.append(ranking.weight)
             orders.append([first + place for _, place in order])
         first += len(comparison.group.completions)
-    return found
+    return by_size
 
 
 def total_weight(comparisons: Iterable[Comparison]) -> float:
@@ -199,9 +199,9 @@ def total_weight(comparisons: Iterable[Comparison]) -> float:
 
 
 def bootstrap_weights(comparisons: Iterable[Comparison], heads: int, seed: int) -> dict[int, Tensor]:
-    """Of each prompt, how much each head of the ensemble sees of it: exponential with mean 1.
+    """Return the weight of each prompt for each head of the ensemble: exponential with mean 1.
 
-    The Bayesian bootstrap (Rubin 1981) over prompts, as rankings of one prompt are not independent.
+    This is the Bayesian bootstrap (Rubin 1981) over prompts, because rankings of one prompt are not independent.
     """
     prompts = sorted({comparison.prompt_id for comparison in comparisons})
     drawn = torch.empty(len(prompts), heads).exponential_(generator=torch.Generator().manual_seed(seed))
