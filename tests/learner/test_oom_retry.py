@@ -12,7 +12,7 @@ from training.learner.policy import rollout
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import JobDirectory, TrainingFailed
 from training.learner.runtime.processes import Processes
-from training.learner.sft import Example, learn
+from training.learner.sft import Example, accumulate_gradients
 
 
 def allocator_of(model, tokens):
@@ -130,7 +130,7 @@ def test_sft_learns_the_same_after_memory_ran_out(tmp_path):
     found = []
     for limit in (100, 7):
         failed = allocator_of(policy, limit)
-        loss = learn(policy, examples, 14.0, SftConfig(model="m"), Processes(), MicroBatches(50))
+        loss = accumulate_gradients(policy, examples, 14.0, SftConfig(model="m"), Processes(), MicroBatches(50))
         found.append((loss, policy.get_input_embeddings().weight.grad.clone()))
         policy.zero_grad()
     assert failed

@@ -137,7 +137,7 @@ def test_what_is_truncated_is_counted(tmp_path):
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"messages": [{"role": "user", "content": "a"}]}, "row 1: completion must be text"),
+        ({"messages": [{"role": "user", "content": "a"}]}, "row 1: completion must be a string"),
         ({"completion": "a"}, "row 1: messages must be a list"),
         ({"messages": [{"role": "user", "content": "a"}], "completion": "b", "weight": 0}, "weight must be a number"),
     ],
@@ -149,7 +149,7 @@ def test_a_demonstration_that_is_none_is_refused(tmp_path, row, sentence):
 
 
 def test_no_demonstrations_and_impossible_models_are_refused(tmp_path):
-    with pytest.raises(BadInput, match="holds no demonstration"):
+    with pytest.raises(BadInput, match="has no rows"):
         sft.main(job(tmp_path / "empty", [], architecture=ARCHITECTURE))
     with pytest.raises(BadInput, match="architecture cannot be built"):
         sft.main(job(tmp_path / "odd", rows(), architecture={"model_type": "no-such-model"}))

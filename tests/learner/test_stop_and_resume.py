@@ -137,7 +137,7 @@ def test_samples_are_not_resumed_in_other_batches_where_some_would_be_left_out(t
         sample.main(job)
     config = json.loads((job / "config.json").read_text())
     (job / "config.json").write_text(json.dumps(config | {"batch_completions": 8}))
-    with pytest.raises(BadInput, match="state is of other settings or prompts"):
+    with pytest.raises(BadInput, match="state was saved with other settings or prompts"):
         sample.main(job)
 
 

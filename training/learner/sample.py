@@ -1,11 +1,33 @@
-"""sample: completions of given prompts from a policy, each scored by a reward model or other reward terms.
+"""sample: write completions of prompts by a policy, scored by a reward model or other reward terms.
 
     python -m training.learner.sample JOB_DIR
+    accelerate launch --num_processes 2 -m training.learner.sample JOB_DIR
 
-Reads config.json (`SampleConfig`) and prompts.jsonl, rows of `{"prompt_id": 7, "messages": [...]}`, with `"references":
-["..."]` for terms that compare with them: without any a completion has no score (null). Writes
-samples.jsonl, in the order of the prompts: `{"prompt_id", "index", "text", "ended", "tokens", "score"}`. The same seed
-gives the same texts, whatever batch_completions is and however many processes share the work.
+Files in:
+
+    config.json    settings that differ from the defaults below; `model` is required
+    prompts.jsonl  {"prompt_id": 7, "messages": [{"role": "user", "content": "..."}]}, one prompt per line
+
+`"references": ["..."]` are right answers, for reward terms that compare with them. Without them such a term gives no
+score (null).
+
+Files out:
+
+    samples.jsonl  {"prompt_id": 7, "index": 0, "text": "...", "ended": true, "tokens": 12, "score": 0.5},
+                   in the order of the prompts; "ended": whether the completion has its EOS token
+    metrics.jsonl  one line per batch: number of samples so far
+    result.json    means over the samples; written last
+    state/         state to resume from
+
+Steps:
+
+1. Load the models and the prompts; plan batches of prompts of similar lengths.
+2. Load the samples of an earlier run.
+3. Sample and score batch by batch.
+4. Write the samples, then the result.
+
+SIGTERM stops the program between two batches with its state saved; the same command resumes. The texts depend on the
+seed, not on batch_completions or the number of processes.
 """
 
 import itertools
@@ -42,7 +64,7 @@ def main(job_dir: Path) -> None:
     settings = SampleConfig.from_json(job.config())
     started = time.monotonic()
 
-    # 1. The models and the prompts; a batch of completions is a step, those of like prompt lengths together.
+    # 1. Models and prompts; a step is a batch of completions to prompts of similar lengths.
     policy, tokenizer = load_policy(settings.model)
     freeze(policy)
     prompts = read_prompts(tokenizer, job.rows("prompts.jsonl"), settings)
@@ -57,7 +79,7 @@ def main(job_dir: Path) -> None:
     rows_at_once = MicroBatches(settings.batch_completions, unit="completions")
     plan = plan_batches(prompts, settings.completions_per_prompt, settings.batch_completions)
 
-    # 2. What an earlier run had finished.
+    # 2. Samples of an earlier run.
     step, done = load_samples(job.state, plan) if job.state is not None else (0, [])
     job.truncate_metrics(step)
 
@@ -65,16 +87,16 @@ def main(job_dir: Path) -> None:
     while step < len(plan):
         step += 1
         mine = share(plan[step - 1], processes.rank, processes.count)
-        chosen = [prompts[number // settings.completions_per_prompt] for number in mine]
+        my_prompts = [prompts[number // settings.completions_per_prompt] for number in mine]
         with computing_in(settings.dtype):
-            written = rows_at_once.attempt([1] * len(mine), partial(
-                sample, policy, [prompt.tokens for prompt in chosen], mine, params))  # fmt: skip
+            completions = rows_at_once.attempt([1] * len(mine), partial(
+                sample, policy, [prompt.tokens for prompt in my_prompts], mine, params))  # fmt: skip
         answers = [
-            Answer(prompt.row, prompt.tokens, w.tokens, decode_completion(tokenizer, w.tokens), w.finished)
-            for prompt, w in zip(chosen, written, strict=True)
+            Answer(prompt.row, prompt.tokens, c.tokens, decode_completion(tokenizer, c.tokens), c.finished)
+            for prompt, c in zip(my_prompts, completions, strict=True)
         ]
         scores = scorer(answers) if scorer else [None] * len(answers)
-        check_numbers(written, scores, step)
+        check_samples_finite(completions, scores, step)
         rows = [as_row(n, a, s) for n, a, s in zip(mine, answers, scores, strict=True)]
         done += processes.gather(rows)
         job.append_metrics(step, len(plan), samples=float(len(done)))
@@ -84,7 +106,7 @@ def main(job_dir: Path) -> None:
         if stopping and step < len(plan):
             raise Stopped
 
-    # 4. In the order of the prompts; then the result.
+    # 4. Samples in the order of the prompts, then the result.
     done.sort(key=lambda row: int(row["number"]))
     job.write_rows("samples.jsonl", (as_sample(row, prompts, settings.completions_per_prompt) for row in done))
     job.write_result(
@@ -93,34 +115,33 @@ def main(job_dir: Path) -> None:
     processes.close()
 
 
-def plan_batches(prompts: Sequence[Prompt], each: int, batch: int) -> list[list[int]]:
-    """Completions' numbers in batches: the n-th completion answers prompt n // each."""
-    numbers = sorted(range(len(prompts) * each), key=lambda n: (len(prompts[n // each].tokens), n))
+def plan_batches(prompts: Sequence[Prompt], per_prompt: int, batch: int) -> list[list[int]]:
+    """Return the numbers of the completions in batches; completion n answers prompt n // per_prompt."""
+    numbers = sorted(range(len(prompts) * per_prompt), key=lambda n: (len(prompts[n // per_prompt].tokens), n))
     return [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
 
 
-def check_numbers(written: Sequence[Completion], scores: Iterable[Any], step: int) -> None:
-    """Raises TrainingFailed where a damaged policy or reward model gave what is no number."""
-    for completion, score in zip(written, scores, strict=True):
+def check_samples_finite(completions: Sequence[Completion], scores: Iterable[Any], step: int) -> None:
+    """Raise TrainingFailed if a damaged policy or reward model gave NaN or infinity."""
+    for completion, score in zip(completions, scores, strict=True):
         check_finite("the policy's log-probability", sum(completion.log_probs), step)
         check_finite("the reward model's score", 0.0 if score is None else float(score), step)
 
 
 def as_row(number: int, answer: Answer, score: Any) -> dict[str, Any]:
-    own = None if score is None else float(score)
     return {
         "number": number,
         "text": answer.text,
         "ended": answer.finished,
         "tokens": len(answer.completion),
-        "score": own,
+        "score": None if score is None else float(score),
     }
 
 
-def as_sample(row: dict[str, Any], prompts: Sequence[Prompt], each: int) -> dict[str, Any]:
-    """A line of samples.jsonl."""
+def as_sample(row: dict[str, Any], prompts: Sequence[Prompt], per_prompt: int) -> dict[str, Any]:
+    """Return a row of samples.jsonl."""
     number = row["number"]
-    place = {"prompt_id": prompts[number // each].row.get("prompt_id"), "index": number % each}
+    place = {"prompt_id": prompts[number // per_prompt].row.get("prompt_id"), "index": number % per_prompt}
     return place | {key: value for key, value in row.items() if key != "number"}
 
 
@@ -129,10 +150,10 @@ def save_samples(step: int, rows: list[dict[str, Any]], folder: Path) -> None:
 
 
 def load_samples(folder: Path, plan: Sequence[Sequence[int]]) -> tuple[int, list[dict[str, Any]]]:
-    """The batches finished, and their completions. Raises BadInput unless they are the plan's first ones."""
+    """Return the number of finished batches and their rows. Raises BadInput if they are not the plan's first ones."""
     step, rows = json.loads((folder / "samples.json").read_text("utf-8"))
     if sorted(row["number"] for row in rows) != sorted(itertools.chain(*plan[:step])):
-        raise BadInput(f"{folder} is of other settings or prompts; without it the job would start anew")
+        raise BadInput(f"{folder} was saved with other settings or prompts: delete it to start the job again")
     return step, rows
 
 

@@ -1,12 +1,33 @@
-"""sft: imitates demonstrations; or learns a small model, tokenizer included, from nothing but them.
+"""sft: fine-tune a policy on demonstrations, or train a small model and its tokenizer on them from scratch.
 
     python -m training.learner.sft JOB_DIR
     accelerate launch --num_processes 2 -m training.learner.sft JOB_DIR
 
-Reads config.json (`SftConfig`) and demonstrations.jsonl: `{"messages": [...], "completion": "...", "weight": 1}`.
-Writes model/. The loss is the mean negative log-likelihood of completion tokens, the end token included, weighted by
-their row; prompt tokens count with prompt_loss_weight, which helps a model that has yet to learn the language.
-Every random choice is a function of the seed and the pass, so a run stopped and resumed ends in the same bits.
+Files in:
+
+    config.json           settings that differ from the defaults below; `model` or `architecture` is required
+    demonstrations.jsonl  {"messages": [{"role": "user", "content": "..."}], "completion": "...", "weight": 1}
+
+Files out:
+
+    model/         the policy, a Hugging Face folder
+    metrics.jsonl  one line per step: loss, held_out_loss, learning rate, gradient norm, tokens
+    result.json    last losses and counts of truncated rows; written last
+    state/         state to resume from
+
+Steps:
+
+1. Read the demonstrations, load or make the model, and encode the demonstrations as tokens.
+2. Make the optimizer, and load the state of an earlier run.
+3. Train on about `batch_tokens` tokens per step.
+4. Write metrics, evaluate on held-out demonstrations, save. Repeat from 3 for `epochs` passes.
+5. Write the model, then the result.
+
+The loss is the mean negative log-likelihood of completion tokens, EOS included, weighted by row. Prompt tokens have the
+weight prompt_loss_weight, which helps a model that does not know the language yet.
+
+SIGTERM stops the program between two steps with its state saved; the same command resumes. Every random choice is a
+function of the seed and the pass, so a resumed run ends in the same bits as one without a stop.
 """
 
 import hashlib
@@ -60,14 +81,14 @@ class Demonstration(NamedTuple):
     messages: Messages
     completion: str
     weight: float
-    number: int = 0  # of the row
+    number: int = 0  # of the row in the file
 
 
 class Example(NamedTuple):
-    """A demonstration as tokens, with what each token but the first weighs in the loss."""
+    """A demonstration as tokens, with the loss weight of each token except the first."""
 
     tokens: list[int]
-    weights: list[float]  # one fewer than tokens: weights[i] is that of predicting tokens[i + 1]
+    weights: list[float]  # one fewer than tokens: weights[i] is the weight of tokens[i + 1]
     truncated_prompt: bool = False
     truncated_completion: bool = False
 
@@ -81,7 +102,7 @@ def main(job_dir: Path) -> None:
     settings = SftConfig.from_json(job.config())
     started = time.monotonic()
 
-    # 1. The demonstrations, the model, and the demonstrations as tokens; those of held-out prompts aside.
+    # 1. Demonstrations, model, and training and held-out demonstrations as tokens.
     torch.manual_seed(settings.seed)
     demonstrations = read_demonstrations(job)
     model, tokenizer = prepare_policy(settings, demonstrations, job)
@@ -95,32 +116,32 @@ def main(job_dir: Path) -> None:
     check_positions(policy, [example.tokens for example in examples + held_out], 0)
     plan = plan_steps([len(example.tokens) for example in examples], settings)
 
-    # 2. The optimiser; and where an earlier run stopped.
+    # 2. Optimizer, and the state of an earlier run.
     optimizer = adamw(policy, settings.weight_decay)
-    highest_rate = peak_learning_rate(settings, policy)
+    peak_rate = peak_learning_rate(settings, policy)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     parts, step = {"policy": policy, "optimizer": optimizer}, 0
     if job.state is not None:
         step, _ = load_state(job.state, parts)
     job.truncate_metrics(step)
 
-    # 3. Steps of about batch_tokens tokens, in micro-batches of like lengths.
+    # 3. Steps of about batch_tokens tokens, in micro-batches of similar lengths.
     while step < len(plan):
         step += 1
-        rate = highest_rate * learning_rate_factor(step, len(plan), settings)
+        rate = peak_rate * learning_rate_factor(step, len(plan), settings)
         mine = share([examples[i] for i in plan[step - 1]], processes.rank, processes.count)
         weight = total_weight([examples[i] for i in plan[step - 1]])
-        loss = learn(policy, mine, weight, settings, processes, micro_batches)
+        loss = accumulate_gradients(policy, mine, weight, settings, processes, micro_batches)
         check_finite("the loss", loss, step)
         norm = take_step(optimizer, policy.parameters(), rate, settings.max_gradient_norm, step)
 
-        # 4. Say how it goes, evaluate, save; stop when told to.
-        measured = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
-        measured["tokens"] = sum(len(examples[i].tokens) for i in plan[step - 1])
+        # 4. Metrics, evaluation, saved state; stop if requested.
+        metrics = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
+        metrics["tokens"] = sum(len(examples[i].tokens) for i in plan[step - 1])
         due = step == len(plan) or settings.is_evaluated_after(step, len(plan))
         if held_out and due:
-            measured["held_out_loss"] = evaluate(policy, held_out, settings, processes, micro_batches)
-        job.append_metrics(step, len(plan), **measured)
+            metrics["held_out_loss"] = evaluate(policy, held_out, settings, processes, micro_batches)
+        job.append_metrics(step, len(plan), **metrics)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
             save_state(job, step, parts, {})
@@ -135,7 +156,7 @@ def main(job_dir: Path) -> None:
 
 
 def summary(job: JobDirectory, examples: Sequence[Example]) -> dict[str, float]:
-    """What the result says of the training: its last losses, and what was cut of the examples."""
+    """Return the training's figures for result.json: the last losses, and counts of truncated examples."""
     last = job.metrics()[-1]
     return {name: last[name] for name in ("loss", "held_out_loss") if name in last} | {
         "truncated_prompts": sum(example.truncated_prompt for example in examples),
@@ -144,10 +165,10 @@ def summary(job: JobDirectory, examples: Sequence[Example]) -> dict[str, float]:
 
 
 def read_demonstrations(job: JobDirectory) -> list[Demonstration]:
-    """Raises BadInput for a row that cannot be used, or if there is none."""
+    """Return the demonstrations. Raises BadInput for a row that cannot be used, or if there is none."""
     rows = [as_demonstration(row, number) for number, row in enumerate(job.rows("demonstrations.jsonl"), 1)]
     if not rows:
-        raise BadInput("demonstrations.jsonl holds no demonstration")
+        raise BadInput("demonstrations.jsonl has no rows: add demonstrations")
     return rows
 
 
@@ -156,7 +177,7 @@ def as_demonstration(row: dict[str, Any], number: int) -> Demonstration:
         messages = check_messages(row.get("messages"))
         completion, weight = row.get("completion"), row.get("weight", 1.0)
         if not isinstance(completion, str):
-            raise BadInput("completion must be text")
+            raise BadInput("completion must be a string")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise BadInput(f"weight must be a number above 0, not {weight!r}")
     return Demonstration(messages, completion, float(weight), number)
@@ -165,7 +186,7 @@ def as_demonstration(row: dict[str, Any], number: int) -> Demonstration:
 def prepare_policy(
     settings: SftConfig, demonstrations: list[Demonstration], job: JobDirectory
 ) -> tuple[PreTrainedModel, Any]:
-    """The model to fine-tune; or a new one, with a tokenizer learned from the demonstrations."""
+    """Return the model to fine-tune, or a new one with a tokenizer trained on the demonstrations."""
     if settings.model:
         return load_policy(settings.model)
     tokenizer = bpe.learn_tokenizer(texts_of(demonstrations), settings.vocabulary_size)
@@ -179,7 +200,7 @@ def texts_of(demonstrations: list[Demonstration]) -> Iterable[str]:
 
 
 def split(rows: list[Demonstration], fraction: float) -> tuple[list[Demonstration], list[Demonstration]]:
-    """Held-out and training rows: by a hash of the prompt, so that a prompt is wholly on one side."""
+    """Return held-out and training rows, split by a hash of the prompt, so that equal prompts stay together."""
 
     def is_held_out(row: Demonstration) -> bool:
         digest = hashlib.sha256(json.dumps(row.messages, sort_keys=True).encode()).digest()
@@ -188,7 +209,7 @@ def split(rows: list[Demonstration], fraction: float) -> tuple[list[Demonstratio
     held_out = [row for row in rows if is_held_out(row)]
     training = [row for row in rows if not is_held_out(row)]
     if not training:
-        raise BadInput("held_out_fraction leaves no demonstration to learn from")
+        raise BadInput("held_out_fraction leaves no training demonstration: lower it or add demonstrations")
     return held_out, training
 
 
@@ -206,7 +227,10 @@ def encode(tokenizer: Any, row: Demonstration, settings: SftConfig) -> Example:
 
 
 def plan_steps(lengths: Sequence[int], settings: SftConfig) -> list[list[int]]:
-    """Which examples each step learns from: every pass in its own order, cut where batch_tokens is reached."""
+    """Return the indices of each step's examples: shuffled in every pass, in steps of at most batch_tokens tokens.
+
+    A longer example is a step of its own.
+    """
     plan: list[list[int]] = []
     for epoch in range(settings.epochs):
         plan.append([])
@@ -221,7 +245,7 @@ def plan_steps(lengths: Sequence[int], settings: SftConfig) -> list[list[int]]:
 
 
 def weighted_loss(policy: PreTrainedModel, examples: list[Example]) -> Tensor:
-    """Σ weight · −log p(token | what precedes it), in nats: the sum over all tokens of all examples."""
+    """Return Σ weight · −log p(token | earlier tokens) over all tokens of all examples, in nats."""
     batch = pack_sequences([example.tokens for example in examples], policy.device)
     weights = torch.tensor([w for example in examples for w in (*example.weights, 0.0)], device=policy.device)
     counted = weights.nonzero()[:, 0]
@@ -233,7 +257,7 @@ def total_weight(examples: Sequence[Example]) -> float:
     return sum(sum(example.weights) for example in examples)
 
 
-def learn(
+def accumulate_gradients(
     policy: PreTrainedModel,
     mine: Sequence[Example],
     weight: float,
@@ -241,7 +265,10 @@ def learn(
     processes: Processes,
     micro_batches: MicroBatches,
 ) -> float:
-    """Adds up the gradient of the mean loss over all processes' examples, `weight` in all, `mine` here; that mean."""
+    """Add up the gradient of the mean loss over all processes, and return that mean.
+
+    mine: examples of this process. weight: the total weight of the examples of all processes.
+    """
     lengths = [len(example.tokens) for example in mine]
 
     def pass_over(budget: int) -> float:
@@ -266,7 +293,7 @@ def evaluate(
     processes: Processes,
     micro_batches: MicroBatches,
 ) -> float:
-    """Mean loss on held-out demonstrations, in nats a token."""
+    """Return the mean loss on held-out demonstrations, in nats per token."""
     mine = share(examples, processes.rank, processes.count)
     lengths = [len(example.tokens) for example in mine]
 
