@@ -93,7 +93,7 @@ def test_a_kill_at_any_moment_of_a_replacement_leaves_a_whole_folder(tmp_path, p
         folder.mkdir()
         (folder / "which").write_text(name)
     finish_replacement(tmp_path / "state")
-    # «new» counts once «old» was moved away; before that the old state is still in its place
+    # "new" counts once "old" was moved away; before that the old state is still in its place
     assert (tmp_path / "state" / "which").read_text() == ("state" if "state" in present else "new")
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
 

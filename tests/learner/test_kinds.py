@@ -1,5 +1,6 @@
 """Every kind of model is exact, by the packed pass or by its own forward pass, or is refused with a sentence."""
 
+import functools
 import json
 from typing import Any
 
@@ -240,6 +241,12 @@ def model_of(kind: str, **changes: Any) -> Any:
     return model.eval()
 
 
+@functools.cache
+def plain_and_prepared(kind: str) -> tuple[Any, Any]:
+    """Return the unchanged model and the prepared one. Both are made once per kind, because the probe takes longest."""
+    return model_of(kind), prepare(model_of(kind), kind)
+
+
 @torch.no_grad()
 def own_log_probs(model: Any) -> torch.Tensor:
     """By an unchanged model's own forward pass, on each sequence alone."""
@@ -252,8 +259,8 @@ def own_log_probs(model: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", [*FAST, *GENERIC])
 def test_log_probs_are_those_of_the_models_own_forward_pass_on_each_sequence_alone(kind):
-    expected = own_log_probs(model_of(kind))
-    model = prepare(model_of(kind), kind)
+    plain, model = plain_and_prepared(kind)
+    expected = own_log_probs(plain)
     assert path_of(model).is_fast == (kind in FAST), path_of(model)
     with torch.no_grad():
         found = compute_token_outputs(model, PolicyTrunkCritic(model), EPISODES, with_entropy=True)
@@ -265,14 +272,13 @@ def test_log_probs_are_those_of_the_models_own_forward_pass_on_each_sequence_alo
 
 @pytest.mark.parametrize("kind", [*FAST, *GENERIC])
 def test_greedy_samples_are_the_likeliest_tokens_of_the_models_own_forward_pass(kind):
-    plain, model = model_of(kind), prepare(model_of(kind), kind)
+    plain, model = plain_and_prepared(kind)
     prompts = [[5, 6, 7], [9, 10, 11, 12, 13, 14, 3, 8], [5, 6, 7]]
     written = sample(model, prompts, [0, 1, 2], SamplingParams(8, frozenset({0}), temperature=0.0), 4)
     for prompt, completion in zip(prompts, written, strict=True):
-        tokens = torch.tensor([prompt])
-        for token in completion.tokens:  # not generate(), whose cached step is wrong for some kinds
-            assert int(plain(input_ids=tokens, use_cache=False).logits[0, -1].argmax()) == token
-            tokens = torch.cat([tokens, torch.tensor([[token]])], 1)
+        # Not generate(), whose cached step is wrong for some kinds.
+        logits = plain(input_ids=torch.tensor([[*prompt, *completion.tokens]]), use_cache=False).logits[0]
+        assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == completion.tokens
 
 
 class Looks(LlamaForCausalLM):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -147,21 +148,23 @@ def enumerated(chance: np.random.Generator, kind: str) -> tuple[np.ndarray, np.n
     return logits - logsumexp(logits, axis=1, keepdims=True), rewards
 
 
-def draw_report(chance: np.random.Generator, reference, rewards, policy, beta: float) -> dict:
-    """What a run would say after drawing SAMPLES completions a prompt from the policy, and as many from the reference.
+def sampler(chance: np.random.Generator, log_probs: np.ndarray) -> Callable[[], np.ndarray]:
+    """Return a function that draws SAMPLES completions a prompt; it sums up the probabilities only once."""
+    cumulated = np.exp(log_probs).cumsum(1)
 
-    `policy` and `reference` are log-probabilities.
-    """
-    rows = np.arange(PROMPTS)[:, None]
-
-    def samples(log_probs):
-        cumulated = np.exp(log_probs).cumsum(1)
+    def draw() -> np.ndarray:
         places = chance.random((PROMPTS, SAMPLES)) * cumulated[:, -1:]
-        return np.array([np.searchsorted(*each) for each in zip(cumulated, places, strict=True)]), rows
+        return np.array([np.searchsorted(*each) for each in zip(cumulated, places, strict=True)])
 
-    drawn, first = samples(policy)[0], samples(reference)[0]
-    ratios = policy[rows, drawn] - reference[rows, drawn]
-    return report(*(torch.tensor(each) for each in (rewards[rows, first], rewards[rows, drawn], ratios)), beta)
+    return draw
+
+
+def drawn_report(policy_samples, reference_samples, reference, rewards, policy, beta: float) -> dict:
+    """The report on these samples of the policy and of the reference, whose log-probabilities are given."""
+    rows = np.arange(PROMPTS)[:, None]
+    ratios = policy[rows, policy_samples] - reference[rows, policy_samples]
+    columns = (rewards[rows, reference_samples], rewards[rows, policy_samples], ratios)
+    return report(*map(torch.tensor, columns), beta)
 
 
 @pytest.mark.slow
@@ -180,8 +183,9 @@ def test_what_is_said_of_the_best_attainable_holds_in_enumerated_worlds(kind, be
         policy = logits - logsumexp(logits, axis=1, keepdims=True)
         mean = float((np.exp(reference) * rewards).sum(1).mean())
         reached = float((np.exp(policy) * (rewards - beta * (policy - reference))).sum(1).mean())
+        draw_policy, draw_reference = sampler(chance, policy), sampler(chance, reference)
         for _ in range(50):
-            said = draw_report(chance, reference, rewards, policy, beta)
+            said = drawn_report(draw_policy(), draw_reference(), reference, rewards, policy, beta)
             told.append(said["best_objective_at_least"] <= best)
             assert (said["best_objective"] is None) == (said["best_objective_low"] is None)
             known.append(said["best_objective"] is not None)
@@ -201,7 +205,8 @@ def test_a_policy_that_is_still_the_reference_does_not_know_what_is_best_at_a_lo
     """16 samples of 20,000 completions: the old estimate was 1.4 below J*, and its interval never held it."""
     chance = np.random.default_rng(1)
     reference, rewards = enumerated(chance, "normal")
-    said = draw_report(chance, reference, rewards, reference, 0.05)
+    draw = sampler(chance, reference)
+    said = drawn_report(draw(), draw(), reference, rewards, reference, 0.05)
     assert said["best_objective"] is None and said["attained_fraction"] is None
     assert said["best_objective_at_least"] < 0.05 * logsumexp(reference + rewards / 0.05, axis=1).mean()
 

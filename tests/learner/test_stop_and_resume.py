@@ -1,5 +1,6 @@
 """A run that is stopped and resumed ends in the same bits as one that is not; two processes end where one does."""
 
+import functools
 import json
 import os
 import signal
@@ -104,15 +105,30 @@ JOBS = {
 }
 
 
+@pytest.fixture(scope="module")
+def straight_outcome(tmp_path_factory):
+    """A function from a program of JOBS to the outcome of its run without a stop, which is made once."""
+
+    @functools.cache
+    def outcome_of(program):
+        module, make = JOBS[program]
+        job = make(tmp_path_factory.mktemp("straight") / "job")
+        module.main(job)
+        return outcome(job)
+
+    return outcome_of
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("program", JOBS)
 @pytest.mark.parametrize("read", [1, 2, 3])
-def test_stopped_at_any_moment_and_resumed_it_is_the_same_to_the_bit(tmp_path, monkeypatch, program, read):
+def test_stopped_at_any_moment_and_resumed_it_is_the_same_to_the_bit(
+    tmp_path, monkeypatch, straight_outcome, program, read
+):
     module, make = JOBS[program]
-    straight, stopped = make(tmp_path / "straight"), make(tmp_path / "stopped")
-    module.main(straight)
+    stopped, expected = make(tmp_path / "stopped"), straight_outcome(program)
     assert run_with_stops(monkeypatch, module, stopped, read) >= 1
-    assert outcome(stopped) == outcome(straight)
+    assert outcome(stopped) == expected
 
 
 @pytest.mark.parametrize("changes", [{"lora_rank": 2}, {"critic": "shared"}, None], ids=["lora", "critic", "damaged"])

@@ -24,7 +24,7 @@ from training.learner.runtime.jobdir import BadInput, JobDirectory
         ("token_f1", "a the an", ["an"], 1.0),
         ("token_f1", "", ["word"], 0.0),
         ("token_f1", "dog dog", ["dog cat"], 0.5),  # a word counts as often as both have it
-        # Lin 2004, §3: «police killed the gunman» and «police kill the gunman» share three of four words in order
+        # Lin 2004, §3: "police killed the gunman" and "police kill the gunman" share three of four words in order
         ("rouge_l", "police kill the gunman", ["police killed the gunman"], 0.75),
         ("rouge_l", "the gunman kill police", ["police killed the gunman"], 0.5),
         ("bleu", "the cat sat on the mat", ["the cat sat on the mat"], 1.0),

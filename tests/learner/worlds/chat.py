@@ -1,4 +1,4 @@
-"""Small tokenizers with the chat templates, control tokens and kinds of vocabulary of published models."""
+"""Small tokenizers with the chat templates, control tokens and vocabulary types of published models."""
 
 import json
 from collections.abc import Callable
@@ -49,7 +49,7 @@ T5 = (
 
 
 def byte_level(special: list[str], ignore_merges: bool = False) -> Tokenizer:
-    """BPE over bytes, as GPT-2, Llama 3 and Qwen have it."""
+    """Return a byte-level BPE as in GPT-2, Llama 3 and Qwen."""
     tokenizer = Tokenizer(models.BPE(ignore_merges=ignore_merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -62,7 +62,7 @@ def byte_level(special: list[str], ignore_merges: bool = False) -> Tokenizer:
 
 
 def sentence_piece(special: list[str], legacy: bool) -> Tokenizer:
-    """BPE with byte fallback over ▁ for blanks; legacy: a ▁ before every part, as Llama 2 and Phi-3 have it."""
+    """Return a BPE with byte fallback and ▁ for spaces. legacy: a ▁ before every part, as in Llama 2 and Phi-3."""
     bytes_ = [f"<0x{number:02X}>" for number in range(256)]
     trained = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     replace = normalizers.Replace(" ", "▁")
@@ -75,14 +75,14 @@ def sentence_piece(special: list[str], legacy: bool) -> Tokenizer:
 
 
 def without_bytes_as_special(tokenizer: Tokenizer) -> Tokenizer:
-    """The trainer makes special tokens of all that it is told to have; bytes are none."""
+    """Remove the byte tokens from the special tokens, where the trainer puts all tokens that it was given."""
     state = json.loads(tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if not token["content"].startswith("<0x")]
     return Tokenizer.from_str(json.dumps(state))
 
 
 def unigram(special: list[str]) -> Tokenizer:
-    """A vocabulary with probabilities, as T5 has it: its model finds "</s>" in a text as it finds any other token."""
+    """Return a unigram vocabulary as in T5; it matches "</s>" in a text like any other token."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
     tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
@@ -108,7 +108,7 @@ def gemma() -> Any:
 
 
 def phi3() -> Any:
-    """Its turn tokens eat the blanks and line breaks that follow them (rstrip)."""
+    """Return a tokenizer whose turn tokens remove the spaces and line breaks after them (rstrip)."""
     backend = sentence_piece(["<s>", "</s>", "<|endoftext|>"], legacy=True)
     names = ("<|assistant|>", "<|user|>", "<|system|>", "<|end|>")
     backend.add_special_tokens([AddedToken(name, rstrip=True, normalized=False) for name in names])
@@ -122,7 +122,7 @@ def chatml() -> Any:
 
 
 def plain_chatml() -> Any:
-    """ChatML whose turn tokens were added without being called special, as some fine-tunes have them."""
+    """Return ChatML whose turn tokens are not special tokens, as in some fine-tunes."""
     backend = byte_level(["<|endoftext|>"])
     backend.add_tokens(["<|im_start|>", "<|im_end|>"])
     return wrapped(backend, CHATML, eos_token="<|endoftext|>")
@@ -154,7 +154,7 @@ ENDS = {
     "gemma": "<end_of_turn>", "phi3": "<|end|>", "chatml": "<|im_end|>", "plain_chatml": "<|im_end|>",
     "llama3": "<|eot_id|>", "llama2": "</s>", "t5_chat": "</s>", "gpt2": "<|endoftext|>",
 }  # fmt: skip
-# What opens the reply of an assistant, for texts that try to.
+# The tokens that open an assistant's reply, for texts that contain them.
 OPENERS = {
     "gemma": "<start_of_turn>model\n", "phi3": "<|assistant|>", "chatml": "<|im_start|>assistant\n",
     "plain_chatml": "<|im_start|>assistant\n", "llama3": "<|start_header_id|>assistant<|end_header_id|>\n\n",

@@ -1,6 +1,6 @@
-"""A world so small that every completion can be written down: five tokens, at most three a completion, 85 in all.
+"""A world whose completions can be enumerated: five tokens, at most three per completion, 85 completions.
 
-Its prompts are one letter. Rewards are a fixed random number a completion, so the best attainable policy is known:
+Prompts are one letter. The reward of a completion is a fixed random number, so the best attainable policy is known:
 π*(y|x) ∝ π_ref(y|x)·exp(r(x, y)/β), with J* = β·log E_ref[exp(r/β)] (Korbak et al. 2022, eq. 5).
 """
 
@@ -36,7 +36,7 @@ KINDS["gemma2"]["sliding_window"] = KINDS["gemma3_text"]["sliding_window"] = KIN
 
 
 def letters_tokenizer() -> PreTrainedTokenizerFast:
-    """A token a letter; the end token is the pad token too."""
+    """Return a tokenizer with one token per letter; EOS is the pad token too."""
     words = Tokenizer(models.WordLevel({letter: i for i, letter in enumerate(LETTERS)}, unk_token="d"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
@@ -44,7 +44,7 @@ def letters_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_model(kind: str = "llama", vocabulary: int = 64, seed: int = 0, **changes: Any) -> Any:
-    """A random model of this kind, with logits as far apart as a trained one's."""
+    """Return a random model of this kind; its logits differ as much as those of a trained one."""
     torch.manual_seed(seed)
     special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     config = AutoConfig.for_model(kind, vocab_size=vocabulary, max_position_embeddings=128, **KINDS[kind], **special)
@@ -58,14 +58,14 @@ def tiny_model(kind: str = "llama", vocabulary: int = 64, seed: int = 0, **chang
 
 
 def policy_folder(folder: Path, **changes: Any) -> Path:
-    """A random policy over the letters. GPT-2: its learned positions tell «a» from «aa», as rotary ones cannot."""
+    """Save a random policy over the letters. GPT-2: its learned positions tell "a" from "aa"; rotary ones do not."""
     tiny_model(vocabulary=len(LETTERS), **({"kind": "gpt2", "num_hidden_layers": 1} | changes)).save_pretrained(folder)
     letters_tokenizer().save_pretrained(folder)
     return folder
 
 
 def damaged_policy(folder: Path) -> Path:
-    """A policy some of whose weights are no numbers."""
+    """Save a policy with NaN in some of its weights."""
     weights = load_file(policy_folder(folder) / "model.safetensors")
     weights["transformer.ln_f.weight"].fill_(float("nan"))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -73,7 +73,7 @@ def damaged_policy(folder: Path) -> Path:
 
 
 def reward_model_folder(folder: Path, **changes: Any) -> Path:
-    """A random reward model over the letters, its scores of no use but far apart."""
+    """Save a random reward model over the letters; its scores differ widely."""
     policy_folder(folder, seed=5, **changes)
     model = new_reward_model(str(folder), heads=0, seed=0)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def reward_model_folder(folder: Path, **changes: Any) -> Path:
 
 
 def on_reward_model(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Settings of a critic on a reward model that lies in this folder."""
+    """Return settings of a critic on a random reward model, which is saved in this folder."""
     path = folder / "reward_model"
     if not path.exists():
         reward_model_folder(path)
@@ -92,29 +92,29 @@ def on_reward_model(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def completions() -> list[list[int]]:
-    """All that can be written: ended within MAX_LENGTH tokens, or cut off there."""
+    """Return all completions: finished within MAX_LENGTH tokens, or truncated there."""
     words = [list(word) for n in range(MAX_LENGTH) for word in itertools.product(range(1, len(LETTERS)), repeat=n)]
     cut_off = [list(word) for word in itertools.product(range(1, len(LETTERS)), repeat=MAX_LENGTH)]
     return [[*word, 0] for word in words] + cut_off
 
 
 def reward_of(completion: Sequence[int]) -> float:
-    """Any number, the same every time."""
+    """Return a fixed random number."""
     return random.Random(str(list(completion))).gauss(0, 1)
 
 
 def reward(answers: Sequence[Any]) -> list[float]:
-    """The reward term, for the settings of a job."""
+    """Reward term for the settings of a job."""
     return [reward_of(answer.completion) for answer in answers]
 
 
-_asked: list[int] = []  # how many answers each call of the term below brought, in this process
+_asked: list[int] = []  # number of answers of each call of the term below, in this process
 
 
 def reward_that_waits(answers: Sequence[Any]) -> list[float]:
-    """The same reward; the third call makes the file "waits" in the folder ACCORD_TEST_HOLD, and waits for "go".
+    """Return the same reward; the third call creates the file "waits" in ACCORD_TEST_HOLD and waits for "go".
 
-    So a test can send a signal in the middle of a step, however busy the machine is.
+    A test can then send a signal in the middle of a step, on a machine of any load.
     """
     _asked.append(len(answers))
     if len(_asked) == 3:
@@ -126,7 +126,7 @@ def reward_that_waits(answers: Sequence[Any]) -> list[float]:
 
 
 def log_probs(model: Any, prompt: Sequence[int]) -> Tensor:
-    """[85]: the log-probability of every completion, by a plain forward pass of each alone."""
+    """Return the log-probability of every completion, [85], by a plain forward pass of each alone."""
     with torch.no_grad():
         return torch.stack([log_prob(model, [*prompt], completion) for completion in completions()])
 
@@ -138,19 +138,19 @@ def log_prob(model: Any, prompt: list[int], completion: list[int]) -> Tensor:
 
 
 def objective(policy: Tensor, reference: Tensor, beta: float) -> float:
-    """J = E[r] − β·KL of a distribution over all completions, given as log-probabilities [85]."""
+    """Return J = E[r] − β·KL of a distribution over all completions, given as log-probabilities [85]."""
     rewards = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)
     return float((policy.exp() * (rewards - beta * (policy - reference))).sum())
 
 
 def best_policy(reference: Tensor, beta: float) -> Tensor:
-    """[85]: log π*, by its definition."""
+    """Return log π*, [85], by its definition."""
     rewards = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)
     return (reference + rewards / beta).log_softmax(0)
 
 
 def ppo_job(folder: Path, prompts: Sequence[str] = ("a",), **settings: Any) -> Path:
-    """A job directory for ppo in this world, its policy beside it."""
+    """Make a job directory for ppo, with its policy beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder.parent / "policy").exists():
         policy_folder(folder.parent / "policy")
@@ -170,5 +170,5 @@ def ppo_job(folder: Path, prompts: Sequence[str] = ("a",), **settings: Any) -> P
 
 
 def metrics(job: Path) -> list[dict[str, Any]]:
-    """Of every step so far."""
+    """Return the metrics of every step so far."""
     return JobDirectory(job).metrics()

@@ -1,4 +1,4 @@
-"""One batch of episodes in the small world, scored, and the gradients that a minibatch of it gives."""
+"""One scored batch of episodes over the letters, and the gradients of a minibatch of it."""
 
 import json
 
@@ -15,7 +15,7 @@ from training.learner.text.messages import Prompt, decode_completion
 
 
 def prepared(folder, **settings):
-    """A run and its first batch of episodes, scored; a critic's values are random, the same always, not all zero."""
+    """Return a training context and its first rollout. The critic's values are random with a fixed seed, not zero."""
     job = ppo_job(folder / "job", PROMPTS, **({"batch_episodes": 24, "steps": 1} | settings))
     settings = PpoConfig.from_json(json.loads((job / "config.json").read_text()))
     context = ppo.load_context(settings, Processes())
@@ -28,7 +28,7 @@ def prepared(folder, **settings):
 
 
 def scored_answers(scored):
-    """What the reward function is asked, once more."""
+    """Return the answers of a rollout, as the reward function gets them."""
     tokenizer = letters_tokenizer()
     return [
         Answer(row_of(prompt), prompt, completion, decode_completion(tokenizer, completion), completion[-1] == 0)
@@ -37,12 +37,12 @@ def scored_answers(scored):
 
 
 def row_of(prompt):
-    """A row of prompts.jsonl, of a prompt of one letter."""
+    """Return the row of prompts.jsonl for a prompt of one letter."""
     return {"messages": [{"role": "user", "content": LETTERS[prompt[0]]}]}
 
 
 def gradients(context, scored, chosen, **changes):
-    """Of policy and critic by one minibatch, under the run's settings as changed."""
+    """Return the gradients of policy and critic for one minibatch, with some settings changed."""
     context = context._replace(settings=PpoConfig.from_json(context.settings.to_json() | changes))
     if "micro_batch_tokens" in changes:
         context = context._replace(micro_batches=MicroBatches(context.settings.micro_batch_tokens))

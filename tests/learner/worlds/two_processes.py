@@ -1,4 +1,4 @@
-"""A program on two processes with gloo, without the seconds that two new interpreters take: they are forked."""
+"""Run a program on two processes with gloo. They are forked, which saves the seconds of starting two interpreters."""
 
 import os
 import signal
@@ -8,17 +8,17 @@ from pathlib import Path
 
 import torch
 
-PATIENCE = 400  # seconds until a process is taken for one that waits for ever
+PATIENCE = 400  # seconds until a process counts as waiting forever
 
 
 def run_on_two(main: Callable[[Path], None], job: Path) -> None:
-    """Both processes run the program on the job directory; raises AssertionError unless both end well."""
+    """Run the program in both processes. Raises AssertionError unless both exit with 0."""
     codes = ends_of_two(main, job)
     assert codes == [0, 0], codes
 
 
 def ends_of_two(main: Callable[[Path], None], job: Path) -> list[int]:
-    """How each of the two ended: 0, 1 where it raised, or −14 where it was still waiting after PATIENCE."""
+    """Return both exit codes: 0, 1 after an exception, or −14 if it still waited after PATIENCE."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]

@@ -1,4 +1,4 @@
-"""A tiny policy folder, and rankings of word salads by a hidden utility: what reward tests learn from."""
+"""A tiny policy, and rankings of random words by a hidden utility, for tests of reward models."""
 
 import json
 import random
@@ -15,12 +15,12 @@ VALUES = {"thanks": 1.0, "help": 1.0, "happy": 1.0, "never": -1.0, "no": -1.0, "
 
 
 def utility(text: str) -> float:
-    """The hidden truth: good words less bad ones."""
+    """Return the hidden utility: the number of good words minus that of bad ones."""
     return sum(VALUES.get(word, 0.0) for word in text.split())
 
 
 def words_tokenizer(pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
-    """A byte-level BPE that knows the words."""
+    """Return a byte-level BPE trained on the words."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -36,7 +36,7 @@ def words_tokenizer(pad_is_eos: bool = False) -> PreTrainedTokenizerFast:
 
 
 def words_folder(folder: Path, pad_is_eos: bool = False) -> Path:
-    """A small random Llama with its tokenizer, as a Hugging Face folder."""
+    """Save a small random Llama with its tokenizer."""
     torch.manual_seed(0)
     words = words_tokenizer(pad_is_eos)
     config = LlamaConfig(
@@ -50,7 +50,7 @@ def words_folder(folder: Path, pad_is_eos: bool = False) -> Path:
 
 
 def ranking_rows(prompts: int, completions: int = 4, held_out: int = 0, seed: int = 0) -> list[dict[str, Any]]:
-    """Noiseless rankings, one a prompt; the last `held_out` prompts are held out."""
+    """Return noiseless rankings, one per prompt; the last `held_out` prompts are held out."""
     r = random.Random(seed)
     rows = []
     for number in range(prompts):
@@ -72,7 +72,7 @@ def ranking_rows(prompts: int, completions: int = 4, held_out: int = 0, seed: in
 
 
 def reward_job(folder: Path, rows: list[dict[str, Any]], **settings: Any) -> Path:
-    """A job directory for the reward program, its policy beside it."""
+    """Make a job directory for the reward program, with its policy beside it."""
     folder.mkdir(exist_ok=True)
     if not (folder.parent / "policy").exists():
         words_folder(folder.parent / "policy")
