@@ -195,7 +195,9 @@ class PpoConfig(Training):
     algorithm: str = setting(
         "ppo",
         choices=tuple(ALGORITHMS),
-        help="Advantage estimator: " + "; ".join(f"{name}: {each.help}" for name, each in ALGORITHMS.items()) + ".",
+        help="Advantage estimator: "
+        + "; ".join(f"{name}: {algorithm.help}" for name, algorithm in ALGORITHMS.items())
+        + ".",
     )
 
     # Models
