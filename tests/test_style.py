@@ -11,9 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PRODUCT = ("config", "feedback", "training")
 MAX_FIRST_LINE = 25  # words
 # Folders that have not been rewritten yet; each commit that rewrites one takes it out.
-UNFINISHED = (
-    "tests",
-)
+UNFINISHED = ("tests",)
 # First words of clauses that have no main verb, or whose subject comes last: a reader has to turn them round.
 RIDDLES = ("What ", "Who ", "Whose ", "How ", "Where ", "When ", "Why ", "Of ", "Whether ", "So ", "Which ")
 
