@@ -49,7 +49,7 @@ class TrainingContext(NamedTuple):
 
     @property
     def shares_prompts(self) -> bool:
-        """Whether the passes of all models compute the prompt of several completions once."""
+        """True if the passes of all models compute the prompt of several completions once."""
         models = [self.policy, self.reference] + ([self.critic] if is_separate_critic(self.critic) else [])
         return all(map(shares_prompts, models))
 
