@@ -8,7 +8,7 @@ import torch
 from tests.learner.worlds.letters import KINDS, tiny_model
 from training.learner.models import packed_attention, packed_layouts
 from training.learner.models.packing import Episodes, by_episode, pack_episodes, sizes_of, within_budget
-from training.learner.models.slot_budget import attention_slots
+from training.learner.models.slot_budget import attention_slots, fill_batches
 from training.learner.models.token_outputs import PolicyTrunkCritic, compute_token_outputs, scores_and_states_at
 
 SHARED = Episodes(
@@ -129,3 +129,17 @@ def test_rows_come_back_in_the_episodes_order():
     )
     assert [row.tolist() for row in first] == SHARED.completions
     assert [(-row).tolist() for row in second] == SHARED.completions
+
+
+@pytest.mark.parametrize("budget", [1, 10, 255, 256, 10_000])
+def test_batches_are_filled_with_few_counts_of_their_slots(budget):
+    counted = []
+
+    def slots(chosen):
+        counted.append(len(chosen))
+        return len(chosen)
+
+    batches = fill_batches([1] * 256, budget, slots)
+    assert [index for batch in batches for index in batch] == list(range(256))
+    assert all(len(batch) == min(budget, 256) for batch in batches[:-1])
+    assert sum(counted) <= 256 * 12  # one count per item and batch would add up to 32,896 for a batch of 256

@@ -34,11 +34,27 @@ def fill_batches(sizes: Sequence[int], budget: int, slots: Callable[[Sequence[in
     """
     order = sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
     batches: list[list[int]] = []
-    for index in order:
-        if not batches or slots([*batches[-1], index]) > budget:
-            batches.append([])
-        batches[-1].append(index)
+    while order:
+        count = fitting_count(order, budget, slots)
+        batches.append(order[:count])
+        order = order[count:]
     return batches
+
+
+def fitting_count(order: Sequence[int], budget: int, slots: Callable[[Sequence[int]], int]) -> int:
+    """Return how many of the first items fit the budget together, at least 1.
+
+    Doubling and then bisection need O(log n) calls of `slots`. One call per item would make filling quadratic.
+    """
+    fits, fails = 1, len(order) + 1
+    while fails - fits > 1:
+        is_bounded = fails <= len(order)
+        count = (fits + fails) // 2 if is_bounded else min(2 * fits, len(order))
+        if slots(order[:count]) <= budget:
+            fits = count
+        else:
+            fails = count
+    return fits
 
 
 def batches_within(items: Sequence[Sequence[GroupSizes]], budget: int) -> list[list[int]]:
