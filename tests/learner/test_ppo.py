@@ -231,7 +231,7 @@ def test_held_out_prompts_alone_are_refused(tmp_path):
     [
         {"algorithm": "ppo", "critic_learning_rate": 0.01, "minibatches": 2},
         {"critic": "shared", "critic_learning_rate": 0.01, "minibatches": 2},
-        {"critic": "reward_model", "critic_learning_rate": 0.03, "minibatches": 2},
+        {"critic": "reward_model", "critic_learning_rate": 0.03, "minibatches": 2, "steps": 80},
         {"algorithm": "rloo", "completions_per_prompt": 256, "minibatches": 2},
     ],
     ids=["ppo", "ppo on one trunk", "ppo on a reward model that knows nothing of the reward", "rloo"],
@@ -240,7 +240,8 @@ def test_it_comes_within_two_percent_of_the_best_attainable(tmp_path, options):
     beta = 0.5
     if options.get("critic") == "reward_model":
         options = on_reward_model(tmp_path, rewards=[REWARD, {"name": "reward_model", "weight": 0.0}]) | options
-    job = ppo_job(tmp_path / "job", steps=60, batch_episodes=256, learning_rate=0.003, kl_coefficient=beta, **options)
+    options = {"steps": 60, "batch_episodes": 256, "learning_rate": 0.003, "kl_coefficient": beta} | options
+    job = ppo_job(tmp_path / "job", **options)
     ppo.main(job)
     reference, policy = (
         log_probs(AutoModelForCausalLM.from_pretrained(folder), [1]) for folder in (tmp_path / "policy", job / "model")
