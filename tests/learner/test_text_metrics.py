@@ -43,7 +43,7 @@ def test_a_metric_gives_what_is_worked_out_by_hand(name, text, references, expec
 
 
 def test_squad_s_normalisation():
-    assert squad_words("  The  U.S.A., an ‹Anthem›; A-theory ") == ["usa", "‹anthem›", "atheory"]
+    assert squad_words("  The  U.S.A., an “Anthem”; A-theory ") == ["usa", "“anthem”", "atheory"]
 
 
 def test_settings_of_a_metric_reach_its_library():
