@@ -8,6 +8,8 @@ from django.conf import settings
 from pytest import approx
 
 from tests.benchmarks.learner.paired import Difference, difference, like_steps
+from tests.benchmarks.web.pages import card_in
+from tests.factories import add_work
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,3 +68,13 @@ def test_held_out_accuracies_are_compared_prompt_by_prompt() -> None:
 
 def test_like_steps_counts_steps_until_the_losses_differ() -> None:
     assert like_steps([0.693, 0.5, 0.4, 0.3], [0.693, 0.5004, 0.402, 0.3]) == 2
+
+
+def test_the_web_benchmark_reads_the_ranking_page_as_it_is(project, annotator, client, plain_static_files) -> None:
+    add_work(project, 1)
+    client.force_login(annotator)
+    card = card_in(client.get(f"/projects/{project.slug}/rank/").content)
+    fields = {"lease": card.lease, "key": card.key, "seconds": "3.2", "rank-0": "1", "rank-1": "2", "want": "0"}
+    assert card.size == 2
+    assert client.post(f"/projects/{project.slug}/rank/submit/", fields, HTTP_HX_REQUEST="true").status_code == 200
+    assert project.rankings.count() == 1

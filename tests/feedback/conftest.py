@@ -26,10 +26,3 @@ def mona(manager, project) -> Membership:
 @pytest.fixture
 def work(project) -> Callable[..., list[Comparison]]:
     return lambda count, size=2, **settings: add_work(project, count, size, **settings)
-
-
-@pytest.fixture
-def plain_static_files(settings):
-    """Let pages use the static files as they are, so that nothing has to be collected first."""
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = settings.STORAGES | {"staticfiles": plain}

@@ -67,7 +67,7 @@ class Careless(threading.Thread):
         following = self.submit(card, ahead)
         old = card_in(self.browser.post(f"{self.page.address}undo/", [("before", "")], HX_Request="true"))
         fields = [*self.page.fields(old), ("want", "0")]
-        self.browser.post(f"{self.page.address}{old.ranking}/revise/", fields, HX_Request="true")
+        self.browser.post(f"{self.page.address}submit/", fields, HX_Request="true")
         self.hear(old, fields)
         return following
 

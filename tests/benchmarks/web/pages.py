@@ -19,14 +19,13 @@ class Card:
     """A comparison on Accord's page."""
 
     lease: str
-    ranking: str  # the id being corrected, or empty
     comparison: int
     size: int
     key: str
 
 
 _CARD = re.compile(
-    rb'data-lease="([^"]*)" data-ranking="([^"]*)" data-comparison="(\d+)" data-size="(\d)"'
+    rb'data-lease="([^"]*)" data-comparison="(\d+)" data-size="(\d)"'
     rb'.*?name="key" value="([^"]+)"',
     re.DOTALL,
 )
@@ -36,8 +35,8 @@ def card_in(html: bytes) -> Card:
     found = _CARD.search(html)
     if found is None:
         raise Unexpected(f"there is no comparison in {html[:200]!r}")
-    lease, ranking, comparison, size, key = (each.decode() for each in found.groups())
-    return Card(lease, ranking, int(comparison), int(size), key)
+    lease, comparison, size, key = (each.decode() for each in found.groups())
+    return Card(lease, int(comparison), int(size), key)
 
 
 @dataclass
