@@ -111,7 +111,8 @@ def test_a_killed_database_is_started_again_and_the_terminal_reports_it(accord, 
     server.kill()
     assert any("database service ended" in line for line in process.stderr)
     assert any("the database answers again" in line for line in process.stderr)
-    wait_until(lambda: answers(f"{address}/healthz"))
+    wait_until(lambda: process.poll() is not None or answers(f"{address}/healthz"))
+    assert process.poll() is None, process.stderr.read()
     assert postmaster(cluster_of(tmp_path)) != server
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
