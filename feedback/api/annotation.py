@@ -201,7 +201,12 @@ class UndoResponse(strict.Serializer):
 
 
 NEXT = [
-    OpenApiParameter("next", bool, description="Lease the next comparison too, and return it as `next`."),
+    OpenApiParameter(
+        "next",
+        bool,
+        description="Lease the next comparison too, and return it as `next`: "
+        "null if none is left, or you hold as many as the project allows.",
+    ),
     OpenApiParameter("beside", str, many=True, description="Leases that the client holds besides the next one."),
 ]
 
@@ -304,9 +309,7 @@ def _next_query(request: Request) -> dict[str, Any]:
 def _next_lease(membership: Membership, query: dict[str, Any]) -> dict[str, Any]:
     if not query["next"]:
         return {}
-    if membership.project.archived_at is not None:
-        return {"next": None}
-    return {"next": _lease_body(membership, leases.lease_next(membership, beside=query["beside"]))}
+    return {"next": _lease_body(membership, leases.lease_next_after_write(membership, beside=query["beside"]))}
 
 
 def _lease_body(membership: Membership, lease: Lease | None) -> dict[str, Any] | None:

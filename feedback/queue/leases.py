@@ -72,6 +72,17 @@ def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Leas
     return _lease_next(membership, beside)
 
 
+def lease_next_after_write(membership: Membership, *, beside: Collection[UUID] = ()) -> Lease | None:
+    """Do as `lease_next`, but return None where it raises Conflict or Archived.
+
+    For a request that has stored something already: an error would tell the client that nothing was stored.
+    """
+    try:
+        return lease_next(membership, beside=beside)
+    except (Archived, Conflict):
+        return None
+
+
 @transaction.atomic
 def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | None:
     lock_member(membership)

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from feedback.actions import rankings
+from feedback.actions import ranking_undo, rankings
 from feedback.models import Comparison, Lease, Ranking, Skip
 from feedback.queue import leases
 from tests.factories import URL, client_of, rank_next
@@ -109,3 +109,17 @@ def test_a_client_of_version_0_1_may_revise_the_ranking_that_undo_answered(ann, 
     other = body | {"idempotency_key": str(uuid4())}
     assert client.post(f"{URL}/rankings/{number}/revise", other, format="json").status_code == 409
     assert Comparison.objects.get().pk == comparison.pk
+
+
+def test_a_submit_after_ten_undos_is_answered_as_stored(ann, work, client):
+    """The page holds more leases than a submit may add to. It was answered 409 after the ranking was stored."""
+    work(13)
+    for _ in range(10):
+        rank_next(ann, [2, 1])
+    held = [ranking_undo.undo_last(ann).pk for _ in range(10)]
+    client.force_login(ann.user)
+    fields = {"key": uuid4(), "seconds": 2, "rank-0": 1, "rank-1": 2, "want": 1, "held": held[1:]}
+    page = {"headers": {"HX-Request": "true"}}
+    assert client.post("/projects/support/rank/submit/", fields | {"lease": held[0]}, **page).status_code == 200
+    assert client.post("/projects/support/rank/skip/", fields | {"lease": held[1]}, **page).status_code == 200
+    assert Ranking.objects.filter(is_live=True).count() == 1

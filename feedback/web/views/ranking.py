@@ -92,7 +92,7 @@ def submit(request: HttpRequest, slug: str) -> HttpResponse:
     _ranking, lease = rankings.record_ranking_and_lease(
         membership, cleaned["lease"], cleaned["ranks"], beside=held, **form.key_and_time, **form.details
     )
-    return _card_response(request, membership, lease or _next_lease(membership, held))
+    return _card_response(request, membership, lease or leases.lease_next_after_write(membership, beside=held))
 
 
 @login_required
@@ -154,7 +154,8 @@ def _respond(request: HttpRequest, membership: Membership) -> HttpResponse:
         return redirect("rank", membership.project.slug)
     if not _wants_next(request):
         return HttpResponse()
-    return _next_card(request, membership, read_leases(request.POST))
+    lease = leases.lease_next_after_write(membership, beside=read_leases(request.POST))
+    return _card_response(request, membership, lease)
 
 
 def _wants_next(request: HttpRequest) -> bool:

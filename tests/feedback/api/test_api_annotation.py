@@ -85,6 +85,20 @@ def test_leases_on_hand_are_not_given_again(as_annotator, work):
     assert third["lease"] != second["lease"]
 
 
+def test_a_ranking_is_answered_as_stored_when_no_further_lease_may_be_had(as_annotator, work):
+    """After ten undos the client holds more leases than a submit may add to: that is no reason to refuse the submit."""
+    work(13)
+    for _ in range(10):
+        rank(as_annotator, take(as_annotator), ranking_body())
+    held = [as_annotator.post(f"{URL}/undo").json()["lease"] for _ in range(10)]
+    beside = "&".join(f"beside={lease['lease']}" for lease in held[1:])
+    answer = rank(as_annotator, held[0], ranking_body(), f"?next=1&{beside}")
+    assert (answer.status_code, answer.json()["next"]) == (201, None)
+    skipped = as_annotator.post(f"{URL}/leases/{held[1]['lease']}/skip?next=1&{beside}", {}, format="json")
+    assert (skipped.status_code, skipped.json()["next"]) == (200, None)
+    assert Ranking.objects.filter(is_live=True).count() == 1
+
+
 def test_the_same_submit_five_times_is_one_ranking_and_five_equal_answers(as_annotator, work):
     work(1)
     lease, body = take(as_annotator), ranking_body()
