@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from training.learner.runtime.config import CONFIGS
+
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("config", "training", "feedback")
 HEAVY = ("torch", "transformers", "accelerate")
@@ -67,7 +69,7 @@ LAYERS = {
         ["models", "sql", "archive", "validation", "statements", "errors"],
     ],
     "training.learner": [
-        ["ppo", "reward", "sft", "sample", "check"],
+        [*CONFIGS, "check"],
         ["policy"],
         ["preferences", "sampling", "rewards"],
         ["models"],

@@ -6,14 +6,12 @@ import pytest
 
 from training.learner import estimators, reward_terms
 from training.learner.reward_terms import check_terms
-from training.learner.runtime.config import CONFIGS, PpoConfig, RewardConfig, SampleConfig, SftConfig
+from training.learner.runtime.config import CONFIGS, PpoConfig, RewardConfig, SftConfig
 from training.learner.runtime.jobdir import BadInput
 
-LEAST = {
-    SftConfig: {"model": "folder"},
-    RewardConfig: {"model": "folder"},
+# A program whose reward has the reward model by default cannot do without one.
+LEAST = {kind: {"model": "folder"} for kind in CONFIGS.values()} | {
     PpoConfig: {"model": "folder", "reward_model": "scorer"},
-    SampleConfig: {"model": "folder"},
 }
 
 

@@ -1,0 +1,40 @@
+"""Settings of the program reward."""
+
+from dataclasses import dataclass
+
+from training.learner.runtime.config.base import Training
+from training.learner.runtime.fields import setting
+from training.learner.runtime.jobdir import BadInput
+
+
+@dataclass(frozen=True)
+class RewardConfig(Training):
+    """Settings of `reward`: a Bradley–Terry reward model from rankings with ties."""
+
+    program = "reward"
+
+    epochs: int = setting(4, low=1, help="Passes over the rankings.")
+    batch_rankings: int = setting(32, low=1, help="Average number of rankings in a step over all processes.")
+    tie_model: str = setting(
+        "rao_kupper",
+        choices=("rao_kupper", "davidson", "bradley_terry", "none"),
+        help="Likelihood of ties. bradley_terry: half a win and half a loss; none: ties are left out.",
+    )
+    tie_share: float = setting(
+        0.0, low=0, below=1, help="Probability that equally good completions are tied. 0: learned."
+    )
+    strict_orders: str = setting(
+        "pairs", choices=("pairs", "plackett_luce"), help="Loss of rankings without ties: of pairs, or of the order."
+    )
+    margin: float = setting(0.0, low=0, help="Margin in nats per level of strength that the better one must lead by.")
+    contrast: float = setting(
+        1.0, low=0, help="Weight of preferring completions under their own prompt to the same under another prompt."
+    )
+    averaged_runs: int = setting(1, low=1, help="Number of trainings from one start whose weights are averaged.")
+    ensemble_heads: int = setting(8, low=0, help="Bootstrapped heads that estimate uncertainty. 0 or 1: none.")
+    prior_scale: float = setting(1.0, low=0, help="Scale of the fixed random priors of these heads.")
+
+    def check(self) -> None:
+        super().check()
+        if self.averaged_runs > 1 and self.lora_rank:
+            raise BadInput("averaged_runs must be 1 with lora_rank: averaged LoRA factors are not an average adapter")

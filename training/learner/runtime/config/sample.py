@@ -1,0 +1,30 @@
+"""Settings of the program sample."""
+# ruff: noqa: RUF009 (setting() only makes a dataclasses.field)
+
+from dataclasses import dataclass
+from typing import Any
+
+from training.learner.reward_terms import check_terms
+from training.learner.runtime.config.base import Settings
+from training.learner.runtime.fields import setting
+
+
+@dataclass(frozen=True)
+class SampleConfig(Settings):
+    """Settings of `sample`: completions of given prompts, with scores."""
+
+    program = "sample"
+
+    reward_model: str = setting("", help="Folder of a reward model that scores each completion.")
+    rewards: list[dict[str, Any]] = setting(
+        [], help="Reward terms of the score, as in ppo. Empty: the reward model alone, or no scores without one."
+    )
+    completions_per_prompt: int = setting(1, low=1, help="Completions of each prompt.")
+    temperature: float = setting(1.0, low=0, help="Divides the logits. 0: greedy decoding.")
+    top_p: float = setting(1.0, above=0, high=1, help="Nucleus sampling: the most likely tokens of this probability.")
+    batch_completions: int = setting(64, low=1, help="Completions that one process decodes together.")
+
+    def check(self) -> None:
+        super().check()
+        if self.rewards:
+            check_terms(self.rewards, self.reward_model)
