@@ -51,6 +51,15 @@ class Scores(NamedTuple):
     mean: Tensor  # [N]
     deviation: Tensor  # [N], standard deviation between the members of the ensemble; zeros without one
 
+    def lower_bound(self, pessimism: float) -> Tensor:
+        """Return mean − pessimism·deviation, [N].
+
+        The lower bound of an ensemble keeps a policy from completions whose scores are uncertain (Coste et al. 2024,
+        "Reward model ensembles help mitigate overoptimization", who subtract the variance; the deviation has the
+        score's own unit, as in the lower confidence bounds of Rashidinejad et al. 2021).
+        """
+        return self.mean - pessimism * self.deviation
+
 
 class Ensemble(nn.Module):
     """H linear heads around the main one, see the module's docstring."""
@@ -123,6 +132,15 @@ class RewardModel(nn.Module):
     def normalised(self, raw: Tensor) -> Tensor:
         """Shift and scale raw scores, so that the reference samples have mean 0 and deviation 1."""
         return (raw - self.shift) / self.scale
+
+    def scores(self, features: Tensor) -> Scores:
+        """Return the normalised scores for features [N, d]."""
+        return self.scores_from(self.raw_scores(features), self.members(features))
+
+    def scores_from(self, raw: Tensor, members: Tensor) -> Scores:
+        """Return the normalised scores for raw scores [N] and those of the ensemble's members [N, H]."""
+        deviation = members.std(1) if members.shape[1] > 1 else torch.zeros_like(raw)
+        return Scores(self.normalised(raw), deviation / self.scale)
 
     def members(self, features: Tensor) -> Tensor:
         """Return the raw scores of the ensemble's members, [N, H] float32; their gradient reaches the ensemble only."""
@@ -224,11 +242,12 @@ def _order_of_completions(groups: Sequence[PromptGroup], batches: Sequence[Seque
 
 def score_groups(model: RewardModel, groups: Sequence[PromptGroup], token_budget: int = 16384) -> Scores:
     """Return normalised scores of all completions, in order. A shared prompt is computed once."""
-    raw, members = raw_scores_of_groups(model, groups, token_budget)
-    deviation = members.std(1) if members.shape[1] > 1 else torch.zeros_like(raw)
-    return Scores(model.normalised(raw), deviation / model.scale)
+    return model.scores_from(*raw_scores_of_groups(model, groups, token_budget))
 
 
-def score(model: RewardModel, sequences: Sequence[Sequence[int]], token_budget: int = 16384) -> Tensor:
+def score(
+    model: RewardModel, sequences: Sequence[Sequence[int]], token_budget: int = 16384, pessimism: float = 0.0
+) -> Tensor:
     """Return normalised scores [N] of sequences (prompt and completion), each read at its last token."""
-    return score_groups(model, [PromptGroup((), (tuple(sequence),)) for sequence in sequences], token_budget).mean
+    groups = [PromptGroup((), (tuple(sequence),)) for sequence in sequences]
+    return score_groups(model, groups, token_budget).lower_bound(pessimism)

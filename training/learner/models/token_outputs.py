@@ -21,7 +21,7 @@ from training.learner.models.lora import AdapterView
 from training.learner.models.packed_attention import PackedBatch, forward_packed
 from training.learner.models.packing import Episodes, pack_episodes
 from training.learner.models.partial_forward import is_supported, states_at
-from training.learner.models.reward_model import RewardModel
+from training.learner.models.reward_model import RewardModel, Scores
 
 
 class PolicyTrunkCritic(nn.Module):
@@ -47,13 +47,13 @@ class RewardTrunkCritic(nn.Module):
         """The model that holds the trunk."""
         return self._reward_model[0].network
 
-    def read(self, episodes: Episodes) -> tuple[Tensor, Tensor]:
-        """Return the states [C, E] before completion tokens, and the normalised scores [N] of the episodes."""
+    def read(self, episodes: Episodes) -> tuple[Tensor, Scores]:
+        """Return the states [C, E] before completion tokens, and the normalised scores of the N episodes."""
         (model,) = self._reward_model
         batch = pack_episodes(episodes, model.network.device)
         states = states_at(model.network, batch, torch.cat([batch.decisions, batch.last]))
         decided, last = states.split([len(batch.decisions), len(batch.last)])
-        return decided, model.normalised(model.raw_scores(last))
+        return decided, model.scores(last)
 
     def values(self, states: Tensor) -> Tensor:
         """Return values [C] of states [C, E]; always in float32, like scores."""

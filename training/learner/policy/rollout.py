@@ -143,9 +143,9 @@ def score_episodes(
     policy, reference, values, kept = context.micro_batches.attempt(
         my_episodes.lengths(), lambda budget: model_outputs(context, my_episodes, early, budget)
     )
-    trunk_outputs, normalised_scores = reward_trunk_outputs(context, my_episodes)
+    trunk_outputs, scores_as_written = reward_trunk_outputs(context, my_episodes)
     values = [output.values for output in trunk_outputs] or values
-    scores = context.reward([answers[i] for i in mine], normalised_scores).tolist()
+    scores = context.reward([answers[i] for i in mine], scores_as_written).tolist()
 
     gathered = context.processes.gather(list(zip(scores, policy, reference, values, strict=True)))
     scores, policy, reference, values = (list(column) for column in zip(*gathered, strict=True))
@@ -169,7 +169,7 @@ class RewardTrunkOutput(NamedTuple):
 
 
 def reward_trunk_outputs(context: TrainingContext, episodes: Episodes) -> tuple[list[RewardTrunkOutput], Tensor | None]:
-    """Return the outputs of a critic on the reward model's trunk, and that model's normalised scores [N].
+    """Return the outputs of a critic on the reward model's trunk, and that model's rewards [N], see `pessimism`.
 
     With another critic return an empty list and None.
     """
@@ -183,7 +183,7 @@ def reward_trunk_outputs(context: TrainingContext, episodes: Episodes) -> tuple[
         for part in within_budget(episodes, budget, shares_prompts(critic.trunk)):
             with computing_in(context.settings.dtype):
                 states, part_scores = critic.read(episodes.select(part))
-            scores[part] = part_scores.cpu()
+            scores[part] = part_scores.lower_bound(context.settings.pessimism).cpu()
             columns = (column.cpu().split([sizes[i] for i in part]) for column in (states, critic.values(states)))
             outputs.update(zip(part, map(RewardTrunkOutput, *columns), strict=True))
         return [outputs[i] for i in range(len(sizes))], scores

@@ -161,6 +161,12 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
     """
     model, tokenizer = scoring or load_reward_model(settings.reward_model)
     longest = max_lengths_of(model, settings)
+    pessimism = settings.pessimism if isinstance(settings, PpoConfig) else 0.0  # samples are scored as they are
+    if pessimism and model.ensemble is None:
+        raise BadInput(
+            f"pessimism is {pessimism}, but the reward model has no ensemble: "
+            "train one with ensemble_heads above 1, or set pessimism to 0"
+        )
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     prompts: dict[str, list[int]] = {}
 
@@ -183,7 +189,7 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
             check_positions(model.network, chosen, 0, "the reward model")
             with computing_in(settings.dtype):
                 scores[unknown] = micro_batches.attempt(
-                    [len(sequence) for sequence in chosen], lambda budget: score(model, chosen, budget)
+                    [len(sequence) for sequence in chosen], lambda budget: score(model, chosen, budget, pessimism)
                 )
         return scores
 

@@ -44,6 +44,11 @@ class PpoConfig(Training):
         [{"name": "reward_model"}],
         help=f"Reward terms: objects with name, weight (1) and the term's settings. Terms: {', '.join(sorted(TERMS))}.",
     )
+    pessimism: float = setting(
+        0.0,
+        low=0,
+        help="λ of the reward model's term, which is mean − λ·deviation over the heads of its ensemble. 0: the mean.",
+    )
     missing_eos_penalty: float = setting(1.0, low=0, help="Subtracted from the reward of a truncated completion.")
     score_clip: float = setting(0.0, low=0, help="The summed terms are clipped to ± this. 0: no clipping.")
     whiten_rewards: bool = setting(False, help="ppo: divide rewards by their batch deviation, keeping the mean.")
@@ -124,6 +129,8 @@ class PpoConfig(Training):
         if algorithm.needs_critic and self.critic == "reward_model" and not self.reward_model:
             raise BadInput("critic is reward_model, but there is no reward_model: set critic to separate or shared")
         check_terms(self.rewards, self.reward_model)
+        if self.pessimism and "reward_model" not in [term["name"] for term in self.rewards]:
+            raise BadInput("pessimism is of the reward model, which is no term of the rewards: set pessimism to 0")
         if self.kl_target and not self.kl_coefficient:
             raise BadInput("kl_target multiplies kl_coefficient, and 0 stays 0: set kl_coefficient above 0")
         if self.dual_clip and self.dual_clip <= 1:
