@@ -16,7 +16,7 @@ Files out:
     samples.jsonl  {"prompt_id": 7, "index": 0, "text": "...", "ended": true, "tokens": 12, "score": 0.5},
                    in the order of the prompts; "ended": whether the completion has its EOS token
     metrics.jsonl  one line per batch: number of samples so far
-    result.json    means over the samples; written last
+    result.json    means over the samples, and with root_model the KL from that model; written last
     state/         state to resume from
 
 Steps:
@@ -32,6 +32,7 @@ seed, not on batch_completions or the number of processes.
 
 import itertools
 import json
+import math
 import time
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -41,9 +42,11 @@ from typing import Any
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.loading import computing_in, freeze, load_policy
 from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.packing import Episodes
 from training.learner.models.reward_model import load_reward_model
+from training.learner.policy.root_divergence import log_probs_of, root_divergence
 from training.learner.reward_terms import Answer
-from training.learner.rewards.reward_function import check_scoring_positions, sample_scorer
+from training.learner.rewards.reward_function import check_scoring_positions, same_tokens, sample_scorer
 from training.learner.runtime.config import SampleConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.runtime.optimization import check_finite
@@ -73,6 +76,7 @@ def main(job_dir: Path) -> None:
     if scoring is not None:
         check_scoring_positions(scoring, [prompt.row for prompt in prompts], tokenizer, settings)
     scorer = sample_scorer(settings, tokenizer, scoring)
+    root = load_root(settings, tokenizer, prompts)
     params = sampling_params_for(
         policy, tokenizer, settings.max_completion_tokens, settings.temperature, settings.top_p, settings.seed
     )
@@ -98,6 +102,8 @@ def main(job_dir: Path) -> None:
         scores = scorer(answers) if scorer else [None] * len(answers)
         check_samples_finite(completions, scores, step)
         rows = [as_row(n, a, s) for n, a, s in zip(mine, answers, scores, strict=True)]
+        if root is not None:
+            add_log_ratios(rows, root, completions, answers, settings)
         done += processes.gather(rows)
         job.append_metrics(step, len(plan), samples=float(len(done)))
         stopping = processes.any(stop.received)
@@ -110,7 +116,9 @@ def main(job_dir: Path) -> None:
     done.sort(key=lambda row: int(row["number"]))
     job.write_rows("samples.jsonl", (as_sample(row, prompts, settings.completions_per_prompt) for row in done))
     job.write_result(
-        summary(done, prompts, time.monotonic() - started) | {"processes": processes.count} | path_summary(policy)
+        summary(done, prompts, settings, time.monotonic() - started)
+        | {"processes": processes.count}
+        | path_summary(policy)
     )
     processes.close()
 
@@ -119,6 +127,32 @@ def plan_batches(prompts: Sequence[Prompt], per_prompt: int, batch: int) -> list
     """Return the numbers of the completions in batches; completion n answers prompt n // per_prompt."""
     numbers = sorted(range(len(prompts) * per_prompt), key=lambda n: (len(prompts[n // per_prompt].tokens), n))
     return [numbers[start : start + batch] for start in range(0, len(numbers), batch)]
+
+
+def load_root(settings: SampleConfig, tokenizer: Any, prompts: Sequence[Prompt]) -> Any:
+    """Return the model that kl_from_root is measured from, or None. Raises BadInput if it reads other tokens."""
+    if not settings.root_model:
+        return None
+    root, root_tokenizer = load_policy(settings.root_model)
+    if not same_tokens(tokenizer, root_tokenizer):
+        raise BadInput("model and root_model must have the same tokenizer")
+    check_positions(root, [prompt.tokens for prompt in prompts], settings.max_completion_tokens, "the root model")
+    return freeze(root)
+
+
+def add_log_ratios(
+    rows: Sequence[dict[str, Any]],
+    root: Any,
+    completions: Sequence[Completion],
+    answers: Sequence[Answer],
+    settings: SampleConfig,
+) -> None:
+    """Set `log_ratio` of each row to log π(y|x) − log π_root(y|x), nats."""
+    episodes = Episodes([answer.prompt for answer in answers], [answer.completion for answer in answers])
+    micro_batches = MicroBatches(settings.micro_batch_tokens)
+    under_root = log_probs_of(root, episodes, settings.temperature, settings.dtype, micro_batches)
+    for row, completion, log_probs in zip(rows, completions, under_root, strict=True):
+        row["log_ratio"] = math.fsum(completion.log_probs) - float(log_probs.double().sum())
 
 
 def check_samples_finite(completions: Sequence[Completion], scores: Iterable[Any], step: int) -> None:
@@ -142,7 +176,7 @@ def as_sample(row: dict[str, Any], prompts: Sequence[Prompt], per_prompt: int) -
     """Return a row of samples.jsonl."""
     number = row["number"]
     place = {"prompt_id": prompts[number // per_prompt].row.get("prompt_id"), "index": number % per_prompt}
-    return place | {key: value for key, value in row.items() if key != "number"}
+    return place | {key: value for key, value in row.items() if key not in ("number", "log_ratio")}
 
 
 def save_samples(step: int, rows: list[dict[str, Any]], folder: Path) -> None:
@@ -157,9 +191,13 @@ def load_samples(folder: Path, plan: Sequence[Sequence[int]]) -> tuple[int, list
     return step, rows
 
 
-def summary(rows: list[dict[str, Any]], prompts: Sequence[Prompt], seconds: float) -> dict[str, Any]:
+def summary(
+    rows: list[dict[str, Any]], prompts: Sequence[Prompt], settings: SampleConfig, seconds: float
+) -> dict[str, Any]:
     scores = [row["score"] for row in rows if row["score"] is not None]
-    return {
+    ratios = [row["log_ratio"] for row in rows if "log_ratio" in row]
+    answered = [row["number"] // settings.completions_per_prompt for row in rows]
+    return (root_divergence(answered, ratios) if ratios else {}) | {
         "program": "sample",
         "samples": len(rows),
         "seconds": seconds,

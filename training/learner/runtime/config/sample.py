@@ -7,6 +7,7 @@ from typing import Any
 from training.learner.reward_terms import check_terms
 from training.learner.runtime.config.base import Settings
 from training.learner.runtime.fields import setting
+from training.learner.runtime.jobdir import BadInput
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class SampleConfig(Settings):
     rewards: list[dict[str, Any]] = setting(
         [], help="Reward terms of the score, as in ppo. Empty: the reward model alone, or no scores without one."
     )
+    root_model: str = setting(
+        "", help="Imported model that result.json's kl_from_root is measured from, on the samples. Empty: not measured."
+    )
     completions_per_prompt: int = setting(1, low=1, help="Completions of each prompt.")
     temperature: float = setting(1.0, low=0, help="Divides the logits. 0: greedy decoding.")
     top_p: float = setting(1.0, above=0, high=1, help="Nucleus sampling: the most likely tokens of this probability.")
@@ -26,5 +30,10 @@ class SampleConfig(Settings):
 
     def check(self) -> None:
         super().check()
+        if self.root_model and (self.top_p < 1 or self.temperature == 0):
+            raise BadInput(
+                "kl_from_root is estimated from samples of the whole distribution: with root_model, set top_p to 1 and "
+                "temperature above 0"
+            )
         if self.rewards:
             check_terms(self.rewards, self.reward_model)
