@@ -79,9 +79,10 @@ def estimate_reliability() -> None:
 
 @shared_task
 def count_quality() -> None:
-    from feedback.reports import quality_snapshot
+    from feedback.reports import own_quality, quality_snapshot
 
     quality_snapshot.refresh()
+    own_quality.refresh()
 
 
 @worker_shutting_down.connect

@@ -2,7 +2,7 @@
 
 from django.db import models
 
-from feedback.models.people import Project
+from feedback.models.people import Membership, Project
 
 
 class QualitySnapshot(models.Model):
@@ -18,3 +18,16 @@ class QualitySnapshot(models.Model):
 
     def __str__(self) -> str:
         return f"quality in {self.project} as of {self.counted_at}"
+
+
+class OwnQualitySnapshot(models.Model):
+    """The last count of one member's own quality, written by `feedback.reports.own_quality`. One row a member."""
+
+    membership = models.OneToOneField(Membership, models.CASCADE, primary_key=True, related_name="+")
+    counted_at = models.DateTimeField(help_text="When counting began.")
+    sequence = models.BigIntegerField(help_text="End of the record of rankings when counting began.")
+    until = models.DateTimeField(null=True, help_text="End of the last full batch. Null: no batch was full.")
+    content = models.JSONField(help_text="Agreement and gold pass rate of the rankings before `until`.")
+
+    def __str__(self) -> str:
+        return f"own quality of {self.membership} as of {self.counted_at}"

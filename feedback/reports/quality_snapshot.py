@@ -12,16 +12,15 @@ from time import monotonic
 from typing import Any
 
 from django.db import connection
-from django.utils import timezone, translation
-from django.utils.functional import Promise
-from django.utils.translation import gettext_lazy
+from django.utils import timezone
 
 from feedback.models import Project, QualitySnapshot, Ranking
 from feedback.quality import agreement, checks
-from feedback.quality.agreement import Agreement, AgreementMeasures, Estimate
+from feedback.quality.agreement import Agreement, Estimate
 from feedback.quality.checks import CheckResult, CheckResults
 from feedback.quality.ranking_rows import read_rankings
 from feedback.queue import gold
+from feedback.reports.estimate_encoder import EstimateEncoder
 
 MAX_COUNTED_BY_READER = 10_000  # rows of the record: 0.4 s of CPU
 MAX_WORKER_SHARE = 0.05  # of the worker's time for the snapshots of one project
@@ -107,42 +106,11 @@ def _is_current(snapshot: QualitySnapshot, project: Project, length: int) -> boo
     return inputs == (length, project.qualification_percent)
 
 
-class _Encoder:
-    """Encodes estimates and check results as lists for JSON, and decodes them.
-
-    Sentences are stored once, untranslated, and referred to by index, so that each reader gets their own language.
-    """
-
-    def __init__(self, sentences: list[str]) -> None:
-        self.sentences = sentences
-
-    def encode(self, result: Estimate | CheckResult) -> list[Any]:
-        return [self._index(value) if name == "template" else value for name, value in vars(result).items()]
-
-    def encode_measures(self, measures: AgreementMeasures) -> list[list[Any]]:
-        return [self.encode(measures.pairwise), self.encode(measures.alpha)]
-
-    def decode(self, kind: type[Any], encoded: list[Any]) -> Any:
-        values = dict(zip(kind.__dataclass_fields__, encoded, strict=True))
-        return kind(**values | {"template": gettext_lazy(self.sentences[values["template"]])})
-
-    def decode_measures(self, encoded: list[list[Any]]) -> AgreementMeasures:
-        pairwise, alpha = encoded
-        return AgreementMeasures(self.decode(Estimate, pairwise), self.decode(Estimate, alpha))
-
-    def _index(self, template: str | Promise) -> int:
-        with translation.override(None):
-            source = str(template)
-        if source not in self.sentences:
-            self.sentences.append(source)
-        return self.sentences.index(source)
-
-
 def _encode(
     measured: Agreement, pass_rates: dict[int, Estimate], results: dict[int, CheckResults]
 ) -> dict[str, dict[str, Any] | list[Any]]:
     """Return the two JSON columns of a snapshot, by name."""
-    encoder = _Encoder([])
+    encoder = EstimateEncoder([])
     measures = encoder.encode_measures
     by_two = [[*two, measures(agreed)] for two, agreed in measured.by_two.items()]
     content = {
@@ -158,7 +126,7 @@ def _encode(
 
 def _decode(snapshot: QualitySnapshot, as_of: datetime, is_current: bool, by_two: bool) -> Quality:
     content = snapshot.content
-    encoder = _Encoder(content["sentences"])
+    encoder = EstimateEncoder(content["sentences"])
     measures = encoder.decode_measures
     measured = Agreement(
         measures(content["overall"]),

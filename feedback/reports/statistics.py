@@ -1,7 +1,7 @@
 """Figures about people: of everybody for managers, of oneself for annotators.
 
-How much somebody did is counted at each request. How well, over all rankings, comes from `quality_snapshot`, which all
-pages and the API share.
+How much somebody did is counted at each request. How well comes from `quality_snapshot` for everybody, which all pages
+and the API share, and from `own_quality` for oneself.
 """
 
 from collections import defaultdict
@@ -15,15 +15,13 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from feedback.models import Lease, Membership, Project, Ranking, Reliability, Skip, User
-from feedback.quality import agreement, reliability
+from feedback.quality import reliability
 from feedback.quality.agreement import Estimate
 from feedback.quality.checks import CheckResult
-from feedback.queue import gold
-from feedback.reports import quality_snapshot, trust
+from feedback.reports import own_quality, quality_snapshot, trust
 from feedback.reports.progress import midnight
 
 DAYS = 14  # of the counts by day
-BATCH = 50  # rankings after which annotators see their quality again: smaller steps would reveal which are gold
 MIN_GOLD = 10  # gold rankings before annotators see their pass rate: fewer would reveal which ones these are
 
 # The first revision counts as a ranking even if a reviewer took it out later. `is_live` counts what still stands.
@@ -130,10 +128,10 @@ def flagged_people(people: list[PersonFigures]) -> list[PersonFigures]:
 
 
 def own_figures(membership: Membership) -> OwnFigures:
-    """Return one person's figures; reads their rankings and those of the same comparisons only."""
+    """Return one person's figures: how much is counted now, how well comes from `own_quality`."""
     project, user_id = membership.project, membership.user_id
-    until = _end_of_full_batches(membership) if project.annotators_see_quality else None
-    pass_rate = gold.pass_rates(project, until=until, user_id=user_id).get(user_id) if until else None
+    quality = own_quality.get_own_quality(membership) if project.annotators_see_quality else None
+    pass_rate = quality.gold if quality else None
     returned = Lease.objects.filter(
         project=project, annotator=user_id, reason=Lease.Reason.RETURNED, lapsed_at__isnull=True
     )
@@ -142,24 +140,9 @@ def own_figures(membership: Membership) -> OwnFigures:
         _rankings_by_day(project, user_id)[user_id],
         _skips(project, user_id).get(user_id, 0),
         returned.count(),
-        agreement.of_annotator(project, user_id, until=until).overall.pairwise if until else None,
+        quality.agreement if quality else None,
         pass_rate if pass_rate is not None and pass_rate.comparisons >= MIN_GOLD else None,
     )
-
-
-def _end_of_full_batches(membership: Membership) -> datetime | None:
-    """Return when the last full batch of the person's rankings before midnight ended; None if no batch is full.
-
-    If a figure changed with each ranking or revision, the annotator could tell whether that ranking was gold. So
-    nothing that happens after the end of the batch changes the figures.
-    """
-    made = Ranking.objects.filter(project=membership.project, annotator=membership.user_id, revision=1)
-    made = made.exclude(reason=Lease.Reason.ADJUDICATION).filter(created_at__lt=midnight())
-    in_full_batches = made.count() // BATCH * BATCH
-    if not in_full_batches:
-        return None
-    last_at = made.order_by("created_at", "pk").values_list("created_at", flat=True)[in_full_batches - 1]
-    return last_at + timedelta(microseconds=1)
 
 
 def _work_done(project: Project, user_id: int | None = None) -> dict[int, WorkDone]:

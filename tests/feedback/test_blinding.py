@@ -19,7 +19,7 @@ from feedback.actions import ranking_undo, rankings
 from feedback.errors import Conflict
 from feedback.models import ComparisonItem, Lease, Membership, Project
 from feedback.queue import blinding, leases
-from feedback.reports import progress, statistics
+from feedback.reports import own_quality, progress, statistics
 from tests.factories import URL, add_work, client_of, membership, person
 
 pytestmark = pytest.mark.django_db
@@ -206,20 +206,20 @@ class TestAttempts(TestCase):
 
 def figures_shown(member: Membership) -> statistics.OwnFigures:
     """Return what the page of one's own figures shows."""
-    with mock.patch.object(statistics, "midnight", timezone.now):
+    with mock.patch.object(own_quality, "midnight", timezone.now):
         return statistics.own_figures(member)
 
 
 def is_read(made: int) -> bool:
     """Read the figures after every tenth ranking, and after the last one before a batch ends."""
-    return made % FIGURES_EVERY == 0 or made % statistics.BATCH == statistics.BATCH - 1
+    return made % FIGURES_EVERY == 0 or made % own_quality.BATCH == own_quality.BATCH - 1
 
 
 def assert_figures_change_at_batch_ends_only(figures: list[tuple[int, statistics.OwnFigures]]) -> None:
     """Assert that the number of rankings is exact and that quality changes with each full batch, and only then."""
     assert all(shown.done.total == made for made, shown in figures)
     for (made, before), (made_after, after) in pairwise(figures):
-        batch_ended = made // statistics.BATCH != made_after // statistics.BATCH
+        batch_ended = made // own_quality.BATCH != made_after // own_quality.BATCH
         assert ((before.agreement, before.gold) != (after.agreement, after.gold)) == batch_ended
 
 

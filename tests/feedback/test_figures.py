@@ -13,7 +13,7 @@ from feedback.export import ranking_record
 from feedback.models import Comparison, Ranking
 from feedback.quality import reliability
 from feedback.queue import leases
-from feedback.reports import statistics, trust
+from feedback.reports import own_quality, statistics, trust
 from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
@@ -141,7 +141,7 @@ class TestOnesOwn:
         project.gold_percent = 50
         project.save()
         monkeypatch.setattr("feedback.queue.blinding.gold_before", lambda *work: 1)  # before each piece of real work
-        monkeypatch.setattr(statistics, "BATCH", 22)
+        monkeypatch.setattr(own_quality, "BATCH", 22)
         for member in (ann, cole):
             while rank_next(member):
                 pass
@@ -178,7 +178,7 @@ class TestOnesOwn:
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()
-        monkeypatch.setattr(statistics, "BATCH", 23)
+        monkeypatch.setattr(own_quality, "BATCH", 23)
         assert (statistics.own_figures(ann).agreement, statistics.own_figures(ann).gold) == (None, None)
 
     def test_neither_more_rankings_nor_revisions_of_old_ones_tell_a_day_later_what_is_gold(
@@ -209,7 +209,7 @@ class TestOnesOwn:
         assert statistics.own_figures(ann).agreement.comparisons == 11
 
     def test_a_pass_rate_of_few_gold_rankings_is_not_told(self, ann, project, ranked, monkeypatch):
-        monkeypatch.setattr(statistics, "BATCH", 21)
+        monkeypatch.setattr(own_quality, "BATCH", 21)
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()

@@ -36,10 +36,13 @@ def measure_rankings(rankings: Iterable[RankingRow]) -> Agreement:
 
 
 def of_annotator(project: Project, user_id: int, until: datetime | None = None) -> AnnotatorAgreement:
-    """Return one annotator's agreement with others, at the time `until`; reads only comparisons they ranked."""
-    of_same_comparison = Ranking.objects.live_in(project).filter(annotator=user_id, comparison=OuterRef("comparison"))
-    shared = Ranking.objects.live_in(project, until=until).filter(comparison__ranking_count__gte=2)
-    rankings = read_rankings(shared.filter(Exists(of_same_comparison)), AGREEMENT_COLUMNS)
+    """Return one annotator's agreement with others; reads only comparisons they ranked.
+
+    until: count the rankings as they were at that moment; nothing that happens later changes the result.
+    """
+    of_everybody = Ranking.objects.live_in(project, until=until)
+    of_same_comparison = of_everybody.filter(annotator=user_id, comparison=OuterRef("comparison"))
+    rankings = read_rankings(of_everybody.filter(Exists(of_same_comparison)), AGREEMENT_COLUMNS)
     pairs = count_pairs(filter(_is_measured, rankings))
     of_this_annotator = pairs.select((pairs.one == user_id) | (pairs.other == user_id))
     return AnnotatorAgreement(_measure_overall(of_this_annotator), _measure_by_week(of_this_annotator))
