@@ -6,19 +6,16 @@ Pages and the API both check them here, so that neither accepts what the project
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from django.db.models import Q
 from django.utils.translation import gettext as _
 
 from feedback import validation
 from feedback.actions import spans
 from feedback.errors import Invalid
 from feedback.models import Comparison, Project, Ranking
+from feedback.models.flags import flags_of
 
 MAX_COMMENT_LENGTH = 10_000  # characters
 RATING_POINTS = 5  # 1 is the worst, 5 the best
-ALL_BAD, ALL_GOOD = "all bad", "all good"  # flags that every project has
-# Rankings without a flag that the project defines. Such a flag means: do not train on this.
-WITHOUT_PROJECT_FLAGS = Q(flags__contained_by=[ALL_BAD, ALL_GOOD])
 
 
 class RankingDetails(TypedDict, total=False):
@@ -29,16 +26,6 @@ class RankingDetails(TypedDict, total=False):
     flags: Sequence[str]
     ratings: Mapping[str, Sequence[int | None]]  # by attribute: 1 … 5 for each completion, None where not rated
     spans: Sequence[spans.Span | spans.VisibleSpan]
-
-
-def flags_of(project: Project) -> list[str]:
-    """Return every flag that an annotator of the project may set."""
-    return [ALL_BAD, ALL_GOOD, *project.flags]
-
-
-def has_project_flag(flags: Sequence[str]) -> bool:
-    """Tell whether one of the flags is defined by the project."""
-    return not {ALL_BAD, ALL_GOOD}.issuperset(flags)
 
 
 def details_by_position(

@@ -1,6 +1,6 @@
 """Undo of what an annotator did last: a ranking is withdrawn, a skip is taken back."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from django.db import transaction
@@ -30,6 +30,14 @@ def undo_last(membership: Membership) -> Lease:
     return _take_skip_back(membership, last) if isinstance(last, Skip) else _withdraw(membership, last)
 
 
+def time_of_last_action(membership: Membership) -> datetime | None:
+    """Return when the member last ranked or skipped a comparison of the project, as far as it can be undone."""
+    try:
+        return _last_action(membership).created_at
+    except NotFound:
+        return None
+
+
 def _last_action(membership: Membership) -> Ranking | Skip:
     ranking = next(iter(rankings.recent(membership, 1)), None)
     skips = Skip.objects.filter(annotator_id=membership.user_id, comparison__project_id=membership.project_id)
@@ -50,13 +58,17 @@ def _withdraw(membership: Membership, ranking: Ranking) -> Lease:
     ranking.refresh_from_db()
     if not ranking.is_live or ranking.standing != Ranking.Standing.COUNTS or comparison.adjudicated_at is not None:
         raise Conflict(_("A reviewer has decided on this ranking meanwhile: it cannot be undone any more."))
+    write_withdrawal(ranking)
+    return leases.hold_withdrawn(membership, ranking)
+
+
+def write_withdrawal(ranking: Ranking) -> None:
+    """Make `ranking` its withdrawn revision, a copy of the row with a new standing. Its comparison is locked."""
     Ranking.objects.filter(pk=ranking.pk).update(is_live=False)
-    # The withdrawn revision is a copy of the row with a new standing.
     ranking.pk, ranking.revision, ranking.idempotency_key = None, ranking.revision + 1, uuid4()
     ranking.standing, ranking.is_live, ranking.review, ranking.sequence = Ranking.Standing.WITHDRAWN, False, None, None
     ranking.save(force_insert=True)
-    Comparison.objects.filter(pk=comparison.pk).update(ranking_count=F("ranking_count") - 1)
-    return leases.hold_withdrawn(membership, ranking)
+    Comparison.objects.filter(pk=ranking.comparison_id).update(ranking_count=F("ranking_count") - 1)
 
 
 def _take_skip_back(membership: Membership, skip: Skip) -> Lease:

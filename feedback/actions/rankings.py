@@ -222,8 +222,9 @@ def previous_ranking(lease: Lease) -> Ranking | None:
 
 
 def recent(membership: Membership, limit: int = 10) -> list[Ranking]:
-    """Return the member's live rankings in the project, newest first, with their comparison and prompt loaded."""
+    """Return the member's live rankings of given comparisons, newest first, with their comparison and prompt loaded."""
     live = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id, is_live=True)
+    live = live.exclude(reason=Lease.Reason.DEMONSTRATION)
     return list(live.select_related("comparison__prompt").order_by("-created_at", "-id")[:limit])
 
 
@@ -244,7 +245,7 @@ def submitted_before(membership: Membership, idempotency_key: UUID) -> Ranking |
 def _lock_ranking(membership: Membership, ranking_id: int) -> Ranking:
     """Return the member's own ranking, its comparison locked: reviewers and annotators change rankings under it."""
     rows = Ranking.objects.filter(pk=ranking_id, annotator_id=membership.user_id, project_id=membership.project_id)
-    ranking = rows.first()
+    ranking = rows.exclude(reason=Lease.Reason.DEMONSTRATION).first()
     if ranking is None:
         raise NotFound(_("There is no such ranking of yours."))
     leases.lock_comparison(ranking.comparison_id)

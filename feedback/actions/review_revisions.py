@@ -78,6 +78,8 @@ def lock_live(membership: Membership, ranking_id: int) -> Ranking:
     ranking = rows.select_related("comparison").get()
     if not ranking.is_live:
         raise Conflict(_("This ranking was revised, returned or discarded meanwhile: look at it again."))
+    if ranking.reason == Lease.Reason.DEMONSTRATION:
+        raise Conflict(_("This ranking belongs to a demonstration: discard the demonstration instead."))
     if ranking.reason == ADJUDICATION:
         raise Conflict(_("This ranking settles its comparison: undo the adjudication instead."))
     return ranking

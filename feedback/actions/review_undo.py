@@ -74,7 +74,23 @@ def _undo_adjudication(review: Review) -> None:
     )
 
 
-_UNDO = {Kind.DISCARD: _undo_discard, Kind.RETURN: _undo_return, Kind.ADJUDICATION: _undo_adjudication}
+def _undo_demonstration(review: Review) -> None:
+    """Let a demonstration be imitated again, and its pair count."""
+    pair_id = review.demonstration.pair_id if review.demonstration else None
+    if pair_id is not None:
+        leases.lock_comparison(pair_id)
+        revise_all(
+            last_of(review, Standing.DISCARDED).values_list("pk", flat=True), Standing.COUNTS, review, is_live=True
+        )
+        Comparison.objects.filter(pk=pair_id).update(ranking_count=live_of(Comparison(pk=pair_id)).count())
+
+
+_UNDO = {
+    Kind.DEMONSTRATION: _undo_demonstration,
+    Kind.DISCARD: _undo_discard,
+    Kind.RETURN: _undo_return,
+    Kind.ADJUDICATION: _undo_adjudication,
+}
 
 
 def _restore(review: Review, standing: str) -> None:

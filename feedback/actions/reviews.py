@@ -49,7 +49,8 @@ from feedback.actions.review_revisions import (
     write_review_of,
 )
 from feedback.errors import Conflict, NotFound
-from feedback.models import Comparison, Completion, Lease, Membership, Ranking, Review
+from feedback.models import Comparison, Completion, Demonstration, Lease, Membership, Ranking, Review
+from feedback.models.rankings import WITHOUT_LEASE
 from feedback.queue import leases
 
 MAX_ATTEMPTS, PAUSE = 40, 0.05  # seconds between attempts to lock a comparison that somebody is submitting
@@ -183,7 +184,7 @@ def discard_since(membership: Membership, annotator_id: int, since: datetime, *,
     """Discard all rankings of an annotator since a moment, in one transaction.
 
     `expected` is the number of rankings that the reviewer saw. If it differs by now, Conflict is raised and nothing
-    changes. Adjudications are left out: each of them is undone by itself.
+    changes. Adjudications and demonstrations are left out: each of them is taken back by itself.
     """
     reason = checked_reason(reason)
     lock_reviewer(membership)
@@ -231,6 +232,8 @@ def _take_from_everybody(membership: Membership, comparison_id: int) -> Comparis
 def _check_adjudicable(membership: Membership, comparison: Comparison) -> None:
     if comparison.gold_ranks is not None:
         raise Conflict(_("This is gold: its right ranking is known already."))
+    if Demonstration.objects.filter(pair=comparison).exists():
+        raise Conflict(_("This comparison belongs to a demonstration: discard the demonstration instead."))
     if comparison.adjudicated_at is not None:
         raise Conflict(_("This comparison is adjudicated already: undo that first, or revise it if it is yours."))
     if Completion.objects.filter(items__comparison=comparison, author=membership.user_id).exists():
@@ -252,4 +255,4 @@ def _end_earlier_ranking(membership: Membership, comparison: Comparison) -> int:
 
 def _rankings_since(membership: Membership, annotator_id: int, since: datetime) -> QuerySet[Ranking]:
     live = Ranking.objects.filter(project=membership.project_id, annotator=annotator_id, is_live=True)
-    return live.filter(created_at__gte=since).exclude(reason=ADJUDICATION)
+    return live.filter(created_at__gte=since).exclude(reason__in=WITHOUT_LEASE)

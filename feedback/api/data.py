@@ -24,10 +24,10 @@ from feedback.api import strict
 from feedback.api.idempotency import idempotent
 from feedback.api.parsers import JsonLinesParser
 from feedback.api.views import api_view
-from feedback.export.demonstrations import demonstrations
+from feedback.export.demonstrations import demonstrations, imitable
 from feedback.export.formats import registry
 from feedback.export.skips import skips
-from feedback.models import Demonstration, Import, Project, Skip
+from feedback.models import Import, Project, Skip
 from feedback.reports import preference_export
 
 JSON_LINES = "application/x-ndjson"
@@ -94,6 +94,12 @@ class ComparisonsResponse(strict.Serializer):
 class GoldResponse(strict.Serializer):
     comparison_ids = serializers.ListField(child=serializers.IntegerField(), help_text="Aligned with the lines.")
     import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID_HELP)
+
+
+class FlaggedQuery(strict.Serializer):
+    include_flagged = serializers.BooleanField(
+        default=False, help_text='Include what has a flag that means "not for training".'
+    )
 
 
 class FormatField(serializers.ChoiceField):
@@ -169,7 +175,8 @@ def prompt_list(request: Request, slug: str) -> Response:
 def completion_list(request: Request, slug: str) -> Response:
     """Add completions by one source, all or none.
 
-    Each line is a JSON object with `prompt_id` or `external_id`, `text`, and optionally `sampling`.
+    Each line is a JSON object with `prompt_id` or `external_id`, `text`, and optionally `sampling` and `demonstration`
+    (true: the model is to imitate it).
     """
     project = members.manager_of(request.user, slug).project
     source = strict.validated_query(CompletionsQuery, request)["source"]
@@ -256,14 +263,19 @@ def preference_list(request: Request, slug: str) -> HttpResponseBase:
     return _streamed(request, exported.rows, project, f"{format_name}.jsonl", exported.etag, headers)
 
 
-@extend_schema(operation_id="demonstrations_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})
+@extend_schema(
+    operation_id="demonstrations_export", parameters=[FlaggedQuery], responses={(200, JSON_LINES): OpenApiTypes.BINARY}
+)
 @api_view(["GET"])
 def demonstration_list(request: Request, slug: str) -> HttpResponseBase:
-    """Export the demonstrations of the project as JSON Lines. For managers."""
+    """Export the demonstrations of the project as JSON Lines, without withdrawn and discarded ones. For managers."""
     project = members.manager_of(request.user, slug).project
-    written = Demonstration.objects.filter(completion__prompt__project=project)
-    etag = preference_export.etag_of("demonstrations", project.pk, *_extent(written))
-    return _streamed(request, demonstrations(project), project, "demonstrations.jsonl", etag)
+    include_flagged = strict.validated_query(FlaggedQuery, request)["include_flagged"]
+    # Which are withdrawn, discarded or flagged can change without a new row, so the tag holds the ids themselves.
+    ids = imitable(project, include_flagged=include_flagged).order_by("pk").values_list("pk", flat=True)
+    etag = preference_export.etag_of("demonstrations", project.pk, *ids)
+    rows = demonstrations(project, include_flagged=include_flagged)
+    return _streamed(request, rows, project, "demonstrations.jsonl", etag)
 
 
 @extend_schema(operation_id="skips_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})

@@ -20,6 +20,7 @@ class ImportCounts(strict.Serializer):
     prompts = serializers.IntegerField()
     completions = serializers.IntegerField()
     comparisons = serializers.IntegerField()
+    demonstrations = serializers.IntegerField(default=0, help_text="How many of the completions are demonstrations.")
     completed = serializers.IntegerField(help_text="Known prompts that got new external ids, references or metadata.")
 
 
@@ -41,7 +42,7 @@ class RemovedCounts(strict.Serializer):
 
 class KeptSerializer(strict.Serializer):
     kind = serializers.CharField(help_text="comparisons, completions or prompts.")
-    reason = serializers.CharField(help_text="ranked, skipped, held, used, shared, answered or completed.")
+    reason = serializers.CharField(help_text="ranked, skipped, answered, held, used, shared, answered or completed.")
     count = serializers.IntegerField()
     message = serializers.CharField(help_text="Kind, reason and count as a sentence.")
 

@@ -1,16 +1,41 @@
 """Demonstrations for supervised fine-tuning."""
 
 from collections.abc import Iterator
+from datetime import datetime
+
+from django.db.models import Exists, OuterRef
 
 from feedback.export.ranking_record import PAGE_SIZE, Row
-from feedback.models import Demonstration, Project
+from feedback.models import Demonstration, Project, Ranking
+from feedback.models.flags import trainable
+from feedback.models.prompts import Demonstrations
 
 
-def demonstrations(project: Project) -> Iterator[Row]:
-    """Yield what people wrote to be imitated: `messages, completion, prompt_id, split`, in the order of storage."""
-    stored = Demonstration.objects.filter(completion__prompt__project=project).order_by("pk")
+def demonstrations(project: Project, until: datetime | None = None, *, include_flagged: bool = False) -> Iterator[Row]:
+    """Yield what people wrote to be imitated: `prompt_id, split, messages, completion`, in the order of storage.
+
+    until: leave out what was stored later, such as after the start of a round. Left out are demonstrations that their
+    authors withdrew, that reviewers discarded, and (unless include_flagged) flagged ones: see `imitable`.
+    """
+    stored = imitable(project, until, include_flagged=include_flagged).order_by("pk")
     fields = stored.values_list(
-        "completion__prompt__messages", "completion__text", "completion__prompt_id", "completion__prompt__split"
+        "completion__prompt_id", "completion__prompt__split", "completion__prompt__messages", "completion__text"
     )
-    for messages, text, prompt_id, split in fields.iterator(chunk_size=PAGE_SIZE):
-        yield {"messages": messages, "completion": text, "prompt_id": prompt_id, "split": split}
+    for prompt_id, split, messages, text in fields.iterator(chunk_size=PAGE_SIZE):
+        yield {"prompt_id": prompt_id, "split": split, "messages": messages, "completion": text}
+
+
+def imitable(project: Project, until: datetime | None = None, *, include_flagged: bool = False) -> Demonstrations:
+    """Return the demonstrations to imitate, of those stored until a moment.
+
+    One is flagged if its author has put a flag that means "not for training" on the comparison at which it was written.
+    """
+    counting = Demonstration.objects.counting_in(project)
+    if until is not None:
+        counting = counting.filter(created_at__lte=until)
+    if include_flagged:
+        return counting
+    by_author = Ranking.objects.filter(
+        comparison=OuterRef("comparison"), annotator=OuterRef("completion__author"), is_live=True
+    )
+    return counting.filter(~Exists(by_author.exclude(trainable(project))))

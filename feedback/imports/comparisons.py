@@ -157,9 +157,12 @@ def _key(group: list[Completion]) -> Key:
 
 
 def _known(project: Project, keys: Iterable[Key]) -> dict[Key, int]:
-    """Return the ids of the project's comparisons of these prompts by key, without gold."""
+    """Return the ids of the project's comparisons of these prompts by key, without gold and pairs of demonstrations."""
     items = ComparisonItem.objects.filter(
-        comparison__project=project, comparison__gold_ranks__isnull=True, prompt_id__in={key[0] for key in keys}
+        comparison__project=project,
+        comparison__gold_ranks__isnull=True,
+        comparison__demonstration__isnull=True,
+        prompt_id__in={key[0] for key in keys},
     )
     digests: dict[tuple[int, int], set[str]] = defaultdict(set)
     for comparison_id, prompt_id, digest in items.order_by().values_list("comparison_id", "prompt_id", "digest"):

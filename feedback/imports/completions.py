@@ -52,8 +52,8 @@ def add_completions(
     """Check and store completions by one source, all or none, and return their ids, aligned with the rows.
 
     A row is a JSON object: `prompt_id` or `external_id` of the prompt, `text` (may be empty), and optionally
-    `sampling` (an object: temperature, seed, whether the completion is finished, …). A text that the source has
-    already for the prompt is not stored again; its id is returned.
+    `sampling` (an object: temperature, seed, whether the completion is finished, …) and `demonstration` (true: to be
+    imitated). A text that the source has already for the prompt is not stored again; its id is returned.
 
     Raises Invalid with `errors=[{"line", "message"}, …]`, lines counted from 1.
     """
@@ -75,7 +75,10 @@ def import_completions(
 
 @transaction.atomic
 def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demonstration:
-    """Store a demonstration by a member. Its author never gets it in a comparison."""
+    """Store a demonstration by a member. Its author never gets it in a comparison.
+
+    `feedback.actions.demonstrations` has what else follows from an answer that is written on the ranking page.
+    """
     if prompt.project_id != membership.project_id:
         raise Invalid(_("This prompt belongs to another project."))
     text = validation.filled_text(text, _("The answer"))
@@ -83,9 +86,9 @@ def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demo
     block_undo(membership.project)
     # One source per person, so that results and filters can separate people. The name contains no username.
     source = get_source(membership.project, f"person-{membership.user_id}", Source.Kind.PERSON)
-    answer = AnswerRow(prompt.pk, None, text, {})
+    answer = AnswerRow(prompt.pk, None, text, {}, is_demonstration=True)
     (completion_id,) = store(source, [prompt.pk], [answer], membership.user)
-    return Demonstration.objects.get_or_create(completion_id=completion_id)[0]
+    return Demonstration.objects.get(completion_id=completion_id)
 
 
 def _check_amount(membership: Membership, text: str) -> None:
@@ -132,6 +135,12 @@ def store(
     stored = [ids[key] for key in keys]
     if made_by_import is None:
         Completion.objects.filter(pk__in=stored, made_by_import__isnull=False).update(made_by_import=None)
+    imitated = dict.fromkeys(pk for pk, row in zip(stored, answers, strict=True) if row.is_demonstration)
+    Demonstration.objects.bulk_create(
+        [Demonstration(completion_id=pk, made_by_import=made_by_import) for pk in imitated],
+        batch_size=BATCH_SIZE,
+        ignore_conflicts=True,
+    )
     return stored
 
 

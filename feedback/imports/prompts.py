@@ -43,8 +43,8 @@ def add_prompts(
 
     A row is a JSON object: `messages` (alternating turns, the last one the user's) or `prompt` (a text); optionally
     `external_id` (unique in the project), `references` (texts), `metadata` (an object) and `completions` (texts, or
-    `{"text", "source"?, "sampling"?}`; the default source is "import"). The split is a hash of the messages, so that
-    the same prompt is in the same split everywhere.
+    `{"text", "source"?, "sampling"?, "demonstration"?}`; the default source is "import", and a demonstration is to be
+    imitated). The split is a hash of the messages, so that the same prompt is in the same split everywhere.
 
     A prompt that exists already keeps its data and gets new external ids, references and metadata. A group of
     completions that has a comparison already makes no new one, unless `again` is true.
@@ -172,7 +172,8 @@ def _add_completions(
     for index, (row, prompt_id) in enumerate(zip(rows, prompt_ids, strict=True)):
         for place, completion in enumerate(row.completions):
             places[completion.source].append((index, place))
-            answers[completion.source].append(AnswerRow(prompt_id, None, completion.text, completion.sampling))
+            answer = AnswerRow(prompt_id, None, completion.text, completion.sampling, completion.is_demonstration)
+            answers[completion.source].append(answer)
     ids = [[0] * len(row.completions) for row in rows]
     for name, rows_of_source in answers.items():
         source = completions.get_source(project, name, Source.Kind.IMPORT)

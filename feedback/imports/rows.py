@@ -28,6 +28,7 @@ class CompletionRow:
     text: str
     source: str = "import"
     sampling: dict[str, Any] = field(default_factory=dict)
+    is_demonstration: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class AnswerRow:
     external_id: str | None
     text: str
     sampling: dict[str, Any]
+    is_demonstration: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,9 @@ def read_prompt(row: object) -> PromptRow:
 
 
 def read_answer(row: object) -> AnswerRow:
-    """Read `{"prompt_id": id or "external_id": text, "text": …, "sampling"?}`."""
-    values = validation.known_keys(row, {"prompt_id", "external_id", "text", "sampling"}, _("A completion"))
+    """Read `{"prompt_id": id or "external_id": text, "text": …, "sampling"?, "demonstration"?}`."""
+    known = {"prompt_id", "external_id", "text", "sampling", "demonstration"}
+    values = validation.known_keys(row, known, _("A completion"))
     prompt_id, external_id = values.get("prompt_id"), _read_external_id(values.get("external_id"))
     if (prompt_id is None) == (external_id is None):
         raise Invalid(_('A completion names its prompt by either "prompt_id" or "external_id".'))
@@ -130,6 +133,7 @@ def read_answer(row: object) -> AnswerRow:
         # May be empty: models write empty completions, and annotators should be able to rank them last.
         validation.text(values.get("text"), "text"),
         validation.json_object(values.get("sampling") or {}, "sampling"),
+        _read_demonstration(values, values.get("text")),
     )
 
 
@@ -217,12 +221,23 @@ def _read_external_id(value: object) -> str | None:
 def _read_completion(value: object) -> CompletionRow:
     if isinstance(value, str):
         return CompletionRow(validation.text(value, _("A completion")))
-    values = validation.known_keys(value, {"text", "source", "sampling"}, _("A completion"))
+    values = validation.known_keys(value, {"text", "source", "sampling", "demonstration"}, _("A completion"))
     return CompletionRow(
         validation.text(values.get("text"), _("A completion's text")),
         validation.filled_text(values.get("source", "import"), _("A completion's source"), max_length=200),
         validation.json_object(values.get("sampling") or {}, "sampling"),
+        _read_demonstration(values, values.get("text")),
     )
+
+
+def _read_demonstration(values: dict[str, Any], text: object) -> bool:
+    """Return whether the completion is a demonstration, to be imitated. Raises Invalid for one without a text."""
+    is_demonstration = values.get("demonstration", False)
+    if not isinstance(is_demonstration, bool):
+        raise Invalid(_('"demonstration" must be true or false.'))
+    if is_demonstration and not (isinstance(text, str) and text.strip()):
+        raise Invalid(_("A demonstration needs a text."))
+    return is_demonstration
 
 
 def _list(values: dict[str, Any], key: str) -> list[Any]:

@@ -59,6 +59,7 @@ def record_import(project: Project, how: str, actor: User | None = None) -> Iter
 def update_counts(record: Import) -> None:
     """Set `record.counts` to the numbers of rows that the import made."""
     made = {name: rows.count() for name, rows in _made_by(record).items()}
+    made["demonstrations"] = Demonstration.objects.filter(made_by_import=record).count()
     record.counts = {"completed": 0} | record.counts | made
 
 
@@ -103,7 +104,8 @@ def undo_import(record: Import, actor: User | None) -> Undone:
     """Remove the rows that the import made, except those that somebody has worked on or that are in use.
 
     1. Its comparisons that nobody has ranked, skipped or leased (a ranking may still come for a lapsed lease).
-    2. Its completions that no comparison or demonstration uses now.
+    2. Its demonstrations that no reviewer has decided about, and its completions that no comparison uses now, nor a
+       demonstration.
     3. Its prompts that have no completion now.
 
     Raises Conflict if the import is undone already, Archived if the project is archived.
@@ -116,6 +118,7 @@ def undo_import(record: Import, actor: User | None) -> Undone:
     if record.undone_at is not None:
         raise Conflict(_("This import was undone before."))
     made = _made_by(record)
+    Demonstration.objects.filter(made_by_import=record, discards__isnull=True).delete()
     removed: dict[str, int] = {}
     reasons: Counter[tuple[str, str]] = Counter()
     for kind, reasons_to_stay in (("comparisons", _comparisons), ("completions", _completions), ("prompts", _prompts)):
@@ -144,15 +147,19 @@ def _comparisons(made: QuerySet[Comparison]) -> ReasonsToStay:
     worked_on = made.annotate(
         ranked=Exists(Ranking.objects.filter(comparison=OuterRef("pk"))),
         skipped=Exists(Skip.objects.filter(comparison=OuterRef("pk"))),
+        answered=Exists(Demonstration.objects.filter(comparison=OuterRef("pk"))),
         # A stand-in decides whether its annotator gets gold again after a skip or a lapsed lease.
         held=Exists(Lease.objects.filter(Q(comparison=OuterRef("pk")) | Q(stand_in=OuterRef("pk"))))
         | Exists(Skip.objects.filter(stand_in=OuterRef("pk"))),
     )
-    for pk, ranked, skipped, held in worked_on.values_list("pk", "ranked", "skipped", "held"):
+    rows = worked_on.values_list("pk", "ranked", "skipped", "answered", "held")
+    for pk, ranked, skipped, answered, held in rows:
         if ranked:
             yield pk, "ranked"
         elif skipped:
             yield pk, "skipped"
+        elif answered:
+            yield pk, "answered"
         else:
             yield pk, "held" if held or pk not in free else ""
 
@@ -193,6 +200,11 @@ def _sentence(kind: str, reason: str, n: int) -> str:
         ),
         ("comparisons", "skipped"): ngettext(
             "%(n)s comparison stays: it was skipped.", "%(n)s comparisons stay: they were skipped.", n
+        ),
+        ("comparisons", "answered"): ngettext(
+            "%(n)s comparison stays: somebody has written an answer to it.",
+            "%(n)s comparisons stay: people have written answers to them.",
+            n,
         ),
         ("comparisons", "held"): ngettext(
             "%(n)s comparison stays: an annotator has it on a page.",

@@ -144,6 +144,7 @@ class Lease(models.Model):
         SAMPLED = "sampled"
         RETURNED = "returned"  # by a reviewer, for this annotator to look at again
         ADJUDICATION = "adjudication"  # only of rankings: a reviewer settles a comparison without a lease
+        DEMONSTRATION = "demonstration"  # only of rankings: an answer that was edited is better than its origin
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="leases", db_constraint=False, db_index=False)

@@ -22,7 +22,7 @@ class Import(models.Model):
     how = models.CharField(max_length=7, choices=How.choices)
     counts = models.JSONField(
         default=dict,
-        help_text="How many prompts, completions and comparisons it made, and known prompts it completed.",
+        help_text="How many prompts, completions, comparisons and demonstrations it made, and prompts it completed.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     undone_at = models.DateTimeField(null=True, blank=True)

@@ -1,7 +1,8 @@
 """Prompts, and the completions that answer them."""
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
+from django.utils import timezone
 
 from feedback.models.imports import Import
 from feedback.models.people import Project, User
@@ -100,11 +101,54 @@ class Completion(models.Model):
         return self.text[:80]
 
 
+class Demonstrations(models.QuerySet["Demonstration"]):
+    """The selections of demonstrations that pages, exports and rounds use."""
+
+    def written_in(self, project: Project) -> "Demonstrations":
+        """Return the project's demonstrations that their authors have not withdrawn, discarded ones too."""
+        return self.filter(completion__prompt__project=project, withdrawn_at__isnull=True)
+
+    def counting_in(self, project: Project) -> "Demonstrations":
+        """Return the demonstrations to imitate: neither withdrawn nor discarded by a reviewer."""
+        return self.written_in(project).with_discard().filter(is_discarded=False)
+
+    def with_discard(self) -> "Demonstrations":
+        """Annotate `is_discarded`: whether a reviewer has discarded it."""
+        discards = self.model._meta.get_field("discards").related_model._default_manager
+        return self.annotate(is_discarded=Exists(discards.filter(demonstration=OuterRef("pk"), undone_at__isnull=True)))
+
+
 class Demonstration(models.Model):
-    """A completion that a person wrote, to be imitated."""
+    """A completion that a person wrote or edited, or that an import brought, to be imitated.
+
+    If it was edited from a completion, its `pair` compares the two: its author's ranking of the pair, with the reason
+    "demonstration", enters exports and reward models, and no figure about annotators.
+    """
 
     completion = models.OneToOneField(Completion, models.CASCADE, related_name="demonstration")
-    created_at = models.DateTimeField(auto_now_add=True)
+    comparison = models.ForeignKey(
+        "feedback.Comparison",
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="The comparison that its author had on the page.",
+    )
+    pair = models.OneToOneField(
+        "feedback.Comparison",
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="demonstration",
+        help_text="The comparison of it and its origin; empty: it began with an empty page, or came in by an import.",
+    )
+    made_by_import = models.ForeignKey(Import, models.SET_NULL, null=True, editable=False, related_name="+")
+    withdrawn_at = models.DateTimeField(null=True, blank=True, help_text="When its author undid it.")
+    created_at = models.DateTimeField(default=timezone.now)
+    objects = Demonstrations.as_manager()
+
+    class Meta:
+        indexes = [models.Index(fields=["-created_at"], name="demonstration_newest")]
 
     def __str__(self) -> str:
         return str(self.completion)

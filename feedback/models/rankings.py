@@ -10,6 +10,9 @@ from feedback.models.comparisons import Comparison, Lease
 from feedback.models.people import Project, User
 from feedback.models.reviews import Review
 
+# Reasons of rankings that were made without a lease. They count for training, and in no figure about annotators.
+WITHOUT_LEASE = (Lease.Reason.ADJUDICATION, Lease.Reason.DEMONSTRATION)
+
 
 class Rankings(models.QuerySet["Ranking"]):
     """The selections of rankings that figures, exports and training use."""
@@ -17,11 +20,12 @@ class Rankings(models.QuerySet["Ranking"]):
     def live_in(self, project: Project, *, until: datetime | None = None) -> "Rankings":
         """Return the live revisions of annotators' rankings, which all figures about annotators use.
 
-        Overruled rankings are included. Adjudications are not, because their reviewers had seen the other rankings.
+        Overruled rankings are included. Adjudications are not, because their reviewers had seen the other rankings, nor
+        pairs of demonstrations, whose authors wrote the better text.
         `until` returns the revisions that were live at that moment.
         """
         live = self.filter(is_live=True) if until is None else self._last_before(until)
-        return live.filter(project=project).exclude(reason=Lease.Reason.ADJUDICATION)
+        return live.filter(project=project).exclude(reason__in=WITHOUT_LEASE)
 
     def _last_before(self, until: datetime) -> "Rankings":
         """Return the last revision of each ranking before a moment, unless a reviewer has returned or discarded it."""

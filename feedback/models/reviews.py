@@ -5,6 +5,7 @@ from django.db.models import Q
 
 from feedback.models.comparisons import Comparison
 from feedback.models.people import Project, User
+from feedback.models.prompts import Demonstration
 
 
 class Review(models.Model):
@@ -17,12 +18,16 @@ class Review(models.Model):
         ADJUDICATION = "adjudication"
         RETURN = "return"
         DISCARD = "discard"
+        DEMONSTRATION = "demonstration"  # discard a demonstration, and the pair of it and its origin
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="reviews")
-    kind = models.CharField(max_length=12, choices=Kind.choices)
+    kind = models.CharField(max_length=13, choices=Kind.choices)
     reviewer = models.ForeignKey(User, models.PROTECT, related_name="reviews")
     comparison = models.ForeignKey(
         Comparison, models.CASCADE, null=True, blank=True, related_name="reviews", help_text="Empty: many at once."
+    )
+    demonstration = models.ForeignKey(
+        Demonstration, models.CASCADE, null=True, blank=True, related_name="discards", help_text="Which it discards."
     )
     annotator = models.ForeignKey(
         User,
@@ -40,10 +45,13 @@ class Review(models.Model):
 
     class Meta:
         constraints = [
-            models.CheckConstraint(condition=Q(kind__in=["adjudication", "return", "discard"]), name="review_kind"),
+            models.CheckConstraint(
+                condition=Q(kind__in=["adjudication", "return", "discard", "demonstration"]), name="review_kind"
+            ),
             models.CheckConstraint(
                 condition=Q(kind="adjudication", comparison__isnull=False)
-                | Q(kind__in=["return", "discard"], annotator__isnull=False) & ~Q(reason=""),
+                | Q(kind__in=["return", "discard"], annotator__isnull=False) & ~Q(reason="")
+                | Q(kind="demonstration", demonstration__isnull=False) & ~Q(reason=""),
                 name="review_says_of_what_and_why",
             ),
             models.CheckConstraint(
@@ -55,6 +63,11 @@ class Review(models.Model):
                 fields=["comparison"],
                 condition=Q(kind="adjudication", undone_at__isnull=True),
                 name="one_adjudication",
+            ),
+            models.UniqueConstraint(
+                fields=["demonstration"],
+                condition=Q(kind="demonstration", undone_at__isnull=True),
+                name="demonstration_discarded_once",
             ),
         ]
         indexes = [models.Index(fields=["project", "-id"], name="review_newest")]

@@ -13,7 +13,8 @@ from django.db.models import Q
 from django.utils import timezone
 
 from feedback.export import ranking_record
-from feedback.models import Lease, Membership, OwnQualitySnapshot, Ranking
+from feedback.models import Membership, OwnQualitySnapshot, Ranking
+from feedback.models.rankings import WITHOUT_LEASE
 from feedback.quality import agreement
 from feedback.quality.agreement import Estimate
 from feedback.queue import gold
@@ -46,8 +47,8 @@ def get_own_quality(membership: Membership) -> OwnQuality | None:
 def refresh() -> int:
     """Count for the members who have not been counted since midnight, so that their page need not. Return how many."""
     of_today = OwnQualitySnapshot.objects.filter(counted_at__gte=midnight())
-    shown = Membership.objects.filter(project__annotators_see_quality=True, project__archived_at__isnull=True)
-    waiting = shown.exclude(pk__in=of_today.values("membership")).select_related("project").order_by("pk")
+    interested = Membership.objects.filter(project__annotators_see_quality=True, project__archived_at__isnull=True)
+    waiting = interested.exclude(pk__in=of_today.values("membership")).select_related("project").order_by("pk")
     members = list(waiting[:MAX_MEMBERS_AT_ONCE])
     for membership in members:
         _take_snapshot(membership, _end_of_full_batches(membership))
@@ -61,7 +62,7 @@ def _end_of_full_batches(membership: Membership) -> datetime | None:
     nothing that happens after the end of the batch changes the figures.
     """
     made = Ranking.objects.filter(project=membership.project, annotator=membership.user_id, revision=1)
-    made = made.exclude(reason=Lease.Reason.ADJUDICATION).filter(created_at__lt=midnight())
+    made = made.exclude(reason__in=WITHOUT_LEASE).filter(created_at__lt=midnight())
     in_full_batches = made.count() // BATCH * BATCH
     if not in_full_batches:
         return None

@@ -5,11 +5,9 @@ from datetime import datetime
 
 from django.db.models import Count, F, Q, QuerySet
 from django.utils import timezone
-from django.utils.translation import gettext as _
 
-from feedback.errors import NotFound
-from feedback.models import Comparison, Completion, Lease, Membership, Project, Prompt, Ranking, User
-from feedback.queue import blinding, claim, gold
+from feedback.models import Comparison, Completion, Demonstration, Lease, Membership, Project, Prompt, Ranking, User
+from feedback.queue import claim, gold
 
 MAX_REMAINING = 500  # open comparisons are counted up to this number: beyond it the exact number does not matter
 
@@ -27,6 +25,7 @@ class Counts:
 
 def counts(membership: Membership) -> Counts:
     ranked = Ranking.objects.filter(annotator_id=membership.user_id, project_id=membership.project_id, is_live=True)
+    ranked = ranked.exclude(reason=Lease.Reason.DEMONSTRATION)
     of_project = Comparison.objects.filter(project_id=membership.project_id)
     held = of_project.filter(leases__annotator_id=membership.user_id, leases__lapsed_at__isnull=True)
     open_ones = claim.permitted(of_project.filter(open_slots__gt=0), membership)
@@ -48,17 +47,21 @@ def memberships_of(user: User) -> QuerySet[Membership]:
         project__rankings__is_live=True,
         project__rankings__created_at__gte=midnight(),
     )
+    of_pairs = Q(project__rankings__reason=Lease.Reason.DEMONSTRATION)
     return (
         Membership.objects.filter(user=user)
         .select_related("project")
-        .annotate(ranked_today=Count("project__rankings", filter=since_midnight))
+        .annotate(ranked_today=Count("project__rankings", filter=since_midnight & ~of_pairs))
         .order_by(F("project__archived_at").asc(nulls_first=True), "project__name")
     )
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The numbers of a project's prompts, completions, comparisons and rankings."""
+    """The numbers of a project's prompts, completions, comparisons, rankings and demonstrations.
+
+    Pairs of a demonstration and its origin, which nobody is asked to rank, are no comparisons here.
+    """
 
     train_prompts: int
     held_out_prompts: int
@@ -66,6 +69,7 @@ class Inventory:
     comparisons: int
     open_comparisons: int
     rankings: int
+    demonstrations: int
 
 
 def inventory(project: Project) -> Inventory:
@@ -73,24 +77,11 @@ def inventory(project: Project) -> Inventory:
         train_prompts=project.prompts.filter(split=Prompt.Split.TRAIN).count(),
         held_out_prompts=project.prompts.filter(split=Prompt.Split.HELD_OUT).count(),
         completions=Completion.objects.filter(prompt__project=project).count(),
-        comparisons=project.comparisons.count(),
+        comparisons=project.comparisons.filter(demonstration__isnull=True).count(),
         open_comparisons=project.comparisons.filter(open_slots__gt=0, gold_ranks__isnull=True).count(),
-        rankings=project.rankings.filter(is_live=True).count(),
+        rankings=project.rankings.filter(is_live=True).exclude(reason=Lease.Reason.DEMONSTRATION).count(),
+        demonstrations=Demonstration.objects.counting_in(project).count(),
     )
-
-
-def prompt_seen(membership: Membership, number: int) -> Prompt:
-    """Return the prompt of a comparison that this person holds or has ranked, by the number that their page shows.
-
-    Raises NotFound.
-    """
-    comparison_id = blinding.comparison_id(membership, number)
-    of_person = {"comparison": comparison_id, "annotator_id": membership.user_id}
-    has_seen = Lease.objects.filter(**of_person).exists() or Ranking.objects.filter(**of_person).exists()
-    prompt = Prompt.objects.filter(comparisons=comparison_id, project=membership.project_id).first()
-    if not has_seen or prompt is None:
-        raise NotFound(_("You do not hold this comparison."))
-    return prompt
 
 
 def midnight() -> datetime:

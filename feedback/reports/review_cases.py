@@ -9,7 +9,8 @@ from django.utils.translation import gettext as _
 
 from feedback.actions.review_revisions import ADJUDICATION
 from feedback.errors import Conflict, NotFound
-from feedback.models import Comparison, Membership, Project, Ranking, Review
+from feedback.models import Comparison, Lease, Membership, Project, Ranking, Review
+from feedback.models.rankings import WITHOUT_LEASE
 from feedback.queue import leases
 
 
@@ -27,7 +28,7 @@ class CaseRanking:
     @property
     def can_be_changed(self) -> bool:
         """Return whether it can be discarded, and returned unless the comparison is adjudicated."""
-        return self.ranking.is_live and not self.is_adjudication
+        return self.ranking.is_live and self.ranking.reason not in WITHOUT_LEASE
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def rankings_of(project: Project, user_id: int) -> QuerySet[Ranking]:
         comparison=OuterRef("comparison"), annotator=OuterRef("annotator"), revision__gt=OuterRef("revision")
     )
     last = Ranking.objects.filter(~Exists(later), project=project, annotator=user_id)
+    last = last.exclude(reason=Lease.Reason.DEMONSTRATION)
     return last.select_related("comparison__prompt", "review").order_by("-created_at", "-pk")
 
 

@@ -15,6 +15,7 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from feedback.models import Lease, Membership, Project, Ranking, Reliability, Skip, User
+from feedback.models.rankings import WITHOUT_LEASE
 from feedback.quality import reliability
 from feedback.quality.agreement import Estimate
 from feedback.quality.checks import CheckResult
@@ -34,7 +35,7 @@ WORK_DONE = """
         percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FILTER (WHERE is_live),
         max(created_at)
     FROM feedback_ranking
-    WHERE project_id = %(project)s AND reason <> 'adjudication'
+    WHERE project_id = %(project)s AND reason <> 'adjudication' AND reason <> 'demonstration'
         AND (%(user)s::bigint IS NULL OR annotator_id = %(user)s)
     GROUP BY annotator_id
 """
@@ -157,7 +158,7 @@ def _work_done(project: Project, user_id: int | None = None) -> dict[int, WorkDo
 def _rankings_by_day(project: Project, user_id: int | None = None) -> dict[int, list[int]]:
     today, first = timezone.localdate(), midnight() - timedelta(days=DAYS - 1)
     made = Ranking.objects.filter(project=project, revision=1, created_at__gte=first)
-    made = _of_user(user_id, made.exclude(reason=Lease.Reason.ADJUDICATION).order_by())
+    made = _of_user(user_id, made.exclude(reason__in=WITHOUT_LEASE).order_by())
     rows = made.annotate(day=TruncDate("created_at")).values_list("annotator_id", "day").annotate(count=Count("pk"))
     days: dict[int, list[int]] = defaultdict(lambda: [0] * DAYS)
     for annotator_id, day, count in rows:

@@ -96,6 +96,7 @@ class SkipForm(LeaseForm):
 
 class DemonstrationForm(forms.Form):
     comparison = forms.IntegerField()
+    place = forms.IntegerField(required=False)  # of the completion that was edited; missing: an empty page
     text = forms.CharField(max_length=100_000, strip=False)
 
     def clean_text(self) -> str:

@@ -3,14 +3,17 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import uuid4
 
 from django.utils.translation import gettext as _
 
 from feedback.actions import spans
-from feedback.actions.ranking_details import ALL_BAD, ALL_GOOD, RATING_POINTS, flags_of, shown_ratings
+from feedback.actions.demonstrations import place_of_origin
+from feedback.actions.ranking_details import RATING_POINTS, shown_ratings
 from feedback.actions.rankings import previous_ranking, shown_ranks
-from feedback.models import Lease, Membership, Project, Ranking
+from feedback.models import Demonstration, Lease, Membership, Project, Ranking
+from feedback.models.flags import ALL_BAD, ALL_GOOD, flags_of
 from feedback.queue.blinding import comparison_number
 from feedback.rendering import render
 
@@ -122,6 +125,16 @@ def sample_card() -> Card:
     )
     completions = [CardCompletion(place, LETTERS[place], None, render(text), text) for place, text in enumerate(texts)]
     return Card(0, len(texts), present_messages([{"role": "user", "content": prompt}]), completions)
+
+
+def present_answer(membership: Membership, answer: Demonstration) -> dict[str, Any]:
+    """Return an undone answer for the ranking page: its comparison, its text, and the completion that it began with."""
+    place = place_of_origin(membership, answer)
+    return {
+        "comparison": comparison_number(membership, answer.comparison_id) if answer.comparison_id else 0,
+        "text": answer.completion.text,
+        "letter": "" if place is None else LETTERS[place],
+    }
 
 
 def present_flags(project: Project, chosen: Sequence[str] = ()) -> tuple[CardFlag, ...]:

@@ -213,6 +213,11 @@ let isWaiting = false; // for the connection, the server or a sign-in
 const outbox = new Outbox(outboxOf(urls.user), {
   prepare: ({ project }) => [["want", !wantsMore() || fetching || project !== urls.project ? "0" : "1"], ...heldLeases().map((lease) => ["held", lease])],
   answered(item, html) {
+    if (item.isAnswer) {
+      writing.stored(item.draft, Object.fromEntries(item.fields).text);
+      if (!isWaiting && item.project === urls.project) showMessage(say("thanks"), "done");
+      return;
+    }
     if (!item.isSkip) drafts.drop(item.draft); // undoing a skip restores its draft
     if (!isWaiting && item.project === urls.project && state.dataset.kind !== "warn") showMessage(say(item.isSkip ? "skipped" : "stored"), "done");
     if (item.project !== urls.project) return; // left behind when its page was closed
@@ -222,7 +227,7 @@ const outbox = new Outbox(outboxOf(urls.user), {
   refused(item, html, { status }) {
     showError(html);
     showMessage(say("not-stored"), "warn");
-    if (status === 423) return; // archived: the draft is kept
+    if (status === 423 || item.isAnswer) return; // archived, or an answer: the draft is kept
     if (status !== 400) drafts.drop(item.draft); // no ranking is needed any more
     else if (item.project === urls.project) startOver();
   },
@@ -326,7 +331,11 @@ document.getElementById("skip").addEventListener("close", ({ target: dialog }) =
   showNext();
 });
 
-const writing = new Writing(document.getElementById("write"), urls.demonstrate, drafts, { showMessage, showError });
+const writing = new Writing(document.getElementById("write"), drafts, (draft, fields) => {
+  showError();
+  outbox.add({ url: urls.demonstrate, fields, key: `${draft}:${Date.now()}`, project: urls.project, draft, isAnswer: true });
+  page.dataset.unsent = outbox.items.length;
+});
 
 /** Tell whether the writing panel has unsaved text; if so, focus it and warn. */
 function isWriting() {
@@ -350,6 +359,7 @@ async function undoLast() {
   if (!response) return showMessage(say("undo-offline"), "warn");
   if (isSignedOut(response)) return showMessage(say("sign-in"), "warn");
   if (response.status === 404) return showMessage(say("nothing-to-undo"));
+  if (response.headers.get("Content-Type")?.startsWith("application/json")) return reopenAnswer(await response.json());
   const html = await response.text();
   if (!response.ok) return showError(html);
   if (ranking) parked.push(ranking.form);
@@ -357,6 +367,13 @@ async function undoLast() {
   show(form);
   count("withdrawn" in form.dataset ? -1 : 0, -1);
   showMessage(say("undone"), "done");
+}
+
+/** An answer was undone: keep it as a draft, and show it if its comparison is on screen. */
+function reopenAnswer(answer) {
+  writing.restore(answer);
+  if (ranking?.form.dataset.comparison === String(answer.comparison)) writing.open(ranking);
+  showMessage(say("answer-undone"), "done");
 }
 
 // ---- while the page is open ----
@@ -412,7 +429,7 @@ const actions = {
   break: takeBreak,
   layout: () => remember("layout", document.documentElement.dataset.layout === "list" ? "columns" : "list"),
   unfold: () => ranking && toggleFolds(ranking),
-  write: () => canRank() && writing.open(ranking),
+  write: (event) => canRank() && writing.open(ranking, event?.shiftKey),
   comment: () => ranking?.form.elements.comment.focus(),
   rate: () => ranking && startRating(ranking.current),
   markText: () => canRank() && showMessage(cannotMark() || spans.start(ranking.current)),

@@ -4,7 +4,8 @@ import pytest
 from playwright.sync_api import Page, expect
 from rank_page import RankPage
 
-from feedback.models import Demonstration, Ranking
+from feedback.export import formats
+from feedback.models import Demonstration, Lease, Ranking
 from tests.browser.test_accessibility import check
 
 WRITTEN = ["**Soon.**\n\n- by *post*\n", "# No\n\nidea_of_it", "Never."]
@@ -100,3 +101,108 @@ def test_what_is_being_written_is_not_left_behind_by_a_submit(ranking):
     ranking.press("Escape", "Enter")
     ranking.expect_sent()
     assert Ranking.objects.count() == 1
+
+
+def changes(page: Page):
+    return page.get_by_role("region", name="Changes to the completion")
+
+
+def test_the_differences_from_the_origin_show_while_one_edits(ranking, keep):
+    page = ranking.page
+    ranking.rank_by_keys([1 if "Never" in text else 2 for text in ranking.texts])
+    ranking.press("w")
+    expect(changes(page)).to_be_hidden()
+    page.keyboard.press("Control+A")
+    page.keyboard.type("Never by post.")
+    expect(changes(page).locator("ins")).to_have_text(" by post")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("Always.")
+    expect(changes(page).locator("del")).to_have_text("Never")
+    keep(page, "rank-write-changes")
+    check(page)
+    page.get_by_label("Start from").focus()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_label("Start from").select_option("an empty page")
+    expect(changes(page)).to_be_hidden()
+
+
+def test_one_key_edits_the_best_and_with_shift_an_empty_page(ranking):
+    page = ranking.page
+    ranking.press("Shift+W")
+    expect(page.get_by_label("Start from")).to_have_value("")
+    expect(field(page)).to_have_value("")
+    page.keyboard.type("From nothing.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".submit-state")).to_contain_text("U undoes it")
+    demonstration = Demonstration.objects.get()
+    assert (demonstration.completion.text, demonstration.pair) == ("From nothing.", None)
+    assert not Ranking.objects.exists()
+
+
+def test_an_edited_completion_is_ranked_below_the_edit(ranking, project):
+    page = ranking.page
+    ranking.press("w")
+    origin = field(page).input_value()
+    page.keyboard.press("Control+End")
+    page.keyboard.type(" Indeed.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".submit-state")).to_contain_text("Your answer is stored")
+    (pair,) = formats.lines(project, "trl")
+    assert (pair["chosen"][0]["content"], pair["rejected"][0]["content"]) == (f"{origin} Indeed.", origin)
+    expect(page.locator("#today")).to_have_text("0")
+
+
+def test_undo_takes_the_answer_back_and_opens_it_as_a_draft(ranking, project):
+    page = ranking.page
+    ranking.press("ArrowRight", "w")
+    page.keyboard.press("Control+End")
+    page.keyboard.type(" Hm.")
+    written = field(page).input_value()
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".submit-state")).to_contain_text("Your answer is stored")
+    ranking.rank_by_keys([1, 2, 3])
+    ranking.submit()
+    ranking.expect_sent()
+    page.keyboard.press("u")  # the ranking
+    ranking.form.wait_for()
+    expect(page.locator(".notice")).to_contain_text("You have undone this ranking")
+    page.keyboard.press("u")  # the answer before it
+    expect(page.locator(".submit-state")).to_contain_text("your answer is a draft again")
+    expect(field(page)).to_have_value(written)
+    expect(page.get_by_label("Start from")).to_have_value("B")
+    assert list(formats.lines(project, "trl")) == []
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".submit-state")).to_contain_text("Your answer is stored")
+    assert Demonstration.objects.get().withdrawn_at is None
+
+
+def test_an_answer_waits_for_the_connection_and_is_sent_before_the_ranking(ranking, desk):
+    desk.expected.append("Failed to load resource")
+    page = ranking.page
+    ranking.page.wait_for_load_state("networkidle")
+    page.context.set_offline(True)
+    ranking.press("Shift+W")
+    page.keyboard.type("Written in a tunnel.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#state")).to_contain_text("Waiting to be sent: 1")
+    ranking.rank_by_keys([1, 2, 3])
+    ranking.press("Enter")
+    expect(page.locator("#state")).to_contain_text("sent: 2")
+    page.context.set_offline(False)
+    ranking.expect_sent()
+    assert Demonstration.objects.get().created_at < Ranking.objects.get().created_at
+    assert (
+        page.evaluate("localStorage.getItem(`accord:drafts:${document.querySelector('#rank').dataset.user}`)") is None
+    )
+
+
+def test_a_refused_answer_stays_a_draft(ranking, desk):
+    desk.expected.append("Failed to load resource")
+    page = ranking.page
+    Lease.objects.all().delete()
+    ranking.press("Shift+W")
+    page.keyboard.type("Too late.")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#notices")).to_contain_text("You do not hold this comparison.")
+    ranking.press("w")
+    expect(field(page)).to_have_value("Too late.")

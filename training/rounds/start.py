@@ -4,10 +4,10 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 from django.utils.translation import gettext as _
 
-from feedback.actions.ranking_details import WITHOUT_PROJECT_FLAGS
 from feedback.errors import Conflict, Invalid
 from feedback.export import ranking_record
 from feedback.models import Project, Prompt, Ranking, User
+from feedback.models.flags import trainable
 from training import checkpoints
 from training.checkpoints.files import positions_of
 from training.models import Checkpoint, LoopSettings, Round
@@ -86,7 +86,7 @@ def _create(
         sections = (_defaults(project), project_settings(project), overrides or {})
         settings = round_settings.resolve(*sections, seed=number, positions=positions_of(base.path))
         _check_data(project, settings if learns else None)
-        rankings = ranking_record.counting(project, cutoff).filter(WITHOUT_PROJECT_FLAGS)
+        rankings = ranking_record.counting(project, cutoff).filter(trainable(project))
         learns_from_rankings = learns and round_settings.uses_reward_model(settings["ppo"])
         created = Round.objects.create(
             project=project,
@@ -107,7 +107,7 @@ def trainable_rankings(project: Project) -> QuerySet[Ranking]:
 
     Left out are gold comparisons, discarded rankings, and rankings with a flag that the project defines.
     """
-    return _standing_rankings(project).filter(WITHOUT_PROJECT_FLAGS)
+    return _standing_rankings(project).filter(trainable(project))
 
 
 def _standing_rankings(project: Project) -> QuerySet[Ranking]:

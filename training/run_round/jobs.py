@@ -18,9 +18,9 @@ from typing import Any
 
 from django.conf import settings
 
-from feedback.actions.ranking_details import has_project_flag
 from feedback.export import ranking_record
 from feedback.models import Prompt
+from feedback.models.flags import is_trainable
 from feedback.quality import reliability
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Round
@@ -118,7 +118,7 @@ def rankings(round_: Round, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
     for row in ranking_record.rankings(
         round_.project, until=round_.cutoff, still_counting=True, reliability=weights(round_)
     ):
-        is_flagged = has_project_flag(row["flags"])
+        is_flagged = not is_trainable(round_.project, row["flags"])
         counts["flagged_rankings" if is_flagged else "rankings"] += 1
         if not is_flagged:
             yield row

@@ -13,7 +13,8 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import NotFound
 from feedback.export import ranking_record
-from feedback.models import Lease, Project, Ranking, Reliability, ReliabilityReport
+from feedback.models import Project, Ranking, Reliability, ReliabilityReport
+from feedback.models.rankings import WITHOUT_LEASE
 from feedback.quality.ranking_rows import AGREEMENT_COLUMNS, RankingRow, read_rankings
 
 MIN_NEW_RANKINGS = 20  # before the next report
@@ -66,11 +67,11 @@ def rankings_until(project: Project, until: int) -> list[RankingRow]:
     """Return the annotators' own rankings as of `until`, gold included.
 
     Rankings that an adjudication overruled are in: they are independent statements. Left out are discarded, returned
-    and withdrawn rankings, and adjudications, whose reviewers have seen the other rankings.
+    and withdrawn rankings, adjudications, whose reviewers have seen the other rankings, and pairs of demonstrations.
     """
     standings = (Ranking.Standing.COUNTS, Ranking.Standing.OVERRULED)
     valid = ranking_record.last_revisions(project, until).filter(standing__in=standings)
-    return read_rankings(valid.exclude(reason=Lease.Reason.ADJUDICATION), AGREEMENT_COLUMNS)
+    return read_rankings(valid.exclude(reason__in=WITHOUT_LEASE), AGREEMENT_COLUMNS)
 
 
 def _estimate(project: Project, until: int, rankings: list[RankingRow]) -> ReliabilityReport:

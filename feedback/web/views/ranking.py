@@ -6,15 +6,14 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from feedback import imports
-from feedback.actions import members, ranking_undo, rankings
+from feedback.actions import demonstrations, members, ranking_undo, rankings
 from feedback.archive import Archived
 from feedback.models import Lease, Membership
 from feedback.queue import leases
@@ -29,7 +28,7 @@ from feedback.web.forms import (
     checked,
     read_leases,
 )
-from feedback.web.presenters import Card, card_of_lease, present_flags, sample_card
+from feedback.web.presenters import Card, card_of_lease, present_answer, present_flags, sample_card
 
 View = Callable[..., HttpResponse]
 
@@ -120,8 +119,12 @@ def revise(request: HttpRequest, slug: str, ranking_id: int) -> HttpResponse:
 @require_POST
 @require_same_user
 def undo(request: HttpRequest, slug: str) -> HttpResponse:
-    """Withdraw the user's last ranking or skip, and show its comparison as they left it."""
+    """Withdraw the user's last ranking, skip or answer, and show it as they left it."""
     membership = members.membership_of(request.user, slug)
+    if answer := demonstrations.withdraw_if_last(membership):
+        if request.headers.get("HX-Request"):
+            return JsonResponse(present_answer(membership, answer))
+        return redirect("rank", slug)
     card = card_of_lease(ranking_undo.undo_last(membership), membership)
     if request.headers.get("HX-Request"):
         return HttpResponse(_render_card(request, membership, card))
@@ -132,10 +135,10 @@ def undo(request: HttpRequest, slug: str) -> HttpResponse:
 @require_POST
 @require_same_user
 def demonstrate(request: HttpRequest, slug: str) -> HttpResponse:
-    """Store a demonstration: a better completion that the annotator wrote."""
+    """Store a demonstration: an answer that the annotator wrote, or edited from a completion."""
     membership = members.membership_of(request.user, slug)
     form = checked(DemonstrationForm(request.POST))
-    imports.add_demonstration(membership, progress.prompt_seen(membership, form["comparison"]), form["text"])
+    demonstrations.record_demonstration(membership, form["comparison"], form["text"], place=form["place"])
     return HttpResponse(status=204)
 
 
@@ -222,7 +225,7 @@ def words() -> dict[str, str]:
         "elsewhere": _("You ranked this one in another tab. Here is the next."),
         "undone": _("Undone. Submit it when it is right."),
         "undo-offline": _("Undo needs a connection."),
-        "write-offline": _("No connection: your answer is kept here. Press W to send it again."),
+        "answer-undone": _("Undone: your answer is a draft again."),
         "nothing-to-undo": _("Nothing to undo: undo reaches your last ten rankings of the past 24 hours."),
         "from-nothing": _("an empty page"),
         "write-over": _("Replace what you have written?"),
@@ -235,7 +238,7 @@ def words() -> dict[str, str]:
         "marked-good": _("Good: {text}."),
         "marked-bad": _("Bad: {text}."),
         "unmark": _("Remove the mark"),
-        "thanks": _("Your answer is stored: the model can learn from it."),
+        "thanks": _("Your answer is stored: the model learns from it. U undoes it."),
         "lost": _(
             "Your time for this one ran out, and others may rank it now. "
             "You can still submit it: it counts if a ranking is still needed."

@@ -22,6 +22,18 @@ export function toggleDifferences(ranking) {
   return isTooLong;
 }
 
+/**
+ * Return the parts of a text that was edited from `base`: [text, ""], [text, "ins"] or [text, "del"]. Null if one of the
+ * two is too long.
+ */
+export function differencesOf(base, text) {
+  const [before, after] = [base, text].map((written) => Array.from(segmenter().segment(written), ({ segment }) => segment));
+  if (Math.max(before.length, after.length) > 2 * MAX_WORDS) return null;
+  return diffArrays(before, after).map(({ value, added, removed }) => [value.join(""), added ? "ins" : removed ? "del" : ""]);
+}
+
+const segmenter = () => new Intl.Segmenter(undefined, { granularity: "word" });
+
 /** Return [start, end] of the runs of words that `base` lacks. */
 function addedTo(base, words) {
   const runs = [];
@@ -36,9 +48,8 @@ function addedTo(base, words) {
 
 /** Return {word, start, end} of the words of a completion, and of white space other than single blanks. */
 function wordsOf(card) {
-  const segmenter = new Intl.Segmenter(undefined, { granularity: "word" });
   const words = [];
-  for (const { segment, index } of segmenter.segment(proseOf(card).dataset.written)) {
+  for (const { segment, index } of segmenter().segment(proseOf(card).dataset.written)) {
     const end = index + segment.length;
     const last = words.at(-1);
     // Join adjacent white space: browsers segment it differently.

@@ -63,6 +63,6 @@ function runAction(event, actions) {
   const letter = letterOf(event);
   if (!letter) return false;
   if (!letters[letter]) return actions.flag(letter);
-  if (!event.repeat) actions[letters[letter]]();
+  if (!event.repeat) actions[letters[letter]](event);
   return true;
 }

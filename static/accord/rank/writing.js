@@ -1,25 +1,37 @@
-// "Write a better one": the panel for a demonstration, started from a completion. The text is kept as a draft until the
-// server has stored it.
+// The panel for a demonstration: an answer that a person writes, from a completion or an empty page. The text is kept as
+// a draft until the server has stored it; the outbox sends it.
 
-import { isSignedOut, post } from "./outbox.js";
+import { differencesOf } from "./differences.js";
 import { say } from "./words.js";
+
+const PAUSE = 150; // ms without typing, after which the differences are shown again
 
 export class Writing {
   #ranking = null;
   #draft = "";
   #begun = ""; // the text that it started from
+  #timer = null;
 
-  constructor(dialog, url, drafts, { showMessage, showError }) {
-    Object.assign(this, { dialog, url, drafts, showMessage, showError });
+  /** @param {(draft: string, fields: [string, string][]) => void} send sends an answer, in order with the rankings */
+  constructor(dialog, drafts, send) {
+    Object.assign(this, { dialog, drafts, send });
     this.field = dialog.querySelector("textarea");
     this.from = dialog.querySelector("select");
+    this.differences = dialog.querySelector("[data-changes]");
     this.field.addEventListener("input", () => {
-      drafts.keep(this.#draft, { text: this.field.value, from: this.from.value });
+      this.#keep();
       this.#check();
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#showDifferences(), PAUSE);
     });
     this.from.addEventListener("change", () => this.#beginFrom(this.from.value));
     dialog.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && !event.isComposing) dialog.close();
+      if (event.isComposing) return;
+      if (event.key === "Escape") dialog.close();
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+        event.preventDefault();
+        dialog.querySelector("form").requestSubmit(dialog.querySelector("[value=keep]"));
+      }
     });
     dialog.addEventListener("close", () => this.#close());
   }
@@ -29,23 +41,27 @@ export class Writing {
     return this.dialog.open && this.field.value.trim() !== this.#begun.trim();
   }
 
-  open(ranking) {
+  /** Open the panel with the draft of this comparison, or else the best-ranked text, or with `isEmpty` an empty page. */
+  open(ranking, isEmpty = false) {
+    if (this.dialog.open && this.#ranking === ranking) return isEmpty ? this.#choose("") : this.focus();
     this.#ranking = ranking;
     this.#draft = `w${ranking.form.dataset.comparison}`;
     const nothing = new Option(say("from-nothing"), "");
     this.from.replaceChildren(...ranking.cards.map(({ dataset: { letter } }) => new Option(letter, letter)), nothing);
     const draft = this.drafts.of(this.#draft);
-    const { text, from } = typeof draft === "string" ? { text: draft, from: "" } : draft ?? { text: null, from: ranking.best.dataset.letter };
+    const { text, from } = typeof draft === "string" ? { text: draft, from: "" } : draft ?? { text: null, from: isEmpty ? "" : ranking.best.dataset.letter };
     this.from.value = from;
     this.#begun = this.#textOf(from);
     this.field.value = text ?? this.#begun;
     this.#check();
+    this.#showDifferences();
     this.dialog.returnValue = "";
     if (!this.dialog.open) this.dialog.show();
     this.field.focus();
     this.field.setSelectionRange(0, 0);
     this.field.scrollTop = 0;
     ranking.current.scrollIntoView({ block: "nearest" });
+    if (isEmpty && from) this.#choose("");
   }
 
   close() {
@@ -53,6 +69,23 @@ export class Writing {
   }
 
   focus() { this.field.focus(); }
+
+  /** Keep an answer that was undone as the draft of its comparison. */
+  restore({ comparison, text, letter }) {
+    this.drafts.keep(`w${comparison}`, { text, from: letter });
+  }
+
+  /** The server has stored an answer: drop its draft, unless it was changed since. */
+  stored(draft, text) {
+    if (this.drafts.of(draft)?.text === text) this.drafts.drop(draft);
+  }
+
+  #keep() { this.drafts.keep(this.#draft, { text: this.field.value, from: this.from.value }); }
+
+  #choose(letter) {
+    this.from.value = letter;
+    this.#beginFrom(letter);
+  }
 
   #beginFrom(letter) {
     if (this.isUnsaved && this.field.value.trim() && !window.confirm(say("write-over"))) {
@@ -62,6 +95,7 @@ export class Writing {
     this.drafts.drop(this.#draft);
     this.field.value = this.#begun = this.#textOf(letter);
     this.#check();
+    this.#showDifferences();
     this.field.focus();
   }
 
@@ -75,19 +109,32 @@ export class Writing {
     this.field.setCustomValidity(isSame && this.#begun ? say("unchanged") : "");
   }
 
-  #close() {
-    const { returnValue } = this.dialog;
-    this.dialog.returnValue = "";
-    if (returnValue === "keep" && this.field.value.trim()) this.#send(this.#draft, [["comparison", this.#draft.slice(1)], ["text", this.field.value]]);
-    if (this.#ranking.form.isConnected) this.#ranking.focus(this.#ranking.current);
+  /** Show which words were added to the completion and removed from it. */
+  #showDifferences() {
+    const isEdited = this.#begun !== "" && this.field.value.trim() !== this.#begun.trim();
+    this.differences.hidden = !isEdited;
+    if (!isEdited) return;
+    const parts = differencesOf(this.#begun, this.field.value);
+    if (parts === null) return this.differences.replaceChildren(say("too-long-to-compare"));
+    this.differences.replaceChildren(...parts.map(([text, tag]) => {
+      if (!tag) return text;
+      const element = document.createElement(tag);
+      element.className = "diff";
+      element.textContent = text;
+      return element;
+    }));
   }
 
-  async #send(draft, fields) {
-    const response = await post(this.url, fields).catch(() => null);
-    if (!response) return this.showMessage(say("write-offline"), "warn");
-    if (isSignedOut(response)) return this.showMessage(say("sign-in"), "warn");
-    if (!response.ok) return this.showError(await response.text());
-    this.drafts.drop(draft);
-    this.showMessage(say("thanks"), "done");
+  #close() {
+    clearTimeout(this.#timer);
+    const { returnValue } = this.dialog;
+    this.dialog.returnValue = "";
+    if (returnValue === "keep" && this.field.value.trim()) {
+      this.#keep();
+      const place = this.#ranking.cardOf(this.from.value)?.dataset.place;
+      const origin = place === undefined ? [] : [["place", place]];
+      this.send(this.#draft, [["comparison", this.#draft.slice(1)], ["text", this.field.value], ...origin]);
+    }
+    if (this.#ranking.form.isConnected) this.#ranking.focus(this.#ranking.current);
   }
 }

@@ -44,7 +44,7 @@ def reasons(undone):
 def test_an_import_that_nobody_has_worked_on_goes_whole(project, manager):
     kept = run_import(project, rows("kept"))
     record = run_import(project, [{"prompt": "x", "external_id": "x-1", "completions": ["a", "b"]}, *rows("y", "z")])
-    assert record.counts == {"prompts": 3, "completions": 6, "comparisons": 3, "completed": 0}
+    assert record.counts == {"prompts": 3, "completions": 6, "comparisons": 3, "demonstrations": 0, "completed": 0}
     undone = imports.undo_import(record, manager)
     assert undone.removed == {"prompts": 3, "completions": 6, "comparisons": 3}
     assert undone.stayed == []
@@ -164,7 +164,7 @@ def test_over_the_api_an_import_is_named_listed_and_undone(project, manager):
     (listed,) = api.get(f"{URL}/imports").json()
     assert listed["id"] == added["import_id"]
     assert (listed["how"], listed["actor"], listed["undone_at"]) == ("api", "mona", None)
-    assert listed["counts"] == {"prompts": 2, "completions": 4, "comparisons": 2, "completed": 0}
+    assert listed["counts"] == {"prompts": 2, "completions": 4, "comparisons": 2, "demonstrations": 0, "completed": 0}
     answer = api.delete(f"{URL}/imports/{listed['id']}")
     assert answer.status_code == 200
     assert answer.json() == {"removed": {"prompts": 2, "completions": 4, "comparisons": 2}, "stayed": []}
@@ -285,7 +285,7 @@ def test_an_import_that_builds_on_one_that_is_being_undone_waits_and_comes_in_wh
         return run_import(project, rows("x"))
 
     again = at_once([undo_slowly, bring_it_in_again])[1]
-    assert again.counts == {"prompts": 1, "completions": 2, "comparisons": 1, "completed": 0}
+    assert again.counts == {"prompts": 1, "completions": 2, "comparisons": 1, "demonstrations": 0, "completed": 0}
     assert left() == (1, 2, 1)
 
 
