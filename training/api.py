@@ -20,9 +20,10 @@ from training.rounds.start import start_round, start_sampling
 
 
 class RoundRequest(strict.Serializer):
-    """A round to start. Sections of settings: round, common, reward, ppo, sample.
+    """A round to start. Sections of settings: round, common, and one for every program that the recipe uses.
 
-    `python -m training.learner.ppo --help` (and reward, sample) lists the settings of a section.
+    The setting `recipe` of the section "round" chooses the recipe. `python -m training.learner.ppo --help` (and reward,
+    sample, …) lists the settings of a section.
     """
 
     settings = serializers.DictField(child=serializers.DictField(), required=False, default=dict)
@@ -66,19 +67,24 @@ class RoundSerializer(strict.ModelSerializer):
     reward_terms = serializers.ListField(
         child=serializers.CharField(),
         read_only=True,
-        help_text="Reward terms of PPO. Without reward_model the round does not learn from rankings.",
+        help_text="Reward terms that score the completions of the round.",
     )
+    recipe = serializers.CharField(source="recipe.name", read_only=True, help_text="What the round does.")
+    stages = serializers.SerializerMethodField(help_text="Stages of the round, in order.")
 
     class Meta:
         model = Round
         fields: list[str] = [
             "number",
             "status",
+            "recipe",
             "stage",
+            "stages",
             "learns",
             "base",
             "checkpoint",
             "ranking_count",
+            "demonstration_count",
             "reward_terms",
             "results",
             "error",
@@ -88,6 +94,9 @@ class RoundSerializer(strict.ModelSerializer):
             "started_at",
             "finished_at",
         ]
+
+    def get_stages(self, round_: Round) -> list[str]:
+        return [stage.name for stage in reports.stages_of(round_)]
 
     def get_checkpoint(self, round_: Round) -> str | None:
         return str(round_.checkpoint) if round_.checkpoint else None

@@ -3,35 +3,30 @@
 from typing import Any
 
 from django import forms
-from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-from training.rounds import settings as round_settings
-from training.rounds.settings import Sections
+from training.rounds.recipes import RECIPES, recipe_of
+from training.rounds.recipes.description import RANKINGS, Counts, FormField, Sections
 
-# Section, setting, label, help text. The type of the default decides the kind of field.
-FIELDS: list[tuple[str, str, str | Promise, str | Promise]] = [
-    ("ppo", "steps", _("Policy steps"), _("Batches of completions that the policy learns from.")),
-    ("ppo", "batch_episodes", _("Completions per step"), _("More are slower and give a steadier gradient.")),
-    ("ppo", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
-    ("ppo", "kl_coefficient", _("KL penalty"), _("Penalty per nat of KL divergence from the served checkpoint.")),
-    ("reward", "epochs", _("Passes over the rankings"), _("With more than a few, the reward model overfits.")),
-    ("reward", "learning_rate", _("Reward model learning rate"), _("0: chosen by the size of the model.")),
-    ("round", "prompts", _("Prompts to answer"), _("Prompts that the new checkpoint answers, to be ranked next.")),
-    ("sample", "completions_per_prompt", _("Completions per prompt"), _("A comparison has at most nine.")),
-    (
+# Fields of every recipe; its own come before them.
+FIELDS = (
+    FormField(
+        "round", "prompts", _("Prompts to answer"), _("Prompts that the new checkpoint answers, to be ranked next.")
+    ),
+    FormField("sample", "completions_per_prompt", _("Completions per prompt"), _("A comparison has at most nine.")),
+    FormField(
         "sample",
         "temperature",
         _("Temperature"),
         _("Of the completions to rank next; 0 always takes the most probable token."),
     ),
-    ("common", "max_completion_tokens", _("Maximum completion length"), _("In tokens.")),
-    ("round", "processes", _("Processes"), _("One per GPU; 1 without a GPU.")),
-]
+    FormField("common", "max_completion_tokens", _("Maximum completion length"), _("In tokens.")),
+    FormField("round", "processes", _("Processes"), _("One per GPU; 1 without a GPU.")),
+)
 
 
 class RoundForm(forms.Form):
-    """Form of a new round's settings. `overrides` returns the changed ones.
+    """Form of a new round's settings. `overrides` returns the recipe and the changed ones.
 
     `again` is the number of an earlier round whose settings the new one has, except for the changes.
     """
@@ -42,13 +37,11 @@ class RoundForm(forms.Form):
         """Build the fields. `settings` are complete sections, as `round_settings.resolve` returns them."""
         super().__init__(data, initial={"again": again})
         self.learns = learns
-        self.terms = round_settings.reward_terms(settings["ppo"])
-        self.uses_reward_model = round_settings.uses_reward_model(settings["ppo"])
-        for section, name, label, text in FIELDS:
-            if not learns and section not in ("round", "sample", "common"):
-                continue
-            if section == "reward" and not self.uses_reward_model:
-                continue
+        self.recipe = recipe_of(settings)
+        self.terms = self.recipe.reward_terms(settings)
+        jobs = self.recipe.jobs(settings, Counts())
+        self.learns_from_rankings = any(RANKINGS in job.inputs.values() for job in jobs)
+        for section, name, label, text in (*(self.recipe.fields if learns else ()), *FIELDS):
             default = settings["sample" if section == "common" else section][name]
             kind = forms.IntegerField if isinstance(default, int) else forms.FloatField
             field = kind(label=label, help_text=text, initial=default)
@@ -58,11 +51,11 @@ class RoundForm(forms.Form):
 
     @property
     def overrides(self) -> Sections:
-        """Return the changed settings by section."""
-        changed: Sections = {}
+        """Return the recipe and the changed settings by section."""
+        changed: Sections = {"round": {"recipe": self.recipe.name}}
         for key in self.changed_data:
             section, _dash, name = key.partition("-")
-            for target in round_settings.PROGRAMS if section == "common" else (section,):
+            for target in self.recipe.programs if section == "common" else (section,):
                 if name:
                     changed.setdefault(target, {})[name] = self.cleaned_data[key]
         return changed
@@ -74,6 +67,12 @@ class LoopForm(forms.Form):
         required=False,
         min_value=1,
         help_text=_("A round starts after this many new rankings. Leave it empty to start rounds by hand only."),
+    )
+    recipe = forms.ChoiceField(
+        label=_("Recipe"),
+        required=False,
+        choices=[(recipe.name, recipe.label) for recipe in RECIPES.values()],
+        help_text=_("What these rounds do, and those that you start without choosing another one."),
     )
 
 

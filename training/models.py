@@ -9,6 +9,9 @@ from django.utils.translation import gettext_lazy as _
 from feedback.models import Project, Source, User
 from training.paths import FolderField
 from training.rounds import settings as round_settings
+from training.rounds.recipes import recipe_of
+from training.rounds.recipes.description import RANKINGS, Counts, Job, Recipe
+from training.rounds.recipes.parts import SNAPSHOT, sampling_only
 
 
 class Checkpoint(models.Model):
@@ -66,6 +69,11 @@ class Checkpoint(models.Model):
         """Return whether the check found it exact; rounds start only from usable checkpoints."""
         return self.verdict in (self.Verdict.EXACT_FAST, self.Verdict.EXACT_GENERIC)
 
+    @property
+    def root(self) -> "Checkpoint":
+        """Return the imported ancestor."""
+        return self.parent.root if self.parent else self
+
 
 class Promotion(models.Model):
     """Record of when a checkpoint was served and who decided it. A roll-back reads these records."""
@@ -92,17 +100,10 @@ class Round(models.Model):
 
     ACTIVE = (Status.WAITING, Status.RUNNING)
 
-    class Stage(models.TextChoices):
-        SNAPSHOT = "snapshot", _("Snapshot")
-        REWARD = "reward", _("Reward")
-        POLICY = "policy", _("Policy")
-        SAMPLES = "samples", _("Samples")
-        COMPARISONS = "comparisons", _("Comparisons")
-
     project = models.ForeignKey(Project, models.CASCADE, related_name="rounds")
     number = models.PositiveIntegerField()
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.WAITING)
-    stage = models.CharField(max_length=11, choices=Stage.choices, default=Stage.SNAPSHOT)
+    stage = models.CharField(max_length=20, default=SNAPSHOT.name, help_text="Stage of its recipe that it has reached.")
     learns = models.BooleanField(
         default=True, help_text="False: no training; the base only writes completions to rank."
     )
@@ -110,6 +111,7 @@ class Round(models.Model):
     checkpoint = models.OneToOneField(Checkpoint, models.SET_NULL, null=True, blank=True, related_name="round")
     cutoff = models.BigIntegerField(help_text="Sequence of the last ranking that this round learns from.")
     ranking_count = models.PositiveIntegerField(help_text="Rankings up to the cut-off that count.")
+    demonstration_count = models.PositiveIntegerField(default=0, help_text="Demonstrations at the start of the round.")
     settings = models.JSONField(default=dict, help_text="Validated settings of the round and its programs.")
     results = models.JSONField(default=dict, help_text="Results of the finished programs, by job.")
     started_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
@@ -143,23 +145,34 @@ class Round(models.Model):
         return self.status in self.ACTIVE
 
     @property
+    def recipe(self) -> Recipe:
+        return recipe_of(self.settings)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        """Return the program runs of the round, in order."""
+        if not self.learns:
+            return sampling_only()
+        counts = Counts(self.ranking_count, self.demonstration_count)
+        return self.recipe.jobs(round_settings.completed(self.settings), counts)
+
+    @property
     def reward_terms(self) -> list[str]:
-        """Return the names of PPO's reward terms; none for a round without training."""
-        return round_settings.reward_terms(self.settings.get("ppo", {})) if self.learns else []
+        """Return the names of the reward terms that score completions; none for a round without training."""
+        return self.recipe.reward_terms(round_settings.completed(self.settings)) if self.learns else []
 
     @property
     def compares_with_references(self) -> bool:
         """Return whether the round can only learn from prompts with reference answers."""
-        return self.learns and bool(round_settings.comparing_terms(self.settings.get("ppo", {})))
+        return self.learns and bool(self.recipe.comparing_terms(round_settings.completed(self.settings)))
 
     @property
     def scored_by_reward_model_alone(self) -> bool:
         return self.reward_terms == ["reward_model"]
 
     @property
-    def uses_reward_model(self) -> bool:
-        """Return whether the round trains a reward model on rankings. Other reward terms need none."""
-        return "reward_model" in self.reward_terms
+    def learns_from_rankings(self) -> bool:
+        return any(RANKINGS in job.inputs.values() for job in self.jobs)
 
 
 class Metric(models.Model):

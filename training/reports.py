@@ -13,7 +13,9 @@ from feedback.models import Comparison, Project
 from feedback.reports import quality_snapshot, trust
 from training.checkpoints import checks, served_before
 from training.models import Checkpoint, LoopSettings, Round
-from training.rounds.start import trainable_rankings
+from training.rounds.inputs.rankings import trainable_rankings
+from training.rounds.recipes.description import Text
+from training.rounds.recipes.parts import COMPARISONS, SNAPSHOT
 
 NOT_CURVES = ("total", "time")
 CHECK_IS_LATE_AFTER = timedelta(seconds=30)
@@ -68,24 +70,22 @@ class Stage:
     """Stage of a round with its state, for the row of stages on a page."""
 
     name: str
+    label: Text
     state: str  # done, now, failed (where a failed or cancelled round ended) or next
     step: Step | None  # while its program runs
 
 
 def stages_of(round_: Round) -> list[Stage]:
     """Return the stages that the round passes, in order."""
-    stages = list(Round.Stage.values)
-    if not round_.learns:
-        stages.remove(Round.Stage.POLICY)
-    if not round_.uses_reward_model:
-        stages.remove(Round.Stage.REWARD)
+    stages = [SNAPSHOT, *dict.fromkeys(job.stage for job in round_.jobs), COMPARISONS]
     if round_.status == Round.Status.FINISHED:
-        return [Stage(stage, "done", None) for stage in stages]
-    current, state = stages.index(round_.stage), "now" if round_.is_active else "failed"
+        return [Stage(*stage, "done", None) for stage in stages]
+    current = [stage.name for stage in stages].index(round_.stage)
+    state = "now" if round_.is_active else "failed"
     step = step_of(round_)
     return [
         Stage(
-            stage,
+            *stage,
             "done" if index < current else state if index == current else "next",
             step if index == current else None,
         )

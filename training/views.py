@@ -23,8 +23,17 @@ from training.forms import ImportForm, LoopForm, RoundForm
 from training.models import Checkpoint, Round
 from training.rounds import lifecycle, schedule
 from training.rounds import settings as round_settings
+from training.rounds.recipes import RECIPES
 from training.rounds.sample_comparison import Sample, beside, samples_of, summary_of
-from training.rounds.start import check_can_start, settings_now, settings_of_repeat, start_round, start_sampling
+from training.rounds.start import (
+    check_can_start,
+    counts_of,
+    project_recipe,
+    settings_now,
+    settings_of_repeat,
+    start_round,
+    start_sampling,
+)
 
 SAMPLES_PER_PAGE = 12
 
@@ -32,9 +41,13 @@ SAMPLES_PER_PAGE = 12
 @login_required
 @require_GET
 def console(request: HttpRequest, slug: str) -> HttpResponse:
-    """Show the console. `?again=<number>` opens the form of a new round with the settings of that round."""
+    """Show the console. `?again=<number>` opens the form of a new round with the settings of that round.
+
+    `?recipe=<name>` opens the form of a new round of that recipe.
+    """
     membership = members.manager_of(request.user, slug)
-    form = _round_form(membership.project, request.GET.get("again")) if "again" in request.GET else None
+    again, recipe = request.GET.get("again"), request.GET.get("recipe")
+    form = _round_form(membership.project, again, recipe) if "again" in request.GET or "recipe" in request.GET else None
     return _console(request, membership, form)
 
 
@@ -43,15 +56,17 @@ def _console(
 ) -> HttpResponse:
     project = membership.project
     loop = reports.loop_of(project)
+    form_is_open = form is not None
+    form = form or _round_form(project)
     context = {
         **vars(loop),
         "rounds": reports.rounds_of(project),
         **_checkpoints(project),
-        "form": form or _round_form(project),
-        "form_is_open": form is not None,
-        "refusal": _reason_not_to_start(membership, learns=True),
+        "form": form,
+        "form_is_open": form_is_open,
+        **_recipes(membership, form),
         "can_sample": not _reason_not_to_start(membership, learns=False),
-        "loop_form": LoopForm(initial={"round_every": loop.round_every}),
+        "loop_form": LoopForm(initial={"round_every": loop.round_every, "recipe": project_recipe(project).name}),
         "import_form": (import_form or ImportForm()) if request.user.is_staff and not project.archived_at else None,
     }
     return _page(request, membership, "project", context)
@@ -82,19 +97,34 @@ def checkpoint_table(request: HttpRequest, slug: str) -> HttpResponse:
     return response
 
 
-def _reason_not_to_start(membership: Membership, learns: bool) -> str:
+def _recipes(membership: Membership, form: RoundForm) -> dict[str, Any]:
+    """Return the context of the choice of a recipe: why no round of the project's own or the form's can start."""
+    project = membership.project
+    refusals = {name: _reason_not_to_start(membership, True, name) for name in RECIPES}
+    return {
+        "recipes": RECIPES.values(),
+        "refusal": refusals[project_recipe(project).name],
+        "form_refusal": refusals[form.recipe.name] if form.learns else "",
+        "can_start": not all(refusals.values()),
+        "demonstration_count": counts_of(project).demonstrations,
+    }
+
+
+def _reason_not_to_start(membership: Membership, learns: bool, recipe: str | None = None) -> str:
     """Return the message why no round can start now, or ""."""
     try:
-        check_can_start(membership.project, learns)
+        check_can_start(membership.project, learns, recipe)
     except AccordError as refusal:
         return refusal.message
     return ""
 
 
-def _round_form(project: Project, again: str | None = None, data: QueryDict | None = None) -> RoundForm:
+def _round_form(
+    project: Project, again: str | None = None, recipe: str | None = None, data: QueryDict | None = None
+) -> RoundForm:
     """Return the form of a new round; `again` is the number of a round whose settings it starts with."""
     if not again:
-        return RoundForm(data, settings_now(project))
+        return RoundForm(data, settings_now(project, recipe or None))
     earlier = reports.round_of(project, int(again) if again.isdecimal() and len(again) < 9 else -1)
     settings = round_settings.resolve(settings_of_repeat(earlier), seed=0)
     return RoundForm(data, settings, learns=earlier.learns, again=earlier.number)
@@ -104,7 +134,8 @@ def _round_form(project: Project, again: str | None = None, data: QueryDict | No
 @require_POST
 def start(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.manager_of(request.user, slug)
-    form = _round_form(membership.project, request.POST.get("again"), request.POST)
+    again, recipe = request.POST.get("again"), request.POST.get("recipe")
+    form = _round_form(membership.project, again, recipe, request.POST)
     if form.is_valid():
         try:
             started = _start(membership, form)
@@ -129,9 +160,10 @@ def _start(membership: Membership, form: RoundForm) -> Round:
 @login_required
 @require_POST
 def configure(request: HttpRequest, slug: str) -> HttpResponse:
-    """Set after how many new rankings a round starts automatically."""
+    """Set after how many new rankings a round starts automatically, and by which recipe."""
     membership = members.manager_of(request.user, slug)
-    schedule.configure(membership.project, checked(LoopForm(request.POST))["round_every"])
+    form = checked(LoopForm(request.POST))
+    schedule.configure_with_recipe(membership.project, form["round_every"], form["recipe"])
     return redirect("console", slug)
 
 
@@ -150,7 +182,28 @@ def sample(request: HttpRequest, slug: str) -> HttpResponse:
 def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     membership = members.manager_of(request.user, slug)
     round_ = reports.round_of(membership.project, number)
-    context = {**_status(round_), "reward": round_.results.get("reward"), "policy": round_.results.get("policy")}
+    context = {
+        **_status(round_),
+        "reward": round_.results.get("reward"),
+        "policy": round_.results.get("policy"),
+        "facts": [
+            {"label": fact.label, "value": round_.results[job.name][fact.key], "note": fact.note}
+            for job in round_.jobs
+            for fact in job.facts
+            if round_.results.get(job.name, {}).get(fact.key) is not None
+        ],
+        # The last program first: what it learned is the outcome of the round.
+        "curves": [
+            {
+                "job": job.name,
+                "title": curve.title,
+                "metrics": curve.metrics,
+                "labels": "|".join(map(str, curve.labels)),
+            }
+            for job in reversed(round_.jobs)
+            for curve in job.curves
+        ],
+    }
     return _page(request, membership, "round", context)
 
 
@@ -280,7 +333,7 @@ def _status(round_: Round) -> dict[str, Any]:
         "eta": step.seconds_left if step else None,
         "stages": [
             {
-                "label": Round.Stage(stage.name).label,
+                "label": stage.label,
                 "state": stage.state,
                 "detail": _("%(step)s of %(total)s") % vars(stage.step) if stage.step else "",
             }

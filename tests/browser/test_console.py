@@ -82,7 +82,7 @@ def test_a_round_from_start_to_promotion(console, desk, project, tmp_path, keep,
     console.expect_status("Waiting")
     keep(page, "round-waiting")
     claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
-    lifecycle.enter(claim, Round.Stage.POLICY)
+    lifecycle.enter(claim, "policy")
     lifecycle.record_metrics(claim, "policy", lines(1, 3), from_start=True)
     console.expect_curve("policy", "reward")
     expect(page.locator(".stages .now")).to_contain_text("Policy")
@@ -139,7 +139,7 @@ def test_cancel_then_resume(console, keep):
 def test_a_failed_round_says_why(console, keep):
     number = console.start_round()
     claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
-    lifecycle.enter(claim, Round.Stage.REWARD)
+    lifecycle.enter(claim, "reward")
     lifecycle.fail(claim, "The reward program ran out of memory.", "step 1\n<b>MemoryError</b>")
     console.expect_status("Failed")
     expect(console.page.get_by_text("The reward program ran out of memory.")).to_be_visible()
@@ -150,7 +150,7 @@ def test_a_failed_round_says_why(console, keep):
 def test_an_ended_round_shows_no_curve_that_nobody_wrote(console):
     number = console.start_round()
     claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
-    lifecycle.enter(claim, Round.Stage.POLICY)
+    lifecycle.enter(claim, "policy")
     lifecycle.record_metrics(claim, "policy", lines(1, 3), from_start=True)
     lifecycle.fail(claim, "The ppo program stopped.")
     console.expect_status("Failed")

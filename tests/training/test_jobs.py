@@ -9,7 +9,9 @@ from feedback.models import Comparison, Membership, Project, Prompt, Ranking, Re
 from tests.factories import add_comparisons, rank
 from training.learner.runtime.config import CONFIGS
 from training.rounds import lifecycle
-from training.rounds.start import start_round, start_sampling, trainable_rankings
+from training.rounds.inputs.prompts import chosen
+from training.rounds.inputs.rankings import trainable_rankings
+from training.rounds.start import start_round, start_sampling
 from training.run_round import jobs
 
 
@@ -18,24 +20,24 @@ def rows(path):
 
 
 def job(round_, name):
-    return next(each for each in jobs.jobs_of(round_) if each.name == name)
+    return next(each for each in round_.jobs if each.name == name)
 
 
 def test_a_round_that_learns_runs_four_programs(waiting):
-    assert [each.name for each in jobs.jobs_of(waiting)] == ["reward", "policy", "samples", "baseline"]
+    assert [each.name for each in waiting.jobs] == ["reward", "policy", "samples", "baseline"]
 
 
 def test_a_round_that_only_samples_runs_one(project, base, comparisons):
     sampling = start_sampling(project, None)
-    assert [each.name for each in jobs.jobs_of(sampling)] == ["samples"]
-    directory = jobs.fill(sampling, jobs.jobs_of(sampling)[0])
+    assert [each.name for each in sampling.jobs] == ["samples"]
+    directory = jobs.fill(sampling, sampling.jobs[0])
     config = json.loads((directory / "config.json").read_text())
     assert (config["model"], config["reward_model"]) == (base.path, "")
     assert len(rows(directory / "prompts.jsonl")) == 20
 
 
 def test_every_program_accepts_its_settings(waiting):
-    for each in jobs.jobs_of(waiting):
+    for each in waiting.jobs:
         config = json.loads((jobs.fill(waiting, each) / "config.json").read_text())
         accepted = CONFIGS[each.program].from_json(config).to_json()
         assert config == {name: accepted[name] for name in config}
@@ -43,7 +45,7 @@ def test_every_program_accepts_its_settings(waiting):
 
 def test_each_program_starts_from_what_the_one_before_made(waiting, base, settings):
     made = settings.DATA_DIR / "rounds" / "support" / "0001"
-    models = {each.name: jobs.models(waiting, each) for each in jobs.jobs_of(waiting)}
+    models = {each.name: jobs.models(waiting, each) for each in waiting.jobs}
     reward_model = str(made / "reward" / "model")
     assert models["reward"] == {"model": base.path}
     assert models["policy"] == {"model": base.path, "reward_model": reward_model}
@@ -66,17 +68,17 @@ def references(comparisons):
 
 def test_a_round_rewarded_by_a_metric_alone_trains_and_uses_no_reward_model(project, base, references):
     started = start_round(project, None, METRIC)
-    assert (started.ranking_count, started.reward_terms, started.uses_reward_model) == (0, ["rouge_l"], False)
-    assert [each.name for each in jobs.jobs_of(started)] == ["policy", "samples", "baseline"]
-    assert {jobs.models(started, each)["reward_model"] for each in jobs.jobs_of(started)} == {""}
+    assert (started.ranking_count, started.reward_terms, started.learns_from_rankings) == (0, ["rouge_l"], False)
+    assert [each.name for each in started.jobs] == ["policy", "samples", "baseline"]
+    assert {jobs.models(started, each)["reward_model"] for each in started.jobs} == {""}
 
 
 def test_samples_are_scored_by_what_the_round_was_rewarded_by(project, base, references):
     started = start_round(project, None, METRIC)
     configs = {each.name: json.loads((jobs.fill(started, each) / "config.json").read_text())
-               for each in jobs.jobs_of(started)}  # fmt: skip
+               for each in started.jobs}  # fmt: skip
     assert [configs[name]["rewards"] for name in ("policy", "samples", "baseline")] == [[{"name": "rouge_l"}]] * 3
-    for each in jobs.jobs_of(started):
+    for each in started.jobs:
         assert CONFIGS[each.program].from_json(configs[each.name])
 
 
@@ -146,9 +148,9 @@ def test_the_base_answers_prompts_that_the_new_checkpoint_answers_too(project, b
 
 
 def test_prompts_that_come_later_change_nothing(waiting, project):
-    before = jobs.chosen(waiting, 200)
+    before = chosen(waiting, 200)
     add_comparisons(project, "import", 5, offset=500)
-    assert jobs.chosen(waiting, 200) == before
+    assert chosen(waiting, 200) == before
 
 
 def test_a_directory_that_was_filled_is_left_alone(waiting):
@@ -169,7 +171,7 @@ def test_files_of_an_earlier_database_are_moved_aside(waiting, settings):
 @pytest.mark.parametrize("shown", [0, 24])
 def test_no_base_is_asked_where_nothing_is_to_be_shown(project, base, rankings, shown):
     started = start_round(project, None, {"round": {"shown_prompts": shown}})
-    assert ("baseline" in [each.name for each in jobs.jobs_of(started)]) == bool(shown)
+    assert ("baseline" in [each.name for each in started.jobs]) == bool(shown)
 
 
 def test_rankings_all_weigh_the_same_unless_the_project_says_otherwise(waiting):

@@ -4,7 +4,10 @@ import pytest
 
 from feedback.errors import Invalid
 from training.learner.runtime.config import CONFIGS
-from training.rounds.settings import FILLED_IN, PROGRAMS, resolve
+from training.rounds.recipes import RECIPES
+from training.rounds.settings import FILLED_IN, resolve
+
+PROGRAMS = RECIPES["ppo"].programs
 
 
 def test_nothing_given_is_our_defaults():
@@ -44,7 +47,9 @@ def test_a_prompt_gets_as_many_completions_as_a_comparison_shows():
     [
         ([], "object of sections"),
         ({"ppo": [1]}, "object of sections"),
-        ({"sft": {}}, 'no section "sft"'),
+        ({"sfx": {}}, 'recipe "ppo" has no section "sfx" of settings: use round, common, '),
+        ({"round": {"recipe": "pppo"}}, 'no recipe "pppo": use '),
+        ({"round": {"recipe": 3}}, 'no recipe "3": use '),
         ({"ppo": {"stepz": 1}}, "unknown setting 'stepz'"),
         ({"round": {"stepz": 1}}, "unknown setting 'stepz'"),
         ({"round": {"comparison_size": 10}}, "at most 9"),

@@ -31,7 +31,7 @@ def test_a_round_rewarded_by_a_metric_alone_needs_references_and_no_rankings(pro
     configure(project, None, metric)
     check_can_start(project)
     started = start_round(project, None)
-    assert (started.learns, started.uses_reward_model, started.ranking_count) == (True, False, 0)
+    assert (started.learns, started.learns_from_rankings, started.ranking_count) == (True, False, 0)
 
 
 def test_flagged_rankings_alone_start_no_round(project, base, rankings):
@@ -42,7 +42,7 @@ def test_flagged_rankings_alone_start_no_round(project, base, rankings):
 
 
 def test_what_scores_samples_is_not_chosen_apart_from_what_is_learned(project, base, rankings):
-    with pytest.raises(Invalid, match="scores its samples by the rewards of PPO"):
+    with pytest.raises(Invalid, match="scores its samples by the rewards of its policy"):
         start_round(project, None, {"sample": {"rewards": [{"name": "length", "target": 9}]}})
 
 

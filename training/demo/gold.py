@@ -17,7 +17,8 @@ from feedback.models import Project, Prompt
 from training.demo.annotators import pair_accuracy
 from training.demo.utility import utility
 from training.learner.runtime.jobdir import JobDirectory
-from training.run_round import jobs, process
+from training.rounds.inputs.prompts import prompt_rows
+from training.run_round import process
 
 MAX_PROMPTS = 320  # held-out prompts; the interval is then about ± 4 points
 COMPLETIONS = 4  # per prompt, so that there are pairs for the reward model
@@ -50,7 +51,7 @@ def draw(project: Project, directory: Path, model: str, settings: dict[str, Any]
     """
     directory.mkdir(parents=True, exist_ok=True)
     job = JobDirectory(directory)
-    prompts = list(jobs.prompt_rows(held_out_prompts(project)))
+    prompts = list(prompt_rows(held_out_prompts(project)))
     if job.result() is None:
         overrides = {"completions_per_prompt": COMPLETIONS, "model": model, "reward_model": reward_model, "seed": 0}
         job.write_rows("prompts.jsonl", iter(prompts))

@@ -22,7 +22,7 @@ from training.demo.annotators import Annotator
 from training.demo.client import Client
 from training.demo.seed import SLUG
 from training.demo.settings import comparisons_for
-from training.models import Checkpoint, Round
+from training.models import Round
 from training.run_round import jobs
 
 ANNOTATORS = 4
@@ -154,7 +154,7 @@ def measure(project: Project, finished: Round) -> dict[str, Any]:
     assert finished.checkpoint is not None, "a finished round with training has a checkpoint"
     folder = jobs.directory_of(finished) / "gold"
     settings, reward_model = finished.settings["sample"], finished.checkpoint.reward_model_path
-    first, ranked = first_of(finished.checkpoint), finished.base
+    first, ranked = finished.checkpoint.root, finished.base
     new = gold.draw(project, folder / "new", finished.checkpoint.path, settings)
     base = gold.draw(project, folder / "first", first.path, settings, reward_model)
     scored = [base]
@@ -169,13 +169,6 @@ def measure(project: Project, finished: Round) -> dict[str, Any]:
         "gold_win_rate_high": wins.high,
         "held_out_prompts": len(new.utilities),
     }
-
-
-def first_of(checkpoint: Checkpoint) -> Checkpoint:
-    """Return the root checkpoint: the imported ancestor."""
-    while checkpoint.parent is not None:
-        checkpoint = checkpoint.parent
-    return checkpoint
 
 
 @contextmanager

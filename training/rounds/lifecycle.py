@@ -26,6 +26,7 @@ from feedback.errors import Conflict
 from training import checkpoints
 from training.models import Metric, Round
 from training.rounds import results
+from training.rounds.recipes.parts import COMPARISONS
 
 RUN_ROUND = "training.tasks.run_round"
 HEARTBEAT_EVERY = 2.0  # seconds
@@ -34,7 +35,6 @@ SEND_AGAIN_AFTER = timedelta(minutes=5)  # of waiting: a message can be lost, an
 
 # Any: mypy does not see that members of TextChoices with a label are strings.
 Status: Any = Round.Status
-Stage: Any = Round.Stage
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def finish(claim: Claim, outcome: results.Outcome) -> None:
         if round_.cancel_requested_at is not None:
             raise Cancelled
         round_.checkpoint = results.write(round_, outcome)
-        round_.status, round_.finished_at, round_.stage = Status.FINISHED, Now(), Stage.COMPARISONS
+        round_.status, round_.finished_at, round_.stage = Status.FINISHED, Now(), COMPARISONS.name
         round_.save(update_fields=["checkpoint", "status", "finished_at", "stage"])
 
 

@@ -27,11 +27,18 @@ class Outcome:
     def read(cls, round_: Round, directory: Path) -> Self:
         """Read the outcome from the round's directory."""
         return cls(
-            model=str(directory / "policy" / "model") if round_.learns else "",
-            reward_model=str(directory / "reward" / "model") if round_.uses_reward_model else "",
+            model=_new_model(round_, directory, "model"),
+            reward_model=_new_model(round_, directory, "reward_model"),
             samples=list(_completions(round_, directory / "samples")),
             baseline=list(_completions(round_, directory / "baseline")),
         )
+
+
+def _new_model(round_: Round, directory: Path, name: str) -> str:
+    """Return the folder of a model that the samples are made with, if a job of this round trained it; else ""."""
+    jobs = {job.name: job for job in round_.jobs}
+    source = jobs["samples"].models.get(name, "")
+    return str(directory / source / "model") if source in jobs else ""
 
 
 def _completions(round_: Round, directory: Path) -> Iterator[dict[str, Any]]:

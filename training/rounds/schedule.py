@@ -10,8 +10,10 @@ from feedback.errors import Conflict, Invalid
 from feedback.models import Project
 from training.models import LoopSettings, Round
 from training.rounds import settings as round_settings
-from training.rounds.settings import Sections
-from training.rounds.start import start_round, trainable_rankings
+from training.rounds.inputs.rankings import trainable_rankings
+from training.rounds.recipes import DEFAULT, RECIPES
+from training.rounds.recipes.description import Sections
+from training.rounds.start import start_round
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,20 @@ def configure(project: Project, round_every: int | None, settings: Sections | No
         round_settings.resolve(settings, seed=0)
         values["settings"] = settings
     return LoopSettings.objects.update_or_create(project=project, defaults=values)[0]
+
+
+def configure_with_recipe(project: Project, round_every: int | None, recipe: str) -> LoopSettings:
+    """Set after how many new rankings a round of this recipe starts ("": the recipe stays). Raise as `configure` does.
+
+    Of the loop's settings, sections of programs that another recipe does not use are dropped.
+    """
+    loop = LoopSettings.objects.filter(project=project).first()
+    settings = loop.settings if loop else {}
+    if not recipe:
+        return configure(project, round_every)
+    chosen = round_settings.changed(settings, {"round": {"recipe": recipe}})
+    known = round_settings.sections_of(round_settings.chosen_recipe(chosen, RECIPES[DEFAULT]))
+    return configure(project, round_every, {name: values for name, values in chosen.items() if name in known})
 
 
 def start_due() -> list[Round]:

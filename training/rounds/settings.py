@@ -1,38 +1,42 @@
-"""Settings of a round: its own, and those of the three programs that it runs.
+"""Settings of a round: its own, and those of the programs that its recipe uses.
 
-Settings come in sections: `round` (below), `reward`, `ppo` and `sample` (the dataclasses of
-`learner.runtime.config`), and `common`, which applies to all three programs. The settings of a start override those of
+Settings come in sections: `round` (below), one for every program of the recipe (the dataclasses of
+`learner.runtime.config`), and `common`, which applies to all these programs. The settings of a start override those of
 the project's loop, which override the defaults. A round stores the complete result, so that it can be repeated.
 """
 
 import dataclasses
 import json
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
-from training.learner.reward_terms import terms_with_references
 from training.learner.runtime.config import CONFIGS, Settings, current_names
-from training.learner.runtime.fields import as_kind, check_fields, setting
+from training.learner.runtime.fields import as_kind, check_fields, default_of, setting
 from training.learner.runtime.jobdir import BadInput
+from training.rounds.recipes import DEFAULT, RECIPES, recipe_of
+from training.rounds.recipes.description import NONE, Counts, Recipe, Sections
 
-Sections = dict[str, dict[str, Any]]
-
-PROGRAMS = ("reward", "ppo", "sample")
-SECTIONS = ("round", "common", *PROGRAMS)
 # Former name to name, of settings of the section "round". The former names are accepted until version 0.3.
 RENAMED = {"second_opinions": "extra_ranking_share"}
-# Set by `run_round.jobs`: the models follow from the round's base, never from the person who starts it.
-FILLED_IN = ("model", "reference_model", "reward_model", "critic_model")
+# Set by `run_round.jobs`: the models follow from the recipe, never from the person who starts the round.
+FILLED_IN = ("model", "reference_model", "reward_model", "critic_model", "root_model")
+NOTHING_COUNTED = Counts()
 
 
 @dataclass(frozen=True)
 class RoundSettings:
     """Settings of the round itself, outside its programs."""
 
+    recipe: str = setting(
+        DEFAULT,
+        choices=tuple(RECIPES),
+        help="What the round does: which programs it runs, on what.",
+    )
     prompts: int = setting(200, low=1, help="Maximum prompts that the new checkpoint answers, to be ranked next.")
     comparison_size: int = setting(4, low=2, high=9, help="Completions of a comparison.")
     extra_ranking_share: float = setting(0.0, low=0, high=1, help="Share of new comparisons with one extra ranking.")
@@ -57,24 +61,47 @@ class RoundSettings:
         return dataclasses.asdict(self)
 
 
-def resolve(*overrides: Sections, seed: int, positions: int | None = None) -> Sections:
+def resolve(
+    *overrides: Sections, seed: int, positions: int | None = None, counts: Counts = NOTHING_COUNTED
+) -> Sections:
     """Return the complete settings of a round; later `overrides` win. Raise Invalid if they cannot be used.
 
     `seed` is the default seed of the round and of each program. Default lengths are shortened to fit into the base's
-    `positions` (its context length in tokens), if that is known. Lengths that a person chose are not changed.
+    `positions` (its context length in tokens), if that is known. Lengths that a person chose are not changed. A later
+    override may choose another recipe: sections that it does not use are then left out.
     """
+    recipe = RECIPES[DEFAULT]
     for sections in overrides:
-        check_sections(sections)
+        recipe = check_sections(sections, recipe)
     try:
         own_settings = RoundSettings.from_json({"seed": seed, **merged("round", overrides)})
-        defaults = {"sample": {"completions_per_prompt": own_settings.comparison_size}}
-        programs = {}
-        for program in PROGRAMS:
-            chosen = defaults.get(program, {}) | merged(program, overrides)
-            programs[program] = check_program(program, {"seed": seed, **default_lengths(chosen, positions), **chosen})
+        unchecked: Sections = {"round": own_settings.to_json()}
+        for program in recipe.programs:
+            chosen = merged(program, overrides)
+            if program == "sample":
+                chosen = {"completions_per_prompt": own_settings.comparison_size} | chosen
+            unchecked[program] = {**defaults_of(program), "seed": seed, **default_lengths(chosen, positions), **chosen}
+        models = {job.program: job.models for job in reversed(recipe.jobs(unchecked, counts))}
+        checked = {
+            program: check_program(program, unchecked[program], models.get(program, {})) for program in recipe.programs
+        }
+        settings = {"round": own_settings.to_json(), **checked}
+        recipe.check(settings)
     except BadInput as error:
         raise Invalid(_("The round's settings cannot be used: %(error)s.") % {"error": error}) from error
-    return {"round": own_settings.to_json(), **programs}
+    return settings
+
+
+def completed(settings: Sections) -> Sections:
+    """Return stored settings with the defaults of settings that were added since."""
+    programs = {program: defaults_of(program) | settings.get(program, {}) for program in recipe_of(settings).programs}
+    return {"round": RoundSettings().to_json() | settings.get("round", {}), **programs}
+
+
+def defaults_of(program: str) -> dict[str, Any]:
+    """Return the default of every setting of a program, without its models."""
+    fields = dataclasses.fields(CONFIGS[program])
+    return {field.name: default_of(field) for field in fields if field.name not in FILLED_IN}
 
 
 def default_lengths(chosen: dict[str, Any], positions: int | None) -> dict[str, int]:
@@ -101,7 +128,7 @@ def merged(section: str, overrides: tuple[Sections, ...]) -> dict[str, Any]:
     """Merge the values of one section; later overrides win, and a program's values win over common ones."""
     values: dict[str, Any] = {}
     for sections in overrides:
-        if section in PROGRAMS:
+        if section != "round":
             values |= current_names(sections.get("common", {}))
         values |= with_current_names(section, sections.get(section, {}))
     return values
@@ -123,61 +150,56 @@ def changed(sections: Sections, changes: Sections) -> Sections:
     return {name: sections.get(name, {}) | changes.get(name, {}) for name in names}
 
 
-def check_sections(sections: Any) -> None:
-    """Raise Invalid unless `sections` is an object of known sections, each an object, that set no model."""
+def check_sections(sections: Any, recipe: Recipe) -> Recipe:
+    """Return the recipe that `sections` choose, else `recipe`.
+
+    Raise Invalid unless `sections` is an object of sections of that recipe, each an object, that set no model.
+    """
     if not isinstance(sections, dict) or not all(isinstance(values, dict) for values in sections.values()):
         raise Invalid(
             _("Settings must be an object of sections (%(known)s), each an object of settings.")
-            % {"known": ", ".join(SECTIONS)}
+            % {"known": ", ".join(sections_of(recipe))}
         )
     if "\\u0000" in json.dumps(sections):
         raise Invalid(_("Settings contain a NUL character, which the database cannot store."))
+    recipe = chosen_recipe(sections, recipe)
     for section, values in sections.items():
-        if section not in SECTIONS:
+        if section not in sections_of(recipe):
             raise Invalid(
-                _('There is no section "%(section)s" of settings: use %(known)s.')
-                % {"section": section, "known": ", ".join(SECTIONS)}
+                _('The recipe "%(recipe)s" has no section "%(section)s" of settings: use %(known)s.')
+                % {"recipe": recipe.name, "section": section, "known": ", ".join(sections_of(recipe))}
             )
-        if section == "sample" and values.get("rewards"):
-            raise Invalid(_('A round scores its samples by the rewards of PPO: set "rewards" in the section "ppo".'))
+        if section == "sample" and values.get("rewards") and recipe.rewards_section:
+            raise Invalid(
+                _('A round scores its samples by the rewards of its policy: set "rewards" in section "%(section)s".')
+                % {"section": recipe.rewards_section}
+            )
         if models := [name for name in FILLED_IN if name in values]:
             raise Invalid(
                 _('The round sets "%(setting)s" itself: serve another checkpoint to start from that one.')
                 % {"setting": models[0]}
             )
+    return recipe
 
 
-def check_program(program: str, values: dict[str, Any]) -> dict[str, Any]:
+def chosen_recipe(sections: Sections, recipe: Recipe) -> Recipe:
+    """Return the recipe that the section "round" names, else `recipe`. Raise Invalid for an unknown name."""
+    name = sections.get("round", {}).get("recipe", recipe.name)
+    if not isinstance(name, str) or name not in RECIPES:
+        raise Invalid(_('There is no recipe "%(name)s": use %(known)s.') % {"name": name, "known": ", ".join(RECIPES)})
+    return RECIPES[name]
+
+
+def sections_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return the names of the sections of settings that a recipe accepts."""
+    return ("round", "common", *recipe.programs)
+
+
+def check_program(program: str, values: dict[str, Any], models: Mapping[str, str]) -> dict[str, Any]:
     """Return a program's settings without its models, checked as the program checks them. Raise BadInput."""
-    config = CONFIGS[program].from_json(values | models_of(program, values, "model", "reward model"))
-    if program == "ppo" and any(term["name"] == "python" for term in config.to_json()["rewards"]):
+    filled = {"model": "model"} | {name: "" if source == NONE else "model" for name, source in models.items()}
+    config = CONFIGS[program].from_json(values | filled).to_json()
+    if any(term["name"] == "python" for term in config.get("rewards", [])):
         # This term imports and calls any function: a manager in a browser must not run code on this machine.
         raise BadInput("the reward term python can only be used in programs run by hand")
-    return {name: value for name, value in config.to_json().items() if name not in FILLED_IN}
-
-
-def models_of(program: str, values: dict[str, Any], model: str, reward_model: str) -> dict[str, str]:
-    """Return the model settings of a program: the model itself, and the reward model if the program uses one."""
-    if program == "reward":
-        return {"model": model}
-    if program == "ppo" and not uses_reward_model(values):
-        reward_model = ""
-    return {"model": model, "reward_model": reward_model}
-
-
-def uses_reward_model(ppo: dict[str, Any]) -> bool:
-    """Return whether PPO's reward includes the reward model (the default), or other terms alone."""
-    return "reward_model" in reward_terms(ppo)
-
-
-def comparing_terms(ppo: dict[str, Any]) -> list[str]:
-    """Return the names of PPO's reward terms that need reference answers."""
-    return terms_with_references(ppo.get("rewards", []))
-
-
-def reward_terms(ppo: dict[str, Any]) -> list[str]:
-    """Return the names of PPO's reward terms."""
-    terms = ppo.get("rewards", [{"name": "reward_model"}])
-    if not isinstance(terms, list):
-        return ["reward_model"]  # the program's check refuses it with a better message
-    return [str(term.get("name")) for term in terms if isinstance(term, dict)]
+    return {name: value for name, value in config.items() if name not in FILLED_IN}

@@ -1,23 +1,28 @@
 """Start of rounds: the conditions, the settings, and the new row."""
 
 from django.db import transaction
-from django.db.models import Max, QuerySet
+from django.db.models import Max
 from django.utils.translation import gettext as _
 
-from feedback.errors import Conflict, Invalid
+from feedback.errors import Conflict
 from feedback.export import ranking_record
-from feedback.models import Project, Prompt, Ranking, User
+from feedback.export.demonstrations import imitable
+from feedback.models import Project, User
 from feedback.models.flags import trainable
 from training import checkpoints
 from training.checkpoints.files import positions_of
 from training.models import Checkpoint, LoopSettings, Round
+from training.rounds import inputs
 from training.rounds import settings as round_settings
+from training.rounds.inputs.rankings import trainable_rankings
 from training.rounds.lifecycle import send
-from training.rounds.settings import Sections
+from training.rounds.recipes import DEFAULT, RECIPES, recipe_of
+from training.rounds.recipes.description import Counts, Recipe, Sections
+from training.rounds.recipes.parts import sampling_only
 
 
 def start_round(project: Project, actor: User | None, overrides: Sections | None = None) -> Round:
-    """Create a waiting round that learns from all current rankings, or from other reward terms alone.
+    """Create a waiting round that learns by its recipe from what the project has now.
 
     Raises Conflict while another round is active or nothing is served. Raises Invalid if there is nothing to learn
     from or a setting cannot be used.
@@ -36,10 +41,10 @@ def start_sampling(
     return _create(project, actor, overrides, base=checkpoint, learns=False)
 
 
-def check_can_start(project: Project, learns: bool = True) -> None:
-    """Raise the error that a start with the project's own settings would raise now."""
+def check_can_start(project: Project, learns: bool = True, recipe: str | None = None) -> None:
+    """Raise the error that a start with the project's own settings, and its own or another recipe, would raise now."""
     _check_is_free(project)
-    _check_data(project, settings_now(project) if learns else None)
+    _check_data(project, settings_now(project, recipe) if learns else None)
 
 
 def _check_is_free(project: Project, base: Checkpoint | None = None) -> None:
@@ -57,19 +62,15 @@ def _check_is_free(project: Project, base: Checkpoint | None = None) -> None:
 
 def _check_data(project: Project, settings: Sections | None) -> None:
     """Raise Invalid if the data that a round with these settings needs is missing. None: a round without training."""
-    prompts = Prompt.objects.filter(project=project)
-    if settings and round_settings.uses_reward_model(settings["ppo"]) and not trainable_rankings(project).exists():
-        if _standing_rankings(project).exists():
-            raise Invalid(_("All rankings have flags so far, and rounds do not learn from rankings with flags."))
-        raise Invalid(_("There are no rankings to learn from yet: rank some comparisons first."))
-    if not prompts.exists():
-        raise Invalid(_("There are no prompts to answer yet: add some first."))
-    terms = round_settings.comparing_terms(settings["ppo"]) if settings else []
-    if terms and not prompts.filter(split=Prompt.Split.TRAIN).exclude(references=[]).exists():
-        raise Invalid(
-            _('No training prompt has reference answers, which the reward term "%(term)s" needs: add some.')
-            % {"term": terms[0]}
-        )
+    recipe = recipe_of(settings or {})
+    inputs.check(
+        project, recipe, settings or {}, recipe.jobs(settings, counts_of(project)) if settings else sampling_only()
+    )
+
+
+def counts_of(project: Project) -> Counts:
+    """Return what there is to learn from now."""
+    return Counts(trainable_rankings(project).count(), imitable(project).count())
 
 
 def _create(
@@ -84,11 +85,10 @@ def _create(
         number = (1 if learns else 0) if last is None else last + 1
         base = base or checkpoints.served(project)
         sections = (_defaults(project), project_settings(project), overrides or {})
-        settings = round_settings.resolve(*sections, seed=number, positions=positions_of(base.path))
+        counts = counts_of(project)
+        settings = round_settings.resolve(*sections, seed=number, positions=positions_of(base.path), counts=counts)
         _check_data(project, settings if learns else None)
-        rankings = ranking_record.counting(project, cutoff).filter(trainable(project))
-        learns_from_rankings = learns and round_settings.uses_reward_model(settings["ppo"])
-        created = Round.objects.create(
+        created = Round(
             project=project,
             number=number,
             learns=learns,
@@ -96,22 +96,14 @@ def _create(
             started_by=actor,
             settings=settings,
             cutoff=cutoff,
-            ranking_count=rankings.count() if learns_from_rankings else 0,
+            demonstration_count=counts.demonstrations if learns else 0,
+            ranking_count=ranking_record.counting(project, cutoff).filter(trainable(project)).count(),
         )
+        if not created.learns_from_rankings:
+            created.ranking_count = 0
+        created.save()
         send(created.pk)
     return created
-
-
-def trainable_rankings(project: Project) -> QuerySet[Ranking]:
-    """Return the rankings that a round could learn from now.
-
-    Left out are gold comparisons, discarded rankings, and rankings with a flag that the project defines.
-    """
-    return _standing_rankings(project).filter(trainable(project))
-
-
-def _standing_rankings(project: Project) -> QuerySet[Ranking]:
-    return Ranking.objects.counting_in(project).filter(comparison__gold_ranks__isnull=True)
 
 
 def project_settings(project: Project) -> Sections:
@@ -120,11 +112,21 @@ def project_settings(project: Project) -> Sections:
     return loop.settings if loop else {}
 
 
-def settings_now(project: Project) -> Sections:
-    """Return all settings of a round that would start now. Raise Invalid if the project's own cannot be used."""
+def project_recipe(project: Project) -> Recipe:
+    """Return the recipe of the project's rounds where the start names no other."""
+    return round_settings.chosen_recipe(project_settings(project), RECIPES[DEFAULT])
+
+
+def settings_now(project: Project, recipe: str | None = None) -> Sections:
+    """Return all settings of a round that would start now, with another recipe than the project's if one is named.
+
+    Raise Invalid if the project's own cannot be used.
+    """
     served = project.checkpoints.filter(is_served=True).first()
     positions = positions_of(served.path) if served else None
-    return round_settings.resolve(_defaults(project), project_settings(project), seed=0, positions=positions)
+    chosen: Sections = {"round": {"recipe": recipe}} if recipe is not None else {}
+    sections = (_defaults(project), project_settings(project), chosen)
+    return round_settings.resolve(*sections, seed=0, positions=positions, counts=counts_of(project))
 
 
 def settings_of_repeat(earlier: Round) -> Sections:

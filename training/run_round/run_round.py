@@ -10,6 +10,8 @@ from django.utils.translation import gettext_noop as in_english
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Round
 from training.rounds import lifecycle, results
+from training.rounds.recipes.description import Job
+from training.rounds.recipes.parts import COMPARISONS, SNAPSHOT
 from training.run_round import jobs, process
 from training.run_round.heartbeat import Heartbeat, shutting_down
 from training.run_round.metrics import MetricsTail
@@ -49,17 +51,19 @@ def run(round_id: int, worker: str = "") -> None:
 def run_programs(claim: lifecycle.Claim, heartbeat: Heartbeat) -> Round:
     """Run all programs of the round that have no result yet. Raise as `process.run` does, or ClaimLost."""
     round_ = Round.objects.select_related("project", "base").get(pk=claim.round_id)
-    lifecycle.enter(claim, lifecycle.Stage.SNAPSHOT)
-    for job in jobs.jobs_of(round_):
+    lifecycle.enter(claim, SNAPSHOT.name)
+    snapshot: dict[str, int] = {}
+    for job in round_.jobs:
         directory = jobs.fill(round_, job)
-        if (snapshot := jobs.snapshot_of(directory)) is not None:
+        if (counts := jobs.snapshot_of(directory)) is not None:
+            snapshot |= counts
             lifecycle.keep_result(claim, "snapshot", snapshot)
-        lifecycle.enter(claim, job.stage)
+        lifecycle.enter(claim, job.stage.name)
         run_program(claim, heartbeat, job, directory, round_.settings["round"]["processes"])
     return round_
 
 
-def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: jobs.Job, directory: Path, processes: int) -> None:
+def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: Job, directory: Path, processes: int) -> None:
     """Run one program to its end, and store its metrics and its result."""
     tail = MetricsTail(
         directory / "metrics.jsonl",
@@ -83,7 +87,7 @@ def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: jobs.Job, dir
 
 
 def finish(claim: lifecycle.Claim, round_: Round) -> None:
-    lifecycle.enter(claim, lifecycle.Stage.COMPARISONS)
+    lifecycle.enter(claim, COMPARISONS.name)
     directory = jobs.directory_of(round_)
     lifecycle.finish(claim, results.Outcome.read(round_, directory))
     jobs.drop_states(round_)

@@ -30,6 +30,11 @@ def setting(default: Any, *, help: str = "", **limits: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def default_of(field: dataclasses.Field) -> Any:
+    """Return the default of a field that `setting` made."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def as_kind(name: str, value: Any, kind: Any) -> Any:
     """Return the value as the type of its field. An int is accepted for a float. Raises BadInput for other types."""
     origin = typing.get_origin(kind) or kind

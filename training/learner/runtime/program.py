@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from training.learner.runtime.config import Settings
-from training.learner.runtime.fields import KIND_NAMES
+from training.learner.runtime.fields import KIND_NAMES, default_of
 from training.learner.runtime.jobdir import (
     EXIT_BAD_INPUT,
     EXIT_DONE,
@@ -69,10 +69,6 @@ def help_text(about: str, settings: type[Settings]) -> str:
         lines += [f"  {json.dumps(field.name)}: {json.dumps(default_of(field))}", f"      {limits}"]
         lines += [f"      {field.metadata['help']}"]
     return "\n".join(lines)
-
-
-def default_of(field: dataclasses.Field) -> Any:
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def limits_in_words(kind: str, limits: Mapping[str, Any]) -> str:

@@ -1,0 +1,102 @@
+"""prompts.jsonl: prompts to learn from, to answer, or to compare answers of two checkpoints on."""
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.utils.translation import gettext as _
+
+from feedback.errors import Invalid
+from feedback.models import Project, Prompt
+from training.models import Round
+from training.rounds.inputs import needs, rows
+from training.rounds.recipes.description import (
+    PROMPTS_TO_ANSWER,
+    PROMPTS_TO_COMPARE,
+    PROMPTS_TO_LEARN_FROM,
+    Job,
+    Recipe,
+    Sections,
+)
+
+
+@rows(PROMPTS_TO_LEARN_FROM)
+def to_learn_from(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield training prompts, and the held-out prompts of the program's evaluations."""
+    with_references = round_.compares_with_references
+    evaluated = round_.settings[job.program].get("eval_prompts", 0)
+    for count, split in ((round_.settings["round"]["policy_prompts"], "train"), (evaluated, "held_out")):
+        yield from prompt_rows(chosen(round_, count, split, with_references=with_references))
+
+
+@rows(PROMPTS_TO_ANSWER)
+def to_answer(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield the prompts whose completions are to be ranked next."""
+    yield from prompt_rows(chosen(round_, round_.settings["round"]["prompts"]))
+
+
+@rows(PROMPTS_TO_COMPARE)
+def to_compare(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield the prompts that the base answers too, for the side-by-side page."""
+    yield from prompt_rows(compared(round_))
+
+
+@needs(PROMPTS_TO_LEARN_FROM)
+def check_references(project: Project, recipe: Recipe, settings: Sections) -> None:
+    """Raise Invalid if a reward term needs reference answers and no training prompt has any."""
+    check_prompts(project, recipe, settings)
+    terms = recipe.comparing_terms(settings)
+    prompts = Prompt.objects.filter(project=project, split=Prompt.Split.TRAIN)
+    if terms and not prompts.exclude(references=[]).exists():
+        raise Invalid(
+            _('No training prompt has reference answers, which the reward term "%(term)s" needs: add some.')
+            % {"term": terms[0]}
+        )
+
+
+@needs(PROMPTS_TO_ANSWER)
+def check_prompts(project: Project, recipe: Recipe, settings: Sections) -> None:
+    """Raise Invalid if there is no prompt."""
+    if not Prompt.objects.filter(project=project).exists():
+        raise Invalid(_("There are no prompts to answer yet: add some first."))
+
+
+def chosen(round_: Round, count: int, split: str | None = None, with_references: bool = False) -> list[int]:
+    """Return the ids of at most `count` random prompts: each round has another seed, and a repeat gets the same ids.
+
+    Prompts that were added after the start of the round are left out, because they would change the choice of a resumed
+    round. with_references: only prompts with reference answers, which reward terms such as BLEU need.
+    """
+    prompts = Prompt.objects.filter(project=round_.project, created_at__lte=round_.created_at)
+    if split is not None:
+        prompts = prompts.filter(split=split)
+    if with_references:
+        prompts = prompts.exclude(references=[])
+    ids = list(prompts.order_by("pk").values_list("pk", flat=True))
+    random.Random(round_.settings["round"]["seed"]).shuffle(ids)
+    return ids[:count]
+
+
+def compared(round_: Round) -> list[int]:
+    """Return the ids of prompts that the new checkpoint and the base both answer, held-out prompts first.
+
+    If the reward compares with reference answers, prompts that have some come before all others.
+    """
+    ids = chosen(round_, round_.settings["round"]["prompts"])
+    prompts = Prompt.objects.filter(pk__in=ids)
+    held_out = set(prompts.filter(split=Prompt.Split.HELD_OUT).values_list("pk", flat=True))
+    scored = set(
+        prompts.exclude(references=[]).values_list("pk", flat=True) if round_.compares_with_references else ids
+    )
+    ids.sort(key=lambda pk: (pk not in scored, pk not in held_out))
+    return ids[: round_.settings["round"]["shown_prompts"]]
+
+
+def prompt_rows(ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield rows of prompts.jsonl for these ids, in this order; deleted prompts are left out."""
+    for begin in range(0, len(ids), 1000):
+        batch = ids[begin : begin + 1000]
+        prompts_by_id = Prompt.objects.in_bulk(batch)
+        for prompt in (prompts_by_id[pk] for pk in batch if pk in prompts_by_id):
+            row = {"prompt_id": prompt.pk, "messages": prompt.messages, "split": prompt.split}
+            yield {**row, "references": prompt.references} if prompt.references else row

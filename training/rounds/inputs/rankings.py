@@ -1,0 +1,58 @@
+"""rankings.jsonl: the rankings up to the round's cut-off."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+
+from feedback.errors import Invalid
+from feedback.export import ranking_record
+from feedback.models import Project, Ranking
+from feedback.models.flags import is_trainable, trainable
+from feedback.quality import reliability
+from training.models import Round
+from training.rounds.inputs import needs, rows
+from training.rounds.recipes.description import RANKINGS, Job, Recipe, Sections
+
+
+@rows(RANKINGS)
+def rankings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield the rankings and count them. Rankings with a flag of the project are left out."""
+    counts |= {"rankings": 0, "flagged_rankings": 0}
+    for row in ranking_record.rankings(
+        round_.project, until=round_.cutoff, still_counting=True, reliability=weights(round_)
+    ):
+        is_flagged = not is_trainable(round_.project, row["flags"])
+        counts["flagged_rankings" if is_flagged else "rankings"] += 1
+        if not is_flagged:
+            yield row
+
+
+def weights(round_: Round) -> dict[int, float] | None:
+    """Return the annotators' reliability at the round's cut-off; None if all rankings have equal weight."""
+    if round_.settings["round"].get("weights") != "reliability":
+        return None
+    return reliability.values(reliability.report_at(round_.project, round_.cutoff))
+
+
+@needs(RANKINGS)
+def check_rankings(project: Project, recipe: Recipe, settings: Sections) -> None:
+    """Raise Invalid if there is no ranking to learn from."""
+    if trainable_rankings(project).exists():
+        return
+    if _standing_rankings(project).exists():
+        raise Invalid(_("All rankings have flags so far, and rounds do not learn from rankings with flags."))
+    raise Invalid(_("There are no rankings to learn from yet: rank some comparisons first."))
+
+
+def trainable_rankings(project: Project) -> QuerySet[Ranking]:
+    """Return the rankings that a round could learn from now.
+
+    Left out are gold comparisons, discarded rankings, and rankings with a flag that the project defines.
+    """
+    return _standing_rankings(project).filter(trainable(project))
+
+
+def _standing_rankings(project: Project) -> QuerySet[Ranking]:
+    return Ranking.objects.counting_in(project).filter(comparison__gold_ranks__isnull=True)

@@ -1,0 +1,108 @@
+"""The parts of a recipe: jobs with their stage, input files and models, and what a page shows of them.
+
+Everything here is a description. Texts for people are lazy translations.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeAlias
+
+from django.utils.functional import Promise
+
+from training.learner.reward_terms import terms_with_references
+
+Text: TypeAlias = str | Promise
+Sections = dict[str, dict[str, Any]]
+
+# Where a model of a job comes from; any other value names an earlier job, whose folder `model` it is.
+NONE = ""
+BASE = "base"  # the checkpoint that the round starts from
+ROOT = "root"  # its imported ancestor
+REWARD_MODEL_OF_BASE = "reward model of base"  # the reward model that the base was trained with, if any
+
+# Kinds of rows of an input file: the modules of `rounds.inputs`. A value with a slash, such as "samples/samples.jsonl",
+# is a file that an earlier job wrote.
+RANKINGS = "rankings"
+DEMONSTRATIONS = "demonstrations"
+PROMPTS_TO_LEARN_FROM = "prompts_to_learn_from"
+PROMPTS_TO_ANSWER = "prompts_to_answer"
+PROMPTS_TO_COMPARE = "prompts_to_compare"
+
+
+class Stage(NamedTuple):
+    """A part of the round that people see. Its first job has the same name."""
+
+    name: str  # at most 20 characters
+    label: Text
+
+
+class Curve(NamedTuple):
+    """A curve of the round's page: one or two metrics of a job, separated by a space."""
+
+    title: Text
+    metrics: str
+    labels: tuple[Text, ...] = ()
+
+
+class Fact(NamedTuple):
+    """A figure of a job's result on the round's page."""
+
+    key: str  # in result.json
+    label: Text
+    note: Text = ""
+
+
+class FormField(NamedTuple):
+    """A setting in the form of a new round. The type of its default decides the kind of field."""
+
+    section: str
+    name: str
+    label: Text
+    help: Text
+
+
+class Counts(NamedTuple):
+    """Numbers of rankings and demonstrations at the start of a round."""
+
+    rankings: int = 0
+    demonstrations: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Run of a program in the round. `name` is its folder, its key in `Round.results`, and the job of its metrics."""
+
+    name: str
+    stage: Stage
+    program: str
+    inputs: Mapping[str, str]  # file name to the kind of its rows
+    models: Mapping[str, str]  # model setting of the program to where the model comes from
+    settings: Mapping[str, Any] = field(default_factory=dict)  # override those of the program's section
+    curves: tuple[Curve, ...] = ()
+    facts: tuple[Fact, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A kind of round. The new checkpoint is the model that the job "samples" answers with."""
+
+    name: str
+    label: Text
+    help: Text  # one or two sentences
+    programs: tuple[str, ...]  # their sections of settings are stored, checked and accepted
+    # The settings are complete, but may be unchecked: a bad value must not raise here.
+    jobs: Callable[[Sections, Counts], tuple[Job, ...]]
+    fields: tuple[FormField, ...] = ()
+    rewards_section: str = ""  # the section whose `rewards` score completions; "": none has such a setting
+    check: Callable[[Sections], None] = lambda settings: None  # raises BadInput
+
+    def reward_terms(self, settings: Sections) -> list[str]:
+        """Return the names of the reward terms that score completions; none if nothing scores them."""
+        terms = settings.get(self.rewards_section or "sample", {}).get("rewards", [])
+        if not isinstance(terms, list):
+            return ["reward_model"]  # the program's check refuses it with a better message
+        return [str(term.get("name")) for term in terms if isinstance(term, dict)]
+
+    def comparing_terms(self, settings: Sections) -> list[str]:
+        """Return the names of those reward terms that need reference answers."""
+        return terms_with_references([{"name": name} for name in self.reward_terms(settings)])

@@ -1,0 +1,86 @@
+"""Stages and jobs that several recipes share."""
+
+from django.utils.translation import gettext_lazy as _
+
+from training.rounds.recipes.description import (
+    BASE,
+    PROMPTS_TO_ANSWER,
+    PROMPTS_TO_COMPARE,
+    RANKINGS,
+    REWARD_MODEL_OF_BASE,
+    Curve,
+    Fact,
+    FormField,
+    Job,
+    Sections,
+    Stage,
+)
+
+# The first and the last stage of every round; they have no job.
+SNAPSHOT = Stage("snapshot", _("Snapshot"))
+COMPARISONS = Stage("comparisons", _("Comparisons"))
+REWARD = Stage("reward", _("Reward"))
+POLICY = Stage("policy", _("Policy"))
+SAMPLES = Stage("samples", _("Samples"))
+
+TRAINING_AND_HELD_OUT = (_("training"), _("held out"))
+
+REWARD_FIELDS = (
+    FormField("reward", "epochs", _("Passes over the rankings"), _("With more than a few, the reward model overfits.")),
+    FormField("reward", "learning_rate", _("Reward model learning rate"), _("0: chosen by the size of the model.")),
+)
+
+
+def reward_job(start: str = BASE) -> Job:
+    """Return the training of a reward model on the rankings."""
+    return Job(
+        "reward",
+        REWARD,
+        "reward",
+        inputs={"rankings.jsonl": RANKINGS},
+        models={"model": start},
+        curves=(
+            Curve(_("Reward model: loss"), "loss held_out_loss", TRAINING_AND_HELD_OUT),
+            Curve(_("Reward model: accuracy"), "accuracy held_out_accuracy", TRAINING_AND_HELD_OUT),
+        ),
+        facts=(
+            Fact(
+                "annotator_agreement", _("Agreement of annotators"), _("upper bound of the accuracy on single labels")
+            ),
+        ),
+    )
+
+
+def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_section: str = "") -> tuple[Job, ...]:
+    """Return the jobs that answer prompts: with the new policy, to be ranked, and some of them with the base too."""
+    scored = {"rewards": settings[rewards_section]["rewards"]} if rewards_section else {}
+    samples = Job(
+        "samples",
+        SAMPLES,
+        "sample",
+        inputs={"prompts.jsonl": PROMPTS_TO_ANSWER},
+        models={"model": policy, "reward_model": reward_model},
+        settings=scored,
+    )
+    baseline = Job(
+        "baseline",
+        SAMPLES,
+        "sample",
+        inputs={"prompts.jsonl": PROMPTS_TO_COMPARE},
+        models={"model": BASE, "reward_model": reward_model},
+        settings={**scored, "completions_per_prompt": 1},  # the side-by-side page shows one
+    )
+    return (samples, baseline) if settings["round"]["shown_prompts"] else (samples,)
+
+
+def sampling_only() -> tuple[Job, ...]:
+    """Return the jobs of a round without training: the base writes completions to rank."""
+    return (
+        Job(
+            "samples",
+            SAMPLES,
+            "sample",
+            inputs={"prompts.jsonl": PROMPTS_TO_ANSWER},
+            models={"model": BASE, "reward_model": REWARD_MODEL_OF_BASE},
+        ),
+    )

@@ -1,0 +1,64 @@
+"""Recipe ppo: a reward model from the rankings, then a policy that earns its reward while it stays close to the base.
+
+With reward terms that need no reward model, no reward model is trained.
+"""
+
+from django.utils.translation import gettext_lazy as _
+
+from training.rounds.recipes.description import (
+    BASE,
+    NONE,
+    PROMPTS_TO_LEARN_FROM,
+    Counts,
+    Curve,
+    FormField,
+    Job,
+    Recipe,
+    Sections,
+)
+from training.rounds.recipes.parts import POLICY, REWARD_FIELDS, reward_job, sample_jobs
+
+POLICY_FIELDS = (
+    FormField("ppo", "steps", _("Policy steps"), _("Batches of completions that the policy learns from.")),
+    FormField("ppo", "batch_episodes", _("Completions per step"), _("More are slower and give a steadier gradient.")),
+    FormField("ppo", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
+    FormField(
+        "ppo", "kl_coefficient", _("KL penalty"), _("Penalty per nat of KL divergence from the served checkpoint.")
+    ),
+)
+
+
+def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
+    """Return the jobs: reward, if a reward term is the reward model; policy; samples and baseline."""
+    reward = (reward_job(),) if "reward_model" in RECIPE.reward_terms(settings) else ()
+    reward_model = "reward" if reward else NONE
+    return (*reward, policy_job(BASE, reward_model), *sample_jobs(settings, "policy", reward_model, "ppo"))
+
+
+def policy_job(start: str, reward_model: str) -> Job:
+    """Return the job of the program ppo."""
+    training_and_evaluation = (_("training"), _("evaluation"))
+    return Job(
+        "policy",
+        POLICY,
+        "ppo",
+        inputs={"prompts.jsonl": PROMPTS_TO_LEARN_FROM},
+        models={"model": start, "reward_model": reward_model},
+        curves=(
+            Curve(_("Reward"), "reward eval_reward", training_and_evaluation),
+            Curve(_("KL from the start"), "kl eval_kl", training_and_evaluation),
+            Curve(_("Policy and value loss"), "policy_loss value_loss", (_("policy"), _("value"))),
+            Curve(_("Tokens per completion"), "completion_tokens"),
+        ),
+    )
+
+
+RECIPE = Recipe(
+    name="ppo",
+    label=_("PPO"),
+    help=_("A reward model learns from the rankings, and the policy learns by trial to earn its reward."),
+    programs=("reward", "ppo", "sample"),
+    jobs=jobs,
+    fields=(*POLICY_FIELDS, *REWARD_FIELDS),
+    rewards_section="ppo",
+)
