@@ -34,7 +34,7 @@ class Comparison(models.Model):
     """
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="comparisons")
-    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="comparisons")
+    prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="comparisons", db_constraint=False)
     size = models.PositiveSmallIntegerField()
     wanted_rankings = models.PositiveSmallIntegerField(default=1)
     open_slots = models.SmallIntegerField(default=1)

@@ -285,3 +285,19 @@ def test_a_project_goes_with_all_that_hangs_on_it(project, three, annotator):
     project.delete()
     connection.check_constraints()
     assert not ComparisonItem.objects.exists()
+
+
+def test_no_foreign_key_repeats_a_part_of_another():
+    """Each one is looked up for every deleted row: at 10,000 rows a needless one costs 0.15 s."""
+    repeated = """
+        SELECT part.conname FROM pg_constraint AS part JOIN pg_constraint AS whole
+            ON whole.conrelid = part.conrelid AND whole.confrelid = part.confrelid AND whole.oid <> part.oid
+            AND part.conkey <@ whole.conkey AND part.confkey <@ whole.confkey
+        JOIN pg_attribute AS may_be_null
+            ON may_be_null.attrelid = part.conrelid AND may_be_null.attnum = ANY (whole.conkey)
+        WHERE part.contype = 'f' AND whole.contype = 'f' AND part.conrelid::regclass::text LIKE 'feedback%'
+        GROUP BY part.conname HAVING bool_and(may_be_null.attnotnull)
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(repeated)
+        assert cursor.fetchall() == []
