@@ -21,6 +21,7 @@ LIGHT = (
     "training.learner.runtime.fields",
     "training.learner.estimators",
     "training.learner.reward_terms",
+    "training.learner.environments",
 )
 
 
@@ -74,7 +75,7 @@ LAYERS = {
         ["preferences", "sampling", "rewards"],
         ["models"],
         ["text"],
-        ["runtime", "estimators", "reward_terms"],
+        ["runtime", "estimators", "reward_terms", "environments"],
     ],
 }
 

@@ -36,7 +36,7 @@ def states_of(model, episodes):
     """Where each completion token was decided, one row at a time by a plain pass."""
     model.set_attn_implementation("eager")
     rows = []
-    for prompt, completion in zip(*episodes, strict=True):
+    for prompt, completion in zip(episodes.prompts, episodes.completions, strict=True):
         with torch.no_grad():
             rows.append(model.base_model(torch.tensor([[*prompt, *completion]]))[0][0, len(prompt) - 1 : -1])
     model.set_attn_implementation("accord_packed")
@@ -62,7 +62,7 @@ def test_a_critic_on_the_reward_model_starts_as_the_normalised_scores_of_what_wa
     again = rollout.score_episodes(context, scored.episodes, scored_answers(scored))
     assert len(asked) == 1  # the scores are of the same pass
     alone, _ = load_reward_model(str(tmp_path / "reward_model"))
-    for i, (prompt, completion) in enumerate(zip(*scored.episodes, strict=True)):
+    for i, (prompt, completion) in enumerate(zip(scored.episodes.prompts, scored.episodes.completions, strict=True)):
         prefixes = [[*prompt, *completion[:n]] for n in range(len(completion) + 1)]
         *values, last = score(alone, prefixes)
         torch.testing.assert_close(again.values[i], torch.stack(values), atol=1e-5, rtol=0)

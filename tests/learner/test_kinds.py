@@ -251,7 +251,7 @@ def plain_and_prepared(kind: str) -> tuple[Any, Any]:
 def own_log_probs(model: Any) -> torch.Tensor:
     """By an unchanged model's own forward pass, on each sequence alone."""
     found = []
-    for prompt, completion in zip(*EPISODES, strict=True):
+    for prompt, completion in zip(EPISODES.prompts, EPISODES.completions, strict=True):
         logits = model(input_ids=torch.tensor([[*prompt, *completion]])).logits[0].log_softmax(-1)
         found.append(logits[len(prompt) - 1 : -1].gather(1, torch.tensor(completion)[:, None])[:, 0])
     return torch.cat(found)

@@ -8,7 +8,7 @@ from tests.learner.worlds.one_batch import gradients, prepared
 from training.learner import ppo
 from training.learner.models.loading import load_policy
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.policy import rollout
+from training.learner.policy import dialogues, rollout
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import JobDirectory, TrainingFailed
 from training.learner.runtime.processes import Processes
@@ -79,7 +79,7 @@ def test_sampling_and_scoring_go_on_in_smaller_parts(tmp_path, capfd):
     prompts = [rollout.Prompt({"messages": []}, [i + 1], False) for i in range(4)]
     again = rollout.score_episodes(
         context,
-        *rollout.sample_episodes(context, context.policy, *rollout.prompts_of_step(prompts, 1, context.settings)),
+        *dialogues.sample_episodes(context, context.policy, *rollout.prompts_of_step(prompts, 1, context.settings)),
     )
     assert failed and again.episodes == scored.episodes
     torch.testing.assert_close(torch.cat(again.policy), roomy, atol=1e-5, rtol=0)

@@ -31,7 +31,7 @@ def plain_log_probs(model, prompt, completion, padding=0, temperature=1.0):
 def test_alone_together_and_left_padded_are_the_same(kind):
     model = tiny_model(kind)
     together = score_tokens(model, EPISODES).log_probs.split([4, 6, 1])
-    for i, (prompt, completion) in enumerate(zip(*EPISODES, strict=True)):
+    for i, (prompt, completion) in enumerate(zip(EPISODES.prompts, EPISODES.completions, strict=True)):
         alone = score_tokens(model, EPISODES.select([i])).log_probs
         torch.testing.assert_close(together[i], alone, atol=1e-5, rtol=0)
         for padding in (0, 1, 5):

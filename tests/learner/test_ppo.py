@@ -60,7 +60,7 @@ def test_log_probabilities_of_the_sampler_and_of_the_passes_agree(tmp_path):
 def log_probs_of(model, episodes, temperature):
     """One row at a time by a plain pass."""
     rows = []
-    for prompt, completion in zip(*episodes, strict=True):
+    for prompt, completion in zip(episodes.prompts, episodes.completions, strict=True):
         model.set_attn_implementation("eager")
         with torch.no_grad():
             logits = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1] / temperature

@@ -8,7 +8,7 @@ from tests.learner.worlds.one_batch import prepared
 from training.learner import ppo
 from training.learner.models.loading import load_policy
 from training.learner.models.reward_model import new_reward_model
-from training.learner.policy import rollout, updates
+from training.learner.policy import dialogues, rollout, updates
 from training.learner.runtime.optimization import adamw
 from training.learner.sampling.sampler import sample
 from training.learner.text.messages import Prompt
@@ -55,7 +55,7 @@ def test_kl_counts_completion_tokens_and_no_prompt_s(tmp_path):
     policy_folder(tmp_path / "reference", seed=2)
     context, _ = prepared(tmp_path, reference_model=str(tmp_path / "reference"))
     prompts = [Prompt({"messages": []}, tokens, False) for tokens in ([1, 2, 3], [4], [2, 2], [3, 1, 4, 1])]
-    episodes, answers = rollout.sample_episodes(
+    episodes, answers = dialogues.sample_episodes(
         context, context.policy, *rollout.prompts_of_step(prompts, 1, context.settings)
     )
     found = rollout.score_episodes(context, episodes, answers).divergences()
@@ -63,7 +63,7 @@ def test_kl_counts_completion_tokens_and_no_prompt_s(tmp_path):
     with torch.no_grad():
         expected = [
             float(log_prob(policy, [*prompt], [*completion]) - log_prob(reference, [*prompt], [*completion]))
-            for prompt, completion in zip(*episodes, strict=True)
+            for prompt, completion in zip(episodes.prompts, episodes.completions, strict=True)
         ]
     assert found.tolist() == pytest.approx(expected, abs=1e-4) and len(set(map(len, episodes.completions))) > 1
 

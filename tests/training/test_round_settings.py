@@ -62,6 +62,7 @@ def test_a_prompt_gets_as_many_completions_as_a_comparison_shows():
         ({"ppo": {"rewards": [{"name": "length"}]}}, "length needs the setting target"),
         ({"ppo": {"kl_target": 6.0, "kl_coefficient": 0}}, "kl_target multiplies kl_coefficient"),
         ({"ppo": {"rewards": [{"name": "python", "function": "os:system"}]}}, "in programs run by hand"),
+        ({"ppo": {"environment": {"name": "dialogue"}}}, "in programs run by hand"),
         *(({section: {name: "/etc"}}, f'sets "{name}" itself') for section in PROGRAMS for name in FILLED_IN),
         ({"common": {"model": "/etc"}}, 'sets "model" itself'),
     ],

@@ -32,6 +32,10 @@ Steps:
 SIGTERM stops the program between two steps with its state saved; the same command resumes. Every random choice is a
 function of the seed and the step, so a resumed run ends in the same bits as one without a stop.
 
+`environment` selects what answers the policy. With `single_turn` a completion is an episode; with `dialogue` a
+simulated user answers, and the policy answers again (see environments/). Rewards of an environment belong to turns. The
+reward terms score the last turn, with the dialogue before it as messages.
+
 `algorithm` selects the source of the advantages: a critic with GAE (ppo), the other completions of the prompt (rloo,
 grpo) or a baseline (reinforce). Everything else is the same for all.
 
@@ -78,6 +82,7 @@ from training.learner.models.lora import AdapterView, LoraConfig, SharedBase, cr
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
 from training.learner.models.token_outputs import PolicyTrunkCritic, RewardTrunkCritic, is_separate_critic
+from training.learner.policy.dialogues import environment_factory, sample_episodes
 from training.learner.policy.evaluation import evaluate, evaluation_result, optimality_result, reference_rewards
 from training.learner.policy.losses import next_kl_coefficient
 from training.learner.policy.rollout import (
@@ -87,7 +92,6 @@ from training.learner.policy.rollout import (
     completion_rewards,
     compute_targets,
     prompts_of_step,
-    sample_episodes,
     score_episodes,
 )
 from training.learner.policy.updates import TrainedModel, minibatches, train_on_rollout
@@ -202,6 +206,7 @@ def load_context(settings: PpoConfig, processes: Processes) -> TrainingContext:
         critic=critic,
         scoring=scoring,
         reward=reward_function(settings, tokenizer, scoring),
+        new_environment=environment_factory(settings),
         tokenizer=tokenizer,
         params=sampling_params_for(
             model, tokenizer, settings.max_completion_tokens, settings.temperature, 1.0, settings.seed

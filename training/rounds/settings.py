@@ -15,6 +15,7 @@ from typing import Any, Self
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
+from training.learner.environments import SINGLE_TURN
 from training.learner.runtime.config import CONFIGS, Settings, current_names
 from training.learner.runtime.fields import as_kind, check_fields, default_of, setting
 from training.learner.runtime.jobdir import BadInput
@@ -202,4 +203,7 @@ def check_program(program: str, values: dict[str, Any], models: Mapping[str, str
     if any(term["name"] == "python" for term in config.get("rewards", [])):
         # This term imports and calls any function: a manager in a browser must not run code on this machine.
         raise BadInput("the reward term python can only be used in programs run by hand")
+    if config.get("environment", SINGLE_TURN) != SINGLE_TURN:
+        # Completions of a round answer a prompt once, so annotators could not rank what such a policy learns.
+        raise BadInput("an environment of several turns can only be used in programs run by hand")
     return {name: value for name, value in config.items() if name not in FILLED_IN}

@@ -7,7 +7,7 @@ import torch
 from tests.learner.worlds.letters import LETTERS, PROMPTS, letters_tokenizer, ppo_job
 from training.learner import ppo
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.policy import rollout, updates
+from training.learner.policy import dialogues, rollout, updates
 from training.learner.reward_terms import Answer
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.processes import Processes
@@ -23,7 +23,9 @@ def prepared(folder, **settings):
         with torch.no_grad():
             context.critic.score.weight.normal_(generator=torch.Generator().manual_seed(7))
     prompts = [Prompt(row_of([i + 1]), [i + 1], False) for i in range(4)]
-    episodes, answers = rollout.sample_episodes(context, context.policy, *rollout.prompts_of_step(prompts, 1, settings))
+    episodes, answers = dialogues.sample_episodes(
+        context, context.policy, *rollout.prompts_of_step(prompts, 1, settings)
+    )
     return context, rollout.score_episodes(context, episodes, answers)
 
 
@@ -32,7 +34,7 @@ def scored_answers(scored):
     tokenizer = letters_tokenizer()
     return [
         Answer(row_of(prompt), prompt, completion, decode_completion(tokenizer, completion), completion[-1] == 0)
-        for prompt, completion in zip(*scored.episodes, strict=True)
+        for prompt, completion in zip(scored.episodes.prompts, scored.episodes.completions, strict=True)
     ]
 
 

@@ -35,21 +35,47 @@ class PromptGroup:
         return len(self.prompt), list(map(len, self.completions))
 
 
+class Turn(NamedTuple):
+    """A turn of the policy in an episode: the tokens completion[start:end]."""
+
+    start: int
+    end: int
+    reward: float  # by the environment
+
+
 class Episodes(NamedTuple):
-    """Prompts and the completion of each, as token ids; both have at least one token."""
+    """Prompts and the completion of each, as token ids; both have at least one token.
+
+    In an episode of several turns, the completion holds the policy's turns and what answered them in between, and
+    `turns` tells them apart. Outputs per completion token are for the policy's tokens only.
+    """
 
     prompts: Sequence[Sequence[int]]
     completions: Sequence[Sequence[int]]
+    turns: Sequence[Sequence[Turn]] | None = None  # None: each completion is one turn
+
+    def written(self) -> list[Sequence[int]]:
+        """Return the indices of each completion's tokens that the policy wrote."""
+        if self.turns is None:
+            return [range(len(completion)) for completion in self.completions]
+        return [[index for turn in turns for index in range(turn.start, turn.end)] for turns in self.turns]
+
+    def sizes(self) -> list[int]:
+        """Return the number of tokens of each episode that the policy wrote."""
+        return [len(indices) for indices in self.written()]
 
     def sequences(self) -> list[list[int]]:
         return [[*prompt, *completion] for prompt, completion in zip(self.prompts, self.completions, strict=True)]
 
     def lengths(self) -> list[int]:
         """Return the number of tokens of each episode, prompt and completion."""
-        return [len(prompt) + len(completion) for prompt, completion in zip(*self, strict=True)]
+        return [
+            len(prompt) + len(completion) for prompt, completion in zip(self.prompts, self.completions, strict=True)
+        ]
 
     def select(self, indices: Sequence[int]) -> "Episodes":
-        return Episodes([self.prompts[i] for i in indices], [self.completions[i] for i in indices])
+        turns = None if self.turns is None else [self.turns[i] for i in indices]
+        return Episodes([self.prompts[i] for i in indices], [self.completions[i] for i in indices], turns)
 
 
 class PackedSequences(NamedTuple):
@@ -72,13 +98,13 @@ class PackedGroups(NamedTuple):
 
 
 class PackedEpisodes(NamedTuple):
-    """Episodes laid end to end: T tokens with C completion tokens, in the order of the episodes."""
+    """Episodes laid end to end: T tokens, of which the policy wrote C, in the order of the episodes."""
 
     tokens: Tensor  # [1, T]
     positions: Tensor  # [1, T]
     layout: PackedLayout
-    decisions: Tensor  # [C], index of the token before each completion token: its state gives the next-token logits
-    decided: Tensor  # [C], the completion tokens
+    decisions: Tensor  # [C], index of the token before each written token: its state gives the next-token logits
+    decided: Tensor  # [C], the written tokens
     last: Tensor  # [N], index of each episode's last token
 
 
@@ -121,7 +147,7 @@ def pack_groups(groups: Sequence[PromptGroup], device: torch.device | str = "cpu
 
 def pack_episodes(episodes: Episodes, device: torch.device | str = "cpu") -> PackedEpisodes:
     """Lay episodes end to end; episodes with equal prompts share one copy of it."""
-    by_prompt = indices_by_prompt(episodes)
+    by_prompt, written = indices_by_prompt(episodes), episodes.written()
     groups = [
         PromptGroup(prompt, tuple(tuple(episodes.completions[index]) for index in indices))
         for prompt, indices in by_prompt.items()
@@ -131,7 +157,8 @@ def pack_episodes(episodes: Episodes, device: torch.device | str = "cpu") -> Pac
     last: dict[int, int] = {}
     for indices, spans in zip(by_prompt.values(), batch.layout.spans, strict=True):
         for index, span in zip(indices, spans.completions, strict=True):
-            decisions[index] = [spans.prompt[-1], *span[:-1]]
+            before = [spans.prompt[-1], *span[:-1]]
+            decisions[index] = [before[place] for place in written[index]]
             last[index] = span[-1]
     order = range(len(episodes.prompts))
     return PackedEpisodes(
@@ -139,7 +166,7 @@ def pack_episodes(episodes: Episodes, device: torch.device | str = "cpu") -> Pac
         positions=batch.positions,
         layout=batch.layout,
         decisions=torch.tensor([index for episode in order for index in decisions[episode]], device=device),
-        decided=torch.tensor([token for tokens in episodes.completions for token in tokens], device=device),
+        decided=torch.tensor([episodes.completions[i][place] for i in order for place in written[i]], device=device),
         last=torch.tensor([last[episode] for episode in order], device=device),
     )
 
@@ -192,7 +219,7 @@ def by_episode(
     columns: list[dict[int, Tensor]] = []
     for number, indices in enumerate(parts):
         part = episodes.select(indices)
-        sizes = [len(completion) for completion in part.completions]
+        sizes = part.sizes()
         scores = first if first is not None and number == 0 else score(part)
         columns = columns or [{} for _ in scores]
         for column, values in zip(columns, scores, strict=True):

@@ -4,9 +4,13 @@ The tokens of all completions lie end to end, [C]; lengths [N] gives the number 
 with one advantage per completion are in training/learner/estimators.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+
+from training.learner.models.packing import Turn
 
 
 def token_rewards(scores: Tensor, kl: Tensor, lengths: Tensor, kl_coefficient: float) -> Tensor:
@@ -17,6 +21,16 @@ def token_rewards(scores: Tensor, kl: Tensor, lengths: Tensor, kl_coefficient: f
     rewards = -kl_coefficient * kl
     rewards[lengths.cumsum(0) - 1] += scores
     return rewards
+
+
+def turn_rewards(turns: Sequence[Sequence[Turn]]) -> Tensor:
+    """Return rewards [C]: the environment's reward of each turn at the turn's last token."""
+    rows = []
+    for episode in turns:
+        for turn in episode:
+            rows.append(torch.zeros(turn.end - turn.start))
+            rows[-1][-1] = turn.reward
+    return torch.cat(rows)
 
 
 def generalized_advantages(

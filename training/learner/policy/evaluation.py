@@ -12,8 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.learner.models.packing import Episodes
+from training.learner.policy.dialogues import sample_episodes
 from training.learner.policy.optimality import report
-from training.learner.policy.rollout import Rollout, TrainingContext, sample_episodes, score_episodes
+from training.learner.policy.rollout import Rollout, TrainingContext, environment_rewards, score_episodes
 from training.learner.reward_terms import Answer
 from training.learner.runtime.intervals import normal_interval
 from training.learner.text.messages import Prompt, share
@@ -42,8 +43,7 @@ def evaluation_result(context: TrainingContext, prompts: Sequence[Prompt]) -> di
     Both are sampled with the same random numbers, so their rewards are compared prompt by prompt.
     """
     rollout = evaluation_rollout(context, prompts)
-    _, answers = sample_episodes(context, context.reference, *_evaluation_prompts(context, prompts))
-    before = rewards_of(context, answers)
+    before = rewards_of(context, *sample_episodes(context, context.reference, *_evaluation_prompts(context, prompts)))
     result = {"reward": float(rollout.scores.mean()), "kl": float(rollout.divergences().mean())}
     result |= {"reward_reference": float(before.mean()), "evaluation_prompts": len(before)}
     return result | paired_gain(rollout.scores, before)
@@ -77,7 +77,7 @@ def reference_rewards(context: TrainingContext, prompts: Sequence[Prompt]) -> Te
     settings = context.settings
     if not (settings.eval_prompts and settings.optimum_samples and settings.kl_coefficient):
         return None
-    parts = [rewards_of(context, answers) for _, answers in sample_many(context, context.reference, prompts)]
+    parts = [rewards_of(context, *part) for part in sample_many(context, context.reference, prompts)]
     return torch.cat(parts).view(-1, settings.optimum_samples)
 
 
@@ -110,7 +110,8 @@ def sample_many(
 
 
 @torch.no_grad()
-def rewards_of(context: TrainingContext, answers: Sequence[Answer]) -> Tensor:
-    """Return the rewards [N] of answers; every process scores its share."""
+def rewards_of(context: TrainingContext, episodes: Episodes, answers: Sequence[Answer]) -> Tensor:
+    """Return the rewards [N] of episodes with these last turns; every process scores its share."""
     mine = share(answers, context.processes.rank, context.processes.count)
-    return torch.tensor(context.processes.gather(context.reward(mine).tolist()))
+    terms = torch.tensor(context.processes.gather(context.reward(mine).tolist()))
+    return terms + environment_rewards(episodes)

@@ -1,15 +1,17 @@
-"""Rollout: a batch of episodes sampled from the policy, with log-probs, values and rewards.
+"""Rollout: a batch of sampled episodes (see dialogues.py), with log-probs, values and rewards.
 
 Every process samples and scores its share; afterwards all processes hold the same batch.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from training.learner.environments import Environment
 from training.learner.estimators import ALGORITHMS
 from training.learner.models.generic_forward import shares_prompts
 from training.learner.models.loading import computing_in
@@ -21,15 +23,15 @@ from training.learner.models.token_outputs import (
     compute_token_outputs,
     is_separate_critic,
 )
-from training.learner.policy.advantages import generalized_advantages, token_rewards, whiten
+from training.learner.policy.advantages import generalized_advantages, token_rewards, turn_rewards, whiten
 from training.learner.policy.losses import kl_k1
 from training.learner.reward_terms import Answer
 from training.learner.rewards.reward_function import Reward, Scoring
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.optimization import check_finite
 from training.learner.runtime.processes import Processes
-from training.learner.sampling.sampler import SamplingParams, sample
-from training.learner.text.messages import Prompt, decode_completion, share, shuffled
+from training.learner.sampling.sampler import SamplingParams
+from training.learner.text.messages import Prompt, share, shuffled
 
 
 class TrainingContext(NamedTuple):
@@ -42,6 +44,7 @@ class TrainingContext(NamedTuple):
     critic: Any  # None if the algorithm needs none
     scoring: Scoring | None  # the reward model and its tokenizer; None without a reward model
     reward: Reward
+    new_environment: Callable[[], Environment]  # of one episode
     tokenizer: Any
     params: SamplingParams
     micro_batches: MicroBatches  # attention slots of a forward pass
@@ -73,8 +76,8 @@ class Rollout(NamedTuple):
     """N scored episodes. Each list of tensors holds one tensor per episode, with a value per completion token."""
 
     episodes: Episodes
-    finished: list[bool]  # whether the completion has its EOS token
-    scores: Tensor  # [N], the rewards without KL
+    finished: list[bool]  # whether the last turn has its EOS token
+    scores: Tensor  # [N], the rewards without KL: reward terms, and the environment's rewards of all turns
     policy: list[Tensor]  # log-probs under the policy that sampled them
     reference: list[Tensor]  # log-probs under the reference
     values: list[Tensor]  # of the state before each token; zeros without a critic
@@ -82,8 +85,8 @@ class Rollout(NamedTuple):
     states: dict[int, Tensor]  # [n, E] by episode, of a critic on the reward model's trunk; this process's episodes
 
     def lengths(self) -> Tensor:
-        """Return the number of tokens of each completion, [N]."""
-        return torch.tensor([len(completion) for completion in self.episodes.completions])
+        """Return the number of tokens of each episode that the policy wrote, [N]."""
+        return torch.tensor(self.episodes.sizes())
 
     def divergences(self) -> Tensor:
         """Return log π(y|x) − log π_ref(y|x), [N]; the mean is the KL divergence in nats per completion."""
@@ -110,25 +113,6 @@ def prompts_of_step(prompts: Sequence[Prompt], step: int, settings: PpoConfig) -
 
 
 @torch.no_grad()
-def sample_episodes(
-    context: TrainingContext, model: PreTrainedModel, prompts: Sequence[Prompt], numbers: Sequence[int]
-) -> tuple[Episodes, list[Answer]]:
-    """Return one completion of each prompt, sampled from `model`. numbers: select the random numbers."""
-    mine = share(range(len(prompts)), context.processes.rank, context.processes.count)
-    my_prompts, my_numbers = [prompts[i].tokens for i in mine], [numbers[i] for i in mine]
-    with computing_in(context.settings.dtype):
-        sampled = context.sampling_rows.attempt(
-            [1] * len(mine), lambda rows: sample(model, my_prompts, my_numbers, context.params, batch=rows)
-        )
-    gathered = context.processes.gather([(completion.tokens, completion.finished) for completion in sampled])
-    answers = [
-        Answer(prompt.row, prompt.tokens, tokens, decode_completion(context.tokenizer, tokens), finished)
-        for prompt, (tokens, finished) in zip(prompts, gathered, strict=True)
-    ]
-    return Episodes([prompt.tokens for prompt in prompts], [answer.completion for answer in answers]), answers
-
-
-@torch.no_grad()
 def score_episodes(
     context: TrainingContext, episodes: Episodes, answers: Sequence[Answer], first_minibatch: Sequence[int] = ()
 ) -> Rollout:
@@ -145,7 +129,8 @@ def score_episodes(
     )
     trunk_outputs, scores_as_written = reward_trunk_outputs(context, my_episodes)
     values = [output.values for output in trunk_outputs] or values
-    scores = context.reward([answers[i] for i in mine], scores_as_written).tolist()
+    terms = context.reward([answers[i] for i in mine], scores_as_written)
+    scores = (terms + environment_rewards(my_episodes)).tolist()
 
     gathered = context.processes.gather(list(zip(scores, policy, reference, values, strict=True)))
     scores, policy, reference, values = (list(column) for column in zip(*gathered, strict=True))
@@ -175,7 +160,7 @@ def reward_trunk_outputs(context: TrainingContext, episodes: Episodes) -> tuple[
     """
     if not isinstance(context.critic, RewardTrunkCritic) or not episodes.prompts:
         return [], None
-    critic, sizes = context.critic, [len(completion) for completion in episodes.completions]
+    critic, sizes = context.critic, episodes.sizes()
 
     def pass_over(budget: int) -> tuple[list[RewardTrunkOutput], Tensor]:
         outputs: dict[int, RewardTrunkOutput] = {}
@@ -189,6 +174,13 @@ def reward_trunk_outputs(context: TrainingContext, episodes: Episodes) -> tuple[
         return [outputs[i] for i in range(len(sizes))], scores
 
     return context.micro_batches.attempt(episodes.lengths(), pass_over)
+
+
+def environment_rewards(episodes: Episodes) -> Tensor:
+    """Return the sum of the environment's rewards of each episode, [N]; zeros for episodes of one turn."""
+    if episodes.turns is None:
+        return torch.zeros(len(episodes.prompts))
+    return torch.tensor([math.fsum(turn.reward for turn in turns) for turns in episodes.turns])
 
 
 def scored_indices(processes: Processes, count: int) -> list[int]:
@@ -278,10 +270,16 @@ def compute_targets(rollout: Rollout, kl_coefficient: float, baseline: float | N
 
 
 def gae_targets(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> Targets:
-    """Return GAE advantages, whitened over the batch's completion tokens, and the returns before whitening."""
+    """Return GAE advantages, whitened over the batch's tokens, and the returns before whitening.
+
+    The tokens of an episode are the policy's, of all its turns: advantages run across turns.
+    """
     lengths = rollout.lengths()
     kl = kl_k1(torch.cat(rollout.policy), torch.cat(rollout.reference))
-    rewards = token_rewards(rollout.scores, kl, lengths, kl_coefficient)
+    earned = environment_rewards(rollout.episodes)
+    rewards = token_rewards(rollout.scores - earned, kl, lengths, kl_coefficient)
+    if rollout.episodes.turns is not None:
+        rewards += turn_rewards(rollout.episodes.turns)
     if settings.whiten_rewards:
         rewards = whiten(rewards, keep_mean=True)
     values = torch.cat(rollout.values)

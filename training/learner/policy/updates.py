@@ -87,7 +87,7 @@ def accumulate_gradients(
 
     minibatch: indices of its episodes. is_first: whether it is the batch's first one.
     """
-    tokens = sum(len(rollout.episodes.completions[i]) for i in minibatch)
+    tokens = sum(rollout.episodes.select(minibatch).sizes())
     mine = process_share(context, rollout, minibatch, is_first)
     my_episodes = rollout.episodes.select(mine)
 

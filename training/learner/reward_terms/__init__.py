@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from training.learner.runtime.fields import as_kind, check_limits
 from training.learner.runtime.jobdir import BadInput
+from training.learner.runtime.options import check_options, options_of
 
 
 class Answer(NamedTuple):
@@ -111,29 +111,7 @@ def _check_term(entry: Any) -> None:
     weight = entry.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
         raise BadInput(f"the weight of the reward term {name} must be a number, not {weight!r}")
-    parameters, values = TERMS[name].options, options_of(entry)
-    for option, value in values.items():
-        if option not in parameters:
-            raise BadInput(f"the reward term {name} has no setting {option!r}")
-        _check_option(f"{option} of the reward term {name}", value, parameters[option].annotation)
-    for option, parameter in parameters.items():
-        if option not in values and parameter.default is inspect.Parameter.empty:
-            raise BadInput(f"the reward term {name} needs the setting {option}")
-
-
-def options_of(term: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a term: all but its name and weight."""
-    return {option: value for option, value in term.items() if option not in ("name", "weight")}
-
-
-def _check_option(what: str, value: Any, annotation: Any) -> None:
-    kind, *limits = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Annotated else [annotation]
-    if typing.get_origin(kind) is typing.Literal:
-        check_limits(what, value, {"choices": typing.get_args(kind)})
-        return
-    number = as_kind(what, value, kind)
-    for limit in limits:
-        check_limits(what, number, limit)
+    check_options(f"the reward term {name}", options_of(entry), TERMS[name].options)
 
 
 for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):

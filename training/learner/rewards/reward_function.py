@@ -16,11 +16,11 @@ from training.learner.reward_terms import (
     Scorer,
     TermContext,
     make_metric,
-    options_of,
     terms_with_references,
 )
 from training.learner.runtime.config import PpoConfig, SampleConfig
 from training.learner.runtime.jobdir import BadInput
+from training.learner.runtime.options import options_of
 from training.learner.sampling.sampler import check_positions
 from training.learner.text.control_tokens import encode_text
 from training.learner.text.messages import encode_completion, encode_prompt, naming_row

@@ -39,7 +39,7 @@ def as_kind(name: str, value: Any, kind: Any) -> Any:
     """Return the value as the type of its field. An int is accepted for a float. Raises BadInput for other types."""
     origin = typing.get_origin(kind) or kind
     if origin is types.UnionType:
-        origin = typing.get_args(kind)
+        origin = tuple(typing.get_origin(member) or member for member in typing.get_args(kind))
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, origin) or (isinstance(value, bool) and origin is not bool):

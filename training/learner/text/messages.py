@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -74,6 +75,23 @@ def render(tokenizer: Any, messages: Messages) -> list[int]:
         raise BadInput(f"the chat template refuses messages with roles {', '.join(roles)}: {error}") from error
     tokens = encode_rendered(tokenizer, text, stand_ins, add_special_tokens=bool(template))
     return tokens[:-1] if template and appends_eos(tokenizer) else tokens
+
+
+def encode_reply(tokenizer: Any, messages: Messages, reply: str) -> list[int]:
+    """Return what follows an assistant's turn that answered `messages`: the user's reply, up to the next completion.
+
+    The end-of-turn token of the assistant's turn, which was sampled, is left out. Raises BadInput as `render` does.
+    """
+    (content,), stand_ins = with_placeholders(tokenizer, [reply])
+    answer = f"accord{secrets.token_hex(12)}"
+    turns = [*messages, {"role": "assistant", "content": answer}, {"role": "user", "content": content}]
+    template = {} if tokenizer.chat_template else {"chat_template": PLAIN_TEMPLATE}
+    try:
+        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, **template)
+    except TemplateError as error:
+        raise BadInput(f"the chat template refuses a dialogue of several turns: {error}") from error
+    tokens = encode_rendered(tokenizer, text.rpartition(answer)[2], stand_ins, add_special_tokens=False)
+    return tokens[1:] if tokens[:1] == [control_tokens(tokenizer).end_of_turn] else tokens
 
 
 def appends_eos(tokenizer: Any) -> bool:

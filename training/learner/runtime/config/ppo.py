@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from training.learner.environments import ENVIRONMENTS, SINGLE_TURN, check_environment
 from training.learner.estimators import ALGORITHMS
 from training.learner.reward_terms import TERMS, check_terms
 from training.learner.runtime.config.base import Training
@@ -37,6 +38,13 @@ class PpoConfig(Training):
         choices=("separate", "shared", "reward_model"),
         help="ppo: separate: a model of its own. shared: a head on the policy's trunk. reward_model: a head on the "
         "reward model's frozen trunk, which costs almost nothing.",
+    )
+
+    # Episodes
+    environment: dict[str, Any] = setting(
+        SINGLE_TURN,
+        help="What answers the policy's turns: an object with name and the environment's settings. Environments: "
+        f"{', '.join(sorted(ENVIRONMENTS))}.",
     )
 
     # Reward of a completion
@@ -128,7 +136,11 @@ class PpoConfig(Training):
             raise BadInput("only a separate critic starts from critic_model: leave it out, or set critic to separate")
         if algorithm.needs_critic and self.critic == "reward_model" and not self.reward_model:
             raise BadInput("critic is reward_model, but there is no reward_model: set critic to separate or shared")
-        check_terms(self.rewards, self.reward_model)
+        check_environment(self.environment)
+        if self.rewards or self.environment == SINGLE_TURN:
+            check_terms(self.rewards, self.reward_model)
+        elif self.reward_model:
+            raise BadInput("reward_model is set, but rewards is empty: add the term reward_model, or leave it out")
         if self.pessimism and "reward_model" not in [term["name"] for term in self.rewards]:
             raise BadInput("pessimism is of the reward model, which is no term of the rewards: set pessimism to 0")
         if self.kl_target and not self.kl_coefficient:

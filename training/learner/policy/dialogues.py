@@ -1,0 +1,165 @@
+"""Sampling of episodes: the policy and an environment take turns. With the environment single_turn it is one turn.
+
+The tokens of an episode are a prompt, the policy's first turn, the environment's answer as the chat template renders
+it, the policy's second turn, and so on. Earlier turns stay the tokens that were sampled. A training pass reads the
+whole episode once; only the policy's tokens are learned.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from training.learner.environments import Environment, EnvironmentContext, make_environment
+from training.learner.models.loading import computing_in, freeze, load_policy
+from training.learner.models.packing import Episodes, Turn
+from training.learner.policy.rollout import TrainingContext
+from training.learner.reward_terms import Answer
+from training.learner.runtime.config import PpoConfig
+from training.learner.runtime.jobdir import BadInput
+from training.learner.sampling.sampler import Completion, max_positions, sample, sampling_params_for
+from training.learner.text.messages import (
+    Messages,
+    Prompt,
+    check_messages,
+    decode_completion,
+    encode_prompt,
+    encode_reply,
+    share,
+)
+
+# Turn t of episode n has the random numbers of n + t·TURN_NUMBERS: no other completion has that number.
+TURN_NUMBERS = 2**48
+PARALLEL_STEPS = 16  # environments that answer at the same time: a simulated user may be a server
+
+
+class Dialogue:
+    """One episode while it is played."""
+
+    def __init__(self, context: TrainingContext, prompt: Prompt, number: int) -> None:
+        self.context, self.row = context, prompt.row
+        self.environment: Environment = context.new_environment()
+        observation, info = self.environment.reset(seed=number, options=prompt.row)
+        self.messages: Messages = info.get("messages", [{"role": "user", "content": observation}])
+        self.prompt = prompt.tokens
+        if self.messages != prompt.row.get("messages"):
+            settings = context.settings
+            self.prompt = encode_prompt(
+                context.tokenizer, check_messages(self.messages), settings.max_prompt_tokens, settings.overlong_prompts
+            )
+        self.completion: list[int] = []
+        self.turns: list[Turn] = []
+        self.answer: Answer | None = None  # the last turn
+        self.is_over = False
+
+    @property
+    def tokens(self) -> list[int]:
+        return [*self.prompt, *self.completion]
+
+    def take(self, completion: Completion) -> None:
+        """Add a turn of the policy, and the environment's answer to it."""
+        tokenizer, before = self.context.tokenizer, self.tokens
+        text = decode_completion(tokenizer, completion.tokens)
+        row = {**self.row, "messages": self.messages}
+        self.answer = Answer(row, before, completion.tokens, text, completion.finished)
+        observation, reward, terminated, truncated, _ = self.environment.step(text)
+        start = len(self.completion)
+        self.completion += completion.tokens
+        self.turns.append(Turn(start, len(self.completion), check_reward(reward)))
+        # A turn that was cut off has no end-of-turn token, so nothing can follow it.
+        self.is_over = terminated or truncated or not completion.finished
+        if self.is_over:
+            return
+        reply = encode_reply(tokenizer, self.messages, observation)
+        self.messages = [
+            *self.messages,
+            {"role": "assistant", "content": text},
+            {"role": "user", "content": observation},
+        ]
+        if self._has_room_for(reply):
+            self.completion += reply
+        else:
+            self.is_over = True
+
+    def _has_room_for(self, reply: Sequence[int]) -> bool:
+        """Return whether the reply and one more turn fit into the positions of all models."""
+        needed = len(self.tokens) + len(reply) + self.context.settings.max_completion_tokens
+        rooms = [max_positions(model.config) for model in (self.context.policy, self.context.reference)]
+        return all(room is None or needed <= room for room in rooms)
+
+
+def check_reward(reward: Any) -> float:
+    """Return the reward as a float. Raises BadInput if the environment gave no number."""
+    try:
+        return float(reward)
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"step() of the environment must give a number as reward, not {reward!r:.80}") from error
+
+
+@torch.no_grad()
+def sample_episodes(
+    context: TrainingContext, model: PreTrainedModel, prompts: Sequence[Prompt], numbers: Sequence[int]
+) -> tuple[Episodes, list[Answer]]:
+    """Return one episode of each prompt, sampled from `model`, and the last turn of each.
+
+    numbers: select the random numbers.
+    """
+    mine = share(range(len(prompts)), context.processes.rank, context.processes.count)
+    dialogues = [Dialogue(context, prompts[i], numbers[i]) for i in mine]
+    going, turn = list(zip(mine, dialogues, strict=True)), 0
+    while going:
+        texts = [dialogue.tokens for _, dialogue in going]
+        selected = [numbers[i] + turn * TURN_NUMBERS for i, _ in going]
+        completions = sample_turns(context, model, texts, selected)
+        take_turns([dialogue for _, dialogue in going], completions)
+        going, turn = [(i, dialogue) for i, dialogue in going if not dialogue.is_over], turn + 1
+    played = [(dialogue.prompt, dialogue.completion, dialogue.turns, dialogue.answer) for dialogue in dialogues]
+    starts, completions_, turns, answers = zip(*context.processes.gather(played), strict=True)
+    is_single = context.settings.environment["name"] == "single_turn"
+    return Episodes(list(starts), list(completions_), None if is_single else list(turns)), list(answers)
+
+
+def sample_turns(
+    context: TrainingContext, model: PreTrainedModel, texts: Sequence[Sequence[int]], numbers: Sequence[int]
+) -> list[Completion]:
+    """Return the next turn after each of these token sequences."""
+    with computing_in(context.settings.dtype):
+        return context.sampling_rows.attempt(
+            [1] * len(texts), lambda rows: sample(model, texts, numbers, context.params, batch=rows)
+        )
+
+
+def take_turns(dialogues: Sequence[Dialogue], completions: Sequence[Completion]) -> None:
+    """Let all environments answer; those of a user behind a server at the same time."""
+    if dialogues[0].context.settings.environment.get("user") != "endpoint":
+        for dialogue, completion in zip(dialogues, completions, strict=True):
+            dialogue.take(completion)
+        return
+    with ThreadPoolExecutor(PARALLEL_STEPS) as pool:
+        list(pool.map(Dialogue.take, dialogues, completions))
+
+
+def environment_factory(settings: PpoConfig) -> Callable[[], Environment]:
+    """Return a function that makes the environment of an episode. Raises BadInput if it cannot be made."""
+    tools = EnvironmentContext(functools.cache(functools.partial(load_writer, settings)))
+    make = functools.partial(make_environment, settings.environment, tools)
+    make()
+    return make
+
+
+def load_writer(settings: PpoConfig, path: str) -> Callable[[Messages, int], str]:
+    """Load a checkpoint; return a function that writes its answer to messages. Raises BadInput if it cannot."""
+    model, tokenizer = load_policy(path)
+    freeze(model)
+    params = sampling_params_for(model, tokenizer, settings.max_completion_tokens, 1.0, 1.0, settings.seed)
+
+    def write(messages: Messages, number: int) -> str:
+        prompt = encode_prompt(tokenizer, messages, settings.max_prompt_tokens)
+        with computing_in(settings.dtype):
+            (completion,) = sample(model, [prompt], [number], params, batch=1)
+        return decode_completion(tokenizer, completion.tokens)
+
+    return write
