@@ -70,6 +70,9 @@ class RoundSerializer(strict.ModelSerializer):
         help_text="Reward terms that score the completions of the round.",
     )
     recipe = serializers.CharField(source="recipe.name", read_only=True, help_text="What the round does.")
+    demonstrations_used = serializers.IntegerField(
+        read_only=True, help_text="Demonstrations that the round learns from: all of its start, or 0."
+    )
     stages = serializers.SerializerMethodField(help_text="Stages of the round, in order.")
 
     class Meta:
@@ -85,6 +88,7 @@ class RoundSerializer(strict.ModelSerializer):
             "checkpoint",
             "ranking_count",
             "demonstration_count",
+            "demonstrations_used",
             "reward_terms",
             "results",
             "error",

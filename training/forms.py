@@ -5,8 +5,9 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from training.learner.reward_terms import TERMS
 from training.rounds.recipes import RECIPES, recipe_of
-from training.rounds.recipes.description import RANKINGS, Counts, FormField, Sections
+from training.rounds.recipes.description import RANKINGS, Counts, FormField, Sections, Text
 
 # Fields of every recipe; its own come before them.
 FIELDS = (
@@ -25,6 +26,9 @@ FIELDS = (
 )
 
 
+KEPT_TERMS = "kept"  # reward terms that the form does not offer
+
+
 class RoundForm(forms.Form):
     """Form of a new round's settings. `overrides` returns the recipe and the changed ones.
 
@@ -37,12 +41,16 @@ class RoundForm(forms.Form):
         """Build the fields. `settings` are complete sections, as `round_settings.resolve` returns them."""
         super().__init__(data, initial={"again": again})
         self.learns = learns
+        self.settings = settings
         self.recipe = recipe_of(settings)
         self.terms = self.recipe.reward_terms(settings)
         jobs = self.recipe.jobs(settings, Counts())
         self.learns_from_rankings = any(RANKINGS in job.inputs.values() for job in jobs)
         for section, name, label, text in (*(self.recipe.fields if learns else ()), *FIELDS):
             default = settings["sample" if section == "common" else section][name]
+            if isinstance(default, list):
+                self.fields[f"{section}-{name}"] = _metric_field(label, text, default)
+                continue
             kind = forms.IntegerField if isinstance(default, int) else forms.FloatField
             field = kind(label=label, help_text=text, initial=default)
             if isinstance(default, float):
@@ -57,8 +65,18 @@ class RoundForm(forms.Form):
             section, _dash, name = key.partition("-")
             for target in self.recipe.programs if section == "common" else (section,):
                 if name:
-                    changed.setdefault(target, {})[name] = self.cleaned_data[key]
+                    value = self.cleaned_data[key]
+                    changed.setdefault(target, {})[name] = [{"name": value}] if name == "rewards" else value
         return changed
+
+
+def _metric_field(label: Text, text: Text, terms: list[dict[str, Any]]) -> forms.ChoiceField:
+    """Return the choice of the text metric that is the only reward term. Other terms can be kept, not chosen."""
+    metrics = {name: name for name, term in TERMS.items() if term.needs_references}
+    is_metric = len(terms) == 1 and terms[0].keys() == {"name"} and terms[0]["name"] in metrics
+    kept = {} if is_metric else {KEPT_TERMS: " + ".join(str(term.get("name")) for term in terms)}
+    initial = terms[0]["name"] if is_metric else KEPT_TERMS
+    return forms.ChoiceField(label=label, help_text=text, initial=initial, choices=list((kept | metrics).items()))
 
 
 class LoopForm(forms.Form):

@@ -10,7 +10,7 @@ from feedback.models import Project, Source, User
 from training.paths import FolderField
 from training.rounds import settings as round_settings
 from training.rounds.recipes import recipe_of
-from training.rounds.recipes.description import RANKINGS, Counts, Job, Recipe
+from training.rounds.recipes.description import DEMONSTRATIONS, RANKINGS, Counts, Job, Recipe
 from training.rounds.recipes.parts import SNAPSHOT, sampling_only
 
 
@@ -153,8 +153,16 @@ class Round(models.Model):
         """Return the program runs of the round, in order."""
         if not self.learns:
             return sampling_only()
-        counts = Counts(self.ranking_count, self.demonstration_count)
-        return self.recipe.jobs(round_settings.completed(self.settings), counts)
+        return self.recipe.jobs(round_settings.completed(self.settings), self.counts)
+
+    @property
+    def counts(self) -> Counts:
+        return Counts(self.ranking_count, self.demonstration_count)
+
+    @property
+    def demonstrations_used(self) -> int:
+        """Return how many demonstrations the round learns from."""
+        return self.demonstration_count if any(DEMONSTRATIONS in job.inputs.values() for job in self.jobs) else 0
 
     @property
     def reward_terms(self) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from feedback.errors import NotFound
 from feedback.models import Comparison, Project
@@ -14,7 +15,7 @@ from feedback.reports import quality_snapshot, trust
 from training.checkpoints import checks, served_before
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds.inputs.rankings import trainable_rankings
-from training.rounds.recipes.description import Text
+from training.rounds.recipes.description import DEMONSTRATIONS, Counts, Recipe, Sections, Text
 from training.rounds.recipes.parts import COMPARISONS, SNAPSHOT
 
 NOT_CURVES = ("total", "time")
@@ -91,6 +92,26 @@ def stages_of(round_: Round) -> list[Stage]:
         )
         for index, stage in enumerate(stages)
     ]
+
+
+def imitation_sentence(recipe: Recipe, settings: Sections, counts: Counts) -> str:
+    """Return how many demonstrations a round imitates, or why none; "" if its recipe never does."""
+    if "sft" not in recipe.programs:
+        return ""
+    n, limits = counts.demonstrations, settings["round"]
+    if any(DEMONSTRATIONS in job.inputs.values() for job in recipe.jobs(settings, counts)):
+        text = ngettext("It imitates %(n)s demonstration.", "It imitates %(n)s demonstrations.", n)
+    elif limits["sft_first"] == "never":
+        text = ngettext(
+            "Its settings leave out %(n)s demonstration.", "Its settings leave out %(n)s demonstrations.", n
+        )
+    else:
+        text = ngettext(
+            "There is %(n)s demonstration, and it imitates none: it takes %(least)s to begin with them.",
+            "There are %(n)s demonstrations, and it imitates none: it takes %(least)s to begin with them.",
+            n,
+        )
+    return text % {"n": n, "least": limits["min_demonstrations"]}
 
 
 @dataclass(frozen=True)

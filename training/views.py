@@ -106,7 +106,7 @@ def _recipes(membership: Membership, form: RoundForm) -> dict[str, Any]:
         "refusal": refusals[project_recipe(project).name],
         "form_refusal": refusals[form.recipe.name] if form.learns else "",
         "can_start": not all(refusals.values()),
-        "demonstration_count": counts_of(project).demonstrations,
+        "imitation": reports.imitation_sentence(form.recipe, form.settings, counts_of(project)) if form.learns else "",
     }
 
 
@@ -186,6 +186,7 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         **_status(round_),
         "reward": round_.results.get("reward"),
         "policy": round_.results.get("policy"),
+        "imitation": _imitation(round_),
         "facts": [
             {"label": fact.label, "value": round_.results[job.name][fact.key], "note": fact.note}
             for job in round_.jobs
@@ -320,6 +321,13 @@ def import_checkpoint(request: HttpRequest, slug: str) -> HttpResponse:
         except AccordError as refusal:
             form.add_error(None, refusal.message)
     return _console(request, membership, import_form=form)
+
+
+def _imitation(round_: Round) -> str:
+    """Return how many demonstrations the round imitates, or why none."""
+    if not round_.learns:
+        return ""
+    return reports.imitation_sentence(round_.recipe, round_settings.completed(round_.settings), round_.counts)
 
 
 def _status(round_: Round) -> dict[str, Any]:

@@ -155,3 +155,41 @@ def test_no_demonstrations_and_impossible_models_are_refused(tmp_path):
         sft.main(job(tmp_path / "odd", rows(), architecture={"model_type": "no-such-model"}))
     with pytest.raises(BadInput, match="no tokenizer could be loaded from"):
         sft.main(job(tmp_path / "none", rows(), model=str(tmp_path / "nowhere")))
+
+
+def test_a_row_s_own_split_comes_before_the_fraction():
+    written = [{**row, "split": split} for row, split in zip(rows(), ("train", "held_out", "train"), strict=True)]
+    read = [sft.as_demonstration(row, number) for number, row in enumerate(written, 1)]
+    held_out, training = split(read, 0.99)
+    assert ([row.number for row in held_out], [row.number for row in training]) == ([2], [1, 3])
+    with pytest.raises(BadInput, match="no training demonstration is left"):
+        split(held_out, 0.0)
+    with pytest.raises(BadInput, match=r"row 1.*split must be train or held_out, not 'test'"):
+        sft.as_demonstration({**written[0], "split": "test"}, 1)
+
+
+def test_the_loss_before_training_is_measured_once(tmp_path, monkeypatch):
+    tiny_model(vocabulary=5).save_pretrained(tmp_path / "start")
+    letters_tokenizer().save_pretrained(tmp_path / "start")
+    said = [{"messages": [{"role": "user", "content": "a b"}], "completion": "c d"}]
+    written = [{**said[0], "split": "train"}] * 4 + [{**said[0], "split": "held_out"}]
+    folder = job(tmp_path / "job", written, model=str(tmp_path / "start"), epochs=4, learning_rate=0.01,
+                 batch_tokens=12, save_every=1)  # fmt: skip
+
+    class Stop:
+        reads = 0
+
+        @property
+        def received(self):
+            Stop.reads += 1
+            return Stop.reads == 2
+
+    monkeypatch.setattr(sft, "StopSignal", Stop)
+    with pytest.raises(sft.Stopped):
+        sft.main(folder)
+    sft.main(folder)
+    result = JobDirectory(folder).result()
+    # The held-out row is the training row: before training its loss is that of the first step.
+    assert result["held_out_loss_before"] == pytest.approx(JobDirectory(folder).metrics()[0]["loss"], rel=1e-5)
+    assert result["held_out_loss"] < 0.5 * result["held_out_loss_before"]
+    assert (result["demonstrations"], result["held_out_demonstrations"]) == (4, 1)

@@ -8,17 +8,20 @@ Files in:
     config.json           settings that differ from the defaults below; `model` or `architecture` is required
     demonstrations.jsonl  {"messages": [{"role": "user", "content": "..."}], "completion": "...", "weight": 1}
 
+A demonstration with `"split": "held_out"` is used for evaluation only, one with another split for training only;
+held_out_fraction holds out some of those without.
+
 Files out:
 
     model/         the policy, a Hugging Face folder
     metrics.jsonl  one line per step: loss, held_out_loss, learning rate, gradient norm, tokens
-    result.json    last losses and counts of truncated rows; written last
+    result.json    losses, held_out_loss_before too, and counts of truncated rows; written last
     state/         state to resume from
 
 Steps:
 
 1. Read the demonstrations, load or make the model, and encode the demonstrations as tokens.
-2. Make the optimizer, and load the state of an earlier run.
+2. Make the optimizer, and load the state of an earlier run, or measure the held-out loss before training.
 3. Train on about `batch_tokens` tokens per step.
 4. Write metrics, evaluate on held-out demonstrations, save. Repeat from 3 for `epochs` passes.
 5. Write the model, then the result.
@@ -82,6 +85,7 @@ class Demonstration(NamedTuple):
     completion: str
     weight: float
     number: int = 0  # of the row in the file
+    split: str = ""  # train or held_out; "": chosen by held_out_fraction
 
 
 class Example(NamedTuple):
@@ -116,13 +120,16 @@ def main(job_dir: Path) -> None:
     check_positions(policy, [example.tokens for example in examples + held_out], 0)
     plan = plan_steps([len(example.tokens) for example in examples], settings)
 
-    # 2. Optimizer, and the state of an earlier run.
+    # 2. Optimizer, and the state of an earlier run or the loss before training.
     optimizer = adamw(policy, settings.weight_decay)
     peak_rate = peak_learning_rate(settings, policy)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     parts, step = {"policy": policy, "optimizer": optimizer}, 0
+    before: dict[str, Any] = {}
     if job.state is not None:
-        step, _ = load_state(job.state, parts)
+        step, before = load_state(job.state, parts)
+    elif held_out:
+        before = {"held_out_loss_before": evaluate(policy, held_out, settings, processes, micro_batches)}
     job.truncate_metrics(step)
 
     # 3. Steps of about batch_tokens tokens, in micro-batches of similar lengths.
@@ -144,14 +151,15 @@ def main(job_dir: Path) -> None:
         job.append_metrics(step, len(plan), **metrics)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
-            save_state(job, step, parts, {})
+            save_state(job, step, parts, before)
         if stopping and step < len(plan):
             raise Stopped
 
     # 5. The model, then the result.
     job.save_folder("model", lambda folder: save_model(policy, tokenizer, folder))
     result = {"program": "sft", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
-    job.write_result(result | {"demonstrations": len(rows)} | summary(job, examples + held_out) | path_summary(policy))
+    result |= {"demonstrations": len(rows), "held_out_demonstrations": len(held_out)} | before
+    job.write_result(result | summary(job, examples + held_out) | path_summary(policy))
     processes.close()
 
 
@@ -180,7 +188,10 @@ def as_demonstration(row: dict[str, Any], number: int) -> Demonstration:
             raise BadInput("completion must be a string")
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
             raise BadInput(f"weight must be a number above 0, not {weight!r}")
-    return Demonstration(messages, completion, float(weight), number)
+        split = row.get("split", "")
+        if split not in ("", "train", "held_out"):
+            raise BadInput(f"split must be train or held_out, not {split!r}")
+    return Demonstration(messages, completion, float(weight), number, split)
 
 
 def prepare_policy(
@@ -200,16 +211,18 @@ def texts_of(demonstrations: list[Demonstration]) -> Iterable[str]:
 
 
 def split(rows: list[Demonstration], fraction: float) -> tuple[list[Demonstration], list[Demonstration]]:
-    """Return held-out and training rows, split by a hash of the prompt, so that equal prompts stay together."""
+    """Return held-out and training rows: by their split, else by a hash of the prompt, which equal prompts share."""
 
     def is_held_out(row: Demonstration) -> bool:
+        if row.split:
+            return row.split == "held_out"
         digest = hashlib.sha256(json.dumps(row.messages, sort_keys=True).encode()).digest()
         return int.from_bytes(digest[:4], "big") < fraction * 2**32
 
     held_out = [row for row in rows if is_held_out(row)]
     training = [row for row in rows if not is_held_out(row)]
     if not training:
-        raise BadInput("held_out_fraction leaves no training demonstration: lower it or add demonstrations")
+        raise BadInput("no training demonstration is left: lower held_out_fraction or add demonstrations")
     return held_out, training
 
 

@@ -43,6 +43,12 @@ class RoundSettings:
     extra_ranking_share: float = setting(0.0, low=0, high=1, help="Share of new comparisons with one extra ranking.")
     shown_prompts: int = setting(24, low=0, help="Prompts that the base answers too, for the side-by-side page.")
     policy_prompts: int = setting(10_000, low=1, help="Maximum prompts that PPO samples from.")
+    sft_first: str = setting(
+        "auto",
+        choices=("auto", "always", "never"),
+        help="Whether the round first imitates the demonstrations. auto: with at least min_demonstrations.",
+    )
+    min_demonstrations: int = setting(50, low=1, help="Demonstrations from which on sft_first is true by default.")
     weights: str = setting("equal", choices=("equal", "reliability"), help="Weight of each ranking in training.")
     seed: int = setting(0, low=0, help="Seed of the choice of prompts.")
     processes: int = setting(1, low=1, high=16, help="Processes of each program; above 1 by accelerate launch.")
@@ -79,23 +85,27 @@ def resolve(
         unchecked: Sections = {"round": own_settings.to_json()}
         for program in recipe.programs:
             chosen = merged(program, overrides)
+            chosen = dict(recipe.defaults.get(program, {})) | chosen
             if program == "sample":
                 chosen = {"completions_per_prompt": own_settings.comparison_size} | chosen
             unchecked[program] = {**defaults_of(program), "seed": seed, **default_lengths(chosen, positions), **chosen}
+        recipe.check(unchecked)
         models = {job.program: job.models for job in reversed(recipe.jobs(unchecked, counts))}
         checked = {
             program: check_program(program, unchecked[program], models.get(program, {})) for program in recipe.programs
         }
-        settings = {"round": own_settings.to_json(), **checked}
-        recipe.check(settings)
     except BadInput as error:
         raise Invalid(_("The round's settings cannot be used: %(error)s.") % {"error": error}) from error
-    return settings
+    return {"round": own_settings.to_json(), **checked}
 
 
 def completed(settings: Sections) -> Sections:
     """Return stored settings with the defaults of settings that were added since."""
-    programs = {program: defaults_of(program) | settings.get(program, {}) for program in recipe_of(settings).programs}
+    recipe = recipe_of(settings)
+    programs = {
+        program: defaults_of(program) | dict(recipe.defaults.get(program, {})) | settings.get(program, {})
+        for program in recipe.programs
+    }
     return {"round": RoundSettings().to_json() | settings.get("round", {}), **programs}
 
 

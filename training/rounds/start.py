@@ -6,7 +6,6 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import Conflict
 from feedback.export import ranking_record
-from feedback.export.demonstrations import imitable
 from feedback.models import Project, User
 from feedback.models.flags import trainable
 from training import checkpoints
@@ -14,6 +13,7 @@ from training.checkpoints.files import positions_of
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import inputs
 from training.rounds import settings as round_settings
+from training.rounds.inputs.demonstrations import trainable_demonstrations
 from training.rounds.inputs.rankings import trainable_rankings
 from training.rounds.lifecycle import send
 from training.rounds.recipes import DEFAULT, RECIPES, recipe_of
@@ -70,7 +70,7 @@ def _check_data(project: Project, settings: Sections | None) -> None:
 
 def counts_of(project: Project) -> Counts:
     """Return what there is to learn from now."""
-    return Counts(trainable_rankings(project).count(), imitable(project).count())
+    return Counts(trainable_rankings(project).count(), trainable_demonstrations(project).count())
 
 
 def _create(

@@ -53,7 +53,10 @@ class Fact(NamedTuple):
 
 
 class FormField(NamedTuple):
-    """A setting in the form of a new round. The type of its default decides the kind of field."""
+    """A setting in the form of a new round. The type of its default decides the kind of field.
+
+    A list is that of the reward terms: the field chooses a text metric.
+    """
 
     section: str
     name: str
@@ -65,7 +68,7 @@ class Counts(NamedTuple):
     """Numbers of rankings and demonstrations at the start of a round."""
 
     rankings: int = 0
-    demonstrations: int = 0
+    demonstrations: int = 0  # without those of held-out prompts
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,9 @@ class Recipe:
     # The settings are complete, but may be unchecked: a bad value must not raise here.
     jobs: Callable[[Sections, Counts], tuple[Job, ...]]
     fields: tuple[FormField, ...] = ()
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by section, where they differ
     rewards_section: str = ""  # the section whose `rewards` score completions; "": none has such a setting
-    check: Callable[[Sections], None] = lambda settings: None  # raises BadInput
+    check: Callable[[Sections], None] = lambda settings: None  # raises BadInput, also for unchecked settings
 
     def reward_terms(self, settings: Sections) -> list[str]:
         """Return the names of the reward terms that score completions; none if nothing scores them."""

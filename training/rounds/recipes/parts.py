@@ -4,10 +4,12 @@ from django.utils.translation import gettext_lazy as _
 
 from training.rounds.recipes.description import (
     BASE,
+    DEMONSTRATIONS,
     PROMPTS_TO_ANSWER,
     PROMPTS_TO_COMPARE,
     RANKINGS,
     REWARD_MODEL_OF_BASE,
+    Counts,
     Curve,
     Fact,
     FormField,
@@ -19,16 +21,52 @@ from training.rounds.recipes.description import (
 # The first and the last stage of every round; they have no job.
 SNAPSHOT = Stage("snapshot", _("Snapshot"))
 COMPARISONS = Stage("comparisons", _("Comparisons"))
+SFT = Stage("sft", _("Imitation"))
 REWARD = Stage("reward", _("Reward"))
 POLICY = Stage("policy", _("Policy"))
 SAMPLES = Stage("samples", _("Samples"))
 
 TRAINING_AND_HELD_OUT = (_("training"), _("held out"))
 
+SFT_FIELDS = (
+    FormField("sft", "epochs", _("Passes over the demonstrations"), _("With many, the model repeats them.")),
+    FormField("sft", "learning_rate", _("Imitation learning rate"), _("0: chosen by the size of the model.")),
+)
+# A step of 16,384 tokens, the program's default, would be the only one with some dozens of demonstrations.
+SFT_DEFAULTS = {"epochs": 3, "batch_tokens": 2048}
+
 REWARD_FIELDS = (
     FormField("reward", "epochs", _("Passes over the rankings"), _("With more than a few, the reward model overfits.")),
     FormField("reward", "learning_rate", _("Reward model learning rate"), _("0: chosen by the size of the model.")),
 )
+
+
+def sft_job() -> Job:
+    """Return the imitation of the demonstrations by the base."""
+    per_token = _("nats per token, held-out demonstrations")
+    return Job(
+        "sft",
+        SFT,
+        "sft",
+        inputs={"demonstrations.jsonl": DEMONSTRATIONS},
+        models={"model": BASE},
+        curves=(Curve(_("Imitation: loss"), "loss held_out_loss", TRAINING_AND_HELD_OUT),),
+        facts=(
+            Fact("held_out_loss_before", _("Imitation loss before"), per_token),
+            Fact("held_out_loss", _("Imitation loss"), per_token),
+        ),
+    )
+
+
+def begins_with_sft(settings: Sections, counts: Counts) -> bool:
+    """Return whether a round of a recipe that may begin with sft does so."""
+    first, enough = settings["round"]["sft_first"], settings["round"]["min_demonstrations"]
+    return first == "always" or (first == "auto" and counts.demonstrations >= enough)
+
+
+def optional_sft(settings: Sections, counts: Counts) -> tuple[tuple[Job, ...], str]:
+    """Return the job of sft, if the round begins with it, and the model that the next jobs start from."""
+    return ((sft_job(),), "sft") if begins_with_sft(settings, counts) else ((), BASE)
 
 
 def reward_job(start: str = BASE) -> Job:

@@ -1,12 +1,12 @@
-"""Recipe ppo: a reward model from the rankings, then a policy that earns its reward while it stays close to the base.
+"""Recipe ppo: a reward model from the rankings, then a policy that earns its reward while it stays close to its start.
 
-With reward terms that need no reward model, no reward model is trained.
+With enough demonstrations the round begins with their imitation, as InstructGPT did (Ouyang et al. 2022): reward model
+and policy then start from that model. With reward terms that need no reward model, none is trained.
 """
 
 from django.utils.translation import gettext_lazy as _
 
 from training.rounds.recipes.description import (
-    BASE,
     NONE,
     PROMPTS_TO_LEARN_FROM,
     Counts,
@@ -16,7 +16,7 @@ from training.rounds.recipes.description import (
     Recipe,
     Sections,
 )
-from training.rounds.recipes.parts import POLICY, REWARD_FIELDS, reward_job, sample_jobs
+from training.rounds.recipes.parts import POLICY, REWARD_FIELDS, SFT_DEFAULTS, optional_sft, reward_job, sample_jobs
 
 POLICY_FIELDS = (
     FormField("ppo", "steps", _("Policy steps"), _("Batches of completions that the policy learns from.")),
@@ -29,10 +29,12 @@ POLICY_FIELDS = (
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
-    """Return the jobs: reward, if a reward term is the reward model; policy; samples and baseline."""
-    reward = (reward_job(),) if "reward_model" in RECIPE.reward_terms(settings) else ()
+    """Return the jobs: sft with enough demonstrations, reward if it is a reward term, policy, samples, baseline."""
+    sft, start = optional_sft(settings, counts)
+    reward = (reward_job(start),) if "reward_model" in RECIPE.reward_terms(settings) else ()
     reward_model = "reward" if reward else NONE
-    return (*reward, policy_job(BASE, reward_model), *sample_jobs(settings, "policy", reward_model, "ppo"))
+    samples = sample_jobs(settings, "policy", reward_model, "ppo")
+    return (*sft, *reward, policy_job(start, reward_model), *samples)
 
 
 def policy_job(start: str, reward_model: str) -> Job:
@@ -57,8 +59,9 @@ RECIPE = Recipe(
     name="ppo",
     label=_("PPO"),
     help=_("A reward model learns from the rankings, and the policy learns by trial to earn its reward."),
-    programs=("reward", "ppo", "sample"),
+    programs=("sft", "reward", "ppo", "sample"),
     jobs=jobs,
     fields=(*POLICY_FIELDS, *REWARD_FIELDS),
+    defaults={"sft": SFT_DEFAULTS},
     rewards_section="ppo",
 )

@@ -1,0 +1,38 @@
+"""Recipe metric: PPO on text metrics of the answers and their references, or other terms; no reward model."""
+
+from django.utils.translation import gettext_lazy as _
+
+from training.learner.runtime.jobdir import BadInput
+from training.rounds.recipes.description import NONE, Counts, FormField, Job, Recipe, Sections
+from training.rounds.recipes.parts import SFT_DEFAULTS, optional_sft, sample_jobs
+from training.rounds.recipes.ppo import POLICY_FIELDS, policy_job
+
+
+def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
+    """Return the jobs: sft, with enough demonstrations; policy; samples and baseline."""
+    sft, start = optional_sft(settings, counts)
+    return (*sft, policy_job(start, NONE), *sample_jobs(settings, "policy", NONE, "ppo"))
+
+
+def check(settings: Sections) -> None:
+    """Raise BadInput if the reward model is a reward term: this recipe trains none."""
+    if "reward_model" in RECIPE.reward_terms(settings):
+        raise BadInput(
+            "the recipe metric trains no reward model: set rewards in the section ppo to other terms, or use ppo"
+        )
+
+
+RECIPE = Recipe(
+    name="metric",
+    label=_("Metric"),
+    help=_("The policy learns by trial to write answers that match the reference answers of the prompts."),
+    programs=("sft", "ppo", "sample"),
+    jobs=jobs,
+    fields=(
+        FormField("ppo", "rewards", _("Metric"), _("It compares an answer with the references of its prompt.")),
+        *POLICY_FIELDS,
+    ),
+    defaults={"sft": SFT_DEFAULTS, "ppo": {"rewards": [{"name": "similarity"}]}},
+    rewards_section="ppo",
+    check=check,
+)
