@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy as _
 from training.learner.reward_terms import TERMS
 from training.rounds.recipes import RECIPES, recipe_of
 from training.rounds.recipes.description import RANKINGS, Counts, FormField, Sections, Text
+from training.rounds.settings import choices_of
 
 # Fields of every recipe; its own come before them.
 FIELDS = (
@@ -51,11 +52,7 @@ class RoundForm(forms.Form):
             if isinstance(default, list):
                 self.fields[f"{section}-{name}"] = _metric_field(label, text, default)
                 continue
-            kind = forms.IntegerField if isinstance(default, int) else forms.FloatField
-            field = kind(label=label, help_text=text, initial=default)
-            if isinstance(default, float):
-                field.widget.attrs["step"] = "any"
-            self.fields[f"{section}-{name}"] = field
+            self.fields[f"{section}-{name}"] = field_of(default, choices_of(section, name), label, text)
 
     @property
     def overrides(self) -> Sections:
@@ -77,6 +74,16 @@ def _metric_field(label: Text, text: Text, terms: list[dict[str, Any]]) -> forms
     kept = {} if is_metric else {KEPT_TERMS: " + ".join(str(term.get("name")) for term in terms)}
     initial = terms[0]["name"] if is_metric else KEPT_TERMS
     return forms.ChoiceField(label=label, help_text=text, initial=initial, choices=list((kept | metrics).items()))
+
+
+def field_of(default: Any, choices: tuple[str, ...], label: Text, help_text: Text) -> forms.Field:
+    """Return the field of one setting; the type of its default decides the kind."""
+    if choices:
+        return forms.ChoiceField(label=label, help_text=help_text, initial=default, choices=[(c, c) for c in choices])
+    if isinstance(default, int):
+        return forms.IntegerField(label=label, help_text=help_text, initial=default)
+    widget = forms.NumberInput(attrs={"step": "any"})
+    return forms.FloatField(label=label, help_text=help_text, initial=default, widget=widget)
 
 
 class LoopForm(forms.Form):

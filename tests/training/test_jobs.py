@@ -48,8 +48,9 @@ def test_each_program_starts_from_what_the_one_before_made(waiting, base, settin
     models = {each.name: jobs.models(waiting, each) for each in waiting.jobs}
     reward_model = str(made / "reward" / "model")
     assert models["reward"] == {"model": base.path}
-    assert models["policy"] == {"model": base.path, "reward_model": reward_model}
-    assert models["samples"] == {"model": str(made / "policy" / "model"), "reward_model": reward_model}
+    assert models["policy"] == {"model": base.path, "reward_model": reward_model, "reference_model": ""}
+    samples = {"model": str(made / "policy" / "model"), "reward_model": reward_model, "root_model": base.path}
+    assert models["samples"] == samples
     assert models["baseline"] == {"model": base.path, "reward_model": reward_model}
 
 

@@ -9,7 +9,7 @@ from feedback.errors import Invalid
 from tests.factories import FAST, fake_model
 from training import checkpoints, reports
 from training.models import Round
-from training.rounds import recipes, schedule
+from training.rounds import lifecycle, recipes, schedule
 from training.rounds import settings as round_settings
 from training.rounds.recipes.description import (
     NONE,
@@ -113,7 +113,7 @@ def test_job_directories_are_filled_from_the_description(project, base, rankings
     assert (directory / "demonstrations.jsonl").read_text() == '{"text": "a draft"}\n'
     assert jobs.snapshot_of(directory) == {"rankings": 6, "flagged_rankings": 0}
     assert jobs.models(started, samples) == {
-        "model": str(jobs.directory_of(started) / "policy" / "model"), "reward_model": ""
+        "model": str(jobs.directory_of(started) / "policy" / "model"), "reward_model": "", "root_model": base.path
     }  # fmt: skip
 
 
@@ -122,6 +122,34 @@ def test_the_root_of_a_checkpoint_is_its_imported_ancestor(project, base, tmp_pa
     third = checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "c")), "c", verdict=FAST)
     second.parent, third.parent = base, second
     assert (third.root, base.root) == (base, base)
+
+
+@pytest.fixture
+def child(project, base, tmp_path):
+    """A served checkpoint whose root is `base`."""
+    made = checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "child")), "child", verdict=FAST)
+    made.parent = base
+    made.save()
+    checkpoints.promote(made, None)
+    return made
+
+
+@pytest.mark.parametrize(("reference", "expected"), [("base", ""), ("root", "imported ancestor")])
+def test_the_policy_stays_close_to_the_base_or_to_its_root(project, base, rankings, child, reference, expected):
+    started = start_round(project, None, {"round": {"reference": reference}})
+    assert started.base == child
+    (policy,) = [job for job in started.jobs if job.program == "ppo"]
+    assert jobs.models(started, policy)["reference_model"] == (base.path if expected else "")
+
+
+def test_kl_from_the_root_is_measured_where_samples_are_of_the_whole_distribution(project, base, rankings, child):
+    samples = {}
+    for settings in ({}, {"top_p": 0.9}, {"temperature": 0.0}):
+        started = start_round(project, None, {"sample": settings})
+        (job,) = [job for job in started.jobs if job.name == "samples"]
+        samples[str(settings)] = jobs.models(started, job)["root_model"]
+        lifecycle.request_cancel(started)
+    assert samples == {"{}": base.path, "{'top_p': 0.9}": "", "{'temperature': 0.0}": ""}
 
 
 def test_pages_and_api_follow_the_recipe(client, project, base, rankings, manager, drafts):

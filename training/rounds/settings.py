@@ -49,6 +49,12 @@ class RoundSettings:
         help="Whether the round first imitates the demonstrations. auto: with at least min_demonstrations.",
     )
     min_demonstrations: int = setting(50, low=1, help="Demonstrations from which on sft_first is true by default.")
+    reference: str = setting(
+        "base",
+        choices=("base", "root"),
+        help="What the policy stays close to: what it starts from (the base, after imitation if any), or the imported "
+        "ancestor of the base.",
+    )
     weights: str = setting("equal", choices=("equal", "reliability"), help="Weight of each ranking in training.")
     seed: int = setting(0, low=0, help="Seed of the choice of prompts.")
     processes: int = setting(1, low=1, high=16, help="Processes of each program; above 1 by accelerate launch.")
@@ -66,6 +72,13 @@ class RoundSettings:
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+
+def choices_of(section: str, name: str) -> tuple[str, ...]:
+    """Return the values that a setting of a section may have; () if it is no choice."""
+    kind: Any = RoundSettings if section == "round" else CONFIGS.get(section, Settings)
+    limits = kind.__dataclass_fields__[name].metadata.get("limits", {})
+    return tuple(limits.get("choices", ()))
 
 
 def resolve(

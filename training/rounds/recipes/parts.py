@@ -5,10 +5,12 @@ from django.utils.translation import gettext_lazy as _
 from training.rounds.recipes.description import (
     BASE,
     DEMONSTRATIONS,
+    NONE,
     PROMPTS_TO_ANSWER,
     PROMPTS_TO_COMPARE,
     RANKINGS,
     REWARD_MODEL_OF_BASE,
+    ROOT,
     Counts,
     Curve,
     Fact,
@@ -97,8 +99,15 @@ def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_sect
         SAMPLES,
         "sample",
         inputs={"prompts.jsonl": PROMPTS_TO_ANSWER},
-        models={"model": policy, "reward_model": reward_model},
+        models={"model": policy, "reward_model": reward_model, "root_model": measured_root(settings)},
         settings=scored,
+        facts=(
+            Fact(
+                "kl_from_root",
+                _("KL from the imported model"),
+                _("in nats per completion, over all rounds since the import"),
+            ),
+        ),
     )
     baseline = Job(
         "baseline",
@@ -109,6 +118,18 @@ def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_sect
         settings={**scored, "completions_per_prompt": 1},  # the side-by-side page shows one
     )
     return (samples, baseline) if settings["round"]["shown_prompts"] else (samples,)
+
+
+def reference(settings: Sections) -> str:
+    """Return where the reference of a policy comes from; NONE: the model that the program starts from."""
+    return ROOT if settings["round"].get("reference") == "root" else NONE
+
+
+def measured_root(settings: Sections) -> str:
+    """Return where the model of `kl_from_root` comes from; NONE if the samples are not of the whole distribution."""
+    sample = settings.get("sample", {})
+    is_whole = sample.get("top_p", 1) == 1 and sample.get("temperature", 1) != 0
+    return ROOT if is_whole else NONE
 
 
 def sampling_only() -> tuple[Job, ...]:

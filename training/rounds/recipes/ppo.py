@@ -16,15 +16,34 @@ from training.rounds.recipes.description import (
     Recipe,
     Sections,
 )
-from training.rounds.recipes.parts import POLICY, REWARD_FIELDS, SFT_DEFAULTS, optional_sft, reward_job, sample_jobs
+from training.rounds.recipes.parts import (
+    POLICY,
+    REWARD_FIELDS,
+    SFT_DEFAULTS,
+    optional_sft,
+    reference,
+    reward_job,
+    sample_jobs,
+)
 
 POLICY_FIELDS = (
     FormField("ppo", "steps", _("Policy steps"), _("Batches of completions that the policy learns from.")),
     FormField("ppo", "batch_episodes", _("Completions per step"), _("More are slower and give a steadier gradient.")),
     FormField("ppo", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
+    FormField("ppo", "kl_coefficient", _("KL penalty"), _("Penalty per nat of KL divergence from the reference.")),
     FormField(
-        "ppo", "kl_coefficient", _("KL penalty"), _("Penalty per nat of KL divergence from the served checkpoint.")
+        "round",
+        "reference",
+        _("Stay close to"),
+        _("base: the served checkpoint. root: the model that was imported, so that many rounds do not drift away."),
     ),
+)
+
+PESSIMISM_FIELD = FormField(
+    "ppo",
+    "pessimism",
+    _("Pessimism"),
+    _("Subtracts this times the disagreement of the reward model's heads, against over-optimisation. 0: off."),
 )
 
 
@@ -34,10 +53,10 @@ def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
     reward = (reward_job(start),) if "reward_model" in RECIPE.reward_terms(settings) else ()
     reward_model = "reward" if reward else NONE
     samples = sample_jobs(settings, "policy", reward_model, "ppo")
-    return (*sft, *reward, policy_job(start, reward_model), *samples)
+    return (*sft, *reward, policy_job(start, reward_model, reference(settings)), *samples)
 
 
-def policy_job(start: str, reward_model: str) -> Job:
+def policy_job(start: str, reward_model: str, reference: str) -> Job:
     """Return the job of the program ppo."""
     training_and_evaluation = (_("training"), _("evaluation"))
     return Job(
@@ -45,10 +64,10 @@ def policy_job(start: str, reward_model: str) -> Job:
         POLICY,
         "ppo",
         inputs={"prompts.jsonl": PROMPTS_TO_LEARN_FROM},
-        models={"model": start, "reward_model": reward_model},
+        models={"model": start, "reward_model": reward_model, "reference_model": reference},
         curves=(
             Curve(_("Reward"), "reward eval_reward", training_and_evaluation),
-            Curve(_("KL from the start"), "kl eval_kl", training_and_evaluation),
+            Curve(_("KL from the reference"), "kl eval_kl", training_and_evaluation),
             Curve(_("Policy and value loss"), "policy_loss value_loss", (_("policy"), _("value"))),
             Curve(_("Tokens per completion"), "completion_tokens"),
         ),
@@ -61,7 +80,7 @@ RECIPE = Recipe(
     help=_("A reward model learns from the rankings, and the policy learns by trial to earn its reward."),
     programs=("sft", "reward", "ppo", "sample"),
     jobs=jobs,
-    fields=(*POLICY_FIELDS, *REWARD_FIELDS),
+    fields=(*POLICY_FIELDS, PESSIMISM_FIELD, *REWARD_FIELDS),
     defaults={"sft": SFT_DEFAULTS},
     rewards_section="ppo",
 )
