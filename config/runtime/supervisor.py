@@ -22,7 +22,7 @@ from config.runtime import postgres
 from config.runtime.errors import SetupError
 from config.runtime.hosts import bracketed
 
-START_TIMEOUT = 60  # seconds until the first answer of the web service
+START_TIMEOUT = 300  # seconds until the first answer of the web service: a busy machine takes minutes
 DATABASE = "database"  # the embedded PostgreSQL: started before the other services, stopped after them
 STOP_TIMEOUT = 25  # seconds between SIGTERM and SIGKILL: a program saves its state within this time
 MAX_LOG_BYTES = 20 * 2**20

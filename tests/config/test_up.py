@@ -66,7 +66,7 @@ def accord(tmp_path: Path):
 
 def answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(address, timeout=2) as response:
+        with urllib.request.urlopen(address, timeout=20) as response:
             return response.status == 200
     except OSError:
         return False
@@ -80,7 +80,7 @@ def wait_until(happens, seconds: float = 240) -> None:
         time.sleep(0.1)
 
 
-def test_it_serves_pages_with_their_styles_and_ctrl_c_ends_every_process(accord, tmp_path):
+def test_a_first_start_serves_pages_prints_the_command_for_an_account_and_ends_all_at_ctrl_c(accord, tmp_path):
     process, address = accord
     with urllib.request.urlopen(address) as response:
         page = response.read().decode()
@@ -88,40 +88,17 @@ def test_it_serves_pages_with_their_styles_and_ctrl_c_ends_every_process(accord,
     for name in re.findall(r'(?:href|src)="(/static/[^"]+)"', page):
         assert answers(address + name), name
     assert len(processes_of(tmp_path)) > 5
+    make_the_first_account(process, tmp_path)
+    with psycopg.connect(postgres.address(tmp_path)) as connection:
+        assert connection.execute("SELECT username FROM feedback_user").fetchall() == [("first",)]
 
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=40) == 0
-    wait_until(lambda: not processes_of(tmp_path), seconds=10)
-
-
-def test_a_service_that_dies_is_started_again(accord, tmp_path):
-    process, address = accord
-    assert any("Accord runs at" in line for line in process.stderr)  # a death before that ends the start instead
-    gunicorns = [p for p in processes_of(tmp_path) if "gunicorn" in p.cmdline()]
-    master = next(p for p in gunicorns if p.ppid() not in {other.pid for other in gunicorns})
-    master.kill()
-    wait_until(lambda: not master.is_running() or master.status() == psutil.STATUS_ZOMBIE, seconds=10)
-    wait_until(lambda: answers(f"{address}/healthz"))
-
-
-def test_a_killed_database_is_started_again_and_the_terminal_reports_it(accord, tmp_path):
-    process, address = accord
-    assert any("Accord runs at" in line for line in process.stderr)
-    server = postmaster(cluster_of(tmp_path))
-    server.kill()
-    assert any("database service ended" in line for line in process.stderr)
-    assert any("the database answers again" in line for line in process.stderr)
-    wait_until(lambda: process.poll() is not None or answers(f"{address}/healthz"))
-    assert process.poll() is None, process.stderr.read()
-    assert postmaster(cluster_of(tmp_path)) != server
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 0
     wait_until(lambda: not processes_of(tmp_path), seconds=10)
-    assert not is_running(tmp_path)
 
 
-def test_a_start_without_accounts_prints_the_command_that_makes_one_in_this_database(accord, tmp_path):
-    process, _address = accord
+def make_the_first_account(process: subprocess.Popen[str], folder: Path) -> None:
+    """Run the command that the terminal prints, from an environment that does not name the data folder."""
     line = next(line for line in process.stderr if "nobody can sign in yet" in line)
     command = shlex.split(line.partition("`")[2].partition("`")[0])
     assert command[:2] == ["python3", "manage.py"]
@@ -129,8 +106,30 @@ def test_a_start_without_accounts_prints_the_command_that_makes_one_in_this_data
     account = ["--noinput", "--username", "first", "--email", "first@example.org"]
     environment = {**clean, "DJANGO_SUPERUSER_PASSWORD": "a long password", "ACCORD_EMBEDDED_DATABASE": ""}
     subprocess.run([sys.executable, *command[1:], *account], cwd=ROOT, env=environment, check=True)
-    with psycopg.connect(postgres.address(tmp_path)) as connection:
-        assert connection.execute("SELECT username FROM feedback_user").fetchall() == [("first",)]
+
+
+def test_a_service_and_a_database_that_die_are_started_again_and_the_terminal_reports_it(accord, tmp_path):
+    process, address = accord
+    assert any("Accord runs at" in line for line in process.stderr)  # a death before that ends the start instead
+    server = postmaster(cluster_of(tmp_path))
+    server.kill()
+    assert any("database service ended" in line for line in process.stderr)
+    assert any("the database answers again" in line for line in process.stderr)
+    wait_until(lambda: process.poll() is not None or answers(f"{address}/healthz"))
+    assert process.poll() is None, process.stderr.read()
+    assert postmaster(cluster_of(tmp_path)) != server
+
+    gunicorns = [p for p in processes_of(tmp_path) if "gunicorn" in p.cmdline()]
+    master = next(p for p in gunicorns if p.ppid() not in {other.pid for other in gunicorns})
+    master.kill()
+    assert any("web service ended" in line for line in process.stderr)
+    wait_until(lambda: process.poll() is not None or answers(f"{address}/healthz"))
+    assert process.poll() is None, process.stderr.read()
+
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 0
+    wait_until(lambda: not processes_of(tmp_path), seconds=10)
+    assert not is_running(tmp_path)
 
 
 def test_a_large_log_is_moved_while_the_service_goes_on_writing(tmp_path, monkeypatch):

@@ -57,11 +57,13 @@ class Command(ServiceCommand):
         names = [name.strip() for name in options["only"].split(",") if name.strip()]
         supervisor = Supervisor(services_named(names, options["host"], options["port"]), self.report)
         address = address_of(options["host"], options["port"])
+        # Asked here: a query in greet_and_watch would end Accord if the database died and is being started again.
+        has_accounts = get_user_model().objects.exists()
         self.report("starting the services")
 
         def greet_and_watch() -> None:
             self.report(f"\nAccord runs at {address}   (Ctrl-C stops it)\n")
-            if not get_user_model().objects.exists():
+            if not has_accounts:
                 self.report(f"nobody can sign in yet: make the first account with `{first_account_command()}`")
             supervisor.watch()
 
