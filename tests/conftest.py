@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
 
 from feedback.models import Project, User
+from tests.database import prepare_template
 from tests.factories import person
 
 
@@ -37,6 +39,14 @@ def _refuse_unmarked_processes(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_refuse_unmarked_processes)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix, django_db_blocker):
+    """Copy the test database from a migrated one; in a cluster of somebody else's, migrate it."""
+    if os.environ.get("ACCORD_EMBEDDED_DATABASE"):
+        with django_db_blocker.unblock():
+            connection.settings_dict["TEST"]["TEMPLATE"] = prepare_template()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -94,8 +104,9 @@ def stranger(db) -> User:
     return person(other, "stan", "manager")
 
 
-@pytest.fixture
-def plain_static_files(settings):
-    """Let pages use the static files as they are, so that nothing has to be collected first."""
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = settings.STORAGES | {"staticfiles": plain}
+@pytest.fixture(autouse=True)
+def plain_static_files(request, settings):
+    """Let pages use the static files as they are, so that nothing has to be collected before a single test file."""
+    if request.node.get_closest_marker("browser") is None:
+        plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+        settings.STORAGES = settings.STORAGES | {"staticfiles": plain}

@@ -35,6 +35,7 @@ def run(arguments: list[str]) -> int:
     folder = services.data_dir() / "test"
     services.make_private(folder)
     services.lock_folder(folder)
+    (folder / "static").mkdir(exist_ok=True)  # WhiteNoise warns of a missing folder at each request
     os.environ["ACCORD_DATA"] = str(folder)
     os.environ.setdefault("SECRET_KEY", "a key for tests alone, which guards nothing")
     os.environ.setdefault("OMP_NUM_THREADS", "1")

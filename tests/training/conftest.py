@@ -23,12 +23,6 @@ def _files_stay_here(settings, tmp_path):
     settings.DATA_DIR = tmp_path / "data"
 
 
-@pytest.fixture(autouse=True)
-def _pages_need_no_collected_files(settings):
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
-
-
 @pytest.fixture
 def base(project, tmp_path):
     """The served checkpoint."""
