@@ -1,7 +1,10 @@
 """`manage.py bench`: the programs start, and refuse wrong arguments with a sentence. Their figures are not tested."""
 
+import importlib
+import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from django.conf import settings
@@ -12,49 +15,59 @@ from tests.benchmarks.web.pages import card_in
 from tests.factories import add_work
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def bench(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
+    """Run a benchmark's main function here; return the exit status and what it printed as errors."""
+
+    def run(program: str, *arguments: str) -> tuple[int, str]:
+        monkeypatch.setenv("BENCH_DTYPE", "")  # the program sets it, and this restores it
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        main = importlib.import_module(f"tests.benchmarks.{program}").main
+        try:
+            status = main(list(arguments)) if inspect.signature(main).parameters else main()
+        except SystemExit as end:
+            status = end.code
+        return status, capsys.readouterr().err
+
+    return run
 
 
 @pytest.mark.process
 def test_an_unknown_learner_benchmark_is_refused_with_the_known_names() -> None:
-    done = bench("tests.benchmarks.learner", "--only", "nonsense")
+    """As `manage.py bench` runs it: in a process."""
+    command = [sys.executable, "-m", "tests.benchmarks.learner", "--only", "nonsense"]
+    done = subprocess.run(command, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=600)
     names = "lora_memory, ppo, ppo_recommended, reward_pairs, reward_k4, reward_k9, rloo, sample_b8, sample_b64"
     assert (done.returncode, done.stderr) == (2, f"error: there is no benchmark 'nonsense'; there are {names}.\n")
 
 
-@pytest.mark.process
-def test_an_unknown_model_size_is_refused_with_the_known_sizes() -> None:
-    done = bench("tests.benchmarks.learner", "--only", "lora_memory", "--sizes", "3M")
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: there is no model of size '3M'; there are ")
+def test_an_unknown_model_size_is_refused_with_the_known_sizes(bench) -> None:
+    status, error = bench("learner.__main__", "--only", "lora_memory", "--sizes", "3M")
+    assert status == 2
+    assert error.startswith("error: there is no model of size '3M'; there are ")
 
 
-@pytest.mark.process
 @pytest.mark.parametrize(
     ("program", "argument"),
-    [("learner", "--runs=0"), ("learner", "--threads=none"), ("learner.real_rankings", "--orders=0"),
-     ("web", "--runs=-1")],
+    [("learner.__main__", "--runs=0"), ("learner.__main__", "--threads=none"),
+     ("learner.real_rankings", "--orders=0"), ("web.__main__", "--runs=-1")],
 )  # fmt: skip
-def test_a_number_of_runs_below_one_is_refused(program, argument) -> None:
-    done = bench(f"tests.benchmarks.{program}", argument)
-    assert done.returncode == 2
-    assert done.stderr.endswith(f"{argument.partition('=')[2]!r} is not a whole number of at least 1\n")
+def test_a_number_of_runs_below_one_is_refused(bench, program, argument) -> None:
+    status, error = bench(program, argument)
+    assert status == 2
+    assert error.endswith(f"{argument.partition('=')[2]!r} is not a whole number of at least 1\n")
 
 
-@pytest.mark.process
-def test_an_unknown_part_of_the_web_benchmark_is_refused_with_the_known_parts() -> None:
-    done = bench("tests.benchmarks.web", "--only", "nonsense")
-    assert done.returncode == 2
-    assert "there is no part 'nonsense'; there are speed, crowd, million" in done.stderr
+def test_an_unknown_part_of_the_web_benchmark_is_refused_with_the_known_parts(bench) -> None:
+    status, error = bench("web.__main__", "--only", "nonsense")
+    assert status == 2
+    assert "there is no part 'nonsense'; there are speed, crowd, million" in error
 
 
-@pytest.mark.process
-def test_the_benchmark_of_real_rankings_names_a_missing_file() -> None:
-    done = bench("tests.benchmarks.learner.real_rankings", "nowhere.jsonl")
-    assert done.returncode == 2
-    assert done.stderr == "error: there is no file nowhere.jsonl.\n"
+def test_the_benchmark_of_real_rankings_names_a_missing_file(bench) -> None:
+    status, error = bench("learner.real_rankings", "nowhere.jsonl")
+    assert status == 2
+    assert error == "error: there is no file nowhere.jsonl.\n"
 
 
 def test_held_out_accuracies_are_compared_prompt_by_prompt() -> None:
