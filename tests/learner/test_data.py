@@ -3,11 +3,11 @@
 import pytest
 
 from tests.learner.worlds.letters import letters_tokenizer
-from training.learner import sft
 from training.learner.preferences.ranking_data import read_rankings
 from training.learner.runtime.config import RewardConfig, SampleConfig, SftConfig
 from training.learner.runtime.jobdir import BadInput
 from training.learner.text import bpe
+from training.learner.text.demonstrations import as_demonstration, encode_demonstration
 from training.learner.text.messages import (
     budget_batches,
     decode_completion,
@@ -120,7 +120,7 @@ def test_a_prompt_that_the_chat_template_refuses_is_named_by_its_row_and_id():
     with pytest.raises(BadInput, match=r"rankings.jsonl, " + refusal):
         read_rankings(words, [good | answers, bad | answers], RewardConfig(model="m"))
     with pytest.raises(BadInput, match=r"demonstrations.jsonl, row 2: the chat template refuses"):
-        sft.encode(words, sft.as_demonstration({**bad, "completion": "a"}, 2), SftConfig(model="m"))
+        encode_demonstration(words, as_demonstration({**bad, "completion": "a"}, 2), SftConfig(model="m"))
 
 
 def test_a_prompt_without_tokens_is_refused():

@@ -12,6 +12,7 @@ from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.sampling.sampler import SamplingParams, sample
 from training.learner.sft import Example, plan_steps, split, total_weight, weighted_loss
+from training.learner.text.demonstrations import as_demonstration, encode_demonstration
 from training.learner.text.messages import encode_prompt
 
 ARCHITECTURE = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -87,7 +88,7 @@ def test_prompt_tokens_weigh_what_the_settings_say():
     row = sft.Demonstration([{"role": "user", "content": "a b"}], "c", 2.0)
     for prompt_weight, weights in ((0.0, [0.0, 2.0, 2.0]), (0.25, [0.5, 2.0, 2.0])):
         settings = SftConfig(model="m", prompt_loss_weight=prompt_weight)
-        example = sft.encode(letters_tokenizer(), row, settings)
+        example = encode_demonstration(letters_tokenizer(), row, settings, settings.prompt_loss_weight)
         assert example == Example([1, 2, 3, 0], weights)
 
 
@@ -159,13 +160,13 @@ def test_no_demonstrations_and_impossible_models_are_refused(tmp_path):
 
 def test_a_row_s_own_split_comes_before_the_fraction():
     written = [{**row, "split": split} for row, split in zip(rows(), ("train", "held_out", "train"), strict=True)]
-    read = [sft.as_demonstration(row, number) for number, row in enumerate(written, 1)]
+    read = [as_demonstration(row, number) for number, row in enumerate(written, 1)]
     held_out, training = split(read, 0.99)
     assert ([row.number for row in held_out], [row.number for row in training]) == ([2], [1, 3])
     with pytest.raises(BadInput, match="no training demonstration is left"):
         split(held_out, 0.0)
     with pytest.raises(BadInput, match=r"row 1.*split must be train or held_out, not 'test'"):
-        sft.as_demonstration({**written[0], "split": "test"}, 1)
+        as_demonstration({**written[0], "split": "test"}, 1)
 
 
 def test_the_loss_before_training_is_measured_once(tmp_path, monkeypatch):

@@ -93,12 +93,21 @@ def prompts_to_sample(job):
     return job
 
 
+def with_demonstrations(job):
+    rows = [
+        {"messages": [{"role": "user", "content": "a"}], "completion": " ".join("bcd"[: 1 + i % 3])} for i in range(5)
+    ]
+    (job / "demonstrations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return job
+
+
 JOBS = {
     "ppo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO)),
     "rloo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="rloo", completions_per_prompt=4)),
     "shared critic": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, critic="shared")),
     "moving baseline": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="reinforce", baseline_decay=0.9)),
     "reward head": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, **on_reward_model(folder.parent))),
+    "ptx": (ppo, lambda folder: with_demonstrations(ppo_job(folder, PROMPTS, **PPO, ptx_coefficient=0.5))),
     "lora": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, lora_rank=2)),
     "sft": (sft, demonstrations),
     "sample": (sample, prompts_to_sample),

@@ -8,6 +8,8 @@ Files in:
     config.json    settings that differ from the defaults below; `model` is required
     prompts.jsonl  {"prompt_id": 7, "messages": [{"role": "user", "content": "..."}]}, one prompt per line
 
+    demonstrations.jsonl  with ptx_coefficient only: as for sft, without those of the split "held_out"
+
 A prompt with `"split": "held_out"` is used for evaluation only; without any, training prompts are evaluated.
 `"references": ["..."]` are right answers, for reward terms that compare with them.
 
@@ -64,6 +66,7 @@ reproduces OpenAI's code of 2019; "The 37 Implementation Details of PPO", 2022),
 | one loss, value coefficient 0.1, no gradient clipping | followed on a shared trunk; else one loss each; both clip |
 | means over the tokens of a micro-batch | changed: over the minibatch on all processes, so no split changes it |
 | temperature divides the logits in every pass | followed |
+| gradient of the pretraining data mixed in (PPO-ptx) | ptx_coefficient, on demonstrations; off by default |
 | top-p while training | not offered: the policy that samples must be the one that is improved |
 """
 
@@ -115,6 +118,7 @@ from training.learner.runtime.optimization import (
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
 from training.learner.sampling.sampler import check_positions, sampling_params_for
+from training.learner.text.demonstrations import Example, encode_demonstration, read_demonstrations
 from training.learner.text.messages import Prompt, read_prompts
 
 
@@ -139,6 +143,7 @@ def main(job_dir: Path) -> None:
     context = load_context(settings, processes)
     prompts = load_prompts(context, job)
     training, evaluated = split_prompts(prompts)
+    context = context._replace(demonstrations=load_demonstrations(context, job))
 
     # 2. Optimizers, and the state of an earlier run.
     trained = trained_models(context)
@@ -253,6 +258,19 @@ def load_prompts(context: TrainingContext, job: JobDirectory) -> list[Prompt]:
     if context.scoring is not None:
         check_scoring_positions(context.scoring, [prompt.row for prompt in prompts], context.tokenizer, settings)
     return prompts
+
+
+def load_demonstrations(context: TrainingContext, job: JobDirectory) -> list[Example]:
+    """Return the demonstrations to imitate beside the reward; none without ptx_coefficient. Raises BadInput."""
+    settings = context.settings
+    if not settings.ptx_coefficient:
+        return []
+    rows = [row for row in read_demonstrations(job) if row.split != "held_out"]
+    if not rows:
+        raise BadInput("demonstrations.jsonl has only held-out rows: add others, or set ptx_coefficient to 0")
+    examples = [encode_demonstration(context.tokenizer, row, settings) for row in rows]
+    check_positions(context.policy, [example.tokens for example in examples], 0)
+    return examples
 
 
 def load_reference(settings: PpoConfig, tokenizer: Any) -> Any:

@@ -38,19 +38,17 @@ import json
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.learner.models.generic_forward import path_summary
+from training.learner.models.imitation import total_weight, weighted_loss
 from training.learner.models.loading import build_policy, computing_in, load_policy, save_model
 from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.packing import pack_sequences
 from training.learner.models.slot_budget import batches_within
-from training.learner.models.token_outputs import scores_at
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.runtime.optimization import (
@@ -66,35 +64,8 @@ from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
 from training.learner.sampling.sampler import check_positions
 from training.learner.text import bpe
-from training.learner.text.messages import (
-    Messages,
-    check_messages,
-    encode_completion,
-    naming_row,
-    render,
-    share,
-    shuffled,
-    truncate_prompt,
-)
-
-
-class Demonstration(NamedTuple):
-    """A row of demonstrations.jsonl."""
-
-    messages: Messages
-    completion: str
-    weight: float
-    number: int = 0  # of the row in the file
-    split: str = ""  # train or held_out; "": chosen by held_out_fraction
-
-
-class Example(NamedTuple):
-    """A demonstration as tokens, with the loss weight of each token except the first."""
-
-    tokens: list[int]
-    weights: list[float]  # one fewer than tokens: weights[i] is the weight of tokens[i + 1]
-    truncated_prompt: bool = False
-    truncated_completion: bool = False
+from training.learner.text.demonstrations import Demonstration, Example, encode_demonstration, read_demonstrations
+from training.learner.text.messages import share, shuffled
 
 
 def main(job_dir: Path) -> None:
@@ -115,8 +86,8 @@ def main(job_dir: Path) -> None:
         model if lora is None else AdapterView(SharedBase(model, settings.model), "policy", lora, settings.seed)
     )
     held_out_rows, rows = split(demonstrations, settings.held_out_fraction)
-    held_out = [encode(tokenizer, row, settings) for row in held_out_rows]
-    examples = [encode(tokenizer, row, settings) for row in rows]
+    held_out = [encode_demonstration(tokenizer, row, settings, settings.prompt_loss_weight) for row in held_out_rows]
+    examples = [encode_demonstration(tokenizer, row, settings, settings.prompt_loss_weight) for row in rows]
     check_positions(policy, [example.tokens for example in examples + held_out], 0)
     plan = plan_steps([len(example.tokens) for example in examples], settings)
 
@@ -172,28 +143,6 @@ def summary(job: JobDirectory, examples: Sequence[Example]) -> dict[str, float]:
     }
 
 
-def read_demonstrations(job: JobDirectory) -> list[Demonstration]:
-    """Return the demonstrations. Raises BadInput for a row that cannot be used, or if there is none."""
-    rows = [as_demonstration(row, number) for number, row in enumerate(job.rows("demonstrations.jsonl"), 1)]
-    if not rows:
-        raise BadInput("demonstrations.jsonl has no rows: add demonstrations")
-    return rows
-
-
-def as_demonstration(row: dict[str, Any], number: int) -> Demonstration:
-    with naming_row("demonstrations.jsonl", number, row):
-        messages = check_messages(row.get("messages"))
-        completion, weight = row.get("completion"), row.get("weight", 1.0)
-        if not isinstance(completion, str):
-            raise BadInput("completion must be a string")
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < float("inf"):
-            raise BadInput(f"weight must be a number above 0, not {weight!r}")
-        split = row.get("split", "")
-        if split not in ("", "train", "held_out"):
-            raise BadInput(f"split must be train or held_out, not {split!r}")
-    return Demonstration(messages, completion, float(weight), number, split)
-
-
 def prepare_policy(
     settings: SftConfig, demonstrations: list[Demonstration], job: JobDirectory
 ) -> tuple[PreTrainedModel, Any]:
@@ -226,19 +175,6 @@ def split(rows: list[Demonstration], fraction: float) -> tuple[list[Demonstratio
     return held_out, training
 
 
-def encode(tokenizer: Any, row: Demonstration, settings: SftConfig) -> Example:
-    with naming_row("demonstrations.jsonl", row.number, {}):
-        whole_prompt = render(tokenizer, row.messages)
-        prompt = truncate_prompt(whole_prompt, settings.max_prompt_tokens, settings.overlong_prompts)
-        if not prompt:
-            raise BadInput("the prompt has no tokens")
-    whole = encode_completion(tokenizer, row.completion)
-    completion = whole[: settings.max_completion_tokens]
-    weights = [settings.prompt_loss_weight * row.weight] * len(prompt) + [row.weight] * len(completion)
-    cut = (len(prompt) < len(whole_prompt), len(completion) < len(whole))
-    return Example(prompt + completion, weights[1:], *cut)
-
-
 def plan_steps(lengths: Sequence[int], settings: SftConfig) -> list[list[int]]:
     """Return the indices of each step's examples: shuffled in every pass, in steps of at most batch_tokens tokens.
 
@@ -255,19 +191,6 @@ def plan_steps(lengths: Sequence[int], settings: SftConfig) -> list[list[int]]:
             plan[-1].append(index)
             used += lengths[index]
     return plan
-
-
-def weighted_loss(policy: PreTrainedModel, examples: list[Example]) -> Tensor:
-    """Return Σ weight · −log p(token | earlier tokens) over all tokens of all examples, in nats."""
-    batch = pack_sequences([example.tokens for example in examples], policy.device)
-    weights = torch.tensor([w for example in examples for w in (*example.weights, 0.0)], device=policy.device)
-    counted = weights.nonzero()[:, 0]
-    scores = scores_at(policy, batch, counted, batch.tokens[0, counted + 1])
-    return -(scores.log_probs * weights[counted]).sum()
-
-
-def total_weight(examples: Sequence[Example]) -> float:
-    return sum(sum(example.weights) for example in examples)
 
 
 def accumulate_gradients(

@@ -31,6 +31,7 @@ from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.optimization import check_finite
 from training.learner.runtime.processes import Processes
 from training.learner.sampling.sampler import SamplingParams
+from training.learner.text.demonstrations import Example
 from training.learner.text.messages import Prompt, share, shuffled
 
 
@@ -49,6 +50,7 @@ class TrainingContext(NamedTuple):
     params: SamplingParams
     micro_batches: MicroBatches  # attention slots of a forward pass
     sampling_rows: MicroBatches  # completions decoded together
+    demonstrations: Sequence[Example] = ()  # imitated beside the reward, with ptx_coefficient
 
     @property
     def shares_prompts(self) -> bool:

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from training.learner.models.imitation import total_weight, weighted_loss
 from training.learner.models.loading import computing_in
 from training.learner.models.packing import within_budget
+from training.learner.models.slot_budget import batches_within
 from training.learner.models.token_outputs import (
     PolicyTrunkCritic,
     compute_token_outputs,
@@ -19,6 +21,7 @@ from training.learner.policy.losses import clipped_policy_loss, clipped_value_lo
 from training.learner.policy.rollout import FirstPass, Rollout, Targets, TrainingContext, scored_indices
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.optimization import check_finite, take_step
+from training.learner.text.demonstrations import Example
 from training.learner.text.messages import share, shuffled
 
 METRICS = ("policy_loss", "entropy", "clip_fraction", "approx_kl", "value_loss")  # means over completion tokens
@@ -42,6 +45,17 @@ def minibatches(step: int, settings: PpoConfig) -> Iterator[list[int]]:
             yield order[start : start + size]
 
 
+def demonstrations_of_update(rows: Sequence[Example], number: int, settings: PpoConfig) -> list[Example]:
+    """Return the demonstrations of optimizer step `number` of the run: as many as it has episodes, pass after pass."""
+    if not rows:
+        return []
+    size = settings.batch_episodes // settings.minibatches
+    places = range(number * size, (number + 1) * size)
+    passes = {place // len(rows) for place in places}
+    orders = {number: shuffled(len(rows), settings.seed, number) for number in passes}
+    return [rows[orders[place // len(rows)][place % len(rows)]] for place in places]
+
+
 def train_on_rollout(
     context: TrainingContext,
     trained: Sequence[TrainedModel],
@@ -58,8 +72,13 @@ def train_on_rollout(
     """
     settings = context.settings
     history: list[dict[str, float]] = []
-    for minibatch in minibatches(step, settings):
-        metrics = accumulate_gradients(context, rollout, targets, minibatch, kl_coefficient, is_first=not history)
+    for number, minibatch in enumerate(
+        minibatches(step, settings), (step - 1) * settings.epochs * settings.minibatches
+    ):
+        imitated = demonstrations_of_update(context.demonstrations, number, settings)
+        metrics = accumulate_gradients(
+            context, rollout, targets, minibatch, kl_coefficient, is_first=not history, imitated=imitated
+        )
         for name in METRICS:
             check_finite(name, metrics[name], step)
         if history and settings.max_update_kl and metrics["approx_kl"] > settings.max_update_kl:
@@ -82,14 +101,18 @@ def accumulate_gradients(
     minibatch: Sequence[int],
     kl_coefficient: float,
     is_first: bool,
+    imitated: Sequence[Example] = (),
 ) -> dict[str, float]:
     """Add up the gradients of one minibatch over micro-batches and processes, and return METRICS.
 
-    minibatch: indices of its episodes. is_first: whether it is the batch's first one.
+    minibatch: indices of its episodes. is_first: whether it is the batch's first one. imitated: demonstrations whose
+    mean negative log-likelihood is part of the loss, with the weight ptx_coefficient (PPO-ptx, Ouyang et al. 2022,
+    equation 2); it is returned too, as ptx_loss.
     """
     tokens = sum(rollout.episodes.select(minibatch).sizes())
     mine = process_share(context, rollout, minibatch, is_first)
     my_episodes = rollout.episodes.select(mine)
+    my_imitated = share(imitated, context.processes.rank, context.processes.count)
 
     def pass_over(budget: int) -> Tensor:
         sums = torch.zeros(len(METRICS), dtype=torch.float64, device=context.policy.device)
@@ -106,18 +129,36 @@ def accumulate_gradients(
         if stored := [i for i in minibatch if i in rollout.states]:  # critic on the reward model's trunk
             states = torch.cat([rollout.states[i] for i in stored]).to(context.policy.device)
             sums[-1] += backward_values(context.critic.values(states), stored)
-        return sums
+        return torch.cat([sums, imitation_gradients(context, my_imitated, total_weight(imitated), budget)])
 
     def backward_values(values: Tensor, micro: Sequence[int]) -> Tensor:
         loss = value_losses(values, context, rollout, targets, micro).sum()
         (loss / tokens).backward()
         return loss.detach()
 
-    sums = context.micro_batches.attempt(my_episodes.lengths(), pass_over, undo=lambda: clear_gradients(context))
+    lengths = [*my_episodes.lengths(), *(len(example.tokens) for example in my_imitated)]
+    sums = context.micro_batches.attempt(lengths, pass_over, undo=lambda: clear_gradients(context))
     context.processes.sum_gradients(context.policy.parameters())
     if context.critic is not None:
         context.processes.sum_gradients(context.critic.parameters())
-    return dict(zip(METRICS, (context.processes.sum(sums) / tokens).tolist(), strict=True))
+    *means, ptx_loss = context.processes.sum(sums).tolist()
+    metrics = {name: total / tokens for name, total in zip(METRICS, means, strict=True)}
+    return metrics | ({"ptx_loss": ptx_loss} if imitated else {})
+
+
+def imitation_gradients(context: TrainingContext, mine: Sequence[Example], weight: float, budget: int) -> Tensor:
+    """Add up the gradient of ptx_coefficient times the mean loss of demonstrations, and return this part of the mean.
+
+    mine: demonstrations of this process. weight: the total weight of those of all processes. Returns a tensor [1].
+    """
+    settings, device = context.settings, context.policy.device
+    total = torch.zeros(1, dtype=torch.float64, device=device)
+    for indices in batches_within([[(0, [len(example.tokens)])] for example in mine], budget):
+        with computing_in(settings.dtype):
+            loss = weighted_loss(context.policy, [mine[i] for i in indices], settings.temperature) / weight
+        (settings.ptx_coefficient * loss).backward()
+        total += loss.detach()
+    return total
 
 
 def process_share(context: TrainingContext, rollout: Rollout, minibatch: Sequence[int], is_first: bool) -> list[int]:

@@ -4,14 +4,14 @@ from django.utils.translation import gettext_lazy as _
 
 from training.learner.runtime.jobdir import BadInput
 from training.rounds.recipes.description import NONE, Counts, FormField, Job, Recipe, Sections
-from training.rounds.recipes.parts import SFT_DEFAULTS, optional_sft, reference, sample_jobs
+from training.rounds.recipes.parts import SFT_DEFAULTS, optional_sft, sample_jobs
 from training.rounds.recipes.ppo import POLICY_FIELDS, policy_job
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
     """Return the jobs: sft, with enough demonstrations; policy; samples and baseline."""
     sft, start = optional_sft(settings, counts)
-    return (*sft, policy_job(start, NONE, reference(settings)), *sample_jobs(settings, "policy", NONE, "ppo"))
+    return (*sft, policy_job(settings, start, NONE), *sample_jobs(settings, "policy", NONE, "ppo"))
 
 
 def check(settings: Sections) -> None:

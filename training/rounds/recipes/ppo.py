@@ -7,6 +7,7 @@ and policy then start from that model. With reward terms that need no reward mod
 from django.utils.translation import gettext_lazy as _
 
 from training.rounds.recipes.description import (
+    DEMONSTRATIONS,
     NONE,
     PROMPTS_TO_LEARN_FROM,
     Counts,
@@ -53,23 +54,25 @@ def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
     reward = (reward_job(start),) if "reward_model" in RECIPE.reward_terms(settings) else ()
     reward_model = "reward" if reward else NONE
     samples = sample_jobs(settings, "policy", reward_model, "ppo")
-    return (*sft, *reward, policy_job(start, reward_model, reference(settings)), *samples)
+    return (*sft, *reward, policy_job(settings, start, reward_model), *samples)
 
 
-def policy_job(start: str, reward_model: str, reference: str) -> Job:
-    """Return the job of the program ppo."""
+def policy_job(settings: Sections, start: str, reward_model: str) -> Job:
+    """Return the job of the program ppo. With ptx_coefficient it imitates the demonstrations too."""
+    mixed = {"demonstrations.jsonl": DEMONSTRATIONS} if settings["ppo"]["ptx_coefficient"] else {}
     training_and_evaluation = (_("training"), _("evaluation"))
     return Job(
         "policy",
         POLICY,
         "ppo",
-        inputs={"prompts.jsonl": PROMPTS_TO_LEARN_FROM},
-        models={"model": start, "reward_model": reward_model, "reference_model": reference},
+        inputs={"prompts.jsonl": PROMPTS_TO_LEARN_FROM, **mixed},
+        models={"model": start, "reward_model": reward_model, "reference_model": reference(settings)},
         curves=(
             Curve(_("Reward"), "reward eval_reward", training_and_evaluation),
             Curve(_("KL from the reference"), "kl eval_kl", training_and_evaluation),
             Curve(_("Policy and value loss"), "policy_loss value_loss", (_("policy"), _("value"))),
             Curve(_("Tokens per completion"), "completion_tokens"),
+            *((Curve(_("Imitation: loss"), "ptx_loss"),) if mixed else ()),
         ),
     )
 

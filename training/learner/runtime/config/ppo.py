@@ -83,6 +83,12 @@ class PpoConfig(Training):
         0.2, low=0, help="ppo: clip range of values around the old values in the value loss. 0: no clipping."
     )
     entropy_coefficient: float = setting(0.0, low=0, help="Entropy bonus per nat.")
+    ptx_coefficient: float = setting(
+        0.0,
+        low=0,
+        help="Weight of imitation in the policy's loss (PPO-ptx): every optimizer step adds this times the mean loss, "
+        "nats per token, of as many rows of demonstrations.jsonl as it has episodes. 0: none.",
+    )
     max_update_kl: float = setting(
         0.0, low=0, help="KL from the sampling policy, nats per token, that ends the updates of a batch. 0: no limit."
     )
