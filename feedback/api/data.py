@@ -1,16 +1,12 @@
 """Imports of prompts, completions and comparisons, and exports, all as JSON Lines. For managers."""
 
-import json
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from itertools import islice
 from typing import Any
 
 from django.db.models import Count, Max, QuerySet
-from django.http import StreamingHttpResponse
 from django.http.response import HttpResponseBase
-from django.utils.cache import get_conditional_response
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
@@ -26,12 +22,10 @@ from feedback.api.parsers import JsonLinesParser
 from feedback.api.views import api_view
 from feedback.export.demonstrations import demonstrations, imitable
 from feedback.export.formats import registry
+from feedback.export.json_lines import JSON_LINES, json_lines
 from feedback.export.skips import skips
 from feedback.models import Import, Project, Skip
 from feedback.reports import preference_export
-
-JSON_LINES = "application/x-ndjson"
-ROWS_PER_CHUNK = 200  # of a streamed answer: a chunk per row would cost a system call per row
 
 IMPORT_ID_HELP = "DELETE imports/<import_id> undoes the import; null: nothing was new."
 AGAIN_HELP = "Make a comparison even where the same completions have one."
@@ -255,12 +249,8 @@ def preference_list(request: Request, slug: str) -> HttpResponseBase:
     """
     project = members.manager_of(request.user, slug).project
     query = strict.validated_query(ExportQuery, request)
-    format_name = query.pop("format")
-    exported = preference_export.export(project, format_name, **query)
-    headers = {"Accord-Cursor": str(exported.cursor)}
-    if exported.report:
-        headers["Accord-Reliability-As-Of"] = str(exported.report.until)
-    return _streamed(request, exported.rows, project, f"{format_name}.jsonl", exported.etag, headers)
+    exported = preference_export.export(project, query.pop("format"), **query)
+    return preference_export.as_response(request._request, project, exported)
 
 
 @extend_schema(
@@ -275,7 +265,7 @@ def demonstration_list(request: Request, slug: str) -> HttpResponseBase:
     ids = imitable(project, include_flagged=include_flagged).order_by("pk").values_list("pk", flat=True)
     etag = preference_export.etag_of("demonstrations", project.pk, *ids)
     rows = demonstrations(project, include_flagged=include_flagged)
-    return _streamed(request, rows, project, "demonstrations.jsonl", etag)
+    return json_lines(request._request, rows, project, "demonstrations.jsonl", etag)
 
 
 @extend_schema(operation_id="skips_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})
@@ -284,7 +274,7 @@ def skip_list(request: Request, slug: str) -> HttpResponseBase:
     """Export the skips of the project, with the annotators' reasons, as JSON Lines. For managers."""
     project = members.manager_of(request.user, slug).project
     etag = preference_export.etag_of("skips", project.pk, *_extent(Skip.objects.filter(comparison__project=project)))
-    return _streamed(request, skips(project), project, "skips.jsonl", etag)
+    return json_lines(request._request, skips(project), project, "skips.jsonl", etag)
 
 
 def _recorded_import(request: Request, project: Project) -> AbstractContextManager[Import]:
@@ -299,31 +289,3 @@ def _extent(rows: QuerySet[Any]) -> tuple[Any, ...]:
 def _rows(request: Request) -> Iterable[object]:
     # REST framework gives an empty body to no parser: `request.data` is then an empty dict.
     return request.data if isinstance(request.data, Iterator) else []
-
-
-def _streamed(
-    request: Request,
-    rows: Iterator[dict[str, Any]],
-    project: Project,
-    name: str,
-    etag: str,
-    headers: dict[str, str] | None = None,
-) -> HttpResponseBase:
-    """Answer with the rows as JSON Lines, or with 304 if the client has the same lines already."""
-    response = StreamingHttpResponse(_encoded(rows), content_type=JSON_LINES)
-    response["Content-Disposition"] = f'attachment; filename="{project.slug}-{name}"'
-    response["X-Accel-Buffering"] = "no"
-    response["ETag"] = etag
-    response["Cache-Control"] = "private, no-cache"  # the client may store it, and must revalidate it each time
-    for header, value in (headers or {}).items():
-        response[header] = value
-    answer = get_conditional_response(request._request, etag=etag, response=response)
-    assert answer is not None
-    for header, value in (headers or {}).items():
-        answer[header] = value  # Django copies the headers of the HTTP standard only to a 304
-    return answer
-
-
-def _encoded(rows: Iterator[dict[str, Any]]) -> Iterator[bytes]:
-    while chunk := list(islice(rows, ROWS_PER_CHUNK)):
-        yield "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chunk).encode()

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Exists, F, Max, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet
 
 from feedback.models import ComparisonItem, Lease, Project, Ranking
 from feedback.models.reliability import PRIOR, weight_of
@@ -137,6 +137,12 @@ def counting(project: Project, until: int) -> QuerySet[Ranking]:
     counts_now = _same_ranking().filter(is_live=True, standing=Ranking.Standing.COUNTS)
     last = _without_gold(last_revisions(project, until))
     return last.filter(Exists(counts_now), standing=Ranking.Standing.COUNTS)
+
+
+def count_by_ranks(project: Project) -> QuerySet[Ranking, tuple[str, list[int], int]]:
+    """Return (split, ranks, number of rankings) of all that counts now, without gold."""
+    now = _without_gold(Ranking.objects.counting_in(project)).order_by()
+    return now.values_list("comparison__prompt__split", "ranks").annotate(count=Count("pk"))
 
 
 def _visible(project: Project, after: int, until: int) -> QuerySet[Ranking]:

@@ -1,4 +1,4 @@
-"""Export of a project's rankings, for the API and the command: equal parameters give equal lines."""
+"""Export of a project's rankings, for the API, the page and the command: equal parameters give equal lines."""
 
 import hashlib
 from collections.abc import Iterator
@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
 from feedback.export import formats, ranking_record
 from feedback.export.formats.registry import FORMATS
+from feedback.export.json_lines import json_lines
 from feedback.models import Project, Prompt, ReliabilityReport
 from feedback.quality import reliability
 
@@ -31,6 +34,7 @@ PROMPT_STATE = """
 class Export:
     """The lines after one cursor, and what a reader needs to ask again."""
 
+    format_name: str
     rows: Iterator[dict[str, Any]]
     cursor: int
     report: ReliabilityReport | None  # whose estimates are the weights; None: every ranking weighs 1
@@ -69,7 +73,24 @@ def export(
         reliability=reliability.values(report) if report else None,
     )
     etag = etag_of(project.pk, format_name, after, until, split, report and report.pk, *_prompt_state(project))
-    return Export(rows, until, report, etag)
+    return Export(format_name, rows, until, report, etag)
+
+
+def as_response(request: HttpRequest, project: Project, exported: Export) -> HttpResponseBase:
+    """Return the export as a download, with its cursor, report and entity tag in the headers."""
+    headers = {"Accord-Cursor": str(exported.cursor)}
+    if exported.report:
+        headers["Accord-Reliability-As-Of"] = str(exported.report.until)
+    return json_lines(request, exported.rows, project, f"{exported.format_name}.jsonl", exported.etag, headers)
+
+
+def count_lines(project: Project) -> dict[str, dict[str, int]]:
+    """Return by format and split how many lines an export of everything has now."""
+    counts = {name: dict.fromkeys(Prompt.Split.values, 0) for name in formats.registry.names()}
+    for split, ranks, count in ranking_record.count_by_ranks(project):
+        for name, lines in counts.items():
+            lines[split] += count * FORMATS[name].lines(ranks)
+    return counts
 
 
 def etag_of(*parts: object) -> str:

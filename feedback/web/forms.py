@@ -14,7 +14,9 @@ from django.utils.translation import gettext_lazy as _
 from feedback.actions.ranking_details import MAX_COMMENT_LENGTH, RankingDetails
 from feedback.actions.spans import VisibleSpan
 from feedback.errors import Invalid
-from feedback.models import Membership, Project
+from feedback.export.formats import registry
+from feedback.models import Membership, Project, Prompt
+from feedback.reports import preference_export
 
 
 class TokenForm(forms.Form):
@@ -82,6 +84,43 @@ class PromptsForm(forms.Form):
         required=False,
         help_text=_("Without this, uploading the same file again changes nothing."),
     )
+
+
+class ExportForm(forms.Form):
+    """Choice of an export, among the formats registered now."""
+
+    format = forms.ChoiceField(label=_("Format"), widget=forms.RadioSelect)
+    split = forms.ChoiceField(
+        label=_("Prompts"),
+        required=False,
+        choices=(
+            ("", _("As the format says")),
+            (Prompt.Split.TRAIN, _("To train on")),
+            (Prompt.Split.HELD_OUT, _("Held out")),
+            (preference_export.EVERY_SPLIT, _("All")),
+        ),
+        help_text=_("Nothing should be trained on held-out prompts: a model's figures are measured on them."),
+    )
+    weights = forms.ChoiceField(
+        label=_("Weight of a ranking"),
+        required=False,
+        choices=(
+            ("", _("As the project's settings say")),
+            ("equal", _("Every ranking weighs 1")),
+            ("reliability", _("By its annotator's reliability")),
+        ),
+    )
+    after = forms.IntegerField(
+        label=_("Only what came after cursor"),
+        required=False,
+        min_value=0,
+        max_value=2**63 - 1,
+        help_text=_("Empty: everything that counts now. With a cursor also corrections of earlier lines."),
+    )
+
+    def __init__(self, data: Any = None) -> None:
+        super().__init__(data, initial={"format": preference_export.DEFAULT_FORMAT})
+        self.fields["format"].choices = [(name, name) for name in registry.names()]
 
 
 class LeaseForm(forms.Form):

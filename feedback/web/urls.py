@@ -5,7 +5,7 @@ from django.urls import path
 from django.views.i18n import set_language
 
 from feedback.web.unsent_forms import SignIn
-from feedback.web.views import account, project, ranking, review, statistics
+from feedback.web.views import account, export, project, ranking, review, statistics
 
 urlpatterns = [
     path("", account.home, name="home"),
@@ -32,6 +32,8 @@ urlpatterns = [
     path("projects/<slug:slug>/guidelines/", project.guidelines, name="guidelines"),
     path("projects/<slug:slug>/prompts/", project.prompts, name="prompts"),
     path("projects/<slug:slug>/imports/<int:import_id>/undo/", project.undo_import, name="undo-import"),
+    path("projects/<slug:slug>/export/", export.page, name="export"),
+    path("projects/<slug:slug>/export/file/", export.download, name="export-file"),
     path("projects/<slug:slug>/people/", project.people, name="people"),
     path("projects/<slug:slug>/people/<int:user_id>/role/", project.change_role, name="change-role"),
     path("projects/<slug:slug>/people/<int:user_id>/remove/", project.remove_member, name="remove-member"),

@@ -57,6 +57,7 @@ def test_the_other_pages(project, desk, manager, annotator, dark):
         f"{at}/rank/",
         f"{at}/guidelines/",
         f"{at}/prompts/",
+        f"{at}/export/",
         f"{at}/people/",
         f"{at}/settings/",
         f"{at}/console/",

@@ -1,12 +1,23 @@
 """Registry of export formats: `@export_format(...)` adds one, and every list of formats is derived from it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+from django.utils import translation
+from django.utils.functional import Promise
 
 from feedback.export.ranking_record import Row
 
 # (rankings with details, in the order of the record; the reader's cursor) to lines
 Convert = Callable[[Iterator[Row], int], Iterator[Row]]
+# Python code that reads a file with the format's lines; "{file}" stands for its name.
+LOAD_DATASET = """from datasets import load_dataset
+
+rows = load_dataset("json", data_files="{file}", split="train")"""
+
+
+def one_line(ranks: Sequence[int]) -> int:
+    return 1
 
 
 @dataclass(frozen=True)
@@ -14,26 +25,42 @@ class ExportFormat:
     """A way to write rankings as lines of JSON."""
 
     name: str
-    line: str  # what one line is: a noun phrase for help texts and the documentation
+    line: str | Promise  # what one line is: a noun phrase for pages, help texts and the documentation
     convert: Convert
     default_split: str | None  # the split that is exported unless another is chosen; None: all
+    reading: str  # Python code for the page
+    lines: Callable[[Sequence[int]], int]  # how many lines a ranking with these ranks gives
+
+    @property
+    def english_line(self) -> str:
+        with translation.override(None):
+            return str(self.line)
 
 
 FORMATS: dict[str, ExportFormat] = {}
 
 
-def export_format(name: str, *, line: str, default_split: str | None = None) -> Callable[[Convert], Convert]:
+def export_format(
+    name: str,
+    *,
+    line: str | Promise,
+    default_split: str | None = None,
+    reading: str = LOAD_DATASET,
+    lines: Callable[[Sequence[int]], int] = one_line,
+) -> Callable[[Convert], Convert]:
     """Register a function as an export format.
 
     name: value of `format` in the API and of `--format`. line: what one line is. default_split: set it where trainers
-    read every line of the file, so that nothing is trained on held-out prompts by accident.
+    read every line of the file, so that nothing is trained on held-out prompts by accident. reading: Python code that
+    reads a file, where `load_dataset` is not the way. lines: how many lines a ranking with these ranks gives, where
+    it is not one; the page counts with it.
 
     The function gets the rows of `ranking_record.rankings(..., details=True)` and the reader's cursor `after`, and
     yields the lines. Rows with `retracted` must be passed on: readers by cursor depend on them.
     """
 
     def register(function: Convert) -> Convert:
-        FORMATS[name] = ExportFormat(name, line, function, default_split)
+        FORMATS[name] = ExportFormat(name, line, function, default_split, reading, lines)
         return function
 
     return register
@@ -45,7 +72,7 @@ def names() -> list[str]:
 
 def descriptions() -> str:
     """Return what one line of each format is, as a sentence for help texts."""
-    return "; ".join(f"{name}: {FORMATS[name].line}" for name in names()) + "."
+    return "; ".join(f"{name}: {FORMATS[name].english_line}" for name in names()) + "."
 
 
 def split_default() -> str:
@@ -56,5 +83,5 @@ def split_default() -> str:
 
 def markdown_table() -> str:
     """Return the table of `docs/data-and-api.md`."""
-    rows = [f"| `{name}` | {FORMATS[name].line} | {FORMATS[name].default_split or 'all'} |" for name in names()]
+    rows = [f"| `{name}` | {FORMATS[name].english_line} | {FORMATS[name].default_split or 'all'} |" for name in names()]
     return "\n".join(["| `format` | one line is | split by default |", "|---|---|---|", *rows])

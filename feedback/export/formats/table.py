@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from django.utils.translation import gettext_lazy as _
+
 from feedback.export.formats.registry import export_format
 from feedback.export.ranking_record import IDENTITY, Row
 from feedback.models.reliability import PRIOR
@@ -25,7 +27,7 @@ NULL_VALUES = {"strength": 0, "external_id": "", "reliability": PRIOR}
 
 @export_format(
     "table",
-    line="a ranking in columns of fixed types, with JSON in text columns such as `metadata_json`",
+    line=_("a ranking in columns of fixed types, with JSON in text columns such as `metadata_json`"),
 )
 def table(rows: Iterator[Row], after: int) -> Iterator[Row]:
     """Give each column the type that it has in the first row.

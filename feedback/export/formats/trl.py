@@ -3,15 +3,25 @@
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from feedback.export.formats.registry import export_format
+from django.utils.translation import gettext_lazy as _
+
+from feedback.export.formats.registry import LOAD_DATASET, export_format
 from feedback.export.ranking_record import IDENTITY, Row, retraction
 from feedback.models import Prompt
+
+READING = f"""{LOAD_DATASET}
+
+from trl import DPOConfig, DPOTrainer  # or RewardConfig, RewardTrainer
+
+DPOTrainer(model="MODEL", args=DPOConfig(output_dir="dpo"), train_dataset=rows).train()"""
 
 
 @export_format(
     "trl",
-    line='a pair `{"prompt": [...], "chosen": [...], "rejected": [...]}`, as TRL\'s reward and DPO trainers read it',
+    line=_('a pair `{"prompt": [...], "chosen": [...], "rejected": [...]}`, as TRL\'s reward and DPO trainers read it'),
     default_split=Prompt.Split.TRAIN,
+    reading=READING,
+    lines=lambda ranks: sum(1 for _pair in _pairs(ranks)),
 )
 def trl(rows: Iterator[Row], after: int) -> Iterator[Row]:
     """Turn each ranking into its pairs, the best completions first.

@@ -1,0 +1,90 @@
+"""Export page: what each format holds, how to read it, and the download. For managers."""
+
+from dataclasses import dataclass
+
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET
+
+from feedback.actions import members
+from feedback.errors import Invalid
+from feedback.export import ranking_record
+from feedback.export.formats.registry import FORMATS, names
+from feedback.models import Demonstration, Membership, Skip
+from feedback.reports import preference_export
+from feedback.web.forms import ExportForm
+
+
+@dataclass(frozen=True)
+class FormatCard:
+    """One format as the page shows it."""
+
+    name: str
+    line: str  # what one line is
+    lines: dict[str, int]  # number of lines by split
+    default_split: str | None
+    reading: str  # code that reads the file
+    command: str  # that downloads it
+
+
+@login_required
+@never_cache
+@require_GET
+def page(request: HttpRequest, slug: str) -> HttpResponse:
+    membership = members.manager_of(request.user, slug)
+    return _page(request, membership, ExportForm())
+
+
+@login_required
+@require_GET
+def download(request: HttpRequest, slug: str) -> HttpResponseBase:
+    """Stream the chosen export, or show the page with what is wrong."""
+    membership = members.manager_of(request.user, slug)
+    form = ExportForm(request.GET)
+    if form.is_valid():
+        wanted = {name: value for name, value in form.cleaned_data.items() if value not in ("", None)}
+        try:
+            exported = preference_export.export(membership.project, wanted.pop("format"), **wanted)
+            return preference_export.as_response(request, membership.project, exported)
+        except Invalid as refusal:
+            form.add_error("after", refusal.message)
+    return _page(request, membership, form, status=400)
+
+
+def _page(request: HttpRequest, membership: Membership, form: ExportForm, status: int = 200) -> HttpResponse:
+    project = membership.project
+    context = {
+        "project": project,
+        "membership": membership,
+        "page": "export",
+        "form": form,
+        "cards": _cards(request, membership),
+        "cursor": ranking_record.sequence_cutoff(project),
+        "demonstrations": Demonstration.objects.filter(completion__prompt__project=project).count(),
+        "skips": Skip.objects.filter(comparison__project=project).count(),
+    }
+    return render(request, "project/export.html", context, status=status)
+
+
+def _cards(request: HttpRequest, membership: Membership) -> list[FormatCard]:
+    project = membership.project
+    address = request.build_absolute_uri(reverse("api-preferences", args=[project.slug]))
+    lines = preference_export.count_lines(project)
+    cards = []
+    for name in names():
+        file = f"{project.slug}-{name}.jsonl"
+        cards.append(
+            FormatCard(
+                name,
+                str(FORMATS[name].line).replace("`", ""),
+                lines[name],
+                FORMATS[name].default_split,
+                FORMATS[name].reading.replace("{file}", file),
+                f'curl -H "Authorization: Bearer $TOKEN" "{address}?format={name}" > {file}',
+            )
+        )
+    return cards
