@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from feedback.errors import NotFound
+from feedback.export.demonstrations import imitable
 from feedback.models import Comparison, Project
 from feedback.reports import quality_snapshot, trust
 from training.checkpoints import checks, served_before
@@ -121,6 +122,7 @@ class Loop:
     open_comparisons: int  # they wait for rankings
     ranking_count: int
     new_rankings: int  # since the cut-off of the last round with training
+    demonstrations: int  # to imitate
     round_every: int | None
     agreement: float | None  # share of pairs that two annotators order alike, at the time of the verdict
     verdict: trust.Verdict | None  # whether the labels can be trusted; None before the first one
@@ -142,6 +144,7 @@ def loop_of(project: Project) -> Loop:
         open_comparisons=Comparison.objects.filter(project=project, open_slots__gt=0, gold_ranks__isnull=True).count(),
         ranking_count=ranking_count,
         new_rankings=new_count,
+        demonstrations=imitable(project).count(),
         round_every=settings.round_every if settings else None,
         agreement=verdict.pairwise.value if verdict else None,
         verdict=verdict,

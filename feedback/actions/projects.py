@@ -1,15 +1,17 @@
 """Creating projects and changing their settings."""
 
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
-from feedback.errors import Conflict
+from feedback.errors import Conflict, Invalid
 from feedback.models import Membership, Project, User
 
 
 @transaction.atomic
 def create_project(owner: User, project: Project) -> Project:
-    """Save a new project with its creator as its first manager. Raises Conflict if its slug is taken."""
+    """Save a new project with its creator as its first manager. Raises Conflict if its slug is taken, or Invalid."""
+    _check(project)
     try:
         # A savepoint: the query in the handler would fail in the transaction that the constraint has aborted.
         with transaction.atomic():
@@ -25,5 +27,14 @@ def create_project(owner: User, project: Project) -> Project:
 
 
 def save_settings(project: Project) -> None:
-    """Store changed settings. They apply to comparisons and leases made from now on."""
+    """Store changed settings. They apply to comparisons and leases made from now on. Raises Invalid."""
+    _check(project)
     project.save()
+
+
+def _check(project: Project) -> None:
+    """Raise Invalid if settings contradict each other."""
+    try:
+        project.clean()
+    except ValidationError as error:
+        raise Invalid(" ".join(error.messages)) from error

@@ -37,6 +37,10 @@ def undo(membership: Membership, review_id: int) -> Review:
     return review
 
 
+def _undo_keep(review: Review) -> None:
+    """Change no ranking: the comparison is in the reviewers' list again once the decision is marked as undone."""
+
+
 def _undo_discard(review: Review) -> None:
     _restore(review, Standing.DISCARDED)
 
@@ -87,6 +91,7 @@ def _undo_demonstration(review: Review) -> None:
 
 _UNDO = {
     Kind.DEMONSTRATION: _undo_demonstration,
+    Kind.KEEP: _undo_keep,
     Kind.DISCARD: _undo_discard,
     Kind.RETURN: _undo_return,
     Kind.ADJUDICATION: _undo_adjudication,

@@ -10,6 +10,7 @@ standing, so that a client that reads the record by cursor learns of it.
     return      The ranking does not count until its annotator has answered. The annotator gets the comparison again,
                 with the earlier ranking and the reason, before new work. The answer is the next revision. The slot is
                 held for a week and is then open to others.
+    keep        The rankings of a comparison with a flag for review stay as they are, and it leaves the reviewers' list.
     discard     The ranking leaves preferences, agreement and gold pass rates. Its slot opens for another annotator.
                 Its own annotator is not offered the comparison again.
 
@@ -49,7 +50,7 @@ from feedback.actions.review_revisions import (
     write_review_of,
 )
 from feedback.errors import Conflict, NotFound
-from feedback.models import Comparison, Completion, Demonstration, Lease, Membership, Ranking, Review
+from feedback.models import Comparison, Completion, Demonstration, Lease, Membership, Project, Ranking, Review
 from feedback.models.rankings import WITHOUT_LEASE
 from feedback.queue import leases
 
@@ -155,6 +156,26 @@ def discard(membership: Membership, ranking_id: int, *, reason: str) -> Review:
     review = write_review_of(membership, Kind.DISCARD, reason, ranking)
     _discard([ranking.pk], [ranking.comparison_id], review)
     return review
+
+
+@transaction.atomic(durable=True)
+def keep(membership: Membership, comparison_id: int, *, reason: str = "") -> Review:
+    """Leave the rankings of a comparison with a flag for review as they are. It leaves the reviewers' list."""
+    reason = validation.text(reason, "The reason", MAX_REASON_LENGTH)
+    lock_reviewer(membership)
+    if not Comparison.objects.filter(pk=comparison_id, project=membership.project_id).exists():
+        raise NotFound(_("There is no such comparison in this project."))
+    leases.lock_comparison(comparison_id)
+    review = write_review(membership, Kind.KEEP, reason, comparison_id=comparison_id)
+    if not flagged_rankings(membership.project).filter(comparison=comparison_id, created_at__lt=review.created_at):
+        raise Conflict(_("This comparison has no flag for review."))
+    return review
+
+
+def flagged_rankings(project: Project) -> QuerySet[Ranking]:
+    """Return the rankings that count and have a flag for review."""
+    counting = Ranking.objects.counting_in(project).filter(comparison__gold_ranks__isnull=True)
+    return counting.filter(flags__overlap=project.review_flags)
 
 
 @dataclass(frozen=True)

@@ -90,12 +90,6 @@ class GoldResponse(strict.Serializer):
     import_id = serializers.IntegerField(allow_null=True, help_text=IMPORT_ID_HELP)
 
 
-class FlaggedQuery(strict.Serializer):
-    include_flagged = serializers.BooleanField(
-        default=False, help_text='Include what has a flag that means "not for training".'
-    )
-
-
 class FormatField(serializers.ChoiceField):
     """Name of a registered export format.
 
@@ -106,7 +100,13 @@ class FormatField(serializers.ChoiceField):
         super().__init__(choices=registry.names(), **kwargs)
 
 
-class ExportQuery(strict.Serializer):
+class FlaggedQuery(strict.Serializer):
+    include_flagged = serializers.BooleanField(
+        default=False, help_text='Include what has a flag that means "not for training".'
+    )
+
+
+class ExportQuery(FlaggedQuery):
     format = FormatField(default=preference_export.DEFAULT_FORMAT, help_text=f"One line is {registry.descriptions()}")
     after = serializers.IntegerField(
         default=0,
@@ -245,7 +245,8 @@ def preference_list(request: Request, slug: str) -> HttpResponseBase:
 
     Ties are in `rankings` and `table`; `trl` leaves them out. With `after`, a line replaces earlier lines of the same
     `comparison_id` and `annotator` with a lower `revision`. A line with `retracted` only removes them: the ranking was
-    `discarded`, `returned` or `overruled` by a reviewer, `withdrawn` by its annotator, or (`trl` only) is now `tied`.
+    `discarded`, `returned` or `overruled` by a reviewer, `withdrawn` by its annotator, is now `flagged` as not for
+    training, or (`trl` only) is now `tied`.
     """
     project = members.manager_of(request.user, slug).project
     query = strict.validated_query(ExportQuery, request)

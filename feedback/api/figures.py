@@ -65,6 +65,7 @@ class OwnFiguresSerializer(strict.Serializer):
     done = DoneSerializer()
     days = serializers.ListField(child=serializers.IntegerField(), help_text=DAYS_HELP)
     skips = serializers.IntegerField()
+    demonstrations = serializers.IntegerField(help_text="Answers to be imitated that the user wrote.")
     returned = serializers.IntegerField(help_text="Comparisons that reviewers returned to be ranked again.")
     agreement = EstimateSerializer(allow_null=True)
     gold = EstimateSerializer(allow_null=True)

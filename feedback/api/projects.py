@@ -32,6 +32,8 @@ MEMBER_SETTINGS = (
     "strength_points",
     "one_key_pairs",
     "flags",
+    "information_flags",
+    "review_flags",
     "attributes",
 )
 

@@ -11,7 +11,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback.actions import members, review_undo, reviews
+from feedback.actions import demonstrations, members, review_undo, reviews
 from feedback.actions.review_revisions import MAX_REASON_LENGTH
 from feedback.api import strict
 from feedback.api.annotation import MessageSerializer, RankingRequest
@@ -54,6 +54,9 @@ class DecisionSerializer(strict.Serializer):
         source="comparison_id", allow_null=True, help_text="Null: the decision is about several comparisons."
     )
     annotator = serializers.CharField(source="annotator.username", allow_null=True, default=None)
+    demonstration = serializers.IntegerField(
+        source="demonstration_id", allow_null=True, help_text="The demonstration that the decision discards, if any."
+    )
     reason = serializers.CharField()
     ranking_count = serializers.IntegerField(help_text="Number of rankings that the decision changed.")
     created_at = serializers.DateTimeField()
@@ -80,6 +83,29 @@ class WorkSerializer(strict.Serializer):
     comparison = serializers.IntegerField(source="comparison_id")
     standing = serializers.ChoiceField(choices=Ranking.Standing.choices)
     seconds = serializers.FloatField()
+    created_at = serializers.DateTimeField()
+
+
+class FlaggedSerializer(strict.Serializer):
+    """A comparison with a flag for review."""
+
+    comparison = serializers.IntegerField(source="pk")
+    flags = serializers.ListField(child=serializers.CharField())
+    flagged_by = serializers.CharField()
+    flagged_at = serializers.DateTimeField()
+
+
+class DemonstrationSerializer(strict.Serializer):
+    demonstration = serializers.IntegerField(source="pk")
+    prompt_id = serializers.IntegerField(source="completion.prompt_id")
+    text = serializers.CharField(source="completion.text")
+    author = serializers.CharField(
+        source="completion.author.username", allow_null=True, default=None, help_text="Null: an import brought it."
+    )
+    pair = serializers.IntegerField(
+        source="pair_id", allow_null=True, help_text="The comparison of it and the completion that it was edited from."
+    )
+    is_discarded = serializers.BooleanField()
     created_at = serializers.DateTimeField()
 
 
@@ -157,6 +183,43 @@ def ranking_discard(request: Request, slug: str, ranking_id: int) -> Response:
     membership = members.reviewer_of(request.user, slug)
     reason = strict.validated(ReasonRequest(data=request.data))["reason"]
     return Response(DecisionSerializer(reviews.discard(membership, ranking_id, reason=reason)).data, status=201)
+
+
+@extend_schema(operation_id="review_flagged", parameters=[PageQuery], responses=FlaggedSerializer(many=True))
+@api_view(["GET"])
+def flagged_list(request: Request, slug: str) -> Response:
+    """List comparisons with a flag for review that no reviewer has settled or kept since, newest first."""
+    membership = members.reviewer_of(request.user, slug)
+    return Response(FlaggedSerializer(_page(request, review_cases.flagged(membership.project)), many=True).data)
+
+
+@extend_schema(operation_id="review_keep", request=None, responses={201: DecisionSerializer})
+@api_view(["POST"])
+def case_keep(request: Request, slug: str, comparison_id: int) -> Response:
+    """Keep a comparison with a flag for review as it is: it leaves the list, and its rankings still count."""
+    membership = members.reviewer_of(request.user, slug)
+    return Response(DecisionSerializer(reviews.keep(membership, comparison_id)).data, status=201)
+
+
+@extend_schema(
+    operation_id="review_demonstrations", parameters=[PageQuery], responses=DemonstrationSerializer(many=True)
+)
+@api_view(["GET"])
+def demonstration_list(request: Request, slug: str) -> Response:
+    """List the demonstrations, newest first, discarded ones too."""
+    membership = members.reviewer_of(request.user, slug)
+    rows = _page(request, review_cases.demonstrations(membership.project))
+    return Response(DemonstrationSerializer(rows, many=True).data)
+
+
+@extend_schema(operation_id="review_discard_demonstration", request=ReasonRequest, responses={201: DecisionSerializer})
+@api_view(["POST"])
+def demonstration_discard(request: Request, slug: str, demonstration_id: int) -> Response:
+    """Discard a demonstration, and the ranking of it and its origin: no round and no export uses them."""
+    membership = members.reviewer_of(request.user, slug)
+    reason = strict.validated(ReasonRequest(data=request.data))["reason"]
+    decision = demonstrations.discard(membership, demonstration_id, reason=reason)
+    return Response(DecisionSerializer(decision).data, status=201)
 
 
 @extend_schema(operation_id="review_work", parameters=[PageQuery], responses=WorkSerializer(many=True))

@@ -13,6 +13,7 @@ A retracted row has no content, and comes only to readers who may have an earlie
     returned    by a reviewer to the annotator, who may answer with a further revision
     overruled   by a reviewer's own ranking of the comparison, which replaces all others of it
     withdrawn   by the annotator, who may rank the comparison again
+    flagged     the new revision has a flag that means "not for training"
     tied        (format `trl` only) the new revision has ties only, which pairs cannot express
 """
 
@@ -23,6 +24,7 @@ from django.db import connection, transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet
 
 from feedback.models import ComparisonItem, Lease, Project, Ranking
+from feedback.models.flags import is_trainable, trainable
 from feedback.models.reliability import PRIOR, weight_of
 
 Row = dict[str, Any]
@@ -81,6 +83,7 @@ def rankings(
     still_counting: bool = False,
     reliability: Mapping[int, float] | None = None,
     details: bool = False,
+    include_flagged: bool = False,
 ) -> Iterator[Row]:
     """Yield the rankings with `after` < sequence ≤ `until`, as they were at `until`, in order of sequence.
 
@@ -90,7 +93,8 @@ def rankings(
 
     until: `sequence_cutoff` by default. split: this split only. still_counting: leave out what reviewers have taken
     out since `until`, so that no round learns from it. reliability: user id to reliability, from
-    `feedback.quality.reliability`; sets the weights, which are 1 without it.
+    `feedback.quality.reliability`; sets the weights, which are 1 without it. include_flagged: yield rankings with a
+    flag that means "not for training", too.
 
     Each row is ready for JSON: `ranking_id, sequence, revision, comparison_id, prompt_id, split, messages, completions,
     completion_ids, sources, ranks (1 is best, equal ranks tie; aligned with completions), display_order, annotator (a
@@ -101,7 +105,7 @@ def rankings(
     details: add what no learner reads: `external_id` (or null), `references` and `metadata` of the prompt, `sampling`
     (parameters, aligned with completions), `comment` and `created_at` (ISO 8601) of the ranking.
     """
-    until = sequence_cutoff(project) if until is None else until
+    until, after_cursor = sequence_cutoff(project) if until is None else until, after
     selected = counting(project, until) if still_counting else _visible(project, after, until)
     if split is not None:
         selected = selected.filter(comparison__prompt__split=split)
@@ -112,7 +116,12 @@ def rankings(
     while page := list(selected.filter(sequence__gt=after).values(*fields, **joined)[:PAGE_SIZE]):
         items = _items([row["comparison_id"] for row in page if row["standing"] == Ranking.Standing.COUNTS])
         for row in page:
-            yield _row(row, items.get(row["comparison_id"]), reliability)
+            is_flagged = row["standing"] == Ranking.Standing.COUNTS and not is_trainable(project, row["flags"])
+            line = _row(row, items.get(row["comparison_id"]), reliability)
+            if include_flagged or not is_flagged:
+                yield line
+            elif after_cursor and line["revision"] > 1:  # the reader may have an earlier revision without the flag
+                yield retraction(line, "flagged")
         after = page[-1]["sequence"]
 
 
@@ -140,8 +149,8 @@ def counting(project: Project, until: int) -> QuerySet[Ranking]:
 
 
 def count_by_ranks(project: Project) -> QuerySet[Ranking, tuple[str, list[int], int]]:
-    """Return (split, ranks, number of rankings) of all that counts now, without gold."""
-    now = _without_gold(Ranking.objects.counting_in(project)).order_by()
+    """Return (split, ranks, number of rankings) of all that counts now, without gold and flags not for training."""
+    now = _without_gold(Ranking.objects.counting_in(project)).filter(trainable(project)).order_by()
     return now.values_list("comparison__prompt__split", "ranks").annotate(count=Count("pk"))
 
 

@@ -11,12 +11,15 @@ ALL_BAD, ALL_GOOD = "all bad", "all good"  # flags that every project has
 
 def flags_of(project: Project) -> list[str]:
     """Return every flag that an annotator of the project may set."""
-    return [ALL_BAD, ALL_GOOD, *project.flags]
+    return [ALL_BAD, ALL_GOOD, *project.flags, *project.information_flags, *project.review_flags]
 
 
 def trainable_flags(project: Project) -> list[str]:
-    """Return the flags with which a ranking is still trained on."""
-    return [ALL_BAD, ALL_GOOD]
+    """Return the flags with which a ranking is still trained on.
+
+    Any other flag means "not for training", also one that was removed from the project's settings since.
+    """
+    return [ALL_BAD, ALL_GOOD, *project.information_flags, *project.review_flags]
 
 
 def is_trainable(project: Project, flags: Sequence[str]) -> bool:

@@ -9,10 +9,11 @@ from django.contrib.postgres.functions import RandomUUID
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
 MAX_AHEAD = 20  # comparisons that a page may fetch ahead
+MAX_FLAGS = 12  # of one project: as many letters are free on the ranking page
 
 
 def check_distinct_names(names: list[str]) -> None:
@@ -88,14 +89,44 @@ class Project(models.Model):
     )
     flags = ArrayField(
         models.CharField(max_length=50),
-        verbose_name=_("Flags"),
+        verbose_name=_("Flags: not for training"),
         default=list,
         blank=True,
         size=12,
         validators=[check_distinct_names],
         help_text=_(
             'Labels that annotators may put on a comparison, besides "All bad" and "All good". Rounds do not learn '
-            "from rankings that have one."
+            "from rankings that have one, and exports leave these rankings out unless asked. A flag that is removed "
+            "from every list keeps this meaning."
+        ),
+    )
+    information_flags = ArrayField(
+        models.CharField(max_length=50),
+        verbose_name=_("Flags: information"),
+        default=list,
+        blank=True,
+        size=12,
+        validators=[check_distinct_names],
+        help_text=_("Flags that change nothing: rounds learn from these rankings, and exports name the flag."),
+    )
+    review_flags = ArrayField(
+        models.CharField(max_length=50),
+        verbose_name=_("Flags: review"),
+        default=list,
+        blank=True,
+        size=12,
+        validators=[check_distinct_names],
+        help_text=_(
+            "Flags with which a comparison enters the reviewers' list. Rounds learn from the ranking unless a reviewer "
+            "takes it out."
+        ),
+    )
+    anchors = models.BooleanField(
+        _("Learn from All bad and All good"),
+        default=False,
+        help_text=_(
+            "The reward model learns one score for the project that separates good completions from bad ones: with "
+            '"All bad" every completion of the comparison belongs below it, with "All good" above it.'
         ),
     )
     attributes = ArrayField(
@@ -182,7 +213,16 @@ class Project(models.Model):
             ),
             models.CheckConstraint(condition=Q(held_out_percent__lte=90), name="project_keeps_prompts_to_train_on"),
             models.CheckConstraint(condition=Q(strength_points__in=[0, 4, 9]), name="project_strength_points"),
-            models.CheckConstraint(condition=Q(flags__len__lte=12), name="project_flags"),
+            models.CheckConstraint(
+                condition=Q(flags__len__lte=12, information_flags__len__lte=12, review_flags__len__lte=12),
+                name="project_flags",
+            ),
+            models.CheckConstraint(
+                condition=~Q(flags__overlap=F("information_flags"))
+                & ~Q(flags__overlap=F("review_flags"))
+                & ~Q(information_flags__overlap=F("review_flags")),
+                name="project_flag_has_one_meaning",
+            ),
             models.CheckConstraint(condition=Q(attributes__len__lte=6), name="project_attributes"),
             models.CheckConstraint(condition=Q(gold_percent__lte=50), name="project_is_not_all_gold"),
             models.CheckConstraint(condition=Q(qualification_percent__lte=100), name="project_qualification_percent"),
@@ -190,6 +230,19 @@ class Project(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        """Raise ValidationError for a flag with two meanings, or more flags than the page has keys for."""
+        lists = {name: getattr(self, name) or [] for name in ("flags", "information_flags", "review_flags")}
+        names: set[str] = set()
+        for field, flags in lists.items():
+            if twice := next((flag for flag in flags if flag.strip().casefold() in names), None):
+                message = _('The flag "%(name)s" is in two lists: a flag has one meaning.')
+                raise ValidationError({field: message % {"name": twice}})
+            names |= {flag.strip().casefold() for flag in flags}
+        if len(names) > MAX_FLAGS:
+            message = _("There are %(count)s flags in all, and %(most)s is the most.")
+            raise ValidationError({"flags": message % {"count": len(names), "most": MAX_FLAGS}})
 
 
 class Membership(models.Model):

@@ -18,6 +18,7 @@ class Review(models.Model):
         ADJUDICATION = "adjudication"
         RETURN = "return"
         DISCARD = "discard"
+        KEEP = "keep"  # a comparison with a flag for review stays as it is
         DEMONSTRATION = "demonstration"  # discard a demonstration, and the pair of it and its origin
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="reviews")
@@ -46,10 +47,10 @@ class Review(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(kind__in=["adjudication", "return", "discard", "demonstration"]), name="review_kind"
+                condition=Q(kind__in=["adjudication", "return", "discard", "keep", "demonstration"]), name="review_kind"
             ),
             models.CheckConstraint(
-                condition=Q(kind="adjudication", comparison__isnull=False)
+                condition=Q(kind__in=["adjudication", "keep"], comparison__isnull=False)
                 | Q(kind__in=["return", "discard"], annotator__isnull=False) & ~Q(reason="")
                 | Q(kind="demonstration", demonstration__isnull=False) & ~Q(reason=""),
                 name="review_says_of_what_and_why",

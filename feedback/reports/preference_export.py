@@ -15,9 +15,10 @@ from feedback.export import formats, ranking_record
 from feedback.export.formats.registry import FORMATS
 from feedback.export.json_lines import json_lines
 from feedback.models import Project, Prompt, ReliabilityReport
+from feedback.models.flags import trainable_flags
 from feedback.quality import reliability
 
-VERSION = 1  # of the lines: raise it when a format changes, so that no reader keeps lines of the old one
+VERSION = 2  # of the lines: raise it when a format changes, so that no reader keeps lines of the old one
 DEFAULT_FORMAT = "trl"
 EVERY_SPLIT = "all"
 SPLITS = (*Prompt.Split.values, EVERY_SPLIT)
@@ -49,12 +50,13 @@ def export(
     split: str | None = None,
     weights: str | None = None,
     reliability_as_of: int | None = None,
+    include_flagged: bool = False,
 ) -> Export:
     """Export the project's rankings after the cursor `after` as lines of one registered format.
 
     split: one of SPLITS; the format's default split by default. weights: one of WEIGHTS; the project's setting by
-    default. Raises Invalid if `after` is beyond the last sequence, NotFound if there is no reliability report as of
-    `reliability_as_of`.
+    default. include_flagged: also rankings with a flag that means "not for training". Raises Invalid if `after` is
+    beyond the last sequence, NotFound if there is no reliability report as of `reliability_as_of`.
     """
     until = ranking_record.sequence_cutoff(project)
     if after > until:
@@ -71,8 +73,10 @@ def export(
         until,
         split=None if split == EVERY_SPLIT else split,
         reliability=reliability.values(report) if report else None,
+        include_flagged=include_flagged,
     )
-    etag = etag_of(project.pk, format_name, after, until, split, report and report.pk, *_prompt_state(project))
+    flags = None if include_flagged else sorted(trainable_flags(project))
+    etag = etag_of(project.pk, format_name, after, until, split, report and report.pk, flags, *_prompt_state(project))
     return Export(format_name, rows, until, report, etag)
 
 

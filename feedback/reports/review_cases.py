@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 from django.utils.translation import gettext as _
 
+from feedback.actions import reviews
 from feedback.actions.review_revisions import ADJUDICATION
 from feedback.errors import Conflict, NotFound
-from feedback.models import Comparison, Lease, Membership, Project, Ranking, Review
+from feedback.models import Comparison, Demonstration, Lease, Membership, Project, Ranking, Review
 from feedback.models.rankings import WITHOUT_LEASE
 from feedback.queue import leases
 
@@ -69,6 +70,35 @@ def disagreements(project: Project) -> QuerySet[Comparison]:
     return disputed.select_related("prompt").order_by("-disagreement", "pk")
 
 
+def flagged(project: Project) -> QuerySet[Comparison]:
+    """Return comparisons with a flag for review since a reviewer last kept them as they are, the newest first.
+
+    Those that a reviewer has adjudicated are left out. `comparison.flags` has the flags, and `flagged_at` their time.
+    """
+    kept_later = Review.objects.filter(
+        comparison=OuterRef("comparison"),
+        kind=Review.Kind.KEEP,
+        undone_at__isnull=True,
+        created_at__gte=OuterRef("created_at"),
+    )
+    rankings = reviews.flagged_rankings(project).filter(~Exists(kept_later), comparison__adjudicated_at__isnull=True)
+    last = rankings.filter(comparison=OuterRef("pk")).order_by("-created_at")
+    comparisons = Comparison.objects.filter(project=project, pk__in=rankings.values("comparison"))
+    annotated = comparisons.annotate(
+        flags=Subquery(last.values("flags")[:1]),
+        flagged_by=Subquery(last.values("annotator__username")[:1]),
+        flagged_at=Subquery(last.values("created_at")[:1]),
+    )
+    return annotated.select_related("prompt").order_by("-flagged_at", "pk")
+
+
+def demonstrations(project: Project) -> QuerySet[Demonstration]:
+    """Return the demonstrations, discarded ones too, the newest first, with prompt, author and source loaded."""
+    written = Demonstration.objects.written_in(project).with_discard()
+    loaded = written.select_related("completion__prompt", "completion__author", "completion__source")
+    return loaded.order_by("-created_at", "-pk")
+
+
 def neighbours(comparison: Comparison) -> Neighbours:
     """Return the disagreements before and after this comparison, which need not be one itself (any more)."""
     others = disagreements(comparison.project)
@@ -104,7 +134,11 @@ def neighbours_in_work(project: Project, user_id: int, comparison: Comparison) -
 
 def decisions(project: Project) -> QuerySet[Review]:
     """Return the reviewers' decisions, the newest first."""
-    return Review.objects.filter(project=project).select_related("reviewer", "annotator", "undone_by").order_by("-pk")
+    return (
+        Review.objects.filter(project=project)
+        .select_related("reviewer", "annotator", "undone_by", "demonstration__completion")
+        .order_by("-pk")
+    )
 
 
 def case(membership: Membership, comparison_id: int) -> Case:

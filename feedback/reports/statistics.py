@@ -14,7 +14,7 @@ from django.db.models import Count, QuerySet
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
-from feedback.models import Lease, Membership, Project, Ranking, Reliability, Skip, User
+from feedback.models import Demonstration, Lease, Membership, Project, Ranking, Reliability, Skip, User
 from feedback.models.rankings import WITHOUT_LEASE
 from feedback.quality import reliability
 from feedback.quality.agreement import Estimate
@@ -88,6 +88,7 @@ class OwnFigures:
     done: WorkDone
     days: list[int]
     skips: int
+    demonstrations: int
     returned: int  # comparisons that reviewers returned
     agreement: Estimate | None
     gold: Estimate | None
@@ -140,6 +141,7 @@ def own_figures(membership: Membership) -> OwnFigures:
         _work_done(project, user_id).get(user_id, WorkDone()),
         _rankings_by_day(project, user_id)[user_id],
         _skips(project, user_id).get(user_id, 0),
+        Demonstration.objects.counting_in(project).filter(completion__author=user_id).count(),
         returned.count(),
         quality.agreement if quality else None,
         pass_rate if pass_rate is not None and pass_rate.comparisons >= MIN_GOLD else None,

@@ -43,12 +43,13 @@ class ProjectForm(forms.ModelForm):
         fields = ("name", "slug", "guidelines")
 
 
+FLAG_LISTS = ("information_flags", "review_flags", "flags")
 SETTING_GROUPS = (
     (_("Project"), ("name", "guidelines")),
-    (_("Questions to annotators"), ("strength_points", "one_key_pairs", "attributes", "flags")),
+    (_("Questions to annotators"), ("strength_points", "one_key_pairs", "attributes", *FLAG_LISTS)),
     (_("Queue"), ("wanted_rankings", "extra_rankings", "lease_minutes", "comparisons_ahead")),
     (_("Quality"), ("gold_percent", "qualification_items", "qualification_percent", "annotators_see_quality")),
-    (_("Training"), ("held_out_percent", "ranking_weights")),
+    (_("Training"), ("held_out_percent", "ranking_weights", "anchors")),
 )
 
 
@@ -58,7 +59,7 @@ class ProjectSettingsForm(forms.ModelForm):
     class Meta:
         model = Project
         fields = [name for _heading, names in SETTING_GROUPS for name in names]
-        field_classes = {"flags": ListField, "attributes": ListField}
+        field_classes = dict.fromkeys(("attributes", *FLAG_LISTS), ListField)
 
     def groups(self) -> list[tuple[Any, list[forms.BoundField]]]:
         """Return the headings of the settings page, each with its fields."""
@@ -116,6 +117,9 @@ class ExportForm(forms.Form):
         min_value=0,
         max_value=2**63 - 1,
         help_text=_("Empty: everything that counts now. With a cursor also corrections of earlier lines."),
+    )
+    include_flagged = forms.BooleanField(
+        label=_("Rankings with a flag that means not for training, too"), required=False
     )
 
     def __init__(self, data: Any = None) -> None:
@@ -210,11 +214,14 @@ class AdjudicationForm(RankingForm):
     reason = forms.CharField(max_length=1000, required=False)
 
 
-class RankingReviewForm(forms.Form):
+class ReasonForm(forms.Form):
+    reason = forms.CharField(max_length=1000)
+
+
+class RankingReviewForm(ReasonForm):
     """The ranking to return or discard, and the reason."""
 
     ranking = forms.IntegerField()
-    reason = forms.CharField(max_length=1000)
 
 
 class SinceForm(forms.Form):

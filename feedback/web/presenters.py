@@ -54,6 +54,7 @@ class CardFlag:
     label: str
     is_set: bool
     key: str = ""  # of the keyboard
+    meaning: str = ""  # for people: what follows from the flag
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,10 @@ def present_answer(membership: Membership, answer: Demonstration) -> dict[str, A
 
 def present_flags(project: Project, chosen: Sequence[str] = ()) -> tuple[CardFlag, ...]:
     labels = {ALL_BAD: _("All bad"), ALL_GOOD: _("All good")}
+    meanings = dict.fromkeys(project.flags, _("not for training"))
+    meanings |= dict.fromkeys(project.review_flags, _("a reviewer looks at it"))
     return tuple(
-        CardFlag(name, labels.get(name, name), name in chosen, key)
+        CardFlag(name, labels.get(name, name), name in chosen, key, meanings.get(name, ""))
         for name, key in zip(flags_of(project), "BV" + FLAG_KEYS, strict=False)
     )
 

@@ -4,6 +4,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.urls import reverse
 from django.utils import timezone
 
 from feedback import imports
@@ -15,7 +16,7 @@ from feedback.models import Completion, Demonstration, Lease, Ranking, Source
 from feedback.quality import reliability
 from feedback.queue import blinding, leases
 from feedback.reports import progress, review_cases, statistics
-from tests.factories import rank_next
+from tests.factories import URL, client_of, rank_next, rows_of
 
 
 @pytest.fixture
@@ -190,3 +191,30 @@ def test_a_known_completion_becomes_a_demonstration(project):
 def test_a_demonstration_without_a_text_is_refused(project, completion):
     with pytest.raises(Invalid, match="emonstration"):
         imports.add_prompts(project, [{"prompt": "Hello", "completions": [completion]}])
+
+
+def test_the_reviewers_page_lists_and_discards(ann, mona, lease, client, plain_static_files):
+    demonstration = write(ann, lease)
+    client.force_login(mona.user)
+    at = reverse("review-demonstrations", args=["support"])
+    page = client.get(at).content.decode()
+    assert "A better answer." in page and "beside its origin" in page
+    address = reverse("discard-demonstration", args=["support", demonstration.pk])
+    page = client.post(address, {"reason": "wrong"}, follow=True).content.decode()
+    assert "Discarded: no round imitates it." in page
+    assert (
+        "discarded a demonstration of ann" in client.get(reverse("review-decisions", args=["support"])).content.decode()
+    )
+    pair = client.get(reverse("review-case", args=["support", demonstration.pair_id])).content.decode()
+    assert "edited from" in pair and "chips" not in pair
+
+
+def test_the_api_lists_and_discards(ann, mona, lease):
+    demonstration, api = write(ann, lease), client_of(mona.user)
+    (row,) = api.get(f"{URL}/review/demonstrations").json()
+    assert (row["text"], row["author"], row["pair"]) == ("A better answer.", "ann", demonstration.pair_id)
+    address = f"{URL}/review/demonstrations/{demonstration.pk}/discard"
+    assert api.post(address, {}, format="json").status_code == 400
+    decision = api.post(address, {"reason": "wrong"}, format="json").json()
+    assert (decision["kind"], decision["demonstration"]) == ("demonstration", demonstration.pk)
+    assert rows_of(api.get(f"{URL}/demonstrations")) == []

@@ -11,17 +11,22 @@ from feedback.queue import leases, sampling
 from tests.factories import person, rank_next
 
 FOR_MEMBERS = ("rank/", "guidelines/", "rank/next/", "figures/mine/")
-NOT_FOR_ANNOTATORS = ("review/", "review/people/", "review/decisions/", "review/1/", "review/people/1/", "figures/")
+NOT_FOR_ANNOTATORS = (
+    *("review/", "review/people/", "review/decisions/", "review/1/", "review/people/1/", "figures/"),
+    *("review/flagged/", "review/demonstrations/"),
+)
 FOR_MANAGERS = ("prompts/", "people/", "settings/")
 WRITES = (
     "rank/submit/",
     "rank/skip/",
     "rank/undo/",
     "rank/renew/",
+    "rank/demonstrate/",
     "rank/1/revise/",
     "people/1/role/",
     "people/1/remove/",
     *(REVIEWS := ("review/1/adjudicate/", "review/return/", "review/discard/", "review/decisions/1/undo/")),
+    *(MORE_REVIEWS := ("review/1/keep/", "review/demonstrations/1/discard/")),
     "review/people/1/discard/",
     "imports/1/undo/",
 )
@@ -67,7 +72,7 @@ def test_an_annotator_looks_at_nobody_elses_work(client, annotator, path):
     assert client.get(at(path)).status_code == 403
 
 
-@pytest.mark.parametrize("path", (*REVIEWS, "review/people/1/discard/"))
+@pytest.mark.parametrize("path", (*REVIEWS, *MORE_REVIEWS, "review/people/1/discard/"))
 def test_an_annotator_decides_nothing(client, annotator, path):
     client.force_login(annotator)
     assert client.post(at(path), {"ranking": 1, "reason": "x"}).status_code == 403

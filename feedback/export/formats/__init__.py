@@ -21,7 +21,10 @@ def lines(
     *,
     split: str | None = None,
     reliability: Mapping[int, float] | None = None,
+    include_flagged: bool = False,
 ) -> Iterator[Row]:
     """Return the project's rankings in a format; the parameters are those of `ranking_record.rankings`."""
-    rows = ranking_record.rankings(project, after, until, split=split, reliability=reliability, details=True)
+    rows = ranking_record.rankings(
+        project, after, until, split=split, reliability=reliability, details=True, include_flagged=include_flagged
+    )
     return FORMATS[format_name].convert(rows, after)

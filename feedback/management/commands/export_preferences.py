@@ -39,11 +39,16 @@ class Command(BaseCommand):
             default=None,
             help="Use the reliability report of this moment, as standard error names it. Default: the latest report.",
         )
+        parser.add_argument(
+            "--include-flagged",
+            action="store_true",
+            help='Write rankings with a flag that means "not for training", too.',
+        )
 
     def handle(self, *, project: str, after: int, **options: Any) -> None:
         if after < 0:
             raise CommandError(f"--after is {after}, but a cursor is at least 0.")
-        parameters = {name: options[name] for name in ("split", "weights", "reliability_as_of")}
+        parameters = {name: options[name] for name in ("split", "weights", "reliability_as_of", "include_flagged")}
         try:
             exported = preference_export.export(find_project(project), options["format"], after=after, **parameters)
         except AccordError as error:

@@ -13,8 +13,9 @@ from django.views.decorators.http import require_GET
 from feedback.actions import members
 from feedback.errors import Invalid
 from feedback.export import ranking_record
+from feedback.export.demonstrations import imitable
 from feedback.export.formats.registry import FORMATS, names
-from feedback.models import Demonstration, Membership, Skip
+from feedback.models import Membership, Skip
 from feedback.reports import preference_export
 from feedback.web.forms import ExportForm
 
@@ -64,7 +65,7 @@ def _page(request: HttpRequest, membership: Membership, form: ExportForm, status
         "form": form,
         "cards": _cards(request, membership),
         "cursor": ranking_record.sequence_cutoff(project),
-        "demonstrations": Demonstration.objects.filter(completion__prompt__project=project).count(),
+        "demonstrations": imitable(project).count(),
         "skips": Skip.objects.filter(comparison__project=project).count(),
     }
     return render(request, "project/export.html", context, status=status)

@@ -16,11 +16,11 @@ from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-from feedback.actions import members, review_undo, reviews
+from feedback.actions import demonstrations, members, review_undo, reviews
 from feedback.models import Comparison, Membership, Review
 from feedback.rendering import render as render_markdown
 from feedback.reports import review_cases, statistics
-from feedback.web.forms import AdjudicationForm, DiscardSinceForm, RankingReviewForm, SinceForm, checked
+from feedback.web.forms import AdjudicationForm, DiscardSinceForm, RankingReviewForm, ReasonForm, SinceForm, checked
 from feedback.web.presenters import LETTERS, present_messages
 
 ROWS_PER_PAGE = 25
@@ -41,6 +41,42 @@ class CaseRow:
 def disagreements(request: HttpRequest, slug: str) -> HttpResponse:
     membership = members.reviewer_of(request.user, slug)
     return _list_page(request, membership, "disagreements", review_cases.disagreements(membership.project))
+
+
+@login_required
+@never_cache
+@require_GET
+def flagged(request: HttpRequest, slug: str) -> HttpResponse:
+    """Show the comparisons with a flag for review."""
+    membership = members.reviewer_of(request.user, slug)
+    return _list_page(request, membership, "flagged", review_cases.flagged(membership.project))
+
+
+@login_required
+@never_cache
+@require_GET
+def demonstration_list(request: HttpRequest, slug: str) -> HttpResponse:
+    """Show what people wrote to be imitated."""
+    membership = members.reviewer_of(request.user, slug)
+    return _list_page(request, membership, "demonstrations", review_cases.demonstrations(membership.project))
+
+
+@login_required
+@require_POST
+def discard_demonstration(request: HttpRequest, slug: str, demonstration_id: int) -> HttpResponse:
+    membership = members.reviewer_of(request.user, slug)
+    demonstrations.discard(membership, demonstration_id, reason=checked(ReasonForm(request.POST))["reason"])
+    messages.success(request, _("Discarded: no round imitates it."))
+    return redirect("review-demonstrations", slug)
+
+
+@login_required
+@require_POST
+def keep(request: HttpRequest, slug: str, comparison_id: int) -> HttpResponse:
+    membership = members.reviewer_of(request.user, slug)
+    reviews.keep(membership, comparison_id)
+    messages.success(request, _("Kept as it is."))
+    return redirect("review-flagged", slug)
 
 
 @login_required
@@ -76,6 +112,8 @@ def case(request: HttpRequest, slug: str, comparison_id: int) -> HttpResponse:
     context = {
         "case": reviewed,
         "of": of,
+        "is_pair": hasattr(comparison, "demonstration"),
+        "is_flagged": review_cases.flagged(membership.project).filter(pk=comparison_id).exists(),
         "neighbours": _neighbours(membership, comparison, of),
         "query": f"?of={of.pk}" if of else "",
         "actions": _actions(slug) if can_decide else [],

@@ -44,6 +44,10 @@ VERBS = {
     "api-adjudicate": ("post",),
     "api-return": ("post",),
     "api-discard": ("post",),
+    "api-keep": ("post",),
+    "api-flagged": ("get",),
+    "api-reviewed-demonstrations": ("get",),
+    "api-discard-demonstration": ("post",),
     "api-work": ("get",),
     "api-discard-since": ("get", "post"),
     "api-decisions": ("get",),
@@ -57,6 +61,10 @@ FOR_REVIEWERS = {
     ("api-adjudicate", "post"),
     ("api-return", "post"),
     ("api-discard", "post"),
+    ("api-keep", "post"),
+    ("api-flagged", "get"),
+    ("api-reviewed-demonstrations", "get"),
+    ("api-discard-demonstration", "post"),
     ("api-work", "get"),
     ("api-discard-since", "get"),
     ("api-discard-since", "post"),
@@ -86,7 +94,15 @@ FOR_MANAGERS = {
 EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]
 NOT_OF_A_PROJECT = {"api-projects", "api-tokens", "api-token"}
 PARTS = {"slug": "support", "lease_id": uuid4()}
-PARTS |= {"ranking_id": 1, "user_id": 1, "token_id": 1, "comparison_id": 1, "decision_id": 1, "import_id": 1}
+PARTS |= {
+    "ranking_id": 1,
+    "user_id": 1,
+    "token_id": 1,
+    "comparison_id": 1,
+    "decision_id": 1,
+    "import_id": 1,
+    "demonstration_id": 1,
+}
 
 
 def address(name):

@@ -8,6 +8,7 @@ from tests.factories import URL, client_of
 PARTS = {"slug": "support", "number": "1", "user_id": "1", "token_id": "1", "comparison_id": "1", "ranking_id": "1"}
 PARTS |= {
     "decision_id": "1",
+    "demonstration_id": "1",
     "import_id": "1",
     "checkpoint_id": "1",
     "lease_id": "a1c9b7de-0000-4000-8000-000000000000",

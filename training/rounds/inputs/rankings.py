@@ -18,10 +18,10 @@ from training.rounds.recipes.description import RANKINGS, Job, Recipe, Sections
 
 @rows(RANKINGS)
 def rankings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """Yield the rankings and count them. Rankings with a flag of the project are left out."""
+    """Yield the rankings and count them. Rankings with a flag "not for training" are left out."""
     counts |= {"rankings": 0, "flagged_rankings": 0}
     for row in ranking_record.rankings(
-        round_.project, until=round_.cutoff, still_counting=True, reliability=weights(round_)
+        round_.project, until=round_.cutoff, still_counting=True, reliability=weights(round_), include_flagged=True
     ):
         is_flagged = not is_trainable(round_.project, row["flags"])
         counts["flagged_rankings" if is_flagged else "rankings"] += 1
@@ -42,14 +42,14 @@ def check_rankings(project: Project, recipe: Recipe, settings: Sections) -> None
     if trainable_rankings(project).exists():
         return
     if _standing_rankings(project).exists():
-        raise Invalid(_("All rankings have flags so far, and rounds do not learn from rankings with flags."))
+        raise Invalid(_("All rankings have flags so far that mean not for training: rounds do not learn from them."))
     raise Invalid(_("There are no rankings to learn from yet: rank some comparisons first."))
 
 
 def trainable_rankings(project: Project) -> QuerySet[Ranking]:
     """Return the rankings that a round could learn from now.
 
-    Left out are gold comparisons, discarded rankings, and rankings with a flag that the project defines.
+    Left out are gold comparisons, discarded rankings, and rankings with a flag that means "not for training".
     """
     return _standing_rankings(project).filter(trainable(project))
 
