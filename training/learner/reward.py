@@ -8,12 +8,14 @@ Files in:
     config.json     settings that differ from the defaults below; `model` is the policy that the trunk starts from
     rankings.jsonl  one ranking per line:
                     {"prompt_id": 1, "split": "train", "messages": [{"role": "user", "content": "..."}],
-                     "completions": ["...", "..."], "ranks": [1, 2], "annotator": "a", "weight": 1, "strength": null}
+                     "completions": ["...", "..."], "ranks": [1, 2], "annotator": "a", "weight": 1, "strength": null,
+                     "anchor": null}
     samples.jsonl   optional: {"messages": [...], "text": "..."}, samples of the reference policy
 
 Rank 1 is best; equal ranks tie. Rankings with the split "held_out" are used for evaluation only. A completion is read
 as its text followed by the end of the turn, truncated or not, because annotators see the text; ppo scores texts in the
-same way.
+same way. anchor (optional): "above" if the annotator says that all completions are good, "below" if all are bad (see
+preferences/anchor.py).
 
 Files out:
 
@@ -71,6 +73,7 @@ from training.learner.models.reward_model import (
     set_normalisation,
 )
 from training.learner.models.slot_budget import attention_slots, batches_within
+from training.learner.preferences.anchor import Anchor, anchor_report, new_anchor
 from training.learner.preferences.averaging import WeightAverage
 from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
 from training.learner.preferences.ranking_loss import (
@@ -125,12 +128,14 @@ def main(job_dir: Path) -> None:
     if settings.contrast > 0:
         check_contrast_lengths(model, [comparison.group for comparison in data.train])
     tie = tie_parameter((ranking for comparison in data.train for ranking in comparison.rankings), settings)
+    anchor = new_anchor(data.train, model.raw_anchor or 0.0)
     bootstrap = bootstrap_weights(data.train, settings.ensemble_heads, settings.seed)
     optimizer = adamw(model, settings.weight_decay)
     peak_rate = peak_learning_rate(settings, model.network)
     micro_batches = MicroBatches(settings.micro_batch_tokens)
-    average = WeightAverage(torch.nn.ModuleDict({"model": model, "tie": tie}), settings.averaged_runs)
-    parts, step = {"model": model, "tie": tie, "optimizer": optimizer, "average": average}, 0
+    learned = {"model": model, "tie": tie} | ({"anchor": anchor} if anchor else {})
+    average = WeightAverage(torch.nn.ModuleDict(learned), settings.averaged_runs)
+    parts, step = {**learned, "optimizer": optimizer, "average": average}, 0
     if job.state is not None:
         step, _ = load_state(job.state, parts)
     job.truncate_metrics(step)
@@ -139,10 +144,16 @@ def main(job_dir: Path) -> None:
     while step < len(plan):
         step += 1
         rate = peak_rate * learning_rate_factor((step - 1) % run_steps + 1, run_steps, settings)
-        metrics = accumulate_gradients(model, tie, plan[step - 1], settings, bootstrap, processes, micro_batches)
+        metrics = accumulate_gradients(
+            model, tie, plan[step - 1], settings, bootstrap, processes, micro_batches, anchor
+        )
         check_finite("the loss", metrics["loss"], step)
         norm = take_step(optimizer, model.network.parameters(), rate, settings.max_gradient_norm, step)
         tie.step()
+        if anchor:
+            comparisons = [item.comparison for item in plan[step - 1]]
+            anchor.step(comparisons, settings.anchor_weight, total_weight(comparisons))
+            metrics["anchor"] = float(anchor.score)
         if step % run_steps == 0:
             average.end_run(optimizer)
 
@@ -156,6 +167,10 @@ def main(job_dir: Path) -> None:
             save_state(job, step, parts, {})
         if stopping and step < len(plan):
             raise Stopped
+
+    # Without rows that have one, the anchor of an earlier training no longer fits the scores.
+    if anchor or model.raw_anchor is not None:
+        model.network.config.reward_anchor = float(anchor.score) if anchor else None
 
     # 5. Scores with mean 0 and deviation 1 on reference samples.
     normalise(model, samples, data, settings, micro_batches.size)
@@ -204,18 +219,19 @@ def accumulate_gradients(
     bootstrap: dict[int, Tensor],
     processes: Processes,
     micro_batches: MicroBatches,
+    anchor: Anchor | None = None,
 ) -> dict[str, float]:
     """Add up the gradient of the batch's mean loss per ranking over all processes; return that loss and accuracy."""
     weight = sum(item.weight for item in batch)
     mine = share(sorted(batch, key=lambda item: item.tokens), processes.rank, processes.count)
     sizes = [item.sizes if shares_prompts(model.network) else list(map(unshared, item.sizes)) for item in mine]
-    parameters = [*model.parameters(), tie.logit]
+    parameters = [*model.parameters(), tie.logit, *(anchor.parameters() if anchor else ())]
 
     def pass_over(budget: int) -> Tensor:
-        sums = torch.zeros(4, dtype=torch.float64)
+        sums = torch.zeros(5, dtype=torch.float64)
         for indices in batches_within(sizes, budget):
             with computing_in(settings.dtype):
-                part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap)
+                part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap, anchor)
             (part.objective / weight).backward()
             sums += torch.tensor(part[1:], dtype=torch.float64)
         return sums
@@ -223,8 +239,9 @@ def accumulate_gradients(
     slots = [attention_slots(item_sizes) for item_sizes in sizes]
     sums = micro_batches.attempt(slots, pass_over, undo=lambda: clear_gradients(parameters))
     processes.sum_gradients(parameters)
-    loss, contrast, right, strict = (processes.sum_of(number) for number in sums.tolist())
+    loss, contrast, anchored, right, strict = (processes.sum_of(number) for number in sums.tolist())
     metrics = {"loss": loss / weight, "accuracy": right / strict if strict else 0.5}
+    metrics |= {"anchor_loss": anchored / weight} if anchor else {}
     return metrics | ({"contrast_loss": contrast / weight} if settings.contrast > 0 else {})
 
 
@@ -242,6 +259,8 @@ def evaluate(
         raw, members = raw_scores_of_groups(model, groups, token_budget)
     scored = score_pairs(data.held_out, raw, settings.tie_model, tie.logit.detach().cpu())
     evaluation = report(scored, data.held_out, longer_is_preferred(data.train))
+    if model.raw_anchor is not None:
+        evaluation |= anchor_report(raw, model.raw_anchor, data.held_out)
     if model.ensemble is not None and len(raw):
         evaluation["ensemble_deviation"] = float(members.std(1).mean()) / model.scale
     return evaluation
@@ -297,7 +316,13 @@ def as_sample(tokenizer: Any, row: dict[str, Any], number: int, settings: Reward
 def summary(job: JobDirectory, model: RewardModel, tie: TieParameter, data: RankingData) -> dict[str, Any]:
     """Return the training's figures for result.json: last metrics, normalisation, and sizes of the data."""
     last = job.metrics()[-1]
+    anchor = model.raw_anchor
+    anchored = sum(bool(ranking.anchor) for comparison in data.train for ranking in comparison.rankings)
+    of_anchor = (
+        {} if anchor is None else {"anchor": (anchor - model.shift) / model.scale, "anchored_rankings": anchored}
+    )
     return {
+        **of_anchor,
         "train_loss": last["loss"],
         "train_accuracy": last["accuracy"],
         "tie_share": tie.share,

@@ -110,6 +110,11 @@ class RewardModel(nn.Module):
         return float(getattr(self.network.config, "reward_scale", 1.0))
 
     @property
+    def raw_anchor(self) -> float | None:
+        """Raw score that separates good completions from bad ones; None if it has not been learned."""
+        return getattr(self.network.config, "reward_anchor", None)
+
+    @property
     def max_lengths(self) -> MaxLengths | None:
         """Limits in training; None if its folder has no record of them."""
         lengths = getattr(self.network.config, "reward_longest", None)

@@ -15,6 +15,8 @@ from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput
 from training.learner.text.messages import SPLITS, check_messages, encode_completion, naming_row, render
 
+ANCHORS = {"above": 1, "below": -1, None: 0}  # `anchor` of a row: where all completions are, see anchor.py
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -25,6 +27,7 @@ class Ranking:
     annotator: str
     weight: float
     strength: int | None
+    anchor: int = 0  # 1: the annotator says that all completions are good; −1: all bad; 0: neither
 
     @property
     def is_strict(self) -> bool:
@@ -94,6 +97,8 @@ def check_row(row: dict[str, Any]) -> None:
     weight, strength = row.get("weight", 1.0), row.get("strength")
     if type(weight) not in (int, float) or not 0 <= weight < float("inf"):
         raise BadInput(f"weight must be a number of at least 0, not {weight!r}")
+    if not isinstance(row.get("anchor"), str | None) or row.get("anchor") not in ANCHORS:
+        raise BadInput(f"anchor must be above or below, or null, not {row['anchor']!r}")
     if strength is not None and (type(strength) is not int or strength < 0):
         raise BadInput(f"strength must be a whole number of at least 0, or null, not {strength!r}")
 
@@ -115,6 +120,7 @@ def _encode(
         annotator=str(row.get("annotator", "")),
         weight=float(row.get("weight", 1.0)),
         strength=row.get("strength"),
+        anchor=ANCHORS[row.get("anchor")],
     )
     return PromptGroup(prompt, distinct), ranking
 

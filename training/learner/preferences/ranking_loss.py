@@ -18,6 +18,7 @@ from torch.nn.functional import softplus
 from training.learner.models.packed_attention import GroupSizes
 from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import RewardModel
+from training.learner.preferences.anchor import Anchor
 from training.learner.preferences.calibration import hits
 from training.learner.preferences.losses import Pairs, pair_losses, plackett_luce, tie_logit_of_share
 from training.learner.preferences.ranking_data import Comparison, Ranking, pairs_of_comparisons
@@ -93,9 +94,10 @@ class TrainingItem(NamedTuple):
 class BatchLoss(NamedTuple):
     """Sums over rankings; divided by the weight of the batch they are means."""
 
-    objective: Tensor  # to minimise: the model's loss, the contrast and the ensemble's loss
+    objective: Tensor  # to minimise: the model's loss, the contrast, the anchor's and the ensemble's loss
     loss: float  # the model's, nats
     contrast: float  # nats, before its weight in the objective
+    anchor: float  # nats, before its weight in the objective
     right: float  # strict pairs that the model orders as the ranking does
     strict: int  # strict pairs
 
@@ -106,6 +108,7 @@ def batch_loss(
     items: Sequence[TrainingItem],
     settings: RewardConfig,
     bootstrap: dict[int, Tensor],
+    anchor: Anchor | None = None,
 ) -> BatchLoss:
     """Return the loss of one forward pass over the items. bootstrap: the ensemble's weights [H] by prompt id."""
     comparisons = [item.comparison for item in items]
@@ -117,12 +120,14 @@ def batch_loss(
     pairs = on_device(pairs_of_comparisons(comparisons, settings.tie_model != "none", settings.margin), raw.device)
     loss = model_loss(raw, pairs, comparisons, settings, tie.logit)
     contrast = contrast_loss(raw, contrast_scores, items)
-    objective = loss + settings.contrast * contrast
+    anchored = raw.new_zeros(()) if anchor is None else anchor.loss(raw, comparisons)
+    objective = loss + settings.contrast * contrast + settings.anchor_weight * anchored
     if model.ensemble is not None:
         objective = objective + ensemble_loss(model, features, pairs, comparisons, settings, tie, bootstrap)
     differences = (raw.detach()[pairs.better] - raw.detach()[pairs.worse])[~pairs.tied]
     right = float(hits(differences).sum())
-    return BatchLoss(objective, float(loss.detach()), float(contrast.detach()), right, len(differences))
+    values = [float(part.detach()) for part in (loss, contrast, anchored)]
+    return BatchLoss(objective, values[0], values[1], values[2], right, len(differences))
 
 
 def ensemble_loss(

@@ -1,0 +1,73 @@
+"""A demonstration that is written on the ranking page changes the next checkpoint."""
+
+import pytest
+from console_page import ConsolePage
+from playwright.sync_api import expect
+from rank_page import RankPage
+
+from feedback import imports
+from tests.factories import FAST
+from tests.training import tiny
+from tests.training.services import sending_over, worker
+from training import checkpoints
+from training.models import LoopSettings, Round
+
+pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
+
+MAX_WAIT = 240_000  # milliseconds until the test gives up; not a requirement on speed
+
+
+@pytest.fixture
+def gpu_worker(db, tmp_path):
+    with sending_over("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log") as started:
+        yield started
+
+
+@pytest.fixture
+def loop(project, tmp_path, gpu_worker) -> str:
+    """Comparisons, a round that imitates from one demonstration on, and a served tiny model; its folder."""
+    project.held_out_percent = 0
+    project.save()
+    own = {**tiny.SETTINGS, "round": {**tiny.SETTINGS["round"], "recipe": "sft", "min_demonstrations": 1}}
+    own["sft"] = {"epochs": 30, "learning_rate": 0.01}
+    LoopSettings.objects.create(project=project, settings=own)
+    rows = [{"prompt": f"Parcel {n}?", "completions": ["zzz", "qqq"]} for n in range(3)]
+    imports.add_prompts(project, rows, compare=True)
+    folder = tiny.make_model(tmp_path / "base")
+    checkpoints.import_checkpoint(project, str(folder), "base", serve=True, verdict=FAST)
+    return str(folder)
+
+
+def surprise(folder: str, prompt: str, answer: str) -> float:
+    """Mean of −log p of the answer's tokens after the prompt, by plain transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder).eval()
+    before, tokens = (tokenizer(text, return_tensors="pt").input_ids for text in (prompt, prompt + answer))
+    with torch.no_grad():
+        log_probs = model(tokens).logits[0, :-1].float().log_softmax(-1)
+    of_tokens = log_probs.gather(1, tokens[0, 1:, None])[before.shape[1] - 1 :]
+    return -float(of_tokens.mean())
+
+
+def test_a_demonstration_written_on_the_ranking_page_changes_the_next_checkpoint(
+    loop, desk, project, annotator, manager, keep
+):
+    ranking = RankPage(desk.sit("ann"))
+    page = ranking.page
+    prompt = page.locator(".prompt .prose").inner_text()
+    ranking.press("w", "Control+a")
+    page.keyboard.type("abcabc")
+    page.keyboard.press("Control+Enter")
+    expect(page.locator(".submit-state")).to_contain_text("Your answer is stored")
+
+    console = ConsolePage(desk.sit("mona"))
+    expect(console.page.get_by_role("link", name="1 demonstration")).to_be_visible()
+    console.start_round()
+    console.expect_status("Finished", timeout=MAX_WAIT)
+    keep(console.page, "demonstration-round-finished")
+    round_ = Round.objects.get()
+    assert (round_.error, round_.results["sft"]["demonstrations"]) == ("", 1)
+    made = project.checkpoints.exclude(path=loop).get()
+    assert surprise(made.path, prompt, "abcabc") < surprise(loop, prompt, "abcabc") - 1
