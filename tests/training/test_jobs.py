@@ -113,6 +113,23 @@ def test_what_reviewers_take_out_is_not_learned_from(waiting, project, annotator
     assert [row["sequence"] for row in written] == [2, 3, 4, 5, 6]
 
 
+def test_all_bad_and_all_good_are_anchors_if_the_project_says_so(project, base, rankings):
+    bad, good, both, *_ = Ranking.objects.order_by("pk")
+    for ranking, flags in ((bad, ["all bad"]), (good, ["all good"]), (both, ["all bad", "all good"])):
+        Ranking.objects.filter(pk=ranking.pk).update(flags=flags)
+    plain = start_round(project, None)
+    written = rows(jobs.fill(plain, job(plain, "reward")) / "rankings.jsonl")
+    assert not any("anchor" in row for row in written)
+    lifecycle.request_cancel(plain)
+    project.anchors = True
+    project.save()
+    started = start_round(project, None)
+    anchors = {
+        row["ranking_id"]: row["anchor"] for row in rows(jobs.fill(started, job(started, "reward")) / "rankings.jsonl")
+    }
+    assert {anchors.pop(bad.pk), anchors.pop(good.pk), *anchors.values()} == {"below", "above", None}
+
+
 def test_rankings_with_a_flag_of_the_projects_own_are_left_out_and_counted(project, base, rankings):
     project.flags = ["personal data"]
     project.save()

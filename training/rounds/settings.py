@@ -55,6 +55,9 @@ class RoundSettings:
         help="What the policy stays close to: what it starts from (the base, after imitation if any), or the imported "
         "ancestor of the base.",
     )
+    anchors: bool = setting(
+        False, help="Whether the reward model learns from All bad and All good, as pairs against an anchor."
+    )
     weights: str = setting("equal", choices=("equal", "reliability"), help="Weight of each ranking in training.")
     seed: int = setting(0, low=0, help="Seed of the choice of prompts.")
     processes: int = setting(1, low=1, high=16, help="Processes of each program; above 1 by accelerate launch.")

@@ -139,4 +139,4 @@ def settings_of_repeat(earlier: Round) -> Sections:
 
 
 def _defaults(project: Project) -> Sections:
-    return {"round": {"weights": project.ranking_weights}}
+    return {"round": {"weights": project.ranking_weights, "anchors": project.anchors}}

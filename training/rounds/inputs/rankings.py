@@ -1,6 +1,6 @@
 """rankings.jsonl: the rankings up to the round's cut-off."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.db.models import QuerySet
@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from feedback.errors import Invalid
 from feedback.export import ranking_record
 from feedback.models import Project, Ranking
-from feedback.models.flags import is_trainable, trainable
+from feedback.models.flags import ALL_BAD, ALL_GOOD, is_trainable, trainable
 from feedback.quality import reliability
 from training.models import Round
 from training.rounds.inputs import needs, rows
@@ -25,8 +25,15 @@ def rankings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[s
     ):
         is_flagged = not is_trainable(round_.project, row["flags"])
         counts["flagged_rankings" if is_flagged else "rankings"] += 1
-        if not is_flagged:
-            yield row
+        if is_flagged:
+            continue
+        yield row | ({"anchor": anchor_of(row["flags"])} if round_.settings["round"].get("anchors") else {})
+
+
+def anchor_of(flags: Sequence[str]) -> str | None:
+    """Return where the annotator puts every completion, above or below the anchor; None without a clear statement."""
+    is_bad, is_good = ALL_BAD in flags, ALL_GOOD in flags
+    return None if is_bad == is_good else "below" if is_bad else "above"
 
 
 def weights(round_: Round) -> dict[int, float] | None:
