@@ -55,7 +55,7 @@ def test_each_project_has_a_record_of_its_own(ann, project, stranger, work):
 
 def test_a_ranking_says_all_that_a_learner_needs(ann, project, work):
     (comparison,) = work(1, size=3)
-    project.flags, project.attributes = ["rude"], ["helpful"]
+    project.information_flags, project.attributes = ["rude"], ["helpful"]
     project.save()
     said = {"flags": ["rude"], "ratings": {"helpful": [5, None, 1]}, "spans": [Span(0, 0, 6, "good")]}
     ranking = rank_next(ann, [2, 1, 2], comment="private", **said)
