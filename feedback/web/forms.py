@@ -16,6 +16,7 @@ from feedback.actions.spans import VisibleSpan
 from feedback.errors import Invalid
 from feedback.export.formats import registry
 from feedback.models import Membership, Project, Prompt
+from feedback.queue import sampling
 from feedback.reports import preference_export
 
 
@@ -47,23 +48,36 @@ FLAG_LISTS = ("information_flags", "review_flags", "flags")
 SETTING_GROUPS = (
     (_("Project"), ("name", "guidelines")),
     (_("Questions to annotators"), ("strength_points", "one_key_pairs", "attributes", *FLAG_LISTS)),
-    (_("Queue"), ("wanted_rankings", "extra_rankings", "lease_minutes", "comparisons_ahead")),
+    (_("Queue"), ("sampling_rule", "wanted_rankings", "extra_rankings", "lease_minutes", "comparisons_ahead")),
     (_("Quality"), ("gold_percent", "qualification_items", "qualification_percent", "annotators_see_quality")),
     (_("Training"), ("held_out_percent", "ranking_weights", "anchors")),
 )
 
 
 class ProjectSettingsForm(forms.ModelForm):
-    """The settings of a project, in groups."""
+    """The settings of a project, in groups. A choice of one value is not shown."""
 
     class Meta:
         model = Project
         fields = [name for _heading, names in SETTING_GROUPS for name in names]
         field_classes = dict.fromkeys(("attributes", *FLAG_LISTS), ListField)
 
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        rules = sorted(sampling.RULES)
+        if len(rules) > 1:
+            text = self.fields["sampling_rule"]
+            choices = [(name, name) for name in rules]
+            self.fields["sampling_rule"] = forms.ChoiceField(
+                choices=choices, label=text.label, help_text=text.help_text, initial=text.initial
+            )
+        else:
+            del self.fields["sampling_rule"]
+
     def groups(self) -> list[tuple[Any, list[forms.BoundField]]]:
         """Return the headings of the settings page, each with its fields."""
-        return [(heading, [self[name] for name in names]) for heading, names in SETTING_GROUPS]
+        visible = [(heading, [name for name in names if name in self.fields]) for heading, names in SETTING_GROUPS]
+        return [(heading, [self[name] for name in names]) for heading, names in visible]
 
 
 class MemberForm(forms.Form):

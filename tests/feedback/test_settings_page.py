@@ -5,15 +5,46 @@ from django.utils.text import capfirst
 
 from feedback.api.projects import SETTINGS, ProjectRequest, ProjectSettingsRequest
 from feedback.models import Project
+from feedback.queue import sampling
 from feedback.web.forms import ProjectForm, ProjectSettingsForm
 
-NOT_ON_THE_PAGE = {"sampling_rule"}
+
+@pytest.fixture
+def second_rule(monkeypatch):
+    monkeypatch.setattr(sampling, "RULES", dict(sampling.RULES))
+
+    @sampling.rule("oldest")
+    def oldest(project, comparisons):
+        return [0.5] * len(comparisons)
 
 
 def test_the_page_has_every_setting_once():
     """A field that the page leaves out would be sent as empty, and saving would reset it."""
     names = [field.name for _heading, fields in ProjectSettingsForm().groups() for field in fields]
-    assert sorted(names) == sorted(set(SETTINGS) - NOT_ON_THE_PAGE)
+    assert sorted(names) == sorted(set(SETTINGS) - {"sampling_rule"})
+
+
+@pytest.mark.django_db
+def test_a_second_queue_rule_is_a_choice_on_the_page(client, manager, project, second_rule, plain_static_files):
+    client.force_login(manager)
+    page = client.get("/projects/support/settings/")
+    names = [field.name for _heading, fields in page.context["form"].groups() for field in fields]
+    assert sorted(names) == sorted(SETTINGS)
+    assert '<option value="oldest">' in page.content.decode()
+    for rule, status in (("oldest", 302), ("newest", 200)):
+        answer = client.post("/projects/support/settings/", page.context["form"].initial | {"sampling_rule": rule})
+        assert answer.status_code == status
+        project.refresh_from_db()
+        assert project.sampling_rule == "oldest"
+
+
+@pytest.mark.django_db
+def test_saving_the_page_keeps_the_only_rule(client, manager, project, plain_static_files):
+    client.force_login(manager)
+    initial = client.get("/projects/support/settings/").context["form"].initial
+    assert client.post("/projects/support/settings/", initial | {"sampling_rule": "newest"}).status_code == 302
+    project.refresh_from_db()
+    assert project.sampling_rule == "random"
 
 
 @pytest.mark.parametrize("name", ["slug", *SETTINGS])
