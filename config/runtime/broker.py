@@ -16,6 +16,7 @@ from config.runtime.errors import SetupError
 VISIBILITY_TIMEOUT = 1800
 # Kombu requires a host in the address but does not use it: the connection is made with `conn_string`.
 DATABASE_BROKER = "pgmq://localhost"
+CONNECT_TIMEOUT = 10  # seconds
 
 
 def address(url: str) -> str:
@@ -43,6 +44,26 @@ def transport_options(broker_url: str, database_url: str) -> dict[str, Any]:
     raise SetupError(
         f'CELERY_BROKER_URL starts with "{scheme}": use pgmq:// (the database), redis://HOST/0 or amqp://HOST.'
     )
+
+
+def check(url: str) -> None:
+    """Raise SetupError unless Redis or RabbitMQ accepts a connection; the message contains no password.
+
+    Without this check the pages would work, and rounds and background work would wait without a word.
+    """
+    from kombu import Connection
+    from kombu.exceptions import OperationalError
+
+    if url.partition("://")[0] not in ("redis", "rediss", "amqp", "amqps"):
+        return  # the database, or an address that the settings refuse
+    connection = Connection(url, connect_timeout=CONNECT_TIMEOUT)
+    try:
+        connection.ensure_connection(max_retries=1, interval_start=0, timeout=CONNECT_TIMEOUT)
+    except (OperationalError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip() if str(error).strip() else type(error).__name__
+        raise SetupError(f"the broker {connection.as_uri()} (CELERY_BROKER_URL) cannot be reached: {reason}") from error
+    finally:
+        connection.release()
 
 
 def pgmq_conninfo(url: str) -> str:

@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 from typing import IO
 
-from config.runtime import postgres
+from config.runtime import broker, postgres
 from config.runtime.command_line import option
 from config.runtime.errors import SetupError
 
@@ -38,6 +38,7 @@ def prepare(command: str, arguments: list[str]) -> None:
         host = option(arguments, "--host") or "127.0.0.1"
         check_port(host, option(arguments, "--port") or "8000")
         os.environ["ACCORD_HOST"] = host
+        broker.check(os.environ.get("CELERY_BROKER_URL", "").strip())
     use_database(folder, is_supervised=is_service)
 
 

@@ -1,5 +1,7 @@
 """Celery's broker: its options, and its tables in the database."""
 
+import socket
+
 import pytest
 from django.db import connection
 from pgmq.base import PGMQConfig
@@ -26,6 +28,21 @@ def test_pgmqs_client_connects_to_the_database_of_the_address(address):
 def test_an_unsupported_broker_stops_the_start(url):
     with pytest.raises(SetupError, match="CELERY_BROKER_URL"):
         broker.transport_options(url, "")
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_a_broker_that_does_not_answer_stops_the_start(scheme):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound but not listening: refused, and nobody else gets the port
+        url = f"{scheme}://user:hidden-word@127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(SetupError, match=r"127\.0\.0\.1.*CELERY_BROKER_URL.*reached") as caught:
+            broker.check(url)
+    assert "hidden-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["", "pgmq://", "sqs://"])
+def test_queues_in_the_database_need_no_check_of_a_broker(url):
+    broker.check(url)
 
 
 def test_a_migration_creates_the_brokers_tables(db):
