@@ -4,6 +4,8 @@ The template lies in the tests' own cluster, and is made again when a migration 
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import django
 import psycopg
@@ -30,7 +32,8 @@ def prepare_template() -> str:
                     server.execute(f"DROP DATABASE {outdated}")
             draft = f"{PREFIX}draft"
             server.execute(f"CREATE DATABASE {draft} TEMPLATE template0")
-            _migrate(draft)
+            with using_database(draft):
+                call_command("migrate", verbosity=0, interactive=False)
             server.execute(f"ALTER DATABASE {draft} RENAME TO {name}")
     return name
 
@@ -44,12 +47,14 @@ def _digest_of_migrations() -> str:
     return digest.hexdigest()[:16]
 
 
-def _migrate(database: str) -> None:
+@contextmanager
+def using_database(name: str) -> Iterator[None]:
+    """Let Django use another database of the same server."""
     before = connection.settings_dict["NAME"]
     connection.close()
-    connection.settings_dict["NAME"] = database
+    connection.settings_dict["NAME"] = name
     try:
-        call_command("migrate", verbosity=0, interactive=False)
+        yield
     finally:
         connection.close()
         connection.settings_dict["NAME"] = before

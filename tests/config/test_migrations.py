@@ -1,12 +1,12 @@
 """Migrations run forwards and backwards, and remove everything they made."""
 
-import psycopg
+import os
+
 import pytest
+from django.core.management import call_command
+from django.db import connection
 
-from tests.config.test_postgres import using
-from tests.config.test_setup import manage
-
-pytestmark = pytest.mark.process
+from tests.database import using_database
 
 LEFT_BEHIND = """
 SELECT 'table ' || relname FROM pg_class WHERE relname LIKE 'feedback\\_%' OR relname LIKE 'training\\_%'
@@ -14,16 +14,31 @@ UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE proname LIKE 'accord\
 """
 
 
-def test_the_tables_can_be_removed_and_made_again(tmp_path):
-    folder = tmp_path / "data"
-    folder.mkdir(mode=0o700)
-    with using(folder) as address:
-        for target in ([], ["feedback", "zero"], []):
-            status, output = manage("migrate", *target, "--data", str(folder), "--verbosity", "0")
-            assert status == 0, output
-            with psycopg.connect(address) as connection:
-                left = sorted(name for (name,) in connection.execute(LEFT_BEHIND))
-            if target:
-                assert left == []
-            else:
-                assert {"function accord_are_dense", "function accord_give_back", "table feedback_ranking"} <= set(left)
+@pytest.fixture
+def migrated_database(django_db_modify_db_settings, django_db_blocker):
+    """Let Django use a database of the test's own, which all migrations have made: a copy of the tests' template."""
+    name, template = f"accord_copy_{os.getpid()}", connection.settings_dict["TEST"]["TEMPLATE"]
+    with django_db_blocker.unblock():
+        with connection._nodb_cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template or 'template0'}")
+        with using_database(name):
+            call_command("migrate", verbosity=0, interactive=False)
+            yield
+        with connection._nodb_cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name}")
+
+
+def left_behind() -> set[str]:
+    with connection.cursor() as cursor:
+        cursor.execute(LEFT_BEHIND)
+        return {name for (name,) in cursor.fetchall()}
+
+
+@pytest.mark.slow
+def test_the_tables_can_be_removed_and_made_again(migrated_database):
+    made = left_behind()
+    assert {"function accord_are_dense", "function accord_give_back", "table feedback_ranking"} <= made
+    call_command("migrate", "feedback", "zero", verbosity=0, interactive=False)
+    assert left_behind() == set()
+    call_command("migrate", verbosity=0, interactive=False)
+    assert left_behind() == made

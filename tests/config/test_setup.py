@@ -25,6 +25,11 @@ def manage(*arguments: str, cwd: Path = ROOT, python: str = sys.executable, **en
     return done.returncode, done.stderr
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return probe.getsockname()[1]
+
+
 def refused(outcome: tuple[int, str], *words: str) -> None:
     status, output = outcome
     assert status != 0
@@ -137,7 +142,11 @@ def test_an_abbreviated_option_is_refused(tmp_path):
 @pytest.mark.process
 def test_an_unreachable_database_is_named_without_its_password(tmp_path):
     outcome = manage(
-        "up", "--port", "18765", ACCORD_DATA=str(tmp_path), DATABASE_URL="postgresql://me:secret@127.0.0.1:9/accord"
+        "up",
+        "--port",
+        str(free_port()),
+        ACCORD_DATA=str(tmp_path),
+        DATABASE_URL="postgresql://me:secret@127.0.0.1:9/accord",
     )
     refused(outcome, "accord on 127.0.0.1:9", "cannot be reached")
     assert "secret" not in outcome[1]
@@ -145,7 +154,7 @@ def test_an_unreachable_database_is_named_without_its_password(tmp_path):
 
 @pytest.mark.process
 def test_an_address_that_is_not_postgresql_is_refused(tmp_path):
-    outcome = manage("up", "--port", "18765", ACCORD_DATA=str(tmp_path), DATABASE_URL="mysql://somewhere")
+    outcome = manage("up", "--port", str(free_port()), ACCORD_DATA=str(tmp_path), DATABASE_URL="mysql://somewhere")
     refused(outcome, "DATABASE_URL", "not a PostgreSQL address")
 
 
@@ -153,7 +162,9 @@ def test_an_address_that_is_not_postgresql_is_refused(tmp_path):
 def test_a_second_instance_on_the_same_folder_is_refused(tmp_path, monkeypatch):
     monkeypatch.delenv("DATABASE_URL")
     with locked(tmp_path):
-        refused(manage("up", "--port", "18765", ACCORD_DATA=str(tmp_path)), "another Accord already runs", "--data")
+        refused(
+            manage("up", "--port", str(free_port()), ACCORD_DATA=str(tmp_path)), "another Accord already runs", "--data"
+        )
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,15 +16,11 @@ import pytest
 
 from config.runtime import postgres, supervisor
 from config.runtime.postgres_server import cluster_of, is_running, postmaster
+from tests.config.test_setup import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.process
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:
