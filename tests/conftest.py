@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from itertools import groupby, islice
 from typing import Any
 
 import pytest
@@ -14,9 +15,22 @@ from tests.database import prepare_template
 from tests.factories import person
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests that start processes first: each takes up to two minutes, and the last would run alone."""
-    items.sort(key=lambda item: item.get_closest_marker("process") is None)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Give each test process its share of the long tests first: otherwise the last of them would run alone.
+
+    xdist splits the list into as many equal parts as there are processes; one that is done takes from the others' ends.
+    The long tests of a file stay together, because of their shared fixtures.
+    """
+    long = [item for item in items if item.get_closest_marker("process") or item.get_closest_marker("slow")]
+    chosen = {id(item) for item in long}
+    short = iter([item for item in items if id(item) not in chosen])
+    parts: list[list[pytest.Item]] = [[] for _ in range(getattr(config, "workerinput", {}).get("workercount", 1))]
+    for number, (_file, of_file) in enumerate(groupby(long, key=lambda item: item.path)):
+        parts[number % len(parts)].extend(of_file)
+    for number, part in enumerate(parts):
+        size = len(items) * (number + 1) // len(parts) - len(items) * number // len(parts)
+        part.extend(islice(short, max(0, size - len(part))))
+    items[:] = [item for part in parts for item in part] + list(short)
 
 
 _running: list[pytest.Item] = []  # the test that runs in this process, if any

@@ -59,7 +59,6 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_it_learns_what_held_out_rankings_say(finished):
     found = result(finished)
     assert found["program"] == "reward"

@@ -20,7 +20,7 @@ from config.runtime import broker
 from config.runtime.supervisor import celery_worker
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 240  # seconds until a test gives up; nothing here says how fast anything has to be
+PATIENCE = 500  # seconds until a test gives up; nothing here says how fast anything has to be
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
