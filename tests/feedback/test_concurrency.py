@@ -165,6 +165,7 @@ def test_leases_running_out_under_everyones_hands_lose_nothing(project, people):
     counters_are_right()
 
 
+@pytest.mark.slow
 def test_readers_and_writers_at_once_miss_no_ranking(project, people):
     add_work(project, 60)
     read, finished = [], threading.Event()
@@ -280,6 +281,7 @@ def test_a_ranking_discarded_while_it_is_revised_is_one_or_the_other(project, pe
         counters_are_right()
 
 
+@pytest.mark.slow
 def test_everything_at_once_keeps_the_counters_and_ends(project, people, reviewers):
     """Rankings, revisions, decisions and undos race on few comparisons: no deadlock, no slot lost or counted twice."""
     comparisons = add_work(project, 4, wanted_rankings=3)

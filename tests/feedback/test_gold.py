@@ -104,6 +104,7 @@ def test_the_share_of_gold_is_the_projects(project, ann):
     assert sum(count >= 2 for count in counts) / len(counts) == pytest.approx(0.09, abs=0.01)
 
 
+@pytest.mark.slow
 def test_what_is_left_to_do_falls_by_one_with_gold_and_with_other_work(ann, project, add_gold, work):
     add_gold(20)
     work(20)

@@ -140,6 +140,7 @@ def test_a_term_must_give_every_answer_its_number(tmp_path, monkeypatch, given):
         ppo.main(ppo_job(tmp_path / "job", PROMPTS, steps=1, batch_episodes=8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("placement", ["reward", "loss"])
 def test_with_no_reward_but_kl_the_policy_comes_back_to_the_reference(tmp_path, monkeypatch, placement):
     policy_folder(tmp_path / "reference", seed=1)

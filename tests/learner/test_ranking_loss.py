@@ -241,6 +241,7 @@ def scipy_fit(rows: list[tuple[list[int], list[int]]]) -> np.ndarray:
     return np.concatenate([[0.0], minimize(cost, np.zeros(3)).x])
 
 
+@pytest.mark.slow
 def test_a_model_trained_on_rankings_of_known_utilities_finds_the_maximum_likelihood_differences(policy):
     rows = drawn_rankings(150)
     rankings = tuple(Ranking(tuple(ranks), tuple(places), "a", 1.0, None) for places, ranks in rows)

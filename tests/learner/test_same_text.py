@@ -93,6 +93,7 @@ def test_what_is_sampled_has_no_control_tokens_and_reads_as_it_was_written(tmp_p
     assert any(not row["ended"] and row["tokens"] < 40 for row in samples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_saved_policy_stops_at_the_end_of_turn_that_it_was_taught(tmp_path, kind):
     policy = policy_folder(tmp_path / "policy", kind)
@@ -110,6 +111,7 @@ def test_a_saved_policy_stops_at_the_end_of_turn_that_it_was_taught(tmp_path, ki
     assert written[-1] == end and decode_completion(tokenizer, written.tolist()) == "On its way."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("critic", ["separate", "reward_model"])
 def test_ppo_earns_what_the_ranked_text_earns(tmp_path, critic):
     policy, reward_model = trained(tmp_path, "phi3")

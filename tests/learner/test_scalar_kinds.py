@@ -59,6 +59,7 @@ def test_a_kind_that_is_no_causal_language_model_is_refused_with_a_sentence(tmp_
         load_scalar_model(str(tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "lora_rank"), [("cohere", 0), ("olmoe", 0), ("olmoe", 2)])
 def test_reward_and_ppo_with_its_default_critic_run_on_a_kind_without_a_classifier(kind, lora_rank, tmp_path):
     torch.manual_seed(0)

@@ -31,6 +31,7 @@ def rows():
     return [{"messages": [{"role": "user", "content": q}], "completion": a} for q, a in ANSWERS.items()]
 
 
+@pytest.mark.slow
 def test_a_small_model_learns_its_demonstrations_by_heart_from_nothing(tmp_path):
     folder = job(tmp_path / "job", rows() * 8, architecture=ARCHITECTURE, vocabulary_size=280, learning_rate=0.01,
                  epochs=30, batch_tokens=100, warmup_fraction=0.1)  # fmt: skip

@@ -140,6 +140,7 @@ def test_stopped_at_any_moment_and_resumed_it_is_the_same_to_the_bit(
     assert outcome(stopped) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"lora_rank": 2}, {"critic": "shared"}, None], ids=["lora", "critic", "damaged"])
 def test_a_state_that_does_not_fit_is_refused_in_a_sentence(tmp_path, monkeypatch, changes):
     job = ppo_job(tmp_path / "job", PROMPTS, **PPO)

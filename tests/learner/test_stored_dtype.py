@@ -32,6 +32,7 @@ def check_bfloat16(folder: Path, start: Path) -> None:
     assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{}, {"lora_rank": 2}], ids=["full", "lora"])
 def test_ppo_saves_a_bfloat16_policy_in_bfloat16_and_resumes_in_float32(changes, tmp_path):
     start = in_bfloat16(policy_folder(tmp_path / "policy"))

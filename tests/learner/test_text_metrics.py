@@ -92,6 +92,7 @@ def metric_job(folder, name, references, **settings):
     return job
 
 
+@pytest.mark.slow
 def test_a_policy_learns_to_answer_by_a_metric_alone(tmp_path):
     answers = {"a": ["d c"], "b": ["c", "b"], "c": ["b d"], "d": ["d"]}
     job = metric_job(tmp_path / "job", "token_f1", answers, steps=15, batch_episodes=64, learning_rate=0.01,

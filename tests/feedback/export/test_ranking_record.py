@@ -269,6 +269,7 @@ def test_a_revision_that_prefers_nothing_takes_the_pairs_back(ann, project, work
     assert row["retracted"] == "tied"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [ranking_record.rankings, pairs])
 def test_readers_by_cursor_end_with_what_a_fresh_reader_gets(project, rita, work, read):
     """Random work, decisions and undoing; one reader looks often, one seldom, one never before the end."""
