@@ -35,17 +35,22 @@ def name_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports_of(file: Path) -> Iterator[str]:
-    """Every module that the file names in an import, wherever in it, and every name taken out of a package."""
+def import_statements(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every import in the file, wherever in it: the module, and the names that are taken out of it."""
     package = file.relative_to(ROOT).parent.parts
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
-            module = ".".join(part for part in (above, node.module or "") if part)
-            yield module
-            yield from (f"{module}.{alias.name}" for alias in node.names)
+            yield ".".join(part for part in (above, node.module or "") if part), [alias.name for alias in node.names]
+
+
+def imports_of(file: Path) -> Iterator[str]:
+    """Every module that the file names in an import, and every name taken out of a package."""
+    for module, names in import_statements(file):
+        yield module
+        yield from (f"{module}.{name}" for name in names)
 
 
 # Layers, top to bottom. A module imports from its own layer or from a lower one.
@@ -161,6 +166,57 @@ def test_no_import_runs_up_a_layer(package):
         if layer_of(name, package) < layer_of(name_of(file), package)
     ]
     assert sorted(upwards) == []
+
+
+def circles_of(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Return each group of modules that import one another in a circle (Tarjan's strongly connected components)."""
+    circles, stack, index, low = [], [], {}, {}
+
+    def visit(module: str) -> None:
+        index[module] = low[module] = len(index)
+        stack.append(module)
+        for imported in sorted(imports[module]):
+            if imported not in index:
+                visit(imported)
+                low[module] = min(low[module], low[imported])
+            elif imported in stack:
+                low[module] = min(low[module], index[imported])
+        if low[module] == index[module]:
+            place = stack.index(module)
+            component = stack[place:]
+            del stack[place:]
+            if len(component) > 1:
+                circles.append(sorted(component))
+
+    for module in sorted(imports):
+        if module not in index:
+            visit(module)
+    return circles
+
+
+def imports_between(files: list[Path]) -> dict[str, set[str]]:
+    """Return which of the files' modules each of them imports. `from package import module` needs the module only."""
+    modules = {name_of(file) for file in files}
+    imports: dict[str, set[str]] = {}
+    for file in files:
+        used = set()
+        for module, names in import_statements(file):
+            parts = {f"{module}.{name}" for name in names} & modules
+            used |= parts if names and len(parts) == len(names) else parts | {module}
+        imports[name_of(file)] = (used & modules) - {name_of(file)}
+    return imports
+
+
+def test_no_modules_import_one_another_in_a_circle():
+    """Imports within functions count, too: they hide a circle, and do not break it."""
+    files = [file for package in OURS for file in modules_of(package)]
+    assert circles_of(imports_between(files)) == []
+
+
+def test_a_circle_is_seen_in_whatever_order_it_is_visited():
+    imports = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a", "f"}, "f": {"g"}, "g": {"e"}}
+    assert circles_of(imports) == [["b", "c"], ["e", "f", "g"]]
+    assert circles_of({"a": {"b"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.process

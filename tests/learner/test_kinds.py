@@ -11,12 +11,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaForCausalLM
 from tests.learner.worlds.letters import LETTERS, letters_tokenizer, metrics, ppo_job
 from training.learner import ppo
 from training.learner import sample as sample_program
+from training.learner.models.context_length import max_positions
 from training.learner.models.generic_forward import path_of
-from training.learner.models.loading import max_positions, prepare
+from training.learner.models.loading import prepare
 from training.learner.models.packed_attention import ATTENTION
 from training.learner.models.packing import Episodes
-from training.learner.models.probe import verdict_on
 from training.learner.models.token_outputs import PolicyTrunkCritic, compute_token_outputs, score_tokens
+from training.learner.models.verdict import verdict_on
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.sampling.sampler import SamplingParams, check_positions, sample
 

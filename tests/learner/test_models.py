@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from tests.learner.worlds.words import words_folder
-from training.learner.models.loading import load_critic, load_policy, load_tokenizer, save_model
+from training.learner.models.loading import load_critic, load_policy, load_tokenizer
 from training.learner.models.reward_model import load_reward_model, new_reward_model, save_reward_model
+from training.learner.models.saving import save_model
 from training.learner.runtime.jobdir import BadInput
 from training.learner.text.bpe import learn_tokenizer
 

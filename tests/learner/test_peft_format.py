@@ -10,12 +10,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tests.learner.worlds.letters import letters_tokenizer, tiny_model
-from training.learner.models.loading import load_policy, save_model
+from training.learner.models.loading import load_policy
 from training.learner.models.lora import AdapterView, LoraConfig, SharedBase, load_scoring_view, scoring_view
 from training.learner.models.packed_attention import forward_packed
 from training.learner.models.packing import pack_sequences
 from training.learner.models.peft_format import digest_of
 from training.learner.models.reward_model import load_reward_model, score
+from training.learner.models.saving import save_model
 from training.learner.runtime.jobdir import BadInput
 
 SEQUENCES = [[5, 6, 7, 8], [9, 3]]

@@ -24,15 +24,16 @@ from tests.learner.worlds.letters import (
 )
 from tests.learner.worlds.one_batch import prepared, scored_answers
 from training.learner import ppo
+from training.learner.estimators import ALGORITHMS
 from training.learner.policy import rollout
 from training.learner.policy.evaluation import paired_gain
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, TrainingFailed
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "rloo", "grpo", "reinforce"])
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_at_first_nothing_differs_from_the_reference_or_from_the_sampling_policy(tmp_path, algorithm):
-    each = 1 if algorithm == "ppo" else 4
+    each = 1 if ALGORITHMS[algorithm].needs_critic else 4
     job = ppo_job(tmp_path / "job", PROMPTS, algorithm=algorithm, completions_per_prompt=each, steps=2,
                   batch_episodes=32, epochs=2, minibatches=2, learning_rate=0.01, temperature=0.8)  # fmt: skip
     ppo.main(job)

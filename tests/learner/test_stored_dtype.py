@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from tests.learner.worlds.letters import PROMPTS, letters_tokenizer, policy_folder, ppo_job
 from tests.learner.worlds.words import ranking_rows, reward_job, words_folder
 from training.learner import ppo, reward
-from training.learner.models.loading import load_policy, save_model
+from training.learner.models.loading import load_policy
+from training.learner.models.saving import save_model
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ The exit code is 0 for each of them, and 1 without a folder.
 import json
 import sys
 
-from training.learner.models.probe import verdict_on
+from training.learner.models.verdict import verdict_on
 
 if __name__ == "__main__":
     if sys.argv[1:] in (["-h"], ["--help"]):

@@ -80,10 +80,11 @@ from torch import Tensor
 
 from training.learner.estimators import ALGORITHMS
 from training.learner.models.generic_forward import path_summary
-from training.learner.models.loading import freeze, load_critic, load_policy, load_tokenizer, save_model
+from training.learner.models.loading import freeze, load_critic, load_policy, load_tokenizer
 from training.learner.models.lora import AdapterView, LoraConfig, SharedBase, critic_view, lora_config
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
+from training.learner.models.saving import save_model
 from training.learner.models.token_outputs import PolicyTrunkCritic, RewardTrunkCritic, is_separate_critic
 from training.learner.policy.dialogues import environment_factory, sample_episodes
 from training.learner.policy.evaluation import evaluate, evaluation_result, optimality_result, reference_rewards

@@ -45,9 +45,10 @@ from transformers import PreTrainedModel
 
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.imitation import total_weight, weighted_loss
-from training.learner.models.loading import build_policy, computing_in, load_policy, save_model
+from training.learner.models.loading import build_policy, computing_in, load_policy
 from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.saving import save_model
 from training.learner.models.slot_budget import batches_within
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from training.learner.models.logits import logits_at
 from training.learner.models.packed_attention import AttentionRules, PackedLayout, scaled_attention
 from training.learner.models.packing import PackedSequences, pack_sequences
-from training.learner.models.token_outputs import logits_at
 
 
 class Decoder(Protocol):

@@ -1,4 +1,4 @@
-"""Load, build and save policies and models with a scalar head, as ordinary Hugging Face folders.
+"""Load and build policies and models with a scalar head from ordinary Hugging Face folders.
 
 All models are in evaluation mode, also in training. Without dropout a policy gives the same log-probs when it samples,
 when it is compared with the reference, and when it is trained.
@@ -7,7 +7,6 @@ when it is compared with the reference, and when it is trained.
 import contextlib
 import functools
 import inspect
-import json
 import math
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
@@ -30,6 +29,8 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
+from training.learner.models.context_length import fix_rope_types
+from training.learner.models.heads import value_head
 from training.learner.models.peft_format import (
     is_adapter_folder,
     merge_adapter,
@@ -37,7 +38,8 @@ from training.learner.models.peft_format import (
     read_config,
     weights_source,
 )
-from training.learner.runtime.jobdir import BadInput
+from training.learner.models.probe import choose_path
+from training.learner.runtime.jobdir import BadInput, first_line
 from training.learner.text.control_tokens import add_eos_tokens, control_tokens
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -146,19 +148,6 @@ def load_critic(path: str, dtype: str = "float32") -> Any:
     return model
 
 
-@torch.no_grad()
-def value_head(score: nn.Linear, config: Any) -> nn.Linear:
-    """Return a head with a bias whose values are the normalised scores of a reward model's head.
-
-    config: the reward model's, with the shift and scale of its scores.
-    """
-    scale, shift = getattr(config, "reward_scale", 1.0), getattr(config, "reward_shift", 0.0)
-    head = nn.Linear(score.in_features, 1).to(score.weight)
-    head.weight.copy_(score.weight / scale)
-    nn.init.constant_(head.bias, ((0.0 if score.bias is None else float(score.bias)) - shift) / scale)
-    return head
-
-
 def is_scalar_folder(path: str) -> bool:
     """Return whether the folder was saved from a sequence classifier, or from an adapter of one."""
     if is_adapter_folder(path):
@@ -200,42 +189,10 @@ def _load(kind: Any, path: str, dtype: str, new: str = "", **options: Any) -> An
 
 def prepare(model: Any, where: str) -> Any:
     """Move the model to this process's device and choose the fastest exact path. Raises BadInput if none is exact."""
-    from training.learner.models.probe import choose_path  # imported here: probe imports this module
-
     fix_rope_types(model)
     model = model.eval().to(device())
     choose_path(model, where)
     return model
-
-
-def fix_rope_types(model: nn.Module) -> None:
-    """Fix RoPE frequencies that depend on the longest row of the batch to those of the original context length.
-
-    Otherwise the outputs of a short row would depend on the other rows. `max_positions` limits texts to that length.
-    """
-    for module in model.modules():
-        types: Any = getattr(module, "rope_type", None)
-        if isinstance(types, dict):
-            module.rope_type = {layer: fixed_rope_type(kind) for layer, kind in types.items()}  # type: ignore[assignment]
-        elif isinstance(types, str):
-            module.rope_type = fixed_rope_type(types)  # type: ignore[assignment]
-
-
-def fixed_rope_type(kind: str) -> str:
-    return "default" if "dynamic" in kind or kind == "longrope" else kind
-
-
-def max_positions(config: Any) -> int | None:
-    """Return the maximum number of tokens of a text, or None if the config has no limit."""
-    text = config.get_text_config()
-    positions = getattr(text, "max_position_embeddings", None)
-    rope = getattr(text, "rope_parameters", None) or {}
-    for parameters in [rope, *(part for part in rope.values() if isinstance(part, dict))]:
-        rope_type = str(parameters.get("rope_type"))
-        if fixed_rope_type(rope_type) != rope_type:
-            original = parameters.get("original_max_position_embeddings")
-            positions = min(int(limit) for limit in (positions, original) if limit is not None)
-    return positions
 
 
 def build_policy(architecture: dict[str, Any], tokenizer: Any, dtype: str = "float32") -> PreTrainedModel:
@@ -268,52 +225,6 @@ def stored_dtype(path: str) -> torch.dtype | None:
         return STORED_DTYPES.get(sizes.most_common(1)[0][0])
     named = AutoConfig.from_pretrained(path, trust_remote_code=False).dtype
     return named if named in STORED_DTYPES.values() else None
-
-
-@torch.no_grad()
-def save_weights(model: PreTrainedModel, folder: Path) -> None:
-    """Write a Hugging Face folder without tokenizer, in the dtype of the folder that the model was loaded from.
-
-    Modules that transformers always keeps in float32 stay in float32. The model itself is not changed.
-    """
-    dtype = getattr(model, "accord_stored_dtype", None)
-    if dtype is None or dtype == model.dtype:
-        model.save_pretrained(folder)
-        return
-    kept = {*(model._keep_in_fp32_modules_strict or ())}
-    if dtype == torch.float16:
-        kept |= {*(model._keep_in_fp32_modules or ())}
-    cast_once: dict[Tensor, Tensor] = {}  # tied weights must stay one tensor, or they would be saved twice
-
-    def stored(name: str, tensor: Tensor) -> Tensor:
-        if not tensor.is_floating_point() or any(part in kept for part in name.split(".")):
-            return tensor
-        return cast_once.setdefault(tensor, tensor.to(dtype))
-
-    weights = {name: stored(name, tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
-    model.save_pretrained(folder, state_dict=weights)
-    config = json.loads((folder / "config.json").read_text())
-    config["dtype"] = str(dtype).removeprefix("torch.")
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a Hugging Face folder in safetensors with tokenizer, in the dtype of the folder it was loaded from.
-
-    model: a transformers model, or a LoRA view, which is saved merged. Only `state/` keeps the float32 weights.
-    """
-    if getattr(model, "generation_config", None) is not None:
-        # Without these settings transformers decodes greedily or samples from the top 50 tokens by default.
-        model.generation_config.update(do_sample=True, top_k=model.generation_config.top_k or 0)
-    if isinstance(model, PreTrainedModel):
-        save_weights(model, folder)
-    else:
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def freeze(model: nn.Module) -> Any:

@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from training.learner.models.loading import save_weights, value_head
+from training.learner.models.heads import value_head
 from training.learner.models.peft_format import (
     Adapter,
     digest_of,
@@ -35,6 +35,7 @@ from training.learner.models.peft_format import (
     trunk_path,
     write_adapter,
 )
+from training.learner.models.saving import save_weights
 from training.learner.runtime.config import Training
 from training.learner.runtime.jobdir import BadInput
 

@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from training.learner.models.context_length import max_positions
 from training.learner.models.forward_decoder import Decoder, ForwardDecoder, RecordingLayout, gather_prompts
-from training.learner.models.generic_forward import ComputePath, GenericDecoder, logits_and_states, path_of, set_path
-from training.learner.models.loading import first_line, load_policy, max_positions
+from training.learner.models.generic_forward import ComputePath, GenericDecoder, logits_and_states, set_path
+from training.learner.models.logits import logits_at
 from training.learner.models.packed_attention import ATTENTION
 from training.learner.models.packing import Episodes, PackedEpisodes, pack_episodes
 from training.learner.models.partial_forward import states_at
-from training.learner.models.token_outputs import logits_at
-from training.learner.runtime.jobdir import BadInput
+from training.learner.runtime.jobdir import BadInput, first_line
 
 MAX_LENGTH = 40  # tokens of a probe's sequence: several times the width of any convolution
 DECODED_STEPS = 3
@@ -201,12 +201,3 @@ def check_decoding(model: Any, probe: Probe, decoding: str) -> None:
     ]
     for number, (logits, own_logits) in enumerate(itertools.zip_longest(actual, expected)):
         probe.compare(f"logits of {decoding} decoding after {number} steps", logits, own_logits)
-
-
-def verdict_on(folder: str) -> dict[str, str]:
-    """Return the verdict on a language model's folder that `training.learner.check` prints."""
-    try:
-        model, _ = load_policy(folder)
-    except BadInput as error:
-        return {"verdict": "refused", "scoring": "", "decoding": "", "why": str(error)}
-    return {"verdict": "fast" if path_of(model).is_fast else "generic"} | path_of(model)._asdict()

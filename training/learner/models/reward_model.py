@@ -33,12 +33,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from training.learner.models.generic_forward import shares_prompts
-from training.learner.models.loading import is_scalar_folder, load_scalar_model, load_tokenizer, save_model
+from training.learner.models.loading import is_scalar_folder, load_scalar_model, load_tokenizer
 from training.learner.models.lora import LoraConfig, SharedBase, classifier_view, load_scoring_view
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packed_attention import unshared
 from training.learner.models.packing import PromptGroup, pack_groups
 from training.learner.models.partial_forward import states_at
+from training.learner.models.saving import save_model
 from training.learner.models.slot_budget import attention_slots, batches_within
 from training.learner.runtime.jobdir import BadInput
 

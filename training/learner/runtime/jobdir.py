@@ -204,3 +204,8 @@ def parse_row(line: bytes, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise BadInput(f"{where} must be a JSON object")
     return row
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its name if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from training.learner.models.context_length import max_positions
 from training.learner.models.forward_decoder import Decoder, ForwardDecoder, gather_prompts
 from training.learner.models.generic_forward import GenericDecoder, path_of
-from training.learner.models.loading import max_positions
 from training.learner.runtime.jobdir import BadInput
 from training.learner.sampling.cuda_graphs import GraphDecoder
 from training.learner.sampling.fused_decoder import FusedDecoder
