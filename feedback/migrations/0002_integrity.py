@@ -60,5 +60,5 @@ class Migration(migrations.Migration):
         sql.load("orders"),
         migrations.RunSQL(ORDERS, NO_ORDERS),
         migrations.RunSQL(BELONGING, NOT_BELONGING),
-        sql.load("whole_comparisons"),
+        sql.load("whole_comparisons", "2bbb82e8ac2c"),
     ]

@@ -8,4 +8,8 @@ from feedback import sql
 class Migration(migrations.Migration):
     dependencies = [("feedback", "0007_reliability")]
 
-    operations = [sql.replace(name) for name in ("orders", "ratings_and_spans", "disagreement")]
+    operations = [
+        sql.replace("orders", "00cd77bdd559"),
+        sql.replace("ratings_and_spans", "9e6659c184ec"),
+        sql.replace("disagreement", "7e676d9ecba7"),
+    ]

@@ -15,5 +15,5 @@ class Migration(migrations.Migration):
             name="annotator",
             field=models.ForeignKey(on_delete=models.DO_NOTHING, related_name="leases", to=settings.AUTH_USER_MODEL),
         ),
-        sql.load("freed_slots"),
+        sql.load("freed_slots", "2d2f7d717611"),
     ]
