@@ -96,10 +96,12 @@ def stages_of(round_: Round) -> list[Stage]:
 
 
 def imitation_sentence(recipe: Recipe, settings: Sections, counts: Counts) -> str:
-    """Return how many demonstrations a round imitates, or why none; "" if its recipe never does."""
+    """Return how many demonstrations a round imitates, or why none; "" if there are none to imitate."""
     if "sft" not in recipe.programs:
         return ""
     n, limits = counts.demonstrations, settings["round"]
+    if n == 0:
+        return ""
     if any(DEMONSTRATIONS in job.inputs.values() for job in recipe.jobs(settings, counts)):
         text = ngettext("It imitates %(n)s demonstration.", "It imitates %(n)s demonstrations.", n)
     elif limits["sft_first"] == "never":
@@ -108,8 +110,8 @@ def imitation_sentence(recipe: Recipe, settings: Sections, counts: Counts) -> st
         )
     else:
         text = ngettext(
-            "There is %(n)s demonstration, and it imitates none: it takes %(least)s to begin with them.",
-            "There are %(n)s demonstrations, and it imitates none: it takes %(least)s to begin with them.",
+            "%(n)s demonstration is too few to imitate: the settings ask for %(least)s.",
+            "%(n)s demonstrations are too few to imitate: the settings ask for %(least)s.",
             n,
         )
     return text % {"n": n, "least": limits["min_demonstrations"]}

@@ -5,22 +5,21 @@ Python; there it starts the embedded PostgreSQL if the command needs it, and cal
 """
 
 import os
-import re
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
 
 from config.runtime import packages
-from config.runtime.command_line import choose_data_dir, option
+from config.runtime.command_line import choose_data_dir, runs_service
 from config.runtime.errors import SetupError
 
-# Commands that serve pages need the front-end packages.
-NEED_FRONT_END = {"demo", "up", "test", "runserver", "collectstatic", "bench"}
+# Commands that need the front-end packages, besides those that run the web service.
+NEED_FRONT_END = {"test", "runserver", "collectstatic", "bench"}
 NEED_NO_DATABASE = {"help", "version", "--help", "--version", "-h", "bench", "collectstatic"}
 NEED_NO_DATABASE |= {"makemessages", "compilemessages"}
 # Groups of packages, a file of that name each in requirements and requirements/lock. `web` is for every command.
-NEED_LEARNER = {"demo", "up", "serve", "check_model", "import_checkpoint"}
+NEED_LEARNER = {"serve", "check_model", "import_checkpoint"}
 NEED_ALL = {"test", "lint", "bench"}
 
 
@@ -43,7 +42,7 @@ def main(argv: list[str]) -> int:
 def prepare(command: str, arguments: list[str]) -> None:
     """Install the packages that the command needs and that are missing."""
     groups = groups_needed(command, arguments)
-    needs_front_end = command in NEED_FRONT_END
+    needs_front_end = command in NEED_FRONT_END or runs_service("web", command, arguments)
     if not packages.missing_groups(groups) and not (needs_front_end and packages.front_end_is_missing()):
         return  # without the lock, whose file cannot be opened in a folder that is read-only
     with packages.setup_lock():
@@ -60,8 +59,7 @@ def groups_needed(command: str, arguments: list[str]) -> list[str]:
     if command in NEED_ALL:
         return ["web", "learner", "postgres", "dev"]
     groups = ["web"]
-    services = option(arguments, "--only") if command == "up" else None
-    if command in NEED_LEARNER and (services is None or re.search(r"\bgpu\b", services)):
+    if command in NEED_LEARNER or runs_service("gpu", command, arguments):
         groups.append("learner")
     if command not in NEED_NO_DATABASE and not os.environ.get("DATABASE_URL", "").strip():
         groups.append("postgres")

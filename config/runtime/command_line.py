@@ -28,3 +28,11 @@ def choose_data_dir(arguments: list[str]) -> list[str]:
     os.environ["ACCORD_DATA"] = str(Path(folder).resolve())
     index = next(n for n, argument in enumerate(arguments) if argument == "--data" or argument.startswith("--data="))
     return arguments[:index] + arguments[index + (2 if arguments[index] == "--data" else 1) :]
+
+
+def runs_service(name: str, command: str, arguments: list[str]) -> bool:
+    """Return whether `demo`, or `up` with its `--only`, runs this service on this machine."""
+    if command not in ("demo", "up"):
+        return False
+    chosen = option(arguments, "--only") if command == "up" else None
+    return chosen is None or name in [word.strip() for word in chosen.split(",")]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from config.runtime import broker, postgres
-from config.runtime.command_line import option
+from config.runtime.command_line import option, runs_service
 from config.runtime.errors import SetupError
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -26,7 +26,8 @@ def data_dir() -> Path:
 def prepare(command: str, arguments: list[str]) -> None:
     """Make the data folder and the database ready for a command of Django.
 
-    `demo` and `up` also lock the folder and check that the port is free. Raises SetupError.
+    `demo` and `up` also lock the folder, and check that the broker answers and the web service's port is free. Raises
+    SetupError.
     """
     folder = data_dir()
     is_service = command in SERVICE_COMMANDS
@@ -36,7 +37,8 @@ def prepare(command: str, arguments: list[str]) -> None:
     if is_service:
         lock_folder(folder)
         host = option(arguments, "--host") or "127.0.0.1"
-        check_port(host, option(arguments, "--port") or "8000")
+        if runs_service("web", command, arguments):
+            check_port(host, option(arguments, "--port") or "8000")
         os.environ["ACCORD_HOST"] = host
         broker.check(os.environ.get("CELERY_BROKER_URL", "").strip())
     use_database(folder, is_supervised=is_service)

@@ -8,11 +8,12 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 
 
-def prepare(report: Callable[[str], None]) -> None:
-    """Migrate the database and collect the static files; fast if both are up to date."""
+def prepare(report: Callable[[str], None], serves_pages: bool = True) -> None:
+    """Migrate the database and, for the web service, collect the static files; fast if both are up to date."""
     report("checking the tables")
     call_command("migrate", verbosity=0, interactive=False)
-    collect_static_files(report)
+    if serves_pages:
+        collect_static_files(report)
 
 
 def collect_static_files(report: Callable[[str], None]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from config.runtime import bootstrap, packages, services
+from config.runtime import bootstrap, packages, postgres, services
 from config.runtime.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +125,28 @@ def test_a_port_in_use_is_named(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         refused(manage("up", "--port", port, ACCORD_DATA=str(tmp_path)), f"port {port}", "--port")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "serves"),
+    [
+        ("up", [], True),
+        ("demo", [], True),
+        ("up", ["--only", "web, beat"], True),
+        ("up", ["--only=gpu"], False),
+        ("up", ["--only", "default,beat"], False),
+        ("migrate", [], False),
+    ],
+)
+def test_only_a_host_with_the_web_service_needs_a_free_port(command, arguments, serves, monkeypatch, tmp_path):
+    checked: list[str] = []
+    monkeypatch.setenv("ACCORD_DATA", str(tmp_path))
+    monkeypatch.setenv("DATABASE_URL", "postgresql://db")
+    monkeypatch.setattr(postgres, "check", lambda address: None)
+    monkeypatch.setattr(services, "lock_folder", lambda folder: None)
+    monkeypatch.setattr(services, "check_port", lambda host, port: checked.append(port))
+    services.prepare(command, arguments)
+    assert checked == ["8000"] * serves
 
 
 @pytest.mark.process

@@ -37,8 +37,8 @@ def demonstrations(project, comparisons, annotator):
     ("chosen", "count", "first", "sentence"),
     [
         ({}, 50, True, "It imitates 50 demonstrations."),
-        ({}, 49, False, "There are 49 demonstrations, and it imitates none: it takes 50 to begin with them."),
-        ({}, 0, False, "There are 0 demonstrations, and it imitates none: it takes 50 to begin with them."),
+        ({}, 49, False, "49 demonstrations are too few to imitate: the settings ask for 50."),
+        ({}, 0, False, ""),
         ({"min_demonstrations": 1}, 1, True, "It imitates 1 demonstration."),
         ({"sft_first": "always"}, 2, True, "It imitates 2 demonstrations."),
         ({"sft_first": "never"}, 99, False, "Its settings leave out 99 demonstrations."),

@@ -53,17 +53,20 @@ class Command(ServiceCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        site.prepare(self.report)
         names = [name.strip() for name in options["only"].split(",") if name.strip()]
         supervisor = Supervisor(services_named(names, options["host"], options["port"]), self.report)
+        site.prepare(self.report, serves_pages="web" in names)
         address = address_of(options["host"], options["port"])
         # Asked here: a query in greet_and_watch would end Accord if the database died and is being started again.
         has_accounts = get_user_model().objects.exists()
         self.report("starting the services")
 
         def greet_and_watch() -> None:
-            self.report(f"\nAccord runs at {address}   (Ctrl-C stops it)\n")
-            if not has_accounts:
+            if "web" in names:
+                self.report(f"\nAccord runs at {address}   (Ctrl-C stops it)\n")
+            else:
+                self.report(f"\nrunning here: {', '.join(names)}   (Ctrl-C stops it)\n")
+            if "web" in names and not has_accounts:
                 self.report(f"nobody can sign in yet: make the first account with `{first_account_command()}`")
             supervisor.watch()
 
