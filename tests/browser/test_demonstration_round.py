@@ -28,8 +28,8 @@ def loop(project, tmp_path, gpu_worker) -> str:
     """Comparisons, a round that imitates from one demonstration on, and a served tiny model; its folder."""
     project.held_out_percent = 0
     project.save()
-    own = {**tiny.SETTINGS, "round": {**tiny.SETTINGS["round"], "recipe": "sft", "min_demonstrations": 1}}
-    own["sft"] = {"epochs": 30, "learning_rate": 0.01}
+    own = {"common": tiny.SETTINGS["common"], "sft": {"epochs": 30, "learning_rate": 0.01}}
+    own["round"] = {"prompts": 3, "shown_prompts": 0, "comparison_size": 2, "recipe": "sft", "min_demonstrations": 1}
     LoopSettings.objects.create(project=project, settings=own)
     rows = [{"prompt": f"Parcel {n}?", "completions": ["zzz", "qqq"]} for n in range(3)]
     imports.add_prompts(project, rows, compare=True)

@@ -70,7 +70,7 @@ def test_a_reviewer_sees_flagged_comparisons_and_demonstrations(
     expect(page.get_by_text("A demonstration and the completion that it was edited from.")).to_be_visible()
     check(page)
     page.go_back()
-    page.get_by_text("Discard").first.click()
+    page.locator("summary", has_text="Discard").click()
     page.get_by_label("Why?").fill("Not true.")
     page.keyboard.press("Enter")
     expect(page.get_by_text("Discarded: no round imitates it.")).to_be_visible()
