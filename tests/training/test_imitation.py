@@ -102,7 +102,7 @@ def test_a_metric_is_chosen_on_the_page(client, project, base, comparisons, mana
     shown = {"ppo-steps": 5, "ppo-batch_episodes": 64, "ppo-learning_rate": 0, "ppo-kl_coefficient": 0.05,
              "round-prompts": 200, "sample-completions_per_prompt": 4, "sample-temperature": 1,
              "common-max_completion_tokens": settings["ppo"]["max_completion_tokens"],
-             "round-processes": 1}  # fmt: skip
+             "round-processes": 1, "round-reference": "base"}  # fmt: skip
     client.post(f"/projects/{project.slug}/rounds/start/", {"recipe": "metric", "ppo-rewards": "rouge_l", **shown})
     started = Round.objects.get()
     assert (started.reward_terms, started.settings["ppo"]["steps"]) == (["rouge_l"], 5)

@@ -17,7 +17,8 @@ def test_nothing_given_is_our_defaults():
         ours = (
             CONFIGS[program].from_json({"model": "m", **({"reward_model": "r"} if program == "ppo" else {})}).to_json()
         )
-        changed = {"seed": 7, **({"completions_per_prompt": 4} if program == "sample" else {})}
+        changed = {"seed": 7, **RECIPES["ppo"].defaults.get(program, {})}
+        changed |= {"completions_per_prompt": 4} if program == "sample" else {}
         expected = {name: value for name, value in {**ours, **changed}.items() if name not in FILLED_IN}
         assert settings[program] == expected
 
