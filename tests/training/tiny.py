@@ -10,6 +10,23 @@ SETTINGS = {
 }
 
 
+def make_chat_model(folder: Path) -> Path:
+    """A GPT-2 of the same size and tokenizer, with a chat template."""
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, set_seed
+
+    tokenizer = AutoTokenizer.from_pretrained(make_model(folder))
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    tokenizer.save_pretrained(folder)
+    set_seed(0)
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 64, "vocab_size": len(tokenizer)}
+    ends = {"eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
+    GPT2LMHeadModel(GPT2Config(**sizes, **ends)).save_pretrained(folder)
+    return folder
+
+
 def make_model(folder: Path) -> Path:
     """A Llama of two thin layers with random weights, and a byte-level tokenizer."""
     import torch

@@ -1,0 +1,113 @@
+"""The examples of docs/recipes.md, run through the API on a small GPT-2 with a chat template."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from feedback.models import Prompt
+from tests.factories import FAST, client_of, lines
+from tests.training import tiny
+from training import checkpoints
+from training.learner.reward_terms import make_metric
+from training.models import Round
+from training.run_round import run_round
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"
+URL = "/api/v1/projects/support"
+BLOCK = r"```{}\n(.*?)```"
+SMALL = {"steps": 2, "batch_episodes": 4, "epochs": 1, "eval_prompts": 2, "optimum_samples": 0}
+
+
+def examples():
+    """Return rows of prompts and the body of the round, by heading."""
+    found = {}
+    for section in DOCUMENT.read_text("utf-8").split("\n## ")[1:]:
+        rows = re.search(BLOCK.format(r"prompts\.jsonl"), section, re.DOTALL)[1]
+        body = re.search(BLOCK.format(r"round\.json"), section, re.DOTALL)[1]
+        found[section.split("\n")[0]] = ([json.loads(row) for row in rows.splitlines()], json.loads(body))
+    return found
+
+
+EXAMPLES = examples()
+
+
+def varied(rows):
+    """Return the rows and further ones like them, so that prompts of both splits are there."""
+    more = []
+    for number in range(12):
+        row = json.loads(json.dumps(rows[number % len(rows)]))
+        if "messages" in row:
+            row["messages"][-1]["content"] += f" ({number})"
+        else:
+            row["prompt"] += f" ({number})"
+        more.append(row)
+    return rows + more
+
+
+@pytest.fixture(scope="session")
+def chat_model(tmp_path_factory):
+    return tiny.make_chat_model(tmp_path_factory.mktemp("models") / "chat")
+
+
+def test_there_are_five_examples():
+    metrics = [
+        [term["name"] for term in body["settings"].get("ppo", {}).get("rewards", [])] for _, body in EXAMPLES.values()
+    ]
+    assert metrics == [["similarity"], ["token_f1", "exact_match"], ["rouge_l", "length"], ["bleu"], []]
+
+
+@pytest.mark.process
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("forked_programs")
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs_as_it_is_written(project, chat_model, manager, name):
+    checkpoints.import_checkpoint(project, str(chat_model), "chat", serve=True, verdict=FAST)
+    rows, body = EXAMPLES[name]
+    api, settings = client_of(manager), body["settings"]
+    sent = api.post(f"{URL}/prompts", lines(*varied(rows)), content_type="application/x-ndjson")
+    assert sent.status_code in (200, 201), sent.content
+    assert {"train", "held_out"} <= set(Prompt.objects.values_list("split", flat=True))
+    settings["round"] |= {"prompts": 3, "shown_prompts": 0}
+    settings["common"] = {"max_prompt_tokens": 48, "max_completion_tokens": 8}
+    if "ppo" in settings:
+        settings["ppo"] |= SMALL
+    answer = api.post(f"{URL}/rounds", body, format="json")
+    assert answer.status_code == 201, answer.content
+    run_round.run(Round.objects.get().pk)
+
+    done = api.get(f"{URL}/rounds/1").json()
+    assert (done["status"], done["error"]) == ("finished", "")
+    assert done["recipe"] == settings["round"]["recipe"] and done["ranking_count"] == 0
+    if done["recipe"] == "sft":
+        learned = done["results"]["sft"]
+        assert done["demonstrations_used"] == learned["demonstrations"] > 0
+        assert 0 < learned["held_out_loss"] < learned["held_out_loss_before"]
+        rewards = settings["sample"]["rewards"]
+    else:
+        assert (done["stages"], done["demonstrations_used"]) == (["snapshot", "policy", "samples", "comparisons"], 0)
+        assert [line["step"] for line in done["metrics"] if line["job"] == "policy"] == [1, 2]
+        assert done["results"]["policy"]["evaluated_on"] == "held_out"
+        rewards = settings["ppo"]["rewards"]
+    check_scores(Round.objects.get(), rewards)
+
+
+def check_scores(done, rewards):
+    """Recompute the scores of the new completions from their text, where they are of text metrics alone."""
+    assert done.reward_terms == [term["name"] for term in rewards]
+    written = list(done.checkpoint.source.completions.all())
+    assert written and all(completion.sampling["score"] is not None for completion in written)
+    if "length" in done.reward_terms:
+        return
+    for completion in written:
+        expected = sum(
+            term.get("weight", 1) * measure(term)(completion.text, completion.prompt.references) for term in rewards
+        )
+        penalty = done.settings.get("ppo", {}).get("missing_eos_penalty", 0)
+        assert any(completion.sampling["score"] == pytest.approx(expected - fixed, abs=1e-4) for fixed in (0, penalty))
+
+
+def measure(term):
+    return make_metric(term["name"], **{name: value for name, value in term.items() if name not in ("name", "weight")})
