@@ -22,6 +22,8 @@ def _nothing_is_prepared(monkeypatch, settings, tmp_path):
     [
         ({"rounds": 3}, "--rounds is an option of the simulation"),
         ({"json": "out.json"}, "--json is an option of the simulation"),
+        ({"recipe": "ppo"}, "--recipe is an option of the simulation"),
+        ({"simulate": True, "recipe": "sft"}, '--recipe is "sft": recipes that learn from the rankings are '),
         ({"simulate": True, "labels": 0}, "--labels is 0"),
         ({"simulate": True, "json": Path("/nowhere/out.json")}, "not a folder"),
     ],

@@ -17,7 +17,8 @@ from training.rounds.start import start_sampling
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
 FIGURES = {
-    "cycle", "labels", "annotator_agreement", "reward_accuracy", "reward_accuracy_noiseless", "kl", "gold_utility",
+    "cycle", "recipe", "labels", "annotator_agreement", "reward_accuracy", "reward_accuracy_noiseless", "kl",
+    "kl_from_root", "gold_utility",
     "gold_win_rate_vs_base", "gold_win_rate_low", "gold_win_rate_high", "held_out_prompts", "seconds",
 }  # fmt: skip
 
@@ -54,7 +55,7 @@ def test_a_cycle_turns_the_loop_and_tells_what_it_brought(demo, gpu_worker, live
         assert 0 <= row["gold_win_rate_low"] <= row["gold_win_rate_vs_base"] <= row["gold_win_rate_high"] <= 1
         assert row["reward_accuracy_noiseless"] is None or 0 <= row["reward_accuracy_noiseless"] <= 1
         assert row["held_out_prompts"] == 4
-    assert any(sentence.startswith("cycle 1: labels 16") for sentence in said)
+    assert any(sentence.startswith("cycle 1: recipe ppo, labels 16") for sentence in said)
     assert not ApiToken.objects.exists()
     assert "started before" in said[0]
 
@@ -84,8 +85,30 @@ def test_keys_that_a_killed_simulation_left_are_taken_away_and_nobody_elses(demo
 
 
 def test_the_line_that_is_printed_holds_every_figure():
-    cycle = Cycle(1, 600, 0.7512, 0.7712, 0.8812, 1.234, 3.456, 0.7834, 0.7634, 0.8034, 320, 171.6)
+    cycle = Cycle(1, "ppo", 600, 0.7512, 0.7712, 0.8812, 1.234, 2.345, 3.456, 0.7834, 0.7634, 0.8034, 320, 171.6)
     line = simulate.sentence(cycle)
-    for part in ("cycle 1", "labels 600", "75.1%", "77.1%", "88.1%", "1.23", "3.46", "78.3%", "76.3%", "80.3%", "320"):
+    for part in (
+        "cycle 1",
+        "recipe ppo",
+        "kl_from_root 2.3",
+        "labels 600",
+        "75.1%",
+        "77.1%",
+        "88.1%",
+        "1.23",
+        "3.46",
+        "78.3%",
+        "76.3%",
+        "80.3%",
+        "320",
+    ):
         assert part in line
-    assert "–" in simulate.sentence(Cycle(1, 4, None, None, 0.5, 0.0, 0.0, 0.5, 0.4, 0.6, 320, 1.0))
+    assert "–" in simulate.sentence(Cycle(1, "ppo", 4, None, None, 0.5, 0.0, 0.0, 0.0, 0.5, 0.4, 0.6, 320, 1.0))
+    assert "kl –, kl_from_root –" in simulate.sentence(
+        Cycle(1, "dpo", 4, None, None, None, None, None, 0.0, 0.5, 0.4, 0.6, 9, 1.0)
+    )
+
+
+def test_recipes_that_do_not_learn_from_rankings_are_not_simulated():
+    simulated = simulate.recipes_to_simulate()
+    assert "ppo" in simulated and not {"sft", "metric"} & set(simulated)

@@ -32,6 +32,9 @@ ROUND: dict[str, dict[str, Any]] = {
     "sample": {"batch_completions": 128},
 }
 
+# Settings of the demo's rounds of other recipes than ppo, where the programs' defaults do not suit the small model.
+OF_RECIPES: dict[str, dict[str, dict[str, Any]]] = {}
+
 # Any other model: the defaults of the programs, with short replies as in customer support.
 ROUND_OF_OTHER_MODELS: dict[str, dict[str, Any]] = {
     "common": {"max_prompt_tokens": 256, "max_completion_tokens": 96},

@@ -21,8 +21,11 @@ from training.demo import gold, labelling
 from training.demo.annotators import Annotator
 from training.demo.client import Client
 from training.demo.seed import SLUG
-from training.demo.settings import comparisons_for
+from training.demo.settings import OF_RECIPES, comparisons_for
 from training.models import Round
+from training.rounds import settings as round_settings
+from training.rounds.recipes import DEFAULT, RECIPES
+from training.rounds.recipes.description import RANKINGS, Counts
 from training.run_round import jobs
 
 ANNOTATORS = 4
@@ -37,18 +40,30 @@ class SimulationFailed(Exception):
     """The simulation cannot continue; the message is for people."""
 
 
+def recipes_to_simulate() -> list[str]:
+    """Return the names of the recipes that learn from rankings, which is what the simulated annotators give."""
+
+    def learns_from_rankings(name: str) -> bool:
+        jobs = RECIPES[name].jobs(round_settings.completed({"round": {"recipe": name}}), Counts(rankings=1))
+        return any(RANKINGS in job.inputs.values() for job in jobs)
+
+    return [name for name in RECIPES if learns_from_rankings(name)]
+
+
 @dataclass(frozen=True)
 class Cycle:
     """Figures of a cycle. Shares lie between 0 and 1; the interval is a 95 % interval."""
 
     cycle: int
+    recipe: str
     labels: int  # rankings of this cycle
     annotator_agreement: float | None  # pairwise, over all rankings so far
     reward_accuracy: float | None  # on held-out prompts, against the noisy labels; None without such labels
     reward_accuracy_noiseless: (
         float | None
     )  # against the utility, on new completions of the first and the base checkpoint
-    kl: float  # nats per completion, from the base checkpoint
+    kl: float | None  # nats per completion, from the reference; None if the recipe does not measure it
+    kl_from_root: float | None  # the same, from the first checkpoint, on the samples
     gold_utility: float  # mean utility of the new checkpoint's completions, in points
     gold_win_rate_vs_base: float  # how often they have a higher utility than the first checkpoint's
     gold_win_rate_low: float
@@ -57,8 +72,10 @@ class Cycle:
     seconds: float
 
 
-def run(base_url: str, rounds: int, labels: int, json_path: Path | None, report: Report = print) -> list[Cycle]:
-    """Run `rounds` cycles with `labels` rankings each. Write the JSON file after every cycle.
+def run(
+    base_url: str, rounds: int, labels: int, json_path: Path | None, report: Report = print, recipe: str = DEFAULT
+) -> list[Cycle]:
+    """Run `rounds` cycles of this recipe with `labels` rankings each. Write the JSON file after every cycle.
 
     Raises SimulationFailed.
     """
@@ -67,7 +84,7 @@ def run(base_url: str, rounds: int, labels: int, json_path: Path | None, report:
     with keys(project) as (manager_key, workers), Client(base_url, SLUG, manager_key) as manager:
         wait_for_active(project, manager, report)
         for number in range(1, rounds + 1):
-            cycles.append(run_cycle(base_url, manager, workers, project, number, labels, report))
+            cycles.append(run_cycle(base_url, manager, workers, project, number, labels, report, recipe))
             report(sentence(cycles[-1]))
             if json_path is not None:
                 json_path.write_text(json.dumps([asdict(cycle) for cycle in cycles], indent=2) + "\n", "utf-8")
@@ -82,13 +99,15 @@ def run_cycle(
     number: int,
     labels: int,
     report: Report,
+    recipe: str,
 ) -> Cycle:
     """Run one cycle and return its figures."""
     started = time.monotonic()
     report(f"cycle {number}: {ANNOTATORS} simulated annotators make {labels} rankings")
     made = label(base_url, manager, workers, labels, report)
     report(f"  {made} rankings in {time.monotonic() - started:.0f} s; a round starts")
-    sections = {"round": {"prompts": comparisons_for(labels)}}
+    chosen = {"round": {"recipe": recipe, "prompts": comparisons_for(labels)}}
+    sections = round_settings.changed(OF_RECIPES.get(recipe, {}), chosen)
     finished = watch(manager, manager.start_round(sections), report)
     checkpoint = next(row for row in manager.checkpoints() if row["round"] == finished["number"])
     manager.promote(checkpoint["id"])
@@ -98,8 +117,10 @@ def run_cycle(
         cycle=number,
         labels=made,
         annotator_agreement=manager.agreement(),
-        reward_accuracy=finished["results"]["reward"]["held_out_accuracy"],
-        kl=finished["results"]["policy"]["kl"],
+        recipe=recipe,
+        reward_accuracy=finished["results"].get("reward", {}).get("held_out_accuracy"),
+        kl=finished["results"].get("policy", {}).get("kl"),
+        kl_from_root=finished["results"]["samples"].get("kl_from_root"),
         seconds=round(time.monotonic() - started, 1),
         **measured,
     )
@@ -162,7 +183,7 @@ def measure(project: Project, finished: Round) -> dict[str, Any]:
         scored.append(gold.draw(project, folder / "ranked", ranked.path, settings, reward_model))
     wins = gold.win_rate(new, base)
     return {
-        "reward_accuracy_noiseless": gold.noiseless_accuracy(*scored),
+        "reward_accuracy_noiseless": gold.noiseless_accuracy(*scored) if reward_model else None,
         "gold_utility": new.mean_utility(),
         "gold_win_rate_vs_base": wins.value,
         "gold_win_rate_low": wins.low,
@@ -199,13 +220,19 @@ def member(project: Project, username: str) -> User:
 def sentence(cycle: Cycle) -> str:
     """Return the figures of a cycle as one line."""
     return (
-        f"cycle {cycle.cycle}: labels {cycle.labels}, annotator_agreement {as_percent(cycle.annotator_agreement)}, "
+        f"cycle {cycle.cycle}: recipe {cycle.recipe}, labels {cycle.labels}, "
+        f"annotator_agreement {as_percent(cycle.annotator_agreement)}, "
         f"reward_accuracy {as_percent(cycle.reward_accuracy)}, reward_accuracy_noiseless "
-        f"{as_percent(cycle.reward_accuracy_noiseless)}, kl {cycle.kl:.2f}, gold_utility {cycle.gold_utility:.2f}, "
+        f"{as_percent(cycle.reward_accuracy_noiseless)}, kl {as_nats(cycle.kl)}, "
+        f"kl_from_root {as_nats(cycle.kl_from_root)}, gold_utility {cycle.gold_utility:.2f}, "
         f"gold_win_rate_vs_base {cycle.gold_win_rate_vs_base:.1%} "
         f"({cycle.gold_win_rate_low:.1%} to {cycle.gold_win_rate_high:.1%}, {cycle.held_out_prompts} prompts), "
         f"seconds {cycle.seconds:.0f}"
     )
+
+
+def as_nats(divergence: float | None) -> str:
+    return "–" if divergence is None else f"{divergence:.2f}"
 
 
 def as_percent(share: float | None) -> str:

@@ -28,6 +28,7 @@ class Command(ServiceCommand):
         simulation.add_argument(
             "--simulate", action="store_true", help="simulate annotators over HTTP, run rounds, print figures, stop"
         )
+        simulation.add_argument("--recipe", metavar="NAME", help="recipe of the rounds (ppo)")
         simulation.add_argument("--rounds", type=int, metavar="N", help="number of rounds (2)")
         simulation.add_argument("--labels", type=int, metavar="N", help="rankings before each round (600)")
         simulation.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each cycle there")
@@ -52,9 +53,11 @@ class Command(ServiceCommand):
 
         def simulate() -> None:
             from training.demo import simulate
+            from training.rounds.recipes import DEFAULT
 
             rounds, labels = options["rounds"] or ROUNDS, options["labels"] or LABELS
-            simulate.run(address, rounds, labels, options["json"], self.report)
+            recipe = options["recipe"] or DEFAULT
+            simulate.run(address, rounds, labels, options["json"], self.report, recipe)
 
         def greet() -> None:
             self.report(f"\nAccord runs at {address}   (Ctrl-C stops it)\n")
@@ -83,12 +86,18 @@ def errors_as_command_errors() -> Iterator[None]:
 
 def check_simulation(options: dict[str, Any]) -> None:
     """Raise CommandError for options that do not fit together, before anything slow is done."""
-    for name in ("rounds", "labels", "json"):
+    from training.demo.simulate import recipes_to_simulate
+
+    for name in ("recipe", "rounds", "labels", "json"):
         if options[name] is not None and not options["simulate"]:
             raise CommandError(f"--{name} is an option of the simulation: use it with --simulate.")
     for name in ("rounds", "labels"):
         if options[name] is not None and options[name] < 1:
             raise CommandError(f"--{name} is {options[name]}: the minimum is 1.")
+    if options["recipe"] is not None and options["recipe"] not in (known := recipes_to_simulate()):
+        raise CommandError(
+            f'--recipe is "{options["recipe"]}": recipes that learn from the rankings are {", ".join(known)}.'
+        )
     if options["json"] is not None and not options["json"].resolve().parent.is_dir():
         raise CommandError(
             f"--json names a file in {options['json'].resolve().parent}, which is not a folder: choose another file."
