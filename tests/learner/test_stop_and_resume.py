@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 
 from tests.learner.worlds.letters import LETTERS, on_reward_model, policy_folder, ppo_job
 from tests.learner.worlds.two_processes import run_on_two
-from training.learner import ppo, sample, sft
+from tests.learner.worlds.words import ranking_rows, reward_job
+from training.learner import dpo, ppo, sample, sft
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +102,12 @@ def with_demonstrations(job):
     return job
 
 
+def rankings_for_dpo(job, **settings):
+    rows = ranking_rows(9, completions=3, held_out=3)
+    return reward_job(job, rows, epochs=2, batch_rankings=3, save_every=2, eval_prompts=2, max_completion_tokens=40,
+                      learning_rate=0.01, **settings)  # fmt: skip
+
+
 JOBS = {
     "ppo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO)),
     "rloo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="rloo", completions_per_prompt=4)),
@@ -111,6 +118,8 @@ JOBS = {
     "lora": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, lora_rank=2)),
     "sft": (sft, demonstrations),
     "sample": (sample, prompts_to_sample),
+    "dpo": (dpo, rankings_for_dpo),
+    "dpo on whole rankings": (dpo, lambda folder: rankings_for_dpo(folder, loss="plackett_luce", lora_rank=2)),
 }
 
 

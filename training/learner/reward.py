@@ -75,6 +75,7 @@ from training.learner.models.reward_model import (
 from training.learner.models.slot_budget import attention_slots, batches_within
 from training.learner.preferences.anchor import Anchor, anchor_report, new_anchor
 from training.learner.preferences.averaging import WeightAverage
+from training.learner.preferences.passes import rankings_in, training_passes
 from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
 from training.learner.preferences.ranking_loss import (
     TieParameter,
@@ -82,7 +83,6 @@ from training.learner.preferences.ranking_loss import (
     batch_loss,
     bootstrap_weights,
     tie_parameter,
-    total_weight,
 )
 from training.learner.preferences.report import Report, longer_is_preferred, report, score_pairs
 from training.learner.runtime.config import RewardConfig
@@ -188,14 +188,11 @@ def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig, run: i
 
     The contrast uses the prompt of the next comparison in the pass with another prompt.
     """
-    useful = [comparison for comparison in comparisons if total_weight([comparison]) > 0]
-    parts = min(max(round(rankings_in(useful) / settings.batch_rankings), 1), len(useful))
     plan = []
-    for epoch in range(run * settings.epochs, (run + 1) * settings.epochs):
-        order = [useful[i] for i in shuffled(len(useful), settings.seed, epoch)]
-        items = [as_training_item(order, place, epoch, settings) for place in range(len(order))]
-        cuts = [len(order) * part // parts for part in range(parts + 1)]
-        plan += [items[low:high] for low, high in itertools.pairwise(cuts)]
+    numbers = range(run * settings.epochs, (run + 1) * settings.epochs)
+    for one in training_passes(comparisons, settings.batch_rankings, settings.seed, numbers):
+        items = [as_training_item(one.order, place, one.number, settings) for place in range(len(one.order))]
+        plan += [items[step] for step in one.steps]
     return plan
 
 
@@ -334,10 +331,6 @@ def summary(job: JobDirectory, model: RewardModel, tie: TieParameter, data: Rank
         "truncated_completions": data.truncated_completions,
         "dropped_held_out_rankings": data.dropped_held_out,
     }
-
-
-def rankings_in(comparisons: Iterable[Comparison]) -> int:
-    return sum(len(comparison.rankings) for comparison in comparisons)
 
 
 if __name__ == "__main__":

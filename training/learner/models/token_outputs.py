@@ -96,6 +96,13 @@ def score_tokens(policy: Any, episodes: Episodes, temperature: float = 1.0, with
     return TokenScores(*compute_token_outputs(policy, None, episodes, temperature, with_entropy)[:2])
 
 
+def completion_log_probs(policy: Any, episodes: Episodes) -> Tensor:
+    """Return log π(y|x) of every episode, [N] in nats, with the autograd graph."""
+    log_probs = score_tokens(policy, episodes).log_probs
+    sizes = [len(completion) for completion in episodes.completions]
+    return torch.stack([part.sum() for part in log_probs.split(sizes)])
+
+
 def critic_values(critic: Any, episodes: Episodes) -> Tensor:
     """Return the values [C] of a separate critic, float32."""
     batch = pack_episodes(episodes, critic.device)

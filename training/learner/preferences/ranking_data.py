@@ -11,7 +11,7 @@ from typing import Any
 
 from training.learner.models.packing import PromptGroup
 from training.learner.preferences.losses import Pairs, pairs_of_rankings
-from training.learner.runtime.config import RewardConfig
+from training.learner.runtime.config import Settings
 from training.learner.runtime.jobdir import BadInput
 from training.learner.text.messages import SPLITS, check_messages, encode_completion, naming_row, render
 
@@ -54,7 +54,7 @@ class RankingData:
     dropped_held_out: int = 0  # held-out rankings whose prompt has the tokens of a training prompt
 
 
-def read_rankings(tokenizer: Any, rows: Iterable[dict[str, Any]], config: RewardConfig) -> RankingData:
+def read_rankings(tokenizer: Any, rows: Iterable[dict[str, Any]], config: Settings) -> RankingData:
     """Return comparisons in the order of their first ranking.
 
     Raises BadInput for a row that is not a ranking (the message names it), for a prompt in both splits, and if no
@@ -103,9 +103,7 @@ def check_row(row: dict[str, Any]) -> None:
         raise BadInput(f"strength must be a whole number of at least 0, or null, not {strength!r}")
 
 
-def _encode(
-    tokenizer: Any, row: dict[str, Any], config: RewardConfig, data: RankingData
-) -> tuple[PromptGroup, Ranking]:
+def _encode(tokenizer: Any, row: dict[str, Any], config: Settings, data: RankingData) -> tuple[PromptGroup, Ranking]:
     """Return the prompt with its distinct completions as tokens, in sorted order, and the ranking of them."""
     prompt = _encode_prompt(tokenizer, row, config, data)
     completions = []
@@ -125,7 +123,7 @@ def _encode(
     return PromptGroup(prompt, distinct), ranking
 
 
-def _encode_prompt(tokenizer: Any, row: dict[str, Any], config: RewardConfig, data: RankingData) -> tuple[int, ...]:
+def _encode_prompt(tokenizer: Any, row: dict[str, Any], config: Settings, data: RankingData) -> tuple[int, ...]:
     limit = config.max_prompt_tokens
     tokens = render(tokenizer, row["messages"])
     if len(tokens) > limit:

@@ -21,8 +21,10 @@ from training.learner.models.reward_model import RewardModel
 from training.learner.preferences.anchor import Anchor
 from training.learner.preferences.calibration import hits
 from training.learner.preferences.losses import Pairs, pair_losses, plackett_luce, tie_logit_of_share
+from training.learner.preferences.passes import total_weight
 from training.learner.preferences.ranking_data import Comparison, Ranking, pairs_of_comparisons
 from training.learner.runtime.config import RewardConfig
+from training.learner.runtime.config.dpo import DpoConfig
 
 
 class TieParameter(nn.Module):
@@ -48,7 +50,7 @@ class TieParameter(nn.Module):
             self.logit.grad = None
 
 
-def tie_parameter(rankings: Iterable[Ranking], settings: RewardConfig) -> TieParameter:
+def tie_parameter(rankings: Iterable[Ranking], settings: RewardConfig | DpoConfig) -> TieParameter:
     """Return the tie parameter: fixed by the settings, or starting at the share of tied pairs in these rankings."""
     if settings.tie_share > 0:
         return TieParameter(settings.tie_share, learns=False)
@@ -197,10 +199,6 @@ def _strict_orders(comparisons: Sequence[Comparison]) -> dict[int, tuple[list[fl
             orders.append([first + place for _, place in order])
         first += len(comparison.group.completions)
     return by_size
-
-
-def total_weight(comparisons: Iterable[Comparison]) -> float:
-    return sum(ranking.weight for comparison in comparisons for ranking in comparison.rankings)
 
 
 def bootstrap_weights(comparisons: Iterable[Comparison], heads: int, seed: int) -> dict[int, Tensor]:

@@ -1,0 +1,353 @@
+"""dpo: gradients beside a naive implementation, what it learns, how close it comes to π*, what it refuses."""
+
+import itertools
+import json
+import math
+import random
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from tests.learner.test_kinds import GENERIC
+from tests.learner.worlds.letters import (
+    LETTERS,
+    best_policy,
+    completions,
+    letters_tokenizer,
+    log_probs,
+    objective,
+    policy_folder,
+    reward_of,
+)
+from tests.learner.worlds.two_processes import run_on_two
+from tests.learner.worlds.words import ranking_rows, reward_job
+from training.learner import dpo
+from training.learner.models.loading import load_policy
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.policy.direct_preferences import DirectContext, ReferenceLogProbs, accumulate_gradients
+from training.learner.preferences.ranking_data import read_rankings
+from training.learner.preferences.ranking_loss import tie_parameter
+from training.learner.runtime.config.dpo import DpoConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory
+from training.learner.runtime.processes import Processes
+
+QUICK = {"learning_rate": 3e-3, "epochs": 4, "batch_rankings": 8, "max_completion_tokens": 40, "eval_prompts": 4}
+LOSSES = {
+    "dpo": {"label_smoothing": 0.1, "margin": 0.2},
+    "dpo, Rao-Kupper": {"tie_model": "rao_kupper", "tie_share": 0.2},
+    "dpo, half wins": {"tie_model": "bradley_terry"},
+    "ipo": {"loss": "ipo", "label_smoothing": 0.1},
+    "simpo": {"loss": "simpo", "beta": 2.0, "simpo_margin": 0.3, "tie_model": "none"},
+    "whole rankings": {"loss": "plackett_luce"},
+}
+
+
+def naive_losses(model, reference, data, settings, tie):
+    """Return the mean loss by a plain forward pass of each completion alone, and its formula written out."""
+    for network in (model, reference):
+        network.set_attn_implementation("eager")
+
+    def log_prob(network, prompt, completion):
+        logits = network(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
+        return logits.log_softmax(-1)[range(len(completion)), list(completion)].sum()
+
+    total, weights = 0.0, 0.0
+    nu = 2 * tie.logit.exp()
+    for comparison in data.train:
+        prompt, answers = comparison.group.prompt, comparison.group.completions
+        if settings.loss == "simpo":
+            scores = [settings.beta * log_prob(model, prompt, y) / len(y) for y in answers]
+        else:
+            scores = [settings.beta * (log_prob(model, prompt, y) - log_prob(reference, prompt, y).detach())
+                      for y in answers]  # fmt: skip
+        for ranking in comparison.rankings:
+            s = [scores[place] for place in ranking.places]
+            margin = settings.margin * (ranking.strength or 0) + (settings.loss == "simpo") * settings.simpo_margin
+            if settings.loss == "plackett_luce":
+                loss = -naive_order(s, ranking.ranks, nu).log() / (len(s) - 1)
+            else:
+                pairs = [naive_pair(s[i], s[j], ranking.ranks[i], ranking.ranks[j], margin, settings, nu, tie)
+                         for i, j in itertools.combinations(range(len(s)), 2)]  # fmt: skip
+                counted = [one for one in pairs if one is not None]
+                loss = sum(counted) / max(len(counted), 1)
+            total, weights = total + ranking.weight * loss, weights + ranking.weight
+    return total / weights
+
+
+def naive_pair(a, b, rank_a, rank_b, margin, settings, nu, tie):
+    if rank_a > rank_b:
+        a, b = b, a
+    if settings.loss == "ipo":
+        h, target, e = (a - b) / settings.beta, 1 / (2 * settings.beta), settings.label_smoothing
+        return h**2 if rank_a == rank_b else (1 - e) * (h - target) ** 2 + e * (h + target) ** 2
+    if rank_a == rank_b:
+        if settings.tie_model == "none":
+            return None
+        if settings.tie_model == "bradley_terry":
+            return -(torch.sigmoid(a - b).log() + torch.sigmoid(b - a).log()) / 2
+        if settings.tie_model == "davidson":
+            middle = nu * ((a + b) / 2).exp()
+            return -(middle / (a.exp() + b.exp() + middle)).log()
+        theta = (1 + tie.logit.sigmoid()) / (1 - tie.logit.sigmoid())
+        wins = a.exp() / (a.exp() + theta * b.exp()) * b.exp() / (b.exp() + theta * a.exp())
+        return -((theta**2 - 1) * wins).log()
+
+    def win(x, y):
+        if settings.tie_model == "davidson":
+            return (x.exp() / (x.exp() + y.exp() + nu * ((x + y) / 2).exp())).log()
+        if settings.tie_model == "rao_kupper":
+            theta = (1 + tie.logit.sigmoid()) / (1 - tie.logit.sigmoid())
+            return (x.exp() / (x.exp() + theta * y.exp())).log()
+        return torch.sigmoid(x - y).log()
+
+    e, a = settings.label_smoothing, a - margin
+    return -(1 - e) * win(a, b) - e * win(b, a)
+
+
+def naive_order(scores, ranks, nu):
+    """Return the probability of a weak order under Davidson–Luce, over all subsets."""
+    left, result = set(range(len(ranks))), torch.tensor(1.0)
+    for rank in sorted(set(ranks)):
+
+        def strength(chosen):
+            return nu ** (len(chosen) - 1) * (sum(scores[i] for i in chosen) / len(chosen)).exp()
+
+        chosen = {i for i in left if ranks[i] == rank}
+        subsets = [s for n in range(1, len(left) + 1) for s in itertools.combinations(sorted(left), n)]
+        result = result * strength(chosen) / sum(strength(subset) for subset in subsets)
+        left -= chosen
+    return result
+
+
+@pytest.mark.parametrize("changes", LOSSES.values(), ids=LOSSES)
+def test_its_gradient_is_that_of_a_naive_implementation(tmp_path, changes):
+    rows = ranking_rows(5, completions=4)
+    rows += [rows[0] | {"annotator": "b", "ranks": [2, 1, 1, 3], "weight": 0.5, "strength": 2}]
+    job = reward_job(tmp_path / "job", rows)
+    settings = DpoConfig(model=str(tmp_path / "policy"), **changes)
+    (policy, tokenizer), (reference, _) = load_policy(settings.model), load_policy(settings.model)
+    with torch.no_grad():  # a policy that differs from the reference
+        for p in policy.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    data = read_rankings(tokenizer, JobDirectory(job).rows("rankings.jsonl"), settings)
+    tie = tie_parameter([ranking for one in data.train for ranking in one.rankings], settings)
+    context = DirectContext(settings, Processes(), policy, reference, tie, MicroBatches(300))
+    known = ReferenceLogProbs(data.train)
+    if settings.needs_reference:
+        known.compute(context, [one.group for one in data.train])
+    metrics = accumulate_gradients(context, data.train, known)
+    found = [p.grad.clone() for p in policy.parameters()]
+    tie_found = None if tie.logit.grad is None else tie.logit.grad.clone()
+    context.clear_gradients()
+    expected = naive_losses(policy, reference, data, settings, tie)
+    expected.backward()
+    assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-4)
+    for p, gradient in zip(policy.parameters(), found, strict=True):
+        torch.testing.assert_close(gradient, p.grad, rtol=1e-3, atol=1e-4 * float(p.grad.abs().max()) + 1e-7)
+    if tie_found is not None and tie.logit.grad is not None:
+        torch.testing.assert_close(tie_found, tie.logit.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Return a job that dpo has run."""
+    folder = reward_job(tmp_path_factory.mktemp("dpo") / "job", ranking_rows(60, held_out=20), **QUICK)
+    dpo.main(folder)
+    return folder
+
+
+def test_it_learns_what_held_out_rankings_say_and_reports_kl_and_margins(finished):
+    result, lines = JobDirectory(finished).result(), JobDirectory(finished).metrics()
+    assert result["program"] == "dpo" and result["steps"] == len(lines) == 20
+    assert result["held_out_accuracy"] > 0.65 and result["held_out_accuracy_low"] < result["held_out_accuracy"]
+    assert result["held_out_reward_margin"] > 0.1
+    assert result["preferred_log_ratio"] > result["rejected_log_ratio"] + 1
+    assert result["kl"] > 0.3 and 0.05 < result["tie_share"] < 0.5
+    assert abs(lines[0]["reward_margin"]) < 1e-4 and lines[-1]["loss"] < lines[0]["loss"]
+    assert sum("kl" in line and "held_out_accuracy" in line for line in lines) == 9
+
+
+def test_log_probs_under_the_reference_are_computed_once(tmp_path, monkeypatch):
+    job = reward_job(tmp_path / "job", ranking_rows(12, held_out=3), **QUICK | {"epochs": 3, "eval_prompts": 0})
+    read, plain = [], dpo.ReferenceLogProbs.compute
+
+    def counting(known, context, groups):
+        read.append(sum(bool(known.of([group]).isnan().any()) for group in groups))
+        plain(known, context, groups)
+
+    monkeypatch.setattr(dpo.ReferenceLogProbs, "compute", counting)
+    dpo.main(job)
+    assert sum(read) == 12 and len(read) > 3
+
+
+def text_of(completion):
+    return " ".join(LETTERS[token] for token in completion if token)
+
+
+def exact_rows(pairs):
+    """Return both orders of each pair of completions of "a", weighted by its probability under Bradley–Terry."""
+    rows = []
+    for first, second in pairs:
+        wins = 1 / (1 + math.exp(reward_of(second) - reward_of(first)))
+        for ranks, weight in (([1, 2], wins), ([2, 1], 1 - wins)):
+            texts = [text_of(first), text_of(second)]
+            rows.append({"prompt_id": 1, "split": "train", "messages": [{"role": "user", "content": "a"}],
+                         "completions": texts, "ranks": ranks, "weight": weight})  # fmt: skip
+    return rows
+
+
+def learned_in_the_world(tmp_path, rows, beta, **settings):
+    """Return the log-probs of all completions under the learned policy and the reference, [85] each."""
+    job = tmp_path / "job"
+    job.mkdir()
+    config = {"model": str(policy_folder(tmp_path / "policy")), "max_completion_tokens": 3, "beta": beta,
+              "eval_prompts": 0, "learning_rate": 0.01} | settings  # fmt: skip
+    (job / "config.json").write_text(json.dumps(config))
+    (job / "rankings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    dpo.main(job)
+    return [log_probs(load_policy(str(folder))[0], [1]) for folder in (job / "model", tmp_path / "policy")]
+
+
+def divergence(policy, other):
+    return float((policy.exp() * (policy - other)).sum())
+
+
+@pytest.mark.slow
+def test_from_exact_preferences_dpo_comes_close_to_the_best_policy(tmp_path):
+    """With all 3570 pairs its optimum is π* (Rafailov et al. 2023, theorem 1); 1500 save time, see training/LOG.md."""
+    rows = exact_rows(random.Random(0).sample(list(itertools.combinations(completions(), 2)), 1500))
+    policy, reference = learned_in_the_world(tmp_path, rows, 0.5, epochs=4, batch_rankings=120)
+    best = best_policy(reference, 0.5)
+    reached, start, attainable = (objective(one, reference, 0.5) for one in (policy, reference, best))
+    assert divergence(reference, best) > 1.5
+    assert divergence(policy, best) < 0.4 and (reached - start) / (attainable - start) > 0.75
+
+
+@pytest.mark.slow
+def test_from_exact_preferences_ipo_comes_to_its_own_best_policy(tmp_path):
+    """π ∝ π_ref·exp(p(y ≻ μ) / τ), with the mean win rate over all completions (Azar et al. 2023, equation 7)."""
+    rows = exact_rows(random.Random(0).sample(list(itertools.combinations(completions(), 2)), 1500))
+    policy, reference = learned_in_the_world(tmp_path, rows, 0.5, loss="ipo", epochs=3, batch_rankings=120)
+    rewards = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)
+    best = (reference + torch.sigmoid(rewards[:, None] - rewards).mean(1) / 0.5).log_softmax(0)
+    assert divergence(policy, best) < divergence(reference, best) / 2
+
+
+@pytest.mark.slow
+def test_from_orders_of_four_the_loss_of_whole_rankings_goes_most_of_the_way(tmp_path):
+    """Orders drawn from Plackett–Luce by Gumbel noise; 500 orders are noisy, so the best policy is not reached."""
+    chance, rows = random.Random(0), []
+    for _ in range(500):
+        chosen = chance.sample(completions(), 4)
+        noisy = [reward_of(one) - math.log(-math.log(chance.random())) for one in chosen]
+        ranks = [1 + sum(other > value for other in noisy) for value in noisy]
+        rows.append({"prompt_id": 1, "split": "train", "messages": [{"role": "user", "content": "a"}],
+                     "completions": list(map(text_of, chosen)), "ranks": ranks})  # fmt: skip
+    policy, reference = learned_in_the_world(tmp_path, rows, 0.5, loss="plackett_luce", epochs=6, batch_rankings=40)
+    best = best_policy(reference, 0.5)
+    reached, start, attainable = (objective(one, reference, 0.5) for one in (policy, reference, best))
+    assert divergence(policy, best) < 0.7 * divergence(reference, best)
+    assert (reached - start) / (attainable - start) > 0.35
+
+
+def test_simpo_needs_no_reference_and_loads_none_without_a_kl(tmp_path, monkeypatch):
+    settings = QUICK | {"loss": "simpo", "beta": 2.0, "eval_prompts": 0, "epochs": 1}
+    job = reward_job(tmp_path / "job", ranking_rows(12, held_out=4), **settings)
+    assert dpo.load_models(DpoConfig.from_json(JobDirectory(job).config()))[1] is None
+    dpo.main(job)
+    result = JobDirectory(job).result()
+    assert "kl" not in result and "preferred_log_ratio" not in result and "brier_score" not in result
+    assert result["held_out_accuracy"] is not None and result["held_out_reward_margin"] is not None
+
+
+@pytest.mark.parametrize("loss", ["dpo", "plackett_luce"])
+def test_it_learns_as_an_adapter_whose_reference_is_the_base(tmp_path, loss):
+    settings = QUICK | {"lora_rank": 4, "learning_rate": 0.02, "loss": loss, "epochs": 4, "eval_prompts": 0}
+    job = reward_job(tmp_path / "job", ranking_rows(8, held_out=2, seed=1), **settings)
+    policy, reference, _ = dpo.load_models(DpoConfig.from_json(JobDirectory(job).config()))
+    assert policy.base is reference.base and not list(reference.parameters())
+    dpo.main(job)
+    lines = JobDirectory(job).metrics()
+    assert abs(lines[0]["reward_margin"]) < 1e-4 and lines[-1]["loss"] < lines[0]["loss"]
+    assert (job / "model" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_another_reference_than_the_start_is_measured_from(tmp_path):
+    rows = ranking_rows(8, held_out=4)
+    job = reward_job(tmp_path / "job", rows, **QUICK | {"reference_model": str(tmp_path / "other"), "epochs": 1})
+    model, tokenizer = load_policy(str(tmp_path / "policy"))
+    with torch.no_grad():
+        model.lm_head.weight.mul_(3).add_(0.2 * torch.randn(model.lm_head.weight.shape))
+    model.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    dpo.main(job)
+    assert abs(JobDirectory(job).metrics()[0]["reward_margin"]) > 1e-3
+    policy_folder(tmp_path / "letters")
+    job = reward_job(tmp_path / "refused", rows, **QUICK | {"reference_model": str(tmp_path / "letters")})
+    with pytest.raises(BadInput, match="model and reference_model must have the same tokenizer"):
+        dpo.main(job)
+
+
+def test_a_hybrid_takes_the_generic_path(tmp_path):
+    config = AutoConfig.for_model("lfm2", **GENERIC["lfm2"] | {"vocab_size": len(LETTERS), "eos_token_id": 0})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "policy")
+    letters_tokenizer().save_pretrained(tmp_path / "policy")
+    rows = exact_rows([([1, 2, 0], [3, 0]), ([4, 4, 0], [1, 0])])
+    job = reward_job(tmp_path / "job", rows, max_completion_tokens=4, epochs=4, eval_prompts=2, loss="plackett_luce")
+    dpo.main(job)
+    result = JobDirectory(job).result()
+    assert result["path"].startswith("generic: padded rows") and "packed" in result["path_reason"]
+    assert abs(JobDirectory(job).metrics()[0]["reward_margin"]) < 1e-4
+
+
+@pytest.mark.process
+def test_two_processes_learn_what_one_does(tmp_path):
+    rows = ranking_rows(17, held_out=5)
+    one, two = (reward_job(tmp_path / name, rows, **QUICK | {"epochs": 2}) for name in ("one", "two"))
+    dpo.main(one)
+    run_on_two(dpo.main, two)
+    for line, expected in zip(JobDirectory(two).metrics(), JobDirectory(one).metrics(), strict=True):
+        assert line["loss"] == pytest.approx(expected["loss"], abs=1e-4)
+        assert line["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-2)
+    results = [JobDirectory(job).result() for job in (one, two)]
+    assert [result["processes"] for result in results] == [1, 2]
+    for name in ("held_out_reward_margin", "preferred_log_ratio", "kl"):
+        assert results[1][name] == pytest.approx(results[0][name], abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"loss": "kto"}, "loss must be one of dpo, ipo, simpo, plackett_luce, not 'kto'"),
+        ({"beta": 0}, "beta must be above 0"),
+        ({"label_smoothing": 0.5}, "label_smoothing must be below 0.5"),
+        ({"loss": "plackett_luce", "tie_model": "none"}, "set tie_model to davidson"),
+        ({"loss": "plackett_luce", "label_smoothing": 0.1}, "label_smoothing is the error rate of a pair"),
+        ({"loss": "ipo", "margin": 1.0}, "the loss ipo has no margin"),
+        ({"model": ""}, "set model"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(changes, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        DpoConfig.from_json({"model": "m"} | changes)
+
+
+def test_rankings_that_cannot_be_learned_from_are_refused(tmp_path):
+    rows = ranking_rows(4)
+    with pytest.raises(BadInput, match="no training ranking"):
+        dpo.main(reward_job(tmp_path / "ties", [row | {"ranks": [1] * 4} for row in rows], **QUICK))
+    with pytest.raises(BadInput, match=r"rankings.jsonl, row 2 .*one rank per completion"):
+        dpo.main(reward_job(tmp_path / "ranks", [rows[0], rows[1] | {"ranks": [1]}], **QUICK))
+    long = [{"role": "user", "content": "help " * 130}]
+    with pytest.raises(BadInput, match="the model has room for 128"):
+        dpo.main(reward_job(tmp_path / "long", [rows[0] | {"messages": long}], **QUICK | {"eval_prompts": 0}))
+    with pytest.raises(BadInput, match="the model has room for 128"):
+        dpo.main(reward_job(tmp_path / "sampled", rows, **QUICK | {"max_completion_tokens": 125}))
+
+
+def test_a_prompt_without_tokens_is_refused(tmp_path):
+    policy_folder(tmp_path / "policy")
+    rows = [row | {"messages": [{"role": "user", "content": ""}]} for row in exact_rows([([1, 0], [3, 0])])]
+    with pytest.raises(BadInput, match="a prompt without tokens"):
+        dpo.main(reward_job(tmp_path / "job", rows))
