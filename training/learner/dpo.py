@@ -11,7 +11,8 @@ Files in:
                      "completions": ["...", "..."], "ranks": [1, 2], "annotator": "a", "weight": 1, "strength": null}
 
 Rank 1 is best; equal ranks tie. Rankings with the split "held_out" are used for evaluation only. A completion is read
-as its text followed by the end of the turn, truncated or not, because annotators see the text.
+as its text followed by the end of the turn, truncated or not, because annotators see the text. Anchors of rankings are
+not learned; result.json counts them as unused_anchors.
 
 Files out:
 
@@ -281,6 +282,7 @@ def summary(job: JobDirectory, tie_share: float, data: RankingData) -> dict[str,
         "truncated_prompts": data.truncated_prompts,
         "truncated_completions": data.truncated_completions,
         "dropped_held_out_rankings": data.dropped_held_out,
+        "unused_anchors": sum(bool(ranking.anchor) for one in data.train for ranking in one.rankings),
     }
 
 

@@ -75,7 +75,7 @@ from training.learner.models.reward_model import (
 from training.learner.models.slot_budget import attention_slots, batches_within
 from training.learner.preferences.anchor import Anchor, anchor_report, new_anchor
 from training.learner.preferences.averaging import WeightAverage
-from training.learner.preferences.passes import rankings_in, training_passes
+from training.learner.preferences.passes import rankings_in, total_weight, training_passes
 from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
 from training.learner.preferences.ranking_loss import (
     TieParameter,
