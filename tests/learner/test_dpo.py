@@ -215,23 +215,23 @@ def divergence(policy, other):
 
 @pytest.mark.slow
 def test_from_exact_preferences_dpo_comes_close_to_the_best_policy(tmp_path):
-    """With all 3570 pairs its optimum is π* (Rafailov et al. 2023, theorem 1); 1500 save time, see training/LOG.md."""
-    rows = exact_rows(random.Random(0).sample(list(itertools.combinations(completions(), 2)), 1500))
-    policy, reference = learned_in_the_world(tmp_path, rows, 0.5, epochs=4, batch_rankings=120)
+    """With all pairs its optimum is π* (Rafailov et al. 2023, theorem 1)."""
+    rows = exact_rows(itertools.combinations(completions(), 2))
+    policy, reference = learned_in_the_world(tmp_path, rows, 0.5, epochs=4, batch_rankings=250)
     best = best_policy(reference, 0.5)
     reached, start, attainable = (objective(one, reference, 0.5) for one in (policy, reference, best))
     assert divergence(reference, best) > 1.5
-    assert divergence(policy, best) < 0.4 and (reached - start) / (attainable - start) > 0.75
+    assert divergence(policy, best) < 0.2 and (reached - start) / (attainable - start) > 0.9
 
 
 @pytest.mark.slow
 def test_from_exact_preferences_ipo_comes_to_its_own_best_policy(tmp_path):
     """π ∝ π_ref·exp(p(y ≻ μ) / τ), with the mean win rate over all completions (Azar et al. 2023, equation 7)."""
-    rows = exact_rows(random.Random(0).sample(list(itertools.combinations(completions(), 2)), 1500))
-    policy, reference = learned_in_the_world(tmp_path, rows, 0.5, loss="ipo", epochs=3, batch_rankings=120)
+    rows = exact_rows(itertools.combinations(completions(), 2))
+    policy, reference = learned_in_the_world(tmp_path, rows, 0.5, loss="ipo", epochs=2, batch_rankings=250)
     rewards = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)
     best = (reference + torch.sigmoid(rewards[:, None] - rewards).mean(1) / 0.5).log_softmax(0)
-    assert divergence(policy, best) < divergence(reference, best) / 2
+    assert divergence(policy, best) < 0.3 * divergence(reference, best)
 
 
 @pytest.mark.slow
