@@ -58,9 +58,10 @@ import torch
 from torch import Tensor
 
 from training.learner.models.generic_forward import path_summary
-from training.learner.models.loading import freeze, load_policy, save_model
+from training.learner.models.loading import freeze, load_policy
 from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.saving import save_model
 from training.learner.policy.direct_preferences import (
     DirectContext,
     ReferenceLogProbs,
