@@ -23,6 +23,7 @@ from tests.benchmarks.web.processes import free_port
 from training.models import Round
 
 URL = "/api/v1/projects/support"
+PATIENCE = 240  # seconds until a test gives up; nothing here says how fast anything has to be
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def port():
     command += ["--no-control-socket"]
     service = subprocess.Popen(command, cwd=settings.BASE_DIR, stderr=subprocess.DEVNULL)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             try:
                 http.client.HTTPConnection("127.0.0.1", port, timeout=60).connect()
@@ -43,7 +44,7 @@ def port():
         yield port
     finally:
         service.terminate()
-        service.wait(30)
+        service.wait(PATIENCE)
 
 
 def send(port, pieces, **headers):

@@ -88,8 +88,8 @@ def test_a_first_start_serves_pages_prints_the_command_for_an_account_and_ends_a
         assert connection.execute("SELECT username FROM feedback_user").fetchall() == [("first",)]
 
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
-    wait_until(lambda: not processes_of(tmp_path), seconds=10)
+    assert process.wait(timeout=240) == 0
+    wait_until(lambda: not processes_of(tmp_path))
 
 
 def make_the_first_account(process: subprocess.Popen[str], folder: Path) -> None:
@@ -122,8 +122,8 @@ def test_a_service_and_a_database_that_die_are_started_again_and_the_terminal_re
     assert process.poll() is None, process.stderr.read()
 
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 0
-    wait_until(lambda: not processes_of(tmp_path), seconds=10)
+    assert process.wait(timeout=240) == 0
+    wait_until(lambda: not processes_of(tmp_path))
     assert not is_running(tmp_path)
 
 

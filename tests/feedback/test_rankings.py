@@ -75,7 +75,7 @@ class TestTheSecondsClaimed:
 
     def assert_about(self, ranking, seconds):
         ranking.refresh_from_db()
-        assert seconds <= ranking.seconds <= seconds + rankings.CLOCK_SLACK + 10  # what the test itself takes
+        assert seconds <= ranking.seconds <= seconds + rankings.CLOCK_SLACK + 60  # what the test itself takes
 
     @pytest.mark.parametrize("age", [0, 90])
     def test_are_at_most_the_leases_age(self, ann, work, age):
