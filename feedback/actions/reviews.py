@@ -134,7 +134,10 @@ def return_ranking(membership: Membership, ranking_id: int, *, reason: str) -> R
     ranking = lock_live(membership, ranking_id)
     if ranking.comparison.gold_ranks is not None:
         raise Conflict(
-            _("This is gold, which tests people: returning it would tell its annotator so. Discard it instead.")
+            _(
+                "This is gold, which tests annotators. Returning it would show its annotator that it is gold: "
+                "discard it instead."
+            )
         )
     if ranking.comparison.adjudicated_at is not None:
         raise Conflict(_("This comparison is adjudicated: undo that first."))

@@ -70,7 +70,7 @@ def spans_by_position(
     rows = []
     for span in spans:
         if not 0 <= span.completion < len(texts):
-            raise Invalid(_("A marked span names its completion by its place in the order shown, from 0."))
+            raise Invalid(_("A marked span names its completion by the place at which it is shown, counted from 0."))
         if isinstance(span, VisibleSpan):
             if span.completion not in rendered:
                 rendered[span.completion] = visible(texts[span.completion])

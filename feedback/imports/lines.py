@@ -69,4 +69,4 @@ def loads(encoded: bytes) -> Any:
 
 
 def _refuse_constant(name: str) -> None:
-    raise Invalid(_("It has %(name)s, which JSON does not know.") % {"name": name})
+    raise Invalid(_("It contains %(name)s, which JSON cannot express.") % {"name": name})

@@ -137,8 +137,8 @@ class Project(models.Model):
         size=6,
         validators=[check_distinct_names],
         help_text=_(
-            "What annotators rate each completion on, from 1 (worst) to 5 (best). For example: helpful, honest, "
-            "harmless."
+            "Attributes that annotators rate for each completion, from 1 (worst) to 5 (best). For example: helpful, "
+            "honest, harmless."
         ),
     )
     gold_percent = models.PositiveSmallIntegerField(
@@ -160,7 +160,9 @@ class Project(models.Model):
         _("Needed to qualify, in percent"),
         default=80,
         validators=[MaxValueValidator(100)],
-        help_text=_("Share of the gold preferences that a new annotator must give too, to qualify for real work."),
+        help_text=_(
+            "Share of the gold preferences that a new annotator's rankings must match to qualify for real work."
+        ),
     )
     extra_rankings = models.PositiveSmallIntegerField(
         _("Extra rankings"),

@@ -13,7 +13,7 @@ class QualitySnapshot(models.Model):
     qualification_percent = models.PositiveSmallIntegerField(help_text="The project's setting, when it was made.")
     counted_at = models.DateTimeField(help_text="When counting began.")
     seconds = models.FloatField(help_text="How long counting took.")
-    content = models.JSONField(help_text="Agreement, gold pass rates and signs.")
+    content = models.JSONField(help_text="Agreement, gold pass rates and quality checks.")
     by_two = models.JSONField(help_text="Agreement of each two annotators: grows with their number squared.")
 
     def __str__(self) -> str:

@@ -39,7 +39,8 @@ def stored_report_at(project: Project, until: int) -> ReliabilityReport:
     stored = ReliabilityReport.objects.filter(project=project, until=until).first()
     if stored is None:
         raise NotFound(
-            _('There is no reliability report as of %(until)s: leave "as_of" out to get the latest.') % {"until": until}
+            _("There is no reliability report as of %(until)s: leave this number out to get the latest report.")
+            % {"until": until}
         )
     return stored
 
