@@ -84,9 +84,8 @@ def reward_job(start: str = BASE) -> Job:
             Curve(_("Reward model: accuracy"), "accuracy held_out_accuracy", TRAINING_AND_HELD_OUT),
         ),
         facts=(
-            Fact(
-                "annotator_agreement", _("Agreement of annotators"), _("upper bound of the accuracy on single labels")
-            ),
+            Fact("annotator_agreement", _("Agreement of annotators"), _("of two annotators, on held-out prompts")),
+            Fact("best_possible_accuracy", _("Best possible accuracy"), _("of any model, at this agreement")),
         ),
     )
 
