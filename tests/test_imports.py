@@ -77,7 +77,7 @@ LAYERS = {
     "training.learner": [
         [*CONFIGS, "check"],
         ["policy"],
-        ["preferences", "sampling", "rewards"],
+        ["preferences", "sampling", "rewards", "values"],
         ["models"],
         ["text"],
         ["runtime", "estimators", "reward_terms", "environments"],

@@ -14,9 +14,10 @@ import torch
 from safetensors.torch import load_file
 
 from tests.learner.worlds.letters import LETTERS, on_reward_model, policy_folder, ppo_job
+from tests.learner.worlds.logged import q_job
 from tests.learner.worlds.two_processes import run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
-from training.learner import dpo, ppo, sample, sft
+from training.learner import dpo, ppo, q, sample, sft
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,8 @@ PATIENCE = 500  # seconds until a test gives up; nothing here says how fast anyt
 PROMPTS = ("a", "b", "c")
 PPO = {"steps": 3, "batch_episodes": 12, "epochs": 2, "minibatches": 2, "learning_rate": 0.01, "save_every": 2,
        "kl_target": 0.05, "kl_horizon": 60, "eval_prompts": 2, "eval_every": 2}  # fmt: skip
+Q = {"value_epochs": 2, "policy_epochs": 1, "batch_completions": 64, "count": 24, "save_every": 2, "target_decay": 0.5,
+     "learning_rate": 0.01, "eval_prompts": 2}  # fmt: skip
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
@@ -117,6 +120,8 @@ JOBS = {
     "ptx": (ppo, lambda folder: with_demonstrations(ppo_job(folder, PROMPTS, **PPO, ptx_coefficient=0.5))),
     "lora": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, lora_rank=2)),
     "sft": (sft, demonstrations),
+    "q": (q, lambda folder: q_job(folder, **Q)),
+    "q with lora": (q, lambda folder: q_job(folder, **Q, lora_rank=2)),
     "sample": (sample, prompts_to_sample),
     "dpo": (dpo, rankings_for_dpo),
     "dpo on whole rankings": (dpo, lambda folder: rankings_for_dpo(folder, loss="plackett_luce", lora_rank=2)),
@@ -244,6 +249,14 @@ def test_two_processes_imitate_what_one_does(tmp_path):
     sft.main(one)
     assert JobDirectory(two).result()["processes"] == 2
     assert_close_results(one, two)
+
+
+@pytest.mark.process
+def test_two_processes_learn_the_values_that_one_does(tmp_path):
+    one, two = (q_job(tmp_path / name, **Q) for name in ("one", "two"))
+    run_on_two(q.main, two)
+    q.main(one)
+    assert_close_results(one, two, load_file(tmp_path / "policy" / "model.safetensors"))
 
 
 @pytest.mark.process

@@ -17,6 +17,7 @@ from training.learner.runtime.config.base import (
     current_names,
 )
 from training.learner.runtime.config.ppo import HEAD_LEARNING_RATE, PpoConfig
+from training.learner.runtime.config.q import QConfig
 from training.learner.runtime.config.reward import RewardConfig
 from training.learner.runtime.config.sample import SampleConfig
 from training.learner.runtime.config.sft import SftConfig
@@ -28,6 +29,7 @@ __all__ = [
     "LORA_FACTOR",
     "SMALL_MODEL",
     "PpoConfig",
+    "QConfig",
     "RewardConfig",
     "SampleConfig",
     "Settings",

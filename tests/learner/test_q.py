@@ -1,0 +1,133 @@
+"""q: what it reads, what it refuses, and what it leaves."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.learner.worlds.letters import letters_tokenizer, policy_folder, reward_model_folder, reward_of
+from tests.learner.worlds.logged import q_job, row
+from training.learner import q
+from training.learner.runtime.config import QConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory
+from training.learner.runtime.processes import Processes
+from training.learner.values.logged import read_completions, rewards_of
+
+FEW = {"value_epochs": 2, "policy_epochs": 1, "batch_completions": 16}
+ROWS = [row(1, [2, 3, 0]), row(1, [4, 0]), row(2, [1, 1, 1]), row(3, [0], split="held_out")]
+
+
+def test_logged_completions_become_a_policy_without_sampling(tmp_path):
+    rows = [row(1 + i % 4, [1 + i % 3, 2, 0], reward=float(i % 3)) for i in range(24)]
+    rows += [row(1, [4, 0], reward=1.0, split="held_out")]
+    job = q_job(tmp_path / "job", rows, rewards=[], **FEW, lora_rank=2, dtype="bfloat16")
+    q.main(job)
+    lines, result = JobDirectory(job).metrics(), JobDirectory(job).result()
+    assert [("td_loss" in line, "policy_loss" in line) for line in lines] == [(True, False)] * 2 + [(False, True)]
+    assert lines[1]["held_out_td_loss"] > 0 and result["held_out_imitation_loss"] > 0
+    assert (result["train_completions"], result["different_completions"], result["held_out_completions"]) == (24, 12, 1)
+    assert (result["data_reward"], result["data_reward_best"], result["steps"]) == (1.0, 2.0, 3)
+    assert "reward" not in result, "without reward terms nothing can score new completions"
+    assert 0 < result["effective_tokens"] <= 1 and result["path"] == "packed"
+    AutoModelForCausalLM.from_pretrained(job / "model")
+
+
+def test_with_reward_terms_the_policy_is_measured_like_that_of_ppo(tmp_path):
+    job = q_job(tmp_path / "job", None, 8, **FEW, eval_prompts=4, optimum_samples=8, learning_rate=0.001)
+    q.main(job)
+    result = JobDirectory(job).result()
+    assert result["evaluated_on"] == "train" and result["evaluation_prompts"] == 4 and result["optimum_samples"] == 8
+    assert result["reward_gain"] == pytest.approx(result["reward"] - result["reward_reference"])
+    assert {"kl", "objective", "best_objective_at_least", "attained_fraction"} <= set(result)
+
+
+def test_a_reward_model_scores_what_has_no_reward(tmp_path):
+    reward_model = str(reward_model_folder(tmp_path / "reward_model"))
+    job = q_job(tmp_path / "job", ROWS, **FEW, rewards=[{"name": "reward_model"}], reward_model=reward_model)
+    q.main(job)
+    assert JobDirectory(job).result()["held_out_completions"] == 1
+
+
+def read(rows, **settings):
+    return read_completions(letters_tokenizer(), rows, QConfig(**{"model": "m", "rewards": []} | settings))
+
+
+def test_rows_are_encoded_with_their_end_unless_they_are_cut_off():
+    settings = {"rewards": [{"name": "missing_eos"}], "max_completion_tokens": 3}
+    finished, cut_off, long = read([row(1, [2, 3]), row(1, [2, 3], finished=False), row(1, [2, 3, 4])], **settings)
+    assert (finished.tokens, cut_off.tokens, long.tokens) == ([2, 3, 0], [2, 3], [2, 3, 4])
+    assert (finished.finished, cut_off.finished, long.finished) == (True, False, False)
+
+
+def test_a_given_reward_comes_before_those_of_the_terms():
+    logged = read([row(1, [2, 0], reward=7), row(1, [3, 0])], rewards=[{"name": "missing_eos"}])
+    scored = rewards_of(
+        logged, lambda answers: torch.tensor([reward_of(one.completion) for one in answers]), Processes()
+    )
+    assert scored.tolist() == pytest.approx([7.0, reward_of([3, 0])])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"reward": None}, r"completions.jsonl, row 1: the row has no reward, and there are no reward terms"),
+        ({"reward": "good"}, r"row 1: reward must be a number, not 'good'"),
+        ({"reward": True}, "reward must be a number, not True"),
+        ({"reward": float("nan")}, "reward must be a number, not nan"),
+        ({"completion": 3}, "completion must be a string"),
+        ({"messages": []}, "messages must be a list"),
+        ({"split": "test"}, "split must be train or held_out, not 'test'"),
+        ({"finished": 1}, "finished must be true or false, not 1"),
+        ({"completion": "", "finished": False}, "the completion has no tokens: an empty one must be finished"),
+        ({"split": "held_out"}, "has no completion to train on"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_refused(changes, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        read([row(1, [2, 0], reward=1.0) | changes])
+
+
+def test_a_term_that_compares_needs_references_or_a_reward():
+    terms = [{"name": "token_f1"}]
+    with pytest.raises(BadInput, match="token_f1 needs references"):
+        read([row(1, [2, 0])], rewards=terms)
+    assert len(read([row(1, [2, 0], references=["b"]), row(1, [2, 0], reward=0.5)], rewards=terms)) == 2
+
+
+@pytest.mark.parametrize(
+    ("chosen", "sentence"),
+    [
+        ({"rewards": [], "reward_model": "r"}, "reward_model is set, but rewards has no term that uses it"),
+        ({}, "set reward_model when, and only when"),
+        ({"rewards": [], "pessimism": 1.0}, "pessimism is of the reward model"),
+        ({"rewards": [], "optimum_samples": 1}, "optimum_samples must be 2 or more"),
+        ({"rewards": [], "expectile": 1.0}, "expectile must be below 1"),
+        ({"rewards": [], "bootstrap": "max"}, "bootstrap must be one of state_value, double_q"),
+    ],
+)
+def test_settings_that_contradict_are_refused(chosen, sentence):
+    with pytest.raises(BadInput, match=sentence):
+        QConfig(model="m", **chosen)
+
+
+def test_equal_rewards_teach_nothing_and_are_refused(tmp_path):
+    job = q_job(tmp_path / "job", [row(1, [2, 0], reward=1), row(1, [3, 0], reward=1)], rewards=[])
+    with pytest.raises(BadInput, match="all 2 training completions have the reward 1, so none is better"):
+        q.main(job)
+
+
+def test_the_buffer_holds_the_newest_completions(tmp_path):
+    rows = [row(1, [2, 0], reward=float(i)) for i in range(6)]
+    job = q_job(tmp_path / "job", rows, rewards=[], **FEW, buffer_completions=2)
+    q.main(job)
+    assert JobDirectory(job).result()["data_reward"] == 4.5
+
+
+def test_a_completion_that_outgrows_the_positions_is_refused(tmp_path):
+    policy_folder(tmp_path / "policy")
+    long = {"messages": [{"role": "user", "content": "a " * 120}], "completion": "b " * 9, "reward": 1.0}
+    job = q_job(tmp_path / "job", [long, {**long, "reward": 0.0}], rewards=[], max_completion_tokens=20)
+    with pytest.raises(BadInput, match="the model has room for 128"):
+        q.main(job)
+    assert json.loads((job / "config.json").read_text())["model"]

@@ -1,0 +1,143 @@
+"""Logged completions: the rows of completions.jsonl as tokens, with their rewards."""
+
+import functools
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.learner.models.packing import Episodes
+from training.learner.reward_terms import Answer, terms_with_references
+from training.learner.rewards.reward_function import Reward, has_references
+from training.learner.runtime.config import QConfig
+from training.learner.runtime.jobdir import BadInput
+from training.learner.runtime.processes import Processes
+from training.learner.text.messages import (
+    SPLITS,
+    Prompt,
+    check_messages,
+    encode_completion,
+    naming_row,
+    render,
+    share,
+    truncate_prompt,
+)
+from training.learner.values.replay import ReplayBuffer, merge_equal
+
+FILE = "completions.jsonl"
+
+
+class Logged(NamedTuple):
+    """A row of completions.jsonl."""
+
+    prompt: Prompt
+    tokens: list[int]  # of the completion; with its EOS token unless it is truncated
+    finished: bool
+    reward: float | None  # given in the row; None: the reward terms say it
+
+
+def read_completions(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: QConfig) -> list[Logged]:
+    """Return the logged completions. Raises BadInput for a row that cannot be used, or without training rows."""
+    # Prompts come with many completions, and short answers come often: encode each once.
+    encode = functools.cache(lambda text: encode_completion(tokenizer, text))
+    prompt_tokens = functools.cache(lambda messages: render(tokenizer, json.loads(messages)))
+    completions = []
+    for number, row in enumerate(rows, 1):
+        with naming_row(FILE, number, row):
+            check_row(row, settings)
+            whole_prompt = prompt_tokens(json.dumps(row["messages"]))
+            completions.append(as_logged(row, whole_prompt, encode(row["completion"]), settings))
+    if not any(is_trained_on(one) for one in completions):
+        raise BadInput(f"{FILE} has no completion to train on: add rows whose split is not held_out")
+    return completions
+
+
+def as_logged(row: dict[str, Any], whole_prompt: list[int], whole: list[int], settings: QConfig) -> Logged:
+    """Return the row with these tokens, truncated to the settings' lengths."""
+    prompt = truncate_prompt(whole_prompt, settings.max_prompt_tokens, settings.overlong_prompts)
+    if not prompt:
+        raise BadInput("the prompt has no tokens")
+    if not row.get("finished", True):
+        whole = whole[:-1]
+    tokens = whole[: settings.max_completion_tokens]
+    if not tokens:
+        raise BadInput("the completion has no tokens: an empty one must be finished")
+    finished = bool(row.get("finished", True)) and len(tokens) == len(whole)
+    reward = row.get("reward")
+    return Logged(
+        Prompt(row, prompt, len(prompt) < len(whole_prompt)),
+        tokens,
+        finished,
+        None if reward is None else float(reward),
+    )
+
+
+def check_row(row: dict[str, Any], settings: QConfig) -> None:
+    """Raise BadInput for a row that has a wrong type, or neither a reward nor what the reward terms need."""
+    check_messages(row.get("messages"))
+    if not isinstance(row.get("completion"), str):
+        raise BadInput("completion must be a string")
+    if row.get("split", "train") not in SPLITS:
+        raise BadInput(f"split must be train or held_out, not {row['split']!r}")
+    if not isinstance(row.get("finished", True), bool):
+        raise BadInput(f"finished must be true or false, not {row['finished']!r}")
+    reward = row.get("reward")
+    if reward is None and not settings.rewards:
+        raise BadInput("the row has no reward, and there are no reward terms: give it one, or set rewards")
+    if reward is None:
+        names = terms_with_references(settings.rewards)
+        if names and not has_references(row):
+            raise BadInput(f"the reward term {names[0]} needs references, a list of at least one text, or a reward")
+    elif isinstance(reward, bool) or not isinstance(reward, int | float) or not math.isfinite(reward):
+        raise BadInput(f"reward must be a number, not {reward!r}")
+
+
+def is_trained_on(logged: Logged) -> bool:
+    return logged.prompt.row.get("split") != "held_out"
+
+
+def replay_buffer(completions: Sequence[Logged], rewards: Tensor) -> ReplayBuffer:
+    """Return a buffer of these completions with their rewards [N]; equal ones are counted."""
+    episodes = Episodes([one.prompt.tokens for one in completions], [one.tokens for one in completions])
+    return merge_equal(episodes, rewards)
+
+
+@torch.no_grad()
+def rewards_of(completions: Sequence[Logged], reward: Reward | None, processes: Processes) -> Tensor:
+    """Return the rewards [N]: those given in the rows, else those of the reward terms; processes share the work."""
+    unknown = [i for i, one in enumerate(completions) if one.reward is None]
+    mine = share(unknown, processes.rank, processes.count)
+    answers = [as_answer(completions[i]) for i in mine]
+    scores = reward(answers).tolist() if reward is not None and answers else []
+    known = dict(zip(unknown, processes.gather(scores), strict=True))
+    rewards = torch.tensor([known.get(i, one.reward) for i, one in enumerate(completions)], dtype=torch.float32)
+    if not bool(rewards.isfinite().all()):
+        raise BadInput(
+            f"{FILE}, row {int((~rewards.isfinite()).nonzero()[0]) + 1}: the reward terms give no finite number"
+        )
+    return rewards
+
+
+def as_answer(logged: Logged) -> Answer:
+    return Answer(
+        logged.prompt.row, logged.prompt.tokens, logged.tokens, logged.prompt.row["completion"], logged.finished
+    )
+
+
+def check_differing(rewards: Tensor) -> None:
+    """Raise BadInput if all rewards [N] are equal: no token then has an advantage over another."""
+    if bool((rewards == rewards[0]).all()):
+        raise BadInput(
+            f"all {len(rewards)} training completions have the reward {float(rewards[0]):g}, so none is better than "
+            "another: add completions of other quality, or imitate them with sft"
+        )
+
+
+def prompts_to_answer(completions: Iterable[Logged], settings: QConfig) -> list[Prompt]:
+    """Return every prompt once, in the order of the rows; only those with references if a reward term compares."""
+    compares = bool(terms_with_references(settings.rewards))
+    prompts = {tuple(one.prompt.tokens): one.prompt for one in completions}.values()
+    return [prompt for prompt in prompts if has_references(prompt.row) or not compares]

@@ -1,0 +1,67 @@
+"""Replay buffer: completions with rewards, whoever wrote them, from which batches are drawn again and again."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.learner.models.packing import Episodes, indices_by_prompt
+from training.learner.text.messages import shuffled
+
+GROUP = 8  # completions of one prompt that are drawn together, so that the prompt is computed once
+
+
+class ReplayBuffer(NamedTuple):
+    """N different completions with their rewards."""
+
+    episodes: Episodes
+    rewards: Tensor  # [N] float32
+    counts: Tensor  # [N] float32, how often the completion was logged with this reward; its weight in every loss
+
+    def lengths(self) -> Tensor:
+        """Return the number of tokens of each completion, [N]."""
+        return torch.tensor([len(completion) for completion in self.episodes.completions], dtype=torch.int64)
+
+    def tokens(self, indices: Sequence[int]) -> int:
+        """Return the number of completion tokens of these completions."""
+        return sum(len(self.episodes.completions[i]) for i in indices)
+
+    def token_counts(self, indices: Sequence[int]) -> Tensor:
+        """Return the counts [C] of the tokens of these completions, divided by their mean over the whole buffer."""
+        lengths = self.lengths()
+        mean = (self.counts * lengths).sum() / lengths.sum()
+        return (self.counts[list(indices)] / mean).repeat_interleave(lengths[list(indices)])
+
+
+def merge_equal(episodes: Episodes, rewards: Tensor) -> ReplayBuffer:
+    """Return a buffer in which equal completions of a prompt with equal rewards [N] are one, with their number."""
+    counts: Counter[tuple[tuple[int, ...], tuple[int, ...], float]] = Counter(
+        (tuple(prompt), tuple(completion), reward)
+        for prompt, completion, reward in zip(episodes.prompts, episodes.completions, rewards.tolist(), strict=True)
+    )
+    return ReplayBuffer(
+        Episodes([prompt for prompt, _, _ in counts], [completion for _, completion, _ in counts]),
+        torch.tensor([reward for _, _, reward in counts], dtype=torch.float32),
+        torch.tensor(list(counts.values()), dtype=torch.float32),
+    )
+
+
+def plan_batches(buffer: ReplayBuffer, size: int, epochs: int, seed: int, first: int = 0) -> list[list[int]]:
+    """Return the batches of `epochs` passes, each with at most `size` completions; every pass is shuffled anew.
+
+    Completions of one prompt come in groups of up to GROUP, in another division in every pass. first: number of the
+    first pass, so that two plans of one seed differ.
+    """
+    plan: list[list[int]] = []
+    for epoch in range(first, first + epochs):
+        groups: list[list[int]] = []
+        for number, indices in enumerate(indices_by_prompt(buffer.episodes).values()):
+            order = [indices[i] for i in shuffled(len(indices), seed, (epoch << 32) + number)]
+            width = min(GROUP, size)
+            groups += [order[start : start + width] for start in range(0, len(order), width)]
+        drawn = list(itertools.chain.from_iterable(groups[i] for i in shuffled(len(groups), seed, epoch)))
+        plan += [drawn[start : start + size] for start in range(0, len(drawn), size)]
+    return plan
