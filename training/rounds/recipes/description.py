@@ -24,6 +24,7 @@ REWARD_MODEL_OF_BASE = "reward model of base"  # the reward model that the base 
 # is a file that an earlier job wrote.
 RANKINGS = "rankings"
 DEMONSTRATIONS = "demonstrations"
+LOGGED_COMPLETIONS = "logged_completions"
 PROMPTS_TO_LEARN_FROM = "prompts_to_learn_from"
 PROMPTS_TO_ANSWER = "prompts_to_answer"
 PROMPTS_TO_COMPARE = "prompts_to_compare"
