@@ -59,10 +59,11 @@ from typing import Any, NamedTuple
 import torch
 
 from training.learner.models.generic_forward import path_summary
-from training.learner.models.loading import freeze, load_policy, save_model
+from training.learner.models.loading import freeze, load_policy
 from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
+from training.learner.models.saving import save_model
 from training.learner.policy.dialogues import environment_factory
 from training.learner.policy.evaluation import evaluation_result, optimality_result, reference_rewards
 from training.learner.policy.rollout import TrainingContext
