@@ -14,7 +14,7 @@ from training.models import LoopSettings, Round
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
-MAX_WAIT = 240_000  # milliseconds until the test gives up; not a requirement on speed
+MAX_WAIT = 480_000  # milliseconds until the test gives up; not a requirement on speed
 
 
 @pytest.fixture

@@ -174,7 +174,8 @@ def test_a_round_says_how_many_rankings_their_flags_keep_out(console, finished):
     assert "left out" not in console.get(f"{URL}/rounds/1/").content.decode()
     finished.results["snapshot"] = {"rankings": 6, "flagged_rankings": 2}
     finished.save()
-    assert "2 more have a flag of the project and are left out" in console.get(f"{URL}/rounds/1/").content.decode()
+    page = console.get(f"{URL}/rounds/1/").content.decode()
+    assert "2 more have a flag that means not for training and are left out" in page
 
 
 def test_samples_stand_beside_the_served_ones_on_the_same_prompts(console, finished, base):
