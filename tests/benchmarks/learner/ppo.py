@@ -5,8 +5,8 @@ accumulates 4 micro-batches of 16 for a step. In the last batch of a dataset acc
 make one step per micro-batch, so the peer gets one batch more than it uses. Steps are counted at the optimiser.
 
 `ppo` has a separate critic, as the peer, and passes that hold a whole batch, as the peer's scoring. `ppo_recommended`
-has the settings that training.learner.ppo recommends: four steps of half a batch, in two epochs. Quality: see judged;
-the reward is that of the same model, minus 1 for a truncated completion.
+has the settings that training.learner.ppo recommends: four steps of half a batch, in two epochs. Quality: see
+policy_quality; the reward is that of the same model, minus 1 for a truncated completion.
 """
 
 import itertools
@@ -33,7 +33,7 @@ def ours(name: str, folder: Path) -> dict:
 
 def run(folder: Path, name: str, batches: int, own: dict[str, Any]) -> dict:
     """Run the program on a new job; its first batch is not counted."""
-    from tests.benchmarks.learner import judged
+    from tests.benchmarks.learner import policy_quality
     from training.learner import ppo
     from training.learner.runtime.jobdir import JobDirectory
 
@@ -59,7 +59,7 @@ def run(folder: Path, name: str, batches: int, own: dict[str, Any]) -> dict:
         "phases": phases,
         "steps": int(sum(line["updates"] for line in lines)),
         "curve": [[line["reward"], line["kl"]] for line in lines],
-    } | judged.judge(folder, job / "model", NEW_TOKENS, BETA)
+    } | policy_quality.measure_policy(folder, job / "model", NEW_TOKENS, BETA)
 
 
 def peer(name: str, folder: Path) -> dict:
@@ -68,7 +68,7 @@ def peer(name: str, folder: Path) -> dict:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-    from tests.benchmarks.learner import judged
+    from tests.benchmarks.learner import policy_quality
 
     policy, reference = (AutoModelForCausalLM.from_pretrained(folder / "policy") for _ in range(2))
     reward, critic = (AutoModelForSequenceClassification.from_pretrained(folder / "reward_model") for _ in range(2))
@@ -98,7 +98,7 @@ def peer(name: str, folder: Path) -> dict:
         "phases": {},
         "steps": next(steps),
         "curve": [[m["objective/scores"], m["objective/kl"]] for m in seen],
-    } | judged.judge(folder, policy, NEW_TOKENS, BETA)
+    } | policy_quality.measure_policy(folder, policy, NEW_TOKENS, BETA)
 
 
 def needs(name: str, size: str, side: str) -> machine.Need:

@@ -2,7 +2,7 @@
 
 A batch has 64 episodes, four per prompt, of up to 64 tokens, and one step on both sides. The peer's reward is a
 function of its token ids, so that no text is encoded again: the same model on the same tokens, a batch at once.
-Gradient checkpointing is off and prompts come in order. Quality: see judged.
+Gradient checkpointing is off and prompts come in order. Quality: see policy_quality.
 """
 
 import itertools
@@ -32,7 +32,7 @@ def peer(name: str, folder: Path) -> dict:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback
     from trl import RLOOConfig, RLOOTrainer
 
-    from tests.benchmarks.learner import judged, world
+    from tests.benchmarks.learner import policy_quality, world
 
     policy = AutoModelForCausalLM.from_pretrained(folder / "policy")
     scorer = AutoModelForSequenceClassification.from_pretrained(folder / "reward_model").eval()
@@ -45,7 +45,7 @@ def peer(name: str, folder: Path) -> dict:
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=world.PAD).to(scorer.device)
         mask = torch.arange(padded.shape[1]) < torch.tensor([len(row) for row in rows])[:, None]
         scores = scorer(padded, attention_mask=mask.to(scorer.device)).logits[:, 0].tolist()
-        missing = [judged.MISSING_END * (row[-1] != world.END) for row in completion_ids]
+        missing = [policy_quality.MISSING_EOS * (row[-1] != world.END) for row in completion_ids]
         return [score - penalty for score, penalty in zip(scores, missing, strict=True)]
 
     rows = Dataset.from_list([{"prompt": text} for text in tokens])
@@ -72,4 +72,4 @@ def peer(name: str, folder: Path) -> dict:
     trainer.train()
     return {
         "value": EPISODES * (len(ends) - 1) / (ends[-1] - ends[0]), "phases": {}, "steps": next(steps), "curve": seen,
-    } | judged.judge(folder, trainer.model, NEW_TOKENS, BETA)  # fmt: skip
+    } | policy_quality.measure_policy(folder, trainer.model, NEW_TOKENS, BETA)  # fmt: skip

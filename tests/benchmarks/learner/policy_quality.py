@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 PROMPTS, SEED = 256, 99
-MISSING_END = 1.0  # subtracted from the score of a truncated completion
+MISSING_EOS = 1.0  # subtracted from the score of a truncated completion
 
 
-def judge(folder: Path, policy: Any, new_tokens: int, beta: float) -> dict:
+def measure_policy(folder: Path, policy: Any, new_tokens: int, beta: float) -> dict:
     """Return `quality` (mean reward − β·KL), `reward`, `kl` in nats per completion, and the standard errors of both.
 
     policy: a causal language model, or its folder; `folder` holds the reference and the reward model.
@@ -30,9 +30,9 @@ def judge(folder: Path, policy: Any, new_tokens: int, beta: float) -> dict:
         model.to(policy.device)
     rewards, divergences = [], []
     with torch.no_grad():
-        for prompt, completion in written(policy, world.prompts(PROMPTS, SEED), new_tokens):
+        for prompt, completion in sample_completions(policy, world.prompts(PROMPTS, SEED), new_tokens):
             tokens = torch.tensor([prompt + completion], device=policy.device)
-            rewards.append(scorer(tokens).logits.item() - MISSING_END * (completion[-1] != world.END))
+            rewards.append(scorer(tokens).logits.item() - MISSING_EOS * (completion[-1] != world.END))
             own, other = (
                 model(tokens).logits[0, len(prompt) - 1 : -1].log_softmax(-1) for model in (policy, reference)
             )
@@ -43,7 +43,7 @@ def judge(folder: Path, policy: Any, new_tokens: int, beta: float) -> dict:
     return {"quality": reward - beta * kl, "reward": reward, "kl": kl} | errors
 
 
-def written(policy: Any, prompts: list[list[int]], new_tokens: int) -> list[tuple[list[int], list[int]]]:
+def sample_completions(policy: Any, prompts: list[list[int]], new_tokens: int) -> list[tuple[list[int], list[int]]]:
     """Return each prompt with its completion, up to EOS."""
     import torch
 
