@@ -13,11 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.learner.worlds.labelled import kto_job, label_rows
 from tests.learner.worlds.letters import LETTERS, on_reward_model, policy_folder, ppo_job
 from tests.learner.worlds.logged import q_job
 from tests.learner.worlds.two_processes import run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
-from training.learner import dpo, ppo, q, sample, sft
+from training.learner import dpo, kto, ppo, q, sample, sft
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +121,7 @@ JOBS = {
     "ptx": (ppo, lambda folder: with_demonstrations(ppo_job(folder, PROMPTS, **PPO, ptx_coefficient=0.5))),
     "lora": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, lora_rank=2)),
     "sft": (sft, demonstrations),
+    "kto": (kto, lambda folder: kto_job(folder, label_rows(8, held_out="d"), epochs=5, batch_labels=9, save_every=2)),
     "q": (q, lambda folder: q_job(folder, **Q)),
     "q with lora": (q, lambda folder: q_job(folder, **Q, lora_rank=2)),
     "sample": (sample, prompts_to_sample),

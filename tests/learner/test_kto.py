@@ -1,0 +1,141 @@
+"""kto: its passes against a plain computation with transformers, what it learns, what it refuses."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from tests.learner.worlds.labelled import kto_job, label_rows
+from tests.learner.worlds.letters import completions, log_prob, log_probs, policy_folder, reward_of
+from tests.learner.worlds.words import ranking_rows
+from training.learner import kto
+from training.learner.preferences.labels import LabelledCompletion
+from training.learner.runtime.config.kto import KtoConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory
+from training.learner.runtime.processes import Processes
+
+BATCH = [
+    LabelledCompletion((1,), (2, 0), 1.0, 0.0),
+    LabelledCompletion((1,), (3, 4, 0), 0.0, 2.0),
+    LabelledCompletion((2, 3), (1, 0), 0.5, 1.0),
+    LabelledCompletion((4,), (0,), 1.0, 0.0),
+]
+
+
+def plain(folder):
+    """Return the folder's model as transformers computes it."""
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+
+
+def plain_loss(policy, reference, beta, weights):
+    """Compute the loss of BATCH and its reference point with one unpacked pass per sequence."""
+
+    def log_ratio(prompt, completion):
+        return log_prob(policy, [*prompt], [*completion]) - log_prob(reference, [*prompt], [*completion])
+
+    # Next completion of another prompt: the first two take that of (2, 3); (2, 3) that of (4,); (4,) the first.
+    pairs = [(BATCH[0], BATCH[2]), (BATCH[1], BATCH[2]), (BATCH[2], BATCH[3]), (BATCH[3], BATCH[0])]
+    point = max(0.0, sum(float(log_ratio(x.prompt, y.completion).detach()) for x, y in pairs) / 4)
+    loss = 0.0
+    for one in BATCH:
+        distance = beta * (log_ratio(one.prompt, one.completion) - point)
+        loss = loss + one.desirable * weights.desirable * (1 - torch.sigmoid(distance))
+        loss = loss + one.undesirable * weights.undesirable * (1 - torch.sigmoid(-distance))
+    return loss / 5.5, point
+
+
+@pytest.mark.parametrize("budget", [4096, 6])
+def test_packed_passes_give_the_loss_and_gradient_of_plain_ones(tmp_path, budget):
+    folders = {name: str(policy_folder(tmp_path / name, seed=seed)) for name, seed in (("policy", 1), ("start", 2))}
+    settings = KtoConfig(model=folders["policy"], reference_model=folders["start"], beta=0.7, micro_batch_tokens=budget)
+    models, _ = kto.load_models(settings, Processes())
+    weights = kto.LabelWeights(1.5, 0.75)
+    known = kto.reference_log_probs(models, [tuple(BATCH)])
+    point = kto.estimate_reference_point(models, kto.reference_point_of(models, BATCH))
+    metrics = kto.accumulate_gradients(models, BATCH, [known[kto.identity(one)] for one in BATCH], point, weights)
+
+    policy, reference = plain(folders["policy"]), plain(folders["start"]).requires_grad_(False)
+    loss, expected_point = plain_loss(policy, reference, 0.7, weights)
+    loss.backward()
+    assert expected_point > 0 and point == pytest.approx(expected_point, rel=1e-5)
+    assert metrics["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    expected = dict(policy.named_parameters())
+    for name, parameter in models.policy.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-4, atol=1e-7)
+
+
+def test_it_starts_at_the_loss_of_a_policy_that_is_its_reference(tmp_path):
+    """All log-ratios are 0, so every label loses λ/2; with balanced weights that is n_most/n of the labels."""
+    rows = label_rows(10)
+    job = kto_job(tmp_path / "job", rows, batch_labels=1000)
+    kto.main(job)
+    (line,) = JobDirectory(job).metrics()
+    good = sum(row["desirable"] for row in rows)
+    assert line["loss"] == pytest.approx(max(good, len(rows) - good) / len(rows), abs=1e-6)
+    assert (line["reference_point"], line["desirable_reward"]) == (0.0, pytest.approx(0.0, abs=1e-6))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run on labels of three prompts; those of the fourth are held out."""
+    rows = label_rows(20, held_out=["d"])
+    job = kto_job(
+        tmp_path_factory.mktemp("kto") / "job", rows, epochs=30, learning_rate=0.01, batch_labels=30, eval_every=10
+    )
+    kto.main(job)
+    return job
+
+
+def test_it_raises_the_reward_of_an_enumerable_world(trained):
+    policy, reference = plain(trained / "model"), plain(trained.parent / "policy")
+    rewards = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)
+    before, after = log_probs(reference, [1]), log_probs(policy, [1])
+    assert float((after.exp() * rewards).sum()) > float((before.exp() * rewards).sum()) + 0.3
+
+
+def test_it_reports_held_out_labels_and_counts(trained):
+    result, lines = JobDirectory(trained).result(), JobDirectory(trained).metrics()
+    assert result["program"] == "kto" and result["labelled_prompts"] == 3
+    assert result["desirable_labels"] + result["undesirable_labels"] == 60
+    most = max(result["desirable_labels"], result["undesirable_labels"])
+    assert result["desirable_weight"] == pytest.approx(most / result["desirable_labels"])
+    assert 0.5 < result["held_out_separation"] <= 1 and result["held_out_loss"] == lines[-1]["held_out_loss"]
+    assert [("held_out_loss" in line) for line in lines] == [line["step"] % 10 == 0 for line in lines]
+    assert lines[-1]["desirable_reward"] > 0 > lines[-1]["undesirable_reward"]
+
+
+def test_it_learns_from_rankings_and_with_an_adapter(tmp_path):
+    job = kto_job(tmp_path / "job", label_rows(4), lora_rank=2, learning_rate=0.01)
+    rows = [
+        row | {"messages": [{"role": "user", "content": "abcd"[i % 4]}], "completions": ["a b", "c", "d d"],
+               "ranks": [1, 2, 3]} for i, row in enumerate(ranking_rows(8))
+    ]  # fmt: skip
+    kto_job(job, rows, file="rankings.jsonl", lora_rank=2, learning_rate=0.01, epochs=3)
+    kto.main(job)
+    result = JobDirectory(job).result()
+    assert (
+        result["desirable_labels"] + result["undesirable_labels"] == 16 + 16 and result["unlabelled_completions"] == 8
+    )
+    assert (job / "model" / "adapter").is_dir()
+
+
+def test_every_step_has_two_prompts():
+    groups = [tuple(LabelledCompletion((p,), (c,), 1.0, 0.0) for c in range(9)) for p in range(5)]
+    plan = kto.plan_steps(groups, KtoConfig(model="m", batch_labels=4, epochs=2))
+    assert len(plan) == 4 and all(len({one.prompt for one in step}) >= 2 for step in plan)
+    assert sorted(plan[0] + plan[1]) == sorted(plan[2] + plan[3]) == sorted(one for group in groups for one in group)
+    assert plan[:2] != plan[2:]
+
+
+def test_what_cannot_be_used_is_refused_in_a_sentence(tmp_path):
+    job = kto_job(tmp_path / "job", label_rows(2))
+    (job / "labels.jsonl").unlink()
+    with pytest.raises(BadInput, match=r"has neither rankings\.jsonl nor labels\.jsonl: add one of them"):
+        kto.main(job)
+    long = label_rows(2)
+    long[0] = long[0] | {"messages": [{"role": "user", "content": "a " * 127}]}
+    with pytest.raises(BadInput, match="take up to 130 tokens, the model has room for 128"):
+        kto.main(kto_job(tmp_path / "long", long))
+    other = policy_folder(tmp_path / "other")
+    (other / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(BadInput, match="model and reference_model must have the same tokenizer"):
+        kto.main(kto_job(tmp_path / "mixed", label_rows(2), reference_model=str(other)))

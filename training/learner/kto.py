@@ -1,0 +1,333 @@
+"""kto: learn a policy from single labels: completions that are desirable or undesirable, without comparing them.
+
+    python -m training.learner.kto JOB_DIR
+    accelerate launch --num_processes 2 -m training.learner.kto JOB_DIR
+
+Files in (one of the last two, or both):
+
+    config.json     settings that differ from the defaults below; `model` is required
+    labels.jsonl    {"messages": [{"role": "user", "content": "..."}], "completion": "...", "desirable": true,
+                     "split": "train", "weight": 1}
+    rankings.jsonl  rankings as for `reward`; labels are derived from their flags, ratings and ranks (`labels_from`)
+
+Labels with the split "held_out" are used for evaluation only.
+
+Files out:
+
+    model/         the policy, a Hugging Face folder
+    metrics.jsonl  one line per step: loss, reference point, rewards β·log(π/π_ref) of both kinds of labels
+    result.json    evaluation on the held-out labels, counts of labels; written last
+    state/         state to resume from
+
+Steps:
+
+1. Read the labels and encode them as tokens; load the policy and the frozen reference.
+2. Compute the log-probs of the labelled completions under the reference, and load the state of an earlier run.
+3. Estimate the reference point of the next batch, and train on its labels.
+4. Write metrics, evaluate on held-out labels, save. Repeat from 3 for `epochs` passes.
+5. Write the model, then the result.
+
+SIGTERM stops the program between two steps with its state saved; the same command resumes. Every random choice is a
+function of the seed and the pass, so a resumed run ends in the same bits as one without a stop.
+
+The loss is in preferences/kto_loss.py.
+
+| detail | published (Ethayarajh et al. 2024) | here |
+|---|---|---|
+| value of a completion, λ_D, λ_U, β = 0.1 | equation 8 | followed |
+| reference point from mismatched pairs | of the microbatch, shifted by one | of the batch, with the next other prompt |
+| no gradient through the reference point, at least 0 | §4 | followed |
+| λ_D·n_D / (λ_U·n_U) between 1 and 3/2 | §4 | 1 (`balance_labels`), by the labels of the whole file |
+| preferred: desirable, other: undesirable | §4 | first and last rank; flags and ratings come before |
+| learning rate | 5e-7 and 5e-6, 7 and more billion weights | as the other programs here, by size |
+"""
+
+import itertools
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from training.learner.models.generic_forward import path_summary, shares_prompts
+from training.learner.models.loading import computing_in
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.packing import Episodes, within_budget
+from training.learner.models.saving import save_model
+from training.learner.models.token_outputs import completion_log_probs
+from training.learner.policy.reference import load_policy_and_reference
+from training.learner.policy.root_divergence import log_probs_of
+from training.learner.preferences.kto_loss import (
+    LabelWeights,
+    balanced_weights,
+    kto_losses,
+    mismatched,
+    separation,
+)
+from training.learner.preferences.labels import LabelData, LabelledCompletion, PromptLabels, read_labels
+from training.learner.runtime.config.kto import KtoConfig
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
+from training.learner.runtime.optimization import (
+    adamw,
+    check_finite,
+    learning_rate_factor,
+    load_state,
+    peak_learning_rate,
+    save_state,
+    take_step,
+)
+from training.learner.runtime.processes import Processes
+from training.learner.runtime.program import run_program
+from training.learner.sampling.sampler import check_positions
+from training.learner.text.messages import share, shuffled
+
+
+class Models(NamedTuple):
+    """Policy, reference, and what their passes need."""
+
+    policy: Any
+    reference: Any
+    settings: KtoConfig
+    processes: Processes
+    micro_batches: MicroBatches
+
+
+class ReferencePoint(NamedTuple):
+    """Completions under other prompts of the same batch; see `preferences.kto_loss`."""
+
+    episodes: Episodes
+    reference: Tensor  # [N], log π_ref of them
+
+
+def main(job_dir: Path) -> None:
+    processes, stop = Processes(), StopSignal()
+    job = JobDirectory(job_dir, processes.is_first)
+    processes.wait()
+    if job.result() is not None:
+        return
+    settings = KtoConfig.from_json(job.config())
+    started = time.monotonic()
+
+    # 1. Labels as tokens, policy and reference.
+    torch.manual_seed(settings.seed)
+    models, tokenizer = load_models(settings, processes)
+    data = read_labels(tokenizer, *label_files(job), settings)
+    check_lengths(models, data)
+    weights = label_weights(data, settings)
+    plan = plan_steps(data.train, settings)
+
+    # 2. Log-probs under the reference, optimizer, and the state of an earlier run.
+    known = reference_log_probs(models, data.train)
+    held_out = [one for group in data.held_out for one in group]
+    known_held_out = reference_log_probs(models, data.held_out)
+    held_out_point = reference_point_of(models, held_out)
+    optimizer = adamw(models.policy, settings.weight_decay)
+    peak_rate = peak_learning_rate(settings, models.policy)
+    parts, step = {"policy": models.policy, "optimizer": optimizer}, 0
+    if job.state is not None:
+        step, _ = load_state(job.state, parts)
+    job.truncate_metrics(step)
+
+    while step < len(plan):
+        # 3. A batch of about batch_labels labelled completions.
+        step += 1
+        batch = plan[step - 1]
+        rate = peak_rate * learning_rate_factor(step, len(plan), settings)
+        point = estimate_reference_point(models, reference_point_of(models, batch))
+        metrics = accumulate_gradients(models, batch, [known[identity(one)] for one in batch], point, weights)
+        check_finite("the loss", metrics["loss"], step)
+        norm = take_step(optimizer, models.policy.parameters(), rate, settings.max_gradient_norm, step)
+
+        # 4. Metrics, evaluation, saved state; stop if requested.
+        metrics |= {"learning_rate": rate, "gradient_norm": norm}
+        if held_out and (step == len(plan) or settings.is_evaluated_after(step, len(plan))):
+            metrics |= evaluate(
+                models, held_out, [known_held_out[identity(one)] for one in held_out], held_out_point, weights
+            )
+        job.append_metrics(step, len(plan), **metrics)
+        stopping = processes.any(stop.received)
+        if stopping or step % settings.save_every == 0:
+            save_state(job, step, parts, {})
+        if stopping and step < len(plan):
+            raise Stopped
+
+    # 5. The model, then the result.
+    job.save_folder("model", lambda folder: save_model(models.policy, tokenizer, folder))
+    result = {"program": "kto", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
+    job.write_result(result | summary(job, data, weights) | path_summary(models.policy))
+    processes.close()
+
+
+def load_models(settings: KtoConfig, processes: Processes) -> tuple[Models, Any]:
+    """Return the models and the policy's tokenizer."""
+    policy, reference, tokenizer = load_policy_and_reference(settings, settings.reference_model)
+    return Models(policy, reference, settings, processes, MicroBatches(settings.micro_batch_tokens)), tokenizer
+
+
+def label_files(job: JobDirectory) -> tuple[Iterable[dict[str, Any]], Iterable[dict[str, Any]]]:
+    """Return the rows of rankings.jsonl and labels.jsonl; none of a file that is missing. Raises BadInput for both."""
+    names = ("rankings.jsonl", "labels.jsonl")
+    present = [name for name in names if (job.path / name).exists()]
+    if not present:
+        raise BadInput(f"{job.path} has neither rankings.jsonl nor labels.jsonl: add one of them")
+    rankings, labels = (job.rows(name) if name in present else iter(()) for name in names)
+    return rankings, labels
+
+
+def check_lengths(models: Models, data: LabelData) -> None:
+    """Raise BadInput if a completion could be too long under any prompt: mismatched pairs may combine them."""
+    for groups in (data.train, data.held_out):
+        longest = max((len(one.completion) for group in groups for one in group), default=0)
+        for name, model in (("the model", models.policy), ("the reference model", models.reference)):
+            check_positions(model, [group[0].prompt for group in groups], longest, name)
+
+
+def label_weights(data: LabelData, settings: KtoConfig) -> LabelWeights:
+    """Return λ_D and λ_U for the training labels."""
+    labelled = [one for group in data.train for one in group]
+    weights = LabelWeights(settings.desirable_weight, settings.undesirable_weight)
+    desirable, undesirable = sum(one.desirable for one in labelled), sum(one.undesirable for one in labelled)
+    return balanced_weights(weights, desirable, undesirable, settings.balance_labels)
+
+
+def plan_steps(groups: Sequence[PromptLabels], settings: KtoConfig) -> list[list[LabelledCompletion]]:
+    """Return the labelled completions of each step: prompts are shuffled in every pass and divided evenly.
+
+    Every step has at least two prompts, which its reference point needs.
+    """
+    parts = min(max(round(sum(map(len, groups)) / settings.batch_labels), 1), len(groups) // 2)
+    plan = []
+    for epoch in range(settings.epochs):
+        order = [groups[i] for i in shuffled(len(groups), settings.seed, epoch)]
+        cuts = [len(order) * part // parts for part in range(parts + 1)]
+        plan += [[one for group in order[low:high] for one in group] for low, high in itertools.pairwise(cuts)]
+    return plan
+
+
+def identity(one: LabelledCompletion) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return one.prompt, one.completion
+
+
+def episodes_of(labelled: Sequence[LabelledCompletion]) -> Episodes:
+    return Episodes([one.prompt for one in labelled], [one.completion for one in labelled])
+
+
+def total_log_probs(models: Models, model: Any, episodes: Episodes) -> list[float]:
+    """Return log π(y|x) of the episodes under one of the models; every process computes its share."""
+    mine = share(range(len(episodes.prompts)), models.processes.rank, models.processes.count)
+    settings = models.settings
+    rows = log_probs_of(model, episodes.select(mine), 1.0, settings.dtype, models.micro_batches)
+    return models.processes.gather([float(row.double().sum()) for row in rows])
+
+
+def reference_log_probs(models: Models, groups: Sequence[PromptLabels]) -> dict[Any, float]:
+    """Return log π_ref of the labelled completions, by `identity`."""
+    labelled = [one for group in groups for one in group]
+    totals = total_log_probs(models, models.reference, episodes_of(labelled))
+    return {identity(one): total for one, total in zip(labelled, totals, strict=True)}
+
+
+def reference_point_of(models: Models, labelled: Sequence[LabelledCompletion]) -> ReferencePoint:
+    """Return the mismatched pairs of a batch, with their log-probs under the reference."""
+    others = mismatched([one.prompt for one in labelled])
+    pairs = [
+        (one.prompt, labelled[j].completion) for i, (one, j) in enumerate(zip(labelled, others, strict=True)) if j != i
+    ]
+    episodes = Episodes([prompt for prompt, _ in pairs], [completion for _, completion in pairs])
+    return ReferencePoint(episodes, torch.tensor(total_log_probs(models, models.reference, episodes)))
+
+
+def estimate_reference_point(models: Models, point: ReferencePoint) -> float:
+    """Return ẑ0 = max(0, mean log-ratio of the mismatched pairs), nats; 0 if there are none."""
+    if not point.episodes.prompts:
+        return 0.0
+    policy = torch.tensor(total_log_probs(models, models.policy, point.episodes))
+    return max(0.0, float((policy - point.reference).mean()))
+
+
+def accumulate_gradients(
+    models: Models,
+    batch: Sequence[LabelledCompletion],
+    reference: Sequence[float],
+    point: float,
+    weights: LabelWeights,
+) -> dict[str, float]:
+    """Add up the gradient of the batch's mean loss per label over all processes; return its metrics.
+
+    reference: log π_ref of the batch's completions. point: the reference point.
+    """
+    settings, processes, policy = models.settings, models.processes, models.policy
+    total = sum(one.weight for one in batch)
+    mine = list(share(range(len(batch)), processes.rank, processes.count))
+    episodes = episodes_of([batch[i] for i in mine])
+
+    def pass_over(budget: int) -> Tensor:
+        sums = torch.zeros(3, dtype=torch.float64)
+        for part in within_budget(episodes, budget, shares_prompts(policy)):
+            ones = [batch[mine[i]] for i in part]
+            desirable, undesirable = label_tensors(ones, policy.device)
+            known = torch.tensor([reference[mine[i]] for i in part], device=policy.device)
+            with computing_in(settings.dtype):
+                log_ratios = completion_log_probs(policy, episodes.select(part)) - known
+            loss = kto_losses(log_ratios, point, desirable, undesirable, weights, settings.beta).sum()
+            (loss / total).backward()
+            rewards = settings.beta * log_ratios.detach()
+            sums += torch.stack([loss.detach(), (rewards * desirable).sum(), (rewards * undesirable).sum()]).cpu()
+        return sums
+
+    sums = models.micro_batches.attempt(episodes.lengths(), pass_over, undo=policy.zero_grad)
+    processes.sum_gradients(policy.parameters())
+    loss, *rewards = (processes.sum_of(number) for number in sums.tolist())
+    counts = {"desirable": sum(one.desirable for one in batch), "undesirable": sum(one.undesirable for one in batch)}
+    means = {f"{kind}_reward": reward / n for (kind, n), reward in zip(counts.items(), rewards, strict=True) if n}
+    return {"loss": loss / total, "reference_point": point, **means}
+
+
+def label_tensors(labelled: Sequence[LabelledCompletion], device: Any = "cpu") -> tuple[Tensor, Tensor]:
+    """Return the weights of the desirable and of the undesirable labels, [N] each."""
+    return (
+        torch.tensor([one.desirable for one in labelled], device=device),
+        torch.tensor([one.undesirable for one in labelled], device=device),
+    )
+
+
+@torch.no_grad()
+def evaluate(
+    models: Models,
+    held_out: Sequence[LabelledCompletion],
+    reference: Sequence[float],
+    mismatched_pairs: ReferencePoint,
+    weights: LabelWeights,
+) -> dict[str, float]:
+    """Return the mean loss per held-out label, and how well log-ratios separate both kinds (see `separation`)."""
+    policy = torch.tensor(total_log_probs(models, models.policy, episodes_of(held_out)), dtype=torch.float64)
+    log_ratios = policy - torch.tensor(reference, dtype=torch.float64)
+    point = estimate_reference_point(models, mismatched_pairs)
+    desirable, undesirable = label_tensors(held_out)
+    losses = kto_losses(log_ratios, point, desirable, undesirable, weights, models.settings.beta)
+    metrics = {"held_out_loss": float(losses.sum()) / sum(one.weight for one in held_out)}
+    separated = separation(log_ratios, desirable, undesirable)
+    return metrics if separated is None else metrics | {"held_out_separation": separated}
+
+
+def summary(job: JobDirectory, data: LabelData, weights: LabelWeights) -> dict[str, float]:
+    """Return the training's figures for result.json: last metrics, weights, and counts of labels."""
+    last = job.metrics()[-1]
+    names = ("loss", "reference_point", "held_out_loss", "held_out_separation")
+    return {name: last[name] for name in names if name in last} | {
+        "desirable_labels": data.desirable,
+        "undesirable_labels": data.undesirable,
+        "unlabelled_completions": data.unlabelled,
+        "labelled_prompts": len(data.train),
+        "desirable_weight": weights.desirable,
+        "undesirable_weight": weights.undesirable,
+        "truncated_prompts": data.truncated_prompts,
+        "truncated_completions": data.truncated_completions,
+        "dropped_held_out_labels": data.dropped_held_out,
+    }
+
+
+if __name__ == "__main__":
+    run_program(main, KtoConfig)

@@ -1,0 +1,48 @@
+"""Settings of the program kto."""
+
+from dataclasses import dataclass
+
+from training.learner.runtime.config.base import Training
+from training.learner.runtime.fields import setting
+
+
+@dataclass(frozen=True)
+class KtoConfig(Training):
+    """Settings of `kto`: learn a policy from single labels, desirable or undesirable."""
+
+    program = "kto"
+
+    reference_model: str = setting("", help="Model that log-ratios are measured from. Empty: the initial `model`.")
+
+    # Labels
+    labels_from: str = setting(
+        "auto",
+        choices=("auto", "flags", "ratings", "ranks"),
+        help='Source of the labels in rankings. flags: "all good" and "all bad" label all completions of a ranking. '
+        "ratings: a completion is desirable if the mean of its ratings is above rating_midpoint, undesirable below. "
+        "ranks: see ranks_as_labels. auto: the first of these three that says something about the completion, because "
+        "a judgement of a completion alone says more about whether it is good than a comparison does.",
+    )
+    ranks_as_labels: str = setting(
+        "extremes",
+        choices=("extremes", "halves"),
+        help="extremes: the first rank is desirable, the last is undesirable, and those between have no label. halves: "
+        "ranks above the middle of first and last are desirable, those below are undesirable. All tied: no label.",
+    )
+    rating_midpoint: float = setting(3.0, help="Rating that is neither good nor bad; the product's go from 1 to 5.")
+
+    # Loss
+    beta: float = setting(0.1, above=0, help="β: how fast the value of a log-ratio saturates, per nat.")
+    desirable_weight: float = setting(1.0, above=0, help="λ_D: weight of desirable completions.")
+    undesirable_weight: float = setting(1.0, above=0, help="λ_U: weight of undesirable completions.")
+    balance_labels: bool = setting(
+        True, help="Multiply the weight of the rarer kind of label, so that both kinds weigh the same in total."
+    )
+
+    # Sizes
+    epochs: int = setting(1, low=1, help="Passes over the labels.")
+    batch_labels: int = setting(
+        32,
+        low=2,
+        help="Average number of labelled completions in a step over all processes; those of a prompt together.",
+    )
