@@ -40,9 +40,7 @@ def policy_job(settings: Sections, start: str) -> Job:
         ),
         facts=(
             Fact("held_out_accuracy", _("Preference accuracy"), held_out),
-            Fact(
-                "annotator_agreement", _("Agreement of annotators"), _("upper bound of the accuracy on single labels")
-            ),
+            Fact("annotator_agreement", _("Agreement of annotators"), _("of two annotators, on held-out prompts")),
             Fact("held_out_reward_margin", _("Reward margin"), _("nats, mean of preferred minus rejected")),
             Fact(
                 "preferred_log_ratio", _("Log-ratio of preferred answers"), _("nats; below 0: less likely than before")
