@@ -26,7 +26,7 @@ PATIENCE = 500  # seconds until a test gives up; nothing here says how fast anyt
 PROMPTS = ("a", "b", "c")
 PPO = {"steps": 3, "batch_episodes": 12, "epochs": 2, "minibatches": 2, "learning_rate": 0.01, "save_every": 2,
        "kl_target": 0.05, "kl_horizon": 60, "eval_prompts": 2, "eval_every": 2}  # fmt: skip
-Q = {"value_epochs": 2, "policy_epochs": 1, "batch_completions": 64, "count": 24, "save_every": 2, "target_decay": 0.5,
+Q = {"value_epochs": 2, "policy_epochs": 1, "batch_completions": 24, "count": 24, "save_every": 2, "target_decay": 0.5,
      "learning_rate": 0.01, "eval_prompts": 2}  # fmt: skip
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
