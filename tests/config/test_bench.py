@@ -37,7 +37,10 @@ def test_an_unknown_learner_benchmark_is_refused_with_the_known_names() -> None:
     """As `manage.py bench` runs it: in a process."""
     command = [sys.executable, "-m", "tests.benchmarks.learner", "--only", "nonsense"]
     done = subprocess.run(command, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=600)
-    names = "lora_memory, ppo, ppo_recommended, reward_pairs, reward_k4, reward_k9, rloo, sample_b8, sample_b64"
+    names = (
+        "dpo_pairs, dpo_k4, lora_memory, ppo, ppo_recommended, "
+        "reward_pairs, reward_k4, reward_k9, rloo, sample_b8, sample_b64"
+    )
     assert (done.returncode, done.stderr) == (2, f"error: there is no benchmark 'nonsense'; there are {names}.\n")
 
 
