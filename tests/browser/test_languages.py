@@ -40,6 +40,9 @@ def choose_chinese(page: Page) -> None:
     expect(page.locator("html")).to_have_attribute("lang", "zh-hans")
 
 
+NAMES = {"PPO", "DPO", "KTO", "Q", "V"}  # of algorithms and values: the same in every language
+
+
 def test_every_sentence_is_translated_and_compiled():
     source = (FOLDER / "django.po").read_text()
     with (FOLDER / "django.mo").open("rb") as compiled:
@@ -47,7 +50,7 @@ def test_every_sentence_is_translated_and_compiled():
     sentences = [ast.literal_eval(found) for found in re.findall(r'^msgid (".+")$', source, re.MULTILINE)]
     assert len(sentences) > 250
     for sentence in sentences:
-        if sentence:
+        if sentence and sentence not in NAMES:
             assert catalogue.gettext(sentence) != sentence or catalogue.ngettext(sentence, sentence, 1) != sentence
 
 

@@ -355,6 +355,8 @@ def test_annotators_are_told_of_a_project_what_they_need_to_rank(project, annota
                 "comparisons_ahead",
                 "strength_points",
                 "flags",
+                "information_flags",
+                "review_flags",
                 "one_key_pairs",
             ),
             *("attributes", "role", "created_at", "archived_at"),

@@ -226,10 +226,18 @@ def test_sigterm_finishes_the_step_exits_75_and_the_job_can_be_resumed(tmp_path)
 
 
 def assert_close_results(one, two, start=None):
-    """Two results of the same work, their sums taken in another order."""
+    """Two results of the same work, their sums taken in another order.
+
+    The key's bias is left out: it adds the same to all logits of a query, so its gradient is 0 but for rounding, which
+    Adam with a small ε scales up to whole steps.
+    """
     ours, theirs = (load_file(job / "model" / "model.safetensors") for job in (one, two))
     moved = 1.0 if start is None else max(float((ours[name] - start[name]).abs().max()) for name in ours)
     for name, weight in ours.items():
+        if name.endswith("c_attn.bias"):  # of GPT-2: query, key and value one after the other
+            for part, other in zip(weight.chunk(3)[::2], theirs[name].chunk(3)[::2], strict=True):
+                torch.testing.assert_close(other, part, atol=moved * 1e-3, rtol=0)
+            continue
         torch.testing.assert_close(theirs[name], weight, atol=moved * 1e-3, rtol=0)
     for line, other in zip(JobDirectory(one).metrics(), JobDirectory(two).metrics(), strict=True):
         assert untimed(other) == pytest.approx(untimed(line), rel=1e-3, abs=1e-5)

@@ -133,7 +133,10 @@ def test_the_same_submit_five_times_is_one_ranking_and_five_equal_answers(as_ann
         ({"ratings": {"helpful": [5, 1]}}, 'does not rate "helpful"'),
         ({"ratings": {"helpful": [6, 1]}}, "helpful"),
         ({"spans": [{"completion": 0, "start": 0, "end": 1}]}, "mark"),
-        ({"spans": [{"completion": 2, "start": 0, "end": 1, "mark": "bad"}]}, "place in the order shown"),
+        (
+            {"spans": [{"completion": 2, "start": 0, "end": 1, "mark": "bad"}]},
+            "by the place at which it is shown, counted from 0",
+        ),
         ({"spans": [{"completion": 0, "start": 0, "end": 999, "mark": "bad"}]}, "0 to 999"),
     ],
 )
