@@ -15,6 +15,7 @@ from feedback import imports
 # Playwright runs an event loop in this thread; Django would refuse synchronous queries because of it.
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
 
+SCREENSHOTS = settings.DATA_DIR / "screenshots"
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 PATIENCE = 30_000  # milliseconds until a test gives up; a busy machine takes more than the default of five seconds
@@ -25,6 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(autouse=True)
+def data_folder(settings, tmp_path) -> None:
+    """Give each test a data folder of its own: tests run side by side, and round 1 of "support" has one folder."""
+    settings.DATA_DIR = tmp_path / "data"
 
 
 @pytest.fixture(scope="session")
@@ -119,11 +126,10 @@ def desk(browser, live_server, static_files) -> Iterator[Desk]:
 @pytest.fixture
 def keep() -> Callable[[Page, str], None]:
     """Keep a screenshot as `name`.png."""
-    folder = settings.DATA_DIR / "screenshots"
-    folder.mkdir(parents=True, exist_ok=True)
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
 
     def take(page: Page, name: str) -> None:
-        page.screenshot(path=folder / f"{name}.png")
+        page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
     return take
 

@@ -1,5 +1,7 @@
 """Page object of the console."""
 
+import re
+
 from playwright.sync_api import Page, expect
 
 
@@ -21,7 +23,11 @@ class ConsolePage:
         return int(self.page.url.rstrip("/").split("/")[-1])
 
     def expect_status(self, status: str, timeout: float = 10_000) -> None:
-        expect(self.page.get_by_role("heading", level=1)).to_contain_text(status, timeout=timeout)
+        """Wait until the round has this status. A round that ends otherwise fails at once, with what its page says."""
+        heading = self.page.get_by_role("heading", level=1)
+        ends = "|".join({status, "Finished", "Failed", "Cancelled"})
+        expect(heading).to_contain_text(re.compile(ends), timeout=timeout)
+        assert status in heading.inner_text(), self.page.locator("main").inner_text()
 
     def expect_curve(self, job: str, metric: str, timeout: float = 10_000) -> None:
         """Check that the curve is drawn and shows its last value."""

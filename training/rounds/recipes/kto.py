@@ -46,7 +46,9 @@ RECIPE = Recipe(
         ),
         FormField("kto", "epochs", _("Passes over the labels"), _("With many, the model strays far from its start.")),
         FormField("kto", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
-        FormField("kto", "beta", _("Beta: how close to the start"), _("Lower lets the model move further from its start.")),
+        FormField(
+            "kto", "beta", _("Beta: how close to the start"), _("Lower lets the model move further from its start.")
+        ),
     ),
     defaults={"sft": SFT_DEFAULTS},
 )
