@@ -58,8 +58,6 @@ import torch
 from torch import Tensor
 
 from training.learner.models.generic_forward import path_summary
-from training.learner.models.loading import freeze, load_policy
-from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.saving import save_model
 from training.learner.policy.direct_preferences import (
@@ -70,13 +68,14 @@ from training.learner.policy.direct_preferences import (
     log_probs_of_groups,
     pair_sums,
 )
-from training.learner.policy.sampled_divergence import divergence_result, sampled_log_ratios
+from training.learner.policy.divergence import sampled_log_ratios
+from training.learner.policy.reference import load_reference, load_trained_policy
 from training.learner.preferences.passes import rankings_in, training_passes
 from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
 from training.learner.preferences.ranking_loss import tie_parameter
 from training.learner.preferences.report import Report, longer_is_preferred, report, score_pairs
-from training.learner.rewards.reward_function import same_tokens
 from training.learner.runtime.config.dpo import DpoConfig
+from training.learner.runtime.intervals import mean_with_interval
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.runtime.optimization import (
     adamw,
@@ -165,18 +164,10 @@ def load_models(settings: DpoConfig) -> tuple[Any, Any, Any]:
 
     Raises BadInput if one of them cannot be loaded, or the reference has another tokenizer.
     """
-    model, tokenizer = load_policy(settings.model)
-    lora = lora_config(settings)
-    base = None if lora is None else SharedBase(model, settings.model)
-    policy: Any = model if base is None else AdapterView(base, "policy", lora, settings.seed)
+    policy, tokenizer = load_trained_policy(settings)
     if not settings.needs_reference and not settings.eval_prompts:
         return policy, None, tokenizer
-    if base is not None and not settings.reference_model:
-        return policy, AdapterView(base, "", None), tokenizer
-    reference, reference_tokenizer = load_policy(settings.reference_model or settings.model)
-    if not same_tokens(tokenizer, reference_tokenizer):
-        raise BadInput("model and reference_model must have the same tokenizer")
-    return policy, freeze(reference), tokenizer
+    return policy, load_reference(policy, tokenizer, settings, settings.reference_model), tokenizer
 
 
 def check_lengths(policy: Any, reference: Any, data: RankingData, settings: DpoConfig) -> None:
@@ -214,11 +205,10 @@ def measure_divergence(
         return {}
     rows = MicroBatches(SAMPLED_TOGETHER, unit="completions")
     dtype, processes = context.settings.dtype, context.processes
-    return divergence_result(
-        sampled_log_ratios(
-            context.policy, context.reference, prompts, params, dtype, processes, context.micro_batches, rows
-        )
+    ratios = sampled_log_ratios(
+        context.policy, context.reference, prompts, params, dtype, processes, context.micro_batches, rows
     )
+    return mean_with_interval("kl", ratios)
 
 
 @torch.no_grad()

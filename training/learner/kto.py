@@ -57,8 +57,8 @@ from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packing import Episodes, within_budget
 from training.learner.models.saving import save_model
 from training.learner.models.token_outputs import completion_log_probs
-from training.learner.policy.reference import load_policy_and_reference
-from training.learner.policy.root_divergence import log_probs_of
+from training.learner.policy.divergence import log_probs_of
+from training.learner.policy.reference import load_reference, load_trained_policy
 from training.learner.preferences.kto_loss import (
     LabelWeights,
     balanced_weights,
@@ -162,7 +162,8 @@ def main(job_dir: Path) -> None:
 
 def load_models(settings: KtoConfig, processes: Processes) -> tuple[Models, Any]:
     """Return the models and the policy's tokenizer."""
-    policy, reference, tokenizer = load_policy_and_reference(settings, settings.reference_model)
+    policy, tokenizer = load_trained_policy(settings)
+    reference = load_reference(policy, tokenizer, settings, settings.reference_model)
     return Models(policy, reference, settings, processes, MicroBatches(settings.micro_batch_tokens)), tokenizer
 
 

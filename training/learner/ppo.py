@@ -80,8 +80,8 @@ from torch import Tensor
 
 from training.learner.estimators import ALGORITHMS
 from training.learner.models.generic_forward import path_summary
-from training.learner.models.loading import freeze, load_critic, load_policy, load_tokenizer
-from training.learner.models.lora import AdapterView, LoraConfig, SharedBase, critic_view, lora_config
+from training.learner.models.loading import load_critic, load_tokenizer
+from training.learner.models.lora import AdapterView, LoraConfig, critic_view
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
 from training.learner.models.saving import save_model
@@ -89,6 +89,7 @@ from training.learner.models.token_outputs import PolicyTrunkCritic, RewardTrunk
 from training.learner.policy.dialogues import environment_factory, sample_episodes
 from training.learner.policy.evaluation import evaluate, evaluation_result, optimality_result, reference_rewards
 from training.learner.policy.losses import next_kl_coefficient
+from training.learner.policy.reference import base_of, load_reference, load_trained_policy
 from training.learner.policy.rollout import (
     Rollout,
     TrainingContext,
@@ -195,27 +196,21 @@ def main(job_dir: Path) -> None:
 
 def load_context(settings: PpoConfig, processes: Processes) -> TrainingContext:
     """Load all models; the reference is frozen. Raises BadInput if one cannot be loaded or does not fit the others."""
-    model, tokenizer = load_policy(settings.model)
-    lora = lora_config(settings)
-    base = None if lora is None else SharedBase(model, settings.model)
-    policy: Any = model if base is None else AdapterView(base, "policy", lora, settings.seed)
-    scoring = load_reward_model(settings.reward_model, base=base) if settings.reward_model else None
+    policy, tokenizer = load_trained_policy(settings)
+    scoring = load_reward_model(settings.reward_model, base=base_of(policy)) if settings.reward_model else None
     critic = load_critic_for(settings, policy, tokenizer, scoring)
-    reference = (
-        AdapterView(base, "", None) if base and not settings.reference_model else load_reference(settings, tokenizer)
-    )
     return TrainingContext(
         settings=settings,
         processes=processes,
         policy=policy,
-        reference=freeze(reference),
+        reference=load_reference(policy, tokenizer, settings, settings.reference_model),
         critic=critic,
         scoring=scoring,
         reward=reward_function(settings, tokenizer, scoring),
         new_environment=environment_factory(settings),
         tokenizer=tokenizer,
         params=sampling_params_for(
-            model, tokenizer, settings.max_completion_tokens, settings.temperature, 1.0, settings.seed
+            policy, tokenizer, settings.max_completion_tokens, settings.temperature, 1.0, settings.seed
         ),
         micro_batches=MicroBatches(settings.micro_batch_tokens),
         sampling_rows=MicroBatches(settings.batch_episodes, unit="completions"),
@@ -272,13 +267,6 @@ def load_demonstrations(context: TrainingContext, job: JobDirectory) -> list[Exa
     examples = [encode_demonstration(context.tokenizer, row, settings) for row in rows]
     check_positions(context.policy, [example.tokens for example in examples], 0)
     return examples
-
-
-def load_reference(settings: PpoConfig, tokenizer: Any) -> Any:
-    reference, reference_tokenizer = load_policy(settings.reference_model or settings.model)
-    if not same_tokens(tokenizer, reference_tokenizer):
-        raise BadInput("model and reference_model must have the same tokenizer")
-    return reference
 
 
 def critic_folder(settings: PpoConfig, tokenizer: Any) -> str:

@@ -66,6 +66,7 @@ from training.learner.models.reward_model import load_reward_model
 from training.learner.models.saving import save_model
 from training.learner.policy.dialogues import environment_factory
 from training.learner.policy.evaluation import evaluation_result, optimality_result, reference_rewards
+from training.learner.policy.reference import base_of, load_trained_policy
 from training.learner.policy.rollout import TrainingContext
 from training.learner.rewards.reward_function import Scoring, check_scoring_positions, reward_function
 from training.learner.runtime.config import PpoConfig, QConfig
@@ -207,10 +208,8 @@ def main(job_dir: Path) -> None:
 
 def load_models(settings: QConfig) -> Models:
     """Load the policy and the reward model. Raises BadInput if one cannot be loaded."""
-    model, tokenizer = load_policy(settings.model)
-    lora = lora_config(settings)
-    base = None if lora is None else SharedBase(model, settings.model)
-    policy: Any = model if base is None else AdapterView(base, "policy", lora, settings.seed)
+    policy, tokenizer = load_trained_policy(settings)
+    base = base_of(policy)
     scoring = load_reward_model(settings.reward_model, base=base) if settings.reward_model else None
     return Models(policy, tokenizer, base, scoring)
 

@@ -44,7 +44,7 @@ from training.learner.models.loading import computing_in, freeze, load_policy
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packing import Episodes
 from training.learner.models.reward_model import load_reward_model
-from training.learner.policy.root_divergence import log_probs_of, root_divergence
+from training.learner.policy.divergence import log_probs_of, root_divergence
 from training.learner.reward_terms import Answer
 from training.learner.rewards.reward_function import check_scoring_positions, same_tokens, sample_scorer
 from training.learner.runtime.config import SampleConfig

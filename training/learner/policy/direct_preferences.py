@@ -17,7 +17,7 @@ from training.learner.models.packed_attention import unshared
 from training.learner.models.packing import Episodes, PromptGroup
 from training.learner.models.slot_budget import attention_slots, batches_within
 from training.learner.models.token_outputs import completion_log_probs
-from training.learner.policy.root_divergence import log_probs_of
+from training.learner.policy.divergence import log_probs_of
 from training.learner.preferences.calibration import hits
 from training.learner.preferences.direct_losses import davidson_luce, ipo_losses, smoothed_pair_losses
 from training.learner.preferences.losses import Pairs

@@ -3,7 +3,6 @@
 Also samples for the comparison with the best attainable objective (see optimality.py).
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,14 +15,13 @@ from training.learner.policy.dialogues import sample_episodes
 from training.learner.policy.optimality import report
 from training.learner.policy.rollout import Rollout, TrainingContext, environment_rewards, score_episodes
 from training.learner.reward_terms import Answer
-from training.learner.runtime.intervals import normal_interval
+from training.learner.runtime.intervals import mean_with_interval
 from training.learner.text.messages import Prompt, share
 
 # Completions sampled here are numbered from these on. Their random numbers differ from those of training and from each
 # other's, because a number selects the random numbers of a completion.
 EVALUATION_NUMBERS = 2**40
 OPTIMUM_NUMBERS = 2**41
-MIN_PROMPTS_FOR_INTERVAL = 30  # with fewer, a normal interval of skewed rewards covers too seldom
 
 
 def evaluate(context: TrainingContext, prompts: Sequence[Prompt]) -> dict[str, float]:
@@ -50,16 +48,8 @@ def evaluation_result(context: TrainingContext, prompts: Sequence[Prompt]) -> di
 
 
 def paired_gain(after: Tensor, before: Tensor) -> dict[str, float]:
-    """Return the mean gain in reward over prompts [P] and, from 30 prompts on, its 95 % interval.
-
-    The interval is the normal one for the mean of paired differences: mean ± 1.96 s / √P.
-    """
-    gains = (after - before).double()
-    mean = float(gains.mean())
-    if len(gains) < MIN_PROMPTS_FOR_INTERVAL:
-        return {"reward_gain": mean}
-    _, low, high = normal_interval(mean, float(gains.std()) / math.sqrt(len(gains)))
-    return {"reward_gain": mean, "reward_gain_low": low, "reward_gain_high": high}
+    """Return the mean gain in reward over prompts [P] and, from 30 prompts on, its 95 % interval."""
+    return mean_with_interval("reward_gain", (after - before).double().tolist())
 
 
 def _evaluation_prompts(context: TrainingContext, prompts: Sequence[Prompt]) -> tuple[Sequence[Prompt], range]:

@@ -1,4 +1,4 @@
-"""A policy with the frozen reference that its log-ratios are measured from."""
+"""The policy that a program trains, and the frozen reference that its log-ratios are measured from."""
 
 from typing import Any
 
@@ -9,19 +9,33 @@ from training.learner.runtime.config import Training
 from training.learner.runtime.jobdir import BadInput
 
 
-def load_policy_and_reference(settings: Training, reference_model: str) -> tuple[Any, Any, Any]:
-    """Return the policy, the reference and the policy's tokenizer.
+def load_trained_policy(settings: Training) -> tuple[Any, Any]:
+    """Return the policy of the settings, with lora_rank as an adapter on a frozen base, and its tokenizer.
+
+    Raises BadInput if it cannot be loaded.
+    """
+    model, tokenizer = load_policy(settings.model)
+    lora = lora_config(settings)
+    if lora is None:
+        return model, tokenizer
+    return AdapterView(SharedBase(model, settings.model), "policy", lora, settings.seed), tokenizer
+
+
+def base_of(policy: Any) -> SharedBase | None:
+    """Return the frozen base of a policy that is an adapter; None for another policy."""
+    return policy.base if isinstance(policy, AdapterView) else None
+
+
+def load_reference(policy: Any, tokenizer: Any, settings: Training, reference_model: str) -> Any:
+    """Return the frozen reference of a policy that has not been trained yet.
 
     reference_model: a folder, or empty for the model that the policy starts from. With lora_rank that is the policy's
     own base without its adapter. Raises BadInput if a model cannot be loaded, or the reference has another tokenizer.
     """
-    model, tokenizer = load_policy(settings.model)
-    lora = lora_config(settings)
-    base = None if lora is None else SharedBase(model, settings.model)
-    policy: Any = model if base is None else AdapterView(base, "policy", lora, settings.seed)
+    base = base_of(policy)
     if base is not None and not reference_model:
-        return policy, freeze(AdapterView(base, "", None)), tokenizer
+        return freeze(AdapterView(base, "", None))
     reference, reference_tokenizer = load_policy(reference_model or settings.model)
     if not same_tokens(tokenizer, reference_tokenizer):
         raise BadInput("model and reference_model must have the same tokenizer")
-    return policy, freeze(reference), tokenizer
+    return freeze(reference)

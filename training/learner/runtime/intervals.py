@@ -1,8 +1,12 @@
 """A number with its 95 % confidence interval. Standard library only."""
 
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
+MIN_VALUES_FOR_INTERVAL = 30  # with fewer, a normal interval of skewed values covers too seldom
 
 
 class Interval(NamedTuple):
@@ -16,3 +20,15 @@ class Interval(NamedTuple):
 def normal_interval(value: float, error: float, quantile: float = Z_95) -> Interval:
     """Return value ± quantile · standard error."""
     return Interval(value, value - quantile * error, value + quantile * error)
+
+
+def mean_with_interval(name: str, values: Sequence[float]) -> dict[str, float]:
+    """Return the mean as `name`, and from 30 values on its 95 % interval as `name_low` and `name_high`.
+
+    The interval is the normal one for the mean of independent values: mean ± 1.96 s / √n.
+    """
+    mean = fmean(values)
+    if len(values) < MIN_VALUES_FOR_INTERVAL:
+        return {name: mean}
+    _, low, high = normal_interval(mean, stdev(values) / math.sqrt(len(values)))
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}

@@ -8,7 +8,7 @@ import torch
 from tests.learner.worlds.letters import MAX_LENGTH, PROMPTS, log_probs, policy_folder
 from training.learner import sample
 from training.learner.models.loading import load_policy
-from training.learner.policy.root_divergence import root_divergence
+from training.learner.policy.divergence import root_divergence
 from training.learner.runtime.config import SampleConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 
