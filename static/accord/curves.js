@@ -5,7 +5,11 @@ import uPlot from "../uplot/uPlot.esm.js";
 const POLL_INTERVAL = 1_500; // ms, while the round runs
 const HEIGHT = 176; // px
 const container = document.querySelector(".curves");
-const format = new Intl.NumberFormat(document.documentElement.lang, { maximumSignificantDigits: 4 });
+const { lang } = document.documentElement;
+const plain = new Intl.NumberFormat(lang, { maximumSignificantDigits: 4 });
+const scientific = new Intl.NumberFormat(lang, { maximumSignificantDigits: 2, notation: "scientific" });
+/** Return a number as people read it; a tiny one would be a row of zeros. */
+const shown = (value) => (value && Math.abs(value) < 1e-3 ? scientific : plain).format(value);
 
 class Curve {
   constructor(element) {
@@ -48,7 +52,7 @@ class Curve {
     span.className = `series-${series}`;
     const label = document.createElement("small");
     label.textContent = this.labels[series] ? `${this.labels[series]} ` : "";
-    span.append(label, format.format(value));
+    span.append(label, shown(value));
     return span;
   }
 
@@ -60,7 +64,7 @@ class Curve {
       width: this.plot.clientWidth,
       height: HEIGHT,
       scales: { x: { time: false } },
-      axes: [{ ...axis, size: 28 }, { ...axis, size: 48 }],
+      axes: [{ ...axis, size: 28 }, { ...axis, size: 48, values: (chart, ticks) => ticks.map(shown) }],
       legend: { show: false },
       hooks: { setCursor: [(chart) => this.showValues(chart.cursor.idx ?? null)] },
       cursor: { points: { size: 6 }, drag: { x: false, y: false } },

@@ -16,7 +16,10 @@ DEFAULT = "ppo"  # also of rounds that were stored before recipes existed
 
 RECIPES: dict[str, Recipe] = {}
 
-for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+# The default comes first, in the form too.
+for _module in sorted(
+    (module.name for module in pkgutil.iter_modules(__path__)), key=lambda name: (name != DEFAULT, name)
+):
     for _value in vars(importlib.import_module(f"{__name__}.{_module}")).values():
         if isinstance(_value, Recipe):
             RECIPES[_value.name] = _value
