@@ -104,7 +104,7 @@ def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_sect
             Fact(
                 "kl_from_root",
                 _("KL from the imported model"),
-                _("in nats per completion, over all rounds since the import"),
+                _("nats per completion, over all rounds since the import, estimated on the samples"),
             ),
         ),
     )
