@@ -103,6 +103,30 @@ def test_what_is_being_written_is_not_left_behind_by_a_submit(ranking):
     assert Ranking.objects.count() == 1
 
 
+def press_at_once(page: Page, *keys: dict) -> None:
+    """Press keys before the browser runs any other task, as it happens when it is busy."""
+    page.evaluate(
+        """(keys) => keys.forEach((key) => document.activeElement.dispatchEvent(
+            new KeyboardEvent("keydown", { ...key, bubbles: true, cancelable: true })))""",
+        list(keys),
+    )
+
+
+def test_a_panel_that_is_closed_and_opened_at_once_keeps_the_focus(ranking):
+    ranking.press("w")
+    press_at_once(ranking.page, {"key": "Escape"}, {"key": "w"})
+    ranking.page.wait_for_timeout(100)  # for the dialog's "close" event, which the page must not act on
+    expect(field(ranking.page)).to_be_focused()
+
+
+def test_an_answer_is_sent_even_if_the_panel_is_opened_again_at_once(ranking):
+    ranking.press("w")
+    ranking.page.keyboard.type("Better: ")
+    press_at_once(ranking.page, {"key": "Enter", "ctrlKey": True}, {"key": "w"})
+    expect(ranking.page.locator(".submit-state")).to_contain_text("Your answer is stored")
+    assert Demonstration.objects.get().completion.text.startswith("Better: ")
+
+
 def changes(page: Page):
     return page.get_by_role("region", name="Changes to the completion")
 

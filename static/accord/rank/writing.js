@@ -33,7 +33,9 @@ export class Writing {
         dialog.querySelector("form").requestSubmit(dialog.querySelector("[value=keep]"));
       }
     });
-    dialog.addEventListener("close", () => this.#close());
+    // "close" comes later, as a task of its own: by then a quick W may have opened the panel again.
+    dialog.addEventListener("submit", ({ submitter }) => submitter?.value === "keep" && this.#send());
+    dialog.addEventListener("close", () => this.#closed());
   }
 
   /** Tell whether the panel has text that the server has not stored. */
@@ -55,7 +57,6 @@ export class Writing {
     this.field.value = text ?? this.#begun;
     this.#check();
     this.#showDifferences();
-    this.dialog.returnValue = "";
     if (!this.dialog.open) this.dialog.show();
     this.field.focus();
     this.field.setSelectionRange(0, 0);
@@ -125,16 +126,17 @@ export class Writing {
     }));
   }
 
-  #close() {
+  #send() {
+    if (!this.field.value.trim()) return;
+    this.#keep();
+    const place = this.#ranking.cardOf(this.from.value)?.dataset.place;
+    const origin = place === undefined ? [] : [["place", place]];
+    this.send(this.#draft, [["comparison", this.#draft.slice(1)], ["text", this.field.value], ...origin]);
+  }
+
+  #closed() {
+    if (this.dialog.open) return;
     clearTimeout(this.#timer);
-    const { returnValue } = this.dialog;
-    this.dialog.returnValue = "";
-    if (returnValue === "keep" && this.field.value.trim()) {
-      this.#keep();
-      const place = this.#ranking.cardOf(this.from.value)?.dataset.place;
-      const origin = place === undefined ? [] : [["place", place]];
-      this.send(this.#draft, [["comparison", this.#draft.slice(1)], ["text", this.field.value], ...origin]);
-    }
     if (this.#ranking.form.isConnected) this.#ranking.focus(this.#ranking.current);
   }
 }
