@@ -87,15 +87,22 @@ def test_the_first_line_of_a_docstring_says_what_the_thing_is_or_does():
     assert riddles == []
 
 
-def test_quotes_in_english_text_are_straight():
+def places_of(pattern: str) -> list[str]:
+    """Return where the pattern is found in text that people read: code, pages, documentation."""
     folders = (*PRODUCT, "tests", "templates", "docs", "static/accord")
     endings = {".py", ".html", ".md", ".js", ".css", ".toml"}
     files = [file for folder in folders for file in (ROOT / folder).rglob("*") if file.suffix in endings]
-    files.append(ROOT / "README.md")
-    curly = [
+    return [
         place(file, number)
-        for file in files
+        for file in (*files, ROOT / "README.md", ROOT / "CHANGELOG.md")
         for number, line in enumerate(file.read_text("utf-8").splitlines(), 1)
-        if re.search("[\u00ab\u00bb\u2039\u203a]", line)
+        if re.search(pattern, line)
     ]
-    assert curly == []
+
+
+def test_quotes_in_english_text_are_straight():
+    assert places_of("[\u00ab\u00bb\u2039\u203a]") == []
+
+
+def test_no_file_has_the_marks_of_an_unresolved_merge():
+    assert places_of("^(<{7}|={7}|>{7})( |$)") == []
