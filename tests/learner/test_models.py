@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
@@ -71,3 +72,21 @@ def test_a_saved_model_samples_from_the_whole_distribution_by_default(policy, tm
     save_model(*load_policy(str(policy)), tmp_path / "saved")
     saved = json.loads((tmp_path / "saved" / "generation_config.json").read_text())
     assert (saved["do_sample"], saved["top_k"]) == (True, 0)
+
+
+def test_pickled_weights_are_never_read(policy):
+    torch.save(load_file(policy / "model.safetensors"), policy / "pytorch_model.bin")
+    (policy / "model.safetensors").unlink()
+    with pytest.raises(BadInput, match="no model could be loaded from"):
+        load_policy(str(policy))
+
+
+def test_code_in_a_models_folder_is_never_run(policy):
+    code = "from pathlib import Path\nfrom transformers import LlamaConfig as C, LlamaForCausalLM as M\n"
+    (policy / "own.py").write_text(f"{code}Path({str(policy / 'ran')!r}).touch()\n")
+    config = json.loads((policy / "config.json").read_text())
+    named = {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M", "AutoModel": "own.M"}
+    (policy / "config.json").write_text(json.dumps(config | {"auto_map": named}))
+    load_policy(str(policy))
+    load_critic(str(policy))
+    assert not (policy / "ran").exists()
