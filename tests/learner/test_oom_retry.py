@@ -6,13 +6,13 @@ import torch
 from tests.learner.worlds.letters import LETTERS, PROMPTS, ppo_job
 from tests.learner.worlds.one_batch import gradients, prepared
 from training.learner import ppo
+from training.learner.models.imitation import accumulate_gradients
 from training.learner.models.loading import load_policy
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.policy import dialogues, rollout
-from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import JobDirectory, TrainingFailed
 from training.learner.runtime.processes import Processes
-from training.learner.sft import Example, accumulate_gradients
+from training.learner.text.demonstrations import Example
 
 
 def allocator_of(model, tokens):
@@ -130,7 +130,7 @@ def test_sft_learns_the_same_after_memory_ran_out(tmp_path):
     found = []
     for limit in (100, 7):
         failed = allocator_of(policy, limit)
-        loss = accumulate_gradients(policy, examples, 14.0, SftConfig(model="m"), Processes(), MicroBatches(50))
+        loss = accumulate_gradients(policy, examples, 14.0, "float32", Processes(), MicroBatches(50))
         found.append((loss, policy.get_input_embeddings().weight.grad.clone()))
         policy.zero_grad()
     assert failed

@@ -8,11 +8,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.learner.worlds.letters import letters_tokenizer, tiny_model
 from training.learner import sft
+from training.learner.models.imitation import total_weight, weighted_loss
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.sampling.sampler import SamplingParams, sample
-from training.learner.sft import Example, plan_steps, split, total_weight, weighted_loss
-from training.learner.text.demonstrations import as_demonstration, encode_demonstration
+from training.learner.sft import plan_steps, split
+from training.learner.text.demonstrations import Example, as_demonstration, encode_demonstration
 from training.learner.text.messages import encode_prompt
 
 ARCHITECTURE = {"model_type": "llama", "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,

@@ -64,6 +64,7 @@ from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
 from training.learner.models.saving import save_model
+from training.learner.policy.context import as_ppo_settings
 from training.learner.policy.dialogues import environment_factory
 from training.learner.policy.evaluation import evaluation_result, optimality_result, reference_rewards
 from training.learner.policy.reference import base_of, load_trained_policy
@@ -259,12 +260,8 @@ def load_data(settings: QConfig, models: Models, job: JobDirectory, processes: P
 
 
 def reward_settings(settings: QConfig) -> PpoConfig:
-    """Return settings with which the functions of ppo score and evaluate as q is set; ppo without a critic."""
-    names = ("model", "seed", "dtype", "max_prompt_tokens", "max_completion_tokens", "micro_batch_tokens",
-             "reward_model", "rewards", "pessimism", "missing_eos_penalty", "score_clip", "kl_coefficient",
-             "eval_prompts", "optimum_samples", "optimum_prompts")  # fmt: skip
-    values = {name: value for name, value in settings.to_json().items() if name in names}
-    return PpoConfig.from_json(values | {"algorithm": "reinforce", "batch_episodes": settings.batch_completions})
+    """Return settings with which the functions of ppo score and evaluate as q is set."""
+    return as_ppo_settings(settings, batch_episodes=settings.batch_completions)
 
 
 def evaluate(context: ValueContext, held_out: ReplayBuffer, learns_values: bool) -> dict[str, float]:

@@ -44,12 +44,11 @@ import torch
 from transformers import PreTrainedModel
 
 from training.learner.models.generic_forward import path_summary
-from training.learner.models.imitation import total_weight, weighted_loss
-from training.learner.models.loading import build_policy, computing_in, load_policy
+from training.learner.models.imitation import accumulate_gradients, mean_loss, total_weight
+from training.learner.models.loading import build_policy, load_policy
 from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.saving import save_model
-from training.learner.models.slot_budget import batches_within
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.runtime.optimization import (
@@ -101,7 +100,7 @@ def main(job_dir: Path) -> None:
     if job.state is not None:
         step, before = load_state(job.state, parts)
     elif held_out:
-        before = {"held_out_loss_before": evaluate(policy, held_out, settings, processes, micro_batches)}
+        before = {"held_out_loss_before": mean_loss(policy, held_out, settings.dtype, processes, micro_batches)}
     job.truncate_metrics(step)
 
     # 3. Steps of about batch_tokens tokens, in micro-batches of similar lengths.
@@ -110,7 +109,7 @@ def main(job_dir: Path) -> None:
         rate = peak_rate * learning_rate_factor(step, len(plan), settings)
         mine = share([examples[i] for i in plan[step - 1]], processes.rank, processes.count)
         weight = total_weight([examples[i] for i in plan[step - 1]])
-        loss = accumulate_gradients(policy, mine, weight, settings, processes, micro_batches)
+        loss = accumulate_gradients(policy, mine, weight, settings.dtype, processes, micro_batches)
         check_finite("the loss", loss, step)
         norm = take_step(optimizer, policy.parameters(), rate, settings.max_gradient_norm, step)
 
@@ -119,7 +118,7 @@ def main(job_dir: Path) -> None:
         metrics["tokens"] = sum(len(examples[i].tokens) for i in plan[step - 1])
         due = step == len(plan) or settings.is_evaluated_after(step, len(plan))
         if held_out and due:
-            metrics["held_out_loss"] = evaluate(policy, held_out, settings, processes, micro_batches)
+            metrics["held_out_loss"] = mean_loss(policy, held_out, settings.dtype, processes, micro_batches)
         job.append_metrics(step, len(plan), **metrics)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
@@ -192,54 +191,6 @@ def plan_steps(lengths: Sequence[int], settings: SftConfig) -> list[list[int]]:
             plan[-1].append(index)
             used += lengths[index]
     return plan
-
-
-def accumulate_gradients(
-    policy: PreTrainedModel,
-    mine: Sequence[Example],
-    weight: float,
-    settings: SftConfig,
-    processes: Processes,
-    micro_batches: MicroBatches,
-) -> float:
-    """Add up the gradient of the mean loss over all processes, and return that mean.
-
-    mine: examples of this process. weight: the total weight of the examples of all processes.
-    """
-    lengths = [len(example.tokens) for example in mine]
-
-    def pass_over(budget: int) -> float:
-        total = 0.0
-        for indices in batches_within([[(0, [length])] for length in lengths], budget):
-            with computing_in(settings.dtype):
-                loss = weighted_loss(policy, [mine[i] for i in indices]) / weight
-            loss.backward()
-            total += float(loss.detach())
-        return total
-
-    total = micro_batches.attempt(lengths, pass_over, undo=policy.zero_grad)
-    processes.sum_gradients(policy.parameters())
-    return processes.sum_of(total)
-
-
-@torch.no_grad()
-def evaluate(
-    policy: PreTrainedModel,
-    examples: list[Example],
-    settings: SftConfig,
-    processes: Processes,
-    micro_batches: MicroBatches,
-) -> float:
-    """Return the mean loss on held-out demonstrations, in nats per token."""
-    mine = share(examples, processes.rank, processes.count)
-    lengths = [len(example.tokens) for example in mine]
-
-    def pass_over(budget: int) -> float:
-        batches = batches_within([[(0, [length])] for length in lengths], budget)
-        with computing_in(settings.dtype):
-            return sum(float(weighted_loss(policy, [mine[i] for i in indices])) for indices in batches)
-
-    return processes.sum_of(micro_batches.attempt(lengths, pass_over)) / total_weight(examples)
 
 
 if __name__ == "__main__":
