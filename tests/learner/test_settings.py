@@ -7,11 +7,12 @@ import pytest
 from training.learner import estimators, reward_terms
 from training.learner.reward_terms import check_terms
 from training.learner.runtime.config import CONFIGS, PpoConfig, QConfig, RewardConfig, SftConfig
+from training.learner.runtime.config.best_of_n import BestOfNConfig
 from training.learner.runtime.jobdir import BadInput
 
 # A program whose reward has the reward model by default cannot do without one.
 LEAST = {
-    kind: {"model": "folder"} | ({"reward_model": "scorer"} if kind in (PpoConfig, QConfig) else {})
+    kind: {"model": "folder"} | ({"reward_model": "scorer"} if kind in (BestOfNConfig, PpoConfig, QConfig) else {})
     for kind in CONFIGS.values()
 }
 

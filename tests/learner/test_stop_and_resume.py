@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 from tests.learner.worlds.labelled import kto_job, label_rows
 from tests.learner.worlds.letters import LETTERS, on_reward_model, policy_folder, ppo_job
 from tests.learner.worlds.logged import q_job
+from tests.learner.worlds.picked import best_of_n_job
 from tests.learner.worlds.two_processes import run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
-from training.learner import dpo, kto, ppo, q, sample, sft
+from training.learner import best_of_n, dpo, kto, ppo, q, sample, sft
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,9 @@ PPO = {"steps": 3, "batch_episodes": 12, "epochs": 2, "minibatches": 2, "learnin
        "kl_target": 0.05, "kl_horizon": 60, "eval_prompts": 2, "eval_every": 2}  # fmt: skip
 Q = {"value_epochs": 2, "policy_epochs": 1, "batch_completions": 24, "count": 24, "save_every": 2, "target_decay": 0.5,
      "learning_rate": 0.01, "eval_prompts": 2}  # fmt: skip
+BEST_OF_N = {"iterations": 2, "completions_per_prompt": 3, "prompts_per_iteration": 8, "sampling_prompts": 4,
+             "epochs": 2, "batch_completions": 4, "learning_rate": 0.01, "threshold": "quantile", "save_every": 2,
+             "eval_prompts": 2}  # fmt: skip
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
@@ -124,6 +128,8 @@ JOBS = {
     "kto": (kto, lambda folder: kto_job(folder, label_rows(8, held_out="d"), epochs=5, batch_labels=9, save_every=2)),
     "q": (q, lambda folder: q_job(folder, **Q)),
     "q with lora": (q, lambda folder: q_job(folder, **Q, lora_rank=2)),
+    "best of n": (best_of_n, lambda folder: best_of_n_job(folder, PROMPTS, **BEST_OF_N)),
+    "best of n with lora": (best_of_n, lambda folder: best_of_n_job(folder, PROMPTS, **BEST_OF_N, lora_rank=2)),
     "sample": (sample, prompts_to_sample),
     "dpo": (dpo, rankings_for_dpo),
     "dpo on whole rankings": (dpo, lambda folder: rankings_for_dpo(folder, loss="plackett_luce", lora_rank=2)),
@@ -266,6 +272,15 @@ def test_two_processes_learn_the_values_that_one_does(tmp_path):
     one, two = (q_job(tmp_path / name, **Q) for name in ("one", "two"))
     run_on_two(q.main, two)
     q.main(one)
+    assert_close_results(one, two, load_file(tmp_path / "policy" / "model.safetensors"))
+
+
+@pytest.mark.process
+def test_two_processes_pick_and_imitate_what_one_does(tmp_path):
+    one, two = (best_of_n_job(tmp_path / name, PROMPTS, **BEST_OF_N) for name in ("one", "two"))
+    run_on_two(best_of_n.main, two)
+    best_of_n.main(one)
+    assert (one / "picks.jsonl").read_text() == (two / "picks.jsonl").read_text()
     assert_close_results(one, two, load_file(tmp_path / "policy" / "model.safetensors"))
 
 

@@ -1,0 +1,79 @@
+"""Settings of the program best_of_n."""
+# ruff: noqa: RUF009 (setting() only makes a dataclasses.field)
+
+from dataclasses import dataclass
+from typing import Any
+
+from training.learner.reward_terms import TERMS, check_terms
+from training.learner.runtime.config.base import Training
+from training.learner.runtime.fields import exact_division, setting
+from training.learner.runtime.jobdir import BadInput
+
+
+@dataclass(frozen=True)
+class BestOfNConfig(Training):
+    """Settings of `best_of_n`: imitate the best of n completions that the policy wrote itself."""
+
+    program = "best_of_n"
+
+    reference_model: str = setting("", help="Model that KL is measured from. Empty: the initial `model`.")
+
+    # Reward of a completion
+    reward_model: str = setting("", help="Folder of a reward model. Empty: the other reward terms only.")
+    rewards: list[dict[str, Any]] = setting(
+        [{"name": "reward_model"}],
+        help=f"Reward terms, as in ppo. Terms: {', '.join(sorted(TERMS))}.",
+    )
+    pessimism: float = setting(0.0, low=0, help="λ of the reward model's term, as in ppo.")
+    missing_eos_penalty: float = setting(1.0, low=0, help="Subtracted from the reward of a truncated completion.")
+    score_clip: float = setting(0.0, low=0, help="The summed terms are clipped to ± this. 0: no clipping.")
+
+    # Picks
+    iterations: int = setting(1, low=1, help="How often the newest policy is sampled and its best are imitated.")
+    completions_per_prompt: int = setting(
+        8, low=2, help="n: completions of a prompt, of which the one with the highest reward is picked."
+    )
+    prompts_per_iteration: int = setting(
+        512, low=1, help="Picks of an iteration, one per prompt. With fewer prompts, some are sampled again."
+    )
+    threshold: str = setting(
+        "none",
+        choices=("none", "reward", "quantile"),
+        help="Picks below the threshold are not imitated. none: all are. reward: those below min_reward are not. "
+        "quantile: those below the reward_quantile of the iteration's picks are not.",
+    )
+    min_reward: float = setting(0.0, help="Threshold with threshold: reward.")
+    reward_quantile: float = setting(
+        0.25, above=0, below=1, help="Share of the picks that threshold: quantile leaves out."
+    )
+
+    # Sizes
+    sampling_prompts: int = setting(
+        16, low=1, help="Prompts of a sampling step over all processes; divides prompts_per_iteration."
+    )
+    epochs: int = setting(1, low=1, help="Passes over the picks of an iteration.")
+    batch_completions: int = setting(32, low=1, help="Average number of picks in an imitation step over all processes.")
+
+    # Evaluation
+    kl_coefficient: float = setting(
+        0.05, low=0, help="β of the objective reward − β·KL in result.json, reward per nat. It changes no training."
+    )
+    eval_prompts: int = setting(64, low=0, help="Maximum held-out prompts of an evaluation. 0: no evaluation.")
+    optimum_samples: int = setting(
+        16, low=0, help="Reference samples per prompt for the estimate of the best attainable objective. 0: none."
+    )
+    optimum_prompts: int = setting(16, low=1, help="Maximum evaluation prompts of that estimate.")
+
+    @property
+    def sampling_steps(self) -> int:
+        """Return the number of sampling steps of an iteration."""
+        return self.prompts_per_iteration // self.sampling_prompts
+
+    def check(self) -> None:
+        super().check()
+        exact_division(self.prompts_per_iteration, self.sampling_prompts, "prompts_per_iteration", "sampling_prompts")
+        check_terms(self.rewards, self.reward_model)
+        if self.pessimism and "reward_model" not in [term["name"] for term in self.rewards]:
+            raise BadInput("pessimism is of the reward model, which is no term of the rewards: set pessimism to 0")
+        if self.optimum_samples == 1:
+            raise BadInput("optimum_samples must be 2 or more, for an interval, or 0 for no estimate")
