@@ -17,7 +17,16 @@ from training.run_round import run_round
 DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"
 URL = "/api/v1/projects/support"
 BLOCK = r"```{}\n(.*?)```"
-SMALL = {"steps": 2, "batch_episodes": 4, "epochs": 1, "eval_prompts": 2, "optimum_samples": 0}
+SMALL = {
+    "ppo": {"steps": 2, "batch_episodes": 4, "epochs": 1, "eval_prompts": 2, "optimum_samples": 0},
+    "best_of_n": {
+        "iterations": 1,
+        "prompts_per_iteration": 2,
+        "sampling_prompts": 2,
+        "eval_prompts": 2,
+        "optimum_samples": 0,
+    },
+}
 
 
 def examples():
@@ -51,11 +60,16 @@ def chat_model(tmp_path_factory):
     return tiny.make_chat_model(tmp_path_factory.mktemp("models") / "chat")
 
 
-def test_there_are_five_examples():
+def section_of(settings):
+    """Return the section of the example's settings that has the rewards of its policy; {} for imitation."""
+    return next((settings[name] for name in SMALL if name in settings), {})
+
+
+def test_there_are_six_examples():
     metrics = [
-        [term["name"] for term in body["settings"].get("ppo", {}).get("rewards", [])] for _, body in EXAMPLES.values()
+        [term["name"] for term in section_of(body["settings"]).get("rewards", [])] for _, body in EXAMPLES.values()
     ]
-    assert metrics == [["similarity"], ["token_f1", "exact_match"], ["rouge_l", "length"], ["bleu"], []]
+    assert metrics == [["similarity"], ["token_f1", "exact_match"], ["rouge_l", "length"], ["bleu"], ["token_f1"], []]
 
 
 @pytest.mark.process
@@ -72,8 +86,9 @@ def test_an_example_runs_as_it_is_written(project, chat_model, manager, name):
     assert {"train", "held_out"} <= set(Prompt.objects.values_list("split", flat=True))
     settings["round"] |= {"prompts": 3, "shown_prompts": 0}
     settings["common"] = {"max_prompt_tokens": 48, "max_completion_tokens": 8}
-    if "ppo" in settings:
-        settings["ppo"] |= SMALL
+    for section in SMALL:
+        if section in settings:
+            settings[section] |= SMALL[section]
     answer = api.post(f"{URL}/rounds", body, format="json")
     assert answer.status_code == 201, answer.content
     run_round.run(Round.objects.get().pk)
@@ -90,7 +105,7 @@ def test_an_example_runs_as_it_is_written(project, chat_model, manager, name):
         assert (done["stages"], done["demonstrations_used"]) == (["snapshot", "policy", "samples", "comparisons"], 0)
         assert [line["step"] for line in done["metrics"] if line["job"] == "policy"] == [1, 2]
         assert done["results"]["policy"]["evaluated_on"] == "held_out"
-        rewards = settings["ppo"]["rewards"]
+        rewards = section_of(settings)["rewards"]
     check_scores(Round.objects.get(), rewards)
 
 
@@ -105,7 +120,7 @@ def check_scores(done, rewards):
         expected = sum(
             term.get("weight", 1) * measure(term)(completion.text, completion.prompt.references) for term in rewards
         )
-        penalty = done.settings.get("ppo", {}).get("missing_eos_penalty", 0)
+        penalty = section_of(done.settings).get("missing_eos_penalty", 0)
         assert any(completion.sampling["score"] == pytest.approx(expected - fixed, abs=1e-4) for fixed in (0, penalty))
 
 

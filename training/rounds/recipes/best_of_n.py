@@ -1,0 +1,91 @@
+"""Recipe best_of_n: a reward model from the rankings, then the policy imitates the best of n answers of its own.
+
+With enough demonstrations the round begins with their imitation. With reward terms that need no reward model, none is
+trained.
+"""
+
+from django.utils.translation import gettext_lazy as _
+
+from training.rounds.recipes.description import (
+    NONE,
+    PROMPTS_TO_LEARN_FROM,
+    Counts,
+    Curve,
+    Fact,
+    FormField,
+    Job,
+    Recipe,
+    Sections,
+)
+from training.rounds.recipes.parts import (
+    POLICY,
+    REWARD_FIELDS,
+    SFT_DEFAULTS,
+    optional_sft,
+    reference,
+    reward_job,
+    sample_jobs,
+)
+
+
+def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
+    """Return the jobs: sft with enough demonstrations, reward if it is a reward term, policy, samples, baseline."""
+    sft, start = optional_sft(settings, counts)
+    reward = (reward_job(start),) if "reward_model" in RECIPE.reward_terms(settings) else ()
+    reward_model = "reward" if reward else NONE
+    samples = sample_jobs(settings, "policy", reward_model, "best_of_n")
+    return (*sft, *reward, policy_job(settings, start, reward_model), *samples)
+
+
+def policy_job(settings: Sections, start: str, reward_model: str) -> Job:
+    """Return the job of the program best_of_n."""
+    return Job(
+        "policy",
+        POLICY,
+        "best_of_n",
+        inputs={"prompts.jsonl": PROMPTS_TO_LEARN_FROM},
+        models={"model": start, "reward_model": reward_model, "reference_model": reference(settings)},
+        curves=(
+            Curve(_("Reward while sampling"), "reward picked_reward", (_("all answers"), _("the best of n"))),
+            Curve(_("Imitation: loss"), "loss"),
+            Curve(_("Reward on the evaluation prompts"), "eval_reward"),
+            Curve(_("KL from the reference"), "eval_kl"),
+        ),
+        facts=(
+            Fact("sampled_reward", _("Mean reward of all answers"), _("in the last iteration")),
+            Fact("picked_reward", _("Mean reward of the best of n"), _("in the last iteration")),
+            Fact("imitated_picks", _("Answers imitated"), _("in the last iteration; others are below the threshold")),
+            Fact("kl_bound", _("Bound of best of n's KL"), _("nats; what imitation of the best of n leads to at most")),
+        ),
+    )
+
+
+RECIPE = Recipe(
+    name="best_of_n",
+    label=_("Best of n"),
+    help=_("A reward model learns from the rankings, and the policy imitates the best of several answers of its own."),
+    programs=("sft", "reward", "best_of_n", "sample"),
+    jobs=jobs,
+    fields=(
+        FormField(
+            "best_of_n", "completions_per_prompt", _("Answers per prompt (n)"), _("The one with most reward is picked.")
+        ),
+        FormField(
+            "best_of_n", "prompts_per_iteration", _("Prompts per iteration"), _("Each gives one answer to imitate.")
+        ),
+        FormField("best_of_n", "iterations", _("Iterations"), _("Each samples the newest policy.")),
+        FormField(
+            "best_of_n",
+            "threshold",
+            _("Threshold"),
+            _("none: every pick is imitated. reward: those below the lowest reward are not. quantile: a share is not."),
+        ),
+        FormField("best_of_n", "min_reward", _("Lowest reward"), _("Only for the threshold reward.")),
+        FormField("best_of_n", "reward_quantile", _("Share left out"), _("Only for the threshold quantile.")),
+        FormField("best_of_n", "epochs", _("Passes over the picks"), _("More come closer to the best of n.")),
+        FormField("best_of_n", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
+        *REWARD_FIELDS,
+    ),
+    defaults={"sft": SFT_DEFAULTS},
+    rewards_section="best_of_n",
+)
