@@ -10,19 +10,24 @@ Files in:
                     {"prompt_id": 1, "split": "train", "messages": [{"role": "user", "content": "..."}],
                      "completions": ["...", "..."], "ranks": [1, 2], "annotator": "a", "weight": 1, "strength": null,
                      "anchor": null}
+    ratings.jsonl   optional: ratings of completions of rankings.jsonl by attribute, one completion per line:
+                    {"prompt_id": 1, "split": "train", "messages": [...], "completion": "...",
+                     "ratings": {"honest": {"mean": 3.5, "raters": 2, "values": [3, 4]}}}
     samples.jsonl   optional: {"messages": [...], "text": "..."}, samples of the reference policy
 
 Rank 1 is best; equal ranks tie. Rankings with the split "held_out" are used for evaluation only. A completion is read
 as its text followed by the end of the turn, truncated or not, because annotators see the text; ppo scores texts in the
 same way. anchor (optional): "above" if the annotator says that all completions are good, "below" if all are bad (see
-preferences/anchor.py).
+preferences/anchor.py). With ratings the model gets a head for each attribute (preferences/ratings.py); `values`, one
+number per rater, are used on held-out prompts only, to compare two people.
 
 Files out:
 
     model/         the reward model; plain transformers loads it as a classifier with one label
                    (see models/reward_model.py)
     metrics.jsonl  one line per step: loss, accuracy, and evaluations on the held-out prompts
-    result.json    accuracy with its interval and ceiling, calibration, accuracy by strength and by length; written last
+    result.json    accuracy with its interval and ceiling, calibration, accuracy by strength and by length, and rank
+                   correlations of the attributes; written last
     state/         state to resume from
 
 Steps:
@@ -59,6 +64,7 @@ import torch
 from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
+from training.learner.models.attribute_heads import AttributeHeads
 from training.learner.models.generic_forward import path_summary, shares_prompts
 from training.learner.models.loading import computing_in, load_tokenizer
 from training.learner.models.lora import lora_config
@@ -67,6 +73,7 @@ from training.learner.models.packed_attention import unshared
 from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import (
     RewardModel,
+    attribute_predictions,
     new_reward_model,
     raw_scores_of_groups,
     save_reward_model,
@@ -84,6 +91,8 @@ from training.learner.preferences.ranking_loss import (
     bootstrap_weights,
     tie_parameter,
 )
+from training.learner.preferences.rating_report import attribute_report
+from training.learner.preferences.ratings import RatingData, RatingTargets, read_ratings
 from training.learner.preferences.report import Report, longer_is_preferred, report, score_pairs
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
@@ -116,6 +125,8 @@ def main(job_dir: Path) -> None:
     torch.manual_seed(settings.seed)
     tokenizer = load_tokenizer(settings.model)
     data = read_rankings(tokenizer, job.rows("rankings.jsonl"), settings)
+    rated = rating_data(tokenizer, job, settings)
+    ratings = RatingTargets(rated, data.train)
     plan = [step for run in range(settings.averaged_runs) for step in plan_steps(data.train, settings, run)]
     run_steps = len(plan) // settings.averaged_runs
 
@@ -123,6 +134,8 @@ def main(job_dir: Path) -> None:
     lora = lora_config(settings)
     model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, lora)
     model.network.config.reward_longest = [settings.max_prompt_tokens, settings.max_completion_tokens]
+    if ratings.names:
+        model.attributes = AttributeHeads(ratings.names, model.head.in_features).to(model.network.device)
     samples = read_samples(tokenizer, job, settings)
     check_group_lengths(model, [*samples, *(comparison.group for comparison in data.train + data.held_out)])
     if settings.contrast > 0:
@@ -145,7 +158,7 @@ def main(job_dir: Path) -> None:
         step += 1
         rate = peak_rate * learning_rate_factor((step - 1) % run_steps + 1, run_steps, settings)
         metrics = accumulate_gradients(
-            model, tie, plan[step - 1], settings, bootstrap, processes, micro_batches, anchor
+            model, tie, plan[step - 1], settings, bootstrap, processes, micro_batches, anchor, ratings
         )
         check_finite("the loss", metrics["loss"], step)
         norm = take_step(optimizer, model.network.parameters(), rate, settings.max_gradient_norm, step)
@@ -179,7 +192,8 @@ def main(job_dir: Path) -> None:
     evaluation = evaluate(model, tie, data, settings, micro_batches.size)
     job.save_folder("model", lambda folder: save_reward_model(model, tokenizer, folder))
     result = {"program": "reward", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
-    job.write_result(result | summary(job, model, tie, data) | evaluation | path_summary(model.network))
+    result |= summary(job, model, tie, data) | evaluation | path_summary(model.network)
+    job.write_result(result | rating_summary(model, rated, ratings, data, settings, micro_batches.size))
     processes.close()
 
 
@@ -217,6 +231,7 @@ def accumulate_gradients(
     processes: Processes,
     micro_batches: MicroBatches,
     anchor: Anchor | None = None,
+    ratings: RatingTargets | None = None,
 ) -> dict[str, float]:
     """Add up the gradient of the batch's mean loss per ranking over all processes; return that loss and accuracy."""
     weight = sum(item.weight for item in batch)
@@ -225,10 +240,10 @@ def accumulate_gradients(
     parameters = [*model.parameters(), tie.logit, *(anchor.parameters() if anchor else ())]
 
     def pass_over(budget: int) -> Tensor:
-        sums = torch.zeros(5, dtype=torch.float64)
+        sums = torch.zeros(6, dtype=torch.float64)
         for indices in batches_within(sizes, budget):
             with computing_in(settings.dtype):
-                part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap, anchor)
+                part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap, anchor, ratings)
             (part.objective / weight).backward()
             sums += torch.tensor(part[1:], dtype=torch.float64)
         return sums
@@ -236,9 +251,10 @@ def accumulate_gradients(
     slots = [attention_slots(item_sizes) for item_sizes in sizes]
     sums = micro_batches.attempt(slots, pass_over, undo=lambda: clear_gradients(parameters))
     processes.sum_gradients(parameters)
-    loss, contrast, anchored, right, strict = (processes.sum_of(number) for number in sums.tolist())
+    loss, contrast, anchored, rated, right, strict = (processes.sum_of(number) for number in sums.tolist())
     metrics = {"loss": loss / weight, "accuracy": right / strict if strict else 0.5}
     metrics |= {"anchor_loss": anchored / weight} if anchor else {}
+    metrics |= {"rating_loss": rated / weight} if model.attributes else {}
     return metrics | ({"contrast_loss": contrast / weight} if settings.contrast > 0 else {})
 
 
@@ -276,6 +292,8 @@ def normalise(
     groups = samples or [comparison.group for comparison in data.train]
     with computing_in(settings.dtype):
         set_normalisation(model, raw_scores_of_groups(model, groups, token_budget)[0])
+        if model.attributes is not None:
+            model.attributes.set_normalisation(attribute_predictions(model, groups, token_budget))
 
 
 def check_group_lengths(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
@@ -288,6 +306,31 @@ def check_contrast_lengths(model: RewardModel, groups: Sequence[PromptGroup]) ->
     """Raise BadInput if the longest completion is too long under any prompt; the contrast may combine them."""
     longest = max(len(completion) for group in groups for completion in group.completions)
     check_positions(model.network, [group.prompt for group in groups], longest)
+
+
+def rating_data(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> RatingData:
+    """Return the job's ratings; none if it has no ratings.jsonl or its settings leave them out."""
+    if not settings.attribute_weight or not (job.path / "ratings.jsonl").exists():
+        return RatingData()
+    return read_ratings(tokenizer, job.rows("ratings.jsonl"), settings)
+
+
+def rating_summary(
+    model: RewardModel,
+    rated: RatingData,
+    ratings: RatingTargets,
+    data: RankingData,
+    settings: RewardConfig,
+    token_budget: int,
+) -> dict[str, Any]:
+    """Return the figures of the attributes for result.json; nothing without any."""
+    if model.attributes is None:
+        return {}
+    groups = [comparison.group for comparison in data.held_out]
+    with computing_in(settings.dtype):
+        predictions = attribute_predictions(model, groups, token_budget)
+    figures = attribute_report(model.attributes.names, predictions, data.held_out, rated)
+    return {"attributes": figures, "unranked_rated_completions": ratings.unranked}
 
 
 def read_samples(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> list[PromptGroup]:

@@ -19,10 +19,12 @@ networks" for the stopped gradient): member m scores x at s(x) + (w_m + p_m − 
 the trunk's last hidden state, p_m is fixed and random with deviation 1/sqrt(d+1), and w_m is learned from 0 on rankings
 weighted by a bootstrap of their prompts. So the mean of the members is s, and the trunk learns as it would without
 them.
+
+attributes.safetensors holds the heads of rated attributes, if there are any (`attribute_heads`).
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -32,6 +34,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from training.learner.models.attribute_heads import AttributeHeads
 from training.learner.models.generic_forward import shares_prompts
 from training.learner.models.loading import is_scalar_folder, load_scalar_model, load_tokenizer
 from training.learner.models.lora import LoraConfig, SharedBase, classifier_view, load_scoring_view
@@ -89,12 +92,15 @@ class MaxLengths(NamedTuple):
 class RewardModel(nn.Module):
     """Scalar model with its ensemble and normalisation. Raw scores are in nats; normalised scores have no unit."""
 
-    def __init__(self, network: PreTrainedModel, ensemble: Ensemble | None) -> None:
+    def __init__(
+        self, network: PreTrainedModel, ensemble: Ensemble | None, attributes: AttributeHeads | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(getattr(network, "score", None), nn.Linear):
             raise BadInput(f'a {type(network).__name__} cannot score: it has no linear head named "score"')
         self.network = network
         self.ensemble = ensemble
+        self.attributes = attributes
 
     @property
     def head(self) -> nn.Linear:
@@ -186,7 +192,10 @@ def load_reward_model(path: str, dtype: str = "float32", base: SharedBase | None
     view = None if base is None else load_scoring_view(base, "reward", path)
     network: Any = load_scalar_model(path, dtype) if view is None else view
     ensemble = _load_ensemble(Path(path), network) if (Path(path) / ENSEMBLE_FILE).is_file() else None
-    return RewardModel(network, ensemble).requires_grad_(False), tokenizer
+    attributes = AttributeHeads.load(Path(path))
+    if attributes is not None:
+        attributes.to(network.device)
+    return RewardModel(network, ensemble, attributes).requires_grad_(False), tokenizer
 
 
 def _load_ensemble(folder: Path, network: PreTrainedModel) -> Ensemble:
@@ -197,7 +206,7 @@ def _load_ensemble(folder: Path, network: PreTrainedModel) -> Ensemble:
 
 
 def save_reward_model(model: RewardModel, tokenizer: Any, folder: Path) -> None:
-    """Write a Hugging Face folder, with the ensemble in it."""
+    """Write a Hugging Face folder, with the ensemble and the attribute heads in it."""
     config = model.network.config
     if config.pad_token_id is not None and config.pad_token_id == tokenizer.eos_token_id:
         config.pad_token_id = None
@@ -205,6 +214,8 @@ def save_reward_model(model: RewardModel, tokenizer: Any, folder: Path) -> None:
     if model.ensemble is not None:
         save_file({name: part.contiguous().cpu() for name, part in model.ensemble.state_dict().items()},
                   folder / ENSEMBLE_FILE, metadata={"format": "pt"})  # fmt: skip
+    if model.attributes is not None:
+        model.attributes.save(folder)
 
 
 def set_normalisation(model: RewardModel, raw: Tensor) -> None:
@@ -217,24 +228,52 @@ def set_normalisation(model: RewardModel, raw: Tensor) -> None:
     model.network.config.reward_scale = deviation if deviation > 0 else 1.0
 
 
-@torch.no_grad()
 def raw_scores_of_groups(model: RewardModel, groups: Sequence[PromptGroup], token_budget: int) -> tuple[Tensor, Tensor]:
     """Return raw scores [N] and those of the ensemble's members [N, H], on the CPU; without an ensemble, H = 1.
 
-    token_budget: maximum of attention slots in one forward pass (a group is never divided); reduced when memory runs
-    out.
+    token_budget: see `outputs_of_groups`.
     """
-    items = [[group.sizes if shares_prompts(model.network) else unshared(group.sizes)] for group in groups]
     if not groups:
         return torch.zeros(0), torch.zeros(0, 1)
+    raw, members = outputs_of_groups(
+        model, groups, token_budget, lambda features: (model.raw_scores(features), model.members(features))
+    )
+    return raw, members
 
-    def pass_over(budget: int) -> tuple[Tensor, Tensor]:
+
+def attribute_predictions(model: RewardModel, groups: Sequence[PromptGroup], token_budget: int = 16384) -> Tensor:
+    """Return predicted standardised ratings [N, A] of all completions, on the CPU; see `attribute_heads`.
+
+    token_budget: see `outputs_of_groups`.
+    """
+    heads = model.attributes
+    if heads is None:
+        return torch.zeros(sum(len(group.completions) for group in groups), 0)
+    if not groups:
+        return torch.zeros(0, len(heads.names))
+    return outputs_of_groups(model, groups, token_budget, lambda features: (heads(features),))[0]
+
+
+@torch.no_grad()
+def outputs_of_groups(
+    model: RewardModel,
+    groups: Sequence[PromptGroup],
+    token_budget: int,
+    outputs: Callable[[Tensor], tuple[Tensor, ...]],
+) -> list[Tensor]:
+    """Return what `outputs` makes of the features [n, d] of all N completions, in order, on the CPU.
+
+    outputs: from features to tensors [n, ...]. token_budget: maximum of attention slots in one forward pass (a group is
+    never divided); reduced when memory runs out.
+    """
+    items = [[group.sizes if shares_prompts(model.network) else unshared(group.sizes)] for group in groups]
+
+    def pass_over(budget: int) -> list[Tensor]:
         batches = batches_within(items, budget)
         features = [model.features([groups[index] for index in batch]) for batch in batches]
-        raw = torch.cat([model.raw_scores(part) for part in features]).cpu()
-        members = torch.cat([model.members(part) for part in features]).cpu()
+        columns = [torch.cat(parts).cpu() for parts in zip(*map(outputs, features), strict=True)]
         order = _order_of_completions(groups, batches)
-        return torch.empty_like(raw).index_copy(0, order, raw), torch.empty_like(members).index_copy(0, order, members)
+        return [torch.empty_like(column).index_copy(0, order, column) for column in columns]
 
     return MicroBatches(token_budget).attempt([attention_slots(sizes) for sizes in items], pass_over)
 

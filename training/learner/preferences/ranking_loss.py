@@ -23,6 +23,7 @@ from training.learner.preferences.calibration import hits
 from training.learner.preferences.losses import Pairs, pair_losses, plackett_luce, tie_logit_of_share
 from training.learner.preferences.passes import total_weight
 from training.learner.preferences.ranking_data import Comparison, Ranking, pairs_of_comparisons
+from training.learner.preferences.ratings import RatingTargets
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.config.dpo import DpoConfig
 
@@ -96,10 +97,11 @@ class TrainingItem(NamedTuple):
 class BatchLoss(NamedTuple):
     """Sums over rankings; divided by the weight of the batch they are means."""
 
-    objective: Tensor  # to minimise: the model's loss, the contrast, the anchor's and the ensemble's loss
+    objective: Tensor  # to minimise: the model's loss, the contrast, the loss of anchor, ratings and ensemble
     loss: float  # the model's, nats
     contrast: float  # nats, before its weight in the objective
     anchor: float  # nats, before its weight in the objective
+    ratings: float  # half squared errors of standardised ratings, before their weight in the objective
     right: float  # strict pairs that the model orders as the ranking does
     strict: int  # strict pairs
 
@@ -111,8 +113,12 @@ def batch_loss(
     settings: RewardConfig,
     bootstrap: dict[int, Tensor],
     anchor: Anchor | None = None,
+    ratings: RatingTargets | None = None,
 ) -> BatchLoss:
-    """Return the loss of one forward pass over the items. bootstrap: the ensemble's weights [H] by prompt id."""
+    """Return the loss of one forward pass over the items. bootstrap: the ensemble's weights [H] by prompt id.
+
+    ratings: targets of the model's attribute heads.
+    """
     comparisons = [item.comparison for item in items]
     groups = [comparison.group for comparison in comparisons]
     features = model.features(groups + [item.contrast_group() for item in items if item.places])
@@ -124,12 +130,16 @@ def batch_loss(
     contrast = contrast_loss(raw, contrast_scores, items)
     anchored = raw.new_zeros(()) if anchor is None else anchor.loss(raw, comparisons)
     objective = loss + settings.contrast * contrast + settings.anchor_weight * anchored
+    rated = raw.new_zeros(())
+    if ratings is not None and model.attributes is not None:
+        rated = ratings.loss(model.attributes, features, comparisons)
+        objective = objective + settings.attribute_weight * rated
     if model.ensemble is not None:
         objective = objective + ensemble_loss(model, features, pairs, comparisons, settings, tie, bootstrap)
     differences = (raw.detach()[pairs.better] - raw.detach()[pairs.worse])[~pairs.tied]
     right = float(hits(differences).sum())
-    values = [float(part.detach()) for part in (loss, contrast, anchored)]
-    return BatchLoss(objective, values[0], values[1], values[2], right, len(differences))
+    values = [float(part.detach()) for part in (loss, contrast, anchored, rated)]
+    return BatchLoss(objective, values[0], values[1], values[2], values[3], right, len(differences))
 
 
 def ensemble_loss(

@@ -33,6 +33,12 @@ class RewardConfig(Training):
     anchor_weight: float = setting(
         1.0, low=0, help="Weight of the loss of completions against the anchor, for rankings that have one."
     )
+    attribute_weight: float = setting(
+        1.0,
+        low=0,
+        help="Weight of the loss of ratings.jsonl: half the mean squared error of a standardised rating. "
+        "0: no attribute heads.",
+    )
     averaged_runs: int = setting(1, low=1, help="Number of trainings from one start whose weights are averaged.")
     ensemble_heads: int = setting(8, low=0, help="Bootstrapped heads that estimate uncertainty. 0 or 1: none.")
     prior_scale: float = setting(1.0, low=0, help="Scale of the fixed random priors of these heads.")
