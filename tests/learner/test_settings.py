@@ -49,7 +49,10 @@ def test_an_unknown_setting_is_named(kind):
         ({"dual_clip": 0.5}, "dual_clip must be above 1"),
         ({"reward_model": ""}, "set reward_model when, and only when"),
         ({"rewards": []}, "at least one term"),
-        ({"rewards": [{"name": "reward_modell"}]}, "there is no reward term 'reward_modell'; there are bleu"),
+        (
+            {"rewards": [{"name": "reward_modell"}]},
+            "there is no reward term 'reward_modell'; there are attribute, bleu",
+        ),
         ({"rewards": [{"name": "python", "function": 3}]}, "function of the reward term python must be text"),
         ({"rewards": [{"name": "length", "target": True}]}, "target of the reward term length must be a number"),
         ({"rewards": ["length"]}, "must be an object with a name"),

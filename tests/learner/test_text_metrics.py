@@ -68,7 +68,7 @@ def test_metrics_are_terms_like_others():
         ({"name": "bleu", "tokenize": "no-such"}, "tokenize of the reward term bleu must be one of 13a, intl"),
         ({"name": "rouge_l", "use_stemmer": 1}, "use_stemmer of the reward term rouge_l must be true or false"),
         ({"name": "token_f1", "stem": True}, "token_f1 has no setting 'stem'"),
-        ({"name": "rouge"}, "there is no reward term 'rouge'; there are bleu, exact_match, length"),
+        ({"name": "rouge"}, "there is no reward term 'rouge'; there are attribute, bleu, exact_match, length"),
     ],
 )
 def test_a_metric_that_cannot_be_is_refused(term, sentence):

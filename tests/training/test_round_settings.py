@@ -58,7 +58,10 @@ def test_a_prompt_gets_as_many_completions_as_a_comparison_shows():
         ({"ppo": {"batch_episodes": 10, "minibatches": 3}}, "multiple of minibatches"),
         ({"ppo": {"rewards": []}}, "at least one term"),
         ({"ppo": {"rewards": 3}}, "rewards must be a list"),
-        ({"ppo": {"rewards": [{"name": "token_f2"}]}}, "no reward term 'token_f2'; there are bleu, exact_match"),
+        (
+            {"ppo": {"rewards": [{"name": "token_f2"}]}},
+            "no reward term 'token_f2'; there are attribute, bleu, exact_match",
+        ),
         ({"ppo": {"rewards": [{"name": "length", "tagret": 9}]}}, "length has no setting 'tagret'"),
         ({"ppo": {"rewards": [{"name": "length"}]}}, "length needs the setting target"),
         ({"ppo": {"kl_target": 6.0, "kl_coefficient": 0}}, "kl_target multiplies kl_coefficient"),

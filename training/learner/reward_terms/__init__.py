@@ -5,6 +5,7 @@ This package needs no torch, because web processes check settings with it.
 
 - `@term` registers a function that takes a `TermContext` and the term's settings, and returns a scorer: answers in, one
   number per answer out.
+- `@reward_model_term` registers such a term that uses the reward model, which then must be set.
 - `@metric` registers a function that takes the metric's settings and returns a function of a text and its references
   (at least one), with values from 0 to 1. Every prompt of a run with a metric needs references.
 
@@ -12,6 +13,7 @@ The parameters of a registered function are the settings of the term: their anno
 and limits (`Annotated[float, {"above": 0}]`), and a parameter without a default is required.
 """
 
+import dataclasses
 import importlib
 import inspect
 import math
@@ -40,6 +42,7 @@ class TermContext:
     """The parts of a run that a term may use."""
 
     count_tokens: Callable[[str], int]  # of a text, by the policy's tokenizer
+    attribute_scorer: Callable[[str], "Scorer"]  # by the reward model's head of an attribute; see the term attribute
 
 
 Scorer = Callable[[Sequence[Answer]], Sequence[float]]
@@ -53,15 +56,22 @@ class Term:
     make: Callable[..., Any] | None  # None: the reward model, which needs torch (rewards/reward.py)
     options: Mapping[str, inspect.Parameter]  # its settings
     needs_references: bool = False
+    needs_reward_model: bool = False
 
 
-TERMS: dict[str, Term] = {"reward_model": Term(None, {})}
+TERMS: dict[str, Term] = {"reward_model": Term(None, {}, needs_reward_model=True)}
 RENAMED_TERMS = {"missing_end": "missing_eos"}  # former name to name
 
 
 def term(make: Callable[..., Scorer]) -> Callable[..., Scorer]:
     """Register a reward term by its function name. The first parameter is the TermContext."""
     TERMS[make.__name__] = Term(make, dict(list(inspect.signature(make).parameters.items())[1:]))
+    return make
+
+
+def reward_model_term(make: Callable[..., Scorer]) -> Callable[..., Scorer]:
+    """Register a reward term, as `term` does, that uses the reward model."""
+    TERMS[make.__name__] = dataclasses.replace(TERMS[term(make).__name__], needs_reward_model=True)
     return make
 
 
@@ -82,6 +92,11 @@ def terms_with_references(terms: Iterable[Mapping[str, Any]]) -> list[str]:
     return [term["name"] for term in terms if term["name"] in TERMS and TERMS[term["name"]].needs_references]
 
 
+def use_reward_model(names: Iterable[str]) -> bool:
+    """Tell whether a term of these names uses the reward model."""
+    return any(name in TERMS and TERMS[name].needs_reward_model for name in names)
+
+
 def with_current_name(term: Any) -> Any:
     """Return a term of settings under its current name; anything that is not a term is returned as it is."""
     if isinstance(term, dict) and isinstance(term.get("name"), str):
@@ -98,8 +113,8 @@ def check_terms(terms: Sequence[Any], reward_model: str) -> None:
         raise BadInput("rewards must contain at least one term")
     for entry in terms:
         _check_term(entry)
-    if any(entry["name"] == "reward_model" for entry in terms) != bool(reward_model):
-        raise BadInput("set reward_model when, and only when, rewards has the term reward_model")
+    if use_reward_model(entry["name"] for entry in terms) != bool(reward_model):
+        raise BadInput("set reward_model when, and only when, rewards has the term reward_model or attribute")
 
 
 def _check_term(entry: Any) -> None:

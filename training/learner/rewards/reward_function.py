@@ -1,6 +1,5 @@
 """Reward function: the weighted sum of reward terms, and the term of the reward model, which needs torch."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from training.learner.models.loading import computing_in
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.reward_model import MaxLengths, RewardModel, load_reward_model, score
+from training.learner.models.reward_model import load_reward_model, score
 from training.learner.reward_terms import (
     TERMS,
     Answer,
@@ -18,14 +17,14 @@ from training.learner.reward_terms import (
     make_metric,
     terms_with_references,
 )
+from training.learner.rewards.attribute_scores import AttributeScores
+from training.learner.rewards.reading import Scoring, max_lengths_of, token_reader
 from training.learner.runtime.config import PpoConfig, SampleConfig
 from training.learner.runtime.jobdir import BadInput
 from training.learner.runtime.options import options_of
 from training.learner.sampling.sampler import check_positions
 from training.learner.text.control_tokens import encode_text
-from training.learner.text.messages import encode_completion, encode_prompt, naming_row
-
-Scoring = tuple[RewardModel, Any]  # and its tokenizer
+from training.learner.text.messages import encode_prompt, naming_row
 
 
 class Reward(Protocol):
@@ -75,9 +74,10 @@ def sum_of_terms(
     terms: Sequence[dict[str, Any]], settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None = None
 ) -> Reward:
     """Return the weighted sum of terms, each an object of settings."""
+    attributes = AttributeScores(settings, scoring)
+    context = TermContext(lambda text: len(encode_text(tokenizer, text)), attributes.scorer)
     scorers = [
-        (term["name"], float(term.get("weight", 1.0)), make_scorer(term, settings, tokenizer, scoring))
-        for term in terms
+        (term["name"], float(term.get("weight", 1.0)), make_scorer(term, settings, context, scoring)) for term in terms
     ]
 
     def total(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
@@ -103,7 +103,7 @@ def as_numbers(scores: Any, count: int) -> Tensor:
 
 
 def make_scorer(
-    term: dict[str, Any], settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None
+    term: dict[str, Any], settings: PpoConfig | SampleConfig, context: TermContext, scoring: Scoring | None
 ) -> Callable[..., Sequence[float] | Tensor]:
     """Return the scorer of one term of the settings. Raises BadInput if it cannot be set up."""
     name, options = term["name"], options_of(term)
@@ -112,7 +112,7 @@ def make_scorer(
     if TERMS[name].needs_references:
         return metric_scorer(name, options)
     make: Any = TERMS[name].make
-    scorer: Scorer = make(TermContext(lambda text: len(encode_text(tokenizer, text))), **options)
+    scorer: Scorer = make(context, **options)
     return scorer
 
 
@@ -168,13 +168,7 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
             "train one with ensemble_heads above 1, or set pessimism to 0"
         )
     micro_batches = MicroBatches(settings.micro_batch_tokens)
-    prompts: dict[str, list[int]] = {}
-
-    def tokens(answer: Answer) -> list[int]:
-        key = json.dumps(answer.row["messages"])
-        if key not in prompts:
-            prompts[key] = encode_prompt(tokenizer, answer.row["messages"], longest.prompt)
-        return [*prompts[key], *encode_completion(tokenizer, answer.text, longest.completion)]
+    tokens = token_reader(tokenizer, longest)
 
     def scorer(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
         sequences = [tokens(answer) for answer in answers]
@@ -194,11 +188,6 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
         return scores
 
     return scorer
-
-
-def max_lengths_of(model: RewardModel, settings: PpoConfig | SampleConfig) -> MaxLengths:
-    """Return the lengths that the reward model reads: those of its training, by default those of the program."""
-    return model.max_lengths or MaxLengths(settings.max_prompt_tokens, settings.max_completion_tokens)
 
 
 def check_scoring_positions(

@@ -2,6 +2,7 @@
 
 from django.utils.translation import gettext_lazy as _
 
+from training.learner.reward_terms import use_reward_model
 from training.learner.runtime.jobdir import BadInput
 from training.rounds.recipes.description import NONE, Counts, FormField, Job, Recipe, Sections
 from training.rounds.recipes.parts import SFT_DEFAULTS, optional_sft, sample_jobs
@@ -15,8 +16,8 @@ def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
 
 
 def check(settings: Sections) -> None:
-    """Raise BadInput if the reward model is a reward term: this recipe trains none."""
-    if "reward_model" in RECIPE.reward_terms(settings):
+    """Raise BadInput if a reward term uses the reward model: this recipe trains none."""
+    if use_reward_model(RECIPE.reward_terms(settings)):
         raise BadInput(
             "the recipe metric trains no reward model: set rewards in the section ppo to other terms, or use ppo"
         )

@@ -5,6 +5,7 @@ With reward terms that need no reward model, no reward model is trained.
 
 from django.utils.translation import gettext_lazy as _
 
+from training.learner.reward_terms import use_reward_model
 from training.rounds.recipes.description import (
     BASE,
     LOGGED_COMPLETIONS,
@@ -21,8 +22,8 @@ from training.rounds.recipes.parts import POLICY, REWARD_FIELDS, TRAINING_AND_HE
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
-    """Return the jobs: reward, if a reward term is the reward model; policy; samples and baseline."""
-    reward = (reward_job(),) if "reward_model" in RECIPE.reward_terms(settings) else ()
+    """Return the jobs: reward, if a reward term uses it; policy; samples and baseline."""
+    reward = (reward_job(),) if use_reward_model(RECIPE.reward_terms(settings)) else ()
     reward_model = "reward" if reward else NONE
     return (*reward, policy_job(reward_model), *sample_jobs(settings, "policy", reward_model, "q"))
 
