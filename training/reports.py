@@ -15,7 +15,9 @@ from feedback.models import Comparison, Project
 from feedback.reports import quality_snapshot, trust
 from training.checkpoints import checks, served_before
 from training.models import Checkpoint, LoopSettings, Round
+from training.rounds import settings as round_settings
 from training.rounds.inputs.rankings import trainable_rankings
+from training.rounds.inputs.ratings import COUNTED
 from training.rounds.recipes.description import DEMONSTRATIONS, Counts, Recipe, Sections, Text
 from training.rounds.recipes.parts import COMPARISONS, SNAPSHOT
 
@@ -115,6 +117,19 @@ def imitation_sentence(recipe: Recipe, settings: Sections, counts: Counts) -> st
             n,
         )
     return text % {"n": n, "least": limits["min_demonstrations"]}
+
+
+def ratings_sentence(round_: Round) -> str:
+    """Return which attributes have too few rated completions to be learned, and how many; "" if none has."""
+    least = round_settings.completed(round_.settings)["round"]["min_rated_completions"]
+    counts = round_.results.get("snapshot", {})
+    few = {name.removeprefix(COUNTED): n for name, n in counts.items() if name.startswith(COUNTED) and n < least}
+    if not few:
+        return ""
+    return _("Too few rated completions to learn from, of the %(least)s that the settings ask for: %(attributes)s.") % {
+        "least": least,
+        "attributes": ", ".join(f"{name} ({n})" for name, n in few.items()),
+    }
 
 
 @dataclass(frozen=True)

@@ -178,6 +178,20 @@ def test_a_round_says_how_many_rankings_their_flags_keep_out(console, finished):
     assert "2 more have a flag that means not for training and are left out" in page
 
 
+def test_a_round_shows_how_its_attributes_correlate_with_ratings_and_which_had_too_few(console, finished):
+    assert "rank correlation" not in console.get(f"{URL}/rounds/1/").content.decode()
+    finished.results["snapshot"] = {"rankings": 6, "rated_completions.honest": 120, "rated_completions.<kind>": 7}
+    figures = {"name": "honest", "correlation": 0.61, "correlation_low": 0.5, "correlation_high": 0.7,
+               "correlation_people": 0.55, "correlation_people_low": None, "correlation_people_high": None,
+               "correlation_one_person": 0.52}  # fmt: skip
+    finished.results["reward"] = finished.results.get("reward", {}) | {"attributes": [figures]}
+    finished.save()
+    page = console.get(f"{URL}/rounds/1/").content.decode()
+    assert "Ratings of honest" in page
+    assert "0.500 – 0.700, rank correlation with held-out ratings; with one person 0.520, of two people 0.550" in page
+    assert "of the 100 that the settings ask for: &lt;kind&gt; (7)." in page
+
+
 def test_samples_stand_beside_the_served_ones_on_the_same_prompts(console, finished, base):
     page = console.get(f"{URL}/rounds/1/samples/")
     shown = list(page.context["samples"].object_list)

@@ -58,6 +58,11 @@ class RoundSettings:
     anchors: bool = setting(
         False, help="Whether the reward model learns from All bad and All good, as pairs against an anchor."
     )
+    min_rated_completions: int = setting(
+        100,
+        low=1,
+        help="Rated completions of training prompts from which on the reward model learns an attribute of the ratings.",
+    )
     weights: str = setting("equal", choices=("equal", "reliability"), help="Weight of each ranking in training.")
     seed: int = setting(0, low=0, help="Seed of the choice of prompts.")
     processes: int = setting(1, low=1, high=16, help="Processes of each program; above 1 by accelerate launch.")

@@ -23,6 +23,7 @@ REWARD_MODEL_OF_BASE = "reward model of base"  # the reward model that the base 
 # Kinds of rows of an input file: the modules of `rounds.inputs`. A value with a slash, such as "samples/samples.jsonl",
 # is a file that an earlier job wrote.
 RANKINGS = "rankings"
+RATINGS = "ratings"
 DEMONSTRATIONS = "demonstrations"
 LOGGED_COMPLETIONS = "logged_completions"
 PROMPTS_TO_LEARN_FROM = "prompts_to_learn_from"
@@ -107,6 +108,12 @@ class Recipe:
         if not isinstance(terms, list):
             return ["reward_model"]  # the program's check refuses it with a better message
         return [str(term.get("name")) for term in terms if isinstance(term, dict)]
+
+    def rewarded_attributes(self, settings: Sections) -> list[str]:
+        """Return the rated attributes that score completions, without repetition."""
+        terms = settings.get(self.rewards_section or "sample", {}).get("rewards", [])
+        wanted = (term.get("of") for term in terms if isinstance(term, dict) and term.get("name") == "attribute")
+        return list(dict.fromkeys(str(name) for name in wanted))
 
     def comparing_terms(self, settings: Sections) -> list[str]:
         """Return the names of those reward terms that need reference answers."""

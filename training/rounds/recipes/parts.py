@@ -9,6 +9,7 @@ from training.rounds.recipes.description import (
     PROMPTS_TO_ANSWER,
     PROMPTS_TO_COMPARE,
     RANKINGS,
+    RATINGS,
     REWARD_MODEL_OF_BASE,
     ROOT,
     Counts,
@@ -72,12 +73,12 @@ def optional_sft(settings: Sections, counts: Counts) -> tuple[tuple[Job, ...], s
 
 
 def reward_job(start: str = BASE) -> Job:
-    """Return the training of a reward model on the rankings."""
+    """Return the training of a reward model on the rankings, and of its attribute heads on the ratings."""
     return Job(
         "reward",
         REWARD,
         "reward",
-        inputs={"rankings.jsonl": RANKINGS},
+        inputs={"rankings.jsonl": RANKINGS, "ratings.jsonl": RATINGS},
         models={"model": start},
         curves=(
             Curve(_("Reward model: loss"), "loss held_out_loss", TRAINING_AND_HELD_OUT),
