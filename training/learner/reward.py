@@ -9,7 +9,7 @@ Files in:
     rankings.jsonl  one ranking per line:
                     {"prompt_id": 1, "split": "train", "messages": [{"role": "user", "content": "..."}],
                      "completions": ["...", "..."], "ranks": [1, 2], "annotator": "a", "weight": 1, "strength": null,
-                     "anchor": null}
+                     "anchor": null, "spans": [{"completion": 0, "start": 0, "end": 5, "mark": "good"}]}
     ratings.jsonl   optional: ratings of completions of rankings.jsonl by attribute, one completion per line:
                     {"prompt_id": 1, "split": "train", "messages": [...], "completion": "...",
                      "ratings": {"honest": {"mean": 3.5, "raters": 2, "values": [3, 4]}}}
@@ -19,7 +19,8 @@ Rank 1 is best; equal ranks tie. Rankings with the split "held_out" are used for
 as its text followed by the end of the turn, truncated or not, because annotators see the text; ppo scores texts in the
 same way. anchor (optional): "above" if the annotator says that all completions are good, "below" if all are bad (see
 preferences/anchor.py). With ratings the model gets a head for each attribute (preferences/ratings.py); `values`, one
-number per rater, are used on held-out prompts only, to compare two people.
+number per rater, are used on held-out prompts only, to compare two people. spans (optional, read with marks_weight
+above 0): characters start … end − 1 of a completion that the annotator marked good or bad (preferences/marks.py).
 
 Files out:
 
@@ -82,6 +83,7 @@ from training.learner.models.reward_model import (
 from training.learner.models.slot_budget import attention_slots, batches_within
 from training.learner.preferences.anchor import Anchor, anchor_report, new_anchor
 from training.learner.preferences.averaging import WeightAverage
+from training.learner.preferences.marks import MarkTargets, read_marks
 from training.learner.preferences.passes import rankings_in, total_weight, training_passes
 from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
 from training.learner.preferences.ranking_loss import (
@@ -127,6 +129,7 @@ def main(job_dir: Path) -> None:
     data = read_rankings(tokenizer, job.rows("rankings.jsonl"), settings)
     rated = rating_data(tokenizer, job, settings)
     ratings = RatingTargets(rated, data.train)
+    marks = mark_targets(tokenizer, job, settings, data)
     plan = [step for run in range(settings.averaged_runs) for step in plan_steps(data.train, settings, run)]
     run_steps = len(plan) // settings.averaged_runs
 
@@ -136,6 +139,8 @@ def main(job_dir: Path) -> None:
     model.network.config.reward_longest = [settings.max_prompt_tokens, settings.max_completion_tokens]
     if ratings.names:
         model.attributes = AttributeHeads(ratings.names, model.head.in_features).to(model.network.device)
+    if marks is not None:
+        model.mark_head = marks.new_head(model.head.in_features).to(model.network.device)
     samples = read_samples(tokenizer, job, settings)
     check_group_lengths(model, [*samples, *(comparison.group for comparison in data.train + data.held_out)])
     if settings.contrast > 0:
@@ -158,7 +163,7 @@ def main(job_dir: Path) -> None:
         step += 1
         rate = peak_rate * learning_rate_factor((step - 1) % run_steps + 1, run_steps, settings)
         metrics = accumulate_gradients(
-            model, tie, plan[step - 1], settings, bootstrap, processes, micro_batches, anchor, ratings
+            model, tie, plan[step - 1], settings, bootstrap, processes, micro_batches, anchor, ratings, marks
         )
         check_finite("the loss", metrics["loss"], step)
         norm = take_step(optimizer, model.network.parameters(), rate, settings.max_gradient_norm, step)
@@ -232,6 +237,7 @@ def accumulate_gradients(
     micro_batches: MicroBatches,
     anchor: Anchor | None = None,
     ratings: RatingTargets | None = None,
+    marks: MarkTargets | None = None,
 ) -> dict[str, float]:
     """Add up the gradient of the batch's mean loss per ranking over all processes; return that loss and accuracy."""
     weight = sum(item.weight for item in batch)
@@ -240,10 +246,10 @@ def accumulate_gradients(
     parameters = [*model.parameters(), tie.logit, *(anchor.parameters() if anchor else ())]
 
     def pass_over(budget: int) -> Tensor:
-        sums = torch.zeros(6, dtype=torch.float64)
+        sums = torch.zeros(7, dtype=torch.float64)
         for indices in batches_within(sizes, budget):
             with computing_in(settings.dtype):
-                part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap, anchor, ratings)
+                part = batch_loss(model, tie, [mine[i] for i in indices], settings, bootstrap, anchor, ratings, marks)
             (part.objective / weight).backward()
             sums += torch.tensor(part[1:], dtype=torch.float64)
         return sums
@@ -251,10 +257,11 @@ def accumulate_gradients(
     slots = [attention_slots(item_sizes) for item_sizes in sizes]
     sums = micro_batches.attempt(slots, pass_over, undo=lambda: clear_gradients(parameters))
     processes.sum_gradients(parameters)
-    loss, contrast, anchored, rated, right, strict = (processes.sum_of(number) for number in sums.tolist())
+    loss, contrast, anchored, rated, marked, right, strict = (processes.sum_of(number) for number in sums.tolist())
     metrics = {"loss": loss / weight, "accuracy": right / strict if strict else 0.5}
     metrics |= {"anchor_loss": anchored / weight} if anchor else {}
     metrics |= {"rating_loss": rated / weight} if model.attributes else {}
+    metrics |= {"mark_loss": marked / weight} if marks else {}
     return metrics | ({"contrast_loss": contrast / weight} if settings.contrast > 0 else {})
 
 
@@ -313,6 +320,14 @@ def rating_data(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> Ra
     if not settings.attribute_weight or not (job.path / "ratings.jsonl").exists():
         return RatingData()
     return read_ratings(tokenizer, job.rows("ratings.jsonl"), settings)
+
+
+def mark_targets(tokenizer: Any, job: JobDirectory, settings: RewardConfig, data: RankingData) -> MarkTargets | None:
+    """Return the marked tokens of training completions; None if there are none or the settings leave them out."""
+    if not settings.marks_weight:
+        return None
+    targets = MarkTargets(read_marks(tokenizer, job.rows("rankings.jsonl"), settings), data.train)
+    return targets if targets.marked else None
 
 
 def rating_summary(

@@ -101,6 +101,7 @@ class RewardModel(nn.Module):
         self.network = network
         self.ensemble = ensemble
         self.attributes = attributes
+        self.mark_head: nn.Linear | None = None  # of marked tokens, in training only (preferences/marks.py)
 
     @property
     def head(self) -> nn.Linear:
@@ -131,6 +132,19 @@ class RewardModel(nn.Module):
         """Return the trunk's last hidden state at each completion's last token, [N, d], in the order of the groups."""
         batch = pack_groups(groups, self.network.device)
         return states_at(self.network, batch, batch.last)
+
+    def features_and_states(
+        self, groups: Sequence[PromptGroup], tokens: Sequence[tuple[int, int, int]]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the features [N, d], and the last hidden states [M, d] at tokens of completions.
+
+        tokens: M triples of the indices of a group, of its completion and of the completion's token.
+        """
+        batch = pack_groups(groups, self.network.device)
+        spans = batch.layout.spans
+        indices = torch.tensor([spans[group].completions[place][token] for group, place, token in tokens])
+        states = states_at(self.network, batch, torch.cat([batch.last, indices.to(batch.last)]))
+        return states[: len(batch.last)], states[len(batch.last) :]
 
     def raw_scores(self, features: Tensor) -> Tensor:
         """Return raw scores [N] for features [N, d].

@@ -21,6 +21,7 @@ from training.learner.models.reward_model import RewardModel
 from training.learner.preferences.anchor import Anchor
 from training.learner.preferences.calibration import hits
 from training.learner.preferences.losses import Pairs, pair_losses, plackett_luce, tie_logit_of_share
+from training.learner.preferences.marks import MarkTargets
 from training.learner.preferences.passes import total_weight
 from training.learner.preferences.ranking_data import Comparison, Ranking, pairs_of_comparisons
 from training.learner.preferences.ratings import RatingTargets
@@ -97,11 +98,12 @@ class TrainingItem(NamedTuple):
 class BatchLoss(NamedTuple):
     """Sums over rankings; divided by the weight of the batch they are means."""
 
-    objective: Tensor  # to minimise: the model's loss, the contrast, the loss of anchor, ratings and ensemble
+    objective: Tensor  # to minimise: the model's loss, the contrast, the loss of anchor, ratings, marks and ensemble
     loss: float  # the model's, nats
     contrast: float  # nats, before its weight in the objective
     anchor: float  # nats, before its weight in the objective
     ratings: float  # half squared errors of standardised ratings, before their weight in the objective
+    marks: float  # nats per token, before their weight in the objective
     right: float  # strict pairs that the model orders as the ranking does
     strict: int  # strict pairs
 
@@ -114,14 +116,20 @@ def batch_loss(
     bootstrap: dict[int, Tensor],
     anchor: Anchor | None = None,
     ratings: RatingTargets | None = None,
+    marks: MarkTargets | None = None,
 ) -> BatchLoss:
     """Return the loss of one forward pass over the items. bootstrap: the ensemble's weights [H] by prompt id.
 
-    ratings: targets of the model's attribute heads.
+    ratings: targets of the model's attribute heads. marks: those of its mark head.
     """
     comparisons = [item.comparison for item in items]
     groups = [comparison.group for comparison in comparisons]
-    features = model.features(groups + [item.contrast_group() for item in items if item.places])
+    all_groups = groups + [item.contrast_group() for item in items if item.places]
+    marked = None if marks is None else marks.of(comparisons)
+    if marked is not None and marked.tokens:
+        features, states = model.features_and_states(all_groups, marked.tokens)
+    else:
+        features, states = model.features(all_groups), None
     raw_scores = model.raw_scores(features)
     count = sum(len(group.completions) for group in groups)  # the scores after these are those of contrast groups
     features, raw, contrast_scores = features[:count], raw_scores[:count], raw_scores[count:]
@@ -134,12 +142,16 @@ def batch_loss(
     if ratings is not None and model.attributes is not None:
         rated = ratings.loss(model.attributes, features, comparisons)
         objective = objective + settings.attribute_weight * rated
+    mark_loss = raw.new_zeros(())
+    if marks is not None and marked is not None and states is not None and model.mark_head is not None:
+        mark_loss = marks.loss(model.mark_head, states, marked)
+        objective = objective + settings.marks_weight * mark_loss
     if model.ensemble is not None:
         objective = objective + ensemble_loss(model, features, pairs, comparisons, settings, tie, bootstrap)
     differences = (raw.detach()[pairs.better] - raw.detach()[pairs.worse])[~pairs.tied]
     right = float(hits(differences).sum())
-    values = [float(part.detach()) for part in (loss, contrast, anchored, rated)]
-    return BatchLoss(objective, values[0], values[1], values[2], values[3], right, len(differences))
+    values = [float(part.detach()) for part in (loss, contrast, anchored, rated, mark_loss)]
+    return BatchLoss(objective, values[0], values[1], values[2], values[3], values[4], right, len(differences))
 
 
 def ensemble_loss(

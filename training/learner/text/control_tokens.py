@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from training.learner.runtime.jobdir import BadInput
 
@@ -124,6 +124,14 @@ def encode_text(tokenizer: Any, text: str) -> list[int]:
     if control_tokens(tokenizer).all.isdisjoint(tokens):
         return tokens
     return _without_control_tokens(tokenizer, _renamed_copy(tokenizer).encode(text), text)
+
+
+def encoding_of(tokenizer: Any, text: str) -> Encoding:
+    """Return the encoding, with offsets, of a text into the tokens of `encode_text`. Needs a tokenizer.json."""
+    encoding = tokenizer(text, add_special_tokens=False).encodings[0]
+    if control_tokens(tokenizer).all.isdisjoint(encoding.ids):
+        return encoding
+    return _renamed_copy(tokenizer).backend.encode(text, add_special_tokens=False)
 
 
 def encode_rendered(tokenizer: Any, text: str, placeholders: dict[str, str], add_special_tokens: bool) -> list[int]:
