@@ -66,10 +66,11 @@ def test_what_is_there_can_be_read_and_exported(mona, work, archived):
     rank_next(mona)
     archived()
     api, browser = client_of(mona.user), browser_of(mona.user)
-    for path in ("rank/", "guidelines/", "prompts/", "people/", "settings/", "figures/", "review/"):
+    for path in ("rank/", "guidelines/", "prompts/", "people/", "settings/", "figures/", "review/", "export/"):
         page = browser.get(f"/projects/support/{path}")
         assert (page.status_code, b"This project is archived" in page.content) == (200, True), path
     assert api.get(f"{URL}/preferences").status_code == 200
+    assert browser.get("/projects/support/export/file/?format=rankings").status_code == 200
     assert api.get(URL).json()["archived_at"] is not None
     assert b"Archived" in browser.get("/").content
 

@@ -4,9 +4,10 @@ from uuid import uuid4
 
 import pytest
 from django.test import Client
+from django.utils import timezone
 
 from feedback.actions.rankings import revise_ranking
-from feedback.models import Membership
+from feedback.models import Membership, Project
 from feedback.reports import quality_snapshot
 from tests.factories import FAST, fake_model
 from training import checkpoints
@@ -156,6 +157,16 @@ def test_a_round_is_cancelled_and_resumed(console, waiting):
     assert Round.objects.get().status == "cancelled"
     console.post(f"{URL}/rounds/1/resume/")
     assert Round.objects.get().status == "waiting"
+
+
+def test_a_round_of_an_archived_project_is_cancelled_on_its_page_and_not_resumed(console, waiting, project):
+    Project.objects.filter(pk=project.pk).update(archived_at=timezone.now())
+    assert "/rounds/1/cancel/" in console.get(f"{URL}/rounds/1/").content.decode()
+    console.post(f"{URL}/rounds/1/cancel/")
+    assert Round.objects.get().status == "cancelled"
+    page = console.get(f"{URL}/rounds/1/").content.decode()
+    assert "/rounds/1/cancel/" not in page and "/rounds/1/resume/" not in page and "?again=" not in page
+    assert console.post(f"{URL}/rounds/1/resume/").status_code == 423
 
 
 def test_completions_are_asked_for(console, base, comparisons):
