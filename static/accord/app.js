@@ -8,8 +8,10 @@ openAtLastTurn(document);
 setMathematics(document);
 document.addEventListener("htmx:load", (event) => setMathematics(event.target));
 
-// On a narrow screen the navigation scrolls: show the entry of this page.
-document.querySelector(".bar nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+// On a narrow screen the navigation and tabs scroll: show the entry of this page.
+for (const entry of document.querySelectorAll(":is(.bar nav, .tabs) [aria-current]")) {
+  entry.scrollIntoView({ inline: "center", block: "nearest" });
+}
 
 for (const menu of document.querySelectorAll("details.menu")) {
   document.addEventListener("click", (event) => {

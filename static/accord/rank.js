@@ -310,7 +310,9 @@ function choose(key, isRepeated = false) {
 function showPace(seconds) {
   paces.push(seconds);
   const recent = paces.slice(-20);
-  document.getElementById("pace").textContent = duration(recent.reduce((sum, pace) => sum + pace, 0) / recent.length);
+  const pace = document.getElementById("pace");
+  pace.textContent = duration(recent.reduce((sum, one) => sum + one, 0) / recent.length);
+  pace.parentElement.hidden = false;
 }
 
 function skip() {

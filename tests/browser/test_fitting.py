@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 from rank_page import RankPage
 
 from tests.browser.test_accessibility import check
-from tests.factories import add_work, membership, rank_next
+from tests.factories import add_work, membership, person, rank_next
 
 TABLET, SMALL, DESKTOP = (820, 1180), (1100, 800), (1280, 800)
 
@@ -116,6 +116,23 @@ def test_on_a_phone_the_navigation_shows_where_one_is(desk, manager, project, ke
     page.goto("/projects/support/settings/")
     expect(page.locator(".bar nav [aria-current]")).to_be_in_viewport(ratio=0.99)
     keep(page, "navigation-phone")
+
+
+def test_on_a_phone_the_tabs_of_review_show_where_one_is_and_that_there_are_more(desk, manager, project, keep):
+    page = desk.sit("mona", phone=True)
+    page.goto("/projects/support/review/decisions/")
+    expect(page.locator(".tabs [aria-current]")).to_be_in_viewport(ratio=0.99)
+    assert page.locator(".tabs").evaluate("(tabs) => getComputedStyle(tabs).backgroundImage").count("gradient") == 4
+    keep(page, "review-tabs-phone")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_role_and_its_button_stay_on_one_line_beside_a_long_name(desk, manager, project):
+    person(project, "a.person.with.a.very.long.name@department.example.org", "annotator")
+    page = desk.sit("mona")
+    page.goto("/projects/support/people/")
+    role, button = (page.locator("tr", has_text="a.person").locator(each) for each in ("select", ".inline-form button"))
+    assert abs(role.bounding_box()["y"] - button.bounding_box()["y"]) < role.bounding_box()["height"] / 2
 
 
 def test_the_people_page_fits_a_phone(desk, manager, annotator, project, keep):

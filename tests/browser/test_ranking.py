@@ -322,3 +322,13 @@ def test_a_submit_that_is_disabled_looks_the_same_below_the_pointer(comparisons,
     submit.hover()
     submit.page.wait_for_timeout(200)
     assert submit.evaluate(colours) == before
+
+
+def test_the_pace_is_said_once_something_was_ranked(comparisons, desk, annotator):
+    comparisons(count=2)
+    ranking = RankPage(desk.sit("ann"))
+    pace = ranking.page.locator(".rank-strip span", has_text="each")
+    expect(pace).to_be_hidden()
+    ranking.rank_by_keys([1, 2, 3])
+    ranking.submit()
+    expect(pace).to_be_visible()
