@@ -33,7 +33,35 @@ ROUND: dict[str, dict[str, Any]] = {
 }
 
 # Settings of the demo's rounds of other recipes than ppo, where the programs' defaults do not suit the small model.
-OF_RECIPES: dict[str, dict[str, dict[str, Any]]] = {}
+OF_RECIPES: dict[str, dict[str, dict[str, Any]]] = {
+    # The learning rate of ppo: there are only some dozens of steps.
+    "dpo": {"dpo": {"learning_rate": 3e-4, "epochs": 3}},
+    # The reward of a completion reaches its first token by td_lambda: passes are too few for one-step targets.
+    "q": {
+        "q": {
+            "value_epochs": 6,
+            "policy_epochs": 3,
+            "learning_rate": 3e-4,
+            "value_learning_rate": 1e-3,
+            "td_lambda": 0.95,
+            "target_decay": 0.95,
+            "expectile": 0.8,
+            "kl_coefficient": 0.1,
+        },
+    },
+    # 2048 completions in all; ppo samples 1280.
+    "best_of_n": {
+        "best_of_n": {
+            "iterations": 2,
+            "prompts_per_iteration": 128,
+            "epochs": 3,
+            "batch_completions": 16,
+            "learning_rate": 6e-4,
+            "kl_coefficient": 0.15,
+            "eval_every": 12,
+        },
+    },
+}
 
 # Any other model: the defaults of the programs, with short replies as in customer support.
 ROUND_OF_OTHER_MODELS: dict[str, dict[str, Any]] = {
