@@ -72,7 +72,7 @@ LAYERS = {
         ["quality"],
         ["export"],
         ["rendering"],
-        ["models", "sql", "archive", "validation", "statements", "errors"],
+        ["models", "sql", "archive", "dialogues", "validation", "statements", "errors"],
     ],
     "training.learner": [
         [*CONFIGS, "check"],

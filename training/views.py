@@ -15,7 +15,7 @@ from django_htmx.http import HttpResponseStopPolling
 from feedback.actions import members
 from feedback.errors import AccordError, NotFound
 from feedback.models import Completion, Membership, Project
-from feedback.rendering import render as render_markdown
+from feedback.rendering import render_answer
 from feedback.web.forms import checked
 from feedback.web.presenters import present_messages
 from training import checkpoints, reports
@@ -360,7 +360,7 @@ def _present_sample(sample: Sample) -> dict[str, Any]:
 
 
 def _side(completion: Completion, score: float | None) -> dict[str, Any]:
-    return {"html": render_markdown(completion.text), "text": completion.text, "score": score}
+    return {"html": render_answer(completion.answer), "text": completion.text, "score": score}
 
 
 def _page(request: HttpRequest, membership: Membership, page: str, context: dict[str, Any]) -> HttpResponse:

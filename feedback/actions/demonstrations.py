@@ -34,6 +34,8 @@ def record_demonstration(membership: Membership, number: int, text: str, *, plac
     leases.lock_member(membership)
     comparison, order = _comparison_on_page(membership, number)
     origin = None if place is None else _completion_at(comparison, order, place)
+    if origin is not None and origin.turns is not None:
+        raise Invalid(_("A dialogue cannot be edited: write an answer to the prompt, from an empty page."))
     if origin is not None and origin.text.strip() == text.strip():
         raise Invalid(_("Change the text first: it is still the same as the completion."))
     demonstration = imports.add_demonstration(membership, comparison.prompt, text)

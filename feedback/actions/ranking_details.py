@@ -41,7 +41,7 @@ def details_by_position(
         "strength": _strength(project, len(order), details.get("strength")),
         "flags": _flags(project, details.get("flags", ())),
         "ratings": _ratings(project, order, details.get("ratings", {})),
-        "spans": spans.spans_by_position(marked, comparison.texts(order), order) if marked else [],
+        "spans": spans.spans_by_position(marked, comparison.answers(order), order) if marked else [],
     }
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from feedback.dialogues import Answer
 from feedback.errors import Invalid
 from feedback.models import Ranking
-from feedback.rendering.visible import Visible, visible
+from feedback.rendering.visible import Visible, visible_answer
 
 GOOD, BAD = "good", "bad"
 MAX_SPANS = 200  # in one ranking
@@ -56,9 +57,9 @@ class VisibleSpan:
 
 
 def spans_by_position(
-    spans: Sequence[Span | VisibleSpan], texts: Sequence[str], order: Sequence[int]
+    spans: Sequence[Span | VisibleSpan], answers: Sequence[Answer], order: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Check spans and return them as a Ranking stores them: by position, sorted. `texts` are in the order of display.
+    """Check spans and return them as a Ranking stores them: by position, sorted. `answers` are in the order of display.
 
     Raises Invalid for a span outside of its completion, an unknown mark, or two spans that overlap.
     """
@@ -66,16 +67,16 @@ def spans_by_position(
         raise Invalid(
             _("There are %(count)s marked spans, and %(most)s is the most.") % {"count": len(spans), "most": MAX_SPANS}
         )
-    rendered: dict[int, Visible] = {}  # texts that have spans of the page are rendered once each
+    rendered: dict[int, Visible] = {}  # completions that have spans of the page are rendered once each
     rows = []
     for span in spans:
-        if not 0 <= span.completion < len(texts):
+        if not 0 <= span.completion < len(answers):
             raise Invalid(_("A marked span names its completion by the place at which it is shown, counted from 0."))
         if isinstance(span, VisibleSpan):
             if span.completion not in rendered:
-                rendered[span.completion] = visible(texts[span.completion])
+                rendered[span.completion] = visible_answer(answers[span.completion])
             span = span.in_source(rendered[span.completion])
-        rows.append(_stored(span, texts, order))
+        rows.append(_stored(span, answers, order))
     rows.sort(key=lambda row: (row["completion"], row["start"]))
     for before, after in pairwise(rows):
         if before["completion"] == after["completion"] and before["end"] > after["start"]:
@@ -90,22 +91,22 @@ def shown_spans(ranking: Ranking) -> list[dict[str, Any]]:
     return sorted(moved, key=lambda span: (span["completion"], span["start"]))
 
 
-def visible_spans(spans: Sequence[dict[str, Any]], text: str) -> list[tuple[int, int, str]]:
+def visible_spans(spans: Sequence[dict[str, Any]], answer: Answer) -> list[tuple[int, int, str]]:
     """Return one completion's spans for the page: (start, end, mark) in visible characters.
 
     A span of which nothing is visible is left out.
     """
     if not spans:
         return []
-    rendered = visible(text)
+    rendered = visible_answer(answer)
     covered = [(*rendered.covering(span["start"], span["end"]), span["mark"]) for span in spans]
     return [(start, end, mark) for start, end, mark in covered if start < end]
 
 
-def _stored(span: Span, texts: Sequence[str], order: Sequence[int]) -> dict[str, Any]:
+def _stored(span: Span, answers: Sequence[Answer], order: Sequence[int]) -> dict[str, Any]:
     if span.mark not in (GOOD, BAD):
         raise Invalid(_("A span is marked good or bad."))
-    length = len(texts[span.completion])
+    length = len(answers[span.completion].text)
     if not 0 <= span.start < span.end <= length:
         raise Invalid(
             _("A marked span runs from %(start)s to %(end)s, and its completion has %(length)s characters.")

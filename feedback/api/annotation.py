@@ -16,6 +16,7 @@ from feedback.actions import members, ranking_details, ranking_undo, rankings
 from feedback.actions.spans import BAD, GOOD, MAX_SPANS, Span, shown_spans
 from feedback.api import strict
 from feedback.api.views import api_view
+from feedback.dialogues import Turns, turns_of
 from feedback.models import MAX_AHEAD, Lease, Membership, Ranking
 from feedback.queue import blinding, leases
 
@@ -38,6 +39,15 @@ class SpanSerializer(strict.Serializer):
 class MessageSerializer(strict.Serializer):
     role = serializers.CharField(help_text="system, user or assistant.")
     content = serializers.CharField()
+
+
+TURNS_HELP = "Aligned with `completions`: the messages of a dialogue; null for a completion that is one text."
+
+
+class TurnsField(serializers.ListField):
+    """The messages of each completion that is a dialogue, from the assistant's first turn to its last, else null."""
+
+    child = serializers.ListField(child=MessageSerializer(), allow_null=True)
 
 
 class ReturnedRankingSerializer(strict.Serializer):
@@ -77,10 +87,15 @@ class LeaseSerializer(strict.Serializer):
     expires_at = serializers.DateTimeField()
     messages = MessageSerializer(source="comparison.prompt.messages", many=True)
     completions = serializers.SerializerMethodField(help_text="Texts in display order; ranks follow it.")
+    turns = serializers.SerializerMethodField(help_text=TURNS_HELP)
     returned = serializers.SerializerMethodField(help_text="The ranking that a reviewer returned; null: none.")
 
     def get_completions(self, lease: Lease) -> list[str]:
         return lease.comparison.texts(lease.display_order)
+
+    @extend_schema_field(TurnsField())
+    def get_turns(self, lease: Lease) -> list[Turns | None]:
+        return turns_of(lease.comparison.answers(lease.display_order))
 
     @extend_schema_field(ReturnedRankingSerializer(allow_null=True))
     def get_returned(self, lease: Lease) -> dict[str, Any] | None:
@@ -120,9 +135,14 @@ class RankingWithTextsSerializer(RankingSerializer):
 
     messages = MessageSerializer(source="comparison.prompt.messages", many=True)
     completions = serializers.SerializerMethodField(help_text="Texts in display order.")
+    turns = serializers.SerializerMethodField(help_text=TURNS_HELP)
 
     def get_completions(self, ranking: Ranking) -> list[str]:
         return ranking.comparison.texts(ranking.display_order)
+
+    @extend_schema_field(TurnsField())
+    def get_turns(self, ranking: Ranking) -> list[Turns | None]:
+        return turns_of(ranking.comparison.answers(ranking.display_order))
 
 
 class LeaseRequest(strict.Serializer):

@@ -169,8 +169,9 @@ def prompt_list(request: Request, slug: str) -> Response:
 def completion_list(request: Request, slug: str) -> Response:
     """Add completions by one source, all or none.
 
-    Each line is a JSON object with `prompt_id` or `external_id`, `text`, and optionally `sampling` and `demonstration`
-    (true: the model is to imitate it).
+    Each line is a JSON object with `prompt_id` or `external_id`, `text` or the `turns` of a dialogue (messages, from
+    the assistant's first to its last), and optionally `sampling` and `demonstration` (true: the model is to imitate
+    it).
     """
     project = members.manager_of(request.user, slug).project
     source = strict.validated_query(CompletionsQuery, request)["source"]

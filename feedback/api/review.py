@@ -6,7 +6,7 @@ ranking. All `ranks` follow that order.
 
 from typing import Any
 
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -14,8 +14,9 @@ from rest_framework.response import Response
 from feedback.actions import demonstrations, members, review_undo, reviews
 from feedback.actions.review_revisions import MAX_REASON_LENGTH
 from feedback.api import strict
-from feedback.api.annotation import MessageSerializer, RankingRequest
+from feedback.api.annotation import TURNS_HELP, MessageSerializer, RankingRequest, TurnsField
 from feedback.api.views import api_view
+from feedback.dialogues import Turns, turns_of
 from feedback.models import Ranking, Review
 from feedback.reports import review_cases
 
@@ -68,8 +69,16 @@ class CaseSerializer(strict.Serializer):
     comparison = serializers.IntegerField(source="comparison.pk")
     disagreement = serializers.FloatField(source="comparison.disagreement")
     messages = MessageSerializer(source="comparison.prompt.messages", many=True)
-    completions = serializers.ListField(source="texts", child=serializers.CharField())
+    completions = serializers.SerializerMethodField(help_text="Texts in display order.")
+    turns = serializers.SerializerMethodField(help_text=TURNS_HELP)
     adjudication = DecisionSerializer(allow_null=True)
+
+    def get_completions(self, case: review_cases.Case) -> list[str]:
+        return [answer.text for answer in case.answers]
+
+    @extend_schema_field(TurnsField())
+    def get_turns(self, case: review_cases.Case) -> list[Turns | None]:
+        return turns_of(case.answers)
 
     def get_fields(self) -> dict[str, serializers.Field]:
         # The JSON name of the rankings is older than the glossary, which does not allow it as an identifier.

@@ -23,6 +23,7 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet
 
+from feedback.dialogues import Turns
 from feedback.models import ComparisonItem, Lease, Project, Ranking
 from feedback.models.flags import is_trainable, trainable
 from feedback.models.reliability import PRIOR, weight_of
@@ -100,7 +101,8 @@ def rankings(
     completion_ids, sources, ranks (1 is best, equal ranks tie; aligned with completions), display_order, annotator (a
     pseudonym), weight, reliability (of the annotator, or null), strength, flags, ratings, spans, seconds, reason` (why
     the queue asked for the ranking). `ratings` are lists by attribute, aligned with completions. `spans` mark the
-    characters `start` … `end` − 1 of `completions[completion]` as good or bad.
+    characters `start` … `end` − 1 of `completions[completion]` as good or bad. Where a completion is a dialogue, the
+    row has `turns`: aligned with completions, its messages, or null for a completion that is one text.
 
     details: add what no learner reads: `external_id` (or null), `references` and `metadata` of the prompt, `sampling`
     (parameters, aligned with completions), `comment` and `created_at` (ISO 8601) of the ranking.
@@ -173,7 +175,8 @@ def _same_ranking() -> QuerySet[Ranking]:
     return Ranking.objects.filter(comparison=OuterRef("comparison"), annotator=OuterRef("annotator"))
 
 
-Item = tuple[int, str, str, dict[str, Any]]  # completion id, text, name of the source, sampling parameters
+# Completion id, text, turns (None: one turn), name of the source, sampling parameters
+Item = tuple[int, str, Turns | None, str, dict[str, Any]]
 
 
 def _items(comparison_ids: list[int]) -> dict[int, list[Item]]:
@@ -181,7 +184,8 @@ def _items(comparison_ids: list[int]) -> dict[int, list[Item]]:
     items: dict[int, list[Item]] = {comparison_id: [] for comparison_id in comparison_ids}
     ordered = ComparisonItem.objects.filter(comparison_id__in=items).order_by("comparison_id", "position")
     fields = ordered.values_list(
-        "comparison_id", "completion_id", "completion__text", "completion__source__name", "completion__sampling"
+        *("comparison_id", "completion_id", "completion__text", "completion__turns"),
+        *("completion__source__name", "completion__sampling"),
     )
     for comparison_id, *item in fields:
         items[comparison_id].append(tuple(item))
@@ -195,12 +199,13 @@ def _row(row: Row, items: list[Item] | None, reliability: Mapping[int, float] | 
     if standing != Ranking.Standing.COUNTS:
         return retraction(row, standing)
     assert items is not None
-    ids, texts, sources, sampling = zip(*items, strict=True)
+    ids, texts, turns, sources, sampling = zip(*items, strict=True)
     if "created_at" in row:  # with details
         row |= {"created_at": row["created_at"].isoformat(timespec="microseconds"), "sampling": list(sampling)}
     return {
         **row,
         "completions": list(texts),
+        **({"turns": list(turns)} if any(turns) else {}),
         "completion_ids": list(ids),
         "sources": list(sources),
         "weight": _weight(row["reason"], annotator_pk, reliability),

@@ -8,6 +8,7 @@ from typing import Any
 from django.db import transaction
 from django.utils.translation import gettext as _
 
+from feedback.dialogues import visible_key
 from feedback.errors import Invalid
 from feedback.imports.rows import is_id, read_all, read_gold, refuse
 from feedback.imports.undo import block_undo
@@ -175,7 +176,7 @@ def _known(project: Project, keys: Iterable[Key]) -> dict[Key, int]:
 def _find(project: Project, ids: set[int]) -> dict[int, Completion]:
     if not all(is_id(completion_id) for completion_id in ids):
         raise Invalid(_("A completion's id must be a whole number."))
-    rows = Completion.objects.filter(pk__in=ids, prompt__project=project).only("prompt_id", "digest", "text")
+    rows = Completion.objects.filter(pk__in=ids, prompt__project=project).only("prompt_id", "digest", "text", "turns")
     completions = {completion.pk: completion for completion in rows}
     if missing := ids - completions.keys():
         raise Invalid(_("There is no completion %(min)s in this project.") % {"min": min(missing)})
@@ -188,7 +189,7 @@ def _distinct(group: list[int], completions: dict[int, Completion], number: int)
     White space at the end is invisible and makes no different text. At the beginning it does: a line may be indented.
     """
     members = [completions[completion_id] for completion_id in dict.fromkeys(group)]
-    first_by_text = {completion.text.rstrip(): completion for completion in reversed(members)}
+    first_by_text = {visible_key(completion.answer): completion for completion in reversed(members)}
     distinct = [completion for completion in members if completion in first_by_text.values()]
     if len({completion.prompt_id for completion in distinct}) > 1:
         raise Invalid(

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 
 from feedback import validation
 from feedback.errors import Invalid, TooManyRequests
-from feedback.imports.rows import AnswerRow, digest_of_text, read_all, read_answer, refuse
+from feedback.imports.rows import AnswerRow, read_all, read_answer, refuse
 from feedback.imports.undo import block_undo
 from feedback.models import Completion, Demonstration, ExternalId, Import, Membership, Project, Prompt, Source, User
 
@@ -51,9 +51,10 @@ def add_completions(
 ) -> list[int]:
     """Check and store completions by one source, all or none, and return their ids, aligned with the rows.
 
-    A row is a JSON object: `prompt_id` or `external_id` of the prompt, `text` (may be empty), and optionally
-    `sampling` (an object: temperature, seed, whether the completion is finished, …) and `demonstration` (true: to be
-    imitated). A text that the source has already for the prompt is not stored again; its id is returned.
+    A row is a JSON object: `prompt_id` or `external_id` of the prompt, `text` (may be empty) or the `turns` of a
+    dialogue, and optionally `sampling` (an object: temperature, seed, whether the completion is finished, …) and
+    `demonstration` (true: to be imitated). A text that the source has already for the prompt is not stored again; its
+    id is returned.
 
     Raises Invalid with `errors=[{"line", "message"}, …]`, lines counted from 1.
     """
@@ -113,13 +114,14 @@ def store(
 
     A completion that a round or a person writes again no longer belongs to the import alone: no undo removes it.
     """
-    keys = [(prompt_id, digest_of_text(row.text)) for prompt_id, row in zip(prompt_ids, answers, strict=True)]
+    keys = [(prompt_id, row.digest) for prompt_id, row in zip(prompt_ids, answers, strict=True)]
     Completion.objects.bulk_create(
         [
             Completion(
                 prompt_id=prompt_id,
                 source=source,
                 text=row.text,
+                turns=row.turns,
                 digest=digest,
                 sampling=row.sampling,
                 author=author,

@@ -172,7 +172,8 @@ def _add_completions(
     for index, (row, prompt_id) in enumerate(zip(rows, prompt_ids, strict=True)):
         for place, completion in enumerate(row.completions):
             places[completion.source].append((index, place))
-            answer = AnswerRow(prompt_id, None, completion.text, completion.sampling, completion.is_demonstration)
+            sampling, is_demonstration = completion.sampling, completion.is_demonstration
+            answer = AnswerRow(prompt_id, None, completion.text, sampling, is_demonstration, completion.turns)
             answers[completion.source].append(answer)
     ids = [[0] * len(row.completions) for row in rows]
     for name, rows_of_source in answers.items():

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from django.utils.translation import gettext as _
 
-from feedback import validation
+from feedback import dialogues, validation
+from feedback.dialogues import Turns
 from feedback.errors import Invalid, TooLarge
 from feedback.imports import foreign_formats
 from feedback.imports.lines import UnreadableLine
@@ -29,6 +30,7 @@ class CompletionRow:
     source: str = "import"
     sampling: dict[str, Any] = field(default_factory=dict)
     is_demonstration: bool = False
+    turns: Turns | None = None  # of a dialogue
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class AnswerRow:
     text: str
     sampling: dict[str, Any]
     is_demonstration: bool = False
+    turns: Turns | None = None  # of a dialogue
+
+    @property
+    def digest(self) -> str:
+        return digest_of_text(self.text) if self.turns is None else dialogues.digest_of(self.turns)
 
 
 @dataclass(frozen=True)
@@ -119,21 +126,22 @@ def read_prompt(row: object) -> PromptRow:
 
 
 def read_answer(row: object) -> AnswerRow:
-    """Read `{"prompt_id": id or "external_id": text, "text": …, "sampling"?, "demonstration"?}`."""
-    known = {"prompt_id", "external_id", "text", "sampling", "demonstration"}
+    """Read `{"prompt_id": id or "external_id": text, "text": … or "turns": […], "sampling"?, "demonstration"?}`."""
+    known = {"prompt_id", "external_id", "text", "turns", "sampling", "demonstration"}
     values = validation.known_keys(row, known, _("A completion"))
     prompt_id, external_id = values.get("prompt_id"), _read_external_id(values.get("external_id"))
     if (prompt_id is None) == (external_id is None):
         raise Invalid(_('A completion names its prompt by either "prompt_id" or "external_id".'))
     if prompt_id is not None and not is_id(prompt_id):
         raise Invalid(_('"prompt_id" must be a whole number.'))
+    text, turns = _read_text_or_turns(values, "text")
     return AnswerRow(
         prompt_id,
         external_id,
-        # May be empty: models write empty completions, and annotators should be able to rank them last.
-        validation.text(values.get("text"), "text"),
+        text,
         validation.json_object(values.get("sampling") or {}, "sampling"),
-        _read_demonstration(values, values.get("text")),
+        _read_demonstration(values),
+        turns,
     )
 
 
@@ -221,20 +229,55 @@ def _read_external_id(value: object) -> str | None:
 def _read_completion(value: object) -> CompletionRow:
     if isinstance(value, str):
         return CompletionRow(validation.text(value, _("A completion")))
-    values = validation.known_keys(value, {"text", "source", "sampling", "demonstration"}, _("A completion"))
+    values = validation.known_keys(value, {"text", "turns", "source", "sampling", "demonstration"}, _("A completion"))
+    text, turns = _read_text_or_turns(values, _("A completion's text"))
     return CompletionRow(
-        validation.text(values.get("text"), _("A completion's text")),
+        text,
         validation.filled_text(values.get("source", "import"), _("A completion's source"), max_length=200),
         validation.json_object(values.get("sampling") or {}, "sampling"),
-        _read_demonstration(values, values.get("text")),
+        _read_demonstration(values),
+        turns,
     )
 
 
-def _read_demonstration(values: dict[str, Any], text: object) -> bool:
+def _read_text_or_turns(values: dict[str, Any], what: str) -> tuple[str, Turns | None]:
+    """Return the text, and the turns of a dialogue. A single turn is a text."""
+    if "turns" not in values:
+        # May be empty: models write empty completions, and annotators should be able to rank them last.
+        return validation.text(values.get("text"), what), None
+    if "text" in values:
+        raise Invalid(_('A completion has either "text" or "turns".'))
+    turns = [_read_turn(turn) for turn in _list(values, "turns")]
+    if len(turns) > MAX_MESSAGES:
+        raise Invalid(
+            _('"turns" has %(count)s messages, and %(most_messages)s is the most.')
+            % {"count": len(turns), "most_messages": MAX_MESSAGES}
+        )
+    roles = [turn["role"] for turn in turns]
+    if len(roles) % 2 == 0 or roles != [("assistant", "user")[index % 2] for index in range(len(roles))]:
+        raise Invalid(_('"turns" must alternate between assistant and user, and begin and end with the assistant.'))
+    if len(turns) == 1:
+        return turns[0]["content"], None
+    return validation.text(dialogues.text_of(turns), '"turns"'), turns
+
+
+def _read_turn(turn: object) -> dict[str, str]:
+    values = validation.known_keys(turn, {"role", "content"}, _("A turn"))
+    role = values.get("role")
+    if role not in ("assistant", "user"):
+        raise Invalid(_('A turn\'s "role" must be assistant or user.'))
+    check = validation.text if role == "assistant" else validation.filled_text
+    return {"role": role, "content": check(values.get("content"), _("A turn's content"))}
+
+
+def _read_demonstration(values: dict[str, Any]) -> bool:
     """Return whether the completion is a demonstration, to be imitated. Raises Invalid for one without a text."""
+    text = values.get("text")
     is_demonstration = values.get("demonstration", False)
     if not isinstance(is_demonstration, bool):
         raise Invalid(_('"demonstration" must be true or false.'))
+    if is_demonstration and "turns" in values:
+        raise Invalid(_('A demonstration is one answer: give it a "text", not "turns".'))
     if is_demonstration and not (isinstance(text, str) and text.strip()):
         raise Invalid(_("A demonstration needs a text."))
     return is_demonstration

@@ -13,14 +13,15 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import connection, models
 from django.db.models import F, Q
 
+from feedback.dialogues import Answer, answer_of
 from feedback.models.imports import Import
 from feedback.models.people import Project, User
 from feedback.models.prompts import Completion, Prompt
 
 STAND_IN = "For gold that its annotator let go: real work. Once others have taken that, this one is gone too."
 # Runs for every comparison that a page shows. The ORM takes longer to build this SQL than PostgreSQL takes to run it.
-TEXTS = """
-    SELECT text FROM feedback_comparisonitem AS item
+ANSWERS = """
+    SELECT text, turns::text FROM feedback_comparisonitem AS item
     JOIN feedback_completion AS completion ON completion.id = item.completion_id
     WHERE item.comparison_id = %s ORDER BY position"""
 
@@ -59,7 +60,7 @@ class Comparison(models.Model):
     made_by_import = models.ForeignKey(Import, models.SET_NULL, null=True, editable=False, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     completions: models.ManyToManyField = models.ManyToManyField(Completion, through="ComparisonItem")
-    known_texts: list[str] | None = None  # of the completions, by position, if they were read with this row
+    known_answers: list[Answer] | None = None  # the completions, by position, if they were read with this row
 
     class Meta:
         constraints = [
@@ -97,14 +98,18 @@ class Comparison(models.Model):
     def __str__(self) -> str:
         return f"comparison {self.pk}"
 
-    def texts(self, order: Sequence[int] | None = None) -> list[str]:
-        """Return the completions' texts by position, or in an order of positions (a lease's `display_order`)."""
-        texts = self.known_texts
-        if texts is None:
+    def answers(self, order: Sequence[int] | None = None) -> list[Answer]:
+        """Return the completions by position, or in an order of positions (a lease's `display_order`)."""
+        answers = self.known_answers
+        if answers is None:
             with connection.cursor() as cursor:
-                cursor.execute(TEXTS, [self.pk])
-                texts = [text for (text,) in cursor.fetchall()]
-        return texts if order is None else [texts[position] for position in order]
+                cursor.execute(ANSWERS, [self.pk])
+                answers = [answer_of(text, turns) for text, turns in cursor.fetchall()]
+        return answers if order is None else [answers[position] for position in order]
+
+    def texts(self, order: Sequence[int] | None = None) -> list[str]:
+        """Return the completions' texts by position, or in an order of positions."""
+        return [answer.text for answer in self.answers(order)]
 
 
 class ComparisonItem(models.Model):

@@ -1,11 +1,15 @@
 """Prompts, and the completions that answer them."""
 
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Exists, F, Func, IntegerField, OuterRef, Q
+from django.db.models.lookups import GreaterThanOrEqual
 from django.utils import timezone
 
+from feedback.dialogues import MIN_TURNS, Answer
 from feedback.models.imports import Import
 from feedback.models.people import Project, User
+
+NUMBER_OF_TURNS = Func(F("turns"), function="jsonb_array_length", output_field=IntegerField())
 
 
 class Prompt(models.Model):
@@ -85,8 +89,13 @@ class Completion(models.Model):
 
     prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="completions")
     source = models.ForeignKey(Source, models.RESTRICT, related_name="completions")
-    text = models.TextField()
-    digest = models.CharField(max_length=64, help_text="SHA-256 of the text.")
+    text = models.TextField(help_text="Of a dialogue: derived from its turns.")
+    turns = models.JSONField(
+        null=True,
+        blank=True,
+        help_text='Of a dialogue: [{"role": "assistant", "content": "…"}, {"role": "user", …}, …]. Null: one turn.',
+    )
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the text, or of the turns.")
     sampling = models.JSONField(default=dict, blank=True, help_text="Temperature, seed, whether it ended, …")
     author = models.ForeignKey(
         User, models.PROTECT, null=True, blank=True, related_name="completions", help_text="When a person wrote it."
@@ -95,10 +104,20 @@ class Completion(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["prompt", "source", "digest"], name="completion_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["prompt", "source", "digest"], name="completion_once"),
+            models.CheckConstraint(
+                condition=Q(turns__isnull=True) | Q(GreaterThanOrEqual(NUMBER_OF_TURNS, MIN_TURNS)),
+                name="completion_has_several_turns_or_none",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.text[:80]
+
+    @property
+    def answer(self) -> Answer:
+        return Answer(self.text, self.turns)
 
 
 class Demonstrations(models.QuerySet["Demonstration"]):

@@ -17,6 +17,7 @@ from django.db.models import BooleanField, QuerySet
 from django.db.models.expressions import RawSQL
 
 from feedback import statements
+from feedback.dialogues import answer_of
 from feedback.models import Comparison, Membership, Prompt
 
 HEAD_SIZE = 20  # rows of the index read first
@@ -45,6 +46,9 @@ RULE = """
 MAY_RANK = RULE.format(comparison="look.id", person="%(person)s", no_index=" + 0", no_join=" OFFSET 0")
 # The rule for a query of the ORM over many comparisons, for which a join is the better plan.
 MAY_RANK_ANY = RULE.format(comparison="feedback_comparison.id", person="%s", no_index="", no_join="")
+ITEMS = """FROM feedback_comparisonitem AS item
+        JOIN feedback_completion AS completion ON completion.id = item.completion_id
+        WHERE item.comparison_id = comparison.id ORDER BY position"""
 # Take a slot of the first comparison of `look` that the person may rank, and return all that the page shows of it.
 TAKE = f"""
     WITH chosen AS MATERIALIZED (
@@ -56,10 +60,8 @@ TAKE = f"""
     )
     UPDATE feedback_comparison AS comparison SET open_slots = comparison.open_slots - 1
     FROM chosen, feedback_prompt AS prompt WHERE comparison.id = chosen.id AND prompt.id = comparison.prompt_id
-    RETURNING {statements.columns(Comparison, "comparison")}, {statements.columns(Prompt, "prompt")}, ARRAY(
-        SELECT text FROM feedback_comparisonitem AS item
-        JOIN feedback_completion AS completion ON completion.id = item.completion_id
-        WHERE item.comparison_id = comparison.id ORDER BY position)
+    RETURNING {statements.columns(Comparison, "comparison")}, {statements.columns(Prompt, "prompt")},
+        ARRAY(SELECT text {ITEMS}), ARRAY(SELECT turns::text {ITEMS})
 """
 # KEY SHARE: the caller stores a reference to the comparison, which the undo of an import may be deleting.
 PEEK = f"""
@@ -132,8 +134,8 @@ def _take(
         return None
     end = statements.width(Comparison)
     comparison = statements.build(Comparison, row[:end])
-    comparison.prompt = statements.build(Prompt, row[end:-1])
-    comparison.known_texts = row[-1]
+    comparison.prompt = statements.build(Prompt, row[end:-2])
+    comparison.known_answers = [answer_of(*answer) for answer in zip(*row[-2:], strict=True)]
     return comparison
 
 

@@ -12,7 +12,9 @@ from array import array
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from feedback.dialogues import Answer, contents
 from feedback.rendering import html
+from feedback.rendering.answers import is_long
 from feedback.rendering.controls import CONTROLS
 from feedback.rendering.pieces import Formula, Text
 
@@ -40,9 +42,23 @@ class Visible(NamedTuple):
         return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
-def visible(text: str) -> Visible:
+def visible_answer(answer: Answer) -> Visible:
+    """Return the visible characters of a completion as `render_answer` shows it; the offsets are in its text."""
+    if answer.turns is None:
+        return visible(answer.text)
+    characters: list[str] = []
+    starts, ends = array("q"), array("q")
+    for first, content in contents(answer.turns):
+        turn = visible(content, as_plain=is_long(answer))
+        characters.append(turn.text)
+        starts.extend(first + start for start in turn.starts)
+        ends.extend(first + end for end in turn.ends)
+    return Visible("".join(characters), starts, ends)
+
+
+def visible(text: str, *, as_plain: bool = False) -> Visible:
     """Return the visible characters of a text as `render` shows it."""
-    document = html.parse(text).document
+    document = html.parse(text, as_plain=as_plain).document
     characters: list[str] = []
     starts, ends = array("q"), array("q")
     for piece in document.pieces:

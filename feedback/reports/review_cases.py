@@ -9,6 +9,7 @@ from django.utils.translation import gettext as _
 
 from feedback.actions import reviews
 from feedback.actions.review_revisions import ADJUDICATION
+from feedback.dialogues import Answer
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Demonstration, Lease, Membership, Project, Ranking, Review
 from feedback.models.rankings import WITHOUT_LEASE
@@ -48,7 +49,7 @@ class Case:
 
     comparison: Comparison  # with its prompt
     display_order: list[int]
-    texts: list[str]
+    answers: list[Answer]
     rankings: list[CaseRanking]  # live ones first, each group by time
     disputed_pairs: list[DisputedPair]  # the most even first
     adjudication: Review | None
@@ -158,7 +159,7 @@ def case(membership: Membership, comparison_id: int) -> Case:
     adjudication = decisions(comparison.project).filter(
         comparison=comparison, kind=Review.Kind.ADJUDICATION, undone_at__isnull=True
     )
-    return Case(comparison, order, comparison.texts(order), rankings, disputed_pairs, adjudication.first())
+    return Case(comparison, order, comparison.answers(order), rankings, disputed_pairs, adjudication.first())
 
 
 def _has_lease(membership: Membership, comparison: Comparison) -> bool:

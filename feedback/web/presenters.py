@@ -12,10 +12,11 @@ from feedback.actions import spans
 from feedback.actions.demonstrations import place_of_origin
 from feedback.actions.ranking_details import RATING_POINTS, shown_ratings
 from feedback.actions.rankings import previous_ranking, shown_ranks
+from feedback.dialogues import Answer
 from feedback.models import Demonstration, Lease, Membership, Project, Ranking
 from feedback.models.flags import ALL_BAD, ALL_GOOD, flags_of
 from feedback.queue.blinding import comparison_number
-from feedback.rendering import render
+from feedback.rendering import render, render_answer
 
 LETTERS = "ABCDEFGHI"
 MAX_MARKDOWN_LENGTH = 200_000  # characters of a conversation; messages of a longer one are plain text
@@ -40,6 +41,7 @@ class CardCompletion:
     text: str  # the source
     ratings: tuple["CardRating", ...] = ()
     spans: str = "[]"  # JSON: [[start, end, mark], …], offsets in visible characters
+    is_dialogue: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def card_of_lease(lease: Lease, membership: Membership) -> Card:
         comparison_number(membership, lease.comparison_id),
         lease.size,
         present_messages(lease.comparison.prompt.messages),
-        _present_completions(lease.comparison.texts(lease.display_order), project, earlier),
+        _present_completions(lease.comparison.answers(lease.display_order), project, earlier),
         lease=str(lease.pk),
         expires_at=lease.expires_at,
         key=str(uuid4()),
@@ -165,25 +167,26 @@ def present_messages(messages: Sequence[dict[str, str]]) -> list[CardMessage]:
 
 
 def _present_completions(
-    texts: Sequence[str], project: Project, ranking: Ranking | None = None
+    answers: Sequence[Answer], project: Project, ranking: Ranking | None = None
 ) -> list[CardCompletion]:
-    """Present texts that are in the order of display, with the values of an earlier ranking."""
-    size = len(texts)
+    """Present completions that are in the order of display, with the values of an earlier ranking."""
+    size = len(answers)
     ranks = shown_ranks(ranking) if ranking else [None] * size
     ratings = shown_ratings(ranking) if ranking else {}
     all_spans = spans.shown_spans(ranking) if ranking else []
     completions = []
-    for place, text in enumerate(texts):
+    for place, answer in enumerate(answers):
         own_spans = [span for span in all_spans if span["completion"] == place]
         completions.append(
             CardCompletion(
                 place,
                 LETTERS[place],
                 ranks[place],
-                render(text),
-                text,
+                render_answer(answer),
+                answer.text,
                 tuple(CardRating(name, ratings.get(name, [None] * size)[place]) for name in project.attributes),
-                json.dumps(spans.visible_spans(own_spans, text)),
+                json.dumps(spans.visible_spans(own_spans, answer)),
+                is_dialogue=answer.turns is not None,
             )
         )
     return completions

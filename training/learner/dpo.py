@@ -71,7 +71,7 @@ from training.learner.policy.direct_preferences import (
 from training.learner.policy.divergence import sampled_log_ratios
 from training.learner.policy.reference import load_reference, load_trained_policy
 from training.learner.preferences.passes import rankings_in, training_passes
-from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
+from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings, without_dialogues
 from training.learner.preferences.ranking_loss import tie_parameter
 from training.learner.preferences.report import Report, longer_is_preferred, report, score_pairs
 from training.learner.runtime.config.dpo import DpoConfig
@@ -110,7 +110,7 @@ def main(job_dir: Path) -> None:
     # 1. Rankings as tokens, policy and reference.
     torch.manual_seed(settings.seed)
     policy, reference_model, tokenizer = load_models(settings)
-    data = read_rankings(tokenizer, job.rows("rankings.jsonl"), settings)
+    data = read_rankings(tokenizer, without_dialogues(job.rows("rankings.jsonl"), "dpo"), settings)
     check_lengths(policy, reference_model, data, settings)
     plan = plan_steps(data.train, settings)
     params = sampling_params_for(policy, tokenizer, settings.max_completion_tokens, 1.0, 1.0, settings.seed)

@@ -10,10 +10,11 @@ Files in:
                     {"prompt_id": 1, "split": "train", "messages": [{"role": "user", "content": "..."}],
                      "completions": ["...", "..."], "ranks": [1, 2], "annotator": "a", "weight": 1, "strength": null,
                      "anchor": null, "spans": [{"completion": 0, "start": 0, "end": 5, "mark": "good"}]}
+                    optional: "turns", aligned with completions; for each null, or the messages of a dialogue
     ratings.jsonl   optional: ratings of completions of rankings.jsonl by attribute, one completion per line:
                     {"prompt_id": 1, "split": "train", "messages": [...], "completion": "...",
-                     "ratings": {"honest": {"mean": 3.5, "raters": 2, "values": [3, 4]}}}
-    samples.jsonl   optional: {"messages": [...], "text": "..."}, samples of the reference policy
+                     "ratings": {"honest": {"mean": 3.5, "raters": 2, "values": [3, 4]}}}; "turns" of a dialogue, too
+    samples.jsonl   optional: {"messages": [...], "text": "..." or "turns": [...]}, samples of the reference policy
 
 Rank 1 is best; equal ranks tie. Rankings with the split "held_out" are used for evaluation only. A completion is read
 as its text followed by the end of the turn, truncated or not, because annotators see the text; ppo scores texts in the
@@ -110,7 +111,15 @@ from training.learner.runtime.optimization import (
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
 from training.learner.sampling.sampler import check_positions
-from training.learner.text.messages import check_messages, encode_completion, encode_prompt, naming_row, share, shuffled
+from training.learner.text.messages import (
+    check_messages,
+    check_turns,
+    encode_prompt,
+    encode_turns,
+    naming_row,
+    share,
+    shuffled,
+)
 
 
 def main(job_dir: Path) -> None:
@@ -361,10 +370,11 @@ def read_samples(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> l
 def as_sample(tokenizer: Any, row: dict[str, Any], number: int, settings: RewardConfig) -> PromptGroup:
     with naming_row("samples.jsonl", number, row):
         messages = check_messages(row.get("messages"))
-        if not isinstance(row.get("text"), str):
+        if "turns" not in row and not isinstance(row.get("text"), str):
             raise BadInput("text must be a string")
+        turns = check_turns(row.get("turns") or [{"role": "assistant", "content": row["text"]}])
         prompt = encode_prompt(tokenizer, messages, settings.max_prompt_tokens)
-    completion = encode_completion(tokenizer, row["text"], settings.max_completion_tokens)
+        completion, _ = encode_turns(tokenizer, messages, turns, settings.max_completion_tokens)
     return PromptGroup(tuple(prompt), (tuple(completion),))
 
 

@@ -14,7 +14,8 @@ score (null).
 Files out:
 
     samples.jsonl  {"prompt_id": 7, "index": 0, "text": "...", "ended": true, "tokens": 12, "score": 0.5},
-                   in the order of the prompts; "ended": whether the completion has its EOS token
+                   in the order of the prompts; "ended": whether the completion has its EOS token. A dialogue of several
+                   turns has "turns" instead of "text": messages, from the policy's first turn to its last
     metrics.jsonl  one line per batch: number of samples so far
     result.json    means over the samples, and with root_model the KL from that model; written last
     state/         state to resume from
@@ -34,7 +35,7 @@ import itertools
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ from typing import Any
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.loading import computing_in, freeze, load_policy
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.packing import Episodes
 from training.learner.models.reward_model import load_reward_model
+from training.learner.policy.dialogues import Dialogue, EpisodeContext, environment_factory, episodes_of, play
 from training.learner.policy.divergence import log_probs_of, root_divergence
 from training.learner.reward_terms import Answer
 from training.learner.rewards.reward_function import check_scoring_positions, same_tokens, sample_scorer
@@ -52,8 +53,8 @@ from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, Sto
 from training.learner.runtime.optimization import check_finite
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
-from training.learner.sampling.sampler import Completion, check_positions, sample, sampling_params_for
-from training.learner.text.messages import Prompt, decode_completion, read_prompts, share
+from training.learner.sampling.sampler import Completion, SamplingParams, check_positions, sample, sampling_params_for
+from training.learner.text.messages import Prompt, read_prompts, share
 
 SAVE_EVERY = 16  # batches between saved states
 
@@ -80,7 +81,9 @@ def main(job_dir: Path) -> None:
     params = sampling_params_for(
         policy, tokenizer, settings.max_completion_tokens, settings.temperature, settings.top_p, settings.seed
     )
-    rows_at_once = MicroBatches(settings.batch_completions, unit="completions")
+    models = (policy,) if root is None else (policy, root)
+    tools = EpisodeContext(settings, tokenizer, environment_factory(settings), models, scoring)
+    write = turn_writer(policy, params, settings)
     plan = plan_batches(prompts, settings.completions_per_prompt, settings.batch_completions)
 
     # 2. Samples of an earlier run.
@@ -91,19 +94,13 @@ def main(job_dir: Path) -> None:
     while step < len(plan):
         step += 1
         mine = share(plan[step - 1], processes.rank, processes.count)
-        my_prompts = [prompts[number // settings.completions_per_prompt] for number in mine]
-        with computing_in(settings.dtype):
-            completions = rows_at_once.attempt([1] * len(mine), partial(
-                sample, policy, [prompt.tokens for prompt in my_prompts], mine, params))  # fmt: skip
-        answers = [
-            Answer(prompt.row, prompt.tokens, c.tokens, decode_completion(tokenizer, c.tokens), c.finished)
-            for prompt, c in zip(my_prompts, completions, strict=True)
-        ]
-        scores = scorer(answers) if scorer else [None] * len(answers)
-        check_samples_finite(completions, scores, step)
-        rows = [as_row(n, a, s) for n, a, s in zip(mine, answers, scores, strict=True)]
+        dialogues = [Dialogue(tools, prompts[number // settings.completions_per_prompt], number) for number in mine]
+        play(dialogues, mine, write)
+        scores = scorer([answer_of(dialogue) for dialogue in dialogues]) if scorer else [None] * len(dialogues)
+        check_samples_finite(dialogues, scores, step)
+        rows = [as_row(n, d, s) for n, d, s in zip(mine, dialogues, scores, strict=True)]
         if root is not None:
-            add_log_ratios(rows, root, completions, answers, settings)
+            add_log_ratios(rows, root, dialogues, settings)
         done += processes.gather(rows)
         job.append_metrics(step, len(plan), samples=float(len(done)))
         stopping = processes.any(stop.received)
@@ -121,6 +118,19 @@ def main(job_dir: Path) -> None:
         | path_summary(policy)
     )
     processes.close()
+
+
+def turn_writer(
+    policy: Any, params: SamplingParams, settings: SampleConfig
+) -> Callable[[list[list[int]], list[int]], list[Completion]]:
+    """Return a function that writes the next turn after each of some token sequences, by numbered random choices."""
+    rows_at_once = MicroBatches(settings.batch_completions, unit="completions")
+
+    def write(texts: list[list[int]], numbers: list[int]) -> list[Completion]:
+        with computing_in(settings.dtype):
+            return rows_at_once.attempt([1] * len(texts), partial(sample, policy, texts, numbers, params))
+
+    return write
 
 
 def plan_batches(prompts: Sequence[Prompt], per_prompt: int, batch: int) -> list[list[int]]:
@@ -141,33 +151,36 @@ def load_root(settings: SampleConfig, tokenizer: Any, prompts: Sequence[Prompt])
 
 
 def add_log_ratios(
-    rows: Sequence[dict[str, Any]],
-    root: Any,
-    completions: Sequence[Completion],
-    answers: Sequence[Answer],
-    settings: SampleConfig,
+    rows: Sequence[dict[str, Any]], root: Any, dialogues: Sequence[Dialogue], settings: SampleConfig
 ) -> None:
-    """Set `log_ratio` of each row to log π(y|x) − log π_root(y|x), nats."""
-    episodes = Episodes([answer.prompt for answer in answers], [answer.completion for answer in answers])
-    micro_batches = MicroBatches(settings.micro_batch_tokens)
+    """Set `log_ratio` of each row to log π(y|x) − log π_root(y|x), nats, over the policy's tokens of all turns."""
+    episodes, micro_batches = episodes_of(dialogues, settings), MicroBatches(settings.micro_batch_tokens)
     under_root = log_probs_of(root, episodes, settings.temperature, settings.dtype, micro_batches)
-    for row, completion, log_probs in zip(rows, completions, under_root, strict=True):
-        row["log_ratio"] = math.fsum(completion.log_probs) - float(log_probs.double().sum())
+    for row, dialogue, log_probs in zip(rows, dialogues, under_root, strict=True):
+        row["log_ratio"] = math.fsum(dialogue.log_probs) - float(log_probs.double().sum())
 
 
-def check_samples_finite(completions: Sequence[Completion], scores: Iterable[Any], step: int) -> None:
+def check_samples_finite(dialogues: Sequence[Dialogue], scores: Iterable[Any], step: int) -> None:
     """Raise TrainingFailed if a damaged policy or reward model gave NaN or infinity."""
-    for completion, score in zip(completions, scores, strict=True):
-        check_finite("the policy's log-probability", sum(completion.log_probs), step)
+    for dialogue, score in zip(dialogues, scores, strict=True):
+        check_finite("the policy's log-probability", sum(dialogue.log_probs), step)
         check_finite("the reward model's score", 0.0 if score is None else float(score), step)
 
 
-def as_row(number: int, answer: Answer, score: Any) -> dict[str, Any]:
+def answer_of(dialogue: Dialogue) -> Answer:
+    """Return the last turn of a dialogue that is over."""
+    assert dialogue.answer is not None
+    return dialogue.answer
+
+
+def as_row(number: int, dialogue: Dialogue, score: Any) -> dict[str, Any]:
+    answer = answer_of(dialogue)
+    written = {"turns": list(answer.turns)} if answer.turns else {"text": answer.text}
     return {
         "number": number,
-        "text": answer.text,
+        **written,
         "ended": answer.finished,
-        "tokens": len(answer.completion),
+        "tokens": sum(turn.end - turn.start for turn in dialogue.turns),
         "score": None if score is None else float(score),
     }
 

@@ -49,9 +49,14 @@ def _completions(round_: Round, directory: Path) -> Iterator[dict[str, Any]]:
     parameters = {name: settings[name] for name in ("temperature", "top_p", "seed")} | {"round": round_.number}
     for row in JobDirectory(directory, is_writer=False).rows("samples.jsonl"):
         figures = {name: row[name] for name in ("index", "ended", "tokens", "score") if row.get(name) is not None}
-        # A byte-level model can write NUL, which PostgreSQL cannot store in text.
-        text = row["text"].replace("\0", "")
-        yield {"prompt_id": row["prompt_id"], "text": text, "sampling": parameters | figures}
+        yield {"prompt_id": row["prompt_id"], **_written(row), "sampling": parameters | figures}
+
+
+def _written(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the text or the turns of a sample. A byte-level model can write NUL, which PostgreSQL cannot store."""
+    if "turns" not in row:
+        return {"text": row["text"].replace("\0", "")}
+    return {"turns": [{**turn, "content": turn["content"].replace("\0", "")} for turn in row["turns"]]}
 
 
 def write(round_: Round, outcome: Outcome) -> Checkpoint | None:

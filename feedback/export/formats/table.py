@@ -33,13 +33,16 @@ def table(rows: Iterator[Row], after: int) -> Iterator[Row]:
     """Give each column the type that it has in the first row.
 
     JSON in a text: `flags_json, ratings_json, spans_json, references_json, metadata_json`, and each text of
-    `sampling_json` (aligned with completions). No column is null: `strength` is 0 and `external_id` is "" where there
-    is none, `reliability` is the prior's where it is not estimated, `retracted` is "" for rankings that count.
+    `sampling_json` and `turns_json` (aligned with completions; `[]`: the completion is one text). No column is null:
+    `strength` is 0 and `external_id` is "" where there is none, `reliability` is the prior's where it is not
+    estimated, `retracted` is "" for rankings that count.
     """
     for row in rows:
         values = EMPTY | row
         columns = {name: values.pop(name) for name in (*IDENTITY, "retracted")}
         columns |= {f"{name}_json": json.dumps(values.pop(name), ensure_ascii=False) for name in JSON_COLUMNS}
         columns["sampling_json"] = [json.dumps(sampling, ensure_ascii=False) for sampling in values.pop("sampling")]
+        turns = values.pop("turns", None) or [None] * len(values["completions"])
+        columns["turns_json"] = [json.dumps(one or [], ensure_ascii=False) for one in turns]
         columns |= {name: NULL_VALUES.get(name) if value is None else value for name, value in values.items()}
         yield columns

@@ -5,6 +5,7 @@ from itertools import combinations
 
 from django.utils.translation import gettext_lazy as _
 
+from feedback.dialogues import Turns
 from feedback.export.formats.registry import LOAD_DATASET, export_format
 from feedback.export.ranking_record import IDENTITY, Row, retraction
 from feedback.models import Prompt
@@ -26,7 +27,7 @@ DPOTrainer(model="MODEL", args=DPOConfig(output_dir="dpo"), train_dataset=rows).
 def trl(rows: Iterator[Row], after: int) -> Iterator[Row]:
     """Turn each ranking into its pairs, the best completions first.
 
-    Each row: `prompt` (messages), `chosen` and `rejected` (each `[{"role": "assistant", "content": …}]`), for filters
+    Each row: `prompt` (messages), `chosen` and `rejected` (messages: one of the assistant, or a dialogue), for filters
     `ranking_id, prompt_id, external_id ("" if there is none), split, annotator, comparison_id, revision, created_at,
     chosen_source, rejected_source, strength (0 if there is none)`, and `weight`. No column is null. A ranking of K
     completions gives up to K·(K − 1)/2 pairs; a tie gives none, since the format cannot express it.
@@ -49,11 +50,17 @@ def _pairs(ranks: Sequence[int]) -> Iterator[tuple[int, int]]:
     return ((better, worse) for better, worse in combinations(order, 2) if ranks[better] < ranks[worse])
 
 
+def _messages(ranking: Row, place: int) -> Turns:
+    """Return a completion as messages."""
+    turns = ranking["turns"][place] if "turns" in ranking else None
+    return turns or [{"role": "assistant", "content": ranking["completions"][place]}]
+
+
 def _preference(ranking: Row, better: int, worse: int) -> Row:
     return {
         "prompt": ranking["messages"],
-        "chosen": [{"role": "assistant", "content": ranking["completions"][better]}],
-        "rejected": [{"role": "assistant", "content": ranking["completions"][worse]}],
+        "chosen": _messages(ranking, better),
+        "rejected": _messages(ranking, worse),
         **{name: ranking[name] for name in IDENTITY if name != "sequence"},
         "external_id": ranking["external_id"] or "",
         "chosen_source": ranking["sources"][better],

@@ -18,7 +18,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from feedback.actions import demonstrations, members, review_undo, reviews
 from feedback.models import Comparison, Membership, Review
-from feedback.rendering import render as render_markdown
+from feedback.rendering import render_answer
 from feedback.reports import review_cases, statistics
 from feedback.web.forms import AdjudicationForm, DiscardSinceForm, RankingReviewForm, ReasonForm, SinceForm, checked
 from feedback.web.presenters import LETTERS, present_messages
@@ -208,8 +208,8 @@ def discard_since(request: HttpRequest, slug: str, user_id: int) -> HttpResponse
 
 def _completions(reviewed: review_cases.Case) -> list[dict[str, Any]]:
     return [
-        {"place": place, "letter": LETTERS[place], "html": render_markdown(text), "text": text}
-        for place, text in enumerate(reviewed.texts)
+        {"place": place, "letter": LETTERS[place], "html": render_answer(answer), "text": answer.text}
+        for place, answer in enumerate(reviewed.answers)
     ]
 
 

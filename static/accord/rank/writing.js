@@ -49,9 +49,11 @@ export class Writing {
     this.#ranking = ranking;
     this.#draft = `w${ranking.form.dataset.comparison}`;
     const nothing = new Option(say("from-nothing"), "");
-    this.from.replaceChildren(...ranking.cards.map(({ dataset: { letter } }) => new Option(letter, letter)), nothing);
+    // A dialogue cannot be edited: an answer beside dialogues begins with an empty page.
+    const texts = ranking.cards.filter(({ dataset }) => !("dialogue" in dataset));
+    this.from.replaceChildren(...texts.map(({ dataset: { letter } }) => new Option(letter, letter)), nothing);
     const draft = this.drafts.of(this.#draft);
-    const { text, from } = typeof draft === "string" ? { text: draft, from: "" } : draft ?? { text: null, from: isEmpty ? "" : ranking.best.dataset.letter };
+    const { text, from } = typeof draft === "string" ? { text: draft, from: "" } : draft ?? { text: null, from: isEmpty || !texts.includes(ranking.best) ? "" : ranking.best.dataset.letter };
     this.from.value = from;
     this.#begun = this.#textOf(from);
     this.field.value = text ?? this.#begun;

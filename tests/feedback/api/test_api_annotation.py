@@ -36,7 +36,8 @@ def test_a_lease_shows_the_prompt_and_the_texts(as_annotator, work):
     lease = take(as_annotator)
     assert lease["messages"] == [{"role": "user", "content": "question 0"}]
     assert sorted(lease["completions"]) == ["answer 0 to 0", "answer 1 to 0", "answer 2 to 0"]
-    assert set(lease) == {"lease", "comparison", "expires_at", "messages", "completions", "returned"}
+    assert set(lease) == {"lease", "comparison", "expires_at", "messages", "completions", "turns", "returned"}
+    assert lease["turns"] == [None, None, None]
 
 
 def test_nothing_in_a_lease_or_an_answer_tells_the_source(as_annotator, work):

@@ -8,7 +8,7 @@ whole episode once; only the policy's tokens are learned.
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import torch
 from transformers import PreTrainedModel
@@ -18,7 +18,9 @@ from training.learner.models.loading import computing_in, freeze, load_policy
 from training.learner.models.packing import Episodes, Turn
 from training.learner.policy.rollout import TrainingContext
 from training.learner.reward_terms import Answer
-from training.learner.runtime.config import PpoConfig
+from training.learner.rewards.reading import Scoring, max_lengths_of
+from training.learner.rewards.reward_function import longest_written
+from training.learner.runtime.config import PpoConfig, SampleConfig
 from training.learner.runtime.jobdir import BadInput
 from training.learner.sampling.sampler import Completion, max_positions, sample, sampling_params_for
 from training.learner.text.messages import (
@@ -28,6 +30,7 @@ from training.learner.text.messages import (
     decode_completion,
     encode_prompt,
     encode_reply,
+    encode_turns,
     share,
 )
 
@@ -36,22 +39,39 @@ TURN_NUMBERS = 2**48
 PARALLEL_STEPS = 16  # environments that answer at the same time: a simulated user may be a server
 
 
+class EpisodeContext(NamedTuple):
+    """The parts of a run that an episode needs besides the policy that writes it."""
+
+    settings: PpoConfig | SampleConfig
+    tokenizer: Any
+    new_environment: Callable[[], Environment]
+    models: Sequence[PreTrainedModel]  # that read the tokens of an episode
+    scoring: Scoring | None  # the reward model, which reads its text, and its tokenizer
+
+    @classmethod
+    def of(cls, context: TrainingContext) -> Self:
+        models = (context.policy, context.reference)
+        return cls(context.settings, context.tokenizer, context.new_environment, models, context.scoring)
+
+
 class Dialogue:
     """One episode while it is played."""
 
-    def __init__(self, context: TrainingContext, prompt: Prompt, number: int) -> None:
+    def __init__(self, context: EpisodeContext, prompt: Prompt, number: int) -> None:
         self.context, self.row = context, prompt.row
         self.environment: Environment = context.new_environment()
         observation, info = self.environment.reset(seed=number, options=prompt.row)
-        self.messages: Messages = info.get("messages", [{"role": "user", "content": observation}])
+        self.opening: Messages = info.get("messages", [{"role": "user", "content": observation}])
         self.prompt = prompt.tokens
-        if self.messages != prompt.row.get("messages"):
+        if self.opening != prompt.row.get("messages"):
             settings = context.settings
             self.prompt = encode_prompt(
-                context.tokenizer, check_messages(self.messages), settings.max_prompt_tokens, settings.overlong_prompts
+                context.tokenizer, check_messages(self.opening), settings.max_prompt_tokens, settings.overlong_prompts
             )
-        self.completion: list[int] = []
+        self.spoken: Messages = []  # the policy's turns, and what answered them in between
+        self.completion: list[int] = []  # their tokens
         self.turns: list[Turn] = []
+        self.log_probs: list[float] = []  # of the policy's tokens
         self.answer: Answer | None = None  # the last turn
         self.is_over = False
 
@@ -63,32 +83,43 @@ class Dialogue:
         """Add a turn of the policy, and the environment's answer to it."""
         tokenizer, before = self.context.tokenizer, self.tokens
         text = decode_completion(tokenizer, completion.tokens)
-        row = {**self.row, "messages": self.messages}
-        self.answer = Answer(row, before, completion.tokens, text, completion.finished)
+        messages = [*self.opening, *self.spoken]
+        self.spoken = [*self.spoken, {"role": "assistant", "content": text}]
+        turns = self.spoken if len(self.spoken) > 1 else ()
+        row = {**self.row, "messages": messages}
+        self.answer = Answer(row, before, completion.tokens, text, completion.finished, turns)
         observation, reward, terminated, truncated, _ = self.environment.step(text)
         start = len(self.completion)
         self.completion += completion.tokens
         self.turns.append(Turn(start, len(self.completion), check_reward(reward)))
+        self.log_probs += completion.log_probs
         # A turn that was cut off has no end-of-turn token, so nothing can follow it.
         self.is_over = terminated or truncated or not completion.finished
         if self.is_over:
             return
-        reply = encode_reply(tokenizer, self.messages, observation)
-        self.messages = [
-            *self.messages,
-            {"role": "assistant", "content": text},
-            {"role": "user", "content": observation},
-        ]
-        if self._has_room_for(reply):
+        reply = encode_reply(tokenizer, messages, observation)
+        spoken = [*self.spoken, {"role": "user", "content": observation}]
+        if self._has_room_for(reply, spoken):
             self.completion += reply
+            self.spoken = spoken
         else:
             self.is_over = True
 
-    def _has_room_for(self, reply: Sequence[int]) -> bool:
-        """Return whether the reply and one more turn fit into the positions of all models."""
-        needed = len(self.tokens) + len(reply) + self.context.settings.max_completion_tokens
-        rooms = [max_positions(model.config) for model in (self.context.policy, self.context.reference)]
-        return all(room is None or needed <= room for room in rooms)
+    def _has_room_for(self, reply: Sequence[int], spoken: Messages) -> bool:
+        """Return whether one more turn fits into the positions of all models after the reply, the last of `spoken`."""
+        settings = self.context.settings
+        needed = [
+            (model, len(self.tokens) + len(reply) + settings.max_completion_tokens) for model in self.context.models
+        ]
+        if self.context.scoring is not None:
+            model, tokenizer = self.context.scoring
+            longest = max_lengths_of(model, settings)
+            prompt = encode_prompt(tokenizer, self.opening, longest.prompt)
+            read, _ = encode_turns(tokenizer, self.opening, spoken, longest.completion)
+            written = longest_written(self.context.scoring, self.context.tokenizer, settings)
+            needed.append((model.network, len(prompt) + len(read) + written))
+        rooms = [(max_positions(model.config), tokens) for model, tokens in needed]
+        return all(room is None or tokens <= room for room, tokens in rooms)
 
 
 def check_reward(reward: Any) -> float:
@@ -108,18 +139,42 @@ def sample_episodes(
     numbers: select the random numbers.
     """
     mine = share(range(len(prompts)), context.processes.rank, context.processes.count)
-    dialogues = [Dialogue(context, prompts[i], numbers[i]) for i in mine]
-    going, turn = list(zip(mine, dialogues, strict=True)), 0
-    while going:
-        texts = [dialogue.tokens for _, dialogue in going]
-        selected = [numbers[i] + turn * TURN_NUMBERS for i, _ in going]
-        completions = sample_turns(context, model, texts, selected)
-        take_turns([dialogue for _, dialogue in going], completions)
-        going, turn = [(i, dialogue) for i, dialogue in going if not dialogue.is_over], turn + 1
+    tools = EpisodeContext.of(context)
+    dialogues = [Dialogue(tools, prompts[i], numbers[i]) for i in mine]
+    play(dialogues, [numbers[i] for i in mine], functools.partial(sample_turns, context, model))
     played = [(dialogue.prompt, dialogue.completion, dialogue.turns, dialogue.answer) for dialogue in dialogues]
     starts, completions_, turns, answers = zip(*context.processes.gather(played), strict=True)
-    is_single = context.settings.environment["name"] == "single_turn"
-    return Episodes(list(starts), list(completions_), None if is_single else list(turns)), list(answers)
+    return Episodes(list(starts), list(completions_), None if is_single(context.settings) else list(turns)), list(
+        answers
+    )
+
+
+def play(
+    dialogues: Sequence[Dialogue],
+    numbers: Sequence[int],
+    write: Callable[[list[list[int]], list[int]], list[Completion]],
+) -> None:
+    """Play dialogues to their ends. `write` returns the next turn after each of some token sequences.
+
+    numbers: select the random numbers, which `write` gets for each turn.
+    """
+    going, turn = list(zip(numbers, dialogues, strict=True)), 0
+    while going:
+        selected = [number + turn * TURN_NUMBERS for number, _ in going]
+        completions = write([dialogue.tokens for _, dialogue in going], selected)
+        take_turns([dialogue for _, dialogue in going], completions)
+        going, turn = [(number, dialogue) for number, dialogue in going if not dialogue.is_over], turn + 1
+
+
+def episodes_of(dialogues: Sequence[Dialogue], settings: PpoConfig | SampleConfig) -> Episodes:
+    """Return the episodes of dialogues that are over."""
+    turns = None if is_single(settings) else [dialogue.turns for dialogue in dialogues]
+    return Episodes([one.prompt for one in dialogues], [one.completion for one in dialogues], turns)
+
+
+def is_single(settings: PpoConfig | SampleConfig) -> bool:
+    """Return whether every episode is one turn."""
+    return bool(settings.environment["name"] == "single_turn")
 
 
 def sample_turns(
@@ -142,7 +197,7 @@ def take_turns(dialogues: Sequence[Dialogue], completions: Sequence[Completion])
         list(pool.map(Dialogue.take, dialogues, completions))
 
 
-def environment_factory(settings: PpoConfig) -> Callable[[], Environment]:
+def environment_factory(settings: PpoConfig | SampleConfig) -> Callable[[], Environment]:
     """Return a function that makes the environment of an episode. Raises BadInput if it cannot be made."""
     tools = EnvironmentContext(functools.cache(functools.partial(load_writer, settings)))
     make = functools.partial(make_environment, settings.environment, tools)
@@ -150,7 +205,7 @@ def environment_factory(settings: PpoConfig) -> Callable[[], Environment]:
     return make
 
 
-def load_writer(settings: PpoConfig, path: str) -> Callable[[Messages, int], str]:
+def load_writer(settings: PpoConfig | SampleConfig, path: str) -> Callable[[Messages, int], str]:
     """Load a checkpoint; return a function that writes its answer to messages. Raises BadInput if it cannot."""
     model, tokenizer = load_policy(path)
     freeze(model)

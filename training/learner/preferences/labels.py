@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from training.learner.preferences.ranking_data import check_row
+from training.learner.preferences.ranking_data import check_row, without_dialogues
 from training.learner.runtime.config.kto import KtoConfig
 from training.learner.runtime.jobdir import BadInput
 from training.learner.text.messages import (
@@ -78,7 +78,7 @@ def read_labels(
     weights: dict[str, dict[tuple[int, ...], dict[tuple[int, ...], list[float]]]] = {
         split: defaultdict(dict) for split in SPLITS
     }
-    for file, rows in (("rankings.jsonl", rankings), ("labels.jsonl", labels)):
+    for file, rows in (("rankings.jsonl", without_dialogues(rankings, "kto")), ("labels.jsonl", labels)):
         for number, row in enumerate(rows, 1):
             with naming_row(file, number, row):
                 row_labels = labels_of_ranking(row, settings, data) if file == "rankings.jsonl" else [as_label(row)]

@@ -43,8 +43,8 @@ class MarkedTokens(NamedTuple):
 def read_marks(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Settings) -> dict[Key, Tensor]:
     """Return the weights [T, 3] of the classes of the first T tokens of training completions with marks.
 
-    The end-of-turn token stands for no character and is left out. rows: those of rankings.jsonl. Raises BadInput, with
-    the row's name, for a span that is none.
+    The end-of-turn token stands for no character and is left out. So are marks in dialogues, whose offsets count lines
+    that no model reads. rows: those of rankings.jsonl. Raises BadInput, with the row's name, for a span that is none.
     """
     marked: dict[Key, Tensor] = {}
     for number, row in enumerate(rows, 1):
@@ -54,7 +54,10 @@ def read_marks(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Setting
             if not spans or row["split"] != "train":
                 continue
             prompt = encode_prompt(tokenizer, row["messages"], settings.max_prompt_tokens, settings.overlong_prompts)
+            dialogues = row.get("turns") or [None] * len(row["completions"])
             for place, of_completion in spans.items():
+                if dialogues[place] is not None:
+                    continue
                 tokens, offsets = encode_with_offsets(tokenizer, row["completions"][place])
                 read = settings.max_completion_tokens
                 completion = (*tokens, control_tokens(tokenizer).end_of_turn)[:read]

@@ -5,7 +5,7 @@ Completions with the same tokens are one completion. All rankings of a prompt ar
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from training.learner.models.packing import PromptGroup
 from training.learner.preferences.losses import Pairs, pairs_of_rankings
 from training.learner.runtime.config import Settings
 from training.learner.runtime.jobdir import BadInput
-from training.learner.text.messages import SPLITS, check_messages, encode_completion, naming_row, render
+from training.learner.text.messages import SPLITS, check_messages, check_turns, encode_turns, naming_row, render
 
 ANCHORS = {"above": 1, "below": -1, None: 0}  # `anchor` of a row: where all completions are, see anchor.py
 
@@ -92,6 +92,12 @@ def check_row(row: dict[str, Any]) -> None:
         raise BadInput("completions must be a list of at least two strings")
     if not isinstance(ranks, list) or not all(type(rank) is int for rank in ranks):
         raise BadInput("ranks must be a list of whole numbers")
+    turns = row.get("turns")
+    if turns is not None and (not isinstance(turns, list) or len(turns) != len(completions)):
+        raise BadInput("turns must be a list with the messages of a dialogue, or null, for each completion")
+    for dialogue in turns or ():
+        if dialogue is not None:
+            check_turns(dialogue)
     if len(ranks) != len(completions):
         raise BadInput(f"there must be one rank per completion, not {len(ranks)} for {len(completions)}")
     weight, strength = row.get("weight", 1.0), row.get("strength")
@@ -107,10 +113,11 @@ def _encode(tokenizer: Any, row: dict[str, Any], config: Settings, data: Ranking
     """Return the prompt with its distinct completions as tokens, in sorted order, and the ranking of them."""
     prompt = _encode_prompt(tokenizer, row, config, data)
     completions = []
-    for text in row["completions"]:
-        whole = encode_completion(tokenizer, text)
-        data.truncated_completions += len(whole) > config.max_completion_tokens
-        completions.append(tuple(whole[: config.max_completion_tokens]))
+    for text, turns in zip(row["completions"], row.get("turns") or [None] * len(row["completions"]), strict=True):
+        spoken = turns or [{"role": "assistant", "content": text}]
+        tokens, is_cut_off = encode_turns(tokenizer, row["messages"], spoken, config.max_completion_tokens)
+        data.truncated_completions += is_cut_off
+        completions.append(tuple(tokens))
     distinct = tuple(sorted(set(completions)))
     ranking = Ranking(
         ranks=tuple(row["ranks"]),
@@ -131,6 +138,14 @@ def _encode_prompt(tokenizer: Any, row: dict[str, Any], config: Settings, data: 
             raise BadInput(f"the prompt has {len(tokens)} tokens, more than max_prompt_tokens ({limit})")
         data.truncated_prompts += 1
     return tuple(tokens[-limit:])
+
+
+def without_dialogues(rows: Iterable[dict[str, Any]], program: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows. Raises BadInput for one with a dialogue: the program would learn the user's turns, too."""
+    for number, row in enumerate(rows, 1):
+        if any(row.get("turns") or ()):
+            raise BadInput(f"rankings.jsonl, row {number}: {program} cannot learn from dialogues: leave such rows out")
+        yield row
 
 
 def _check_split(groups: Iterable[tuple[str, int, PromptGroup]]) -> None:

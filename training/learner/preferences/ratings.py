@@ -23,7 +23,7 @@ from training.learner.preferences.passes import total_weight
 from training.learner.preferences.ranking_data import Comparison
 from training.learner.runtime.config import Settings
 from training.learner.runtime.jobdir import BadInput
-from training.learner.text.messages import SPLITS, check_messages, encode_completion, encode_prompt, naming_row
+from training.learner.text.messages import SPLITS, check_messages, check_turns, encode_prompt, encode_turns, naming_row
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]  # tokens of prompt and completion
 
@@ -57,7 +57,8 @@ def read_ratings(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Setti
         with naming_row("ratings.jsonl", number, row):
             ratings = _check_row(row)
             prompt = encode_prompt(tokenizer, row["messages"], settings.max_prompt_tokens, settings.overlong_prompts)
-        completion = encode_completion(tokenizer, row["completion"], settings.max_completion_tokens)
+            turns = check_turns(row.get("turns") or [{"role": "assistant", "content": row["completion"]}])
+            completion, _ = encode_turns(tokenizer, row["messages"], turns, settings.max_completion_tokens)
         by_attribute = getattr(data, row["split"]).setdefault((tuple(prompt), tuple(completion)), {})
         for name, rated in ratings.items():
             by_attribute[name] = by_attribute[name].joined(rated) if name in by_attribute else rated

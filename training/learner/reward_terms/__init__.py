@@ -35,6 +35,9 @@ class Answer(NamedTuple):
     completion: Sequence[int]  # tokens as sampled, with the token at which it stopped
     text: str  # as people read it; terms score only this
     finished: bool  # false: truncated
+    # Of a dialogue: all turns from the end of the prompt on, the last one included. `row` has the messages before the
+    # last turn, `prompt` their tokens, and `text` is the last turn. The reward model reads the whole dialogue.
+    turns: Sequence[dict[str, str]] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from training.learner.models.reward_model import MaxLengths, RewardModel
 from training.learner.reward_terms import Answer
 from training.learner.runtime.config import PpoConfig, SampleConfig
-from training.learner.text.messages import encode_completion, encode_prompt
+from training.learner.text.messages import encode_prompt, encode_turns
 
 Scoring = tuple[RewardModel, Any]  # and its tokenizer
 
@@ -18,13 +18,17 @@ def max_lengths_of(model: RewardModel, settings: PpoConfig | SampleConfig) -> Ma
 
 
 def token_reader(tokenizer: Any, longest: MaxLengths) -> Callable[[Answer], list[int]]:
-    """Return the function from an answer to the tokens of its prompt and its text; it remembers prompts."""
+    """Return the function from an answer to the tokens of its prompt and its text, or all turns of a dialogue."""
     prompts: dict[str, list[int]] = {}
 
     def tokens(answer: Answer) -> list[int]:
-        key = json.dumps(answer.row["messages"])
+        turns = [*answer.turns] or [{"role": "assistant", "content": answer.text}]
+        before = answer.row["messages"]
+        messages = before[: len(before) + 1 - len(turns)]  # without the earlier turns of a dialogue
+        key = json.dumps(messages)
         if key not in prompts:
-            prompts[key] = encode_prompt(tokenizer, answer.row["messages"], longest.prompt)
-        return [*prompts[key], *encode_completion(tokenizer, answer.text, longest.completion)]
+            prompts[key] = encode_prompt(tokenizer, messages, longest.prompt)
+        completion, _ = encode_turns(tokenizer, messages, turns, longest.completion)
+        return [*prompts[key], *completion]
 
     return tokens

@@ -157,7 +157,7 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
     """Return the scorer by the reward model, which reads what people see: messages and text.
 
     They are encoded by the reward model's tokenizer and truncated to the lengths of its training. So other tokens of
-    the same text, or tokens after its end, do not change the score.
+    the same text, or tokens after its end, do not change the score. Of a dialogue it reads all turns.
     """
     model, tokenizer = scoring or load_reward_model(settings.reward_model)
     longest = max_lengths_of(model, settings)
@@ -195,7 +195,7 @@ def check_scoring_positions(
 ) -> None:
     """Raise BadInput if the reward model's template refuses a row of prompts.jsonl, or it has too few positions.
 
-    tokenizer: the policy's. If both tokenizers are the same, a text is as long as it was sampled, plus end of turn.
+    tokenizer: the policy's.
     """
     model, scoring_tokenizer = scoring
     longest = max_lengths_of(model, settings)
@@ -203,9 +203,18 @@ def check_scoring_positions(
     for number, row in enumerate(rows, 1):
         with naming_row("prompts.jsonl", number, row):
             prompts.append(encode_prompt(scoring_tokenizer, row["messages"], longest.prompt))
-    written = settings.max_completion_tokens + 1 if same_tokens(scoring_tokenizer, tokenizer) else longest.completion
+    written = longest_written(scoring, tokenizer, settings)
     remedy = "set max_completion_tokens lower, or train one on a base with more positions or with lower token limits"
-    check_positions(model.network, prompts, min(written, longest.completion), "the reward model", remedy)
+    check_positions(model.network, prompts, written, "the reward model", remedy)
+
+
+def longest_written(scoring: Scoring, tokenizer: Any, settings: PpoConfig | SampleConfig) -> int:
+    """Return how many tokens the reward model reads at most of one turn. tokenizer: the policy's.
+
+    If both tokenizers are the same, a text is as long as it was sampled, plus end of turn.
+    """
+    longest = max_lengths_of(scoring[0], settings).completion
+    return min(settings.max_completion_tokens + 1, longest) if same_tokens(scoring[1], tokenizer) else longest
 
 
 def same_tokens(one: Any, other: Any) -> bool:

@@ -4,7 +4,7 @@ import contextlib
 import random
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from jinja2 import TemplateError
 
@@ -92,6 +92,35 @@ def encode_reply(tokenizer: Any, messages: Messages, reply: str) -> list[int]:
         raise BadInput(f"the chat template refuses a dialogue of several turns: {error}") from error
     tokens = encode_rendered(tokenizer, text.rpartition(answer)[2], stand_ins, add_special_tokens=False)
     return tokens[1:] if tokens[:1] == [control_tokens(tokenizer).end_of_turn] else tokens
+
+
+def check_turns(turns: Any) -> Messages:
+    """Return the turns of a completion. Raises BadInput unless assistant and user alternate, the assistant last."""
+    check_messages(turns)
+    roles = [turn["role"] for turn in turns]
+    if len(roles) % 2 == 0 or roles != [("assistant", "user")[index % 2] for index in range(len(roles))]:
+        raise BadInput("turns must alternate between assistant and user, and begin and end with the assistant")
+    return cast(Messages, turns)
+
+
+def encode_turns(
+    tokenizer: Any, messages: Messages, turns: Messages, max_turn_tokens: int | None = None
+) -> tuple[list[int], bool]:
+    """Return the tokens of a completion of several turns after `messages`, and whether a turn was cut off.
+
+    They are those of the chat template. Each turn of the assistant has at most max_turn_tokens, as in sampling; a turn
+    that is cut off ends the completion, as it ends an episode.
+    """
+    tokens: list[int] = []
+    for place, turn in enumerate(turns):
+        if turn["role"] == "user":
+            tokens += encode_reply(tokenizer, [*messages, *turns[: place - 1]], turn["content"])
+            continue
+        whole = encode_completion(tokenizer, turn["content"])
+        tokens += whole[:max_turn_tokens]
+        if max_turn_tokens is not None and len(whole) > max_turn_tokens:
+            return tokens, True
+    return tokens, False
 
 
 def appends_eos(tokenizer: Any) -> bool:

@@ -48,6 +48,7 @@ def ratings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[st
                 "messages": completion.prompt.messages,
                 "completion_id": completion.pk,
                 "completion": completion.text,
+                **({"turns": completion.turns} if completion.turns else {}),
                 "ratings": {name: summary(people) for name, people in attributes if name in enough},
             }
 

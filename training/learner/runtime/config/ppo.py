@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from training.learner.environments import ENVIRONMENTS, SINGLE_TURN, check_environment
+from training.learner.environments import ENVIRONMENTS, HELP, SINGLE_TURN, check_environment
 from training.learner.estimators import ALGORITHMS
 from training.learner.reward_terms import TERMS, check_terms
 from training.learner.runtime.config.base import Training
@@ -43,8 +43,7 @@ class PpoConfig(Training):
     # Episodes
     environment: dict[str, Any] = setting(
         SINGLE_TURN,
-        help="What answers the policy's turns: an object with name and the environment's settings. Environments: "
-        f"{', '.join(sorted(ENVIRONMENTS))}.",
+        help=f"{HELP}{', '.join(sorted(ENVIRONMENTS))}.",
     )
 
     # Reward of a completion

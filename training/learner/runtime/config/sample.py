@@ -4,6 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from training.learner.environments import ENVIRONMENTS, HELP, SINGLE_TURN, check_environment
 from training.learner.reward_terms import check_terms
 from training.learner.runtime.config.base import Settings
 from training.learner.runtime.fields import setting
@@ -23,6 +24,10 @@ class SampleConfig(Settings):
     root_model: str = setting(
         "", help="Imported model that result.json's kl_from_root is measured from, on the samples. Empty: not measured."
     )
+    environment: dict[str, Any] = setting(
+        SINGLE_TURN,
+        help=f"{HELP}{', '.join(sorted(ENVIRONMENTS))}.",
+    )
     completions_per_prompt: int = setting(1, low=1, help="Completions of each prompt.")
     temperature: float = setting(1.0, low=0, help="Divides the logits. 0: greedy decoding.")
     top_p: float = setting(1.0, above=0, high=1, help="Nucleus sampling: the most likely tokens of this probability.")
@@ -30,6 +35,7 @@ class SampleConfig(Settings):
 
     def check(self) -> None:
         super().check()
+        check_environment(self.environment)
         if self.root_model and (self.top_p < 1 or self.temperature == 0):
             raise BadInput(
                 "kl_from_root is estimated from samples of the whole distribution: with root_model, set top_p to 1 and "

@@ -1,0 +1,64 @@
+"""Dialogues on the ranking page: shown turn by turn, marked across turns, ranked, never edited."""
+
+import pytest
+from playwright.sync_api import expect
+from rank_page import RankPage
+
+from feedback import imports
+from feedback.dialogues import text_of
+from feedback.models import Demonstration, Ranking
+from tests.browser.test_accessibility import check
+from tests.browser.test_ratings_and_spans import drag_over, marked
+
+GOOD = [
+    {"role": "assistant", "content": "I am sorry about that. **Which order** is it?"},
+    {"role": "user", "content": "Number 7, from Monday."},
+    {
+        "role": "assistant",
+        "content": "Thank you. A new kettle is on its way:\n\n- it comes on Thursday\n- keep the box",
+    },
+]
+BAD = [
+    {"role": "assistant", "content": "Things break."},
+    {"role": "user", "content": "It was new!"},
+    {"role": "assistant", "content": ""},
+]
+
+
+@pytest.fixture
+def dialogues(project):
+    row = {"prompt": "My kettle came with a cracked lid.", "completions": [{"turns": GOOD}, {"turns": BAD}]}
+    imports.add_prompts(project, [row], compare=True)
+
+
+@pytest.mark.parametrize(("phone", "dark"), [(False, False), (True, True), (True, False), (False, True)])
+def test_a_dialogue_is_shown_turn_by_turn(dialogues, desk, annotator, keep, phone, dark):
+    ranking = RankPage(desk.sit("ann", phone=phone, dark=dark))
+    card = ranking.page.locator(".completion", has_text="I am sorry about that")
+    expect(card.get_by_role("group", name="User").and_(card.locator(".turn"))).to_have_text("Number 7, from Monday.")
+    expect(card.locator(".turn.assistant")).to_have_count(2)
+    keep(ranking.page, f"rank-dialogue-{'phone' if phone else 'desk'}-{'dark' if dark else 'light'}")
+    check(ranking.page)
+
+
+def test_a_dialogue_is_marked_and_ranked_and_an_answer_begins_with_an_empty_page(dialogues, desk, annotator, keep):
+    ranking = RankPage(desk.sit("ann"))
+    drag_over(ranking.page, "keep the box")
+    ranking.press("-")
+    ranking.press("w")
+    panel = ranking.page.locator("dialog[open]")
+    expect(panel.locator("textarea")).to_have_value("")
+    expect(panel.locator("option")).to_have_count(1)
+    panel.locator("textarea").fill("Which order is it?")
+    ranking.press("Control+Enter")
+    expect(panel).to_have_count(0)
+    first = "I am sorry" in ranking.texts[0]
+    ranking.rank_by_keys([1, 2] if first else [2, 1])
+    ranking.press("i")
+    keep(ranking.page, "rank-dialogue-as-written")
+    ranking.press("i")
+    ranking.submit()
+    stored = Ranking.objects.get()
+    assert marked(stored) == [("keep the box", "bad")]
+    assert stored.comparison.texts()[stored.ranks.index(1)] == text_of(GOOD)
+    assert Demonstration.objects.get().completion.text == "Which order is it?"

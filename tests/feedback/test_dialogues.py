@@ -1,0 +1,177 @@
+"""Completions of several turns: stored, compared, shown, marked and exported as whole dialogues."""
+
+import hashlib
+import json
+from uuid import uuid4
+
+import pytest
+from django.db import IntegrityError, transaction
+
+from feedback import dialogues, imports
+from feedback.actions import demonstrations, rankings
+from feedback.actions.spans import VisibleSpan, shown_spans, visible_spans
+from feedback.dialogues import Answer
+from feedback.errors import Invalid
+from feedback.export import formats
+from feedback.models import Comparison, Completion
+from feedback.queue import leases
+from feedback.queue.blinding import comparison_number
+from feedback.rendering import render_answer
+from feedback.rendering.visible import visible_answer
+from feedback.web.presenters import card_of_lease
+from tests.factories import URL, client_of, lines, rank_by_position
+
+pytestmark = pytest.mark.django_db
+
+
+def said(*contents):
+    return [{"role": ("assistant", "user")[place % 2], "content": content} for place, content in enumerate(contents)]
+
+
+GOOD = said("Which **order**?", "Number 7.", "It comes on **Friday**")
+BAD = said("No idea.", "Please look.", "")
+GOOD_TEXT = "Assistant:\nWhich **order**?\n\nUser:\nNumber 7.\n\nAssistant:\nIt comes on **Friday**"
+
+
+@pytest.fixture
+def comparison(project):
+    """A comparison of two dialogues and a text."""
+    row = {"prompt": "Where is my parcel?", "completions": [{"turns": GOOD}, {"turns": BAD}, "Soon."]}
+    imports.add_prompts(project, [row], compare=True)
+    return Comparison.objects.get()
+
+
+def test_a_dialogue_is_stored_with_its_turns_and_the_text_that_follows_from_them(project, comparison):
+    good, bad, text = Completion.objects.order_by("pk")
+    assert (good.turns, good.text) == (GOOD, GOOD_TEXT)
+    assert (text.turns, text.text) == (None, "Soon.")
+    canonical = json.dumps(GOOD, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert good.digest == hashlib.sha256(b"turns\0" + canonical.encode()).hexdigest()
+    assert comparison.size == 3 and comparison.answers() == [good.answer, bad.answer, text.answer]
+
+
+def test_the_contents_of_the_turns_are_found_in_the_text():
+    for start, content in dialogues.contents(GOOD):
+        assert GOOD_TEXT[start : start + len(content)] == content
+
+
+def test_the_same_dialogue_is_stored_once_and_a_text_that_imitates_it_is_another_completion(project, comparison):
+    prompt = comparison.prompt_id
+    source = Completion.objects.filter(turns=GOOD).get().source
+    again, imitation, single = imports.add_completions(
+        project,
+        source,
+        [
+            {"prompt_id": prompt, "turns": GOOD},
+            {"prompt_id": prompt, "text": GOOD_TEXT},
+            {"prompt_id": prompt, "turns": said("Soon.")},
+        ],
+    )
+    assert again == Completion.objects.get(turns=GOOD).pk
+    assert single == Completion.objects.get(text="Soon.").pk
+    assert Completion.objects.get(pk=imitation).turns is None
+    added = imports.add_comparisons(project, [[again, imitation]])
+    assert Comparison.objects.get(pk=added.created[0]).size == 2
+
+
+def test_turns_that_differ_only_in_who_speaks_are_compared(project):
+    one, other = said("a\n\nUser:\nb\n\nAssistant:\nc", "d", "e"), said("a", "b", "c\n\nUser:\nd\n\nAssistant:\ne")
+    assert dialogues.text_of(one) == dialogues.text_of(other)
+    imports.add_prompts(project, [{"prompt": "q", "completions": [{"turns": one}, {"turns": other}]}], compare=True)
+    assert Comparison.objects.get().size == 2
+
+
+@pytest.mark.parametrize(
+    ("completion", "sentence"),
+    [
+        ({"turns": GOOD, "text": "x"}, 'either "text" or "turns"'),
+        ({"turns": []}, "must alternate between assistant and user"),
+        ({"turns": said("a", "b")}, "must alternate between assistant and user"),
+        ({"turns": [{"role": "user", "content": "a"}]}, "must alternate between assistant and user"),
+        ({"turns": [{"role": "system", "content": "a"}]}, '"role" must be assistant or user'),
+        ({"turns": said("a", " ", "c")}, "A turn's content is empty"),
+        ({"turns": said("a", "b\0", "c")}, "NUL"),
+        ({"turns": "a"}, '"turns" must be a list'),
+        ({"turns": said("a", "b", 3)}, "A turn's content must be a text"),
+        ({"turns": said("a", "b", "x" * 1_000_000)}, "is the most"),
+        ({"turns": GOOD, "demonstration": True}, "A demonstration is one answer"),
+    ],
+)
+def test_what_is_no_dialogue_is_refused_with_a_sentence(project, completion, sentence):
+    with pytest.raises(Invalid, match=sentence):
+        imports.add_prompts(project, [{"prompt": "q", "completions": [completion]}])
+    assert not Completion.objects.exists()
+
+
+def test_the_database_refuses_turns_that_are_no_dialogue(comparison):
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Completion.objects.filter(text="Soon.").update(turns=said("Soon."))
+
+
+def test_the_page_shows_the_turns_and_a_marked_span_is_stored_in_the_text(ann, comparison):
+    lease = leases.lease_next(ann)
+    card = card_of_lease(lease, ann)
+    place = lease.display_order.index(0)
+    shown = card.completions[place]
+    assert shown.is_dialogue and not card.completions[lease.display_order.index(2)].is_dialogue
+    assert shown.html.count('class="turn assistant"') == 2 and shown.html.count('class="turn user"') == 1
+    visible = visible_answer(Answer(GOOD_TEXT, GOOD))
+    assert visible.text == "Whichorder?Number7.ItcomesonFriday"  # without the lines that say who speaks
+    start = visible.text.index("7.It")
+    marked = VisibleSpan(place, start, start + 4, "bad", "7.It")
+    ranking = rankings.record_ranking(ann, lease.pk, [1, 2, 3], idempotency_key=uuid4(), seconds=1.0, spans=[marked])
+    (span,) = shown_spans(ranking)
+    assert GOOD_TEXT[span["start"] : span["end"]] == "7.\n\nAssistant:\nIt"
+    assert visible_spans([span], Answer(GOOD_TEXT, GOOD)) == [(start, start + 4, "bad")]
+
+
+def test_a_turn_without_words_and_hostile_text_are_shown_safely():
+    html = render_answer(Answer("", said("", "<script>x</script>", "b")))
+    assert 'data-note="(an empty answer)"' in html and "<script>" not in html
+
+
+def test_a_long_dialogue_is_plain_text_on_the_page_and_in_the_offsets():
+    turns = said("*a* " * 10_000, "b", "*c* " * 10_000)
+    answer = Answer(dialogues.text_of(turns), turns)
+    assert render_answer(answer).count('<div class="plain"') == 3
+    assert visible_answer(answer).text.startswith("*a*")
+
+
+def test_exports_hold_whole_dialogues(ann, project, comparison):
+    rank_by_position(ann, [1, 3, 2])
+    (row,) = formats.lines(project, "rankings")
+    assert row["completions"][0] == GOOD_TEXT and row["turns"] == [GOOD, BAD, None]
+    pairs = [(row["chosen"], row["rejected"]) for row in formats.lines(project, "trl")]
+    text = said("Soon.")
+    assert pairs == [(GOOD, text), (GOOD, BAD), (text, BAD)]
+    (columns,) = formats.lines(project, "table")
+    assert [json.loads(turns) for turns in columns["turns_json"]] == [GOOD, BAD, []]
+
+
+def test_exports_of_texts_name_no_turns(ann, project, work):
+    work(1)
+    rank_by_position(ann, [1, 2])
+    (row,) = formats.lines(project, "rankings")
+    assert "turns" not in row
+    (columns,) = formats.lines(project, "table")
+    assert columns["turns_json"] == ["[]", "[]"]
+
+
+def test_the_api_takes_and_gives_the_turns(manager, annotator, mona, project, comparison):
+    api = client_of(manager)
+    row = {"prompt_id": comparison.prompt_id, "turns": said("Hm.", "Well?", "Soon.")}
+    sent = api.post(f"{URL}/completions?source=model-a", lines(row), content_type="application/x-ndjson")
+    assert sent.status_code == 201
+    lease = client_of(annotator).post(f"{URL}/leases", {}, format="json").json()["lease"]
+    by_text = dict(zip(lease["completions"], lease["turns"], strict=True))
+    assert by_text[GOOD_TEXT] == GOOD and by_text["Soon."] is None
+    case = api.get(f"{URL}/review/comparisons/{comparison.pk}").json()
+    assert dict(zip(case["completions"], case["turns"], strict=True)) == by_text
+
+
+def test_a_dialogue_is_no_origin_of_a_demonstration(ann, comparison):
+    lease = leases.lease_next(ann)
+    number, place = comparison_number(ann, comparison.pk), lease.display_order.index(0)
+    with pytest.raises(Invalid, match="A dialogue cannot be edited"):
+        demonstrations.record_demonstration(ann, number, "Better.", place=place)
+    assert demonstrations.record_demonstration(ann, number, "Better.").pair is None
