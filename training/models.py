@@ -151,9 +151,8 @@ class Round(models.Model):
     @property
     def jobs(self) -> tuple[Job, ...]:
         """Return the program runs of the round, in order."""
-        if not self.learns:
-            return sampling_only()
-        return self.recipe.jobs(round_settings.completed(self.settings), self.counts)
+        settings = round_settings.completed(self.settings)
+        return self.recipe.jobs(settings, self.counts) if self.learns else sampling_only(settings)
 
     @property
     def counts(self) -> Counts:

@@ -331,5 +331,5 @@ def test_gold_comes_in_over_the_api_and_a_lease_of_it_looks_like_any_other(proje
     assert Comparison.objects.get(pk=response.json()["comparison_ids"][0]).gold_ranks == [1, 2]
     ask(project, qualification_items=1)
     lease = client_of(annotator).post(f"{URL}/leases", {}, format="json").json()["lease"]
-    assert set(lease) == {"lease", "comparison", "expires_at", "messages", "completions", "returned"}
+    assert set(lease) == {"lease", "comparison", "expires_at", "messages", "completions", "turns", "returned"}
     assert lease["returned"] is None

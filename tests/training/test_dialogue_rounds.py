@@ -10,10 +10,12 @@ from feedback.actions import members, rankings
 from feedback.errors import Invalid
 from feedback.models import Comparison, Completion, Prompt
 from feedback.queue import leases
-from tests.factories import rank
+from tests.factories import FAST, client_of, random_model, rank
+from training import checkpoints
+from training.models import LoopSettings, Round
 from training.rounds import lifecycle, results
-from training.rounds.start import start_round
-from training.run_round import jobs
+from training.rounds.start import start_round, start_sampling
+from training.run_round import jobs, run_round
 
 TURNS = [
     {"role": "assistant", "content": "Which order?"},
@@ -78,3 +80,86 @@ def test_a_round_stores_the_dialogues_that_it_sampled(project, waiting, claim):
     assert [completion.turns for completion in written] == [TURNS, [{**TURNS[0], "content": "ab"}, *TURNS[1:]]]
     assert written[0].sampling["tokens"] == 4
     assert Comparison.objects.filter(items__completion__in=written).distinct().get().size == 2
+
+
+# ---- the environment of a round ----
+
+SCRIPT = {"name": "dialogue", "lines": ["b", "c"], "turns": 3}
+DIALOGUES = {"ppo": {"environment": SCRIPT}}
+
+
+def configs(started):
+    """Return config.json of every job of a round, by the name of the job."""
+    return {job.name: json.loads((jobs.fill(started, job) / "config.json").read_text()) for job in started.jobs}
+
+
+def test_the_policy_and_all_samples_of_a_round_play_the_same_dialogues(project, base, rankings):
+    by_job = configs(start_round(project, None, DIALOGUES))
+    assert by_job["reward"].keys().isdisjoint({"environment"})
+    assert [by_job[name]["environment"] for name in ("policy", "samples", "baseline")] == [SCRIPT] * 3
+
+
+def test_a_round_without_training_writes_the_dialogues_of_the_projects_settings(project, base, comparisons):
+    LoopSettings.objects.create(project=project, settings=DIALOGUES)
+    (config,) = configs(start_sampling(project, None)).values()
+    assert config["environment"] == SCRIPT
+
+
+def test_the_form_offers_the_lines_of_a_simulated_user(client, manager, project, base, rankings):
+    client.force_login(manager)
+    url = "/projects/support/console/"
+    form = client.get(url).context["form"]
+    field = form["ppo-environment"]
+    assert (field.label, field.initial) == ("Lines of a simulated user", "")
+    data = {name: form[name].initial for name in form.fields if form[name].initial is not None}
+    client.post("/projects/support/rounds/start/", data | {"ppo-environment": "It is new.\r\n\r\n  What now? "})
+    stored = Round.objects.get().settings["ppo"]["environment"]
+    assert stored == {"name": "dialogue", "lines": ["It is new.", "What now?"], "turns": 3}
+
+
+def test_the_api_refuses_a_user_that_would_send_requests_or_run_code(manager, project, base, rankings):
+    api = client_of(manager)
+    for environment in (
+        {"name": "dialogue", "user": "endpoint", "url": "http://127.0.0.1:9/v1", "model": "m"},
+        {"name": "dialogue", "user": "checkpoint", "model": "/etc"},
+        {"name": "python", "make": "os:system"},
+    ):
+        settings = {"ppo": {"environment": environment}}
+        answer = api.post("/api/v1/projects/support/rounds", {"settings": settings}, format="json")
+        assert answer.status_code == 400 and "programs run by hand" in answer.json()["message"]
+    assert not Round.objects.exists()
+
+
+@pytest.mark.process
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("forked_programs")
+def test_a_round_plays_dialogues_and_the_next_one_learns_from_their_rankings(project, tmp_path, rankings, annotator):
+    folder = random_model(tmp_path / "model", max_position_embeddings=64)
+    checkpoints.import_checkpoint(project, str(folder), "words", serve=True, verdict=FAST)
+    settings = {
+        "common": {"max_prompt_tokens": 16, "max_completion_tokens": 6, "micro_batch_tokens": 512},
+        "round": {"prompts": 6, "shown_prompts": 2, "comparison_size": 3},
+        "reward": {"batch_rankings": 4},
+        "ppo": {
+            "steps": 2,
+            "batch_episodes": 8,
+            "epochs": 1,
+            "eval_prompts": 2,
+            "optimum_samples": 2,
+            **DIALOGUES["ppo"],
+        },
+    }
+    run_round.run(start_round(project, None, settings).pk)
+    finished = Round.objects.get()
+    assert finished.status == "finished", finished.error
+    written = Completion.objects.filter(source=finished.checkpoint.source, turns__isnull=False)
+    assert {len(completion.turns) for completion in written} == {3, 5}
+    assert {turn["content"] for completion in written for turn in completion.turns[1::2]} == {"b", "c"}
+    project.prompts.update(split="train")
+    rank(project, annotator, 3)
+    learning = start_round(project, None, settings)
+    rows, _ = rows_of(learning, "reward", "rankings.jsonl")
+    texts_of = {tuple(row["completions"]): row for row in rows if "turns" in row}
+    assert texts_of
+    run_round.run(learning.pk)
+    assert Round.objects.get(pk=learning.pk).status == "finished"

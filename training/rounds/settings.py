@@ -27,6 +27,8 @@ RENAMED = {"second_opinions": "extra_ranking_share"}
 # Set by `run_round.jobs`: the models follow from the recipe, never from the person who starts the round.
 FILLED_IN = ("model", "reference_model", "reward_model", "critic_model", "root_model")
 NOTHING_COUNTED = Counts()
+SCRIPT_SETTINGS = {"name", "user", "lines", "turns", "end_word"}
+MAX_LINE_LENGTH = 10_000  # characters of what a simulated user says in a turn
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,8 @@ def check_sections(sections: Any, recipe: Recipe) -> Recipe:
                 _('A round scores its samples by the rewards of its policy: set "rewards" in section "%(section)s".')
                 % {"section": recipe.rewards_section}
             )
+        if section == "sample" and values.get("environment", SINGLE_TURN) != SINGLE_TURN:
+            raise Invalid(_('Samples are dialogues as the policy plays them: set "environment" in section "ppo".'))
         if models := [name for name in FILLED_IN if name in values]:
             raise Invalid(
                 _('The round sets "%(setting)s" itself: serve another checkpoint to start from that one.')
@@ -227,6 +231,35 @@ def sections_of(recipe: Recipe) -> tuple[str, ...]:
     return ("round", "common", *recipe.programs)
 
 
+def check_environment_of_round(environment: Mapping[str, Any]) -> None:
+    """Raise BadInput unless nobody answers the policy, or a script does.
+
+    A class would run code on this machine, an endpoint would make it send requests to any address, and a folder would
+    load any model of it: a manager in a browser must not do that.
+    """
+    if environment["name"] == SINGLE_TURN["name"]:
+        return
+    if environment["name"] != "dialogue":
+        raise BadInput(f"the environment {environment['name']} can only be used in programs run by hand")
+    if environment.get("user", "script") != "script" or not set(environment) <= SCRIPT_SETTINGS:
+        raise BadInput(
+            'the environment dialogue of a round has the user "script", with the settings lines, turns and end_word; '
+            "a checkpoint or an endpoint as the user can only be used in programs run by hand"
+        )
+    lines = environment.get("lines", [])
+    if not lines or not all(is_line(line) for line in lines):
+        raise BadInput(
+            f"lines of the environment dialogue must be texts of at most {MAX_LINE_LENGTH} characters, one at least"
+        )
+
+
+def is_line(line: Any) -> bool:
+    """Return whether a simulated user can say this, and the database and UTF-8 can hold it."""
+    if not isinstance(line, str) or not line.strip() or len(line) > MAX_LINE_LENGTH:
+        return False
+    return not any(0xD800 <= ord(character) <= 0xDFFF for character in line)
+
+
 def check_program(program: str, values: dict[str, Any], models: Mapping[str, str]) -> dict[str, Any]:
     """Return a program's settings without its models, checked as the program checks them. Raise BadInput."""
     filled = {"model": "model"} | {name: "" if source == NONE else "model" for name, source in models.items()}
@@ -234,7 +267,5 @@ def check_program(program: str, values: dict[str, Any], models: Mapping[str, str
     if any(term["name"] == "python" for term in config.get("rewards", [])):
         # This term imports and calls any function: a manager in a browser must not run code on this machine.
         raise BadInput("the reward term python can only be used in programs run by hand")
-    if config.get("environment", SINGLE_TURN) != SINGLE_TURN:
-        # Completions of a round answer a prompt once, so annotators could not rank what such a policy learns.
-        raise BadInput("an environment of several turns can only be used in programs run by hand")
+    check_environment_of_round(config.get("environment", SINGLE_TURN))
     return {name: value for name, value in config.items() if name not in FILLED_IN}

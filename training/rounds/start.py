@@ -64,7 +64,7 @@ def _check_data(project: Project, settings: Sections | None) -> None:
     """Raise Invalid if the data that a round with these settings needs is missing. None: a round without training."""
     recipe = recipe_of(settings or {})
     inputs.check(
-        project, recipe, settings or {}, recipe.jobs(settings, counts_of(project)) if settings else sampling_only()
+        project, recipe, settings or {}, recipe.jobs(settings, counts_of(project)) if settings else sampling_only({})
     )
 
 

@@ -1,7 +1,10 @@
 """Stages and jobs that several recipes share."""
 
+from typing import Any
+
 from django.utils.translation import gettext_lazy as _
 
+from training.learner.environments import SINGLE_TURN
 from training.rounds.recipes.description import (
     BASE,
     DEMONSTRATIONS,
@@ -94,6 +97,7 @@ def reward_job(start: str = BASE) -> Job:
 def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_section: str = "") -> tuple[Job, ...]:
     """Return the jobs that answer prompts: with the new policy, to be ranked, and some of them with the base too."""
     scored = {"rewards": settings[rewards_section]["rewards"]} if rewards_section else {}
+    scored |= dialogues_of(settings)
     samples = Job(
         "samples",
         SAMPLES,
@@ -132,7 +136,13 @@ def measured_root(settings: Sections) -> str:
     return ROOT if is_whole else NONE
 
 
-def sampling_only() -> tuple[Job, ...]:
+def dialogues_of(settings: Sections) -> dict[str, Any]:
+    """Return the setting of `sample` that lets it write dialogues as the policy plays them; none for single turns."""
+    environment = settings.get("ppo", {}).get("environment", SINGLE_TURN)
+    return {} if environment == SINGLE_TURN else {"environment": environment}
+
+
+def sampling_only(settings: Sections) -> tuple[Job, ...]:
     """Return the jobs of a round without training: the base writes completions to rank."""
     return (
         Job(
@@ -141,5 +151,6 @@ def sampling_only() -> tuple[Job, ...]:
             "sample",
             inputs={"prompts.jsonl": PROMPTS_TO_ANSWER},
             models={"model": BASE, "reward_model": REWARD_MODEL_OF_BASE},
+            settings=dialogues_of(settings),
         ),
     )

@@ -39,6 +39,15 @@ POLICY_FIELDS = (
         _("Stay close to"),
         _("base: the served checkpoint. root: the model that was imported, so that many rounds do not drift away."),
     ),
+    FormField(
+        "ppo",
+        "environment",
+        _("Lines of a simulated user"),
+        _(
+            "What the user answers after each turn of the policy, one line each; people then rank whole dialogues. "
+            "Empty: the policy answers once."
+        ),
+    ),
 )
 
 PESSIMISM_FIELD = FormField(
