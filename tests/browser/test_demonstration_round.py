@@ -19,7 +19,7 @@ MAX_WAIT = 480_000  # milliseconds until the test gives up; not a requirement on
 
 @pytest.fixture
 def gpu_worker(db, tmp_path):
-    with sending_over("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log") as started:
+    with sending_over("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
         yield started
 
 

@@ -12,11 +12,11 @@ from feedback import imports
 from feedback.models import Comparison, Lease, Ranking
 from tests.factories import FAST
 from tests.training import tiny
-from tests.training.services import sending_over, wait_until, worker
+from tests.training.services import ForkedWorker, sending_over, wait_until, worker
 from training import checkpoints
 from training.models import LoopSettings, Round
 from training.rounds.start import start_sampling
-from training.run_round import jobs, process
+from training.run_round import jobs
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
@@ -26,7 +26,7 @@ STEPS = 24  # enough that a person, and a test, sees the curves grow
 
 @pytest.fixture
 def gpu_worker(db, tmp_path):
-    with sending_over("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log") as started:
+    with sending_over("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
         yield started
 
 
@@ -44,7 +44,7 @@ def loop(project, tmp_path, gpu_worker) -> None:
 
 
 @contextmanager
-def held(number: int):
+def held(number: int, by: ForkedWorker):
     """Hold the round's policy program from its first steps on, so that it cannot end before the page was read."""
     folder = jobs.directory_of(Round.objects.get(number=number)) / "policy"
     lines = folder / "metrics.jsonl"
@@ -52,7 +52,7 @@ def held(number: int):
     while not (lines.is_file() and lines.read_text().count("\n")):
         assert time.monotonic() < deadline, "the policy program wrote no metrics"
         time.sleep(0.01)
-    programs = process.programs_on(folder)
+    programs = by.programs()
     for program in programs:
         program.suspend()
     try:
@@ -70,7 +70,7 @@ def sources_of(comparison: int) -> set[str]:
 
 
 def test_twelve_rankings_by_keyboard_a_round_its_curves_a_promotion_and_the_new_completions(
-    loop, desk, project, annotator, manager, keep
+    loop, gpu_worker, desk, project, annotator, manager, keep
 ):
     page = desk.sit("ann")
     rank = RankPage(page)
@@ -83,7 +83,7 @@ def test_twelve_rankings_by_keyboard_a_round_its_curves_a_promotion_and_the_new_
     keep(page, "loop-ranked")
 
     console = ConsolePage(desk.sit("mona"))
-    with held(console.start_round()):
+    with held(console.start_round(), gpu_worker):
         console.expect_curve("policy", "kl", timeout=MAX_WAIT)
         earlier = console.reading("policy", "reward")
         keep(console.page, "loop-round-running")

@@ -5,6 +5,7 @@ A new interpreter imports torch and transformers for six seconds of CPU time. Wh
 test_workers.py, test_process.py and tests/browser/test_the_loop.py.
 """
 
+import ctypes
 import importlib
 import os
 import signal
@@ -12,27 +13,28 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from training.learner.runtime.config import Settings
 from training.learner.runtime.program import run_program
 from training.run_round import process
+from training.run_round.die_with_parent import PR_SET_PDEATHSIG
 
 
-class ForkedProgram:
-    """What `process.run` uses of subprocess.Popen."""
+class Forked:
+    """A function in a forked process: what `process.run` and the tests use of subprocess.Popen."""
 
-    def __init__(self, program: str, directory: Path) -> None:
-        module = importlib.import_module(f"training.learner.{program}")
+    def __init__(self, function: Callable[[], object], log: Path) -> None:
         self.returncode: int | None = None
-        with (directory / "log.txt").open("ab") as log:
-            log.write(f"{process.RUN_MARKER} {program}, forked\n".encode())
-            log.flush()
+        with log.open("ab") as output:
+            parent = os.getpid()
             self.pid = os.fork()
             if self.pid == 0:
-                _become(module, directory, log.fileno())
+                _become(function, output.fileno(), parent)
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -49,33 +51,50 @@ class ForkedProgram:
             time.sleep(0.02)
         return code
 
-    def terminate(self) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         if self.poll() is None:
-            os.kill(self.pid, signal.SIGTERM)
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
 
 
-def _become(module, directory: Path, log: int) -> None:
-    """Run the program in this forked process, and never come back into the test."""
-    code = 1
+def _become(function: Callable[[], object], log: int, parent: int) -> None:
+    """Run the function in this forked process, and never come back into the test."""
+    code: Any = 1
     try:
         os.setsid()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            assert os.getppid() == parent, "the parent died before the fork began"
         os.dup2(log, 1)
         os.dup2(log, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
-        sys.argv = [module.__name__, str(directory)]
-        torch.set_num_threads(1)  # OpenMP's other threads did not survive the fork
-        run_program(module.main, Settings)  # read for --help alone
+        function()
+        code = 0
     except SystemExit as end:
-        code = end.code
+        code = end.code or 0
     except BaseException:  # noqa: BLE001 (a child never comes back into the test)
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)
+        os._exit(code if isinstance(code, int) else 1)
 
 
-def start(program: str, directory: Path, processes: int) -> ForkedProgram:
+def run(program: str, directory: Path) -> None:
+    """Run the program in this process, a fork."""
+    module = importlib.import_module(f"training.learner.{program}")
+    sys.argv = [module.__name__, str(directory)]
+    torch.set_num_threads(1)  # OpenMP's other threads did not survive the fork
+    run_program(module.main, Settings)  # read for --help alone
+
+
+def start(program: str, directory: Path, processes: int) -> Forked:
     """Stand in for `training.run_round.process.start`."""
     assert processes == 1, "several processes are the launcher's, which is not forked"
-    return ForkedProgram(program, directory)
+    importlib.import_module(f"training.learner.{program}")
+    log = directory / "log.txt"
+    with log.open("ab") as file:
+        file.write(f"{process.RUN_MARKER} {program}, forked\n".encode())
+    return Forked(lambda: run(program, directory), log)

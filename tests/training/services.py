@@ -1,6 +1,8 @@
 """Real processes around a test's database: Celery workers over a real broker."""
 
+import importlib
 import os
+import pkgutil
 import shutil
 import signal
 import socket
@@ -9,15 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import psutil
 from celery import current_app
 from django.conf import settings
-from django.db import connection
+from django.db import connection, connections
 from kombu import pools
 from psycopg.conninfo import make_conninfo
 
 from config.runtime import broker
-from config.runtime.supervisor import celery_worker
+from config.runtime.supervisor import CELERY, celery_worker
+from training import learner
+from training.run_round import process
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 500  # seconds until a test gives up; nothing here says how fast anything has to be
@@ -43,7 +49,7 @@ def redis_server(folder: Path) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [shutil.which("redis-server") or "", "--port", str(port), "--save", "", "--dir", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def answers() -> bool:
         with socket.socket() as knock:
@@ -53,8 +59,8 @@ def redis_server(folder: Path) -> Iterator[str]:
         wait_until(answers, "Redis answers")
         yield f"redis://127.0.0.1:{port}/0"
     finally:
-        process.terminate()
-        process.wait()
+        server.terminate()
+        server.wait()
 
 
 @contextmanager
@@ -113,10 +119,42 @@ class Worker:
         return self.process.wait(PATIENCE)
 
 
+class ForkedWorker:
+    """The same worker as a fork of the test's process, whose programs are forks again (`forked.start`).
+
+    A new worker and each new program import Django, torch and transformers for six seconds of CPU time and more.
+    """
+
+    def __init__(self, queue: str, log: Path) -> None:
+        from tests.training import forked  # imports torch
+
+        self.log = log
+        for module in pkgutil.iter_modules(learner.__path__):
+            importlib.import_module(f"training.learner.{module.name}")
+        forget_connections()  # or the fork would send over them, too
+        connections.close_all()
+        self.process = forked.Forked(lambda: run_worker(queue), log)
+
+    is_ready = Worker.is_ready
+    end = Worker.end
+
+    def programs(self) -> list[psutil.Process]:
+        """Return the programs that it runs now."""
+        return psutil.Process(self.process.pid).children()
+
+
+def run_worker(queue: str) -> None:
+    """Run a worker of this queue in this process, a fork, until it is ended."""
+    from tests.training import forked
+
+    process.start = forked.start
+    current_app.worker_main(celery_worker(queue, "test")[len(CELERY) - 1 :])
+
+
 @contextmanager
-def worker(broker_url: str, queue: str, log: Path) -> Iterator[Worker]:
+def worker(broker_url: str, queue: str, log: Path, is_forked: bool = False) -> Iterator[Any]:
     """A worker that is ready, and gone afterwards."""
-    started = Worker(broker_url, queue, log)
+    started = ForkedWorker(queue, log) if is_forked else Worker(broker_url, queue, log)
     try:
         wait_until(lambda: started.is_ready, f"the {queue} worker is ready")
         yield started

@@ -36,7 +36,7 @@ def demo(monkeypatch, tmp_path, forked_programs):
 
 @pytest.fixture
 def gpu_worker(demo, tmp_path):
-    with sending_over("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log") as started:
+    with sending_over("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
         yield started
 
 

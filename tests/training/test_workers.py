@@ -49,7 +49,10 @@ def read(round_):
 def test_a_worker_writes_completions_while_the_light_queue_goes_on(
     broker_url, project, tiny_base, comparisons, tmp_path
 ):
-    with worker(broker_url, "gpu", tmp_path / "gpu.log"), worker(broker_url, "default", tmp_path / "default.log"):
+    def forked_worker(queue):
+        return worker(broker_url, queue, tmp_path / f"{queue}.log", is_forked=True)
+
+    with forked_worker("gpu"), forked_worker("default"):
         sampling = start_sampling(project, None, tiny.SETTINGS)
         wait_until(lambda: read(sampling).status != "waiting", "the worker has claimed the round")
         for name in ("sweep_lost_rounds", "send_waiting_rounds", "start_due_rounds", "sweep_leases"):
@@ -64,7 +67,7 @@ def test_a_worker_writes_completions_while_the_light_queue_goes_on(
 
 @pytest.mark.parametrize("broker_url", ["pgmq"], indirect=True)
 def test_a_worker_checks_an_imported_model_which_is_then_served(broker_url, project, tiny_model, tmp_path):
-    with worker(broker_url, "gpu", tmp_path / "gpu.log"):
+    with worker(broker_url, "gpu", tmp_path / "gpu.log", is_forked=True):
         imported = checkpoints.import_checkpoint(project, str(tiny_model), "mine", serve=True)
         wait_until(lambda: read_checkpoint(imported).verdict != "waiting", "the model is checked")
     assert checkpoints.served(project) == imported
