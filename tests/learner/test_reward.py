@@ -1,9 +1,6 @@
 """The reward program as it is run: learning, stopping, resuming, two processes, and what it reports."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,12 +10,15 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from tests.forks import Forked
+from tests.learner.worlds.two_processes import run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
 from training.learner import reward
 from training.learner.models.reward_model import load_reward_model, score
+from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import EXIT_BAD_INPUT, EXIT_STOPPED, BadInput, Stopped, TrainingFailed
+from training.learner.runtime.program import run_program
 
-ROOT = Path(__file__).parents[2]
 QUICK = {"learning_rate": 3e-3, "epochs": 2, "batch_rankings": 8, "ensemble_heads": 3}
 
 
@@ -251,32 +251,28 @@ def test_bad_input_is_refused_before_a_model_is_made(tmp_path):
     assert not (tmp_path / "job" / "metrics.jsonl").exists()
 
 
-PATIENCE = 500  # seconds until a test gives up; nothing here says how fast anything has to be
-
-
-def launch(folder: Path, *launcher: str) -> subprocess.Popen:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", *launcher, "training.learner.reward", str(folder)]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.mark.process
-def test_the_command_line_refuses_bad_input_with_one_sentence(tmp_path):
-    process = launch(reward_job(tmp_path / "job", ranking_rows(4), nonsense=1))
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == EXIT_BAD_INPUT
-    assert errors.splitlines()[-1] == "error: unknown setting 'nonsense' for reward"
+def test_the_command_line_refuses_bad_input_with_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["reward", str(reward_job(tmp_path / "job", ranking_rows(4), nonsense=1))])
+    with pytest.raises(SystemExit) as end:
+        run_program(reward.main, RewardConfig)
+    assert end.value.code == EXIT_BAD_INPUT
+    assert capsys.readouterr().err == "error: unknown setting 'nonsense' for reward\n"
 
 
 @pytest.mark.process
-def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path):
+def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path, monkeypatch):
     folder = reward_job(tmp_path / "job", ranking_rows(60), **QUICK | {"epochs": 1000})
-    process = launch(folder)
+    monkeypatch.setattr(sys, "argv", ["reward", str(folder)])
+
+    def program():
+        torch.set_num_threads(1)  # OpenMP's other threads did not survive the fork
+        run_program(reward.main, RewardConfig)
+
+    process = Forked(program, tmp_path / "log.txt")
     while not (folder / "metrics.jsonl").exists() and process.poll() is None:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=PATIENCE)
-    assert process.returncode == EXIT_STOPPED
+    process.terminate()
+    assert process.wait() == EXIT_STOPPED, (tmp_path / "log.txt").read_text()
     state = torch.load(folder / "state" / "training.pt", weights_only=True)
     assert state["step"] == metrics(folder)[-1]["step"] < 7000
 
@@ -285,12 +281,8 @@ def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path):
 def test_two_processes_learn_what_one_does(tmp_path):
     rows = ranking_rows(31, held_out=6)
     one, two = reward_job(tmp_path / "one", rows, **QUICK), reward_job(tmp_path / "two", rows, **QUICK)
-    # Without a GPU too, --multi_gpu is what makes accelerate start as many processes as it is told to.
-    several = ("--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--main_process_port", "0")
-    process = launch(two, "accelerate.commands.launch", *several, "-m")
     reward.main(one)
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, errors
+    run_on_two(reward.main, two)
     assert (result(one)["processes"], result(two)["processes"]) == (1, 2)
     for line, expected in zip(metrics(two), metrics(one), strict=True):
         assert line["loss"] == pytest.approx(expected["loss"], abs=1e-4)

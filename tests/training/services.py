@@ -22,6 +22,7 @@ from psycopg.conninfo import make_conninfo
 
 from config.runtime import broker
 from config.runtime.supervisor import CELERY, celery_worker
+from tests.forks import Forked
 from training import learner
 from training.run_round import process
 
@@ -126,14 +127,12 @@ class ForkedWorker:
     """
 
     def __init__(self, queue: str, log: Path) -> None:
-        from tests.training import forked  # imports torch
-
         self.log = log
         for module in pkgutil.iter_modules(learner.__path__):
             importlib.import_module(f"training.learner.{module.name}")
         forget_connections()  # or the fork would send over them, too
         connections.close_all()
-        self.process = forked.Forked(lambda: run_worker(queue), log)
+        self.process = Forked(lambda: run_worker(queue), log)
 
     is_ready = Worker.is_ready
     end = Worker.end
