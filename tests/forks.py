@@ -8,8 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 PR_SET_PDEATHSIG = 1
 
@@ -17,13 +16,12 @@ PR_SET_PDEATHSIG = 1
 class Forked:
     """A function in a forked process: what `process.run` and the tests use of subprocess.Popen."""
 
-    def __init__(self, function: Callable[[], object], log: Path) -> None:
+    def __init__(self, function: Callable[[], object], output: IO[bytes], errors: IO[bytes] | None = None) -> None:
         self.returncode: int | None = None
-        with log.open("ab") as output:
-            parent = os.getpid()
-            self.pid = os.fork()
-            if self.pid == 0:
-                _become(function, output.fileno(), parent)
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(function, output.fileno(), (errors or output).fileno(), parent)
 
     def poll(self) -> int | None:
         if self.returncode is None:
@@ -48,7 +46,7 @@ class Forked:
         self.send_signal(signal.SIGTERM)
 
 
-def _become(function: Callable[[], object], log: int, parent: int) -> None:
+def _become(function: Callable[[], object], output: int, errors: int, parent: int) -> None:
     """Run the function in this forked process, and never come back into the test."""
     code: Any = 1
     try:
@@ -56,8 +54,8 @@ def _become(function: Callable[[], object], log: int, parent: int) -> None:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
             assert os.getppid() == parent, "the parent died before the fork began"
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        os.dup2(output, 1)
+        os.dup2(errors, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
         function()
         code = 0

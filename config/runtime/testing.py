@@ -6,7 +6,7 @@ from pathlib import Path
 from config.runtime import services
 from config.runtime.errors import SetupError
 
-FAST = "not browser and not process and not slow"
+FAST = "not browser and not process and not slow and not full"
 OPTIONS_WITH_VALUE = {
     "-m",
     "-k",
@@ -26,12 +26,13 @@ OPTIONS_WITH_VALUE = {
 def run(arguments: list[str]) -> int:
     """Run pytest in the data folder's `test/`, so that no test touches the data of a running Accord.
 
-    `--fast` leaves out the tests marked browser, process or slow, and keeps the test database for the next run.
+    `--fast` leaves out the tests marked browser, process, slow or full, and keeps the test database for the next run.
+    Tests marked full run with `--full`, where the environment has CI, or by their path.
     """
     import pytest
 
     is_fast = "--fast" in arguments
-    arguments = fast_arguments(arguments) if is_fast else arguments
+    arguments = fast_arguments(arguments) if is_fast else chosen(arguments, is_ci=bool(os.environ.get("CI")))
     folder = services.data_dir() / "test"
     services.make_private(folder)
     services.lock_folder(folder)
@@ -54,6 +55,16 @@ def run(arguments: list[str]) -> int:
     return int(pytest.main(["-n", str(processes), "--dist", "worksteal", *arguments]))
 
 
+def chosen(arguments: list[str], is_ci: bool) -> list[str]:
+    """Return pytest's arguments: without a choice, tests marked full are left out, except with --full and in CI."""
+    if "--full" in arguments:
+        return [argument for argument in arguments if argument != "--full"]
+    if is_ci or names_a_path(arguments) or any(argument.startswith(("-m", "-k")) for argument in arguments):
+        return arguments
+    print("Tests marked full are left out: --full runs them too, as CI does.", flush=True)
+    return ["-m", "not full", *arguments]
+
+
 def fast_arguments(arguments: list[str]) -> list[str]:
     if any(argument.startswith("-m") for argument in arguments):
         raise SetupError(f'--fast stands for -m "{FAST}": leave out one of --fast and -m.')
@@ -62,14 +73,19 @@ def fast_arguments(arguments: list[str]) -> list[str]:
 
 def is_parallel(arguments: list[str]) -> bool:
     """Tell whether the arguments name neither a path nor a number of processes: then all cores are used."""
+    return not any(argument.startswith(("-n", "--numprocesses")) for argument in arguments) and not names_a_path(
+        arguments
+    )
+
+
+def names_a_path(arguments: list[str]) -> bool:
     previous = ["", *arguments]
     positional = [
         argument
         for argument, before in zip(arguments, previous, strict=False)
         if not argument.startswith("-") and before not in OPTIONS_WITH_VALUE
     ]
-    processes = [argument for argument in arguments if argument.startswith(("-n", "--numprocesses"))]
-    return not processes and not any(Path(name.partition("::")[0]).exists() for name in positional)
+    return any(Path(name.partition("::")[0]).exists() for name in positional)
 
 
 def _turn_fsync_off(address: str) -> None:

@@ -23,7 +23,7 @@ def check(page: Page) -> None:
     assert not told, json.dumps(told, indent=1)
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
 def test_the_ranking_page_in_every_state(comparisons, desk, annotator, dark):
     comparisons(
         ["# Head\n\n- a\n- b\n\n```python\nprint(1) # x\n```", "|a|b|\n|-|-|\n|1|2|", "word " * 900, ""], count=1
@@ -46,7 +46,7 @@ def test_the_ranking_page_in_every_state(comparisons, desk, annotator, dark):
     check(ranking.page)
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
 def test_the_other_pages(project, desk, manager, annotator, dark):
     page = desk.sit("mona", dark=dark)
     at = f"/projects/{project.slug}"

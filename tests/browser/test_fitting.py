@@ -74,6 +74,7 @@ def test_ratings_and_marks_can_be_read(comparisons, desk, annotator, project, ke
     phone = "phone" in kind
     page = desk.sit("ann", phone=phone, dark="dark" in kind, language="zh-CN" if phone else "en")
     if not phone:
+        page.goto("/")
         page.locator(".menu > summary").click()
         page.get_by_role("button", name="High contrast").click()
     with_everything(page)

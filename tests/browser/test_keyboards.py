@@ -33,28 +33,31 @@ def ranking(comparisons, desk, annotator, project) -> RankPage:
     return RankPage(desk.sit("ann"))
 
 
-@pytest.mark.parametrize(
-    ("guidelines", "flag"),
-    [
-        (("п", "KeyG"), ("а", "KeyF")),  # Russian
-        (("γ", "KeyG"), ("φ", "KeyF")),  # Greek
-        (("ע", "KeyG"), ("כ", "KeyF")),  # Hebrew
-        (("ل", "KeyG"), ("ب", "KeyF")),  # Arabic
-        (("ㅎ", "KeyG"), ("ㄹ", "KeyF")),  # Korean
-        (("เ", "KeyG"), ("ด", "KeyF")),  # Thai
-        (("G", "KeyG"), ("F", "KeyF")),  # Caps Lock
-        (("g", "KeyU"), ("f", "KeyY")),  # Dvorak: the character counts, not the position
-    ],
-)
-def test_letter_keys_work_on_any_layout(ranking, guidelines, flag):
+LAYOUTS = {
+    "Russian": (("п", "KeyG"), ("а", "KeyF")),
+    "Greek": (("γ", "KeyG"), ("φ", "KeyF")),
+    "Hebrew": (("ע", "KeyG"), ("כ", "KeyF")),
+    "Arabic": (("ل", "KeyG"), ("ب", "KeyF")),
+    "Korean": (("ㅎ", "KeyG"), ("ㄹ", "KeyF")),
+    "Thai": (("เ", "KeyG"), ("ด", "KeyF")),
+    "Caps Lock": (("G", "KeyG"), ("F", "KeyF")),
+    "Dvorak": (("g", "KeyU"), ("f", "KeyY")),  # the character counts, not the position
+}
+
+
+def test_letter_keys_work_on_any_layout(ranking):
     press = typist(ranking.page)
-    press(*guidelines)
     dialog = ranking.page.get_by_role("dialog", name="Guidelines")
-    expect(dialog).to_be_visible()
-    press(*guidelines)
-    expect(dialog).to_be_hidden()
-    press(*flag)
-    expect(ranking.page.get_by_label("unsafe")).to_be_checked()
+    box = ranking.page.get_by_label("unsafe")
+    for layout, (guidelines, flag) in LAYOUTS.items():
+        press(*guidelines)
+        expect(dialog, layout).to_be_visible()
+        press(*guidelines)
+        expect(dialog, layout).to_be_hidden()
+        press(*flag)
+        expect(box, layout).to_be_checked()
+        press(*flag)
+        expect(box, layout).not_to_be_checked()
 
 
 def test_digits_are_had_without_shift_where_the_row_types_other_characters(ranking):

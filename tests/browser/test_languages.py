@@ -59,6 +59,7 @@ def test_the_ranking_page_in_chinese(comparisons, desk, annotator, project, keep
     project.save()
     comparisons(count=2, size=4)
     page = desk.sit("ann")
+    page.goto("/")
     choose_chinese(page)
     keep(page, "home-chinese")
     ranking = RankPage(page)

@@ -113,6 +113,7 @@ def test_settings_and_guidelines(desk, project, manager, keep):
 
 def test_appearance_is_remembered(desk, annotator):
     page = desk.sit("ann")
+    page.goto("/")
     page.locator(".menu > summary").click()
     page.get_by_role("button", name="Dark").last.click()
     page.reload()
@@ -122,6 +123,7 @@ def test_appearance_is_remembered(desk, annotator):
 def test_empty_states_say_what_to_do(desk, project, annotator, stranger, keep, django_user_model):
     django_user_model.objects.create_user("new", password="new-password")
     page = desk.sit("new")
+    page.goto("/")
     expect(page.get_by_role("heading", name="No project yet")).to_be_visible()
     keep(page, "home-empty")
     page = desk.sit("ann")

@@ -2,12 +2,10 @@
 
 import importlib
 import inspect
-import subprocess
 import sys
 from collections.abc import Callable
 
 import pytest
-from django.conf import settings
 from pytest import approx
 
 from tests.benchmarks.learner.paired import Difference, difference, like_steps
@@ -32,16 +30,13 @@ def bench(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
     return run
 
 
-@pytest.mark.process
-def test_an_unknown_learner_benchmark_is_refused_with_the_known_names() -> None:
-    """As `manage.py bench` runs it: in a process."""
-    command = [sys.executable, "-m", "tests.benchmarks.learner", "--only", "nonsense"]
-    done = subprocess.run(command, cwd=settings.BASE_DIR, capture_output=True, text=True, timeout=600)
+def test_an_unknown_learner_benchmark_is_refused_with_the_known_names(bench) -> None:
     names = (
         "dpo_pairs, dpo_k4, lora_memory, ppo, ppo_recommended, "
         "reward_pairs, reward_k4, reward_k9, rloo, sample_b8, sample_b64"
     )
-    assert (done.returncode, done.stderr) == (2, f"error: there is no benchmark 'nonsense'; there are {names}.\n")
+    refusal = f"error: there is no benchmark 'nonsense'; there are {names}.\n"
+    assert bench("learner.__main__", "--only", "nonsense") == (2, refusal)
 
 
 def test_an_unknown_model_size_is_refused_with_the_known_sizes(bench) -> None:

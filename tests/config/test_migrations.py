@@ -34,6 +34,7 @@ def left_behind() -> set[str]:
         return {name for (name,) in cursor.fetchall()}
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_tables_can_be_removed_and_made_again(migrated_database):
     made = left_behind()

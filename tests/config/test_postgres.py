@@ -120,7 +120,7 @@ def test_other_users_cannot_read_the_data_and_folders_above_are_unchanged(tmp_pa
     closed.mkdir(mode=0o700)
     before = [(path, path.stat().st_mode) for path in closed.parents]
     data = closed / "data"
-    status, output = manage("migrate", "--data", str(data), "--verbosity", "0")
+    status, output = manage("check", "--data", str(data))
     assert status == 0, output
     assert [(path, path.stat().st_mode) for path in closed.parents] == before
     assert closed.stat().st_mode == 0o040700

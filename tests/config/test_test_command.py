@@ -1,4 +1,4 @@
-"""`manage.py test`: which arguments leave it parallel, and what --fast leaves out."""
+"""`manage.py test`: which arguments leave it parallel, and which tests it leaves out."""
 
 import pytest
 
@@ -32,3 +32,16 @@ def test_fast_keeps_the_other_arguments_and_stays_parallel():
 def test_fast_beside_a_marker_expression_is_refused():
     with pytest.raises(SetupError, match="leave out one of --fast and -m"):
         testing.fast_arguments(["--fast", "-m", "browser"])
+
+
+@pytest.mark.parametrize("arguments", [[], ["-x", "--durations=10"]])
+def test_the_whole_command_leaves_out_what_is_marked_full_except_in_ci(arguments):
+    assert testing.chosen(arguments, is_ci=False) == ["-m", "not full", *arguments]
+    assert testing.chosen(arguments, is_ci=True) == arguments
+    assert testing.chosen([*arguments, "--full"], is_ci=False) == arguments
+
+
+@pytest.mark.parametrize("arguments", [["tests/config"], ["-m", "full"], ["-k", "migrations"]])
+def test_a_choice_of_ones_own_runs_what_is_marked_full(arguments, monkeypatch):
+    monkeypatch.chdir(testing.services.BASE_DIR)
+    assert testing.chosen(arguments, is_ci=False) == arguments

@@ -224,6 +224,7 @@ def test_from_exact_preferences_dpo_comes_close_to_the_best_policy(tmp_path):
     assert divergence(policy, best) < 0.2 and (reached - start) / (attainable - start) > 0.9
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_from_exact_preferences_ipo_comes_to_its_own_best_policy(tmp_path):
     """π ∝ π_ref·exp(p(y ≻ μ) / τ), with the mean win rate over all completions (Azar et al. 2023, equation 7)."""

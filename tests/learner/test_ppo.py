@@ -231,12 +231,21 @@ def test_held_out_prompts_alone_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        {"algorithm": "ppo", "critic_learning_rate": 0.01, "minibatches": 2},
-        {"critic": "shared", "critic_learning_rate": 0.01, "minibatches": 2},
-        {"critic": "reward_model", "critic_learning_rate": 0.03, "minibatches": 2, "steps": 80},
-        {"algorithm": "rloo", "completions_per_prompt": 256, "minibatches": 2},
+        pytest.param({"algorithm": "ppo", "critic_learning_rate": 0.01, "minibatches": 2}, id="ppo"),
+        pytest.param(
+            {"critic": "shared", "critic_learning_rate": 0.01, "minibatches": 2},
+            id="ppo on one trunk",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            {"critic": "reward_model", "critic_learning_rate": 0.03, "minibatches": 2, "steps": 80},
+            id="ppo on a reward model that knows nothing of the reward",
+            marks=pytest.mark.full,
+        ),
+        pytest.param(
+            {"algorithm": "rloo", "completions_per_prompt": 256, "minibatches": 2}, id="rloo", marks=pytest.mark.full
+        ),
     ],
-    ids=["ppo", "ppo on one trunk", "ppo on a reward model that knows nothing of the reward", "rloo"],
 )
 def test_it_comes_within_two_percent_of_the_best_attainable(tmp_path, options):
     beta = 0.5

@@ -268,7 +268,8 @@ def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path, monkeyp
         torch.set_num_threads(1)  # OpenMP's other threads did not survive the fork
         run_program(reward.main, RewardConfig)
 
-    process = Forked(program, tmp_path / "log.txt")
+    with (tmp_path / "log.txt").open("wb") as log:
+        process = Forked(program, log)
     while not (folder / "metrics.jsonl").exists() and process.poll() is None:
         time.sleep(0.05)
     process.terminate()

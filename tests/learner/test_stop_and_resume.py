@@ -152,7 +152,7 @@ def straight_outcome(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", JOBS)
-@pytest.mark.parametrize("read", [1, 2, 3])
+@pytest.mark.parametrize("read", [pytest.param(1, marks=pytest.mark.full), 2, pytest.param(3, marks=pytest.mark.full)])
 def test_stopped_at_any_moment_and_resumed_it_is_the_same_to_the_bit(
     tmp_path, monkeypatch, straight_outcome, program, read
 ):
@@ -305,6 +305,7 @@ def test_two_processes_write_the_samples_that_one_does(tmp_path):
     assert JobDirectory(two).result()["processes"] == 2
 
 
+@pytest.mark.full
 @pytest.mark.process
 def test_a_stop_is_told_by_a_file_where_a_launcher_hides_the_exit_status(tmp_path):
     options = PPO | {"steps": 4000, "eval_prompts": 0}

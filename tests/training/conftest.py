@@ -8,7 +8,7 @@ from tests.training import tiny
 from training import checkpoints
 from training.rounds import lifecycle
 from training.rounds.start import start_round
-from training.run_round import process
+from training.run_round import probe_model, process
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +69,4 @@ def forked_programs(monkeypatch):
     from tests.training import forked  # imports torch
 
     monkeypatch.setattr(process, "start", forked.start)
+    monkeypatch.setattr(probe_model, "start", forked.start_check)

@@ -6,12 +6,15 @@ test_workers.py, test_process.py and tests/browser/test_the_loop.py.
 """
 
 import importlib
+import json
 import sys
 from pathlib import Path
+from typing import IO
 
 import torch
 
 from tests.forks import Forked
+from training.learner.models.verdict import verdict_on
 from training.learner.runtime.config import Settings
 from training.learner.runtime.program import run_program
 from training.run_round import process
@@ -29,7 +32,17 @@ def start(program: str, directory: Path, processes: int) -> Forked:
     """Stand in for `training.run_round.process.start`."""
     assert processes == 1, "several processes are the launcher's, which is not forked"
     importlib.import_module(f"training.learner.{program}")
-    log = directory / "log.txt"
-    with log.open("ab") as file:
-        file.write(f"{process.RUN_MARKER} {program}, forked\n".encode())
-    return Forked(lambda: run(program, directory), log)
+    with (directory / "log.txt").open("ab") as log:
+        log.write(f"{process.RUN_MARKER} {program}, forked\n".encode())
+        log.flush()
+        return Forked(lambda: run(program, directory), log)
+
+
+def start_check(folder: str, output: IO[bytes], errors: IO[bytes]) -> Forked:
+    """Stand in for `training.run_round.probe_model.start`."""
+
+    def check() -> None:
+        torch.set_num_threads(1)
+        print(json.dumps(verdict_on(folder)))
+
+    return Forked(check, output, errors)

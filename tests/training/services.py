@@ -24,7 +24,7 @@ from config.runtime import broker
 from config.runtime.supervisor import CELERY, celery_worker
 from tests.forks import Forked
 from training import learner
-from training.run_round import process
+from training.run_round import probe_model, process
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 500  # seconds until a test gives up; nothing here says how fast anything has to be
@@ -132,7 +132,8 @@ class ForkedWorker:
             importlib.import_module(f"training.learner.{module.name}")
         forget_connections()  # or the fork would send over them, too
         connections.close_all()
-        self.process = Forked(lambda: run_worker(queue), log)
+        with log.open("ab") as output:
+            self.process = Forked(lambda: run_worker(queue), output)
 
     is_ready = Worker.is_ready
     end = Worker.end
@@ -146,7 +147,7 @@ def run_worker(queue: str) -> None:
     """Run a worker of this queue in this process, a fork, until it is ended."""
     from tests.training import forked
 
-    process.start = forked.start
+    process.start, probe_model.start = forked.start, forked.start_check
     current_app.worker_main(celery_worker(queue, "test")[len(CELERY) - 1 :])
 
 

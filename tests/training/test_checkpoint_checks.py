@@ -22,7 +22,7 @@ from training.rounds.start import start_round, start_sampling
 from training.run_round import heartbeat, probe_model, process
 from training.serving.engine import Engine, follow
 
-pytestmark = pytest.mark.process  # most of them check a model, in a process of its own
+pytestmark = pytest.mark.process  # most of them check a model in a process
 
 PAGE = "/projects/support"
 API = "/api/v1/projects/support"
@@ -69,6 +69,7 @@ def read(checkpoint):
     return Checkpoint.objects.get(pk=checkpoint.pk)
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_an_exact_model_imported_on_the_page_is_served_once_a_worker_has_checked_it(
     console, project, administrator, tmp_path, sent, django_capture_on_commit_callbacks
 ):
@@ -92,6 +93,7 @@ def test_an_exact_model_imported_on_the_page_is_served_once_a_worker_has_checked
     assert "mine: Exact and fast." in console.get(f"{PAGE}/console/").content.decode()
 
 
+@pytest.mark.usefixtures("forked_programs")
 def test_a_model_that_is_not_causal_is_refused_through_the_api_and_at_every_door(
     api, console, project, base, comparisons, tmp_path
 ):

@@ -85,6 +85,7 @@ def test_a_label_is_taken_once(import_one, project, tmp_path):
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("forked_programs")
 def test_the_command_imports_and_serves(project, tmp_path):
     said = StringIO()
     call_command(
@@ -95,6 +96,7 @@ def test_the_command_imports_and_serves(project, tmp_path):
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("forked_programs")
 def test_the_command_refuses_a_model_that_does_not_load(project, tmp_path):
     with pytest.raises(CommandError, match="refused: "):
         call_command("import_checkpoint", "support", str(fake_model(tmp_path / "model")), label="mine")
@@ -102,6 +104,7 @@ def test_the_command_refuses_a_model_that_does_not_load(project, tmp_path):
 
 
 @pytest.mark.process
+@pytest.mark.usefixtures("forked_programs")
 def test_the_check_says_how_a_model_is_computed_or_why_it_is_refused(tmp_path):
     said = StringIO()
     call_command("check_model", str(random_model(tmp_path / "fast")), stdout=said)

@@ -59,7 +59,7 @@ def test_the_first_start_makes_everything_and_the_second_changes_nothing(reports
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("killed", [False, True], ids=["Ctrl-C", "SIGKILL"])
+@pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.full), True], ids=["Ctrl-C", "SIGKILL"])
 def test_a_start_that_was_stopped_while_the_first_completions_were_written_is_made_good(
     reports, tmp_path, monkeypatch, killed
 ):

@@ -52,6 +52,7 @@ def previous(project, base, comparisons, annotator, manager):
         assert all("second_opinions" in json.dumps(row) for row in cursor.fetchall())
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_a_database_of_the_previous_version_is_migrated_and_opened(previous, project, base, client, manager, annotator):
     migrate(latest())

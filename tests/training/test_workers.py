@@ -78,6 +78,7 @@ def read_checkpoint(checkpoint):
     return Checkpoint.objects.get(pk=checkpoint.pk)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("broker_url", ["pgmq"], indirect=True)
 def test_a_round_that_is_stopped_in_every_way_ends_in_the_same_weights(
     broker_url, project, tiny_base, rankings, tmp_path, monkeypatch
