@@ -219,7 +219,9 @@ const outbox = new Outbox(outboxOf(urls.user), {
       return;
     }
     if (!item.isSkip) drafts.drop(item.draft); // undoing a skip restores its draft
-    if (!isWaiting && item.project === urls.project && state.dataset.kind !== "warn") showMessage(say(item.isSkip ? "skipped" : "stored"), "done");
+    // What the annotator was told since, such as why a key did nothing, stays.
+    const isFree = !isWaiting && (state.dataset.kind === "done" || !state.textContent);
+    if (isFree && item.project === urls.project) showMessage(say(item.isSkip ? "skipped" : "stored"), "done");
     if (item.project !== urls.project) return; // left behind when its page was closed
     if (item.counts) count(...item.counts);
     if (html.trim() && keepAhead(parse(html)) && !ranking) showNext();

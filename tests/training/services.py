@@ -72,13 +72,17 @@ def sending_over(broker_url: str) -> Iterator[None]:
         "broker_url": broker_url,
         "broker_transport_options": broker.transport_options(broker_url, database_url()),
     }
-    before = {name: current_app.conf.changes.get(name) for name in changed}
-    current_app.conf.changes.update(changed)
+    assert current_app.conf.broker_url  # loads the settings; changes before that would be lost
+    changes = current_app.conf.changes
+    before = {name: changes[name] for name in changed if name in changes}
+    changes.update(changed)
     forget_connections()
     try:
         yield
     finally:
-        current_app.conf.changes.update(before)
+        for name in changed:
+            changes.pop(name)
+        changes.update(before)
         forget_connections()
 
 
