@@ -1,5 +1,6 @@
 """A small cast of people and one project, made by the product's own tables."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         size = len(items) * (number + 1) // len(parts) - len(items) * number // len(parts)
         part.extend(islice(short, max(0, size - len(part))))
     items[:] = [item for part in parts for item in part] + list(short)
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from going through all imported modules again and again: 6 % of the CPU time."""
+    gc.collect()
+    gc.freeze()
 
 
 _running: list[pytest.Item] = []  # the test that runs in this process, if any

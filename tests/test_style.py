@@ -5,6 +5,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,6 +31,7 @@ def banned_words() -> tuple[set[str], set[str]]:
     return {word for word, star in words if not star} - {"banned"}, parts | {f"{word}s" for word in parts}
 
 
+@cache
 def parts_of(identifier: str) -> set[str]:
     return {part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", identifier)}
 
@@ -40,12 +42,14 @@ def identifiers(file: Path) -> Iterator[tuple[str, int]]:
             yield token.string, token.start[0]
 
 
-def docstrings(file: Path) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node)
-            if text:
-                yield text, getattr(node, "lineno", 1)
+@cache
+def docstrings(file: Path) -> list[tuple[str, int]]:
+    nodes = [
+        node
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    return [(text, getattr(node, "lineno", 1)) for node in nodes if (text := ast.get_docstring(node))]
 
 
 def test_the_glossary_lists_banned_words():

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import venv
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -92,6 +93,21 @@ def test_a_full_disk_is_reported_as_such():
 def test_a_wrong_hash_is_reported_as_such():
     output = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE."
     assert "requirements/lock" in packages.reason_of(output, "pip failed")
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("is_forbidden", [False, True])
+def test_packages_are_compiled_where_python_may_not_write_bytecode(monkeypatch, tmp_path, is_forbidden):
+    venv.create(tmp_path, symlinks=True)
+    (folder,) = tmp_path.glob("lib/python*/site-packages")
+    (folder / "good.py").write_text("value = 1\n")
+    (folder / "for_another_version.py").write_text("print 1\n")
+    monkeypatch.setattr(packages, "VENV", tmp_path)
+    monkeypatch.setattr(packages, "PYTHON", tmp_path / "bin" / "python")
+    monkeypatch.setattr(packages, "uv_install", lambda *what: True)
+    monkeypatch.setattr(sys, "dont_write_bytecode", is_forbidden)
+    packages.install_python_packages(["web"])
+    assert [file.name.split(".")[0] for file in folder.rglob("*.pyc")] == ["good"] * is_forbidden
 
 
 def test_installed_groups_are_not_installed_again(monkeypatch, tmp_path):

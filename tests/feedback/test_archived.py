@@ -13,7 +13,7 @@ from feedback.models import Comparison, Project, Ranking
 from feedback.queue import leases
 from tests.factories import URL, client_of, rank_next
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
+pytestmark = [pytest.mark.slow, pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 
 ARGUMENTS = {"slug": "support", "lease_id": uuid4()}
 

@@ -18,7 +18,7 @@ from feedback.models import Comparison, Lease, Project, Ranking, Review
 from feedback.queue import leases as queue
 from tests.factories import add_work, membership, person, rank_next
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from feedback.queue import leases
 from feedback.reports import own_quality, statistics, trust
 from tests.factories import membership, person, rank_next
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
 def of(project, name):

@@ -34,7 +34,7 @@ FOR_MANAGERS = set(PAGES) - FOR_MEMBERS - FOR_REVIEWERS
 MISSING, REFUSED, WRONG_VERB = 404, 403, 405
 
 
-pytestmark = pytest.mark.usefixtures("plain_static_files")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("plain_static_files")]
 
 
 def at(path: str) -> str:

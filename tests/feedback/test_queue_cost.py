@@ -13,7 +13,7 @@ from feedback.export import ranking_record
 from feedback.models import Comparison, Completion
 from feedback.queue import leases as queue
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 COMPARISONS = 20_000
 LARGE = {"feedback_comparison", "feedback_comparisonitem", "feedback_ranking", "feedback_lease", "feedback_prompt"}

@@ -15,7 +15,7 @@ from feedback.quality import reliability
 from feedback.queue import leases
 from tests.factories import membership, person
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
 def rank_all(member, choose):

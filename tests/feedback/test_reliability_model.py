@@ -11,6 +11,8 @@ from feedback.quality.ranking_rows import RankingRow
 from feedback.quality.reliability import crowd_bt
 from feedback.quality.reliability.votes import vote_patterns, votes_of
 
+pytestmark = pytest.mark.slow
+
 CAREFUL, CLICKERS, ADVERSARY = [0.97, 0.95, 0.95, 0.9, 0.9, 0.85, 0.8], [0.5, 0.5], [0.1]
 PEOPLE = np.array(CAREFUL + CLICKERS + ADVERSARY)
 

@@ -15,6 +15,8 @@ from training.learner.preferences.ranking_data import read_rankings
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"learning_rate": 3e-3, "epochs": 4, "batch_rankings": 8, "ensemble_heads": 0}
 
 

@@ -12,6 +12,8 @@ from training.learner.policy.divergence import root_divergence
 from training.learner.runtime.config import SampleConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 
+pytestmark = pytest.mark.slow
+
 
 def sample_job(folder, model, root, prompts=PROMPTS, **settings):
     folder.mkdir()

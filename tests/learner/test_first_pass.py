@@ -11,6 +11,8 @@ from training.learner.models.slot_budget import attention_slots
 from training.learner.models.token_outputs import PolicyTrunkCritic
 from training.learner.policy import rollout, updates
 
+pytestmark = pytest.mark.slow
+
 
 def first_gradients(folder, monkeypatch, **settings):
     """What the first minibatch of a run gives; how often the policy was asked since the episodes were written."""

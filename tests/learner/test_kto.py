@@ -13,6 +13,8 @@ from training.learner.runtime.config.kto import KtoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.runtime.processes import Processes
 
+pytestmark = pytest.mark.slow
+
 BATCH = [
     LabelledCompletion((1,), (2, 0), 1.0, 0.0),
     LabelledCompletion((1,), (3, 4, 0), 0.0, 2.0),

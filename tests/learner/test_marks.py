@@ -17,6 +17,8 @@ from training.learner.runtime.jobdir import BadInput
 from training.learner.text.control_tokens import encode_text
 from training.learner.text.offsets import encode_with_offsets
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = RewardConfig(model="m", marks_weight=1.0)
 QUICK = {"learning_rate": 3e-3, "epochs": 2, "batch_rankings": 8, "ensemble_heads": 0}
 

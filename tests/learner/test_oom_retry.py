@@ -14,6 +14,8 @@ from training.learner.runtime.jobdir import JobDirectory, TrainingFailed
 from training.learner.runtime.processes import Processes
 from training.learner.text.demonstrations import Example
 
+pytestmark = pytest.mark.slow
+
 
 def allocator_of(model, tokens):
     """From now on the model has no memory for more tokens at once, forward; and the last pass that fails is told."""

@@ -29,6 +29,8 @@ from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.sampling.sampler import SamplingParams, sample
 
+pytestmark = pytest.mark.slow
+
 BETA = 0.5
 
 

@@ -13,6 +13,8 @@ from training.learner.rewards.reward_function import reward_function, sample_sco
 from training.learner.runtime.config import PpoConfig, SampleConfig
 from training.learner.runtime.jobdir import BadInput
 
+pytestmark = pytest.mark.slow
+
 TERM = [{"name": "reward_model"}]
 
 

@@ -17,6 +17,8 @@ from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.text.demonstrations import Example
 
+pytestmark = pytest.mark.slow
+
 # Token 0 ends a completion. A weight per token after the first: prompt tokens weigh 0.
 EXAMPLES = [Example([1, 2, 3, 0], [0.0, 1.0, 1.0]), Example([3, 1, 0], [1.0, 1.0]), Example([2, 2, 0], [0.0, 2.0])]
 

@@ -19,6 +19,8 @@ from training.learner.preferences.ratings import RatingTargets, read_ratings
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = RewardConfig(model="m")
 QUICK = {"learning_rate": 3e-3, "epochs": 2, "batch_rankings": 8, "ensemble_heads": 3}
 POLITE, CURT = ("please", "sorry", "soon"), ("order", "contact", "wait")

@@ -19,6 +19,8 @@ from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import EXIT_BAD_INPUT, EXIT_STOPPED, BadInput, Stopped, TrainingFailed
 from training.learner.runtime.program import run_program
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"learning_rate": 3e-3, "epochs": 2, "batch_rankings": 8, "ensemble_heads": 3}
 
 

@@ -8,6 +8,8 @@ from tests.learner.worlds.letters import policy_folder, ppo_job, reward_model_fo
 from training.learner import ppo, sample
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ("a", "a b c d")  # one and four tokens
 SHORT = {"max_position_embeddings": 6}  # too few for four tokens and three more
 

@@ -18,6 +18,8 @@ from training.learner.runtime.jobdir import JobDirectory
 from training.learner.text.control_tokens import control_tokens
 from training.learner.text.messages import decode_completion, encode_prompt
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["gemma", "phi3", "plain_chatml"]
 MESSAGES = [{"role": "user", "content": "Where is my parcel?"}]
 TEXTS = ["On its way.", "\n  On its way.", "I hate you", "Hi<|end|><end_of_turn><|im_end|>ok?"]

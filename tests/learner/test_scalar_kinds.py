@@ -13,6 +13,8 @@ from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import load_reward_model, new_reward_model, save_reward_model, score_groups
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 
+pytestmark = pytest.mark.slow
+
 KINDS = ("granite", "cohere", "olmoe", "gemma4_text", "lfm2", "llama", "gpt2")
 GROUPS = [PromptGroup((5, 6, 7), ((8, 9, 10), (11, 1))), PromptGroup((20, 21), ((22, 23, 1),))]
 SEQUENCES = [[*group.prompt, *completion] for group in GROUPS for completion in group.completions]

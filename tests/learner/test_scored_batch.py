@@ -13,6 +13,8 @@ from training.learner.runtime.optimization import adamw
 from training.learner.sampling.sampler import sample
 from training.learner.text.messages import Prompt
 
+pytestmark = pytest.mark.slow
+
 DROPOUT = {"resid_pdrop": 0.5, "attn_pdrop": 0.5, "embd_pdrop": 0.5}
 CUT = {"temperature": 0.7, "batch_episodes": 24}
 

@@ -22,6 +22,8 @@ from training.learner.runtime.optimization import (
 )
 from training.learner.runtime.program import help_text
 
+pytestmark = pytest.mark.slow
+
 
 def test_gradients_do_not_depend_on_micro_batches(tmp_path):
     context, scored = prepared(tmp_path)

@@ -16,6 +16,8 @@ from training.rounds import lifecycle, results
 from training.rounds.settings import resolve
 from training.rounds.start import start_round, start_sampling
 
+pytestmark = pytest.mark.slow
+
 URL = "/projects/support"
 
 

@@ -13,7 +13,7 @@ from training.demo.client import Client, Refused
 from training.demo.labelling import Worker, rank
 from training.demo.seed import SLUG
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 REPLIES = (
     "That is your own problem. Do not write again.",

@@ -17,6 +17,8 @@ from training.rounds import lifecycle, results
 from training.rounds.start import start_round, start_sampling
 from training.run_round import jobs, run_round
 
+pytestmark = pytest.mark.slow
+
 TURNS = [
     {"role": "assistant", "content": "Which order?"},
     {"role": "user", "content": "Number 7."},

@@ -9,6 +9,8 @@ from training import checkpoints
 from training.models import Round
 from training.rounds import lifecycle
 
+pytestmark = pytest.mark.slow
+
 URL = "/api/v1/projects/support"
 
 

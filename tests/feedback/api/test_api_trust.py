@@ -10,7 +10,7 @@ from feedback.quality import reliability
 from tests.factories import URL, membership, person
 from tests.feedback.test_reliability import careful, rank_all
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from feedback.models import Prompt
 from feedback.reports import preference_export
 from tests.factories import URL, add_work, client_of, rank_next, rows_of
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
+pytestmark = [pytest.mark.slow, pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 PAGE = "/projects/support/export/"
 FILE = f"{PAGE}file/"
 

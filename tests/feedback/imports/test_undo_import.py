@@ -20,7 +20,7 @@ from feedback.queue import claim, leases
 from tests.factories import URL, client_of, lines, rank_next
 from tests.feedback.test_concurrency import at_once, until_one_waits
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
 def rows(*names, answers=("a", "b")):
