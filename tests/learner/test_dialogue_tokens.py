@@ -157,6 +157,23 @@ def test_an_episode_ends_where_a_model_has_no_room_for_one_more_turn(world):
     assert played() == ["b", "b", "b"]
 
 
+def test_the_tokenizers_of_policy_and_reward_model_are_compared_once_and_not_in_every_turn(world, monkeypatch):
+    (_, policy, scoring), _ = world
+    settings = SampleConfig(model=policy, environment=ENVIRONMENT, max_completion_tokens=3)
+    model, tokenizer = load_policy(policy)
+    context = dialogues.EpisodeContext(
+        settings, tokenizer, dialogues.environment_factory(settings), (model,), load_reward_model(scoring)
+    )
+    compared = []
+    monkeypatch.setattr(dialogues, "same_tokens", lambda *pair: compared.append(pair) or True)
+    for number in range(2):
+        episode = dialogues.Dialogue(context, Prompt({"messages": LETTERS_PROMPT}, [1], False), number)
+        while not episode.is_over:
+            episode.take(dialogues.Completion([2, 0], [0.0, 0.0], True))
+        assert len(episode.answer.turns) == 5
+    assert len(compared) == 1
+
+
 def test_programs_that_would_learn_the_users_turns_refuse_dialogues(world, tmp_path):
     (_, policy, _), _ = world
     row = {

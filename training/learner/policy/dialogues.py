@@ -8,7 +8,8 @@ whole episode once; only the policy's tokens are learned.
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from transformers import PreTrainedModel
@@ -19,7 +20,7 @@ from training.learner.models.packing import Episodes, Turn
 from training.learner.policy.rollout import TrainingContext
 from training.learner.reward_terms import Answer
 from training.learner.rewards.reading import Scoring, max_lengths_of
-from training.learner.rewards.reward_function import longest_written
+from training.learner.rewards.reward_function import longest_written, same_tokens
 from training.learner.runtime.config import PpoConfig, SampleConfig
 from training.learner.runtime.jobdir import BadInput
 from training.learner.sampling.sampler import Completion, max_positions, sample, sampling_params_for
@@ -39,7 +40,8 @@ TURN_NUMBERS = 2**48
 PARALLEL_STEPS = 16  # environments that answer at the same time: a simulated user may be a server
 
 
-class EpisodeContext(NamedTuple):
+@dataclass(frozen=True)
+class EpisodeContext:
     """The parts of a run that an episode needs besides the policy that writes it."""
 
     settings: PpoConfig | SampleConfig
@@ -52,6 +54,11 @@ class EpisodeContext(NamedTuple):
     def of(cls, context: TrainingContext) -> Self:
         models = (context.policy, context.reference)
         return cls(context.settings, context.tokenizer, context.new_environment, models, context.scoring)
+
+    @functools.cached_property
+    def scores_own_tokens(self) -> bool:
+        """Whether the reward model has the policy's tokenizer. Kept: a comparison reads both vocabularies."""
+        return self.scoring is not None and same_tokens(self.scoring[1], self.tokenizer)
 
 
 class Dialogue:
@@ -116,7 +123,7 @@ class Dialogue:
             longest = max_lengths_of(model, settings)
             prompt = encode_prompt(tokenizer, self.opening, longest.prompt)
             read, _ = encode_turns(tokenizer, self.opening, spoken, longest.completion)
-            written = longest_written(self.context.scoring, self.context.tokenizer, settings)
+            written = longest_written(model, settings, has_same_tokens=self.context.scores_own_tokens)
             needed.append((model.network, len(prompt) + len(read) + written))
         rooms = [(max_positions(model.config), tokens) for model, tokens in needed]
         return all(room is None or tokens <= room for room, tokens in rooms)

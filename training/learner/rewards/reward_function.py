@@ -8,7 +8,7 @@ from torch import Tensor
 
 from training.learner.models.loading import computing_in
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.reward_model import load_reward_model, score
+from training.learner.models.reward_model import RewardModel, load_reward_model, score
 from training.learner.reward_terms import (
     TERMS,
     Answer,
@@ -203,18 +203,18 @@ def check_scoring_positions(
     for number, row in enumerate(rows, 1):
         with naming_row("prompts.jsonl", number, row):
             prompts.append(encode_prompt(scoring_tokenizer, row["messages"], longest.prompt))
-    written = longest_written(scoring, tokenizer, settings)
+    written = longest_written(model, settings, has_same_tokens=same_tokens(scoring_tokenizer, tokenizer))
     remedy = "set max_completion_tokens lower, or train one on a base with more positions or with lower token limits"
     check_positions(model.network, prompts, written, "the reward model", remedy)
 
 
-def longest_written(scoring: Scoring, tokenizer: Any, settings: PpoConfig | SampleConfig) -> int:
-    """Return how many tokens the reward model reads at most of one turn. tokenizer: the policy's.
+def longest_written(model: RewardModel, settings: PpoConfig | SampleConfig, *, has_same_tokens: bool) -> int:
+    """Return how many tokens the reward model reads at most of one turn.
 
-    If both tokenizers are the same, a text is as long as it was sampled, plus end of turn.
+    If its tokenizer is the policy's (has_same_tokens), a text is as long as it was sampled, plus end of turn.
     """
-    longest = max_lengths_of(scoring[0], settings).completion
-    return min(settings.max_completion_tokens + 1, longest) if same_tokens(scoring[1], tokenizer) else longest
+    longest = max_lengths_of(model, settings).completion
+    return min(settings.max_completion_tokens + 1, longest) if has_same_tokens else longest
 
 
 def same_tokens(one: Any, other: Any) -> bool:
