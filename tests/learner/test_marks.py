@@ -79,6 +79,8 @@ def test_exactly_the_tokens_of_the_marked_characters_are_marked():
 def test_a_token_has_the_mark_of_most_of_its_marked_characters():
     spans = [(0, 2, GOOD), (2, 5, BAD), (6, 7, GOOD), (7, 8, BAD)]
     assert token_classes([(0, 5), (5, 6), (6, 8), (0, 0)], spans) == [BAD, NONE, GOOD, NONE]
+    # of two marks with as many characters the first one, whatever is marked before the token
+    assert token_classes([(1, 3), (4, 8)], [(0, 1, GOOD), (4, 6, BAD), (6, 8, GOOD)]) == [NONE, BAD]
 
 
 def test_people_who_mark_the_same_completion_are_added_with_their_weights_and_those_who_mark_nothing_are_not():

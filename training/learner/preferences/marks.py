@@ -72,11 +72,11 @@ def token_classes(offsets: Offsets, spans: Sequence[Span]) -> list[int]:
     """Return the class of each token by its characters; see the module's docstring."""
     classes = []
     for first, end in offsets:
-        counts = Counter[int]()
+        counts = Counter[int]()  # in the order of the token's characters, and of equal counts `max` returns the first
         for start, stop, mark in spans:
-            counts[mark] += max(0, min(end, stop) - max(first, start))
-        mark, count = max(counts.items(), key=lambda item: item[1], default=(NONE, 0))
-        classes.append(mark if count else NONE)
+            if (shared := min(end, stop) - max(first, start)) > 0:
+                counts[mark] += shared
+        classes.append(max(counts, key=lambda mark: counts[mark], default=NONE))
     return classes
 
 
