@@ -60,7 +60,7 @@ class Comparison(models.Model):
     made_by_import = models.ForeignKey(Import, models.SET_NULL, null=True, editable=False, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     completions: models.ManyToManyField = models.ManyToManyField(Completion, through="ComparisonItem")
-    known_answers: list[Answer] | None = None  # the completions, by position, if they were read with this row
+    known_answers: list[Answer] | None = None  # the completions by position, once they were read; they never change
 
     class Meta:
         constraints = [
@@ -100,12 +100,12 @@ class Comparison(models.Model):
 
     def answers(self, order: Sequence[int] | None = None) -> list[Answer]:
         """Return the completions by position, or in an order of positions (a lease's `display_order`)."""
-        answers = self.known_answers
-        if answers is None:
+        if self.known_answers is None:
             with connection.cursor() as cursor:
                 cursor.execute(ANSWERS, [self.pk])
-                answers = [answer_of(text, turns) for text, turns in cursor.fetchall()]
-        return answers if order is None else [answers[position] for position in order]
+                self.known_answers = [answer_of(text, turns) for text, turns in cursor.fetchall()]
+        answers = self.known_answers
+        return [*answers] if order is None else [answers[position] for position in order]
 
     def texts(self, order: Sequence[int] | None = None) -> list[str]:
         """Return the completions' texts by position, or in an order of positions."""

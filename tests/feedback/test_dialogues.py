@@ -55,6 +55,13 @@ def test_the_contents_of_the_turns_are_found_in_the_text():
         assert GOOD_TEXT[start : start + len(content)] == content
 
 
+def test_texts_and_turns_of_a_comparison_are_read_by_one_query(comparison, django_assert_num_queries):
+    read = Comparison.objects.get(pk=comparison.pk)
+    with django_assert_num_queries(1):
+        assert read.texts()[2] == "Soon."
+        assert [answer.turns for answer in read.answers([2, 1, 0])] == [None, BAD, GOOD]
+
+
 def test_the_same_dialogue_is_stored_once_and_a_text_that_imitates_it_is_another_completion(project, comparison):
     prompt = comparison.prompt_id
     source = Completion.objects.filter(turns=GOOD).get().source
