@@ -72,7 +72,12 @@ def test_a_prompt_gets_as_many_completions_as_a_comparison_shows():
         ),
         ({"ppo": {"environment": {"name": "dialogue"}}}, "must be texts of at most"),
         ({"ppo": {"environment": {"name": "dialogue", "lines": ["a", " "]}}}, "must be texts of at most"),
-        ({"ppo": {"environment": {"name": "dialogue", "lines": ["\ud800"]}}}, "must be texts of at most"),
+        ({"ppo": {"environment": {"name": "dialogue", "lines": ["\ud800"]}}}, "half of a surrogate pair"),
+        (
+            {"ppo": {"environment": {"name": "dialogue", "lines": ["a"], "end_word": "\ud800"}}},
+            "half of a surrogate pair",
+        ),
+        ({"ppo": {"rewards": [{"name": "attribute", "of": "\udfff"}]}}, "half of a surrogate pair"),
         ({"ppo": {"environment": {"name": "dialogue", "lines": [3]}}}, "must be texts of at most"),
         ({"ppo": {"environment": {"name": "dialogue", "lines": ["a"], "turns": 65}}}, "at most 64"),
         ({"ppo": {"environment": {"name": "dialogue", "lines": ["a"], "url": "http://a"}}}, "in programs run by hand"),
