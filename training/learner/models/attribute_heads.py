@@ -24,7 +24,7 @@ ATTRIBUTES_FILE = "attributes.safetensors"
 
 
 class AttributeHeads(nn.Module):
-    """A heads for features of width d."""
+    """Linear heads of A attributes, for features of width d."""
 
     shift: Tensor
     scale: Tensor

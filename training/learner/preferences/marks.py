@@ -44,7 +44,7 @@ def read_marks(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Setting
     """Return the weights [T, 3] of the classes of the first T tokens of training completions with marks.
 
     The end-of-turn token stands for no character and is left out. So are marks in dialogues, whose offsets count lines
-    that no model reads. rows: those of rankings.jsonl. Raises BadInput, with the row's name, for a span that is none.
+    that no model reads. rows: those of rankings.jsonl. Raises BadInput, with the row's name, for an invalid span.
     """
     marked: dict[Key, Tensor] = {}
     for number, row in enumerate(rows, 1):

@@ -18,7 +18,7 @@ class AttributeScores:
     """Scorers of attributes that share the forward pass over the same answers."""
 
     def __init__(self, settings: PpoConfig | SampleConfig, scoring: Scoring | None) -> None:
-        """Prepare. scoring: the reward model of the settings, if it is loaded; else it is when a scorer needs it."""
+        """Keep the settings. scoring: their reward model; None: it is loaded when the first scorer needs it."""
         self.settings = settings
         self.scoring = scoring
         self.last: tuple[list[Answer], Tensor] | None = None
