@@ -31,7 +31,7 @@ def text(value: object, what: str, max_length: int = MAX_TEXT_LENGTH) -> str:
         raise Invalid(_("%(what)s must be a text, not %(type)s.") % {"what": what, "type": name_of_type(value)})
     if len(value) > max_length:
         raise Invalid(
-            _("%(what)s has %(count)s characters, and %(longest)s is the most.")
+            _("%(what)s has %(count)s characters, more than the maximum of %(longest)s.")
             % {"what": what, "count": f"{len(value):,}", "longest": f"{max_length:,}"}
         )
     if "\x00" in value:
@@ -66,7 +66,7 @@ def json_object(value: object, what: str) -> dict[str, Any]:
         ) from None
     if length > MAX_JSON_LENGTH:
         raise Invalid(
-            _("%(what)s has %(length)s characters as JSON, and %(largest_json)s is the most.")
+            _("%(what)s has %(length)s characters as JSON, more than the maximum of %(largest_json)s.")
             % {"what": what, "length": f"{length:,}", "largest_json": f"{MAX_JSON_LENGTH:,}"}
         )
     return value

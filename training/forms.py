@@ -127,7 +127,7 @@ class LoopForm(forms.Form):
         label=_("Recipe"),
         required=False,
         choices=[(recipe.name, recipe.label) for recipe in RECIPES.values()],
-        help_text=_("What these rounds do, and those that you start without choosing another one."),
+        help_text=_("Recipe of these rounds, and of every round that you start without choosing a recipe."),
     )
 
 

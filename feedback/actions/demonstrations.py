@@ -129,7 +129,7 @@ def _order_on_page(membership: Membership, comparison: Comparison) -> list[int] 
 
 def _completion_at(comparison: Comparison, order: Sequence[int], place: int) -> Completion:
     if not 0 <= place < len(order):
-        raise Invalid(_("There is no completion at this place."))
+        raise Invalid(_("This comparison has no completion at this position."))
     return Completion.objects.get(items__comparison=comparison, items__position=order[place])
 
 

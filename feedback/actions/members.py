@@ -23,7 +23,7 @@ def membership_of(user: User, slug: str) -> Membership:
     """
     (row,) = statements.run(MEMBERSHIP, [slug, user.pk]) or (None,)
     if row is None:
-        raise NotFound(_("There is no such project among yours."))
+        raise NotFound(_("You have no such project."))
     end = statements.width(Membership)
     membership = statements.build(Membership, row[:end])
     membership.user, membership.project = user, statements.build(Project, row[end:])

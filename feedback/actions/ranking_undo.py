@@ -45,7 +45,7 @@ def _last_action(membership: Membership) -> Ranking | Skip:
     if skip is not None and (ranking is None or ranking.created_at < skip.created_at):
         return skip
     if ranking is None:
-        raise NotFound(_("There is nothing to undo yet."))
+        raise NotFound(_("There is nothing to undo."))
     return ranking
 
 

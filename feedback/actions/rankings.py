@@ -247,7 +247,7 @@ def _lock_ranking(membership: Membership, ranking_id: int) -> Ranking:
     rows = Ranking.objects.filter(pk=ranking_id, annotator_id=membership.user_id, project_id=membership.project_id)
     ranking = rows.exclude(reason=Lease.Reason.DEMONSTRATION).first()
     if ranking is None:
-        raise NotFound(_("There is no such ranking of yours."))
+        raise NotFound(_("You have no such ranking."))
     leases.lock_comparison(ranking.comparison_id)
     return rows.get()  # read again: it may have changed while this waited for the lock
 

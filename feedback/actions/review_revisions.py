@@ -113,5 +113,5 @@ def write_review_of(membership: Membership, kind: str, reason: str, ranking: Ran
 def checked_reason(reason: str) -> str:
     reason = validation.text(reason, "The reason", MAX_REASON_LENGTH).strip()
     if not reason:
-        raise Invalid(_("Say why: the annotator and other reviewers will read it."))
+        raise Invalid(_("Give a reason: the annotator and other reviewers will read it."))
     return reason

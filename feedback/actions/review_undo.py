@@ -103,7 +103,7 @@ def _restore(review: Review, standing: str) -> None:
     lock_comparisons(list(last_of(review, standing).values_list("comparison_id", flat=True)))
     rows = list(last_of(review, standing).values_list("pk", "comparison_id", "comparison__adjudicated_at"))
     if not rows:
-        raise Conflict(_("Its annotator has answered since, or settled the comparison: there is nothing to undo."))
+        raise Conflict(_("The annotator has ranked again since, or settled the comparison: there is nothing to undo."))
     free = [(pk, comparison_id) for pk, comparison_id, adjudicated_at in rows if adjudicated_at is None]
     revise_all([pk for pk, _ in free], Standing.COUNTS, review, is_live=True)
     # If another annotator has taken the slot meanwhile, the comparison wants one ranking more: both are good.

@@ -142,7 +142,7 @@ def return_ranking(membership: Membership, ranking_id: int, *, reason: str) -> R
     if ranking.comparison.adjudicated_at is not None:
         raise Conflict(_("This comparison is adjudicated: undo that first."))
     if not Membership.objects.filter(project=ranking.project_id, user=ranking.annotator_id).exists():
-        raise Conflict(_("Its annotator is no member any more and could not answer: discard it instead."))
+        raise Conflict(_("The annotator is not a member any more and could not answer: discard the ranking instead."))
     review = write_review_of(membership, Kind.RETURN, reason, ranking)
     revise_all([ranking.pk], Standing.RETURNED, review)
     Comparison.objects.filter(pk=ranking.comparison_id).update(ranking_count=F("ranking_count") - 1)

@@ -47,7 +47,7 @@ class VisibleSpan:
         # then mark another text.
         if not 0 <= self.start < self.end <= len(rendered.text) or not self._matches_quote(rendered):
             raise Invalid(
-                _("A marked span is not in the completion as it is shown: load the page again and mark it anew.")
+                _("A marked span does not match the completion as it is displayed: reload the page and mark it again.")
             )
         start, end = rendered.raw(self.start, self.end)
         return Span(self.completion, start, end, self.mark)
@@ -65,13 +65,14 @@ def spans_by_position(
     """
     if len(spans) > MAX_SPANS:
         raise Invalid(
-            _("There are %(count)s marked spans, and %(most)s is the most.") % {"count": len(spans), "most": MAX_SPANS}
+            _("There are %(count)s marked spans, more than the maximum of %(most)s.")
+            % {"count": len(spans), "most": MAX_SPANS}
         )
     rendered: dict[int, Visible] = {}  # completions that have spans of the page are rendered once each
     rows = []
     for span in spans:
         if not 0 <= span.completion < len(answers):
-            raise Invalid(_("A marked span names its completion by the place at which it is shown, counted from 0."))
+            raise Invalid(_("A marked span must name its completion by the display position, counted from 0."))
         if isinstance(span, VisibleSpan):
             if span.completion not in rendered:
                 rendered[span.completion] = visible_answer(answers[span.completion])
@@ -109,7 +110,7 @@ def _stored(span: Span, answers: Sequence[Answer], order: Sequence[int]) -> dict
     length = len(answers[span.completion].text)
     if not 0 <= span.start < span.end <= length:
         raise Invalid(
-            _("A marked span runs from %(start)s to %(end)s, and its completion has %(length)s characters.")
+            _("A marked span from %(start)s to %(end)s is outside of its completion, which has %(length)s characters.")
             % {"start": span.start, "end": span.end, "length": length}
         )
     return {"completion": order[span.completion], "start": span.start, "end": span.end, "mark": span.mark}

@@ -23,4 +23,4 @@ def find_token(key: str) -> ApiToken | None:
 def revoke_token(user: User, token_id: int) -> None:
     deleted, _by_table = ApiToken.objects.filter(user=user, pk=token_id).delete()
     if not deleted:
-        raise NotFound(_("This token is gone already."))
+        raise NotFound(_("This token does not exist any more: it was revoked."))

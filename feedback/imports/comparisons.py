@@ -59,7 +59,7 @@ def add_comparisons(
     """
     wanted = project.wanted_rankings if wanted_rankings is None else wanted_rankings
     if not 1 <= wanted <= 100:
-        raise Invalid(_("A comparison can want between 1 and 100 rankings."))
+        raise Invalid(_("The number of rankings per comparison must be between 1 and 100."))
     if not -32768 <= priority <= 32767:
         raise Invalid(_("A priority must be between −32,768 and 32,767."))
     return _add(project, [list(group) for group in groups], wanted, priority, again=again, record=made_by_import)
@@ -197,7 +197,7 @@ def _distinct(group: list[int], completions: dict[int, Completion], number: int)
         )
     if len(distinct) > MAX_COMPLETIONS:
         raise Invalid(
-            _("Group %(number)s has %(count)s different completions, and %(most)s is the most.")
+            _("Group %(number)s has %(count)s different completions, more than the maximum of %(most)s.")
             % {"number": number, "count": len(distinct), "most": MAX_COMPLETIONS}
         )
     return distinct if len(distinct) >= MIN_COMPLETIONS else []

@@ -198,7 +198,7 @@ def _read_messages(values: dict[str, Any]) -> list[dict[str, str]]:
         raise Invalid(_('"messages" is empty.'))
     if len(messages) > MAX_MESSAGES:
         raise Invalid(
-            _('"messages" has %(count)s messages, and %(most_messages)s is the most.')
+            _('"messages" has %(count)s messages, more than the maximum of %(most_messages)s.')
             % {"count": len(messages), "most_messages": MAX_MESSAGES}
         )
     _check_turns([message["role"] for message in messages])
@@ -250,7 +250,7 @@ def _read_text_or_turns(values: dict[str, Any], what: str) -> tuple[str, Turns |
     turns = [_read_turn(turn) for turn in _list(values, "turns")]
     if len(turns) > MAX_MESSAGES:
         raise Invalid(
-            _('"turns" has %(count)s messages, and %(most_messages)s is the most.')
+            _('"turns" has %(count)s messages, more than the maximum of %(most_messages)s.')
             % {"count": len(turns), "most_messages": MAX_MESSAGES}
         )
     roles = [turn["role"] for turn in turns]

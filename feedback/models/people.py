@@ -19,9 +19,9 @@ MAX_FLAGS = 12  # of one project: as many letters are free on the ranking page
 def check_distinct_names(names: list[str]) -> None:
     """Raise ValidationError if a name occurs twice or contains a comma, which separates names on the settings page."""
     if len({name.strip().casefold() for name in names}) < len(names):
-        raise ValidationError(_("Each of them may come once only."))
+        raise ValidationError(_("A name is in the list twice: list each name once."))
     if any("," in name for name in names):
-        raise ValidationError(_("None of them may hold a comma."))
+        raise ValidationError(_("A name must not contain a comma, which separates the names."))
 
 
 class User(AbstractUser):
@@ -243,7 +243,7 @@ class Project(models.Model):
                 raise ValidationError({field: message % {"name": twice}})
             names |= {flag.strip().casefold() for flag in flags}
         if len(names) > MAX_FLAGS:
-            message = _("There are %(count)s flags in all, and %(most)s is the most.")
+            message = _("There are %(count)s flags in all, more than the maximum of %(most)s.")
             raise ValidationError({"flags": message % {"count": len(names), "most": MAX_FLAGS}})
 
 

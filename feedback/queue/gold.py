@@ -66,8 +66,8 @@ def claim_to_qualify(membership: Membership) -> Comparison:
     if comparison is None:
         raise Conflict(
             _(
-                "You have ranked all the comparisons that this project tests new annotators with, and not yet passed: "
-                "its managers can add more of them."
+                "You have ranked all qualification comparisons of this project and have not passed yet: "
+                "ask its managers to add more."
             )
         )
     return comparison

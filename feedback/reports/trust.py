@@ -20,7 +20,9 @@ USUAL_AGREEMENT = 0.63
 OPPOSITE = _("Ranks opposite to the others: reliability {value:.2f} ({low:.2f} to {high:.2f}).")
 UNKNOWN = _("Unknown: no pair of completions was ranked by two people who both had a preference.")
 NOT_AT_ALL = _("No: two people agree on {value:.0%} of pairs ({low:.0%} to {high:.0%}), which may be chance.")
-FLAGGED = _("With care: see the work of {names}; two people agree on {value:.0%} of pairs ({low:.0%} to {high:.0%}).")
+FLAGGED = _(
+    "With care: look at the work of {names}; two people agree on {value:.0%} of pairs ({low:.0%} to {high:.0%})."
+)
 LESS_THAN_USUAL = _(
     "With care: two people agree on {value:.0%} of pairs ({low:.0%} to {high:.0%}), less than the 63% to 77% that is "
     "usual for such work."

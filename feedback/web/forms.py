@@ -126,7 +126,7 @@ class ExportForm(forms.Form):
         ),
     )
     after = forms.IntegerField(
-        label=_("Only what came after cursor"),
+        label=_("Only rows after cursor"),
         required=False,
         min_value=0,
         max_value=2**63 - 1,
@@ -268,4 +268,4 @@ def read_leases(parameters: QueryDict) -> list[UUID]:
     try:
         return [UUID(lease) for lease in parameters.getlist("held")]
     except ValueError:
-        raise Invalid(_("A lease is named by its UUID.")) from None
+        raise Invalid(_("A lease id must be a UUID.")) from None

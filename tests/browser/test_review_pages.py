@@ -114,7 +114,7 @@ def test_a_ranking_is_returned_and_its_annotator_answers(desk, disputed, keep):
     reviewing.press("r")
     dialog = reviewing.page.get_by_role("dialog")
     dialog.get_by_label("ann").check()
-    dialog.get_by_label("What should they look at again?").fill("Read the code once more.")
+    dialog.get_by_label("What should the annotator look at again?").fill("Read the code once more.")
     keep(reviewing.page, "review-return")
     dialog.get_by_role("button", name="Return a ranking").click()
     expect(reviewing.page.locator(".case-rankings tr.returned")).to_contain_text("Read the code once more.")

@@ -75,7 +75,7 @@ def test_a_flag_has_one_meaning(flags):
     with pytest.raises(IntegrityError), transaction.atomic():
         flags.save()
     flags.information_flags = [f"flag {number}" for number in range(11)]
-    with pytest.raises(Invalid, match="13 flags in all, and 12 is the most"):
+    with pytest.raises(Invalid, match="13 flags in all, more than the maximum of 12"):
         projects.save_settings(flags)
 
 

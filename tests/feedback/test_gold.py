@@ -251,7 +251,7 @@ def test_one_for_whom_no_gold_is_left_is_told_so(ann, project, add_gold, work):
     work(1)
     ask(project, qualification_items=2)
     rank_by_text(ann, "good")
-    with pytest.raises(Conflict, match="managers can add more"):
+    with pytest.raises(Conflict, match="ask its managers to add more"):
         leases.lease_next(ann)
 
 

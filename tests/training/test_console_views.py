@@ -201,7 +201,8 @@ def test_a_round_shows_how_its_attributes_correlate_with_ratings_and_which_had_t
     finished.save()
     page = console.get(f"{URL}/rounds/1/").content.decode()
     assert "Ratings of honest" in page
-    assert "0.500 – 0.700, rank correlation with held-out ratings; with one person 0.520, of two people 0.550" in page
+    assert "0.500 – 0.700, rank correlation with held-out ratings; with one person's ratings 0.520" in page
+    assert "; between two people 0.550" in page
     assert "of the 100 that the settings ask for: &lt;kind&gt; (7)." in page
 
 

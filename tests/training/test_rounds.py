@@ -36,7 +36,7 @@ def test_a_round_rewarded_by_a_metric_alone_needs_references_and_no_rankings(pro
 
 def test_flagged_rankings_alone_start_no_round(project, base, rankings):
     Ranking.objects.update(flags=["personal data"])
-    with pytest.raises(Invalid, match="All rankings have flags so far that mean not for training"):
+    with pytest.raises(Invalid, match="So far every ranking has a flag that means"):
         start_round(project, None)
     assert not is_due(configure(project, 1))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
 
-NOTHING_TO_COMPARE = _("No comparison to check: none was gold or ranked by others who can be compared with.")
+NOTHING_TO_COMPARE = _("No comparison to check: none was gold or ranked by an annotator to compare with.")
 NO_SINGLE_BEST = _("There is no ranking with a single best completion yet.")
 TOO_FEW = _("There are too few rankings to check the speed.")
 AGREES = _("{same} of {count} comparisons agree with others or with gold.")

@@ -265,7 +265,7 @@ def _actions(slug: str) -> list[dict[str, str]]:
                 "Its annotator gets the comparison again, with your reason, before new work. "
                 "The ranking does not count until they submit it again."
             ),
-            "question": _("What should they look at again? They will read this."),
+            "question": _("What should the annotator look at again? The annotator reads this text."),
         },
         {
             "name": "discard",

@@ -134,7 +134,7 @@ BAD_SUBMITS = [
     ({"spans": [{"completion": 0, "start": 0, "end": 1}]}, "mark"),
     (
         {"spans": [{"completion": 2, "start": 0, "end": 1, "mark": "bad"}]},
-        "by the place at which it is shown, counted from 0",
+        "by the display position, counted from 0",
     ),
     ({"spans": [{"completion": 0, "start": 0, "end": 999, "mark": "bad"}]}, "0 to 999"),
 ]

@@ -173,7 +173,7 @@ def test_a_row_with_one_completion_makes_no_comparison(project):
 
 def test_more_than_nine_completions_cannot_be_compared(project):
     row = {"prompt": "a", "completions": [str(index) for index in range(10)]}
-    with pytest.raises(Invalid, match="10 different completions, and 9 is the most"):
+    with pytest.raises(Invalid, match="10 different completions, more than the maximum of 9"):
         imports.add_prompts(project, [row], compare=True)
     assert not Prompt.objects.exists()
 

@@ -63,7 +63,12 @@ def check_rankings(project: Project, recipe: Recipe, settings: Sections) -> None
             )
         return
     if _standing_rankings(project).exists():
-        raise Invalid(_("All rankings have flags so far that mean not for training: rounds do not learn from them."))
+        raise Invalid(
+            _(
+                'So far every ranking has a flag that means "not for training", '
+                "and rounds do not learn from such rankings."
+            )
+        )
     raise Invalid(_("There are no rankings to learn from yet: rank some comparisons first."))
 
 

@@ -69,21 +69,37 @@ RECIPE = Recipe(
     jobs=jobs,
     fields=(
         FormField(
-            "best_of_n", "completions_per_prompt", _("Answers per prompt (n)"), _("The one with most reward is picked.")
+            "best_of_n",
+            "completions_per_prompt",
+            _("Answers per prompt (n)"),
+            _("The answer with the highest reward is picked."),
         ),
         FormField(
-            "best_of_n", "prompts_per_iteration", _("Prompts per iteration"), _("Each gives one answer to imitate.")
+            "best_of_n",
+            "prompts_per_iteration",
+            _("Prompts per iteration"),
+            _("Each prompt gives one answer to imitate."),
         ),
-        FormField("best_of_n", "iterations", _("Iterations"), _("Each samples the newest policy.")),
+        FormField("best_of_n", "iterations", _("Iterations"), _("Each iteration samples the newest policy.")),
         FormField(
             "best_of_n",
             "threshold",
             _("Threshold"),
-            _("none: every pick is imitated. reward: those below the lowest reward are not. quantile: a share is not."),
+            _(
+                _(
+                    "none: every pick is imitated. reward: picks below the lowest reward are left out. "
+                    "quantile: a share of the picks is left out, the worst ones."
+                ),
+            ),
         ),
         FormField("best_of_n", "min_reward", _("Lowest reward"), _("Only for the threshold reward.")),
         FormField("best_of_n", "reward_quantile", _("Share left out"), _("Only for the threshold quantile.")),
-        FormField("best_of_n", "epochs", _("Passes over the picks"), _("More come closer to the best of n.")),
+        FormField(
+            "best_of_n",
+            "epochs",
+            _("Passes over the picks"),
+            _("More passes bring the policy closer to the best of n."),
+        ),
         FormField("best_of_n", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
         *REWARD_FIELDS,
     ),

@@ -57,7 +57,9 @@ RECIPE = Recipe(
     programs=("sft", "dpo", "sample"),
     jobs=jobs,
     fields=(
-        FormField("dpo", "epochs", _("Passes over the rankings"), _("With more than a few, the model overfits.")),
+        FormField(
+            "dpo", "epochs", _("Passes over the rankings"), _("With more than a few passes, the model overfits.")
+        ),
         FormField("dpo", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
         FormField("dpo", "beta", _("Reward per nat (β)"), _("A higher value keeps the model closer to the reference.")),
         FormField(

@@ -44,7 +44,9 @@ RECIPE = Recipe(
         FormField(
             "kto", "labels_from", _("Labels from"), _("auto: flags come before ratings, and ratings before ranks.")
         ),
-        FormField("kto", "epochs", _("Passes over the labels"), _("With many, the model strays far from its start.")),
+        FormField(
+            "kto", "epochs", _("Passes over the labels"), _("With many passes, the model moves far from its start.")
+        ),
         FormField("kto", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
         FormField(
             "kto", "beta", _("Beta: how close to the start"), _("Lower lets the model move further from its start.")

@@ -35,14 +35,21 @@ SAMPLES = Stage("samples", _("Samples"))
 TRAINING_AND_HELD_OUT = (_("training"), _("held out"))
 
 SFT_FIELDS = (
-    FormField("sft", "epochs", _("Passes over the demonstrations"), _("With many, the model repeats them.")),
+    FormField(
+        "sft",
+        "epochs",
+        _("Passes over the demonstrations"),
+        _("With many passes, the model repeats the demonstrations."),
+    ),
     FormField("sft", "learning_rate", _("Imitation learning rate"), _("0: chosen by the size of the model.")),
 )
 # A step of 16,384 tokens, the program's default, would be the only one with some dozens of demonstrations.
 SFT_DEFAULTS = {"epochs": 3, "batch_tokens": 2048}
 
 REWARD_FIELDS = (
-    FormField("reward", "epochs", _("Passes over the rankings"), _("With more than a few, the reward model overfits.")),
+    FormField(
+        "reward", "epochs", _("Passes over the rankings"), _("With more than a few passes, the reward model overfits.")
+    ),
     FormField("reward", "learning_rate", _("Reward model learning rate"), _("0: chosen by the size of the model.")),
 )
 

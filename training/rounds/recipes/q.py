@@ -58,8 +58,15 @@ RECIPE = Recipe(
     programs=("reward", "q", "sample"),
     jobs=jobs,
     fields=(
-        FormField("q", "value_epochs", _("Passes for the values"), _("Passes over all completions; more fit better.")),
-        FormField("q", "policy_epochs", _("Passes for the policy"), _("More stay closer to the data.")),
+        FormField(
+            "q",
+            "value_epochs",
+            _("Passes for the values"),
+            _("Passes over all completions. More passes fit the values better."),
+        ),
+        FormField(
+            "q", "policy_epochs", _("Passes for the policy"), _("More passes keep the policy closer to the data.")
+        ),
         FormField("q", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
         FormField("q", "kl_coefficient", _("KL penalty"), _("Reward per nat: lower goes further from the data.")),
         *REWARD_FIELDS,
