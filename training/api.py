@@ -71,7 +71,8 @@ class RoundSerializer(strict.ModelSerializer):
     )
     recipe = serializers.CharField(source="recipe.name", read_only=True, help_text="What the round does.")
     demonstrations_used = serializers.IntegerField(
-        read_only=True, help_text="Demonstrations that the round learns from: all of its start, or 0."
+        read_only=True,
+        help_text="Number of demonstrations that the round learns from: all that existed at its start, or 0.",
     )
     stages = serializers.SerializerMethodField(help_text="Stages of the round, in order.")
 

@@ -150,7 +150,7 @@ def uv_install(*locks: str) -> bool:
             notable = re.compile(r"Downloading (\S+)|(Installed \d+ packages)")
             run_installer(command, "uv", notable, {**os.environ, **settings})
         except (SetupError, OSError) as error:
-            say(f"uv cannot install here ({error}); going on with pip")
+            say(f"uv cannot install here ({error}); pip is used instead")
             return False
     return True
 

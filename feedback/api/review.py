@@ -109,10 +109,12 @@ class DemonstrationSerializer(strict.Serializer):
     prompt_id = serializers.IntegerField(source="completion.prompt_id")
     text = serializers.CharField(source="completion.text")
     author = serializers.CharField(
-        source="completion.author.username", allow_null=True, default=None, help_text="Null: an import brought it."
+        source="completion.author.username", allow_null=True, default=None, help_text="Null: it was imported."
     )
     pair = serializers.IntegerField(
-        source="pair_id", allow_null=True, help_text="The comparison of it and the completion that it was edited from."
+        source="pair_id",
+        allow_null=True,
+        help_text="The comparison of the demonstration with the completion that it was edited from.",
     )
     is_discarded = serializers.BooleanField()
     created_at = serializers.DateTimeField()
@@ -128,7 +130,7 @@ class AdjudicationRequest(RankingRequest):
 
 
 class ReasonRequest(strict.Serializer):
-    reason = serializers.CharField(max_length=MAX_REASON_LENGTH, help_text="The annotator reads it.")
+    reason = serializers.CharField(max_length=MAX_REASON_LENGTH, help_text="The annotator will read this text.")
 
 
 class SinceQuery(strict.Serializer):

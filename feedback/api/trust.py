@@ -59,7 +59,9 @@ class FlagSerializer(strict.Serializer):
 
 
 class VerdictSerializer(AsOfSerializer):
-    can_be_trusted = serializers.BooleanField(allow_null=True, help_text="Null: too little is known, or with care.")
+    can_be_trusted = serializers.BooleanField(
+        allow_null=True, help_text="Null: too little is known, or the labels can be trusted with care only."
+    )
     sentence = serializers.CharField()
     flags = FlagSerializer(many=True)
 

@@ -226,7 +226,7 @@ def test_an_imported_model_waits_for_its_check_and_its_verdict_comes_by_itself(
     expect(page.get_by_role("row", name="refused-one")).to_contain_text("Being checked")
     page.get_by_role("button", name="Import a model").click()
     page.get_by_label("Label").fill("half typed")
-    sentence = "packed hidden states differ from the model's own by 0.3 of their size"
+    sentence = "packed hidden states differ from those of the model's own forward pass by 0.3 of their size"
     checkpoints.settle_check(
         refused, Verdict("refused", "", "", f"{refused.path}: no way of computing is exact ({sentence})")
     )

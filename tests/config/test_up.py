@@ -94,7 +94,7 @@ def test_a_first_start_serves_pages_prints_the_command_for_an_account_and_ends_a
 
 def make_the_first_account(process: subprocess.Popen[str], folder: Path) -> None:
     """Run the command that the terminal prints, from an environment that does not name the data folder."""
-    line = next(line for line in process.stderr if "nobody can sign in yet" in line)
+    line = next(line for line in process.stderr if "there is no account yet" in line)
     command = shlex.split(line.partition("`")[2].partition("`")[0])
     assert command[:2] == ["python3", "manage.py"]
     clean = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "ACCORD_DATA")}

@@ -218,7 +218,10 @@ def test_every_pass_imitates_every_pick_once_in_steps_of_nearly_equal_size():
         ({"rewards": []}, "rewards must contain at least one term"),
         ({"rewards": [{"name": "missing_eos"}]}, "set reward_model when, and only when"),
         ({"optimum_samples": 1}, "optimum_samples must be 2 or more"),
-        ({"reward_model": "", "rewards": [{"name": "missing_eos"}], "pessimism": 1.0}, "pessimism is of the reward"),
+        (
+            {"reward_model": "", "rewards": [{"name": "missing_eos"}], "pessimism": 1.0},
+            "pessimism applies to the reward",
+        ),
     ],
 )
 def test_settings_that_contradict_are_refused(chosen, sentence):

@@ -215,7 +215,7 @@ def test_a_round_holds_one_base_and_its_roles_learn_apart(trained, tmp_path):
 def test_a_critic_that_cannot_be_put_on_the_base_is_refused(tmp_path):
     policy_folder(tmp_path / "policy")
     job = ppo_job(tmp_path / "job", lora_rank=2, critic_model=str(tmp_path / "policy"))
-    with pytest.raises(BadInput, match="critic_model must be a reward model that learned as an adapter"):
+    with pytest.raises(BadInput, match="critic_model must be a reward model that was trained as an adapter"):
         ppo.main(job)
 
 

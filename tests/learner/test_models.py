@@ -53,7 +53,7 @@ def test_a_reward_model_is_no_policy_and_a_policy_no_reward_model(policy, tmp_pa
     save_reward_model(new_reward_model(str(policy), heads=0, seed=0), tokenizer, tmp_path / "reward")
     with pytest.raises(BadInput, match="lm_head"):
         load_policy(str(tmp_path / "reward"))
-    with pytest.raises(BadInput, match="is no reward model"):
+    with pytest.raises(BadInput, match="is not a reward model"):
         load_reward_model(str(policy))
 
 

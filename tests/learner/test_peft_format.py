@@ -184,7 +184,7 @@ def test_the_digest_of_the_base_is_in_the_metadata(tmp_path):
         ({"r": 4}, 'no pair of matrices of rank 4 for "model.layers.1'),
         ({"r": "3"}, 'must have a number "lora_alpha"'),
         ({"base_model_name_or_path": None}, 'must be a JSON object with "base_model_name_or_path"'),
-        ({"task_type": "SEQ_CLS"}, "has no head that scores"),
+        ({"task_type": "SEQ_CLS"}, "has no scoring head"),
     ],
 )
 def test_an_adapter_that_is_no_plain_lora_is_refused(tmp_path, changes, sentence):

@@ -74,5 +74,5 @@ def test_pessimism_needs_an_ensemble(tmp_path):
 
 
 def test_pessimism_needs_the_reward_model_among_the_terms():
-    with pytest.raises(BadInput, match="no term of the rewards"):
+    with pytest.raises(BadInput, match="not a term of rewards"):
         PpoConfig(model="m", rewards=[{"name": "length", "target": 3}], pessimism=1.0)

@@ -100,7 +100,7 @@ def test_a_term_that_compares_needs_references_or_a_reward():
     [
         ({"rewards": [], "reward_model": "r"}, "reward_model is set, but rewards has no term that uses it"),
         ({}, "set reward_model when, and only when"),
-        ({"rewards": [], "pessimism": 1.0}, "pessimism is of the reward model"),
+        ({"rewards": [], "pessimism": 1.0}, "pessimism applies to the reward model"),
         ({"rewards": [], "optimum_samples": 1}, "optimum_samples must be 2 or more"),
         ({"rewards": [], "expectile": 1.0}, "expectile must be below 1"),
         ({"rewards": [], "bootstrap": "max"}, "bootstrap must be one of state_value, double_q"),

@@ -57,7 +57,7 @@ def test_a_classifier_that_transformers_saved_loads_with_its_head_and_scores_the
 
 def test_a_kind_that_is_no_causal_language_model_is_refused_with_a_sentence(tmp_path):
     AutoConfig.for_model("vit").save_pretrained(tmp_path)
-    with pytest.raises(BadInput, match="a ViT is no causal language model"):
+    with pytest.raises(BadInput, match="a ViT is not a causal language model"):
         load_scalar_model(str(tmp_path))
 
 

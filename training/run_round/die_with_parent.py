@@ -21,7 +21,7 @@ def main() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
-        sys.exit("error: the worker died before its program started")
+        sys.exit("error: the worker process died before its program started")
     os.nice(NICENESS)
     os.execv(command[0], command)
 

@@ -134,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
         except (OSError, http.client.HTTPException):  # the client left, or the engine died
             self.close_connection = True
             if not self.has_begun:
-                self._refuse(Refusal(503, "The engine ended before it answered: try again.", **{"Retry-After": "5"}))
+                self._refuse(Refusal(503, "The engine stopped before it answered: try again.", **{"Retry-After": "5"}))
 
     def _get(self) -> None:
         if self.path == "/health":

@@ -1,4 +1,4 @@
-"""`manage.py demo`: Accord with a project that can be ranked at once, on a small model that is trained here."""
+"""`manage.py demo`: a project that can be ranked at once, with a small model that is trained on this machine."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +17,9 @@ ROUNDS, LABELS = 2, 600  # defaults of a simulation
 
 
 class Command(ServiceCommand):
-    help = "Start Accord with a demo project: customer-support replies by a small model that is trained here."
+    help = (
+        "Start Accord with a demo project: customer-support replies by a small model that is trained on this machine."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_service_arguments(parser)
@@ -31,7 +33,7 @@ class Command(ServiceCommand):
         simulation.add_argument("--recipe", metavar="NAME", help="recipe of the rounds (ppo)")
         simulation.add_argument("--rounds", type=int, metavar="N", help="number of rounds (2)")
         simulation.add_argument("--labels", type=int, metavar="N", help="rankings before each round (600)")
-        simulation.add_argument("--json", type=Path, metavar="FILE", help="write the figures of each cycle there")
+        simulation.add_argument("--json", type=Path, metavar="FILE", help="file to write the figures of each cycle to")
 
     def handle(self, *args: Any, **options: Any) -> None:
         from training.demo import seed

@@ -67,7 +67,7 @@ class Command(ServiceCommand):
             else:
                 self.report(f"\nrunning here: {', '.join(names)}   (Ctrl-C stops it)\n")
             if "web" in names and not has_accounts:
-                self.report(f"nobody can sign in yet: make the first account with `{first_account_command()}`")
+                self.report(f"there is no account yet: create the first one with `{first_account_command()}`")
             supervisor.watch()
 
         supervisor.run(address, greet_and_watch)

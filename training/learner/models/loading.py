@@ -130,7 +130,7 @@ def scalar_class(config_class: Any) -> Any:
     causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(config_class, None)
     if causal is None:
         kind = config_class.__name__.removesuffix("Config")
-        raise BadInput(f"a {kind} is no causal language model, and cannot score")
+        raise BadInput(f"a {kind} is not a causal language model and cannot score")
     parent = next(kind for kind in causal.__mro__ if kind.__name__.endswith("PreTrainedModel"))
     name = f"{parent.__name__.removesuffix('PreTrainedModel')}ForSequenceClassification"
     members = {"base_model_prefix": causal.base_model_prefix, "config_class": config_class, "__module__": __name__}
@@ -182,7 +182,7 @@ def _load(kind: Any, path: str, dtype: str, new: str = "", **options: Any) -> An
     model.get_input_embeddings().padding_idx = None
     if adapter := read_adapter(Path(path), model) if source != path else None:
         if new in loading["missing_keys"] and is_scalar_folder(path) and not adapter.head:
-            raise BadInput(f"{path} has no head that scores, and its base has none")
+            raise BadInput(f"{path} has no scoring head, and neither has its base")
         merge_adapter(model, adapter, path)
     return prepare(model, path)
 

@@ -316,7 +316,7 @@ def critic_view(base: SharedBase, source: str, lora: LoraConfig, seed: int, is_a
     """
     critic = load_scoring_view(base, "critic", source)
     if critic is None and is_asked_for:
-        raise BadInput("with lora_rank, critic_model must be a reward model that learned as an adapter on model")
+        raise BadInput("with lora_rank, critic_model must be a reward model that was trained as an adapter on model")
     if critic is None:  # a language model's folder, or an adapter for another base
         return scoring_view(base, "critic", lora, seed, bias=True)
     assert critic.score is not None

@@ -58,7 +58,7 @@ class Probe(NamedTuple):
         """Raise Inexact unless they agree within the tolerance. name: plural subject of the message."""
         difference = float((actual - expected).abs().max() / expected.abs().max().clamp(min=1e-6))
         if not difference <= self.tolerance:
-            raise Inexact(f"{name} differ from the model's own by {difference:.1g} of their size")
+            raise Inexact(f"{name} differ from those of the model's own forward pass by {difference:.1g} of their size")
 
 
 @torch.no_grad()

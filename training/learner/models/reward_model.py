@@ -202,7 +202,7 @@ def load_reward_model(path: str, dtype: str = "float32", base: SharedBase | None
     """
     tokenizer = load_tokenizer(path)
     if not is_scalar_folder(path):
-        raise BadInput(f"{path} is no reward model: it is not a sequence classifier")
+        raise BadInput(f"{path} is not a reward model: it is not a sequence classifier")
     view = None if base is None else load_scoring_view(base, "reward", path)
     network: Any = load_scalar_model(path, dtype) if view is None else view
     ensemble = _load_ensemble(Path(path), network) if (Path(path) / ENSEMBLE_FILE).is_file() else None

@@ -90,7 +90,7 @@ class ReferenceLogProbs:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         if state["values"].shape != self._values.shape:
-            raise ValueError("the state is of other rankings")
+            raise ValueError("the saved state belongs to other rankings")
         self._values = state["values"]
 
 

@@ -89,7 +89,7 @@ def _spans_by_place(row: dict[str, Any]) -> dict[int, list[Span]]:
     for span in spans:
         place, start, end = (span.get(name) for name in ("completion", "start", "end"))
         if type(place) is not int or not 0 <= place < len(row["completions"]):
-            raise BadInput(f"a span must name its completion by its index, not {place!r}")
+            raise BadInput(f"a span must name its completion by index, not {place!r}")
         length = len(row["completions"][place])
         if type(start) is not int or type(end) is not int or not 0 <= start < end <= length:
             raise BadInput(f"a span must have 0 ≤ start < end ≤ {length}, not {start!r} and {end!r}")

@@ -16,8 +16,8 @@ def encode_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], Offsets]:
     tokenizer without tokenizer.json, which tells no offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise BadInput("a tokenizer without tokenizer.json does not tell which characters a token stands for")
+        raise BadInput("a tokenizer without tokenizer.json has no character offsets of its tokens")
     encoding = encoding_of(tokenizer, text)
     if list(encoding.ids) != encode_text(tokenizer, text):
-        raise BadInput(f"the tokenizer's offsets of {text!r:.80} are of other tokens")
+        raise BadInput(f"the tokenizer's offsets of {text!r:.80} belong to other tokens")
     return list(encoding.ids), encoding.offsets

@@ -116,7 +116,7 @@ def rewards_of(completions: Sequence[Logged], reward: Reward | None, processes: 
     rewards = torch.tensor([known.get(i, one.reward) for i, one in enumerate(completions)], dtype=torch.float32)
     if not bool(rewards.isfinite().all()):
         raise BadInput(
-            f"{FILE}, row {int((~rewards.isfinite()).nonzero()[0]) + 1}: the reward terms give no finite number"
+            f"{FILE}, row {int((~rewards.isfinite()).nonzero()[0]) + 1}: the sum of the reward terms is not finite"
         )
     return rewards
 

@@ -22,7 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
         parser.add_argument("--port", type=int, default=8001, help="port to listen on (default: 8001)")
         parser.add_argument(
-            "--token", default="", metavar="KEY", help="a key for clients, in addition to managers' API tokens"
+            "--token", default="", metavar="KEY", help="an access key for clients, in addition to managers' API tokens"
         )
         parser.add_argument(
             "--engine",

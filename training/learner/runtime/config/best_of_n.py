@@ -29,9 +29,11 @@ class BestOfNConfig(Training):
     score_clip: float = setting(0.0, low=0, help="The summed terms are clipped to ± this. 0: no clipping.")
 
     # Picks
-    iterations: int = setting(1, low=1, help="How often the newest policy is sampled and its best are imitated.")
+    iterations: int = setting(
+        1, low=1, help="Number of iterations; each samples the newest policy and imitates the best completions."
+    )
     completions_per_prompt: int = setting(
-        8, low=2, help="n: completions of a prompt, of which the one with the highest reward is picked."
+        8, low=2, help="n: completions per prompt; the one with the highest reward is picked."
     )
     prompts_per_iteration: int = setting(
         512, low=1, help="Picks of an iteration, one per prompt. With fewer prompts, some are sampled again."
@@ -74,6 +76,6 @@ class BestOfNConfig(Training):
         exact_division(self.prompts_per_iteration, self.sampling_prompts, "prompts_per_iteration", "sampling_prompts")
         check_terms(self.rewards, self.reward_model)
         if self.pessimism and "reward_model" not in [term["name"] for term in self.rewards]:
-            raise BadInput("pessimism is of the reward model, which is no term of the rewards: set pessimism to 0")
+            raise BadInput("pessimism applies to the reward model, which is not a term of rewards: set pessimism to 0")
         if self.optimum_samples == 1:
             raise BadInput("optimum_samples must be 2 or more, for an interval, or 0 for no estimate")

@@ -32,7 +32,7 @@ class KtoConfig(Training):
     rating_midpoint: float = setting(3.0, help="Rating that is neither good nor bad; the product's go from 1 to 5.")
 
     # Loss
-    beta: float = setting(0.1, above=0, help="β: how fast the value of a log-ratio saturates, per nat.")
+    beta: float = setting(0.1, above=0, help="β: rate at which the value of a log-ratio saturates, per nat.")
     desirable_weight: float = setting(1.0, above=0, help="λ_D: weight of desirable completions.")
     undesirable_weight: float = setting(1.0, above=0, help="λ_U: weight of undesirable completions.")
     balance_labels: bool = setting(

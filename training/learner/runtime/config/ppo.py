@@ -147,7 +147,7 @@ class PpoConfig(Training):
         elif self.reward_model:
             raise BadInput("reward_model is set, but rewards is empty: add the term reward_model, or leave it out")
         if self.pessimism and "reward_model" not in [term["name"] for term in self.rewards]:
-            raise BadInput("pessimism is of the reward model, which is no term of the rewards: set pessimism to 0")
+            raise BadInput("pessimism applies to the reward model, which is not a term of rewards: set pessimism to 0")
         if self.kl_target and not self.kl_coefficient:
             raise BadInput("kl_target multiplies kl_coefficient, and 0 stays 0: set kl_coefficient above 0")
         if self.dual_clip and self.dual_clip <= 1:

@@ -29,12 +29,12 @@ class QConfig(Training):
 
     # Replay buffer
     buffer_completions: int = setting(
-        0, low=0, help="Maximum training completions in the replay buffer: the last of the file are held. 0: all."
+        0, low=0, help="Maximum training completions in the replay buffer: the last ones of the file are kept. 0: all."
     )
     batch_completions: int = setting(64, low=1, help="Completions of a step over all processes.")
 
     # Values
-    value_epochs: int = setting(20, low=1, help="Passes over the replay buffer in which the values are learned.")
+    value_epochs: int = setting(20, low=1, help="Passes over the replay buffer to learn the values.")
     value_learning_rate: float = setting(0.0, low=0, help="Peak learning rate of the values. 0: learning_rate.")
     gamma: float = setting(1.0, above=0, high=1, help="Discount γ per token.")
     td_lambda: float = setting(
@@ -65,7 +65,7 @@ class QConfig(Training):
     )
 
     # Policy
-    policy_epochs: int = setting(2, low=1, help="Passes over the replay buffer in which the policy is learned.")
+    policy_epochs: int = setting(2, low=1, help="Passes over the replay buffer to learn the policy.")
     kl_coefficient: float = setting(
         0.1, above=0, help="β: the likelihood of a token is weighted by exp(advantage / β). Reward per nat, as in ppo."
     )
@@ -85,6 +85,6 @@ class QConfig(Training):
         elif self.reward_model:
             raise BadInput("reward_model is set, but rewards has no term that uses it: leave one of them out")
         if self.pessimism and "reward_model" not in [term["name"] for term in self.rewards]:
-            raise BadInput("pessimism is of the reward model, which is no term of the rewards: set pessimism to 0")
+            raise BadInput("pessimism applies to the reward model, which is not a term of rewards: set pessimism to 0")
         if self.optimum_samples == 1:
             raise BadInput("optimum_samples must be 2 or more, for an interval, or 0 for no estimate")

@@ -45,7 +45,9 @@ class RewardConfig(Training):
         help="Weight of the loss of marked spans, nats per token of a completion with marks: which tokens annotators "
         "marked as good, as bad, or not at all. 0: marks are not read.",
     )
-    averaged_runs: int = setting(1, low=1, help="Number of trainings from one start whose weights are averaged.")
+    averaged_runs: int = setting(
+        1, low=1, help="Number of training runs from the same start whose weights are averaged."
+    )
     ensemble_heads: int = setting(8, low=0, help="Bootstrapped heads that estimate uncertainty. 0 or 1: none.")
     prior_scale: float = setting(1.0, low=0, help="Scale of the fixed random priors of these heads.")
 
