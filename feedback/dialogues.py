@@ -1,8 +1,8 @@
-"""Completions of several turns: their form, their text, and what tells them apart.
+"""Completions of several turns: their form, their text, and their digest.
 
 A completion of several turns begins and ends with the assistant, and the user answers in between. Its `turns` are
-messages. Its `text` is derived from them: each turn under a line with its role. Only `turns` say who spoke, so a turn
-that imitates such a line remains one turn.
+messages. Its `text` is derived from them: each turn under a line with its role. Only `turns` hold the speakers, so a
+turn that imitates such a line remains one turn.
 """
 
 import hashlib
@@ -39,13 +39,13 @@ def contents(turns: Turns) -> Iterator[tuple[int, str]]:
 
 
 def digest_of(turns: Turns) -> str:
-    """Return the SHA-256 that tells completions apart. No text has it, since no text contains a NUL."""
+    """Return the SHA-256 that identifies the turns. No text has the same one, since no text contains a NUL."""
     canonical = json.dumps(turns, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(b"turns\0" + canonical.encode()).hexdigest()
 
 
 def visible_key(answer: Answer) -> tuple[str, ...]:
-    """Return what people see of an answer: white space at the end of a text is invisible."""
+    """Return the visible part of an answer: white space at the end of a text is invisible."""
     if answer.turns is None:
         return (answer.text.rstrip(),)
     return tuple(part for turn in answer.turns for part in (turn["role"], turn["content"].rstrip()))

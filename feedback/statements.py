@@ -1,7 +1,7 @@
 """Prepared statements for the labelling hot path: server-side binding, planned once per connection.
 
-Django builds SQL anew for each request and interpolates the values into its text, so PostgreSQL parses and plans each
-statement anew. For the statements of every label this took longer than all the rest (figures in training/LOG.md). Use
+Django builds SQL again for each request and interpolates the values into its text, so PostgreSQL parses and plans each
+statement again. For the statements of every label this took longer than all the rest (figures in training/LOG.md). Use
 the ORM elsewhere.
 """
 

@@ -35,7 +35,7 @@ def in_full(path: str) -> str:
 
 
 def moved(path: str) -> str:
-    """Return the path below today's data folder if `path` is of a data folder that was moved here, else `path`."""
+    """Return the path below today's data folder if `path` belongs to a data folder that was moved here, else `path`."""
     folder = Path(path)
     if not folder.is_absolute() or folder.exists():
         return path

@@ -98,7 +98,7 @@ def stages_of(round_: Round) -> list[Stage]:
 
 
 def imitation_sentence(recipe: Recipe, settings: Sections, counts: Counts) -> str:
-    """Return how many demonstrations a round imitates, or why none; "" if there are none to imitate."""
+    """Return a sentence on how many demonstrations a round imitates, or why none; "" if there are none to imitate."""
     if "sft" not in recipe.programs:
         return ""
     n, limits = counts.demonstrations, settings["round"]
@@ -120,7 +120,7 @@ def imitation_sentence(recipe: Recipe, settings: Sections, counts: Counts) -> st
 
 
 def ratings_sentence(round_: Round) -> str:
-    """Return which attributes have too few rated completions to be learned, and how many; "" if none has."""
+    """Return a sentence about attributes with too few rated completions to be learned; "" if there are none."""
     least = round_settings.completed(round_.settings)["round"]["min_rated_completions"]
     counts = round_.results.get("snapshot", {})
     few = {name.removeprefix(COUNTED): n for name, n in counts.items() if name.startswith(COUNTED) and n < least}
@@ -184,7 +184,7 @@ def checkpoints_of(project: Project) -> QuerySet[Checkpoint]:
 
 
 def check_hint(project: Project) -> str:
-    """Return why a check of the project's checkpoints has not begun, and what to do; "" if none is late."""
+    """Return a sentence about why a check of the project's checkpoints is late, and what to do; "" if none is."""
     late = checks.waiting().filter(
         Q(check_heartbeat_at__isnull=True) | Q(check_heartbeat_at__lt=Now() - checks.LOST_AFTER),
         project=project,

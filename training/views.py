@@ -194,7 +194,7 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
             for fact in job.facts
             if round_.results.get(job.name, {}).get(fact.key) is not None
         ],
-        # The last program first: what it learned is the outcome of the round.
+        # The last program first: its result is the outcome of the round.
         "curves": [
             {
                 "job": job.name,
@@ -325,7 +325,7 @@ def import_checkpoint(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 def _imitation(round_: Round) -> str:
-    """Return how many demonstrations the round imitates, or why none."""
+    """Return a sentence about how many demonstrations the round imitates, or why none."""
     if not round_.learns:
         return ""
     return reports.imitation_sentence(round_.recipe, round_settings.completed(round_.settings), round_.counts)

@@ -49,7 +49,7 @@ def transport_options(broker_url: str, database_url: str) -> dict[str, Any]:
 def check(url: str) -> None:
     """Raise SetupError unless Redis or RabbitMQ accepts a connection; the message contains no password.
 
-    Without this check the pages would work, and rounds and background work would wait without a word.
+    Without this check the pages would work, but rounds and background work would wait without an error message.
     """
     from kombu import Connection
     from kombu.exceptions import OperationalError

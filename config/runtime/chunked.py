@@ -44,7 +44,7 @@ def with_length(application: Application) -> Application:
 
 
 def _is_known(environ: dict[str, Any]) -> bool:
-    """Tell whether the request has the token or session of an account."""
+    """Return whether the request has the token or session of an account."""
     if "HTTP_AUTHORIZATION" not in environ and settings.SESSION_COOKIE_NAME not in environ.get("HTTP_COOKIE", ""):
         return False
     from feedback.web.body_limits import find_sender  # models are loaded after this module

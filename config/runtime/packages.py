@@ -42,7 +42,7 @@ def front_end_is_missing() -> bool:
 
 
 def has_stamp(stamp: Path, sources: list[Path]) -> bool:
-    """Tell whether the stamp holds the digest of the files: then their present content is installed."""
+    """Return whether the stamp has the digest of the files, which means that their present content is installed."""
     return stamp.exists() and stamp.read_text() == digest(sources)
 
 
@@ -83,7 +83,7 @@ def make_venv() -> None:
     say("making .venv")
     try:
         venv.create(VENV, with_pip=True, symlinks=True)
-    except BaseException as error:  # Ctrl-C too: the next start would take half a .venv for a whole one
+    except BaseException as error:  # Ctrl-C too: the next start would mistake an incomplete .venv for a complete one
         shutil.rmtree(VENV, ignore_errors=True)
         if isinstance(error, OSError | subprocess.CalledProcessError):
             raise SetupError(reason_of(str(error), f"could not make .venv ({error}).")) from error

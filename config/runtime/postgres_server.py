@@ -36,7 +36,7 @@ def cluster_of(data_dir: Path) -> Path:
 
 
 def is_running(data_dir: Path) -> bool:
-    """Tell whether a server runs on this data folder (and not only on a folder that it was copied from)."""
+    """Return whether a server runs on this data folder (and not only on a folder that it was copied from)."""
     with lock_file(data_dir).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

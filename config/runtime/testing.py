@@ -76,7 +76,7 @@ def fast_arguments(arguments: list[str]) -> list[str]:
 
 
 def is_parallel(arguments: list[str]) -> bool:
-    """Tell whether the arguments name neither a path nor a number of processes: then all cores are used."""
+    """Return whether the arguments name neither a path nor a number of processes: then all cores are used."""
     return not any(argument.startswith(("-n", "--numprocesses")) for argument in arguments) and not names_a_path(
         arguments
     )

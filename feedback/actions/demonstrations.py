@@ -1,8 +1,8 @@
 """Demonstrations: answers that people write on the ranking page, to be imitated.
 
-An answer that was edited from a completion is better than its origin, in its author's eyes: the two make a comparison,
-the *pair*, with a ranking by the author. So it enters exports and reward models as any ranking does. Nobody else gets
-the pair to rank, and no figure about annotators counts it.
+Its author considers an edited answer better than its origin, the completion that it was edited from. So the two make a
+comparison, the *pair*, with a ranking by the author. So it enters exports and reward models as any ranking does. Nobody
+else gets the pair to rank, and no figure about annotators counts it.
 
 An author undoes an answer with `withdraw_if_last`, a reviewer discards it with `discard`.
 """
@@ -134,7 +134,7 @@ def _completion_at(comparison: Comparison, order: Sequence[int], place: int) -> 
 
 
 def _rank_pair(membership: Membership, demonstration: Demonstration, origin: Completion) -> Comparison:
-    """Return the pair of an answer and its origin, ranked by the author. It has no slot, so nobody is given it."""
+    """Return the pair of an answer and its origin, ranked by the author. It has no slot, so no annotator gets it."""
     pair = demonstration.pair
     if pair is None or not pair.items.filter(completion=origin).exists():
         group = [demonstration.completion_id, origin.pk]

@@ -1,6 +1,6 @@
 """Details of a ranking besides its ranks: strength, flags, ratings, marked spans and comment.
 
-Pages and the API both check them here, so that neither accepts what the project does not ask for.
+Pages and the API both check them here, so that neither accepts details that the project does not ask for.
 """
 
 from collections.abc import Mapping, Sequence

@@ -23,7 +23,8 @@ def undo_last(membership: Membership) -> Lease:
 
     A ranking does not count any more: its last revision is `withdrawn`. `lease.withdrawn` is that revision; it is None
     after a skip of a comparison that the member had not ranked. Raises NotFound if there is nothing to undo, or the
-    ranking is too old or one too many, and Conflict if others have taken the slot or a reviewer has decided.
+    ranking is too old or the limit of undone rankings is reached, and Conflict if others have taken the slot or a
+    reviewer has decided.
     """
     leases.lock_member(membership)
     last = _last_action(membership)

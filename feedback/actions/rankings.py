@@ -54,7 +54,7 @@ def record_ranking_and_lease(
 ) -> tuple[Ranking, Lease | None]:
     """Record a ranking and lease the next comparison in one transaction, which waits for the disk only once.
 
-    The lease is None if leasing would have to wait for a lock, or nothing is left: `leases.lease_next` then tells.
+    The lease is None if leasing would have to wait for a lock, or nothing is left: call `leases.lease_next` then.
     """
     ranking = _record(membership, lease_id, ranks, idempotency_key=idempotency_key, seconds=seconds, **details)
     return ranking, leases.lease_without_waiting(membership, beside)
@@ -153,7 +153,7 @@ def revise_ranking(
     """Store a new revision of the member's own ranking, which becomes the live one. The old row stays in the record.
 
     The arguments are those of `record_ranking`; `ranks` follow the order of display of the revised ranking. A ranking
-    that the member withdrew is recorded anew under the lease that holds its comparison.
+    that the member withdrew is recorded again under the lease that holds its comparison.
     """
     leases.lock_member(membership)
     if duplicate := submitted_before(membership, idempotency_key):

@@ -55,7 +55,7 @@ def _undo_return(review: Review) -> None:
 
 
 def _undo_adjudication(review: Review) -> None:
-    """Let the overruled rankings count again, and the ranking that the reviewer had made before the adjudication."""
+    """Restore the overruled rankings, and the ranking that the reviewer had made before the adjudication."""
     assert review.comparison_id is not None
     comparison = leases.lock_comparison(review.comparison_id)
     overruled = last_of(review, Standing.OVERRULED).values_list("pk", flat=True)
@@ -79,7 +79,7 @@ def _undo_adjudication(review: Review) -> None:
 
 
 def _undo_demonstration(review: Review) -> None:
-    """Let a demonstration be imitated again, and its pair count."""
+    """Restore a demonstration and its pair."""
     pair_id = review.demonstration.pair_id if review.demonstration else None
     if pair_id is not None:
         leases.lock_comparison(pair_id)
@@ -99,14 +99,14 @@ _UNDO = {
 
 
 def _restore(review: Review, standing: str) -> None:
-    """Let the rankings that the review took out count again, unless their annotator has answered since."""
+    """Restore the rankings that the review took out, unless their annotator has answered since."""
     lock_comparisons(list(last_of(review, standing).values_list("comparison_id", flat=True)))
     rows = list(last_of(review, standing).values_list("pk", "comparison_id", "comparison__adjudicated_at"))
     if not rows:
         raise Conflict(_("The annotator has ranked again since, or settled the comparison: there is nothing to undo."))
     free = [(pk, comparison_id) for pk, comparison_id, adjudicated_at in rows if adjudicated_at is None]
     revise_all([pk for pk, _ in free], Standing.COUNTS, review, is_live=True)
-    # If another annotator has taken the slot meanwhile, the comparison wants one ranking more: both are good.
+    # If another annotator has taken the slot meanwhile, the comparison wants one more ranking, and both count.
     Comparison.objects.filter(pk__in=[comparison_id for _, comparison_id in free]).update(
         ranking_count=F("ranking_count") + 1,
         wanted_rankings=F("wanted_rankings") + Greatest(1 - F("open_slots"), 0),

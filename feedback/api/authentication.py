@@ -28,7 +28,7 @@ class Sessions(ModelBackend):
 
 
 class TokenAuthentication(BaseAuthentication):
-    """Finds a token by the digest of its key. The scheme `Token`, which some clients send, is accepted too."""
+    """Authentication by the digest of a token's key. The scheme `Token`, which some clients send, is accepted too."""
 
     def authenticate(self, request: Request) -> tuple[User, ApiToken] | None:
         scheme, _, key = get_authorization_header(request).decode("latin-1").partition(" ")

@@ -93,7 +93,7 @@ class GoldResponse(strict.Serializer):
 class FormatField(serializers.ChoiceField):
     """Name of a registered export format.
 
-    Serializers copy their fields by constructing them anew, so the choices are those registered at that time.
+    Serializers copy their fields by constructing them again, so the choices are those registered at that time.
     """
 
     def __init__(self, **kwargs: Any) -> None:

@@ -65,7 +65,7 @@ def import_list(request: Request, slug: str) -> Response:
 def import_detail(request: Request, slug: str, import_id: int) -> Response:
     """Undo an import, except what is in use. For managers.
 
-    Comparisons that nobody has ranked, skipped or been given are removed, then completions that nothing uses, then
+    Comparisons that nobody has ranked, skipped or leased are removed, then completions that nothing uses, then
     prompts without completions. The other rows stay; the answer gives the reasons.
     """
     membership = members.manager_of(request.user, slug)

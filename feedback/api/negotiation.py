@@ -8,7 +8,7 @@ from rest_framework.request import Request
 
 
 class IgnoreAcceptHeader(DefaultContentNegotiation):
-    """Answers in the endpoint's media type whatever `Accept` asks for.
+    """Content negotiation that ignores `Accept` and answers in the endpoint's media type.
 
     REST framework's default answers 406 to a client that accepts JSON Lines only, because no renderer of the view has
     that media type: exports are streamed without a renderer.

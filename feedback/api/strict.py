@@ -14,7 +14,7 @@ MAX_BIGINT = 2**63 - 1  # a larger number is no sequence or id, and PostgreSQL r
 
 
 class _KnownFields:
-    """Refuses a field that the serializer does not have."""
+    """Mixin that refuses input fields that the serializer does not have."""
 
     fields: Mapping[str, serializers.Field]
 
@@ -45,7 +45,7 @@ def validated_query(serializer: type[serializers.Serializer], request: Request) 
 
 
 class KnownParameters(permissions.BasePermission):
-    """Refuses a query parameter that the view's OpenAPI description does not have, for every user."""
+    """Permission that refuses query parameters that the view's OpenAPI description does not have, for every user."""
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         refuse_unknown(request.query_params, parameters_of(view, str(request.method)))

@@ -86,7 +86,7 @@ def reliability_detail(request: Request, slug: str) -> Response:
 @extend_schema(operation_id="trust", responses=VerdictSerializer)
 @api_view(["GET"])
 def trust_detail(request: Request, slug: str) -> Response:
-    """Say in a sentence whether the labels can be trusted, and list the annotators to look at with the reasons."""
+    """Return a sentence on whether the labels can be trusted, and the annotators to look at, with the reasons."""
     verdict = trust.verdict(members.manager_of(request.user, slug).project)
     body = {
         "can_be_trusted": verdict.can_be_trusted,

@@ -12,10 +12,11 @@ from feedback.models.prompts import Demonstrations
 
 
 def demonstrations(project: Project, until: datetime | None = None, *, include_flagged: bool = False) -> Iterator[Row]:
-    """Yield what people wrote to be imitated: `prompt_id, split, messages, completion`, in the order of storage.
+    """Yield the demonstrations: `prompt_id, split, messages, completion`, in the order of storage.
 
-    until: leave out what was stored later, such as after the start of a round. Left out are demonstrations that their
-    authors withdrew, that reviewers discarded, and (unless include_flagged) flagged ones: see `imitable`.
+    until: leave out demonstrations that were stored later, such as after the start of a round. Left out are
+    demonstrations that their authors withdrew, that reviewers discarded, and (unless include_flagged) flagged ones: see
+    `imitable`.
     """
     stored = imitable(project, until, include_flagged=include_flagged).order_by("pk")
     fields = stored.values_list(

@@ -104,8 +104,8 @@ def rankings(
     characters `start` … `end` − 1 of `completions[completion]` as good or bad. Where a completion is a dialogue, the
     row has `turns`: aligned with completions, its messages, or null for a completion that is one text.
 
-    details: add what no learner reads: `external_id` (or null), `references` and `metadata` of the prompt, `sampling`
-    (parameters, aligned with completions), `comment` and `created_at` (ISO 8601) of the ranking.
+    details: add the fields that no learner reads: `external_id` (or null), `references` and `metadata` of the prompt,
+    `sampling` (parameters, aligned with completions), `comment` and `created_at` (ISO 8601) of the ranking.
     """
     until, after_cursor = sequence_cutoff(project) if until is None else until, after
     selected = counting(project, until) if still_counting else _visible(project, after, until)
@@ -157,7 +157,7 @@ def count_by_ranks(project: Project) -> QuerySet[Ranking, tuple[str, list[int], 
 
 
 def _visible(project: Project, after: int, until: int) -> QuerySet[Ranking]:
-    """Return what a reader at `after` needs: rankings that count, and retractions of what the reader may have."""
+    """Return the rows for a reader at `after`: rankings that count, and retractions of those that it may have."""
     last = _without_gold(last_revisions(project, until))
     counts = Q(standing=Ranking.Standing.COUNTS)
     if not after:

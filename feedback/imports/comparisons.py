@@ -153,7 +153,7 @@ Key = tuple[int, frozenset[str]]  # prompt id, digests of the texts
 
 
 def _key(group: list[Completion]) -> Key:
-    """Return what identifies a comparison: its prompt and texts, without their sources and order."""
+    """Return the identity of a comparison: its prompt and texts, without their sources and order."""
     return group[0].prompt_id, frozenset(completion.digest for completion in group)
 
 

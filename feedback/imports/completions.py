@@ -78,7 +78,7 @@ def import_completions(
 def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demonstration:
     """Store a demonstration by a member. Its author never gets it in a comparison.
 
-    `feedback.actions.demonstrations` has what else follows from an answer that is written on the ranking page.
+    `feedback.actions.demonstrations` has the other effects of an answer that is written on the ranking page.
     """
     if prompt.project_id != membership.project_id:
         raise Invalid(_("This prompt belongs to another project."))

@@ -174,7 +174,7 @@ def dense(ranks: Sequence[int]) -> list[int]:
 
 
 def is_id(value: object) -> bool:
-    """Tell whether a value can be a primary key: a positive whole number that fits a bigint."""
+    """Return whether a value can be a primary key: a positive whole number that fits a bigint."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
 
 

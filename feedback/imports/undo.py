@@ -113,7 +113,7 @@ def undo_import(record: Import, actor: User | None) -> Undone:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_CLASS, record.project_id])
         # The commit looks up each deleted row in every table that may refer to it. PostgreSQL would plan some of these
-        # look-ups anew for each row, which takes five times as long as the look-up.
+        # look-ups again for each row, which takes five times as long as the look-up.
         cursor.execute("SET LOCAL plan_cache_mode = force_generic_plan")
     record = Import.objects.select_for_update(of=("self",)).select_related("project").get(pk=record.pk)
     if record.project.archived_at is not None:

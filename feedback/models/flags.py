@@ -1,4 +1,4 @@
-"""Flags: labels that annotators put on rankings, and what they mean for training."""
+"""Flags: labels that annotators put on rankings, and their meaning for training."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def trainable_flags(project: Project) -> list[str]:
 
 
 def is_trainable(project: Project, flags: Sequence[str]) -> bool:
-    """Tell whether no flag of a ranking means "not for training"."""
+    """Return whether no flag of a ranking means "not for training"."""
     return set(flags).issubset(trainable_flags(project))
 
 

@@ -1,4 +1,4 @@
-"""Imports: what came in together and can be undone together."""
+"""Imports: rows that were added together and can be undone together."""
 
 from django.db import models
 from django.db.models import Q

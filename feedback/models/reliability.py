@@ -57,7 +57,7 @@ class Reliability(models.Model):
 
     @property
     def is_adversarial(self) -> bool:
-        """Tell whether the annotator contradicts the others more often than not, with 95 % confidence."""
+        """Return whether the annotator contradicts the others more often than not, with 95 % confidence."""
         return self.high < 0.5
 
 

@@ -1,7 +1,7 @@
-"""Keep annotators from telling sources and gold apart: orders, numbers and draws keyed with a secret of the project.
+"""Blinding of sources and gold: orders, numbers and draws that are keyed with a secret of the project.
 
 The secret is `Project.blinding_key`, a random value in the database. So every web host and every restored backup
-computes the same, and a change of SECRET_KEY changes nothing on the screens of annotators.
+computes the same values, and a change of SECRET_KEY changes nothing that annotators see.
 """
 
 import hmac
@@ -26,7 +26,8 @@ def gold_before(project: Project, annotator_id: int, comparison_id: int) -> int:
     """Return how many gold comparisons come before this one in the annotator's work.
 
     The number is geometric, P(n ≥ k) = p^k with p the share of gold, as if a coin were tossed before each comparison.
-    It is fixed for this annotator and comparison: if it were drawn anew, asking again would tell gold from real work.
+    It is fixed for this annotator and comparison: if it were drawn again for each request, a repeated request would
+    reveal gold.
     """
     share = project.gold_percent / 100
     if share == 0:
@@ -41,7 +42,7 @@ def comparison_number(membership: Membership, comparison_id: int) -> int:
 
     Reviewers and managers know its id, which exports and review pages contain. Annotators get a keyed permutation of
     the ids, a Feistel network (Luby and Rackoff, 1988) with HMAC-SHA-256 as its round function. The ids themselves
-    would tell gold, because gold is imported together and has neighbouring ids.
+    would reveal gold, because gold is imported together and has neighbouring ids.
     """
     if membership.may_review:
         return comparison_id

@@ -6,7 +6,7 @@ first thousands of rows, which still wait for others. So a claim reads bounded p
 
 1. the head of the queue;
 2. the head and a random place of each section (a priority and a number of rankings), in the order of the queue;
-3. the whole queue, only if all of these hold nothing for the member, so that nobody is sent away while work remains.
+3. the whole queue, only if these pieces have nothing for the member, so that everybody gets work while any is left.
 """
 
 import random
@@ -115,7 +115,7 @@ def first_in_queue(membership: Membership) -> int | None:
 
 
 def _wait_for_one(membership: Membership) -> Comparison | None:
-    """Wait for a comparison that others have locked, rather than say that nothing is left."""
+    """Wait for a comparison that others have locked, instead of reporting that nothing is left."""
     for _ in range(MAX_WAITS):
         ids = permitted(_queue(membership), membership).values_list("pk", flat=True)[:1]
         if not ids:
@@ -145,7 +145,7 @@ def _queue(membership: Membership) -> QuerySet[Comparison]:
 
 
 def _further_looks(membership: Membership) -> Iterator[list[int]]:
-    """Yield ids of comparisons to try, piece by piece, where the head of the queue holds nothing for this member."""
+    """Yield ids of comparisons to try, piece by piece, if the head of the queue has nothing for this member."""
     queue = _queue(membership)
     for section in sections(membership.project_id):
         part = queue.filter(priority=section.priority, ranking_count=section.ranking_count)
@@ -155,7 +155,7 @@ def _further_looks(membership: Membership) -> Iterator[list[int]]:
 
 
 def permitted(comparisons: QuerySet[Comparison], membership: Membership) -> QuerySet[Comparison]:
-    """Keep the comparisons that this member may rank, without gold: leases of gold are given in another way."""
+    """Keep the comparisons that this member may rank, without gold, which `gold.py` claims."""
     may_rank = RawSQL(MAY_RANK_ANY, [membership.user_id] * MAY_RANK_ANY.count("%s"), output_field=BooleanField())
     return comparisons.filter(may_rank, gold_ranks__isnull=True)
 

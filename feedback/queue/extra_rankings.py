@@ -1,4 +1,4 @@
-"""Extra rankings: ask one more annotator where those who ranked a comparison have no majority."""
+"""Extra rankings: one more annotator ranks a comparison on which the annotators so far have no majority."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -9,7 +9,7 @@ from feedback.models import Comparison, Project
 
 
 def ask_for_majority(project: Project, comparison_id: int) -> None:
-    """Want one more ranking of a comparison that is complete and has no majority.
+    """Request one more ranking of a comparison that is complete and has no majority.
 
     Called in the transaction that wrote its last ranking and so locked its row. The queue serves the comparison first,
     because no other has as many rankings.
@@ -29,7 +29,7 @@ def ask_for_majority(project: Project, comparison_id: int) -> None:
 
 
 def has_majority(rankings: Sequence[Sequence[int]]) -> bool:
-    """Tell whether no pair of completions has equally many annotators, at least one each, on both sides."""
+    """Return whether no pair of completions has equally many annotators, at least one each, on both sides."""
     for i, j in combinations(range(len(rankings[0])), 2):
         first = sum(ranks[i] < ranks[j] for ranks in rankings)
         second = sum(ranks[i] > ranks[j] for ranks in rankings)

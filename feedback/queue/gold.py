@@ -35,7 +35,7 @@ COUNT = f"SELECT count(*) FROM (SELECT {GOLD.format(condition=NEVER_LEASED)} LIM
 
 
 def must_qualify(membership: Membership) -> bool:
-    """Tell whether this member gets gold only: an annotator who has not yet passed the project's qualification."""
+    """Return whether this member gets gold only: an annotator who has not yet passed the project's qualification."""
     asked = membership.project.qualification_items > 0 and membership.role == Membership.Role.ANNOTATOR
     return asked and membership.qualified_at is None
 
@@ -43,7 +43,7 @@ def must_qualify(membership: Membership) -> bool:
 def claim_before(membership: Membership, comparison_id: int) -> Comparison | None:
     """Return the gold comparison that this member gets before that real work, locked with a slot open.
 
-    None means that the real work comes next. The caller has locked the membership.
+    None means that the annotator gets the real work next. The caller has locked the membership.
     """
     if not membership.project.gold_percent:
         return None
@@ -74,7 +74,7 @@ def claim_to_qualify(membership: Membership) -> Comparison:
 
 
 def is_stand_in_taken(let_go: Lease | Skip) -> bool:
-    """Tell whether others have taken all slots of the stand-in of this gold. The annotator may not have it back then.
+    """Return whether others have taken all slots of the stand-in of this gold. The annotator may not have it back then.
 
     False if it has no stand-in, as for real work.
     """
@@ -84,8 +84,8 @@ def is_stand_in_taken(let_go: Lease | Skip) -> bool:
 def gold_to_come(membership: Membership, waiting: Sequence[int]) -> int:
     """Return how much gold will come among the real work that is `waiting` for this member (ids of comparisons).
 
-    The page counts it together with that work. Otherwise a ranking after which the count stays the same would tell
-    that it was gold.
+    The page counts it together with that work. Otherwise a ranking after which the count stays the same would be
+    recognisable as gold.
     """
     left, project = _left_to_qualify(membership), membership.project
     if not (left or project.gold_percent):
@@ -109,7 +109,7 @@ def _left_to_qualify(membership: Membership) -> int:
 
 
 def _let_go(membership: Membership, **stand_in: int) -> QuerySet[Lease]:
-    """Return the lapsed leases of gold that this member let go, first one first, by conditions on their stand-in.
+    """Return the lapsed leases of gold that this member let go, oldest first, by conditions on their stand-in.
 
     Gold whose ranking was withdrawn is left out: real work of that kind does not come again either.
     """

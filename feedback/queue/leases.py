@@ -61,8 +61,8 @@ def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Leas
     """Lease the next comparison to this member. Returns None if nothing is left for them.
 
     The oldest lease that they hold already is returned first, renewed, so that a reload shows the same comparison.
-    `beside` has the ids of leases that the page shows or has fetched: they are not returned again, and one more is
-    given, up to `max_leases`. Raises Conflict if the member holds too many, Archived if the project is archived.
+    `beside` has the ids of leases that the page shows or has fetched: they are not returned again, and one more lease
+    is created, up to `max_leases`. Raises Conflict if the member holds too many, Archived if the project is archived.
 
     The lease's `comparison.prompt` is loaded; `lease.comparison.texts(lease.display_order)` is what the member sees.
     """

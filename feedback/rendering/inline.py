@@ -179,7 +179,7 @@ def _delimiter(line: _Line, at: int) -> Parsed:
 
 
 def _is_part_of_word(neighbour: str, brackets: str) -> bool:
-    """Tell whether a marker next to this character is inside a word or expression.
+    """Return whether a marker next to this character is inside a word or expression.
 
     Chinese, Japanese, Thai and similar scripts have no spaces between words: their letters are never a part of a word.
     """

@@ -18,7 +18,7 @@ _DEFINES = re.compile(r"\\(?:[gex]?def|let|futurelet|global|(?:re|provide)?newco
 
 
 def accept_formula(document: Document, content: str) -> bool:
-    """Tell whether this formula may be typeset; if so, count its characters towards the limit."""
+    """Return whether this formula may be typeset; if so, count its characters towards the limit."""
     used = document.formula_characters + len(content)
     if used > MAX_FORMULAS_LENGTH or _DEFINES.search(content):
         return False
@@ -27,7 +27,7 @@ def accept_formula(document: Document, content: str) -> bool:
 
 
 def looks_like_mathematics(source: str, start: int, end: int) -> bool:
-    """Tell whether `$source[start:end]$` is mathematics rather than two amounts of money."""
+    """Return whether `$source[start:end]$` is mathematics rather than two amounts of money."""
     content = source[start:end]
     before, after = source[max(start - 2, 0) : start - 1], source[end + 1 : end + 2]
     is_tight = content == content.strip() and not content.endswith("\\")

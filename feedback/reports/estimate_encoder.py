@@ -11,7 +11,7 @@ from feedback.quality.checks import CheckResult
 
 
 class EstimateEncoder:
-    """Encodes estimates and check results as lists for JSON, and decodes them.
+    """Encoder and decoder of estimates and check results, as lists for JSON.
 
     Sentences are stored once, untranslated, and referred to by index, so that each reader gets their own language.
     """

@@ -1,7 +1,7 @@
 """Agreement and gold pass rate of one annotator as they may see them: computed once per full batch, and stored.
 
 The figures are a function of the rankings made before the end of the annotator's last full batch. So nothing that
-happens later tells the annotator which of the later comparisons was gold. A reviewer's decision about an earlier
+happens later reveals to the annotator which of the later comparisons was gold. A reviewer's decision about an earlier
 ranking is a row of that earlier time, and makes the stored figures outdated.
 """
 
@@ -45,7 +45,7 @@ def get_own_quality(membership: Membership) -> OwnQuality | None:
 
 
 def refresh() -> int:
-    """Count for the members who have not been counted since midnight, so that their page need not. Return how many."""
+    """Compute the quality of members not counted since midnight, so that their page need not. Return how many."""
     of_today = OwnQualitySnapshot.objects.filter(counted_at__gte=midnight())
     interested = Membership.objects.filter(project__annotators_see_quality=True, project__archived_at__isnull=True)
     waiting = interested.exclude(pk__in=of_today.values("membership")).select_related("project").order_by("pk")
@@ -71,7 +71,7 @@ def _end_of_full_batches(membership: Membership) -> datetime | None:
 
 
 def _is_outdated(membership: Membership, snapshot: OwnQualitySnapshot) -> bool:
-    """Tell whether the record got rows of the time before `until` since the snapshot was taken."""
+    """Return whether the record got rows of the time before `until` since the snapshot was taken."""
     later = Q(sequence__gt=snapshot.sequence) | Q(sequence__isnull=True)
     return Ranking.objects.filter(later, project=membership.project_id, created_at__lt=snapshot.until).exists()
 

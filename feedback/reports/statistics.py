@@ -1,6 +1,6 @@
 """Figures about people: of everybody for managers, of oneself for annotators.
 
-How much somebody did is counted at each request. How well comes from `quality_snapshot` for everybody, which all pages
+The amount of work is counted at each request. Its quality comes from `quality_snapshot` for everybody, which all pages
 and the API share, and from `own_quality` for oneself.
 """
 
@@ -130,7 +130,7 @@ def flagged_people(people: list[PersonFigures]) -> list[PersonFigures]:
 
 
 def own_figures(membership: Membership) -> OwnFigures:
-    """Return one person's figures: how much is counted now, how well comes from `own_quality`."""
+    """Return one person's figures: the amount is counted now, the quality comes from `own_quality`."""
     project, user_id = membership.project, membership.user_id
     quality = own_quality.get_own_quality(membership) if project.annotators_see_quality else None
     pass_rate = quality.gold if quality else None
@@ -149,7 +149,7 @@ def own_figures(membership: Membership) -> OwnFigures:
 
 
 def _work_done(project: Project, user_id: int | None = None) -> dict[int, WorkDone]:
-    """Return by user id what everybody, or one person, has done."""
+    """Return the numbers of rankings of everybody, or of one person, by user id."""
     today = midnight()
     parameters = {"project": project.pk, "user": user_id, "midnight": today, "week": today - timedelta(days=6)}
     with connection.cursor() as cursor:

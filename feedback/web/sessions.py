@@ -14,7 +14,7 @@ READ = f"""
 
 
 class SessionStore(DatabaseSessions):
-    """Django's session store, which would build the same query anew for every request."""
+    """Session store like Django's, which would build the same query again for every request."""
 
     def _get_session_from_db(self) -> Any:
         (row,) = statements.run(READ, [self.session_key, timezone.now()]) or (None,)

@@ -77,13 +77,13 @@ def page_of(request: HttpRequest) -> str:
 
 
 def is_submitted_by_browser(request: HttpRequest) -> bool:
-    """Tell whether a person submitted a form; our scripts handle lost sessions themselves."""
+    """Return whether a person submitted a form; our scripts handle lost sessions themselves."""
     mode = request.headers.get("Sec-Fetch-Mode", "navigate")
     return request.method == "POST" and mode == "navigate" and "HX-Request" not in request.headers
 
 
 def can_be_kept(request: HttpRequest) -> bool:
-    """Tell whether the form can be sent again: files cannot, and passwords must not be written into a page."""
+    """Return whether the form can be sent again: files cannot, and passwords must not be written into a page."""
     return not request.FILES and not any("password" in name for name in request.POST)
 
 

@@ -1,7 +1,7 @@
 """Built-in base model: a Llama of about a million parameters, trained on the demo's grammar alone.
 
 `sft` trains it on the machine that runs the demo, in about a minute on two cores. It writes fluent replies of all
-qualities; which of them are good it learns from rankings.
+qualities; it learns from rankings which of them are good.
 """
 
 import time

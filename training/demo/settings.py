@@ -15,7 +15,7 @@ ROUND_SECTION: dict[str, Any] = {
 ROUND: dict[str, dict[str, Any]] = {
     "common": {"max_prompt_tokens": 128, "max_completion_tokens": 96},
     "round": ROUND_SECTION,
-    # High learning rate: the trunk knows the language, but the head and the task are new.
+    # High learning rate: the trunk has been trained on the language, but the head and the task are new.
     "reward": {"learning_rate": 1e-3, "epochs": 4, "batch_rankings": 32},
     # Few steps and a high KL penalty, so that the completions stay different enough to be ranked in the next cycle.
     "ppo": {

@@ -1,7 +1,7 @@
 """Simulation of the loop: annotators rank through the API, workers run rounds, the API promotes.
 
-A cycle is labels → round → promotion → measurement. It uses the running services as people do. Only the API tokens are
-created directly, and only the measurement (`gold`) reads the hidden utility.
+A cycle is labels → round → promotion → measurement. It uses the running services through HTTP, as people do. Only the
+API tokens are created directly, and only the measurement (`gold`) reads the hidden utility.
 """
 
 import json

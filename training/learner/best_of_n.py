@@ -47,7 +47,7 @@ policy is that distribution. Best of n, i times in a row, is best of n to the po
 | iterations | RAFT; Gulcehre et al. 2023, "ReST" | followed: every iteration samples the newest policy |
 | threshold on the reward | ReST, §3: all completions above it | changed: of the picks only, by reward or quantile |
 | KL penalty | RAFT, §3.3: may be subtracted from the reward | none: n, iterations and passes limit the divergence |
-| learning rate schedule | | the decay starts anew in every iteration |
+| learning rate schedule | | the decay starts again in every iteration |
 """
 
 import dataclasses

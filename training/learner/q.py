@@ -1,4 +1,4 @@
-"""q: learn the values of tokens from completions that are already written, and a policy that prefers the better ones.
+"""q: learn the values of tokens from existing completions, and a policy that prefers the better ones.
 
     python -m training.learner.q JOB_DIR
     accelerate launch --num_processes 2 -m training.learner.q JOB_DIR
@@ -8,9 +8,9 @@ Files in:
     config.json        settings that differ from the defaults below; `model` is required
     completions.jsonl  {"messages": [{"role": "user", "content": "..."}], "completion": "...", "reward": 0.5}
 
-Who wrote a completion does not matter: an earlier policy, a person, another model. Without `"reward"` the reward terms
-of the settings score it, which may need `"references": ["..."]`. Given rewards and those of the terms must have one
-scale. `"finished": false` says that a text was cut off, so that it gets no EOS token. Rows with `"split": "held_out"`
+A completion may have any author: an earlier policy, a person, another model. Without `"reward"` the reward terms of
+the settings score it, which may need `"references": ["..."]`. Rewards of rows and those of the terms must have one
+scale. `"finished": false` means that a text was cut off, so that it gets no EOS token. Rows with `"split": "held_out"`
 are used for evaluation only.
 
 Files out:

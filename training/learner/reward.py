@@ -18,7 +18,7 @@ Files in:
 
 Rank 1 is best; equal ranks tie. Rankings with the split "held_out" are used for evaluation only. A completion is read
 as its text followed by the end of the turn, truncated or not, because annotators see the text; ppo scores texts in the
-same way. anchor (optional): "above" if the annotator says that all completions are good, "below" if all are bad (see
+same way. anchor (optional): "above" if the annotator judged all completions good, "below" if all bad (see
 preferences/anchor.py). With ratings the model gets a head for each attribute (preferences/ratings.py); `values`, one
 number per rater, are used on held-out prompts only, to compare two people. spans (optional, read with marks_weight
 above 0): characters start … end − 1 of a completion that the annotator marked good or bad (preferences/marks.py).
@@ -212,7 +212,7 @@ def main(job_dir: Path) -> None:
 
 
 def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig, run: int = 0) -> list[list[TrainingItem]]:
-    """Return the training items of each step of a run: every pass is shuffled anew and divided evenly.
+    """Return the training items of each step of a run: every pass is shuffled again and divided evenly.
 
     The contrast uses the prompt of the next comparison in the pass with another prompt.
     """

@@ -28,7 +28,7 @@ RENAMED = {"second_opinions": "extra_ranking_share"}
 FILLED_IN = ("model", "reference_model", "reward_model", "critic_model", "root_model")
 NOTHING_COUNTED = Counts()
 SCRIPT_SETTINGS = {"name", "user", "lines", "turns", "end_word"}
-MAX_LINE_LENGTH = 10_000  # characters of what a simulated user says in a turn
+MAX_LINE_LENGTH = 10_000  # characters of a simulated user's line
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def sections_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def check_environment_of_round(environment: Mapping[str, Any]) -> None:
-    """Raise BadInput unless nobody answers the policy, or a script does.
+    """Raise BadInput unless the environment is single_turn, or a dialogue with a scripted user.
 
     A class would run code on this machine, an endpoint would make it send requests to any address, and a folder would
     load any model of it: a manager in a browser must not do that.
@@ -258,7 +258,7 @@ def check_environment_of_round(environment: Mapping[str, Any]) -> None:
 
 
 def is_line(line: Any) -> bool:
-    """Return whether a simulated user can say this."""
+    """Return whether the value can be a line of a simulated user."""
     return isinstance(line, str) and bool(line.strip()) and len(line) <= MAX_LINE_LENGTH
 
 

@@ -22,7 +22,7 @@ from training.rounds.recipes.parts import sampling_only
 
 
 def start_round(project: Project, actor: User | None, overrides: Sections | None = None) -> Round:
-    """Create a waiting round that learns by its recipe from what the project has now.
+    """Create a waiting round that learns by its recipe from the present data of the project.
 
     Raises Conflict while another round is active or nothing is served. Raises Invalid if there is nothing to learn
     from or a setting cannot be used.
@@ -69,7 +69,7 @@ def _check_data(project: Project, settings: Sections | None) -> None:
 
 
 def counts_of(project: Project) -> Counts:
-    """Return what there is to learn from now."""
+    """Return the numbers of rankings and demonstrations that a round could learn from now."""
     return Counts(trainable_rankings(project).count(), trainable_demonstrations(project).count())
 
 

@@ -16,7 +16,7 @@ shutting_down = threading.Event()
 
 
 class Heartbeat:
-    """Context manager that refreshes the heartbeat and learns whether the round should stop."""
+    """Context manager that refreshes the heartbeat and checks whether the round should stop."""
 
     def __init__(self, claim: lifecycle.Claim) -> None:
         self.claim = claim

@@ -3,7 +3,7 @@
 DATA_DIR/rounds/<project>/<number>/
     round.json      identifies the round
     <job>/          input files (rankings.jsonl, prompts.jsonl, ...), config.json, and what the program writes
-        snapshot.json   counts of what the input files hold and leave out, for the round's page
+        snapshot.json   counts of the rows in the input files and of those left out, for the round's page
 """
 
 import json

@@ -20,7 +20,7 @@ GRACE = 7.0  # seconds between SIGTERM and SIGKILL: with a heartbeat every 2 s, 
 POLL_SECONDS = 0.2  # seconds
 RUN_MARKER = "——— start of"  # starts each run in log.txt, to which a resumed round appends
 LOG_TAIL = 60  # lines kept of a failed program's log
-# Environment variables that are removed: a program gets nothing but its job directory.
+# Environment variables that are removed: a program needs only its job directory.
 SECRETS = ("SECRET_KEY", "DATABASE_URL", "CELERY_BROKER_URL", "DJANGO_SETTINGS_MODULE")
 
 

@@ -57,7 +57,7 @@ class Command(ServiceCommand):
         supervisor = Supervisor(services_named(names, options["host"], options["port"]), self.report)
         site.prepare(self.report, serves_pages="web" in names)
         address = address_of(options["host"], options["port"])
-        # Asked here: a query in greet_and_watch would end Accord if the database died and is being started again.
+        # Checked here: a query in greet_and_watch would end Accord while the database is being restarted.
         has_accounts = get_user_model().objects.exists()
         self.report("starting the services")
 

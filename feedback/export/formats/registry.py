@@ -71,12 +71,12 @@ def names() -> list[str]:
 
 
 def descriptions() -> str:
-    """Return what one line of each format is, as a sentence for help texts."""
+    """Return the description of a line of each format, as a sentence for help texts."""
     return "; ".join(f"{name}: {FORMATS[name].english_line}" for name in names()) + "."
 
 
 def split_default() -> str:
-    """Return which split each format exports by default, as a sentence for help texts."""
+    """Return the default split of each format, as a sentence for help texts."""
     special = [f"{FORMATS[name].default_split} for {name}" for name in names() if FORMATS[name].default_split]
     return f"Default: {', '.join([*special, 'all for the other formats'])}."
 

@@ -51,8 +51,8 @@ def of_annotator(project: Project, user_id: int, until: datetime | None = None) 
 def _is_measured(ranking: RankingRow) -> bool:
     """Leave out gold, whose ranking is known, and extra rankings.
 
-    Extra rankings were requested because others disagreed. With them in, annotators would seem to agree less than
-    they do on comparisons that are drawn at random.
+    Extra rankings were requested because others disagreed. If they were included, annotators would seem to agree less
+    than they do on comparisons that are drawn at random.
     """
     return ranking.gold_ranks is None and ranking.reason != Lease.Reason.DISAGREEMENT
 

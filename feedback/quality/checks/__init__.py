@@ -1,4 +1,4 @@
-"""Checks for careless work. A flag proves nothing: it says whose work a reviewer should look at.
+"""Checks for careless work. A flag is not a proof: it names an annotator whose work a reviewer should look at.
 
 `check_project(project)` reads a project's rankings once and returns the results of all annotators. The checks in
 `single_checks` are pure functions.

@@ -1,4 +1,4 @@
-"""Reports of how reliable each annotator is, stored with the place in the record that they describe.
+"""Reports of the annotators' reliability, stored with the position in the record that they describe.
 
 A report covers the record up to a sequence number (`until`), so its numbers do not depend on when it is made, and
 anything that used it can be reproduced. `report_at` makes a missing report; `latest` and `stored_report_at` only read.

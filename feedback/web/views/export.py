@@ -1,4 +1,4 @@
-"""Export page: what each format holds, how to read it, and the download. For managers."""
+"""Export page: contents of each format, code that reads it, and the download. For managers."""
 
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ def page(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @require_GET
 def download(request: HttpRequest, slug: str) -> HttpResponseBase:
-    """Stream the chosen export, or show the page with what is wrong."""
+    """Stream the chosen export, or show the page with the form's errors."""
     membership = members.manager_of(request.user, slug)
     form = ExportForm(request.GET)
     if form.is_valid():

@@ -99,7 +99,7 @@ def prompts(request: HttpRequest, slug: str) -> HttpResponse:
 @login_required
 @require_POST
 def undo_import(request: HttpRequest, slug: str, import_id: int) -> HttpResponse:
-    """Undo an import and report what was removed and what stays."""
+    """Undo an import and report the removed rows and those that stay."""
     membership = members.manager_of(request.user, slug)
     undone = imports.undo_import(imports.find_import(membership.project, import_id), membership.user)
     counts = {name: f"{number:,}" for name, number in undone.removed.items()}

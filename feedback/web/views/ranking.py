@@ -162,7 +162,7 @@ def _respond(request: HttpRequest, membership: Membership) -> HttpResponse:
 
 
 def _wants_next(request: HttpRequest) -> bool:
-    """Tell whether a script sent the request and wants another comparison in the response."""
+    """Return whether a script sent the request and wants another comparison in the response."""
     return bool(request.headers.get("HX-Request")) and request.POST.get("want") != "0"
 
 

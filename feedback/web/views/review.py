@@ -56,7 +56,7 @@ def flagged(request: HttpRequest, slug: str) -> HttpResponse:
 @never_cache
 @require_GET
 def demonstration_list(request: HttpRequest, slug: str) -> HttpResponse:
-    """Show what people wrote to be imitated."""
+    """Show the demonstrations."""
     membership = members.reviewer_of(request.user, slug)
     return _list_page(request, membership, "demonstrations", review_cases.demonstrations(membership.project))
 

@@ -56,7 +56,7 @@ def logged_answer(reading: Reading, random: Random) -> str:
 
 
 def answers_of(asked: Message) -> dict[str, str]:
-    """Return the answer to every kind of question; empty where the message does not say it."""
+    """Return the answer to every kind of question; empty if the message does not contain it."""
     return {"name": asked.name, "product": asked.product, "issue": asked.issue.replace("_", " ")}
 
 

@@ -1,4 +1,4 @@
-"""Environments: what answers the policy's turns, in Gymnasium's interface with texts as observations and actions.
+"""Environments that answer the policy's turns, with Gymnasium's interface and texts as observations and actions.
 
 An environment is named in the settings, for example `{"name": "dialogue", "user": "script", "lines": ["..."]}`. Each is
 one class of a module in this folder, registered with `@environment`. This package needs no torch, because web processes

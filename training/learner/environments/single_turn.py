@@ -7,7 +7,7 @@ from training.learner.environments import EnvironmentContext, Row, Step, environ
 
 @environment("single_turn")
 class SingleTurn:
-    """Ends after the first turn."""
+    """Environment that ends the episode after the first turn."""
 
     def __init__(self, context: EnvironmentContext) -> None:
         pass

@@ -1,4 +1,4 @@
-"""Algorithms of the program ppo: how the advantages of completions are estimated.
+"""Algorithms of the program ppo: estimators of the advantages of completions.
 
 Each algorithm is one module of this folder with a function registered by `@estimator`; the settings, their checks and
 `--help` derive from the registry. An estimator uses only methods of tensors, so that this package needs no torch.

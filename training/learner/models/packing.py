@@ -46,8 +46,8 @@ class Turn(NamedTuple):
 class Episodes(NamedTuple):
     """Prompts and the completion of each, as token ids; both have at least one token.
 
-    In an episode of several turns, the completion holds the policy's turns and what answered them in between, and
-    `turns` tells them apart. Outputs per completion token are for the policy's tokens only.
+    In an episode of several turns, the completion holds the policy's turns and the answers in between, and `turns`
+    marks which tokens are the policy's. Outputs per completion token are for the policy's tokens only.
     """
 
     prompts: Sequence[Sequence[int]]

@@ -86,7 +86,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_adapter(folder: Path, model: PreTrainedModel) -> Adapter | None:
     """Read the adapter in a folder, or return None if there is none. Raises BadInput if it is not a plain LoRA.
 
-    model: tells the path of the trunk, which the old format leaves out.
+    model: source of the trunk's path, which the old format leaves out.
     """
     if (folder / CONFIG_FILE).is_file():
         return _read_peft(folder)

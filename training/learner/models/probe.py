@@ -31,7 +31,7 @@ PACKED_LAYERS = {"full_attention", "sliding_attention", "attention"}  # types of
 
 
 class Inexact(Exception):
-    """A path whose numbers differ from the model's own forward pass on each sequence alone."""
+    """The numbers of a path differ from the model's own forward pass on each sequence alone."""
 
 
 class Probe(NamedTuple):

@@ -1,4 +1,4 @@
-"""Verdict on a model's folder: exact and fast, exact by the generic path, or refused and why."""
+"""Verdict on a model's folder: exact and fast, exact by the generic path, or refused with the reason."""
 
 from training.learner.models.generic_forward import path_of
 from training.learner.models.loading import load_policy

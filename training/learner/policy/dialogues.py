@@ -75,7 +75,7 @@ class Dialogue:
             self.prompt = encode_prompt(
                 context.tokenizer, check_messages(self.opening), settings.max_prompt_tokens, settings.overlong_prompts
             )
-        self.spoken: Messages = []  # the policy's turns, and what answered them in between
+        self.spoken: Messages = []  # the policy's turns, and the answers in between
         self.completion: list[int] = []  # their tokens
         self.turns: list[Turn] = []
         self.log_probs: list[float] = []  # of the policy's tokens

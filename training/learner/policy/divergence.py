@@ -2,7 +2,7 @@
 
 KL(π‖π_ref) = E_π[log π(y|x) − log π_ref(y|x)] is the mean of the k1 estimator (Schulman 2020, "Approximating KL
 Divergence"). A round reports KL from its reference, and from its root, the imported model: after several rounds only
-the second tells how far the policy has gone in all.
+the second shows how far the policy has moved in all.
 """
 
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def root_divergence(prompts: Sequence[int], log_ratios: Sequence[float]) -> dict
     """Return `kl_from_root`, the mean log-ratio in nats per completion, and its 95 % interval from 30 prompts on.
 
     prompts: [N], the prompt of each completion; completions of one prompt follow each other. log_ratios: [N]. The
-    interval treats a prompt's completions as one cluster (Cochran 1977, §9A): they share what makes a prompt special.
+    interval treats a prompt's completions as one cluster (Cochran 1977, §9A): they share the properties of the prompt.
     """
     clusters = groupby(zip(prompts, log_ratios, strict=True), lambda row: row[0])
     return mean_with_interval("kl_from_root", [fmean(ratio for _, ratio in rows) for _, rows in clusters])

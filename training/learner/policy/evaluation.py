@@ -62,7 +62,7 @@ def reference_rewards(context: TrainingContext, prompts: Sequence[Prompt]) -> Te
     """Return the rewards [P, m] of m = optimum_samples completions per prompt by the reference.
 
     Return None if no estimate is requested, or if the KL coefficient is 0: the best attainable objective is then the
-    highest reward of any completion, which samples do not show.
+    highest reward of any completion, which cannot be estimated from samples.
     """
     settings = context.settings
     if not (settings.eval_prompts and settings.optimum_samples and settings.kl_coefficient):

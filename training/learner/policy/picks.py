@@ -1,4 +1,4 @@
-"""Picks: the best of n completions of a prompt, which of them are imitated, and in which steps."""
+"""Picks: the best of n completions of each prompt, their threshold, and their division into imitation steps."""
 
 import itertools
 from collections.abc import Sequence

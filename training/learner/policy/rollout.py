@@ -105,7 +105,7 @@ class Targets(NamedTuple):
 def prompts_of_step(prompts: Sequence[Prompt], step: int, settings: PpoConfig) -> tuple[list[Prompt], list[int]]:
     """Return the prompts of a step's episodes, equal ones together, and the numbers of the episodes since the start.
 
-    Every pass over the prompts is shuffled anew. The prompts of a step follow from its number, so a resumed run needs
+    Every pass over the prompts is shuffled again. The prompts of a step follow from its number, so a resumed run needs
     no saved position.
     """
     numbers = list(range((step - 1) * settings.batch_episodes, step * settings.batch_episodes))

@@ -37,7 +37,7 @@ class TrainedModel(NamedTuple):
 
 
 def minibatches(step: int, settings: PpoConfig) -> Iterator[list[int]]:
-    """Yield the indices of the episodes of each optimizer step of a batch; every epoch shuffles them anew."""
+    """Yield the indices of the episodes of each optimizer step of a batch; every epoch shuffles them again."""
     size = settings.batch_episodes // settings.minibatches
     for epoch in range(settings.epochs):
         order = shuffled(settings.batch_episodes, settings.seed, (step - 1) * settings.epochs + epoch)

@@ -1,7 +1,7 @@
 """Anchor: one score that separates good completions from bad ones, learned together with the reward model.
 
-A ranking says which completion is better, not whether any of them is good. Where its annotator says that all are good,
-every completion x is above an anchor with the score a, and below it where all are bad:
+A ranking states which completion is better, not whether any of them is good. If its annotator judges all of them good,
+every completion x is above an anchor with the score a; if all are bad, every completion is below it:
 
     P(x is good) = sigmoid(r(x) − a)
 

@@ -1,6 +1,6 @@
 """Labels of single completions, desirable or undesirable: read from labels.jsonl, or derived from rankings.jsonl.
 
-A label says whether one completion is good, without a second one to compare it with. Ethayarajh et al. 2024 (§4) take
+A label states whether one completion is good, without a second one to compare it with. Ethayarajh et al. 2024 (§4) take
 the preferred completion of a pair as desirable and the other as undesirable; with more than two completions that are
 the first and the last rank here. A judgement of the completion alone, by a flag or a rating, comes before its rank.
 

@@ -1,14 +1,14 @@
 """Marked spans of completions as a token-level auxiliary loss of a reward model. Off by default.
 
-Whoever marks spans says where a completion is good or bad, which a ranking does not. Each token of a completion with
+Marked spans show where a completion is good or bad, which a ranking does not. Each token of a completion with
 marks has one of three classes for that annotator: not marked, good, bad. A linear head on the trunk predicts the class
 from the state at the token, and its cross-entropy is added to the loss of the rankings, so that the trunk learns to
 tell good and bad places apart. (Wu et al. 2023, "Fine-grained human feedback gives better rewards for language model
 training", §3.1, train reward models on the classes of spans in the same way, without rankings.) The score is read
 as before, and the head is not saved.
 
-Completions without marks by an annotator teach nothing here: that nobody marked them does not say that they have no
-good or bad place. A token has the mark of most of its marked characters, and of its first ones if both are equal.
+Completions without marks by an annotator are not used here: missing marks do not mean that a completion has no good or
+bad place. A token has the mark of most of its marked characters, and of its first ones if both are equal.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Passes over comparisons: each shuffled anew, and divided evenly into steps of about as many rankings."""
+"""Passes over comparisons: each shuffled again, and divided evenly into steps of about as many rankings."""
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence

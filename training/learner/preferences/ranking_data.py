@@ -27,7 +27,7 @@ class Ranking:
     annotator: str
     weight: float
     strength: int | None
-    anchor: int = 0  # 1: the annotator says that all completions are good; −1: all bad; 0: neither
+    anchor: int = 0  # 1: the annotator judged all completions good; −1: bad; 0: neither
 
     @property
     def is_strict(self) -> bool:

@@ -96,7 +96,7 @@ def terms_with_references(terms: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def use_reward_model(names: Iterable[str]) -> bool:
-    """Tell whether a term of these names uses the reward model."""
+    """Return whether a term of these names uses the reward model."""
     return any(name in TERMS and TERMS[name].needs_reward_model for name in names)
 
 

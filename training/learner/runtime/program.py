@@ -1,4 +1,4 @@
-"""Entry point of the four programs: exit codes, error messages and `--help`. Standard library only."""
+"""Entry point of the programs: exit codes, error messages and `--help`. Standard library only."""
 
 import dataclasses
 import inspect

@@ -13,7 +13,7 @@ def encode_with_offsets(tokenizer: Any, text: str) -> tuple[list[int], Offsets]:
     """Return the tokens of a text, as `encode_text` does, and their offsets in characters (code points).
 
     A character of several bytes may be divided among tokens; each of them then has its offsets. Raises BadInput for a
-    tokenizer without tokenizer.json, which tells no offsets.
+    tokenizer without tokenizer.json, which has no offsets.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise BadInput("a tokenizer without tokenizer.json has no character offsets of its tokens")

@@ -1,1 +1,1 @@
-"""Values of tokens learned from completions that are already written: losses, network, replay buffer, updates."""
+"""Values of tokens, learned from existing completions: losses, network, replay buffer, updates."""

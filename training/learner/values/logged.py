@@ -36,7 +36,7 @@ class Logged(NamedTuple):
     prompt: Prompt
     tokens: list[int]  # of the completion; with its EOS token unless it is truncated
     finished: bool
-    reward: float | None  # given in the row; None: the reward terms say it
+    reward: float | None  # of the row; None: the reward terms determine it
 
 
 def read_completions(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: QConfig) -> list[Logged]:

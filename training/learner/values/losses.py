@@ -52,6 +52,6 @@ def advantage_weights(advantages: Tensor, temperature: float, max_weight: float)
 
 
 def effective_share(weights: Tensor) -> float:
-    """Return (Σw)² / (n·Σw²): the share of tokens that would tell as much with equal weights (Kish 1965)."""
+    """Return (Σw)² / (n·Σw²): the share of tokens with as much information at equal weights (Kish 1965)."""
     weights = weights.double()
     return float(weights.sum().square() / (len(weights) * weights.square().sum()))

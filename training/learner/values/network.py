@@ -5,8 +5,8 @@ learned by likelihood alone and must be an ordinary model afterwards. With LoRA 
 
 Dueling (Wang et al. 2016, equation 9): Q(s, a) = L(s) + A(s, a) − mean over tokens b of A(s, b). The advantage is
 A(s, a) = w_a · D h(s), with a matrix D [E, E] for each head and the language model's output embedding w_a of the token.
-So a head needs no matrix of the vocabulary's size, and what is learned of a token holds for tokens with a similar
-embedding. L and V start at 0, D near 0 with another seed for each head.
+So a head needs no matrix of the vocabulary's size, and what the head learns about a token also applies to tokens with a
+similar embedding. L and V start at 0, D near 0 with another seed for each head.
 
 Two heads (van Hasselt 2010; Fujimoto et al. 2018, "TD3", equation 10): the lower one of both is used as target, because
 the higher one is more often an overestimate.

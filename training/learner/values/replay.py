@@ -1,4 +1,4 @@
-"""Replay buffer: completions with rewards, whoever wrote them, from which batches are drawn again and again."""
+"""Replay buffer: completions with rewards, by any author, from which batches are drawn repeatedly."""
 
 import itertools
 from collections import Counter
@@ -50,7 +50,7 @@ def merge_equal(episodes: Episodes, rewards: Tensor) -> ReplayBuffer:
 
 
 def plan_batches(buffer: ReplayBuffer, size: int, epochs: int, seed: int, first: int = 0) -> list[list[int]]:
-    """Return the batches of `epochs` passes, each with at most `size` completions; every pass is shuffled anew.
+    """Return the batches of `epochs` passes, each with at most `size` completions; every pass is shuffled again.
 
     Completions of one prompt come in groups of up to GROUP, in another division in every pass. first: number of the
     first pass, so that two plans of one seed differ.

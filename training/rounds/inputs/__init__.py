@@ -1,4 +1,4 @@
-"""Input files of jobs: the rows of each kind, and what must be there before a round with them starts.
+"""Input files of jobs: the rows of each kind, and the data that a round with them needs to start.
 
 A kind is one module of this folder, found by discovery, or a function in one. `@rows(name)` registers a function that
 takes the round, the job and a dict of counts, and yields the rows of the file; what it counts is stored in

@@ -1,4 +1,4 @@
-"""completions.jsonl: everything that was written in the project up to the start of the round, whoever wrote it."""
+"""completions.jsonl: all completions of the project up to the start of the round, by any source."""
 
 from collections.abc import Iterator
 from typing import Any

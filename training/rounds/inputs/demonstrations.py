@@ -1,4 +1,4 @@
-"""demonstrations.jsonl: what people wrote to be imitated, up to the start of the round."""
+"""demonstrations.jsonl: demonstrations that were stored before the start of the round."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -39,7 +39,7 @@ def rankings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[s
 
 
 def anchor_of(flags: Sequence[str]) -> str | None:
-    """Return where the annotator puts every completion, above or below the anchor; None without a clear statement."""
+    """Return on which side of the anchor the annotator puts every completion; None without a clear statement."""
     is_bad, is_good = ALL_BAD in flags, ALL_GOOD in flags
     return None if is_bad == is_good else "below" if is_bad else "above"
 

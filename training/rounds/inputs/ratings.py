@@ -54,7 +54,7 @@ def ratings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[st
 
 
 def summary(people: People) -> dict[str, Any]:
-    """Return the mean rating, the number of raters, and what each of them gives on average."""
+    """Return the mean rating, the number of raters, and the average rating of each of them."""
     values = [fmean(ratings) for _annotator, ratings in sorted(people.items())]
     return {"mean": fmean(values), "raters": len(values), "values": values}
 

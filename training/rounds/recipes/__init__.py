@@ -1,9 +1,9 @@
-"""Recipes: what a round does, as the list of its jobs. A recipe is one module of this folder, found by discovery.
+"""Recipes: descriptions of rounds as lists of jobs. A recipe is one module of this folder, found by discovery.
 
 A module of a recipe makes a `Recipe` (see `description`): its name, its texts for people, the programs whose settings
 it uses, and a function that lists the jobs of a round. From that description follow the job directories
 (`run_round.jobs`), the conditions of a start, the settings that a round stores and accepts, the form, the stages,
-curves and figures of the round's page, and the API. `parts` holds what several recipes share.
+curves and figures of the round's page, and the API. `parts` has the stages and jobs that several recipes share.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The parts of a recipe: jobs with their stage, input files and models, and what a page shows of them.
+"""The parts of a recipe: jobs with their stage, input files and models, and their curves and figures on pages.
 
 Everything here is a description. Texts for people are lazy translations.
 """

@@ -132,12 +132,12 @@ def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_sect
 
 
 def reference(settings: Sections) -> str:
-    """Return where the reference of a policy comes from; NONE: the model that the program starts from."""
+    """Return the origin of a policy's reference; NONE: the model that the program starts from."""
     return ROOT if settings["round"].get("reference") == "root" else NONE
 
 
 def measured_root(settings: Sections) -> str:
-    """Return where the model of `kl_from_root` comes from; NONE if the samples are not of the whole distribution."""
+    """Return the origin of the model of `kl_from_root`; NONE if the samples are not from the whole distribution."""
     sample = settings.get("sample", {})
     is_whole = sample.get("top_p", 1) == 1 and sample.get("temperature", 1) != 0
     return ROOT if is_whole else NONE

@@ -12,7 +12,7 @@ from training.learner.runtime.jobdir import BadInput
 
 @dataclass(frozen=True)
 class QConfig(Training):
-    """Settings of `q`: learn the values of tokens, and a policy, from completions that are already written."""
+    """Settings of `q`: learn the values of tokens, and a policy, from existing completions."""
 
     program = "q"
 
