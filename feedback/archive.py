@@ -24,7 +24,7 @@ _is_writing: ContextVar[bool] = ContextVar("is_writing", default=False)
 
 
 class Archived(Conflict):
-    """A write to an archived project. Its own status tells the page to keep what was typed."""
+    """A write to an archived project. Because of its own status the page keeps the text that was typed."""
 
     status = 423
     code = "archived"

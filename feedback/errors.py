@@ -43,7 +43,7 @@ class Forbidden(AccordError):
 
 
 class NotFound(AccordError):
-    """Something that does not exist, or of which the user may not know."""
+    """Something that does not exist, or whose existence is hidden from the user."""
 
     status = 404
     code = "not_found"

@@ -84,7 +84,7 @@ def run(command: str, argv: list[str]) -> int:
     try:
         if command in NEED_NO_DATABASE or "--help" in argv:
             # These sign nothing, and must work before anything is set up.
-            os.environ.setdefault("SECRET_KEY", "a key for commands that serve nobody, which guards nothing")
+            os.environ.setdefault("SECRET_KEY", "a key without a purpose, for commands that sign nothing")
         else:
             services.prepare(command, argv[2:])
         execute_from_command_line(argv)

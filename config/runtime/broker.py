@@ -69,9 +69,9 @@ def check(url: str) -> None:
 def pgmq_conninfo(url: str) -> str:
     """Return the connection string for PGMQ's client that describes the same connection as `url`.
 
-    The client knows five fields, replaces missing ones by its defaults, and joins the values without quoting. So each
-    value is quoted for libpq beforehand, also an empty one, which leaves the default to libpq. Other options (sslmode)
-    are appended to the database's name.
+    The client supports five fields, replaces missing ones by its defaults, and joins the values without quoting. So
+    each value is quoted for libpq beforehand, also an empty one, which leaves the default to libpq. Other options
+    (sslmode) are appended to the database's name.
     """
     parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     fields = {name: libpq(parts.pop(name, "")) for name in ("host", "port", "user", "password")}

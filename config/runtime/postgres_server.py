@@ -2,7 +2,7 @@
 
 It waits until no other server runs on the cluster, makes the cluster the first time, and then becomes the server (exec,
 so that the process keeps its PID). Every process of the server inherits the lock on `postgres.lock`, which ends with
-the last of them. The lock tells whether a server runs; PIDs in files do not, because they may be stale. With
+the last of them. The lock shows whether a server runs; PIDs in files do not, because they may be stale. With
 `--supervised` the server stops when the process that started it dies.
 
 Started as root, it runs as the user `pgserver`, because PostgreSQL refuses to run as root. That user gets no access to

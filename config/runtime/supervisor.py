@@ -94,7 +94,7 @@ class Supervisor:
     def run(self, address: str, work: Callable[[], None]) -> None:
         """Start the services, call `work` once the web service answers at `address`, and stop everything.
 
-        Raises CommandError if a service does not start. No process is left running, whatever happens.
+        Raises CommandError if a service does not start. No process is left running, not even after an error.
         """
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._interrupt)

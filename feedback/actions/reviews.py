@@ -1,11 +1,11 @@
 """Reviewers' decisions about others' rankings: adjudicate, return, discard.
 
 Nothing is edited or lost. A decision is a `Review`. Every ranking that it changes gets a further revision with another
-standing, so that a client that reads the record by cursor learns of it.
+standing, so that a client that reads the record by cursor gets the change.
 
     adjudicate  The reviewer ranks the comparison; only that ranking makes preferences. The others are overruled: they
                 still count for agreement and quality checks; the reviewer's does not, because the reviewer saw the
-                others. The comparison takes no further ranking, its leases end, and no extra ranking is asked for.
+                others. The comparison takes no further ranking, its leases end, and no extra ranking is requested.
                 Gold cannot be adjudicated: its right ranking is known.
     return      The ranking does not count until its annotator has answered. The annotator gets the comparison again,
                 with the earlier ranking and the reason, before new work. The answer is the next revision. The slot is

@@ -14,7 +14,7 @@ from feedback.reports import quality_snapshot
 
 
 class EstimateSerializer(strict.Serializer):
-    """A number with its 95 % interval. It is null where it is undefined; `sentence` then says why."""
+    """A number with its 95 % interval. It is null if it is undefined; `sentence` then states the reason."""
 
     value = serializers.FloatField(allow_null=True)
     low = serializers.FloatField(allow_null=True)

@@ -204,7 +204,7 @@ def comparison_list(request: Request, slug: str) -> Response:
 def gold_list(request: Request, slug: str) -> Response:
     """Make gold comparisons, all or none. Each line is `{"completion_ids": [...], "ranks": [...]}`, aligned.
 
-    Gold tests annotators, who cannot tell it from other comparisons. No export of preferences contains it.
+    Gold tests annotators, who cannot distinguish it from other comparisons. No export of preferences contains it.
     """
     project = members.manager_of(request.user, slug).project
     with _recorded_import(request, project) as record:

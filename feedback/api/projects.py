@@ -64,7 +64,7 @@ class ProjectSerializer(strict.ModelSerializer):
 
 
 def _sampling_rule() -> serializers.ChoiceField:
-    """Return the field of `Project.sampling_rule`: the model, which knows no rules, cannot list the choices."""
+    """Return the field of `Project.sampling_rule`: the model cannot import the rules and list the choices."""
     field = Project._meta.get_field("sampling_rule")
     label, help_text = field.verbose_name, field.help_text
     return serializers.ChoiceField(sorted(sampling.RULES), required=False, label=label, help_text=help_text)

@@ -38,9 +38,9 @@ def gold_before(project: Project, annotator_id: int, comparison_id: int) -> int:
 
 
 def comparison_number(membership: Membership, comparison_id: int) -> int:
-    """Return the number by which this member knows a comparison.
+    """Return the number of a comparison on the pages of this member.
 
-    Reviewers and managers know its id, which exports and review pages contain. Annotators get a keyed permutation of
+    Reviewers and managers see its id, which exports and review pages contain. Annotators get a keyed permutation of
     the ids, a Feistel network (Luby and Rackoff, 1988) with HMAC-SHA-256 as its round function. The ids themselves
     would reveal gold, because gold is imported together and has neighbouring ids.
     """

@@ -28,7 +28,7 @@ GOLD = """
     WHERE look.project_id = %(project)s AND look.gold_ranks IS NOT NULL AND look.open_slots > 0 AND {condition}
 """
 CLAIM = f"SELECT look.id {GOLD} ORDER BY look.shuffle_key LIMIT 1 FOR NO KEY UPDATE OF look SKIP LOCKED"
-# Without gold that the annotator let go: `claim_before` gives that again, in place of its stand-in, or nobody does.
+# Without gold that the annotator let go: only `claim_before` gives that again, in place of its stand-in.
 NEVER_LEASED = f"""{claim.MAY_RANK} AND NOT EXISTS (
     SELECT FROM feedback_lease WHERE comparison_id = look.id AND annotator_id + 0 = %(person)s OFFSET 0)"""
 COUNT = f"SELECT count(*) FROM (SELECT {GOLD.format(condition=NEVER_LEASED)} LIMIT %(most)s) AS left_over"

@@ -25,7 +25,7 @@ from feedback.queue import blinding, claim, gold
 DEFAULT_MAX_LEASES = 5  # of one annotator in one project, where `max_leases` does not allow more
 RECLAIM_BATCH = 50
 LAPSED_LEASES_KEPT = timedelta(days=7)  # for late submits
-RETURNED_HELD = timedelta(days=7)  # then others are asked in place of an annotator who does not answer
+RETURNED_HELD = timedelta(days=7)  # then another annotator ranks in place of one who does not answer
 
 MEMBER = f"""
     SELECT {statements.columns(Project, "project")}, membership.role, membership.qualified_at,
@@ -75,7 +75,7 @@ def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Leas
 def lease_next_after_write(membership: Membership, *, beside: Collection[UUID] = ()) -> Lease | None:
     """Do as `lease_next`, but return None where it raises Conflict or Archived.
 
-    For a request that has stored something already: an error would tell the client that nothing was stored.
+    For a request that has stored something already: an error would mean to the client that nothing was stored.
     """
     try:
         return lease_next(membership, beside=beside)

@@ -58,7 +58,7 @@ def refresh() -> int:
 def _end_of_full_batches(membership: Membership) -> datetime | None:
     """Return when the last full batch of the person's rankings before midnight ended; None if no batch is full.
 
-    If a figure changed with each ranking or revision, the annotator could tell whether that ranking was gold. So
+    If a figure changed with each ranking or revision, the annotator could find out whether that ranking was gold. So
     nothing that happens after the end of the batch changes the figures.
     """
     made = Ranking.objects.filter(project=membership.project, annotator=membership.user_id, revision=1)

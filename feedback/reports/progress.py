@@ -60,7 +60,7 @@ def memberships_of(user: User) -> QuerySet[Membership]:
 class Inventory:
     """The numbers of a project's prompts, completions, comparisons, rankings and demonstrations.
 
-    Pairs of a demonstration and its origin, which nobody is asked to rank, are no comparisons here.
+    Pairs of a demonstration and its origin, which the queue gives to nobody, do not count as comparisons here.
     """
 
     train_prompts: int

@@ -63,7 +63,7 @@ class CardFlag:
 class Card:
     """Context of `rank/_card.jinja.html`."""
 
-    comparison: int  # the number under which this annotator knows it: see blinding.py
+    comparison: int  # its number on this annotator's pages: see blinding.py
     size: int
     messages: list[CardMessage]
     completions: list[CardCompletion]
@@ -84,7 +84,7 @@ class Card:
 
     @property
     def strengths(self) -> range:
-        """The points of the scale; none if strength is not asked."""
+        """The points of the scale; none if the project does not ask for a strength."""
         return range(1, (self.strength_points if self.size == 2 else 0) + 1)
 
     @property

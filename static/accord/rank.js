@@ -341,7 +341,7 @@ const writing = new Writing(document.getElementById("write"), drafts, (draft, fi
   page.dataset.unsent = outbox.items.length;
 });
 
-/** Tell whether the writing panel has unsaved text; if so, focus it and warn. */
+/** Return whether the writing panel has unsaved text; if so, focus it and warn. */
 function isWriting() {
   if (!writing.isUnsaved) return false;
   showMessage(say("keep-first"), "warn");

@@ -148,7 +148,7 @@ def fetch_from_hub(hub_id: str, may_fetch: bool = True) -> Path:
 
 
 def positions_of(folder: str) -> int | None:
-    """Return the context length of a model in tokens; None if config.json is missing or does not say it."""
+    """Return the context length of a model in tokens; None if config.json is missing or does not contain it."""
     try:
         config = json.loads((Path(folder) / "config.json").read_text("utf-8"))
     except (OSError, ValueError, RecursionError):

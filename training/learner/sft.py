@@ -27,7 +27,7 @@ Steps:
 5. Write the model, then the result.
 
 The loss is the mean negative log-likelihood of completion tokens, EOS included, weighted by row. Prompt tokens have the
-weight prompt_loss_weight, which helps a model that does not know the language yet.
+weight prompt_loss_weight, which helps a model that has not been trained on the language yet.
 
 SIGTERM stops the program between two steps with its state saved; the same command resumes. Every random choice is a
 function of the seed and the pass, so a resumed run ends in the same bits as one without a stop.

@@ -26,7 +26,7 @@ def this_worker() -> str:
 def run(round_id: int, worker: str = "") -> None:
     """Run a waiting round to its end in this process; do nothing if it cannot be claimed.
 
-    The round's status tells how it ended. Only unexpected errors are raised, after the round is marked as failed.
+    The round's status shows how it ended. Only unexpected errors are raised, after the round is marked as failed.
     """
     claim = lifecycle.claim(round_id, worker or this_worker())
     if claim is None:

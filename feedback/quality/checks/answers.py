@@ -68,7 +68,7 @@ def careful_probabilities(answers: Answers, careful_on_gold: float) -> Floats:
     With gold it is `careful_on_gold`. With a partner, a careful annotator agrees as often as the partner's other
     partners do; at least MIN_RELATIVE_AGREEMENT of what that is above chance is expected. So an annotator who is paired
     with a random clicker is not blamed, and of two annotators who only share comparisons with each other neither is:
-    the data cannot tell which of them is careless.
+    the data do not show which of them is careless.
     """
     is_gold = answers.partner == GOLD
     probabilities = np.full(len(is_gold), min(careful_on_gold, GOLD_LIMITS[1]))

@@ -23,7 +23,7 @@ export function letterOf({ key, code }) {
   return OTHER_SCRIPT.test(key) ? place.toLowerCase() : null;
 }
 
-/** Tell whether the key means a question mark. Cyrillic layouts have theirs above the 7, and a comma in its place. */
+/** Return whether the key means a question mark. Cyrillic layouts have theirs above the 7, and a comma in its place. */
 export function isQuestionMark({ key, code, shiftKey }) {
   return key === "?" || (shiftKey && code === "Slash" && latin?.get("Slash") === "/");
 }
@@ -35,7 +35,7 @@ export function digitOf({ key, code }) {
   return !row && /^[0-9]$/.test(key) ? key : null;
 }
 
-/** Tell whether the key is not for the page: a browser shortcut, an AltGr symbol, part of an IME composition. */
+/** Return whether the key is not for the page: a browser shortcut, an AltGr symbol, part of an IME composition. */
 export function isForOthers(event) {
   const isComposing = event.isComposing || event.keyCode === 229; // Safari ends a composition with the latter alone
   return event.ctrlKey || event.metaKey || event.altKey || event.getModifierState("AltGraph") || isComposing;

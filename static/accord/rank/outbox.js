@@ -80,7 +80,7 @@ export class Outbox {
 const user = document.querySelector("[data-user]")?.dataset.user;
 const asked = { "HX-Request": "true", ...(user && { "Accord-User": user }) };
 
-/** Tell whether the response means that the user must sign in first. */
+/** Return whether the response means that the user must sign in first. */
 export function isSignedOut(response) {
   return response.redirected || response.status === 401 || response.status === 403;
 }

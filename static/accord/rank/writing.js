@@ -38,7 +38,7 @@ export class Writing {
     dialog.addEventListener("close", () => this.#closed());
   }
 
-  /** Tell whether the panel has text that the server has not stored. */
+  /** Return whether the panel has text that the server has not stored. */
   get isUnsaved() {
     return this.dialog.open && this.field.value.trim() !== this.#begun.trim();
   }

@@ -22,7 +22,7 @@ class Dialogue:
       roles swapped, after the system message `instruction`.
     - user "endpoint": the same, by `POST <url>/chat/completions` of an OpenAI-compatible server with this `model`.
 
-    A user who says `end_word` has nothing more to say, and the dialogue ends.
+    The dialogue ends when the user's message contains `end_word`.
     """
 
     def __init__(

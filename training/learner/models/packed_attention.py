@@ -2,8 +2,8 @@
 
 A batch is one row of T tokens (T = the sum of the lengths), so every layer except attention computes real tokens only.
 transformers calls our attention function by name (`attn_implementation=ATTENTION`). The function hands the queries,
-keys and values of each layer to the *layout* that the forward pass got as an argument; the layout says which token
-attends to which. Masks are never made from token ids, so a pad token may also be the EOS token.
+keys and values of each layer to the *layout* that the forward pass got as an argument; the layout defines which
+token attends to which. Masks are never made from token ids, so a pad token may also be the EOS token.
 """
 
 import itertools

@@ -176,7 +176,7 @@ def check_packed_layers(model: Any, probe: Probe) -> None:
         if kind not in PACKED_LAYERS:
             raise Inexact(f'layers of the type "{kind}" are not supported')
         if windows[layer] != (window if kind == "sliding_attention" else None):
-            raise Inexact(f"layer {layer} has the window {windows[layer]}, but the config says {kind} of {window}")
+            raise Inexact(f"layer {layer} has the window {windows[layer]}, but the config has {kind} of {window}")
     if getattr(config, "attention_chunk_size", None) is not None:
         raise Inexact("chunked attention is not supported")
 

@@ -28,7 +28,7 @@ STEP = 0.3  # of the way to the minimum of the bound: batches are samples
 
 
 class AnchoredCompletions(NamedTuple):
-    """Completions that an annotator says are all good or all bad, M in all."""
+    """Completions of rankings whose annotator judged all of them good, or all bad: M completions."""
 
     place: Tensor  # int64 [M], into the scores of the comparisons' completions, end to end
     side: Tensor  # float [M], 1 above the anchor, −1 below it

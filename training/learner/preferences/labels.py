@@ -150,7 +150,7 @@ def labels_of_ranking(row: dict[str, Any], settings: KtoConfig, data: LabelData)
 
 
 def verdicts(row: dict[str, Any], position: int, settings: KtoConfig) -> Iterator[bool]:
-    """Yield whether the completion at a position is desirable, by each kind of judgement that says so."""
+    """Yield whether the completion at a position is desirable, by each kind of judgement that exists for it."""
     sources = {"flags": flag_verdict, "ratings": rating_verdict, "ranks": rank_verdict}
     for name, verdict_of in sources.items():
         if settings.labels_from in ("auto", name):

@@ -37,7 +37,7 @@ class MarkedTokens(NamedTuple):
     """Tokens of completions with marks, M in all."""
 
     tokens: list[tuple[int, int, int]]  # group, completion, token
-    weight: Tensor  # [M, 3], of each class: sum of the weights of the rankings that say so
+    weight: Tensor  # [M, 3], of each class: sum of the weights of the rankings with that class
 
 
 def read_marks(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Settings) -> dict[Key, Tensor]:

@@ -33,7 +33,7 @@ class Rated(NamedTuple):
 
     mean: float
     raters: int
-    values: tuple[float, ...] = ()  # one per person; may be missing, and then nobody is compared with anybody
+    values: tuple[float, ...] = ()  # one per person; without them, people are not compared
 
     def joined(self, other: "Rated") -> "Rated":
         """Return both together: two texts whose first tokens are the same are one completion."""

@@ -6,7 +6,7 @@ several references the best value counts. To add a metric, write one function he
 `similarity` is chrF2 by sacrebleu (Popović 2015, "chrF: character n-gram F-score for automatic MT evaluation"): the
 F-score of character 1- to 6-grams, with recall weighted twice. It needs no model and no network and correlates with
 people better than BLEU (Mathur et al. 2020, "Tangled up in BLEU"). It gives partial credit for partial words, so that
-an early policy gets a signal, and works in languages without spaces. It does not know paraphrases; the term
+an early policy gets a signal, and works in languages without spaces. It gives no credit for paraphrases; the term
 reward_model does.
 """
 

@@ -20,8 +20,8 @@ class KtoConfig(Training):
         choices=("auto", "flags", "ratings", "ranks"),
         help='Source of the labels in rankings. flags: "all good" and "all bad" label all completions of a ranking. '
         "ratings: a completion is desirable if the mean of its ratings is above rating_midpoint, undesirable below. "
-        "ranks: see ranks_as_labels. auto: the first of these three that says something about the completion, because "
-        "a judgement of a completion alone says more about whether it is good than a comparison does.",
+        "ranks: see ranks_as_labels. auto: the first of these three that labels the completion, because a "
+        "judgement of the completion alone is better evidence of its quality than a comparison.",
     )
     ranks_as_labels: str = setting(
         "extremes",
