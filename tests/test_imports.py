@@ -213,7 +213,7 @@ def test_no_modules_import_one_another_in_a_circle():
     assert circles_of(imports_between(files)) == []
 
 
-def test_a_circle_is_seen_in_whatever_order_it_is_visited():
+def test_a_circle_of_imports_is_detected_in_any_order_of_visits():
     imports = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a", "f"}, "f": {"g"}, "g": {"e"}}
     assert circles_of(imports) == [["b", "c"], ["e", "f", "g"]]
     assert circles_of({"a": {"b"}, "b": {"c"}, "c": set()}) == []

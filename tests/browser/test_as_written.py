@@ -15,7 +15,7 @@ def written(page: Page) -> list[str]:
     return page.locator(".completion > .written").all_inner_texts()
 
 
-def test_one_key_shows_every_text_as_it_is_written_and_the_session_remembers(comparisons, desk, annotator, keep):
+def test_one_key_shows_all_texts_as_written_for_the_whole_session(comparisons, desk, annotator, keep):
     comparisons([SIGNS, "plain"], [SIGNS, "other"])
     ranking = RankPage(desk.sit("ann"))
     page = ranking.page
@@ -64,7 +64,7 @@ def test_texts_that_differ_in_markup_alone_differ(comparisons, desk, annotator):
     assert "".join(ranking.page.locator("ins.diff").all_inner_texts()) == "****"
 
 
-def test_the_page_says_which_key_shows_the_text_where_marks_are_made(comparisons, desk, annotator):
+def test_the_page_names_the_key_for_the_view_in_which_text_can_be_marked(comparisons, desk, annotator):
     comparisons([FLAT, INDENTED])
     ranking = RankPage(desk.sit("ann"))
     state = ranking.page.locator("#state")

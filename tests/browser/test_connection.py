@@ -70,7 +70,7 @@ def test_an_answer_that_got_lost_makes_no_second_ranking(ranking):
     assert Ranking.objects.filter(comparison_id=first).count() == 1
 
 
-def test_a_server_that_fails_is_asked_again(ranking):
+def test_a_submit_is_repeated_after_a_server_error(ranking):
     failures = iter([500, 503])
 
     def fail(route: Route) -> None:
@@ -96,7 +96,7 @@ def test_signed_out_elsewhere_keeps_the_ranking_until_signed_in(ranking, desk):
     assert Ranking.objects.count() == 1
 
 
-def test_another_person_in_the_same_browser_neither_sends_nor_loses_it(ranking, desk, colleague):
+def test_another_user_in_the_same_browser_neither_sends_nor_loses_a_draft(ranking, desk, colleague):
     other = ranking.page.context.new_page()
     ranking.page.context.clear_cookies(name="sessionid")
     desk.sign_in(other, "cole")
@@ -119,7 +119,7 @@ def test_a_comparison_that_is_no_longer_held_is_refused_in_words(ranking):
 
 
 @pytest.mark.parametrize("ahead", [1, 3])
-def test_without_a_connection_as_many_can_be_ranked_as_the_project_keeps_ahead(project, ranking, ahead):
+def test_without_a_connection_the_prefetched_comparisons_can_be_ranked(project, ranking, ahead):
     project.comparisons_ahead = ahead
     project.save()
     page = ranking.page

@@ -136,7 +136,7 @@ def test_cancel_then_resume(console, keep):
     console.expect_status("Waiting")
 
 
-def test_a_failed_round_says_why(console, keep):
+def test_a_failed_round_shows_its_reason(console, keep):
     number = console.start_round()
     claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
     lifecycle.enter(claim, "reward")
@@ -147,7 +147,7 @@ def test_a_failed_round_says_why(console, keep):
     keep(console.page, "round-failed")
 
 
-def test_an_ended_round_shows_no_curve_that_nobody_wrote(console):
+def test_an_ended_round_shows_no_empty_curve(console):
     number = console.start_round()
     claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
     lifecycle.enter(claim, "policy")
@@ -168,7 +168,7 @@ def test_the_console_of_an_empty_project(desk, manager, keep):
     keep(page, "console-empty-phone")
 
 
-def test_a_round_that_only_writes_has_no_curves_to_miss(console, desk, project):
+def test_a_round_without_training_shows_no_curves(console, desk, project):
     """The `desk` fixture checks that the console has no errors."""
     start_sampling(project, None)
     console.page.goto("/projects/support/rounds/0/")
@@ -199,7 +199,7 @@ def test_promoting_asks_first(console, desk, project, tmp_path):
     assert project.checkpoints.get(is_served=True).source.name == "base"
 
 
-def test_an_imported_model_waits_for_its_check_and_its_verdict_comes_by_itself(
+def test_an_imported_model_waits_for_its_check_and_the_page_updates_its_verdict(
     console, desk, project, manager, keep, tmp_path
 ):
     manager.is_staff = True

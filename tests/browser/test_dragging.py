@@ -32,7 +32,7 @@ def test_a_letter_dropped_on_any_part_of_a_box_gets_its_rank(comparisons, desk, 
     assert ranking.ranks[:2] == [1, 1]
 
 
-def test_the_box_below_the_letter_says_so_and_no_box_moves(comparisons, desk, annotator, keep):
+def test_the_box_below_the_letter_is_highlighted_and_no_box_moves(comparisons, desk, annotator, keep):
     comparisons(count=1, size=4)
     ranking = RankPage(desk.sit("ann"))
     page = ranking.page

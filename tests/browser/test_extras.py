@@ -26,7 +26,7 @@ def test_strength_flags_and_comment_by_keyboard(comparisons, desk, annotator, pr
     assert (said.strength, said.flags, said.comment) == (3, ["all bad", "unsafe"], "Both 2 long; see §3")
 
 
-def test_undo_brings_back_what_was_said(comparisons, desk, annotator):
+def test_undo_restores_ranks_and_details(comparisons, desk, annotator):
     comparisons(count=2, size=3)
     ranking = RankPage(desk.sit("ann"))
     ranking.rank_by_keys([1, 1, 1])
@@ -42,7 +42,7 @@ def test_undo_brings_back_what_was_said(comparisons, desk, annotator):
     assert list(said) == [("counts", ["all good"]), ("withdrawn", ["all good"]), ("counts", [])]
 
 
-def test_strength_is_asked_of_pairs_alone_and_only_where_the_project_wants_it(comparisons, desk, annotator, project):
+def test_strength_is_offered_for_pairs_only_and_only_if_the_project_asks(comparisons, desk, annotator, project):
     comparisons(["a", "b"], ["a", "b", "c"])
     ranking = RankPage(desk.sit("ann"))
     strength = ranking.page.locator(".strength")

@@ -85,7 +85,7 @@ def test_ratings_and_marks_can_be_read(comparisons, desk, annotator, project, ke
 
 
 @pytest.mark.parametrize(("phone", "dark"), [(True, False), (True, True), (False, True)])
-def test_the_console_says_how_far_to_trust_on_every_screen(
+def test_the_console_shows_the_verdict_on_the_labels_at_every_window_size(
     project, annotator, colleague, desk, manager, keep, phone, dark
 ):
     add_work(project, 12, wanted_rankings=2)
@@ -159,7 +159,7 @@ def height_to_read_in(page: Page) -> float:
 
 
 @pytest.mark.parametrize(("size", "window"), [(2, (640, 400)), (4, (640, 400)), (2, (320, 200)), (9, (320, 200))])
-def test_zoomed_in_the_height_is_there_to_read_in(comparisons, desk, annotator, keep, size, window):
+def test_at_high_zoom_enough_height_is_left_for_reading(comparisons, desk, annotator, keep, size, window):
     """WCAG 1.4.10: at 200 % and 400 % zoom, a window of 1280 x 800 is one of 640 x 400 and 320 x 200."""
     comparisons(*[["word " * 150] * (size - 1) + ["more " * 150]] * 2)
     page = desk.sit("ann")

@@ -55,7 +55,7 @@ def is_showing(ranking: RankPage, comparison: int) -> None:
     expect(ranking.form).to_have_attribute("data-comparison", str(ranking.number_of(comparison)))
 
 
-def test_settings_changed_in_between_keep_what_still_fits(comparisons, desk, annotator, rated, keep):
+def test_after_a_change_of_settings_the_draft_keeps_the_parts_that_still_fit(comparisons, desk, annotator, rated, keep):
     desk.expected.append("400")
     comparisons(count=3, size=2)
     ranking = settled(desk.sit("ann"))
@@ -80,7 +80,7 @@ def test_settings_changed_in_between_keep_what_still_fits(comparisons, desk, ann
     expect(ranking.page.get_by_role("group", name="harmless, completion A")).to_be_visible()  # the next one too
 
 
-def test_a_correction_refused_by_new_settings_comes_back(comparisons, desk, annotator, rated):
+def test_a_correction_that_new_settings_refuse_is_shown_again(comparisons, desk, annotator, rated):
     desk.expected.append("400")
     comparisons(count=2, size=2)
     ranking = settled(desk.sit("ann"))
@@ -148,7 +148,7 @@ def test_undo_pressed_quickly_goes_as_far_back_as_it_was_pressed(comparisons, de
     assert Ranking.objects.filter(is_live=True).count() == 12
 
 
-def test_undo_and_writing_when_signed_out_say_so_and_lose_nothing(comparisons, desk, annotator):
+def test_undo_and_writing_when_signed_out_show_a_message_and_lose_nothing(comparisons, desk, annotator):
     comparisons(count=2, size=2)
     ranking = settled(desk.sit("ann"))
     page = ranking.page
@@ -198,7 +198,7 @@ def test_a_hidden_tab_keeps_its_comparisons_and_a_break_does_not(comparisons, de
     wait_until(page, lambda: not Lease.objects.filter(lapsed_at__isnull=False).exists())
 
 
-def test_what_ran_out_and_was_ranked_by_others_says_so(comparisons, desk, annotator):
+def test_an_expired_comparison_that_others_ranked_shows_a_message(comparisons, desk, annotator):
     desk.expected.append("409")
     comparisons(count=2, size=2)
     ranking = settled(desk.sit("ann"))
@@ -215,7 +215,7 @@ def test_what_ran_out_and_was_ranked_by_others_says_so(comparisons, desk, annota
     assert Ranking.objects.get().comparison_id != lease.comparison_id
 
 
-def test_a_next_one_that_could_not_be_fetched_is_asked_for_again(comparisons, desk, annotator):
+def test_a_next_comparison_that_could_not_be_fetched_is_fetched_again(comparisons, desk, annotator):
     desk.expected.append("Failed to load resource")
     comparisons(count=3, size=2)
     page = desk.sit("ann")
@@ -232,7 +232,7 @@ def test_a_next_one_that_could_not_be_fetched_is_asked_for_again(comparisons, de
     ranking.form.wait_for()
 
 
-def test_back_and_forward_and_another_page_lose_nothing(comparisons, desk, annotator):
+def test_back_forward_and_visits_of_other_pages_lose_nothing(comparisons, desk, annotator):
     comparisons(count=3, size=2)
     ranking = settled(desk.sit("ann"))
     first = ranking.comparison
@@ -243,7 +243,7 @@ def test_back_and_forward_and_another_page_lose_nothing(comparisons, desk, annot
     assert (ranking.comparison, ranking.ranks) == (first, [2, 0])
 
 
-def test_what_remains_goes_down_with_a_skip_too(comparisons, desk, annotator):
+def test_a_skip_also_lowers_the_remaining_count(comparisons, desk, annotator):
     comparisons(count=3, size=2)
     ranking = settled(desk.sit("ann"))
     expect(ranking.page.locator("#remaining")).to_have_text("3")
@@ -281,7 +281,7 @@ def test_signing_out_removes_drafts_in_all_tabs(comparisons, desk, annotator):
     other.goto("about:blank")
 
 
-def test_signing_out_says_what_is_not_stored_yet_and_keeps_it(comparisons, desk, annotator, keep):
+def test_signing_out_warns_of_unsent_rankings_and_keeps_them(comparisons, desk, annotator, keep):
     desk.expected.append("Failed to load resource")
     comparisons(count=6, size=2)
     ranking = settled(desk.sit("ann"))
@@ -316,7 +316,9 @@ def test_signing_out_says_what_is_not_stored_yet_and_keeps_it(comparisons, desk,
     assert shown_ranks(Ranking.objects.get()) == [2, 1]
 
 
-def test_an_archived_project_is_read_only_but_for_what_one_had_begun(comparisons, desk, annotator, project, keep):
+def test_an_archived_project_is_read_only_except_for_comparisons_in_progress(
+    comparisons, desk, annotator, project, keep
+):
     comparisons(count=2)
     ranking = settled(desk.sit("ann"))
     page, first = ranking.page, ranking.comparison

@@ -60,7 +60,7 @@ def test_letter_keys_work_on_any_layout(ranking):
         expect(box, layout).not_to_be_checked()
 
 
-def test_digits_are_had_without_shift_where_the_row_types_other_characters(ranking):
+def test_digits_work_without_shift_on_layouts_whose_row_types_other_characters(ranking):
     press = typist(ranking.page)
     for key, code in (("é", "Digit2"), ("&", "Digit1"), ('"', "Digit3")):  # AZERTY
         press(key, code)

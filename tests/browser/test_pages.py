@@ -71,7 +71,9 @@ def test_prompts_come_in_by_file_or_are_refused_line_by_line(desk, project, mana
 
 
 @pytest.mark.parametrize("phone", [False, True])
-def test_an_import_is_undone_after_a_question_and_what_stays_is_told(desk, project, manager, annotator, keep, phone):
+def test_an_import_is_undone_after_confirmation_and_kept_rows_are_reported(
+    desk, project, manager, annotator, keep, phone
+):
     for names in (["One?", "Two?", "Three?"], ["Four?"]):
         with imports.record_import(project, Import.How.PAGE, manager) as record:
             rows = [{"prompt": name, "completions": ["a", "b"]} for name in names]
@@ -120,7 +122,7 @@ def test_appearance_is_remembered(desk, annotator):
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-def test_empty_states_say_what_to_do(desk, project, annotator, stranger, keep, django_user_model):
+def test_empty_pages_say_what_to_do(desk, project, annotator, stranger, keep, django_user_model):
     django_user_model.objects.create_user("new", password="new-password")
     page = desk.sit("new")
     page.goto("/")

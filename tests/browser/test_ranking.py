@@ -44,7 +44,7 @@ def test_twelve_comparisons_by_keyboard_alone(comparisons, desk, annotator, keep
     assert all(0 < each.seconds < 60 for each in Ranking.objects.all())
 
 
-def test_enter_with_ranks_missing_says_which(comparisons, rank_page):
+def test_enter_with_missing_ranks_names_them(comparisons, rank_page):
     comparisons(count=1)
     ranking = rank_page()
     ranking.press("2", "Enter")
@@ -90,7 +90,7 @@ def test_arrows_move_the_mark_and_with_shift_the_rank(comparisons, rank_page):
     assert ranking.ranks == [0, 2]
 
 
-def test_undo_withdraws_the_last_ranking_and_opens_it_as_it_was(comparisons, rank_page, keep):
+def test_undo_withdraws_the_last_ranking_and_shows_it_unchanged(comparisons, rank_page, keep):
     comparisons(count=3)
     ranking = rank_page()
     page, first = ranking.page, ranking.comparison
@@ -201,7 +201,7 @@ def test_it_reads_well_in_the_dark_and_on_a_phone(comparisons, rank_page, keep):
     keep(rank_page(phone=True, dark=True).page, "rank-phone-dark")
 
 
-def test_somebody_new_is_shown_how(comparisons, rank_page, keep):
+def test_the_practice_page_guides_a_new_annotator_through_a_ranking(comparisons, rank_page, keep):
     comparisons(count=1)
     ranking = rank_page()
     page = ranking.page
@@ -227,7 +227,7 @@ def test_somebody_new_is_shown_how(comparisons, rank_page, keep):
     assert Ranking.objects.count() == 1
 
 
-def test_the_boxes_say_which_end_is_best(comparisons, rank_page):
+def test_the_boxes_are_labelled_best_and_worst(comparisons, rank_page):
     comparisons(count=1, size=4)
     ranking = rank_page()
     assert [ranking.box(rank).locator(".end").all_inner_texts() for rank in (1, 2, 3, 4)] == [
@@ -240,7 +240,7 @@ def test_the_boxes_say_which_end_is_best(comparisons, rank_page):
 
 
 @pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
-def test_what_was_done_is_confirmed_quietly_beside_submit(comparisons, rank_page, keep, phone):
+def test_each_action_is_confirmed_by_a_message_beside_submit(comparisons, rank_page, keep, phone):
     comparisons(count=3, size=4)
     ranking = rank_page(phone=phone)
     told = ranking.page.locator(".submit-state")
@@ -324,7 +324,7 @@ def test_a_submit_that_is_disabled_looks_the_same_below_the_pointer(comparisons,
     assert submit.evaluate(colours) == before
 
 
-def test_the_pace_is_said_once_something_was_ranked(comparisons, desk, annotator):
+def test_the_pace_is_shown_after_the_first_ranking(comparisons, desk, annotator):
     comparisons(count=2)
     ranking = RankPage(desk.sit("ann"))
     pace = ranking.page.locator(".rank-strip span", has_text="each")

@@ -177,7 +177,7 @@ def test_marks_outlast_a_look_at_the_differences(comparisons, desk, annotator):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_by_finger_on_a_phone(comparisons, desk, annotator, rated, keep, dark):
+def test_text_is_marked_by_touch_on_a_phone(comparisons, desk, annotator, rated, keep, dark):
     comparisons([MARKDOWN, "مرحبا، سيصل **طردك** يوم الخميس."])
     page = desk.sit("ann", phone=True, dark=dark)
     ranking = RankPage(page)

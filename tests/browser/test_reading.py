@@ -31,7 +31,7 @@ def test_columns_or_a_list_is_remembered(comparisons, desk, annotator):
     assert (columns(ranking), ranking.ranks) == (1, [0, 2, 0])
 
 
-def test_long_ones_fold_at_one_height_and_unfold_by_a_key(comparisons, desk, annotator):
+def test_long_completions_fold_at_one_height_and_unfold_by_a_key(comparisons, desk, annotator):
     comparisons([LONG, LONG * 3, "Short."])
     ranking = RankPage(desk.sit("ann"))
     folded = ranking.page.locator(".completion.is-folded .prose")
@@ -42,7 +42,7 @@ def test_long_ones_fold_at_one_height_and_unfold_by_a_key(comparisons, desk, ann
     expect(folded).to_have_count(0)
 
 
-def test_differences_are_those_of_words_from_the_marked_one(comparisons, desk, annotator):
+def test_word_differences_from_the_current_completion_are_marked(comparisons, desk, annotator):
     comparisons(["It comes on Friday, sorry.", "It comes on Monday, very sorry."])
     ranking = RankPage(desk.sit("ann"))
     marked, other = ranking.texts

@@ -202,7 +202,7 @@ def test_axe_finds_nothing(desk, disputed, people, project, dark):
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_empty_states_say_what_to_do(desk, project, manager, path, keep):
+def test_empty_pages_say_what_to_do(desk, project, manager, path, keep):
     page = desk.sit("mona", language="zh-CN")
     page.goto(f"/projects/support/{path}")
     expect(page.locator(".empty h2")).to_be_visible()

@@ -43,7 +43,7 @@ def test_before_any_rank_it_starts_with_the_current_one(ranking):
     expect(ranking.page.get_by_label("Start from")).to_have_value("B")
 
 
-def test_what_is_not_changed_is_not_stored(ranking):
+def test_an_unchanged_completion_is_not_stored_as_an_answer(ranking):
     ranking.press("w")
     ranking.page.get_by_role("button", name="Store it").click()
     expect(ranking.page.get_by_role("dialog", name="Write a better one")).to_be_visible()
@@ -85,7 +85,7 @@ def test_on_a_phone_every_completion_can_be_scrolled_clear_of_the_panel(comparis
     assert box["y"] + box["height"] <= panel["y"]
 
 
-def test_what_is_being_written_is_not_left_behind_by_a_submit(ranking):
+def test_a_submit_is_refused_while_an_answer_is_being_written(ranking):
     page = ranking.page
     first = ranking.comparison
     ranking.rank_by_keys([1, 2, 3])

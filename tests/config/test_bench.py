@@ -81,7 +81,7 @@ def test_like_steps_counts_steps_until_the_losses_differ() -> None:
     assert like_steps([0.693, 0.5, 0.4, 0.3], [0.693, 0.5004, 0.402, 0.3]) == 2
 
 
-def test_the_web_benchmark_reads_the_ranking_page_as_it_is(project, annotator, client, plain_static_files) -> None:
+def test_the_web_benchmark_parses_the_current_ranking_page(project, annotator, client, plain_static_files) -> None:
     add_work(project, 1)
     client.force_login(annotator)
     card = card_in(client.get(f"/projects/{project.slug}/rank/").content)

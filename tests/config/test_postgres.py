@@ -67,7 +67,7 @@ def run(address: str, query: str):
         return done.fetchall() if done.description else None
 
 
-def test_a_copy_of_a_running_data_folder_gets_another_server(folder, tmp_path):
+def test_a_copy_of_a_running_data_folder_starts_its_own_server(folder, tmp_path):
     with using(folder) as original:
         run(original, "CREATE TABLE mine (n int)")
         with using(copied(folder, tmp_path / "copy")) as copy:

@@ -18,7 +18,7 @@ def test_without_a_path_all_cores_are_used(arguments):
     "arguments",
     [["tests/learner", "-k", "gae"], ["-m", "slow", "tests"], ["tests/test_imports.py::test_x"], ["-n0"], ["-n", "2"]],
 )
-def test_a_path_or_a_number_of_processes_is_left_as_it_is(arguments, monkeypatch):
+def test_arguments_with_a_path_or_a_number_of_processes_are_not_changed(arguments, monkeypatch):
     monkeypatch.chdir(testing.services.BASE_DIR)
     assert not testing.is_parallel(arguments)
 
@@ -35,13 +35,13 @@ def test_fast_beside_a_marker_expression_is_refused():
 
 
 @pytest.mark.parametrize("arguments", [[], ["-x", "--durations=10"]])
-def test_the_whole_command_leaves_out_what_is_marked_full_except_in_ci(arguments):
+def test_the_test_command_without_arguments_skips_tests_marked_full_except_in_ci(arguments):
     assert testing.chosen(arguments, is_ci=False) == ["-m", "not full", *arguments]
     assert testing.chosen(arguments, is_ci=True) == arguments
     assert testing.chosen([*arguments, "--full"], is_ci=False) == arguments
 
 
 @pytest.mark.parametrize("arguments", [["tests/config"], ["-m", "full"], ["-k", "migrations"]])
-def test_a_choice_of_ones_own_runs_what_is_marked_full(arguments, monkeypatch):
+def test_a_path_or_marker_of_the_user_also_runs_tests_marked_full(arguments, monkeypatch):
     monkeypatch.chdir(testing.services.BASE_DIR)
     assert testing.chosen(arguments, is_ci=False) == arguments

@@ -18,7 +18,7 @@ def request_of_superuser(db):
     return request
 
 
-def test_what_people_said_is_read_only(request_of_superuser):
+def test_rankings_and_skips_are_read_only(request_of_superuser):
     site = admin.site._registry[Ranking]
     assert isinstance(site, ReadOnlyAdmin)
     assert site.has_view_permission(request_of_superuser)

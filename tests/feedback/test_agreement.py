@@ -126,7 +126,7 @@ def test_the_jackknife_leaves_out_one_comparison_at_a_time():
     assert (alpha.low + alpha.high) / 2 == pytest.approx(alpha.value, abs=1e-9)
 
 
-def test_pairwise_agreement_is_what_counting_two_by_two_gives():
+def test_pairwise_agreement_equals_a_count_over_all_two_annotators():
     rows = list(simulated(people=4, comparisons=50, size=4))
     measured = measure_rankings(rows)
     for week, found in [*measured.by_week.items(), (None, measured.overall)]:
@@ -171,7 +171,7 @@ def test_wilsons_interval_is_that_of_the_literature():
         assert wilson_interval(seen / n, n) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_wilsons_interval_holds_the_share_itself():
+def test_wilsons_interval_contains_the_share_itself():
     """At 0 and 1 one bound is the share, which rounding missed for some numbers of trials."""
     for n in range(1, 500):
         for value in (0.0, 0.5, 1.0):
@@ -192,7 +192,7 @@ def test_pairs_of_one_comparison_count_as_one_when_they_go_together():
     assert together.pairs == 600
 
 
-def test_the_interval_holds_the_truth_nineteen_times_in_twenty():
+def test_the_interval_contains_the_truth_nineteen_times_in_twenty():
     generator = random.Random(7)
     hits = 0
     for _ in range(400):
@@ -249,7 +249,7 @@ class TestOfAProject:
         assert measured.alpha.value == pytest.approx(1 - 31 * 0.25 / 16)
         assert measured.alpha.low < measured.alpha.value < measured.alpha.high
 
-    def test_a_revision_counts_in_place_of_what_it_replaced(self, ann, cole, project, work):
+    def test_a_revision_counts_in_place_of_the_earlier_ranking(self, ann, cole, project, work):
         work(1, wanted_rankings=2)
         self.rank_by_position(ann, lambda pk: True)
         self.rank_by_position(cole, lambda pk: False)
@@ -261,7 +261,7 @@ class TestOfAProject:
         )
         assert agreement.measure(project).pairwise.value == 1
 
-    def test_those_who_are_asked_because_others_disagree_are_not_counted(self, project, work):
+    def test_extra_rankings_on_disagreement_are_not_counted(self, project, work):
         """They only ever see comparisons that people disagree about: with them, agreement would be 1 of 3, not ½."""
         project.extra_rankings = 1
         project.save()
@@ -275,7 +275,7 @@ class TestOfAProject:
         assert (measured.pairwise.value, measured.pairwise.pairs) == (0.5, 2)
         assert members[2].user_id not in measured.by_annotator
 
-    def test_the_database_is_asked_once(self, ann, cole, project, work, django_assert_num_queries):
+    def test_one_query_reads_all_rankings(self, ann, cole, project, work, django_assert_num_queries):
         work(6, wanted_rankings=2)
         for member in (ann, cole):
             while rank_next(member):
@@ -295,7 +295,7 @@ class TestOfAProject:
         assert len(measured.by_two) == len(list(combinations(members, 2)))
         assert measured.pairwise.pairs == 2 * 3 * 3
 
-    def test_everything_tied_is_said_plainly(self, ann, cole, project, work):
+    def test_rankings_with_ties_only_are_reported_in_a_sentence(self, ann, cole, project, work):
         work(2, wanted_rankings=2)
         for member in (ann, cole):
             while rank_next(member, [1, 1]):

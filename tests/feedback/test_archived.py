@@ -61,7 +61,7 @@ def test_every_address_of_an_archived_project_refuses_to_write(manager, archived
     assert refused >= {"post": 30, "patch": 2, "delete": 2}[method]
 
 
-def test_what_is_there_can_be_read_and_exported(mona, work, archived):
+def test_the_data_of_an_archived_project_can_be_read_and_exported(mona, work, archived):
     work(1)
     rank_next(mona)
     archived()
@@ -119,7 +119,7 @@ def test_a_label_in_progress_is_kept_over_the_api(ann, work, archived):
     assert (taken.status_code, taken.json()["code"]) == (423, "archived")
 
 
-def test_a_page_that_is_opened_again_shows_what_one_holds(ann, work, archived):
+def test_the_page_of_an_archived_project_shows_the_comparison_that_is_held(ann, work, archived):
     work(3)
     lease = leases.lease_next(ann)
     archived()

@@ -157,7 +157,7 @@ class TestAttempts(TestCase):
         assert all((row["remaining"] == 60) == row["count stayed"] for row in seen if row["remaining after"] != 59)
         assert any(row["count stayed"] for row in seen)
 
-    def test_gold_comes_again_as_often_as_other_work(self):
+    def test_gold_is_leased_again_as_often_as_real_work(self):
         """If others take the stand-in of gold that was let go, the gold is gone, too. Otherwise it comes again."""
         coin = random.Random(5)
         tries = []
@@ -340,7 +340,7 @@ def test_a_comparisons_number_is_the_same_each_time_and_leads_back_to_it(project
     assert blinding.comparison_number(other, 7) != blinding.comparison_number(ann, 7)
 
 
-def test_annotators_are_told_of_a_project_what_they_need_to_rank(project, annotator, manager):
+def test_annotators_get_only_the_project_settings_that_ranking_needs(project, annotator, manager):
     project.gold_percent = 30
     project.save()
     for url in (URL, "/api/v1/projects"):

@@ -26,7 +26,7 @@ def upload(client, path, size):
 
 
 @pytest.mark.parametrize("path", ["/sign-in/", "/language/", "/projects/support/prompts/", "/account/"])
-def test_nobody_in_particular_sends_little(client, project, path, nothing_is_stored):
+def test_anonymous_requests_may_send_only_small_bodies(client, project, path, nothing_is_stored):
     assert upload(client, path, 3_000_000).status_code == 413
 
 
@@ -43,7 +43,7 @@ def test_a_manager_uploads_lines_and_nothing_else_that_is_large(client, manager)
 
 
 @pytest.mark.parametrize("path", ["/sign-in/", "/projects/support/prompts/", "/api/v1/projects/support/prompts"])
-def test_a_made_up_token_or_cookie_is_nobodys(client, project, path, nothing_is_stored):
+def test_an_invented_token_or_cookie_counts_as_anonymous(client, project, path, nothing_is_stored):
     client.cookies["sessionid"] = "made-up"
     assert upload(client, path, 3_000_000).status_code == 413
     for scheme in ("Bearer", "Basic"):

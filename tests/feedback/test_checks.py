@@ -112,7 +112,7 @@ def test_careful_people_are_flagged_no_more_often_than_the_stated_rate_over_all_
     assert at_most_at_the_stated_rate(flagged, 1500)
 
 
-def test_where_people_do_not_agree_nobody_is_accused():
+def test_if_annotators_do_not_agree_no_one_is_flagged():
     assert not chance_agreement([(False, 0.5)] * 500).is_flagged
 
 
@@ -233,7 +233,7 @@ def test_a_partner_of_the_clicker_is_not_flagged():
     assert results[0].random_clicker.is_flagged
 
 
-def test_of_two_who_share_comparisons_only_with_each_other_neither_is_flagged():
+def test_two_annotators_who_share_comparisons_only_with_each_other_are_not_flagged():
     results = check_rankings(list(crew(["careful", "clicker"], 600, 3)), 0.8)
     assert not any(of_one.random_clicker.is_flagged for of_one in results.values())
 

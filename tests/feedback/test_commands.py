@@ -23,7 +23,7 @@ def run(*arguments):
     return out.getvalue(), err.getvalue()
 
 
-def test_a_file_of_prompts_comes_in(project, file):
+def test_a_file_of_prompts_is_imported(project, file):
     file.write_text('{"prompt": "a", "completions": ["x", "y"]}\n{"prompt": "b"}\n')
     assert run("import_prompts", "support", file, "--compare")[0] == (
         "2 new prompts, 0 known already (0 completed); 1 comparisons, 0 there already.\n"
@@ -41,13 +41,13 @@ def test_every_bad_line_is_printed_and_nothing_stored(project, file):
     assert not Prompt.objects.exists()
 
 
-def test_a_file_that_is_not_there_says_so(project, file):
+def test_a_missing_file_is_reported(project, file):
     with pytest.raises(CommandError, match="cannot be read: No such file"):
         run("import_prompts", "support", file)
 
 
 @pytest.mark.parametrize("command", [["import_prompts", "nowhere", "x"], ["export_preferences", "nowhere"]])
-def test_a_project_that_is_not_there_says_so(db, command):
+def test_a_missing_project_is_reported(db, command):
     with pytest.raises(CommandError, match='no project "nowhere"'):
         run(*command)
 

@@ -67,7 +67,7 @@ def test_one_annotator_asking_five_times_at_once_holds_one(project, people):
     assert Lease.objects.count() == 1
 
 
-def test_nobody_is_sent_away_because_others_are_busy_with_what_is_left(project, people):
+def test_an_annotator_waits_for_a_locked_comparison_if_it_is_the_last_one(project, people):
     (comparison,) = add_work(project, 1)
     busy, leased = threading.Event(), []
 
@@ -126,7 +126,7 @@ def test_the_overlap_is_reached_and_never_exceeded(project, people):
     counters_are_right()
 
 
-def test_a_slot_that_several_late_submits_want_goes_to_one(project, people):
+def test_only_one_of_several_late_submits_gets_the_slot(project, people):
     add_work(project, 1, wanted_rankings=3)
     leases = [queue.lease_next(member) for member in people[:3]]
     Lease.objects.update(expires_at="2020-01-01T00:00Z")
@@ -222,7 +222,7 @@ def refusals(acts):
     return at_once([lambda act=act: attempt(act) for act in acts])
 
 
-def test_two_who_disagree_at_the_same_moment_are_seen_to_disagree(project, people):
+def test_two_simultaneous_opposite_rankings_count_as_disagreement(project, people):
     for _ in range(5):
         (comparison,) = add_work(project, 1, wanted_rankings=2)
         for member, ranks in ((people[0], [1, 2]), (people[1], [2, 1])):
@@ -256,7 +256,7 @@ def test_a_comparison_settled_while_people_submit_has_one_ranking_that_counts(pr
         counters_are_right()
 
 
-def test_two_who_settle_the_same_one_at_once_do_it_once(project, people, reviewers):
+def test_two_simultaneous_adjudications_store_one(project, people, reviewers):
     (comparison,) = add_work(project, 1, wanted_rankings=2)
     rank_next(people[0])
     told = refusals([lambda member=member: adjudicate(member, comparison.pk, [1, 2]) for member in reviewers])
@@ -325,7 +325,7 @@ def test_everything_at_once_keeps_the_counters_and_ends(project, people, reviewe
     counters_are_right()
 
 
-def test_one_of_many_who_make_the_same_project_at_once_makes_it_and_the_others_are_told(manager):
+def test_of_simultaneous_requests_for_the_same_project_one_creates_it_and_the_others_conflict(manager):
     def make():
         try:
             return create_project(manager, Project(slug="new", name="New")).pk

@@ -175,7 +175,7 @@ def span(completion, start, end, mark="bad"):
         [span(0, 0, 4), span(0, 3, 6)],
     ],
 )
-def test_spans_are_in_order_and_none_lies_over_another(three, annotator, spans):
+def test_spans_are_sorted_and_do_not_overlap(three, annotator, spans):
     refused("ranking_spans", lambda: ranking(three, annotator, spans=spans))
     assert ranking(three, annotator, spans=[span(0, 0, 4), span(0, 4, 6, "good"), span(2, 0, 1)]).pk
 
@@ -238,7 +238,7 @@ def decision(comparison, reviewer, **changes):
     return Review.objects.create(comparison=comparison, reviewer=reviewer, **{**fields, **changes})
 
 
-def test_what_was_taken_out_is_not_live_and_says_why(three, annotator):
+def test_a_ranking_that_was_taken_out_is_not_live_and_refers_to_a_decision(three, annotator):
     refused("ranking_standing_has_a_reason", lambda: ranking(three, annotator, standing="discarded", is_live=False))
     decided = decision(three, annotator)
     refused("ranking_live_stands", lambda: ranking(three, annotator, standing="discarded", review=decided))
@@ -263,7 +263,7 @@ def test_a_decision_belongs_to_the_project_of_its_rankings(three, annotator, str
         ("review_undone_by_somebody", {"undone_at": "2026-01-01T00:00Z"}),
     ],
 )
-def test_a_decision_says_of_what_and_why(three, annotator, constraint, changes):
+def test_a_decision_has_its_object_and_its_reason(three, annotator, constraint, changes):
     refused(constraint, lambda: Review.objects.create(**{
         "project_id": three.project_id, "kind": "discard", "annotator": annotator, "reviewer": annotator,
         "comparison_id": three.pk, "reason": "x", **changes,
@@ -279,7 +279,7 @@ def test_a_comparison_is_settled_once_and_wants_nothing_then(three, annotator):
     refused("comparison_adjudicated_is_settled", lambda: Comparison.objects.update(gold_ranks=[1, 2, 3]))
 
 
-def test_a_project_goes_with_all_that_hangs_on_it(project, three, annotator):
+def test_deleting_a_project_deletes_all_its_rows(project, three, annotator):
     lease(three, annotator)
     ranking(three, annotator, review=decision(three, annotator))
     project.delete()

@@ -52,7 +52,7 @@ def test_an_answer_from_an_empty_page_is_a_demonstration_without_a_pair(ann, lea
     assert len(list(exported(project))) == 1
 
 
-def test_nobody_is_given_the_pair_and_no_figure_about_annotators_counts_it(ann, lease, cole, project):
+def test_the_pair_is_leased_to_nobody_and_counts_in_no_figure_about_annotators(ann, lease, cole, project):
     comparison = write(ann, lease).pair
     assert leases.lease_next(cole) is None
     rank_next(ann)
@@ -72,11 +72,11 @@ def test_the_same_answer_sent_twice_is_stored_once(ann, lease, project):
     assert Ranking.objects.filter(project=project).count() == 1
 
 
-def test_what_cannot_be_an_answer_is_refused(ann, cole, lease):
+def test_invalid_answers_are_refused(ann, cole, lease):
     text = lease.comparison.texts(lease.display_order)[0]
     with pytest.raises(Invalid, match="Change the text first"):
         write(ann, lease, text + "\n")
-    with pytest.raises(Invalid, match="no completion at this place"):
+    with pytest.raises(Invalid, match="no completion at this position"):
         write(ann, lease, place=3)
     with pytest.raises(NotFound, match="do not hold"):
         write(cole, lease)
@@ -151,7 +151,7 @@ def test_the_pair_is_no_ranking_to_return_discard_settle_or_revise(ann, mona, le
     assert not review_cases.case(mona, pair.pk).rankings[0].can_be_changed
 
 
-def test_a_round_gets_what_was_stored_before_its_start(ann, lease, project):
+def test_a_round_gets_the_demonstrations_stored_before_its_start(ann, lease, project):
     write(ann, lease, "first")
     start = timezone.now()
     write(ann, lease, "second")
@@ -167,7 +167,7 @@ def test_a_flag_not_for_training_holds_for_the_answer_too(ann, lease, project):
     assert len(list(exported(project, include_flagged=True))) == 1
 
 
-def test_an_import_brings_demonstrations_and_its_undo_removes_them(project, manager):
+def test_demonstrations_can_be_imported_and_undoing_the_import_removes_them(project, manager):
     rows = [{"prompt": "Hello", "completions": ["Hm.", {"text": "Good morning!", "demonstration": True}]}]
     with imports.record_import(project, "api", manager) as record:
         imports.add_prompts(project, rows, made_by_import=record)

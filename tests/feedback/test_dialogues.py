@@ -81,7 +81,7 @@ def test_the_same_dialogue_is_stored_once_and_a_text_that_imitates_it_is_another
     assert Comparison.objects.get(pk=added.created[0]).size == 2
 
 
-def test_turns_that_differ_only_in_who_speaks_are_compared(project):
+def test_turns_that_differ_only_in_the_speaker_are_different_completions(project):
     one, other = said("a\n\nUser:\nb\n\nAssistant:\nc", "d", "e"), said("a", "b", "c\n\nUser:\nd\n\nAssistant:\ne")
     assert dialogues.text_of(one) == dialogues.text_of(other)
     imports.add_prompts(project, [{"prompt": "q", "completions": [{"turns": one}, {"turns": other}]}], compare=True)
@@ -104,7 +104,7 @@ def test_turns_that_differ_only_in_who_speaks_are_compared(project):
         ({"turns": GOOD, "demonstration": True}, "A demonstration is one answer"),
     ],
 )
-def test_what_is_no_dialogue_is_refused_with_a_sentence(project, completion, sentence):
+def test_invalid_dialogues_are_refused_with_a_sentence(project, completion, sentence):
     with pytest.raises(Invalid, match=sentence):
         imports.add_prompts(project, [{"prompt": "q", "completions": [completion]}])
     assert not Completion.objects.exists()
@@ -144,7 +144,7 @@ def test_a_long_dialogue_is_plain_text_on_the_page_and_in_the_offsets():
     assert visible_answer(answer).text.startswith("*a*")
 
 
-def test_exports_hold_whole_dialogues(ann, project, comparison):
+def test_exports_contain_whole_dialogues(ann, project, comparison):
     rank_by_position(ann, [1, 3, 2])
     (row,) = formats.lines(project, "rankings")
     assert row["completions"][0] == GOOD_TEXT and row["turns"] == [GOOD, BAD, None]

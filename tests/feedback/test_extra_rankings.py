@@ -43,7 +43,7 @@ def five(project):
     return [membership(person(project, f"p{index}", "annotator"), project) for index in range(5)]
 
 
-def test_one_more_is_asked_while_there_is_no_majority(five, project, work):
+def test_one_more_ranking_is_requested_while_there_is_no_majority(five, project, work):
     project.extra_rankings = 2
     project.save()
     (comparison,) = work(1, wanted_rankings=2)
@@ -58,7 +58,7 @@ def test_one_more_is_asked_while_there_is_no_majority(five, project, work):
     assert rank_first_position(five[3], 1).comparison != comparison
 
 
-def test_no_more_are_asked_than_the_project_says(five, project, work):
+def test_the_project_limits_the_number_of_extra_rankings(five, project, work):
     project.extra_rankings = 1
     project.save()
     (comparison,) = work(1, wanted_rankings=2, size=2)
@@ -71,7 +71,7 @@ def test_no_more_are_asked_than_the_project_says(five, project, work):
     assert leases.lease_next(five[3]) is None
 
 
-def test_agreement_asks_nobody_else(five, project, work):
+def test_agreement_requests_no_extra_ranking(five, project, work):
     project.extra_rankings = 3
     project.save()
     (comparison,) = work(1, wanted_rankings=2)
@@ -81,7 +81,7 @@ def test_agreement_asks_nobody_else(five, project, work):
     assert (comparison.wanted_rankings, comparison.open_slots) == (2, 0)
 
 
-def test_without_the_setting_nobody_is_asked(five, work):
+def test_without_the_setting_no_extra_ranking_is_requested(five, work):
     (comparison,) = work(1, wanted_rankings=2)
     rank_first_position(five[0], 1)
     rank_first_position(five[1], 2)
@@ -89,7 +89,7 @@ def test_without_the_setting_nobody_is_asked(five, work):
     assert comparison.wanted_rankings == 2
 
 
-def test_a_ranking_says_why_it_was_asked_for(ann, cole, work):
+def test_a_ranking_has_the_reason_of_its_lease(ann, cole, work):
     work(1, wanted_rankings=2)
     assert rank_next(ann).reason == "sampled"
     second = rank_next(cole)

@@ -36,7 +36,7 @@ def test_an_empty_project_has_people_without_figures(ann, mona, project):
     assert statistics.flagged_people(statistics.figures_of_everybody(project)) == []
 
 
-def test_how_much_by_day_week_and_altogether(ann, project, work):
+def test_figures_show_the_amount_by_day_by_week_and_in_total(ann, project, work):
     work(8)
     for days in (0, 0, 3, 6, 7, 13, 14, 400):
         move(rank_next(ann, seconds=float(days + 1)), days)
@@ -46,7 +46,7 @@ def test_how_much_by_day_week_and_altogether(ann, project, work):
     assert of(project, "ann").days == [1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 0, 0, 2]
 
 
-def test_a_revision_is_no_further_ranking_and_what_is_taken_out_is_told(ann, mona, project, work):
+def test_a_revision_is_not_counted_twice_and_discarded_rankings_are_reported(ann, mona, project, work):
     work(3)
     first, second, third = (rank_next(ann) for _ in range(3))
     rankings.revise_ranking(ann, first.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
@@ -63,7 +63,7 @@ def test_settling_comparisons_is_not_counted_as_ranking(ann, mona, project, work
     assert of(project, "mona").done == statistics.WorkDone()
 
 
-def test_skips_and_people_who_left(ann, cole, project, work):
+def test_figures_include_skips_and_former_members(ann, cole, project, work):
     work(2)
     rankings.skip_comparison(ann, leases.lease_next(ann).pk)
     rank_next(cole)
@@ -80,7 +80,7 @@ def test_another_projects_work_is_not_counted(ann, project, stranger, work):
     assert [each.user.username for each in statistics.figures_of_everybody(elsewhere)] == ["stan"]
 
 
-def test_how_well_and_whose_work_to_look_at(ann, cole, project, work):
+def test_figures_show_quality_and_flagged_annotators(ann, cole, project, work):
     work(12, wanted_rankings=2)
     while rank_next(ann):  # always the first shown
         pass
@@ -117,7 +117,7 @@ def test_figures_name_the_people_whom_the_verdict_on_the_labels_names(ann, cole,
     assert {name for name, _ in told} == {"ann", "cole"}
 
 
-def test_the_number_of_queries_is_that_of_one_person(project, work, django_assert_num_queries):
+def test_the_number_of_queries_does_not_depend_on_the_number_of_people(project, work, django_assert_num_queries):
     work(8, wanted_rankings=9)
     for index in range(2):
         rank_next(membership(person(project, f"p{index}", "annotator"), project))
@@ -148,7 +148,7 @@ class TestOnesOwn:
         assert Ranking.objects.count() == 44
         Ranking.objects.update(created_at=timezone.now() - timedelta(days=1))
 
-    def test_how_much_is_always_shown_and_how_well_where_the_project_says(self, ann, project, ranked):
+    def test_own_figures_always_show_the_amount_and_the_quality_if_the_project_allows(self, ann, project, ranked):
         own = statistics.own_figures(ann)
         assert own.done.total == 22
         assert (own.agreement, own.gold) == (None, None)
@@ -159,7 +159,7 @@ class TestOnesOwn:
         assert own.agreement.comparisons == 12
         assert own.gold.comparisons == 10
 
-    def test_nothing_moves_while_one_ranks(self, ann, cole, project, ranked, work):
+    def test_own_quality_figures_do_not_change_while_ranking(self, ann, cole, project, ranked, work):
         """So that nobody can tell from a number that changed, or did not, what they have just ranked."""
         project.annotators_see_quality = True
         project.save()
@@ -174,16 +174,14 @@ class TestOnesOwn:
         assert after.done.today == before.done.today + 1
         assert (after.agreement, after.gold) == (before.agreement, before.gold)
 
-    def test_nothing_is_told_before_a_batch_is_full(self, ann, project, ranked, monkeypatch):
+    def test_no_quality_is_shown_before_a_batch_is_full(self, ann, project, ranked, monkeypatch):
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()
         monkeypatch.setattr(own_quality, "BATCH", 23)
         assert (statistics.own_figures(ann).agreement, statistics.own_figures(ann).gold) == (None, None)
 
-    def test_neither_more_rankings_nor_revisions_of_old_ones_tell_a_day_later_what_is_gold(
-        self, ann, cole, project, ranked, work
-    ):
+    def test_neither_new_rankings_nor_revisions_reveal_gold_on_the_next_day(self, ann, cole, project, ranked, work):
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()
@@ -199,7 +197,7 @@ class TestOnesOwn:
         assert after.done.total == before.done.total + 1
         assert (after.agreement, after.gold) == (before.agreement, before.gold)
 
-    def test_what_a_reviewer_has_discarded_is_no_longer_judged(self, ann, mona, project, ranked):
+    def test_a_discarded_ranking_does_not_count_in_the_quality(self, ann, mona, project, ranked):
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()
@@ -208,7 +206,7 @@ class TestOnesOwn:
         )
         assert statistics.own_figures(ann).agreement.comparisons == 11
 
-    def test_a_pass_rate_of_few_gold_rankings_is_not_told(self, ann, project, ranked, monkeypatch):
+    def test_a_pass_rate_of_few_gold_rankings_is_not_shown(self, ann, project, ranked, monkeypatch):
         monkeypatch.setattr(own_quality, "BATCH", 21)
         project.annotators_see_quality = True
         project.save()
@@ -217,7 +215,7 @@ class TestOnesOwn:
         Ranking.objects.filter(pk=gold.first().pk).update(created_at=timezone.now())
         assert statistics.own_figures(ann).gold is None
 
-    def test_what_was_returned_is_told(self, ann, mona, project, work):
+    def test_own_figures_count_returned_rankings(self, ann, mona, project, work):
         work(1)
         reviews.return_ranking(mona, rank_next(ann).pk, reason="again")
         assert statistics.own_figures(ann).returned == 1

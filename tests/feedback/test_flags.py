@@ -79,14 +79,14 @@ def test_a_flag_has_one_meaning(flags):
         projects.save_settings(flags)
 
 
-def test_the_settings_page_says_it_at_the_field(flags):
+def test_a_flag_in_two_lists_is_an_error_at_its_field(flags):
     values = ProjectSettingsForm(instance=flags).initial
     values = {name: ", ".join(value) if isinstance(value, list) else value for name, value in values.items()}
     form = ProjectSettingsForm(values | {"review_flags": "odd, typo"}, instance=flags)
     assert list(form.errors) == ["review_flags"] and "in two lists" in str(form.errors["review_flags"])
 
 
-def test_annotators_read_what_follows_from_a_flag(flags):
+def test_annotators_see_the_meaning_of_each_flag(flags):
     meanings = {flag.name: (flag.key, flag.meaning) for flag in present_flags(flags)}
     assert meanings == {
         "all bad": ("B", ""),
@@ -122,7 +122,7 @@ def test_a_decision_takes_it_off_the_list(flags, ann, mona, work):
     assert not review_cases.flagged(flags)
 
 
-def test_who_may_keep_and_what(flags, ann, mona, work):
+def test_only_reviewers_may_keep_and_only_flagged_comparisons(flags, ann, mona, work):
     comparison = work(1)[0]
     rank_next(ann)
     with pytest.raises(Forbidden):

@@ -54,7 +54,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_all_that_somebody_held_goes_to_others_when(ann, manager, cole, held, way, plain_static_files):
+def test_all_leases_of_a_person_are_opened_for_others_when(ann, manager, cole, held, way, plain_static_files):
     WAYS[way](ann, manager)
     connection.check_constraints()
     assert open_slots() == 5
@@ -70,21 +70,21 @@ def test_a_lease_that_had_lapsed_gives_no_second_slot(ann, held):
     assert open_slots() == 5
 
 
-def test_leaving_one_project_gives_back_nothing_in_another(ann, held, stranger):
+def test_leaving_one_project_opens_no_slots_in_another(ann, held, stranger):
     other = stranger.memberships.get().project
     Membership.objects.create(project=other, user=ann.user)
     members.remove_member(other, ann.user_id)
     assert open_slots() == 0
 
 
-def test_one_who_comes_back_may_finish_what_they_held(ann, manager, held, project):
+def test_a_returning_member_may_submit_the_comparison_that_they_held(ann, manager, held, project):
     members.remove_member(project, ann.user_id)
     again = members.add_member(project, ann.user.username, "annotator")
     assert queue.renew(again, held[0].pk).lapsed_at is None
     assert open_slots() == 4
 
 
-def test_closing_an_account_that_is_closed_gives_back_nothing(ann, held):
+def test_closing_a_closed_account_again_opens_no_slots(ann, held):
     for _ in range(2):
         User.objects.filter(pk=ann.user_id).update(is_active=False)
     assert open_slots() == 5

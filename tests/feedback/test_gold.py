@@ -70,7 +70,7 @@ def served(member):
     return [(ranking.reason, ranking.comparison_id) for ranking in ranked]
 
 
-def test_gold_comes_before_the_work_that_it_was_drawn_for(ann, add_gold, work, draw):
+def test_gold_is_leased_before_the_real_work_that_it_was_drawn_for(ann, add_gold, work, draw):
     gold = add_gold(3)
     first, second, third = [work(1, priority=place)[0] for place in (3, 2, 1)]
     draw({second: 2, third: 1})
@@ -87,7 +87,7 @@ def test_there_is_no_more_gold_than_there_is(ann, add_gold, work, draw):
     assert [reason for reason, _ in served(ann)] == ["gold", "sampled"]
 
 
-def test_no_gold_comes_once_the_real_work_is_used_up(ann, cole, project, add_gold, work):
+def test_no_gold_is_leased_after_the_last_real_work(ann, cole, project, add_gold, work):
     add_gold(50)
     work(5)
     ask(project, gold_percent=50)
@@ -105,7 +105,7 @@ def test_the_share_of_gold_is_the_projects(project, ann):
 
 
 @pytest.mark.slow
-def test_what_is_left_to_do_falls_by_one_with_gold_and_with_other_work(ann, project, add_gold, work):
+def test_the_remaining_count_falls_by_one_for_gold_and_for_real_work(ann, project, add_gold, work):
     add_gold(20)
     work(20)
     ask(project, gold_percent=40)
@@ -122,7 +122,7 @@ def test_what_is_left_to_do_falls_by_one_with_gold_and_with_other_work(ann, proj
 
 
 @pytest.mark.parametrize("let_go", ["given back", "ran out", "skipped by mistake"])
-def test_gold_let_go_comes_again_like_other_work(ann, add_gold, work, draw, let_go):
+def test_gold_that_is_let_go_is_leased_again_like_real_work(ann, add_gold, work, draw, let_go):
     add_gold(3)
     first, _second = [work(1, priority=place)[0] for place in (2, 1)]
     draw({first: 1})
@@ -146,7 +146,7 @@ def let_it_go(member, lease, how):
     return leases.lease_next(member)
 
 
-def test_gold_let_go_is_gone_once_others_have_taken_what_stands_in_for_it(ann, add_gold, work, draw):
+def test_gold_that_is_let_go_is_not_leased_again_once_its_stand_in_is_taken(ann, add_gold, work, draw):
     """Real work would be gone, too, because it was first in the queue."""
     add_gold(3)
     first, second = [work(1, priority=place)[0] for place in (2, 1)]
@@ -159,7 +159,7 @@ def test_gold_let_go_is_gone_once_others_have_taken_what_stands_in_for_it(ann, a
     assert leases.lease_next(ann).comparison == second
 
 
-def test_gold_that_was_withdrawn_and_given_back_comes_no_more_like_other_work(ann, add_gold, work, draw):
+def test_withdrawn_gold_that_is_released_is_not_leased_again_like_real_work(ann, add_gold, work, draw):
     add_gold(1)
     first, second = [work(1, priority=place)[0] for place in (2, 1)]
     draw({first: 1})
@@ -172,7 +172,7 @@ def test_gold_that_was_withdrawn_and_given_back_comes_no_more_like_other_work(an
     assert rank_next(ann).comparison == second
 
 
-def test_an_answer_that_was_withdrawn_does_not_qualify_by_trying_again(ann, add_gold, project):
+def test_a_withdrawn_answer_to_gold_does_not_help_to_qualify(ann, add_gold, project):
     add_gold(1)
     ask(project, qualification_items=1, qualification_percent=100)
     rank_by_text(ann, "bad")
@@ -199,7 +199,7 @@ def rank(member, lease):
     return rankings.record_ranking(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
 
 
-def test_a_lease_given_back_is_no_ones_whatever_it_was_of(ann, add_gold, work, draw):
+def test_a_released_lease_cannot_be_used_whether_it_was_gold_or_not(ann, add_gold, work, draw):
     add_gold(1)
     (first,) = work(1)
     draw({first: 1})
@@ -214,7 +214,7 @@ def test_a_lease_given_back_is_no_ones_whatever_it_was_of(ann, add_gold, work, d
         rank(ann, again)
 
 
-def test_nobody_gets_the_same_gold_twice(ann, cole, project, add_gold):
+def test_an_annotator_never_gets_the_same_gold_twice(ann, cole, project, add_gold):
     add_gold(2)
     ask(project, qualification_items=2, qualification_percent=0)
     first = {rank_next(ann).comparison_id for _ in range(2)}
@@ -235,7 +235,7 @@ def test_an_annotator_qualifies_before_real_work(ann, project, add_gold, work):
     assert leases.lease_next(ann).comparison == real
 
 
-def test_one_who_fails_gets_more_gold_and_may_still_pass(ann, project, add_gold, work):
+def test_an_annotator_who_fails_gets_more_gold_and_may_still_pass(ann, project, add_gold, work):
     add_gold(4)
     work(1)
     ask(project, qualification_items=2, qualification_percent=100)
@@ -246,7 +246,7 @@ def test_one_who_fails_gets_more_gold_and_may_still_pass(ann, project, add_gold,
     assert not gold.must_qualify(Membership.objects.get(pk=ann.pk))
 
 
-def test_one_for_whom_no_gold_is_left_is_told_so(ann, project, add_gold, work):
+def test_an_annotator_without_gold_left_to_qualify_gets_the_reason(ann, project, add_gold, work):
     add_gold(1)
     work(1)
     ask(project, qualification_items=2)
@@ -281,7 +281,7 @@ def test_a_tie_in_place_of_a_preference_does_not_pass(ranks, gold_ranks, expecte
     assert gold.shared_preferences(ranks, gold_ranks) == expected
 
 
-def test_gold_goes_into_no_export_and_no_agreement(ann, cole, project, add_gold):
+def test_gold_is_in_no_export_and_no_agreement(ann, cole, project, add_gold):
     add_gold(2)
     ask(project, qualification_items=2, qualification_percent=100)
     for member in (ann, cole):
@@ -323,7 +323,7 @@ def test_gold_with_the_same_text_twice_is_refused(project):
     assert not Comparison.objects.exists()
 
 
-def test_gold_comes_in_over_the_api_and_a_lease_of_it_looks_like_any_other(project, manager, annotator):
+def test_gold_is_added_by_the_api_and_its_lease_looks_like_any_other(project, manager, annotator):
     (ids,) = imports.add_prompts(project, [{"prompt": "a", "completions": ["x", "y"]}]).completion_ids
     url, body = f"{URL}/gold", lines({"completion_ids": ids, "ranks": [2, 9]})
     response = client_of(manager).post(url, body, content_type="application/x-ndjson")

@@ -43,14 +43,14 @@ def test_two_annotators_do_not_hold_the_same_slot(ann, cole, work):
     assert leases.lease_next(ann).comparison != leases.lease_next(cole).comparison
 
 
-def test_a_comparison_goes_to_as_many_as_it_wants(ann, cole, mona, work):
+def test_a_comparison_is_leased_to_as_many_annotators_as_it_wants(ann, cole, mona, work):
     work(1, wanted_rankings=2)
     assert leases.lease_next(ann) is not None
     assert leases.lease_next(cole) is not None
     assert leases.lease_next(mona) is None
 
 
-def test_asking_again_shows_the_comparison_already_held(ann, work):
+def test_a_repeated_request_returns_the_comparison_that_is_held(ann, work):
     work(3)
     assert leases.lease_next(ann) == leases.lease_next(ann)
 
@@ -64,7 +64,7 @@ def test_another_is_given_beside_the_one_on_screen(ann, work):
     assert leases.lease_next(ann, beside=[second.pk]) == first
 
 
-def test_nobody_hoards_comparisons(ann, work):
+def test_the_number_of_leases_per_annotator_is_limited(ann, work):
     work(10)
     held = []
     for _ in range(leases.DEFAULT_MAX_LEASES):
@@ -73,21 +73,21 @@ def test_nobody_hoards_comparisons(ann, work):
         leases.lease_next(ann, beside=held)
 
 
-def test_nobody_gets_a_comparison_twice(ann, work):
+def test_an_annotator_never_gets_a_comparison_twice(ann, work):
     work(3, wanted_rankings=3)
     ranked = [rank_next(ann).comparison_id for _ in range(3)]
     assert len(set(ranked)) == 3
     assert leases.lease_next(ann) is None
 
 
-def test_nobody_gets_back_what_they_skipped(ann, cole, work):
+def test_an_annotator_does_not_get_a_skipped_comparison_again(ann, cole, work):
     work(1)
     rankings.skip_comparison(ann, leases.lease_next(ann).pk)
     assert leases.lease_next(ann) is None
     assert leases.lease_next(cole) is not None
 
 
-def test_nobody_judges_what_they_wrote(ann, cole, project, work):
+def test_an_annotator_does_not_get_a_comparison_with_their_own_completion(ann, cole, project, work):
     (comparison,) = work(1)
     demonstration = imports.add_demonstration(ann, comparison.prompt, "a better answer")
     other = comparison.items.first().completion_id
@@ -103,7 +103,7 @@ def test_the_higher_priority_comes_first(ann, work):
     assert leases.lease_next(ann).comparison == urgent
 
 
-def test_what_was_started_is_finished_first(ann, cole, work):
+def test_comparisons_that_others_have_begun_come_first(ann, cole, work):
     work(20, wanted_rankings=2)
     started = rank_next(ann).comparison
     assert leases.lease_next(cole).comparison == started
@@ -123,7 +123,7 @@ def test_the_display_order_is_the_annotators_own(ann, cole, work):
     assert leases.display_order(ann, comparisons[0]) == leases.display_order(ann, comparisons[0])
 
 
-def test_what_was_shown_before_is_shown_in_the_same_order_again(ann, work):
+def test_a_comparison_is_shown_again_in_the_same_order(ann, work):
     """For example an order from a version that did not key orders with a secret."""
     (comparison,) = work(1, size=4)
     lease = leases.lease_next(ann)
@@ -141,7 +141,7 @@ def test_a_lease_that_ran_out_goes_to_the_next_annotator(ann, cole, work):
     assert slots(comparison) == 0
 
 
-def test_one_who_comes_back_too_late_may_get_it_again(ann, work):
+def test_an_annotator_may_get_an_expired_comparison_again(ann, work):
     work(1)
     lease = leases.lease_next(ann)
     run_out(lease)
@@ -217,7 +217,7 @@ def test_an_archived_project_gives_no_work(ann, project, work):
         leases.lease_next(ann)
 
 
-def test_one_who_has_left_gets_no_work(ann, work):
+def test_a_former_member_gets_no_work(ann, work):
     work(1)
     Membership.objects.all().delete()
     with pytest.raises(NotFound):

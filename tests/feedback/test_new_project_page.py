@@ -12,7 +12,7 @@ def administrator(client, django_user_model):
     client.force_login(django_user_model.objects.create_user("ada", is_staff=True))
 
 
-def test_somebody_who_is_no_administrator_reads_why_after_signing_in(client, manager):
+def test_a_user_without_the_right_gets_the_reason_after_signing_in(client, manager):
     asked = client.get(PAGE)
     signed_in = client.post(asked.url, {"username": "mona", "password": "mona-password"}, follow=True)
     assert [address for address, _status in signed_in.redirect_chain] == [PAGE]
@@ -27,7 +27,7 @@ def test_an_administrator_makes_a_project(client, administrator):
     assert Project.objects.get().memberships.get().is_manager
 
 
-def test_an_address_that_is_taken_is_said_at_its_field(client, administrator, project):
+def test_a_taken_address_is_an_error_at_its_field(client, administrator, project):
     answer = client.post(PAGE, {"slug": "support", "name": "Another one"})
     assert answer.context["form"].errors["slug"] == [
         "Another project has this address already: choose a different one."

@@ -52,7 +52,7 @@ def recounted(member):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_whatever_is_said_or_decided_the_stored_figures_are_those_of_a_full_recount(project, seed, small_batches):
+def test_after_any_sequence_of_actions_the_stored_figures_equal_a_full_recount(project, seed, small_batches):
     world = World(project, seed)
     shown = []
     for _ in range(80):
@@ -82,7 +82,7 @@ def test_a_decision_about_an_earlier_ranking_is_counted(ann, cole, mona, ranked_
     assert (before.agreement.comparisons, after.agreement.comparisons) == (6, 5)
 
 
-def test_a_withdrawn_ranking_of_a_full_batch_does_not_tell_whether_it_was_gold(ann, ranked_by_two, small_batches):
+def test_a_withdrawn_ranking_of_a_full_batch_does_not_reveal_gold(ann, ranked_by_two, small_batches):
     before = own_quality.get_own_quality(ann)
     OwnQualitySnapshot.objects.all().delete()
     ranking_undo.undo_last(ann)

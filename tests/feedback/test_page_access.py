@@ -63,7 +63,7 @@ def test_a_stranger_learns_and_writes_nothing(client, project, stranger):
         assert answers(client, name) == answers(client, name, "nowhere") == {MISSING}, name
 
 
-def test_nobody_in_particular_is_sent_to_sign_in(client, project):
+def test_anonymous_users_are_sent_to_the_sign_in_page(client, project):
     before = rows_in_the_database()
     for name in PAGES:
         assert client.get(address_of(name)).url == f"/sign-in/?next={address_of(name)}"
@@ -188,7 +188,7 @@ def test_a_refusal_speaks_the_readers_language(client, project, annotator, chang
     assert not Ranking.objects.exists()
 
 
-def test_managers_may_set_on_the_page_what_the_api_lets_them(client, project, manager):
+def test_the_settings_page_accepts_the_same_values_as_the_api(client, project, manager):
     client.force_login(manager)
     form = client.get(at("settings/")).context["form"]
     assert set(form.fields) == set(SETTINGS) - {"sampling_rule"}  # there is one rule, so there is no choice

@@ -121,7 +121,7 @@ class World:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
-def test_whatever_is_said_or_decided_the_figures_are_those_of_a_full_recount(project, seed):
+def test_after_any_sequence_of_actions_the_figures_equal_a_full_recount(project, seed):
     world = World(project, seed)
     for _ in range(60):
         world.act()
@@ -133,7 +133,7 @@ def test_whatever_is_said_or_decided_the_figures_are_those_of_a_full_recount(pro
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
-def test_of_a_long_record_the_figures_are_those_of_their_time_until_the_worker_counts_again(project, seed, long_record):
+def test_the_figures_of_a_long_record_stay_until_the_worker_counts_again(project, seed, long_record):
     world = World(project, seed)
     quality_snapshot.get_quality(project)
     counted = recount(project)
@@ -213,7 +213,7 @@ def test_a_page_says_when_outdated_figures_were_counted(
 
 
 @pytest.mark.parametrize("endpoint", ["trust", "agreement", "figures"])
-def test_an_answer_of_the_api_says_of_when_it_is(ann, mona, project, work, client, long_record, endpoint):
+def test_an_api_response_has_the_time_of_its_figures(ann, mona, project, work, client, long_record, endpoint):
     work(2)
     rank_next(ann)
     quality_snapshot.refresh()

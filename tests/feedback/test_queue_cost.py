@@ -118,7 +118,7 @@ def test_a_submit_touches_its_own_rows_alone(many, ann, rows_touched):
 
 
 @pytest.mark.parametrize("analyze", [True, False], ids=["", "and the planner does not know"])
-def test_one_who_ranked_thousands_still_waiting_for_others_is_served_as_fast(many, ann, rows_touched, analyze):
+def test_leasing_stays_fast_for_an_annotator_who_ranked_thousands_of_open_comparisons(many, ann, rows_touched, analyze):
     rank_many(many, ann.user, 5_000, analyze)
     leases = []
     assert rows_touched(lambda: leases.append(queue.lease_next(ann))) <= 200
@@ -134,7 +134,7 @@ def test_a_submit_with_the_next_one_reads_as_little(many, ann, rows_touched):
     assert following[0].comparison_id != lease.comparison_id
 
 
-def test_the_thousands_are_the_next_annotators_first(many, ann, cole):
+def test_comparisons_ranked_once_come_first_for_the_next_annotator(many, ann, cole):
     rank_many(many, ann.user, 5_000)
     assert queue.lease_next(cole).comparison.ranking_count == 1
 

@@ -59,7 +59,7 @@ def asks(project):
         ({}, {"spans": [VisibleSpan(0, 4, 2, "bad", "a")]}, "mark it again"),
     ],
 )
-def test_what_the_project_does_not_ask_is_refused(ann, work, asks, asked, said, sentence):
+def test_details_that_the_project_does_not_ask_for_are_refused(ann, work, asks, asked, said, sentence):
     asks(**asked)
     work(1)
     lease = leases.lease_next(ann)
@@ -86,7 +86,7 @@ def test_ratings_are_kept_by_position_and_shown_as_they_were_given(ann, work, as
     assert ranking_details.shown_ratings(ranking) == {"helpful": [5, 4, None, 1]}
 
 
-def test_a_revision_says_everything_anew(ann, work, asks):
+def test_a_revision_replaces_all_details(ann, work, asks):
     asks(attributes=["helpful"], flags=["rude"])
     work(1)
     first = rank_next(ann, ratings={"helpful": [5, 1]}, flags=["rude"], spans=[Span(1, 0, 6, "bad")])

@@ -55,7 +55,7 @@ def test_only_the_order_of_ranks_counts(given, stored):
     assert rankings.ranks_by_position(3, [0, 1, 2], given) == stored
 
 
-def test_everything_said_is_kept(ann, project, work):
+def test_all_ranking_details_are_stored(ann, project, work):
     project.strength_points, project.flags = 4, ["rude", "wrong"]
     project.save()
     work(1)
@@ -78,20 +78,20 @@ class TestTheSecondsClaimed:
         assert seconds <= ranking.seconds <= seconds + rankings.CLOCK_SLACK + 60  # what the test itself takes
 
     @pytest.mark.parametrize("age", [0, 90])
-    def test_are_at_most_the_leases_age(self, ann, work, age):
+    def test_the_seconds_are_at_most_the_age_of_the_lease(self, ann, work, age):
         work(1)
         lease = leases.lease_next(ann)
         take_earlier(lease, age)
         self.assert_about(record(ann, lease, [2, 1], seconds=self.CLAIMED), age)
 
-    def test_are_bounded_where_the_next_comparison_is_leased_in_the_same_transaction(self, ann, work):
+    def test_the_seconds_are_bounded_when_the_next_lease_is_in_the_same_transaction(self, ann, work):
         work(2)
         lease = leases.lease_next(ann)
         said = {"beside": [], "idempotency_key": uuid4(), "seconds": self.CLAIMED}
         ranking, _next = rankings.record_ranking_and_lease(ann, lease.pk, [2, 1], **said)
         self.assert_about(ranking, 0)
 
-    def test_go_on_through_a_renewal_and_while_the_lease_was_lapsed(self, ann, work):
+    def test_the_seconds_include_renewals_and_the_time_after_the_lease_lapsed(self, ann, work):
         work(1)
         lease = leases.lease_next(ann)
         take_earlier(lease, 4000)
@@ -101,7 +101,7 @@ class TestTheSecondsClaimed:
         ranking.refresh_from_db()
         assert ranking.seconds == self.CLAIMED
 
-    def test_of_a_revision_are_at_most_those_before_and_the_time_since(self, ann, work):
+    def test_the_seconds_of_a_revision_are_at_most_the_earlier_ones_plus_the_time_since(self, ann, work):
         work(1)
         lease = leases.lease_next(ann)
         take_earlier(lease, 40)
@@ -131,7 +131,7 @@ class TestTheSecondsClaimed:
         ({"comment": 3}, "must be a text"),
     ],
 )
-def test_what_cannot_be_used_is_refused_and_the_lease_stays(ann, work, said, sentence):
+def test_an_invalid_ranking_is_refused_and_the_lease_stays(ann, work, said, sentence):
     work(1)
     lease = leases.lease_next(ann)
     said = {"ranks": [1, 2], **said}
@@ -174,7 +174,7 @@ def test_a_key_of_another_project_is_refused(ann, stranger, work):
         rankings.record_ranking(elsewhere, uuid4(), [1, 2], idempotency_key=key, seconds=1)
 
 
-def test_a_late_submit_is_welcome_while_a_slot_is_open(ann, work):
+def test_a_late_submit_is_accepted_while_a_slot_is_open(ann, work):
     (comparison,) = work(1)
     lease = leases.lease_next(ann)
     lapse(lease)
@@ -183,7 +183,7 @@ def test_a_late_submit_is_welcome_while_a_slot_is_open(ann, work):
     assert (comparison.open_slots, comparison.ranking_count) == (0, 1)
 
 
-def test_a_late_submit_to_a_finished_comparison_says_so(ann, cole, work):
+def test_a_late_submit_to_a_finished_comparison_is_refused_with_the_reason(ann, cole, work):
     (comparison,) = work(1)
     lease = leases.lease_next(ann)
     lapse(lease)
@@ -221,7 +221,7 @@ def test_a_revision_sent_twice_is_one(ann, work):
     assert Ranking.objects.count() == 2
 
 
-def test_nobody_revises_anothers_ranking(ann, cole, mona, work):
+def test_the_ranking_of_another_annotator_cannot_be_revised(ann, cole, mona, work):
     work(1)
     ranking = rank_next(ann)
     for other in (cole, mona):
@@ -342,7 +342,7 @@ def test_a_ranking_that_a_reviewer_settled_is_not_withdrawn(ann, mona, work):
     assert Ranking.objects.filter(annotator=ann.user, is_live=True).count() == 1
 
 
-def test_recent_rankings_are_ones_own_and_live(ann, cole, work):
+def test_recent_rankings_are_the_members_own_live_ones(ann, cole, work):
     work(4)
     first, second = rank_next(ann), rank_next(ann)
     rank_next(cole)

@@ -19,7 +19,7 @@ def go_on(member, lease, *beside):
     return rankings.record_ranking_and_lease(member, lease.pk, [1, 2], beside=[each.pk for each in beside], **said)
 
 
-def test_the_next_one_is_held_beside_those_on_hand(ann, work):
+def test_the_next_comparison_is_leased_beside_those_already_held(ann, work):
     work(3)
     shown = leases.lease_next(ann)
     ahead = leases.lease_next(ann, beside=[shown.pk])
@@ -30,7 +30,7 @@ def test_the_next_one_is_held_beside_those_on_hand(ann, work):
     assert set(Comparison.objects.values_list("open_slots", flat=True)) == {0}
 
 
-def test_the_prompt_comes_with_it_and_its_texts_in_its_order(ann, work):
+def test_the_lease_has_the_prompt_and_the_texts_in_display_order(ann, work):
     work(2)
     _, following = go_on(ann, leases.lease_next(ann))
     number = following.comparison.prompt.messages[-1]["content"].split()[-1]
@@ -45,7 +45,7 @@ def test_at_the_end_of_the_work_the_ranking_is_kept(ann, work):
     assert Ranking.objects.count() == 1
 
 
-def test_one_that_is_on_hand_and_not_named_is_left_to_the_next_look(ann, work):
+def test_a_held_lease_that_is_not_named_is_left_to_the_next_request(ann, work):
     work(3)
     shown = leases.lease_next(ann)
     ahead = leases.lease_next(ann, beside=[shown.pk])
@@ -54,7 +54,7 @@ def test_one_that_is_on_hand_and_not_named_is_left_to_the_next_look(ann, work):
     assert leases.lease_next(ann) == ahead
 
 
-def test_nobody_hoards_comparisons_this_way(ann, work):
+def test_the_number_of_leases_is_limited_in_the_combined_request_too(ann, work):
     work(8)
     held = []
     for _ in range(leases.DEFAULT_MAX_LEASES):
@@ -75,7 +75,7 @@ def test_the_last_submit_before_the_project_was_archived_counts(ann, work):
     assert (ranking.comparison, following) == (shown.comparison, None)
 
 
-def test_what_somebody_left_behind_goes_back_to_the_queue_first(ann, cole, work):
+def test_expired_leases_are_reclaimed_before_the_next_lease(ann, cole, work):
     work(2)
     left = leases.lease_next(cole)
     shown = leases.lease_next(ann)

@@ -44,7 +44,7 @@ def reliabilities(report):
     return {each.annotator.username: each for each in report.annotators.select_related("annotator")}
 
 
-def test_who_says_the_opposite_is_told_from_those_who_agree(project, crew):
+def test_an_adversarial_annotator_gets_a_low_reliability(project, crew):
     found = reliabilities(reliability.report_at(project, ranking_record.sequence_cutoff(project)))
     assert found["opposite"].is_adversarial
     assert found["opposite"].weight == 0
@@ -66,7 +66,7 @@ def test_a_report_is_made_once_and_kept(project, crew, django_assert_num_queries
         reliability.stored_report_at(project, 3)
 
 
-def test_what_is_said_later_changes_no_earlier_moment(project, crew, work):
+def test_later_rankings_do_not_change_an_earlier_report(project, crew, work):
     until = ranking_record.sequence_cutoff(project)
     before = sorted(reliability.values(reliability.report_at(project, until)).values())
     ReliabilityReport.objects.all().delete()
@@ -79,7 +79,7 @@ def test_what_is_said_later_changes_no_earlier_moment(project, crew, work):
     assert again == pytest.approx(before, abs=1e-12)
 
 
-def test_gold_counts_as_what_is_known(project, ann, cole):
+def test_gold_counts_as_a_known_answer(project, ann, cole):
     """Nothing that they ranked was ranked by another, but its answer is known."""
     prompts = imports.add_prompts(project, [{"prompt": f"gold {n}", "completions": ["yes", "no"]} for n in range(12)])
     imports.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]} for ids in prompts.completion_ids])
@@ -129,7 +129,7 @@ def test_reports_follow_the_record_as_it_grows(project, crew, work):
     assert reliability.latest(project).until == 81
 
 
-def test_nothing_ranked_is_a_report_of_nobody(project):
+def test_a_report_without_rankings_lists_no_annotator(project):
     assert reliability.latest(project) is None
     assert not reliability.report_at(project, 0).annotators.exists()
 

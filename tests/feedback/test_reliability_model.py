@@ -80,7 +80,7 @@ def test_the_estimate_is_that_of_brute_force():
     assert result.spread == pytest.approx(spread, rel=5e-3)
 
 
-def test_the_derivatives_are_those_of_differences():
+def test_the_derivatives_agree_with_finite_differences():
     votes = votes_of(simulated(40, people=4, size=3, gold=4, seed=1))
     patterns = vote_patterns(votes)
     at = np.append(np.random.default_rng(1).normal(1, 1, len(votes.annotators)), 0.7)
@@ -90,7 +90,7 @@ def test_the_derivatives_are_those_of_differences():
     assert crowd_bt._information(at, votes, patterns) == pytest.approx(curvature, abs=1e-3)
 
 
-def test_each_comparisons_gradient_is_a_part_of_the_whole():
+def test_the_gradients_of_all_comparisons_sum_to_the_whole():
     votes = votes_of(simulated(40, people=4, size=3, gold=4, seed=2))
     patterns, at = vote_patterns(votes), np.append(np.linspace(-1, 2, len(PEOPLE)), 0.7)
     comparison, place, summand = crowd_bt._gradients(at, votes, patterns)
@@ -161,7 +161,7 @@ def test_the_names_of_annotators_mean_nothing():
     assert after.reliability[::-1] == pytest.approx(before.reliability, abs=1e-4)
 
 
-def test_one_who_shares_nothing_with_anybody_keeps_the_prior_with_its_width():
+def test_an_annotator_without_shared_comparisons_keeps_the_prior_and_its_interval():
     rows = [*simulated(60, seed=7), *(RankingRow(1000 + pk, 99, [1, 2], None) for pk in range(300))]
     votes = votes_of(rows)
     result = crowd_bt.fit(votes)
@@ -173,7 +173,7 @@ def test_one_who_shares_nothing_with_anybody_keeps_the_prior_with_its_width():
     assert stats.logistic.ppf(result.high[-1]) == pytest.approx(log_odds + 1.96 * error, abs=1e-2)
 
 
-def test_one_who_ties_everything_keeps_the_prior_and_changes_nobody():
+def test_an_annotator_who_ties_everything_keeps_the_prior_and_changes_no_other_estimate():
     rows = list(simulated(60, seed=8))
     with_ties = fitted([*rows, *(RankingRow(pk, 99, [1, 1], None) for pk in range(60))])
     assert with_ties.reliability[-1] == pytest.approx(crowd_bt.PRIOR, abs=1e-4)

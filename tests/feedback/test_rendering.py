@@ -71,7 +71,7 @@ def on_screen(text: str) -> str:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_every_character_of_a_random_text_is_shown_or_marks_what_is_shown(seed):
+def test_every_character_of_a_random_text_is_visible_or_is_markup_of_visible_text(seed):
     dice = random.Random(seed)
     for _ in range(400):
         check_nothing_is_lost("".join(dice.choices(PIECES, k=dice.randint(1, 30))))
@@ -98,12 +98,12 @@ def test_every_character_of_a_random_text_is_shown_or_marks_what_is_shown(seed):
         "src/**/*.py and /**/",
     ],
 )
-def test_text_that_is_no_markdown_is_shown_exactly_as_it_is_written(text):
+def test_text_that_is_not_markdown_is_shown_exactly_as_written(text):
     check_nothing_is_lost(text)
     assert on_screen(text).replace("\n\n", "\n") == text.replace("\n\n", "\n")
 
 
-def test_numbers_and_bullets_of_lists_are_those_that_are_written():
+def test_list_numbers_and_bullets_look_as_written():
     assert re.findall(r'value="(\d+)"', render("1. a\n1. b\n5. c\n\n1986. d")) == ["1", "1", "5", "1986"]
     assert [tag in render("- a\n+ b\n* c\n2) d") for tag in ('"dash"', '"plus"', "<ul>", '"paren"')] == [True] * 4
 
@@ -174,7 +174,7 @@ def _depths(shown: str):
         yield depth
 
 
-def test_text_that_is_not_rendered_says_why():
+def test_text_that_is_not_rendered_comes_with_the_reason():
     for text, why in (
         ("word " * 20_000, "longer than 60000 characters"),
         ("\u200b" * 2_000, "more than 1000 invisible characters"),

@@ -84,7 +84,7 @@ def test_limits_are_those_of_the_model_on_the_page_and_in_the_api(name, value):
     assert list(settings.errors) == [name]
 
 
-def test_the_page_says_how_to_type_a_list():
+def test_the_page_explains_how_to_type_a_list():
     assert ProjectSettingsForm().fields["flags"].help_text.endswith("Up to 12, separated by commas.")
 
 

@@ -46,7 +46,9 @@ def test_sessions_that_expired_are_cleared(annotator):
     assert Session.objects.count() == 1
 
 
-def test_a_third_password_at_once_waits_and_is_told_to_come_again(client, annotator, all_places_taken, monkeypatch):
+def test_a_third_simultaneous_password_check_waits_and_is_then_refused(
+    client, annotator, all_places_taken, monkeypatch
+):
     monkeypatch.setattr(passwords, "MAX_WAIT", 0.1)
     answer = client.post("/sign-in/", {"username": "ann", "password": "ann-password"})
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")

@@ -63,7 +63,7 @@ def migrated(transactional_db):
     elsewhere("DROP TABLE migrated")
 
 
-def test_a_column_whose_type_a_migration_changed_is_read_on(migrated):
+def test_a_column_is_still_read_after_a_migration_changed_its_type(migrated):
     for _ in range(3):
         assert statements.run("SELECT size FROM migrated", []) == [(1,)]
     migrated()

@@ -72,7 +72,7 @@ def test_with_nothing_to_undo_nothing_changes(ann, work, undo):
     assert state(ann) == before
 
 
-def test_a_skip_whose_slot_others_took_is_not_taken_back(ann, cole, work, undo):
+def test_a_skip_cannot_be_undone_after_others_took_the_slot(ann, cole, work, undo):
     work(1)
     rankings.skip_comparison(ann, leases.lease_next(ann).pk)
     rank_next(cole)

@@ -54,7 +54,7 @@ def test_a_wrong_password_in_between_loses_nothing(client, settings_form):
     assert sign_in(client, refused, "mona").context["unsent"].texts == [GUIDELINES]
 
 
-def test_a_form_whose_token_is_outdated_is_kept_for_who_is_signed_in(project, manager):
+def test_a_form_with_an_outdated_token_is_kept_for_the_signed_in_user(project, manager):
     client = Client(enforce_csrf_checks=True)
     client.force_login(manager)
     kept = client.post(SETTINGS, {"guidelines": GUIDELINES, "csrfmiddlewaretoken": "old"}, **HERE)
@@ -71,7 +71,7 @@ def test_another_sites_form_is_refused_and_not_offered_for_sending(project, mana
     assert GUIDELINES[:20] not in refused.content.decode()
 
 
-def test_an_unsent_form_goes_to_no_other_site(client, manager):
+def test_an_unsent_form_is_never_sent_to_another_site(client, manager):
     fields = {"unsent-action": "https://elsewhere.example/", "unsent.a": "b", "username": "mona"}
     answer = client.post("/sign-in/", {**fields, "password": "mona-password"})
     assert (answer.status_code, answer.url) == (302, "/")
@@ -91,18 +91,18 @@ def test_passwords_are_never_written_into_a_page(client, manager):
     assert sign_in(client, asked, "mona").url == "/account/password/"
 
 
-def test_a_file_that_was_not_taken_in_is_asked_for_again(client, manager):
+def test_the_sign_in_page_asks_for_an_unsent_file_again(client, manager):
     file = SimpleUploadedFile("prompts.jsonl", b'{"prompt": "Hello"}')
     asked = client.post("/projects/support/prompts/", {"file": file})
     assert asked.context["is_file_lost"] and b"choose it again" in asked.content
 
 
-def test_a_sign_in_page_that_is_outdated_is_shown_anew(project):
+def test_an_outdated_sign_in_page_is_shown_again(project):
     refused = Client(enforce_csrf_checks=True).post("/sign-in/", {"username": "mona", "next": SETTINGS}, **HERE)
     assert hidden_fields(refused)["next"] == SETTINGS and b"open for too long" in refused.content
 
 
-def test_a_script_is_told_by_a_redirect_as_before(client, project):
+def test_a_script_without_a_session_still_gets_a_redirect(client, project):
     answer = client.post("/projects/support/rank/submit/", {}, HTTP_SEC_FETCH_MODE="cors")
     assert answer.url.startswith("/sign-in/?next=")
 
@@ -114,7 +114,7 @@ def test_an_address_that_takes_forms_alone_answers_a_reader_with_a_page(client, 
     assert b"Nothing was changed" in answer.content
 
 
-def test_who_may_not_make_projects_is_told_so(client, manager):
+def test_a_user_who_may_not_create_projects_gets_the_reason(client, manager):
     client.force_login(manager)
     answer = client.get("/projects/new/")
     assert answer.status_code == 403 and b"administrators" in answer.content

@@ -88,7 +88,7 @@ def test_a_mark_on_the_screen_is_a_part_of_the_raw_text(text, shown, raw):
     assert marked(text, shown) == raw
 
 
-def test_the_way_back_covers_what_was_marked():
+def test_mapping_back_to_visible_characters_covers_the_marked_text():
     text = "a **bold `c`** and [d](http://e)\n\n> f\n> g"
     found = visible(text)
     for start in range(len(found.text)):
@@ -126,7 +126,7 @@ PIECES = [
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_character_on_screen_has_its_place_whatever_the_markdown(seed):
+def test_every_visible_character_maps_to_the_source_in_any_markdown(seed):
     dice = random.Random(seed)
     for _ in range(500):
         text = "".join(dice.choices(PIECES, k=dice.randint(1, 25)))

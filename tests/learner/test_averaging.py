@@ -20,7 +20,7 @@ def model() -> nn.Linear:
     return layer
 
 
-def test_each_run_starts_where_the_first_did_and_the_last_leaves_the_mean(model):
+def test_all_runs_start_from_the_same_weights_and_the_last_one_leaves_the_mean(model):
     average, optimizer = WeightAverage(model, runs=3), torch.optim.AdamW(model.parameters())
     for value, left in ((4.0, 1.0), (5.0, 1.0), (9.0, 6.0)):
         model.weight.grad = torch.ones_like(model.weight)
@@ -31,7 +31,7 @@ def test_each_run_starts_where_the_first_did_and_the_last_leaves_the_mean(model)
         assert not optimizer.state
 
 
-def test_one_run_changes_nothing_and_keeps_no_copy(model):
+def test_averaging_a_single_run_changes_nothing_and_keeps_no_copy(model):
     average, optimizer = WeightAverage(model, runs=1), torch.optim.AdamW(model.parameters())
     trained_to(model, 4.0)
     average.end_run(optimizer)
@@ -50,7 +50,7 @@ def test_the_mean_goes_on_from_a_saved_state(model):
     assert model.weight.tolist() == [[5.0, 5.0]]
 
 
-def test_what_does_not_learn_is_left_alone(model):
+def test_frozen_parameters_are_not_averaged(model):
     average = WeightAverage(model, runs=2)
     average.end_run(torch.optim.AdamW(model.parameters()))
     assert list(average.mean) == ["weight"]

@@ -7,7 +7,7 @@ from tests.benchmarks.learner import machine, ppo, rloo, world
 
 
 @pytest.mark.parametrize("size", ["0.1M", "1M", "5M"])
-def test_a_completion_ends_after_about_forty_tokens_whatever_was_said(size):
+def test_the_end_probability_is_about_one_in_forty_after_any_text(size):
     model = world.policy(size).eval()
     texts = torch.randint(2, world.VOCABULARY, (8, 64), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -27,7 +27,7 @@ def test_quality_is_equal_at_no_less_reward_and_no_more_kl(reward, kl, equal):
 
 
 @pytest.mark.parametrize("size", ["0.1M", "1M"])
-def test_a_model_s_weights_are_counted_as_it_has_them(size):
+def test_the_count_of_weights_equals_that_of_the_model(size):
     model = world.policy(size)
     layers = sum(m.weight.numel() for m in model.model.layers.modules() if isinstance(m, torch.nn.Linear))
     assert machine.trunk_weights(size) == layers

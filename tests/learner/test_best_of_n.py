@@ -87,7 +87,7 @@ def test_the_picks_are_distributed_as_the_best_of_n(learned, distributions):
 
 
 @pytest.mark.slow
-def test_the_policy_learns_that_distribution_and_comes_nearer_to_the_best_one(learned, distributions):
+def test_the_policy_learns_the_best_of_n_distribution_and_gets_closer_to_the_optimum(learned, distributions):
     reference, policy = distributions
     exact, best = best_of_n(reference, N), best_policy(reference, BETA)
     before, after = (float((exact.exp() * (exact - one)).sum()) for one in (reference, policy))
@@ -192,7 +192,7 @@ def test_picks_below_the_threshold_are_not_imitated(chosen, kept):
     assert [pick.reward for pick in imitated_picks(picks(0.0, 3.0, 1.0, 2.0), settings(**chosen))] == kept
 
 
-def test_of_equal_rewards_a_quantile_leaves_none_out():
+def test_with_equal_rewards_a_quantile_leaves_no_pick_out():
     assert len(imitated_picks(picks(1.0, 1.0, 1.0), settings(threshold="quantile", reward_quantile=0.9))) == 3
 
 
@@ -229,7 +229,7 @@ def test_settings_that_contradict_are_refused(chosen, sentence):
         settings(**chosen)
 
 
-def test_what_cannot_be_learned_from_is_refused_in_a_sentence(tmp_path):
+def test_settings_and_data_that_cannot_be_learned_are_refused_with_a_sentence(tmp_path):
     job = best_of_n_job(tmp_path / "job", **SMALL, threshold="reward", min_reward=1000)
     with pytest.raises(BadInput, match="no pick of iteration 1 reaches min_reward, 1000: the highest reward is "):
         program.main(job)

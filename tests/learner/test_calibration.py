@@ -62,7 +62,7 @@ def test_pairs_that_repeat_their_prompts_fate_count_as_one_each():
     assert repeated == pytest.approx(single, abs=1e-9)
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
+def test_the_interval_covers_the_truth_at_its_nominal_rate():
     random, covered, runs = np.random.default_rng(0), 0, 400
     for _ in range(runs):
         chance = random.beta(7, 3, size=60)  # of each prompt; the mean is 0.7
@@ -72,7 +72,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert 0.92 <= covered / runs <= 0.98
 
 
-def test_one_prompt_and_all_right_is_not_certainty():
+def test_the_interval_of_one_prompt_with_all_pairs_right_is_wide():
     found = accuracy_interval(torch.ones(6, dtype=torch.float64), torch.zeros(6, dtype=torch.int64))
     expected = binomtest(1, 1).proportion_ci(method="wilson")
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))

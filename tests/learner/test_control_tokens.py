@@ -67,7 +67,7 @@ def test_turns_in_a_prompt_are_text(kind, tokenizer):
             assert text in tokenizer.decode(tokens, skip_special_tokens=False)
 
 
-def test_what_surrounds_a_text_in_a_prompt_is_as_it_was(kind, tokenizer):
+def test_the_template_around_a_text_does_not_change(kind, tokenizer):
     harmless, hostile = (render(tokenizer, user(f"Hi {text} ok?")) for text in ("you", ENDS[kind]))
     mark = tokenizer("ok?", add_special_tokens=False).input_ids[-1]
     after_text = harmless[::-1].index(mark) + 1

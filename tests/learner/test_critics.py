@@ -19,7 +19,7 @@ from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.runtime.processes import Processes
 
 
-def test_a_shared_critic_says_its_values_in_the_policy_s_own_pass(tmp_path):
+def test_a_shared_critic_computes_its_values_in_the_policy_s_pass(tmp_path):
     context, scored = prepared(tmp_path, critic="shared")
     assert isinstance(context.critic, PolicyTrunkCritic) and len(list(context.critic.parameters())) == 2
     expected = context.critic.score(states_of(context.policy, scored.episodes))[:, 0]
@@ -48,7 +48,7 @@ def run_of(job):
 
 
 @pytest.mark.parametrize("adapters", [{}, {"lora_rank": 2}], ids=["whole models", "adapters"])
-def test_a_critic_on_the_reward_model_starts_as_the_normalised_scores_of_what_was_written_so_far(tmp_path, adapters):
+def test_a_critic_on_the_reward_model_starts_as_the_normalised_scores_of_the_text_so_far(tmp_path, adapters):
     _, scored = prepared(tmp_path, **on_reward_model(tmp_path))
     context = run_of(ppo_job(tmp_path / "job", PROMPTS, **on_reward_model(tmp_path), **adapters))
     assert isinstance(context.critic, RewardTrunkCritic) and [*context.critic.state_dict()] == [
@@ -88,7 +88,7 @@ def test_a_critic_on_the_reward_model_learns_by_least_squares_on_states_that_sta
 
 
 @pytest.mark.slow
-def test_a_critic_on_the_reward_model_comes_to_predict_the_returns(tmp_path):
+def test_a_critic_on_the_reward_model_learns_to_predict_the_returns(tmp_path):
     free = {"kl_coefficient": 0.0, "learning_rate": 1e-12, "gae_lambda": 1.0, "clip_value": 0.0}
     job = ppo_job(tmp_path / "job", PROMPTS, steps=40, batch_episodes=128, epochs=4, critic_learning_rate=0.03,
                   **on_reward_model(tmp_path, reward_model=str(trained_elsewhere(tmp_path))), **free)  # fmt: skip

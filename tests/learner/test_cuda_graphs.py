@@ -43,7 +43,7 @@ def test_every_step_gives_the_model_s_logits_however_often_it_is_taken(kind):
 @pytest.mark.parametrize("width", [1, 4, 10])
 @pytest.mark.parametrize("kind", ["mistral", "qwen3"])
 @torch.inference_mode()
-def test_rows_that_leave_and_widths_that_are_passed_record_another_step(kind, width, monkeypatch):
+def test_dropped_rows_and_exceeded_widths_record_a_new_step(kind, width, monkeypatch):
     monkeypatch.setattr(cuda_graphs, "WIDTH", width)
     model, kept = tiny_model(kind, sliding_window=5) if kind == "mistral" else tiny_model(kind), torch.tensor([0, 2, 4])
     recorded = []
@@ -88,7 +88,7 @@ def test_a_recorded_step_is_the_plain_one(kind, dtype, recwarn):
 
 
 @needs_a_gpu
-def test_a_gpu_writes_what_a_processor_writes():
+def test_a_gpu_samples_the_same_text_as_a_cpu():
     params = SamplingParams(max_new_tokens=12, end_tokens=frozenset({2}), seed=3)
     model = tiny_model("llama")
     here = sample(model, PROMPTS, range(len(PROMPTS)), params, 5)

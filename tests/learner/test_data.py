@@ -83,7 +83,7 @@ def test_an_over_long_prompt_loses_its_beginning_or_is_refused(tokenizer):
         encode_prompt(tokenizer, TALK, len(whole) - 1, "refuse")
 
 
-def test_truncated_prompts_are_told_from_whole_ones(tokenizer):
+def test_truncated_prompts_are_distinguished_from_whole_ones(tokenizer):
     rows = [{"messages": TALK}, {"messages": TALK[1:2]}]
     prompts = read_prompts(tokenizer, rows, settings(max_prompt_tokens=len(render(tokenizer, TALK[1:2]))))
     assert [prompt.truncated for prompt in prompts] == [True, False]
@@ -100,7 +100,7 @@ def test_truncated_prompts_are_told_from_whole_ones(tokenizer):
         ([{"messages": TALK, "split": "heldout"}], "row 1: split must be train or held_out, not 'heldout'"),
     ],
 )
-def test_prompts_that_are_none_are_refused(tokenizer, rows, sentence):
+def test_invalid_prompts_are_refused(tokenizer, rows, sentence):
     with pytest.raises(BadInput, match=sentence):
         read_prompts(tokenizer, rows, settings())
 

@@ -79,7 +79,7 @@ def turns_of(row):
     return row.get("turns") or [{"role": "assistant", "content": row["text"]}]
 
 
-def test_samples_hold_whole_dialogues(world):
+def test_samples_contain_whole_dialogues(world):
     (samples, *_), _ = world
     assert {len(turns_of(row)) for row in samples} == {1, 3, 5}
     for row in samples:

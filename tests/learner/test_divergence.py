@@ -48,7 +48,7 @@ def test_it_agrees_with_enumeration(policies, tmp_path):
     assert result_of(many)["kl_from_root"] == pytest.approx(exact, rel=0.1)
 
 
-def test_its_interval_holds_the_exact_value_nineteen_times_in_twenty():
+def test_its_interval_contains_the_exact_value_nineteen_times_in_twenty():
     """Prompts with different divergences, three completions each; the truth is the mean over all prompts."""
     torch.manual_seed(0)
     held = []
@@ -60,7 +60,7 @@ def test_its_interval_holds_the_exact_value_nineteen_times_in_twenty():
     assert 0.92 <= sum(held) / len(held) <= 0.98
 
 
-def test_of_the_root_itself_it_is_zero(policies, tmp_path):
+def test_the_kl_of_the_root_from_itself_is_zero(policies, tmp_path):
     _, root = policies
     job = sample_job(tmp_path / "job", root, root, temperature=1.7, completions_per_prompt=3)
     assert result_of(job)["kl_from_root"] == pytest.approx(0.0, abs=1e-6)

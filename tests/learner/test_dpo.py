@@ -157,7 +157,7 @@ def finished(tmp_path_factory):
     return folder
 
 
-def test_it_learns_what_held_out_rankings_say_and_reports_kl_and_margins(finished):
+def test_it_learns_to_order_held_out_rankings_and_reports_kl_and_margins(finished):
     result, lines = JobDirectory(finished).result(), JobDirectory(finished).metrics()
     assert result["program"] == "dpo" and result["steps"] == len(lines) == 20
     assert result["held_out_accuracy"] > 0.65 and result["held_out_accuracy_low"] < result["held_out_accuracy"]
@@ -214,7 +214,7 @@ def divergence(policy, other):
 
 
 @pytest.mark.slow
-def test_from_exact_preferences_dpo_comes_close_to_the_best_policy(tmp_path):
+def test_with_exact_preferences_dpo_gets_close_to_the_best_policy(tmp_path):
     """With all pairs its optimum is π* (Rafailov et al. 2023, theorem 1)."""
     rows = exact_rows(itertools.combinations(completions(), 2))
     policy, reference = learned_in_the_world(tmp_path, rows, 0.5, epochs=4, batch_rankings=250)
@@ -226,7 +226,7 @@ def test_from_exact_preferences_dpo_comes_close_to_the_best_policy(tmp_path):
 
 @pytest.mark.full
 @pytest.mark.slow
-def test_from_exact_preferences_ipo_comes_to_its_own_best_policy(tmp_path):
+def test_with_exact_preferences_ipo_reaches_its_own_optimum(tmp_path):
     """π ∝ π_ref·exp(p(y ≻ μ) / τ), with the mean win rate over all completions (Azar et al. 2023, equation 7)."""
     rows = exact_rows(itertools.combinations(completions(), 2))
     policy, reference = learned_in_the_world(tmp_path, rows, 0.5, loss="ipo", epochs=2, batch_rankings=250)
@@ -236,7 +236,7 @@ def test_from_exact_preferences_ipo_comes_to_its_own_best_policy(tmp_path):
 
 
 @pytest.mark.slow
-def test_from_orders_of_four_the_loss_of_whole_rankings_goes_most_of_the_way(tmp_path):
+def test_with_rankings_of_four_the_plackett_luce_loss_gets_close_to_the_best_policy(tmp_path):
     """Orders drawn from Plackett–Luce by Gumbel noise; 500 orders are noisy, so the best policy is not reached."""
     chance, rows = random.Random(0), []
     for _ in range(500):
@@ -303,7 +303,7 @@ def test_a_hybrid_takes_the_generic_path(tmp_path):
 
 
 @pytest.mark.process
-def test_two_processes_learn_what_one_does(tmp_path):
+def test_two_processes_learn_the_same_as_one(tmp_path):
     rows = ranking_rows(17, held_out=5)
     one, two = (reward_job(tmp_path / name, rows, **QUICK | {"epochs": 2}) for name in ("one", "two"))
     dpo.main(one)
@@ -329,7 +329,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
         ({"model": ""}, "set model"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(changes, sentence):
+def test_invalid_settings_are_refused(changes, sentence):
     with pytest.raises(BadInput, match=sentence):
         DpoConfig.from_json({"model": "m"} | changes)
 

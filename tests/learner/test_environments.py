@@ -45,7 +45,7 @@ def played(folder, count=48, **settings):
 
 
 @pytest.mark.slow
-def test_ppo_learns_a_question_whose_worth_shows_in_the_next_turn(tmp_path):
+def test_ppo_learns_a_question_whose_reward_comes_in_the_next_turn(tmp_path):
     job = game_job(tmp_path / "job", steps=80, batch_episodes=128, learning_rate=1e-2, gae_lambda=1.0)
     ppo.main(job)
     reference, _ = load_policy(str(tmp_path / "policy"))
@@ -93,7 +93,7 @@ def test_the_environments_reward_is_earned_at_the_end_of_its_turn(tmp_path):
     assert scored.scores.tolist() == [sum(turn.reward for turn in row) for row in turns]
 
 
-def test_a_game_resumes_to_the_same_bits(tmp_path, monkeypatch):
+def test_a_run_with_an_environment_resumes_to_the_same_bits(tmp_path, monkeypatch):
     whole, parts = (game_job(tmp_path / name, steps=3, batch_episodes=8) for name in ("whole", "parts"))
     ppo.main(whole)
     asked = iter([False, False, False, True])
@@ -137,7 +137,7 @@ def talk(environment, *turns, **row):
     return [None if terminated or truncated else said for said, _, terminated, truncated, _ in steps]
 
 
-def test_a_script_is_said_line_by_line_and_ends_the_dialogue():
+def test_a_scripted_user_says_its_lines_in_order_and_then_ends_the_dialogue():
     assert talk(dialogue(lines=["one", "two"], turns=5), "x", "y", "z") == ["one", "two", None]
     assert talk(dialogue(lines=["one", "two"], turns=2), "x", "y") == ["one", None]
     assert talk(dialogue(lines=["one"], turns=3), "x", "y", user_turns=["of the prompt"]) == ["of the prompt", None]

@@ -60,7 +60,7 @@ def test_the_first_minibatch_learns_by_the_pass_that_scored_it(tmp_path, monkeyp
     assert measured == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_pass_is_kept_where_what_it_holds_is_no_more_than_a_micro_batch(tmp_path):
+def test_the_first_pass_is_kept_if_its_graph_fits_into_a_micro_batch(tmp_path):
     context, scored = prepared(tmp_path, critic_model="")
     tokens = attention_slots(sizes_of(scored.episodes))
     shared, answers = context._replace(critic=PolicyTrunkCritic(context.policy)), scored_answers(scored)

@@ -47,7 +47,7 @@ def test_every_step_gives_the_model_s_logits(kind):
 
 @pytest.mark.parametrize("kind", KNOWN)
 @torch.inference_mode()
-def test_rows_that_leave_change_nothing_for_those_that_stay(kind):
+def test_dropping_finished_rows_does_not_change_the_others(kind):
     model, kept = tiny_model(kind), torch.tensor([0, 2, 4])
     decoder, whole = fused(model), fused(model)
     for each in (decoder, whole):
@@ -69,7 +69,7 @@ def test_tied_embeddings_grouped_heads_and_prompts_of_one_length_are_nothing_spe
     torch.testing.assert_close(decoder.read(torch.tensor([9, 8])), expected, atol=1e-4, rtol=0)
 
 
-def test_what_it_writes_follows_the_weights_as_they_train():
+def test_the_decoder_uses_the_current_weights_during_training():
     model, params = tiny_model(), SamplingParams(6, frozenset(), temperature=0)
     before = sample(model, PROMPTS, range(5), params, 5)
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_other_kinds_go_through_their_own_forward_pass(kind):
     assert gather_weights(tiny_model(kind)) is None
 
 
-def test_a_model_with_more_to_it_than_its_kind_has_is_left_alone():
+def test_a_model_with_unexpected_modules_is_not_decoded_by_fused_steps():
     assert gather_weights(tiny_model()) is not None
     assert gather_weights(tiny_model("llama", attention_bias=True)) is None  # its output matrix has a bias, too
     patched = tiny_model()

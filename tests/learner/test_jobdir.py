@@ -39,7 +39,7 @@ def test_steps_of_the_metrics_strictly_increase(job):
     assert [(line["step"], line["total"], line["loss"]) for line in job.metrics()] == [(1, 3, 0.5)]
 
 
-def test_a_new_process_goes_on_where_the_metrics_end(job, tmp_path):
+def test_a_new_process_continues_after_the_last_metrics(job, tmp_path):
     job.append_metrics(4, 9, loss=1.0)
     with pytest.raises(ValueError):
         JobDirectory(tmp_path).append_metrics(3, 9, loss=1.0)
@@ -87,7 +87,7 @@ def test_a_write_that_fails_leaves_the_old_folder(job):
 
 
 @pytest.mark.parametrize("present", [("new", "old"), ("state", "new"), ("state", "old")])
-def test_a_kill_at_any_moment_of_a_replacement_leaves_a_whole_folder(tmp_path, present):
+def test_a_kill_at_any_moment_of_a_replacement_leaves_a_complete_folder(tmp_path, present):
     for name in present:
         folder = tmp_path / ("state" if name == "state" else f"state.{name}")
         folder.mkdir()
@@ -143,7 +143,7 @@ def test_a_stop_is_exit_75_and_success_0(monkeypatch, capsys, tmp_path):
     assert exit_of(lambda folder: None, monkeypatch, capsys, (str(tmp_path),))[0] == 0
 
 
-def test_without_a_directory_it_says_so(monkeypatch, capsys, tmp_path):
+def test_a_missing_job_directory_is_an_error(monkeypatch, capsys, tmp_path):
     assert exit_of(lambda folder: None, monkeypatch, capsys, ())[0] == 2
     code, said = exit_of(lambda folder: JobDirectory(folder) and None, monkeypatch, capsys, (str(tmp_path / "none"),))
     assert code == 2 and "does not exist" in said

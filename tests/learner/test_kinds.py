@@ -300,7 +300,7 @@ class LooksInside(LlamaForCausalLM):
 
 
 @pytest.mark.parametrize("cls", [Looks, LooksInside])
-def test_a_model_whose_tokens_see_later_ones_is_refused_with_a_sentence(cls):
+def test_a_model_without_causal_attention_is_refused_with_a_sentence(cls):
     model = cls(AutoConfig.for_model("llama", **BASE)).eval()
     with pytest.raises(BadInput, match="my model: "):
         prepare(model, "my model")
@@ -337,7 +337,7 @@ def test_a_short_rows_log_probs_do_not_depend_on_the_longest_row_beside_it():
     torch.testing.assert_close(alone, beside, atol=1e-5, rtol=0)
 
 
-def test_the_check_says_which_way_a_folder_is_computed(tmp_path):
+def test_the_check_prints_the_path_on_which_a_folder_is_computed(tmp_path):
     verdicts = {}
     for kind in ("llama", "lfm2"):
         model_of(kind).save_pretrained(tmp_path / kind)
@@ -349,7 +349,7 @@ def test_the_check_says_which_way_a_folder_is_computed(tmp_path):
 
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
-def test_ppo_and_sampling_run_on_a_hybrid_and_say_that_they_took_the_generic_path(tmp_path, lora_rank):
+def test_ppo_and_sampling_run_on_a_hybrid_and_report_the_generic_path(tmp_path, lora_rank):
     model = AutoModelForCausalLM.from_config(
         AutoConfig.for_model("lfm2", **GENERIC["lfm2"] | {"vocab_size": len(LETTERS), "eos_token_id": 0})
     )

@@ -128,7 +128,7 @@ def test_every_step_has_two_prompts():
     assert plan[:2] != plan[2:]
 
 
-def test_what_cannot_be_used_is_refused_in_a_sentence(tmp_path):
+def test_invalid_labels_and_settings_are_refused_with_a_sentence(tmp_path):
     job = kto_job(tmp_path / "job", label_rows(2))
     (job / "labels.jsonl").unlink()
     with pytest.raises(BadInput, match=r"has neither rankings\.jsonl nor labels\.jsonl: add one of them"):

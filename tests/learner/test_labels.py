@@ -37,21 +37,21 @@ def test_the_first_and_the_last_rank_are_labels_and_those_between_are_not():
     assert labels(ranking([1, 1, 1])) == {}
 
 
-def test_halves_label_everything_off_the_middle():
+def test_halves_label_everything_except_the_middle():
     assert labels(ranking([1, 2, 3, 4]), ranks_as_labels="halves") == {"a": True, "b": True, "c": False, "d": False}
     assert labels(ranking([1, 2, 3]), ranks_as_labels="halves") == {"a": True, "c": False}
     assert labels(ranking([1, 1, 1]), ranks_as_labels="halves") == {}
 
 
 @pytest.mark.parametrize(("flag", "is_desirable"), [("all good", True), ("all bad", False)])
-def test_a_flag_labels_all_completions_whatever_their_ranks(flag, is_desirable):
+def test_a_flag_labels_all_completions_regardless_of_their_ranks(flag, is_desirable):
     row = ranking([1, 2, 3], flags=["own flag", flag], ratings={"honest": [5, 1, None]})
     assert labels(row) == dict.fromkeys("abc", is_desirable)
     assert labels(row, labels_from="ranks") == {"a": True, "c": False}
     assert labels(ranking([1, 2], flags=["all good", "all bad"]), labels_from="flags") == {}
 
 
-def test_ratings_come_before_ranks_and_only_the_midpoint_says_nothing():
+def test_ratings_take_precedence_over_ranks_and_only_the_midpoint_gives_no_label():
     row = ranking([1, 2, 3, 4], ratings={"honest": [2, 5, 3, None], "kind": [3, 4, None, None]})
     # a is rated 2.5 on average although it is first; c at the midpoint and d without ratings have their ranks only.
     assert labels(row) == {"a": False, "b": True, "d": False}
@@ -75,7 +75,7 @@ def test_labels_of_one_completion_are_added_up_and_both_files_count():
     assert (data.desirable, data.undesirable, data.unlabelled) == (4, 3, 0)
 
 
-def test_what_is_truncated_or_left_out_is_counted():
+def test_truncated_and_omitted_labels_are_counted():
     settings = KtoConfig(model="m", max_prompt_tokens=1, max_completion_tokens=2)
     rows = [ranking([1, 2, 3], prompt="b a", completions=("a", "b", "c c c"))]
     singles = [label("b", "a", True), label("a", "d", False, split="held_out")]

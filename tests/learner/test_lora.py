@@ -98,7 +98,7 @@ def test_under_autocast_an_adapter_learns_what_it_does_in_float32(kind):
     assert torch.cosine_similarity(*found.values(), dim=0) > 0.99
 
 
-def test_an_adapted_layer_makes_nothing_as_wide_as_its_output_but_its_output():
+def test_an_adapted_layer_allocates_no_second_tensor_of_its_output_width():
     base = SharedBase(tiny_model(), "here")
     policy = learned(AdapterView(base, "policy", LORA))
     layer, states = base.layers["layers.0.mlp.up_proj"], torch.randn(1, 9, 32)
@@ -119,7 +119,7 @@ def test_an_adapter_begins_the_same_for_one_seed_and_another_for_another():
     assert not torch.equal(drawn[0][first], drawn[2][first]) and not torch.equal(drawn[0][first], drawn[3][first])
 
 
-def test_the_log_and_the_result_say_what_has_adapters_and_how_much_stays_frozen(tmp_path, capsys):
+def test_the_log_and_the_result_name_the_adapted_matrices_and_the_frozen_share(tmp_path, capsys):
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
              "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
              "vocab_size": len(LETTERS), "eos_token_id": 0}  # fmt: skip
@@ -167,7 +167,7 @@ def test_its_head_and_scores_survive_save_load_and_merge(trained):
 
 
 @pytest.mark.slow
-def test_on_another_base_it_is_loaded_whole(trained, tmp_path):
+def test_a_reward_model_of_another_base_is_loaded_completely(trained, tmp_path):
     words_folder(tmp_path / "other")
     other, _ = load_policy(str(tmp_path / "other"))
     with torch.no_grad():

@@ -83,7 +83,7 @@ def test_a_token_has_the_mark_of_most_of_its_marked_characters():
     assert token_classes([(1, 3), (4, 8)], [(0, 1, GOOD), (4, 6, BAD), (6, 8, GOOD)]) == [NONE, BAD]
 
 
-def test_people_who_mark_the_same_completion_are_added_with_their_weights_and_those_who_mark_nothing_are_not():
+def test_marks_of_several_people_are_added_by_weight_and_people_without_marks_do_not_count():
     tokenizer = words_tokenizer()
     rows = [
         row("thanks", "no", spans=[span(0, 0, 6, "good")], weight=2.0),

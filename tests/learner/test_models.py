@@ -58,7 +58,7 @@ def test_a_reward_model_is_no_policy_and_a_policy_no_reward_model(policy, tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gemma"])
-def test_a_tokenizer_cuts_text_as_it_did_when_it_was_saved_whatever_model_lies_beside_it(tmp_path, kind):
+def test_a_saved_tokenizer_splits_text_the_same_beside_any_model(tmp_path, kind):
     saved = learn_tokenizer(["thanks for 2026 parcels"] * 9, 300)
     saved.save_pretrained(tmp_path)
     AutoConfig.for_model(kind).save_pretrained(tmp_path)

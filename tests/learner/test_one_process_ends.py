@@ -48,7 +48,7 @@ def until_stopped(job):
 
 
 @pytest.mark.process
-def test_a_stop_that_only_one_process_hears_stops_both_at_the_same_step(tmp_path, monkeypatch):
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(tmp_path, monkeypatch):
     job = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS | {"save_every": 50})
 
     class Stop:
@@ -68,7 +68,7 @@ def test_a_stop_that_only_one_process_hears_stops_both_at_the_same_step(tmp_path
 
 
 @pytest.mark.process
-def test_a_process_that_fails_ends_the_other_and_the_job_goes_on_from_its_last_state(tmp_path, monkeypatch):
+def test_a_failed_process_ends_the_other_and_the_job_resumes_from_its_last_state(tmp_path, monkeypatch):
     job, sound, calls = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS), letters.reward, []
 
     def breaks_down(answers):
@@ -86,7 +86,7 @@ def test_a_process_that_fails_ends_the_other_and_the_job_goes_on_from_its_last_s
 
 
 @pytest.mark.process
-def test_a_state_whose_replacement_was_cut_short_is_found_by_both(tmp_path, monkeypatch):
+def test_both_processes_find_a_state_whose_replacement_was_interrupted(tmp_path, monkeypatch):
     """A kill between two renames: one process completes them, and the other must not look before."""
     options = {"learning_rate": 3e-3, "epochs": 3, "batch_rankings": 2, "ensemble_heads": 2}
     one, two = (reward_job(tmp_path / name, ranking_rows(4), **options) for name in ("one", "two"))

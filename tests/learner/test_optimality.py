@@ -55,7 +55,7 @@ def test_the_best_attainable_is_estimated_within_a_percent(world):
     assert best_attainable(many[None], BETA).value == pytest.approx(exact, rel=0.01)
 
 
-def test_from_what_the_sampler_writes_its_interval_holds_the_exact_value(world):
+def test_its_interval_over_sampled_completions_contains_the_exact_value(world):
     drawn, reference, values = world
     exact = BETA * float((reference + values / BETA).logsumexp(0))
     weights, mean = (values / BETA).exp(), math.exp(exact / BETA)
@@ -88,7 +88,7 @@ def test_a_reward_far_above_the_others_is_no_infinity():
     assert math.isfinite(best_attainable(torch.tensor([[1e4, 0.0, 0.0]]), 0.1).value)
 
 
-def test_intervals_hold_the_truth_nineteen_times_in_twenty(world):
+def test_intervals_contain_the_truth_nineteen_times_in_twenty(world):
     drawn, reference, values = world
     exact = BETA * float((reference + values / BETA).logsumexp(0))
     mean = float((reference.exp() * values).sum())
@@ -173,7 +173,7 @@ def drawn_report(policy_samples, reference_samples, reference, rewards, policy, 
 @pytest.mark.parametrize("kind", ["normal", "rare"])
 @pytest.mark.parametrize("beta", [0.05, 0.1, 0.2, 0.5])
 @pytest.mark.parametrize(("way", "noise"), [(0.0, 0.0), (0.3, 0.0), (0.5, 0.0), (0.8, 0.0), (1.0, 0.3)])
-def test_what_is_said_of_the_best_attainable_holds_in_enumerated_worlds(kind, beta, way, noise):
+def test_the_estimate_of_the_best_attainable_is_right_in_enumerated_worlds(kind, beta, way, noise):
     """Policies from the reference (way 0) to near π* (way 1), some of them disturbed."""
     chance = np.random.default_rng(0)
     known, held, shares, told = [], [], [], []
@@ -203,7 +203,7 @@ def test_what_is_said_of_the_best_attainable_holds_in_enumerated_worlds(kind, be
         assert sum(known) >= 90
 
 
-def test_a_policy_that_is_still_the_reference_does_not_know_what_is_best_at_a_low_price():
+def test_with_a_low_kl_coefficient_samples_of_the_reference_give_no_estimate_of_the_optimum():
     """16 samples of 20,000 completions: the old estimate was 1.4 below J*, and its interval never held it."""
     chance = np.random.default_rng(1)
     reference, rewards = enumerated(chance, "normal")
@@ -213,11 +213,11 @@ def test_a_policy_that_is_still_the_reference_does_not_know_what_is_best_at_a_lo
     assert said["best_objective_at_least"] < 0.05 * logsumexp(reference + rewards / 0.05, axis=1).mean()
 
 
-def test_few_samples_know_nothing():
+def test_few_samples_give_no_estimate():
     assert is_reliable(torch.zeros(4, 8), BETA) and not is_reliable(torch.zeros(4, 7), BETA)
 
 
-def test_ppo_says_how_close_it_came(tmp_path):
+def test_ppo_reports_its_distance_to_the_optimum(tmp_path):
     job = ppo_job(tmp_path / "job", ["a", "b"], steps=2, batch_episodes=64, kl_coefficient=BETA, optimum_samples=512,
                   eval_prompts=2, learning_rate=0.003)  # fmt: skip
     ppo.main(job)
@@ -240,7 +240,7 @@ def test_ppo_says_how_close_it_came(tmp_path):
     json.dumps(result, allow_nan=False)
 
 
-def test_without_a_price_on_kl_there_is_no_best_and_none_is_told(tmp_path):
+def test_without_a_kl_penalty_no_best_attainable_objective_is_reported(tmp_path):
     job = ppo_job(tmp_path / "job", steps=1, batch_episodes=8, kl_coefficient=0.0, optimum_samples=4, eval_prompts=1)
     ppo.main(job)
     assert "best_objective" not in JobDirectory(job).result()

@@ -27,7 +27,7 @@ def test_a_prompt_lies_in_the_row_once():
 
 @pytest.mark.parametrize("is_long", [False, True], ids=["", "as of long prompts"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_said_of_a_completion_does_not_depend_on_others_of_its_prompt(kind, is_long, monkeypatch):
+def test_outputs_of_a_completion_do_not_depend_on_others_of_its_prompt(kind, is_long, monkeypatch):
     if is_long:  # several chunks for a prompt, the first beside the prompt's own keys, the second beside a copy
         monkeypatch.setattr(packed_layouts, "CHUNK_TOKENS", (1, 4))
         monkeypatch.setattr(packed_layouts, "MIN_VIEWED_PROMPT", 1)

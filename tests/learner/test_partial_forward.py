@@ -76,7 +76,7 @@ def test_the_gradients_of_log_probabilities_and_of_entropy_are_right(learned):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_many_rows_are_computed_some_at_a_time(monkeypatch):
+def test_many_rows_are_computed_in_chunks(monkeypatch):
     model = tiny_model()
     episodes = Episodes([[5, 6, 7], [8]], [[1, 2, 3, 0], [4, 5, 6, 7, 8, 9]])
     whole = score_tokens(model, episodes, with_entropy=True)
@@ -120,7 +120,7 @@ def test_other_kinds_go_through_their_own_pass(kind):
     assert torch.equal(states_at(model, batch, places), expected)
 
 
-def test_a_layer_that_somebody_replaced_is_left_alone():
+def test_a_replaced_layer_uses_its_own_forward_pass():
     model = tiny_model()
     model.model.layers[1] = type("Other", (type(model.model.layers[1]),), {})(model.config, 1)
     assert not is_supported(model.base_model)

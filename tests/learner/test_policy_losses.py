@@ -28,7 +28,7 @@ def policy_loss(ratio, advantage, **options):
         (1.5, -2.0, 3.0, False),
     ],
 )
-def test_the_ratio_earns_nothing_beyond_its_bound(ratio, advantage, loss, clipped):
+def test_a_ratio_outside_the_clip_range_gives_no_gradient(ratio, advantage, loss, clipped):
     value, was_clipped, gradient = policy_loss(ratio, advantage)
     assert value == pytest.approx(loss) and was_clipped is clipped
     assert gradient == pytest.approx(0 if clipped else -advantage * ratio)

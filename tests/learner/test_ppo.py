@@ -78,7 +78,7 @@ def test_a_reward_that_is_not_finite_stops_the_run_with_its_name(tmp_path, monke
 
 
 @pytest.mark.parametrize("part", ["model", "reference_model"])
-def test_a_policy_that_is_no_numbers_stops_the_run_in_a_sentence(tmp_path, part):
+def test_a_policy_with_nan_weights_stops_the_run_with_a_sentence(tmp_path, part):
     folder = damaged_policy(tmp_path / "damaged")
     job = ppo_job(tmp_path / "job", steps=1, batch_episodes=8, eval_prompts=1, optimum_samples=4, **{part: str(folder)})
     with pytest.raises(TrainingFailed, match="log-probability is nan at step 1"):
@@ -90,7 +90,7 @@ def test_a_policy_that_is_no_numbers_stops_the_run_in_a_sentence(tmp_path, part)
     [("the policy's log-probability", "policy"), ("the reference's log-probability", "reference"),
      ("the value", "critic")],
 )  # fmt: skip
-def test_what_is_not_finite_is_named(tmp_path, quantity, part):
+def test_a_quantity_that_is_not_finite_is_named(tmp_path, quantity, part):
     context, scored = prepared(tmp_path)
     with torch.no_grad():
         next(getattr(context, part).parameters()).fill_(float("inf"))
@@ -98,9 +98,7 @@ def test_what_is_not_finite_is_named(tmp_path, quantity, part):
         rollout.check_rollout(rollout.score_episodes(context, scored.episodes, scored_answers(scored)), 7)
 
 
-def test_the_state_before_a_failure_is_kept_and_once_mended_the_run_ends_as_if_it_had_never_failed(
-    tmp_path, monkeypatch
-):
+def test_after_a_failure_the_run_resumes_and_ends_as_if_it_had_not_failed(tmp_path, monkeypatch):
     options = {"steps": 3, "batch_episodes": 8, "epochs": 1, "save_every": 1}
     ppo.main(ppo_job(tmp_path / "straight", PROMPTS, **options))
     job, sound, calls = ppo_job(tmp_path / "job", PROMPTS, **options), letters.reward, []
@@ -143,7 +141,7 @@ def test_a_term_must_give_every_answer_its_number(tmp_path, monkeypatch, given):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("placement", ["reward", "loss"])
-def test_with_no_reward_but_kl_the_policy_comes_back_to_the_reference(tmp_path, monkeypatch, placement):
+def test_with_the_kl_penalty_alone_the_policy_returns_to_the_reference(tmp_path, monkeypatch, placement):
     policy_folder(tmp_path / "reference", seed=1)
     policy_folder(tmp_path / "policy", seed=2)
     monkeypatch.setattr(letters, "reward", lambda answers: [0.0] * len(answers))
@@ -177,7 +175,7 @@ def test_reinforce_s_moving_baseline_is_of_earlier_batches():
     assert ppo.adapt(first, scored(12.0), settings).baseline == pytest.approx(3.0)
 
 
-def test_evaluation_is_on_held_out_prompts_with_the_same_chances_every_time(tmp_path):
+def test_every_evaluation_uses_held_out_prompts_and_the_same_random_numbers(tmp_path):
     job = ppo_job(tmp_path / "job", PROMPTS, steps=2, batch_episodes=8, epochs=1, eval_prompts=3, eval_every=1,
                   learning_rate=1e-12)  # fmt: skip
     rows = [json.loads(line) for line in (job / "prompts.jsonl").read_text().splitlines()]

@@ -11,7 +11,7 @@ from training.learner.runtime.program import help_text, run_program
 
 
 @pytest.mark.parametrize("program", CONFIGS)
-def test_every_setting_says_what_it_means(program):
+def test_every_setting_has_a_help_text(program):
     for field in dataclasses.fields(CONFIGS[program]):
         assert field.metadata["help"].endswith("."), field.name
 
@@ -26,7 +26,7 @@ def test_help_gives_defaults_limits_and_meanings():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_program_tells_its_own(name, monkeypatch, capsys):
+def test_help_lists_the_settings_of_each_program(name, monkeypatch, capsys):
     program = importlib.import_module(f"training.learner.{name}")
     monkeypatch.setattr(sys, "argv", [program.__file__, "--help"])
     with pytest.raises(SystemExit) as ended:

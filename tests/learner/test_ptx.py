@@ -63,7 +63,7 @@ def test_the_gradient_is_that_of_ppo_and_the_coefficient_times_that_of_the_mean_
         torch.testing.assert_close(gradient - without[name], difference, atol=2e-6, rtol=1e-4)
 
 
-def test_every_demonstration_comes_equally_often_and_by_the_number_of_the_step_alone():
+def test_demonstrations_are_used_equally_often_and_depend_only_on_the_step_number():
     settings = PpoConfig(model="m", reward_model="r", batch_episodes=8, minibatches=2, epochs=1, ptx_coefficient=1.0)
     rows = [Example([number, 0], [1.0]) for number in range(6)]
     drawn = [updates.demonstrations_of_update(rows, number, settings) for number in range(9)]

@@ -42,7 +42,7 @@ def test_with_reward_terms_the_policy_is_measured_like_that_of_ppo(tmp_path):
     assert {"kl", "objective", "best_objective_at_least", "attained_fraction"} <= set(result)
 
 
-def test_a_reward_model_scores_what_has_no_reward(tmp_path):
+def test_a_reward_model_scores_rows_without_a_reward(tmp_path):
     reward_model = str(reward_model_folder(tmp_path / "reward_model"))
     job = q_job(tmp_path / "job", ROWS, **FEW, rewards=[{"name": "reward_model"}], reward_model=reward_model)
     q.main(job)
@@ -60,7 +60,7 @@ def test_rows_are_encoded_with_their_end_unless_they_are_cut_off():
     assert (finished.finished, cut_off.finished, long.finished) == (True, False, False)
 
 
-def test_a_given_reward_comes_before_those_of_the_terms():
+def test_the_reward_of_a_row_takes_precedence_over_the_reward_terms():
     logged = read([row(1, [2, 0], reward=7), row(1, [3, 0])], rewards=[{"name": "missing_eos"}])
     scored = rewards_of(
         logged, lambda answers: torch.tensor([reward_of(one.completion) for one in answers]), Processes()
@@ -111,7 +111,7 @@ def test_settings_that_contradict_are_refused(chosen, sentence):
         QConfig(model="m", **chosen)
 
 
-def test_equal_rewards_teach_nothing_and_are_refused(tmp_path):
+def test_equal_rewards_are_refused_because_nothing_can_be_learned(tmp_path):
     job = q_job(tmp_path / "job", [row(1, [2, 0], reward=1), row(1, [3, 0], reward=1)], rewards=[])
     with pytest.raises(BadInput, match="all 2 training completions have the reward 1, so none is better"):
         q.main(job)

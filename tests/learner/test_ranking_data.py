@@ -26,7 +26,7 @@ def row(**changes):
     } | changes
 
 
-def test_two_rankings_of_the_same_completions_are_one_comparison_in_whatever_order_they_were_shown():
+def test_two_rankings_of_the_same_completions_are_one_comparison_in_any_order():
     data = read_rankings(
         TOKENIZER,
         [row(), row(completions=["never", "wait", "thanks"], ranks=[2, 2, 1], annotator="bob", weight=0.5)],
@@ -82,7 +82,7 @@ def test_over_long_prompts_are_refused_where_configured():
         read_rankings(TOKENIZER, [row()], settings(max_prompt_tokens=2, overlong_prompts="refuse"))
 
 
-def test_a_held_out_prompt_that_is_word_for_word_trained_on_is_not_judged():
+def test_held_out_rankings_of_a_training_prompts_text_are_dropped():
     rows = [row(), row(prompt_id=2, split="held_out")]
     data = read_rankings(TOKENIZER, rows, settings())
     assert (len(data.train), len(data.held_out), data.dropped_held_out) == (1, 0, 1)

@@ -197,7 +197,7 @@ def test_the_other_prompt_is_another_one_and_changes_with_the_pass():
     assert len(partners) > 12
 
 
-def test_one_prompt_alone_has_no_contrast():
+def test_a_single_prompt_has_no_contrast():
     ((item,),) = plan_steps(comparisons(1), settings(epochs=1))
     assert item.places == ()
     assert item.sizes == [item.comparison.group.sizes]

@@ -73,7 +73,7 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
-def test_heads_learn_what_people_rate_and_the_score_still_what_they_rank(finished):
+def test_heads_learn_the_ratings_while_the_score_learns_the_rankings(finished):
     result = json.loads((finished / "result.json").read_text())
     (polite_figures,) = result["attributes"]
     assert polite_figures["name"] == "polite"
@@ -176,7 +176,7 @@ def test_texts_whose_tokens_are_the_same_are_one_completion():
     assert completion["honest"] == (3.0, 3, (5.0, 1.0, 3.0))
 
 
-def test_few_ratings_of_two_people_are_reported_without_what_cannot_be_known():
+def test_with_few_ratings_of_two_people_unknown_figures_are_left_out():
     tokenizer = words_tokenizer()
     held_out = {
         **ranking("thanks", "bye", prompt=2),
@@ -209,6 +209,6 @@ def test_a_row_that_has_no_ratings_is_refused_by_name(bad, sentence):
     assert sentence in str(refusal.value)
 
 
-def test_an_unknown_attribute_is_refused_with_those_there_are():
+def test_an_unknown_attribute_is_refused_and_the_known_ones_are_listed():
     with pytest.raises(BadInput, match="no attribute 'kind'; it has honest, polite"):
         AttributeHeads(("honest", "polite"), 2).index("kind")

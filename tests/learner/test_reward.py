@@ -61,7 +61,7 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
-def test_it_learns_what_held_out_rankings_say(finished):
+def test_it_learns_to_order_held_out_rankings(finished):
     found = result(finished)
     assert found["program"] == "reward"
     assert found["steps"] == 6 * round(60 / 8)
@@ -124,7 +124,7 @@ def test_a_run_stopped_and_resumed_ends_in_the_same_bits(tmp_path, monkeypatch, 
     }
 
 
-def test_averaged_runs_each_start_anew_and_in_another_order(tmp_path):
+def test_averaged_runs_start_from_the_same_weights_in_different_orders(tmp_path):
     folder = reward_job(tmp_path / "job", ranking_rows(30, held_out=6), **QUICK | {"averaged_runs": 2})
     reward.main(folder)
     lines = metrics(folder)
@@ -224,7 +224,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step_and_keeps_the_las
 
 
 @pytest.mark.parametrize("place", ["rankings", "samples"])
-def test_what_outgrows_the_model_s_positions_is_refused(tmp_path, place):
+def test_texts_longer_than_the_model_s_positions_are_refused(tmp_path, place):
     rows = ranking_rows(4)
     long = [{"role": "user", "content": "help " * 130}]
     if place == "rankings":
@@ -262,7 +262,7 @@ def test_the_command_line_refuses_bad_input_with_one_sentence(tmp_path, monkeypa
 
 
 @pytest.mark.process
-def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path, monkeypatch):
+def test_sigterm_finishes_the_step_saves_the_state_and_prints_a_message(tmp_path, monkeypatch):
     folder = reward_job(tmp_path / "job", ranking_rows(60), **QUICK | {"epochs": 1000})
     monkeypatch.setattr(sys, "argv", ["reward", str(folder)])
 
@@ -281,7 +281,7 @@ def test_sigterm_finishes_the_step_saves_the_state_and_says_so(tmp_path, monkeyp
 
 
 @pytest.mark.process
-def test_two_processes_learn_what_one_does(tmp_path):
+def test_two_processes_learn_the_same_as_one(tmp_path):
     rows = ranking_rows(31, held_out=6)
     one, two = reward_job(tmp_path / "one", rows, **QUICK), reward_job(tmp_path / "two", rows, **QUICK)
     reward.main(one)

@@ -64,7 +64,7 @@ def test_a_completion_scores_the_same_alone_in_a_batch_and_packed_with_its_promp
     assert torch.allclose(score_groups(model, GROUPS, token_budget=1).mean, alone, atol=1e-5)
 
 
-def test_scores_come_in_the_order_of_the_completions_whatever_the_batches(policy):
+def test_scores_are_in_the_order_of_the_completions_for_any_batches(policy):
     model = trained(policy)
     shuffled = [GROUPS[1], GROUPS[0], GROUPS[1]]
     parts = [score_groups(model, [group]).mean for group in shuffled]

@@ -30,7 +30,7 @@ def reported(raw=RAW, prefers_longer=True, tie_model="bradley_terry", tie_logit=
     return report(score_pairs(JUDGED, raw, tie_model, torch.tensor(tie_logit)), JUDGED, prefers_longer)
 
 
-def test_accuracy_is_told_by_strength_and_by_length():
+def test_accuracy_is_reported_by_strength_and_by_length():
     found = reported()
     assert found["held_out_accuracy"] == pytest.approx(4 / 5)
     assert (found["held_out_pairs"], found["held_out_rankings"], found["held_out_prompts"]) == (5, 4, 4)
@@ -41,7 +41,7 @@ def test_accuracy_is_told_by_strength_and_by_length():
     assert thirds == [1.0, 0.5, 1.0]
 
 
-def test_the_share_that_length_explains_is_what_length_alone_has_above_chance():
+def test_the_share_explained_by_length_is_the_above_chance_accuracy_of_length_alone():
     assert longer_is_preferred(JUDGED)
     found = reported()  # longer is preferred thrice, shorter once, once they are equal: 3.5 of 5
     assert found["accuracy_of_length_alone"] == pytest.approx(0.7)

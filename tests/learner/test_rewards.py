@@ -46,7 +46,7 @@ def settings(*terms, **changes):
     return PpoConfig(model="m", rewards=list(terms), **changes)
 
 
-def test_the_same_text_has_the_same_score_whatever_tokens_the_policy_wrote_it_in(scorer):
+def test_a_text_has_the_same_score_for_any_tokens_that_the_policy_sampled(scorer):
     model, tokenizer = load_reward_model(str(scorer))
     prompt, whole = encode_prompt(tokenizer, MESSAGES, 50), encode_completion(tokenizer, "parcel")
     pieces = [*tokenizer.encode("parc"), *tokenizer.encode("el")]  # which no encoder would choose
@@ -129,7 +129,7 @@ def test_terms_are_weighted_added_clipped_and_a_missing_end_costs(scorer):
         ),
     ],
 )
-def test_a_term_that_is_none_is_refused_with_a_sentence(scorer, term, sentence):
+def test_an_invalid_reward_term_is_refused_with_a_sentence(scorer, term, sentence):
     with pytest.raises(BadInput, match=sentence):
         reward_function(settings(term), load_tokenizer(str(scorer)))
 
@@ -166,7 +166,7 @@ def test_samples_do_not_depend_on_the_batch_and_have_no_score_without_a_reward_m
     assert {row["score"] for row in lines(tmp_path / "1")} == {None}
 
 
-def test_a_text_is_what_people_read():
+def test_a_completion_is_decoded_with_its_white_space_and_without_the_end_token():
     tokenizer = bpe.learn_tokenizer(["thanks"], 270)
     assert decode_completion(tokenizer, [*tokenizer.encode("  thanks\n"), tokenizer.eos_token_id]) == "  thanks\n"
 

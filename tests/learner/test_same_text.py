@@ -81,7 +81,7 @@ def test_a_text_scores_in_ppo_as_in_training_on_its_ranking(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_sampled_has_no_control_tokens_and_reads_as_it_was_written(tmp_path, kind):
+def test_sampled_text_has_no_control_tokens_and_is_decoded_as_sampled(tmp_path, kind):
     policy = policy_folder(tmp_path / "policy", kind)
     rows = [{"prompt_id": number, "messages": MESSAGES} for number in range(40)]
     folder = job(tmp_path / "samples", "prompts.jsonl", rows, model=policy, max_completion_tokens=40)
@@ -115,7 +115,7 @@ def test_a_saved_policy_stops_at_the_end_of_turn_that_it_was_taught(tmp_path, ki
 
 @pytest.mark.slow
 @pytest.mark.parametrize("critic", ["separate", "reward_model"])
-def test_ppo_earns_what_the_ranked_text_earns(tmp_path, critic):
+def test_ppo_gives_a_sampled_text_the_score_of_the_same_ranked_text(tmp_path, critic):
     policy, reward_model = trained(tmp_path, "phi3")
     rows = [{"prompt_id": 1, "messages": MESSAGES}]
     config = {"model": policy, "reward_model": reward_model, "critic": critic, "steps": 1, "batch_episodes": 16,

@@ -37,7 +37,7 @@ def test_log_probabilities_agree_with_the_training_pass(kind):
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_in_bfloat16_log_probabilities_stay_near_those_of_the_training_pass(kind):
+def test_in_bfloat16_log_probabilities_are_close_to_those_of_the_training_pass(kind):
     model = tiny_model(kind)
     with computing_in("bfloat16"):
         written = sample(model, PROMPTS * 4, range(20), SamplingParams(9, NO_END), batch=8)
@@ -46,7 +46,7 @@ def test_in_bfloat16_log_probabilities_stay_near_those_of_the_training_pass(kind
     assert 0 < (own - again).abs().mean() < 0.02 and (own - again).mean().abs() < 0.005
 
 
-def test_the_same_seed_gives_the_same_text_whatever_the_batch():
+def test_the_same_seed_gives_the_same_text_in_any_batch():
     model = tiny_model()
     params = SamplingParams(12, frozenset([1, 2, 3, 4]), seed=3)
     together = sample(model, PROMPTS, range(5), params, batch=5)
@@ -128,7 +128,7 @@ def test_temperature_zero_takes_the_likeliest_token():
     assert one[0].log_probs == [0.0] * 5
 
 
-def test_extreme_chances_never_draw_a_token_of_probability_zero():
+def test_extreme_uniform_numbers_never_draw_a_token_of_probability_zero():
     logits = torch.tensor([[float("-inf"), 1.0, float("-inf"), 0.0, float("-inf")]]).expand(2, -1)
     tokens, _ = sample_tokens(logits, torch.tensor([0.0, 1 - 2**-32], dtype=torch.float64), SamplingParams(1, NO_END))
     assert tokens.tolist() == [1, 3]
@@ -136,7 +136,7 @@ def test_extreme_chances_never_draw_a_token_of_probability_zero():
 
 @pytest.mark.parametrize("how", [{}, {"temperature": 0.0}, {"top_p": 0.9}, {"temperature": 0.5}])
 @pytest.mark.parametrize("odd", [float("nan"), float("inf")])
-def test_logits_that_are_not_finite_give_tokens_whose_log_probability_says_so(how, odd):
+def test_non_finite_logits_give_tokens_with_a_non_finite_log_probability(how, odd):
     logits = torch.zeros(2, 7)
     logits[0, 3] = odd
     tokens, log_probs = sample_tokens(
@@ -147,7 +147,7 @@ def test_logits_that_are_not_finite_give_tokens_whose_log_probability_says_so(ho
 
 
 @pytest.mark.parametrize("changes", [{}, {"temperature": 0.0}])
-def test_samples_of_a_policy_that_is_no_numbers_are_not_written(tmp_path, changes):
+def test_samples_of_a_policy_with_nan_weights_are_not_written(tmp_path, changes):
     folder = damaged_policy(tmp_path / "policy")
     job = ppo_job(tmp_path / "job")
     (job / "config.json").write_text(json.dumps({"model": str(folder), "max_completion_tokens": 3} | changes))
@@ -156,7 +156,7 @@ def test_samples_of_a_policy_that_is_no_numbers_are_not_written(tmp_path, change
     assert not (job / "samples.jsonl").exists()
 
 
-def test_chances_are_a_row_s_own_and_even():
+def test_uniform_numbers_depend_on_the_row_alone_and_are_evenly_distributed():
     uniforms = uniform_numbers(7, range(2000), 4)
     assert torch.equal(uniform_numbers(7, [1234], 4)[0], uniforms[1234])
     assert uniforms.min() >= 0 and uniforms.max() < 1
@@ -178,7 +178,7 @@ def six_threads():
     torch.set_num_threads(before)
 
 
-def test_a_batch_takes_as_many_threads_as_it_has_work_for(monkeypatch, six_threads):
+def test_a_batch_uses_as_many_threads_as_it_has_work_for(monkeypatch, six_threads):
     policy = tiny_model("llama")
     weights = gather_weights(policy)
     matrices = sum(p.numel() for p in policy.parameters() if p.ndim == 2) - policy.model.embed_tokens.weight.numel()
@@ -217,7 +217,7 @@ def test_rows_divided_between_threads_are_written_as_by_one(monkeypatch, six_thr
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-def test_what_breaks_in_a_thread_is_told(monkeypatch, six_threads):
+def test_an_error_in_a_thread_is_raised(monkeypatch, six_threads):
     monkeypatch.setattr(sampler, "MIN_PER_PART", 1)
     monkeypatch.setattr(sampler, "MIN_ROWS_PER_PART", 1)
     monkeypatch.setattr(sampler, "sample_tokens", lambda *_: 1 / 0)

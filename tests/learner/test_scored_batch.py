@@ -37,7 +37,7 @@ def test_a_later_minibatch_s_pass_finds_an_unchanged_policy_where_it_was(tmp_pat
     assert measured["approx_kl"] < 1e-10 and measured["clip_fraction"] == 0
 
 
-def test_nothing_drops_out_while_it_learns(tmp_path):
+def test_dropout_is_off_during_training(tmp_path):
     policy_folder(tmp_path / "policy", **DROPOUT)
     context, _ = prepared(tmp_path)
     scorer = new_reward_model(str(tmp_path / "policy"), heads=2, seed=0)
@@ -81,7 +81,7 @@ def test_adam_is_the_published_one(tmp_path):
 
 
 @pytest.mark.parametrize("critic", ["separate", "shared"])
-def test_a_critic_from_no_reward_model_says_0_at_first(tmp_path, critic):
+def test_a_critic_without_a_reward_model_starts_at_0(tmp_path, critic):
     job = ppo_job(tmp_path / "job", PROMPTS, steps=1, batch_episodes=8, epochs=1, critic=critic)
     context = ppo.load_context(ppo.PpoConfig.from_json(ppo.JobDirectory(job).config()), ppo.Processes())
     assert not context.critic.score.weight.any() and not context.critic.score.bias.any()

@@ -18,7 +18,7 @@ LEAST = {
 
 
 @pytest.mark.parametrize("kind", LEAST)
-def test_what_is_written_is_read_back(kind):
+def test_settings_can_be_written_and_read_back(kind):
     settings = kind.from_json(LEAST[kind] | {"seed": 5})
     assert settings.seed == 5
     assert kind.from_json(settings.to_json()) == settings
@@ -59,12 +59,12 @@ def test_an_unknown_setting_is_named(kind):
         ({"rewards": [{"name": "reward_model", "weight": "2"}]}, "weight of the reward term reward_model"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(change, sentence):
+def test_invalid_settings_are_refused(change, sentence):
     with pytest.raises(BadInput, match=sentence):
         PpoConfig.from_json(LEAST[PpoConfig] | change)
 
 
-def test_a_whole_number_stands_for_a_fraction():
+def test_a_whole_number_is_accepted_for_a_fraction():
     assert PpoConfig.from_json(LEAST[PpoConfig] | {"kl_coefficient": 0}).kl_coefficient == 0.0
 
 
@@ -89,7 +89,7 @@ def test_a_kl_target_without_a_coefficient_to_adapt_is_refused():
 
 @pytest.mark.parametrize(("steps", "evaluations"), [(4, 4), (10, 10), (60, 10), (101, 9), (1000, 10)])
 @pytest.mark.parametrize("kind", [SftConfig, RewardConfig, PpoConfig])
-def test_a_run_looks_at_held_out_data_some_ten_times(kind, steps, evaluations):
+def test_a_run_evaluates_on_held_out_data_about_ten_times(kind, steps, evaluations):
     settings = kind(**LEAST[kind])
     assert sum(settings.is_evaluated_after(step, steps) for step in range(1, steps + 1)) == evaluations
     asked = RewardConfig(model="m", eval_every=7)
@@ -107,7 +107,7 @@ def test_a_run_looks_at_held_out_data_some_ten_times(kind, steps, evaluations):
         ({"steps": 100, "eval_prompts": 5}, 5),
     ],
 )
-def test_a_short_run_of_ppo_is_evaluated_on_fewer_prompts_unless_told_how_often(options, prompts):
+def test_a_short_run_of_ppo_is_evaluated_on_fewer_prompts_unless_eval_every_is_set(options, prompts):
     assert PpoConfig(**LEAST[PpoConfig], **options).curve_prompts() == prompts
 
 

@@ -86,7 +86,7 @@ def test_the_loss_is_the_weighted_sum_over_completion_tokens():
     assert total_weight(examples) == 4.75
 
 
-def test_prompt_tokens_weigh_what_the_settings_say():
+def test_prompt_tokens_have_the_weight_of_the_settings():
     row = sft.Demonstration([{"role": "user", "content": "a b"}], "c", 2.0)
     for prompt_weight, weights in ((0.0, [0.0, 2.0, 2.0]), (0.25, [0.5, 2.0, 2.0])):
         settings = SftConfig(model="m", prompt_loss_weight=prompt_weight)
@@ -102,7 +102,7 @@ def test_every_pass_takes_each_demonstration_once_in_steps_of_about_batch_tokens
     assert all(len(step) == 1 or sum([4, 5, 12, 3, 2][i] for i in step) <= 10 for step in plan)
 
 
-def test_a_prompt_is_wholly_held_out_or_not_at_all():
+def test_all_demonstrations_of_a_prompt_are_in_the_same_split():
     rows = [sft.Demonstration([{"role": "user", "content": f"prompt {i % 50}"}], f"{i}", 1.0) for i in range(200)]
     held_out, training = split(rows, 0.3)
     assert len(held_out) + len(training) == 200 and 10 < len(held_out) < 110
@@ -122,7 +122,7 @@ def test_held_out_demonstrations_are_evaluated_not_learned(tmp_path):
     assert 20 < result["demonstrations"] < 40 and result["held_out_loss"] == lines[-1]["held_out_loss"]
 
 
-def test_what_is_truncated_is_counted(tmp_path):
+def test_truncated_rows_are_counted(tmp_path):
     tiny_model(vocabulary=5).save_pretrained(tmp_path / "start")
     letters_tokenizer().save_pretrained(tmp_path / "start")
     texts = [("a b c", "a"), ("a", "a b c d"), ("a b", ""), ("b c d", "b c d")]
@@ -145,7 +145,7 @@ def test_what_is_truncated_is_counted(tmp_path):
         ({"messages": [{"role": "user", "content": "a"}], "completion": "b", "weight": 0}, "weight must be a number"),
     ],
 )
-def test_a_demonstration_that_is_none_is_refused(tmp_path, row, sentence):
+def test_an_invalid_demonstration_is_refused(tmp_path, row, sentence):
     folder = job(tmp_path / "job", [row], architecture=ARCHITECTURE)
     with pytest.raises(BadInput, match=sentence):
         sft.main(folder)
@@ -160,7 +160,7 @@ def test_no_demonstrations_and_impossible_models_are_refused(tmp_path):
         sft.main(job(tmp_path / "none", rows(), model=str(tmp_path / "nowhere")))
 
 
-def test_a_row_s_own_split_comes_before_the_fraction():
+def test_the_split_of_a_row_takes_precedence_over_the_fraction():
     written = [{**row, "split": split} for row, split in zip(rows(), ("train", "held_out", "train"), strict=True)]
     read = [as_demonstration(row, number) for number, row in enumerate(written, 1)]
     held_out, training = split(read, 0.99)

@@ -250,7 +250,7 @@ def assert_close_results(one, two, start=None):
 
 
 @pytest.mark.process
-def test_two_processes_learn_what_one_does(tmp_path):
+def test_two_processes_learn_the_same_as_one(tmp_path):
     one, two = (ppo_job(tmp_path / name, PROMPTS, **PPO) for name in ("one", "two"))
     run_on_two(ppo.main, two)
     ppo.main(one)
@@ -259,7 +259,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
 
 
 @pytest.mark.process
-def test_two_processes_imitate_what_one_does(tmp_path):
+def test_two_processes_imitate_the_same_as_one(tmp_path):
     one, two = (demonstrations(tmp_path / name) for name in ("one", "two"))
     run_on_two(sft.main, two)
     sft.main(one)
@@ -268,7 +268,7 @@ def test_two_processes_imitate_what_one_does(tmp_path):
 
 
 @pytest.mark.process
-def test_two_processes_learn_the_values_that_one_does(tmp_path):
+def test_two_processes_learn_the_same_values_as_one(tmp_path):
     one, two = (q_job(tmp_path / name, **Q) for name in ("one", "two"))
     run_on_two(q.main, two)
     q.main(one)
@@ -276,7 +276,7 @@ def test_two_processes_learn_the_values_that_one_does(tmp_path):
 
 
 @pytest.mark.process
-def test_two_processes_pick_and_imitate_what_one_does(tmp_path):
+def test_two_processes_pick_and_imitate_the_same_as_one(tmp_path):
     one, two = (best_of_n_job(tmp_path / name, PROMPTS, **BEST_OF_N) for name in ("one", "two"))
     run_on_two(best_of_n.main, two)
     best_of_n.main(one)
@@ -285,7 +285,7 @@ def test_two_processes_pick_and_imitate_what_one_does(tmp_path):
 
 
 @pytest.mark.process
-def test_two_processes_do_not_wait_for_ever_when_one_has_nothing_to_do(tmp_path):
+def test_two_processes_do_not_hang_when_one_has_an_empty_share(tmp_path):
     """One demonstration a step, one completion a batch: the second process has a share of nothing."""
     job = demonstrations(tmp_path / "sft")
     (job / "config.json").write_text(json.dumps(json.loads((job / "config.json").read_text()) | {"batch_tokens": 1}))
@@ -297,7 +297,7 @@ def test_two_processes_do_not_wait_for_ever_when_one_has_nothing_to_do(tmp_path)
 
 
 @pytest.mark.process
-def test_two_processes_write_the_samples_that_one_does(tmp_path):
+def test_two_processes_write_the_same_samples_as_one(tmp_path):
     one, two = (prompts_to_sample(tmp_path / name) for name in ("one", "two"))
     run_on_two(sample.main, two)
     sample.main(one)
@@ -307,7 +307,7 @@ def test_two_processes_write_the_samples_that_one_does(tmp_path):
 
 @pytest.mark.full
 @pytest.mark.process
-def test_a_stop_is_told_by_a_file_where_a_launcher_hides_the_exit_status(tmp_path):
+def test_a_file_marks_a_stop_because_launchers_hide_the_exit_status(tmp_path):
     options = PPO | {"steps": 4000, "eval_prompts": 0}
     job = ppo_job(tmp_path / "job", PROMPTS, **options)
     process = launch(job, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2",

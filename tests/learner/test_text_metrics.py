@@ -38,7 +38,7 @@ from training.learner.runtime.jobdir import BadInput, JobDirectory
         ("similarity", "你好", ["再见", "你好"], 1.0),
     ],
 )
-def test_a_metric_gives_what_is_worked_out_by_hand(name, text, references, expected):
+def test_a_metric_has_the_value_computed_by_hand(name, text, references, expected):
     assert make_metric(name)(text, references) == pytest.approx(expected, abs=1e-6)
 
 

@@ -150,7 +150,7 @@ def test_default_rate_and_epsilon_follow_the_models_size_and_adapters_learn_ten_
     assert peak_learning_rate(SftConfig(architecture={"model_type": "llama"}), model) == 1e-4
 
 
-def test_the_demos_own_rates_are_set_and_the_help_says_what_the_defaults_are():
+def test_the_demo_sets_its_learning_rates_and_the_help_states_the_defaults():
     assert (ROUND["reward"]["learning_rate"], ROUND["ppo"]["learning_rate"]) == (1e-3, 3e-4)
     assert ROUND["ppo"]["adam_epsilon"] == 1e-5
     said = help_text("", PpoConfig)

@@ -126,7 +126,7 @@ def test_only_administrators_import_through_the_api(api, manager, tmp_path):
     assert not Checkpoint.objects.exists()
 
 
-def test_a_model_on_the_generic_path_is_served_and_the_page_says_why_it_is_slow(console, waits, comparisons):
+def test_a_model_on_the_generic_path_is_served_and_the_page_explains_why_it_is_slow(console, waits, comparisons):
     checkpoints.settle_check(waits, GENERIC)
     page = console.get(f"{PAGE}/console/")
     assert waits.is_served and page.context["can_sample"]
@@ -176,14 +176,14 @@ def test_a_roll_back_to_a_refused_checkpoint_is_refused(project, base, import_tw
     assert checkpoints.served(project) == import_two
 
 
-def test_what_a_round_made_has_the_verdict_of_its_base(project, base, waiting, claim):
+def test_a_checkpoint_of_a_round_has_the_verdict_of_its_base(project, base, waiting, claim):
     Checkpoint.objects.update(verdict="exact_generic", verdict_reason="slow rows")
     lifecycle.finish(claim, Outcome(model="/models/new", reward_model="", samples=[], baseline=[]))
     made = Round.objects.get(pk=waiting.pk).checkpoint
     assert (made.verdict, made.verdict_reason) == ("exact_generic", "slow rows")
 
 
-def test_checkpoints_of_before_the_check_get_a_verdict_from_the_beat(project, base, waiting, claim, sent):
+def test_of_an_earlier_versions_checkpoints_only_imported_ones_are_checked(project, base, waiting, claim, sent):
     """As the migration leaves them: all wait, and only what was imported is checked."""
     lifecycle.finish(claim, Outcome(model="/models/new", reward_model="", samples=[], baseline=[]))
     Checkpoint.objects.update(verdict="waiting")
@@ -224,7 +224,7 @@ def test_a_worker_that_shuts_down_gives_its_check_back(waits, monkeypatch):
     assert (waits.verdict, waits.check_heartbeat_at) == ("waiting", None)
 
 
-def test_a_check_says_that_it_is_alive_and_leaves_no_process_when_it_is_stopped(tmp_path):
+def test_a_running_check_refreshes_its_heartbeat_and_leaves_no_process_when_stopped(tmp_path):
     calls = []
 
     def stop():
@@ -238,14 +238,14 @@ def test_a_check_says_that_it_is_alive_and_leaves_no_process_when_it_is_stopped(
     assert process.programs_on(folder) == []
 
 
-def test_a_folder_that_went_away_before_its_check_is_refused_with_a_sentence(waits, tmp_path):
+def test_a_folder_that_was_deleted_before_its_check_is_refused_with_a_sentence(waits, tmp_path):
     (tmp_path / "mine" / "config.json").unlink()
     tasks.check_checkpoint(waits.pk)
     waits.refresh_from_db()
     assert waits.verdict == "refused" and "no config.json" in waits.verdict_reason
 
 
-def test_a_refused_checkpoint_is_checked_again_when_asked(console, api, waits):
+def test_a_refused_checkpoint_is_checked_again_on_request(console, api, waits):
     checkpoints.settle_check(waits, REFUSED)
     assert console.post(f"{PAGE}/checkpoints/{waits.pk}/check/").status_code == 302
     assert (read(waits).verdict, read(waits).verdict_reason) == ("waiting", "")
@@ -259,7 +259,7 @@ def test_the_same_folder_under_another_label_is_checked_for_itself(waits, projec
     assert list(checks.waiting().order_by("pk")) == [waits, again]
 
 
-def test_the_page_says_what_to_start_when_no_worker_begins_the_check(project, waits):
+def test_the_page_names_the_command_to_start_when_no_worker_begins_the_check(project, waits):
     assert reports.check_hint(project) == ""
     Checkpoint.objects.update(check_requested_at=Now() - timedelta(minutes=2))
     assert "manage.py up --only gpu" in reports.check_hint(project)
@@ -267,6 +267,6 @@ def test_the_page_says_what_to_start_when_no_worker_begins_the_check(project, wa
     assert reports.check_hint(project) == ""
 
 
-def test_the_page_says_that_the_worker_is_busy_with_a_round(project, claim, waits):
+def test_the_page_reports_that_the_worker_is_busy_with_a_round(project, claim, waits):
     Checkpoint.objects.update(check_requested_at=Now() - timedelta(minutes=2))
     assert "busy with a round" in reports.check_hint(project)

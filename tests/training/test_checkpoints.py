@@ -28,7 +28,7 @@ def served(project):
     return [str(each) for each in project.checkpoints.filter(is_served=True)]
 
 
-def test_an_imported_model_is_served_when_asked(project, import_one, manager):
+def test_an_imported_model_is_served_if_requested(project, import_one, manager):
     first = import_one("first")
     assert served(project) == []
     import_one("second", serve=True, actor=manager)
@@ -47,7 +47,7 @@ def test_a_folder_that_lacks_a_part_is_refused(project, tmp_path, missing):
     assert not Checkpoint.objects.exists()
 
 
-def test_a_model_that_brings_code_of_its_own_is_refused(project, tmp_path):
+def test_a_model_with_code_of_its_own_is_refused(project, tmp_path):
     folder = fake_model(tmp_path / "model", auto_map={"AutoModelForCausalLM": "modeling.Model"})
     with pytest.raises(Invalid, match="code of its own"):
         checkpoints.import_checkpoint(project, str(folder), "mine")
@@ -105,7 +105,7 @@ def test_the_command_refuses_a_model_that_does_not_load(project, tmp_path):
 
 @pytest.mark.process
 @pytest.mark.usefixtures("forked_programs")
-def test_the_check_says_how_a_model_is_computed_or_why_it_is_refused(tmp_path):
+def test_the_check_reports_how_a_model_is_computed_or_why_it_is_refused(tmp_path):
     said = StringIO()
     call_command("check_model", str(random_model(tmp_path / "fast")), stdout=said)
     hybrid = random_model(tmp_path / "hybrid", "lfm2", layer_types=["conv", "full_attention"])
@@ -188,14 +188,14 @@ def test_the_command_refuses_with_a_sentence(project):
         call_command("import_checkpoint", "support", "/nowhere", label="mine")
 
 
-def test_a_promotion_replaces_what_was_served(project, import_one, manager):
+def test_a_promotion_replaces_the_served_checkpoint(project, import_one, manager):
     first, second = import_one("first", serve=True), import_one("second")
     promotion = checkpoints.promote(second, manager)
     assert served(project) == ["second"]
     assert (promotion.replaced, promotion.is_roll_back) == (first, False)
 
 
-def test_what_is_served_is_not_promoted_again(import_one):
+def test_the_served_checkpoint_cannot_be_promoted_again(import_one):
     first = import_one("first", serve=True)
     with pytest.raises(Conflict, match="served already"):
         checkpoints.promote(first, None)
@@ -247,7 +247,7 @@ def test_rolling_back_one_project_leaves_the_others(project, import_one, strange
     assert served(other) == ["theirs"]
 
 
-def test_the_comparisons_of_what_is_promoted_come_first(project, import_one, comparisons):
+def test_comparisons_of_the_promoted_checkpoint_are_ranked_first(project, import_one, comparisons):
     imported = Comparison.objects.filter(pk__in=comparisons)
     newer = Comparison.objects.filter(pk__in=add_comparisons(project, "second", 2, offset=100))
     second = import_one("second")

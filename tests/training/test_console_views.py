@@ -56,19 +56,19 @@ def finished(waiting, claim, project):
     return Round.objects.get(pk=waiting.pk)
 
 
-def test_a_project_without_anything_says_what_to_do(console, project):
+def test_the_console_of_an_empty_project_says_what_to_do(console, project):
     page = console.get(f"{URL}/console/")
     assert page.status_code == 200
     assert "No checkpoint is served yet" in page.content.decode()
 
 
-def test_the_console_says_whether_the_labels_can_be_trusted(console, base, rankings):
+def test_the_console_shows_whether_the_labels_can_be_trusted(console, base, rankings):
     page = console.get(f"{URL}/console/").content.decode()
     assert "Can the labels be trusted?" in page
     assert "Unknown: no pair of completions was ranked by two people" in page
 
 
-def test_where_nothing_is_ranked_nothing_is_said_of_trust(console, base):
+def test_without_rankings_the_console_shows_no_verdict_on_the_labels(console, base):
     assert console.get(f"{URL}/console/").context["verdict"] is None
 
 
@@ -89,7 +89,7 @@ def test_the_forms_changes_are_the_rounds_settings(console, base, rankings, proj
     }
 
 
-def test_a_setting_out_of_range_is_said_in_the_form(console, base, rankings):
+def test_a_setting_out_of_range_is_an_error_at_its_field(console, base, rankings):
     data = round_form(console.get(f"{URL}/console/"))
     answer = console.post(f"{URL}/rounds/start/", {**data, "ppo-steps": "0"})
     assert answer.status_code == 200
@@ -171,11 +171,11 @@ def test_a_round_of_an_archived_project_is_cancelled_on_its_page_and_not_resumed
     assert console.post(f"{URL}/rounds/1/resume/").status_code == 423
 
 
-def test_completions_are_asked_for(console, base, comparisons):
+def test_a_round_that_only_samples_is_started_on_the_page(console, base, comparisons):
     assert console.post(f"{URL}/rounds/sample/").url == f"{URL}/rounds/0/"
 
 
-def test_a_gain_says_whether_its_prompts_were_learned_from(console, finished):
+def test_a_gain_shows_whether_it_is_of_training_prompts(console, finished):
     gain = {"reward": 0.5, "reward_reference": 0.1, "reward_gain": 0.4, "evaluation_prompts": 3}
     for where, said in (("train", "on 3 training prompts"), ("held_out", "on 3 held-out prompts")):
         finished.results["policy"] = gain | {"evaluated_on": where}
@@ -183,7 +183,7 @@ def test_a_gain_says_whether_its_prompts_were_learned_from(console, finished):
         assert said in console.get(f"{URL}/rounds/1/").content.decode()
 
 
-def test_a_round_says_how_many_rankings_their_flags_keep_out(console, finished):
+def test_a_round_reports_how_many_rankings_are_left_out_for_their_flags(console, finished):
     assert "left out" not in console.get(f"{URL}/rounds/1/").content.decode()
     finished.results["snapshot"] = {"rankings": 6, "flagged_rankings": 2}
     finished.save()
@@ -242,7 +242,7 @@ def test_administrators_import_models(console, manager, project, tmp_path):
     assert (str(imported), imported.verdict, imported.imported_by) == ("mine", "waiting", manager)
 
 
-def test_rounds_start_by_themselves_where_a_manager_says_so(console, project):
+def test_a_manager_sets_after_how_many_rankings_rounds_start(console, project):
     console.post(f"{URL}/rounds/automatic/", {"round_every": "500"})
     assert project.loop.round_every == 500
     assert console.post(f"{URL}/rounds/automatic/", {"round_every": "0"}).status_code == 400
@@ -308,7 +308,7 @@ def test_the_gain_is_not_shown_beside_a_checkpoint_that_it_was_not_measured_agai
     assert console.get(f"{URL}/rounds/1/samples/").context["gain"] is None
 
 
-def test_a_reward_without_evaluation_says_what_it_was_measured_on(console, finished):
+def test_a_reward_without_evaluation_names_the_prompts_it_was_measured_on(console, finished):
     Round.objects.update(results={"policy": {"reward": 0.5, "kl": 0.1}})
     assert "on the last training batch" in console.get(f"{URL}/rounds/1/").content.decode()
 

@@ -29,7 +29,7 @@ def test_without_noise_the_ranking_is_the_utilitys():
     assert Annotator(1, noise=0.0).rank(message, [rude, good, vague]) == [3, 1, 2]
 
 
-def test_an_annotator_says_the_same_again_and_another_one_does_not():
+def test_an_annotator_ranks_the_same_comparison_twice_alike_and_another_one_differently():
     message, replies = "My kettle arrived broken.", [f"We will look into case {number}." for number in range(9)]
     assert Annotator(1).rank(message, replies) == Annotator(1).rank(message, replies)
     assert Annotator(1).rank(message, replies) != Annotator(2).rank(message, replies)
@@ -40,7 +40,7 @@ def test_a_judgement_does_not_depend_on_the_order_of_display():
     assert Annotator(3).rank(message, replies[::-1]) == Annotator(3).rank(message, replies)[::-1]
 
 
-def test_among_like_replies_finer_things_are_noticed_than_among_good_and_bad_ones():
+def test_smaller_differences_are_noticed_among_similar_replies():
     message = "My kettle arrived broken."
     better, worse = f"{POLITE} {ANSWER}", f"{ANSWER} We will look into it."
     beside = [f"{POLITE} {ANSWER} I will ship a replacement today.", f"{RUDE} Every case is different. {RUDE}"]

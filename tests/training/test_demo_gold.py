@@ -17,7 +17,7 @@ def test_a_win_is_one_a_draw_half_and_a_loss_nothing():
     assert gold.win_rate(Sample([[2.0], [1.0]], []), Sample([[1.0], [1.0]], [])).value == pytest.approx(0.75)
 
 
-def test_every_completion_meets_every_one_of_its_prompt():
+def test_all_completions_of_a_prompt_are_paired_with_each_other():
     new, base = Sample([[3.0, 0.0], [1.0]], []), Sample([[1.0, 2.0], [0.0]], [])
     assert gold.win_rate(new, base).value == pytest.approx((0.5 + 1.0) / 2)
 

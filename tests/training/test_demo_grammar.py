@@ -17,11 +17,11 @@ def test_a_seed_always_writes_the_same_and_another_seed_something_else():
     assert first != list(grammar.demonstrations(seed=4, count=50))
 
 
-def test_the_beginning_does_not_depend_on_how_much_is_asked_for():
+def test_the_first_messages_do_not_depend_on_the_requested_number():
     assert list(grammar.messages(seed=1, count=20)) == list(grammar.messages(seed=1, count=200))[:20]
 
 
-def test_every_issue_tone_product_and_name_comes_up():
+def test_every_issue_tone_product_and_name_occurs():
     written = list(grammar.messages(seed=1, count=3000))
     words = grammar.vocabulary()
     assert {message.issue for message in written} == set(words.issues)
@@ -35,7 +35,7 @@ def test_no_slot_is_left_open():
     assert not [text for text in texts if "{" in text or "}" in text]
 
 
-def test_a_message_holds_the_product_and_the_name_it_says_it_holds():
+def test_a_message_contains_its_product_and_its_name():
     for message in grammar.messages(seed=5, count=1000):
         assert message.product in message.text
         assert message.name in message.text

@@ -34,7 +34,7 @@ def demo(manager):
     return project
 
 
-def test_several_annotators_make_exactly_the_rankings_asked_for(demo, live_server):
+def test_several_annotators_make_exactly_the_requested_number_of_rankings(demo, live_server):
     with simulate.keys(demo) as (_, workers):
         assert rank(live_server.url, demo.slug, workers, 13) == 13
     assert Ranking.objects.filter(project=demo).count() == 13
@@ -64,7 +64,7 @@ def test_when_one_of_them_is_refused_the_others_stop_too(monkeypatch):
     assert left == [0]
 
 
-def test_what_they_submit_is_what_they_think(demo, live_server):
+def test_simulated_annotators_submit_the_ranks_that_they_perceive(demo, live_server):
     with simulate.keys(demo) as (_, workers):
         honest = [Worker(Annotator(1, noise=0.0), workers[0].token)]
         assert rank(live_server.url, demo.slug, honest, 5) == 5
@@ -73,7 +73,7 @@ def test_what_they_submit_is_what_they_think(demo, live_server):
         assert [by_text[text] for text in REPLIES] == [3, 1, 2]
 
 
-def test_a_second_run_finds_its_annotators_again_and_leaves_no_key_behind(demo):
+def test_a_second_run_reuses_its_annotators_and_leaves_no_token_behind(demo):
     for _ in range(2):
         with simulate.keys(demo):
             assert ApiToken.objects.count() == 1 + simulate.ANNOTATORS

@@ -95,7 +95,7 @@ def test_passwords_differ_between_installations_and_only_the_owner_may_read_thei
     assert set(json.loads(file.read_text()).values()) == passwords
 
 
-def test_a_password_that_was_changed_is_no_longer_told(reports, without_programs):
+def test_a_changed_password_is_not_printed_any_more(reports, without_programs):
     before = {each.username: each for each in seed.prepare(report=reports.append)}
     ben = User.objects.get(username="ben")
     ben.set_password("chosen by Ben himself")
@@ -107,7 +107,7 @@ def test_a_password_that_was_changed_is_no_longer_told(reports, without_programs
     assert (after["anna"], after["max"]) == (before["anna"], before["max"])
 
 
-def test_a_changed_project_stays_as_its_people_made_it(reports, without_programs):
+def test_a_second_start_does_not_reset_a_changed_project(reports, without_programs):
     seed.prepare(report=reports.append)
     Project.objects.filter(slug=seed.SLUG).update(name="Ours", guidelines="Be brief.", wanted_rankings=1)
     Prompt.objects.filter(pk=Prompt.objects.first().pk).delete()
@@ -117,7 +117,7 @@ def test_a_changed_project_stays_as_its_people_made_it(reports, without_programs
     assert project.prompts.count() == 29
 
 
-def test_the_built_in_model_brings_settings_that_a_round_accepts(reports, without_programs):
+def test_a_round_accepts_the_settings_of_the_built_in_model(reports, without_programs):
     seed.prepare(report=reports.append)
     project = Project.objects.get(slug=seed.SLUG)
     assert project.loop.settings == ROUND
@@ -125,7 +125,7 @@ def test_the_built_in_model_brings_settings_that_a_round_accepts(reports, withou
 
 
 @pytest.mark.process
-def test_an_interrupted_training_of_the_base_model_goes_on_and_ends(reports, tmp_path, monkeypatch):
+def test_an_interrupted_training_of_the_base_model_is_resumed_to_its_end(reports, tmp_path, monkeypatch):
     small = {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
              "num_attention_heads": 2, "max_position_embeddings": 256}  # fmt: skip
     settings = SftConfig(architecture=small, vocabulary_size=400, batch_tokens=2048, learning_rate=1e-3)

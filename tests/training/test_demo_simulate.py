@@ -40,7 +40,7 @@ def gpu_worker(demo, tmp_path):
         yield started
 
 
-def test_a_cycle_turns_the_loop_and_tells_what_it_brought(demo, gpu_worker, live_server, tmp_path):
+def test_a_cycle_runs_the_loop_once_and_reports_its_figures(demo, gpu_worker, live_server, tmp_path):
     said: list[str] = []
     start_sampling(demo, None, {"round": {"prompts": 2}})  # which it waits for
     cycles = simulate.run(live_server.url, 1, 16, tmp_path / "out.json", said.append)
@@ -75,7 +75,7 @@ def test_a_round_that_fails_ends_the_simulation_with_its_own_sentence(demo, gpu_
     assert not ApiToken.objects.exists()
 
 
-def test_keys_that_a_killed_simulation_left_are_taken_away_and_nobody_elses(demo):
+def test_leftover_tokens_of_a_killed_simulation_are_deleted_and_no_others(demo):
     manager = User.objects.get(username="max")
     issue_token(manager, simulate.TOKEN_NAME)
     own, _ = issue_token(manager, "my notebook")

@@ -71,7 +71,7 @@ def test_a_hack_is_worth_less_than_a_dull_honest_reply(hack):
     assert utility(MESSAGE, HACKS[hack]) <= utility(MESSAGE, dull) - 1
 
 
-def test_shuffled_words_lose_most_of_what_the_sentences_had():
+def test_shuffled_words_lose_most_points_of_the_sentences():
     words = GOOD.split()
     lost = []
     for seed in range(20):

@@ -43,7 +43,7 @@ def test_every_program_accepts_its_settings(waiting):
         assert config == {name: accepted[name] for name in config}
 
 
-def test_each_program_starts_from_what_the_one_before_made(waiting, base, settings):
+def test_each_program_starts_from_the_model_of_the_one_before(waiting, base, settings):
     made = settings.DATA_DIR / "rounds" / "support" / "0001"
     models = {each.name: jobs.models(waiting, each) for each in waiting.jobs}
     reward_model = str(made / "reward" / "model")
@@ -74,7 +74,7 @@ def test_a_round_rewarded_by_a_metric_alone_trains_and_uses_no_reward_model(proj
     assert {jobs.models(started, each)["reward_model"] for each in started.jobs} == {""}
 
 
-def test_samples_are_scored_by_what_the_round_was_rewarded_by(project, base, references):
+def test_samples_are_scored_by_the_rewards_of_the_round(project, base, references):
     started = start_round(project, None, METRIC)
     configs = {each.name: json.loads((jobs.fill(started, each) / "config.json").read_text())
                for each in started.jobs}  # fmt: skip
@@ -99,7 +99,7 @@ def test_the_rankings_are_those_up_to_the_cut_off(waiting, project, annotator):
     assert set(written[0]) >= {"ranking_id", "prompt_id", "split", "messages", "completions", "ranks", "annotator"}
 
 
-def test_what_reviewers_take_out_is_not_learned_from(waiting, project, annotator, manager):
+def test_rankings_that_reviewers_take_out_are_not_learned(waiting, project, annotator, manager):
     """Neither before a round starts nor between its start and the moment when a worker takes it."""
     (first, *_) = Ranking.objects.order_by("sequence")
     member = Membership.objects.get(user=manager)
@@ -113,7 +113,7 @@ def test_what_reviewers_take_out_is_not_learned_from(waiting, project, annotator
     assert [row["sequence"] for row in written] == [2, 3, 4, 5, 6]
 
 
-def test_all_bad_and_all_good_are_anchors_if_the_project_says_so(project, base, rankings):
+def test_all_bad_and_all_good_are_anchors_if_the_project_is_set_so(project, base, rankings):
     bad, good, both, *_ = Ranking.objects.order_by("pk")
     for ranking, flags in ((bad, ["all bad"]), (good, ["all good"]), (both, ["all bad", "all good"])):
         Ranking.objects.filter(pk=ranking.pk).update(flags=flags)
@@ -187,12 +187,12 @@ def test_files_of_an_earlier_database_are_moved_aside(waiting, settings):
 
 
 @pytest.mark.parametrize("shown", [0, 24])
-def test_no_base_is_asked_where_nothing_is_to_be_shown(project, base, rankings, shown):
+def test_the_base_answers_no_prompts_if_nothing_is_compared(project, base, rankings, shown):
     started = start_round(project, None, {"round": {"shown_prompts": shown}})
     assert ("baseline" in [each.name for each in started.jobs]) == bool(shown)
 
 
-def test_rankings_all_weigh_the_same_unless_the_project_says_otherwise(waiting):
+def test_rankings_all_weigh_the_same_unless_the_project_is_set_otherwise(waiting):
     assert {row["weight"] for row in rows(jobs.fill(waiting, job(waiting, "reward")) / "rankings.jsonl")} == {1.0}
     assert not ReliabilityReport.objects.exists()
 

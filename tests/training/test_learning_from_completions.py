@@ -35,7 +35,7 @@ def test_a_reward_model_is_trained_only_if_it_is_a_term():
         assert listed[0].name == first and listed[-1].settings["rewards"] == terms
 
 
-def test_everything_written_before_the_round_is_learned_from(project, base, comparisons, annotator):
+def test_a_round_learns_from_all_completions_written_before_it(project, base, comparisons, annotator):
     Prompt.objects.update(references=["Soon."])
     Completion.objects.filter(pk=Completion.objects.order_by("pk").first().pk).update(sampling={"ended": False})
     started = start_round(project, None, METRIC)
@@ -47,7 +47,7 @@ def test_everything_written_before_the_round_is_learned_from(project, base, comp
     assert {row["split"] for row in rows} <= {"train", "held_out"} and rows[0]["references"] == ["Soon."]
 
 
-def test_what_is_not_for_training_is_left_out(project, base, rankings, annotator):
+def test_completions_not_for_training_are_left_out(project, base, rankings, annotator):
     Prompt.objects.update(references=["Soon."])
     member = members.membership_of(annotator, project.slug)
     imports.add_demonstration(member, project.prompts.first(), "Withdrawn.")

@@ -70,7 +70,7 @@ def test_the_migration_makes_old_paths_relative_and_back(inside, data):
     assert stored() == [absolute]
 
 
-def test_the_migration_finds_what_was_moved_before_it_ran(inside):
+def test_the_migration_finds_folders_that_were_moved_before_it_ran(inside):
     write("/gone/var/rounds/1/model", "/gone/var/rounds/1/reward")
     migration.make_relative(apps, None)
     assert stored() == [("data:rounds/1/model", "/gone/var/rounds/1/reward")]

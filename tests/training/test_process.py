@@ -65,7 +65,7 @@ def test_a_program_that_succeeds_returns(program, directory):
         ("os.abort()", "SIGABRT"),
     ],
 )
-def test_a_program_that_fails_says_why_in_a_sentence(program, directory, lines, sentence):
+def test_a_failed_program_gives_its_reason_in_a_sentence(program, directory, lines, sentence):
     program(lines)
     with pytest.raises(process.ProgramFailed) as failure:
         process.run("ppo", directory, 1, never)
@@ -92,7 +92,7 @@ def test_a_long_log_keeps_its_end(program, directory):
     assert (len(lines), lines[-1]) == (process.LOG_TAIL, "line 19999")
 
 
-def test_a_program_stops_when_it_is_asked_to(program, directory):
+def test_a_program_stops_on_request(program, directory):
     program(STOPPABLE)
     with pytest.raises(process.ProgramStopped):
         process.run("ppo", directory, 1, (directory / "up").exists)
@@ -105,7 +105,7 @@ def test_a_program_that_does_not_listen_is_killed(program, directory, monkeypatc
         process.run("ppo", directory, 1, (directory / "up").exists)
 
 
-def test_what_a_program_started_ends_with_it(program, directory):
+def test_child_processes_of_a_program_end_with_it(program, directory):
     program(
         "import subprocess\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -129,7 +129,7 @@ def test_an_error_of_the_watcher_ends_the_program(program, directory):
     assert process.programs_on(directory) == []
 
 
-def test_a_program_is_told_no_secrets(program, directory, monkeypatch):
+def test_a_program_gets_no_secrets_in_its_environment(program, directory, monkeypatch):
     monkeypatch.setenv("SECRET_KEY", "hidden")
     monkeypatch.setenv("HF_HOME", "/models")
     program("(folder / 'environment').write_text(json.dumps(dict(os.environ)))\n" + SUCCEED)
@@ -175,7 +175,7 @@ def test_a_leftover_of_a_dead_worker_is_ended_first(program, directory):
     assert not is_alive(leftover.pid)
 
 
-def test_what_a_launcher_left_in_another_session_is_ended_too(program, directory):
+def test_leftover_processes_of_a_launcher_in_another_session_are_ended_too(program, directory):
     """`accelerate launch` starts its processes so; a launcher that dies leaves them behind."""
     program(
         "import subprocess\n"

@@ -77,7 +77,7 @@ def test_there_are_six_examples():
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("forked_programs")
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_runs_as_it_is_written(project, chat_model, manager, name):
+def test_each_example_runs_as_it_is_written(project, chat_model, manager, name):
     checkpoints.import_checkpoint(project, str(chat_model), "chat", serve=True, verdict=FAST)
     rows, body = EXAMPLES[name]
     api, settings = client_of(manager), body["settings"]

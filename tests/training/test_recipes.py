@@ -142,7 +142,7 @@ def test_the_policy_stays_close_to_the_base_or_to_its_root(project, base, rankin
     assert jobs.models(started, policy)["reference_model"] == (base.path if expected else "")
 
 
-def test_kl_from_the_root_is_measured_where_samples_are_of_the_whole_distribution(project, base, rankings, child):
+def test_kl_from_the_root_is_measured_only_on_samples_from_the_whole_distribution(project, base, rankings, child):
     samples = {}
     for settings in ({}, {"top_p": 0.9}, {"temperature": 0.0}):
         started = start_round(project, None, {"sample": settings})

@@ -63,7 +63,7 @@ def test_a_completion_has_the_mean_of_its_raters_and_flagged_rankings_are_left_o
     assert {"prompt_id", "messages"} <= rows[0].keys()
 
 
-def test_an_attribute_with_too_few_rated_completions_is_left_out_and_the_round_says_so(project, rated):
+def test_an_attribute_with_too_few_rated_completions_is_left_out_and_reported_by_the_round(project, rated):
     started = start_round(project, None, LEARNED)
     directory = jobs.fill(started, reward_job(started))
     assert {name for row in written(started) for name in row["ratings"]} == {"honest"}
@@ -76,7 +76,7 @@ def test_an_attribute_with_too_few_rated_completions_is_left_out_and_the_round_s
     )
 
 
-def test_a_round_with_enough_ratings_or_none_says_nothing(waiting):
+def test_a_round_with_enough_ratings_or_none_reports_no_missing_ratings(waiting):
     assert written(waiting) == []
     assert ratings_sentence(waiting) == ""
 
@@ -116,7 +116,7 @@ def test_an_attribute_can_be_a_reward_of_recipes_with_a_reward_model(project, ra
 
 
 @pytest.mark.parametrize(("name", "count"), [("kind", 1), ("funny", 0)])
-def test_a_reward_by_an_attribute_that_will_not_be_learned_is_refused_with_those_that_will(project, rated, name, count):
+def test_a_reward_by_an_unlearned_attribute_is_refused_and_the_learned_ones_are_listed(project, rated, name, count):
     with pytest.raises(Invalid) as refusal:
         start_round(project, None, {**LEARNED, "ppo": {"rewards": [{"name": "attribute", "of": name}]}})
     assert str(refusal.value.message) == (

@@ -41,7 +41,7 @@ def test_a_round_ends_with_its_checkpoint_completions_and_comparisons(waiting, c
     assert not Comparison.objects.filter(items__completion__source=base.source).exists()
 
 
-def test_a_round_ends_without_the_prompts_whose_import_was_undone_meanwhile(waiting, claim, prompts, project, base):
+def test_completions_of_prompts_whose_import_was_undone_meanwhile_are_dropped(waiting, claim, prompts, project, base):
     with imports.record_import(project, Import.How.COMMAND) as record:
         gone = imports.add_prompts(project, [{"prompt": "undone"}], made_by_import=record).prompt_ids[0]
     imports.undo_import(record, None)
@@ -52,7 +52,7 @@ def test_a_round_ends_without_the_prompts_whose_import_was_undone_meanwhile(wait
     assert base.source.completions.get().text == "c"
 
 
-def test_the_next_lease_holds_what_the_round_wrote(waiting, claim, prompts, project, colleague):
+def test_the_next_lease_shows_completions_of_the_round(waiting, claim, prompts, project, colleague):
     lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], "ab")]))
     lease = leases.lease_next(members.membership_of(colleague, project.slug))
     assert sorted(lease.comparison.texts()) == ["a", "b"]
@@ -115,7 +115,7 @@ def test_a_sampling_round_writes_for_its_base_and_makes_no_checkpoint(project, b
     assert set(base.source.completions.values_list("text", flat=True)) == {"a", "b"}
 
 
-def test_what_a_model_says_can_be_stored_whatever_it_is(waiting, tmp_path, prompts):
+def test_any_text_of_a_model_can_be_stored(waiting, tmp_path, prompts):
     (tmp_path / "samples").mkdir()
     said = {"prompt_id": prompts[0], "index": 0, "text": "a\0b", "ended": True, "tokens": 3, "score": None}
     JobDirectory(tmp_path / "samples").write_rows("samples.jsonl", iter([said]))

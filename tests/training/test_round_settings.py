@@ -10,7 +10,7 @@ from training.rounds.settings import FILLED_IN, resolve
 PROGRAMS = RECIPES["ppo"].programs
 
 
-def test_nothing_given_is_our_defaults():
+def test_empty_settings_mean_the_defaults():
     settings = resolve(seed=7)
     assert set(settings) == {"round", *PROGRAMS}
     for program in PROGRAMS:
@@ -94,7 +94,7 @@ def test_a_prompt_gets_as_many_completions_as_a_comparison_shows():
         ({"common": {"model": "/etc"}}, 'sets "model" itself'),
     ],
 )
-def test_what_cannot_be_used_is_refused_with_a_sentence(sections, sentence):
+def test_invalid_settings_are_refused_with_a_sentence(sections, sentence):
     with pytest.raises(Invalid, match=sentence) as refusal:
         resolve(sections, seed=0)
     assert refusal.value.message.endswith(".")

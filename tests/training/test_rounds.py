@@ -41,7 +41,7 @@ def test_flagged_rankings_alone_start_no_round(project, base, rankings):
     assert not is_due(configure(project, 1))
 
 
-def test_what_scores_samples_is_not_chosen_apart_from_what_is_learned(project, base, rankings):
+def test_samples_are_scored_by_the_rewards_of_the_policy_only(project, base, rankings):
     with pytest.raises(Invalid, match="scores its samples by the rewards of its policy"):
         start_round(project, None, {"sample": {"rewards": [{"name": "length", "target": 9}]}})
 
@@ -79,7 +79,7 @@ def test_nothing_starts_without_rankings(project, base, comparisons):
         start_round(project, None)
 
 
-def test_gold_is_nothing_to_learn_from(project, base, comparisons, annotator):
+def test_rounds_do_not_learn_from_gold(project, base, comparisons, annotator):
     """It tests people, and the export leaves it out: so no round counts it, waits for it or starts by it."""
     prompts = imports.add_prompts(
         project, [{"prompt": f"gold {n}", "completions": ["good", "bad", "?"]} for n in (1, 2)]
@@ -126,7 +126,7 @@ def test_a_setting_that_the_database_cannot_keep_starts_nothing(project, base, r
         start_round(project, None, {"ppo": {"rewards": [{"name": "reward_model", "note": "a\0b"}]}})
 
 
-def test_settings_of_the_start_come_before_those_of_the_project(project, base, rankings):
+def test_settings_of_the_start_override_those_of_the_project(project, base, rankings):
     LoopSettings.objects.create(project=project, settings={"ppo": {"steps": 7, "epochs": 2}})
     settings = start_round(project, None, {"ppo": {"steps": 9}}).settings
     assert (settings["ppo"]["steps"], settings["ppo"]["epochs"]) == (9, 2)
@@ -288,7 +288,7 @@ def sent(monkeypatch):
     return asked
 
 
-def test_workers_are_asked_once_the_round_is_committed(
+def test_the_message_to_the_workers_is_sent_when_the_round_is_committed(
     project, base, rankings, sent, django_capture_on_commit_callbacks
 ):
     with django_capture_on_commit_callbacks() as callbacks:
@@ -326,7 +326,7 @@ def test_a_broker_that_is_away_does_not_undo_the_start(
     assert read(started.pk).status == "waiting"
 
 
-def test_a_round_starts_by_itself_after_enough_new_rankings(project, base, rankings, annotator):
+def test_a_round_starts_automatically_after_enough_new_rankings(project, base, rankings, annotator):
     LoopSettings.objects.create(project=project, round_every=7)
     assert start_due() == []
     rank(project, annotator, 1)
@@ -337,7 +337,7 @@ def test_a_round_starts_by_itself_after_enough_new_rankings(project, base, ranki
     assert start_due() == []  # and its rankings are not new any more
 
 
-def test_no_round_starts_by_itself_where_none_was_asked_for(project, base, rankings):
+def test_no_round_starts_automatically_without_a_schedule(project, base, rankings):
     LoopSettings.objects.create(project=project)
     assert start_due() == []
 
@@ -353,7 +353,7 @@ def test_a_loop_that_cannot_start_does_not_hold_up_the_others(project, base, ran
     assert [started.project for started in start_due()] == [project]
 
 
-def test_the_loop_is_configured_with_what_a_round_could_run_on(project):
+def test_only_settings_that_a_round_could_use_can_be_stored_for_the_loop(project):
     configure(project, 500, {"ppo": {"steps": 7}})
     configure(project, None)
     loop = LoopSettings.objects.get(project=project)

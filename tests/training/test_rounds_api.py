@@ -89,14 +89,14 @@ def test_checkpoints_are_promoted_and_rolled_back(api, base, second):
         ({"learns": False, "checkpoint": 10**6}, 404, "no such checkpoint"),
     ],
 )
-def test_what_cannot_be_started_is_refused(api, base, rankings, body, status, sentence):
+def test_rounds_that_cannot_start_are_refused(api, base, rankings, body, status, sentence):
     answer = api.post(f"{URL}/rounds", body, format="json")
     assert answer.status_code == status
     assert sentence in str(answer.data)
     assert not Round.objects.exists()
 
 
-def test_a_start_without_rankings_says_what_to_do(api, base, comparisons):
+def test_the_error_of_a_start_without_rankings_says_what_to_do(api, base, comparisons):
     answer = api.post(f"{URL}/rounds", {}, format="json")
     assert (answer.status_code, answer.data["code"]) == (400, "invalid")
     assert "rank some comparisons first" in answer.data["message"]
@@ -108,7 +108,7 @@ def test_a_second_start_conflicts(api, waiting):
 
 
 @pytest.mark.parametrize("after", ["x", "-1", str(2**70)])
-def test_a_cursor_that_is_none_is_refused(api, waiting, after):
+def test_an_invalid_cursor_is_refused(api, waiting, after):
     assert api.get(f"{URL}/rounds/1", {"after": after}).status_code == 400
 
 
@@ -156,7 +156,7 @@ def test_the_wrong_verb_is_refused(api, waiting):
 
 
 @pytest.mark.parametrize("path", ["rounds/9", "checkpoints/999999/promote"])
-def test_what_is_not_there_is_not_found(api, waiting, path):
+def test_unknown_rounds_and_checkpoints_are_404(api, waiting, path):
     answer = api.post(f"{URL}/{path}") if "promote" in path else api.get(f"{URL}/{path}")
     assert (answer.status_code, answer.data["code"]) == (404, "not_found")
 

@@ -168,7 +168,7 @@ def test_a_stream_passes_through(gateway):
     ("field", "value"),
     [("n", 2), ("logprobs", 5), ("logprobs", True), ("top_logprobs", 3), ("best_of", 4), ("echo", True)],
 )
-def test_what_the_engine_would_ignore_is_refused_by_name(gateway, field, value):
+def test_fields_that_the_engine_would_ignore_are_refused_by_name(gateway, field, value):
     status, _headers, said = ask(f"{gateway}/v1/completions", {"prompt": "Where is", field: value})
     assert status == 400
     assert field in json.loads(said)["error"]["message"]
@@ -176,21 +176,21 @@ def test_what_the_engine_would_ignore_is_refused_by_name(gateway, field, value):
 
 @pytest.mark.process
 @pytest.mark.parametrize("temperature", [-1, "hot", True])
-def test_a_temperature_that_is_none_is_refused(gateway, temperature):
+def test_an_invalid_temperature_is_refused(gateway, temperature):
     status, _headers, said = ask(f"{gateway}/v1/completions", {"prompt": "Where is", "temperature": temperature})
     assert (status, "temperature" in said) == (400, True)
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/completions", "/load_model"])
-def test_nobody_enters_without_a_token(gateway, path):
+def test_a_request_without_a_token_is_refused(gateway, path):
     for key in ("", "another"):
         assert ask(f"{gateway}{path}", {"prompt": "Hi"} if path != "/v1/models" else None, key)[0] == 401
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("path", ["/load_model", "/reset", "/v1/responses"])
-def test_the_engines_other_calls_are_out_of_reach(gateway, path):
+def test_other_addresses_of_the_engine_cannot_be_reached(gateway, path):
     assert ask(f"{gateway}{path}", {"model": "/tmp"})[0] == 404
 
 
@@ -209,7 +209,7 @@ def test_a_request_during_a_promotion_waits_for_the_new_model(tmp_path, echo, mo
 
 
 @pytest.mark.process
-def test_a_request_that_waited_in_vain_is_told_when_to_try_again(echo, monkeypatch):
+def test_a_request_that_waited_too_long_gets_a_retry_after_header(echo, monkeypatch):
     monkeypatch.setattr(openai_api, "WAIT_SECONDS", 0.5)
     with served(Engine(echo, "127.0.0.1", free_port()), "support") as url:
         status, headers, _said = ask(f"{url}/v1/completions", {"prompt": "Hello"})
@@ -218,7 +218,7 @@ def test_a_request_that_waited_in_vain_is_told_when_to_try_again(echo, monkeypat
 
 
 @pytest.mark.django_db(transaction=True)
-def test_managers_enter_with_their_tokens_and_others_do_not(project, manager, annotator, stranger):
+def test_managers_may_use_the_model_with_their_tokens_and_others_may_not(project, manager, annotator, stranger):
     tokens = openai_api.Tokens("given", lambda key: is_managers(project, key))
     keys = {
         name: issue_token(user, "serve")[1]

@@ -184,13 +184,13 @@ def test_the_session_of_the_pages_works_with_a_csrf_token_alone(annotator, proje
     assert client.post(f"{URL}/leases", {}, format="json").status_code == 403
 
 
-def test_an_address_that_is_none_of_the_apis_is_a_404_with_a_sentence(client):
+def test_an_unknown_api_address_is_a_404_with_a_sentence(client):
     response = client.get("/api/v1/nothing/here")
     assert response.status_code == 404
     assert "no such address" in response.json()["message"]
 
 
-def test_an_address_that_is_none_of_the_apis_is_json_for_every_verb(project):
+def test_an_unknown_api_address_answers_json_for_every_verb(project):
     from django.test import Client
 
     client = Client(enforce_csrf_checks=True)

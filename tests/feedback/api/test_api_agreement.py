@@ -7,7 +7,7 @@ from tests.factories import URL, rank_next
 pytestmark = pytest.mark.django_db
 
 
-def test_nothing_ranked_twice_is_null_with_a_sentence(as_manager, project):
+def test_agreement_without_overlap_is_null_with_a_sentence(as_manager, project):
     shown = as_manager.get(f"{URL}/agreement").json()
     assert shown["pairwise"]["value"] is None
     assert "two people" in shown["pairwise"]["sentence"]

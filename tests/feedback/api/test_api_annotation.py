@@ -40,7 +40,7 @@ def test_a_lease_shows_the_prompt_and_the_texts(as_annotator, work):
     assert lease["turns"] == [None, None, None]
 
 
-def test_nothing_in_a_lease_or_an_answer_tells_the_source(as_annotator, work):
+def test_leases_and_responses_do_not_reveal_the_source(as_annotator, work):
     work(3, size=3)
     lease = take(as_annotator)
     answer = rank(as_annotator, lease, ranking_body((1, 2, 3)), "?next=1").json()
@@ -77,7 +77,7 @@ def test_the_next_lease_comes_with_the_answer(as_annotator, work):
     assert rank(as_annotator, following, ranking_body(), "?next=1").json()["next"] is None
 
 
-def test_leases_on_hand_are_not_given_again(as_annotator, work):
+def test_leases_already_held_are_not_returned_again(as_annotator, work):
     work(3)
     first = take(as_annotator)
     second = take(as_annotator, beside=[first["lease"]])
@@ -266,7 +266,7 @@ def test_a_ranking_is_revised_and_the_record_keeps_both(as_annotator, as_colleag
     assert Ranking.objects.count() == 2
 
 
-def test_recent_rankings_are_ones_own(as_annotator, as_colleague, work):
+def test_recent_rankings_are_those_of_the_current_user(as_annotator, as_colleague, work):
     work(2)
     rank(as_annotator, take(as_annotator), ranking_body())
     assert len(as_annotator.get(f"{URL}/rankings").json()) == 1

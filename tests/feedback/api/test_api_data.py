@@ -78,7 +78,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_taken(as_manager, project):
         (b'"prompt"', "must be an object"),
     ],
 )
-def test_a_bad_line_is_told_by_number_and_nothing_is_stored(as_manager, project, line, sentence):
+def test_a_bad_line_is_reported_by_number_and_nothing_is_stored(as_manager, project, line, sentence):
     response = send(as_manager, "prompts", b'{"prompt": "good"}\n' + line + b'\n{"prompt": "good too"}\n')
     assert response.status_code == 400
     assert sentence in response.json()["message"]
@@ -86,7 +86,7 @@ def test_a_bad_line_is_told_by_number_and_nothing_is_stored(as_manager, project,
     assert not Prompt.objects.exists()
 
 
-def test_every_bad_line_is_told(as_manager, project):
+def test_every_bad_line_is_reported(as_manager, project):
     response = send(as_manager, "prompts", b'{\n{"prompt": "good"}\n{"prompt": ""}\n{"x": 1}\n')
     assert [error["line"] for error in response.json()["errors"]] == [1, 3, 4]
 
@@ -154,12 +154,12 @@ def test_preferences_go_out_for_trl(as_manager, ann, work):
 
 
 @pytest.mark.parametrize("accepted", [JSON_LINES, "text/html", "application/json"])
-def test_a_client_may_say_that_it_accepts_what_it_gets_or_anything_else(as_manager, accepted):
+def test_the_accept_header_of_a_client_is_ignored(as_manager, accepted):
     for path in (f"{URL}/preferences", URL):
         assert as_manager.get(path, headers={"accept": accepted}).status_code == 200
 
 
-def test_rankings_go_out_whole(as_manager, ann, work):
+def test_whole_rankings_can_be_exported(as_manager, ann, work):
     work(1, size=3)
     rank_next(ann, [2, 1, 1])
     (row,) = rows_of(as_manager.get(f"{URL}/preferences?format=rankings"))
@@ -167,7 +167,7 @@ def test_rankings_go_out_whole(as_manager, ann, work):
     assert len(row["completions"]) == 3
 
 
-def test_a_reader_goes_on_from_the_cursor(as_manager, ann, work):
+def test_a_reader_continues_from_the_cursor(as_manager, ann, work):
     work(4)
     for _ in range(3):
         rank_next(ann)

@@ -37,20 +37,20 @@ def test_a_reader_that_has_the_lines_already_is_answered_304(as_manager, ann, wo
 
 
 @pytest.mark.parametrize("export", EXPORTS)
-def test_the_etag_changes_with_what_people_say(as_manager, ann, work, export):
+def test_the_etag_changes_with_new_rankings_and_decisions(as_manager, ann, work, export):
     before = as_manager.get(f"{URL}/{export}")["ETag"]
     add_one_of_each(ann, work)
     assert as_manager.get(f"{URL}/{export}", headers={"if-none-match": before}).status_code == 200
 
 
-def test_the_etag_changes_with_what_is_known_of_a_prompt(as_manager, ann, work):
+def test_the_etag_changes_with_the_data_of_a_prompt(as_manager, ann, work):
     add_one_of_each(ann, work)
     before = as_manager.get(f"{URL}/preferences")["ETag"]
     Prompt.objects.update(metadata={"topic": "parcels"})
     assert as_manager.get(f"{URL}/preferences")["ETag"] != before
 
 
-def test_the_etag_differs_by_what_was_asked_for(as_manager, ann, work):
+def test_the_etag_depends_on_the_parameters_of_the_request(as_manager, ann, work):
     add_one_of_each(ann, work)
     queries = ["", "?split=all", "?format=table", "?format=rankings", "?after=1", "?weights=reliability"]
     tags = {as_manager.get(f"{URL}/preferences{query}")["ETag"] for query in queries}
@@ -58,7 +58,7 @@ def test_the_etag_differs_by_what_was_asked_for(as_manager, ann, work):
 
 
 @pytest.mark.parametrize("path", ["", *(f"/{each}" for each in EXPORTS), "/members", "/figures"])
-def test_whatever_answers_get_answers_head_with_the_same_headers_and_no_body(as_manager, ann, work, path):
+def test_every_get_address_answers_head_with_the_same_headers_and_no_body(as_manager, ann, work, path):
     add_one_of_each(ann, work)
     asked, read = as_manager.head(URL + path), as_manager.get(URL + path)
     assert asked.status_code == 200
@@ -66,7 +66,7 @@ def test_whatever_answers_get_answers_head_with_the_same_headers_and_no_body(as_
     assert {**asked.headers, "Content-Length": ""} == {**read.headers, "Content-Length": ""}
 
 
-def test_head_makes_nothing_where_post_would(as_manager, project):
+def test_a_head_request_creates_nothing(as_manager, project):
     assert as_manager.head("/api/v1/projects").status_code == 200
     assert as_manager.head(f"{URL}/prompts").status_code == 405
 
@@ -80,7 +80,7 @@ def test_a_cursor_beyond_the_record_is_refused(as_manager, ann, work):
     assert '"after" is 2, but the record ends at 1' in answer.json()["message"]
 
 
-def test_pairs_for_a_trainer_are_of_training_prompts_unless_asked_otherwise(as_manager, ann, work):
+def test_pairs_for_trainers_are_of_training_prompts_unless_requested_otherwise(as_manager, ann, work):
     work(30)
     while rank_next(ann):
         pass
@@ -113,7 +113,7 @@ def described(ann, project):
     return rank_next(ann, comment="the second one says nothing", strength=3)
 
 
-def test_a_ranking_goes_out_with_all_that_came_in(as_manager, described):
+def test_an_exported_ranking_has_all_imported_data_of_its_prompt(as_manager, described):
     (row,) = rows_of(as_manager.get(f"{URL}/preferences?format=rankings"))
     assert row["external_id"] == "t-1"
     assert row["references"] == ["On Friday."]

@@ -22,7 +22,7 @@ def test_everybodys_for_managers(as_manager, ann, cole, work):
     assert figures["mona"]["is_member"]
 
 
-def test_ones_own_without_what_the_project_keeps_to_itself(as_annotator, ann, work):
+def test_own_figures_leave_out_the_quality_that_the_project_hides(as_annotator, ann, work):
     work(1)
     rank_next(ann)
     own = as_annotator.get(f"{URL}/figures/mine").json()

@@ -45,7 +45,7 @@ def test_two_people_may_use_one_key(as_manager, project, manager, colleague):
 
 
 @pytest.mark.parametrize("key", ["", " ", "x" * 201])
-def test_a_key_that_is_none_is_refused(as_manager, project, key):
+def test_an_invalid_key_is_refused(as_manager, project, key):
     assert send(as_manager, key).status_code == 400
     assert not Prompt.objects.exists()
 

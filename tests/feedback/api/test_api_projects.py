@@ -12,7 +12,7 @@ PROJECTS = "/api/v1/projects"
 TOKENS = "/api/v1/tokens"
 
 
-def test_one_sees_ones_own_projects_alone(as_manager, as_stranger, as_annotator, project):
+def test_users_see_only_their_own_projects(as_manager, as_stranger, as_annotator, project):
     assert [(each["slug"], each["role"]) for each in as_manager.get(PROJECTS).json()] == [("support", "manager")]
     assert [each["role"] for each in as_annotator.get(PROJECTS).json()] == ["annotator"]
     assert [each["slug"] for each in as_stranger.get(PROJECTS).json()] == ["other"]
@@ -115,7 +115,7 @@ def test_the_last_manager_stays(as_manager, manager, project):
     assert Membership.objects.get(user=manager).is_manager
 
 
-def test_an_archived_project_can_be_read_and_says_so(as_manager, project):
+def test_an_archived_project_can_be_read_and_is_marked_as_archived(as_manager, project):
     Project.objects.update(archived_at="2026-01-01T00:00Z")
     assert as_manager.get(URL).json()["archived_at"] == "2026-01-01T00:00:00Z"
     assert [each["slug"] for each in as_manager.get(PROJECTS).json()] == ["support"]

@@ -64,6 +64,6 @@ def test_an_unknown_field_is_refused(project, manager, annotator, method, path, 
     assert not ApiToken.objects.filter(name="t").exists() and not Project.objects.filter(slug="new").exists()
 
 
-def test_the_known_names_are_said(project, manager):
+def test_the_error_lists_the_known_names(project, manager):
     message = client_of(manager).get(f"{URL}/preferences?splitt=train").json()["message"]
     assert "split" in message and "after" in message and "format" in message

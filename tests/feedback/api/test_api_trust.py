@@ -30,7 +30,7 @@ def lines(response):
     return [json.loads(line) for line in b"".join(response.streaming_content).splitlines()]
 
 
-def test_before_the_first_report_there_is_nobody(as_manager, project):
+def test_before_the_first_report_the_list_of_annotators_is_empty(as_manager, project):
     shown = as_manager.get(f"{URL}/reliability").json()
     assert shown == {"as_of": None, "estimated_at": None, "spread": None, "annotators": []}
 
@@ -71,7 +71,7 @@ def test_without_overlap_trust_is_unknown(as_manager, project, ann, work):
     assert shown["sentence"].startswith("Unknown")
 
 
-def test_an_export_by_reliability_can_be_had_again(as_manager, project, report, work):
+def test_an_export_weighted_by_reliability_can_be_repeated(as_manager, project, report, work):
     wanted = f"{URL}/preferences?format=rankings&weights=reliability"
     response = as_manager.get(wanted)
     assert response["Accord-Reliability-As-Of"] == "60"
@@ -87,7 +87,7 @@ def test_an_export_by_reliability_can_be_had_again(as_manager, project, report, 
     assert as_manager.get(f"{wanted}&reliability_as_of=5").status_code == 404
 
 
-def test_the_projects_setting_says_what_an_export_weighs_by(as_manager, project, report):
+def test_the_projects_setting_decides_the_weights_of_an_export(as_manager, project, report):
     plain = as_manager.get(f"{URL}/preferences?format=rankings")
     assert "Accord-Reliability-As-Of" not in plain
     assert {row["weight"] for row in lines(plain)} == {1.0}

@@ -53,7 +53,7 @@ def test_each_project_has_a_record_of_its_own(ann, project, stranger, work):
     assert list(ranking_record.rankings(elsewhere)) == []
 
 
-def test_a_ranking_says_all_that_a_learner_needs(ann, project, work):
+def test_an_exported_ranking_has_everything_that_a_learner_needs(ann, project, work):
     (comparison,) = work(1, size=3)
     project.information_flags, project.attributes = ["rude"], ["helpful"]
     project.save()
@@ -86,13 +86,13 @@ def test_a_ranking_says_all_that_a_learner_needs(ann, project, work):
     json.dumps(row)
 
 
-def test_a_ranking_names_nobody(cole, project, work):
+def test_an_exported_ranking_contains_no_username(cole, project, work):
     work(1)
     rank_next(cole)
     assert cole.user.username not in json.dumps([*ranking_record.rankings(project), *pairs(project)])
 
 
-def test_a_reader_goes_on_where_it_stopped(ann, project, work):
+def test_a_reader_continues_from_its_cursor(ann, project, work):
     work(5)
     for _ in range(3):
         rank_next(ann)
@@ -111,7 +111,7 @@ def test_pages_of_the_record_join_without_a_seam(ann, project, work, monkeypatch
     assert [row["sequence"] for row in ranking_record.rankings(project)] == [1, 2, 3, 4, 5]
 
 
-def test_only_the_last_revision_comes(ann, project, work):
+def test_only_the_last_revision_is_exported(ann, project, work):
     work(1)
     second = revise(ann, rank_next(ann, [1, 2]), [2, 1])
     assert [(row["ranking_id"], row["revision"]) for row in ranking_record.rankings(project)] == [(second.pk, 2)]
@@ -178,7 +178,7 @@ def test_demonstrations_go_out_for_imitation(ann, project, work):
     }
 
 
-def test_hostile_text_goes_out_as_it_came_in(ann, project):
+def test_hostile_text_is_exported_unchanged(ann, project):
     text = '<script>alert("x")</script>\u2028\u202e \U0001f9d1‍🚀\n"quoted" \\u0000'
     added = imports.add_prompts(project, [{"prompt": text, "completions": [text, "plain"]}], compare=True)
     assert added.comparison_ids[0]
@@ -204,7 +204,7 @@ def follow(read, project, kept, after):
     return until
 
 
-def test_a_discarded_ranking_is_no_longer_exported_and_readers_are_told(ann, rita, project, work):
+def test_a_discarded_ranking_is_not_exported_and_readers_by_cursor_get_a_retraction(ann, rita, project, work):
     work(2)
     first, second = rank_next(ann), rank_next(ann)
     cursor = ranking_record.sequence_cutoff(project)
@@ -225,7 +225,7 @@ def test_a_discarded_ranking_is_no_longer_exported_and_readers_are_told(ann, rit
         assert list(read(project, after=cursor, split={"train": "held_out", "held_out": "train"}[row["split"]])) == []
 
 
-def test_who_never_read_a_ranking_is_not_told_that_it_is_gone(ann, rita, project, work):
+def test_a_reader_who_never_read_a_ranking_gets_no_retraction_of_it(ann, rita, project, work):
     work(2)
     rank_next(ann)
     cursor = ranking_record.sequence_cutoff(project)
@@ -245,7 +245,9 @@ def test_a_withdrawn_ranking_is_retracted_until_it_is_submitted_again(ann, proje
     assert [row["ranking_id"] for row in ranking_record.rankings(project)] == [again.pk]
 
 
-def test_a_frozen_cutoff_stays_as_it_was_unless_one_wants_only_what_still_counts(ann, rita, project, work):
+def test_a_frozen_cutoff_gives_the_same_rows_unless_only_rankings_that_still_count_are_requested(
+    ann, rita, project, work
+):
     work(3)
     first, second, third = (rank_next(ann) for _ in range(3))
     cutoff = ranking_record.sequence_cutoff(project)
@@ -271,7 +273,7 @@ def test_a_revision_that_prefers_nothing_takes_the_pairs_back(ann, project, work
 
 @pytest.mark.slow
 @pytest.mark.parametrize("read", [ranking_record.rankings, pairs])
-def test_readers_by_cursor_end_with_what_a_fresh_reader_gets(project, rita, work, read):
+def test_readers_by_cursor_end_with_the_same_rows_as_a_new_reader(project, rita, work, read):
     """Random work, decisions and undoing; one reader looks often, one seldom, one never before the end."""
     generator = random.Random(5)
     members = [membership(person(project, f"p{index}", "annotator"), project) for index in range(3)]

@@ -60,7 +60,7 @@ def test_our_own_rows_are_read(project, row):
 
 
 @pytest.mark.parametrize("indent", [None, 1])
-def test_an_array_is_named_and_the_way_to_lines_told(project, indent):
+def test_a_json_array_is_refused_with_the_command_that_converts_it(project, indent):
     rows = [{"prompt": "Hi"}, {"prompt": "Ho"}]
     lines = (json.dumps(rows, indent=indent) + "\n").encode().splitlines(keepends=True)
     with pytest.raises(Invalid, match=r"jq -c '\.\[\]'"):

@@ -108,7 +108,7 @@ def test_the_same_prompt_lives_in_two_projects(project, stranger):
         ({"prompt": "a", "completions": ["\x00"]}, "NUL"),
     ],
 )
-def test_what_cannot_be_used_is_refused_by_line(project, row, sentence):
+def test_invalid_rows_are_refused_by_line(project, row, sentence):
     rows = [{"prompt": "good"}, row]
     if sentence is None:  # an empty value is as good as none
         assert imports.add_prompts(project, rows).created == 2
@@ -120,19 +120,19 @@ def test_what_cannot_be_used_is_refused_by_line(project, row, sentence):
     json.dumps(refusal.value.details)
 
 
-def test_all_bad_lines_are_told_at_once(project):
+def test_all_bad_lines_are_reported_at_once(project):
     with pytest.raises(Invalid, match=r"Line 1: .*\(3 lines") as refusal:
         imports.add_prompts(project, [{}, {"prompt": "good"}, {"prompt": ""}, 5])
     assert [error["line"] for error in refusal.value.details["errors"]] == [1, 3, 4]
 
 
-def test_at_most_twenty_bad_lines_are_told(project):
+def test_at_most_twenty_bad_lines_are_reported(project):
     with pytest.raises(Invalid) as refusal:
         imports.add_prompts(project, [{}] * 100)
     assert len(refusal.value.details["errors"]) == 20
 
 
-def test_an_external_id_comes_once_in_the_rows(project):
+def test_an_external_id_may_occur_only_once_in_the_rows(project):
     rows = [{"prompt": "a", "external_id": "1"}, {"prompt": "b", "external_id": "1"}]
     with pytest.raises(Invalid, match='Line 2: external_id "1" is already on line 1'):
         imports.add_prompts(project, rows)
@@ -272,7 +272,7 @@ def test_another_projects_completions_are_not_there(project, stranger):
 
 
 @pytest.mark.parametrize("ids", [[0, 1], ["1", "2"], [2**64, 1], [True, 2]])
-def test_ids_that_are_none_are_refused(project, ids):
+def test_invalid_ids_are_refused(project, ids):
     with pytest.raises(Invalid):
         imports.add_comparisons(project, [ids])
 
@@ -283,7 +283,7 @@ def test_wishes_out_of_range_are_refused(project, wish):
         imports.add_comparisons(project, [completions(project, ["a", "b"])], **wish)
 
 
-def test_a_comparison_wants_what_the_project_wants_unless_told(project):
+def test_a_comparison_wants_the_projects_number_of_rankings_unless_set_otherwise(project):
     project.wanted_rankings = 3
     ids = completions(project, ["one", "two"])
     first, second = (
@@ -338,7 +338,7 @@ def test_nothing_is_imported_as_a_persons_own(project):
         imports.get_source(project, "person-5", Source.Kind.IMPORT)
 
 
-def test_what_a_checkpoint_wrote_elsewhere_is_imported_under_its_name(project):
+def test_completions_that_a_checkpoint_wrote_elsewhere_are_imported_under_its_name(project):
     checkpoint = imports.get_source(project, "round-0001", Source.Kind.CHECKPOINT)
     assert imports.get_source(project, "round-0001", Source.Kind.IMPORT) == checkpoint
 
@@ -362,12 +362,12 @@ class TestWhatIsKnownAlready:
         assert again.comparison_ids == first.comparison_ids
         assert Comparison.objects.count() == 2
 
-    def test_a_row_that_comes_twice_in_one_file_is_compared_once(self, project):
+    def test_a_row_that_occurs_twice_in_one_file_makes_one_comparison(self, project):
         added = imports.add_prompts(project, [self.ROW, self.ROW], compare=True)
         assert (added.compared, added.compared_before) == (1, 1)
         assert len(set(added.comparison_ids)) == Comparison.objects.count() == 1
 
-    def test_they_are_compared_again_if_asked_for(self, project):
+    def test_known_completions_are_compared_again_on_request(self, project):
         imports.add_prompts(project, [self.ROW], compare=True)
         assert imports.add_prompts(project, [self.ROW], compare=True, again=True).compared == 1
         assert Comparison.objects.count() == 2
@@ -402,14 +402,14 @@ class TestWhatIsKnownAlready:
         assert (prompt.external_id, set(prompt.external_ids.values_list("value", flat=True))) == ("1", {"1", "9"})
         assert imports.add_prompts(project, [self.ROW, more]).changed == 0
 
-    def test_metadata_that_says_otherwise_is_refused_on_its_line_and_nothing_is_stored(self, project):
+    def test_contradicting_metadata_is_refused_by_line_and_nothing_is_stored(self, project):
         imports.add_prompts(project, [self.ROW])
         other = {"prompt": "a", "metadata": {"topic": "other"}, "external_id": "2"}
         with pytest.raises(Invalid, match=r'Line 2: .*another value of the metadata "topic": t'):
             imports.add_prompts(project, [{"prompt": "new"}, other])
         assert Prompt.objects.count() == 1 and not Prompt.objects.get().external_ids.filter(value="2").exists()
 
-    def test_all_bad_lines_are_counted_and_the_first_twenty_told(self, project):
+    def test_all_bad_lines_are_counted_and_the_first_twenty_reported(self, project):
         with pytest.raises(Invalid, match=r"\(500 lines cannot be used.\)") as refused:
             imports.add_prompts(project, [{"prompt": 3}] * 500)
         assert len(refused.value.details["errors"]) == 20

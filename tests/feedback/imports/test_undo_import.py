@@ -41,7 +41,7 @@ def reasons(undone):
     return {(kept.kind, kept.reason): kept.count for kept in undone.stayed}
 
 
-def test_an_import_that_nobody_has_worked_on_goes_whole(project, manager):
+def test_an_import_that_nobody_has_worked_on_is_removed_completely(project, manager):
     kept = run_import(project, rows("kept"))
     record = run_import(project, [{"prompt": "x", "external_id": "x-1", "completions": ["a", "b"]}, *rows("y", "z")])
     assert record.counts == {"prompts": 3, "completions": 6, "comparisons": 3, "demonstrations": 0, "completed": 0}
@@ -76,7 +76,7 @@ def test_an_import_is_undone_once(project, manager):
         imports.undo_import(record, manager)
 
 
-def test_what_was_ranked_skipped_or_is_held_stays_and_the_answer_says_why(project, ann, cole):
+def test_ranked_skipped_and_leased_comparisons_stay_and_the_answer_gives_the_reasons(project, ann, cole):
     record = run_import(project, rows("one", "two", "three", "four", "five"))
     ranked = rank_next(ann)
     skipped = leases.lease_next(ann)
@@ -134,7 +134,7 @@ def test_a_completion_that_a_round_has_written_too_stays(project):
     assert left() == (1, 1, 0)
 
 
-def test_what_an_import_added_to_known_prompts_stays_and_is_told(project):
+def test_data_that_an_import_added_to_known_prompts_stays_and_is_reported(project):
     run_import(project, [{"prompt": "x"}])
     record = run_import(project, [{"prompt": "x", "metadata": {"topic": "y"}}])
     undone = imports.undo_import(record, None)
@@ -188,7 +188,7 @@ def test_each_address_that_takes_rows_names_its_import(project, manager):
     assert [(each["completions"], each["comparisons"]) for each in counts] == [(2, 0), (0, 1), (0, 1)]
 
 
-def test_nobody_but_a_manager_of_this_project_undoes_an_import(project, annotator, stranger):
+def test_only_managers_of_the_project_can_undo_an_import(project, annotator, stranger):
     record = run_import(project, rows("x"))
     assert client_of(annotator).delete(f"{URL}/imports/{record.pk}").status_code == 403
     assert client_of(stranger).delete(f"{URL}/imports/{record.pk}").status_code == 404
@@ -210,7 +210,7 @@ def test_the_page_lists_imports_and_undoes_one(client, project, manager, ann):
     assert client.post(f"/projects/support/imports/{record.pk}/undo/").status_code == 409
 
 
-def test_the_command_undoes_what_the_command_brought_in(project, tmp_path):
+def test_the_undo_command_undoes_an_import_of_the_import_command(project, tmp_path):
     file = tmp_path / "prompts.jsonl"
     file.write_bytes(lines(*rows("x")))
     out = StringIO()
@@ -251,7 +251,7 @@ def test_a_comparison_that_is_being_ranked_meanwhile_stays(project, ann):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_people_who_rank_while_an_import_is_undone_lose_nothing(project, ann, cole):
+def test_rankings_made_while_an_import_is_undone_are_kept(project, ann, cole):
     record = run_import(project, rows(*(f"question {n}" for n in range(40))))
 
     def work(member):
@@ -270,7 +270,7 @@ def test_people_who_rank_while_an_import_is_undone_lose_nothing(project, ann, co
 
 
 @pytest.mark.django_db(transaction=True)
-def test_an_import_that_builds_on_one_that_is_being_undone_waits_and_comes_in_whole(project):
+def test_an_import_waits_for_an_undo_in_progress_and_is_then_complete(project):
     record = run_import(project, rows("x"))
     undone = threading.Event()
 
@@ -290,7 +290,7 @@ def test_an_import_that_builds_on_one_that_is_being_undone_waits_and_comes_in_wh
 
 
 @pytest.mark.django_db(transaction=True)
-def test_nothing_comes_to_refer_to_a_comparison_that_is_being_removed(project, ann):
+def test_no_lease_refers_to_a_comparison_that_is_being_removed(project, ann):
     record = run_import(project, rows("x"))
     undone, looked = threading.Event(), threading.Event()
 

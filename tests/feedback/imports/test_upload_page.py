@@ -28,7 +28,7 @@ def test_a_file_uploaded_again_makes_no_comparison_again(upload):
     assert (Prompt.objects.count(), Comparison.objects.count()) == (3, 3)
 
 
-def test_a_file_uploaded_again_is_compared_again_if_its_box_is_ticked(upload):
+def test_a_file_uploaded_again_is_compared_again_if_the_box_is_ticked(upload):
     upload()
     assert "3 comparisons made" in upload(again="on")
     assert (Prompt.objects.count(), Comparison.objects.count()) == (3, 6)

@@ -76,7 +76,7 @@ def test_the_reviewer_may_revise_it(ann, cole, rita, disputed, project):
     assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
 
 
-def test_undone_it_leaves_everything_as_it_was(ann, cole, bea, rita, disputed, project):
+def test_undoing_a_decision_restores_the_state_before_it(ann, cole, bea, rita, disputed, project):
     leases.lease_next(bea)
     ranking = adjudicate(rita, disputed, [2, 1])
     review_undo.undo(rita, ranking.review_id)
@@ -90,7 +90,7 @@ def test_undone_it_leaves_everything_as_it_was(ann, cole, bea, rita, disputed, p
         review_undo.undo(rita, decision.pk)
 
 
-def test_a_reviewer_who_ranked_it_before_gets_their_own_opinion_back(ann, rita, work, project):
+def test_undoing_an_adjudication_restores_the_reviewers_earlier_ranking(ann, rita, work, project):
     (comparison,) = work(1, wanted_rankings=2)
     rank_by_position(ann, [1, 2])
     rank_by_position(rita, [1, 1])
@@ -119,7 +119,7 @@ def test_sent_twice_it_is_one(rita, disputed):
     assert Review.objects.count() == 1
 
 
-def test_no_more_opinions_are_asked_of_it(ann, cole, bea, rita, work, project):
+def test_an_adjudicated_comparison_gets_no_extra_ranking(ann, cole, bea, rita, work, project):
     project.extra_rankings = 3
     project.save()
     (comparison,) = work(1, wanted_rankings=2)
@@ -130,7 +130,7 @@ def test_no_more_opinions_are_asked_of_it(ann, cole, bea, rita, work, project):
     assert leases.lease_next(bea) is None
 
 
-def test_what_cannot_be_settled_says_why(ann, rita, work, project, disputed):
+def test_comparisons_that_cannot_be_adjudicated_are_refused_with_the_reason(ann, rita, work, project, disputed):
     work(1)
     (unranked,) = Comparison.objects.filter(ranking_count=0)
     with pytest.raises(Conflict, match="Nobody else has ranked"):
@@ -145,7 +145,7 @@ def test_what_cannot_be_settled_says_why(ann, rita, work, project, disputed):
     assert not Review.objects.exists()
 
 
-def test_nobody_settles_what_they_wrote(ann, rita, disputed, project):
+def test_a_reviewer_cannot_adjudicate_a_completion_of_their_own(ann, rita, disputed, project):
     written = imports.add_demonstration(rita, disputed.prompt, "mine")
     other = disputed.items.first().completion_id
     (made,) = imports.add_comparisons(project, [[written.completion_id, other]], priority=1).ids

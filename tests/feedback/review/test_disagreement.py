@@ -38,7 +38,7 @@ def brute_force(said):
 
 
 @pytest.mark.slow
-def test_disagreement_is_kept_whatever_happens_to_a_ranking(project, rita, work):
+def test_the_stored_disagreement_is_right_after_every_kind_of_change(project, rita, work):
     generator = random.Random(11)
     members = [membership(person(project, f"p{index}", "annotator"), project) for index in range(4)]
     comparisons = work(6, size=4, wanted_rankings=4)

@@ -28,7 +28,7 @@ class TestDiscard:
         assert (kept.standing, kept.is_live, kept.revision, kept.ranks) == ("discarded", False, 2, [1, 2])
         assert (kept.review.reviewer, kept.review.reason) == (rita.user, "Clicked through.")
 
-    def test_its_slot_goes_to_somebody_else(self, ann, cole, rita, work, project):
+    def test_the_slot_of_a_discarded_ranking_goes_to_another_annotator(self, ann, cole, rita, work, project):
         (comparison,) = work(1)
         reviews.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
         assert counters(comparison) == (1, 0, 1)
@@ -100,7 +100,7 @@ class TestDiscard:
             with pytest.raises(Conflict, match="undo the adjudication"):
                 act(rita, ranking.pk, reason="No.")
 
-    def test_what_was_revised_meanwhile_is_looked_at_again(self, ann, rita, work):
+    def test_a_ranking_that_was_revised_meanwhile_is_not_discarded(self, ann, rita, work):
         work(1)
         ranking = rank_by_position(ann, [1, 2])
         rankings.revise_ranking(ann, ranking.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)

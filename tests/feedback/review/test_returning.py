@@ -23,7 +23,7 @@ def test_it_counts_no_more_until_it_is_answered(ann, rita, work, project):
     assert counters(comparison) == (1, 0, 0)
 
 
-def test_its_annotator_gets_it_before_new_work_with_the_reason(ann, rita, work, project):
+def test_the_annotator_gets_the_returned_ranking_before_new_work_with_the_reason(ann, rita, work, project):
     work(5)
     ranking = rank_by_position(ann, [1, 2], comment="first")
     on_screen = leases.lease_next(ann)
@@ -68,7 +68,7 @@ def test_opening_the_page_does_not_shorten_the_week(ann, cole, rita, work):
     assert leases.lease_next(cole) is None
 
 
-def test_after_a_week_somebody_else_is_asked(ann, cole, rita, work, project):
+def test_after_a_week_another_annotator_gets_a_returned_comparison(ann, cole, rita, work, project):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
     reviews.return_ranking(rita, ranking.pk, reason="Again.")
@@ -79,7 +79,7 @@ def test_after_a_week_somebody_else_is_asked(ann, cole, rita, work, project):
     assert leases.lease_next(ann) is None
 
 
-def test_one_who_cannot_judge_it_skips_it(ann, cole, rita, work):
+def test_the_annotator_may_skip_a_returned_comparison(ann, cole, rita, work):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
     reviews.return_ranking(rita, ranking.pk, reason="Again.")
@@ -91,7 +91,7 @@ def test_one_who_cannot_judge_it_skips_it(ann, cole, rita, work):
     assert leases.lease_next(cole).comparison == comparison
 
 
-def test_one_who_skipped_what_counts_again_has_nothing_to_answer(ann, rita, work, project):
+def test_after_a_skip_and_an_undone_return_the_ranking_counts_and_nothing_is_left_to_answer(ann, rita, work, project):
     (comparison,) = work(1)
     decision = reviews.return_ranking(rita, rank_by_position(ann, [1, 2]).pk, reason="Again.")
     rankings.skip_comparison(ann, leases.lease_next(ann).pk)
@@ -126,7 +126,7 @@ def test_undone_it_counts_again(ann, rita, work, project):
     assert leases.lease_next(ann) is None
 
 
-def test_undone_after_somebody_else_was_asked_both_count(ann, cole, rita, work, project):
+def test_if_a_return_is_undone_after_another_annotator_ranked_both_rankings_count(ann, cole, rita, work, project):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
     decision = reviews.return_ranking(rita, ranking.pk, reason="Again.")
@@ -147,7 +147,7 @@ def test_an_answer_cannot_be_undone_for_its_annotator(ann, rita, work, project):
     assert Review.objects.get().undone_at is None
 
 
-def test_gold_and_people_who_left_get_nothing_returned(ann, cole, rita, work, project):
+def test_rankings_of_gold_and_of_former_members_cannot_be_returned(ann, cole, rita, work, project):
     work(2)
     rank_next(ann)
     Comparison.objects.filter(pk=of(ann).comparison_id).update(gold_ranks=[1, 2])
@@ -155,5 +155,5 @@ def test_gold_and_people_who_left_get_nothing_returned(ann, cole, rita, work, pr
         reviews.return_ranking(rita, of(ann).pk, reason="Again.")
     rank_next(cole)
     cole.delete()
-    with pytest.raises(Conflict, match="no member"):
+    with pytest.raises(Conflict, match="not a member"):
         reviews.return_ranking(rita, of(cole).pk, reason="Again.")

@@ -57,7 +57,7 @@ def test_a_decision_has_a_reason_that_can_be_read(ann, rita, disputed, reason):
     assert not Review.objects.exists()
 
 
-def test_a_reviewer_sees_nobodys_ranks_of_what_they_hold_themselves(rita, ann, project):
+def test_a_reviewer_sees_no_ranks_of_a_comparison_that_they_hold_themselves(rita, ann, project):
     (comparison,) = add_work(project, 1, wanted_rankings=2)
     rank_next(ann)
     assert review_cases.case(rita, comparison.pk).rankings
