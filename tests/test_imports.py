@@ -108,17 +108,17 @@ def of_training() -> list[Path]:
     return [file for file in modules_of("training") if file not in learner()]
 
 
-def test_the_rule_has_something_to_read():
+def test_the_import_rule_checks_existing_files():
     assert {name_of(file) for file in modules_of("feedback")} >= {"feedback.actions.rankings", "feedback.queue.leases"}
     assert "feedback.errors" in set(imports_of(ROOT / "training" / "rounds" / "lifecycle.py"))
     assert any(within(name, "torch") for file in learner() for name in imports_of(file))
 
 
-def test_feedback_names_neither_training_nor_config():
+def test_feedback_imports_neither_training_nor_config():
     assert breaches(modules_of("feedback"), "training", "config") == []
 
 
-def test_training_does_not_name_config():
+def test_training_does_not_import_config():
     assert breaches(modules_of("training"), "config") == []
 
 

@@ -76,7 +76,7 @@ def test_the_page_names_the_key_for_the_view_in_which_text_can_be_marked(compari
         ranking.press("Escape")
 
 
-def test_only_an_empty_answer_is_called_empty(project, desk, annotator, keep):
+def test_only_an_empty_answer_is_labelled_as_empty(project, desk, annotator, keep):
     row = {"prompt": "[Agent]: Hello!", "completions": ["[Agent]: Hello!\n[Customer]: Hi!", ""]}
     imports.add_prompts(project, [row], compare=True)
     page = RankPage(desk.sit("ann")).page

@@ -16,7 +16,7 @@ def ranking(comparisons, desk, annotator) -> RankPage:
     return page
 
 
-def test_a_cut_connection_loses_nothing(ranking, keep):
+def test_a_lost_connection_loses_no_ranking(ranking, keep):
     context = ranking.page.context
     first = ranking.comparison
     context.set_offline(True)
@@ -52,7 +52,7 @@ def test_a_reload_while_offline_work_waits_sends_it(ranking):
     assert Ranking.objects.filter(comparison_id=first).count() == 1
 
 
-def test_an_answer_that_got_lost_makes_no_second_ranking(ranking):
+def test_a_lost_response_makes_no_second_ranking(ranking):
     """The server has stored the ranking, but its answer never arrives: the same key is sent again."""
     lost = []
 

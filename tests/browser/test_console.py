@@ -160,7 +160,7 @@ def test_an_ended_round_shows_no_empty_curve(console):
     expect(console.page.locator(".stages li.failed")).to_have_count(1)
 
 
-def test_the_console_of_an_empty_project(desk, manager, keep):
+def test_the_console_of_an_empty_project_has_no_start_button(desk, manager, keep):
     page = desk.sit("mona", phone=True)
     page.goto("/projects/support/console/")
     expect(page.get_by_role("heading", name="No model yet")).to_be_visible()

@@ -72,7 +72,7 @@ def test_as_many_formulas_as_a_text_may_have_are_set_without_a_pause(comparisons
     expect(page.locator(".math[data-tex]")).to_have_count(8_000 // len("\\frac{x}{y}"))
 
 
-def test_a_formula_is_marked_as_one(comparisons, desk, annotator):
+def test_a_formula_can_only_be_marked_as_a_whole(comparisons, desk, annotator):
     comparisons([PLAIN, "No."])
     ranking = RankPage(desk.sit("ann"))
     ranking.page.locator(".math[data-tex]").first.evaluate(

@@ -41,7 +41,7 @@ def test_a_manager_adds_people_and_changes_roles(desk, project, manager, strange
     assert Membership.objects.get(project=project, user=stranger).role == "reviewer"
 
 
-def test_the_last_manager_stays(desk, project, manager, annotator):
+def test_the_last_manager_cannot_be_removed_or_demoted(desk, project, manager, annotator):
     desk.expected.append("409")
     page = desk.sit("mona")
     page.goto("/projects/support/people/")

@@ -73,7 +73,7 @@ def test_ratings_by_keyboard_are_kept_through_a_reload_and_undo(comparisons, des
     assert shown_ratings(Ranking.objects.get(is_live=True)) == {"helpful": [None, 3, 1], "honest": [4, 2, 1]}
 
 
-def test_a_digit_ranks_again_after_escape(comparisons, desk, annotator, rated):
+def test_after_escape_digits_rank_again(comparisons, desk, annotator, rated):
     comparisons(count=1, size=2)
     ranking = RankPage(desk.sit("ann"))
     ranking.press("r", "4", "Escape", "2")

@@ -211,7 +211,7 @@ def test_empty_pages_say_what_to_do(desk, project, manager, path, keep):
     assert not english_in(page)
 
 
-def test_in_chinese_on_a_phone_in_the_dark(desk, disputed, people, project, keep):
+def test_review_pages_fit_in_chinese_and_dark_on_a_phone(desk, disputed, people, project, keep):
     project.annotators_see_quality = True
     project.save()
     page = desk.sit("mona", phone=True, dark=True, language="zh-CN")

@@ -29,7 +29,7 @@ def test_fast_keeps_the_other_arguments_and_stays_parallel():
     assert testing.is_parallel(arguments)
 
 
-def test_fast_beside_a_marker_expression_is_refused():
+def test_the_option_fast_with_a_marker_expression_is_refused():
     with pytest.raises(SetupError, match="leave out one of --fast and -m"):
         testing.fast_arguments(["--fast", "-m", "browser"])
 

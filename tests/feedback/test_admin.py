@@ -32,7 +32,9 @@ def test_a_tokens_digest_is_not_shown(request_of_superuser):
 
 
 @pytest.mark.parametrize("model", [Ranking, Comparison])
-def test_the_lists_are_made_in_a_few_queries(request_of_superuser, ann, work, model, django_assert_max_num_queries):
+def test_the_admin_lists_need_at_most_four_queries(
+    request_of_superuser, ann, work, model, django_assert_max_num_queries
+):
     work(12)
     while rank_next(ann):
         pass

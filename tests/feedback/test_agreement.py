@@ -36,7 +36,7 @@ def alpha_elsewhere(rows):
 
 
 @pytest.mark.parametrize("ties", [0.0, 0.2, 0.9])
-def test_alpha_of_two_people_is_that_of_another_library(ties):
+def test_alpha_of_two_people_equals_that_of_the_krippendorff_package(ties):
     generator = random.Random(1)
     one = [0 if generator.random() < ties else generator.choice([-1, 1]) for _ in range(200)]
     other = [value if generator.random() < 0.7 else generator.choice([-1, 0, 1]) for value in one]
@@ -44,7 +44,7 @@ def test_alpha_of_two_people_is_that_of_another_library(ties):
     assert ordinal_alpha(counts) == pytest.approx(alpha_elsewhere([one, other]), abs=1e-12)
 
 
-def test_alpha_of_agreement_is_one_of_opposites_negative_and_of_chance_nought():
+def test_alpha_is_one_for_agreement_negative_for_opposites_and_zero_for_chance():
     found = ordinal_alpha(np.array([[9.0, 0, 0, 0], [0, 9, 0, 0], [5000, 5000, 0, 0]]))
     assert found[0] == 1
     assert found[1] < -0.9
@@ -79,12 +79,12 @@ def units_of(rows, chosen=lambda row: True):
 
 
 @pytest.mark.parametrize("size", [2, 4])
-def test_alpha_of_a_project_is_that_of_another_library_with_people_missing(size):
+def test_alpha_with_missing_rankings_equals_that_of_the_krippendorff_package(size):
     rows = list(simulated(people=5, comparisons=60, size=size))
     assert measure_rankings(rows).alpha.value == pytest.approx(alpha_elsewhere(units_of(rows)), abs=1e-12)
 
 
-def test_alpha_of_two_people_counts_their_own_comparisons_alone():
+def test_alpha_of_two_people_counts_only_their_common_comparisons():
     rows = list(simulated(people=4, comparisons=60, size=3))
     by_two = measure_rankings(rows).by_two
     assert sorted(by_two) == list(combinations(range(4), 2))
@@ -94,7 +94,7 @@ def test_alpha_of_two_people_counts_their_own_comparisons_alone():
         assert found.alpha.value == pytest.approx(alpha_elsewhere(both), abs=1e-12)
 
 
-def test_alpha_of_an_annotator_sets_them_against_each_other_person():
+def test_alpha_of_an_annotator_compares_them_with_every_other_annotator():
     """Compute 1 − D_o/D_e by hand from their pairs of values with others, which weigh 1/(m − 1)."""
     rows = list(simulated(people=4, comparisons=40, size=2))
     ranked = {}
@@ -140,7 +140,7 @@ def test_pairwise_agreement_equals_a_count_over_all_two_annotators():
     assert len(measured.by_week) == 4
 
 
-def test_the_order_of_rows_and_the_names_of_positions_mean_nothing():
+def test_the_order_of_rows_and_of_positions_does_not_change_the_result():
     rows = list(simulated(people=4, comparisons=30, size=3))
     reversed_rows = [row._replace(ranks=row.ranks[::-1]) for row in rows]
     random.Random(2).shuffle(reversed_rows)
@@ -213,7 +213,7 @@ def test_without_pairs_there_is_a_sentence_in_place_of_a_number():
 
 @pytest.mark.django_db
 class TestOfAProject:
-    def test_an_empty_project_has_none(self, project):
+    def test_an_empty_project_has_no_agreement(self, project):
         measured = agreement.measure(project)
         assert measured.pairwise.value is None
         assert measured.alpha.value is None
@@ -285,7 +285,7 @@ class TestOfAProject:
         with django_assert_num_queries(1):
             agreement.of_annotator(project, ann.user_id)
 
-    def test_three_people_are_three_pairs_of_people(self, project, work):
+    def test_three_annotators_make_three_pairs_of_annotators(self, project, work):
         work(2, size=3, wanted_rankings=3)
         members = [membership(person(project, name, "annotator"), project) for name in ("a", "b", "c")]
         for member in members:

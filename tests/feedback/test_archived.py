@@ -92,13 +92,13 @@ def test_pages_of_an_archived_project_offer_nothing_that_would_be_refused(mona, 
     assert "button primary" not in browser.get("/").content.decode()
 
 
-def test_strangers_learn_nothing_of_an_archived_project(stranger, archived):
+def test_strangers_cannot_see_an_archived_project(stranger, archived):
     archived()
     assert client_of(stranger).get(URL).status_code == 404
     assert client_of(stranger).post(f"{URL}/prompts").status_code == 404
 
 
-def test_a_label_in_progress_is_kept(ann, work, archived):
+def test_in_an_archived_project_a_ranking_in_progress_can_be_submitted(ann, work, archived):
     work(3)
     lease = leases.lease_next(ann)
     archived()
@@ -108,7 +108,7 @@ def test_a_label_in_progress_is_kept(ann, work, archived):
     assert Ranking.objects.count() == 1
 
 
-def test_a_label_in_progress_is_kept_over_the_api(ann, work, archived):
+def test_in_an_archived_project_a_ranking_in_progress_can_be_submitted_over_the_api(ann, work, archived):
     work(3)
     first = leases.lease_next(ann)
     archived()

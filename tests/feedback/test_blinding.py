@@ -327,7 +327,7 @@ def rank_and_take(member: Membership, lease: Lease) -> Lease:
     return following or leases.lease_next(member)
 
 
-def test_a_comparisons_number_is_the_same_each_time_and_leads_back_to_it(project, annotator, manager):
+def test_a_comparisons_number_is_stable_and_can_be_inverted(project, annotator, manager):
     ann, mona = membership(annotator, project), membership(manager, project)
     numbers = [blinding.comparison_number(ann, pk) for pk in range(2000)]
     assert [blinding.comparison_id(ann, number) for number in numbers] == list(range(2000))
@@ -364,7 +364,7 @@ def test_annotators_get_only_the_project_settings_that_ranking_needs(project, an
     assert client_of(manager).get(URL).json()["gold_percent"] == 30
 
 
-def test_a_managers_lease_names_the_comparison_as_exports_do(project, manager):
+def test_a_managers_lease_has_the_comparison_id_of_exports(project, manager):
     (comparison,) = add_work(project, 1)
     lease = client_of(manager).post(f"{URL}/leases", {}, format="json").json()["lease"]
     assert lease["comparison"] == comparison.pk

@@ -31,7 +31,7 @@ def test_anonymous_requests_may_send_only_small_bodies(client, project, path, no
 
 
 @pytest.mark.parametrize("path", ["prompts/", "rank/submit/", "settings/"])
-def test_an_annotator_sends_little(client, annotator, path, nothing_is_stored):
+def test_annotators_may_send_only_small_bodies(client, annotator, path, nothing_is_stored):
     client.force_login(annotator)
     assert upload(client, f"/projects/support/{path}", 3_000_000).status_code == 413
 

@@ -47,7 +47,7 @@ def speed(timed):
     return single_checks.speed(annotators, sizes, seconds)
 
 
-def test_no_rankings_no_results():
+def test_without_rankings_there_are_no_results():
     assert position_bias([]).value is None
     assert position_bias([[1, 1]]).rankings == 0
     assert chance_agreement([]).value is None
@@ -187,7 +187,7 @@ def crew(kinds, comparisons, seed, wanted=2, gold=0.0, size=2, reason="sampled",
             yield RankingRow(pk, who, ranks, gold_ranks, reason, display_order=order, seconds=seconds)
 
 
-def test_in_a_crew_the_clicker_is_flagged_and_careful_partners_are_not():
+def test_in_a_group_the_random_clicker_is_flagged_and_careful_partners_are_not():
     """Six people share comparisons at random; one is a random clicker and one an adversary."""
     clicker, adversary, blamed, people = [], [], 0, 0
     for seed in range(8):
@@ -210,7 +210,7 @@ def test_gold_flags_the_clicker_sooner_and_without_overlap():
     assert median(after) <= 40  # of gold
 
 
-def test_in_a_careful_crew_people_are_flagged_no_more_often_than_the_stated_rate():
+def test_in_a_careful_group_people_are_flagged_no_more_often_than_the_stated_rate():
     """As in a project, the others' agreement is estimated from the same rankings."""
     flagged = people = 0
     for seed in range(40):
@@ -221,7 +221,7 @@ def test_in_a_careful_crew_people_are_flagged_no_more_often_than_the_stated_rate
     assert at_most_at_the_stated_rate(flagged, 3 * people)  # three tests with that rate, and speed
 
 
-def test_a_partner_of_the_clicker_is_not_flagged():
+def test_an_annotator_paired_with_a_random_clicker_is_not_flagged():
     """Half of the partner's answers agree, as a clicker's would; but so do those of the clicker's other partners."""
     generator = random.Random(4)
     rows = list(crew(["clicker", "careful", "careful", "careful", "careful"], 900, 5))

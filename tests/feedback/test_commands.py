@@ -52,7 +52,7 @@ def test_a_missing_project_is_reported(db, command):
         run(*command)
 
 
-def test_preferences_go_out_with_a_cursor(project, ann, work):
+def test_preferences_are_exported_with_a_cursor(project, ann, work):
     work(2)
     rank_next(ann)
     out, err = run("export_preferences", "support", "--split", "all")

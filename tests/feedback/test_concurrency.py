@@ -145,7 +145,7 @@ def test_only_one_of_several_late_submits_gets_the_slot(project, people):
     counters_are_right()
 
 
-def test_leases_running_out_under_everyones_hands_lose_nothing(project, people):
+def test_expiring_leases_lose_no_ranking_and_no_slot(project, people):
     """Expiry, reclaiming and submitting race on the same few comparisons."""
     add_work(project, 6, wanted_rankings=2)
 
@@ -166,7 +166,7 @@ def test_leases_running_out_under_everyones_hands_lose_nothing(project, people):
 
 
 @pytest.mark.slow
-def test_readers_and_writers_at_once_miss_no_ranking(project, people):
+def test_concurrent_readers_and_writers_miss_no_ranking(project, people):
     add_work(project, 60)
     read, finished = [], threading.Event()
 

@@ -84,7 +84,7 @@ def test_a_comparison_has_as_many_items_as_its_size(prompt, source):
     refused("comparison_whole", lambda: make_comparison(prompt, [], size=2))
 
 
-def test_an_item_more_is_refused(three, prompt, source):
+def test_a_comparison_with_too_many_items_is_refused(three, prompt, source):
     connection.check_constraints()
     extra = make_completion(prompt, source, "d")
     refused(
@@ -95,7 +95,7 @@ def test_an_item_more_is_refused(three, prompt, source):
     )
 
 
-def test_an_item_less_is_refused(three):
+def test_a_comparison_with_too_few_items_is_refused(three):
     refused("comparison_whole", lambda: three.items.filter(position=1).delete())
 
 
@@ -194,7 +194,7 @@ def test_ranks_are_dense_and_cover_every_completion(three, annotator, ranks):
 
 
 @pytest.mark.parametrize("ranks", [[1, 1, 1], [1, 2, 2], [3, 1, 2], [2, 1, 1]])
-def test_every_weak_order_is_taken(three, annotator, ranks):
+def test_every_weak_order_is_accepted(three, annotator, ranks):
     ranking(three, annotator, ranks=ranks)
     connection.check_constraints()
 
@@ -270,7 +270,7 @@ def test_a_decision_has_its_object_and_its_reason(three, annotator, constraint, 
     }))  # fmt: skip
 
 
-def test_a_comparison_is_settled_once_and_wants_nothing_then(three, annotator):
+def test_a_comparison_is_adjudicated_once_and_then_wants_no_rankings(three, annotator):
     decision(three, annotator, kind="adjudication")
     refused("one_adjudication", lambda: decision(three, annotator, kind="adjudication"))
     settled = {"adjudicated_at": timezone.now()}

@@ -107,7 +107,7 @@ def test_undo_goes_back_through_answers_and_rankings_in_their_order(ann, lease):
         ranking_undo.undo_last(ann)
 
 
-def test_an_answer_of_yesterday_is_not_undone(ann, lease):
+def test_an_answer_older_than_a_day_cannot_be_undone(ann, lease):
     write(ann, lease)
     Demonstration.objects.update(created_at=timezone.now() - timedelta(days=2))
     assert demonstrations.withdraw_if_last(ann) is None

@@ -132,7 +132,7 @@ def test_the_page_shows_the_turns_and_a_marked_span_is_stored_in_the_text(ann, c
     assert visible_spans([span], Answer(GOOD_TEXT, GOOD)) == [(start, start + 4, "bad")]
 
 
-def test_a_turn_without_words_and_hostile_text_are_shown_safely():
+def test_empty_turns_and_hostile_text_are_shown_safely():
     html = render_answer(Answer("", said("", "<script>x</script>", "b")))
     assert 'data-note="(an empty answer)"' in html and "<script>" not in html
 

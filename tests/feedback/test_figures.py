@@ -73,7 +73,7 @@ def test_figures_include_skips_and_former_members(ann, cole, project, work):
     assert of(project, "cole").done.total == 1
 
 
-def test_another_projects_work_is_not_counted(ann, project, stranger, work):
+def test_work_in_another_project_is_not_counted(ann, project, stranger, work):
     work(1)
     rank_next(ann)
     elsewhere = stranger.memberships.get().project

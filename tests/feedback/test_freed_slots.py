@@ -90,6 +90,6 @@ def test_closing_a_closed_account_again_opens_no_slots(ann, held):
     assert open_slots() == 5
 
 
-def test_a_person_without_leases_can_go(project):
+def test_an_account_without_leases_can_be_deleted(project):
     person(project, "bea", "annotator").delete()
     assert not User.objects.filter(username="bea").exists()

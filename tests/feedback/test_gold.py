@@ -45,7 +45,7 @@ def rank_by_text(member, best):
     return rankings.record_ranking(member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0)
 
 
-def test_gold_is_no_ordinary_work(ann, add_gold):
+def test_gold_is_not_leased_as_real_work(ann, add_gold):
     add_gold(3)
     assert leases.lease_next(ann) is None
 
@@ -182,7 +182,7 @@ def test_a_withdrawn_answer_to_gold_does_not_help_to_qualify(ann, add_gold, proj
     assert Membership.objects.get(pk=ann.pk).qualified_at is None
 
 
-def test_a_late_submit_of_gold_is_refused_as_of_other_work(ann, add_gold, work, draw):
+def test_a_late_submit_of_gold_is_refused_like_real_work(ann, add_gold, work, draw):
     add_gold(3)
     (only,) = work(1)
     draw({only: 1})

@@ -29,7 +29,7 @@ def test_an_empty_project_has_nothing_to_lease(ann):
     assert leases.lease_next(ann) is None
 
 
-def test_a_lease_holds_the_comparison_and_its_slot(ann, work):
+def test_a_lease_takes_a_slot_of_the_comparison(ann, work):
     (comparison,) = work(1)
     lease = leases.lease_next(ann)
     assert lease.comparison == comparison
@@ -55,7 +55,7 @@ def test_a_repeated_request_returns_the_comparison_that_is_held(ann, work):
     assert leases.lease_next(ann) == leases.lease_next(ann)
 
 
-def test_another_is_given_beside_the_one_on_screen(ann, work):
+def test_a_second_comparison_is_leased_beside_the_one_on_screen(ann, work):
     work(3)
     first = leases.lease_next(ann)
     second = leases.lease_next(ann, beside=[first.pk])
@@ -194,7 +194,7 @@ def test_releasing_opens_the_slot(ann, work):
     assert leases.lease_next(ann).comparison == comparison
 
 
-def test_another_persons_lease_is_not_there(ann, cole, work):
+def test_the_lease_of_another_annotator_is_not_found(ann, cole, work):
     work(1)
     lease = leases.lease_next(ann)
     for act in (leases.renew, leases.release, rankings.skip_comparison):
@@ -204,7 +204,7 @@ def test_another_persons_lease_is_not_there(ann, cole, work):
         rankings.record_ranking(cole, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1)
 
 
-def test_another_projects_work_is_not_offered(stranger, work):
+def test_comparisons_of_another_project_are_not_leased(stranger, work):
     work(3)
     assert leases.lease_next(stranger.memberships.get()) is None
 
@@ -246,7 +246,7 @@ def test_the_rule_of_the_prepared_statements_and_of_the_orm_is_the_same(ann, col
         assert len(by_statement) == {ann: 8 - 4, cole: 8 - 3, mona: 8}[member]
 
 
-def test_work_is_found_behind_all_that_one_has_ranked(ann, project, work, monkeypatch):
+def test_work_is_found_behind_all_rankings_of_the_annotator(ann, project, work, monkeypatch):
     """The annotator has ranked the head of the queue and the pieces after it."""
     monkeypatch.setattr("feedback.queue.claim.HEAD_SIZE", 2)
     monkeypatch.setattr("feedback.queue.claim.LOOK_SIZE", 3)

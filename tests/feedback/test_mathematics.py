@@ -28,7 +28,7 @@ def formulas(text: str) -> list[tuple[str, str]]:
         ("$a<b$ & $\\text{<b>}$", [("", "a&lt;b"), ("", "\\text{&lt;b&gt;}")]),
     ],
 )  # fmt: skip
-def test_formulas_are_found(text, found):
+def test_formulas_are_recognised(text, found):
     assert formulas(text) == found
 
 
@@ -51,11 +51,11 @@ def test_formulas_are_found(text, found):
         "$" + "x" * MAX_FORMULA_LENGTH + "y$",
     ],
 )
-def test_money_code_and_definitions_are_not(text):
+def test_money_code_and_macro_definitions_are_not_formulas(text):
     assert formulas(text) == []
 
 
-def test_a_text_has_no_more_formulas_than_a_browser_sets_at_once():
+def test_the_number_of_formulas_in_a_text_is_limited():
     found = formulas("$x^2+y$ " * 2_000)
     assert sum(len(tex) for _, tex in found) == MAX_FORMULAS_LENGTH // 5 * 5
     assert "$x^2+y$" in render("$x^2+y$ " * 2_000)

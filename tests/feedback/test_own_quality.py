@@ -64,7 +64,7 @@ def test_after_any_sequence_of_actions_the_stored_figures_equal_a_full_recount(p
     assert any(quality.agreement.value is not None for quality in shown if quality)
 
 
-def test_a_page_that_is_opened_again_counts_nothing(ann, cole, ranked_by_two, small_batches, uncounted, work):
+def test_reopening_a_page_does_not_count_again(ann, cole, ranked_by_two, small_batches, uncounted, work):
     first = own_quality.get_own_quality(ann)
     assert first.agreement.comparisons == 6
     uncounted()

@@ -57,7 +57,7 @@ def test_the_patterns_have_the_pages_of_the_lists():
     assert {"prompts", "export", "project-settings", "console", "round"} <= FOR_MANAGERS
 
 
-def test_a_stranger_learns_and_writes_nothing(client, project, stranger):
+def test_a_stranger_can_read_and_write_nothing(client, project, stranger):
     client.force_login(stranger)
     for name in PAGES:
         assert answers(client, name) == answers(client, name, "nowhere") == {MISSING}, name
@@ -100,7 +100,7 @@ def rows_in_the_database() -> dict[str, int]:
     return {model.__name__: model.objects.count() for model in models if not model.__name__.endswith("Snapshot")}
 
 
-def test_acts_refuse_get(client, manager):
+def test_addresses_that_change_data_refuse_get(client, manager):
     client.force_login(manager)
     acts = ("rank-submit", "rank-skip", "rank-undo", "change-role", "undo-import", "review-discard", "round-start")
     for name in (*acts, "roll-back", "checkpoint-promote", "round-cancel", "review-undo", "remove-member"):

@@ -172,7 +172,7 @@ def test_counting_takes_a_twentieth_of_the_workers_time_at_most(ann, project, wo
     assert quality_snapshot.refresh() == 1
 
 
-def test_another_pass_mark_is_counted_with(ann, project, work):
+def test_the_pass_mark_of_the_project_is_used(ann, project, work):
     work(1)
     rank_next(ann)
     counted = quality_snapshot.get_quality(project)

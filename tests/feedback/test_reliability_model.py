@@ -145,7 +145,7 @@ def test_weighted_votes_are_right_more_often_than_plain_ones():
     assert weighted / decided > plain / decided + 0.05
 
 
-def test_the_order_of_rows_and_the_names_of_completions_mean_nothing():
+def test_the_order_of_rows_and_the_ids_of_completions_do_not_change_the_result():
     rows = list(simulated(80, size=3, gold=5, seed=5))
     mirrored = [each._replace(ranks=each.ranks[::-1], gold_ranks=each.gold_ranks and each.gold_ranks[::-1])
               for each in rows]  # fmt: skip
@@ -155,7 +155,7 @@ def test_the_order_of_rows_and_the_names_of_completions_mean_nothing():
         assert getattr(after, name) == pytest.approx(getattr(before, name), abs=1e-4)
 
 
-def test_the_names_of_annotators_mean_nothing():
+def test_names_of_annotators_do_not_change_the_result():
     rows = list(simulated(80, seed=6))
     before, after = fitted(rows), fitted([each._replace(annotator_id=50 - each.annotator_id) for each in rows])
     assert after.reliability[::-1] == pytest.approx(before.reliability, abs=1e-4)
@@ -187,6 +187,6 @@ def test_a_ranking_of_many_counts_as_the_choices_it_takes():
     assert [votes.weight[votes.comparison == pk].sum() for pk in (1, 2, 3)] == pytest.approx([3, 1, 4 / 3])
 
 
-def test_no_rankings_no_estimates():
+def test_without_rankings_there_are_no_estimates():
     result = fitted([])
     assert len(result.reliability) == 0

@@ -130,14 +130,14 @@ def test_only_empty_text_has_no_html():
 @pytest.mark.parametrize(
     "hidden", ["a\u200db", "\u200d", "x\ufe0f", "\u3164", "a\ufe01", "\U000e0100", "م\u200d\u200d"]
 )
-def test_characters_without_a_glyph_are_shown_by_their_number(hidden):
+def test_characters_without_a_glyph_are_shown_by_code_point(hidden):
     assert 'class="control"' in render(hidden)
 
 
 @pytest.mark.parametrize(
     "wanted", ["👩\u200d👩\u200d👧", "❤\ufe0f\u200d🔥", "1\ufe0f\u20e3", "می\u200cخواهم", "क्\u200dष"]
 )
-def test_joiners_that_scripts_and_emoji_need_stay(wanted):
+def test_joiners_that_scripts_and_emoji_need_are_kept(wanted):
     assert 'class="control"' not in render(wanted)
 
 
@@ -231,7 +231,7 @@ def test_reading_code_takes_steps_in_proportion_to_its_length(rules):
         assert is_proportional(piece), repr(piece)
 
 
-def test_code_with_more_colours_than_are_allowed_has_none():
+def test_code_with_too_many_highlights_is_not_highlighted():
     assert "<span" in render("```py\n" + "1 " * 100 + "\n```")
     assert "<span" not in render("```py\n" + "1 " * (MAX_HIGHLIGHTS + 1) + "\n```")
 

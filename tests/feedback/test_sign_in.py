@@ -29,7 +29,7 @@ def all_places_taken(settings, tmp_path):
         file.close()
 
 
-def test_a_cookie_taken_before_signing_out_opens_nothing_afterwards(annotator):
+def test_a_cookie_copied_before_signing_out_is_invalid_afterwards(annotator):
     client, thief = Client(), Client()
     client.force_login(annotator)
     thief.cookies["sessionid"] = client.cookies["sessionid"].value
@@ -55,7 +55,7 @@ def test_a_third_simultaneous_password_check_waits_and_is_then_refused(
     assert b"try again in a few seconds" in answer.content
 
 
-def test_a_place_that_is_free_again_is_taken(client, annotator, all_places_taken, monkeypatch):
+def test_a_sign_in_waits_until_a_slot_is_free(client, annotator, all_places_taken, monkeypatch):
     monkeypatch.setattr(passwords, "sleep", lambda _: all_places_taken[0].close())
     assert client.post("/sign-in/", {"username": "ann", "password": "ann-password"}).status_code == 302
 

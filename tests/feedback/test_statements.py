@@ -35,7 +35,7 @@ def test_the_first_request_after_the_server_was_restarted_is_answered():
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_connection_that_breaks_within_a_request_is_djangos_error():
+def test_a_broken_connection_within_a_request_raises_djangos_error():
     statements.run("SELECT 1", [])
     ended_by_the_server()
     with pytest.raises(DatabaseError):
@@ -70,7 +70,7 @@ def test_a_column_is_still_read_after_a_migration_changed_its_type(migrated):
     assert statements.run("SELECT size FROM migrated", []) == [(1,)]
 
 
-def test_a_transaction_that_a_migration_overtook_is_refused_once(migrated):
+def test_a_transaction_fails_once_after_a_migration_changed_its_plan(migrated):
     def in_a_transaction():
         with transaction.atomic():
             return statements.run("SELECT size FROM migrated", [])

@@ -48,7 +48,7 @@ def test_guidelines_sent_after_the_session_ended_can_be_saved_after_signing_in(c
     assert Project.objects.get().guidelines.splitlines() == GUIDELINES.splitlines()
 
 
-def test_a_wrong_password_in_between_loses_nothing(client, settings_form):
+def test_a_wrong_password_in_between_keeps_the_unsent_form(client, settings_form):
     asked = client.post(SETTINGS, settings_form, **HERE)
     refused = client.post("/sign-in/", {**hidden_fields(asked), "username": "mona", "password": "wrong"})
     assert sign_in(client, refused, "mona").context["unsent"].texts == [GUIDELINES]

@@ -83,7 +83,7 @@ def marked(text, shown):
         ("~~a~~ ~b ***c***", "~b*c", "~b ***c"),
     ],
 )
-def test_a_mark_on_the_screen_is_a_part_of_the_raw_text(text, shown, raw):
+def test_a_mark_on_the_screen_covers_the_same_part_of_the_source(text, shown, raw):
     assert visible(text).text == on_screen(text)
     assert marked(text, shown) == raw
 

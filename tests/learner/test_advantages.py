@@ -58,7 +58,7 @@ def test_whitening_leaves_mean_zero_or_its_own_and_deviation_one():
     assert away.tolist() == pytest.approx([-2 / 3.5**0.5, -1 / 3.5**0.5, 0, 3 / 3.5**0.5], abs=1e-6)
 
 
-def test_equal_values_whiten_to_zero_not_to_nan():
+def test_whitening_equal_values_gives_zero_and_not_nan():
     assert whiten(torch.full([4], 2.0)).tolist() == [0, 0, 0, 0]
 
 

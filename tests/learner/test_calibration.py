@@ -54,7 +54,7 @@ def test_independent_pairs_have_wilsons_interval():
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-3)
 
 
-def test_pairs_that_repeat_their_prompts_fate_count_as_one_each():
+def test_pairs_of_a_prompt_that_are_all_right_or_wrong_count_as_one():
     # 100 prompts of 6 identical pairs tell as much as 100 pairs.
     fate = torch.tensor([1.0, 0.0, 1.0, 1.0] * 25, dtype=torch.float64)
     repeated = accuracy_interval(fate.repeat_interleave(6), torch.arange(100).repeat_interleave(6))
@@ -97,7 +97,7 @@ def test_a_calibrated_model_has_little_calibration_error_and_temperature_one():
     assert fitted_temperature(differences) == pytest.approx(1.0, abs=0.1)
 
 
-def test_a_model_that_is_too_sure_has_the_temperature_that_would_cool_it():
+def test_an_overconfident_model_has_a_fitted_temperature_above_one():
     differences = as_judged(CALIBRATED, temperature=2.5)
     scipys = minimize_scalar(lambda t: log_loss(differences / t), bounds=(0.1, 10), method="bounded").x
     assert fitted_temperature(differences) == pytest.approx(scipys, abs=1e-3)

@@ -60,7 +60,7 @@ def test_dropping_finished_rows_does_not_change_the_others(kind):
 
 
 @torch.inference_mode()
-def test_tied_embeddings_grouped_heads_and_prompts_of_one_length_are_nothing_special():
+def test_tied_embeddings_grouped_heads_and_equal_prompt_lengths_are_supported():
     model = tiny_model("qwen3", tie_word_embeddings=True, num_key_value_heads=1)
     prompts = [[1, 2, 3], [4, 5, 6]]
     decoder = fused(model, prompts, 1)

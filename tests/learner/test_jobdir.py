@@ -74,7 +74,7 @@ def test_a_folder_is_replaced_as_a_whole(job, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["state"]
 
 
-def test_a_write_that_fails_leaves_the_old_folder(job):
+def test_a_failed_write_leaves_the_old_folder(job):
     job.save_folder("state", lambda folder: (folder / "a").write_text("old"))
 
     def fail(folder):
@@ -98,7 +98,7 @@ def test_a_kill_at_any_moment_of_a_replacement_leaves_a_complete_folder(tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["state"]
 
 
-def test_only_the_writer_writes(tmp_path):
+def test_only_rank_0_writes_files(tmp_path):
     other = JobDirectory(tmp_path, is_writer=False)
     other.append_metrics(1, 2, loss=1.0)
     other.save_folder("model", lambda folder: None)

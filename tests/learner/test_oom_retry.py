@@ -103,7 +103,7 @@ def test_a_single_row_that_does_not_fit_ends_the_program_with_a_sentence(tmp_pat
     assert JobDirectory(job).result() is None
 
 
-def test_another_error_is_not_taken_for_memory():
+def test_other_errors_are_not_treated_as_out_of_memory():
     def fail(size):
         raise RuntimeError("shapes differ")
 

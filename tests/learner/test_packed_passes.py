@@ -28,7 +28,7 @@ def plain_log_probs(model, prompt, completion, padding=0, temperature=1.0):
 
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_alone_together_and_left_padded_are_the_same(kind):
+def test_log_probs_are_the_same_alone_packed_and_left_padded(kind):
     model = tiny_model(kind)
     together = score_tokens(model, EPISODES).log_probs.split([4, 6, 1])
     for i, (prompt, completion) in enumerate(zip(EPISODES.prompts, EPISODES.completions, strict=True)):

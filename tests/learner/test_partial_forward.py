@@ -39,7 +39,7 @@ def test_states_and_gradients_are_those_of_the_model_s_own_pass(kind):
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=1e-4, msg=name)
 
 
-def test_biases_and_grouped_heads_and_tied_embeddings_are_nothing_special():
+def test_biases_grouped_heads_and_tied_embeddings_are_supported():
     model = tiny_model("llama", attention_bias=True, mlp_bias=True, tie_word_embeddings=True, num_key_value_heads=1)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

@@ -41,7 +41,7 @@ def test_dual_clip_bounds_what_a_bad_token_can_cost():
     assert policy_loss(10.0, 2.0, dual_clip=3.0)[0] == policy_loss(10.0, 2.0)[0]
 
 
-def test_a_value_that_moves_too_far_is_judged_where_it_may_be():
+def test_the_value_loss_is_the_larger_of_the_clipped_and_the_unclipped_one():
     old, returns = torch.zeros(3), torch.tensor([1.0, 1.0, -1.0])
     loss = clipped_value_loss(torch.tensor([0.1, 0.9, 0.9]), old, returns, 0.2)
     # ½ (0.1 − 1)²; the bounded 0.2 is the worse one: ½ (0.2 − 1)²; the unbounded 0.9 is: ½ (0.9 + 1)²

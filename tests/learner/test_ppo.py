@@ -32,7 +32,7 @@ from training.learner.runtime.jobdir import BadInput, JobDirectory, TrainingFail
 
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
-def test_at_first_nothing_differs_from_the_reference_or_from_the_sampling_policy(tmp_path, algorithm):
+def test_before_training_log_probs_equal_those_of_the_reference_and_the_sampler(tmp_path, algorithm):
     each = 1 if ALGORITHMS[algorithm].needs_critic else 4
     job = ppo_job(tmp_path / "job", PROMPTS, algorithm=algorithm, completions_per_prompt=each, steps=2,
                   batch_episodes=32, epochs=2, minibatches=2, learning_rate=0.01, temperature=0.8)  # fmt: skip

@@ -72,7 +72,7 @@ def test_at_the_limit_of_the_tie_parameter_both_models_are_exactly_bradley_terry
 
 
 @pytest.mark.parametrize("model", TIE_MODELS.values())
-def test_nothing_overflows_at_extreme_differences(model):
+def test_extreme_score_differences_do_not_overflow(model):
     difference = torch.tensor([-1e4, 1e4], requires_grad=True)
     logit = torch.tensor(-2.0, requires_grad=True)
     outcome = model(difference, logit)

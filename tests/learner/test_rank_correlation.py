@@ -60,7 +60,7 @@ def test_completions_of_one_prompt_that_repeat_each_other_widen_the_interval():
     assert (copied.low, copied.high) == pytest.approx((alone.low, alone.high))
 
 
-def test_two_people_are_compared_in_both_orders():
+def test_two_raters_are_compared_in_both_orders():
     x, y, number = pairs_of_raters([[1, 2], [3], [4, 5, 3]])
     assert sorted(zip(x.tolist(), y.tolist(), number.tolist(), strict=True)) == [
         (1, 2, 0), (2, 1, 0), (3, 4, 2), (3, 5, 2), (4, 3, 2), (4, 5, 2), (5, 3, 2), (5, 4, 2),

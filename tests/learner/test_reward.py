@@ -96,7 +96,7 @@ def test_it_reports_calibration_ties_and_length(finished):
     assert all(value is None or type(value) in (int, float, str) for value in found.values())
 
 
-def test_a_finished_job_is_left_alone(finished):
+def test_a_finished_job_is_not_changed(finished):
     before = (finished / "result.json").stat().st_mtime_ns
     reward.main(finished)
     assert (finished / "result.json").stat().st_mtime_ns == before

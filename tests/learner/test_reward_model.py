@@ -182,7 +182,7 @@ def test_continuing_from_a_reward_model_keeps_its_head_and_ensemble(policy, tmp_
     assert torch.equal(again.ensemble.prior, model.ensemble.prior)
 
 
-def test_nothing_to_score_gives_nothing(policy):
+def test_scoring_no_answers_returns_an_empty_tensor(policy):
     assert score(trained(policy), []).shape == (0,)
 
 

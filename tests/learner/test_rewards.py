@@ -65,7 +65,7 @@ def test_a_text_has_the_same_score_for_any_tokens_that_the_policy_sampled(scorer
     torch.testing.assert_close(reward_function(free, tokenizer)(answers, as_written), expected)
 
 
-def test_blanks_and_lines_before_a_text_count_in_training_and_in_ppo_alike(scorer):
+def test_leading_white_space_is_read_alike_in_training_and_in_ppo(scorer):
     model, tokenizer = load_reward_model(str(scorer))
     texts = ["thanks", "  thanks", "\n\nthanks", "thanks\n"]
     row = {"prompt_id": 1, "split": "train", "messages": MESSAGES, "completions": texts, "ranks": [1, 2, 3, 4]}

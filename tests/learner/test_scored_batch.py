@@ -70,7 +70,7 @@ def test_kl_counts_completion_tokens_and_no_prompt_s(tmp_path):
     assert found.tolist() == pytest.approx(expected, abs=1e-4) and len(set(map(len, episodes.completions))) > 1
 
 
-def test_adam_is_the_published_one(tmp_path):
+def test_adam_has_the_published_settings(tmp_path):
     context, _ = prepared(tmp_path, weight_decay=0.3)
     for learner in ppo.trained_models(context):
         groups = learner.optimizer.param_groups

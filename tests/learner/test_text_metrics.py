@@ -42,7 +42,7 @@ def test_a_metric_has_the_value_computed_by_hand(name, text, references, expecte
     assert make_metric(name)(text, references) == pytest.approx(expected, abs=1e-6)
 
 
-def test_squad_s_normalisation():
+def test_words_are_normalised_as_by_squad():
     assert squad_words("  The  U.S.A., an “Anthem”; A-theory ") == ["usa", "“anthem”", "atheory"]
 
 
@@ -71,7 +71,7 @@ def test_metrics_are_terms_like_others():
         ({"name": "rouge"}, "there is no reward term 'rouge'; there are attribute, bleu, exact_match, length"),
     ],
 )
-def test_a_metric_that_cannot_be_is_refused(term, sentence):
+def test_an_invalid_metric_is_refused(term, sentence):
     with pytest.raises(BadInput, match=sentence):
         reward_of(term)
 

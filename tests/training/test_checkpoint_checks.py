@@ -94,9 +94,7 @@ def test_an_exact_model_imported_on_the_page_is_served_once_a_worker_has_checked
 
 
 @pytest.mark.usefixtures("forked_programs")
-def test_a_model_that_is_not_causal_is_refused_through_the_api_and_at_every_door(
-    api, console, project, base, comparisons, tmp_path
-):
+def test_a_model_that_is_not_causal_is_refused_everywhere(api, console, project, base, comparisons, tmp_path):
     folder = random_model(tmp_path / "mine", "bert", is_decoder=False, max_position_embeddings=64)
     answer = api.post(f"{API}/checkpoints", {"path": str(folder), "label": "mine", "serve": True}, format="json")
     assert (answer.status_code, answer.data["verdict"], answer.data["is_served"]) == (201, "waiting", False)
@@ -157,7 +155,7 @@ def test_a_refused_checkpoint_that_is_served_starts_no_round_and_no_engine(proje
             act()
 
 
-def test_a_later_promotion_holds_against_a_model_that_is_still_to_be_checked(project, base, waits, import_two):
+def test_a_model_still_to_be_checked_does_not_replace_a_later_promotion(project, base, waits, import_two):
     checkpoints.promote(import_two, None)
     checkpoints.settle_check(waits, FAST)
     assert checkpoints.served(project) == import_two
@@ -192,7 +190,7 @@ def test_of_an_earlier_versions_checkpoints_only_imported_ones_are_checked(proje
     assert set(Checkpoint.objects.values_list("verdict", flat=True)) == {"exact_generic"}
 
 
-def test_a_lost_message_and_a_lost_worker_are_made_up_for_by_the_beat(waits, sent, django_capture_on_commit_callbacks):
+def test_the_beat_recovers_lost_messages_and_lost_workers(waits, sent, django_capture_on_commit_callbacks):
     def beat():
         with django_capture_on_commit_callbacks(execute=True):
             tasks.send_waiting_checks()

@@ -67,18 +67,18 @@ def test_a_config_that_is_not_json_is_refused(project, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "./nowhere", "~nobody/model", "three/part/name", ""])
-def test_a_path_that_is_nothing_is_refused(project, path):
+def test_an_empty_model_path_is_refused(project, path):
     with pytest.raises(Invalid, match="no folder"):
         checkpoints.import_checkpoint(project, path, "mine")
 
 
 @pytest.mark.parametrize("label", ["", "  ", "round-0007", "x" * 201])
-def test_a_label_that_could_be_mistaken_is_refused(project, tmp_path, label):
+def test_a_label_that_looks_like_a_round_is_refused(project, tmp_path, label):
     with pytest.raises(Invalid, match="label"):
         checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "model")), label)
 
 
-def test_a_label_is_taken_once(import_one, project, tmp_path):
+def test_the_label_of_a_checkpoint_is_unique(import_one, project, tmp_path):
     import_one("mine")
     with pytest.raises(Conflict, match='"mine"'):
         checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "again")), "mine")
@@ -176,7 +176,7 @@ def test_a_path_that_no_folder_can_have_is_refused(project, path):
         checkpoints.import_checkpoint(project, path, "mine", may_fetch=False)
 
 
-def test_within_a_request_nothing_is_fetched_from_the_hub(project):
+def test_a_web_request_downloads_nothing_from_the_hub(project):
     with pytest.raises(Invalid, match="on the server"):
         checkpoints.import_checkpoint(project, "someone/some-model", "mine", may_fetch=False)
 

@@ -72,7 +72,7 @@ def test_without_rankings_the_console_shows_no_verdict_on_the_labels(console, ba
     assert console.get(f"{URL}/console/").context["verdict"] is None
 
 
-def test_the_loop_at_a_glance(console, finished):
+def test_the_console_summarises_the_loop(console, finished):
     page = console.get(f"{URL}/console/")
     assert (page.context["ranking_count"], page.context["new_rankings"], page.context["refusal"]) == (6, 0, "")
     assert "round-0001" in page.content.decode()
@@ -218,7 +218,7 @@ def test_samples_stand_beside_the_served_ones_on_the_same_prompts(console, finis
     assert 0.3 < summary.low < 0.4 and summary.high == 1.0
 
 
-def test_once_promoted_it_stands_beside_its_parent(console, finished, base, manager):
+def test_a_promoted_checkpoint_is_compared_with_its_parent(console, finished, base, manager):
     checkpoints.promote(finished.checkpoint, manager)
     assert console.get(f"{URL}/rounds/1/samples/").context["other"] == base
 

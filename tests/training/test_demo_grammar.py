@@ -41,7 +41,7 @@ def test_a_message_contains_its_product_and_its_name():
         assert message.name in message.text
 
 
-def test_the_article_before_a_product_is_right():
+def test_a_product_has_the_right_indefinite_article():
     words = grammar.vocabulary()
     assert not [product for product in words.products if product[0] in "aeiou"]
     texts = " ".join(

@@ -81,7 +81,7 @@ def test_a_second_run_reuses_its_annotators_and_leaves_no_token_behind(demo):
     assert User.objects.filter(username__startswith="simulated-").count() == simulate.ANNOTATORS
 
 
-def test_a_simulated_annotator_cannot_sign_in_by_password(demo, client):
+def test_a_simulated_annotator_cannot_sign_in_with_a_password(demo, client):
     with simulate.keys(demo):
         pass
     assert not client.login(username="simulated-1", password="")

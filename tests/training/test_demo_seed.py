@@ -60,9 +60,7 @@ def test_the_first_start_makes_everything_and_the_second_changes_nothing(reports
 
 @pytest.mark.process
 @pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.full), True], ids=["Ctrl-C", "SIGKILL"])
-def test_a_start_that_was_stopped_while_the_first_completions_were_written_is_made_good(
-    reports, tmp_path, monkeypatch, killed
-):
+def test_an_interrupted_first_sampling_is_completed_by_the_next_start(reports, tmp_path, monkeypatch, killed):
     model = str(make_model(tmp_path / "own"))
     with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
         stopped.setattr(process, "run", press_ctrl_c)
@@ -79,7 +77,7 @@ def press_ctrl_c(*given):
     raise KeyboardInterrupt
 
 
-def test_the_accounts_open_the_door_and_only_the_manager_may_use_the_admin_site(reports, without_programs, client):
+def test_the_demo_accounts_can_sign_in_and_only_the_manager_may_use_the_admin_site(reports, without_programs, client):
     for account in seed.prepare(report=reports.append):
         assert client.login(username=account.username, password=account.password)
         user = User.objects.get(username=account.username)

@@ -40,7 +40,7 @@ SPOILED = {
 
 
 @pytest.mark.parametrize("fault", SPOILED)
-def test_a_fault_costs_at_least_a_point(fault):
+def test_each_fault_of_a_reply_costs_at_least_a_point(fault):
     assert utility(MESSAGE, GOOD) - utility(MESSAGE, SPOILED[fault]) >= 1
 
 
@@ -66,7 +66,7 @@ HACKS = {
 
 
 @pytest.mark.parametrize("hack", HACKS)
-def test_a_hack_is_worth_less_than_a_dull_honest_reply(hack):
+def test_a_reward_hack_has_a_lower_utility_than_a_dull_honest_reply(hack):
     dull = "It looks as if your item was damaged on the road. We will look into it."
     assert utility(MESSAGE, HACKS[hack]) <= utility(MESSAGE, dull) - 1
 
@@ -104,7 +104,7 @@ def test_a_long_good_reply_loses_to_a_short_good_one():
         ("product", "right", "wrong"),
     ],
 )
-def test_the_better_trait_has_the_higher_mean(trait, better, worse):
+def test_better_traits_of_a_reply_have_a_higher_mean_utility(trait, better, worse):
     def mean(value: str) -> float:
         traits = dataclasses.replace(grammar.Traits(), **{trait: value})
         messages = list(grammar.messages(seed=2, count=200))

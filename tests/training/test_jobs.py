@@ -171,7 +171,7 @@ def test_prompts_that_come_later_change_nothing(waiting, project):
     assert chosen(waiting, 200) == before
 
 
-def test_a_directory_that_was_filled_is_left_alone(waiting):
+def test_a_filled_job_directory_is_not_changed(waiting):
     directory = jobs.fill(waiting, job(waiting, "policy"))
     (directory / "prompts.jsonl").write_text("as the program saw it")
     jobs.fill(waiting, job(waiting, "policy"))

@@ -73,7 +73,7 @@ def test_a_failed_program_gives_its_reason_in_a_sentence(program, directory, lin
     assert sentence in str(failure.value)
 
 
-def test_an_earlier_runs_reason_is_not_this_ones(program, directory):
+def test_the_reason_of_an_earlier_run_is_not_reported_again(program, directory):
     program("sys.stderr.write('error: the old reason\\n'); sys.exit(2)")
     with pytest.raises(process.ProgramFailed):
         process.run("ppo", directory, 1, never)

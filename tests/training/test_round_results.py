@@ -58,7 +58,7 @@ def test_the_next_lease_shows_completions_of_the_round(waiting, claim, prompts, 
     assert sorted(lease.comparison.texts()) == ["a", "b"]
 
 
-def test_older_comparisons_wait_behind_and_are_not_lost(waiting, claim, prompts, project, colleague):
+def test_older_comparisons_stay_in_the_queue_behind_the_new_ones(waiting, claim, prompts, project, colleague):
     before = Comparison.objects.filter(project=project).count()
     lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], "ab")]))
     assert Comparison.objects.filter(project=project).count() == before + 1
@@ -81,7 +81,7 @@ def test_an_even_share_of_the_new_comparisons_gets_an_extra_ranking(project, bas
     assert again == {2, 5}
 
 
-def test_all_of_the_end_is_written_or_nothing(waiting, claim, prompts):
+def test_the_end_of_a_round_is_written_completely_or_not_at_all(waiting, claim, prompts):
     with pytest.raises(AccordError):
         lifecycle.finish(claim, outcome_of(waiting, [(prompts[0], "ab"), (10**9, "c")]))  # no such prompt
     assert Round.objects.get(pk=waiting.pk).status == "running"

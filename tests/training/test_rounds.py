@@ -273,7 +273,7 @@ def test_metrics_are_kept_once(claim):
     assert kept == [("policy", step, {"total": 9, "kl": float(step)}) for step in (1, 2, 3)]
 
 
-def test_steps_that_a_resume_took_back_are_forgotten(claim):
+def test_steps_after_the_resumed_state_are_deleted_from_the_metrics(claim):
     lifecycle.record_metrics(claim, "reward", lines(5), from_start=True)
     lifecycle.record_metrics(claim, "policy", lines(1, 2, 3), from_start=True)
     lifecycle.record_metrics(claim, "policy", lines(1, 2), from_start=True)
@@ -315,7 +315,7 @@ def test_a_lost_message_is_sent_again(waiting, sent, django_capture_on_commit_ca
     assert send_waiting() == 0
 
 
-def test_a_broker_that_is_away_does_not_undo_the_start(
+def test_a_round_starts_although_the_broker_cannot_be_reached(
     project, base, rankings, monkeypatch, django_capture_on_commit_callbacks
 ):
     def refuse(*arguments):

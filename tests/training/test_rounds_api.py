@@ -57,7 +57,7 @@ def test_a_round_is_started_watched_and_cancelled(api, project, base, rankings, 
     assert api.post(f"{URL}/rounds/1/resume").data["status"] == "waiting"
 
 
-def test_a_checkpoint_writes_completions_when_nothing_is_to_be_learned(api, base, second, comparisons):
+def test_a_checkpoint_writes_completions_in_a_round_without_training(api, base, second, comparisons):
     answer = api.post(f"{URL}/rounds", {"learns": False, "checkpoint": second.pk}, format="json")
     assert (answer.status_code, answer.data["number"], answer.data["base"]) == (201, 0, "second")
 

@@ -239,6 +239,6 @@ def test_nothing_is_served_where_nothing_was_promoted(project):
 
 
 @pytest.mark.parametrize("engine", ["no-such-engine {model}", "", "vllm {modell}", "vllm 'open"])
-def test_an_engine_that_cannot_be_run_is_refused(engine):
+def test_an_engine_command_that_cannot_run_is_refused(engine):
     with pytest.raises(Invalid):
         command_line(engine, "/models/base", "127.0.0.1", 8001)

@@ -163,13 +163,13 @@ def test_a_revoked_token_is_401(annotator, project):
     assert client.get(URL).status_code == 401
 
 
-def test_an_account_that_was_closed_is_401(as_annotator, annotator, project):
+def test_a_deactivated_account_is_401(as_annotator, annotator, project):
     annotator.is_active = False
     annotator.save()
     assert as_annotator.get(URL).status_code == 401
 
 
-def test_a_token_is_kept_as_its_digest_alone(annotator):
+def test_only_the_digest_of_a_token_is_stored(annotator):
     token, key = issue_token(annotator, "tests")
     assert key not in str(vars(token))
     assert ApiToken.objects.get(digest=ApiToken.digest_of(key)) == token

@@ -27,7 +27,7 @@ def rank(client, lease, body, query=""):
     return client.post(f"{URL}/leases/{lease['lease']}/ranking{query}", escaped, content_type="application/json")
 
 
-def test_nothing_left_is_no_error(as_annotator, project):
+def test_no_comparison_left_is_not_an_error(as_annotator, project):
     assert take(as_annotator) is None
 
 

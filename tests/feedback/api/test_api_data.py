@@ -17,7 +17,7 @@ def send(client, path, body, content_type=JSON_LINES):
     return client.post(f"{URL}/{path}", body, content_type=content_type)
 
 
-def test_prompts_come_in_as_json_lines(as_manager, project):
+def test_prompts_are_imported_as_json_lines(as_manager, project):
     body = lines({"prompt": "a", "external_id": "1"}, {"messages": [{"role": "user", "content": "b"}]})
     response = send(as_manager, "prompts", body)
     assert response.status_code == 201
@@ -58,7 +58,7 @@ def test_an_empty_body_is_refused(as_manager, project):
     assert answer.status_code == 400 and "There are no rows" in answer.json()["message"]
 
 
-def test_a_byte_order_mark_and_windows_line_ends_are_taken(as_manager, project):
+def test_a_byte_order_mark_and_windows_line_ends_are_accepted(as_manager, project):
     body = b"\xef\xbb\xbf" + lines({"prompt": "a"}, {"prompt": "b"}).replace(b"\n", b"\r\n")
     assert send(as_manager, "prompts", body).json()["created"] == 2
 
@@ -99,7 +99,7 @@ def test_a_body_over_the_limit_is_refused(as_manager, project, settings):
     assert not Prompt.objects.exists()
 
 
-def test_completions_come_in_under_one_source(as_manager, project):
+def test_completions_are_imported_under_one_source(as_manager, project):
     send(as_manager, "prompts", lines({"prompt": "a", "external_id": "1"}))
     response = send(as_manager, "completions?source=old+model", lines({"external_id": "1", "text": "x"}))
     assert response.status_code == 201
@@ -142,7 +142,7 @@ def test_comparisons_with_a_bad_query_are_400(as_manager, project, query):
     assert send(as_manager, f"comparisons?{query}", b"").status_code == 400
 
 
-def test_preferences_go_out_for_trl(as_manager, ann, work):
+def test_preferences_are_exported_for_trl(as_manager, ann, work):
     work(1, size=3)
     rank_next(ann)
     response = as_manager.get(f"{URL}/preferences?split=all")
@@ -180,7 +180,7 @@ def test_a_reader_continues_from_the_cursor(as_manager, ann, work):
     assert third["Accord-Cursor"] == "4"
 
 
-def test_one_split_alone(as_manager, ann, work):
+def test_an_export_can_be_limited_to_one_split(as_manager, ann, work):
     work(10)
     while rank_next(ann):
         pass
@@ -199,7 +199,7 @@ def test_an_empty_project_is_an_empty_file(as_manager, project):
     assert rows_of(as_manager.get(f"{URL}/preferences")) == []
 
 
-def test_demonstrations_go_out(as_manager, ann, work):
+def test_demonstrations_are_exported(as_manager, ann, work):
     (comparison,) = work(1)
     imports.add_demonstration(ann, comparison.prompt, "like this")
     (row,) = rows_of(as_manager.get(f"{URL}/demonstrations"))

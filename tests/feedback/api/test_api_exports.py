@@ -148,7 +148,7 @@ def test_a_tables_columns_have_their_types_from_the_first_row_on(as_manager, ann
     assert [json.loads(each) for each in full["sampling_json"]] == [{"temperature": 0.7}, {}]
 
 
-def test_reasons_of_skips_go_out_under_a_pseudonym(as_manager, ann, work):
+def test_reasons_of_skips_are_exported_under_a_pseudonym(as_manager, ann, work):
     add_one_of_each(ann, work)
     (row,) = rows_of(as_manager.get(f"{URL}/skips"))
     assert (row["reason"], row["annotator"]) == ("not my language", f"annotator-{ann.user_id}")

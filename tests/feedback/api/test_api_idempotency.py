@@ -57,7 +57,7 @@ def test_a_new_round_takes_a_key_too(as_manager, project):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_eight_at_once_with_one_key_are_carried_out_once(project, manager):
+def test_eight_simultaneous_requests_with_one_key_are_executed_once(project, manager):
     key, answers = str(uuid4()), []
 
     def ask():

@@ -83,7 +83,7 @@ def test_a_new_project_takes_a_setting_by_its_former_name(as_manager, manager):
     assert as_manager.post("/api/v1/projects", body, format="json").json()["extra_rankings"] == 1
 
 
-def test_members_come_and_go(as_manager, project, stranger):
+def test_members_are_added_and_removed(as_manager, project, stranger):
     added = as_manager.post(f"{URL}/members", {"username": "stan", "role": "reviewer"}, format="json")
     assert added.status_code == 201
     assert {"username": "stan", "role": "reviewer", "ranking_count": 0}.items() <= added.json().items()
@@ -108,7 +108,7 @@ def test_members_that_cannot_be_added(as_manager, project, body, status):
     assert as_manager.post(f"{URL}/members", body, format="json").status_code == status
 
 
-def test_the_last_manager_stays(as_manager, manager, project):
+def test_the_last_manager_cannot_be_removed_or_demoted(as_manager, manager, project):
     member = f"{URL}/members/{manager.pk}"
     assert as_manager.delete(member).status_code == 409
     assert as_manager.patch(member, {"role": "annotator"}, format="json").status_code == 409

@@ -56,7 +56,7 @@ def test_a_case_names_people_and_no_source(as_rita, disputed):
     assert case["adjudication"] is None
 
 
-def test_settled_and_taken_back(as_rita, as_manager, disputed):
+def test_an_adjudication_is_made_and_undone(as_rita, as_manager, disputed):
     body = {"ranks": [2, 1], "idempotency_key": uuid4(), "seconds": 3, "reason": "It answers the question."}
     answer = post(as_rita, f"comparisons/{disputed.pk}/adjudicate", **body)
     assert answer.status_code == 201
@@ -99,7 +99,7 @@ def test_ordinary_leases_are_not_returned(as_annotator, work):
     assert as_annotator.post(f"{URL}/leases", {}, format="json").json()["lease"]["returned"] is None
 
 
-def test_discarded_with_a_reason_or_not_at_all(as_rita, as_manager, disputed):
+def test_a_discard_needs_a_reason(as_rita, as_manager, disputed):
     ranking = Ranking.objects.get(annotator__username="ann")
     assert post(as_rita, f"rankings/{ranking.pk}/discard").status_code == 400
     assert post(as_rita, f"rankings/{ranking.pk}/discard", reason=" ").status_code == 400
@@ -129,5 +129,5 @@ def test_a_persons_work_and_all_of_it_discarded(as_rita, ann, work):
     assert standings == {"discarded"}
 
 
-def test_people_of_other_projects_are_not_there(as_rita, stranger):
+def test_people_of_other_projects_are_not_found(as_rita, stranger):
     assert as_rita.get(f"{URL}/review/people/{stranger.pk}").status_code == 404

@@ -24,7 +24,7 @@ class Stops(io.RawIOBase):
 
 
 @pytest.mark.parametrize("kind", ["application/x-ndjson", "application/json"])
-def test_a_body_that_does_not_arrive_is_the_clients_to_send_again(client, project, manager, kind):
+def test_a_body_that_does_not_arrive_in_time_is_an_error_of_the_client(client, project, manager, kind):
     answer = client.generic(
         "POST",
         f"/api/v1/projects/{project.slug}/prompts",

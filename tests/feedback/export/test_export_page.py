@@ -74,7 +74,7 @@ def test_fields_left_empty_mean_the_defaults(browser, project, ranked):
         ("", "This field is required"),
     ],
 )
-def test_a_bad_choice_is_answered_on_the_page(browser, ranked, query, sentence):
+def test_an_invalid_choice_is_an_error_on_the_page(browser, ranked, query, sentence):
     answer = browser.get(f"{FILE}?{query}")
     assert answer.status_code == 400
     assert sentence in answer.content.decode()

@@ -103,7 +103,7 @@ def test_a_reader_continues_from_its_cursor(ann, project, work):
     assert [row["sequence"] for row in ranking_record.rankings(project, after=first)] == [4, 5]
 
 
-def test_pages_of_the_record_join_without_a_seam(ann, project, work, monkeypatch):
+def test_pages_of_the_record_join_without_gaps_or_repetitions(ann, project, work, monkeypatch):
     monkeypatch.setattr(ranking_record, "PAGE_SIZE", 2)
     work(5)
     while rank_next(ann):
@@ -166,7 +166,7 @@ def test_the_export_asks_the_database_a_fixed_number_of_times(ann, project, work
         assert len(list(ranking_record.rankings(project, until=cutoff))) == 12
 
 
-def test_demonstrations_go_out_for_imitation(ann, project, work):
+def test_demonstrations_can_be_exported_for_fine_tuning(ann, project, work):
     (comparison,) = work(1)
     imports.add_demonstration(ann, comparison.prompt, "as I would say it")
     (row,) = demonstrations(project)

@@ -46,7 +46,7 @@ def test_a_row_of_another_format_is_refused_by_its_name(project, name):
 
 
 @pytest.mark.parametrize("format", registry.names())
-def test_our_own_exports_are_known_too(project, ann, work, format):
+def test_exports_of_accord_are_recognised_too(project, ann, work, format):
     work(1)
     rank_next(ann)
     (row,) = formats.lines(project, format)
@@ -55,7 +55,7 @@ def test_our_own_exports_are_known_too(project, ann, work, format):
 
 
 @pytest.mark.parametrize("row", [{"prompt": "Hi", "completions": ["a", "b"]}, {"messages": TURNS}])
-def test_our_own_rows_are_read(project, row):
+def test_rows_in_the_documented_format_are_accepted(project, row):
     assert imports.add_prompts(project, [row]).created == 1
 
 

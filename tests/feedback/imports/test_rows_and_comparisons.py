@@ -146,7 +146,7 @@ def test_an_external_id_names_one_prompt_for_good(project):
         imports.add_prompts(project, [{"prompt": "b", "external_id": "1"}])
 
 
-def test_the_split_is_drawn_by_hash_and_stays(project):
+def test_the_split_is_a_hash_of_the_messages_and_never_changes(project):
     imports.add_prompts(project, [{"prompt": f"question {index}"} for index in range(500)])
     held_out = Prompt.objects.filter(split="held_out").count()
     assert 60 < held_out < 140  # 20 % of 500, within four standard deviations
@@ -195,7 +195,7 @@ def test_completions_find_their_prompt_by_either_id(project):
     ]
 
 
-def test_a_completion_known_already_keeps_its_id(project):
+def test_a_known_completion_keeps_its_id(project):
     (prompt_id,) = imports.add_prompts(project, [{"prompt": "a"}]).prompt_ids
     source = imports.get_source(project, "s", Source.Kind.IMPORT)
     row = {"prompt_id": prompt_id, "text": "one"}
@@ -222,7 +222,7 @@ def test_completions_that_cannot_be_used_are_refused_by_line(project, row, sente
         imports.add_completions(project, source, [row])
 
 
-def test_another_projects_prompts_are_not_there(project, stranger):
+def test_prompts_of_another_project_are_not_found(project, stranger):
     elsewhere = stranger.memberships.get().project
     (prompt_id,) = imports.add_prompts(elsewhere, [{"prompt": "a"}]).prompt_ids
     source = imports.get_source(project, "s", Source.Kind.IMPORT)
@@ -244,7 +244,7 @@ def test_texts_that_look_the_same_are_merged(project):
     assert Comparison.objects.get(pk=compared.ids[0]).texts() == ["one", "two"]
 
 
-def test_groups_with_nothing_to_compare_are_reported(project):
+def test_groups_without_two_different_texts_are_reported(project):
     same = completions(project, ["one", "one\n"])
     different = completions(project, ["one", "two"], prompt="b")
     compared = imports.add_comparisons(project, [same, different, []])
@@ -265,7 +265,7 @@ def test_a_comparison_is_of_one_prompt(project):
         imports.add_comparisons(project, [mixed])
 
 
-def test_another_projects_completions_are_not_there(project, stranger):
+def test_completions_of_another_project_are_not_found(project, stranger):
     ids = completions(stranger.memberships.get().project, ["one", "two"])
     with pytest.raises(Invalid, match="There is no completion"):
         imports.add_comparisons(project, [ids])
@@ -278,7 +278,7 @@ def test_invalid_ids_are_refused(project, ids):
 
 
 @pytest.mark.parametrize("wish", [{"wanted_rankings": 0}, {"wanted_rankings": 101}, {"priority": 40000}])
-def test_wishes_out_of_range_are_refused(project, wish):
+def test_numbers_of_rankings_and_priorities_out_of_range_are_refused(project, wish):
     with pytest.raises(Invalid):
         imports.add_comparisons(project, [completions(project, ["a", "b"])], **wish)
 

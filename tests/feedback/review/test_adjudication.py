@@ -23,7 +23,7 @@ def test_the_reviewers_ranking_is_the_only_one_that_counts(ann, cole, rita, disp
     assert {row["annotator"] for row in formats.lines(project, "trl")} == {ranking_record.pseudonym(rita.user_id)}
 
 
-def test_nothing_is_lost(ann, rita, disputed):
+def test_an_adjudication_keeps_the_overruled_rankings_in_the_record(ann, rita, disputed):
     ranking = adjudicate(rita, disputed, [2, 1], reason="The second one answers.")
     assert (ranking.reason, ranking.seconds, ranking.revision) == ("adjudication", 4.0, 1)
     first, overruled = Ranking.objects.filter(annotator=ann.user).order_by("revision")
@@ -112,7 +112,7 @@ def test_it_can_be_settled_again_after_an_undo(rita, mona, disputed, project):
     assert preferences(project) == [said(mona, [1, 2])]
 
 
-def test_sent_twice_it_is_one(rita, disputed):
+def test_the_same_adjudication_sent_twice_is_one(rita, disputed):
     key = uuid4()
     first = adjudicate(rita, disputed, [2, 1], idempotency_key=key)
     assert adjudicate(rita, disputed, [1, 2], idempotency_key=key) == first

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestDiscard:
-    def test_it_leaves_the_preferences_and_stays_in_the_record(self, ann, rita, work, project):
+    def test_a_discarded_ranking_leaves_the_preferences_and_stays_in_the_record(self, ann, rita, work, project):
         work(1)
         ranking = rank_by_position(ann, [1, 2])
         reviews.discard(rita, ranking.pk, reason="Clicked through.")
@@ -37,7 +37,7 @@ class TestDiscard:
         assert preferences(project) == [said(cole, [2, 1])]
         assert counters(comparison) == (1, 1, 0)
 
-    def test_it_leaves_agreement_and_gold(self, ann, cole, rita, work, project):
+    def test_a_discarded_ranking_leaves_agreement_and_gold(self, ann, cole, rita, work, project):
         comparisons = work(2, wanted_rankings=2)
         for _ in comparisons:
             rank_by_position(ann, [1, 2])
@@ -48,7 +48,7 @@ class TestDiscard:
         assert agreement.measure(project).pairwise.value is None
         assert list(gold.pass_rates(project)) == [ann.user_id]
 
-    def test_its_annotator_can_no_longer_revise_it(self, ann, rita, work):
+    def test_the_annotator_cannot_revise_a_discarded_ranking(self, ann, rita, work):
         work(1)
         ranking = rank_by_position(ann, [1, 2])
         reviews.discard(rita, ranking.pk, reason="No.")
@@ -57,7 +57,7 @@ class TestDiscard:
                 rankings.revise_ranking(ann, each.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
         assert rankings.recent(ann) == []
 
-    def test_undone_it_counts_again(self, ann, rita, work, project):
+    def test_an_undone_decision_lets_the_ranking_count_again(self, ann, rita, work, project):
         (comparison,) = work(1)
         decision = reviews.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
         review_undo.undo(rita, decision.pk)
@@ -65,7 +65,7 @@ class TestDiscard:
         assert counters(comparison) == (1, 1, 0)
         assert (of(ann).revision, of(ann).standing) == (3, "counts")
 
-    def test_undone_after_the_slot_went_to_another_both_count(self, ann, cole, bea, rita, work, project):
+    def test_a_discard_undone_after_another_annotator_ranked_lets_both_count(self, ann, cole, bea, rita, work, project):
         (comparison,) = work(1)
         decision = reviews.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
         leases.lease_next(cole)
@@ -75,7 +75,9 @@ class TestDiscard:
         rank_by_position(cole, [2, 1])
         assert len(preferences(project)) == 2
 
-    def test_undone_after_the_comparison_was_settled_it_is_overruled(self, ann, cole, rita, disputed, project):
+    def test_a_discard_undone_after_an_adjudication_leaves_the_ranking_overruled(
+        self, ann, cole, rita, disputed, project
+    ):
         decision = reviews.discard(rita, of(ann).pk, reason="No.")
         settled = adjudicate(rita, disputed, [1, 1])
         review_undo.undo(rita, decision.pk)
@@ -86,7 +88,7 @@ class TestDiscard:
         assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
         assert counters(disputed) == (3, 2, 1)
 
-    def test_an_overruled_one_can_be_discarded_too(self, ann, cole, rita, disputed, project):
+    def test_an_overruled_ranking_can_be_discarded_too(self, ann, cole, rita, disputed, project):
         settled = adjudicate(rita, disputed, [1, 1])
         reviews.discard(rita, of(ann).pk, reason="No.")
         counters(disputed)
@@ -121,7 +123,7 @@ class TestDiscardSince:
         Ranking.objects.filter(pk__in=list(old)).update(created_at=timezone.now() - timedelta(days=30))
         return comparisons
 
-    def test_the_counts_come_first_and_then_all_of_it_or_nothing(self, ann, cole, rita, busy, project):
+    def test_a_preview_shows_counts_and_the_discard_is_all_or_nothing(self, ann, cole, rita, busy, project):
         yesterday = timezone.now() - timedelta(days=1)
         Comparison.objects.filter(pk=of(ann).comparison_id).update(gold_ranks=[1, 2])
         preview = reviews.discard_preview(rita, ann.user_id, yesterday)
@@ -140,7 +142,7 @@ class TestDiscardSince:
         for comparison in busy:
             counters(comparison)
 
-    def test_it_is_undone_as_one_where_others_have_not_answered(self, ann, bea, rita, busy, project):
+    def test_discarding_since_a_day_is_undone_as_one_decision(self, ann, bea, rita, busy, project):
         since = timezone.now() - timedelta(days=90)
         before = preferences(project)
         decision = reviews.discard_since(rita, ann.user_id, since, reason="Careless.", expected=10)
@@ -151,7 +153,7 @@ class TestDiscardSince:
         for comparison in busy:
             counters(comparison)
 
-    def test_adjudications_are_not_among_it(self, ann, rita, busy, project):
+    def test_adjudications_are_not_among_a_persons_rankings(self, ann, rita, busy, project):
         adjudicate(rita, busy[0], [2, 1])
         since = timezone.now() - timedelta(days=90)
         assert reviews.discard_preview(rita, rita.user_id, since).rankings == 0

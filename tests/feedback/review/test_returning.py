@@ -15,7 +15,7 @@ from tests.feedback.review.outcomes import counters, of, preferences, said
 pytestmark = pytest.mark.django_db
 
 
-def test_it_counts_no_more_until_it_is_answered(ann, rita, work, project):
+def test_a_returned_ranking_does_not_count_until_it_is_answered(ann, rita, work, project):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
     reviews.return_ranking(rita, ranking.pk, reason="Read the second one again.")
@@ -51,7 +51,7 @@ def test_the_answer_is_a_revision_that_counts(ann, rita, work, project):
     assert leases.lease_next(ann) is None
 
 
-def test_it_may_be_returned_again(ann, rita, work, project):
+def test_a_ranking_may_be_returned_again(ann, rita, work, project):
     work(1)
     for _ in range(3):
         ranking = rank_by_position(ann, [1, 2])
@@ -115,7 +115,7 @@ def test_returned_ones_do_not_keep_people_from_new_work(ann, rita, work):
         leases.lease_next(ann, beside=held)
 
 
-def test_undone_it_counts_again(ann, rita, work, project):
+def test_an_undone_decision_lets_the_ranking_count_again(ann, rita, work, project):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
     decision = reviews.return_ranking(rita, ranking.pk, reason="Again.")

@@ -16,7 +16,7 @@ from tests.feedback.review.outcomes import of
 pytestmark = pytest.mark.django_db
 
 
-def test_annotators_decide_nothing(ann, cole, disputed):
+def test_annotators_cannot_make_review_decisions(ann, cole, disputed):
     ranking = of(cole)
     for act in (
         lambda: adjudicate(ann, disputed, [1, 2]),
@@ -30,13 +30,13 @@ def test_annotators_decide_nothing(ann, cole, disputed):
             act()
 
 
-def test_a_role_taken_away_meanwhile_is_gone(rita, ann, disputed):
+def test_a_role_that_was_removed_meanwhile_gives_no_access(rita, ann, disputed):
     Membership.objects.filter(pk=rita.pk).update(role="annotator")
     with pytest.raises(Forbidden):
         reviews.discard(rita, of(ann).pk, reason="x")
 
 
-def test_reviewers_elsewhere_find_nothing(ann, rita, stranger, disputed):
+def test_reviewers_of_other_projects_find_nothing(ann, rita, stranger, disputed):
     elsewhere = stranger.memberships.get()
     ranking, decision = of(ann), reviews.discard(rita, of(ann).pk, reason="x")
     for act in (
@@ -50,7 +50,7 @@ def test_reviewers_elsewhere_find_nothing(ann, rita, stranger, disputed):
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 1001, "a\x00", "\ud800"])
-def test_a_decision_has_a_reason_that_can_be_read(ann, rita, disputed, reason):
+def test_a_decision_needs_a_reason_with_visible_text(ann, rita, disputed, reason):
     for act in (reviews.return_ranking, reviews.discard):
         with pytest.raises(Invalid):
             act(rita, of(ann).pk, reason=reason)
