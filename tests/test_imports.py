@@ -1,4 +1,4 @@
-"""Imports point one way, and no web process holds torch."""
+"""Imports point one way, and no web process loads torch."""
 
 import ast
 import os
@@ -36,7 +36,7 @@ def name_of(file: Path) -> str:
 
 
 def import_statements(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """Every import in the file, wherever in it: the module, and the names that are taken out of it."""
+    """Yield every import in the file, also within functions: the module, and the imported names."""
     package = file.relative_to(ROOT).parent.parts
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
         if isinstance(node, ast.Import):
@@ -47,7 +47,7 @@ def import_statements(file: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def imports_of(file: Path) -> Iterator[str]:
-    """Every module that the file names in an import, and every name taken out of a package."""
+    """Yield every module that the file imports, and every name imported from a package."""
     for module, names in import_statements(file):
         yield module
         yield from (f"{module}.{name}" for name in names)

@@ -1,4 +1,4 @@
-"""Every sentence for people can be said in Chinese: it goes through gettext, and the catalogue has it."""
+"""Every sentence for people goes through gettext, and the Chinese catalogue has it."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ REFUSALS = {"Invalid", "Conflict", "NotFound", "Forbidden"}
 
 
 def code() -> list[Path]:
-    """What serves pages and runs rounds; `training/learner` are programs for a terminal."""
+    """Return the files whose texts are translated: all but `training/learner`, whose programs run in a terminal."""
     found = [*(BASE_DIR / "feedback").rglob("*.py"), *(BASE_DIR / "training").rglob("*.py")]
     return [path for path in found if not {"learner", "migrations"} & set(path.relative_to(BASE_DIR).parts)]
 
@@ -27,7 +27,7 @@ def sentences(catalogue: str) -> set[str]:
 
 
 def untranslatable(path: Path) -> Iterator[str]:
-    """Refusals raised with a text that is written there and then."""
+    """Yield the places where an error is raised with an untranslated text."""
     calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call) and node.args]
     for call in calls:
         is_refusal = isinstance(call.func, ast.Name) and call.func.id in REFUSALS

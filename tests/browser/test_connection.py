@@ -1,4 +1,4 @@
-"""Lost connections: no ranking is lost or doubled, and the page says what it does."""
+"""Lost connections: no ranking is lost or doubled, and the page shows what it does."""
 
 import pytest
 from playwright.sync_api import Route, expect

@@ -1,4 +1,4 @@
-"""Nothing covers anything at any size of window and comparison, also in high contrast, Chinese and dark."""
+"""No element covers another at any size of window and comparison, also in high contrast, Chinese and dark."""
 
 import pytest
 from django.core.cache import cache

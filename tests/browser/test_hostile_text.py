@@ -1,4 +1,4 @@
-"""The page shows untrusted completions whatever they contain, and runs nothing of them."""
+"""The page shows any untrusted completion as text, and runs nothing in it."""
 
 import pytest
 from rank_page import RankPage

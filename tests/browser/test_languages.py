@@ -1,4 +1,4 @@
-"""All pages in Simplified Chinese, by a switch that is remembered."""
+"""All pages in Simplified Chinese, and the language switch, which is remembered."""
 
 import ast
 import gettext

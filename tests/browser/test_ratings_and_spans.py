@@ -164,7 +164,7 @@ def test_a_new_mark_replaces_what_it_covers(comparisons, desk, annotator):
 
 
 def test_marks_outlast_a_look_at_the_differences(comparisons, desk, annotator):
-    """Text cannot be marked in the view as written, which shows differences: the page says so."""
+    """Text cannot be marked in the view as written, which shows differences: the page shows a message."""
     comparisons([MARKDOWN, MARKDOWN.replace("Friday", "Monday")])
     ranking = RankPage(desk.sit("ann"))
     drag_over(ranking.page, "throw")

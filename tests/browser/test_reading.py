@@ -102,7 +102,7 @@ def conversation(project) -> Callable[..., None]:
 
 
 def is_in_view(page: Page, text: str) -> bool:
-    """Tell whether the beginning of the text is visible in the prompt's box."""
+    """Return whether the beginning of the text is visible in the prompt's box."""
     return page.get_by_text(text).evaluate(
         """(element) => {
             const [text, box] = [element, element.closest(".prompt")].map((each) => each.getBoundingClientRect());

@@ -1,4 +1,4 @@
-"""`manage.py test`: which arguments leave it parallel, and which tests it leaves out."""
+"""`manage.py test`: the arguments with which it runs in parallel, and the tests that it leaves out."""
 
 import pytest
 

@@ -131,7 +131,7 @@ def test_a_stop_does_not_wait_for_silent_connections():
 @pytest.mark.process
 @pytest.mark.parametrize("kind", TRICKLES)
 def test_unfinished_requests_delay_nobody(port, kind):
-    """32 requests on six threads; each request sends a byte again and again."""
+    """Open 32 requests on six threads; each request keeps sending single bytes."""
     with trickling(port, TRICKLES[kind], count=32, every=0.2):
         for _ in range(3):
             (person,) = connect(port, 1)

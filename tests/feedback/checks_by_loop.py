@@ -68,7 +68,7 @@ def compared(rows, flagged=frozenset()):
 
 
 class PeerAgreement:
-    """How often an annotator agrees with the others, one of them left out."""
+    """Agreement of an annotator with the others, one of them left out."""
 
     def __init__(self, pairs):
         self.all, self.of_one = [0, 0], defaultdict(lambda: [0, 0])

@@ -1,4 +1,4 @@
-"""Superusers see everything, and change nothing that people said."""
+"""Superusers see all rows, and cannot change rankings or skips."""
 
 import pytest
 from django.contrib import admin

@@ -1,4 +1,4 @@
-"""How far people agree, against numbers from elsewhere and numbers by hand."""
+"""Agreement between annotators, against other libraries and numbers computed by hand."""
 
 import random
 from collections import Counter

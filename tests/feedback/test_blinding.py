@@ -96,7 +96,7 @@ def old_order(*known: object) -> list[int]:
 
 @dataclass
 class Record:
-    """What one annotator saw at each try, and which tries were gold."""
+    """The observations of one annotator at each try, and whether the try was gold."""
 
     truth: list[bool] = field(default_factory=list)
     seen: list[dict[str, Any]] = field(default_factory=list)
@@ -158,7 +158,7 @@ class TestAttempts(TestCase):
         assert any(row["count stayed"] for row in seen)
 
     def test_gold_is_leased_again_as_often_as_real_work(self):
-        """If others take the stand-in of gold that was let go, the gold is gone, too. Otherwise it comes again."""
+        """If others take the stand-in of gold that was let go, the gold is not leased again; otherwise it is."""
         coin = random.Random(5)
         tries = []
         for project in self.worlds(gold_percent=40):

@@ -157,7 +157,7 @@ def test_an_annotator_far_too_fast_is_flagged_at_ten_rankings_and_brisk_people_a
 
 
 def test_an_annotator_of_small_comparisons_is_not_flagged_as_fast():
-    """By seconds alone, everybody who ranks pairs would be an outlier among those who rank nine completions."""
+    """Without regard to size, everybody who ranks pairs would be an outlier among those who rank nine completions."""
     generator = random.Random(9)
     timed = [(1, 2, generator.lognormvariate(1.5, 0.3)) for _ in range(60)]
     timed += [(who, 9, generator.lognormvariate(5, 0.3)) for who in range(2, 12) for _ in range(60)]
@@ -211,7 +211,7 @@ def test_gold_flags_the_clicker_sooner_and_without_overlap():
 
 
 def test_in_a_careful_group_people_are_flagged_no_more_often_than_the_stated_rate():
-    """As in a project, the others' agreement is estimated from the same rankings."""
+    """The others' agreement is estimated from the same rankings, as in a project."""
     flagged = people = 0
     for seed in range(40):
         results = check_rankings(list(crew(["careful"] * 5, 400, seed, gold=0.1)), 0.8)
@@ -298,7 +298,7 @@ def test_the_vectorised_checks_return_what_a_loop_over_the_rankings_returns(seed
 
 
 def test_the_random_rankings_have_flags_of_each_kind():
-    """Otherwise the comparison with the loop would show less than it seems to."""
+    """Without all kinds of flags the comparison with the loop would test little."""
     results = [of_one for seed in range(30) for of_one in check_rankings(random_rankings(seed), 0.8).values()]
     assert {name for of_one in results for name in of_one.flagged} >= {
         "random_clicker",

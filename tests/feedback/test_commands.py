@@ -1,4 +1,4 @@
-"""Files in and out from the command line."""
+"""Import and export of files by management commands."""
 
 import json
 from io import StringIO

@@ -1,4 +1,4 @@
-"""Demonstrations: what an answer of a person becomes, how it is undone and discarded."""
+"""Demonstrations: storing an answer and its pair, undoing it and discarding it."""
 
 from datetime import timedelta
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""What people have done, how well, and how it goes."""
+"""Figures of annotators: amount and quality of their work."""
 
 from datetime import timedelta
 from uuid import uuid4
@@ -160,7 +160,7 @@ class TestOnesOwn:
         assert own.gold.comparisons == 10
 
     def test_own_quality_figures_do_not_change_while_ranking(self, ann, cole, project, ranked, work):
-        """So that nobody can tell from a number that changed, or did not, what they have just ranked."""
+        """Otherwise annotators could see from a changed number whether they had just ranked gold."""
         project.annotators_see_quality = True
         project.save()
         ann.refresh_from_db()

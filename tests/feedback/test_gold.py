@@ -1,4 +1,4 @@
-"""Gold tests annotators before and during work without their knowing; no model learns from its rankings."""
+"""Gold tests annotators before and during work without their knowledge; no model learns from its rankings."""
 
 from uuid import uuid4
 
@@ -147,7 +147,7 @@ def let_it_go(member, lease, how):
 
 
 def test_gold_that_is_let_go_is_not_leased_again_once_its_stand_in_is_taken(ann, add_gold, work, draw):
-    """Real work would be gone, too, because it was first in the queue."""
+    """Real work would not be leased again either, because others have taken it."""
     add_gold(3)
     first, second = [work(1, priority=place)[0] for place in (2, 1)]
     draw({first: 1})

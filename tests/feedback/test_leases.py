@@ -1,4 +1,4 @@
-"""Leases: which comparison is next, for whom, and until when."""
+"""Leases: choice of the next comparison, its holder, and its expiry."""
 
 from datetime import timedelta
 from uuid import uuid4
@@ -124,7 +124,7 @@ def test_the_display_order_is_the_annotators_own(ann, cole, work):
 
 
 def test_a_comparison_is_shown_again_in_the_same_order(ann, work):
-    """For example an order from a version that did not key orders with a secret."""
+    """The order may be from a version that did not key orders with a secret."""
     (comparison,) = work(1, size=4)
     lease = leases.lease_next(ann)
     Lease.objects.update(display_order=[3, 1, 0, 2])

@@ -1,4 +1,4 @@
-"""TeX in completions is found, and money is not taken for it."""
+"""TeX in completions is recognised, and amounts of money are not taken for it."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The page for a new project: administrators make projects there, everybody else reads why they may not."""
+"""The page for a new project: administrators create projects there, all other users get the reason why they may not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What annotators see of their own quality: stored once per full batch, and equal to a full recount."""
+"""Quality figures that annotators see of themselves: stored once per full batch, and equal to a full recount."""
 
 from datetime import timedelta
 

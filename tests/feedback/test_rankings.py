@@ -69,7 +69,7 @@ def test_all_ranking_details_are_stored(ann, project, work):
 
 
 class TestTheSecondsClaimed:
-    """Figures of speed use them, so nobody may claim more than the time since they took the lease."""
+    """Figures of speed use the seconds, so an annotator may claim at most the time since the lease was taken."""
 
     CLAIMED = 3600.0
 

@@ -1,4 +1,4 @@
-"""Reports of reliability: kept with their moment, the same whenever they are made, and what rankings weigh by them."""
+"""Reports of reliability: stored with the end of their record, reproducible, and the weights of rankings by them."""
 
 import random
 from uuid import uuid4
@@ -80,7 +80,7 @@ def test_later_rankings_do_not_change_an_earlier_report(project, crew, work):
 
 
 def test_gold_counts_as_a_known_answer(project, ann, cole):
-    """Nothing that they ranked was ranked by another, but its answer is known."""
+    """The two annotators share no comparisons, but the right rankings are known."""
     prompts = imports.add_prompts(project, [{"prompt": f"gold {n}", "completions": ["yes", "no"]} for n in range(12)])
     imports.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]} for ids in prompts.completion_ids])
     project.qualification_items, project.qualification_percent = 12, 100

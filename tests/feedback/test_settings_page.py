@@ -1,4 +1,4 @@
-"""Project settings: described once, in the model."""
+"""Project settings: the model describes them for page and API."""
 
 import pytest
 from django.utils.text import capfirst

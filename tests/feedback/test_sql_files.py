@@ -1,4 +1,4 @@
-"""Functions and triggers: what an existing database gets from the migrations is what the files say today."""
+"""Functions and triggers: migrations give an existing database the functions of today's files."""
 
 import pytest
 from django.db.migrations.loader import MigrationLoader

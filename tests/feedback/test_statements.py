@@ -1,4 +1,4 @@
-"""Prepared statements return what the ORM returns, and survive a restart of the server."""
+"""Prepared statements return the same as the ORM, and survive a restart of the server."""
 
 import threading
 

@@ -21,7 +21,7 @@ QUICK = {"learning_rate": 3e-3, "epochs": 4, "batch_rankings": 8, "ensemble_head
 
 
 def anchored(row: dict) -> dict:
-    """The row, with what an annotator says who holds a completion to be good if its utility is above 0."""
+    """Return the row with the anchor of an annotator who considers a completion good if its utility is above 0."""
     values = [utility(text) for text in row["completions"]]
     side = "above" if min(values) > 0 else "below" if max(values) <= 0 else None
     return row | {"anchor": side}
@@ -49,7 +49,7 @@ def test_the_completions_of_a_ranking_share_its_weight():
 
 @pytest.mark.parametrize("sides", [("below",), ("below", "above")], ids=["all bad alone", "both"])
 def test_its_steps_end_at_the_most_likely_score(sides):
-    """Beside scipy's minimum of the same posterior, written out."""
+    """Compare with scipy's minimum of the same posterior, written out."""
     rows = [row | {"anchor": sides[number % len(sides)]} for number, row in enumerate(ranking_rows(12, completions=2))]
     batch = comparisons(rows)
     raw = torch.randn(24, generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""The world of the learner's benchmarks is what its documentation says: completions that end by chance, not by text."""
+"""The benchmarks' models have the documented properties: completions end by chance, not by text."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""best_of_n: its picks beside the exact best-of-n distribution, what it learns, what it refuses."""
+"""best_of_n: picks against the exact best-of-n distribution, the learned policy, and refused input."""
 
 import json
 import math
@@ -75,7 +75,7 @@ def misfit(counts, log_probs):
 
 @pytest.mark.slow
 def test_the_picks_are_distributed_as_the_best_of_n(learned, distributions):
-    """By enumeration; a finished text of one or two letters is one completion, and so is a text that is cut off."""
+    """Enumerate all completions: finished texts of one or two letters, and texts that are cut off."""
     texts = [" ".join(LETTERS[token] for token in completion if token) for completion in completions()]
     picked = Counter(row["text"] for row in rows_of(learned))
     assert len(set(texts)) == len(texts) == 85 and picked.total() == PICKS and set(picked) <= set(texts)

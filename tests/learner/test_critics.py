@@ -1,4 +1,4 @@
-"""Critics: what they say, and what they learn."""
+"""Critics: their values at first, and after training."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_a_shared_critic_computes_its_values_in_the_policy_s_pass(tmp_path):
 
 
 def states_of(model, episodes):
-    """Where each completion token was decided, one row at a time by a plain pass."""
+    """Return the state before each completion token, one row at a time by a plain pass."""
     model.set_attn_implementation("eager")
     rows = []
     for prompt, completion in zip(episodes.prompts, episodes.completions, strict=True):

@@ -17,14 +17,14 @@ needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA gra
 
 @pytest.fixture(autouse=True)
 def memory_that_nobody_wrote_is_nan():
-    """PyTorch fills it so in its deterministic mode. A step that looks at all columns must not meet any."""
+    """PyTorch fills new memory with NaN in its deterministic mode. A step over all columns must not read any."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
 
 
 def taken_often(step):
-    """As a recording does: a step is taken before, and its results must not depend on that."""
+    """Repeat a step as a recording does; its results must not depend on the repetitions."""
     for _ in range(3):
         step()
     return step

@@ -1,4 +1,4 @@
-"""Messages to tokens: templates, truncation from the left, and what is refused."""
+"""Messages to tokens: templates, truncation from the left, and refused rows."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Dialogues: what is sampled turn by turn is stored whole, and ranked, learned from and scored as the same tokens."""
+"""Dialogues: sampled turns are stored as a whole dialogue, which is ranked, learned and scored as the same tokens."""
 
 import json
 

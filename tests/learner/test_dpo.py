@@ -1,4 +1,4 @@
-"""dpo: gradients beside a naive implementation, what it learns, how close it comes to π*, what it refuses."""
+"""dpo: gradients against a naive implementation, the learned policy, its distance to π*, and refused input."""
 
 import itertools
 import json
@@ -215,7 +215,7 @@ def divergence(policy, other):
 
 @pytest.mark.slow
 def test_with_exact_preferences_dpo_gets_close_to_the_best_policy(tmp_path):
-    """With all pairs its optimum is π* (Rafailov et al. 2023, theorem 1)."""
+    """With all pairs the optimum of DPO is π* (Rafailov et al. 2023, theorem 1)."""
     rows = exact_rows(itertools.combinations(completions(), 2))
     policy, reference = learned_in_the_world(tmp_path, rows, 0.5, epochs=4, batch_rankings=250)
     best = best_policy(reference, 0.5)

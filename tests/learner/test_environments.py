@@ -1,4 +1,4 @@
-"""Episodes of several turns: the policy answers an environment, and learns what a turn was worth later."""
+"""Episodes of several turns: the policy answers an environment, and learns from rewards of later turns."""
 
 import http.server
 import json
@@ -131,7 +131,7 @@ def dialogue(load_writer=unused_writer, **options):
 
 
 def talk(environment, *turns, **row):
-    """Return what the user says after each of the policy's turns; None where the dialogue ended."""
+    """Return the user's answer to each of the policy's turns; None where the dialogue ended."""
     environment.reset(seed=7, options={"messages": [{"role": "user", "content": "hello"}], **row})
     steps = [environment.step(turn) for turn in turns]
     return [None if terminated or truncated else said for said, _, terminated, truncated, _ in steps]
@@ -176,7 +176,7 @@ def test_a_checkpoint_answers_the_policy_in_ppo(tmp_path):
 
 @pytest.fixture
 def endpoint():
-    """A chat endpoint that repeats the last message, and what it was asked."""
+    """A chat endpoint that repeats the last message, and the requests that it got."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

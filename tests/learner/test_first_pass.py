@@ -1,4 +1,4 @@
-"""The first minibatch learns by the pass that scored it: as by a pass of its own, where memory allows it."""
+"""The first minibatch reuses the pass that scored it, if memory allows, with the same result as a pass of its own."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 
 def first_gradients(folder, monkeypatch, **settings):
-    """What the first minibatch of a run gives; how often the policy was asked since the episodes were written."""
+    """Return gradients and metrics of a run's first minibatch, and the number of the policy's passes since sampling."""
     ppo_job(folder / "job", PROMPTS)  # which draws a policy if there is none
     context, scored = prepared(folder, **settings)
     chosen = next(updates.minibatches(1, context.settings))

@@ -1,4 +1,4 @@
-"""The fast decoder: the model's own logits, for the kinds it knows, from the weights as they are now."""
+"""The fused decoder: the model's own logits, for supported architectures, from the current weights."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ STEPS = [[1, 2, 3, 4, 5], [6, 7, 8, 9, 10], [11, 12, 13, 14, 15], [16, 17, 18, 1
 
 
 def logits_of(model, sequences):
-    """After each sequence's last token, by transformers' eager attention, one at a time."""
+    """Return the logits after each sequence's last token, by transformers' eager attention, one at a time."""
     model.set_attn_implementation("eager")
     found = torch.stack([model(torch.tensor([sequence])).logits[0, -1] for sequence in sequences])
     model.set_attn_implementation("accord_packed")
@@ -30,7 +30,7 @@ def fused(model, prompts=PROMPTS, new_tokens=4):
 
 @torch.inference_mode()
 def expect_the_model_s_logits(model, decoder):
-    """After the prompts and after every step."""
+    """Check the logits after the prompts and after every step."""
     sequences = PROMPTS
     torch.testing.assert_close(decoder.read_prompts(), logits_of(model, sequences), atol=1e-4, rtol=0)
     for tokens in STEPS:

@@ -1,4 +1,4 @@
-"""The job directory's protocol: what is written appears whole, and what went wrong is one sentence."""
+"""The job directory's protocol: files appear complete, and an error is one sentence."""
 
 import json
 import os

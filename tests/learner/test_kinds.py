@@ -250,7 +250,7 @@ def plain_and_prepared(kind: str) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def own_log_probs(model: Any) -> torch.Tensor:
-    """By an unchanged model's own forward pass, on each sequence alone."""
+    """Return log-probs by an unchanged model's own forward pass, on each sequence alone."""
     found = []
     for prompt, completion in zip(EPISODES.prompts, EPISODES.completions, strict=True):
         logits = model(input_ids=torch.tensor([[*prompt, *completion]])).logits[0].log_softmax(-1)
@@ -292,7 +292,7 @@ class Looks(LlamaForCausalLM):
 
 
 class LooksInside(LlamaForCausalLM):
-    """The same in its trunk."""
+    """A model whose trunk attends to later tokens."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

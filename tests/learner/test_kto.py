@@ -1,4 +1,4 @@
-"""kto: its passes against a plain computation with transformers, what it learns, what it refuses."""
+"""kto: its passes against a plain computation with transformers, the learned policy, and refused input."""
 
 import pytest
 import torch

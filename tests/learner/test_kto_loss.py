@@ -15,7 +15,7 @@ def sigmoid(x):
 
 
 def test_the_loss_of_a_label_is_its_weight_minus_its_value():
-    """By equation 8: λ − λ·sigmoid(±β·(r − z0)) of four completions, the last with labels of both kinds."""
+    """Check equation 8, λ − λ·sigmoid(±β·(r − z0)), for four completions, the last with labels of both kinds."""
     ratios = torch.tensor([2.0, -1.0, 0.5, 3.0], dtype=torch.float64)
     desirable = torch.tensor([1.0, 0.0, 0.0, 2.0], dtype=torch.float64)
     undesirable = torch.tensor([0.0, 1.0, 0.5, 1.0], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Labels of single completions: what a ranking says about each, and what is refused."""
+"""Labels of single completions: derived from rankings or read from a file, and refused rows."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Folders that cannot be loaded as what they are meant to be are refused in a sentence, not filled in at random."""
+"""Folders that lack a part of the expected model are refused with a sentence, not filled with random weights."""
 
 import json
 from pathlib import Path

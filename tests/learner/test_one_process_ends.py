@@ -1,4 +1,4 @@
-"""Two processes when one of them has nothing to do, is told to stop, or fails: the other does not wait for ever."""
+"""Two processes, of which one has no work, gets a stop signal, or fails: the other does not wait forever."""
 
 import json
 import os

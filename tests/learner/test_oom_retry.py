@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 
 def allocator_of(model, tokens):
-    """From now on the model has no memory for more tokens at once, forward; and the last pass that fails is told."""
+    """Let the model fail with more tokens in one forward pass; return the list of token counts of failed passes."""
     failed = []
 
     def refuse(module, arguments, options):

@@ -1,4 +1,4 @@
-"""How close to the best possible: estimates beside what is known exactly, in a world that can be written down."""
+"""The best attainable objective: estimates against exact values, in a world that can be enumerated."""
 
 import itertools
 import json
@@ -47,7 +47,7 @@ def world(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_best_attainable_is_estimated_within_a_percent(world):
-    """Of these rewards at this β, the standard error of 40,000 samples is 1.6 %, of two million 0.2 %."""
+    """With these rewards and β, the standard error of 40,000 samples is 1.6 %, of two million 0.2 %."""
     _, reference, values = world
     exact = BETA * float((reference + values / BETA).logsumexp(0))
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""A packed pass gives every completion what it gets alone."""
+"""A packed pass gives every completion the same outputs as a separate pass."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A row's log-probabilities and values do not depend on its company: alone, laid end to end, or padded by others."""
+"""A row's log-probs and values are the same alone, packed with others, or padded."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ EPISODES = Episodes([[5, 6, 7], [8], [9, 10, 11, 12, 13, 0, 14]], [[1, 2, 3, 0],
 
 
 def plain_log_probs(model, prompt, completion, padding=0, temperature=1.0):
-    """By transformers' own eager attention, left-padded by so many pad tokens, masked by length."""
+    """Return log-probs by transformers' own eager attention, left-padded by so many pad tokens, masked by length."""
     model.set_attn_implementation("eager")
     tokens = torch.tensor([[0] * padding + [*prompt, *completion]])
     mask = torch.tensor([[0] * padding + [1] * (len(prompt) + len(completion))])

@@ -1,4 +1,4 @@
-"""The pass that computes no more than it is asked for gives what transformers' own pass gives, gradients included."""
+"""The partial pass equals transformers' own pass, gradients included."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ SEQUENCES = [[(7 * row + 3 * place) % 64 for place in range(length)] for row, le
 
 
 def gradients(model, output):
-    """Of some function of the output."""
+    """Return the gradients of some function of the output."""
     model.zero_grad()
     weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(0))
     (output * weights).sum().backward()
@@ -55,7 +55,7 @@ def test_biases_grouped_heads_and_tied_embeddings_are_supported():
 
 @pytest.mark.parametrize("learned", ["log_probs", "entropy", "both"])
 def test_the_gradients_of_log_probabilities_and_of_entropy_are_right(learned):
-    """Against those of their formulas, in double precision."""
+    """Compare with the gradients of the formulas, in double precision."""
     generator = torch.Generator().manual_seed(0)
     states, head = (torch.randn(size, 5, generator=generator).double().requires_grad_() for size in (6, 9))
     tokens = torch.tensor([0, 8, 3, 3, 1, 7])

@@ -1,4 +1,4 @@
-"""ppo in a world that can be written down: it starts where it should, ends near the optimum, and says what is wrong."""
+"""ppo in a world that can be enumerated: it starts at the reference, ends near the optimum, and reports errors."""
 
 import json
 
@@ -59,7 +59,7 @@ def test_log_probabilities_of_the_sampler_and_of_the_passes_agree(tmp_path):
 
 
 def log_probs_of(model, episodes, temperature):
-    """One row at a time by a plain pass."""
+    """Return log-probs of one row at a time by a plain pass."""
     rows = []
     for prompt, completion in zip(episodes.prompts, episodes.completions, strict=True):
         model.set_attn_implementation("eager")

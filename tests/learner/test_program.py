@@ -1,4 +1,4 @@
-"""What the programs say when they are asked for help."""
+"""The `--help` texts of the programs."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""q: what it reads, what it refuses, and what it leaves."""
+"""q: its input, refused input, and its output."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""q in a world that can be written down: its values beside dynamic programming, its policy beside the best one."""
+"""q in a world that can be enumerated: values against dynamic programming, the policy against the best one."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The loss of comparisons: its gradients, its tie parameter, and what it recovers of known utilities."""
+"""The loss of comparisons: its gradients, its tie parameter, and recovery of known utilities."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Ratings: read, standardised and learned by heads beside the score, and reported beside what two people agree on."""
+"""Ratings: read, standardised, learned by heads beside the score, and reported beside the agreement of two people."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""The reward program as it is run: learning, stopping, resuming, two processes, and what it reports."""
+"""Whole runs of the reward program: learning, stopping, resuming, two processes, and the report."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Reward models: fresh, saved, loaded, scored in every arrangement, and unsure where they should be."""
+"""Reward models: new, saved, loaded, scored in every arrangement, and their uncertainty."""
 
 import json
 import math

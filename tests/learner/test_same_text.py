@@ -1,4 +1,4 @@
-"""Of models with chat templates: what people saw is what is learned from, scored, sampled and served."""
+"""Models with chat templates learn, score, sample and serve the same text that people see."""
 
 import json
 

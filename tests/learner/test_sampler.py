@@ -1,4 +1,4 @@
-"""The sampler: the right distribution, its own log-probabilities, and the same text in any company."""
+"""The sampler: the right distribution, its log-probs, and the same text in any batch."""
 
 import collections
 import json

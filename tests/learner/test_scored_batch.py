@@ -1,4 +1,4 @@
-"""A batch of episodes before it teaches: one temperature for all passes, no dropout, KL of completions only."""
+"""A batch of episodes before its updates: one temperature for all passes, no dropout, KL of completions only."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def test_the_sampler_writes_by_the_temperature_of_the_passes(tmp_path):
 
 @pytest.mark.parametrize("options", [{}, {"critic": "shared"}, {"lora_rank": 2}], ids=["whole", "shared", "adapters"])
 def test_a_later_minibatch_s_pass_finds_an_unchanged_policy_where_it_was(tmp_path, options):
-    """The first minibatch's ratio is 1 by construction; this is the pass that all others are measured by."""
+    """The first minibatch's ratio is 1 by construction; a later minibatch's pass must agree with it."""
     policy_folder(tmp_path / "policy", **DROPOUT)
     context, scored = prepared(tmp_path, **CUT, **options)
     targets = rollout.compute_targets(scored, 0.5, None, context.settings)

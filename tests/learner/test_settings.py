@@ -1,4 +1,4 @@
-"""The programs' settings: every field can be read back, and what cannot be meant is refused with a sentence."""
+"""The programs' settings: every field can be read back, and invalid values are refused with a sentence."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""sft: what it learns, what it weighs, what it refuses."""
+"""sft: the learned model, weights of tokens, and refused input."""
 
 import json
 

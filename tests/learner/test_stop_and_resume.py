@@ -36,7 +36,7 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torc
 
 
 def outcome(job):
-    """All that must be the same: weights, metrics, result; not times."""
+    """Return everything that must be equal: weights, metrics, result; not times."""
     lines = [untimed(line) for line in JobDirectory(job).metrics()]
     weights = load_file(job / "model" / "model.safetensors") if (job / "model").exists() else {}
     texts = (job / "samples.jsonl").read_text() if (job / "samples.jsonl").exists() else ""

@@ -1,4 +1,4 @@
-"""Rewards without a reward model: how near a text is to reference texts."""
+"""Rewards without a reward model: similarity of a text to reference texts."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What one batch teaches: the same whatever it is cut into, in as many steps as set, none of them too far."""
+"""Updates from one batch: the same for any micro-batches, as many steps as set, limited by max_update_kl."""
 
 import itertools
 

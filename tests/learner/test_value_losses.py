@@ -127,7 +127,7 @@ BUFFER = ReplayBuffer(EPISODES, torch.tensor([1.0, -0.5, 2.0]), torch.tensor([1.
 
 @pytest.mark.parametrize("bootstrap", ["state_value", "double_q"])
 def test_the_losses_of_a_batch_are_those_of_its_tokens_one_by_one(bootstrap):
-    """Every number is computed from Q and V of each completion alone, with the counts as weights."""
+    """Compute every number from Q and V of each completion alone, with the counts as weights."""
     made = context(bootstrap=bootstrap, expectile=0.8, gamma=0.9, conservative_weight=0.1)
     sums, weight = np.zeros(3), 0.0
     for prompt, completion, reward, count in zip(*EPISODES[:2], [1.0, -0.5, 2.0], [1, 3, 1], strict=True):

@@ -48,7 +48,7 @@ def waiting(project, base, rankings, manager):
 
 @pytest.fixture
 def claim(waiting):
-    """That round, claimed."""
+    """The claim on the waiting round."""
     return lifecycle.claim(waiting.pk, "gpu-1:100")
 
 

@@ -66,7 +66,7 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def sending_over(broker_url: str) -> Iterator[None]:
-    """This process, too, sends its messages over that broker."""
+    """Send this process's messages over that broker, too."""
     broker_url = broker.address(broker_url)
     changed = {
         "broker_url": broker_url,

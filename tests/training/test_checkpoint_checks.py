@@ -32,7 +32,7 @@ GENERIC = Verdict("generic", "padded", "cached", "in packed passes states differ
 
 @pytest.fixture
 def sent(monkeypatch):
-    """The ids of the checkpoints whose check was asked for."""
+    """The ids of the checkpoints whose check was requested."""
     ids = []
     monkeypatch.setattr(current_app, "send_task", lambda name, args, **options: ids.append((name, *args)))
     return ids
@@ -182,7 +182,7 @@ def test_a_checkpoint_of_a_round_has_the_verdict_of_its_base(project, base, wait
 
 
 def test_of_an_earlier_versions_checkpoints_only_imported_ones_are_checked(project, base, waiting, claim, sent):
-    """As the migration leaves them: all wait, and only what was imported is checked."""
+    """After the migration all checkpoints wait, and only imported ones are checked."""
     lifecycle.finish(claim, Outcome(model="/models/new", reward_model="", samples=[], baseline=[]))
     Checkpoint.objects.update(verdict="waiting")
     assert list(checks.waiting()) == [base]

@@ -1,4 +1,4 @@
-"""Simulated annotators: they agree as often as people do, and each is somebody."""
+"""Simulated annotators: they agree as often as people do, and differ from each other."""
 
 import json
 from itertools import combinations
@@ -54,7 +54,7 @@ def test_smaller_differences_are_noticed_among_similar_replies():
 
 @pytest.fixture(scope="module")
 def judged():
-    """What four annotators say of 120 × 4 completions that a base model of this demo once wrote, at temperature 1."""
+    """Rankings by four annotators of 120 × 4 completions that a base model of this demo wrote at temperature 1."""
     lines = (Path(__file__).parent / "data" / "base_completions.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     return [[Annotator(seed).rank(row["message"], row["completions"]) for row in rows] for seed in range(1, 5)]

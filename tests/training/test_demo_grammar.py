@@ -1,4 +1,4 @@
-"""What the demo's grammar writes: enough of it, always the same, and in good English."""
+"""Texts of the demo's grammar: enough of them, always the same, and in good English."""
 
 import re
 from collections import Counter

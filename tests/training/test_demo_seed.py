@@ -1,4 +1,4 @@
-"""The demo project is made once: the second start finds all as it was."""
+"""The demo project is created once: a second start changes nothing."""
 
 import json
 import stat
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @pytest.fixture
 def reports(monkeypatch):
-    """A demo small enough for a test, and what it says while it is made."""
+    """A demo small enough for a test, and its progress messages."""
     monkeypatch.setattr(seed, "PROMPTS", 30)
     monkeypatch.setattr(seed, "ROUND_OF_OTHER_MODELS", {name: SETTINGS[name] for name in ("common", "round")})
     return []

@@ -1,4 +1,4 @@
-"""The hidden utility orders replies as a fair person would, and does not fall for what fools a reward model."""
+"""The hidden utility orders replies as a fair person would, and resists reward hacking."""
 
 import dataclasses
 import random

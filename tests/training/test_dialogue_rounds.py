@@ -1,4 +1,4 @@
-"""Rounds and dialogues: what a round reads, leaves out, and writes."""
+"""Rounds and dialogues: rows that a round reads, leaves out, and writes."""
 
 import json
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Demonstrations in rounds: when they are imitated, how many are, and what is measured on the held-out ones."""
+"""Demonstrations in rounds: when and how many are imitated, and the figures on held-out ones."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What a program is given."""
+"""Job directories: settings and input files of the programs."""
 
 import json
 
@@ -100,7 +100,7 @@ def test_the_rankings_are_those_up_to_the_cut_off(waiting, project, annotator):
 
 
 def test_rankings_that_reviewers_take_out_are_not_learned(waiting, project, annotator, manager):
-    """Neither before a round starts nor between its start and the moment when a worker takes it."""
+    """This holds before a round starts, and between its start and the claim by a worker."""
     (first, *_) = Ranking.objects.order_by("sequence")
     member = Membership.objects.get(user=manager)
     reviews.discard(member, first.pk, reason="Careless.")

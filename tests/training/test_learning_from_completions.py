@@ -1,4 +1,4 @@
-"""The recipe q: what a round learns from, and one that runs for real."""
+"""The recipe q: the completions that a round learns from, and a whole round."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Where checkpoints lie, in a data folder that may be moved."""
+"""Paths of checkpoints in a data folder that may be moved."""
 
 import importlib
 import shutil

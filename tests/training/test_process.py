@@ -1,4 +1,4 @@
-"""One program as a process: watched, stopped, ended with its worker, and asked why it failed.
+"""One program as a process: watched, stopped, ended with its worker, and its reason of failure.
 
 What runs here is a few lines of Python in place of a learner's program, each with one bad habit.
 """

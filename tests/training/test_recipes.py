@@ -1,4 +1,4 @@
-"""Recipes: a round is what its recipe lists, and everything that shows or stores a round follows from that list."""
+"""Recipes: jobs, settings, pages and API of a round follow from its recipe."""
 
 import json
 import re

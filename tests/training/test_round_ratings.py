@@ -1,4 +1,4 @@
-"""Ratings in rounds: what is written for the reward model, which attributes it learns, and rewards of them."""
+"""Ratings in rounds: rows for the reward model, the attributes that it learns, and rewards by attributes."""
 
 import json
 import uuid

@@ -1,4 +1,4 @@
-"""What a finished round brings: completions, comparisons and a checkpoint, in one transaction."""
+"""Results of a finished round: completions, comparisons and a checkpoint, in one transaction."""
 
 import json
 
@@ -16,7 +16,7 @@ from training.rounds.start import start_round, start_sampling
 
 
 def outcome_of(round_, samples, baseline=()):
-    """As Outcome.read gives it, with so many texts for each prompt."""
+    """Return an outcome as Outcome.read does, with so many texts for each prompt."""
     return results.Outcome(
         model="/models/new",
         reward_model="/models/reward",

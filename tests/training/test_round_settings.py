@@ -1,4 +1,4 @@
-"""A round's settings: what is given, in which order it counts, and what is refused."""
+"""A round's settings: defaults, precedence, and refused values."""
 
 import pytest
 

@@ -80,7 +80,7 @@ def test_nothing_starts_without_rankings(project, base, comparisons):
 
 
 def test_rounds_do_not_learn_from_gold(project, base, comparisons, annotator):
-    """It tests people, and the export leaves it out: so no round counts it, waits for it or starts by it."""
+    """Exports leave gold out, so no round counts it, waits for it or starts because of it."""
     prompts = imports.add_prompts(
         project, [{"prompt": f"gold {n}", "completions": ["good", "bad", "?"]} for n in (1, 2)]
     )
@@ -282,7 +282,7 @@ def test_steps_after_the_resumed_state_are_deleted_from_the_metrics(claim):
 
 @pytest.fixture
 def sent(monkeypatch):
-    """What was asked of the workers."""
+    """The messages that were sent to the workers."""
     asked = []
     monkeypatch.setattr(lifecycle.current_app, "send_task", lambda name, arguments: asked.append((name, *arguments)))
     return asked

@@ -1,4 +1,4 @@
-"""A round's programs run for real, on a model of a few thousand parameters."""
+"""Real runs of a round's programs, on a model of a few thousand parameters."""
 
 import pytest
 from django.conf import settings

@@ -1,4 +1,4 @@
-"""Rounds by a real Celery worker, over each broker we run on, and what happens when it is stopped in every way."""
+"""Rounds by a real Celery worker, over each broker, and stopped in every way."""
 
 import os
 import re
@@ -143,7 +143,7 @@ def wait_for_step(round_, step):
 
 
 def weights(folder):
-    """Every weight, bit for bit."""
+    """Return the bytes of all weights."""
     with safe_open(folder / "model.safetensors", "pt") as file:
         return {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118 (not a dict)
 

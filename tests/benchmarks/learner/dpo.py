@@ -148,5 +148,5 @@ def needs(name: str, size: str, side: str) -> machine.Need:
 
 
 def holds(ours: dict, peer: dict) -> bool:
-    """Tell whether held-out accuracies differ by at most two points. The scatter of seeds is not measured yet."""
+    """Return whether held-out accuracies differ by at most two points. The scatter of seeds is not measured yet."""
     return abs(ours["quality"] - peer["quality"]) <= 0.02

@@ -90,5 +90,5 @@ def write_job(job: Path, name: str, rows: list[dict], settings: dict) -> Path:
 
 
 def holds(ours: dict, peer: dict) -> bool:
-    """Tell whether the rewards are equal, except for tokens that differ because adapters round differently."""
+    """Return whether the rewards are equal, except for tokens that differ because adapters round differently."""
     return abs(ours["quality"] - peer["quality"]) <= 0.05

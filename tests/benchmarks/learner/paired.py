@@ -22,7 +22,7 @@ class Difference(NamedTuple):
 
     @property
     def is_chance(self) -> bool:
-        """Tell whether the difference is within one point or two standard errors."""
+        """Return whether the difference is within one point or two standard errors."""
         return abs(self.mean) <= max(0.01, 2 * self.error)
 
 

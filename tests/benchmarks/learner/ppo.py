@@ -121,7 +121,7 @@ def episodes(size: str, each: int, epochs: int, *, has_critic: bool) -> machine.
 
 
 def holds(ours: dict, peer: dict) -> bool:
-    """Tell whether reward is not lower and KL not higher than the peer's, within two standard errors.
+    """Return whether reward is not lower and KL not higher than the peer's, within two standard errors.
 
     The errors are those of the difference of two means over the prompts of `judged`. Reward alone can be raised at the
     cost of KL, and reward − β·KL would accept a policy that has learned nothing.

@@ -158,5 +158,5 @@ def measured(clock: Clock, name: str, scores: list[list[float]]) -> dict:
 
 
 def holds(ours: dict, peer: dict) -> bool:
-    """Tell whether held-out accuracies differ by at most one point."""
+    """Return whether held-out accuracies differ by at most one point."""
     return abs(ours["quality"] - peer["quality"]) <= 0.01

@@ -103,5 +103,5 @@ def mean_log_probs(folder: Path, pairs: list[tuple[list[int], list[int]]]) -> li
 
 
 def holds(ours: dict, peer: dict) -> bool:
-    """Tell whether the entropies agree within four standard errors of their difference."""
+    """Return whether the entropies agree within four standard errors of their difference."""
     return abs(ours["quality"] - peer["quality"]) < 4 * math.hypot(ours["quality_error"], peer["quality_error"])

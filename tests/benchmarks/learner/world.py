@@ -71,7 +71,7 @@ def tokenizer(vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
 
 
 def tokenizer_of(folder: Path) -> PreTrainedTokenizerFast:
-    """Return the tokenizer that `prepare` saved, which knows every token of the folder's models."""
+    """Return the tokenizer that `prepare` saved, which has every token of the folder's models."""
     return cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(folder / "policy"))
 
 

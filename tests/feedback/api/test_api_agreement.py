@@ -1,4 +1,4 @@
-"""How far people agree, for managers."""
+"""Agreement between annotators over HTTP, for managers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Prompts, completions and comparisons in; preferences out."""
+"""Import of prompts, completions and comparisons, and export of preferences, over HTTP."""
 
 import json
 

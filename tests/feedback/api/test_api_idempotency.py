@@ -1,4 +1,4 @@
-"""A request that timed out at the client can be sent again: it is carried out once, and answered as the first time."""
+"""A request that timed out at the client can be sent again: it is executed once, and both responses are equal."""
 
 import threading
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The API's description is whole."""
+"""The OpenAPI description of the API is complete and valid."""
 
 from io import StringIO
 

@@ -1,4 +1,4 @@
-"""A body that stops on its way."""
+"""Request bodies that do not arrive completely."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""The export page: what each format holds, how to read it, and a download that equals the API's."""
+"""The export page: contents of each format, code that reads it, and a download that equals the API's."""
 
 import json
 from uuid import uuid4

@@ -195,7 +195,7 @@ def rita(project):
 
 
 def follow(read, project, kept, after):
-    """What a reader by cursor does, as the module says it; returns the next cursor."""
+    """Update the kept rows as a reader by cursor does, by the rule of the module; return the next cursor."""
     until = ranking_record.sequence_cutoff(project)
     for line in read(project, after, until):
         ranking = (line["comparison_id"], line["annotator"])
