@@ -47,7 +47,7 @@ def test_the_ranking_page_in_every_state(comparisons, desk, annotator, dark):
 
 
 @pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
-def test_the_other_pages(project, desk, manager, annotator, dark):
+def test_the_other_pages_have_no_violation(project, desk, manager, annotator, dark):
     page = desk.sit("mona", dark=dark)
     at = f"/projects/{project.slug}"
     for path in (

@@ -30,7 +30,7 @@ def shown(comparisons, desk, annotator):
     return show
 
 
-def test_markup_is_shown_as_text_and_runs_nothing(shown, keep):
+def test_markup_is_shown_as_text_and_runs_no_script(shown, keep):
     page = shown(SCRIPTS, LINKS, TEMPLATES)
     keep(page, "hostile-markup")
     assert "owned" not in page.title()
@@ -42,7 +42,7 @@ def test_markup_is_shown_as_text_and_runs_nothing(shown, keep):
     assert page.locator("main").is_visible()
 
 
-def test_links_lead_nowhere_by_themselves(shown):
+def test_links_lead_to_https_pages_in_a_new_tab_only(shown):
     page = shown(LINKS, "plain")
     links = page.locator(".prose a")
     assert {link.get_attribute("href").split(":")[0] for link in links.all()} == {"https"}

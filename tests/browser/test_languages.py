@@ -83,7 +83,7 @@ def test_the_managers_pages_in_chinese(desk, manager, annotator, path, keep):
     assert not english_in(page)
 
 
-def test_each_language_is_named_in_itself(desk, annotator):
+def test_each_language_is_named_in_its_own_language(desk, annotator):
     page = desk.sit("ann", language="zh-Hans")
     page.goto("/account/")
     page.locator(".menu > summary").click()

@@ -66,7 +66,7 @@ def test_a_key_held_down_or_pressed_twice_ranks_one_pair(ranking):
     assert Ranking.objects.count() == 1
 
 
-def test_by_mouse_and_with_flags_and_comment(ranking):
+def test_a_pair_is_ranked_by_mouse_with_flags_and_comment(ranking):
     first = ranking.number
     ranking.press("b", "c")
     ranking.page.keyboard.type("Neither.")
@@ -98,7 +98,7 @@ def test_other_sizes_and_other_projects_take_a_digit_for_each(comparisons, desk,
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_it_fits_a_phone(comparisons, desk, annotator, project, keep, dark):
+def test_the_page_fits_a_phone(comparisons, desk, annotator, project, keep, dark):
     project.one_key_pairs = True
     project.save()
     comparisons(count=1, size=2)

@@ -19,7 +19,7 @@ def columns(ranking: RankPage) -> int:
     return tops.count(tops[0])
 
 
-def test_columns_or_a_list_is_remembered(comparisons, desk, annotator):
+def test_the_choice_of_columns_or_list_is_remembered(comparisons, desk, annotator):
     comparisons(count=2, size=3)
     ranking = RankPage(desk.sit("ann"))
     assert columns(ranking) == 3

@@ -178,7 +178,7 @@ PAGES = ("review/", "review/people/", "review/decisions/", "figures/", "figures/
 
 
 @pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
-def test_axe_finds_nothing(desk, disputed, people, project, dark):
+def test_axe_finds_no_violation(desk, disputed, people, project, dark):
     project.annotators_see_quality = True
     project.save()
     discarded = Ranking.objects.get(annotator=people[0].user, comparison=disputed[2])
@@ -255,7 +255,7 @@ def test_a_manager_sees_everybodys_figures(desk, disputed, keep):
     keep(page, "figures")
 
 
-def test_the_case_fits_a_phone(desk, disputed):
+def test_the_review_page_fits_a_phone(desk, disputed):
     page = desk.sit("mona", phone=True)
     page.goto(f"/projects/support/review/{disputed[0]}/")
     expect(page.locator(".case-rankings")).to_be_visible()

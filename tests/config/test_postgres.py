@@ -128,7 +128,7 @@ def test_other_users_cannot_read_the_data_and_folders_above_are_unchanged(tmp_pa
     assert open_to_others == []
 
 
-def test_a_data_folder_that_an_earlier_version_left_open_is_closed(folder):
+def test_a_data_folder_that_an_earlier_version_left_readable_is_made_private(folder):
     folder.chmod(0o755)
     assert manage("check", "--data", str(folder))[0] == 0
     assert folder.stat().st_mode == 0o040700

@@ -50,7 +50,7 @@ def assert_tells_nothing(guesses: list[bool], truth: list[bool]) -> None:
 
 
 @pytest.mark.parametrize(("right", "is_chance"), [(250, True), (284, True), (310, False), (190, False)])
-def test_a_rule_that_is_right_in_more_than_three_of_five_tries_is_found(right, is_chance):
+def test_a_guess_that_is_right_in_more_than_three_of_five_tries_is_detected(right, is_chance):
     truth = [True] * 250 + [False] * 250
     guesses = [index < right // 2 for index in range(250)] + [index >= right // 2 for index in range(250)]
     for check in (lambda: assert_chance(right, 500), lambda: assert_tells_nothing(guesses, truth)):

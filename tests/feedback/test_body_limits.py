@@ -36,7 +36,7 @@ def test_annotators_may_send_only_small_bodies(client, annotator, path, nothing_
     assert upload(client, f"/projects/support/{path}", 3_000_000).status_code == 413
 
 
-def test_a_manager_uploads_lines_and_nothing_else_that_is_large(client, manager):
+def test_managers_may_send_large_bodies_to_uploads_only(client, manager):
     client.force_login(manager)
     assert upload(client, "/projects/support/prompts/", 3_000_000).status_code == 200
     assert upload(client, "/projects/support/settings/", 3_000_000).status_code == 413

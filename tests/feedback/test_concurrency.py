@@ -282,7 +282,7 @@ def test_a_ranking_discarded_while_it_is_revised_is_one_or_the_other(project, pe
 
 
 @pytest.mark.slow
-def test_everything_at_once_keeps_the_counters_and_ends(project, people, reviewers):
+def test_random_concurrent_actions_keep_the_counters_right(project, people, reviewers):
     """Rankings, revisions, decisions and undos race on few comparisons: no deadlock, no slot lost or counted twice."""
     comparisons = add_work(project, 4, wanted_rankings=3)
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db
         ([[1, 2, 3], [1, 3, 2]], False),
     ],
 )
-def test_a_majority_is_on_every_pair(said, expected):
+def test_a_majority_is_needed_on_every_pair(said, expected):
     assert has_majority(said) is expected
 
 

@@ -56,7 +56,7 @@ def test_a_revision_is_not_counted_twice_and_discarded_rankings_are_reported(ann
     assert (done.total, done.live, done.taken_out) == (3, 1, 2)
 
 
-def test_settling_comparisons_is_not_counted_as_ranking(ann, mona, project, work):
+def test_adjudications_are_not_counted_as_rankings(ann, mona, project, work):
     (comparison,) = work(1)
     rank_next(ann)
     reviews.adjudicate(mona, comparison.pk, [1, 2], idempotency_key=uuid4(), seconds=99.0)

@@ -114,7 +114,7 @@ def test_a_comparison_with_a_flag_for_review_waits_for_a_reviewer(flags, ann, co
     assert waiting.pk in [comparison.pk for comparison in review_cases.flagged(flags)]  # flagged anew
 
 
-def test_a_decision_takes_it_off_the_list(flags, ann, mona, work):
+def test_a_decision_removes_a_comparison_from_the_flagged_list(flags, ann, mona, work):
     work(2)
     flagged = [rank_next(ann, flags=["odd"]) for _ in range(2)]
     reviews.discard(mona, flagged[0].pk, reason="odd indeed")

@@ -72,14 +72,14 @@ def test_anonymous_users_are_sent_to_the_sign_in_page(client, project):
     assert rows_in_the_database() == before
 
 
-def test_an_annotator_manages_and_reviews_nothing(client, annotator):
+def test_an_annotator_cannot_manage_or_review(client, annotator):
     client.force_login(annotator)
     for name in sorted(FOR_REVIEWERS | FOR_MANAGERS):
         assert answers(client, name) == {REFUSED}, name
     assert Membership.objects.get(user=annotator).role == "annotator"
 
 
-def test_a_reviewer_manages_nothing(client, project):
+def test_a_reviewer_cannot_manage(client, project):
     client.force_login(person(project, "rita", "reviewer"))
     for name in sorted(FOR_MANAGERS):
         assert answers(client, name) == {REFUSED}, name

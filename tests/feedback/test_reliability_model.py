@@ -180,7 +180,7 @@ def test_an_annotator_who_ties_everything_keeps_the_prior_and_changes_no_other_e
     assert with_ties.reliability[:-1] == pytest.approx(fitted(rows).reliability, abs=1e-4)
 
 
-def test_a_ranking_of_many_counts_as_the_choices_it_takes():
+def test_a_ranking_of_k_completions_counts_as_k_minus_1_choices():
     votes = votes_of(
         [RankingRow(1, 1, [1, 2, 3, 4], None), RankingRow(2, 1, [1, 2], None), RankingRow(3, 1, [1, 1, 2], None)]
     )

@@ -84,7 +84,7 @@ def test_the_jackknife_is_that_of_its_definition():
     assert best_attainable(rewards, BETA).value == pytest.approx(sum(expected) / 2)
 
 
-def test_a_reward_far_above_the_others_is_no_infinity():
+def test_a_reward_far_above_the_others_gives_no_infinity():
     assert math.isfinite(best_attainable(torch.tensor([[1e4, 0.0, 0.0]]), 0.1).value)
 
 

@@ -17,7 +17,7 @@ SHARED = Episodes(
 )
 
 
-def test_a_prompt_lies_in_the_row_once():
+def test_a_shared_prompt_is_packed_once():
     batch = pack_episodes(SHARED)
     assert batch.tokens.tolist() == [[5, 6, 7, 1, 2, 3, 0, 6, 0, 8, 4, 5, 1, 1, 1, 9, 10, 11, 7, 8, 9, 10, 11, 0]]
     assert batch.positions[0, 7:15].tolist() == [3, 3, 0, 1, 2, 1, 2, 3]

@@ -34,7 +34,7 @@ def test_a_ratio_outside_the_clip_range_gives_no_gradient(ratio, advantage, loss
     assert gradient == pytest.approx(0 if clipped else -advantage * ratio)
 
 
-def test_dual_clip_bounds_what_a_bad_token_can_cost():
+def test_dual_clip_bounds_the_loss_of_a_bad_token():
     assert policy_loss(10.0, -2.0)[0] == pytest.approx(20.0)
     value, _, gradient = policy_loss(10.0, -2.0, dual_clip=3.0)
     assert value == pytest.approx(6.0) and gradient == 0

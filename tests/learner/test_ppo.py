@@ -133,7 +133,7 @@ def test_completions_cut_off_and_prompts_truncated_are_counted(tmp_path):
 
 
 @pytest.mark.parametrize("given", [[1.0], ["good"] * 8, None, [None] * 8, [[1.0]] * 8, (1.0 for _ in range(8))])
-def test_a_term_must_give_every_answer_its_number(tmp_path, monkeypatch, given):
+def test_a_reward_term_must_give_one_number_per_answer(tmp_path, monkeypatch, given):
     monkeypatch.setattr(letters, "reward", lambda answers: given)
     with pytest.raises(BadInput, match="one number for each of 8 answers"):
         ppo.main(ppo_job(tmp_path / "job", PROMPTS, steps=1, batch_episodes=8))

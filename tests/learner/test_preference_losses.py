@@ -134,7 +134,7 @@ def test_a_constant_added_to_all_scores_changes_nothing(tie_model):
 
 
 @pytest.mark.parametrize("tie_model", TIE_MODELS)
-def test_a_tie_costs_least_at_equal_scores(tie_model):
+def test_the_loss_of_a_tie_is_least_at_equal_scores(tie_model):
     pairs = one_ranking([1, 1])
     costs = [pair_losses(torch.tensor([d, 0.0]), pairs, tie_model, torch.tensor(-1.0)).item() for d in (-1.0, 0.0, 1.0)]
     assert costs[1] < costs[0]

@@ -236,7 +236,7 @@ def test_texts_longer_than_the_model_s_positions_are_refused(tmp_path, place):
         reward.main(folder)
 
 
-def test_a_long_prompt_and_another_s_long_completion_fit_where_they_never_meet(tmp_path):
+def test_a_long_prompt_and_a_long_completion_of_another_prompt_fit_if_never_combined(tmp_path):
     rows = ranking_rows(4)
     rows[2]["messages"] = [{"role": "user", "content": "help " * 80}]
     rows[3]["completions"][0] = "help " * 80

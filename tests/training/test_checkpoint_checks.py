@@ -131,7 +131,7 @@ def test_a_model_on_the_generic_path_is_served_and_the_page_explains_why_it_is_s
     assert "padded rows, cached decoding: in packed passes states differ" in page.content.decode()
 
 
-def test_nothing_is_done_with_a_checkpoint_that_waits_for_its_check(project, base, waits, comparisons, manager):
+def test_a_checkpoint_that_waits_for_its_check_cannot_be_used(project, base, waits, comparisons, manager):
     for act in (
         lambda: checkpoints.promote(waits, manager),
         lambda: start_sampling(project, None, checkpoint=waits),

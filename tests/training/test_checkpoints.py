@@ -231,7 +231,7 @@ def test_after_a_roll_back_a_promotion_can_be_rolled_back_again(project, import_
     assert not Checkpoint.objects.get(pk=third.pk).is_served
 
 
-def test_nothing_is_rolled_back_where_nothing_was_served(project):
+def test_a_roll_back_without_an_earlier_checkpoint_is_refused(project):
     with pytest.raises(Conflict, match="nothing to roll back"):
         checkpoints.roll_back(project, None)
 

@@ -263,7 +263,7 @@ ACTIONS = [
 ]
 
 
-def test_only_managers_may(waiting, annotator, stranger, client):
+def test_only_managers_may_use_the_console(waiting, annotator, stranger, client):
     of_stranger, of_annotator = signed_in(stranger), signed_in(annotator)
     for path in [*PAGES, *ACTIONS, "checkpoints/1/promote/"]:
         verb = "get" if path in PAGES else "post"
@@ -273,7 +273,7 @@ def test_only_managers_may(waiting, annotator, stranger, client):
         assert Round.objects.get().status == "waiting", path
 
 
-def test_nothing_is_changed_by_a_link(console, waiting):
+def test_get_requests_change_nothing(console, waiting):
     for path in ACTIONS:
         assert console.get(f"{URL}/{path}").status_code == 405, path
 

@@ -58,7 +58,7 @@ def test_sentences_begin_with_a_capital_and_end_with_a_mark():
             assert "  " not in paragraph and ".." not in paragraph
 
 
-def test_replies_can_be_judged_at_a_glance():
+def test_replies_are_short_enough_to_rank_quickly():
     sizes = sorted(len(reply.split()) for _, reply in grammar.demonstrations(seed=7, count=2000))
     assert sizes[len(sizes) // 20] >= 8
     assert sizes[-len(sizes) // 20] <= 60
@@ -77,7 +77,7 @@ def test_the_same_first_words_do_not_come_all_day():
     assert first_words.most_common(1)[0][1] < 80
 
 
-def test_a_reply_of_good_traits_speaks_of_the_message():
+def test_a_reply_of_good_traits_refers_to_the_message():
     from random import Random
 
     message = grammar.Message("My kettle arrived broken.\n\nThanks, Maria", "broken_item", "kettle", "Maria", "calm")

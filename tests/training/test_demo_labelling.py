@@ -40,7 +40,7 @@ def test_several_annotators_make_exactly_the_requested_number_of_rankings(demo, 
     assert Ranking.objects.filter(project=demo).count() == 13
 
 
-def test_they_stop_when_nothing_is_left_and_no_comparison_has_more_than_wanted(demo, live_server):
+def test_the_annotators_stop_when_nothing_is_left_and_no_comparison_has_too_many_rankings(demo, live_server):
     with simulate.keys(demo) as (_, workers):
         assert rank(live_server.url, demo.slug, workers, 100) == 20
     counted = Comparison.objects.filter(project=demo).annotate(made=Count("rankings"))

@@ -65,7 +65,7 @@ def section_of(settings):
     return next((settings[name] for name in SMALL if name in settings), {})
 
 
-def test_there_are_six_examples():
+def test_the_page_of_recipes_has_six_examples():
     metrics = [
         [term["name"] for term in section_of(body["settings"]).get("rewards", [])] for _, body in EXAMPLES.values()
     ]

@@ -74,7 +74,7 @@ def test_a_revised_ranking_counts_once(project, base, rankings, annotator):
     assert (started.ranking_count, started.cutoff) == (6, 7)
 
 
-def test_nothing_starts_without_rankings(project, base, comparisons):
+def test_no_round_starts_without_rankings(project, base, comparisons):
     with pytest.raises(Invalid, match="no rankings"):
         start_round(project, None)
 
@@ -99,12 +99,12 @@ def test_rounds_do_not_learn_from_gold(project, base, comparisons, annotator):
     assert started.ranking_count == 2
 
 
-def test_nothing_starts_while_no_checkpoint_is_served(project, rankings):
+def test_no_round_starts_without_a_served_checkpoint(project, rankings):
     with pytest.raises(Conflict, match="No checkpoint is served"):
         start_round(project, None)
 
 
-def test_nothing_starts_while_a_round_is_active(waiting, project):
+def test_no_round_starts_while_another_is_active(waiting, project):
     with pytest.raises(Conflict, match="Round 1 is still waiting"):
         start_round(project, None)
     assert Round.objects.count() == 1

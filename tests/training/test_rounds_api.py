@@ -140,7 +140,7 @@ CALLS = [
 ]
 
 
-def test_only_managers_may(waiting, annotator, stranger):
+def test_only_managers_may_use_rounds_and_checkpoints(waiting, annotator, stranger):
     clients = {404: client_of(stranger), 403: client_of(annotator), 401: client_of(None)}
     for verb, path in CALLS:
         for status, client in clients.items():

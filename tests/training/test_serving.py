@@ -233,7 +233,7 @@ def test_managers_may_use_the_model_with_their_tokens_and_others_may_not(project
     assert not openai_api.Tokens("", lambda key: False).may_enter("")
 
 
-def test_nothing_is_served_where_nothing_was_promoted(project):
+def test_nothing_is_served_before_the_first_promotion(project):
     with pytest.raises(Conflict, match="No checkpoint is served"):
         follow(project, Engine(TRANSFORMERS, "127.0.0.1", 1), print, lambda: True)
 

@@ -133,7 +133,7 @@ def test_a_stranger_gets_404_for_everything_of_the_project(as_stranger, project,
         assert elsewhere.json() == response.json(), (name, verb)  # not even that the project exists
 
 
-def test_an_annotator_does_not_manage(as_annotator, project):
+def test_an_annotator_cannot_manage(as_annotator, project):
     for name, verb in sorted(FOR_MANAGERS | FOR_REVIEWERS):
         response = getattr(as_annotator, verb)(address(name), {}, format="json")
         assert (response.status_code, response.json()["code"]) == (403, "forbidden"), (name, verb)

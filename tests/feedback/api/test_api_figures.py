@@ -7,7 +7,7 @@ from tests.factories import URL, rank_next
 pytestmark = pytest.mark.django_db
 
 
-def test_everybodys_for_managers(as_manager, ann, cole, work):
+def test_managers_see_the_figures_of_all_members(as_manager, ann, cole, work):
     work(2, wanted_rankings=2)
     for member in (ann, cole):
         while rank_next(member):

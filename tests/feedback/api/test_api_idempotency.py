@@ -73,7 +73,7 @@ def test_eight_simultaneous_requests_with_one_key_are_executed_once(project, man
     assert Comparison.objects.count() == 2
 
 
-def test_answers_are_forgotten_after_a_week(as_manager, project):
+def test_stored_responses_are_deleted_after_a_week(as_manager, project):
     send(as_manager, "k-1")
     assert idempotency.delete_expired() == 0
     KeptAnswer.objects.update(created_at=timezone.now() - timedelta(days=8))

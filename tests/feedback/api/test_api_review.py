@@ -77,7 +77,7 @@ def test_an_adjudication_is_made_and_undone(as_rita, as_manager, disputed):
     assert [each["disagreement"] for each in as_rita.get(f"{URL}/review/comparisons").json()] == [1]
 
 
-def test_returned_the_annotator_holds_it_with_the_reason(as_rita, as_annotator, disputed):
+def test_the_annotator_holds_a_returned_comparison_with_the_reason(as_rita, as_annotator, disputed):
     ranking = Ranking.objects.get(annotator__username="ann")
     answer = post(as_rita, f"rankings/{ranking.pk}/return", reason="Read B again.")
     assert (answer.status_code, answer.json()["kind"]) == (201, "return")

@@ -157,7 +157,7 @@ def test_ties_make_no_preference(ann, project, work):
     assert len(list(pairs(project))) == 2
 
 
-def test_the_export_asks_the_database_a_fixed_number_of_times(ann, project, work, django_assert_num_queries):
+def test_the_export_needs_a_constant_number_of_queries(ann, project, work, django_assert_num_queries):
     work(12)
     while rank_next(ann):
         pass

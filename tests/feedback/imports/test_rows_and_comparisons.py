@@ -332,7 +332,7 @@ def test_an_import_cannot_take_the_name_of_a_person_or_of_a_round_to_come(projec
     assert not project.sources.exists()
 
 
-def test_nothing_is_imported_as_a_persons_own(project):
+def test_an_import_cannot_use_the_source_of_a_person(project):
     imports.get_source(project, "person-5", Source.Kind.PERSON)
     with pytest.raises(Invalid, match="another kind"):
         imports.get_source(project, "person-5", Source.Kind.IMPORT)

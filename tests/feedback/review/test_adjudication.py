@@ -39,7 +39,7 @@ def test_its_seconds_are_at_most_the_comparisons_age(rita, disputed):
     assert adjudicate(rita, disputed, [2, 1], seconds=3600.0).seconds < 60
 
 
-def test_the_comparison_is_settled(bea, rita, disputed):
+def test_an_adjudication_settles_the_comparison(bea, rita, disputed):
     held = leases.lease_next(bea)
     assert held.comparison == disputed
     adjudicate(rita, disputed, [2, 1])
@@ -67,7 +67,7 @@ def test_an_overruled_annotator_may_revise_and_still_does_not_count(ann, rita, d
     assert of(ann).standing == "overruled"
 
 
-def test_the_reviewer_may_revise_it(ann, cole, rita, disputed, project):
+def test_the_reviewer_may_revise_the_adjudication(ann, cole, rita, disputed, project):
     ranking = adjudicate(rita, disputed, [2, 1])
     revised = rankings.revise_ranking(rita, ranking.pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
     assert revised.reason == "adjudication"
@@ -103,7 +103,7 @@ def test_undoing_an_adjudication_restores_the_reviewers_earlier_ranking(ann, rit
     assert counters(comparison) == (2, 2, 0)
 
 
-def test_it_can_be_settled_again_after_an_undo(rita, mona, disputed, project):
+def test_a_comparison_can_be_adjudicated_again_after_an_undo(rita, mona, disputed, project):
     first = adjudicate(rita, disputed, [2, 1])
     with pytest.raises(Conflict, match="adjudicated already"):
         adjudicate(mona, disputed, [1, 2])

@@ -161,6 +161,8 @@ class TestDiscardSince:
         with pytest.raises(Conflict, match="nothing to discard"):
             reviews.discard_since(rita, rita.user_id, since, reason="x", expected=0)
 
-    def test_it_asks_the_database_a_fixed_number_of_times(self, ann, rita, busy, django_assert_max_num_queries):
+    def test_discarding_since_a_day_needs_at_most_fourteen_queries(
+        self, ann, rita, busy, django_assert_max_num_queries
+    ):
         with django_assert_max_num_queries(14):
             reviews.discard_since(rita, ann.user_id, timezone.now() - timedelta(days=90), reason="x", expected=10)

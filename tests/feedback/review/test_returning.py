@@ -40,7 +40,7 @@ def test_the_annotator_gets_the_returned_ranking_before_new_work_with_the_reason
     )
 
 
-def test_the_answer_is_a_revision_that_counts(ann, rita, work, project):
+def test_the_answer_to_a_returned_ranking_is_a_revision_that_counts(ann, rita, work, project):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
     reviews.return_ranking(rita, ranking.pk, reason="Again.")
@@ -103,7 +103,7 @@ def test_after_a_skip_and_an_undone_return_the_ranking_counts_and_nothing_is_lef
     assert preferences(project) == [said(ann, [1, 2])]
 
 
-def test_returned_ones_do_not_keep_people_from_new_work(ann, rita, work):
+def test_returned_rankings_do_not_block_new_work(ann, rita, work):
     work(12)
     ranked = [rank_next(ann) for _ in range(6)]
     for ranking in ranked:
