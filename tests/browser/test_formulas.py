@@ -66,7 +66,7 @@ def test_hostile_formulas_do_no_harm(comparisons, desk, annotator, keep):
     assert colours[0] == colours[1]
 
 
-def test_as_many_formulas_as_a_text_may_have_are_set_without_a_pause(comparisons, desk, annotator):
+def test_the_maximum_number_of_formulas_is_typeset_without_a_pause(comparisons, desk, annotator):
     comparisons(["$\\frac{x}{y}$ " * 2_000, "plain"])
     page = RankPage(desk.sit("ann")).page
     expect(page.locator(".math[data-tex]")).to_have_count(8_000 // len("\\frac{x}{y}"))

@@ -133,7 +133,7 @@ def test_a_ranking_is_returned_and_its_annotator_answers(desk, disputed, keep):
     assert (answer.ranks, answer.revision) == ([1, 1, 1], 3)
 
 
-def test_by_mouse_a_ranking_is_discarded_and_taken_back(desk, disputed):
+def test_a_ranking_is_discarded_and_restored_by_mouse(desk, disputed):
     reviewing = ReviewPage(desk.sit("rita"), disputed[1])
     reviewing.page.locator(".case-rankings tr", has_text="mona").get_by_role("button", name="Discard").click()
     dialog = reviewing.page.get_by_role("dialog")

@@ -87,7 +87,7 @@ def installers(monkeypatch):
 
 
 @pytest.mark.process
-def test_where_uv_fails_pip_installs_the_same(installers, tmp_path, monkeypatch):
+def test_pip_installs_the_same_if_uv_fails(installers, tmp_path, monkeypatch):
     monkeypatch.setattr(packages, "VENV", tmp_path)
     packages.install_python_packages(["web"])
     uv_itself, by_uv, by_pip = installers

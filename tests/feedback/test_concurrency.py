@@ -325,7 +325,7 @@ def test_random_concurrent_actions_keep_the_counters_right(project, people, revi
     counters_are_right()
 
 
-def test_of_simultaneous_requests_for_the_same_project_one_creates_it_and_the_others_conflict(manager):
+def test_simultaneous_requests_for_the_same_project_create_one_and_the_others_conflict(manager):
     def make():
         try:
             return create_project(manager, Project(slug="new", name="New")).pk

@@ -181,7 +181,7 @@ def test_a_checkpoint_of_a_round_has_the_verdict_of_its_base(project, base, wait
     assert (made.verdict, made.verdict_reason) == ("exact_generic", "slow rows")
 
 
-def test_of_an_earlier_versions_checkpoints_only_imported_ones_are_checked(project, base, waiting, claim, sent):
+def test_only_imported_checkpoints_of_an_earlier_version_are_checked(project, base, waiting, claim, sent):
     """After the migration all checkpoints wait, and only imported ones are checked."""
     lifecycle.finish(claim, Outcome(model="/models/new", reward_model="", samples=[], baseline=[]))
     Checkpoint.objects.update(verdict="waiting")

@@ -280,7 +280,7 @@ def test_a_folder_stays_named_in_full(import_one, tmp_path):
         ({}, None),
     ],
 )
-def test_how_many_tokens_a_model_reads_is_known_from_its_configuration(tmp_path, config, positions):
+def test_the_context_length_is_read_from_the_configuration(tmp_path, config, positions):
     assert files.positions_of(str(fake_model(tmp_path / "model", **config))) == positions
 
 

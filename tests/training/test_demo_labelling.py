@@ -47,7 +47,7 @@ def test_the_annotators_stop_when_nothing_is_left_and_no_comparison_has_too_many
     assert {each.made for each in counted} == {2}
 
 
-def test_when_one_of_them_is_refused_the_others_stop_too(monkeypatch):
+def test_all_annotators_stop_when_one_is_refused(monkeypatch):
     left = []
 
     def work_off(client, annotator, quota):

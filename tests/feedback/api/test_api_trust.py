@@ -54,7 +54,7 @@ def test_trust_is_a_sentence_with_the_flags_behind_it(as_manager, report):
     assert "50%" in shown["sentence"]  # three of six pairs of people agree
 
 
-def test_where_all_agree_labels_can_be_trusted(as_manager, project, work):
+def test_labels_can_be_trusted_if_all_annotators_agree(as_manager, project, work):
     work(30, wanted_rankings=2)
     for name in ("a", "b"):
         rank_all(membership(person(project, name, "annotator"), project), careful)
