@@ -31,24 +31,27 @@ def read_lines(lines: Iterable[bytes], max_bytes: int = 64 * 1024 * 1024) -> Ite
         total += len(line)
         if total > max_bytes:
             raise TooLarge(
-                _("There are more than %(most)s MiB: send the rows in several parts.") % {"most": max_bytes // 2**20}
+                _("The upload has more than %(most)s MiB: send the rows in several parts.")
+                % {"most": max_bytes // 2**20}
             )
         if not line.strip():
             blank += 1
             continue
-        yield from [UnreadableLine(_("It is empty."))] * blank  # a row's number is its line's number
+        yield from [UnreadableLine(_("The line is empty."))] * blank  # a row's number is its line's number
         blank = 0
         yield _read(line)
 
 
 def _read(line: bytes) -> object:
     if len(line) > MAX_LINE_BYTES:
-        return UnreadableLine(_("It has more than %(most)s MiB.") % {"most": MAX_LINE_BYTES // 2**20})
+        return UnreadableLine(_("The line has more than %(most)s MiB.") % {"most": MAX_LINE_BYTES // 2**20})
     try:
         return loads(line)
     except Invalid as error:
         if ARRAY_BEGINS.match(line):
-            return UnreadableLine(_("A JSON array begins here: send JSON Lines, one object a line (jq -c '.[]' FILE)."))
+            return UnreadableLine(
+                _("A JSON array begins here: send JSON Lines, one object per line (jq -c '.[]' FILE).")
+            )
         return UnreadableLine(error.message)
 
 
@@ -57,16 +60,16 @@ def loads(encoded: bytes) -> Any:
     try:
         return json.loads(encoded.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except UnicodeDecodeError:
-        raise Invalid(_("It is not UTF-8.")) from None
+        raise Invalid(_("The text is not UTF-8.")) from None
     except RecursionError:
-        raise Invalid(_("It is nested too deeply.")) from None
+        raise Invalid(_("The JSON is nested too deeply.")) from None
     except json.JSONDecodeError as error:
         raise Invalid(
-            _("It is not JSON: %(msg)s at character %(colno)s.") % {"msg": error.msg, "colno": error.colno}
+            _("The text is not JSON: %(msg)s at character %(colno)s.") % {"msg": error.msg, "colno": error.colno}
         ) from None
     except ValueError:  # Python refuses to parse an integer of more than 4300 digits
-        raise Invalid(_("It has a number that is too long.")) from None
+        raise Invalid(_("The JSON has a number with too many digits.")) from None
 
 
 def _refuse_constant(name: str) -> None:
-    raise Invalid(_("It contains %(name)s, which JSON cannot express.") % {"name": name})
+    raise Invalid(_("The text contains %(name)s, which JSON does not allow.") % {"name": name})

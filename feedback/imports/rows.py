@@ -76,7 +76,7 @@ def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]
     for line, row in enumerate(rows, start=1):
         if line > MAX_ROWS:
             raise TooLarge(
-                _("There are more than %(most_rows)s rows: send them in several parts.")
+                _("The upload has more than %(most_rows)s rows: send them in several parts.")
                 % {"most_rows": f"{MAX_ROWS:,}"}
             )
         try:
@@ -107,10 +107,13 @@ def read_prompt(row: object) -> PromptRow:
     """Read `{"messages": […] or "prompt": text, "external_id"?, "references"?, "metadata"?, "completions"?}`."""
     known = {"messages", "prompt", "external_id", "references", "metadata", "completions"}
     if isinstance(row, list) and row and isinstance(row[0], dict):
-        raise Invalid(_("It is a JSON array: send JSON Lines, one object a line (jq -c '.[]' FILE)."))
+        raise Invalid(_("The row is a JSON array: send JSON Lines, one object per line (jq -c '.[]' FILE)."))
     if format_name := foreign_formats.recognise(row):
         raise Invalid(
-            _("It looks like %(format)s, a format that cannot be imported yet: send prompts with completions. %(hint)s")
+            _(
+                "The row looks like %(format)s, a format that cannot be imported yet: "
+                "send prompts with completions. %(hint)s"
+            )
             % {"format": format_name, "hint": foreign_formats.how_to_convert()}
         )
     values = validation.known_keys(row, known, _("A prompt"))

@@ -51,7 +51,7 @@ class BodyLimitMiddleware:
             return None
         message = _("The request has %(length)s bytes, and at most %(most)s are accepted here: send less.")
         if may_upload:
-            message = _("There are more than %(most)s MiB: send the rows in several parts.")
+            message = _("The upload has more than %(most)s MiB: send the rows in several parts.")
             most //= 2**20
         error = TooLarge(message % {"length": length, "most": most})
         if is_api:

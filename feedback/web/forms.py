@@ -90,7 +90,7 @@ class RoleForm(forms.Form):
 
 
 class PromptsForm(forms.Form):
-    file = forms.FileField(label=_("File"), help_text=_("JSON Lines, in UTF-8: one prompt a line."))
+    file = forms.FileField(label=_("File"), help_text=_("JSON Lines, in UTF-8: one prompt per line."))
     compare = forms.BooleanField(
         label=_("Make a comparison of each prompt's completions"), required=False, initial=True
     )

@@ -58,7 +58,7 @@ def test_prompts_come_in_by_file_or_are_refused_line_by_line(desk, project, mana
     good = [{"prompt": "One?", "completions": ["a", "b"]}, {"prompt": "Two?"}]
     for lines, told in (
         (["{}", '{"prompt": 3}'], "Line 2"),
-        ([json.dumps(good[0]), "no JSON"], "It is not JSON"),
+        ([json.dumps(good[0]), "no JSON"], "The text is not JSON"),
         (map(json.dumps, good), "2 new prompts, 0 known already, 1 comparison made."),
     ):
         page.get_by_label("File").set_input_files(

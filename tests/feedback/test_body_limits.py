@@ -69,7 +69,7 @@ def test_more_rows_than_one_request_takes_are_413(client, project, manager, monk
     headers = {"Authorization": f"Bearer {key}"}
     answer = client.post("/api/v1/projects/support/prompts", lines, "application/x-ndjson", headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
-    assert answer.json()["message"] == "There are more than 3 rows: send them in several parts."
+    assert answer.json()["message"] == "The upload has more than 3 rows: send them in several parts."
 
 
 def test_one_person_stores_no_more_demonstrations_than_anybody_writes(ann, cole, work):

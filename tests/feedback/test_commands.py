@@ -37,7 +37,7 @@ def test_every_bad_line_is_printed_and_nothing_stored(project, file):
     err = StringIO()
     with pytest.raises(CommandError, match="Line 2: prompt is empty"):
         call_command("import_prompts", "support", file, stderr=err)
-    assert "line 3: It is not JSON" in err.getvalue()
+    assert "line 3: The text is not JSON" in err.getvalue()
     assert not Prompt.objects.exists()
 
 

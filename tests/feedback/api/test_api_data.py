@@ -66,12 +66,12 @@ def test_a_byte_order_mark_and_windows_line_ends_are_accepted(as_manager, projec
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
-        (b"{", "It is not JSON"),
-        (b"\xff\xfe", "It is not UTF-8"),
-        (b"", "It is empty"),
+        (b"{", "The text is not JSON"),
+        (b"\xff\xfe", "The text is not UTF-8"),
+        (b"", "The line is empty"),
         (b'{"prompt": NaN}', "NaN"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'{"prompt": ' + b"9" * 5000 + b"}", "number that is too long"),
+        (b'{"prompt": ' + b"9" * 5000 + b"}", "number with too many digits"),
         (b'{"prompt": "\\u0000"}', "NUL"),
         (b'{"prompt": "\\ud800"}', "surrogate"),
         (b'{"prompt": 3}', "must be a text"),
