@@ -235,7 +235,7 @@ def gold_list(request: Request, slug: str) -> Response:
             str,
             OpenApiParameter.HEADER,
             response=[200],
-            description="Sent back as If-None-Match, the answer is 304 while the lines are unchanged.",
+            description="If sent back as If-None-Match, the response is 304 while the lines are unchanged.",
         ),
     ],
     responses={(200, JSON_LINES): OpenApiTypes.BINARY},

@@ -168,7 +168,7 @@ def test_undo_and_writing_when_signed_out_show_a_message_and_lose_nothing(compar
     expect(page.locator("#state")).to_contain_text("Your answer is stored")
     assert Completion.objects.filter(text="It comes tomorrow.").count() == 1
     ranking.press("w")
-    expect(page.get_by_label("Your answer")).to_have_value(ranking.texts[0])  # begins anew
+    expect(page.get_by_label("Your answer")).to_have_value(ranking.texts[0])  # begins again
 
 
 def test_a_hidden_tab_keeps_its_comparisons_and_a_break_does_not(comparisons, desk, annotator, project):

@@ -23,7 +23,7 @@ from tests.benchmarks.web.processes import free_port
 from training.models import Round
 
 URL = "/api/v1/projects/support"
-PATIENCE = 240  # seconds until a test gives up; nothing here says how fast anything has to be
+PATIENCE = 240  # seconds until a waiting test fails; no speed is tested
 
 
 @pytest.fixture(scope="module")

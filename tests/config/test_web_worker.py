@@ -16,7 +16,7 @@ from tests.benchmarks.web.processes import free_port
 from tests.config.slow_clients import HALF_HEAD, TRICKLES, trickling
 
 THREADS = 3
-PATIENCE = 240  # seconds until a test gives up; nothing here says how fast anything has to be
+PATIENCE = 240  # seconds until a waiting test fails; no speed is tested
 
 
 @pytest.fixture

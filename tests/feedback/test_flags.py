@@ -111,7 +111,7 @@ def test_a_comparison_with_a_flag_for_review_waits_for_a_reviewer(flags, ann, co
     reviews.keep(mona, waiting.pk)
     while (theirs := rank_next(cole, flags=["odd"])) and theirs.comparison_id != waiting.pk:
         pass
-    assert waiting.pk in [comparison.pk for comparison in review_cases.flagged(flags)]  # flagged anew
+    assert waiting.pk in [comparison.pk for comparison in review_cases.flagged(flags)]  # flagged again
 
 
 def test_a_decision_removes_a_comparison_from_the_flagged_list(flags, ann, mona, work):

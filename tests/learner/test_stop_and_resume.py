@@ -23,7 +23,7 @@ from training.learner import best_of_n, dpo, kto, ppo, q, sample, sft
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 500  # seconds until a test gives up; nothing here says how fast anything has to be
+PATIENCE = 500  # seconds until a waiting test fails; no speed is tested
 PROMPTS = ("a", "b", "c")
 PPO = {"steps": 3, "batch_episodes": 12, "epochs": 2, "minibatches": 2, "learning_rate": 0.01, "save_every": 2,
        "kl_target": 0.05, "kl_horizon": 60, "eval_prompts": 2, "eval_every": 2}  # fmt: skip

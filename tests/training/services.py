@@ -27,7 +27,7 @@ from training import learner
 from training.run_round import probe_model, process
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 500  # seconds until a test gives up; nothing here says how fast anything has to be
+PATIENCE = 500  # seconds until a waiting test fails; no speed is tested
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
