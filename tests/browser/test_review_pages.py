@@ -113,7 +113,7 @@ def test_a_ranking_is_returned_and_its_annotator_answers(desk, disputed, keep):
     reviewing = ReviewPage(desk.sit("rita"), disputed[0])
     reviewing.press("r")
     dialog = reviewing.page.get_by_role("dialog")
-    dialog.get_by_label("ann").check()
+    dialog.get_by_role("radio", name="ann").check()
     dialog.get_by_label("What should the annotator look at again?").fill("Read the code once more.")
     keep(reviewing.page, "review-return")
     dialog.get_by_role("button", name="Return a ranking").click()
