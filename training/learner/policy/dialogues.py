@@ -57,7 +57,7 @@ class EpisodeContext:
 
     @functools.cached_property
     def scores_own_tokens(self) -> bool:
-        """Whether the reward model has the policy's tokenizer. Kept: a comparison reads both vocabularies."""
+        """True if the reward model has the policy's tokenizer. Kept: a comparison reads both vocabularies."""
         return self.scoring is not None and same_tokens(self.scoring[1], self.tokenizer)
 
 
