@@ -18,6 +18,8 @@ from training.learner.runtime.config import HEAD_LEARNING_RATE, PpoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.runtime.processes import Processes
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_shared_critic_computes_its_values_in_the_policy_s_pass(tmp_path):
     context, scored = prepared(tmp_path, critic="shared")

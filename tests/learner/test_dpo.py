@@ -32,6 +32,8 @@ from training.learner.runtime.config.dpo import DpoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.runtime.processes import Processes
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"learning_rate": 3e-3, "epochs": 4, "batch_rankings": 8, "max_completion_tokens": 40, "eval_prompts": 4}
 LOSSES = {
     "dpo": {"label_smoothing": 0.1, "margin": 0.2},

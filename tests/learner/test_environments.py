@@ -23,6 +23,8 @@ from training.learner.runtime.processes import Processes
 from training.learner.text.control_tokens import control_tokens
 from training.learner.text.messages import Prompt, encode_reply, encode_text, render
 
+pytestmark = pytest.mark.slow
+
 BETA = 0.05
 GAME = {
     "environment": guessing.ENVIRONMENT,

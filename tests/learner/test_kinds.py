@@ -21,6 +21,8 @@ from training.learner.models.verdict import verdict_on
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.sampling.sampler import SamplingParams, check_positions, sample
 
+pytestmark = pytest.mark.slow
+
 BASE: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 64,

@@ -21,6 +21,8 @@ from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.runtime.processes import Processes
 
+pytestmark = pytest.mark.slow
+
 SEQUENCES = [[5, 6, 7, 8], [9, 3]]
 LORA = LoraConfig(rank=2, alpha=4.0)
 

@@ -30,6 +30,8 @@ from training.learner.policy.evaluation import paired_gain
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, TrainingFailed
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_before_training_log_probs_equal_those_of_the_reference_and_the_sampler(tmp_path, algorithm):

@@ -24,6 +24,8 @@ from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.text import bpe
 from training.learner.text.messages import decode_completion, encode_completion, encode_prompt
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = [{"role": "user", "content": "wait parcel"}]
 
 

@@ -14,6 +14,8 @@ from training.rounds.inputs.rankings import trainable_rankings
 from training.rounds.start import start_round, start_sampling
 from training.run_round import jobs
 
+pytestmark = pytest.mark.slow
+
 
 def rows(path):
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]

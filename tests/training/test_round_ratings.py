@@ -15,6 +15,8 @@ from training.rounds.settings import completed
 from training.rounds.start import start_round
 from training.run_round import jobs
 
+pytestmark = pytest.mark.slow
+
 LEARNED = {"round": {"min_rated_completions": 2}}
 REWARDS = {"rewards": [{"name": "reward_model"}, {"name": "attribute", "of": "honest", "weight": 0.5}]}
 

@@ -14,6 +14,8 @@ from training.models import Checkpoint, Round
 from training.rounds import lifecycle, results
 from training.rounds.start import start_round, start_sampling
 
+pytestmark = pytest.mark.slow
+
 
 def outcome_of(round_, samples, baseline=()):
     """Return an outcome as Outcome.read does, with so many texts for each prompt."""
