@@ -126,7 +126,7 @@ def ratings_sentence(round_: Round) -> str:
     few = {name.removeprefix(COUNTED): n for name, n in counts.items() if name.startswith(COUNTED) and n < least}
     if not few:
         return ""
-    return _("Too few rated completions to learn from, of the %(least)s that the settings ask for: %(attributes)s.") % {
+    return _("Not learned, because fewer than %(least)s completions are rated: %(attributes)s.") % {
         "least": least,
         "attributes": ", ".join(f"{name} ({n})" for name, n in few.items()),
     }

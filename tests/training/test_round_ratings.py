@@ -73,9 +73,7 @@ def test_an_attribute_with_too_few_rated_completions_is_left_out_and_reported_by
     assert started.results["snapshot"] == {
         "rankings": 4, "flagged_rankings": 2, "rated_completions.honest": 3, "rated_completions.kind": 1,
     }  # fmt: skip
-    assert ratings_sentence(started) == (
-        "Too few rated completions to learn from, of the 2 that the settings ask for: kind (1)."
-    )
+    assert ratings_sentence(started) == ("Not learned, because fewer than 2 completions are rated: kind (1).")
 
 
 def test_a_round_with_enough_ratings_or_none_reports_no_missing_ratings(waiting):
@@ -122,8 +120,8 @@ def test_a_reward_by_an_unlearned_attribute_is_refused_and_the_learned_ones_are_
     with pytest.raises(Invalid) as refusal:
         start_round(project, None, {**LEARNED, "ppo": {"rewards": [{"name": "attribute", "of": name}]}})
     assert str(refusal.value.message) == (
-        f'No reward can be the attribute "{name}": it has ratings of {count} completions of training prompts, and '
-        "min_rated_completions asks for 2. Attributes with enough: honest."
+        f'The reward term attribute cannot use "{name}": it has ratings of {count} completions of training prompts, '
+        "and min_rated_completions asks for 2. Attributes with enough: honest."
     )
 
 
