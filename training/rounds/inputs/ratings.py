@@ -112,7 +112,8 @@ def check_ratings(project: Project, recipe: Recipe, settings: Sections) -> None:
             raise Invalid(
                 _(
                     'The reward term attribute cannot use "%(name)s": it has ratings of %(count)s completions of '
-                    "training prompts, and min_rated_completions asks for %(least)s. Attributes with enough: %(enough)s."
+                    "training prompts, and min_rated_completions asks for %(least)s. "
+                    "Attributes with enough: %(enough)s."
                 )
                 % {"name": name, "count": counts.get(name, 0), "least": least, "enough": ", ".join(enough) or "–"}
             )
