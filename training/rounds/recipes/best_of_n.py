@@ -56,7 +56,11 @@ def policy_job(settings: Sections, start: str, reward_model: str) -> Job:
             Fact("sampled_reward", _("Mean reward of all answers"), _("in the last iteration")),
             Fact("picked_reward", _("Mean reward of the best of n"), _("in the last iteration")),
             Fact("imitated_picks", _("Answers imitated"), _("in the last iteration; others are below the threshold")),
-            Fact("kl_bound", _("Bound of best of n's KL"), _("nats, of exact best of n; many passes go further")),
+            Fact(
+                "kl_bound",
+                _("Upper bound of the KL"),
+                _("nats, for exact best of n; more passes over the picks can exceed it"),
+            ),
         ),
     )
 
