@@ -148,7 +148,7 @@ def test_marks_change_nothing_while_they_are_off(tmp_path):
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        (span(2, 0, 1), "by its index, not 2"),
+        (span(2, 0, 1), "by index, not 2"),
         (span(0, 1, 9), "0 ≤ start < end ≤ 6, not 1 and 9"),
         (span(0, 2, 2), "not 2 and 2"),
         (span(0, 0, 1, "ugly"), "good or bad, not 'ugly'"),

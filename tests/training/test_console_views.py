@@ -203,7 +203,7 @@ def test_a_round_shows_how_its_attributes_correlate_with_ratings_and_which_had_t
     assert "Ratings of honest" in page
     assert "0.500 – 0.700, rank correlation with held-out ratings; with one person's ratings 0.520" in page
     assert "; between two people 0.550" in page
-    assert "of the 100 that the settings ask for: &lt;kind&gt; (7)." in page
+    assert "fewer than 100 completions are rated: &lt;kind&gt; (7)." in page
 
 
 def test_samples_stand_beside_the_served_ones_on_the_same_prompts(console, finished, base):
