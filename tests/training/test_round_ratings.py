@@ -11,6 +11,8 @@ from feedback.models import Comparison, Prompt, Ranking
 from tests.factories import add_comparisons, membership, person, rank_next
 from training.learner.runtime.config import CONFIGS
 from training.reports import ratings_sentence
+from training.rounds.inputs.rankings import trainable_rankings
+from training.rounds.inputs.ratings import training_counts
 from training.rounds.settings import completed
 from training.rounds.start import start_round
 from training.run_round import jobs
@@ -74,6 +76,26 @@ def test_an_attribute_with_too_few_rated_completions_is_left_out_and_reported_by
         "rankings": 4, "flagged_rankings": 2, "rated_completions.honest": 3, "rated_completions.kind": 1,
     }  # fmt: skip
     assert ratings_sentence(started) == ("Not learned, because fewer than 2 completions are rated: kind (1).")
+
+
+def test_the_database_counts_rated_completions_as_a_loop_over_the_rankings_does(project, rated):
+    completions = {"honest": set(), "kind": set()}
+    for ranking in Ranking.objects.exclude(annotator__username="third").select_related("comparison__prompt"):
+        if ranking.comparison.prompt.split == "train":
+            for name, values in ranking.ratings.items():
+                items = ranking.comparison.items.order_by("position")
+                completions[name] |= {
+                    item.completion_id for item, value in zip(items, values, strict=True) if value is not None
+                }
+    assert training_counts(trainable_rankings(project)) == {name: len(ids) for name, ids in completions.items()}
+    Prompt.objects.update(split="held_out")
+    assert training_counts(trainable_rankings(project)) == {"honest": 0, "kind": 0}
+    assert training_counts(Ranking.objects.none()) == {}
+
+
+def test_a_refusal_reads_the_ratings_by_one_query(project, rated, django_assert_num_queries):
+    with django_assert_num_queries(1):
+        training_counts(trainable_rankings(project))
 
 
 def test_a_round_with_enough_ratings_or_none_reports_no_missing_ratings(waiting):

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from statistics import fmean
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
+from django.db import connection
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
 from feedback.export import ranking_record
-from feedback.models import ComparisonItem, Completion, Project, Prompt, Ranking
+from feedback.models import ComparisonItem, Completion, Project, Ranking
 from feedback.models.flags import trainable
 from training.models import Round
 from training.rounds import settings as round_settings
@@ -32,7 +34,7 @@ def ratings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[st
     """
     counting = ranking_record.counting(round_.project, round_.cutoff).filter(trainable(round_.project))
     by_completion = people_by_completion(counting)
-    counted = training_counts(by_completion)
+    counted = training_counts(counting)
     counts |= {f"{COUNTED}{name}": count for name, count in counted.items()}
     least = round_settings.completed(round_.settings)["round"]["min_rated_completions"]
     enough = {name for name, count in counted.items() if count >= least}
@@ -84,18 +86,27 @@ def completions_of(comparisons: list[int]) -> dict[int, list[int]]:
     return ids
 
 
-def training_counts(by_completion: dict[int, dict[str, People]]) -> dict[str, int]:
+# Counted in the database, because the console asks for it at each view and a start while the project is locked.
+COUNTS = """
+    SELECT attribute.key, count(DISTINCT item.completion_id) FILTER (WHERE prompt.split = 'train')
+    FROM feedback_ranking ranking
+    CROSS JOIN jsonb_each(ranking.ratings) attribute
+    CROSS JOIN jsonb_array_elements(attribute.value) WITH ORDINALITY rating (value, place)
+    JOIN feedback_comparisonitem item ON item.comparison_id = ranking.comparison_id AND item.position = rating.place - 1
+    JOIN feedback_prompt prompt ON prompt.id = item.prompt_id
+    WHERE ranking.id IN ({rankings}) AND rating.value <> 'null'
+    GROUP BY attribute.key ORDER BY attribute.key"""
+
+
+def training_counts(rankings: QuerySet[Ranking]) -> dict[str, int]:
     """Return the number of rated completions of training prompts by attribute, in alphabetical order."""
-    held_out: set[int] = set()
-    ids = list(by_completion)
-    for begin in range(0, len(ids), PAGE_SIZE):
-        chosen = Completion.objects.filter(pk__in=ids[begin : begin + PAGE_SIZE], prompt__split=Prompt.Split.HELD_OUT)
-        held_out.update(chosen.values_list("pk", flat=True))
-    counts: dict[str, int] = defaultdict(int)
-    for pk, attributes in by_completion.items():
-        for name in attributes:
-            counts[name] += pk not in held_out
-    return dict(sorted(counts.items()))
+    try:
+        selected, parameters = rankings.exclude(ratings={}).order_by().values("pk").query.sql_with_params()
+    except EmptyResultSet:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(COUNTS.format(rankings=selected), parameters)
+        return dict(cursor.fetchall())
 
 
 @needs(RATINGS)
@@ -104,7 +115,7 @@ def check_ratings(project: Project, recipe: Recipe, settings: Sections) -> None:
     wanted = recipe.rewarded_attributes(settings)
     if not wanted:
         return
-    counts = training_counts(people_by_completion(trainable_rankings(project)))
+    counts = training_counts(trainable_rankings(project))
     least = settings["round"]["min_rated_completions"]
     enough = [name for name, count in counts.items() if count >= least]
     for name in wanted:
