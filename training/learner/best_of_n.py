@@ -16,8 +16,8 @@ Files out:
     model/         the policy, a Hugging Face folder
     metrics.jsonl  one line per step: of sampling the rewards of all completions and of the picks, of imitation the loss
     picks.jsonl    the picks of the last iteration: {"prompt_id": 7, "text": "...", "reward": 0.5, "imitated": true}
-    result.json    reward and KL on the evaluation prompts, and the objective with the best attainable one, as of ppo;
-                   figures of the picks; written last
+    result.json    reward, KL and objective on the evaluation prompts, and the best attainable objective, as ppo reports
+                   them; figures of the picks; written last
     state/         state to resume from
 
 Steps:
@@ -268,8 +268,8 @@ def picks_as_rows(picks: Sequence[Pick], settings: BestOfNConfig) -> Iterator[di
 def summary(job: JobDirectory, progress: Progress, settings: BestOfNConfig) -> dict[str, Any]:
     """Return the figures of the training: the last loss, and rewards of the last iteration.
 
-    kl_bound: of exact best of n in all iterations from the initial policy, nats; without a threshold only, which has no
-    such bound. A policy that imitates few picks in many passes can go further.
+    kl_bound: upper bound of the KL of exact best of n, over all iterations, from the initial policy, in nats. None
+    with a threshold. A policy that imitates few picks in many passes can exceed it.
     """
     lines = job.metrics()
     picks, imitated = progress.picks, imitated_picks(progress.picks, settings)

@@ -90,10 +90,8 @@ RECIPE = Recipe(
             "threshold",
             _("Threshold"),
             _(
-                _(
-                    "none: every pick is imitated. reward: picks below the lowest reward are left out. "
-                    "quantile: a share of the picks is left out, the worst ones."
-                ),
+                "none: every pick is imitated. reward: picks below the lowest reward are left out. "
+                "quantile: a share of the picks is left out, the worst ones."
             ),
         ),
         FormField("best_of_n", "min_reward", _("Lowest reward"), _("Only for the threshold reward.")),
