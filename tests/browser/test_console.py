@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from celery import current_app
 from console_page import ConsolePage
 from django.db.models.functions import Now
 from playwright.sync_api import expect
@@ -11,6 +10,7 @@ from rank_page import RankPage
 
 from feedback.models import Comparison
 from tests.factories import FAST, fake_model, rank
+from tests.training.services import keep_messages_here
 from training import checkpoints
 from training.checkpoints import checks
 from training.checkpoints.checks import Verdict
@@ -22,10 +22,7 @@ from training.rounds.start import start_sampling
 
 @pytest.fixture(autouse=True)
 def _messages_stay_here(monkeypatch):
-    """An in-memory broker."""
-    assert current_app.conf.broker_url  # loads the settings; changes before that would be lost
-    for name, value in {"broker_url": "memory://", "broker_transport_options": {}}.items():
-        monkeypatch.setitem(current_app.conf.changes, name, value)
+    keep_messages_here(monkeypatch)
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """Prompts, completions and rankings by the product's own functions; no message leaves the process."""
 
 import pytest
-from celery import current_app
 
 from tests.factories import FAST, add_comparisons, fake_model, rank
 from tests.training import tiny
+from tests.training.services import keep_messages_here
 from training import checkpoints
 from training.rounds import lifecycle
 from training.rounds.start import start_round
@@ -13,9 +13,8 @@ from training.run_round import probe_model, process
 
 @pytest.fixture(autouse=True)
 def _messages_stay_here(monkeypatch):
-    """A broker in this process's memory: tests that want a real one start it themselves."""
-    for name, value in {"broker_url": "memory://localhost", "broker_transport_options": {}}.items():
-        monkeypatch.setitem(current_app.conf.changes, name, value)
+    """Tests that want a real broker start it themselves."""
+    keep_messages_here(monkeypatch)
 
 
 @pytest.fixture(autouse=True)

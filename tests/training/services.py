@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from celery import current_app
 from django.conf import settings
 from django.db import connection, connections
@@ -84,6 +85,13 @@ def sending_over(broker_url: str) -> Iterator[None]:
             changes.pop(name)
         changes.update(before)
         forget_connections()
+
+
+def keep_messages_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Use a broker in this process's memory."""
+    assert current_app.conf.broker_url  # loads the settings; changes before that would be lost
+    for name, value in {"broker_url": "memory://localhost", "broker_transport_options": {}}.items():
+        monkeypatch.setitem(current_app.conf.changes, name, value)
 
 
 def forget_connections() -> None:
