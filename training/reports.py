@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from django.contrib.humanize.templatetags.humanize import intcomma
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
@@ -18,7 +19,8 @@ from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import settings as round_settings
 from training.rounds.inputs.rankings import trainable_rankings
 from training.rounds.inputs.ratings import COUNTED
-from training.rounds.recipes.description import DEMONSTRATIONS, Counts, Recipe, Sections, Text
+from training.rounds.recipes import RECIPES
+from training.rounds.recipes.description import DEMONSTRATIONS, LOGGED_COMPLETIONS, Counts, Recipe, Sections, Text
 from training.rounds.recipes.parts import COMPARISONS, SNAPSHOT
 
 NOT_CURVES = ("total", "time")
@@ -130,6 +132,27 @@ def ratings_sentence(round_: Round) -> str:
         "least": least,
         "attributes": ", ".join(f"{name} ({n})" for name, n in few.items()),
     }
+
+
+def dialogues_sentence(round_: Round) -> str:
+    """Return sentences about the dialogues that the round does not learn from; "" if there are none."""
+    n = round_.results.get("snapshot", {}).get("dialogues_left_out", 0)
+    if not n:
+        return ""
+    if not any(LOGGED_COMPLETIONS in job.inputs.values() for job in round_.jobs):
+        left_out = ngettext(
+            "%(n)s of these rankings is left out: it compares dialogues, and %(recipe)s learns from single answers.",
+            "%(n)s of these rankings are left out: they compare dialogues, and %(recipe)s learns from single answers.",
+            n,
+        )
+    else:
+        left_out = ngettext(
+            "%(n)s completion is left out: it is a dialogue, and %(recipe)s learns from single answers.",
+            "%(n)s completions are left out: they are dialogues, and %(recipe)s learns from single answers.",
+            n,
+        )
+    left_out %= {"n": intcomma(n), "recipe": round_.recipe.label}
+    return left_out + " " + _("To learn from dialogues, start a round of %(ppo)s.") % {"ppo": RECIPES["ppo"].label}
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,7 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "reward": round_.results.get("reward"),
         "policy": round_.results.get("policy"),
         "imitation": _imitation(round_),
+        "left_out_dialogues": reports.dialogues_sentence(round_),
         "few_ratings": reports.ratings_sentence(round_),
         "facts": [
             {"label": fact.label, "value": round_.results[job.name][fact.key], "note": fact.note}

@@ -63,3 +63,29 @@ def test_a_dialogue_is_marked_and_ranked_and_an_answer_begins_with_an_empty_page
     assert marked(stored) == [("keep the box", "bad")]
     assert stored.comparison.texts()[stored.ranks.index(1)] == text_of(GOOD)
     assert Demonstration.objects.get().completion.text == "Which order is it?"
+
+
+def test_a_turn_that_spells_another_turn_is_one_turn_as_written_and_in_the_differences(project, desk, annotator, keep):
+    (first, answer, last), imitation = GOOD, f"Sorry.\n\nUser:\n{GOOD[1]['content']}\n\nAssistant:\nThank you."
+    imitating = [{**first, "content": imitation}, answer, {**last, "content": "Thank  you. Keep the box."}]
+    row = {"prompt": "My kettle came with a cracked lid.", "completions": [{"turns": GOOD}, {"turns": imitating}]}
+    imports.add_prompts(project, [row], compare=True)
+    ranking = RankPage(desk.sit("ann"))
+    written = ranking.page.locator(".completion > .written")
+    ranking.press("i")
+    keep(ranking.page, "rank-dialogue-imitated-as-written")
+    for view in written.all():
+        expect(view.get_by_role("group")).to_have_count(3)
+        expect(view.get_by_role("group", name="Assistant")).to_have_count(2)
+    expect(written.filter(has_text="Sorry.").locator(".turn").first).to_have_text(imitation)
+    check(ranking.page)
+    ranking.press("i")
+    if "I am sorry" not in ranking.page.locator(".completion.is-focused").inner_text():
+        ranking.press("ArrowRight")
+    ranking.press("d")
+    keep(ranking.page, "rank-dialogue-differences")
+    turns = written.filter(has_text="Sorry.").locator(".turn")
+    assert [turn.locator("ins.diff").count() > 0 for turn in turns.all()] == [True, False, True]
+    assert "".join(turns.nth(2).locator("ins.diff").all_inner_texts()) == "  Keep."
+    ranking.press("d")
+    expect(written).to_have_count(0)

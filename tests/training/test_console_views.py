@@ -191,6 +191,17 @@ def test_a_round_reports_how_many_rankings_are_left_out_for_their_flags(console,
     assert "2 more have a flag that means not for training and are left out" in page
 
 
+def test_a_round_reports_which_dialogues_are_left_out_and_which_recipe_learns_from_them(console, finished):
+    finished.results["snapshot"] = {"rankings": 4, "dialogues_left_out": 2}
+    for recipe, sentence in (
+        ("kto", "2 of these rankings are left out: they compare dialogues, and KTO learns from single answers. To"),
+        ("q", "2 completions are left out: they are dialogues, and Q-learning learns from single answers. To learn"),
+    ):
+        finished.settings["round"]["recipe"] = recipe
+        finished.save()
+        assert sentence in console.get(f"{URL}/rounds/1/").content.decode()
+
+
 def test_a_round_shows_how_its_attributes_correlate_with_ratings_and_which_had_too_few(console, finished):
     assert "rank correlation" not in console.get(f"{URL}/rounds/1/").content.decode()
     finished.results["snapshot"] = {"rankings": 6, "rated_completions.honest": 120, "rated_completions.<kind>": 7}

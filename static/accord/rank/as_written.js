@@ -25,7 +25,13 @@ export function toggleAsWritten() {
   document.dispatchEvent(new Event("as-written"));
 }
 
-/** @param {[number, number][]=} added the parts of the text that differ from another one */
+/** Return the texts of a completion or message: the turns of a dialogue, else its only text. */
+export function textsOf(prose) {
+  const turns = turnsOf(prose);
+  return (turns.length ? turns : [prose]).map(({ dataset }) => dataset.written);
+}
+
+/** @param {[number, number][][]=} added of each text, the parts that differ from another completion */
 export function showText(prose, asWritten, added = []) {
   let view = prose.nextElementSibling?.matches(".written") ? prose.nextElementSibling : null;
   if (asWritten && !view) {
@@ -34,9 +40,26 @@ export function showText(prose, asWritten, added = []) {
     view.dir = "auto";
     prose.after(view);
   }
-  if (asWritten) view.replaceChildren(...pieces(prose.dataset.written, added));
+  if (asWritten) view.replaceChildren(...written(prose, added));
   else view?.remove();
   prose.hidden = asWritten;
+}
+
+function turnsOf(prose) {
+  return [...prose.querySelectorAll(":scope > .turn")];
+}
+
+/** Return the content of the view. A turn keeps its element, which carries its label: no text can look like a turn. */
+function written(prose, added) {
+  const views = textsOf(prose).map((text, place) => [...pieces(text, added[place] ?? [])]);
+  const turns = turnsOf(prose);
+  if (!turns.length) return views[0];
+  return turns.map((turn, place) => {
+    const view = turn.cloneNode(false);
+    view.dir = "auto";
+    view.append(...views[place]);
+    return view;
+  });
 }
 
 function* pieces(text, added) {

@@ -2,9 +2,10 @@
 // indentation, line ends, double blanks and markup count.
 
 import { diffArrays } from "../../diff/diff/array.js";
-import { isAsWritten, showText } from "./as_written.js";
+import { isAsWritten, showText, textsOf } from "./as_written.js";
 
 const MAX_WORDS = 4000; // per text; comparing longer ones would be too slow for a key press
+const TURN = "\0"; // stands between the turns of a dialogue: no stored text has this character
 
 /** Show or hide the differences from the current completion; return whether a text was too long to compare. */
 export function toggleDifferences(ranking) {
@@ -34,27 +35,44 @@ export function differencesOf(base, text) {
 
 const segmenter = () => new Intl.Segmenter(undefined, { granularity: "word" });
 
-/** Return [start, end] of the runs of words that `base` lacks. */
+/** Return, for each text of a completion, [start, end] of the runs of words that `base` lacks. */
 function addedTo(base, words) {
   const runs = [];
   let index = 0;
   for (const part of diffArrays(base.map(({ word }) => word), words.map(({ word }) => word))) {
     if (part.removed) continue;
-    if (part.added) runs.push([words[index].start, words[index + part.count - 1].end]);
+    if (part.added)
+      for (const run of runsOf(words.slice(index, index + part.count))) (runs[run.place] ??= []).push([run.start, run.end]);
     index += part.count;
   }
   return runs;
 }
 
-/** Return {word, start, end} of the words of a completion, and of white space other than single blanks. */
+/** Return {place, start, end} of adjacent words, one for each text that they are in. */
+function runsOf(words) {
+  const runs = [];
+  for (const { word, place, start, end } of words) {
+    if (word === TURN) continue;
+    if (runs.at(-1)?.place === place) runs.at(-1).end = end;
+    else runs.push({ place, start, end });
+  }
+  return runs;
+}
+
+/** Return the words of a completion, with TURN between the turns of a dialogue. */
 function wordsOf(card) {
+  return textsOf(proseOf(card)).flatMap((text, place) => [...(place ? [{ word: TURN }] : []), ...wordsIn(text, place)]);
+}
+
+/** Return {word, place, start, end} of the words of the text at `place`, and of white space other than single blanks. */
+function wordsIn(text, place) {
   const words = [];
-  for (const { segment, index } of segmenter().segment(proseOf(card).dataset.written)) {
+  for (const { segment, index } of segmenter().segment(text)) {
     const end = index + segment.length;
     const last = words.at(-1);
     // Join adjacent white space: browsers segment it differently.
     if (!segment.trim() && last && !last.word.trim()) Object.assign(last, { word: last.word + segment, end });
-    else words.push({ word: segment, start: index, end });
+    else words.push({ word: segment, place, start: index, end });
   }
   return words.filter(({ word }) => word !== " ");
 }

@@ -28,13 +28,13 @@ def rankings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[s
     for row in ranking_record.rankings(
         round_.project, until=round_.cutoff, still_counting=True, reliability=weights(round_), include_flagged=True
     ):
+        if not is_trainable(round_.project, row["flags"]):
+            counts["flagged_rankings"] += 1
+            continue
         if "turns" in row and job.program not in READ_DIALOGUES:
             counts["dialogues_left_out"] = counts.get("dialogues_left_out", 0) + 1
             continue
-        is_flagged = not is_trainable(round_.project, row["flags"])
-        counts["flagged_rankings" if is_flagged else "rankings"] += 1
-        if is_flagged:
-            continue
+        counts["rankings"] += 1
         yield row | ({"anchor": anchor_of(row["flags"])} if round_.settings["round"].get("anchors") else {})
 
 
