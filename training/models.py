@@ -33,16 +33,14 @@ class Checkpoint(models.Model):
     source = models.OneToOneField(Source, models.RESTRICT, related_name="checkpoint")
     kind = models.CharField(max_length=8, choices=Kind.choices)
     path = FolderField(max_length=1000, help_text="Hugging Face folder or hub id.")
-    reward_model_path = FolderField(max_length=1000, blank=True, help_text="Reward model that it was trained with.")
+    reward_model_path = FolderField(max_length=1000, blank=True, help_text="Reward model used in its training.")
     parent = models.ForeignKey("self", models.RESTRICT, null=True, blank=True, related_name="children")
     is_served = models.BooleanField(default=False)
     verdict = models.CharField(max_length=13, choices=Verdict.choices, default=Verdict.WAITING)
     verdict_reason = models.TextField(blank=True, help_text="Why the model is slow or refused.")
-    check_requested_at = models.DateTimeField(
-        db_default=Now(), help_text="Since when the checkpoint waits for its check."
-    )
+    check_requested_at = models.DateTimeField(db_default=Now(), help_text="When its check was last requested.")
     check_queued_at = models.DateTimeField(
-        null=True, blank=True, help_text="When its message was last sent to the workers."
+        null=True, blank=True, help_text="When the message of its check was last sent to the workers."
     )
     check_heartbeat_at = models.DateTimeField(
         null=True, blank=True, help_text="Heartbeat of the worker that checks it."
@@ -103,9 +101,11 @@ class Round(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="rounds")
     number = models.PositiveIntegerField()
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.WAITING)
-    stage = models.CharField(max_length=20, default=SNAPSHOT.name, help_text="Stage of its recipe that it has reached.")
+    stage = models.CharField(
+        max_length=20, default=SNAPSHOT.name, help_text="Stage of its recipe that the round has reached."
+    )
     learns = models.BooleanField(
-        default=True, help_text="False: no training; the base only writes completions to rank."
+        default=True, help_text="False: no training. The base checkpoint only writes completions to rank."
     )
     base = models.ForeignKey(Checkpoint, models.RESTRICT, related_name="rounds_from")
     checkpoint = models.OneToOneField(Checkpoint, models.SET_NULL, null=True, blank=True, related_name="round")
@@ -186,7 +186,7 @@ class Metric(models.Model):
     """Line of a program's metrics.jsonl."""
 
     round = models.ForeignKey(Round, models.CASCADE, related_name="metrics")
-    job = models.CharField(max_length=20, help_text="Name of the program run: the folder of its job directory.")
+    job = models.CharField(max_length=20, help_text="Name of the job, which is also its folder's name.")
     step = models.PositiveIntegerField()
     values = models.JSONField()
 
@@ -206,7 +206,7 @@ class LoopSettings(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1)],
-        help_text="Start a round after this many new rankings; empty: only by hand.",
+        help_text="Start a round after this many new rankings. Empty: rounds start by hand only.",
     )
     settings = models.JSONField(default=dict, blank=True, help_text="Settings that differ from the defaults.")
 

@@ -18,7 +18,8 @@ from feedback.models.imports import Import
 from feedback.models.people import Project, User
 from feedback.models.prompts import Completion, Prompt
 
-STAND_IN = "For gold that its annotator let go: real work. Once others have taken that, this one is gone too."
+# Help text of two fields; `feedback/queue/gold.py` describes stand-ins.
+STAND_IN = "For gold: the real comparison that it came before. It is offered again while that one has an open slot."
 # Runs for every comparison that a page shows. The ORM takes longer to build this SQL than PostgreSQL takes to run it.
 ANSWERS = """
     SELECT text, turns::text FROM feedback_comparisonitem AS item
@@ -40,23 +41,25 @@ class Comparison(models.Model):
     wanted_rankings = models.PositiveSmallIntegerField(default=1)
     open_slots = models.SmallIntegerField(default=1)
     ranking_count = models.PositiveSmallIntegerField(default=0)
-    extra_rankings = models.PositiveSmallIntegerField(default=0, help_text="Rankings wanted for lack of a majority.")
+    extra_rankings = models.PositiveSmallIntegerField(default=0, help_text="Rankings requested for lack of a majority.")
     gold_ranks = ArrayField(
         models.PositiveSmallIntegerField(),
         null=True,
         blank=True,
-        help_text="Of gold: the right ranking, by position. Null for real work.",
+        help_text="Right ranking of a gold comparison, by position. Null for real work.",
     )
     disagreement = models.FloatField(
         default=0,
         db_default=0,
-        help_text="Share of opposed preferences among those that two annotators both have, 0 to 1; kept by a trigger.",
+        help_text="Share, 0 to 1, of opposed preferences among those of every two annotators. A trigger updates it.",
     )
     adjudicated_at = models.DateTimeField(
         null=True, blank=True, help_text="When a reviewer's ranking replaced all others."
     )
     priority = models.SmallIntegerField(default=0, help_text="Higher comes first.")
-    shuffle_key = models.FloatField(help_text="In [0, 1): lowest first in its section of the queue; see sampling.py.")
+    shuffle_key = models.FloatField(
+        help_text="In [0, 1). Orders comparisons of equal priority and ranking count, lowest first; see sampling.py."
+    )
     made_by_import = models.ForeignKey(Import, models.SET_NULL, null=True, editable=False, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     completions: models.ManyToManyField = models.ManyToManyField(Completion, through="ComparisonItem")
@@ -163,7 +166,7 @@ class Lease(models.Model):
     reason = models.CharField(max_length=13, choices=Reason.choices, default=Reason.SAMPLED)
     taken_at = models.DateTimeField()
     expires_at = models.DateTimeField()
-    lapsed_at = models.DateTimeField(null=True, blank=True, help_text="When its slot was given to others.")
+    lapsed_at = models.DateTimeField(null=True, blank=True, help_text="When its slot opened for other annotators.")
     stand_in = models.ForeignKey(
         Comparison, models.SET_NULL, null=True, editable=False, related_name="+", db_index=False, help_text=STAND_IN
     )
@@ -175,7 +178,7 @@ class Lease(models.Model):
         editable=False,
         related_name="+",
         db_index=False,
-        help_text="The annotator's earlier ranking that they withdrew: shown again, but not counted.",
+        help_text="Ranking that the annotator withdrew. The page shows it again; it does not count.",
     )
 
     class Meta:
@@ -195,7 +198,7 @@ class Skip(models.Model):
 
     comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="skips")
     annotator = models.ForeignKey(User, models.CASCADE, related_name="skips")
-    lease_id = models.UUIDField(unique=True, help_text="The lease that it ended: a skip sent twice is stored once.")
+    lease_id = models.UUIDField(unique=True, help_text="Lease that the skip ended. A skip sent twice is stored once.")
     reason = models.CharField(max_length=500, blank=True)
     stand_in = models.ForeignKey(
         Comparison, models.SET_NULL, null=True, editable=False, related_name="+", db_index=False, help_text=STAND_IN

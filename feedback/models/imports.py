@@ -17,12 +17,12 @@ class Import(models.Model):
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="imports", db_index=False)
     actor = models.ForeignKey(
-        User, models.SET_NULL, null=True, blank=True, related_name="+", help_text="Null: the command line."
+        User, models.SET_NULL, null=True, blank=True, related_name="+", help_text="Null for the command line."
     )
     how = models.CharField(max_length=7, choices=How.choices)
     counts = models.JSONField(
         default=dict,
-        help_text="How many prompts, completions, comparisons and demonstrations it made, and prompts it completed.",
+        help_text="Numbers of rows that the import added, by kind; `completed`: prompts that it added details to.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     undone_at = models.DateTimeField(null=True, blank=True)

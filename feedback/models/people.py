@@ -72,7 +72,9 @@ class Project(models.Model):
         _("Held-out prompts, in percent"),
         default=20,
         validators=[MaxValueValidator(90)],
-        help_text=_("Share of new prompts that no round trains on; figures are measured on them. Chosen by hash."),
+        help_text=_(
+            "Share of new prompts that no round trains on. Figures are measured on them. A hash of the prompt decides."
+        ),
     )
     strength_points = models.PositiveSmallIntegerField(
         _("Strength of preference"),
@@ -146,8 +148,8 @@ class Project(models.Model):
         default=0,
         validators=[MaxValueValidator(50)],
         help_text=_(
-            "Share of gold in the work of everybody: comparisons whose right ranking is known. They show who ranks "
-            "with care."
+            "Share of gold comparisons in everybody's work. Their right ranking is known, so they show who ranks with "
+            "care."
         ),
     )
     qualification_items = models.PositiveSmallIntegerField(
@@ -175,8 +177,8 @@ class Project(models.Model):
         default=False,
         help_text=_(
             "Shown on My figures. Both are counted over full batches of 50 of an annotator's rankings and appear the "
-            "day after a batch is full. So no annotator can tell which comparisons were gold, but the figures tell how "
-            "many of a batch were."
+            "day after a batch is full. So an annotator cannot find out which comparisons of a batch were gold, only "
+            "how many."
         ),
     )
     sampling_rule = models.CharField(
@@ -191,15 +193,15 @@ class Project(models.Model):
         choices=[("equal", _("All count the same")), ("reliability", _("By the annotator's reliability"))],
         default="equal",
         help_text=_(
-            "In exports and for the reward model. By reliability, annotators who often contradict others count less: "
-            "good against carelessness, but the taste of a minority counts less too."
+            "Used in exports and by the reward model. By reliability, rankings count less if their annotator often "
+            "contradicts others. This limits careless rankings, but also the influence of a minority's taste."
         ),
     )
     blinding_key = models.UUIDField(
         default=uuid.uuid4,
         db_default=RandomUUID(),
         editable=False,
-        help_text="Secret: keys what annotators must not be able to compute. See blinding.py.",
+        help_text="Secret key of orders, numbers and draws that annotators must not predict. See blinding.py.",
     )
     archived_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -258,13 +260,13 @@ class Membership(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="memberships")
     user = models.ForeignKey(User, models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=10, choices=Role.choices, default=Role.ANNOTATOR)
-    qualified_at = models.DateTimeField(null=True, blank=True, help_text="When the gold comparisons were passed.")
+    qualified_at = models.DateTimeField(null=True, blank=True, help_text="When the member passed the gold comparisons.")
     joined_at = models.DateTimeField(auto_now_add=True)
     gold_given_before = models.BigIntegerField(
-        null=True, editable=False, help_text="Id of the comparison that gold was last drawn for."
+        null=True, editable=False, help_text="Id of the real comparison before which gold was last offered."
     )
     gold_given = models.PositiveSmallIntegerField(
-        default=0, db_default=0, editable=False, help_text="How many gold comparisons came before that one."
+        default=0, db_default=0, editable=False, help_text="Number of gold comparisons offered before that one."
     )
 
     class Meta:

@@ -23,7 +23,7 @@ class Prompt(models.Model):
     messages = models.JSONField(help_text='[{"role": "user", "content": "…"}, …], ending with the user\'s turn.')
     digest = models.CharField(max_length=64, help_text="SHA-256 of the messages' canonical JSON.")
     split = models.CharField(max_length=8, choices=Split.choices)
-    # The first of its `external_ids`. Null: none was given.
+    # The first of its `external_ids`. Null: it has none.
     external_id = models.CharField(max_length=200, null=True, blank=True)  # noqa: DJ001
     references = models.JSONField(default=list, blank=True, help_text="Reference answers, a list of texts.")
     metadata = models.JSONField(default=dict, blank=True)
@@ -89,16 +89,16 @@ class Completion(models.Model):
 
     prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="completions")
     source = models.ForeignKey(Source, models.RESTRICT, related_name="completions")
-    text = models.TextField(help_text="Of a dialogue: derived from its turns.")
+    text = models.TextField(help_text="For a dialogue: derived from its turns.")
     turns = models.JSONField(
         null=True,
         blank=True,
-        help_text='Of a dialogue: [{"role": "assistant", "content": "…"}, {"role": "user", …}, …]. Null: one turn.',
+        help_text='For a dialogue: [{"role": "assistant", "content": "…"}, {"role": "user", …}, …]. Null: one turn.',
     )
     digest = models.CharField(max_length=64, help_text="SHA-256 of the text, or of the turns.")
-    sampling = models.JSONField(default=dict, blank=True, help_text="Temperature, seed, whether it ended, …")
+    sampling = models.JSONField(default=dict, blank=True, help_text="Temperature, seed, whether it is finished, …")
     author = models.ForeignKey(
-        User, models.PROTECT, null=True, blank=True, related_name="completions", help_text="When a person wrote it."
+        User, models.PROTECT, null=True, blank=True, related_name="completions", help_text="Person who wrote it."
     )
     made_by_import = models.ForeignKey(Import, models.SET_NULL, null=True, editable=False, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
@@ -138,10 +138,10 @@ class Demonstrations(models.QuerySet["Demonstration"]):
 
 
 class Demonstration(models.Model):
-    """A completion that a person wrote or edited, or that an import brought, to be imitated.
+    """A completion to be imitated, which a person wrote or edited, or which was imported as a demonstration.
 
-    If it was edited from a completion, its `pair` compares the two: its author's ranking of the pair, with the reason
-    "demonstration", enters exports and reward models, and no figure about annotators.
+    If it was edited from a completion, its `pair` compares the two. The author's ranking of the pair has the reason
+    "demonstration". It enters exports and reward models, but no figure about annotators.
     """
 
     completion = models.OneToOneField(Completion, models.CASCADE, related_name="demonstration")
@@ -151,7 +151,7 @@ class Demonstration(models.Model):
         null=True,
         blank=True,
         related_name="+",
-        help_text="The comparison that its author had on the page.",
+        help_text="Comparison that the page showed when its author wrote it.",
     )
     pair = models.OneToOneField(
         "feedback.Comparison",
@@ -159,10 +159,10 @@ class Demonstration(models.Model):
         null=True,
         blank=True,
         related_name="demonstration",
-        help_text="The comparison of it and its origin; empty: it began with an empty page, or came in by an import.",
+        help_text="Comparison with its origin. Null: it was written without an origin, or imported.",
     )
     made_by_import = models.ForeignKey(Import, models.SET_NULL, null=True, editable=False, related_name="+")
-    withdrawn_at = models.DateTimeField(null=True, blank=True, help_text="When its author undid it.")
+    withdrawn_at = models.DateTimeField(null=True, blank=True, help_text="When its author withdrew it.")
     created_at = models.DateTimeField(default=timezone.now)
     objects = Demonstrations.as_manager()
 

@@ -9,12 +9,12 @@ class QualitySnapshot(models.Model):
     """The last count of a project's quality, written by `feedback.reports.quality_snapshot`. One row a project."""
 
     project = models.OneToOneField(Project, models.CASCADE, primary_key=True, related_name="+")
-    record_length = models.BigIntegerField(help_text="Rankings in the record, revisions included, when it was made.")
-    qualification_percent = models.PositiveSmallIntegerField(help_text="The project's setting, when it was made.")
+    record_length = models.BigIntegerField(help_text="Rankings in the record when counting began, revisions included.")
+    qualification_percent = models.PositiveSmallIntegerField(help_text="Setting of the project when counting began.")
     counted_at = models.DateTimeField(help_text="When counting began.")
     seconds = models.FloatField(help_text="How long counting took.")
     content = models.JSONField(help_text="Agreement, gold pass rates and quality checks.")
-    by_two = models.JSONField(help_text="Agreement of each two annotators: grows with their number squared.")
+    by_two = models.JSONField(help_text="Agreement of every two annotators. Its size is quadratic in their number.")
 
     def __str__(self) -> str:
         return f"quality in {self.project} as of {self.counted_at}"

@@ -20,9 +20,9 @@ class Rankings(models.QuerySet["Ranking"]):
     def live_in(self, project: Project, *, until: datetime | None = None) -> "Rankings":
         """Return the live revisions of annotators' rankings, which all figures about annotators use.
 
-        Overruled rankings are included. Adjudications are not, because their reviewers had seen the other rankings, nor
-        pairs of demonstrations, whose authors wrote the better text.
-        `until` returns the revisions that were live at that moment.
+        Overruled rankings are included. Adjudications are left out, because their reviewers saw the other rankings.
+        Pairs of demonstrations are left out, because their author wrote one of the two texts.
+        With `until`, the revisions that were live at that moment.
         """
         live = self.filter(is_live=True) if until is None else self._last_before(until)
         return live.filter(project=project).exclude(reason__in=WITHOUT_LEASE)
@@ -74,7 +74,7 @@ class Ranking(models.Model):
     size = models.PositiveSmallIntegerField()
     ranks = ArrayField(models.PositiveSmallIntegerField())
     display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions in the order of display.")
-    seconds = models.FloatField(help_text="From display to submit, as the page measured it.")
+    seconds = models.FloatField(help_text="Time from display to submit, measured by the page.")
     comment = models.TextField(blank=True)
     strength = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Strength of a pair's preference.")
     flags = ArrayField(models.CharField(max_length=50), default=list, blank=True)
@@ -89,14 +89,22 @@ class Ranking(models.Model):
         help_text="Marked text: characters start … end − 1 of the source text at position `completion`.",
     )
     reason = models.CharField(
-        max_length=13, choices=Lease.Reason.choices, default=Lease.Reason.SAMPLED, help_text="Why it was asked for."
+        max_length=13,
+        choices=Lease.Reason.choices,
+        default=Lease.Reason.SAMPLED,
+        help_text="Reason why the queue chose the comparison.",
     )
     idempotency_key = models.UUIDField()
     revision = models.PositiveSmallIntegerField(default=1)
     is_live = models.BooleanField(default=True)
     standing = models.CharField(max_length=9, choices=Standing.choices, default=Standing.COUNTS, db_default="counts")
     review = models.ForeignKey(
-        Review, models.RESTRICT, null=True, blank=True, related_name="rankings", help_text="What made this revision."
+        Review,
+        models.RESTRICT,
+        null=True,
+        blank=True,
+        related_name="rankings",
+        help_text="Decision that wrote this revision. Null: the annotator did.",
     )
     sequence = models.BigIntegerField(
         null=True,
@@ -105,7 +113,7 @@ class Ranking(models.Model):
         "no later commit gets a position below a cursor that was already given to a client.",
     )
     created_at = models.DateTimeField(
-        auto_now_add=True, help_text="When the annotator ranked; a copy by a review keeps it."
+        auto_now_add=True, help_text="When the annotator ranked. A revision by a review keeps this time."
     )
     objects = Rankings.as_manager()
 

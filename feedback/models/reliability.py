@@ -34,10 +34,10 @@ class Reliability(models.Model):
     report = models.ForeignKey(ReliabilityReport, models.CASCADE, related_name="annotators")
     annotator = models.ForeignKey(User, models.PROTECT, related_name="+")
     value = models.FloatField()
-    low = models.FloatField(help_text="The 95 % interval's lower end.")
-    high = models.FloatField(help_text="The 95 % interval's upper end.")
-    shared = models.PositiveIntegerField(help_text="Their comparisons that others ranked too.")
-    gold = models.PositiveIntegerField(help_text="Gold comparisons that they ranked.")
+    low = models.FloatField(help_text="Lower end of the 95 % interval.")
+    high = models.FloatField(help_text="Upper end of the 95 % interval.")
+    shared = models.PositiveIntegerField(help_text="Comparisons that this annotator and others ranked.")
+    gold = models.PositiveIntegerField(help_text="Gold comparisons that this annotator ranked.")
 
     class Meta:
         constraints = [

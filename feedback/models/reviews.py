@@ -25,10 +25,20 @@ class Review(models.Model):
     kind = models.CharField(max_length=13, choices=Kind.choices)
     reviewer = models.ForeignKey(User, models.PROTECT, related_name="reviews")
     comparison = models.ForeignKey(
-        Comparison, models.CASCADE, null=True, blank=True, related_name="reviews", help_text="Empty: many at once."
+        Comparison,
+        models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="reviews",
+        help_text="Comparison of the decision. Null: several comparisons, or a demonstration.",
     )
     demonstration = models.ForeignKey(
-        Demonstration, models.CASCADE, null=True, blank=True, related_name="discards", help_text="Which it discards."
+        Demonstration,
+        models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="discards",
+        help_text="Discarded demonstration.",
     )
     annotator = models.ForeignKey(
         User,
@@ -36,10 +46,10 @@ class Review(models.Model):
         null=True,
         blank=True,
         related_name="+",
-        help_text="Whose ranking; empty: all.",
+        help_text="Author of what the decision changes. Null: all who ranked the comparison.",
     )
     reason = models.CharField(max_length=1000, blank=True)
-    ranking_count = models.PositiveIntegerField(default=0, help_text="Rankings of others that it changed.")
+    ranking_count = models.PositiveIntegerField(default=0, help_text="Rankings of others that the decision changed.")
     created_at = models.DateTimeField(auto_now_add=True)
     undone_at = models.DateTimeField(null=True, blank=True)
     undone_by = models.ForeignKey(User, models.PROTECT, null=True, blank=True, related_name="+")

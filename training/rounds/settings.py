@@ -50,7 +50,7 @@ class RoundSettings:
         choices=("auto", "always", "never"),
         help="Whether the round first imitates the demonstrations. auto: with at least min_demonstrations.",
     )
-    min_demonstrations: int = setting(50, low=1, help="Demonstrations from which on sft_first is true by default.")
+    min_demonstrations: int = setting(50, low=1, help="Demonstrations from which on `auto` of sft_first imitates them.")
     reference: str = setting(
         "base",
         choices=("base", "root"),
