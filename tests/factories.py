@@ -65,15 +65,15 @@ def add_comparisons(project: Project, source: str, count: int, offset: int = 0) 
     return imports.add_comparisons(project, [ids[n : n + 3] for n in range(0, len(ids), 3)]).created
 
 
-def rank_next(member: Membership, ranks: list[int] | None = None, **said) -> Ranking | None:
+def rank_next(member: Membership, ranks: list[int] | None = None, **fields) -> Ranking | None:
     """Take the next comparison and rank it; in the order shown unless `ranks` says otherwise."""
     lease = leases.lease_next(member)
     if lease is None:
         return None
-    said = {"idempotency_key": uuid4(), "seconds": 2.0, **said}
-    if said["seconds"] > rankings.CLOCK_SLACK:
-        take_earlier(lease, said["seconds"])
-    return rankings.record_ranking(member, lease.pk, ranks or list(range(1, lease.size + 1)), **said)
+    fields = {"idempotency_key": uuid4(), "seconds": 2.0, **fields}
+    if fields["seconds"] > rankings.CLOCK_SLACK:
+        take_earlier(lease, fields["seconds"])
+    return rankings.record_ranking(member, lease.pk, ranks or list(range(1, lease.size + 1)), **fields)
 
 
 def take_earlier(lease: Lease, seconds: float) -> None:
@@ -81,11 +81,11 @@ def take_earlier(lease: Lease, seconds: float) -> None:
     Lease.objects.filter(pk=lease.pk).update(taken_at=lease.taken_at - timedelta(seconds=seconds))
 
 
-def rank_by_position(member: Membership, ranks: list[int], **said) -> Ranking:
+def rank_by_position(member: Membership, ranks: list[int], **fields) -> Ranking:
     """Rank the next comparison; `ranks` by position, not in the order shown."""
     lease = leases.lease_next(member)
     shown = [ranks[position] for position in lease.display_order]
-    return rankings.record_ranking(member, lease.pk, shown, idempotency_key=uuid4(), seconds=2.0, **said)
+    return rankings.record_ranking(member, lease.pk, shown, idempotency_key=uuid4(), seconds=2.0, **fields)
 
 
 def rank(project: Project, annotator: User, count: int) -> None:
@@ -95,11 +95,11 @@ def rank(project: Project, annotator: User, count: int) -> None:
         rank_next(member, [1, 2, 2], seconds=3.0)
 
 
-def adjudicate(member: Membership, comparison: Comparison, by_position: list[int], **said) -> Ranking:
+def adjudicate(member: Membership, comparison: Comparison, by_position: list[int], **fields) -> Ranking:
     order = leases.display_order(member, comparison)
     ranks = [by_position[position] for position in order]
-    said = {"idempotency_key": uuid4(), "seconds": 4.0, **said}
-    return reviews.adjudicate(member, comparison.pk, ranks, **said)
+    fields = {"idempotency_key": uuid4(), "seconds": 4.0, **fields}
+    return reviews.adjudicate(member, comparison.pk, ranks, **fields)
 
 
 def client_of(user: User) -> APIClient:

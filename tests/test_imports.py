@@ -85,66 +85,66 @@ LAYERS = {
 }
 
 
-def within(name: str, package: str) -> bool:
+def is_in(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
-def breaches(files: list[Path], *forbidden: str) -> list[str]:
+def forbidden_imports(files: list[Path], *forbidden: str) -> list[str]:
     return sorted(
         {
             f"{name_of(file)} imports {name}"
             for file in files
             for name in imports_of(file)
-            if any(within(name, package) for package in forbidden)
+            if any(is_in(name, package) for package in forbidden)
         }
     )
 
 
-def learner() -> list[Path]:
+def learner_modules() -> list[Path]:
     return modules_of("training/learner")
 
 
-def of_training() -> list[Path]:
-    return [file for file in modules_of("training") if file not in learner()]
+def training_without_learner() -> list[Path]:
+    return [file for file in modules_of("training") if file not in learner_modules()]
 
 
 def test_the_import_rule_checks_existing_files():
     assert {name_of(file) for file in modules_of("feedback")} >= {"feedback.actions.rankings", "feedback.queue.leases"}
     assert "feedback.errors" in set(imports_of(ROOT / "training" / "rounds" / "lifecycle.py"))
-    assert any(within(name, "torch") for file in learner() for name in imports_of(file))
+    assert any(is_in(name, "torch") for file in learner_modules() for name in imports_of(file))
 
 
 def test_feedback_imports_neither_training_nor_config():
-    assert breaches(modules_of("feedback"), "training", "config") == []
+    assert forbidden_imports(modules_of("feedback"), "training", "config") == []
 
 
 def test_training_does_not_import_config():
-    assert breaches(modules_of("training"), "config") == []
+    assert forbidden_imports(modules_of("training"), "config") == []
 
 
 def test_the_learner_imports_nothing_of_ours_outside_itself():
     outside = [
         breach
-        for breach in breaches(learner(), *OURS, "django", "celery")
-        if not within(breach.split(" imports ")[1], "training.learner")
+        for breach in forbidden_imports(learner_modules(), *OURS, "django", "celery")
+        if not is_in(breach.split(" imports ")[1], "training.learner")
     ]
     assert outside == []
 
 
 def test_only_the_learner_imports_torch_or_transformers():
-    assert breaches(modules_of("feedback") + modules_of("config") + of_training(), *HEAVY) == []
+    assert forbidden_imports(modules_of("feedback") + modules_of("config") + training_without_learner(), *HEAVY) == []
 
 
 def test_outside_the_learner_only_its_light_modules_are_used():
     """Programs (the demo's, and the learner's own) are run as processes, never imported."""
     used = {
         name
-        for file in modules_of("feedback") + modules_of("config") + of_training()
+        for file in modules_of("feedback") + modules_of("config") + training_without_learner()
         for name in imports_of(file)
-        if within(name, "training.learner") and name != "training.learner"
+        if is_in(name, "training.learner") and name != "training.learner"
     }
     assert used
-    assert [name for name in sorted(used) if not any(within(name, light) for light in LIGHT)] == []
+    assert [name for name in sorted(used) if not any(is_in(name, light) for light in LIGHT)] == []
 
 
 def layer_of(name: str, package: str) -> int:
@@ -162,13 +162,13 @@ def test_no_import_runs_up_a_layer(package):
         f"{name_of(file)} imports {name}"
         for file in modules_of(package.replace(".", "/"))
         for name in set(imports_of(file))
-        if name_of(file) != package and within(name, package) and name != package
+        if name_of(file) != package and is_in(name, package) and name != package
         if layer_of(name, package) < layer_of(name_of(file), package)
     ]
     assert sorted(upwards) == []
 
 
-def circles_of(imports: dict[str, set[str]]) -> list[list[str]]:
+def import_cycles(imports: dict[str, set[str]]) -> list[list[str]]:
     """Return each group of modules that import one another in a circle (Tarjan's strongly connected components)."""
     circles, stack, index, low = [], [], {}, {}
 
@@ -210,13 +210,13 @@ def imports_between(files: list[Path]) -> dict[str, set[str]]:
 def test_no_modules_import_one_another_in_a_circle():
     """Imports within functions count, too: they hide a circle, and do not break it."""
     files = [file for package in OURS for file in modules_of(package)]
-    assert circles_of(imports_between(files)) == []
+    assert import_cycles(imports_between(files)) == []
 
 
 def test_a_circle_of_imports_is_detected_in_any_order_of_visits():
     imports = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"a", "f"}, "f": {"g"}, "g": {"e"}}
-    assert circles_of(imports) == [["b", "c"], ["e", "f", "g"]]
-    assert circles_of({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert import_cycles(imports) == [["b", "c"], ["e", "f", "g"]]
+    assert import_cycles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
 
 
 @pytest.mark.process

@@ -72,6 +72,31 @@ def test_no_banned_word_is_an_identifier():
     assert uses == []
 
 
+def names_defined_in(file: Path) -> Iterator[tuple[str, int]]:
+    """Yield the names of all functions and classes, and of the variables of the module."""
+    tree = ast.parse(file.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name, node.lineno
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+            for node in (node for target in targets for node in ast.walk(target)):
+                if isinstance(node, ast.Name):
+                    yield node.id, node.lineno
+
+
+def test_no_banned_word_names_a_helper_or_a_fixture_of_the_tests():
+    exact, parts = banned_words()
+    uses = [
+        f"{place(file, line)} {name}"
+        for file in python_files("tests")
+        for name, line in names_defined_in(file)
+        if not name.startswith("test_") and (name.lower() in exact or parts_of(name) & parts)
+    ]
+    assert uses == []
+
+
 def test_the_first_line_of_a_docstring_is_short():
     long = [
         f"{place(file, line)} {text.splitlines()[0]}"

@@ -16,11 +16,11 @@ def check(page: Page) -> None:
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE.read_text())
     found = page.evaluate("(rules) => axe.run(document, rules)", RULES)["violations"]
-    told = [
+    violations = [
         {"rule": each["id"], "help": each["help"], "where": [node["html"][:200] for node in each["nodes"][:3]]}
         for each in found
     ]
-    assert not told, json.dumps(told, indent=1)
+    assert not violations, json.dumps(violations, indent=1)
 
 
 @pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])

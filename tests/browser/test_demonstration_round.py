@@ -8,7 +8,7 @@ from rank_page import RankPage
 from feedback import imports
 from tests.factories import FAST
 from tests.training import tiny
-from tests.training.services import sending_over, worker
+from tests.training.services import using_broker, worker
 from training import checkpoints
 from training.models import LoopSettings, Round
 
@@ -19,7 +19,7 @@ MAX_WAIT = 480_000  # milliseconds until the test gives up; not a requirement on
 
 @pytest.fixture
 def gpu_worker(db, tmp_path):
-    with sending_over("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
+    with using_broker("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
         yield started
 
 
@@ -38,7 +38,7 @@ def loop(project, tmp_path, gpu_worker) -> str:
     return str(folder)
 
 
-def surprise(folder: str, prompt: str, answer: str) -> float:
+def mean_negative_log_likelihood(folder: str, prompt: str, answer: str) -> float:
     """Mean of −log p of the answer's tokens after the prompt, by plain transformers."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -70,4 +70,7 @@ def test_a_demonstration_written_on_the_ranking_page_changes_the_next_checkpoint
     round_ = Round.objects.get()
     assert (round_.error, round_.results["sft"]["demonstrations"]) == ("", 1)
     made = project.checkpoints.exclude(path=loop).get()
-    assert surprise(made.path, prompt, "abcabc") < surprise(loop, prompt, "abcabc") - 1
+    assert (
+        mean_negative_log_likelihood(made.path, prompt, "abcabc")
+        < mean_negative_log_likelihood(loop, prompt, "abcabc") - 1
+    )

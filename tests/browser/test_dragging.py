@@ -11,7 +11,7 @@ def boxes(page: Page) -> list[dict[str, float]]:
     return [each.bounding_box() for each in page.locator(".tier").all()]
 
 
-def grip(page: Page, letter: str) -> None:
+def press_letter(page: Page, letter: str) -> None:
     """Press the pointer on the letter in the dock."""
     page.locator(f".dock .letter[data-letter={letter}]").hover()
     page.mouse.down()
@@ -38,7 +38,7 @@ def test_the_box_below_the_letter_is_highlighted_and_no_box_moves(comparisons, d
     page = ranking.page
     ranking.rank_by_keys([2, 2, 2])
     before = boxes(page)
-    grip(page, "D")
+    press_letter(page, "D")
     for box, rank in zip(before[1:], range(1, 5), strict=True):
         for part in (0.02, 0.5, 0.98):
             page.mouse.move(box["x"] + box["width"] * part, box["y"] + box["height"] / 2)
@@ -63,7 +63,7 @@ def test_escape_ends_a_drag_without_a_rank(comparisons, desk, annotator):
     comparisons(count=1)
     ranking = RankPage(desk.sit("ann"))
     page = ranking.page
-    grip(page, "A")
+    press_letter(page, "A")
     ranking.box(2).hover(force=True)
     expect(ranking.box(2)).to_contain_class("is-target")
     ranking.press("Escape")

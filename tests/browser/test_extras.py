@@ -22,8 +22,8 @@ def test_strength_flags_and_comment_by_keyboard(comparisons, desk, annotator, pr
     ranking.wait_until_ready()
     ranking.submit()
     ranking.expect_sent()
-    said = Ranking.objects.get(comparison_id=first)
-    assert (said.strength, said.flags, said.comment) == (3, ["all bad", "unsafe"], "Both 2 long; see §3")
+    stored = Ranking.objects.get(comparison_id=first)
+    assert (stored.strength, stored.flags, stored.comment) == (3, ["all bad", "unsafe"], "Both 2 long; see §3")
 
 
 def test_undo_restores_ranks_and_details(comparisons, desk, annotator):
@@ -38,8 +38,8 @@ def test_undo_restores_ranks_and_details(comparisons, desk, annotator):
     ranking.press("v")
     ranking.submit()
     ranking.expect_sent()
-    said = Ranking.objects.order_by("revision").values_list("standing", "flags")
-    assert list(said) == [("counts", ["all good"]), ("withdrawn", ["all good"]), ("counts", [])]
+    revisions = Ranking.objects.order_by("revision").values_list("standing", "flags")
+    assert list(revisions) == [("counts", ["all good"]), ("withdrawn", ["all good"]), ("counts", [])]
 
 
 def test_strength_is_offered_for_pairs_only_and_only_if_the_project_asks(comparisons, desk, annotator, project):

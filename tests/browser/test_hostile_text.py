@@ -22,7 +22,7 @@ RIGHT_TO_LEFT = "مرحبا، سيصل طردك يوم الخميس. 👩‍👩
 
 
 @pytest.fixture
-def shown(comparisons, desk, annotator):
+def show_texts(comparisons, desk, annotator):
     def show(*texts: str):
         comparisons(list(texts))
         return RankPage(desk.sit("ann")).page
@@ -30,8 +30,8 @@ def shown(comparisons, desk, annotator):
     return show
 
 
-def test_markup_is_shown_as_text_and_runs_no_script(shown, keep):
-    page = shown(SCRIPTS, LINKS, TEMPLATES)
+def test_markup_is_shown_as_text_and_runs_no_script(show_texts, keep):
+    page = show_texts(SCRIPTS, LINKS, TEMPLATES)
     keep(page, "hostile-markup")
     assert "owned" not in page.title()
     text = " ".join(page.locator(".completion").all_inner_texts())
@@ -42,8 +42,8 @@ def test_markup_is_shown_as_text_and_runs_no_script(shown, keep):
     assert page.locator("main").is_visible()
 
 
-def test_links_lead_to_https_pages_in_a_new_tab_only(shown):
-    page = shown(LINKS, "plain")
+def test_links_lead_to_https_pages_in_a_new_tab_only(show_texts):
+    page = show_texts(LINKS, "plain")
     links = page.locator(".prose a")
     assert {link.get_attribute("href").split(":")[0] for link in links.all()} == {"https"}
     for link in links.all():
@@ -51,23 +51,23 @@ def test_links_lead_to_https_pages_in_a_new_tab_only(shown):
         assert {"noopener", "noreferrer", "nofollow"} <= set(link.get_attribute("rel").split())
 
 
-def test_invisible_controls_are_made_visible(shown, keep):
-    page = shown(CONTROLS.replace("\ud800", "").replace("\u0000", ""), "plain")
+def test_invisible_controls_are_made_visible(show_texts, keep):
+    page = show_texts(CONTROLS.replace("\ud800", "").replace("\u0000", ""), "plain")
     keep(page, "hostile-controls")
-    told = page.locator(".control").all_inner_texts()
-    assert {"U+202E", "U+202C", "U+200B", "U+001B"} <= set(told)
+    controls = page.locator(".control").all_inner_texts()
+    assert {"U+202E", "U+202C", "U+200B", "U+001B"} <= set(controls)
 
 
-def test_a_megabyte_and_deep_nesting_are_shown_folded(shown, keep):
-    page = shown("word " * 200_000, NESTED)
+def test_a_megabyte_and_deep_nesting_are_shown_folded(show_texts, keep):
+    page = show_texts("word " * 200_000, NESTED)
     keep(page, "hostile-long")
     for card in page.locator(".completion").all():
         assert card.bounding_box()["height"] < 700
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it scrolls sideways"
 
 
-def test_other_scripts_read_in_their_direction(shown, keep):
-    page = shown(RIGHT_TO_LEFT, "plain")
+def test_other_scripts_read_in_their_direction(show_texts, keep):
+    page = show_texts(RIGHT_TO_LEFT, "plain")
     keep(page, "other-scripts")
     right = page.locator(".completion .prose", has_text="مرحبا")
     assert right.evaluate("(element) => getComputedStyle(element).direction") == "rtl"

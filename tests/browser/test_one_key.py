@@ -74,8 +74,8 @@ def test_a_pair_is_ranked_by_mouse_with_flags_and_comment(ranking):
     ranking.page.get_by_role("button", name="Equally good").click()
     ranking.page.locator(f"form.comparison:not([data-comparison='{first}'])").wait_for()
     ranking.expect_sent()
-    said = Ranking.objects.get()
-    assert (said.flags, said.comment, shown_ranks(said)) == (["all bad"], "Neither.", [1, 1])
+    stored = Ranking.objects.get()
+    assert (stored.flags, stored.comment, shown_ranks(stored)) == (["all bad"], "Neither.", [1, 1])
 
 
 def test_other_sizes_and_other_projects_take_a_digit_for_each(comparisons, desk, annotator, project):

@@ -56,7 +56,7 @@ def test_prompts_come_in_by_file_or_are_refused_line_by_line(desk, project, mana
     page.goto("/projects/support/prompts/")
     keep(page, "prompts-empty")
     good = [{"prompt": "One?", "completions": ["a", "b"]}, {"prompt": "Two?"}]
-    for lines, told in (
+    for lines, message in (
         (["{}", '{"prompt": 3}'], "Line 2"),
         ([json.dumps(good[0]), "no JSON"], "The text is not JSON"),
         (map(json.dumps, good), "2 new prompts, 0 known already, 1 comparison made."),
@@ -65,7 +65,7 @@ def test_prompts_come_in_by_file_or_are_refused_line_by_line(desk, project, mana
             {"name": "prompts.jsonl", "mimeType": "application/jsonl", "buffer": "\n".join(lines).encode()}
         )
         page.get_by_role("button", name="Upload").click()
-        expect(page.get_by_text(told).first).to_be_visible()
+        expect(page.get_by_text(message).first).to_be_visible()
     keep(page, "prompts")
     assert Prompt.objects.count() == 2
 

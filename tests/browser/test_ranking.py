@@ -13,7 +13,7 @@ def rank_page(desk, annotator):
     return lambda name="ann", **kind: RankPage(desk.sit(name, **kind))
 
 
-def said(comparison: int) -> Ranking:
+def live_ranking(comparison: int) -> Ranking:
     return Ranking.objects.get(comparison_id=comparison, is_live=True)
 
 
@@ -61,7 +61,7 @@ def test_ranking_by_mouse(comparisons, rank_page):
         card.locator(".chips label", has_text=str(rank)).click()
     ranking.page.get_by_role("button", name="Submit").click()
     ranking.expect_sent()
-    assert shown_ranks(said(comparison)) == [2, 1, 1]  # dense: no number is left out
+    assert shown_ranks(live_ranking(comparison)) == [2, 1, 1]  # dense: no number is left out
 
 
 def test_ranking_by_drag_with_a_tie(comparisons, rank_page, keep):
@@ -76,7 +76,7 @@ def test_ranking_by_drag_with_a_tie(comparisons, rank_page, keep):
     assert ranking.ranks == [1, 1, 2]
     ranking.submit()
     ranking.expect_sent()
-    assert shown_ranks(said(comparison)) == [1, 1, 2]
+    assert shown_ranks(live_ranking(comparison)) == [1, 1, 2]
 
 
 def test_arrows_move_the_mark_and_with_shift_the_rank(comparisons, rank_page):
@@ -114,7 +114,7 @@ def test_undo_withdraws_the_last_ranking_and_shows_it_unchanged(comparisons, ran
     ranking.submit()
     assert ranking.comparison == second
     ranking.expect_sent()
-    assert shown_ranks(said(first)) == [2, 1, 2]
+    assert shown_ranks(live_ranking(first)) == [2, 1, 2]
     standings = Ranking.objects.filter(comparison_id=first).order_by("revision").values_list("standing", flat=True)
     assert list(standings) == ["counts", "withdrawn", "counts"]
 
@@ -189,7 +189,7 @@ def test_without_scripts_the_form_works(comparisons, browser, live_server, stati
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_role("heading", name="Nothing to rank right now")).to_be_visible()
     context.close()
-    assert shown_ranks(said(comparison)) == [2, 1]
+    assert shown_ranks(live_ranking(comparison)) == [2, 1]
 
 
 def test_it_reads_well_in_the_dark_and_on_a_phone(comparisons, rank_page, keep):
@@ -243,30 +243,30 @@ def test_the_boxes_are_labelled_best_and_worst(comparisons, rank_page):
 def test_each_action_is_confirmed_by_a_message_beside_submit(comparisons, rank_page, keep, phone):
     comparisons(count=3, size=4)
     ranking = rank_page(phone=phone)
-    told = ranking.page.locator(".submit-state")
+    state = ranking.page.locator(".submit-state")
     submit = ranking.page.get_by_role("button", name="Submit")
     ranking.press("1", "Enter")
-    expect(told).to_have_text("Not ranked yet: B, C, and D")
-    keep(ranking.page, f"rank-told-missing-{'phone' if phone else 'desktop'}")
+    expect(state).to_have_text("Not ranked yet: B, C, and D")
+    keep(ranking.page, f"rank-missing-{'phone' if phone else 'desktop'}")
     ranking.rank_by_keys([2, 3, 4])
     ranking.submit()
-    expect(told).to_have_text("Stored. U undoes it.")
+    expect(state).to_have_text("Stored. U undoes it.")
     expect(ranking.page.locator("#state")).to_have_text("Stored. U undoes it.")  # read aloud
-    keep(ranking.page, f"rank-told-stored-{'phone' if phone else 'desktop'}")
+    keep(ranking.page, f"rank-state-stored-{'phone' if phone else 'desktop'}")
     colours = [
         each.evaluate("(element) => getComputedStyle(element).color")
-        for each in (told, ranking.page.locator(".quiet").first)
+        for each in (state, ranking.page.locator(".quiet").first)
     ]
     assert colours[0] == colours[1]
-    (told_box, submit_box) = (told.bounding_box(), submit.bounding_box())
+    (state_box, submit_box) = (state.bounding_box(), submit.bounding_box())
     assert (
-        abs(told_box["y"] + told_box["height"] - submit_box["y"]) < 200
+        abs(state_box["y"] + state_box["height"] - submit_box["y"]) < 200
         if phone
-        else told_box["y"] >= submit_box["y"] - 8
+        else state_box["y"] >= submit_box["y"] - 8
     )
     ranking.press("s", "Enter")
-    expect(told).to_have_text("Skipped. U undoes it.")
-    expect(told).to_be_empty(timeout=8_000)
+    expect(state).to_have_text("Skipped. U undoes it.")
+    expect(state).to_be_empty(timeout=8_000)
 
 
 def test_a_skip_taken_back_keeps_ranks_flags_and_comment(comparisons, rank_page, project):

@@ -54,13 +54,13 @@ def test_word_differences_from_the_current_completion_are_marked(comparisons, de
 
 
 def test_a_conversation_reads_as_one(project, desk, annotator, keep):
-    said = [("user", "Hello"), ("assistant", "Hello! How can I help?"), ("user", "Cancel my order.")]
-    messages = [{"role": role, "content": content} for role, content in said]
+    conversation = [("user", "Hello"), ("assistant", "Hello! How can I help?"), ("user", "Cancel my order.")]
+    messages = [{"role": role, "content": content} for role, content in conversation]
     imports.add_prompts(project, [{"messages": messages, "completions": ["Done.", "No."]}], compare=True)
     ranking = RankPage(desk.sit("ann"))
     turns = ranking.page.locator(".prompt .message")
     assert [(each.locator(".role").inner_text(), each.locator(".prose").inner_text()) for each in turns.all()] == [
-        (role.capitalize(), content) for role, content in said
+        (role.capitalize(), content) for role, content in conversation
     ]
     keep(ranking.page, "rank-conversation")
 
@@ -94,8 +94,8 @@ def conversation(project) -> Callable[..., None]:
     """Make a comparison whose prompt has this many questions; the last one is `last`."""
 
     def make(questions: int, last: str = "Which of these do I pay for?", turn: str = LONG[:600]) -> None:
-        said = [message for n in range(questions - 1) for message in (("user", f"Q{n}: {turn}"), ("assistant", turn))]
-        messages = [{"role": role, "content": content} for role, content in [*said, ("user", last)]]
+        turns = [message for n in range(questions - 1) for message in (("user", f"Q{n}: {turn}"), ("assistant", turn))]
+        messages = [{"role": role, "content": content} for role, content in [*turns, ("user", last)]]
         imports.add_prompts(project, [{"messages": messages, "completions": ["The first.", "None."]}], compare=True)
 
     return make

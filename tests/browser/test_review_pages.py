@@ -14,10 +14,10 @@ from feedback.queue import leases
 from tests.factories import person
 
 
-def rank_by_position(member: Membership, ranks: list[int], **said) -> Ranking:
+def rank_by_position(member: Membership, ranks: list[int], **fields) -> Ranking:
     lease = leases.lease_next(member)
     shown = [ranks[position] for position in lease.display_order]
-    return rankings.record_ranking(member, lease.pk, shown, idempotency_key=uuid4(), seconds=4.0, **said)
+    return rankings.record_ranking(member, lease.pk, shown, idempotency_key=uuid4(), seconds=4.0, **fields)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from pytest import approx
 
-from tests.benchmarks.learner.paired import Difference, difference, like_steps
+from tests.benchmarks.learner.paired import Difference, difference, equal_steps
 from tests.benchmarks.web.pages import card_in
 from tests.factories import add_work
 
@@ -78,7 +78,7 @@ def test_held_out_accuracies_are_compared_prompt_by_prompt() -> None:
 
 
 def test_like_steps_counts_steps_until_the_losses_differ() -> None:
-    assert like_steps([0.693, 0.5, 0.4, 0.3], [0.693, 0.5004, 0.402, 0.3]) == 2
+    assert equal_steps([0.693, 0.5, 0.4, 0.3], [0.693, 0.5004, 0.402, 0.3]) == 2
 
 
 def test_the_web_benchmark_parses_the_current_ranking_page(project, annotator, client, plain_static_files) -> None:

@@ -26,13 +26,13 @@ pytestmark = pytest.mark.process
 def processes_of(folder: Path) -> list[psutil.Process]:
     """Return all processes that work on this data folder, whoever started them."""
 
-    def names_it(process: psutil.Process) -> bool:
+    def uses_folder(process: psutil.Process) -> bool:
         try:
             return str(folder) in " ".join(process.cmdline()) or process.environ().get("ACCORD_DATA") == str(folder)
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
             return False
 
-    return [process for process in psutil.process_iter() if process.pid != os.getpid() and names_it(process)]
+    return [process for process in psutil.process_iter() if process.pid != os.getpid() and uses_folder(process)]
 
 
 @pytest.fixture

@@ -102,8 +102,8 @@ def test_in_an_archived_project_a_ranking_in_progress_can_be_submitted(ann, work
     work(3)
     lease = leases.lease_next(ann)
     archived()
-    said = {"lease": lease.pk, "key": uuid4(), "rank-0": "1", "rank-1": "2"}
-    page = browser_of(ann.user).post("/projects/support/rank/submit/", said, HTTP_HX_REQUEST="true")
+    fields = {"lease": lease.pk, "key": uuid4(), "rank-0": "1", "rank-1": "2"}
+    page = browser_of(ann.user).post("/projects/support/rank/submit/", fields, HTTP_HX_REQUEST="true")
     assert (page.status_code, b"Nothing more can be ranked" in page.content) == (200, True)
     assert Ranking.objects.count() == 1
 
@@ -112,8 +112,8 @@ def test_in_an_archived_project_a_ranking_in_progress_can_be_submitted_over_the_
     work(3)
     first = leases.lease_next(ann)
     archived()
-    said = {"ranks": [1, 2], "idempotency_key": str(uuid4()), "seconds": 1}
-    answer = client_of(ann.user).post(f"{URL}/leases/{first.pk}/ranking?next=1", said, format="json")
+    fields = {"ranks": [1, 2], "idempotency_key": str(uuid4()), "seconds": 1}
+    answer = client_of(ann.user).post(f"{URL}/leases/{first.pk}/ranking?next=1", fields, format="json")
     assert (answer.status_code, answer.json()["next"]) == (201, None)
     taken = client_of(ann.user).post(f"{URL}/leases", {}, format="json")
     assert (taken.status_code, taken.json()["code"]) == (423, "archived")

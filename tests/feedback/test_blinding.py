@@ -40,7 +40,7 @@ def assert_chance(hits: int, tries: int) -> None:
     assert min(1, 2 * Fraction(tail, 2**tries)) >= FALSE_ALARM
 
 
-def assert_tells_nothing(guesses: list[bool], truth: list[bool]) -> None:
+def assert_independent(guesses: list[bool], truth: list[bool]) -> None:
     """Assert that gold is not guessed to be gold more or less often than other work: Fisher's exact test."""
     tries, gold, guessed = len(truth), sum(truth), sum(guesses)
     hits = sum(guess and is_gold for guess, is_gold in zip(guesses, truth, strict=True))
@@ -53,7 +53,7 @@ def assert_tells_nothing(guesses: list[bool], truth: list[bool]) -> None:
 def test_a_guess_that_is_right_in_more_than_three_of_five_tries_is_detected(right, is_chance):
     truth = [True] * 250 + [False] * 250
     guesses = [index < right // 2 for index in range(250)] + [index >= right // 2 for index in range(250)]
-    for check in (lambda: assert_chance(right, 500), lambda: assert_tells_nothing(guesses, truth)):
+    for check in (lambda: assert_chance(right, 500), lambda: assert_independent(guesses, truth)):
         if is_chance:
             check()
         else:
@@ -146,7 +146,7 @@ class TestAttempts(TestCase):
             assert_chance(sum(record.hits[rule] for record in records), len(seen))
         guesses = [rules_for_gold(record) for record in records]
         for rule in guesses[0]:
-            assert_tells_nothing([guess for of_record in guesses for guess in of_record[rule]], truth)
+            assert_independent([guess for of_record in guesses for guess in of_record[rule]], truth)
         for record in records:
             assert not record.truth[-1]  # the real work was used up, and no gold came after it
             assert_figures_are_of_full_batches(record)
@@ -165,14 +165,14 @@ class TestAttempts(TestCase):
             add_work(project, 60)
             ann = membership(person(project, f"ann-{project.slug}", "annotator"), project)
             cole = membership(person(project, f"cole-{project.slug}", "annotator"), project)
-            tries += let_go_and_take_again(ann, cole, coin)
+            tries += return_and_take_again(ann, cole, coin)
         truth, came_again, alone = (list(column) for column in zip(*tries, strict=True))
         assert len(truth) == TRIES
         assert TRIES / 4 < sum(truth) < TRIES / 2
         assert TRIES / 4 < sum(came_again) < TRIES
-        assert_tells_nothing(came_again, truth)
+        assert_independent(came_again, truth)
         for way in range(3):
-            assert_tells_nothing(came_again[way::3], truth[way::3])
+            assert_independent(came_again[way::3], truth[way::3])
         assert all(again for again, was_alone in zip(came_again, alone, strict=True) if was_alone)
 
 
@@ -238,18 +238,18 @@ def rules_for_gold(record: Record) -> dict[str, list[bool]]:
     }
 
 
-def let_go_and_take_again(ann: Membership, cole: Membership, coin: random.Random) -> list[tuple[bool, bool, bool]]:
+def return_and_take_again(ann: Membership, cole: Membership, coin: random.Random) -> list[tuple[bool, bool, bool]]:
     """Let each comparison go and take one again; return (was gold, came again, nobody ranked meanwhile) of each try."""
     lease, other = leases.lease_next(ann), leases.lease_next(cole)
     tries = []
     for index in range(TRIES // WORLDS):
         analyze(index)
         is_gold, number, way = lease.reason == Lease.Reason.GOLD, lease.comparison_id, LET_GO[index % 3]
-        let_go(ann, lease, way)
+        give_up_lease(ann, lease, way)
         is_alone = coin.random() < 0.5
         if not is_alone:
             other = rank_and_take(cole, other)
-        lease = take_again(ann, way)
+        lease = lease_again(ann, way)
         tries.append((is_gold, lease.comparison_id == number, is_alone))
         lease = rank_and_take(ann, lease)
     return tries
@@ -299,7 +299,7 @@ def orders(held: Lease, number: int, place: int) -> dict[str, int]:
 LET_GO = ("give back", "run out", "skip and undo")
 
 
-def let_go(member: Membership, lease: Lease, way: str) -> None:
+def give_up_lease(member: Membership, lease: Lease, way: str) -> None:
     if way == "give back":
         leases.release(member, lease.pk)
     elif way == "run out":
@@ -309,7 +309,7 @@ def let_go(member: Membership, lease: Lease, way: str) -> None:
         rankings.skip_comparison(member, lease.pk)
 
 
-def take_again(member: Membership, way: str) -> Lease:
+def lease_again(member: Membership, way: str) -> Lease:
     if way == "skip and undo":
         try:
             undone = ranking_undo.undo_last(member)

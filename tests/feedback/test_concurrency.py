@@ -71,7 +71,7 @@ def test_an_annotator_waits_for_a_locked_comparison_if_it_is_the_last_one(projec
     (comparison,) = add_work(project, 1)
     busy, leased = threading.Event(), []
 
-    def be_busy():
+    def lock_comparison():
         with transaction.atomic():
             Comparison.objects.select_for_update().get(pk=comparison.pk)
             busy.set()
@@ -81,7 +81,7 @@ def test_an_annotator_waits_for_a_locked_comparison_if_it_is_the_last_one(projec
         busy.wait(timeout=120)
         leased.append(queue.lease_next(people[0]))
 
-    at_once([be_busy, ask])
+    at_once([lock_comparison, ask])
     assert leased[0].comparison == comparison
 
 
@@ -149,7 +149,7 @@ def test_expiring_leases_lose_no_ranking_and_no_slot(project, people):
     """Expiry, reclaiming and submitting race on the same few comparisons."""
     add_work(project, 6, wanted_rankings=2)
 
-    def struggle(member):
+    def submit_expired_leases(member):
         for _ in range(8):
             lease = queue.lease_next(member)
             if lease is None:
@@ -161,7 +161,7 @@ def test_expiring_leases_lose_no_ranking_and_no_slot(project, people):
             except rankings.Conflict:
                 continue
 
-    at_once([lambda member=member: struggle(member) for member in people[:4]])
+    at_once([lambda member=member: submit_expired_leases(member) for member in people[:4]])
     counters_are_right()
 
 
@@ -269,10 +269,10 @@ def test_a_ranking_discarded_while_it_is_revised_is_one_or_the_other(project, pe
     add_work(project, 8)
     for _ in range(8):
         ranking = rank_next(people[0])
-        said = {"idempotency_key": uuid4(), "seconds": 1.0}
+        fields = {"idempotency_key": uuid4(), "seconds": 1.0}
         told = refusals(
             [
-                lambda ranking=ranking, said=said: rankings.revise_ranking(people[0], ranking.pk, [2, 1], **said),
+                lambda ranking=ranking, fields=fields: rankings.revise_ranking(people[0], ranking.pk, [2, 1], **fields),
                 lambda ranking=ranking: reviews.discard(reviewers[0], ranking.pk, reason="x"),
                 lambda ranking=ranking: reviews.discard(reviewers[1], ranking.pk, reason="x"),
             ]
@@ -294,9 +294,9 @@ def test_random_concurrent_actions_keep_the_counters_right(project, people, revi
                 act = lambda own=own: rankings.revise_ranking(  # noqa: E731
                     member, generator.choice(own).pk, [2, 1], idempotency_key=uuid4(), seconds=1.0
                 )
-                quietly(act if own else lambda: None)
+                ignore_refusal(act if own else lambda: None)
             else:
-                quietly(lambda lease=lease: rankings.record_ranking(
+                ignore_refusal(lambda lease=lease: rankings.record_ranking(
                     member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0
                 ))  # fmt: skip
 
@@ -311,9 +311,9 @@ def test_random_concurrent_actions_keep_the_counters_right(project, people, revi
                 acts.append(lambda live=live: reviews.return_ranking(member, generator.choice(live).pk, reason="x"))
             if done:
                 acts += [lambda done=done: review_undo.undo(member, generator.choice(done).pk)] * 3
-            quietly(generator.choice(acts))
+            ignore_refusal(generator.choice(acts))
 
-    def quietly(act):
+    def ignore_refusal(act):
         try:
             act()
         except AccordError:

@@ -24,12 +24,12 @@ from tests.factories import URL, client_of, lines, rank_by_position
 pytestmark = pytest.mark.django_db
 
 
-def said(*contents):
+def dialogue(*contents):
     return [{"role": ("assistant", "user")[place % 2], "content": content} for place, content in enumerate(contents)]
 
 
-GOOD = said("Which **order**?", "Number 7.", "It comes on **Friday**")
-BAD = said("No idea.", "Please look.", "")
+GOOD = dialogue("Which **order**?", "Number 7.", "It comes on **Friday**")
+BAD = dialogue("No idea.", "Please look.", "")
 GOOD_TEXT = "Assistant:\nWhich **order**?\n\nUser:\nNumber 7.\n\nAssistant:\nIt comes on **Friday**"
 
 
@@ -71,7 +71,7 @@ def test_the_same_dialogue_is_stored_once_and_a_text_that_imitates_it_is_another
         [
             {"prompt_id": prompt, "turns": GOOD},
             {"prompt_id": prompt, "text": GOOD_TEXT},
-            {"prompt_id": prompt, "turns": said("Soon.")},
+            {"prompt_id": prompt, "turns": dialogue("Soon.")},
         ],
     )
     assert again == Completion.objects.get(turns=GOOD).pk
@@ -82,7 +82,10 @@ def test_the_same_dialogue_is_stored_once_and_a_text_that_imitates_it_is_another
 
 
 def test_turns_that_differ_only_in_the_speaker_are_different_completions(project):
-    one, other = said("a\n\nUser:\nb\n\nAssistant:\nc", "d", "e"), said("a", "b", "c\n\nUser:\nd\n\nAssistant:\ne")
+    one, other = (
+        dialogue("a\n\nUser:\nb\n\nAssistant:\nc", "d", "e"),
+        dialogue("a", "b", "c\n\nUser:\nd\n\nAssistant:\ne"),
+    )
     assert dialogues.text_of(one) == dialogues.text_of(other)
     imports.add_prompts(project, [{"prompt": "q", "completions": [{"turns": one}, {"turns": other}]}], compare=True)
     assert Comparison.objects.get().size == 2
@@ -93,14 +96,14 @@ def test_turns_that_differ_only_in_the_speaker_are_different_completions(project
     [
         ({"turns": GOOD, "text": "x"}, 'either "text" or "turns"'),
         ({"turns": []}, "must alternate between assistant and user"),
-        ({"turns": said("a", "b")}, "must alternate between assistant and user"),
+        ({"turns": dialogue("a", "b")}, "must alternate between assistant and user"),
         ({"turns": [{"role": "user", "content": "a"}]}, "must alternate between assistant and user"),
         ({"turns": [{"role": "system", "content": "a"}]}, '"role" must be assistant or user'),
-        ({"turns": said("a", " ", "c")}, "A turn's content is empty"),
-        ({"turns": said("a", "b\0", "c")}, "NUL"),
+        ({"turns": dialogue("a", " ", "c")}, "A turn's content is empty"),
+        ({"turns": dialogue("a", "b\0", "c")}, "NUL"),
         ({"turns": "a"}, '"turns" must be a list'),
-        ({"turns": said("a", "b", 3)}, "A turn's content must be a text"),
-        ({"turns": said("a", "b", "x" * 1_000_000)}, "more than the maximum of"),
+        ({"turns": dialogue("a", "b", 3)}, "A turn's content must be a text"),
+        ({"turns": dialogue("a", "b", "x" * 1_000_000)}, "more than the maximum of"),
         ({"turns": GOOD, "demonstration": True}, "A demonstration is one answer"),
     ],
 )
@@ -112,7 +115,7 @@ def test_invalid_dialogues_are_refused_with_a_sentence(project, completion, sent
 
 def test_the_database_refuses_turns_that_are_no_dialogue(comparison):
     with pytest.raises(IntegrityError), transaction.atomic():
-        Completion.objects.filter(text="Soon.").update(turns=said("Soon."))
+        Completion.objects.filter(text="Soon.").update(turns=dialogue("Soon."))
 
 
 def test_the_page_shows_the_turns_and_a_marked_span_is_stored_in_the_text(ann, comparison):
@@ -133,12 +136,12 @@ def test_the_page_shows_the_turns_and_a_marked_span_is_stored_in_the_text(ann, c
 
 
 def test_empty_turns_and_hostile_text_are_shown_safely():
-    html = render_answer(Answer("", said("", "<script>x</script>", "b")))
+    html = render_answer(Answer("", dialogue("", "<script>x</script>", "b")))
     assert 'data-note="(an empty answer)"' in html and "<script>" not in html
 
 
 def test_a_long_dialogue_is_plain_text_on_the_page_and_in_the_offsets():
-    turns = said("*a* " * 10_000, "b", "*c* " * 10_000)
+    turns = dialogue("*a* " * 10_000, "b", "*c* " * 10_000)
     answer = Answer(dialogues.text_of(turns), turns)
     assert render_answer(answer).count('<div class="plain"') == 3
     assert visible_answer(answer).text.startswith("*a*")
@@ -149,7 +152,7 @@ def test_exports_contain_whole_dialogues(ann, project, comparison):
     (row,) = formats.lines(project, "rankings")
     assert row["completions"][0] == GOOD_TEXT and row["turns"] == [GOOD, BAD, None]
     pairs = [(row["chosen"], row["rejected"]) for row in formats.lines(project, "trl")]
-    text = said("Soon.")
+    text = dialogue("Soon.")
     assert pairs == [(GOOD, text), (GOOD, BAD), (text, BAD)]
     (columns,) = formats.lines(project, "table")
     assert [json.loads(turns) for turns in columns["turns_json"]] == [GOOD, BAD, []]
@@ -166,7 +169,7 @@ def test_exports_of_texts_name_no_turns(ann, project, work):
 
 def test_the_api_takes_and_gives_the_turns(manager, annotator, mona, project, comparison):
     api = client_of(manager)
-    row = {"prompt_id": comparison.prompt_id, "turns": said("Hm.", "Well?", "Soon.")}
+    row = {"prompt_id": comparison.prompt_id, "turns": dialogue("Hm.", "Well?", "Soon.")}
     sent = api.post(f"{URL}/completions?source=model-a", lines(row), content_type="application/x-ndjson")
     assert sent.status_code == 201
     lease = client_of(annotator).post(f"{URL}/leases", {}, format="json").json()["lease"]

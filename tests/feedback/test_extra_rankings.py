@@ -15,7 +15,7 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("rankings", "expected"),
     [
         ([[1, 2]], True),
         ([[1, 2], [1, 2]], True),
@@ -27,8 +27,8 @@ pytestmark = pytest.mark.django_db
         ([[1, 2, 3], [1, 3, 2]], False),
     ],
 )
-def test_a_majority_is_needed_on_every_pair(said, expected):
-    assert has_majority(said) is expected
+def test_a_majority_is_needed_on_every_pair(rankings, expected):
+    assert has_majority(rankings) is expected
 
 
 def rank_first_position(member, rank):

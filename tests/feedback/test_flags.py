@@ -41,8 +41,8 @@ def test_a_reader_by_cursor_learns_that_a_ranking_got_a_flag(flags, ann, work):
     work(1)
     ranking = rank_next(ann)
     cursor = ranking_record.sequence_cutoff(flags)
-    said = {"idempotency_key": uuid4(), "seconds": 1.0, "flags": ["private"]}
-    rankings.revise_ranking(ann, ranking.pk, [1, 2], **said)
+    fields = {"idempotency_key": uuid4(), "seconds": 1.0, "flags": ["private"]}
+    rankings.revise_ranking(ann, ranking.pk, [1, 2], **fields)
     for name in ("trl", "rankings", "table"):
         (row,) = formats.lines(flags, name, after=cursor)
         assert (row["retracted"], row["revision"]) == ("flagged", 2)

@@ -128,13 +128,13 @@ def test_gold_that_is_let_go_is_leased_again_like_real_work(ann, add_gold, work,
     draw({first: 1})
     lease = leases.lease_next(ann)
     assert lease.reason == Lease.Reason.GOLD
-    again = let_it_go(ann, lease, let_go)
+    again = give_up_and_lease_again(ann, lease, let_go)
     assert again.comparison_id == lease.comparison_id
     rank_next(ann)
     assert leases.lease_next(ann).comparison == first
 
 
-def let_it_go(member, lease, how):
+def give_up_and_lease_again(member, lease, how):
     """Let a comparison go in one of three ways and ask for the next one."""
     if how == "given back":
         leases.release(member, lease.pk)

@@ -47,8 +47,8 @@ def address_of(name: str, slug: str = "support") -> str:
 
 def answers(client, name: str, slug: str = "support") -> set[int]:
     """Return the statuses that a page answers GET and POST with, without that of a verb it does not know."""
-    said = {"role": "manager", "ranking": 1, "reason": "x"}
-    requests = (client.get(address_of(name, slug)), client.post(address_of(name, slug), said))
+    data = {"role": "manager", "ranking": 1, "reason": "x"}
+    requests = (client.get(address_of(name, slug)), client.post(address_of(name, slug), data))
     return {answer.status_code for answer in requests} - {WRONG_VERB}
 
 
@@ -130,11 +130,11 @@ def test_the_answer_to_a_submit_carries_the_next_comparison(client, project, ann
     imports.add_prompts(project, rows, compare=True)
     lease = leases.lease_next(annotator.memberships.get())
     client.force_login(annotator)
-    said = {"lease": lease.pk, "key": uuid4(), "seconds": "1.5", "rank-0": 1, "rank-1": 1}
-    answers = [client.post(at("rank/submit/"), said, headers={"HX-Request": "true"}) for _ in range(2)]
+    data = {"lease": lease.pk, "key": uuid4(), "seconds": "1.5", "rank-0": 1, "rank-1": 1}
+    answers = [client.post(at("rank/submit/"), data, headers={"HX-Request": "true"}) for _ in range(2)]
     assert all(b"<form" in answer.content for answer in answers)
     assert Ranking.objects.get().seconds == 1.5
-    assert client.post(at("rank/submit/"), said).url == at("rank/")
+    assert client.post(at("rank/submit/"), data).url == at("rank/")
     assert Ranking.objects.count() == 1
 
 
@@ -142,8 +142,8 @@ def test_the_page_cannot_claim_more_seconds_than_the_leases_age(client, project,
     imports.add_prompts(project, [{"prompt": "Hello?", "completions": ["a", "b"]}], compare=True)
     lease = leases.lease_next(annotator.memberships.get())
     client.force_login(annotator)
-    said = {"lease": lease.pk, "key": uuid4(), "seconds": "80000", "rank-0": 1, "rank-1": 1}
-    client.post(at("rank/submit/"), said, headers={"HX-Request": "true"})
+    data = {"lease": lease.pk, "key": uuid4(), "seconds": "80000", "rank-0": 1, "rank-1": 1}
+    client.post(at("rank/submit/"), data, headers={"HX-Request": "true"})
     assert Ranking.objects.get().seconds < 60
 
 
@@ -158,8 +158,8 @@ def test_the_page_cannot_claim_more_seconds_than_the_leases_age(client, project,
 )
 def test_a_malformed_submit_is_refused_with_a_sentence(client, project, annotator, change, sentence):
     client.force_login(annotator)
-    said = {"lease": uuid4(), "key": uuid4(), "seconds": "1", "rank-0": 1, "rank-1": 2} | change
-    answer = client.post(at("rank/submit/"), said, headers={"HX-Request": "true"})
+    data = {"lease": uuid4(), "key": uuid4(), "seconds": "1", "rank-0": 1, "rank-1": 2} | change
+    answer = client.post(at("rank/submit/"), data, headers={"HX-Request": "true"})
     assert answer.status_code == 400
     assert sentence in answer.content.decode()
 
@@ -180,9 +180,9 @@ def test_a_refusal_speaks_the_readers_language(client, project, annotator, chang
     imports.add_prompts(project, [{"prompt": "?", "completions": ["a", "b"]}], compare=True)
     lease = leases.lease_next(annotator.memberships.get()).pk if change else uuid4()
     client.force_login(annotator)
-    said = {"lease": lease, "key": uuid4(), "seconds": "1", "rank-0": 1, "rank-1": 2} | change
+    data = {"lease": lease, "key": uuid4(), "seconds": "1", "rank-0": 1, "rank-1": 2} | change
     headers = {"HX-Request": "true", "Accept-Language": "zh-CN"}
-    answer = client.post(at("rank/submit/"), said, headers=headers)
+    answer = client.post(at("rank/submit/"), data, headers=headers)
     assert answer.status_code == (400 if change else 404)
     assert sentence in answer.content.decode()
     assert not Ranking.objects.exists()

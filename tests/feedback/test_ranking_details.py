@@ -25,7 +25,7 @@ def asks(project):
 
 
 @pytest.mark.parametrize(
-    ("asked", "said", "sentence"),
+    ("asked", "details", "sentence"),
     [
         ({}, {"strength": 1}, "does not ask for a strength"),
         ({"strength_points": 4}, {"strength": 5}, "from 1 to 4"),
@@ -59,12 +59,12 @@ def asks(project):
         ({}, {"spans": [VisibleSpan(0, 4, 2, "bad", "a")]}, "mark it again"),
     ],
 )
-def test_details_that_the_project_does_not_ask_for_are_refused(ann, work, asks, asked, said, sentence):
+def test_details_that_the_project_does_not_ask_for_are_refused(ann, work, asks, asked, details, sentence):
     asks(**asked)
     work(1)
     lease = leases.lease_next(ann)
     with pytest.raises(Invalid, match=sentence):
-        rankings.record_ranking(ann, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0, **said)
+        rankings.record_ranking(ann, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0, **details)
     assert not Ranking.objects.exists()
 
 
@@ -90,8 +90,8 @@ def test_a_revision_replaces_all_details(ann, work, asks):
     asks(attributes=["helpful"], flags=["rude"])
     work(1)
     first = rank_next(ann, ratings={"helpful": [5, 1]}, flags=["rude"], spans=[Span(1, 0, 6, "bad")])
-    said = {"ratings": {"helpful": [4, 1]}, "spans": [Span(1, 0, 3, "bad")]}
-    second = rankings.revise_ranking(ann, first.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0, **said)
+    details = {"ratings": {"helpful": [4, 1]}, "spans": [Span(1, 0, 3, "bad")]}
+    second = rankings.revise_ranking(ann, first.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0, **details)
     first.refresh_from_db()
     assert (first.flags, second.flags) == (["rude"], [])
     assert (ranking_details.shown_ratings(first), ranking_details.shown_ratings(second)) == (
@@ -104,6 +104,6 @@ def test_a_revision_replaces_all_details(ann, work, asks):
 def test_a_submit_without_spans_reads_no_texts(ann, work, django_assert_num_queries):
     work(2)
     lease = leases.lease_next(ann)
-    said = {"idempotency_key": uuid4(), "seconds": 1.0}
+    details = {"idempotency_key": uuid4(), "seconds": 1.0}
     with django_assert_num_queries(6):  # begin, member, key, lease, ranking, commit
-        rankings.record_ranking(ann, lease.pk, [1, 2], **said)
+        rankings.record_ranking(ann, lease.pk, [1, 2], **details)

@@ -16,12 +16,12 @@ from tests.factories import rank_next, take_earlier
 pytestmark = pytest.mark.django_db
 
 
-def record(member, lease, ranks, **said):
-    return rankings.record_ranking(member, lease.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
+def record(member, lease, ranks, **fields):
+    return rankings.record_ranking(member, lease.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **fields})
 
 
-def revise(member, ranking, ranks, **said):
-    return rankings.revise_ranking(member, ranking.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **said})
+def revise(member, ranking, ranks, **fields):
+    return rankings.revise_ranking(member, ranking.pk, ranks, **{"idempotency_key": uuid4(), "seconds": 1.0, **fields})
 
 
 def lapse(lease):
@@ -87,8 +87,8 @@ class TestTheSecondsClaimed:
     def test_the_seconds_are_bounded_when_the_next_lease_is_in_the_same_transaction(self, ann, work):
         work(2)
         lease = leases.lease_next(ann)
-        said = {"beside": [], "idempotency_key": uuid4(), "seconds": self.CLAIMED}
-        ranking, _next = rankings.record_ranking_and_lease(ann, lease.pk, [2, 1], **said)
+        fields = {"beside": [], "idempotency_key": uuid4(), "seconds": self.CLAIMED}
+        ranking, _next = rankings.record_ranking_and_lease(ann, lease.pk, [2, 1], **fields)
         self.assert_about(ranking, 0)
 
     def test_the_seconds_include_renewals_and_the_time_after_the_lease_lapsed(self, ann, work):
@@ -110,7 +110,7 @@ class TestTheSecondsClaimed:
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"),
+    ("fields", "sentence"),
     [
         ({"ranks": [1]}, "each of the 2 completions"),
         ({"ranks": []}, "each of the 2 completions"),
@@ -131,12 +131,12 @@ class TestTheSecondsClaimed:
         ({"comment": 3}, "must be a text"),
     ],
 )
-def test_an_invalid_ranking_is_refused_and_the_lease_stays(ann, work, said, sentence):
+def test_an_invalid_ranking_is_refused_and_the_lease_stays(ann, work, fields, sentence):
     work(1)
     lease = leases.lease_next(ann)
-    said = {"ranks": [1, 2], **said}
+    fields = {"ranks": [1, 2], **fields}
     with pytest.raises(Invalid, match=sentence):
-        record(ann, lease, said.pop("ranks"), **said)
+        record(ann, lease, fields.pop("ranks"), **fields)
     assert not Ranking.objects.exists()
     assert leases.lease_next(ann) == lease
 
@@ -290,8 +290,8 @@ def test_withdrawing_takes_the_last_ranking_back_and_holds_its_comparison_as_it_
     project.attributes, project.flags = ["helpful"], ["unsafe"]
     project.save()
     (comparison,) = work(1, size=3)
-    said = {"comment": "Close.", "flags": ["unsafe"], "ratings": {"helpful": [5, None, 1]}, "seconds": 12.5}
-    ranking = rank_next(ann, [2, 1, 2], **said)
+    fields = {"comment": "Close.", "flags": ["unsafe"], "ratings": {"helpful": [5, None, 1]}, "seconds": 12.5}
+    ranking = rank_next(ann, [2, 1, 2], **fields)
     lease = ranking_undo.undo_last(ann)
     card = card_of_lease(Lease.objects.get(pk=lease.pk), ann)
     assert [shown.rank for shown in card.completions] == [2, 1, 2]

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.django_db
 
 
 def go_on(member, lease, *beside):
-    said = {"idempotency_key": uuid4(), "seconds": 2.0}
-    return rankings.record_ranking_and_lease(member, lease.pk, [1, 2], beside=[each.pk for each in beside], **said)
+    fields = {"idempotency_key": uuid4(), "seconds": 2.0}
+    return rankings.record_ranking_and_lease(member, lease.pk, [1, 2], beside=[each.pk for each in beside], **fields)
 
 
 def test_the_next_comparison_is_leased_beside_those_already_held(ann, work):

@@ -40,10 +40,10 @@ def fitted(rows):
     return crowd_bt.fit(votes_of(rows))
 
 
-def brute_force(said, gold, count):
+def brute_force(votes, gold, count):
     """The posterior's mode for pairs of two completions, by Simpson's rule and a search without derivatives.
 
-    said: of each pair {annotator: whether the first is better}; gold: (annotator, whether right).
+    votes: of each pair {annotator: whether the first is better}; gold: (annotator, whether right).
     """
     z = np.linspace(-9, 9, 1801)
 
@@ -52,7 +52,7 @@ def brute_force(said, gold, count):
         total = stats.norm.logpdf(parameters[-1], math.log(math.pi * math.sqrt(2 / 3)), 0.25)
         total += sum(3.5 * math.log(each) + 0.5 * math.log(1 - each) for each in eta)
         total += sum(math.log(eta[index] if is_right else 1 - eta[index]) for index, is_right in gold)
-        for pair in said:
+        for pair in votes:
             joint = stats.norm.pdf(z)
             for index, is_first in pair.items():
                 chance = first if is_first else 1 - first
@@ -66,15 +66,15 @@ def brute_force(said, gold, count):
 
 
 def test_the_estimate_is_that_of_brute_force():
-    said = [{0: True, 1: True}, {0: True, 1: False}, {0: False, 1: False, 2: True}, {1: True, 2: False}]
+    votes = [{0: True, 1: True}, {0: True, 1: False}, {0: False, 1: False, 2: True}, {1: True, 2: False}]
     gold = [(0, True), (1, True), (2, False), (0, True)]
     rows = [
         RankingRow(pk, index, [1, 2] if is_first else [2, 1], None)
-        for pk, pair in enumerate(said)
+        for pk, pair in enumerate(votes)
         for index, is_first in pair.items()
     ]
     rows += [RankingRow(100 + pk, index, [1, 2] if right else [2, 1], [1, 2]) for pk, (index, right) in enumerate(gold)]
-    expected, spread = brute_force(said, gold, 3)
+    expected, spread = brute_force(votes, gold, 3)
     result = fitted(rows)
     assert result.reliability == pytest.approx(expected, abs=1e-3)
     assert result.spread == pytest.approx(spread, rel=5e-3)
@@ -131,16 +131,18 @@ def test_weighted_votes_are_right_more_often_than_plain_ones():
     by_comparison = {}
     for each in rows:
         by_comparison.setdefault(each.comparison_id, []).append(each)
-    for said in by_comparison.values():
+    for rankings in by_comparison.values():
         scores = generator.normal(0, 8.0 / math.sqrt(2), 2)
         generator.permutation(len(true))
-        for _ in said:
+        for _ in rankings:
             generator.gumbel(size=2)
             generator.random()
-        votes = [np.sign(each.ranks[1] - each.ranks[0]) for each in said]
+        votes = [np.sign(each.ranks[1] - each.ranks[0]) for each in rankings]
         truth, decided = np.sign(scores[0] - scores[1]), decided + 1
         plain += np.sign(sum(votes)) == truth
-        weighted += np.sign(sum(vote * weight[e.annotator_id] for vote, e in zip(votes, said, strict=True))) == truth
+        weighted += (
+            np.sign(sum(vote * weight[e.annotator_id] for vote, e in zip(votes, rankings, strict=True))) == truth
+        )
     assert decided == 3000
     assert weighted / decided > plain / decided + 0.05
 

@@ -47,7 +47,7 @@ def test_a_broken_connection_within_a_request_raises_djangos_error():
 def migrated(transactional_db):
     """Make a table of one row; return a function that changes its column's type from another connection."""
 
-    def elsewhere(statement):
+    def execute_on_other_connection(statement):
         def execute():
             with connection.cursor() as cursor:
                 cursor.execute(statement)
@@ -57,10 +57,10 @@ def migrated(transactional_db):
         other.start()
         other.join()
 
-    elsewhere("CREATE TABLE migrated AS SELECT 1::smallint AS size")
-    yield lambda: elsewhere("ALTER TABLE migrated ALTER COLUMN size TYPE integer")
+    execute_on_other_connection("CREATE TABLE migrated AS SELECT 1::smallint AS size")
+    yield lambda: execute_on_other_connection("ALTER TABLE migrated ALTER COLUMN size TYPE integer")
     connection.close()
-    elsewhere("DROP TABLE migrated")
+    execute_on_other_connection("DROP TABLE migrated")
 
 
 def test_a_column_is_still_read_after_a_migration_changed_its_type(migrated):

@@ -37,7 +37,7 @@ BETA, N, PICKS = 0.5, 4, 1500
 SMALL = {"completions_per_prompt": 2, "prompts_per_iteration": 8, "sampling_prompts": 4, "batch_completions": 4}
 
 
-def plain(folder):
+def transformers_model(folder):
     """Return the folder's model as transformers computes it."""
     return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
 
@@ -62,10 +62,10 @@ def learned(tmp_path_factory):
 def distributions(learned):
     """Log-probabilities of all completions under the reference and the learned policy."""
     folders = (learned.parent / "policy", learned / "model")
-    return [log_probs(plain(folder), [1]) for folder in folders]
+    return [log_probs(transformers_model(folder), [1]) for folder in folders]
 
 
-def misfit(counts, log_probs):
+def chi_square_p_value(counts, log_probs):
     """Return the p-value of the completions' counts under a distribution (Pearson's χ², cells of 5 and more)."""
     expected = log_probs.exp() * counts.sum()
     large = expected >= 5
@@ -81,9 +81,9 @@ def test_the_picks_are_distributed_as_the_best_of_n(learned, distributions):
     assert len(set(texts)) == len(texts) == 85 and picked.total() == PICKS and set(picked) <= set(texts)
     counts = torch.tensor([picked[text] for text in texts], dtype=torch.float64)
     reference, _ = distributions
-    assert misfit(counts, best_of_n(reference, N)) > 0.01
+    assert chi_square_p_value(counts, best_of_n(reference, N)) > 0.01
     for other in (1, N - 1, N + 1):
-        assert misfit(counts, best_of_n(reference, other)) < 1e-3
+        assert chi_square_p_value(counts, best_of_n(reference, other)) < 1e-3
 
 
 @pytest.mark.slow

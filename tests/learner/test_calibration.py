@@ -24,7 +24,7 @@ from training.learner.preferences.calibration import (
 CALIBRATED = torch.randn(4000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2
 
 
-def as_judged(differences: torch.Tensor, temperature: float, seed: int = 1) -> torch.Tensor:
+def sampled_judgements(differences: torch.Tensor, temperature: float, seed: int = 1) -> torch.Tensor:
     """Differences turned towards what people drawn from sigmoid(difference / temperature) preferred."""
     uniform = torch.rand(len(differences), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return torch.where(uniform < (differences / temperature).sigmoid(), differences, -differences)
@@ -79,7 +79,7 @@ def test_the_interval_of_one_prompt_with_all_pairs_right_is_wide():
 
 
 def test_brier_score_by_hand():
-    # P of what was said: 3/4 and 1/5: (1/16 + 16/25) / 2.
+    # P of the judgements: 3/4 and 1/5: (1/16 + 16/25) / 2.
     assert brier_score(torch.tensor([math.log(3), -math.log(4)])) == pytest.approx((1 / 16 + 16 / 25) / 2)
     assert brier_score(torch.zeros(3)) == pytest.approx(0.25)
 
@@ -92,13 +92,13 @@ def test_expected_calibration_error_by_hand():
 
 
 def test_a_calibrated_model_has_little_calibration_error_and_temperature_one():
-    differences = as_judged(CALIBRATED, temperature=1.0)
+    differences = sampled_judgements(CALIBRATED, temperature=1.0)
     assert expected_calibration_error(differences) < 0.03
     assert fitted_temperature(differences) == pytest.approx(1.0, abs=0.1)
 
 
 def test_an_overconfident_model_has_a_fitted_temperature_above_one():
-    differences = as_judged(CALIBRATED, temperature=2.5)
+    differences = sampled_judgements(CALIBRATED, temperature=2.5)
     scipys = minimize_scalar(lambda t: log_loss(differences / t), bounds=(0.1, 10), method="bounded").x
     assert fitted_temperature(differences) == pytest.approx(scipys, abs=1e-3)
     assert scipys == pytest.approx(2.5, abs=0.3)

@@ -93,13 +93,13 @@ def test_a_critic_on_the_reward_model_learns_by_least_squares_on_states_that_sta
 def test_a_critic_on_the_reward_model_learns_to_predict_the_returns(tmp_path):
     free = {"kl_coefficient": 0.0, "learning_rate": 1e-12, "gae_lambda": 1.0, "clip_value": 0.0}
     job = ppo_job(tmp_path / "job", PROMPTS, steps=40, batch_episodes=128, epochs=4, critic_learning_rate=0.03,
-                  **on_reward_model(tmp_path, reward_model=str(trained_elsewhere(tmp_path))), **free)  # fmt: skip
+                  **on_reward_model(tmp_path, reward_model=str(shifted_reward_model(tmp_path))), **free)  # fmt: skip
     ppo.main(job)
     losses = [line["value_loss"] for line in JobDirectory(job).metrics()]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
-def trained_elsewhere(folder):
+def shifted_reward_model(folder):
     """A reward model whose normalised scores are far from their mean under this policy: its critic starts wrong."""
     path = reward_model_folder(folder / "shifted")
     config = json.loads((path / "config.json").read_text())

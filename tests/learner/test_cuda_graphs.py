@@ -16,21 +16,21 @@ needs_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA gra
 
 
 @pytest.fixture(autouse=True)
-def memory_that_nobody_wrote_is_nan():
+def fill_new_memory_with_nan():
     """PyTorch fills new memory with NaN in its deterministic mode. A step over all columns must not read any."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     yield
     torch.use_deterministic_algorithms(False)
 
 
-def taken_often(step):
+def repeated(step):
     """Repeat a step as a recording does; its results must not depend on the repetitions."""
     for _ in range(3):
         step()
     return step
 
 
-def graphed(model, prompts=PROMPTS, new_tokens=4, capture=taken_often):
+def graphed(model, prompts=PROMPTS, new_tokens=4, capture=repeated):
     return GraphDecoder(gather_weights(model), gather_prompts(prompts, model.device), new_tokens, capture)
 
 

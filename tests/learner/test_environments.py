@@ -132,18 +132,21 @@ def dialogue(load_writer=unused_writer, **options):
     return make_environment(entry, EnvironmentContext(load_writer))
 
 
-def talk(environment, *turns, **row):
+def user_turns_of(environment, *turns, **row):
     """Return the user's answer to each of the policy's turns; None where the dialogue ended."""
     environment.reset(seed=7, options={"messages": [{"role": "user", "content": "hello"}], **row})
     steps = [environment.step(turn) for turn in turns]
-    return [None if terminated or truncated else said for said, _, terminated, truncated, _ in steps]
+    return [None if terminated or truncated else message for message, _, terminated, truncated, _ in steps]
 
 
 def test_a_scripted_user_says_its_lines_in_order_and_then_ends_the_dialogue():
-    assert talk(dialogue(lines=["one", "two"], turns=5), "x", "y", "z") == ["one", "two", None]
-    assert talk(dialogue(lines=["one", "two"], turns=2), "x", "y") == ["one", None]
-    assert talk(dialogue(lines=["one"], turns=3), "x", "y", user_turns=["of the prompt"]) == ["of the prompt", None]
-    assert talk(dialogue(lines=["bye now"], turns=3, end_word="bye"), "x") == [None]
+    assert user_turns_of(dialogue(lines=["one", "two"], turns=5), "x", "y", "z") == ["one", "two", None]
+    assert user_turns_of(dialogue(lines=["one", "two"], turns=2), "x", "y") == ["one", None]
+    assert user_turns_of(dialogue(lines=["one"], turns=3), "x", "y", user_turns=["of the prompt"]) == [
+        "of the prompt",
+        None,
+    ]
+    assert user_turns_of(dialogue(lines=["bye now"], turns=3, end_word="bye"), "x") == [None]
 
 
 def test_a_simulated_user_reads_the_dialogue_with_the_roles_swapped():
@@ -153,7 +156,7 @@ def test_a_simulated_user_reads_the_dialogue_with_the_roles_swapped():
         return lambda messages, number: read.append((path, messages, number)) or "fine"
 
     user = dialogue(load_writer, user="checkpoint", model="folder", instruction="Be short.", turns=3)
-    assert talk(user, "how are you", "good") == ["fine", "fine"]
+    assert user_turns_of(user, "how are you", "good") == ["fine", "fine"]
     assert read[1] == (
         "folder",
         [
@@ -172,8 +175,8 @@ def test_a_checkpoint_answers_the_policy_in_ppo(tmp_path):
     environment = {"name": "dialogue", "user": "checkpoint", "model": str(user), "instruction": "", "turns": 3}
     _, episodes, answers = played(tmp_path / "job", environment=environment, rewards=[{"name": "length", "target": 1}])
     assert {len(turns) for turns in episodes.turns} == {1, 2, 3}
-    said = {message["content"] for answer in answers for message in answer.row["messages"][2::2]}
-    assert len(said) > 2
+    messages = {message["content"] for answer in answers for message in answer.row["messages"][2::2]}
+    assert len(messages) > 2
 
 
 @pytest.fixture
@@ -202,13 +205,13 @@ def endpoint():
 
 def test_an_endpoint_answers_as_the_user(endpoint):
     url, asked = endpoint
-    assert talk(dialogue(user="endpoint", url=url, model="known"), "how are you") == ["how are you!"]
+    assert user_turns_of(dialogue(user="endpoint", url=url, model="known"), "how are you") == ["how are you!"]
     ((path, body),) = asked
     assert path == "/v1/chat/completions" and body["model"] == "known"
     with pytest.raises(TrainingFailed, match="gave no answer"):
-        talk(dialogue(user="endpoint", url=url, model="unknown"), "x")
+        user_turns_of(dialogue(user="endpoint", url=url, model="unknown"), "x")
     with pytest.raises(TrainingFailed, match=r"the simulated user at http://127\.0\.0\.1:9 gave no answer"):
-        talk(dialogue(user="endpoint", url="http://127.0.0.1:9", model="known"), "x")
+        user_turns_of(dialogue(user="endpoint", url="http://127.0.0.1:9", model="known"), "x")
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,8 @@ def test_a_stop_is_exit_75_and_success_0(monkeypatch, capsys, tmp_path):
 
 def test_a_missing_job_directory_is_an_error(monkeypatch, capsys, tmp_path):
     assert exit_of(lambda folder: None, monkeypatch, capsys, ())[0] == 2
-    code, said = exit_of(lambda folder: JobDirectory(folder) and None, monkeypatch, capsys, (str(tmp_path / "none"),))
-    assert code == 2 and "does not exist" in said
+    code, output = exit_of(lambda folder: JobDirectory(folder) and None, monkeypatch, capsys, (str(tmp_path / "none"),))
+    assert code == 2 and "does not exist" in output
 
 
 def test_sigterm_only_raises_a_flag():

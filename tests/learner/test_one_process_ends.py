@@ -71,13 +71,13 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(tmp_path, 
 def test_a_failed_process_ends_the_other_and_the_job_resumes_from_its_last_state(tmp_path, monkeypatch):
     job, sound, calls = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS), letters.reward, []
 
-    def breaks_down(answers):
+    def fail_once(answers):
         calls.append(1)
         if os.environ.get("RANK") == "1" and len(calls) == 4:
             raise RuntimeError("the judge of this process does not answer")
         return sound(answers)
 
-    monkeypatch.setattr(letters, "reward", breaks_down)
+    monkeypatch.setattr(letters, "reward", fail_once)
     assert ends_of_two(ppo.main, job) == [1, 1]  # and none by the alarm
     assert JobDirectory(job).result() is None and JobDirectory(job).state is not None
     monkeypatch.undo()

@@ -176,7 +176,7 @@ def drawn_report(policy_samples, reference_samples, reference, rewards, policy, 
 def test_the_estimate_of_the_best_attainable_is_right_in_enumerated_worlds(kind, beta, way, noise):
     """Policies from the reference (way 0) to near π* (way 1), some of them disturbed."""
     chance = np.random.default_rng(0)
-    known, held, shares, told = [], [], [], []
+    known, held, shares, bounds = [], [], [], []
     for _ in range(2):
         reference, rewards = enumerated(chance, kind)
         tilted = reference + rewards / beta
@@ -187,16 +187,16 @@ def test_the_estimate_of_the_best_attainable_is_right_in_enumerated_worlds(kind,
         reached = float((np.exp(policy) * (rewards - beta * (policy - reference))).sum(1).mean())
         draw_policy, draw_reference = sampler(chance, policy), sampler(chance, reference)
         for _ in range(50):
-            said = drawn_report(draw_policy(), draw_reference(), reference, rewards, policy, beta)
-            told.append(said["best_objective_at_least"] <= best)
-            assert (said["best_objective"] is None) == (said["best_objective_low"] is None)
-            known.append(said["best_objective"] is not None)
-            held.append(not known[-1] or said["best_objective_low"] <= best <= said["best_objective_high"])
-            if said["attained_fraction"] is not None:
-                assert said["attained_fraction"] <= 1
+            figures = drawn_report(draw_policy(), draw_reference(), reference, rewards, policy, beta)
+            bounds.append(figures["best_objective_at_least"] <= best)
+            assert (figures["best_objective"] is None) == (figures["best_objective_low"] is None)
+            known.append(figures["best_objective"] is not None)
+            held.append(not known[-1] or figures["best_objective_low"] <= best <= figures["best_objective_high"])
+            if figures["attained_fraction"] is not None:
+                assert figures["attained_fraction"] <= 1
                 share = (reached - mean) / (best - mean)
-                shares.append(said["attained_fraction_low"] <= share <= said["attained_fraction_high"])
-    assert sum(told) >= 0.95 * len(told)
+                shares.append(figures["attained_fraction_low"] <= share <= figures["attained_fraction_high"])
+    assert sum(bounds) >= 0.95 * len(bounds)
     assert sum(held) >= 0.9 * len(held)
     assert len(shares) - sum(shares) <= 0.1 * len(held)
     if way == 1.0:  # near the best, it is known in nearly every draw
@@ -208,9 +208,9 @@ def test_with_a_low_kl_coefficient_samples_of_the_reference_give_no_estimate_of_
     chance = np.random.default_rng(1)
     reference, rewards = enumerated(chance, "normal")
     draw = sampler(chance, reference)
-    said = drawn_report(draw(), draw(), reference, rewards, reference, 0.05)
-    assert said["best_objective"] is None and said["attained_fraction"] is None
-    assert said["best_objective_at_least"] < 0.05 * logsumexp(reference + rewards / 0.05, axis=1).mean()
+    figures = drawn_report(draw(), draw(), reference, rewards, reference, 0.05)
+    assert figures["best_objective"] is None and figures["attained_fraction"] is None
+    assert figures["best_objective_at_least"] < 0.05 * logsumexp(reference + rewards / 0.05, axis=1).mean()
 
 
 def test_few_samples_give_no_estimate():

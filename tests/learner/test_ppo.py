@@ -202,18 +202,18 @@ def test_the_interval_of_a_gain_covers_it():
     chance, covered = np.random.default_rng(0), 0
     for _ in range(1000):
         before, gain = chance.normal(size=64), chance.gamma(2.0, 0.25, size=64) - 0.3
-        told = paired_gain(torch.tensor(before + gain), torch.tensor(before))
-        covered += told["reward_gain_low"] <= 0.2 <= told["reward_gain_high"]
+        gain_figures = paired_gain(torch.tensor(before + gain), torch.tensor(before))
+        covered += gain_figures["reward_gain_low"] <= 0.2 <= gain_figures["reward_gain_high"]
     assert 920 <= covered <= 970
 
 
 def test_the_interval_of_a_gain_is_the_normal_one():
     chance = np.random.default_rng(1)
     before, after = chance.normal(size=40), chance.normal(size=40) + 0.5
-    told = paired_gain(torch.tensor(after), torch.tensor(before))
+    gain_figures = paired_gain(torch.tensor(after), torch.tensor(before))
     gains = after - before
     low, high = scipy.stats.norm.interval(0.95, gains.mean(), scipy.stats.sem(gains))
-    assert list(told.values()) == pytest.approx([gains.mean(), low, high])
+    assert list(gain_figures.values()) == pytest.approx([gains.mean(), low, high])
 
 
 def test_a_gain_over_few_prompts_has_no_interval():

@@ -31,7 +31,7 @@ def test_help_lists_the_settings_of_each_program(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [program.__file__, "--help"])
     with pytest.raises(SystemExit) as ended:
         run_program(program.main, CONFIGS[name])
-    told = capsys.readouterr()
-    assert (ended.value.code, told.err) == (0, "")
-    assert told.out.startswith(f"{name}: ")
-    assert '"micro_batch_tokens": 4096' in told.out
+    output = capsys.readouterr()
+    assert (ended.value.code, output.err) == (0, "")
+    assert output.out.startswith(f"{name}: ")
+    assert '"micro_batch_tokens": 4096' in output.out

@@ -36,8 +36,8 @@ def test_two_rankings_of_the_same_completions_are_one_comparison_in_any_order():
     assert [ranking.annotator for ranking in comparison.rankings] == ["ann", "bob"]
     for ranking, expected in zip(comparison.rankings, ({"thanks": 1, "never": 3, "wait": 2}, None), strict=True):
         texts = [TOKENIZER.decode(comparison.group.completions[place][:-1]) for place in ranking.places]
-        said = dict(zip(texts, ranking.ranks, strict=True))
-        assert said == (expected or {"thanks": 1, "never": 2, "wait": 2})
+        ranked = dict(zip(texts, ranking.ranks, strict=True))
+        assert ranked == (expected or {"thanks": 1, "never": 2, "wait": 2})
     assert comparison.rankings[1].weight == 0.5
 
 
@@ -61,11 +61,11 @@ def test_pairs_of_several_comparisons_point_at_their_own_completions():
     data = read_rankings(TOKENIZER, rows, settings())
     every = [completion for comparison in data.train for completion in comparison.group.completions]
     pairs = pairs_of_comparisons(data.train, margin=0.5)
-    said = {
+    ranked = {
         tuple(TOKENIZER.decode(every[i][:-1]) for i in pair)
         for pair in zip(pairs.better.tolist(), pairs.worse.tolist(), strict=True)
     }
-    assert said == {("thanks", "never"), ("thanks", "wait"), ("wait", "never"), ("yes", "no")}
+    assert ranked == {("thanks", "never"), ("thanks", "wait"), ("wait", "never"), ("yes", "no")}
     assert sorted(pairs.margin.tolist()) == [0.0, 0.0, 0.0, 1.5]
 
 

@@ -15,7 +15,7 @@ def comparison(number, completions, ranks, strength):
     return Comparison(number, PromptGroup((5, number), completions), (ranking,))
 
 
-JUDGED = [
+HELD_OUT = [
     comparison(1, ((10,), (11, 12), (13, 14, 15, 16)), (3, 2, 1), 2),
     comparison(2, ((20, 21, 22), (23,)), (2, 1), 1),
     comparison(3, ((30,), (31,)), (1, 1), None),
@@ -27,7 +27,7 @@ LEADS = [1.0, 0.5, -0.5, 2.0, 1.0]
 
 
 def reported(raw=RAW, prefers_longer=True, tie_model="bradley_terry", tie_logit=-math.inf):
-    return report(score_pairs(JUDGED, raw, tie_model, torch.tensor(tie_logit)), JUDGED, prefers_longer)
+    return report(score_pairs(HELD_OUT, raw, tie_model, torch.tensor(tie_logit)), HELD_OUT, prefers_longer)
 
 
 def test_accuracy_is_reported_by_strength_and_by_length():
@@ -42,7 +42,7 @@ def test_accuracy_is_reported_by_strength_and_by_length():
 
 
 def test_the_share_explained_by_length_is_the_above_chance_accuracy_of_length_alone():
-    assert longer_is_preferred(JUDGED)
+    assert longer_is_preferred(HELD_OUT)
     found = reported()  # longer is preferred thrice, shorter once, once they are equal: 3.5 of 5
     assert found["accuracy_of_length_alone"] == pytest.approx(0.7)
     assert found["accuracy_explained_by_length"] == pytest.approx((0.7 - 0.5) / (0.8 - 0.5))
@@ -64,6 +64,6 @@ def test_loss_and_brier_score_are_of_strict_pairs_and_ties_of_all():
 
 
 def test_without_a_strict_pair_there_is_no_accuracy():
-    tied = JUDGED[2:3]
+    tied = HELD_OUT[2:3]
     found = report(score_pairs(tied, torch.zeros(2), "davidson", torch.tensor(0.0)), tied, True)
     assert found["held_out_accuracy"] is None and found["held_out_pairs"] == 0

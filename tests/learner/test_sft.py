@@ -174,8 +174,8 @@ def test_the_split_of_a_row_takes_precedence_over_the_fraction():
 def test_the_loss_before_training_is_measured_once(tmp_path, monkeypatch):
     tiny_model(vocabulary=5).save_pretrained(tmp_path / "start")
     letters_tokenizer().save_pretrained(tmp_path / "start")
-    said = [{"messages": [{"role": "user", "content": "a b"}], "completion": "c d"}]
-    written = [{**said[0], "split": "train"}] * 4 + [{**said[0], "split": "held_out"}]
+    demonstrations = [{"messages": [{"role": "user", "content": "a b"}], "completion": "c d"}]
+    written = [{**demonstrations[0], "split": "train"}] * 4 + [{**demonstrations[0], "split": "held_out"}]
     folder = job(tmp_path / "job", written, model=str(tmp_path / "start"), epochs=4, learning_rate=0.01,
                  batch_tokens=12, save_every=1)  # fmt: skip
 

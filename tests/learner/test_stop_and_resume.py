@@ -37,18 +37,18 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torc
 
 def outcome(job):
     """Return everything that must be equal: weights, metrics, result; not times."""
-    lines = [untimed(line) for line in JobDirectory(job).metrics()]
+    lines = [without_times(line) for line in JobDirectory(job).metrics()]
     weights = load_file(job / "model" / "model.safetensors") if (job / "model").exists() else {}
     texts = (job / "samples.jsonl").read_text() if (job / "samples.jsonl").exists() else ""
     return (
         lines,
         {name: weight.numpy().tobytes() for name, weight in weights.items()},
         texts,
-        untimed(JobDirectory(job).result()),
+        without_times(JobDirectory(job).result()),
     )
 
 
-def untimed(values):
+def without_times(values):
     timed = ("time", "seconds", "episodes_per_second")
     return {name: value for name, value in values.items() if not name.startswith(timed)}
 
@@ -137,7 +137,7 @@ JOBS = {
 
 
 @pytest.fixture(scope="module")
-def straight_outcome(tmp_path_factory):
+def uninterrupted_outcome(tmp_path_factory):
     """A function from a program of JOBS to the outcome of its run without a stop, which is made once."""
 
     @functools.cache
@@ -154,10 +154,10 @@ def straight_outcome(tmp_path_factory):
 @pytest.mark.parametrize("program", JOBS)
 @pytest.mark.parametrize("read", [pytest.param(1, marks=pytest.mark.full), 2, pytest.param(3, marks=pytest.mark.full)])
 def test_stopped_at_any_moment_and_resumed_it_is_the_same_to_the_bit(
-    tmp_path, monkeypatch, straight_outcome, program, read
+    tmp_path, monkeypatch, uninterrupted_outcome, program, read
 ):
     module, make = JOBS[program]
-    stopped, expected = make(tmp_path / "stopped"), straight_outcome(program)
+    stopped, expected = make(tmp_path / "stopped"), uninterrupted_outcome(program)
     assert run_with_stops(monkeypatch, module, stopped, read) >= 1
     assert outcome(stopped) == expected
 
@@ -222,8 +222,8 @@ def test_sigterm_finishes_the_step_exits_75_and_the_job_can_be_resumed(tmp_path)
     wait_while_it_runs(process, (tmp_path / "waits").exists)
     process.send_signal(signal.SIGTERM)  # in the middle of a step
     (tmp_path / "go").touch()
-    said, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 75 and (stopped / "stopped").exists(), said
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 75 and (stopped / "stopped").exists(), output
     assert 1 <= JobDirectory(stopped).metrics()[-1]["step"] < 6 and JobDirectory(stopped).result() is None
     (stopped / "config.json").write_text(json.dumps(config))
     ppo.main(stopped)
@@ -246,7 +246,7 @@ def assert_close_results(one, two, start=None):
             continue
         torch.testing.assert_close(theirs[name], weight, atol=moved * 1e-3, rtol=0)
     for line, other in zip(JobDirectory(one).metrics(), JobDirectory(two).metrics(), strict=True):
-        assert untimed(other) == pytest.approx(untimed(line), rel=1e-3, abs=1e-5)
+        assert without_times(other) == pytest.approx(without_times(line), rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.process
@@ -315,6 +315,6 @@ def test_a_file_marks_a_stop_because_launchers_hide_the_exit_status(tmp_path):
                      "--dynamo_backend", "no")  # fmt: skip
     wait_while_it_runs(process, lambda: len(JobDirectory(job, is_writer=False).metrics()) >= 2)
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode not in (0, 75) and said.count("stopped: the state is saved") == 2, said
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode not in (0, 75) and output.count("stopped: the state is saved") == 2, output
     assert (job / "stopped").exists() and JobDirectory(job).state is not None

@@ -153,6 +153,6 @@ def test_default_rate_and_epsilon_follow_the_models_size_and_adapters_learn_ten_
 def test_the_demo_sets_its_learning_rates_and_the_help_states_the_defaults():
     assert (ROUND["reward"]["learning_rate"], ROUND["ppo"]["learning_rate"]) == (1e-3, 3e-4)
     assert ROUND["ppo"]["adam_epsilon"] == 1e-5
-    said = help_text("", PpoConfig)
-    assert "1e-4 below 30 million, 3e-5 below 300 million, 1e-5 below a billion, 3e-6 above; ten times" in said
-    assert "0: 1e-5 below 30 million weights" in said
+    text = help_text("", PpoConfig)
+    assert "1e-4 below 30 million, 3e-5 below 300 million, 1e-5 below a billion, 3e-6 above; ten times" in text
+    assert "0: 1e-5 below 30 million weights" in text

@@ -66,7 +66,7 @@ def redis_server(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def sending_over(broker_url: str) -> Iterator[None]:
+def using_broker(broker_url: str) -> Iterator[None]:
     """Send this process's messages over that broker, too."""
     broker_url = broker.address(broker_url)
     changed = {

@@ -87,12 +87,12 @@ def test_the_label_of_a_checkpoint_is_unique(import_one, project, tmp_path):
 @pytest.mark.process
 @pytest.mark.usefixtures("forked_programs")
 def test_the_command_imports_and_serves(project, tmp_path):
-    said = StringIO()
+    output = StringIO()
     call_command(
-        "import_checkpoint", "support", str(random_model(tmp_path / "model")), label="mine", serve=True, stdout=said
+        "import_checkpoint", "support", str(random_model(tmp_path / "model")), label="mine", serve=True, stdout=output
     )
     assert served(project) == ["mine"]
-    assert "mine is imported" in said.getvalue() and "exact and fast" in said.getvalue()
+    assert "mine is imported" in output.getvalue() and "exact and fast" in output.getvalue()
 
 
 @pytest.mark.process
@@ -106,11 +106,11 @@ def test_the_command_refuses_a_model_that_does_not_load(project, tmp_path):
 @pytest.mark.process
 @pytest.mark.usefixtures("forked_programs")
 def test_the_check_reports_how_a_model_is_computed_or_why_it_is_refused(tmp_path):
-    said = StringIO()
-    call_command("check_model", str(random_model(tmp_path / "fast")), stdout=said)
+    output = StringIO()
+    call_command("check_model", str(random_model(tmp_path / "fast")), stdout=output)
     hybrid = random_model(tmp_path / "hybrid", "lfm2", layer_types=["conv", "full_attention"])
-    call_command("check_model", str(hybrid), stdout=said)
-    first, second = said.getvalue().splitlines()
+    call_command("check_model", str(hybrid), stdout=output)
+    first, second = output.getvalue().splitlines()
     assert first.endswith("fast: exact and fast") and "hybrid: exact by the generic path (" in second
     for folder in (fake_model(tmp_path / "empty"), tmp_path / "none"):
         with pytest.raises(CommandError, match="refused: "):

@@ -177,10 +177,10 @@ def test_a_round_that_only_samples_is_started_on_the_page(console, base, compari
 
 def test_a_gain_shows_whether_it_is_of_training_prompts(console, finished):
     gain = {"reward": 0.5, "reward_reference": 0.1, "reward_gain": 0.4, "evaluation_prompts": 3}
-    for where, said in (("train", "on 3 training prompts"), ("held_out", "on 3 held-out prompts")):
+    for where, sentence in (("train", "on 3 training prompts"), ("held_out", "on 3 held-out prompts")):
         finished.results["policy"] = gain | {"evaluated_on": where}
         finished.save()
-        assert said in console.get(f"{URL}/rounds/1/").content.decode()
+        assert sentence in console.get(f"{URL}/rounds/1/").content.decode()
 
 
 def test_a_round_reports_how_many_rankings_are_left_out_for_their_flags(console, finished):

@@ -53,21 +53,21 @@ def test_smaller_differences_are_noticed_among_similar_replies():
 
 
 @pytest.fixture(scope="module")
-def judged():
+def rankings_by_annotator():
     """Rankings by four annotators of 120 × 4 completions that a base model of this demo wrote at temperature 1."""
     lines = (Path(__file__).parent / "data" / "base_completions.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     return [[Annotator(seed).rank(row["message"], row["completions"]) for row in rows] for seed in range(1, 5)]
 
 
-def test_two_annotators_agree_on_three_pairs_in_four(judged):
-    counts = [compare(one, other) for one, other in combinations(judged, 2)]
+def test_two_annotators_agree_on_three_pairs_in_four(rankings_by_annotator):
+    counts = [compare(one, other) for one, other in combinations(rankings_by_annotator, 2)]
     assert 0.73 <= sum(count.agreeing for count in counts) / sum(count.strict for count in counts) <= 0.77
     assert all(0.70 <= count.agreement <= 0.80 for count in counts)
 
 
-def test_annotators_call_some_pairs_ties_as_people_do(judged):
-    pairs = [pair for ranked in judged for ranks in ranked for pair in combinations(ranks, 2)]
+def test_annotators_call_some_pairs_ties_as_people_do(rankings_by_annotator):
+    pairs = [pair for ranked in rankings_by_annotator for ranks in ranked for pair in combinations(ranks, 2)]
     assert 0.03 <= sum(one == other for one, other in pairs) / len(pairs) <= 0.12
 
 

@@ -134,6 +134,6 @@ def test_an_interrupted_training_of_the_base_model_is_resumed_to_its_end(reports
     JobDirectory(folder).write_rows("demonstrations.jsonl", iter([]))  # cut short before config.json
     assert base_model.train(folder, reports.append) == folder / "model"
     assert JobDirectory(folder).result()["demonstrations"] == 60
-    said = len(reports)
+    count = len(reports)
     base_model.train(folder, reports.append)
-    assert len(reports) == said  # the second time there is nothing to do, and nothing to say
+    assert len(reports) == count  # the second time there is nothing to do, and nothing to say

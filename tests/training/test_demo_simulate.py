@@ -7,7 +7,7 @@ import pytest
 from feedback.actions.tokens import issue_token
 from feedback.models import ApiToken, Ranking, User
 from tests.training import tiny
-from tests.training.services import sending_over, worker
+from tests.training.services import using_broker, worker
 from training import checkpoints
 from training.demo import gold, seed, simulate
 from training.demo.simulate import Cycle, SimulationFailed
@@ -36,31 +36,31 @@ def demo(monkeypatch, tmp_path, forked_programs):
 
 @pytest.fixture
 def gpu_worker(demo, tmp_path):
-    with sending_over("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
+    with using_broker("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
         yield started
 
 
 def test_a_cycle_runs_the_loop_once_and_reports_its_figures(demo, gpu_worker, live_server, tmp_path):
-    said: list[str] = []
+    sentences: list[str] = []
     start_sampling(demo, None, {"round": {"prompts": 2}})  # which it waits for
-    cycles = simulate.run(live_server.url, 1, 16, tmp_path / "out.json", said.append)
+    cycles = simulate.run(live_server.url, 1, 16, tmp_path / "out.json", sentences.append)
 
     assert [(cycle.cycle, cycle.labels) for cycle in cycles] == [(1, 16)]
     assert Ranking.objects.filter(project=demo, is_live=True).count() == 16
     assert list(demo.rounds.filter(learns=True).values_list("status", flat=True)) == ["finished"]
-    assert checkpoints.served(demo).source.name == said_names(demo)[-1]
+    assert checkpoints.served(demo).source.name == trained_checkpoints(demo)[-1]
     written = json.loads((tmp_path / "out.json").read_text())
     assert [set(row) for row in written] == [FIGURES]
     for row in written:
         assert 0 <= row["gold_win_rate_low"] <= row["gold_win_rate_vs_base"] <= row["gold_win_rate_high"] <= 1
         assert row["reward_accuracy_noiseless"] is None or 0 <= row["reward_accuracy_noiseless"] <= 1
         assert row["held_out_prompts"] == 4
-    assert any(sentence.startswith("cycle 1: recipe ppo, labels 16") for sentence in said)
+    assert any(sentence.startswith("cycle 1: recipe ppo, labels 16") for sentence in sentences)
     assert not ApiToken.objects.exists()
-    assert "started before" in said[0]
+    assert "started before" in sentences[0]
 
 
-def said_names(project):
+def trained_checkpoints(project):
     """The names of the checkpoints that rounds made, in order."""
     return [str(round_.checkpoint) for round_ in project.rounds.filter(learns=True).order_by("number")]
 

@@ -33,7 +33,7 @@ SPOILED = {
         "My cousin once had a boat with the same colour, and that is a long story. By the way, our garden club meets "
         f"every month behind the old church. {STEP}",
     ),
-    "a sentence said twice": GOOD.replace(STEP, f"{STEP} {STEP}"),
+    "a sentence twice": GOOD.replace(STEP, f"{STEP} {STEP}"),
     "cut off": GOOD[: GOOD.index(" keep the broken")],
     "hardly a word": "It looks as if it was damaged.",
 }

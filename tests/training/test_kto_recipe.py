@@ -13,7 +13,7 @@ SETTINGS = {
     "kto": {"epochs": 2, "batch_labels": 6, "labels_from": "ranks"},
 }
 PROGRAMS = {"kto": ["kto", "sample", "sample"]}
-SHOWN = {
+PAGE_TEXTS = {
     "kto": ("Good answers", "Answers without a label", 'data-metric="desirable_reward undesirable_reward"'),
 }
 
@@ -49,7 +49,7 @@ def test_a_round_makes_a_checkpoint(client, project, tiny_base, rankings, manage
     assert result["desirable_labels"] and result["undesirable_labels"]
     assert result["steps"] == done.metrics.filter(job="policy").count()
     page = client.get(f"/projects/{project.slug}/rounds/1/").content.decode()
-    for text in (str(RECIPES[recipe].label), *SHOWN[recipe]):
+    for text in (str(RECIPES[recipe].label), *PAGE_TEXTS[recipe]):
         assert text in page, text
     form = client.get(f"/projects/{project.slug}/console/?recipe={recipe}").content.decode()
     for field in RECIPES[recipe].fields:

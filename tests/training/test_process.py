@@ -134,9 +134,9 @@ def test_a_program_gets_no_secrets_in_its_environment(program, directory, monkey
     monkeypatch.setenv("HF_HOME", "/models")
     program("(folder / 'environment').write_text(json.dumps(dict(os.environ)))\n" + SUCCEED)
     process.run("ppo", directory, 1, never)
-    told = json.loads((directory / "environment").read_text())
-    assert told["HF_HOME"] == "/models"
-    assert not {"SECRET_KEY", "DATABASE_URL", "CELERY_BROKER_URL"} & set(told)
+    environment = json.loads((directory / "environment").read_text())
+    assert environment["HF_HOME"] == "/models"
+    assert not {"SECRET_KEY", "DATABASE_URL", "CELERY_BROKER_URL"} & set(environment)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux only")

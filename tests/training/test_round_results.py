@@ -119,8 +119,8 @@ def test_a_sampling_round_writes_for_its_base_and_makes_no_checkpoint(project, b
 
 def test_any_text_of_a_model_can_be_stored(waiting, tmp_path, prompts):
     (tmp_path / "samples").mkdir()
-    said = {"prompt_id": prompts[0], "index": 0, "text": "a\0b", "ended": True, "tokens": 3, "score": None}
-    JobDirectory(tmp_path / "samples").write_rows("samples.jsonl", iter([said]))
+    sample = {"prompt_id": prompts[0], "index": 0, "text": "a\0b", "ended": True, "tokens": 3, "score": None}
+    JobDirectory(tmp_path / "samples").write_rows("samples.jsonl", iter([sample]))
     (row,) = results.Outcome.read(waiting, tmp_path).samples
     assert row["text"] == "ab"
     assert row["sampling"] == {

@@ -234,14 +234,14 @@ def test_a_failure_keeps_a_sentence_and_the_end_of_the_log(claim):
     assert found.finished_at is not None
 
 
-def silence(claim, seconds):
+def age_heartbeat(claim, seconds):
     Round.objects.filter(pk=claim.round_id).update(heartbeat_at=timezone.now() - timedelta(seconds=seconds))
 
 
 def test_a_worker_that_is_silent_for_half_a_minute_is_lost(claim):
-    silence(claim, 29)
+    age_heartbeat(claim, 29)
     assert lifecycle.sweep_lost() == 0
-    silence(claim, 31)
+    age_heartbeat(claim, 31)
     assert lifecycle.sweep_lost() == 1
     found = read(claim.round_id)
     assert found.status == "failed"
@@ -250,14 +250,14 @@ def test_a_worker_that_is_silent_for_half_a_minute_is_lost(claim):
 
 
 def test_a_heartbeat_keeps_a_round(claim):
-    silence(claim, 31)
+    age_heartbeat(claim, 31)
     lifecycle.beat(claim)
     assert lifecycle.sweep_lost() == 0
 
 
 def test_a_lost_round_that_was_to_be_cancelled_is_cancelled(claim):
     lifecycle.request_cancel(read(claim.round_id))
-    silence(claim, 31)
+    age_heartbeat(claim, 31)
     lifecycle.sweep_lost()
     assert read(claim.round_id).status == "cancelled"
 

@@ -66,7 +66,7 @@ def test_the_engine_follows_promotions_and_ends(project, base, tmp_path, port, e
     monkeypatch.setattr("training.serving.engine.POLL_SECONDS", 0.1)
     second = checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "second")), "second", verdict=FAST)
     over, engine = threading.Event(), Engine(echo, "127.0.0.1", port)
-    url, told = f"http://127.0.0.1:{port}/", []
+    url, lines = f"http://127.0.0.1:{port}/", []
     seen = []
 
     def promote_then_end():
@@ -81,9 +81,9 @@ def test_the_engine_follows_promotions_and_ends(project, base, tmp_path, port, e
 
     other = threading.Thread(target=promote_then_end)
     other.start()
-    follow(project, engine, told.append, over.is_set)
+    follow(project, engine, lines.append, over.is_set)
     other.join()
-    assert [line.split()[0] for line in told] == ["base", "second"]
+    assert [line.split()[0] for line in lines] == ["base", "second"]
     assert seen == [second.path]
     assert answer(url) == ""
 
@@ -126,9 +126,9 @@ def tiny_folder(tmp_path_factory):
 
 
 def complete(url, **fields):
-    status, _headers, said = ask(f"{url}/v1/completions", {"prompt": "Where is", "max_tokens": 8, **fields})
-    assert status == 200, said
-    return json.loads(said)
+    status, _headers, body = ask(f"{url}/v1/completions", {"prompt": "Where is", "max_tokens": 8, **fields})
+    assert status == 200, body
+    return json.loads(body)
 
 
 def texts(url, temperature):
@@ -149,16 +149,16 @@ def test_the_model_has_one_name_and_its_folder_is_not_shown(gateway):
     assert [model["id"] for model in models["data"]] == ["support"]
     for named in ({}, {"model": "support"}, {"model": "served"}):
         assert complete(gateway, **named)["model"] == "support"
-    status, _headers, said = ask(f"{gateway}/v1/completions", {"model": "gpt-4", "prompt": "Hello"})
-    assert (status, "support" in said) == (404, True)
+    status, _headers, body = ask(f"{gateway}/v1/completions", {"model": "gpt-4", "prompt": "Hello"})
+    assert (status, "support" in body) == (404, True)
 
 
 @pytest.mark.process
 def test_a_stream_passes_through(gateway):
     body = {"prompt": "Where is", "max_tokens": 4, "stream": True}
-    status, headers, said = ask(f"{gateway}/v1/completions", body)
+    status, headers, body = ask(f"{gateway}/v1/completions", body)
     assert (status, headers["Content-Type"]) == (200, "text/event-stream")
-    pieces = [json.loads(line[6:]) for line in said.splitlines() if line.startswith("data: {")]
+    pieces = [json.loads(line[6:]) for line in body.splitlines() if line.startswith("data: {")]
     assert len(pieces) > 1
     assert {piece["model"] for piece in pieces} == {"support"}
 
@@ -169,16 +169,16 @@ def test_a_stream_passes_through(gateway):
     [("n", 2), ("logprobs", 5), ("logprobs", True), ("top_logprobs", 3), ("best_of", 4), ("echo", True)],
 )
 def test_fields_that_the_engine_would_ignore_are_refused_by_name(gateway, field, value):
-    status, _headers, said = ask(f"{gateway}/v1/completions", {"prompt": "Where is", field: value})
+    status, _headers, body = ask(f"{gateway}/v1/completions", {"prompt": "Where is", field: value})
     assert status == 400
-    assert field in json.loads(said)["error"]["message"]
+    assert field in json.loads(body)["error"]["message"]
 
 
 @pytest.mark.process
 @pytest.mark.parametrize("temperature", [-1, "hot", True])
 def test_an_invalid_temperature_is_refused(gateway, temperature):
-    status, _headers, said = ask(f"{gateway}/v1/completions", {"prompt": "Where is", "temperature": temperature})
-    assert (status, "temperature" in said) == (400, True)
+    status, _headers, body = ask(f"{gateway}/v1/completions", {"prompt": "Where is", "temperature": temperature})
+    assert (status, "temperature" in body) == (400, True)
 
 
 @pytest.mark.process

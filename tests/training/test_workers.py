@@ -12,7 +12,7 @@ from celery import current_app
 from safetensors import safe_open
 
 from tests.training import forked, tiny
-from tests.training.services import redis_server, sending_over, wait_until, worker
+from tests.training.services import redis_server, using_broker, wait_until, worker
 from training import checkpoints
 from training.models import Checkpoint, Metric, Round
 from training.rounds import lifecycle
@@ -32,13 +32,13 @@ def _no_program_is_left_behind(settings):
 @pytest.fixture(params=["pgmq", "redis"])
 def broker_url(request, db, tmp_path):
     if request.param == "pgmq":
-        with sending_over("pgmq://"):
+        with using_broker("pgmq://"):
             yield "pgmq://"
         return
     if shutil.which("redis-server") is None:
         sentence = "no redis-server on this machine: Celery over Redis is NOT tested (Debian: apt install redis-server)"
         pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
-    with redis_server(tmp_path) as url, sending_over(url):
+    with redis_server(tmp_path) as url, using_broker(url):
         yield url
 
 
@@ -151,6 +151,6 @@ def weights(folder):
 def test_a_worker_on_the_database_logs_no_error_while_it_waits(db, tmp_path):
     """Its events, gossip and mingling cannot be sent over PGMQ, and failed every second and a half."""
     log = tmp_path / "default.log"
-    with sending_over("pgmq://"), worker("pgmq://", "default", log):
+    with using_broker("pgmq://"), worker("pgmq://", "default", log):
         time.sleep(6)
     assert not re.search(r"ERROR|CRITICAL|Traceback|send_topic", log.read_text()), log.read_text()

@@ -129,7 +129,7 @@ def compare(
     for _ in range(options.runs):
         for side, measured in runs.items():
             measured.append(run(pythons[side], benchmark, name, size, side, folder, options))
-    ours, peer = (middle(measured) for measured in runs.values())
+    ours, peer = (median_run(measured) for measured in runs.values())
     return {
         "name": f"{name}@{size}", "ours": ours["value"], "peer": peer["value"], "unit": benchmark.UNIT,
         "ratio": ours["value"] / peer["value"], "quality_ours": ours["quality"], "quality_peer": peer["quality"],
@@ -183,7 +183,7 @@ def shares(
     return {f"share_{side}": benchmark.needs(name, size, side).share(result[side], best) for side in ("ours", "peer")}
 
 
-def middle(measured: list[dict[str, Any]]) -> dict[str, Any]:
+def median_run(measured: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the run with the median value (the lower of two), with the mean of all qualities."""
     ordered = sorted(measured, key=lambda each: each["value"])
     return ordered[(len(ordered) - 1) // 2] | {"quality": statistics.fmean(each["quality"] for each in measured)}

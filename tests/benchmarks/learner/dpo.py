@@ -21,12 +21,12 @@ RATE, BETA, HELD_OUT = 1e-3, 0.1, 100
 
 def data(name: str) -> tuple[list[dict], list[dict]]:
     """Return training rankings, in the order of the seed, and held-out rankings, both best first."""
-    train, held_out = reward.data(like(name))
+    train, held_out = reward.data(reward_benchmark_of(name))
     random.Random(os.environ.get("BENCH_SEED", "0")).shuffle(train)
     return train, held_out[:HELD_OUT]
 
 
-def like(name: str) -> str:
+def reward_benchmark_of(name: str) -> str:
     """Return the name of the benchmark of reward models with the same data."""
     return name.replace("dpo", "reward")
 
@@ -56,7 +56,7 @@ def ours(name: str, folder: Path) -> dict:
     micro_batches = MicroBatches(settings.micro_batch_tokens)
     context = DirectContext(settings, Processes(), policy, reference, tie, micro_batches)
     known, optimizer = ReferenceLogProbs(train), adamw(policy, weight_decay=0.0)
-    _, batch, steps = reward.SHAPES[like(name)]
+    _, batch, steps = reward.SHAPES[reward_benchmark_of(name)]
     clock = reward.Clock()
     for step in range(steps):
         part = train[step * batch : (step + 1) * batch]
@@ -67,7 +67,7 @@ def ours(name: str, folder: Path) -> dict:
         take_step(optimizer, policy.parameters(), RATE, settings.max_gradient_norm, step + 1)
         clock.lap("updates")
     policy.save_pretrained(folder / "dpo")
-    return judged(clock, name, folder, folder / "dpo", held_out)
+    return evaluate(clock, name, folder, folder / "dpo", held_out)
 
 
 def peer(name: str, folder: Path) -> dict:
@@ -80,7 +80,7 @@ def peer(name: str, folder: Path) -> dict:
     from tests.benchmarks.learner import world
 
     train, held_out = data(name)
-    completions, batch, steps = reward.SHAPES[like(name)]
+    completions, batch, steps = reward.SHAPES[reward_benchmark_of(name)]
     rows = [
         {"prompt": world.text(row["prompt"]), "chosen": f" {world.text(better[:-1])} <end>",
          "rejected": f" {world.text(worse[:-1])} <end>"}
@@ -118,10 +118,10 @@ def peer(name: str, folder: Path) -> dict:
         raise ValueError("the peer's tokens are not those of the data")
     trainer.train()
     model.save_pretrained(folder / "peer-dpo")
-    return judged(clock, name, folder, folder / "peer-dpo", held_out)
+    return evaluate(clock, name, folder, folder / "peer-dpo", held_out)
 
 
-def judged(clock: "reward.Clock", name: str, folder: Path, trained: Path, held_out: list[dict]) -> dict:
+def evaluate(clock: "reward.Clock", name: str, folder: Path, trained: Path, held_out: list[dict]) -> dict:
     """Return the figures, with the implicit rewards of held-out completions by plain transformers."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -135,7 +135,7 @@ def judged(clock: "reward.Clock", name: str, folder: Path, trained: Path, held_o
 
     scores = [[log_prob(policy, row["prompt"], one) - log_prob(start, row["prompt"], one) for one in row["completions"]]
               for row in held_out]  # fmt: skip
-    return reward.measured(clock, like(name), scores)
+    return reward.measured(clock, reward_benchmark_of(name), scores)
 
 
 def needs(name: str, size: str, side: str) -> machine.Need:

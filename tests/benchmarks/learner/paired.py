@@ -3,7 +3,7 @@
 Both are evaluated by the same code with plain transformers. They count as equally good if their accuracies differ by at
 most one point or two standard errors of the difference. The difference is paired and computed per prompt, because the
 pairs of a prompt are not independent; it does not include the variance between trainings. Two trainings that do the
-same still diverge, because rounding differences grow from step to step; `like_steps` counts the steps before that.
+same still diverge, because rounding differences grow from step to step; `equal_steps` counts the steps before that.
 """
 
 import itertools
@@ -33,12 +33,12 @@ def difference(ours: Sequence[Sequence[float]], peer: Sequence[Sequence[float]])
     return Difference(statistics.fmean(prompts), statistics.stdev(prompts) / len(prompts) ** 0.5)
 
 
-def like_steps(ours: Sequence[float], peer: Sequence[float]) -> int:
+def equal_steps(ours: Sequence[float], peer: Sequence[float]) -> int:
     """Return the number of first steps whose losses differ by less than 0.001 nats."""
     return len(list(itertools.takewhile(lambda both: abs(both[0] - both[1]) < 1e-3, zip(ours, peer, strict=True))))
 
 
-def rights(model: Path, held_out: Path) -> list[float]:
+def shares_of_right_pairs(model: Path, held_out: Path) -> list[float]:
     """Return per held-out prompt the share of pairs that the model orders as the judge did; equal scores count half.
 
     held_out: rows with token ids of a prompt and its completions, best first. Sequences run singly, without padding.

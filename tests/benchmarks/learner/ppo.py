@@ -127,7 +127,7 @@ def holds(ours: dict, peer: dict) -> bool:
     cost of KL, and reward − β·KL would accept a policy that has learned nothing.
     """
 
-    def slack(what: str) -> float:
+    def tolerance(what: str) -> float:
         return 2 * math.hypot(ours[f"{what}_error"], peer[f"{what}_error"])
 
-    return ours["reward"] >= peer["reward"] - slack("reward") and ours["kl"] <= peer["kl"] + slack("kl")
+    return ours["reward"] >= peer["reward"] - tolerance("reward") and ours["kl"] <= peer["kl"] + tolerance("kl")

@@ -29,7 +29,7 @@ from typing import Any
 from config.runtime.errors import SetupError
 from tests.benchmarks import peers
 from tests.benchmarks.arguments import at_least_one
-from tests.benchmarks.learner.paired import difference, like_steps, rights
+from tests.benchmarks.learner.paired import difference, equal_steps, shares_of_right_pairs
 
 HELD_OUT_SHARE, BATCH, EPOCHS, RATE, PROMPT_TOKENS = 0.2, 4, 1, 1e-3, 256
 REPORT_EVERY = 15  # seconds
@@ -83,9 +83,9 @@ def compare(
         follow(command, os.environ | {"PYTHONPATH": str(peers.ROOT), "HF_HUB_OFFLINE": "1"})
         peer = json.loads((here / "peer.json").read_text())
         for side, found in (("ours", ours), ("peer", peer)):
-            found["right"] = rights(here / side / "model", here / "held_out.json")
+            found["right"] = shares_of_right_pairs(here / side / "model", here / "held_out.json")
             found["accuracy"] = statistics.fmean(found["right"])
-        say(f"order {order}: accuracy {ours['accuracy']:.3f} : {peer['accuracy']:.3f},"
+        print_sentence(f"order {order}: accuracy {ours['accuracy']:.3f} : {peer['accuracy']:.3f},"
             f" {ours['seconds']:.0f} : {peer['seconds']:.0f} s")  # fmt: skip
         runs.append((ours, peer))
     return as_row(runs, training, held_out)
@@ -105,7 +105,7 @@ def as_row(runs: Sequence[tuple[dict, dict]], training: list[dict], held_out: li
     return row | {
         "ratio": row["ours"] / row["peer"], "difference": apart.mean, "difference_error": apart.error,
         "equal_quality": apart.is_chance,
-        "like_steps": [like_steps(ours["losses"], peer["losses"]) for ours, peer in runs],
+        "equal_steps": [equal_steps(ours["losses"], peer["losses"]) for ours, peer in runs],
         "training_rankings": len(training), "held_out_rankings": len(held_out),
         "truncated_completions": report["truncated_completions"], "truncated_prompts": report["truncated_prompts"],
         "report": report,
@@ -121,7 +121,7 @@ def read(source: Path) -> tuple[list[dict], list[dict]]:
     for row in strict:
         row["completions"].sort(key=lambda completion: -completion["judge_score"])
     count = int(len(strict) * (1 - HELD_OUT_SHARE)) // BATCH * BATCH
-    say(f"{len(rows)} rankings, {len(strict)} without ties, {count} to learn from")
+    print_sentence(f"{len(rows)} rankings, {len(strict)} without ties, {count} to learn from")
     return strict[:count], strict[count:]
 
 
@@ -175,7 +175,9 @@ def follow(command: list[str], environment: dict[str, str], job: Path | None = N
     with subprocess.Popen(command, cwd=peers.ROOT, env=environment, stdout=sys.stderr) as process:
         while (status := wait(process)) is None:
             if job is not None and (steps := metrics(job)):
-                tell(f"our {command[2].rpartition('.')[2]}", steps[-1]["step"], steps[-1]["total"], steps[-1]["loss"])
+                print_progress(
+                    f"our {command[2].rpartition('.')[2]}", steps[-1]["step"], steps[-1]["total"], steps[-1]["loss"]
+                )
     if status:
         raise SetupError(f"{' '.join(command[1:4])} failed with status {status}, as shown above.")
 
@@ -195,11 +197,11 @@ def metrics(job: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def tell(who: str, step: int, total: int, loss: float) -> None:
-    say(f"{who}: step {step} of {total}, loss {loss:.3f}")
+def print_progress(who: str, step: int, total: int, loss: float) -> None:
+    print_sentence(f"{who}: step {step} of {total}, loss {loss:.3f}")
 
 
-def say(sentence: str) -> None:
+def print_sentence(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
@@ -249,7 +251,7 @@ def train_peer(folder: Path) -> None:
             nonlocal last_told
             if "loss" in logs and time.monotonic() - last_told > REPORT_EVERY:
                 last_told = time.monotonic()
-                tell("TRL", state.global_step, state.max_steps, logs["loss"])
+                print_progress("TRL", state.global_step, state.max_steps, logs["loss"])
 
     class InOrder(RewardTrainer):
         def _get_train_sampler(self, dataset=None):

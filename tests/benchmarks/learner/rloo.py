@@ -14,15 +14,15 @@ from tests.benchmarks.learner.ppo import BETA, EPISODES, NEW_TOKENS, episodes, h
 
 __all__ = ["NAMES", "PEER", "UNIT", "holds", "needs", "ours", "peer"]
 NAMES, PEER, UNIT = ("rloo",), "trl-1.16", "episodes/s"
-BATCHES, EACH, RATE = 9, 4, 1e-3
+BATCHES, GROUP_SIZE, RATE = 9, 4, 1e-3
 
 
 def needs(name: str, size: str, side: str) -> Need:
-    return episodes(size, EACH, epochs=1, has_critic=False)
+    return episodes(size, GROUP_SIZE, epochs=1, has_critic=False)
 
 
 def ours(name: str, folder: Path) -> dict:
-    own = {"algorithm": "rloo", "completions_per_prompt": EACH, "epochs": 1, "learning_rate": RATE}
+    own = {"algorithm": "rloo", "completions_per_prompt": GROUP_SIZE, "epochs": 1, "learning_rate": RATE}
     return run(folder, name, BATCHES, own)
 
 
@@ -37,7 +37,7 @@ def peer(name: str, folder: Path) -> dict:
     policy = AutoModelForCausalLM.from_pretrained(folder / "policy")
     scorer = AutoModelForSequenceClassification.from_pretrained(folder / "reward_model").eval()
     scorer.to("cuda" if torch.cuda.is_available() else "cpu")
-    tokens = dict(zip(map(world.text, given := world.prompts(BATCHES * EPISODES // EACH)), given, strict=True))
+    tokens = dict(zip(map(world.text, given := world.prompts(BATCHES * EPISODES // GROUP_SIZE)), given, strict=True))
 
     @torch.no_grad()
     def reward(prompts, completions, completion_ids, **_):
@@ -60,7 +60,7 @@ def peer(name: str, folder: Path) -> dict:
 
     settings = RLOOConfig(
         output_dir=str(folder / "peer"), per_device_train_batch_size=16, gradient_accumulation_steps=EPISODES // 16,
-        max_steps=BATCHES, num_generations=EACH, max_completion_length=NEW_TOKENS, beta=BETA, learning_rate=RATE,
+        max_steps=BATCHES, num_generations=GROUP_SIZE, max_completion_length=NEW_TOKENS, beta=BETA, learning_rate=RATE,
         adam_epsilon=1e-5, weight_decay=0.0, max_grad_norm=1.0, temperature=1.0, shuffle_dataset=False,
         disable_dropout=True, logging_steps=1, report_to=[], save_strategy="no", gradient_checkpointing=False,
         use_cpu=not torch.cuda.is_available(), bf16=world.dtype() == "bfloat16", disable_tqdm=True)  # fmt: skip

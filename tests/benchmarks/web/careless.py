@@ -16,7 +16,7 @@ from typing import Any
 from tests.benchmarks.web.browser import Browser, Unexpected
 from tests.benchmarks.web.pages import Card, OurPage, card_in
 
-ACTS = {"submit": 84, "send_twice": 5, "lose_the_line": 5, "skip": 3, "correct": 3}  # shares, in percent
+ACTS = {"submit": 84, "send_twice": 5, "lose_connection": 5, "skip": 3, "correct": 3}  # shares, in percent
 PATIENCE = 60.0  # seconds after the end until every kept ranking must be confirmed
 
 
@@ -24,7 +24,7 @@ class Careless(threading.Thread):
     def __init__(self, page: OurPage, ends: float) -> None:
         super().__init__(daemon=True)
         self.page, self.browser, self.ends = page, page.browser, ends
-        self.told: dict[str, tuple[int, list[int]]] = {}
+        self.confirmed: dict[str, tuple[int, list[int]]] = {}
         self.acts: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
 
@@ -53,7 +53,7 @@ class Careless(threading.Thread):
         self.deliver(card, ahead, fields, following)
         return following
 
-    def lose_the_line(self, card: Card, ahead: Card) -> Card:
+    def lose_connection(self, card: Card, ahead: Card) -> Card:
         fields = self.page.fields(card)
         self.browser.send_and_hang_up(f"{self.page.address}submit/", fields, HX_Request="true")
         return self.deliver(card, ahead, fields)
@@ -68,7 +68,7 @@ class Careless(threading.Thread):
         old = card_in(self.browser.post(f"{self.page.address}undo/", [("before", "")], HX_Request="true"))
         fields = [*self.page.fields(old), ("want", "0")]
         self.browser.post(f"{self.page.address}submit/", fields, HX_Request="true")
-        self.hear(old, fields)
+        self.note_confirmed(old, fields)
         return following
 
     def deliver(self, card: Card, ahead: Card, fields: list[tuple[str, str]], *held: Card) -> Card:
@@ -84,13 +84,13 @@ class Careless(threading.Thread):
                     raise
                 time.sleep(0.2)
             else:
-                self.hear(card, fields)
+                self.note_confirmed(card, fields)
                 return card_in(answer)
 
-    def hear(self, card: Card, fields: list[tuple[str, str]]) -> None:
+    def note_confirmed(self, card: Card, fields: list[tuple[str, str]]) -> None:
         ranks = [int(value) for name, value in fields if name.startswith("rank-")]
         places = {rank: place for place, rank in enumerate(sorted(set(ranks)), start=1)}
-        self.told[card.key] = card.comparison, [places[rank] for rank in ranks]
+        self.confirmed[card.key] = card.comparison, [places[rank] for rank in ranks]
 
 
 def work(plan: dict[str, Any]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def work(plan: dict[str, Any]) -> dict[str, Any]:
     for annotator in staff:
         annotator.join()
     return {
-        "told": {key: said for each in staff for key, said in each.told.items()},
+        "confirmed": {key: ranking for each in staff for key, ranking in each.confirmed.items()},
         "acts": dict(sum((each.acts for each in staff), Counter())),
         "errors": dict(sum((each.errors for each in staff), Counter())),
     }

@@ -51,22 +51,22 @@ def measure(cluster: Cluster, folder: Path, seconds: float) -> Iterator[dict[str
     yield from compare(cluster, json.loads(done.stdout))
 
 
-def compare(cluster: Cluster, heard: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Compare with `heard["told"]`: the confirmed (comparison, ranks in display order) by idempotency key."""
+def compare(cluster: Cluster, outcome: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Compare with `outcome["confirmed"]`: the confirmed (comparison, ranks in display order) by idempotency key."""
     with cluster.connect("crowd") as connection:
         held = {key: rest for key, *rest in connection.execute(RANKINGS)}
         above, twice, miscounted = (connection.execute(query).fetchone()[0] for query in (ABOVE, TWICE, MISCOUNTED))
-    told = heard["told"]
-    missing = [key for key in told if key not in held]
-    changed = [key for key, said in told.items() if key in held and said != list(as_sent(*held[key]))]
-    unsent = [key for key in held if key not in told]
+    confirmed = outcome["confirmed"]
+    missing = [key for key in confirmed if key not in held]
+    changed = [key for key, ranking in confirmed.items() if key in held and ranking != list(as_sent(*held[key]))]
+    unsent = [key for key in held if key not in confirmed]
     details = {
-        "confirmed": len(told),
+        "confirmed": len(confirmed),
         "missing": len(missing),
         "changed": len(changed),
-        "errors": sum(heard["errors"].values()),
-        "error_texts": sorted(heard["errors"])[:5],
-        "acts": heard["acts"],
+        "errors": sum(outcome["errors"].values()),
+        "error_texts": sorted(outcome["errors"])[:5],
+        "acts": outcome["acts"],
     }
     yield result("lost", len(missing) + len(changed), None, "rankings", details_ours=details)
     details = {"above_wanted": above, "twice_by_one": twice, "never_sent": len(unsent), "miscounted": miscounted}

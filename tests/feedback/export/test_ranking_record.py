@@ -57,8 +57,8 @@ def test_an_exported_ranking_has_everything_that_a_learner_needs(ann, project, w
     (comparison,) = work(1, size=3)
     project.information_flags, project.attributes = ["rude"], ["helpful"]
     project.save()
-    said = {"flags": ["rude"], "ratings": {"helpful": [5, None, 1]}, "spans": [Span(0, 0, 6, "good")]}
-    ranking = rank_next(ann, [2, 1, 2], comment="private", **said)
+    fields = {"flags": ["rude"], "ratings": {"helpful": [5, None, 1]}, "spans": [Span(0, 0, 6, "good")]}
+    ranking = rank_next(ann, [2, 1, 2], comment="private", **fields)
     (row,) = ranking_record.rankings(project)
     assert row == {
         "ranking_id": ranking.pk,
@@ -292,8 +292,8 @@ def test_readers_by_cursor_end_with_the_same_rows_as_a_new_reader(project, rita,
             elif act == "revise" and live:
                 revise(member, generator.choice(live), ranks)
             elif act == "adjudicate":
-                said = {"idempotency_key": uuid4(), "seconds": 1.0}
-                decided = reviews.adjudicate(rita, generator.choice(comparisons).pk, ranks, **said)
+                fields = {"idempotency_key": uuid4(), "seconds": 1.0}
+                decided = reviews.adjudicate(rita, generator.choice(comparisons).pk, ranks, **fields)
                 decisions.append(decided.review_id)
             elif act == "undo" and decisions:
                 review_undo.undo(rita, decisions.pop(generator.randrange(len(decisions))))

@@ -33,7 +33,7 @@ def run_import(project, prompts, how=Import.How.COMMAND, **settings):
     return record
 
 
-def left():
+def remaining_rows():
     return Prompt.objects.count(), Completion.objects.count(), Comparison.objects.count()
 
 
@@ -48,7 +48,7 @@ def test_an_import_that_nobody_has_worked_on_is_removed_completely(project, mana
     undone = imports.undo_import(record, manager)
     assert undone.removed == {"prompts": 3, "completions": 6, "comparisons": 3}
     assert undone.stayed == []
-    assert left() == (1, 2, 1)
+    assert remaining_rows() == (1, 2, 1)
     record.refresh_from_db()
     assert (record.undone_by, record.undone_at is not None) == (manager, True)
     assert Prompt.objects.get().made_by_import == kept
@@ -60,7 +60,7 @@ def test_an_import_sent_again_changes_nothing_and_the_first_one_undoes_it(projec
     assert run_import(project, rows("x", "y")).pk is None
     assert Import.objects.get() == first
     imports.undo_import(first, None)
-    assert left() == (0, 0, 0)
+    assert remaining_rows() == (0, 0, 0)
 
 
 def test_a_refused_import_leaves_no_trace(project):
@@ -110,7 +110,7 @@ def test_completions_that_another_imports_comparisons_show_stay(project):
     undone = imports.undo_import(first, None)
     assert undone.removed == {"comparisons": 0, "completions": 2, "prompts": 1}
     assert reasons(undone) == {("completions", "used"): 2, ("prompts", "answered"): 1}
-    assert left() == (1, 2, 1)
+    assert remaining_rows() == (1, 2, 1)
     assert imports.undo_import(second, None).removed == {"comparisons": 1, "completions": 0, "prompts": 0}
 
 
@@ -131,7 +131,7 @@ def test_a_completion_that_a_round_has_written_too_stays(project):
     imports.add_completions(project, source, [{"prompt_id": Prompt.objects.get().pk, "text": "same"}])
     undone = imports.undo_import(record, None)
     assert reasons(undone) == {("completions", "shared"): 1, ("prompts", "answered"): 1}
-    assert left() == (1, 1, 0)
+    assert remaining_rows() == (1, 1, 0)
 
 
 def test_data_that_an_import_added_to_known_prompts_stays_and_is_reported(project):
@@ -155,7 +155,7 @@ def test_an_archived_project_keeps_its_imports(project):
     Project.objects.update(archived_at=timezone.now())
     with pytest.raises(Archived):
         imports.undo_import(record, None)
-    assert left() == (1, 2, 1)
+    assert remaining_rows() == (1, 2, 1)
 
 
 def test_over_the_api_an_import_is_named_listed_and_undone(project, manager):
@@ -194,7 +194,7 @@ def test_only_managers_of_the_project_can_undo_an_import(project, annotator, str
     assert client_of(stranger).delete(f"{URL}/imports/{record.pk}").status_code == 404
     elsewhere = client_of(stranger).delete(f"/api/v1/projects/other/imports/{record.pk}")
     assert (elsewhere.status_code, elsewhere.json()["code"]) == (404, "not_found")
-    assert left() == (1, 2, 1)
+    assert remaining_rows() == (1, 2, 1)
 
 
 @pytest.mark.usefixtures("plain_static_files")
@@ -280,13 +280,13 @@ def test_an_import_waits_for_an_undo_in_progress_and_is_then_complete(project):
             undone.set()
             until_one_waits()
 
-    def bring_it_in_again():
+    def import_again():
         assert undone.wait(timeout=120)
         return run_import(project, rows("x"))
 
-    again = at_once([undo_slowly, bring_it_in_again])[1]
+    again = at_once([undo_slowly, import_again])[1]
     assert again.counts == {"prompts": 1, "completions": 2, "comparisons": 1, "demonstrations": 0, "completed": 0}
-    assert left() == (1, 2, 1)
+    assert remaining_rows() == (1, 2, 1)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -4,7 +4,7 @@ from feedback.export import ranking_record
 from feedback.models import Comparison, Membership, Project, Ranking
 
 
-def of(member: Membership) -> Ranking | None:
+def last_revision(member: Membership) -> Ranking | None:
     """Return the last revision of the member's ranking, whatever its standing."""
     return Ranking.objects.filter(annotator=member.user_id).order_by("-id").first()
 
@@ -27,5 +27,5 @@ def preferences(project: Project) -> list[tuple[str, list[int]]]:
     return sorted((row["annotator"], row["ranks"]) for row in ranking_record.rankings(project))
 
 
-def said(member: Membership, ranks: list[int]) -> tuple[str, list[int]]:
+def preference(member: Membership, ranks: list[int]) -> tuple[str, list[int]]:
     return (ranking_record.pseudonym(member.user_id), ranks)

@@ -12,14 +12,14 @@ from feedback.models import Comparison, Ranking, Review
 from feedback.quality import agreement
 from feedback.queue import leases
 from tests.factories import adjudicate, rank_by_position, rank_next
-from tests.feedback.review.outcomes import counters, of, preferences, said
+from tests.feedback.review.outcomes import counters, last_revision, preference, preferences
 
 pytestmark = pytest.mark.django_db
 
 
 def test_the_reviewers_ranking_is_the_only_one_that_counts(ann, cole, rita, disputed, project):
     adjudicate(rita, disputed, [2, 1], reason="The second one answers.")
-    assert preferences(project) == [said(rita, [2, 1])]
+    assert preferences(project) == [preference(rita, [2, 1])]
     assert {row["annotator"] for row in formats.lines(project, "trl")} == {ranking_record.pseudonym(rita.user_id)}
 
 
@@ -29,7 +29,7 @@ def test_an_adjudication_keeps_the_overruled_rankings_in_the_record(ann, rita, d
     first, overruled = Ranking.objects.filter(annotator=ann.user).order_by("revision")
     assert (first.standing, first.is_live) == ("counts", False)
     assert (overruled.standing, overruled.is_live, overruled.ranks) == ("overruled", True, first.ranks)
-    assert overruled.created_at == first.created_at  # when it was said
+    assert overruled.created_at == first.created_at  # when it was made
     decision = overruled.review
     assert (decision.reviewer, decision.reason) == (rita.user, "The second one answers.")
     assert decision.ranking_count == 2
@@ -62,25 +62,25 @@ def test_agreement_is_still_that_of_the_people_who_disagreed(rita, disputed, pro
 
 def test_an_overruled_annotator_may_revise_and_still_does_not_count(ann, rita, disputed, project):
     adjudicate(rita, disputed, [2, 1])
-    rankings.revise_ranking(ann, of(ann).pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
-    assert preferences(project) == [said(rita, [2, 1])]
-    assert of(ann).standing == "overruled"
+    rankings.revise_ranking(ann, last_revision(ann).pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
+    assert preferences(project) == [preference(rita, [2, 1])]
+    assert last_revision(ann).standing == "overruled"
 
 
 def test_the_reviewer_may_revise_the_adjudication(ann, cole, rita, disputed, project):
     ranking = adjudicate(rita, disputed, [2, 1])
     revised = rankings.revise_ranking(rita, ranking.pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
     assert revised.reason == "adjudication"
-    assert preferences(project) == [said(rita, [1, 1])]
+    assert preferences(project) == [preference(rita, [1, 1])]
     review_undo.undo(rita, ranking.review_id)
-    assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
+    assert preferences(project) == sorted([preference(ann, [1, 2]), preference(cole, [2, 1])])
 
 
 def test_undoing_a_decision_restores_the_state_before_it(ann, cole, bea, rita, disputed, project):
     leases.lease_next(bea)
     ranking = adjudicate(rita, disputed, [2, 1])
     review_undo.undo(rita, ranking.review_id)
-    assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
+    assert preferences(project) == sorted([preference(ann, [1, 2]), preference(cole, [2, 1])])
     assert counters(disputed) == (3, 2, 1)
     assert leases.lease_next(bea).comparison == disputed
     decision = Review.objects.get()
@@ -96,10 +96,10 @@ def test_undoing_an_adjudication_restores_the_reviewers_earlier_ranking(ann, rit
     rank_by_position(rita, [1, 1])
     ranking = adjudicate(rita, comparison, [2, 1])
     assert ranking.revision == 2
-    assert preferences(project) == [said(rita, [2, 1])]
+    assert preferences(project) == [preference(rita, [2, 1])]
     assert counters(comparison) == (2, 2, 0)
     review_undo.undo(rita, ranking.review_id)
-    assert preferences(project) == sorted([said(ann, [1, 2]), said(rita, [1, 1])])
+    assert preferences(project) == sorted([preference(ann, [1, 2]), preference(rita, [1, 1])])
     assert counters(comparison) == (2, 2, 0)
 
 
@@ -109,7 +109,7 @@ def test_a_comparison_can_be_adjudicated_again_after_an_undo(rita, mona, dispute
         adjudicate(mona, disputed, [1, 2])
     review_undo.undo(mona, first.review_id)
     adjudicate(mona, disputed, [1, 2])
-    assert preferences(project) == [said(mona, [1, 2])]
+    assert preferences(project) == [preference(mona, [1, 2])]
 
 
 def test_the_same_adjudication_sent_twice_is_one(rita, disputed):

@@ -20,18 +20,18 @@ pytestmark = pytest.mark.django_db
 def assert_disagreement_is_kept(comparisons):
     """Check all comparisons with two queries; return them as they are stored now."""
     live = Ranking.objects.filter(comparison__in=comparisons, is_live=True).exclude(reason="adjudication")
-    said = defaultdict(list)
+    rankings = defaultdict(list)
     for comparison_id, ranks in live.values_list("comparison_id", "ranks"):
-        said[comparison_id].append(ranks)
+        rankings[comparison_id].append(ranks)
     stored = list(Comparison.objects.filter(pk__in=[each.pk for each in comparisons]).order_by("pk"))
     for kept in stored:
-        assert kept.disagreement == pytest.approx(brute_force(said[kept.pk]))
+        assert kept.disagreement == pytest.approx(brute_force(rankings[kept.pk]))
     return stored
 
 
-def brute_force(said):
+def brute_force(rankings):
     same = all_ = 0
-    for one, other in combinations(said, 2):
+    for one, other in combinations(rankings, 2):
         counts = agreement.count_equal_preferences(one, other)
         same, all_ = same + counts[0], all_ + counts[1]
     return (all_ - same) / all_ if all_ else 0

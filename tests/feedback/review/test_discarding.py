@@ -13,7 +13,7 @@ from feedback.models import Comparison, Ranking, Review
 from feedback.quality import agreement
 from feedback.queue import gold, leases
 from tests.factories import adjudicate, rank_by_position, rank_next
-from tests.feedback.review.outcomes import counters, of, preferences, said
+from tests.feedback.review.outcomes import counters, last_revision, preference, preferences
 
 pytestmark = pytest.mark.django_db
 
@@ -24,7 +24,7 @@ class TestDiscard:
         ranking = rank_by_position(ann, [1, 2])
         reviews.discard(rita, ranking.pk, reason="Clicked through.")
         assert preferences(project) == []
-        kept = of(ann)
+        kept = last_revision(ann)
         assert (kept.standing, kept.is_live, kept.revision, kept.ranks) == ("discarded", False, 2, [1, 2])
         assert (kept.review.reviewer, kept.review.reason) == (rita.user, "Clicked through.")
 
@@ -34,7 +34,7 @@ class TestDiscard:
         assert counters(comparison) == (1, 0, 1)
         assert leases.lease_next(ann) is None
         rank_by_position(cole, [2, 1])
-        assert preferences(project) == [said(cole, [2, 1])]
+        assert preferences(project) == [preference(cole, [2, 1])]
         assert counters(comparison) == (1, 1, 0)
 
     def test_a_discarded_ranking_leaves_agreement_and_gold(self, ann, cole, rita, work, project):
@@ -61,9 +61,9 @@ class TestDiscard:
         (comparison,) = work(1)
         decision = reviews.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
         review_undo.undo(rita, decision.pk)
-        assert preferences(project) == [said(ann, [1, 2])]
+        assert preferences(project) == [preference(ann, [1, 2])]
         assert counters(comparison) == (1, 1, 0)
-        assert (of(ann).revision, of(ann).standing) == (3, "counts")
+        assert (last_revision(ann).revision, last_revision(ann).standing) == (3, "counts")
 
     def test_a_discard_undone_after_another_annotator_ranked_lets_both_count(self, ann, cole, bea, rita, work, project):
         (comparison,) = work(1)
@@ -78,22 +78,22 @@ class TestDiscard:
     def test_a_discard_undone_after_an_adjudication_leaves_the_ranking_overruled(
         self, ann, cole, rita, disputed, project
     ):
-        decision = reviews.discard(rita, of(ann).pk, reason="No.")
+        decision = reviews.discard(rita, last_revision(ann).pk, reason="No.")
         settled = adjudicate(rita, disputed, [1, 1])
         review_undo.undo(rita, decision.pk)
-        assert of(ann).standing == "overruled"
-        assert preferences(project) == [said(rita, [1, 1])]
+        assert last_revision(ann).standing == "overruled"
+        assert preferences(project) == [preference(rita, [1, 1])]
         counters(disputed)
         review_undo.undo(rita, settled.review_id)
-        assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
+        assert preferences(project) == sorted([preference(ann, [1, 2]), preference(cole, [2, 1])])
         assert counters(disputed) == (3, 2, 1)
 
     def test_an_overruled_ranking_can_be_discarded_too(self, ann, cole, rita, disputed, project):
         settled = adjudicate(rita, disputed, [1, 1])
-        reviews.discard(rita, of(ann).pk, reason="No.")
+        reviews.discard(rita, last_revision(ann).pk, reason="No.")
         counters(disputed)
         review_undo.undo(rita, settled.review_id)
-        assert preferences(project) == [said(cole, [2, 1])]
+        assert preferences(project) == [preference(cole, [2, 1])]
         assert counters(disputed) == (3, 1, 2)
 
     def test_an_adjudication_is_undone_and_not_discarded(self, rita, disputed):
@@ -125,7 +125,7 @@ class TestDiscardSince:
 
     def test_a_preview_shows_counts_and_the_discard_is_all_or_nothing(self, ann, cole, rita, busy, project):
         yesterday = timezone.now() - timedelta(days=1)
-        Comparison.objects.filter(pk=of(ann).comparison_id).update(gold_ranks=[1, 2])
+        Comparison.objects.filter(pk=last_revision(ann).comparison_id).update(gold_ranks=[1, 2])
         preview = reviews.discard_preview(rita, ann.user_id, yesterday)
         assert preview == reviews.DiscardPreview(rankings=6, gold=1, reopened=5)
         with pytest.raises(Conflict, match="6 rankings to discard by now, not 5"):

@@ -10,7 +10,7 @@ from feedback.errors import Conflict
 from feedback.models import Comparison, Lease, Review
 from feedback.queue import leases
 from tests.factories import rank_by_position, rank_next
-from tests.feedback.review.outcomes import counters, of, preferences, said
+from tests.feedback.review.outcomes import counters, last_revision, preference, preferences
 
 pytestmark = pytest.mark.django_db
 
@@ -46,7 +46,7 @@ def test_the_answer_to_a_returned_ranking_is_a_revision_that_counts(ann, rita, w
     reviews.return_ranking(rita, ranking.pk, reason="Again.")
     answer = rank_by_position(ann, [2, 1])
     assert (answer.revision, answer.reason, answer.standing) == (3, "sampled", "counts")
-    assert preferences(project) == [said(ann, [2, 1])]
+    assert preferences(project) == [preference(ann, [2, 1])]
     assert counters(comparison) == (1, 1, 0)
     assert leases.lease_next(ann) is None
 
@@ -57,7 +57,7 @@ def test_a_ranking_may_be_returned_again(ann, rita, work, project):
         ranking = rank_by_position(ann, [1, 2])
         reviews.return_ranking(rita, ranking.pk, reason="Again.")
     assert rank_by_position(ann, [2, 1]).revision == 7
-    assert preferences(project) == [said(ann, [2, 1])]
+    assert preferences(project) == [preference(ann, [2, 1])]
 
 
 def test_opening_the_page_does_not_shorten_the_week(ann, cole, rita, work):
@@ -74,7 +74,7 @@ def test_after_a_week_another_annotator_gets_a_returned_comparison(ann, cole, ri
     reviews.return_ranking(rita, ranking.pk, reason="Again.")
     Lease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     rank_by_position(cole, [2, 1])
-    assert preferences(project) == [said(cole, [2, 1])]
+    assert preferences(project) == [preference(cole, [2, 1])]
     assert counters(comparison) == (1, 1, 0)
     assert leases.lease_next(ann) is None
 
@@ -100,7 +100,7 @@ def test_after_a_skip_and_an_undone_return_the_ranking_counts_and_nothing_is_lef
     with pytest.raises(Conflict):
         ranking_undo.undo_last(ann)
     assert counters(comparison) == (2, 1, 1)
-    assert preferences(project) == [said(ann, [1, 2])]
+    assert preferences(project) == [preference(ann, [1, 2])]
 
 
 def test_returned_rankings_do_not_block_new_work(ann, rita, work):
@@ -121,7 +121,7 @@ def test_an_undone_decision_lets_the_ranking_count_again(ann, rita, work, projec
     decision = reviews.return_ranking(rita, ranking.pk, reason="Again.")
     leases.lease_next(ann)
     review_undo.undo(rita, decision.pk)
-    assert preferences(project) == [said(ann, [1, 2])]
+    assert preferences(project) == [preference(ann, [1, 2])]
     assert counters(comparison) == (1, 1, 0)
     assert leases.lease_next(ann) is None
 
@@ -133,7 +133,7 @@ def test_if_a_return_is_undone_after_another_annotator_ranked_both_rankings_coun
     Lease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
     rank_by_position(cole, [2, 1])
     review_undo.undo(rita, decision.pk)
-    assert preferences(project) == sorted([said(ann, [1, 2]), said(cole, [2, 1])])
+    assert preferences(project) == sorted([preference(ann, [1, 2]), preference(cole, [2, 1])])
     assert counters(comparison) == (2, 2, 0)
 
 
@@ -143,17 +143,17 @@ def test_an_answer_cannot_be_undone_for_its_annotator(ann, rita, work, project):
     rank_by_position(ann, [2, 1])
     with pytest.raises(Conflict, match="nothing to undo"):
         review_undo.undo(rita, decision.pk)
-    assert preferences(project) == [said(ann, [2, 1])]
+    assert preferences(project) == [preference(ann, [2, 1])]
     assert Review.objects.get().undone_at is None
 
 
 def test_rankings_of_gold_and_of_former_members_cannot_be_returned(ann, cole, rita, work, project):
     work(2)
     rank_next(ann)
-    Comparison.objects.filter(pk=of(ann).comparison_id).update(gold_ranks=[1, 2])
+    Comparison.objects.filter(pk=last_revision(ann).comparison_id).update(gold_ranks=[1, 2])
     with pytest.raises(Conflict, match="gold"):
-        reviews.return_ranking(rita, of(ann).pk, reason="Again.")
+        reviews.return_ranking(rita, last_revision(ann).pk, reason="Again.")
     rank_next(cole)
     cole.delete()
     with pytest.raises(Conflict, match="not a member"):
-        reviews.return_ranking(rita, of(cole).pk, reason="Again.")
+        reviews.return_ranking(rita, last_revision(cole).pk, reason="Again.")

@@ -11,13 +11,13 @@ from feedback.models import Membership, Review
 from feedback.queue import leases
 from feedback.reports import review_cases
 from tests.factories import add_work, adjudicate, rank_next
-from tests.feedback.review.outcomes import of
+from tests.feedback.review.outcomes import last_revision
 
 pytestmark = pytest.mark.django_db
 
 
 def test_annotators_cannot_make_review_decisions(ann, cole, disputed):
-    ranking = of(cole)
+    ranking = last_revision(cole)
     for act in (
         lambda: adjudicate(ann, disputed, [1, 2]),
         lambda: reviews.return_ranking(ann, ranking.pk, reason="x"),
@@ -33,12 +33,12 @@ def test_annotators_cannot_make_review_decisions(ann, cole, disputed):
 def test_a_role_that_was_removed_meanwhile_gives_no_access(rita, ann, disputed):
     Membership.objects.filter(pk=rita.pk).update(role="annotator")
     with pytest.raises(Forbidden):
-        reviews.discard(rita, of(ann).pk, reason="x")
+        reviews.discard(rita, last_revision(ann).pk, reason="x")
 
 
 def test_reviewers_of_other_projects_find_nothing(ann, rita, stranger, disputed):
     elsewhere = stranger.memberships.get()
-    ranking, decision = of(ann), reviews.discard(rita, of(ann).pk, reason="x")
+    ranking, decision = last_revision(ann), reviews.discard(rita, last_revision(ann).pk, reason="x")
     for act in (
         lambda: adjudicate(elsewhere, disputed, [1, 2]),
         lambda: reviews.return_ranking(elsewhere, ranking.pk, reason="x"),
@@ -53,7 +53,7 @@ def test_reviewers_of_other_projects_find_nothing(ann, rita, stranger, disputed)
 def test_a_decision_needs_a_reason_with_visible_text(ann, rita, disputed, reason):
     for act in (reviews.return_ranking, reviews.discard):
         with pytest.raises(Invalid):
-            act(rita, of(ann).pk, reason=reason)
+            act(rita, last_revision(ann).pk, reason=reason)
     assert not Review.objects.exists()
 
 
