@@ -75,7 +75,7 @@ class RoundForm(forms.Form):
 
 
 class LinesField(forms.CharField):
-    """A text area with one entry a line. The value is the list of the lines that are not blank."""
+    """A text area with one entry per line. The value is the list of the lines that are not blank."""
 
     def __init__(self, label: Text, text: Text, lines: list[str]) -> None:
         widget = forms.Textarea(attrs={"rows": 3})

@@ -1,1 +1,1 @@
-"""Every write of members, annotators and reviewers, one module a noun. Pages and the API call the same functions."""
+"""Every write of members, annotators and reviewers, one module per noun. Pages and the API call the same functions."""

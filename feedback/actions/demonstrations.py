@@ -1,7 +1,7 @@
 """Demonstrations: answers that people write on the ranking page, to be imitated.
 
-Its author considers an edited answer better than its origin, the completion that it was edited from. So the two make a
-comparison, the *pair*, with a ranking by the author. So it enters exports and reward models as any ranking does. Nobody
+The author of an edited answer considers it better than its origin, the completion that it was edited from. The two make
+a comparison, the *pair*, with a ranking by the author, which enters exports and reward models like any ranking. Nobody
 else gets the pair to rank, and no figure about annotators counts it.
 
 An author undoes an answer with `withdraw_if_last`, a reviewer discards it with `discard`.

@@ -1,4 +1,4 @@
-"""Undo of what an annotator did last: a ranking is withdrawn, a skip is taken back."""
+"""Undo of an annotator's last action: a ranking is withdrawn, a skip is deleted."""
 
 from datetime import datetime, timedelta
 from uuid import uuid4

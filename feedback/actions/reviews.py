@@ -208,7 +208,7 @@ def discard_since(membership: Membership, annotator_id: int, since: datetime, *,
     """Discard all rankings of an annotator since a moment, in one transaction.
 
     `expected` is the number of rankings that the reviewer saw. If it differs by now, Conflict is raised and nothing
-    changes. Adjudications and demonstrations are left out: each of them is taken back by itself.
+    changes. Adjudications and demonstrations stay: `review_undo.undo` and `demonstrations.discard` concern one each.
     """
     reason = checked_reason(reason)
     lock_reviewer(membership)

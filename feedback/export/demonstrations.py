@@ -14,8 +14,8 @@ from feedback.models.prompts import Demonstrations
 def demonstrations(project: Project, until: datetime | None = None, *, include_flagged: bool = False) -> Iterator[Row]:
     """Yield the demonstrations: `prompt_id, split, messages, completion`, in the order of storage.
 
-    until: leave out demonstrations that were stored later, such as after the start of a round. Left out are
-    demonstrations that their authors withdrew, that reviewers discarded, and (unless include_flagged) flagged ones: see
+    until: leave out demonstrations that were stored later, such as after the start of a round. Demonstrations that were
+    withdrawn by their author or discarded by a reviewer are always left out, flagged ones unless `include_flagged`; see
     `imitable`.
     """
     stored = imitable(project, until, include_flagged=include_flagged).order_by("pk")

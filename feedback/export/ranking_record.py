@@ -128,7 +128,7 @@ def rankings(
 
 
 def retraction(ranking: Row, why: str) -> Row:
-    """Return the row that takes an earlier row of this ranking back."""
+    """Return the row that retracts an earlier row of this ranking."""
     return {**{name: ranking[name] for name in IDENTITY}, "retracted": why}
 
 

@@ -6,7 +6,7 @@ from feedback.models.people import Membership, Project
 
 
 class QualitySnapshot(models.Model):
-    """The last count of a project's quality, written by `feedback.reports.quality_snapshot`. One row a project."""
+    """The last count of a project's quality, written by `feedback.reports.quality_snapshot`. One row per project."""
 
     project = models.OneToOneField(Project, models.CASCADE, primary_key=True, related_name="+")
     record_length = models.BigIntegerField(help_text="Rankings in the record when counting began, revisions included.")
@@ -21,7 +21,7 @@ class QualitySnapshot(models.Model):
 
 
 class OwnQualitySnapshot(models.Model):
-    """The last count of one member's own quality, written by `feedback.reports.own_quality`. One row a member."""
+    """The last count of one member's own quality, written by `feedback.reports.own_quality`. One row per member."""
 
     membership = models.OneToOneField(Membership, models.CASCADE, primary_key=True, related_name="+")
     counted_at = models.DateTimeField(help_text="When counting began.")

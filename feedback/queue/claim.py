@@ -161,7 +161,7 @@ def permitted(comparisons: QuerySet[Comparison], membership: Membership) -> Quer
 
 
 def sections(project_id: int) -> list[Section]:
-    """Return the sections of the queue in its order. The recursive query hops through the index, one row a section."""
+    """Return the sections of the queue in its order. The recursive query reads one row of the index per section."""
     hop = """
         WITH RECURSIVE section AS (
             (SELECT priority, ranking_count FROM feedback_comparison

@@ -64,7 +64,7 @@ class PersonFigures:
     user: User
     role: str | None  # None: has left
     done: WorkDone
-    days: list[int]  # rankings a day, the last one today
+    days: list[int]  # rankings per day, the last one today
     skips: int
     agreement: Estimate | None
     gold: Estimate | None

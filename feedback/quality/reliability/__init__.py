@@ -67,8 +67,9 @@ def _refresh(project: Project) -> bool:
 def rankings_until(project: Project, until: int) -> list[RankingRow]:
     """Return the annotators' own rankings as of `until`, gold included.
 
-    Rankings that an adjudication overruled are in: they are independent statements. Left out are discarded, returned
-    and withdrawn rankings, adjudications, whose reviewers have seen the other rankings, and pairs of demonstrations.
+    Rankings that an adjudication overruled are included, because they are independent judgements. Adjudications are
+    not, because their reviewers have seen the other rankings. Discarded, returned and withdrawn rankings and pairs of
+    demonstrations are left out, too.
     """
     standings = (Ranking.Standing.COUNTS, Ranking.Standing.OVERRULED)
     valid = ranking_record.last_revisions(project, until).filter(standing__in=standings)

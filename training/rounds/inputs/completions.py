@@ -46,8 +46,8 @@ def logged_completions(round_: Round, job: Job, counts: dict[str, int]) -> Itera
 def usable(project: Project) -> QuerySet[Completion]:
     """Return the project's completions that may be learned from.
 
-    Left out are withdrawn, discarded and flagged demonstrations, and completions of comparisons with a ranking whose
-    flags mean "not for training".
+    Withdrawn, discarded and flagged demonstrations are left out. So are the completions of a comparison with a ranking
+    whose flags mean "not for training".
     """
     left_out = Demonstration.objects.filter(completion=OuterRef("pk")).exclude(pk__in=imitable(project).values("pk"))
     flagged = Ranking.objects.filter(comparison__items__completion=OuterRef("pk"), is_live=True)

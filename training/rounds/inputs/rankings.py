@@ -75,7 +75,7 @@ def check_rankings(project: Project, recipe: Recipe, settings: Sections) -> None
 def trainable_rankings(project: Project) -> QuerySet[Ranking]:
     """Return the rankings that a round could learn from now.
 
-    Left out are gold comparisons, discarded rankings, and rankings with a flag that means "not for training".
+    Rankings of gold, discarded rankings, and rankings with a flag that means "not for training" are left out.
     """
     return _standing_rankings(project).filter(trainable(project))
 
