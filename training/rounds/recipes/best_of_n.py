@@ -6,9 +6,7 @@ trained.
 
 from django.utils.translation import gettext_lazy as _
 
-from training.learner.reward_terms import use_reward_model
 from training.rounds.recipes.description import (
-    NONE,
     PROMPTS_TO_LEARN_FROM,
     Counts,
     Curve,
@@ -22,9 +20,9 @@ from training.rounds.recipes.parts import (
     POLICY,
     REWARD_FIELDS,
     SFT_DEFAULTS,
+    optional_reward,
     optional_sft,
     reference,
-    reward_job,
     sample_jobs,
 )
 
@@ -32,8 +30,7 @@ from training.rounds.recipes.parts import (
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
     """Return the jobs: sft with enough demonstrations, reward if a reward term uses it, policy, samples, baseline."""
     sft, start = optional_sft(settings, counts)
-    reward = (reward_job(start),) if use_reward_model(RECIPE.reward_terms(settings)) else ()
-    reward_model = "reward" if reward else NONE
+    reward, reward_model = optional_reward(RECIPE.reward_terms(settings), start)
     samples = sample_jobs(settings, "policy", reward_model, "best_of_n")
     return (*sft, *reward, policy_job(settings, start, reward_model), *samples)
 

@@ -1,10 +1,12 @@
 """Stages and jobs that several recipes share."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
 from training.learner.environments import SINGLE_TURN
+from training.learner.reward_terms import use_reward_model
 from training.rounds.recipes.description import (
     BASE,
     DEMONSTRATIONS,
@@ -99,6 +101,11 @@ def reward_job(start: str = BASE) -> Job:
             Fact("best_possible_accuracy", _("Best possible accuracy"), _("of any model, at this agreement")),
         ),
     )
+
+
+def optional_reward(terms: Sequence[str], start: str = BASE) -> tuple[tuple[Job, ...], str]:
+    """Return the job of a reward model, if one of these reward terms uses it, and the origin of that model."""
+    return ((reward_job(start),), "reward") if use_reward_model(terms) else ((), NONE)
 
 
 def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_section: str = "") -> tuple[Job, ...]:

@@ -5,11 +5,9 @@ With reward terms that need no reward model, no reward model is trained.
 
 from django.utils.translation import gettext_lazy as _
 
-from training.learner.reward_terms import use_reward_model
 from training.rounds.recipes.description import (
     BASE,
     LOGGED_COMPLETIONS,
-    NONE,
     Counts,
     Curve,
     Fact,
@@ -18,13 +16,12 @@ from training.rounds.recipes.description import (
     Recipe,
     Sections,
 )
-from training.rounds.recipes.parts import POLICY, REWARD_FIELDS, TRAINING_AND_HELD_OUT, reward_job, sample_jobs
+from training.rounds.recipes.parts import POLICY, REWARD_FIELDS, TRAINING_AND_HELD_OUT, optional_reward, sample_jobs
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
     """Return the jobs: reward, if a reward term uses it; policy; samples and baseline."""
-    reward = (reward_job(),) if use_reward_model(RECIPE.reward_terms(settings)) else ()
-    reward_model = "reward" if reward else NONE
+    reward, reward_model = optional_reward(RECIPE.reward_terms(settings))
     return (*reward, policy_job(reward_model), *sample_jobs(settings, "policy", reward_model, "q"))
 
 
