@@ -21,7 +21,7 @@ FIELDS = (
         "sample",
         "temperature",
         _("Temperature"),
-        _("Of the completions to rank next; 0 always takes the most probable token."),
+        _("Temperature of the completions to rank next. 0 always takes the most probable token."),
     ),
     FormField("common", "max_completion_tokens", _("Maximum completion length"), _("In tokens.")),
     FormField("round", "processes", _("Processes"), _("One per GPU; 1 without a GPU.")),

@@ -110,7 +110,7 @@ def _record(
         )
     previous = previous_ranking(lease)
     if previous is None and lease.reason == Lease.Reason.RETURNED:
-        raise Conflict(_("A reviewer has taken it back: your ranking counts as it was. Take the next one."))
+        raise Conflict(_("A reviewer has undone the return: your ranking counts as it was. Take the next one."))
     ranking = _write_ranking(lease, fields, idempotency_key, previous)
     if lease.reason == Lease.Reason.QUALIFICATION:
         # Only a first answer counts: by withdrawing and answering again one could find out which answer qualifies.

@@ -29,7 +29,9 @@ def check_demonstrations(project: Project, recipe: Recipe, settings: Sections) -
     if trainable_demonstrations(project).exists():
         return
     if imitable(project).exists():
-        raise Invalid(_("All demonstrations answer held-out prompts, which only measure: write or import others."))
+        raise Invalid(
+            _("All demonstrations answer held-out prompts, which are used for evaluation only: write or import others.")
+        )
     raise Invalid(_("There are no demonstrations to imitate yet: write or import some first."))
 
 
