@@ -78,7 +78,7 @@ function show(element) {
     foldLongOnes(ranking);
     spans?.show();
   });
-  // On a short window without the page's head: everything there is for reading.
+  // On a short window, scroll past the page's head: the whole height is for reading.
   if (shortWindow.matches) element.scrollIntoView({ block: "start", behavior: "instant" });
   else scrollTo({ top: 0, behavior: "instant" });
   ranking.focus(ranking.missing[0] ?? ranking.cards[0]);
@@ -145,7 +145,7 @@ function showError(html = "") {
   document.getElementById("notices").innerHTML = html; // the server's own _error.html
 }
 
-// ---- the next one ----
+// ---- the next comparison ----
 
 /** Return the leases that the page holds or has not submitted yet: the server must not offer them again. */
 function heldLeases() {
@@ -166,7 +166,7 @@ function keepAhead(form) {
 /** Fetch comparisons, one request at a time, until the page has as many as the project's setting says. */
 async function fetchAhead() {
   if (fetching || (ranking && !wantsMore())) return;
-  if (outbox.items.length) return; // the answer to what is on its way brings the next one
+  if (outbox.items.length) return; // the response to the pending submit contains the next comparison
   fetching = fetchNext();
   const form = await fetching;
   fetching = null;
@@ -183,7 +183,7 @@ async function fetchNext() {
     if (isSignedOut(response)) showMessage(say("sign-in"), "warn");
     else if (response.ok) return parse(await response.text());
   } catch {
-    // Without a connection: it is asked for again.
+    // No connection: the caller tries again.
   }
   return null;
 }
@@ -207,7 +207,7 @@ function pollLater(wait = POLL_INTERVAL) {
   }, wait);
 }
 
-// ---- what goes out ----
+// ---- outbox ----
 
 let isWaiting = false; // for the connection, the server or a sign-in
 const outbox = new Outbox(outboxOf(urls.user), {
@@ -219,10 +219,10 @@ const outbox = new Outbox(outboxOf(urls.user), {
       return;
     }
     if (!item.isSkip) drafts.drop(item.draft); // undoing a skip restores its draft
-    // What the annotator was told since, such as why a key did nothing, stays.
+    // Keep a message that was shown since, such as why a key did nothing.
     const isFree = !isWaiting && (state.dataset.kind === "done" || !state.textContent);
     if (isFree && item.project === urls.project) showMessage(say(item.isSkip ? "skipped" : "stored"), "done");
-    if (item.project !== urls.project) return; // left behind when its page was closed
+    if (item.project !== urls.project) return; // sent from a page of another project, which was closed before
     if (item.counts) count(...item.counts);
     if (html.trim() && keepAhead(parse(html)) && !ranking) showNext();
   },
@@ -259,7 +259,7 @@ function leave() {
   parked = [];
   clear(parse(`<div class="empty" role="status"><p></p></div>`));
   stage.querySelector("p").textContent = say("sign-in");
-  pollLater(); // the server hears of it only now
+  pollLater(); // the request to sign out reaches the server only now
 }
 
 // Another tab of the same user has submitted a comparison that this page shows or has fetched ahead.
