@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from tests.source import statements
 from training.learner.runtime.config import CONFIGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -25,6 +27,7 @@ LIGHT = (
 )
 
 
+@cache
 def modules_of(package: str) -> list[Path]:
     return sorted((ROOT / package).rglob("*.py"))
 
@@ -35,15 +38,19 @@ def name_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def import_statements(file: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield every import in the file, also within functions: the module, and the imported names."""
+@cache
+def import_statements(file: Path) -> list[tuple[str, list[str]]]:
+    """Return every import in the file, also within functions: the module, and the imported names."""
     package = file.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    imports: list[tuple[str, list[str]]] = []
+    for node in statements(file):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, []) for alias in node.names)
+            imports += ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             above = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
-            yield ".".join(part for part in (above, node.module or "") if part), [alias.name for alias in node.names]
+            module = ".".join(part for part in (above, node.module or "") if part)
+            imports.append((module, [alias.name for alias in node.names]))
+    return imports
 
 
 def imports_of(file: Path) -> Iterator[str]:
@@ -105,7 +112,7 @@ def learner_modules() -> list[Path]:
 
 
 def training_without_learner() -> list[Path]:
-    return [file for file in modules_of("training") if file not in learner_modules()]
+    return sorted(set(modules_of("training")) - set(learner_modules()))
 
 
 def test_the_import_rule_checks_existing_files():
