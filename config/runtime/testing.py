@@ -8,6 +8,7 @@ from config.runtime import services
 from config.runtime.errors import SetupError
 
 FAST = "not browser and not process and not slow and not full"
+NOT_FULL = "not full"
 OPTIONS_WITH_VALUE = {
     "-m",
     "-k",
@@ -34,6 +35,8 @@ def run(arguments: list[str]) -> int:
 
     is_fast = "--fast" in arguments
     arguments = fast_arguments(arguments) if is_fast else chosen(arguments, is_ci=bool(os.environ.get("CI")))
+    if not is_fast and NOT_FULL not in arguments:
+        os.environ["ACCORD_FULL_TESTS"] = "1"  # for `tests.lengths`, in each test process
     folder = services.data_dir() / "test"
     services.make_private(folder)
     services.lock_folder(folder)
@@ -53,9 +56,9 @@ def run(arguments: list[str]) -> int:
         return int(pytest.main(arguments))  # in this one process, where a debugger works
     if not is_fast:
         _collect_static_files()
-    # One process more than cores: a third of the time is spent waiting for browsers and programs.
+    # Two processes more than cores: much of the time is spent waiting for browsers and programs.
     cores = os.cpu_count() or 1
-    processes = min(cores if is_fast else cores + 1, 4)
+    processes = min(cores if is_fast else cores + 2, 4)
     return int(pytest.main(["-n", str(processes), "--dist", "worksteal", *arguments]))
 
 
@@ -65,8 +68,8 @@ def chosen(arguments: list[str], is_ci: bool) -> list[str]:
         return [argument for argument in arguments if argument != "--full"]
     if is_ci or names_a_path(arguments) or any(argument.startswith(("-m", "-k")) for argument in arguments):
         return arguments
-    print("Tests marked full are left out: --full runs them too, as CI does.", flush=True)
-    return ["-m", "not full", *arguments]
+    print("Tests marked full are left out, and some others are shorter: --full runs all, as CI does.", flush=True)
+    return ["-m", NOT_FULL, *arguments]
 
 
 def fast_arguments(arguments: list[str]) -> list[str]:

@@ -66,7 +66,15 @@ def with_everything(page: Page) -> RankPage:
     return ranking
 
 
-@pytest.mark.parametrize("kind", ["contrast", "contrast-dark", "phone-chinese", "phone-chinese-dark"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "contrast",
+        pytest.param("contrast-dark", marks=pytest.mark.full),
+        pytest.param("phone-chinese", marks=pytest.mark.full),
+        "phone-chinese-dark",
+    ],
+)
 def test_ratings_and_marks_can_be_read(comparisons, desk, annotator, project, keep, kind):
     project.attributes, project.flags = ["helpful", "honest", "harmless"], ["unsafe"]
     project.save()

@@ -34,7 +34,12 @@ def test_a_manager_gives_flags_their_meanings_and_annotators_read_them(
 
 
 @pytest.mark.parametrize(
-    ("dark", "phone"), [(False, False), (True, False), (True, True)], ids=["light", "dark", "phone"]
+    ("dark", "phone"),
+    [
+        pytest.param(False, False, id="light"),
+        pytest.param(True, False, id="dark", marks=pytest.mark.full),
+        pytest.param(True, True, id="phone", marks=pytest.mark.full),
+    ],
 )
 def test_a_reviewer_sees_flagged_comparisons_and_demonstrations(
     desk, project, annotator, comparisons, keep, dark, phone

@@ -4,6 +4,7 @@ import pytest
 
 from config.runtime import testing
 from config.runtime.errors import SetupError
+from tests.lengths import length
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,9 @@ def test_the_test_command_without_arguments_skips_tests_marked_full_except_in_ci
 def test_a_path_or_marker_of_the_user_also_runs_tests_marked_full(arguments, monkeypatch):
     monkeypatch.chdir(testing.services.BASE_DIR)
     assert testing.chosen(arguments, is_ci=False) == arguments
+
+
+@pytest.mark.parametrize(("variable", "expected"), [("1", 500), ("", 100)])
+def test_tests_that_simulate_have_their_full_length_where_tests_marked_full_run(variable, expected, monkeypatch):
+    monkeypatch.setenv("ACCORD_FULL_TESTS", variable)
+    assert length(full=500, short=100) == expected

@@ -129,7 +129,9 @@ def test_a_stop_does_not_wait_for_silent_connections():
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("kind", TRICKLES)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=() if kind == "large body" else pytest.mark.full) for kind in TRICKLES]
+)
 def test_unfinished_requests_delay_nobody(port, kind):
     """Open 32 requests on six threads; each request keeps sending single bytes."""
     with trickling(port, TRICKLES[kind], count=32, every=0.2):

@@ -24,11 +24,13 @@ from feedback.models import ComparisonItem, Lease, Membership, Project, User
 from feedback.queue import blinding, leases
 from feedback.reports import own_quality, progress, statistics
 from tests.factories import URL, add_work, client_of, membership, person
+from tests.lengths import length
 
 pytestmark = pytest.mark.django_db
 
-TRIES = 500
-WORLDS = 5
+TRIES_PER_WORLD = 100
+WORLDS = length(full=5, short=1)
+TRIES = WORLDS * TRIES_PER_WORLD
 FALSE_ALARM = 1e-5  # chance that a rule which tells nothing fails a check; 62 % right of 500 fails it
 PAGE_EVERY = 25  # tries: a page takes as long as ten API calls, and shows the same numbers
 FIGURES_EVERY = 10  # tries
@@ -242,7 +244,7 @@ def return_and_take_again(ann: Membership, cole: Membership, coin: random.Random
     """Let each comparison go and take one again; return (was gold, came again, nobody ranked meanwhile) of each try."""
     lease, other = leases.lease_next(ann), leases.lease_next(cole)
     tries = []
-    for index in range(TRIES // WORLDS):
+    for index in range(TRIES_PER_WORLD):
         analyze(index)
         is_gold, number, way = lease.reason == Lease.Reason.GOLD, lease.comparison_id, LET_GO[index % 3]
         give_up_lease(ann, lease, way)

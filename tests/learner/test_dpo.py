@@ -215,6 +215,7 @@ def divergence(policy, other):
     return float((policy.exp() * (policy - other)).sum())
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_with_exact_preferences_dpo_gets_close_to_the_best_policy(tmp_path):
     """With all pairs the optimum of DPO is π* (Rafailov et al. 2023, theorem 1)."""

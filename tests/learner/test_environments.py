@@ -46,7 +46,7 @@ def played(folder, count=48, **settings):
     return context, *sample_episodes(context, context.policy, [prompt] * count, range(count))
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_ppo_learns_a_question_whose_reward_comes_in_the_next_turn(tmp_path):
     job = game_job(tmp_path / "job", steps=80, batch_episodes=128, learning_rate=1e-2, gae_lambda=1.0)
     ppo.main(job)

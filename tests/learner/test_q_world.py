@@ -92,6 +92,7 @@ def imitated(folder, rows):
     return load_policy(str(folder / "model"))[0]
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_policy_from_logged_samples_is_nearly_the_best_and_beats_imitation_of_the_best(tmp_path):
     written = {prompt: logged_tokens(policy_folder(tmp_path / "policy"), prompt, LOGGED) for prompt in PROMPTS}
