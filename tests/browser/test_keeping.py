@@ -29,7 +29,7 @@ def settled(page: Page) -> RankPage:
     return ranking
 
 
-def hide(page: Page, hidden: bool) -> None:
+def set_hidden(page: Page, hidden: bool) -> None:
     page.evaluate(
         """(hidden) => {
             Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
@@ -39,7 +39,7 @@ def hide(page: Page, hidden: bool) -> None:
     )
 
 
-def expiring() -> QuerySet[Lease]:
+def leases_about_to_expire() -> QuerySet[Lease]:
     return Lease.objects.filter(expires_at__lt=timezone.now() + timedelta(seconds=30))
 
 
@@ -178,14 +178,14 @@ def test_a_hidden_tab_keeps_its_comparisons_and_a_break_does_not(comparisons, de
     page = desk.sit("ann")
     page.clock.install()
     ranking = settled(page)
-    hide(page, True)
+    set_hidden(page, True)
     Lease.objects.update(expires_at=timezone.now() + timedelta(seconds=1))
     with page.expect_response("**/renew/"):
         page.clock.fast_forward(21_000)
-    wait_until(page, lambda: not expiring().exists())
+    wait_until(page, lambda: not leases_about_to_expire().exists())
     Lease.objects.update(expires_at=timezone.now() + timedelta(seconds=1))
-    hide(page, False)  # renewed at once
-    wait_until(page, lambda: not expiring().exists())
+    set_hidden(page, False)  # renewed at once
+    wait_until(page, lambda: not leases_about_to_expire().exists())
     ranking.press("p")
     asked = []
     page.on("request", lambda request: asked.append(request.url))
@@ -204,7 +204,7 @@ def test_an_expired_comparison_that_others_ranked_shows_a_message(comparisons, d
     ranking = settled(desk.sit("ann"))
     lease = Lease.objects.get(comparison_id=ranking.comparison)
     Lease.objects.filter(pk=lease.pk).update(lapsed_at=timezone.now(), expires_at=timezone.now())
-    hide(ranking.page, False)  # back again: nobody may take it, as no slot is open
+    set_hidden(ranking.page, False)  # back again: nobody may take it, as no slot is open
     expect(ranking.page.locator("#state")).to_contain_text("Your time for this one ran out")
     ranking.rank_by_keys([1, 2])
     ranking.submit()

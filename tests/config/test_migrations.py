@@ -8,7 +8,7 @@ from django.db import connection
 
 from tests.database import using_database
 
-LEFT_BEHIND = """
+DATABASE_OBJECTS = """
 SELECT 'table ' || relname FROM pg_class WHERE relname LIKE 'feedback\\_%' OR relname LIKE 'training\\_%'
 UNION ALL SELECT 'function ' || proname FROM pg_proc WHERE proname LIKE 'accord\\_%'
 """
@@ -28,18 +28,18 @@ def migrated_database(django_db_modify_db_settings, django_db_blocker):
             cursor.execute(f"DROP DATABASE {name}")
 
 
-def left_behind() -> set[str]:
+def database_objects() -> set[str]:
     with connection.cursor() as cursor:
-        cursor.execute(LEFT_BEHIND)
+        cursor.execute(DATABASE_OBJECTS)
         return {name for (name,) in cursor.fetchall()}
 
 
 @pytest.mark.full
 @pytest.mark.slow
 def test_the_tables_can_be_removed_and_made_again(migrated_database):
-    made = left_behind()
+    made = database_objects()
     assert {"function accord_are_dense", "function accord_give_back", "table feedback_ranking"} <= made
     call_command("migrate", "feedback", "zero", verbosity=0, interactive=False)
-    assert left_behind() == set()
+    assert database_objects() == set()
     call_command("migrate", verbosity=0, interactive=False)
-    assert left_behind() == made
+    assert database_objects() == made

@@ -44,7 +44,7 @@ def answering(connection, path="/"):
     return connection.getresponse().read().decode()
 
 
-def at_once(connections, path="/"):
+def send_concurrently(connections, path="/"):
     with ThreadPoolExecutor(len(connections)) as people:
         return list(people.map(answering, connections, [path] * len(connections)))
 
@@ -60,7 +60,7 @@ def wait_for_both(port):
     while len(seen) < 2 and time.monotonic() < deadline:
         connections = connect(port, THREADS + 1)
         try:
-            seen |= set(at_once(connections))
+            seen |= set(send_concurrently(connections))
         except OSError:  # it does not listen yet
             time.sleep(0.2)
         for connection in connections:
@@ -71,9 +71,9 @@ def wait_for_both(port):
 @pytest.mark.process
 def test_simultaneous_clients_are_shared_between_workers_and_stay_there(port):
     connections = connect(port, 2 * THREADS)
-    first = at_once(connections)
+    first = send_concurrently(connections)
     assert sorted(Counter(first).values()) == [THREADS, THREADS]
-    assert at_once(connections) == first
+    assert send_concurrently(connections) == first
 
 
 @pytest.mark.process
@@ -84,11 +84,11 @@ def test_clients_that_come_while_one_worker_is_busy_are_served_by_the_other(tmp_
     try:
         wait_for_both(port)
         with ThreadPoolExecutor(1) as pool:
-            held = pool.submit(at_once, connect(port, THREADS), "/held")
+            held = pool.submit(send_concurrently, connect(port, THREADS), "/held")
             deadline = time.monotonic() + PATIENCE
             while len(list(tmp_path.glob("held-*"))) < THREADS and time.monotonic() < deadline:
                 time.sleep(0.05)
-            later = at_once(connect(port, THREADS))
+            later = send_concurrently(connect(port, THREADS))
             (tmp_path / "go").touch()
             shares = Counter([*later, *held.result()])
     finally:

@@ -165,7 +165,7 @@ def test_an_annotator_of_small_comparisons_is_not_flagged_as_fast():
     assert not speed(timed)[1].is_flagged
 
 
-def crew(kinds, comparisons, seed, wanted=2, gold=0.0, size=2, reason="sampled", timed=False):
+def simulated_rankings(kinds, comparisons, seed, wanted=2, gold=0.0, size=2, reason="sampled", timed=False):
     """Yield rankings in the order of time by people of these kinds; each comparison has random people."""
     generator = random.Random(seed)
     for pk in range(comparisons):
@@ -191,7 +191,7 @@ def test_in_a_group_the_random_clicker_is_flagged_and_careful_partners_are_not()
     """Six people share comparisons at random; one is a random clicker and one an adversary."""
     clicker, adversary, blamed, people = [], [], 0, 0
     for seed in range(8):
-        results = check_rankings(list(crew(["careful"] * 4 + ["clicker", "adversary"], 900, seed)), 0.8)
+        results = check_rankings(list(simulated_rankings(["careful"] * 4 + ["clicker", "adversary"], 900, seed)), 0.8)
         clicker.append(results[4].random_clicker.after or 300)
         adversary.append(results[5].random_clicker.after or 300)
         blamed += sum(results[who].random_clicker.is_flagged for who in range(4))
@@ -204,7 +204,7 @@ def test_in_a_group_the_random_clicker_is_flagged_and_careful_partners_are_not()
 def test_gold_flags_the_clicker_sooner_and_without_overlap():
     after = []
     for seed in range(20):
-        results = check_rankings(list(crew(["careful", "clicker"], 200, seed, wanted=1, gold=0.3)), 0.8)
+        results = check_rankings(list(simulated_rankings(["careful", "clicker"], 200, seed, wanted=1, gold=0.3)), 0.8)
         assert not results[0].gold_failure.is_flagged
         after.append(results[1].gold_failure.after or 100)
     assert median(after) <= 40  # of gold
@@ -214,7 +214,7 @@ def test_in_a_careful_group_people_are_flagged_no_more_often_than_the_stated_rat
     """The others' agreement is estimated from the same rankings, as in a project."""
     flagged = people = 0
     for seed in range(40):
-        results = check_rankings(list(crew(["careful"] * 5, 400, seed, gold=0.1)), 0.8)
+        results = check_rankings(list(simulated_rankings(["careful"] * 5, 400, seed, gold=0.1)), 0.8)
         flagged += sum(bool(of_one.flagged) for of_one in results.values())
         people += len(results)
     assert people == 200
@@ -224,7 +224,7 @@ def test_in_a_careful_group_people_are_flagged_no_more_often_than_the_stated_rat
 def test_an_annotator_paired_with_a_random_clicker_is_not_flagged():
     """Half of the partner's answers agree, as a clicker's would; but so do those of the clicker's other partners."""
     generator = random.Random(4)
-    rows = list(crew(["clicker", "careful", "careful", "careful", "careful"], 900, 5))
+    rows = list(simulated_rankings(["clicker", "careful", "careful", "careful", "careful"], 900, 5))
     for pk in range(10_000, 10_300):
         rows.append(RankingRow(pk, 7, [1, 2], display_order=[0, 1], seconds=10.0))
         rows.append(RankingRow(pk, 0, generator.sample([1, 2], 2), display_order=[0, 1], seconds=10.0))
@@ -234,7 +234,7 @@ def test_an_annotator_paired_with_a_random_clicker_is_not_flagged():
 
 
 def test_two_annotators_who_share_comparisons_only_with_each_other_are_not_flagged():
-    results = check_rankings(list(crew(["careful", "clicker"], 600, 3)), 0.8)
+    results = check_rankings(list(simulated_rankings(["careful", "clicker"], 600, 3)), 0.8)
     assert not any(of_one.random_clicker.is_flagged for of_one in results.values())
 
 
@@ -279,7 +279,9 @@ def random_rankings(seed):
     kinds = ["careful"] * generator.randint(1, 4) + ["clicker", "adversary", "first"][: generator.randint(0, 3)]
     for size in (2, 3, 4):
         wanted = generator.randint(1, min(3, len(kinds)))
-        part = crew(kinds, generator.randint(0, 250), generator.random(), wanted, gold=0.2, size=size, timed=True)
+        part = simulated_rankings(
+            kinds, generator.randint(0, 250), generator.random(), wanted, gold=0.2, size=size, timed=True
+        )
         rows += [row._replace(comparison_id=10 * row.comparison_id + size) for row in part]
     generator.shuffle(rows)
     for place, row in enumerate(rows):

@@ -26,7 +26,7 @@ def people(project):
     return [membership(person(project, f"person-{index}", "annotator"), project) for index in range(6)]
 
 
-def at_once(tasks):
+def run_concurrently(tasks):
     """Run each task in its own thread, all starting together; return their results in order."""
     barrier = threading.Barrier(len(tasks))
 
@@ -54,7 +54,7 @@ def counters_are_right():
 
 def test_two_annotators_never_hold_the_same_slot(project, people):
     add_work(project, 4)
-    leases = at_once([lambda member=member: queue.lease_next(member) for member in people])
+    leases = run_concurrently([lambda member=member: queue.lease_next(member) for member in people])
     held = [lease.comparison_id for lease in leases if lease is not None]
     assert len(held) == len(set(held)) == 4
     counters_are_right()
@@ -62,7 +62,7 @@ def test_two_annotators_never_hold_the_same_slot(project, people):
 
 def test_one_annotator_asking_five_times_at_once_holds_one(project, people):
     add_work(project, 10)
-    leases = at_once([lambda: queue.lease_next(people[0])] * 5)
+    leases = run_concurrently([lambda: queue.lease_next(people[0])] * 5)
     assert len({lease.pk for lease in leases}) == 1
     assert Lease.objects.count() == 1
 
@@ -75,17 +75,17 @@ def test_an_annotator_waits_for_a_locked_comparison_if_it_is_the_last_one(projec
         with transaction.atomic():
             Comparison.objects.select_for_update().get(pk=comparison.pk)
             busy.set()
-            until_one_waits()
+            wait_until_blocked()
 
     def ask():
         busy.wait(timeout=120)
         leased.append(queue.lease_next(people[0]))
 
-    at_once([lock_comparison, ask])
+    run_concurrently([lock_comparison, ask])
     assert leased[0].comparison == comparison
 
 
-def until_one_waits():
+def wait_until_blocked():
     """Wait until another connection waits for a lock that this transaction holds."""
     deadline = monotonic() + 120
     while not waiting_backends():
@@ -104,7 +104,7 @@ def test_the_same_submit_five_times_at_once_is_one_ranking(project, people):
     add_work(project, 1)
     lease, key = queue.lease_next(people[0]), uuid4()
     submit = lambda: rankings.record_ranking(people[0], lease.pk, [1, 2], idempotency_key=key, seconds=1.0)  # noqa: E731
-    answers = at_once([submit] * 5)
+    answers = run_concurrently([submit] * 5)
     assert len({(answer.pk, tuple(answer.ranks), answer.created_at) for answer in answers}) == 1
     assert Ranking.objects.count() == 1
     counters_are_right()
@@ -119,7 +119,7 @@ def test_the_overlap_is_reached_and_never_exceeded(project, people):
             count += 1
         return count
 
-    counts = at_once([lambda member=member: work_until_nothing_is_left(member) for member in people])
+    counts = run_concurrently([lambda member=member: work_until_nothing_is_left(member) for member in people])
     assert sum(counts) == 36
     per_comparison = Counter(Ranking.objects.values_list("comparison_id", flat=True))
     assert set(per_comparison.values()) == {3}
@@ -140,7 +140,7 @@ def test_only_one_of_several_late_submits_gets_the_slot(project, people):
             return None
 
     pairs = zip(people[:3], leases, strict=True)
-    answers = at_once([lambda member=member, lease=lease: submit(member, lease) for member, lease in pairs])
+    answers = run_concurrently([lambda member=member, lease=lease: submit(member, lease) for member, lease in pairs])
     assert sum(answer is not None for answer in answers) == 1
     counters_are_right()
 
@@ -161,7 +161,7 @@ def test_expiring_leases_lose_no_ranking_and_no_slot(project, people):
             except rankings.Conflict:
                 continue
 
-    at_once([lambda member=member: submit_expired_leases(member) for member in people[:4]])
+    run_concurrently([lambda member=member: submit_expired_leases(member) for member in people[:4]])
     counters_are_right()
 
 
@@ -187,7 +187,7 @@ def test_concurrent_readers_and_writers_miss_no_ranking(project, people):
         finally:
             finished.set()
 
-    at_once([write, follow])
+    run_concurrently([write, follow])
     assert sorted(read) == sorted(Ranking.objects.values_list("pk", flat=True))
     assert len(read) == 60
 
@@ -196,7 +196,7 @@ def test_two_cutoffs_at_once_number_each_ranking_once(project, people):
     add_work(project, 20)
     while rank_next(people[0]):
         pass
-    assert at_once([lambda: ranking_record.sequence_cutoff(project)] * 4) == [20] * 4
+    assert run_concurrently([lambda: ranking_record.sequence_cutoff(project)] * 4) == [20] * 4
     assert sorted(Ranking.objects.values_list("sequence", flat=True)) == list(range(1, 21))
 
 
@@ -219,7 +219,7 @@ def refusals(acts):
             return refusal.message
         return None
 
-    return at_once([lambda act=act: attempt(act) for act in acts])
+    return run_concurrently([lambda act=act: attempt(act) for act in acts])
 
 
 def test_two_simultaneous_opposite_rankings_count_as_disagreement(project, people):
@@ -231,7 +231,7 @@ def test_two_simultaneous_opposite_rankings_count_as_disagreement(project, peopl
             member.act = lambda member=member, lease=lease, ranks=ranks: rankings.record_ranking(
                 member, lease.pk, ranks, idempotency_key=uuid4(), seconds=1.0
             )
-        at_once([people[0].act, people[1].act])
+        run_concurrently([people[0].act, people[1].act])
         comparison.refresh_from_db()
         assert comparison.disagreement == 1
 
@@ -320,7 +320,7 @@ def test_random_concurrent_actions_keep_the_counters_right(project, people, revi
             return
 
     tasks = [lambda member=member: annotate(member) for member in people[:4]]
-    at_once(tasks + [lambda member=member: decide(member) for member in reviewers])
+    run_concurrently(tasks + [lambda member=member: decide(member) for member in reviewers])
     assert Review.objects.count() > 5
     counters_are_right()
 
@@ -332,7 +332,7 @@ def test_simultaneous_requests_for_the_same_project_create_one_and_the_others_co
         except Conflict as refusal:
             return refusal.message
 
-    made = at_once([make] * 8)
+    made = run_concurrently([make] * 8)
     assert [type(each) for each in made].count(int) == 1
     assert {each for each in made if isinstance(each, str)} == {
         'There is a project "new" already: choose another address.'

@@ -19,7 +19,7 @@ from tests.factories import membership, person, rank_next
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
-def of(project, name):
+def figures_of(project, name):
     return next(each for each in statistics.figures_of_everybody(project) if each.user.username == name)
 
 
@@ -40,10 +40,10 @@ def test_figures_show_the_amount_by_day_by_week_and_in_total(ann, project, work)
     work(8)
     for days in (0, 0, 3, 6, 7, 13, 14, 400):
         move(rank_next(ann, seconds=float(days + 1)), days)
-    done = of(project, "ann").done
+    done = figures_of(project, "ann").done
     assert (done.today, done.week, done.total, done.live) == (2, 4, 8, 8)
     assert done.seconds == 7.5  # of 1, 1, 4, 7, 8, 14, 15, 401
-    assert of(project, "ann").days == [1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 0, 0, 2]
+    assert figures_of(project, "ann").days == [1, 0, 0, 0, 0, 0, 1, 1, 0, 0, 1, 0, 0, 2]
 
 
 def test_a_revision_is_not_counted_twice_and_discarded_rankings_are_reported(ann, mona, project, work):
@@ -52,7 +52,7 @@ def test_a_revision_is_not_counted_twice_and_discarded_rankings_are_reported(ann
     rankings.revise_ranking(ann, first.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
     reviews.discard(mona, second.pk, reason="no")
     reviews.return_ranking(mona, third.pk, reason="again")
-    done = of(project, "ann").done
+    done = figures_of(project, "ann").done
     assert (done.total, done.live, done.taken_out) == (3, 1, 2)
 
 
@@ -60,7 +60,7 @@ def test_adjudications_are_not_counted_as_rankings(ann, mona, project, work):
     (comparison,) = work(1)
     rank_next(ann)
     reviews.adjudicate(mona, comparison.pk, [1, 2], idempotency_key=uuid4(), seconds=99.0)
-    assert of(project, "mona").done == statistics.WorkDone()
+    assert figures_of(project, "mona").done == statistics.WorkDone()
 
 
 def test_figures_include_skips_and_former_members(ann, cole, project, work):
@@ -68,9 +68,9 @@ def test_figures_include_skips_and_former_members(ann, cole, project, work):
     rankings.skip_comparison(ann, leases.lease_next(ann).pk)
     rank_next(cole)
     cole.delete()
-    assert of(project, "ann").skips == 1
-    assert of(project, "cole").role is None
-    assert of(project, "cole").done.total == 1
+    assert figures_of(project, "ann").skips == 1
+    assert figures_of(project, "cole").role is None
+    assert figures_of(project, "cole").done.total == 1
 
 
 def test_work_in_another_project_is_not_counted(ann, project, stranger, work):
@@ -87,8 +87,8 @@ def test_figures_show_quality_and_flagged_annotators(ann, cole, project, work):
     while lease := leases.lease_next(cole):
         ranks = [1 + position for position in lease.display_order]
         rankings.record_ranking(cole, lease.pk, ranks, idempotency_key=lease.pk, seconds=3)
-    assert of(project, "ann").agreement == of(project, "cole").agreement
-    assert of(project, "ann").agreement.comparisons == 12
+    assert figures_of(project, "ann").agreement == figures_of(project, "cole").agreement
+    assert figures_of(project, "ann").agreement.comparisons == 12
     (flagged,) = statistics.flagged_people(statistics.figures_of_everybody(project))
     assert flagged.user == ann.user
     assert "shown first" in flagged.flagged_checks[0].sentence
@@ -99,9 +99,9 @@ def test_reliability_is_that_of_the_last_report(ann, cole, project, work):
     for member in (ann, cole):
         while rank_next(member):
             pass
-    assert of(project, "ann").reliability is None
+    assert figures_of(project, "ann").reliability is None
     report = reliability.report_at(project, ranking_record.sequence_cutoff(project))
-    assert of(project, "ann").reliability == report.annotators.get(annotator=ann.user)
+    assert figures_of(project, "ann").reliability == report.annotators.get(annotator=ann.user)
 
 
 def test_figures_name_the_people_whom_the_verdict_on_the_labels_names(ann, cole, project, work):

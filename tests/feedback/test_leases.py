@@ -16,7 +16,7 @@ from tests.factories import membership, person, rank_next
 pytestmark = pytest.mark.django_db
 
 
-def run_out(lease: Lease) -> None:
+def expire(lease: Lease) -> None:
     Lease.objects.filter(pk=lease.pk).update(expires_at=timezone.now() - timedelta(seconds=1))
 
 
@@ -135,7 +135,7 @@ def test_a_comparison_is_shown_again_in_the_same_order(ann, work):
 
 def test_a_lease_that_ran_out_goes_to_the_next_annotator(ann, cole, work):
     (comparison,) = work(1)
-    run_out(leases.lease_next(ann))
+    expire(leases.lease_next(ann))
     lease = leases.lease_next(cole)
     assert lease.comparison == comparison
     assert slots(comparison) == 0
@@ -144,14 +144,14 @@ def test_a_lease_that_ran_out_goes_to_the_next_annotator(ann, cole, work):
 def test_an_annotator_may_get_an_expired_comparison_again(ann, work):
     work(1)
     lease = leases.lease_next(ann)
-    run_out(lease)
+    expire(lease)
     assert leases.lease_next(ann).pk == lease.pk
     assert Lease.objects.get().lapsed_at is None
 
 
 def test_a_sweep_opens_the_slots_of_every_project(ann, stranger, work):
     (mine,) = work(1)
-    run_out(leases.lease_next(ann))
+    expire(leases.lease_next(ann))
     assert leases.sweep() == 1
     assert slots(mine) == 1
     assert leases.sweep() == 0
@@ -159,7 +159,7 @@ def test_a_sweep_opens_the_slots_of_every_project(ann, stranger, work):
 
 def test_a_sweep_forgets_old_lapsed_leases(ann, work):
     work(1)
-    run_out(leases.lease_next(ann))
+    expire(leases.lease_next(ann))
     leases.sweep()
     assert Lease.objects.count() == 1
     leases.sweep(timezone.now() + timedelta(days=8))
@@ -177,11 +177,11 @@ def test_renewing_holds_it_longer(ann, work):
 def test_renewing_takes_a_lapsed_one_back_while_a_slot_is_open(ann, cole, work):
     (comparison,) = work(1)
     lease = leases.lease_next(ann)
-    run_out(lease)
+    expire(lease)
     leases.reclaim(ann.project_id)
     assert leases.renew(ann, lease.pk).lapsed_at is None
     assert slots(comparison) == 0
-    run_out(lease)
+    expire(lease)
     assert leases.lease_next(cole) is not None
     with pytest.raises(Conflict, match="ran out"):
         leases.renew(ann, lease.pk)

@@ -56,9 +56,9 @@ class World:
         acts = (
             [self.rank] * 8
             + [self.revise] * 2
-            + [self.skip, self.withdraw, self.take_back, self.discard, self.discard_since]
+            + [self.skip, self.withdraw, self.return_ranking, self.discard, self.discard_since]
         )
-        acts += [self.settle, self.undo, self.number, self.leave]
+        acts += [self.adjudicate, self.undo_decision, self.number_rankings, self.remove_member]
         with suppress(AccordError):
             self.random.choice(acts)()
 
@@ -72,11 +72,11 @@ class World:
     def ranks(self, size):
         return [self.random.randint(1, size) for _ in range(size)]
 
-    def of_somebody(self):
+    def random_live_ranking(self):
         return self.random.choice(list(Ranking.objects.filter(is_live=True).order_by("pk")) or [None])
 
     def revise(self):
-        if ranking := self.of_somebody():
+        if ranking := self.random_live_ranking():
             member = Membership.objects.filter(project=self.project, user=ranking.annotator).first() or self.reviewer
             key_and_time = {"idempotency_key": uuid4(), "seconds": 1.0}
             rankings.revise_ranking(member, ranking.pk, self.ranks(ranking.size), **key_and_time)
@@ -89,12 +89,12 @@ class World:
     def withdraw(self):
         ranking_undo.undo_last(self.random.choice(self.people))
 
-    def take_back(self):
-        if ranking := self.of_somebody():
+    def return_ranking(self):
+        if ranking := self.random_live_ranking():
             reviews.return_ranking(self.reviewer, ranking.pk, reason="again")
 
     def discard(self):
-        if ranking := self.of_somebody():
+        if ranking := self.random_live_ranking():
             reviews.discard(self.reviewer, ranking.pk, reason="no")
 
     def discard_since(self):
@@ -102,19 +102,19 @@ class World:
         found = reviews.discard_preview(self.reviewer, *about)
         reviews.discard_since(self.reviewer, *about, reason="no", expected=found.rankings)
 
-    def settle(self):
-        if ranking := self.of_somebody():
+    def adjudicate(self):
+        if ranking := self.random_live_ranking():
             key_and_time = {"idempotency_key": uuid4(), "seconds": 1.0}
             reviews.adjudicate(self.reviewer, ranking.comparison_id, self.ranks(ranking.size), **key_and_time)
 
-    def undo(self):
+    def undo_decision(self):
         if last := Review.objects.filter(undone_at__isnull=True).order_by("-pk").first():
             review_undo.undo(self.reviewer, last.pk)
 
-    def number(self):
+    def number_rankings(self):
         ranking_record.sequence_cutoff(self.project)
 
-    def leave(self):
+    def remove_member(self):
         if len(self.people) > 2 and self.random.random() < 0.2:
             self.people.pop().delete()
 

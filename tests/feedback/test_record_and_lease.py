@@ -14,7 +14,7 @@ from tests.factories import rank_next
 pytestmark = pytest.mark.django_db
 
 
-def go_on(member, lease, *beside):
+def rank_and_lease_next(member, lease, *beside):
     fields = {"idempotency_key": uuid4(), "seconds": 2.0}
     return rankings.record_ranking_and_lease(member, lease.pk, [1, 2], beside=[each.pk for each in beside], **fields)
 
@@ -23,7 +23,7 @@ def test_the_next_comparison_is_leased_beside_those_already_held(ann, work):
     work(3)
     shown = leases.lease_next(ann)
     ahead = leases.lease_next(ann, beside=[shown.pk])
-    ranking, following = go_on(ann, shown, ahead)
+    ranking, following = rank_and_lease_next(ann, shown, ahead)
     assert ranking.comparison == shown.comparison
     assert following.comparison not in {shown.comparison, ahead.comparison}
     assert set(Lease.objects.values_list("pk", flat=True)) == {ahead.pk, following.pk}
@@ -32,7 +32,7 @@ def test_the_next_comparison_is_leased_beside_those_already_held(ann, work):
 
 def test_the_lease_has_the_prompt_and_the_texts_in_display_order(ann, work):
     work(2)
-    _, following = go_on(ann, leases.lease_next(ann))
+    _, following = rank_and_lease_next(ann, leases.lease_next(ann))
     number = following.comparison.prompt.messages[-1]["content"].split()[-1]
     expected = [f"answer {place} to {number}" for place in following.display_order]
     assert following.comparison.texts(following.display_order) == expected
@@ -40,7 +40,7 @@ def test_the_lease_has_the_prompt_and_the_texts_in_display_order(ann, work):
 
 def test_at_the_end_of_the_work_the_ranking_is_kept(ann, work):
     work(1)
-    _, following = go_on(ann, leases.lease_next(ann))
+    _, following = rank_and_lease_next(ann, leases.lease_next(ann))
     assert following is None
     assert Ranking.objects.count() == 1
 
@@ -49,7 +49,7 @@ def test_a_held_lease_that_is_not_named_is_left_to_the_next_request(ann, work):
     work(3)
     shown = leases.lease_next(ann)
     ahead = leases.lease_next(ann, beside=[shown.pk])
-    _, following = go_on(ann, shown)
+    _, following = rank_and_lease_next(ann, shown)
     assert following is None
     assert leases.lease_next(ann) == ahead
 
@@ -59,11 +59,11 @@ def test_the_number_of_leases_is_limited_in_the_combined_request_too(ann, work):
     held = []
     for _ in range(leases.DEFAULT_MAX_LEASES):
         held.append(leases.lease_next(ann, beside=[lease.pk for lease in held]))
-    _, following = go_on(ann, held[0], *held[1:])
+    _, following = rank_and_lease_next(ann, held[0], *held[1:])
     assert following is not None
     assert Lease.objects.count() == leases.DEFAULT_MAX_LEASES
     Lease.objects.filter(pk=held[1].pk).delete()
-    ranking, _ = go_on(ann, held[2], held[3], held[4], following)
+    ranking, _ = rank_and_lease_next(ann, held[2], held[3], held[4], following)
     assert ranking.comparison == held[2].comparison
 
 
@@ -71,7 +71,7 @@ def test_the_last_submit_before_the_project_was_archived_counts(ann, work):
     work(2)
     shown = leases.lease_next(ann)
     Project.objects.update(archived_at=timezone.now())
-    ranking, following = go_on(ann, shown)
+    ranking, following = rank_and_lease_next(ann, shown)
     assert (ranking.comparison, following) == (shown.comparison, None)
 
 
@@ -80,7 +80,7 @@ def test_expired_leases_are_reclaimed_before_the_next_lease(ann, cole, work):
     left = leases.lease_next(cole)
     shown = leases.lease_next(ann)
     Lease.objects.filter(pk=left.pk).update(expires_at=timezone.now())
-    _, following = go_on(ann, shown)
+    _, following = rank_and_lease_next(ann, shown)
     assert following is None
     assert leases.lease_next(ann).comparison == left.comparison
 
@@ -90,7 +90,7 @@ def test_a_refused_ranking_holds_nothing(ann, work):
     lease = leases.lease_next(ann)
     leases.release(ann, lease.pk)
     with pytest.raises(NotFound):
-        go_on(ann, lease)
+        rank_and_lease_next(ann, lease)
     assert not Lease.objects.exists()
 
 
@@ -99,5 +99,5 @@ def test_started_ones_come_first(ann, cole, work):
     started = rank_next(cole).comparison
     shown = leases.lease_next(ann)
     assert shown.comparison == started
-    _, following = go_on(ann, shown)
+    _, following = rank_and_lease_next(ann, shown)
     assert following.reason == Lease.Reason.SAMPLED

@@ -31,7 +31,7 @@ def careful(size):
 
 
 @pytest.fixture
-def crew(project, work):
+def annotators(project, work):
     """Three who agree and one who says the opposite, each on the same 15 comparisons."""
     work(15, wanted_rankings=4)
     members = {name: membership(person(project, name, "annotator"), project) for name in ("a", "b", "c", "opposite")}
@@ -44,7 +44,7 @@ def reliabilities(report):
     return {each.annotator.username: each for each in report.annotators.select_related("annotator")}
 
 
-def test_an_adversarial_annotator_gets_a_low_reliability(project, crew):
+def test_an_adversarial_annotator_gets_a_low_reliability(project, annotators):
     found = reliabilities(reliability.report_at(project, ranking_record.sequence_cutoff(project)))
     assert found["opposite"].is_adversarial
     assert found["opposite"].weight == 0
@@ -55,7 +55,7 @@ def test_an_adversarial_annotator_gets_a_low_reliability(project, crew):
     assert (found["a"].shared, found["a"].gold) == (15, 0)
 
 
-def test_a_report_is_made_once_and_kept(project, crew, django_assert_num_queries):
+def test_a_report_is_made_once_and_kept(project, annotators, django_assert_num_queries):
     until = ranking_record.sequence_cutoff(project)
     first = reliability.report_at(project, until)
     with django_assert_num_queries(1):
@@ -66,14 +66,14 @@ def test_a_report_is_made_once_and_kept(project, crew, django_assert_num_queries
         reliability.stored_report_at(project, 3)
 
 
-def test_later_rankings_do_not_change_an_earlier_report(project, crew, work):
+def test_later_rankings_do_not_change_an_earlier_report(project, annotators, work):
     until = ranking_record.sequence_cutoff(project)
     before = sorted(reliability.values(reliability.report_at(project, until)).values())
     ReliabilityReport.objects.all().delete()
-    (ranking, *_) = rankings.recent(crew["a"])
-    rankings.revise_ranking(crew["a"], ranking.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
+    (ranking, *_) = rankings.recent(annotators["a"])
+    rankings.revise_ranking(annotators["a"], ranking.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
     work(5, wanted_rankings=2)
-    rank_all(crew["b"], lambda size: careful(size)[::-1])
+    rank_all(annotators["b"], lambda size: careful(size)[::-1])
     assert ranking_record.sequence_cutoff(project) > until
     again = sorted(reliability.values(reliability.report_at(project, until)).values())
     assert again == pytest.approx(before, abs=1e-12)
@@ -100,7 +100,7 @@ def test_gold_counts_as_a_known_answer(project, ann, cole):
     assert found["cole"].value == pytest.approx((3.5 + right) / 16, abs=1e-4)
 
 
-def test_the_export_weighs_by_a_report_and_unknown_people_as_unknown(project, crew, work):
+def test_the_export_weighs_by_a_report_and_unknown_people_as_unknown(project, annotators, work):
     report = reliability.report_at(project, ranking_record.sequence_cutoff(project))
     work(2)
     rank_all(membership(person(project, "new", "annotator"), project), careful)
@@ -117,14 +117,14 @@ def test_the_export_weighs_by_a_report_and_unknown_people_as_unknown(project, cr
     assert [pair["weight"] for pair in pairs] == [row["weight"] for row in rows]
 
 
-def test_reports_follow_the_record_as_it_grows(project, crew, work):
+def test_reports_follow_the_record_as_it_grows(project, annotators, work):
     assert reliability.refresh() == 1
     assert reliability.refresh() == 0
     work(19)
-    rank_all(crew["a"], careful)
+    rank_all(annotators["a"], careful)
     assert reliability.refresh() == 0  # 19 new ones are too few
     work(2)
-    rank_all(crew["a"], careful)
+    rank_all(annotators["a"], careful)
     assert reliability.refresh() == 1
     assert reliability.latest(project).until == 81
 
@@ -134,7 +134,7 @@ def test_a_report_without_rankings_lists_no_annotator(project):
     assert not reliability.report_at(project, 0).annotators.exists()
 
 
-def test_two_workers_who_make_a_report_at_once_keep_one(project, crew):
+def test_two_workers_who_make_a_report_at_once_keep_one(project, annotators):
     until = ranking_record.sequence_cutoff(project)
     judged = reliability.rankings_until(project, until)
     reports = {reliability._estimate(project, until, judged) for _ in range(2)}

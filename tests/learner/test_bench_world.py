@@ -23,7 +23,7 @@ def test_the_end_probability_is_about_one_in_forty_after_any_text(size):
 def test_quality_is_equal_at_no_less_reward_and_no_more_kl(reward, kl, equal):
     errors = {"reward_error": 0.06, "kl_error": 0.08}  # two of the difference: 0.17 and 0.23
     peer = {"reward": 0.5, "kl": 0.7} | errors
-    assert ppo.holds({"reward": reward, "kl": kl} | errors, peer) is equal
+    assert ppo.is_equal_quality({"reward": reward, "kl": kl} | errors, peer) is equal
 
 
 @pytest.mark.parametrize("size", ["0.1M", "1M"])

@@ -5,10 +5,10 @@ Each measurement is a separate process.
     python3 manage.py bench learner [--json FILE] [--only NAMES] [--sizes 1M,5M] [--runs N] [--device cuda]
 
 A benchmark is a module of this folder. It has NAMES, PEER (an environment of `peers`), UNIT, `ours(name, folder)` and
-`peer(name, folder)`, which return `{"value", "quality", "phases"}` and optionally more of RECORDED, and `holds(ours,
-peer)`, which tells whether the qualities are equal: without that a ratio of speeds means nothing. Optional: ENVIRONMENT
-(variables for both sides) and `needs(name, size, side)` (the `machine.Need` of one unit). Ratios are those of medians
-over runs.
+`peer(name, folder)`, which return `{"value", "quality", "phases"}` and optionally more of RECORDED. Its function
+`is_equal_quality(ours, peer)` returns whether the qualities are equal: without that a ratio of speeds means nothing.
+Optional: ENVIRONMENT (variables for both sides) and `needs(name, size, side)` (the `machine.Need` of one unit). Ratios
+are those of medians over runs.
 
 On a GPU the models have the shape of Qwen, 0.5B and 1.5B parameters, and compute in bfloat16.
 """
@@ -133,7 +133,7 @@ def compare(
     return {
         "name": f"{name}@{size}", "ours": ours["value"], "peer": peer["value"], "unit": benchmark.UNIT,
         "ratio": ours["value"] / peer["value"], "quality_ours": ours["quality"], "quality_peer": peer["quality"],
-        "equal_quality": benchmark.holds(ours, peer),
+        "equal_quality": benchmark.is_equal_quality(ours, peer),
         "is_smaller_better": getattr(benchmark, "SMALLER_IS_BETTER", False),
         "runs_ours": [each["value"] for each in runs["ours"]], "runs_peer": [each["value"] for each in runs["peer"]],
         **{f"{what}_{side}": measured.get(what) for what in RECORDED

@@ -147,6 +147,6 @@ def needs(name: str, size: str, side: str) -> machine.Need:
     return machine.Need(operations=8 * (machine.trunk_weights(size) * read + output * written))
 
 
-def holds(ours: dict, peer: dict) -> bool:
+def is_equal_quality(ours: dict, peer: dict) -> bool:
     """Return whether held-out accuracies differ by at most two points. The scatter of seeds is not measured yet."""
     return abs(ours["quality"] - peer["quality"]) <= 0.02

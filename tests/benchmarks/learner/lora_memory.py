@@ -89,6 +89,6 @@ def write_job(job: Path, name: str, rows: list[dict], settings: dict) -> Path:
     return job
 
 
-def holds(ours: dict, peer: dict) -> bool:
+def is_equal_quality(ours: dict, peer: dict) -> bool:
     """Return whether the rewards are equal, except for tokens that differ because adapters round differently."""
     return abs(ours["quality"] - peer["quality"]) <= 0.05

@@ -120,7 +120,7 @@ def episodes(size: str, each: int, epochs: int, *, has_critic: bool) -> machine.
     return machine.Need(operations=passes + (2 + 6 * epochs) * trunk * has_critic)
 
 
-def holds(ours: dict, peer: dict) -> bool:
+def is_equal_quality(ours: dict, peer: dict) -> bool:
     """Return whether reward is not lower and KL not higher than the peer's, within two standard errors.
 
     The errors are those of the difference of two means over the prompts of `judged`. Reward alone can be raised at the

@@ -157,6 +157,6 @@ def measured(clock: Clock, name: str, scores: list[list[float]]) -> dict:
     }
 
 
-def holds(ours: dict, peer: dict) -> bool:
+def is_equal_quality(ours: dict, peer: dict) -> bool:
     """Return whether held-out accuracies differ by at most one point."""
     return abs(ours["quality"] - peer["quality"]) <= 0.01

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from tests.benchmarks.learner.machine import Need
-from tests.benchmarks.learner.ppo import BETA, EPISODES, NEW_TOKENS, episodes, holds, run
+from tests.benchmarks.learner.ppo import BETA, EPISODES, NEW_TOKENS, episodes, is_equal_quality, run
 
-__all__ = ["NAMES", "PEER", "UNIT", "holds", "needs", "ours", "peer"]
+__all__ = ["NAMES", "PEER", "UNIT", "is_equal_quality", "needs", "ours", "peer"]
 NAMES, PEER, UNIT = ("rloo",), "trl-1.16", "episodes/s"
 BATCHES, GROUP_SIZE, RATE = 9, 4, 1e-3
 

@@ -102,6 +102,6 @@ def mean_log_probs(folder: Path, pairs: list[tuple[list[int], list[int]]]) -> li
     return means
 
 
-def holds(ours: dict, peer: dict) -> bool:
+def is_equal_quality(ours: dict, peer: dict) -> bool:
     """Return whether the entropies agree within four standard errors of their difference."""
     return abs(ours["quality"] - peer["quality"]) < 4 * math.hypot(ours["quality_error"], peer["quality_error"])

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
 @pytest.fixture
-def crew(project, work):
+def rankings_by_four(project, work):
     work(15, wanted_rankings=4)
     for name in ("a", "b", "c", "opposite"):
         member = membership(person(project, name, "annotator"), project)
@@ -22,7 +22,7 @@ def crew(project, work):
 
 
 @pytest.fixture
-def report(project, crew):
+def report(project, rankings_by_four):
     return reliability.report_at(project, ranking_record.sequence_cutoff(project))
 
 

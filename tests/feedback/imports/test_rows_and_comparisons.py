@@ -18,7 +18,7 @@ ASSISTANT = {"role": "assistant", "content": "hi"}
 SYSTEM = {"role": "system", "content": "be kind"}
 
 
-def deep(levels):
+def nested(levels):
     value = {}
     for _ in range(levels):
         value = {"a": value}
@@ -99,7 +99,7 @@ def test_the_same_prompt_lives_in_two_projects(project, stranger):
         ({"prompt": "a", "metadata": {"\ud800": 1}}, "surrogate"),
         ({"prompt": "a", "metadata": {"x": float("nan")}}, "not finite"),
         ({"prompt": "a", "metadata": {"x": "y" * 100_001}}, "100,"),
-        ({"prompt": "a", "metadata": deep(30)}, "nested more than"),
+        ({"prompt": "a", "metadata": nested(30)}, "nested more than"),
         ({"prompt": "a", "completions": {"text": "b"}}, '"completions" must be a list'),
         ({"prompt": "a", "completions": [3]}, "A completion must be an object, not a number"),
         ({"prompt": "a", "completions": [{"source": "x"}]}, "text must be a text, not null"),

@@ -18,7 +18,7 @@ from feedback.export import ranking_record
 from feedback.models import Comparison, Completion, Import, Lease, Project, Prompt, Ranking, Source
 from feedback.queue import claim, leases
 from tests.factories import URL, client_of, lines, rank_next
-from tests.feedback.test_concurrency import at_once, until_one_waits
+from tests.feedback.test_concurrency import run_concurrently, wait_until_blocked
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
@@ -243,7 +243,7 @@ def test_a_comparison_that_is_being_ranked_meanwhile_stays(project, ann):
         finally:
             finish.set()
 
-    _taken, undone = at_once([take_slowly, undo])
+    _taken, undone = run_concurrently([take_slowly, undo])
     assert undone.removed["comparisons"] == 1
     assert reasons(undone)["comparisons", "held"] == 1
     lease = Lease.objects.get()
@@ -264,7 +264,7 @@ def test_rankings_made_while_an_import_is_undone_are_kept(project, ann, cole):
         sleep(0.1)
         return imports.undo_import(record, None)
 
-    by_ann, by_cole, undone = at_once([lambda: work(ann), lambda: work(cole), undo])
+    by_ann, by_cole, undone = run_concurrently([lambda: work(ann), lambda: work(cole), undo])
     assert Ranking.objects.count() == by_ann + by_cole == Comparison.objects.count()
     assert undone.removed["comparisons"] + Comparison.objects.count() == 40
 
@@ -278,13 +278,13 @@ def test_an_import_waits_for_an_undo_in_progress_and_is_then_complete(project):
         with transaction.atomic():
             imports.undo_import(record, None)
             undone.set()
-            until_one_waits()
+            wait_until_blocked()
 
     def import_again():
         assert undone.wait(timeout=120)
         return run_import(project, rows("x"))
 
-    again = at_once([undo_slowly, import_again])[1]
+    again = run_concurrently([undo_slowly, import_again])[1]
     assert again.counts == {"prompts": 1, "completions": 2, "comparisons": 1, "demonstrations": 0, "completed": 0}
     assert remaining_rows() == (1, 2, 1)
 
@@ -307,7 +307,7 @@ def test_no_lease_refers_to_a_comparison_that_is_being_removed(project, ann):
         finally:
             looked.set()
 
-    assert at_once([undo_slowly, look])[1] is None
+    assert run_concurrently([undo_slowly, look])[1] is None
 
 
 @pytest.mark.django_db(transaction=True)
@@ -320,7 +320,7 @@ def test_an_import_undone_twice_at_once_is_undone_once(project):
         except Conflict:
             return None
 
-    assert sum(each is not None for each in at_once([undo, undo])) == 1
+    assert sum(each is not None for each in run_concurrently([undo, undo])) == 1
 
 
 def test_undoing_takes_as_many_statements_for_many_rows_as_for_one(project, django_assert_max_num_queries):
