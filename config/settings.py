@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from config.runtime import broker, hosts
-from config.runtime.environment import read_boolean, read_choice, read_integer, read_list, read_text, read_url
+from config.runtime.environment import (
+    read_boolean,
+    read_choice,
+    read_endpoint,
+    read_integer,
+    read_key,
+    read_list,
+    read_text,
+    read_url,
+)
 from config.runtime.errors import SetupError
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -271,6 +280,13 @@ CELERY_BEAT_SCHEDULE = {
     "clear-sessions": {"task": "training.tasks.clear_sessions", "schedule": 3600, "options": {"expires": 3600}},
     "sweep-leases": {"task": "training.tasks.sweep_leases", "schedule": 60, "options": {"expires": 120}},
 }
+
+# An OpenAI-compatible server that can be the simulated user of a round's dialogues (training/rounds/simulated_user.py).
+SIMULATED_USER_URL = read_endpoint("ACCORD_SIMULATED_USER_URL")
+SIMULATED_USER_MODEL = read_text("ACCORD_SIMULATED_USER_MODEL")
+SIMULATED_USER_KEY = read_key("ACCORD_SIMULATED_USER_KEY")
+if SIMULATED_USER_URL and not SIMULATED_USER_MODEL:
+    raise SetupError("ACCORD_SIMULATED_USER_URL is set: set ACCORD_SIMULATED_USER_MODEL, the name of its model, too.")
 
 LOG_LEVEL = read_choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), default="INFO")
 LOGGING = {

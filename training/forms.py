@@ -1,11 +1,12 @@
 """Forms of the console. The round form has the most important settings; the API accepts all of them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from training.learner.environments import SINGLE_TURN
+from training import dialogue_fields
 from training.learner.reward_terms import TERMS
 from training.rounds.recipes import RECIPES, recipe_of
 from training.rounds.recipes.description import RANKINGS, Counts, FormField, Sections, Text
@@ -39,8 +40,13 @@ class RoundForm(forms.Form):
 
     again = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
-    def __init__(self, data: Any, settings: Sections, learns: bool = True, again: int | None = None) -> None:
-        """Build the fields. `settings` are complete sections, as `round_settings.resolve` returns them."""
+    def __init__(
+        self, data: Any, settings: Sections, learns: bool = True, again: int | None = None, users: Sequence[str] = ()
+    ) -> None:
+        """Build the fields. `settings` are complete sections, as `round_settings.resolve` returns them.
+
+        users: the choices of a simulated user besides lines (`dialogue_fields`).
+        """
         super().__init__(data, initial={"again": again})
         self.learns = learns
         self.settings = settings
@@ -48,11 +54,12 @@ class RoundForm(forms.Form):
         self.terms = self.recipe.reward_terms(settings)
         jobs = self.recipe.jobs(settings, Counts())
         self.learns_from_rankings = any(RANKINGS in job.inputs.values() for job in jobs)
-        for section, name, label, text in (*(self.recipe.fields if learns else ()), *FIELDS):
+        for field in (*(self.recipe.fields if learns else ()), *FIELDS):
+            section, name, label, text = field
             default = settings["sample" if section == "common" else section][name]
             if name == "environment":
-                if default["name"] == "single_turn" or "lines" in default:
-                    self.fields[f"{section}-{name}"] = LinesField(label, text, default.get("lines", []))
+                for key, made in dialogue_fields.fields_of(field, default, users).items():
+                    self.fields[f"{section}-{key}"] = made
                 continue
             if isinstance(default, list):
                 self.fields[f"{section}-{name}"] = _metric_field(label, text, default)
@@ -66,35 +73,14 @@ class RoundForm(forms.Form):
         for key in self.changed_data:
             section, _dash, name = key.partition("-")
             for target in self.recipe.programs if section == "common" else (section,):
-                if name:
+                if name.startswith("environment"):
+                    stored = self.settings[section]["environment"]
+                    made = dialogue_fields.environment_of(self.cleaned_data, section, stored)
+                    changed.setdefault(section, {})["environment"] = made
+                elif name:
                     value = self.cleaned_data[key]
-                    if name == "environment":
-                        value = _environment_of(value)
                     changed.setdefault(target, {})[name] = [{"name": value}] if name == "rewards" else value
         return changed
-
-
-class LinesField(forms.CharField):
-    """A text area with one entry per line. The value is the list of the lines that are not blank."""
-
-    def __init__(self, label: Text, text: Text, lines: list[str]) -> None:
-        widget = forms.Textarea(attrs={"rows": 3})
-        super().__init__(label=label, help_text=text, initial="\n".join(lines), required=False, widget=widget)
-
-    def clean(self, value: Any) -> list[str]:
-        return _lines_of(super().clean(value))
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return not self.disabled and _lines_of(initial) != _lines_of(data)
-
-
-def _lines_of(text: str | None) -> list[str]:
-    return [line.strip() for line in (text or "").splitlines() if line.strip()]
-
-
-def _environment_of(lines: list[str]) -> dict[str, Any]:
-    """Return the environment in which a user says these lines in turn, and the policy answers the last one."""
-    return {"name": "dialogue", "lines": lines, "turns": len(lines) + 1} if lines else dict(SINGLE_TURN)
 
 
 def _metric_field(label: Text, text: Text, terms: list[dict[str, Any]]) -> forms.ChoiceField:

@@ -18,7 +18,7 @@ from feedback.models import Completion, Membership, Project
 from feedback.rendering import render_answer
 from feedback.web.forms import checked
 from feedback.web.presenters import present_messages
-from training import checkpoints, reports
+from training import checkpoints, dialogue_fields, reports
 from training.forms import ImportForm, LoopForm, RoundForm
 from training.models import Checkpoint, Round
 from training.rounds import lifecycle, schedule
@@ -123,11 +123,12 @@ def _round_form(
     project: Project, again: str | None = None, recipe: str | None = None, data: QueryDict | None = None
 ) -> RoundForm:
     """Return the form of a new round; `again` is the number of a round whose settings it starts with."""
+    users = dialogue_fields.users_of(project)
     if not again:
-        return RoundForm(data, settings_now(project, recipe or None))
+        return RoundForm(data, settings_now(project, recipe or None), users=users)
     earlier = reports.round_of(project, int(again) if again.isdecimal() and len(again) < 9 else -1)
     settings = round_settings.resolve(settings_of_repeat(earlier), seed=0)
-    return RoundForm(data, settings, learns=earlier.learns, again=earlier.number)
+    return RoundForm(data, settings, learns=earlier.learns, again=earlier.number, users=users)
 
 
 @login_required

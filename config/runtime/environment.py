@@ -44,6 +44,23 @@ def read_list(name: str, default: list[str]) -> list[str]:
     return [value for value in values if value] or default
 
 
+def read_endpoint(name: str) -> str:
+    """Return the address of an API, with a path. The error shows no part of it, since it may contain a password."""
+    address = read_text(name).rstrip("/")
+    parts = urlsplit(address)
+    if address and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query):
+        raise SetupError(f"{name} must be like http://127.0.0.1:8001/v1, without user name, password and query.")
+    return address
+
+
+def read_key(name: str) -> str:
+    """Return an API key. The error does not show it."""
+    key = read_text(name)
+    if not (key.isascii() and key.isprintable()):
+        raise SetupError(f"{name} has characters that no key has: write it again.")
+    return key
+
+
 def read_url(name: str, default: str = "") -> str:
     url = read_text(name).rstrip("/")
     if not url:

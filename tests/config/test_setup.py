@@ -256,6 +256,9 @@ def test_a_folder_with_an_embedded_database_admits_one_supervisor_of_all_hosts(t
         ({"DEBUG": "maybe"}, 'DEBUG is "maybe"'),
         ({"WEB_WORKERS": "0"}, 'WEB_WORKERS is "0"'),
         ({"ACCORD_URL": "accord.example.org"}, "ACCORD_URL"),
+        ({"ACCORD_SIMULATED_USER_URL": "http://ann:pass@host/v1"}, "without user name, password and query"),
+        ({"ACCORD_SIMULATED_USER_URL": "http://127.0.0.1:8001/v1"}, "set ACCORD_SIMULATED_USER_MODEL"),
+        ({"ACCORD_SIMULATED_USER_KEY": "sk-\u201chidden"}, "ACCORD_SIMULATED_USER_KEY has characters"),
     ],
 )
 def test_an_insecure_or_invalid_setting_stops_the_start(environment, words, tmp_path):

@@ -4,6 +4,7 @@ import http.server
 import json
 import re
 import threading
+import traceback
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tests.learner.worlds.chat import chatml, gemma, llama3, phi3
 from tests.learner.worlds.letters import log_prob, policy_folder, ppo_job
 from training.learner import ppo
 from training.learner.environments import EnvironmentContext, check_environment, make_environment
+from training.learner.environments.dialogue import KEY
 from training.learner.models.loading import load_policy
 from training.learner.policy import rollout
 from training.learner.policy.advantages import generalized_advantages
@@ -181,37 +183,64 @@ def test_a_checkpoint_answers_the_policy_in_ppo(tmp_path):
 
 @pytest.fixture
 def endpoint():
-    """A chat endpoint that repeats the last message, and the requests that it got."""
-    asked = []
+    """A chat endpoint that repeats the last message, the requests that it got, and the keys."""
+    asked, keys = [], []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             asked.append((self.path, body))
+            keys.append(self.headers["Authorization"])
+            if body["model"] in ("elsewhere", "repeats the key"):
+                self.send_response(302 if body["model"] == "elsewhere" else 401, f"Not with {keys[-1]}")
+                self.send_header("Location", f"{self.path}/elsewhere")
+                self.end_headers()
+                return
             content = body["messages"][-1]["content"] + "!"
             answer = {"choices": [{"message": {"content": content}}]} if body["model"] == "known" else {}
             self.send_response(200)
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())
 
+        def do_GET(self):  # a POST that is redirected becomes this
+            asked.append((self.path, None))
+            keys.append(self.headers["Authorization"])
+            self.send_error(404)
+
         def log_message(self, *arguments):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", asked
+    yield f"http://127.0.0.1:{server.server_port}/v1", asked, keys
     server.shutdown()
 
 
 def test_an_endpoint_answers_as_the_user(endpoint):
-    url, asked = endpoint
+    url, asked, keys = endpoint
     assert user_turns_of(dialogue(user="endpoint", url=url, model="known"), "how are you") == ["how are you!"]
     ((path, body),) = asked
+    assert keys == [None]
     assert path == "/v1/chat/completions" and body["model"] == "known"
     with pytest.raises(TrainingFailed, match="gave no answer"):
         user_turns_of(dialogue(user="endpoint", url=url, model="unknown"), "x")
     with pytest.raises(TrainingFailed, match=r"the simulated user at http://127\.0\.0\.1:9 gave no answer"):
         user_turns_of(dialogue(user="endpoint", url="http://127.0.0.1:9", model="known"), "x")
+
+
+def test_the_endpoints_key_is_sent_to_no_other_address_and_is_in_no_message(endpoint, monkeypatch):
+    url, asked, keys = endpoint
+    monkeypatch.setenv(KEY, "sk-hidden")
+    assert user_turns_of(dialogue(user="endpoint", url=url, model="known"), "how are you") == ["how are you!"]
+    for model in ("elsewhere", "repeats the key"):
+        with pytest.raises(TrainingFailed, match="gave no answer: HTTP Error") as failure:
+            user_turns_of(dialogue(user="endpoint", url=url, model=model), "x")
+        assert "sk-hidden" not in "".join(traceback.format_exception(failure.value))
+    assert keys == ["Bearer sk-hidden"] * 3 and {path for path, _ in asked} == {"/v1/chat/completions"}
+    monkeypatch.setenv(KEY, "sk-hid\nden")
+    with pytest.raises(BadInput, match="has characters that no key has") as refusal:
+        user_turns_of(dialogue(user="endpoint", url=url, model="known"), "x")
+    assert "sk-hid" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

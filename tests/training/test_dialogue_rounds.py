@@ -1,18 +1,19 @@
 """Rounds and dialogues: rows that a round reads, leaves out, and writes."""
 
 import json
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from feedback import imports
-from feedback.actions import members, rankings
+from feedback.actions import members, projects, rankings
 from feedback.errors import Invalid
-from feedback.models import Comparison, Completion, Prompt
+from feedback.models import Comparison, Completion, Project, Prompt
 from feedback.queue import leases
-from tests.factories import FAST, client_of, random_model, rank
+from tests.factories import FAST, client_of, fake_model, random_model, rank
 from training import checkpoints
-from training.models import LoopSettings, Round
+from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import lifecycle, results
 from training.rounds.start import start_round, start_sampling
 from training.run_round import jobs, run_round
@@ -107,6 +108,12 @@ def test_a_round_without_training_writes_the_dialogues_of_the_projects_settings(
     assert config["environment"] == SCRIPT
 
 
+def test_a_prompt_brings_the_lines_of_its_own_user(project, base, rankings):
+    imports.add_prompts(project, [{"prompt": "Where is it?", "metadata": {"user_turns": ["Order 7."]}}])
+    rows, _ = rows_of(start_round(project, None, DIALOGUES), "samples", "prompts.jsonl")
+    assert [row["user_turns"] for row in rows if "user_turns" in row] == [["Order 7."]]
+
+
 def test_the_form_offers_the_lines_of_a_simulated_user(client, manager, project, base, rankings):
     client.force_login(manager)
     url = "/projects/support/console/"
@@ -119,17 +126,90 @@ def test_the_form_offers_the_lines_of_a_simulated_user(client, manager, project,
     assert stored == {"name": "dialogue", "lines": ["It is new.", "What now?"], "turns": 3}
 
 
-def test_the_api_refuses_a_user_that_would_send_requests_or_run_code(manager, project, base, rankings):
-    api = client_of(manager)
-    for environment in (
-        {"name": "dialogue", "user": "endpoint", "url": "http://127.0.0.1:9/v1", "model": "m"},
-        {"name": "dialogue", "user": "checkpoint", "model": "/etc"},
-        {"name": "python", "make": "os:system"},
-    ):
-        settings = {"ppo": {"environment": environment}}
-        answer = api.post("/api/v1/projects/support/rounds", {"settings": settings}, format="json")
-        assert answer.status_code == 400 and "programs run by hand" in answer.json()["message"]
+def test_a_changed_line_keeps_the_settings_that_the_form_does_not_show(client, manager, project, base, rankings):
+    client.force_login(manager)
+    stored = {"name": "dialogue", "lines": ["b", "c"], "turns": 2, "end_word": "bye"}
+    LoopSettings.objects.create(project=project, settings={"ppo": {"environment": stored}})
+    form = client.get("/projects/support/console/").context["form"]
+    data = {name: form[name].initial for name in form.fields if form[name].initial is not None}
+    assert data["ppo-environment-turns"] == 2  # fewer than the lines have answers
+    client.post("/projects/support/rounds/start/", data | {"ppo-environment": "b\r\nd"})
+    assert Round.objects.get().settings["ppo"]["environment"] == stored | {"lines": ["b", "d"]}
+
+
+def test_the_form_offers_the_projects_checkpoints_as_the_user(client, manager, project, base, rankings):
+    client.force_login(manager)
+    form = client.get("/projects/support/console/").context["form"]
+    assert form.fields["ppo-environment-user"].choices == [("script", "The lines below"), ("checkpoint base", "base")]
+    data = {name: form[name].initial for name in form.fields if form[name].initial is not None}
+    client.post("/projects/support/rounds/start/", data | {"ppo-environment-user": "checkpoint base"})
+    started = Round.objects.get()
+    assert started.settings["ppo"]["environment"] == {
+        "name": "dialogue", "user": "checkpoint", "model": "base", "turns": 2
+    }  # fmt: skip
+    lifecycle.request_cancel(started)
+    again = client.get("/projects/support/console/?again=1").context["form"]
+    assert again["ppo-environment-user"].initial == "checkpoint base"
+
+
+def refusal_of(manager, environment):
+    """Return status and message of the API's answer to a start with this environment."""
+    settings = {"ppo": {"environment": environment}}
+    answer = client_of(manager).post("/api/v1/projects/support/rounds", {"settings": settings}, format="json")
     assert not Round.objects.exists()
+    return answer.status_code, answer.json()["message"]
+
+
+def test_the_api_refuses_a_user_that_would_send_requests_or_run_code(manager, project, base, rankings):
+    for environment, sentence in (
+        ({"name": "dialogue", "user": "endpoint", "url": "http://127.0.0.1:9/v1"}, "has no setting 'url'"),
+        ({"name": "dialogue", "user": "checkpoint", "model": "/etc"}, 'no checkpoint "/etc"'),
+        ({"name": "python", "make": "os:system"}, "programs run by hand"),
+    ):
+        status, message = refusal_of(manager, environment)
+        assert status == 400 and sentence in message
+
+
+def test_a_user_must_be_a_usable_checkpoint_of_the_project_whose_files_are_found(manager, project, base, rankings):
+    user = {"name": "dialogue", "user": "checkpoint", "model": "talker"}
+    assert refusal_of(manager, user) == (
+        400, 'This project has no checkpoint "talker" that could be the simulated user: use one of base.'
+    )  # fmt: skip
+    folder = fake_model(Path(base.path).parent / "talker")
+    other = projects.create_project(manager, Project(slug="other", name="Other"))
+    checkpoints.import_checkpoint(other, str(folder), "talker", verdict=FAST)
+    assert refusal_of(manager, user)[0] == 400
+    talker = checkpoints.import_checkpoint(project, str(folder), "talker")
+    assert "is not checked yet" in refusal_of(manager, user)[1]
+    Checkpoint.objects.filter(pk=talker.pk).update(verdict=Checkpoint.Verdict.EXACT_FAST)
+    (folder / "model.safetensors").unlink()
+    assert 'The simulated user "talker" cannot be loaded' in refusal_of(manager, user)[1]
+
+
+def test_programs_get_the_folder_of_a_checkpoint_that_is_the_user(project, base, rankings):
+    environment = {"name": "dialogue", "user": "checkpoint", "model": "base", "turns": 2, "instruction": "Be short."}
+    started = start_round(project, None, {"ppo": {"environment": environment}})
+    by_job = configs(started)
+    for name in ("policy", "samples", "baseline"):
+        assert by_job[name]["environment"] == environment | {"model": base.path}
+    assert started.settings["ppo"]["environment"] == environment
+
+
+def test_an_endpoint_is_the_installations_and_its_key_is_in_no_setting_and_no_file(
+    project, base, rankings, manager, settings, client
+):
+    environment = {"name": "dialogue", "user": "endpoint", "turns": 2}
+    assert "No endpoint is set on this installation" in refusal_of(manager, environment)[1]
+    settings.SIMULATED_USER_URL, settings.SIMULATED_USER_MODEL = "http://127.0.0.1:9/v1", "talker"
+    settings.SIMULATED_USER_KEY = "sk-hidden"
+    started = start_round(project, manager, {"ppo": {"environment": environment}})
+    located = {"url": "http://127.0.0.1:9/v1", "model": "talker"}
+    assert configs(started)["policy"]["environment"] == environment | located
+    written = [file.read_text() for file in jobs.directory_of(started).rglob("*") if file.is_file()]
+    client.force_login(manager)
+    pages = [client.get(f"/projects/support/{page}/").content.decode() for page in ("console", "rounds/1")]
+    assert "endpoint" in pages[1]
+    assert not any("sk-hidden" in text for text in [*written, *pages, json.dumps(started.settings)])
 
 
 @pytest.mark.process
@@ -167,3 +247,28 @@ def test_a_round_plays_dialogues_and_the_next_one_learns_from_their_rankings(pro
     assert texts_of
     run_round.run(learning.pk)
     assert Round.objects.get(pk=learning.pk).status == "finished"
+
+
+@pytest.mark.process
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("forked_programs")
+def test_a_checkpoint_of_the_project_is_the_user_of_a_whole_round(project, tmp_path, rankings):
+    for name, serve in (("words", True), ("talker", False)):
+        folder = random_model(tmp_path / name, max_position_embeddings=64)
+        checkpoints.import_checkpoint(project, str(folder), name, serve=serve, verdict=FAST)
+    user = {"name": "dialogue", "user": "checkpoint", "model": "talker", "turns": 2, "instruction": ""}
+    settings = {
+        "common": {"max_prompt_tokens": 16, "max_completion_tokens": 6, "micro_batch_tokens": 512},
+        "round": {"prompts": 4, "shown_prompts": 0, "comparison_size": 3},
+        "reward": {"batch_rankings": 4},
+        "ppo": {"steps": 1, "batch_episodes": 4, "epochs": 1, "eval_prompts": 0, "optimum_samples": 2,
+                "environment": user},
+    }  # fmt: skip
+    run_round.run(start_round(project, None, settings).pk)
+    finished = Round.objects.get()
+    assert finished.status == "finished", finished.error
+    answers = [
+        completion.turns[1]["content"]
+        for completion in Completion.objects.filter(source=finished.checkpoint.source, turns__isnull=False)
+    ]
+    assert len(set(answers)) > 1  # the model's own words, not lines

@@ -139,6 +139,16 @@ def test_a_program_gets_no_secrets_in_its_environment(program, directory, monkey
     assert not {"SECRET_KEY", "DATABASE_URL", "CELERY_BROKER_URL"} & set(environment)
 
 
+def test_a_program_gets_the_key_of_the_simulated_user_in_its_environment_alone(program, directory, settings):
+    settings.SIMULATED_USER_KEY = "sk-hidden"
+    show = "(folder / 'seen').write_text(json.dumps([os.environ.get('ACCORD_SIMULATED_USER_KEY'), sys.argv]))\n"
+    program(f"import sys\n{show}{SUCCEED}")
+    process.run("ppo", directory, 1, never)
+    key, arguments = json.loads((directory / "seen").read_text())
+    assert key == "sk-hidden" and not any(key in argument for argument in arguments)
+    assert key not in (directory / "log.txt").read_text()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux only")
 def test_a_program_ends_when_its_worker_is_killed(tmp_path):
     """The worker here is a process that starts a program as `process.start` does, and is then killed outright."""

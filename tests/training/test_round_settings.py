@@ -80,14 +80,14 @@ def test_a_prompt_gets_as_many_completions_as_a_comparison_shows():
         ({"ppo": {"rewards": [{"name": "attribute", "of": "\udfff"}]}}, "half of a surrogate pair"),
         ({"ppo": {"environment": {"name": "dialogue", "lines": [3]}}}, "must be texts of at most"),
         ({"ppo": {"environment": {"name": "dialogue", "lines": ["a"], "turns": 65}}}, "at most 64"),
-        ({"ppo": {"environment": {"name": "dialogue", "lines": ["a"], "url": "http://a"}}}, "in programs run by hand"),
+        ({"ppo": {"environment": {"name": "dialogue", "lines": ["a"], "url": "http://a"}}}, "has no setting 'url'"),
         (
             {"ppo": {"environment": {"name": "dialogue", "user": "endpoint", "url": "http://a", "model": "m"}}},
-            "in programs run by hand",
+            "has no setting 'model'",
         ),
         (
-            {"ppo": {"environment": {"name": "dialogue", "user": "checkpoint", "model": "/etc"}}},
-            "in programs run by hand",
+            {"ppo": {"environment": {"name": "dialogue", "user": "checkpoint", "model": " "}}},
+            "the name of a checkpoint of the project",
         ),
         ({"sample": {"environment": {"name": "dialogue", "lines": ["a"]}}}, 'set "environment" in section "ppo"'),
         *(({section: {name: "/etc"}}, f'sets "{name}" itself') for section in PROGRAMS for name in FILLED_IN),

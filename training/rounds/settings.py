@@ -27,7 +27,9 @@ RENAMED = {"second_opinions": "extra_ranking_share"}
 # Set by `run_round.jobs`: the models follow from the recipe, never from the person who starts the round.
 FILLED_IN = ("model", "reference_model", "reward_model", "critic_model", "root_model")
 NOTHING_COUNTED = Counts()
-SCRIPT_SETTINGS = {"name", "user", "lines", "turns", "end_word"}
+# Settings of the environment dialogue in a round, besides those of every user.
+USER_SETTINGS = {"script": {"lines"}, "checkpoint": {"model", "instruction"}, "endpoint": {"instruction"}}
+SETTINGS_OF_EVERY_USER = {"name", "user", "turns", "end_word"}
 MAX_LINE_LENGTH = 10_000  # characters of a simulated user's line
 
 
@@ -236,20 +238,26 @@ def sections_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def check_environment_of_round(environment: Mapping[str, Any]) -> None:
-    """Raise BadInput unless the environment is single_turn, or a dialogue with a scripted user.
+    """Raise BadInput unless the environment is single_turn, or a dialogue with settings that a round may have.
 
-    A class would run code on this machine, an endpoint would make it send requests to any address, and a folder would
-    load any model of it: a manager in a browser must not do that.
+    A class would run code on this machine, an address would make it send requests anywhere, and a folder would load any
+    model of it: a manager in a browser must not do that. See `rounds.simulated_user`.
     """
     if environment["name"] == SINGLE_TURN["name"]:
         return
     if environment["name"] != "dialogue":
         raise BadInput(f"the environment {environment['name']} can only be used in programs run by hand")
-    if environment.get("user", "script") != "script" or not set(environment) <= SCRIPT_SETTINGS:
+    user = environment.get("user", "script")
+    allowed = USER_SETTINGS[user] | SETTINGS_OF_EVERY_USER
+    if other := sorted(set(environment) - allowed):
         raise BadInput(
-            'the environment dialogue of a round has the user "script", with the settings lines, turns and end_word; '
-            "a checkpoint or an endpoint as the user can only be used in programs run by hand"
+            f'the environment dialogue of a round with the user "{user}" has no setting {other[0]!r}: '
+            f"use {', '.join(sorted(allowed))}; other settings are for programs run by hand"
         )
+    if user == "checkpoint" and not environment.get("model", "").strip():
+        raise BadInput('the user "checkpoint" needs the setting model, the name of a checkpoint of the project')
+    if user != "script":
+        return
     lines = environment.get("lines", [])
     if not lines or not all(is_line(line) for line in lines):
         raise BadInput(

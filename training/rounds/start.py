@@ -11,7 +11,7 @@ from feedback.models.flags import trainable
 from training import checkpoints
 from training.checkpoints.files import positions_of
 from training.models import Checkpoint, LoopSettings, Round
-from training.rounds import inputs
+from training.rounds import inputs, simulated_user
 from training.rounds import settings as round_settings
 from training.rounds.inputs.demonstrations import trainable_demonstrations
 from training.rounds.inputs.rankings import trainable_rankings
@@ -88,6 +88,7 @@ def _create(
         counts = counts_of(project)
         settings = round_settings.resolve(*sections, seed=number, positions=positions_of(base.path), counts=counts)
         _check_data(project, settings if learns else None)
+        simulated_user.check(project, simulated_user.environment_of(settings))
         created = Round(
             project=project,
             number=number,

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Round
-from training.rounds import inputs
+from training.rounds import inputs, simulated_user
 from training.rounds.recipes.description import BASE, NONE, REWARD_MODEL_OF_BASE, ROOT, Job
 
 SNAPSHOT = "snapshot.json"
@@ -59,7 +59,10 @@ def fill(round_: Round, job: Job) -> Path:
             files.write_rows(name, inputs.ROWS[kind](round_, job, counts))
     if counts:
         (directory / SNAPSHOT).write_text(json.dumps(counts), "utf-8")
-    files.write_config({**round_.settings[job.program], **job.settings, **models(round_, job)})
+    values = {**round_.settings[job.program], **job.settings, **models(round_, job)}
+    if "environment" in values:
+        values["environment"] = simulated_user.located(round_.project, values["environment"])
+    files.write_config(values)
     return directory
 
 

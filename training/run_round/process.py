@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 from django.conf import settings
 
+from training.learner.environments.dialogue import KEY
 from training.learner.runtime.jobdir import EXIT_DONE, EXIT_STOPPED, STOPPED_MARKER
 
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
@@ -21,7 +22,7 @@ POLL_SECONDS = 0.2  # seconds
 RUN_MARKER = "——— start of"  # starts each run in log.txt, to which a resumed round appends
 LOG_TAIL = 60  # lines kept of a failed program's log
 # Environment variables that are removed: a program needs only its job directory.
-SECRETS = ("SECRET_KEY", "DATABASE_URL", "CELERY_BROKER_URL", "DJANGO_SETTINGS_MODULE")
+SECRETS = ("SECRET_KEY", "DATABASE_URL", "CELERY_BROKER_URL", "DJANGO_SETTINGS_MODULE", KEY)
 
 
 class ProgramFailed(Exception):
@@ -65,6 +66,8 @@ def start(program: str, directory: Path, processes: int) -> subprocess.Popen[byt
     """Start the program in its own session, with its output appended to log.txt."""
     command = [sys.executable, str(DIE_WITH_PARENT), str(os.getpid()), *command_line(program, directory, processes)]
     environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
+    if settings.SIMULATED_USER_KEY:
+        environment[KEY] = settings.SIMULATED_USER_KEY
     environment["PYTHONUNBUFFERED"] = "1"  # the last lines of the log must not be lost in a crash
     # By default OpenMP threads spin while they wait. If the web and PostgreSQL share the cores, spinning threads take
     # the time that others need: programs became four to ten times slower (training/LOG.md).

@@ -1,14 +1,16 @@
 """The environment dialogue: a simulated user answers the policy, by a script, a checkpoint or an HTTP endpoint."""
 
 import json
+import os
 import urllib.error
 import urllib.request
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 from training.learner.environments import EnvironmentContext, Row, Step, environment
 from training.learner.runtime.jobdir import BadInput, TrainingFailed
 
 TIMEOUT = 60.0  # seconds that an endpoint may take for an answer
+KEY = "ACCORD_SIMULATED_USER_KEY"  # environment variable with the endpoint's key, which is in no file
 SWAPPED = {"user": "assistant", "assistant": "user"}
 
 
@@ -20,7 +22,8 @@ class Dialogue:
       dialogue ends earlier when no line is left.
     - user "checkpoint": the model in the folder `model` writes the user's messages. It reads the dialogue with the
       roles swapped, after the system message `instruction`.
-    - user "endpoint": the same, by `POST <url>/chat/completions` of an OpenAI-compatible server with this `model`.
+    - user "endpoint": the same, by `POST <url>/chat/completions` of an OpenAI-compatible server with this `model`. Its
+      key, if it needs one, is in the environment variable ACCORD_SIMULATED_USER_KEY.
 
     The dialogue ends when the user's message contains `end_word`.
     """
@@ -78,12 +81,26 @@ class Dialogue:
 
 def ask_endpoint(url: str, model: str, messages: list[dict[str, str]], seed: int) -> str:
     """Return the answer of an OpenAI-compatible chat endpoint. Raises TrainingFailed if it gives none."""
+    key = os.environ.get(KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise BadInput(f"{KEY} has characters that no key has: write it again")
     body = {"model": model, "messages": messages, "seed": seed % 2**31}
-    request = urllib.request.Request(
-        f"{url.rstrip('/')}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(f"{url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            return cast(str, json.load(response)["choices"][0]["message"]["content"])
+        with urllib.request.build_opener(NoRedirects).open(request, timeout=TIMEOUT) as response:
+            answer = json.load(response)["choices"][0]["message"]["content"]
+        if not isinstance(answer, str):
+            raise ValueError("its message has no text")
+        return answer
     except (OSError, ValueError, KeyError, IndexError, TypeError, urllib.error.URLError) as error:
-        raise TrainingFailed(f"the simulated user at {url} gave no answer: {error}") from error
+        # A server may repeat the key in its answer. The chain of exceptions would be printed with it.
+        reason = str(error).replace(key, "…") if key else str(error)
+        raise TrainingFailed(f"the simulated user at {url} gave no answer: {reason}") from None
+
+
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Handler that follows no redirect: the request with the key would be sent to another address."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None

@@ -93,10 +93,17 @@ def compared(round_: Round) -> list[int]:
 
 
 def prompt_rows(ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Yield rows of prompts.jsonl for these ids, in this order; deleted prompts are left out."""
+    """Yield rows of prompts.jsonl for these ids, in this order; deleted prompts are left out.
+
+    The lines of a simulated user are those of the prompt's metadata, "user_turns", if it has some.
+    """
     for begin in range(0, len(ids), 1000):
         batch = ids[begin : begin + 1000]
         prompts_by_id = Prompt.objects.in_bulk(batch)
         for prompt in (prompts_by_id[pk] for pk in batch if pk in prompts_by_id):
             row = {"prompt_id": prompt.pk, "messages": prompt.messages, "split": prompt.split}
-            yield {**row, "references": prompt.references} if prompt.references else row
+            if prompt.references:
+                row["references"] = prompt.references
+            if "user_turns" in prompt.metadata:
+                row["user_turns"] = prompt.metadata["user_turns"]
+            yield row
