@@ -22,8 +22,17 @@ def _nothing_is_prepared(monkeypatch, settings, tmp_path):
     [
         ({"rounds": 3}, "--rounds is an option of the simulation"),
         ({"json": "out.json"}, "--json is an option of the simulation"),
+        ({"project": "support-dialogues"}, "--project is an option of the simulation"),
+        (
+            {"simulate": True, "project": "else"},
+            '--project is "else": projects of the demo are support, ',
+        ),
+        (
+            {"simulate": True, "project": "support-dialogues", "recipe": "dpo"},
+            'of "support-dialogues" are ppo',
+        ),
         ({"recipe": "ppo"}, "--recipe is an option of the simulation"),
-        ({"simulate": True, "recipe": "sft"}, '--recipe is "sft": recipes that learn from the rankings are '),
+        ({"simulate": True, "recipe": "sft"}, '--recipe is "sft": recipes that learn from rankings of "support" are '),
         ({"simulate": True, "labels": 0}, "--labels is 0"),
         ({"simulate": True, "json": Path("/nowhere/out.json")}, "not a folder"),
     ],

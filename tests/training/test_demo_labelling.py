@@ -11,7 +11,7 @@ from training.demo import labelling, simulate
 from training.demo.annotators import Annotator
 from training.demo.client import Client, Refused
 from training.demo.labelling import Worker, rank
-from training.demo.seed import SLUG
+from training.demo.projects import SUPPORT
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -24,7 +24,7 @@ REPLIES = (
 
 @pytest.fixture
 def demo(manager):
-    project = Project.objects.create(slug=SLUG + "-demo", name="Demo", wanted_rankings=2)
+    project = Project.objects.create(slug=f"{SUPPORT.slug}-demo", name="Demo", wanted_rankings=2)
     project.memberships.create(user=manager, role="manager")
     prompts = imports.add_prompts(project, [{"prompt": f"My kettle {n} arrived broken."} for n in range(10)])
     source = imports.get_source(project, "base", Source.Kind.IMPORT)

@@ -2,6 +2,7 @@
 
 import json
 import stat
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,7 +13,8 @@ from feedback.models import Comparison, Completion, Project, Prompt, User
 from tests.factories import FAST, fake_model
 from tests.training.tiny import SETTINGS, make_model
 from training import checkpoints
-from training.demo import base_model, seed
+from training.demo import base_model, projects, seed
+from training.demo.projects import DIALOGUE, SUPPORT
 from training.demo.settings import ROUND
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import JobDirectory
@@ -26,15 +28,20 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 @pytest.fixture
 def reports(monkeypatch):
     """A demo small enough for a test, and its progress messages."""
-    monkeypatch.setattr(seed, "PROMPTS", 30)
-    monkeypatch.setattr(seed, "ROUND_OF_OTHER_MODELS", {name: SETTINGS[name] for name in ("common", "round")})
+    monkeypatch.setattr(projects, "PROMPTS", 30)
+    monkeypatch.setattr(projects, "DIALOGUE_PROMPTS", 10)
+    sections = {name: SETTINGS[name] for name in ("common", "round")}
+    small = [replace(demo, round_of_other_models=sections) for demo in projects.PROJECTS.values()]
+    monkeypatch.setattr(seed, "PROJECTS", {demo.slug: demo for demo in small})
     return []
 
 
 @pytest.fixture
 def without_programs(monkeypatch, tmp_path):
     """A base model and completions that cost nothing."""
-    monkeypatch.setattr(base_model, "train", lambda directory, report: fake_model(tmp_path / "trained"))
+    monkeypatch.setattr(
+        base_model, "train", lambda directory, *given, **settings: fake_model(tmp_path / directory.name)
+    )
     monkeypatch.setattr(seed, "write_first_completions", lambda *given: None)
     monkeypatch.setattr(seed, "verdict_on", lambda path: FAST)
 
@@ -48,11 +55,14 @@ def test_the_first_start_makes_everything_and_the_second_changes_nothing(reports
     model = str(make_model(tmp_path / "own"))
     accounts = seed.prepare(model=model, report=reports.append)
     made = counts()
-    project = Project.objects.get(slug=seed.SLUG)
+    project = Project.objects.get(slug=SUPPORT.slug)
     assert project.prompts.count() == 30
     assert project.comparisons.count() == SETTINGS["round"]["prompts"]
     assert checkpoints.served(project).path == model
     assert project.rounds.get().status == Round.Status.FINISHED
+    dialogues = Project.objects.get(slug=DIALOGUE.slug)
+    assert dialogues.comparisons.count() == dialogues.prompts.count() == 10
+    assert checkpoints.served(dialogues).path == model
     assert seed.prepare(model=model, report=reports.append) == accounts
     assert seed.prepare(report=reports.append) == accounts
     assert counts() == made
@@ -82,7 +92,7 @@ def test_the_demo_accounts_can_sign_in_and_only_the_manager_may_use_the_admin_si
         assert client.login(username=account.username, password=account.password)
         user = User.objects.get(username=account.username)
         assert user.is_superuser == (account.role == "manager")
-        assert user.memberships.get(project__slug=seed.SLUG).role == account.role
+        assert user.memberships.get(project__slug=SUPPORT.slug).role == account.role
 
 
 def test_passwords_differ_between_installations_and_only_the_owner_may_read_their_file(reports, without_programs):
@@ -107,17 +117,17 @@ def test_a_changed_password_is_not_printed_any_more(reports, without_programs):
 
 def test_a_second_start_does_not_reset_a_changed_project(reports, without_programs):
     seed.prepare(report=reports.append)
-    Project.objects.filter(slug=seed.SLUG).update(name="Ours", guidelines="Be brief.", wanted_rankings=1)
+    Project.objects.filter(slug=SUPPORT.slug).update(name="Ours", guidelines="Be brief.", wanted_rankings=1)
     Prompt.objects.filter(pk=Prompt.objects.first().pk).delete()
     seed.prepare(report=reports.append)
-    project = Project.objects.get(slug=seed.SLUG)
+    project = Project.objects.get(slug=SUPPORT.slug)
     assert (project.name, project.guidelines, project.wanted_rankings) == ("Ours", "Be brief.", 1)
     assert project.prompts.count() == 29
 
 
 def test_a_round_accepts_the_settings_of_the_built_in_model(reports, without_programs):
     seed.prepare(report=reports.append)
-    project = Project.objects.get(slug=seed.SLUG)
+    project = Project.objects.get(slug=SUPPORT.slug)
     assert project.loop.settings == ROUND
     assert resolve(project.loop.settings, seed=1)["round"]["prompts"] == ROUND["round"]["prompts"]
 

@@ -1,6 +1,7 @@
 """The whole simulation in miniature: HTTP, a real worker, the real programs, a tiny model."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,9 @@ from feedback.models import ApiToken, Ranking, User
 from tests.training import tiny
 from tests.training.services import using_broker, worker
 from training import checkpoints
-from training.demo import gold, seed, simulate
+from training.demo import gold, projects, seed, simulate
+from training.demo.projects import DIALOGUE, SUPPORT
+from training.demo.settings import DIALOGUE_ENVIRONMENT
 from training.demo.simulate import Cycle, SimulationFailed
 from training.models import Round
 from training.rounds.start import start_sampling
@@ -27,11 +30,14 @@ FIGURES = {
 def demo(monkeypatch, tmp_path, forked_programs):
     """The demo project with so few prompts and so small a model that a cycle is soon over."""
     own = {**tiny.SETTINGS, "round": {**tiny.SETTINGS["round"], "prompts": 12, "extra_ranking_share": 0.5}}
-    monkeypatch.setattr(seed, "PROMPTS", 40)
-    monkeypatch.setattr(seed, "ROUND_OF_OTHER_MODELS", own)
+    monkeypatch.setattr(projects, "PROMPTS", 40)
+    monkeypatch.setattr(projects, "DIALOGUE_PROMPTS", 40)
+    of_dialogues = own | {"ppo": own["ppo"] | {"environment": DIALOGUE_ENVIRONMENT}}
+    small = replace(SUPPORT, round_of_other_models=own), replace(DIALOGUE, round_of_other_models=of_dialogues)
+    monkeypatch.setattr(seed, "PROJECTS", {demo.slug: demo for demo in small})
     monkeypatch.setattr(gold, "MAX_PROMPTS", 4)
     seed.prepare(model=str(tiny.make_model(tmp_path / "own")), report=lambda sentence: None)
-    return seed.Project.objects.get(slug=seed.SLUG)
+    return seed.Project.objects.get(slug=SUPPORT.slug)
 
 
 @pytest.fixture
@@ -58,6 +64,14 @@ def test_a_cycle_runs_the_loop_once_and_reports_its_figures(demo, gpu_worker, li
     assert any(sentence.startswith("cycle 1: recipe ppo, labels 16") for sentence in sentences)
     assert not ApiToken.objects.exists()
     assert "started before" in sentences[0]
+
+
+def test_a_cycle_of_dialogues_ranks_whole_dialogues_and_measures_new_ones(demo, gpu_worker, live_server):
+    project = seed.Project.objects.get(slug=DIALOGUE.slug)
+    (cycle,) = simulate.run(live_server.url, 1, 12, None, lambda sentence: None, slug=DIALOGUE.slug)
+    assert cycle.labels == Ranking.objects.filter(project=project, is_live=True).count() == 12
+    assert cycle.held_out_prompts == 4
+    assert Round.objects.get(project=project, learns=True).settings["ppo"]["environment"] == DIALOGUE_ENVIRONMENT
 
 
 def trained_checkpoints(project):

@@ -13,7 +13,8 @@ from itertools import combinations
 from random import Random
 from typing import NamedTuple
 
-from training.demo.utility import utility
+from training.demo.grammar.dialogues import Turns
+from training.demo.projects import SUPPORT, turns_of
 
 NOISE = 0.4  # standard deviation of the error, as a share of the range; two annotators then agree on 3 pairs of 4
 MIN_NOISE = 0.3  # points: standard deviation if all utilities are equal
@@ -27,10 +28,15 @@ class Annotator:
     seed: int
     noise: float = NOISE
     min_noise: float = MIN_NOISE
+    utility: Callable[[str, Turns], float] = SUPPORT.utility
 
-    def rank(self, message: str, replies: Sequence[str]) -> list[int]:
-        """Return a rank per reply: 1 is best, equal ranks are ties, without gaps (1, 1, 2)."""
-        utilities = [utility(message, reply) for reply in replies]
+    def rank(self, message: str, replies: Sequence[str], dialogues: Sequence[Turns | None] = ()) -> list[int]:
+        """Return a rank per reply: 1 is best, equal ranks are ties, without gaps (1, 1, 2).
+
+        dialogues: the turns of each reply, None for a text; () if all are texts.
+        """
+        turns = map(turns_of, replies, dialogues or [None] * len(replies))
+        utilities = [self.utility(message, answer) for answer in turns]
         deviation = max(self.min_noise, self.noise * (max(utilities) - min(utilities)))
         errors = [Random(f"{self.seed}\n{message}\n{reply}").gauss(0.0, deviation) for reply in replies]
         perceived = [value + error for value, error in zip(utilities, errors, strict=True)]

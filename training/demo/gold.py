@@ -15,7 +15,7 @@ from typing import Any
 
 from feedback.models import Project, Prompt
 from training.demo.annotators import pair_accuracy
-from training.demo.utility import utility
+from training.demo.projects import PROJECTS, SUPPORT, DemoProject, turns_of
 from training.learner.runtime.jobdir import JobDirectory
 from training.rounds.inputs.prompts import prompt_rows
 from training.run_round import process
@@ -57,7 +57,7 @@ def draw(project: Project, directory: Path, model: str, settings: dict[str, Any]
         job.write_rows("prompts.jsonl", iter(prompts))
         job.write_config(settings | overrides)
         process.run("sample", directory, 1, lambda: False)
-    return read(job, prompts)
+    return read(job, prompts, PROJECTS[project.slug])
 
 
 def held_out_prompts(project: Project) -> list[int]:
@@ -66,14 +66,15 @@ def held_out_prompts(project: Project) -> list[int]:
     return list(prompts.values_list("pk", flat=True)[:MAX_PROMPTS])
 
 
-def read(job: JobDirectory, prompts: Sequence[dict[str, Any]]) -> Sample:
+def read(job: JobDirectory, prompts: Sequence[dict[str, Any]], demo: DemoProject = SUPPORT) -> Sample:
     """Return the samples of a finished job with their utilities."""
     messages = {row["prompt_id"]: row["messages"][-1]["content"] for row in prompts}
     utilities: dict[int, list[float]] = defaultdict(list)
     scores: dict[int, list[float]] = defaultdict(list)
     for row in job.rows("samples.jsonl"):
         number = row["prompt_id"]
-        utilities[number].append(utility(messages[number], row["text"]))
+        turns = turns_of(row.get("text", ""), row.get("turns"))
+        utilities[number].append(demo.utility(messages[number], turns))
         if row["score"] is not None:
             scores[number].append(row["score"])
     return Sample([utilities[number] for number in messages], [scores[number] for number in messages])

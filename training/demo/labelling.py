@@ -52,7 +52,7 @@ def work_off(client: Client, annotator: Annotator, quota: "SimpleQueue[None]") -
         except Empty:
             break  # the lease is not returned: it expires, or this annotator gets it first the next time
         since = monotonic()
-        ranks = annotator.rank(lease["messages"][-1]["content"], lease["completions"])
+        ranks = annotator.rank(lease["messages"][-1]["content"], lease["completions"], lease["turns"])
         lease = client.rank(lease, ranks, since, take_next=not quota.empty())
         done += 1
     return done

@@ -1,4 +1,4 @@
-"""Creation of the demo project. Existing parts are not changed."""
+"""Creation of the demo's projects. Existing parts are not changed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +12,9 @@ from feedback.actions import members, projects
 from feedback.models import Project, User
 from training import checkpoints
 from training.checkpoints.files import check_model
-from training.demo import base_model, grammar
+from training.demo import base_model
 from training.demo.accounts import Account, prepare_accounts
-from training.demo.settings import ROUND, ROUND_OF_OTHER_MODELS
+from training.demo.projects import PROJECTS, DemoProject
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import lifecycle
 from training.rounds.settings import Sections
@@ -22,59 +22,60 @@ from training.rounds.start import start_sampling
 from training.run_round import run_round
 from training.run_round.probe_model import verdict_on
 
-SLUG = "support"
-PROMPTS = 1600
-HELD_OUT_PERCENT = 20  # about 320 prompts that nothing is trained on
-PROMPT_SEED = 1  # differs from the seed of the base model's demonstrations
+HELD_OUT_PERCENT = 20  # of the prompts, that nothing is trained on
 
 Report = Callable[[str], None]
 
 
 def prepare(model: str | None = None, report: Report = print) -> list[Account]:
-    """Create the demo's members, prompts, served model and first comparisons, and return the accounts.
+    """Create the demo's members, prompts, served models and first comparisons, and return the accounts.
 
     `model` is another causal language model to start from: a folder or a hub id. A second call adds only what is
     missing. Raises AccordError, ProgramFailed or RoundFailed.
     """
     accounts = prepare_accounts(settings.DATA_DIR / "demo" / "accounts.json")
-    project = prepare_project(accounts, report)
-    served = prepare_checkpoint(project, model, report)
-    write_first_completions(project, served, report)
+    for demo in PROJECTS.values():
+        project = prepare_project(demo, accounts, report)
+        served = prepare_checkpoint(demo, project, model, report)
+        if not demo.has_completions:
+            write_first_completions(project, served, report)
     return accounts
 
 
 @transaction.atomic
-def prepare_project(accounts: list[Account], report: Report) -> Project:
+def prepare_project(demo: DemoProject, accounts: list[Account], report: Report) -> Project:
     """Return the project; create it with its members and prompts if need be."""
-    if existing := Project.objects.filter(slug=SLUG).first():
+    if existing := Project.objects.filter(slug=demo.slug).first():
         return existing
-    report("creating the demo project")
+    report(f'creating the demo project "{demo.name}"')
     manager = next(account for account in accounts if account.role == "manager")
     owner = User.objects.get(username=manager.username)
     project = projects.create_project(
         owner,
         Project(
-            slug=SLUG,
-            name="Support replies",
-            guidelines=Path(__file__).with_name("guidelines.md").read_text("utf-8"),
+            slug=demo.slug,
+            name=demo.name,
+            guidelines=Path(__file__).with_name(demo.guidelines).read_text("utf-8"),
             held_out_percent=HELD_OUT_PERCENT,
+            wanted_rankings=demo.wanted_rankings,
         ),
     )
     for account in accounts:
         if account.role != "manager":
             members.add_member(project, account.username, account.role)
-    imports.add_prompts(project, [{"prompt": message.text} for message in grammar.messages(PROMPT_SEED, PROMPTS)])
+    imports.add_prompts(project, demo.rows(), compare=demo.has_completions)
     return project
 
 
-def prepare_checkpoint(project: Project, model: str | None, report: Report) -> Checkpoint:
+def prepare_checkpoint(demo: DemoProject, project: Project, model: str | None, report: Report) -> Checkpoint:
     """Return the checkpoint of `model`, else the served one, else the built-in one, which is trained now."""
     if model is not None:
-        return serve(project, check_model(model), Path(model).name, ROUND_OF_OTHER_MODELS)
+        return serve(project, check_model(model), Path(model).name, demo.round_of_other_models)
     if served := project.checkpoints.filter(is_served=True).first():
         return served
-    folder = base_model.train(settings.DATA_DIR / "demo" / "base", report)
-    return serve(project, str(folder), "base", ROUND)
+    directory = settings.DATA_DIR / "demo" / demo.base_folder
+    folder = base_model.train(directory, report, demo.demonstrations, **demo.base_settings)
+    return serve(project, str(folder), "base", demo.round)
 
 
 def serve(project: Project, path: str, label: str, sections: Sections) -> Checkpoint:

@@ -32,6 +32,14 @@ ROUND: dict[str, dict[str, Any]] = {
     "sample": {"batch_completions": 128},
 }
 
+# Without a number of its own, a prompt has this customer.
+DIALOGUE_ENVIRONMENT = {"name": "dialogue", "lines": ["I do not have the number here."], "turns": 2}
+DIALOGUE_ROUND: dict[str, dict[str, Any]] = {
+    **ROUND,
+    "common": {"max_prompt_tokens": 64, "max_completion_tokens": 32},
+    "ppo": {**ROUND["ppo"], "environment": DIALOGUE_ENVIRONMENT},
+}
+
 # Settings of the demo's rounds of other recipes than ppo, where the programs' defaults do not suit the small model.
 OF_RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     # The learning rate of ppo: there are only some dozens of steps.
@@ -68,6 +76,8 @@ ROUND_OF_OTHER_MODELS: dict[str, dict[str, Any]] = {
     "common": {"max_prompt_tokens": 256, "max_completion_tokens": 96},
     "round": ROUND_SECTION,
 }
+
+DIALOGUE_ROUND_OF_OTHER_MODELS = ROUND_OF_OTHER_MODELS | {"ppo": {"environment": DIALOGUE_ENVIRONMENT}}
 
 
 def comparisons_for(rankings: int) -> int:

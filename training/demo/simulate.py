@@ -20,10 +20,11 @@ from feedback.models import ApiToken, Membership, Project, User
 from training.demo import gold, labelling
 from training.demo.annotators import Annotator
 from training.demo.client import Client
-from training.demo.seed import SLUG
+from training.demo.projects import PROJECTS, SUPPORT, DemoProject
 from training.demo.settings import OF_RECIPES, comparisons_for
 from training.models import Round
 from training.rounds import settings as round_settings
+from training.rounds import simulated_user
 from training.rounds.recipes import DEFAULT, RECIPES
 from training.rounds.recipes.description import RANKINGS, Counts
 from training.run_round import jobs
@@ -40,12 +41,16 @@ class SimulationFailed(Exception):
     """The simulation cannot continue; the message is for people."""
 
 
-def recipes_to_simulate() -> list[str]:
-    """Return the names of the recipes that learn from rankings, which is what the simulated annotators give."""
+def recipes_to_simulate(slug: str = SUPPORT.slug) -> list[str]:
+    """Return the names of the recipes that learn from rankings, which is what the simulated annotators give.
+
+    In the project of dialogues they must also play dialogues.
+    """
 
     def learns_from_rankings(name: str) -> bool:
         jobs = RECIPES[name].jobs(round_settings.completed({"round": {"recipe": name}}), Counts(rankings=1))
-        return any(RANKINGS in job.inputs.values() for job in jobs)
+        plays_enough = slug == SUPPORT.slug or "ppo" in RECIPES[name].programs
+        return plays_enough and any(RANKINGS in job.inputs.values() for job in jobs)
 
     return [name for name in RECIPES if learns_from_rankings(name)]
 
@@ -73,15 +78,21 @@ class Cycle:
 
 
 def run(
-    base_url: str, rounds: int, labels: int, json_path: Path | None, report: Report = print, recipe: str = DEFAULT
+    base_url: str,
+    rounds: int,
+    labels: int,
+    json_path: Path | None,
+    report: Report = print,
+    recipe: str = DEFAULT,
+    slug: str = SUPPORT.slug,
 ) -> list[Cycle]:
     """Run `rounds` cycles of this recipe with `labels` rankings each. Write the JSON file after every cycle.
 
     Raises SimulationFailed.
     """
-    project = Project.objects.get(slug=SLUG)
+    project = Project.objects.get(slug=slug)
     cycles: list[Cycle] = []
-    with keys(project) as (manager_key, workers), Client(base_url, SLUG, manager_key) as manager:
+    with keys(project, PROJECTS[slug]) as (manager_key, workers), Client(base_url, slug, manager_key) as manager:
         wait_for_active(project, manager, report)
         for number in range(1, rounds + 1):
             cycles.append(run_cycle(base_url, manager, workers, project, number, labels, report, recipe))
@@ -104,7 +115,7 @@ def run_cycle(
     """Run one cycle and return its figures."""
     started = time.monotonic()
     report(f"cycle {number}: {ANNOTATORS} simulated annotators make {labels} rankings")
-    made = label(base_url, manager, workers, labels, report)
+    made = label(base_url, project, manager, workers, labels, report)
     report(f"  {made} rankings in {time.monotonic() - started:.0f} s; a round starts")
     chosen = {"round": {"recipe": recipe, "prompts": comparisons_for(labels)}}
     sections = round_settings.changed(OF_RECIPES.get(recipe, {}), chosen)
@@ -126,14 +137,16 @@ def run_cycle(
     )
 
 
-def label(base_url: str, manager: Client, workers: list[labelling.Worker], labels: int, report: Report) -> int:
+def label(
+    base_url: str, project: Project, manager: Client, workers: list[labelling.Worker], labels: int, report: Report
+) -> int:
     """Make `labels` rankings, and return `labels`. If comparisons run out, the served checkpoint writes more."""
-    made = labelling.rank(base_url, SLUG, workers, labels)
+    made = labelling.rank(base_url, project.slug, workers, labels)
     while made < labels:
         missing = comparisons_for(labels - made)
         report(f"  {made} rankings made, nothing left to rank: sampling {missing} more comparisons")
         watch(manager, manager.start_round({"round": {"prompts": missing}}, learns=False), report)
-        more = labelling.rank(base_url, SLUG, workers, labels - made)
+        more = labelling.rank(base_url, project.slug, workers, labels - made)
         if more == 0:
             raise SimulationFailed(
                 "The served checkpoint wrote only completions that the annotators have ranked already."
@@ -174,7 +187,10 @@ def measure(project: Project, finished: Round) -> dict[str, Any]:
     """Measure the round's checkpoint and its reward model by the hidden utility."""
     assert finished.checkpoint is not None, "a finished round with training has a checkpoint"
     folder = jobs.directory_of(finished) / "gold"
-    settings, reward_model = finished.settings["sample"], finished.checkpoint.reward_model_path
+    settings = finished.settings["sample"] | {
+        "environment": simulated_user.located(project, simulated_user.environment_of(finished.settings))
+    }
+    reward_model = finished.checkpoint.reward_model_path
     first, ranked = finished.checkpoint.root, finished.base
     new = gold.draw(project, folder / "new", finished.checkpoint.path, settings)
     base = gold.draw(project, folder / "first", first.path, settings, reward_model)
@@ -193,7 +209,7 @@ def measure(project: Project, finished: Round) -> dict[str, Any]:
 
 
 @contextmanager
-def keys(project: Project) -> Iterator[tuple[str, list[labelling.Worker]]]:
+def keys(project: Project, demo: DemoProject = SUPPORT) -> Iterator[tuple[str, list[labelling.Worker]]]:
     """Create API tokens of a manager and of the simulated annotators; delete them at the end."""
     manager = project.memberships.filter(role=Membership.Role.MANAGER).select_related("user").order_by("pk")[0].user
     with transaction.atomic():
@@ -203,7 +219,8 @@ def keys(project: Project) -> Iterator[tuple[str, list[labelling.Worker]]]:
         ).delete()  # left by a simulation that was killed
         issued = [issue_token(user, TOKEN_NAME) for user in (manager, *annotators)]
     try:
-        workers = [labelling.Worker(Annotator(number), key) for number, (_, key) in enumerate(issued[1:], 1)]
+        simulated = [Annotator(number, utility=demo.utility) for number in range(1, ANNOTATORS + 1)]
+        workers = [labelling.Worker(one, key) for one, (_, key) in zip(simulated, issued[1:], strict=True)]
         yield issued[0][1], workers
     finally:
         ApiToken.objects.filter(pk__in=[token.pk for token, _ in issued]).delete()

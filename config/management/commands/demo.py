@@ -18,18 +18,20 @@ ROUNDS, LABELS = 2, 600  # defaults of a simulation
 
 class Command(ServiceCommand):
     help = (
-        "Start Accord with a demo project: customer-support replies by a small model that is trained on this machine."
+        "Start Accord with two demo projects: replies and dialogues of a customer support, by small models that are "
+        "trained on this machine."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         add_service_arguments(parser)
         parser.add_argument(
-            "--model", metavar="FOLDER_OR_HUB_ID", help="any causal language model instead of the built-in one"
+            "--model", metavar="FOLDER_OR_HUB_ID", help="any causal language model instead of the built-in ones"
         )
         simulation = parser.add_argument_group("without a browser")
         simulation.add_argument(
             "--simulate", action="store_true", help="simulate annotators over HTTP, run rounds, print figures, stop"
         )
+        simulation.add_argument("--project", metavar="NAME", help="support or support-dialogues (support)")
         simulation.add_argument("--recipe", metavar="NAME", help="recipe of the rounds (ppo)")
         simulation.add_argument("--rounds", type=int, metavar="N", help="number of rounds (2)")
         simulation.add_argument("--labels", type=int, metavar="N", help="rankings before each round (600)")
@@ -55,11 +57,12 @@ class Command(ServiceCommand):
 
         def simulate() -> None:
             from training.demo import simulate
+            from training.demo.projects import SUPPORT
             from training.rounds.recipes import DEFAULT
 
             rounds, labels = options["rounds"] or ROUNDS, options["labels"] or LABELS
-            recipe = options["recipe"] or DEFAULT
-            simulate.run(address, rounds, labels, options["json"], self.report, recipe)
+            recipe, slug = options["recipe"] or DEFAULT, options["project"] or SUPPORT.slug
+            simulate.run(address, rounds, labels, options["json"], self.report, recipe, slug)
 
         def greet() -> None:
             self.report(f"\nAccord runs at {address}   (Ctrl-C stops it)\n")
@@ -88,17 +91,20 @@ def errors_as_command_errors() -> Iterator[None]:
 
 def check_simulation(options: dict[str, Any]) -> None:
     """Raise CommandError for options that do not fit together, before anything slow is done."""
+    from training.demo.projects import PROJECTS, SUPPORT
     from training.demo.simulate import recipes_to_simulate
 
-    for name in ("recipe", "rounds", "labels", "json"):
+    for name in ("project", "recipe", "rounds", "labels", "json"):
         if options[name] is not None and not options["simulate"]:
             raise CommandError(f"--{name} is an option of the simulation: use it with --simulate.")
     for name in ("rounds", "labels"):
         if options[name] is not None and options[name] < 1:
             raise CommandError(f"--{name} is {options[name]}: the minimum is 1.")
-    if options["recipe"] is not None and options["recipe"] not in (known := recipes_to_simulate()):
+    if (slug := options["project"] or SUPPORT.slug) not in PROJECTS:
+        raise CommandError(f'--project is "{slug}": projects of the demo are {", ".join(PROJECTS)}.')
+    if options["recipe"] is not None and options["recipe"] not in (known := recipes_to_simulate(slug)):
         raise CommandError(
-            f'--recipe is "{options["recipe"]}": recipes that learn from the rankings are {", ".join(known)}.'
+            f'--recipe is "{options["recipe"]}": recipes that learn from rankings of "{slug}" are {", ".join(known)}.'
         )
     if options["json"] is not None and not options["json"].resolve().parent.is_dir():
         raise CommandError(
