@@ -79,11 +79,10 @@ def test_no_banned_word_is_an_identifier():
 
 def names_defined_in(file: Path) -> Iterator[tuple[str, int]]:
     """Yield the names of all functions and classes, and of the variables of the module."""
-    tree = ast.parse(file.read_text("utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name, node.lineno
-    for statement in tree.body:
+    for statement in statements(file):
+        if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield statement.name, statement.lineno
+    for statement in tree_of(file).body:
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
             for node in (node for target in targets for node in ast.walk(target)):
