@@ -12,7 +12,7 @@ from feedback import imports
 from feedback.actions import members, rankings, reviews
 from feedback.actions.tokens import issue_token
 from feedback.models import Comparison, Lease, Membership, Project, Ranking, Source, User
-from feedback.queue import leases
+from feedback.queue import lease_rows, leases
 from training.checkpoints.checks import Verdict
 
 URL = "/api/v1/projects/support"
@@ -96,7 +96,7 @@ def rank(project: Project, annotator: User, count: int) -> None:
 
 
 def adjudicate(member: Membership, comparison: Comparison, by_position: list[int], **fields) -> Ranking:
-    order = leases.display_order(member, comparison)
+    order = lease_rows.display_order(member, comparison)
     ranks = [by_position[position] for position in order]
     fields = {"idempotency_key": uuid4(), "seconds": 4.0, **fields}
     return reviews.adjudicate(member, comparison.pk, ranks, **fields)

@@ -19,7 +19,7 @@ from feedback.actions.ranking_undo import MAX_AGE, time_of_last_action, write_wi
 from feedback.actions.review_revisions import Kind, Standing, checked_reason, lock_reviewer, revise_all, write_review
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import Comparison, Completion, Demonstration, Lease, Membership, Ranking, Review
-from feedback.queue import blinding, leases
+from feedback.queue import blinding, locks
 
 
 @transaction.atomic(durable=True)
@@ -31,7 +31,7 @@ def record_demonstration(membership: Membership, number: int, text: str, *, plac
 
     Raises NotFound for a comparison of others, Invalid for a text equal to its origin.
     """
-    leases.lock_member(membership)
+    locks.lock_member(membership)
     comparison, order = _comparison_on_page(membership, number)
     origin = None if place is None else _completion_at(comparison, order, place)
     if origin is not None and origin.turns is not None:
@@ -58,7 +58,7 @@ def withdraw_if_last(membership: Membership) -> Demonstration | None:
 
     Raises Conflict if a reviewer has discarded it.
     """
-    leases.lock_member(membership)
+    locks.lock_member(membership)
     written = Demonstration.objects.written_in(membership.project).filter(completion__author=membership.user_id)
     last = written.with_discard().select_related("completion", "pair").order_by("-created_at", "-pk").first()
     since = time_of_last_action(membership)
@@ -101,7 +101,7 @@ def discard(membership: Membership, demonstration_id: int, *, reason: str) -> Re
         membership, Kind.DEMONSTRATION, reason, demonstration=demonstration, annotator_id=author, ranking_count=0
     )
     if demonstration.pair_id is not None:
-        leases.lock_comparison(demonstration.pair_id)
+        locks.lock_comparison(demonstration.pair_id)
         counting = Ranking.objects.filter(comparison=demonstration.pair_id, is_live=True)
         revise_all(counting.values_list("pk", flat=True), Standing.DISCARDED, review)
         Comparison.objects.filter(pk=demonstration.pair_id).update(ranking_count=0)
@@ -158,7 +158,7 @@ def _rank_pair(membership: Membership, demonstration: Demonstration, origin: Com
 
 
 def _withdraw_pair(pair: Comparison, author_id: int) -> None:
-    leases.lock_comparison(pair.pk)
+    locks.lock_comparison(pair.pk)
     ranking = Ranking.objects.filter(comparison=pair, annotator=author_id, is_live=True).first()
     if ranking is not None:
         write_withdrawal(ranking)

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from feedback.actions import rankings
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Ranking, Skip
-from feedback.queue import gold, leases
+from feedback.queue import gold, lease_rows, locks
 
 MAX_UNDONE = 10  # rankings in a row
 MAX_AGE = timedelta(days=1)  # older rankings may have been trained on
@@ -26,7 +26,7 @@ def undo_last(membership: Membership) -> Lease:
     ranking is too old or the limit of undone rankings is reached, and Conflict if others have taken the slot or a
     reviewer has decided.
     """
-    leases.lock_member(membership)
+    locks.lock_member(membership)
     last = _last_action(membership)
     return _take_skip_back(membership, last) if isinstance(last, Skip) else _withdraw(membership, last)
 
@@ -55,12 +55,12 @@ def _withdraw(membership: Membership, ranking: Ranking) -> Lease:
     in_a_row = held.filter(withdrawn__isnull=False, lapsed_at__isnull=True).count()
     if ranking.created_at < timezone.now() - MAX_AGE or in_a_row >= MAX_UNDONE:
         raise NotFound(_("Only your last %(most)s rankings of the past 24 hours can be undone.") % {"most": MAX_UNDONE})
-    comparison = leases.lock_comparison(ranking.comparison_id)
+    comparison = locks.lock_comparison(ranking.comparison_id)
     ranking.refresh_from_db()
     if not ranking.is_live or ranking.standing != Ranking.Standing.COUNTS or comparison.adjudicated_at is not None:
         raise Conflict(_("A reviewer has decided on this ranking meanwhile: it cannot be undone any more."))
     write_withdrawal(ranking)
-    return leases.hold_withdrawn(membership, ranking)
+    return lease_rows.hold_withdrawn(membership, ranking)
 
 
 def write_withdrawal(ranking: Ranking) -> None:
@@ -75,7 +75,7 @@ def write_withdrawal(ranking: Ranking) -> None:
 def _take_skip_back(membership: Membership, skip: Skip) -> Lease:
     is_taken = gold.is_stand_in_taken(skip)
     skip.delete()
-    lease = None if is_taken else leases.hold(membership, skip.comparison_id)
+    lease = None if is_taken else lease_rows.hold(membership, skip.comparison_id)
     if lease is None:
         raise Conflict(_("Others have ranked the comparison that you skipped: it needs no more rankings."))
     return lease

@@ -23,7 +23,7 @@ from feedback.actions.ranking_details import RankingDetails
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.imports.rows import dense
 from feedback.models import Comparison, Lease, Membership, Project, Ranking, Skip
-from feedback.queue import claim, extra_rankings, gold, leases
+from feedback.queue import claim, extra_rankings, gold, leases, locks
 
 MAX_SECONDS = 24 * 3600.0
 CLOCK_SLACK = 5.0  # seconds by which the clocks of web hosts and browsers may disagree
@@ -94,14 +94,14 @@ def _record(
     seconds: float,
     **details: Unpack[RankingDetails],
 ) -> Ranking:
-    leases.lock_member(membership)
+    locks.lock_member(membership)
     if duplicate := submitted_before(membership, idempotency_key):
         return duplicate
-    lease = leases.lock_lease(membership, lease_id)
+    lease = locks.lock_lease(membership, lease_id)
     # A renewal keeps `taken_at`, so offline work and long reading stay within the lease's age.
     max_seconds = seconds_since(lease.taken_at) + (lease.withdrawn.seconds if lease.withdrawn else 0.0)
     fields = ranking_fields(lease, membership.project, ranks, seconds, details, max_seconds=max_seconds)
-    if lease.lapsed_at is not None and not leases.take_slot_again(lease):
+    if lease.lapsed_at is not None and not locks.take_slot_again(lease):
         raise Conflict(
             _(
                 "Your time for this comparison ran out, and others have ranked it in the meantime: it needs no more "
@@ -155,7 +155,7 @@ def revise_ranking(
     The arguments are those of `record_ranking`; `ranks` follow the order of display of the revised ranking. A ranking
     that the member withdrew is recorded again under the lease that holds its comparison.
     """
-    leases.lock_member(membership)
+    locks.lock_member(membership)
     if duplicate := submitted_before(membership, idempotency_key):
         return duplicate
     if lease_id := _lease_of_withdrawn(membership, ranking_id):
@@ -196,11 +196,11 @@ def skip_comparison(membership: Membership, lease_id: UUID, *, reason: str = "")
     If it is sent twice, the second call returns the first skip.
     """
     reason = validation.text(reason, _("The reason"), max_length=500)
-    leases.lock_member(membership)
+    locks.lock_member(membership)
     if duplicate := Skip.objects.filter(lease_id=lease_id, annotator_id=membership.user_id).first():
         return duplicate
-    lease = leases.lock_lease(membership, lease_id)
-    leases.end_lease(lease, slot_is_used=False)
+    lease = locks.lock_lease(membership, lease_id)
+    locks.end_lease(lease, slot_is_used=False)
     return Skip.objects.create(
         comparison_id=lease.comparison_id,
         annotator_id=membership.user_id,
@@ -248,7 +248,7 @@ def _lock_ranking(membership: Membership, ranking_id: int) -> Ranking:
     ranking = rows.exclude(reason=Lease.Reason.DEMONSTRATION).first()
     if ranking is None:
         raise NotFound(_("You have no such ranking."))
-    leases.lock_comparison(ranking.comparison_id)
+    locks.lock_comparison(ranking.comparison_id)
     return rows.get()  # read again: it may have changed while this waited for the lock
 
 

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 from feedback import validation
 from feedback.errors import Conflict, Forbidden, Invalid, NotFound
 from feedback.models import Comparison, Lease, Membership, Ranking, Review
-from feedback.queue import leases
+from feedback.queue import locks
 
 MAX_REASON_LENGTH = 1000  # characters
 
@@ -74,7 +74,7 @@ def lock_live(membership: Membership, ranking_id: int) -> Ranking:
     comparison_id = rows.values_list("comparison_id", flat=True).first()
     if comparison_id is None:
         raise NotFound(_("There is no such ranking in this project."))
-    leases.lock_comparison(comparison_id)
+    locks.lock_comparison(comparison_id)
     ranking = rows.select_related("comparison").get()
     if not ranking.is_live:
         raise Conflict(_("This ranking was revised, returned or discarded meanwhile: look at it again."))
@@ -90,7 +90,7 @@ def lock_comparisons(ids: Sequence[int | None]) -> None:
 
 
 def lock_reviewer(membership: Membership) -> None:
-    leases.lock_member(membership)
+    locks.lock_member(membership)
     check_reviewer(membership)
 
 

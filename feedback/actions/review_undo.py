@@ -17,7 +17,7 @@ from feedback.actions.review_revisions import (
 )
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Ranking, Review
-from feedback.queue import leases
+from feedback.queue import locks
 
 
 @transaction.atomic(durable=True)
@@ -50,14 +50,14 @@ def _undo_return(review: Review) -> None:
     lease = held.select_for_update(of=("self",)).first()
     lock_comparisons([review.comparison_id])
     if lease is not None:
-        leases.end_lease(lease, slot_is_used=False)
+        locks.end_lease(lease, slot_is_used=False)
     _restore(review, Standing.RETURNED)
 
 
 def _undo_adjudication(review: Review) -> None:
     """Restore the overruled rankings, and the ranking that the reviewer had made before the adjudication."""
     assert review.comparison_id is not None
-    comparison = leases.lock_comparison(review.comparison_id)
+    comparison = locks.lock_comparison(review.comparison_id)
     overruled = last_of(review, Standing.OVERRULED).values_list("pk", flat=True)
     revise_all(list(overruled), Standing.COUNTS, review, is_live=True)
     of_reviewer = Ranking.objects.filter(comparison=comparison, annotator=review.reviewer_id).order_by("-revision")
@@ -82,7 +82,7 @@ def _undo_demonstration(review: Review) -> None:
     """Restore a demonstration and its pair."""
     pair_id = review.demonstration.pair_id if review.demonstration else None
     if pair_id is not None:
-        leases.lock_comparison(pair_id)
+        locks.lock_comparison(pair_id)
         revise_all(
             last_of(review, Standing.DISCARDED).values_list("pk", flat=True), Standing.COUNTS, review, is_live=True
         )

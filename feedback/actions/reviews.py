@@ -52,7 +52,7 @@ from feedback.actions.review_revisions import (
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Completion, Demonstration, Lease, Membership, Project, Ranking, Review
 from feedback.models.rankings import WITHOUT_LEASE
-from feedback.queue import leases
+from feedback.queue import lease_rows, locks
 
 MAX_ATTEMPTS, PAUSE = 40, 0.05  # seconds between attempts to lock a comparison that somebody is submitting
 
@@ -73,8 +73,8 @@ def adjudicate(
 ) -> Ranking:
     """Settle a comparison by the reviewer's own ranking.
 
-    `ranks` follow the order in which the reviewer sees the completions (`leases.display_order`). The other arguments
-    are those of `rankings.record_ranking`.
+    `ranks` follow the order in which the reviewer sees the completions (`lease_rows.display_order`). The other
+    arguments are those of `rankings.record_ranking`.
     """
     reason = validation.text(reason, "The reason", MAX_REASON_LENGTH)
     for _attempt in range(MAX_ATTEMPTS):
@@ -100,7 +100,7 @@ def _adjudicate(
         return duplicate
     comparison = _take_from_everybody(membership, comparison_id)
     _check_adjudicable(membership, comparison)
-    order = leases.display_order(membership, comparison)
+    order = lease_rows.display_order(membership, comparison)
     displayed = Ranking(comparison_id=comparison.pk, size=comparison.size, display_order=order)
     max_seconds = rankings.seconds_since(comparison.created_at)
     fields = rankings.ranking_fields(displayed, membership.project, ranks, seconds, details, max_seconds=max_seconds)
@@ -146,7 +146,7 @@ def return_ranking(membership: Membership, ranking_id: int, *, reason: str) -> R
     review = write_review_of(membership, Kind.RETURN, reason, ranking)
     revise_all([ranking.pk], Standing.RETURNED, review)
     Comparison.objects.filter(pk=ranking.comparison_id).update(ranking_count=F("ranking_count") - 1)
-    leases.hold_returned(ranking)
+    lease_rows.hold_returned(ranking)
     return review
 
 
@@ -168,7 +168,7 @@ def keep(membership: Membership, comparison_id: int, *, reason: str = "") -> Rev
     lock_reviewer(membership)
     if not Comparison.objects.filter(pk=comparison_id, project=membership.project_id).exists():
         raise NotFound(_("There is no such comparison in this project."))
-    leases.lock_comparison(comparison_id)
+    locks.lock_comparison(comparison_id)
     review = write_review(membership, Kind.KEEP, reason, comparison_id=comparison_id)
     if not flagged_rankings(membership.project).filter(comparison=comparison_id, created_at__lt=review.created_at):
         raise Conflict(_("This comparison has no flag for review."))
@@ -246,7 +246,7 @@ def _take_from_everybody(membership: Membership, comparison_id: int) -> Comparis
         raise NotFound(_("There is no such comparison in this project."))
     held = Lease.objects.filter(comparison=comparison_id, lapsed_at__isnull=True)
     locked = [lease.pk for lease in held.select_for_update(of=("self",), skip_locked=True)]
-    comparison = leases.lock_comparison(comparison_id)
+    comparison = locks.lock_comparison(comparison_id)
     if held.exclude(pk__in=locked).exists():
         raise _Busy
     held.update(lapsed_at=timezone.now())

@@ -13,7 +13,7 @@ from feedback.dialogues import Answer
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Demonstration, Lease, Membership, Project, Ranking, Review
 from feedback.models.rankings import WITHOUT_LEASE
-from feedback.queue import leases
+from feedback.queue import lease_rows
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def case(membership: Membership, comparison_id: int) -> Case:
         raise NotFound(_("There is no such comparison in this project."))
     if comparison.adjudicated_at is None and _has_lease(membership, comparison):
         raise Conflict(_("You hold this comparison yourself: rank or skip it before you look at the others' rankings."))
-    order = leases.display_order(membership, comparison)
+    order = lease_rows.display_order(membership, comparison)
     rankings = _rankings(comparison, order)
     disputed_pairs = _disputed_pairs([ranking for ranking in rankings if ranking.can_be_changed])
     adjudication = decisions(comparison.project).filter(

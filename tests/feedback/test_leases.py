@@ -10,7 +10,7 @@ from feedback import imports, statements
 from feedback.actions import rankings
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Prompt
-from feedback.queue import claim, leases
+from feedback.queue import claim, lease_rows, leases
 from tests.factories import membership, person, rank_next
 
 pytestmark = pytest.mark.django_db
@@ -118,9 +118,11 @@ def test_the_order_is_random_within_a_priority(ann, work):
 
 def test_the_display_order_is_the_annotators_own(ann, cole, work):
     comparisons = work(40, size=4)
-    orders = {tuple(leases.display_order(member, comparison)) for comparison in comparisons for member in (ann, cole)}
+    orders = {
+        tuple(lease_rows.display_order(member, comparison)) for comparison in comparisons for member in (ann, cole)
+    }
     assert len(orders) > 15  # of 24
-    assert leases.display_order(ann, comparisons[0]) == leases.display_order(ann, comparisons[0])
+    assert lease_rows.display_order(ann, comparisons[0]) == lease_rows.display_order(ann, comparisons[0])
 
 
 def test_a_comparison_is_shown_again_in_the_same_order(ann, work):
@@ -128,9 +130,9 @@ def test_a_comparison_is_shown_again_in_the_same_order(ann, work):
     (comparison,) = work(1, size=4)
     lease = leases.lease_next(ann)
     Lease.objects.update(display_order=[3, 1, 0, 2])
-    assert leases.display_order(ann, comparison) == [3, 1, 0, 2]
+    assert lease_rows.display_order(ann, comparison) == [3, 1, 0, 2]
     rankings.record_ranking(ann, lease.pk, [1, 2, 3, 4], idempotency_key=uuid4(), seconds=1)
-    assert leases.display_order(ann, comparison) == [3, 1, 0, 2]
+    assert lease_rows.display_order(ann, comparison) == [3, 1, 0, 2]
 
 
 def test_a_lease_that_ran_out_goes_to_the_next_annotator(ann, cole, work):
