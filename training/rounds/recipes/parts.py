@@ -53,6 +53,24 @@ REWARD_FIELDS = (
         "reward", "epochs", _("Passes over the rankings"), _("With more than a few passes, the reward model overfits.")
     ),
     FormField("reward", "learning_rate", _("Reward model learning rate"), _("0: chosen by the size of the model.")),
+    FormField(
+        "reward",
+        "attribute_weight",
+        _("Weight of the ratings"),
+        _("Ratings train attribute heads on the reward model. 0: ratings are not learned."),
+    ),
+    FormField(
+        "round",
+        "min_rated_completions",
+        _("Rated completions needed"),
+        _("An attribute with fewer rated completions is not learned."),
+    ),
+    FormField(
+        "reward",
+        "marks_weight",
+        _("Weight of the marks"),
+        _("Spans that annotators marked as good or bad train the reward model. 0: marks are not learned."),
+    ),
 )
 
 
