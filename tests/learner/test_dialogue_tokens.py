@@ -11,7 +11,6 @@ from training.learner import dpo, sample
 from training.learner.models.loading import load_policy
 from training.learner.models.reward_model import load_reward_model, score_groups
 from training.learner.policy import dialogues
-from training.learner.preferences.marks import read_marks
 from training.learner.preferences.ranking_data import read_rankings
 from training.learner.preferences.ratings import read_ratings
 from training.learner.reward import as_sample
@@ -198,18 +197,16 @@ def test_turns_that_are_no_dialogue_are_refused_with_a_sentence(turns):
         read_rankings(phi3(), [row], RewardConfig(model="m"))
 
 
-def test_ratings_of_a_dialogue_are_of_the_tokens_that_rankings_have_and_marks_in_it_are_left_out():
+def test_ratings_of_a_dialogue_are_of_the_tokens_that_rankings_have():
     tokenizer, settings = phi3(), RewardConfig(model="m")
     row = {
         "prompt_id": 1, "split": "train", "messages": MESSAGES, "completions": ["x" * 20, "soon"], "ranks": [1, 2],
         "turns": [TURNS, None],
-        "spans": [{"completion": place, "start": 0, "end": 4, "mark": "bad"} for place in (0, 1)],
     }  # fmt: skip
     (comparison,) = read_rankings(tokenizer, [row], settings).train
     rating = {
         "split": "train", "messages": MESSAGES, "completion": "x", "turns": TURNS, "ratings": {"honest": {"mean": 3}}
     }  # fmt: skip
     (rated,) = read_ratings(tokenizer, [rating], settings).train
-    dialogue, text = (comparison.group.completions[place] for place in comparison.rankings[0].places)
+    dialogue = comparison.group.completions[comparison.rankings[0].places[0]]
     assert rated == (comparison.group.prompt, dialogue)
-    assert [completion for _, completion in read_marks(tokenizer, [row], settings)] == [text]

@@ -6,11 +6,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.learner.worlds.chat import phi3
 from tests.learner.worlds.words import VALUES, ranking_rows, reward_job, words_folder, words_tokenizer
 from training.learner import reward
 from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import new_reward_model
-from training.learner.preferences.marks import BAD, GOOD, NONE, MarkTargets, read_marks, token_classes
+from training.learner.preferences.marks import (
+    BAD,
+    GOOD,
+    NONE,
+    MarkTargets,
+    count_left_out,
+    read_marks,
+    token_classes,
+)
 from training.learner.preferences.ranking_data import read_rankings
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput
@@ -159,3 +168,54 @@ def test_a_span_outside_of_its_completion_is_refused_by_row(bad, sentence):
     with pytest.raises(BadInput, match=r"rankings.jsonl, row 1 \(prompt_id 1\): ") as refusal:
         read_marks(words_tokenizer(), [row("thanks", "no", spans=[bad])], SETTINGS)
     assert sentence in str(refusal.value)
+
+
+TURNS = [
+    {"role": "assistant", "content": "order number"},
+    {"role": "user", "content": "order seven"},
+    {"role": "assistant", "content": "thanks, soon"},
+]
+DIALOGUE = "Assistant:\norder number\n\nUser:\norder seven\n\nAssistant:\nthanks, soon"
+
+
+def dialogue_row(*spans, text=DIALOGUE):
+    return row(text, "no", spans=spans) | {"turns": [TURNS, None]}
+
+
+def span_of(words, mark="bad"):
+    start = DIALOGUE.index(words)
+    return span(0, start, start + len(words), mark)
+
+
+@pytest.mark.parametrize("make", [words_tokenizer, phi3])
+def test_marks_in_a_dialogue_are_of_the_tokens_of_the_policys_turns(make):
+    """A mark may begin in one turn and end in another: the tokens in between, and the user's, have no class."""
+    tokenizer = make()
+    start = DIALOGUE.index("number")
+    across = span(0, start, DIALOGUE.index("soon"), "good")
+    marked = read_marks(tokenizer, [dialogue_row(across, span_of("soon"))], SETTINGS)
+    ((key, weight),) = marked.items()
+    (comparison,) = read_rankings(tokenizer, [dialogue_row()], SETTINGS).train
+    assert key == (comparison.group.prompt, comparison.group.completions[comparison.rankings[0].places[0]])
+    words = dict.fromkeys((NONE, GOOD, BAD), "")
+    for token, classes in zip(key[1], weight.tolist(), strict=False):
+        if any(classes):
+            words[classes.index(1.0)] += tokenizer.decode([token])
+    assert {mark: "".join(text.split()) for mark, text in words.items()} == {
+        NONE: "order", GOOD: "numberthanks,", BAD: "soon"
+    }  # fmt: skip
+
+
+def test_marks_in_the_users_turns_are_left_out_and_counted():
+    rows = [dialogue_row(span_of("seven"), span_of("soon"), span_of("User:")), dialogue_row(span_of("seven"))]
+    assert count_left_out(rows) == 3
+    (weight,) = read_marks(words_tokenizer(), rows, SETTINGS).values()
+    tokens = [encode_text(words_tokenizer(), turn["content"]) for turn in TURNS[::2]]
+    assert weight.sum() == sum(map(len, tokens))  # the second row has no mark that is read
+    held_out = {**rows[0], "split": "held_out"}
+    assert count_left_out([held_out, row("a", "b", spans=[span(0, 0, 1)])]) == 0
+
+
+def test_a_marked_dialogue_whose_text_has_other_turns_is_refused():
+    with pytest.raises(BadInput, match=r"row 1 .*each turn under a line with its role"):
+        read_marks(words_tokenizer(), [dialogue_row(span(0, 0, 4), text=DIALOGUE[1:])], SETTINGS)

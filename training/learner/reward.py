@@ -84,7 +84,7 @@ from training.learner.models.reward_model import (
 from training.learner.models.slot_budget import attention_slots, batches_within
 from training.learner.preferences.anchor import Anchor, anchor_report, new_anchor
 from training.learner.preferences.averaging import WeightAverage
-from training.learner.preferences.marks import MarkTargets, read_marks
+from training.learner.preferences.marks import MarkTargets, count_left_out, read_marks
 from training.learner.preferences.passes import rankings_in, total_weight, training_passes
 from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
 from training.learner.preferences.ranking_loss import (
@@ -207,6 +207,8 @@ def main(job_dir: Path) -> None:
     job.save_folder("model", lambda folder: save_reward_model(model, tokenizer, folder))
     result = {"program": "reward", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
     result |= summary(job, model, tie, data) | evaluation | path_summary(model.network)
+    if settings.marks_weight and (left_out := count_left_out(job.rows("rankings.jsonl"))):
+        result["marks_left_out"] = left_out
     job.write_result(result | rating_summary(model, rated, ratings, data, settings, micro_batches.size))
     processes.close()
 

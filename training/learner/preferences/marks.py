@@ -8,7 +8,8 @@ training", §3.1, train reward models on the classes of spans in the same way, w
 as before, and the head is not saved.
 
 Completions without marks by an annotator are not used here: missing marks do not mean that a completion has no good or
-bad place. A token has the mark of most of its marked characters, and of its first ones if both are equal.
+bad place. A token has the mark of most of its marked characters, and of its first ones if both are equal. In
+dialogues only the tokens of the policy's turns have a class.
 """
 
 from collections import Counter
@@ -23,12 +24,12 @@ from training.learner.preferences.ranking_data import Comparison, check_row
 from training.learner.preferences.ratings import Key, keys_of
 from training.learner.runtime.config import Settings
 from training.learner.runtime.jobdir import BadInput
-from training.learner.text.control_tokens import control_tokens
-from training.learner.text.messages import encode_prompt, naming_row
+from training.learner.text.messages import Messages, encode_prompt, encode_reply, encode_turns, naming_row
 from training.learner.text.offsets import Offsets, encode_with_offsets
 
 NONE, GOOD, BAD = 0, 1, 2
 MARKS = {"good": GOOD, "bad": BAD}
+BETWEEN = "\n\n"  # between the turns in the text of a dialogue
 
 Span = tuple[int, int, int]  # first character, the one after the last, and the class
 
@@ -43,8 +44,8 @@ class MarkedTokens(NamedTuple):
 def read_marks(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Settings) -> dict[Key, Tensor]:
     """Return the weights [T, 3] of the classes of the first T tokens of training completions with marks.
 
-    The end-of-turn token stands for no character and is left out. So are marks in dialogues, whose offsets count lines
-    that no model reads. rows: those of rankings.jsonl. Raises BadInput, with the row's name, for an invalid span.
+    End-of-turn tokens and the user's turns of a dialogue have weight 0: only characters of the policy are marked.
+    rows: those of rankings.jsonl. Raises BadInput, with the row's name, for an invalid span.
     """
     marked: dict[Key, Tensor] = {}
     for number, row in enumerate(rows, 1):
@@ -54,18 +55,89 @@ def read_marks(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Setting
             if not spans or row["split"] != "train":
                 continue
             prompt = encode_prompt(tokenizer, row["messages"], settings.max_prompt_tokens, settings.overlong_prompts)
-            dialogues = row.get("turns") or [None] * len(row["completions"])
             for place, of_completion in spans.items():
-                if dialogues[place] is not None:
+                turns = located_turns(row, place)
+                if not any(touches(span, turn) for span in of_completion for turn in turns if turn.is_policy):
                     continue
-                tokens, offsets = encode_with_offsets(tokenizer, row["completions"][place])
-                read = settings.max_completion_tokens
-                completion = (*tokens, control_tokens(tokenizer).end_of_turn)[:read]
-                classes = token_classes(offsets[:read], of_completion)
-                weight = torch.nn.functional.one_hot(torch.tensor(classes, dtype=torch.int64), 3)
+                spoken = [turn.message for turn in turns]
+                completion = encode_turns(tokenizer, row["messages"], spoken, settings.max_completion_tokens)[0]
+                weight = _weight(tokenizer, row["messages"], turns, of_completion, settings.max_completion_tokens)
                 key = (tuple(prompt), tuple(completion))
-                marked[key] = marked.get(key, 0) + weight.float() * float(row.get("weight", 1.0))
+                marked[key] = marked.get(key, 0) + weight * float(row.get("weight", 1.0))
     return {key: weight for key, weight in marked.items() if weight.sum() > 0}
+
+
+def count_left_out(rows: Iterable[dict[str, Any]]) -> int:
+    """Return how many marks of training rows are in a user's turn alone, which the policy does not write."""
+    return sum(
+        not any(touches(span, turn) for turn in located_turns(row, place) if turn.is_policy)
+        for row in rows
+        if row["split"] == "train"
+        for place, spans in _spans_by_place(row).items()
+        for span in spans
+    )
+
+
+class LocatedTurn(NamedTuple):
+    """A turn of a completion, and the characters of the completion's text that are its content."""
+
+    message: dict[str, str]
+    start: int
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.message["content"])
+
+    @property
+    def is_policy(self) -> bool:
+        return self.message["role"] == "assistant"
+
+
+def located_turns(row: dict[str, Any], place: int) -> list[LocatedTurn]:
+    """Return the turns of a completion; a text is one turn.
+
+    The text of a dialogue has each turn under a line with its role. Raises BadInput for any other text.
+    """
+    text, turns = row["completions"][place], row["turns"][place] if row.get("turns") else None
+    if turns is None:
+        return [LocatedTurn({"role": "assistant", "content": text}, 0)]
+    located: list[LocatedTurn] = []
+    written = ""
+    for message in turns:
+        written += f"{BETWEEN if located else ''}{message['role'].capitalize()}:\n"
+        located.append(LocatedTurn(message, len(written)))
+        written += message["content"]
+    if written != text:
+        raise BadInput("the text of a dialogue with marks must have each turn under a line with its role")
+    return located
+
+
+def touches(span: Span, turn: LocatedTurn) -> bool:
+    """Return whether the span has a character of the turn."""
+    return min(span[1], turn.end) > max(span[0], turn.start)
+
+
+def _weight(
+    tokenizer: Any, messages: Messages, turns: Sequence[LocatedTurn], spans: Sequence[Span], longest: int
+) -> Tensor:
+    """Return the weights [T, 3] of the tokens of a completion up to the last one that stands for a character."""
+    rows: list[Tensor] = []
+    for place, turn in enumerate(turns):
+        if not turn.is_policy:
+            before = [turn.message for turn in turns[: place - 1]]
+            reply = encode_reply(tokenizer, [*messages, *before], turn.message["content"])
+            rows.append(torch.zeros(len(reply), 3))
+            continue
+        _, offsets = encode_with_offsets(tokenizer, turn.message["content"])
+        shifted = [(first - turn.start, end - turn.start, mark) for first, end, mark in spans]
+        classes = torch.tensor(token_classes(offsets[:longest], shifted), dtype=torch.int64)
+        rows.append(torch.nn.functional.one_hot(classes, 3).float())
+        if len(offsets) >= longest:  # the turn was cut off, and ends the completion
+            break
+        rows.append(torch.zeros(1, 3))  # the end-of-turn token
+    weight = torch.cat(rows)
+    last = int(weight.sum(1).nonzero().max()) if weight.any() else -1
+    return weight[: last + 1]
 
 
 def token_classes(offsets: Offsets, spans: Sequence[Span]) -> list[int]:

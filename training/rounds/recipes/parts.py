@@ -117,6 +117,7 @@ def reward_job(start: str = BASE) -> Job:
         facts=(
             Fact("annotator_agreement", _("Agreement of annotators"), _("of two annotators, on held-out prompts")),
             Fact("best_possible_accuracy", _("Best possible accuracy"), _("of any model, at this agreement")),
+            Fact("marks_left_out", _("Marks left out"), _("in turns of the user, which the policy does not write")),
         ),
     )
 
