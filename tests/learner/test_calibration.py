@@ -25,7 +25,7 @@ CALIBRATED = torch.randn(4000, dtype=torch.float64, generator=torch.Generator().
 
 
 def sampled_judgements(differences: torch.Tensor, temperature: float, seed: int = 1) -> torch.Tensor:
-    """Differences turned towards what people drawn from sigmoid(difference / temperature) preferred."""
+    """Return each difference, negated with probability 1 − sigmoid(difference / temperature)."""
     uniform = torch.rand(len(differences), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     return torch.where(uniform < (differences / temperature).sigmoid(), differences, -differences)
 

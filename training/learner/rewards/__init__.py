@@ -1,1 +1,1 @@
-"""Reward terms and text metrics."""
+"""Reward function of a program: the terms of the settings, applied to answers. Terms are in `reward_terms`."""
