@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, 
 from config.runtime import site
 from feedback import imports
 from feedback.models import User
+from tests.training.services import ForkedWorker, using_broker, worker
 
 # Playwright runs an event loop in this thread; Django would refuse synchronous queries because of it.
 os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
@@ -132,6 +133,13 @@ def desk(browser, live_server, static_files) -> Iterator[Desk]:
     yield opened
     opened.leave()
     assert not opened.unexpected
+
+
+@pytest.fixture
+def gpu_worker(db, tmp_path: Path) -> Iterator[ForkedWorker]:
+    """A worker of the queue gpu, forked from this process, with the messages that this process sends."""
+    with using_broker("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
+        yield started
 
 
 @pytest.fixture

@@ -8,19 +8,12 @@ from rank_page import RankPage
 from feedback import imports
 from tests.factories import FAST
 from tests.training import tiny
-from tests.training.services import using_broker, worker
 from training import checkpoints
 from training.models import LoopSettings, Round
 
 pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
 MAX_WAIT = 480_000  # milliseconds until the test gives up; not a requirement on speed
-
-
-@pytest.fixture
-def gpu_worker(db, tmp_path):
-    with using_broker("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
-        yield started
 
 
 @pytest.fixture

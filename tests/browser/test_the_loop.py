@@ -12,7 +12,7 @@ from feedback import imports
 from feedback.models import Comparison, Lease, Ranking
 from tests.factories import FAST
 from tests.training import tiny
-from tests.training.services import ForkedWorker, using_broker, wait_until, worker
+from tests.training.services import ForkedWorker, wait_until
 from training import checkpoints
 from training.models import LoopSettings, Round
 from training.rounds.start import start_sampling
@@ -22,12 +22,6 @@ pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 
 MAX_WAIT = 240_000  # milliseconds until the test gives up; not a requirement on speed
 STEPS = 24  # enough that a person, and a test, sees the curves grow
-
-
-@pytest.fixture
-def gpu_worker(db, tmp_path):
-    with using_broker("pgmq://"), worker("pgmq://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
-        yield started
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_held_out_accuracies_are_compared_prompt_by_prompt() -> None:
     assert Difference(0.03, 0.016).is_chance and Difference(-0.01, 0.001).is_chance
 
 
-def test_like_steps_counts_steps_until_the_losses_differ() -> None:
+def test_equal_steps_counts_steps_until_the_losses_differ() -> None:
     assert equal_steps([0.693, 0.5, 0.4, 0.3], [0.693, 0.5004, 0.402, 0.3]) == 2
 
 

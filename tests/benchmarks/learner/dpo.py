@@ -74,7 +74,7 @@ def peer(name: str, folder: Path) -> dict:
     import torch
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import DPOConfig, DPOTrainer
 
     from tests.benchmarks.learner import world
@@ -88,16 +88,6 @@ def peer(name: str, folder: Path) -> dict:
     ]  # fmt: skip
     clock = reward.Clock()
 
-    class Laps(TrainerCallback):
-        def on_step_begin(self, *_, **__):
-            clock.lap("other")  # the next batch's tensors
-
-        def on_pre_optimizer_step(self, *_, **__):
-            clock.lap("gradients")  # and their norm
-
-        def on_step_end(self, *_, **__):
-            clock.lap("updates")
-
     class InOrder(DPOTrainer):
         def _get_train_sampler(self, dataset=None):
             return SequentialSampler(dataset if dataset is not None else self.train_dataset)
@@ -110,7 +100,7 @@ def peer(name: str, folder: Path) -> dict:
         disable_tqdm=True)  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(folder / "reader")
     trainer = InOrder(
-        model=model, args=settings, train_dataset=Dataset.from_list(rows), callbacks=[Laps()],
+        model=model, args=settings, train_dataset=Dataset.from_list(rows), callbacks=[reward.timing_callback(clock)],
         processing_class=AutoTokenizer.from_pretrained(folder / "reader"))  # fmt: skip
     first = trainer.train_dataset[0]
     expected = train[0]["prompt"], train[0]["completions"][0]

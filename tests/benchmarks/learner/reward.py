@@ -11,6 +11,7 @@ import itertools
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.benchmarks.learner import machine
 
@@ -74,7 +75,7 @@ def peer(name: str, folder: Path) -> dict:
     import torch
     from datasets import Dataset
     from torch.utils.data import SequentialSampler
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from trl import RewardConfig, RewardTrainer
 
     from tests.benchmarks.learner import world
@@ -86,16 +87,6 @@ def peer(name: str, folder: Path) -> dict:
     model = AutoModelForSequenceClassification.from_pretrained(folder / "reader", num_labels=1)
     torch.nn.init.zeros_(model.score.weight)
     clock = Clock()
-
-    class Laps(TrainerCallback):
-        def on_step_begin(self, *_, **__):
-            clock.lap("other")  # the next batch's tensors
-
-        def on_pre_optimizer_step(self, *_, **__):
-            clock.lap("gradients")  # and their norm
-
-        def on_step_end(self, *_, **__):
-            clock.lap("updates")
 
     class InOrder(RewardTrainer):
         def _get_train_sampler(self, dataset=None):
@@ -109,7 +100,7 @@ def peer(name: str, folder: Path) -> dict:
         disable_tqdm=True)  # fmt: skip
     tokenizer = AutoTokenizer.from_pretrained(folder / "reader")
     InOrder(model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer,
-            callbacks=[Laps()]).train()  # fmt: skip
+            callbacks=[timing_callback(clock)]).train()  # fmt: skip
     model.eval()
     with torch.no_grad():
         scores = [[model(torch.tensor([row["prompt"] + text], device=model.device)).logits.item()
@@ -139,6 +130,23 @@ class Clock:
         if phase == "updates":
             self.steps.append({})
             self.processor.append(time.process_time())
+
+
+def timing_callback(clock: Clock) -> Any:
+    """Return a callback of the peer's trainer that times the phases of each step."""
+    from transformers import TrainerCallback
+
+    class Laps(TrainerCallback):
+        def on_step_begin(self, *_, **__):
+            clock.lap("other")  # the next batch's tensors
+
+        def on_pre_optimizer_step(self, *_, **__):
+            clock.lap("gradients")  # and their norm
+
+        def on_step_end(self, *_, **__):
+            clock.lap("updates")
+
+    return Laps()
 
 
 def measured(clock: Clock, name: str, scores: list[list[float]]) -> dict:

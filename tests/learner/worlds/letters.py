@@ -151,11 +151,24 @@ def best_policy(reference: Tensor, beta: float) -> Tensor:
 
 def ppo_job(folder: Path, prompts: Sequence[str] = ("a",), **settings: Any) -> Path:
     """Make a job directory for ppo, with its policy beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder.parent / "policy").exists():
-        policy_folder(folder.parent / "policy")
     rows = [{"prompt_id": i, "messages": [{"role": "user", "content": text}]} for i, text in enumerate(prompts)]
-    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    policy_beside(folder)
+    return write_job(folder, "prompts.jsonl", rows, **settings)
+
+
+def policy_beside(folder: Path) -> Path:
+    """Return the policy's folder beside a job directory; make it if it does not exist."""
+    policy = folder.parent / "policy"
+    if not policy.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        policy_folder(policy)
+    return policy
+
+
+def write_job(folder: Path, file: str, rows: Sequence[dict[str, Any]], **settings: Any) -> Path:
+    """Write a job directory that learns from the rows by the reward of this world, without evaluation by default."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {
         "model": str(folder.parent / "policy"),
         "rewards": [REWARD],

@@ -1,12 +1,11 @@
 """Completions of the letters that the reference wrote before, for tests of learning from logged data."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.learner.worlds.letters import LETTERS, MAX_LENGTH, PROMPTS, REWARD, policy_folder, reward_of
+from tests.learner.worlds.letters import LETTERS, MAX_LENGTH, PROMPTS, policy_beside, reward_of, write_job
 from training.learner.models.loading import load_policy
 from training.learner.sampling.sampler import SamplingParams, sample
 
@@ -28,25 +27,11 @@ def row(prompt: int, tokens: Sequence[int], **more: Any) -> dict[str, Any]:
 
 def q_job(folder: Path, rows: Sequence[dict[str, Any]] | None = None, count: int = 40, **settings: Any) -> Path:
     """Make a job directory for q, with its policy beside it. rows: by default `count` samples of every prompt."""
-    folder.mkdir(parents=True, exist_ok=True)
-    policy = folder.parent / "policy"
-    if not policy.exists():
-        policy_folder(policy)
+    policy = policy_beside(folder)
     if rows is None:
         prompts = range(1, 1 + len(PROMPTS))
         rows = [row(prompt, tokens) for prompt in prompts for tokens in logged_tokens(policy, prompt, count)]
-    (folder / "completions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
-    config = {
-        "model": str(policy),
-        "rewards": [REWARD],
-        "max_completion_tokens": MAX_LENGTH,
-        "missing_eos_penalty": 0.0,
-        "eval_prompts": 0,
-        "optimum_samples": 0,
-        **settings,
-    }
-    (folder / "config.json").write_text(json.dumps(config))
-    return folder
+    return write_job(folder, "completions.jsonl", rows, **settings)
 
 
 def tree_of(written: Sequence[Sequence[int]]) -> Counter[State]:
