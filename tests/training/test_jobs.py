@@ -49,7 +49,7 @@ def test_each_program_starts_from_the_model_of_the_one_before(waiting, base, set
     made = settings.DATA_DIR / "rounds" / "support" / "0001"
     models = {each.name: jobs.models(waiting, each) for each in waiting.jobs}
     reward_model = str(made / "reward" / "model")
-    assert models["reward"] == {"model": base.path}
+    assert models["reward"] == {"model": base.path, "last_reward_model": ""}
     assert models["policy"] == {"model": base.path, "reward_model": reward_model, "reference_model": ""}
     samples = {"model": str(made / "policy" / "model"), "reward_model": reward_model, "root_model": base.path}
     assert models["samples"] == samples

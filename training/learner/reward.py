@@ -35,9 +35,10 @@ Files out:
 Steps:
 
 1. Read the rankings and encode them as tokens.
-2. Load the policy as trunk, make the tie parameter and the optimizer, and load the state of an earlier run.
+2. Load the policy as trunk, and move it towards the last reward model, if one is set (models/continued_start.py). Make
+   the tie parameter and the optimizer, and load the state of an earlier run.
 3. Train on about `batch_rankings` rankings per step; each comparison is computed once.
-4. Write metrics, evaluate, save. Repeat from 3 for all passes (`epochs`) and runs (`averaged_runs`).
+4. Write metrics, evaluate, save. Repeat from 3 for all passes and runs (`averaged_runs`).
 5. Normalise scores to mean 0 and deviation 1 on samples.jsonl, or else on the training completions.
 6. Evaluate on the held-out prompts; write the model, then the result.
 
@@ -67,6 +68,7 @@ from torch import Tensor
 from transformers.utils import logging as transformers_logging
 
 from training.learner.models.attribute_heads import AttributeHeads
+from training.learner.models.continued_start import move_towards
 from training.learner.models.generic_forward import path_summary, shares_prompts
 from training.learner.models.loading import computing_in, load_tokenizer
 from training.learner.models.lora import lora_config
@@ -97,6 +99,7 @@ from training.learner.preferences.ranking_loss import (
 from training.learner.preferences.rating_report import attribute_report
 from training.learner.preferences.ratings import RatingData, RatingTargets, read_ratings
 from training.learner.preferences.report import Report, longer_is_preferred, report, score_pairs
+from training.learner.rewards.reward_function import same_tokens
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
 from training.learner.runtime.optimization import (
@@ -145,6 +148,8 @@ def main(job_dir: Path) -> None:
     # 2. Model on the policy's trunk, tie parameter, optimizer, and the state of an earlier run.
     lora = lora_config(settings)
     model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, lora)
+    if settings.last_reward_model:
+        continue_last(model, tokenizer, settings)
     model.network.config.reward_longest = [settings.max_prompt_tokens, settings.max_completion_tokens]
     if ratings.names:
         model.attributes = AttributeHeads(ratings.names, model.head.in_features).to(model.network.device)
@@ -206,11 +211,19 @@ def main(job_dir: Path) -> None:
     evaluation = evaluate(model, tie, data, settings, micro_batches.size)
     job.save_folder("model", lambda folder: save_reward_model(model, tokenizer, folder))
     result = {"program": "reward", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
+    result |= {"start": "last_reward_model" if settings.last_reward_model else "model"}
     result |= summary(job, model, tie, data) | evaluation | path_summary(model.network)
     if settings.marks_weight and (left_out := count_left_out(job.rows("rankings.jsonl"))):
         result["marks_left_out"] = left_out
     job.write_result(result | rating_summary(model, rated, ratings, data, settings, micro_batches.size))
     processes.close()
+
+
+def continue_last(model: RewardModel, tokenizer: Any, settings: RewardConfig) -> None:
+    """Move a new model towards the last reward model. Raises BadInput unless both have one kind and one tokenizer."""
+    if not same_tokens(tokenizer, load_tokenizer(settings.last_reward_model)):
+        raise BadInput("model and last_reward_model must have the same tokenizer: leave last_reward_model out")
+    move_towards(model, settings.last_reward_model, settings.kept_share)
 
 
 def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig, run: int = 0) -> list[list[TrainingItem]]:
@@ -219,7 +232,7 @@ def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig, run: i
     The contrast uses the prompt of the next comparison in the pass with another prompt.
     """
     plan = []
-    numbers = range(run * settings.epochs, (run + 1) * settings.epochs)
+    numbers = range(run * settings.passes, (run + 1) * settings.passes)
     for one in training_passes(comparisons, settings.batch_rankings, settings.seed, numbers):
         items = [as_training_item(one.order, place, one.number, settings) for place in range(len(one.order))]
         plan += [items[step] for step in one.steps]

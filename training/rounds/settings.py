@@ -25,7 +25,7 @@ from training.rounds.recipes.description import NONE, Counts, Recipe, Sections
 # Former name to name, of settings of the section "round". The former names are accepted until version 0.3.
 RENAMED = {"second_opinions": "extra_ranking_share"}
 # Set by `run_round.jobs`: the models follow from the recipe, never from the person who starts the round.
-FILLED_IN = ("model", "reference_model", "reward_model", "critic_model", "root_model")
+FILLED_IN = ("model", "reference_model", "reward_model", "critic_model", "root_model", "last_reward_model")
 NOTHING_COUNTED = Counts()
 # Settings of the environment dialogue in a round, besides those of every user.
 USER_SETTINGS = {"script": {"lines"}, "checkpoint": {"model", "instruction"}, "endpoint": {"instruction"}}
@@ -58,6 +58,18 @@ class RoundSettings:
         choices=("base", "root"),
         help="What the policy stays close to: what it starts from (the base, after imitation if any), or the imported "
         "ancestor of the base.",
+    )
+    reward_start: str = setting(
+        "base",
+        choices=("base", "last"),
+        help="Where the training of the reward model starts. base: at the model that the policy starts from. last: "
+        "at the reward model of the round that made the base, see continued_epochs and kept_share of reward.",
+    )
+    full_reward_every: int = setting(
+        3,
+        low=0,
+        help="With reward_start last: rounds from one training of the reward model that starts from the base to the "
+        "next. 0: only the first.",
     )
     anchors: bool = setting(
         False, help="Whether the reward model learns from All bad and All good, as pairs against an anchor."

@@ -15,7 +15,8 @@ from django.conf import settings
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Round
 from training.rounds import inputs, simulated_user
-from training.rounds.recipes.description import BASE, NONE, REWARD_MODEL_OF_BASE, ROOT, Job
+from training.rounds.continued_reward import reward_model_to_continue
+from training.rounds.recipes.description import BASE, CONTINUED_REWARD_MODEL, NONE, REWARD_MODEL_OF_BASE, ROOT, Job
 
 SNAPSHOT = "snapshot.json"
 
@@ -81,6 +82,8 @@ def located(round_: Round, source: str) -> str:
         return round_.base.root.path
     if source == REWARD_MODEL_OF_BASE:
         return round_.base.reward_model_path
+    if source == CONTINUED_REWARD_MODEL:
+        return reward_model_to_continue(round_)
     return str(directory_of(round_) / source / "model")
 
 

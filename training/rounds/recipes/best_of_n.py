@@ -30,7 +30,7 @@ from training.rounds.recipes.parts import (
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
     """Return the jobs: sft with enough demonstrations, reward if a reward term uses it, policy, samples, baseline."""
     sft, start = optional_sft(settings, counts)
-    reward, reward_model = optional_reward(RECIPE.reward_terms(settings), start)
+    reward, reward_model = optional_reward(settings, RECIPE.reward_terms(settings), start)
     samples = sample_jobs(settings, "policy", reward_model, "best_of_n")
     return (*sft, *reward, policy_job(settings, start, reward_model), *samples)
 

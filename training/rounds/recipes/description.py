@@ -19,6 +19,7 @@ NONE = ""
 BASE = "base"  # the checkpoint that the round starts from
 ROOT = "root"  # its imported ancestor
 REWARD_MODEL_OF_BASE = "reward model of base"  # the reward model that the base was trained with, if any
+CONTINUED_REWARD_MODEL = "continued reward model"  # the same, unless a full training is due (continued_reward.py)
 
 # Kinds of rows of an input file: the modules of `rounds.inputs`. A value with a slash, such as "samples/samples.jsonl",
 # is a file that an earlier job wrote.

@@ -9,6 +9,7 @@ from training.learner.environments import SINGLE_TURN
 from training.learner.reward_terms import use_reward_model
 from training.rounds.recipes.description import (
     BASE,
+    CONTINUED_REWARD_MODEL,
     DEMONSTRATIONS,
     NONE,
     PROMPTS_TO_ANSWER,
@@ -102,14 +103,15 @@ def optional_sft(settings: Sections, counts: Counts) -> tuple[tuple[Job, ...], s
     return ((sft_job(),), "sft") if begins_with_sft(settings, counts) else ((), BASE)
 
 
-def reward_job(start: str = BASE) -> Job:
+def reward_job(settings: Sections, start: str = BASE) -> Job:
     """Return the training of a reward model on the rankings, and of its attribute heads on the ratings."""
+    last = CONTINUED_REWARD_MODEL if settings["round"].get("reward_start") == "last" else NONE
     return Job(
         "reward",
         REWARD,
         "reward",
         inputs={"rankings.jsonl": RANKINGS, "ratings.jsonl": RATINGS},
-        models={"model": start},
+        models={"model": start, "last_reward_model": last},
         curves=(
             Curve(_("Reward model: loss"), "loss held_out_loss", TRAINING_AND_HELD_OUT),
             Curve(_("Reward model: accuracy"), "accuracy held_out_accuracy", TRAINING_AND_HELD_OUT),
@@ -122,9 +124,9 @@ def reward_job(start: str = BASE) -> Job:
     )
 
 
-def optional_reward(terms: Sequence[str], start: str = BASE) -> tuple[tuple[Job, ...], str]:
+def optional_reward(settings: Sections, terms: Sequence[str], start: str = BASE) -> tuple[tuple[Job, ...], str]:
     """Return the job of a reward model, if one of these reward terms uses it, and the origin of that model."""
-    return ((reward_job(start),), "reward") if use_reward_model(terms) else ((), NONE)
+    return ((reward_job(settings, start),), "reward") if use_reward_model(terms) else ((), NONE)
 
 
 def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_section: str = "") -> tuple[Job, ...]:

@@ -21,7 +21,7 @@ from training.rounds.recipes.parts import POLICY, REWARD_FIELDS, TRAINING_AND_HE
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
     """Return the jobs: reward, if a reward term uses it; policy; samples and baseline."""
-    reward, reward_model = optional_reward(RECIPE.reward_terms(settings))
+    reward, reward_model = optional_reward(settings, RECIPE.reward_terms(settings))
     return (*reward, policy_job(reward_model), *sample_jobs(settings, "policy", reward_model, "q"))
 
 

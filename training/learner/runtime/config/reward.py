@@ -14,6 +14,16 @@ class RewardConfig(Training):
     program = "reward"
 
     epochs: int = setting(4, low=1, help="Passes over the rankings.")
+    last_reward_model: str = setting(
+        "", help="Folder of an earlier reward model to continue. Empty: a full training from `model`."
+    )
+    continued_epochs: int = setting(2, low=1, help="Passes over the rankings with last_reward_model.")
+    kept_share: float = setting(
+        1.0,
+        above=0,
+        high=1,
+        help="With last_reward_model the weights start at model + kept_share · (last − model). 1: at the last model's.",
+    )
     batch_rankings: int = setting(32, low=1, help="Average number of rankings in a step over all processes.")
     tie_model: str = setting(
         "rao_kupper",
@@ -55,3 +65,10 @@ class RewardConfig(Training):
         super().check()
         if self.averaged_runs > 1 and self.lora_rank:
             raise BadInput("averaged_runs must be 1 with lora_rank: averaged LoRA factors are not an average adapter")
+        if self.last_reward_model and self.lora_rank:
+            raise BadInput("a reward model with lora_rank cannot continue another one: leave last_reward_model out")
+
+    @property
+    def passes(self) -> int:
+        """Return the number of passes over the rankings in each run."""
+        return self.continued_epochs if self.last_reward_model else self.epochs
