@@ -28,7 +28,7 @@ def undo_last(membership: Membership) -> Lease:
     """
     locks.lock_member(membership)
     last = _last_action(membership)
-    return _take_skip_back(membership, last) if isinstance(last, Skip) else _withdraw(membership, last)
+    return _undo_skip(membership, last) if isinstance(last, Skip) else _withdraw(membership, last)
 
 
 def time_of_last_action(membership: Membership) -> datetime | None:
@@ -72,7 +72,7 @@ def write_withdrawal(ranking: Ranking) -> None:
     Comparison.objects.filter(pk=ranking.comparison_id).update(ranking_count=F("ranking_count") - 1)
 
 
-def _take_skip_back(membership: Membership, skip: Skip) -> Lease:
+def _undo_skip(membership: Membership, skip: Skip) -> Lease:
     is_taken = gold.is_stand_in_taken(skip)
     skip.delete()
     lease = None if is_taken else lease_rows.hold(membership, skip.comparison_id)

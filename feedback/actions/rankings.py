@@ -117,7 +117,7 @@ def _record(
         if previous is None:
             gold.qualify_if_passed(membership)
     elif membership.project.extra_rankings:
-        extra_rankings.ask_for_majority(membership.project, lease.comparison_id)
+        extra_rankings.request_if_no_majority(membership.project, lease.comparison_id)
     return ranking
 
 

@@ -97,7 +97,7 @@ def claim(membership: Membership, *, may_wait: bool = True) -> Comparison | None
     # because the membership is locked.
     if taken := _take(membership, HEAD.format(most=HEAD_SIZE)):
         return taken
-    for ids in _further_looks(membership):
+    for ids in _further_candidates(membership):
         if ids and (taken := _take(membership, NAMED, ids)):
             return taken
     return _wait_for_one(membership) if may_wait else None
@@ -108,7 +108,7 @@ def first_in_queue(membership: Membership) -> int | None:
     values = {"person": membership.user_id, "project": membership.project_id, "ids": None}
     if rows := statements.run(PEEK.format(look=HEAD.format(most=HEAD_SIZE)), values):
         return rows[0][0]
-    for ids in _further_looks(membership):
+    for ids in _further_candidates(membership):
         if ids and (rows := statements.run(PEEK.format(look=NAMED), values | {"ids": ids})):
             return rows[0][0]
     return None
@@ -144,7 +144,7 @@ def _queue(membership: Membership) -> QuerySet[Comparison]:
     return waiting.filter(project_id=membership.project_id).order_by(*QUEUE_ORDER)
 
 
-def _further_looks(membership: Membership) -> Iterator[list[int]]:
+def _further_candidates(membership: Membership) -> Iterator[list[int]]:
     """Yield ids of comparisons to try, piece by piece, if the head of the queue has nothing for this member."""
     queue = _queue(membership)
     for section in sections(membership.project_id):

@@ -8,7 +8,7 @@ from django.db.models import F
 from feedback.models import Comparison, Project
 
 
-def ask_for_majority(project: Project, comparison_id: int) -> None:
+def request_if_no_majority(project: Project, comparison_id: int) -> None:
     """Request one more ranking of a comparison that is complete and has no majority.
 
     Called in the transaction that wrote its last ranking and so locked its row. The queue serves the comparison first,

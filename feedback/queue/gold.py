@@ -1,7 +1,7 @@
 """Gold comparisons: their right ranking is known. They test annotators before real work, and now and then during it.
 
 An annotator must not learn which comparisons are gold. How many come before a piece of real work is drawn once, from a
-secret (`blinding.gold_before`). Gold that an annotator lets go (releases, skips, or holds until the lease expires)
+secret (`blinding.gold_before`). Gold that an annotator gives up (releases, skips, or holds until the lease expires)
 behaves like the real work that it came before, its *stand-in*: it comes again while the stand-in has an open slot, and
 is gone once others have taken the slots. Rankings of gold are in no export and no agreement.
 """
@@ -28,7 +28,7 @@ GOLD = """
     WHERE look.project_id = %(project)s AND look.gold_ranks IS NOT NULL AND look.open_slots > 0 AND {condition}
 """
 CLAIM = f"SELECT look.id {GOLD} ORDER BY look.shuffle_key LIMIT 1 FOR NO KEY UPDATE OF look SKIP LOCKED"
-# Without gold that the annotator let go: only `claim_before` gives that again, in place of its stand-in.
+# Without gold that the annotator gave up: only `claim_before` gives that again, in place of its stand-in.
 NEVER_LEASED = f"""{claim.MAY_RANK} AND NOT EXISTS (
     SELECT FROM feedback_lease WHERE comparison_id = look.id AND annotator_id + 0 = %(person)s OFFSET 0)"""
 COUNT = f"SELECT count(*) FROM (SELECT {GOLD.format(condition=NEVER_LEASED)} LIMIT %(most)s) AS left_over"
@@ -47,8 +47,8 @@ def claim_before(membership: Membership, comparison_id: int) -> Comparison | Non
     """
     if not membership.project.gold_percent:
         return None
-    let_go = _let_go(membership, stand_in=comparison_id).values_list("comparison_id", flat=True).first()
-    if let_go is not None and (comparison := _lock_open(let_go)):
+    given_up = _given_up(membership, stand_in=comparison_id).values_list("comparison_id", flat=True).first()
+    if given_up is not None and (comparison := _lock_open(given_up)):
         return comparison
     count = membership.gold_given if membership.gold_given_before == comparison_id else 0
     if count >= blinding.gold_before(membership.project, membership.user_id, comparison_id):
@@ -73,12 +73,12 @@ def claim_to_qualify(membership: Membership) -> Comparison:
     return comparison
 
 
-def is_stand_in_taken(let_go: Lease | Skip) -> bool:
+def is_stand_in_taken(given_up: Lease | Skip) -> bool:
     """Return whether others have taken all slots of the stand-in of this gold. The annotator may not have it back then.
 
     False if it has no stand-in, as for real work.
     """
-    return let_go.stand_in_id is not None and not Comparison.objects.filter(pk=let_go.stand_in_id, open_slots__gt=0)
+    return given_up.stand_in_id is not None and not Comparison.objects.filter(pk=given_up.stand_in_id, open_slots__gt=0)
 
 
 def gold_to_come(membership: Membership, waiting: Sequence[int]) -> int:
@@ -96,7 +96,7 @@ def gold_to_come(membership: Membership, waiting: Sequence[int]) -> int:
     planned = left + sum(drawn.values())
     values = {"person": membership.user_id, "project": membership.project_id, "most": planned}
     ((left_over,),) = statements.run(COUNT, values)
-    return _let_go(membership, stand_in__open_slots__gt=0).count() + left_over
+    return _given_up(membership, stand_in__open_slots__gt=0).count() + left_over
 
 
 def _left_to_qualify(membership: Membership) -> int:
@@ -108,8 +108,8 @@ def _left_to_qualify(membership: Membership) -> int:
     return max(0, membership.project.qualification_items - ranked - held)
 
 
-def _let_go(membership: Membership, **stand_in: int) -> QuerySet[Lease]:
-    """Return the lapsed leases of gold that this member let go, oldest first, by conditions on their stand-in.
+def _given_up(membership: Membership, **stand_in: int) -> QuerySet[Lease]:
+    """Return the lapsed leases of gold that this member gave up, oldest first, by conditions on their stand-in.
 
     Gold whose ranking was withdrawn is left out: real work of that kind does not come again either.
     """

@@ -50,7 +50,7 @@ def test_the_annotators_stop_when_nothing_is_left_and_no_comparison_has_too_many
 def test_all_annotators_stop_when_one_is_refused(monkeypatch):
     left = []
 
-    def work_off(client, annotator, quota):
+    def rank_from_quota(client, annotator, quota):
         if annotator.seed == 1:
             raise Refused("Your key is not valid.")
         deadline = monotonic() + 240
@@ -58,7 +58,7 @@ def test_all_annotators_stop_when_one_is_refused(monkeypatch):
             sleep(0.01)
         left.append(quota.qsize())
 
-    monkeypatch.setattr(labelling, "work_off", work_off)
+    monkeypatch.setattr(labelling, "rank_from_quota", rank_from_quota)
     with pytest.raises(Refused):
         rank("http://127.0.0.1:9", "support", [Worker(Annotator(1), "a"), Worker(Annotator(2), "b")], 100)
     assert left == [0]

@@ -27,7 +27,7 @@ def rank(base_url: str, project: str, workers: Sequence[Worker], labels: int) ->
 
     def work(worker: Worker) -> int:
         with Client(base_url, project, worker.token) as client:
-            return work_off(client, worker.annotator, quota)
+            return rank_from_quota(client, worker.annotator, quota)
 
     with ThreadPoolExecutor(len(workers)) as pool:
         try:
@@ -42,7 +42,7 @@ def empty(quota: "SimpleQueue[None]") -> None:
             quota.get_nowait()
 
 
-def work_off(client: Client, annotator: Annotator, quota: "SimpleQueue[None]") -> int:
+def rank_from_quota(client: Client, annotator: Annotator, quota: "SimpleQueue[None]") -> int:
     """Rank until the quota is empty or nothing is left to rank. Return the number of rankings."""
     done = 0
     lease = client.take()
