@@ -69,13 +69,16 @@ def python_files() -> list[Path]:
     return files
 
 
-OWNERS = packages_distributions()  # reads the file list of every distribution: slow
+@cache
+def owners() -> dict[str, list[str]]:
+    """Return the distributions of each module. It reads the file list of every distribution, which is slow."""
+    return dict(packages_distributions())
 
 
 def third_party(modules: set[str], ours: set[str]) -> set[str]:
     """Return the distributions of modules of other projects; a module that is not installed keeps its name."""
     roots = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names) - ours - {""}
-    return {canonicalize_name(OWNERS[root][0]) if root in OWNERS else root for root in roots}
+    return {canonicalize_name(owners()[root][0]) if root in owners() else root for root in roots}
 
 
 def test_every_import_is_declared_in_the_files_of_its_tree():

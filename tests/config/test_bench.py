@@ -81,6 +81,7 @@ def test_equal_steps_counts_steps_until_the_losses_differ() -> None:
     assert equal_steps([0.693, 0.5, 0.4, 0.3], [0.693, 0.5004, 0.402, 0.3]) == 2
 
 
+@pytest.mark.slow
 def test_the_web_benchmark_parses_the_current_ranking_page(project, annotator, client, plain_static_files) -> None:
     add_work(project, 1)
     client.force_login(annotator)

@@ -42,6 +42,7 @@ def test_options_that_do_not_fit_together_are_refused(options, words):
         call_command("demo", **options)
 
 
+@pytest.mark.slow
 def test_a_missing_model_is_refused(db):
     with pytest.raises(CommandError, match=r"^There is no folder /no/such on this machine\.$"):
         call_command("demo", model="/no/such")

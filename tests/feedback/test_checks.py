@@ -128,6 +128,7 @@ def test_a_biased_annotator_is_flagged_soon(chance, places, soon):
     assert max(after) < 400
 
 
+@pytest.mark.slow
 def test_careful_people_are_flagged_as_biased_no_more_often_than_the_stated_rate():
     generator = random.Random(3)
     flagged = 0
@@ -210,6 +211,7 @@ def test_gold_flags_the_clicker_sooner_and_without_overlap():
     assert median(after) <= 40  # of gold
 
 
+@pytest.mark.slow
 def test_in_a_careful_group_people_are_flagged_no_more_often_than_the_stated_rate():
     """The others' agreement is estimated from the same rankings, as in a project."""
     flagged = people = 0
@@ -299,6 +301,7 @@ def test_the_vectorised_checks_return_what_a_loop_over_the_rankings_returns(seed
     assert check_rankings(rows, mark) == checks_by_loop.check_rankings(rows, mark)
 
 
+@pytest.mark.slow
 def test_the_random_rankings_have_flags_of_each_kind():
     """Without all kinds of flags the comparison with the loop would test little."""
     results = [of_one for seed in range(30) for of_one in check_rankings(random_rankings(seed), 0.8).values()]

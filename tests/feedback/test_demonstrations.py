@@ -193,6 +193,7 @@ def test_a_demonstration_without_a_text_is_refused(project, completion):
         imports.add_prompts(project, [{"prompt": "Hello", "completions": [completion]}])
 
 
+@pytest.mark.slow
 def test_the_reviewers_page_lists_and_discards(ann, mona, lease, client, plain_static_files):
     demonstration = write(ann, lease)
     client.force_login(mona.user)

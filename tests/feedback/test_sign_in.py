@@ -55,6 +55,7 @@ def test_a_third_simultaneous_password_check_waits_and_is_then_refused(
     assert b"try again in a few seconds" in answer.content
 
 
+@pytest.mark.slow
 def test_a_sign_in_waits_until_a_slot_is_free(client, annotator, all_places_taken, monkeypatch):
     monkeypatch.setattr(passwords, "sleep", lambda _: all_places_taken[0].close())
     assert client.post("/sign-in/", {"username": "ann", "password": "ann-password"}).status_code == 302

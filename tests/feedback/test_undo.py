@@ -111,6 +111,7 @@ def test_a_client_of_version_0_1_may_revise_the_ranking_that_undo_answered(ann, 
     assert Comparison.objects.get().pk == comparison.pk
 
 
+@pytest.mark.slow
 def test_a_submit_after_ten_undos_is_answered_as_stored(ann, work, client, plain_static_files):
     """The page holds more leases than a submit may add to. It was answered 409 after the ranking was stored."""
     work(13)

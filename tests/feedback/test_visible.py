@@ -137,6 +137,7 @@ def test_every_visible_character_maps_to_the_source_in_any_markdown(seed):
             assert character == ATOM or character == text[start:end].replace("\r\n", ""), repr(text)
 
 
+@pytest.mark.slow
 def test_text_too_long_for_markdown_is_its_own_place():
     text = "**word** \r\n" * 90_000
     found = visible(text)

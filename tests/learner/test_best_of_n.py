@@ -122,6 +122,7 @@ def test_its_steps_are_sampling_then_imitation(learned):
     assert lines[3]["learning_rate"] == 0.01 > lines[-1]["learning_rate"] > 0
 
 
+@pytest.mark.slow
 def test_every_iteration_samples_the_newest_policy_and_picks_the_best_of_it(tmp_path):
     job = best_of_n_job(
         tmp_path / "job", ("a", "b"), **SMALL | {"prompts_per_iteration": 40, "sampling_prompts": 20}, iterations=3,
@@ -229,6 +230,7 @@ def test_settings_that_contradict_are_refused(chosen, sentence):
         settings(**chosen)
 
 
+@pytest.mark.slow
 def test_settings_and_data_that_cannot_be_learned_are_refused_with_a_sentence(tmp_path):
     job = best_of_n_job(tmp_path / "job", **SMALL, threshold="reward", min_reward=1000)
     with pytest.raises(BadInput, match="no pick of iteration 1 reaches min_reward, 1000: the highest reward is "):

@@ -106,6 +106,7 @@ def test_a_dialogue_is_scored_as_it_is_read_in_training_on_its_ranking(world):
     torch.testing.assert_close(score_groups(model, reference).mean, in_training, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_kl_from_the_root_counts_the_policys_tokens_of_all_turns(world):
     (samples, policy, _), folder = world
     result = json.loads((folder / "job" / "result.json").read_text())
@@ -126,6 +127,7 @@ def test_kl_from_the_root_counts_the_policys_tokens_of_all_turns(world):
     assert sum(row["tokens"] for row in samples) == places
 
 
+@pytest.mark.slow
 def test_dialogues_do_not_depend_on_the_batch_or_on_a_stop(world, tmp_path):
     (samples, *_), _ = world
     again, *_ = sampled(tmp_path, batch_completions=7)

@@ -33,6 +33,7 @@ def test_logged_completions_become_a_policy_without_sampling(tmp_path):
     AutoModelForCausalLM.from_pretrained(job / "model")
 
 
+@pytest.mark.slow
 def test_with_reward_terms_the_policy_is_measured_like_that_of_ppo(tmp_path):
     job = q_job(tmp_path / "job", None, 8, **FEW, eval_prompts=4, optimum_samples=8, learning_rate=0.001)
     q.main(job)

@@ -156,6 +156,7 @@ def test_the_contrast_is_the_mean_over_a_comparisons_completions_times_its_weigh
     assert contrast_loss(raw, torch.zeros(0), [TrainingItem(one), TrainingItem(two)]).item() == 0.0
 
 
+@pytest.mark.slow
 def test_the_contrast_teaches_that_a_completion_belongs_to_its_prompt(policy):
     def comparison(number: int, topic: int) -> Comparison:
         ranking = Ranking((1, 1), (0, 1), "a", 1.0, None)

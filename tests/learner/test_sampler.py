@@ -92,6 +92,7 @@ def test_a_completion_stops_unfinished_at_a_token_that_is_no_text():
     torch.testing.assert_close(own, scored_again(model, written, PROMPTS * 4, 1.0), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_tokens_are_drawn_as_often_as_their_probability_says():
     logits = torch.tensor([[2.0, 0.0, 1.0, -30.0, 0.5]])
     count = 40_000

@@ -171,6 +171,7 @@ def test_the_split_of_a_row_takes_precedence_over_the_fraction():
         as_demonstration({**written[0], "split": "test"}, 1)
 
 
+@pytest.mark.slow
 def test_the_loss_before_training_is_measured_once(tmp_path, monkeypatch):
     tiny_model(vocabulary=5).save_pretrained(tmp_path / "start")
     letters_tokenizer().save_pretrained(tmp_path / "start")

@@ -40,6 +40,7 @@ def test_a_judgement_does_not_depend_on_the_order_of_display():
     assert Annotator(3).rank(message, replies[::-1]) == Annotator(3).rank(message, replies)[::-1]
 
 
+@pytest.mark.slow
 def test_smaller_differences_are_noticed_among_similar_replies():
     message = "My kettle arrived broken."
     better, worse = f"{POLITE} {ANSWER}", f"{ANSWER} We will look into it."
@@ -60,6 +61,7 @@ def rankings_by_annotator():
     return [[Annotator(seed).rank(row["message"], row["completions"]) for row in rows] for seed in range(1, 5)]
 
 
+@pytest.mark.slow
 def test_two_annotators_agree_on_three_pairs_in_four(rankings_by_annotator):
     counts = [compare(one, other) for one, other in combinations(rankings_by_annotator, 2)]
     assert 0.73 <= sum(count.agreeing for count in counts) / sum(count.strict for count in counts) <= 0.77

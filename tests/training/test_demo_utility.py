@@ -115,11 +115,13 @@ def test_better_traits_of_a_reply_have_a_higher_mean_utility(trait, better, wors
     assert mean(better) > mean(worse)
 
 
+@pytest.mark.slow
 def test_the_issue_of_every_message_is_recognised():
     messages = list(grammar.messages(seed=3, count=2000))
     assert [message.text for message in messages if issue_of(message.text) != message.issue] == []
 
 
+@pytest.mark.slow
 def test_replies_of_drawn_traits_differ_visibly():
     points = [utility(message.text, reply) for message, reply in grammar.demonstrations(seed=4, count=1000)]
     assert 2.5 < statistics.stdev(points) < 3.5

@@ -55,6 +55,7 @@ def test_a_round_begins_with_its_demonstrations_if_there_are_enough(recipe, chos
     assert reports.imitation_sentence(RECIPES[recipe], settings, counts) == sentence
 
 
+@pytest.mark.slow
 def test_only_demonstrations_of_training_prompts_are_learned_from(project, base, demonstrations):
     started = start_round(project, None, {"round": {"recipe": "sft"}})
     assert (started.demonstration_count, started.demonstrations_used, started.ranking_count) == (3, 3, 0)
@@ -93,6 +94,7 @@ def test_the_recipe_metric_trains_no_reward_model(project, base, comparisons):
     assert (started.reward_terms, "reward" in started.settings) == (["bleu"], False)
 
 
+@pytest.mark.slow
 def test_a_metric_is_chosen_on_the_page(client, project, base, comparisons, manager):
     Prompt.objects.update(references=["Soon."])
     client.force_login(manager)

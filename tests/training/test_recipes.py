@@ -152,6 +152,7 @@ def test_kl_from_the_root_is_measured_only_on_samples_from_the_whole_distributio
     assert samples == {"{}": base.path, "{'top_p': 0.9}": "", "{'temperature': 0.0}": ""}
 
 
+@pytest.mark.slow
 def test_pages_and_api_follow_the_recipe(client, project, base, rankings, manager, drafts):
     client.force_login(manager)
     page = client.get(f"/projects/{project.slug}/console/?recipe=drafts").content.decode()

@@ -255,6 +255,7 @@ def test_a_heartbeat_keeps_a_round(claim):
     assert lifecycle.sweep_lost() == 0
 
 
+@pytest.mark.slow
 def test_a_lost_round_that_was_to_be_cancelled_is_cancelled(claim):
     lifecycle.request_cancel(read(claim.round_id))
     age_heartbeat(claim, 31)

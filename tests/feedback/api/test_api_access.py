@@ -122,6 +122,7 @@ def test_without_a_token_it_is_401(as_nobody, project):
         assert response["WWW-Authenticate"] == "Bearer", (name, verb)
 
 
+@pytest.mark.slow
 def test_a_stranger_gets_404_for_everything_of_the_project(as_stranger, project, work):
     work(1)
     for name, verb in EVERY:

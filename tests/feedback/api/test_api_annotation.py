@@ -86,6 +86,7 @@ def test_leases_already_held_are_not_returned_again(as_annotator, work):
     assert third["lease"] != second["lease"]
 
 
+@pytest.mark.slow
 def test_a_ranking_is_answered_as_stored_when_no_further_lease_may_be_had(as_annotator, work):
     """After ten undos the client holds more leases than a submit may add to: that is no reason to refuse the submit."""
     work(13)
@@ -140,6 +141,7 @@ BAD_SUBMITS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_bad_submit_is_400_with_a_sentence_and_the_lease_stays(as_annotator, work):
     work(1)
     lease = take(as_annotator)

@@ -80,6 +80,7 @@ def test_a_cursor_beyond_the_record_is_refused(as_manager, ann, work):
     assert '"after" is 2, but the record ends at 1' in answer.json()["message"]
 
 
+@pytest.mark.slow
 def test_pairs_for_trainers_are_of_training_prompts_unless_requested_otherwise(as_manager, ann, work):
     work(30)
     while rank_next(ann):

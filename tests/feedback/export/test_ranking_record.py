@@ -127,6 +127,7 @@ def test_a_frozen_cutoff_gives_the_same_rows_after_a_revision(ann, project, work
     assert [row["ranking_id"] for row in ranking_record.rankings(project, after=cutoff)] == [second.pk]
 
 
+@pytest.mark.slow
 def test_a_split_can_be_left_out(ann, project, work):
     work(40)
     while rank_next(ann):
