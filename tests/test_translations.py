@@ -4,7 +4,7 @@ import ast
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,9 @@ from config.settings import BASE_DIR
 
 CATALOGUE = BASE_DIR / "config" / "locale" / "zh_Hans" / "LC_MESSAGES" / "django.po"
 REFUSALS = {"Invalid", "Conflict", "NotFound", "Forbidden"}
+needs_xgettext = pytest.mark.skipif(
+    shutil.which("xgettext") is None, reason="xgettext (of GNU gettext) is not on this machine"
+)
 
 
 def code() -> list[Path]:
@@ -39,34 +42,44 @@ def test_no_refusal_is_in_english_alone():
     assert not [each for path in code() for each in untranslatable(path)]
 
 
-@pytest.mark.skipif(shutil.which("xgettext") is None, reason="xgettext (of GNU gettext) is not on this machine")
-def test_the_catalogue_has_every_sentence_of_the_code(tmp_path):
-    found = tmp_path / "found.po"
-    keywords = ["-k_", "-kgettext_lazy", "-kin_english", "-kngettext:1,2"]
-    command = ["xgettext", "-LPython", "--from-code=UTF-8", *keywords, "-o", found, *code()]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
-    asked = sentences(found.read_text())
-    assert len(asked) > 200
-    missing = sorted(asked - sentences(CATALOGUE.read_text()))
-    assert missing == []
+def extracted(paths: Sequence[Path], folder: Path) -> set[str]:
+    """Return the sentences that xgettext finds in these files of Python code."""
+    found = folder / "found.po"
+    keywords = ["_", "gettext", "gettext_lazy", "gettext_noop", "in_english", "ngettext:1,2"]
+    command = ["xgettext", "-LPython", "--from-code=UTF-8", *(f"-k{keyword}" for keyword in keywords), "-o", found]
+    subprocess.run(list(map(str, [*command, *paths])), check=True, capture_output=True)
+    return sentences(found.read_text())
 
 
-@pytest.mark.skipif(shutil.which("xgettext") is None, reason="xgettext (of GNU gettext) is not on this machine")
-def test_the_catalogue_has_every_sentence_of_the_templates(tmp_path):
+def templates_as_code(folder: Path) -> list[Path]:
+    """Write each template as Python code with its texts in calls of gettext, and return the files."""
     from django.utils.translation.template import templatize  # what makemessages does
 
     as_code = []
     for number, path in enumerate((BASE_DIR / "templates").rglob("*.html")):
-        as_code.append(tmp_path / f"{number}.py")
+        as_code.append(folder / f"{number}.py")
         jinja = path.name.endswith(".jinja.html")
         # Only what is in the tags: a quotation mark of the HTML between them would begin a string.
         text = ";\n".join(re.findall(r"{[{%]-?(.*?)-?[%}]}", path.read_text(), re.DOTALL)) if jinja else ""
         as_code[-1].write_text(text or templatize(path.read_text()))
-    found = tmp_path / "found.po"
-    keywords = ["-k_", "-kgettext", "-kgettext_noop", "-kngettext:1,2"]
-    command = ["xgettext", "-LPython", "--from-code=UTF-8", *keywords, "-o", found, *as_code]
-    subprocess.run(list(map(str, command)), check=True, capture_output=True)
-    asked = sentences(found.read_text())
+    return as_code
+
+
+@needs_xgettext
+def test_the_catalogue_has_every_sentence_of_the_code(tmp_path):
+    asked = extracted(code(), tmp_path)
     assert len(asked) > 200
-    missing = sorted(asked - sentences(CATALOGUE.read_text()))
-    assert missing == []
+    assert sorted(asked - sentences(CATALOGUE.read_text())) == []
+
+
+@needs_xgettext
+def test_the_catalogue_has_every_sentence_of_the_templates(tmp_path):
+    asked = extracted(templates_as_code(tmp_path), tmp_path)
+    assert len(asked) > 200
+    assert sorted(asked - sentences(CATALOGUE.read_text())) == []
+
+
+@needs_xgettext
+def test_the_catalogue_has_no_sentence_that_nothing_uses(tmp_path):
+    asked = extracted([*code(), *templates_as_code(tmp_path)], tmp_path)
+    assert sorted(sentences(CATALOGUE.read_text()) - asked - {""}) == []
