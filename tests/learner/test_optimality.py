@@ -14,6 +14,7 @@ from scipy.special import logsumexp
 from tests.learner.worlds.letters import MAX_LENGTH, completions, log_probs, policy_folder, ppo_job, reward_of
 from training.learner import ppo
 from training.learner.models.loading import load_policy
+from training.learner.policy.bridge import LogMeans, Samples, bridged_log_means
 from training.learner.policy.optimality import (
     best_attainable,
     best_of_n_curve,
@@ -45,24 +46,21 @@ def world(tmp_path_factory):
     return drawn, log_probs(policy, [1]), values
 
 
-@pytest.mark.slow
-def test_the_best_attainable_is_estimated_within_a_percent(world):
-    """With these rewards and β, the standard error of 40,000 samples is 1.6 %, of two million 0.2 %."""
-    _, reference, values = world
-    exact = BETA * float((reference + values / BETA).logsumexp(0))
-    torch.manual_seed(0)
-    many = values[torch.multinomial(reference.exp(), 2_000_000, replacement=True)]
-    assert best_attainable(many[None], BETA).value == pytest.approx(exact, rel=0.01)
+def best_from_the_reference(rewards):
+    """J* from samples of the reference alone, [P, 2m]: the second half counts as those of an unchanged policy."""
+    halves = [Samples(part, torch.zeros_like(part)) for part in rewards.double().chunk(2, 1)]
+    return best_attainable(bridged_log_means(*halves, BETA), BETA)
 
 
-def test_its_interval_over_sampled_completions_contains_the_exact_value(world):
+def test_the_interval_over_sampled_completions_contains_the_exact_value(world):
     drawn, reference, values = world
+    drawn = drawn[:, :8000]
     exact = BETA * float((reference + values / BETA).logsumexp(0))
     weights, mean = (values / BETA).exp(), math.exp(exact / BETA)
     error = BETA * math.sqrt(float((reference.exp() * (weights - mean).square()).sum()) / drawn.shape[1]) / mean
-    found = best_attainable(drawn, BETA)
-    assert found.low < exact < found.high
-    assert found.high - found.value == pytest.approx(1.96 * error, rel=0.1)
+    estimate = best_from_the_reference(drawn)
+    assert estimate.low < exact < estimate.high
+    assert estimate.high - estimate.value == pytest.approx(1.96 * error, rel=0.2)  # 128 groups: 6 % standard error
 
 
 def test_from_few_samples_the_jackknife_takes_the_bias_away(world):
@@ -70,22 +68,13 @@ def test_from_few_samples_the_jackknife_takes_the_bias_away(world):
     exact = BETA * float((reference + values / BETA).logsumexp(0))
     few = drawn.view(-1, 16)  # as if 2500 prompts with 16 samples each
     plain = float(BETA * ((few.double() / BETA).logsumexp(1) - math.log(16)).mean())
-    found = best_attainable(few, BETA)
-    assert plain < exact - 0.03 and abs(found.value - exact) < 0.4 * abs(plain - exact)
-
-
-def test_the_jackknife_is_that_of_its_definition():
-    rewards = torch.tensor([[0.3, -1.0, 2.0, 0.5], [0.0, 0.1, 0.2, 9.0]], dtype=torch.float64)
-    expected = []
-    for row in rewards.tolist():
-        whole = BETA * math.log(sum(math.exp(r / BETA) for r in row) / 4)
-        parts = [BETA * math.log(sum(math.exp(r / BETA) for r in row[:i] + row[i + 1 :]) / 3) for i in range(4)]
-        expected.append(4 * whole - 3 * sum(parts) / 4)
-    assert best_attainable(rewards, BETA).value == pytest.approx(sum(expected) / 2)
+    estimate = best_from_the_reference(few)
+    assert plain < exact - 0.03 and abs(estimate.value - exact) < 0.4 * abs(plain - exact)
 
 
 def test_a_reward_far_above_the_others_gives_no_infinity():
-    assert math.isfinite(best_attainable(torch.tensor([[1e4, 0.0, 0.0]]), 0.1).value)
+    estimate = best_from_the_reference(torch.tensor([[1e4, 0.0, 0.0, 0.0]]))
+    assert all(map(math.isfinite, estimate))
 
 
 def test_intervals_contain_the_truth_nineteen_times_in_twenty(world):
@@ -93,9 +82,9 @@ def test_intervals_contain_the_truth_nineteen_times_in_twenty(world):
     exact = BETA * float((reference + values / BETA).logsumexp(0))
     mean = float((reference.exp() * values).sum())
     batches = [part[None] for part in drawn[0].split(400)]
-    held = [found.low < exact < found.high for found in (best_attainable(batch, BETA) for batch in batches)]
+    held = [estimate.low < exact < estimate.high for estimate in map(best_from_the_reference, batches)]
     assert 0.85 <= sum(held) / len(held) <= 1.0
-    held = [found.low < mean < found.high for found in map(mean_within_prompts, batches)]
+    held = [estimate.low < mean < estimate.high for estimate in map(mean_within_prompts, batches)]
     assert 0.88 <= sum(held) / len(held) <= 1.0
 
 
@@ -164,9 +153,11 @@ def sampler(chance: np.random.Generator, log_probs: np.ndarray) -> Callable[[], 
 def drawn_report(policy_samples, reference_samples, reference, rewards, policy, beta: float) -> dict:
     """The report on these samples of the policy and of the reference, whose log-probabilities are given."""
     rows = np.arange(PROMPTS)[:, None]
-    ratios = policy[rows, policy_samples] - reference[rows, policy_samples]
-    columns = (rewards[rows, reference_samples], rewards[rows, policy_samples], ratios)
-    return report(*map(torch.tensor, columns), beta)
+
+    def scored(samples) -> Samples:
+        return Samples(torch.tensor(rewards[rows, samples]), torch.tensor((policy - reference)[rows, samples]))
+
+    return report(scored(reference_samples), scored(policy_samples), beta)
 
 
 @pytest.mark.slow
@@ -186,7 +177,7 @@ def test_the_estimate_of_the_best_attainable_is_right_in_enumerated_worlds(kind,
         mean = float((np.exp(reference) * rewards).sum(1).mean())
         reached = float((np.exp(policy) * (rewards - beta * (policy - reference))).sum(1).mean())
         draw_policy, draw_reference = sampler(chance, policy), sampler(chance, reference)
-        for _ in range(50):
+        for _ in range(25):
             figures = drawn_report(draw_policy(), draw_reference(), reference, rewards, policy, beta)
             bounds.append(figures["best_objective_at_least"] <= best)
             assert (figures["best_objective"] is None) == (figures["best_objective_low"] is None)
@@ -200,7 +191,7 @@ def test_the_estimate_of_the_best_attainable_is_right_in_enumerated_worlds(kind,
     assert sum(held) >= 0.9 * len(held)
     assert len(shares) - sum(shares) <= 0.1 * len(held)
     if way == 1.0:  # near the best, it is known in nearly every draw
-        assert sum(known) >= 90
+        assert sum(known) >= 45
 
 
 def test_with_a_low_kl_coefficient_samples_of_the_reference_give_no_estimate_of_the_optimum():
@@ -210,11 +201,38 @@ def test_with_a_low_kl_coefficient_samples_of_the_reference_give_no_estimate_of_
     draw = sampler(chance, reference)
     figures = drawn_report(draw(), draw(), reference, rewards, reference, 0.05)
     assert figures["best_objective"] is None and figures["attained_fraction"] is None
-    assert figures["best_objective_at_least"] < 0.05 * logsumexp(reference + rewards / 0.05, axis=1).mean()
+    best, start = (
+        0.05 * logsumexp(reference + rewards / 0.05, axis=1).mean(),
+        (np.exp(reference) * rewards).sum(1).mean(),
+    )
+    assert 0.4 < (figures["best_objective_at_least"] - start) / (best - start) < 1
 
 
-def test_few_samples_give_no_estimate():
-    assert is_reliable(torch.zeros(4, 8), BETA) and not is_reliable(torch.zeros(4, 7), BETA)
+def test_near_the_best_policy_samples_of_both_models_give_an_estimate():
+    """The policy's samples alone were even enough in 61 % of such draws."""
+    chance = np.random.default_rng(2)
+    reference, rewards = enumerated(chance, "normal")
+    logits = reference + 0.9 * rewards / BETA + chance.normal(scale=0.3, size=rewards.shape)
+    policy = logits - logsumexp(logits, axis=1, keepdims=True)
+    draw_policy, draw_reference = sampler(chance, policy), sampler(chance, reference)
+    reports = [drawn_report(draw_policy(), draw_reference(), reference, rewards, policy, BETA) for _ in range(40)]
+    known = [figures for figures in reports if figures["best_objective"] is not None]
+    best = BETA * logsumexp(reference + rewards / BETA, axis=1).mean()
+    held = [figures["best_objective_low"] <= best <= figures["best_objective_high"] for figures in known]
+    assert len(known) >= 36 and sum(held) >= 0.9 * len(held)
+
+
+def test_few_samples_and_large_errors_give_no_estimate():
+    def reliable(errors, groups):
+        both = [LogMeans(torch.zeros(4), torch.tensor(each), groups) for each in (errors, [0.0] * 4)]
+        assert is_reliable(*both) == is_reliable(*reversed(both))
+        return is_reliable(*both)
+
+    assert reliable([0.09] * 4, 8) and not reliable([0.09] * 4, 7)
+    assert not reliable([0.11] * 4, 8)
+    assert reliable([0.0, 0.0, 0.0, 0.19], 8) and not reliable([0.0, 0.0, 0.0, 0.21], 8)
+    large = LogMeans(torch.zeros(16), torch.tensor([0.31] + [0.0] * 15), 8)
+    assert not is_reliable(large, large)
 
 
 def test_ppo_reports_its_distance_to_the_optimum(tmp_path):

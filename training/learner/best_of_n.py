@@ -23,8 +23,7 @@ Files out:
 Steps:
 
 1. Load the models and the prompts.
-2. Make the optimizer, load the state of an earlier run, and measure the reference's rewards for the best attainable
-   objective.
+2. Make the optimizer, and load the state of an earlier run.
 3. Sampling step: n completions of `sampling_prompts` prompts from the newest policy; the best of each is picked. Repeat
    until there are `prompts_per_iteration` picks.
 4. Leave out the picks below the threshold.
@@ -57,8 +56,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from torch import Tensor
-
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.imitation import accumulate_gradients, total_weight
 from training.learner.models.saving import save_model
@@ -68,7 +65,6 @@ from training.learner.policy.evaluation import (
     evaluate,
     evaluation_result,
     optimality_result,
-    reference_rewards,
     rewards_of,
 )
 from training.learner.policy.optimality import best_of_n_kl
@@ -123,12 +119,11 @@ def main(job_dir: Path) -> None:
     prompts = load_prompts(context, job)
     training, evaluated = split_prompts(prompts)
 
-    # 2. Optimizer, the state of an earlier run, and rewards of the reference.
+    # 2. Optimizer, and the state of an earlier run.
     optimizer = adamw(context.policy, settings.weight_decay)
     peak_rate = peak_learning_rate(settings, context.policy)
     parts = {"policy": context.policy, "optimizer": optimizer}
     progress = resume(job, parts)
-    baseline_rewards = reference_rewards(context, evaluated)
 
     while not is_done(progress, settings):
         progress.step += 1
@@ -166,7 +161,7 @@ def main(job_dir: Path) -> None:
     # 7. The model and the picks, then the result.
     job.save_folder("model", lambda folder: save_model(context.policy, context.tokenizer, folder))
     job.write_rows("picks.jsonl", picks_as_rows(progress.picks, settings))
-    result = summary(job, progress, settings) | policy_result(context, evaluated, baseline_rewards, settings)
+    result = summary(job, progress, settings) | policy_result(context, evaluated, settings)
     result |= {"truncated_prompts": sum(prompt.truncated for prompt in prompts), "processes": processes.count}
     job.write_result(result | {"seconds": time.monotonic() - started} | path_summary(context.policy))
     processes.close()
@@ -290,14 +285,12 @@ def summary(job: JobDirectory, progress: Progress, settings: BestOfNConfig) -> d
     return result
 
 
-def policy_result(
-    context: TrainingContext, evaluated: Sequence[Prompt], baseline_rewards: Tensor | None, settings: BestOfNConfig
-) -> dict[str, Any]:
+def policy_result(context: TrainingContext, evaluated: Sequence[Prompt], settings: BestOfNConfig) -> dict[str, Any]:
     """Return reward, KL and objective of the policy on the evaluation prompts, as ppo does; none without evaluation."""
     if not settings.eval_prompts:
         return {}
     result = evaluation_result(context, evaluated) | {"evaluated_on": evaluated[0].row.get("split", "train")}
-    return result | optimality_result(context, evaluated, baseline_rewards, settings.kl_coefficient)
+    return result | optimality_result(context, evaluated, settings.kl_coefficient)
 
 
 if __name__ == "__main__":

@@ -25,11 +25,10 @@ Steps:
 
 1. Load the models and the prompts.
 2. Make the optimizers, and load the state of an earlier run.
-3. Measure the reference's rewards on the evaluation prompts.
-4. Sample a batch of completions from the newest policy, and compute rewards, log-probs and values.
-5. Update the policy and the critic: `epochs` passes of `minibatches` optimizer steps.
-6. Write metrics, adapt the KL coefficient and the baseline, evaluate, save. Repeat from 4, `steps` times.
-7. Write the model and the result.
+3. Sample a batch of completions from the newest policy, and compute rewards, log-probs and values.
+4. Update the policy and the critic: `epochs` passes of `minibatches` optimizer steps.
+5. Write metrics, adapt the KL coefficient and the baseline, evaluate, save. Repeat from 3, `steps` times.
+6. Write the model and the result.
 
 SIGTERM stops the program between two steps with its state saved; the same command resumes. Every random choice is a
 function of the seed and the step, so a resumed run ends in the same bits as one without a stop.
@@ -76,14 +75,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.saving import save_model
 from training.learner.models.token_outputs import RewardTrunkCritic, is_separate_critic
 from training.learner.policy.context import load_context, load_prompts, split_prompts
 from training.learner.policy.dialogues import sample_episodes
-from training.learner.policy.evaluation import evaluate, evaluation_result, optimality_result, reference_rewards
+from training.learner.policy.evaluation import evaluate, evaluation_result, optimality_result
 from training.learner.policy.losses import next_kl_coefficient
 from training.learner.policy.rollout import (
     Rollout,
@@ -140,11 +137,8 @@ def main(job_dir: Path) -> None:
     parts = state_parts(trained)
     step, adaptive = resume(job, parts, settings)
 
-    # 3. Rewards of the reference on the evaluation prompts, for the best attainable objective.
-    baseline_rewards = reference_rewards(context, evaluated)
-
     while step < settings.steps:
-        # 4. A rollout from the newest policy. A stop before step 5 drops it; the resumed run samples the same again.
+        # 3. A rollout from the newest policy. A stop before step 4 drops it; the resumed run samples the same again.
         clock = Clock()
         episodes, answers = sample_episodes(context, context.policy, *prompts_of_step(training, step + 1, settings))
         clock.lap("sampling")
@@ -155,14 +149,14 @@ def main(job_dir: Path) -> None:
             save_state(job, step, parts, dataclasses.asdict(adaptive))
             raise Stopped
 
-        # 5. Epochs of minibatches over it.
+        # 4. Epochs of minibatches over it.
         step += 1
         rate = learning_rate_factor(step, settings.steps, settings)
         targets = compute_targets(rollout, adaptive.kl_coefficient, adaptive.baseline, settings)
         learned = train_on_rollout(context, trained, rollout, targets, adaptive.kl_coefficient, step, rate)
         clock.lap("learning")
 
-        # 6. Metrics, adaptation, evaluation, saved state; stop if requested.
+        # 5. Metrics, adaptation, evaluation, saved state; stop if requested.
         sizes = {"learning_rate": trained[0].learning_rate * rate, "episodes": step * settings.batch_episodes}
         metrics = batch_metrics(rollout, adaptive) | learned | sizes | clock.rates(settings.batch_episodes)
         adaptive = adapt(adaptive, rollout, settings)
@@ -175,9 +169,9 @@ def main(job_dir: Path) -> None:
         if stopping and step < settings.steps:
             raise Stopped
 
-    # 7. The model, then the result.
+    # 6. The model, then the result.
     job.save_folder("model", lambda folder: save_model(context.policy, context.tokenizer, folder))
-    result = summary(context, job, prompts, evaluated, baseline_rewards)
+    result = summary(context, job, prompts, evaluated)
     job.write_result(result | {"seconds": time.monotonic() - started} | path_summary(context.policy))
     processes.close()
 
@@ -259,11 +253,7 @@ def batch_metrics(rollout: Rollout, adaptive: AdaptiveState) -> dict[str, float]
 
 
 def summary(
-    context: TrainingContext,
-    job: JobDirectory,
-    prompts: Sequence[Prompt],
-    evaluated: Sequence[Prompt],
-    baseline_rewards: Tensor | None,
+    context: TrainingContext, job: JobDirectory, prompts: Sequence[Prompt], evaluated: Sequence[Prompt]
 ) -> dict[str, Any]:
     """Return result.json except for the time.
 
@@ -277,7 +267,7 @@ def summary(
     if settings.eval_prompts:
         result |= evaluation_result(context, evaluated)
         result |= {"evaluated_on": evaluated[0].row.get("split", "train")}
-    return result | optimality_result(context, evaluated, baseline_rewards, float(last["kl_coefficient"]))
+    return result | optimality_result(context, evaluated, float(last["kl_coefficient"]))
 
 
 class Clock:

@@ -66,7 +66,7 @@ from training.learner.models.reward_model import load_reward_model
 from training.learner.models.saving import save_model
 from training.learner.policy.context import as_ppo_settings
 from training.learner.policy.dialogues import environment_factory
-from training.learner.policy.evaluation import evaluation_result, optimality_result, reference_rewards
+from training.learner.policy.evaluation import evaluation_result, optimality_result
 from training.learner.policy.reference import base_of, load_trained_policy
 from training.learner.policy.rollout import TrainingContext
 from training.learner.rewards.reward_function import Scoring, check_scoring_positions, reward_function
@@ -321,8 +321,7 @@ def policy_result(settings: QConfig, models: Models, data: Data, processes: Proc
     )
     split = "held_out" if data.held_out.episodes.prompts else "train"
     result = evaluation_result(context, data.prompts) | {"evaluated_on": split}
-    return result | optimality_result(context, data.prompts, reference_rewards(context, data.prompts),
-                                      settings.kl_coefficient)  # fmt: skip
+    return result | optimality_result(context, data.prompts, settings.kl_coefficient)
 
 
 if __name__ == "__main__":

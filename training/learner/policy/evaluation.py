@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from training.learner.models.packing import Episodes
+from training.learner.policy.bridge import Samples
 from training.learner.policy.dialogues import sample_episodes
 from training.learner.policy.optimality import report
 from training.learner.policy.rollout import Rollout, TrainingContext, environment_rewards, score_episodes
@@ -22,6 +23,7 @@ from training.learner.text.messages import Prompt, share
 # other's, because a number selects the random numbers of a completion.
 EVALUATION_NUMBERS = 2**40
 OPTIMUM_NUMBERS = 2**41
+REFERENCE_OPTIMUM_NUMBERS = 3 * 2**40
 
 
 def evaluate(context: TrainingContext, prompts: Sequence[Prompt]) -> dict[str, float]:
@@ -58,36 +60,31 @@ def _evaluation_prompts(context: TrainingContext, prompts: Sequence[Prompt]) -> 
     return selected, range(EVALUATION_NUMBERS, EVALUATION_NUMBERS + len(selected))
 
 
-def reference_rewards(context: TrainingContext, prompts: Sequence[Prompt]) -> Tensor | None:
-    """Return the rewards [P, m] of m = optimum_samples completions per prompt by the reference.
+def optimality_result(context: TrainingContext, prompts: Sequence[Prompt], kl_coefficient: float) -> dict[str, Any]:
+    """Return the figures of optimality.report for result.json, from as many samples of the reference as of the policy.
 
-    Return None if no estimate is requested, or if the KL coefficient is 0: the best attainable objective is then the
-    highest reward of any completion, which cannot be estimated from samples.
+    None if no estimate is requested, or if the KL coefficient is 0: the best attainable objective is then the highest
+    reward of any completion, which cannot be estimated from samples.
     """
     settings = context.settings
     if not (settings.eval_prompts and settings.optimum_samples and settings.kl_coefficient):
-        return None
-    parts = [rewards_of(context, *part) for part in sample_many(context, context.reference, prompts)]
-    return torch.cat(parts).view(-1, settings.optimum_samples)
-
-
-def optimality_result(
-    context: TrainingContext, prompts: Sequence[Prompt], reference: Tensor | None, kl_coefficient: float
-) -> dict[str, Any]:
-    """Return the figures of optimality.report for result.json; none without the reference's rewards [P, m].
-
-    The policy is sampled as often as the reference was, on the same prompts.
-    """
-    if reference is None:
         return {}
-    rollouts = [score_episodes(context, *part) for part in sample_many(context, context.policy, prompts)]
-    rewards = torch.cat([rollout.scores for rollout in rollouts]).view_as(reference)
-    divergences = torch.cat([rollout.divergences() for rollout in rollouts]).view_as(reference)
-    return report(reference, rewards, divergences, kl_coefficient)
+    reference = scored_samples(context, context.reference, prompts, REFERENCE_OPTIMUM_NUMBERS)
+    policy = scored_samples(context, context.policy, prompts, OPTIMUM_NUMBERS)
+    return report(reference, policy, kl_coefficient)
+
+
+def scored_samples(context: TrainingContext, model: PreTrainedModel, prompts: Sequence[Prompt], first: int) -> Samples:
+    """Return rewards and log-ratios of optimum_samples completions of this model per prompt, numbered from `first`."""
+    rollouts = [score_episodes(context, *part) for part in sample_many(context, model, prompts, first)]
+    rewards = torch.cat([rollout.scores for rollout in rollouts])
+    log_ratios = torch.cat([rollout.divergences() for rollout in rollouts])
+    shape = (-1, context.settings.optimum_samples)
+    return Samples(rewards.view(shape), log_ratios.view(shape))
 
 
 def sample_many(
-    context: TrainingContext, model: PreTrainedModel, prompts: Sequence[Prompt]
+    context: TrainingContext, model: PreTrainedModel, prompts: Sequence[Prompt], first_number: int
 ) -> Iterator[tuple[Episodes, list[Answer]]]:
     """Yield optimum_samples completions of each of (at most optimum_prompts) prompts, batch_episodes at a time."""
     settings = context.settings
@@ -95,7 +92,7 @@ def sample_many(
     repeated = [prompt for prompt in selected for _ in range(settings.optimum_samples)]
     for start in range(0, len(repeated), settings.batch_episodes):
         part = repeated[start : start + settings.batch_episodes]
-        first = OPTIMUM_NUMBERS + start
+        first = first_number + start
         yield sample_episodes(context, model, part, range(first, first + len(part)))
 
 

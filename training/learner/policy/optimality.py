@@ -2,7 +2,8 @@
 
 J(π) = E[r] − β·KL(π‖π_ref) has its maximum at π*(y|x) ∝ π_ref(y|x)·exp(r(x, y)/β). The maximum is
 J* = β·log E_ref[exp(r/β)] (Donsker & Varadhan 1975; Korbak et al. 2022, "RL with KL penalties is better viewed as
-Bayesian inference", equation 5). All functions are pure. Rewards are [P, m]: m samples of each of P prompts.
+Bayesian inference", equation 5). It is estimated from samples of the reference and of the policy together (bridge.py).
+All functions are pure. Rewards are [P, m]: m samples of each of P prompts.
 
 All figures are about *these* prompts: the 95 % intervals cover the error of sampling completions, not prompts.
 """
@@ -13,31 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.learner.policy.bridge import LogMeans, Samples, bridged_log_means, policy_log_means, sure_lower_bound
 from training.learner.runtime.intervals import Z_95, Interval, normal_interval
 
-# J* is reported only if the importance weights are at least this even; see `is_reliable`. The shares are effective
-# samples per sample: their mean over prompts, and of every prompt.
-MIN_SAMPLES, MIN_MEAN_SHARE, MIN_SHARE = 8, 0.9, 0.5
+# J* is reported only if the standard errors of log E_ref[exp(r/β)] are at most this, nats: their root mean square over
+# the prompts, and the largest; see `is_reliable`.
+MIN_SAMPLES, MAX_ERROR, MAX_ERROR_OF_A_PROMPT = 8, 0.1, 0.3
 
 
-def best_attainable(objectives: Tensor, beta: float) -> Interval:
-    """Return J*, the mean over prompts of β·log mean exp(o/β), from samples [P, m] of any policy π, m ≥ 2; β > 0.
-
-    o = r − β·log(π/π_ref) of each sample, so that exp(o/β) = exp(r/β)·π_ref/π: importance weights turn samples of π
-    into the expectation over the reference (Owen 2013, "Monte Carlo theory, methods and examples", §9.1). For samples
-    of the reference itself, o = r. At π = π* all weights are equal and the estimate has no error.
-
-    The logarithm of a sample mean is too low on average. The jackknife removes that bias to the order 1/m (Quenouille
-    1956; Miller 1974, "The jackknife - a review", §2). The interval is the jackknife's, with Student's quantile.
-    """
-    count = objectives.shape[1]
-    weights, offset = scaled_weights(objectives, beta)
-    plain = beta * weights.mean(1).log()
-    parts = beta * (leave_one_out_sums(weights) / (count - 1)).log()
-    jackknifed = count * plain - (count - 1) * parts.mean(1)
-    variance = (count - 1) / count * (parts - parts.mean(1, keepdim=True)).square().sum(1)
-    value, error = float((jackknifed + offset).mean()), math.sqrt(float(variance.sum())) / len(objectives)
-    return normal_interval(value, error, student_quantile(count - 1))
+def best_attainable(estimate: LogMeans, beta: float) -> Interval:
+    """Return J*, the mean over prompts of β·log E_ref[exp(r/β)]. The interval has Student's quantile."""
+    error = math.sqrt(float(estimate.errors.square().sum())) / len(estimate.errors)
+    return normal_interval(beta * float(estimate.values.mean()), beta * error, student_quantile(estimate.groups - 1))
 
 
 def student_quantile(freedom: int) -> float:
@@ -47,36 +35,31 @@ def student_quantile(freedom: int) -> float:
     return z + first / freedom + second / freedom**2
 
 
-def is_reliable(objectives: Tensor, beta: float) -> bool:
-    """Return whether the interval of `best_attainable` can be trusted: the weights of every prompt must be even.
+def is_reliable(bridged: LogMeans, policy_alone: LogMeans) -> bool:
+    """Return whether the interval of `best_attainable` can be trusted: both estimates must have small errors.
 
-    The limits were chosen in worlds whose completions can be enumerated (training/LOG.md, 2026-11-27): where this is
+    Both, because samples of the reference make the error small where a reward is so rare that only a policy near π*
+    finds it, and samples of the policy alone where it no longer writes completions that π* writes.
+
+    The limits were chosen in worlds whose completions can be enumerated (training/LOG.md, 2026-11-28): where this is
     true, intervals covered J* in at least 90 % of the trials. If few samples have most of the weight, the estimate is
     too low by any amount.
     """
-    count = objectives.shape[1]
-    samples = effective_samples(objectives, beta)
-    is_even = float(samples.mean()) >= MIN_MEAN_SHARE * count and float(samples.min()) >= MIN_SHARE * count
-    return count >= MIN_SAMPLES and is_even
-
-
-def scaled_weights(rewards: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Return w = exp((r − offset)/β) [P, m] in descending order, float64, and the offsets [P], the highest rewards."""
-    ordered = rewards.double().sort(1, descending=True).values
-    return ((ordered - ordered[:, :1]) / beta).exp(), ordered[:, 0]
-
-
-def leave_one_out_sums(weights: Tensor) -> Tensor:
-    """Return the sum of the other weights [P, m] of a prompt; the weights are in descending order."""
-    rest = weights.sum(1, keepdim=True) - weights
-    rest[:, 0] = weights[:, 1:].sum(1)  # a subtraction of the largest weight could cancel to 0, whose log is −inf
-    return rest.clamp_min(torch.finfo(torch.float64).tiny)
+    return all(
+        estimate.groups >= MIN_SAMPLES
+        and float(estimate.errors.square().mean().sqrt()) <= MAX_ERROR
+        and float(estimate.errors.max()) <= MAX_ERROR_OF_A_PROMPT
+        for estimate in (bridged, policy_alone)
+    )
 
 
 def effective_samples(objectives: Tensor, beta: float) -> Tensor:
-    """Return (Σw)² / Σw² with w = exp(o/β), [P]: between 1 and m per prompt (Kish 1965; Owen 2013, §9.3)."""
-    weights, _ = scaled_weights(objectives, beta)
-    return weights.sum(1).square() / weights.square().sum(1)
+    """Return (Σw)² / Σw² with w = exp(o/β), [P]: between 1 and m per prompt (Kish 1965; Owen 2013, §9.3).
+
+    objectives: o = r − β·log(π/π_ref) of m samples of a policy π, [P, m]. At π = π* all are equal.
+    """
+    scaled = objectives.double() / beta
+    return (2 * scaled.logsumexp(1) - (2 * scaled).logsumexp(1)).exp()
 
 
 def mean_within_prompts(values: Tensor) -> Interval:
@@ -113,30 +96,31 @@ def best_of_n_curve(rewards: Tensor, beta: float) -> list[dict[str, float]]:
     return points
 
 
-def report(reference: Tensor, rewards: Tensor, divergences: Tensor, beta: float) -> dict[str, Any]:
-    """Return figures for result.json from rewards of the reference, and rewards and log-ratios of the policy, [P, m].
+def report(reference: Samples, policy: Samples, beta: float) -> dict[str, Any]:
+    """Return figures for result.json from samples of the reference and of the policy.
 
     - `objective`: J of the policy, with `_low` and `_high`.
     - `objective_reference`: J of the reference, its mean reward.
     - `best_objective`: J*, and `attained_fraction`: (J − J_ref) / (J* − J_ref); each with `_low` and `_high`; null if
       the estimate is not reliable.
-    - `best_objective_at_least`: a lower bound of J*, since no policy is above J*.
+    - `best_objective_at_least`: a lower bound of J*, the highest of J, J of the reference and `sure_lower_bound`.
     - `effective_samples`: mean of the policy's effective samples among `optimum_samples` per prompt.
     - `best_of_n`: the curve of `best_of_n_curve` for the reference.
     """
-    objectives = rewards.double() - beta * divergences.double()
-    reached, start = mean_within_prompts(objectives), mean_within_prompts(reference)
-    best = best_attainable(objectives, beta) if is_reliable(objectives, beta) else None
+    objectives = policy.rewards.double() - beta * policy.log_ratios.double()
+    reached, start = mean_within_prompts(objectives), mean_within_prompts(reference.rewards)
+    bridged = bridged_log_means(reference, policy, beta)
+    best = best_attainable(bridged, beta) if is_reliable(bridged, policy_log_means(policy, beta)) else None
     return {
         **with_bounds("objective", reached),
         "objective_reference": start.value,
         **with_bounds("best_objective", best),
-        "best_objective_at_least": max(reached.low, start.low),
+        "best_objective_at_least": max(reached.low, start.low, sure_lower_bound(reference, policy, beta)),
         **with_bounds("attained_fraction", attained_fraction(start, reached, best)),
         "effective_samples": float(effective_samples(objectives, beta).mean()),
-        "optimum_samples": reference.shape[1],
-        "optimum_prompts": len(reference),
-        "best_of_n": best_of_n_curve(reference, beta),
+        "optimum_samples": reference.rewards.shape[1],
+        "optimum_prompts": len(reference.rewards),
+        "best_of_n": best_of_n_curve(reference.rewards, beta),
     }
 
 
