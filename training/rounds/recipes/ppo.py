@@ -42,8 +42,8 @@ POLICY_FIELDS = (
         "environment",
         _("Lines of a simulated user"),
         _(
-            "What the user answers after each turn of the policy, one line each; people then rank whole dialogues. "
-            "Empty: the policy answers once."
+            "What the user answers after each turn of the policy, one line each. A prompt with lines of its own "
+            "(user_turns) uses those. Empty: the policy answers once."
         ),
     ),
 )
