@@ -186,6 +186,21 @@ def test_a_user_must_be_a_usable_checkpoint_of_the_project_whose_files_are_found
     assert 'The simulated user "talker" cannot be loaded' in refusal_of(manager, user)[1]
 
 
+def test_a_user_with_too_few_positions_for_the_rounds_lengths_is_refused(manager, project, base, rankings):
+    folder = fake_model(Path(base.path).parent / "talker")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 40}))
+    checkpoints.import_checkpoint(project, str(folder), "talker", verdict=FAST)
+    user = {"environment": {"name": "dialogue", "user": "checkpoint", "model": "talker"}}
+    for prompt, is_refused in ((33, True), (32, False)):
+        ppo = user | {"max_prompt_tokens": prompt, "max_completion_tokens": 8}
+        if is_refused:
+            with pytest.raises(Invalid, match=r"has 40 positions, fewer than .* \(41\)"):
+                start_round(project, None, {"ppo": ppo})
+        else:
+            start_round(project, None, {"ppo": ppo})
+
+
 def test_programs_get_the_folder_of_a_checkpoint_that_is_the_user(project, base, rankings):
     environment = {"name": "dialogue", "user": "checkpoint", "model": "base", "turns": 2, "instruction": "Be short."}
     started = start_round(project, None, {"ppo": {"environment": environment}})

@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from feedback.errors import Invalid
 from feedback.models import Project
 from training import checkpoints
-from training.checkpoints.files import check_model
+from training.checkpoints.files import check_model, positions_of
 from training.learner.environments import SINGLE_TURN
 from training.models import Checkpoint
 from training.rounds.recipes.description import Sections
@@ -27,8 +27,12 @@ def environment_of(sections: Sections) -> Environment:
     return environment
 
 
-def check(project: Project, environment: Environment) -> None:
-    """Raise Invalid or Conflict unless the simulated user can answer: its model is found, or its endpoint is set."""
+def check(project: Project, sections: Sections) -> None:
+    """Raise Invalid or Conflict unless the simulated user can answer: its model is found, or its endpoint is set.
+
+    A checkpoint reads and writes texts of the policy's maximum lengths, for which it needs enough positions.
+    """
+    environment = environment_of(sections)
     user = environment.get("user", "script")
     if user == "endpoint" and not has_endpoint():
         raise Invalid(
@@ -47,6 +51,16 @@ def check(project: Project, environment: Environment) -> None:
                 _('The simulated user "%(name)s" cannot be loaded: %(reason)s')
                 % {"name": checkpoint, "reason": error.message}
             ) from error
+        needed = sections["ppo"]["max_prompt_tokens"] + sections["ppo"]["max_completion_tokens"]
+        positions = positions_of(checkpoint.path)
+        if positions is not None and needed > positions:
+            raise Invalid(
+                _(
+                    'The simulated user "%(name)s" has %(positions)s positions, fewer than max_prompt_tokens and '
+                    "max_completion_tokens together (%(needed)s): set shorter lengths, or use another checkpoint."
+                )
+                % {"name": checkpoint, "positions": positions, "needed": needed}
+            )
 
 
 def located(project: Project, environment: Environment) -> Environment:

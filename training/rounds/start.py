@@ -88,7 +88,7 @@ def _create(
         counts = counts_of(project)
         settings = round_settings.resolve(*sections, seed=number, positions=positions_of(base.path), counts=counts)
         _check_data(project, settings if learns else None)
-        simulated_user.check(project, simulated_user.environment_of(settings))
+        simulated_user.check(project, settings)
         created = Round(
             project=project,
             number=number,
