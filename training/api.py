@@ -69,7 +69,7 @@ class RoundSerializer(strict.ModelSerializer):
         read_only=True,
         help_text="Reward terms that score the completions of the round.",
     )
-    recipe = serializers.CharField(source="recipe.name", read_only=True, help_text="What the round does.")
+    recipe = serializers.CharField(source="recipe.name", read_only=True, help_text="Name of the recipe.")
     demonstrations_used = serializers.IntegerField(
         read_only=True,
         help_text="Number of demonstrations that the round learns from: all that existed at its start, or 0.",

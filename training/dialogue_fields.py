@@ -20,7 +20,7 @@ Environment = dict[str, Any]
 
 
 class LinesField(forms.CharField):
-    """A text area with one entry a line. The value is the list of the lines that are not blank."""
+    """A text area with one entry per line. The value is the list of the lines that are not blank."""
 
     def clean(self, value: Any) -> list[str]:
         return _lines_of(super().clean(value))

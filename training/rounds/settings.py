@@ -40,24 +40,24 @@ class RoundSettings:
     recipe: str = setting(
         DEFAULT,
         choices=tuple(RECIPES),
-        help="What the round does: which programs it runs, on what.",
+        help="Recipe: the programs that the round runs, and the data that they learn from.",
     )
     prompts: int = setting(200, low=1, help="Maximum prompts that the new checkpoint answers, to be ranked next.")
     comparison_size: int = setting(4, low=2, high=9, help="Completions of a comparison.")
     extra_ranking_share: float = setting(0.0, low=0, high=1, help="Share of new comparisons with one extra ranking.")
     shown_prompts: int = setting(24, low=0, help="Prompts that the base answers too, for the side-by-side page.")
-    policy_prompts: int = setting(10_000, low=1, help="Maximum prompts that PPO samples from.")
+    policy_prompts: int = setting(10_000, low=1, help="Maximum training prompts of the policy's program.")
     sft_first: str = setting(
         "auto",
         choices=("auto", "always", "never"),
         help="Whether the round first imitates the demonstrations. auto: with at least min_demonstrations.",
     )
-    min_demonstrations: int = setting(50, low=1, help="Demonstrations from which on `auto` of sft_first imitates them.")
+    min_demonstrations: int = setting(50, low=1, help="With sft_first auto: minimum of demonstrations to imitate them.")
     reference: str = setting(
         "base",
         choices=("base", "root"),
-        help="What the policy stays close to: what it starts from (the base, after imitation if any), or the imported "
-        "ancestor of the base.",
+        help="Model that the policy stays close to. base: the model that it starts from (the base, after imitation if "
+        "any). root: the imported ancestor of the base.",
     )
     reward_start: str = setting(
         "base",
@@ -77,7 +77,7 @@ class RoundSettings:
     min_rated_completions: int = setting(
         100,
         low=1,
-        help="Rated completions of training prompts from which on the reward model learns an attribute of the ratings.",
+        help="Minimum of rated completions of training prompts for the reward model to learn an attribute.",
     )
     weights: str = setting("equal", choices=("equal", "reliability"), help="Weight of each ranking in training.")
     seed: int = setting(0, low=0, help="Seed of the choice of prompts.")
