@@ -71,7 +71,7 @@ def test_the_grammar_writes_only_sentences_that_have_points_of_their_own():
 
 
 def test_imported_dialogues_are_of_all_qualities_and_repeat_the_customers_line():
-    rows = list(dialogue_rows())
+    rows = list(islice(dialogue_rows(), 100))
     points = [utility(row["prompt"], one["turns"]) for row in rows for one in row["completions"]]
     assert min(points) <= -4.0 and max(points) == 6.0
     for row in rows:
