@@ -1,9 +1,7 @@
 """Episodes of several turns: the policy answers an environment, and learns from rewards of later turns."""
 
-import http.server
 import json
 import re
-import threading
 import traceback
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 
 from tests.learner.worlds import guessing
 from tests.learner.worlds.chat import chatml, gemma, llama3, phi3
+from tests.learner.worlds.endpoint import chat_endpoint
 from tests.learner.worlds.letters import log_prob, policy_folder, ppo_job
 from training.learner import ppo
 from training.learner.environments import EnvironmentContext, check_environment, make_environment
@@ -183,37 +182,8 @@ def test_a_checkpoint_answers_the_policy_in_ppo(tmp_path):
 
 @pytest.fixture
 def endpoint():
-    """A chat endpoint that repeats the last message, the requests that it got, and the keys."""
-    asked, keys = [], []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            asked.append((self.path, body))
-            keys.append(self.headers["Authorization"])
-            if body["model"] in ("elsewhere", "repeats the key"):
-                self.send_response(302 if body["model"] == "elsewhere" else 401, f"Not with {keys[-1]}")
-                self.send_header("Location", f"{self.path}/elsewhere")
-                self.end_headers()
-                return
-            content = body["messages"][-1]["content"] + "!"
-            answer = {"choices": [{"message": {"content": content}}]} if body["model"] == "known" else {}
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
-
-        def do_GET(self):  # a POST that is redirected becomes this
-            asked.append((self.path, None))
-            keys.append(self.headers["Authorization"])
-            self.send_error(404)
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/v1", asked, keys
-    server.shutdown()
+    with chat_endpoint() as served:
+        yield served
 
 
 def test_an_endpoint_answers_as_the_user(endpoint):

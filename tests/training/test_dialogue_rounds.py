@@ -12,7 +12,9 @@ from feedback.errors import Invalid
 from feedback.models import Comparison, Completion, Project, Prompt
 from feedback.queue import leases
 from tests.factories import FAST, client_of, fake_model, random_model, rank
+from tests.learner.worlds.endpoint import chat_endpoint
 from training import checkpoints
+from training.learner.environments.dialogue import KEY
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import lifecycle, results
 from training.rounds.start import start_round, start_sampling
@@ -264,26 +266,47 @@ def test_a_round_plays_dialogues_and_the_next_one_learns_from_their_rankings(pro
     assert Round.objects.get(pk=learning.pk).status == "finished"
 
 
+@pytest.fixture
+def play_a_round(project, tmp_path, rankings, forked_programs):
+    """Return a function that plays a whole round with this user, and returns what the user said in its samples."""
+
+    def play(**user):
+        for name, serve in (("words", True), ("talker", False)):
+            folder = random_model(tmp_path / name, max_position_embeddings=64)
+            checkpoints.import_checkpoint(project, str(folder), name, serve=serve, verdict=FAST)
+        settings = {
+            "common": {"max_prompt_tokens": 16, "max_completion_tokens": 6, "micro_batch_tokens": 512},
+            "round": {"prompts": 4, "shown_prompts": 0, "comparison_size": 3},
+            "reward": {"batch_rankings": 4},
+            "ppo": {"steps": 1, "batch_episodes": 4, "epochs": 1, "eval_prompts": 0, "optimum_samples": 2,
+                    "environment": {"name": "dialogue", "turns": 2, "instruction": "", **user}},
+        }  # fmt: skip
+        run_round.run(start_round(project, None, settings).pk)
+        finished = Round.objects.get()
+        assert finished.status == "finished", finished.error
+        written = Completion.objects.filter(source=finished.checkpoint.source, turns__isnull=False)
+        return [completion.turns for completion in written]
+
+    return play
+
+
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.usefixtures("forked_programs")
-def test_a_checkpoint_of_the_project_is_the_user_of_a_whole_round(project, tmp_path, rankings):
-    for name, serve in (("words", True), ("talker", False)):
-        folder = random_model(tmp_path / name, max_position_embeddings=64)
-        checkpoints.import_checkpoint(project, str(folder), name, serve=serve, verdict=FAST)
-    user = {"name": "dialogue", "user": "checkpoint", "model": "talker", "turns": 2, "instruction": ""}
-    settings = {
-        "common": {"max_prompt_tokens": 16, "max_completion_tokens": 6, "micro_batch_tokens": 512},
-        "round": {"prompts": 4, "shown_prompts": 0, "comparison_size": 3},
-        "reward": {"batch_rankings": 4},
-        "ppo": {"steps": 1, "batch_episodes": 4, "epochs": 1, "eval_prompts": 0, "optimum_samples": 2,
-                "environment": user},
-    }  # fmt: skip
-    run_round.run(start_round(project, None, settings).pk)
+def test_a_checkpoint_of_the_project_is_the_user_of_a_whole_round(play_a_round):
+    answers = {turns[1]["content"] for turns in play_a_round(user="checkpoint", model="talker")}
+    assert len(answers) > 1  # the model's own words, not lines
+
+
+@pytest.mark.process
+@pytest.mark.django_db(transaction=True)
+def test_the_endpoint_is_the_user_of_a_whole_round_and_alone_gets_its_key(play_a_round, settings, monkeypatch):
+    monkeypatch.setenv(KEY, "sk-hidden")  # as `process.start` does; a fork has the environment of the test
+    with chat_endpoint() as (url, asked, keys):
+        settings.SIMULATED_USER_URL, settings.SIMULATED_USER_MODEL = url, "known"
+        played = play_a_round(user="endpoint")
+    assert played and all(turns[1]["content"] == turns[0]["content"] + "!" for turns in played)
+    assert asked and set(keys) == {"Bearer sk-hidden"}
     finished = Round.objects.get()
-    assert finished.status == "finished", finished.error
-    answers = [
-        completion.turns[1]["content"]
-        for completion in Completion.objects.filter(source=finished.checkpoint.source, turns__isnull=False)
-    ]
-    assert len(set(answers)) > 1  # the model's own words, not lines
+    written = [file.read_bytes() for file in jobs.directory_of(finished).rglob("*") if file.is_file()]
+    row = json.dumps([finished.settings, finished.results, finished.log_tail]).encode()
+    assert written and not any(b"sk-hidden" in content for content in [*written, row])
