@@ -1,6 +1,7 @@
 """Labels of the enumerable world: completions of a policy over the letters, desirable if their reward is high."""
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,23 @@ def label_rows(count: int = 24, seed: int = 0, held_out: Sequence[str] = ()) -> 
         for prompt in PROMPTS
         for completion in r.sample(finished, min(count, len(finished)))
     ]
+
+
+def expected_labels(prompts: Sequence[str] = PROMPTS) -> list[dict[str, Any]]:
+    """Return both labels of every completion, as of many people: desirable with the weight sigmoid(reward)."""
+    rows = []
+    for prompt in prompts:
+        for completion in completions():
+            desirable = 1 / (1 + math.exp(-reward_of(completion)))
+            row = {
+                "messages": [{"role": "user", "content": prompt}],
+                "completion": " ".join(LETTERS[token] for token in completion if token),
+            }
+            rows += [
+                row | {"desirable": True, "weight": desirable},
+                row | {"desirable": False, "weight": 1 - desirable},
+            ]
+    return rows
 
 
 def kto_job(folder: Path, rows: Sequence[dict[str, Any]], file: str = "labels.jsonl", **settings: Any) -> Path:
