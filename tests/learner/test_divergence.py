@@ -10,7 +10,7 @@ from training.learner import sample
 from training.learner.models.loading import load_policy
 from training.learner.policy.divergence import root_divergence
 from training.learner.runtime.config import SampleConfig
-from training.learner.runtime.jobdir import BadInput, JobDirectory
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def test_a_resumed_job_reports_the_same(policies, tmp_path, monkeypatch):
     job = sample_job(tmp_path / "stopped", *policies, batch_completions=1, completions_per_prompt=4)
     stops = iter([False, False, True])
     monkeypatch.setattr(sample.Processes, "any", lambda self, flag: next(stops, False))
-    with pytest.raises(sample.Stopped):
+    with pytest.raises(Stopped):
         sample.main(job)
     assert result_of(job)["kl_from_root"] == whole["kl_from_root"]
 

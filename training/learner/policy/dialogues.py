@@ -21,7 +21,7 @@ from training.learner.policy.rollout import TrainingContext
 from training.learner.reward_terms import Answer
 from training.learner.rewards.reading import Scoring, max_lengths_of
 from training.learner.rewards.reward_function import longest_written, same_tokens
-from training.learner.runtime.config import PpoConfig, SampleConfig
+from training.learner.runtime.config import PpoConfig, Sampling
 from training.learner.runtime.jobdir import BadInput
 from training.learner.sampling.sampler import Completion, max_positions, sample, sampling_params_for
 from training.learner.text.messages import (
@@ -44,7 +44,7 @@ PARALLEL_STEPS = 16  # environments that answer at the same time: a simulated us
 class EpisodeContext:
     """The parts of a run that an episode needs besides the policy that writes it."""
 
-    settings: PpoConfig | SampleConfig
+    settings: PpoConfig | Sampling
     tokenizer: Any
     new_environment: Callable[[], Environment]
     models: Sequence[PreTrainedModel]  # that read the tokens of an episode
@@ -173,13 +173,13 @@ def play(
         going, turn = [(number, dialogue) for number, dialogue in going if not dialogue.is_over], turn + 1
 
 
-def episodes_of(dialogues: Sequence[Dialogue], settings: PpoConfig | SampleConfig) -> Episodes:
+def episodes_of(dialogues: Sequence[Dialogue], settings: PpoConfig | Sampling) -> Episodes:
     """Return the episodes of dialogues that are over."""
     turns = None if is_single(settings) else [dialogue.turns for dialogue in dialogues]
     return Episodes([one.prompt for one in dialogues], [one.completion for one in dialogues], turns)
 
 
-def is_single(settings: PpoConfig | SampleConfig) -> bool:
+def is_single(settings: PpoConfig | Sampling) -> bool:
     """Return whether every episode is one turn."""
     return bool(settings.environment["name"] == "single_turn")
 
@@ -204,7 +204,7 @@ def take_turns(dialogues: Sequence[Dialogue], completions: Sequence[Completion])
         list(pool.map(Dialogue.take, dialogues, completions))
 
 
-def environment_factory(settings: PpoConfig | SampleConfig) -> Callable[[], Environment]:
+def environment_factory(settings: PpoConfig | Sampling) -> Callable[[], Environment]:
     """Return a function that makes the environment of an episode. Raises BadInput if it cannot be made."""
     tools = EnvironmentContext(functools.cache(functools.partial(load_writer, settings)))
     make = functools.partial(make_environment, settings.environment, tools)
@@ -212,7 +212,7 @@ def environment_factory(settings: PpoConfig | SampleConfig) -> Callable[[], Envi
     return make
 
 
-def load_writer(settings: PpoConfig | SampleConfig, path: str) -> Callable[[Messages, int], str]:
+def load_writer(settings: PpoConfig | Sampling, path: str) -> Callable[[Messages, int], str]:
     """Load a checkpoint; return a function that writes its answer to messages. Raises BadInput if it cannot."""
     model, tokenizer = load_policy(path)
     freeze(model)

@@ -9,7 +9,7 @@ from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import attribute_predictions, load_reward_model
 from training.learner.reward_terms import Answer, Scorer
 from training.learner.rewards.reading import Scoring, max_lengths_of, token_reader
-from training.learner.runtime.config import PpoConfig, SampleConfig
+from training.learner.runtime.config import PpoConfig, Sampling
 from training.learner.runtime.jobdir import BadInput
 from training.learner.sampling.sampler import check_positions
 
@@ -17,7 +17,7 @@ from training.learner.sampling.sampler import check_positions
 class AttributeScores:
     """Scorers of attributes that share the forward pass over the same answers."""
 
-    def __init__(self, settings: PpoConfig | SampleConfig, scoring: Scoring | None) -> None:
+    def __init__(self, settings: PpoConfig | Sampling, scoring: Scoring | None) -> None:
         """Keep the settings. scoring: their reward model; None: it is loaded when the first scorer needs it."""
         self.settings = settings
         self.scoring = scoring

@@ -6,13 +6,13 @@ from typing import Any
 
 from training.learner.models.reward_model import MaxLengths, RewardModel
 from training.learner.reward_terms import Answer
-from training.learner.runtime.config import PpoConfig, SampleConfig
+from training.learner.runtime.config import PpoConfig, Sampling
 from training.learner.text.messages import encode_prompt, encode_turns
 
 Scoring = tuple[RewardModel, Any]  # and its tokenizer
 
 
-def max_lengths_of(model: RewardModel, settings: PpoConfig | SampleConfig) -> MaxLengths:
+def max_lengths_of(model: RewardModel, settings: PpoConfig | Sampling) -> MaxLengths:
     """Return the lengths that the reward model reads: those of its training, by default those of the program."""
     return model.max_lengths or MaxLengths(settings.max_prompt_tokens, settings.max_completion_tokens)
 

@@ -19,7 +19,7 @@ from training.learner.reward_terms import (
 )
 from training.learner.rewards.attribute_scores import AttributeScores
 from training.learner.rewards.reading import Scoring, max_lengths_of, token_reader
-from training.learner.runtime.config import PpoConfig, SampleConfig
+from training.learner.runtime.config import PpoConfig, SampleConfig, Sampling
 from training.learner.runtime.jobdir import BadInput
 from training.learner.runtime.options import options_of
 from training.learner.sampling.sampler import check_positions
@@ -71,7 +71,7 @@ def sample_scorer(
 
 
 def sum_of_terms(
-    terms: Sequence[dict[str, Any]], settings: PpoConfig | SampleConfig, tokenizer: Any, scoring: Scoring | None = None
+    terms: Sequence[dict[str, Any]], settings: PpoConfig | Sampling, tokenizer: Any, scoring: Scoring | None = None
 ) -> Reward:
     """Return the weighted sum of terms, each an object of settings."""
     attributes = AttributeScores(settings, scoring)
@@ -103,7 +103,7 @@ def as_numbers(scores: Any, count: int) -> Tensor:
 
 
 def make_scorer(
-    term: dict[str, Any], settings: PpoConfig | SampleConfig, context: TermContext, scoring: Scoring | None
+    term: dict[str, Any], settings: PpoConfig | Sampling, context: TermContext, scoring: Scoring | None
 ) -> Callable[..., Sequence[float] | Tensor]:
     """Return the scorer of one term of the settings. Raises BadInput if it cannot be set up."""
     name, options = term["name"], options_of(term)
@@ -153,7 +153,7 @@ class ModelScorer(Protocol):
         """
 
 
-def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | None = None) -> ModelScorer:
+def reward_model_scorer(settings: PpoConfig | Sampling, scoring: Scoring | None = None) -> ModelScorer:
     """Return the scorer by the reward model, which reads what people see: messages and text.
 
     They are encoded by the reward model's tokenizer and truncated to the lengths of its training. So other tokens of
@@ -191,7 +191,7 @@ def reward_model_scorer(settings: PpoConfig | SampleConfig, scoring: Scoring | N
 
 
 def check_scoring_positions(
-    scoring: Scoring, rows: Sequence[dict[str, Any]], tokenizer: Any, settings: PpoConfig | SampleConfig
+    scoring: Scoring, rows: Sequence[dict[str, Any]], tokenizer: Any, settings: PpoConfig | Sampling
 ) -> None:
     """Raise BadInput if the reward model's template refuses a row of prompts.jsonl, or it has too few positions.
 
@@ -208,7 +208,7 @@ def check_scoring_positions(
     check_positions(model.network, prompts, written, "the reward model", remedy)
 
 
-def longest_written(model: RewardModel, settings: PpoConfig | SampleConfig, *, has_same_tokens: bool) -> int:
+def longest_written(model: RewardModel, settings: PpoConfig | Sampling, *, has_same_tokens: bool) -> int:
     """Return how many tokens the reward model reads at most of one turn.
 
     If its tokenizer is the policy's (has_same_tokens), a text is as long as it was sampled, plus end of turn.

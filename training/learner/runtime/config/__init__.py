@@ -19,7 +19,7 @@ from training.learner.runtime.config.base import (
 from training.learner.runtime.config.ppo import HEAD_LEARNING_RATE, PpoConfig
 from training.learner.runtime.config.q import QConfig
 from training.learner.runtime.config.reward import RewardConfig
-from training.learner.runtime.config.sample import SampleConfig
+from training.learner.runtime.config.sample import SampleConfig, Sampling
 from training.learner.runtime.config.sft import SftConfig
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "QConfig",
     "RewardConfig",
     "SampleConfig",
+    "Sampling",
     "Settings",
     "SftConfig",
     "Training",

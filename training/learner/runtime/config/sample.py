@@ -1,4 +1,4 @@
-"""Settings of the program sample."""
+"""Settings of the program sample, and those that it shares with evaluate."""
 # ruff: noqa: RUF009 (setting() only makes a dataclasses.field)
 
 from dataclasses import dataclass
@@ -12,15 +12,10 @@ from training.learner.runtime.jobdir import BadInput
 
 
 @dataclass(frozen=True)
-class SampleConfig(Settings):
-    """Settings of `sample`: completions of given prompts, with scores."""
-
-    program = "sample"
+class Sampling(Settings):
+    """Settings of the programs that write completions of given prompts and train nothing."""
 
     reward_model: str = setting("", help="Folder of a reward model that scores each completion.")
-    rewards: list[dict[str, Any]] = setting(
-        [], help="Reward terms of the score, as in ppo. Empty: the reward model alone, or no scores without one."
-    )
     root_model: str = setting(
         "", help="Imported model that result.json's kl_from_root is measured from, on the samples. Empty: not measured."
     )
@@ -41,5 +36,19 @@ class SampleConfig(Settings):
                 "kl_from_root is estimated from samples of the whole distribution: with root_model, set top_p to 1 and "
                 "temperature above 0"
             )
+
+
+@dataclass(frozen=True)
+class SampleConfig(Sampling):
+    """Settings of `sample`: completions of given prompts, with scores."""
+
+    program = "sample"
+
+    rewards: list[dict[str, Any]] = setting(
+        [], help="Reward terms of the score, as in ppo. Empty: the reward model alone, or no scores without one."
+    )
+
+    def check(self) -> None:
+        super().check()
         if self.rewards:
             check_terms(self.rewards, self.reward_model)
