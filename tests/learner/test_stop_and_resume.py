@@ -13,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.learner.worlds.evaluated import ensemble_folder, evaluate_job
 from tests.learner.worlds.labelled import kto_job, label_rows
 from tests.learner.worlds.letters import LETTERS, on_reward_model, policy_folder, ppo_job
 from tests.learner.worlds.logged import q_job
 from tests.learner.worlds.picked import best_of_n_job
 from tests.learner.worlds.two_processes import run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
-from training.learner import best_of_n, dpo, kto, ppo, q, sample, sft
+from training.learner import best_of_n, dpo, evaluate, kto, ppo, q, sample, sft
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +40,7 @@ def outcome(job):
     """Return everything that must be equal: weights, metrics, result; not times."""
     lines = [without_times(line) for line in JobDirectory(job).metrics()]
     weights = load_file(job / "model" / "model.safetensors") if (job / "model").exists() else {}
-    texts = (job / "samples.jsonl").read_text() if (job / "samples.jsonl").exists() else ""
+    texts = [file.read_text() for file in (job / "samples.jsonl", job / "completions.jsonl") if file.exists()]
     return (
         lines,
         {name: weight.numpy().tobytes() for name, weight in weights.items()},
@@ -102,6 +103,12 @@ def prompts_to_sample(job):
     return job
 
 
+def prompts_to_evaluate(job):
+    if not (job.parent / "reward").exists():
+        ensemble_folder(job.parent / "reward")
+    return evaluate_job(job, completions_per_prompt=5, batch_completions=4, reward_model=str(job.parent / "reward"))
+
+
 def with_demonstrations(job):
     rows = [
         {"messages": [{"role": "user", "content": "a"}], "completion": " ".join("bcd"[: 1 + i % 3])} for i in range(5)
@@ -131,6 +138,7 @@ JOBS = {
     "best of n": (best_of_n, lambda folder: best_of_n_job(folder, PROMPTS, **BEST_OF_N)),
     "best of n with lora": (best_of_n, lambda folder: best_of_n_job(folder, PROMPTS, **BEST_OF_N, lora_rank=2)),
     "sample": (sample, prompts_to_sample),
+    "evaluate": (evaluate, prompts_to_evaluate),
     "dpo": (dpo, rankings_for_dpo),
     "dpo on whole rankings": (dpo, lambda folder: rankings_for_dpo(folder, loss="plackett_luce", lora_rank=2)),
 }
@@ -302,6 +310,19 @@ def test_two_processes_write_the_same_samples_as_one(tmp_path):
     run_on_two(sample.main, two)
     sample.main(one)
     assert (one / "samples.jsonl").read_text() == (two / "samples.jsonl").read_text()
+    assert JobDirectory(two).result()["processes"] == 2
+
+
+@pytest.mark.process
+def test_two_processes_evaluate_the_same_as_one(tmp_path):
+    one, two = (prompts_to_evaluate(tmp_path / name) for name in ("one", "two"))
+    run_on_two(evaluate.main, two)
+    evaluate.main(one)
+    rows = [list(JobDirectory(job).rows("completions.jsonl")) for job in (one, two)]
+    assert [row["text"] for row in rows[0]] == [row["text"] for row in rows[1]]
+    results = [JobDirectory(job).result()["metrics"] for job in (one, two)]
+    values, others = ({name: figure["value"] for name, figure in result.items()} for result in results)
+    assert others == pytest.approx(values, rel=1e-5, abs=1e-6)
     assert JobDirectory(two).result()["processes"] == 2
 
 

@@ -120,6 +120,17 @@ def check_terms(terms: Sequence[Any], reward_model: str) -> None:
         raise BadInput("set reward_model when, and only when, rewards has the term reward_model or attribute")
 
 
+def check_metrics(metrics: Sequence[Any]) -> None:
+    """Raise BadInput unless each is a registered text metric with its own settings, named once."""
+    for entry in metrics:
+        _check_term(entry)
+        if entry["name"] not in METRICS or "weight" in entry:
+            raise BadInput(f"metrics are text metrics without weights ({', '.join(METRICS)}), not {entry!r}")
+    names = [entry["name"] for entry in metrics]
+    if len(set(names)) < len(names):
+        raise BadInput(f"metrics names one metric twice: {', '.join(names)}")
+
+
 def _check_term(entry: Any) -> None:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise BadInput(f"a reward term must be an object with a name, not {entry!r}")
@@ -134,3 +145,5 @@ def _check_term(entry: Any) -> None:
 
 for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
     importlib.import_module(f"{__name__}.{_module}")
+
+METRICS = tuple(sorted(name for name, registered in TERMS.items() if registered.needs_references))

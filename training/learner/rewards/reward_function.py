@@ -8,7 +8,8 @@ from torch import Tensor
 
 from training.learner.models.loading import computing_in
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.reward_model import RewardModel, load_reward_model, score
+from training.learner.models.packing import PromptGroup
+from training.learner.models.reward_model import RewardModel, Scores, load_reward_model, score, score_groups
 from training.learner.reward_terms import (
     TERMS,
     Answer,
@@ -186,6 +187,21 @@ def reward_model_scorer(settings: PpoConfig | Sampling, scoring: Scoring | None 
                     [len(sequence) for sequence in chosen], lambda budget: score(model, chosen, budget, pessimism)
                 )
         return scores
+
+    return scorer
+
+
+def deviation_scorer(settings: Sampling, scoring: Scoring) -> Callable[[Sequence[Answer]], Scores]:
+    """Return a function from N answers to their scores by the reward model, with the deviation over its heads."""
+    model, tokenizer = scoring
+    tokens = token_reader(tokenizer, max_lengths_of(model, settings))
+
+    def scorer(answers: Sequence[Answer]) -> Scores:
+        sequences = [tokens(answer) for answer in answers]
+        check_positions(model.network, sequences, 0, "the reward model")
+        groups = [PromptGroup((), (tuple(sequence),)) for sequence in sequences]
+        with computing_in(settings.dtype):
+            return score_groups(model, groups, settings.micro_batch_tokens)
 
     return scorer
 

@@ -150,9 +150,14 @@ def decode_completion(tokenizer: Any, tokens: Sequence[int]) -> str:
 
     NUL characters are removed: they are invisible, and PostgreSQL does not store them.
     """
-    text = list(tokens[:-1]) if tokens and is_not_text(tokenizer, tokens[-1]) else list(tokens)
+    text = text_tokens(tokenizer, tokens)
     decoded = str(tokenizer.decode(text, skip_special_tokens=False, clean_up_tokenization_spaces=False))
     return decoded.replace("\0", "")
+
+
+def text_tokens(tokenizer: Any, tokens: Sequence[int]) -> list[int]:
+    """Return the tokens of a completion without the control token at which it stopped."""
+    return list(tokens[:-1]) if tokens and is_not_text(tokenizer, tokens[-1]) else list(tokens)
 
 
 def read_prompts(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Settings) -> list[Prompt]:
