@@ -47,7 +47,7 @@ class LoopSettingsForm(forms.ModelForm):
     def clean_settings(self) -> Any:
         settings = self.cleaned_data["settings"]
         try:
-            round_settings.resolve(settings, seed=0)
+            round_settings.check_defaults(settings)
         except Invalid as refusal:
             raise forms.ValidationError(refusal.message) from refusal
         return settings

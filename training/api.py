@@ -16,7 +16,8 @@ from training import checkpoints, reports
 from training.models import Checkpoint, LoopSettings, Promotion, Round
 from training.rounds import lifecycle
 from training.rounds.schedule import configure
-from training.rounds.start import start_round, start_sampling
+from training.rounds.settings import chosen_recipe
+from training.rounds.start import project_recipe, start_round, start_sampling
 
 
 class RoundRequest(strict.Serializer):
@@ -34,7 +35,7 @@ class RoundRequest(strict.Serializer):
         required=False,
         allow_null=True,
         default=None,
-        help_text="Checkpoint that writes the completions of a round without training; null: the served one.",
+        help_text="Checkpoint that a round without training samples from or evaluates; null: the served one.",
     )
 
 
@@ -151,6 +152,9 @@ class CheckpointSerializer(strict.ModelSerializer):
     name = serializers.CharField(source="source.name", read_only=True)
     parent = serializers.CharField(source="parent.source.name", read_only=True, default=None)
     round = serializers.IntegerField(source="round.number", read_only=True, default=None)
+    evaluation = serializers.IntegerField(
+        read_only=True, default=None, help_text="Number of the newest round that evaluated it; null: none did."
+    )
 
     class Meta:
         model = Checkpoint
@@ -162,6 +166,7 @@ class CheckpointSerializer(strict.ModelSerializer):
             "reward_model_path",
             "parent",
             "round",
+            "evaluation",
             "is_served",
             "verdict",
             "verdict_reason",
@@ -213,7 +218,7 @@ def round_list(request: Request, slug: str) -> Response:
 
 
 def _start(project: Project, request: Request, values: dict[str, Any]) -> Round:
-    if values["learns"]:
+    if values["learns"] and chosen_recipe(values["settings"], project_recipe(project)).learns:
         return start_round(project, request.user, values["settings"])
     checkpoint_id = values["checkpoint"]
     checkpoint = reports.checkpoint_of(project, checkpoint_id) if checkpoint_id is not None else None

@@ -9,11 +9,11 @@ from django.utils.translation import gettext_lazy as _
 from training import dialogue_fields
 from training.learner.reward_terms import TERMS
 from training.rounds.recipes import RECIPES, recipe_of
-from training.rounds.recipes.description import RANKINGS, Counts, FormField, Sections, Text
+from training.rounds.recipes.description import RANKINGS, Counts, FormField, Recipe, Sections, Text
 from training.rounds.settings import choices_of
 
-# Fields of every recipe; its own come before them.
-FIELDS = (
+# Fields of the completions to rank next, after those of the recipe.
+SAMPLE_FIELDS = (
     FormField(
         "round", "prompts", _("Prompts to answer"), _("Prompts that the new checkpoint answers, to be ranked next.")
     ),
@@ -24,6 +24,9 @@ FIELDS = (
         _("Temperature"),
         _("Temperature of the completions to rank next. 0 always takes the most probable token."),
     ),
+)
+# Fields of every round.
+COMMON_FIELDS = (
     FormField("common", "max_completion_tokens", _("Maximum completion length"), _("In tokens.")),
     FormField("round", "processes", _("Processes"), _("One per GPU; 1 without a GPU.")),
 )
@@ -41,22 +44,28 @@ class RoundForm(forms.Form):
     again = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
     def __init__(
-        self, data: Any, settings: Sections, learns: bool = True, again: int | None = None, users: Sequence[str] = ()
+        self,
+        data: Any,
+        settings: Sections,
+        only_samples: bool = False,
+        again: int | None = None,
+        users: Sequence[str] = (),
     ) -> None:
         """Build the fields. `settings` are complete sections, as `round_settings.resolve` returns them.
 
-        users: the choices of a simulated user besides lines (`dialogue_fields`).
+        only_samples: the round only writes completions to rank, whatever its recipe. users: the choices of a simulated
+        user besides lines (`dialogue_fields`).
         """
         super().__init__(data, initial={"again": again})
-        self.learns = learns
+        self.only_samples = only_samples
         self.settings = settings
         self.recipe = recipe_of(settings)
         self.terms = self.recipe.reward_terms(settings)
         jobs = self.recipe.jobs(settings, Counts())
         self.learns_from_rankings = any(RANKINGS in job.inputs.values() for job in jobs)
-        for field in (*(self.recipe.fields if learns else ()), *FIELDS):
+        for field in _fields(self.recipe, only_samples):
             section, name, label, text = field
-            default = settings["sample" if section == "common" else section][name]
+            default = settings[self.recipe.programs[-1] if section == "common" else section][name]
             if name == "environment":
                 for key, made in dialogue_fields.fields_of(field, default, users).items():
                     self.fields[f"{section}-{key}"] = made
@@ -81,6 +90,11 @@ class RoundForm(forms.Form):
                     value = self.cleaned_data[key]
                     changed.setdefault(target, {})[name] = [{"name": value}] if name == "rewards" else value
         return changed
+
+
+def _fields(recipe: Recipe, only_samples: bool) -> tuple[FormField, ...]:
+    sampled = SAMPLE_FIELDS if "sample" in recipe.programs else ()
+    return (*(() if only_samples else recipe.fields), *sampled, *COMMON_FIELDS)
 
 
 def _metric_field(label: Text, text: Text, terms: list[dict[str, Any]]) -> forms.ChoiceField:
@@ -112,7 +126,7 @@ class LoopForm(forms.Form):
     recipe = forms.ChoiceField(
         label=_("Recipe"),
         required=False,
-        choices=[(recipe.name, recipe.label) for recipe in RECIPES.values()],
+        choices=[(recipe.name, recipe.label) for recipe in RECIPES.values() if recipe.learns],
         help_text=_("Recipe of these rounds, and of every round that you start without choosing a recipe."),
     )
 

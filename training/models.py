@@ -10,8 +10,8 @@ from feedback.models import Project, Source, User
 from training.paths import FolderField
 from training.rounds import settings as round_settings
 from training.rounds.recipes import recipe_of
-from training.rounds.recipes.description import DEMONSTRATIONS, RANKINGS, Counts, Job, Recipe
-from training.rounds.recipes.parts import SNAPSHOT, sampling_only
+from training.rounds.recipes.description import DEMONSTRATIONS, RANKINGS, Counts, Job, Recipe, Stage
+from training.rounds.recipes.parts import COMPARISONS, RESULT, SNAPSHOT, sampling_only
 
 
 class Checkpoint(models.Model):
@@ -87,7 +87,7 @@ class Promotion(models.Model):
 
 
 class Round(models.Model):
-    """One turn of the loop: snapshot → reward model → policy → samples → comparisons."""
+    """One turn of the loop: snapshot → reward model → policy → samples → comparisons; or an evaluation."""
 
     class Status(models.TextChoices):
         WAITING = "waiting", _("Waiting")
@@ -105,7 +105,8 @@ class Round(models.Model):
         max_length=20, default=SNAPSHOT.name, help_text="Stage of its recipe that the round has reached."
     )
     learns = models.BooleanField(
-        default=True, help_text="False: no training. The base checkpoint only writes completions to rank."
+        default=True,
+        help_text="False: no training. The base checkpoint writes completions to rank, or is evaluated.",
     )
     base = models.ForeignKey(Checkpoint, models.RESTRICT, related_name="rounds_from")
     checkpoint = models.OneToOneField(Checkpoint, models.SET_NULL, null=True, blank=True, related_name="round")
@@ -152,7 +153,17 @@ class Round(models.Model):
     def jobs(self) -> tuple[Job, ...]:
         """Return the program runs of the round, in order."""
         settings = round_settings.completed(self.settings)
-        return self.recipe.jobs(settings, self.counts) if self.learns else sampling_only(settings)
+        return sampling_only(settings) if self.only_samples else self.recipe.jobs(settings, self.counts)
+
+    @property
+    def only_samples(self) -> bool:
+        """Return whether the base only writes completions to rank: no training, and no evaluation."""
+        return not self.learns and self.recipe.learns
+
+    @property
+    def last_stage(self) -> Stage:
+        """Return the stage after all jobs: new comparisons, or only the result."""
+        return COMPARISONS if any(job.name == "samples" for job in self.jobs) else RESULT
 
     @property
     def counts(self) -> Counts:
@@ -176,6 +187,12 @@ class Round(models.Model):
     @property
     def scored_by_reward_model_alone(self) -> bool:
         return self.reward_terms == ["reward_model"]
+
+    @property
+    def newest_reward_model(self) -> Checkpoint | None:
+        """Return the newest checkpoint with a reward model that there was at the start of the round."""
+        earlier = self.project.checkpoints.filter(created_at__lte=self.created_at).exclude(reward_model_path="")
+        return earlier.select_related("source").order_by("-pk").first()
 
     @property
     def learns_from_rankings(self) -> bool:

@@ -14,6 +14,7 @@ from feedback.errors import NotFound
 from feedback.export.demonstrations import imitable
 from feedback.models import Comparison, Project
 from feedback.reports import quality_snapshot, trust
+from training import evaluations
 from training.checkpoints import checks, served_before
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import settings as round_settings
@@ -21,7 +22,7 @@ from training.rounds.inputs.rankings import trainable_rankings
 from training.rounds.inputs.ratings import COUNTED
 from training.rounds.recipes import RECIPES
 from training.rounds.recipes.description import DEMONSTRATIONS, LOGGED_COMPLETIONS, Counts, Recipe, Sections, Text
-from training.rounds.recipes.parts import COMPARISONS, SNAPSHOT
+from training.rounds.recipes.parts import SNAPSHOT
 
 NOT_CURVES = ("total", "time")
 CHECK_IS_LATE_AFTER = timedelta(seconds=30)
@@ -83,7 +84,7 @@ class Stage:
 
 def stages_of(round_: Round) -> list[Stage]:
     """Return the stages that the round passes, in order."""
-    stages = [SNAPSHOT, *dict.fromkeys(job.stage for job in round_.jobs), COMPARISONS]
+    stages = [SNAPSHOT, *dict.fromkeys(job.stage for job in round_.jobs), round_.last_stage]
     if round_.status == Round.Status.FINISHED:
         return [Stage(*stage, "done", None) for stage in stages]
     current = [stage.name for stage in stages].index(round_.stage)
@@ -202,8 +203,9 @@ def rounds_of(project: Project) -> QuerySet[Round]:
 
 
 def checkpoints_of(project: Project) -> QuerySet[Checkpoint]:
-    """Return the project's checkpoints, newest first."""
-    return project.checkpoints.select_related("project", "source", "parent__source", "round").order_by("-pk")
+    """Return the project's checkpoints with their newest evaluations, newest first."""
+    rows = project.checkpoints.select_related("project", "source", "parent__source", "round")
+    return evaluations.with_newest(rows).order_by("-pk")
 
 
 def check_hint(project: Project) -> str:

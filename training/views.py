@@ -18,12 +18,13 @@ from feedback.models import Completion, Membership, Project
 from feedback.rendering import render_answer
 from feedback.web.forms import checked
 from feedback.web.presenters import present_messages
-from training import checkpoints, dialogue_fields, reports
+from training import checkpoints, dialogue_fields, evaluations, reports
 from training.forms import ImportForm, LoopForm, RoundForm
 from training.models import Checkpoint, Round
 from training.rounds import continued_reward, lifecycle, schedule
 from training.rounds import settings as round_settings
 from training.rounds.recipes import RECIPES
+from training.rounds.recipes.evaluate import NAME as EVALUATE
 from training.rounds.sample_comparison import Sample, beside, samples_of, summary_of
 from training.rounds.start import (
     check_can_start,
@@ -65,7 +66,7 @@ def _console(
         "form": form,
         "form_is_open": form_is_open,
         **_recipes(membership, form),
-        "can_sample": not _reason_not_to_start(membership, learns=False),
+        "can_sample": not _reason_not_to_start(project, learns=False),
         "loop_form": LoopForm(initial={"round_every": loop.round_every, "recipe": project_recipe(project).name}),
         "import_form": (import_form or ImportForm()) if request.user.is_staff and not project.archived_at else None,
     }
@@ -74,9 +75,12 @@ def _console(
 
 def _checkpoints(project: Project) -> dict[str, Any]:
     """Return the context of the checkpoint table, which is polled while a checkpoint waits for its check."""
-    rows = list(reports.checkpoints_of(project))
+    rows: list[Any] = list(reports.checkpoints_of(project))
+    for checkpoint in rows:
+        checkpoint.headlines = evaluations.headlines(checkpoint)
     return {
         "checkpoints": rows,
+        "can_evaluate": not _reason_not_to_start(project, True, EVALUATE),
         "served": next((checkpoint for checkpoint in rows if checkpoint.is_served), None),
         "is_checking": any(checkpoint.verdict == Checkpoint.Verdict.WAITING for checkpoint in rows),
         "check_hint": reports.check_hint(project),
@@ -100,20 +104,22 @@ def checkpoint_table(request: HttpRequest, slug: str) -> HttpResponse:
 def _recipes(membership: Membership, form: RoundForm) -> dict[str, Any]:
     """Return the context of the choice of a recipe: why no round of the project's own or the form's can start."""
     project = membership.project
-    refusals = {name: _reason_not_to_start(membership, True, name) for name in RECIPES}
+    refusals = {name: _reason_not_to_start(project, True, name) for name in RECIPES}
     return {
         "recipes": RECIPES.values(),
         "refusal": refusals[project_recipe(project).name],
-        "form_refusal": refusals[form.recipe.name] if form.learns else "",
+        "form_refusal": "" if form.only_samples else refusals[form.recipe.name],
         "can_start": not all(refusals.values()),
-        "imitation": reports.imitation_sentence(form.recipe, form.settings, counts_of(project)) if form.learns else "",
+        "imitation": ""
+        if form.only_samples
+        else reports.imitation_sentence(form.recipe, form.settings, counts_of(project)),
     }
 
 
-def _reason_not_to_start(membership: Membership, learns: bool, recipe: str | None = None) -> str:
+def _reason_not_to_start(project: Project, learns: bool, recipe: str | None = None) -> str:
     """Return the message why no round can start now, or ""."""
     try:
-        check_can_start(membership.project, learns, recipe)
+        check_can_start(project, learns, recipe)
     except AccordError as refusal:
         return refusal.message
     return ""
@@ -128,7 +134,7 @@ def _round_form(
         return RoundForm(data, settings_now(project, recipe or None), users=users)
     earlier = reports.round_of(project, int(again) if again.isdecimal() and len(again) < 9 else -1)
     settings = round_settings.resolve(settings_of_repeat(earlier), seed=0)
-    return RoundForm(data, settings, learns=earlier.learns, again=earlier.number, users=users)
+    return RoundForm(data, settings, only_samples=earlier.only_samples, again=earlier.number, users=users)
 
 
 @login_required
@@ -191,6 +197,7 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "left_out_dialogues": reports.dialogues_sentence(round_),
         "few_ratings": reports.ratings_sentence(round_),
         "reward_start": continued_reward.sentence(round_),
+        "evaluation": evaluations.table_of(round_),
         "facts": [
             {"label": fact.label, "value": round_.results[job.name][fact.key], "note": fact.note}
             for job in round_.jobs

@@ -7,6 +7,7 @@ from console_page import ConsolePage
 from django.db.models.functions import Now
 from playwright.sync_api import expect
 from rank_page import RankPage
+from test_accessibility import check
 
 from feedback.models import Comparison
 from tests.factories import FAST, fake_model, rank
@@ -163,6 +164,33 @@ def test_the_console_of_an_empty_project_has_no_start_button(desk, manager, keep
     expect(page.get_by_role("heading", name="No model yet")).to_be_visible()
     expect(page.get_by_role("button", name="Start a round")).to_have_count(0)
     keep(page, "console-empty-phone")
+
+
+def test_a_checkpoint_is_evaluated_by_a_button_and_its_table_is_shown(console, desk, keep):
+    page = console.page
+    page.get_by_role("button", name="Evaluate").click()
+    console.expect_status("Waiting")
+    claim = lifecycle.claim(Round.objects.get().pk, "gpu-1")
+    lifecycle.enter(claim, "evaluate")
+    figures = {
+        name: {"value": 0.413, "low": 0.35, "high": 0.47, "count": 240}
+        for name in ("similarity", "tokens", "distinct_1")
+    }
+    lifecycle.keep_result(claim, "evaluate", {"metrics": figures | {"bleu": figures["tokens"] | {"low": None}}})
+    lifecycle.finish(claim, Outcome("", "", [], []))
+    console.expect_status("Finished")
+    expect(page.locator("#evaluation tbody tr")).to_have_count(4)
+    expect(page.locator("#evaluation tbody tr").first).to_contain_text("0.350 to 0.470")
+    check(page)
+    keep(page, "evaluation")
+    phone = desk.sit("mona", phone=True)
+    phone.goto(page.url)
+    assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the screen"
+    keep(phone, "evaluation-phone")
+    console.open()
+    expect(page.get_by_role("link", name="Evaluated in round 1")).to_be_visible()
+    check(page)
+    keep(page, "console-evaluated")
 
 
 def test_a_round_without_training_shows_no_curves(console, desk, project):

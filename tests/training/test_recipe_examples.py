@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from feedback.models import Prompt
+from feedback.models import Completion, Prompt
 from tests.factories import FAST, client_of, lines
 from tests.training import tiny
 from training import checkpoints
@@ -65,11 +65,12 @@ def section_of(settings):
     return next((settings[name] for name in SMALL if name in settings), {})
 
 
-def test_the_page_of_recipes_has_six_examples():
+def test_the_page_of_recipes_has_seven_examples():
     metrics = [
         [term["name"] for term in section_of(body["settings"]).get("rewards", [])] for _, body in EXAMPLES.values()
     ]
-    assert metrics == [["similarity"], ["token_f1", "exact_match"], ["rouge_l", "length"], ["bleu"], ["token_f1"], []]
+    of_metrics = [["similarity"], ["token_f1", "exact_match"], ["rouge_l", "length"], ["bleu"], ["token_f1"]]
+    assert metrics == [*of_metrics, [], []], "then imitation, and an evaluation"
 
 
 @pytest.mark.process
@@ -96,6 +97,9 @@ def test_each_example_runs_as_it_is_written(project, chat_model, manager, name):
     done = api.get(f"{URL}/rounds/1").json()
     assert (done["status"], done["error"]) == ("finished", "")
     assert done["recipe"] == settings["round"]["recipe"] and done["ranking_count"] == 0
+    if done["recipe"] == "evaluate":
+        check_evaluation(done)
+        return
     if done["recipe"] == "sft":
         learned = done["results"]["sft"]
         assert done["demonstrations_used"] == learned["demonstrations"] > 0
@@ -107,6 +111,18 @@ def test_each_example_runs_as_it_is_written(project, chat_model, manager, name):
         assert done["results"]["policy"]["evaluated_on"] == "held_out"
         rewards = section_of(settings)["rewards"]
     check_scores(Round.objects.get(), rewards)
+
+
+def check_evaluation(done):
+    """Check that the figures are of the held-out prompts, and that nothing else was made."""
+    assert (done["stages"], done["checkpoint"]) == (["snapshot", "evaluate", "result"], None)
+    held_out, figures = Prompt.objects.filter(split="held_out"), done["results"]["evaluate"]["metrics"]
+    assert done["results"]["evaluate"]["completions"] == 2 * held_out.count()
+    assert figures["tokens"]["count"] == held_out.count()
+    assert figures["kl_from_root"]["value"] == pytest.approx(0, abs=1e-6), "the imported model itself"
+    with_references = held_out.exclude(references=[]).count()
+    assert [figures[name]["count"] for name in ("similarity", "bleu") if with_references] == [with_references] * 2
+    assert not Completion.objects.exists()
 
 
 def check_scores(done, rewards):

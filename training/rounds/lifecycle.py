@@ -26,7 +26,6 @@ from feedback.errors import Conflict
 from training import checkpoints
 from training.models import Metric, Round
 from training.rounds import results
-from training.rounds.recipes.parts import COMPARISONS
 
 RUN_ROUND = "training.tasks.run_round"
 HEARTBEAT_EVERY = 2.0  # seconds
@@ -196,7 +195,7 @@ def fail(claim: Claim, error: str, log_tail: str = "") -> None:
 
 
 def finish(claim: Claim, outcome: results.Outcome) -> None:
-    """Write the checkpoint, the completions and comparisons, and the end of the round, in one transaction.
+    """Write the checkpoint, if the round made one, completions and comparisons, and its end, in one transaction.
 
     Raises ClaimLost, or Cancelled if a person asked to cancel before the commit.
     """
@@ -207,7 +206,7 @@ def finish(claim: Claim, outcome: results.Outcome) -> None:
         if round_.cancel_requested_at is not None:
             raise Cancelled
         round_.checkpoint = results.write(round_, outcome)
-        round_.status, round_.finished_at, round_.stage = Status.FINISHED, Now(), COMPARISONS.name
+        round_.status, round_.finished_at, round_.stage = Status.FINISHED, Now(), round_.last_stage.name
         round_.save(update_fields=["checkpoint", "status", "finished_at", "stage"])
 
 

@@ -37,7 +37,7 @@ class Outcome:
 def _new_model(round_: Round, directory: Path, name: str) -> str:
     """Return the folder of a model that the samples are made with, if a job of this round trained it; else ""."""
     jobs = {job.name: job for job in round_.jobs}
-    source = jobs["samples"].models.get(name, "")
+    source = jobs["samples"].models.get(name, "") if "samples" in jobs else ""
     return str(directory / source / "model") if source in jobs else ""
 
 

@@ -27,7 +27,7 @@ def configure(project: Project, round_every: int | None, settings: Sections | No
         raise Invalid(_("Give 1 or more new rankings, or leave the field empty to start rounds by hand only."))
     values: dict[str, Any] = {"round_every": round_every}
     if settings is not None:
-        round_settings.resolve(settings, seed=0)
+        round_settings.check_defaults(settings)
         values["settings"] = settings
     return LoopSettings.objects.update_or_create(project=project, defaults=values)[0]
 

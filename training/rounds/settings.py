@@ -47,6 +47,7 @@ class RoundSettings:
     extra_ranking_share: float = setting(0.0, low=0, high=1, help="Share of new comparisons with one extra ranking.")
     shown_prompts: int = setting(24, low=0, help="Prompts that the base answers too, for the side-by-side page.")
     policy_prompts: int = setting(10_000, low=1, help="Maximum training prompts of the policy's program.")
+    evaluation_prompts: int = setting(500, low=1, help="Maximum held-out prompts that an evaluation answers.")
     sft_first: str = setting(
         "auto",
         choices=("auto", "always", "never"),
@@ -114,9 +115,7 @@ def resolve(
     `positions` (its context length in tokens), if that is known. Lengths that a person chose are not changed. A later
     override may choose another recipe: sections that it does not use are then left out.
     """
-    recipe = RECIPES[DEFAULT]
-    for sections in overrides:
-        recipe = check_sections(sections, recipe)
+    recipe = recipe_in(*overrides)
     try:
         own_settings = RoundSettings.from_json({"seed": seed, **merged("round", overrides)})
         unchecked: Sections = {"round": own_settings.to_json()}
@@ -134,6 +133,25 @@ def resolve(
     except BadInput as error:
         raise Invalid(_("The round's settings cannot be used: %(error)s.") % {"error": error}) from error
     return {"round": own_settings.to_json(), **checked}
+
+
+def recipe_in(*overrides: Any) -> Recipe:
+    """Return the recipe that the last of these sections chooses. Raise Invalid as `check_sections` does."""
+    recipe = RECIPES[DEFAULT]
+    for sections in overrides:
+        recipe = check_sections(sections, recipe)
+    return recipe
+
+
+def check_defaults(settings: Any) -> None:
+    """Raise Invalid unless `settings` can be those of a project's rounds."""
+    resolve(settings, seed=0)
+    recipe = recipe_in(settings)
+    if not recipe.learns:
+        raise Invalid(
+            _('The recipe "%(recipe)s" trains nothing: choose it for one round, not for all rounds of the project.')
+            % {"recipe": recipe.name}
+        )
 
 
 def completed(settings: Sections) -> Sections:

@@ -23,8 +23,13 @@ Environment = dict[str, Any]
 
 def environment_of(sections: Sections) -> Environment:
     """Return the environment that a round with these settings plays its dialogues in."""
-    environment: Environment = sections.get("ppo", {}).get("environment", SINGLE_TURN)
+    environment: Environment = _section(sections).get("environment", SINGLE_TURN)
     return environment
+
+
+def _section(sections: Sections) -> dict[str, Any]:
+    """Return the settings of the program that plays the dialogues of a round; {} if none does."""
+    return sections.get("ppo") or sections.get("evaluate", {})
 
 
 def check(project: Project, sections: Sections) -> None:
@@ -51,7 +56,7 @@ def check(project: Project, sections: Sections) -> None:
                 _('The simulated user "%(name)s" cannot be loaded: %(reason)s')
                 % {"name": checkpoint, "reason": error.message}
             ) from error
-        needed = sections["ppo"]["max_prompt_tokens"] + sections["ppo"]["max_completion_tokens"]
+        needed = sum(_section(sections)[name] for name in ("max_prompt_tokens", "max_completion_tokens"))
         positions = positions_of(checkpoint.path)
         if positions is not None and needed > positions:
             raise Invalid(

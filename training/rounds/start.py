@@ -24,6 +24,8 @@ from training.rounds.recipes.parts import sampling_only
 def start_round(project: Project, actor: User | None, overrides: Sections | None = None) -> Round:
     """Create a waiting round that learns by its recipe from the present data of the project.
 
+    By a recipe that does not learn, it evaluates the served checkpoint.
+
     Raises Conflict while another round is active or nothing is served. Raises Invalid if there is nothing to learn
     from or a setting cannot be used.
     """
@@ -35,8 +37,8 @@ def start_sampling(
 ) -> Round:
     """Create a waiting round without training: the checkpoint (default: the served one) writes completions to rank.
 
-    If it is the first round of a project, its number is 0. Raises as `start_round` does, and Invalid if there are no
-    prompts.
+    By a recipe that does not learn, the checkpoint is evaluated. The first round of a project that only samples has the
+    number 0. Raises as `start_round` does, and Invalid if there are no prompts.
     """
     return _create(project, actor, overrides, base=checkpoint, learns=False)
 
@@ -81,13 +83,15 @@ def _create(
         # The lock makes concurrent starts take turns: the second one sees the first one's round and is refused.
         Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         _check_is_free(project, base)
-        last = project.rounds.aggregate(last=Max("number"))["last"]
-        number = (1 if learns else 0) if last is None else last + 1
-        base = base or checkpoints.served(project)
         sections = (_defaults(project), project_settings(project), overrides or {})
+        recipe = round_settings.recipe_in(*sections)
+        only_samples, learns = recipe.learns and not learns, recipe.learns and learns
+        last = project.rounds.aggregate(last=Max("number"))["last"]
+        number = (0 if only_samples else 1) if last is None else last + 1
+        base = base or checkpoints.served(project)
         counts = counts_of(project)
         settings = round_settings.resolve(*sections, seed=number, positions=positions_of(base.path), counts=counts)
-        _check_data(project, settings if learns else None)
+        _check_data(project, None if only_samples else settings)
         simulated_user.check(project, settings)
         created = Round(
             project=project,

@@ -16,7 +16,15 @@ from training.learner.runtime.jobdir import JobDirectory
 from training.models import Round
 from training.rounds import inputs, simulated_user
 from training.rounds.continued_reward import reward_model_to_continue
-from training.rounds.recipes.description import BASE, CONTINUED_REWARD_MODEL, NONE, REWARD_MODEL_OF_BASE, ROOT, Job
+from training.rounds.recipes.description import (
+    BASE,
+    CONTINUED_REWARD_MODEL,
+    NEWEST_REWARD_MODEL,
+    NONE,
+    REWARD_MODEL_OF_BASE,
+    ROOT,
+    Job,
+)
 
 SNAPSHOT = "snapshot.json"
 
@@ -84,6 +92,9 @@ def located(round_: Round, source: str) -> str:
         return round_.base.reward_model_path
     if source == CONTINUED_REWARD_MODEL:
         return reward_model_to_continue(round_)
+    if source == NEWEST_REWARD_MODEL:
+        newest = round_.newest_reward_model
+        return newest.reward_model_path if newest else ""
     return str(directory_of(round_) / source / "model")
 
 

@@ -11,7 +11,7 @@ from training.learner.runtime.jobdir import JobDirectory
 from training.models import Round
 from training.rounds import lifecycle, results
 from training.rounds.recipes.description import Job
-from training.rounds.recipes.parts import COMPARISONS, SNAPSHOT
+from training.rounds.recipes.parts import SNAPSHOT
 from training.run_round import jobs, process
 from training.run_round.heartbeat import Heartbeat, shutting_down
 from training.run_round.metrics import MetricsTail
@@ -87,7 +87,7 @@ def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: Job, director
 
 
 def finish(claim: lifecycle.Claim, round_: Round) -> None:
-    lifecycle.enter(claim, COMPARISONS.name)
+    lifecycle.enter(claim, round_.last_stage.name)
     directory = jobs.directory_of(round_)
     lifecycle.finish(claim, results.Outcome.read(round_, directory))
     jobs.drop_states(round_)

@@ -1,5 +1,6 @@
-"""prompts.jsonl: prompts to learn from, to answer, or to compare answers of two checkpoints on."""
+"""prompts.jsonl: prompts to learn from, to answer, to compare answers of two checkpoints on, or to evaluate on."""
 
+import hashlib
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from training.rounds.inputs import needs, rows
 from training.rounds.recipes.description import (
     PROMPTS_TO_ANSWER,
     PROMPTS_TO_COMPARE,
+    PROMPTS_TO_EVALUATE,
     PROMPTS_TO_LEARN_FROM,
     Job,
     Recipe,
@@ -41,6 +43,20 @@ def to_compare(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict
     yield from prompt_rows(compared(round_))
 
 
+@rows(PROMPTS_TO_EVALUATE)
+def to_evaluate(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield held-out prompts in an order that depends on the seed of the evaluation, not on the round.
+
+    So another round evaluates on the same prompts. A new prompt moves no other one, except out of the first ones.
+    """
+    seed = round_.settings[job.program]["seed"]
+    held_out = Prompt.objects.filter(
+        project=round_.project, split=Prompt.Split.HELD_OUT, created_at__lte=round_.created_at
+    )
+    ids = sorted(held_out.values_list("pk", flat=True), key=lambda pk: hashlib.sha256(f"{seed}/{pk}".encode()).digest())
+    yield from prompt_rows(ids[: round_.settings["round"]["evaluation_prompts"]])
+
+
 @needs(PROMPTS_TO_LEARN_FROM)
 def check_references(project: Project, recipe: Recipe, settings: Sections) -> None:
     """Raise Invalid if a reward term needs reference answers and no training prompt has any."""
@@ -59,6 +75,13 @@ def check_prompts(project: Project, recipe: Recipe, settings: Sections) -> None:
     """Raise Invalid if there is no prompt."""
     if not Prompt.objects.filter(project=project).exists():
         raise Invalid(_("There are no prompts to answer yet: add some first."))
+
+
+@needs(PROMPTS_TO_EVALUATE)
+def check_held_out_prompts(project: Project, recipe: Recipe, settings: Sections) -> None:
+    """Raise Invalid if there is no held-out prompt."""
+    if not Prompt.objects.filter(project=project, split=Prompt.Split.HELD_OUT).exists():
+        raise Invalid(_("There are no held-out prompts to evaluate on: add prompts, of which a share is held out."))
 
 
 def chosen(round_: Round, count: int, split: str | None = None, with_references: bool = False) -> list[int]:

@@ -20,6 +20,7 @@ BASE = "base"  # the checkpoint that the round starts from
 ROOT = "root"  # its imported ancestor
 REWARD_MODEL_OF_BASE = "reward model of base"  # the reward model that the base was trained with, if any
 CONTINUED_REWARD_MODEL = "continued reward model"  # the same, unless a full training is due (continued_reward.py)
+NEWEST_REWARD_MODEL = "newest reward model"  # of the newest checkpoint of the project that has one, if any
 
 # Kinds of rows of an input file: the modules of `rounds.inputs`. A value with a slash, such as "samples/samples.jsonl",
 # is a file that an earlier job wrote.
@@ -30,6 +31,7 @@ LOGGED_COMPLETIONS = "logged_completions"
 PROMPTS_TO_LEARN_FROM = "prompts_to_learn_from"
 PROMPTS_TO_ANSWER = "prompts_to_answer"
 PROMPTS_TO_COMPARE = "prompts_to_compare"
+PROMPTS_TO_EVALUATE = "prompts_to_evaluate"
 
 
 class Stage(NamedTuple):
@@ -90,7 +92,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A kind of round. The new checkpoint is the model that the job "samples" answers with."""
+    """A kind of round. The new checkpoint is the model that the job "samples" answers with.
+
+    A recipe that does not learn makes no checkpoint: its round ends with the results of its jobs.
+    """
 
     name: str
     label: Text
@@ -101,6 +106,7 @@ class Recipe:
     fields: tuple[FormField, ...] = ()
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by section, where they differ
     rewards_section: str = ""  # the section whose `rewards` score completions; "": none has such a setting
+    learns: bool = True  # false: it trains nothing
     check: Callable[[Sections], None] = lambda settings: None  # raises BadInput, also for unchecked settings
 
     def reward_terms(self, settings: Sections) -> list[str]:

@@ -27,9 +27,10 @@ from training.rounds.recipes.description import (
     Stage,
 )
 
-# The first and the last stage of every round; they have no job.
+# The first stage of a round and the last one, which is RESULT if it writes no completions to rank. They have no job.
 SNAPSHOT = Stage("snapshot", _("Snapshot"))
 COMPARISONS = Stage("comparisons", _("Comparisons"))
+RESULT = Stage("result", _("Result"))
 SFT = Stage("sft", _("Imitation"))
 REWARD = Stage("reward", _("Reward"))
 POLICY = Stage("policy", _("Policy"))
@@ -164,9 +165,12 @@ def reference(settings: Sections) -> str:
     return ROOT if settings["round"].get("reference") == "root" else NONE
 
 
-def measured_root(settings: Sections) -> str:
-    """Return the origin of the model of `kl_from_root`; NONE if the samples are not from the whole distribution."""
-    sample = settings.get("sample", {})
+def measured_root(settings: Sections, section: str = "sample") -> str:
+    """Return the origin of the model of `kl_from_root`; NONE if the samples are not from the whole distribution.
+
+    section: that of the program that samples.
+    """
+    sample = settings.get(section, {})
     is_whole = sample.get("top_p", 1) == 1 and sample.get("temperature", 1) != 0
     return ROOT if is_whole else NONE
 
