@@ -32,7 +32,7 @@ ENVIRONMENT = {"name": "dialogue", "lines": ["b", "c"], "turns": 3}
 @pytest.mark.parametrize("make", [chatml, gemma, phi3, llama3])
 def test_a_dialogue_is_read_as_the_chat_template_writes_it_and_text_makes_no_control_token(make):
     tokenizer = make()
-    tokens, is_cut_off = encode_turns(tokenizer, MESSAGES, TURNS)
+    tokens, _, is_cut_off = encode_turns(tokenizer, MESSAGES, TURNS)
     following = encode_reply(tokenizer, [*MESSAGES, *TURNS[:-1]], "thanks")
     whole = render(tokenizer, [*MESSAGES, *TURNS, {"role": "user", "content": "thanks"}])
     assert [*render(tokenizer, MESSAGES), *tokens, *following] == whole
@@ -48,7 +48,7 @@ def test_one_turn_is_read_as_a_text_and_a_long_turn_ends_the_dialogue():
     tokenizer = phi3()
     assert encode_turns(tokenizer, MESSAGES, TURNS[2:])[0] == encode_completion(tokenizer, "on its way")
     first = encode_completion(tokenizer, TURNS[0]["content"])
-    assert encode_turns(tokenizer, MESSAGES, TURNS, len(first) - 1) == (first[:-1], True)
+    assert encode_turns(tokenizer, MESSAGES, TURNS, len(first) - 1) == (first[:-1], [(0, len(first) - 1)], True)
     assert encode_turns(tokenizer, MESSAGES, TURNS, len(first))[0][: len(first)] == first
 
 

@@ -18,10 +18,12 @@ Files in:
 
 Rank 1 is best; equal ranks tie. Rankings with the split "held_out" are used for evaluation only. A completion is read
 as its text followed by the end of the turn, truncated or not, because annotators see the text; ppo scores texts in the
-same way. anchor (optional): "above" if the annotator judged all completions good, "below" if all bad (see
-preferences/anchor.py). With ratings the model gets a head for each attribute (preferences/ratings.py); `values`, one
-number per rater, are used on held-out prompts only, to compare two people. spans (optional, read with marks_weight
-above 0): characters start … end − 1 of a completion that the annotator marked good or bad (preferences/marks.py).
+same way. max_completion_tokens limits each turn of a dialogue; a dialogue that outgrows the model's positions is read
+up to the last turn that fits, and counted in truncated_completions. anchor (optional): "above" if the annotator judged
+all completions good, "below" if all bad (see preferences/anchor.py). With ratings the model gets a head for each
+attribute (preferences/ratings.py); `values`, one number per rater, are used on held-out prompts only, to compare two
+people. spans (optional, read with marks_weight above 0): characters start … end − 1 of a completion that the annotator
+marked good or bad (preferences/marks.py).
 
 Files out:
 
@@ -58,6 +60,7 @@ function of the seed and the pass, so a resumed run ends in the same bits as one
 """
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -70,11 +73,11 @@ from transformers.utils import logging as transformers_logging
 from training.learner.models.attribute_heads import AttributeHeads
 from training.learner.models.continued_start import move_towards
 from training.learner.models.generic_forward import path_summary, shares_prompts
-from training.learner.models.loading import computing_in, load_tokenizer
+from training.learner.models.loading import computing_in, load_tokenizer, positions_of
 from training.learner.models.lora import lora_config
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packed_attention import unshared
-from training.learner.models.packing import PromptGroup
+from training.learner.models.packing import PromptGroup, as_group
 from training.learner.models.reward_model import (
     RewardModel,
     attribute_predictions,
@@ -122,6 +125,7 @@ from training.learner.text.messages import (
     naming_row,
     share,
     shuffled,
+    tokens_left,
 )
 
 
@@ -138,11 +142,12 @@ def main(job_dir: Path) -> None:
     # 1. Training and held-out rankings as tokens.
     torch.manual_seed(settings.seed)
     tokenizer = load_tokenizer(settings.model)
-    data = read_rankings(tokenizer, job.rows("rankings.jsonl"), settings)
-    rated = rating_data(tokenizer, job, settings)
+    positions = positions_of(settings.model)
+    data = read_rankings(tokenizer, job.rows("rankings.jsonl"), settings, positions)
+    rated = rating_data(tokenizer, job, settings, positions)
     ratings = RatingTargets(rated, data.train)
-    marks = mark_targets(tokenizer, job, settings, data)
-    plan = [step for run in range(settings.averaged_runs) for step in plan_steps(data.train, settings, run)]
+    marks = mark_targets(tokenizer, job, settings, data, positions)
+    plan = [step for run in range(settings.averaged_runs) for step in plan_steps(data.train, settings, run, positions)]
     run_steps = len(plan) // settings.averaged_runs
 
     # 2. Model on the policy's trunk, tie parameter, optimizer, and the state of an earlier run.
@@ -155,7 +160,7 @@ def main(job_dir: Path) -> None:
         model.attributes = AttributeHeads(ratings.names, model.head.in_features).to(model.network.device)
     if marks is not None:
         model.mark_head = marks.new_head(model.head.in_features).to(model.network.device)
-    samples = read_samples(tokenizer, job, settings)
+    samples = read_samples(tokenizer, job, settings, positions)
     check_group_lengths(model, [*samples, *(comparison.group for comparison in data.train + data.held_out)])
     if settings.contrast > 0:
         check_contrast_lengths(model, [comparison.group for comparison in data.train])
@@ -226,24 +231,30 @@ def continue_last(model: RewardModel, tokenizer: Any, settings: RewardConfig) ->
     move_towards(model, settings.last_reward_model, settings.kept_share)
 
 
-def plan_steps(comparisons: Sequence[Comparison], settings: RewardConfig, run: int = 0) -> list[list[TrainingItem]]:
+def plan_steps(
+    comparisons: Sequence[Comparison], settings: RewardConfig, run: int = 0, positions: int | None = None
+) -> list[list[TrainingItem]]:
     """Return the training items of each step of a run: every pass is shuffled again and divided evenly.
 
-    The contrast uses the prompt of the next comparison in the pass with another prompt.
+    The contrast uses the prompt of the next comparison in the pass with another prompt, before which the completions
+    fit into the model's positions.
     """
     plan = []
     numbers = range(run * settings.passes, (run + 1) * settings.passes)
     for one in training_passes(comparisons, settings.batch_rankings, settings.seed, numbers):
-        items = [as_training_item(one.order, place, one.number, settings) for place in range(len(one.order))]
+        items = [as_training_item(one.order, place, one.number, settings, positions) for place in range(len(one.order))]
         plan += [items[step] for step in one.steps]
     return plan
 
 
-def as_training_item(order: Sequence[Comparison], place: int, epoch: int, settings: RewardConfig) -> TrainingItem:
+def as_training_item(
+    order: Sequence[Comparison], place: int, epoch: int, settings: RewardConfig, positions: int | None = None
+) -> TrainingItem:
     """Return the comparison at order[place], with half of its completions under another prompt for the contrast."""
     group = order[place].group
-    following = itertools.chain(order[place + 1 :], order[:place])
-    other = next((one.group.prompt for one in following if one.group.prompt != group.prompt), None)
+    room = math.inf if positions is None else positions - max(map(len, group.completions))
+    following = (one.group.prompt for one in itertools.chain(order[place + 1 :], order[:place]))
+    other = next((prompt for prompt in following if prompt != group.prompt and len(prompt) <= room), None)
     if settings.contrast == 0 or other is None:
         return TrainingItem(order[place])
     count = len(group.completions)
@@ -334,23 +345,34 @@ def check_group_lengths(model: RewardModel, groups: Sequence[PromptGroup]) -> No
 
 
 def check_contrast_lengths(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
-    """Raise BadInput if the longest completion is too long under any prompt; the contrast may combine them."""
-    longest = max(len(completion) for group in groups for completion in group.completions)
+    """Raise BadInput if the longest text is too long under any prompt; the contrast may combine them.
+
+    Dialogues may be long: the contrast leaves out the prompts before which they do not fit.
+    """
+    texts = [
+        completion
+        for group in groups
+        for completion, spans in zip(group.completions, group.spans, strict=True)
+        if len(spans) == 1
+    ]
+    longest = max(map(len, texts), default=0)
     check_positions(model.network, [group.prompt for group in groups], longest)
 
 
-def rating_data(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> RatingData:
+def rating_data(tokenizer: Any, job: JobDirectory, settings: RewardConfig, positions: int | None) -> RatingData:
     """Return the job's ratings; none if it has no ratings.jsonl or its settings leave them out."""
     if not settings.attribute_weight or not (job.path / "ratings.jsonl").exists():
         return RatingData()
-    return read_ratings(tokenizer, job.rows("ratings.jsonl"), settings)
+    return read_ratings(tokenizer, job.rows("ratings.jsonl"), settings, positions)
 
 
-def mark_targets(tokenizer: Any, job: JobDirectory, settings: RewardConfig, data: RankingData) -> MarkTargets | None:
+def mark_targets(
+    tokenizer: Any, job: JobDirectory, settings: RewardConfig, data: RankingData, positions: int | None
+) -> MarkTargets | None:
     """Return the marked tokens of training completions; None if there are none or the settings leave them out."""
     if not settings.marks_weight:
         return None
-    targets = MarkTargets(read_marks(tokenizer, job.rows("rankings.jsonl"), settings), data.train)
+    targets = MarkTargets(read_marks(tokenizer, job.rows("rankings.jsonl"), settings, positions), data.train)
     return targets if targets.marked else None
 
 
@@ -372,25 +394,31 @@ def rating_summary(
     return {"attributes": figures, "unranked_rated_completions": ratings.unranked}
 
 
-def read_samples(tokenizer: Any, job: JobDirectory, settings: RewardConfig) -> list[PromptGroup]:
+def read_samples(
+    tokenizer: Any, job: JobDirectory, settings: RewardConfig, positions: int | None = None
+) -> list[PromptGroup]:
     """Return the reference policy's samples; none if the job has no samples.jsonl."""
     if not (job.path / "samples.jsonl").exists():
         return []
-    samples = [as_sample(tokenizer, row, number, settings) for number, row in enumerate(job.rows("samples.jsonl"), 1)]
+    rows = enumerate(job.rows("samples.jsonl"), 1)
+    samples = [as_sample(tokenizer, row, number, settings, positions) for number, row in rows]
     if not samples:
         raise BadInput("samples.jsonl has no rows: add samples, or delete it")
     return samples
 
 
-def as_sample(tokenizer: Any, row: dict[str, Any], number: int, settings: RewardConfig) -> PromptGroup:
+def as_sample(
+    tokenizer: Any, row: dict[str, Any], number: int, settings: RewardConfig, positions: int | None = None
+) -> PromptGroup:
     with naming_row("samples.jsonl", number, row):
         messages = check_messages(row.get("messages"))
         if "turns" not in row and not isinstance(row.get("text"), str):
             raise BadInput("text must be a string")
         turns = check_turns(row.get("turns") or [{"role": "assistant", "content": row["text"]}])
         prompt = encode_prompt(tokenizer, messages, settings.max_prompt_tokens)
-        completion, _ = encode_turns(tokenizer, messages, turns, settings.max_completion_tokens)
-    return PromptGroup(tuple(prompt), (tuple(completion),))
+        limits = settings.max_completion_tokens, tokens_left(positions, prompt)
+        tokens, spans, _ = encode_turns(tokenizer, messages, turns, *limits)
+    return as_group(prompt, [(tokens, spans)])
 
 
 def summary(job: JobDirectory, model: RewardModel, tie: TieParameter, data: RankingData) -> dict[str, Any]:

@@ -78,5 +78,11 @@ def make_environment(entry: Mapping[str, Any], context: EnvironmentContext) -> E
     return ENVIRONMENTS[entry["name"]](context, **options_of(entry))
 
 
+def turns_of(entry: Mapping[str, Any]) -> int:
+    """Return how many turns the policy has at most in an episode; 1 if the environment has no such setting."""
+    option = OPTIONS[entry["name"]].get("turns")
+    return 1 if option is None else int(entry.get("turns", option.default))
+
+
 for _module in sorted(module.name for module in pkgutil.iter_modules(__path__)):
     importlib.import_module(f"{__name__}.{_module}")

@@ -29,7 +29,7 @@ from transformers.modeling_layers import GenericForSequenceClassification
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
-from training.learner.models.context_length import fix_rope_types
+from training.learner.models.context_length import fix_rope_types, max_positions
 from training.learner.models.heads import value_head
 from training.learner.models.peft_format import (
     is_adapter_folder,
@@ -135,6 +135,14 @@ def scalar_class(config_class: Any) -> Any:
     name = f"{parent.__name__.removesuffix('PreTrainedModel')}ForSequenceClassification"
     members = {"base_model_prefix": causal.base_model_prefix, "config_class": config_class, "__module__": __name__}
     return type(name, (GenericForSequenceClassification, parent), members)
+
+
+def positions_of(path: str) -> int | None:
+    """Return how many tokens the folder's model reads at most, None without a limit. Raises BadInput without one."""
+    try:
+        return max_positions(AutoConfig.from_pretrained(weights_source(path), trust_remote_code=False))
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"no model could be loaded from {path}: {first_line(error)}") from error
 
 
 def load_critic(path: str, dtype: str = "float32") -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 from training.learner.models.packed_attention import GroupSizes, GroupSpans, Layout, PackedLayout, unshared
 from training.learner.models.packed_layouts import causal_layout, shared_prompt_layout
 from training.learner.models.slot_budget import attention_slots, batches_within, fill_batches
+from training.learner.text.messages import TurnSpan
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class PromptGroup:
 
     prompt: tuple[int, ...]
     completions: tuple[tuple[int, ...], ...]
+    dialogues: tuple[tuple[TurnSpan, ...], ...] = ()  # spans of each completion's turns; (): all have one turn
 
     @property
     def tokens(self) -> int:
@@ -34,13 +36,27 @@ class PromptGroup:
     def sizes(self) -> GroupSizes:
         return len(self.prompt), list(map(len, self.completions))
 
+    @property
+    def spans(self) -> tuple[tuple[TurnSpan, ...], ...]:
+        """Spans of the policy's turns of each completion."""
+        return self.dialogues or tuple(((0, len(completion)),) for completion in self.completions)
+
+
+def as_group(prompt: Sequence[int], completions: Sequence[tuple[Sequence[int], Sequence[TurnSpan]]]) -> PromptGroup:
+    """Return the group of a prompt and completions, each as tokens with the spans of its turns."""
+    dialogues = tuple(tuple(spans) for _, spans in completions)
+    has_dialogue = any(len(spans) > 1 for spans in dialogues)
+    return PromptGroup(
+        tuple(prompt), tuple(tuple(tokens) for tokens, _ in completions), dialogues if has_dialogue else ()
+    )
+
 
 class Turn(NamedTuple):
     """A turn of the policy in an episode: the tokens completion[start:end]."""
 
     start: int
     end: int
-    reward: float  # by the environment
+    reward: float = 0.0  # by the environment
 
 
 class Episodes(NamedTuple):
@@ -76,6 +92,15 @@ class Episodes(NamedTuple):
     def select(self, indices: Sequence[int]) -> "Episodes":
         turns = None if self.turns is None else [self.turns[i] for i in indices]
         return Episodes([self.prompts[i] for i in indices], [self.completions[i] for i in indices], turns)
+
+
+def as_episodes(
+    prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], spans: Sequence[Sequence[TurnSpan]]
+) -> Episodes:
+    """Return episodes without rewards by an environment. spans: of the policy's turns of each completion."""
+    if all(len(of_one) == 1 for of_one in spans):
+        return Episodes(prompts, completions)
+    return Episodes(prompts, completions, [[Turn(*span) for span in of_one] for of_one in spans])
 
 
 class PackedSequences(NamedTuple):

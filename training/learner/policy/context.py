@@ -10,7 +10,7 @@ from training.learner.models.lora import AdapterView, LoraConfig, critic_view
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
 from training.learner.models.token_outputs import PolicyTrunkCritic, RewardTrunkCritic, is_separate_critic
-from training.learner.policy.dialogues import environment_factory
+from training.learner.policy.dialogues import environment_factory, turns_to_fit
 from training.learner.policy.reference import base_of, load_reference, load_trained_policy
 from training.learner.policy.rollout import TrainingContext
 from training.learner.rewards.reward_function import (
@@ -93,9 +93,12 @@ def load_prompts(context: TrainingContext, job: JobDirectory) -> list[Prompt]:
     if isinstance(context.critic, RewardTrunkCritic):
         models["the reward model, which the critic is a head on,"] = context.critic.trunk
     for name, model in models.items():
-        check_positions(model, [prompt.tokens for prompt in prompts], settings.max_completion_tokens, name)
+        turns = turns_to_fit(settings, context.policy, model)
+        check_positions(model, [prompt.tokens for prompt in prompts], turns * settings.max_completion_tokens, name)
     if context.scoring is not None:
-        check_scoring_positions(context.scoring, [prompt.row for prompt in prompts], context.tokenizer, settings)
+        turns = turns_to_fit(settings, context.policy, context.scoring[0].network)
+        rows = [prompt.row for prompt in prompts]
+        check_scoring_positions(context.scoring, rows, context.tokenizer, settings, turns)
     return prompts
 
 

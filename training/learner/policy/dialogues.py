@@ -14,9 +14,10 @@ from typing import Any, Self
 import torch
 from transformers import PreTrainedModel
 
-from training.learner.environments import Environment, EnvironmentContext, make_environment
+from training.learner.environments import Environment, EnvironmentContext, make_environment, turns_of
 from training.learner.models.loading import computing_in, freeze, load_policy
 from training.learner.models.packing import Episodes, Turn
+from training.learner.models.token_outputs import RewardTrunkCritic, is_separate_critic
 from training.learner.policy.rollout import TrainingContext
 from training.learner.reward_terms import Answer
 from training.learner.rewards.reading import Scoring, max_lengths_of
@@ -52,7 +53,11 @@ class EpisodeContext:
 
     @classmethod
     def of(cls, context: TrainingContext) -> Self:
-        models = (context.policy, context.reference)
+        models = [context.policy, context.reference]
+        if is_separate_critic(context.critic):
+            models.append(context.critic)
+        if isinstance(context.critic, RewardTrunkCritic):
+            models.append(context.critic.trunk)
         return cls(context.settings, context.tokenizer, context.new_environment, models, context.scoring)
 
     @functools.cached_property
@@ -122,9 +127,9 @@ class Dialogue:
             model, tokenizer = self.context.scoring
             longest = max_lengths_of(model, settings)
             prompt = encode_prompt(tokenizer, self.opening, longest.prompt)
-            read, _ = encode_turns(tokenizer, self.opening, spoken, longest.completion)
+            read = encode_turns(tokenizer, self.opening, spoken, longest.completion)
             written = longest_written(model, settings, has_same_tokens=self.context.scores_own_tokens)
-            needed.append((model.network, len(prompt) + len(read) + written))
+            needed.append((model.network, len(prompt) + len(read.tokens) + written))
         rooms = [(max_positions(model.config), tokens) for model, tokens in needed]
         return all(room is None or tokens <= room for room, tokens in rooms)
 
@@ -177,6 +182,17 @@ def episodes_of(dialogues: Sequence[Dialogue], settings: PpoConfig | Sampling) -
     """Return the episodes of dialogues that are over."""
     turns = None if is_single(settings) else [dialogue.turns for dialogue in dialogues]
     return Episodes([one.prompt for one in dialogues], [one.completion for one in dialogues], turns)
+
+
+def turns_to_fit(settings: PpoConfig | Sampling, policy: Any, model: Any) -> int:
+    """Return for how many turns a model that reads the policy's episodes must have positions, or be refused.
+
+    One, if it has as many positions as the policy. With fewer it would end dialogues that the policy has room for, so
+    it must fit all turns of the policy.
+    """
+    room, of_model = max_positions(policy.config), max_positions(model.config)
+    has_fewer = of_model is not None and (room is None or of_model < room)
+    return turns_of(settings.environment) if has_fewer else 1
 
 
 def is_single(settings: PpoConfig | Sampling) -> bool:

@@ -16,7 +16,14 @@ from typing import Any
 from training.learner.models.loading import computing_in, freeze, load_policy
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.reward_model import load_reward_model
-from training.learner.policy.dialogues import Dialogue, EpisodeContext, environment_factory, episodes_of, play
+from training.learner.policy.dialogues import (
+    Dialogue,
+    EpisodeContext,
+    environment_factory,
+    episodes_of,
+    play,
+    turns_to_fit,
+)
 from training.learner.policy.divergence import log_probs_of
 from training.learner.reward_terms import Answer
 from training.learner.rewards.reading import Scoring
@@ -54,19 +61,21 @@ def load_sample_context(settings: Sampling, processes: Processes, job: JobDirect
     check_positions(policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
     scoring = load_reward_model(settings.reward_model) if settings.reward_model else None
     if scoring is not None:
-        check_scoring_positions(scoring, [prompt.row for prompt in prompts], tokenizer, settings)
-    root = load_root(settings, tokenizer, prompts)
+        turns = turns_to_fit(settings, policy, scoring[0].network)
+        check_scoring_positions(scoring, [prompt.row for prompt in prompts], tokenizer, settings, turns)
+    root = load_root(settings, policy, tokenizer, prompts)
     return SampleContext(settings, processes, policy, tokenizer, prompts, scoring, root)
 
 
-def load_root(settings: Sampling, tokenizer: Any, prompts: Sequence[Prompt]) -> Any:
+def load_root(settings: Sampling, policy: Any, tokenizer: Any, prompts: Sequence[Prompt]) -> Any:
     """Return the model that kl_from_root is measured from, or None. Raises BadInput if it reads other tokens."""
     if not settings.root_model:
         return None
     root, root_tokenizer = load_policy(settings.root_model)
     if not same_tokens(tokenizer, root_tokenizer):
         raise BadInput("model and root_model must have the same tokenizer")
-    check_positions(root, [prompt.tokens for prompt in prompts], settings.max_completion_tokens, "the root model")
+    written = turns_to_fit(settings, policy, root) * settings.max_completion_tokens
+    check_positions(root, [prompt.tokens for prompt in prompts], written, "the root model")
     return freeze(root)
 
 

@@ -24,7 +24,7 @@ from training.learner.preferences.ranking_data import Comparison, check_row
 from training.learner.preferences.ratings import Key, keys_of
 from training.learner.runtime.config import Settings
 from training.learner.runtime.jobdir import BadInput
-from training.learner.text.messages import Messages, encode_prompt, encode_reply, encode_turns, naming_row
+from training.learner.text.messages import Messages, encode_prompt, encode_reply, encode_turns, naming_row, tokens_left
 from training.learner.text.offsets import Offsets, encode_with_offsets
 
 NONE, GOOD, BAD = 0, 1, 2
@@ -41,11 +41,14 @@ class MarkedTokens(NamedTuple):
     weight: Tensor  # [M, 3], of each class: sum of the weights of the rankings with that class
 
 
-def read_marks(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Settings) -> dict[Key, Tensor]:
+def read_marks(
+    tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Settings, positions: int | None = None
+) -> dict[Key, Tensor]:
     """Return the weights [T, 3] of the classes of the first T tokens of training completions with marks.
 
     End-of-turn tokens and the user's turns of a dialogue have weight 0: only characters of the policy are marked.
-    rows: those of rankings.jsonl. Raises BadInput, with the row's name, for an invalid span.
+    rows: those of rankings.jsonl. positions: of the reward model, as for the rankings. Raises BadInput, with the row's
+    name, for an invalid span.
     """
     marked: dict[Key, Tensor] = {}
     for number, row in enumerate(rows, 1):
@@ -60,8 +63,9 @@ def read_marks(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Setting
                 if not any(touches(span, turn) for span in of_completion for turn in turns if turn.is_policy):
                     continue
                 spoken = [turn.message for turn in turns]
-                completion = encode_turns(tokenizer, row["messages"], spoken, settings.max_completion_tokens)[0]
-                weight = _weight(tokenizer, row["messages"], turns, of_completion, settings.max_completion_tokens)
+                limits = settings.max_completion_tokens, tokens_left(positions, prompt)
+                completion = encode_turns(tokenizer, row["messages"], spoken, *limits).tokens
+                weight = _weight(tokenizer, row["messages"], turns, of_completion, limits[0], len(completion))
                 key = (tuple(prompt), tuple(completion))
                 marked[key] = marked.get(key, 0) + weight * float(row.get("weight", 1.0))
     return {key: weight for key, weight in marked.items() if weight.sum() > 0}
@@ -118,9 +122,12 @@ def touches(span: Span, turn: LocatedTurn) -> bool:
 
 
 def _weight(
-    tokenizer: Any, messages: Messages, turns: Sequence[LocatedTurn], spans: Sequence[Span], longest: int
+    tokenizer: Any, messages: Messages, turns: Sequence[LocatedTurn], spans: Sequence[Span], longest: int, read: int
 ) -> Tensor:
-    """Return the weights [T, 3] of the tokens of a completion up to the last one that stands for a character."""
+    """Return the weights [T, 3] of the tokens of a completion up to the last one that stands for a character.
+
+    longest: tokens of a turn at most. read: tokens of the completion that the model reads.
+    """
     rows: list[Tensor] = []
     for place, turn in enumerate(turns):
         if not turn.is_policy:
@@ -135,7 +142,7 @@ def _weight(
         if len(offsets) >= longest:  # the turn was cut off, and ends the completion
             break
         rows.append(torch.zeros(1, 3))  # the end-of-turn token
-    weight = torch.cat(rows)
+    weight = torch.cat(rows)[:read]
     last = int(weight.sum(1).nonzero().max()) if weight.any() else -1
     return weight[: last + 1]
 

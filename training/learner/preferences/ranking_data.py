@@ -9,11 +9,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from training.learner.models.packing import PromptGroup
+from training.learner.models.packing import PromptGroup, as_group
 from training.learner.preferences.losses import Pairs, pairs_of_rankings
 from training.learner.runtime.config import Settings
 from training.learner.runtime.jobdir import BadInput
-from training.learner.text.messages import SPLITS, check_messages, check_turns, encode_turns, naming_row, render
+from training.learner.text.messages import (
+    SPLITS,
+    check_messages,
+    check_turns,
+    encode_turns,
+    naming_row,
+    render,
+    tokens_left,
+)
 
 ANCHORS = {"above": 1, "below": -1, None: 0}  # `anchor` of a row: where all completions are, see anchor.py
 
@@ -54,8 +62,12 @@ class RankingData:
     dropped_held_out: int = 0  # held-out rankings whose prompt has the tokens of a training prompt
 
 
-def read_rankings(tokenizer: Any, rows: Iterable[dict[str, Any]], config: Settings) -> RankingData:
+def read_rankings(
+    tokenizer: Any, rows: Iterable[dict[str, Any]], config: Settings, positions: int | None = None
+) -> RankingData:
     """Return comparisons in the order of their first ranking.
+
+    positions: of the models that read them; a dialogue that needs more is cut after the last turn that fits.
 
     Raises BadInput for a row that is not a ranking (the message names it), for a prompt in both splits, and if no
     training ranking prefers one completion to another.
@@ -65,7 +77,7 @@ def read_rankings(tokenizer: Any, rows: Iterable[dict[str, Any]], config: Settin
     for number, row in enumerate(rows, 1):
         with naming_row("rankings.jsonl", number, row):
             check_row(row)
-            group, ranking = _encode(tokenizer, row, config, data)
+            group, ranking = _encode(tokenizer, row, config, positions, data)
         by_group[row["split"], row["prompt_id"], group].append(ranking)
     _check_split(by_group)
     trained_prompts = {group.prompt for split, _, group in by_group if split == "train"}
@@ -109,16 +121,20 @@ def check_row(row: dict[str, Any]) -> None:
         raise BadInput(f"strength must be a whole number of at least 0, or null, not {strength!r}")
 
 
-def _encode(tokenizer: Any, row: dict[str, Any], config: Settings, data: RankingData) -> tuple[PromptGroup, Ranking]:
+def _encode(
+    tokenizer: Any, row: dict[str, Any], config: Settings, positions: int | None, data: RankingData
+) -> tuple[PromptGroup, Ranking]:
     """Return the prompt with its distinct completions as tokens, in sorted order, and the ranking of them."""
     prompt = _encode_prompt(tokenizer, row, config, data)
     completions = []
     for text, turns in zip(row["completions"], row.get("turns") or [None] * len(row["completions"]), strict=True):
         spoken = turns or [{"role": "assistant", "content": text}]
-        tokens, is_cut_off = encode_turns(tokenizer, row["messages"], spoken, config.max_completion_tokens)
+        tokens, spans, is_cut_off = encode_turns(
+            tokenizer, row["messages"], spoken, config.max_completion_tokens, tokens_left(positions, prompt)
+        )
         data.truncated_completions += is_cut_off
-        completions.append(tuple(tokens))
-    distinct = tuple(sorted(set(completions)))
+        completions.append((tuple(tokens), tuple(spans)))
+    distinct = sorted(set(completions))
     ranking = Ranking(
         ranks=tuple(row["ranks"]),
         places=tuple(distinct.index(completion) for completion in completions),
@@ -127,7 +143,7 @@ def _encode(tokenizer: Any, row: dict[str, Any], config: Settings, data: Ranking
         strength=row.get("strength"),
         anchor=ANCHORS[row.get("anchor")],
     )
-    return PromptGroup(prompt, distinct), ranking
+    return as_group(prompt, distinct), ranking
 
 
 def _encode_prompt(tokenizer: Any, row: dict[str, Any], config: Settings, data: RankingData) -> tuple[int, ...]:

@@ -23,7 +23,15 @@ from training.learner.preferences.passes import total_weight
 from training.learner.preferences.ranking_data import Comparison
 from training.learner.runtime.config import Settings
 from training.learner.runtime.jobdir import BadInput
-from training.learner.text.messages import SPLITS, check_messages, check_turns, encode_prompt, encode_turns, naming_row
+from training.learner.text.messages import (
+    SPLITS,
+    check_messages,
+    check_turns,
+    encode_prompt,
+    encode_turns,
+    naming_row,
+    tokens_left,
+)
 
 Key = tuple[tuple[int, ...], tuple[int, ...]]  # tokens of prompt and completion
 
@@ -50,16 +58,23 @@ class RatingData:
     held_out: dict[Key, dict[str, Rated]] = field(default_factory=dict)
 
 
-def read_ratings(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Settings) -> RatingData:
-    """Return the ratings of ratings.jsonl. Raises BadInput for a row that has none; the message names it."""
+def read_ratings(
+    tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Settings, positions: int | None = None
+) -> RatingData:
+    """Return the ratings of ratings.jsonl. Raises BadInput for a row that has none; the message names it.
+
+    positions: of the reward model; longer dialogues are cut as those of rankings.jsonl are.
+    """
     data = RatingData()
     for number, row in enumerate(rows, 1):
         with naming_row("ratings.jsonl", number, row):
             ratings = _check_row(row)
             prompt = encode_prompt(tokenizer, row["messages"], settings.max_prompt_tokens, settings.overlong_prompts)
             turns = check_turns(row.get("turns") or [{"role": "assistant", "content": row["completion"]}])
-            completion, _ = encode_turns(tokenizer, row["messages"], turns, settings.max_completion_tokens)
-        by_attribute = getattr(data, row["split"]).setdefault((tuple(prompt), tuple(completion)), {})
+            completion = encode_turns(
+                tokenizer, row["messages"], turns, settings.max_completion_tokens, tokens_left(positions, prompt)
+            )
+        by_attribute = getattr(data, row["split"]).setdefault((tuple(prompt), tuple(completion.tokens)), {})
         for name, rated in ratings.items():
             by_attribute[name] = by_attribute[name].joined(rated) if name in by_attribute else rated
     return data

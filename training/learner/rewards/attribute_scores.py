@@ -30,7 +30,7 @@ class AttributeScores:
         heads = model.attributes
         if heads is None:
             raise BadInput(f"the reward model has no attribute {name!r}: it was trained without ratings")
-        index, tokens = heads.index(name), token_reader(tokenizer, max_lengths_of(model, self.settings))
+        index, tokens = heads.index(name), token_reader(model, tokenizer, max_lengths_of(model, self.settings))
 
         def scorer(answers: Sequence[Answer]) -> Sequence[float]:
             if self.last is None or self.last[0] != list(answers):

@@ -4,10 +4,11 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from training.learner.models.context_length import max_positions
 from training.learner.models.reward_model import MaxLengths, RewardModel
 from training.learner.reward_terms import Answer
 from training.learner.runtime.config import PpoConfig, Sampling
-from training.learner.text.messages import encode_prompt, encode_turns
+from training.learner.text.messages import encode_prompt, encode_turns, tokens_left
 
 Scoring = tuple[RewardModel, Any]  # and its tokenizer
 
@@ -17,8 +18,12 @@ def max_lengths_of(model: RewardModel, settings: PpoConfig | Sampling) -> MaxLen
     return model.max_lengths or MaxLengths(settings.max_prompt_tokens, settings.max_completion_tokens)
 
 
-def token_reader(tokenizer: Any, longest: MaxLengths) -> Callable[[Answer], list[int]]:
-    """Return the function from an answer to the tokens of its prompt and its text, or all turns of a dialogue."""
+def token_reader(model: RewardModel, tokenizer: Any, longest: MaxLengths) -> Callable[[Answer], list[int]]:
+    """Return the function from an answer to the tokens of its prompt and its text, or the turns of a dialogue.
+
+    A dialogue that needs more than the model's positions is cut after the last turn that fits, as in training.
+    """
+    positions = max_positions(model.network.config)
     prompts: dict[str, list[int]] = {}
 
     def tokens(answer: Answer) -> list[int]:
@@ -28,7 +33,8 @@ def token_reader(tokenizer: Any, longest: MaxLengths) -> Callable[[Answer], list
         key = json.dumps(messages)
         if key not in prompts:
             prompts[key] = encode_prompt(tokenizer, messages, longest.prompt)
-        completion, _ = encode_turns(tokenizer, messages, turns, longest.completion)
-        return [*prompts[key], *completion]
+        prompt = prompts[key]
+        read = encode_turns(tokenizer, messages, turns, longest.completion, tokens_left(positions, prompt))
+        return [*prompt, *read.tokens]
 
     return tokens

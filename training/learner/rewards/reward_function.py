@@ -169,7 +169,7 @@ def reward_model_scorer(settings: PpoConfig | Sampling, scoring: Scoring | None 
             "train one with ensemble_heads above 1, or set pessimism to 0"
         )
     micro_batches = MicroBatches(settings.micro_batch_tokens)
-    tokens = token_reader(tokenizer, longest)
+    tokens = token_reader(model, tokenizer, longest)
 
     def scorer(answers: Sequence[Answer], scores_as_written: Tensor | None = None) -> Tensor:
         sequences = [tokens(answer) for answer in answers]
@@ -207,11 +207,11 @@ def deviation_scorer(settings: Sampling, scoring: Scoring) -> Callable[[Sequence
 
 
 def check_scoring_positions(
-    scoring: Scoring, rows: Sequence[dict[str, Any]], tokenizer: Any, settings: PpoConfig | Sampling
+    scoring: Scoring, rows: Sequence[dict[str, Any]], tokenizer: Any, settings: PpoConfig | Sampling, turns: int = 1
 ) -> None:
     """Raise BadInput if the reward model's template refuses a row of prompts.jsonl, or it has too few positions.
 
-    tokenizer: the policy's.
+    tokenizer: the policy's. turns: how many of the policy's turns must fit.
     """
     model, scoring_tokenizer = scoring
     longest = max_lengths_of(model, settings)
@@ -221,7 +221,7 @@ def check_scoring_positions(
             prompts.append(encode_prompt(scoring_tokenizer, row["messages"], longest.prompt))
     written = longest_written(model, settings, has_same_tokens=same_tokens(scoring_tokenizer, tokenizer))
     remedy = "set max_completion_tokens lower, or train one on a base with more positions or with lower token limits"
-    check_positions(model.network, prompts, written, "the reward model", remedy)
+    check_positions(model.network, prompts, turns * written, "the reward model", remedy)
 
 
 def longest_written(model: RewardModel, settings: PpoConfig | Sampling, *, has_same_tokens: bool) -> int:

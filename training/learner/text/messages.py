@@ -19,6 +19,7 @@ from training.learner.text.control_tokens import (
 )
 
 Messages = list[dict[str, str]]
+TurnSpan = tuple[int, int]  # a turn of the policy in a completion: its first token, and the one after its last
 SPLITS = ("train", "held_out")
 
 # For tokenizers without a chat template (base models): the role on a line of its own and the content below it. So a
@@ -35,6 +36,14 @@ class Prompt(NamedTuple):
     row: dict[str, Any]  # as it was in prompts.jsonl
     tokens: list[int]
     truncated: bool
+
+
+class EncodedTurns(NamedTuple):
+    """A completion of one or several turns as tokens."""
+
+    tokens: list[int]
+    spans: list[TurnSpan]  # of the assistant's turns; the tokens between them are the user's and the chat template's
+    is_cut_off: bool  # whether a part was too long and left out
 
 
 @contextlib.contextmanager
@@ -103,24 +112,53 @@ def check_turns(turns: Any) -> Messages:
     return cast(Messages, turns)
 
 
-def encode_turns(
-    tokenizer: Any, messages: Messages, turns: Messages, max_turn_tokens: int | None = None
-) -> tuple[list[int], bool]:
-    """Return the tokens of a completion of several turns after `messages`, and whether a turn was cut off.
+def turns_of(row: dict[str, Any]) -> Messages:
+    """Return the turns of a row with `turns` or `completion`. Raises BadInput if it has neither in its form."""
+    if row.get("turns") is not None:
+        return check_turns(row["turns"])
+    if not isinstance(row.get("completion"), str):
+        raise BadInput("completion must be a string")
+    return [{"role": "assistant", "content": row["completion"]}]
 
-    They are those of the chat template. Each turn of the assistant has at most max_turn_tokens, as in sampling; a turn
-    that is cut off ends the completion, as it ends an episode.
+
+def encode_turns(
+    tokenizer: Any,
+    messages: Messages,
+    turns: Messages,
+    max_turn_tokens: int | None = None,
+    max_tokens: int | None = None,
+) -> EncodedTurns:
+    """Return the tokens of a completion of several turns after `messages`: those of the chat template.
+
+    Each turn of the assistant has at most max_turn_tokens, as in sampling; a turn that is cut off ends the completion,
+    as it ends an episode. A dialogue of more than max_tokens ends after the last turn of the assistant that fits; its
+    first turn is always read, like a text.
     """
     tokens: list[int] = []
+    spans: list[TurnSpan] = []
     for place, turn in enumerate(turns):
         if turn["role"] == "user":
-            tokens += encode_reply(tokenizer, [*messages, *turns[: place - 1]], turn["content"])
             continue
+        reply: list[int] = []
+        if place:
+            reply = encode_reply(tokenizer, [*messages, *turns[: place - 2]], turns[place - 1]["content"])
         whole = encode_completion(tokenizer, turn["content"])
-        tokens += whole[:max_turn_tokens]
-        if max_turn_tokens is not None and len(whole) > max_turn_tokens:
-            return tokens, True
-    return tokens, False
+        read = whole[:max_turn_tokens]
+        if place and max_tokens is not None and len(tokens) + len(reply) + len(read) > max_tokens:
+            return EncodedTurns(tokens, spans, True)
+        tokens += reply
+        spans.append((len(tokens), len(tokens) + len(read)))
+        tokens += read
+        if len(read) < len(whole):
+            return EncodedTurns(tokens, spans, True)
+    if turns[-1]["role"] == "user":
+        tokens += encode_reply(tokenizer, [*messages, *turns[:-2]], turns[-1]["content"])
+    return EncodedTurns(tokens, spans, False)
+
+
+def tokens_left(positions: int | None, prompt: Sequence[int]) -> int | None:
+    """Return how many tokens of a completion fit after a prompt; None without a limit."""
+    return None if positions is None else positions - len(prompt)
 
 
 def appends_eos(tokenizer: Any) -> bool:
