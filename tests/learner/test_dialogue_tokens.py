@@ -7,7 +7,7 @@ import torch
 
 from tests.learner.worlds.chat import chatml, gemma, llama3, phi3
 from tests.learner.worlds.letters import log_prob, policy_folder, reward_model_folder
-from training.learner import dpo, sample
+from training.learner import sample
 from training.learner.models.loading import load_policy
 from training.learner.models.reward_model import load_reward_model, score_groups
 from training.learner.policy import dialogues
@@ -173,18 +173,6 @@ def test_the_tokenizers_of_policy_and_reward_model_are_compared_once_and_not_in_
             episode.take(dialogues.Completion([2, 0], [0.0, 0.0], True))
         assert len(episode.answer.turns) == 5
     assert len(compared) == 1
-
-
-def test_programs_that_would_learn_the_users_turns_refuse_dialogues(world, tmp_path):
-    (_, policy, _), _ = world
-    row = {
-        "prompt_id": 1, "split": "train", "messages": LETTERS_PROMPT, "completions": ["x", "b"], "ranks": [1, 2],
-        "turns": [TURNS, None],
-    }  # fmt: skip
-    (tmp_path / "rankings.jsonl").write_text(json.dumps(row) + "\n")
-    (tmp_path / "config.json").write_text(json.dumps({"model": policy}))
-    with pytest.raises(BadInput, match="row 1: dpo cannot learn from dialogues"):
-        dpo.main(tmp_path)
 
 
 @pytest.mark.parametrize(

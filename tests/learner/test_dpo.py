@@ -15,11 +15,13 @@ from tests.learner.worlds.letters import (
     best_policy,
     completions,
     letters_tokenizer,
+    log_prob,
     log_probs,
     objective,
     policy_folder,
     reward_of,
 )
+from tests.learner.worlds.spoken import DIALOGUE, LONG, OTHER, OTHER_TOKENS, TOKENS, dialogue_ranking, spoken
 from tests.learner.worlds.two_processes import run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
 from training.learner import dpo
@@ -45,23 +47,29 @@ LOSSES = {
 }
 
 
-def naive_losses(model, reference, data, settings, tie):
+def written_in(completion, written):
+    """Return the places of the policy's tokens: those of a dialogue in `written`, else all."""
+    return list((written or {}).get(completion, range(len(completion))))
+
+
+def naive_losses(model, reference, data, settings, tie, written=None):
     """Return the mean loss by a plain forward pass of each completion alone, and its formula written out."""
     for network in (model, reference):
         network.set_attn_implementation("eager")
 
-    def log_prob(network, prompt, completion):
+    def log_prob(network, prompt, completion, written):
         logits = network(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1]
-        return logits.log_softmax(-1)[range(len(completion)), list(completion)].sum()
+        return logits.log_softmax(-1)[range(len(completion)), list(completion)][written].sum()
 
     total, weights = 0.0, 0.0
     nu = 2 * tie.logit.exp()
     for comparison in data.train:
-        prompt, answers = comparison.group.prompt, comparison.group.completions
+        prompt = comparison.group.prompt
+        answers = [(y, written_in(y, written)) for y in comparison.group.completions]
         if settings.loss == "simpo":
-            scores = [settings.beta * log_prob(model, prompt, y) / len(y) for y in answers]
+            scores = [settings.beta * log_prob(model, prompt, *y) / len(y[1]) for y in answers]
         else:
-            scores = [settings.beta * (log_prob(model, prompt, y) - log_prob(reference, prompt, y).detach())
+            scores = [settings.beta * (log_prob(model, prompt, *y) - log_prob(reference, prompt, *y).detach())
                       for y in answers]  # fmt: skip
         for ranking in comparison.rankings:
             s = [scores[place] for place in ranking.places]
@@ -126,7 +134,22 @@ def naive_order(scores, ranks, nu):
 def test_its_gradient_is_that_of_a_naive_implementation(tmp_path, changes):
     rows = ranking_rows(5, completions=4)
     rows += [rows[0] | {"annotator": "b", "ranks": [2, 1, 1, 3], "weight": 0.5, "strength": 2}]
-    job = reward_job(tmp_path / "job", rows)
+    check_gradient(tmp_path, reward_job(tmp_path / "job", rows), changes)
+
+
+@pytest.mark.parametrize("changes", LOSSES.values(), ids=LOSSES)
+def test_its_gradient_on_dialogues_is_that_of_all_turns_of_the_policy(tmp_path, changes):
+    policy_folder(tmp_path / "policy")
+    rows = [
+        dialogue_ranking(DIALOGUE, OTHER, "b", "c d"),
+        dialogue_ranking(OTHER, DIALOGUE, "b", "c d", ranks=[2, 1, 1, 3], annotator="b", weight=0.5, strength=2),
+        dialogue_ranking("a", DIALOGUE, prompt_id=2, messages=[{"role": "user", "content": "c"}]),
+    ]
+    written = {TOKENS: [0, 1, 2, 4, 5], OTHER_TOKENS: [0, 1, 3, 4]}
+    check_gradient(tmp_path, reward_job(tmp_path / "job", rows), changes, written)
+
+
+def check_gradient(tmp_path, job, changes, written=None):
     settings = DpoConfig(model=str(tmp_path / "policy"), **changes)
     (policy, tokenizer), (reference, _) = load_policy(settings.model), load_policy(settings.model)
     with torch.no_grad():  # a policy that differs from the reference
@@ -142,7 +165,7 @@ def test_its_gradient_is_that_of_a_naive_implementation(tmp_path, changes):
     found = [p.grad.clone() for p in policy.parameters()]
     tie_found = None if tie.logit.grad is None else tie.logit.grad.clone()
     context.clear_gradients()
-    expected = naive_losses(policy, reference, data, settings, tie)
+    expected = naive_losses(policy, reference, data, settings, tie, written)
     expected.backward()
     assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-4)
     for p, gradient in zip(policy.parameters(), found, strict=True):
@@ -355,3 +378,31 @@ def test_a_prompt_without_tokens_is_refused(tmp_path):
     rows = [row | {"messages": [{"role": "user", "content": ""}]} for row in exact_rows([([1, 0], [3, 0])])]
     with pytest.raises(BadInput, match="a prompt without tokens"):
         dpo.main(reward_job(tmp_path / "job", rows))
+
+
+def test_it_learns_a_dialogue_against_the_same_tokens_of_other_speakers(tmp_path):
+    """The tokens [2, 0, 3, 1, 0] are b, c, a, and also b, "c a" and an empty turn: only the speakers differ."""
+    policy_folder(tmp_path / "policy")
+    far = [{"role": "user", "content": "c"}]
+    rows = [
+        dialogue_ranking(spoken("b", "c", "a"), spoken("b", "c a", "")),
+        dialogue_ranking(LONG, "b", prompt_id=2, messages=far),
+    ]
+    job = reward_job(tmp_path / "job", rows, epochs=20, learning_rate=3e-3, eval_prompts=2, max_completion_tokens=3)
+    dpo.main(job)
+    result, lines = JobDirectory(job).result(), JobDirectory(job).metrics()
+    assert (result["train_accuracy"], result["truncated_completions"]) == (1.0, 0)
+    assert abs(lines[0]["reward_margin"]) < 1e-4 and lines[-1]["reward_margin"] > 0.05
+    policy, start = (load_policy(str(folder))[0] for folder in (job / "model", tmp_path / "policy"))
+
+    def log_ratio(prompt, token):
+        return float((log_prob(policy, prompt, [token]) - log_prob(start, prompt, [token])).detach())
+
+    assert log_ratio([1, 2, 0, 3], 1) > 0, "the second turn of the better dialogue has become more likely"
+
+
+def test_a_dialogue_longer_than_the_models_is_cut_and_counted(tmp_path):
+    policy_folder(tmp_path / "policy", max_position_embeddings=12)
+    job = reward_job(tmp_path / "job", [dialogue_ranking(LONG, "b")], eval_prompts=0, max_completion_tokens=3)
+    dpo.main(job)
+    assert JobDirectory(job).result()["truncated_completions"] == 1

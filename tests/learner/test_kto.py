@@ -14,9 +14,20 @@ from tests.learner.worlds.letters import (
     policy_folder,
     reward_of,
 )
+from tests.learner.worlds.spoken import (
+    DIALOGUE,
+    LETTERS_PROMPT,
+    LONG,
+    OTHER,
+    OTHER_SPANS,
+    OTHER_TOKENS,
+    SPANS,
+    TOKENS,
+    dialogue_ranking,
+)
 from tests.learner.worlds.words import ranking_rows
 from training.learner import kto
-from training.learner.preferences.labels import LabelledCompletion
+from training.learner.preferences.labels import LabelledCompletion, read_labels
 from training.learner.runtime.config.kto import KtoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.runtime.processes import Processes
@@ -31,42 +42,57 @@ BATCH = [
 ]
 
 
+# The same prompts and weights, with dialogues; WRITTEN are the places of the policy's tokens.
+SPOKEN = [
+    LabelledCompletion((1,), TOKENS, 1.0, 0.0, SPANS),
+    LabelledCompletion((1,), (3, 4, 0), 0.0, 2.0),
+    LabelledCompletion((2, 3), OTHER_TOKENS, 0.5, 1.0, OTHER_SPANS),
+    LabelledCompletion((4,), (0,), 1.0, 0.0),
+]
+WRITTEN = {TOKENS: [0, 1, 2, 4, 5], OTHER_TOKENS: [0, 1, 3, 4]}
+
+
 def plain(folder):
     """Return the folder's model as transformers computes it."""
     return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
 
 
-def plain_loss(policy, reference, beta, weights):
-    """Compute the loss of BATCH and its reference point with one unpacked pass per sequence."""
+def plain_loss(policy, reference, beta, weights, batch):
+    """Compute the loss of a batch and its reference point with one unpacked pass per sequence."""
+
+    def token_log_probs(model, prompt, completion):
+        logits = model(torch.tensor([[*prompt, *completion]])).logits[0, len(prompt) - 1 : -1].double()
+        return logits.log_softmax(-1)[range(len(completion)), list(completion)]
 
     def log_ratio(prompt, completion):
-        return log_prob(policy, [*prompt], [*completion]) - log_prob(reference, [*prompt], [*completion])
+        ratios = token_log_probs(policy, prompt, completion) - token_log_probs(reference, prompt, completion)
+        return ratios[WRITTEN.get(completion, range(len(completion)))].sum()
 
     # Next completion of another prompt: the first two take that of (2, 3); (2, 3) that of (4,); (4,) the first.
-    pairs = [(BATCH[0], BATCH[2]), (BATCH[1], BATCH[2]), (BATCH[2], BATCH[3]), (BATCH[3], BATCH[0])]
+    pairs = [(batch[0], batch[2]), (batch[1], batch[2]), (batch[2], batch[3]), (batch[3], batch[0])]
     point = max(0.0, sum(float(log_ratio(x.prompt, y.completion).detach()) for x, y in pairs) / 4)
     loss = 0.0
-    for one in BATCH:
+    for one in batch:
         distance = beta * (log_ratio(one.prompt, one.completion) - point)
         loss = loss + one.desirable * weights.desirable * (1 - torch.sigmoid(distance))
         loss = loss + one.undesirable * weights.undesirable * (1 - torch.sigmoid(-distance))
     return loss / 5.5, point
 
 
-@pytest.mark.parametrize("budget", [4096, 6])
-def test_packed_passes_give_the_loss_and_gradient_of_plain_ones(tmp_path, budget):
+@pytest.mark.parametrize(("batch", "budget"), [(BATCH, 4096), (BATCH, 6), (SPOKEN, 4096), (SPOKEN, 6)])
+def test_packed_passes_give_the_loss_and_gradient_of_plain_ones(tmp_path, batch, budget):
     folders = {name: str(policy_folder(tmp_path / name, seed=seed)) for name, seed in (("policy", 1), ("start", 2))}
     settings = KtoConfig(model=folders["policy"], reference_model=folders["start"], beta=0.7, micro_batch_tokens=budget)
     models, _ = kto.load_models(settings, Processes())
     weights = kto.LabelWeights(1.5, 0.75)
-    known = kto.reference_log_probs(models, [tuple(BATCH)])
-    point = kto.estimate_reference_point(models, kto.reference_point_of(models, BATCH))
-    metrics = kto.accumulate_gradients(models, BATCH, [known[kto.identity(one)] for one in BATCH], point, weights)
+    known = kto.reference_log_probs(models, [tuple(batch)])
+    point = kto.estimate_reference_point(models, kto.reference_point_of(models, batch))
+    metrics = kto.accumulate_gradients(models, batch, [known[kto.identity(one)] for one in batch], point, weights)
 
     policy, reference = plain(folders["policy"]), plain(folders["start"]).requires_grad_(False)
-    loss, expected_point = plain_loss(policy, reference, 0.7, weights)
+    loss, expected_point = plain_loss(policy, reference, 0.7, weights, batch)
     loss.backward()
-    assert expected_point > 0 and point == pytest.approx(expected_point, rel=1e-5)
+    assert (expected_point > 0 or batch is SPOKEN) and point == pytest.approx(expected_point, rel=1e-5)
     assert metrics["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
     expected = dict(policy.named_parameters())
     for name, parameter in models.policy.named_parameters():
@@ -164,3 +190,22 @@ def test_invalid_labels_and_settings_are_refused_with_a_sentence(tmp_path):
     (other / "chat_template.jinja").write_text("{{ messages }}")
     with pytest.raises(BadInput, match="model and reference_model must have the same tokenizer"):
         kto.main(kto_job(tmp_path / "mixed", label_rows(2), reference_model=str(other)))
+
+
+def test_it_learns_from_labels_and_rankings_of_dialogues(tmp_path):
+    policy_folder(tmp_path / "policy", max_position_embeddings=12)
+    labels = [{"messages": LETTERS_PROMPT, "turns": DIALOGUE, "desirable": True}]
+    job = kto_job(tmp_path / "job", labels)
+    far = [{"role": "user", "content": "d c d c d"}]  # no room for the long dialogue after this prompt
+    rows = [dialogue_ranking(LONG, OTHER, ranks=[2, 1]), dialogue_ranking("c", "d", prompt_id=2, messages=far)]
+    kto_job(job, rows, file="rankings.jsonl", learning_rate=0.01, epochs=8, batch_labels=5, max_prompt_tokens=5)
+    settings = KtoConfig.from_json(JobDirectory(job).config())
+    models, tokenizer = kto.load_models(settings, Processes())
+    data = read_labels(tokenizer, rows, labels, settings, kto.positions_of(models))
+    found = [(one.completion, one.turns, one.desirable > 0) for one in data.train[0]]
+    cut = (2, 0, 3, 4, 0, 1, 2, 0, 3, 4, 0), ((0, 2), (3, 5), (6, 8), (9, 11))
+    assert found == [(*cut, False), (OTHER_TOKENS, OTHER_SPANS, True), (TOKENS, SPANS, True)]
+    kto.main(job)
+    result, lines = JobDirectory(job).result(), JobDirectory(job).metrics()
+    assert (result["desirable_labels"], result["undesirable_labels"], result["truncated_completions"]) == (3, 2, 1)
+    assert lines[-1]["desirable_reward"] > 0 > lines[-1]["undesirable_reward"]

@@ -28,7 +28,7 @@ def label(prompt, completion, is_desirable, **details):
 
 def labels(row, **settings):
     found = labels_of_ranking(row, KtoConfig(model="m", **settings), LabelData())
-    return {one.text: one.is_desirable for one in found}
+    return {one.turns[-1]["content"]: one.is_desirable for one in found}
 
 
 def test_the_first_and_the_last_rank_are_labels_and_those_between_are_not():

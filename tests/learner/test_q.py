@@ -6,13 +6,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.learner.worlds.letters import letters_tokenizer, policy_folder, reward_model_folder, reward_of
+from tests.learner.worlds.letters import letters_tokenizer, log_prob, policy_folder, reward_model_folder, reward_of
 from tests.learner.worlds.logged import q_job, row
+from tests.learner.worlds.spoken import DIALOGUE, LETTERS_PROMPT, LONG, OTHER, OTHER_TOKENS, SPANS, TOKENS, spoken
 from training.learner import q
+from training.learner.models.loading import load_policy
 from training.learner.runtime.config import QConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.runtime.processes import Processes
-from training.learner.values.logged import read_completions, rewards_of
+from training.learner.values.logged import as_answer, read_completions, rewards_of
 
 FEW = {"value_epochs": 2, "policy_epochs": 1, "batch_completions": 16}
 ROWS = [row(1, [2, 3, 0]), row(1, [4, 0]), row(2, [1, 1, 1]), row(3, [0], split="held_out")]
@@ -52,6 +54,39 @@ def test_a_reward_model_scores_rows_without_a_reward(tmp_path):
 
 def read(rows, **settings):
     return read_completions(letters_tokenizer(), rows, QConfig(**{"model": "m", "rewards": []} | settings))
+
+
+def dialogue_row(turns, **more):
+    return {"messages": LETTERS_PROMPT, "turns": turns, "reward": 1.0, **more}
+
+
+def test_rows_of_dialogues_are_encoded_with_the_spans_of_the_policys_turns():
+    unfinished = [dialogue_row(turns, finished=False) for turns in (DIALOGUE, spoken("b", "c", ""))]
+    rows = [dialogue_row(DIALOGUE), *unfinished, dialogue_row(LONG)]
+    whole, cut_off, empty, long = read_completions(letters_tokenizer(), rows, QConfig(model="m", rewards=[]), 12)
+    assert (whole.tokens, whole.turns, whole.finished) == ([*TOKENS], SPANS, True)
+    assert (cut_off.tokens, cut_off.turns, cut_off.finished) == ([*TOKENS[:-1]], ((0, 3), (4, 5)), False)
+    assert (empty.tokens, empty.spans, empty.finished) == ([2, 0], ((0, 2),), False)
+    assert (len(long.tokens), len(long.turns), long.finished) == (11, 4, False)
+
+
+def test_a_logged_dialogue_is_scored_like_one_that_was_sampled():
+    (logged,) = read_completions(letters_tokenizer(), [dialogue_row(DIALOGUE)], QConfig(model="m", rewards=[]))
+    answer = as_answer(logged)
+    assert answer.row["messages"] == [*LETTERS_PROMPT, *DIALOGUE[:-1]] and answer.turns == DIALOGUE
+    assert (answer.prompt, answer.completion, answer.text) == ([1, *TOKENS[:4]], [*TOKENS[4:]], "a")
+
+
+def test_it_learns_from_dialogues(tmp_path):
+    rows = [dialogue_row(DIALOGUE), dialogue_row(OTHER, reward=-1.0), row(1, [2, 0], reward=0.0)]
+    job = q_job(tmp_path / "job", rows, **FEW | {"policy_epochs": 6}, rewards=[], learning_rate=0.01)
+    q.main(job)
+    result = JobDirectory(job).result()
+    assert (result["train_completions"], result["cut_off_completions"]) == (3, 0)
+    policy, start = (load_policy(str(folder))[0] for folder in (job / "model", tmp_path / "policy"))
+    better, worse = (float((log_prob(policy, prompt, [1]) - log_prob(start, prompt, [1])).detach())
+                     for prompt in ([1, *TOKENS[:4]], [1, *OTHER_TOKENS[:3]]))  # fmt: skip
+    assert better > 0 and better > worse
 
 
 def test_rows_are_encoded_with_their_end_unless_they_are_cut_off():

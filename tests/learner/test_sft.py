@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.learner.worlds.letters import letters_tokenizer, tiny_model
+from tests.learner.worlds.letters import letters_tokenizer, policy_folder, tiny_model
+from tests.learner.worlds.spoken import DIALOGUE, LETTERS_PROMPT, TOKENS, spoken
 from training.learner import sft
 from training.learner.models.imitation import total_weight, weighted_loss
 from training.learner.runtime.config import SftConfig
@@ -87,11 +88,30 @@ def test_the_loss_is_the_weighted_sum_over_completion_tokens():
 
 
 def test_prompt_tokens_have_the_weight_of_the_settings():
-    row = sft.Demonstration([{"role": "user", "content": "a b"}], "c", 2.0)
+    row = sft.Demonstration([{"role": "user", "content": "a b"}], spoken("c"), 2.0)
     for prompt_weight, weights in ((0.0, [0.0, 2.0, 2.0]), (0.25, [0.5, 2.0, 2.0])):
         settings = SftConfig(model="m", prompt_loss_weight=prompt_weight)
         example = encode_demonstration(letters_tokenizer(), row, settings, settings.prompt_loss_weight)
         assert example == Example([1, 2, 3, 0], weights)
+
+
+def test_all_turns_of_the_policy_in_a_dialogue_are_imitated_and_the_user_s_are_not(tmp_path):
+    settings = SftConfig(model="m", prompt_loss_weight=0.25)
+    row = as_demonstration({"messages": LETTERS_PROMPT, "turns": DIALOGUE, "weight": 2.0}, 1)
+    for prompt_weight in (0.0, 0.25):
+        example = encode_demonstration(letters_tokenizer(), row, settings, prompt_weight)
+        weights = [2.0, 2.0, 2.0, 2 * prompt_weight, 2.0, 2.0]
+        assert example == Example([1, *TOKENS], weights)
+    cut = encode_demonstration(letters_tokenizer(), row, settings, positions=6)  # 1 + 3 + 1 + 2 tokens do not fit
+    assert cut == Example([1, *TOKENS[:3]], [2.0, 2.0, 2.0], truncated_completion=True)
+
+    folder = policy_folder(tmp_path / "start")
+    run = job(tmp_path / "job", [{"messages": LETTERS_PROMPT, "turns": DIALOGUE}], model=str(folder))
+    sft.main(run)
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    log_probs = model(torch.tensor([[1, *TOKENS]])).logits[0].log_softmax(-1)
+    expected = -sum(float(log_probs[place, TOKENS[place]].detach()) for place in (0, 1, 2, 4, 5)) / 5
+    assert JobDirectory(run).metrics()[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_every_pass_takes_each_demonstration_once_in_steps_of_about_batch_tokens():
@@ -103,7 +123,9 @@ def test_every_pass_takes_each_demonstration_once_in_steps_of_about_batch_tokens
 
 
 def test_all_demonstrations_of_a_prompt_are_in_the_same_split():
-    rows = [sft.Demonstration([{"role": "user", "content": f"prompt {i % 50}"}], f"{i}", 1.0) for i in range(200)]
+    rows = [
+        sft.Demonstration([{"role": "user", "content": f"prompt {i % 50}"}], spoken(f"{i}"), 1.0) for i in range(200)
+    ]
     held_out, training = split(rows, 0.3)
     assert len(held_out) + len(training) == 200 and 10 < len(held_out) < 110
     assert not {row.messages[0]["content"] for row in held_out} & {row.messages[0]["content"] for row in training}

@@ -18,6 +18,7 @@ from tests.learner.worlds.labelled import kto_job, label_rows
 from tests.learner.worlds.letters import LETTERS, on_reward_model, policy_folder, ppo_job
 from tests.learner.worlds.logged import q_job
 from tests.learner.worlds.picked import best_of_n_job
+from tests.learner.worlds.spoken import DIALOGUE, LETTERS_PROMPT, OTHER, spoken
 from tests.learner.worlds.two_processes import run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
 from training.learner import best_of_n, dpo, evaluate, kto, ppo, q, sample, sft
@@ -84,6 +85,7 @@ def demonstrations(job):
     job.mkdir()
     rows = [{"messages": [{"role": "user", "content": LETTERS[1 + i % 4]}], "completion": " ".join("abcd"[: 1 + i % 3])}
             for i in range(12)]  # fmt: skip
+    rows[0] = {"messages": LETTERS_PROMPT, "turns": DIALOGUE}
     (job / "demonstrations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {"architecture": {"model_type": "llama", "hidden_size": 16, "intermediate_size": 32,
                                "num_hidden_layers": 1, "num_attention_heads": 2},
@@ -119,8 +121,21 @@ def with_demonstrations(job):
 
 def rankings_for_dpo(job, **settings):
     rows = ranking_rows(9, completions=3, held_out=3)
+    rows[0]["turns"] = [spoken("no", "wait", "never"), None, None]
     return reward_job(job, rows, epochs=2, batch_rankings=3, save_every=2, eval_prompts=2, max_completion_tokens=40,
                       learning_rate=0.01, **settings)  # fmt: skip
+
+
+def labels_for_kto():
+    dialogues = [{"messages": LETTERS_PROMPT, "turns": one, "desirable": one is OTHER} for one in (DIALOGUE, OTHER)]
+    return label_rows(8, held_out="d") + dialogues
+
+
+def logged_dialogues():
+    message = {"messages": LETTERS_PROMPT}
+    return [
+        {**message, "turns": spoken(one, "d", two), "reward": float(i)} for i, (one, two) in enumerate(["bc", "cb"])
+    ]
 
 
 JOBS = {
@@ -132,8 +147,9 @@ JOBS = {
     "ptx": (ppo, lambda folder: with_demonstrations(ppo_job(folder, PROMPTS, **PPO, ptx_coefficient=0.5))),
     "lora": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, lora_rank=2)),
     "sft": (sft, demonstrations),
-    "kto": (kto, lambda folder: kto_job(folder, label_rows(8, held_out="d"), epochs=5, batch_labels=9, save_every=2)),
+    "kto": (kto, lambda folder: kto_job(folder, labels_for_kto(), epochs=5, batch_labels=9, save_every=2)),
     "q": (q, lambda folder: q_job(folder, **Q)),
+    "q with dialogues": (q, lambda folder: q_job(folder, logged_dialogues(), **Q)),
     "q with lora": (q, lambda folder: q_job(folder, **Q, lora_rank=2)),
     "best of n": (best_of_n, lambda folder: best_of_n_job(folder, PROMPTS, **BEST_OF_N)),
     "best of n with lora": (best_of_n, lambda folder: best_of_n_job(folder, PROMPTS, **BEST_OF_N, lora_rank=2)),

@@ -8,9 +8,10 @@ import pytest
 import scipy
 import torch
 
+from tests.learner.worlds import spoken
 from tests.learner.worlds.letters import tiny_model
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.packing import Episodes, pack_episodes
+from training.learner.models.packing import Episodes, Turn, pack_episodes
 from training.learner.runtime.config import QConfig
 from training.learner.runtime.processes import Processes
 from training.learner.values.losses import (
@@ -125,28 +126,37 @@ def context(**settings):
 BUFFER = ReplayBuffer(EPISODES, torch.tensor([1.0, -0.5, 2.0]), torch.tensor([1.0, 3.0, 1.0]))
 
 
+SINGLE = [range(len(completion)) for completion in EPISODES.completions]
+
+
 @pytest.mark.parametrize("bootstrap", ["state_value", "double_q"])
-def test_the_losses_of_a_batch_are_those_of_its_tokens_one_by_one(bootstrap):
-    """Compute every number from Q and V of each completion alone, with the counts as weights."""
+@pytest.mark.parametrize(("episodes", "written"), [(EPISODES, SINGLE), (spoken.EPISODES, spoken.WRITTEN)])
+def test_the_losses_of_a_batch_are_those_of_its_tokens_one_by_one(bootstrap, episodes, written):
+    """Compute every number from Q and V of each completion alone, with the counts as weights.
+
+    After the last token of a turn, the next state is the one before the first token of the policy's next turn.
+    """
     made = context(bootstrap=bootstrap, expectile=0.8, gamma=0.9, conservative_weight=0.1)
     sums, weight = np.zeros(3), 0.0
-    for prompt, completion, reward, count in zip(*EPISODES[:2], [1.0, -0.5, 2.0], [1, 3, 1], strict=True):
+    columns = episodes.prompts, episodes.completions, written, [1.0, -0.5, 2.0], [1, 3, 1]
+    for prompt, completion, places, reward, count in zip(*columns, strict=True):
         batch = pack_episodes(Episodes([prompt], [completion]))
         fast, slow = made.values.read(batch), made.target.read(batch)
         q, slow_q = all_values(made.values, fast), all_values(made.target, slow)
-        for t, token in enumerate(completion):
-            if t == len(completion) - 1:
+        for t, following in zip(places, [*places[1:], None], strict=True):
+            token = completion[t]
+            if following is None:
                 target = reward
             elif bootstrap == "double_q":
-                target = 0.9 * float(slow_q[:, t + 1, int(q[:, t + 1].mean(0).argmax())].min())
+                target = 0.9 * float(slow_q[:, following, int(q[:, following].mean(0).argmax())].min())
             else:
-                target = 0.9 * float(fast.values[t + 1])
+                target = 0.9 * float(fast.values[following])
             gap = float(slow_q[:, t, token].min() - fast.values[t])
             conservative = float((q[:, t].logsumexp(-1) - q[:, t, token]).sum())
             losses = [float((q[:, t, token] - target).square().sum()) / 2, (0.8 if gap > 0 else 0.2) * gap**2]
             sums += count * np.array([*losses, conservative])
             weight += count
-    found = value_batch(made, BUFFER, [0, 1, 2])
+    found = value_batch(made, BUFFER._replace(episodes=episodes), [0, 1, 2])
     assert found[:3] == pytest.approx(sums / weight, rel=1e-4)
     assert all(parameter.grad is None for parameter in made.target.parameters())
     assert made.values.scalars.weight.grad.abs().sum() > 0
@@ -181,6 +191,14 @@ def test_equal_completions_are_counted_once_for_each_reward():
     buffer = merge_equal(logged, torch.tensor([1.0, 1.0, 0.5, 1.0, 1.0]))
     assert buffer.counts.tolist() == [2, 1, 1, 1] and buffer.rewards.tolist() == [1.0, 0.5, 1.0, 1.0]
     assert float(buffer.token_counts(range(4)).mean()) == pytest.approx(1.0)
+
+
+def test_dialogues_of_the_same_tokens_and_other_speakers_are_different_completions():
+    first, other = [Turn(0, 2), Turn(3, 5)], [Turn(0, 2), Turn(4, 5)]
+    logged = Episodes([[1]] * 3, [[2, 0, 3, 1, 0]] * 3, [first, other, first])
+    buffer = merge_equal(logged, torch.ones(3))
+    assert buffer.counts.tolist() == [2, 1] and buffer.episodes.turns == [tuple(first), tuple(other)]
+    assert buffer.lengths().tolist() == [4, 3] and buffer.tokens([0, 1]) == 7
 
 
 def test_a_pass_draws_every_completion_once_with_prompts_together():

@@ -17,6 +17,9 @@ from training import checkpoints
 from training.learner.environments.dialogue import KEY
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import lifecycle, results
+from training.rounds.recipes import RECIPES
+from training.rounds.recipes.description import Counts
+from training.rounds.settings import resolve
 from training.rounds.start import start_round, start_sampling
 from training.run_round import jobs, run_round
 
@@ -53,22 +56,18 @@ def test_the_reward_model_learns_from_whole_dialogues(project, base, ranked_dial
 
 
 @pytest.mark.parametrize("recipe", ["dpo", "kto"])
-def test_programs_that_would_learn_the_users_turns_get_no_dialogue(project, base, ranked_dialogue, annotator, recipe):
-    with pytest.raises(Invalid, match="cannot learn from dialogues, and all rankings are of dialogues"):
-        start_round(project, None, {"round": {"recipe": recipe}})
-    imports.add_prompts(project, [{"prompt": "Hello", "completions": ["a", "b", "c"]}], compare=True)
-    rank(project, annotator, 1)
+def test_programs_that_learn_from_rankings_directly_get_whole_dialogues(project, base, ranked_dialogue, recipe):
     started = start_round(project, None, {"round": {"recipe": recipe}})
     (row,), counts = rows_of(started, started.jobs[0].name, "rankings.jsonl")
-    assert sorted(row["completions"]) == ["a", "b", "c"]
-    assert counts == {"rankings": 1, "flagged_rankings": 0, "dialogues_left_out": 1}
+    assert row["turns"] == [TURNS, None] and counts == {"rankings": 1, "flagged_rankings": 0}
 
 
-def test_q_learns_from_texts_only_and_counts_the_dialogues(project, base, ranked_dialogue):
+def test_q_learns_from_texts_and_dialogues(project, base, ranked_dialogue):
     Prompt.objects.update(references=["Soon."], split="train")
     started = start_round(project, None, {"round": {"recipe": "q"}, "q": {"rewards": [{"name": "similarity"}]}})
-    rows, counts = rows_of(started, "policy", "completions.jsonl")
-    assert [row["completion"] for row in rows] == ["Soon."] and counts["dialogues_left_out"] == 1
+    (dialogue, text), counts = rows_of(started, "policy", "completions.jsonl")
+    assert (dialogue["turns"], text["completion"], "turns" in text) == (TURNS, "Soon.", False)
+    assert counts == {"completions": 2, "held_out_completions": 0}
 
 
 def test_a_round_stores_the_dialogues_that_it_sampled(project, waiting, claim):
@@ -227,6 +226,67 @@ def test_an_endpoint_is_the_installations_and_its_key_is_in_no_setting_and_no_fi
     pages = [client.get(f"/projects/support/{page}/").content.decode() for page in ("console", "rounds/1")]
     assert "endpoint" in pages[1]
     assert not any("sk-hidden" in text for text in [*written, *pages, json.dumps(started.settings)])
+
+
+@pytest.mark.parametrize("recipe", ["dpo", "kto", "q", "sft"])
+def test_recipes_that_learn_from_what_exists_may_sample_dialogues(recipe):
+    settings = resolve({"round": {"recipe": recipe}, "sample": {"environment": SCRIPT}}, seed=0)
+    jobs_of_recipe = RECIPES[recipe].jobs(settings, Counts())
+    sampled = [settings["sample"] | job.settings for job in jobs_of_recipe if job.program == "sample"]
+    assert len(sampled) == 2 and all(one["environment"] == SCRIPT for one in sampled)
+
+
+@pytest.mark.parametrize(
+    ("sections", "sentence"),
+    [
+        ({"round": {"recipe": "ppo"}, "sample": {"environment": SCRIPT}}, 'set "environment" in section "ppo"'),
+        ({"round": {"recipe": "best_of_n"}, "sample": {"environment": SCRIPT}}, "answers once, so it cannot sample"),
+        ({"round": {"recipe": "best_of_n"}, "best_of_n": {"environment": SCRIPT}}, "unknown setting 'environment'"),
+        ({"round": {"recipe": "dpo"}, "dpo": {"environment": SCRIPT}}, "unknown setting 'environment' for dpo"),
+        ({"round": {"recipe": "dpo"}, "ppo": {"environment": SCRIPT}}, 'The recipe "dpo" has no section "ppo"'),
+        ({"round": {"recipe": "dpo"}, "sample": {"environment": {"name": "python", "make": "os:system"}}}, "by hand"),
+    ],
+)
+def test_an_environment_where_a_recipe_has_none_is_refused_with_a_sentence(sections, sentence):
+    with pytest.raises(Invalid, match=sentence):
+        resolve(sections, seed=0)
+
+
+@pytest.mark.process
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("forked_programs")
+def test_a_round_of_dpo_learns_from_dialogues_and_samples_new_ones(project, manager, annotator, tmp_path):
+    """A dialogue that is longer than the model is among them."""
+    folder = random_model(tmp_path / "model", max_position_embeddings=64)
+    checkpoints.import_checkpoint(project, str(folder), "words", serve=True, verdict=FAST)
+    long, short = (
+        [{"role": ("assistant", "user")[place % 2], "content": word} for place, word in enumerate(words)]
+        for words in ("abc" * 15, "abc")
+    )
+    rows = [
+        {"prompt": f"{word} {more}", "completions": [{"turns": long if word == "a" else short}, "b", "c"]}
+        for word in "abc"
+        for more in "ab"
+    ]
+    imports.add_prompts(project, rows, compare=True)
+    project.prompts.update(split="train")
+    rank(project, annotator, 6)
+    settings = {
+        "round": {"recipe": "dpo", "prompts": 4, "shown_prompts": 1, "comparison_size": 2},
+        "common": {"max_prompt_tokens": 16, "max_completion_tokens": 6, "micro_batch_tokens": 512},
+        "dpo": {"batch_rankings": 3, "eval_prompts": 2},
+        "sample": {"environment": SCRIPT},
+    }
+    answer = client_of(manager).post("/api/v1/projects/support/rounds", {"settings": settings}, format="json")
+    assert answer.status_code == 201, answer.content
+    run_round.run(Round.objects.get().pk)
+    finished = Round.objects.get()
+    assert finished.status == "finished", finished.error
+    assert finished.results["policy"]["train_rankings"] == finished.ranking_count == 6
+    assert finished.results["policy"]["truncated_completions"] == 2
+    assert finished.results["snapshot"] == {"rankings": 6, "flagged_rankings": 0}
+    written = Completion.objects.filter(source=finished.checkpoint.source, turns__isnull=False)
+    assert written and all(len(completion.turns) in (3, 5) for completion in written)
 
 
 @pytest.mark.process

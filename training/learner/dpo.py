@@ -11,8 +11,9 @@ Files in:
                      "completions": ["...", "..."], "ranks": [1, 2], "annotator": "a", "weight": 1, "strength": null}
 
 Rank 1 is best; equal ranks tie. Rankings with the split "held_out" are used for evaluation only. A completion is read
-as its text followed by the end of the turn, truncated or not, because annotators see the text. Anchors of rankings are
-not learned; result.json counts them as unused_anchors.
+as its text followed by the end of the turn, truncated or not, because annotators see the text. "turns" may hold the
+messages of dialogues, as for reward. All turns of the policy are learned, after what was said before each; the user's
+turns are only read. Anchors of rankings are not learned; result.json counts them as unused_anchors.
 
 Files out:
 
@@ -32,7 +33,7 @@ Steps:
 5. Evaluate on the held-out prompts; write the model, then the result.
 
 Log-probs under the reference are computed when a comparison is first used, and kept in `state/`. The KL is that of
-completions that the policy samples on held-out prompts (training prompts if there are none), one per prompt.
+completions of one turn that the policy samples on held-out prompts (training prompts if there are none), one each.
 
 SIGTERM stops the program between two steps with its state saved; the same command resumes. Every random choice is a
 function of the seed and the pass, so a resumed run ends in the same bits as one without a stop.
@@ -71,7 +72,7 @@ from training.learner.policy.direct_preferences import (
 from training.learner.policy.divergence import sampled_log_ratios
 from training.learner.policy.reference import load_reference, load_trained_policy
 from training.learner.preferences.passes import rankings_in, training_passes
-from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings, without_dialogues
+from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
 from training.learner.preferences.ranking_loss import tie_parameter
 from training.learner.preferences.report import Report, longer_is_preferred, report, score_pairs
 from training.learner.runtime.config.dpo import DpoConfig
@@ -88,7 +89,7 @@ from training.learner.runtime.optimization import (
 )
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
-from training.learner.sampling.sampler import SamplingParams, check_positions, sampling_params_for
+from training.learner.sampling.sampler import SamplingParams, check_positions, fewest_positions, sampling_params_for
 
 CURVE_PROMPTS = 16  # at most, of an evaluation of the KL during training
 SAMPLED_TOGETHER = 64  # completions
@@ -110,7 +111,8 @@ def main(job_dir: Path) -> None:
     # 1. Rankings as tokens, policy and reference.
     torch.manual_seed(settings.seed)
     policy, reference_model, tokenizer = load_models(settings)
-    data = read_rankings(tokenizer, without_dialogues(job.rows("rankings.jsonl"), "dpo"), settings)
+    positions = fewest_positions(policy, reference_model)
+    data = read_rankings(tokenizer, job.rows("rankings.jsonl"), settings, positions)
     check_lengths(policy, reference_model, data, settings)
     plan = plan_steps(data.train, settings)
     params = sampling_params_for(policy, tokenizer, settings.max_completion_tokens, 1.0, 1.0, settings.seed)

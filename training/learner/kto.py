@@ -7,10 +7,11 @@ Files in (one of the last two, or both):
 
     config.json     settings that differ from the defaults below; `model` is required
     labels.jsonl    {"messages": [{"role": "user", "content": "..."}], "completion": "...", "desirable": true,
-                     "split": "train", "weight": 1}
+                     "split": "train", "weight": 1}; a dialogue has its "turns" instead of "completion"
     rankings.jsonl  rankings as for `reward`; labels are derived from their flags, ratings and ranks (`labels_from`)
 
-Labels with the split "held_out" are used for evaluation only.
+Labels with the split "held_out" are used for evaluation only. Of a dialogue all turns of the policy are learned; the
+user's turns are only read.
 
 Files out:
 
@@ -54,7 +55,7 @@ from torch import Tensor
 from training.learner.models.generic_forward import path_summary, shares_prompts
 from training.learner.models.loading import computing_in
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.packing import Episodes, within_budget
+from training.learner.models.packing import Episodes, as_episodes, within_budget
 from training.learner.models.saving import save_model
 from training.learner.models.token_outputs import completion_log_probs
 from training.learner.policy.divergence import log_probs_of
@@ -80,7 +81,7 @@ from training.learner.runtime.optimization import (
 )
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
-from training.learner.sampling.sampler import check_positions
+from training.learner.sampling.sampler import check_positions, fewest_positions
 from training.learner.text.messages import share, shuffled
 
 
@@ -113,7 +114,7 @@ def main(job_dir: Path) -> None:
     # 1. Labels as tokens, policy and reference.
     torch.manual_seed(settings.seed)
     models, tokenizer = load_models(settings, processes)
-    data = read_labels(tokenizer, *label_files(job), settings)
+    data = read_labels(tokenizer, *label_files(job), settings, positions_of(models))
     check_lengths(models, data)
     weights = label_weights(data, settings)
     plan = plan_steps(data.train, settings)
@@ -177,12 +178,22 @@ def label_files(job: JobDirectory) -> tuple[Iterable[dict[str, Any]], Iterable[d
     return rankings, labels
 
 
+def positions_of(models: Models) -> int | None:
+    """Return how many tokens both models read; None without a limit."""
+    return fewest_positions(models.policy, models.reference)
+
+
 def check_lengths(models: Models, data: LabelData) -> None:
-    """Raise BadInput if a completion could be too long under any prompt: mismatched pairs may combine them."""
+    """Raise BadInput if a text could be too long under any prompt: mismatched pairs may combine them.
+
+    Dialogues need room after their own prompt only; `reference_point_of` leaves out pairs that do not fit.
+    """
     for groups in (data.train, data.held_out):
-        longest = max((len(one.completion) for group in groups for one in group), default=0)
+        labelled = [one for group in groups for one in group]
+        longest = max((len(one.completion) for one in labelled if not one.turns), default=0)
         for name, model in (("the model", models.policy), ("the reference model", models.reference)):
             check_positions(model, [group[0].prompt for group in groups], longest, name)
+            check_positions(model, episodes_of(labelled).sequences(), 0, name)
 
 
 def label_weights(data: LabelData, settings: KtoConfig) -> LabelWeights:
@@ -207,12 +218,14 @@ def plan_steps(groups: Sequence[PromptLabels], settings: KtoConfig) -> list[list
     return plan
 
 
-def identity(one: LabelledCompletion) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    return one.prompt, one.completion
+def identity(one: LabelledCompletion) -> tuple[Any, ...]:
+    return one.prompt, one.completion, one.turns
 
 
 def episodes_of(labelled: Sequence[LabelledCompletion]) -> Episodes:
-    return Episodes([one.prompt for one in labelled], [one.completion for one in labelled])
+    return as_episodes(
+        [one.prompt for one in labelled], [one.completion for one in labelled], [one.spans for one in labelled]
+    )
 
 
 def total_log_probs(models: Models, model: Any, episodes: Episodes) -> list[float]:
@@ -231,12 +244,22 @@ def reference_log_probs(models: Models, groups: Sequence[PromptLabels]) -> dict[
 
 
 def reference_point_of(models: Models, labelled: Sequence[LabelledCompletion]) -> ReferencePoint:
-    """Return the mismatched pairs of a batch, with their log-probs under the reference."""
-    others = mismatched([one.prompt for one in labelled])
+    """Return the mismatched pairs of a batch, with their log-probs under the reference.
+
+    A dialogue is paired only with prompts before which it fits into the models' positions.
+    """
+    positions = positions_of(models)
+
+    def fits(i: int, j: int) -> bool:
+        return positions is None or len(labelled[i].prompt) + len(labelled[j].completion) <= positions
+
+    others = mismatched([one.prompt for one in labelled], fits)
     pairs = [
-        (one.prompt, labelled[j].completion) for i, (one, j) in enumerate(zip(labelled, others, strict=True)) if j != i
+        labelled[j]._replace(prompt=one.prompt)
+        for i, (one, j) in enumerate(zip(labelled, others, strict=True))
+        if j != i
     ]
-    episodes = Episodes([prompt for prompt, _ in pairs], [completion for _, completion in pairs])
+    episodes = episodes_of(pairs)
     return ReferencePoint(episodes, torch.tensor(total_log_probs(models, models.reference, episodes)))
 
 

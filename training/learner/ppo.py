@@ -75,6 +75,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from training.learner.models.context_length import max_positions
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.saving import save_model
 from training.learner.models.token_outputs import RewardTrunkCritic, is_separate_critic
@@ -184,7 +185,8 @@ def load_demonstrations(context: TrainingContext, job: JobDirectory) -> list[Exa
     rows = [row for row in read_demonstrations(job) if row.split != "held_out"]
     if not rows:
         raise BadInput("demonstrations.jsonl has only held-out rows: add others, or set ptx_coefficient to 0")
-    examples = [encode_demonstration(context.tokenizer, row, settings) for row in rows]
+    positions = max_positions(context.policy.config)
+    examples = [encode_demonstration(context.tokenizer, row, settings, positions=positions) for row in rows]
     check_positions(context.policy, [example.tokens for example in examples], 0)
     return examples
 

@@ -11,7 +11,8 @@ Files in:
 A completion may have any author: an earlier policy, a person, another model. Without `"reward"` the reward terms of
 the settings score it, which may need `"references": ["..."]`. Rewards of rows and those of the terms must have one
 scale. `"finished": false` means that a text was cut off, so that it gets no EOS token. Rows with `"split": "held_out"`
-are used for evaluation only.
+are used for evaluation only. A dialogue has its "turns" instead of "completion": the policy's tokens of all turns are
+actions, and the next state after a turn is the one after the user's answer. The reward belongs to the last token.
 
 Files out:
 
@@ -58,6 +59,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from training.learner.models.context_length import max_positions
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.loading import freeze, load_policy
 from training.learner.models.lora import AdapterView, SharedBase, lora_config
@@ -234,7 +236,8 @@ def peak_rates(settings: QConfig, context: ValueContext) -> dict[str, float]:
 
 def load_data(settings: QConfig, models: Models, job: JobDirectory, processes: Processes) -> Data:
     """Read, score and divide the completions. Raises BadInput if they cannot be used."""
-    completions = read_completions(models.tokenizer, job.rows("completions.jsonl"), settings)
+    positions = max_positions(models.policy.config)
+    completions = read_completions(models.tokenizer, job.rows("completions.jsonl"), settings, positions)
     held_out = [one for one in completions if not is_trained_on(one)]
     train = [one for one in completions if is_trained_on(one)][-settings.buffer_completions :]
     for one in completions:

@@ -6,7 +6,8 @@
 Files in:
 
     config.json           settings that differ from the defaults below; `model` or `architecture` is required
-    demonstrations.jsonl  {"messages": [{"role": "user", "content": "..."}], "completion": "...", "weight": 1}
+    demonstrations.jsonl  {"messages": [{"role": "user", "content": "..."}], "completion": "...", "weight": 1};
+                          a dialogue has its "turns" instead of "completion"
 
 A demonstration with `"split": "held_out"` is used for evaluation only, one with another split for training only;
 held_out_fraction holds out some of those without.
@@ -27,7 +28,8 @@ Steps:
 5. Write the model, then the result.
 
 The loss is the mean negative log-likelihood of completion tokens, EOS included, weighted by row. Prompt tokens have the
-weight prompt_loss_weight, which helps a model that has not been trained on the language yet.
+weight prompt_loss_weight, which helps a model that has not been trained on the language yet. The user's turns of a
+dialogue have it too; all turns of the policy are imitated.
 
 SIGTERM stops the program between two steps with its state saved; the same command resumes. Every random choice is a
 function of the seed and the pass, so a resumed run ends in the same bits as one without a stop.
@@ -43,6 +45,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from training.learner.models.context_length import max_positions
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.imitation import accumulate_gradients, mean_loss, total_weight
 from training.learner.models.loading import build_policy, load_policy
@@ -86,8 +89,7 @@ def main(job_dir: Path) -> None:
         model if lora is None else AdapterView(SharedBase(model, settings.model), "policy", lora, settings.seed)
     )
     held_out_rows, rows = split(demonstrations, settings.held_out_fraction)
-    held_out = [encode_demonstration(tokenizer, row, settings, settings.prompt_loss_weight) for row in held_out_rows]
-    examples = [encode_demonstration(tokenizer, row, settings, settings.prompt_loss_weight) for row in rows]
+    held_out, examples = (encode_all(tokenizer, part, settings, policy) for part in (held_out_rows, rows))
     check_positions(policy, [example.tokens for example in examples + held_out], 0)
     plan = plan_steps([len(example.tokens) for example in examples], settings)
 
@@ -134,6 +136,12 @@ def main(job_dir: Path) -> None:
     processes.close()
 
 
+def encode_all(tokenizer: Any, rows: Sequence[Demonstration], settings: SftConfig, policy: Any) -> list[Example]:
+    """Return the demonstrations as tokens."""
+    positions = max_positions(policy.config)
+    return [encode_demonstration(tokenizer, row, settings, settings.prompt_loss_weight, positions) for row in rows]
+
+
 def summary(job: JobDirectory, examples: Sequence[Example]) -> dict[str, float]:
     """Return the training's figures for result.json: the last losses, and counts of truncated examples."""
     last = job.metrics()[-1]
@@ -155,8 +163,7 @@ def prepare_policy(
 
 def texts_of(demonstrations: list[Demonstration]) -> Iterable[str]:
     for row in demonstrations:
-        yield from (message["content"] for message in row.messages)
-        yield row.completion
+        yield from (message["content"] for message in [*row.messages, *row.turns])
 
 
 def split(rows: list[Demonstration], fraction: float) -> tuple[list[Demonstration], list[Demonstration]]:

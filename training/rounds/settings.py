@@ -245,13 +245,24 @@ def check_sections(sections: Any, recipe: Recipe) -> Recipe:
                 % {"section": recipe.rewards_section}
             )
         if section == "sample" and values.get("environment", SINGLE_TURN) != SINGLE_TURN:
-            raise Invalid(_('Samples are dialogues as the policy plays them: set "environment" in section "ppo".'))
+            check_samples_may_be_dialogues(recipe)
         if models := [name for name in FILLED_IN if name in values]:
             raise Invalid(
                 _('The round sets "%(setting)s" itself: serve another checkpoint to start from that one.')
                 % {"setting": models[0]}
             )
     return recipe
+
+
+def check_samples_may_be_dialogues(recipe: Recipe) -> None:
+    """Raise Invalid if the policy learns from samples of its own: then the samples to rank are played as those are."""
+    if "ppo" in recipe.programs:
+        raise Invalid(_('Samples are dialogues as the policy plays them: set "environment" in section "ppo".'))
+    if "best_of_n" in recipe.programs:
+        raise Invalid(
+            _('The policy of the recipe "%(recipe)s" answers once, so it cannot sample dialogues: use ppo.')
+            % {"recipe": recipe.name}
+        )
 
 
 def chosen_recipe(sections: Sections, recipe: Recipe) -> Recipe:

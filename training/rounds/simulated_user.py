@@ -28,8 +28,8 @@ def environment_of(sections: Sections) -> Environment:
 
 
 def _section(sections: Sections) -> dict[str, Any]:
-    """Return the settings of the program that plays the dialogues of a round; {} if none does."""
-    return sections.get("ppo") or sections.get("evaluate", {})
+    """Return the settings of the program that plays the dialogues of a round, or of its samples; {} if none does."""
+    return next((sections[name] for name in ("ppo", "evaluate", "sample") if name in sections), {})
 
 
 def check(project: Project, sections: Sections) -> None:

@@ -1,6 +1,7 @@
 """Implicit rewards of a policy on comparisons, their loss and its gradient, and log-probs of the reference.
 
-All completions of a comparison are in one packed pass, which computes their prompt once.
+All completions of a comparison are in one packed pass, which computes their prompt once. Of a dialogue, the log-prob is
+that of all turns of the policy; the user's turns in between are read and not learned.
 """
 
 from collections import defaultdict
@@ -14,7 +15,7 @@ from training.learner.models.generic_forward import shares_prompts
 from training.learner.models.loading import computing_in
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packed_attention import unshared
-from training.learner.models.packing import Episodes, PromptGroup
+from training.learner.models.packing import Episodes, PromptGroup, as_episodes
 from training.learner.models.slot_budget import attention_slots, batches_within
 from training.learner.models.token_outputs import completion_log_probs
 from training.learner.policy.divergence import log_probs_of
@@ -26,7 +27,7 @@ from training.learner.preferences.ranking_data import Comparison, pairs_of_compa
 from training.learner.preferences.ranking_loss import TieParameter, on_device
 from training.learner.runtime.config.dpo import DpoConfig
 from training.learner.runtime.processes import Processes
-from training.learner.text.messages import share
+from training.learner.text.messages import TurnSpan, share
 
 
 class DirectContext(NamedTuple):
@@ -48,16 +49,29 @@ class DirectContext(NamedTuple):
             parameter.grad = None
 
 
-def as_episodes(groups: Sequence[PromptGroup]) -> Episodes:
+# A completion under its prompt: both as tokens, and the spans of the policy's turns.
+Identity = tuple[tuple[int, ...], tuple[int, ...], tuple[TurnSpan, ...]]
+
+
+def identities(groups: Sequence[PromptGroup]) -> list[Identity]:
     """Return the completions of the groups, end to end, each with its prompt."""
-    pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
-    return Episodes([prompt for prompt, _ in pairs], [completion for _, completion in pairs])
+    return [
+        (group.prompt, completion, spans)
+        for group in groups
+        for completion, spans in zip(group.completions, group.spans, strict=True)
+    ]
+
+
+def episodes_of(groups: Sequence[PromptGroup]) -> Episodes:
+    """Return the completions of the groups, end to end, as episodes; of dialogues only the policy's tokens count."""
+    rows = identities(groups)
+    return as_episodes([prompt for prompt, _, _ in rows], [text for _, text, _ in rows], [spans for *_, spans in rows])
 
 
 def log_probs_of_groups(context: DirectContext, model: Any, groups: Sequence[PromptGroup]) -> Tensor:
     """Return log π(y|x) of all completions of the groups, end to end, [N]; every process computes a share of groups."""
     mine = share(groups, context.processes.rank, context.processes.count)
-    rows = iter(log_probs_of(model, as_episodes(mine), 1.0, context.settings.dtype, context.micro_batches))
+    rows = iter(log_probs_of(model, episodes_of(mine), 1.0, context.settings.dtype, context.micro_batches))
     totals = [[float(next(rows).double().sum()) for _ in group.completions] for group in mine]
     return torch.tensor([total for group in context.processes.gather(totals) for total in group])
 
@@ -66,14 +80,13 @@ class ReferenceLogProbs:
     """log π_ref(y|x) of all completions: computed when first used, then kept, also in saved states."""
 
     def __init__(self, comparisons: Sequence[Comparison]) -> None:
-        self._place: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-        for pair in zip(*as_episodes([comparison.group for comparison in comparisons])[:2], strict=True):
-            self._place.setdefault(pair, len(self._place))  # type: ignore[arg-type]
+        self._place: dict[Identity, int] = {}
+        for one in identities([comparison.group for comparison in comparisons]):
+            self._place.setdefault(one, len(self._place))
         self._values = torch.full((len(self._place),), torch.nan)
 
     def _places(self, groups: Sequence[PromptGroup]) -> Tensor:
-        pairs = [(group.prompt, completion) for group in groups for completion in group.completions]
-        return torch.tensor([self._place[pair] for pair in pairs], dtype=torch.int64)
+        return torch.tensor([self._place[one] for one in identities(groups)], dtype=torch.int64)
 
     def of(self, groups: Sequence[PromptGroup]) -> Tensor:
         """Return the log-probs of all completions of the groups, end to end, [N]. `compute` must have had them."""
@@ -100,8 +113,7 @@ def implicit_rewards(
     """Return the implicit rewards [N] of all completions of the groups; see `preferences.direct_losses`."""
     if settings.needs_reference:
         return settings.beta * (log_probs - reference.of(groups).to(log_probs.device))
-    lengths = [len(completion) for group in groups for completion in group.completions]
-    return settings.beta * log_probs / torch.tensor(lengths, device=log_probs.device)
+    return settings.beta * log_probs / torch.tensor(episodes_of(groups).sizes(), device=log_probs.device)
 
 
 def preference_loss(rewards: Tensor, comparisons: Sequence[Comparison], settings: DpoConfig, tie: Tensor) -> Tensor:
@@ -164,7 +176,7 @@ def accumulate_gradients(
             part = [mine[i] for i in indices]
             groups = [comparison.group for comparison in part]
             with computing_in(context.settings.dtype):
-                log_probs = completion_log_probs(context.policy, as_episodes(groups))
+                log_probs = completion_log_probs(context.policy, episodes_of(groups))
             rewards = implicit_rewards(log_probs, groups, reference, context.settings)
             loss = preference_loss(rewards, part, context.settings, context.tie.logit)
             (loss / weight).backward()

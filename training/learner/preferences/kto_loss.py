@@ -10,7 +10,7 @@ pairs, a prompt of the batch with a completion of another prompt: ẑ0 = max(0, 
 through it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -55,15 +55,19 @@ def balanced_weights(weights: LabelWeights, desirable: float, undesirable: float
     return LabelWeights(weights.desirable * most / desirable, weights.undesirable * most / undesirable)
 
 
-def mismatched(prompts: Sequence[object]) -> list[int]:
+def mismatched(prompts: Sequence[object], fits: Callable[[int, int], bool] = lambda i, j: True) -> list[int]:
     """Return for each item the index of the next item, around the end, with another prompt; its own index if none.
 
-    The completion of that item under the prompt of this one is the mismatched pair.
+    The completion of that item under the prompt of this one is the mismatched pair. fits: whether the completion of
+    item j may stand under the prompt of item i.
     """
     count = len(prompts)
-    return [
-        next((j % count for j in range(i + 1, i + count) if prompts[j % count] != prompts[i]), i) for i in range(count)
-    ]
+
+    def partner(i: int) -> int:
+        following = (j % count for j in range(i + 1, i + count))
+        return next((j for j in following if prompts[j] != prompts[i] and fits(i, j)), i)
+
+    return [partner(i) for i in range(count)]
 
 
 def separation(log_ratios: Tensor, desirable: Tensor, undesirable: Tensor) -> float | None:

@@ -13,18 +13,23 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from training.learner.preferences.ranking_data import check_row, without_dialogues
+from training.learner.preferences.ranking_data import check_row
 from training.learner.runtime.config.kto import KtoConfig
 from training.learner.runtime.jobdir import BadInput
 from training.learner.text.messages import (
     SPLITS,
+    Messages,
+    TurnSpan,
     check_messages,
-    encode_completion,
+    encode_turns,
     naming_row,
     render,
+    tokens_left,
     truncate_prompt,
+    turns_of,
 )
 
+Encoded = tuple[tuple[int, ...], tuple[TurnSpan, ...]]  # tokens of a completion, and spans of a dialogue's turns
 FLAGS = {"all good": True, "all bad": False}  # flags of a ranking that label all its completions
 
 
@@ -35,10 +40,16 @@ class LabelledCompletion(NamedTuple):
     completion: tuple[int, ...]
     desirable: float  # sum of the weights of its labels of this kind
     undesirable: float
+    turns: tuple[TurnSpan, ...] = ()  # of a dialogue: spans of the policy's turns; (): the whole completion
 
     @property
     def weight(self) -> float:
         return self.desirable + self.undesirable
+
+    @property
+    def spans(self) -> tuple[TurnSpan, ...]:
+        """Spans of the policy's turns."""
+        return self.turns or ((0, len(self.completion)),)
 
 
 PromptLabels = tuple[LabelledCompletion, ...]  # of one prompt
@@ -62,40 +73,50 @@ class Label(NamedTuple):
     """One person's label of one completion."""
 
     row: dict[str, Any]
-    text: str
+    turns: Messages
     is_desirable: bool
     weight: float
 
 
 def read_labels(
-    tokenizer: Any, rankings: Iterable[dict[str, Any]], labels: Iterable[dict[str, Any]], settings: KtoConfig
+    tokenizer: Any,
+    rankings: Iterable[dict[str, Any]],
+    labels: Iterable[dict[str, Any]],
+    settings: KtoConfig,
+    positions: int | None = None,
 ) -> LabelData:
     """Return the labels of both files, in the order of their prompts and completions.
 
+    positions: of the models that read them; a dialogue that needs more is cut after the last turn that fits.
     Raises BadInput for a row that cannot be used, and if the training labels are all of one kind or of one prompt.
     """
     data = LabelData()
-    weights: dict[str, dict[tuple[int, ...], dict[tuple[int, ...], list[float]]]] = {
+    weights: dict[str, dict[tuple[int, ...], dict[Encoded, list[float]]]] = {
         split: defaultdict(dict) for split in SPLITS
     }
-    for file, rows in (("rankings.jsonl", without_dialogues(rankings, "kto")), ("labels.jsonl", labels)):
+    for file, rows in (("rankings.jsonl", rankings), ("labels.jsonl", labels)):
         for number, row in enumerate(rows, 1):
             with naming_row(file, number, row):
                 row_labels = labels_of_ranking(row, settings, data) if file == "rankings.jsonl" else [as_label(row)]
                 prompt = encode_prompt(tokenizer, row, settings, data) if row_labels else ()
-            for label in row_labels:
-                completion = encode_text(tokenizer, label.text, settings, data)
+                limit = tokens_left(positions, prompt)
+                completions = [encode_label(tokenizer, label, settings, limit, data) for label in row_labels]
+            for label, completion in zip(row_labels, completions, strict=True):
                 sums = weights[label.row.get("split", "train")][prompt].setdefault(completion, [0.0, 0.0])
                 sums[0 if label.is_desirable else 1] += label.weight
                 if label.row.get("split", "train") == "train":
                     data.desirable += label.is_desirable
                     data.undesirable += not label.is_desirable
     for split in SPLITS:
-        for prompt, completions in weights[split].items():
+        for prompt, labelled in weights[split].items():
             if split == "held_out" and prompt in weights["train"]:
-                data.dropped_held_out += len(completions)
+                data.dropped_held_out += len(labelled)
                 continue
-            group = tuple(LabelledCompletion(prompt, text, *sums) for text, sums in completions.items() if sum(sums))
+            group = tuple(
+                LabelledCompletion(prompt, tokens, *sums, turns)
+                for (tokens, turns), sums in labelled.items()
+                if sum(sums)
+            )
             if group:
                 getattr(data, split).append(group)
     check_labels(data)
@@ -126,26 +147,27 @@ def as_label(row: dict[str, Any]) -> Label:
     check_messages(row.get("messages"))
     if row.get("split", "train") not in SPLITS:
         raise BadInput(f"split must be train or held_out, not {row['split']!r}")
-    if not isinstance(row.get("completion"), str):
-        raise BadInput("completion must be a string")
+    turns = turns_of(row)
     if not isinstance(row.get("desirable"), bool):
         raise BadInput(f"desirable must be true or false, not {row.get('desirable')!r}")
     weight = row.get("weight", 1.0)
     if type(weight) not in (int, float) or not 0 <= weight < float("inf"):
         raise BadInput(f"weight must be a number of at least 0, not {weight!r}")
-    return Label(row, row["completion"], row["desirable"], float(weight))
+    return Label(row, turns, row["desirable"], float(weight))
 
 
 def labels_of_ranking(row: dict[str, Any], settings: KtoConfig, data: LabelData) -> list[Label]:
     """Return the labels that follow from a row of rankings.jsonl. Raises BadInput if it is no ranking."""
     check_row(row)
     labels = []
+    dialogues = row.get("turns") or [None] * len(row["completions"])
     for position, text in enumerate(row["completions"]):
         is_desirable = next(verdicts(row, position, settings), None)
         if is_desirable is None:
             data.unlabelled += row["split"] == "train"
         else:
-            labels.append(Label(row, text, is_desirable, float(row.get("weight", 1.0))))
+            turns = dialogues[position] or [{"role": "assistant", "content": text}]
+            labels.append(Label(row, turns, is_desirable, float(row.get("weight", 1.0))))
     return labels
 
 
@@ -199,8 +221,8 @@ def encode_prompt(tokenizer: Any, row: dict[str, Any], settings: KtoConfig, data
     return tuple(tokens)
 
 
-def encode_text(tokenizer: Any, text: str, settings: KtoConfig, data: LabelData) -> tuple[int, ...]:
-    """Return the completion's tokens with the end of its turn, truncated if it is too long."""
-    whole = encode_completion(tokenizer, text)
-    data.truncated_completions += len(whole) > settings.max_completion_tokens
-    return tuple(whole[: settings.max_completion_tokens])
+def encode_label(tokenizer: Any, label: Label, settings: KtoConfig, max_tokens: int | None, data: LabelData) -> Encoded:
+    """Return the completion's tokens with the end of each turn, truncated if it is too long."""
+    turns = encode_turns(tokenizer, label.row["messages"], label.turns, settings.max_completion_tokens, max_tokens)
+    data.truncated_completions += turns.is_cut_off
+    return tuple(turns.tokens), tuple(turns.spans) if len(turns.spans) > 1 else ()

@@ -5,7 +5,7 @@ Completions with the same tokens are one completion. All rankings of a prompt ar
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,14 +154,6 @@ def _encode_prompt(tokenizer: Any, row: dict[str, Any], config: Settings, data: 
             raise BadInput(f"the prompt has {len(tokens)} tokens, more than max_prompt_tokens ({limit})")
         data.truncated_prompts += 1
     return tuple(tokens[-limit:])
-
-
-def without_dialogues(rows: Iterable[dict[str, Any]], program: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows. Raises BadInput for one with a dialogue: the program would learn the user's turns, too."""
-    for number, row in enumerate(rows, 1):
-        if any(row.get("turns") or ()):
-            raise BadInput(f"rankings.jsonl, row {number}: {program} cannot learn from dialogues: leave such rows out")
-        yield row
 
 
 def _check_split(groups: Iterable[tuple[str, int, PromptGroup]]) -> None:

@@ -145,6 +145,12 @@ def check_positions(
         raise BadInput(f"prompts and completions take up to {needed} tokens, {who} has room for {room}: {remedy}")
 
 
+def fewest_positions(*models: Any) -> int | None:
+    """Return the positions of the model with the fewest; None if all are unlimited. None as a model is left out."""
+    rooms = [max_positions(model.config) for model in models if model is not None]
+    return min((room for room in rooms if room is not None), default=None)
+
+
 def choose_decoder(
     policy: PreTrainedModel, weights: Weights | None, prompts: Sequence[Sequence[int]], new_tokens: int
 ) -> Decoder:

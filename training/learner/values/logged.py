@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from training.learner.models.packing import Episodes
+from training.learner.models.packing import as_episodes
 from training.learner.reward_terms import Answer, terms_with_references
 from training.learner.rewards.reward_function import Reward, has_references
 from training.learner.runtime.config import QConfig
@@ -18,12 +18,16 @@ from training.learner.runtime.processes import Processes
 from training.learner.text.messages import (
     SPLITS,
     Prompt,
+    TurnSpan,
     check_messages,
     encode_completion,
+    encode_turns,
     naming_row,
     render,
     share,
+    tokens_left,
     truncate_prompt,
+    turns_of,
 )
 from training.learner.values.replay import ReplayBuffer, merge_equal
 
@@ -37,10 +41,21 @@ class Logged(NamedTuple):
     tokens: list[int]  # of the completion; with its EOS token unless it is truncated
     finished: bool
     reward: float | None  # of the row; None: the reward terms determine it
+    turns: tuple[TurnSpan, ...] = ()  # of a dialogue: spans of the policy's turns; (): the whole completion
+
+    @property
+    def spans(self) -> tuple[TurnSpan, ...]:
+        """Spans of the policy's turns."""
+        return self.turns or ((0, len(self.tokens)),)
 
 
-def read_completions(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: QConfig) -> list[Logged]:
-    """Return the logged completions. Raises BadInput for a row that cannot be used, or without training rows."""
+def read_completions(
+    tokenizer: Any, rows: Iterable[dict[str, Any]], settings: QConfig, positions: int | None = None
+) -> list[Logged]:
+    """Return the logged completions. Raises BadInput for a row that cannot be used, or without training rows.
+
+    positions: of the policy; a dialogue that needs more is cut after the last turn that fits.
+    """
     # Prompts come with many completions, and short answers come often: encode each once.
     encode = functools.cache(lambda text: encode_completion(tokenizer, text))
     prompt_tokens = functools.cache(lambda messages: render(tokenizer, json.loads(messages)))
@@ -49,7 +64,10 @@ def read_completions(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Q
         with naming_row(FILE, number, row):
             check_row(row, settings)
             whole_prompt = prompt_tokens(json.dumps(row["messages"]))
-            completions.append(as_logged(row, whole_prompt, encode(row["completion"]), settings))
+            if row.get("turns"):
+                completions.append(as_logged_dialogue(tokenizer, row, whole_prompt, settings, positions))
+            else:
+                completions.append(as_logged(row, whole_prompt, encode(row["completion"]), settings))
     if not any(is_trained_on(one) for one in completions):
         raise BadInput(f"{FILE} has no completion to train on: add rows whose split is not held_out")
     return completions
@@ -57,29 +75,48 @@ def read_completions(tokenizer: Any, rows: Iterable[dict[str, Any]], settings: Q
 
 def as_logged(row: dict[str, Any], whole_prompt: list[int], whole: list[int], settings: QConfig) -> Logged:
     """Return the row with these tokens, truncated to the settings' lengths."""
-    prompt = truncate_prompt(whole_prompt, settings.max_prompt_tokens, settings.overlong_prompts)
-    if not prompt:
-        raise BadInput("the prompt has no tokens")
+    prompt = as_prompt(row, whole_prompt, settings)
     if not row.get("finished", True):
         whole = whole[:-1]
     tokens = whole[: settings.max_completion_tokens]
     if not tokens:
         raise BadInput("the completion has no tokens: an empty one must be finished")
     finished = bool(row.get("finished", True)) and len(tokens) == len(whole)
-    reward = row.get("reward")
-    return Logged(
-        Prompt(row, prompt, len(prompt) < len(whole_prompt)),
-        tokens,
-        finished,
-        None if reward is None else float(reward),
-    )
+    return Logged(prompt, tokens, finished, reward_of(row))
+
+
+def as_logged_dialogue(
+    tokenizer: Any, row: dict[str, Any], whole_prompt: list[int], settings: QConfig, positions: int | None
+) -> Logged:
+    """Return a row with `turns` as tokens. If it is not finished, its last turn has no EOS token."""
+    prompt = as_prompt(row, whole_prompt, settings)
+    limits = settings.max_completion_tokens, tokens_left(positions, prompt.tokens)
+    tokens, spans, is_cut_off = encode_turns(tokenizer, row["messages"], row["turns"], *limits)
+    if not row.get("finished", True) and not is_cut_off:
+        tokens, is_cut_off = tokens[:-1], True
+        start, _ = spans.pop()
+        if start < len(tokens):
+            spans.append((start, len(tokens)))
+    if not spans:
+        raise BadInput("the dialogue has no tokens of the policy")
+    return Logged(prompt, tokens[: spans[-1][1]], not is_cut_off, reward_of(row), tuple(spans))
+
+
+def as_prompt(row: dict[str, Any], whole: list[int], settings: QConfig) -> Prompt:
+    tokens = truncate_prompt(whole, settings.max_prompt_tokens, settings.overlong_prompts)
+    if not tokens:
+        raise BadInput("the prompt has no tokens")
+    return Prompt(row, tokens, len(tokens) < len(whole))
+
+
+def reward_of(row: dict[str, Any]) -> float | None:
+    return None if row.get("reward") is None else float(row["reward"])
 
 
 def check_row(row: dict[str, Any], settings: QConfig) -> None:
     """Raise BadInput for a row that has a wrong type, or neither a reward nor what the reward terms need."""
     check_messages(row.get("messages"))
-    if not isinstance(row.get("completion"), str):
-        raise BadInput("completion must be a string")
+    turns_of(row)
     if row.get("split", "train") not in SPLITS:
         raise BadInput(f"split must be train or held_out, not {row['split']!r}")
     if not isinstance(row.get("finished", True), bool):
@@ -101,7 +138,11 @@ def is_trained_on(logged: Logged) -> bool:
 
 def replay_buffer(completions: Sequence[Logged], rewards: Tensor) -> ReplayBuffer:
     """Return a buffer of these completions with their rewards [N]; equal ones are counted."""
-    episodes = Episodes([one.prompt.tokens for one in completions], [one.tokens for one in completions])
+    episodes = as_episodes(
+        [one.prompt.tokens for one in completions],
+        [one.tokens for one in completions],
+        [one.spans for one in completions],
+    )
     return merge_equal(episodes, rewards)
 
 
@@ -122,9 +163,15 @@ def rewards_of(completions: Sequence[Logged], reward: Reward | None, processes: 
 
 
 def as_answer(logged: Logged) -> Answer:
-    return Answer(
-        logged.prompt.row, logged.prompt.tokens, logged.tokens, logged.prompt.row["completion"], logged.finished
-    )
+    """Return the completion to be scored; of a dialogue the last turn, after the turns before it."""
+    row = logged.prompt.row
+    turns = turns_of(row)
+    start, _ = logged.spans[-1]
+    before = [*logged.prompt.tokens, *logged.tokens[:start]]
+    if len(turns) == 1:
+        return Answer(row, before, logged.tokens, turns[0]["content"], logged.finished)
+    last = {**row, "messages": [*row["messages"], *turns[:-1]]}
+    return Answer(last, before, logged.tokens[start:], turns[-1]["content"], logged.finished, turns)
 
 
 def check_differing(rewards: Tensor) -> None:

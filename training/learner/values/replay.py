@@ -8,26 +8,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training.learner.models.packing import Episodes, indices_by_prompt
+from training.learner.models.packing import Episodes, Turn, indices_by_prompt
 from training.learner.text.messages import shuffled
 
 GROUP = 8  # completions of one prompt that are drawn together, so that the prompt is computed once
 
 
 class ReplayBuffer(NamedTuple):
-    """N different completions with their rewards."""
+    """N different completions with their rewards. Of a dialogue only the policy's tokens are actions."""
 
     episodes: Episodes
     rewards: Tensor  # [N] float32
     counts: Tensor  # [N] float32, how often the completion was logged with this reward; its weight in every loss
 
     def lengths(self) -> Tensor:
-        """Return the number of tokens of each completion, [N]."""
-        return torch.tensor([len(completion) for completion in self.episodes.completions], dtype=torch.int64)
+        """Return the number of the policy's tokens of each completion, [N]."""
+        return torch.tensor(self.episodes.sizes(), dtype=torch.int64)
 
     def tokens(self, indices: Sequence[int]) -> int:
-        """Return the number of completion tokens of these completions."""
-        return sum(len(self.episodes.completions[i]) for i in indices)
+        """Return the number of the policy's tokens of these completions."""
+        return sum(self.episodes.select(indices).sizes())
 
     def token_counts(self, indices: Sequence[int]) -> Tensor:
         """Return the counts [C] of the tokens of these completions, divided by their mean over the whole buffer."""
@@ -38,13 +38,21 @@ class ReplayBuffer(NamedTuple):
 
 def merge_equal(episodes: Episodes, rewards: Tensor) -> ReplayBuffer:
     """Return a buffer in which equal completions of a prompt with equal rewards [N] are one, with their number."""
-    counts: Counter[tuple[tuple[int, ...], tuple[int, ...], float]] = Counter(
-        (tuple(prompt), tuple(completion), reward)
-        for prompt, completion, reward in zip(episodes.prompts, episodes.completions, rewards.tolist(), strict=True)
+    turns: Sequence[Sequence[Turn]] = episodes.turns or [()] * len(episodes.prompts)
+    counts: Counter[tuple[tuple[int, ...], tuple[int, ...], tuple[Turn, ...], float]] = Counter(
+        (tuple(prompt), tuple(completion), tuple(spans), reward)
+        for prompt, completion, spans, reward in zip(
+            episodes.prompts, episodes.completions, turns, rewards.tolist(), strict=True
+        )
+    )
+    distinct = Episodes(
+        [prompt for prompt, *_ in counts],
+        [completion for _, completion, *_ in counts],
+        None if episodes.turns is None else [spans for _, _, spans, _ in counts],
     )
     return ReplayBuffer(
-        Episodes([prompt for prompt, _, _ in counts], [completion for _, completion, _ in counts]),
-        torch.tensor([reward for _, _, reward in counts], dtype=torch.float32),
+        distinct,
+        torch.tensor([reward for *_, reward in counts], dtype=torch.float32),
         torch.tensor(list(counts.values()), dtype=torch.float32),
     )
 

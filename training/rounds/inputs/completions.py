@@ -21,13 +21,11 @@ PAGE_SIZE = 1000  # rows of one query
 def logged_completions(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
     """Yield the completions, oldest first, and count them. Later ones are left out: they would change a resumed round.
 
-    If the reward compares with reference answers, only completions of prompts that have some. Dialogues are left out.
+    If the reward compares with reference answers, only completions of prompts that have some.
     """
     counts |= {"completions": 0, "held_out_completions": 0}
     written = usable(round_.project).filter(created_at__lte=round_.created_at)
-    if dialogues := written.filter(turns__isnull=False).count():
-        counts["dialogues_left_out"] = dialogues
-    stored = single_turns(written).select_related("prompt").order_by("pk")
+    stored = written.select_related("prompt").order_by("pk")
     if round_.compares_with_references:
         stored = stored.exclude(prompt__references=[])
     for completion in stored.iterator(chunk_size=PAGE_SIZE):
@@ -38,6 +36,7 @@ def logged_completions(round_: Round, job: Job, counts: dict[str, int]) -> Itera
             "messages": prompt.messages,
             "split": prompt.split,
             "completion": completion.text,
+            **({"turns": completion.turns} if completion.turns else {}),
             "finished": completion.sampling.get("ended", True),
         }
         yield {**row, "references": prompt.references} if prompt.references else row
@@ -56,15 +55,10 @@ def usable(project: Project) -> QuerySet[Completion]:
     )
 
 
-def single_turns(completions: QuerySet[Completion]) -> QuerySet[Completion]:
-    """Leave out dialogues: the program would learn the user's turns, too."""
-    return completions.filter(turns__isnull=True)
-
-
 @needs(LOGGED_COMPLETIONS)
 def check_completions(project: Project, recipe: Recipe, settings: Sections) -> None:
     """Raise Invalid if there is no completion of a training prompt that the reward terms can score."""
-    stored = single_turns(usable(project)).filter(prompt__split=Prompt.Split.TRAIN)
+    stored = usable(project).filter(prompt__split=Prompt.Split.TRAIN)
     if not stored.exists():
         raise Invalid(_("There are no completions of training prompts to learn from yet: add or sample some first."))
     terms = recipe.comparing_terms(settings)

@@ -3,36 +3,28 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
 from feedback.export import ranking_record
-from feedback.models import Completion, Project, Ranking
+from feedback.models import Project, Ranking
 from feedback.models.flags import ALL_BAD, ALL_GOOD, is_trainable, trainable
 from feedback.quality import reliability
 from training.models import Round
 from training.rounds.inputs import needs, rows
 from training.rounds.recipes.description import RANKINGS, Job, Recipe, Sections
 
-READ_DIALOGUES = ("reward",)  # programs that learn from rankings of dialogues; others would learn the user's turns
-
 
 @rows(RANKINGS)
 def rankings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """Yield the rankings and count them.
-
-    Rankings with a flag "not for training" are left out, and those of dialogues if the program cannot read them.
-    """
+    """Yield the rankings and count them. Rankings with a flag "not for training" are left out."""
     counts |= {"rankings": 0, "flagged_rankings": 0}
     for row in ranking_record.rankings(
         round_.project, until=round_.cutoff, still_counting=True, reliability=weights(round_), include_flagged=True
     ):
         if not is_trainable(round_.project, row["flags"]):
             counts["flagged_rankings"] += 1
-            continue
-        if "turns" in row and job.program not in READ_DIALOGUES:
-            counts["dialogues_left_out"] = counts.get("dialogues_left_out", 0) + 1
             continue
         counts["rankings"] += 1
         yield row | ({"anchor": anchor_of(row["flags"])} if round_.settings["round"].get("anchors") else {})
@@ -54,13 +46,7 @@ def weights(round_: Round) -> dict[int, float] | None:
 @needs(RANKINGS)
 def check_rankings(project: Project, recipe: Recipe, settings: Sections) -> None:
     """Raise Invalid if there is no ranking to learn from."""
-    rankings = trainable_rankings(project)
-    if rankings.exists():
-        if set(READ_DIALOGUES).isdisjoint(recipe.programs) and not rankings.exclude(_of_dialogues()).exists():
-            raise Invalid(
-                _('The recipe "%(recipe)s" cannot learn from dialogues, and all rankings are of dialogues: use ppo.')
-                % {"recipe": recipe.name}
-            )
+    if trainable_rankings(project).exists():
         return
     if _standing_rankings(project).exists():
         raise Invalid(
@@ -78,12 +64,6 @@ def trainable_rankings(project: Project) -> QuerySet[Ranking]:
     Rankings of gold, discarded rankings, and rankings with a flag that means "not for training" are left out.
     """
     return _standing_rankings(project).filter(trainable(project))
-
-
-def _of_dialogues() -> Exists:
-    """Return the condition that a ranking is of a comparison with a dialogue."""
-    dialogues = Completion.objects.filter(turns__isnull=False, items__comparison=OuterRef("comparison"))
-    return Exists(dialogues)
 
 
 def _standing_rankings(project: Project) -> QuerySet[Ranking]:
