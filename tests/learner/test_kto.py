@@ -8,7 +8,6 @@ from tests.learner.worlds.labelled import expected_labels, kto_job, label_rows
 from tests.learner.worlds.letters import (
     best_policy,
     completions,
-    log_prob,
     log_probs,
     objective,
     policy_folder,

@@ -65,12 +65,12 @@ def section_of(settings):
     return next((settings[name] for name in SMALL if name in settings), {})
 
 
-def test_the_page_of_recipes_has_seven_examples():
+def test_the_page_of_recipes_has_eight_examples():
     metrics = [
         [term["name"] for term in section_of(body["settings"]).get("rewards", [])] for _, body in EXAMPLES.values()
     ]
     of_metrics = [["similarity"], ["token_f1", "exact_match"], ["rouge_l", "length"], ["bleu"], ["token_f1"]]
-    assert metrics == [*of_metrics, [], []], "then imitation, and an evaluation"
+    assert metrics == [*of_metrics, ["similarity"], [], []], "then a dialogue, imitation, and an evaluation"
 
 
 @pytest.mark.process
@@ -110,6 +110,8 @@ def test_each_example_runs_as_it_is_written(project, chat_model, manager, name):
         assert [line["step"] for line in done["metrics"] if line["job"] == "policy"] == [1, 2]
         assert done["results"]["policy"]["evaluated_on"] == "held_out"
         rewards = section_of(settings)["rewards"]
+    if "environment" in section_of(settings):
+        check_dialogues(Round.objects.get(), section_of(settings)["environment"])
     check_scores(Round.objects.get(), rewards)
 
 
@@ -125,6 +127,15 @@ def check_evaluation(done):
     assert not Completion.objects.exists()
 
 
+def check_dialogues(done, environment):
+    """Check that the samples have as many turns as the environment says, unless a turn was cut off, and its lines."""
+    written = list(done.checkpoint.source.completions.all())
+    spoken = [completion.turns or [{"role": "assistant", "content": completion.text}] for completion in written]
+    for completion, turns in zip(written, spoken, strict=True):
+        assert len(turns) == 2 * environment["turns"] - 1 or not completion.sampling["ended"]
+        assert [turn["content"] for turn in turns[1::2]] == environment["lines"][: len(turns) // 2]
+
+
 def check_scores(done, rewards):
     """Recompute the scores of the new completions from their text, where they are of text metrics alone."""
     assert done.reward_terms == [term["name"] for term in rewards]
@@ -133,9 +144,8 @@ def check_scores(done, rewards):
     if "length" in done.reward_terms:
         return
     for completion in written:
-        expected = sum(
-            term.get("weight", 1) * measure(term)(completion.text, completion.prompt.references) for term in rewards
-        )
+        last = completion.turns[-1]["content"] if completion.turns else completion.text
+        expected = sum(term.get("weight", 1) * measure(term)(last, completion.prompt.references) for term in rewards)
         penalty = section_of(done.settings).get("missing_eos_penalty", 0)
         assert any(completion.sampling["score"] == pytest.approx(expected - fixed, abs=1e-4) for fixed in (0, penalty))
 
