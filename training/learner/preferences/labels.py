@@ -113,7 +113,7 @@ def read_labels(
                 data.dropped_held_out += len(labelled)
                 continue
             group = tuple(
-                LabelledCompletion(prompt, tokens, *sums, turns)
+                LabelledCompletion(prompt, tokens, sums[0], sums[1], turns)
                 for (tokens, turns), sums in labelled.items()
                 if sum(sums)
             )

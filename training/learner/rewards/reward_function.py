@@ -194,7 +194,7 @@ def reward_model_scorer(settings: PpoConfig | Sampling, scoring: Scoring | None 
 def deviation_scorer(settings: Sampling, scoring: Scoring) -> Callable[[Sequence[Answer]], Scores]:
     """Return a function from N answers to their scores by the reward model, with the deviation over its heads."""
     model, tokenizer = scoring
-    tokens = token_reader(tokenizer, max_lengths_of(model, settings))
+    tokens = token_reader(model, tokenizer, max_lengths_of(model, settings))
 
     def scorer(answers: Sequence[Answer]) -> Scores:
         sequences = [tokens(answer) for answer in answers]
