@@ -6,10 +6,12 @@ import pytest
 from django.urls import reverse
 
 from feedback.errors import Invalid
+from tests.training import tiny
+from training import checkpoints
 from training.models import Checkpoint, Round
 from training.rounds import continued_reward
 from training.rounds.start import start_round
-from training.run_round import jobs
+from training.run_round import jobs, run_round
 
 CONTINUE = {"round": {"reward_start": "last", "full_reward_every": 3}}
 
@@ -93,3 +95,19 @@ def test_the_page_says_where_the_reward_model_started(client, project, base, ran
 def test_adapters_are_refused_at_the_start(project, base, rankings):
     with pytest.raises(Invalid, match="cannot continue another one"):
         started(project, {**CONTINUE, "reward": {"lora_rank": 4}})
+
+
+@pytest.mark.process
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("forked_programs")
+def test_the_second_of_two_whole_rounds_continues_the_first_ones_reward_model(project, tiny_base, rankings):
+    settings = {**tiny.SETTINGS, "round": {**tiny.SETTINGS["round"], **CONTINUE["round"]}}
+    for _ in range(2):
+        run_round.run(started(project, settings).pk)
+        done = Round.objects.order_by("number").last()
+        assert (done.error, done.status) == ("", "finished")
+        checkpoints.promote(done.checkpoint, None)
+    first, second = Round.objects.order_by("number")
+    assert [round_.results["reward"]["start"] for round_ in (first, second)] == ["model", "last_reward_model"]
+    assert second.metrics.filter(job="reward").count() * 2 == first.metrics.filter(job="reward").count()
+    assert continued_reward.sentence(second) == "Its reward model continues that of round-0001."
