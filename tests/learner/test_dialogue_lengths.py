@@ -128,8 +128,8 @@ def test_ppo_ends_dialogues_at_the_positions_and_goes_on(tmp_path):
     policy_folder(tmp_path / "policy", **FEW)
     job = ppo_job(tmp_path / "job", environment=SCRIPT, steps=2, batch_episodes=8, max_completion_tokens=2, **NOTHING)
     context = load_context(PpoConfig.from_json(JobDirectory(job).config()), Processes())
-    prompts = [Prompt({"messages": LETTERS_PROMPT}, [1], False)] * 40
-    episodes, answers = dialogues.sample_episodes(context, context.policy, prompts, range(40))
+    prompts = [Prompt({"messages": LETTERS_PROMPT}, [1], False)] * 400
+    episodes, answers = dialogues.sample_episodes(context, context.policy, prompts, range(400))
     assert max(episodes.lengths()) <= 12
     assert any(answer.finished and len(turns) < 5 for turns, answer in zip(episodes.turns, answers, strict=True)), (
         "no dialogue ended for lack of room"
