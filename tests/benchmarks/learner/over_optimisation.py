@@ -285,7 +285,7 @@ def members_of(models: Sequence[str], scored: Sequence[Scored]) -> torch.Tensor:
         return separate_models.member_scores(scorings, answers).double()
     (model, tokenizer), *_ = scorings
     assert model.max_lengths is not None, "the program reward records them"
-    tokens = token_reader(tokenizer, model.max_lengths)
+    tokens = token_reader(model, tokenizer, model.max_lengths)
     groups = [PromptGroup((), (tuple(tokens(answer)),)) for answer in answers]
     return model.normalised(raw_scores_of_groups(model, groups, 4096)[1]).double()
 

@@ -29,7 +29,7 @@ def member_scores(models: Sequence[Scoring], answers: Sequence[Answer]) -> torch
     columns = []
     for model, tokenizer in models:
         assert model.max_lengths is not None, "the program reward records them"
-        tokens = token_reader(tokenizer, model.max_lengths)
+        tokens = token_reader(model, tokenizer, model.max_lengths)
         groups = [PromptGroup((), (tuple(tokens(answer)),)) for answer in answers]
         columns.append(score_groups(model, groups, 4096).mean)
     return torch.stack(columns, 1)
