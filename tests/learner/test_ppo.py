@@ -231,7 +231,9 @@ def test_held_out_prompts_alone_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        pytest.param({"algorithm": "ppo", "critic_learning_rate": 0.01, "minibatches": 2}, id="ppo"),
+        pytest.param(
+            {"algorithm": "ppo", "critic_learning_rate": 0.01, "minibatches": 2}, id="ppo", marks=pytest.mark.full
+        ),
         pytest.param(
             {"critic": "shared", "critic_learning_rate": 0.01, "minibatches": 2},
             id="ppo on one trunk",
