@@ -149,7 +149,10 @@ JOBS = {
     "sft": (sft, demonstrations),
     "kto": (kto, lambda folder: kto_job(folder, labels_for_kto(), epochs=5, batch_labels=9, save_every=2)),
     "q": (q, lambda folder: q_job(folder, **Q)),
-    "q with dialogues": (q, lambda folder: q_job(folder, logged_dialogues(), **Q)),
+    "q with dialogues": (
+        q,
+        lambda folder: q_job(folder, logged_dialogues(), **Q | {"value_epochs": 4, "policy_epochs": 2}),
+    ),
     "q with lora": (q, lambda folder: q_job(folder, **Q, lora_rank=2)),
     "best of n": (best_of_n, lambda folder: best_of_n_job(folder, PROMPTS, **BEST_OF_N)),
     "best of n with lora": (best_of_n, lambda folder: best_of_n_job(folder, PROMPTS, **BEST_OF_N, lora_rank=2)),
