@@ -87,6 +87,17 @@ def environment_of(cleaned: dict[str, Any], section: str, stored: Environment) -
     return environment | {"turns": turns or _usual_turns(user, lines)}
 
 
+def unused_of(cleaned: dict[str, Any], section: str, changed: Sequence[str]) -> dict[str, str]:
+    """Return a refusal for each changed field that the environment would not use, by the name of the field."""
+    user, lines, turns = (cleaned.get(f"{section}-{name}") for name in (USER, LINES, TURNS))
+    is_script = user in (None, "", SCRIPT)
+    if lines and not is_script and f"{section}-{LINES}" in changed:
+        return {LINES: _("These lines are used only if the simulated user is the lines: choose it, or remove them.")}
+    if turns and is_script and not lines and f"{section}-{TURNS}" in changed:
+        return {TURNS: _("Without a simulated user the policy answers once: write lines, or leave the turns empty.")}
+    return {}
+
+
 def _user_of(environment: Environment) -> str:
     """Return the choice of the field USER for an environment."""
     user = environment.get("user", SCRIPT)

@@ -75,6 +75,16 @@ class RoundForm(forms.Form):
                 continue
             self.fields[f"{section}-{name}"] = field_of(default, choices_of(section, name), label, text)
 
+    def clean(self) -> dict[str, Any]:
+        """Refuse settings of a simulated user that the round would not use."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        suffix = f"-{dialogue_fields.USER}"
+        for section in [key.removesuffix(suffix) for key in self.fields if key.endswith(suffix)]:
+            unused = dialogue_fields.unused_of(cleaned, section, self.changed_data)
+            for name, sentence in unused.items():
+                self.add_error(f"{section}-{name}", sentence)
+        return cleaned
+
     @property
     def overrides(self) -> Sections:
         """Return the recipe and the changed settings by section."""

@@ -153,6 +153,24 @@ def test_the_form_offers_the_projects_checkpoints_as_the_user(client, manager, p
     assert again["ppo-environment-user"].initial == "checkpoint base"
 
 
+@pytest.mark.parametrize(
+    ("typed", "sentence"),
+    [
+        ({"ppo-environment-user": "checkpoint base", "ppo-environment": "Why?"}, "These lines are used only if"),
+        ({"ppo-environment-turns": 3}, "Without a simulated user the policy answers once"),
+    ],
+)
+def test_the_form_refuses_lines_and_turns_that_no_round_would_use(
+    client, manager, project, base, rankings, typed, sentence
+):
+    client.force_login(manager)
+    form = client.get("/projects/support/console/").context["form"]
+    data = {name: form[name].initial for name in form.fields if form[name].initial is not None}
+    answer = client.post("/projects/support/rounds/start/", data | typed, follow=True)
+    assert sentence in answer.content.decode()
+    assert not Round.objects.exists()
+
+
 def refusal_of(manager, environment):
     """Return status and message of the API's answer to a start with this environment."""
     settings = {"ppo": {"environment": environment}}
