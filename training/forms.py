@@ -10,6 +10,7 @@ from training import dialogue_fields
 from training.learner.reward_terms import TERMS
 from training.rounds.recipes import RECIPES, recipe_of
 from training.rounds.recipes.description import RANKINGS, Counts, FormField, Recipe, Sections, Text
+from training.rounds.recipes.parts import environment_field
 from training.rounds.settings import choices_of
 
 # Fields of the completions to rank next, after those of the recipe.
@@ -104,7 +105,18 @@ class RoundForm(forms.Form):
 
 def _fields(recipe: Recipe, only_samples: bool) -> tuple[FormField, ...]:
     sampled = SAMPLE_FIELDS if "sample" in recipe.programs else ()
-    return (*(() if only_samples else recipe.fields), *sampled, *COMMON_FIELDS)
+    return (*(() if only_samples else recipe.fields), *sampled, *_dialogue_fields(recipe, only_samples), *COMMON_FIELDS)
+
+
+def _dialogue_fields(recipe: Recipe, only_samples: bool) -> tuple[FormField, ...]:
+    """Return the field of the environment of the samples, unless the recipe's own fields have it or it has none.
+
+    The programs ppo and evaluate play the dialogues of their rounds. The policy of best_of_n answers once.
+    """
+    if "ppo" in recipe.programs:
+        return (environment_field("ppo"),) if only_samples else ()
+    is_own = "sample" in recipe.programs and "best_of_n" not in recipe.programs
+    return (environment_field("sample"),) if is_own else ()
 
 
 def _metric_field(label: Text, text: Text, terms: list[dict[str, Any]]) -> forms.ChoiceField:

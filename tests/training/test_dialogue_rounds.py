@@ -14,6 +14,7 @@ from feedback.queue import leases
 from tests.factories import FAST, client_of, fake_model, random_model, rank
 from tests.learner.worlds.endpoint import chat_endpoint
 from training import checkpoints
+from training.forms import RoundForm
 from training.learner.environments.dialogue import KEY
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import lifecycle, results
@@ -151,6 +152,40 @@ def test_the_form_offers_the_projects_checkpoints_as_the_user(client, manager, p
     lifecycle.request_cancel(started)
     again = client.get("/projects/support/console/?again=1").context["form"]
     assert again["ppo-environment-user"].initial == "checkpoint base"
+
+
+@pytest.mark.parametrize("recipe", ["dpo", "sft"])
+def test_the_form_lets_a_recipe_that_learns_from_what_exists_sample_dialogues(
+    client, manager, project, base, rankings, recipe
+):
+    shown = {"text": "Yes.", "source": "agents", "demonstration": True}
+    imports.add_prompts(project, [{"prompt": f"Question {n}?", "completions": [shown]} for n in range(9)])
+    client.force_login(manager)
+    form = client.get(f"/projects/support/console/?recipe={recipe}").context["form"]
+    typed = {"sample-environment": "It is new.", "sample-environment-user": "script", "recipe": recipe}
+    data = {name: form[name].initial for name in form.fields if form[name].initial is not None}
+    client.post("/projects/support/rounds/start/", data | typed)
+    started = Round.objects.get()
+    assert started.settings["sample"]["environment"] == {"name": "dialogue", "lines": ["It is new."], "turns": 2}
+
+
+def test_the_form_has_a_simulated_user_exactly_where_a_round_can_have_one(project, base):
+    def user_fields(recipe, **options):
+        form = RoundForm(None, resolve({"round": {"recipe": recipe}}, seed=0), **options)
+        return [name for name in form.fields if name.endswith("-environment-user")]
+
+    assert {recipe: user_fields(recipe) for recipe in RECIPES} == {
+        "ppo": ["ppo-environment-user"],
+        "metric": ["ppo-environment-user"],
+        "best_of_n": [],  # its policy answers once
+        "dpo": ["sample-environment-user"],
+        "kto": ["sample-environment-user"],
+        "q": ["sample-environment-user"],
+        "sft": ["sample-environment-user"],
+        "evaluate": ["evaluate-environment-user"],
+    }
+    assert user_fields("ppo", only_samples=True) == ["ppo-environment-user"]  # the samples are played like the policy
+    assert user_fields("dpo", only_samples=True) == ["sample-environment-user"]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from training.rounds.recipes.description import (
     Sections,
     Stage,
 )
-from training.rounds.recipes.parts import measured_root
+from training.rounds.recipes.parts import environment_field, measured_root
 
 NAME = "evaluate"
 
@@ -83,6 +83,7 @@ RECIPE = Recipe(
             _("Temperature"),
             _("With 0, which always takes the most probable token, there is no KL."),
         ),
+        environment_field("evaluate"),
     ),
     defaults={"evaluate": {"seed": 0}},
     learns=False,

@@ -76,6 +76,19 @@ REWARD_FIELDS = (
 )
 
 
+def environment_field(section: str) -> FormField:
+    """Return the field of the environment that the program of a section plays its dialogues in."""
+    return FormField(
+        section,
+        "environment",
+        _("Lines of a simulated user"),
+        _(
+            "What the user answers after each turn of the policy, one line each. A prompt with lines of its own "
+            "(user_turns) uses those. Empty: the policy answers once."
+        ),
+    )
+
+
 def sft_job() -> Job:
     """Return the imitation of the demonstrations by the base."""
     per_token = _("nats per token, held-out demonstrations")

@@ -20,6 +20,7 @@ from training.rounds.recipes.parts import (
     POLICY,
     REWARD_FIELDS,
     SFT_DEFAULTS,
+    environment_field,
     optional_reward,
     optional_sft,
     reference,
@@ -37,15 +38,7 @@ POLICY_FIELDS = (
         _("Stay close to"),
         _("base: the served checkpoint. root: the model that was imported, so that many rounds do not drift away."),
     ),
-    FormField(
-        "ppo",
-        "environment",
-        _("Lines of a simulated user"),
-        _(
-            "What the user answers after each turn of the policy, one line each. A prompt with lines of its own "
-            "(user_turns) uses those. Empty: the policy answers once."
-        ),
-    ),
+    environment_field("ppo"),
 )
 
 PESSIMISM_FIELD = FormField(
