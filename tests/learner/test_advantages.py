@@ -41,6 +41,18 @@ def test_without_discount_and_bootstrap_it_is_the_reward_to_go_minus_the_value()
     assert returns.tolist() == [7.0, 6.0, 4.0]
 
 
+def test_a_truncated_episode_continues_with_the_value_of_the_state_that_it_stops_in():
+    """By hand, γ = 0.5 and λ = 0.8, first of an episode that is truncated, then of the same one that ends.
+
+    δ = 1 + 0.5·4 − 2 = 1 and 3 + 0.5·V − 4 with V = 6 or 0; A_1 = δ_1, A_0 = δ_0 + 0.4·δ_1.
+    """
+    rewards, values = torch.tensor([1.0, 3.0, 1.0, 3.0]), torch.tensor([2.0, 4.0, 2.0, 4.0])
+    final_values = torch.tensor([6.0, 0.0])
+    advantages, returns = generalized_advantages(rewards, values, torch.tensor([2, 2]), 0.5, 0.8, final_values)
+    assert advantages.tolist() == pytest.approx([1.8, 2.0, 0.6, -1.0])
+    assert returns.tolist() == pytest.approx([3.8, 6.0, 2.6, 3.0])
+
+
 def test_the_score_lands_on_each_last_token_and_kl_on_all():
     kl = torch.tensor([1.0, 2.0, 3.0, 4.0])
     rewards = token_rewards(torch.tensor([10.0, 20.0]), kl, torch.tensor([3, 1]), 0.5)

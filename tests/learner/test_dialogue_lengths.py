@@ -1,5 +1,7 @@
 """A dialogue that outgrows a model's positions is cut at a whole turn; no program fails because of it."""
 
+import copy
+import dataclasses
 import json
 
 import pytest
@@ -12,7 +14,8 @@ from training.learner import ppo, reward
 from training.learner.models.loading import positions_of
 from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import load_reward_model, score_groups
-from training.learner.policy import dialogues
+from training.learner.models.token_outputs import PolicyTrunkCritic, RewardTrunkCritic
+from training.learner.policy import dialogues, rollout
 from training.learner.policy.context import load_context
 from training.learner.preferences.marks import BAD, GOOD, read_marks
 from training.learner.preferences.ranking_data import read_rankings
@@ -136,6 +139,95 @@ def test_ppo_ends_dialogues_at_the_positions_and_goes_on(tmp_path):
     )
     ppo.main(job)
     assert JobDirectory(job).result()["steps"] == 2
+
+
+def cut_short(tmp_path, critic, positions=5):
+    """Return a context with a critic of random values, and 64 episodes; some have no room for a second turn."""
+    policy_folder(tmp_path / "policy", max_position_embeddings=positions)
+    reward_model_folder(tmp_path / "reward_model", max_position_embeddings=positions)
+    changes = {"separate": {}, "shared": {"critic": "shared"}, "reward_model": on_reward_model(tmp_path)}[critic]
+    job = ppo_job(
+        tmp_path / "job", environment=SCRIPT, steps=1, batch_episodes=64, max_completion_tokens=2, kl_coefficient=0.0,
+        gamma=0.9, gae_lambda=0.8, **(NOTHING | changes),
+    )  # fmt: skip
+    context = load_context(PpoConfig.from_json(JobDirectory(job).config()), Processes())
+    with torch.no_grad():
+        context.critic.score.weight.normal_(0, 0.5, generator=torch.Generator().manual_seed(1))
+    prompts = [Prompt({"messages": LETTERS_PROMPT}, [1], False)] * 64
+    return context, *dialogues.sample_episodes(context, context.policy, prompts, range(64))
+
+
+@pytest.mark.parametrize("critic", ["separate", "shared", "reward_model"])
+def test_a_dialogue_without_room_is_truncated_and_bootstraps_from_the_critic(tmp_path, critic):
+    """The oracle is the recursion A_t = δ_t + γλ·A_{t+1} over one episode, with the critic's value in transformers."""
+    context, episodes, answers = cut_short(tmp_path, critic)
+    scored = rollout.score_episodes(context, episodes, answers)
+    returns = rollout.gae_targets(scored, 0.0, context.settings).returns
+    truncated = episodes.truncated()
+    assert 8 < sum(truncated) < 64
+    for i, row in enumerate(scored.values):
+        final, score = 0.0, float(scored.scores[i])
+        if truncated[i]:
+            read = [*episodes.completions[i], *episodes.unanswered[i]]
+            assert answers[i].finished and 1 + len(read) + 2 > 5  # the prompt has one token, a turn up to two
+            final, score = value_after_tokens(context, [*episodes.prompts[i], *read]), 0.0
+        value_after, carried, expected = final, 0.0, []
+        for t in reversed(range(len(row))):
+            reward = score if t == len(row) - 1 else 0.0
+            carried = reward + 0.9 * value_after - float(row[t]) + 0.9 * 0.8 * carried
+            value_after = float(row[t])
+            expected.insert(0, carried + value_after)
+        assert returns[i].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_answer_that_the_models_have_no_room_for_is_not_read(tmp_path):
+    context, episodes, answers = cut_short(tmp_path, "separate", positions=3)
+    full = [length == 3 for length in episodes.lengths()]
+    truncated = [tokens is not None for tokens in episodes.unanswered]
+    assert any(a and b for a, b in zip(full, truncated, strict=True))
+    assert all(not tokens for tokens, is_full in zip(episodes.unanswered, full, strict=True) if is_full)
+    scored = rollout.score_episodes(context, episodes, answers)
+    assert scored.final_values.isfinite().all() and scored.final_values.count_nonzero() == sum(episodes.truncated())
+
+
+@torch.no_grad()
+def value_after_tokens(context, tokens):
+    """Return the critic's value of the state after tokens, from the pass of transformers."""
+    critic = context.critic
+    network = {PolicyTrunkCritic: context.policy, RewardTrunkCritic: getattr(critic, "trunk", None)}
+    trunk = copy.deepcopy(network.get(type(critic), critic).base_model)
+    trunk.set_attn_implementation("eager")
+    states = trunk(torch.tensor([tokens])).last_hidden_state
+    return float(critic.score(states[0, -1]))
+
+
+def test_without_a_critic_a_dialogue_without_room_has_the_score_of_what_was_said(tmp_path):
+    context, episodes, answers = cut_short(tmp_path, "separate")
+    context = context._replace(critic=None)
+    scored = rollout.score_episodes(context, episodes, answers)
+    assert any(episodes.truncated()) and not scored.final_values.any()
+    settings = dataclasses.replace(context.settings, algorithm="reinforce")
+    advantages = rollout.compute_targets(scored, 0.0, 0.25, settings).advantages
+    assert [float(row[0]) for row in advantages] == pytest.approx((scored.scores - 0.25).tolist())
+
+
+def test_the_metrics_count_truncated_dialogues_apart_from_those_that_ended(tmp_path):
+    policy_folder(tmp_path / "policy", max_position_embeddings=5)
+    job = ppo_job(tmp_path / "job", environment=SCRIPT, steps=1, batch_episodes=64, max_completion_tokens=2, **NOTHING)
+    ppo.main(job)
+    (line,), result = JobDirectory(job).metrics(), JobDirectory(job).result()
+    assert line["truncated_dialogues"] > 0 and result["truncated_dialogues"] == line["truncated_dialogues"]
+    assert line["ended_fraction"] == 1 - (line["truncated_dialogues"] + line["cut_off_completions"]) / 64
+
+
+def test_ppo_refuses_dialogues_of_which_none_can_come_to_its_end(tmp_path, monkeypatch):
+    policy_folder(tmp_path / "policy", max_position_embeddings=4)  # for one turn, and no second one
+    monkeypatch.setattr(dialogues, "sample_turns", lambda context, model, texts, numbers: [
+        dialogues.Completion([2, 0], [-1.0, -1.0], True) for _ in texts
+    ])  # fmt: skip
+    settings = {"environment": SCRIPT, "steps": 1, "batch_episodes": 4, "max_completion_tokens": 2, **NOTHING}
+    with pytest.raises(BadInput, match="none of the first 4 dialogues comes to its end"):
+        ppo.main(ppo_job(tmp_path / "job", **settings))
 
 
 @pytest.mark.parametrize("kind", ["critic_model", "reward_model", "head", "reference_model"])

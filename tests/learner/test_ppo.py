@@ -169,7 +169,9 @@ def test_reinforce_s_moving_baseline_is_of_earlier_batches():
 
     def scored(*scores):
         one = [torch.zeros(1)] * len(scores)
-        return rollout.Rollout(None, [True] * len(scores), torch.tensor(scores), one, one, one, [], {})
+        return rollout.Rollout(
+            None, [True] * len(scores), torch.tensor(scores), one, one, one, [], {}, torch.zeros(len(scores))
+        )
 
     first = ppo.adapt(ppo.AdaptiveState(0.1), scored(1.0, 3.0), settings)
     assert first.baseline == 2.0

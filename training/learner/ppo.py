@@ -35,7 +35,9 @@ function of the seed and the step, so a resumed run ends in the same bits as one
 
 `environment` selects what answers the policy. With `single_turn` a completion is an episode; with `dialogue` a
 simulated user answers, and the policy answers again (see environments/). Rewards of an environment belong to turns. The
-reward terms score the last turn, with the dialogue before it as messages.
+reward terms score the last turn, with the dialogue before it as messages. A dialogue that no further turn fits into is
+truncated, not ended: in place of the score, GAE bootstraps from the critic's value of the state that it stops in.
+Algorithms without a critic use the score of the dialogue as it stands.
 
 `algorithm` selects the source of the advantages: a critic with GAE (ppo), the other completions of the prompt (rloo,
 grpo) or a baseline (reinforce). Everything else is the same for all.
@@ -87,6 +89,7 @@ from training.learner.policy.rollout import (
     Rollout,
     TrainingContext,
     check_rollout,
+    check_some_end,
     completion_rewards,
     compute_targets,
     prompts_of_step,
@@ -145,6 +148,8 @@ def main(job_dir: Path) -> None:
         clock.lap("sampling")
         rollout = score_episodes(context, episodes, answers, next(minibatches(step + 1, settings)))
         check_rollout(rollout, step + 1)
+        if step == 0:
+            check_some_end(rollout, settings)
         clock.lap("scoring")
         if processes.any(stop.received):
             save_state(job, step, parts, dataclasses.asdict(adaptive))
@@ -243,15 +248,17 @@ def adapt(adaptive: AdaptiveState, rollout: Rollout, settings: PpoConfig) -> Ada
 def batch_metrics(rollout: Rollout, adaptive: AdaptiveState) -> dict[str, float]:
     """Return the metrics of a rollout before any update."""
     reward, kl = float(rollout.scores.mean()), float(rollout.divergences().mean())
+    truncated = rollout.episodes.truncated()
+    ended = [finished and not cut for finished, cut in zip(rollout.finished, truncated, strict=True)]
     return {
         "reward": reward,
         "kl": kl,
         "objective": reward - adaptive.kl_coefficient * kl,
         "kl_coefficient": adaptive.kl_coefficient,
         "completion_tokens": float(rollout.lengths().float().mean()),
-        "ended_fraction": sum(rollout.finished) / len(rollout.finished),
+        "ended_fraction": sum(ended) / len(ended),
         "cut_off_completions": float(len(rollout.finished) - sum(rollout.finished)),
-    }
+    } | ({} if rollout.episodes.turns is None else {"truncated_dialogues": float(sum(truncated))})
 
 
 def summary(
@@ -264,7 +271,8 @@ def summary(
     last, settings = job.metrics()[-1], context.settings
     result = {"program": "ppo", "steps": settings.steps, "truncated_prompts": sum(p.truncated for p in prompts)}
     result |= {"processes": context.processes.count}
-    result |= {"cut_off_completions": sum(line["cut_off_completions"] for line in job.metrics())}
+    counts = ("cut_off_completions", "truncated_dialogues")
+    result |= {name: sum(line[name] for line in job.metrics()) for name in counts if name in last}
     result |= {name: last[name] for name in ("reward", "kl", "kl_coefficient")}
     if settings.eval_prompts:
         result |= evaluation_result(context, evaluated)

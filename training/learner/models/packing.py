@@ -69,6 +69,8 @@ class Episodes(NamedTuple):
     prompts: Sequence[Sequence[int]]
     completions: Sequence[Sequence[int]]
     turns: Sequence[Sequence[Turn]] | None = None  # None: each completion is one turn
+    # The tokens that the policy would have read after the last turn of a truncated episode; None for one that ended.
+    unanswered: Sequence[Sequence[int] | None] | None = None  # None: all episodes ended
 
     def written(self) -> list[Sequence[int]]:
         """Return the indices of each completion's tokens that the policy wrote."""
@@ -91,7 +93,14 @@ class Episodes(NamedTuple):
 
     def select(self, indices: Sequence[int]) -> "Episodes":
         turns = None if self.turns is None else [self.turns[i] for i in indices]
-        return Episodes([self.prompts[i] for i in indices], [self.completions[i] for i in indices], turns)
+        unanswered = None if self.unanswered is None else [self.unanswered[i] for i in indices]
+        return Episodes([self.prompts[i] for i in indices], [self.completions[i] for i in indices], turns, unanswered)
+
+    def truncated(self) -> list[bool]:
+        """Return of each episode whether it was truncated: it would have gone on, but for a limit outside of it."""
+        if self.unanswered is None:
+            return [False] * len(self.prompts)
+        return [tokens is not None for tokens in self.unanswered]
 
 
 def as_episodes(

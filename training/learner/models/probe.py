@@ -185,7 +185,7 @@ def check_decoding(model: Any, probe: Probe, decoding: str) -> None:
     """Raise Inexact if the logits after the prompts, or after some decoded tokens, differ."""
     if probe.logits is None:
         return
-    prompts, completions, _ = probe.episodes
+    prompts, completions = probe.episodes.prompts, probe.episodes.completions
     decoder: Decoder
     if decoding == "packed":
         decoder = ForwardDecoder(model, gather_prompts(prompts, model.device), DECODED_STEPS)

@@ -108,6 +108,16 @@ def critic_values(critic: Any, episodes: Episodes) -> Tensor:
     return cast(Tensor, critic.score(states_at(critic, batch, batch.decisions))[:, 0].float())
 
 
+def values_after(policy: Any, critic: Any, episodes: Episodes) -> Tensor:
+    """Return the critic's value [N] of the state after the last token of each episode, float32."""
+    if isinstance(critic, RewardTrunkCritic):
+        batch = pack_episodes(episodes, critic.trunk.device)
+        return critic.values(states_at(critic.trunk, batch, batch.last))
+    network = policy if isinstance(critic, PolicyTrunkCritic) else critic
+    batch = pack_episodes(episodes, network.device)
+    return cast(Tensor, critic.score(states_at(network, batch, batch.last))[:, 0].float())
+
+
 def scores_at(
     policy: Any,
     batch: PackedBatch,

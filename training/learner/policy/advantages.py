@@ -34,15 +34,23 @@ def turn_rewards(turns: Sequence[Sequence[Turn]]) -> Tensor:
 
 
 def generalized_advantages(
-    rewards: Tensor, values: Tensor, lengths: Tensor, gamma: float, gae_lambda: float
+    rewards: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    gamma: float,
+    gae_lambda: float,
+    final_values: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return advantages and returns, both [C]: A_t = Σ_k (γλ)^k δ_{t+k}, δ_t = r_t + γV_{t+1} − V_t, returns = A + V.
 
-    Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation", equation 16. The
-    value after the last token of a completion is 0: the episode ends there, finished or truncated.
+    Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation", equation 16.
+    final_values: of the state after the last token, [N]; 0 (also with None) where the episode ends there, the critic's
+    value where it is truncated (Pardo et al. 2018, "Time limits in reinforcement learning", §3).
     """
     reward_rows, value_rows = as_rows(rewards, lengths), as_rows(values, lengths)
     next_values = torch.cat([value_rows[:, 1:], value_rows.new_zeros(len(lengths), 1)], 1)
+    if final_values is not None:
+        next_values[torch.arange(len(lengths)), lengths - 1] = final_values
     deltas = reward_rows + gamma * next_values - value_rows
     advantages = torch.zeros_like(deltas)
     carried = deltas.new_zeros(len(lengths))

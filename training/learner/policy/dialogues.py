@@ -3,6 +3,9 @@
 The tokens of an episode are a prompt, the policy's first turn, the environment's answer as the chat template renders
 it, the policy's second turn, and so on. Earlier turns stay the tokens that were sampled. A training pass reads the
 whole episode once; only the policy's tokens are learned.
+
+An episode that its environment or a cut-off turn ends is *terminated*. One that a limit outside of it ends, because no
+further turn fits into the models' positions, is *truncated* (Towers et al. 2024, "Gymnasium").
 """
 
 import functools
@@ -86,6 +89,7 @@ class Dialogue:
         self.log_probs: list[float] = []  # of the policy's tokens
         self.answer: Answer | None = None  # the last turn
         self.is_over = False
+        self.unanswered: list[int] | None = None  # see Episodes
 
     @property
     def tokens(self) -> list[int]:
@@ -106,16 +110,22 @@ class Dialogue:
         self.turns.append(Turn(start, len(self.completion), check_reward(reward)))
         self.log_probs += completion.log_probs
         # A turn that was cut off has no end-of-turn token, so nothing can follow it.
-        self.is_over = terminated or truncated or not completion.finished
+        self.is_over = terminated or not completion.finished
         if self.is_over:
             return
         reply = encode_reply(tokenizer, messages, observation)
         spoken = [*self.spoken, {"role": "user", "content": observation}]
-        if self._has_room_for(reply, spoken):
+        if not truncated and self._has_room_for(reply, spoken):
             self.completion += reply
             self.spoken = spoken
         else:
             self.is_over = True
+            self.unanswered = reply if self._can_be_read(reply) else []
+
+    def _can_be_read(self, reply: Sequence[int]) -> bool:
+        """Return whether all models that read the policy's tokens have positions for this reply."""
+        rooms = [max_positions(model.config) for model in self.context.models]
+        return all(room is None or len(self.tokens) + len(reply) <= room for room in rooms)
 
     def _has_room_for(self, reply: Sequence[int], spoken: Messages) -> bool:
         """Return whether one more turn fits into the positions of all models after the reply, the last of `spoken`."""
@@ -154,11 +164,9 @@ def sample_episodes(
     tools = EpisodeContext.of(context)
     dialogues = [Dialogue(tools, prompts[i], numbers[i]) for i in mine]
     play(dialogues, [numbers[i] for i in mine], functools.partial(sample_turns, context, model))
-    played = [(dialogue.prompt, dialogue.completion, dialogue.turns, dialogue.answer) for dialogue in dialogues]
-    starts, completions_, turns, answers = zip(*context.processes.gather(played), strict=True)
-    return Episodes(list(starts), list(completions_), None if is_single(context.settings) else list(turns)), list(
-        answers
-    )
+    played = [(one.prompt, one.completion, one.turns, one.unanswered, one.answer) for one in dialogues]
+    *columns, answers = zip(*context.processes.gather(played), strict=True)
+    return as_episodes_of(context.settings, *map(list, columns)), list(answers)
 
 
 def play(
@@ -180,8 +188,13 @@ def play(
 
 def episodes_of(dialogues: Sequence[Dialogue], settings: PpoConfig | Sampling) -> Episodes:
     """Return the episodes of dialogues that are over."""
-    turns = None if is_single(settings) else [dialogue.turns for dialogue in dialogues]
-    return Episodes([one.prompt for one in dialogues], [one.completion for one in dialogues], turns)
+    columns = zip(*((one.prompt, one.completion, one.turns, one.unanswered) for one in dialogues), strict=True)
+    return as_episodes_of(settings, *map(list, columns))
+
+
+def as_episodes_of(settings: PpoConfig | Sampling, *columns: list[Any]) -> Episodes:
+    """Return the episodes with these fields, of which a single turn has the first two alone."""
+    return Episodes(*columns[:2]) if is_single(settings) else Episodes(*columns)
 
 
 def turns_to_fit(settings: PpoConfig | Sampling, policy: Any, model: Any) -> int:

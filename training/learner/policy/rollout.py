@@ -22,12 +22,14 @@ from training.learner.models.token_outputs import (
     TokenOutputs,
     compute_token_outputs,
     is_separate_critic,
+    values_after,
 )
 from training.learner.policy.advantages import generalized_advantages, token_rewards, turn_rewards, whiten
 from training.learner.policy.losses import kl_k1
 from training.learner.reward_terms import Answer
 from training.learner.rewards.reward_function import Reward, Scoring
 from training.learner.runtime.config import PpoConfig
+from training.learner.runtime.jobdir import BadInput
 from training.learner.runtime.optimization import check_finite
 from training.learner.runtime.processes import Processes
 from training.learner.sampling.sampler import SamplingParams
@@ -85,6 +87,7 @@ class Rollout(NamedTuple):
     values: list[Tensor]  # of the state before each token; zeros without a critic
     first_pass: list[FirstPass]  # at most one, of this process; its user pops it, so that its memory is freed
     states: dict[int, Tensor]  # [n, E] by episode, of a critic on the reward model's trunk; this process's episodes
+    final_values: Tensor  # [N], of the state after a truncated episode; 0 for one that ended, or without a critic
 
     def lengths(self) -> Tensor:
         """Return the number of tokens of each episode that the policy wrote, [N]."""
@@ -134,8 +137,10 @@ def score_episodes(
     terms = context.reward([answers[i] for i in mine], scores_as_written)
     scores = (terms + environment_rewards(my_episodes)).tolist()
 
-    gathered = context.processes.gather(list(zip(scores, policy, reference, values, strict=True)))
-    scores, policy, reference, values = (list(column) for column in zip(*gathered, strict=True))
+    final = final_values(context, my_episodes).tolist()
+
+    gathered = context.processes.gather(list(zip(scores, policy, reference, values, final, strict=True)))
+    scores, policy, reference, values, final = (list(column) for column in zip(*gathered, strict=True))
     return Rollout(
         episodes=episodes,
         finished=[answer.finished for answer in answers],
@@ -145,6 +150,7 @@ def score_episodes(
         values=values,
         first_pass=[FirstPass([mine[place] for place in first.indices], first.outputs) for first in kept],
         states={i: output.states for i, output in zip(mine, trunk_outputs, strict=False)},
+        final_values=torch.tensor(final),
     )
 
 
@@ -176,6 +182,29 @@ def reward_trunk_outputs(context: TrainingContext, episodes: Episodes) -> tuple[
         return [outputs[i] for i in range(len(sizes))], scores
 
     return context.micro_batches.attempt(episodes.lengths(), pass_over)
+
+
+def final_values(context: TrainingContext, episodes: Episodes) -> Tensor:
+    """Return the value [N] of the state that each truncated episode ends in; 0 for the others, or without a critic."""
+    values = torch.zeros(len(episodes.prompts))
+    truncated = [i for i, is_truncated in enumerate(episodes.truncated()) if is_truncated]
+    if context.critic is None or not truncated:
+        return values
+    ends = Episodes(
+        [episodes.prompts[i] for i in truncated],
+        [[*episodes.completions[i], *((episodes.unanswered or [])[i] or [])] for i in truncated],
+    )
+
+    def pass_over(budget: int) -> list[float]:
+        passes: dict[int, float] = {}
+        for part in within_budget(ends, budget, context.shares_prompts):
+            with computing_in(context.settings.dtype):
+                outputs = values_after(context.policy, context.critic, ends.select(part))
+            passes.update(zip(part, outputs.tolist(), strict=True))
+        return [passes[i] for i in range(len(truncated))]
+
+    values[truncated] = torch.tensor(context.micro_batches.attempt(ends.lengths(), pass_over))
+    return values
 
 
 def environment_rewards(episodes: Episodes) -> Tensor:
@@ -249,6 +278,16 @@ def check_rollout(rollout: Rollout, step: int) -> None:
             check_finite(name, float(not_finite[0]), step)
 
 
+def check_some_end(rollout: Rollout, settings: PpoConfig) -> None:
+    """Raise BadInput if reward terms score the ends of episodes, and none of the first batch comes to its end."""
+    if settings.rewards and ALGORITHMS[settings.algorithm].needs_critic and all(rollout.episodes.truncated()):
+        raise BadInput(
+            f"none of the first {len(rollout.finished)} dialogues comes to its end, which the reward terms score: "
+            "set fewer turns, or smaller max_prompt_tokens and max_completion_tokens, so that more of them fit into "
+            "the models' positions"
+        )
+
+
 def completion_rewards(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> Tensor:
     """Return the rewards [N]: each completion's score minus its KL penalty, if the KL is in the reward."""
     return rollout.scores - reward_coefficient(kl_coefficient, settings) * rollout.divergences()
@@ -274,17 +313,22 @@ def compute_targets(rollout: Rollout, kl_coefficient: float, baseline: float | N
 def gae_targets(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> Targets:
     """Return GAE advantages, whitened over the batch's tokens, and the returns before whitening.
 
-    The tokens of an episode are the policy's, of all its turns: advantages run across turns.
+    The tokens of an episode are the policy's, of all its turns: advantages run across turns. The reward terms score the
+    end of an episode. A truncated one has not come to its end, whose value the critic estimates instead.
     """
     lengths = rollout.lengths()
     kl = kl_k1(torch.cat(rollout.policy), torch.cat(rollout.reference))
     earned = environment_rewards(rollout.episodes)
-    rewards = token_rewards(rollout.scores - earned, kl, lengths, kl_coefficient)
+    truncated = torch.tensor(rollout.episodes.truncated())
+    terms = (rollout.scores - earned).masked_fill(truncated, 0.0)
+    rewards = token_rewards(terms, kl, lengths, kl_coefficient)
     if rollout.episodes.turns is not None:
         rewards += turn_rewards(rollout.episodes.turns)
     if settings.whiten_rewards:
         rewards = whiten(rewards, keep_mean=True)
     values = torch.cat(rollout.values)
-    advantages, returns = generalized_advantages(rewards, values, lengths, settings.gamma, settings.gae_lambda)
+    advantages, returns = generalized_advantages(
+        rewards, values, lengths, settings.gamma, settings.gae_lambda, rollout.final_values
+    )
     sizes = lengths.tolist()
     return Targets(list(whiten(advantages).split(sizes)), list(returns.split(sizes)))
