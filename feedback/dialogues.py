@@ -38,6 +38,16 @@ def contents(turns: Turns) -> Iterator[tuple[int, str]]:
         start += len(turn["content"]) + len(BETWEEN)
 
 
+def last_turn(answer: Answer) -> str:
+    """Return the text of an answer's last turn."""
+    return answer.text if answer.turns is None else answer.turns[-1]["content"]
+
+
+def with_last_turn(turns: Turns, content: str) -> Turns:
+    """Return the turns of a dialogue with another last turn."""
+    return [*turns[:-1], {"role": "assistant", "content": content}]
+
+
 def digest_of(turns: Turns) -> str:
     """Return the SHA-256 that identifies the turns. No text has the same one, since no text contains a NUL."""
     canonical = json.dumps(turns, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from feedback import imports
 from feedback.actions.ranking_undo import MAX_AGE, time_of_last_action, write_withdrawal
 from feedback.actions.review_revisions import Kind, Standing, checked_reason, lock_reviewer, revise_all, write_review
+from feedback.dialogues import last_turn
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import Comparison, Completion, Demonstration, Lease, Membership, Ranking, Review
 from feedback.queue import blinding, locks
@@ -27,18 +28,18 @@ def record_demonstration(membership: Membership, number: int, text: str, *, plac
     """Store an answer to the prompt of a comparison that the member holds or has ranked.
 
     number: the comparison's number on the member's page. place: position, in the order of display, of the completion
-    that was edited; None if the answer began with an empty page. The same answer again changes nothing.
+    that was edited; None if the answer began with an empty page. Of a dialogue, the text replaces the last turn: the
+    user answered the earlier ones. The same answer again changes nothing.
 
     Raises NotFound for a comparison of others, Invalid for a text equal to its origin.
     """
     locks.lock_member(membership)
     comparison, order = _comparison_on_page(membership, number)
     origin = None if place is None else _completion_at(comparison, order, place)
-    if origin is not None and origin.turns is not None:
-        raise Invalid(_("A dialogue cannot be edited: write an answer to the prompt, from an empty page."))
-    if origin is not None and origin.text.strip() == text.strip():
+    if origin is not None and last_turn(origin.answer).strip() == text.strip():
         raise Invalid(_("Change the text first: it is still the same as the completion."))
-    demonstration = imports.add_demonstration(membership, comparison.prompt, text)
+    earlier_turns = None if origin is None else origin.turns
+    demonstration = imports.add_demonstration(membership, comparison.prompt, text, dialogue=earlier_turns)
     demonstration = Demonstration.objects.with_discard().select_for_update(of=("self",)).get(pk=demonstration.pk)
     if demonstration.is_discarded:
         raise Conflict(_("A reviewer has discarded this answer: write another one."))

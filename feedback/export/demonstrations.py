@@ -12,18 +12,20 @@ from feedback.models.prompts import Demonstrations
 
 
 def demonstrations(project: Project, until: datetime | None = None, *, include_flagged: bool = False) -> Iterator[Row]:
-    """Yield the demonstrations: `prompt_id, split, messages, completion`, in the order of storage.
+    """Yield the demonstrations as `prompt_id, split, messages, completion`, of a dialogue also `turns`.
 
-    until: leave out demonstrations that were stored later, such as after the start of a round. Demonstrations that were
-    withdrawn by their author or discarded by a reviewer are always left out, flagged ones unless `include_flagged`; see
-    `imitable`.
+    They come in the order of storage. until: leave out demonstrations that were stored later, such as after the start
+    of a round. Demonstrations that were withdrawn by their author or discarded by a reviewer are always left out,
+    flagged ones unless `include_flagged`; see `imitable`.
     """
     stored = imitable(project, until, include_flagged=include_flagged).order_by("pk")
     fields = stored.values_list(
-        "completion__prompt_id", "completion__prompt__split", "completion__prompt__messages", "completion__text"
-    )
-    for prompt_id, split, messages, text in fields.iterator(chunk_size=PAGE_SIZE):
-        yield {"prompt_id": prompt_id, "split": split, "messages": messages, "completion": text}
+        "completion__prompt_id", "completion__prompt__split", "completion__prompt__messages", "completion__text",
+        "completion__turns",
+    )  # fmt: skip
+    for prompt_id, split, messages, text, turns in fields.iterator(chunk_size=PAGE_SIZE):
+        row = {"prompt_id": prompt_id, "split": split, "messages": messages, "completion": text}
+        yield row if turns is None else row | {"turns": turns}
 
 
 def imitable(project: Project, until: datetime | None = None, *, include_flagged: bool = False) -> Demonstrations:

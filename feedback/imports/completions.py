@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from feedback import validation
+from feedback.dialogues import Turns, text_of, with_last_turn
 from feedback.errors import Invalid, TooManyRequests
 from feedback.imports.rows import AnswerRow, read_all, read_answer, refuse
 from feedback.imports.undo import block_undo
@@ -75,19 +76,25 @@ def import_completions(
 
 
 @transaction.atomic
-def add_demonstration(membership: Membership, prompt: Prompt, text: str) -> Demonstration:
+def add_demonstration(
+    membership: Membership, prompt: Prompt, text: str, *, dialogue: Turns | None = None
+) -> Demonstration:
     """Store a demonstration by a member. Its author never gets it in a comparison.
 
+    dialogue: the demonstration is this dialogue with `text` as its last turn.
     `feedback.actions.demonstrations` has the other effects of an answer that is written on the ranking page.
     """
     if prompt.project_id != membership.project_id:
         raise Invalid(_("This prompt belongs to another project."))
     text = validation.filled_text(text, _("The answer"))
+    turns = None if dialogue is None else with_last_turn(dialogue, text)
+    if turns is not None:
+        text = validation.text(text_of(turns), _("The answer"))
     _check_amount(membership, text)
     block_undo(membership.project)
     # One source per person, so that results and filters can separate people. The name contains no username.
     source = get_source(membership.project, f"person-{membership.user_id}", Source.Kind.PERSON)
-    answer = AnswerRow(prompt.pk, None, text, {}, is_demonstration=True)
+    answer = AnswerRow(prompt.pk, None, text, {}, is_demonstration=True, turns=turns)
     (completion_id,) = store(source, [prompt.pk], [answer], membership.user)
     return Demonstration.objects.get(completion_id=completion_id)
 

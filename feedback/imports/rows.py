@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from django.utils.translation import gettext as _
 
 from feedback import dialogues, validation
-from feedback.dialogues import Turns
+from feedback.dialogues import Answer, Turns
 from feedback.errors import Invalid, TooLarge
 from feedback.imports import foreign_formats
 from feedback.imports.lines import UnreadableLine
@@ -143,7 +143,7 @@ def read_answer(row: object) -> AnswerRow:
         external_id,
         text,
         validation.json_object(values.get("sampling") or {}, "sampling"),
-        _read_demonstration(values),
+        _read_demonstration(values, text, turns),
         turns,
     )
 
@@ -238,7 +238,7 @@ def _read_completion(value: object) -> CompletionRow:
         text,
         validation.filled_text(values.get("source", "import"), _("A completion's source"), max_length=200),
         validation.json_object(values.get("sampling") or {}, "sampling"),
-        _read_demonstration(values),
+        _read_demonstration(values, text, turns),
         turns,
     )
 
@@ -273,15 +273,12 @@ def _read_turn(turn: object) -> dict[str, str]:
     return {"role": role, "content": check(values.get("content"), _("A turn's content"))}
 
 
-def _read_demonstration(values: dict[str, Any]) -> bool:
+def _read_demonstration(values: dict[str, Any], text: str, turns: Turns | None) -> bool:
     """Return whether the completion is a demonstration, to be imitated. Raises Invalid for one without a text."""
-    text = values.get("text")
     is_demonstration = values.get("demonstration", False)
     if not isinstance(is_demonstration, bool):
         raise Invalid(_('"demonstration" must be true or false.'))
-    if is_demonstration and "turns" in values:
-        raise Invalid(_('A demonstration is one answer: give it a "text", not "turns".'))
-    if is_demonstration and not (isinstance(text, str) and text.strip()):
+    if is_demonstration and not dialogues.last_turn(Answer(text, turns)).strip():
         raise Invalid(_("A demonstration needs a text."))
     return is_demonstration
 

@@ -12,7 +12,7 @@ from feedback.actions import spans
 from feedback.actions.demonstrations import place_of_origin
 from feedback.actions.ranking_details import RATING_POINTS, shown_ratings
 from feedback.actions.rankings import previous_ranking, shown_ranks
-from feedback.dialogues import Answer
+from feedback.dialogues import Answer, last_turn
 from feedback.models import Demonstration, Lease, Membership, Project, Ranking
 from feedback.models.flags import ALL_BAD, ALL_GOOD, flags_of
 from feedback.queue.blinding import comparison_number
@@ -41,7 +41,7 @@ class CardCompletion:
     text: str  # the source
     ratings: tuple["CardRating", ...] = ()
     spans: str = "[]"  # JSON: [[start, end, mark], …], offsets in visible characters
-    is_dialogue: bool = False
+    last_turn: str | None = None  # of a dialogue: the source
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def present_answer(membership: Membership, answer: Demonstration) -> dict[str, A
     place = place_of_origin(membership, answer)
     return {
         "comparison": comparison_number(membership, answer.comparison_id) if answer.comparison_id else 0,
-        "text": answer.completion.text,
+        "text": last_turn(answer.completion.answer),
         "letter": "" if place is None else LETTERS[place],
     }
 
@@ -186,7 +186,7 @@ def _present_completions(
                 answer.text,
                 tuple(CardRating(name, ratings.get(name, [None] * size)[place]) for name in project.attributes),
                 json.dumps(spans.visible_spans(own_spans, answer)),
-                is_dialogue=answer.turns is not None,
+                last_turn=None if answer.turns is None else last_turn(answer),
             )
         )
     return completions

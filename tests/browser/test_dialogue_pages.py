@@ -1,4 +1,4 @@
-"""Dialogues on the ranking page: shown turn by turn, marked across turns, ranked, never edited."""
+"""Dialogues on the ranking page: shown turn by turn, marked across turns, ranked, their last turn edited."""
 
 import pytest
 from playwright.sync_api import expect
@@ -41,14 +41,39 @@ def test_a_dialogue_is_shown_turn_by_turn(dialogues, desk, annotator, keep, phon
     check(ranking.page)
 
 
-def test_a_dialogue_is_marked_and_ranked_and_an_answer_begins_with_an_empty_page(dialogues, desk, annotator, keep):
+@pytest.mark.parametrize("phone", [False, True])
+def test_the_last_turn_of_a_dialogue_is_edited_and_the_turns_before_stay(dialogues, desk, annotator, keep, phone):
+    ranking = RankPage(desk.sit("ann", phone=phone))
+    ranking.page.locator(".completion", has_text="I am sorry about that").click(position={"x": 180, "y": 12})
+    ranking.press("w")
+    panel = ranking.page.locator("dialog[open]")
+    expect(panel.locator("textarea")).to_have_value(GOOD[-1]["content"])
+    note = panel.get_by_text("You edit the last answer of this dialogue")
+    expect(note).to_be_visible()
+    panel.locator("textarea").fill("Thank you. A new kettle comes on Monday.")
+    expect(panel.locator(".changes ins").first).to_be_visible()
+    keep(ranking.page, f"rank-dialogue-edited-{'phone' if phone else 'desk'}")
+    check(ranking.page)
+    ranking.press("Control+Enter")
+    expect(panel).to_have_count(0)
+    ranking.rank_by_keys([1, 2])
+    ranking.submit()
+    edited = Demonstration.objects.get()
+    assert edited.completion.turns == [
+        *GOOD[:2],
+        {"role": "assistant", "content": "Thank you. A new kettle comes on Monday."},
+    ]
+    assert [item.completion.turns for item in edited.pair.items.order_by("position")][1] == GOOD
+
+
+def test_a_dialogue_is_marked_and_ranked_and_an_answer_may_begin_with_an_empty_page(dialogues, desk, annotator, keep):
     ranking = RankPage(desk.sit("ann"))
     drag_over(ranking.page, "keep the box")
     ranking.press("-")
-    ranking.press("w")
+    ranking.press("Shift+W")
     panel = ranking.page.locator("dialog[open]")
     expect(panel.locator("textarea")).to_have_value("")
-    expect(panel.locator("option")).to_have_count(1)
+    expect(panel.get_by_text("You edit the last answer")).to_be_hidden()
     panel.locator("textarea").fill("Which order is it?")
     ranking.press("Control+Enter")
     expect(panel).to_have_count(0)

@@ -13,12 +13,13 @@ from feedback.actions.spans import VisibleSpan, shown_spans, visible_spans
 from feedback.dialogues import Answer
 from feedback.errors import Invalid
 from feedback.export import formats
+from feedback.export.demonstrations import demonstrations as exported_demonstrations
 from feedback.models import Comparison, Completion
 from feedback.queue import leases
 from feedback.queue.blinding import comparison_number
 from feedback.rendering import render_answer
 from feedback.rendering.visible import visible_answer
-from feedback.web.presenters import card_of_lease
+from feedback.web.presenters import card_of_lease, present_answer
 from tests.factories import URL, client_of, lines, rank_by_position
 
 pytestmark = pytest.mark.django_db
@@ -104,7 +105,7 @@ def test_turns_that_differ_only_in_the_speaker_are_different_completions(project
         ({"turns": "a"}, '"turns" must be a list'),
         ({"turns": dialogue("a", "b", 3)}, "A turn's content must be a text"),
         ({"turns": dialogue("a", "b", "x" * 1_000_000)}, "more than the maximum of"),
-        ({"turns": GOOD, "demonstration": True}, "A demonstration is one answer"),
+        ({"turns": BAD, "demonstration": True}, "A demonstration needs a text"),  # its last turn is empty
     ],
 )
 def test_invalid_dialogues_are_refused_with_a_sentence(project, completion, sentence):
@@ -123,7 +124,8 @@ def test_the_page_shows_the_turns_and_a_marked_span_is_stored_in_the_text(ann, c
     card = card_of_lease(lease, ann)
     place = lease.display_order.index(0)
     shown = card.completions[place]
-    assert shown.is_dialogue and not card.completions[lease.display_order.index(2)].is_dialogue
+    other = card.completions[lease.display_order.index(2)]
+    assert (shown.last_turn, other.last_turn) == ("It comes on **Friday**", None)
     assert shown.html.count('class="turn assistant"') == 2 and shown.html.count('class="turn user"') == 1
     visible = visible_answer(Answer(GOOD_TEXT, GOOD))
     assert visible.text == "Whichorder?Number7.ItcomesonFriday"  # without the lines that say who speaks
@@ -179,9 +181,32 @@ def test_the_api_takes_and_gives_the_turns(manager, annotator, mona, project, co
     assert dict(zip(case["completions"], case["turns"], strict=True)) == by_text
 
 
-def test_a_dialogue_is_no_origin_of_a_demonstration(ann, comparison):
+def test_an_edited_last_turn_makes_a_whole_dialogue_that_is_ranked_above_its_origin(ann, project, comparison):
     lease = leases.lease_next(ann)
     number, place = comparison_number(ann, comparison.pk), lease.display_order.index(0)
-    with pytest.raises(Invalid, match="A dialogue cannot be edited"):
-        demonstrations.record_demonstration(ann, number, "Better.", place=place)
-    assert demonstrations.record_demonstration(ann, number, "Better.").pair is None
+    with pytest.raises(Invalid, match="Change the text first"):
+        demonstrations.record_demonstration(ann, number, GOOD[-1]["content"] + "\n", place=place)
+    written = demonstrations.record_demonstration(ann, number, "Better.", place=place)
+    edited = [*GOOD[:2], {"role": "assistant", "content": "Better."}]
+    assert (written.completion.turns, written.completion.text) == (edited, dialogues.text_of(edited))
+    assert demonstrations.record_demonstration(ann, number, "Better.", place=place) == written
+    (pair,) = formats.lines(project, "trl")
+    assert (pair["chosen"], pair["rejected"]) == (edited, GOOD)
+    (row,) = exported_demonstrations(project)
+    assert (row["turns"], row["completion"]) == (edited, dialogues.text_of(edited))
+    undone = present_answer(ann, demonstrations.withdraw_if_last(ann))
+    assert (undone["text"], undone["letter"]) == ("Better.", "ABC"[place])
+    assert not list(exported_demonstrations(project)) and not list(formats.lines(project, "rankings"))
+
+
+def test_an_answer_to_dialogues_from_an_empty_page_is_a_text(ann, project, comparison):
+    leases.lease_next(ann)
+    written = demonstrations.record_demonstration(ann, comparison_number(ann, comparison.pk), "Better.")
+    assert (written.completion.turns, written.completion.text, written.pair) == (None, "Better.", None)
+    assert "turns" not in next(exported_demonstrations(project))
+
+
+def test_dialogues_are_imported_as_demonstrations(project):
+    row = {"prompt": "Where is it?", "completions": [{"turns": GOOD, "demonstration": True}]}
+    imports.add_prompts(project, [row])
+    assert [row["turns"] for row in exported_demonstrations(project)] == [GOOD]

@@ -42,7 +42,7 @@ def test_without_discount_and_bootstrap_it_is_the_reward_to_go_minus_the_value()
 
 
 def test_a_truncated_episode_continues_with_the_value_of_the_state_that_it_stops_in():
-    """By hand, γ = 0.5 and λ = 0.8, first of an episode that is truncated, then of the same one that ends.
+    """Numbers by hand with γ = 0.5 and λ = 0.8, of an episode that is truncated, then of the same one that ends.
 
     δ = 1 + 0.5·4 − 2 = 1 and 3 + 0.5·V − 4 with V = 6 or 0; A_1 = δ_1, A_0 = δ_0 + 0.4·δ_1.
     """

@@ -7,10 +7,10 @@ from uuid import uuid4
 import pytest
 
 from feedback import imports
-from feedback.actions import members, projects, rankings
+from feedback.actions import demonstrations, members, projects, rankings
 from feedback.errors import Invalid
-from feedback.models import Comparison, Completion, Project, Prompt
-from feedback.queue import leases
+from feedback.models import Comparison, Completion, Project, Prompt, Ranking
+from feedback.queue import blinding, leases
 from tests.factories import FAST, client_of, fake_model, random_model, rank
 from tests.learner.worlds.endpoint import chat_endpoint
 from training import checkpoints
@@ -69,6 +69,18 @@ def test_q_learns_from_texts_and_dialogues(project, base, ranked_dialogue):
     (dialogue, text), counts = rows_of(started, "policy", "completions.jsonl")
     assert (dialogue["turns"], text["completion"], "turns" in text) == (TURNS, "Soon.", False)
     assert counts == {"completions": 2, "held_out_completions": 0}
+
+
+def test_a_round_imitates_the_dialogue_whose_last_turn_an_annotator_edited(project, base, annotator, ranked_dialogue):
+    member = members.membership_of(annotator, project.slug)
+    order = Ranking.objects.get().display_order
+    place = order.index(ranked_dialogue.items.get(completion__turns__isnull=False).position)
+    Prompt.objects.update(split=Prompt.Split.TRAIN)
+    number = blinding.comparison_number(member, ranked_dialogue.pk)
+    demonstrations.record_demonstration(member, number, "It comes today.", place=place)
+    rows, counts = rows_of(start_round(project, None, {"round": {"recipe": "sft"}}), "sft", "demonstrations.jsonl")
+    assert [row["turns"] for row in rows] == [[*TURNS[:2], {"role": "assistant", "content": "It comes today."}]]
+    assert counts["demonstrations"] == 1
 
 
 def test_a_round_stores_the_dialogues_that_it_sampled(project, waiting, claim):

@@ -18,6 +18,7 @@ export class Writing {
     this.field = dialog.querySelector("textarea");
     this.from = dialog.querySelector("select");
     this.differences = dialog.querySelector("[data-changes]");
+    this.lastTurnNote = dialog.querySelector("[data-last-turn-note]");
     this.field.addEventListener("input", () => {
       this.#keep();
       this.#check();
@@ -49,16 +50,13 @@ export class Writing {
     this.#ranking = ranking;
     this.#draft = `w${ranking.form.dataset.comparison}`;
     const nothing = new Option(say("from-nothing"), "");
-    // A dialogue cannot be edited: an answer beside dialogues begins with an empty page.
-    const texts = ranking.cards.filter(({ dataset }) => !("dialogue" in dataset));
-    this.from.replaceChildren(...texts.map(({ dataset: { letter } }) => new Option(letter, letter)), nothing);
+    this.from.replaceChildren(...ranking.cards.map(({ dataset: { letter } }) => new Option(letter, letter)), nothing);
     const draft = this.drafts.of(this.#draft);
-    const { text, from } = typeof draft === "string" ? { text: draft, from: "" } : draft ?? { text: null, from: isEmpty || !texts.includes(ranking.best) ? "" : ranking.best.dataset.letter };
+    const { text, from } = typeof draft === "string" ? { text: draft, from: "" } : draft ?? { text: null, from: isEmpty ? "" : ranking.best.dataset.letter };
     this.from.value = from;
     this.#begun = this.#textOf(from);
     this.field.value = text ?? this.#begun;
-    this.#check();
-    this.#showDifferences();
+    this.#showOrigin();
     if (!this.dialog.open) this.dialog.show();
     this.field.focus();
     this.field.setSelectionRange(0, 0);
@@ -97,13 +95,20 @@ export class Writing {
     }
     this.drafts.drop(this.#draft);
     this.field.value = this.#begun = this.#textOf(letter);
-    this.#check();
-    this.#showDifferences();
+    this.#showOrigin();
     this.field.focus();
   }
 
+  /** Return the text of a completion, of a dialogue its last turn: the user answered the turns before. */
   #textOf(letter) {
-    return this.#ranking.cardOf(letter)?.querySelector(".prose").dataset.written ?? "";
+    const card = this.#ranking.cardOf(letter);
+    return card?.dataset.lastTurn ?? card?.querySelector(".prose").dataset.written ?? "";
+  }
+
+  #showOrigin() {
+    this.lastTurnNote.hidden = this.#ranking.cardOf(this.from.value)?.dataset.lastTurn === undefined;
+    this.#check();
+    this.#showDifferences();
   }
 
   /** Refuse a text equal to the completion: a demonstration must differ. */
