@@ -21,7 +21,7 @@ from feedback.web.presenters import present_messages
 from training import checkpoints, dialogue_fields, evaluations, reports
 from training.forms import ImportForm, LoopForm, RoundForm
 from training.models import Checkpoint, Round
-from training.rounds import continued_reward, lifecycle, schedule
+from training.rounds import continued_critic, continued_reward, lifecycle, schedule
 from training.rounds import settings as round_settings
 from training.rounds.recipes import RECIPES
 from training.rounds.recipes.evaluate import NAME as EVALUATE
@@ -197,6 +197,7 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "left_out_dialogues": reports.dialogues_sentence(round_),
         "few_ratings": reports.ratings_sentence(round_),
         "reward_start": continued_reward.sentence(round_),
+        "critic_start": continued_critic.sentence(round_),
         "evaluation": evaluations.table_of(round_),
         "facts": [
             {"label": fact.label, "value": round_.results[job.name][fact.key], "note": fact.note}

@@ -34,6 +34,11 @@ def _nothing_is_prepared(monkeypatch, settings, tmp_path):
         ({"recipe": "ppo"}, "--recipe is an option of the simulation"),
         ({"simulate": True, "recipe": "sft"}, '--recipe is "sft": recipes that learn from rankings of "support" are '),
         ({"simulate": True, "labels": 0}, "--labels is 0"),
+        ({"round_settings": "{}"}, "--round-settings is an option of the simulation"),
+        ({"simulate": True, "round_settings": "{"}, "--round-settings is not JSON: "),
+        ({"simulate": True, "round_settings": '{"ppo": {"speed": 1}}'}, "unknown setting 'speed'"),
+        ({"simulate": True, "round_settings": '{"ppo": 1}'}, "must be an object of sections"),
+        ({"simulate": True, "round_settings": '{"round": {"recipe": "sft"}}'}, "choose the recipe with --recipe"),
         ({"simulate": True, "json": Path("/nowhere/out.json")}, "not a folder"),
     ],
 )

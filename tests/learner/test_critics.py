@@ -136,7 +136,7 @@ def test_a_head_on_fixed_states_has_a_learning_rate_of_its_own(tmp_path):
             {"rewards": [{"name": "length", "target": 2}], "reward_model": ""},
             "there is no reward_model: set critic to separate or shared",
         ),
-        ({"critic_model": "m"}, "only a separate critic starts from critic_model"),
+        ({"critic_model": "m"}, "only a separate or shared critic starts from critic_model"),
     ],
 )
 def test_a_critic_on_no_reward_model_is_refused(tmp_path, change, sentence):

@@ -41,6 +41,10 @@ def outcome(job):
     """Return everything that must be equal: weights, metrics, result; not times."""
     lines = [without_times(line) for line in JobDirectory(job).metrics()]
     weights = load_file(job / "model" / "model.safetensors") if (job / "model").exists() else {}
+    for file in (job / "critic").glob("*.safetensors"):
+        weights |= {f"critic {name}": weight for name, weight in load_file(file).items()}
+    if (job / "critic" / "config.json").exists():
+        weights["critic bias"] = torch.tensor(-json.loads((job / "critic" / "config.json").read_text())["reward_shift"])
     texts = [file.read_text() for file in (job / "samples.jsonl", job / "completions.jsonl") if file.exists()]
     return (
         lines,
@@ -139,9 +143,9 @@ def logged_dialogues():
 
 
 JOBS = {
-    "ppo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO)),
+    "ppo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, keep_critic=True)),
     "rloo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="rloo", completions_per_prompt=4)),
-    "shared critic": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, critic="shared")),
+    "shared critic": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, critic="shared", keep_critic=True)),
     "moving baseline": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="reinforce", baseline_decay=0.9)),
     "reward head": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, **on_reward_model(folder.parent))),
     "ptx": (ppo, lambda folder: with_demonstrations(ppo_job(folder, PROMPTS, **PPO, ptx_coefficient=0.5))),

@@ -9,7 +9,7 @@ from feedback.errors import Invalid
 from tests.training import tiny
 from training import checkpoints
 from training.models import Checkpoint, Round
-from training.rounds import continued_reward
+from training.rounds import continued_critic, continued_reward
 from training.rounds.start import start_round
 from training.run_round import jobs, run_round
 
@@ -100,8 +100,8 @@ def test_adapters_are_refused_at_the_start(project, base, rankings):
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("forked_programs")
-def test_the_second_of_two_whole_rounds_continues_the_first_ones_reward_model(project, tiny_base, rankings):
-    settings = {**tiny.SETTINGS, "round": {**tiny.SETTINGS["round"], **CONTINUE["round"]}}
+def test_the_second_of_two_whole_rounds_continues_the_first_ones_reward_model_and_critic(project, tiny_base, rankings):
+    settings = {**tiny.SETTINGS, "round": {**tiny.SETTINGS["round"], **CONTINUE["round"], "critic_start": "last"}}
     for _ in range(2):
         run_round.run(started(project, settings).pk)
         done = Round.objects.order_by("number").last()
@@ -111,3 +111,7 @@ def test_the_second_of_two_whole_rounds_continues_the_first_ones_reward_model(pr
     assert [round_.results["reward"]["start"] for round_ in (first, second)] == ["model", "last_reward_model"]
     assert second.metrics.filter(job="reward").count() * 2 == first.metrics.filter(job="reward").count()
     assert continued_reward.sentence(second) == "Its reward model continues that of round-0001."
+    assert [round_.results["policy"]["critic_start"] for round_ in (first, second)] == ["new", "critic_model"]
+    assert continued_critic.sentence(first) == "Its critic is new, as tiny has none of this kind to continue."
+    assert continued_critic.sentence(second) == "Its critic continues that of round-0001."
+    assert all(continued_critic.critic_folder(round_.checkpoint).is_dir() for round_ in (first, second))

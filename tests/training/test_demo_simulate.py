@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 FIGURES = {
     "cycle", "recipe", "labels", "annotator_agreement", "reward_accuracy", "reward_accuracy_noiseless", "kl",
     "kl_from_root", "gold_utility",
-    "gold_win_rate_vs_base", "gold_win_rate_low", "gold_win_rate_high", "held_out_prompts", "seconds",
+    "gold_win_rate_vs_base", "gold_win_rate_low", "gold_win_rate_high", "held_out_prompts", "round_seconds",
+    "seconds",
 }  # fmt: skip
 
 
@@ -49,11 +50,15 @@ def gpu_worker(demo, tmp_path):
 def test_a_cycle_runs_the_loop_once_and_reports_its_figures(demo, gpu_worker, live_server, tmp_path):
     sentences: list[str] = []
     start_sampling(demo, None, {"round": {"prompts": 2}})  # which it waits for
-    cycles = simulate.run(live_server.url, 1, 16, tmp_path / "out.json", sentences.append)
+    changes = {"ppo": {"steps": 3}, "round": {"shown_prompts": 1}}
+    cycles = simulate.run(live_server.url, 1, 16, tmp_path / "out.json", sentences.append, changes=changes)
 
     assert [(cycle.cycle, cycle.labels) for cycle in cycles] == [(1, 16)]
     assert Ranking.objects.filter(project=demo, is_live=True).count() == 16
-    assert list(demo.rounds.filter(learns=True).values_list("status", flat=True)) == ["finished"]
+    round_ = demo.rounds.get(learns=True)
+    assert (round_.status, round_.settings["ppo"]["steps"]) == ("finished", 3)
+    assert (round_.settings["round"]["prompts"], round_.settings["round"]["shown_prompts"]) == (12, 1)
+    assert round(abs((round_.finished_at - round_.started_at).total_seconds() - cycles[0].round_seconds), 1) <= 0.1
     assert checkpoints.served(demo).source.name == trained_checkpoints(demo)[-1]
     written = json.loads((tmp_path / "out.json").read_text())
     assert [set(row) for row in written] == [FIGURES]
@@ -99,7 +104,7 @@ def test_leftover_tokens_of_a_killed_simulation_are_deleted_and_no_others(demo):
 
 
 def test_the_line_that_is_printed_holds_every_figure():
-    cycle = Cycle(1, "ppo", 600, 0.7512, 0.7712, 0.8812, 1.234, 2.345, 3.456, 0.7834, 0.7634, 0.8034, 320, 171.6)
+    cycle = Cycle(1, "ppo", 600, 0.7512, 0.7712, 0.8812, 1.234, 2.345, 3.456, 0.7834, 0.7634, 0.8034, 320, 97.4, 171.6)
     line = simulate.sentence(cycle)
     for part in (
         "cycle 1",
@@ -115,11 +120,12 @@ def test_the_line_that_is_printed_holds_every_figure():
         "76.3%",
         "80.3%",
         "320",
+        "round_seconds 97, seconds 172",
     ):
         assert part in line
-    assert "–" in simulate.sentence(Cycle(1, "ppo", 4, None, None, 0.5, 0.0, 0.0, 0.0, 0.5, 0.4, 0.6, 320, 1.0))
+    assert "–" in simulate.sentence(Cycle(1, "ppo", 4, None, None, 0.5, 0.0, 0.0, 0.0, 0.5, 0.4, 0.6, 320, 1.0, 2.0))
     assert "kl –, kl_from_root –" in simulate.sentence(
-        Cycle(1, "dpo", 4, None, None, None, None, None, 0.0, 0.5, 0.4, 0.6, 9, 1.0)
+        Cycle(1, "dpo", 4, None, None, None, None, None, 0.0, 0.5, 0.4, 0.6, 9, 1.0, 2.0)
     )
 
 

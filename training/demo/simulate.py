@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from training.models import Round
 from training.rounds import settings as round_settings
 from training.rounds import simulated_user
 from training.rounds.recipes import DEFAULT, RECIPES
-from training.rounds.recipes.description import RANKINGS, Counts
+from training.rounds.recipes.description import RANKINGS, Counts, Sections
 from training.run_round import jobs
 
 ANNOTATORS = 4
@@ -74,7 +75,8 @@ class Cycle:
     gold_win_rate_low: float
     gold_win_rate_high: float
     held_out_prompts: int  # of the four gold figures
-    seconds: float
+    round_seconds: float  # from the start of the round to its end
+    seconds: float  # of the whole cycle, with the labels before and the measurement after the round
 
 
 def run(
@@ -85,17 +87,18 @@ def run(
     report: Report = print,
     recipe: str = DEFAULT,
     slug: str = SUPPORT.slug,
+    changes: Sections | None = None,
 ) -> list[Cycle]:
     """Run `rounds` cycles of this recipe with `labels` rankings each. Write the JSON file after every cycle.
 
-    Raises SimulationFailed.
+    changes: settings of the rounds that differ from the demo's. Raises SimulationFailed.
     """
-    project = Project.objects.get(slug=slug)
+    project, sections = Project.objects.get(slug=slug), sections_of_round(recipe, labels, changes or {})
     cycles: list[Cycle] = []
     with keys(project, PROJECTS[slug]) as (manager_key, workers), Client(base_url, slug, manager_key) as manager:
         wait_for_active(project, manager, report)
         for number in range(1, rounds + 1):
-            cycles.append(run_cycle(base_url, manager, workers, project, number, labels, report, recipe))
+            cycles.append(run_cycle(base_url, manager, workers, project, number, labels, report, sections))
             report(sentence(cycles[-1]))
             if json_path is not None:
                 json_path.write_text(json.dumps([asdict(cycle) for cycle in cycles], indent=2) + "\n", "utf-8")
@@ -110,15 +113,13 @@ def run_cycle(
     number: int,
     labels: int,
     report: Report,
-    recipe: str,
+    sections: Sections,
 ) -> Cycle:
-    """Run one cycle and return its figures."""
+    """Run one cycle, whose round has these settings, and return its figures."""
     started = time.monotonic()
     report(f"cycle {number}: {ANNOTATORS} simulated annotators make {labels} rankings")
     made = label(base_url, project, manager, workers, labels, report)
     report(f"  {made} rankings in {time.monotonic() - started:.0f} s; a round starts")
-    chosen = {"round": {"recipe": recipe, "prompts": comparisons_for(labels)}}
-    sections = round_settings.changed(OF_RECIPES.get(recipe, {}), chosen)
     finished = watch(manager, manager.start_round(sections), report)
     checkpoint = next(row for row in manager.checkpoints() if row["round"] == finished["number"])
     manager.promote(checkpoint["id"])
@@ -128,13 +129,26 @@ def run_cycle(
         cycle=number,
         labels=made,
         annotator_agreement=manager.agreement(),
-        recipe=recipe,
+        recipe=sections["round"]["recipe"],
         reward_accuracy=finished["results"].get("reward", {}).get("held_out_accuracy"),
         kl=finished["results"].get("policy", {}).get("kl"),
         kl_from_root=finished["results"]["samples"].get("kl_from_root"),
+        round_seconds=round(seconds_of_round(finished), 1),
         seconds=round(time.monotonic() - started, 1),
         **measured,
     )
+
+
+def sections_of_round(recipe: str, labels: int, changes: Sections) -> Sections:
+    """Return the settings of each round that differ from the project's. `changes` win."""
+    chosen = {"round": {"recipe": recipe, "prompts": comparisons_for(labels)}}
+    return round_settings.changed(round_settings.changed(OF_RECIPES.get(recipe, {}), chosen), changes)
+
+
+def seconds_of_round(finished: dict[str, Any]) -> float:
+    """Return the seconds from the start of a finished round, as the API describes it, to its end."""
+    started, ended = (datetime.fromisoformat(finished[name]) for name in ("started_at", "finished_at"))
+    return (ended - started).total_seconds()
 
 
 def label(
@@ -244,7 +258,7 @@ def sentence(cycle: Cycle) -> str:
         f"kl_from_root {as_nats(cycle.kl_from_root)}, gold_utility {cycle.gold_utility:.2f}, "
         f"gold_win_rate_vs_base {cycle.gold_win_rate_vs_base:.1%} "
         f"({cycle.gold_win_rate_low:.1%} to {cycle.gold_win_rate_high:.1%}, {cycle.held_out_prompts} prompts), "
-        f"seconds {cycle.seconds:.0f}"
+        f"round_seconds {cycle.round_seconds:.0f}, seconds {cycle.seconds:.0f}"
     )
 
 

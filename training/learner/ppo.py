@@ -16,9 +16,11 @@ A prompt with `"split": "held_out"` is used for evaluation only; without any, tr
 Files out:
 
     model/         the policy, a Hugging Face folder
+    critic/        with keep_critic only: the critic, for `critic_model` of a later run (models/kept_critic.py)
     metrics.jsonl  one line per batch: reward, kl (nats per completion), objective (reward − β·kl), losses, speed
     result.json    reward and KL on the evaluation prompts, and the objective with the best attainable one, if known
-                   (see policy/optimality.py); written last
+                   (see policy/optimality.py); critic_start: whether the critic started from critic_model or is new;
+                   written last
     state/         state to resume from
 
 Steps:
@@ -28,7 +30,7 @@ Steps:
 3. Sample a batch of completions from the newest policy, and compute rewards, log-probs and values.
 4. Update the policy and the critic: `epochs` passes of `minibatches` optimizer steps.
 5. Write metrics, adapt the KL coefficient and the baseline, evaluate, save. Repeat from 3, `steps` times.
-6. Write the model and the result.
+6. Write the model, the critic to keep, and the result.
 
 SIGTERM stops the program between two steps with its state saved; the same command resumes. Every random choice is a
 function of the seed and the step, so a resumed run ends in the same bits as one without a stop.
@@ -79,6 +81,7 @@ from typing import Any
 
 from training.learner.models.context_length import max_positions
 from training.learner.models.generic_forward import path_summary
+from training.learner.models.kept_critic import save_critic
 from training.learner.models.saving import save_model
 from training.learner.models.token_outputs import RewardTrunkCritic, is_separate_critic
 from training.learner.policy.context import load_context, load_prompts, split_prompts
@@ -175,8 +178,10 @@ def main(job_dir: Path) -> None:
         if stopping and step < settings.steps:
             raise Stopped
 
-    # 6. The model, then the result.
+    # 6. The model, the critic, then the result.
     job.save_folder("model", lambda folder: save_model(context.policy, context.tokenizer, folder))
+    if settings.keep_critic:
+        job.save_folder("critic", lambda folder: save_critic(context.critic, context.tokenizer, folder))
     result = summary(context, job, prompts, evaluated)
     job.write_result(result | {"seconds": time.monotonic() - started} | path_summary(context.policy))
     processes.close()
@@ -271,6 +276,8 @@ def summary(
     last, settings = job.metrics()[-1], context.settings
     result = {"program": "ppo", "steps": settings.steps, "truncated_prompts": sum(p.truncated for p in prompts)}
     result |= {"processes": context.processes.count}
+    if context.critic is not None:
+        result |= {"critic_start": "critic_model" if settings.critic_model else "new"}
     counts = ("cut_off_completions", "truncated_dialogues")
     result |= {name: sum(line[name] for line in job.metrics()) for name in counts if name in last}
     result |= {name: last[name] for name in ("reward", "kl", "kl_coefficient")}

@@ -72,6 +72,12 @@ class RoundSettings:
         help="With reward_start last: rounds from one training of the reward model that starts from the base to the "
         "next. 0: only the first.",
     )
+    critic_start: str = setting(
+        "new",
+        choices=("new", "last"),
+        help="Where the critic of ppo starts. new: a separate one at the round's reward model (without one, its values "
+        "are 0), a shared one at 0. last: at the critic of the round that made the base, if it kept one of this kind.",
+    )
     anchors: bool = setting(
         False, help="Whether the reward model learns from All bad and All good, as pairs against an anchor."
     )

@@ -13,12 +13,14 @@ from pathlib import Path
 from django.conf import settings
 
 from training.learner.runtime.jobdir import JobDirectory
-from training.models import Round
+from training.models import Checkpoint, Round
 from training.rounds import inputs, simulated_user
+from training.rounds.continued_critic import critic_folder, critic_to_continue
 from training.rounds.continued_reward import reward_model_to_continue
 from training.rounds.recipes.description import (
     BASE,
     CONTINUED_REWARD_MODEL,
+    CRITIC_OF_BASE,
     NEWEST_REWARD_MODEL,
     NONE,
     REWARD_MODEL_OF_BASE,
@@ -92,6 +94,8 @@ def located(round_: Round, source: str) -> str:
         return round_.base.reward_model_path
     if source == CONTINUED_REWARD_MODEL:
         return reward_model_to_continue(round_)
+    if source == CRITIC_OF_BASE:
+        return critic_to_continue(round_)
     if source == NEWEST_REWARD_MODEL:
         newest = round_.newest_reward_model
         return newest.reward_model_path if newest else ""
@@ -109,3 +113,15 @@ def drop_states(round_: Round) -> None:
     """Delete the saved states of the programs: only a resume reads them, and a finished round is never resumed."""
     for job in round_.jobs:
         shutil.rmtree(directory_of(round_) / job.name / "state", ignore_errors=True)
+
+
+def drop_critics(round_: Round) -> None:
+    """Delete the critics that no round of the project will continue.
+
+    Kept are those of the served checkpoint, of this round's checkpoint, which may be served next, and of the bases of
+    rounds that can be resumed.
+    """
+    resumed = Round.objects.filter(project=round_.project).exclude(status=Round.Status.FINISHED)
+    made = Checkpoint.objects.filter(project=round_.project, kind=Checkpoint.Kind.ROUND, is_served=False)
+    for checkpoint in made.exclude(round=round_.pk).exclude(pk__in=resumed.values("base")):
+        shutil.rmtree(critic_folder(checkpoint), ignore_errors=True)

@@ -91,6 +91,7 @@ def finish(claim: lifecycle.Claim, round_: Round) -> None:
     directory = jobs.directory_of(round_)
     lifecycle.finish(claim, results.Outcome.read(round_, directory))
     jobs.drop_states(round_)
+    jobs.drop_critics(round_)
 
 
 def settle_stop(claim: lifecycle.Claim, heartbeat: Heartbeat) -> None:

@@ -1,5 +1,6 @@
 """`manage.py demo`: a project that can be ranked at once, with a small model that is trained on this machine."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,9 @@ class Command(ServiceCommand):
         simulation.add_argument("--recipe", metavar="NAME", help="recipe of the rounds (ppo)")
         simulation.add_argument("--rounds", type=int, metavar="N", help="number of rounds (2)")
         simulation.add_argument("--labels", type=int, metavar="N", help="rankings before each round (600)")
+        simulation.add_argument(
+            "--round-settings", metavar="JSON", help='settings that differ, such as {"round": {"reward_start": "last"}}'
+        )
         simulation.add_argument("--json", type=Path, metavar="FILE", help="file to write the figures of each cycle to")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -62,7 +66,8 @@ class Command(ServiceCommand):
 
             rounds, labels = options["rounds"] or ROUNDS, options["labels"] or LABELS
             recipe, slug = options["recipe"] or DEFAULT, options["project"] or SUPPORT.slug
-            simulate.run(address, rounds, labels, options["json"], self.report, recipe, slug)
+            changes = json.loads(options["round_settings"] or "{}")
+            simulate.run(address, rounds, labels, options["json"], self.report, recipe, slug, changes)
 
         def greet() -> None:
             self.report(f"\nAccord runs at {address}   (Ctrl-C stops it)\n")
@@ -94,9 +99,9 @@ def check_simulation(options: dict[str, Any]) -> None:
     from training.demo.projects import PROJECTS, SUPPORT
     from training.demo.simulate import recipes_to_simulate
 
-    for name in ("project", "recipe", "rounds", "labels", "json"):
+    for name in ("project", "recipe", "rounds", "labels", "round_settings", "json"):
         if options[name] is not None and not options["simulate"]:
-            raise CommandError(f"--{name} is an option of the simulation: use it with --simulate.")
+            raise CommandError(f"--{name.replace('_', '-')} is an option of the simulation: use it with --simulate.")
     for name in ("rounds", "labels"):
         if options[name] is not None and options[name] < 1:
             raise CommandError(f"--{name} is {options[name]}: the minimum is 1.")
@@ -106,7 +111,27 @@ def check_simulation(options: dict[str, Any]) -> None:
         raise CommandError(
             f'--recipe is "{options["recipe"]}": recipes that learn from rankings of "{slug}" are {", ".join(known)}.'
         )
+    if options["round_settings"] is not None:
+        check_settings(options["round_settings"], slug, options["recipe"])
     if options["json"] is not None and not options["json"].resolve().parent.is_dir():
         raise CommandError(
             f"--json names a file in {options['json'].resolve().parent}, which is not a folder: choose another file."
         )
+
+
+def check_settings(text: str, slug: str, recipe: str | None) -> None:
+    """Raise CommandError unless the text is JSON of settings that rounds of this project and recipe can have."""
+    from training.demo.projects import PROJECTS
+    from training.demo.simulate import sections_of_round
+    from training.rounds import settings as round_settings
+    from training.rounds.recipes import DEFAULT, RECIPES
+
+    try:
+        changes = json.loads(text)
+    except ValueError as error:
+        raise CommandError(f"--round-settings is not JSON: {error}.") from error
+    with errors_as_command_errors():
+        round_settings.check_sections(changes, RECIPES[recipe or DEFAULT])
+        if "recipe" in changes.get("round", {}):
+            raise CommandError("--round-settings has a recipe: choose the recipe with --recipe.")
+        round_settings.resolve(PROJECTS[slug].round, sections_of_round(recipe or DEFAULT, 1, changes), seed=0)

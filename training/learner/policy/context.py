@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from training.learner.estimators import ALGORITHMS
+from training.learner.models.kept_critic import load_head
 from training.learner.models.loading import load_critic, load_tokenizer
 from training.learner.models.lora import AdapterView, LoraConfig, critic_view
 from training.learner.models.oom_retry import MicroBatches
@@ -65,7 +66,10 @@ def load_critic_for(settings: PpoConfig, policy: Any, tokenizer: Any, scoring: S
     if not ALGORITHMS[settings.algorithm].needs_critic:
         return None
     if settings.critic == "shared":
-        return PolicyTrunkCritic(policy)
+        shared = PolicyTrunkCritic(policy)
+        if settings.critic_model:
+            load_head(shared, settings.critic_model)
+        return shared
     if settings.critic == "reward_model":
         if scoring is None or not same_tokens(tokenizer, scoring[1]):
             raise BadInput(

@@ -20,6 +20,7 @@ BASE = "base"  # the checkpoint that the round starts from
 ROOT = "root"  # its imported ancestor
 REWARD_MODEL_OF_BASE = "reward model of base"  # the reward model that the base was trained with, if any
 CONTINUED_REWARD_MODEL = "continued reward model"  # the same, unless a full training is due (continued_reward.py)
+CRITIC_OF_BASE = "critic of base"  # the critic that the base's round kept, if it fits (continued_critic.py)
 NEWEST_REWARD_MODEL = "newest reward model"  # of the newest checkpoint of the project that has one, if any
 
 # Kinds of rows of an input file: the modules of `rounds.inputs`. A value with a slash, such as "samples/samples.jsonl",

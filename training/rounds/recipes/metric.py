@@ -6,7 +6,7 @@ from training.learner.reward_terms import use_reward_model
 from training.learner.runtime.jobdir import BadInput
 from training.rounds.recipes.description import NONE, Counts, FormField, Job, Recipe, Sections
 from training.rounds.recipes.parts import SFT_DEFAULTS, optional_sft, sample_jobs
-from training.rounds.recipes.ppo import POLICY_FIELDS, policy_job
+from training.rounds.recipes.ppo import POLICY_FIELDS, check_critic_start, policy_job
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
@@ -16,7 +16,8 @@ def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
 
 
 def check(settings: Sections) -> None:
-    """Raise BadInput if a reward term uses the reward model: this recipe trains none."""
+    """Raise BadInput if a reward term uses the reward model, which this recipe does not train, or as ppo does."""
+    check_critic_start(settings)
     if use_reward_model(RECIPE.reward_terms(settings)):
         raise BadInput(
             "the recipe metric trains no reward model: set rewards in the section ppo to other terms, or use ppo"

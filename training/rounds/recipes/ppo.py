@@ -6,7 +6,9 @@ and policy then start from that model. With reward terms that need no reward mod
 
 from django.utils.translation import gettext_lazy as _
 
+from training.learner.runtime.config.ppo import check_kept_critic
 from training.rounds.recipes.description import (
+    CRITIC_OF_BASE,
     DEMONSTRATIONS,
     PROMPTS_TO_LEARN_FROM,
     Counts,
@@ -38,6 +40,15 @@ POLICY_FIELDS = (
         _("Stay close to"),
         _("base: the served checkpoint. root: the model that was imported, so that many rounds do not drift away."),
     ),
+    FormField(
+        "round",
+        "critic_start",
+        _("The critic starts"),
+        _(
+            "new: at the scores of the round's reward model, if there is one. last: at the critic of the round that "
+            "made the served checkpoint, if that round had this setting too."
+        ),
+    ),
     environment_field("ppo"),
 )
 
@@ -58,15 +69,20 @@ def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
 
 
 def policy_job(settings: Sections, start: str, reward_model: str) -> Job:
-    """Return the job of the program ppo. With ptx_coefficient it imitates the demonstrations too."""
+    """Return the job of the program ppo. With ptx_coefficient it imitates the demonstrations too.
+
+    A round that continues a critic keeps its own for the next one.
+    """
     mixed = {"demonstrations.jsonl": DEMONSTRATIONS} if settings["ppo"]["ptx_coefficient"] else {}
+    critic = {"critic_model": CRITIC_OF_BASE} if settings["round"].get("critic_start") == "last" else {}
     training_and_evaluation = (_("training"), _("evaluation"))
     return Job(
         "policy",
         POLICY,
         "ppo",
         inputs={"prompts.jsonl": PROMPTS_TO_LEARN_FROM, **mixed},
-        models={"model": start, "reward_model": reward_model, "reference_model": reference(settings)},
+        models={"model": start, "reward_model": reward_model, "reference_model": reference(settings), **critic},
+        settings={"keep_critic": True} if critic else {},
         curves=(
             Curve(_("Reward"), "reward eval_reward", training_and_evaluation),
             Curve(_("KL from the reference"), "kl eval_kl", training_and_evaluation),
@@ -75,6 +91,12 @@ def policy_job(settings: Sections, start: str, reward_model: str) -> Job:
             *((Curve(_("Imitation: loss"), "ptx_loss"),) if mixed else ()),
         ),
     )
+
+
+def check_critic_start(settings: Sections) -> None:
+    """Raise BadInput if the critic should continue the last one, but has nothing that can be continued."""
+    if settings["round"]["critic_start"] == "last":
+        check_kept_critic(settings["ppo"])
 
 
 RECIPE = Recipe(
@@ -86,4 +108,5 @@ RECIPE = Recipe(
     fields=(*POLICY_FIELDS, PESSIMISM_FIELD, *REWARD_FIELDS),
     defaults={"sft": SFT_DEFAULTS},
     rewards_section="ppo",
+    check=check_critic_start,
 )

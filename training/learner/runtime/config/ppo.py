@@ -1,6 +1,7 @@
 """Settings of the program ppo."""
 # ruff: noqa: RUF009 (setting() only makes a dataclasses.field)
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +33,19 @@ class PpoConfig(Training):
     # Models
     reference_model: str = setting("", help="Model that KL is measured from. Empty: the initial `model`.")
     reward_model: str = setting("", help="Folder of a reward model. Empty: the other reward terms only.")
-    critic_model: str = setting("", help="ppo: initial critic. Empty: the reward model, else `model`.")
+    critic_model: str = setting(
+        "",
+        help="ppo: initial critic. separate: a model, such as the `critic` of an earlier run or a reward model; empty: "
+        "the reward model, else `model`. shared: the `critic` of an earlier run; empty: values are 0 at first.",
+    )
     critic: str = setting(
         "separate",
         choices=("separate", "shared", "reward_model"),
         help="ppo: separate: a model of its own. shared: a head on the policy's trunk. reward_model: a head on the "
         "reward model's frozen trunk, which costs almost nothing.",
+    )
+    keep_critic: bool = setting(
+        False, help="ppo: whether a separate or shared critic is written to `critic`, for critic_model of a later run."
     )
 
     # Episodes
@@ -137,8 +145,12 @@ class PpoConfig(Training):
                 f"{self.algorithm} compares completions of one prompt: "
                 f"set completions_per_prompt to {algorithm.min_group_size} or more"
             )
-        if self.critic != "separate" and self.critic_model:
-            raise BadInput("only a separate critic starts from critic_model: leave it out, or set critic to separate")
+        if self.critic == "reward_model" and self.critic_model:
+            raise BadInput(
+                "only a separate or shared critic starts from critic_model: leave it out, or set critic to separate"
+            )
+        if self.keep_critic:
+            check_kept_critic(self.to_json())
         if algorithm.needs_critic and self.critic == "reward_model" and not self.reward_model:
             raise BadInput("critic is reward_model, but there is no reward_model: set critic to separate or shared")
         check_environment(self.environment)
@@ -154,3 +166,17 @@ class PpoConfig(Training):
             raise BadInput("dual_clip must be above 1, or 0 for none")
         if self.optimum_samples == 1:
             raise BadInput("optimum_samples must be 2 or more, for an interval, or 0 for no estimate")
+
+
+def check_kept_critic(values: Mapping[str, Any]) -> None:
+    """Raise BadInput unless settings of ppo, which may be unchecked, have a critic that a later run can start from."""
+    algorithm = ALGORITHMS.get(str(values["algorithm"]))
+    if algorithm is not None and not algorithm.needs_critic:
+        raise BadInput(f"the algorithm {values['algorithm']} has no critic that a later run could start from")
+    if values["critic"] == "reward_model":
+        raise BadInput(
+            "a critic on the reward model's trunk is of no use with another reward model: "
+            "set critic to separate or shared to keep it for a later run"
+        )
+    if values["lora_rank"] and values["critic"] == "separate":
+        raise BadInput("with lora_rank a separate critic has adapters for this model only: set critic to shared")
