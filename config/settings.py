@@ -167,7 +167,7 @@ def _database() -> dict[str, Any]:
         raise SetupError(f"DATABASE_URL is not a PostgreSQL address ({str(error).strip()}).") from error
     names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
     return {
-        "ENGINE": "django.db.backends.postgresql",
+        "ENGINE": "config.database",
         **{django: str(parts.pop(libpq, "")) for libpq, django in names.items()},
         "CONN_MAX_AGE": 600,
         "CONN_HEALTH_CHECKS": True,

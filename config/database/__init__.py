@@ -1,0 +1,1 @@
+"""The setting ENGINE names this package: Django imports `base` from it."""
