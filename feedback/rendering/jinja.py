@@ -1,6 +1,7 @@
 """Jinja2 environment: the functions that templates may call beside those of Django's backend."""
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import cache, lru_cache
 from typing import Any
 
 from django.templatetags.static import static
@@ -13,23 +14,24 @@ from feedback.rendering.html import attribute_value
 
 
 def environment(**options: Any) -> Environment:
-    """Return the environment named in the setting TEMPLATES."""
+    """Return the environment named in the setting TEMPLATES. Templates also need `_`, the active `translator`."""
     jinja = Environment(**options, trim_blocks=True, lstrip_blocks=True)
-    jinja.globals |= {"_": translate, "url": url, "icon": icon, "attribute_value": attribute_value}
+    jinja.globals |= {"url": url, "icon": icon, "attribute_value": attribute_value}
     return jinja
 
 
-def translate(message: str) -> Markup:
-    """Return the escaped translation into the request's language.
+def translator() -> Callable[[str], Markup]:
+    """Return the function `_` of a template: the escaped translation into the language that is active now.
 
-    A comparison has some forty of them. To look each up and to escape it took a tenth of the CPU time of a submit.
+    A comparison has some forty messages. To look each up and to escape it took a tenth of the CPU time of a submit.
     """
-    return _translated(get_language(), message)
+    return _translator(get_language())
 
 
-@lru_cache(maxsize=1024)  # more than the templates' messages in all languages
-def _translated(_language: str | None, message: str) -> Markup:
-    return escape(gettext(message))
+@cache
+def _translator(_language: str | None) -> Callable[[str], Markup]:
+    # One cache for each language: asking for the language at each message took as long as the rest of its look-up.
+    return cache(lambda message: escape(gettext(message)))
 
 
 def url(name: str, *arguments: Any) -> str:

@@ -18,6 +18,7 @@ from feedback.archive import Archived
 from feedback.models import Lease, Membership
 from feedback.queue import leases
 from feedback.rendering import render as render_markdown
+from feedback.rendering.jinja import translator
 from feedback.reports import progress
 from feedback.web.forms import (
     DemonstrationForm,
@@ -186,9 +187,8 @@ def _card_response(request: HttpRequest, membership: Membership, lease: Lease | 
 
 
 def _render_card(request: HttpRequest, membership: Membership, card: Card) -> str:
-    return render_to_string(
-        "rank/_card.jinja.html", {"project": membership.project, "card": card}, request, using="jinja2"
-    )
+    context = {"project": membership.project, "card": card, "_": translator()}
+    return render_to_string("rank/_card.jinja.html", context, request, using="jinja2")
 
 
 def _show_page(request: HttpRequest, membership: Membership, card: Card | None) -> HttpResponse:
