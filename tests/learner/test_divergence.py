@@ -11,6 +11,7 @@ from training.learner.models.loading import load_policy
 from training.learner.policy.divergence import root_divergence
 from training.learner.runtime.config import SampleConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
+from training.learner.runtime.processes import Processes
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +73,7 @@ def test_a_resumed_job_reports_the_same(policies, tmp_path, monkeypatch):
     whole = result_of(sample_job(tmp_path / "whole", *policies, batch_completions=1, completions_per_prompt=4))
     job = sample_job(tmp_path / "stopped", *policies, batch_completions=1, completions_per_prompt=4)
     stops = iter([False, False, True])
-    monkeypatch.setattr(sample.Processes, "any", lambda self, flag: next(stops, False))
+    monkeypatch.setattr(Processes, "any", lambda self, flag: next(stops, False))
     with pytest.raises(Stopped):
         sample.main(job)
     assert result_of(job)["kl_from_root"] == whole["kl_from_root"]

@@ -13,7 +13,7 @@ from tests.learner.worlds.letters import PROMPTS, metrics, policy_folder, ppo_jo
 from tests.learner.worlds.two_processes import ends_of_two, run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
 from training.learner import ppo, reward, sample
-from training.learner.runtime import jobdir
+from training.learner.runtime import jobdir, start
 from training.learner.runtime.jobdir import EXIT_STOPPED, JobDirectory, Stopped
 
 OPTIONS = {"steps": 6, "batch_episodes": 8, "epochs": 1, "save_every": 2}
@@ -59,7 +59,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(tmp_path, 
             Stop.reads += 1
             return os.environ.get("RANK") == "1" and Stop.reads >= 4  # after step 2
 
-    monkeypatch.setattr(ppo, "StopSignal", Stop)
+    monkeypatch.setattr(start, "StopSignal", Stop)
     assert ends_of_two(until_stopped, job) == [EXIT_STOPPED, EXIT_STOPPED]
     assert [line["step"] for line in metrics(job)] == [1, 2] and JobDirectory(job).state is not None
     monkeypatch.undo()
@@ -92,7 +92,7 @@ def test_both_processes_find_a_state_whose_replacement_was_interrupted(tmp_path,
     one, two = (reward_job(tmp_path / name, ranking_rows(4), **options) for name in ("one", "two"))
     reward.main(one)
     with monkeypatch.context() as stopping:
-        stopping.setattr(reward, "StopSignal", lambda: SimpleNamespace(received=True))
+        stopping.setattr(start, "StopSignal", lambda: SimpleNamespace(received=True))
         with pytest.raises(Stopped):
             reward.main(two)
     (two / "state").rename(two / "state.new")

@@ -16,6 +16,7 @@ from training.learner.models.reward_model import attribute_predictions, load_rew
 from training.learner.preferences.ranking_data import read_rankings
 from training.learner.preferences.rating_report import attribute_report
 from training.learner.preferences.ratings import RatingTargets, read_ratings
+from training.learner.runtime import start
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput
 
@@ -138,10 +139,10 @@ def test_a_run_with_ratings_that_is_stopped_ends_in_the_same_bits(tmp_path, monk
     whole, parts = (write(reward_job(tmp_path / name, rows, **QUICK), rating_rows(rows)) for name in ("whole", "parts"))
     reward.main(whole)
     stops = iter([False, True])
-    monkeypatch.setattr(reward, "StopSignal", lambda: type("Stop", (), {"received": property(lambda _: next(stops))})())
+    monkeypatch.setattr(start, "StopSignal", lambda: type("Stop", (), {"received": property(lambda _: next(stops))})())
     with pytest.raises(reward.Stopped):
         reward.main(parts)
-    monkeypatch.setattr(reward, "StopSignal", lambda: type("Stop", (), {"received": False})())
+    monkeypatch.setattr(start, "StopSignal", lambda: type("Stop", (), {"received": False})())
     reward.main(parts)
     for name in ("model.safetensors", ATTRIBUTES_FILE):
         expected, actual = (load_file(folder / "model" / name) for folder in (whole, parts))

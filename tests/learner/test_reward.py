@@ -15,6 +15,7 @@ from tests.learner.worlds.two_processes import run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
 from training.learner import reward
 from training.learner.models.reward_model import load_reward_model, score
+from training.learner.runtime import start
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import EXIT_BAD_INPUT, EXIT_STOPPED, BadInput, Stopped, TrainingFailed
 from training.learner.runtime.program import run_program
@@ -108,12 +109,12 @@ def test_a_run_stopped_and_resumed_ends_in_the_same_bits(tmp_path, monkeypatch, 
     rows, quick = ranking_rows(30, held_out=6), QUICK | {"eval_every": 2, "averaged_runs": runs}
     whole, parts = reward_job(tmp_path / "whole", rows, **quick), reward_job(tmp_path / "parts", rows, **quick)
     reward.main(whole)
-    monkeypatch.setattr(reward, "StopSignal", lambda: StopAfter(stop_at))
+    monkeypatch.setattr(start, "StopSignal", lambda: StopAfter(stop_at))
     with pytest.raises(Stopped):
         reward.main(parts)
     assert len(metrics(parts)) == stop_at
     assert not (parts / "result.json").exists()
-    monkeypatch.setattr(reward, "StopSignal", lambda: StopAfter(10**9))
+    monkeypatch.setattr(start, "StopSignal", lambda: StopAfter(10**9))
     reward.main(parts)
     assert without_times(metrics(parts)) == without_times(metrics(whole))
     for name, tensor in weights(whole).items():

@@ -15,6 +15,7 @@ from training.learner.reward_terms import Answer
 from training.learner.rewards.reward_function import reward_function
 from training.learner.runtime.config import PpoConfig, RewardConfig
 from training.learner.runtime.jobdir import JobDirectory
+from training.learner.runtime.processes import Processes
 from training.learner.text.control_tokens import control_tokens
 from training.learner.text.messages import decode_completion, encode_prompt
 
@@ -121,7 +122,7 @@ def test_ppo_gives_a_sampled_text_the_score_of_the_same_ranked_text(tmp_path, cr
     config = {"model": policy, "reward_model": reward_model, "critic": critic, "steps": 1, "batch_episodes": 16,
               "max_completion_tokens": 12, "eval_prompts": 0, "optimum_samples": 0, "epochs": 1}  # fmt: skip
     folder = job(tmp_path / "ppo", "prompts.jsonl", rows, **config)
-    context = ppo.load_context(PpoConfig.from_json(config), ppo.Processes())
+    context = ppo.load_context(PpoConfig.from_json(config), Processes())
     prompts = ppo.load_prompts(context, JobDirectory(folder))
     episodes, answers = ppo.sample_episodes(context, context.policy, *ppo.prompts_of_step(prompts, 1, context.settings))
     scores = ppo.score_episodes(context, episodes, answers).scores

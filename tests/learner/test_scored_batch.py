@@ -9,7 +9,9 @@ from training.learner import ppo
 from training.learner.models.loading import load_policy
 from training.learner.models.reward_model import new_reward_model
 from training.learner.policy import dialogues, rollout, updates
+from training.learner.runtime.jobdir import JobDirectory
 from training.learner.runtime.optimization import adamw
+from training.learner.runtime.processes import Processes
 from training.learner.sampling.sampler import sample
 from training.learner.text.messages import Prompt
 
@@ -83,5 +85,5 @@ def test_adam_has_the_published_settings(tmp_path):
 @pytest.mark.parametrize("critic", ["separate", "shared"])
 def test_a_critic_without_a_reward_model_starts_at_0(tmp_path, critic):
     job = ppo_job(tmp_path / "job", PROMPTS, steps=1, batch_episodes=8, epochs=1, critic=critic)
-    context = ppo.load_context(ppo.PpoConfig.from_json(ppo.JobDirectory(job).config()), ppo.Processes())
+    context = ppo.load_context(ppo.PpoConfig.from_json(JobDirectory(job).config()), Processes())
     assert not context.critic.score.weight.any() and not context.critic.score.bias.any()

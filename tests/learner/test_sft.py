@@ -10,6 +10,7 @@ from tests.learner.worlds.letters import letters_tokenizer, policy_folder, tiny_
 from tests.learner.worlds.spoken import DIALOGUE, LETTERS_PROMPT, TOKENS, spoken
 from training.learner import sft
 from training.learner.models.imitation import total_weight, weighted_loss
+from training.learner.runtime import start
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.sampling.sampler import SamplingParams, sample
@@ -210,7 +211,7 @@ def test_the_loss_before_training_is_measured_once(tmp_path, monkeypatch):
             Stop.reads += 1
             return Stop.reads == 2
 
-    monkeypatch.setattr(sft, "StopSignal", Stop)
+    monkeypatch.setattr(start, "StopSignal", Stop)
     with pytest.raises(sft.Stopped):
         sft.main(folder)
     sft.main(folder)

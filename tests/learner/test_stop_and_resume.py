@@ -22,6 +22,7 @@ from tests.learner.worlds.spoken import DIALOGUE, LETTERS_PROMPT, OTHER, spoken
 from tests.learner.worlds.two_processes import run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
 from training.learner import best_of_n, dpo, evaluate, kto, ppo, q, sample, sft
+from training.learner.runtime import start
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,7 @@ def without_times(values):
     return {name: value for name, value in values.items() if not name.startswith(timed)}
 
 
-def stop_at(monkeypatch, module, read):
+def stop_at(monkeypatch, read):
     """SIGTERM comes before the read-th time that the program looks."""
 
     class Stop:
@@ -70,14 +71,14 @@ def stop_at(monkeypatch, module, read):
             Stop.reads += 1
             return Stop.reads >= read
 
-    monkeypatch.setattr(module, "StopSignal", Stop)
+    monkeypatch.setattr(start, "StopSignal", Stop)
 
 
 def run_with_stops(monkeypatch, module, job, read):
     """Stopped first at the program's `read`-th look, then at every third, until the end; gives the number of stops."""
     stops = 0
     while JobDirectory(job).result() is None:
-        stop_at(monkeypatch, module, 3 if stops else read)
+        stop_at(monkeypatch, 3 if stops else read)
         try:
             module.main(job)
         except Stopped:
@@ -197,7 +198,7 @@ def test_stopped_at_any_moment_and_resumed_it_is_the_same_to_the_bit(
 @pytest.mark.parametrize("changes", [{"lora_rank": 2}, {"critic": "shared"}, None], ids=["lora", "critic", "damaged"])
 def test_a_state_that_does_not_fit_is_refused_in_a_sentence(tmp_path, monkeypatch, changes):
     job = ppo_job(tmp_path / "job", PROMPTS, **PPO)
-    stop_at(monkeypatch, ppo, 2)
+    stop_at(monkeypatch, 2)
     with pytest.raises(Stopped):
         ppo.main(job)
     if changes:
@@ -211,7 +212,7 @@ def test_a_state_that_does_not_fit_is_refused_in_a_sentence(tmp_path, monkeypatc
 
 def test_samples_are_not_resumed_in_other_batches_where_some_would_be_left_out(tmp_path, monkeypatch):
     job = prompts_to_sample(tmp_path / "job")
-    stop_at(monkeypatch, sample, 3)
+    stop_at(monkeypatch, 3)
     with pytest.raises(Stopped):
         sample.main(job)
     config = json.loads((job / "config.json").read_text())

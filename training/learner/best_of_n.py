@@ -80,7 +80,7 @@ from training.learner.policy.picks import (
 from training.learner.policy.rollout import TrainingContext, prompts_of_step
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.config.best_of_n import BestOfNConfig
-from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 from training.learner.runtime.optimization import (
     adamw,
     check_finite,
@@ -90,8 +90,8 @@ from training.learner.runtime.optimization import (
     save_state,
     take_step,
 )
-from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
+from training.learner.runtime.start import start_program
 from training.learner.text.messages import Prompt, share
 
 
@@ -106,13 +106,10 @@ class Progress:
 
 
 def main(job_dir: Path) -> None:
-    processes, stop = Processes(), StopSignal()
-    job = JobDirectory(job_dir, processes.is_first)
-    processes.wait()
-    if job.result() is not None:
+    start = start_program(job_dir, BestOfNConfig)
+    if start is None:
         return
-    settings = BestOfNConfig.from_json(job.config())
-    started = time.monotonic()
+    settings, job, processes, stop, started = start
 
     # 1. Models and prompts.
     context = load_context(ppo_settings(settings), processes)

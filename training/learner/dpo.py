@@ -77,7 +77,7 @@ from training.learner.preferences.ranking_loss import tie_parameter
 from training.learner.preferences.report import Report, longer_is_preferred, report, score_pairs
 from training.learner.runtime.config.dpo import DpoConfig
 from training.learner.runtime.intervals import mean_with_interval
-from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 from training.learner.runtime.optimization import (
     adamw,
     check_finite,
@@ -87,8 +87,8 @@ from training.learner.runtime.optimization import (
     save_state,
     take_step,
 )
-from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
+from training.learner.runtime.start import start_program
 from training.learner.sampling.sampler import SamplingParams, check_positions, fewest_positions, sampling_params_for
 
 CURVE_PROMPTS = 16  # at most, of an evaluation of the KL during training
@@ -100,13 +100,10 @@ OF_PROBABILITIES = (
 
 
 def main(job_dir: Path) -> None:
-    processes, stop = Processes(), StopSignal()
-    job = JobDirectory(job_dir, processes.is_first)
-    processes.wait()
-    if job.result() is not None:
+    start = start_program(job_dir, DpoConfig)
+    if start is None:
         return
-    settings = DpoConfig.from_json(job.config())
-    started = time.monotonic()
+    settings, job, processes, stop, started = start
 
     # 1. Rankings as tokens, policy and reference.
     torch.manual_seed(settings.seed)

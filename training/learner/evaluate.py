@@ -65,11 +65,10 @@ from training.learner.policy.samples import (
 from training.learner.reward_terms import METRICS, Answer, Scorer
 from training.learner.rewards.reward_function import deviation_scorer, has_references, metric_scorer
 from training.learner.runtime.config.evaluate import EvaluateConfig
-from training.learner.runtime.jobdir import JobDirectory, StopSignal
 from training.learner.runtime.optimization import check_finite
 from training.learner.runtime.options import options_of
-from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
+from training.learner.runtime.start import start_program
 from training.learner.text.messages import text_tokens
 
 SHARES = (*METRICS, "finished", "empty", "cut_off")  # figures from 0 to 1
@@ -77,13 +76,10 @@ ScoreWithDeviation = Callable[[Sequence[Answer]], Scores]
 
 
 def main(job_dir: Path) -> None:
-    processes, stop = Processes(), StopSignal()
-    job = JobDirectory(job_dir, processes.is_first)
-    processes.wait()
-    if job.result() is not None:
+    start = start_program(job_dir, EvaluateConfig)
+    if start is None:
         return
-    settings = EvaluateConfig.from_json(job.config())
-    started = time.monotonic()
+    settings, job, processes, stop, started = start
 
     # 1. Models, prompts and text metrics.
     context = load_sample_context(settings, processes, job)

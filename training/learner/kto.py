@@ -69,7 +69,7 @@ from training.learner.preferences.kto_loss import (
 )
 from training.learner.preferences.labels import LabelData, LabelledCompletion, PromptLabels, read_labels
 from training.learner.runtime.config.kto import KtoConfig
-from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 from training.learner.runtime.optimization import (
     adamw,
     check_finite,
@@ -81,6 +81,7 @@ from training.learner.runtime.optimization import (
 )
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
+from training.learner.runtime.start import start_program
 from training.learner.sampling.sampler import check_positions, fewest_positions
 from training.learner.text.messages import share, shuffled
 
@@ -103,13 +104,10 @@ class ReferencePoint(NamedTuple):
 
 
 def main(job_dir: Path) -> None:
-    processes, stop = Processes(), StopSignal()
-    job = JobDirectory(job_dir, processes.is_first)
-    processes.wait()
-    if job.result() is not None:
+    start = start_program(job_dir, KtoConfig)
+    if start is None:
         return
-    settings = KtoConfig.from_json(job.config())
-    started = time.monotonic()
+    settings, job, processes, stop, started = start
 
     # 1. Labels as tokens, policy and reference.
     torch.manual_seed(settings.seed)

@@ -100,7 +100,7 @@ from training.learner.policy.rollout import (
 )
 from training.learner.policy.updates import TrainedModel, minibatches, train_on_rollout
 from training.learner.runtime.config import HEAD_LEARNING_RATE, PpoConfig
-from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 from training.learner.runtime.optimization import (
     adam_epsilon,
     adamw,
@@ -109,8 +109,8 @@ from training.learner.runtime.optimization import (
     peak_learning_rate,
     save_state,
 )
-from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
+from training.learner.runtime.start import start_program
 from training.learner.sampling.sampler import check_positions
 from training.learner.text.demonstrations import Example, encode_demonstration, read_demonstrations
 from training.learner.text.messages import Prompt
@@ -125,13 +125,10 @@ class AdaptiveState:
 
 
 def main(job_dir: Path) -> None:
-    processes, stop = Processes(), StopSignal()
-    job = JobDirectory(job_dir, processes.is_first)
-    processes.wait()
-    if job.result() is not None:
+    start = start_program(job_dir, PpoConfig)
+    if start is None:
         return
-    settings = PpoConfig.from_json(job.config())
-    started = time.monotonic()
+    settings, job, processes, stop, started = start
 
     # 1. Models and prompts.
     context = load_context(settings, processes)

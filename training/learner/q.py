@@ -73,7 +73,7 @@ from training.learner.policy.reference import base_of, load_trained_policy
 from training.learner.policy.rollout import TrainingContext
 from training.learner.rewards.reward_function import Scoring, check_scoring_positions, reward_function
 from training.learner.runtime.config import PpoConfig, QConfig
-from training.learner.runtime.jobdir import JobDirectory, Stopped, StopSignal
+from training.learner.runtime.jobdir import JobDirectory, Stopped
 from training.learner.runtime.optimization import (
     adamw,
     check_finite,
@@ -85,6 +85,7 @@ from training.learner.runtime.optimization import (
 )
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
+from training.learner.runtime.start import start_program
 from training.learner.sampling.sampler import check_positions, sampling_params_for
 from training.learner.text.messages import Prompt
 from training.learner.values.logged import (
@@ -129,13 +130,10 @@ class Data(NamedTuple):
 
 
 def main(job_dir: Path) -> None:
-    processes, stop = Processes(), StopSignal()
-    job = JobDirectory(job_dir, processes.is_first)
-    processes.wait()
-    if job.result() is not None:
+    start = start_program(job_dir, QConfig)
+    if start is None:
         return
-    settings = QConfig.from_json(job.config())
-    started = time.monotonic()
+    settings, job, processes, stop, started = start
 
     # 1. Models, and completions with their rewards as tokens.
     models = load_models(settings)

@@ -104,7 +104,7 @@ from training.learner.preferences.ratings import RatingData, RatingTargets, read
 from training.learner.preferences.report import Report, longer_is_preferred, report, score_pairs
 from training.learner.rewards.reward_function import same_tokens
 from training.learner.runtime.config import RewardConfig
-from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 from training.learner.runtime.optimization import (
     adamw,
     check_finite,
@@ -116,6 +116,7 @@ from training.learner.runtime.optimization import (
 )
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
+from training.learner.runtime.start import start_program
 from training.learner.sampling.sampler import check_positions
 from training.learner.text.messages import (
     check_messages,
@@ -130,14 +131,11 @@ from training.learner.text.messages import (
 
 
 def main(job_dir: Path) -> None:
-    processes, stop = Processes(), StopSignal()
-    job = JobDirectory(job_dir, processes.is_first)
-    processes.wait()
-    if job.result() is not None:
+    start = start_program(job_dir, RewardConfig)
+    if start is None:
         return
-    settings = RewardConfig.from_json(job.config())
+    settings, job, processes, stop, started = start
     transformers_logging.set_verbosity_error()
-    started = time.monotonic()
 
     # 1. Training and held-out rankings as tokens.
     torch.manual_seed(settings.seed)

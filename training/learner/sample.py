@@ -52,22 +52,18 @@ from training.learner.policy.samples import (
 from training.learner.reward_terms import Answer
 from training.learner.rewards.reward_function import sample_scorer
 from training.learner.runtime.config import SampleConfig
-from training.learner.runtime.jobdir import JobDirectory, StopSignal
 from training.learner.runtime.optimization import check_finite
-from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
+from training.learner.runtime.start import start_program
 
 Score = Callable[[Sequence[Answer]], Sequence[float | None]]
 
 
 def main(job_dir: Path) -> None:
-    processes, stop = Processes(), StopSignal()
-    job = JobDirectory(job_dir, processes.is_first)
-    processes.wait()
-    if job.result() is not None:
+    start = start_program(job_dir, SampleConfig)
+    if start is None:
         return
-    settings = SampleConfig.from_json(job.config())
-    started = time.monotonic()
+    settings, job, processes, stop, started = start
 
     # 1. Models and prompts.
     context = load_sample_context(settings, processes, job)

@@ -53,7 +53,7 @@ from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.saving import save_model
 from training.learner.runtime.config import SftConfig
-from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped, StopSignal
+from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 from training.learner.runtime.optimization import (
     adamw,
     check_finite,
@@ -63,8 +63,8 @@ from training.learner.runtime.optimization import (
     save_state,
     take_step,
 )
-from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
+from training.learner.runtime.start import start_program
 from training.learner.sampling.sampler import check_positions
 from training.learner.text import bpe
 from training.learner.text.demonstrations import Demonstration, Example, encode_demonstration, read_demonstrations
@@ -72,13 +72,10 @@ from training.learner.text.messages import share, shuffled
 
 
 def main(job_dir: Path) -> None:
-    processes, stop = Processes(), StopSignal()
-    job = JobDirectory(job_dir, processes.is_first)
-    processes.wait()
-    if job.result() is not None:
+    start = start_program(job_dir, SftConfig)
+    if start is None:
         return
-    settings = SftConfig.from_json(job.config())
-    started = time.monotonic()
+    settings, job, processes, stop, started = start
 
     # 1. Demonstrations, model, and training and held-out demonstrations as tokens.
     torch.manual_seed(settings.seed)
