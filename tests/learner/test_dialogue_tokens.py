@@ -13,7 +13,7 @@ from training.learner.models.reward_model import load_reward_model, score_groups
 from training.learner.policy import dialogues
 from training.learner.preferences.ranking_data import read_rankings
 from training.learner.preferences.ratings import read_ratings
-from training.learner.reward import as_sample
+from training.learner.preferences.reward_inputs import as_sample
 from training.learner.runtime.config import RewardConfig, SampleConfig
 from training.learner.runtime.jobdir import BadInput
 from training.learner.text.control_tokens import control_tokens

@@ -77,7 +77,7 @@ from training.learner.models.loading import computing_in, load_tokenizer, positi
 from training.learner.models.lora import lora_config
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packed_attention import unshared
-from training.learner.models.packing import PromptGroup, as_group
+from training.learner.models.packing import PromptGroup
 from training.learner.models.reward_model import (
     RewardModel,
     attribute_predictions,
@@ -87,10 +87,10 @@ from training.learner.models.reward_model import (
     set_normalisation,
 )
 from training.learner.models.slot_budget import attention_slots, batches_within
-from training.learner.preferences.anchor import Anchor, anchor_report, new_anchor
+from training.learner.preferences.anchor import Anchor, new_anchor
 from training.learner.preferences.averaging import WeightAverage
-from training.learner.preferences.marks import MarkTargets, count_left_out, read_marks
-from training.learner.preferences.passes import rankings_in, total_weight, training_passes
+from training.learner.preferences.marks import MarkTargets, count_left_out
+from training.learner.preferences.passes import total_weight, training_passes
 from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
 from training.learner.preferences.ranking_loss import (
     TieParameter,
@@ -99,12 +99,18 @@ from training.learner.preferences.ranking_loss import (
     bootstrap_weights,
     tie_parameter,
 )
-from training.learner.preferences.rating_report import attribute_report
-from training.learner.preferences.ratings import RatingData, RatingTargets, read_ratings
-from training.learner.preferences.report import Report, longer_is_preferred, report, score_pairs
+from training.learner.preferences.ratings import RatingTargets
+from training.learner.preferences.reward_inputs import (
+    check_contrast_lengths,
+    check_group_lengths,
+    mark_targets,
+    rating_data,
+    read_samples,
+)
+from training.learner.preferences.reward_results import evaluate, evaluation_metrics, rating_summary, summary
 from training.learner.rewards.reward_function import same_tokens
 from training.learner.runtime.config import RewardConfig
-from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
+from training.learner.runtime.jobdir import BadInput, Stopped
 from training.learner.runtime.optimization import (
     adamw,
     check_finite,
@@ -117,17 +123,7 @@ from training.learner.runtime.optimization import (
 from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
 from training.learner.runtime.start import start_program
-from training.learner.sampling.sampler import check_positions
-from training.learner.text.messages import (
-    check_messages,
-    check_turns,
-    encode_prompt,
-    encode_turns,
-    naming_row,
-    share,
-    shuffled,
-    tokens_left,
-)
+from training.learner.text.messages import share, shuffled
 
 
 def main(job_dir: Path) -> None:
@@ -303,28 +299,6 @@ def clear_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
         parameter.grad = None
 
 
-def evaluate(
-    model: RewardModel, tie: TieParameter, data: RankingData, settings: RewardConfig, token_budget: int
-) -> Report:
-    """Return the report on held-out comparisons. All processes compute all of it; they are few."""
-    groups = [comparison.group for comparison in data.held_out]
-    with computing_in(settings.dtype):
-        raw, members = raw_scores_of_groups(model, groups, token_budget)
-    scored = score_pairs(data.held_out, raw, settings.tie_model, tie.logit.detach().cpu())
-    evaluation = report(scored, data.held_out, longer_is_preferred(data.train))
-    if model.raw_anchor is not None:
-        evaluation |= anchor_report(raw, model.raw_anchor, data.held_out)
-    if model.ensemble is not None and len(raw):
-        evaluation["ensemble_deviation"] = float(members.std(1).mean()) / model.scale
-    return evaluation
-
-
-def evaluation_metrics(evaluation: Report) -> dict[str, float]:
-    """Return the figures of the report that are drawn as curves."""
-    names = ("held_out_accuracy", "held_out_loss", "brier_score", "expected_calibration_error", "ensemble_deviation")
-    return {name: value for name in names if (value := evaluation.get(name)) is not None}
-
-
 def normalise(
     model: RewardModel, samples: list[PromptGroup], data: RankingData, settings: RewardConfig, token_budget: int
 ) -> None:
@@ -334,112 +308,6 @@ def normalise(
         set_normalisation(model, raw_scores_of_groups(model, groups, token_budget)[0])
         if model.attributes is not None:
             model.attributes.set_normalisation(attribute_predictions(model, groups, token_budget))
-
-
-def check_group_lengths(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
-    """Raise BadInput if a prompt and one of its completions have more tokens than the model has positions."""
-    for group in groups:
-        check_positions(model.network, [group.prompt], max(map(len, group.completions)))
-
-
-def check_contrast_lengths(model: RewardModel, groups: Sequence[PromptGroup]) -> None:
-    """Raise BadInput if the longest text is too long under any prompt; the contrast may combine them.
-
-    Dialogues may be long: the contrast leaves out the prompts before which they do not fit.
-    """
-    texts = [
-        completion
-        for group in groups
-        for completion, spans in zip(group.completions, group.spans, strict=True)
-        if len(spans) == 1
-    ]
-    longest = max(map(len, texts), default=0)
-    check_positions(model.network, [group.prompt for group in groups], longest)
-
-
-def rating_data(tokenizer: Any, job: JobDirectory, settings: RewardConfig, positions: int | None) -> RatingData:
-    """Return the job's ratings; none if it has no ratings.jsonl or its settings leave them out."""
-    if not settings.attribute_weight or not (job.path / "ratings.jsonl").exists():
-        return RatingData()
-    return read_ratings(tokenizer, job.rows("ratings.jsonl"), settings, positions)
-
-
-def mark_targets(
-    tokenizer: Any, job: JobDirectory, settings: RewardConfig, data: RankingData, positions: int | None
-) -> MarkTargets | None:
-    """Return the marked tokens of training completions; None if there are none or the settings leave them out."""
-    if not settings.marks_weight:
-        return None
-    targets = MarkTargets(read_marks(tokenizer, job.rows("rankings.jsonl"), settings, positions), data.train)
-    return targets if targets.marked else None
-
-
-def rating_summary(
-    model: RewardModel,
-    rated: RatingData,
-    ratings: RatingTargets,
-    data: RankingData,
-    settings: RewardConfig,
-    token_budget: int,
-) -> dict[str, Any]:
-    """Return the figures of the attributes for result.json; nothing without any."""
-    if model.attributes is None:
-        return {}
-    groups = [comparison.group for comparison in data.held_out]
-    with computing_in(settings.dtype):
-        predictions = attribute_predictions(model, groups, token_budget)
-    figures = attribute_report(model.attributes.names, predictions, data.held_out, rated)
-    return {"attributes": figures, "unranked_rated_completions": ratings.unranked}
-
-
-def read_samples(
-    tokenizer: Any, job: JobDirectory, settings: RewardConfig, positions: int | None = None
-) -> list[PromptGroup]:
-    """Return the reference policy's samples; none if the job has no samples.jsonl."""
-    if not (job.path / "samples.jsonl").exists():
-        return []
-    rows = enumerate(job.rows("samples.jsonl"), 1)
-    samples = [as_sample(tokenizer, row, number, settings, positions) for number, row in rows]
-    if not samples:
-        raise BadInput("samples.jsonl has no rows: add samples, or delete it")
-    return samples
-
-
-def as_sample(
-    tokenizer: Any, row: dict[str, Any], number: int, settings: RewardConfig, positions: int | None = None
-) -> PromptGroup:
-    with naming_row("samples.jsonl", number, row):
-        messages = check_messages(row.get("messages"))
-        if "turns" not in row and not isinstance(row.get("text"), str):
-            raise BadInput("text must be a string")
-        turns = check_turns(row.get("turns") or [{"role": "assistant", "content": row["text"]}])
-        prompt = encode_prompt(tokenizer, messages, settings.max_prompt_tokens)
-        limits = settings.max_completion_tokens, tokens_left(positions, prompt)
-        tokens, spans, _ = encode_turns(tokenizer, messages, turns, *limits)
-    return as_group(prompt, [(tokens, spans)])
-
-
-def summary(job: JobDirectory, model: RewardModel, tie: TieParameter, data: RankingData) -> dict[str, Any]:
-    """Return the training's figures for result.json: last metrics, normalisation, and sizes of the data."""
-    last = job.metrics()[-1]
-    anchor = model.raw_anchor
-    anchored = sum(bool(ranking.anchor) for comparison in data.train for ranking in comparison.rankings)
-    of_anchor = (
-        {} if anchor is None else {"anchor": (anchor - model.shift) / model.scale, "anchored_rankings": anchored}
-    )
-    return {
-        **of_anchor,
-        "train_loss": last["loss"],
-        "train_accuracy": last["accuracy"],
-        "tie_share": tie.share,
-        "reward_shift": model.shift,
-        "reward_scale": model.scale,
-        "train_rankings": rankings_in(data.train),
-        "train_prompts": len({comparison.prompt_id for comparison in data.train}),
-        "truncated_prompts": data.truncated_prompts,
-        "truncated_completions": data.truncated_completions,
-        "dropped_held_out_rankings": data.dropped_held_out,
-    }
 
 
 if __name__ == "__main__":

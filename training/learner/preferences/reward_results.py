@@ -1,0 +1,78 @@
+"""Evaluation of a reward model on held-out prompts, and the figures of the program reward for result.json."""
+
+from typing import Any
+
+from training.learner.models.loading import computing_in
+from training.learner.models.reward_model import RewardModel, attribute_predictions, raw_scores_of_groups
+from training.learner.preferences.anchor import anchor_report
+from training.learner.preferences.passes import rankings_in
+from training.learner.preferences.ranking_data import RankingData
+from training.learner.preferences.ranking_loss import TieParameter
+from training.learner.preferences.rating_report import attribute_report
+from training.learner.preferences.ratings import RatingData, RatingTargets
+from training.learner.preferences.report import Report, longer_is_preferred, report, score_pairs
+from training.learner.runtime.config import RewardConfig
+from training.learner.runtime.jobdir import JobDirectory
+
+
+def evaluate(
+    model: RewardModel, tie: TieParameter, data: RankingData, settings: RewardConfig, token_budget: int
+) -> Report:
+    """Return the report on held-out comparisons. All processes compute all of it; they are few."""
+    groups = [comparison.group for comparison in data.held_out]
+    with computing_in(settings.dtype):
+        raw, members = raw_scores_of_groups(model, groups, token_budget)
+    scored = score_pairs(data.held_out, raw, settings.tie_model, tie.logit.detach().cpu())
+    evaluation = report(scored, data.held_out, longer_is_preferred(data.train))
+    if model.raw_anchor is not None:
+        evaluation |= anchor_report(raw, model.raw_anchor, data.held_out)
+    if model.ensemble is not None and len(raw):
+        evaluation["ensemble_deviation"] = float(members.std(1).mean()) / model.scale
+    return evaluation
+
+
+def evaluation_metrics(evaluation: Report) -> dict[str, float]:
+    """Return the figures of the report that are drawn as curves."""
+    names = ("held_out_accuracy", "held_out_loss", "brier_score", "expected_calibration_error", "ensemble_deviation")
+    return {name: value for name in names if (value := evaluation.get(name)) is not None}
+
+
+def rating_summary(
+    model: RewardModel,
+    rated: RatingData,
+    ratings: RatingTargets,
+    data: RankingData,
+    settings: RewardConfig,
+    token_budget: int,
+) -> dict[str, Any]:
+    """Return the figures of the attributes for result.json; nothing without any."""
+    if model.attributes is None:
+        return {}
+    groups = [comparison.group for comparison in data.held_out]
+    with computing_in(settings.dtype):
+        predictions = attribute_predictions(model, groups, token_budget)
+    figures = attribute_report(model.attributes.names, predictions, data.held_out, rated)
+    return {"attributes": figures, "unranked_rated_completions": ratings.unranked}
+
+
+def summary(job: JobDirectory, model: RewardModel, tie: TieParameter, data: RankingData) -> dict[str, Any]:
+    """Return the training's figures for result.json: last metrics, normalisation, and sizes of the data."""
+    last = job.metrics()[-1]
+    anchor = model.raw_anchor
+    anchored = sum(bool(ranking.anchor) for comparison in data.train for ranking in comparison.rankings)
+    of_anchor = (
+        {} if anchor is None else {"anchor": (anchor - model.shift) / model.scale, "anchored_rankings": anchored}
+    )
+    return {
+        **of_anchor,
+        "train_loss": last["loss"],
+        "train_accuracy": last["accuracy"],
+        "tie_share": tie.share,
+        "reward_shift": model.shift,
+        "reward_scale": model.scale,
+        "train_rankings": rankings_in(data.train),
+        "train_prompts": len({comparison.prompt_id for comparison in data.train}),
+        "truncated_prompts": data.truncated_prompts,
+        "truncated_completions": data.truncated_completions,
+        "dropped_held_out_rankings": data.dropped_held_out,
+    }
