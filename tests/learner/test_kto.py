@@ -26,10 +26,13 @@ from tests.learner.worlds.spoken import (
 )
 from tests.learner.worlds.words import ranking_rows
 from training.learner import kto
+from training.learner.policy import kto_updates
+from training.learner.preferences.kto_loss import LabelWeights
 from training.learner.preferences.labels import LabelledCompletion, read_labels
 from training.learner.runtime.config.kto import KtoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.runtime.processes import Processes
+from training.learner.sampling.sampler import fewest_positions
 
 pytestmark = pytest.mark.slow
 
@@ -83,10 +86,12 @@ def test_packed_passes_give_the_loss_and_gradient_of_plain_ones(tmp_path, batch,
     folders = {name: str(policy_folder(tmp_path / name, seed=seed)) for name, seed in (("policy", 1), ("start", 2))}
     settings = KtoConfig(model=folders["policy"], reference_model=folders["start"], beta=0.7, micro_batch_tokens=budget)
     models, _ = kto.load_models(settings, Processes())
-    weights = kto.LabelWeights(1.5, 0.75)
-    known = kto.reference_log_probs(models, [tuple(batch)])
-    point = kto.estimate_reference_point(models, kto.reference_point_of(models, batch))
-    metrics = kto.accumulate_gradients(models, batch, [known[kto.identity(one)] for one in batch], point, weights)
+    weights = LabelWeights(1.5, 0.75)
+    known = kto_updates.reference_log_probs(models, [tuple(batch)])
+    point = kto_updates.estimate_reference_point(models, kto_updates.mismatched_pairs(models, batch))
+    metrics = kto_updates.accumulate_gradients(
+        models, batch, [known[kto_updates.identity(one)] for one in batch], point, weights
+    )
 
     policy, reference = plain(folders["policy"]), plain(folders["start"]).requires_grad_(False)
     loss, expected_point = plain_loss(policy, reference, 0.7, weights, batch)
@@ -200,7 +205,7 @@ def test_it_learns_from_labels_and_rankings_of_dialogues(tmp_path):
     kto_job(job, rows, file="rankings.jsonl", learning_rate=0.01, epochs=8, batch_labels=5, max_prompt_tokens=5)
     settings = KtoConfig.from_json(JobDirectory(job).config())
     models, tokenizer = kto.load_models(settings, Processes())
-    data = read_labels(tokenizer, rows, labels, settings, kto.positions_of(models))
+    data = read_labels(tokenizer, rows, labels, settings, fewest_positions(models.policy, models.reference))
     found = [(one.completion, one.turns, one.desirable > 0) for one in data.train[0]]
     cut = (2, 0, 3, 4, 0, 1, 2, 0, 3, 4, 0), ((0, 2), (3, 5), (6, 8), (9, 11))
     assert found == [(*cut, False), (OTHER_TOKENS, OTHER_SPANS, True), (TOKENS, SPANS, True)]

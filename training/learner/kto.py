@@ -47,26 +47,25 @@ import itertools
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from training.learner.models.generic_forward import path_summary, shares_prompts
-from training.learner.models.loading import computing_in
+from training.learner.models.generic_forward import path_summary
 from training.learner.models.oom_retry import MicroBatches
-from training.learner.models.packing import Episodes, as_episodes, within_budget
 from training.learner.models.saving import save_model
-from training.learner.models.token_outputs import completion_log_probs
-from training.learner.policy.divergence import log_probs_of
-from training.learner.policy.reference import load_reference, load_trained_policy
-from training.learner.preferences.kto_loss import (
-    LabelWeights,
-    balanced_weights,
-    kto_losses,
-    mismatched,
-    separation,
+from training.learner.policy.kto_updates import (
+    Models,
+    accumulate_gradients,
+    episodes_of,
+    estimate_reference_point,
+    evaluate,
+    identity,
+    mismatched_pairs,
+    reference_log_probs,
 )
+from training.learner.policy.reference import load_reference, load_trained_policy
+from training.learner.preferences.kto_loss import LabelWeights, balanced_weights
 from training.learner.preferences.labels import LabelData, LabelledCompletion, PromptLabels, read_labels
 from training.learner.runtime.config.kto import KtoConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
@@ -83,24 +82,7 @@ from training.learner.runtime.processes import Processes
 from training.learner.runtime.program import run_program
 from training.learner.runtime.start import start_program
 from training.learner.sampling.sampler import check_positions, fewest_positions
-from training.learner.text.messages import share, shuffled
-
-
-class Models(NamedTuple):
-    """Policy, reference, and what their passes need."""
-
-    policy: Any
-    reference: Any
-    settings: KtoConfig
-    processes: Processes
-    micro_batches: MicroBatches
-
-
-class ReferencePoint(NamedTuple):
-    """Completions under other prompts of the same batch; see `preferences.kto_loss`."""
-
-    episodes: Episodes
-    reference: Tensor  # [N], log π_ref of them
+from training.learner.text.messages import shuffled
 
 
 def main(job_dir: Path) -> None:
@@ -112,7 +94,7 @@ def main(job_dir: Path) -> None:
     # 1. Labels as tokens, policy and reference.
     torch.manual_seed(settings.seed)
     models, tokenizer = load_models(settings, processes)
-    data = read_labels(tokenizer, *label_files(job), settings, positions_of(models))
+    data = read_labels(tokenizer, *label_files(job), settings, fewest_positions(models.policy, models.reference))
     check_lengths(models, data)
     weights = label_weights(data, settings)
     plan = plan_steps(data.train, settings)
@@ -121,7 +103,7 @@ def main(job_dir: Path) -> None:
     known = reference_log_probs(models, data.train)
     held_out = [one for group in data.held_out for one in group]
     known_held_out = reference_log_probs(models, data.held_out)
-    held_out_point = reference_point_of(models, held_out)
+    held_out_pairs = mismatched_pairs(models, held_out)
     optimizer = adamw(models.policy, settings.weight_decay)
     peak_rate = peak_learning_rate(settings, models.policy)
     parts, step = {"policy": models.policy, "optimizer": optimizer}, 0
@@ -134,7 +116,7 @@ def main(job_dir: Path) -> None:
         step += 1
         batch = plan[step - 1]
         rate = peak_rate * learning_rate_factor(step, len(plan), settings)
-        point = estimate_reference_point(models, reference_point_of(models, batch))
+        point = estimate_reference_point(models, mismatched_pairs(models, batch))
         metrics = accumulate_gradients(models, batch, [known[identity(one)] for one in batch], point, weights)
         check_finite("the loss", metrics["loss"], step)
         norm = take_step(optimizer, models.policy.parameters(), rate, settings.max_gradient_norm, step)
@@ -143,7 +125,7 @@ def main(job_dir: Path) -> None:
         metrics |= {"learning_rate": rate, "gradient_norm": norm}
         if held_out and (step == len(plan) or settings.is_evaluated_after(step, len(plan))):
             metrics |= evaluate(
-                models, held_out, [known_held_out[identity(one)] for one in held_out], held_out_point, weights
+                models, held_out, [known_held_out[identity(one)] for one in held_out], held_out_pairs, weights
             )
         job.append_metrics(step, len(plan), **metrics)
         stopping = processes.any(stop.received)
@@ -176,15 +158,10 @@ def label_files(job: JobDirectory) -> tuple[Iterable[dict[str, Any]], Iterable[d
     return rankings, labels
 
 
-def positions_of(models: Models) -> int | None:
-    """Return how many tokens both models read; None without a limit."""
-    return fewest_positions(models.policy, models.reference)
-
-
 def check_lengths(models: Models, data: LabelData) -> None:
     """Raise BadInput if a text could be too long under any prompt: mismatched pairs may combine them.
 
-    Dialogues need room after their own prompt only; `reference_point_of` leaves out pairs that do not fit.
+    Dialogues need room after their own prompt only; `mismatched_pairs` leaves out pairs that do not fit.
     """
     for groups in (data.train, data.held_out):
         labelled = [one for group in groups for one in group]
@@ -214,124 +191,6 @@ def plan_steps(groups: Sequence[PromptLabels], settings: KtoConfig) -> list[list
         cuts = [len(order) * part // parts for part in range(parts + 1)]
         plan += [[one for group in order[low:high] for one in group] for low, high in itertools.pairwise(cuts)]
     return plan
-
-
-def identity(one: LabelledCompletion) -> tuple[Any, ...]:
-    return one.prompt, one.completion, one.turns
-
-
-def episodes_of(labelled: Sequence[LabelledCompletion]) -> Episodes:
-    return as_episodes(
-        [one.prompt for one in labelled], [one.completion for one in labelled], [one.spans for one in labelled]
-    )
-
-
-def total_log_probs(models: Models, model: Any, episodes: Episodes) -> list[float]:
-    """Return log π(y|x) of the episodes under one of the models; every process computes its share."""
-    mine = share(range(len(episodes.prompts)), models.processes.rank, models.processes.count)
-    settings = models.settings
-    rows = log_probs_of(model, episodes.select(mine), 1.0, settings.dtype, models.micro_batches)
-    return models.processes.gather([float(row.double().sum()) for row in rows])
-
-
-def reference_log_probs(models: Models, groups: Sequence[PromptLabels]) -> dict[Any, float]:
-    """Return log π_ref of the labelled completions, by `identity`."""
-    labelled = [one for group in groups for one in group]
-    totals = total_log_probs(models, models.reference, episodes_of(labelled))
-    return {identity(one): total for one, total in zip(labelled, totals, strict=True)}
-
-
-def reference_point_of(models: Models, labelled: Sequence[LabelledCompletion]) -> ReferencePoint:
-    """Return the mismatched pairs of a batch, with their log-probs under the reference.
-
-    A dialogue is paired only with prompts before which it fits into the models' positions.
-    """
-    positions = positions_of(models)
-
-    def fits(i: int, j: int) -> bool:
-        return positions is None or len(labelled[i].prompt) + len(labelled[j].completion) <= positions
-
-    others = mismatched([one.prompt for one in labelled], fits)
-    pairs = [
-        labelled[j]._replace(prompt=one.prompt)
-        for i, (one, j) in enumerate(zip(labelled, others, strict=True))
-        if j != i
-    ]
-    episodes = episodes_of(pairs)
-    return ReferencePoint(episodes, torch.tensor(total_log_probs(models, models.reference, episodes)))
-
-
-def estimate_reference_point(models: Models, point: ReferencePoint) -> float:
-    """Return ẑ0 = max(0, mean log-ratio of the mismatched pairs), nats; 0 if there are none."""
-    if not point.episodes.prompts:
-        return 0.0
-    policy = torch.tensor(total_log_probs(models, models.policy, point.episodes))
-    return max(0.0, float((policy - point.reference).mean()))
-
-
-def accumulate_gradients(
-    models: Models,
-    batch: Sequence[LabelledCompletion],
-    reference: Sequence[float],
-    point: float,
-    weights: LabelWeights,
-) -> dict[str, float]:
-    """Add up the gradient of the batch's mean loss per label over all processes; return its metrics.
-
-    reference: log π_ref of the batch's completions. point: the reference point.
-    """
-    settings, processes, policy = models.settings, models.processes, models.policy
-    total = sum(one.weight for one in batch)
-    mine = list(share(range(len(batch)), processes.rank, processes.count))
-    episodes = episodes_of([batch[i] for i in mine])
-
-    def pass_over(budget: int) -> Tensor:
-        sums = torch.zeros(3, dtype=torch.float64)
-        for part in within_budget(episodes, budget, shares_prompts(policy)):
-            ones = [batch[mine[i]] for i in part]
-            desirable, undesirable = label_tensors(ones, policy.device)
-            known = torch.tensor([reference[mine[i]] for i in part], device=policy.device)
-            with computing_in(settings.dtype):
-                log_ratios = completion_log_probs(policy, episodes.select(part)) - known
-            loss = kto_losses(log_ratios, point, desirable, undesirable, weights, settings.beta).sum()
-            (loss / total).backward()
-            rewards = settings.beta * log_ratios.detach()
-            sums += torch.stack([loss.detach(), (rewards * desirable).sum(), (rewards * undesirable).sum()]).cpu()
-        return sums
-
-    sums = models.micro_batches.attempt(episodes.lengths(), pass_over, undo=policy.zero_grad)
-    processes.sum_gradients(policy.parameters())
-    loss, *rewards = (processes.sum_of(number) for number in sums.tolist())
-    counts = {"desirable": sum(one.desirable for one in batch), "undesirable": sum(one.undesirable for one in batch)}
-    means = {f"{kind}_reward": reward / n for (kind, n), reward in zip(counts.items(), rewards, strict=True) if n}
-    return {"loss": loss / total, "reference_point": point, **means}
-
-
-def label_tensors(labelled: Sequence[LabelledCompletion], device: Any = "cpu") -> tuple[Tensor, Tensor]:
-    """Return the weights of the desirable and of the undesirable labels, [N] each."""
-    return (
-        torch.tensor([one.desirable for one in labelled], device=device),
-        torch.tensor([one.undesirable for one in labelled], device=device),
-    )
-
-
-@torch.no_grad()
-def evaluate(
-    models: Models,
-    held_out: Sequence[LabelledCompletion],
-    reference: Sequence[float],
-    mismatched_pairs: ReferencePoint,
-    weights: LabelWeights,
-) -> dict[str, float]:
-    """Return the mean loss per held-out label, and how well log-ratios separate both kinds (see `separation`)."""
-    policy = torch.tensor(total_log_probs(models, models.policy, episodes_of(held_out)), dtype=torch.float64)
-    log_ratios = policy - torch.tensor(reference, dtype=torch.float64)
-    point = estimate_reference_point(models, mismatched_pairs)
-    desirable, undesirable = label_tensors(held_out)
-    losses = kto_losses(log_ratios, point, desirable, undesirable, weights, models.settings.beta)
-    metrics = {"held_out_loss": float(losses.sum()) / sum(one.weight for one in held_out)}
-    separated = separation(log_ratios, desirable, undesirable)
-    return metrics if separated is None else metrics | {"held_out_separation": separated}
 
 
 def summary(job: JobDirectory, data: LabelData, weights: LabelWeights) -> dict[str, float]:
