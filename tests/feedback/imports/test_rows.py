@@ -1,4 +1,4 @@
-"""Imports of prompts, completions and comparisons: all or nothing, and a sentence for each bad line."""
+"""Rows of imported prompts and completions, sources, demonstrations: all or nothing, a sentence for each bad line."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from feedback import imports
 from feedback.errors import Invalid
 from feedback.imports.prompts import split_of
-from feedback.models import Comparison, ComparisonItem, Completion, Prompt, Source
+from feedback.models import Comparison, Completion, Prompt, Source
 from feedback.web.forms import DemonstrationForm
 from tests.factories import membership
 
@@ -233,67 +233,6 @@ def test_prompts_of_another_project_are_not_found(project, stranger):
         imports.add_completions(project, theirs, [])
 
 
-def completions(project, texts, prompt="a"):
-    (ids,) = imports.add_prompts(project, [{"prompt": prompt, "completions": texts}]).completion_ids
-    return ids
-
-
-def test_texts_that_look_the_same_are_merged(project):
-    ids = completions(project, ["one", "one ", "two", {"text": "one", "source": "another"}])
-    compared = imports.add_comparisons(project, [ids])
-    assert Comparison.objects.get(pk=compared.ids[0]).texts() == ["one", "two"]
-
-
-def test_groups_without_two_different_texts_are_reported(project):
-    same = completions(project, ["one", "one\n"])
-    different = completions(project, ["one", "two"], prompt="b")
-    compared = imports.add_comparisons(project, [same, different, []])
-    assert [each is not None for each in compared.ids] == [False, True, False]
-    assert (len(compared.created), compared.alike) == (1, 2)
-
-
-def test_nine_is_the_most(project):
-    ids = completions(project, [str(index) for index in range(10)])
-    assert imports.add_comparisons(project, [ids[:9]]).created
-    with pytest.raises(Invalid, match="Group 1 has 10 different completions"):
-        imports.add_comparisons(project, [ids])
-
-
-def test_a_comparison_is_of_one_prompt(project):
-    mixed = completions(project, ["one"]) + completions(project, ["two"], prompt="b")
-    with pytest.raises(Invalid, match="different prompts"):
-        imports.add_comparisons(project, [mixed])
-
-
-def test_completions_of_another_project_are_not_found(project, stranger):
-    ids = completions(stranger.memberships.get().project, ["one", "two"])
-    with pytest.raises(Invalid, match="There is no completion"):
-        imports.add_comparisons(project, [ids])
-
-
-@pytest.mark.parametrize("ids", [[0, 1], ["1", "2"], [2**64, 1], [True, 2]])
-def test_invalid_ids_are_refused(project, ids):
-    with pytest.raises(Invalid):
-        imports.add_comparisons(project, [ids])
-
-
-@pytest.mark.parametrize("wish", [{"wanted_rankings": 0}, {"wanted_rankings": 101}, {"priority": 40000}])
-def test_numbers_of_rankings_and_priorities_out_of_range_are_refused(project, wish):
-    with pytest.raises(Invalid):
-        imports.add_comparisons(project, [completions(project, ["a", "b"])], **wish)
-
-
-def test_a_comparison_wants_the_projects_number_of_rankings_unless_set_otherwise(project):
-    project.wanted_rankings = 3
-    ids = completions(project, ["one", "two"])
-    first, second = (
-        Comparison.objects.get(pk=imports.add_comparisons(project, [ids], again=True, **wish).ids[0])
-        for wish in ({}, {"wanted_rankings": 5, "priority": 2})
-    )
-    assert (first.wanted_rankings, first.open_slots, first.priority) == (3, 3, 0)
-    assert (second.wanted_rankings, second.open_slots, second.priority) == (5, 5, 2)
-
-
 def test_a_demonstration_is_a_completion_that_a_person_wrote(project, annotator):
     (prompt_id,) = imports.add_prompts(project, [{"prompt": "a"}]).prompt_ids
     member, prompt = membership(annotator, project), Prompt.objects.get(pk=prompt_id)
@@ -308,15 +247,6 @@ def test_a_demonstration_is_a_completion_that_a_person_wrote(project, annotator)
 def test_an_answer_that_a_person_wrote_keeps_its_blanks_and_has_plain_line_feeds():
     form = DemonstrationForm({"comparison": "1", "text": "    return x\r\n\r\nand so on\r\n"})
     assert form.is_valid() and form.cleaned_data["text"] == "    return x\n\nand so on\n"
-
-
-def test_indented_text_is_another_text_and_blanks_at_the_end_are_not(project):
-    ids = completions(project, ["return x", "    return x", "return x\n"])
-    (comparison_id,) = imports.add_comparisons(project, [ids]).ids
-    texts = ComparisonItem.objects.filter(comparison=comparison_id).values_list("completion__text", flat=True)
-    assert set(texts) == {"return x", "    return x"}
-    texts = Completion.objects.filter(pk__in=ids).order_by("pk").values_list("text", flat=True)
-    assert list(texts) == ["return x", "    return x", "return x\n"]
 
 
 def test_a_demonstration_answers_a_prompt_of_the_project(project, annotator, stranger):
@@ -341,75 +271,3 @@ def test_an_import_cannot_use_the_source_of_a_person(project):
 def test_completions_that_a_checkpoint_wrote_elsewhere_are_imported_under_its_name(project):
     checkpoint = imports.get_source(project, "round-0001", Source.Kind.CHECKPOINT)
     assert imports.get_source(project, "round-0001", Source.Kind.IMPORT) == checkpoint
-
-
-class TestWhatIsKnownAlready:
-    """The same file again changes nothing; what is new in it is recorded, or its line refused."""
-
-    ROW = {
-        "prompt": "a",
-        "completions": ["x", "y"],
-        "external_id": "1",
-        "references": ["r"],
-        "metadata": {"topic": "t"},
-    }
-
-    def test_the_same_rows_again_make_no_comparison_again(self, project):
-        first = imports.add_prompts(project, [self.ROW, {"prompt": "b", "completions": ["x", "y"]}], compare=True)
-        again = imports.add_prompts(project, [self.ROW, {"prompt": "b", "completions": ["y", "x"]}], compare=True)
-        assert (first.compared, first.compared_before) == (2, 0)
-        assert (again.created, again.changed, again.compared, again.compared_before) == (0, 0, 0, 2)
-        assert again.comparison_ids == first.comparison_ids
-        assert Comparison.objects.count() == 2
-
-    def test_a_row_that_occurs_twice_in_one_file_makes_one_comparison(self, project):
-        added = imports.add_prompts(project, [self.ROW, self.ROW], compare=True)
-        assert (added.compared, added.compared_before) == (1, 1)
-        assert len(set(added.comparison_ids)) == Comparison.objects.count() == 1
-
-    def test_known_completions_are_compared_again_on_request(self, project):
-        imports.add_prompts(project, [self.ROW], compare=True)
-        assert imports.add_prompts(project, [self.ROW], compare=True, again=True).compared == 1
-        assert Comparison.objects.count() == 2
-
-    def test_other_completions_of_a_known_prompt_make_a_comparison(self, project):
-        imports.add_prompts(project, [self.ROW], compare=True)
-        added = imports.add_prompts(project, [{"prompt": "a", "completions": ["x", "y", "z"]}], compare=True)
-        assert (added.compared, added.compared_before) == (1, 0)
-
-    def test_gold_of_the_same_texts_is_no_comparison_to_rank(self, project):
-        (ids,) = imports.add_prompts(project, [self.ROW]).completion_ids
-        imports.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]}])
-        assert imports.add_prompts(project, [self.ROW], compare=True).compared == 1
-
-    def test_a_prompt_may_have_several_external_ids_and_answers_to_each(self, project):
-        rows = [{"prompt": "a", "external_id": "row-1"}, {"prompt": "a", "external_id": "row-2"}]
-        added = imports.add_prompts(project, rows)
-        assert added.created == 1 and len(set(added.prompt_ids)) == 1
-        source = imports.get_source(project, "model", "import")
-        sent = [{"external_id": name, "text": f"to {name}"} for name in ("row-1", "row-2")]
-        imports.add_completions(project, source, sent)
-        assert set(Completion.objects.values_list("prompt", flat=True)) == set(added.prompt_ids)
-        with pytest.raises(Invalid, match='row-2" belongs to another prompt already'):
-            imports.add_prompts(project, [{"prompt": "b", "external_id": "row-2"}])
-
-    def test_references_and_metadata_of_a_known_prompt_are_recorded(self, project):
-        imports.add_prompts(project, [{"prompt": "a"}])
-        more = {"prompt": "a", "references": ["r", "s"], "metadata": {"page": 3}, "external_id": "9"}
-        assert imports.add_prompts(project, [self.ROW, more]).changed == 1
-        prompt = Prompt.objects.get()
-        assert (prompt.references, prompt.metadata) == (["r", "s"], {"topic": "t", "page": 3})
-        assert (prompt.external_id, set(prompt.external_ids.values_list("value", flat=True))) == ("1", {"1", "9"})
-        assert imports.add_prompts(project, [self.ROW, more]).changed == 0
-
-    def test_contradicting_metadata_is_refused_by_line_and_nothing_is_stored(self, project):
-        imports.add_prompts(project, [self.ROW])
-        other = {"prompt": "a", "metadata": {"topic": "other"}, "external_id": "2"}
-        with pytest.raises(Invalid, match=r'Line 2: .*another value of the metadata "topic": t'):
-            imports.add_prompts(project, [{"prompt": "new"}, other])
-        assert Prompt.objects.count() == 1 and not Prompt.objects.get().external_ids.filter(value="2").exists()
-
-    def test_all_bad_lines_are_counted_and_the_first_twenty_reported(self, project):
-        with pytest.raises(Invalid, match=r"\(500 lines cannot be used.\)") as refused:
-            imports.add_prompts(project, [{"prompt": 3}] * 500)
-        assert len(refused.value.details["errors"]) == 20
