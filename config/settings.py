@@ -272,8 +272,8 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 600},
     },
     "count-quality": {"task": "training.tasks.count_quality", "schedule": 30, "options": {"expires": 30}},
-    "forget-kept-answers": {
-        "task": "training.tasks.forget_kept_answers",
+    "delete-idempotent-responses": {
+        "task": "training.tasks.delete_idempotent_responses",
         "schedule": 3600,
         "options": {"expires": 3600},
     },

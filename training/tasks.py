@@ -64,7 +64,7 @@ def sweep_leases() -> None:
 
 
 @shared_task
-def forget_kept_answers() -> None:
+def delete_idempotent_responses() -> None:
     from feedback.api import idempotency
 
     idempotency.delete_expired()

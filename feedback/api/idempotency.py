@@ -1,7 +1,7 @@
-"""Header `Idempotency-Key`: a POST that is sent again is carried out once.
+"""Header `Idempotency-Key`: a POST that is sent again is executed once.
 
-Source: the IETF draft "The Idempotency-Key HTTP Header Field". The same key with the same request gets the first answer
-again; the same key with another request is refused with 422.
+Source: the IETF draft "The Idempotency-Key HTTP Header Field". The same key with the same request gets the first
+response again; the same key with another request is refused with 422.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from rest_framework.response import Response
 
 from feedback import validation
 from feedback.errors import AccordError
-from feedback.models import KeptAnswer
+from feedback.models import IdempotentResponse
 
 RETENTION = timedelta(days=7)
 View = Callable[..., Response]
@@ -32,14 +32,14 @@ class KeyReused(AccordError):
 
 
 def idempotent(view: View) -> View:
-    """Make a view's POST accept an `Idempotency-Key`. The view's writes and its stored answer are one transaction.
+    """Make a view's POST accept an `Idempotency-Key`. The view's writes and its stored response are one transaction.
 
-    A second request with the same key waits for the transaction of the first one, and gets its answer. An error is not
-    stored, so the request can be corrected and sent again with the same key.
+    A second request with the same key waits for the transaction of the first one, and gets its response. An error is
+    not stored, so the request can be corrected and sent again with the same key.
     """
 
     @wraps(view)
-    def answer(request: Request, *args: Any, **kwargs: Any) -> Response:
+    def replay_or_execute(request: Request, *args: Any, **kwargs: Any) -> Response:
         key = request.headers.get("Idempotency-Key")
         if key is None or request.method != "POST":
             return view(request, *args, **kwargs)
@@ -51,26 +51,26 @@ def idempotent(view: View) -> View:
             if stored.request_digest != digest:
                 raise KeyReused(_("This Idempotency-Key was used for a different request: send a new key."))
             if not is_new:
-                return Response(stored.answer, status=stored.status, headers={"Idempotency-Replayed": "true"})
+                return Response(stored.body, status=stored.status, headers={"Idempotency-Replayed": "true"})
             response = view(request, *args, **kwargs)
-            stored.answer, stored.status = response.data, response.status_code
-            stored.save(update_fields=["answer", "status"])
+            stored.body, stored.status = response.data, response.status_code
+            stored.save(update_fields=["body", "status"])
             return response
 
-    return answer
+    return replay_or_execute
 
 
-def _store(request: Request, key: str, digest: str) -> tuple[KeptAnswer, bool]:
+def _store(request: Request, key: str, digest: str) -> tuple[IdempotentResponse, bool]:
     """Return the row of this key, and whether it is new. Waits while another request with the same key runs."""
     owner = {"user": request.user, "key": key}
     try:
         with transaction.atomic():
-            return KeptAnswer.objects.create(**owner, request_digest=digest), True
+            return IdempotentResponse.objects.create(**owner, request_digest=digest), True
     except IntegrityError:
-        return KeptAnswer.objects.get(**owner), False
+        return IdempotentResponse.objects.get(**owner), False
 
 
 def delete_expired() -> int:
-    """Delete stored answers older than RETENTION, and return their number."""
-    deleted, _by_table = KeptAnswer.objects.filter(created_at__lt=timezone.now() - RETENTION).delete()
+    """Delete stored responses older than RETENTION, and return their number."""
+    deleted, _by_table = IdempotentResponse.objects.filter(created_at__lt=timezone.now() - RETENTION).delete()
     return deleted

@@ -1,7 +1,7 @@
 """Tables of feedback, with their constraints in the database."""
 
 from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
-from feedback.models.idempotency import KeptAnswer
+from feedback.models.idempotency import IdempotentResponse
 from feedback.models.imports import Import
 from feedback.models.people import MAX_AHEAD, ApiToken, Membership, Project, User
 from feedback.models.prompts import Completion, Demonstration, ExternalId, Prompt, Source
@@ -18,8 +18,8 @@ __all__ = [
     "Completion",
     "Demonstration",
     "ExternalId",
+    "IdempotentResponse",
     "Import",
-    "KeptAnswer",
     "Lease",
     "Membership",
     "OwnQualitySnapshot",

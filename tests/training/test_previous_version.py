@@ -7,7 +7,7 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 
 from feedback.actions import members
-from tests.factories import rank_next
+from tests.factories import URL, client_of, lines, rank_next
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import lifecycle
 from training.rounds.results import Outcome
@@ -25,6 +25,11 @@ def migrate(targets):
     MigrationExecutor(connection).migrate(targets)
 
 
+def add_prompt(manager):
+    rows, headers = lines({"prompt": "sent again"}), {"HTTP_IDEMPOTENCY_KEY": "k-1"}
+    return client_of(manager).post(f"{URL}/prompts", rows, content_type="application/x-ndjson", **headers)
+
+
 def latest():
     return [
         key for key in MigrationExecutor(connection).loader.graph.leaf_nodes() if key[0] in ("feedback", "training")
@@ -33,7 +38,8 @@ def latest():
 
 @pytest.fixture
 def previous(project, base, comparisons, annotator, manager):
-    """Rankings, a finished round and a failed one, in the tables of 0.1."""
+    """Rankings, a finished round and a failed one, and a stored response, in the tables of 0.1."""
+    assert add_prompt(manager).status_code == 201
     for _ in range(6):
         rank_next(members.membership_of(annotator, project.slug), [1, 2, 2])
     configure(project, 500, {"round": {"extra_ranking_share": 0.25}})
@@ -59,6 +65,7 @@ def test_a_database_of_the_previous_version_is_migrated_and_opened(previous, pro
     assert LoopSettings.objects.get().settings == {"round": {"extra_ranking_share": 0.25}}
     assert {row.settings["round"]["extra_ranking_share"] for row in Round.objects.all()} == {0.25}
     assert {row.verdict for row in Checkpoint.objects.all()} == {"waiting"}, "every checkpoint is checked once"
+    assert add_prompt(manager)["Idempotency-Replayed"] == "true"
     client.force_login(manager)
     for page in ("console/", "console/?again=1", "rounds/1/", "rounds/1/samples/", "rounds/2/", "review/", "figures/"):
         assert client.get(f"/projects/{project.slug}/{page}").status_code == 200, page

@@ -9,7 +9,7 @@ from django.db import connection
 from django.utils import timezone
 
 from feedback.api import idempotency
-from feedback.models import Comparison, KeptAnswer, Prompt
+from feedback.models import Comparison, IdempotentResponse, Prompt
 from tests.factories import URL, client_of, lines
 
 ROWS = lines({"prompt": "a", "completions": ["x", "y"]}, {"prompt": "b", "completions": ["x", "y"]})
@@ -19,7 +19,7 @@ def send(client, key, body=ROWS, path="prompts?again=true"):
     return client.post(f"{URL}/{path}", body, content_type="application/x-ndjson", HTTP_IDEMPOTENCY_KEY=key)
 
 
-def test_the_same_request_again_is_answered_and_not_carried_out(as_manager, project):
+def test_the_same_request_again_gets_the_first_response_and_is_not_executed(as_manager, project):
     first, again = send(as_manager, "k-1"), send(as_manager, "k-1")
     assert (first.status_code, again.status_code) == (201, 201)
     assert first.json() == again.json() and again["Idempotency-Replayed"] == "true"
@@ -52,8 +52,8 @@ def test_an_invalid_key_is_refused(as_manager, project, key):
 
 def test_a_new_round_takes_a_key_too(as_manager, project):
     answers = [as_manager.post(f"{URL}/rounds", {}, format="json", HTTP_IDEMPOTENCY_KEY="r") for _ in range(2)]
-    assert [answer.status_code for answer in answers] == [409, 409]  # nothing is served: refused, so not kept
-    assert not KeptAnswer.objects.exists()
+    assert [answer.status_code for answer in answers] == [409, 409]  # nothing is served: refused, so not stored
+    assert not IdempotentResponse.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -76,5 +76,5 @@ def test_eight_simultaneous_requests_with_one_key_are_executed_once(project, man
 def test_stored_responses_are_deleted_after_a_week(as_manager, project):
     send(as_manager, "k-1")
     assert idempotency.delete_expired() == 0
-    KeptAnswer.objects.update(created_at=timezone.now() - timedelta(days=8))
+    IdempotentResponse.objects.update(created_at=timezone.now() - timedelta(days=8))
     assert idempotency.delete_expired() == 1
