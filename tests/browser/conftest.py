@@ -58,17 +58,17 @@ def static_files() -> None:
     site.collect_static_files(lambda sentence: None)
 
 
-class Desk:
-    """Open pages as users and collect the errors in their consoles."""
+class UserPages:
+    """Pages of a browser, opened as users, and the errors in their consoles."""
 
     def __init__(self, browser: Browser, address: str) -> None:
         self.browser, self.address = browser, address
-        self.complaints: list[str] = []
-        self.expected: list[str] = []  # parts of errors that a test provokes
+        self.errors: list[str] = []
+        self.expected_errors: list[str] = []  # parts of errors that a test provokes
         self.pages: list[Page] = []
-        self.under_way: set[Request] = set()
+        self.pending_requests: set[Request] = set()
 
-    def sit(self, name: str | None = None, *, phone: bool = False, dark: bool = False, language: str = "en") -> Page:
+    def open(self, name: str | None = None, *, phone: bool = False, dark: bool = False, language: str = "en") -> Page:
         """Open a page in a new browser context, signed in as `name` (the password is `<name>-password`)."""
         context = self.browser.new_context(
             base_url=self.address,
@@ -81,11 +81,11 @@ class Desk:
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
         self.pages.append(page)
-        page.on("console", self._hear)
-        page.on("request", lambda request: self.under_way.add(request))
-        page.on("requestfinished", lambda request: self.under_way.discard(request))
-        page.on("requestfailed", lambda request: self.under_way.discard(request))
-        page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
+        page.on("console", self._record)
+        page.on("request", lambda request: self.pending_requests.add(request))
+        page.on("requestfinished", lambda request: self.pending_requests.discard(request))
+        page.on("requestfailed", lambda request: self.pending_requests.discard(request))
+        page.on("pageerror", lambda error: self.errors.append(f"{page.url}: {error}"))
         if name is not None:
             self._begin_session(page, name)
         return page
@@ -104,16 +104,16 @@ class Desk:
         page.locator("main button").click()
         page.wait_for_url(lambda url: "/sign-in/" not in url)
 
-    def _hear(self, message: ConsoleMessage) -> None:
+    def _record(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.complaints.append(f"{message.location.get('url', '')}: {message.text}")
+            self.errors.append(f"{message.location.get('url', '')}: {message.text}")
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close every page after the server has answered its requests: they need the test's database."""
         for page in self.pages:
             page.goto("about:blank")
         for _ in range(100):
-            if not self.under_way:
+            if not self.pending_requests:
                 break
             self.pages[0].wait_for_timeout(20)
         if self.pages:
@@ -123,15 +123,15 @@ class Desk:
 
     @property
     def unexpected(self) -> list[str]:
-        return [each for each in self.complaints if not any(part in each for part in self.expected)]
+        return [each for each in self.errors if not any(part in each for part in self.expected_errors)]
 
 
 @pytest.fixture
-def desk(browser, live_server, static_files) -> Iterator[Desk]:
+def user_pages(browser, live_server, static_files) -> Iterator[UserPages]:
     """Fail the test if a console has errors: a script error, a blocked load, a missing file."""
-    opened = Desk(browser, live_server.url)
+    opened = UserPages(browser, live_server.url)
     yield opened
-    opened.leave()
+    opened.close()
     assert not opened.unexpected
 
 

@@ -24,11 +24,11 @@ def check(page: Page) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
-def test_the_ranking_page_in_every_state(comparisons, desk, annotator, dark):
+def test_the_ranking_page_in_every_state(comparisons, user_pages, annotator, dark):
     comparisons(
         ["# Head\n\n- a\n- b\n\n```python\nprint(1) # x\n```", "|a|b|\n|-|-|\n|1|2|", "word " * 900, ""], count=1
     )
-    ranking = RankPage(desk.sit("ann", dark=dark))
+    ranking = RankPage(user_pages.open("ann", dark=dark))
     check(ranking.page)
     for key, after in (("?", "Escape"), ("g", "Escape"), ("s", "Escape"), ("p", "Escape"), ("d", "d"), ("e", "e")):
         ranking.press(key)
@@ -47,8 +47,8 @@ def test_the_ranking_page_in_every_state(comparisons, desk, annotator, dark):
 
 
 @pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
-def test_the_other_pages_have_no_violation(project, desk, manager, annotator, dark):
-    page = desk.sit("mona", dark=dark)
+def test_the_other_pages_have_no_violation(project, user_pages, manager, annotator, dark):
+    page = user_pages.open("mona", dark=dark)
     at = f"/projects/{project.slug}"
     for path in (
         "/",
@@ -66,9 +66,9 @@ def test_the_other_pages_have_no_violation(project, desk, manager, annotator, da
         check(page)
 
 
-def test_signing_in_errors_and_high_contrast(project, desk, annotator):
-    desk.expected.append("404")
-    page = desk.sit()
+def test_signing_in_errors_and_high_contrast(project, user_pages, annotator):
+    user_pages.expected_errors.append("404")
+    page = user_pages.open()
     page.goto("/sign-in/")
     check(page)
     page.locator("[name=username]").fill("ann")
@@ -76,7 +76,7 @@ def test_signing_in_errors_and_high_contrast(project, desk, annotator):
     page.keyboard.press("Enter")
     page.get_by_role("alert").wait_for()
     check(page)
-    desk.sign_in(page, "ann")
+    user_pages.sign_in(page, "ann")
     page.locator(".menu > summary").click()
     page.get_by_role("button", name="High contrast").click()
     check(page)

@@ -15,9 +15,9 @@ def written(page: Page) -> list[str]:
     return page.locator(".completion > .written").all_inner_texts()
 
 
-def test_one_key_shows_all_texts_as_written_for_the_whole_session(comparisons, desk, annotator, keep):
+def test_one_key_shows_all_texts_as_written_for_the_whole_session(comparisons, user_pages, annotator, keep):
     comparisons([SIGNS, "plain"], [SIGNS, "other"])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     page = ranking.page
     assert page.locator(".written").count() == 0
     ranking.press("i")
@@ -38,9 +38,9 @@ def test_one_key_shows_all_texts_as_written_for_the_whole_session(comparisons, d
     assert written(page) == []
 
 
-def test_indentation_is_seen_and_is_a_difference(comparisons, desk, annotator, keep):
+def test_indentation_is_seen_and_is_a_difference(comparisons, user_pages, annotator, keep):
     comparisons([FLAT, INDENTED])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     page = ranking.page
     indented = page.locator(".completion", has_text="def").filter(has=page.locator("[data-written*='    if']"))
     assert "\n        return" in indented.locator(".prose").inner_text()
@@ -55,18 +55,18 @@ def test_indentation_is_seen_and_is_a_difference(comparisons, desk, annotator, k
     assert written(page) == []
 
 
-def test_texts_that_differ_in_markup_alone_differ(comparisons, desk, annotator):
+def test_texts_that_differ_in_markup_alone_differ(comparisons, user_pages, annotator):
     comparisons(["a **b** c", "a b c"])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     if "**" in ranking.page.locator(".completion.is-focused .prose").get_attribute("data-written"):
         ranking.press("ArrowRight")
     ranking.press("d")
     assert "".join(ranking.page.locator("ins.diff").all_inner_texts()) == "****"
 
 
-def test_the_page_names_the_key_for_the_view_in_which_text_can_be_marked(comparisons, desk, annotator):
+def test_the_page_names_the_key_for_the_view_in_which_text_can_be_marked(comparisons, user_pages, annotator):
     comparisons([FLAT, INDENTED])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     state = ranking.page.locator("#state")
     for view in (["d"], ["i"], ["i", "d"]):
         ranking.press(*view, "m")
@@ -76,19 +76,19 @@ def test_the_page_names_the_key_for_the_view_in_which_text_can_be_marked(compari
         ranking.press("Escape")
 
 
-def test_only_an_empty_answer_is_labelled_as_empty(project, desk, annotator, keep):
+def test_only_an_empty_answer_is_labelled_as_empty(project, user_pages, annotator, keep):
     row = {"prompt": "[Agent]: Hello!", "completions": ["[Agent]: Hello!\n[Customer]: Hi!", ""]}
     imports.add_prompts(project, [row], compare=True)
-    page = RankPage(desk.sit("ann")).page
+    page = RankPage(user_pages.open("ann")).page
     keep(page, "empty-answers")
     expect(page.get_by_text("(an empty answer)")).to_have_count(1)
     expect(page.locator(".prose", has_text="[Customer]: Hi!")).to_have_count(1)
 
 
-def test_words_and_numbers_of_narrow_cells_do_not_break(comparisons, desk, annotator, keep):
+def test_words_and_numbers_of_narrow_cells_do_not_break(comparisons, user_pages, annotator, keep):
     cells = "| Track | Length | Remarks of every kind |\n|---|---:|---|\n| 短线 | 200 | " + "long words here " * 6 + "|"
     comparisons([cells, "b", "c", "d"])
-    page = RankPage(desk.sit("ann", phone=True)).page
+    page = RankPage(user_pages.open("ann", phone=True)).page
     keep(page, "narrow-cells")
     for text in ("200", "短线"):
         cell = page.locator("td", has_text=text).first
@@ -98,10 +98,10 @@ def test_words_and_numbers_of_narrow_cells_do_not_break(comparisons, desk, annot
         assert len(cell.evaluate(f"(cell) => [...({height})(cell)].map((box) => box.top)")) == 1
 
 
-def test_a_reviewer_sees_them_as_written_too(project, comparisons, desk, keep):
+def test_a_reviewer_sees_them_as_written_too(project, comparisons, user_pages, keep):
     person(project, "rita", "reviewer")
     [comparison] = comparisons([FLAT, INDENTED])
-    page = desk.sit("rita")
+    page = user_pages.open("rita")
     page.goto(f"/projects/{project.slug}/review/{comparison}/")
     page.locator("#review[data-ready]").wait_for()
     page.keyboard.press("i")

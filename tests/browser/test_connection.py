@@ -8,10 +8,10 @@ from feedback.models import Lease, Ranking
 
 
 @pytest.fixture
-def ranking(comparisons, desk, annotator) -> RankPage:
+def ranking(comparisons, user_pages, annotator) -> RankPage:
     comparisons(count=6, size=2)
-    desk.expected.append("Failed to load resource")
-    page = RankPage(desk.sit("ann"))
+    user_pages.expected_errors.append("Failed to load resource")
+    page = RankPage(user_pages.open("ann"))
     page.page.wait_for_load_state("networkidle")  # the next one is here
     return page
 
@@ -85,27 +85,27 @@ def test_a_submit_is_repeated_after_a_server_error(ranking):
     assert Ranking.objects.count() == 1
 
 
-def test_signed_out_elsewhere_keeps_the_ranking_until_signed_in(ranking, desk):
+def test_signed_out_elsewhere_keeps_the_ranking_until_signed_in(ranking, user_pages):
     ranking.page.context.clear_cookies(name="sessionid")
     ranking.rank_by_keys([1, 2])
     ranking.submit()
     expect(ranking.page.locator("#state")).to_contain_text("You are signed out")
     other = ranking.page.context.new_page()
-    desk.sign_in(other, "ann")
+    user_pages.sign_in(other, "ann")
     ranking.expect_sent()
     assert Ranking.objects.count() == 1
 
 
-def test_another_user_in_the_same_browser_neither_sends_nor_loses_a_draft(ranking, desk, colleague):
+def test_another_user_in_the_same_browser_neither_sends_nor_loses_a_draft(ranking, user_pages, colleague):
     other = ranking.page.context.new_page()
     ranking.page.context.clear_cookies(name="sessionid")
-    desk.sign_in(other, "cole")
+    user_pages.sign_in(other, "cole")
     ranking.rank_by_keys([1, 2])
     ranking.submit()
     expect(ranking.page.locator("#state")).to_contain_text("You are signed out")
     assert not Ranking.objects.exists()
     ranking.page.context.clear_cookies(name="sessionid")
-    desk.sign_in(other, "ann")
+    user_pages.sign_in(other, "ann")
     ranking.expect_sent()
     assert Ranking.objects.get().annotator.username == "ann"
 

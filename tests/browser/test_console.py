@@ -32,10 +32,10 @@ def base(project, tmp_path):
 
 
 @pytest.fixture
-def console(desk, manager, base, comparisons, annotator, project) -> ConsolePage:
+def console(user_pages, manager, base, comparisons, annotator, project) -> ConsolePage:
     comparisons(count=12, size=3)
     rank(project, annotator, 6)
-    return ConsolePage(desk.sit("mona"))
+    return ConsolePage(user_pages.open("mona"))
 
 
 def lines(first: int, last: int) -> list[dict]:
@@ -73,7 +73,7 @@ def outcome_of(project, tmp_path) -> Outcome:
     return Outcome(model=str(folder), reward_model="", samples=rows, baseline=old)
 
 
-def test_a_round_from_start_to_promotion(console, desk, project, tmp_path, keep, colleague):
+def test_a_round_from_start_to_promotion(console, user_pages, project, tmp_path, keep, colleague):
     page = console.page
     keep(page, "console")
     number = console.start_round()
@@ -114,7 +114,7 @@ def test_a_round_from_start_to_promotion(console, desk, project, tmp_path, keep,
     keep(page, "samples")
     console.promote()
     expect(page.get_by_text("served").first).to_be_visible()
-    ranking = RankPage(desk.sit("cole"))
+    ranking = RankPage(user_pages.open("cole"))
     source = Comparison.objects.get(pk=ranking.comparison).completions.first().source
     assert source.name == "round-0001"
     assert all(text.startswith("New answer") for text in ranking.texts)
@@ -158,15 +158,15 @@ def test_an_ended_round_shows_no_empty_curve(console):
     expect(console.page.locator(".stages li.failed")).to_have_count(1)
 
 
-def test_the_console_of_an_empty_project_has_no_start_button(desk, manager, keep):
-    page = desk.sit("mona", phone=True)
+def test_the_console_of_an_empty_project_has_no_start_button(user_pages, manager, keep):
+    page = user_pages.open("mona", phone=True)
     page.goto("/projects/support/console/")
     expect(page.get_by_role("heading", name="No model yet")).to_be_visible()
     expect(page.get_by_role("button", name="Start a round")).to_have_count(0)
     keep(page, "console-empty-phone")
 
 
-def test_a_checkpoint_is_evaluated_by_a_button_and_its_table_is_shown(console, desk, keep):
+def test_a_checkpoint_is_evaluated_by_a_button_and_its_table_is_shown(console, user_pages, keep):
     page = console.page
     page.get_by_role("button", name="Evaluate").click()
     console.expect_status("Waiting")
@@ -183,7 +183,7 @@ def test_a_checkpoint_is_evaluated_by_a_button_and_its_table_is_shown(console, d
     expect(page.locator("#evaluation tbody tr").first).to_contain_text("0.350 to 0.470")
     check(page)
     keep(page, "evaluation")
-    phone = desk.sit("mona", phone=True)
+    phone = user_pages.open("mona", phone=True)
     phone.goto(page.url)
     assert phone.evaluate("document.documentElement.scrollWidth <= innerWidth"), "nothing is wider than the screen"
     keep(phone, "evaluation-phone")
@@ -193,8 +193,8 @@ def test_a_checkpoint_is_evaluated_by_a_button_and_its_table_is_shown(console, d
     keep(page, "console-evaluated")
 
 
-def test_a_round_without_training_shows_no_curves(console, desk, project):
-    """The `desk` fixture checks that the console has no errors."""
+def test_a_round_without_training_shows_no_curves(console, user_pages, project):
+    """The `user_pages` fixture checks that the console has no errors."""
     start_sampling(project, None)
     console.page.goto("/projects/support/rounds/0/")
     expect(console.page.locator(".stages")).to_be_visible()
@@ -214,7 +214,7 @@ def test_a_failed_rounds_settings_are_changed_and_it_starts_again(console, keep)
     assert Round.objects.get(number=number + 1).settings["ppo"]["batch_episodes"] == 8
 
 
-def test_promoting_asks_first(console, desk, project, tmp_path):
+def test_promoting_asks_first(console, user_pages, project, tmp_path):
     checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "other")), "other", verdict=FAST)
     console.open()
     asked = []
@@ -225,7 +225,7 @@ def test_promoting_asks_first(console, desk, project, tmp_path):
 
 
 def test_an_imported_model_waits_for_its_check_and_the_page_updates_its_verdict(
-    console, desk, project, manager, keep, tmp_path
+    console, user_pages, project, manager, keep, tmp_path
 ):
     manager.is_staff = True
     manager.save()
@@ -268,7 +268,7 @@ def test_an_imported_model_waits_for_its_check_and_the_page_updates_its_verdict(
     page.get_by_role("button", name="Start a round").click()
     expect(page.get_by_role("dialog")).to_contain_text("Exact by the generic path")
     keep(page, "check-start")
-    phone = ConsolePage(desk.sit("mona", phone=True)).page
+    phone = ConsolePage(user_pages.open("mona", phone=True)).page
     phone.locator("#checkpoints").scroll_into_view_if_needed()
     keep(phone, "check-verdicts-phone")
     phone.get_by_role("button", name="Start a round").click()

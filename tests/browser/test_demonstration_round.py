@@ -45,9 +45,9 @@ def mean_negative_log_likelihood(folder: str, prompt: str, answer: str) -> float
 
 
 def test_a_demonstration_written_on_the_ranking_page_changes_the_next_checkpoint(
-    loop, desk, project, annotator, manager, keep
+    loop, user_pages, project, annotator, manager, keep
 ):
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     page = ranking.page
     prompt = page.locator(".prompt .prose").inner_text()
     ranking.press("w", "Control+a")
@@ -55,7 +55,7 @@ def test_a_demonstration_written_on_the_ranking_page_changes_the_next_checkpoint
     page.keyboard.press("Control+Enter")
     expect(page.locator(".submit-state")).to_contain_text("Your answer is stored")
 
-    console = ConsolePage(desk.sit("mona"))
+    console = ConsolePage(user_pages.open("mona"))
     expect(console.page.get_by_role("link", name="1 demonstration")).to_be_visible()
     console.start_round()
     console.expect_status("Finished", timeout=MAX_WAIT)

@@ -32,18 +32,18 @@ def dialogues(project):
 
 
 @pytest.mark.parametrize(("phone", "dark"), [(False, False), (True, True), (True, False), (False, True)])
-def test_a_dialogue_is_shown_turn_by_turn(dialogues, desk, annotator, keep, phone, dark):
-    ranking = RankPage(desk.sit("ann", phone=phone, dark=dark))
+def test_a_dialogue_is_shown_turn_by_turn(dialogues, user_pages, annotator, keep, phone, dark):
+    ranking = RankPage(user_pages.open("ann", phone=phone, dark=dark))
     card = ranking.page.locator(".completion", has_text="I am sorry about that")
     expect(card.get_by_role("group", name="User").and_(card.locator(".turn"))).to_have_text("Number 7, from Monday.")
     expect(card.locator(".turn.assistant")).to_have_count(2)
-    keep(ranking.page, f"rank-dialogue-{'phone' if phone else 'desk'}-{'dark' if dark else 'light'}")
+    keep(ranking.page, f"rank-dialogue-{'phone' if phone else 'desktop'}-{'dark' if dark else 'light'}")
     check(ranking.page)
 
 
 @pytest.mark.parametrize("phone", [False, True])
-def test_the_last_turn_of_a_dialogue_is_edited_and_the_turns_before_stay(dialogues, desk, annotator, keep, phone):
-    ranking = RankPage(desk.sit("ann", phone=phone))
+def test_the_last_turn_of_a_dialogue_is_edited_and_the_turns_before_stay(dialogues, user_pages, annotator, keep, phone):
+    ranking = RankPage(user_pages.open("ann", phone=phone))
     ranking.page.locator(".completion", has_text="I am sorry about that").click(position={"x": 180, "y": 12})
     ranking.press("w")
     panel = ranking.page.locator("dialog[open]")
@@ -52,7 +52,7 @@ def test_the_last_turn_of_a_dialogue_is_edited_and_the_turns_before_stay(dialogu
     expect(note).to_be_visible()
     panel.locator("textarea").fill("Thank you. A new kettle comes on Monday.")
     expect(panel.locator(".changes ins").first).to_be_visible()
-    keep(ranking.page, f"rank-dialogue-edited-{'phone' if phone else 'desk'}")
+    keep(ranking.page, f"rank-dialogue-edited-{'phone' if phone else 'desktop'}")
     check(ranking.page)
     ranking.press("Control+Enter")
     expect(panel).to_have_count(0)
@@ -66,8 +66,10 @@ def test_the_last_turn_of_a_dialogue_is_edited_and_the_turns_before_stay(dialogu
     assert [item.completion.turns for item in edited.pair.items.order_by("position")][1] == GOOD
 
 
-def test_a_dialogue_is_marked_and_ranked_and_an_answer_may_begin_with_an_empty_page(dialogues, desk, annotator, keep):
-    ranking = RankPage(desk.sit("ann"))
+def test_a_dialogue_is_marked_and_ranked_and_an_answer_may_begin_with_an_empty_page(
+    dialogues, user_pages, annotator, keep
+):
+    ranking = RankPage(user_pages.open("ann"))
     drag_over(ranking.page, "keep the box")
     ranking.press("-")
     ranking.press("Shift+W")
@@ -90,12 +92,14 @@ def test_a_dialogue_is_marked_and_ranked_and_an_answer_may_begin_with_an_empty_p
     assert Demonstration.objects.get().completion.text == "Which order is it?"
 
 
-def test_a_turn_that_spells_another_turn_is_one_turn_as_written_and_in_the_differences(project, desk, annotator, keep):
+def test_a_turn_that_spells_another_turn_is_one_turn_as_written_and_in_the_differences(
+    project, user_pages, annotator, keep
+):
     (first, answer, last), imitation = GOOD, f"Sorry.\n\nUser:\n{GOOD[1]['content']}\n\nAssistant:\nThank you."
     imitating = [{**first, "content": imitation}, answer, {**last, "content": "Thank  you. Keep the box."}]
     row = {"prompt": "My kettle came with a cracked lid.", "completions": [{"turns": GOOD}, {"turns": imitating}]}
     imports.add_prompts(project, [row], compare=True)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     written = ranking.page.locator(".completion > .written")
     ranking.press("i")
     keep(ranking.page, "rank-dialogue-imitated-as-written")

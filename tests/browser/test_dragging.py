@@ -18,9 +18,9 @@ def press_letter(page: Page, letter: str) -> None:
 
 
 @pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.full), pytest.param(9, marks=pytest.mark.full)])
-def test_a_letter_dropped_on_any_part_of_a_box_gets_its_rank(comparisons, desk, annotator, size):
+def test_a_letter_dropped_on_any_part_of_a_box_gets_its_rank(comparisons, user_pages, annotator, size):
     comparisons(count=1, size=size)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     for rank in range(1, size + 1):
         for part in PARTS:
             ranking.drag("A", rank, part)
@@ -32,9 +32,9 @@ def test_a_letter_dropped_on_any_part_of_a_box_gets_its_rank(comparisons, desk, 
     assert ranking.ranks[:2] == [1, 1]
 
 
-def test_the_box_below_the_letter_is_highlighted_and_no_box_moves(comparisons, desk, annotator, keep):
+def test_the_box_below_the_letter_is_highlighted_and_no_box_moves(comparisons, user_pages, annotator, keep):
     comparisons(count=1, size=4)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     page = ranking.page
     ranking.rank_by_keys([2, 2, 2])
     before = boxes(page)
@@ -51,17 +51,17 @@ def test_the_box_below_the_letter_is_highlighted_and_no_box_moves(comparisons, d
     assert ranking.ranks == [2, 2, 2, 0]  # dropped beside the boxes: as it was
 
 
-def test_boxes_stay_where_they_are_while_letters_come_and_go(comparisons, desk, annotator):
+def test_boxes_stay_where_they_are_while_letters_come_and_go(comparisons, user_pages, annotator):
     comparisons(count=1, size=4)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     before = boxes(ranking.page)
     ranking.rank_by_keys([1, 4, 4, 2])
     assert boxes(ranking.page) == before
 
 
-def test_escape_ends_a_drag_without_a_rank(comparisons, desk, annotator):
+def test_escape_ends_a_drag_without_a_rank(comparisons, user_pages, annotator):
     comparisons(count=1)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     page = ranking.page
     press_letter(page, "A")
     ranking.box(2).hover(force=True)
@@ -72,9 +72,9 @@ def test_escape_ends_a_drag_without_a_rank(comparisons, desk, annotator):
     expect(page.locator(".is-target, .is-lifted, .is-away")).to_have_count(0)
 
 
-def test_a_finger_drags_to_the_last_of_nine_places(comparisons, desk, annotator, keep):
+def test_a_finger_drags_to_the_last_of_nine_places(comparisons, user_pages, annotator, keep):
     comparisons(count=1, size=9)
-    ranking = RankPage(desk.sit("ann", phone=True))
+    ranking = RankPage(user_pages.open("ann", phone=True))
     page = ranking.page
     finger = page.context.new_cdp_session(page)
 

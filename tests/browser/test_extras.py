@@ -6,11 +6,11 @@ from rank_page import RankPage
 from feedback.models import Demonstration, Ranking
 
 
-def test_strength_flags_and_comment_by_keyboard(comparisons, desk, annotator, project, keep):
+def test_strength_flags_and_comment_by_keyboard(comparisons, user_pages, annotator, project, keep):
     project.strength_points, project.flags = 4, ["off topic", "unsafe"]
     project.save()
     comparisons(count=2, size=2)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     ranking.rank_by_keys([2, 1])
     ranking.press("Shift+3", "b", "c")
     ranking.page.keyboard.type("Both 2 long; see §3")
@@ -26,9 +26,9 @@ def test_strength_flags_and_comment_by_keyboard(comparisons, desk, annotator, pr
     assert (stored.strength, stored.flags, stored.comment) == (3, ["all bad", "unsafe"], "Both 2 long; see §3")
 
 
-def test_undo_restores_ranks_and_details(comparisons, desk, annotator):
+def test_undo_restores_ranks_and_details(comparisons, user_pages, annotator):
     comparisons(count=2, size=3)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     ranking.rank_by_keys([1, 1, 1])
     ranking.press("v")
     ranking.submit()
@@ -42,9 +42,9 @@ def test_undo_restores_ranks_and_details(comparisons, desk, annotator):
     assert list(revisions) == [("counts", ["all good"]), ("withdrawn", ["all good"]), ("counts", [])]
 
 
-def test_strength_is_offered_for_pairs_only_and_only_if_the_project_asks(comparisons, desk, annotator, project):
+def test_strength_is_offered_for_pairs_only_and_only_if_the_project_asks(comparisons, user_pages, annotator, project):
     comparisons(["a", "b"], ["a", "b", "c"])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     strength = ranking.page.locator(".strength")
     expect(strength).to_have_count(0)
     project.strength_points = 9
@@ -57,9 +57,9 @@ def test_strength_is_offered_for_pairs_only_and_only_if_the_project_asks(compari
         ranking.submit()
 
 
-def test_a_better_answer_becomes_a_demonstration(comparisons, desk, annotator, keep):
+def test_a_better_answer_becomes_a_demonstration(comparisons, user_pages, annotator, keep):
     comparisons(count=1)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     ranking.press("w")
     ranking.page.get_by_label("Your answer").fill("A much better one, with 1 and 2.")
     keep(ranking.page, "rank-write")

@@ -25,9 +25,9 @@ def covered(page: Page) -> list[str]:
 
 
 @pytest.mark.parametrize(("size", "window"), [(9, DESKTOP), (9, SMALL), (4, TABLET), (9, TABLET)])
-def test_the_places_and_the_buttons_do_not_cover_each_other(comparisons, desk, annotator, keep, size, window):
+def test_the_places_and_the_buttons_do_not_cover_each_other(comparisons, user_pages, annotator, keep, size, window):
     comparisons(count=1, size=size)
-    page = desk.sit("ann")
+    page = user_pages.open("ann")
     page.set_viewport_size({"width": window[0], "height": window[1]})
     ranking = RankPage(page)
     keep(page, f"rank-{size}-at-{window[0]}")
@@ -38,11 +38,11 @@ def test_the_places_and_the_buttons_do_not_cover_each_other(comparisons, desk, a
     expect(page.locator(".completion").last).to_be_in_viewport(ratio=0.3)  # not beneath the places either
 
 
-def test_on_a_phone_all_places_and_submit_are_in_sight(comparisons, desk, annotator, keep):
+def test_on_a_phone_all_places_and_submit_are_in_sight(comparisons, user_pages, annotator, keep):
     """Check the layout with no letter ranked, each with its own rank, and all with the same."""
     for size in (2, 4, 9):
         comparisons([f"Answer {letter} of {size}." for letter in "abcdefghi"[:size]])
-    page = desk.sit("ann", phone=True)
+    page = user_pages.open("ann", phone=True)
     ranking = RankPage(page)
     for _ in range(3):
         size = page.locator(".completion").count()
@@ -75,12 +75,12 @@ def with_everything(page: Page) -> RankPage:
         "phone-chinese-dark",
     ],
 )
-def test_ratings_and_marks_can_be_read(comparisons, desk, annotator, project, keep, kind):
+def test_ratings_and_marks_can_be_read(comparisons, user_pages, annotator, project, keep, kind):
     project.attributes, project.flags = ["helpful", "honest", "harmless"], ["unsafe"]
     project.save()
     comparisons(["It comes on **Friday**, sorry.", "No idea, sorry."])
     phone = "phone" in kind
-    page = desk.sit("ann", phone=phone, dark="dark" in kind, language="zh-CN" if phone else "en")
+    page = user_pages.open("ann", phone=phone, dark="dark" in kind, language="zh-CN" if phone else "en")
     if not phone:
         page.goto("/")
         page.locator(".menu > summary").click()
@@ -94,14 +94,14 @@ def test_ratings_and_marks_can_be_read(comparisons, desk, annotator, project, ke
 
 @pytest.mark.parametrize(("phone", "dark"), [(True, False), (True, True), (False, True)])
 def test_the_console_shows_the_verdict_on_the_labels_at_every_window_size(
-    project, annotator, colleague, desk, manager, keep, phone, dark
+    project, annotator, colleague, user_pages, manager, keep, phone, dark
 ):
     add_work(project, 12, wanted_rankings=2)
     for name in (annotator, colleague):
         for _ in range(12):
             rank_next(membership(name, project))
     cache.clear()
-    page = desk.sit("mona", phone=phone, dark=dark)
+    page = user_pages.open("mona", phone=phone, dark=dark)
     page.goto("/projects/support/console/")
     expect(page.locator("#verdict")).to_be_visible()
     keep(page, f"console-trust-{'phone' if phone else 'desktop'}{'-dark' if dark else ''}")
@@ -110,8 +110,8 @@ def test_the_console_shows_the_verdict_on_the_labels_at_every_window_size(
 
 
 @pytest.mark.parametrize("width", [1280, 1150, 1024, 900, 768])
-def test_every_entry_of_the_navigation_is_in_sight(desk, manager, project, keep, width):
-    page = desk.sit("mona")
+def test_every_entry_of_the_navigation_is_in_sight(user_pages, manager, project, keep, width):
+    page = user_pages.open("mona")
     page.set_viewport_size({"width": width, "height": 800})
     page.goto("/projects/support/people/")
     keep(page, f"navigation-{width}")
@@ -120,15 +120,15 @@ def test_every_entry_of_the_navigation_is_in_sight(desk, manager, project, keep,
     )
 
 
-def test_on_a_phone_the_navigation_shows_where_one_is(desk, manager, project, keep):
-    page = desk.sit("mona", phone=True)
+def test_on_a_phone_the_navigation_shows_where_one_is(user_pages, manager, project, keep):
+    page = user_pages.open("mona", phone=True)
     page.goto("/projects/support/settings/")
     expect(page.locator(".bar nav [aria-current]")).to_be_in_viewport(ratio=0.99)
     keep(page, "navigation-phone")
 
 
-def test_on_a_phone_the_tabs_of_review_show_where_one_is_and_that_there_are_more(desk, manager, project, keep):
-    page = desk.sit("mona", phone=True)
+def test_on_a_phone_the_tabs_of_review_show_where_one_is_and_that_there_are_more(user_pages, manager, project, keep):
+    page = user_pages.open("mona", phone=True)
     page.goto("/projects/support/review/decisions/")
     expect(page.locator(".tabs [aria-current]")).to_be_in_viewport(ratio=0.99)
     assert page.locator(".tabs").evaluate("(tabs) => getComputedStyle(tabs).backgroundImage").count("gradient") == 4
@@ -136,16 +136,16 @@ def test_on_a_phone_the_tabs_of_review_show_where_one_is_and_that_there_are_more
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_a_role_and_its_button_stay_on_one_line_beside_a_long_name(desk, manager, project):
+def test_a_role_and_its_button_stay_on_one_line_beside_a_long_name(user_pages, manager, project):
     person(project, "a.person.with.a.very.long.name@department.example.org", "annotator")
-    page = desk.sit("mona")
+    page = user_pages.open("mona")
     page.goto("/projects/support/people/")
     role, button = (page.locator("tr", has_text="a.person").locator(each) for each in ("select", ".inline-form button"))
     assert abs(role.bounding_box()["y"] - button.bounding_box()["y"]) < role.bounding_box()["height"] / 2
 
 
-def test_the_people_page_fits_a_phone(desk, manager, annotator, project, keep):
-    page = desk.sit("mona", phone=True)
+def test_the_people_page_fits_a_phone(user_pages, manager, annotator, project, keep):
+    page = user_pages.open("mona", phone=True)
     page.goto("/projects/support/people/")
     keep(page, "people-phone")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -167,10 +167,10 @@ def height_to_read_in(page: Page) -> float:
 
 
 @pytest.mark.parametrize(("size", "window"), [(2, (640, 400)), (4, (640, 400)), (2, (320, 200)), (9, (320, 200))])
-def test_at_high_zoom_enough_height_is_left_for_reading(comparisons, desk, annotator, keep, size, window):
+def test_at_high_zoom_enough_height_is_left_for_reading(comparisons, user_pages, annotator, keep, size, window):
     """WCAG 1.4.10: at 200 % and 400 % zoom, a window of 1280 x 800 is one of 640 x 400 and 320 x 200."""
     comparisons(*[["word " * 150] * (size - 1) + ["more " * 150]] * 2)
-    page = desk.sit("ann")
+    page = user_pages.open("ann")
     page.set_viewport_size({"width": window[0], "height": window[1]})
     ranking = RankPage(page)
     keep(page, f"rank-zoomed-{size}-at-{window[0]}")

@@ -10,9 +10,9 @@ from tests.factories import person
 
 
 def test_a_manager_gives_flags_their_meanings_and_annotators_read_them(
-    desk, project, manager, annotator, comparisons, keep
+    user_pages, project, manager, annotator, comparisons, keep
 ):
-    page = desk.sit("mona")
+    page = user_pages.open("mona")
     page.goto("/projects/support/settings/")
     page.get_by_label("Flags: information").fill("typo")
     page.get_by_label("Flags: review").fill("odd, typo")
@@ -27,7 +27,7 @@ def test_a_manager_gives_flags_their_meanings_and_annotators_read_them(
     project.refresh_from_db()
     assert (project.flags, project.information_flags, project.review_flags) == (["private"], ["typo"], ["odd"])
     comparisons(count=1)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     ranking.press("?")
     expect(ranking.page.get_by_text("Flag: private (not for training)")).to_be_visible()
     expect(ranking.page.get_by_text("Flag: odd (a reviewer looks at it)")).to_be_visible()
@@ -42,13 +42,13 @@ def test_a_manager_gives_flags_their_meanings_and_annotators_read_them(
     ],
 )
 def test_a_reviewer_sees_flagged_comparisons_and_demonstrations(
-    desk, project, annotator, comparisons, keep, dark, phone
+    user_pages, project, annotator, comparisons, keep, dark, phone
 ):
     project.review_flags = ["odd"]
     project.save()
     person(project, "rita", "reviewer")
     comparisons(["Soon, by post.", "Never."])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     ranking.press("w", "Control+End")
     ranking.page.keyboard.type(" It is on its way.")
     ranking.press("Control+Enter")
@@ -58,7 +58,7 @@ def test_a_reviewer_sees_flagged_comparisons_and_demonstrations(
     assert Ranking.objects.get(reason="sampled").flags == ["odd"]
 
     name = f"{'-phone' if phone else ''}{'-dark' if dark else ''}"
-    page = desk.sit("rita", dark=dark, phone=phone)
+    page = user_pages.open("rita", dark=dark, phone=phone)
     page.goto("/projects/support/review/flagged/")
     keep(page, f"review-flagged{name}")
     check(page)

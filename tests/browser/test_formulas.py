@@ -24,9 +24,9 @@ HOSTILE = " ".join(
 )
 
 
-def test_formulas_are_set_and_prices_are_not(comparisons, desk, annotator, keep):
+def test_formulas_are_set_and_prices_are_not(comparisons, user_pages, annotator, keep):
     comparisons([PLAIN, "| a | b |\n|-|-|\n| $x_1$ | مرحبا $y^2$ عالم |"], [PLAIN, "no formula"])
-    page = desk.sit("ann")
+    page = user_pages.open("ann")
     ranking = RankPage(page)
     expect(page.locator(".completion .katex math").first).to_be_attached()
     keep(page, "rank-mathematics")
@@ -38,18 +38,18 @@ def test_formulas_are_set_and_prices_are_not(comparisons, desk, annotator, keep)
     assert page.locator(".completion .math .katex").count() == formulas > 1  # set before it was shown
 
 
-def test_a_formula_wider_than_its_place_is_scrolled_by_keyboard_too(comparisons, desk, annotator):
+def test_a_formula_wider_than_its_place_is_scrolled_by_keyboard_too(comparisons, user_pages, annotator):
     comparisons([f"$$ {'+'.join(f'x_{{{i}}}' for i in range(60))} $$", "$$ x $$"])
-    page = RankPage(desk.sit("ann")).page
+    page = RankPage(user_pages.open("ann")).page
     wide = page.locator(".math.display").filter(has_text="59")
     expect(wide).to_have_attribute("tabindex", "0")
     expect(page.locator(".math.display[tabindex]")).to_have_count(1)
     check(page)
 
 
-def test_hostile_formulas_do_no_harm(comparisons, desk, annotator, keep):
+def test_hostile_formulas_do_no_harm(comparisons, user_pages, annotator, keep):
     comparisons([HOSTILE, "plain"])
-    page = RankPage(desk.sit("ann")).page
+    page = RankPage(user_pages.open("ann")).page
     expect(page.locator(".katex").first).to_be_attached()
     keep(page, "hostile-mathematics")
     assert "owned" not in page.title()
@@ -66,15 +66,15 @@ def test_hostile_formulas_do_no_harm(comparisons, desk, annotator, keep):
     assert colours[0] == colours[1]
 
 
-def test_the_maximum_number_of_formulas_is_typeset_without_a_pause(comparisons, desk, annotator):
+def test_the_maximum_number_of_formulas_is_typeset_without_a_pause(comparisons, user_pages, annotator):
     comparisons(["$\\frac{x}{y}$ " * 2_000, "plain"])
-    page = RankPage(desk.sit("ann")).page
+    page = RankPage(user_pages.open("ann")).page
     expect(page.locator(".math[data-tex]")).to_have_count(8_000 // len("\\frac{x}{y}"))
 
 
-def test_a_formula_can_only_be_marked_as_a_whole(comparisons, desk, annotator):
+def test_a_formula_can_only_be_marked_as_a_whole(comparisons, user_pages, annotator):
     comparisons([PLAIN, "No."])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     ranking.page.locator(".math[data-tex]").first.evaluate(
         "(formula) => getSelection().selectAllChildren(formula.querySelector('.katex-html'))"
     )

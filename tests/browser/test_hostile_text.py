@@ -22,10 +22,10 @@ RIGHT_TO_LEFT = "مرحبا، سيصل طردك يوم الخميس. 👩‍👩
 
 
 @pytest.fixture
-def show_texts(comparisons, desk, annotator):
+def show_texts(comparisons, user_pages, annotator):
     def show(*texts: str):
         comparisons(list(texts))
-        return RankPage(desk.sit("ann")).page
+        return RankPage(user_pages.open("ann")).page
 
     return show
 
@@ -73,10 +73,10 @@ def test_other_scripts_read_in_their_direction(show_texts, keep):
     assert right.evaluate("(element) => getComputedStyle(element).direction") == "rtl"
 
 
-def test_the_policy_lets_no_other_script_run(desk, annotator, comparisons):
+def test_the_policy_lets_no_other_script_run(user_pages, annotator, comparisons):
     comparisons(count=1)
-    page = RankPage(desk.sit("ann")).page
-    desk.expected.append("Content Security Policy")
+    page = RankPage(user_pages.open("ann")).page
+    user_pages.expected_errors.append("Content Security Policy")
     page.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x:y onerror=\"document.title=1\">')")
     page.wait_for_timeout(300)
     assert page.title().endswith("Accord")

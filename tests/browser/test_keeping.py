@@ -55,10 +55,12 @@ def is_showing(ranking: RankPage, comparison: int) -> None:
     expect(ranking.form).to_have_attribute("data-comparison", str(ranking.number_of(comparison)))
 
 
-def test_after_a_change_of_settings_the_draft_keeps_the_parts_that_still_fit(comparisons, desk, annotator, rated, keep):
-    desk.expected.append("400")
+def test_after_a_change_of_settings_the_draft_keeps_the_parts_that_still_fit(
+    comparisons, user_pages, annotator, rated, keep
+):
+    user_pages.expected_errors.append("400")
     comparisons(count=3, size=2)
-    ranking = settled(desk.sit("ann"))
+    ranking = settled(user_pages.open("ann"))
     first = ranking.comparison
     rated.attributes = ["helpful", "harmless"]
     rated.save()
@@ -80,10 +82,10 @@ def test_after_a_change_of_settings_the_draft_keeps_the_parts_that_still_fit(com
     expect(ranking.page.get_by_role("group", name="harmless, completion A")).to_be_visible()  # the next one too
 
 
-def test_a_correction_that_new_settings_refuse_is_shown_again(comparisons, desk, annotator, rated):
-    desk.expected.append("400")
+def test_a_correction_that_new_settings_refuse_is_shown_again(comparisons, user_pages, annotator, rated):
+    user_pages.expected_errors.append("400")
     comparisons(count=2, size=2)
-    ranking = settled(desk.sit("ann"))
+    ranking = settled(user_pages.open("ann"))
     first = ranking.comparison
     ranking.rank_by_keys([1, 2])
     ranking.press("f")
@@ -102,9 +104,9 @@ def test_a_correction_that_new_settings_refuse_is_shown_again(comparisons, desk,
     assert shown_ranks(Ranking.objects.get(is_live=True)) == [1, 1]
 
 
-def test_two_tabs_of_one_person_rank_nothing_twice(comparisons, desk, annotator):
+def test_two_tabs_of_one_person_rank_nothing_twice(comparisons, user_pages, annotator):
     comparisons(count=4, size=2)
-    one = settled(desk.sit("ann"))
+    one = settled(user_pages.open("ann"))
     other = settled(one.page.context.new_page())
     first = one.number
     assert other.number == first
@@ -123,9 +125,9 @@ def test_two_tabs_of_one_person_rank_nothing_twice(comparisons, desk, annotator)
     assert Ranking.objects.values("comparison").distinct().count() == Ranking.objects.count() == 4
 
 
-def test_undo_pressed_quickly_goes_as_far_back_as_it_was_pressed(comparisons, desk, annotator):
+def test_undo_pressed_quickly_goes_as_far_back_as_it_was_pressed(comparisons, user_pages, annotator):
     comparisons(count=13, size=2)
-    ranking = settled(desk.sit("ann"))
+    ranking = settled(user_pages.open("ann"))
     done = []
     for _ in range(11):
         done.append(ranking.comparison)
@@ -148,9 +150,9 @@ def test_undo_pressed_quickly_goes_as_far_back_as_it_was_pressed(comparisons, de
     assert Ranking.objects.filter(is_live=True).count() == 12
 
 
-def test_undo_and_writing_when_signed_out_show_a_message_and_lose_nothing(comparisons, desk, annotator):
+def test_undo_and_writing_when_signed_out_show_a_message_and_lose_nothing(comparisons, user_pages, annotator):
     comparisons(count=2, size=2)
-    ranking = settled(desk.sit("ann"))
+    ranking = settled(user_pages.open("ann"))
     page = ranking.page
     ranking.press("1")
     page.context.clear_cookies(name="sessionid")
@@ -162,7 +164,7 @@ def test_undo_and_writing_when_signed_out_show_a_message_and_lose_nothing(compar
     ranking.press("u")
     page.wait_for_load_state("networkidle")
     assert ranking.ranks == [1, 0]
-    desk.sign_in(page, "ann")  # in this tab even
+    user_pages.sign_in(page, "ann")  # in this tab even
     ranking = RankPage(page)
     assert ranking.ranks == [1, 0]
     expect(page.locator("#state")).to_contain_text("Your answer is stored")
@@ -171,11 +173,11 @@ def test_undo_and_writing_when_signed_out_show_a_message_and_lose_nothing(compar
     expect(page.get_by_label("Your answer")).to_have_value(ranking.texts[0])  # begins again
 
 
-def test_a_hidden_tab_keeps_its_comparisons_and_a_break_does_not(comparisons, desk, annotator, project):
+def test_a_hidden_tab_keeps_its_comparisons_and_a_break_does_not(comparisons, user_pages, annotator, project):
     project.lease_minutes = 1
     project.save()
     comparisons(count=3, size=2)
-    page = desk.sit("ann")
+    page = user_pages.open("ann")
     page.clock.install()
     ranking = settled(page)
     set_hidden(page, True)
@@ -198,10 +200,10 @@ def test_a_hidden_tab_keeps_its_comparisons_and_a_break_does_not(comparisons, de
     wait_until(page, lambda: not Lease.objects.filter(lapsed_at__isnull=False).exists())
 
 
-def test_an_expired_comparison_that_others_ranked_shows_a_message(comparisons, desk, annotator):
-    desk.expected.append("409")
+def test_an_expired_comparison_that_others_ranked_shows_a_message(comparisons, user_pages, annotator):
+    user_pages.expected_errors.append("409")
     comparisons(count=2, size=2)
-    ranking = settled(desk.sit("ann"))
+    ranking = settled(user_pages.open("ann"))
     lease = Lease.objects.get(comparison_id=ranking.comparison)
     Lease.objects.filter(pk=lease.pk).update(lapsed_at=timezone.now(), expires_at=timezone.now())
     set_hidden(ranking.page, False)  # back again: nobody may take it, as no slot is open
@@ -215,10 +217,10 @@ def test_an_expired_comparison_that_others_ranked_shows_a_message(comparisons, d
     assert Ranking.objects.get().comparison_id != lease.comparison_id
 
 
-def test_a_next_comparison_that_could_not_be_fetched_is_fetched_again(comparisons, desk, annotator):
-    desk.expected.append("Failed to load resource")
+def test_a_next_comparison_that_could_not_be_fetched_is_fetched_again(comparisons, user_pages, annotator):
+    user_pages.expected_errors.append("Failed to load resource")
     comparisons(count=3, size=2)
-    page = desk.sit("ann")
+    page = user_pages.open("ann")
     page.clock.install()
     page.route("**/next/*", lambda route: route.fulfill(status=502, body=""))
     page.route("**/submit/", lambda route: route.fulfill(status=200, body=""))  # stored, but no next one with it
@@ -232,9 +234,9 @@ def test_a_next_comparison_that_could_not_be_fetched_is_fetched_again(comparison
     ranking.form.wait_for()
 
 
-def test_back_forward_and_visits_of_other_pages_lose_nothing(comparisons, desk, annotator):
+def test_back_forward_and_visits_of_other_pages_lose_nothing(comparisons, user_pages, annotator):
     comparisons(count=3, size=2)
-    ranking = settled(desk.sit("ann"))
+    ranking = settled(user_pages.open("ann"))
     first = ranking.comparison
     ranking.press("2")
     ranking.page.goto("/projects/support/figures/mine/")
@@ -243,9 +245,9 @@ def test_back_forward_and_visits_of_other_pages_lose_nothing(comparisons, desk, 
     assert (ranking.comparison, ranking.ranks) == (first, [2, 0])
 
 
-def test_a_skip_also_lowers_the_remaining_count(comparisons, desk, annotator):
+def test_a_skip_also_lowers_the_remaining_count(comparisons, user_pages, annotator):
     comparisons(count=3, size=2)
-    ranking = settled(desk.sit("ann"))
+    ranking = settled(user_pages.open("ann"))
     expect(ranking.page.locator("#remaining")).to_have_text("3")
     ranking.press("s", "Enter")
     expect(ranking.page.locator("#remaining")).to_have_text("2")
@@ -261,10 +263,10 @@ def sign_out(page: Page) -> None:
     page.get_by_role("button", name="Sign out").click()
 
 
-def test_signing_out_removes_drafts_in_all_tabs(comparisons, desk, annotator):
-    desk.expected.append("Failed to load resource")
+def test_signing_out_removes_drafts_in_all_tabs(comparisons, user_pages, annotator):
+    user_pages.expected_errors.append("Failed to load resource")
     comparisons(count=6, size=3)
-    ranking = settled(desk.sit("ann"))
+    ranking = settled(user_pages.open("ann"))
     other = ranking.page.context.new_page()
     elsewhere = settled(other)
     for each in (ranking, elsewhere):
@@ -281,10 +283,10 @@ def test_signing_out_removes_drafts_in_all_tabs(comparisons, desk, annotator):
     other.goto("about:blank")
 
 
-def test_signing_out_warns_of_unsent_rankings_and_keeps_them(comparisons, desk, annotator, keep):
-    desk.expected.append("Failed to load resource")
+def test_signing_out_warns_of_unsent_rankings_and_keeps_them(comparisons, user_pages, annotator, keep):
+    user_pages.expected_errors.append("Failed to load resource")
     comparisons(count=6, size=2)
-    ranking = settled(desk.sit("ann"))
+    ranking = settled(user_pages.open("ann"))
     page, first = ranking.page, ranking.number
     page.route("**/submit/", lambda route: route.abort())
     ranking.rank_by_keys([2, 1])
@@ -310,17 +312,17 @@ def test_signing_out_warns_of_unsent_rankings_and_keeps_them(comparisons, desk, 
     assert f"c{first}" in drafts(page)
     assert drafts(page).count("ranks") == 1
     page.unroute("**/submit/")
-    desk.sign_in(page, "ann")
+    user_pages.sign_in(page, "ann")
     RankPage(page)
     wait_until(page, Ranking.objects.exists)
     assert shown_ranks(Ranking.objects.get()) == [2, 1]
 
 
 def test_an_archived_project_is_read_only_except_for_comparisons_in_progress(
-    comparisons, desk, annotator, project, keep
+    comparisons, user_pages, annotator, project, keep
 ):
     comparisons(count=2)
-    ranking = settled(desk.sit("ann"))
+    ranking = settled(user_pages.open("ann"))
     page, first = ranking.page, ranking.comparison
     ranking.press("1")
     project.archived_at = timezone.now()

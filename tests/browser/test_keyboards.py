@@ -26,11 +26,11 @@ def typist(page: Page) -> Type:
 
 
 @pytest.fixture
-def ranking(comparisons, desk, annotator, project) -> RankPage:
+def ranking(comparisons, user_pages, annotator, project) -> RankPage:
     project.flags = ["unsafe"]  # F
     project.save()
     comparisons(count=2, size=3)
-    return RankPage(desk.sit("ann"))
+    return RankPage(user_pages.open("ann"))
 
 
 LAYOUTS = {
@@ -120,9 +120,9 @@ def test_a_word_under_composition_in_the_comment_submits_and_leaves_nothing(rank
     assert not Ranking.objects.exists()
 
 
-def test_review_works_on_a_cyrillic_layout(project, desk, manager):
+def test_review_works_on_a_cyrillic_layout(project, user_pages, manager):
     (comparison,) = add_work(project, 1)
-    page = desk.sit("mona")
+    page = user_pages.open("mona")
     page.goto(f"/projects/support/review/{comparison.pk}/")
     page.locator("#review[data-ready]").wait_for()
     typist(page)("с", "KeyC")

@@ -54,11 +54,11 @@ def test_every_sentence_is_translated_and_compiled():
             assert catalogue.gettext(sentence) != sentence or catalogue.ngettext(sentence, sentence, 1) != sentence
 
 
-def test_the_ranking_page_in_chinese(comparisons, desk, annotator, project, keep):
+def test_the_ranking_page_in_chinese(comparisons, user_pages, annotator, project, keep):
     project.attributes, project.flags = ["有用", "诚实"], ["跑题"]
     project.save()
     comparisons(count=2, size=4)
-    page = desk.sit("ann")
+    page = user_pages.open("ann")
     page.goto("/")
     choose_chinese(page)
     keep(page, "home-chinese")
@@ -76,15 +76,15 @@ def test_the_ranking_page_in_chinese(comparisons, desk, annotator, project, keep
 
 
 @pytest.mark.parametrize("path", ["rank/", "guidelines/", "prompts/", "people/", "settings/"])
-def test_the_managers_pages_in_chinese(desk, manager, annotator, path, keep):
-    page = desk.sit("mona", language="zh-CN")  # as the browser asks for it
+def test_the_managers_pages_in_chinese(user_pages, manager, annotator, path, keep):
+    page = user_pages.open("mona", language="zh-CN")  # as the browser asks for it
     page.goto(f"/projects/support/{path}")
     keep(page, f"manager-{path.strip('/')}-chinese")
     assert not english_in(page)
 
 
-def test_each_language_is_named_in_its_own_language(desk, annotator):
-    page = desk.sit("ann", language="zh-Hans")
+def test_each_language_is_named_in_its_own_language(user_pages, annotator):
+    page = user_pages.open("ann", language="zh-Hans")
     page.goto("/account/")
     page.locator(".menu > summary").click()
     expect(page.locator(".languages button")).to_have_text(["English", "简体中文"])

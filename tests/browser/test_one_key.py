@@ -11,11 +11,11 @@ READING_TIME = 350  # ms; the page ignores keys pressed sooner
 
 
 @pytest.fixture
-def ranking(comparisons, desk, annotator, project) -> RankPage:
+def ranking(comparisons, user_pages, annotator, project) -> RankPage:
     project.one_key_pairs = True
     project.save()
     comparisons(count=5, size=2)
-    page = RankPage(desk.sit("ann"))
+    page = RankPage(user_pages.open("ann"))
     page.page.wait_for_timeout(READING_TIME)
     return page
 
@@ -78,9 +78,9 @@ def test_a_pair_is_ranked_by_mouse_with_flags_and_comment(ranking):
     assert (stored.flags, stored.comment, shown_ranks(stored)) == (["all bad"], "Neither.", [1, 1])
 
 
-def test_other_sizes_and_other_projects_take_a_digit_for_each(comparisons, desk, annotator, project):
+def test_other_sizes_and_other_projects_take_a_digit_for_each(comparisons, user_pages, annotator, project):
     comparisons(count=1, size=2)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     ranking.page.wait_for_timeout(READING_TIME)
     ranking.press("1")
     assert ranking.ranks == [1, 0]
@@ -98,10 +98,10 @@ def test_other_sizes_and_other_projects_take_a_digit_for_each(comparisons, desk,
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_the_page_fits_a_phone(comparisons, desk, annotator, project, keep, dark):
+def test_the_page_fits_a_phone(comparisons, user_pages, annotator, project, keep, dark):
     project.one_key_pairs = True
     project.save()
     comparisons(count=1, size=2)
-    ranking = RankPage(desk.sit("ann", phone=True, dark=dark))
+    ranking = RankPage(user_pages.open("ann", phone=True, dark=dark))
     keep(ranking.page, f"rank-one-key-phone{'-dark' if dark else ''}")
     assert ranking.page.evaluate("document.documentElement.scrollWidth <= innerWidth")

@@ -10,8 +10,8 @@ from feedback.models import ApiToken, Import, Membership, Prompt
 from tests.factories import rank_next
 
 
-def test_a_token_is_shown_once_and_works(desk, annotator, keep, client):
-    page = desk.sit("ann")
+def test_a_token_is_shown_once_and_works(user_pages, annotator, keep, client):
+    page = user_pages.open("ann")
     page.goto("/account/")
     page.get_by_label("Name").fill("export job")
     page.get_by_role("button", name="New token").click()
@@ -26,8 +26,8 @@ def test_a_token_is_shown_once_and_works(desk, annotator, keep, client):
     assert not ApiToken.objects.exists()
 
 
-def test_a_manager_adds_people_and_changes_roles(desk, project, manager, stranger, keep):
-    page = desk.sit("mona")
+def test_a_manager_adds_people_and_changes_roles(user_pages, project, manager, stranger, keep):
+    page = user_pages.open("mona")
     page.goto("/projects/support/people/")
     page.get_by_label("Username").fill("nobody")
     page.get_by_role("button", name="Add").click()
@@ -41,9 +41,9 @@ def test_a_manager_adds_people_and_changes_roles(desk, project, manager, strange
     assert Membership.objects.get(project=project, user=stranger).role == "reviewer"
 
 
-def test_the_last_manager_cannot_be_removed_or_demoted(desk, project, manager, annotator):
-    desk.expected.append("409")
-    page = desk.sit("mona")
+def test_the_last_manager_cannot_be_removed_or_demoted(user_pages, project, manager, annotator):
+    user_pages.expected_errors.append("409")
+    page = user_pages.open("mona")
     page.goto("/projects/support/people/")
     page.get_by_label("Role of mona").select_option("annotator")
     page.locator("tr", has_text="mona").get_by_role("button", name="Change").click()
@@ -51,8 +51,8 @@ def test_the_last_manager_cannot_be_removed_or_demoted(desk, project, manager, a
     assert Membership.objects.get(project=project, user=manager).is_manager
 
 
-def test_prompts_come_in_by_file_or_are_refused_line_by_line(desk, project, manager, keep):
-    page = desk.sit("mona")
+def test_prompts_come_in_by_file_or_are_refused_line_by_line(user_pages, project, manager, keep):
+    page = user_pages.open("mona")
     page.goto("/projects/support/prompts/")
     keep(page, "prompts-empty")
     good = [{"prompt": "One?", "completions": ["a", "b"]}, {"prompt": "Two?"}]
@@ -72,7 +72,7 @@ def test_prompts_come_in_by_file_or_are_refused_line_by_line(desk, project, mana
 
 @pytest.mark.parametrize("phone", [False, True])
 def test_an_import_is_undone_after_confirmation_and_kept_rows_are_reported(
-    desk, project, manager, annotator, keep, phone
+    user_pages, project, manager, annotator, keep, phone
 ):
     for names in (["One?", "Two?", "Three?"], ["Four?"]):
         with imports.record_import(project, Import.How.PAGE, manager) as record:
@@ -80,7 +80,7 @@ def test_an_import_is_undone_after_confirmation_and_kept_rows_are_reported(
             imports.add_prompts(project, rows, compare=True, made_by_import=record)
         if len(names) > 1:
             rank_next(annotator.memberships.get())
-    page = desk.sit("mona", phone=phone)
+    page = user_pages.open("mona", phone=phone)
     page.goto("/projects/support/prompts/")
     first = page.locator("tr", has_text="mona").last
     first.scroll_into_view_if_needed()
@@ -96,8 +96,8 @@ def test_an_import_is_undone_after_confirmation_and_kept_rows_are_reported(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_settings_and_guidelines(desk, project, manager, keep):
-    page = desk.sit("mona", phone=True)
+def test_settings_and_guidelines(user_pages, project, manager, keep):
+    page = user_pages.open("mona", phone=True)
     page.goto("/projects/support/settings/")
     page.get_by_label("Guidelines").fill("# Be **brief**\n\n<script>alert(1)</script>")
     page.get_by_label("Rankings per comparison").fill("0")
@@ -113,8 +113,8 @@ def test_settings_and_guidelines(desk, project, manager, keep):
     assert project.wanted_rankings == 3
 
 
-def test_appearance_is_remembered(desk, annotator):
-    page = desk.sit("ann")
+def test_appearance_is_remembered(user_pages, annotator):
+    page = user_pages.open("ann")
     page.goto("/")
     page.locator(".menu > summary").click()
     page.get_by_role("button", name="Dark").last.click()
@@ -122,29 +122,29 @@ def test_appearance_is_remembered(desk, annotator):
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-def test_empty_pages_say_what_to_do(desk, project, annotator, stranger, keep, django_user_model):
+def test_empty_pages_say_what_to_do(user_pages, project, annotator, stranger, keep, django_user_model):
     django_user_model.objects.create_user("new", password="new-password")
-    page = desk.sit("new")
+    page = user_pages.open("new")
     page.goto("/")
     expect(page.get_by_role("heading", name="No project yet")).to_be_visible()
     keep(page, "home-empty")
-    page = desk.sit("ann")
+    page = user_pages.open("ann")
     page.goto("/projects/support/rank/")
     expect(page.get_by_role("heading", name="No comparisons yet")).to_be_visible()
     keep(page, "rank-empty")
 
 
-def test_the_api_page_works_under_the_strict_policy(desk, annotator, keep):
-    page = desk.sit("ann")
+def test_the_api_page_works_under_the_strict_policy(user_pages, annotator, keep):
+    page = user_pages.open("ann")
     page.goto("/api/")
     expect(page.get_by_role("heading", name="Accord")).to_be_visible()
     expect(page.locator(".opblock").first).to_be_visible()
     keep(page, "api")
 
 
-def test_guidelines_typed_while_the_session_ended_are_saved_after_signing_in(desk, project, manager, keep):
-    desk.expected.append("401")
-    page = desk.sit("mona")
+def test_guidelines_typed_while_the_session_ended_are_saved_after_signing_in(user_pages, project, manager, keep):
+    user_pages.expected_errors.append("401")
+    page = user_pages.open("mona")
     page.goto("/projects/support/settings/")
     page.get_by_label("Guidelines").fill("First line of the guidelines.\nSecond line, which took an hour.")
     page.context.clear_cookies(name="sessionid")
@@ -164,10 +164,10 @@ def test_guidelines_typed_while_the_session_ended_are_saved_after_signing_in(des
     assert project.guidelines.splitlines() == ["First line of the guidelines.", "Second line, which took an hour."]
 
 
-def test_single_line_ends_in_guidelines_are_blanks(desk, project, annotator):
+def test_single_line_ends_in_guidelines_are_blanks(user_pages, project, annotator):
     project.guidelines = "Say what the customer\ncan do next.\n\nNever promise a date."
     project.save()
-    page = desk.sit("ann")
+    page = user_pages.open("ann")
     page.goto("/projects/support/guidelines/")
     first, second = page.locator("article p").all()
     height = "element => element.getBoundingClientRect().height"

@@ -9,17 +9,17 @@ from feedback.models import Ranking, Skip
 
 
 @pytest.fixture
-def rank_page(desk, annotator):
-    return lambda name="ann", **kind: RankPage(desk.sit(name, **kind))
+def rank_page(user_pages, annotator):
+    return lambda name="ann", **kind: RankPage(user_pages.open(name, **kind))
 
 
 def live_ranking(comparison: int) -> Ranking:
     return Ranking.objects.get(comparison_id=comparison, is_live=True)
 
 
-def test_twelve_comparisons_by_keyboard_alone(comparisons, desk, annotator, keep):
+def test_twelve_comparisons_by_keyboard_alone(comparisons, user_pages, annotator, keep):
     comparisons(count=12, size=4)
-    page = desk.sit()
+    page = user_pages.open()
     page.goto("/")
     page.keyboard.type("ann")
     page.keyboard.press("Tab")
@@ -119,8 +119,8 @@ def test_undo_withdraws_the_last_ranking_and_shows_it_unchanged(comparisons, ran
     assert list(standings) == ["counts", "withdrawn", "counts"]
 
 
-def test_undo_reaches_further_back(comparisons, rank_page, desk):
-    desk.expected.append("404")  # at the end
+def test_undo_reaches_further_back(comparisons, rank_page, user_pages):
+    user_pages.expected_errors.append("404")  # at the end
     comparisons(count=5)
     ranking = rank_page()
     done = []
@@ -324,9 +324,9 @@ def test_a_submit_that_is_disabled_looks_the_same_below_the_pointer(comparisons,
     assert submit.evaluate(colours) == before
 
 
-def test_the_pace_is_shown_after_the_first_ranking(comparisons, desk, annotator):
+def test_the_pace_is_shown_after_the_first_ranking(comparisons, user_pages, annotator):
     comparisons(count=2)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     pace = ranking.page.locator(".rank-strip span", has_text="each")
     expect(pace).to_be_hidden()
     ranking.rank_by_keys([1, 2, 3])

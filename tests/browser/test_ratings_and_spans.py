@@ -51,9 +51,9 @@ def drag_over(page: Page, text: str) -> None:
     page.mouse.up()
 
 
-def test_ratings_by_keyboard_are_kept_through_a_reload_and_undo(comparisons, desk, annotator, rated, keep):
+def test_ratings_by_keyboard_are_kept_through_a_reload_and_undo(comparisons, user_pages, annotator, rated, keep):
     comparisons(count=2, size=3)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     ranking.rank_by_keys([2, 1, 3])
     ranking.press("ArrowLeft", "ArrowLeft", "r", "5", "4", "3", "2", "1", "1")
     keep(ranking.page, "rank-ratings")
@@ -73,16 +73,16 @@ def test_ratings_by_keyboard_are_kept_through_a_reload_and_undo(comparisons, des
     assert shown_ratings(Ranking.objects.get(is_live=True)) == {"helpful": [None, 3, 1], "honest": [4, 2, 1]}
 
 
-def test_after_escape_digits_rank_again(comparisons, desk, annotator, rated):
+def test_after_escape_digits_rank_again(comparisons, user_pages, annotator, rated):
     comparisons(count=1, size=2)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     ranking.press("r", "4", "Escape", "2")
     assert ranking.ranks == [2, 0]
 
 
-def test_ratings_by_mouse_and_flags_by_their_keys(comparisons, desk, annotator, rated, keep):
+def test_ratings_by_mouse_and_flags_by_their_keys(comparisons, user_pages, annotator, rated, keep):
     comparisons(count=1, size=2)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     for place, rating in ((0, "4"), (1, "2")):
         group = ranking.page.get_by_role("group", name=f"honest, completion {'AB'[place]}")
         group.get_by_text(rating, exact=True).click()
@@ -99,9 +99,9 @@ def test_ratings_by_mouse_and_flags_by_their_keys(comparisons, desk, annotator, 
     assert (shown_ratings(stored), stored.flags) == ({"honest": [4, 2]}, ["unsafe"])
 
 
-def test_text_is_marked_by_mouse_and_the_mark_taken_away(comparisons, desk, annotator, keep):
+def test_text_is_marked_by_mouse_and_the_mark_taken_away(comparisons, user_pages, annotator, keep):
     comparisons([MARKDOWN, "No."])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     page = ranking.page
     drag_over(page, "on its way")
     page.locator("#marker").get_by_role("button", name="Good").click()
@@ -124,9 +124,9 @@ def test_text_is_marked_by_mouse_and_the_mark_taken_away(comparisons, desk, anno
     assert marked(Ranking.objects.get()) == [("on its way", "good"), ("Friday", "bad")]
 
 
-def test_text_is_marked_by_keyboard_alone_and_again_after_undo(comparisons, desk, annotator, keep):
+def test_text_is_marked_by_keyboard_alone_and_again_after_undo(comparisons, user_pages, annotator, keep):
     comparisons([MARKDOWN, MARKDOWN.replace("Friday", "Monday")])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     page = ranking.page
     ranking.press("m", "ArrowRight", "ArrowRight", "Shift+ArrowRight")
     keep(page, "rank-marking-by-keyboard")
@@ -148,9 +148,9 @@ def test_text_is_marked_by_keyboard_alone_and_again_after_undo(comparisons, desk
     assert marked(Ranking.objects.get(is_live=True)) == [good, bad]
 
 
-def test_a_new_mark_replaces_what_it_covers(comparisons, desk, annotator):
+def test_a_new_mark_replaces_what_it_covers(comparisons, user_pages, annotator):
     comparisons([MARKDOWN, "No."])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     drag_over(ranking.page, " and reaches you by ")
     ranking.press("+")
     drag_over(ranking.page, "reaches you")
@@ -163,10 +163,10 @@ def test_a_new_mark_replaces_what_it_covers(comparisons, desk, annotator):
     assert marked(Ranking.objects.get()) == [("and", "good"), ("reaches", "bad"), ("by", "good")]
 
 
-def test_marks_outlast_a_look_at_the_differences(comparisons, desk, annotator):
+def test_marks_outlast_a_look_at_the_differences(comparisons, user_pages, annotator):
     """Text cannot be marked in the view as written, which shows differences: the page shows a message."""
     comparisons([MARKDOWN, MARKDOWN.replace("Friday", "Monday")])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     drag_over(ranking.page, "throw")
     ranking.press("-", "d", "m")
     expect(ranking.page.locator("#state")).to_contain_text("Text can be marked only in the rendered view")
@@ -177,9 +177,9 @@ def test_marks_outlast_a_look_at_the_differences(comparisons, desk, annotator):
 
 
 @pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
-def test_text_is_marked_by_touch_on_a_phone(comparisons, desk, annotator, rated, keep, dark):
+def test_text_is_marked_by_touch_on_a_phone(comparisons, user_pages, annotator, rated, keep, dark):
     comparisons([MARKDOWN, "مرحبا، سيصل **طردك** يوم الخميس."])
-    page = desk.sit("ann", phone=True, dark=dark)
+    page = user_pages.open("ann", phone=True, dark=dark)
     ranking = RankPage(page)
     # On a touch screen the system makes the selection; the page only sees the result.
     page.evaluate(
@@ -207,10 +207,10 @@ def test_text_is_marked_by_touch_on_a_phone(comparisons, desk, annotator, rated,
     assert shown_ratings(stored) == {"helpful": [3, 3], "honest": [3, 3]}
 
 
-def test_hostile_text_is_marked_like_any_other(comparisons, desk, annotator):
+def test_hostile_text_is_marked_like_any_other(comparisons, user_pages, annotator):
     hostile = "pay \u202egnihton\u202c to\u200b <script>x</script> A\u0301 👩\u200d👧 &lt;b&gt; مرحبا " * 3
     comparisons([hostile, "word \r\n**star** " * 62_000])
-    page = desk.sit("ann")
+    page = user_pages.open("ann")
     page.set_default_timeout(60_000)  # a megabyte of text on a busy machine
     ranking = RankPage(page)
     ranking.page.evaluate(

@@ -19,9 +19,9 @@ def columns(ranking: RankPage) -> int:
     return tops.count(tops[0])
 
 
-def test_the_choice_of_columns_or_list_is_remembered(comparisons, desk, annotator):
+def test_the_choice_of_columns_or_list_is_remembered(comparisons, user_pages, annotator):
     comparisons(count=2, size=3)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     assert columns(ranking) == 3
     ranking.press("l")
     assert columns(ranking) == 1
@@ -31,9 +31,9 @@ def test_the_choice_of_columns_or_list_is_remembered(comparisons, desk, annotato
     assert (columns(ranking), ranking.ranks) == (1, [0, 2, 0])
 
 
-def test_long_completions_fold_at_one_height_and_unfold_by_a_key(comparisons, desk, annotator):
+def test_long_completions_fold_at_one_height_and_unfold_by_a_key(comparisons, user_pages, annotator):
     comparisons([LONG, LONG * 3, "Short."])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     folded = ranking.page.locator(".completion.is-folded .prose")
     expect(folded).to_have_count(2)
     heights = [prose.bounding_box()["height"] for prose in folded.all()]
@@ -42,9 +42,9 @@ def test_long_completions_fold_at_one_height_and_unfold_by_a_key(comparisons, de
     expect(folded).to_have_count(0)
 
 
-def test_word_differences_from_the_current_completion_are_marked(comparisons, desk, annotator):
+def test_word_differences_from_the_current_completion_are_marked(comparisons, user_pages, annotator):
     comparisons(["It comes on Friday, sorry.", "It comes on Monday, very sorry."])
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     marked, other = ranking.texts
     ranking.press("d")
     new = [word for word in other.rstrip(".").replace(",", "").split() if word not in marked]
@@ -53,11 +53,11 @@ def test_word_differences_from_the_current_completion_are_marked(comparisons, de
     assert ranking.texts == [marked, other]
 
 
-def test_a_conversation_reads_as_one(project, desk, annotator, keep):
+def test_a_conversation_reads_as_one(project, user_pages, annotator, keep):
     conversation = [("user", "Hello"), ("assistant", "Hello! How can I help?"), ("user", "Cancel my order.")]
     messages = [{"role": role, "content": content} for role, content in conversation]
     imports.add_prompts(project, [{"messages": messages, "completions": ["Done.", "No."]}], compare=True)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     turns = ranking.page.locator(".prompt .message")
     assert [(each.locator(".role").inner_text(), each.locator(".prose").inner_text()) for each in turns.all()] == [
         (role.capitalize(), content) for role, content in conversation
@@ -65,9 +65,9 @@ def test_a_conversation_reads_as_one(project, desk, annotator, keep):
     keep(ranking.page, "rank-conversation")
 
 
-def test_a_break_stops_the_clock(comparisons, desk, annotator):
+def test_a_break_stops_the_clock(comparisons, user_pages, annotator):
     comparisons(count=1, size=2)
-    page = desk.sit("ann")
+    page = user_pages.open("ann")
     page.clock.install()
     ranking = RankPage(page)
     page.clock.fast_forward(5_000)
@@ -79,9 +79,9 @@ def test_a_break_stops_the_clock(comparisons, desk, annotator):
     assert 5 <= Ranking.objects.get().seconds < 600
 
 
-def test_another_language_in_the_middle_of_a_ranking_costs_nothing(comparisons, desk, annotator):
+def test_another_language_in_the_middle_of_a_ranking_costs_nothing(comparisons, user_pages, annotator):
     comparisons(count=2, size=3)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     comparison = ranking.comparison
     ranking.press("3", "1")
     choose_chinese(ranking.page)
@@ -112,9 +112,9 @@ def is_in_view(page: Page, text: str) -> bool:
 
 
 @pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
-def test_a_long_conversation_opens_at_the_last_user_turn(conversation, desk, annotator, keep, phone):
+def test_a_long_conversation_opens_at_the_last_user_turn(conversation, user_pages, annotator, keep, phone):
     conversation(12)
-    ranking = RankPage(desk.sit("ann", phone=phone))
+    ranking = RankPage(user_pages.open("ann", phone=phone))
     page, prompt = ranking.page, ranking.page.locator(".prompt")
     kind = "phone" if phone else "desktop"
     keep(page, f"rank-long-conversation-{kind}")
@@ -137,26 +137,28 @@ def test_a_long_conversation_opens_at_the_last_user_turn(conversation, desk, ann
     assert ranking.ranks == [2, 1]
 
 
-def test_a_last_turn_longer_than_its_box_opens_at_its_beginning_and_fades(conversation, desk, annotator, keep):
+def test_a_last_turn_longer_than_its_box_opens_at_its_beginning_and_fades(conversation, user_pages, annotator, keep):
     conversation(3, last="**Here it begins.** " + LONG)
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     assert is_in_view(ranking.page, "Here it begins.")
     expect(ranking.page.locator(".prompt")).to_contain_class("is-cut-below")
     expect(ranking.page.locator(".prompt")).not_to_contain_class("is-cut-above")
     keep(ranking.page, "rank-long-question")
 
 
-def test_a_conversation_that_fits_is_not_folded_and_reviewers_see_the_same(conversation, desk, annotator, manager):
+def test_a_conversation_that_fits_is_not_folded_and_reviewers_see_the_same(
+    conversation, user_pages, annotator, manager
+):
     conversation(3, turn="Briefly.")
     conversation(9, last="And this one?")
-    ranking = RankPage(desk.sit("ann"))
+    ranking = RankPage(user_pages.open("ann"))
     for _ in range(2):
         is_short = "pay for" in ranking.page.locator(".prompt").inner_text()
         expect(ranking.page.get_by_text("Q0:")).to_be_visible(visible=is_short)
         ranking.rank_by_keys([1, 2])
         ranking.submit()
         ranking.expect_sent()
-    page = desk.sit("mona")
+    page = user_pages.open("mona")
     long = Ranking.objects.get(comparison__prompt__messages__8__isnull=False)
     page.goto(f"/projects/support/review/{long.comparison_id}/")
     page.locator("#review[data-ready]").wait_for()

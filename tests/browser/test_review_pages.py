@@ -76,8 +76,8 @@ class ReviewPage:
         self.wait_until_ready()
 
 
-def test_a_reviewer_settles_disagreements_by_keyboard_alone(desk, disputed, keep):
-    reviewing = ReviewPage(desk.sit("rita"))
+def test_a_reviewer_settles_disagreements_by_keyboard_alone(user_pages, disputed, keep):
+    reviewing = ReviewPage(user_pages.open("rita"))
     assert reviewing.comparison == disputed[0]  # the worst
     expect(reviewing.page.locator(".case-rankings")).to_contain_text("The code is what was asked for.")
     keep(reviewing.page, "review")
@@ -109,8 +109,8 @@ def test_a_reviewer_settles_disagreements_by_keyboard_alone(desk, disputed, keep
     assert Comparison.objects.get(pk=disputed[0]).adjudicated_at is None
 
 
-def test_a_ranking_is_returned_and_its_annotator_answers(desk, disputed, keep):
-    reviewing = ReviewPage(desk.sit("rita"), disputed[0])
+def test_a_ranking_is_returned_and_its_annotator_answers(user_pages, disputed, keep):
+    reviewing = ReviewPage(user_pages.open("rita"), disputed[0])
     reviewing.press("r")
     dialog = reviewing.page.get_by_role("dialog")
     dialog.get_by_role("radio", name="ann").check()
@@ -119,7 +119,7 @@ def test_a_ranking_is_returned_and_its_annotator_answers(desk, disputed, keep):
     dialog.get_by_role("button", name="Return a ranking").click()
     expect(reviewing.page.locator(".case-rankings tr.returned")).to_contain_text("Read the code once more.")
     keep(reviewing.page, "review-returned")
-    answering = RankPage(desk.sit("ann"))
+    answering = RankPage(user_pages.open("ann"))
     assert answering.comparison == disputed[0]
     expect(answering.page.locator(".returned")).to_contain_text("Read the code once more.")
     assert sorted(answering.ranks) == [1, 2, 3]  # as Ann left it
@@ -133,8 +133,8 @@ def test_a_ranking_is_returned_and_its_annotator_answers(desk, disputed, keep):
     assert (answer.ranks, answer.revision) == ([1, 1, 1], 3)
 
 
-def test_a_ranking_is_discarded_and_restored_by_mouse(desk, disputed):
-    reviewing = ReviewPage(desk.sit("rita"), disputed[1])
+def test_a_ranking_is_discarded_and_restored_by_mouse(user_pages, disputed):
+    reviewing = ReviewPage(user_pages.open("rita"), disputed[1])
     reviewing.page.locator(".case-rankings tr", has_text="mona").get_by_role("button", name="Discard").click()
     dialog = reviewing.page.get_by_role("dialog")
     dialog.get_by_label("Why?").fill("Not read.")
@@ -146,8 +146,8 @@ def test_a_ranking_is_discarded_and_restored_by_mouse(desk, disputed):
     assert Review.objects.get().undone_by.username == "rita"
 
 
-def test_one_persons_work_is_gone_through_and_discarded_since_a_day(desk, disputed, people, keep):
-    page = desk.sit("mona")
+def test_one_persons_work_is_gone_through_and_discarded_since_a_day(user_pages, disputed, people, keep):
+    page = user_pages.open("mona")
     page.goto(f"/projects/support/review/people/{people[0].user_id}/")
     keep(page, "review-work")
     page.locator("td a").first.click()
@@ -178,12 +178,12 @@ PAGES = ("review/", "review/people/", "review/decisions/", "figures/", "figures/
 
 
 @pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
-def test_axe_finds_no_violation(desk, disputed, people, project, dark):
+def test_axe_finds_no_violation(user_pages, disputed, people, project, dark):
     project.annotators_see_quality = True
     project.save()
     discarded = Ranking.objects.get(annotator=people[0].user, comparison=disputed[2])
     reviews.discard(people[2], discarded.pk, reason="Not read.")
-    page = desk.sit("mona", dark=dark)
+    page = user_pages.open("mona", dark=dark)
     for path in (*PAGES, f"review/people/{people[0].user_id}/", f"review/people/{people[0].user_id}/?since=2020-01-01"):
         page.goto(f"/projects/support/{path}")
         check(page)
@@ -202,8 +202,8 @@ def test_axe_finds_no_violation(desk, disputed, people, project, dark):
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_empty_pages_say_what_to_do(desk, project, manager, path, keep):
-    page = desk.sit("mona", language="zh-CN")
+def test_empty_pages_say_what_to_do(user_pages, project, manager, path, keep):
+    page = user_pages.open("mona", language="zh-CN")
     page.goto(f"/projects/support/{path}")
     expect(page.locator(".empty h2")).to_be_visible()
     keep(page, f"{path.strip('/').replace('/', '-')}-empty-chinese")
@@ -211,10 +211,10 @@ def test_empty_pages_say_what_to_do(desk, project, manager, path, keep):
     assert not english_in(page)
 
 
-def test_review_pages_fit_in_chinese_and_dark_on_a_phone(desk, disputed, people, project, keep):
+def test_review_pages_fit_in_chinese_and_dark_on_a_phone(user_pages, disputed, people, project, keep):
     project.annotators_see_quality = True
     project.save()
-    page = desk.sit("mona", phone=True, dark=True, language="zh-CN")
+    page = user_pages.open("mona", phone=True, dark=True, language="zh-CN")
     for path in PAGES[3:]:
         page.goto(f"/projects/support/{path}")
         keep(page, f"{path.strip('/').replace('/', '-')}-phone-chinese")
@@ -227,9 +227,9 @@ def test_review_pages_fit_in_chinese_and_dark_on_a_phone(desk, disputed, people,
     assert not english_in(page)
 
 
-def test_an_annotator_sees_their_own_figures_and_no_more(desk, disputed, project, keep):
-    desk.expected.append("403")
-    page = desk.sit("ann", phone=True)
+def test_an_annotator_sees_their_own_figures_and_no_more(user_pages, disputed, project, keep):
+    user_pages.expected_errors.append("403")
+    page = user_pages.open("ann", phone=True)
     page.goto("/projects/support/rank/")
     page.get_by_role("link", name="My figures").click()
     expect(page.locator(".facts")).to_contain_text("Altogether")
@@ -239,24 +239,24 @@ def test_an_annotator_sees_their_own_figures_and_no_more(desk, disputed, project
     expect(page.get_by_text("Only the project's managers")).to_be_visible()
 
 
-def test_long_names_widen_no_page_on_a_phone(desk, disputed, people):
+def test_long_names_widen_no_page_on_a_phone(user_pages, disputed, people):
     people[0].user.username = "bartholomew.featherstonehaugh-cholmondeley@example.org"
     people[0].user.save()
-    page = desk.sit("mona", phone=True)
+    page = user_pages.open("mona", phone=True)
     for path in (*PAGES, f"review/people/{people[0].user_id}/", "people/", "console/"):
         page.goto(f"/projects/support/{path}")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
 
 
-def test_a_manager_sees_everybodys_figures(desk, disputed, keep):
-    page = desk.sit("mona")
+def test_a_manager_sees_everybodys_figures(user_pages, disputed, keep):
+    page = user_pages.open("mona")
     page.goto("/projects/support/figures/")
     expect(page.locator("tbody tr", has_text="ann")).to_contain_text("4.0 s")
     keep(page, "figures")
 
 
-def test_the_review_page_fits_a_phone(desk, disputed):
-    page = desk.sit("mona", phone=True)
+def test_the_review_page_fits_a_phone(user_pages, disputed):
+    page = user_pages.open("mona", phone=True)
     page.goto(f"/projects/support/review/{disputed[0]}/")
     expect(page.locator(".case-rankings")).to_be_visible()
     # A phone zooms out if the page is too wide, and `innerWidth` grows with it: so compare with a constant.

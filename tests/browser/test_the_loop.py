@@ -64,9 +64,9 @@ def sources_of(comparison: int) -> set[str]:
 
 
 def test_twelve_rankings_by_keyboard_a_round_its_curves_a_promotion_and_the_new_completions(
-    loop, gpu_worker, desk, project, annotator, manager, keep
+    loop, gpu_worker, user_pages, project, annotator, manager, keep
 ):
-    page = desk.sit("ann")
+    page = user_pages.open("ann")
     rank = RankPage(page)
     for n in range(12):
         assert sources_of(rank.comparison) == {"base"}
@@ -76,7 +76,7 @@ def test_twelve_rankings_by_keyboard_a_round_its_curves_a_promotion_and_the_new_
     assert Ranking.objects.filter(project=project, is_live=True, annotator=annotator).count() == 12
     keep(page, "loop-ranked")
 
-    console = ConsolePage(desk.sit("mona"))
+    console = ConsolePage(user_pages.open("mona"))
     with held(console.start_round(), gpu_worker):
         console.expect_curve("policy", "kl", timeout=MAX_WAIT)
         earlier = console.reading("policy", "reward")

@@ -12,9 +12,9 @@ WRITTEN = ["**Soon.**\n\n- by *post*\n", "# No\n\nidea_of_it", "Never."]
 
 
 @pytest.fixture
-def ranking(comparisons, desk, annotator) -> RankPage:
+def ranking(comparisons, user_pages, annotator) -> RankPage:
     comparisons(WRITTEN)
-    return RankPage(desk.sit("ann"))
+    return RankPage(user_pages.open("ann"))
 
 
 def field(page: Page):
@@ -71,9 +71,9 @@ def test_the_panel_covers_no_completion(ranking, keep):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_on_a_phone_every_completion_can_be_scrolled_clear_of_the_panel(comparisons, desk, annotator, keep, dark):
+def test_on_a_phone_every_completion_can_be_scrolled_clear_of_the_panel(comparisons, user_pages, annotator, keep, dark):
     comparisons(WRITTEN)
-    page = desk.sit("ann", phone=True, dark=dark)
+    page = user_pages.open("ann", phone=True, dark=dark)
     RankPage(page)
     page.get_by_role("button", name="Write a better one").click()
     last = page.locator(".completion").last
@@ -200,8 +200,8 @@ def test_undo_takes_the_answer_back_and_opens_it_as_a_draft(ranking, project):
     assert Demonstration.objects.get().withdrawn_at is None
 
 
-def test_an_answer_waits_for_the_connection_and_is_sent_before_the_ranking(ranking, desk):
-    desk.expected.append("Failed to load resource")
+def test_an_answer_waits_for_the_connection_and_is_sent_before_the_ranking(ranking, user_pages):
+    user_pages.expected_errors.append("Failed to load resource")
     page = ranking.page
     ranking.page.wait_for_load_state("networkidle")
     page.context.set_offline(True)
@@ -220,8 +220,8 @@ def test_an_answer_waits_for_the_connection_and_is_sent_before_the_ranking(ranki
     )
 
 
-def test_a_refused_answer_stays_a_draft(ranking, desk):
-    desk.expected.append("Failed to load resource")
+def test_a_refused_answer_stays_a_draft(ranking, user_pages):
+    user_pages.expected_errors.append("Failed to load resource")
     page = ranking.page
     Lease.objects.all().delete()
     ranking.press("Shift+W")
