@@ -156,3 +156,21 @@ def test_quotes_in_english_text_are_straight():
 
 def test_no_file_has_the_marks_of_an_unresolved_merge():
     assert places_of("^(<{7}|={7}|>{7})( |$)") == []
+
+
+def test_lines_of_documentation_are_at_most_as_wide_as_code():
+    """Tables and code blocks may be wider: they cannot be wrapped."""
+    files = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "training" / "LOG.md"]
+    texts = {
+        file: re.sub(
+            r"^```.*?^```", lambda code: "\n" * code[0].count("\n"), file.read_text("utf-8"), flags=re.M | re.S
+        )
+        for file in files
+    }
+    wide = [
+        place(file, number)
+        for file, text in texts.items()
+        for number, line in enumerate(text.split("\n"), 1)
+        if len(line) > 120 and not line.lstrip().startswith("|")
+    ]
+    assert wide == []
