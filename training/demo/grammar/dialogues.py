@@ -68,14 +68,14 @@ def requests(seed: int, count: int) -> Iterator[Request]:
     seen: set[str] = set()
     index = 0
     while len(seen) < count:
-        candidate = request(seed, index)
+        candidate = make_request(seed, index)
         index += 1
         if candidate.text not in seen:
             seen.add(candidate.text)
             yield candidate
 
 
-def request(seed: int, index: int) -> Request:
+def make_request(seed: int, index: int) -> Request:
     """Return the request number `index` of a seed."""
     random = Random(f"request/{seed}/{index}")
     issue, number = random.choice(ISSUES), str(random.choice(NUMBERS))
@@ -84,51 +84,51 @@ def request(seed: int, index: int) -> Request:
     return Request(random.choice(GREETINGS) + opening, issue, number, answer)
 
 
-def dialogue(to: Request, random: Random) -> Turns:
+def dialogue(request: Request, random: Random) -> Turns:
     """Write one dialogue after a request: the support, the customer's answer, and the support again."""
     care = random.betavariate(0.7, 0.7)  # in [0, 1], more often near an end than in the middle
-    first, second = (_turn(to, _drawn(kinds, care, random), care, random) for kinds in (FIRST, SECOND))
+    first, second = (_turn(request, _sample_kind(kinds, care, random), care, random) for kinds in (FIRST, SECOND))
     return [
         {"role": "assistant", "content": first},
-        {"role": "user", "content": to.answer},
+        {"role": "user", "content": request.answer},
         {"role": "assistant", "content": second},
     ]
 
 
-def _drawn(kinds: dict[str, tuple[float, float]], care: float, random: Random) -> str:
-    return random.choices(list(kinds), [_mixed(kinds[kind], care) for kind in kinds])[0]
+def _sample_kind(kinds: dict[str, tuple[float, float]], care: float, random: Random) -> str:
+    return random.choices(list(kinds), [_interpolate(kinds[kind], care) for kind in kinds])[0]
 
 
-def _mixed(ends: tuple[float, float], care: float) -> float:
+def _interpolate(ends: tuple[float, float], care: float) -> float:
     careless, careful = ends
     return (1 - care) * careless + care * careful
 
 
-def _turn(to: Request, kind: str, care: float, random: Random) -> str:
-    courtesy = [random.choice(COURTESIES)] if random.random() < _mixed(COURTESY, care) else []
-    return " ".join([*courtesy, sentence(to, kind, random)])
+def _turn(request: Request, kind: str, care: float, random: Random) -> str:
+    courtesy = [random.choice(COURTESIES)] if random.random() < _interpolate(COURTESY, care) else []
+    return " ".join([*courtesy, sentence(request, kind, random)])
 
 
-def sentence(to: Request, kind: str, random: Random) -> str:
+def sentence(request: Request, kind: str, random: Random) -> str:
     """Write a sentence of a kind of FIRST or SECOND; "right" and "wrong" are answers with such a number."""
     phrases = {
         "ask": ASKING,
-        "right": ANSWERS[to.issue],
-        "wrong": ANSWERS[to.issue],
-        "promise": PROMISES[to.issue],
+        "right": ANSWERS[request.issue],
+        "wrong": ANSWERS[request.issue],
+        "promise": PROMISES[request.issue],
         "evasion": EVASIONS,
         "rude": RUDE,
     }[kind]
-    others = [str(number) for number in NUMBERS if str(number) != to.number]
-    number = random.choice(others) if kind == "wrong" else to.number
+    others = [str(number) for number in NUMBERS if str(number) != request.number]
+    number = random.choice(others) if kind == "wrong" else request.number
     return random.choice(phrases).replace("{number}", number).replace("{when}", random.choice(WHEN))
 
 
 def demonstrations(seed: int, count: int) -> Iterator[tuple[Turns, str]]:
     """Yield the messages before each turn of the support in `count` dialogues, and the turn."""
     for index in range(count):
-        asked = request(seed, index)
-        messages = [{"role": "user", "content": asked.text}]
-        turns = dialogue(asked, Random(f"dialogue/{seed}/{index}"))
+        request = make_request(seed, index)
+        messages = [{"role": "user", "content": request.text}]
+        turns = dialogue(request, Random(f"dialogue/{seed}/{index}"))
         yield messages, turns[0]["content"]
         yield [*messages, *turns[:2]], turns[2]["content"]
