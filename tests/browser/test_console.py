@@ -80,7 +80,7 @@ def test_a_round_from_start_to_promotion(console, user_pages, project, tmp_path,
     console.expect_status("Waiting")
     keep(page, "round-waiting")
     claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
-    lifecycle.enter(claim, "policy")
+    lifecycle.set_stage(claim, "policy")
     lifecycle.record_metrics(claim, "policy", lines(1, 3), from_start=True)
     console.expect_curve("policy", "reward")
     expect(page.locator(".stages .now")).to_contain_text("Policy")
@@ -91,8 +91,8 @@ def test_a_round_from_start_to_promotion(console, user_pages, project, tmp_path,
     expect(page.locator("#round-status")).to_contain_text("6 of 8")
     assert console.reading("policy", "reward").endswith("evaluation 1.2")
     keep(page, "round-running")
-    lifecycle.keep_result(claim, "reward", {"held_out_accuracy": 0.71, "annotator_agreement": None})
-    lifecycle.keep_result(
+    lifecycle.store_result(claim, "reward", {"held_out_accuracy": 0.71, "annotator_agreement": None})
+    lifecycle.store_result(
         claim,
         "policy",
         {
@@ -137,7 +137,7 @@ def test_cancel_then_resume(console, keep):
 def test_a_failed_round_shows_its_reason(console, keep):
     number = console.start_round()
     claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
-    lifecycle.enter(claim, "reward")
+    lifecycle.set_stage(claim, "reward")
     lifecycle.fail(claim, "The reward program ran out of memory.", "step 1\n<b>MemoryError</b>")
     console.expect_status("Failed")
     expect(console.page.get_by_text("The reward program ran out of memory.")).to_be_visible()
@@ -148,7 +148,7 @@ def test_a_failed_round_shows_its_reason(console, keep):
 def test_an_ended_round_shows_no_empty_curve(console):
     number = console.start_round()
     claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
-    lifecycle.enter(claim, "policy")
+    lifecycle.set_stage(claim, "policy")
     lifecycle.record_metrics(claim, "policy", lines(1, 3), from_start=True)
     lifecycle.fail(claim, "The ppo program stopped.")
     console.expect_status("Failed")
@@ -171,12 +171,12 @@ def test_a_checkpoint_is_evaluated_by_a_button_and_its_table_is_shown(console, u
     page.get_by_role("button", name="Evaluate").click()
     console.expect_status("Waiting")
     claim = lifecycle.claim(Round.objects.get().pk, "gpu-1")
-    lifecycle.enter(claim, "evaluate")
+    lifecycle.set_stage(claim, "evaluate")
     figures = {
         name: {"value": 0.413, "low": 0.35, "high": 0.47, "count": 240}
         for name in ("similarity", "tokens", "distinct_1")
     }
-    lifecycle.keep_result(claim, "evaluate", {"metrics": figures | {"bleu": figures["tokens"] | {"low": None}}})
+    lifecycle.store_result(claim, "evaluate", {"metrics": figures | {"bleu": figures["tokens"] | {"low": None}}})
     lifecycle.finish(claim, Outcome("", "", [], []))
     console.expect_status("Finished")
     expect(page.locator("#evaluation tbody tr")).to_have_count(4)

@@ -137,7 +137,7 @@ def test_no_other_projects_round_lends_its_settings(console, base, rankings):
 
 def test_a_round_is_followed_until_its_end(console, waiting, claim):
     assert console.get(f"{URL}/rounds/1/").status_code == 200
-    lifecycle.enter(claim, "policy")
+    lifecycle.set_stage(claim, "policy")
     lifecycle.record_metrics(claim, "policy", [{"step": 3, "total": 12, "time": 1.0, "kl": 0.5}], from_start=True)
     status = console.get(f"{URL}/rounds/1/status/")
     assert (status.status_code, status.context["progress"]) == (200, 25.0)

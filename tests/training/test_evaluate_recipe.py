@@ -40,7 +40,7 @@ def finished(project, checkpoint, figures=FIGURES):
     """Return an evaluation of the checkpoint that has ended with these figures."""
     started = evaluations.evaluate(project, None, checkpoint)
     claim = lifecycle.claim(started.pk, "gpu-1:100")
-    lifecycle.keep_result(claim, "evaluate", {"metrics": figures})
+    lifecycle.store_result(claim, "evaluate", {"metrics": figures})
     lifecycle.finish(claim, Outcome.read(started, jobs.make_directory(started)))
     return Round.objects.get(pk=started.pk)
 

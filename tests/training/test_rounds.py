@@ -168,9 +168,9 @@ def test_a_worker_that_lost_its_claim_can_write_nothing(claim):
     with pytest.raises(lifecycle.ClaimLost):
         lifecycle.beat(claim)
     with pytest.raises(lifecycle.ClaimLost):
-        lifecycle.enter(claim, "policy")
+        lifecycle.set_stage(claim, "policy")
     with pytest.raises(lifecycle.ClaimLost):
-        lifecycle.keep_result(claim, "reward", {})
+        lifecycle.store_result(claim, "reward", {})
     found = read(claim.round_id)
     assert (found.status, found.attempt, found.worker, found.error) == ("running", second.attempt, "gpu-2:200", "")
 

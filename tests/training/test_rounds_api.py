@@ -38,7 +38,7 @@ def test_a_round_is_started_watched_and_cancelled(api, project, base, rankings, 
     assert answer.data["started_by"] == manager.username
 
     claim = lifecycle.claim(Round.objects.get().pk, "gpu-1:100")
-    lifecycle.enter(claim, "policy")
+    lifecycle.set_stage(claim, "policy")
     lines = [{"step": step, "total": 3, "time": 10.0 * step, "kl": 0.5} for step in (1, 2)]
     lifecycle.record_metrics(claim, "policy", lines, from_start=True)
     watched = api.get(f"{URL}/rounds/1").data

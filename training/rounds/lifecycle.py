@@ -98,13 +98,13 @@ def beat(claim: Claim) -> bool:
     return claim.rows.filter(cancel_requested_at__isnull=False).exists()
 
 
-def enter(claim: Claim, stage: str) -> None:
+def set_stage(claim: Claim, stage: str) -> None:
     """Set the stage of the round. Raise ClaimLost."""
     if not claim.rows.update(stage=stage):
         raise ClaimLost
 
 
-def keep_result(claim: Claim, name: str, result: dict[str, Any]) -> None:
+def store_result(claim: Claim, name: str, result: dict[str, Any]) -> None:
     """Store the result of a finished program, or facts about its input, under a name. Raise ClaimLost."""
     with transaction.atomic():
         round_ = claim.rows.select_for_update().first()
@@ -135,7 +135,7 @@ def without_step(line: dict[str, Any]) -> dict[str, Any]:
 
 
 def request_cancel(round_: Round) -> Round:
-    """Cancel a round: at once if it waits, within seconds if it runs. Raise Conflict if it has round_."""
+    """Cancel a round: at once if it waits, within seconds if it runs. Raise Conflict if it has ended."""
     if _change(round_, [Status.WAITING], status=Status.CANCELLED, finished_at=Now()):
         return round_
     if _change(round_, [Status.RUNNING], cancel_requested_at=Coalesce("cancel_requested_at", Now())):

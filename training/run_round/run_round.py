@@ -51,14 +51,14 @@ def run(round_id: int, worker: str = "") -> None:
 def run_programs(claim: lifecycle.Claim, heartbeat: Heartbeat) -> Round:
     """Run all programs of the round that have no result yet. Raise as `process.run` does, or ClaimLost."""
     round_ = Round.objects.select_related("project", "base").get(pk=claim.round_id)
-    lifecycle.enter(claim, SNAPSHOT.name)
+    lifecycle.set_stage(claim, SNAPSHOT.name)
     snapshot: dict[str, int] = {}
     for job in round_.jobs:
         directory = jobs.fill(round_, job)
         if (counts := jobs.snapshot_of(directory)) is not None:
             snapshot |= counts
-            lifecycle.keep_result(claim, "snapshot", snapshot)
-        lifecycle.enter(claim, job.stage.name)
+            lifecycle.store_result(claim, "snapshot", snapshot)
+        lifecycle.set_stage(claim, job.stage.name)
         run_program(claim, heartbeat, job, directory, round_.settings["round"]["processes"])
     return round_
 
@@ -81,13 +81,13 @@ def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: Job, director
         tail.read()
     result = JobDirectory(directory, is_writer=False).result()
     assert result is not None, "process.run raises without a result"
-    lifecycle.keep_result(claim, job.name, result)
+    lifecycle.store_result(claim, job.name, result)
     if heartbeat.should_stop:
         raise process.ProgramStopped
 
 
 def finish(claim: lifecycle.Claim, round_: Round) -> None:
-    lifecycle.enter(claim, round_.last_stage.name)
+    lifecycle.set_stage(claim, round_.last_stage.name)
     directory = jobs.directory_of(round_)
     lifecycle.finish(claim, results.Outcome.read(round_, directory))
     jobs.drop_states(round_)
