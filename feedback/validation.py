@@ -57,7 +57,7 @@ def json_object(value: object, what: str) -> dict[str, Any]:
     """Return the value if it is an object that PostgreSQL's jsonb can hold. Raises Invalid."""
     if not isinstance(value, dict):
         raise Invalid(_("%(what)s must be an object, not %(type)s.") % {"what": what, "type": name_of_type(value)})
-    _walk(value, what, MAX_JSON_DEPTH)
+    _check_json(value, what, MAX_JSON_DEPTH)
     try:
         length = len(json.dumps(value, allow_nan=False))
     except ValueError:
@@ -72,7 +72,7 @@ def json_object(value: object, what: str) -> dict[str, Any]:
     return value
 
 
-def _walk(value: object, what: str, depth: int) -> None:
+def _check_json(value: object, what: str, depth: int) -> None:
     if depth == 0:
         raise Invalid(
             _("%(what)s is nested more than %(deepest_json)s levels deep.")
@@ -83,10 +83,10 @@ def _walk(value: object, what: str, depth: int) -> None:
     elif isinstance(value, dict):
         for key, item in value.items():
             text(key, what)
-            _walk(item, what, depth - 1)
+            _check_json(item, what, depth - 1)
     elif isinstance(value, list):
         for item in value:
-            _walk(item, what, depth - 1)
+            _check_json(item, what, depth - 1)
 
 
 def known_keys(row: object, known: set[str], what: str) -> dict[str, Any]:

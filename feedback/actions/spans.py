@@ -49,7 +49,7 @@ class VisibleSpan:
             raise Invalid(
                 _("A marked span does not match the completion as it is displayed: reload the page and mark it again.")
             )
-        start, end = rendered.raw(self.start, self.end)
+        start, end = rendered.source_range(self.start, self.end)
         return Span(self.completion, start, end, self.mark)
 
     def _matches_quote(self, rendered: Visible) -> bool:
@@ -100,7 +100,7 @@ def visible_spans(spans: Sequence[dict[str, Any]], answer: Answer) -> list[tuple
     if not spans:
         return []
     rendered = visible_answer(answer)
-    covered = [(*rendered.covering(span["start"], span["end"]), span["mark"]) for span in spans]
+    covered = [(*rendered.visible_range(span["start"], span["end"]), span["mark"]) for span in spans]
     return [(start, end, mark) for start, end, mark in covered if start < end]
 
 

@@ -31,11 +31,11 @@ class Visible(NamedTuple):
     starts: Sequence[int]
     ends: Sequence[int]
 
-    def raw(self, start: int, end: int) -> tuple[int, int]:
+    def source_range(self, start: int, end: int) -> tuple[int, int]:
         """Return the source range of the visible characters start … end − 1."""
         return min(self.starts[start:end]), max(self.ends[start:end])
 
-    def covering(self, start: int, end: int) -> tuple[int, int]:
+    def visible_range(self, start: int, end: int) -> tuple[int, int]:
         """Return the range of visible characters for a source range, or (0, 0) if nothing of it is visible."""
         offsets = enumerate(zip(self.starts, self.ends, strict=True))
         inside = [index for index, (first, last) in offsets if first < end and last > start]

@@ -45,7 +45,7 @@ def marked(text, shown):
     """Return the raw text of the first place where these characters are on screen."""
     found = visible(text)
     start = found.text.index(shown)
-    first, last = found.raw(start, start + len(shown))
+    first, last = found.source_range(start, start + len(shown))
     return text[first:last]
 
 
@@ -93,8 +93,8 @@ def test_mapping_back_to_visible_characters_covers_the_marked_text():
     found = visible(text)
     for start in range(len(found.text)):
         for end in range(start + 1, len(found.text) + 1):
-            assert found.covering(*found.raw(start, end)) == (start, end)
-    assert found.covering(2, 4) == (0, 0)  # "**" is not visible
+            assert found.visible_range(*found.source_range(start, end)) == (start, end)
+    assert found.visible_range(2, 4) == (0, 0)  # "**" is not visible
 
 
 PIECES = [
