@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from training.learner.policy.bridge import Samples, bridged_log_means, likeliest_share, log_weights, sure_lower_bound
+from training.learner.policy.bridge import Samples, bridged_log_means, likeliest_share, log_weights, markov_lower_bound
 
 BETA = 0.4
 
@@ -90,5 +90,5 @@ def test_the_estimate_of_the_lower_bound_is_unbiased_before_its_logarithm(chance
             Samples(torch.tensor([[rewards[0, i]]]), torch.tensor([[(policy - reference)[0, i]]])) for i in (one, other)
         ]
         probability = math.exp(reference[0, one] + policy[0, other])
-        mean += probability * math.exp(sure_lower_bound(*pair, BETA, level=0.0) / BETA)
+        mean += probability * math.exp(markov_lower_bound(*pair, BETA, level=0.0) / BETA)
     assert math.log(mean) == pytest.approx(float(logsumexp(reference + rewards / BETA)), abs=1e-9)

@@ -113,7 +113,7 @@ def pooled(reference: Samples, policy: Samples, beta: float) -> tuple[Tensor, Te
     return rewards / beta, torch.cat([reference.log_ratios.double(), policy.log_ratios.double()], 1)
 
 
-def sure_lower_bound(reference: Samples, policy: Samples, beta: float, level: float = 0.975) -> float:
+def markov_lower_bound(reference: Samples, policy: Samples, beta: float, level: float = 0.975) -> float:
     """Return a number that is at most J* with this probability, whatever the rewards and the models are.
 
     With ζ = 1/2 the product of the prompts' estimates Ẑ is unbiased. It is positive, so by Markov's inequality it

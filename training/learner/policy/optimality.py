@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.learner.policy.bridge import LogMeans, Samples, bridged_log_means, policy_log_means, sure_lower_bound
+from training.learner.policy.bridge import LogMeans, Samples, bridged_log_means, markov_lower_bound, policy_log_means
 from training.learner.runtime.intervals import Z_95, Interval, normal_interval
 
 # J* is reported only if the standard errors of log E_ref[exp(r/β)] are at most this, nats: their root mean square over
@@ -42,8 +42,8 @@ def is_reliable(bridged: LogMeans, policy_alone: LogMeans) -> bool:
     finds it, and samples of the policy alone where it no longer writes completions that π* writes.
 
     The limits were chosen in worlds whose completions can be enumerated (training/LOG.md, 2026-11-28): where this is
-    true, intervals covered J* in at least 90 % of the trials. If few samples have most of the weight, the estimate is
-    too low by any amount.
+    true, intervals covered J* in at least 90 % of the trials. If few samples have most of the weight, the estimate can
+    be too low by any amount.
     """
     return all(
         estimate.groups >= MIN_SAMPLES
@@ -103,20 +103,20 @@ def report(reference: Samples, policy: Samples, beta: float) -> dict[str, Any]:
     - `objective_reference`: J of the reference, its mean reward.
     - `best_objective`: J*, and `attained_fraction`: (J − J_ref) / (J* − J_ref); each with `_low` and `_high`; null if
       the estimate is not reliable.
-    - `best_objective_at_least`: a lower bound of J*, the highest of J, J of the reference and `sure_lower_bound`.
+    - `best_objective_at_least`: a lower bound of J*, the highest of J, J of the reference and `markov_lower_bound`.
     - `effective_samples`: mean of the policy's effective samples among `optimum_samples` per prompt.
     - `best_of_n`: the curve of `best_of_n_curve` for the reference.
     """
     objectives = policy.rewards.double() - beta * policy.log_ratios.double()
-    reached, start = mean_within_prompts(objectives), mean_within_prompts(reference.rewards)
+    of_policy, of_reference = mean_within_prompts(objectives), mean_within_prompts(reference.rewards)
     bridged = bridged_log_means(reference, policy, beta)
     best = best_attainable(bridged, beta) if is_reliable(bridged, policy_log_means(policy, beta)) else None
     return {
-        **with_bounds("objective", reached),
-        "objective_reference": start.value,
+        **with_bounds("objective", of_policy),
+        "objective_reference": of_reference.value,
         **with_bounds("best_objective", best),
-        "best_objective_at_least": max(reached.low, start.low, sure_lower_bound(reference, policy, beta)),
-        **with_bounds("attained_fraction", attained_fraction(start, reached, best)),
+        "best_objective_at_least": max(of_policy.low, of_reference.low, markov_lower_bound(reference, policy, beta)),
+        **with_bounds("attained_fraction", attained_fraction(of_reference, of_policy, best)),
         "effective_samples": float(effective_samples(objectives, beta).mean()),
         "optimum_samples": reference.rewards.shape[1],
         "optimum_prompts": len(reference.rewards),
@@ -124,16 +124,16 @@ def report(reference: Samples, policy: Samples, beta: float) -> dict[str, Any]:
     }
 
 
-def attained_fraction(start: Interval, reached: Interval, best: Interval | None) -> Interval | None:
+def attained_fraction(of_reference: Interval, of_policy: Interval, best: Interval | None) -> Interval | None:
     """Return (J − J_ref) / (J* − J_ref), at most 1; the bounds combine the bounds of all three. None if J* is unknown.
 
     J* is at least J, so a fraction above 1 is sampling error.
     """
-    if best is None or best.low <= start.high:
+    if best is None or best.low <= of_reference.high:
         return None
-    value = (reached.value - start.value) / (best.value - start.value)
-    low = (reached.low - start.high) / (best.high - start.high)
-    high = (reached.high - start.low) / (best.low - start.low)
+    value = (of_policy.value - of_reference.value) / (best.value - of_reference.value)
+    low = (of_policy.low - of_reference.high) / (best.high - of_reference.high)
+    high = (of_policy.high - of_reference.low) / (best.low - of_reference.low)
     return Interval(min(value, 1.0), min(low, 1.0), min(high, 1.0))
 
 

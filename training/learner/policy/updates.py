@@ -51,8 +51,8 @@ def demonstrations_of_update(rows: Sequence[Example], number: int, settings: Ppo
         return []
     size = settings.batch_episodes // settings.minibatches
     places = range(number * size, (number + 1) * size)
-    passes = {place // len(rows) for place in places}
-    orders = {number: shuffled(len(rows), settings.seed, number) for number in passes}
+    epochs = {place // len(rows) for place in places}
+    orders = {epoch: shuffled(len(rows), settings.seed, epoch) for epoch in epochs}
     return [rows[orders[place // len(rows)][place % len(rows)]] for place in places]
 
 
