@@ -25,7 +25,7 @@ from training.rounds import continued_critic, continued_reward, lifecycle, sched
 from training.rounds import settings as round_settings
 from training.rounds.recipes import RECIPES
 from training.rounds.recipes.evaluate import NAME as EVALUATE
-from training.rounds.sample_comparison import Sample, beside, samples_of, summary_of
+from training.rounds.sample_comparison import Sample, other_checkpoint, samples_of, summary_of
 from training.rounds.start import (
     check_can_start,
     counts_of,
@@ -265,7 +265,7 @@ def samples(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     round_ = reports.round_of(membership.project, number)
     if round_.checkpoint is None:
         raise NotFound(_("This round made no checkpoint, so there are no samples to compare."))
-    other = beside(round_.checkpoint)
+    other = other_checkpoint(round_.checkpoint)
     all_samples = samples_of(round_, round_.checkpoint, other)
     page = Paginator(all_samples, SAMPLES_PER_PAGE).get_page(request.GET.get("page"))
     page.object_list = [_present_sample(sample) for sample in page.object_list]

@@ -36,8 +36,8 @@ COUNT = f"SELECT count(*) FROM (SELECT {GOLD.format(condition=NEVER_LEASED)} LIM
 
 def must_qualify(membership: Membership) -> bool:
     """Return whether this member gets gold only: an annotator who has not yet passed the project's qualification."""
-    asked = membership.project.qualification_items > 0 and membership.role == Membership.Role.ANNOTATOR
-    return asked and membership.qualified_at is None
+    is_required = membership.project.qualification_items > 0 and membership.role == Membership.Role.ANNOTATOR
+    return is_required and membership.qualified_at is None
 
 
 def claim_before(membership: Membership, comparison_id: int) -> Comparison | None:

@@ -34,7 +34,7 @@ class Summary:
     count: int
 
 
-def beside(checkpoint: Checkpoint) -> Checkpoint | None:
+def other_checkpoint(checkpoint: Checkpoint) -> Checkpoint | None:
     """Return the checkpoint to compare with: the served one; for the served one its parent."""
     if checkpoint.is_served:
         return checkpoint.parent

@@ -56,22 +56,22 @@ def engine_request(body: Any, name: str, engine: Engine) -> dict[str, Any]:
         raise Refusal(400, "The body is not a JSON object.")
     if body.get("model", name) not in (name, "served"):
         raise Refusal(404, f'There is no model "{body["model"]}": the model served here is called "{name}".')
-    asked = {field: value for field, value in body.items() if value is not None}
+    fields = {field: value for field, value in body.items() if value is not None}
     if engine.is_transformers:
         for field, neutral in UNSUPPORTED.items():
-            if field in asked and not any(same(asked[field], value) for value in neutral):
-                value = json.dumps(asked[field])
+            if field in fields and not any(same(fields[field], value) for value in neutral):
+                value = json.dumps(fields[field])
                 raise Refusal(400, f'"{field}" is {value}, which this server does not support: leave it out.')
-            asked.pop(field, None)
-        asked["generation_config"] = json.dumps(generation_config(engine.model, asked))
-    return {**asked, "model": engine.model}
+            fields.pop(field, None)
+        fields["generation_config"] = json.dumps(generation_config(engine.model, fields))
+    return {**fields, "model": engine.model}
 
 
 def same(value: Any, neutral: Any) -> bool:
     return bool(value == neutral) and isinstance(value, bool) == isinstance(neutral, bool)
 
 
-def generation_config(model: str, asked: dict[str, Any]) -> dict[str, Any]:
+def generation_config(model: str, fields: dict[str, Any]) -> dict[str, Any]:
     """Return the model's generation config, changed to sample from all tokens unless the temperature is 0.
 
     Without `do_sample`, transformers takes the most probable token at any temperature. Without `top_k`, it samples from
@@ -80,7 +80,7 @@ def generation_config(model: str, asked: dict[str, Any]) -> dict[str, Any]:
     file = Path(model) / "generation_config.json"
     config: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else _special_tokens(Path(model))
     for field in ("temperature", "top_p"):
-        value = asked.get(field, config.get(field, 1.0))
+        value = fields.get(field, config.get(field, 1.0))
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
             raise Refusal(400, f'"{field}" is {json.dumps(value)}: give a number of at least 0.')
         config[field] = float(value)

@@ -21,14 +21,14 @@ Differences from the paper, and their reasons:
    Beta(4.5, 1.5), since most annotators are good; it is worth four answers. log τ is normal around log(π·√(2/3)), the
    deviation of d under the paper's virtual node with λ = 1, which amounts to a logistic prior on each score. Gold
    separates the two, because its order is known and a vote is right with probability η. Without gold, the level that is
-   common to all annotators rests on the priors; who is better than whom does not.
+   common to all annotators rests on the priors; the differences between them do not.
 3. **An annotator who shares no comparison with others and has ranked no gold keeps the prior**: its mode 0.875, with a
    wide interval. The same holds for an annotator who ties everything. Without overlap there is no better estimate.
 4. **Ties are not votes.** In Davidson's model of ties (1970) the probability of a tie does not depend on which
    completion is better, and given no tie the choice follows Bradley and Terry. So the preferences of an annotator who
    ties often are used as they are.
-5. The likelihood does not change if all scores and all η are reversed. The prior says that the majority is right; if it
-   is not, only gold can show it.
+5. The likelihood does not change if all scores and all η are reversed. The prior assumes that the majority is right; if
+   it is not, only gold can show it.
 """
 
 import math

@@ -83,7 +83,7 @@ class Dialogue:
             self.prompt = encode_prompt(
                 context.tokenizer, check_messages(self.opening), settings.max_prompt_tokens, settings.overlong_prompts
             )
-        self.spoken: Messages = []  # the policy's turns, and the answers in between
+        self.messages: Messages = []  # after the opening: the policy's turns, and the answers in between
         self.completion: list[int] = []  # their tokens
         self.turns: list[Turn] = []
         self.log_probs: list[float] = []  # of the policy's tokens
@@ -99,10 +99,10 @@ class Dialogue:
         """Add a turn of the policy, and the environment's answer to it."""
         tokenizer, before = self.context.tokenizer, self.tokens
         text = decode_completion(tokenizer, completion.tokens)
-        messages = [*self.opening, *self.spoken]
-        self.spoken = [*self.spoken, {"role": "assistant", "content": text}]
-        turns = self.spoken if len(self.spoken) > 1 else ()
-        row = {**self.row, "messages": messages}
+        history = [*self.opening, *self.messages]
+        self.messages = [*self.messages, {"role": "assistant", "content": text}]
+        turns = self.messages if len(self.messages) > 1 else ()
+        row = {**self.row, "messages": history}
         self.answer = Answer(row, before, completion.tokens, text, completion.finished, turns)
         observation, reward, terminated, truncated, _ = self.environment.step(text)
         start = len(self.completion)
@@ -113,11 +113,11 @@ class Dialogue:
         self.is_over = terminated or not completion.finished
         if self.is_over:
             return
-        reply = encode_reply(tokenizer, messages, observation)
-        spoken = [*self.spoken, {"role": "user", "content": observation}]
-        if not truncated and self._has_room_for(reply, spoken):
+        reply = encode_reply(tokenizer, history, observation)
+        messages = [*self.messages, {"role": "user", "content": observation}]
+        if not truncated and self._has_room_for(reply, messages):
             self.completion += reply
-            self.spoken = spoken
+            self.messages = messages
         else:
             self.is_over = True
             self.unanswered = reply if self._can_be_read(reply) else []
@@ -127,8 +127,8 @@ class Dialogue:
         rooms = [max_positions(model.config) for model in self.context.models]
         return all(room is None or len(self.tokens) + len(reply) <= room for room in rooms)
 
-    def _has_room_for(self, reply: Sequence[int], spoken: Messages) -> bool:
-        """Return whether one more turn fits into the positions of all models after the reply, the last of `spoken`."""
+    def _has_room_for(self, reply: Sequence[int], messages: Messages) -> bool:
+        """Return whether one more turn fits into the positions of all models after the reply, the last message."""
         settings = self.context.settings
         needed = [
             (model, len(self.tokens) + len(reply) + settings.max_completion_tokens) for model in self.context.models
@@ -137,7 +137,7 @@ class Dialogue:
             model, tokenizer = self.context.scoring
             longest = max_lengths_of(model, settings)
             prompt = encode_prompt(tokenizer, self.opening, longest.prompt)
-            read = encode_turns(tokenizer, self.opening, spoken, longest.completion)
+            read = encode_turns(tokenizer, self.opening, messages, longest.completion)
             written = longest_written(model, settings, has_same_tokens=self.context.scores_own_tokens)
             needed.append((model.network, len(prompt) + len(read.tokens) + written))
         rooms = [(max_positions(model.config), tokens) for model, tokens in needed]

@@ -62,9 +62,9 @@ def read_marks(
                 turns = located_turns(row, place)
                 if not any(touches(span, turn) for span in of_completion for turn in turns if turn.is_policy):
                     continue
-                spoken = [turn.message for turn in turns]
+                messages = [turn.message for turn in turns]
                 limits = settings.max_completion_tokens, tokens_left(positions, prompt)
-                completion = encode_turns(tokenizer, row["messages"], spoken, *limits).tokens
+                completion = encode_turns(tokenizer, row["messages"], messages, *limits).tokens
                 weight = _weight(tokenizer, row["messages"], turns, of_completion, limits[0], len(completion))
                 key = (tuple(prompt), tuple(completion))
                 marked[key] = marked.get(key, 0) + weight * float(row.get("weight", 1.0))

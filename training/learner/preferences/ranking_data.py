@@ -128,9 +128,9 @@ def _encode(
     prompt = _encode_prompt(tokenizer, row, config, data)
     completions = []
     for text, turns in zip(row["completions"], row.get("turns") or [None] * len(row["completions"]), strict=True):
-        spoken = turns or [{"role": "assistant", "content": text}]
+        messages = turns or [{"role": "assistant", "content": text}]
         tokens, spans, is_cut_off = encode_turns(
-            tokenizer, row["messages"], spoken, config.max_completion_tokens, tokens_left(positions, prompt)
+            tokenizer, row["messages"], messages, config.max_completion_tokens, tokens_left(positions, prompt)
         )
         data.truncated_completions += is_cut_off
         completions.append((tuple(tokens), tuple(spans)))
