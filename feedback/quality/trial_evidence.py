@@ -53,7 +53,7 @@ class Decision(StrEnum):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the votes of a trial show. Shares are of the decisive votes."""
+    """Result of a trial so far. Shares are of the decisive votes."""
 
     wins: int
     losses: int

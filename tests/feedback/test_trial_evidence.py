@@ -143,7 +143,7 @@ def test_nothing_is_known_before_the_first_vote():
     assert (found.low, found.high, found.win_share, found.win_rate) == (0.0, 1.0, None, None)
 
 
-def test_of_a_comparison_only_the_first_decisive_vote_is_tested():
+def test_the_first_decisive_vote_of_a_comparison_is_tested_and_no_other():
     votes = [("a", 0), ("b", 1), ("a", -1), ("b", -1), ("c", 0), ("a", 1), ("c", 0)]
     assert independent_votes(votes) == [1, -1, 0]
 
