@@ -13,11 +13,11 @@ from feedback.models import Comparison, Completion, Project, Prompt, Ranking
 from feedback.queue import blinding, leases
 from tests.factories import FAST, client_of, fake_model, random_model, rank
 from tests.learner.worlds.endpoint import chat_endpoint
-from training import checkpoints
+from training import checkpoints, evaluations
 from training.forms import RoundForm
 from training.learner.environments.dialogue import KEY
 from training.models import Checkpoint, LoopSettings, Round
-from training.rounds import lifecycle, results
+from training.rounds import lifecycle, results, schedule
 from training.rounds.recipes import RECIPES
 from training.rounds.recipes.description import Counts
 from training.rounds.settings import resolve
@@ -164,6 +164,37 @@ def test_the_form_offers_the_projects_checkpoints_as_the_user(client, manager, p
     lifecycle.request_cancel(started)
     again = client.get("/projects/support/console/?again=1").context["form"]
     assert again["ppo-environment-user"].initial == "checkpoint base"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "section"),
+    [("metric", "ppo"), ("dpo", "sample"), ("kto", "sample"), ("q", "sample"), ("sft", "sample"),
+     ("evaluate", "evaluate")],
+)  # fmt: skip
+def test_a_project_of_dialogues_plays_them_by_every_recipe(project, recipe, section):
+    loop = {"ppo": {"environment": SCRIPT, "steps": 7}}
+    chosen = {"round": {"recipe": recipe}}
+    assert resolve(loop, chosen, seed=0)[section]["environment"] == SCRIPT
+    single = {"round": {"recipe": recipe}, section: {"environment": {"name": "single_turn"}}}
+    assert resolve(loop, single, seed=0)[section]["environment"] == {"name": "single_turn"}
+    assert resolve(chosen, seed=0)[section]["environment"] == {"name": "single_turn"}
+
+
+def test_the_button_evaluates_a_project_of_dialogues_on_dialogues(project, base, comparisons):
+    LoopSettings.objects.create(project=project, settings=DIALOGUES)
+    started = evaluations.evaluate(project, None, base)
+    assert configs(started)["evaluate"]["environment"] == SCRIPT
+
+
+def test_the_recipe_of_best_of_n_answers_once_in_a_project_of_dialogues():
+    settings = resolve(DIALOGUES, {"round": {"recipe": "best_of_n"}}, seed=0)
+    assert settings["sample"]["environment"] == {"name": "single_turn"}
+
+
+def test_a_project_of_dialogues_stays_one_when_its_recipe_changes(project):
+    LoopSettings.objects.create(project=project, settings=DIALOGUES)
+    changed = schedule.configure_with_recipe(project, None, "dpo")
+    assert changed.settings == {"sample": {"environment": SCRIPT}, "round": {"recipe": "dpo"}}
 
 
 @pytest.mark.parametrize("recipe", ["dpo", "sft"])

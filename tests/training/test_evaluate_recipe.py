@@ -177,9 +177,11 @@ def test_a_failed_evaluation_is_started_again_with_other_settings(client, projec
     opened = client.get(f"{URL}/console/?again=1")
     assert set(opened.context["form"].fields) == {
         "again", "round-evaluation_prompts", "evaluate-completions_per_prompt", "evaluate-temperature",
+        "evaluate-environment", "evaluate-environment-user", "evaluate-environment-turns",
         "common-max_completion_tokens", "round-processes",
     }  # fmt: skip
-    values = {name: field.initial for name, field in opened.context["form"].fields.items()}
+    fields = opened.context["form"].fields.items()
+    values = {name: field.initial for name, field in fields if field.initial is not None}
     client.post(f"{URL}/rounds/start/", values | {"again": 1, "evaluate-completions_per_prompt": 3})
     again = Round.objects.get(number=2)
     assert (again.base, again.recipe.name, again.learns) == (second, "evaluate", False)

@@ -35,15 +35,20 @@ def configure(project: Project, round_every: int | None, settings: Sections | No
 def configure_with_recipe(project: Project, round_every: int | None, recipe: str) -> LoopSettings:
     """Set after how many new rankings a round of this recipe starts ("": the recipe stays). Raise as `configure` does.
 
-    Of the loop's settings, sections of programs that another recipe does not use are dropped.
+    Of the loop's settings, sections of programs that another recipe does not use are dropped, except for their
+    environment.
     """
     loop = LoopSettings.objects.filter(project=project).first()
     settings = loop.settings if loop else {}
     if not recipe:
         return configure(project, round_every)
     chosen = round_settings.changed(settings, {"round": {"recipe": recipe}})
-    known = round_settings.sections_of(round_settings.chosen_recipe(chosen, RECIPES[DEFAULT]))
-    return configure(project, round_every, {name: values for name, values in chosen.items() if name in known})
+    new = round_settings.chosen_recipe(chosen, RECIPES[DEFAULT])
+    kept = {name: values for name, values in chosen.items() if name in round_settings.sections_of(new)}
+    environment, section = round_settings.environment_in(chosen), round_settings.playing_section(new)
+    if environment and section:
+        kept = round_settings.changed({section: environment}, kept)
+    return configure(project, round_every, kept)
 
 
 def start_due() -> list[Round]:

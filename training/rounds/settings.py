@@ -30,6 +30,7 @@ NOTHING_COUNTED = Counts()
 # Settings of the environment dialogue in a round, besides those of every user.
 USER_SETTINGS = {"script": {"lines"}, "checkpoint": {"model", "instruction"}, "endpoint": {"instruction"}}
 SETTINGS_OF_EVERY_USER = {"name", "user", "turns", "end_word"}
+PLAYING = ("ppo", "evaluate", "sample")  # sections with an environment; a round plays in the first one that it has
 MAX_LINE_LENGTH = 10_000  # characters of a simulated user's line
 
 
@@ -119,7 +120,8 @@ def resolve(
 
     `seed` is the default seed of the round and of each program. Default lengths are shortened to fit into the base's
     `positions` (its context length in tokens), if that is known. Lengths that a person chose are not changed. A later
-    override may choose another recipe: sections that it does not use are then left out.
+    override may choose another recipe: sections that it does not use are then left out, except for the environment of
+    their dialogues.
     """
     recipe = recipe_in(*overrides)
     try:
@@ -127,6 +129,8 @@ def resolve(
         unchecked: Sections = {"round": own_settings.to_json()}
         for program in recipe.programs:
             chosen = merged(program, overrides)
+            if program == playing_section(recipe):
+                chosen = environment_in(*overrides) | chosen
             chosen = dict(recipe.defaults.get(program, {})) | chosen
             if program == "sample":
                 chosen = {"completions_per_prompt": own_settings.comparison_size} | chosen
@@ -139,6 +143,23 @@ def resolve(
     except BadInput as error:
         raise Invalid(_("The round's settings cannot be used: %(error)s.") % {"error": error}) from error
     return {"round": own_settings.to_json(), **checked}
+
+
+def playing_section(recipe: Recipe) -> str:
+    """Return the section whose program plays the dialogues of a round; "" if its policy answers once."""
+    if "best_of_n" in recipe.programs:
+        return ""
+    return next(name for name in PLAYING if name in recipe.programs)
+
+
+def environment_in(*overrides: Sections) -> dict[str, Any]:
+    """Return the last environment in these sections, as a setting; {} if there is none.
+
+    A project of dialogues has it in the section of its recipe. Rounds by another recipe play the same dialogues.
+    """
+    playing = [values for sections in overrides for name, values in sections.items() if name in PLAYING]
+    chosen = [values["environment"] for values in playing if "environment" in values]
+    return {"environment": chosen[-1]} if chosen else {}
 
 
 def recipe_in(*overrides: Any) -> Recipe:

@@ -17,6 +17,7 @@ from training.checkpoints.files import check_model, positions_of
 from training.learner.environments import SINGLE_TURN
 from training.models import Checkpoint
 from training.rounds.recipes.description import Sections
+from training.rounds.settings import PLAYING
 
 Environment = dict[str, Any]
 
@@ -29,7 +30,7 @@ def environment_of(sections: Sections) -> Environment:
 
 def _section(sections: Sections) -> dict[str, Any]:
     """Return the settings of the program that plays the dialogues of a round, or of its samples; {} if none does."""
-    return next((sections[name] for name in ("ppo", "evaluate", "sample") if name in sections), {})
+    return next((sections[name] for name in PLAYING if name in sections), {})
 
 
 def check(project: Project, sections: Sections) -> None:
