@@ -104,6 +104,12 @@ def test_settings_without_a_critic_to_continue_are_refused_at_the_start(project,
     assert not Round.objects.exists()
 
 
+def test_that_a_critic_is_kept_follows_from_its_start_alone(project, base, rankings):
+    with pytest.raises(Invalid, match='"keep_critic" itself: set "critic_start"'):
+        started(project, {"ppo": {"keep_critic": True}})
+    assert "keep_critic" not in started(project).settings["ppo"]
+
+
 def test_the_page_says_where_the_critic_started(client, project, base, rankings, manager):
     client.force_login(manager)
     first = started(project)
@@ -125,7 +131,7 @@ def test_the_page_says_where_the_critic_started(client, project, base, rankings,
 def test_the_form_and_the_api_show_the_setting_and_take_it(client, project, base, rankings, manager):
     client.force_login(manager)
     page = client.get(reverse("console", args=[project.slug])).content.decode()
-    assert 'name="round-critic_start"' in page
+    assert 'name="round-critic_start"' in page and 'name="round-reward_start"' in page
     response = client.post(
         f"/api/v1/projects/{project.slug}/rounds", {"settings": CONTINUE}, content_type="application/json"
     )

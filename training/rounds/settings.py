@@ -25,7 +25,8 @@ from training.rounds.recipes.description import NONE, Counts, Recipe, Sections
 # Former name to name, of settings of the section "round". The former names are accepted until version 0.3.
 RENAMED = {"second_opinions": "extra_ranking_share"}
 # Set by `run_round.jobs`: the models follow from the recipe, never from the person who starts the round.
-FILLED_IN = ("model", "reference_model", "reward_model", "critic_model", "root_model", "last_reward_model")
+MODELS = ("model", "reference_model", "reward_model", "critic_model", "root_model", "last_reward_model")
+FILLED_IN = (*MODELS, "keep_critic")  # the last one follows from critic_start
 NOTHING_COUNTED = Counts()
 # Settings of the environment dialogue in a round, besides those of every user.
 USER_SETTINGS = {"script": {"lines"}, "checkpoint": {"model", "instruction"}, "endpoint": {"instruction"}}
@@ -192,7 +193,7 @@ def completed(settings: Sections) -> Sections:
 
 
 def defaults_of(program: str) -> dict[str, Any]:
-    """Return the default of every setting of a program, without its models."""
+    """Return the default of every setting of a program, without those that the round fills in."""
     fields = dataclasses.fields(CONFIGS[program])
     return {field.name: default_of(field) for field in fields if field.name not in FILLED_IN}
 
@@ -246,7 +247,8 @@ def changed(sections: Sections, changes: Sections) -> Sections:
 def check_sections(sections: Any, recipe: Recipe) -> Recipe:
     """Return the recipe that `sections` choose, else `recipe`.
 
-    Raise Invalid unless `sections` is an object of sections of that recipe, each an object, that set no model.
+    Raise Invalid unless `sections` is an object of sections of that recipe, each an object, that set nothing that the
+    round fills in.
     """
     if not isinstance(sections, dict) or not all(isinstance(values, dict) for values in sections.values()):
         raise Invalid(
@@ -273,7 +275,9 @@ def check_sections(sections: Any, recipe: Recipe) -> Recipe:
             )
         if section == "sample" and values.get("environment", SINGLE_TURN) != SINGLE_TURN:
             check_samples_may_be_dialogues(recipe)
-        if models := [name for name in FILLED_IN if name in values]:
+        if "keep_critic" in values:
+            raise Invalid(_('The round sets "keep_critic" itself: set "critic_start" in section "round".'))
+        if models := [name for name in MODELS if name in values]:
             raise Invalid(
                 _('The round sets "%(setting)s" itself: serve another checkpoint to start from that one.')
                 % {"setting": models[0]}
@@ -339,7 +343,7 @@ def is_line(line: Any) -> bool:
 
 
 def check_program(program: str, values: dict[str, Any], models: Mapping[str, str]) -> dict[str, Any]:
-    """Return a program's settings without its models, checked as the program checks them. Raise BadInput."""
+    """Return a program's settings, checked as it checks them, without those that the round fills in. Raise BadInput."""
     filled = {"model": "model"} | {name: "" if source == NONE else "model" for name, source in models.items()}
     config = CONFIGS[program].from_json(values | filled).to_json()
     if any(term["name"] == "python" for term in config.get("rewards", [])):

@@ -52,6 +52,12 @@ SFT_DEFAULTS = {"epochs": 3, "batch_tokens": 2048}
 
 REWARD_FIELDS = (
     FormField(
+        "round",
+        "reward_start",
+        _("The reward model starts"),
+        _("base: at the served checkpoint. last: at the reward model of the round that made it, with fewer passes."),
+    ),
+    FormField(
         "reward", "epochs", _("Passes over the rankings"), _("With more than a few passes, the reward model overfits.")
     ),
     FormField("reward", "learning_rate", _("Reward model learning rate"), _("0: chosen by the size of the model.")),
