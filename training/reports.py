@@ -122,17 +122,61 @@ def imitation_sentence(recipe: Recipe, settings: Sections, counts: Counts) -> st
     return text % {"n": n, "least": limits["min_demonstrations"]}
 
 
-def ratings_sentence(round_: Round) -> str:
-    """Return a sentence about attributes with too few rated completions to be learned; "" if there are none."""
-    least = round_settings.completed(round_.settings)["round"]["min_rated_completions"]
+def details_sentences(round_: Round) -> str:
+    """Return sentences about the ratings, marks and flags that the reward model learns or leaves out.
+
+    "" for a round without a reward model, and before its input files are written.
+    """
     counts = round_.results.get("snapshot", {})
-    few = {name.removeprefix(COUNTED): n for name, n in counts.items() if name.startswith(COUNTED) and n < least}
-    if not few:
+    if not round_.learns or all(job.program != "reward" for job in round_.jobs):
         return ""
-    return _("Not learned, because fewer than %(least)s completions are rated: %(attributes)s.") % {
-        "least": least,
-        "attributes": ", ".join(f"{name} ({n})" for name, n in few.items()),
-    }
+    settings = round_settings.completed(round_.settings)
+    marks = counts.get("marks", 0) - round_.results.get("reward", {}).get("marks_left_out", 0)
+    sentences = [
+        *_rating_sentences(settings, counts),
+        _marks_sentence(marks, learns=settings["reward"]["marks_weight"] > 0),
+        _anchor_sentence(counts.get("anchored_rankings", 0)),
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def _rating_sentences(settings: Sections, counts: dict[str, int]) -> list[str]:
+    least = settings["round"]["min_rated_completions"]
+    rated = {name.removeprefix(COUNTED): n for name, n in counts.items() if name.startswith(COUNTED)}
+    if rated and not settings["reward"]["attribute_weight"]:
+        return [_("Its settings leave out the ratings.")]
+    learned = [f"{name} ({intcomma(n)})" for name, n in rated.items() if n >= least]
+    few = [f"{name} ({n})" for name, n in rated.items() if n < least]
+    texts = []
+    if learned:
+        texts.append(
+            _("It learns ratings, of so many completions: %(attributes)s.") % {"attributes": ", ".join(learned)}
+        )
+    if few:
+        texts.append(
+            _("Not learned, because fewer than %(least)s completions are rated: %(attributes)s.")
+            % {"least": least, "attributes": ", ".join(few)}
+        )
+    return texts
+
+
+def _marks_sentence(n: int, *, learns: bool) -> str:
+    if n <= 0:
+        return ""
+    if learns:
+        text = ngettext("It learns %(n)s marked span.", "It learns %(n)s marked spans.", n)
+    else:
+        text = ngettext("Its settings leave out %(n)s marked span.", "Its settings leave out %(n)s marked spans.", n)
+    return text % {"n": intcomma(n)}
+
+
+def _anchor_sentence(n: int) -> str:
+    text = ngettext(
+        "It learns from %(n)s ranking that all completions are bad, or good.",
+        "It learns from %(n)s rankings that all completions are bad, or good.",
+        n,
+    )
+    return text % {"n": intcomma(n)} if n else ""
 
 
 def dialogues_sentence(round_: Round) -> str:

@@ -195,7 +195,7 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "policy": round_.results.get("policy"),
         "imitation": _imitation(round_),
         "left_out_dialogues": reports.dialogues_sentence(round_),
-        "few_ratings": reports.ratings_sentence(round_),
+        "details": reports.details_sentences(round_),
         "reward_start": continued_reward.sentence(round_),
         "critic_start": continued_critic.sentence(round_),
         "evaluation": evaluations.table_of(round_),

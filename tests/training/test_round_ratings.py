@@ -10,7 +10,8 @@ from feedback.errors import Invalid
 from feedback.models import Comparison, Prompt, Ranking
 from tests.factories import add_comparisons, membership, person, rank_next
 from training.learner.runtime.config import CONFIGS
-from training.reports import ratings_sentence
+from training.reports import details_sentences
+from training.rounds import lifecycle
 from training.rounds.inputs.rankings import trainable_rankings
 from training.rounds.inputs.ratings import training_counts
 from training.rounds.settings import completed
@@ -75,7 +76,39 @@ def test_an_attribute_with_too_few_rated_completions_is_left_out_and_reported_by
     assert started.results["snapshot"] == {
         "rankings": 4, "flagged_rankings": 2, "rated_completions.honest": 3, "rated_completions.kind": 1,
     }  # fmt: skip
-    assert ratings_sentence(started) == ("Not learned, because fewer than 2 completions are rated: kind (1).")
+    assert details_sentences(started) == (
+        "It learns ratings, of so many completions: honest (3). "
+        "Not learned, because fewer than 2 completions are rated: kind (1)."
+    )
+
+
+def test_a_round_reports_the_marks_and_flags_that_its_reward_model_learns(project, rated):
+    project.anchors = True
+    project.save()
+    training = Ranking.objects.filter(comparison__prompt__split="train").exclude(flags=["broken"]).order_by("pk")
+    marked, judged = training[0], training[1]
+    spans = [{"completion": place, "start": 0, "end": 2, "mark": mark} for place, mark in enumerate(("good", "bad"))]
+    Ranking.objects.filter(pk=marked.pk).update(spans=spans)
+    Ranking.objects.filter(pk=judged.pk).update(flags=["all bad"])
+
+    def reported(**settings):
+        round_ = start_round(project, None, LEARNED | {"reward": {"attribute_weight": 0.0, **settings}})
+        round_.results["snapshot"] = jobs.snapshot_of(jobs.fill(round_, reward_job(round_)))
+        assert (round_.results["snapshot"]["marks"], round_.results["snapshot"]["anchored_rankings"]) == (2, 1)
+        sentences = details_sentences(round_)
+        lifecycle.request_cancel(round_)  # a project has one active round
+        return sentences
+
+    anchored = "It learns from 1 ranking that all completions are bad, or good."
+    left_out = "Its settings leave out the ratings."
+    assert reported() == f"{left_out} Its settings leave out 2 marked spans. {anchored}"
+    assert reported(marks_weight=0.5) == f"{left_out} It learns 2 marked spans. {anchored}"
+
+
+def test_a_round_without_a_reward_model_reports_no_ratings(project, rated):
+    round_ = start_round(project, None, {"round": {"recipe": "dpo"}})
+    round_.results["snapshot"] = {"rankings": 4, "marks": 2, "anchored_rankings": 1}
+    assert details_sentences(round_) == ""
 
 
 def test_the_database_counts_rated_completions_as_a_loop_over_the_rankings_does(project, rated):
@@ -100,7 +133,7 @@ def test_a_refusal_reads_the_ratings_by_one_query(project, rated, django_assert_
 
 def test_a_round_with_enough_ratings_or_none_reports_no_missing_ratings(waiting):
     assert written(waiting) == []
-    assert ratings_sentence(waiting) == ""
+    assert details_sentences(waiting) == ""
 
 
 def test_ratings_after_the_start_of_a_round_are_not_in_it(project, rated):

@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
 from feedback.export import ranking_record
-from feedback.models import Project, Ranking
+from feedback.models import Project, Prompt, Ranking
 from feedback.models.flags import ALL_BAD, ALL_GOOD, is_trainable, trainable
 from feedback.quality import reliability
 from training.models import Round
@@ -27,7 +27,19 @@ def rankings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[s
             counts["flagged_rankings"] += 1
             continue
         counts["rankings"] += 1
-        yield row | ({"anchor": anchor_of(row["flags"])} if round_.settings["round"].get("anchors") else {})
+        anchor = anchor_of(row["flags"]) if round_.settings["round"].get("anchors") else None
+        count_details(row, anchor, counts)
+        yield row | ({"anchor": anchor} if round_.settings["round"].get("anchors") else {})
+
+
+def count_details(row: dict[str, Any], anchor: str | None, counts: dict[str, int]) -> None:
+    """Count the marks of a training prompt's ranking, and the ranking itself if it has an anchor."""
+    if row["split"] != Prompt.Split.TRAIN:
+        return
+    if row["spans"]:
+        counts["marks"] = counts.get("marks", 0) + len(row["spans"])
+    if anchor is not None:
+        counts["anchored_rankings"] = counts.get("anchored_rankings", 0) + 1
 
 
 def anchor_of(flags: Sequence[str]) -> str | None:
