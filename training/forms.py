@@ -61,7 +61,8 @@ class RoundForm(forms.Form):
         self.only_samples = only_samples
         self.settings = settings
         self.recipe = recipe_of(settings)
-        self.terms = self.recipe.reward_terms(settings)
+        # The reward terms that the policy learns from. Without a section of their own they only score the samples.
+        self.terms = self.recipe.reward_terms(settings) if self.recipe.rewards_section else []
         jobs = self.recipe.jobs(settings, Counts())
         self.learns_from_rankings = any(RANKINGS in job.inputs.values() for job in jobs)
         for field in _fields(self.recipe, only_samples):

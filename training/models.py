@@ -180,6 +180,11 @@ class Round(models.Model):
         return self.recipe.reward_terms(round_settings.completed(self.settings)) if self.learns else []
 
     @property
+    def is_rewarded(self) -> bool:
+        """Return whether the policy learns from the reward terms; otherwise they only score the samples."""
+        return bool(self.recipe.rewards_section and self.reward_terms)
+
+    @property
     def compares_with_references(self) -> bool:
         """Return whether the round can only learn from prompts with reference answers."""
         return self.learns and bool(self.recipe.comparing_terms(round_settings.completed(self.settings)))

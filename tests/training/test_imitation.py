@@ -10,10 +10,12 @@ from feedback.errors import Invalid
 from feedback.models import Prompt
 from tests.training import tiny
 from training import reports
+from training.forms import RoundForm
 from training.models import Round
 from training.rounds import settings as round_settings
 from training.rounds.recipes import RECIPES
 from training.rounds.recipes.description import Counts
+from training.rounds.settings import resolve
 from training.rounds.start import start_round
 from training.run_round import jobs, run_round
 
@@ -104,10 +106,28 @@ def test_a_metric_is_chosen_on_the_page(client, project, base, comparisons, mana
     shown = {"ppo-steps": 5, "ppo-batch_episodes": 64, "ppo-learning_rate": 0, "ppo-kl_coefficient": 0.05,
              "round-prompts": 200, "sample-completions_per_prompt": 4, "sample-temperature": 1,
              "common-max_completion_tokens": settings["ppo"]["max_completion_tokens"],
-             "round-processes": 1, "round-reference": "base"}  # fmt: skip
+             "round-processes": 1, "round-reference": "base", "round-critic_start": "new"}  # fmt: skip
     client.post(f"/projects/{project.slug}/rounds/start/", {"recipe": "metric", "ppo-rewards": "rouge_l", **shown})
     started = Round.objects.get()
     assert (started.reward_terms, started.settings["ppo"]["steps"]) == (["rouge_l"], 5)
+
+
+@pytest.mark.slow
+def test_an_imitation_is_not_rewarded_by_the_terms_that_score_its_samples(
+    client, project, base, comparisons, annotator, manager
+):
+    Prompt.objects.update(references=["Soon."])
+    demonstrate(project, annotator, "train", 3)
+    settings = {"round": {"recipe": "sft"}, "sample": {"rewards": [{"name": "rouge_l"}]}}
+    started = start_round(project, manager, settings)
+    started.results["samples"] = {"score_mean": 0.251}
+    started.save()
+    client.force_login(manager)
+    page = client.get(f"/projects/{project.slug}/rounds/1/").content.decode()
+    assert "rewarded by" not in page and "It imitates 3 demonstrations." in page
+    assert "Mean score of the samples" in page and "0.251" in page
+    assert RoundForm(None, resolve(settings, seed=0)).terms == []
+    assert RoundForm(None, resolve({"round": {"recipe": "metric"}}, seed=0)).terms == ["similarity"]
 
 
 @pytest.mark.process

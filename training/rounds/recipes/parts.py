@@ -166,6 +166,7 @@ def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_sect
                 _("KL from the imported model"),
                 _("nats per completion, over all rounds since the import, estimated on the samples"),
             ),
+            *(() if rewards_section else score_facts(settings)),
         ),
     )
     baseline = Job(
@@ -177,6 +178,15 @@ def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_sect
         settings={**scored, "completions_per_prompt": 1},  # the side-by-side page shows one
     )
     return (samples, baseline) if settings["round"]["shown_prompts"] else (samples,)
+
+
+def score_facts(settings: Sections) -> tuple[Fact, ...]:
+    """Return the mean score of the samples, if reward terms score them alone."""
+    label, note = (
+        _("Mean score of the samples"),
+        _("by the rewards of the section sample, which the policy does not learn"),
+    )
+    return (Fact("score_mean", label, note),) if settings["sample"].get("rewards") else ()
 
 
 def reference(settings: Sections) -> str:
