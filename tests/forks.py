@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Any
 
 PR_SET_PDEATHSIG = 1
@@ -56,7 +57,8 @@ def _become(function: Callable[[], object], output: int, errors: int, parent: in
             assert os.getppid() == parent, "the parent died before the fork began"
         os.dup2(output, 1)
         os.dup2(errors, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
+        # closefd: in a fork of a fork these replace such files, whose finalizers would close the new 1 and 2.
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
         function()
         code = 0
     except SystemExit as end:
@@ -64,6 +66,7 @@ def _become(function: Callable[[], object], output: int, errors: int, parent: in
     except BaseException:  # noqa: BLE001 (a child never comes back into the test)
         traceback.print_exc()
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code if isinstance(code, int) else 1)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,9 @@ class Worker:
         self.process.send_signal(how)
         return self.process.wait(PATIENCE)
 
+    def kill(self) -> None:
+        self.end(signal.SIGKILL)
+
 
 class ForkedWorker:
     """The same worker as a fork of the test's process, whose programs are forks again (`forked.start`).
@@ -154,6 +157,27 @@ class ForkedWorker:
         """Return the programs that it runs now."""
         return psutil.Process(self.process.pid).children()
 
+    def kill(self) -> None:
+        """Kill the worker with its programs, and wait until they are gone.
+
+        A forked program shares the sockets of the worker's database connections. They stay open as long as it runs, and
+        the test database could not be dropped.
+        """
+        self.process.send_signal(signal.SIGSTOP)  # or it could start another program
+        programs = self.programs()
+        self.end(signal.SIGKILL)
+        for program in programs:
+            with suppress(psutil.NoSuchProcess):
+                program.kill()
+        wait_until(lambda: not any(map(is_alive, programs)), "the worker's programs are gone")
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether the process has not ended; a zombie has, and holds no files."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
 
 def run_worker(queue: str) -> None:
     """Run a worker of this queue in this process, a fork, until it is ended."""
@@ -172,4 +196,4 @@ def worker(broker_url: str, queue: str, log: Path, is_forked: bool = False) -> I
         yield started
     finally:
         if started.process.poll() is None:
-            started.end(signal.SIGKILL)
+            started.kill()

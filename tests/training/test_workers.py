@@ -9,10 +9,12 @@ from datetime import timedelta
 
 import pytest
 from celery import current_app
+from django.db import connection
 from safetensors import safe_open
 
-from tests.training import forked, tiny
-from tests.training.services import redis_server, using_broker, wait_until, worker
+from tests.forks import Forked
+from tests.training import forked, services, tiny
+from tests.training.services import PATIENCE, is_alive, redis_server, using_broker, wait_until, worker
 from training import checkpoints
 from training.models import Checkpoint, Metric, Round
 from training.rounds import lifecycle
@@ -127,6 +129,35 @@ def test_a_round_that_is_stopped_in_every_way_ends_in_the_same_weights(
     monkeypatch.setattr(process, "start", forked.start)
     process.run("ppo", undisturbed, 1, watch=lambda: False)
     assert weights(policy / "model") == weights(undisturbed / "model")
+
+
+def test_a_forked_worker_is_killed_with_its_programs_which_share_its_connections(db, tmp_path, monkeypatch):
+    def open_connection_and_start_program(queue):
+        connection.ensure_connection()
+        with (tmp_path / "program.log").open("ab") as output:
+            Forked(ignore_sigterm, output)
+        print(" ready.", flush=True)
+        signal.pause()
+
+    def ignore_sigterm():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        print("started", flush=True)
+        time.sleep(PATIENCE)
+
+    monkeypatch.setattr(services, "run_worker", open_connection_and_start_program)
+    with worker("memory://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
+        wait_until(lambda: "started" in (tmp_path / "program.log").read_text(), "the program ignores SIGTERM")
+        (program,) = started.programs()
+        assert other_connections() == 1
+    assert not is_alive(program)
+    wait_until(lambda: other_connections() == 0, "the server has ended the worker's connection")
+
+
+def other_connections():
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with connection.cursor() as cursor:
+        cursor.execute(others)
+        return cursor.fetchone()[0]
 
 
 def step_of(round_):
