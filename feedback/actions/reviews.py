@@ -16,7 +16,7 @@ standing, so that a client that reads the record by cursor gets the change.
 
 `review_undo.undo` undoes a decision.
 
-Lock order: the reviewer's membership, leases, comparisons by id. Nothing waits for a lease while it holds another one.
+Lock order: the reviewer's membership, leases, comparisons by id. No transaction waits for a second lease.
 """
 
 from collections.abc import Sequence
@@ -98,7 +98,7 @@ def _adjudicate(
     lock_reviewer(membership)
     if duplicate := rankings.submitted_before(membership, key):
         return duplicate
-    comparison = _take_from_everybody(membership, comparison_id)
+    comparison = _lock_and_end_leases(membership, comparison_id)
     _check_adjudicable(membership, comparison)
     order = lease_rows.display_order(membership, comparison)
     displayed = Ranking(comparison_id=comparison.pk, size=comparison.size, display_order=order)
@@ -237,7 +237,7 @@ def _discard(ranking_ids: Sequence[int], comparison_ids: Sequence[int], review: 
     discarded.update(ranking_count=F("ranking_count") - 1)
 
 
-def _take_from_everybody(membership: Membership, comparison_id: int) -> Comparison:
+def _lock_and_end_leases(membership: Membership, comparison_id: int) -> Comparison:
     """Lock the comparison and end every lease of it. Raises _Busy if another transaction has locked one of them.
 
     A submit holds its lease's lock while it waits for the comparison. Waiting here for the lease would be a deadlock.

@@ -224,7 +224,7 @@ def sampling_step(
     return picks, {
         "reward": float(rewards.mean()),
         "picked_reward": fmean(pick.reward for pick in picks),
-        "completion_tokens": fmean(episodes.sizes()),
+        "completion_tokens": fmean(episodes.policy_lengths()),
         "ended_fraction": finished / len(answers),
         "cut_off_completions": float(len(answers) - finished),
     }

@@ -94,7 +94,7 @@ from training.learner.sampling.sampler import SamplingParams, check_positions, f
 CURVE_PROMPTS = 16  # at most, of an evaluation of the KL during training
 SAMPLED_TOGETHER = 64  # completions
 # Figures of the report that need the probability of a choice: ipo and simpo do not fit one.
-OF_PROBABILITIES = (
+PROBABILITY_FIGURES = (
     "held_out_loss", "brier_score", "expected_calibration_error", "fitted_temperature", "held_out_tie_share_predicted",
 )  # fmt: skip
 
@@ -224,7 +224,7 @@ def evaluate(context: DirectContext, data: RankingData, reference: ReferenceLogP
     scored = score_pairs(data.held_out, rewards, tie_model, context.tie.logit.detach().cpu())
     evaluation = report(scored, data.held_out, longer_is_preferred(data.train))
     if settings.loss in ("ipo", "simpo"):
-        evaluation = {name: value for name, value in evaluation.items() if name not in OF_PROBABILITIES}
+        evaluation = {name: value for name, value in evaluation.items() if name not in PROBABILITY_FIGURES}
     _, margin, strict = pair_sums(rewards, data.held_out)
     if not strict:
         return evaluation

@@ -72,15 +72,15 @@ class Episodes(NamedTuple):
     # The tokens that the policy would have read after the last turn of a truncated episode; None for one that ended.
     unanswered: Sequence[Sequence[int] | None] | None = None  # None: all episodes ended
 
-    def written(self) -> list[Sequence[int]]:
+    def policy_indices(self) -> list[Sequence[int]]:
         """Return the indices of each completion's tokens that the policy wrote."""
         if self.turns is None:
             return [range(len(completion)) for completion in self.completions]
         return [[index for turn in turns for index in range(turn.start, turn.end)] for turns in self.turns]
 
-    def sizes(self) -> list[int]:
+    def policy_lengths(self) -> list[int]:
         """Return the number of tokens of each episode that the policy wrote."""
-        return [len(indices) for indices in self.written()]
+        return [len(indices) for indices in self.policy_indices()]
 
     def sequences(self) -> list[list[int]]:
         return [[*prompt, *completion] for prompt, completion in zip(self.prompts, self.completions, strict=True)]
@@ -181,7 +181,7 @@ def pack_groups(groups: Sequence[PromptGroup], device: torch.device | str = "cpu
 
 def pack_episodes(episodes: Episodes, device: torch.device | str = "cpu") -> PackedEpisodes:
     """Lay episodes end to end; episodes with equal prompts share one copy of it."""
-    by_prompt, written = indices_by_prompt(episodes), episodes.written()
+    by_prompt, written = indices_by_prompt(episodes), episodes.policy_indices()
     groups = [
         PromptGroup(prompt, tuple(tuple(episodes.completions[index]) for index in indices))
         for prompt, indices in by_prompt.items()
@@ -253,7 +253,7 @@ def by_episode(
     columns: list[dict[int, Tensor]] = []
     for number, indices in enumerate(parts):
         part = episodes.select(indices)
-        sizes = part.sizes()
+        sizes = part.policy_lengths()
         scores = first if first is not None and number == 0 else score(part)
         columns = columns or [{} for _ in scores]
         for column, values in zip(columns, scores, strict=True):

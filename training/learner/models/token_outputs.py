@@ -99,7 +99,7 @@ def score_tokens(policy: Any, episodes: Episodes, temperature: float = 1.0, with
 def completion_log_probs(policy: Any, episodes: Episodes) -> Tensor:
     """Return log π(y|x) of the policy's tokens of every episode, [N] in nats, with the autograd graph."""
     log_probs = score_tokens(policy, episodes).log_probs
-    return torch.stack([part.sum() for part in log_probs.split(episodes.sizes())])
+    return torch.stack([part.sum() for part in log_probs.split(episodes.policy_lengths())])
 
 
 def critic_values(critic: Any, episodes: Episodes) -> Tensor:

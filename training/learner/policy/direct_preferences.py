@@ -113,7 +113,7 @@ def implicit_rewards(
     """Return the implicit rewards [N] of all completions of the groups; see `preferences.direct_losses`."""
     if settings.needs_reference:
         return settings.beta * (log_probs - reference.of(groups).to(log_probs.device))
-    return settings.beta * log_probs / torch.tensor(episodes_of(groups).sizes(), device=log_probs.device)
+    return settings.beta * log_probs / torch.tensor(episodes_of(groups).policy_lengths(), device=log_probs.device)
 
 
 def preference_loss(rewards: Tensor, comparisons: Sequence[Comparison], settings: DpoConfig, tie: Tensor) -> Tensor:

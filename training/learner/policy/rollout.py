@@ -91,7 +91,7 @@ class Rollout(NamedTuple):
 
     def lengths(self) -> Tensor:
         """Return the number of tokens of each episode that the policy wrote, [N]."""
-        return torch.tensor(self.episodes.sizes())
+        return torch.tensor(self.episodes.policy_lengths())
 
     def divergences(self) -> Tensor:
         """Return log π(y|x) − log π_ref(y|x), [N]; the mean is the KL divergence in nats per completion."""
@@ -168,7 +168,7 @@ def reward_trunk_outputs(context: TrainingContext, episodes: Episodes) -> tuple[
     """
     if not isinstance(context.critic, RewardTrunkCritic) or not episodes.prompts:
         return [], None
-    critic, sizes = context.critic, episodes.sizes()
+    critic, sizes = context.critic, episodes.policy_lengths()
 
     def pass_over(budget: int) -> tuple[list[RewardTrunkOutput], Tensor]:
         outputs: dict[int, RewardTrunkOutput] = {}

@@ -109,7 +109,7 @@ def accumulate_gradients(
     mean negative log-likelihood is part of the loss, with the weight ptx_coefficient (PPO-ptx, Ouyang et al. 2022,
     equation 2); it is returned too, as ptx_loss.
     """
-    tokens = sum(rollout.episodes.select(minibatch).sizes())
+    tokens = sum(rollout.episodes.select(minibatch).policy_lengths())
     mine = process_share(context, rollout, minibatch, is_first)
     my_episodes = rollout.episodes.select(mine)
     my_imitated = share(imitated, context.processes.rank, context.processes.count)

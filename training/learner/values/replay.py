@@ -23,11 +23,11 @@ class ReplayBuffer(NamedTuple):
 
     def lengths(self) -> Tensor:
         """Return the number of the policy's tokens of each completion, [N]."""
-        return torch.tensor(self.episodes.sizes(), dtype=torch.int64)
+        return torch.tensor(self.episodes.policy_lengths(), dtype=torch.int64)
 
     def tokens(self, indices: Sequence[int]) -> int:
         """Return the number of the policy's tokens of these completions."""
-        return sum(self.episodes.select(indices).sizes())
+        return sum(self.episodes.select(indices).policy_lengths())
 
     def token_counts(self, indices: Sequence[int]) -> Tensor:
         """Return the counts [C] of the tokens of these completions, divided by their mean over the whole buffer."""

@@ -57,7 +57,7 @@ def value_batch(context: ValueContext, buffer: ReplayBuffer, batch: Sequence[int
 def value_loss(context: ValueContext, buffer: ReplayBuffer, part: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return the summed loss of the tokens of a part, and the sums of VALUE_METRICS."""
     settings, episodes = context.settings, buffer.episodes.select(part)
-    lengths = torch.tensor(episodes.sizes())
+    lengths = torch.tensor(episodes.policy_lengths())
     batch = pack_episodes(episodes, context.values.trunk.device)
     outputs = context.values.read(batch)
     with torch.no_grad():
