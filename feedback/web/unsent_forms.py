@@ -26,14 +26,14 @@ MIN_TEXT_LENGTH = 60  # characters; longer values are shown in a text box
 
 @dataclass(frozen=True)
 class UnsentForm:
-    """A POST that was not carried out: its URL, the page of its form, and its fields."""
+    """A refused POST: its URL, the page of its form, and its fields."""
 
     action: str
     page: str
     fields: list[tuple[str, str]]
 
     @classmethod
-    def of(cls, request: HttpRequest) -> Self:
+    def from_request(cls, request: HttpRequest) -> Self:
         fields = [
             (name, str(value))
             for name, values in request.POST.lists()
@@ -43,7 +43,7 @@ class UnsentForm:
         return cls(request.get_full_path(), page_of(request), fields)
 
     @classmethod
-    def carried_by(cls, request: HttpRequest, data: QueryDict) -> Self | None:
+    def from_sign_in(cls, request: HttpRequest, data: QueryDict) -> Self | None:
         """Return the unsent form among a sign-in form's fields, or None."""
         action, page = data.get(ACTION, ""), data.get(PAGE, "/")
         if not (is_local(request, action) and is_local(request, page)):
@@ -58,7 +58,7 @@ class UnsentForm:
         return [value for _name, value in self.fields if len(value) > MIN_TEXT_LENGTH or "\n" in value]
 
     @property
-    def carried(self) -> list[tuple[str, str]]:
+    def hidden_fields(self) -> list[tuple[str, str]]:
         """Hidden fields that carry this form through the sign-in form."""
         return [(ACTION, self.action), (PAGE, self.page), *((PREFIX + name, value) for name, value in self.fields)]
 
@@ -110,7 +110,7 @@ def _asks_to_sign_in(response: HttpResponse) -> bool:
 
 def ask_to_sign_in(request: HttpRequest) -> HttpResponse:
     """Show the sign-in form, with the unsent form in it if that can be kept."""
-    unsent = UnsentForm.of(request) if can_be_kept(request) else None
+    unsent = UnsentForm.from_request(request) if can_be_kept(request) else None
     context = {"form": AuthenticationForm(request), "unsent": unsent, "next": page_of(request)}
     return render(request, "sign_in.html", {**context, "is_file_lost": bool(request.FILES)}, status=401)
 
@@ -128,7 +128,7 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     if not (is_submitted_by_browser(request) and _is_from_this_site(request)):
         return plain_csrf_failure(request, reason)
     is_sign_in = request.path == reverse(settings.LOGIN_URL)
-    unsent = UnsentForm.carried_by(request, request.POST) if is_sign_in else UnsentForm.of(request)
+    unsent = UnsentForm.from_sign_in(request, request.POST) if is_sign_in else UnsentForm.from_request(request)
     if request.user.is_authenticated:
         if unsent is None or not (is_sign_in or can_be_kept(request)):
             return redirect(page_of(request))
@@ -153,7 +153,7 @@ class SignIn(LoginView):
 
     @property
     def unsent(self) -> UnsentForm | None:
-        return UnsentForm.carried_by(self.request, self.request.POST)
+        return UnsentForm.from_sign_in(self.request, self.request.POST)
 
     def get_context_data(self, **kwargs: Any) -> dict[str, Any]:
         return super().get_context_data(unsent=self.unsent, **kwargs)
