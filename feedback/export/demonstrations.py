@@ -12,20 +12,27 @@ from feedback.models.prompts import Demonstrations
 
 
 def demonstrations(project: Project, until: datetime | None = None, *, include_flagged: bool = False) -> Iterator[Row]:
-    """Yield the demonstrations as `prompt_id, split, messages, completion`, of a dialogue also `turns`.
+    """Yield the demonstrations as `prompt_id, split, messages, completion`, of an imported dialogue also `turns`.
 
-    They come in the order of storage. until: leave out demonstrations that were stored later, such as after the start
-    of a round. Demonstrations that were withdrawn by their author or discarded by a reviewer are always left out,
-    flagged ones unless `include_flagged`; see `imitable`.
+    Of a dialogue that a person edited, the completion is the last turn, which that person wrote. The turns before it
+    belong to the messages. Rows come in the order of storage.
+
+    until: leave out demonstrations that were stored later, such as after the start of a round. Demonstrations that were
+    withdrawn by their author or discarded by a reviewer are always left out, flagged ones unless `include_flagged`; see
+    `imitable`.
     """
     stored = imitable(project, until, include_flagged=include_flagged).order_by("pk")
     fields = stored.values_list(
         "completion__prompt_id", "completion__prompt__split", "completion__prompt__messages", "completion__text",
-        "completion__turns",
+        "completion__turns", "completion__author",
     )  # fmt: skip
-    for prompt_id, split, messages, text, turns in fields.iterator(chunk_size=PAGE_SIZE):
+    for prompt_id, split, messages, text, turns, author in fields.iterator(chunk_size=PAGE_SIZE):
         row = {"prompt_id": prompt_id, "split": split, "messages": messages, "completion": text}
-        yield row if turns is None else row | {"turns": turns}
+        if turns is not None and author is not None:
+            row |= {"messages": [*messages, *turns[:-1]], "completion": turns[-1]["content"]}
+        elif turns is not None:
+            row["turns"] = turns
+        yield row
 
 
 def imitable(project: Project, until: datetime | None = None, *, include_flagged: bool = False) -> Demonstrations:

@@ -193,7 +193,8 @@ def test_an_edited_last_turn_makes_a_whole_dialogue_that_is_ranked_above_its_ori
     (pair,) = formats.lines(project, "trl")
     assert (pair["chosen"], pair["rejected"]) == (edited, GOOD)
     (row,) = exported_demonstrations(project)
-    assert (row["turns"], row["completion"]) == (edited, dialogues.text_of(edited))
+    assert (row["messages"], row["completion"]) == ([*comparison.prompt.messages, *GOOD[:2]], "Better.")
+    assert "turns" not in row  # the turns before are not the person's, and may be bad
     undone = present_answer(ann, demonstrations.withdraw_if_last(ann))
     assert (undone["text"], undone["letter"]) == ("Better.", "ABC"[place])
     assert not list(exported_demonstrations(project)) and not list(formats.lines(project, "rankings"))

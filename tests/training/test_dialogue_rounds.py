@@ -69,7 +69,9 @@ def test_q_learns_from_texts_and_dialogues(project, base, ranked_dialogue):
     assert counts == {"completions": 2, "held_out_completions": 0}
 
 
-def test_a_round_imitates_the_dialogue_whose_last_turn_an_annotator_edited(project, base, annotator, ranked_dialogue):
+def test_a_round_imitates_the_turn_that_an_annotator_edited_and_not_those_before(
+    project, base, annotator, ranked_dialogue
+):
     member = members.membership_of(annotator, project.slug)
     order = Ranking.objects.get().display_order
     place = order.index(ranked_dialogue.items.get(completion__turns__isnull=False).position)
@@ -77,7 +79,9 @@ def test_a_round_imitates_the_dialogue_whose_last_turn_an_annotator_edited(proje
     number = blinding.comparison_number(member, ranked_dialogue.pk)
     demonstrations.record_demonstration(member, number, "It comes today.", place=place)
     rows, counts = rows_of(start_round(project, None, {"round": {"recipe": "sft"}}), "sft", "demonstrations.jsonl")
-    assert [row["turns"] for row in rows] == [[*TURNS[:2], {"role": "assistant", "content": "It comes today."}]]
+    opening = [{"role": "user", "content": "Where is my parcel?"}, *TURNS[:2]]
+    assert [(row["messages"], row["completion"]) for row in rows] == [(opening, "It comes today.")]
+    assert "turns" not in rows[0]
     assert counts["demonstrations"] == 1
 
 
