@@ -1,4 +1,7 @@
-"""Fixtures: a real Chromium against a real server. Screenshots go to `screenshots/` in the data folder."""
+"""Fixtures: a real Chromium against a real server.
+
+Screenshots go to `screenshots/` in the data folder, where tests marked full run: with a path, --full or in CI.
+"""
 
 import os
 import shutil
@@ -13,6 +16,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, 
 from config.runtime import site
 from feedback import imports
 from feedback.models import User
+from tests.lengths import is_full
 from tests.training.services import ForkedWorker, using_broker, worker
 
 # Playwright runs an event loop in this thread; Django would refuse synchronous queries because of it.
@@ -144,11 +148,12 @@ def gpu_worker(db, tmp_path: Path) -> Iterator[ForkedWorker]:
 
 @pytest.fixture
 def keep() -> Callable[[Page, str], None]:
-    """Keep a screenshot as `name`.png."""
+    """Keep a screenshot as `name`.png. The short run keeps none: no test reads them."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
 
     def take(page: Page, name: str) -> None:
-        page.screenshot(path=SCREENSHOTS / f"{name}.png")
+        if is_full():
+            page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
     return take
 

@@ -118,7 +118,7 @@ def test_a_comparison_that_is_no_longer_held_is_refused_in_words(ranking):
     assert not Ranking.objects.exists()
 
 
-@pytest.mark.parametrize("ahead", [1, 3])
+@pytest.mark.parametrize("ahead", [pytest.param(1, marks=pytest.mark.full), 3])
 def test_without_a_connection_the_prefetched_comparisons_can_be_ranked(project, ranking, ahead):
     project.comparisons_ahead = ahead
     project.save()

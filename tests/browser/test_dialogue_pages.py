@@ -31,7 +31,15 @@ def dialogues(project):
     imports.add_prompts(project, [row], compare=True)
 
 
-@pytest.mark.parametrize(("phone", "dark"), [(False, False), (True, True), (True, False), (False, True)])
+@pytest.mark.parametrize(
+    ("phone", "dark"),
+    [
+        (False, False),
+        (True, True),
+        pytest.param(True, False, marks=pytest.mark.full),
+        pytest.param(False, True, marks=pytest.mark.full),
+    ],
+)
 def test_a_dialogue_is_shown_turn_by_turn(dialogues, user_pages, annotator, keep, phone, dark):
     ranking = RankPage(user_pages.open("ann", phone=phone, dark=dark))
     card = ranking.page.locator(".completion", has_text="I am sorry about that")

@@ -24,7 +24,15 @@ def covered(page: Page) -> list[str]:
     )
 
 
-@pytest.mark.parametrize(("size", "window"), [(9, DESKTOP), (9, SMALL), (4, TABLET), (9, TABLET)])
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [
+        (9, DESKTOP),
+        pytest.param(9, SMALL, marks=pytest.mark.full),
+        pytest.param(4, TABLET, marks=pytest.mark.full),
+        (9, TABLET),
+    ],
+)
 def test_the_places_and_the_buttons_do_not_cover_each_other(comparisons, user_pages, annotator, keep, size, window):
     comparisons(count=1, size=size)
     page = user_pages.open("ann")
@@ -92,7 +100,9 @@ def test_ratings_and_marks_can_be_read(comparisons, user_pages, annotator, proje
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.mark.parametrize(("phone", "dark"), [(True, False), (True, True), (False, True)])
+@pytest.mark.parametrize(
+    ("phone", "dark"), [pytest.param(True, False, marks=pytest.mark.full), (True, True), (False, True)]
+)
 def test_the_console_shows_the_verdict_on_the_labels_at_every_window_size(
     project, annotator, colleague, user_pages, manager, keep, phone, dark
 ):
@@ -109,7 +119,9 @@ def test_the_console_shows_the_verdict_on_the_labels_at_every_window_size(
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.mark.parametrize("width", [1280, 1150, 1024, 900, 768])
+@pytest.mark.parametrize(
+    "width", [1280, *(pytest.param(width, marks=pytest.mark.full) for width in (1150, 1024, 900)), 768]
+)
 def test_every_entry_of_the_navigation_is_in_sight(user_pages, manager, project, keep, width):
     page = user_pages.open("mona")
     page.set_viewport_size({"width": width, "height": 800})
@@ -166,7 +178,15 @@ def height_to_read_in(page: Page) -> float:
     )
 
 
-@pytest.mark.parametrize(("size", "window"), [(2, (640, 400)), (4, (640, 400)), (2, (320, 200)), (9, (320, 200))])
+@pytest.mark.parametrize(
+    ("size", "window"),
+    [
+        pytest.param(2, (640, 400), marks=pytest.mark.full),
+        (4, (640, 400)),
+        pytest.param(2, (320, 200), marks=pytest.mark.full),
+        (9, (320, 200)),
+    ],
+)
 def test_at_high_zoom_enough_height_is_left_for_reading(comparisons, user_pages, annotator, keep, size, window):
     """WCAG 1.4.10: at 200 % and 400 % zoom, a window of 1280 x 800 is one of 640 x 400 and 320 x 200."""
     comparisons(*[["word " * 150] * (size - 1) + ["more " * 150]] * 2)

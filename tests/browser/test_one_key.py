@@ -97,7 +97,7 @@ def test_other_sizes_and_other_projects_take_a_digit_for_each(comparisons, user_
     assert ranking.ranks == [1, 0, 0]
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("dark", [pytest.param(False, marks=pytest.mark.full), True], ids=["light", "dark"])
 def test_the_page_fits_a_phone(comparisons, user_pages, annotator, project, keep, dark):
     project.one_key_pairs = True
     project.save()

@@ -70,7 +70,7 @@ def test_prompts_come_in_by_file_or_are_refused_line_by_line(user_pages, project
     assert Prompt.objects.count() == 2
 
 
-@pytest.mark.parametrize("phone", [False, True])
+@pytest.mark.parametrize("phone", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_an_import_is_undone_after_confirmation_and_kept_rows_are_reported(
     user_pages, project, manager, annotator, keep, phone
 ):

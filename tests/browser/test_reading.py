@@ -111,7 +111,7 @@ def is_in_view(page: Page, text: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
+@pytest.mark.parametrize("phone", [pytest.param(False, marks=pytest.mark.full), True], ids=["desktop", "phone"])
 def test_a_long_conversation_opens_at_the_last_user_turn(conversation, user_pages, annotator, keep, phone):
     conversation(12)
     ranking = RankPage(user_pages.open("ann", phone=phone))

@@ -70,7 +70,7 @@ def test_the_panel_covers_no_completion(ranking, keep):
     assert ranking.ranks == [0, 2, 0]
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("dark", [pytest.param(False, marks=pytest.mark.full), True], ids=["light", "dark"])
 def test_on_a_phone_every_completion_can_be_scrolled_clear_of_the_panel(comparisons, user_pages, annotator, keep, dark):
     comparisons(WRITTEN)
     page = user_pages.open("ann", phone=True, dark=dark)

@@ -35,15 +35,21 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if process.pid != os.getpid() and uses_folder(process)]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Return one data folder for both starts: the second finds the database and the static files of the first."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.fixture
-def accord(tmp_path: Path):
-    """Yield a running `up`, with its own data folder and PostgreSQL, and its address."""
+def accord(folder: Path):
+    """Yield a running `up` on the folder, with its own PostgreSQL, and its address."""
     clean = {name: value for name, value in os.environ.items() if name not in ("DATABASE_URL", "SECRET_KEY")}
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "manage.py", "up", "--port", str(port), "--data", str(tmp_path)],
+        [sys.executable, "manage.py", "up", "--port", str(port), "--data", str(folder)],
         cwd=ROOT,
-        env={**clean, "ACCORD_DATA": str(tmp_path), "ACCORD_EMBEDDED_DATABASE": ""},
+        env={**clean, "ACCORD_DATA": str(folder), "ACCORD_EMBEDDED_DATABASE": ""},
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -55,7 +61,7 @@ def accord(tmp_path: Path):
     finally:
         process.kill()
         process.wait()
-        for left in processes_of(tmp_path):
+        for left in processes_of(folder):
             left.kill()
 
 
@@ -75,21 +81,21 @@ def wait_until(happens, seconds: float = 240) -> None:
         time.sleep(0.1)
 
 
-def test_a_first_start_serves_pages_prints_the_command_for_an_account_and_ends_all_at_ctrl_c(accord, tmp_path):
+def test_a_first_start_serves_pages_prints_the_command_for_an_account_and_ends_all_at_ctrl_c(accord, folder):
     process, address = accord
     with urllib.request.urlopen(address) as response:
         page = response.read().decode()
         assert "sign-in" in response.url
     for name in re.findall(r'(?:href|src)="(/static/[^"]+)"', page):
         assert answers(address + name), name
-    assert len(processes_of(tmp_path)) > 5
-    make_the_first_account(process, tmp_path)
-    with psycopg.connect(postgres.address(tmp_path)) as connection:
+    assert len(processes_of(folder)) > 5
+    make_the_first_account(process, folder)
+    with psycopg.connect(postgres.address(folder)) as connection:
         assert connection.execute("SELECT username FROM feedback_user").fetchall() == [("first",)]
 
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=240) == 0
-    wait_until(lambda: not processes_of(tmp_path))
+    wait_until(lambda: not processes_of(folder))
 
 
 def make_the_first_account(process: subprocess.Popen[str], folder: Path) -> None:
@@ -103,18 +109,18 @@ def make_the_first_account(process: subprocess.Popen[str], folder: Path) -> None
     subprocess.run([sys.executable, *command[1:], *account], cwd=ROOT, env=environment, check=True)
 
 
-def test_a_service_and_a_database_that_die_are_started_again_and_the_terminal_reports_it(accord, tmp_path):
+def test_a_service_and_a_database_that_die_are_started_again_and_the_terminal_reports_it(accord, folder):
     process, address = accord
     assert any("Accord runs at" in line for line in process.stderr)  # a death before that ends the start instead
-    server = postmaster(cluster_of(tmp_path))
+    server = postmaster(cluster_of(folder))
     server.kill()
     assert any("database service ended" in line for line in process.stderr)
     assert any("the database answers again" in line for line in process.stderr)
     wait_until(lambda: process.poll() is not None or answers(f"{address}/healthz"))
     assert process.poll() is None, process.stderr.read()
-    assert postmaster(cluster_of(tmp_path)) != server
+    assert postmaster(cluster_of(folder)) != server
 
-    gunicorns = [p for p in processes_of(tmp_path) if "gunicorn" in p.cmdline()]
+    gunicorns = [p for p in processes_of(folder) if "gunicorn" in p.cmdline()]
     master = next(p for p in gunicorns if p.ppid() not in {other.pid for other in gunicorns})
     master.kill()
     assert any("web service ended" in line for line in process.stderr)
@@ -123,8 +129,8 @@ def test_a_service_and_a_database_that_die_are_started_again_and_the_terminal_re
 
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=240) == 0
-    wait_until(lambda: not processes_of(tmp_path))
-    assert not is_running(tmp_path)
+    wait_until(lambda: not processes_of(folder))
+    assert not is_running(folder)
 
 
 def test_a_large_log_is_moved_while_the_service_goes_on_writing(tmp_path, monkeypatch):

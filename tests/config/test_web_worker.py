@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 from django.conf import settings
@@ -19,8 +20,15 @@ THREADS = 3
 PATIENCE = 240  # seconds until a waiting test fails; no speed is tested
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def port():
+    """Return the port of one service for all tests that leave no request unfinished."""
+    with serving() as port:
+        yield port
+
+
+@contextmanager
+def serving():
     port = free_port()
     service = serve(port)
     try:
@@ -74,6 +82,8 @@ def test_simultaneous_clients_are_shared_between_workers_and_stay_there(port):
     first = send_concurrently(connections)
     assert sorted(Counter(first).values()) == [THREADS, THREADS]
     assert send_concurrently(connections) == first
+    for connection in connections:
+        connection.close()
 
 
 @pytest.mark.process
@@ -132,9 +142,9 @@ def test_a_stop_does_not_wait_for_silent_connections():
 @pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=() if kind == "large body" else pytest.mark.full) for kind in TRICKLES]
 )
-def test_unfinished_requests_delay_nobody(port, kind):
+def test_unfinished_requests_delay_nobody(kind):
     """Open 32 requests on six threads; each request keeps sending single bytes."""
-    with trickling(port, TRICKLES[kind], count=32, every=0.2):
+    with serving() as port, trickling(port, TRICKLES[kind], count=32, every=0.2):
         for _ in range(3):
             (person,) = connect(port, 1)
             person.timeout = 8

@@ -166,6 +166,8 @@ JOBS = {
     "dpo": (dpo, rankings_for_dpo),
     "dpo on whole rankings": (dpo, lambda folder: rankings_for_dpo(folder, loss="plackett_luce", lora_rank=2)),
 }
+# Combinations of parts that the states of other programs have, too.
+VARIANTS = {"rloo", "reward head", "q with dialogues", "q with lora", "best of n with lora", "dpo"}
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +185,9 @@ def uninterrupted_outcome(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", JOBS)
+@pytest.mark.parametrize(
+    "program", [pytest.param(name, marks=pytest.mark.full if name in VARIANTS else ()) for name in JOBS]
+)
 @pytest.mark.parametrize("read", [pytest.param(1, marks=pytest.mark.full), 2, pytest.param(3, marks=pytest.mark.full)])
 def test_stopped_at_any_moment_and_resumed_it_is_the_same_to_the_bit(
     tmp_path, monkeypatch, uninterrupted_outcome, program, read
