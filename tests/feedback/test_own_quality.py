@@ -12,6 +12,7 @@ from feedback.models import Comparison, OwnQualitySnapshot, Ranking
 from feedback.reports import own_quality
 from tests.factories import rank_next
 from tests.feedback.test_quality_snapshot import World
+from tests.lengths import length
 
 pytestmark = pytest.mark.django_db
 
@@ -55,7 +56,7 @@ def recounted(member):
 def test_after_any_sequence_of_actions_the_stored_figures_equal_a_full_recount(project, seed, small_batches):
     world = World(project, seed)
     shown = []
-    for _ in range(80):
+    for _ in range(length(full=80, short=40)):
         world.act()
         member = world.random.choice(world.people)
         quality = own_quality.get_own_quality(member)

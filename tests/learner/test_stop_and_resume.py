@@ -303,6 +303,7 @@ def test_two_processes_imitate_the_same_as_one(tmp_path):
     assert_close_results(one, two)
 
 
+@pytest.mark.full
 @pytest.mark.process
 def test_two_processes_learn_the_same_values_as_one(tmp_path):
     one, two = (q_job(tmp_path / name, **Q) for name in ("one", "two"))
@@ -311,6 +312,7 @@ def test_two_processes_learn_the_same_values_as_one(tmp_path):
     assert_close_results(one, two, load_file(tmp_path / "policy" / "model.safetensors"))
 
 
+@pytest.mark.full
 @pytest.mark.process
 def test_two_processes_pick_and_imitate_the_same_as_one(tmp_path):
     one, two = (best_of_n_job(tmp_path / name, PROMPTS, **BEST_OF_N) for name in ("one", "two"))

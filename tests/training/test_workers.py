@@ -31,7 +31,7 @@ def _no_program_is_left_behind(settings):
     wait_until(lambda: not any(map(process.programs_on, places)), "no program works on the test's files any more")
 
 
-@pytest.fixture(params=["pgmq", "redis"])
+@pytest.fixture(params=["pgmq", pytest.param("redis", marks=pytest.mark.full)])
 def broker_url(request, db, tmp_path):
     if request.param == "pgmq":
         with using_broker("pgmq://"):

@@ -14,6 +14,7 @@ from feedback.export import formats, ranking_record
 from feedback.export.demonstrations import demonstrations
 from feedback.models import Ranking
 from tests.factories import membership, person, rank_next
+from tests.lengths import length
 
 pytestmark = pytest.mark.django_db
 
@@ -280,7 +281,7 @@ def test_readers_by_cursor_end_with_the_same_rows_as_a_new_reader(project, rita,
     members = [membership(person(project, f"p{index}", "annotator"), project) for index in range(3)]
     comparisons = work(8, size=3, wanted_rankings=3)
     decisions, often, seldom, at = [], {}, {}, {"often": 0, "seldom": 0}
-    for step in range(150):
+    for step in range(length(full=150, short=90)):
         member = generator.choice(members)
         ranks = [generator.randint(1, 2) for _ in range(3)]
         live = list(Ranking.objects.filter(is_live=True, annotator=member.user))

@@ -13,6 +13,7 @@ from feedback.models import Comparison, Ranking
 from feedback.quality import agreement
 from tests.factories import adjudicate, membership, person, rank_next
 from tests.feedback.review.outcomes import counters
+from tests.lengths import length
 
 pytestmark = pytest.mark.django_db
 
@@ -43,7 +44,7 @@ def test_the_stored_disagreement_is_right_after_every_kind_of_change(project, ri
     members = [membership(person(project, f"p{index}", "annotator"), project) for index in range(4)]
     comparisons = work(6, size=4, wanted_rankings=4)
     decisions = []
-    for step in range(150):
+    for step in range(length(full=150, short=80)):
         act = generator.choice(["rank", "rank", "revise", "discard", "return", "adjudicate", "undo", "undo"])
         member = generator.choice(members)
         live = list(Ranking.objects.filter(is_live=True, annotator=member.user))
