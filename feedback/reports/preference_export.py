@@ -89,7 +89,7 @@ def as_response(request: HttpRequest, project: Project, exported: Export) -> Htt
 
 
 def count_lines(project: Project) -> dict[str, dict[str, int]]:
-    """Return by format and split how many lines an export of everything has now."""
+    """Return the number of lines that an export of everything has now, by format and split."""
     counts = {name: dict.fromkeys(Prompt.Split.values, 0) for name in formats.registry.names()}
     for split, ranks, count in ranking_record.count_by_ranks(project):
         for name, lines in counts.items():

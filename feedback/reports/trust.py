@@ -63,7 +63,7 @@ class Verdict:
 
 
 def flagged_checks(quality: Quality, report: ReliabilityReport | None) -> dict[int, dict[str, CheckResult]]:
-    """Return by user id and name every check that flags an annotator; `feedback.quality.checks` has the error rates."""
+    """Return every check that flags an annotator, by user id and name. `quality.checks` has the error rates."""
     flagged = {user_id: results.flagged for user_id, results in quality.checks.items()}
     for estimate in report.annotators.all() if report else ():
         if estimate.is_adversarial:

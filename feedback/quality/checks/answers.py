@@ -109,7 +109,7 @@ def _without_either(between: Floats) -> Floats:
 
 
 def _first_of_comparison(comparison: Integers) -> tuple[Integers, Integers]:
-    """Return of sorted ids [N] the index of the first row with the same id, and each row's number from 0 within it."""
+    """Return the index of the first row with the same id for sorted ids [N], and each row's number from 0 within it."""
     places = np.arange(len(comparison))
     is_start = np.ones(len(comparison), dtype=np.bool_)
     is_start[1:] = comparison[1:] != comparison[:-1]

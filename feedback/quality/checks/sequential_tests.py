@@ -15,7 +15,7 @@ ALTERNATIVE_ODDS = tuple(2.0**power for power in (-4, -2, -1, -0.5, 0.5, 1, 2, 4
 
 
 def first_passage(wealth: Iterable[float], level: float) -> int | None:
-    """Return after how many steps the process first reaches the level; None if it never does."""
+    """Return the number of steps until the process first reaches the level; None if it never does."""
     return next((step for step, value in enumerate(wealth, start=1) if value >= level), None)
 
 

@@ -104,7 +104,7 @@ def _estimate(project: Project, until: int, rankings: list[RankingRow]) -> Relia
 
 
 def _counts(rankings: list[RankingRow]) -> tuple[Counter[int], Counter[int]]:
-    """Return by user id the number of rankings of comparisons that others ranked too, and of gold."""
+    """Return the numbers of rankings of comparisons that others ranked too, and of gold, by user id."""
     annotators = Counter(row.comparison_id for row in rankings)
     gold = Counter(row.annotator_id for row in rankings if row.gold_ranks is not None)
     shared = (row for row in rankings if row.gold_ranks is None and annotators[row.comparison_id] > 1)

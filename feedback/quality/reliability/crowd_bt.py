@@ -165,7 +165,7 @@ def _prior_and_gold(logits: Floats, votes: Votes) -> tuple[float, Floats]:
 
 
 def _pair_likelihoods(part: VotePatterns, w: Floats, spread: float) -> tuple[Floats, Floats, Floats]:
-    """Return of N patterns the likelihood [N], and the derivatives of its logarithm by each w [N, m] and by τ [N]."""
+    """Return the likelihood [N] of N patterns, and the derivatives of its logarithm by each w [N, m] and by τ [N]."""
     chance, mirrored, mass = _quadrature(part, w, spread)
     joint = chance.prod(axis=1) * mass
     likelihood = joint.sum(axis=1)

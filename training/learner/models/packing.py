@@ -97,7 +97,7 @@ class Episodes(NamedTuple):
         return Episodes([self.prompts[i] for i in indices], [self.completions[i] for i in indices], turns, unanswered)
 
     def truncated(self) -> list[bool]:
-        """Return of each episode whether it was truncated: it would have gone on, but for a limit outside of it."""
+        """Return whether each episode was truncated: it would have gone on without a limit outside of it."""
         if self.unanswered is None:
             return [False] * len(self.prompts)
         return [tokens is not None for tokens in self.unanswered]

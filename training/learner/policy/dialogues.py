@@ -198,7 +198,7 @@ def as_episodes_of(settings: PpoConfig | Sampling, *columns: list[Any]) -> Episo
 
 
 def turns_to_fit(settings: PpoConfig | Sampling, policy: Any, model: Any) -> int:
-    """Return for how many turns a model that reads the policy's episodes must have positions, or be refused.
+    """Return the number of turns for which a model that reads the policy's episodes must have positions.
 
     One, if it has as many positions as the policy. With fewer it would end dialogues that the policy has room for, so
     it must fit all turns of the policy.

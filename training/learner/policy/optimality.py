@@ -88,7 +88,7 @@ def best_of_n_kl(n: int) -> float:
 
 
 def best_of_n_curve(rewards: Tensor, beta: float) -> list[dict[str, float]]:
-    """Return for n = 1, 2, 4, … ≤ m: the reward, the KL bound, and the objective with that bound (a lower bound)."""
+    """Return the reward, the KL bound, and the objective with that bound (a lower bound), for n = 1, 2, 4, … ≤ m."""
     points = []
     for n in (2**power for power in range(rewards.shape[1].bit_length())):
         reward, kl = best_of_n_reward(rewards, n), best_of_n_kl(n)

@@ -56,7 +56,7 @@ def balanced_weights(weights: LabelWeights, desirable: float, undesirable: float
 
 
 def mismatched(prompts: Sequence[object], fits: Callable[[int, int], bool] = lambda i, j: True) -> list[int]:
-    """Return for each item the index of the next item, around the end, with another prompt; its own index if none.
+    """Return the index of each item's next item with another prompt, around the end; its own index if there is none.
 
     The completion of that item under the prompt of this one is the mismatched pair. fits: whether the completion of
     item j may stand under the prompt of item i.

@@ -91,7 +91,7 @@ def _ceiling(comparisons: Sequence[Comparison]) -> Report:
 
 
 def votes_by_pair(comparisons: Sequence[Comparison]) -> list[list[tuple[str, bool]]]:
-    """Return for each two completions of a prompt the annotators who preferred one, and whether it was the first."""
+    """Return the annotators who preferred one of two completions of a prompt, and whether it was the first, by pair."""
     votes: dict[tuple[object, ...], list[tuple[str, bool]]] = defaultdict(list)
     for comparison in comparisons:
         completions = comparison.group.completions

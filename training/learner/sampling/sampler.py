@@ -103,7 +103,7 @@ class Threads(NamedTuple):
 
 
 def threads_for(weights: Weights | None, rows: int, device: torch.device) -> Threads:
-    """Return as many threads as the work pays for. Without fused weights, PyTorch divides the work itself."""
+    """Return the number of threads that the work is worth. Without fused weights, PyTorch divides the work itself."""
     available = torch.get_num_threads()
     if weights is None or device.type != "cpu":
         return Threads(1, available)

@@ -71,12 +71,12 @@ def _control_tokens(tokenizer: Any, template: str, size: int, eos: int, named: f
 
 
 def _after_reply(tokenizer: Any) -> str:
-    """Return what the chat template puts after an assistant's last turn."""
+    """Return the text that the chat template puts after an assistant's last turn."""
     return _rendered(tokenizer, ["user", "assistant"]).partition(REPLY)[2]
 
 
 def _around_turns(tokenizer: Any) -> str:
-    """Return what the chat template puts before, between and after turns."""
+    """Return the texts that the chat template puts before, between and after turns."""
     dialogue = _rendered(tokenizer, ["user", "assistant", "user"])
     return re.sub(f"{QUESTION}|{REPLY}", " ", dialogue) + _after_reply(tokenizer)
 
