@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.api import agreement, annotation, data, figures, imports, projects, review, trust
+from feedback.api import agreement, annotation, data, figures, imports, projects, ratings, review, trust
 
 PROJECT = "projects/<slug:slug>"
 LEASE = f"{PROJECT}/leases/<uuid:lease_id>"
@@ -37,6 +37,7 @@ urlpatterns = [
     path(f"{PROJECT}/reliability", trust.reliability_detail, name="api-reliability"),
     path(f"{PROJECT}/trust", trust.trust_detail, name="api-trust"),
     path(f"{PROJECT}/agreement", agreement.agreement_detail, name="api-agreement"),
+    path(f"{PROJECT}/ratings", ratings.ratings_detail, name="api-ratings"),
     path(f"{REVIEW}/comparisons", review.disagreement_list, name="api-disagreements"),
     path(CASE, review.case_detail, name="api-case"),
     path(f"{CASE}/adjudicate", review.case_adjudicate, name="api-adjudicate"),

@@ -39,6 +39,7 @@ VERBS = {
     "api-agreement": ("get",),
     "api-reliability": ("get",),
     "api-trust": ("get",),
+    "api-ratings": ("get",),
     "api-disagreements": ("get",),
     "api-case": ("get",),
     "api-adjudicate": ("post",),
@@ -89,6 +90,7 @@ FOR_MANAGERS = {
     ("api-agreement", "get"),
     ("api-reliability", "get"),
     ("api-trust", "get"),
+    ("api-ratings", "get"),
     ("api-figures", "get"),
 }
 EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]
