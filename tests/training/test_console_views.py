@@ -176,6 +176,14 @@ def test_a_round_that_only_samples_is_started_on_the_page(console, base, compari
     assert console.post(f"{URL}/rounds/sample/").url == f"{URL}/rounds/0/"
 
 
+def test_samples_without_scores_name_no_rewards(console, finished):
+    finished.settings["round"]["recipe"] = "sft"
+    finished.settings["sample"]["rewards"] = []
+    finished.save()
+    page = console.get(f"{URL}/rounds/1/samples/").content.decode()
+    assert "The same prompts, answered by both." in page and "Scores are" not in page
+
+
 def test_a_gain_shows_whether_it_is_of_training_prompts(console, finished):
     gain = {"reward": 0.5, "reward_reference": 0.1, "reward_gain": 0.4, "evaluation_prompts": 3}
     for where, sentence in (("train", "on 3 training prompts"), ("held_out", "on 3 held-out prompts")):

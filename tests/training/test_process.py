@@ -105,6 +105,31 @@ def test_a_program_that_does_not_listen_is_killed(program, directory, monkeypatc
         process.run("ppo", directory, 1, (directory / "up").exists)
 
 
+SLOW_TO_STOP = (
+    "def finish_the_step(*_):\n    time.sleep(0.6)\n    (folder / 'saved').touch()\n    sys.exit(75)\n"
+    "signal.signal(signal.SIGTERM, finish_the_step)\n(folder / 'up').touch()\ntime.sleep(600)\n"
+)
+
+
+@pytest.mark.parametrize(("grace", "is_saved"), [(60.0, True), (0.1, False)])
+def test_a_program_with_long_steps_has_the_time_to_save_its_state(program, directory, grace, is_saved):
+    program(SLOW_TO_STOP)
+    with pytest.raises(process.ProgramStopped):
+        process.run("ppo", directory, 1, (directory / "up").exists, lambda: grace)
+    assert (directory / "saved").exists() == is_saved
+
+
+def test_a_cancel_leaves_time_for_twice_the_longest_of_the_last_steps(directory):
+    assert process.grace_for_step(directory) == process.GRACE
+    times = [0.0, 500.0, *(501.0 + n for n in range(7)), 519.0, 520.0]  # the 500 s are eleven lines ago
+    lines = [json.dumps({"step": n, "total": 20, "time": time}) + "\n" for n, time in enumerate(times)]
+    (directory / "metrics.jsonl").write_text("".join(lines))
+    assert process.grace_for_step(directory) == process.GRACE + 2 * 12.0
+    with (directory / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"step": 12, "total": 20, "time": 9000.0}) + "\n")
+    assert process.grace_for_step(directory) == process.MAX_GRACE
+
+
 def test_child_processes_of_a_program_end_with_it(program, directory):
     program(
         "import subprocess\n"

@@ -1,5 +1,6 @@
 """Run of one learner program on a job directory, as its own process."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -14,10 +15,12 @@ import psutil
 from django.conf import settings
 
 from training.learner.environments.dialogue import KEY
-from training.learner.runtime.jobdir import EXIT_DONE, EXIT_STOPPED, STOPPED_MARKER
+from training.learner.runtime.jobdir import EXIT_DONE, EXIT_STOPPED, STOPPED_MARKER, JobDirectory
 
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
-GRACE = 7.0  # seconds between SIGTERM and SIGKILL: with a heartbeat every 2 s, a cancel takes less than 10 s
+# Seconds between SIGTERM and SIGKILL: with a heartbeat every 2 s, a cancel takes less than 10 s if steps are short.
+GRACE = 7.0
+MAX_GRACE = 900.0  # for a program whose steps are long
 POLL_SECONDS = 0.2  # seconds
 RUN_MARKER = "——— start of"  # starts each run in log.txt, to which a resumed round appends
 LOG_TAIL = 60  # lines kept of a failed program's log
@@ -37,8 +40,21 @@ class ProgramStopped(Exception):
     """The program was stopped on request; another run in the same directory resumes it."""
 
 
-def run(program: str, directory: Path, processes: int, watch: Callable[[], bool]) -> None:
+def default_grace() -> float:
+    return GRACE
+
+
+def run(
+    program: str,
+    directory: Path,
+    processes: int,
+    watch: Callable[[], bool],
+    grace: Callable[[], float] = default_grace,
+) -> None:
     """Run the program to its end. `watch` is called several times a second and returns whether to stop.
+
+    grace: seconds that a program which was asked to stop has for its current step and for saving its state. It is
+    called again and again meanwhile.
 
     Raises ProgramStopped after a stop, and ProgramFailed if there is no result. An exception in `watch` ends the
     program.
@@ -52,6 +68,8 @@ def run(program: str, directory: Path, processes: int, watch: Callable[[], bool]
                 break
             time.sleep(POLL_SECONDS)
         stopped = process.poll() is None
+        if stopped:
+            end(process, grace)
     finally:
         end(process)
         end_leftovers(directory, grace=0)
@@ -60,6 +78,13 @@ def run(program: str, directory: Path, processes: int, watch: Callable[[], bool]
         raise ProgramStopped
     if process.returncode != EXIT_DONE or not (directory / "result.json").is_file():
         raise ProgramFailed(reason(program, process.returncode, directory), log_tail(directory))
+
+
+def grace_for_step(directory: Path) -> float:
+    """Return a grace that is enough for one more step, by the longest of the last steps in metrics.jsonl."""
+    times = [line["time"] for line in JobDirectory(directory, is_writer=False).metrics()[-10:]]
+    longest = max((after - before for before, after in itertools.pairwise(times)), default=0.0)
+    return min(GRACE + 2 * longest, MAX_GRACE)
 
 
 def start(program: str, directory: Path, processes: int) -> subprocess.Popen[bytes]:
@@ -98,12 +123,13 @@ def command_line(program: str, directory: Path, processes: int) -> list[str]:
     return [sys.executable, "-m", "accelerate.commands.launch", *options, *precision, *module]
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Send SIGTERM, wait for at most `GRACE`, then send SIGKILL to the whole session."""
+def end(process: subprocess.Popen[bytes], grace: Callable[[], float] = default_grace) -> None:
+    """Send SIGTERM, wait for at most `grace` seconds, then send SIGKILL to the whole session."""
     if process.poll() is None:
         process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)
+        asked_at = time.monotonic()
+        while process.poll() is None and time.monotonic() - asked_at < grace():
+            time.sleep(POLL_SECONDS)
     with suppress(ProcessLookupError, PermissionError):  # all have ended, or the id was reused
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

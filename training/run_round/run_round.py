@@ -74,9 +74,13 @@ def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: Job, director
         tail.follow()
         return heartbeat.should_stop
 
+    def grace() -> float:
+        """Return the time of one step after a cancel: otherwise all steps since the last saved state would be lost."""
+        return process.grace_for_step(directory) if heartbeat.is_cancelled else process.GRACE
+
     try:
         if JobDirectory(directory, is_writer=False).result() is None:
-            process.run(job.program, directory, processes, watch)
+            process.run(job.program, directory, processes, watch, grace)
     finally:
         tail.read()
     result = JobDirectory(directory, is_writer=False).result()
