@@ -49,7 +49,7 @@ def test_a_dialogue_is_shown_turn_by_turn(dialogues, user_pages, annotator, keep
     check(ranking.page)
 
 
-@pytest.mark.parametrize("phone", [False, True])
+@pytest.mark.parametrize("phone", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_the_last_turn_of_a_dialogue_is_edited_and_the_turns_before_stay(dialogues, user_pages, annotator, keep, phone):
     ranking = RankPage(user_pages.open("ann", phone=phone))
     ranking.page.locator(".completion", has_text="I am sorry about that").click(position={"x": 180, "y": 12})

@@ -77,7 +77,7 @@ def with_everything(page: Page) -> RankPage:
 @pytest.mark.parametrize(
     "kind",
     [
-        "contrast",
+        pytest.param("contrast", marks=pytest.mark.full),
         pytest.param("contrast-dark", marks=pytest.mark.full),
         pytest.param("phone-chinese", marks=pytest.mark.full),
         "phone-chinese-dark",
@@ -101,7 +101,12 @@ def test_ratings_and_marks_can_be_read(comparisons, user_pages, annotator, proje
 
 
 @pytest.mark.parametrize(
-    ("phone", "dark"), [pytest.param(True, False, marks=pytest.mark.full), (True, True), (False, True)]
+    ("phone", "dark"),
+    [
+        pytest.param(True, False, marks=pytest.mark.full),
+        (True, True),
+        pytest.param(False, True, marks=pytest.mark.full),
+    ],
 )
 def test_the_console_shows_the_verdict_on_the_labels_at_every_window_size(
     project, annotator, colleague, user_pages, manager, keep, phone, dark

@@ -91,7 +91,9 @@ def test_a_stale_pid_that_now_belongs_to_another_process_is_ignored(folder):
         bystander.wait()
 
 
-@pytest.mark.parametrize("left", ["", "12", "no number\n"])
+@pytest.mark.parametrize(
+    "left", [pytest.param("", marks=pytest.mark.full), "12", pytest.param("no number\n", marks=pytest.mark.full)]
+)
 def test_a_truncated_postmaster_pid_does_not_stop_the_start(folder, left):
     (cluster_of(folder) / "postmaster.pid").write_text(left)
     with using(folder) as address:

@@ -26,6 +26,12 @@ def manage(*arguments: str, cwd: Path = ROOT, python: str = sys.executable, **en
     return done.returncode, done.stderr
 
 
+def valid_settings() -> dict[str, str]:
+    """Return an environment with the database of the tests' cluster. With DATABASE_URL no secret key is generated."""
+    address = os.environ["DATABASE_URL"]
+    return {"DATABASE_URL": address, "ACCORD_EMBEDDED_DATABASE": "", "SECRET_KEY": "x" * 40, "DEBUG": ""}
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return probe.getsockname()[1]
@@ -69,6 +75,7 @@ def test_a_python_without_venv_is_refused_with_the_package_to_install(bare_clone
     refused((done.returncode, done.stderr), "venv module", "apt install python3")
 
 
+@pytest.mark.full
 @pytest.mark.process
 def test_a_missing_network_is_reported_as_such(bare_clone):
     outcome = manage(
@@ -82,6 +89,11 @@ def test_a_missing_network_is_reported_as_such(bare_clone):
     )
     refused(outcome, "package index cannot be reached")
     assert not (bare_clone / ".venv" / "groups").exists(), "the next start must try again"
+
+
+def test_an_index_that_cannot_be_reached_is_reported_as_such():
+    output = "ERROR: Could not find a version that satisfies the requirement uvloop (from versions: none)"
+    assert "package index cannot be reached" in packages.reason_of(output, "pip failed")
 
 
 def test_a_full_disk_is_reported_as_such():
@@ -172,7 +184,7 @@ def test_a_port_that_is_no_number_is_refused(tmp_path):
 
 @pytest.mark.process
 def test_an_abbreviated_option_is_refused(tmp_path):
-    status, output = manage("up", "--dat", str(tmp_path / "elsewhere"), ACCORD_DATA=str(tmp_path))
+    status, output = manage("up", "--dat", str(tmp_path / "elsewhere"), ACCORD_DATA=str(tmp_path), **valid_settings())
     assert status != 0
     assert "unrecognized arguments: --dat" in output
 
@@ -262,11 +274,4 @@ def test_a_folder_with_an_embedded_database_admits_one_supervisor_of_all_hosts(t
     ],
 )
 def test_an_insecure_or_invalid_setting_stops_the_start(environment, words, tmp_path):
-    # With DATABASE_URL (here the address of the tests' cluster) no secret key is generated.
-    valid = {
-        "DATABASE_URL": os.environ["DATABASE_URL"],
-        "ACCORD_EMBEDDED_DATABASE": "",
-        "SECRET_KEY": "x" * 40,
-        "DEBUG": "",
-    }
-    refused(manage("check", ACCORD_DATA=str(tmp_path), **{**valid, **environment}), words)
+    refused(manage("check", ACCORD_DATA=str(tmp_path), **valid_settings() | environment), words)

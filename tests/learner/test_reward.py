@@ -104,7 +104,10 @@ def test_a_finished_job_is_not_changed(finished):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stop_at", "runs"), [(1, 1), (3, 1), (6, 2), (7, 2)])
+@pytest.mark.parametrize(
+    ("stop_at", "runs"),
+    [pytest.param(1, 1, marks=pytest.mark.full), (3, 1), (6, 2), pytest.param(7, 2, marks=pytest.mark.full)],
+)
 def test_a_run_stopped_and_resumed_ends_in_the_same_bits(tmp_path, monkeypatch, stop_at, runs):
     rows, quick = ranking_rows(30, held_out=6), QUICK | {"eval_every": 2, "averaged_runs": runs}
     whole, parts = reward_job(tmp_path / "whole", rows, **quick), reward_job(tmp_path / "parts", rows, **quick)

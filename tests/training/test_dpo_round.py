@@ -30,7 +30,7 @@ def test_it_begins_with_enough_demonstrations_and_its_policy_starts_from_them():
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("forked_programs")
-@pytest.mark.parametrize("loss", ["dpo", "plackett_luce"])
+@pytest.mark.parametrize("loss", ["dpo", pytest.param("plackett_luce", marks=pytest.mark.full)])
 def test_a_round_learns_from_rankings_without_a_reward_model(project, tiny_base, rankings, manager, client, loss):
     started = start_round(project, manager, {**SETTINGS, "dpo": {**SETTINGS["dpo"], "loss": loss}})
     assert started.learns_from_rankings and started.ranking_count == 6

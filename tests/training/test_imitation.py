@@ -133,7 +133,7 @@ def test_an_imitation_is_not_rewarded_by_the_terms_that_score_its_samples(
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("forked_programs")
-@pytest.mark.parametrize("recipe", ["sft", "ppo"])
+@pytest.mark.parametrize("recipe", [pytest.param("sft", marks=pytest.mark.full), "ppo"])
 def test_demonstrations_change_the_next_checkpoint(client, project, tiny_base, rankings, annotator, manager, recipe):
     demonstrate(project, annotator, "train", 3)
     demonstrate(project, annotator, "held_out", 2)
