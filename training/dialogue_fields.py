@@ -42,7 +42,7 @@ def fields_of(field: FormField, environment: Environment, users: Sequence[str]) 
     return {
         USER: forms.ChoiceField(
             label=_("Simulated user"),
-            help_text=_("Who answers after each turn of the policy. People then rank whole dialogues."),
+            help_text=_("Who answers after each turn of the policy. A completion is then a whole dialogue."),
             initial=user,
             choices=choices,
             required=False,
