@@ -65,7 +65,7 @@ def jobs(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], lis
                                 steps=FIRST_RUN, seed=seed, keep_critic=True)  # fmt: skip
         ppo.main(first)
         job = JobDirectory(first, is_writer=False)
-        models = {"model": str(first / "model"), "critic_model": str(first / "critic"), "seed": seed + options.seeds}
+        models = {"model": str(first / "model"), "critic_model": str(first / "critic"), "seed": 1000 + seed}
         yield f"letters-{seed}", job.config() | models, list(job.rows("prompts.jsonl"))
 
 
@@ -75,7 +75,10 @@ def run(folder: Path, settings: dict[str, Any], prompts: list[dict[str, Any]], b
     steps["final_learning_rate_fraction"] = 1.0
     EXPLAINED.clear()
     losses = [line["value_loss"] for line in finished_job(folder, ppo, settings | steps, prompts=prompts).metrics()]
-    return {"explained variance": rounded(EXPLAINED), "value loss": rounded(losses)}
+    file = folder / "explained.json"
+    if EXPLAINED:  # else the job was finished before
+        file.write_text(json.dumps(EXPLAINED))
+    return {"explained variance": rounded(json.loads(file.read_text())), "value loss": rounded(losses)}
 
 
 def record_explained(rollout: Rollout, kl_coefficient: float, *arguments: Any) -> Any:
@@ -93,10 +96,11 @@ def rounded(values: list[float]) -> list[float]:
 
 
 def summary(runs: list[list[float]]) -> list[str]:
-    """Return the mean over runs of each batch, with its standard error."""
-    errors = [stdev(column) / len(runs) ** 0.5 if len(runs) > 1 else 0.0 for column in zip(*runs, strict=True)]
-    means = [fmean(column) for column in zip(*runs, strict=True)]
-    return [f"{mean:.3f} ± {error:.3f}" for mean, error in zip(means, errors, strict=True)]
+    """Return the mean over runs of each batch, with its standard error if there is one."""
+    columns = list(zip(*runs, strict=True))
+    if len(runs) == 1:
+        return [f"{fmean(column):.3f}" for column in columns]
+    return [f"{fmean(column):.3f} ± {stdev(column) / len(runs) ** 0.5:.3f}" for column in columns]
 
 
 if __name__ == "__main__":
