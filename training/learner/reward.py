@@ -184,7 +184,7 @@ def main(job_dir: Path) -> None:
         if anchor:
             comparisons = [item.comparison for item in plan[step - 1]]
             anchor.step(comparisons, settings.anchor_weight, total_weight(comparisons))
-            metrics["anchor"] = float(anchor.score)
+            metrics["anchor"] = float(anchor.score.detach())
         if step % run_steps == 0:
             average.end_run(optimizer)
 
@@ -201,7 +201,7 @@ def main(job_dir: Path) -> None:
 
     # Without rows that have one, the anchor of an earlier training no longer fits the scores.
     if anchor or model.raw_anchor is not None:
-        model.network.config.reward_anchor = float(anchor.score) if anchor else None
+        model.network.config.reward_anchor = float(anchor.score.detach()) if anchor else None
 
     # 5. Scores with mean 0 and deviation 1 on reference samples.
     normalise(model, samples, data, settings, micro_batches.size)
