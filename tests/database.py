@@ -4,6 +4,7 @@ The template lies in the tests' own cluster, and is made again when a migration 
 """
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -58,3 +59,20 @@ def using_database(name: str) -> Iterator[None]:
     finally:
         connection.close()
         connection.settings_dict["NAME"] = before
+
+
+def end_connection_by_server() -> int:
+    """End this thread's connection from another one, as a restart of the server does. Returns its process's number."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_backend_pid()")
+        (process,) = cursor.fetchone()
+
+    def end() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [process])
+        connection.close()
+
+    other = threading.Thread(target=end)
+    other.start()
+    other.join()
+    return process

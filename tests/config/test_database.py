@@ -1,11 +1,10 @@
 """The health check before a request's first statement finds dead connections, and asks the server seldom."""
 
-import threading
-
 import pytest
 from django.db import connection
 
 from config.database import base
+from tests.database import end_connection_by_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -31,17 +30,6 @@ def begin_request_and_read_process() -> int:
         return cursor.fetchone()[0]
 
 
-def end_by_server(process: int) -> None:
-    def end() -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [process])
-        connection.close()
-
-    other = threading.Thread(target=end)
-    other.start()
-    other.join()
-
-
 def test_a_connection_that_has_just_answered_is_not_asked_again(checks):
     first = begin_request_and_read_process()
     assert [begin_request_and_read_process() for _ in range(3)] == [first] * 3
@@ -56,8 +44,8 @@ def test_a_connection_that_answered_long_ago_is_asked(checks, monkeypatch):
 
 
 def test_a_connection_that_the_server_has_just_ended_is_replaced(checks):
-    first = begin_request_and_read_process()
-    end_by_server(first)
+    begin_request_and_read_process()
+    first = end_connection_by_server()
     assert begin_request_and_read_process() != first
 
 

@@ -7,29 +7,14 @@ from django.db import DatabaseError, connection, transaction
 
 from feedback import statements
 from feedback.models import Project, Ranking
+from tests.database import end_connection_by_server
 from tests.factories import rank_next
-
-
-def ended_by_the_server():
-    """End this thread's connection from another one, as a restart of the server does."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        (process,) = cursor.fetchone()
-
-    def end():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_terminate_backend(%s, 10000)", [process])
-        connection.close()
-
-    other = threading.Thread(target=end)
-    other.start()
-    other.join()
 
 
 @pytest.mark.django_db(transaction=True)
 def test_the_first_request_after_the_server_was_restarted_is_answered():
     assert statements.run("SELECT %s + 1", [1]) == [(2,)]
-    ended_by_the_server()
+    end_connection_by_server()
     connection.close_if_unusable_or_obsolete()  # as Django does when a request begins
     assert statements.run("SELECT %s + 1", [1]) == [(2,)]
 
@@ -37,7 +22,7 @@ def test_the_first_request_after_the_server_was_restarted_is_answered():
 @pytest.mark.django_db(transaction=True)
 def test_a_broken_connection_within_a_request_raises_djangos_error():
     statements.run("SELECT 1", [])
-    ended_by_the_server()
+    end_connection_by_server()
     with pytest.raises(DatabaseError):
         statements.run("SELECT 1", [])
     connection.close()
