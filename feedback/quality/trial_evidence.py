@@ -2,14 +2,15 @@
 
 One may look after every vote and stop whenever one likes. The win share p of the candidate is tested by a mixture
 sequential test: the likelihood ratio of p against a Beta(a, a) mixture (Robbins 1970, "Statistical methods related to
-the law of the iterated logarithm", §3; Johari, Koomen, Pekelis and Walsh 2022, "Always valid inference: continuous
-monitoring of A/B tests", §4). Under p the ratio
+the law of the iterated logarithm"; Johari, Koomen, Pekelis and Walsh 2022, "Always valid inference: continuous
+monitoring of A/B tests"). Under p the ratio
 
     M(p) = B(a + wins, a + losses) / (B(a, a) · p^wins · (1 − p)^losses)
 
 is a martingale with mean 1. So by Ville's inequality (1939) it ever reaches 1 / alpha with probability at most alpha.
 The values of p at which it has not reached that are a confidence sequence: an interval that holds p at all times at
-once with probability 1 − alpha (Howard, Ramdas, McAuliffe and Sekhon 2021, §3).
+once with probability 1 − alpha (Howard, Ramdas, McAuliffe and Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic
+confidence sequences").
 
 **What is counted.** A vote is one annotator's preference between the two sources on one prompt. A tie says nothing
 about which source is better, so it is counted but not tested. Votes on the same two completions depend on each other:
