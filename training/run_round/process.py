@@ -54,7 +54,7 @@ def run(
     """Run the program to its end. `watch` is called several times a second and returns whether to stop.
 
     grace: seconds that a program which was asked to stop has for its current step and for saving its state. It is
-    called again and again meanwhile.
+    called at the stop and whenever the time is up, since a step that ends meanwhile can show that steps take longer.
 
     Raises ProgramStopped after a stop, and ProgramFailed if there is no result. An exception in `watch` ends the
     program.
@@ -127,8 +127,12 @@ def end(process: subprocess.Popen[bytes], grace: Callable[[], float] = default_g
     """Send SIGTERM, wait for at most `grace` seconds, then send SIGKILL to the whole session."""
     if process.poll() is None:
         process.terminate()
-        asked_at = time.monotonic()
-        while process.poll() is None and time.monotonic() - asked_at < grace():
+        asked_at = deadline = time.monotonic()
+        while process.poll() is None:
+            if time.monotonic() >= deadline:
+                deadline = asked_at + grace()  # only here: it may read a long file of metrics
+                if time.monotonic() >= deadline:
+                    break
             time.sleep(POLL_SECONDS)
     with suppress(ProcessLookupError, PermissionError):  # all have ended, or the id was reused
         os.killpg(process.pid, signal.SIGKILL)
