@@ -20,10 +20,10 @@ def no_such_api(request: HttpRequest) -> JsonResponse:
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("feedback.api.urls")),
-    path("api/v1/", include("training.api_urls")),
+    path("api/v1/", include("training.api.urls")),
     re_path(r"^api/v\d+(?:/|$)", no_such_api),
     path("api/schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("api/", api_page, name="api-docs"),
     path("", include("feedback.web.urls")),
-    path("", include("training.urls")),
+    path("", include("training.web.urls")),
 ]

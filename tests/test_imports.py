@@ -243,5 +243,5 @@ def test_a_web_process_holds_no_torch():
         [sys.executable, "-c", look], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=True
     )
     loaded = shown.stdout.splitlines()
-    assert "training.views" in loaded
+    assert "training.web.views.console" in loaded
     assert [name for name in loaded if name.split(".")[0] in (*HEAVY, "safetensors", "tokenizers", "numpy")] == []

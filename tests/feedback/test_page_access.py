@@ -12,7 +12,7 @@ from feedback.models import Membership, Ranking
 from feedback.queue import leases
 from feedback.web import urls as feedback_urls
 from tests.factories import person, rank_next
-from training import urls as training_urls
+from training.web import urls as training_urls
 
 # Every page of a project is taken from the URL patterns, and is for managers only unless it is named here.
 FOR_MEMBERS = {

@@ -13,7 +13,6 @@ from feedback.models import Comparison, Completion, Project, Prompt, Ranking
 from feedback.queue import blinding, leases
 from tests.factories import FAST, client_of, fake_model
 from training import checkpoints, evaluations
-from training.forms import RoundForm
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import lifecycle, results, schedule
 from training.rounds.recipes import RECIPES
@@ -21,6 +20,7 @@ from training.rounds.recipes.description import Counts
 from training.rounds.settings import resolve
 from training.rounds.start import start_round, start_sampling
 from training.run_round import jobs
+from training.web.forms import RoundForm
 
 pytestmark = pytest.mark.slow
 

@@ -10,12 +10,12 @@ from feedback.errors import Conflict, Invalid
 from feedback.models import Comparison, Completion, Prompt
 from tests.factories import FAST, client_of, fake_model
 from training import checkpoints, evaluations, reports
-from training.forms import LoopForm
 from training.models import LoopSettings, Round
 from training.rounds import lifecycle, schedule
 from training.rounds.results import Outcome
 from training.rounds.start import start_round, start_sampling
 from training.run_round import jobs, run_round
+from training.web.forms import LoopForm
 
 URL = "/projects/support"
 EVALUATE = {"round": {"recipe": "evaluate"}}

@@ -10,7 +10,6 @@ from feedback.errors import Invalid
 from feedback.models import Prompt
 from tests.training import tiny
 from training import reports
-from training.forms import RoundForm
 from training.models import Round
 from training.rounds import settings as round_settings
 from training.rounds.recipes import RECIPES
@@ -18,6 +17,7 @@ from training.rounds.recipes.description import Counts
 from training.rounds.settings import resolve
 from training.rounds.start import start_round
 from training.run_round import jobs, run_round
+from training.web.forms import RoundForm
 
 
 def demonstrate(project, author, split, count):

@@ -18,7 +18,7 @@ PARTS |= {
 def every_address() -> list[tuple[str, str]]:
     """(method, path) of each address of the API, with parts filled in."""
     from feedback.api.urls import urlpatterns as of_feedback
-    from training.api_urls import urlpatterns as of_training
+    from training.api.urls import urlpatterns as of_training
 
     operations = []
     for pattern in [*of_feedback, *of_training]:

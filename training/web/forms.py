@@ -6,12 +6,12 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from training import dialogue_fields
 from training.learner.reward_terms import TERMS
 from training.rounds.recipes import RECIPES, recipe_of
 from training.rounds.recipes.description import RANKINGS, Counts, FormField, Recipe, Sections, Text
 from training.rounds.recipes.parts import environment_field
 from training.rounds.settings import choices_of
+from training.web import dialogue_fields
 
 # Fields of the completions to rank next, after those of the recipe.
 SAMPLE_FIELDS = (

@@ -1,0 +1,20 @@
+"""API URLs of rounds and checkpoints."""
+
+from django.urls import path
+
+from training.api import loop
+
+PROJECT = "projects/<slug:slug>"
+
+urlpatterns = [
+    path(f"{PROJECT}/loop", loop.loop_detail, name="api-loop"),
+    path(f"{PROJECT}/rounds", loop.round_list, name="api-rounds"),
+    path(f"{PROJECT}/rounds/<int:number>", loop.round_detail, name="api-round"),
+    path(f"{PROJECT}/rounds/<int:number>/cancel", loop.round_cancel, name="api-round-cancel"),
+    path(f"{PROJECT}/rounds/<int:number>/resume", loop.round_resume, name="api-round-resume"),
+    path(f"{PROJECT}/checkpoints", loop.checkpoint_list, name="api-checkpoints"),
+    path(f"{PROJECT}/checkpoints/roll-back", loop.checkpoint_roll_back, name="api-roll-back"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>", loop.checkpoint_detail, name="api-checkpoint"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/check", loop.checkpoint_check, name="api-check"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote", loop.checkpoint_promote, name="api-promote"),
+]

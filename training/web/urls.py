@@ -1,0 +1,29 @@
+"""URLs of the console."""
+
+from django.urls import path
+
+from training.web.views import checkpoints, console, evaluations, rounds
+
+PROJECT = "projects/<slug:slug>"
+ROUND = f"{PROJECT}/rounds/<int:number>"
+
+urlpatterns = [
+    path(f"{PROJECT}/console/", console.console, name="console"),
+    path(f"{PROJECT}/rounds/automatic/", console.configure, name="round-automatic"),
+    path(f"{PROJECT}/rounds/start/", console.start, name="round-start"),
+    path(f"{PROJECT}/rounds/sample/", console.sample, name="round-sample"),
+    path(f"{ROUND}/", rounds.one_round, name="round"),
+    path(f"{ROUND}/status/", rounds.round_status, name="round-status"),
+    path(f"{ROUND}/metrics/", rounds.round_metrics, name="round-metrics"),
+    path(f"{ROUND}/cancel/", rounds.cancel, name="round-cancel"),
+    path(f"{ROUND}/resume/", rounds.resume, name="round-resume"),
+    path(f"{ROUND}/samples/", rounds.samples, name="round-samples"),
+    path(f"{ROUND}/evaluation.json", evaluations.download, {"kind": "json"}, name="evaluation-json"),
+    path(f"{ROUND}/evaluation.csv", evaluations.download, {"kind": "csv"}, name="evaluation-csv"),
+    path(f"{PROJECT}/checkpoints/import/", console.import_checkpoint, name="checkpoint-import"),
+    path(f"{PROJECT}/checkpoints/roll-back/", checkpoints.roll_back, name="roll-back"),
+    path(f"{PROJECT}/checkpoints/table/", checkpoints.checkpoint_table, name="checkpoint-table"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/check/", checkpoints.check_again, name="checkpoint-check"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/evaluate/", evaluations.evaluate, name="checkpoint-evaluate"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote/", checkpoints.promote, name="checkpoint-promote"),
+]

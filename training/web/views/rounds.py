@@ -1,0 +1,166 @@
+"""Pages of one round, for managers."""
+
+from typing import Any
+
+from django.contrib.auth.decorators import login_required
+from django.core.paginator import Paginator
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+from django_htmx.http import HttpResponseStopPolling
+
+from feedback.actions import members
+from feedback.errors import NotFound
+from feedback.models import Completion
+from feedback.rendering import render_answer
+from feedback.web.presenters import present_messages
+from training import checkpoints, evaluations, reports
+from training.models import Round
+from training.rounds import continued_critic, continued_reward, lifecycle
+from training.rounds import settings as round_settings
+from training.rounds.sample_comparison import Sample, other_checkpoint, samples_of, summary_of
+from training.web.presenters import render_page
+
+SAMPLES_PER_PAGE = 12
+
+
+@login_required
+@require_GET
+@never_cache
+def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    membership = members.manager_of(request.user, slug)
+    round_ = reports.round_of(membership.project, number)
+    context = {
+        **_status(round_),
+        "reward": round_.results.get("reward"),
+        "policy": round_.results.get("policy"),
+        "imitation": _imitation(round_),
+        "left_out_dialogues": reports.dialogues_sentence(round_),
+        "details": reports.details_sentences(round_),
+        "reward_start": continued_reward.sentence(round_),
+        "critic_start": continued_critic.sentence(round_),
+        "evaluation": evaluations.table_of(round_),
+        "facts": [
+            {"label": fact.label, "value": round_.results[job.name][fact.key], "note": fact.note}
+            for job in round_.jobs
+            for fact in job.facts
+            if round_.results.get(job.name, {}).get(fact.key) is not None
+        ],
+        # The last program first: its result is the outcome of the round.
+        "curves": [
+            {
+                "job": job.name,
+                "title": curve.title,
+                "metrics": curve.metrics,
+                "labels": "|".join(map(str, curve.labels)),
+            }
+            for job in reversed(round_.jobs)
+            for curve in job.curves
+        ],
+    }
+    return render_page(request, membership, "round", context)
+
+
+@login_required
+@require_GET
+@never_cache
+def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Return the changing part of a round's page. The last response ends the polling and reloads the page."""
+    round_ = reports.round_of(members.manager_of(request.user, slug).project, number)
+    response = render(request, "console/_round_status.html", _status(round_))
+    if not round_.is_active:
+        response.status_code = HttpResponseStopPolling.status_code
+        response["HX-Refresh"] = "true"
+    return response
+
+
+@login_required
+@require_GET
+@never_cache
+def round_metrics(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    round_ = reports.round_of(members.manager_of(request.user, slug).project, number)
+    after = request.GET.get("after", "0")
+    lines = reports.metrics(round_, int(after) if after.isdecimal() and len(after) < 19 else 0)
+    return JsonResponse({"lines": lines, "ended": not round_.is_active})
+
+
+@login_required
+@require_POST
+def cancel(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    lifecycle.request_cancel(reports.round_of(members.manager_of(request.user, slug).project, number))
+    return redirect("round", slug, number)
+
+
+@login_required
+@require_POST
+def resume(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    lifecycle.resume(reports.round_of(members.manager_of(request.user, slug).project, number))
+    return redirect("round", slug, number)
+
+
+@login_required
+@require_GET
+def samples(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Show samples of the round's checkpoint side by side with the served one's."""
+    membership = members.manager_of(request.user, slug)
+    round_ = reports.round_of(membership.project, number)
+    if round_.checkpoint is None:
+        raise NotFound(_("This round made no checkpoint, so there are no samples to compare."))
+    other = other_checkpoint(round_.checkpoint)
+    all_samples = samples_of(round_, round_.checkpoint, other)
+    page = Paginator(all_samples, SAMPLES_PER_PAGE).get_page(request.GET.get("page"))
+    page.object_list = [_present_sample(sample) for sample in page.object_list]
+    summary = summary_of(all_samples)
+    context = {
+        "round": round_,
+        "gain": round_.results.get("policy") if other == round_.base else None,
+        "low": round(100 * (summary.low or 0)),
+        "high": round(100 * (summary.high or 0)),
+        "checkpoint": round_.checkpoint,
+        "other": other,
+        "served_before": checkpoints.served_before(membership.project),
+        "samples": page,
+        "summary": summary,
+    }
+    return render_page(request, membership, "samples", context)
+
+
+def _imitation(round_: Round) -> str:
+    """Return a sentence about how many demonstrations the round imitates, or why none."""
+    if not round_.learns:
+        return ""
+    return reports.imitation_sentence(round_.recipe, round_settings.completed(round_.settings), round_.counts)
+
+
+def _status(round_: Round) -> dict[str, Any]:
+    """Return the context of the changing part of a round's page."""
+    stages = reports.stages_of(round_)
+    step = next((stage.step for stage in stages if stage.step is not None), None)
+    return {
+        "round": round_,
+        "cancels": round_.is_active and round_.cancel_requested_at is not None,
+        "progress": step.percent if step else None,
+        "eta": step.seconds_left if step else None,
+        "stages": [
+            {
+                "label": stage.label,
+                "state": stage.state,
+                "detail": _("%(step)s of %(total)s") % vars(stage.step) if stage.step else "",
+            }
+            for stage in stages
+        ],
+    }
+
+
+def _present_sample(sample: Sample) -> dict[str, Any]:
+    return {
+        "messages": present_messages(sample.prompt.messages),
+        "ours": _side(sample.ours, sample.our_score),
+        "theirs": _side(sample.theirs, sample.their_score) if sample.theirs else None,
+    }
+
+
+def _side(completion: Completion, score: float | None) -> dict[str, Any]:
+    return {"html": render_answer(completion.answer), "text": completion.text, "score": score}
