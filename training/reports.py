@@ -226,7 +226,7 @@ def loop_of(project: Project) -> Loop:
     settings = LoopSettings.objects.filter(project=project).first()
     verdict = trust.verdict(project) if quality_snapshot.record_length(project) else None
     return Loop(
-        open_comparisons=Comparison.objects.filter(project=project, open_slots__gt=0, gold_ranks__isnull=True).count(),
+        open_comparisons=Comparison.objects.waiting_in(project).count(),
         ranking_count=ranking_count,
         new_rankings=new_count,
         demonstrations=imitable(project).count(),

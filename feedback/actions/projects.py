@@ -7,6 +7,9 @@ from django.utils.translation import gettext as _
 from feedback.errors import Conflict, Invalid
 from feedback.models import Membership, Project, User
 
+# The others are state, such as the share of the open trial: it may have changed since the project was read.
+EDITABLE = [field.name for field in Project._meta.concrete_fields if field.editable and not field.primary_key]
+
 
 @transaction.atomic
 def create_project(owner: User, project: Project) -> Project:
@@ -29,7 +32,7 @@ def create_project(owner: User, project: Project) -> Project:
 def save_settings(project: Project) -> None:
     """Store changed settings. They apply to comparisons and leases made from now on. Raises Invalid."""
     _check(project)
-    project.save()
+    project.save(update_fields=EDITABLE)
 
 
 def _check(project: Project) -> None:

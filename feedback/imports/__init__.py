@@ -5,7 +5,7 @@ from feedback.imports.completions import add_completions, add_demonstration, get
 from feedback.imports.lines import read_lines
 from feedback.imports.prompts import AddedPrompts, add_prompts
 from feedback.imports.rows import read_all, read_group
-from feedback.imports.undo import Undone, block_undo, find_import, last_imports, record_import, undo_import
+from feedback.imports.undo import Undone, block_undo, delete_rows, find_import, last_imports, record_import, undo_import
 
 __all__ = [
     "AddedComparisons",
@@ -17,6 +17,7 @@ __all__ = [
     "add_gold",
     "add_prompts",
     "block_undo",
+    "delete_rows",
     "find_import",
     "get_source",
     "import_completions",

@@ -12,7 +12,7 @@ from feedback.dialogues import visible_key
 from feedback.errors import Invalid
 from feedback.imports.rows import is_id, read_all, read_gold, refuse
 from feedback.imports.undo import block_undo
-from feedback.models import Comparison, ComparisonItem, Completion, Import, Project
+from feedback.models import Comparison, ComparisonItem, Completion, Import, Project, Trial
 from feedback.queue import sampling
 
 MIN_COMPLETIONS, MAX_COMPLETIONS = 2, 9
@@ -46,6 +46,7 @@ def add_comparisons(
     wanted_rankings: int | None = None,
     priority: int = 0,
     again: bool = False,
+    trial: Trial | None = None,
     made_by_import: Import | None = None,
 ) -> AddedComparisons:
     """Make a comparison of each group of completion ids, all or none.
@@ -54,15 +55,16 @@ def add_comparisons(
     merged; the first one is kept. A group with fewer than two different texts makes no comparison; one with more than
     nine is refused. If the texts of a group have a comparison already, its id is returned, unless `again` is true.
 
-    wanted_rankings: the project's setting by default. priority: −32768 to 32767; higher values are served first.
-    Raises Invalid.
+    wanted_rankings: the project's setting by default. priority: −32768 to 32767; higher values are served first. trial:
+    the trial that the new comparisons belong to. Raises Invalid.
     """
     wanted = project.wanted_rankings if wanted_rankings is None else wanted_rankings
     if not 1 <= wanted <= 100:
         raise Invalid(_("The number of rankings per comparison must be between 1 and 100."))
     if not -32768 <= priority <= 32767:
         raise Invalid(_("A priority must be between −32,768 and 32,767."))
-    return _add(project, [list(group) for group in groups], wanted, priority, again=again, record=made_by_import)
+    shared = {"wanted_rankings": wanted, "priority": priority, "trial": trial, "made_by_import": made_by_import}
+    return _add(project, [list(group) for group in groups], shared, again=again)
 
 
 @transaction.atomic
@@ -75,7 +77,8 @@ def add_gold(project: Project, rows: Iterable[object], *, made_by_import: Import
     gold = read_all(rows, read_gold)
     groups = [row.completion_ids for row in gold]
     # again=True: a known comparison of the same texts may have other right ranks, or be no gold.
-    added = _add(project, groups, GOLD_WANTED_RANKINGS, 0, again=True, record=made_by_import)
+    shared = {"wanted_rankings": GOLD_WANTED_RANKINGS, "made_by_import": made_by_import}
+    added = _add(project, groups, shared, again=True)
     made = Comparison.objects.in_bulk(added.created)
     errors: list[dict[str, Any]] = []
     for line, (row, pk) in enumerate(zip(gold, added.ids, strict=True), start=1):
@@ -88,27 +91,20 @@ def add_gold(project: Project, rows: Iterable[object], *, made_by_import: Import
     return added.created
 
 
-def _add(
-    project: Project, groups: list[list[int]], wanted: int, priority: int, *, again: bool, record: Import | None
-) -> AddedComparisons:
+def _add(project: Project, groups: list[list[int]], shared: dict[str, Any], *, again: bool) -> AddedComparisons:
+    """Add comparisons that share the values of some fields."""
     block_undo(project)
     ids: list[int | None] = []
     created: list[int] = []
     for start in range(0, len(groups), BATCH_SIZE):
-        batch = _add_batch(project, groups[start : start + BATCH_SIZE], wanted, priority, start, again, record)
+        batch = _add_batch(project, groups[start : start + BATCH_SIZE], shared, start, again)
         ids += batch.ids
         created += batch.created
     return AddedComparisons(ids, created)
 
 
 def _add_batch(
-    project: Project,
-    groups: list[list[int]],
-    wanted: int,
-    priority: int,
-    start: int,
-    again: bool,
-    record: Import | None,
+    project: Project, groups: list[list[int]], shared: dict[str, Any], start: int, again: bool
 ) -> AddedComparisons:
     completions = _find(project, {completion_id for group in groups for completion_id in group})
     distinct = [_distinct(group, completions, start + index) for index, group in enumerate(groups, start=1)]
@@ -122,10 +118,8 @@ def _add_batch(
             project=project,
             prompt_id=distinct[index][0].prompt_id,
             size=len(distinct[index]),
-            wanted_rankings=wanted,
-            open_slots=wanted,
-            priority=priority,
-            made_by_import=record,
+            open_slots=shared["wanted_rankings"],
+            **shared,
         )
         for index in new
     ]
@@ -158,11 +152,15 @@ def _key(group: list[Completion]) -> Key:
 
 
 def _known(project: Project, keys: Iterable[Key]) -> dict[Key, int]:
-    """Return the ids of the project's comparisons of these prompts by key, without gold and pairs of demonstrations."""
+    """Return the ids of the project's comparisons of these prompts by key.
+
+    Gold, pairs of demonstrations and comparisons of trials are left out: they do not get the project's rankings.
+    """
     items = ComparisonItem.objects.filter(
         comparison__project=project,
         comparison__gold_ranks__isnull=True,
         comparison__demonstration__isnull=True,
+        comparison__trial__isnull=True,
         prompt_id__in={key[0] for key in keys},
     )
     digests: dict[tuple[int, int], set[str]] = defaultdict(set)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -23,13 +23,11 @@ from feedback.models import (
     Completion,
     Demonstration,
     Import,
-    Lease,
     Project,
     Prompt,
-    Ranking,
-    Skip,
     User,
 )
+from feedback.queue.worked_on import reasons_to_keep
 
 LOCK_CLASS = 0x1317  # any constant: keeps these locks apart from others of the same database
 # Columns whose rows are deleted for each kind, dependent tables first.
@@ -124,14 +122,18 @@ def undo_import(record: Import, actor: User | None) -> Undone:
     Demonstration.objects.filter(made_by_import=record, discards__isnull=True).delete()
     removed: dict[str, int] = {}
     reasons: Counter[tuple[str, str]] = Counter()
-    for kind, reasons_to_stay in (("comparisons", _comparisons), ("completions", _completions), ("prompts", _prompts)):
+    for kind, reasons_to_stay in (
+        ("comparisons", reasons_to_keep),
+        ("completions", _completions),
+        ("prompts", _prompts),
+    ):
         rows = list(reasons_to_stay(made[kind]))
         # Completions that a round has written again since then belong to the import no longer.
         shared = record.counts.get(kind, 0) - len(rows)
         reasons += Counter({(kind, "shared"): max(0, shared)})
         reasons.update((kind, reason) for pk, reason in rows if reason)
         ids = [pk for pk, reason in rows if not reason]
-        _delete(kind, ids)
+        delete_rows(kind, ids)
         removed[kind] = len(ids)
     reasons += Counter({("prompts", "completed"): record.counts.get("completed", 0)})
     record.undone_at, record.undone_by = timezone.now(), actor
@@ -140,31 +142,6 @@ def undo_import(record: Import, actor: User | None) -> Undone:
 
 
 ReasonsToStay = Iterable[tuple[int, str]]  # id, and the reason why the row stays ("": it can be deleted)
-
-
-def _comparisons(made: QuerySet[Comparison]) -> ReasonsToStay:
-    # Leasing, ranking or skipping a comparison locks its row, after membership and lease. A row that is locked by
-    # somebody else is therefore being worked on, and stays. For the rows locked here the second query sees everything
-    # that was committed before the lock.
-    free = set(made.order_by("pk").select_for_update(skip_locked=True).values_list("pk", flat=True))
-    worked_on = made.annotate(
-        ranked=Exists(Ranking.objects.filter(comparison=OuterRef("pk"))),
-        skipped=Exists(Skip.objects.filter(comparison=OuterRef("pk"))),
-        answered=Exists(Demonstration.objects.filter(comparison=OuterRef("pk"))),
-        # A stand-in decides whether its annotator gets gold again after a skip or a lapsed lease.
-        held=Exists(Lease.objects.filter(Q(comparison=OuterRef("pk")) | Q(stand_in=OuterRef("pk"))))
-        | Exists(Skip.objects.filter(stand_in=OuterRef("pk"))),
-    )
-    rows = worked_on.values_list("pk", "ranked", "skipped", "answered", "held")
-    for pk, ranked, skipped, answered, held in rows:
-        if ranked:
-            yield pk, "ranked"
-        elif skipped:
-            yield pk, "skipped"
-        elif answered:
-            yield pk, "answered"
-        else:
-            yield pk, "held" if held or pk not in free else ""
 
 
 def _completions(made: QuerySet[Completion]) -> ReasonsToStay:
@@ -188,7 +165,7 @@ def _made_by(record: Import) -> dict[str, QuerySet]:
     }
 
 
-def _delete(kind: str, ids: list[int]) -> None:
+def delete_rows(kind: str, ids: list[int]) -> None:
     """Delete rows and their parts. Django's `delete` would first load every row that refers to them."""
     with connection.cursor() as cursor:
         for column in DELETED_COLUMNS[kind]:

@@ -9,6 +9,7 @@ from feedback.models.quality import OwnQualitySnapshot, QualitySnapshot
 from feedback.models.rankings import Ranking
 from feedback.models.reliability import Reliability, ReliabilityReport
 from feedback.models.reviews import Review
+from feedback.models.trials import Trial, TrialSource
 
 __all__ = [
     "MAX_AHEAD",
@@ -32,5 +33,7 @@ __all__ = [
     "Review",
     "Skip",
     "Source",
+    "Trial",
+    "TrialSource",
     "User",
 ]

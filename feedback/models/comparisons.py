@@ -17,6 +17,7 @@ from feedback.dialogues import Answer, answer_of
 from feedback.models.imports import Import
 from feedback.models.people import Project, User
 from feedback.models.prompts import Completion, Prompt
+from feedback.models.trials import Trial
 
 # Help text of two fields; `feedback/queue/gold.py` describes stand-ins.
 STAND_IN = "For gold: the real comparison that it came before. It is offered again while that one has an open slot."
@@ -25,6 +26,16 @@ ANSWERS = """
     SELECT text, turns::text FROM feedback_comparisonitem AS item
     JOIN feedback_completion AS completion ON completion.id = item.completion_id
     WHERE item.comparison_id = %s ORDER BY position"""
+
+
+class Comparisons(models.QuerySet["Comparison"]):
+    """The selections of comparisons that the queue, figures and pages use."""
+
+    def waiting_in(self, project: Project) -> "Comparisons":
+        """Return the work that waits for rankings: open slots, without gold and trials that have ended."""
+        waiting = self.filter(project=project, open_slots__gt=0, gold_ranks__isnull=True)
+        # An outer join: a comparison of no trial has no end of a trial. Without an open trial, an index has the answer.
+        return waiting.filter(trial__ended_at__isnull=True) if project.trial_percent else waiting.filter(trial=None)
 
 
 class Comparison(models.Model):
@@ -60,8 +71,20 @@ class Comparison(models.Model):
     shuffle_key = models.FloatField(
         help_text="In [0, 1). Orders comparisons of equal priority and ranking count, lowest first; see sampling.py."
     )
+    trial = models.ForeignKey(
+        Trial,
+        models.RESTRICT,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="comparisons",
+        db_constraint=False,
+        db_index=False,
+        help_text="Trial that it belongs to, which no annotator may learn. Null: none.",
+    )
     made_by_import = models.ForeignKey(Import, models.SET_NULL, null=True, editable=False, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
+    objects = Comparisons.as_manager()
     completions: models.ManyToManyField = models.ManyToManyField(Completion, through="ComparisonItem")
     known_answers: list[Answer] | None = None  # the completions by position, once they were read; they never change
 
@@ -76,6 +99,9 @@ class Comparison(models.Model):
                 condition=Q(adjudicated_at__isnull=True) | Q(open_slots=0, gold_ranks__isnull=True),
                 name="comparison_adjudicated_is_settled",
             ),
+            models.CheckConstraint(
+                condition=Q(trial__isnull=True) | Q(gold_ranks__isnull=True), name="comparison_of_a_trial_is_no_gold"
+            ),
         ]
         indexes = [
             models.Index(
@@ -84,8 +110,17 @@ class Comparison(models.Model):
                 F("ranking_count").desc(),
                 F("shuffle_key"),
                 name="comparison_queue",
-                condition=Q(open_slots__gt=0, gold_ranks__isnull=True),
+                condition=Q(open_slots__gt=0, gold_ranks__isnull=True, trial__isnull=True),
             ),
+            models.Index(
+                F("trial"),
+                F("priority").desc(),
+                F("ranking_count").desc(),
+                F("shuffle_key"),
+                name="comparison_trial_queue",
+                condition=Q(open_slots__gt=0, trial__isnull=False),
+            ),
+            models.Index(fields=["trial"], name="comparison_of_trial", condition=Q(trial__isnull=False)),
             models.Index(
                 fields=["project", "shuffle_key"], name="comparison_gold", condition=Q(gold_ranks__isnull=False)
             ),

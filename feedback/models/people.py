@@ -203,6 +203,12 @@ class Project(models.Model):
         editable=False,
         help_text="Secret key of orders, numbers and draws that annotators must not predict. See blinding.py.",
     )
+    trial_percent = models.PositiveSmallIntegerField(
+        default=0,
+        db_default=0,
+        editable=False,
+        help_text="Share of the open trial in everybody's work, 0 without one; here so that the queue needs no query.",
+    )
     archived_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     members: models.ManyToManyField = models.ManyToManyField(User, through="Membership", related_name="projects")
@@ -230,6 +236,7 @@ class Project(models.Model):
             models.CheckConstraint(condition=Q(attributes__len__lte=6), name="project_attributes"),
             models.CheckConstraint(condition=Q(gold_percent__lte=50), name="project_is_not_all_gold"),
             models.CheckConstraint(condition=Q(qualification_percent__lte=100), name="project_qualification_percent"),
+            models.CheckConstraint(condition=Q(trial_percent__lte=100), name="project_trial_percent"),
         ]
 
     def __str__(self) -> str:

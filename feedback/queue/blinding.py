@@ -37,6 +37,17 @@ def gold_before(project: Project, annotator_id: int, comparison_id: int) -> int:
     return int(math.log(uniform) / math.log(share))
 
 
+def is_trial_first(project: Project, annotator_id: int, of_trial: int, comparison_id: int) -> bool:
+    """Return whether the annotator gets the comparison `of_trial` before the other one.
+
+    The probability is the share of the open trial. It is drawn once for this annotator and these two comparisons: if it
+    were drawn again for each request, an annotator who gives a comparison back and asks again would get two of them in
+    turn, and learn from how often which one belongs to a trial.
+    """
+    digest = _digest(project, "trial", annotator_id, of_trial, comparison_id)
+    return 100 * int.from_bytes(digest[:8]) < project.trial_percent * 2**64
+
+
 def comparison_number(membership: Membership, comparison_id: int) -> int:
     """Return the number of a comparison on the pages of this member.
 

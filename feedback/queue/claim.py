@@ -7,6 +7,10 @@ first thousands of rows, which still wait for others. So a claim reads bounded p
 1. the head of the queue;
 2. the head and a random place of each section (a priority and a number of rankings), in the order of the queue;
 3. the whole queue, only if these pieces have nothing for the member, so that everybody gets work while any is left.
+
+The comparisons of the open trial are a queue of their own, with the index `comparison_trial_queue`. The next comparison
+is the first that the member may rank of one of the two queues; `blinding.is_trial_first` draws which. If one has
+nothing for the member, the other one serves. Without an open trial the statements are those of one queue.
 """
 
 import random
@@ -18,7 +22,8 @@ from django.db.models.expressions import RawSQL
 
 from feedback import statements
 from feedback.dialogues import answer_of
-from feedback.models import Comparison, Membership, Prompt
+from feedback.models import Comparison, Membership, Prompt, Trial
+from feedback.queue import blinding
 
 HEAD_SIZE = 20  # rows of the index read first
 LOOK_SIZE = 100  # rows read at a time after that
@@ -63,25 +68,49 @@ TAKE = f"""
     RETURNING {statements.columns(Comparison, "comparison")}, {statements.columns(Prompt, "prompt")},
         ARRAY(SELECT text {ITEMS}), ARRAY(SELECT turns::text {ITEMS})
 """
-# KEY SHARE: the caller stores a reference to the comparison, which the undo of an import may be deleting.
 PEEK = f"""
     SELECT look.id
     FROM ({{look}}) AS look JOIN feedback_comparison AS comparison ON comparison.id = look.id
     WHERE {MAY_RANK}
-    ORDER BY look.priority DESC, look.ranking_count DESC, look.shuffle_key LIMIT 1
-    FOR KEY SHARE OF comparison SKIP LOCKED
+    ORDER BY look.priority DESC, look.ranking_count DESC, look.shuffle_key LIMIT 1 {{lock}}
 """
 KEYS = "SELECT id, priority, ranking_count, shuffle_key FROM feedback_comparison"
-HEAD = f"""
-    {KEYS} WHERE project_id = %(project)s AND open_slots > 0 AND gold_ranks IS NULL
-    ORDER BY priority DESC, ranking_count DESC, shuffle_key LIMIT {{most}}
-"""
 NAMED = f"{KEYS} WHERE id = ANY(%(ids)s::bigint[])"
 
 
 @dataclass(frozen=True)
+class Queue:
+    """Open comparisons of a project in the order of an index, whose condition is in `condition`."""
+
+    condition: str  # SQL
+    is_of_trial: bool
+
+    @property
+    def head(self) -> str:
+        """Return the statement for the first rows of the index."""
+        return (
+            f"{KEYS} WHERE {self.condition} ORDER BY priority DESC, ranking_count DESC, shuffle_key LIMIT {HEAD_SIZE}"
+        )
+
+    def comparisons(self, project_id: int) -> QuerySet[Comparison]:
+        waiting = Comparison.objects.filter(open_slots__gt=0, gold_ranks__isnull=True)
+        if self.is_of_trial:
+            open_trial = Trial.objects.filter(project=project_id, ended_at__isnull=True).values("pk")[:1]
+            return waiting.filter(trial=open_trial).order_by(*QUEUE_ORDER)
+        return waiting.filter(project=project_id, trial__isnull=True).order_by(*QUEUE_ORDER)
+
+
+WORK = Queue("project_id = %(project)s AND open_slots > 0 AND gold_ranks IS NULL AND trial_id IS NULL", False)
+TRIAL = Queue(
+    "trial_id = (SELECT id FROM feedback_trial WHERE project_id = %(project)s AND ended_at IS NULL)"
+    " AND trial_id IS NOT NULL AND open_slots > 0",
+    True,
+)
+
+
+@dataclass(frozen=True)
 class Section:
-    """Open comparisons with the same priority and the same number of rankings."""
+    """Open comparisons of a queue with the same priority and the same number of rankings."""
 
     priority: int
     ranking_count: int
@@ -95,32 +124,62 @@ def claim(membership: Membership, *, may_wait: bool = True) -> Comparison | None
     """
     # The open slot is checked again under the lock. The rule is not: nothing of this member's can change meanwhile,
     # because the membership is locked.
-    if taken := _take(membership, HEAD.format(most=HEAD_SIZE)):
-        return taken
-    for ids in _further_candidates(membership):
-        if ids and (taken := _take(membership, NAMED, ids)):
+    queues = _queues(membership)
+    for queue in queues:
+        if taken := _claim_from(membership, queue):
             return taken
-    return _wait_for_one(membership) if may_wait else None
+    return _wait_for_one(membership, queues) if may_wait else None
 
 
 def first_in_queue(membership: Membership) -> int | None:
     """Return the id of the comparison that `claim` would return if others had locked nothing."""
+    for queue in _queues(membership):
+        # KEY SHARE: the caller stores a reference to the comparison, which the undo of an import may be deleting.
+        if (first := _peek(membership, queue, lock="FOR KEY SHARE OF comparison SKIP LOCKED")) is not None:
+            return first
+    return None
+
+
+def _queues(membership: Membership) -> list[Queue]:
+    """Return the queues in the order in which the member gets work from them."""
+    project = membership.project
+    if not project.trial_percent:
+        return [WORK]
+    of_trial, other = _peek(membership, TRIAL), _peek(membership, WORK)
+    if of_trial is None or other is None:
+        return [WORK, TRIAL] if of_trial is None else [TRIAL, WORK]
+    is_trial_first = blinding.is_trial_first(project, membership.user_id, of_trial, other)
+    return [TRIAL, WORK] if is_trial_first else [WORK, TRIAL]
+
+
+def _peek(membership: Membership, queue: Queue, lock: str = "") -> int | None:
+    """Return the id of the first comparison of a queue that the member may rank."""
     values = {"person": membership.user_id, "project": membership.project_id, "ids": None}
-    if rows := statements.run(PEEK.format(look=HEAD.format(most=HEAD_SIZE)), values):
+    if rows := statements.run(PEEK.format(look=queue.head, lock=lock), values):
         return rows[0][0]
-    for ids in _further_candidates(membership):
-        if ids and (rows := statements.run(PEEK.format(look=NAMED), values | {"ids": ids})):
+    for ids in _further_candidates(membership, queue):
+        if ids and (rows := statements.run(PEEK.format(look=NAMED, lock=lock), values | {"ids": ids})):
             return rows[0][0]
     return None
 
 
-def _wait_for_one(membership: Membership) -> Comparison | None:
+def _claim_from(membership: Membership, queue: Queue) -> Comparison | None:
+    if taken := _take(membership, queue.head):
+        return taken
+    for ids in _further_candidates(membership, queue):
+        if ids and (taken := _take(membership, NAMED, ids)):
+            return taken
+    return None
+
+
+def _wait_for_one(membership: Membership, queues: list[Queue]) -> Comparison | None:
     """Wait for a comparison that others have locked, instead of reporting that nothing is left."""
     for _ in range(MAX_WAITS):
-        ids = permitted(_queue(membership), membership).values_list("pk", flat=True)[:1]
+        locked = (permitted(queue.comparisons(membership.project_id), membership) for queue in queues)
+        ids = next((ids for rows in locked if (ids := list(rows.values_list("pk", flat=True)[:1]))), None)
         if not ids:
             return None
-        if taken := _take(membership, NAMED, list(ids), others=""):
+        if taken := _take(membership, NAMED, ids, others=""):
             return taken
     return None
 
@@ -139,19 +198,14 @@ def _take(
     return comparison
 
 
-def _queue(membership: Membership) -> QuerySet[Comparison]:
-    waiting = Comparison.objects.filter(open_slots__gt=0, gold_ranks__isnull=True)
-    return waiting.filter(project_id=membership.project_id).order_by(*QUEUE_ORDER)
-
-
-def _further_candidates(membership: Membership) -> Iterator[list[int]]:
+def _further_candidates(membership: Membership, queue: Queue) -> Iterator[list[int]]:
     """Yield ids of comparisons to try, piece by piece, if the head of the queue has nothing for this member."""
-    queue = _queue(membership)
-    for section in sections(membership.project_id):
-        part = queue.filter(priority=section.priority, ranking_count=section.ranking_count)
+    comparisons = queue.comparisons(membership.project_id)
+    for section in sections(membership.project_id, queue):
+        part = comparisons.filter(priority=section.priority, ranking_count=section.ranking_count)
         for piece in (part, part.filter(shuffle_key__gte=random.random())):
             yield list(piece.values_list("pk", flat=True)[:LOOK_SIZE])
-    yield list(permitted(queue, membership).values_list("pk", flat=True)[:MAX_CANDIDATES])
+    yield list(permitted(comparisons, membership).values_list("pk", flat=True)[:MAX_CANDIDATES])
 
 
 def permitted(comparisons: QuerySet[Comparison], membership: Membership) -> QuerySet[Comparison]:
@@ -160,18 +214,16 @@ def permitted(comparisons: QuerySet[Comparison], membership: Membership) -> Quer
     return comparisons.filter(may_rank, gold_ranks__isnull=True)
 
 
-def sections(project_id: int) -> list[Section]:
-    """Return the sections of the queue in its order. The recursive query reads one row of the index per section."""
-    hop = """
+def sections(project_id: int, queue: Queue = WORK) -> list[Section]:
+    """Return the sections of a queue in its order. The recursive query reads one row of the index per section."""
+    hop = f"""
         WITH RECURSIVE section AS (
-            (SELECT priority, ranking_count FROM feedback_comparison
-             WHERE project_id = %(project)s AND open_slots > 0 AND gold_ranks IS NULL
+            (SELECT priority, ranking_count FROM feedback_comparison WHERE {queue.condition}
              ORDER BY priority DESC, ranking_count DESC LIMIT 1)
             UNION ALL
             SELECT following.priority, following.ranking_count FROM section, LATERAL (
                 SELECT priority, ranking_count FROM feedback_comparison
-                WHERE project_id = %(project)s AND open_slots > 0 AND gold_ranks IS NULL
-                    AND (priority, ranking_count) < (section.priority, section.ranking_count)
+                WHERE {queue.condition} AND (priority, ranking_count) < (section.priority, section.ranking_count)
                 ORDER BY priority DESC, ranking_count DESC LIMIT 1
             ) AS following
         )

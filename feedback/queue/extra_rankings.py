@@ -16,6 +16,8 @@ def request_if_no_majority(project: Project, comparison_id: int) -> None:
     """
     comparison = Comparison.objects.get(pk=comparison_id)
     is_complete = comparison.ranking_count == comparison.wanted_rankings and comparison.gold_ranks is None
+    # A trial tests one vote of each comparison: another one would decide nothing.
+    is_complete = is_complete and comparison.trial_id is None
     # Adjudicated comparisons need no check: nobody can hold one, so no ranking of one leads here.
     if not is_complete or comparison.extra_rankings >= project.extra_rankings:
         return

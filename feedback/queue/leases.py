@@ -172,7 +172,7 @@ def reclaim(project_id: int, now: datetime | None = None) -> int:
     overdue = list(
         _overdue(project_id, now)
         .select_for_update(skip_locked=True, of=("self", "comparison"))
-        .select_related("comparison")
+        .select_related("comparison", "project")
         .order_by("expires_at")[:RECLAIM_BATCH]
     )
     for lease in overdue:  # one by one, because several may be of the same comparison
@@ -181,7 +181,7 @@ def reclaim(project_id: int, now: datetime | None = None) -> int:
         Lease.objects.filter(pk__in=[lease.pk for lease in overdue]).update(lapsed_at=now)
     for lease in overdue:
         if lease.reason == Lease.Reason.GOLD:
-            member = Membership(project_id=project_id, user_id=lease.annotator_id)
+            member = Membership(project=lease.project, user_id=lease.annotator_id)
             Lease.objects.filter(pk=lease.pk).update(stand_in_id=claim.first_in_queue(member))
     return len(overdue)
 

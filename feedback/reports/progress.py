@@ -28,7 +28,7 @@ def counts(membership: Membership) -> Counts:
     ranked = ranked.exclude(reason=Lease.Reason.DEMONSTRATION)
     of_project = Comparison.objects.filter(project_id=membership.project_id)
     held = of_project.filter(leases__annotator_id=membership.user_id, leases__lapsed_at__isnull=True)
-    open_ones = claim.permitted(of_project.filter(open_slots__gt=0), membership)
+    open_ones = claim.permitted(Comparison.objects.waiting_in(membership.project), membership)
     waiting = list(open_ones.values_list("pk", flat=True)[: MAX_REMAINING + 1])
     remaining = held.count() + len(waiting) + gold.gold_to_come(membership, waiting)
     return Counts(
@@ -78,7 +78,7 @@ def inventory(project: Project) -> Inventory:
         held_out_prompts=project.prompts.filter(split=Prompt.Split.HELD_OUT).count(),
         completions=Completion.objects.filter(prompt__project=project).count(),
         comparisons=project.comparisons.filter(demonstration__isnull=True).count(),
-        open_comparisons=project.comparisons.filter(open_slots__gt=0, gold_ranks__isnull=True).count(),
+        open_comparisons=Comparison.objects.waiting_in(project).count(),
         rankings=project.rankings.filter(is_live=True).exclude(reason=Lease.Reason.DEMONSTRATION).count(),
         demonstrations=Demonstration.objects.counting_in(project).count(),
     )

@@ -98,7 +98,7 @@ def _serve(checkpoint: Checkpoint, current: Checkpoint | None, actor: User | Non
 
 def next_priority(project: Project) -> int:
     """Return a priority above that of all comparisons that wait to be ranked."""
-    waiting = Comparison.objects.filter(project=project, open_slots__gt=0)
+    waiting = Comparison.objects.filter(project=project, open_slots__gt=0, trial__isnull=True)
     highest = waiting.aggregate(highest=Max("priority"))["highest"]
     return 0 if highest is None else min(highest + 1, 32_767)
 
@@ -106,10 +106,12 @@ def next_priority(project: Project) -> int:
 def put_first(source: Source) -> None:
     """Raise the priority of the source's unranked comparisons above all others, which stay in the queue.
 
-    Rankings of the served checkpoint's completions are worth more than those of older completions.
+    Rankings of the served checkpoint's completions are worth more than those of older completions. Trials have a queue
+    and an order of their own.
     """
-    promoted = Comparison.objects.filter(project=source.project, open_slots__gt=0, items__completion__source=source)
-    others = Comparison.objects.filter(project=source.project, open_slots__gt=0).exclude(pk__in=promoted.values("pk"))
+    waiting = Comparison.objects.filter(project=source.project, open_slots__gt=0, trial__isnull=True)
+    promoted = waiting.filter(items__completion__source=source)
+    others = waiting.exclude(pk__in=promoted.values("pk"))
     highest = others.aggregate(highest=Max("priority"))["highest"]
     if highest is not None:
         first = min(highest + 1, 32_767)
