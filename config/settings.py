@@ -272,6 +272,7 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 600},
     },
     "count-quality": {"task": "training.tasks.count_quality", "schedule": 30, "options": {"expires": 30}},
+    "rate-sources": {"task": "training.tasks.rate_sources", "schedule": 30, "options": {"expires": 30}},
     "delete-idempotent-responses": {
         "task": "training.tasks.delete_idempotent_responses",
         "schedule": 3600,

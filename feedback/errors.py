@@ -64,6 +64,12 @@ class TooManyRequests(AccordError):
     retry_after = 600
 
 
+class NotComputedYet(Conflict):
+    """Figures that a worker computes and has not computed yet."""
+
+    code = "not_computed_yet"
+
+
 class BodyTimeout(AccordError):
     """A body that did not arrive: the client stopped sending, or was too slow."""
 

@@ -85,6 +85,13 @@ def count_quality() -> None:
     own_quality.refresh()
 
 
+@shared_task
+def rate_sources() -> None:
+    from feedback.reports import source_ratings
+
+    source_ratings.refresh()
+
+
 @worker_shutting_down.connect
 def return_round(**kwargs: Any) -> None:
     """Let a worker that shuts down return its round to the queue instead of waiting for the round's end."""

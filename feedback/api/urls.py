@@ -38,6 +38,7 @@ urlpatterns = [
     path(f"{PROJECT}/trust", trust.trust_detail, name="api-trust"),
     path(f"{PROJECT}/agreement", agreement.agreement_detail, name="api-agreement"),
     path(f"{PROJECT}/ratings", ratings.ratings_detail, name="api-ratings"),
+    path(f"{PROJECT}/ratings/slices", ratings.rating_slices, name="api-rating-slices"),
     path(f"{REVIEW}/comparisons", review.disagreement_list, name="api-disagreements"),
     path(CASE, review.case_detail, name="api-case"),
     path(f"{CASE}/adjudicate", review.case_adjudicate, name="api-adjudicate"),

@@ -5,7 +5,7 @@ from feedback.models.idempotency import IdempotentResponse
 from feedback.models.imports import Import
 from feedback.models.people import MAX_AHEAD, ApiToken, Membership, Project, User
 from feedback.models.prompts import Completion, Demonstration, ExternalId, Prompt, Source
-from feedback.models.quality import OwnQualitySnapshot, QualitySnapshot
+from feedback.models.quality import OwnQualitySnapshot, QualitySnapshot, RatingsSnapshot
 from feedback.models.rankings import Ranking
 from feedback.models.reliability import Reliability, ReliabilityReport
 from feedback.models.reviews import Review
@@ -28,6 +28,7 @@ __all__ = [
     "Prompt",
     "QualitySnapshot",
     "Ranking",
+    "RatingsSnapshot",
     "Reliability",
     "ReliabilityReport",
     "Review",

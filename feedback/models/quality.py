@@ -31,3 +31,17 @@ class OwnQualitySnapshot(models.Model):
 
     def __str__(self) -> str:
         return f"own quality of {self.membership} as of {self.counted_at}"
+
+
+class RatingsSnapshot(models.Model):
+    """The last ratings of a project with a long record, by `feedback.reports.source_ratings`. One row per project."""
+
+    project = models.OneToOneField(Project, models.CASCADE, primary_key=True, related_name="+")
+    record_length = models.BigIntegerField(help_text="Rankings in the record when computing began, revisions included.")
+    computed_at = models.DateTimeField(help_text="When computing began.")
+    seconds = models.FloatField(help_text="How long computing took.")
+    content = models.JSONField(help_text="Ratings with and without control for style, and counts of rankings.")
+    slices = models.JSONField(help_text="Win rates by slice of the prompts, by two sources.")
+
+    def __str__(self) -> str:
+        return f"ratings in {self.project} as of {self.computed_at}"

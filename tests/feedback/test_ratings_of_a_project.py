@@ -13,6 +13,7 @@ from feedback.quality.ratings import (
     ranked_sources,
 )
 from tests.factories import adjudicate, membership, person, rank_by_position, rank_next
+from tests.feedback.rating_worlds import ranking
 
 
 @pytest.mark.django_db
@@ -78,4 +79,37 @@ class TestProject:
         lengths = comparison.items.order_by("position").values_list("completion__text", flat=True)
         assert list(row.style[0]) == pytest.approx([math.log(len(text) + 1) for text in lengths])
         assert row.style[0][1] == 0
-        assert [one.name for one in ratings.rate(project, with_style=True).style] == ["log_length"]
+
+    def test_the_style_of_a_completion_counts_its_markdown(self, ann, project, work):
+        texts = [
+            "# Title\n\n## Part\ntext # no heading\n    # code\n- one\n  * two\n3. three\n1.5 is no item\n",
+            "plain **bold** and __bold__ but 2 ** 3 and snake__case\n-no item\n#no heading",
+        ]
+        (comparison,) = work(1)
+        for position, text in enumerate(texts):
+            Completion.objects.filter(items__comparison=comparison, items__position=position).update(text=text)
+        rank_next(ann)
+        (row,) = ranked_sources.read(project, with_style=True)
+        counts = {
+            name: [round(math.exp(value) - 1) for value in values]
+            for name, values in zip(ranked_sources.STYLE_NAMES, row.style, strict=True)
+        }
+        assert counts == {
+            "log_length": [len(text) for text in texts],
+            "log_headings": [2, 0],
+            "log_list_items": [3, 0],
+            "log_bold": [0, 2],
+        }
+
+    def test_formatting_in_which_few_pairs_differ_is_left_out(self):
+        rows = [
+            ranking(0, 1, 1 if n % 3 else -1, prompt=n, style=[[n % 5, 0], [float(n < 40), 0], [0, 0], [0, 0]])
+            for n in range(90)
+        ]
+        often = ratings.rate_rankings(rows, ranked_sources.STYLE_NAMES)
+        assert [one.value is None for one in often.style] == [False, False, True, True]
+        first = [row._replace(style=[*row.style[:1], [float(n == 1), 0], *row.style[2:]]) for n, row in enumerate(rows)]
+        rare = ratings.rate_rankings(first, ranked_sources.STYLE_NAMES)
+        alone = ratings.rate_rankings([row._replace(style=row.style[:1]) for row in rows], ["log_length"])
+        assert [one.value is None for one in rare.style] == [False, True, True, True]
+        assert rare.ratings == alone.ratings

@@ -82,9 +82,14 @@ def sandwich_of_one(data: CellPairs, fit: Fit, clusters: Clusters, index: int) -
     influence = np.zeros(len(data.cell))
     for parameter, value in _scores(data, fit):
         influence += fit.inverse[index, parameter] * value
+    return variance_of_sum(clusters, influence)
+
+
+def variance_of_sum(clusters: Clusters, values: Floats) -> float:
+    """Return the variance of the sum of values [N] with mean 0 that depend on each other within clusters."""
 
     def variance_of(cluster: Integers) -> Floats:
-        return np.square(np.bincount(cluster, influence)).sum()
+        return np.square(np.bincount(cluster, values)).sum()
 
     return float(np.maximum(_combine(clusters, variance_of), 0))
 

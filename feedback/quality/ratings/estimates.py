@@ -40,6 +40,42 @@ class Coefficient:
 
 
 @dataclass(frozen=True)
+class WinRate:
+    """Share of the preferences between two sources that are for the first, a tie as half of one; 95 % interval."""
+
+    source_id: int
+    other_id: int
+    value: float
+    low: float
+    high: float
+    wins: int
+    ties: int
+    losses: int
+    prompts: int
+
+    @property
+    def preferences(self) -> int:
+        return self.wins + self.ties + self.losses
+
+    def reversed(self) -> "WinRate":
+        """Return the win rate as the second source sees it."""
+        ids, interval = (self.other_id, self.source_id), (1 - self.value, 1 - self.high, 1 - self.low)
+        return WinRate(*ids, *interval, self.losses, self.ties, self.wins, self.prompts)
+
+
+@dataclass(frozen=True)
+class SliceRate:
+    """The win rate on some of the prompts, and how much higher it is than on the others."""
+
+    kind: str  # split, length or metadata
+    key: str  # of the metadata; "" for the other kinds
+    value: str
+    rate: WinRate
+    difference: float | None  # None: too few prompts in the slice or outside
+    p_value: float | None  # that there is no difference, with Holm's correction for the number of slices
+
+
+@dataclass(frozen=True)
 class Ratings:
     """The ratings of a project's sources."""
 
@@ -58,6 +94,7 @@ class Ratings:
     rated: list[int]  # ids in the order of the covariance
     covariance: list[list[float]]  # of the ratings; empty: too few rankings for intervals
     quantile: float  # interval = value ± quantile · standard error
+    degrees: int = 0  # of freedom of Student's t, whose quantile that is
 
     def difference(self, source_id: int, other_id: int) -> Coefficient:
         """Return how much higher the first source is rated, with the interval of the difference.

@@ -4,13 +4,36 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from django.contrib.postgres.expressions import ArraySubquery
-from django.db.models import F, FloatField, OuterRef
+from django.db.models import F, FloatField, Func, IntegerField, OuterRef, Value
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Cast, Length, Ln
 
 from feedback.models import ComparisonItem, Lease, Project, Ranking
 
-STYLE_NAMES = ("log_length",)  # logarithm of the number of characters plus one
-LOG_LENGTH = Ln(Cast(Length("completion__text") + 1, FloatField()))
+
+def _log_count(pattern: str) -> Ln:
+    """Return the logarithm of the number of matches plus 1; ^ matches at the beginning of a line."""
+    parts = Func(F("completion__text"), Value(pattern), Value("n"), function="regexp_split_to_array")
+    return _log(Func(parts, function="cardinality", output_field=IntegerField()) - 1)
+
+
+def _log(count: Combinable) -> Ln:
+    return Ln(Cast(count + 1, FloatField()))
+
+
+# The style of a completion: natural logarithms of counts plus 1, of characters and of Markdown's headings, list items
+# and bold passages. These are the covariates of Chatbot Arena's style control (Li, Angelopoulos and Chiang 2024, "Does
+# style matter?"), with characters in place of tokens.
+STYLE = {
+    "log_length": _log(Length("completion__text")),
+    "log_headings": _log_count("^ {0,3}#{1,6}[ \\t]"),
+    "log_list_items": _log_count("^[ \\t]*([-*+]|[0-9]{1,9}[.)])[ \\t]"),
+    "log_bold": _log_count("\\*\\*[^*\\n]+\\*\\*|__[^_\\n]+__"),
+}
+STYLE_NAMES = tuple(STYLE)
+# Pairs that must differ. The first few with formatting often have the same winner: no finite effect would fit them, and
+# no source could be rated with control for style.
+MIN_DIFFERENT = dict.fromkeys(STYLE_NAMES[1:], 30)
 
 
 class RankedSources(NamedTuple):
@@ -39,7 +62,7 @@ def read(project: Project, *, with_style: bool = False) -> list[RankedSources]:
         "sources": ArraySubquery(items.values("completion__source_id")),
     }
     if with_style:
-        columns["log_length"] = ArraySubquery(items.values(log_length=LOG_LENGTH))
+        columns |= {name: ArraySubquery(items.values(style=expression)) for name, expression in STYLE.items()}
     rankings = Ranking.objects.live_in(project).exclude(reason=Lease.Reason.DISAGREEMENT)
     rows = (
         rankings.filter(comparison__gold_ranks__isnull=True)

@@ -1,7 +1,7 @@
 """Ratings of sources from rankings: connectivity, fit, intervals, counts by two sources, and position bias."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ class Estimates(NamedTuple):
     values: Floats  # [P]
     covariance: Floats | None  # [P, P]; None: too few clusters
     quantile: float
+    degrees: int
     covers_annotators: bool
     has_ties: bool
 
@@ -32,20 +33,35 @@ class Estimates(NamedTuple):
         return Coefficient(name, value, value - margin, value + margin)
 
 
-def rate_rankings(rankings: Iterable[RankedSources], style_names: Sequence[str] = (), replicates: int = 0) -> Ratings:
+def rate_rankings(
+    rankings: Iterable[RankedSources],
+    style_names: Sequence[str] = (),
+    replicates: int = 0,
+    min_different: Mapping[str, int] | None = None,
+) -> Ratings:
     """Return the ratings; see the package's function of the same name."""
-    return rate_pairs(pairs_of(rankings, len(style_names)), style_names, replicates)
+    return rate_pairs(pairs_of(rankings, len(style_names)), style_names, replicates, min_different)
 
 
-def rate_pairs(pairs: Pairs, style_names: Sequence[str] = (), replicates: int = 0) -> Ratings:
-    """Return the ratings of the sources in pairs that have these style covariates."""
+def rate_pairs(
+    pairs: Pairs,
+    style_names: Sequence[str] = (),
+    replicates: int = 0,
+    min_different: Mapping[str, int] | None = None,
+) -> Ratings:
+    """Return the ratings of the sources in pairs that have these style covariates.
+
+    min_different: the least number of pairs that must differ in a covariate, by its name; a rarer one is left out.
+    """
     wins, ties = count_pairs(pairs)
     statuses = connectivity.statuses(wins, ties)
     is_rated = np.array([status == Status.RATED for status in statuses], dtype=np.bool_)
     estimates = first_shown = None
+    used_names: list[str] = []
     if is_rated.any():
         try:
             rated_pairs = _pairs_between(pairs, is_rated)
+            rated_pairs, used_names = _without_rare_style(rated_pairs, style_names, min_different or {})
             estimates = estimate(rated_pairs, rated_pairs.style, replicates)
             first_shown = _first_shown(rated_pairs)
         except NoMaximum:  # of a style covariate
@@ -56,7 +72,7 @@ def rate_pairs(pairs: Pairs, style_names: Sequence[str] = (), replicates: int = 
         sources=pairs.sources.tolist(),
         wins=wins.tolist(),
         ties=ties.tolist(),
-        style=_style(style_names, len(rated), estimates),
+        style=_style(style_names, used_names, len(rated), estimates),
         log_nu=estimates.coefficient("log_nu", -1) if estimates and estimates.has_ties else None,
         first_shown=first_shown,
         preferences=len(pairs.first),
@@ -66,6 +82,7 @@ def rate_pairs(pairs: Pairs, style_names: Sequence[str] = (), replicates: int = 
         rated=pairs.sources[rated].tolist(),
         covariance=_rating_covariance(len(rated), estimates),
         quantile=estimates.quantile if estimates else 0.0,
+        degrees=estimates.degrees if estimates else 0,
     )
 
 
@@ -88,12 +105,13 @@ def estimate(pairs: Pairs, covariates: Floats, replicates: int = 0) -> Estimates
     has_ties = len(fit.parameters) > len(pairs.sources) + covariates.shape[1]
     clusters = covariance.clusters_of(pairs)
     if clusters is None:
-        return Estimates(fit.parameters, None, 0.0, False, has_ties)
+        return Estimates(fit.parameters, None, 0.0, 0, False, has_ties)
     if replicates:
         errors = covariance.bootstrap(data, fit, clusters, replicates)
     else:
         errors = covariance.sandwich(data, fit, clusters)
-    return Estimates(fit.parameters, errors, clusters.quantile, clusters.covers_annotators, has_ties)
+    uncertainty = (errors, clusters.quantile, clusters.degrees, clusters.covers_annotators)
+    return Estimates(fit.parameters, *uncertainty, has_ties)
 
 
 def cell_pairs(pairs: Pairs, covariates: Floats) -> CellPairs:
@@ -137,10 +155,24 @@ def _first_shown(pairs: Pairs) -> Coefficient:
     return Coefficient("first_shown", value, value - margin, value + margin)
 
 
-def _style(names: Sequence[str], rated: int, estimates: Estimates | None) -> list[Coefficient]:
+def _without_rare_style(
+    pairs: Pairs, names: Sequence[str], min_different: Mapping[str, int]
+) -> tuple[Pairs, list[str]]:
+    """Return the pairs with the style covariates in which enough of them differ, and the names of these."""
+    different = np.count_nonzero(pairs.style, axis=0)
+    used = [index for index, name in enumerate(names) if different[index] >= min_different.get(name, 0)]
+    return pairs._replace(style=pairs.style[:, used]), [names[index] for index in used]
+
+
+def _style(
+    names: Sequence[str], used_names: Sequence[str], rated: int, estimates: Estimates | None
+) -> list[Coefficient]:
+    parameter = {name: rated + index for index, name in enumerate(used_names)}
     if estimates is None:
         return [Coefficient(name, None) for name in names]
-    return [estimates.coefficient(name, rated + index) for index, name in enumerate(names)]
+    return [
+        estimates.coefficient(name, parameter[name]) if name in parameter else Coefficient(name, None) for name in names
+    ]
 
 
 def _rating_covariance(rated: int, estimates: Estimates | None) -> list[list[float]]:

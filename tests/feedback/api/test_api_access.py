@@ -40,6 +40,7 @@ VERBS = {
     "api-reliability": ("get",),
     "api-trust": ("get",),
     "api-ratings": ("get",),
+    "api-rating-slices": ("get",),
     "api-disagreements": ("get",),
     "api-case": ("get",),
     "api-adjudicate": ("post",),
@@ -91,6 +92,7 @@ FOR_MANAGERS = {
     ("api-reliability", "get"),
     ("api-trust", "get"),
     ("api-ratings", "get"),
+    ("api-rating-slices", "get"),
     ("api-figures", "get"),
 }
 EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]

@@ -69,8 +69,9 @@ def test_the_style_is_controlled_on_request(as_manager, ann, work):
         is_first = ids.index(lease.comparison_id) % 3 == 0
         ranks = [1 if (position == 0) == is_first else 2 for position in lease.display_order]
         rankings.record_ranking(ann, lease.pk, ranks, idempotency_key=uuid4(), seconds=2.0)
-    (length,) = as_manager.get(f"{URL}/ratings?style=true").json()["style"]
+    length, *formatting = as_manager.get(f"{URL}/ratings?style=true").json()["style"]
     assert length["name"] == "log_length"
+    assert [one["value"] for one in formatting] == [None] * 3, "the texts have no formatting"
     assert length["low"] < length["value"] < length["high"]
 
 
@@ -84,10 +85,47 @@ def test_a_misspelt_parameter_is_refused(as_manager, project):
     assert as_manager.get(f"{URL}/ratings?style=perhaps").status_code == 400
 
 
-def test_a_record_that_takes_too_long_is_refused(as_manager, ann, work, monkeypatch):
-    monkeypatch.setattr(source_ratings, "MAX_RECORD", 1)
-    work(2)
+def test_a_long_record_is_answered_from_the_last_stored_ratings(as_manager, ann, project, work, monkeypatch):
+    monkeypatch.setattr(source_ratings, "MAX_COMPUTED_BY_READER", 1)
+    work(3)
     rank_for(ann, [True, False])
     response = as_manager.get(f"{URL}/ratings")
-    assert (response.status_code, response.json()["code"]) == (413, "too_large")
-    assert "2 rankings" in response.json()["message"]
+    assert (response.status_code, response.json()["code"]) == (409, "not_computed_yet")
+    source_ratings.take_snapshot(project)
+    rank_for(ann, [True])
+    body = as_manager.get(f"{URL}/ratings").json()
+    assert (body["preferences"], body["is_current"]) == (2, False)
+
+
+def test_win_rates_are_those_of_the_counts(as_manager, ann, work):
+    work(12)
+    rank_for(ann, [True] * 8 + [False] * 4)
+    body = as_manager.get(f"{URL}/ratings").json()
+    (rate,) = body["win_rates"]
+    assert (rate["source"], rate["other"], rate["wins"], rate["losses"]) == ("source-0", "source-1", 8, 4)
+    assert rate["value"] == pytest.approx(8 / 12)
+    assert rate["low"] < rate["value"] < rate["high"]
+    assert [row["rankings"] for row in body["ratings"]] == [12, 12]
+    assert body["is_current"]
+
+
+def test_the_win_rate_by_slice_names_split_length_and_metadata(as_manager, ann, project, work):
+    work(24)
+    for n, prompt in enumerate(project.prompts.order_by("pk")):
+        prompt.metadata = {"topic": "billing" if n % 2 else "parcels"}
+        prompt.save()
+    rank_for(ann, [True, False, False] * 8)
+    body = as_manager.get(f"{URL}/ratings/slices?source=source-1&other=source-0").json()
+    topics = [one for one in body["slices"] if one["key"] == "topic"]
+    assert [(one["kind"], one["slice"], one["source"]) for one in topics] == [
+        ("metadata", "billing", "source-1"),
+        ("metadata", "parcels", "source-1"),
+    ]
+    assert sum(one["wins"] for one in topics) == 16
+    assert topics[0]["difference"] == pytest.approx(-topics[1]["difference"])
+    assert (body["is_current"], body["is_stored"]) == (True, True)
+
+
+def test_slices_of_an_unknown_source_are_not_found(as_manager, project):
+    assert as_manager.get(f"{URL}/ratings/slices?source=nobody&other=nobody").status_code == 404
+    assert as_manager.get(f"{URL}/ratings/slices?source=nobody").status_code == 400
