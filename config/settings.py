@@ -12,6 +12,7 @@ from config.runtime.environment import (
     read_boolean,
     read_choice,
     read_endpoint,
+    read_gpus,
     read_integer,
     read_key,
     read_list,
@@ -279,6 +280,11 @@ CELERY_BEAT_SCHEDULE = {
         "options": {"expires": 3600},
     },
     "clear-sessions": {"task": "training.tasks.clear_sessions", "schedule": 3600, "options": {"expires": 3600}},
+    "delete-ended-workers": {
+        "task": "training.tasks.delete_ended_workers",
+        "schedule": 3600,
+        "options": {"expires": 3600},
+    },
     "sweep-leases": {"task": "training.tasks.sweep_leases", "schedule": 60, "options": {"expires": 120}},
 }
 
@@ -288,6 +294,9 @@ SIMULATED_USER_MODEL = read_text("ACCORD_SIMULATED_USER_MODEL")
 SIMULATED_USER_KEY = read_key("ACCORD_SIMULATED_USER_KEY")
 if SIMULATED_USER_URL and not SIMULATED_USER_MODEL:
     raise SetupError("ACCORD_SIMULATED_USER_URL is set: set ACCORD_SIMULATED_USER_MODEL, the name of its model, too.")
+
+# The GPUs that CUDA shows to programs; None: all of them. Only the page Machines reads this.
+VISIBLE_GPUS = read_gpus("CUDA_VISIBLE_DEVICES")
 
 LOG_LEVEL = read_choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"), default="INFO")
 LOGGING = {

@@ -1,5 +1,6 @@
-"""Tables of the training side: checkpoints, promotions, rounds, metrics, loop settings."""
+"""Tables of the training side: checkpoints, promotions, rounds, metrics, loop settings, workers."""
 
+from django.contrib.postgres.fields import ArrayField
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
@@ -44,6 +45,9 @@ class Checkpoint(models.Model):
     )
     check_heartbeat_at = models.DateTimeField(
         null=True, blank=True, help_text="Heartbeat of the worker that checks it."
+    )
+    check_worker = models.CharField(
+        max_length=300, blank=True, help_text="Worker that checks it, or did: host and process id."
     )
     serve_when_checked = models.BooleanField(default=False, help_text="Promote it if its check finds it exact.")
     imported_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
@@ -218,6 +222,38 @@ class Metric(models.Model):
 
     def __str__(self) -> str:
         return f"{self.job} step {self.step}"
+
+
+class Worker(models.Model):
+    """Process of a Celery worker, with the last facts that it reported (`training.workers`)."""
+
+    host = models.CharField(max_length=255)
+    process_id = models.PositiveIntegerField()
+    queues = ArrayField(models.CharField(max_length=100), help_text="Queues whose tasks it runs.")
+    version = models.CharField(max_length=40, blank=True, help_text="Commit of its code; empty: not known.")
+    cpu_name = models.CharField(max_length=200, blank=True)
+    cpu_count = models.PositiveIntegerField(default=0)
+    cpu_percent = models.FloatField(default=0.0, help_text="Load of the machine's CPU since the last heartbeat.")
+    memory_total = models.BigIntegerField(default=0, help_text="Bytes of the machine.")
+    memory_used = models.BigIntegerField(default=0, help_text="Bytes used by all processes of the machine.")
+    process_memory = models.BigIntegerField(default=0, help_text="Bytes used by the worker and its programs.")
+    gpus = models.JSONField(
+        null=True, help_text="Name, memory and load of each GPU; null: not known. Empty: there is none."
+    )
+    started_at = models.DateTimeField()
+    heartbeat_at = models.DateTimeField()
+    stopped_at = models.DateTimeField(null=True, help_text="When it ended by itself; null: it runs, or died.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["host", "process_id"], name="one_row_per_worker")]
+
+    def __str__(self) -> str:
+        return self.address
+
+    @property
+    def address(self) -> str:
+        """Return what `Round.worker` and `Checkpoint.check_worker` name it by."""
+        return f"{self.host}:{self.process_id}"
 
 
 class LoopSettings(models.Model):

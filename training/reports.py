@@ -1,12 +1,10 @@
 """Read-only queries about rounds and checkpoints, for the pages and the API."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 from django.contrib.humanize.templatetags.humanize import intcomma
 from django.db.models import Q, QuerySet
-from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -15,7 +13,7 @@ from feedback.export.demonstrations import imitable
 from feedback.models import Comparison, Project
 from feedback.reports import quality_snapshot, trust
 from training import evaluations
-from training.checkpoints import checks, served_before
+from training.checkpoints import served_before
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import settings as round_settings
 from training.rounds.inputs.rankings import trainable_rankings
@@ -25,7 +23,6 @@ from training.rounds.recipes.description import DEMONSTRATIONS, LOGGED_COMPLETIO
 from training.rounds.recipes.parts import SNAPSHOT
 
 NOT_CURVES = ("total", "time")
-CHECK_IS_LATE_AFTER = timedelta(seconds=30)
 SPEED_STEPS = 10  # steps whose speed gives the remaining time
 
 
@@ -250,20 +247,6 @@ def checkpoints_of(project: Project) -> QuerySet[Checkpoint]:
     """Return the project's checkpoints with their newest evaluations, newest first."""
     rows = project.checkpoints.select_related("project", "source", "parent__source", "round")
     return evaluations.with_newest(rows).order_by("-pk")
-
-
-def check_hint(project: Project) -> str:
-    """Return a sentence about why a check of the project's checkpoints is late, and what to do; "" if none is."""
-    late = checks.waiting().filter(
-        Q(check_heartbeat_at__isnull=True) | Q(check_heartbeat_at__lt=Now() - checks.LOST_AFTER),
-        project=project,
-        check_requested_at__lt=Now() - CHECK_IS_LATE_AFTER,
-    )
-    if not late.exists():
-        return ""
-    if Round.objects.filter(status=Round.Status.RUNNING).exists():
-        return _("The worker of the gpu queue is busy with a round: it checks the model after that.")
-    return _('No worker of the gpu queue has started the check: start one with "python3 manage.py up --only gpu".')
 
 
 def round_of(project: Project, number: int) -> Round:

@@ -7,7 +7,7 @@ own process (`--pool solo`). All other tasks go to the queue `default`. The sche
 from typing import Any
 
 from celery import shared_task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from training.checkpoints import checks
 from training.rounds import lifecycle
@@ -90,6 +90,28 @@ def rate_sources() -> None:
     from feedback.reports import source_ratings
 
     source_ratings.refresh()
+
+
+@shared_task
+def delete_ended_workers() -> None:
+    from training.workers import rows
+
+    rows.delete_ended()
+
+
+@worker_ready.connect
+def begin_heartbeat(sender: Any, **kwargs: Any) -> None:
+    """Let the worker's row show that it is alive."""
+    from training.workers import heartbeat
+
+    heartbeat.begin(list(sender.app.amqp.queues.consume_from))
+
+
+@worker_shutdown.connect
+def end_heartbeat(**kwargs: Any) -> None:
+    from training.workers import heartbeat
+
+    heartbeat.end()
 
 
 @worker_shutting_down.connect

@@ -44,6 +44,15 @@ def read_list(name: str, default: list[str]) -> list[str]:
     return [value for value in values if value] or default
 
 
+def read_gpus(name: str) -> list[str] | None:
+    """Return the GPUs of a list as CUDA reads it: none of an empty one, and none from a negative number on."""
+    if name not in os.environ:
+        return None
+    gpus = [gpu.strip() for gpu in os.environ[name].split(",")]
+    hidden = next((index for index, gpu in enumerate(gpus) if not gpu or gpu.startswith("-")), len(gpus))
+    return gpus[:hidden]
+
+
 def read_endpoint(name: str) -> str:
     """Return the address of an API, with a path. The error shows no part of it, since it may contain a password."""
     address = read_text(name).rstrip("/")

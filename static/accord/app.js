@@ -51,9 +51,11 @@ document.addEventListener("click", async (event) => {
   button.textContent = button.dataset.done;
 });
 
-// Polling pauses while a dialog is open: the last poll reloads the page, and typed text would be lost.
+// Polling pauses while nobody sees the page, and while a dialog is open: the last poll may reload the page, and typed
+// text would be lost.
 document.addEventListener("htmx:beforeRequest", (event) => {
-  if (event.target.id === "checkpoints" && document.querySelector("dialog[open]")) event.preventDefault();
+  const isPoll = event.target.getAttribute("hx-trigger")?.startsWith("every");
+  if (isPoll && (document.hidden || document.querySelector("dialog[open]"))) event.preventDefault();
 });
 
 document.addEventListener("submit", (event) => {

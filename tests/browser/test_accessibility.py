@@ -65,6 +65,7 @@ def test_the_other_pages_have_no_violation(project, user_pages, manager, annotat
         f"{at}/people/",
         f"{at}/settings/",
         f"{at}/console/",
+        f"{at}/machines/",
     ):
         page.goto(path)
         check(page)

@@ -247,7 +247,7 @@ def test_an_imported_model_waits_for_its_check_and_the_page_updates_its_verdict(
     expect(page.locator("#check-hint")).to_contain_text("--only gpu")
     page.locator("#checkpoints").scroll_into_view_if_needed()
     keep(page, "check-late")
-    checks.claim(refused.pk)
+    checks.claim(refused.pk, "gpu-1:100")
     expect(page.get_by_role("row", name="refused-one")).to_contain_text("Being checked")
     page.get_by_role("button", name="Import a model").click()
     page.get_by_label("Label").fill("half typed")

@@ -12,7 +12,7 @@ from rest_framework.test import APIClient
 from feedback.actions.tokens import issue_token
 from feedback.errors import Conflict
 from tests.factories import FAST, fake_model, random_model
-from training import checkpoints, reports, tasks
+from training import checkpoints, tasks
 from training.checkpoints import checks
 from training.checkpoints.checks import Verdict
 from training.models import Checkpoint, Promotion, Round
@@ -202,14 +202,14 @@ def test_the_beat_recovers_lost_messages_and_lost_workers(waits, sent, django_ca
     assert beat() == []  # asked just now
     Checkpoint.objects.update(check_queued_at=Now() - timedelta(minutes=6))
     assert beat() == [waits.pk]
-    assert checks.claim(waits.pk)
+    assert checks.claim(waits.pk, "gpu-1:100")
     Checkpoint.objects.update(check_queued_at=Now() - timedelta(minutes=6))
-    assert beat() == [] and not checks.claim(waits.pk)  # a worker is at it
+    assert beat() == [] and not checks.claim(waits.pk, "gpu-1:100")  # a worker is at it
     Checkpoint.objects.update(check_heartbeat_at=Now() - timedelta(seconds=31))
-    assert beat() == [waits.pk] and checks.claim(waits.pk)
+    assert beat() == [waits.pk] and checks.claim(waits.pk, "gpu-1:100")
     checkpoints.settle_check(waits, FAST)
     Checkpoint.objects.update(check_queued_at=None)
-    assert beat() == [] and not checks.claim(waits.pk)
+    assert beat() == [] and not checks.claim(waits.pk, "gpu-1:100")
 
 
 def test_a_worker_that_shuts_down_gives_its_check_back(waits, monkeypatch):
@@ -255,16 +255,3 @@ def test_a_refused_checkpoint_is_checked_again_on_request(console, api, waits):
 def test_the_same_folder_under_another_label_is_checked_for_itself(waits, project):
     again = checkpoints.import_checkpoint(project, waits.path, "again")
     assert list(checks.waiting().order_by("pk")) == [waits, again]
-
-
-def test_the_page_names_the_command_to_start_when_no_worker_begins_the_check(project, waits):
-    assert reports.check_hint(project) == ""
-    Checkpoint.objects.update(check_requested_at=Now() - timedelta(minutes=2))
-    assert "manage.py up --only gpu" in reports.check_hint(project)
-    checks.claim(waits.pk)
-    assert reports.check_hint(project) == ""
-
-
-def test_the_page_reports_that_the_worker_is_busy_with_a_round(project, claim, waits):
-    Checkpoint.objects.update(check_requested_at=Now() - timedelta(minutes=2))
-    assert "busy with a round" in reports.check_hint(project)

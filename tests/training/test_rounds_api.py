@@ -125,6 +125,7 @@ def test_the_loop_is_configured(api, project):
 
 CALLS = [
     ("get", "loop"),
+    ("get", "machines"),
     ("put", "loop"),
     ("get", "rounds"),
     ("post", "rounds"),

@@ -87,11 +87,11 @@ def send_waiting() -> int:
     return len(unsent)
 
 
-def claim(checkpoint_id: int) -> bool:
+def claim(checkpoint_id: int, worker: str) -> bool:
     """Claim a waiting check for this worker. Return False if it is done or another worker has it, which is normal."""
     is_free = Q(check_heartbeat_at__isnull=True) | Q(check_heartbeat_at__lt=Now() - LOST_AFTER)
     rows = Checkpoint.objects.filter(is_free, pk=checkpoint_id, verdict=WAITING)
-    return bool(rows.update(check_heartbeat_at=Now()))
+    return bool(rows.update(check_heartbeat_at=Now(), check_worker=worker))
 
 
 def beat(checkpoint_id: int) -> None:

@@ -19,13 +19,14 @@ from training.checkpoints.files import check_model
 from training.models import Checkpoint
 from training.run_round.heartbeat import shutting_down
 from training.run_round.process import DIE_WITH_PARENT, POLL_SECONDS, SECRETS, ProgramStopped, end
+from training.workers.machine import this_worker
 
 TIME_LIMIT = 900  # seconds: reading 70 billion weights from a slow disk takes minutes
 
 
 def run(checkpoint_id: int) -> None:
     """Check a waiting checkpoint and store the verdict; do nothing if it is checked, or another worker checks it."""
-    if not checks.claim(checkpoint_id):
+    if not checks.claim(checkpoint_id, this_worker()):
         return
     checkpoint = Checkpoint.objects.get(pk=checkpoint_id)
     try:

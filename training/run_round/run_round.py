@@ -1,8 +1,6 @@
 """Run of a round: claim it, run its programs one after the other, write the results."""
 
 import logging
-import os
-import socket
 from pathlib import Path
 
 from django.utils.translation import gettext_noop as in_english
@@ -15,12 +13,9 @@ from training.rounds.recipes.parts import SNAPSHOT
 from training.run_round import jobs, process
 from training.run_round.heartbeat import Heartbeat, shutting_down
 from training.run_round.metrics import MetricsTail
+from training.workers.machine import this_worker
 
 logger = logging.getLogger(__name__)
-
-
-def this_worker() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def run(round_id: int, worker: str = "") -> None:

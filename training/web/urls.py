@@ -2,13 +2,15 @@
 
 from django.urls import path
 
-from training.web.views import checkpoints, console, evaluations, rounds
+from training.web.views import checkpoints, console, evaluations, machines, rounds
 
 PROJECT = "projects/<slug:slug>"
 ROUND = f"{PROJECT}/rounds/<int:number>"
 
 urlpatterns = [
     path(f"{PROJECT}/console/", console.console, name="console"),
+    path("machines/", machines.site_machines, name="site-machines"),
+    path(f"{PROJECT}/machines/", machines.machines, name="machines"),
     path(f"{PROJECT}/rounds/automatic/", console.configure, name="round-automatic"),
     path(f"{PROJECT}/rounds/start/", console.start, name="round-start"),
     path(f"{PROJECT}/rounds/sample/", console.sample, name="round-sample"),

@@ -17,6 +17,7 @@ from training import checkpoints, evaluations, reports
 from training.models import Checkpoint
 from training.rounds.recipes.evaluate import NAME as EVALUATE
 from training.web.presenters import reason_not_to_start
+from training.workers.report import gpu_hint
 
 
 def checkpoint_rows(project: Project) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def checkpoint_rows(project: Project) -> dict[str, Any]:
         "can_evaluate": not reason_not_to_start(project, True, EVALUATE),
         "served": next((checkpoint for checkpoint in rows if checkpoint.is_served), None),
         "is_checking": any(checkpoint.verdict == Checkpoint.Verdict.WAITING for checkpoint in rows),
-        "check_hint": reports.check_hint(project),
+        "check_hint": gpu_hint(project),
     }
 
 

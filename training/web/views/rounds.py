@@ -22,6 +22,7 @@ from training.rounds import continued_critic, continued_reward, lifecycle
 from training.rounds import settings as round_settings
 from training.rounds.sample_comparison import Sample, other_checkpoint, samples_of, summary_of
 from training.web.presenters import render_page
+from training.workers.report import gpu_hint
 
 SAMPLES_PER_PAGE = 12
 
@@ -140,6 +141,7 @@ def _status(round_: Round) -> dict[str, Any]:
     step = next((stage.step for stage in stages if stage.step is not None), None)
     return {
         "round": round_,
+        "hint": gpu_hint(round_.project) if round_.status == Round.Status.WAITING else "",
         "cancels": round_.is_active and round_.cancel_requested_at is not None,
         "progress": step.percent if step else None,
         "eta": step.seconds_left if step else None,
