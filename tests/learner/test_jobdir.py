@@ -55,6 +55,19 @@ def test_resuming_drops_later_lines_and_a_half_written_one(job, tmp_path):
     assert [line["loss"] for line in job.metrics()] == [1.0, 2.0, 30.0]
 
 
+def test_resuming_drops_later_samples_and_a_step_is_written_once(job, tmp_path):
+    row = {"prompt_id": 7, "messages": [], "text": "one\u2028line"}
+    for step in (0, 2, 4):
+        job.append_samples(step, [row, row])
+    with (tmp_path / "samples_at_steps.jsonl").open("a") as file:
+        file.write('{"step": 6, "te')
+    job.truncate_metrics(2)
+    resumed = JobDirectory(tmp_path)
+    resumed.append_samples(2, [row])
+    resumed.append_samples(4, [row])
+    assert resumed.samples_at_steps() == [{"step": step, **row} for step in (0, 0, 2, 2, 4)]
+
+
 def test_a_result_that_is_not_finite_is_no_success(job):
     with pytest.raises(TrainingFailed, match="kl is nan in the result"):
         job.write_result({"program": "ppo", "reward": 0.5, "kl": float("nan")})

@@ -189,6 +189,10 @@ def test_every_evaluation_uses_held_out_prompts_and_the_same_random_numbers(tmp_
     result, lines = JobDirectory(job).result(), metrics(job)
     assert lines[0]["eval_reward"] == pytest.approx(lines[1]["eval_reward"])
     assert result["reward"] == pytest.approx(result["reward_reference"]) and result["evaluation_prompts"] == 1
+    samples = JobDirectory(job).samples_at_steps()
+    assert [row["step"] for row in samples] == [0, 1, 2] and len({row["text"] for row in samples}) == 1
+    assert {row["messages"][0]["content"] for row in samples} == {rows[2]["messages"][0]["content"]}
+    assert [row["reward"] for row in samples] == pytest.approx([lines[0]["eval_reward"]] * 3, abs=1e-4)
     assert AutoModelForCausalLM.from_pretrained(job / "model").config.model_type == "gpt2"
 
 

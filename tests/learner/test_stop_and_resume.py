@@ -46,7 +46,8 @@ def outcome(job):
         weights |= {f"critic {name}": weight for name, weight in load_file(file).items()}
     if (job / "critic" / "config.json").exists():
         weights["critic bias"] = torch.tensor(-json.loads((job / "critic" / "config.json").read_text())["reward_shift"])
-    texts = [file.read_text() for file in (job / "samples.jsonl", job / "completions.jsonl") if file.exists()]
+    names = ("samples.jsonl", "completions.jsonl", "samples_at_steps.jsonl")
+    texts = [(job / name).read_text() for name in names if (job / name).exists()]
     return (
         lines,
         {name: weight.numpy().tobytes() for name, weight in weights.items()},

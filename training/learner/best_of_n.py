@@ -16,6 +16,7 @@ Files out:
     model/         the policy, a Hugging Face folder
     metrics.jsonl  one line per step: of sampling the rewards of all completions and of the picks, of imitation the loss
     picks.jsonl    the picks of the last iteration: {"prompt_id": 7, "text": "...", "reward": 0.5, "imitated": true}
+    samples_at_steps.jsonl  completions of the first evaluation prompts at the start and at each evaluation
     result.json    reward, KL and objective on the evaluation prompts, and the best attainable objective, as ppo reports
                    them; figures of the picks; written last
     state/         state to resume from
@@ -64,6 +65,7 @@ from training.learner.policy.dialogues import sample_episodes
 from training.learner.policy.evaluation import (
     evaluate,
     evaluation_result,
+    first_samples,
     optimality_result,
     rewards_of,
 )
@@ -121,6 +123,8 @@ def main(job_dir: Path) -> None:
     peak_rate = peak_learning_rate(settings, context.policy)
     parts = {"policy": context.policy, "optimizer": optimizer}
     progress = resume(job, parts)
+    if progress.step == 0 and settings.eval_prompts:
+        job.append_samples(0, first_samples(context, evaluated[: context.settings.curve_prompts()]))
 
     while not is_done(progress, settings):
         progress.step += 1
@@ -143,7 +147,9 @@ def main(job_dir: Path) -> None:
             norm = take_step(optimizer, parameters, rate, settings.max_gradient_norm, progress.step)
             metrics = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
             if settings.eval_prompts and settings.is_evaluated_after(progress.imitated, len(plan)):
-                metrics |= evaluate(context, evaluated[: context.settings.curve_prompts()])
+                evaluation = evaluate(context, evaluated[: context.settings.curve_prompts()])
+                metrics |= evaluation.metrics
+                job.append_samples(progress.step, evaluation.samples)
 
         # 6. Metrics, saved state; stop if requested.
         job.append_metrics(progress.step, total_steps(progress, settings), **metrics)

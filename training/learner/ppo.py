@@ -18,6 +18,7 @@ Files out:
     model/         the policy, a Hugging Face folder
     critic/        with keep_critic only: the critic, for `critic_model` of a later run (models/kept_critic.py)
     metrics.jsonl  one line per batch: reward, kl (nats per completion), objective (reward − β·kl), losses, speed
+    samples_at_steps.jsonl  completions of the first evaluation prompts at the start and at each evaluation
     result.json    reward and KL on the evaluation prompts, and the objective with the best attainable one, if known
                    (see policy/optimality.py); critic_start: whether the critic started from critic_model or is new;
                    written last
@@ -86,7 +87,7 @@ from training.learner.models.saving import save_model
 from training.learner.models.token_outputs import RewardTrunkCritic, is_separate_critic
 from training.learner.policy.context import load_context, load_prompts, split_prompts
 from training.learner.policy.dialogues import sample_episodes
-from training.learner.policy.evaluation import evaluate, evaluation_result, optimality_result
+from training.learner.policy.evaluation import evaluate, evaluation_result, first_samples, optimality_result
 from training.learner.policy.losses import next_kl_coefficient
 from training.learner.policy.rollout import (
     Rollout,
@@ -140,6 +141,8 @@ def main(job_dir: Path) -> None:
     trained = trained_models(context)
     parts = state_parts(trained)
     step, adaptive = resume(job, parts, settings)
+    if step == 0 and settings.eval_prompts:
+        job.append_samples(0, first_samples(context, evaluated[: settings.curve_prompts()]))
 
     while step < settings.steps:
         # 3. A rollout from the newest policy. A stop before step 4 drops it; the resumed run samples the same again.
@@ -167,7 +170,9 @@ def main(job_dir: Path) -> None:
         metrics = batch_metrics(rollout, adaptive) | learned | sizes | clock.rates(settings.batch_episodes)
         adaptive = adapt(adaptive, rollout, settings)
         if settings.eval_prompts and settings.is_evaluated_after(step, settings.steps):
-            metrics |= evaluate(context, evaluated[: settings.curve_prompts()])
+            evaluation = evaluate(context, evaluated[: settings.curve_prompts()])
+            metrics |= evaluation.metrics
+            job.append_samples(step, evaluation.samples)
         job.append_metrics(step, settings.steps, **metrics)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:

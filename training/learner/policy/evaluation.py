@@ -4,7 +4,7 @@ Also samples for the comparison with the best attainable objective (see optimali
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,10 +26,41 @@ OPTIMUM_NUMBERS = 2**41
 REFERENCE_OPTIMUM_NUMBERS = 3 * 2**40
 
 
-def evaluate(context: TrainingContext, prompts: Sequence[Prompt]) -> dict[str, float]:
-    """Return the metrics of an evaluation during training: reward and KL on at most eval_prompts prompts."""
-    rollout = evaluation_rollout(context, prompts)
-    return {"eval_reward": float(rollout.scores.mean()), "eval_kl": float(rollout.divergences().mean())}
+class Evaluation(NamedTuple):
+    """An evaluation during training."""
+
+    metrics: dict[str, float]
+    samples: list[dict[str, Any]]  # rows of samples_at_steps.jsonl without the step: the first eval_samples prompts
+
+
+def evaluate(context: TrainingContext, prompts: Sequence[Prompt]) -> Evaluation:
+    """Return reward and KL on at most eval_prompts prompts, and completions of the first ones."""
+    episodes, answers = sample_episodes(context, context.policy, *_evaluation_prompts(context, prompts))
+    rollout = score_episodes(context, episodes, answers)
+    metrics = {"eval_reward": float(rollout.scores.mean()), "eval_kl": float(rollout.divergences().mean())}
+    return Evaluation(metrics, sample_rows(prompts[: context.settings.eval_samples], answers, rollout))
+
+
+def first_samples(context: TrainingContext, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    """Return the samples of an evaluation before training, of the first eval_samples prompts only."""
+    selected = prompts[: context.settings.eval_samples]
+    return evaluate(context, selected).samples if selected else []
+
+
+def sample_rows(prompts: Sequence[Prompt], answers: Sequence[Answer], rollout: Rollout) -> list[dict[str, Any]]:
+    """Return a row of each prompt for samples_at_steps.jsonl. Answers and rollout may be of more prompts."""
+    rewards, log_ratios = rollout.scores.tolist(), rollout.divergences().tolist()
+    return [
+        {
+            "prompt_id": prompt.row.get("prompt_id"),
+            "messages": prompt.row["messages"],
+            **({"turns": list(answers[i].turns)} if answers[i].turns else {"text": answers[i].text}),
+            "finished": rollout.finished[i],
+            "reward": round(rewards[i], 4),
+            "log_ratio": round(log_ratios[i], 4),
+        }
+        for i, prompt in enumerate(prompts)
+    ]
 
 
 def evaluation_rollout(context: TrainingContext, prompts: Sequence[Prompt]) -> Rollout:

@@ -36,6 +36,7 @@ from training.learner.sampling.sampler import Completion, SamplingParams, check_
 from training.learner.text.messages import Prompt, read_prompts, share
 
 SAVE_EVERY = 16  # batches between saved states
+FIRST_PROMPTS = 4  # whose first completions go to samples_at_steps.jsonl
 
 Row = dict[str, Any]
 
@@ -107,6 +108,8 @@ def write_completions(
         rows = [{"number": n, **row} for n, row in zip(mine, describe(dialogues, step), strict=True)]
         done += processes.gather(rows)
         job.append_metrics(step, len(plan), samples=float(len(done)))
+        if step == len(plan):
+            job.append_samples(step, first_samples(context, done))
         stopping = processes.any(stop.received)
         if stopping or step % SAVE_EVERY == 0:
             job.save_folder("state", partial(save_rows, step, done))
@@ -150,6 +153,21 @@ def place_of(context: SampleContext, number: int) -> Row:
     """Return the prompt's id and the index among its completions of the completion of this number, for its row."""
     index = number % context.settings.completions_per_prompt
     return {"prompt_id": prompt_of(context, number).row.get("prompt_id"), "index": index}
+
+
+def first_samples(context: SampleContext, rows: Sequence[Row]) -> list[Row]:
+    """Return the first completion of each of the first prompts, for samples_at_steps.jsonl."""
+    per_prompt = context.settings.completions_per_prompt
+    numbers = range(0, FIRST_PROMPTS * per_prompt, per_prompt)
+    firsts = sorted((row for row in rows if row["number"] in numbers), key=lambda row: int(row["number"]))
+    return [
+        {
+            "prompt_id": prompt_of(context, row["number"]).row.get("prompt_id"),
+            "messages": prompt_of(context, row["number"]).row["messages"],
+            **{name: row[name] for name in ("text", "turns") if name in row},
+        }
+        for row in firsts
+    ]
 
 
 def answer_of(dialogue: Dialogue) -> Answer:

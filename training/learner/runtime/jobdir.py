@@ -4,6 +4,7 @@
     *.jsonl        in: rankings, prompts, demonstrations   model/  out: a Hugging Face folder, safetensors
     metrics.jsonl  out: one line per step                  result.json  out: written last, atomically
     log.txt        stdout and stderr of the program        stopped  out: exists while the program can be resumed
+    samples_at_steps.jsonl  out: completions of the same prompts by the policy of several steps, one per line
 
 Without ``result.json`` the program has not succeeded. Exit codes: 0 done; 75 stopped by SIGTERM with its state saved
 (run it again to continue); 2 bad input (the last line of stderr is the reason); 1 failed. A program does nothing if
@@ -18,7 +19,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,6 +29,8 @@ EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 STOPPED_MARKER = "stopped"
+METRICS = "metrics.jsonl"
+SAMPLES_AT_STEPS = "samples_at_steps.jsonl"
 
 
 class BadInput(Exception):
@@ -64,6 +67,7 @@ class JobDirectory:
         self.path = Path(path)
         self.is_writer = is_writer
         self._last_step: int | None = None
+        self._last_samples_step: int | None = None
         if not self.path.is_dir():
             raise BadInput(f"the job directory {self.path} does not exist")
         if is_writer:
@@ -111,27 +115,53 @@ class JobDirectory:
             if not math.isfinite(value):
                 raise TrainingFailed(f"{name} is {value} at step {step}")
         line = json.dumps({"step": step, "total": total, "time": round(time.time(), 3), **values}) + "\n"
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(line)
         self._last_step = step
 
+    def append_samples(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Append the completions of a step to samples_at_steps.jsonl, unless a run before a resume has written them.
+
+        rows: {"prompt_id", "messages", "text" or "turns", …}, in the same order of the prompts at every step.
+        """
+        if self._last_samples_step is None:
+            self._last_samples_step = max((row["step"] for row in self.samples_at_steps()), default=-1)
+        if not self.is_writer or not rows or step <= self._last_samples_step:
+            return
+        lines = [json.dumps({"step": step, **row}, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+        with (self.path / SAMPLES_AT_STEPS).open("a", encoding="utf-8") as file:
+            file.writelines(lines)
+        self._last_samples_step = step
+
     def metrics(self) -> list[dict[str, Any]]:
         """Return all complete lines of metrics.jsonl; a line that is being written is left out."""
-        file = self.path / "metrics.jsonl"
-        if not file.is_file():
-            return []
-        return [json.loads(line) for line in file.read_text("utf-8").splitlines(keepends=True) if line.endswith("\n")]
+        return self._complete_lines(METRICS)
+
+    def samples_at_steps(self) -> list[dict[str, Any]]:
+        """Return all complete lines of samples_at_steps.jsonl; a line that is being written is left out."""
+        return self._complete_lines(SAMPLES_AT_STEPS)
 
     def last_metrics_step(self) -> int | None:
         lines = self.metrics()
         return lines[-1]["step"] if lines else None
 
     def truncate_metrics(self, step: int) -> None:
-        """Remove the lines of later steps than the state that training resumes from, and a half-written last line."""
-        self._last_step = None
-        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-        if (self.path / "metrics.jsonl").exists():
-            self._write_atomically("metrics.jsonl", kept)
+        """Remove metrics and samples of later steps than the state that training resumes from, and half-written lines.
+
+        Every program calls it once, before its first step.
+        """
+        self._last_step = self._last_samples_step = None
+        for name in (METRICS, SAMPLES_AT_STEPS):
+            if (self.path / name).exists():
+                lines = [line for line in self._complete_lines(name) if line["step"] <= step]
+                self._write_atomically(name, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+    def _complete_lines(self, name: str) -> list[dict[str, Any]]:
+        file = self.path / name
+        if not file.is_file():
+            return []
+        # Split at "\n" only: a text may hold other line separators, such as U+2028.
+        return [json.loads(line) for line in file.read_text("utf-8").split("\n")[:-1]]
 
     @property
     def state(self) -> Path | None:

@@ -61,6 +61,9 @@ class BestOfNConfig(Training):
         0.05, low=0, help="β of the objective reward − β·KL in result.json, reward per nat. It changes no training."
     )
     eval_prompts: int = setting(64, low=0, help="Maximum held-out prompts of an evaluation. 0: no evaluation.")
+    eval_samples: int = setting(
+        4, low=0, help="Maximum prompts of an evaluation whose completions go to samples_at_steps.jsonl. 0: none."
+    )
     optimum_samples: int = setting(
         16, low=0, help="Reference samples per prompt for the estimate of the best attainable objective. 0: none."
     )

@@ -120,6 +120,12 @@ class PpoConfig(Training):
     minibatches: int = setting(1, low=1, help="Optimizer steps of a pass; divides batch_episodes.")
     temperature: float = setting(1.0, above=0, help="Divides the logits in sampling, training and the KL alike.")
     eval_prompts: int = setting(64, low=0, help="Maximum held-out prompts of an evaluation. 0: no evaluation.")
+    eval_samples: int = setting(
+        4,
+        low=0,
+        help="Maximum prompts whose completions at the start and at each evaluation go to samples_at_steps.jsonl. "
+        "0: none.",
+    )
     optimum_samples: int = setting(
         16, low=0, help="Reference samples per prompt for the estimate of the best attainable objective. 0: none."
     )
