@@ -120,21 +120,32 @@ def imitation_sentence(recipe: Recipe, settings: Sections, counts: Counts) -> st
 
 
 def details_sentences(round_: Round) -> str:
-    """Return sentences about the ratings, marks and flags that the reward model learns or leaves out.
+    """Return sentences about the details that the round learns or leaves out; "" before its input files are written.
 
-    "" for a round without a reward model, and before its input files are written.
+    These are rankings of trials, and the ratings, marks and flags that a reward model reads.
     """
     counts = round_.results.get("snapshot", {})
+    of_trials = _trial_sentence(counts.get("trial_rankings", 0))
     if not round_.learns or all(job.program != "reward" for job in round_.jobs):
-        return ""
+        return of_trials
     settings = round_settings.completed(round_.settings)
     marks = counts.get("marks", 0) - round_.results.get("reward", {}).get("marks_left_out", 0)
     sentences = [
+        of_trials,
         *_rating_sentences(settings, counts),
         _marks_sentence(marks, learns=settings["reward"]["marks_weight"] > 0),
         _anchor_sentence(counts.get("anchored_rankings", 0)),
     ]
     return " ".join(filter(None, sentences))
+
+
+def _trial_sentence(n: int) -> str:
+    text = ngettext(
+        "It leaves out %(n)s ranking of a trial that must not train.",
+        "It leaves out %(n)s rankings of trials that must not train.",
+        n,
+    )
+    return text % {"n": intcomma(n)} if n else ""
 
 
 def _rating_sentences(settings: Sections, counts: dict[str, int]) -> list[str]:

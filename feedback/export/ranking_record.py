@@ -53,6 +53,7 @@ JOINED_FIELDS = {
     "split": F("comparison__prompt__split"),
     "messages": F("comparison__prompt__messages"),
     "annotator_pk": F("annotator_id"),
+    "trial": F("comparison__trial__number"),
 }
 DETAIL_FIELDS = ("comment", "created_at")
 PROMPT_DETAIL_FIELDS = {
@@ -101,8 +102,9 @@ def rankings(
     completion_ids, sources, ranks (1 is best, equal ranks tie; aligned with completions), display_order, annotator (a
     pseudonym), weight, reliability (of the annotator, or null), strength, flags, ratings, spans, seconds, reason` (why
     the queue asked for the ranking). `ratings` are lists by attribute, aligned with completions. `spans` mark the
-    characters `start` … `end` − 1 of `completions[completion]` as good or bad. Where a completion is a dialogue, the
-    row has `turns`: aligned with completions, its messages, or null for a completion that is one text.
+    characters `start` … `end` − 1 of `completions[completion]` as good or bad. `trial` is the number of the trial that
+    the comparison belongs to, or null. Where a completion is a dialogue, the row has `turns`: aligned with completions,
+    its messages, or null for a completion that is one text.
 
     details: add the fields that no learner reads: `external_id` (or null), `references` and `metadata` of the prompt,
     `sampling` (parameters, aligned with completions), `comment` and `created_at` (ISO 8601) of the ranking.

@@ -18,7 +18,7 @@ from feedback.models import Project, Prompt, ReliabilityReport
 from feedback.models.flags import trainable_flags
 from feedback.quality import reliability
 
-VERSION = 2  # of the lines: raise it when a format changes, so that no reader keeps lines of the old one
+VERSION = 3  # of the lines: raise it when a format changes, so that no reader keeps lines of the old one
 DEFAULT_FORMAT = "trl"
 EVERY_SPLIT = "all"
 SPLITS = (*Prompt.Split.values, EVERY_SPLIT)

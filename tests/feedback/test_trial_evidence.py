@@ -162,6 +162,49 @@ def test_votes_that_copy_each_other_do_not_raise_the_false_alarm_rate():
     assert false <= binom.ppf(0.999, trials, 0.05)
 
 
+def people_voting(draw, share, decisive):
+    """Return votes of people: a fifth are ties, and on a third of the comparisons a second person votes much alike.
+
+    The candidate has that share of the `decisive` first votes that are no ties.
+    """
+    votes, comparison = [], 0
+    while decisive:
+        vote = 0 if draw.random() < 0.2 else 1 if draw.random() < share else -1
+        decisive -= abs(vote)
+        votes.append((comparison, vote))
+        if vote and draw.random() < 1 / 3:
+            votes.append((comparison, vote if draw.random() < 0.9 else -vote))
+        comparison += 1
+    return votes
+
+
+def test_ties_and_second_votes_declare_no_more_equal_checkpoints_different():
+    draw = random.Random(11)
+    trials = length(1000, 100)
+    false = 0
+    for _trial in range(trials):
+        votes = independent_votes(people_voting(draw, 0.5, length(LAST, 400)))
+        false += evidence(votes).decision is not Decision.OPEN
+    assert false <= binom.ppf(0.999, trials, 0.05)
+    assert length(false / trials, 0.0) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("share", "most"),
+    [
+        pytest.param(0.55, 1100, marks=pytest.mark.full),
+        (0.6, 220),
+        pytest.param(0.65, 110, marks=pytest.mark.full),
+    ],
+)
+def test_ties_and_second_votes_do_not_delay_the_decision(share, most):
+    """Half of all simulated trials are decided within the decisive votes that the exact computation allows."""
+    draw = random.Random(13)
+    found = [evidence(independent_votes(people_voting(draw, share, most))) for _trial in range(length(400, 60))]
+    assert sum(one.decision is Decision.BETTER for one in found) >= len(found) / 2
+    assert all(one.decisive == most and one.ties > 0 for one in found)
+
+
 @pytest.mark.parametrize(
     ("votes", "options"),
     [([2], {}), ([1], {"alpha": 0.0}), ([1], {"worthwhile_share": 0.4}), ([1], {"worthwhile_share": 1.0})],

@@ -7,14 +7,13 @@ from django.utils.translation import gettext as _
 from feedback.errors import Conflict
 from feedback.export import ranking_record
 from feedback.models import Project, User
-from feedback.models.flags import trainable
 from training import checkpoints
 from training.checkpoints.files import positions_of
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import inputs, simulated_user
 from training.rounds import settings as round_settings
 from training.rounds.inputs.demonstrations import trainable_demonstrations
-from training.rounds.inputs.rankings import trainable_rankings
+from training.rounds.inputs.rankings import learnable, trainable_rankings
 from training.rounds.lifecycle import send
 from training.rounds.recipes import DEFAULT, RECIPES, recipe_of
 from training.rounds.recipes.description import Counts, Recipe, Sections
@@ -102,7 +101,7 @@ def _create(
             settings=settings,
             cutoff=cutoff,
             demonstration_count=counts.demonstrations if learns else 0,
-            ranking_count=ranking_record.counting(project, cutoff).filter(trainable(project)).count(),
+            ranking_count=ranking_record.counting(project, cutoff).filter(learnable(project)).count(),
         )
         if not created.learns_from_rankings:
             created.ranking_count = 0

@@ -18,11 +18,12 @@ EMPTY: dict[str, Any] = {
     **{name: {} for name in ("ratings", "metadata")},
     **dict.fromkeys(("external_id", "reason", "comment", "created_at", "retracted"), ""),
     "strength": 0,
+    "trial": 0,
     "seconds": 0.0,
     "weight": 0.0,
     "reliability": PRIOR,
 }
-NULL_VALUES = {"strength": 0, "external_id": "", "reliability": PRIOR}
+NULL_VALUES = {"strength": 0, "trial": 0, "external_id": "", "reliability": PRIOR}
 
 
 @export_format(
@@ -34,8 +35,8 @@ def table(rows: Iterator[Row], after: int) -> Iterator[Row]:
 
     JSON in a text: `flags_json, ratings_json, spans_json, references_json, metadata_json`, and each text of
     `sampling_json` and `turns_json` (aligned with completions; `[]`: the completion is one text). No column is null:
-    `strength` is 0 and `external_id` is "" where there is none, `reliability` is the prior's where it is not
-    estimated, `retracted` is "" for rankings that count.
+    `strength` and `trial` are 0 and `external_id` is "" where there is none, `reliability` is the prior's where it is
+    not estimated, `retracted` is "" for rankings that count.
     """
     for row in rows:
         values = EMPTY | row

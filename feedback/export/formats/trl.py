@@ -29,8 +29,8 @@ def trl(rows: Iterator[Row], after: int) -> Iterator[Row]:
 
     Each row: `prompt` (messages), `chosen` and `rejected` (messages: one of the assistant, or a dialogue), for filters
     `ranking_id, prompt_id, external_id ("" if there is none), split, annotator, comparison_id, revision, created_at,
-    chosen_source, rejected_source, strength (0 if there is none)`, and `weight`. No column is null. A ranking of K
-    completions gives up to K·(K − 1)/2 pairs; a tie gives none, since the format cannot express it.
+    chosen_source, rejected_source, strength and trial (0 if there is none)`, and `weight`. No column is null. A ranking
+    of K completions gives up to K·(K − 1)/2 pairs; a tie gives none, since the format cannot express it.
     """
     for ranking in rows:
         if "retracted" in ranking:
@@ -66,6 +66,7 @@ def _preference(ranking: Row, better: int, worse: int) -> Row:
         "chosen_source": ranking["sources"][better],
         "rejected_source": ranking["sources"][worse],
         "strength": ranking["strength"] or 0,
+        "trial": ranking["trial"] or 0,
         "created_at": ranking["created_at"],
         "weight": ranking["weight"],
     }

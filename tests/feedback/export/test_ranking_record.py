@@ -83,6 +83,7 @@ def test_an_exported_ranking_has_everything_that_a_learner_needs(ann, project, w
         "spans": [{"completion": ranking.display_order[0], "start": 0, "end": 6, "mark": "good"}],
         "seconds": 2.0,
         "reason": "sampled",
+        "trial": None,
     }
     json.dumps(row)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
@@ -18,13 +18,21 @@ from training.rounds.recipes.description import RANKINGS, Job, Recipe, Sections
 
 @rows(RANKINGS)
 def rankings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """Yield the rankings and count them. Rankings with a flag "not for training" are left out."""
+    """Yield the rankings and count them.
+
+    Rankings with a flag "not for training" are left out, and so are those on training prompts of trials that must not
+    train.
+    """
     counts |= {"rankings": 0, "flagged_rankings": 0}
+    measuring_trials = set(round_.project.trials.filter(may_train=False).values_list("number", flat=True))
     for row in ranking_record.rankings(
         round_.project, until=round_.cutoff, still_counting=True, reliability=weights(round_), include_flagged=True
     ):
         if not is_trainable(round_.project, row["flags"]):
             counts["flagged_rankings"] += 1
+            continue
+        if row["trial"] in measuring_trials and row["split"] == Prompt.Split.TRAIN:
+            counts["trial_rankings"] = counts.get("trial_rankings", 0) + 1
             continue
         counts["rankings"] += 1
         anchor = anchor_of(row["flags"]) if round_.settings["round"].get("anchors") else None
@@ -63,8 +71,8 @@ def check_rankings(project: Project, recipe: Recipe, settings: Sections) -> None
     if _standing_rankings(project).exists():
         raise Invalid(
             _(
-                'So far every ranking has a flag that means "not for training", '
-                "and rounds do not learn from such rankings."
+                'So far every ranking has a flag that means "not for training" or belongs to a trial that must not '
+                "train, and rounds do not learn from such rankings."
             )
         )
     raise Invalid(_("There are no rankings to learn from yet: rank some comparisons first."))
@@ -73,9 +81,19 @@ def check_rankings(project: Project, recipe: Recipe, settings: Sections) -> None
 def trainable_rankings(project: Project) -> QuerySet[Ranking]:
     """Return the rankings that a round could learn from now.
 
-    Rankings of gold, discarded rankings, and rankings with a flag that means "not for training" are left out.
+    Rankings of gold, discarded rankings, and those that `learnable` excludes are left out.
     """
-    return _standing_rankings(project).filter(trainable(project))
+    return _standing_rankings(project).filter(learnable(project))
+
+
+def learnable(project: Project) -> Q:
+    """Return the condition on rankings that neither a flag nor their trial forbids a round to learn from them.
+
+    A trial that must not train (`may_train`) leaves out its rankings on training prompts. Those on held-out prompts
+    stay: they train nothing in any case, and measure.
+    """
+    measures_only = Q(comparison__trial__may_train=False, comparison__prompt__split=Prompt.Split.TRAIN)
+    return trainable(project) & ~measures_only
 
 
 def _standing_rankings(project: Project) -> QuerySet[Ranking]:

@@ -13,11 +13,10 @@ from django.utils.translation import gettext as _
 from feedback.errors import Invalid
 from feedback.export import ranking_record
 from feedback.models import ComparisonItem, Completion, Project, Ranking
-from feedback.models.flags import trainable
 from training.models import Round
 from training.rounds import settings as round_settings
 from training.rounds.inputs import needs, rows
-from training.rounds.inputs.rankings import trainable_rankings
+from training.rounds.inputs.rankings import learnable, trainable_rankings
 from training.rounds.recipes.description import RATINGS, Job, Recipe, Sections
 
 PAGE_SIZE = 1000  # rankings or completions of one query
@@ -32,7 +31,7 @@ def ratings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[st
 
     Attributes with fewer than the round's `min_rated_completions` are counted and left out.
     """
-    counting = ranking_record.counting(round_.project, round_.cutoff).filter(trainable(round_.project))
+    counting = ranking_record.counting(round_.project, round_.cutoff).filter(learnable(round_.project))
     by_completion = people_by_completion(counting)
     counted = training_counts(counting)
     counts |= {f"{COUNTED}{name}": count for name, count in counted.items()}
