@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback.api import agreement, annotation, data, figures, imports, projects, ratings, review, trust
+from feedback.api import agreement, annotation, data, figures, imports, projects, ratings, review, trials, trust
 
 PROJECT = "projects/<slug:slug>"
 LEASE = f"{PROJECT}/leases/<uuid:lease_id>"
@@ -39,6 +39,9 @@ urlpatterns = [
     path(f"{PROJECT}/agreement", agreement.agreement_detail, name="api-agreement"),
     path(f"{PROJECT}/ratings", ratings.ratings_detail, name="api-ratings"),
     path(f"{PROJECT}/ratings/slices", ratings.rating_slices, name="api-rating-slices"),
+    path(f"{PROJECT}/trials", trials.trial_list, name="api-trials"),
+    path(f"{PROJECT}/trials/<int:number>", trials.trial_detail, name="api-trial"),
+    path(f"{PROJECT}/trials/<int:number>/end", trials.trial_end, name="api-trial-end"),
     path(f"{REVIEW}/comparisons", review.disagreement_list, name="api-disagreements"),
     path(CASE, review.case_detail, name="api-case"),
     path(f"{CASE}/adjudicate", review.case_adjudicate, name="api-adjudicate"),

@@ -41,6 +41,9 @@ VERBS = {
     "api-trust": ("get",),
     "api-ratings": ("get",),
     "api-rating-slices": ("get",),
+    "api-trials": ("get", "post"),
+    "api-trial": ("get",),
+    "api-trial-end": ("post",),
     "api-disagreements": ("get",),
     "api-case": ("get",),
     "api-adjudicate": ("post",),
@@ -93,6 +96,10 @@ FOR_MANAGERS = {
     ("api-trust", "get"),
     ("api-ratings", "get"),
     ("api-rating-slices", "get"),
+    ("api-trials", "get"),
+    ("api-trials", "post"),
+    ("api-trial", "get"),
+    ("api-trial-end", "post"),
     ("api-figures", "get"),
 }
 EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]
@@ -106,6 +113,7 @@ PARTS |= {
     "decision_id": 1,
     "import_id": 1,
     "demonstration_id": 1,
+    "number": 1,
 }
 
 
