@@ -32,6 +32,8 @@ TREES = {
 }
 # Benchmarks run these in environments of their own, with pins of their own: tests/benchmarks/peers.py.
 PEERS = {"datasets", "trl", "peft"}
+# Trackers of jobs, which are imported only where they are installed and configured.
+OPTIONAL = {"wandb", "mlflow", "mlflow-skinny"}
 TORCH = "torch"  # the lock leaves it out: the right build depends on the machine
 
 
@@ -88,6 +90,8 @@ def test_every_import_is_declared_in_the_files_of_its_tree():
         allowed = {name for group in groups_of(file) for name in declared(group)}
         if file.is_relative_to(ROOT / "tests" / "benchmarks"):
             allowed |= PEERS
+        if file.is_relative_to(ROOT / "training/learner/runtime/trackers") or file.name == "test_trackers.py":
+            allowed |= OPTIONAL
         missing = third_party(set(imports_of(file)), ours) - allowed
         undeclared += [f"{file.relative_to(ROOT)} imports {name}" for name in sorted(missing)]
     assert undeclared == []

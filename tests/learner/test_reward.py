@@ -18,6 +18,7 @@ from training.learner.models.reward_model import load_reward_model, score
 from training.learner.runtime import start
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import EXIT_BAD_INPUT, EXIT_STOPPED, BadInput, Stopped, TrainingFailed
+from training.learner.runtime.machine import FIGURES
 from training.learner.runtime.program import run_program
 
 pytestmark = pytest.mark.slow
@@ -46,7 +47,7 @@ def metrics(folder: Path) -> list[dict]:
 
 
 def without_times(lines: list[dict]) -> list[dict]:
-    return [{name: value for name, value in line.items() if name != "time"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in ("time", *FIGURES)} for line in lines]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -22,7 +22,7 @@ from tests.learner.worlds.spoken import DIALOGUE, LETTERS_PROMPT, OTHER, spoken
 from tests.learner.worlds.two_processes import run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
 from training.learner import best_of_n, dpo, evaluate, kto, ppo, q, sample, sft
-from training.learner.runtime import start
+from training.learner.runtime import machine, start
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +57,7 @@ def outcome(job):
 
 
 def without_times(values):
-    timed = ("time", "seconds", "episodes_per_second")
+    timed = ("time", "seconds", "episodes_per_second", *machine.FIGURES)
     return {name: value for name, value in values.items() if not name.startswith(timed)}
 
 

@@ -146,6 +146,7 @@ def main(job_dir: Path) -> None:
             parameters = context.policy.parameters()
             norm = take_step(optimizer, parameters, rate, settings.max_gradient_norm, progress.step)
             metrics = {"loss": loss, "learning_rate": rate, "gradient_norm": norm}
+            metrics["tokens"] = float(sum(len(as_example(pick).tokens) for pick in batch))
             if settings.eval_prompts and settings.is_evaluated_after(progress.imitated, len(plan)):
                 evaluation = evaluate(context, evaluated[: context.settings.curve_prompts()])
                 metrics |= evaluation.metrics
@@ -230,6 +231,7 @@ def sampling_step(
     return picks, {
         "reward": float(rewards.mean()),
         "picked_reward": fmean(pick.reward for pick in picks),
+        "tokens": float(sum(episodes.policy_lengths())),
         "completion_tokens": fmean(episodes.policy_lengths()),
         "ended_fraction": finished / len(answers),
         "cut_off_completions": float(len(answers) - finished),

@@ -140,6 +140,7 @@ def main(job_dir: Path) -> None:
 
         # 4. Metrics, evaluation, saved state; stop if requested.
         metrics |= {"learning_rate": rate, "gradient_norm": norm, "tie_share": tie.share}
+        metrics["tokens"] = float(sum(comparison.group.tokens for comparison in batch))
         if settings.is_evaluated_after(step, len(plan)) and step < len(plan):
             metrics |= curve_metrics(evaluate(context, data, reference))
             metrics |= measure_divergence(context, data, params, CURVE_PROMPTS)

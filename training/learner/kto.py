@@ -123,6 +123,7 @@ def main(job_dir: Path) -> None:
 
         # 4. Metrics, evaluation, saved state; stop if requested.
         metrics |= {"learning_rate": rate, "gradient_norm": norm}
+        metrics["tokens"] = float(sum(len(one.prompt) + len(one.completion) for one in batch))
         if held_out and (step == len(plan) or settings.is_evaluated_after(step, len(plan))):
             metrics |= evaluate(
                 models, held_out, [known_held_out[identity(one)] for one in held_out], held_out_pairs, weights

@@ -262,6 +262,7 @@ def batch_metrics(rollout: Rollout, adaptive: AdaptiveState) -> dict[str, float]
         "kl": kl,
         "objective": reward - adaptive.kl_coefficient * kl,
         "kl_coefficient": adaptive.kl_coefficient,
+        "tokens": float(rollout.lengths().sum()),
         "completion_tokens": float(rollout.lengths().float().mean()),
         "ended_fraction": sum(ended) / len(ended),
         "cut_off_completions": float(len(rollout.finished) - sum(rollout.finished)),

@@ -187,6 +187,7 @@ def main(job_dir: Path) -> None:
 
         # 6. Metrics, evaluation, saved state; stop if requested.
         metrics |= {"learning_rate": rate, "gradient_norm": norm, "completions": float(len(plan[place - 1]))}
+        metrics["tokens"] = float(sum(data.train.episodes.select(plan[place - 1]).lengths()))
         is_last = step in (len(value_plan), total)
         if data.held_out.episodes.prompts and (is_last or settings.is_evaluated_after(step, total)):
             metrics |= evaluate(context, data.held_out, learns_values)

@@ -190,6 +190,7 @@ def main(job_dir: Path) -> None:
 
         # 4. Metrics, evaluation, saved state; stop if requested.
         metrics |= {"learning_rate": rate, "gradient_norm": norm, "tie_share": tie.share}
+        metrics["tokens"] = float(sum(item.tokens for item in plan[step - 1]))
         if settings.is_evaluated_after(step, len(plan)) and step < len(plan):
             metrics |= evaluation_metrics(evaluate(model, tie, data, settings, micro_batches.size))
         job.append_metrics(step, len(plan), **metrics)

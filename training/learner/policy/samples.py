@@ -107,7 +107,8 @@ def write_completions(
             check_finite("the policy's log-probability", sum(dialogue.log_probs), step)
         rows = [{"number": n, **row} for n, row in zip(mine, describe(dialogues, step), strict=True)]
         done += processes.gather(rows)
-        job.append_metrics(step, len(plan), samples=float(len(done)))
+        tokens = processes.sum_of(sum(map(token_count, dialogues)))
+        job.append_metrics(step, len(plan), samples=float(len(done)), tokens=tokens)
         if step == len(plan):
             job.append_samples(step, first_samples(context, done))
         stopping = processes.any(stop.received)

@@ -19,10 +19,10 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
@@ -56,6 +56,26 @@ class StopSignal:
         self.received = True
 
 
+class MachineMeter(Protocol):
+    """Meter of the machine, see machine.py."""
+
+    def restart(self) -> None: ...
+
+    def read(self, tokens: float | None) -> dict[str, float]: ...
+
+
+class Followers(Protocol):
+    """Trackers, see the package trackers."""
+
+    def resume_after(self, step: int) -> None: ...
+
+    def write_metrics(self, step: int, at: float, values: Mapping[str, float]) -> None: ...
+
+    def write_samples(self, step: int, at: float, rows: Sequence[dict[str, Any]]) -> None: ...
+
+    def close(self, is_finished: bool) -> None: ...
+
+
 class JobDirectory:
     """Reader and writer of the files of one job.
 
@@ -68,6 +88,8 @@ class JobDirectory:
         self.is_writer = is_writer
         self._last_step: int | None = None
         self._last_samples_step: int | None = None
+        self.machine: MachineMeter | None = None  # adds its figures to each line of metrics
+        self.trackers: Followers | None = None  # get all metrics and samples
         if not self.path.is_dir():
             raise BadInput(f"the job directory {self.path} does not exist")
         if is_writer:
@@ -114,10 +136,15 @@ class JobDirectory:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise TrainingFailed(f"{name} is {value} at step {step}")
-        line = json.dumps({"step": step, "total": total, "time": round(time.time(), 3), **values}) + "\n"
+        if self.machine is not None:
+            values = self.machine.read(values.get("tokens")) | values  # a figure by the program itself comes first
+        now = round(time.time(), 3)
+        line = json.dumps({"step": step, "total": total, "time": now, **values}) + "\n"
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(line)
         self._last_step = step
+        if self.trackers is not None:
+            self.trackers.write_metrics(step, now, values)
 
     def append_samples(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
         """Append the completions of a step to samples_at_steps.jsonl, unless a run before a resume has written them.
@@ -132,6 +159,8 @@ class JobDirectory:
         with (self.path / SAMPLES_AT_STEPS).open("a", encoding="utf-8") as file:
             file.writelines(lines)
         self._last_samples_step = step
+        if self.trackers is not None:
+            self.trackers.write_samples(step, time.time(), rows)
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return all complete lines of metrics.jsonl; a line that is being written is left out."""
@@ -155,6 +184,10 @@ class JobDirectory:
             if (self.path / name).exists():
                 lines = [line for line in self._complete_lines(name) if line["step"] <= step]
                 self._write_atomically(name, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        if self.trackers is not None:
+            self.trackers.resume_after(step)
+        if self.machine is not None:
+            self.machine.restart()
 
     def _complete_lines(self, name: str) -> list[dict[str, Any]]:
         file = self.path / name
@@ -194,6 +227,8 @@ class JobDirectory:
             if isinstance(value, float) and not math.isfinite(value):
                 raise TrainingFailed(f"{name} is {value} in the result")
         self._write_atomically("result.json", json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False))
+        if self.trackers is not None:
+            self.trackers.close(is_finished=True)
 
     def _write_atomically(self, name: str, text: str | Iterator[str] | list[str]) -> None:
         if not self.is_writer:

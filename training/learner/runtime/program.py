@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from training.learner.runtime import trackers
 from training.learner.runtime.config import Settings
 from training.learner.runtime.fields import KIND_NAMES, default_of
 from training.learner.runtime.jobdir import (
@@ -51,6 +52,8 @@ def run_program(main: Callable[[Path], None], settings: type[Settings]) -> NoRet
             marker.touch()
         print("stopped: the state is saved; run the program again to continue", file=sys.stderr, flush=True)
         sys.exit(EXIT_STOPPED)
+    finally:
+        trackers.close_all(is_finished=False)  # a program with its result has closed them
     sys.exit(EXIT_DONE)
 
 

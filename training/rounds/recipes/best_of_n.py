@@ -17,9 +17,11 @@ from training.rounds.recipes.description import (
     Sections,
 )
 from training.rounds.recipes.parts import (
+    MACHINE_CURVES,
     POLICY,
     REWARD_FIELDS,
     SFT_DEFAULTS,
+    SPEED_CURVE,
     optional_reward,
     optional_sft,
     reference,
@@ -48,6 +50,8 @@ def policy_job(settings: Sections, start: str, reward_model: str) -> Job:
             Curve(_("Imitation: loss"), "loss"),
             Curve(_("Reward on the evaluation prompts"), "eval_reward"),
             Curve(_("KL from the reference"), "eval_kl"),
+            SPEED_CURVE,
+            *MACHINE_CURVES,
         ),
         facts=(
             Fact("sampled_reward", _("Mean reward of all answers"), _("in the last iteration")),

@@ -8,8 +8,10 @@ from django.utils.translation import gettext_lazy as _
 
 from training.rounds.recipes.description import NONE, RANKINGS, Counts, Curve, Fact, FormField, Job, Recipe, Sections
 from training.rounds.recipes.parts import (
+    MACHINE_CURVES,
     POLICY,
     SFT_DEFAULTS,
+    SPEED_CURVE,
     TRAINING_AND_HELD_OUT,
     optional_sft,
     reference,
@@ -37,6 +39,8 @@ def policy_job(settings: Sections, start: str) -> Job:
             Curve(_("Preferences: accuracy"), "accuracy held_out_accuracy", TRAINING_AND_HELD_OUT),
             Curve(_("Preferences: reward margin"), "reward_margin held_out_reward_margin", TRAINING_AND_HELD_OUT),
             Curve(_("KL from the reference"), "kl"),
+            SPEED_CURVE,
+            *MACHINE_CURVES,
         ),
         facts=(
             Fact("held_out_accuracy", _("Preference accuracy"), held_out),

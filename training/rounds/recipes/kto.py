@@ -3,7 +3,15 @@
 from django.utils.translation import gettext_lazy as _
 
 from training.rounds.recipes.description import NONE, RANKINGS, Counts, Curve, Fact, FormField, Job, Recipe, Sections
-from training.rounds.recipes.parts import POLICY, SFT_DEFAULTS, TRAINING_AND_HELD_OUT, optional_sft, sample_jobs
+from training.rounds.recipes.parts import (
+    MACHINE_CURVES,
+    POLICY,
+    SFT_DEFAULTS,
+    SPEED_CURVE,
+    TRAINING_AND_HELD_OUT,
+    optional_sft,
+    sample_jobs,
+)
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
@@ -19,6 +27,8 @@ def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
             Curve(_("Labels: loss"), "loss held_out_loss", TRAINING_AND_HELD_OUT),
             Curve(_("Implicit reward"), "desirable_reward undesirable_reward", (_("good"), _("bad"))),
             Curve(_("Reference point"), "reference_point"),
+            SPEED_CURVE,
+            *MACHINE_CURVES,
         ),
         facts=(
             Fact("desirable_labels", _("Good answers"), _("labels of training prompts")),

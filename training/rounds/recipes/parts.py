@@ -38,6 +38,13 @@ SAMPLES = Stage("samples", _("Samples"))
 
 TRAINING_AND_HELD_OUT = (_("training"), _("held out"))
 
+# Curves of the machine on which a job ran (training/learner/runtime/machine.py).
+SPEED_CURVE = Curve(_("Tokens per second"), "tokens_per_second")
+MACHINE_CURVES = (
+    Curve(_("Processor and GPU in use, share"), "cpu_share gpu_share", (_("processor"), _("GPU"))),
+    Curve(_("Memory, GB"), "memory_gb gpu_memory_gb", (_("process"), _("GPU"))),
+)
+
 SFT_FIELDS = (
     FormField(
         "sft",

@@ -19,9 +19,11 @@ from training.rounds.recipes.description import (
     Sections,
 )
 from training.rounds.recipes.parts import (
+    MACHINE_CURVES,
     POLICY,
     REWARD_FIELDS,
     SFT_DEFAULTS,
+    SPEED_CURVE,
     environment_field,
     optional_reward,
     optional_sft,
@@ -88,6 +90,8 @@ def policy_job(settings: Sections, start: str, reward_model: str) -> Job:
             Curve(_("KL from the reference"), "kl eval_kl", training_and_evaluation),
             Curve(_("Policy and value loss"), "policy_loss value_loss", (_("policy"), _("value"))),
             Curve(_("Tokens per completion"), "completion_tokens"),
+            SPEED_CURVE,
+            *MACHINE_CURVES,
             *((Curve(_("Imitation: loss"), "ptx_loss"),) if mixed else ()),
         ),
     )

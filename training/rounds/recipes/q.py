@@ -16,7 +16,15 @@ from training.rounds.recipes.description import (
     Recipe,
     Sections,
 )
-from training.rounds.recipes.parts import POLICY, REWARD_FIELDS, TRAINING_AND_HELD_OUT, optional_reward, sample_jobs
+from training.rounds.recipes.parts import (
+    MACHINE_CURVES,
+    POLICY,
+    REWARD_FIELDS,
+    SPEED_CURVE,
+    TRAINING_AND_HELD_OUT,
+    optional_reward,
+    sample_jobs,
+)
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
@@ -37,6 +45,8 @@ def policy_job(reward_model: str) -> Job:
             Curve(_("Values: loss of Q"), "td_loss held_out_td_loss", TRAINING_AND_HELD_OUT),
             Curve(_("Values: mean of Q and V"), "q_mean value_mean", (_("Q"), _("V"))),
             Curve(_("Policy: weighted loss"), "policy_loss held_out_policy_loss", TRAINING_AND_HELD_OUT),
+            SPEED_CURVE,
+            *MACHINE_CURVES,
         ),
         facts=(
             Fact("train_completions", _("Completions learned from"), _("all that were written before the round")),
