@@ -2,7 +2,19 @@
 
 from django.urls import path
 
-from feedback.api import agreement, annotation, data, figures, imports, projects, ratings, review, trials, trust
+from feedback.api import (
+    agreement,
+    annotation,
+    data,
+    data_lists,
+    figures,
+    imports,
+    projects,
+    ratings,
+    review,
+    trials,
+    trust,
+)
 
 PROJECT = "projects/<slug:slug>"
 LEASE = f"{PROJECT}/leases/<uuid:lease_id>"
@@ -34,6 +46,14 @@ urlpatterns = [
     path(f"{PROJECT}/preferences", data.preference_list, name="api-preferences"),
     path(f"{PROJECT}/demonstrations", data.demonstration_list, name="api-demonstrations"),
     path(f"{PROJECT}/skips", data.skip_list, name="api-skips"),
+    path(f"{PROJECT}/data/prompts", data_lists.prompt_list, name="api-data-prompts"),
+    path(f"{PROJECT}/data/prompts/<int:prompt_id>", data_lists.prompt_detail, name="api-data-prompt"),
+    path(f"{PROJECT}/data/completions", data_lists.completion_list, name="api-data-completions"),
+    path(f"{PROJECT}/data/comparisons", data_lists.comparison_list, name="api-data-comparisons"),
+    path(f"{PROJECT}/data/comparisons/<int:comparison_id>", data_lists.comparison_detail, name="api-data-comparison"),
+    path(f"{PROJECT}/data/rankings", data_lists.ranking_list, name="api-data-rankings"),
+    path(f"{PROJECT}/data/demonstrations", data_lists.demonstration_list, name="api-data-demonstrations"),
+    path(f"{PROJECT}/data/skips", data_lists.skip_list, name="api-data-skips"),
     path(f"{PROJECT}/reliability", trust.reliability_detail, name="api-reliability"),
     path(f"{PROJECT}/trust", trust.trust_detail, name="api-trust"),
     path(f"{PROJECT}/agreement", agreement.agreement_detail, name="api-agreement"),

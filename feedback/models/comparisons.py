@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import connection, models
 from django.db.models import F, Q
 
@@ -17,6 +18,7 @@ from feedback.dialogues import Answer, answer_of
 from feedback.models.imports import Import
 from feedback.models.people import Project, User
 from feedback.models.prompts import Completion, Prompt
+from feedback.models.search import SearchVector
 from feedback.models.trials import Trial
 
 # Help text of two fields; `feedback/queue/gold.py` describes stand-ins.
@@ -46,7 +48,8 @@ class Comparison(models.Model):
     adjudicated comparison has no open slots.
     """
 
-    project = models.ForeignKey(Project, models.CASCADE, related_name="comparisons")
+    # Without an index of its own, because `comparison_newest` begins with this column.
+    project = models.ForeignKey(Project, models.CASCADE, related_name="comparisons", db_index=False)
     prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="comparisons", db_constraint=False)
     size = models.PositiveSmallIntegerField()
     wanted_rankings = models.PositiveSmallIntegerField(default=1)
@@ -130,6 +133,12 @@ class Comparison(models.Model):
                 F("id"),
                 name="comparison_disagreements",
                 condition=Q(disagreement__gt=0, adjudicated_at__isnull=True, gold_ranks__isnull=True),
+            ),
+            models.Index(fields=["project", "created_at", "id"], name="comparison_newest"),
+            models.Index(
+                fields=["project", "created_at", "id"],
+                name="comparison_adjudicated",
+                condition=Q(adjudicated_at__isnull=False),
             ),
         ]
 
@@ -245,6 +254,8 @@ class Skip(models.Model):
         indexes = [
             models.Index(fields=["annotator", "-created_at"], name="skip_by_annotator"),
             models.Index(fields=["stand_in"], name="skip_stand_in", condition=Q(stand_in__isnull=False)),
+            models.Index(fields=["-created_at", "-id"], name="skip_newest"),
+            GinIndex(SearchVector("reason"), name="skip_search", condition=~Q(reason="")),
         ]
 
     def __str__(self) -> str:

@@ -13,13 +13,18 @@ NUMBER_OF_TURNS = Func(F("turns"), function="jsonb_array_length", output_field=I
 
 
 class Prompt(models.Model):
-    """The messages that a completion answers: one turn or a whole conversation."""
+    """The messages that a completion answers: one turn or a whole conversation.
+
+    The table has one more column, `search`, which PostgreSQL generates from the messages (migration `0032_search`). It
+    is no field here, because every query that loads prompts would read it.
+    """
 
     class Split(models.TextChoices):
         TRAIN = "train"
         HELD_OUT = "held_out"
 
-    project = models.ForeignKey(Project, models.CASCADE, related_name="prompts")
+    # Without an index of its own, because `prompt_newest` begins with this column.
+    project = models.ForeignKey(Project, models.CASCADE, related_name="prompts", db_index=False)
     messages = models.JSONField(help_text='[{"role": "user", "content": "…"}, …], ending with the user\'s turn.')
     digest = models.CharField(max_length=64, help_text="SHA-256 of the messages' canonical JSON.")
     split = models.CharField(max_length=8, choices=Split.choices)
@@ -36,7 +41,10 @@ class Prompt(models.Model):
             models.UniqueConstraint(fields=["project", "external_id"], name="prompt_external_id_once"),
             models.CheckConstraint(condition=Q(split__in=["train", "held_out"]), name="prompt_split"),
         ]
-        indexes = [models.Index(fields=["project", "split"], name="prompt_by_split")]
+        indexes = [
+            models.Index(fields=["project", "created_at", "id"], name="prompt_newest"),
+            models.Index(fields=["project", "split", "created_at", "id"], name="prompt_newest_of_split"),
+        ]
 
     def __str__(self) -> str:
         return self.messages[-1]["content"][:80]
@@ -85,10 +93,14 @@ class Source(models.Model):
 
 
 class Completion(models.Model):
-    """One answer to a prompt, by a source."""
+    """One answer to a prompt, by a source.
+
+    The table has one more column, `search`, which PostgreSQL generates from the text (migration `0032_search`).
+    """
 
     prompt = models.ForeignKey(Prompt, models.CASCADE, related_name="completions")
-    source = models.ForeignKey(Source, models.RESTRICT, related_name="completions")
+    # Without an index of its own, because `completion_newest_of_source` begins with this column.
+    source = models.ForeignKey(Source, models.RESTRICT, related_name="completions", db_index=False)
     text = models.TextField(help_text="For a dialogue: derived from its turns.")
     turns = models.JSONField(
         null=True,
@@ -110,6 +122,10 @@ class Completion(models.Model):
                 condition=Q(turns__isnull=True) | Q(GreaterThanOrEqual(NUMBER_OF_TURNS, MIN_TURNS)),
                 name="completion_has_several_turns_or_none",
             ),
+        ]
+        indexes = [
+            models.Index(fields=["source", "created_at", "id"], name="completion_newest_of_source"),
+            models.Index(fields=["created_at", "id"], name="completion_newest"),
         ]
 
     def __str__(self) -> str:

@@ -3,12 +3,14 @@
 from datetime import datetime
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import GinIndex
 from django.db import models
 from django.db.models import Exists, OuterRef, Q
 
 from feedback.models.comparisons import Comparison, Lease
 from feedback.models.people import Project, User
 from feedback.models.reviews import Review
+from feedback.models.search import SearchVector
 
 # Reasons of rankings that were made without a lease. They count for training, and in no figure about annotators.
 WITHOUT_LEASE = (Lease.Reason.ADJUDICATION, Lease.Reason.DEMONSTRATION)
@@ -143,6 +145,12 @@ class Ranking(models.Model):
             models.Index(fields=["project", "id"], name="ranking_unnumbered", condition=Q(sequence__isnull=True)),
             models.Index(fields=["annotator", "-created_at"], name="ranking_by_annotator"),
             models.Index(fields=["project", "-created_at"], name="ranking_newest"),
+            # Most rankings have neither a comment nor a flag, and count: they are in none of these five.
+            models.Index(fields=["project", "-created_at"], name="ranking_commented", condition=~Q(comment="")),
+            models.Index(fields=["project", "-created_at"], name="ranking_flagged", condition=~Q(flags=[])),
+            models.Index(fields=["project", "-created_at"], name="ranking_set_aside", condition=~Q(standing="counts")),
+            GinIndex(fields=["flags"], name="ranking_flags", condition=~Q(flags=[])),
+            GinIndex(SearchVector("comment"), name="ranking_search", condition=~Q(comment="")),
             # Covers the query of `feedback.reports.statistics`, which otherwise reads every row of the project.
             models.Index(
                 fields=["project", "annotator"],

@@ -5,7 +5,7 @@ from django.urls import path
 from django.views.i18n import set_language
 
 from feedback.web.unsent_forms import SignIn
-from feedback.web.views import account, export, project, ranking, review, statistics
+from feedback.web.views import account, data, export, project, ranking, review, statistics
 
 urlpatterns = [
     path("", account.home, name="home"),
@@ -31,6 +31,12 @@ urlpatterns = [
     path("projects/<slug:slug>/rank/<int:ranking_id>/revise/", ranking.revise, name="rank-revise"),
     path("projects/<slug:slug>/guidelines/", project.guidelines, name="guidelines"),
     path("projects/<slug:slug>/prompts/", project.prompts, name="prompts"),
+    *(
+        path(f"projects/<slug:slug>/data/{name}/", data.data_list, {"name": name}, name=f"data-{name}")
+        for name in ("completions", "comparisons", "rankings", "demonstrations", "skips")
+    ),
+    path("projects/<slug:slug>/data/prompts/<int:prompt_id>/", data.prompt, name="data-prompt"),
+    path("projects/<slug:slug>/data/comparisons/<int:comparison_id>/", data.comparison, name="data-comparison"),
     path("projects/<slug:slug>/imports/<int:import_id>/undo/", project.undo_import, name="undo-import"),
     path("projects/<slug:slug>/export/", export.page, name="export"),
     path("projects/<slug:slug>/export/file/", export.download, name="export-file"),

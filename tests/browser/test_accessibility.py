@@ -51,10 +51,18 @@ def test_the_ranking_page_in_every_state(comparisons, user_pages, annotator, dar
 
 
 @pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
-def test_the_other_pages_have_no_violation(project, user_pages, manager, annotator, dark):
+def test_the_other_pages_have_no_violation(project, comparisons, user_pages, manager, annotator, dark):
+    comparisons(["One.", "Two."])
+    comparison = project.comparisons.get()
     page = user_pages.open("mona", dark=dark)
     at = f"/projects/{project.slug}"
     for path in (
+        # First: the ranking page holds the comparisons for this manager, who then may not see their rankings.
+        f"{at}/data/completions/?source=nobody",
+        *(f"{at}/data/{name}/" for name in ("completions", "comparisons", "rankings", "skips")),
+        f"{at}/data/prompts/{comparison.prompt_id}/",
+        f"{at}/data/comparisons/{comparison.pk}/",
+        f"{at}/data/completions/{comparison.completions.all()[0].pk}/",
         "/",
         "/account/",
         "/account/password/",

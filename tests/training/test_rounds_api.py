@@ -135,6 +135,7 @@ CALLS = [
     ("get", "checkpoints"),
     ("post", "checkpoints"),
     ("get", "checkpoints/1"),
+    ("get", "data/completions/1"),
     ("post", "checkpoints/1/check"),
     ("post", "checkpoints/roll-back"),
     ("post", "checkpoints/1/promote"),

@@ -2,11 +2,12 @@
 
 from django.urls import path
 
-from training.api import loop, machines
+from training.api import completions, loop, machines
 
 PROJECT = "projects/<slug:slug>"
 
 urlpatterns = [
+    path(f"{PROJECT}/data/completions/<int:completion_id>", completions.completion_detail, name="api-data-completion"),
     path(f"{PROJECT}/loop", loop.loop_detail, name="api-loop"),
     path(f"{PROJECT}/rounds", loop.round_list, name="api-rounds"),
     path(f"{PROJECT}/rounds/<int:number>", loop.round_detail, name="api-round"),

@@ -2,12 +2,13 @@
 
 from django.urls import path
 
-from training.web.views import checkpoints, console, evaluations, machines, rounds
+from training.web.views import checkpoints, completions, console, evaluations, machines, rounds
 
 PROJECT = "projects/<slug:slug>"
 ROUND = f"{PROJECT}/rounds/<int:number>"
 
 urlpatterns = [
+    path(f"{PROJECT}/data/completions/<int:completion_id>/", completions.completion, name="data-completion"),
     path(f"{PROJECT}/console/", console.console, name="console"),
     path("machines/", machines.site_machines, name="site-machines"),
     path(f"{PROJECT}/machines/", machines.machines, name="machines"),

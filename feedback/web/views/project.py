@@ -17,7 +17,9 @@ from feedback.imports.lines import read_lines
 from feedback.models import Import, Membership
 from feedback.rendering import render as render_markdown
 from feedback.reports import progress
+from feedback.reports.data import lists
 from feedback.web.forms import MemberForm, ProjectSettingsForm, PromptsForm, RoleForm, checked
+from feedback.web.views import data
 
 MAX_IMPORTS_LISTED = 20
 
@@ -72,7 +74,7 @@ def remove_member(request: HttpRequest, slug: str, user_id: int) -> HttpResponse
 
 @login_required
 def prompts(request: HttpRequest, slug: str) -> HttpResponse:
-    """Show the inventory and accept an uploaded file; its errors are listed line by line."""
+    """List the prompts, and accept an uploaded file; its errors are listed line by line."""
     membership = members.manager_of(request.user, slug)
     form = PromptsForm(request.POST or None, request.FILES or None)
     errors: list[dict[str, Any]] = []
@@ -88,6 +90,8 @@ def prompts(request: HttpRequest, slug: str) -> HttpResponse:
             form.add_error("file", refusal.message)
             errors = refusal.details.get("errors", [])
     context = {
+        **data.list_context(request, membership, lists.PROMPTS),
+        "page": "data",
         "form": form,
         "errors": errors,
         "inventory": progress.inventory(membership.project),
