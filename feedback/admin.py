@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
+from django.forms import ModelForm
 from django.http import HttpRequest
 
 from feedback.models import (
@@ -17,6 +18,7 @@ from feedback.models import (
     Review,
     Skip,
     Source,
+    Trial,
     User,
 )
 
@@ -50,6 +52,10 @@ class ProjectAdmin(admin.ModelAdmin):
     search_fields = ("slug", "name")
     inlines = (MembershipInline,)
 
+    def save_model(self, request: HttpRequest, obj: Project, form: ModelForm, change: bool) -> None:
+        """Save what the form changed only: a trial may have started since the project was read."""
+        obj.save(update_fields=form.changed_data if change else None)
+
 
 @admin.register(Prompt)
 class PromptAdmin(ReadOnlyAdmin):
@@ -73,6 +79,13 @@ class CompletionAdmin(ReadOnlyAdmin):
 class ComparisonAdmin(ReadOnlyAdmin):
     list_display = ("id", "project", "size", "wanted_rankings", "open_slots", "ranking_count", "priority")
     list_filter = ("project",)
+
+
+@admin.register(Trial)
+class TrialAdmin(ReadOnlyAdmin):
+    list_display = ("id", "project", "number", "share", "decision", "chosen", "created_at", "ended_at")
+    list_filter = ("project", "decision")
+    list_select_related = ("project", "chosen")
 
 
 @admin.register(Ranking)

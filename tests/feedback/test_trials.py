@@ -3,6 +3,7 @@
 from uuid import uuid4
 
 import pytest
+from django.contrib import admin
 from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
@@ -206,7 +207,7 @@ def test_the_draw_decides_which_queue_the_work_comes_of(project, sources, ann, m
 
 
 def test_work_that_is_given_back_comes_again_whichever_queue_it_is_of(project, sources, ann):
-    """Otherwise an annotator who gives work back would find out which comparisons are of a trial."""
+    """Give back each comparison once: if another one came, the annotator would learn that there are two queues."""
     trials.start_trial(project, sources, share=50)
     Comparison.objects.filter(trial=None).delete()
     add_work(project, 6)
@@ -290,6 +291,26 @@ def test_saved_settings_do_not_end_the_share_of_a_trial(project, sources):
     trials.start_trial(project, sources)
     read_before.name = "New name"
     projects.save_settings(read_before)
+    stored = Project.objects.get()
+    assert (stored.name, stored.trial_percent) == ("New name", 25)
+
+
+def test_a_project_is_deleted_with_its_trials(project, sources, ann):
+    trial = trials.start_trial(project, sources, share=100)
+    rank_next(ann)
+    trials.end_trial(trial, decision="better", chosen=sources[1])
+    project.delete()
+    assert not Trial.objects.exists()
+
+
+def test_the_admin_site_keeps_the_share_of_a_trial_that_has_just_started(project, sources):
+    read_before = Project.objects.get()
+    trials.start_trial(project, sources)
+    site = admin.site._registry[Project]
+    form = site.get_form(None, obj=read_before, change=True)
+    values = form(instance=read_before).initial | {"name": "New name"}
+    bound = form({name: value for name, value in values.items() if value is not None}, instance=read_before)
+    site.save_model(None, bound.save(commit=False), bound, change=True)
     stored = Project.objects.get()
     assert (stored.name, stored.trial_percent) == ("New name", 25)
 
