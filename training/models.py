@@ -157,6 +157,8 @@ class Round(models.Model):
     def jobs(self) -> tuple[Job, ...]:
         """Return the program runs of the round, in order."""
         settings = round_settings.completed(self.settings)
+        if "guards" not in self.settings:  # a round of an earlier version, which may still be resumed
+            settings["round"]["guard_prompts"] = 0
         return sampling_only(settings) if self.only_samples else self.recipe.jobs(settings, self.counts)
 
     @property
@@ -270,3 +272,21 @@ class LoopSettings(models.Model):
 
     def __str__(self) -> str:
         return f"loop of {self.project}"
+
+
+class GuardText(models.Model):
+    """A text of a project that its checkpoints should not find less likely from round to round."""
+
+    MAX_LENGTH = 100_000  # characters
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="guard_texts")
+    text = models.TextField()
+    digest = models.CharField(max_length=64, help_text="SHA-256 of the text.")
+    added_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "digest"], name="guard_text_once")]
+
+    def __str__(self) -> str:
+        return " ".join(self.text[:80].split())

@@ -14,7 +14,8 @@ from feedback.models import Membership, User
 from feedback.web.sessions import SessionStore
 
 MAX_MEMBER_BODY_SIZE = 2 * 1024 * 1024  # bytes
-UPLOAD_VIEWS = {"prompts"}  # URL names of the pages where managers upload files; API views read their own bodies
+# URL names of the pages where managers upload files; API views read their own bodies
+UPLOAD_VIEWS = {"prompts", "guards"}
 
 
 class BodyLimitMiddleware:

@@ -5,10 +5,12 @@ import json
 import pytest
 import torch
 
-from tests.learner.worlds.letters import MAX_LENGTH, PROMPTS, log_probs, policy_folder
+from tests.learner.worlds.letters import MAX_LENGTH, PROMPTS, completions, log_probs, policy_folder
 from training.learner import sample
-from training.learner.models.loading import load_policy
-from training.learner.policy.divergence import root_divergence
+from training.learner.models.loading import freeze, load_policy
+from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.packing import Episodes
+from training.learner.policy.divergence import divergences_of, mean_divergence
 from training.learner.runtime.config import SampleConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 from training.learner.runtime.processes import Processes
@@ -49,6 +51,20 @@ def test_it_agrees_with_enumeration(policies, tmp_path):
     assert result_of(many)["kl_from_root"] == pytest.approx(exact, rel=0.1)
 
 
+def test_the_estimate_is_unbiased_and_varies_less_than_the_log_ratio(policies):
+    """Expectations over all 85 completions of a prompt, so without an error of sampling."""
+    policy, root = (freeze(load_policy(str(folder))[0]) for folder in policies)
+    all_of_them = completions()
+    episodes = Episodes([[1]] * len(all_of_them), all_of_them)
+    estimates = torch.tensor(divergences_of(policy, root, episodes, 1.0, "float32", MicroBatches(64)))
+    ours, theirs = (log_probs(model, [1]) for model in (policy, root))
+    exact = (ours.exp() * (ours - theirs)).sum()
+    assert float((ours.exp() * estimates).sum()) == pytest.approx(float(exact), abs=1e-5)
+    assert estimates.min() >= 0 > (ours - theirs).min()
+    variances = [(ours.exp() * (values - exact) ** 2).sum() for values in (estimates, ours - theirs)]
+    assert variances[0] < variances[1] / 4
+
+
 def test_its_interval_contains_the_exact_value_nineteen_times_in_twenty():
     """Prompts with different divergences, three completions each; the truth is the mean over all prompts."""
     torch.manual_seed(0)
@@ -56,8 +72,11 @@ def test_its_interval_contains_the_exact_value_nineteen_times_in_twenty():
     for _ in range(400):
         of_prompts = 1.0 + torch.randn(40)
         ratios = (of_prompts[:, None] + torch.randn(40, 3)).flatten().tolist()
-        found = root_divergence([i // 3 for i in range(120)], ratios)
+        found = mean_divergence("kl_from_root", [i // 3 for i in range(120)], ratios)
         held.append(found["kl_from_root_low"] < 1.0 < found["kl_from_root_high"])
+        assert found["kl_from_root_high"] - found["kl_from_root"] == pytest.approx(
+            1.96 * found["kl_from_root_error"], rel=1e-3
+        )
     assert 0.92 <= sum(held) / len(held) <= 0.98
 
 

@@ -11,7 +11,15 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from tests.learner.worlds.evaluated import REFERENCES, ensemble_folder, evaluate_job
-from tests.learner.worlds.letters import LETTERS, PROMPTS, completions, damaged_policy, log_probs, policy_folder
+from tests.learner.worlds.letters import (
+    LETTERS,
+    PROMPTS,
+    completions,
+    damaged_policy,
+    log_probs,
+    policy_folder,
+    token_divergence,
+)
 from training.learner import evaluate
 from training.learner.reward_terms import METRICS
 from training.learner.runtime.config.evaluate import EvaluateConfig
@@ -49,7 +57,16 @@ def plain(folder):
 def test_its_files_have_a_row_for_each_completion_and_a_figure_for_each_column(evaluated):
     rows, result = rows_of(evaluated), JobDirectory(evaluated).result()
     assert [(row["prompt_id"], row["index"]) for row in rows] == [(p, i) for p in range(4) for i in range(PER_PROMPT)]
-    measured = {"reward_model", "reward_model_deviation", "kl_from_root", "tokens", "finished", "cut_off", "empty"}
+    measured = {
+        "reward_model",
+        "reward_model_deviation",
+        "kl_from_root",
+        "tokens",
+        "finished",
+        "cut_off",
+        "empty",
+        "repeated",
+    }
     assert set(rows[0]) == {"prompt_id", "index", "text", *METRICS, *measured}
     assert set(rows[PER_PROMPT]) == {"prompt_id", "index", "text", *measured}, "prompt b has no references"
     assert set(result["metrics"]) == {*METRICS, *measured, "distinct_1", "distinct_2"}
@@ -86,14 +103,15 @@ def test_the_score_and_its_deviation_are_those_of_the_heads(evaluated):
 
 
 def test_the_kl_agrees_with_enumeration(evaluated):
-    """Compare the rows of a prompt with the log-ratios of their texts, and their mean with the sum over all texts."""
-    ours, theirs = (log_probs(plain(evaluated.parent / name), [1]) for name in ("policy", "root"))
+    """Compare the rows of a prompt with plain passes over their texts, and their mean with the sum over all texts."""
+    policy, root = (plain(evaluated.parent / name) for name in ("policy", "root"))
+    ours, theirs = (log_probs(model, [1]) for model in (policy, root))
+    of_texts = [token_divergence(policy, root, [1], completion) for completion in completions()]
     texts = [" ".join(LETTERS[token] for token in completion if token) for completion in completions()]
-    ratios = dict(zip(texts, (ours - theirs).tolist(), strict=True))
-    rows = rows_of(evaluated)[:PER_PROMPT]
-    assert all(row["kl_from_root"] == pytest.approx(ratios[row["text"]], abs=1e-4) for row in rows)
+    known, rows = dict(zip(texts, of_texts, strict=True)), rows_of(evaluated)[:PER_PROMPT]
+    assert all(row["kl_from_root"] == pytest.approx(known[row["text"]], abs=1e-4) for row in rows)
     exact = float((ours.exp() * (ours - theirs)).sum())
-    variance = float((ours.exp() * (ours - theirs - exact) ** 2).sum())
+    variance = float((ours.exp() * (torch.tensor(of_texts) - exact) ** 2).sum())
     assert fmean(row["kl_from_root"] for row in rows) == pytest.approx(exact, abs=3 * (variance / PER_PROMPT) ** 0.5)
 
 
@@ -127,8 +145,8 @@ def test_the_texts_depend_on_the_seed_and_not_on_the_batch(tmp_path):
 def test_without_references_reward_model_and_root_only_the_texts_are_measured(tmp_path):
     job = evaluate_job(tmp_path / "job", ["b", "d"])
     evaluate.main(job)
-    assert set(figures_of(job)) >= {"tokens", "finished", "cut_off", "empty"}
-    assert set(figures_of(job)) <= {"tokens", "finished", "cut_off", "empty", "distinct_1", "distinct_2"}
+    assert set(figures_of(job)) >= {"tokens", "finished", "cut_off", "empty", "repeated"}
+    assert set(figures_of(job)) <= {"tokens", "finished", "cut_off", "empty", "repeated", "distinct_1", "distinct_2"}
 
 
 def test_a_reward_model_with_one_head_has_no_deviation(tmp_path):

@@ -23,10 +23,10 @@ def jobs_with(counts, **settings):
 
 def test_a_reward_model_is_trained_only_if_it_is_a_term():
     listed = jobs_with(Counts(10, 0))
-    assert list(listed) == ["reward", "policy", "samples", "baseline"]
+    assert list(listed) == ["reward", "policy", "samples", "baseline", "guards"]
     assert listed["policy"].models["reward_model"] == listed["samples"].models["reward_model"] == "reward"
     listed = jobs_with(Counts(10, 0), rewards=[{"name": "similarity"}])
-    assert list(listed) == ["policy", "samples", "baseline"] and listed["policy"].models["reward_model"] == ""
+    assert list(listed) == ["policy", "samples", "baseline", "guards"] and listed["policy"].models["reward_model"] == ""
     assert listed["samples"].settings["rewards"] == [{"name": "similarity"}]
 
 

@@ -142,7 +142,7 @@ def test_a_round_is_followed_until_its_end(console, waiting, claim):
     lifecycle.record_metrics(claim, "policy", [{"step": 3, "total": 12, "time": 1.0, "kl": 0.5}], from_start=True)
     status = console.get(f"{URL}/rounds/1/status/")
     assert (status.status_code, status.context["progress"]) == (200, 25.0)
-    assert [stage["state"] for stage in status.context["stages"]] == ["done", "done", "now", "next", "next"]
+    assert [stage["state"] for stage in status.context["stages"]] == ["done", "done", "now", "next", "next", "next"]
     metrics = console.get(f"{URL}/rounds/1/metrics/").json()
     assert metrics["ended"] is False
     (line,) = metrics["lines"]

@@ -115,7 +115,7 @@ def configs(started):
 def test_the_policy_and_all_samples_of_a_round_play_the_same_dialogues(project, base, rankings):
     by_job = configs(start_round(project, None, DIALOGUES))
     assert by_job["reward"].keys().isdisjoint({"environment"})
-    assert [by_job[name]["environment"] for name in ("policy", "samples", "baseline")] == [SCRIPT] * 3
+    assert [by_job[name]["environment"] for name in ("policy", "samples", "baseline", "guards")] == [SCRIPT] * 4
 
 
 def test_a_round_without_training_writes_the_dialogues_of_the_projects_settings(project, base, comparisons):
@@ -304,7 +304,7 @@ def test_programs_get_the_folder_of_a_checkpoint_that_is_the_user(project, base,
     environment = {"name": "dialogue", "user": "checkpoint", "model": "base", "turns": 2, "instruction": "Be short."}
     started = start_round(project, None, {"ppo": {"environment": environment}})
     by_job = configs(started)
-    for name in ("policy", "samples", "baseline"):
+    for name in ("policy", "samples", "baseline", "guards"):
         assert by_job[name]["environment"] == environment | {"model": base.path}
     assert started.settings["ppo"]["environment"] == environment
 

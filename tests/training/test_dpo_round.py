@@ -21,7 +21,7 @@ SETTINGS = {
 def test_it_begins_with_enough_demonstrations_and_its_policy_starts_from_them():
     recipe = RECIPES["dpo"]
     settings = round_settings.resolve({"round": {"recipe": "dpo"}}, seed=1)
-    assert [job.name for job in recipe.jobs(settings, Counts(10, 0))] == ["policy", "samples", "baseline"]
+    assert [job.name for job in recipe.jobs(settings, Counts(10, 0))] == ["policy", "samples", "baseline", "guards"]
     sft, policy, *_ = recipe.jobs(settings, Counts(10, 50))
     assert (sft.name, policy.models["model"], policy.models["reference_model"]) == ("sft", "sft", "")
     assert settings["dpo"]["loss"] == "dpo" and "ppo" not in settings and "reward" not in settings

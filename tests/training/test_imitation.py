@@ -92,7 +92,7 @@ def test_the_recipe_metric_trains_no_reward_model(project, base, comparisons):
         with pytest.raises(Invalid, match="the recipe metric trains no reward model"):
             start_round(project, None, {"round": {"recipe": "metric"}, "ppo": {"rewards": rewards}})
     started = start_round(project, None, {"round": {"recipe": "metric"}, "ppo": {"rewards": [{"name": "bleu"}]}})
-    assert [job.name for job in started.jobs] == ["policy", "samples", "baseline"]
+    assert [job.name for job in started.jobs] == ["policy", "samples", "baseline", "guards"]
     assert (started.reward_terms, "reward" in started.settings) == (["bleu"], False)
 
 
@@ -105,6 +105,7 @@ def test_a_metric_is_chosen_on_the_page(client, project, base, comparisons, mana
     settings = round_settings.resolve({"round": {"recipe": "metric"}}, seed=0)
     shown = {"ppo-steps": 5, "ppo-batch_episodes": 64, "ppo-learning_rate": 0, "ppo-kl_coefficient": 0.05,
              "round-prompts": 200, "sample-completions_per_prompt": 4, "sample-temperature": 1,
+             "round-guard_prompts": 200,
              "common-max_completion_tokens": settings["ppo"]["max_completion_tokens"],
              "round-processes": 1, "round-reference": "base", "round-critic_start": "new"}  # fmt: skip
     client.post(f"/projects/{project.slug}/rounds/start/", {"recipe": "metric", "ppo-rewards": "rouge_l", **shown})

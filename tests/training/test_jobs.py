@@ -26,7 +26,7 @@ def job(round_, name):
 
 
 def test_a_round_that_learns_runs_four_programs(waiting):
-    assert [each.name for each in waiting.jobs] == ["reward", "policy", "samples", "baseline"]
+    assert [each.name for each in waiting.jobs] == ["reward", "policy", "samples", "baseline", "guards"]
 
 
 def test_a_round_that_only_samples_runs_one(project, base, comparisons):
@@ -51,9 +51,10 @@ def test_each_program_starts_from_the_model_of_the_one_before(waiting, base, set
     reward_model = str(made / "reward" / "model")
     assert models["reward"] == {"model": base.path, "last_reward_model": ""}
     assert models["policy"] == {"model": base.path, "reward_model": reward_model, "reference_model": ""}
-    samples = {"model": str(made / "policy" / "model"), "reward_model": reward_model, "root_model": base.path}
-    assert models["samples"] == samples
+    policy = str(made / "policy" / "model")
+    assert models["samples"] == {"model": policy, "reward_model": reward_model}
     assert models["baseline"] == {"model": base.path, "reward_model": reward_model}
+    assert models["guards"] == {"model": policy, "base_model": base.path, "root_model": base.path}
 
 
 METRIC = {"ppo": {"rewards": [{"name": "rouge_l"}]}, "round": {"shown_prompts": 2}}
@@ -72,8 +73,8 @@ def references(comparisons):
 def test_a_round_rewarded_by_a_metric_alone_trains_and_uses_no_reward_model(project, base, references):
     started = start_round(project, None, METRIC)
     assert (started.ranking_count, started.reward_terms, started.learns_from_rankings) == (0, ["rouge_l"], False)
-    assert [each.name for each in started.jobs] == ["policy", "samples", "baseline"]
-    assert {jobs.models(started, each)["reward_model"] for each in started.jobs} == {""}
+    assert [each.name for each in started.jobs] == ["policy", "samples", "baseline", "guards"]
+    assert {jobs.models(started, each).get("reward_model", "") for each in started.jobs} == {""}
 
 
 def test_samples_are_scored_by_the_rewards_of_the_round(project, base, references):

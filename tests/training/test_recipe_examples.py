@@ -85,7 +85,7 @@ def test_each_example_runs_as_it_is_written(project, chat_model, manager, name):
     sent = api.post(f"{URL}/prompts", lines(*varied(rows)), content_type="application/x-ndjson")
     assert sent.status_code in (200, 201), sent.content
     assert {"train", "held_out"} <= set(Prompt.objects.values_list("split", flat=True))
-    settings["round"] |= {"prompts": 3, "shown_prompts": 0}
+    settings["round"] |= {"prompts": 3, "shown_prompts": 0, "guard_prompts": 0}
     settings["common"] = {"max_prompt_tokens": 48, "max_completion_tokens": 8}
     for section in SMALL:
         if section in settings:

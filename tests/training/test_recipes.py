@@ -9,7 +9,7 @@ from feedback.errors import Invalid
 from tests.factories import FAST, fake_model
 from training import checkpoints, reports
 from training.models import Round
-from training.rounds import lifecycle, recipes, schedule
+from training.rounds import recipes, schedule
 from training.rounds import settings as round_settings
 from training.rounds.recipes.description import (
     NONE,
@@ -54,7 +54,7 @@ def drafts(monkeypatch):
         "drafts",
         "Two passes",
         "Drafts by the root, imitated.",
-        ("sft", "sample"),
+        ("sft", "sample", "guards"),
         two_passes,
         (FormField("sft", "epochs", "Passes over drafts", "More overfit."),),
     )
@@ -91,7 +91,7 @@ def test_a_round_that_was_stored_before_recipes_is_ppo(waiting):
 def test_a_recipe_is_stored_with_the_sections_that_it_uses(project, base, rankings, drafts):
     schedule.configure(project, None, {"ppo": {"steps": 7}, "sample": {"temperature": 0.7}})
     started = start_round(project, None, {**drafts, "common": {"dtype": "bfloat16"}})
-    assert set(started.settings) == {"round", "sft", "sample"}
+    assert set(started.settings) == {"round", "sft", "sample", "guards"}
     assert started.settings["sft"]["dtype"] == "bfloat16" and started.settings["sample"]["temperature"] == 0.7
     assert (started.recipe.name, started.learns_from_rankings, started.ranking_count) == ("drafts", True, 6)
 
@@ -105,7 +105,7 @@ def test_a_section_that_the_recipe_does_not_use_is_refused(project, base, rankin
 
 def test_job_directories_are_filled_from_the_description(project, base, rankings, drafts):
     started = start_round(project, None, drafts)
-    first, second, samples = started.jobs
+    first, second, samples, guards = started.jobs
     directory = jobs.fill(started, first)
     config = json.loads((directory / "config.json").read_text())
     assert (config["model"], config["temperature"]) == (base.path, 0.5)
@@ -114,8 +114,9 @@ def test_job_directories_are_filled_from_the_description(project, base, rankings
     assert (directory / "demonstrations.jsonl").read_text() == '{"text": "a draft"}\n'
     assert jobs.snapshot_of(directory) == {"rankings": 6, "flagged_rankings": 0}
     assert jobs.models(started, samples) == {
-        "model": str(jobs.directory_of(started) / "policy" / "model"), "reward_model": "", "root_model": base.path
+        "model": str(jobs.directory_of(started) / "policy" / "model"), "reward_model": ""
     }  # fmt: skip
+    assert (guards.name, jobs.models(started, guards)["base_model"]) == ("guards", base.path)
 
 
 def test_the_root_of_a_checkpoint_is_its_imported_ancestor(project, base, tmp_path):
@@ -143,16 +144,6 @@ def test_the_policy_stays_close_to_the_base_or_to_its_root(project, base, rankin
     assert jobs.models(started, policy)["reference_model"] == (base.path if expected else "")
 
 
-def test_kl_from_the_root_is_measured_only_on_samples_from_the_whole_distribution(project, base, rankings, child):
-    samples = {}
-    for settings in ({}, {"top_p": 0.9}, {"temperature": 0.0}):
-        started = start_round(project, None, {"sample": settings})
-        (job,) = [job for job in started.jobs if job.name == "samples"]
-        samples[str(settings)] = jobs.models(started, job)["root_model"]
-        lifecycle.request_cancel(started)
-    assert samples == {"{}": base.path, "{'top_p': 0.9}": "", "{'temperature': 0.0}": ""}
-
-
 @pytest.mark.slow
 def test_pages_and_api_follow_the_recipe(client, project, base, rankings, manager, drafts):
     client.force_login(manager)
@@ -165,7 +156,7 @@ def test_pages_and_api_follow_the_recipe(client, project, base, rankings, manage
     round_ = Round.objects.get()
     assert (round_.recipe.name, round_.settings["sft"]["epochs"]) == ("drafts", 3)
     assert [stage.name for stage in reports.stages_of(round_)] == [
-        "snapshot", "drafts", "policy", "samples", "comparisons"
+        "snapshot", "drafts", "policy", "samples", "guards", "comparisons"
     ]  # fmt: skip
     round_.results = {"policy": {"loss": 0.25}}
     round_.save()

@@ -163,8 +163,8 @@ def test_an_attribute_can_be_a_reward_of_recipes_with_a_reward_model(project, ra
     for rewards in (REWARDS["rewards"], attribute_alone):
         settings = {"round": {**LEARNED["round"], "recipe": recipe}, recipe: {"rewards": rewards}}
         started = start_round(project, None, settings)
-        assert [job.name for job in started.jobs] == ["reward", "policy", "samples", "baseline"]
-        for job in started.jobs[1:]:
+        assert [job.name for job in started.jobs] == ["reward", "policy", "samples", "baseline", "guards"]
+        for job in started.jobs[1:-1]:  # the guards have no rewards
             config = started.settings[job.program] | dict(job.settings) | jobs.models(started, job)
             assert CONFIGS[job.program].from_json(config).rewards == rewards
         started.delete()

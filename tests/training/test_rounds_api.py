@@ -139,6 +139,9 @@ CALLS = [
     ("post", "checkpoints/1/check"),
     ("post", "checkpoints/roll-back"),
     ("post", "checkpoints/1/promote"),
+    ("get", "guard-texts"),
+    ("post", "guard-texts"),
+    ("delete", "guard-texts"),
 ]
 
 
@@ -153,7 +156,10 @@ def test_only_managers_may_use_rounds_and_checkpoints(waiting, annotator, strang
 
 def test_the_wrong_verb_is_refused(api, waiting):
     for verb, path in CALLS:
-        other = "delete" if path in ("rounds", "loop", "checkpoints") else "post" if verb == "get" else "get"
+        if path == "guard-texts":
+            other = "put"
+        else:
+            other = "delete" if path in ("rounds", "loop", "checkpoints") else "post" if verb == "get" else "get"
         assert (path, getattr(api, other)(f"{URL}/{path}").status_code) == (path, 405)
 
 

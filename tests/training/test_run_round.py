@@ -5,7 +5,7 @@ from django.conf import settings
 
 from feedback.models import Comparison
 from tests.training import tiny
-from training import reports
+from training import guard_texts, reports
 from training.learner.reward_terms import make_metric
 from training.models import Round
 from training.rounds.start import start_round, start_sampling
@@ -20,13 +20,17 @@ pytestmark = [
 
 def test_a_round_turns_the_loop_once(project, tiny_base, rankings, manager):
     before = Comparison.objects.count()
-    started = start_round(project, manager, tiny.SETTINGS)
+    guard_texts.add(project, ["A letter, which is long enough.", "Another one."], manager)
+    guarded = {**tiny.SETTINGS, "round": {**tiny.SETTINGS["round"], "guard_prompts": 3}}
+    started = start_round(project, manager, guarded)
     run_round.run(started.pk)
 
     done = Round.objects.get(pk=started.pk)
     assert (done.error, done.log_tail) == ("", "")
     assert (done.status, done.stage) == ("finished", "comparisons")
-    assert set(done.results) == {"snapshot", "reward", "policy", "samples", "baseline"}
+    assert set(done.results) == {"snapshot", "reward", "policy", "samples", "baseline", "guards"}
+    assert done.results["guards"]["kl_from_base"] == done.results["guards"]["kl_from_root"] > 0
+    assert (done.results["guards"]["prompts"], done.results["guards"]["guard_texts"]) == (2, 2)
     assert done.results["snapshot"] == {"rankings": 6, "flagged_rankings": 0}
     assert set(done.metrics.values_list("job", flat=True)) >= {"reward", "policy"}
     assert list(done.metrics.filter(job="policy").values_list("step", flat=True)) == [1, 2]

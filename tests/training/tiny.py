@@ -4,7 +4,7 @@ from pathlib import Path
 
 SETTINGS = {
     "common": {"max_prompt_tokens": 32, "max_completion_tokens": 8, "micro_batch_tokens": 512},
-    "round": {"prompts": 6, "shown_prompts": 2, "comparison_size": 3},
+    "round": {"prompts": 6, "shown_prompts": 2, "comparison_size": 3, "guard_prompts": 0},
     "reward": {"batch_rankings": 4},
     "ppo": {"steps": 2, "batch_episodes": 8, "epochs": 1, "eval_prompts": 4, "save_every": 2},
 }

@@ -12,7 +12,7 @@ from feedback.api import strict
 from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.models import Project
-from training import checkpoints, reports
+from training import checkpoints, guards, reports
 from training.models import Checkpoint, LoopSettings, Promotion, Round
 from training.rounds import lifecycle
 from training.rounds.schedule import configure
@@ -57,6 +57,37 @@ class MetricsLineSerializer(strict.Serializer):
     total = serializers.IntegerField(allow_null=True)
     time = serializers.FloatField(allow_null=True)
     values = serializers.DictField(child=serializers.FloatField())
+
+
+class GuardSerializer(strict.Serializer):
+    """A figure of a round's checkpoint and its base, which should not become worse."""
+
+    name = serializers.CharField()
+    before = serializers.FloatField(help_text="Mean of the base.")
+    after = serializers.FloatField(help_text="Mean of the checkpoint.")
+    difference = serializers.FloatField(help_text="After minus before.")
+    error = serializers.FloatField(allow_null=True, help_text="Its standard error; null: fewer than 30 prompts.")
+    count = serializers.IntegerField(help_text="Prompts, or guard texts.")
+    is_fallen = serializers.BooleanField(help_text="Worse by more than two standard errors.")
+
+
+class DivergenceSerializer(strict.Serializer):
+    """KL in nats per completion, on held-out prompts."""
+
+    name = serializers.CharField(help_text="kl_from_base or kl_from_root.")
+    value = serializers.FloatField()
+    low = serializers.FloatField(allow_null=True)
+    high = serializers.FloatField(allow_null=True)
+    error = serializers.FloatField(allow_null=True)
+    prompts = serializers.IntegerField()
+
+
+class RoundGuardsSerializer(strict.Serializer):
+    """The guards of a round, and the KL of its checkpoint from base and root."""
+
+    guards = GuardSerializer(many=True)
+    fallen = serializers.ListField(child=serializers.CharField(), help_text="A sentence for each guard that fell.")
+    divergences = DivergenceSerializer(many=True)
 
 
 class RoundSerializer(strict.ModelSerializer):
@@ -113,6 +144,7 @@ class RoundDetailSerializer(RoundSerializer):
 
     progress = serializers.SerializerMethodField()
     metrics = serializers.SerializerMethodField()
+    guards = serializers.SerializerMethodField(help_text="Guards; null: the round measured none, or not yet.")
 
     class Meta(RoundSerializer.Meta):
         fields = [
@@ -123,12 +155,17 @@ class RoundDetailSerializer(RoundSerializer):
             "log_tail",
             "progress",
             "metrics",
+            "guards",
         ]
 
     @extend_schema_field(ProgressSerializer(allow_null=True))
     def get_progress(self, round_: Round) -> Any:
         step = reports.step_of(round_) if round_.status == Round.Status.RUNNING else None
         return ProgressSerializer(step).data if step else None
+
+    @extend_schema_field(RoundGuardsSerializer(allow_null=True))
+    def get_guards(self, round_: Round) -> Any:
+        return guards.as_json(round_)
 
     @extend_schema_field(MetricsLineSerializer(many=True))
     def get_metrics(self, round_: Round) -> Any:
@@ -155,6 +192,7 @@ class CheckpointSerializer(strict.ModelSerializer):
     evaluation = serializers.IntegerField(
         read_only=True, default=None, help_text="Number of the newest round that evaluated it; null: none did."
     )
+    fallen_guards = serializers.SerializerMethodField(help_text="A sentence for each guard that fell in its round.")
 
     class Meta:
         model = Checkpoint
@@ -167,11 +205,23 @@ class CheckpointSerializer(strict.ModelSerializer):
             "parent",
             "round",
             "evaluation",
+            "fallen_guards",
             "is_served",
             "verdict",
             "verdict_reason",
             "created_at",
         )
+
+    def get_fallen_guards(self, checkpoint: Checkpoint) -> list[str]:
+        return [fall.sentence for fall in guards.fallen(checkpoint)]
+
+
+class PromotionRequest(strict.Serializer):
+    """A promotion, which is confirmed if a guard fell in the checkpoint's round."""
+
+    confirmed = serializers.BooleanField(
+        required=False, default=False, help_text="True: also if a guard fell, which is otherwise refused (409)."
+    )
 
 
 class CheckpointRequest(strict.Serializer):
@@ -306,12 +356,13 @@ def checkpoint_check(request: Request, slug: str, checkpoint_id: int) -> Respons
     return Response(CheckpointSerializer(checkpoints.check_again(checkpoint)).data)
 
 
-@extend_schema(operation_id="checkpoints_promote", request=None, responses=PromotionSerializer)
+@extend_schema(operation_id="checkpoints_promote", request=PromotionRequest, responses=PromotionSerializer)
 @api_view(["POST"])
 def checkpoint_promote(request: Request, slug: str, checkpoint_id: int) -> Response:
     """Serve this checkpoint: the next round starts from it, and its comparisons are ranked first."""
     checkpoint = reports.checkpoint_of(_project(request, slug), checkpoint_id)
-    return Response(PromotionSerializer(checkpoints.promote(checkpoint, request.user)).data)
+    values = strict.validated(PromotionRequest(data=request.data))
+    return Response(PromotionSerializer(checkpoints.promote(checkpoint, request.user, **values)).data)
 
 
 @extend_schema(operation_id="checkpoints_roll_back", request=None, responses=PromotionSerializer)

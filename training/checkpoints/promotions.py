@@ -8,6 +8,7 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import Conflict
 from feedback.models import Comparison, Project, Source, User
+from training import guards
 from training.models import Checkpoint, Promotion
 
 WAITING: Any = Checkpoint.Verdict.WAITING
@@ -39,15 +40,20 @@ def check_usable(checkpoint: Checkpoint) -> None:
 
 
 @transaction.atomic
-def promote(checkpoint: Checkpoint, actor: User | None) -> Promotion:
+def promote(checkpoint: Checkpoint, actor: User | None, confirmed: bool = False) -> Promotion:
     """Serve this checkpoint, and move its unranked comparisons to the front of the queue.
 
-    Raises Conflict if it is already served, refused, or not checked yet.
+    confirmed: also if a guard fell in its round. Raises Conflict if it is already served, refused, or not checked yet.
     """
     current = _current(checkpoint.project)
     if current == checkpoint:
         raise Conflict(_("%(checkpoint)s is served already.") % {"checkpoint": checkpoint})
     check_usable(checkpoint)
+    if not confirmed and (falls := guards.fallen(checkpoint)):
+        raise Conflict(
+            _("%(checkpoint)s is worse than its base: %(guards)s To serve it all the same, confirm the promotion.")
+            % {"checkpoint": checkpoint, "guards": guards.warning(falls)}
+        )
     return _serve(checkpoint, current, actor, is_roll_back=False)
 
 

@@ -57,7 +57,8 @@ class Client:
         return self._send("GET", "checkpoints")
 
     def promote(self, checkpoint_id: int) -> None:
-        self._send("POST", f"checkpoints/{checkpoint_id}/promote")
+        """Serve a checkpoint, also if a guard fell: a simulation shows what every round leads to."""
+        self._send("POST", f"checkpoints/{checkpoint_id}/promote", {"confirmed": True})
 
     def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         answer = self._http.request(method, path, json=body)

@@ -69,7 +69,7 @@ class Cycle:
         float | None
     )  # against the utility, on new completions of the first and the base checkpoint
     kl: float | None  # nats per completion, from the reference; None if the recipe does not measure it
-    kl_from_root: float | None  # the same, from the first checkpoint, on the samples
+    kl_from_root: float | None  # the same, from the first checkpoint, on held-out prompts
     gold_utility: float  # mean utility of the new checkpoint's completions, in points
     gold_win_rate_vs_base: float  # how often they have a higher utility than the first checkpoint's
     gold_win_rate_low: float
@@ -132,7 +132,7 @@ def run_cycle(
         recipe=sections["round"]["recipe"],
         reward_accuracy=finished["results"].get("reward", {}).get("held_out_accuracy"),
         kl=finished["results"].get("policy", {}).get("kl"),
-        kl_from_root=finished["results"]["samples"].get("kl_from_root"),
+        kl_from_root=finished["results"].get("guards", {}).get("kl_from_root"),
         round_seconds=round(seconds_of_round(finished), 1),
         seconds=round(time.monotonic() - started, 1),
         **measured,

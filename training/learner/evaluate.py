@@ -23,10 +23,12 @@ Files out:
 | the text metrics | by reward_terms/text_metrics.py, 0 to 1; only of prompts with references | by prompt |
 | reward_model | normalised score; with `reward_model` | by prompt |
 | reward_model_deviation | standard deviation of the score over the ensemble's heads; if it has some | by prompt |
-| kl_from_root | log π(y|x) − log π_root(y|x), nats: the estimator k1; with `root_model` | by prompt |
+| kl_from_root | nats, with `root_model`: sum of the KL of every next token (policy/divergence.py) | by prompt |
 | tokens | number of the policy's tokens, EOS included | by prompt |
-| finished, cut_off | whether the last turn has its EOS token, or not | Wilson |
+| finished, cut_off | whether the last turn has its EOS token, or reached the maximum length | Wilson |
+| truncated | (of dialogues) whether no further turn fitted into the models' positions; not finished | Wilson |
 | empty | whether the last turn has no text but white space | Wilson |
+| repeated | whether a phrase of 4 tokens or more stands three times in a row | Wilson |
 | distinct_1, distinct_2 | (of all together) distinct n-grams of tokens / tokens, Li et al. 2016 | jackknife by prompt |
 
 By prompt: mean of the prompts' means ± 1.96 standard errors, from 30 prompts on. policy/figures.py has the details.
@@ -49,29 +51,28 @@ from pathlib import Path
 
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.reward_model import Scores
+from training.learner.policy.completion_figures import figures_of_dialogue, tokens_of_turns
 from training.learner.policy.dialogues import Dialogue
 from training.learner.policy.figures import Figure, distinct_figure, mean_figure, share_figure
 from training.learner.policy.samples import (
     Row,
     SampleContext,
     answer_of,
+    divergences,
     load_sample_context,
-    log_ratios,
     place_of,
-    token_count,
     write_completions,
     written,
 )
 from training.learner.reward_terms import METRICS, Answer, Scorer
-from training.learner.rewards.reward_function import deviation_scorer, has_references, metric_scorer
+from training.learner.rewards.reward_function import deviation_scorer, metric_scorer
 from training.learner.runtime.config.evaluate import EvaluateConfig
 from training.learner.runtime.optimization import check_finite
 from training.learner.runtime.options import options_of
 from training.learner.runtime.program import run_program
 from training.learner.runtime.start import start_program
-from training.learner.text.messages import text_tokens
 
-SHARES = (*METRICS, "finished", "empty", "cut_off")  # figures from 0 to 1
+SHARES = (*METRICS, "finished", "empty", "cut_off", "truncated", "repeated")  # figures from 0 to 1
 ScoreWithDeviation = Callable[[Sequence[Answer]], Scores]
 
 
@@ -114,32 +115,22 @@ def measure(
     """Return the rows of a batch of completions. Raises TrainingFailed if a damaged model gave NaN or infinity."""
     answers = [answer_of(dialogue) for dialogue in dialogues]
     scores = score(answers) if score is not None else None
-    ratios = log_ratios(context, dialogues)
+    distances = divergences(context, dialogues)
     rows = []
-    for place, (dialogue, answer) in enumerate(zip(dialogues, answers, strict=True)):
+    for place, dialogue in enumerate(dialogues):
         figures: dict[str, float] = {}
-        if has_references(answer.row):
-            figures |= {name: float(scorer([answer])[0]) for name, scorer in metrics.items()}
         if scores is not None:
             figures["reward_model"] = float(scores.mean[place])
             check_finite("the reward model's score", figures["reward_model"], step)
             if context.scoring is not None and context.scoring[0].ensemble is not None:
                 figures["reward_model_deviation"] = float(scores.deviation[place])
-        if (ratio := ratios[place]) is not None:
-            check_finite("the root model's log-probability", ratio, step)
-            figures["kl_from_root"] = ratio
-        figures["tokens"] = float(token_count(dialogue))
-        figures["finished"] = float(answer.finished)
-        figures["cut_off"] = float(not answer.finished)
-        figures["empty"] = float(not answer.text.strip())
-        rows.append({**written(dialogue), "figures": figures, "turn_tokens": tokens_of_turns(context, dialogue)})
+        for name, distance in distances[place].items():
+            check_finite("the root model's log-probability", distance, step)
+            figures[name] = distance
+        figures |= figures_of_dialogue(context.tokenizer, metrics, dialogue)
+        turns = tokens_of_turns(context.tokenizer, dialogue)
+        rows.append({**written(dialogue), "figures": figures, "turn_tokens": turns})
     return rows
-
-
-def tokens_of_turns(context: SampleContext, dialogue: Dialogue) -> list[list[int]]:
-    """Return the tokens of the policy's turns, without those at which they stopped."""
-    turns = [dialogue.completion[turn.start : turn.end] for turn in dialogue.turns]
-    return [text_tokens(context.tokenizer, turn) for turn in turns]
 
 
 def as_completion(context: SampleContext, row: Row) -> Row:

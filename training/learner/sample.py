@@ -38,12 +38,12 @@ from typing import Any
 
 from training.learner.models.generic_forward import path_summary
 from training.learner.policy.dialogues import Dialogue
-from training.learner.policy.divergence import root_divergence
+from training.learner.policy.divergence import mean_divergence
 from training.learner.policy.samples import (
     SampleContext,
     answer_of,
+    divergences,
     load_sample_context,
-    log_ratios,
     place_of,
     token_count,
     write_completions,
@@ -90,29 +90,32 @@ def describe(context: SampleContext, score: Score, dialogues: Sequence[Dialogue]
     """Return the rows of a batch of completions. Raises TrainingFailed if a damaged model gave NaN or infinity."""
     scores = score([answer_of(dialogue) for dialogue in dialogues])
     rows = []
-    for dialogue, number, ratio in zip(dialogues, scores, log_ratios(context, dialogues), strict=True):
+    for dialogue, number, distance in zip(dialogues, scores, divergences(context, dialogues), strict=True):
         check_finite("the reward model's score", 0.0 if number is None else float(number), step)
         row = {
+            **distance,
             **written(dialogue),
             "ended": answer_of(dialogue).finished,
             "tokens": token_count(dialogue),
             "score": None if number is None else float(number),
         }
-        rows.append(row if ratio is None else row | {"log_ratio": ratio})
+        rows.append(row)
     return rows
 
 
 def as_sample(context: SampleContext, row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of samples.jsonl."""
-    kept = {key: value for key, value in row.items() if key not in ("number", "log_ratio")}
+    kept = {key: value for key, value in row.items() if key not in ("number", *context.others)}
     return place_of(context, row["number"]) | kept
 
 
 def summary(context: SampleContext, rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     scores = [row["score"] for row in rows if row["score"] is not None]
-    ratios = [row["log_ratio"] for row in rows if "log_ratio" in row]
     answered = [row["number"] // context.settings.completions_per_prompt for row in rows]
-    return (root_divergence(answered, ratios) if ratios else {}) | {
+    figures: dict[str, Any] = {}
+    for name in context.others:
+        figures |= mean_divergence(name, answered, [row[name] for row in rows])
+    return figures | {
         "program": "sample",
         "samples": len(rows),
         "seconds": seconds,

@@ -25,7 +25,7 @@ from training.rounds.recipes.description import NONE, Counts, Recipe, Sections
 # Former name to name, of settings of the section "round". The former names are accepted until version 0.3.
 RENAMED = {"second_opinions": "extra_ranking_share"}
 # Set by `run_round.jobs`: the models follow from the recipe, never from the person who starts the round.
-MODELS = ("model", "reference_model", "reward_model", "critic_model", "root_model", "last_reward_model")
+MODELS = ("model", "base_model", "reference_model", "reward_model", "critic_model", "root_model", "last_reward_model")
 FILLED_IN = (*MODELS, "keep_critic")  # the last one follows from critic_start
 NOTHING_COUNTED = Counts()
 # Settings of the environment dialogue in a round, besides those of every user.
@@ -50,6 +50,12 @@ class RoundSettings:
     shown_prompts: int = setting(24, low=0, help="Prompts that the base answers too, for the side-by-side page.")
     policy_prompts: int = setting(10_000, low=1, help="Maximum training prompts of the policy's program.")
     evaluation_prompts: int = setting(500, low=1, help="Maximum held-out prompts that an evaluation answers.")
+    guard_prompts: int = setting(
+        200,
+        low=0,
+        help="Maximum held-out prompts on which guards compare the new checkpoint with its base, and on which the KL "
+        "from base and root is measured. 0: neither, and no guard texts.",
+    )
     sft_first: str = setting(
         "auto",
         choices=("auto", "always", "never"),

@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 from training.learner.reward_terms import TERMS
 from training.rounds.recipes import RECIPES, recipe_of
 from training.rounds.recipes.description import RANKINGS, Counts, FormField, Recipe, Sections, Text
-from training.rounds.recipes.parts import environment_field
+from training.rounds.recipes.parts import GUARD_FIELD, environment_field
 from training.rounds.settings import choices_of
 from training.web import dialogue_fields
 
@@ -106,7 +106,11 @@ class RoundForm(forms.Form):
 
 def _fields(recipe: Recipe, only_samples: bool) -> tuple[FormField, ...]:
     sampled = SAMPLE_FIELDS if "sample" in recipe.programs else ()
-    return (*(() if only_samples else recipe.fields), *sampled, *_dialogue_fields(recipe, only_samples), *COMMON_FIELDS)
+    dialogues = _dialogue_fields(recipe, only_samples)
+    if only_samples:
+        return (*sampled, *dialogues, *COMMON_FIELDS)
+    guards = (GUARD_FIELD,) if recipe.learns else ()
+    return (*recipe.fields, *sampled, *dialogues, *guards, *COMMON_FIELDS)
 
 
 def _dialogue_fields(recipe: Recipe, only_samples: bool) -> tuple[FormField, ...]:
@@ -137,6 +141,13 @@ def field_of(default: Any, choices: tuple[str, ...], label: Text, help_text: Tex
         return forms.IntegerField(label=label, help_text=help_text, initial=default)
     widget = forms.NumberInput(attrs={"step": "any"})
     return forms.FloatField(label=label, help_text=help_text, initial=default, widget=widget)
+
+
+class GuardTextsForm(forms.Form):
+    file = forms.FileField(
+        label=_("File"),
+        help_text=_('JSON Lines with one object {"text": "..."} per line (.jsonl), or one text (.txt, .md), in UTF-8.'),
+    )
 
 
 class LoopForm(forms.Form):

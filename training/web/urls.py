@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.web.views import checkpoints, completions, console, evaluations, machines, rounds
+from training.web.views import checkpoints, completions, console, evaluations, guards, machines, rounds
 
 PROJECT = "projects/<slug:slug>"
 ROUND = f"{PROJECT}/rounds/<int:number>"
@@ -12,6 +12,8 @@ urlpatterns = [
     path(f"{PROJECT}/console/", console.console, name="console"),
     path("machines/", machines.site_machines, name="site-machines"),
     path(f"{PROJECT}/machines/", machines.machines, name="machines"),
+    path(f"{PROJECT}/guards/", guards.overview, name="guards"),
+    path(f"{PROJECT}/guards/texts/remove/", guards.remove, name="guard-texts-remove"),
     path(f"{PROJECT}/rounds/automatic/", console.configure, name="round-automatic"),
     path(f"{PROJECT}/rounds/start/", console.start, name="round-start"),
     path(f"{PROJECT}/rounds/sample/", console.sample, name="round-sample"),

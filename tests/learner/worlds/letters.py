@@ -137,6 +137,17 @@ def log_prob(model: Any, prompt: list[int], completion: list[int]) -> Tensor:
     return logits.log_softmax(-1)[range(len(completion)), completion].sum()
 
 
+def token_divergence(policy: Any, other: Any, prompt: list[int], completion: list[int]) -> float:
+    """Return the sum over the completion's tokens of the KL of the next token's distributions, by plain passes."""
+    log_probs = []
+    for model in (policy, other):
+        model.set_attn_implementation("eager")
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].double()
+        log_probs.append(logits.log_softmax(-1))
+    return float((log_probs[0].exp() * (log_probs[0] - log_probs[1])).sum())
+
+
 def objective(policy: Tensor, reference: Tensor, beta: float) -> float:
     """Return J = E[r] − β·KL of a distribution over all completions, given as log-probabilities [85]."""
     rewards = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)

@@ -1,5 +1,6 @@
 """Logits of a policy at indices of a packed row, by the fastest exact path."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch.nn.functional as F
@@ -20,6 +21,19 @@ def logits_at(policy: Any, batch: PackedBatch, indices: Tensor) -> Tensor:
     if head is None:
         return cast(Tensor, forward_packed(policy, batch, logits_to_keep=indices).logits[0])
     return F.linear(states_at(policy, batch, indices), head)
+
+
+def logits_reader(policy: Any, batch: PackedBatch, indices: Tensor) -> Callable[[slice], Tensor]:
+    """Return a function from a slice of these indices to the logits there, as of `logits_at`.
+
+    Where the logits are a product with one matrix, only those of the slice are in memory.
+    """
+    head = linear_head(policy)
+    if head is None:
+        logits = logits_at(policy, batch, indices)
+        return lambda part: logits[part]
+    states = states_at(policy, batch, indices)
+    return lambda part: F.linear(states[part], head)
 
 
 def linear_head(policy: Any) -> Tensor | None:

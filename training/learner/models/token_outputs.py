@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from training.learner.models.generic_forward import generic_logits_and_states, path_of
 from training.learner.models.heads import value_head
 from training.learner.models.log_probs import TokenScores, token_scores
-from training.learner.models.logits import linear_head, logits_at
+from training.learner.models.logits import linear_head, logits_at, logits_reader
 from training.learner.models.packed_attention import PackedBatch, forward_packed
 from training.learner.models.packing import Episodes, pack_episodes
 from training.learner.models.partial_forward import states_at
 from training.learner.models.reward_model import RewardModel, Scores
+
+DIVERGENCE_LOGITS = 1 << 22  # logits of each model that `token_divergences` compares at a time, 16 MiB
 
 
 class PolicyTrunkCritic(nn.Module):
@@ -94,6 +96,21 @@ def compute_token_outputs(
 def score_tokens(policy: Any, episodes: Episodes, temperature: float = 1.0, with_entropy: bool = False) -> TokenScores:
     """Return log-probs and entropy of completion tokens under softmax(logits / temperature)."""
     return TokenScores(*compute_token_outputs(policy, None, episodes, temperature, with_entropy)[:2])
+
+
+def token_divergences(policy: Any, other: Any, episodes: Episodes, temperature: float = 1.0) -> Tensor:
+    """Return KL(π‖q) of the distributions that completion tokens have under the policy and another model, [C] in nats.
+
+    Some tokens at a time, since the logits of all could exceed the memory.
+    """
+    batch = pack_episodes(episodes, policy.device)
+    readers = [logits_reader(model, batch, batch.decisions) for model in (policy, other)]
+    rows = max(DIVERGENCE_LOGITS // policy.config.get_text_config().vocab_size, 1)
+    divergences = []
+    for start in range(0, len(batch.decisions), rows):
+        ours, theirs = ((read(slice(start, start + rows)).float() / temperature).log_softmax(-1) for read in readers)
+        divergences.append(F.kl_div(theirs, ours, reduction="none", log_target=True).sum(-1))
+    return torch.cat(divergences)
 
 
 def completion_log_probs(policy: Any, episodes: Episodes) -> Tensor:

@@ -73,7 +73,7 @@ class Dialogue:
     """One episode while it is played."""
 
     def __init__(self, context: EpisodeContext, prompt: Prompt, number: int) -> None:
-        self.context, self.row = context, prompt.row
+        self.context, self.row, self.number = context, prompt.row, number
         self.environment: Environment = context.new_environment()
         observation, info = self.environment.reset(seed=number, options=prompt.row)
         self.opening: Messages = info.get("messages", [{"role": "user", "content": observation}])
@@ -94,6 +94,11 @@ class Dialogue:
     @property
     def tokens(self) -> list[int]:
         return [*self.prompt, *self.completion]
+
+    @property
+    def is_truncated(self) -> bool:
+        """Return whether a limit outside of the dialogue ended it."""
+        return self.unanswered is not None
 
     def take(self, completion: Completion) -> None:
         """Add a turn of the policy, and the environment's answer to it."""

@@ -1,8 +1,13 @@
 """KL divergence of a policy from another model, estimated on the policy's own samples.
 
-KL(π‖π_ref) = E_π[log π(y|x) − log π_ref(y|x)] is the mean of the k1 estimator (Schulman 2020, "Approximating KL
-Divergence"). A round reports KL from its reference, and from its root, the imported model: after several rounds only
-the second shows how far the policy has moved in all.
+KL(π‖q) = E_π[log π(y|x) − log q(y|x)] is the mean of the k1 estimator (Schulman 2020, "Approximating KL Divergence"),
+which training uses. Figures of a round or an evaluation use its Rao–Blackwellised form (Amini, Vieira and Cotterell
+2025, "Better Estimation of the Kullback–Leibler Divergence Between Language Models", §3): the log-ratio of each sampled
+token is replaced by its expectation given the tokens before it, the exact KL of the two distributions of the next
+token. It is unbiased too, never negative, and its variance is at most that of k1.
+
+A round reports KL from its base, and from its root, the imported model: after several rounds only the second shows how
+far the policy has moved in all.
 """
 
 from collections.abc import Sequence
@@ -17,7 +22,7 @@ from training.learner.models.generic_forward import shares_prompts
 from training.learner.models.loading import computing_in
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packing import Episodes, by_episode, within_budget
-from training.learner.models.token_outputs import score_tokens
+from training.learner.models.token_outputs import score_tokens, token_divergences
 from training.learner.policy.evaluation import EVALUATION_NUMBERS
 from training.learner.runtime.intervals import mean_with_interval
 from training.learner.runtime.processes import Processes
@@ -44,6 +49,30 @@ def log_probs_of(
 
 
 @torch.no_grad()
+def divergences_of(
+    policy: Any, other: Any, episodes: Episodes, temperature: float, dtype: str, micro_batches: MicroBatches
+) -> list[float]:
+    """Return the Rao–Blackwellised estimate of KL(policy‖other) from each episode of the policy, in nats.
+
+    It is the sum of the exact KL of the next token's distributions, softmax(logits / temperature), over the policy's
+    tokens of all turns.
+    """
+
+    def compare(part: Episodes) -> tuple[Tensor]:
+        with computing_in(dtype):
+            return (token_divergences(policy, other, part, temperature),)
+
+    def pass_over(budget: int) -> list[Tensor]:
+        parts = within_budget(episodes, budget, shares_prompts(policy) and shares_prompts(other))
+        (divergences,) = by_episode(compare, episodes, parts)
+        return divergences
+
+    if not episodes.prompts:
+        return []
+    return [float(tokens.double().sum()) for tokens in micro_batches.attempt(episodes.lengths(), pass_over)]
+
+
+@torch.no_grad()
 def sampled_log_ratios(
     policy: Any,
     reference: Any,
@@ -67,11 +96,11 @@ def sampled_log_ratios(
     return processes.gather([float((ours - theirs).double().sum()) for ours, theirs in zip(*both, strict=True)])
 
 
-def root_divergence(prompts: Sequence[int], log_ratios: Sequence[float]) -> dict[str, float]:
-    """Return `kl_from_root`, the mean log-ratio in nats per completion, and its 95 % interval from 30 prompts on.
+def mean_divergence(name: str, prompts: Sequence[int], divergences: Sequence[float]) -> dict[str, float]:
+    """Return the mean divergence as `name`, in nats per completion, with its interval and error from 30 prompts on.
 
-    prompts: [N], the prompt of each completion; completions of one prompt follow each other. log_ratios: [N]. The
+    prompts: [N], the prompt of each completion; completions of one prompt follow each other. divergences: [N]. The
     interval treats a prompt's completions as one cluster (Cochran 1977, §9A): they share the properties of the prompt.
     """
-    clusters = groupby(zip(prompts, log_ratios, strict=True), lambda row: row[0])
-    return mean_with_interval("kl_from_root", [fmean(ratio for _, ratio in rows) for _, rows in clusters])
+    clusters = groupby(zip(prompts, divergences, strict=True), lambda row: row[0])
+    return mean_with_interval(name, [fmean(value for _, value in rows) for _, rows in clusters])

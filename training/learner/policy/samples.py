@@ -6,7 +6,6 @@ n // completions_per_prompt and has the random numbers of n.
 
 import itertools
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any
 
 from training.learner.models.loading import computing_in, freeze, load_policy
 from training.learner.models.oom_retry import MicroBatches
+from training.learner.models.packing import Episodes
 from training.learner.models.reward_model import load_reward_model
 from training.learner.policy.dialogues import (
     Dialogue,
@@ -24,7 +24,7 @@ from training.learner.policy.dialogues import (
     play,
     turns_to_fit,
 )
-from training.learner.policy.divergence import log_probs_of
+from training.learner.policy.divergence import divergences_of
 from training.learner.reward_terms import Answer
 from training.learner.rewards.reading import Scoring
 from training.learner.rewards.reward_function import check_scoring_positions, same_tokens
@@ -52,6 +52,13 @@ class SampleContext:
     prompts: Sequence[Prompt]
     scoring: Scoring | None  # the reward model and its tokenizer
     root: Any  # the model that kl_from_root is measured from, or None
+    base: Any = None  # the checkpoint that the policy was trained from, if a program compares the two
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """Return the models that the policy's divergence is measured from, by the name of the figure."""
+        named = {"kl_from_base": self.base, "kl_from_root": self.root}
+        return {name: model for name, model in named.items() if model is not None}
 
 
 def load_sample_context(settings: Sampling, processes: Processes, job: JobDirectory) -> SampleContext:
@@ -69,15 +76,21 @@ def load_sample_context(settings: Sampling, processes: Processes, job: JobDirect
 
 
 def load_root(settings: Sampling, policy: Any, tokenizer: Any, prompts: Sequence[Prompt]) -> Any:
-    """Return the model that kl_from_root is measured from, or None. Raises BadInput if it reads other tokens."""
-    if not settings.root_model:
-        return None
-    root, root_tokenizer = load_policy(settings.root_model)
-    if not same_tokens(tokenizer, root_tokenizer):
-        raise BadInput("model and root_model must have the same tokenizer")
-    written = turns_to_fit(settings, policy, root) * settings.max_completion_tokens
-    check_positions(root, [prompt.tokens for prompt in prompts], written, "the root model")
-    return freeze(root)
+    """Return the model that kl_from_root is measured from, or None. Raises as `load_other` does."""
+    return load_other(settings, "root", policy, tokenizer, prompts) if settings.root_model else None
+
+
+def load_other(settings: Any, name: str, policy: Any, tokenizer: Any, prompts: Sequence[Prompt]) -> Any:
+    """Return the frozen model of the setting `<name>_model`. Raises BadInput if it reads other tokens than the policy.
+
+    It must have positions for all that the policy may write.
+    """
+    model, other_tokenizer = load_policy(getattr(settings, f"{name}_model"))
+    if not same_tokens(tokenizer, other_tokenizer):
+        raise BadInput(f"model and {name}_model must have the same tokenizer")
+    written = turns_to_fit(settings, policy, model) * settings.max_completion_tokens
+    check_positions(model, [prompt.tokens for prompt in prompts], written, f"the {name} model")
+    return freeze(model)
 
 
 def write_completions(
@@ -93,9 +106,7 @@ def write_completions(
     """
     settings, processes = context.settings, context.processes
     plan = plan_batches(context.prompts, settings.completions_per_prompt, settings.batch_completions)
-    models = (context.policy,) if context.root is None else (context.policy, context.root)
-    tools = EpisodeContext(settings, context.tokenizer, environment_factory(settings), models, context.scoring)
-    write = turn_writer(context)
+    tools, write = episode_context(context), turn_writer(context)
     step, done = load_rows(job.state, plan) if job.state is not None else (0, [])
     job.truncate_metrics(step)
     while step < len(plan):
@@ -117,6 +128,12 @@ def write_completions(
         if stopping and step < len(plan):
             raise Stopped
     return sorted(done, key=lambda row: int(row["number"]))
+
+
+def episode_context(context: SampleContext) -> EpisodeContext:
+    """Return the parts of the run that an episode needs."""
+    settings, models = context.settings, (context.policy, *context.others.values())
+    return EpisodeContext(settings, context.tokenizer, environment_factory(settings), models, context.scoring)
 
 
 def turn_writer(context: SampleContext) -> Callable[[list[list[int]], list[int]], list[Completion]]:
@@ -188,17 +205,18 @@ def token_count(dialogue: Dialogue) -> int:
     return sum(turn.end - turn.start for turn in dialogue.turns)
 
 
-def log_ratios(context: SampleContext, dialogues: Sequence[Dialogue]) -> list[float | None]:
-    """Return log π(y|x) − log π_root(y|x), nats, over the policy's tokens of all turns; None without a root model."""
-    if context.root is None:
-        return [None] * len(dialogues)
-    settings = context.settings
-    episodes, micro_batches = episodes_of(dialogues, settings), MicroBatches(settings.micro_batch_tokens)
-    under_root = log_probs_of(context.root, episodes, settings.temperature, settings.dtype, micro_batches)
-    return [
-        math.fsum(dialogue.log_probs) - float(log_probs.double().sum())
-        for dialogue, log_probs in zip(dialogues, under_root, strict=True)
-    ]
+def divergences(context: SampleContext, dialogues: Sequence[Dialogue]) -> list[dict[str, float]]:
+    """Return the estimates of `divergences_of` of each dialogue by the name of the figure, from all other models."""
+    settings, micro_batches = context.settings, MicroBatches(context.settings.micro_batch_tokens)
+    episodes = episodes_of(dialogues, settings) if dialogues else Episodes([], [])
+    known: dict[int, list[float]] = {}  # by model: base and root are one in the first round
+    for model in context.others.values():
+        if id(model) not in known:
+            known[id(model)] = divergences_of(
+                context.policy, model, episodes, settings.temperature, settings.dtype, micro_batches
+            )
+    figures = {name: known[id(model)] for name, model in context.others.items()}
+    return [{name: values[place] for name, values in figures.items()} for place in range(len(dialogues))]
 
 
 def save_rows(step: int, rows: Sequence[Row], folder: Path) -> None:

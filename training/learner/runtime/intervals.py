@@ -25,10 +25,16 @@ def normal_interval(value: float, error: float, quantile: float = Z_95) -> Inter
 def mean_with_interval(name: str, values: Sequence[float]) -> dict[str, float]:
     """Return the mean as `name`, and from 30 values on its 95 % interval as `name_low` and `name_high`.
 
-    The interval is the normal one for the mean of independent values: mean ± 1.96 s / √n.
+    The interval is the normal one for the mean of independent values: mean ± 1.96 standard errors, s / √n, of which one
+    is `name_error`.
     """
-    mean = fmean(values)
-    if len(values) < MIN_VALUES_FOR_INTERVAL:
+    mean, error = fmean(values), standard_error(values)
+    if error is None:
         return {name: mean}
-    _, low, high = normal_interval(mean, stdev(values) / math.sqrt(len(values)))
-    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+    _, low, high = normal_interval(mean, error)
+    return {name: mean, f"{name}_low": low, f"{name}_high": high, f"{name}_error": error}
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Return the standard error s / √n of the mean of independent values; None of fewer than 30."""
+    return stdev(values) / math.sqrt(len(values)) if len(values) >= MIN_VALUES_FOR_INTERVAL else None

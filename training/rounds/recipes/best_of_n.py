@@ -30,7 +30,7 @@ from training.rounds.recipes.parts import (
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
-    """Return the jobs: sft with enough demonstrations, reward if a reward term uses it, policy, samples, baseline."""
+    """Return the jobs: sft with enough demonstrations, reward if a term uses it, policy, samples, baseline, guards."""
     sft, start = optional_sft(settings, counts)
     reward, reward_model = optional_reward(settings, RECIPE.reward_terms(settings), start)
     samples = sample_jobs(settings, "policy", reward_model, "best_of_n")
@@ -70,7 +70,7 @@ RECIPE = Recipe(
     name="best_of_n",
     label=_("Best of n"),
     help=_("A reward model learns from the rankings, and the policy imitates the best of several answers of its own."),
-    programs=("sft", "reward", "best_of_n", "sample"),
+    programs=("sft", "reward", "best_of_n", "sample", "guards"),
     jobs=jobs,
     fields=(
         FormField(

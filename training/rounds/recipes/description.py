@@ -33,6 +33,8 @@ PROMPTS_TO_LEARN_FROM = "prompts_to_learn_from"
 PROMPTS_TO_ANSWER = "prompts_to_answer"
 PROMPTS_TO_COMPARE = "prompts_to_compare"
 PROMPTS_TO_EVALUATE = "prompts_to_evaluate"
+GUARD_PROMPTS = "guard_prompts"
+GUARD_TEXTS = "guard_texts"
 
 
 class Stage(NamedTuple):

@@ -20,7 +20,7 @@ from training.rounds.recipes.parts import (
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
-    """Return the jobs: sft with enough demonstrations, policy, samples, baseline."""
+    """Return the jobs: sft with enough demonstrations, policy, samples, baseline, guards."""
     sft, start = optional_sft(settings, counts)
     return (*sft, policy_job(settings, start), *sample_jobs(settings, "policy", NONE))
 
@@ -58,7 +58,7 @@ RECIPE = Recipe(
     name="dpo",
     label=_("DPO"),
     help=_("The model learns from the rankings directly, without a reward model."),
-    programs=("sft", "dpo", "sample"),
+    programs=("sft", "dpo", "sample", "guards"),
     jobs=jobs,
     fields=(
         FormField(

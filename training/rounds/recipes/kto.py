@@ -15,7 +15,7 @@ from training.rounds.recipes.parts import (
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
-    """Return the jobs: sft, with enough demonstrations; policy; samples and baseline."""
+    """Return the jobs: sft, with enough demonstrations; policy; samples, baseline and guards."""
     sft, start = optional_sft(settings, counts)
     policy = Job(
         "policy",
@@ -48,7 +48,7 @@ RECIPE = Recipe(
     name="kto",
     label=_("KTO"),
     help=_("The model learns which answers are good and which are bad, each by itself, from flags, ratings and ranks."),
-    programs=("sft", "kto", "sample"),
+    programs=("sft", "kto", "sample", "guards"),
     jobs=jobs,
     fields=(
         FormField(

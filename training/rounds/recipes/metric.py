@@ -10,7 +10,7 @@ from training.rounds.recipes.ppo import POLICY_FIELDS, check_critic_start, polic
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
-    """Return the jobs: sft, with enough demonstrations; policy; samples and baseline."""
+    """Return the jobs: sft, with enough demonstrations; policy; samples, baseline and guards."""
     sft, start = optional_sft(settings, counts)
     return (*sft, policy_job(settings, start, NONE), *sample_jobs(settings, "policy", NONE, "ppo"))
 
@@ -28,7 +28,7 @@ RECIPE = Recipe(
     name="metric",
     label=_("Metric"),
     help=_("The policy learns by trial to write answers that match the reference answers of the prompts."),
-    programs=("sft", "ppo", "sample"),
+    programs=("sft", "ppo", "sample", "guards"),
     jobs=jobs,
     fields=(
         FormField("ppo", "rewards", _("Metric"), _("It compares an answer with the references of its prompt.")),

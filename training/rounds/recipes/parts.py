@@ -11,6 +11,8 @@ from training.rounds.recipes.description import (
     BASE,
     CONTINUED_REWARD_MODEL,
     DEMONSTRATIONS,
+    GUARD_PROMPTS,
+    GUARD_TEXTS,
     NONE,
     PROMPTS_TO_ANSWER,
     PROMPTS_TO_COMPARE,
@@ -35,6 +37,7 @@ SFT = Stage("sft", _("Imitation"))
 REWARD = Stage("reward", _("Reward"))
 POLICY = Stage("policy", _("Policy"))
 SAMPLES = Stage("samples", _("Samples"))
+GUARDS = Stage("guards", _("Guards"))
 
 TRAINING_AND_HELD_OUT = (_("training"), _("held out"))
 
@@ -86,6 +89,14 @@ REWARD_FIELDS = (
         _("Weight of the marks"),
         _("Spans that annotators marked as good or bad train the reward model. 0: marks are not learned."),
     ),
+)
+
+
+GUARD_FIELD = FormField(
+    "round",
+    "guard_prompts",
+    _("Held-out prompts of the guards"),
+    _("The new checkpoint and the one before answer them, to see whether it got worse. 0: no guards."),
 )
 
 
@@ -157,7 +168,10 @@ def optional_reward(settings: Sections, terms: Sequence[str], start: str = BASE)
 
 
 def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_section: str = "") -> tuple[Job, ...]:
-    """Return the jobs that answer prompts: with the new policy, to be ranked, and some of them with the base too."""
+    """Return the jobs after the policy's, of every recipe that learns.
+
+    The new policy answers prompts, to be ranked; the base answers some of them too; and the guards compare the two.
+    """
     scored = {"rewards": settings[rewards_section]["rewards"]} if rewards_section else {}
     scored |= dialogues_of(settings)
     samples = Job(
@@ -165,16 +179,9 @@ def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_sect
         SAMPLES,
         "sample",
         inputs={"prompts.jsonl": PROMPTS_TO_ANSWER},
-        models={"model": policy, "reward_model": reward_model, "root_model": measured_root(settings)},
+        models={"model": policy, "reward_model": reward_model},
         settings=scored,
-        facts=(
-            Fact(
-                "kl_from_root",
-                _("KL from the imported model"),
-                _("nats per completion, over all rounds since the import, estimated on the samples"),
-            ),
-            *(() if rewards_section else score_facts(settings)),
-        ),
+        facts=() if rewards_section else score_facts(settings),
     )
     baseline = Job(
         "baseline",
@@ -184,7 +191,25 @@ def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_sect
         models={"model": BASE, "reward_model": reward_model},
         settings={**scored, "completions_per_prompt": 1},  # the side-by-side page shows one
     )
-    return (samples, baseline) if settings["round"]["shown_prompts"] else (samples,)
+    answered = (samples, baseline) if settings["round"]["shown_prompts"] else (samples,)
+    return (*answered, *guards_jobs(settings, policy))
+
+
+def guards_jobs(settings: Sections, policy: str) -> tuple[Job, ...]:
+    """Return the job that measures the new policy and the base on the same held-out prompts and texts, if wanted."""
+    if not settings["round"].get("guard_prompts"):
+        return ()
+    environment = settings.get("sample", {}).get("environment", SINGLE_TURN)
+    return (
+        Job(
+            "guards",
+            GUARDS,
+            "guards",
+            inputs={"prompts.jsonl": GUARD_PROMPTS, "guard_texts.jsonl": GUARD_TEXTS},
+            models={"model": policy, "base_model": BASE, "root_model": ROOT},
+            settings={"environment": environment} | dialogues_of(settings),
+        ),
+    )
 
 
 def score_facts(settings: Sections) -> tuple[Fact, ...]:
@@ -201,10 +226,10 @@ def reference(settings: Sections) -> str:
     return ROOT if settings["round"].get("reference") == "root" else NONE
 
 
-def measured_root(settings: Sections, section: str = "sample") -> str:
-    """Return the origin of the model of `kl_from_root`; NONE if the samples are not from the whole distribution.
+def measured_root(settings: Sections, section: str) -> str:
+    """Return the origin of the model of `kl_from_root`; NONE if completions are not of the whole distribution.
 
-    section: that of the program that samples.
+    section: that of the program that writes them.
     """
     sample = settings.get(section, {})
     is_whole = sample.get("top_p", 1) == 1 and sample.get("temperature", 1) != 0

@@ -63,7 +63,7 @@ PESSIMISM_FIELD = FormField(
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
-    """Return the jobs: sft with enough demonstrations, reward if a reward term uses it, policy, samples, baseline."""
+    """Return the jobs: sft with enough demonstrations, reward if a term uses it, policy, samples, baseline, guards."""
     sft, start = optional_sft(settings, counts)
     reward, reward_model = optional_reward(settings, RECIPE.reward_terms(settings), start)
     samples = sample_jobs(settings, "policy", reward_model, "ppo")
@@ -107,7 +107,7 @@ RECIPE = Recipe(
     name="ppo",
     label=_("PPO"),
     help=_("A reward model learns from the rankings, and the policy learns by trial to earn its reward."),
-    programs=("sft", "reward", "ppo", "sample"),
+    programs=("sft", "reward", "ppo", "sample", "guards"),
     jobs=jobs,
     fields=(*POLICY_FIELDS, PESSIMISM_FIELD, *REWARD_FIELDS),
     defaults={"sft": SFT_DEFAULTS},

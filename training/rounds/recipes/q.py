@@ -28,7 +28,7 @@ from training.rounds.recipes.parts import (
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
-    """Return the jobs: reward, if a reward term uses it; policy; samples and baseline."""
+    """Return the jobs: reward, if a reward term uses it; policy; samples, baseline and guards."""
     reward, reward_model = optional_reward(settings, RECIPE.reward_terms(settings))
     return (*reward, policy_job(reward_model), *sample_jobs(settings, "policy", reward_model, "q"))
 
@@ -62,7 +62,7 @@ RECIPE = Recipe(
     name="q",
     label=_("Q-learning"),
     help=_("Values of tokens are learned from all completions written so far, and the policy prefers the better ones."),
-    programs=("reward", "q", "sample"),
+    programs=("reward", "q", "sample", "guards"),
     jobs=jobs,
     fields=(
         FormField(

@@ -10,7 +10,7 @@ from training.rounds.recipes.parts import SFT_DEFAULTS, SFT_FIELDS, sample_jobs,
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
-    """Return the jobs: sft, samples and baseline."""
+    """Return the jobs: sft, samples, baseline and guards."""
     return (sft_job(), *sample_jobs(settings, "sft", NONE))
 
 
@@ -18,7 +18,7 @@ RECIPE = Recipe(
     name="sft",
     label=_("Imitation"),
     help=_("The model imitates the answers that people wrote or imported as demonstrations."),
-    programs=("sft", "sample"),
+    programs=("sft", "sample", "guards"),
     jobs=jobs,
     fields=SFT_FIELDS,
     defaults={"sft": SFT_DEFAULTS},

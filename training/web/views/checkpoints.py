@@ -13,7 +13,7 @@ from django_htmx.http import HttpResponseStopPolling
 
 from feedback.actions import members
 from feedback.models import Project
-from training import checkpoints, evaluations, reports
+from training import checkpoints, evaluations, guards, reports
 from training.models import Checkpoint
 from training.rounds.recipes.evaluate import NAME as EVALUATE
 from training.web.presenters import reason_not_to_start
@@ -25,6 +25,8 @@ def checkpoint_rows(project: Project) -> dict[str, Any]:
     rows: list[Any] = list(reports.checkpoints_of(project))
     for checkpoint in rows:
         checkpoint.headlines = evaluations.headlines(checkpoint)
+        checkpoint.fallen = guards.fallen(checkpoint)
+        checkpoint.warning = guards.warning(checkpoint.fallen)
     return {
         "checkpoints": rows,
         "can_evaluate": not reason_not_to_start(project, True, EVALUATE),
@@ -53,7 +55,7 @@ def checkpoint_table(request: HttpRequest, slug: str) -> HttpResponse:
 def promote(request: HttpRequest, slug: str, checkpoint_id: int) -> HttpResponse:
     membership = members.manager_of(request.user, slug)
     checkpoint = reports.checkpoint_of(membership.project, checkpoint_id)
-    checkpoints.promote(checkpoint, request.user)
+    checkpoints.promote(checkpoint, request.user, confirmed="confirmed" in request.POST)
     messages.success(request, _("%(name)s is served now.") % {"name": checkpoint})
     return redirect("console", slug)
 

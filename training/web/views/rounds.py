@@ -16,7 +16,7 @@ from feedback.errors import NotFound
 from feedback.models import Completion
 from feedback.rendering import render_answer
 from feedback.web.presenters import present_messages
-from training import checkpoints, evaluations, reports
+from training import checkpoints, evaluations, guards, reports
 from training.models import Round
 from training.rounds import continued_critic, continued_reward, lifecycle
 from training.rounds import settings as round_settings
@@ -43,6 +43,10 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "reward_start": continued_reward.sentence(round_),
         "critic_start": continued_critic.sentence(round_),
         "evaluation": evaluations.table_of(round_),
+        "guards": (rows := guards.table_of(round_)),
+        "fallen": guards.fallen_in(round_),
+        "false_alarms": guards.false_alarm_sentence(rows),
+        "divergences": guards.divergences_of(round_),
         "facts": [
             {"label": fact.label, "value": round_.results[job.name][fact.key], "note": fact.note}
             for job in round_.jobs
@@ -120,6 +124,7 @@ def samples(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "low": round(100 * (summary.low or 0)),
         "high": round(100 * (summary.high or 0)),
         "checkpoint": round_.checkpoint,
+        "warning": guards.warning(guards.fallen_in(round_)),
         "other": other,
         "served_before": checkpoints.served_before(membership.project),
         "samples": page,
