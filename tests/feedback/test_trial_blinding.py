@@ -18,7 +18,7 @@ from tests.lengths import length
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
-COUNT = length(full=200, short=30)  # comparisons of the trial, and as many others
+COUNT = length(full=200, short=20)  # comparisons of the trial, and as many others
 
 
 @pytest.fixture
@@ -64,6 +64,7 @@ def test_the_api_shows_neither_the_sources_nor_the_trial(open_trial, annotator):
     assert_independent([place % 2 == 0 for place in range(COUNT)], truth[both])
 
 
+@pytest.mark.full
 def test_gold_comes_as_often_before_the_comparisons_of_a_trial(open_trial, project, ann):
     rows = [
         {"prompt": f"gold {n}", "completions": [{"text": f"answer {p} to {n}"} for p in (0, 1)]} for n in range(COUNT)
@@ -110,6 +111,7 @@ def test_without_a_trial_a_claim_runs_the_same_number_of_statements(project, ann
     assert statements_of(dora) == before
 
 
+@pytest.mark.full
 def test_a_claim_reads_few_rows_while_a_trial_is_open(many, ann, rows_touched):  # noqa: F811
     rows = [
         {"prompt": f"q {n}", "completions": [{"text": f"{name} {n}", "source": name} for name in ("x", "y")]}

@@ -17,7 +17,7 @@ from feedback.reports import preference_export
 from feedback.reports.trials import evidence_of, trials_of, votes_of
 from tests.factories import adjudicate, rank_by_position
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 WIN, LOSS, TIE = [2, 1], [1, 2], [1, 1]  # ranks of the served checkpoint's and the candidate's completion
 
@@ -71,22 +71,22 @@ def test_a_trial_without_votes_has_no_evidence(start):
 
 
 def test_three_sources_are_tested_in_pairs_with_a_third_of_alpha(start, ann):
-    trial = start(12, ("served", "b", "c"), worthwhile_share=0.6)
-    for _ in range(12):
+    trial = start(4, ("served", "b", "c"), worthwhile_share=0.6)
+    for _ in range(4):
         rank_by_position(ann, [2, 3, 1])  # c before served before b
     found = evidence_of(trial)
     by_names = {(pair.candidate.name, pair.other.name): pair.evidence for pair in found.pairs}
     assert list(by_names) == [("b", "served"), ("c", "served"), ("c", "b")]
     assert [pair.candidate.name for pair in found.of_candidates] == ["b", "c"]
-    lost, won = [-1] * 12, [1] * 12
+    lost, won = [-1] * 4, [1] * 4
     assert by_names["b", "served"] == evidence(lost, alpha=ALPHA / 3, worthwhile_share=0.6)
     assert by_names["c", "served"] == evidence(won, alpha=ALPHA / 3, worthwhile_share=0.6)
     assert by_names["c", "b"] == evidence(won, alpha=ALPHA / 3)
 
 
 def test_only_a_pair_with_the_source_to_beat_is_futile(start, ann):
-    trial = start(40, ("served", "b", "c"), worthwhile_share=0.9)
-    for number in range(40):
+    trial = start(14, ("served", "b", "c"), worthwhile_share=0.9)
+    for number in range(14):
         rank_by_position(ann, [1, 2, 3] if number % 2 else [3, 2, 1])
     decisions = [pair.evidence.decision for pair in evidence_of(trial).pairs]
     assert decisions == [Decision.FUTILE, Decision.FUTILE, Decision.OPEN]
@@ -159,9 +159,8 @@ def test_votes_are_ordered_by_the_time_of_the_first_revision(start, ann):
 
 
 def test_the_evidence_of_a_trial_runs_a_few_queries(start, ann, django_assert_num_queries):
-    trial = start(4)
-    for _ in range(4):
-        rank_by_position(ann, WIN)
+    trial = start(2)
+    rank_by_position(ann, WIN)
     with django_assert_num_queries(3):
         evidence_of(trial)
 

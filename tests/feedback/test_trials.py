@@ -16,7 +16,7 @@ from feedback.reports import progress
 from tests.factories import add_work, rank_next
 from training.checkpoints import promotions
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 
 def add_answers(project, count=6, names=("served", "candidate"), text="{source} answers {number}"):
@@ -208,9 +208,9 @@ def test_the_draw_decides_which_queue_the_work_comes_of(project, sources, ann, m
 
 def test_work_that_is_given_back_comes_again_whichever_queue_it_is_of(project, sources, ann):
     """Give back each comparison once: if another one came, the annotator would learn that there are two queues."""
-    trials.start_trial(project, sources, share=50)
+    trials.start_trial(project, sources, share=50, most_prompts=3)
     Comparison.objects.filter(trial=None).delete()
-    add_work(project, 6)
+    add_work(project, 3)
     while lease := leases.lease_next(ann):
         assert claim.first_in_queue(ann) is not None or progress.counts(ann).remaining == 1
         leases.release(ann, lease.pk)
@@ -219,6 +219,7 @@ def test_work_that_is_given_back_comes_again_whichever_queue_it_is_of(project, s
         rankings.record_ranking(ann, again.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
 
 
+@pytest.mark.full
 def test_the_first_in_the_queue_is_the_one_that_is_claimed(project, sources, ann):
     trials.start_trial(project, sources, share=50)
     Comparison.objects.filter(trial=None).delete()
@@ -234,6 +235,7 @@ def test_the_counts_contain_the_comparisons_of_an_open_trial(project, sources, a
     assert progress.inventory(Project.objects.get()).open_comparisons == ordinary + 6
 
 
+@pytest.mark.full
 def test_an_author_does_not_get_their_own_completion_in_a_trial(project, sources, ann):
     Completion.objects.filter(source=sources[1]).update(author=ann.user)
     Comparison.objects.all().delete()
@@ -250,6 +252,7 @@ def test_a_skip_that_is_undone_after_the_end_gives_the_comparison_back(project, 
     assert not Skip.objects.exists()
 
 
+@pytest.mark.full
 def test_a_lapsed_lease_keeps_its_comparison_at_the_end(project, sources, ann):
     trial = trials.start_trial(project, sources, share=100)
     lease = leases.lease_next(ann)
@@ -303,6 +306,7 @@ def test_a_project_is_deleted_with_its_trials(project, sources, ann):
     assert not Trial.objects.exists()
 
 
+@pytest.mark.full
 def test_the_admin_site_keeps_the_share_of_a_trial_that_has_just_started(project, sources):
     read_before = Project.objects.get()
     trials.start_trial(project, sources)
