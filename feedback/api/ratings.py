@@ -152,7 +152,7 @@ def ratings_detail(request: Request, slug: str) -> Response:
     """
     project = members.manager_of(request.user, slug).project
     with_style = strict.validated_query(RatingsQuery, request)["style"]
-    return Response(RatingsSerializer(_body(source_ratings.get_ratings(project, with_style=with_style))).data)
+    return Response(RatingsSerializer(ratings_body(source_ratings.get_ratings(project, with_style=with_style))).data)
 
 
 @extend_schema(operation_id="rating_slices", parameters=[SlicesQuery], responses=SlicesSerializer)
@@ -181,7 +181,8 @@ def win_rate_body(rate: WinRate, names: dict[int, str]) -> dict[str, Any]:
     return {**vars(rate), "source": names[rate.source_id], "other": names[rate.other_id]}
 
 
-def _body(result: source_ratings.SourceRatings) -> dict[str, Any]:
+def ratings_body(result: source_ratings.SourceRatings) -> dict[str, Any]:
+    """Return the fields of the ratings, with sources by name."""
     ratings, names = result.ratings, {source_id: source.name for source_id, source in result.sources.items()}
     by_source = [
         {

@@ -74,6 +74,7 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         f"{at}/settings/",
         f"{at}/console/",
         f"{at}/machines/",
+        f"{at}/ratings/",
     ):
         page.goto(path)
         check(page)

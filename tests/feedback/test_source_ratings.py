@@ -147,6 +147,10 @@ class TestConnectivity:
         assert statuses_of(result)[5] == Status.ONLY_LOSSES
         assert next(rating for rating in result.ratings if rating.source_id == 4).wins == 12
 
+    def test_a_source_that_met_only_itself_is_disconnected(self):
+        rows = [*rankings_of(WINS), RankedSources(1000, 0, [1, 2], [0, 1], [9, 9])]
+        assert statuses_of(rate_rankings(rows))[9] is Status.DISCONNECTED
+
     def test_a_tie_connects_in_both_directions(self):
         wins, ties = np.zeros((4, 4), int), np.zeros((4, 4), int)
         wins[0, 1] = wins[1, 2] = wins[2, 0] = wins[3, 0] = 4

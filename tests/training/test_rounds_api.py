@@ -132,6 +132,7 @@ CALLS = [
     ("get", "rounds/1"),
     ("post", "rounds/1/cancel"),
     ("post", "rounds/1/resume"),
+    ("get", "ratings/rounds"),
     ("get", "checkpoints"),
     ("post", "checkpoints"),
     ("get", "checkpoints/1"),

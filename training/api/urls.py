@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.api import completions, guard_texts, loop, machines
+from training.api import completions, guard_texts, loop, machines, ratings
 
 PROJECT = "projects/<slug:slug>"
 
@@ -15,6 +15,7 @@ urlpatterns = [
     path(f"{PROJECT}/rounds/<int:number>/resume", loop.round_resume, name="api-round-resume"),
     path(f"{PROJECT}/machines", machines.machines_detail, name="api-machines"),
     path(f"{PROJECT}/guard-texts", guard_texts.texts, name="api-guard-texts"),
+    path(f"{PROJECT}/ratings/rounds", ratings.rating_rounds, name="api-rating-rounds"),
     path(f"{PROJECT}/checkpoints", loop.checkpoint_list, name="api-checkpoints"),
     path(f"{PROJECT}/checkpoints/roll-back", loop.checkpoint_roll_back, name="api-roll-back"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>", loop.checkpoint_detail, name="api-checkpoint"),

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.web.views import checkpoints, completions, console, evaluations, guards, machines, rounds
+from training.web.views import checkpoints, completions, console, evaluations, guards, machines, ratings, rounds
 
 PROJECT = "projects/<slug:slug>"
 ROUND = f"{PROJECT}/rounds/<int:number>"
@@ -25,6 +25,9 @@ urlpatterns = [
     path(f"{ROUND}/samples/", rounds.samples, name="round-samples"),
     path(f"{ROUND}/evaluation.json", evaluations.download, {"kind": "json"}, name="evaluation-json"),
     path(f"{ROUND}/evaluation.csv", evaluations.download, {"kind": "csv"}, name="evaluation-csv"),
+    path(f"{PROJECT}/ratings/", ratings.ratings, name="ratings"),
+    path(f"{PROJECT}/ratings.json", ratings.download, {"kind": "json"}, name="ratings-json"),
+    path(f"{PROJECT}/ratings.csv", ratings.download, {"kind": "csv"}, name="ratings-csv"),
     path(f"{PROJECT}/checkpoints/import/", console.import_checkpoint, name="checkpoint-import"),
     path(f"{PROJECT}/checkpoints/roll-back/", checkpoints.roll_back, name="roll-back"),
     path(f"{PROJECT}/checkpoints/table/", checkpoints.checkpoint_table, name="checkpoint-table"),

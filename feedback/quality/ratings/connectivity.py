@@ -22,10 +22,10 @@ def statuses(wins: Integers, ties: Integers) -> list[Status]:
     has_maximum = _has_maximum(wins[component][:, component], ties[component][:, component])
     has_won, has_lost = (wins + ties).any(axis=1), (wins + ties).any(axis=0)
     result = np.full(len(wins), Status.DISCONNECTED, dtype=object)
-    result[~has_won] = Status.ONLY_LOSSES
-    result[~has_lost] = Status.ONLY_WINS
+    result[~has_won & has_lost] = Status.ONLY_LOSSES
+    result[~has_lost & has_won] = Status.ONLY_WINS
     result[component] = Status.RATED if has_maximum else Status.UNDETERMINED
-    return list(result)
+    return [Status(status) for status in result]  # np.full makes the members plain strings
 
 
 def _largest_component(wins: Integers, ties: Integers) -> Booleans:
