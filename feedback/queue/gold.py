@@ -96,7 +96,9 @@ def gold_to_come(membership: Membership, waiting: Sequence[int]) -> int:
     planned = left + sum(drawn.values())
     values = {"person": membership.user_id, "project": membership.project_id, "most": planned}
     ((left_over,),) = statements.run(COUNT, values)
-    return _given_up(membership, stand_in__open_slots__gt=0).count() + left_over
+    # An outer join: a stand-in of a trial that has ended comes no more, so its gold does not either.
+    comes_again = _given_up(membership, stand_in__open_slots__gt=0).filter(stand_in__trial__ended_at__isnull=True)
+    return comes_again.count() + left_over
 
 
 def _left_to_qualify(membership: Membership) -> int:

@@ -166,6 +166,23 @@ def test_the_end_keeps_what_people_have_worked_on(project, sources, ann, cole, m
     assert kept.comparison_id == held.comparison_id
 
 
+def test_gold_that_was_given_up_ends_with_the_trial_of_its_stand_in(project, sources, ann, monkeypatch):
+    texts = [{"text": "right", "source": "gold"}, {"text": "wrong", "source": "gold"}]
+    (ids,) = imports.add_prompts(project, [{"prompt": "gold", "completions": texts}], compare=False).completion_ids
+    imports.add_gold(project, [{"completion_ids": ids, "ranks": [1, 2]}])
+    Comparison.objects.filter(gold_ranks=None).delete()
+    trial = trials.start_trial(project, sources, share=100)
+    Project.objects.update(gold_percent=50)
+    monkeypatch.setattr(blinding, "gold_before", lambda *known: 1)
+    lease = leases.lease_next(ann)
+    assert (lease.reason, lease.stand_in.trial) == ("gold", trial)
+    leases.release(ann, lease.pk)
+    assert progress.counts(members.membership_of(ann.user, "support")).remaining == 7
+    trials.end_trial(trial, decision="undecided")
+    assert leases.lease_next(ann) is None
+    assert progress.counts(members.membership_of(ann.user, "support")).remaining == 0
+
+
 def test_a_trial_ends_once_and_with_a_decision_of_its_own(project, sources):
     trial = trials.start_trial(project, sources)
     other = imports.get_source(project, "other", Source.Kind.IMPORT)
