@@ -8,12 +8,16 @@ from typing import Any
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils.translation import gettext as _
 
+from feedback.errors import NotComputedYet
 from feedback.models import Project, User
+from feedback.quality.ratings import Rating
+from feedback.reports.source_ratings import get_ratings
 from training.models import Checkpoint, Round
 from training.rounds.recipes.description import Fact, Text
 from training.rounds.recipes.evaluate import FIGURES, NAME
 from training.rounds.start import start_sampling
 
+MAX_EVALUATIONS = 6  # columns of a checkpoint's table
 HEADLINES = ("similarity", "reward_model", "kl_from_root")  # shown with a checkpoint
 COLUMNS = ("value", "low", "high", "count")
 
@@ -98,3 +102,47 @@ def headlines(checkpoint: Any) -> list[tuple[Text, float]]:
     labels = {fact.key: fact.label for fact in FIGURES}
     figures = checkpoint.figures or {}
     return [(labels[name], figures[name]["value"]) for name in HEADLINES if name in figures]
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """A figure in several evaluations of a checkpoint; None where one of them has no such figure."""
+
+    label: Text
+    note: Text
+    cells: list[Row | None]
+
+
+def evaluations_of(checkpoint: Checkpoint) -> list[Round]:
+    """Return the newest finished evaluations of a checkpoint, newest first."""
+    finished = checkpoint.rounds_from.filter(status=Round.Status.FINISHED, settings__round__recipe=NAME)
+    return list(finished.order_by("-number")[:MAX_EVALUATIONS])
+
+
+def history_of(rounds: list[Round]) -> list[HistoryRow]:
+    """Return the figures of these evaluations side by side.
+
+    The notes are those of the newest one that has the figure. A score is by the reward model of its own evaluation.
+    """
+    tables = [{row.name: row for row in table_of(round_)} for round_ in rounds]
+    known = [fact.key for fact in FIGURES]
+    names = dict.fromkeys(name for table in tables for name in table)
+    ordered = sorted(names, key=lambda name: known.index(name) if name in known else len(known))
+    rows = []
+    for name in ordered:
+        cells = [table.get(name) for table in tables]
+        newest = next(cell for cell in cells if cell is not None)
+        rows.append(HistoryRow(newest.label, newest.note, cells))
+    return rows
+
+
+def rating_of(checkpoint: Checkpoint) -> Rating | None:
+    """Return what people say of the checkpoint's completions: its rating with interval and counts.
+
+    None if nobody ranked one, or the ratings of a long record are not computed yet.
+    """
+    try:
+        ratings = get_ratings(checkpoint.project).ratings
+    except NotComputedYet:
+        return None
+    return next((rating for rating in ratings.ratings if rating.source_id == checkpoint.source_id), None)

@@ -75,6 +75,7 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         f"{at}/console/",
         f"{at}/machines/",
         f"{at}/ratings/",
+        f"{at}/guards/",
     ):
         page.goto(path)
         check(page)

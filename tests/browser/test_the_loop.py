@@ -27,7 +27,7 @@ STEPS = 24  # enough that a person, and a test, sees the curves grow
 @pytest.fixture
 def loop(project, tmp_path, gpu_worker) -> None:
     """Prompts, a served tiny model, and its first completions."""
-    own = {**tiny.SETTINGS, "round": {"prompts": 30, "shown_prompts": 4, "comparison_size": 3}}
+    own = {**tiny.SETTINGS, "round": {"prompts": 30, "shown_prompts": 4, "comparison_size": 3, "guard_prompts": 0}}
     own["ppo"] = {**tiny.SETTINGS["ppo"], "steps": STEPS}
     LoopSettings.objects.create(project=project, settings=own)
     imports.add_prompts(project, [{"prompt": f"Where is parcel number {n}?"} for n in range(60)])

@@ -8,7 +8,8 @@ import pytest
 
 from feedback.errors import Conflict, Invalid
 from feedback.models import Comparison, Completion, Prompt
-from tests.factories import FAST, client_of, fake_model
+from feedback.reports.source_ratings import get_ratings
+from tests.factories import FAST, client_of, fake_model, rank
 from training import checkpoints, evaluations, reports
 from training.models import LoopSettings, Round
 from training.rounds import lifecycle, schedule
@@ -146,6 +147,29 @@ def test_the_table_is_downloaded_as_json_and_csv(client, project, base, second, 
     assert rows[0] == ["similarity", "0.25", "", "", "7"] and rows[2] == ["tokens", "12.5", "11.0", "14.0", "40"]
     start_round(project, None, EVALUATE)
     assert client.get(f"{URL}/rounds/2/evaluation.csv").status_code == 404
+
+
+def test_a_checkpoints_page_has_its_evaluations_side_by_side_beside_its_human_rating(
+    client, project, base, comparisons, annotator, manager
+):
+    client.force_login(manager)
+    address = f"{URL}/checkpoints/{base.pk}/"
+    page = client.get(address).content.decode()
+    assert "Nobody has compared" in page and "No evaluation yet" in page
+    finished(project, base)
+    finished(project, base, {"similarity": {"value": 0.5, "low": 0.4, "high": 0.6, "count": 40}})
+    answer = client.get(address)
+    assert [round_.number for round_ in answer.context["evaluations"]] == [2, 1]
+    rows = {str(row.label): [cell and cell.value for cell in row.cells] for row in answer.context["history"]}
+    assert rows["Similarity to the references"] == [0.5, 0.25] and rows["Length"] == [None, 12.5]
+    assert "0.400 to 0.600" in answer.content.decode()
+    ids = [row.completions.first().pk for row in project.comparisons.all()]
+    Completion.objects.filter(pk__in=ids).update(source=base.source)
+    rank(project, annotator, 6)
+    rating = client.get(address).context["rating"]
+    assert rating.source_id == base.source_id and rating.wins + rating.ties + rating.losses == 12
+    assert rating == next(one for one in get_ratings(project).ratings.ratings if one.source_id == base.source_id)
+    assert client.get(f"{URL}/checkpoints/999999/").status_code == 404
 
 
 def test_a_checkpoint_shows_its_newest_evaluation(client, project, base, second, comparisons, manager):

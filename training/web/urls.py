@@ -31,6 +31,7 @@ urlpatterns = [
     path(f"{PROJECT}/checkpoints/import/", console.import_checkpoint, name="checkpoint-import"),
     path(f"{PROJECT}/checkpoints/roll-back/", checkpoints.roll_back, name="roll-back"),
     path(f"{PROJECT}/checkpoints/table/", checkpoints.checkpoint_table, name="checkpoint-table"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/", checkpoints.one_checkpoint, name="checkpoint"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/check/", checkpoints.check_again, name="checkpoint-check"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/evaluate/", evaluations.evaluate, name="checkpoint-evaluate"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote/", checkpoints.promote, name="checkpoint-promote"),

@@ -35,7 +35,9 @@ FIGURES = (
     Fact("tokens", _("Length"), _("tokens")),
     Fact("finished", _("Finished"), _("share of completions")),
     Fact("cut_off", _("Cut off"), _("share of completions, at the maximum length")),
+    Fact("truncated", _("Truncated"), _("share of dialogues that no further turn fitted into")),
     Fact("empty", _("Empty"), _("share of completions")),
+    Fact("repeated", _("Repeated"), _("share of completions with a phrase three times in a row")),
     Fact("distinct_1", "distinct-1", _("distinct tokens by tokens")),
     Fact("distinct_2", "distinct-2", _("distinct pairs of tokens by tokens")),
 )

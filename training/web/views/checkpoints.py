@@ -16,7 +16,7 @@ from feedback.models import Project
 from training import checkpoints, evaluations, guards, reports
 from training.models import Checkpoint
 from training.rounds.recipes.evaluate import NAME as EVALUATE
-from training.web.presenters import reason_not_to_start
+from training.web.presenters import reason_not_to_start, render_page
 from training.workers.report import gpu_hint
 
 
@@ -34,6 +34,26 @@ def checkpoint_rows(project: Project) -> dict[str, Any]:
         "is_checking": any(checkpoint.verdict == Checkpoint.Verdict.WAITING for checkpoint in rows),
         "check_hint": gpu_hint(project),
     }
+
+
+@login_required
+@require_GET
+def one_checkpoint(request: HttpRequest, slug: str, checkpoint_id: int) -> HttpResponse:
+    """Show what people and evaluations say of a checkpoint."""
+    membership = members.manager_of(request.user, slug)
+    checkpoint = reports.checkpoint_of(membership.project, checkpoint_id)
+    rounds = evaluations.evaluations_of(checkpoint)
+    made_by = getattr(checkpoint, "round", None)
+    context = {
+        "checkpoint": checkpoint,
+        "rating": evaluations.rating_of(checkpoint),
+        "evaluations": rounds,
+        "history": evaluations.history_of(rounds),
+        "divergences": guards.divergences_of(made_by) if made_by else [],
+        "fallen": guards.fallen(checkpoint),
+        "can_evaluate": checkpoint.is_usable and not reason_not_to_start(membership.project, True, EVALUATE),
+    }
+    return render_page(request, membership, "checkpoint", context)
 
 
 @login_required
