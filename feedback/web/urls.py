@@ -31,6 +31,7 @@ urlpatterns = [
     path("projects/<slug:slug>/rank/<int:ranking_id>/revise/", ranking.revise, name="rank-revise"),
     path("projects/<slug:slug>/guidelines/", project.guidelines, name="guidelines"),
     path("projects/<slug:slug>/prompts/", project.prompts, name="prompts"),
+    path("projects/<slug:slug>/prompts/inventory/", project.inventory, name="inventory"),
     *(
         path(f"projects/<slug:slug>/data/{name}/", data.data_list, {"name": name}, name=f"data-{name}")
         for name in ("completions", "comparisons", "rankings", "demonstrations", "skips")

@@ -263,12 +263,12 @@ def test_a_value_that_a_filter_does_not_take_is_named_on_the_page(client, stored
 
 
 def test_the_filters_stay_in_the_address_of_the_next_page(client, project, manager):
-    imports.add_prompts(project, [{"prompt": f"Parcel {n}?"} for n in range(51)])
+    imports.add_prompts(project, [{"prompt": f"Parcel {n}?"} for n in range(26)])
     client.force_login(manager)
     context = client.get(f"{AT}/prompts/?search=parcel&sort=oldest").context
     assert context["next_page"].startswith("?search=parcel&sort=oldest&cursor=")
     second = client.get(f"{AT}/prompts/{context['next_page']}")
-    assert [row.beginning for row in second.context["rows"]] == ["Parcel 50?"]
+    assert [row.beginning for row in second.context["rows"]] == ["Parcel 25?"]
     assert second.context["first_page"] == "?search=parcel&sort=oldest"
 
 
@@ -277,6 +277,15 @@ def test_an_empty_project_has_a_sentence_in_every_list(client, project, manager)
     for name in lists.LISTS:
         path = "prompts" if name == "prompts" else f"data/{name}"
         assert "Nothing here yet" in client.get(f"{AT}/{path}/").content.decode(), name
+
+
+def test_the_prompts_page_leaves_the_counting_to_a_second_request(client, stored, manager):
+    client.force_login(manager)
+    page = client.get(f"{AT}/prompts/")
+    assert f'hx-get="{AT}/prompts/inventory/"' in page.content.decode()
+    assert "inventory" not in page.context
+    counted = client.get(f"{AT}/prompts/inventory/")
+    assert (counted.context["inventory"].completions, counted.context["inventory"].open_comparisons) == (6, 3)
 
 
 def test_rows_of_another_project_are_not_found(client, stored, project):

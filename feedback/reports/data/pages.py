@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
 
-ROWS_PER_PAGE = 50
+ROWS_PER_PAGE = 25
 MAX_ROWS_PER_PAGE = 200
 
 

@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback import imports
@@ -94,10 +95,19 @@ def prompts(request: HttpRequest, slug: str) -> HttpResponse:
         "page": "data",
         "form": form,
         "errors": errors,
-        "inventory": progress.inventory(membership.project),
         "imports": imports.last_imports(membership.project, MAX_IMPORTS_LISTED),
     }
     return _page(request, membership, "prompts", context)
+
+
+@login_required
+@never_cache
+@require_GET
+def inventory(request: HttpRequest, slug: str) -> HttpResponse:
+    """Return the numbers of the project's rows as a fragment of the prompts page."""
+    project = members.manager_of(request.user, slug).project
+    context = {"project": project, "inventory": progress.inventory(project)}
+    return render(request, "project/_inventory.html", context)
 
 
 @login_required
