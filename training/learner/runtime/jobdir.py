@@ -5,6 +5,7 @@
     metrics.jsonl  out: one line per step                  result.json  out: written last, atomically
     log.txt        stdout and stderr of the program        stopped  out: exists while the program can be resumed
     samples_at_steps.jsonl  out: completions of the same prompts by the policy of several steps, one per line
+    events.out.tfevents.*   out: metrics and samples for TensorBoard
 
 Without ``result.json`` the program has not succeeded. Exit codes: 0 done; 75 stopped by SIGTERM with its state saved
 (run it again to continue); 2 bad input (the last line of stderr is the reason); 1 failed. A program does nothing if

@@ -32,7 +32,7 @@ class MachineFigures:
         self._cores = available_cores()
         self._gpu_share: float | None = None
         self._gpu_share_at = -GPU_SHARE_EVERY
-        self._has_gpu_share = torch.cuda.is_available()
+        self._has_gpu = self._has_gpu_share = torch.cuda.is_available()
         self.restart()
 
     def restart(self) -> None:
@@ -50,7 +50,7 @@ class MachineFigures:
         return figures | self._gpu_figures()
 
     def _gpu_figures(self) -> dict[str, float]:
-        if not torch.cuda.is_available():
+        if not self._has_gpu:
             return {}
         figures = {"gpu_memory_gb": round(torch.cuda.memory_reserved() / GB, 3)}
         share = self._read_gpu_share()
