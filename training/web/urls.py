@@ -10,6 +10,7 @@ ROUND = f"{PROJECT}/rounds/<int:number>"
 urlpatterns = [
     path(f"{PROJECT}/data/completions/<int:completion_id>/", completions.completion, name="data-completion"),
     path(f"{PROJECT}/console/", console.console, name="console"),
+    path(f"{PROJECT}/console/status/", console.status, name="console-status"),
     path("machines/", machines.site_machines, name="site-machines"),
     path(f"{PROJECT}/machines/", machines.machines, name="machines"),
     path(f"{PROJECT}/guards/", guards.overview, name="guards"),

@@ -4,14 +4,18 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
+from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
+from django_htmx.http import HttpResponseStopPolling
 
 from feedback.actions import members
 from feedback.errors import AccordError
 from feedback.models import Membership, Project
 from feedback.web.forms import checked
 from training import checkpoints, reports
+from training.home import figures
+from training.home.next_step import next_step, setup_steps, shows_setup
 from training.models import Round
 from training.rounds import schedule
 from training.rounds import settings as round_settings
@@ -50,18 +54,46 @@ def _console(
     loop = reports.loop_of(project)
     form_is_open = form is not None
     form = form or _round_form(project)
+    recipes, can_sample = _recipes(membership, form), not reason_not_to_start(project, learns=False)
+    summary = figures.figures_of(project)
+    state = figures.state_of(
+        project,
+        loop,
+        summary,
+        may_import=membership.user.is_staff,
+        refusal=recipes["refusal"],
+        can_sample=can_sample,
+    )
     context = {
         **vars(loop),
+        "figures": summary,
+        "step": next_step(state),
+        "setup": setup_steps(state) if shows_setup(state) else None,
         "rounds": reports.rounds_of(project),
         **checkpoint_rows(project),
         "form": form,
         "form_is_open": form_is_open,
-        **_recipes(membership, form),
-        "can_sample": not reason_not_to_start(project, learns=False),
+        **recipes,
+        "can_sample": can_sample,
         "loop_form": LoopForm(initial={"round_every": loop.round_every, "recipe": project_recipe(project).name}),
         "import_form": (import_form or ImportForm()) if request.user.is_staff and not project.archived_at else None,
     }
     return render_page(request, membership, "project", context)
+
+
+@login_required
+@require_GET
+@never_cache
+def status(request: HttpRequest, slug: str) -> HttpResponse:
+    """Return the next step while a round is active. The last response ends the polling and reloads the page."""
+    project = members.manager_of(request.user, slug).project
+    active = figures.active_round(project)
+    if active is None:
+        response = HttpResponse(status=HttpResponseStopPolling.status_code)
+        response["HX-Refresh"] = "true"
+        return response
+    context = {"project": project, "active": active, "step": figures.step_of_active(active)}
+    return render(request, "console/_next_step.html", context)
 
 
 def _recipes(membership: Membership, form: RoundForm) -> dict[str, Any]:
