@@ -1,9 +1,11 @@
 """The lists of all data and the pages of single rows: search, filters, order, cursors, history."""
 
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from feedback import imports
@@ -173,9 +175,21 @@ def test_skips_are_found_by_person_reason_and_day(project, work, ann, cole):
 
 
 def test_a_list_reads_no_long_text(stored, django_assert_max_num_queries):
-    with django_assert_max_num_queries(2) as queries:
+    with django_assert_max_num_queries(5) as queries:  # two, and three of the transaction that limits the time
         lists.read(lists.PROMPTS, stored, Filters())
     assert '"messages",' not in queries.captured_queries[-1]["sql"]
+
+
+def test_a_search_that_takes_too_long_is_ended_with_a_sentence(project, monkeypatch):
+    monkeypatch.setattr(lists, "MAX_SECONDS", 0.05)
+
+    def ids(*_place):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(60)")
+
+    with pytest.raises(Invalid, match="takes too long"):
+        lists.read(replace(lists.PROMPTS, ids=ids), project, Filters())
+    assert pks(lists.PROMPTS, project) == []  # the connection can be used
 
 
 def test_the_history_of_a_comparison_has_everything_in_the_order_of_time(project, work, ann, cole, mona):

@@ -4,14 +4,19 @@ A list is a query of ids, whose conditions and order an index serves, and one th
 ids. `Filters` that are no conditions here were left out because no index serves them: `training/LOG.md` has the times.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
+from django.db import OperationalError, connection, transaction
 from django.db.models import Exists, F, Func, IntegerField, OuterRef, Q, QuerySet, Subquery, TextField
 from django.db.models.functions import Left
+from django.utils.translation import gettext as _
+from psycopg.errors import QueryCanceled
 
+from feedback.errors import Invalid
 from feedback.models import Comparison, Completion, Demonstration, Project, Prompt, Ranking, Skip, Source
 from feedback.reports.data.filters import Filters, matching, matching_short, source_of, user_of, within
 from feedback.reports.data.pages import (
@@ -27,6 +32,7 @@ from feedback.reports.data.pages import (
 )
 
 EXCERPT = 300  # characters of a text in a list
+MAX_SECONDS = 5.0  # of one query; each holds a thread of the web service
 
 Ids = Callable[[Project, Filters, Order, Cursor | None, int], list[tuple[int, Any]]]
 
@@ -54,15 +60,33 @@ class Rows:
 def read(
     listed: DataList, project: Project, filters: Filters, *, sort: str = "newest", cursor: str = "", size: int = 0
 ) -> Rows:
-    """Return a page of a list. Raises Invalid for an unknown person or source, or a cursor of another list."""
+    """Return a page of a list.
+
+    Raises Invalid for an unknown person or source, a cursor of another list, or a search that takes too long.
+    """
     page = ids_of(listed, project, filters, sort=sort, cursor=cursor, size=size or ROWS_PER_PAGE)
     loaded = {row.pk: row for row in listed.load(page.ids)}
     return Rows([loaded[pk] for pk in page.ids if pk in loaded], page.next)
 
 
 def ids_of(listed: DataList, project: Project, filters: Filters, *, sort: str, cursor: str, size: int) -> Page:
-    keys = listed.ids(project, filters, ORDERS[sort], read_cursor(cursor, sort), size + 1)
+    place = read_cursor(cursor, sort)
+    with _time_limit():
+        keys = listed.ids(project, filters, ORDERS[sort], place, size + 1)
     return page_of(keys, sort, size)
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    """End queries of the block that take too long, and raise Invalid. A phrase of frequent words may read all texts."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('statement_timeout', %s, true)", [f"{MAX_SECONDS}s"])
+            yield
+    except OperationalError as error:
+        if not isinstance(error.__cause__, QueryCanceled):
+            raise
+        raise Invalid(_("This search takes too long: use rarer words, or another filter.")) from error
 
 
 class LastMessage(Func):
