@@ -31,7 +31,7 @@ TREES = {
     "requirements/": {"dev"},
 }
 # Benchmarks run these in environments of their own, with pins of their own: tests/benchmarks/peers.py.
-PEERS = {"datasets", "trl", "peft"}
+PEERS = {"datasets", "trl", "peft", "arena_rank", "pandas", "statsmodels"}
 # Trackers of jobs, which are imported only where they are installed and configured.
 OPTIONAL = {"wandb", "mlflow", "mlflow-skinny"}
 TORCH = "torch"  # the lock leaves it out: the right build depends on the machine

@@ -16,6 +16,7 @@ OURSELVES = ""  # both sides of the benchmark are Accord
 REQUIREMENTS = {
     "trl-1.12": [*TRANSFORMERS, "trl==1.12.0"],  # the last with PPO; its transformers are also the peer in sampling
     "trl-1.16": [*TRANSFORMERS, "trl==1.16.0"],
+    "arena-rank-0.1": ["arena-rank==0.1.1", "statsmodels==0.15.0"],
     "label-studio-1.23": ["label-studio==1.23.2", "gunicorn==23.0.0"],
 }
 

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 PROGRAMS = {
     "learner": "tests.benchmarks.learner",
+    "ratings": "tests.benchmarks.ratings",
     "rankings": "tests.benchmarks.learner.real_rankings",
     "web": "tests.benchmarks.web",
 }
