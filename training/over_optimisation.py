@@ -88,7 +88,7 @@ def points_of(project: Project, ratings: Ratings) -> list[RoundPoint]:
                 number=round_.number,
                 source_id=checkpoint.source_id,
                 name=checkpoint.source.name,
-                kl=_figure(round_.results.get("samples", {}), "kl_from_root"),
+                kl=_kl_from_root(round_),
                 gain=gain,
                 reward=reward,
                 rating=_difference(ratings, checkpoint.source_id, root.source_id),
@@ -163,6 +163,12 @@ def _is_measured_from_root(round_: Round) -> bool:
 
 def _gain_of(round_: Round) -> Coefficient | None:
     return _figure(round_.results.get("policy", {}), "reward_gain") if round_.scored_by_reward_model_alone else None
+
+
+def _kl_from_root(round_: Round) -> Coefficient | None:
+    """Return the KL on held-out prompts; of a round before guards existed, that on its samples."""
+    on_held_out = _figure(round_.results.get("guards", {}), "kl_from_root")
+    return on_held_out or _figure(round_.results.get("samples", {}), "kl_from_root")
 
 
 def _figure(results: Mapping[str, Any], name: str) -> Coefficient | None:

@@ -110,6 +110,8 @@ def test_the_pages_and_the_api_show_guards_and_divergences(measured, manager, cl
     page = client.get(f"{URL}/rounds/1/").content.decode()
     for part in ('id="guards"', 'id="fallen"', "KL from the base", "0.500", "± 0.050", "KL from the imported model"):
         assert part in page, part
+    own = client.get(f"{URL}/checkpoints/{measured.checkpoint.pk}/").content.decode()
+    assert "Drift" in own and "± 0.050" in own and "with a standard error of 0.010" in own
     overview = client.get(f"{URL}/guards/").content.decode()
     assert "There are no guard texts yet" in overview and "1.500" in overview and "Guard texts</span>" in overview
     answer = client_of(manager).get("/api/v1/projects/support/rounds/1").data["guards"]

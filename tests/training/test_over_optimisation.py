@@ -123,7 +123,10 @@ def lineage(project, base):
             checkpoint=made,
             cutoff=0,
             ranking_count=0,
-            results={"policy": gain, "samples": samples},
+            results={
+                "policy": gain,
+                "samples" if number == 1 else "guards": samples,
+            },  # before guards existed, and since
         )
         parent = made
     return base, *project.checkpoints.filter(kind="round").order_by("pk")
