@@ -21,7 +21,7 @@ class GpuSerializer(strict.Serializer):
     percent = serializers.IntegerField(allow_null=True, help_text="Load.")
 
 
-class WorkSerializer(strict.Serializer):
+class RunningWorkSerializer(strict.Serializer):
     """Round or model check that a worker runs. Those of other projects have no number and no name."""
 
     kind = serializers.ChoiceField(choices=["round", "check"])
@@ -46,7 +46,7 @@ class WorkerSerializer(strict.Serializer):
     process_id = serializers.IntegerField(source="worker.process_id")
     queues = serializers.ListField(source="worker.queues", child=serializers.CharField())
     state = serializers.ChoiceField(choices=["live", "dead", "stopped"])
-    work = WorkSerializer(many=True)
+    work = RunningWorkSerializer(many=True)
     version = serializers.CharField(source="worker.version", help_text="Commit of its code; empty: not known.")
     cpu_name = serializers.CharField(source="worker.cpu_name")
     cpu_count = serializers.IntegerField(source="worker.cpu_count", help_text="CPUs that it may use.")
