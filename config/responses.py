@@ -1,9 +1,14 @@
-"""Middleware for all responses, of pages and API alike."""
+"""Middleware for all responses, of pages and API alike, and the response to an unexpected error."""
 
+import sys
 from collections.abc import Callable
 
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
+from django.views import defaults
+
+from feedback.errors import lost_database
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -31,4 +36,22 @@ def without_body(response: HttpResponseBase) -> HttpResponseBase:
     elif isinstance(response, HttpResponse):
         response["Content-Length"] = str(len(response.content))
         response.content = b""
+    return response
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Return 503 with a sentence if the database does not answer, for pages, htmx and API; 500 for other errors.
+
+    Django calls it in the handler of the exception, whatever layer raised it: the session is read by middleware.
+    """
+    if (refusal := lost_database(sys.exc_info()[1])) is None:
+        return defaults.server_error(request)
+    response: HttpResponse
+    if request.path.startswith("/api/"):
+        response = JsonResponse({"code": refusal.code, "message": refusal.message}, status=refusal.status)
+    else:  # no context of the request: the user would be read from the database
+        template = "_error.html" if request.headers.get("HX-Request") else "503.html"
+        context = {"error": refusal, "status": refusal.status}
+        response = HttpResponse(render_to_string(template, context), status=refusal.status)
+    response["Retry-After"] = str(refusal.retry_after)
     return response

@@ -27,3 +27,4 @@ urlpatterns = [
     path("", include("feedback.web.urls")),
     path("", include("training.web.urls")),
 ]
+handler500 = "config.responses.server_error"

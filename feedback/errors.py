@@ -6,9 +6,13 @@ Any code below a view may raise them. The middleware here turns them into pages,
 from collections.abc import Callable
 from typing import Any
 
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.shortcuts import render
 from django.utils.translation import gettext as _
+
+# Errors of PostgreSQL: shutdown, crash, start-up, dropped database, idle session ended; too many connections.
+UNAVAILABLE = ("57P01", "57P02", "57P03", "57P04", "57P05", "53300")
 
 
 class AccordError(Exception):
@@ -70,6 +74,14 @@ class NotComputedYet(Conflict):
     code = "not_computed_yet"
 
 
+class Unavailable(AccordError):
+    """The database does not answer: it restarts, or the network to it is down."""
+
+    status = 503
+    code = "unavailable"
+    retry_after = 5
+
+
 class BodyTimeout(AccordError):
     """A body that did not arrive: the client stopped sending, or was too slow."""
 
@@ -82,6 +94,16 @@ def refusal_of(error: Exception) -> AccordError | None:
     if isinstance(error, UnreadablePostError):
         return BodyTimeout(_("The request's body did not arrive in time: send it again."))
     return error if isinstance(error, AccordError) else None
+
+
+def lost_database(error: BaseException | None) -> Unavailable | None:
+    """Return the refusal if the connection to the database was lost or refused; None for errors of statements."""
+    if not isinstance(error, OperationalError | InterfaceError):
+        return None
+    state = getattr(error.__cause__, "sqlstate", None)  # None: the client noticed it, without an answer
+    if state is None or state.startswith("08") or state in UNAVAILABLE:
+        return Unavailable(_("The database does not answer at the moment: try again in a few seconds."))
+    return None
 
 
 class AccordErrorMiddleware:
