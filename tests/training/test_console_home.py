@@ -11,7 +11,7 @@ from feedback import imports
 from feedback.actions import trials
 from feedback.models import Project
 from feedback.quality.trial_evidence import ALPHA, confidence_sequence
-from tests.factories import membership, rank, rank_by_position
+from tests.factories import membership, rank_by_position
 from training import checkpoints
 from training.home import figures
 from training.home.next_step import Action, State, next_step, setup_steps, shows_setup
@@ -102,6 +102,7 @@ def test_the_figures_of_the_page_are_those_of_the_rows(client, project, base, ra
     assert shown.last is shown.reward_accuracy is shown.win_rate is shown.kl_from_root is None
 
 
+@pytest.mark.slow
 def test_the_last_rounds_figures_have_their_intervals_on_the_page(client, finished):
     Round.objects.update(
         results={
@@ -133,6 +134,7 @@ def test_the_human_win_rate_counts_the_preferences_between_checkpoint_and_base(p
     assert (len(pairs), rate.value, rate.high, rate.against) == (2, 1.0, 1.0, "base") and 0 < rate.low < 1
 
 
+@pytest.mark.slow
 def test_a_trial_is_the_next_step_and_gives_the_win_rate_with_its_interval(client, project, finished, annotator):
     trial = trials.start_trial(project, [finished.base.source, finished.checkpoint.source], share=100)
     assert client.get(PAGE).context["step"].sentence.startswith("Trial 1 is open")
@@ -148,6 +150,7 @@ def test_a_trial_is_the_next_step_and_gives_the_win_rate_with_its_interval(clien
     assert figures._candidate(figures.figures_of(project), finished.base) is None
 
 
+@pytest.mark.slow
 def test_a_round_is_followed_on_the_first_page_until_its_end(client, project, waiting):
     page = client.get(PAGE)
     assert page.context["step"].action == Action.WATCH_ROUND and "/console/status/" in page.content.decode()
@@ -161,6 +164,7 @@ def test_a_round_is_followed_on_the_first_page_until_its_end(client, project, wa
     assert (ended.status_code, ended["HX-Refresh"], ended.content) == (286, "true", b"")
 
 
+@pytest.mark.slow
 def test_a_page_with_nothing_to_wait_for_does_not_poll(client, project, finished):
     assert 'hx-trigger="every' not in client.get(PAGE).content.decode()
 
@@ -170,6 +174,7 @@ def test_the_poll_of_a_running_round_takes_few_queries(client, claim, django_ass
         client.get(f"{PAGE}status/", headers={"HX-Request": "true"})
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_better_by_people_is_to_be_promoted(client, project, finished, monkeypatch):
     monkeypatch.setattr(figures, "win_rate_of", lambda round_, trial: figures.WinRate(0.7, 0.6, 0.8, "base", None))
     page = client.get(PAGE)
@@ -188,10 +193,3 @@ def test_the_list_of_projects_has_a_line_of_state_for_managers_only(client, proj
     assert "is served" not in other.get("/").content.decode()
     Project.objects.update(archived_at=timezone.now())
     assert "is served" not in client.get("/").content.decode()
-
-
-def test_rankings_beyond_the_last_rounds_cutoff_lead_to_the_next_round(client, project, finished, annotator):
-    before = client.get(PAGE).context["step"]
-    rank(project, annotator, 1)
-    after = client.get(PAGE).context["step"]
-    assert before.action == after.action == Action.RANK and before.sentence != after.sentence
