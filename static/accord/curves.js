@@ -1,128 +1,120 @@
-// Metrics of a round as curves: polled from the server, drawn by uPlot.
+// Curves of a round: fetched thinned from the server, followed while the round runs, compared with those of others.
 
-import uPlot from "../uplot/uPlot.esm.js";
+import { Chart, forgetColours } from "./curves/chart.js";
 
 const POLL_INTERVAL = 1_500; // ms, while the round runs
-const HEIGHT = 176; // px
+const HIDDEN_INTERVAL = 15_000; // ms, in a tab that nobody looks at
+const COLUMNS = 150; // of the thinned curves: two values each
+const MAX_POINTS = 8 * COLUMNS; // with more after many live steps, the curves are fetched thinned again
+
 const container = document.querySelector(".curves");
-const { lang } = document.documentElement;
-const plain = new Intl.NumberFormat(lang, { maximumSignificantDigits: 4 });
-const scientific = new Intl.NumberFormat(lang, { maximumSignificantDigits: 2, notation: "scientific" });
-/** Return a number as people read it; a tiny one would be a row of zeros. */
-const shown = (value) => (value && Math.abs(value) < 1e-3 ? scientific : plain).format(value);
+const controls = document.querySelector(".curve-controls");
+const options = {
+  smoothing: 0,
+  log: false,
+  rounds: [{ number: container.dataset.round, label: container.dataset.label, url: container.dataset.url }],
+  texts: { step: container.dataset.step },
+};
+const charts = [...container.querySelectorAll(".curve")].map((element) => new Chart(element, options, load));
+let after = null;
 
-class Curve {
-  constructor(element) {
-    this.element = element;
-    this.plot = element.querySelector(".plot");
-    this.labels = element.dataset.labels?.split("|") ?? [];
-    this.metrics = element.dataset.metric.split(" ");
-    this.steps = [];
-    this.values = this.metrics.map(() => []);
-    this.chart = null;
-  }
-
-  add({ job, step, values }) {
-    if (job !== this.element.dataset.job || !this.metrics.some((metric) => metric in values)) return;
-    while (this.steps.length && this.steps.at(-1) >= step) this.dropLast(); // a resumed program repeats steps
-    this.steps.push(step);
-    this.metrics.forEach((metric, index) => this.values[index].push(values[metric] ?? null));
-  }
-
-  dropLast() {
-    this.steps.pop();
-    this.values.forEach((values) => values.pop());
-  }
-
-  draw() {
-    if (!this.steps.length) return;
-    this.chart ??= this.makeChart();
-    this.chart.setData([this.steps, ...this.values]);
-    this.showValues(null);
-  }
-
-  /** Show the values under the pointer, or the last ones. */
-  showValues(index) {
-    const numbers = this.values.map((values) => (index === null ? values.findLast(isNumber) : values[index]));
-    this.element.querySelector("output").replaceChildren(...numbers.flatMap((value, series) => (isNumber(value) ? [this.reading(value, series)] : [])));
-  }
-
-  reading(value, series) {
-    const span = document.createElement("span");
-    span.className = `series-${series}`;
-    const label = document.createElement("small");
-    label.textContent = this.labels[series] ? `${this.labels[series]} ` : "";
-    span.append(label, shown(value));
-    return span;
-  }
-
-  makeChart() {
-    const ink = colour("--ink-3"), line = colour("--line");
-    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui" };
-    const colours = [colour("--accent"), colour("--warn")];
-    return new uPlot({
-      width: this.plot.clientWidth,
-      height: HEIGHT,
-      scales: { x: { time: false } },
-      axes: [{ ...axis, size: 28 }, { ...axis, size: 48, values: (chart, ticks) => ticks.map(shown) }],
-      legend: { show: false },
-      hooks: { setCursor: [(chart) => this.showValues(chart.cursor.idx ?? null)] },
-      cursor: { points: { size: 6 }, drag: { x: false, y: false } },
-      series: [{ label: "step" }, ...this.metrics.map((metric, index) => ({
-        label: metric, stroke: colours[index], width: 2, spanGaps: true, points: { show: this.steps.length < 3, size: 5 },
-      }))],
-    }, [this.steps, ...this.values], this.plot);
-  }
-
-  forgetChart() {
-    this.chart?.destroy();
-    this.chart = null;
-  }
+async function fetchAnswer(url, query) {
+  const response = await fetch(`${url}?${new URLSearchParams(query)}`).catch(() => null);
+  return response?.ok ? response.json() : null;
 }
 
-function isNumber(value) {
-  return typeof value === "number";
+async function load(round, query = {}) {
+  return (await fetchAnswer(round.url, { columns: COLUMNS, ...query }))?.curves;
 }
 
-// A custom property keeps light-dark() unresolved; the computed colour of an element is resolved.
-function colour(name) {
-  const probe = document.createElement("span");
-  probe.style.color = `var(${name})`;
-  container.append(probe);
-  const value = getComputedStyle(probe).color;
-  probe.remove();
-  return value;
-}
-
-const curves = [...container.querySelectorAll(".curve")].map((element) => new Curve(element));
-let after = 0;
+// ---- the round of the page
 
 async function update() {
-  const response = await fetch(`${container.dataset.url}?after=${after}`).catch(() => null);
-  let ended = false;
-  if (response?.ok) {
-    const answer = await response.json();
-    for (const line of answer.lines) {
-      after = Math.max(after, line.id);
-      for (const curve of curves) curve.add(line);
-    }
-    for (const curve of curves) curve.draw();
-    if (answer.ended) hideEmpty();
-    ended = answer.ended && !answer.lines.length;
-  }
-  if (!ended) setTimeout(update, POLL_INTERVAL);
+  const [round] = options.rounds;
+  const answer = await fetchAnswer(round.url, after === null ? { columns: COLUMNS } : { after });
+  if (answer) take(round, answer);
+  if (!answer?.ended || after === null) wait();
 }
+
+function take(round, answer) {
+  const isTooLong = answer.lines === null || charts.some((chart) => chart.size > MAX_POINTS);
+  after = isTooLong ? null : answer.after;
+  for (const curve of answer.curves ?? []) for (const chart of charts) chart.take(round.number, curve);
+  for (const line of answer.lines ?? []) for (const chart of charts) chart.add(round.number, line);
+  if (answer.curves || answer.lines?.length) for (const chart of charts) if (!chart.zoomed) chart.draw();
+  if (answer.ended && !isTooLong) hideEmpty();
+}
+
+let timer = null;
+function wait() {
+  clearTimeout(timer);
+  timer = setTimeout(() => {
+    timer = null;
+    update();
+  }, document.hidden ? HIDDEN_INTERVAL : POLL_INTERVAL);
+}
+document.addEventListener("visibilitychange", () => {
+  if (timer && !document.hidden) wait();
+});
 
 /** Hide curves without values once the round has ended: it may have failed early, or its algorithm has no critic. */
 function hideEmpty() {
-  for (const curve of curves) curve.element.hidden = !curve.steps.length;
+  for (const chart of charts) chart.element.hidden = !chart.series.size;
+}
+
+// ---- controls
+
+controls.querySelector("[name=smoothing]").addEventListener("input", (event) => {
+  options.smoothing = Number(event.target.value);
+  redraw();
+});
+controls.querySelector("[name=log]").addEventListener("change", (event) => {
+  options.log = event.target.checked;
+  redraw();
+});
+for (const choice of controls.querySelectorAll("[name=with]")) choice.addEventListener("change", () => compare(choice));
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("[data-csv]");
+  if (link) link.href = csvAddress(link);
+});
+
+/** Draw another round over this one, or stop it. */
+async function compare(choice) {
+  const { url, label } = choice.dataset, number = choice.value;
+  options.rounds = options.rounds.filter((round) => round.number !== number);
+  if (choice.checked) {
+    const round = { number, label, url };
+    const curves = await load(round);
+    if (!choice.checked) return; // unchecked meanwhile
+    options.rounds = [...options.rounds, round];
+    for (const curve of curves ?? []) for (const chart of charts) chart.take(number, curve);
+  }
+  const isFull = options.rounds.length >= Number(controls.dataset.most);
+  for (const other of controls.querySelectorAll("[name=with]")) other.disabled = isFull && !other.checked;
+  for (const chart of charts) chart.zoomed ? chart.zoom(chart.zoomed.first, chart.zoomed.last) : chart.draw();
+}
+
+function csvAddress(link) {
+  const address = new URL(link.dataset.csv, location.href);
+  for (const { number } of options.rounds.slice(1)) address.searchParams.append("with", number);
+  return address.href;
 }
 
 function redraw() {
-  for (const curve of curves) curve.forgetChart();
-  for (const curve of curves) curve.draw();
+  for (const chart of charts) chart.draw();
 }
-new ResizeObserver(redraw).observe(container);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-new MutationObserver(redraw).observe(document.documentElement, { attributeFilter: ["data-theme", "data-contrast"] });
+
+function redrawAnew() {
+  forgetColours();
+  for (const chart of charts) chart.forget();
+  redraw();
+}
+let width = container.clientWidth;
+new ResizeObserver(() => {
+  if (container.clientWidth === width) return;
+  width = container.clientWidth;
+  redrawAnew();
+}).observe(container);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAnew);
+new MutationObserver(redrawAnew).observe(document.documentElement, { attributeFilter: ["data-theme", "data-contrast"] });
 update();

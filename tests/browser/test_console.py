@@ -1,6 +1,9 @@
 """A manager starts a round, watches it and promotes its checkpoint; the test plays the worker."""
 
+import math
+import re
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from console_page import ConsolePage
@@ -273,3 +276,58 @@ def test_an_imported_model_waits_for_its_check_and_the_page_updates_its_verdict(
     keep(phone, "check-verdicts-phone")
     phone.get_by_role("button", name="Start a round").click()
     keep(phone, "check-start-phone")
+
+
+def follow(page, number: int, job: str, count: int):
+    """Store `count` steps of a job of the round, and open its page."""
+    claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
+    lifecycle.set_stage(claim, job)
+    steps = range(1, count + 1)
+    lines = [{"step": n, "total": count, "time": 0.0, "reward": math.sin(n / 50), "kl": n / count} for n in steps]
+    lifecycle.record_metrics(claim, job, lines, from_start=True)
+    page.reload()
+    return claim
+
+
+def test_curves_are_read_enlarged_compared_and_saved(console, project, keep):
+    page = console.page
+    first = follow(page, console.start_round(), "policy", 40)
+    lifecycle.fail(first, "The ppo program stopped.")
+    console.expect_status("Failed")
+    console.open()
+    follow(page, console.start_round(), "policy", 1000)
+    reward = page.locator(".curve[data-job=policy][data-metric^='reward ']")
+    plot = reward.get_by_role("slider", name="Reward")
+    expect(plot).to_have_attribute("aria-valuenow", "1000")
+    plot.focus()
+    page.keyboard.press("Home")
+    expect(plot).to_have_attribute("aria-valuetext", re.compile("^step 1: training 0.02"))
+    page.keyboard.press("+")
+    expect(reward.get_by_role("button", name="Show all steps")).to_be_visible()
+    expect(plot).to_have_attribute("aria-valuemax", "251")
+    page.keyboard.press("0")
+    expect(plot).to_have_attribute("aria-valuemax", "1000")
+    box = plot.locator(".u-over").bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 3 / 4, box["y"] + 40, steps=3)
+    page.mouse.up()
+    expect(plot).to_have_attribute("aria-valuemin", re.compile("^(49|50)[0-9]$"))
+    reward.get_by_role("button", name="Show all steps").click()
+    page.get_by_text("Compare with other rounds").click()
+    page.get_by_label("Round 1").check()
+    expect(reward.locator("output")).to_contain_text("round 1 · training")
+    page.get_by_label("Smoothing").fill("0.5")
+    page.get_by_label("Logarithmic scale").check()
+    reward.get_by_text("Values").click()
+    expect(reward.locator("tbody tr")).to_have_count(25)
+    expect(reward.locator("tbody tr").last).to_contain_text("1,000")
+    check(page)
+    keep(page, "curves-compared")
+    with page.expect_download() as saved:
+        reward.get_by_role("button", name="save as PNG").click()
+    assert saved.value.suggested_filename == "policy-reward-eval_reward.png"
+    with page.expect_download() as saved:
+        reward.get_by_role("link", name="save as CSV").click()
+    text = Path(saved.value.path()).read_text()
+    assert text.startswith("round,job,step,reward,eval_reward\n2,policy,1,0.0199") and "\n1,policy,40," in text

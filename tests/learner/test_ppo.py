@@ -179,6 +179,20 @@ def test_reinforce_s_moving_baseline_is_of_earlier_batches():
     assert ppo.adapt(first, scored(12.0), settings).baseline == pytest.approx(3.0)
 
 
+def test_the_explained_variance_compares_values_with_returns():
+    def batch(values, returns):
+        rows = [torch.tensor(values[:2]), torch.tensor(values[2:])]
+        targets = rollout.Targets([], [torch.tensor(returns[:2]), torch.tensor(returns[2:])])
+        zeros = torch.zeros(2)
+        return rollout.Rollout(None, [True] * 2, zeros, [], [], rows, [], {}, zeros), targets
+
+    # Returns −1, 1, 3, 5 have the variance 5. Errors 1, −1, 1, −1 have the variance 1.
+    explained = ppo.critic_metrics(*batch([-2.0, 2.0, 2.0, 6.0], [-1.0, 1.0, 3.0, 5.0]))
+    assert explained == {"explained_variance": pytest.approx(1 - 1 / 5)}
+    assert ppo.critic_metrics(*batch([0.5] * 4, [1.0, 2.0, 3.0, 4.0])) == {"explained_variance": 0.0}
+    assert ppo.critic_metrics(*batch([0.5] * 4, [1.0] * 4)) == {}, "without variance there is nothing to explain"
+
+
 def test_every_evaluation_uses_held_out_prompts_and_the_same_random_numbers(tmp_path):
     job = ppo_job(tmp_path / "job", PROMPTS, steps=2, batch_episodes=8, epochs=1, eval_prompts=3, eval_every=1,
                   learning_rate=1e-12)  # fmt: skip

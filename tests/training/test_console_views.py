@@ -10,7 +10,7 @@ from feedback.actions.rankings import revise_ranking
 from feedback.models import Membership, Project
 from feedback.reports import quality_snapshot
 from tests.factories import FAST, fake_model
-from training import checkpoints
+from training import checkpoints, curves
 from training.models import Round
 from training.rounds import lifecycle, results
 from training.rounds.settings import resolve
@@ -143,16 +143,47 @@ def test_a_round_is_followed_until_its_end(console, waiting, claim):
     status = console.get(f"{URL}/rounds/1/status/")
     assert (status.status_code, status.context["progress"]) == (200, 25.0)
     assert [stage["state"] for stage in status.context["stages"]] == ["done", "done", "now", "next", "next", "next"]
-    metrics = console.get(f"{URL}/rounds/1/metrics/").json()
-    assert metrics["ended"] is False
-    (line,) = metrics["lines"]
-    assert (line["job"], line["step"], line["values"]) == ("policy", 3, {"kl": 0.5})
-    assert console.get(f"{URL}/rounds/1/metrics/", {"after": line["id"]}).json()["lines"] == []
+    first = console.get(f"{URL}/rounds/1/metrics/").json()
+    assert first["ended"] is False
+    (curve,) = first["curves"]
+    assert curve == {"job": "policy", "metric": "kl", "steps": [3], "values": [0.5], "means": []}
+    lifecycle.record_metrics(claim, "policy", [{"step": 4, "total": 12, "time": 2.0, "kl": 0.7}], from_start=False)
+    later = console.get(f"{URL}/rounds/1/metrics/", {"after": first["after"]}).json()
+    assert [(line["job"], line["step"], line["values"]) for line in later["lines"]] == [("policy", 4, {"kl": 0.7})]
+    assert console.get(f"{URL}/rounds/1/metrics/", {"after": later["after"]}).json()["lines"] == []
+    ranged = console.get(f"{URL}/rounds/1/metrics/", {"job": "policy", "metrics": "kl reward", "from": "4", "to": "9"})
+    assert [(curve["metric"], curve["steps"]) for curve in ranged.json()["curves"]] == [("kl", [4])]
     lifecycle.fail(claim, "The ppo program failed: no memory", "the last line")
     ended = console.get(f"{URL}/rounds/1/status/")
     assert (ended.status_code, ended["HX-Refresh"]) == (286, "true")
     assert "no memory" in ended.content.decode()
     assert "the last line" in console.get(f"{URL}/rounds/1/").content.decode()
+
+
+def test_the_page_reads_the_thinned_curves_again_after_too_many_new_steps(console, claim, monkeypatch):
+    monkeypatch.setattr(curves, "MAX_NEW_LINES", 2)
+    lines = [{"step": step, "total": 3, "time": 1.0, "kl": 0.5} for step in (1, 2, 3)]
+    lifecycle.record_metrics(claim, "policy", lines, from_start=True)
+    assert console.get(f"{URL}/rounds/1/metrics/", {"after": 0}).json()["lines"] is None
+    first = Round.objects.get().metrics.earliest("pk").pk
+    assert len(console.get(f"{URL}/rounds/1/metrics/", {"after": first}).json()["lines"]) == 2
+
+
+def test_all_values_of_a_chart_are_saved_as_csv_with_those_of_other_rounds(console, claim, project):
+    lines = [
+        {"step": 1, "total": 2, "time": 1.0, "kl": 0.5},
+        {"step": 2, "total": 2, "time": 2.0, "kl": 1e-7, "eval_kl": 2},
+    ]
+    lifecycle.record_metrics(claim, "policy", lines, from_start=True)
+    lifecycle.fail(claim, "stopped")
+    second = lifecycle.claim(start_round(project, None).pk, "worker")
+    lifecycle.record_metrics(second, "policy", lines[:1], from_start=True)
+    answer = console.get(f"{URL}/rounds/2/metrics.csv", {"job": "policy", "metrics": "kl eval_kl", "with": "1"})
+    rows = b"".join(answer.streaming_content).decode().splitlines()
+    assert rows == ["round,job,step,kl,eval_kl", "2,policy,1,0.5,", "1,policy,1,0.5,", "1,policy,2,1e-07,2"]
+    assert answer["Content-Disposition"] == 'attachment; filename="support-round-2-policy-kl-eval_kl.csv"'
+    for query in ({}, {"job": "policy"}, {"job": "policy", "metrics": "password"}, {"job": "x", "metrics": "kl"}):
+        assert console.get(f"{URL}/rounds/2/metrics.csv", query).status_code == 404
 
 
 def test_a_round_is_cancelled_and_resumed(console, waiting):
@@ -271,7 +302,7 @@ def test_a_manager_sets_after_how_many_rankings_rounds_start(console, project):
     assert project.loop.round_every is None
 
 
-PAGES = ["console/", "rounds/1/", "rounds/1/status/", "rounds/1/metrics/", "rounds/1/samples/"]
+PAGES = ["console/", "rounds/1/", "rounds/1/status/", "rounds/1/metrics/", "rounds/1/metrics.csv", "rounds/1/samples/"]
 ACTIONS = [
     "rounds/start/",
     "rounds/sample/",

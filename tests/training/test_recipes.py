@@ -80,6 +80,15 @@ def test_every_recipe_is_described_completely(name):
         assert field.name in settings[field.section]
 
 
+@pytest.mark.parametrize(("algorithm", "has_critic"), [("ppo", True), ("grpo", False), ("reinforce", False)])
+def test_only_an_algorithm_with_a_critic_draws_a_value_loss(algorithm, has_critic):
+    settings = round_settings.completed({"round": {"recipe": "ppo"}, "ppo": {"algorithm": algorithm}})
+    policy = next(job for job in recipes.RECIPES["ppo"].jobs(settings, Counts()) if job.name == "policy")
+    drawn = {name for curve in policy.curves for name in curve.metrics.split()}
+    assert ({"value_loss", "explained_variance"} <= drawn, "value_loss" in drawn) == (has_critic, has_critic)
+    assert {"reward", "kl", "objective", "entropy", "clip_fraction", "ended_fraction", "tokens_per_second"} <= drawn
+
+
 def test_a_round_that_was_stored_before_recipes_is_ppo(waiting):
     del waiting.settings["round"]["recipe"]
     waiting.save()

@@ -80,6 +80,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from training.learner.models.context_length import max_positions
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.kept_critic import save_critic
@@ -91,6 +93,7 @@ from training.learner.policy.evaluation import evaluate, evaluation_result, firs
 from training.learner.policy.losses import next_kl_coefficient
 from training.learner.policy.rollout import (
     Rollout,
+    Targets,
     TrainingContext,
     check_rollout,
     check_some_end,
@@ -168,6 +171,8 @@ def main(job_dir: Path) -> None:
         # 5. Metrics, adaptation, evaluation, saved state; stop if requested.
         sizes = {"learning_rate": trained[0].learning_rate * rate, "episodes": step * settings.batch_episodes}
         metrics = batch_metrics(rollout, adaptive) | learned | sizes | clock.rates(settings.batch_episodes)
+        if context.critic is not None:
+            metrics |= critic_metrics(rollout, targets)
         adaptive = adapt(adaptive, rollout, settings)
         if settings.eval_prompts and settings.is_evaluated_after(step, settings.steps):
             evaluation = evaluate(context, evaluated[: settings.curve_prompts()])
@@ -267,6 +272,18 @@ def batch_metrics(rollout: Rollout, adaptive: AdaptiveState) -> dict[str, float]
         "ended_fraction": sum(ended) / len(ended),
         "cut_off_completions": float(len(rollout.finished) - sum(rollout.finished)),
     } | ({} if rollout.episodes.turns is None else {"truncated_dialogues": float(sum(truncated))})
+
+
+def critic_metrics(rollout: Rollout, targets: Targets) -> dict[str, float]:
+    """Return the share of the variance of returns that the values before the update explain; nothing if all are equal.
+
+    1 − Var(returns − values) / Var(returns) over completion tokens: 1 is perfect, 0 is no better than their mean.
+    """
+    values, returns = torch.cat(rollout.values).double(), torch.cat(targets.returns).double()
+    variance = float(returns.var(correction=0))
+    if not variance:
+        return {}
+    return {"explained_variance": 1 - float((returns - values).var(correction=0)) / variance}
 
 
 def summary(

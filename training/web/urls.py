@@ -21,6 +21,7 @@ urlpatterns = [
     path(f"{ROUND}/", rounds.one_round, name="round"),
     path(f"{ROUND}/status/", rounds.round_status, name="round-status"),
     path(f"{ROUND}/metrics/", rounds.round_metrics, name="round-metrics"),
+    path(f"{ROUND}/metrics.csv", rounds.round_metrics_csv, name="round-metrics-csv"),
     path(f"{ROUND}/cancel/", rounds.cancel, name="round-cancel"),
     path(f"{ROUND}/resume/", rounds.resume, name="round-resume"),
     path(f"{ROUND}/samples/", rounds.samples, name="round-samples"),

@@ -6,6 +6,7 @@ and policy then start from that model. With reward terms that need no reward mod
 
 from django.utils.translation import gettext_lazy as _
 
+from training.learner.estimators import ALGORITHMS
 from training.learner.runtime.config.ppo import check_kept_critic
 from training.rounds.recipes.description import (
     CRITIC_OF_BASE,
@@ -13,10 +14,12 @@ from training.rounds.recipes.description import (
     PROMPTS_TO_LEARN_FROM,
     Counts,
     Curve,
+    Fact,
     FormField,
     Job,
     Recipe,
     Sections,
+    Text,
 )
 from training.rounds.recipes.parts import (
     MACHINE_CURVES,
@@ -87,14 +90,45 @@ def policy_job(settings: Sections, start: str, reward_model: str) -> Job:
         settings={"keep_critic": True} if critic else {},
         curves=(
             Curve(_("Reward"), "reward eval_reward", training_and_evaluation),
-            Curve(_("KL from the reference"), "kl eval_kl", training_and_evaluation),
-            Curve(_("Policy and value loss"), "policy_loss value_loss", (_("policy"), _("value"))),
+            Curve(kl_title(settings), "kl eval_kl", training_and_evaluation),
+            Curve(_("Objective: reward − β·KL"), "objective"),
+            Curve(_("Entropy"), "entropy"),
+            Curve(_("Share of clipped tokens"), "clip_fraction"),
+            Curve(_("Policy: loss"), "policy_loss"),
+            *(critic_curves() if has_critic(settings) else ()),
             Curve(_("Tokens per completion"), "completion_tokens"),
+            Curve(_("Share of finished completions"), "ended_fraction"),
             SPEED_CURVE,
             *MACHINE_CURVES,
             *((Curve(_("Imitation: loss"), "ptx_loss"),) if mixed else ()),
         ),
+        facts=(
+            Fact("objective", _("Objective"), _("reward − β·KL, per completion")),
+            Fact("best_objective", _("Best attainable objective"), _("of all policies, on the same prompts")),
+            Fact(
+                "best_objective_at_least",
+                _("Best attainable objective, at least"),
+                _("a lower bound: samples do not determine the value"),
+            ),
+        ),
     )
+
+
+def kl_title(settings: Sections) -> Text:
+    """Return the title of the curve of the KL divergence, by the model that it is measured from."""
+    if settings["round"].get("reference") == "root":
+        return _("KL from the imported model")
+    return _("KL from the reference")
+
+
+def has_critic(settings: Sections) -> bool:
+    """Return whether the algorithm of unchecked settings learns values; an unknown one has the curves of a critic."""
+    algorithm = ALGORITHMS.get(str(settings["ppo"].get("algorithm")))
+    return algorithm is None or algorithm.needs_critic
+
+
+def critic_curves() -> tuple[Curve, ...]:
+    return (Curve(_("Critic: loss"), "value_loss"), Curve(_("Critic: explained variance"), "explained_variance"))
 
 
 def check_critic_start(settings: Sections) -> None:

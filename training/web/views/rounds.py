@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
@@ -16,7 +16,7 @@ from feedback.errors import NotFound
 from feedback.models import Completion
 from feedback.rendering import render_answer
 from feedback.web.presenters import present_messages
-from training import checkpoints, evaluations, guards, reports
+from training import checkpoints, curves, evaluations, guards, reports
 from training.models import Round
 from training.rounds import continued_critic, continued_reward, lifecycle
 from training.rounds import settings as round_settings
@@ -25,6 +25,7 @@ from training.web.presenters import render_page
 from training.workers.report import gpu_hint
 
 SAMPLES_PER_PAGE = 12
+MAX_ROUNDS = 6  # drawn over one another
 
 
 @login_required
@@ -64,6 +65,8 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
             for job in reversed(round_.jobs)
             for curve in job.curves
         ],
+        "max_rounds": MAX_ROUNDS,
+        "others": [other for other in reports.rounds_of(membership.project) if other.learns and other != round_],
     }
     return render_page(request, membership, "round", context)
 
@@ -85,10 +88,51 @@ def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 @require_GET
 @never_cache
 def round_metrics(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Return the curves of a round, thinned, or with `?after=<id>` the lines of metrics since that answer.
+
+    `?columns=`, `?from=` and `?to=` choose the thinning and a range of steps, `?job=` and `?metrics=a b` one chart.
+    """
     round_ = reports.round_of(members.manager_of(request.user, slug).project, number)
-    after = request.GET.get("after", "0")
-    lines = reports.metrics(round_, int(after) if after.isdecimal() and len(after) < 19 else 0)
-    return JsonResponse({"lines": lines, "ended": not round_.is_active})
+    names, until = _names(request, round_), curves.last_id(round_)
+    answer: dict[str, Any] = {"after": until, "ended": not round_.is_active}
+    if (after := _number(request, "after")) is not None:
+        answer["lines"] = curves.new_lines(round_, names, after)
+        return JsonResponse(answer)
+    span = curves.Span(_number(request, "from"), _number(request, "to"))
+    columns = _number(request, "columns") or curves.COLUMNS
+    return JsonResponse({**answer, "curves": curves.thinned(round_, names, until, columns, span)})
+
+
+@login_required
+@require_GET
+@never_cache
+def round_metrics_csv(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Return all values of one chart as CSV: `?job=`, `?metrics=a b`, and `?with=<number>` for other rounds' too."""
+    project = members.manager_of(request.user, slug).project
+    others = [int(other) for other in request.GET.getlist("with")[:MAX_ROUNDS] if other.isdecimal() and len(other) < 9]
+    rounds = [reports.round_of(project, n) for n in dict.fromkeys((number, *others))]
+    names = _names(request, rounds[0])
+    if "job" not in request.GET or not names:
+        raise NotFound(_("Round %(number)s has no such curve.") % {"number": number})
+    ((job, metrics),) = names.items()
+    response = StreamingHttpResponse(curves.csv_lines(rounds, job, metrics), content_type="text/csv; charset=utf-8")
+    response["Content-Disposition"] = f'attachment; filename="{slug}-round-{number}-{job}-{"-".join(metrics)}.csv"'
+    return response
+
+
+def _names(request: HttpRequest, round_: Round) -> dict[str, list[str]]:
+    """Return the metrics that the request names, of those that the round's recipe draws; all of them by default."""
+    names, job = curves.names_of(round_), request.GET.get("job")
+    if job is None:
+        return names
+    wanted = [name for name in request.GET.get("metrics", "").split() if name in names.get(job, [])]
+    return {job: wanted} if wanted else {}
+
+
+def _number(request: HttpRequest, name: str) -> int | None:
+    """Return a whole number from the query; None if it is missing or none."""
+    value = request.GET.get(name, "")
+    return int(value) if value.isdecimal() and len(value) < 19 else None
 
 
 @login_required
