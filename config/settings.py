@@ -267,6 +267,7 @@ CELERY_BEAT_SCHEDULE = {
     "send-waiting-rounds": {"task": "training.tasks.send_waiting_rounds", "schedule": 10, "options": {"expires": 30}},
     "send-waiting-checks": {"task": "training.tasks.send_waiting_checks", "schedule": 10, "options": {"expires": 30}},
     "start-due-rounds": {"task": "training.tasks.start_due_rounds", "schedule": 15, "options": {"expires": 30}},
+    "settle-trials": {"task": "training.tasks.settle_trials", "schedule": 5, "options": {"expires": 30}},
     "estimate-reliability": {
         "task": "training.tasks.estimate_reliability",
         "schedule": 600,

@@ -1,13 +1,13 @@
 """Tables of the training side: checkpoints, promotions, rounds, metrics, loop settings, workers."""
 
 from django.contrib.postgres.fields import ArrayField
-from django.core.validators import MinValueValidator
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from feedback.models import Project, Source, User
+from feedback.models import Project, Source, Trial, User
 from training.paths import FolderField
 from training.rounds import settings as round_settings
 from training.rounds.recipes import recipe_of
@@ -83,7 +83,17 @@ class Promotion(models.Model):
     checkpoint = models.ForeignKey(Checkpoint, models.CASCADE, related_name="promotions")
     replaced = models.ForeignKey(Checkpoint, models.CASCADE, null=True, blank=True, related_name="replacements")
     is_roll_back = models.BooleanField(default=False)
-    actor = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    trial = models.ForeignKey(
+        Trial, models.SET_NULL, null=True, blank=True, related_name="promotions", help_text="Trial that it follows."
+    )
+    actor = models.ForeignKey(
+        User,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="Null, with a trial: the gate promoted it.",
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:
@@ -91,7 +101,7 @@ class Promotion(models.Model):
 
 
 class Round(models.Model):
-    """One turn of the loop: snapshot → reward model → policy → samples → comparisons; or an evaluation."""
+    """One turn of the loop: snapshot → reward model → policy → samples → comparisons; or an evaluation, or a trial."""
 
     class Status(models.TextChoices):
         WAITING = "waiting", _("Waiting")
@@ -119,6 +129,9 @@ class Round(models.Model):
     demonstration_count = models.PositiveIntegerField(default=0, help_text="Demonstrations at the start of the round.")
     settings = models.JSONField(default=dict, help_text="Validated settings of the round and its programs.")
     results = models.JSONField(default=dict, help_text="Results of the finished programs, by job.")
+    trial = models.OneToOneField(
+        Trial, models.SET_NULL, null=True, blank=True, related_name="round", help_text="Trial that its end started."
+    )
     started_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
     queued_at = models.DateTimeField(null=True, blank=True, help_text="When its message was last sent to the workers.")
     worker = models.CharField(max_length=200, blank=True, help_text="Worker that runs it: host and process id.")
@@ -169,7 +182,7 @@ class Round(models.Model):
     @property
     def last_stage(self) -> Stage:
         """Return the stage after all jobs: new comparisons, or only the result."""
-        return COMPARISONS if any(job.name == "samples" for job in self.jobs) else RESULT
+        return COMPARISONS if any(job.program == "sample" for job in self.jobs) else RESULT
 
     @property
     def counts(self) -> Counts:
@@ -259,7 +272,13 @@ class Worker(models.Model):
 
 
 class LoopSettings(models.Model):
-    """Default settings of a project's rounds, and the schedule of automatic ones."""
+    """Default settings of a project's rounds, the schedule of automatic ones, and the gate after a trial."""
+
+    class Gate(models.TextChoices):
+        """Person or rule that promotes the better checkpoint of a trial."""
+
+        HAND = "hand", _("A manager")
+        AUTOMATIC = "automatic", _("The gate, at once")
 
     project = models.OneToOneField(Project, models.CASCADE, related_name="loop")
     round_every = models.PositiveIntegerField(
@@ -269,6 +288,26 @@ class LoopSettings(models.Model):
         help_text="Start a round after this many new rankings. Empty: rounds start by hand only.",
     )
     settings = models.JSONField(default=dict, blank=True, help_text="Settings that differ from the defaults.")
+    gate = models.CharField(
+        max_length=9,
+        choices=Gate.choices,
+        default=Gate.HAND,
+        help_text="hand: a manager promotes. automatic: the better checkpoint of a trial is promoted once the votes "
+        "have decided, unless a guard fell.",
+    )
+    worthwhile_share = models.FloatField(
+        default=0.5,
+        validators=[MinValueValidator(0.5), MaxValueValidator(0.99)],
+        help_text="A trial ends as futile once the candidate surely wins fewer of the decisive votes. 0.5: never.",
+    )
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(gate__in=["hand", "automatic"]), name="loop_gate"),
+            models.CheckConstraint(
+                condition=Q(worthwhile_share__gte=0.5, worthwhile_share__lt=1), name="loop_worthwhile_share"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"loop of {self.project}"

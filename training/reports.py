@@ -249,9 +249,9 @@ def loop_of(project: Project) -> Loop:
 
 def rounds_of(project: Project) -> QuerySet[Round]:
     """Return the project's rounds, newest first, with the rows that a list shows."""
-    return project.rounds.select_related("project", "base__source", "checkpoint__source", "started_by").order_by(
-        "-number"
-    )
+    return project.rounds.select_related(
+        "project", "base__source", "checkpoint__source", "started_by", "trial"
+    ).order_by("-number")
 
 
 def checkpoints_of(project: Project) -> QuerySet[Checkpoint]:

@@ -9,6 +9,7 @@ from typing import Any
 from celery import shared_task
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
+from training import gate
 from training.checkpoints import checks
 from training.rounds import lifecycle
 from training.rounds.schedule import start_due
@@ -46,6 +47,11 @@ def sweep_lost_rounds() -> None:
 @shared_task
 def start_due_rounds() -> None:
     start_due()
+
+
+@shared_task
+def settle_trials() -> None:
+    gate.settle_open_trials()
 
 
 @shared_task

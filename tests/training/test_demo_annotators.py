@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from training.demo.annotators import Annotator, compare, pair_accuracy, ranks
+from training.demo.annotators import Annotator, choice_probabilities, compare, pair_accuracy, ranks
 
 POLITE = "I am sorry for the trouble."
 ANSWER = "We will replace your damaged kettle."
@@ -85,3 +85,20 @@ def test_pair_accuracy_counts_a_draw_as_half_and_leaves_true_draws_out():
     # 0–1 draw, 0–2 right, 0–3 right, 1–2 left out, 1–3 right, 2–3 wrong
     assert pair_accuracy(score.__getitem__, truth.__getitem__, [[0, 1, 2, 3]]) == pytest.approx(3.5 / 5)
     assert pair_accuracy(score.__getitem__, [1, 1, 1, 1].__getitem__, [[0, 1, 2, 3]]) is None
+
+
+@pytest.mark.parametrize(("first", "second"), [(1.0, 1.0), (1.3, 1.0), (0.0, 2.0)])
+def test_the_choice_probabilities_are_the_frequencies_of_annotators(first, second):
+    utilities = {"first": first, "second": second}
+    wins = losses = 0
+    for seed in range(4000):
+        one = Annotator(seed, utility=lambda message, turns: utilities[turns[-1]["content"]])
+        a, b = one.rank("question", ["first", "second"])
+        wins, losses = wins + (a < b), losses + (b < a)
+    expected = choice_probabilities(first, second)
+    # Four standard errors of a frequency of 4,000 draws are at most 0.032.
+    assert (wins / 4000, losses / 4000) == (
+        pytest.approx(expected[0], abs=0.032),
+        pytest.approx(expected[1], abs=0.032),
+    )
+    assert choice_probabilities(second, first) == expected[::-1]

@@ -22,8 +22,9 @@ pytestmark = [pytest.mark.process, pytest.mark.django_db(transaction=True)]
 FIGURES = {
     "cycle", "recipe", "labels", "annotator_agreement", "reward_accuracy", "reward_accuracy_noiseless", "kl",
     "kl_from_root", "gold_utility",
-    "gold_win_rate_vs_base", "gold_win_rate_low", "gold_win_rate_high", "held_out_prompts", "round_seconds",
-    "seconds",
+    "gold_win_rate_vs_base", "gold_win_rate_low", "gold_win_rate_high", "gold_win_rate_vs_served", "trial_win_rate",
+    "trial_low", "trial_high", "trial_votes", "trial_decision", "trial_expected_win_rate", "held_out_prompts",
+    "round_seconds", "seconds",
 }  # fmt: skip
 
 
@@ -50,11 +51,17 @@ def gpu_worker(demo, tmp_path):
 def test_a_cycle_runs_the_loop_once_and_reports_its_figures(demo, gpu_worker, live_server, tmp_path):
     sentences: list[str] = []
     start_sampling(demo, None, {"round": {"prompts": 2}})  # which it waits for
-    changes = {"ppo": {"steps": 3}, "round": {"shown_prompts": 1}}
+    # The learning rate is high, so that the trial has different texts to compare.
+    changes = {"ppo": {"steps": 3, "learning_rate": 0.05}, "round": {"shown_prompts": 1}}
     cycles = simulate.run(live_server.url, 1, 16, tmp_path / "out.json", sentences.append, changes=changes)
 
     assert [(cycle.cycle, cycle.labels) for cycle in cycles] == [(1, 16)]
-    assert Ranking.objects.filter(project=demo, is_live=True).count() == 16
+    assert Ranking.objects.filter(project=demo, is_live=True, comparison__trial__isnull=True).count() == 16
+    trial = demo.trials.get()
+    tried = [str(row.source) for row in trial.trial_sources.all()]
+    assert tried == [str(demo.rounds.get(learns=True).base), trained_checkpoints(demo)[-1]]
+    assert (trial.may_train, trial.share, trial.is_open) == (False, 100, False)
+    assert set(trial.comparisons.values_list("prompt__split", flat=True)) <= {"held_out"}
     round_ = demo.rounds.get(learns=True)
     assert (round_.status, round_.settings["ppo"]["steps"]) == ("finished", 3)
     assert (round_.settings["round"]["prompts"], round_.settings["round"]["shown_prompts"]) == (12, 1)
@@ -66,6 +73,10 @@ def test_a_cycle_runs_the_loop_once_and_reports_its_figures(demo, gpu_worker, li
         assert 0 <= row["gold_win_rate_low"] <= row["gold_win_rate_vs_base"] <= row["gold_win_rate_high"] <= 1
         assert row["reward_accuracy_noiseless"] is None or 0 <= row["reward_accuracy_noiseless"] <= 1
         assert row["held_out_prompts"] == 4
+        assert row["trial_decision"] == trial.decision and 0 <= row["gold_win_rate_vs_served"] <= 1
+        if row["trial_votes"]:
+            assert 0 <= row["trial_low"] <= row["trial_win_rate"] <= row["trial_high"] <= 1
+            assert 0 < row["trial_expected_win_rate"] < 1
     assert any(sentence.startswith("cycle 1: recipe ppo, labels 16") for sentence in sentences)
     assert not ApiToken.objects.exists()
     assert "started before" in sentences[0]
@@ -74,8 +85,10 @@ def test_a_cycle_runs_the_loop_once_and_reports_its_figures(demo, gpu_worker, li
 def test_a_cycle_of_dialogues_ranks_whole_dialogues_and_measures_new_ones(demo, gpu_worker, live_server):
     project = seed.Project.objects.get(slug=DIALOGUE.slug)
     (cycle,) = simulate.run(live_server.url, 1, 12, None, lambda sentence: None, slug=DIALOGUE.slug)
-    assert cycle.labels == Ranking.objects.filter(project=project, is_live=True).count() == 12
+    rankings = Ranking.objects.filter(project=project, is_live=True, comparison__trial__isnull=True)
+    assert cycle.labels == rankings.count() == 12
     assert cycle.held_out_prompts == 4
+    assert (cycle.trial_decision == "identical") == (not project.trials.exists())
     assert Round.objects.get(project=project, learns=True).settings["ppo"]["environment"] == DIALOGUE_ENVIRONMENT
 
 
@@ -104,8 +117,15 @@ def test_leftover_tokens_of_a_killed_simulation_are_deleted_and_no_others(demo):
 
 
 def test_the_line_that_is_printed_holds_every_figure():
-    cycle = Cycle(1, "ppo", 600, 0.7512, 0.7712, 0.8812, 1.234, 2.345, 3.456, 0.7834, 0.7634, 0.8034, 320, 97.4, 171.6)
-    line = simulate.sentence(cycle)
+    figures = {
+        "cycle": 1, "recipe": "ppo", "labels": 600, "annotator_agreement": 0.7512, "reward_accuracy": 0.7712,
+        "reward_accuracy_noiseless": 0.8812, "kl": 1.234, "kl_from_root": 2.345, "gold_utility": 3.456,
+        "gold_win_rate_vs_base": 0.7834, "gold_win_rate_low": 0.7634, "gold_win_rate_high": 0.8034,
+        "gold_win_rate_vs_served": 0.6234, "trial_win_rate": 0.6134, "trial_low": 0.5434, "trial_high": 0.6834,
+        "trial_votes": 142, "trial_decision": "better", "trial_expected_win_rate": 0.6034, "held_out_prompts": 320,
+        "round_seconds": 97.4, "seconds": 171.6,
+    }  # fmt: skip
+    line = simulate.sentence(Cycle(**figures))
     for part in (
         "cycle 1",
         "recipe ppo",
@@ -120,13 +140,16 @@ def test_the_line_that_is_printed_holds_every_figure():
         "76.3%",
         "80.3%",
         "320",
+        "gold_win_rate_vs_served 62.3%",
+        "trial_win_rate 61.3% (54.3% to 68.3%, 142 votes: better), trial_expected_win_rate 60.3%",
         "round_seconds 97, seconds 172",
     ):
-        assert part in line
-    assert "–" in simulate.sentence(Cycle(1, "ppo", 4, None, None, 0.5, 0.0, 0.0, 0.0, 0.5, 0.4, 0.6, 320, 1.0, 2.0))
-    assert "kl –, kl_from_root –" in simulate.sentence(
-        Cycle(1, "dpo", 4, None, None, None, None, None, 0.0, 0.5, 0.4, 0.6, 9, 1.0, 2.0)
-    )
+        assert part in line, part
+    unknown = dict.fromkeys(["annotator_agreement", "reward_accuracy", "reward_accuracy_noiseless"])
+    without = simulate.sentence(Cycle(**figures | unknown | {"kl": None, "kl_from_root": None}))
+    assert "annotator_agreement –, reward_accuracy –" in without and "kl –, kl_from_root –" in without
+    undecided = dict.fromkeys(["trial_win_rate", "trial_low", "trial_high", "trial_expected_win_rate"])
+    assert "trial_win_rate – (– to –, 0 votes: " in simulate.sentence(Cycle(**figures | undecided | {"trial_votes": 0}))
 
 
 def test_recipes_that_do_not_learn_from_rankings_are_not_simulated():

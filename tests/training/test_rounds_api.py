@@ -113,8 +113,8 @@ def test_an_invalid_cursor_is_refused(api, waiting, after):
 
 
 def test_the_loop_is_configured(api, project):
-    assert api.get(f"{URL}/loop").data == {"round_every": None, "settings": {}}
-    body = {"round_every": 500, "settings": {"ppo": {"steps": 7}}}
+    assert api.get(f"{URL}/loop").data == {"round_every": None, "settings": {}, "gate": "hand", "worthwhile_share": 0.5}
+    body = {"round_every": 500, "settings": {"ppo": {"steps": 7}}, "gate": "automatic", "worthwhile_share": 0.52}
     assert api.put(f"{URL}/loop", body, format="json").data == body
     assert api.get(f"{URL}/loop").data == body
     for wrong in ({"round_every": 0}, {"round_every": 5, "settings": {"ppo": {"x": 1}}}, {}, {"round_every": "often"}):

@@ -15,6 +15,7 @@ from feedback.models import Project
 from training import checkpoints, guards, reports
 from training.models import Checkpoint, LoopSettings, Promotion, Round
 from training.rounds import lifecycle
+from training.rounds import settings as round_settings
 from training.rounds.schedule import configure
 from training.rounds.settings import chosen_recipe
 from training.rounds.start import project_recipe, start_round, start_sampling
@@ -36,6 +37,12 @@ class RoundRequest(strict.Serializer):
         allow_null=True,
         default=None,
         help_text="Checkpoint that a round without training samples from or evaluates; null: the served one.",
+    )
+    checkpoints = serializers.ListField(
+        child=serializers.IntegerField(),
+        required=False,
+        default=list,
+        help_text="The two to four checkpoints of a trial; the first is the one to beat. Or name them in the settings.",
     )
 
 
@@ -107,6 +114,9 @@ class RoundSerializer(strict.ModelSerializer):
         help_text="Number of demonstrations that the round learns from: all that existed at its start, or 0.",
     )
     stages = serializers.SerializerMethodField(help_text="Stages of the round, in order.")
+    trial = serializers.IntegerField(
+        source="trial.number", read_only=True, default=None, help_text="Number of the trial that its end started."
+    )
 
     class Meta:
         model = Round
@@ -119,6 +129,7 @@ class RoundSerializer(strict.ModelSerializer):
             "learns",
             "base",
             "checkpoint",
+            "trial",
             "ranking_count",
             "demonstration_count",
             "demonstrations_used",
@@ -179,10 +190,21 @@ class LoopSerializer(strict.ModelSerializer):
         allow_null=True, help_text="New rankings after which a round starts automatically; null: only by hand."
     )
     settings = serializers.DictField(child=serializers.DictField(), required=False)
+    gate = serializers.ChoiceField(
+        choices=LoopSettings.Gate.values,
+        required=False,
+        help_text="Who promotes the better checkpoint of a trial: a manager (hand), or the gate at once (automatic).",
+    )
+    worthwhile_share = serializers.FloatField(
+        required=False,
+        min_value=0.5,
+        max_value=0.99,
+        help_text="Later trials are futile once a candidate surely wins a smaller share of its votes; 0.5: never.",
+    )
 
     class Meta:
         model = LoopSettings
-        fields = ("round_every", "settings")
+        fields = ("round_every", "settings", "gate", "worthwhile_share")
 
 
 class CheckpointSerializer(strict.ModelSerializer):
@@ -237,10 +259,13 @@ class CheckpointRequest(strict.Serializer):
 class PromotionSerializer(strict.ModelSerializer):
     checkpoint = serializers.CharField(source="checkpoint.source.name", read_only=True)
     replaced = serializers.CharField(source="replaced.source.name", read_only=True, default=None)
+    trial = serializers.IntegerField(
+        source="trial.number", read_only=True, default=None, help_text="Number of the trial that it follows."
+    )
 
     class Meta:
         model = Promotion
-        fields = ("checkpoint", "replaced", "is_roll_back", "created_at")
+        fields = ("checkpoint", "replaced", "is_roll_back", "trial", "created_at")
 
 
 class RoundQuery(strict.Serializer):
@@ -268,6 +293,8 @@ def round_list(request: Request, slug: str) -> Response:
 
 
 def _start(project: Project, request: Request, values: dict[str, Any]) -> Round:
+    if tried := [str(reports.checkpoint_of(project, pk)) for pk in values["checkpoints"]]:
+        values["settings"] = round_settings.changed(values["settings"], {"round": {"checkpoints": tried}})
     if values["learns"] and chosen_recipe(values["settings"], project_recipe(project)).learns:
         return start_round(project, request.user, values["settings"])
     checkpoint_id = values["checkpoint"]

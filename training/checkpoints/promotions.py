@@ -7,7 +7,7 @@ from django.db.models import Max
 from django.utils.translation import gettext as _
 
 from feedback.errors import Conflict
-from feedback.models import Comparison, Project, Source, User
+from feedback.models import Comparison, Project, Source, Trial, User
 from training import guards
 from training.models import Checkpoint, Promotion
 
@@ -40,10 +40,14 @@ def check_usable(checkpoint: Checkpoint) -> None:
 
 
 @transaction.atomic
-def promote(checkpoint: Checkpoint, actor: User | None, confirmed: bool = False) -> Promotion:
+def promote(
+    checkpoint: Checkpoint, actor: User | None, confirmed: bool = False, trial: Trial | None = None
+) -> Promotion:
     """Serve this checkpoint, and move its unranked comparisons to the front of the queue.
 
-    confirmed: also if a guard fell in its round. Raises Conflict if it is already served, refused, or not checked yet.
+    confirmed: also if a guard fell in its round. trial: the one whose votes the promotion follows.
+
+    Raises Conflict if it is already served, refused, or not checked yet.
     """
     current = _current(checkpoint.project)
     if current == checkpoint:
@@ -54,7 +58,7 @@ def promote(checkpoint: Checkpoint, actor: User | None, confirmed: bool = False)
             _("%(checkpoint)s is worse than its base: %(guards)s To serve it all the same, confirm the promotion.")
             % {"checkpoint": checkpoint, "guards": guards.warning(falls)}
         )
-    return _serve(checkpoint, current, actor, is_roll_back=False)
+    return _serve(checkpoint, current, actor, is_roll_back=False, trial=trial)
 
 
 @transaction.atomic
@@ -93,13 +97,21 @@ def _current(project: Project) -> Checkpoint | None:
     return project.checkpoints.filter(is_served=True).first()
 
 
-def _serve(checkpoint: Checkpoint, current: Checkpoint | None, actor: User | None, is_roll_back: bool) -> Promotion:
+def _serve(
+    checkpoint: Checkpoint,
+    current: Checkpoint | None,
+    actor: User | None,
+    is_roll_back: bool,
+    trial: Trial | None = None,
+) -> Promotion:
     # The latest decision wins: a model that still waits for its check must not replace this one later.
     checkpoint.project.checkpoints.update(is_served=False, serve_when_checked=False)
     checkpoint.is_served, checkpoint.serve_when_checked = True, False
     checkpoint.save(update_fields=["is_served", "serve_when_checked"])
     put_first(checkpoint.source)
-    return Promotion.objects.create(checkpoint=checkpoint, replaced=current, actor=actor, is_roll_back=is_roll_back)
+    return Promotion.objects.create(
+        checkpoint=checkpoint, replaced=current, actor=actor, is_roll_back=is_roll_back, trial=trial
+    )
 
 
 def next_priority(project: Project) -> int:

@@ -7,10 +7,12 @@ stimulus judgment"): people notice smaller differences among similar replies. Th
 text only, so an annotator ranks the same comparison twice in the same way.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
+from statistics import NormalDist
 from typing import NamedTuple
 
 from training.demo.grammar.dialogues import Turns
@@ -41,6 +43,21 @@ class Annotator:
         errors = [Random(f"{self.seed}\n{message}\n{reply}").gauss(0.0, deviation) for reply in replies]
         perceived = [value + error for value, error in zip(utilities, errors, strict=True)]
         return ranks(perceived, NOTICEABLE * deviation)
+
+
+def choice_probabilities(
+    first: float, second: float, noise: float = NOISE, min_noise: float = MIN_NOISE
+) -> tuple[float, float]:
+    """Return the probabilities that an annotator prefers the completion of the first utility, and of the second.
+
+    Both errors are normal with deviation s, so the difference of the perceived utilities has deviation √2·s, and a
+    difference of at most NOTICEABLE·s is a tie.
+    """
+    difference = first - second
+    deviation = max(min_noise, noise * abs(difference))
+    spread = NormalDist(0.0, math.sqrt(2) * deviation)
+    edge = NOTICEABLE * deviation
+    return spread.cdf(difference - edge), spread.cdf(-difference - edge)
 
 
 def ranks(values: Sequence[float], noticeable: float) -> list[int]:

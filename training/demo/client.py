@@ -1,5 +1,6 @@
 """Client of the API for the simulation, with one keep-alive connection."""
 
+from collections.abc import Sequence
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -41,13 +42,18 @@ class Client:
         path = f"leases/{lease['lease']}/ranking"
         return self._send("POST", f"{path}?next=1" if take_next else path, body).get("next")
 
+    def release(self, lease: dict[str, Any]) -> None:
+        """Give a comparison back."""
+        self._send("DELETE", f"leases/{lease['lease']}")
+
     def agreement(self) -> float | None:
         """Return the pairwise agreement: the share of pairs ranked without ties that two annotators order alike."""
         return self._send("GET", "agreement")["pairwise"]["value"]
 
-    def start_round(self, sections: dict[str, Any], learns: bool = True) -> int:
-        """Start a round and return its number."""
-        return self._send("POST", "rounds", {"settings": sections, "learns": learns})["number"]
+    def start_round(self, sections: dict[str, Any], learns: bool = True, checkpoints: Sequence[int] = ()) -> int:
+        """Start a round and return its number. checkpoints: ids of those of a trial, the one to beat first."""
+        body = {"settings": sections, "learns": learns, "checkpoints": list(checkpoints)}
+        return self._send("POST", "rounds", body)["number"]
 
     def get_round(self, number: int, after: int = 0) -> dict[str, Any]:
         """Return a round with its metrics after the line with the id `after`."""
@@ -64,4 +70,4 @@ class Client:
         answer = self._http.request(method, path, json=body)
         if answer.is_error:
             raise Refused(f"{method} {path} was answered with {answer.status_code}: {answer.text[:500]}")
-        return answer.json()
+        return answer.json() if answer.content else None

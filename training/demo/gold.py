@@ -13,8 +13,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from feedback.models import Project, Prompt
-from training.demo.annotators import pair_accuracy
+from feedback.models import Project, Prompt, Trial
+from training.demo.annotators import choice_probabilities, pair_accuracy
 from training.demo.projects import PROJECTS, SUPPORT, DemoProject, turns_of
 from training.learner.runtime.jobdir import JobDirectory
 from training.rounds.inputs.prompts import prompt_rows
@@ -91,6 +91,24 @@ def win_rate(new: Sample, base: Sample) -> Share:
     ]
     middle, half = mean(rates), 1.959964 * stdev(rates) / math.sqrt(len(rates))
     return Share(middle, max(0.0, middle - half), min(1.0, middle + half))
+
+
+def expected_trial_win_share(project: Project, trial: Trial) -> float | None:
+    """Return the candidate's expected share of decisive votes in a trial of two, by the annotators' own choice model.
+
+    It is what the votes estimate: the utilities are those of the compared texts, and the errors are averaged over. None
+    without a comparison. Comparisons that were not ranked are left out.
+    """
+    utility, wins, losses = PROJECTS[project.slug].utility, 0.0, 0.0
+    sources = list(trial.trial_sources.order_by("position").values_list("source_id", flat=True))
+    ranked = trial.comparisons.filter(ranking_count__gt=0).select_related("prompt")
+    for comparison in ranked.prefetch_related("items__completion"):
+        message = comparison.prompt.messages[-1]["content"]
+        texts = {item.completion.source_id: item.completion for item in comparison.items.all()}
+        served, new = (utility(message, turns_of(texts[pk].text, texts[pk].turns)) for pk in sources)
+        win, loss = choice_probabilities(new, served)
+        wins, losses = wins + win, losses + loss
+    return wins / (wins + losses) if wins else None
 
 
 def noiseless_accuracy(*samples: Sample) -> float | None:

@@ -50,7 +50,8 @@ def rank_from_quota(client: Client, annotator: Annotator, quota: "SimpleQueue[No
         try:
             quota.get_nowait()
         except Empty:
-            break  # the lease is not returned: it expires, or this annotator gets it first the next time
+            client.release(lease)
+            break
         since = monotonic()
         ranks = annotator.rank(lease["messages"][-1]["content"], lease["completions"], lease["turns"])
         lease = client.rank(lease, ranks, since, take_next=not quota.empty())

@@ -1,9 +1,10 @@
 """Simulation of the loop: annotators rank through the API, workers run rounds, the API promotes.
 
-A cycle is labels → round → promotion → measurement. It uses the running services through HTTP, as people do. Only the
-API tokens are created directly, and only the measurement (`gold`) reads the hidden utility.
+A cycle is labels → round → blind trial → promotion → measurement. It uses the running services through HTTP, as people
+do. Only the API tokens are created directly, and only the measurement (`gold`) reads the hidden utility.
 """
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ from django.db import transaction
 
 from feedback.actions import members
 from feedback.actions.tokens import issue_token
-from feedback.models import ApiToken, Membership, Project, User
+from feedback.models import ApiToken, Membership, Project, Trial, User
+from training import gate, trials
 from training.demo import gold, labelling
 from training.demo.annotators import Annotator
 from training.demo.client import Client
@@ -28,12 +30,23 @@ from training.rounds import settings as round_settings
 from training.rounds import simulated_user
 from training.rounds.recipes import DEFAULT, RECIPES
 from training.rounds.recipes.description import RANKINGS, Counts, Sections
+from training.rounds.recipes.trial import NAME as TRIAL
 from training.run_round import jobs
 
 ANNOTATORS = 4
 TOKEN_NAME = "demo --simulate"
 POLL_SECONDS = 1.0
 REPORT_EVERY = 10.0  # seconds
+# Figures of a cycle whose two checkpoints wrote the same texts, so that there was nothing to compare.
+IDENTICAL = {
+    "trial_win_rate": None,
+    "trial_low": None,
+    "trial_high": None,
+    "trial_votes": 0,
+    "trial_decision": "identical",
+    "trial_expected_win_rate": None,
+}
+VOTES_AT_ONCE = 5  # of a trial, by one annotator, between two looks at its decision
 
 Report = Callable[[str], None]
 
@@ -74,7 +87,14 @@ class Cycle:
     gold_win_rate_vs_base: float  # how often they have a higher utility than the first checkpoint's
     gold_win_rate_low: float
     gold_win_rate_high: float
-    held_out_prompts: int  # of the four gold figures
+    gold_win_rate_vs_served: float  # how often they have a higher utility than those of the base of the round
+    trial_win_rate: float | None  # share of the decisive votes of a blind trial that it wins against that base
+    trial_low: float | None  # always-valid interval of trial_win_rate
+    trial_high: float | None
+    trial_votes: int  # decisive ones
+    trial_decision: str
+    trial_expected_win_rate: float | None  # trial_win_rate by the annotators' choice model, on the same completions
+    held_out_prompts: int  # of the gold figures
     round_seconds: float  # from the start of the round to its end
     seconds: float  # of the whole cycle, with the labels before and the measurement after the round
 
@@ -121,7 +141,10 @@ def run_cycle(
     made = label(base_url, project, manager, workers, labels, report)
     report(f"  {made} rankings in {time.monotonic() - started:.0f} s; a round starts")
     finished = watch(manager, manager.start_round(sections), report)
-    checkpoint = next(row for row in manager.checkpoints() if row["round"] == finished["number"])
+    known = manager.checkpoints()
+    checkpoint = next(row for row in known if row["round"] == finished["number"])
+    served = next(row for row in known if row["is_served"])
+    tried = try_blind(base_url, manager, workers, project, [served["id"], checkpoint["id"]], report)
     manager.promote(checkpoint["id"])
     report(f"  {checkpoint['name']} is served; measuring its completions of held-out prompts")
     measured = measure(project, Round.objects.get(project=project, number=finished["number"]))
@@ -135,8 +158,64 @@ def run_cycle(
         kl_from_root=finished["results"].get("guards", {}).get("kl_from_root"),
         round_seconds=round(seconds_of_round(finished), 1),
         seconds=round(time.monotonic() - started, 1),
+        **tried,
         **measured,
     )
+
+
+def try_blind(
+    base_url: str,
+    manager: Client,
+    workers: list[labelling.Worker],
+    project: Project,
+    checkpoints: list[int],
+    report: Report,
+) -> dict[str, Any]:
+    """Let the annotators compare the new checkpoint with the served one, blind, and return the figures of the trial.
+
+    Both answer held-out prompts only, whose rankings train nothing, so that later cycles are as without the trial.
+    """
+    started = time.monotonic()
+    prompts = len(gold.held_out_prompts(project))
+    chosen = {"recipe": TRIAL, "trial_prompts": prompts, "trial_share": 100, "trial_may_train": False}
+    number = manager.start_round({"round": chosen}, checkpoints=checkpoints)
+    ended = await_end(manager, number, report)
+    if ended["trial"] is None and wrote_the_same(Round.objects.get(project=project, number=number)):
+        report("  no blind trial: the new checkpoint wrote the same completions as the served one")
+        return IDENTICAL
+    trial = Trial.objects.get(project=project, number=finish_of(ended)["trial"])
+    votes = 0
+    # One annotator at a time, and no more rankings than the trial has left: further ones would be of other comparisons.
+    for worker in itertools.cycle(workers):
+        left = trials.standing_of(trial).comparisons_left
+        made = labelling.rank(base_url, project.slug, [worker], min(VOTES_AT_ONCE, left))
+        votes += made
+        gate.settle(trial)  # as the beat does
+        trial.refresh_from_db()
+        if not trial.is_open:
+            break
+        if not made:
+            raise SimulationFailed("The trial has comparisons left, and the annotators do not get them.")
+    (candidate,) = trials.standing_of(trial).candidates
+    evidence = candidate.evidence
+    report(f"  blind trial in {time.monotonic() - started:.0f} s, {votes} votes: {candidate.sentence}")
+    return {
+        "trial_win_rate": evidence.win_share,
+        "trial_low": evidence.low if evidence.decisive else None,
+        "trial_high": evidence.high if evidence.decisive else None,
+        "trial_votes": evidence.decisive,
+        "trial_decision": str(trial.decision),
+        "trial_expected_win_rate": gold.expected_trial_win_share(project, trial),
+    }
+
+
+def wrote_the_same(round_: Round) -> bool:
+    """Return whether both checkpoints of a trial's round answered, and wrote the same texts on every prompt."""
+    files = [jobs.directory_of(round_) / job.name / "samples.jsonl" for job in round_.jobs]
+    if not all(file.is_file() for file in files):
+        return False
+    first, second = ([(row.get("text"), row.get("turns")) for row in map(json.loads, file.open())] for file in files)
+    return first == second
 
 
 def sections_of_round(recipe: str, labels: int, changes: Sections) -> Sections:
@@ -178,7 +257,12 @@ def wait_for_active(project: Project, manager: Client, report: Report) -> None:
 
 def watch(manager: Client, number: int, report: Report) -> dict[str, Any]:
     """Return the round after its end. Raise SimulationFailed with the round's error if it has not finished."""
-    ended = await_end(manager, number, report)
+    return finish_of(await_end(manager, number, report))
+
+
+def finish_of(ended: dict[str, Any]) -> dict[str, Any]:
+    """Return an ended round. Raise SimulationFailed with its error if it has not finished."""
+    number = ended["number"]
     if ended["status"] != Round.Status.FINISHED:
         raise SimulationFailed(f"Round {number} is {ended['status']}. {ended['error']}\n{ended['log_tail']}".strip())
     return ended
@@ -208,9 +292,8 @@ def measure(project: Project, finished: Round) -> dict[str, Any]:
     first, ranked = finished.checkpoint.root, finished.base
     new = gold.draw(project, folder / "new", finished.checkpoint.path, settings)
     base = gold.draw(project, folder / "first", first.path, settings, reward_model)
-    scored = [base]
-    if ranked != first:
-        scored.append(gold.draw(project, folder / "ranked", ranked.path, settings, reward_model))
+    served = base if ranked == first else gold.draw(project, folder / "ranked", ranked.path, settings, reward_model)
+    scored = [base] if ranked == first else [base, served]
     wins = gold.win_rate(new, base)
     return {
         "reward_accuracy_noiseless": gold.noiseless_accuracy(*scored) if reward_model else None,
@@ -218,6 +301,7 @@ def measure(project: Project, finished: Round) -> dict[str, Any]:
         "gold_win_rate_vs_base": wins.value,
         "gold_win_rate_low": wins.low,
         "gold_win_rate_high": wins.high,
+        "gold_win_rate_vs_served": gold.win_rate(new, served).value,
         "held_out_prompts": len(new.utilities),
     }
 
@@ -258,6 +342,10 @@ def sentence(cycle: Cycle) -> str:
         f"kl_from_root {as_nats(cycle.kl_from_root)}, gold_utility {cycle.gold_utility:.2f}, "
         f"gold_win_rate_vs_base {cycle.gold_win_rate_vs_base:.1%} "
         f"({cycle.gold_win_rate_low:.1%} to {cycle.gold_win_rate_high:.1%}, {cycle.held_out_prompts} prompts), "
+        f"gold_win_rate_vs_served {cycle.gold_win_rate_vs_served:.1%}, "
+        f"trial_win_rate {as_percent(cycle.trial_win_rate)} "
+        f"({as_percent(cycle.trial_low)} to {as_percent(cycle.trial_high)}, {cycle.trial_votes} votes: "
+        f"{cycle.trial_decision}), trial_expected_win_rate {as_percent(cycle.trial_expected_win_rate)}, "
         f"round_seconds {cycle.round_seconds:.0f}, seconds {cycle.seconds:.0f}"
     )
 

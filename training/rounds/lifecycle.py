@@ -207,7 +207,7 @@ def finish(claim: Claim, outcome: results.Outcome) -> None:
             raise Cancelled
         round_.checkpoint = results.write(round_, outcome)
         round_.status, round_.finished_at, round_.stage = Status.FINISHED, Now(), round_.last_stage.name
-        round_.save(update_fields=["checkpoint", "status", "finished_at", "stage"])
+        round_.save(update_fields=["checkpoint", "trial", "status", "finished_at", "stage"])
 
 
 class Cancelled(Exception):

@@ -1,15 +1,18 @@
 """Results of a finished round: read from its directory, then written in one transaction."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from feedback import imports
-from feedback.models import Import, Prompt, Source
+from feedback.actions.trials import start_trial
+from feedback.models import Import, Prompt, Source, Trial
 from training import checkpoints
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Checkpoint, Round
+from training.rounds import named_checkpoints
+from training.rounds.recipes.description import Job
 
 BATCH_ROWS = 20_000  # rows per database statement
 
@@ -22,6 +25,9 @@ class Outcome:
     reward_model: str
     samples: list[dict[str, Any]]  # rows for imports.add_completions, those of one prompt in a row
     baseline: list[dict[str, Any]]  # the same by the base, for some of these prompts
+    tried: Sequence[
+        list[dict[str, Any]]
+    ] = ()  # the same by each of the checkpoints that the round names; none for most recipes
 
     @classmethod
     def read(cls, round_: Round, directory: Path) -> Self:
@@ -31,7 +37,12 @@ class Outcome:
             reward_model=_new_model(round_, directory, "reward_model"),
             samples=list(_completions(round_, directory / "samples")),
             baseline=list(_completions(round_, directory / "baseline")),
+            tried=[list(_completions(round_, directory / job.name)) for job in _jobs_of_checkpoints(round_)],
         )
+
+
+def _jobs_of_checkpoints(round_: Round) -> tuple[Job, ...]:
+    return round_.jobs if round_.recipe.names_checkpoints else ()
 
 
 def _new_model(round_: Round, directory: Path, name: str) -> str:
@@ -62,9 +73,13 @@ def _written(row: dict[str, Any]) -> dict[str, Any]:
 def write(round_: Round, outcome: Outcome) -> Checkpoint | None:
     """Write the checkpoint, the completions, and comparisons of the new completions. Return the checkpoint, if any.
 
-    The new comparisons get a higher priority than all others that wait to be ranked. Runs in the caller's transaction.
+    The new comparisons get a higher priority than all others that wait to be ranked. A round that names checkpoints
+    starts their trial instead, and sets `round_.trial`. Runs in the caller's transaction.
     """
     imports.block_undo(round_.project)
+    if round_.recipe.names_checkpoints:
+        round_.trial = _start_trial(round_, outcome.tried)
+        return None
     samples = _of_known_prompts(round_, outcome.samples)
     baseline = _of_known_prompts(round_, outcome.baseline)
     checkpoint = _create_checkpoint(round_, outcome) if round_.learns else None
@@ -73,6 +88,23 @@ def write(round_: Round, outcome: Outcome) -> Checkpoint | None:
     _add_completions(round_, round_.base.source, baseline)
     _add_comparisons(round_, list(_groups(samples, ids, round_.settings["round"]["comparison_size"])))
     return checkpoint
+
+
+def _start_trial(round_: Round, tried: Sequence[list[dict[str, Any]]]) -> Trial:
+    """Store the completions of each named checkpoint, and start the trial. Raise Conflict if another trial is open."""
+    settings, ids = round_.settings["round"], []
+    sources = [named_checkpoints.named(round_.project, name).source for name in settings["checkpoints"]]
+    for source, rows in zip(sources, tried, strict=True):
+        ids += _add_completions(round_, source, _of_known_prompts(round_, rows))
+    return start_trial(
+        round_.project,
+        sources,
+        completions=ids,
+        share=settings["trial_share"],
+        may_train=settings["trial_may_train"],
+        worthwhile_share=settings["trial_worthwhile_share"],
+        actor=round_.started_by,
+    )
 
 
 def _create_checkpoint(round_: Round, outcome: Outcome) -> Checkpoint:

@@ -18,10 +18,16 @@ from training.rounds.start import start_round
 logger = logging.getLogger(__name__)
 
 
-def configure(project: Project, round_every: int | None, settings: Sections | None = None) -> LoopSettings:
-    """Set after how many new rankings a round starts (None: never), and the loop's own settings (None: unchanged).
+def configure(
+    project: Project,
+    round_every: int | None,
+    settings: Sections | None = None,
+    gate: str | None = None,
+    worthwhile_share: float | None = None,
+) -> LoopSettings:
+    """Set after how many new rankings a round starts (None: never), and the loop's other settings (None: unchanged).
 
-    Raises Invalid if no round could start with these values.
+    gate, worthwhile_share: see `configure_gate`. Raises Invalid if no round could start with these values.
     """
     if round_every is not None and not 1 <= round_every < 2**31:
         raise Invalid(_("Give 1 or more new rankings, or leave the field empty to start rounds by hand only."))
@@ -29,7 +35,27 @@ def configure(project: Project, round_every: int | None, settings: Sections | No
     if settings is not None:
         round_settings.check_defaults(settings)
         values["settings"] = settings
+    values |= _gate_values(gate, worthwhile_share)
     return LoopSettings.objects.update_or_create(project=project, defaults=values)[0]
+
+
+def configure_gate(project: Project, gate: str, worthwhile_share: float) -> LoopSettings:
+    """Set who promotes after a trial, and the win share below which later trials are futile (0.5: none is).
+
+    Raises Invalid for a value outside its range.
+    """
+    values = _gate_values(gate, worthwhile_share)
+    return LoopSettings.objects.update_or_create(project=project, defaults=values)[0]
+
+
+def _gate_values(gate: str | None, worthwhile_share: float | None) -> dict[str, Any]:
+    """Return the values that are not None. Raise Invalid for one outside its range."""
+    if gate is not None and gate not in LoopSettings.Gate.values:
+        raise Invalid(_('The gate must be "hand" or "automatic".'))
+    if worthwhile_share is not None and not 0.5 <= worthwhile_share <= 0.99:
+        raise Invalid(_("The share below which a trial is futile must lie between 50 and 99 percent."))
+    values = {"gate": gate, "worthwhile_share": worthwhile_share}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def configure_with_recipe(project: Project, round_every: int | None, recipe: str) -> LoopSettings:

@@ -5,6 +5,8 @@ Settings come in sections: `round` (below), one for every program of the recipe 
 the project's loop, which override the defaults. A round stores the complete result, so that it can be repeated.
 """
 
+# ruff: noqa: RUF009 (setting() only makes a dataclasses.field)
+
 import dataclasses
 import json
 import typing
@@ -55,6 +57,26 @@ class RoundSettings:
         low=0,
         help="Maximum held-out prompts on which guards compare the new checkpoint with its base, and on which the KL "
         "from base and root is measured. 0: neither, and no guard texts.",
+    )
+    checkpoints: list[str] = setting(
+        [],
+        help="Names of the two to four checkpoints of a trial. The first is the one to beat, as a rule the served one.",
+    )
+    trial_prompts: int = setting(
+        400, low=1, help="Maximum prompts that the checkpoints of a trial answer, held-out prompts first."
+    )
+    trial_share: int = setting(
+        25, low=1, high=100, help="Comparisons of the trial, in percent of those that annotators rank."
+    )
+    trial_may_train: bool = setting(
+        True,
+        help="Whether rankings of a trial train later rounds. Those of held-out prompts never do.",
+    )
+    trial_worthwhile_share: float = setting(
+        0.5,
+        low=0.5,
+        below=1,
+        help="A trial is futile once the candidate surely wins fewer of the decisive votes than this. 0.5: never.",
     )
     sft_first: str = setting(
         "auto",
@@ -108,6 +130,8 @@ class RoundSettings:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if not all(isinstance(name, str) for name in self.checkpoints):
+            raise BadInput(f"checkpoints must be names, not {self.checkpoints!r}")
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -10,7 +10,7 @@ from feedback.models import Project, User
 from training import checkpoints
 from training.checkpoints.files import positions_of
 from training.models import Checkpoint, LoopSettings, Round
-from training.rounds import inputs, simulated_user
+from training.rounds import inputs, named_checkpoints, simulated_user
 from training.rounds import settings as round_settings
 from training.rounds.inputs.demonstrations import trainable_demonstrations
 from training.rounds.inputs.rankings import learnable, trainable_rankings
@@ -23,7 +23,7 @@ from training.rounds.recipes.parts import sampling_only
 def start_round(project: Project, actor: User | None, overrides: Sections | None = None) -> Round:
     """Create a waiting round that learns by its recipe from the present data of the project.
 
-    By a recipe that does not learn, it evaluates the served checkpoint.
+    By a recipe that does not learn, it evaluates the served checkpoint, or compares the checkpoints that it names.
 
     Raises Conflict while another round is active or nothing is served. Raises Invalid if there is nothing to learn
     from or a setting cannot be used.
@@ -87,9 +87,10 @@ def _create(
         only_samples, learns = recipe.learns and not learns, recipe.learns and learns
         last = project.rounds.aggregate(last=Max("number"))["last"]
         number = (0 if only_samples else 1) if last is None else last + 1
-        base = base or checkpoints.served(project)
-        counts = counts_of(project)
-        settings = round_settings.resolve(*sections, seed=number, positions=positions_of(base.path), counts=counts)
+        named = named_checkpoints.checkpoints_of(project, sections) if recipe.names_checkpoints else []
+        base = next(iter(named), base) or checkpoints.served(project)
+        counts, positions = counts_of(project), named_checkpoints.positions_of_all(named or [base])
+        settings = round_settings.resolve(*sections, seed=number, positions=positions, counts=counts)
         _check_data(project, None if only_samples else settings)
         simulated_user.check(project, settings)
         created = Round(
@@ -143,4 +144,11 @@ def settings_of_repeat(earlier: Round) -> Sections:
 
 
 def _defaults(project: Project) -> Sections:
-    return {"round": {"weights": project.ranking_weights, "anchors": project.anchors}}
+    loop = LoopSettings.objects.filter(project=project).first() or LoopSettings()
+    return {
+        "round": {
+            "weights": project.ranking_weights,
+            "anchors": project.anchors,
+            "trial_worthwhile_share": loop.worthwhile_share,
+        }
+    }

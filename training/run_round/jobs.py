@@ -14,11 +14,12 @@ from django.conf import settings
 
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Checkpoint, Round
-from training.rounds import inputs, simulated_user
+from training.rounds import inputs, named_checkpoints, simulated_user
 from training.rounds.continued_critic import critic_folder, critic_to_continue
 from training.rounds.continued_reward import reward_model_to_continue
 from training.rounds.recipes.description import (
     BASE,
+    CHECKPOINT,
     CONTINUED_REWARD_MODEL,
     CRITIC_OF_BASE,
     NEWEST_REWARD_MODEL,
@@ -99,6 +100,8 @@ def located(round_: Round, source: str) -> str:
     if source == NEWEST_REWARD_MODEL:
         newest = round_.newest_reward_model
         return newest.reward_model_path if newest else ""
+    if source.startswith(CHECKPOINT):
+        return named_checkpoints.named(round_.project, source.removeprefix(CHECKPOINT)).path
     return str(directory_of(round_) / source / "model")
 
 

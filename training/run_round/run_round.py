@@ -5,6 +5,7 @@ from pathlib import Path
 
 from django.utils.translation import gettext_noop as in_english
 
+from feedback.errors import AccordError
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Round
 from training.rounds import lifecycle, results
@@ -33,6 +34,8 @@ def run(round_id: int, worker: str = "") -> None:
             settle_stop(claim, heartbeat)
         except process.ProgramFailed as failure:
             lifecycle.fail(claim, str(failure), failure.log_tail)
+        except AccordError as refusal:  # what the round needs is not there any more, or another trial is open
+            lifecycle.fail(claim, refusal.message)
         except lifecycle.ClaimLost:
             logger.warning("round %s has ended or belongs to another worker", round_id)
         except (KeyboardInterrupt, SystemExit):

@@ -7,6 +7,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 
 from training.learner.reward_terms import TERMS
+from training.models import LoopSettings
 from training.rounds.recipes import RECIPES, recipe_of
 from training.rounds.recipes.description import RANKINGS, Counts, FormField, Recipe, Sections, Text
 from training.rounds.recipes.parts import GUARD_FIELD, environment_field
@@ -51,11 +52,12 @@ class RoundForm(forms.Form):
         only_samples: bool = False,
         again: int | None = None,
         users: Sequence[str] = (),
+        checkpoints: Sequence[str] = (),
     ) -> None:
         """Build the fields. `settings` are complete sections, as `round_settings.resolve` returns them.
 
         only_samples: the round only writes completions to rank, whatever its recipe. users: the choices of a simulated
-        user besides lines (`dialogue_fields`).
+        user besides lines (`dialogue_fields`). checkpoints: names to choose from, the served one first.
         """
         super().__init__(data, initial={"again": again})
         self.only_samples = only_samples
@@ -71,6 +73,9 @@ class RoundForm(forms.Form):
             if name == "environment":
                 for key, made in dialogue_fields.fields_of(field, default, users).items():
                     self.fields[f"{section}-{key}"] = made
+                continue
+            if name == "checkpoints":
+                self.fields[f"{section}-{name}"] = _checkpoints_field(label, text, default, checkpoints)
                 continue
             if isinstance(default, list):
                 self.fields[f"{section}-{name}"] = _metric_field(label, text, default)
@@ -91,7 +96,8 @@ class RoundForm(forms.Form):
     def overrides(self) -> Sections:
         """Return the recipe and the changed settings by section."""
         changed: Sections = {"round": {"recipe": self.recipe.name}}
-        for key in self.changed_data:
+        # Named checkpoints always, because the form proposes some where the settings name none.
+        for key in dict.fromkeys([*self.changed_data, *(key for key in self.fields if key == "round-checkpoints")]):
             section, _dash, name = key.partition("-")
             for target in self.recipe.programs if section == "common" else (section,):
                 if name.startswith("environment"):
@@ -105,7 +111,7 @@ class RoundForm(forms.Form):
 
 
 def _fields(recipe: Recipe, only_samples: bool) -> tuple[FormField, ...]:
-    sampled = SAMPLE_FIELDS if "sample" in recipe.programs else ()
+    sampled = SAMPLE_FIELDS if "sample" in recipe.programs and recipe.learns else ()
     dialogues = _dialogue_fields(recipe, only_samples)
     if only_samples:
         return (*sampled, *dialogues, *COMMON_FIELDS)
@@ -124,6 +130,19 @@ def _dialogue_fields(recipe: Recipe, only_samples: bool) -> tuple[FormField, ...
     return (environment_field("sample"),) if is_own else ()
 
 
+def _checkpoints_field(
+    label: Text, text: Text, names: Sequence[str], choices: Sequence[str]
+) -> forms.MultipleChoiceField:
+    """Return the choice of named checkpoints: at first the named ones, else the served one and the newest other."""
+    return forms.MultipleChoiceField(
+        label=label,
+        help_text=text,
+        initial=list(names or choices[:2]),
+        choices=[(name, name) for name in dict.fromkeys([*choices, *names])],
+        widget=forms.CheckboxSelectMultiple,
+    )
+
+
 def _metric_field(label: Text, text: Text, terms: list[dict[str, Any]]) -> forms.ChoiceField:
     """Return the choice of the text metric that is the only reward term. Other terms can be kept, not chosen."""
     metrics = {name: name for name, term in TERMS.items() if term.needs_references}
@@ -137,6 +156,8 @@ def field_of(default: Any, choices: tuple[str, ...], label: Text, help_text: Tex
     """Return the field of one setting; the type of its default decides the kind."""
     if choices:
         return forms.ChoiceField(label=label, help_text=help_text, initial=default, choices=[(c, c) for c in choices])
+    if isinstance(default, bool):
+        return forms.BooleanField(label=label, help_text=help_text, initial=default, required=False)
     if isinstance(default, int):
         return forms.IntegerField(label=label, help_text=help_text, initial=default)
     widget = forms.NumberInput(attrs={"step": "any"})
@@ -163,6 +184,29 @@ class LoopForm(forms.Form):
         choices=[(recipe.name, recipe.label) for recipe in RECIPES.values() if recipe.learns],
         help_text=_("Recipe of these rounds, and of every round that you start without choosing a recipe."),
     )
+
+
+class GateForm(forms.Form):
+    gate = forms.ChoiceField(
+        label=_("Who promotes"),
+        choices=LoopSettings.Gate.choices,
+        help_text=_("The gate promotes a candidate once its lower bound has passed 50 %, unless a guard fell."),
+    )
+    futile_below = forms.FloatField(
+        label=_("Futile below, in percent"),
+        required=False,
+        min_value=50,
+        max_value=99,
+        help_text=_(
+            "A trial also ends once the candidate surely wins less than this, such as 52. Empty: it goes on. This "
+            "holds for trials that start later."
+        ),
+    )
+
+    @staticmethod
+    def percent_of(share: float) -> float | None:
+        """Return the value of `futile_below` for a stored share."""
+        return round(100 * share, 4) if share > 0.5 else None
 
 
 class ImportForm(forms.Form):

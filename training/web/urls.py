@@ -2,10 +2,21 @@
 
 from django.urls import path
 
-from training.web.views import checkpoints, completions, console, evaluations, guards, machines, ratings, rounds
+from training.web.views import (
+    checkpoints,
+    completions,
+    console,
+    evaluations,
+    guards,
+    machines,
+    ratings,
+    rounds,
+    trials,
+)
 
 PROJECT = "projects/<slug:slug>"
 ROUND = f"{PROJECT}/rounds/<int:number>"
+TRIAL = f"{PROJECT}/trials/<int:number>"
 
 urlpatterns = [
     path(f"{PROJECT}/data/completions/<int:completion_id>/", completions.completion, name="data-completion"),
@@ -30,11 +41,18 @@ urlpatterns = [
     path(f"{PROJECT}/ratings/", ratings.ratings, name="ratings"),
     path(f"{PROJECT}/ratings.json", ratings.download, {"kind": "json"}, name="ratings-json"),
     path(f"{PROJECT}/ratings.csv", ratings.download, {"kind": "csv"}, name="ratings-csv"),
+    path(f"{PROJECT}/trials/", trials.trial_list, name="trials"),
+    path(f"{PROJECT}/trials/gate/", trials.configure, name="trial-gate"),
+    path(f"{TRIAL}/", trials.one_trial, name="trial"),
+    path(f"{TRIAL}/status/", trials.trial_status, name="trial-status"),
+    path(f"{TRIAL}/end/", trials.end, name="trial-end"),
+    path(f"{TRIAL}/promote/<int:checkpoint_id>/", trials.promote, name="trial-promote"),
     path(f"{PROJECT}/checkpoints/import/", console.import_checkpoint, name="checkpoint-import"),
     path(f"{PROJECT}/checkpoints/roll-back/", checkpoints.roll_back, name="roll-back"),
     path(f"{PROJECT}/checkpoints/table/", checkpoints.checkpoint_table, name="checkpoint-table"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/", checkpoints.one_checkpoint, name="checkpoint"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/check/", checkpoints.check_again, name="checkpoint-check"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/evaluate/", evaluations.evaluate, name="checkpoint-evaluate"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/try/", trials.try_blind, name="checkpoint-try"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote/", checkpoints.promote, name="checkpoint-promote"),
 ]

@@ -7,15 +7,17 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from feedback.errors import Invalid
+from feedback.errors import Conflict, Invalid
 from feedback.models import Project, Prompt
 from training.models import Round
+from training.rounds import named_checkpoints
 from training.rounds.inputs import needs, rows
 from training.rounds.recipes.description import (
     PROMPTS_TO_ANSWER,
     PROMPTS_TO_COMPARE,
     PROMPTS_TO_EVALUATE,
     PROMPTS_TO_LEARN_FROM,
+    PROMPTS_TO_TRY,
     Job,
     Recipe,
     Sections,
@@ -57,6 +59,17 @@ def to_evaluate(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dic
     yield from prompt_rows(ids[: round_.settings["round"]["evaluation_prompts"]])
 
 
+@rows(PROMPTS_TO_TRY)
+def to_try(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Yield the prompts that all checkpoints of a trial answer: held-out ones, then training prompts if they are few.
+
+    Rankings of held-out prompts train nothing, so nothing is lost by using them up.
+    """
+    count = round_.settings["round"]["trial_prompts"]
+    held_out = chosen(round_, count, "held_out")
+    yield from prompt_rows(held_out + chosen(round_, count - len(held_out), "train"))
+
+
 @needs(PROMPTS_TO_LEARN_FROM)
 def check_references(project: Project, recipe: Recipe, settings: Sections) -> None:
     """Raise Invalid if a reward term needs reference answers and no training prompt has any."""
@@ -75,6 +88,16 @@ def check_prompts(project: Project, recipe: Recipe, settings: Sections) -> None:
     """Raise Invalid if there is no prompt."""
     if not Prompt.objects.filter(project=project).exists():
         raise Invalid(_("There are no prompts to answer yet: add some first."))
+
+
+@needs(PROMPTS_TO_TRY)
+def check_trial(project: Project, recipe: Recipe, settings: Sections) -> None:
+    """Raise Conflict if a trial is open, and Invalid if there is no prompt, or fewer than two usable checkpoints."""
+    check_prompts(project, recipe, settings)
+    if trial := project.trials.filter(ended_at__isnull=True).first():
+        raise Conflict(_("Trial %(number)s is open: end it before the next one starts.") % {"number": trial.number})
+    if len(named_checkpoints.usable_names(project)) < named_checkpoints.FEWEST:
+        raise Invalid(_("A trial needs two usable checkpoints: let a round make one, or import one, first."))
 
 
 @needs(PROMPTS_TO_EVALUATE)

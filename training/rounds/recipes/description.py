@@ -22,6 +22,7 @@ REWARD_MODEL_OF_BASE = "reward model of base"  # the reward model that the base 
 CONTINUED_REWARD_MODEL = "continued reward model"  # the same, unless a full training is due (continued_reward.py)
 CRITIC_OF_BASE = "critic of base"  # the critic that the base's round kept, if it fits (continued_critic.py)
 NEWEST_REWARD_MODEL = "newest reward model"  # of the newest checkpoint of the project that has one, if any
+CHECKPOINT = "checkpoint "  # and its name: a checkpoint of the project (named_checkpoints.py)
 
 # Kinds of rows of an input file: the modules of `rounds.inputs`. A value with a slash, such as "samples/samples.jsonl",
 # is a file that an earlier job wrote.
@@ -35,6 +36,7 @@ PROMPTS_TO_COMPARE = "prompts_to_compare"
 PROMPTS_TO_EVALUATE = "prompts_to_evaluate"
 GUARD_PROMPTS = "guard_prompts"
 GUARD_TEXTS = "guard_texts"
+PROMPTS_TO_TRY = "prompts_to_try"
 
 
 class Stage(NamedTuple):
@@ -110,6 +112,8 @@ class Recipe:
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by section, where they differ
     rewards_section: str = ""  # the section whose `rewards` score completions; "": none has such a setting
     learns: bool = True  # false: it trains nothing
+    # The setting "checkpoints" of the section "round" names the two to four checkpoints that it is about.
+    names_checkpoints: bool = False
     check: Callable[[Sections], None] = lambda settings: None  # raises BadInput, also for unchecked settings
 
     def reward_terms(self, settings: Sections) -> list[str]:

@@ -13,7 +13,7 @@ from django_htmx.http import HttpResponseStopPolling
 
 from feedback.actions import members
 from feedback.models import Project
-from training import checkpoints, evaluations, guards, reports
+from training import checkpoints, evaluations, guards, reports, trials
 from training.models import Checkpoint
 from training.rounds.recipes.evaluate import NAME as EVALUATE
 from training.web.presenters import reason_not_to_start, render_page
@@ -23,10 +23,12 @@ from training.workers.report import gpu_hint
 def checkpoint_rows(project: Project) -> dict[str, Any]:
     """Return the context of the checkpoint table, which is polled while a checkpoint waits for its check."""
     rows: list[Any] = list(reports.checkpoints_of(project))
+    refusal = trials.reason_not_to_try(project)
     for checkpoint in rows:
         checkpoint.headlines = evaluations.headlines(checkpoint)
         checkpoint.fallen = guards.fallen(checkpoint)
         checkpoint.warning = guards.warning(checkpoint.fallen)
+        checkpoint.trial_refusal = trials.reason_against(checkpoint) or refusal
     return {
         "checkpoints": rows,
         "can_evaluate": not reason_not_to_start(project, True, EVALUATE),

@@ -13,11 +13,11 @@ from feedback.actions import members
 from feedback.errors import AccordError
 from feedback.models import Membership, Project
 from feedback.web.forms import checked
-from training import checkpoints, reports
+from training import checkpoints, reports, trials
 from training.home import figures
 from training.home.next_step import next_step, setup_steps, shows_setup
 from training.models import Round
-from training.rounds import schedule
+from training.rounds import named_checkpoints, schedule
 from training.rounds import settings as round_settings
 from training.rounds.recipes import RECIPES
 from training.rounds.start import (
@@ -71,6 +71,7 @@ def _console(
         "setup": setup_steps(state) if shows_setup(state) else None,
         "rounds": reports.rounds_of(project),
         **checkpoint_rows(project),
+        "open_trial": trials.open_trial(project),
         "form": form,
         "form_is_open": form_is_open,
         **recipes,
@@ -115,12 +116,15 @@ def _round_form(
     project: Project, again: str | None = None, recipe: str | None = None, data: QueryDict | None = None
 ) -> RoundForm:
     """Return the form of a new round; `again` is the number of a round whose settings it starts with."""
-    users = dialogue_fields.users_of(project)
+    choices: dict[str, Any] = {
+        "users": dialogue_fields.users_of(project),
+        "checkpoints": named_checkpoints.usable_names(project),
+    }
     if not again:
-        return RoundForm(data, settings_now(project, recipe or None), users=users)
+        return RoundForm(data, settings_now(project, recipe or None), **choices)
     earlier = reports.round_of(project, int(again) if again.isdecimal() and len(again) < 9 else -1)
     settings = round_settings.resolve(settings_of_repeat(earlier), seed=0)
-    return RoundForm(data, settings, only_samples=earlier.only_samples, again=earlier.number, users=users)
+    return RoundForm(data, settings, only_samples=earlier.only_samples, again=earlier.number, **choices)
 
 
 @login_required

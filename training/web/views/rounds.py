@@ -13,15 +13,13 @@ from django_htmx.http import HttpResponseStopPolling
 
 from feedback.actions import members
 from feedback.errors import NotFound
-from feedback.models import Completion
-from feedback.rendering import render_answer
 from feedback.web.presenters import present_messages
 from training import checkpoints, curves, evaluations, guards, reports
 from training.models import Round
 from training.rounds import continued_critic, continued_reward, lifecycle
 from training.rounds import settings as round_settings
 from training.rounds.sample_comparison import Sample, other_checkpoint, samples_of, summary_of
-from training.web.presenters import render_page
+from training.web.presenters import render_page, side_of
 from training.workers.report import gpu_hint
 
 SAMPLES_PER_PAGE = 12
@@ -208,10 +206,6 @@ def _status(round_: Round) -> dict[str, Any]:
 def _present_sample(sample: Sample) -> dict[str, Any]:
     return {
         "messages": present_messages(sample.prompt.messages),
-        "ours": _side(sample.ours, sample.our_score),
-        "theirs": _side(sample.theirs, sample.their_score) if sample.theirs else None,
+        "ours": side_of(sample.ours, sample.our_score),
+        "theirs": side_of(sample.theirs, sample.their_score) if sample.theirs else None,
     }
-
-
-def _side(completion: Completion, score: float | None) -> dict[str, Any]:
-    return {"html": render_answer(completion.answer), "text": completion.text, "score": score}
