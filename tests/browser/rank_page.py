@@ -36,9 +36,13 @@ class RankPage:
         return blinding.comparison_number(self._member, comparison)
 
     @property
+    def username(self) -> str:
+        return self.page.locator("header .menu > summary").inner_text().strip()
+
+    @property
     def _member(self) -> Membership:
-        name = self.page.locator("header .menu > summary").inner_text().strip()
-        return Membership.objects.select_related("project").get(user__username=name, project__slug=self.slug)
+        memberships = Membership.objects.select_related("project")
+        return memberships.get(user__username=self.username, project__slug=self.slug)
 
     @property
     def texts(self) -> list[str]:

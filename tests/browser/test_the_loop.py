@@ -11,9 +11,11 @@ from rank_page import RankPage
 from feedback import imports
 from feedback.models import Comparison, Lease, Ranking
 from tests.factories import FAST
+from tests.factories import rank as rank_some
 from tests.training import tiny
 from tests.training.services import ForkedWorker, wait_until
-from training import checkpoints
+from tests.training.trial_worlds import WINS_TO_DECIDE
+from training import checkpoints, tasks
 from training.models import LoopSettings, Round
 from training.rounds.start import start_sampling
 from training.run_round import jobs
@@ -102,3 +104,59 @@ def test_twelve_rankings_by_keyboard_a_round_its_curves_a_promotion_and_the_new_
         rank.submit()
     assert sources_of(rank.comparison) == {"round-0001"}
     keep(page, "loop-next-comparison")
+
+
+def vote_for(source: str, rank: RankPage) -> None:
+    """Rank the comparison of a trial on screen by keyboard, the completion of this source first."""
+    lease = Lease.objects.get(annotator__username=rank.username, comparison=rank.comparison)
+    items = lease.comparison.items.select_related("completion__source").order_by("position")
+    sources = [str(item.completion.source) for item in items]
+    rank.rank_by_keys([1 if sources[position] == source else 2 for position in lease.display_order])
+    rank.submit()
+
+
+@pytest.mark.full
+def test_two_annotators_try_a_candidate_blind_the_gate_promotes_it_and_a_manager_rolls_back(
+    loop, gpu_worker, user_pages, project, annotator, colleague, manager, keep
+):
+    settings = LoopSettings.objects.get(project=project)
+    settings.settings["round"] |= {"trial_prompts": 30, "trial_share": 100}
+    settings.settings["ppo"] |= {"steps": 3, "learning_rate": 0.05}  # so that the two write different texts
+    settings.save()
+    rank_some(project, annotator, 6)
+    console = ConsolePage(user_pages.open("mona"))
+    page = console.page
+    console.start_round()
+    console.expect_status("Finished", timeout=MAX_WAIT)
+
+    page.goto(f"/projects/{project.slug}/trials/")
+    page.get_by_role("button", name="Change the gate").click()
+    page.get_by_role("dialog").get_by_label("Who promotes").select_option("automatic")
+    page.get_by_role("dialog").get_by_role("button", name="Save").click()
+    expect(page.locator("body")).to_contain_text("The gate promotes")
+    keep(page, "trial-gate")
+
+    console.open()
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.locator("tr", has_text="round-0001").get_by_role("button", name="Try blind").first.click()
+    console.expect_status("Finished", timeout=MAX_WAIT)
+    keep(page, "trial-round")
+
+    pages = [RankPage(user_pages.open(name)) for name in ("ann", "cole")]
+    for n in range(WINS_TO_DECIDE):
+        vote_for("round-0001", pages[n % 2])
+    for rank in pages:
+        rank.expect_sent()
+    keep(pages[0].page, "trial-ranking")
+    page.goto(f"/projects/{project.slug}/trials/1/")
+    expect(page.locator("#trial-status")).to_contain_text(f"round-0001 wins 100 % of {WINS_TO_DECIDE} decisive votes")
+    keep(page, "trial-decided")
+
+    tasks.settle_trials()  # the beat sends this every five seconds
+    expect(page.locator("#trial-status")).to_contain_text("The gate promoted round-0001", timeout=30_000)
+    assert checkpoints.served(project).source.name == "round-0001"
+    keep(page, "trial-ended")
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.get_by_role("button", name="Roll back to base").click()
+    expect(page.locator("body")).to_contain_text("base is served again")
+    assert checkpoints.served(project).source.name == "base"
