@@ -143,8 +143,8 @@ def standing_of(trial: Trial) -> Standing:
 
 
 def percent(share: float) -> str:
-    """Return a share as whole percent."""
-    return f"{100 * share:.0f} %"
+    """Return a share in percent, with a decimal only where a whole number would read as one half and is not."""
+    return f"{100 * share:.1f} %" if 0.495 <= share < 0.505 and share != 0.5 else f"{100 * share:.0f} %"
 
 
 def try_blind(project: Project, actor: User | None, candidate: Checkpoint) -> Round:
