@@ -131,6 +131,17 @@ def test_a_failed_sampling_is_started_again_with_other_settings(console, base, c
     assert (again.learns, again.base, again.settings["round"]["prompts"]) == (False, base, 5)
 
 
+def test_a_finished_round_is_started_again_with_other_settings(console, finished, base):
+    assert f"{URL}/console/?again=1" in console.get(f"{URL}/rounds/1/").content.decode()
+    opened = console.get(f"{URL}/console/?again=1")
+    page = opened.content.decode()
+    assert "the settings of round 1: change what should differ" in page and f"It starts from {base}." in page
+    console.post(f"{URL}/rounds/start/", {**round_form(opened), "round-prompts": 7})
+    again = Round.objects.get(number=2)
+    assert (again.status, again.base, again.settings["round"]["prompts"]) == ("waiting", base, 7)
+    assert f"{URL}/console/?again=2" not in console.get(f"{URL}/rounds/2/").content.decode()
+
+
 def test_no_other_projects_round_lends_its_settings(console, base, rankings):
     assert console.get(f"{URL}/console/?again=7").status_code == 404
     assert console.get(f"{URL}/console/?again=x").status_code == 404
