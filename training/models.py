@@ -139,7 +139,9 @@ class Round(models.Model):
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True, help_text="Error message for people.")
-    log_tail = models.TextField(blank=True, help_text="The end of the failed program's log.")
+    log_tail = models.TextField(
+        blank=True, help_text="The end of the log of the program that runs, or that was the last to run."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)

@@ -93,6 +93,12 @@ def test_a_round_from_start_to_promotion(console, user_pages, project, tmp_path,
     expect(page.locator(".curve[data-job=policy][data-metric^=reward] output")).not_to_have_text(before)
     expect(page.locator("#round-status")).to_contain_text("6 of 8")
     assert console.reading("policy", "reward").endswith("evaluation 1.2")
+    page.get_by_text("End of the log").click()
+    expect(page.locator(".log")).to_be_visible()
+    for text in ("step 5", "step 6"):  # a poll changes the text in the opened log
+        lifecycle.beat(claim, text)
+        expect(page.locator(".log")).to_have_text(text)
+    expect(page.locator(".log")).to_be_visible()
     keep(page, "round-running")
     lifecycle.store_result(claim, "reward", {"held_out_accuracy": 0.71, "annotator_agreement": None})
     lifecycle.store_result(

@@ -91,9 +91,13 @@ def claim(round_id: int, worker: str) -> Claim | None:
         return Claim(round_id, Round.objects.get(pk=round_id).attempt) if won else None
 
 
-def beat(claim: Claim) -> bool:
-    """Refresh the heartbeat. Return whether a person asked to cancel the round. Raise ClaimLost."""
-    if not claim.rows.update(heartbeat_at=Now()):
+def beat(claim: Claim, log_tail: str | None = None) -> bool:
+    """Refresh the heartbeat. Return whether a person asked to cancel the round. Raise ClaimLost.
+
+    log_tail: the end of the running program's log, where it has changed.
+    """
+    changes: dict[str, Any] = {} if log_tail is None else {"log_tail": log_tail}
+    if not claim.rows.update(heartbeat_at=Now(), **changes):
         raise ClaimLost
     return claim.rows.filter(cancel_requested_at__isnull=False).exists()
 
@@ -207,7 +211,8 @@ def finish(claim: Claim, outcome: results.Outcome) -> None:
             raise Cancelled
         round_.checkpoint = results.write(round_, outcome)
         round_.status, round_.finished_at, round_.stage = Status.FINISHED, Now(), round_.last_stage.name
-        round_.save(update_fields=["checkpoint", "trial", "status", "finished_at", "stage"])
+        round_.log_tail = ""  # no program runs any more, and none failed
+        round_.save(update_fields=["checkpoint", "trial", "status", "finished_at", "stage", "log_tail"])
 
 
 class Cancelled(Exception):

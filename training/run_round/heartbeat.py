@@ -16,12 +16,16 @@ shutting_down = threading.Event()
 
 
 class Heartbeat:
-    """Context manager that refreshes the heartbeat and checks whether the round should stop."""
+    """Context manager that refreshes the heartbeat and checks whether the round should stop.
+
+    `log_tail` is the end of the running program's log, which is stored with the next heartbeat where it has changed.
+    """
 
     def __init__(self, claim: lifecycle.Claim) -> None:
         self.claim = claim
         self.is_cancelled = False
         self.is_lost = False
+        self.log_tail = self._stored_log_tail = ""
         self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._beat, name=f"heartbeat of round {claim.round_id}", daemon=True)
 
@@ -46,7 +50,9 @@ class Heartbeat:
 
     def _beat_once(self) -> None:
         try:
-            self.is_cancelled = lifecycle.beat(self.claim)
+            log_tail = self.log_tail  # once: another thread sets it
+            self.is_cancelled = lifecycle.beat(self.claim, log_tail if log_tail != self._stored_log_tail else None)
+            self._stored_log_tail = log_tail
         except lifecycle.ClaimLost:
             self.is_lost = True
             self._has_ended.set()

@@ -13,6 +13,7 @@ from training.rounds.recipes.description import Job
 from training.rounds.recipes.parts import SNAPSHOT
 from training.run_round import jobs, process
 from training.run_round.heartbeat import Heartbeat, shutting_down
+from training.run_round.log import LogTail
 from training.run_round.metrics import MetricsTail
 from training.workers.machine import this_worker
 
@@ -68,8 +69,11 @@ def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: Job, director
         lambda lines, from_start: lifecycle.record_metrics(claim, job.name, lines, from_start),
     )
 
+    log = LogTail(directory / "log.txt", lambda text: setattr(heartbeat, "log_tail", text))
+
     def watch() -> bool:
         tail.follow()
+        log.follow()
         return heartbeat.should_stop
 
     def grace() -> float:

@@ -1,6 +1,7 @@
 """Pages of one round, for managers."""
 
 from typing import Any
+from zlib import crc32
 
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
@@ -75,7 +76,9 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     """Return the changing part of a round's page. The last response ends the polling and reloads the page."""
     round_ = reports.round_of(members.manager_of(request.user, slug).project, number)
-    response = render(request, "console/_round_status.html", _status(round_))
+    context = _status(round_)
+    context["log_is_new"] = request.GET.get("log") != context["log_version"]
+    response = render(request, "console/_round_status.html", context)
     if not round_.is_active:
         response.status_code = HttpResponseStopPolling.status_code
         response["HX-Refresh"] = "true"
@@ -188,6 +191,7 @@ def _status(round_: Round) -> dict[str, Any]:
     step = next((stage.step for stage in stages if stage.step is not None), None)
     return {
         "round": round_,
+        "log_version": f"{crc32(round_.log_tail.encode()):08x}",
         "hint": gpu_hint(round_.project) if round_.status == Round.Status.WAITING else "",
         "cancels": round_.is_active and round_.cancel_requested_at is not None,
         "progress": step.percent if step else None,
