@@ -39,7 +39,7 @@ def choose_chinese(page: Page) -> None:
     expect(page.locator("html")).to_have_attribute("lang", "zh-hans")
 
 
-NAMES = {"PPO", "DPO", "KTO", "Q", "V"}  # of algorithms and values: the same in every language
+NAMES = {"PPO", "DPO", "KTO", "Q", "V", "GPU"}  # of algorithms, values and devices: the same in every language
 
 
 def test_every_sentence_is_translated_and_compiled():

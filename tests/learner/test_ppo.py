@@ -232,8 +232,15 @@ def test_the_interval_of_a_gain_is_the_normal_one():
     before, after = chance.normal(size=40), chance.normal(size=40) + 0.5
     gain_figures = paired_gain(torch.tensor(after), torch.tensor(before))
     gains = after - before
-    low, high = scipy.stats.norm.interval(0.95, gains.mean(), scipy.stats.sem(gains))
-    assert list(gain_figures.values()) == pytest.approx([gains.mean(), low, high])
+    error = scipy.stats.sem(gains)
+    low, high = scipy.stats.norm.interval(0.95, gains.mean(), error)
+    expected = {
+        "reward_gain": gains.mean(),
+        "reward_gain_error": error,
+        "reward_gain_low": low,
+        "reward_gain_high": high,
+    }
+    assert gain_figures == pytest.approx(expected)
 
 
 def test_a_gain_over_few_prompts_has_no_interval():

@@ -228,6 +228,7 @@ def test_the_form_has_a_simulated_user_exactly_where_a_round_can_have_one(projec
         "q": ["sample-environment-user"],
         "sft": ["sample-environment-user"],
         "evaluate": ["evaluate-environment-user"],
+        "trial": ["sample-environment-user"],
     }
     assert user_fields("ppo", only_samples=True) == ["ppo-environment-user"]  # the samples are played like the policy
     assert user_fields("dpo", only_samples=True) == ["sample-environment-user"]

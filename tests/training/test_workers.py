@@ -148,7 +148,7 @@ def test_a_forked_worker_is_killed_with_its_programs_which_share_its_connections
     with worker("memory://", "gpu", tmp_path / "gpu.log", is_forked=True) as started:
         wait_until(lambda: "started" in (tmp_path / "program.log").read_text(), "the program ignores SIGTERM")
         (program,) = started.programs()
-        assert other_connections() == 1
+        wait_until(lambda: other_connections() == 1, "the worker is connected")
     assert not is_alive(program)
     wait_until(lambda: other_connections() == 0, "the server has ended the worker's connection")
 

@@ -11,6 +11,8 @@ PARTS |= {
     "demonstration_id": "1",
     "import_id": "1",
     "checkpoint_id": "1",
+    "prompt_id": "1",
+    "completion_id": "1",
     "lease_id": "a1c9b7de-0000-4000-8000-000000000000",
 }
 

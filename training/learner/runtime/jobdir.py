@@ -150,13 +150,14 @@ class JobDirectory:
     def append_samples(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
         """Append the completions of a step to samples_at_steps.jsonl, unless a run before a resume has written them.
 
-        rows: {"prompt_id", "messages", "text" or "turns", …}, in the same order of the prompts at every step.
+        rows: {"prompt_id", "messages", "text" or "turns", …}, in the same order of the prompts at every step. A figure
+        that is not finite becomes null: the program's own check of its figures reports it, with a sentence.
         """
         if self._last_samples_step is None:
             self._last_samples_step = max((row["step"] for row in self.samples_at_steps()), default=-1)
         if not self.is_writer or not rows or step <= self._last_samples_step:
             return
-        lines = [json.dumps({"step": step, **row}, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+        lines = [json.dumps({"step": step, **_finite(row)}, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
         with (self.path / SAMPLES_AT_STEPS).open("a", encoding="utf-8") as file:
             file.writelines(lines)
         self._last_samples_step = step
@@ -275,3 +276,10 @@ def parse_row(line: bytes, where: str) -> dict[str, Any]:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text, or its name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row with null for each number that JSON does not have."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }
