@@ -7,6 +7,10 @@ from django.conf import settings
 from playwright.sync_api import Page
 from rank_page import RankPage
 
+from tests.factories import FAST, fake_model, membership
+from tests.training.trial_worlds import import_second, open_trial, vote
+from training import checkpoints
+
 AXE = settings.BASE_DIR / "static" / "node_modules" / "axe-core" / "axe.min.js"
 # Only violations are used: axe then looks at one element of what passes a rule, and all of what may break it.
 RULES = {
@@ -76,9 +80,28 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         f"{at}/machines/",
         f"{at}/ratings/",
         f"{at}/guards/",
+        f"{at}/trials/",
     ):
         page.goto(path)
         check(page)
+
+
+@pytest.mark.full  # each of the pages is seconds of work for axe; the list of trials is in the test above
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_trial_with_votes_and_its_forms_have_no_violation(project, user_pages, manager, annotator, tmp_path, dark):
+    folder = str(fake_model(tmp_path / "base"))
+    base = checkpoints.import_checkpoint(project, folder, "base", serve=True, verdict=FAST)
+    open_trial(project, base, import_second(project, tmp_path), prompts=4)
+    voter = membership(annotator, project)
+    vote(voter, "second", count=2)
+    vote(voter)
+    page, at = user_pages.open("mona", dark=dark), f"/projects/{project.slug}"
+    for path in (f"{at}/trials/1/", f"{at}/console/", f"{at}/console/?recipe=trial"):
+        page.goto(path)
+        check(page)
+    page.goto(f"{at}/trials/")
+    page.get_by_role("button", name="Change the gate").click()
+    check(page)
 
 
 def test_signing_in_errors_and_high_contrast(project, user_pages, annotator):
