@@ -56,6 +56,12 @@ def test_its_files_have_every_guard_of_both_models(measured):
 
 
 @pytest.mark.slow
+def test_it_keeps_no_samples_since_its_completions_are_only_measured(measured):
+    job, _result = measured
+    assert not (job / "samples_at_steps.jsonl").exists()
+
+
+@pytest.mark.slow
 def test_the_figures_are_those_that_the_program_evaluate_finds_with_the_same_seed(measured, tmp_path):
     """The divergences of that program are compared with enumeration in test_evaluate.py."""
     job, result = measured

@@ -174,10 +174,11 @@ def place_of(context: SampleContext, number: int) -> Row:
 
 
 def first_samples(context: SampleContext, rows: Sequence[Row]) -> list[Row]:
-    """Return the first completion of each of the first prompts, for samples_at_steps.jsonl."""
+    """Return the first completion of each of the first prompts, for samples_at_steps.jsonl; none if rows lack texts."""
     per_prompt = context.settings.completions_per_prompt
     numbers = range(0, FIRST_PROMPTS * per_prompt, per_prompt)
-    firsts = sorted((row for row in rows if row["number"] in numbers), key=lambda row: int(row["number"]))
+    written_out = (row for row in rows if row["number"] in numbers and ("text" in row or "turns" in row))
+    firsts = sorted(written_out, key=lambda row: int(row["number"]))
     return [
         {
             "prompt_id": prompt_of(context, row["number"]).row.get("prompt_id"),
