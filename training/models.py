@@ -7,6 +7,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
+from feedback.dialogues import Answer
 from feedback.models import Project, Source, Trial, User
 from training.paths import FolderField
 from training.rounds import settings as round_settings
@@ -239,6 +240,30 @@ class Metric(models.Model):
 
     def __str__(self) -> str:
         return f"{self.job} step {self.step}"
+
+
+class SampleAtStep(models.Model):
+    """Completion of a fixed prompt at one step of a program: a line of samples_at_steps.jsonl, possibly cut."""
+
+    round = models.ForeignKey(Round, models.CASCADE, related_name="samples_at_steps")
+    job = models.CharField(max_length=20, help_text="Name of the job, which is also its folder's name.")
+    step = models.PositiveIntegerField()
+    prompt_id = models.BigIntegerField(help_text="Prompt; no foreign key, because it may be deleted with its import.")
+    text = models.TextField(help_text="The completion; empty for a dialogue.")
+    turns = models.JSONField(null=True, help_text="Turns of a dialogue; null: one turn, the text.")
+    reward = models.FloatField(null=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["round", "job", "step", "prompt_id"], name="sample_at_step_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.job} step {self.step}, prompt {self.prompt_id}"
+
+    @property
+    def answer(self) -> Answer:
+        return Answer(self.text, self.turns)
 
 
 class Worker(models.Model):

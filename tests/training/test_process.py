@@ -13,7 +13,7 @@ import pytest
 
 from tests.training.services import wait_until
 from training.run_round import process
-from training.run_round.metrics import MetricsTail
+from training.run_round.lines import LinesTail
 
 pytestmark = pytest.mark.process
 
@@ -248,7 +248,7 @@ def test_several_processes_run_under_accelerate(directory):
 
 def test_metrics_are_followed_line_by_line_and_from_the_start_after_a_resume(directory):
     file, kept = directory / "metrics.jsonl", []
-    tail = MetricsTail(file, lambda lines, from_start: kept.append(([line["step"] for line in lines], from_start)))
+    tail = LinesTail(file, lambda lines, from_start: kept.append(([line["step"] for line in lines], from_start)))
     tail.read()
     file.write_text('{"step": 1}\n{"step": 2}\n{"st')
     tail.read()

@@ -102,6 +102,12 @@ def beat(claim: Claim, log_tail: str | None = None) -> bool:
     return claim.rows.filter(cancel_requested_at__isnull=False).exists()
 
 
+def check_claim(claim: Claim) -> None:
+    """Raise ClaimLost if the claim is lost. Otherwise lock the round, so that it is held until the transaction ends."""
+    if not claim.rows.select_for_update(no_key=True).exists():
+        raise ClaimLost
+
+
 def set_stage(claim: Claim, stage: str) -> None:
     """Set the stage of the round. Raise ClaimLost."""
     if not claim.rows.update(stage=stage):
@@ -119,13 +125,14 @@ def store_result(claim: Claim, name: str, result: dict[str, Any]) -> None:
 
 
 def record_metrics(claim: Claim, job: str, lines: Iterable[dict[str, Any]], from_start: bool) -> None:
-    """Insert or update lines of metrics.jsonl.
+    """Insert or update lines of metrics.jsonl. Raise ClaimLost.
 
     `from_start`: the lines are the whole file. A stored step after its last line was undone by a resume, so it is
     deleted.
     """
     rows = [Metric(round_id=claim.round_id, job=job, step=line["step"], values=without_step(line)) for line in lines]
     with transaction.atomic():
+        check_claim(claim)
         if from_start:
             last = rows[-1].step if rows else -1
             Metric.objects.filter(round_id=claim.round_id, job=job, step__gt=last).delete()

@@ -6,15 +6,15 @@ from pathlib import Path
 from django.utils.translation import gettext_noop as in_english
 
 from feedback.errors import AccordError
-from training.learner.runtime.jobdir import JobDirectory
+from training.learner.runtime.jobdir import SAMPLES_AT_STEPS, JobDirectory
 from training.models import Round
-from training.rounds import lifecycle, results
+from training.rounds import lifecycle, results, samples_at_steps
 from training.rounds.recipes.description import Job
 from training.rounds.recipes.parts import SNAPSHOT
 from training.run_round import jobs, process
 from training.run_round.heartbeat import Heartbeat, shutting_down
+from training.run_round.lines import LinesTail
 from training.run_round.log import LogTail
-from training.run_round.metrics import MetricsTail
 from training.workers.machine import this_worker
 
 logger = logging.getLogger(__name__)
@@ -64,15 +64,20 @@ def run_programs(claim: lifecycle.Claim, heartbeat: Heartbeat) -> Round:
 
 def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: Job, directory: Path, processes: int) -> None:
     """Run one program to its end, and store its metrics and its result."""
-    tail = MetricsTail(
+    tail = LinesTail(
         directory / "metrics.jsonl",
         lambda lines, from_start: lifecycle.record_metrics(claim, job.name, lines, from_start),
     )
 
+    samples = LinesTail(
+        directory / SAMPLES_AT_STEPS,
+        lambda lines, from_start: samples_at_steps.record(claim, job.name, lines, from_start),
+    )
     log = LogTail(directory / "log.txt", lambda text: setattr(heartbeat, "log_tail", text))
 
     def watch() -> bool:
         tail.follow()
+        samples.follow()
         log.follow()
         return heartbeat.should_stop
 
@@ -85,6 +90,7 @@ def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: Job, director
             process.run(job.program, directory, processes, watch, grace)
     finally:
         tail.read()
+        samples.read()
     result = JobDirectory(directory, is_writer=False).result()
     assert result is not None, "process.run raises without a result"
     lifecycle.store_result(claim, job.name, result)

@@ -14,12 +14,14 @@ from django_htmx.http import HttpResponseStopPolling
 
 from feedback.actions import members
 from feedback.errors import NotFound
+from feedback.rendering import render_answer
 from feedback.web.presenters import present_messages
 from training import checkpoints, curves, evaluations, guards, reports
-from training.models import Round
+from training.models import Round, SampleAtStep
 from training.rounds import continued_critic, continued_reward, lifecycle
 from training.rounds import settings as round_settings
 from training.rounds.sample_comparison import Sample, other_checkpoint, samples_of, summary_of
+from training.rounds.samples_at_steps import samples_at_steps
 from training.web.presenters import render_page, side_of
 from training.workers.report import gpu_hint
 
@@ -64,6 +66,7 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
             for job in reversed(round_.jobs)
             for curve in job.curves
         ],
+        **_samples_at_steps(request, round_),
         "max_rounds": MAX_ROUNDS,
         "others": [other for other in reports.rounds_of(membership.project) if other.learns and other != round_],
     }
@@ -83,6 +86,22 @@ def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         response.status_code = HttpResponseStopPolling.status_code
         response["HX-Refresh"] = "true"
     return response
+
+
+@login_required
+@require_GET
+@never_cache
+def round_samples_at_steps(request: HttpRequest, slug: str, number: int) -> HttpResponse:
+    """Return samples at fixed prompts, of the first, the newest and the step `?step=`; 204 if `?version=` has them."""
+    membership = members.manager_of(request.user, slug)
+    round_ = reports.round_of(membership.project, number)
+    context = _samples_at_steps(request, round_)
+    version = context["at_steps"].version if context["at_steps"] else ""
+    if round_.is_active and request.GET.get("version") == version:
+        return HttpResponse(status=204)
+    return render(
+        request, "console/_samples_at_steps.html", {"project": membership.project, "round": round_, **context}
+    )
 
 
 @login_required
@@ -205,6 +224,29 @@ def _status(round_: Round) -> dict[str, Any]:
             for stage in stages
         ],
     }
+
+
+def _samples_at_steps(request: HttpRequest, round_: Round) -> dict[str, Any]:
+    """Return the context of `_samples_at_steps.html`."""
+    step = _number(request, "step")
+    at_steps = samples_at_steps(round_, step)
+    return {
+        "at_steps": at_steps,
+        "asked_step": "" if step is None else step,
+        "sample_rows": [
+            {
+                "messages": present_messages(row.prompt.messages),
+                "sides": [{"step": step, **_present_step(sample)} for step, sample in row.samples],
+            }
+            for row in (at_steps.prompts if at_steps else [])
+        ],
+    }
+
+
+def _present_step(sample: SampleAtStep | None) -> dict[str, Any]:
+    if sample is None:
+        return {"html": None, "score": None}
+    return {"html": render_answer(sample.answer), "text": sample.answer.text, "score": sample.reward}
 
 
 def _present_sample(sample: Sample) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Copy of a program's metrics.jsonl into the database while the file grows."""
+"""Copy of a program's metrics.jsonl and samples_at_steps.jsonl into the database while the files grow."""
 
 import json
 import logging
@@ -14,8 +14,8 @@ logger = logging.getLogger(__name__)
 READ_EVERY = 1.0  # seconds: a step is stored within 2 s
 
 
-class MetricsTail:
-    """Reader of new lines in one metrics.jsonl; it starts again at the beginning if a resume rewrote the file."""
+class LinesTail:
+    """Reader of new lines in one file; it starts again at the beginning if a resume rewrote the file."""
 
     def __init__(self, file: Path, store: Callable[[list[dict[str, Any]], bool], None]) -> None:
         self.file, self.store = file, store
@@ -29,7 +29,7 @@ class MetricsTail:
         try:
             self.read()
         except (OperationalError, InterfaceError) as error:
-            logger.warning("cannot store the metrics, trying again: %s", error)
+            logger.warning("cannot store lines of %s, trying again: %s", self.file.name, error)
             close_old_connections()
 
     def read(self) -> None:
