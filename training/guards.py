@@ -165,12 +165,15 @@ class Divergence(NamedTuple):
     low: float | None
     high: float | None
     error: float | None
-    prompts: int
+    prompts: int | None  # held-out ones; None: measured on the samples, as before there were guards
 
 
 def divergences_of(round_: Round) -> list[Divergence]:
-    """Return the KL from the round's base and from its root, on held-out prompts; none where it was not measured."""
-    result = round_.results.get(NAME, {})
+    """Return the KL from the round's base and from its root, on held-out prompts; none where it was not measured.
+
+    A round from before there were guards has the KL from the root on its samples.
+    """
+    result = round_.results.get(NAME) or round_.results.get("samples", {})
     labels = {"kl_from_base": _("KL from the base"), "kl_from_root": _("KL from the imported model")}
     return [
         Divergence(
@@ -180,11 +183,16 @@ def divergences_of(round_: Round) -> list[Divergence]:
             low=result.get(f"{name}_low"),
             high=result.get(f"{name}_high"),
             error=result.get(f"{name}_error"),
-            prompts=result["prompts"],
+            prompts=result.get("prompts"),
         )
         for name, label in labels.items()
         if result.get(name) is not None
     ]
+
+
+def kl_from_root(round_: Round) -> Divergence | None:
+    """Return the KL of the round's checkpoint from the imported model; None if it was not measured."""
+    return next((kl for kl in divergences_of(round_) if kl.name == "kl_from_root"), None)
 
 
 class Summary(NamedTuple):

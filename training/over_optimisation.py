@@ -27,6 +27,7 @@ from typing import Any
 
 from feedback.models import Project
 from feedback.quality.ratings import Coefficient, Ratings
+from training.guards import kl_from_root
 from training.models import Checkpoint, Round
 
 LEVEL = 0.05  # probability of any report where people's rating rises in every round, at most
@@ -166,9 +167,8 @@ def _gain_of(round_: Round) -> Coefficient | None:
 
 
 def _kl_from_root(round_: Round) -> Coefficient | None:
-    """Return the KL on held-out prompts; of a round before guards existed, that on its samples."""
-    on_held_out = _figure(round_.results.get("guards", {}), "kl_from_root")
-    return on_held_out or _figure(round_.results.get("samples", {}), "kl_from_root")
+    kl = kl_from_root(round_)
+    return Coefficient(kl.name, kl.value, kl.low, kl.high) if kl else None
 
 
 def _figure(results: Mapping[str, Any], name: str) -> Coefficient | None:

@@ -62,6 +62,12 @@ def finished(waiting, claim, project):
         (replace(READY, refusal="Add references."), Action.ADD_PROMPTS, "Add references."),
         (State(active=3, active_sentence="Round 3 runs.", prompts=0), Action.WATCH_ROUND, "Round 3 runs."),
         (State(open_trial=2, candidate="round-0001"), Action.RANK, "Trial 2 is open"),
+        (
+            State(candidate="round-0001", can_try=True, open_comparisons=9),
+            Action.TRY_BLIND,
+            "blind with base",
+        ),
+        (replace(READY, candidate="round-0001", can_try=True), Action.START_ROUND, "300 new rankings"),
         (State(candidate="round-0001"), Action.COMPARE, "round-0001 is not served"),
         (State(candidate="round-0001", open_comparisons=9), Action.RANK, "waits for rankings"),
         (State(candidate="round-0001", candidate_is_better=True, open_comparisons=9), Action.PROMOTE, "People prefer"),
@@ -112,7 +118,7 @@ def test_the_last_rounds_figures_have_their_intervals_on_the_page(client, finish
                 "held_out_accuracy_high": 0.78,
                 "best_possible_accuracy": 0.84,
             },
-            "samples": {"kl_from_root": 3.25, "kl_from_root_low": 2.5, "kl_from_root_high": 4.0},
+            "guards": {"kl_from_root": 3.25, "kl_from_root_low": 2.5, "kl_from_root_high": 4.0, "prompts": 40},
         }
     )
     page = client.get(PAGE).content.decode()

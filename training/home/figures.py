@@ -12,11 +12,13 @@ from feedback.reports.progress import midnight
 from feedback.reports.trials import evidence_of, trials_of
 from training import reports
 from training.checkpoints import checks
+from training.guards import kl_from_root
 from training.home.next_step import ENOUGH_RANKINGS, Action, State, Step
 from training.models import Checkpoint, Round
 from training.reports import Loop
 from training.rounds.recipes.description import RANKINGS
 from training.rounds.start import counts_of, project_recipe, settings_now
+from training.trials import reason_not_to_try
 from training.workers.report import gpu_hint
 
 MAX_COUNTED = 500  # comparisons: beyond it the exact number does not matter on the list of projects
@@ -68,6 +70,7 @@ def figures_of(project: Project) -> Figures:
     rewarded = rounds.filter(results__reward__held_out_accuracy__isnull=False).order_by("-number").first()
     reward = rewarded.results["reward"] if rewarded else {}
     trial = trial_of(last) if last else None
+    kl = kl_from_root(last) if last else None
     return Figures(
         train_prompts=prompts["train"],
         held_out_prompts=prompts["held_out"],
@@ -78,7 +81,7 @@ def figures_of(project: Project) -> Figures:
         best_accuracy=reward.get("best_possible_accuracy"),
         last_trial=trial,
         win_rate=win_rate_of(last, trial) if last else None,
-        kl_from_root=_interval(last.results.get("samples", {}), "kl_from_root") if last else None,
+        kl_from_root=Interval(kl.value, kl.low, kl.high) if kl else None,
     )
 
 
@@ -147,6 +150,7 @@ def state_of(
         active_sentence=active_sentence(loop.active) if loop.active else "",
         open_trial=trials_of(project).filter(ended_at__isnull=True).values_list("number", flat=True).first(),
         candidate=str(candidate or ""),
+        can_try=candidate is not None and figures.last_trial is None and not reason_not_to_try(project),
         candidate_is_better=rate is not None and rate.against == str(loop.served) and (rate.low or 0) > 0.5,
         refusal=refusal,
         can_sample=can_sample,

@@ -31,6 +31,7 @@ class State:
     active_sentence: str = ""  # what it does, or what it waits for
     open_trial: int | None = None
     candidate: str = ""  # checkpoint of the last round, if it is newer than the served one
+    can_try: bool = False  # the candidate was in no trial yet, and one can start
     candidate_is_better: bool = False  # by people: the whole interval of its win rate is above one half
     refusal: str = ""  # why no round of the project's recipe can start
     can_sample: bool = False  # the served checkpoint can write completions now
@@ -48,6 +49,7 @@ class Action(StrEnum):
     RANK = "rank"
     START_ROUND = "start-round"
     WATCH_ROUND = "watch-round"
+    TRY_BLIND = "try-blind"
     COMPARE = "compare"
     PROMOTE = "promote"
 
@@ -162,6 +164,9 @@ def _candidate(state: State) -> Step | None:
     if state.candidate_is_better:
         sentence = _("People prefer the completions of %(candidate)s to those of %(served)s.")
         return Step(Action.PROMOTE, sentence % {"candidate": state.candidate, "served": state.served})
+    if state.can_try and state.new_rankings < state.wanted_rankings:
+        sentence = _("%(candidate)s is new: let people compare it blind with %(served)s.")
+        return Step(Action.TRY_BLIND, sentence % {"candidate": state.candidate, "served": state.served})
     if state.new_rankings == 0 and not state.open_comparisons:
         sentence = _("%(candidate)s is not served: compare it with %(served)s, and promote the better one.")
         return Step(Action.COMPARE, sentence % {"candidate": state.candidate, "served": state.served})
@@ -215,6 +220,7 @@ def _labels() -> dict[Action, str]:
         Action.RANK: _("Rank"),
         Action.START_ROUND: _("Start a round"),
         Action.WATCH_ROUND: _("Watch the round"),
+        Action.TRY_BLIND: _("Try it blind"),
         Action.COMPARE: _("Compare its samples"),
         Action.PROMOTE: _("Promote it"),
     }
