@@ -53,7 +53,8 @@ def test_the_page_leads_to_the_round_and_the_rankings_and_the_checkpoint_leads_b
         "temperature",
     ):
         assert part in page, part
-    assert f"{AT}/data/completions/?source={completion.source.name}" in client.get(f"{AT}/console/").content.decode()
+    checkpoint = client.get(f"{AT}/checkpoints/{finished.checkpoint.pk}/").content.decode()
+    assert f"{AT}/data/completions/?source={completion.source.name}" in checkpoint
     assert f"{AT}/data/completions/?source={completion.source.name}" in client.get(f"{AT}/rounds/1/").content.decode()
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -97,8 +98,10 @@ def state_of(status: Status) -> str:
 
 
 def matrix_rows(result: SourceRatings) -> list[MatrixRow]:
-    """Return the matrix of win rates of the first MAX_MATRIX sources in the order of the table."""
-    ids = [rating.source_id for rating in result.ratings.ratings][:MAX_MATRIX]
+    """Return the win rates of the first MAX_MATRIX sources that met another one, in the order of the table."""
+    ranked = [rating.source_id for rating in result.ratings.ratings]
+    met = (row for row in ranked if any(row != column and result.win_rate(row, column) for column in ranked))
+    ids = list(islice(met, MAX_MATRIX))
     return [
         MatrixRow(
             result.sources[row], [_cell(result.win_rate(row, column)) if row != column else None for column in ids]
