@@ -66,6 +66,25 @@ def test_resident_memory_grows_by_an_array_that_is_filled():
     assert 95_000_000 < grown < 120_000_000
 
 
+def test_a_result_has_the_highest_memory_also_of_what_was_freed_before(clock, tmp_path):
+    job = JobDirectory(tmp_path)
+    job.machine = MachineFigures()
+    before = machine.resident_bytes() / machine.GB
+    block = bytearray(b"x") * 150_000_000
+    with_block = machine.resident_bytes() / machine.GB
+    del block
+    job.write_result({"reward": 0.5})
+    result = job.result()
+    assert result["peak_memory_gb"] > with_block - 0.01 > before + 0.13
+    assert "peak_gpu_memory_gb" not in result
+
+
+def test_a_gpu_adds_its_highest_memory_to_the_result(clock, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 3_500_000_000)
+    assert MachineFigures().peaks()["peak_gpu_memory_gb"] == 3.5
+
+
 def test_a_gpu_adds_its_memory_and_its_share_at_most_once_a_second(clock, monkeypatch):
     shares = iter([40, 60])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -57,7 +57,7 @@ def outcome(job):
 
 
 def without_times(values):
-    timed = ("time", "seconds", "episodes_per_second", *machine.FIGURES)
+    timed = ("time", "seconds", "episodes_per_second", *machine.FIGURES, *machine.PEAKS)
     return {name: value for name, value in values.items() if not name.startswith(timed)}
 
 

@@ -64,6 +64,8 @@ class MachineMeter(Protocol):
 
     def read(self, tokens: float | None) -> dict[str, float]: ...
 
+    def peaks(self) -> dict[str, float]: ...
+
 
 class Followers(Protocol):
     """Trackers, see the package trackers."""
@@ -89,7 +91,7 @@ class JobDirectory:
         self.is_writer = is_writer
         self._last_step: int | None = None
         self._last_samples_step: int | None = None
-        self.machine: MachineMeter | None = None  # adds its figures to each line of metrics
+        self.machine: MachineMeter | None = None  # adds its figures to metrics and result
         self.trackers: Followers | None = None  # get all metrics and samples
         if not self.path.is_dir():
             raise BadInput(f"the job directory {self.path} does not exist")
@@ -225,6 +227,8 @@ class JobDirectory:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json, which marks success: call it last. Raises TrainingFailed on NaN."""
+        if self.machine is not None:
+            result = result | self.machine.peaks()
         for name, value in result.items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise TrainingFailed(f"{name} is {value} in the result")

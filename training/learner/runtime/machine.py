@@ -8,10 +8,12 @@
     gpu_memory_gb      GPU memory that PyTorch holds, GB
 
 With several processes they are those of the first one, except for the tokens, which are of the whole batch. The GPU's
-figures are left out without a GPU, its share also without the package nvidia-ml-py.
+figures are left out without a GPU, its share also without the package nvidia-ml-py. result.json has the highest memory
+of the program's last start, `peak_memory_gb` and `peak_gpu_memory_gb`.
 """
 
 import os
+import re
 import resource
 import sys
 import time
@@ -21,7 +23,9 @@ import torch
 
 GB = 1e9
 FIGURES = ("tokens_per_second", "cpu_share", "memory_gb", "gpu_share", "gpu_memory_gb")
+PEAKS = ("peak_memory_gb", "peak_gpu_memory_gb")
 STATM = Path("/proc/self/statm")  # Linux
+STATUS = Path("/proc/self/status")  # Linux
 GPU_SHARE_EVERY = 1.0  # seconds: the driver's own figure is a mean over about that time
 
 
@@ -49,6 +53,13 @@ class MachineFigures:
         figures["memory_gb"] = round(resident_bytes() / GB, 3)
         return figures | self._gpu_figures()
 
+    def peaks(self) -> dict[str, float]:
+        """Return the highest resident memory of this process, and of the GPU memory that PyTorch held, in GB."""
+        peaks = {"peak_memory_gb": round(highest_resident_bytes() / GB, 3)}
+        if self._has_gpu:
+            peaks["peak_gpu_memory_gb"] = round(torch.cuda.max_memory_reserved() / GB, 3)
+        return peaks
+
     def _gpu_figures(self) -> dict[str, float]:
         if not self._has_gpu:
             return {}
@@ -75,5 +86,13 @@ def resident_bytes() -> int:
     """Return the resident memory of this process; where there is no /proc, its highest so far."""
     if STATM.exists():
         return int(STATM.read_text().split()[1]) * resource.getpagesize()
+    return highest_resident_bytes()
+
+
+def highest_resident_bytes() -> int:
+    """Return the highest resident memory of this process so far."""
+    # On Linux ru_maxrss also counts the process that started this program, before the exec.
+    if STATUS.exists() and (line := re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)):
+        return int(line[1]) * 1024
     highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return highest if sys.platform == "darwin" else highest * 1024
