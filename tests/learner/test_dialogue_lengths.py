@@ -1,7 +1,6 @@
 """A dialogue that outgrows a model's positions is cut at a whole turn; no program fails because of it."""
 
 import copy
-import dataclasses
 import json
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 from tests.learner.worlds.chat import chatml, phi3
 from tests.learner.worlds.letters import letters_tokenizer, on_reward_model, policy_folder, ppo_job, reward_model_folder
 from tests.learner.worlds.spoken import DIALOGUE, LETTERS_PROMPT, LONG, dialogue_ranking
+from tests.learner.worlds.truncated import NOTHING, SCRIPT, cut_short
 from training.learner import ppo, reward
 from training.learner.models.loading import positions_of
 from training.learner.models.packing import PromptGroup
@@ -123,10 +123,6 @@ def test_marks_after_the_end_of_what_is_read_are_left_out():
     assert weight[:, GOOD].tolist() == [1.0] + [0.0] * 9 and not weight[:, BAD].any()
 
 
-SCRIPT = {"name": "dialogue", "lines": ["b", "c", "d", "a"], "turns": 5}
-NOTHING = {"eval_prompts": 0, "optimum_samples": 0, "epochs": 1}
-
-
 def test_ppo_ends_dialogues_at_the_positions_and_goes_on(tmp_path):
     policy_folder(tmp_path / "policy", **FEW)
     job = ppo_job(tmp_path / "job", environment=SCRIPT, steps=2, batch_episodes=8, max_completion_tokens=2, **NOTHING)
@@ -139,22 +135,6 @@ def test_ppo_ends_dialogues_at_the_positions_and_goes_on(tmp_path):
     )
     ppo.main(job)
     assert JobDirectory(job).result()["steps"] == 2
-
-
-def cut_short(tmp_path, critic, positions=5):
-    """Return a context with a critic of random values, and 64 episodes; some have no room for a second turn."""
-    policy_folder(tmp_path / "policy", max_position_embeddings=positions)
-    reward_model_folder(tmp_path / "reward_model", max_position_embeddings=positions)
-    changes = {"separate": {}, "shared": {"critic": "shared"}, "reward_model": on_reward_model(tmp_path)}[critic]
-    job = ppo_job(
-        tmp_path / "job", environment=SCRIPT, steps=1, batch_episodes=64, max_completion_tokens=2, kl_coefficient=0.0,
-        gamma=0.9, gae_lambda=0.8, **(NOTHING | changes),
-    )  # fmt: skip
-    context = load_context(PpoConfig.from_json(JobDirectory(job).config()), Processes())
-    with torch.no_grad():
-        context.critic.score.weight.normal_(0, 0.5, generator=torch.Generator().manual_seed(1))
-    prompts = [Prompt({"messages": LETTERS_PROMPT}, [1], False)] * 64
-    return context, *dialogues.sample_episodes(context, context.policy, prompts, range(64))
 
 
 @pytest.mark.parametrize("critic", ["separate", "shared", "reward_model"])
@@ -199,16 +179,6 @@ def value_after_tokens(context, tokens):
     trunk.set_attn_implementation("eager")
     states = trunk(torch.tensor([tokens])).last_hidden_state
     return float(critic.score(states[0, -1]))
-
-
-def test_without_a_critic_a_dialogue_without_room_has_the_score_of_what_was_said(tmp_path):
-    context, episodes, answers = cut_short(tmp_path, "separate")
-    context = context._replace(critic=None)
-    scored = rollout.score_episodes(context, episodes, answers)
-    assert any(episodes.truncated()) and not scored.final_values.any()
-    settings = dataclasses.replace(context.settings, algorithm="reinforce")
-    advantages = rollout.compute_targets(scored, 0.0, 0.25, settings).advantages
-    assert [float(row[0]) for row in advantages] == pytest.approx((scored.scores - 0.25).tolist())
 
 
 def test_the_metrics_count_truncated_dialogues_apart_from_those_that_ended(tmp_path):

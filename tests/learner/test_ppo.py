@@ -25,6 +25,7 @@ from tests.learner.worlds.letters import (
 from tests.learner.worlds.one_batch import prepared, scored_answers
 from training.learner import ppo
 from training.learner.estimators import ALGORITHMS
+from training.learner.models.packing import Episodes
 from training.learner.policy import rollout
 from training.learner.policy.evaluation import paired_gain
 from training.learner.runtime.config import PpoConfig
@@ -168,9 +169,10 @@ def test_reinforce_s_moving_baseline_is_of_earlier_batches():
     settings = PpoConfig(model="m", rewards=[{"name": "missing_eos"}], baseline_decay=0.9, algorithm="reinforce")
 
     def scored(*scores):
-        one = [torch.zeros(1)] * len(scores)
+        count, one = len(scores), [torch.zeros(1)] * len(scores)
+        episodes = Episodes([[1]] * count, [[0]] * count)
         return rollout.Rollout(
-            None, [True] * len(scores), torch.tensor(scores), one, one, one, [], {}, torch.zeros(len(scores))
+            episodes, [True] * count, torch.tensor(scores), one, one, one, [], {}, torch.zeros(count)
         )
 
     first = ppo.adapt(ppo.AdaptiveState(0.1), scored(1.0, 3.0), settings)
@@ -182,7 +184,7 @@ def test_reinforce_s_moving_baseline_is_of_earlier_batches():
 def test_the_explained_variance_compares_values_with_returns():
     def batch(values, returns):
         rows = [torch.tensor(values[:2]), torch.tensor(values[2:])]
-        targets = rollout.Targets([], [torch.tensor(returns[:2]), torch.tensor(returns[2:])])
+        targets = rollout.Targets([], [torch.tensor(returns[:2]), torch.tensor(returns[2:])], [True] * 2)
         zeros = torch.zeros(2)
         return rollout.Rollout(None, [True] * 2, zeros, [], [], rows, [], {}, zeros), targets
 

@@ -19,6 +19,7 @@ from tests.learner.worlds.letters import LETTERS, on_reward_model, policy_folder
 from tests.learner.worlds.logged import q_job
 from tests.learner.worlds.picked import best_of_n_job
 from tests.learner.worlds.spoken import DIALOGUE, LETTERS_PROMPT, OTHER, spoken
+from tests.learner.worlds.truncated import SCRIPT
 from tests.learner.worlds.two_processes import run_on_two
 from tests.learner.worlds.words import ranking_rows, reward_job
 from training.learner import best_of_n, dpo, evaluate, kto, ppo, q, sample, sft
@@ -125,6 +126,13 @@ def with_demonstrations(job):
     return job
 
 
+def truncated_dialogues(job):
+    if not (job.parent / "policy").exists():
+        policy_folder(job.parent / "policy", max_position_embeddings=5)
+    return ppo_job(job, PROMPTS, **PPO, environment=SCRIPT, max_completion_tokens=2, algorithm="reinforce",
+                   baseline_decay=0.9)  # fmt: skip
+
+
 def rankings_for_dpo(job, **settings):
     rows = ranking_rows(9, completions=3, held_out=3)
     rows[0]["turns"] = [spoken("no", "wait", "never"), None, None]
@@ -149,6 +157,7 @@ JOBS = {
     "rloo": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="rloo", completions_per_prompt=4)),
     "shared critic": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, critic="shared", keep_critic=True)),
     "moving baseline": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, algorithm="reinforce", baseline_decay=0.9)),
+    "moving baseline with truncated dialogues": (ppo, truncated_dialogues),
     "reward head": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, **on_reward_model(folder.parent))),
     "ptx": (ppo, lambda folder: with_demonstrations(ppo_job(folder, PROMPTS, **PPO, ptx_coefficient=0.5))),
     "lora": (ppo, lambda folder: ppo_job(folder, PROMPTS, **PPO, lora_rank=2)),
@@ -168,7 +177,8 @@ JOBS = {
     "dpo on whole rankings": (dpo, lambda folder: rankings_for_dpo(folder, loss="plackett_luce", lora_rank=2)),
 }
 # Combinations of parts that the states of other programs have, too.
-VARIANTS = {"rloo", "reward head", "q with dialogues", "q with lora", "best of n with lora", "dpo"}
+VARIANTS = {"rloo", "moving baseline with truncated dialogues", "reward head", "q with dialogues", "q with lora",
+            "best of n with lora", "dpo"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

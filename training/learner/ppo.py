@@ -40,7 +40,7 @@ function of the seed and the step, so a resumed run ends in the same bits as one
 simulated user answers, and the policy answers again (see environments/). Rewards of an environment belong to turns. The
 reward terms score the last turn, with the dialogue before it as messages. A dialogue that no further turn fits into is
 truncated, not ended: in place of the score, GAE bootstraps from the critic's value of the state that it stops in.
-Algorithms without a critic use the score of the dialogue as it stands.
+Algorithms without a critic leave it out: of the baseline, of grpo's deviation and of the policy loss.
 
 `algorithm` selects the source of the advantages: a critic with GAE (ppo), the other completions of the prompt (rloo,
 grpo) or a baseline (reinforce). Everything else is the same for all.
@@ -97,8 +97,8 @@ from training.learner.policy.rollout import (
     TrainingContext,
     check_rollout,
     check_some_end,
-    completion_rewards,
     compute_targets,
+    mean_reward_of_ended,
     prompts_of_step,
     score_episodes,
 )
@@ -173,6 +173,8 @@ def main(job_dir: Path) -> None:
         metrics = batch_metrics(rollout, adaptive) | learned | sizes | clock.rates(settings.batch_episodes)
         if context.critic is not None:
             metrics |= critic_metrics(rollout, targets)
+        elif rollout.episodes.turns is not None:
+            metrics["left_out_dialogues"] = float(targets.is_estimated.count(False))
         adaptive = adapt(adaptive, rollout, settings)
         if settings.eval_prompts and settings.is_evaluated_after(step, settings.steps):
             evaluation = evaluate(context, evaluated[: settings.curve_prompts()])
@@ -251,8 +253,8 @@ def adapt(adaptive: AdaptiveState, rollout: Rollout, settings: PpoConfig) -> Ada
         coefficient = next_kl_coefficient(
             coefficient, kl, settings.kl_target, settings.kl_horizon, settings.batch_episodes
         )
-    if settings.baseline_decay:
-        mean = float(completion_rewards(rollout, adaptive.kl_coefficient, settings).mean())
+    mean = mean_reward_of_ended(rollout, adaptive.kl_coefficient, settings) if settings.baseline_decay else None
+    if mean is not None:
         baseline = mean if baseline is None else baseline + (1 - settings.baseline_decay) * (mean - baseline)
     return AdaptiveState(coefficient, baseline)
 
@@ -298,7 +300,7 @@ def summary(
     result |= {"processes": context.processes.count}
     if context.critic is not None:
         result |= {"critic_start": "critic_model" if settings.critic_model else "new"}
-    counts = ("cut_off_completions", "truncated_dialogues")
+    counts = ("cut_off_completions", "truncated_dialogues", "left_out_dialogues")
     result |= {name: sum(line[name] for line in job.metrics()) for name in counts if name in last}
     result |= {name: last[name] for name in ("reward", "kl", "kl_coefficient")}
     if settings.eval_prompts:

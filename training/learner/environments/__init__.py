@@ -12,7 +12,7 @@ of reward terms. One object plays one episode:
 - `step(action)` gets the text of the policy's turn and returns `(observation, reward, terminated, truncated, info)`
   (Towers et al. 2024, "Gymnasium"). The observation is the next user's message. `reward` belongs to this turn. The
   episode ends if `terminated`; the observation is then ignored. If `truncated`, it stops, and ppo with a critic
-  bootstraps from the value of the state after the observation.
+  bootstraps from the value of the state after the observation; without a critic it leaves the episode out.
 """
 
 import importlib

@@ -4,8 +4,11 @@ Each algorithm is one module of this folder with a function registered by `@esti
 `--help` derive from the registry. An estimator uses only methods of tensors, so that this package needs no torch.
 
 An estimator takes `rewards` [N], one number per completion, with the completions of a prompt next to one another;
-`group_size`, the number of completions per prompt, which divides N; and `baseline`, a mean of rewards that does not
-depend on these completions (or their own mean in the first batch). It returns advantages [N].
+`group_size`, the number of completions per prompt, at least `min_group_size`, which divides N; and `baseline`, a mean
+of rewards that does not depend on these completions (or their own mean in the first batch). It returns advantages [N].
+
+Truncated dialogues are left out before, see `advantages_of_ended` in policy/advantages.py: prompts of which the same
+number of completions came to their end are estimated together, so an estimator may be called several times for a batch.
 """
 
 import importlib

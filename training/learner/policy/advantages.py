@@ -5,12 +5,21 @@ with one advantage per completion are in training/learner/estimators.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from training.learner.estimators import Algorithm
 from training.learner.models.packing import Turn
+
+
+class EpisodeAdvantages(NamedTuple):
+    """One advantage per episode, by an algorithm without a critic."""
+
+    advantages: Tensor  # [N], 0 where there is no estimate
+    is_estimated: Tensor  # [N] bool
 
 
 def token_rewards(scores: Tensor, kl: Tensor, lengths: Tensor, kl_coefficient: float) -> Tensor:
@@ -59,6 +68,33 @@ def generalized_advantages(
         advantages[:, t] = carried
     flat = advantages[row_mask(lengths)]
     return flat, flat + values
+
+
+def advantages_of_ended(
+    algorithm: Algorithm, rewards: Tensor, truncated: Tensor, group_size: int, baseline: float
+) -> EpisodeAdvantages:
+    """Return the algorithm's advantages of the episodes that came to their end; the others have no estimate.
+
+    rewards: [N], the episodes of a prompt next to one another. truncated: [N] bool; these rewards are ignored.
+
+    The return of a truncated episode is not known: a time limit says nothing of the task (Pardo et al. 2018, "Time
+    limits in reinforcement learning", §3). With a critic it is estimated by bootstrapping. Without one, such an episode
+    is left out: it has no advantage, and it is no part of the mean and deviation that the others of its prompt are
+    compared with (Kool et al. 2019, Ahmadian et al. 2024 and Shao et al. 2024 take both over samples of known reward;
+    Yu et al. 2025, "DAPO", §3.4, leave truncated samples out of the loss, too). A group in which fewer episodes ended
+    than the algorithm compares has no estimate.
+    """
+    assert algorithm.advantages is not None
+    advantages = torch.zeros_like(rewards)
+    is_estimated = torch.zeros_like(truncated)
+    ended = ~truncated
+    counts = ended.view(-1, group_size).sum(1).repeat_interleave(group_size)  # [N], ended episodes of the prompt
+    for count in counts.unique().tolist():
+        if count >= algorithm.min_group_size:
+            of_groups = ended & (counts == count)
+            advantages[of_groups] = algorithm.advantages(rewards[of_groups], count, baseline)
+            is_estimated |= of_groups
+    return EpisodeAdvantages(advantages, is_estimated)
 
 
 def whiten(values: Tensor, keep_mean: bool = False) -> Tensor:

@@ -24,7 +24,13 @@ from training.learner.models.token_outputs import (
     is_separate_critic,
     values_after,
 )
-from training.learner.policy.advantages import generalized_advantages, token_rewards, turn_rewards, whiten
+from training.learner.policy.advantages import (
+    advantages_of_ended,
+    generalized_advantages,
+    token_rewards,
+    turn_rewards,
+    whiten,
+)
 from training.learner.policy.losses import kl_k1
 from training.learner.reward_terms import Answer
 from training.learner.rewards.reward_function import Reward, Scoring
@@ -103,6 +109,7 @@ class Targets(NamedTuple):
 
     advantages: list[Tensor]
     returns: list[Tensor]  # for the critic; zeros without one
+    is_estimated: list[bool]  # by episode; False: it has no advantage, and its zeros are no part of the policy loss
 
 
 def prompts_of_step(prompts: Sequence[Prompt], step: int, settings: PpoConfig) -> tuple[list[Prompt], list[int]]:
@@ -279,10 +286,15 @@ def check_rollout(rollout: Rollout, step: int) -> None:
 
 
 def check_some_end(rollout: Rollout, settings: PpoConfig) -> None:
-    """Raise BadInput if reward terms score the ends of episodes, and none of the first batch comes to its end."""
-    if settings.rewards and ALGORITHMS[settings.algorithm].needs_critic and all(rollout.episodes.truncated()):
+    """Raise BadInput if no episode of the first batch comes to its end, and the run needs ends.
+
+    Reward terms score them. An algorithm without a critic learns from nothing else.
+    """
+    needs_critic = ALGORITHMS[settings.algorithm].needs_critic
+    if all(rollout.episodes.truncated()) and (settings.rewards or not needs_critic):
+        use = "which the reward terms score" if needs_critic else f"and {settings.algorithm} learns from no others"
         raise BadInput(
-            f"none of the first {len(rollout.finished)} dialogues comes to its end, which the reward terms score: "
+            f"none of the first {len(rollout.finished)} dialogues comes to its end, {use}: "
             "set fewer turns, or smaller max_prompt_tokens and max_completion_tokens, so that more of them fit into "
             "the models' positions"
         )
@@ -293,21 +305,35 @@ def completion_rewards(rollout: Rollout, kl_coefficient: float, settings: PpoCon
     return rollout.scores - reward_coefficient(kl_coefficient, settings) * rollout.divergences()
 
 
+def mean_reward_of_ended(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> float | None:
+    """Return the mean reward of the completions that came to their end, with the KL penalty; None if none did."""
+    ended = ~torch.tensor(rollout.episodes.truncated())
+    rewards = completion_rewards(rollout, kl_coefficient, settings)[ended]
+    return float(rewards.mean()) if len(rewards) else None
+
+
 def reward_coefficient(kl_coefficient: float, settings: PpoConfig) -> float:
     """Return the KL coefficient in the reward: 0 if the KL is in the loss."""
     return kl_coefficient if settings.kl_placement == "reward" else 0.0
 
 
 def compute_targets(rollout: Rollout, kl_coefficient: float, baseline: float | None, settings: PpoConfig) -> Targets:
-    """Return advantages by the algorithm of the settings. baseline: None in the first batch, which uses its mean."""
-    estimate = ALGORITHMS[settings.algorithm].advantages
-    if estimate is None:
+    """Return advantages by the algorithm of the settings.
+
+    baseline: None before the first batch in which an episode ended, which uses its mean. A KL penalty in the reward is
+    left out with a truncated episode's reward, so that nothing of it changes the policy.
+    """
+    algorithm = ALGORITHMS[settings.algorithm]
+    if algorithm.advantages is None:
         return gae_targets(rollout, reward_coefficient(kl_coefficient, settings), settings)
-    rewards = completion_rewards(rollout, kl_coefficient, settings)
-    baseline = float(rewards.mean()) if baseline is None else baseline
-    advantages = estimate(rewards, settings.completions_per_prompt, baseline)
+    rewards, truncated = completion_rewards(rollout, kl_coefficient, settings), rollout.episodes.truncated()
+    if baseline is None:
+        baseline = mean_reward_of_ended(rollout, kl_coefficient, settings) or 0.0
+    advantages, is_estimated = advantages_of_ended(
+        algorithm, rewards, torch.tensor(truncated), settings.completions_per_prompt, baseline
+    )
     rows = [advantage.expand(len(row)) for advantage, row in zip(advantages, rollout.policy, strict=True)]
-    return Targets(rows, rollout.values)
+    return Targets(rows, rollout.values, is_estimated.tolist())
 
 
 def gae_targets(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) -> Targets:
@@ -331,4 +357,4 @@ def gae_targets(rollout: Rollout, kl_coefficient: float, settings: PpoConfig) ->
         rewards, values, lengths, settings.gamma, settings.gae_lambda, rollout.final_values
     )
     sizes = lengths.tolist()
-    return Targets(list(whiten(advantages).split(sizes)), list(returns.split(sizes)))
+    return Targets(list(whiten(advantages).split(sizes)), list(returns.split(sizes)), [True] * len(sizes))

@@ -24,7 +24,8 @@ from training.learner.runtime.optimization import check_finite, take_step
 from training.learner.text.demonstrations import Example
 from training.learner.text.messages import share, shuffled
 
-METRICS = ("policy_loss", "entropy", "clip_fraction", "approx_kl", "value_loss")  # means over completion tokens
+# Means over completion tokens; policy_loss and clip_fraction over those of episodes with an advantage.
+METRICS = ("policy_loss", "entropy", "clip_fraction", "approx_kl", "value_loss")
 
 
 class TrainedModel(NamedTuple):
@@ -110,6 +111,7 @@ def accumulate_gradients(
     equation 2); it is returned too, as ptx_loss.
     """
     tokens = sum(rollout.episodes.select(minibatch).policy_lengths())
+    weight = policy_weight(rollout, targets, minibatch)
     mine = process_share(context, rollout, minibatch, is_first)
     my_episodes = rollout.episodes.select(mine)
     my_imitated = share(imitated, context.processes.rank, context.processes.count)
@@ -120,7 +122,9 @@ def accumulate_gradients(
         parts = [[mine[i] for i in part] for part in within_budget(my_episodes, budget, context.shares_prompts)]
         for micro in parts if first_pass is None else [first_pass.indices]:
             with computing_in(context.settings.dtype):
-                loss, metrics = policy_losses(context, rollout, targets, micro, kl_coefficient, is_first, first_pass)
+                loss, metrics = policy_losses(
+                    context, rollout, targets, micro, kl_coefficient, weight, is_first, first_pass
+                )
             # Before the critic's pass, so that memory holds the activations of one model at a time.
             (loss / tokens).backward()
             sums += metrics
@@ -144,6 +148,19 @@ def accumulate_gradients(
     *means, ptx_loss = context.processes.sum(sums).tolist()
     metrics = {name: total / tokens for name, total in zip(METRICS, means, strict=True)}
     return metrics | ({"ptx_loss": ptx_loss} if imitated else {})
+
+
+def policy_weight(rollout: Rollout, targets: Targets, minibatch: Sequence[int]) -> float:
+    """Return the weight of the policy loss in a minibatch's loss, whose sum is divided by the number of all its tokens.
+
+    The policy gradient is a mean over samples whose return is known (Williams 1992). With this weight it is the mean
+    over the tokens of episodes that have an advantage: the others are missing, and do not make the step shorter. A KL
+    loss and an entropy bonus need no return, and stay means over all tokens; so their weight beside the policy loss
+    does not depend on the share of truncated episodes. 0 if no episode has an advantage.
+    """
+    tokens = rollout.episodes.select(minibatch).policy_lengths()
+    estimated = sum(count for count, i in zip(tokens, minibatch, strict=True) if targets.is_estimated[i])
+    return sum(tokens) / estimated if estimated else 0.0
 
 
 def imitation_gradients(context: TrainingContext, mine: Sequence[Example], weight: float, budget: int) -> Tensor:
@@ -185,14 +202,15 @@ def policy_losses(
     targets: Targets,
     micro: Sequence[int],
     kl_coefficient: float,
+    weight: float,
     is_first: bool,
     first_pass: FirstPass | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the summed loss of a micro-batch's tokens, with that of a critic on the policy's trunk, and METRICS' sums.
 
     In the first minibatch the policy has not changed since sampling, so its log-probs are used as the old ones too: the
-    ratio is then exactly 1, even where other batch shapes would round differently. first_pass: the pass over the
-    micro-batch, if it was kept.
+    ratio is then exactly 1, even where other batch shapes would round differently. weight: see `policy_weight`.
+    first_pass: the pass over the micro-batch, if it was kept.
     """
     settings, episodes = context.settings, rollout.episodes.select(micro)
     old, reference, advantages = (
@@ -208,6 +226,7 @@ def policy_losses(
         new, entropy, value = first_pass.outputs
     old = new.detach() if is_first else old
     policy_loss, clipped = clipped_policy_loss(new, old, advantages, settings.clip_ratio, settings.dual_clip)
+    policy_loss, clipped = weight * policy_loss, weight * clipped
     loss = policy_loss
     if settings.entropy_coefficient:
         loss = loss - settings.entropy_coefficient * entropy
