@@ -38,6 +38,7 @@ let shownAt = 0; // when it came on screen
 let stopDragging = () => {};
 let ahead = []; // forms of the next comparisons, in order
 let fetching = null;
+let generation = 0; // of the project's settings: comparisons asked for under earlier ones are dropped
 let parked = []; // forms left behind by undo, to come back to
 const paces = [];
 
@@ -167,9 +168,11 @@ function keepAhead(form) {
 async function fetchAhead() {
   if (fetching || (ranking && !wantsMore())) return;
   if (outbox.items.length) return; // the response to the pending submit contains the next comparison
+  const askedIn = generation;
   fetching = fetchNext();
   const form = await fetching;
   fetching = null;
+  if (askedIn !== generation) return fetchAhead();
   const isNew = keepAhead(form);
   if (!ranking && (isNew || form)) return showNext(form);
   if (!ranking) pollLater(RETRY_INTERVAL);
@@ -247,6 +250,7 @@ addEventListener("beforeunload", (event) => {
 
 /** After a change of the project's settings: drop all comparisons and fetch them again, this one first. */
 function startOver() {
+  generation += 1;
   ahead = [];
   parked = [];
   ranking = null; // its draft is kept

@@ -104,6 +104,30 @@ def test_a_correction_that_new_settings_refuse_is_shown_again(comparisons, user_
     assert shown_ranks(Ranking.objects.get(is_live=True)) == [1, 1]
 
 
+def test_a_comparison_that_arrives_late_is_not_shown_with_earlier_settings(comparisons, user_pages, annotator, rated):
+    user_pages.expected_errors.append("400")
+    comparisons(count=2, size=2)
+    ranking = settled(user_pages.open("ann"))
+    page, first, requests = ranking.page, ranking.comparison, []
+    page.route("**/next/*", lambda route: route.continue_() if requests else requests.append(route))
+    ranking.rank_by_keys([1, 2])
+    ranking.press("f")
+    ranking.submit()
+    wait_until(page, lambda: requests)
+    ranking.press("u")
+    is_showing(ranking, first)
+    late = requests[0].fetch()
+    assert "unsafe" in late.text()
+    rated.flags = []
+    rated.save()
+    ranking.press("2", "Enter")
+    expect(page.locator("#notices")).to_contain_text('no flag "unsafe"')
+    requests[0].fulfill(response=late)
+    is_showing(ranking, first)
+    expect(page.get_by_label("unsafe")).to_have_count(0)
+    assert ranking.ranks == [2, 2]
+
+
 def test_two_tabs_of_one_person_rank_nothing_twice(comparisons, user_pages, annotator):
     comparisons(count=4, size=2)
     one = settled(user_pages.open("ann"))
