@@ -199,11 +199,16 @@ def test_a_request_during_a_promotion_waits_for_the_new_model(tmp_path, echo, mo
     monkeypatch.setattr(openai_api, "WAIT_SECONDS", 300)  # a busy machine takes long to start a model
     engine = Engine(echo, "127.0.0.1", free_port())
     engine.serve("first")
+    asked = threading.Event()
+    up = engine.is_up
+    monkeypatch.setattr(engine, "is_up", lambda: up() or asked.set())
     with served(engine, "support") as url:
         wait_until(engine.is_up, "the first model answers")
         engine.stop()
+        asked.clear()
         with ThreadPoolExecutor(1) as pool:
             waits = pool.submit(ask, f"{url}/v1/completions", {"prompt": "Hello"})
+            assert asked.wait(300)  # the request has found no engine before the promotion begins
             engine.serve("second")
             assert json.loads(waits.result()[2])["served_by"] == "second"
 

@@ -101,19 +101,28 @@ class Engine:
     def in_use(self, timeout: float) -> Iterator[bool]:
         """Reserve the engine for a request. Yield whether it answered within `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        with self._changed:
-            self._changed.wait_for(lambda: not self._changing, timeout)
-            self._requests += 1
-        try:
-            while not (is_up := not self._changing and self.is_up()) and time.monotonic() < deadline:
-                if self._changing:
+        is_up = False
+        while not is_up:
+            with self._changed:
+                if not self._changed.wait_for(lambda: not self._changing, max(0.0, deadline - time.monotonic())):
+                    break
+                self._requests += 1
+            is_up = self.is_up()
+            if not is_up:
+                self._leave()  # a request that waits must not keep a promotion waiting
+                if time.monotonic() >= deadline:
                     break
                 time.sleep(0.2)
+        try:
             yield is_up
         finally:
-            with self._changed:
-                self._requests -= 1
-                self._changed.notify_all()
+            if is_up:
+                self._leave()
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._requests -= 1
+            self._changed.notify_all()
 
     def stop(self) -> None:
         if self.process is not None:
