@@ -98,7 +98,7 @@ def independent_ratings(pairs, names):
 
 
 def digits_of(value, digits=2):
-    return f"{value:.{digits}f}"
+    return f"{value:z.{digits}f}"  # z: no sign before a zero, as on the page
 
 
 @pytest.mark.slow
