@@ -45,6 +45,22 @@ def pytest_collection_finish() -> None:
 _running: list[pytest.Item] = []  # the test that runs in this process, if any
 
 
+LARGE = "relkind = 'r' AND relnamespace = 'public'::regnamespace AND pg_relation_size(oid) > 500000"
+
+
+@pytest.fixture(autouse=True)
+def _rolled_back_rows_are_removed(django_db_blocker):
+    """Vacuum the tables that tests have filled and rolled back: later tests would read all those pages."""
+    yield
+    if connection.connection is None or connection.in_atomic_block or not os.environ.get("ACCORD_EMBEDDED_DATABASE"):
+        return
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute(f"SELECT quote_ident(relname) FROM pg_class WHERE {LARGE}")
+        large = [name for (name,) in cursor.fetchall()]
+        if large:
+            cursor.execute(f"VACUUM {', '.join(large)}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[Any]:
     _running[:] = [item]
@@ -85,7 +101,7 @@ def _tables_are_emptied_quickly():
 
     def delete_all(operations, style, tables, *, reset_sequences=False, allow_cascade=False):
         with operations.connection.cursor() as cursor:
-            cursor.execute("SELECT relname FROM pg_class WHERE relkind = 'r' AND pg_relation_size(oid) > 500000")
+            cursor.execute(f"SELECT relname FROM pg_class WHERE {LARGE}")
             large = {name for (name,) in cursor.fetchall()}  # their deleted rows would slow down the tests that follow
         emptied = [table for table in tables if table not in KEPT_TABLES]
         deletes = [f"DELETE FROM {operations.quote_name(table)};" for table in emptied if table not in large]

@@ -19,18 +19,6 @@ COMPARISONS = 20_000
 LARGE = {"feedback_comparison", "feedback_comparisonitem", "feedback_ranking", "feedback_lease", "feedback_prompt"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _vacuum_afterwards(django_db_setup, django_db_blocker):
-    """Remove the rows that these tests rolled back.
-
-    Otherwise an automatic analysis finds large tables without rows, and the queries of later tests read them whole, in
-    nested loops: one test of another file took eleven minutes instead of half a minute.
-    """
-    yield
-    with django_db_blocker.unblock(), connection.cursor() as cursor:
-        cursor.execute("VACUUM")
-
-
 @pytest.fixture
 def many(project):
     """Write many comparisons of the same two completions without the triggers, which would take minutes."""

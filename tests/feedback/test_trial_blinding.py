@@ -18,7 +18,7 @@ from tests.lengths import length
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
-COUNT = length(full=200, short=20)  # comparisons of the trial, and as many others
+COUNT = length(full=120, short=20)  # comparisons of the trial, and as many others
 
 
 @pytest.fixture
