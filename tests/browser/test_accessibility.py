@@ -54,7 +54,8 @@ def test_the_ranking_page_in_every_state(comparisons, user_pages, annotator, dar
     check(ranking.page)
 
 
-@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
+@pytest.mark.full
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_other_pages_have_no_violation(project, comparisons, user_pages, manager, annotator, dark):
     comparisons(["One.", "Two."])
     comparison = project.comparisons.get()

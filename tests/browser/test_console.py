@@ -76,6 +76,7 @@ def outcome_of(project, tmp_path) -> Outcome:
     return Outcome(model=str(folder), reward_model="", samples=rows, baseline=old)
 
 
+@pytest.mark.full
 def test_a_round_from_start_to_promotion(console, user_pages, project, tmp_path, keep, colleague):
     page = console.page
     keep(page, "console")
@@ -143,6 +144,7 @@ def test_cancel_then_resume(console, keep):
     console.expect_status("Waiting")
 
 
+@pytest.mark.full
 def test_a_failed_round_shows_its_reason(console, keep):
     number = console.start_round()
     claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
@@ -154,6 +156,7 @@ def test_a_failed_round_shows_its_reason(console, keep):
     keep(console.page, "round-failed")
 
 
+@pytest.mark.full
 def test_an_ended_round_shows_no_empty_curve(console):
     number = console.start_round()
     claim = lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1")
@@ -175,6 +178,7 @@ def test_the_console_of_an_empty_project_has_no_start_button(user_pages, manager
     keep(page, "console-empty-phone")
 
 
+@pytest.mark.full
 def test_a_checkpoint_is_evaluated_by_a_button_and_its_table_is_shown(console, user_pages, keep):
     page = console.page
     page.get_by_role("button", name="Evaluate").click()
@@ -210,6 +214,7 @@ def test_a_round_without_training_shows_no_curves(console, user_pages, project):
     expect(console.page.locator(".curves")).to_have_count(0)
 
 
+@pytest.mark.full
 def test_a_failed_rounds_settings_are_changed_and_it_starts_again(console, keep):
     page = console.page
     number = console.start_round()
@@ -233,6 +238,7 @@ def test_promoting_asks_first(console, user_pages, project, tmp_path):
     assert project.checkpoints.get(is_served=True).source.name == "base"
 
 
+@pytest.mark.full
 def test_an_imported_model_waits_for_its_check_and_the_page_updates_its_verdict(
     console, user_pages, project, manager, keep, tmp_path
 ):
@@ -295,6 +301,7 @@ def follow(page, number: int, job: str, count: int):
     return claim
 
 
+@pytest.mark.full
 def test_curves_are_read_enlarged_compared_and_saved(console, project, keep):
     page = console.page
     first = follow(page, console.start_round(), "policy", 40)

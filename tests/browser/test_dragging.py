@@ -17,7 +17,8 @@ def press_letter(page: Page, letter: str) -> None:
     page.mouse.down()
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.full), pytest.param(9, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("size", [2, 4, 9])
 def test_a_letter_dropped_on_any_part_of_a_box_gets_its_rank(comparisons, user_pages, annotator, size):
     comparisons(count=1, size=size)
     ranking = RankPage(user_pages.open("ann"))

@@ -33,13 +33,9 @@ def test_a_manager_gives_flags_their_meanings_and_annotators_read_them(
     expect(ranking.page.get_by_text("Flag: odd (a reviewer looks at it)")).to_be_visible()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
-    ("dark", "phone"),
-    [
-        pytest.param(False, False, id="light"),
-        pytest.param(True, False, id="dark", marks=pytest.mark.full),
-        pytest.param(True, True, id="phone", marks=pytest.mark.full),
-    ],
+    ("dark", "phone"), [(False, False), (True, False), (True, True)], ids=["light", "dark", "phone"]
 )
 def test_a_reviewer_sees_flagged_comparisons_and_demonstrations(
     user_pages, project, annotator, comparisons, keep, dark, phone

@@ -1,5 +1,6 @@
 """Formulas are typeset in the browser, and hostile ones do no harm."""
 
+import pytest
 from playwright.sync_api import expect
 from rank_page import RankPage
 
@@ -66,6 +67,7 @@ def test_hostile_formulas_do_no_harm(comparisons, user_pages, annotator, keep):
     assert colours[0] == colours[1]
 
 
+@pytest.mark.full
 def test_the_maximum_number_of_formulas_is_typeset_without_a_pause(comparisons, user_pages, annotator):
     comparisons(["$\\frac{x}{y}$ " * 2_000, "plain"])
     page = RankPage(user_pages.open("ann")).page

@@ -149,6 +149,7 @@ def test_two_tabs_of_one_person_rank_nothing_twice(comparisons, user_pages, anno
     assert Ranking.objects.values("comparison").distinct().count() == Ranking.objects.count() == 4
 
 
+@pytest.mark.full
 def test_undo_pressed_quickly_goes_as_far_back_as_it_was_pressed(comparisons, user_pages, annotator):
     comparisons(count=13, size=2)
     ranking = settled(user_pages.open("ann"))

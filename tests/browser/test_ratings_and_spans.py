@@ -207,6 +207,7 @@ def test_text_is_marked_by_touch_on_a_phone(comparisons, user_pages, annotator, 
     assert shown_ratings(stored) == {"helpful": [3, 3], "honest": [3, 3]}
 
 
+@pytest.mark.full
 def test_hostile_text_is_marked_like_any_other(comparisons, user_pages, annotator):
     hostile = "pay \u202egnihton\u202c to\u200b <script>x</script> A\u0301 👩\u200d👧 &lt;b&gt; مرحبا " * 3
     comparisons([hostile, "word \r\n**star** " * 62_000])

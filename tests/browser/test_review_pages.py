@@ -177,7 +177,8 @@ def test_one_persons_work_is_gone_through_and_discarded_since_a_day(user_pages, 
 PAGES = ("review/", "review/people/", "review/decisions/", "figures/", "figures/mine/")
 
 
-@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
+@pytest.mark.full
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_axe_finds_no_violation(user_pages, disputed, people, project, dark):
     project.annotators_see_quality = True
     project.save()

@@ -68,6 +68,7 @@ def run(address: str, query: str):
         return done.fetchall() if done.description else None
 
 
+@pytest.mark.full
 def test_a_copy_of_a_running_data_folder_starts_its_own_server(folder, tmp_path):
     with using(folder) as original:
         run(original, "CREATE TABLE mine (n int)")
@@ -119,6 +120,7 @@ def test_a_killed_server_is_started_again_by_the_next_user(folder):
             assert run(address, "SELECT 1") == [(1,)]
 
 
+@pytest.mark.full
 def test_other_users_cannot_read_the_data_and_folders_above_are_unchanged(tmp_path):
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)

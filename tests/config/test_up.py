@@ -81,6 +81,7 @@ def wait_until(happens, seconds: float = 240) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.full
 def test_a_first_start_serves_pages_prints_the_command_for_an_account_and_ends_all_at_ctrl_c(accord, folder):
     process, address = accord
     with urllib.request.urlopen(address) as response:
@@ -109,6 +110,7 @@ def make_the_first_account(process: subprocess.Popen[str], folder: Path) -> None
     subprocess.run([sys.executable, *command[1:], *account], cwd=ROOT, env=environment, check=True)
 
 
+@pytest.mark.full
 def test_a_service_and_a_database_that_die_are_started_again_and_the_terminal_reports_it(accord, folder):
     process, address = accord
     assert any("Accord runs at" in line for line in process.stderr)  # a death before that ends the start instead

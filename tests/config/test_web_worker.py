@@ -139,9 +139,8 @@ def test_a_stop_does_not_wait_for_silent_connections():
 
 
 @pytest.mark.process
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=() if kind == "large body" else pytest.mark.full) for kind in TRICKLES]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("kind", TRICKLES)
 def test_unfinished_requests_delay_nobody(kind):
     """Open 32 requests on six threads; each request keeps sending single bytes."""
     with serving() as port, trickling(port, TRICKLES[kind], count=32, every=0.2):
@@ -151,6 +150,7 @@ def test_unfinished_requests_delay_nobody(kind):
             assert answering(person)
 
 
+@pytest.mark.full
 @pytest.mark.process
 def test_an_endless_request_is_refused_although_it_sends_a_byte_now_and_then():
     port = free_port()

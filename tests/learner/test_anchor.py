@@ -90,6 +90,7 @@ def test_held_out_completions_are_counted_on_their_side():
     assert anchor_report(torch.zeros(4), 0.0, comparisons(ranking_rows(2, completions=2))) == {}
 
 
+@pytest.mark.full
 def test_all_bad_and_all_good_change_the_model_and_are_off_without_them(tmp_path):
     rows = ranking_rows(80, completions=2, held_out=20)
     labelled = [anchored(row) for row in rows]

@@ -73,6 +73,7 @@ def chi_square_p_value(counts, log_probs):
     return scipy.stats.chisquare(*(values / values.sum() * counts.sum() for values in cells)).pvalue
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_picks_are_distributed_as_the_best_of_n(learned, distributions):
     """Enumerate all completions: finished texts of one or two letters, and texts that are cut off."""

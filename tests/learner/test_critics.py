@@ -89,6 +89,7 @@ def test_a_critic_on_the_reward_model_learns_by_least_squares_on_states_that_sta
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_a_critic_on_the_reward_model_learns_to_predict_the_returns(tmp_path):
     free = {"kl_coefficient": 0.0, "learning_rate": 1e-12, "gae_lambda": 1.0, "clip_value": 0.0}

@@ -97,6 +97,7 @@ def test_adapters_are_refused_at_the_start(project, base, rankings):
         started(project, {**CONTINUE, "reward": {"lora_rank": 4}})
 
 
+@pytest.mark.full
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("forked_programs")

@@ -82,6 +82,7 @@ def test_a_cycle_runs_the_loop_once_and_reports_its_figures(demo, gpu_worker, li
     assert "started before" in sentences[0]
 
 
+@pytest.mark.full
 def test_a_cycle_of_dialogues_ranks_whole_dialogues_and_measures_new_ones(demo, gpu_worker, live_server):
     project = seed.Project.objects.get(slug=DIALOGUE.slug)
     (cycle,) = simulate.run(live_server.url, 1, 12, None, lambda sentence: None, slug=DIALOGUE.slug)

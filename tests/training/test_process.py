@@ -200,6 +200,7 @@ def test_a_program_ends_when_its_worker_is_killed(tmp_path):
     wait_until(lambda: not is_alive(program), "the program is gone")
 
 
+@pytest.mark.full
 def test_a_leftover_of_a_dead_worker_is_ended_first(program, directory):
     program(STUBBORN)
     leftover = process.start("ppo", directory, 1)

@@ -135,6 +135,7 @@ def texts(url, temperature):
     return {complete(url, temperature=temperature, seed=n)["choices"][0]["text"] for n in range(4)}
 
 
+@pytest.mark.full
 @pytest.mark.process
 def test_seeds_give_different_answers_at_every_temperature_but_zero(gateway):
     assert len(texts(gateway, 0)) == 1

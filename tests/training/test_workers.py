@@ -131,6 +131,7 @@ def test_a_round_that_is_stopped_in_every_way_ends_in_the_same_weights(
     assert weights(policy / "model") == weights(undisturbed / "model")
 
 
+@pytest.mark.full
 def test_a_forked_worker_is_killed_with_its_programs_which_share_its_connections(db, tmp_path, monkeypatch):
     def open_connection_and_start_program(queue):
         connection.ensure_connection()
@@ -181,6 +182,7 @@ def weights(folder):
         return {name: file.get_tensor(name).numpy().tobytes() for name in file.keys()}  # noqa: SIM118 (not a dict)
 
 
+@pytest.mark.full
 def test_a_worker_on_the_database_logs_no_error_while_it_waits(db, tmp_path):
     """Its events, gossip and mingling cannot be sent over PGMQ, and failed every second and a half."""
     log = tmp_path / "default.log"
