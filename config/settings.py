@@ -188,6 +188,7 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ] + [{"NAME": "feedback.web.passwords.DistinctCharactersValidator"}]
+PASSWORD_RESET_TIMEOUT = 24 * 60 * 60  # seconds that a link for a new password lasts
 PASSWORD_HASHERS = ["feedback.web.passwords.LimitedHasher"] + [
     f"django.contrib.auth.hashers.{name}PasswordHasher" for name in ("PBKDF2SHA1", "Argon2", "BCryptSHA256", "Scrypt")
 ]
@@ -248,6 +249,7 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+    "ENUM_NAME_OVERRIDES": {"InvitationState": "feedback.actions.invitations.State"},
 }
 
 CELERY_BROKER_URL = broker.address(read_text("CELERY_BROKER_URL", default="pgmq://"))

@@ -65,7 +65,7 @@ LAYERS = {
     "config.runtime": [
         ["bootstrap"],
         ["testing", "supervisor"],
-        ["services", "site"],
+        ["services", "site", "first_administrator"],
         ["postgres", "health", "web_worker", "chunked", "unread"],
         ["broker", "command_line", "environment", "hosts", "packages", "postgres_server", "uv"],
         ["errors"],

@@ -3,18 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
+from django.urls import reverse
 from django.utils.translation import gettext as _
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback.actions import members, projects, tokens
+from feedback.actions import invitations, members, projects, tokens
 from feedback.api import strict
 from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.errors import Forbidden
-from feedback.models import ApiToken, Membership, Project
+from feedback.models import ApiToken, Invitation, Membership, Project
 from feedback.queue import sampling
 from feedback.reports import progress
 
@@ -125,6 +126,38 @@ class RoleRequest(strict.Serializer):
     role = serializers.ChoiceField(choices=Membership.Role.choices)
 
 
+class InvitationSerializer(strict.ModelSerializer):
+    """An invitation without its key, which is in the answer to its creation only."""
+
+    state = serializers.SerializerMethodField()
+    made_by = serializers.CharField(source="made_by.username", default=None, read_only=True, allow_null=True)
+
+    class Meta:
+        model = Invitation
+        fields: tuple[str, ...] = (
+            *("id", "role", "name", "places", "used", "state", "made_by", "created_at", "expires_at"),
+        )
+
+    @extend_schema_field(serializers.ChoiceField(choices=invitations.State.choices))
+    def get_state(self, invitation: Invitation) -> str:
+        return str(invitations.state_of(invitation))
+
+
+class InvitationRequest(strict.Serializer):
+    role = serializers.ChoiceField(choices=Membership.Role.choices, default=Membership.Role.ANNOTATOR)
+    name = serializers.CharField(max_length=100, default="", allow_blank=True)
+    places = serializers.IntegerField(min_value=1, max_value=invitations.MAX_PLACES, default=1)
+
+
+class MadeInvitationSerializer(InvitationSerializer):
+    """A new invitation with its link, which is in no later answer."""
+
+    url = serializers.CharField(read_only=True)
+
+    class Meta(InvitationSerializer.Meta):
+        fields = (*InvitationSerializer.Meta.fields, "url")
+
+
 class TokenSerializer(strict.ModelSerializer):
     class Meta:
         model = ApiToken
@@ -210,6 +243,35 @@ def member_detail(request: Request, slug: str, user_id: int) -> Response:
 
 def _member_body(project: Project, user_id: int) -> dict[str, Any]:
     return MemberSerializer(members.members_of(project).get(user_id=user_id)).data
+
+
+@extend_schema(methods=["GET"], operation_id="invitations_list", responses=InvitationSerializer(many=True))
+@extend_schema(
+    methods=["POST"],
+    operation_id="invitations_create",
+    request=InvitationRequest,
+    responses={201: MadeInvitationSerializer},
+)
+@api_view(["GET", "POST"])
+def invitation_list(request: Request, slug: str) -> Response:
+    """List the invitations, or make one: a link with which `places` people join within 7 days. For managers.
+
+    The link is in the answer to the creation only.
+    """
+    manager = members.manager_of(request.user, slug)
+    if request.method == "GET":
+        return Response(InvitationSerializer(invitations.invitations_of(manager.project), many=True).data)
+    invitation, key = invitations.invite(manager, **strict.validated(InvitationRequest(data=request.data)))
+    url = request.build_absolute_uri(reverse("join", args=[key]))
+    return Response({**InvitationSerializer(invitation).data, "url": url}, status=201)
+
+
+@extend_schema(operation_id="invitations_withdraw", responses={204: None})
+@api_view(["DELETE"])
+def invitation_detail(request: Request, slug: str, invitation_id: int) -> Response:
+    """Withdraw an invitation; those who have joined stay. For managers."""
+    invitations.revoke(members.manager_of(request.user, slug).project, invitation_id)
+    return Response(status=204)
 
 
 @extend_schema(methods=["GET"], operation_id="tokens_list", responses=TokenSerializer(many=True))

@@ -3,7 +3,7 @@
 from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
 from feedback.models.idempotency import IdempotentResponse
 from feedback.models.imports import Import
-from feedback.models.people import MAX_AHEAD, ApiToken, Membership, Project, User
+from feedback.models.people import MAX_AHEAD, ApiToken, Invitation, Membership, Project, User
 from feedback.models.prompts import Completion, Demonstration, ExternalId, Prompt, Source
 from feedback.models.quality import OwnQualitySnapshot, QualitySnapshot, RatingsSnapshot
 from feedback.models.rankings import Ranking
@@ -21,6 +21,7 @@ __all__ = [
     "ExternalId",
     "IdempotentResponse",
     "Import",
+    "Invitation",
     "Lease",
     "Membership",
     "OwnQualitySnapshot",

@@ -1,6 +1,5 @@
 """Users, projects, memberships and API tokens."""
 
-import hashlib
 import uuid
 
 from django.contrib.auth.models import AbstractUser
@@ -294,6 +293,30 @@ class Membership(models.Model):
         return self.role in (self.Role.REVIEWER, self.Role.MANAGER)
 
 
+class Invitation(models.Model):
+    """A link with which people make an account and become members. Only its key's SHA-256 digest is stored."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="invitations")
+    role = models.CharField(max_length=10, choices=Membership.Role.choices)
+    name = models.CharField(max_length=100, blank=True, help_text="Whom the link is for, in the inviter's words.")
+    digest = models.CharField(max_length=64, unique=True)
+    places = models.PositiveSmallIntegerField(help_text="How many people may join with it.")
+    used = models.PositiveSmallIntegerField(default=0, help_text="How many have joined.")
+    made_by = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(role__in=["annotator", "reviewer", "manager"]), name="invitation_role"),
+            models.CheckConstraint(condition=Q(places__gte=1, used__lte=F("places")), name="invitation_places"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name or str(self.get_role_display())
+
+
 class ApiToken(models.Model):
     """A user's key to the API. Only its SHA-256 digest is stored; the key itself is shown once."""
 
@@ -305,8 +328,3 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return self.name
-
-    @staticmethod
-    def digest_of(key: str) -> str:
-        # A key has 256 random bits. A slow password hash would not make it safer, and would cost time in every request.
-        return hashlib.sha256(key.encode()).hexdigest()

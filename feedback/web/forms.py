@@ -5,19 +5,48 @@ from typing import Any
 from uuid import UUID
 
 from django import forms
+from django.contrib.auth.forms import UserCreationForm
 from django.contrib.postgres.forms import SimpleArrayField
 from django.http import QueryDict
 from django.utils import timezone
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
+from feedback.actions import invitations
 from feedback.actions.ranking_details import MAX_COMMENT_LENGTH, RankingDetails
 from feedback.actions.spans import VisibleSpan
 from feedback.errors import Invalid
 from feedback.export.formats import registry
-from feedback.models import Membership, Project, Prompt
+from feedback.models import Membership, Project, Prompt, User
 from feedback.queue import sampling
 from feedback.reports import preference_export
+
+
+class JoinForm(UserCreationForm):
+    """The account of a person who was invited."""
+
+    class Meta:
+        model = User
+        fields = ("username",)
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.fields["username"].help_text = _("Letters, digits and @ . + - _")
+        self.fields["password1"].help_text = _("At least 8 characters, not only digits, and no common password.")
+        self.fields["password2"].help_text = ""
+
+
+class InvitationForm(forms.Form):
+    """A new invitation."""
+
+    role = forms.ChoiceField(label=_("Role"), choices=Membership.Role.choices)
+    name = forms.CharField(label=_("For whom (optional)"), max_length=100, required=False)
+    places = forms.IntegerField(
+        label=_("How many people"), min_value=1, max_value=invitations.MAX_PLACES, initial=1, required=False
+    )
+
+    def clean_places(self) -> int:
+        return self.cleaned_data["places"] or 1
 
 
 class TokenForm(forms.Form):

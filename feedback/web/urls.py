@@ -5,7 +5,7 @@ from django.urls import path
 from django.views.i18n import set_language
 
 from feedback.web.unsent_forms import SignIn
-from feedback.web.views import account, data, export, project, ranking, review, statistics
+from feedback.web.views import account, data, export, join, project, ranking, review, statistics
 
 urlpatterns = [
     path("", account.home, name="home"),
@@ -19,6 +19,14 @@ urlpatterns = [
         name="password",
     ),
     path("account/tokens/<int:token_id>/revoke/", account.revoke_token, name="revoke-token"),
+    path(
+        "account/password/<uidb64>/<token>/",
+        auth.PasswordResetConfirmView.as_view(
+            template_name="account/new_password.html", success_url="/", post_reset_login=True
+        ),
+        name="new-password",
+    ),
+    path("join/<str:key>/", join.join, name="join"),
     path("projects/new/", account.new_project, name="new-project"),
     path("projects/<slug:slug>/rank/", ranking.rank, name="rank"),
     path("projects/<slug:slug>/rank/tour/", ranking.tour, name="rank-tour"),
@@ -42,6 +50,9 @@ urlpatterns = [
     path("projects/<slug:slug>/export/", export.page, name="export"),
     path("projects/<slug:slug>/export/file/", export.download, name="export-file"),
     path("projects/<slug:slug>/people/", project.people, name="people"),
+    path("projects/<slug:slug>/people/invite/", project.invite, name="invite"),
+    path("projects/<slug:slug>/people/invite/<int:invitation_id>/revoke/", project.revoke, name="revoke-invitation"),
+    path("projects/<slug:slug>/people/<int:user_id>/password/", project.password_link, name="password-link"),
     path("projects/<slug:slug>/people/<int:user_id>/role/", project.change_role, name="change-role"),
     path("projects/<slug:slug>/people/<int:user_id>/remove/", project.remove_member, name="remove-member"),
     path("projects/<slug:slug>/settings/", project.settings, name="project-settings"),

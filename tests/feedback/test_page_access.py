@@ -102,7 +102,17 @@ def rows_in_the_database() -> dict[str, int]:
 
 def test_addresses_that_change_data_refuse_get(client, manager):
     client.force_login(manager)
-    acts = ("rank-submit", "rank-skip", "rank-undo", "change-role", "undo-import", "review-discard", "round-start")
+    acts = (
+        "invite",
+        "password-link",
+        "rank-submit",
+        "rank-skip",
+        "rank-undo",
+        "change-role",
+        "undo-import",
+        "review-discard",
+        "round-start",
+    )
     for name in (*acts, "roll-back", "checkpoint-promote", "round-cancel", "review-undo", "remove-member"):
         assert client.get(address_of(name)).status_code == WRONG_VERB, name
 

@@ -8,6 +8,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandParser
 
 from config.runtime import site
+from config.runtime.first_administrator import make_first_administrator
 from config.runtime.hosts import address_of
 from config.runtime.supervisor import Supervisor, services_named
 
@@ -56,6 +57,7 @@ class Command(ServiceCommand):
         names = [name.strip() for name in options["only"].split(",") if name.strip()]
         supervisor = Supervisor(services_named(names, options["host"], options["port"]), self.report)
         site.prepare(self.report, serves_pages="web" in names)
+        make_first_administrator(self.report)
         address = address_of(options["host"], options["port"])
         # Checked here: a query in greet_and_watch would end Accord while the database is being restarted.
         has_accounts = get_user_model().objects.exists()

@@ -6,23 +6,25 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback import imports
-from feedback.actions import members, projects
+from feedback.actions import invitations, members, password_links, projects
 from feedback.errors import AccordError, Invalid
 from feedback.imports.lines import read_lines
 from feedback.models import Import, Membership
 from feedback.rendering import render as render_markdown
 from feedback.reports import progress
 from feedback.reports.data import lists
-from feedback.web.forms import MemberForm, ProjectSettingsForm, PromptsForm, RoleForm, checked
+from feedback.web.forms import InvitationForm, MemberForm, ProjectSettingsForm, PromptsForm, RoleForm, checked
 from feedback.web.views import data
 
 MAX_IMPORTS_LISTED = 20
+MAX_INVITATIONS_LISTED = 50
 
 
 @login_required
@@ -53,8 +55,53 @@ def people(request: HttpRequest, slug: str) -> HttpResponse:
             return redirect("people", slug)
         except AccordError as refusal:
             form.add_error("username", refusal.message)
-    context = {"form": form, "members": members.members_of(membership.project), "roles": Membership.Role.choices}
-    return _page(request, membership, "people", context)
+    return _people_page(request, membership, form=form)
+
+
+def _people_page(request: HttpRequest, membership: Membership, **context: Any) -> HttpResponse:
+    forms = {"form": MemberForm(), "invitation_form": InvitationForm()}
+    lists = {
+        "members": members.members_of(membership.project),
+        "invitations": [
+            (invitation, invitations.state_of(invitation))
+            for invitation in invitations.invitations_of(membership.project)[:MAX_INVITATIONS_LISTED]
+        ],
+        "roles": Membership.Role.choices,
+    }
+    return _page(request, membership, "people", {**forms, **lists, **context})
+
+
+@login_required
+@never_cache
+@require_POST
+def invite(request: HttpRequest, slug: str) -> HttpResponse:
+    """Make an invitation. Its link is shown in this response only."""
+    membership = members.manager_of(request.user, slug)
+    form = InvitationForm(request.POST)
+    if not form.is_valid():
+        return _people_page(request, membership, invitation_form=form)
+    invitation, key = invitations.invite(membership, **form.cleaned_data)
+    link = request.build_absolute_uri(reverse("join", args=[key]))
+    return _people_page(request, membership, link=link, invited=invitation)
+
+
+@login_required
+@require_POST
+def revoke(request: HttpRequest, slug: str, invitation_id: int) -> HttpResponse:
+    invitations.revoke(members.manager_of(request.user, slug).project, invitation_id)
+    messages.success(request, _("The invitation is withdrawn: its link does nothing any more."))
+    return redirect("people", slug)
+
+
+@login_required
+@never_cache
+@require_POST
+def password_link(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
+    """Make a link with which a member sets a new password. It is shown in this response only."""
+    membership = members.manager_of(request.user, slug)
+    person = members.current_or_former_member(membership.project, user_id)
+    link = request.build_absolute_uri(reverse("new-password", args=password_links.password_link(membership, user_id)))
+    return _people_page(request, membership, link=link, link_for=person)
 
 
 @login_required

@@ -5,7 +5,7 @@ from uuid import uuid4
 import pytest
 from django.urls import reverse
 
-from feedback.actions.tokens import issue_token
+from feedback.actions.tokens import digest_of, issue_token
 from feedback.api.urls import urlpatterns
 from feedback.models import ApiToken
 from tests.factories import URL, client_of
@@ -17,6 +17,8 @@ VERBS = {
     "api-project": ("get", "patch"),
     "api-members": ("get", "post"),
     "api-member": ("patch", "delete"),
+    "api-invitations": ("get", "post"),
+    "api-invitation": ("delete",),
     "api-tokens": ("get", "post"),
     "api-token": ("delete",),
     "api-leases": ("post",),
@@ -90,6 +92,9 @@ FOR_MANAGERS = {
     ("api-members", "post"),
     ("api-member", "patch"),
     ("api-member", "delete"),
+    ("api-invitations", "get"),
+    ("api-invitations", "post"),
+    ("api-invitation", "delete"),
     ("api-prompts", "post"),
     ("api-completions", "post"),
     ("api-comparisons", "post"),
@@ -129,6 +134,7 @@ PARTS |= {
     "prompt_id": 1,
     "decision_id": 1,
     "import_id": 1,
+    "invitation_id": 1,
     "demonstration_id": 1,
     "number": 1,
 }
@@ -202,7 +208,7 @@ def test_a_deactivated_account_is_401(as_annotator, annotator, project):
 def test_only_the_digest_of_a_token_is_stored(annotator):
     token, key = issue_token(annotator, "tests")
     assert key not in str(vars(token))
-    assert ApiToken.objects.get(digest=ApiToken.digest_of(key)) == token
+    assert ApiToken.objects.get(digest=digest_of(key)) == token
 
 
 def test_the_session_of_the_pages_works_with_a_csrf_token_alone(annotator, project):
