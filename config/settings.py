@@ -116,6 +116,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "config.runtime.health.HealthMiddleware",
+    "training.web.watch.WatchMiddleware",
     "config.responses.ResponseMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

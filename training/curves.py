@@ -156,15 +156,16 @@ def rounded(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def new_lines(round_: Round, names: Names, after: int) -> list[dict[str, Any]] | None:
-    """Return lines of metrics with ids above `after`: `{"id", "job", "step", "values"}`; None if they are too many.
+def new_lines(round_: Round, names: Names, after: int) -> dict[str, Any]:
+    """Return lines of metrics with ids above `after`: `{"lines": [{"id", "job", "step", "values"}…], "after"}`.
 
-    After a resume, repeated steps have new ids.
+    `lines` is None if they are too many. `after` is the id of the last one. After a resume, repeated steps have new
+    ids.
     """
     lines = list(round_.metrics.filter(pk__gt=after, job__in=names).order_by("pk")[: MAX_NEW_LINES + 1])
     if len(lines) > MAX_NEW_LINES:
-        return None
-    return [
+        return {"lines": None, "after": after}
+    rows = [
         {
             "id": line.pk,
             "job": line.job,
@@ -173,6 +174,7 @@ def new_lines(round_: Round, names: Names, after: int) -> list[dict[str, Any]] |
         }
         for line in lines
     ]
+    return {"lines": rows, "after": lines[-1].pk if lines else after}
 
 
 class _Line:

@@ -8,6 +8,7 @@ from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from feedback import statements
 from feedback.errors import NotFound
 from feedback.export.demonstrations import imitable
 from feedback.models import Comparison, Project
@@ -264,8 +265,27 @@ def round_of(project: Project, number: int) -> Round:
     """Return the project's round of this number. Raise NotFound."""
     round_ = rounds_of(project).filter(number=number).first()
     if round_ is None:
-        raise NotFound(_("There is no round %(number)s in this project.") % {"number": number})
+        raise _no_round(number)
     return round_
+
+
+# Read by every poll of a round's page. The ORM takes longer to write this query than all else that such a poll does.
+FOLLOWED = f"""
+    SELECT {statements.columns(Round, "training_round")} FROM training_round WHERE project_id = %s AND number = %s"""
+
+
+def followed_round(project: Project, number: int) -> Round:
+    """Return the project's round like `round_of`, without the rows that it refers to."""
+    (row,) = statements.run(FOLLOWED, [project.pk, number]) or (None,)
+    if row is None:
+        raise _no_round(number)
+    round_ = statements.build(Round, row)
+    round_.project = project
+    return round_
+
+
+def _no_round(number: int) -> NotFound:
+    return NotFound(_("There is no round %(number)s in this project.") % {"number": number})
 
 
 def checkpoint_of(project: Project, checkpoint_id: int) -> Checkpoint:

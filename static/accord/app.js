@@ -1,5 +1,6 @@
 // Behaviour of every page: menus, appearance, dialogs, mathematics, copy buttons, confirmations.
 
+import "./live.js";
 import { setMathematics } from "./math.js";
 import { prepareSignOut } from "./rank/drafts.js";
 import { openAtLastTurn } from "./rank/turns.js";
@@ -49,13 +50,6 @@ document.addEventListener("click", async (event) => {
   if (!button) return;
   await navigator.clipboard.writeText(document.getElementById(button.dataset.copies).textContent);
   button.textContent = button.dataset.done;
-});
-
-// Polling pauses while nobody sees the page, and while a dialog is open: the last poll may reload the page, and typed
-// text would be lost.
-document.addEventListener("htmx:beforeRequest", (event) => {
-  const isPoll = event.target.getAttribute("hx-trigger")?.startsWith("every");
-  if (isPoll && (document.hidden || document.querySelector("dialog[open]"))) event.preventDefault();
 });
 
 document.addEventListener("submit", (event) => {

@@ -2,8 +2,7 @@
 
 import { Chart, forgetColours } from "./curves/chart.js";
 
-const POLL_INTERVAL = 1_500; // ms, while the round runs
-const HIDDEN_INTERVAL = 15_000; // ms, in a tab that nobody looks at
+const RETRY_INTERVAL = 5_000; // ms
 const COLUMNS = 150; // of the thinned curves: two values each
 const MAX_POINTS = 8 * COLUMNS; // with more after many live steps, the curves are fetched thinned again
 
@@ -16,7 +15,7 @@ const options = {
   texts: { step: container.dataset.step },
 };
 const charts = [...container.querySelectorAll(".curve")].map((element) => new Chart(element, options, load));
-let after = null;
+const after = document.getElementById("curves-after"); // id of the last line of metrics; it goes with live.js's requests
 
 async function fetchAnswer(url, query) {
   const response = await fetch(`${url}?${new URLSearchParams(query)}`).catch(() => null);
@@ -30,32 +29,32 @@ async function load(round, query = {}) {
 // ---- the round of the page
 
 async function update() {
+  after.value = ""; // no lines meanwhile
   const [round] = options.rounds;
-  const answer = await fetchAnswer(round.url, after === null ? { columns: COLUMNS } : { after });
-  if (answer) take(round, answer);
-  if (!answer?.ended || after === null) wait();
+  const answer = await fetchAnswer(round.url, { columns: COLUMNS });
+  if (!answer) return void setTimeout(update, RETRY_INTERVAL);
+  for (const curve of answer.curves) for (const chart of charts) chart.take(round.number, curve);
+  drawUnzoomed();
+  if (answer.ended) hideEmpty();
+  after.value = answer.after;
 }
 
-function take(round, answer) {
-  const isTooLong = answer.lines === null || charts.some((chart) => chart.size > MAX_POINTS);
-  after = isTooLong ? null : answer.after;
-  for (const curve of answer.curves ?? []) for (const chart of charts) chart.take(round.number, curve);
-  for (const line of answer.lines ?? []) for (const chart of charts) chart.add(round.number, line);
-  if (answer.curves || answer.lines?.length) for (const chart of charts) if (!chart.zoomed) chart.draw();
-  if (answer.ended && !isTooLong) hideEmpty();
+/** Take the new lines of metrics that came with the status of the round. */
+function takeNews(event) {
+  const news = document.getElementById("new-lines");
+  if (event.target.id !== "round-status" || !news || after.value === "") return;
+  const { lines, after: last } = JSON.parse(news.textContent);
+  if (lines === null) return void update();
+  after.value = last;
+  for (const line of lines) for (const chart of charts) chart.add(options.rounds[0].number, line);
+  if (charts.some((chart) => chart.size > MAX_POINTS)) update();
+  else if (lines.length) drawUnzoomed();
 }
+document.addEventListener("htmx:afterSwap", takeNews);
 
-let timer = null;
-function wait() {
-  clearTimeout(timer);
-  timer = setTimeout(() => {
-    timer = null;
-    update();
-  }, document.hidden ? HIDDEN_INTERVAL : POLL_INTERVAL);
+function drawUnzoomed() {
+  for (const chart of charts) if (!chart.zoomed) chart.draw();
 }
-document.addEventListener("visibilitychange", () => {
-  if (timer && !document.hidden) wait();
-});
 
 /** Hide curves without values once the round has ended: it may have failed early, or its algorithm has no critic. */
 function hideEmpty() {

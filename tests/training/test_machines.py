@@ -213,7 +213,7 @@ def test_a_poll_gets_the_changing_part_and_fewer_queries_than_workers(client, gp
     client.get(PAGE)
     with django_assert_num_queries(8):  # session, user, membership, and five of the report
         poll = client.get(PAGE, headers={"HX-Request": "true"}).content.decode()
-    assert "<html" not in poll and 'hx-trigger="every 25s"' in poll
+    assert "<html" not in poll and 'hx-trigger="news"' in poll
 
 
 @pytest.mark.process

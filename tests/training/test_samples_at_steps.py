@@ -10,6 +10,7 @@ from training.rounds import lifecycle, samples_at_steps
 
 PAGE = "/projects/support/rounds/1/"
 STEPS = f"{PAGE}samples/steps/"
+STATUS = "/projects/support/rounds/1/status/"
 
 
 def lines(project, *steps):
@@ -63,10 +64,12 @@ def test_the_page_shows_the_first_the_newest_and_a_chosen_step(claim, project, m
     page = shown.content.decode()
     assert page.count("<em>*step*</em> 2") == 2 and "<em>*step*</em> 0" in page and "<em>*step*</em> 6" in page
     assert "<em>*step*</em> 4" not in page
-    version = shown.context["at_steps"].version
-    assert client.get(STEPS, {"step": "2", "version": version}).status_code == 204
+    version = {"version": shown.context["at_steps"].version}
+    assert f'value="{version["version"]}"' in page
+    assert "HX-Trigger" not in client.get(STATUS, version)
     samples_at_steps.record(claim, "policy", lines(project, 8), from_start=False)
-    assert "<em>*step*</em> 8" in client.get(STEPS, {"step": "2", "version": version}).content.decode()
+    assert client.get(STATUS, version)["HX-Trigger"] == "new-samples"
+    assert "<em>*step*</em> 8" in client.get(STEPS, {"step": "2"}).content.decode()
     lifecycle.fail(claim, "It broke.")
     ended = client.get(PAGE, {"step": "4"}).content.decode()
-    assert "<em>*step*</em> 4" in ended and "every 5s" not in ended
+    assert "<em>*step*</em> 4" in ended and "new-samples" not in ended

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db import transaction
+from django.db.models import Count, Max
 
 from feedback.models import Prompt
 from training.models import Round, SampleAtStep
@@ -89,6 +90,12 @@ class StepSamples:
     version: str  # changes when there is something new
 
 
+def samples_version(round_: Round) -> str:
+    """Return a text that changes when there are new samples; "" if there are none."""
+    counts = round_.samples_at_steps.aggregate(newest=Max("pk"), rows=Count("pk"))
+    return f"{counts['newest']}.{counts['rows']}" if counts["rows"] else ""
+
+
 def samples_at_steps(round_: Round, chosen: int | None = None) -> StepSamples | None:
     """Return the samples of the job with the most steps; None if there are none.
 
@@ -112,5 +119,5 @@ def samples_at_steps(round_: Round, chosen: int | None = None) -> StepSamples | 
         steps[job.name],
         chosen,
         [PromptSamples(prompt, [(step, by_place.get((prompt.pk, step))) for step in columns]) for prompt in prompts],
-        version=f"{job.name}.{max(row.pk for row in rows)}.{len(rows)}",
+        samples_version(round_),
     )

@@ -67,10 +67,6 @@ class Queue:
     running_rounds: int
     running_checks: int
 
-    @property
-    def is_busy(self) -> bool:
-        return bool(self.waiting_rounds + self.waiting_checks + self.running_rounds + self.running_checks)
-
 
 @dataclass(frozen=True)
 class Machines:
@@ -80,11 +76,6 @@ class Machines:
     queues: list[Queue]
     warnings: list[str]
     as_of: datetime
-
-    @property
-    def is_busy(self) -> bool:
-        """Return whether something runs or waits, so that the page changes soon."""
-        return any(queue.is_busy for queue in self.queues)
 
 
 def machines_of(project: Project) -> Machines:

@@ -16,10 +16,6 @@ from training.web.presenters import render_page
 from training.workers import report
 from training.workers.report import Machines
 
-# Seconds between polls. The sum of the second and `rows.DEAD_AFTER` is below a minute, within which a worker that died
-# is shown as dead.
-POLL_BUSY, POLL_IDLE = 10, 25
-
 
 @login_required
 @require_GET
@@ -41,7 +37,7 @@ def site_machines(request: HttpRequest) -> HttpResponse:
 
 
 def _answer(request: HttpRequest, machines: Machines, membership: Membership | None = None) -> HttpResponse:
-    context: dict[str, Any] = {"machines": machines, "poll_seconds": POLL_BUSY if machines.is_busy else POLL_IDLE}
+    context: dict[str, Any] = {"machines": machines}
     if request.headers.get("HX-Request"):
         return render(request, "console/_machines.html", context)
     if membership is None:

@@ -21,7 +21,7 @@ from training.models import Round, SampleAtStep
 from training.rounds import continued_critic, continued_reward, lifecycle
 from training.rounds import settings as round_settings
 from training.rounds.sample_comparison import Sample, other_checkpoint, samples_of, summary_of
-from training.rounds.samples_at_steps import samples_at_steps
+from training.rounds.samples_at_steps import samples_at_steps, samples_version
 from training.web.presenters import render_page, side_of
 from training.workers.report import gpu_hint
 
@@ -77,11 +77,19 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 @require_GET
 @never_cache
 def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    """Return the changing part of a round's page. The last response ends the polling and reloads the page."""
-    round_ = reports.round_of(members.manager_of(request.user, slug).project, number)
+    """Return the changing part of a round's page. The last response ends the polling and reloads the page.
+
+    It brings what the page does not have yet: lines of metrics after `?after=<id>`, the log if `?log=` names another
+    one, and, if `?version=` is not that of the samples at fixed prompts, an event by which the page fetches them.
+    """
+    round_ = reports.followed_round(members.manager_of(request.user, slug).project, number)
     context = _status(round_)
     context["log_is_new"] = request.GET.get("log") != context["log_version"]
+    if (after := _number(request, "after")) is not None:
+        context["new_lines"] = curves.new_lines(round_, curves.names_of(round_), after)
     response = render(request, "console/_round_status.html", context)
+    if request.GET.get("version", "") != samples_version(round_):
+        response["HX-Trigger"] = "new-samples"
     if not round_.is_active:
         response.status_code = HttpResponseStopPolling.status_code
         response["HX-Refresh"] = "true"
@@ -92,35 +100,27 @@ def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
 @require_GET
 @never_cache
 def round_samples_at_steps(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    """Return samples at fixed prompts, of the first, the newest and the step `?step=`; 204 if `?version=` has them."""
+    """Return samples at fixed prompts, of the first, the newest and the step `?step=`."""
     membership = members.manager_of(request.user, slug)
     round_ = reports.round_of(membership.project, number)
-    context = _samples_at_steps(request, round_)
-    version = context["at_steps"].version if context["at_steps"] else ""
-    if round_.is_active and request.GET.get("version") == version:
-        return HttpResponse(status=204)
-    return render(
-        request, "console/_samples_at_steps.html", {"project": membership.project, "round": round_, **context}
-    )
+    context = {"project": membership.project, "round": round_, **_samples_at_steps(request, round_)}
+    return render(request, "console/_samples_at_steps.html", context)
 
 
 @login_required
 @require_GET
 @never_cache
 def round_metrics(request: HttpRequest, slug: str, number: int) -> HttpResponse:
-    """Return the curves of a round, thinned, or with `?after=<id>` the lines of metrics since that answer.
+    """Return the curves of a round, thinned.
 
     `?columns=`, `?from=` and `?to=` choose the thinning and a range of steps, `?job=` and `?metrics=a b` one chart.
     """
     round_ = reports.round_of(members.manager_of(request.user, slug).project, number)
     names, until = _names(request, round_), curves.last_id(round_)
-    answer: dict[str, Any] = {"after": until, "ended": not round_.is_active}
-    if (after := _number(request, "after")) is not None:
-        answer["lines"] = curves.new_lines(round_, names, after)
-        return JsonResponse(answer)
     span = curves.Span(_number(request, "from"), _number(request, "to"))
     columns = _number(request, "columns") or curves.COLUMNS
-    return JsonResponse({**answer, "curves": curves.thinned(round_, names, until, columns, span)})
+    drawn = curves.thinned(round_, names, until, columns, span)
+    return JsonResponse({"curves": drawn, "after": until, "ended": not round_.is_active})
 
 
 @login_required
