@@ -7,6 +7,7 @@ import random
 import pytest
 from django.db import connection
 
+from tests.factories import URL, client_of
 from tests.lengths import length
 from training import curves
 from training.models import Metric
@@ -87,3 +88,32 @@ def test_a_page_view_of_a_hundred_thousand_steps_costs_kilobytes(waiting):
         (job, name) for job, wanted in names.items() for name in wanted
     }
     assert len(json.dumps(found, separators=(",", ":"))) < 250_000
+
+
+def test_the_api_returns_the_thinned_curves_of_the_page_and_then_newer_values(waiting, manager):
+    api = client_of(manager)
+    write(waiting, "policy", {"reward": [math.sin(step) for step in range(500)], "kl": [1 / 3] * 500})
+    answer = api.get(f"{URL}/rounds/1/curves", {"points": 22}).data
+    assert (answer["is_whole"], answer["ended"], answer["after"]) == (True, False, curves.last_id(waiting))
+    shown = of(waiting, curves.names_of(waiting), columns=10)
+    got = {(curve["job"], curve["metric"]): (curve["steps"], curve["values"]) for curve in answer["curves"]}
+    assert got == {place: (curve["steps"], curve["values"]) for place, curve in shown.items()}
+    assert all(len(steps) <= 22 for steps, _values in got.values()) and got["policy", "kl"][1][0] == 0.333333
+    Metric.objects.create(round=waiting, job="policy", step=501, values={"reward": 2.5, "total": 9})
+    newer = api.get(f"{URL}/rounds/1/curves", {"after": answer["after"]}).data
+    assert newer["curves"] == [{"job": "policy", "metric": "reward", "steps": [501], "values": [2.5]}]
+    assert newer["is_whole"] is False
+    assert api.get(f"{URL}/rounds/1/curves", {"after": newer["after"]}).data == {**newer, "curves": []}
+
+
+def test_the_api_reads_a_range_of_one_jobs_curves_and_whole_ones_after_too_many_steps(waiting, manager, monkeypatch):
+    api = client_of(manager)
+    write(waiting, "policy", {"kl": [0.5] * 9})
+    write(waiting, "reward", {"loss": [0.5] * 9})
+    part = api.get(f"{URL}/rounds/1/curves", {"job": "policy", "first": 4, "last": 6}).data["curves"]
+    assert [(curve["job"], curve["steps"]) for curve in part] == [("policy", [4, 5, 6])]
+    monkeypatch.setattr(curves, "MAX_NEW_LINES", 5)
+    assert api.get(f"{URL}/rounds/1/curves", {"after": 0}).data["is_whole"]
+    assert api.get(f"{URL}/rounds/1/curves", {"job": "dpo"}).status_code == 404
+    for query in ({"points": 3}, {"points": 10**6}, {"after": 1, "first": 2}, {"steps": 5}):
+        assert api.get(f"{URL}/rounds/1/curves", query).status_code == 400

@@ -130,6 +130,7 @@ CALLS = [
     ("get", "rounds"),
     ("post", "rounds"),
     ("get", "rounds/1"),
+    ("get", "rounds/1/curves"),
     ("post", "rounds/1/cancel"),
     ("post", "rounds/1/resume"),
     ("get", "ratings/rounds"),

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from training.api import completions, guard_texts, loop, machines, ratings
+from training.api import completions, curves, guard_texts, loop, machines, ratings
 
 PROJECT = "projects/<slug:slug>"
 
@@ -11,6 +11,7 @@ urlpatterns = [
     path(f"{PROJECT}/loop", loop.loop_detail, name="api-loop"),
     path(f"{PROJECT}/rounds", loop.round_list, name="api-rounds"),
     path(f"{PROJECT}/rounds/<int:number>", loop.round_detail, name="api-round"),
+    path(f"{PROJECT}/rounds/<int:number>/curves", curves.round_curves, name="api-round-curves"),
     path(f"{PROJECT}/rounds/<int:number>/cancel", loop.round_cancel, name="api-round-cancel"),
     path(f"{PROJECT}/rounds/<int:number>/resume", loop.round_resume, name="api-round-resume"),
     path(f"{PROJECT}/machines", machines.machines_detail, name="api-machines"),
