@@ -1,6 +1,7 @@
 """Projects, their members, and the tokens of the current user."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from django.urls import reverse
@@ -11,7 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from feedback.actions import invitations, members, projects, tokens
-from feedback.api import strict
+from feedback.api import scopes, strict
 from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.errors import Forbidden
@@ -159,13 +160,38 @@ class MadeInvitationSerializer(InvitationSerializer):
 
 
 class TokenSerializer(strict.ModelSerializer):
+    """A token without its key. `scopes` or `projects` null: not limited by it."""
+
+    projects = serializers.SerializerMethodField()
+
     class Meta:
         model = ApiToken
-        fields: tuple[str, ...] = ("id", "name", "created_at", "last_used_at")
+        fields: tuple[str, ...] = ("id", "name", "scopes", "projects", "created_at", "expires_at", "last_used_at")
+
+    @extend_schema_field(serializers.ListField(child=serializers.SlugField(), allow_null=True))
+    def get_projects(self, token: ApiToken) -> list[str] | None:
+        if token.project_ids is None:
+            return None
+        return list(Project.objects.filter(pk__in=token.project_ids).order_by("slug").values_list("slug", flat=True))
 
 
 class TokenRequest(strict.Serializer):
+    """A new token. Without `scopes` and `projects` it may do all that its user may do."""
+
     name = serializers.CharField(max_length=100)
+    scopes = serializers.ListField(
+        child=serializers.ChoiceField(choices=list(scopes.SCOPES)), allow_empty=False, required=False
+    )
+    projects = serializers.ListField(child=serializers.SlugField(), allow_empty=False, required=False)
+    days = serializers.IntegerField(
+        min_value=1, max_value=tokens.MAX_DAYS, required=False, help_text="Until it expires; without it, never."
+    )
+
+
+class RotateRequest(strict.Serializer):
+    """The rotation of a token: minutes for which the old one is still accepted."""
+
+    overlap_minutes = serializers.IntegerField(min_value=0, max_value=7 * 24 * 60, default=60)
 
 
 class IssuedTokenSerializer(TokenSerializer):
@@ -190,7 +216,10 @@ def _project_body(membership: Membership) -> dict[str, Any]:
 def project_list(request: Request) -> Response:
     """List the current user's projects by name, or create one. Staff only may create; they become its manager."""
     if request.method == "GET":
-        return Response([_project_body(membership) for membership in progress.memberships_of(request.user)])
+        memberships = progress.memberships_of(request.user)
+        if (limit := getattr(request.auth, "project_ids", None)) is not None:
+            memberships = memberships.filter(project_id__in=limit)
+        return Response([_project_body(membership) for membership in memberships])
     if not request.user.is_staff:
         raise Forbidden(_("Only staff may make projects: ask an administrator."))
     settings = strict.validated(ProjectRequest(data=request.data))
@@ -283,7 +312,7 @@ def token_list(request: Request) -> Response:
     """List the current user's tokens, or create one. The key is in the answer to the creation only."""
     if request.method == "GET":
         return Response(TokenSerializer(request.user.api_tokens.order_by("pk"), many=True).data)
-    token, key = tokens.issue_token(request.user, strict.validated(TokenRequest(data=request.data))["name"])
+    token, key = tokens.issue_token(request.user, **strict.validated(TokenRequest(data=request.data)))
     return Response({**TokenSerializer(token).data, "key": key}, status=201)
 
 
@@ -293,3 +322,12 @@ def token_detail(request: Request, token_id: int) -> Response:
     """Revoke a token of the current user. Requests with it are refused from now on."""
     tokens.revoke_token(request.user, token_id)
     return Response(status=204)
+
+
+@extend_schema(operation_id="tokens_rotate", request=RotateRequest, responses={201: IssuedTokenSerializer})
+@api_view(["POST"])
+def token_rotate(request: Request, token_id: int) -> Response:
+    """Make a token like this one, and let this one expire after an overlap. The key is in this answer only."""
+    minutes = strict.validated(RotateRequest(data=request.data))["overlap_minutes"]
+    token, key = tokens.rotate_token(request.user, token_id, timedelta(minutes=minutes))
+    return Response({**TokenSerializer(token).data, "key": key}, status=201)

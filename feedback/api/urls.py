@@ -12,6 +12,7 @@ from feedback.api import (
     projects,
     ratings,
     review,
+    scopes,
     trials,
     trust,
 )
@@ -31,6 +32,7 @@ urlpatterns = [
     path(f"{PROJECT}/invitations/<int:invitation_id>", projects.invitation_detail, name="api-invitation"),
     path("tokens", projects.token_list, name="api-tokens"),
     path("tokens/<int:token_id>", projects.token_detail, name="api-token"),
+    path("tokens/<int:token_id>/rotate", projects.token_rotate, name="api-token-rotate"),
     path(f"{PROJECT}/leases", annotation.lease_list, name="api-leases"),
     path(LEASE, annotation.lease_detail, name="api-lease"),
     path(f"{LEASE}/renew", annotation.lease_renew, name="api-lease-renew"),
@@ -84,3 +86,29 @@ urlpatterns = [
     path(f"{PROJECT}/figures", figures.figures_list, name="api-figures"),
     path(f"{PROJECT}/figures/mine", figures.figures_own, name="api-own-figures"),
 ]
+
+scopes.register(
+    {
+        "projects": ("api-projects", "api-project", "api-members", "api-member", "api-invitations", "api-invitation"),
+        "tokens": ("api-tokens", "api-token", "api-token-rotate"),
+        "rankings": (
+            *("api-leases", "api-lease", "api-lease-renew", "api-lease-rank", "api-lease-skip", "api-rankings"),
+            *("api-revise", "api-undo", "api-own-figures"),
+        ),
+        "prompts": (
+            *("api-prompts", "api-completions", "api-comparisons", "api-gold", "api-imports", "api-import"),
+            *("api-data-prompts", "api-data-prompt", "api-data-completions", "api-data-comparisons"),
+            *("api-data-comparison", "api-data-rankings", "api-data-demonstrations", "api-data-skips"),
+        ),
+        "preferences": (
+            *("api-preferences", "api-demonstrations", "api-skips", "api-reliability", "api-trust", "api-agreement"),
+            *("api-ratings", "api-rating-slices", "api-figures"),
+        ),
+        "rounds": ("api-trials", "api-trial", "api-trial-end"),
+        "review": (
+            *("api-disagreements", "api-case", "api-adjudicate", "api-return", "api-discard", "api-keep"),
+            *("api-flagged", "api-reviewed-demonstrations", "api-discard-demonstration", "api-work"),
+            *("api-discard-since", "api-decisions", "api-undo-decision"),
+        ),
+    }
+)

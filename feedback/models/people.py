@@ -323,7 +323,16 @@ class ApiToken(models.Model):
     user = models.ForeignKey(User, models.CASCADE, related_name="api_tokens")
     name = models.CharField(max_length=100)
     digest = models.CharField(max_length=64, unique=True)
+    scopes = ArrayField(
+        models.CharField(max_length=20),
+        null=True,
+        help_text="What the token may do, see feedback/api/scopes.py; NULL: all that its user may do.",
+    )
+    project_ids = ArrayField(
+        models.BigIntegerField(), null=True, help_text="The projects it is limited to; NULL: all of its user's."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
 
     def __str__(self) -> str:

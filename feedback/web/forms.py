@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from feedback.actions import invitations
 from feedback.actions.ranking_details import MAX_COMMENT_LENGTH, RankingDetails
 from feedback.actions.spans import VisibleSpan
+from feedback.api.scopes import SCOPES
 from feedback.errors import Invalid
 from feedback.export.formats import registry
 from feedback.models import Membership, Project, Prompt, User
@@ -50,7 +51,39 @@ class InvitationForm(forms.Form):
 
 
 class TokenForm(forms.Form):
+    """A new API token. Nothing chosen: not limited."""
+
     name = forms.CharField(label=_("Name"), max_length=100)
+    days = forms.TypedChoiceField(
+        label=_("Expires"),
+        choices=[("", _("never")), (30, _("in 30 days")), (90, _("in 90 days")), (365, _("in a year"))],
+        coerce=int,
+        empty_value=None,
+        required=False,
+    )
+    scopes = forms.MultipleChoiceField(
+        label=_("Only for"),
+        choices=list(SCOPES.items()),
+        widget=forms.CheckboxSelectMultiple,
+        required=False,
+        help_text=_("None chosen: all that you may do."),
+    )
+    projects = forms.MultipleChoiceField(
+        label=_("Only in"),
+        widget=forms.CheckboxSelectMultiple,
+        required=False,
+        help_text=_("None chosen: in all your projects."),
+    )
+
+    def __init__(self, data: QueryDict | None = None, *, projects: list[tuple[str, str]]) -> None:
+        super().__init__(data)
+        self.fields["projects"].choices = projects
+        if not projects:
+            del self.fields["projects"]
+
+    def clean(self) -> dict[str, Any]:
+        fields = super().clean() or {}
+        return fields | {name: fields.get(name) or None for name in ("scopes", "projects")}
 
 
 class ListField(SimpleArrayField):

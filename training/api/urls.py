@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from feedback.api import scopes
 from training.api import completions, curves, guard_texts, loop, machines, ratings
 
 PROJECT = "projects/<slug:slug>"
@@ -23,3 +24,15 @@ urlpatterns = [
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/check", loop.checkpoint_check, name="api-check"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote", loop.checkpoint_promote, name="api-promote"),
 ]
+
+scopes.register(
+    {
+        "prompts": ("api-data-completion",),
+        "preferences": ("api-rating-rounds",),
+        "rounds": (
+            *("api-loop", "api-rounds", "api-round", "api-round-cancel", "api-round-resume", "api-machines"),
+            "api-round-curves",
+            *("api-guard-texts", "api-checkpoints", "api-roll-back", "api-checkpoint", "api-check", "api-promote"),
+        ),
+    }
+)

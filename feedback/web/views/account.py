@@ -10,6 +10,7 @@ from django.views.decorators.http import require_GET, require_POST
 
 from feedback.actions import projects, tokens
 from feedback.errors import Forbidden
+from feedback.models import ApiToken, Project
 from feedback.reports import progress
 from feedback.web.forms import ProjectForm, TokenForm
 
@@ -24,13 +25,26 @@ def home(request: HttpRequest) -> HttpResponse:
 @never_cache
 def account(request: HttpRequest) -> HttpResponse:
     """Show the account page. A new token's key appears only in the response to the POST that created it."""
-    form = TokenForm(request.POST or None)
+    projects = list(request.user.projects.order_by("name").values_list("slug", "name"))
+    form = TokenForm(request.POST if request.method == "POST" else None, projects=projects)
     key = None
     if request.method == "POST" and form.is_valid():
-        _token, key = tokens.issue_token(request.user, form.cleaned_data["name"])
-        form = TokenForm()
-    context = {"form": form, "tokens": request.user.api_tokens.order_by("-created_at"), "key": key}
+        _token, key = tokens.issue_token(request.user, **form.cleaned_data)
+        form = TokenForm(projects=projects)
+    listed = [
+        (token, tokens.is_expired(token), limits_of(token)) for token in request.user.api_tokens.order_by("-created_at")
+    ]
+    context = {"form": form, "tokens": listed, "key": key}
     return render(request, "account/page.html", context)
+
+
+def limits_of(token: ApiToken) -> str:
+    """Return what a token is limited to, or "" for one without limits."""
+    projects = Project.objects.filter(pk__in=token.project_ids or []).order_by("slug").values_list("slug", flat=True)
+    limits = [", ".join(token.scopes or []), ", ".join(projects)]
+    if token.project_ids is not None and not projects:
+        limits[1] = _("projects that do not exist any more")
+    return " · ".join(filter(None, limits))
 
 
 @login_required

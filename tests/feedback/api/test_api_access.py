@@ -21,6 +21,7 @@ VERBS = {
     "api-invitation": ("delete",),
     "api-tokens": ("get", "post"),
     "api-token": ("delete",),
+    "api-token-rotate": ("post",),
     "api-leases": ("post",),
     "api-lease": ("delete",),
     "api-lease-renew": ("post",),
@@ -124,7 +125,7 @@ FOR_MANAGERS = {
     ("api-figures", "get"),
 }
 EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]
-NOT_OF_A_PROJECT = {"api-projects", "api-tokens", "api-token"}
+NOT_OF_A_PROJECT = {"api-projects", "api-tokens", "api-token", "api-token-rotate"}
 PARTS = {"slug": "support", "lease_id": uuid4()}
 PARTS |= {
     "ranking_id": 1,

@@ -8,6 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
 
 from feedback.actions.tokens import find_token
+from feedback.api.scopes import CHAT
 from feedback.errors import AccordError
 from feedback.models import Membership, Project
 from training.serving import openai_api
@@ -66,7 +67,9 @@ def is_managers(project: Project, key: str) -> bool:
     """Return whether the key is the API token of one of the project's managers or of a superuser."""
     try:
         token = find_token(key)
-        if token is None:
+        if token is None or not (token.scopes is None or CHAT in token.scopes):
+            return False
+        if token.project_ids is not None and project.pk not in token.project_ids:
             return False
         managers = Membership.objects.filter(project=project, role=Membership.Role.MANAGER)
         return token.user.is_superuser or managers.filter(user=token.user).exists()
