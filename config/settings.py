@@ -264,12 +264,15 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_WORKER_ENABLE_REMOTE_CONTROL = False  # PGMQ cannot broadcast; heartbeats in the database replace it
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
-CELERY_TASK_ROUTES = {f"training.tasks.{name}": {"queue": "gpu"} for name in ("run_round", "check_checkpoint")}
+CELERY_TASK_ROUTES = {
+    f"training.tasks.{name}": {"queue": "gpu"} for name in ("run_round", "check_checkpoint", "settle_checkpoint_files")
+}
 # Seconds between runs. Messages expire, so that a worker that was stopped for a day does not find a backlog.
 CELERY_BEAT_SCHEDULE = {
     "sweep-lost-rounds": {"task": "training.tasks.sweep_lost_rounds", "schedule": 10, "options": {"expires": 30}},
     "send-waiting-rounds": {"task": "training.tasks.send_waiting_rounds", "schedule": 10, "options": {"expires": 30}},
     "send-waiting-checks": {"task": "training.tasks.send_waiting_checks", "schedule": 10, "options": {"expires": 30}},
+    "send-unsettled-files": {"task": "training.tasks.send_unsettled_files", "schedule": 60, "options": {"expires": 60}},
     "start-due-rounds": {"task": "training.tasks.start_due_rounds", "schedule": 15, "options": {"expires": 30}},
     "settle-trials": {"task": "training.tasks.settle_trials", "schedule": 5, "options": {"expires": 30}},
     "estimate-reliability": {

@@ -15,6 +15,10 @@ from training.rounds.recipes import recipe_of
 from training.rounds.recipes.description import DEMONSTRATIONS, RANKINGS, Counts, Job, Recipe, Stage
 from training.rounds.recipes.parts import COMPARISONS, RESULT, SNAPSHOT, sampling_only
 
+# Parts of `Checkpoint.file_sizes`, and the bytes that are in none of them (checkpoints/disk.py).
+FILE_PARTS = ("model", "reward_model", "critic", "other")
+SHARED = "shared"
+
 
 class Checkpoint(models.Model):
     """Weights of a policy: imported, or made by a round. At most one per project is served."""
@@ -52,6 +56,18 @@ class Checkpoint(models.Model):
     )
     serve_when_checked = models.BooleanField(default=False, help_text="Promote it if its check finds it exact.")
     imported_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    retired_at = models.DateTimeField(
+        null=True, blank=True, help_text="Since when it is neither served, nor tried, nor a base. Null: it is in use."
+    )
+    retired_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    file_sizes = models.JSONField(
+        null=True, blank=True, help_text="Bytes of its files by part (checkpoints/disk.py). Null: not measured yet."
+    )
+    files_deleted_at = models.DateTimeField(null=True, blank=True, help_text="When a person had its files deleted.")
+    files_deleted_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    folders_to_remove = models.JSONField(
+        default=list, blank=True, help_text="Folders of deleted files that a worker still has to remove."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -62,6 +78,16 @@ class Checkpoint(models.Model):
                 condition=Q(verdict__in=["waiting", "exact_fast", "exact_generic", "refused"]),
                 name="checkpoint_verdict",
             ),
+            models.CheckConstraint(
+                condition=Q(retired_at__isnull=True) | Q(is_served=False, serve_when_checked=False),
+                name="retired_checkpoint_is_not_served",
+            ),
+            # The files of an imported model are not Accord's.
+            models.CheckConstraint(
+                condition=Q(files_deleted_at__isnull=True, folders_to_remove=[])
+                | Q(files_deleted_at__isnull=False, retired_at__isnull=False, kind="round"),
+                name="only_files_of_retired_are_deleted",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -69,8 +95,23 @@ class Checkpoint(models.Model):
 
     @property
     def is_usable(self) -> bool:
-        """Return whether the check found it exact; rounds start only from usable checkpoints."""
-        return self.verdict in (self.Verdict.EXACT_FAST, self.Verdict.EXACT_GENERIC)
+        """Return whether it is not retired, and its check found it exact; rounds start only from such checkpoints."""
+        return self.retired_at is None and self.verdict in (self.Verdict.EXACT_FAST, self.Verdict.EXACT_GENERIC)
+
+    @property
+    def bytes_on_disk(self) -> int | None:
+        """Return the bytes of its files that are not shared with others; None if they are not measured."""
+        return None if self.file_sizes is None else sum(self.file_sizes.get(part, 0) for part in FILE_PARTS)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Return the bytes of its files that have hard links elsewhere: deleting them frees nothing."""
+        return (self.file_sizes or {}).get(SHARED, 0)
+
+    @property
+    def is_being_deleted(self) -> bool:
+        """Return whether a worker still has to remove some of its files."""
+        return bool(self.folders_to_remove)
 
     @property
     def root(self) -> "Checkpoint":

@@ -18,7 +18,7 @@ class Provenance:
 
 def provenance_of(completion: Completion) -> Provenance:
     """Return the provenance of a completion by its source."""
-    checkpoints = Checkpoint.objects.select_related("source", "parent__source", "round")
+    checkpoints = Checkpoint.objects.select_related("source", "parent__source", "round", "files_deleted_by")
     checkpoint = checkpoints.filter(source=completion.source_id).first()
     if checkpoint is None:
         return Provenance()

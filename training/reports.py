@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.humanize.templatetags.humanize import intcomma
-from django.db.models import Q, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -257,7 +257,9 @@ def rounds_of(project: Project) -> QuerySet[Round]:
 
 def checkpoints_of(project: Project) -> QuerySet[Checkpoint]:
     """Return the project's checkpoints with their newest evaluations, newest first."""
-    rows = project.checkpoints.select_related("project", "source", "parent__source", "round")
+    rows = project.checkpoints.select_related(
+        "project", "source", "parent__source", "round", "retired_by", "files_deleted_by"
+    ).prefetch_related(Prefetch("children", Checkpoint.objects.select_related("source").order_by("pk")))
     return evaluations.with_newest(rows).order_by("-pk")
 
 

@@ -1,7 +1,8 @@
 """Celery tasks. The state of a row decides what is done, never the message.
 
-`run_round` and `check_checkpoint` load models and go to the queue `gpu`. Its workers run one task at a time in their
-own process (`--pool solo`). All other tasks go to the queue `default`. The schedule is in the settings.
+`run_round` and `check_checkpoint` load models, and `settle_checkpoint_files` removes their files: these go to the queue
+`gpu`. Its workers run one task at a time in their own process (`--pool solo`). All other tasks go to the queue
+`default`. The schedule is in the settings.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from celery import shared_task
 from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from training import gate
-from training.checkpoints import checks
+from training.checkpoints import checks, disk
 from training.rounds import lifecycle
 from training.rounds.schedule import start_due
 
@@ -27,6 +28,17 @@ def check_checkpoint(checkpoint_id: int) -> None:
     from training.run_round import probe_model
 
     probe_model.run(checkpoint_id)
+
+
+@shared_task
+def settle_checkpoint_files() -> None:
+    """Remove the files of deletions, and measure those that nobody has measured, on the host that wrote them."""
+    disk.settle()
+
+
+@shared_task
+def send_unsettled_files() -> None:
+    disk.send_unsettled()
 
 
 @shared_task

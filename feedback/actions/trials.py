@@ -75,8 +75,8 @@ def start_trial(
     whether rounds may learn from the rankings on training prompts. worthwhile_share: a candidate that surely wins fewer
     of the decisive votes is futile. most_prompts: use at most so many prompts, drawn at random.
 
-    Raises Invalid for values out of their range, Conflict if a trial is open, the project is archived or no prompt is
-    left to compare on.
+    Raises Invalid for values out of their range, Conflict if a trial is open, a source is retired, the project is
+    archived or no prompt is left to compare on.
     """
     _check(project, sources, share, worthwhile_share, most_prompts)
     locked = _lock_project(project)
@@ -86,6 +86,9 @@ def start_trial(
         raise Conflict(
             _("Trial %(number)s is open: end it before the next one starts.") % {"number": open_trial.number}
         )
+    # Read after the lock: a source may have been retired since the caller read it.
+    if (retired := locked.sources.filter(pk__in=[one.pk for one in sources], is_retired=True).first()) is not None:
+        raise Conflict(_("%(name)s is retired: bring it back first, or compare other sources.") % {"name": retired})
     imports.block_undo(locked)
     groups = _groups(_stored(sources, completions), sources, most_prompts)
     last = locked.trials.order_by("-number").values_list("number", flat=True).first()

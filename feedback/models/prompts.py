@@ -80,6 +80,9 @@ class Source(models.Model):
     project = models.ForeignKey(Project, models.CASCADE, related_name="sources")
     name = models.CharField(max_length=200)
     kind = models.CharField(max_length=10, choices=Kind.choices)
+    is_retired = models.BooleanField(
+        default=False, db_default=False, help_text="No new trial compares its completions."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

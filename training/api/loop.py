@@ -210,11 +210,21 @@ class LoopSerializer(strict.ModelSerializer):
 class CheckpointSerializer(strict.ModelSerializer):
     name = serializers.CharField(source="source.name", read_only=True)
     parent = serializers.CharField(source="parent.source.name", read_only=True, default=None)
+    children = serializers.SerializerMethodField(help_text="Checkpoints of the rounds that started from it.")
     round = serializers.IntegerField(source="round.number", read_only=True, default=None)
     evaluation = serializers.IntegerField(
         read_only=True, default=None, help_text="Number of the newest round that evaluated it; null: none did."
     )
     fallen_guards = serializers.SerializerMethodField(help_text="A sentence for each guard that fell in its round.")
+    retired_by = serializers.CharField(source="retired_by.username", read_only=True, default=None)
+    files_deleted_by = serializers.CharField(source="files_deleted_by.username", read_only=True, default=None)
+    file_sizes = serializers.DictField(
+        child=serializers.IntegerField(),
+        read_only=True,
+        allow_null=True,
+        help_text="Bytes by part: model, reward_model, critic, other; shared: has hard links elsewhere. Null: not "
+        "measured yet. Of deleted files: what was deleted.",
+    )
 
     class Meta:
         model = Checkpoint
@@ -225,14 +235,23 @@ class CheckpointSerializer(strict.ModelSerializer):
             "path",
             "reward_model_path",
             "parent",
+            "children",
             "round",
             "evaluation",
             "fallen_guards",
             "is_served",
             "verdict",
             "verdict_reason",
+            "retired_at",
+            "retired_by",
+            "file_sizes",
+            "files_deleted_at",
+            "files_deleted_by",
             "created_at",
         )
+
+    def get_children(self, checkpoint: Checkpoint) -> list[str]:
+        return [str(child) for child in checkpoint.children.all()]
 
     def get_fallen_guards(self, checkpoint: Checkpoint) -> list[str]:
         return [fall.sentence for fall in guards.fallen(checkpoint)]

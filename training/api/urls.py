@@ -3,7 +3,7 @@
 from django.urls import path
 
 from feedback.api import scopes
-from training.api import completions, curves, guard_texts, loop, machines, ratings
+from training.api import completions, curves, guard_texts, loop, machines, ratings, retirement
 
 PROJECT = "projects/<slug:slug>"
 
@@ -21,6 +21,9 @@ urlpatterns = [
     path(f"{PROJECT}/checkpoints", loop.checkpoint_list, name="api-checkpoints"),
     path(f"{PROJECT}/checkpoints/roll-back", loop.checkpoint_roll_back, name="api-roll-back"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>", loop.checkpoint_detail, name="api-checkpoint"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/retire", retirement.retire, name="api-retire"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/restore", retirement.restore, name="api-restore"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/files", retirement.files, name="api-checkpoint-files"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/check", loop.checkpoint_check, name="api-check"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote", loop.checkpoint_promote, name="api-promote"),
 ]
@@ -33,6 +36,7 @@ scopes.register(
             *("api-loop", "api-rounds", "api-round", "api-round-cancel", "api-round-resume", "api-machines"),
             "api-round-curves",
             *("api-guard-texts", "api-checkpoints", "api-roll-back", "api-checkpoint", "api-check", "api-promote"),
+            *("api-retire", "api-restore", "api-checkpoint-files"),
         ),
     }
 )

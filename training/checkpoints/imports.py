@@ -1,5 +1,6 @@
 """Import of checkpoints, and the results of their checks."""
 
+from pathlib import Path
 from typing import Any
 
 from django.db import transaction
@@ -8,10 +9,10 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import Conflict, Forbidden, Invalid
 from feedback.models import Project, Source, User
-from training.checkpoints import checks
+from training.checkpoints import checks, disk
 from training.checkpoints.checks import Verdict
 from training.checkpoints.files import check_model
-from training.checkpoints.promotions import lock_project, promote
+from training.checkpoints.promotions import check_in_use, lock_project, promote, read_state
 from training.models import Checkpoint
 
 WAITING: Any = Checkpoint.Verdict.WAITING
@@ -42,6 +43,7 @@ def import_checkpoint(
     if not label or len(label) > 200 or label.startswith("round-"):
         raise Invalid(_('The label must have 1 to 200 characters and must not start with "round-".'))
     path = check_model(path_or_hub_id, may_fetch)
+    sizes = disk.sizes_of({"model": [Path(path)]}, follows_links=True)
     with transaction.atomic():
         source, _is_new = Source.objects.get_or_create(
             project=project, name=label, defaults={"kind": Source.Kind.CHECKPOINT}
@@ -58,6 +60,7 @@ def import_checkpoint(
             source=source,
             kind=Checkpoint.Kind.IMPORTED,
             path=path,
+            file_sizes=sizes,
             serve_when_checked=serve,
             imported_by=actor,
         )
@@ -94,9 +97,12 @@ def settle_check(checkpoint: Checkpoint, verdict: Verdict) -> None:
 def check_again(checkpoint: Checkpoint) -> Checkpoint:
     """Send a refused checkpoint to another check: its folder, the software or the memory may have changed.
 
-    Raises Conflict unless it is refused.
+    Raises Conflict unless it is refused and in use.
     """
     with transaction.atomic():
+        lock_project(checkpoint.project)
+        read_state(checkpoint)
+        check_in_use(checkpoint)
         is_updated = Checkpoint.objects.filter(pk=checkpoint.pk, verdict=REFUSED).update(
             verdict=WAITING, verdict_reason="", check_requested_at=Now(), check_queued_at=None, check_heartbeat_at=None
         )

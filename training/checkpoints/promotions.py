@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 from django.utils.translation import gettext as _
 
 from feedback.errors import Conflict
@@ -26,7 +26,8 @@ def served(project: Project) -> Checkpoint:
 
 
 def check_usable(checkpoint: Checkpoint) -> None:
-    """Raise Conflict unless the check found the model exact; others are neither trained nor served."""
+    """Raise Conflict unless the checkpoint may be trained, tried and served: it is not retired, and was found exact."""
+    check_in_use(checkpoint)
     if checkpoint.verdict == REFUSED:
         raise Conflict(
             _("%(checkpoint)s cannot be used: %(reason)s")
@@ -39,6 +40,32 @@ def check_usable(checkpoint: Checkpoint) -> None:
         )
 
 
+def check_in_use(checkpoint: Checkpoint) -> None:
+    """Raise Conflict if the checkpoint is retired."""
+    if checkpoint.files_deleted_at is not None:
+        raise Conflict(
+            _("%(checkpoint)s is retired, and its files are deleted: use another checkpoint.")
+            % {"checkpoint": checkpoint}
+        )
+    if checkpoint.retired_at is not None:
+        raise Conflict(
+            _("%(checkpoint)s is retired: bring it back first, or use another checkpoint.") % {"checkpoint": checkpoint}
+        )
+
+
+def usable_in(project: Project) -> QuerySet[Checkpoint]:
+    """Return the checkpoints that may be trained, tried and served (`Checkpoint.is_usable`)."""
+    verdicts = [Checkpoint.Verdict.EXACT_FAST, Checkpoint.Verdict.EXACT_GENERIC]
+    return project.checkpoints.filter(verdict__in=verdicts, retired_at__isnull=True)
+
+
+def read_state(checkpoint: Checkpoint) -> None:
+    """Read again what another transaction may have changed before this one locked the project."""
+    checkpoint.refresh_from_db(
+        fields=["is_served", "verdict", "verdict_reason", "retired_at", "files_deleted_at", "folders_to_remove"]
+    )
+
+
 @transaction.atomic
 def promote(
     checkpoint: Checkpoint, actor: User | None, confirmed: bool = False, trial: Trial | None = None
@@ -47,9 +74,10 @@ def promote(
 
     confirmed: also if a guard fell in its round. trial: the one whose votes the promotion follows.
 
-    Raises Conflict if it is already served, refused, or not checked yet.
+    Raises Conflict if it is already served, retired, refused, or not checked yet.
     """
     current = _current(checkpoint.project)
+    read_state(checkpoint)
     if current == checkpoint:
         raise Conflict(_("%(checkpoint)s is served already.") % {"checkpoint": checkpoint})
     check_usable(checkpoint)
@@ -65,7 +93,7 @@ def promote(
 def roll_back(project: Project, actor: User | None) -> Promotion:
     """Serve the checkpoint that was served before the last promotion. Raise Conflict if there is none.
 
-    Two roll-backs in a row undo two promotions.
+    Two roll-backs in a row undo two promotions. Retired checkpoints are passed over.
     """
     current = _current(project)
     earlier = served_before(project)
@@ -76,15 +104,23 @@ def roll_back(project: Project, actor: User | None) -> Promotion:
 
 
 def served_before(project: Project) -> Checkpoint | None:
-    """Return the checkpoint that a roll-back would serve: the one before the last promotion that still stands."""
+    """Return the checkpoint that a roll-back would serve: the one before the last promotion that still stands.
+
+    Retired ones are passed over, and so are earlier promotions of the served one, which would change nothing.
+    """
     standing: list[Checkpoint] = []
     promotions = Promotion.objects.filter(checkpoint__project=project).order_by("pk")
     for promotion in promotions.select_related("checkpoint__source"):
         if promotion.is_roll_back:
             standing.pop()
+            # A roll-back that passed over retired checkpoints undid their promotions, too.
+            while standing and standing[-1] != promotion.checkpoint:
+                standing.pop()
         else:
             standing.append(promotion.checkpoint)
-    return standing[-2] if len(standing) > 1 else None
+    current = standing[-1] if standing else None
+    earlier = (one for one in reversed(standing[:-1]) if one.retired_at is None and one != current)
+    return next(earlier, None)
 
 
 def lock_project(project: Project) -> None:

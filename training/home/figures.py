@@ -127,7 +127,7 @@ def state_of(
     project: Project, loop: Loop, figures: Figures, *, may_import: bool, refusal: str, can_sample: bool
 ) -> State:
     """Return the state that decides the project's next step."""
-    usable = project.checkpoints.exclude(verdict=Checkpoint.Verdict.REFUSED)
+    usable = project.checkpoints.exclude(verdict=Checkpoint.Verdict.REFUSED).filter(retired_at__isnull=True)
     checking = checks.waiting().filter(project=project).select_related("source").first()
     candidate = _candidate(figures, loop.served)
     rate = figures.win_rate
@@ -201,9 +201,11 @@ def state_line(project: Project) -> str:
 
 
 def _candidate(figures: Figures, served: Checkpoint | None) -> Checkpoint | None:
-    """Return the last round's checkpoint if it is newer than the served one and no trial decided against it."""
+    """Return the last round's checkpoint if it is newer than the served one, in use, and not beaten in a trial."""
     last, trial = figures.last, figures.last_trial
     if last is None or last.checkpoint is None or served is None or last.checkpoint.pk <= served.pk:
+        return None
+    if last.checkpoint.retired_at is not None:
         return None
     is_beaten = trial is not None and trial.decision in (Trial.Outcome.WORSE, Trial.Outcome.FUTILE)
     return None if is_beaten else last.checkpoint

@@ -157,10 +157,16 @@ def request_cancel(round_: Round) -> Round:
 
 
 def resume(round_: Round) -> Round:
-    """Let a failed or cancelled round continue from its programs' saved state. Raise Conflict if it is neither."""
-    checkpoints.check_usable(round_.base)
+    """Let a failed or cancelled round continue from its programs' saved state.
+
+    Raises Conflict if it is neither, or a checkpoint that it needs cannot be used any more.
+    """
     try:
         with transaction.atomic():
+            checkpoints.lock_project(round_.project)
+            checkpoints.read_state(round_.base)
+            checkpoints.check_usable(round_.base)
+            checkpoints.check_resumable(round_)
             resumed = _change(
                 round_,
                 [Status.FAILED, Status.CANCELLED],

@@ -62,5 +62,4 @@ def named(project: Project, name: str) -> Checkpoint:
 
 def usable_names(project: Project) -> list[str]:
     """Return the names of the usable checkpoints, the served one first, then the newest."""
-    usable = project.checkpoints.filter(verdict__in=[Checkpoint.Verdict.EXACT_FAST, Checkpoint.Verdict.EXACT_GENERIC])
-    return list(usable.order_by("-is_served", "-pk").values_list("source__name", flat=True))
+    return list(checkpoints.usable_in(project).order_by("-is_served", "-pk").values_list("source__name", flat=True))

@@ -86,8 +86,7 @@ def has_endpoint() -> bool:
 
 def names_of_checkpoints(project: Project) -> list[str]:
     """Return the names of the checkpoints that can be the simulated user, newest first."""
-    usable = project.checkpoints.filter(verdict__in=[Checkpoint.Verdict.EXACT_FAST, Checkpoint.Verdict.EXACT_GENERIC])
-    return list(usable.order_by("-pk").values_list("source__name", flat=True))
+    return list(checkpoints.usable_in(project).order_by("-pk").values_list("source__name", flat=True))
 
 
 def _checkpoint(project: Project, name: str) -> Checkpoint:

@@ -80,7 +80,9 @@ def _create(
     cutoff = ranking_record.sequence_cutoff(project)
     with transaction.atomic():
         # The lock makes concurrent starts take turns: the second one sees the first one's round and is refused.
-        Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+        checkpoints.lock_project(project)
+        if base is not None:
+            checkpoints.read_state(base)
         _check_is_free(project, base)
         sections = (_defaults(project), project_settings(project), overrides or {})
         recipe = round_settings.recipe_in(*sections)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from django.conf import settings
 
+from training.checkpoints import disk
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Checkpoint, Round
 from training.rounds import inputs, named_checkpoints, simulated_user
@@ -127,4 +128,6 @@ def drop_critics(round_: Round) -> None:
     resumed = Round.objects.filter(project=round_.project).exclude(status=Round.Status.FINISHED)
     made = Checkpoint.objects.filter(project=round_.project, kind=Checkpoint.Kind.ROUND, is_served=False)
     for checkpoint in made.exclude(round=round_.pk).exclude(pk__in=resumed.values("base")):
-        shutil.rmtree(critic_folder(checkpoint), ignore_errors=True)
+        if critic_folder(checkpoint).is_dir():
+            shutil.rmtree(critic_folder(checkpoint), ignore_errors=True)
+            disk.measure(checkpoint)

@@ -6,8 +6,9 @@ from pathlib import Path
 from django.utils.translation import gettext_noop as in_english
 
 from feedback.errors import AccordError
+from training.checkpoints import disk
 from training.learner.runtime.jobdir import SAMPLES_AT_STEPS, JobDirectory
-from training.models import Round
+from training.models import Checkpoint, Round
 from training.rounds import lifecycle, results, samples_at_steps
 from training.rounds.recipes.description import Job
 from training.rounds.recipes.parts import SNAPSHOT
@@ -104,6 +105,9 @@ def finish(claim: lifecycle.Claim, round_: Round) -> None:
     lifecycle.finish(claim, results.Outcome.read(round_, directory))
     jobs.drop_states(round_)
     jobs.drop_critics(round_)
+    made = Checkpoint.objects.filter(round=round_.pk).first()
+    if made is not None:
+        disk.measure(made)
 
 
 def settle_stop(claim: lifecycle.Claim, heartbeat: Heartbeat) -> None:

@@ -10,6 +10,7 @@ from training.web.views import (
     guards,
     machines,
     ratings,
+    retirement,
     rounds,
     trials,
 )
@@ -17,6 +18,7 @@ from training.web.views import (
 PROJECT = "projects/<slug:slug>"
 ROUND = f"{PROJECT}/rounds/<int:number>"
 TRIAL = f"{PROJECT}/trials/<int:number>"
+CHECKPOINT = f"{PROJECT}/checkpoints/<int:checkpoint_id>"
 
 urlpatterns = [
     path(f"{PROJECT}/data/completions/<int:completion_id>/", completions.completion, name="data-completion"),
@@ -51,9 +53,12 @@ urlpatterns = [
     path(f"{PROJECT}/checkpoints/import/", console.import_checkpoint, name="checkpoint-import"),
     path(f"{PROJECT}/checkpoints/roll-back/", checkpoints.roll_back, name="roll-back"),
     path(f"{PROJECT}/checkpoints/table/", checkpoints.checkpoint_table, name="checkpoint-table"),
-    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/", checkpoints.one_checkpoint, name="checkpoint"),
-    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/check/", checkpoints.check_again, name="checkpoint-check"),
-    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/evaluate/", evaluations.evaluate, name="checkpoint-evaluate"),
-    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/try/", trials.try_blind, name="checkpoint-try"),
-    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote/", checkpoints.promote, name="checkpoint-promote"),
+    path(f"{CHECKPOINT}/", checkpoints.one_checkpoint, name="checkpoint"),
+    path(f"{CHECKPOINT}/check/", checkpoints.check_again, name="checkpoint-check"),
+    path(f"{CHECKPOINT}/retire/", retirement.retire, name="checkpoint-retire"),
+    path(f"{CHECKPOINT}/restore/", retirement.restore, name="checkpoint-restore"),
+    path(f"{CHECKPOINT}/files/delete/", retirement.delete_files, name="checkpoint-delete-files"),
+    path(f"{CHECKPOINT}/evaluate/", evaluations.evaluate, name="checkpoint-evaluate"),
+    path(f"{CHECKPOINT}/try/", trials.try_blind, name="checkpoint-try"),
+    path(f"{CHECKPOINT}/promote/", checkpoints.promote, name="checkpoint-promote"),
 ]

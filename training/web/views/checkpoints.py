@@ -7,6 +7,7 @@ from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 from django_htmx.http import HttpResponseStopPolling
@@ -14,15 +15,24 @@ from django_htmx.http import HttpResponseStopPolling
 from feedback.actions import members
 from feedback.models import Project
 from training import checkpoints, evaluations, guards, reports, trials
+from training.checkpoints import retirement
 from training.models import Checkpoint
+from training.rounds.recipes.description import Text
 from training.rounds.recipes.evaluate import NAME as EVALUATE
 from training.web.presenters import reason_not_to_start, render_page
 from training.workers.report import gpu_hint
 
+PART_LABELS = {
+    "model": gettext_lazy("policy"),
+    "reward_model": gettext_lazy("reward model"),
+    "critic": gettext_lazy("critic"),
+    "other": gettext_lazy("models of earlier jobs"),
+}
+
 
 def checkpoint_rows(project: Project) -> dict[str, Any]:
     """Return the context of the checkpoint table, which is polled while a checkpoint waits for its check."""
-    rows: list[Any] = list(reports.checkpoints_of(project))
+    rows: list[Any] = list(reports.checkpoints_of(project).filter(retired_at__isnull=True))
     refusal = trials.reason_not_to_try(project)
     for checkpoint in rows:
         checkpoint.headlines = evaluations.headlines(checkpoint)
@@ -53,9 +63,19 @@ def one_checkpoint(request: HttpRequest, slug: str, checkpoint_id: int) -> HttpR
         "history": evaluations.history_of(rounds),
         "divergences": guards.divergences_of(made_by) if made_by else [],
         "fallen": guards.fallen(checkpoint),
+        "can_retire": checkpoint.retired_at is None,
+        "retire_refusal": retirement.reason_not_to_retire(checkpoint),
+        "delete_refusal": retirement.reason_not_to_delete(checkpoint),
+        "parts": parts_of(checkpoint),
         "can_evaluate": checkpoint.is_usable and not reason_not_to_start(membership.project, True, EVALUATE),
     }
     return render_page(request, membership, "checkpoint", context)
+
+
+def parts_of(checkpoint: Checkpoint) -> list[tuple[Text, int]]:
+    """Return the parts of its files that are not empty, with their bytes."""
+    sizes = checkpoint.file_sizes or {}
+    return [(label, sizes[part]) for part, label in PART_LABELS.items() if sizes.get(part)]
 
 
 @login_required
