@@ -7,7 +7,9 @@ from django.conf import settings
 from playwright.sync_api import Page
 from rank_page import RankPage
 
+from feedback import imports
 from tests.factories import FAST, fake_model, membership
+from tests.training.rated_rounds import make_rounds
 from tests.training.trial_worlds import import_second, open_trial, vote
 from training import checkpoints
 
@@ -82,6 +84,7 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         f"{at}/ratings/",
         f"{at}/guards/",
         f"{at}/trials/",
+        f"{at}/checkpoints/",
     ):
         page.goto(path)
         check(page)
@@ -103,6 +106,29 @@ def test_a_trial_with_votes_and_its_forms_have_no_violation(project, user_pages,
     page.goto(f"{at}/trials/")
     page.get_by_role("button", name="Change the gate").click()
     check(page)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_the_pages_of_checkpoints_have_no_violation(project, user_pages, manager, tmp_path, dark):
+    folder = str(fake_model(tmp_path / "base"))
+    base = checkpoints.import_checkpoint(project, folder, "base", serve=True, verdict=FAST)
+    made = make_rounds(project, base)
+    checkpoints.retire(made[2], manager)
+    prompts = imports.add_prompts(project, [{"prompt": "Where is my parcel?"}]).prompt_ids
+    for checkpoint in made[:2]:
+        imports.add_completions(project, checkpoint.source, [{"prompt_id": prompts[0], "text": f"By {checkpoint}."}])
+    page, at = user_pages.open("mona", dark=dark), f"/projects/{project.slug}/checkpoints"
+    for path in (
+        "/",
+        f"/{made[1].pk}/",
+        f"/{made[2].pk}/",
+        "/compare/",
+        f"/compare/?one={base.pk}&other={made[1].pk}",
+        f"/compare/?one={base.pk}&other={made[2].pk}",
+    ):
+        page.goto(f"{at}{path}")
+        check(page)
 
 
 def test_signing_in_errors_and_high_contrast(project, user_pages, annotator):

@@ -8,10 +8,12 @@ from training.web.views import (
     console,
     evaluations,
     guards,
+    lineage,
     machines,
     ratings,
     retirement,
     rounds,
+    side_by_side,
     trials,
 )
 
@@ -50,6 +52,8 @@ urlpatterns = [
     path(f"{TRIAL}/status/", trials.trial_status, name="trial-status"),
     path(f"{TRIAL}/end/", trials.end, name="trial-end"),
     path(f"{TRIAL}/promote/<int:checkpoint_id>/", trials.promote, name="trial-promote"),
+    path(f"{PROJECT}/checkpoints/", lineage.overview, name="checkpoints"),
+    path(f"{PROJECT}/checkpoints/compare/", side_by_side.compare, name="checkpoints-compare"),
     path(f"{PROJECT}/checkpoints/import/", console.import_checkpoint, name="checkpoint-import"),
     path(f"{PROJECT}/checkpoints/roll-back/", checkpoints.roll_back, name="roll-back"),
     path(f"{PROJECT}/checkpoints/table/", checkpoints.checkpoint_table, name="checkpoint-table"),

@@ -23,6 +23,14 @@ export function toggleDifferences(ranking) {
   return isTooLong;
 }
 
+/** Mark, in the completions of two elements, the words that the other one lacks. Texts that are too long are not marked. */
+export function markDifferencesOfTwo(one, other) {
+  const [words, otherWords] = [wordsOf(one), wordsOf(other)];
+  const isLong = Math.max(words.length, otherWords.length) > MAX_WORDS;
+  showText(proseOf(one), true, isLong ? [] : addedTo(otherWords, words));
+  showText(proseOf(other), true, isLong ? [] : addedTo(words, otherWords));
+}
+
 /**
  * Return the parts of a text that was edited from `base`: [text, ""], [text, "ins"] or [text, "del"]. Null if one of the
  * two is too long.

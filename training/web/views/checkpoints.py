@@ -56,13 +56,16 @@ def one_checkpoint(request: HttpRequest, slug: str, checkpoint_id: int) -> HttpR
     checkpoint = reports.checkpoint_of(membership.project, checkpoint_id)
     rounds = evaluations.evaluations_of(checkpoint)
     made_by = getattr(checkpoint, "round", None)
+    fallen = guards.fallen(checkpoint)
     context = {
         "checkpoint": checkpoint,
+        "served": membership.project.checkpoints.filter(is_served=True).first(),
+        "warning": guards.warning(fallen),
         "rating": evaluations.rating_of(checkpoint),
         "evaluations": rounds,
         "history": evaluations.history_of(rounds),
         "divergences": guards.divergences_of(made_by) if made_by else [],
-        "fallen": guards.fallen(checkpoint),
+        "fallen": fallen,
         "can_retire": checkpoint.retired_at is None,
         "retire_refusal": retirement.reason_not_to_retire(checkpoint),
         "delete_refusal": retirement.reason_not_to_delete(checkpoint),
