@@ -14,7 +14,7 @@ from training.learner.models.loading import load_policy
 from training.learner.runtime.config import QConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory
 from training.learner.runtime.processes import Processes
-from training.learner.values.logged import as_answer, read_completions, rewards_of
+from training.learner.values.logged import as_answer, read_completions, replay_buffer, rewards_of
 
 FEW = {"value_epochs": 2, "policy_epochs": 1, "batch_completions": 16}
 ROWS = [row(1, [2, 3, 0]), row(1, [4, 0]), row(2, [1, 1, 1]), row(3, [0], split="held_out")]
@@ -89,6 +89,37 @@ def test_it_learns_from_dialogues(tmp_path):
     assert better > 0 and better > worse
 
 
+def test_rows_of_truncated_dialogues_need_no_reward_and_rows_without_the_key_ended():
+    cut = [dialogue_row(DIALOGUE, reward=reward, truncated=True) for reward in (None, 9.0)]
+    rows = [*cut, row(1, [2], truncated=True), dialogue_row(DIALOGUE), dialogue_row(DIALOGUE, truncated=False)]
+    logged = read(rows)
+    assert [one.is_truncated for one in logged] == [True] * 3 + [False] * 2
+    assert [one.reward for one in logged] == [0.0] * 3 + [1.0] * 2
+    assert [one.finished for one in logged] == [True] * 5 and logged[0].tokens == [*TOKENS]
+    buffer = replay_buffer(logged, rewards_of(logged, None, Processes()))
+    assert buffer.truncated().tolist() == [True, True, False] and buffer.counts.tolist() == [2, 1, 2]
+
+
+@pytest.mark.slow
+def test_the_end_of_truncated_dialogues_does_not_count(tmp_path):
+    """Nothing is learned from a dialogue of one token, and the reward of another one is not part of the figures."""
+    rows = [dialogue_row(DIALOGUE, reward=-1.0), dialogue_row(OTHER, reward=-3.0)]
+    rows += [dialogue_row(DIALOGUE, reward=99.0, truncated=True), row(1, [], truncated=True)]
+    rows += [dialogue_row(OTHER, reward=99.0, truncated=True, split="held_out")]
+    job = q_job(tmp_path / "job", rows, **FEW, rewards=[])
+    q.main(job)
+    result, lines = JobDirectory(job).result(), JobDirectory(job).metrics()
+    assert (result["train_completions"], result["truncated_dialogues"], result["cut_off_completions"]) == (3, 3, 0)
+    assert (result["data_reward"], result["data_reward_best"]) == (-2.0, -1.0)
+    assert all(line["td_loss"] < 10 for line in lines if "td_loss" in line)
+
+
+def test_data_without_a_known_reward_is_refused(tmp_path):
+    job = q_job(tmp_path / "job", [dialogue_row(DIALOGUE, truncated=True)], rewards=[])
+    with pytest.raises(BadInput, match="has only truncated dialogues to train on"):
+        q.main(job)
+
+
 def test_rows_are_encoded_with_their_end_unless_they_are_cut_off():
     settings = {"rewards": [{"name": "missing_eos"}], "max_completion_tokens": 3}
     finished, cut_off, long = read([row(1, [2, 3]), row(1, [2, 3], finished=False), row(1, [2, 3, 4])], **settings)
@@ -115,6 +146,7 @@ def test_the_reward_of_a_row_takes_precedence_over_the_reward_terms():
         ({"messages": []}, "messages must be a list"),
         ({"split": "test"}, "split must be train or held_out, not 'test'"),
         ({"finished": 1}, "finished must be true or false, not 1"),
+        ({"truncated": "no"}, "truncated must be true or false, not 'no'"),
         ({"completion": "", "finished": False}, "the completion has no tokens: an empty one must be finished"),
         ({"split": "held_out"}, "has no completion to train on"),
     ],

@@ -148,7 +148,8 @@ def labels_for_kto():
 def logged_dialogues():
     message = {"messages": LETTERS_PROMPT}
     return [
-        {**message, "turns": spoken(one, "d", two), "reward": float(i)} for i, (one, two) in enumerate(["bc", "cb"])
+        {**message, "turns": spoken(one, "d", two), "reward": float(i), "truncated": i == 2}
+        for i, (one, two) in enumerate(["bc", "cb", "cd"])
     ]
 
 

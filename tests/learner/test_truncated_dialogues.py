@@ -10,7 +10,7 @@ import torch
 from tests.learner.worlds.letters import policy_folder, ppo_job
 from tests.learner.worlds.spoken import LETTERS_PROMPT
 from tests.learner.worlds.truncated import NOTHING, SCRIPT, cut_short
-from training.learner import ppo
+from training.learner import ppo, sample
 from training.learner.estimators import ALGORITHMS
 from training.learner.policy import dialogues, rollout, updates
 from training.learner.policy.advantages import advantages_of_ended
@@ -134,6 +134,7 @@ def test_a_minibatch_of_truncated_dialogues_gives_no_gradient_and_no_nan(rloo):
     assert all(map(math.isfinite, metrics.values())) and metrics["entropy"] > 0
 
 
+@pytest.mark.slow
 def test_the_metrics_count_the_dialogues_that_are_left_out(tmp_path):
     policy_folder(tmp_path / "policy", max_position_embeddings=5)
     job = ppo_job(
@@ -146,6 +147,7 @@ def test_the_metrics_count_the_dialogues_that_are_left_out(tmp_path):
     assert result["left_out_dialogues"] == sum(line["left_out_dialogues"] for line in lines)
 
 
+@pytest.mark.slow
 def test_an_algorithm_without_a_critic_refuses_dialogues_of_which_none_can_come_to_its_end(tmp_path, monkeypatch):
     """Also without reward terms: the environment's rewards are part of a return that is not known."""
     policy_folder(tmp_path / "policy", max_position_embeddings=4)  # for one turn, and no second one
@@ -161,6 +163,24 @@ def test_an_algorithm_without_a_critic_refuses_dialogues_of_which_none_can_come_
     config = json.loads((job / "config.json").read_text()) | {"algorithm": "ppo"}
     (job / "config.json").write_text(json.dumps(config))
     ppo.main(job)  # the critic values what follows
+
+
+@pytest.mark.slow
+def test_samples_say_which_dialogues_are_truncated(tmp_path):
+    policy_folder(tmp_path / "policy", max_position_embeddings=5)
+    settings = {"model": str(tmp_path / "policy"), "environment": SCRIPT | {"turns": 2}, "max_completion_tokens": 2,
+                "completions_per_prompt": 40}  # fmt: skip
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt_id": 1, "messages": LETTERS_PROMPT}) + "\n")
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    sample.main(tmp_path)
+    rows, result = list(JobDirectory(tmp_path).rows("samples.jsonl")), JobDirectory(tmp_path).result()
+    assert {bool(row.get("truncated")) for row in rows} == {True, False}
+    for row in rows:
+        has_all_turns = len(row.get("turns", ())) == 3
+        assert row.get("truncated", False) == (row["ended"] and not has_all_turns)
+    truncated, cut_off = result["truncated_dialogues"], result["cut_off_completions"]
+    assert truncated == sum(row.get("truncated", False) for row in rows)
+    assert result["ended_fraction"] == pytest.approx(1 - (truncated + cut_off) / 40)
 
 
 def test_an_evaluation_counts_a_dialogue_as_finished_only_if_nothing_cut_it(rloo):

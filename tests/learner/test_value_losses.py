@@ -12,6 +12,7 @@ from tests.learner.worlds import spoken
 from tests.learner.worlds.letters import tiny_model
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packing import Episodes, Turn, pack_episodes
+from training.learner.models.token_outputs import score_tokens
 from training.learner.runtime.config import QConfig
 from training.learner.runtime.processes import Processes
 from training.learner.values.losses import (
@@ -23,7 +24,7 @@ from training.learner.values.losses import (
 )
 from training.learner.values.network import ValueNetwork, follow
 from training.learner.values.replay import GROUP, ReplayBuffer, merge_equal, plan_batches
-from training.learner.values.updates import ValueContext, token_advantages, value_batch, weigh_tokens
+from training.learner.values.updates import ValueContext, policy_batch, token_advantages, value_batch, weigh_tokens
 
 TARGETS = torch.tensor([0.0, 1.0, 2.0, 10.0], dtype=torch.float64)
 
@@ -36,6 +37,67 @@ def test_the_target_is_the_next_state_s_value_and_the_score_at_the_end():
     torch.testing.assert_close(mixed, torch.tensor([0.3735, 0.63, 1.0, -2.0]))  # 0.9·(0.1 + 0.315), 0.9·(0.2 + 0.5)
     whole = td_targets(scores, values, lengths, gamma=1.0, td_lambda=1.0)
     torch.testing.assert_close(whole, torch.tensor([1.0, 1.0, 1.0, -2.0]))
+
+
+def test_before_the_end_of_a_truncated_dialogue_the_target_is_the_last_state_value():
+    scores, values, lengths = torch.tensor([7.0, 7.0, 1.0]), torch.tensor([0.5, 0.2, 0.4, 9.0, 0.3, 0.6]), [3, 1, 2]
+    truncated = torch.tensor([True, True, False])
+    one_step, mixed = (td_targets(scores, values, torch.tensor(lengths), 0.9, td_lambda, truncated).tolist()
+                       for td_lambda in (0.0, 0.5))  # fmt: skip
+    # The third and the fourth number stand in place of targets that are not known.
+    assert one_step == pytest.approx([0.9 * 0.2, 0.9 * 0.4, 0.4, 9.0, 0.9 * 0.6, 1.0])
+    assert mixed == pytest.approx([0.9 * (0.1 + 0.18), 0.9 * 0.4, 0.4, 9.0, 0.9 * (0.3 + 0.5), 1.0])
+
+
+A, B, C, EOS = 2, 3, 4, 0
+FIRST, LATER = [Turn(0, 2)], [Turn(0, 2), Turn(3, 5)]
+
+
+def logged_chain(ended):
+    """Return a buffer of dialogues A EOS, user's 1, then B EOS with reward 1 or C EOS with reward 3.
+
+    Three more were truncated: two after the first turn, and one after B EOS. ended: treat them as ended with reward 0.
+    """
+    two_turns = [[A, EOS, 1, B, EOS], [A, EOS, 1, C, EOS], [A, EOS, 1, B, EOS]]
+    truncated = [None, None, [], [], []]
+    episodes = Episodes(
+        [[1]] * 5, [*two_turns, [A, EOS], [A, EOS]], [LATER, LATER, LATER, FIRST, FIRST], None if ended else truncated
+    )
+    return merge_equal(episodes, torch.tensor([1.0, 3.0, 0.0, 0.0, 0.0]))
+
+
+def tabular_q(buffer, gamma):
+    """Return Q by beginning of a completion: sweeps of td_targets over the buffer, with V the mean of logged Q."""
+    rows = [
+        [tuple(completion[: place + 1]) for turn in turns for place in range(turn.start, turn.end)]
+        for completion, turns in zip(buffer.episodes.completions, buffer.episodes.turns, strict=True)
+    ]
+    actions = list(itertools.chain(*rows))
+    counts, truncated = buffer.token_counts(range(len(rows))).tolist(), buffer.truncated()
+    q = dict.fromkeys(actions, 0.0)
+
+    def mean(pairs):
+        pairs = [(value, count) for value, count in pairs if count]
+        return sum(value * count for value, count in pairs) / sum(count for _, count in pairs) if pairs else 0.0
+
+    for _ in range(6):
+        values = [mean([(q[other], count) for other, count in zip(actions, counts, strict=True)
+                        if other[:-1] == action[:-1]]) for action in actions]  # fmt: skip
+        targets = td_targets(buffer.rewards, torch.tensor(values), buffer.lengths(), gamma, 0.0, truncated).tolist()
+        q = {action: mean([(target, count) for other, target, count in zip(actions, targets, counts, strict=True)
+                           if other == action]) for action in actions}  # fmt: skip
+    return q
+
+
+def test_values_before_truncated_dialogues_are_those_of_dynamic_programming():
+    # With γ = 0.9 by hand: Q(B) = 0.9·1, Q(C) = 0.9·3, V = (2·0.9 + 2.7) / 3 = 1.5 before them, then 1.35 and 1.215.
+    q = tabular_q(logged_chain(ended=False), 0.9)
+    expected = [1.0, 3.0, 0.9, 2.7, 1.35, 1.215]
+    written = [(A, EOS, 1, B, EOS), (A, EOS, 1, C, EOS), (A, EOS, 1, B), (A, EOS, 1, C), (A, EOS), (A,)]
+    assert [q[action] for action in written] == pytest.approx(expected)
+    # As ended with reward 0: Q = (1 + 0) / 2 after B, V = (2·0.45 + 2.7) / 3 = 1.2, then (3·0.9·1.2 + 2·0) / 5.
+    as_ended = tabular_q(logged_chain(ended=True), 0.9)
+    assert [as_ended[action] for action in written] == pytest.approx([0.5, 3.0, 0.45, 2.7, 0.648, 0.5832])
 
 
 def test_the_expectile_loss_weighs_what_is_above():
@@ -130,27 +192,41 @@ SINGLE = [range(len(completion)) for completion in EPISODES.completions]
 
 
 @pytest.mark.parametrize("bootstrap", ["state_value", "double_q"])
-@pytest.mark.parametrize(("episodes", "written"), [(EPISODES, SINGLE), (spoken.EPISODES, spoken.WRITTEN)])
-def test_the_losses_of_a_batch_are_those_of_its_tokens_one_by_one(bootstrap, episodes, written):
+@pytest.mark.parametrize(
+    ("episodes", "written", "td_lambda"),
+    [
+        (EPISODES, SINGLE, 0.0),
+        (spoken.EPISODES, spoken.WRITTEN, 0.0),
+        (spoken.EPISODES._replace(unanswered=[[], [], None]), spoken.WRITTEN, 0.6),
+    ],
+)
+def test_the_losses_of_a_batch_are_those_of_its_tokens_one_by_one(bootstrap, episodes, written, td_lambda):
     """Compute every number from Q and V of each completion alone, with the counts as weights.
 
-    After the last token of a turn, the next state is the one before the first token of the policy's next turn.
+    After the last token of a turn, the next state is the one before the first token of the policy's next turn. The last
+    token of a truncated dialogue has no losses.
     """
-    made = context(bootstrap=bootstrap, expectile=0.8, gamma=0.9, conservative_weight=0.1)
+    made = context(bootstrap=bootstrap, expectile=0.8, gamma=0.9, conservative_weight=0.1, td_lambda=td_lambda)
     sums, weight = np.zeros(3), 0.0
-    columns = episodes.prompts, episodes.completions, written, [1.0, -0.5, 2.0], [1, 3, 1]
-    for prompt, completion, places, reward, count in zip(*columns, strict=True):
+    columns = episodes.prompts, episodes.completions, written, [1.0, -0.5, 2.0], [1, 3, 1], episodes.truncated()
+    for prompt, completion, places, reward, count, truncated in zip(*columns, strict=True):
         batch = pack_episodes(Episodes([prompt], [completion]))
         fast, slow = made.values.read(batch), made.target.read(batch)
         q, slow_q = all_values(made.values, fast), all_values(made.target, slow)
-        for t, following in zip(places, [*places[1:], None], strict=True):
+        values = fast.values.detach().tolist()
+        if bootstrap == "double_q":
+            values = [float(slow_q[:, t, int(q[:, t].mean(0).argmax())].min()) for t in range(len(values))]
+        target = None
+        for t, following in zip(reversed(places), [None, *reversed(places[1:])], strict=True):
             token = completion[t]
+            if following is None and truncated:
+                continue
             if following is None:
                 target = reward
-            elif bootstrap == "double_q":
-                target = 0.9 * float(slow_q[:, following, int(q[:, following].mean(0).argmax())].min())
+            elif target is None:
+                target = 0.9 * values[following]
             else:
-                target = 0.9 * float(fast.values[following])
+                target = 0.9 * ((1 - td_lambda) * values[following] + td_lambda * target)
             gap = float(slow_q[:, t, token].min() - fast.values[t])
             conservative = float((q[:, t].logsumexp(-1) - q[:, t, token]).sum())
             losses = [float((q[:, t, token] - target).square().sum()) / 2, (0.8 if gap > 0 else 0.2) * gap**2]
@@ -184,6 +260,38 @@ def test_advantages_are_those_of_the_target_network():
     counts = torch.tensor([1.0] * 3 + [3.0] * 2 + [1.0] * 3, dtype=torch.float64)
     by_hand = (expected / 0.5).exp().clamp(max=3.0)
     assert weighted.mean == pytest.approx(float((counts * by_hand).sum() / counts.sum()), rel=1e-4)
+
+
+def test_the_policy_does_not_learn_the_last_token_of_a_truncated_dialogue():
+    """The oracle is the weighted mean over the other tokens, one completion at a time."""
+    buffer = BUFFER._replace(episodes=spoken.EPISODES._replace(unanswered=[[], None, None]))
+    policy = tiny_model(vocabulary=5)
+    made = context(kl_coefficient=0.5)._replace(policy=policy)
+    advantages = [torch.linspace(-1, 1, length) for length in buffer.lengths().tolist()]
+    weighted = weigh_tokens(advantages, buffer, made.settings)
+    losses = policy_batch(made, buffer, weighted, [0, 1, 2])
+    found = [p.grad.clone() for p in policy.parameters()]
+    sums = torch.zeros(3)
+    for i, count in enumerate([1.0, 3.0, 1.0]):
+        ((log_probs, *_),) = [score_tokens(policy, buffer.episodes.select([i]))]
+        known = slice(-1) if i == 0 else slice(None)
+        weights = (advantages[i][known] / 0.5).exp()
+        sums = sums + count * torch.stack([-(weights * log_probs[known]).sum(), -log_probs[known].sum(), weights.sum()])
+    number = 1.0 * 4 + 3.0 * 2 + 1.0 * 4
+    assert losses == pytest.approx([float(sums[0] / sums[2]), float(sums[1] / number)], rel=1e-4)
+    assert weighted.mean == pytest.approx(float(sums[2]) / number, rel=1e-5)
+    policy.zero_grad()
+    (sums[0] / sums[2]).backward()
+    for one, parameter in zip(found, policy.parameters(), strict=True):
+        torch.testing.assert_close(one, parameter.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_a_truncated_dialogue_differs_from_one_that_ended_with_the_same_tokens():
+    logged = Episodes([[1]] * 4, [[3, 0]] * 4, None, [None, [], [], None])
+    buffer = merge_equal(logged, torch.zeros(4))
+    assert buffer.counts.tolist() == [2, 2] and buffer.truncated().tolist() == [False, True]
+    assert buffer.is_learned([1, 0]).tolist() == [True, False, True, True] and buffer.tokens([0, 1]) == 3
+    assert buffer.token_counts([0, 1]).tolist() == pytest.approx([1.0, 1.0, 1.0, 0.0])
 
 
 def test_equal_completions_are_counted_once_for_each_reward():

@@ -63,9 +63,12 @@ def test_programs_that_learn_from_rankings_directly_get_whole_dialogues(project,
 
 def test_q_learns_from_texts_and_dialogues(project, base, ranked_dialogue):
     Prompt.objects.update(references=["Soon."], split="train")
+    Completion.objects.filter(turns__isnull=False).update(sampling={"ended": True, "truncated": True})
+    Completion.objects.filter(turns__isnull=True).update(sampling={"ended": True, "truncated": False})
     started = start_round(project, None, {"round": {"recipe": "q"}, "q": {"rewards": [{"name": "similarity"}]}})
     (dialogue, text), counts = rows_of(started, "policy", "completions.jsonl")
     assert (dialogue["turns"], text["completion"], "turns" in text) == (TURNS, "Soon.", False)
+    assert (dialogue["finished"], dialogue["truncated"], "truncated" in text) == (True, True, False)
     assert counts == {"completions": 2, "held_out_completions": 0}
 
 
@@ -90,14 +93,14 @@ def test_a_round_stores_the_dialogues_that_it_sampled(project, waiting, claim):
     folder = jobs.directory_of(waiting) / "samples"
     folder.mkdir(parents=True)
     hostile = [{**TURNS[0], "content": "a\0b"}, *TURNS[1:]]
-    samples = [{"prompt_id": prompt.pk, "index": n, "turns": turns, "ended": True, "tokens": 4, "score": 0.5}
-               for n, turns in enumerate([TURNS, hostile])]  # fmt: skip
+    samples = [{"prompt_id": prompt.pk, "index": n, "turns": turns, "ended": True, "truncated": n > 0, "tokens": 4,
+                "score": 0.5} for n, turns in enumerate([TURNS, hostile])]  # fmt: skip
     (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in samples))
     outcome = results.Outcome.read(waiting, jobs.directory_of(waiting))
     lifecycle.finish(claim, outcome)
     written = Completion.objects.filter(turns__isnull=False).order_by("pk")
     assert [completion.turns for completion in written] == [TURNS, [{**TURNS[0], "content": "ab"}, *TURNS[1:]]]
-    assert written[0].sampling["tokens"] == 4
+    assert [(one.sampling["tokens"], one.sampling["truncated"]) for one in written] == [(4, False), (4, True)]
     assert Comparison.objects.filter(items__completion__in=written).distinct().get().size == 2
 
 

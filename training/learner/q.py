@@ -13,6 +13,8 @@ the settings score it, which may need `"references": ["..."]`. Rewards of rows a
 scale. `"finished": false` means that a text was cut off, so that it gets no EOS token. Rows with `"split": "held_out"`
 are used for evaluation only. A dialogue has its "turns" instead of "completion": the policy's tokens of all turns are
 actions, and the next state after a turn is the one after the user's answer. The reward belongs to the last token.
+`"truncated": true` means that a dialogue would have gone on: its reward is not used, and its last token, whose next
+state is not known, is no part of any loss. Without the key a completion came to its end.
 
 Files out:
 
@@ -27,7 +29,7 @@ Steps:
 1. Load the policy, the values and their target network; read, score and encode the completions.
 2. Plan the batches of both phases, make the optimizers, and load the state of an earlier run.
 3. Values: `value_epochs` passes over the replay buffer. Q of a token learns from the value of the next state, or the
-   reward at the last token; V of a state is an expectile of the target network's Q of the data's tokens.
+   reward at the end; V of a state is an expectile of the target network's Q of the data's tokens.
 4. Weights: min(exp((Q − V)/β), max_weight) for every token, by the target network.
 5. Policy: `policy_epochs` passes over the replay buffer, each token's log-likelihood weighted.
 6. Metrics, evaluation on held-out completions, saved state, in both phases.
@@ -90,6 +92,7 @@ from training.learner.sampling.sampler import check_positions, sampling_params_f
 from training.learner.text.messages import Prompt
 from training.learner.values.logged import (
     check_differing,
+    check_some_end,
     is_trained_on,
     prompts_to_answer,
     read_completions,
@@ -127,6 +130,7 @@ class Data(NamedTuple):
     prompts: list[Prompt]
     truncated_prompts: int
     cut_off_completions: int
+    truncated_dialogues: int
 
 
 def main(job_dir: Path) -> None:
@@ -237,10 +241,12 @@ def load_data(settings: QConfig, models: Models, job: JobDirectory, processes: P
     """Read, score and divide the completions. Raises BadInput if they cannot be used."""
     positions = max_positions(models.policy.config)
     completions = read_completions(models.tokenizer, job.rows("completions.jsonl"), settings, positions)
-    held_out = [one for one in completions if not is_trained_on(one)]
-    train = [one for one in completions if is_trained_on(one)][-settings.buffer_completions :]
+    learned = [one for one in completions if one.is_learned]
+    held_out = [one for one in learned if not is_trained_on(one)]
+    train = [one for one in learned if is_trained_on(one)][-settings.buffer_completions :]
     for one in completions:
         check_positions(models.policy, [one.prompt.tokens], len(one.tokens))
+    check_some_end(train)
     prompts = prompts_to_answer(held_out or train, settings)
     if settings.eval_prompts and settings.rewards:
         check_positions(models.policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
@@ -251,13 +257,15 @@ def load_data(settings: QConfig, models: Models, job: JobDirectory, processes: P
     if settings.rewards:
         reward = reward_function(reward_settings(settings), models.tokenizer, models.scoring)
     rewards, held_out_rewards = (rewards_of(part, reward, processes) for part in (train, held_out))
-    check_differing(rewards)
+    buffer = replay_buffer(train, rewards)
+    check_differing(buffer)
     return Data(
-        train=replay_buffer(train, rewards),
+        train=buffer,
         held_out=replay_buffer(held_out, held_out_rewards),
         prompts=prompts,
         truncated_prompts=sum(one.prompt.truncated for one in completions),
         cut_off_completions=sum(not one.finished for one in completions),
+        truncated_dialogues=sum(one.is_truncated for one in completions),
     )
 
 
@@ -278,7 +286,10 @@ def evaluate(context: ValueContext, held_out: ReplayBuffer, learns_values: bool)
 
 def summary(job: JobDirectory, data: Data, weighted: WeightedTokens, settings: QConfig) -> dict[str, Any]:
     """Return the figures of the training: last losses, rewards of the data, and the weights of its tokens."""
-    lines, weights = job.metrics(), torch.cat(weighted.weights)
+    lines, everything = job.metrics(), range(len(data.train.counts))
+    weights = torch.cat(weighted.weights)[data.train.is_learned(everything)]
+    ended = ~data.train.truncated()
+    counts, rewards = data.train.counts[ended], data.train.rewards[ended]
     last: dict[str, Any] = {}
     for line in lines:
         last |= line
@@ -288,12 +299,13 @@ def summary(job: JobDirectory, data: Data, weighted: WeightedTokens, settings: Q
         "different_completions": len(data.train.counts),
         "train_prompts": len({tuple(prompt) for prompt in data.train.episodes.prompts}),
         "held_out_completions": int(data.held_out.counts.sum()),
-        "data_reward": float((data.train.counts * data.train.rewards).sum() / data.train.counts.sum()),
-        "data_reward_best": float(data.train.rewards.max()),
+        "data_reward": float((counts * rewards).sum() / counts.sum()),
+        "data_reward_best": float(rewards.max()),
         "clipped_weights": float((weights >= settings.max_weight).double().mean()),
         "effective_tokens": effective_share(weights),
         "truncated_prompts": data.truncated_prompts,
         "cut_off_completions": data.cut_off_completions,
+        "truncated_dialogues": data.truncated_dialogues,
     }
 
 

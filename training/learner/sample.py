@@ -15,9 +15,11 @@ Files out:
 
     samples.jsonl  {"prompt_id": 7, "index": 0, "text": "...", "ended": true, "tokens": 12, "score": 0.5},
                    in the order of the prompts; "ended": whether the completion has its EOS token. A dialogue of several
-                   turns has "turns" instead of "text": messages, from the policy's first turn to its last
+                   turns has "turns" instead of "text": messages, from the policy's first turn to its last; and
+                   "truncated": whether it would have gone on, but no further turn fitted into the models' positions
     metrics.jsonl  one line per batch: number of samples so far
-    result.json    means over the samples, and with root_model the KL from that model; written last
+    result.json    means over the samples, and with root_model the KL from that model; written last. ended_fraction
+                   is the share of completions with an EOS token that are not truncated dialogues
     state/         state to resume from
 
 Steps:
@@ -37,7 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from training.learner.models.generic_forward import path_summary
-from training.learner.policy.dialogues import Dialogue
+from training.learner.policy.dialogues import Dialogue, is_single
 from training.learner.policy.divergence import mean_divergence
 from training.learner.policy.samples import (
     SampleContext,
@@ -46,6 +48,7 @@ from training.learner.policy.samples import (
     load_sample_context,
     place_of,
     token_count,
+    truncation,
     write_completions,
     written,
 )
@@ -98,9 +101,14 @@ def describe(context: SampleContext, score: Score, dialogues: Sequence[Dialogue]
             "ended": answer_of(dialogue).finished,
             "tokens": token_count(dialogue),
             "score": None if number is None else float(number),
+            **truncation(dialogue),
         }
         rows.append(row)
     return rows
+
+
+def is_truncated(row: dict[str, Any]) -> bool:
+    return bool(row.get("truncated", False))
 
 
 def as_sample(context: SampleContext, row: dict[str, Any]) -> dict[str, Any]:
@@ -120,9 +128,10 @@ def summary(context: SampleContext, rows: list[dict[str, Any]], seconds: float) 
         "samples": len(rows),
         "seconds": seconds,
         "score_mean": sum(scores) / len(scores) if scores else None,
-        "ended_fraction": sum(row["ended"] for row in rows) / len(rows),
+        "ended_fraction": sum(row["ended"] and not is_truncated(row) for row in rows) / len(rows),
         "tokens_mean": sum(row["tokens"] for row in rows) / len(rows),
         "cut_off_completions": sum(not row["ended"] for row in rows),
+        **({} if is_single(context.settings) else {"truncated_dialogues": sum(map(is_truncated, rows))}),
         "truncated_prompts": sum(prompt.truncated for prompt in context.prompts),
     }
 

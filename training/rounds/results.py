@@ -59,7 +59,8 @@ def _completions(round_: Round, directory: Path) -> Iterator[dict[str, Any]]:
     settings = round_.settings["sample"]
     parameters = {name: settings[name] for name in ("temperature", "top_p", "seed")} | {"round": round_.number}
     for row in JobDirectory(directory, is_writer=False).rows("samples.jsonl"):
-        figures = {name: row[name] for name in ("index", "ended", "tokens", "score") if row.get(name) is not None}
+        names = ("index", "ended", "truncated", "tokens", "score")
+        figures = {name: row[name] for name in names if row.get(name) is not None}
         yield {"prompt_id": row["prompt_id"], **_written(row), "sampling": parameters | figures}
 
 

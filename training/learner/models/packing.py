@@ -69,7 +69,8 @@ class Episodes(NamedTuple):
     prompts: Sequence[Sequence[int]]
     completions: Sequence[Sequence[int]]
     turns: Sequence[Sequence[Turn]] | None = None  # None: each completion is one turn
-    # The tokens that the policy would have read after the last turn of a truncated episode; None for one that ended.
+    # The tokens that the policy would have read after the last turn of a truncated episode, [] if they are not known or
+    # no model can read them; None for an episode that ended.
     unanswered: Sequence[Sequence[int] | None] | None = None  # None: all episodes ended
 
     def policy_indices(self) -> list[Sequence[int]]:
@@ -104,12 +105,22 @@ class Episodes(NamedTuple):
 
 
 def as_episodes(
-    prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], spans: Sequence[Sequence[TurnSpan]]
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    spans: Sequence[Sequence[TurnSpan]],
+    truncated: Sequence[bool] = (),
 ) -> Episodes:
-    """Return episodes without rewards by an environment. spans: of the policy's turns of each completion."""
+    """Return episodes without rewards by an environment.
+
+    spans: of the policy's turns of each completion. truncated: whether each was truncated, before an answer that is not
+    known; (): all ended.
+    """
+    unanswered: list[list[int] | None] | None = None
+    if any(truncated):
+        unanswered = [[] if is_truncated else None for is_truncated in truncated]
     if all(len(of_one) == 1 for of_one in spans):
-        return Episodes(prompts, completions)
-    return Episodes(prompts, completions, [[Turn(*span) for span in of_one] for of_one in spans])
+        return Episodes(prompts, completions, None, unanswered)
+    return Episodes(prompts, completions, [[Turn(*span) for span in of_one] for of_one in spans], unanswered)
 
 
 class PackedSequences(NamedTuple):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from training.learner.policy.dialogues import Dialogue
-from training.learner.policy.samples import answer_of, token_count
+from training.learner.policy.samples import answer_of, token_count, truncation
 from training.learner.reward_terms import Scorer
 from training.learner.rewards.reward_function import has_references
 from training.learner.text.messages import text_tokens
@@ -33,7 +33,7 @@ def figures_of_dialogue(tokenizer: Any, metrics: Mapping[str, Scorer], dialogue:
         "empty": float(not answer.text.strip()),
         "repeated": float(any(map(is_repetitive, tokens_of_turns(tokenizer, dialogue)))),
     }
-    return figures | ({"truncated": float(dialogue.is_truncated)} if answer.turns or dialogue.is_truncated else {})
+    return figures | {name: float(value) for name, value in truncation(dialogue).items()}
 
 
 def tokens_of_turns(tokenizer: Any, dialogue: Dialogue) -> list[list[int]]:

@@ -201,6 +201,11 @@ def written(dialogue: Dialogue) -> Row:
     return {"turns": list(answer.turns)} if answer.turns else {"text": answer.text}
 
 
+def truncation(dialogue: Dialogue) -> dict[str, bool]:
+    """Return whether a dialogue is truncated, for its row; nothing for a completion of one turn that ended."""
+    return {"truncated": dialogue.is_truncated} if answer_of(dialogue).turns or dialogue.is_truncated else {}
+
+
 def token_count(dialogue: Dialogue) -> int:
     """Return the number of the policy's tokens in all turns, end-of-turn tokens included."""
     return sum(turn.end - turn.start for turn in dialogue.turns)

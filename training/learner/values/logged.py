@@ -44,6 +44,16 @@ class Logged(NamedTuple):
     turns: tuple[TurnSpan, ...] = ()  # of a dialogue: spans of the policy's turns; (): the whole completion
 
     @property
+    def is_truncated(self) -> bool:
+        """Return whether it is a dialogue that would have gone on. A row without the key came to its end."""
+        return bool(self.prompt.row.get("truncated", False))
+
+    @property
+    def is_learned(self) -> bool:
+        """Return whether a token of it is a part of the losses; the last one of a truncated dialogue is not."""
+        return sum(end - start for start, end in self.spans) > self.is_truncated
+
+    @property
     def spans(self) -> tuple[TurnSpan, ...]:
         """Spans of the policy's turns."""
         return self.turns or ((0, len(self.tokens)),)
@@ -110,18 +120,27 @@ def as_prompt(row: dict[str, Any], whole: list[int], settings: QConfig) -> Promp
 
 
 def reward_of(row: dict[str, Any]) -> float | None:
+    """Return the reward of a row, None if the reward terms determine it; 0 of a truncated dialogue, which has none."""
+    if row.get("truncated"):
+        return 0.0
     return None if row.get("reward") is None else float(row["reward"])
 
 
 def check_row(row: dict[str, Any], settings: QConfig) -> None:
-    """Raise BadInput for a row that has a wrong type, or neither a reward nor what the reward terms need."""
+    """Raise BadInput for a row that has a wrong type, or neither a reward nor what the reward terms need.
+
+    A truncated dialogue needs neither.
+    """
     check_messages(row.get("messages"))
     turns_of(row)
     if row.get("split", "train") not in SPLITS:
         raise BadInput(f"split must be train or held_out, not {row['split']!r}")
-    if not isinstance(row.get("finished", True), bool):
-        raise BadInput(f"finished must be true or false, not {row['finished']!r}")
+    for name, otherwise in (("finished", True), ("truncated", False)):
+        if not isinstance(row.get(name, otherwise), bool):
+            raise BadInput(f"{name} must be true or false, not {row[name]!r}")
     reward = row.get("reward")
+    if row.get("truncated") and reward is None:
+        return
     if reward is None and not settings.rewards:
         raise BadInput("the row has no reward, and there are no reward terms: give it one, or set rewards")
     if reward is None:
@@ -142,13 +161,17 @@ def replay_buffer(completions: Sequence[Logged], rewards: Tensor) -> ReplayBuffe
         [one.prompt.tokens for one in completions],
         [one.tokens for one in completions],
         [one.spans for one in completions],
+        [one.is_truncated for one in completions],
     )
     return merge_equal(episodes, rewards)
 
 
 @torch.no_grad()
 def rewards_of(completions: Sequence[Logged], reward: Reward | None, processes: Processes) -> Tensor:
-    """Return the rewards [N]: those given in the rows, else those of the reward terms; processes share the work."""
+    """Return the rewards [N]: those given in the rows, else those of the reward terms; processes share the work.
+
+    0 for truncated dialogues: the reward terms score the end of a dialogue.
+    """
     unknown = [i for i, one in enumerate(completions) if one.reward is None]
     mine = share(unknown, processes.rank, processes.count)
     answers = [as_answer(completions[i]) for i in mine]
@@ -174,11 +197,22 @@ def as_answer(logged: Logged) -> Answer:
     return Answer(last, before, logged.tokens[start:], turns[-1]["content"], logged.finished, turns)
 
 
-def check_differing(rewards: Tensor) -> None:
-    """Raise BadInput if all rewards [N] are equal: no token then has an advantage over another."""
+def check_some_end(completions: Sequence[Logged]) -> None:
+    """Raise BadInput if all training completions are truncated dialogues: then no reward is known."""
+    if all(one.is_truncated for one in completions):
+        raise BadInput(
+            f"{FILE} has only truncated dialogues to train on, whose rewards are not known: add completions that came "
+            "to their end"
+        )
+
+
+def check_differing(buffer: ReplayBuffer) -> None:
+    """Raise BadInput if all rewards are equal: no token then has an advantage over another."""
+    ended = ~buffer.truncated()
+    rewards, count = buffer.rewards[ended], int(buffer.counts[ended].sum())
     if bool((rewards == rewards[0]).all()):
         raise BadInput(
-            f"all {len(rewards)} training completions have the reward {float(rewards[0]):g}, so none is better than "
+            f"all {count} training completions have the reward {float(rewards[0]):g}, so none is better than "
             "another: add completions of other quality, or imitate them with sft"
         )
 

@@ -33,10 +33,13 @@ class ValueContext(NamedTuple):
 
 
 class WeightedTokens(NamedTuple):
-    """Weights of the likelihood of the buffer's tokens: one tensor per completion."""
+    """Weights of the likelihood of the buffer's tokens: one tensor per completion.
+
+    The last one of a truncated dialogue is not used.
+    """
 
     weights: list[Tensor]
-    mean: float  # over all tokens of the buffer
+    mean: float  # over all tokens of the buffer that are a part of the losses
 
 
 def value_batch(context: ValueContext, buffer: ReplayBuffer, batch: Sequence[int], learns: bool = True) -> list[float]:
@@ -65,7 +68,10 @@ def value_loss(context: ValueContext, buffer: ReplayBuffer, part: Sequence[int])
         slow_q = context.target.action_values(slow, slow.tokens).amin(0)
         following = next_values(context, outputs, slow)
         rewards = buffer.rewards[list(part)].to(following.device)
-        targets = td_targets(rewards, following, lengths.to(following.device), settings.gamma, settings.td_lambda)
+        truncated = torch.tensor(episodes.truncated(), device=following.device)
+        targets = td_targets(
+            rewards, following, lengths.to(following.device), settings.gamma, settings.td_lambda, truncated
+        )
     q = context.values.action_values(outputs, outputs.tokens)
     td_loss = (q - targets).square().sum(0) / 2
     if settings.state_value == "soft":
@@ -116,8 +122,9 @@ def token_advantages(context: ValueContext, buffer: ReplayBuffer) -> list[Tensor
 def weigh_tokens(advantages: Sequence[Tensor], buffer: ReplayBuffer, settings: QConfig) -> WeightedTokens:
     """Return the weights of the buffer's tokens, which have these advantages."""
     weights = [advantage_weights(row, settings.kl_coefficient, settings.max_weight) for row in advantages]
-    counts = buffer.token_counts(range(len(weights)))
-    return WeightedTokens(weights, float((counts * torch.cat(weights)).double().mean()))
+    everything = range(len(weights))
+    total = (buffer.token_counts(everything) * torch.cat(weights)).double().sum()
+    return WeightedTokens(weights, float(total) / buffer.tokens(everything))
 
 
 def policy_batch(

@@ -38,6 +38,7 @@ def logged_completions(round_: Round, job: Job, counts: dict[str, int]) -> Itera
             "completion": completion.text,
             **({"turns": completion.turns} if completion.turns else {}),
             "finished": completion.sampling.get("ended", True),
+            **({"truncated": True} if completion.sampling.get("truncated") else {}),
         }
         yield {**row, "references": prompt.references} if prompt.references else row
 
