@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from django.db import connection
 from django.db.models import Max
+from django.utils.translation import gettext as _
 
 from training.models import Round
 
@@ -154,6 +155,33 @@ def _curve(job: str, name: str, columns: Sequence[Column], values: Mapping[int, 
 def rounded(value: float) -> float:
     """Return the value with six significant digits, which is more than a screen shows."""
     return float(f"{value:.6g}")
+
+
+def levels_of(round_: Round) -> list[dict[str, Any]]:
+    """Return the best attainable values of curves: `{"job", "metrics", "value", "low", "high", "sentence"}`.
+
+    value: the estimate, which has bounds, or a lower bound, which has none; None: neither is known.
+    """
+    return [
+        {"job": job.name, "metrics": curve.metrics, **_level(round_.results.get(job.name, {}), curve.best)}
+        for job in round_.jobs
+        for curve in job.curves
+        if curve.best
+    ]
+
+
+def _level(result: dict[str, Any], name: str) -> dict[str, Any]:
+    best, low, high, least = (result.get(f"{name}{end}") for end in ("", "_low", "_high", "_at_least"))
+    if best is not None and low is not None and high is not None:
+        sentence = _("Best attainable: %(value)s (%(low)s to %(high)s), on the evaluation prompts")
+        sentence %= {"value": f"{best:.3g}", "low": f"{low:.3g}", "high": f"{high:.3g}"}
+        return {"value": rounded(best), "low": rounded(low), "high": rounded(high), "sentence": sentence}
+    value = None if least is None else rounded(least)
+    if value is not None:
+        sentence = _("Best attainable: at least %(value)s, on the evaluation prompts") % {"value": f"{value:.3g}"}
+    else:
+        sentence = _("Best attainable: not known") if result else _("Best attainable: not known before this stage ends")
+    return {"value": value, "low": None, "high": None, "sentence": sentence}
 
 
 def new_lines(round_: Round, names: Names, after: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ async function update() {
   const answer = await fetchAnswer(round.url, { columns: COLUMNS });
   if (!answer) return void setTimeout(update, RETRY_INTERVAL);
   for (const curve of answer.curves) for (const chart of charts) chart.take(round.number, curve);
+  setLevels(answer.levels);
   drawUnzoomed();
   if (answer.ended) hideEmpty();
   after.value = answer.after;
@@ -43,7 +44,8 @@ async function update() {
 function takeNews(event) {
   const news = document.getElementById("new-lines");
   if (event.target.id !== "round-status" || !news || after.value === "") return;
-  const { lines, after: last } = JSON.parse(news.textContent);
+  const { lines, after: last, levels } = JSON.parse(news.textContent);
+  setLevels(levels);
   if (lines === null) return void update();
   after.value = last;
   for (const line of lines) for (const chart of charts) chart.add(options.rounds[0].number, line);
@@ -51,6 +53,10 @@ function takeNews(event) {
   else if (lines.length) drawUnzoomed();
 }
 document.addEventListener("htmx:afterSwap", takeNews);
+
+function setLevels(levels) {
+  for (const level of levels) for (const chart of charts) chart.setLevel(level);
+}
 
 function drawUnzoomed() {
   for (const chart of charts) if (!chart.zoomed) chart.draw();

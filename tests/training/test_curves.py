@@ -117,3 +117,24 @@ def test_the_api_reads_a_range_of_one_jobs_curves_and_whole_ones_after_too_many_
     assert api.get(f"{URL}/rounds/1/curves", {"job": "dpo"}).status_code == 404
     for query in ({"points": 3}, {"points": 10**6}, {"after": 1, "first": 2}, {"steps": 5}):
         assert api.get(f"{URL}/rounds/1/curves", query).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("result", "level", "sentence"),
+    [
+        (None, (None, None, None), "not known before this stage ends"),
+        ({"kl": 1.0}, (None, None, None), "not known"),
+        ({"best_objective": None, "best_objective_at_least": 0.25}, (0.25, None, None), "at least 0.25, on"),
+        (
+            {"best_objective": 1.23456789, "best_objective_low": 1.1, "best_objective_high": 1.36},
+            (1.23457, 1.1, 1.36),
+            "1.23 (1.1 to 1.36), on",
+        ),
+    ],
+)
+def test_the_best_attainable_objective_is_a_level_of_its_chart(waiting, result, level, sentence):
+    waiting.results = {} if result is None else {"policy": result}
+    (found,) = curves.levels_of(waiting)
+    assert (found["job"], found["metrics"]) == ("policy", "objective")
+    assert (found["value"], found["low"], found["high"]) == level
+    assert f"Best attainable: {sentence}" in found["sentence"]

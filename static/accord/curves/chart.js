@@ -26,6 +26,7 @@ export class Chart {
     this.series = new Map(); // key to Series, over all steps
     this.zoomed = null; // { first, last, series } while a range is shown
     this.uplot = null;
+    this.level = null; // the best attainable value: { value, low, high, sentence }
     this.listen();
   }
 
@@ -43,6 +44,17 @@ export class Chart {
       if (!this.series.has(name)) this.series.set(name, new Series());
       this.series.get(name).add(step, values[metric]);
     }
+  }
+
+  setLevel(level) {
+    if (level.job !== this.job || level.metrics !== this.element.dataset.metric) return;
+    const text = this.element.querySelector("[data-level]");
+    text.textContent = level.sentence;
+    text.hidden = false;
+    if (level.value === (this.level?.value ?? null)) return;
+    this.level = level;
+    this.forget(); // the scale makes room for it
+    this.draw();
   }
 
   get size() {
@@ -103,10 +115,11 @@ export class Chart {
     this.uplot = new uPlot({
       width: this.plot.clientWidth,
       height: HEIGHT,
-      scales: { x: { time: false }, y: { distr: this.options.log ? 3 : 1 } },
+      scales: { x: { time: false }, y: { distr: this.options.log ? 3 : 1, ...this.range() } },
       axes: [{ ...axis, size: 28 }, { ...axis, size: 48, values: numbers }],
       legend: { show: false },
       hooks: {
+        drawClear: [(chart) => this.drawLevel(chart)],
         setCursor: [(chart) => this.showValues(chart.cursor.idx ?? null)],
         setSelect: [(chart) => this.zoomToSelection(chart)],
       },
@@ -122,6 +135,43 @@ export class Chart {
     this.plot.removeAttribute("aria-hidden");
     Object.assign(this.plot, { role: "slider", tabIndex: 0, ariaLabel: this.element.querySelector("h3").textContent });
     this.showValues(null);
+  }
+
+  /** Return uPlot's range of values: with a level, one that shows it and the curves. */
+  range() {
+    const values = this.levelValues();
+    if (!values.length) return {};
+    const all = (low, high) => [Math.min(low ?? Infinity, ...values), Math.max(high ?? -Infinity, ...values)];
+    return { range: (chart, low, high) => (this.options.log ? uPlot.rangeLog(...all(low, high), 10, true) : uPlot.rangeNum(...all(low, high), 0.1, true)) };
+  }
+
+  levelValues() {
+    const { value, low, high } = this.level ?? {};
+    return [value, low, high].filter((number) => Number.isFinite(number) && !(this.options.log && number <= 0));
+  }
+
+  /** Draw the best attainable value as a dashed line, and its interval as a band. */
+  drawLevel(chart) {
+    if (!this.levelValues().length) return;
+    const { ctx, bbox } = chart, { value, low, high } = this.level;
+    const at = (number) => Math.round(chart.valToPos(number, "y", true));
+    const isDrawn = (number) => this.levelValues().includes(number);
+    ctx.save();
+    ctx.fillStyle = ctx.strokeStyle = colour(this.element, "--ink-2");
+    if (isDrawn(low) && isDrawn(high)) {
+      ctx.globalAlpha = 0.12;
+      ctx.fillRect(bbox.left, at(high), bbox.width, Math.max(1, at(low) - at(high)));
+      ctx.globalAlpha = 1;
+    }
+    if (isDrawn(value)) {
+      ctx.lineWidth = devicePixelRatio;
+      ctx.setLineDash([5 * devicePixelRatio, 4 * devicePixelRatio]);
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, at(value));
+      ctx.lineTo(bbox.left + bbox.width, at(value));
+      ctx.stroke();
+    }
+    ctx.restore();
   }
 
   forget() {

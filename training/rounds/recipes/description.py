@@ -52,6 +52,7 @@ class Curve(NamedTuple):
     title: Text
     metrics: str
     labels: tuple[Text, ...] = ()
+    best: str = ""  # key in result.json of the best value that any model can attain, with _low, _high and _at_least
 
 
 class Fact(NamedTuple):

@@ -91,7 +91,7 @@ def policy_job(settings: Sections, start: str, reward_model: str) -> Job:
         curves=(
             Curve(_("Reward"), "reward eval_reward", training_and_evaluation),
             Curve(kl_title(settings), "kl eval_kl", training_and_evaluation),
-            Curve(_("Objective: reward − β·KL"), "objective"),
+            Curve(_("Objective: reward − β·KL"), "objective", best="best_objective"),
             Curve(_("Entropy"), "entropy"),
             Curve(_("Share of clipped tokens"), "clip_fraction"),
             Curve(_("Policy: loss"), "policy_loss"),

@@ -86,7 +86,8 @@ def round_status(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     context = _status(round_)
     context["log_is_new"] = request.GET.get("log") != context["log_version"]
     if (after := _number(request, "after")) is not None:
-        context["new_lines"] = curves.new_lines(round_, curves.names_of(round_), after)
+        news = curves.new_lines(round_, curves.names_of(round_), after)
+        context["new_lines"] = {**news, "levels": curves.levels_of(round_)}
     response = render(request, "console/_round_status.html", context)
     if request.GET.get("version", "") != samples_version(round_):
         response["HX-Trigger"] = "new-samples"
@@ -120,7 +121,8 @@ def round_metrics(request: HttpRequest, slug: str, number: int) -> HttpResponse:
     span = curves.Span(_number(request, "from"), _number(request, "to"))
     columns = _number(request, "columns") or curves.COLUMNS
     drawn = curves.thinned(round_, names, until, columns, span)
-    return JsonResponse({"curves": drawn, "after": until, "ended": not round_.is_active})
+    levels = curves.levels_of(round_)
+    return JsonResponse({"curves": drawn, "levels": levels, "after": until, "ended": not round_.is_active})
 
 
 @login_required
