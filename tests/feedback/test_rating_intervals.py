@@ -54,6 +54,7 @@ class TestIntervals:
         results = []
         for limit in (10**9, 20_000, 200):  # one dense matrix; many; clusters of one or two rows
             monkeypatch.setattr(covariance, "MAX_DENSE", limit)
+            monkeypatch.setattr(covariance, "CHUNK", limit)
             results.append(covariance.sandwich(data, fit, clusters))
         assert results[1] == pytest.approx(results[0])
         assert results[2] == pytest.approx(results[0])

@@ -15,7 +15,7 @@ from feedback.quality.ratings import (
     rate_rankings,
 )
 from feedback.quality.ratings.bradley_terry import Cells
-from feedback.quality.ratings.pairs import pairs_of
+from feedback.quality.ratings.pairs import pairs_of, sorting_order
 from feedback.quality.ratings.report import cell_pairs
 from tests.feedback.rating_worlds import (
     WINS,
@@ -115,6 +115,13 @@ class TestModel:
         assert values_of(one) == pytest.approx(values_of(other))
         assert one.wins == other.wins == WINS.tolist()
         assert one.first_shown.value == pytest.approx(other.first_shown.value)
+
+    @pytest.mark.parametrize("prompts", [1, 50, 2**16, 2**16 + 1, 2**40])
+    def test_the_sorting_order_is_that_of_numpy(self, prompts):
+        generator = np.random.default_rng(prompts)
+        prompt, annotator = generator.integers(prompts, size=3000), generator.integers(7, size=3000)
+        assert sorting_order(prompt, annotator).tolist() == np.lexsort((annotator, prompt)).tolist()
+        assert sorting_order(prompt[:0], annotator[:0]).tolist() == []
 
     def test_no_rankings_give_no_ratings(self):
         result = rate_rankings([])

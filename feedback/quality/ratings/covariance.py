@@ -25,6 +25,7 @@ from feedback.quality.ratings.pairs import Pairs, numbered
 
 MIN_CLUSTERS = 6
 MAX_DENSE = 2_000_000  # numbers of a dense matrix of clusters' scores
+CHUNK = 500_000  # numbers of a part of a larger one, which a processor's cache holds
 
 Scores = list[tuple[Integers, Floats]]  # gradient of the log likelihood: (index of the parameter [N], value [N])
 
@@ -149,7 +150,7 @@ def _outer_products(scores: Scores, cluster: Integers, count: int) -> Floats:
         cluster = cluster[order]
     if np.square(sizes).sum() <= 3 * len(cluster):
         return _sparse_products(scores, cluster, count)
-    total, step = np.zeros((count, count)), MAX_DENSE // count
+    total, step = np.zeros((count, count)), max(1, CHUNK // count)
     for begin in range(0, len(sizes), step):
         rows = slice(*np.searchsorted(cluster, [begin, begin + step]))
         part = [(parameter[rows], value[rows]) for parameter, value in scores]

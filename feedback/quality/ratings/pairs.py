@@ -75,7 +75,20 @@ def make_pairs(
     pairs = pairs if is_pair.all() else pairs.select(is_pair)
     pairs = pairs._replace(prompt=numbered(pairs.prompt), annotator=numbered(pairs.annotator))
     # The covariance sums clusters faster when their pairs are neighbours.
-    return pairs.select(np.lexsort((pairs.annotator, pairs.prompt)))
+    return pairs.select(sorting_order(pairs.prompt, pairs.annotator))
+
+
+def sorting_order(*keys: Integers) -> Integers:
+    """Return the stable order [N] by columns that are not negative, the most important one first, as np.lexsort does.
+
+    A radix sort by 16 bits at a time: for these, numpy's stable sort counts, in a fifth of the time of comparisons.
+    """
+    order = np.arange(len(keys[0]))
+    for key in reversed(keys):
+        for shift in range(0, max(1, int(key.max(initial=0)).bit_length()), 16):
+            digits = (key >> shift).astype(np.uint16)  # the low 16 bits
+            order = order[np.argsort(digits[order], kind="stable")]
+    return order
 
 
 def numbered(ids: Integers) -> Integers:

@@ -9,7 +9,7 @@ import numpy as np
 from feedback.quality.ranking_arrays import Booleans, Floats, Integers
 from feedback.quality.ratings import bradley_terry, connectivity, covariance
 from feedback.quality.ratings.bradley_terry import Cells, NoMaximum
-from feedback.quality.ratings.covariance import CellPairs
+from feedback.quality.ratings.covariance import CellPairs, Clusters
 from feedback.quality.ratings.estimates import Coefficient, Rating, Ratings, Status
 from feedback.quality.ratings.pairs import Pairs, numbered, pairs_of
 from feedback.quality.ratings.ranked_sources import RankedSources
@@ -62,8 +62,9 @@ def rate_pairs(
         try:
             rated_pairs = _pairs_between(pairs, is_rated)
             rated_pairs, used_names = _without_rare_style(rated_pairs, style_names, min_different or {})
-            estimates = estimate(rated_pairs, rated_pairs.style, replicates)
-            first_shown = _first_shown(rated_pairs)
+            clusters = covariance.clusters_of(rated_pairs)
+            estimates = estimate(rated_pairs, rated_pairs.style, clusters, replicates)
+            first_shown = _first_shown(rated_pairs, clusters)
         except NoMaximum:  # of a style covariate
             statuses = [Status.UNDETERMINED if status == Status.RATED else status for status in statuses]
     rated = np.flatnonzero(is_rated) if estimates else np.zeros(0, dtype=np.int64)
@@ -95,7 +96,7 @@ def count_pairs(pairs: Pairs) -> tuple[Integers, Integers]:
     return won + lost.T, tied + tied.T
 
 
-def estimate(pairs: Pairs, covariates: Floats, replicates: int = 0) -> Estimates:
+def estimate(pairs: Pairs, covariates: Floats, clusters: Clusters | None, replicates: int = 0) -> Estimates:
     """Return the estimates for pairs whose sources all have a finite rating. Raises NoMaximum.
 
     covariates: [N, M] of d, for the first source minus the second.
@@ -103,7 +104,6 @@ def estimate(pairs: Pairs, covariates: Floats, replicates: int = 0) -> Estimates
     data = cell_pairs(pairs, covariates)
     fit = bradley_terry.fit(data.cells)
     has_ties = len(fit.parameters) > len(pairs.sources) + covariates.shape[1]
-    clusters = covariance.clusters_of(pairs)
     if clusters is None:
         return Estimates(fit.parameters, None, 0.0, 0, False, has_ties)
     if replicates:
@@ -140,7 +140,7 @@ def _pairs_between(pairs: Pairs, is_rated: Booleans) -> Pairs:
     return between._replace(first=index[between.first], second=index[between.second], sources=pairs.sources[is_rated])
 
 
-def _first_shown(pairs: Pairs) -> Coefficient:
+def _first_shown(pairs: Pairs, clusters: Clusters | None) -> Coefficient:
     """Return the log-odds that the completion shown first gains, estimated together with ratings and style."""
     try:
         data = cell_pairs(pairs, np.column_stack([pairs.style, pairs.shown_first]))
@@ -148,7 +148,7 @@ def _first_shown(pairs: Pairs) -> Coefficient:
     except NoMaximum:
         return Coefficient("first_shown", None)
     index = len(pairs.sources) + pairs.style.shape[1]
-    value, clusters = float(fit.parameters[index]), covariance.clusters_of(pairs)
+    value = float(fit.parameters[index])
     if clusters is None:
         return Coefficient("first_shown", value)
     margin = clusters.quantile * math.sqrt(covariance.sandwich_of_one(data, fit, clusters, index))
