@@ -8,9 +8,13 @@ from transformers import AutoModelForSequenceClassification
 
 from tests.learner.worlds.letters import letters_tokenizer, policy_folder
 from tests.learner.worlds.one_batch import prepared, scored_answers
-from training.learner.models.reward_model import new_reward_model, save_reward_model
+from tests.learner.worlds.words import ranking_rows, reward_job
+from training.demo.annotators import pair_accuracy
+from training.learner import reward
+from training.learner.models.reward_model import load_reward_model, new_reward_model, save_reward_model, score_groups
+from training.learner.preferences.ranking_data import read_rankings
 from training.learner.rewards.reward_function import reward_function, sample_scorer
-from training.learner.runtime.config import PpoConfig, SampleConfig
+from training.learner.runtime.config import PpoConfig, RewardConfig, SampleConfig
 from training.learner.runtime.jobdir import BadInput
 
 pytestmark = pytest.mark.slow
@@ -76,3 +80,25 @@ def test_pessimism_needs_an_ensemble(tmp_path):
 def test_pessimism_needs_the_reward_model_among_the_terms():
     with pytest.raises(BadInput, match="not a term of rewards"):
         PpoConfig(model="m", rewards=[{"name": "length", "target": 3}], pessimism=1.0)
+
+
+def test_the_lower_bound_orders_held_out_completions_as_well_as_the_mean_after_few_rankings(tmp_path):
+    rows = ranking_rows(24 + 60, held_out=60)
+    job = reward_job(tmp_path / "job", rows, learning_rate=3e-3, batch_rankings=8, contrast=0.0, eval_every=1000)
+    reward.main(job)
+    model, tokenizer = load_reward_model(str(job / "model"))
+    held_out = read_rankings(tokenizer, rows, RewardConfig(model="any")).held_out
+    scores = score_groups(model, [comparison.group for comparison in held_out])
+
+    def accuracy(values):
+        ranks, groups, start = {}, [], 0
+        for comparison in held_out:
+            (ranking,) = comparison.rankings
+            ranks |= {start + place: rank for rank, place in zip(ranking.ranks, ranking.places, strict=True)}
+            groups.append(range(start, start + len(comparison.group.completions)))
+            start += len(comparison.group.completions)
+        return pair_accuracy(lambda i: values[i].item(), lambda i: -ranks[i], groups)
+
+    assert accuracy(scores.mean) > 0.8
+    assert accuracy(scores.lower_bound(1.0)) > accuracy(scores.mean) - 0.02
+    assert scores.deviation.mean() > 0.1

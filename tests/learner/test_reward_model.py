@@ -168,7 +168,8 @@ def test_the_ensemble_sends_no_gradient_into_the_trunk_or_the_main_head(policy):
 
 def test_priors_are_fixed_by_the_seed_and_have_the_documented_size():
     ensemble = Ensemble(heads=50, width=99, seed=3)
-    assert ensemble.prior.std().item() == pytest.approx(0.1, rel=0.05)
+    assert ensemble.prior.std().item() == pytest.approx(0.1 / 10, rel=0.05)  # prior_scale / sqrt(width + 1)
+    assert torch.allclose(Ensemble(50, 99, seed=3, prior_scale=0.5).prior, 5 * ensemble.prior)
     assert torch.equal(ensemble.prior, Ensemble(50, 99, seed=3).prior)
     assert not torch.equal(ensemble.prior, Ensemble(50, 99, seed=4).prior)
     assert [name for name, _ in ensemble.named_parameters()] == ["learned"]

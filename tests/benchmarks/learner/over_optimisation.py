@@ -85,7 +85,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="of ppo (0.001)")
     parser.add_argument("--averaged-runs", type=at_least_one, default=1, help="of the reward model (1)")
     parser.add_argument("--separate", type=int, default=0, metavar="N", help="whole reward models, 0: heads of one (0)")
-    parser.add_argument("--prior-scale", type=float, default=1.0, help="of the reward model's heads (1)")
+    parser.add_argument("--prior-scale", type=float, default=0.1, help="of the reward model's heads (0.1)")
     return parser.parse_args()
 
 

@@ -16,9 +16,10 @@ still differ by about 1 at random. A linear head has no symmetry to break, so ze
 
 The ensemble (Osband et al. 2018, "Randomized prior functions for deep reinforcement learning"; 2021, "Epistemic neural
 networks" for the stopped gradient): member m scores x at s(x) + (w_m + p_m − mean over members)·sg[h(x)], where h is
-the trunk's last hidden state, p_m is fixed and random with deviation 1/sqrt(d+1), and w_m is learned from 0 on rankings
-weighted by a bootstrap of their prompts. So the mean of the members is s, and the trunk learns as it would without
-them.
+the trunk's last hidden state, p_m is fixed and random with deviation prior_scale/sqrt(d+1), and w_m is learned from 0
+on rankings weighted by a bootstrap of their prompts. So the mean of the members is s, and the trunk learns as it would
+without them. At a scale of 1 the deviation after 50 to 100 rankings is that of the priors, which says nothing about the
+error of s; hence 0.1.
 
 attributes.safetensors holds the heads of rated attributes, if there are any (`attribute_heads`).
 """
@@ -70,7 +71,7 @@ class Ensemble(nn.Module):
 
     prior: Tensor
 
-    def __init__(self, heads: int, width: int, seed: int = 0, prior_scale: float = 1.0) -> None:
+    def __init__(self, heads: int, width: int, seed: int = 0, prior_scale: float = 0.1) -> None:
         super().__init__()
         noise = torch.randn(heads, width, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("prior", noise * (prior_scale / (width + 1) ** 0.5))
@@ -176,7 +177,7 @@ class RewardModel(nn.Module):
 
 
 def new_reward_model(
-    path: str, heads: int, seed: int, prior_scale: float = 1.0, adapter: LoraConfig | None = None
+    path: str, heads: int, seed: int, prior_scale: float = 0.1, adapter: LoraConfig | None = None
 ) -> RewardModel:
     """Return a reward model on the trunk in a policy's folder, or continue from a reward model's folder.
 

@@ -59,7 +59,11 @@ class RewardConfig(Training):
         1, low=1, help="Number of training runs from the same start whose weights are averaged."
     )
     ensemble_heads: int = setting(8, low=0, help="Bootstrapped heads that estimate uncertainty. 0 or 1: none.")
-    prior_scale: float = setting(1.0, low=0, help="Scale of the fixed random priors of these heads.")
+    prior_scale: float = setting(
+        0.1,
+        low=0,
+        help="Scale of the fixed random priors of these heads. After few rankings a scale of 1 hides what they learn.",
+    )
 
     def check(self) -> None:
         super().check()
