@@ -18,7 +18,7 @@ from feedback.models import Project, Prompt, ReliabilityReport
 from feedback.models.flags import trainable_flags
 from feedback.quality import reliability
 
-VERSION = 3  # of the lines: raise it when a format changes, so that no reader keeps lines of the old one
+VERSION = 4  # of the lines: raise it when a format changes, so that no reader keeps lines of the old one
 DEFAULT_FORMAT = "trl"
 EVERY_SPLIT = "all"
 SPLITS = (*Prompt.Split.values, EVERY_SPLIT)
@@ -56,8 +56,12 @@ def export(
 
     split: one of SPLITS; the format's default split by default. weights: one of WEIGHTS; the project's setting by
     default. include_flagged: also rankings with a flag that means "not for training". Raises Invalid if `after` is
-    beyond the last sequence, NotFound if there is no reliability report as of `reliability_as_of`.
+    beyond the last sequence or the format cannot be read by cursor, NotFound if there is no reliability report as of
+    `reliability_as_of`.
     """
+    if after and not FORMATS[format_name].has_cursor:
+        sentence = _('The format "%(name)s" has no place for retracted rankings: read it from the beginning.')
+        raise Invalid(sentence % {"name": format_name})
     until = ranking_record.sequence_cutoff(project)
     if after > until:
         raise Invalid(

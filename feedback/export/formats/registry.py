@@ -30,6 +30,7 @@ class ExportFormat:
     default_split: str | None  # the split that is exported unless another is chosen; None: all
     reading: str  # Python code for the page
     lines: Callable[[Sequence[int]], int]  # how many lines a ranking with these ranks gives
+    has_cursor: bool  # whether it can be read by cursor; other tools' formats may have no place for retractions
 
     @property
     def english_line(self) -> str:
@@ -47,20 +48,22 @@ def export_format(
     default_split: str | None = None,
     reading: str = LOAD_DATASET,
     lines: Callable[[Sequence[int]], int] = one_line,
+    has_cursor: bool = True,
 ) -> Callable[[Convert], Convert]:
     """Register a function as an export format.
 
     name: value of `format` in the API and of `--format`. line: what one line is. default_split: set it where trainers
     read every line of the file, so that nothing is trained on held-out prompts by accident. reading: Python code that
     reads a file, where `load_dataset` is not the way. lines: how many lines a ranking with these ranks gives, where
-    it is not one; the page counts with it.
+    it is not one; the page counts with it. has_cursor: False if the format has no place for rows with `retracted`; it
+    can then be read from the beginning only.
 
     The function gets the rows of `ranking_record.rankings(..., details=True)` and the reader's cursor `after`, and
-    yields the lines. Rows with `retracted` must be passed on: readers by cursor depend on them.
+    yields the lines. With a cursor, rows with `retracted` must be passed on: readers depend on them.
     """
 
     def register(function: Convert) -> Convert:
-        FORMATS[name] = ExportFormat(name, line, function, default_split, reading, lines)
+        FORMATS[name] = ExportFormat(name, line, function, default_split, reading, lines, has_cursor)
         return function
 
     return register
@@ -77,8 +80,12 @@ def descriptions() -> str:
 
 def split_default() -> str:
     """Return the default split of each format, as a sentence for help texts."""
-    special = [f"{FORMATS[name].default_split} for {name}" for name in names() if FORMATS[name].default_split]
-    return f"Default: {', '.join([*special, 'all for the other formats'])}."
+    by_split: dict[str, list[str]] = {}
+    for name in names():
+        if split := FORMATS[name].default_split:
+            by_split.setdefault(split, []).append(name)
+    special = [f"{split} for {', '.join(of_split)}" for split, of_split in by_split.items()]
+    return f"Default: {'; '.join([*special, 'all for the other formats'])}."
 
 
 def markdown_table() -> str:

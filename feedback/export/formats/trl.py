@@ -1,13 +1,23 @@
-"""Format `trl`: pairs in TRL's conversational preference format, for its reward and DPO trainers."""
+"""Formats `trl`, `trl-implicit` and `trl-standard`: pairs as TRL's reward and DPO trainers read them.
 
-from collections.abc import Iterator, Sequence
-from itertools import combinations
+The three forms are those of TRL's documentation ("Dataset formats and types"): conversational with an explicit prompt,
+conversational with the prompt inside both answers, and text. All have the same further columns.
+"""
+
+from collections.abc import Iterator
 
 from django.utils.translation import gettext_lazy as _
 
-from feedback.dialogues import Turns
 from feedback.export.formats.registry import LOAD_DATASET, export_format
-from feedback.export.ranking_record import IDENTITY, Row, retraction
+from feedback.export.pairs import (
+    columns_of,
+    completion_text,
+    messages_of,
+    number_of_pairs,
+    pairs_or_retraction,
+    prompt_text,
+)
+from feedback.export.ranking_record import Row
 from feedback.models import Prompt
 
 READING = f"""{LOAD_DATASET}
@@ -22,7 +32,7 @@ DPOTrainer(model="MODEL", args=DPOConfig(output_dir="dpo"), train_dataset=rows).
     line=_('a pair `{"prompt": [...], "chosen": [...], "rejected": [...]}`, as TRL\'s reward and DPO trainers read it'),
     default_split=Prompt.Split.TRAIN,
     reading=READING,
-    lines=lambda ranks: sum(1 for _pair in _pairs(ranks)),
+    lines=number_of_pairs,
 )
 def trl(rows: Iterator[Row], after: int) -> Iterator[Row]:
     """Turn each ranking into its pairs, the best completions first.
@@ -32,41 +42,48 @@ def trl(rows: Iterator[Row], after: int) -> Iterator[Row]:
     chosen_source, rejected_source, strength and trial (0 if there is none)`, and `weight`. No column is null. A ranking
     of K completions gives up to K·(K − 1)/2 pairs; a tie gives none, since the format cannot express it.
     """
-    for ranking in rows:
-        if "retracted" in ranking:
-            yield ranking
+    for pair in pairs_or_retraction(rows, after):
+        if isinstance(pair, dict):
+            yield pair
             continue
-        pairs = list(_pairs(ranking["ranks"]))
-        # The reader may have pairs of an earlier revision, which no pair of this one would replace.
-        if not pairs and after and ranking["revision"] > 1:
-            yield retraction(ranking, "tied")
-        for better, worse in pairs:
-            yield _preference(ranking, better, worse)
+        ranking, better, worse = pair
+        chosen, rejected = messages_of(ranking, better), messages_of(ranking, worse)
+        yield {"prompt": ranking["messages"], "chosen": chosen, "rejected": rejected, **columns_of(*pair)}
 
 
-def _pairs(ranks: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Return the indices (better, worse) of each pair that is not tied, the best first."""
-    order = sorted(range(len(ranks)), key=ranks.__getitem__)
-    return ((better, worse) for better, worse in combinations(order, 2) if ranks[better] < ranks[worse])
+@export_format(
+    "trl-implicit",
+    line=_('a pair `{"chosen": [...], "rejected": [...]}` whose messages begin with the prompt\'s'),
+    default_split=Prompt.Split.TRAIN,
+    reading=READING,
+    lines=number_of_pairs,
+)
+def trl_implicit(rows: Iterator[Row], after: int) -> Iterator[Row]:
+    """Write the pairs of `trl` without a column for the prompt."""
+    for row in trl(rows, after):
+        if "retracted" not in row:
+            prompt = row.pop("prompt")
+            row |= {name: prompt + row[name] for name in ("chosen", "rejected")}
+        yield row
 
 
-def _messages(ranking: Row, place: int) -> Turns:
-    """Return a completion as messages."""
-    turns = ranking["turns"][place] if "turns" in ranking else None
-    return turns or [{"role": "assistant", "content": ranking["completions"][place]}]
-
-
-def _preference(ranking: Row, better: int, worse: int) -> Row:
-    return {
-        "prompt": ranking["messages"],
-        "chosen": _messages(ranking, better),
-        "rejected": _messages(ranking, worse),
-        **{name: ranking[name] for name in IDENTITY if name != "sequence"},
-        "external_id": ranking["external_id"] or "",
-        "chosen_source": ranking["sources"][better],
-        "rejected_source": ranking["sources"][worse],
-        "strength": ranking["strength"] or 0,
-        "trial": ranking["trial"] or 0,
-        "created_at": ranking["created_at"],
-        "weight": ranking["weight"],
-    }
+@export_format(
+    "trl-standard",
+    line=_('a pair `{"prompt": "...", "chosen": "...", "rejected": "..."}` of texts'),
+    default_split=Prompt.Split.TRAIN,
+    reading=READING,
+    lines=number_of_pairs,
+)
+def trl_standard(rows: Iterator[Row], after: int) -> Iterator[Row]:
+    """Write the pairs of `trl` as texts. A prompt of several messages is a transcript, as in the format `hh`."""
+    for pair in pairs_or_retraction(rows, after):
+        if isinstance(pair, dict):
+            yield pair
+            continue
+        ranking, better, worse = pair
+        yield {
+            "prompt": prompt_text(ranking["messages"]),
+            "chosen": completion_text(ranking, better),
+            "rejected": completion_text(ranking, worse),
+            **columns_of(*pair),
+        }

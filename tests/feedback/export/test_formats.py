@@ -58,7 +58,9 @@ def test_the_default_format_is_registered():
 def test_help_texts_name_every_format_and_its_default_split():
     assert set(registry.names()) >= {"rankings", "table", "trl"}
     assert registry.descriptions().count(";") >= 2
-    assert registry.split_default() == "Default: train for trl, all for the other formats."
+    assert registry.split_default() == (
+        "Default: train for hh, kto, openai-dpo, trl, trl-implicit, trl-standard; all for the other formats."
+    )
 
 
 def test_the_documentation_has_the_table_of_the_registry():

@@ -1,0 +1,30 @@
+"""Format `hh`: pairs of transcripts, as Anthropic's HH-RLHF has them."""
+
+from collections.abc import Iterator
+
+from django.utils.translation import gettext_lazy as _
+
+from feedback.export.formats.registry import export_format
+from feedback.export.pairs import columns_of, messages_of, number_of_pairs, pairs_or_retraction, transcript
+from feedback.export.ranking_record import Row
+from feedback.models import Prompt
+
+
+@export_format(
+    "hh",
+    line=_('a pair `{"chosen": "...", "rejected": "..."}` of transcripts with `Human:` and `Assistant:`'),
+    default_split=Prompt.Split.TRAIN,
+    lines=number_of_pairs,
+)
+def hh(rows: Iterator[Row], after: int) -> Iterator[Row]:
+    """Write each pair as two transcripts; messages of the system and of tools have `System:` and `Tool:`."""
+    for pair in pairs_or_retraction(rows, after):
+        if isinstance(pair, dict):
+            yield pair
+            continue
+        ranking, better, worse = pair
+        yield {
+            "chosen": transcript(ranking["messages"] + messages_of(ranking, better)),
+            "rejected": transcript(ranking["messages"] + messages_of(ranking, worse)),
+            **columns_of(*pair),
+        }
