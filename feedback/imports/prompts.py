@@ -28,6 +28,7 @@ class AddedPrompts:
     comparison_ids: list[int | None]  # aligned with the rows; None: no comparison
     compared: int  # new comparisons
     compared_before: int  # groups of completions that had a comparison already
+    changed_ids: set[int]  # the prompts of `changed`
 
 
 @transaction.atomic
@@ -51,7 +52,21 @@ def add_prompts(
 
     Raises Invalid with `errors=[{"line", "message"}, …]`, lines counted from 1.
     """
-    prompt_rows = read_all(rows, read_prompt)
+    return add_prompt_rows(
+        project, read_all(rows, read_prompt), compare=compare, again=again, made_by_import=made_by_import
+    )
+
+
+@transaction.atomic
+def add_prompt_rows(
+    project: Project,
+    prompt_rows: list[PromptRow],
+    *,
+    compare: bool = False,
+    again: bool = False,
+    made_by_import: Import | None = None,
+) -> AddedPrompts:
+    """Store checked prompts like `add_prompts`. Raises InvalidRows."""
     block_undo(project)
     _check_external_ids(project, prompt_rows)
     before = _ids_by_digest(project, prompt_rows)
@@ -66,7 +81,8 @@ def add_prompts(
     completion_ids = _add_completions(project, prompt_rows, prompt_ids, made_by_import)
     groups = completion_ids if compare else []
     added = comparisons.add_comparisons(project, groups, again=again, made_by_import=made_by_import)
-    completed = len(changed.intersection(before.values()))
+    changed.intersection_update(before.values())
+    completed = len(changed)
     if made_by_import is not None:
         made_by_import.counts["completed"] = made_by_import.counts.get("completed", 0) + completed
     return AddedPrompts(
@@ -77,6 +93,7 @@ def add_prompts(
         added.ids if compare else [None] * len(prompt_rows),
         len(added.created),
         added.known,
+        changed,
     )
 
 

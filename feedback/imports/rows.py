@@ -11,8 +11,8 @@ from django.utils.translation import gettext as _
 from feedback import dialogues, validation
 from feedback.dialogues import Answer, Turns
 from feedback.errors import Invalid, TooLarge
-from feedback.imports import foreign_formats
 from feedback.imports.lines import UnreadableLine
+from feedback.imports.maps import recognition
 
 MAX_ERRORS = 20  # in one answer
 MAX_MESSAGES = 1000  # of one prompt
@@ -69,6 +69,14 @@ class GoldRow:
     ranks: list[int]
 
 
+class InvalidRows(Invalid):
+    """Rows that cannot be stored: `errors` by line, of which an answer has the first MAX_ERRORS."""
+
+    def __init__(self, message: str, errors: list[dict[str, Any]]) -> None:
+        super().__init__(message, errors=errors[:MAX_ERRORS])
+        self.errors = errors
+
+
 def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]:
     """Read all rows. Raises Invalid if there are none, or with the errors by line (from 1), at most MAX_ERRORS."""
     good: list[Row] = []
@@ -92,14 +100,14 @@ def read_all(rows: Iterable[object], read: Callable[[object], Row]) -> list[Row]
 
 
 def refuse(errors: list[dict[str, Any]]) -> None:
-    """Raise Invalid with the number of errors and the first MAX_ERRORS of them, if there are any."""
+    """Raise InvalidRows with the number of errors and the first MAX_ERRORS of them, if there are any."""
     if not errors:
         return
     more = " " + _("(%(count)s lines cannot be used.)") % {"count": len(errors)} if len(errors) > 1 else ""
-    raise Invalid(
+    raise InvalidRows(
         _("Line %(line)s: %(message)s%(more)s")
         % {"line": errors[0]["line"], "message": errors[0]["message"], "more": more},
-        errors=errors[:MAX_ERRORS],
+        errors,
     )
 
 
@@ -108,15 +116,19 @@ def read_prompt(row: object) -> PromptRow:
     known = {"messages", "prompt", "external_id", "references", "metadata", "completions"}
     if isinstance(row, list) and row and isinstance(row[0], dict):
         raise Invalid(_("The row is a JSON array: send JSON Lines, one object per line (jq -c '.[]' FILE)."))
-    if format_name := foreign_formats.recognise(row):
+    if isinstance(row, dict) and not row.keys() <= known and (made := recognition.recognise([row])):
         raise Invalid(
             _(
-                "The row looks like %(format)s, a format that cannot be imported yet: "
-                "send prompts with completions. %(hint)s"
+                'The row looks like %(format)s: import the file with the map "%(map)s", on the page Import, by '
+                "POST imports or by the command load."
             )
-            % {"format": format_name, "hint": foreign_formats.how_to_convert()}
+            % {"format": made.title, "map": made.name}
         )
-    values = validation.known_keys(row, known, _("A prompt"))
+    return read_prompt_values(validation.known_keys(row, known, _("A prompt")))
+
+
+def read_prompt_values(values: dict[str, Any]) -> PromptRow:
+    """Check the values of a row with known keys."""
     messages = _read_messages(values)
     return PromptRow(
         messages=messages,

@@ -17,6 +17,7 @@ from django.utils.translation import ngettext
 
 from feedback.archive import Archived
 from feedback.errors import Conflict, NotFound
+from feedback.imports import rankings_undo
 from feedback.models import (
     Comparison,
     ComparisonItem,
@@ -101,13 +102,17 @@ class Undone:
 def undo_import(record: Import, actor: User | None) -> Undone:
     """Remove the rows that the import made, except those that somebody has worked on or that are in use.
 
-    1. Its comparisons that nobody has ranked, skipped or leased (a ranking may still come for a lapsed lease).
-    2. Its demonstrations that no reviewer has decided about, and its completions that no comparison uses now, nor a
+    1. Its rankings and skips. Rankings that an export or a round may have read are withdrawn by a new revision, so that
+       readers by cursor learn of it, and their comparisons stay. Those that a reviewer has decided about stay.
+    2. Its comparisons that nobody has ranked, skipped or leased (a ranking may still come for a lapsed lease).
+    3. Its demonstrations that no reviewer has decided about, and its completions that no comparison uses now, nor a
        demonstration.
-    3. Its prompts that have no completion now.
+    4. Its prompts that have no completion now.
 
     Raises Conflict if the import is undone already, Archived if the project is archived.
     """
+    # The project comes first, as it does for trials. Its lock keeps readers from numbering rankings meanwhile.
+    Project.objects.select_for_update(no_key=True).get(pk=record.project_id)
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCK_CLASS, record.project_id])
         # The commit looks up each deleted row in every table that may refer to it. PostgreSQL would plan some of these
@@ -118,10 +123,16 @@ def undo_import(record: Import, actor: User | None) -> Undone:
         raise Archived(_("This project is archived: its imports cannot be undone."))
     if record.undone_at is not None:
         raise Conflict(_("This import was undone before."))
+    if record.state in (Import.State.WAITING, Import.State.RUNNING):
+        raise Conflict(_("This import is running: stop it first, or wait for its end."))
     made = _made_by(record)
-    Demonstration.objects.filter(made_by_import=record, discards__isnull=True).delete()
     removed: dict[str, int] = {}
     reasons: Counter[tuple[str, str]] = Counter()
+    if record.counts.get("rankings") or record.counts.get("skips"):
+        taken_back = rankings_undo.take_back(record)
+        removed |= taken_back.removed
+        reasons.update({("rankings", reason): count for reason, count in taken_back.stayed.items() if count})
+    Demonstration.objects.filter(made_by_import=record, discards__isnull=True).delete()
     for kind, reasons_to_stay in (
         ("comparisons", reasons_to_keep),
         ("completions", _completions),
@@ -129,7 +140,7 @@ def undo_import(record: Import, actor: User | None) -> Undone:
     ):
         rows = list(reasons_to_stay(made[kind]))
         # Completions that a round has written again since then belong to the import no longer.
-        shared = record.counts.get(kind, 0) - len(rows)
+        shared = record.counts.get(kind, 0) - len(rows) if kind == "completions" else 0
         reasons += Counter({(kind, "shared"): max(0, shared)})
         reasons.update((kind, reason) for pk, reason in rows if reason)
         ids = [pk for pk, reason in rows if not reason]
@@ -175,6 +186,16 @@ def delete_rows(kind: str, ids: list[int]) -> None:
 
 def _sentence(kind: str, reason: str, n: int) -> str:
     sentences = {
+        ("rankings", "read"): ngettext(
+            "%(n)s ranking is withdrawn, and its comparison stays: an export or a round may have read it.",
+            "%(n)s rankings are withdrawn, and their comparisons stay: an export or a round may have read them.",
+            n,
+        ),
+        ("rankings", "reviewed"): ngettext(
+            "%(n)s ranking stays: a reviewer has decided about it.",
+            "%(n)s rankings stay: reviewers have decided about them.",
+            n,
+        ),
         ("comparisons", "ranked"): ngettext(
             "%(n)s comparison stays: it was ranked.", "%(n)s comparisons stay: they were ranked.", n
         ),

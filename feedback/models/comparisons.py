@@ -197,6 +197,7 @@ class Lease(models.Model):
         RETURNED = "returned"  # by a reviewer, for this annotator to look at again
         ADJUDICATION = "adjudication"  # only of rankings: a reviewer settles a comparison without a lease
         DEMONSTRATION = "demonstration"  # only of rankings: an answer that was edited is better than its origin
+        IMPORTED = "imported"  # only of rankings: it came with a file
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="leases", db_constraint=False, db_index=False)
@@ -247,6 +248,9 @@ class Skip(models.Model):
     stand_in = models.ForeignKey(
         Comparison, models.SET_NULL, null=True, editable=False, related_name="+", db_index=False, help_text=STAND_IN
     )
+    made_by_import = models.ForeignKey(
+        Import, models.SET_NULL, null=True, editable=False, related_name="+", db_index=False
+    )
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -254,6 +258,7 @@ class Skip(models.Model):
         indexes = [
             models.Index(fields=["annotator", "-created_at"], name="skip_by_annotator"),
             models.Index(fields=["stand_in"], name="skip_stand_in", condition=Q(stand_in__isnull=False)),
+            models.Index(fields=["made_by_import"], name="skip_imported", condition=Q(made_by_import__isnull=False)),
             models.Index(fields=["-created_at", "-id"], name="skip_newest"),
             GinIndex(SearchVector("reason"), name="skip_search", condition=~Q(reason="")),
         ]

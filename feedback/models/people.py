@@ -24,7 +24,22 @@ def check_distinct_names(names: list[str]) -> None:
 
 
 class User(AbstractUser):
-    """A person, or a program that signs in as one."""
+    """A person, or a program that signs in as one.
+
+    An imported person is the pseudonymous author of imported rankings. It is no member of any project and cannot sign
+    in.
+    """
+
+    is_imported = models.BooleanField(
+        default=False, db_default=False, editable=False, help_text="Author of imported rankings, who cannot sign in."
+    )
+
+    class Meta(AbstractUser.Meta):
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(is_imported=False) | Q(is_active=False), name="imported_person_cannot_sign_in"
+            )
+        ]
 
 
 class Project(models.Model):

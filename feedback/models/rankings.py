@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models import Exists, OuterRef, Q
 
 from feedback.models.comparisons import Comparison, Lease
+from feedback.models.imports import Import
 from feedback.models.people import Project, User
 from feedback.models.reviews import Review
 from feedback.models.search import SearchVector
@@ -76,7 +77,9 @@ class Ranking(models.Model):
     size = models.PositiveSmallIntegerField()
     ranks = ArrayField(models.PositiveSmallIntegerField())
     display_order = ArrayField(models.PositiveSmallIntegerField(), help_text="Positions in the order of display.")
-    seconds = models.FloatField(help_text="Time from display to submit, measured by the page.")
+    seconds = models.FloatField(
+        help_text="Time from display to submit, measured by the page. 0 for imported rankings: unknown."
+    )
     comment = models.TextField(blank=True)
     strength = models.PositiveSmallIntegerField(null=True, blank=True, help_text="Strength of a pair's preference.")
     flags = ArrayField(models.CharField(max_length=50), default=list, blank=True)
@@ -114,6 +117,9 @@ class Ranking(models.Model):
         help_text="Position in the project's record. The first reader that sees the row committed assigns it, so that "
         "no later commit gets a position below a cursor that was already given to a client.",
     )
+    made_by_import = models.ForeignKey(
+        Import, models.SET_NULL, null=True, editable=False, related_name="+", db_index=False
+    )
     created_at = models.DateTimeField(
         auto_now_add=True, help_text="When the annotator ranked. A revision by a review keeps this time."
     )
@@ -144,6 +150,7 @@ class Ranking(models.Model):
         indexes = [
             models.Index(fields=["project", "id"], name="ranking_unnumbered", condition=Q(sequence__isnull=True)),
             models.Index(fields=["annotator", "-created_at"], name="ranking_by_annotator"),
+            models.Index(fields=["made_by_import"], name="ranking_imported", condition=Q(made_by_import__isnull=False)),
             models.Index(fields=["project", "-created_at"], name="ranking_newest"),
             # Most rankings have neither a comment nor a flag, and count: they are in none of these five.
             models.Index(fields=["project", "-created_at"], name="ranking_commented", condition=~Q(comment="")),

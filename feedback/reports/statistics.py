@@ -26,13 +26,14 @@ DAYS = 14  # of the counts by day
 MIN_GOLD = 10  # gold rankings before annotators see their pass rate: fewer would reveal which ones these are
 
 # The first revision counts as a ranking even if a reviewer took it out later. `is_live` counts what still stands.
+# A time of 0 is unknown: many imported files have none.
 WORK_DONE = """
     SELECT annotator_id,
         count(*) FILTER (WHERE revision = 1 AND created_at >= %(midnight)s),
         count(*) FILTER (WHERE revision = 1 AND created_at >= %(week)s),
         count(*) FILTER (WHERE revision = 1),
         count(*) FILTER (WHERE is_live),
-        percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FILTER (WHERE is_live),
+        percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) FILTER (WHERE is_live AND seconds > 0),
         max(created_at)
     FROM feedback_ranking
     WHERE project_id = %(project)s AND reason <> 'adjudication' AND reason <> 'demonstration'

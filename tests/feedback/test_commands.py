@@ -25,28 +25,29 @@ def run(*arguments):
 
 def test_a_file_of_prompts_is_imported(project, file):
     file.write_text('{"prompt": "a", "completions": ["x", "y"]}\n{"prompt": "b"}\n')
-    assert run("import_prompts", "support", file, "--compare")[0] == (
-        "2 new prompts, 0 known already (0 completed); 1 comparisons, 0 there already.\n"
+    assert run("load", "support", file, "--compare")[0] == (
+        "Accord: prompts with completions: 2 rows, 2 imported, 0 unchanged, 0 with errors "
+        "(2 prompts, 2 completions, 1 comparisons).\n"
         f"Undo it with: manage.py undo_import support {Import.objects.get().pk}\n"
     )
     assert Comparison.objects.count() == 1
 
 
-def test_every_bad_line_is_printed_and_nothing_stored(project, file):
+def test_every_bad_line_is_printed_and_the_others_are_stored(project, file):
     file.write_text('{"prompt": "a"}\n{"prompt": ""}\nnothing\n')
-    err = StringIO()
-    with pytest.raises(CommandError, match="Line 2: prompt is empty"):
-        call_command("import_prompts", "support", file, stderr=err)
-    assert "line 3: The text is not JSON" in err.getvalue()
-    assert not Prompt.objects.exists()
+    out, err = run("load", "support", file)
+    assert "1 imported, 0 unchanged, 2 with errors" in out
+    assert "line 2: prompt is empty" in err
+    assert "line 3: The text is not JSON" in err
+    assert Prompt.objects.count() == 1
 
 
 def test_a_missing_file_is_reported(project, file):
     with pytest.raises(CommandError, match="cannot be read: No such file"):
-        run("import_prompts", "support", file)
+        run("load", "support", file)
 
 
-@pytest.mark.parametrize("command", [["import_prompts", "nowhere", "x"], ["export_preferences", "nowhere"]])
+@pytest.mark.parametrize("command", [["load", "nowhere", "x"], ["export_preferences", "nowhere"]])
 def test_a_missing_project_is_reported(db, command):
     with pytest.raises(CommandError, match='no project "nowhere"'):
         run(*command)

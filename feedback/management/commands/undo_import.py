@@ -15,7 +15,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="Slug of the project.")
-        parser.add_argument("import_id", type=int, help="Id that import_prompts, the API or the prompts page gave.")
+        parser.add_argument("import_id", type=int, help="Id that load, the API or the prompts page gave.")
 
     def handle(self, *, project: str, import_id: int, **options: Any) -> None:
         try:

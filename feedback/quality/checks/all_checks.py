@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from feedback.models import Project, Ranking
+from feedback.models import Lease, Project, Ranking
 from feedback.quality.checks.answers import (
     GOLD_LIMITS,
     Answers,
@@ -13,10 +13,12 @@ from feedback.quality.checks.answers import (
     careful_probabilities,
     in_time_order,
 )
-from feedback.quality.checks.results import CheckResult, CheckResults
+from feedback.quality.checks.results import TOO_FEW, CheckResult, CheckResults
 from feedback.quality.checks.single_checks import chance_agreement, position_bias, speed
 from feedback.quality.ranking_arrays import Integers, RankingArrays, arrays_by_size
 from feedback.quality.ranking_rows import RankingRow, read_rankings
+
+UNTIMED = CheckResult(None, 0, False, TOO_FEW)  # nobody measured the time
 
 
 def check_project(project: Project) -> dict[int, CheckResults]:
@@ -37,12 +39,20 @@ def check_rankings(rows: Sequence[RankingRow], gold_pass_mark: float) -> dict[in
     clickers = random_clickers(annotator, rankings, to_gold, careful_on_gold)
     failures = _chance_agreements(annotator, to_gold, careful_on_gold)
     biases = position_biases(annotator, rankings)
-    sizes = np.array([len(row.ranks) for row in rows], dtype=np.int64)
-    speeds = speed(annotator, sizes, np.array([row.seconds for row in rows], dtype=np.float64))
+    speeds = _speeds([row for row in rows if row.seconds > 0 or row.reason != Lease.Reason.IMPORTED])
     return {
-        user_id: CheckResults(clickers[user_id], failures[user_id], biases[user_id], speeds[user_id])
+        user_id: CheckResults(clickers[user_id], failures[user_id], biases[user_id], speeds.get(user_id, UNTIMED))
         for user_id in np.unique(annotator).tolist()
     }
+
+
+def _speeds(timed: Sequence[RankingRow]) -> dict[int, CheckResult]:
+    """Check the pace of the annotators of rankings whose time is known: files often name none."""
+    if not timed:
+        return {}
+    annotator = np.array([row.annotator_id for row in timed], dtype=np.int64)
+    sizes = np.array([len(row.ranks) for row in timed], dtype=np.int64)
+    return speed(annotator, sizes, np.array([row.seconds for row in timed], dtype=np.float64))
 
 
 def random_clickers(

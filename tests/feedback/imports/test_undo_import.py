@@ -210,11 +210,11 @@ def test_the_page_lists_imports_and_undoes_one(client, project, manager, ann):
     assert client.post(f"/projects/support/imports/{record.pk}/undo/").status_code == 409
 
 
-def test_the_undo_command_undoes_an_import_of_the_import_command(project, tmp_path):
+def test_the_undo_command_undoes_an_import_of_the_command_load(project, tmp_path):
     file = tmp_path / "prompts.jsonl"
     file.write_bytes(lines(*rows("x")))
     out = StringIO()
-    call_command("import_prompts", "support", file, stdout=out)
+    call_command("load", "support", file, stdout=out)
     record = Import.objects.get()
     assert f"undo_import support {record.pk}" in out.getvalue()
     call_command("undo_import", "support", record.pk, stdout=out)

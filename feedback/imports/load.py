@@ -1,0 +1,99 @@
+"""Import of a file through a map: batch by batch at constant memory, with a report of every row that was left out."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from feedback.errors import Invalid
+from feedback.imports.batches import Outcome, Target, write_batch
+from feedback.imports.files import RowFile
+from feedback.imports.maps.description import Map
+from feedback.imports.stream import RowError, Unit, units
+from feedback.models import Import
+
+BATCH_SIZE = 2000  # rows
+COUNTED = ("prompts", "completions", "comparisons", "demonstrations", "rankings", "skips", "gold", "completed")
+MAX_REPORTED = 1000  # errors that a report lists; all are counted
+
+
+@dataclass
+class Report:
+    """Results of a file's rows so far."""
+
+    rows: int = 0
+    imported: int = 0  # rows that added something
+    unchanged: int = 0  # rows whose data was there already
+    error_count: int = 0
+    errors: list[dict[str, Any]] = field(default_factory=list)  # the first MAX_REPORTED
+    left_out: dict[str, int] = field(default_factory=dict)  # what the product cannot hold, such as strengths
+
+    def add(self, batch: Sequence[Unit], outcome: Outcome) -> None:
+        self.rows += sum(len(unit.lines) for unit in batch)
+        self.imported += outcome.imported
+        self.unchanged += outcome.unchanged
+        self.error_count += len(outcome.errors)
+        room = MAX_REPORTED - len(self.errors)
+        in_order = sorted(outcome.errors, key=lambda error: error.line)
+        self.errors += [asdict(error) for error in in_order[:room]]
+        self.left_out = dict(Counter(self.left_out) + outcome.left_out)
+
+
+def load(
+    file: RowFile, target: Target, *, strict: bool = False, progress: Callable[[Report, float], None] | None = None
+) -> Report:
+    """Import a file, one transaction a batch; with `strict` all rows in one, or none. Return the report.
+
+    The report is stored with the import after each batch, and a later call for the same import goes on from there.
+    `progress` gets the report and the share of the file that was read, after each batch in its transaction. Raises
+    Invalid if the file cannot be read on, and with `strict` for the first row that cannot be imported.
+    """
+    report = Report(**target.record.report)
+    with transaction.atomic() if strict else nullcontext():
+        for batch in _batches(units(file, target.map, skip=report.rows)):
+            with transaction.atomic():
+                outcome = write_batch(target, batch)
+                if strict and outcome.errors:
+                    raise _refusal(min(outcome.errors, key=lambda error: error.line))
+                report.add(batch, outcome)
+                _store(target.record, report, outcome)
+                if progress is not None:
+                    progress(report, file.done())
+    if not report.rows:
+        raise Invalid(_("The file has no rows."))
+    return report
+
+
+def preview(file: RowFile, made: Map, count: int = 5) -> list[Unit]:
+    """Return the first units of a file as a map reads them. Nothing is stored."""
+    return list(islice(units(file, made), count))
+
+
+def _batches(stream: Iterator[Unit]) -> Iterator[list[Unit]]:
+    for first in stream:
+        batch = [first]
+        size = len(first.lines)
+        while size < BATCH_SIZE and (unit := next(stream, None)) is not None:
+            batch.append(unit)
+            size += max(len(unit.lines), len(unit.rows))
+        yield batch
+
+
+def _store(record: Import, report: Report, outcome: Outcome) -> None:
+    record.report = asdict(report)
+    record.counts = {name: record.counts.get(name, 0) + outcome.counts[name] for name in COUNTED}
+    record.heartbeat_at = timezone.now()
+    record.save(update_fields=["report", "counts", "heartbeat_at"])
+
+
+def _refusal(error: RowError) -> Invalid:
+    return Invalid(
+        _("Line %(line)s: %(message)s%(more)s") % {"line": error.line, "message": error.reason, "more": ""},
+        errors=[asdict(error) | {"message": error.reason}],
+    )
