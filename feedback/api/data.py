@@ -114,6 +114,13 @@ class ExportQuery(FlaggedQuery):
         max_value=strict.MAX_BIGINT,
         help_text="Cursor of an earlier export: return only later rankings.",
     )
+    until = serializers.IntegerField(
+        default=None,
+        allow_null=True,
+        min_value=0,
+        max_value=strict.MAX_BIGINT,
+        help_text="Cursor of an earlier export: return the rankings as they were then. Default: now.",
+    )
     split = serializers.ChoiceField(
         choices=preference_export.SPLITS,
         default=None,

@@ -47,6 +47,7 @@ def export(
     format_name: str = DEFAULT_FORMAT,
     *,
     after: int = 0,
+    until: int | None = None,
     split: str | None = None,
     weights: str | None = None,
     reliability_as_of: int | None = None,
@@ -54,6 +55,7 @@ def export(
 ) -> Export:
     """Export the project's rankings after the cursor `after` as lines of one registered format.
 
+    until: leave out what was recorded after this cursor, so that later rankings and revisions change nothing.
     split: one of SPLITS; the format's default split by default. weights: one of WEIGHTS; the project's setting by
     default. include_flagged: also rankings with a flag that means "not for training". Raises Invalid if `after` is
     beyond the last sequence or the format cannot be read by cursor, NotFound if there is no reliability report as of
@@ -62,11 +64,17 @@ def export(
     if after and not FORMATS[format_name].has_cursor:
         sentence = _('The format "%(name)s" has no place for retracted rankings: read it from the beginning.')
         raise Invalid(sentence % {"name": format_name})
-    until = ranking_record.sequence_cutoff(project)
+    end = ranking_record.sequence_cutoff(project)
+    for name, cursor in (("after", after), ("until", until or 0)):
+        if cursor > end:
+            raise Invalid(
+                _('"%(name)s" is %(cursor)s, but the record ends at %(end)s: send a cursor that an export returned.')
+                % {"name": name, "cursor": cursor, "end": end}
+            )
+    until = end if until is None else until
     if after > until:
         raise Invalid(
-            _('"after" is %(after)s, but the record ends at %(until)s: send a cursor that an export returned.')
-            % {"after": after, "until": until}
+            _('"after" is %(after)s, which is beyond "until" at %(until)s.') % {"after": after, "until": until}
         )
     split = split or FORMATS[format_name].default_split or EVERY_SPLIT
     report = _report(project, weights or project.ranking_weights, reliability_as_of)

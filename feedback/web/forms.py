@@ -194,6 +194,13 @@ class ExportForm(forms.Form):
         max_value=2**63 - 1,
         help_text=_("Empty: everything that counts now. With a cursor also corrections of earlier lines."),
     )
+    until = forms.IntegerField(
+        label=_("Only rows up to cursor"),
+        required=False,
+        min_value=0,
+        max_value=2**63 - 1,
+        help_text=_("Empty: up to now. With a cursor the file is the same again, whatever is ranked later."),
+    )
     include_flagged = forms.BooleanField(
         label=_("Rankings with a flag that means not for training, too"), required=False
     )

@@ -26,6 +26,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--after", type=int, default=0, help="Cursor of an earlier export: write only later rankings."
         )
+        parser.add_argument(
+            "--until", type=int, default=None, help="Cursor of an earlier export: write the rankings as they were then."
+        )
         parser.add_argument("--split", choices=preference_export.SPLITS, default=None, help=registry.split_default())
         parser.add_argument(
             "--weights",
@@ -45,12 +48,15 @@ class Command(BaseCommand):
             help='Write rankings with a flag that means "not for training", too.',
         )
 
-    def handle(self, *, project: str, after: int, **options: Any) -> None:
-        if after < 0:
-            raise CommandError(f"--after is {after}, but a cursor is at least 0.")
+    def handle(self, *, project: str, after: int, until: int | None, **options: Any) -> None:
+        for name, cursor in (("after", after), ("until", until or 0)):
+            if cursor < 0:
+                raise CommandError(f"--{name} is {cursor}, but a cursor is at least 0.")
         parameters = {name: options[name] for name in ("split", "weights", "reliability_as_of", "include_flagged")}
         try:
-            exported = preference_export.export(find_project(project), options["format"], after=after, **parameters)
+            exported = preference_export.export(
+                find_project(project), options["format"], after=after, until=until, **parameters
+            )
         except AccordError as error:
             raise CommandError(error.message) from error
         for row in exported.rows:

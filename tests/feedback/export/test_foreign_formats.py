@@ -1,7 +1,10 @@
 """Formats of other tools: lines written by hand for two rankings, and what a reader by cursor gets."""
 
+from uuid import uuid4
+
 import pytest
 
+from feedback.actions import ranking_undo, rankings
 from feedback.export.formats import FORMATS
 from feedback.reports import preference_export
 from tests.factories import URL, client_of, rank_next, rows_of
@@ -191,3 +194,35 @@ def test_a_format_without_a_place_for_retractions_has_no_cursor(ann, manager, pr
     refused = api.get(f"{URL}/preferences?format={name}&after={cursor}")
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid")
     assert "from the beginning" in refused.json()["message"]
+
+
+@pytest.mark.django_db
+def test_an_export_until_a_cursor_is_the_same_after_later_rankings_and_revisions(ann, cole, manager, project, work):
+    work(4, size=3)
+    first = rank_next(ann)
+    rank_next(ann)
+    api = client_of(manager)
+    cursor = int(api.get(f"{URL}/preferences")["Accord-Cursor"])
+
+    def files():
+        queries = [f"format={name}&split=all&until={cursor}" for name in FORMATS]
+        return [b"".join(api.get(f"{URL}/preferences?{query}").streaming_content) for query in queries]
+
+    before = files()
+    rankings.revise_ranking(ann, first.pk, [3, 2, 1], idempotency_key=uuid4(), seconds=1.0)
+    rank_next(cole)
+    ranking_undo.undo_last(ann)
+    assert files() == before
+    now = api.get(f"{URL}/preferences?format=rankings&split=all")
+    assert int(now["Accord-Cursor"]) > cursor
+    assert b"".join(now.streaming_content) not in before
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("query", "said"), [("until=2", "record ends at 1"), ("after=1&until=0", "beyond")])
+def test_a_cursor_out_of_order_is_refused(ann, manager, project, work, query, said):
+    work(1)
+    rank_next(ann)
+    refused = client_of(manager).get(f"{URL}/preferences?{query}")
+    assert refused.status_code == 400
+    assert said in refused.json()["message"]
