@@ -1,5 +1,7 @@
 """Real runs of a round's programs, on a model of a few thousand parameters."""
 
+from pathlib import Path
+
 import pytest
 from django.conf import settings
 
@@ -42,6 +44,13 @@ def test_a_round_turns_the_loop_once(project, tiny_base, rankings, manager):
     assert {row["round"] for row in made.source.completions.values_list("sampling", flat=True)} == {1}
     assert tiny_base.source.completions.count() == 2  # the base beside it, on two of the prompts
     assert before < Comparison.objects.count() <= before + 6
+    model, reward_model = (bytes_in(path) for path in (made.path, made.reward_model_path))
+    assert made.file_sizes == {"model": model, "reward_model": reward_model, "critic": 0, "other": 0, "shared": 0}
+    assert min(model, reward_model) > 1000
+
+
+def bytes_in(folder: str) -> int:
+    return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
 def test_a_round_rewarded_by_a_metric_alone_runs_without_rankings_and_is_scored_by_it(

@@ -71,7 +71,7 @@ def delete_files(checkpoint: Checkpoint, actor: User | None, confirmed: bool = F
     """
     lock_project(checkpoint.project)
     read_state(checkpoint)
-    if refusal := reason_not_to_delete(checkpoint):
+    if refusal := reason_not_to_delete(checkpoint) or _shared_sentence(checkpoint):
         raise Conflict(refusal)
     if not confirmed:
         raise Conflict(
@@ -115,7 +115,10 @@ def reason_not_to_retire(checkpoint: Checkpoint) -> str:
 
 
 def reason_not_to_delete(checkpoint: Checkpoint) -> str:
-    """Return the sentence why the files of the checkpoint cannot be deleted now, or ""."""
+    """Return the sentence why the files of the checkpoint cannot be deleted now, or "". It reads no file system.
+
+    Whether another checkpoint uses the files is only looked up at the deletion.
+    """
     names = {"checkpoint": checkpoint, "path": checkpoint.path}
     if checkpoint.files_deleted_at is not None:
         return _("The files of %(checkpoint)s were deleted on %(date)s.") % {
@@ -136,10 +139,6 @@ def reason_not_to_delete(checkpoint: Checkpoint) -> str:
             _("Evaluations score by the reward model of %(checkpoint)s, the newest one: wait for another round's.")
             % names
         )
-    if (other := _sharing(checkpoint)) is not None:
-        if other.project_id == checkpoint.project_id:
-            return _("%(other)s uses the same files.") % {"other": other}
-        return _("A checkpoint of another project uses the same files.")
     return ""
 
 
@@ -184,6 +183,16 @@ def _set_retired(checkpoint: Checkpoint, **values: Any) -> None:
 def _date(checkpoint: Checkpoint) -> str:
     assert checkpoint.files_deleted_at is not None
     return formats.date_format(timezone.localtime(checkpoint.files_deleted_at), "DATE_FORMAT")
+
+
+def _shared_sentence(checkpoint: Checkpoint) -> str:
+    """Return the sentence that another checkpoint uses the files, or ""."""
+    other = _sharing(checkpoint)
+    if other is None:
+        return ""
+    if other.project_id == checkpoint.project_id:
+        return _("%(other)s uses the same files.") % {"other": other}
+    return _("A checkpoint of another project uses the same files.")
 
 
 def _sharing(checkpoint: Checkpoint) -> Checkpoint | None:
