@@ -80,3 +80,9 @@ def test_a_last_model_of_another_architecture_or_vocabulary_is_refused(trained, 
 def test_an_adapter_cannot_continue_a_reward_model():
     with pytest.raises(BadInput, match="cannot continue another one"):
         RewardConfig(model="policy", last_reward_model="last", lora_rank=4)
+
+
+def test_a_trunk_that_has_learned_from_rankings_gives_no_surprise(trained):
+    data = RankingData(train=[])
+    model = new_reward_model(str(trained / "model"), 3, 0)
+    assert cross_fitted(model, data, RewardConfig(model="policy"), 4096) == {}

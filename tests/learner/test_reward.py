@@ -1,6 +1,8 @@
 """Whole runs of the reward program: learning, stopping, resuming, two processes, and the report."""
 
+import itertools
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -98,6 +100,32 @@ def test_it_reports_calibration_ties_and_length(finished):
     assert all(value is None or type(value) in (int, float, str) for value in found.values())
 
 
+def test_it_scores_held_out_rankings_as_its_model_does(finished):
+    rows = [json.loads(line) for line in (finished / "rankings.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (finished / "scored_rankings.jsonl").read_text().splitlines()]
+    has_order = [len(set(row["ranks"])) > 1 for row in rows]
+    trained = [row["messages"] for row in rows[:60]]
+    used = [number for number, row in enumerate(rows) if number < 60 or row["messages"] not in trained]
+    assert [line["row"] - 1 for line in lines if "surprise" in line] == [number for number in used if has_order[number]]
+    assert [line["row"] - 1 for line in lines if "scores" in line] == [number for number in used if number >= 60]
+    line, found = lines[-1], result(finished)
+    assert found["surprise_rankings"] == sum(has_order[number] for number in used)
+    model, tokenizer = load_reward_model(str(finished / "model"))
+    end, row = tokenizer.eos_token_id, rows[line["row"] - 1]
+    prompt = f"User:\n{row['messages'][0]['content']}\n\nAssistant:\n"
+    scores = score(model, [[*tokenizer(prompt + text).input_ids, end] for text in row["completions"]])
+    assert line["scores"] == pytest.approx(scores.tolist(), abs=1e-4)
+    # Rao and Kupper 1967, π = exp(raw score): the odds of i over j, and the probability of a tie
+    tie = found["tie_share"]
+    theta = (1 + tie) / (1 - tie)
+    strength = [math.exp(one * model.scale) for one in line["scores"]]
+    pairs = list(itertools.combinations(strength, 2))
+    odds = [math.log(i / (i + theta * j)) - math.log(j / (j + theta * i)) for i, j in pairs]
+    assert line["log_odds"] == pytest.approx(odds, abs=1e-3)
+    ties = [(theta**2 - 1) * i * j / (i + theta * j) / (j + theta * i) for i, j in pairs]
+    assert line["ties"] == pytest.approx(ties, abs=1e-4)
+
+
 def test_a_finished_job_is_not_changed(finished):
     before = (finished / "result.json").stat().st_mtime_ns
     reward.main(finished)
@@ -123,6 +151,7 @@ def test_a_run_stopped_and_resumed_ends_in_the_same_bits(tmp_path, monkeypatch, 
     assert without_times(metrics(parts)) == without_times(metrics(whole))
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(parts)[name]), name
+    assert (parts / "scored_rankings.jsonl").read_bytes() == (whole / "scored_rankings.jsonl").read_bytes()
     ignored = {"seconds", *PEAKS}
     assert {k: v for k, v in result(parts).items() if k not in ignored} == {
         k: v for k, v in result(whole).items() if k not in ignored

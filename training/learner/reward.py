@@ -30,6 +30,8 @@ Files out:
     model/         the reward model; plain transformers loads it as a classifier with one label
                    (see models/reward_model.py)
     metrics.jsonl  one line per step: loss, accuracy, and evaluations on the held-out prompts
+    scored_rankings.jsonl  one held-out ranking, or one training ranking with a surprise, per line
+                   (see preferences/scored_rankings.py)
     result.json    accuracy with its interval and ceiling, calibration, accuracy by strength and by length, and rank
                    correlations of the attributes; written last
     state/         state to resume from
@@ -37,12 +39,13 @@ Files out:
 Steps:
 
 1. Read the rankings and encode them as tokens.
-2. Load the policy as trunk, and move it towards the last reward model, if one is set (models/continued_start.py). Make
-   the tie parameter and the optimizer, and load the state of an earlier run.
+2. Load the policy as trunk, and compute the surprise of the rankings from its features. Move it towards the last reward
+   model, if one is set (models/continued_start.py). Make the tie parameter and the optimizer, and load the state of an
+   earlier run.
 3. Train on about `batch_rankings` rankings per step; each comparison is computed once.
 4. Write metrics, evaluate, save. Repeat from 3 for all passes and runs (`averaged_runs`).
 5. Normalise scores to mean 0 and deviation 1 on samples.jsonl, or else on the training completions.
-6. Evaluate on the held-out prompts; write the model, then the result.
+6. Evaluate on the held-out prompts; write the scored rankings, the model, then the result.
 
 SIGTERM stops the program between two steps with its state saved; the same command resumes. Every random choice is a
 function of the seed and the pass, so a resumed run ends in the same bits as one without a stop.
@@ -107,7 +110,15 @@ from training.learner.preferences.reward_inputs import (
     rating_data,
     read_samples,
 )
-from training.learner.preferences.reward_results import evaluate, evaluation_metrics, rating_summary, summary
+from training.learner.preferences.reward_results import (
+    cross_fitted,
+    evaluate,
+    evaluation_metrics,
+    held_out_scores,
+    rating_summary,
+    summary,
+)
+from training.learner.preferences.scored_rankings import scored_rows
 from training.learner.rewards.reward_function import same_tokens
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput, Stopped
@@ -147,6 +158,7 @@ def main(job_dir: Path) -> None:
     # 2. Model on the policy's trunk, tie parameter, optimizer, and the state of an earlier run.
     lora = lora_config(settings)
     model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, lora)
+    surprise = cross_fitted(model, data, settings, settings.micro_batch_tokens)
     if settings.last_reward_model:
         continue_last(model, tokenizer, settings)
     model.network.config.reward_longest = [settings.max_prompt_tokens, settings.max_completion_tokens]
@@ -192,7 +204,8 @@ def main(job_dir: Path) -> None:
         metrics |= {"learning_rate": rate, "gradient_norm": norm, "tie_share": tie.share}
         metrics["tokens"] = float(sum(item.tokens for item in plan[step - 1]))
         if settings.is_evaluated_after(step, len(plan)) and step < len(plan):
-            metrics |= evaluation_metrics(evaluate(model, tie, data, settings, micro_batches.size))
+            held_out = held_out_scores(model, data, settings, micro_batches.size)
+            metrics |= evaluation_metrics(evaluate(model, tie, data, settings, *held_out))
         job.append_metrics(step, len(plan), **metrics)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
@@ -207,11 +220,16 @@ def main(job_dir: Path) -> None:
     # 5. Scores with mean 0 and deviation 1 on reference samples.
     normalise(model, samples, data, settings, micro_batches.size)
 
-    # 6. Evaluation on held-out prompts, the model, then the result.
-    evaluation = evaluate(model, tie, data, settings, micro_batches.size)
+    # 6. Evaluation on held-out prompts, the scored rankings, the model, then the result.
+    raw, members = held_out_scores(model, data, settings, micro_batches.size)
+    evaluation = evaluate(model, tie, data, settings, raw, members)
+    tie_logit = tie.logit.detach().cpu()
+    lines = scored_rows(data, raw, model.normalised(raw), settings.tie_model, tie_logit, surprise)
+    job.write_rows("scored_rankings.jsonl", lines)
     job.save_folder("model", lambda folder: save_reward_model(model, tokenizer, folder))
     result = {"program": "reward", "steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
     result |= {"start": "last_reward_model" if settings.last_reward_model else "model"}
+    result |= {"surprise_rankings": len(surprise)}
     result |= summary(job, model, tie, data) | evaluation | path_summary(model.network)
     if settings.marks_weight and (left_out := count_left_out(job.rows("rankings.jsonl"))):
         result["marks_left_out"] = left_out

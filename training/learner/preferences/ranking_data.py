@@ -36,6 +36,7 @@ class Ranking:
     weight: float
     strength: int | None
     anchor: int = 0  # 1: the annotator judged all completions good; −1: bad; 0: neither
+    row: int = 0  # number of its row in the file, from 1
 
     @property
     def is_strict(self) -> bool:
@@ -77,7 +78,7 @@ def read_rankings(
     for number, row in enumerate(rows, 1):
         with naming_row("rankings.jsonl", number, row):
             check_row(row)
-            group, ranking = _encode(tokenizer, row, config, positions, data)
+            group, ranking = _encode(tokenizer, row, number, config, positions, data)
         by_group[row["split"], row["prompt_id"], group].append(ranking)
     _check_split(by_group)
     trained_prompts = {group.prompt for split, _, group in by_group if split == "train"}
@@ -122,7 +123,7 @@ def check_row(row: dict[str, Any]) -> None:
 
 
 def _encode(
-    tokenizer: Any, row: dict[str, Any], config: Settings, positions: int | None, data: RankingData
+    tokenizer: Any, row: dict[str, Any], number: int, config: Settings, positions: int | None, data: RankingData
 ) -> tuple[PromptGroup, Ranking]:
     """Return the prompt with its distinct completions as tokens, in sorted order, and the ranking of them."""
     prompt = _encode_prompt(tokenizer, row, config, data)
@@ -142,6 +143,7 @@ def _encode(
         weight=float(row.get("weight", 1.0)),
         strength=row.get("strength"),
         anchor=ANCHORS[row.get("anchor")],
+        row=number,
     )
     return as_group(prompt, distinct), ranking
 

@@ -2,9 +2,18 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from training.learner.models.loading import computing_in
-from training.learner.models.reward_model import RewardModel, attribute_predictions, raw_scores_of_groups
+from training.learner.models.reward_model import (
+    RewardModel,
+    attribute_predictions,
+    outputs_of_groups,
+    raw_scores_of_groups,
+)
 from training.learner.preferences.anchor import anchor_report
+from training.learner.preferences.cross_fitting import chosen, surprises
 from training.learner.preferences.passes import rankings_in
 from training.learner.preferences.ranking_data import RankingData
 from training.learner.preferences.ranking_loss import TieParameter
@@ -15,13 +24,22 @@ from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import JobDirectory
 
 
-def evaluate(
-    model: RewardModel, tie: TieParameter, data: RankingData, settings: RewardConfig, token_budget: int
-) -> Report:
-    """Return the report on held-out comparisons. All processes compute all of it; they are few."""
+def held_out_scores(
+    model: RewardModel, data: RankingData, settings: RewardConfig, token_budget: int
+) -> tuple[Tensor, Tensor]:
+    """Return raw scores [N] and those of the ensemble's members [N, H] of the held-out completions.
+
+    All processes compute all of them; they are few.
+    """
     groups = [comparison.group for comparison in data.held_out]
     with computing_in(settings.dtype):
-        raw, members = raw_scores_of_groups(model, groups, token_budget)
+        return raw_scores_of_groups(model, groups, token_budget)
+
+
+def evaluate(
+    model: RewardModel, tie: TieParameter, data: RankingData, settings: RewardConfig, raw: Tensor, members: Tensor
+) -> Report:
+    """Return the report on held-out comparisons. raw, members: see `held_out_scores`."""
     scored = score_pairs(data.held_out, raw, settings.tie_model, tie.logit.detach().cpu())
     evaluation = report(scored, data.held_out, longer_is_preferred(data.train))
     if model.raw_anchor is not None:
@@ -29,6 +47,21 @@ def evaluate(
     if model.ensemble is not None and len(raw):
         evaluation["ensemble_deviation"] = float(members.std(1).mean()) / model.scale
     return evaluation
+
+
+def cross_fitted(model: RewardModel, data: RankingData, settings: RewardConfig, token_budget: int) -> dict[int, float]:
+    """Return the surprise of the rankings by `Ranking.row`, from the features of a model that has not been trained yet.
+
+    Without folds there is none, nor for a model that continues a reward model: its trunk has learned from the rankings.
+    All processes compute all of it.
+    """
+    if not settings.surprise_folds or bool(model.head.weight.any()):
+        return {}
+    parts = [chosen(part, settings.surprise_comparisons, settings.seed) for part in (data.train, data.held_out)]
+    groups = [comparison.group for part in parts for comparison in part]
+    with torch.no_grad(), computing_in(settings.dtype):
+        (features,) = outputs_of_groups(model, groups, token_budget, lambda features: (features.float(),))
+    return surprises(*parts, features, settings.surprise_folds, settings.seed)
 
 
 def evaluation_metrics(evaluation: Report) -> dict[str, float]:

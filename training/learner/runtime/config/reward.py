@@ -64,11 +64,22 @@ class RewardConfig(Training):
         low=0,
         help="Scale of the fixed random priors of these heads. After few rankings a scale of 1 hides what they learn.",
     )
+    surprise_folds: int = setting(
+        5,
+        low=0,
+        help="Folds of the prompts for the cross-fitted surprise of the rankings: those most likely to be wrong. It "
+        "costs one pass over the completions. 0: none; otherwise at least 3.",
+    )
+    surprise_comparisons: int = setting(
+        20_000, low=3, help="Maximum comparisons whose rankings get a surprise, chosen at random."
+    )
 
     def check(self) -> None:
         super().check()
         if self.averaged_runs > 1 and self.lora_rank:
             raise BadInput("averaged_runs must be 1 with lora_rank: averaged LoRA factors are not an average adapter")
+        if self.surprise_folds in (1, 2):
+            raise BadInput(f"surprise_folds must be 0 or at least 3, not {self.surprise_folds}")
         if self.last_reward_model and self.lora_rank:
             raise BadInput("a reward model with lora_rank cannot continue another one: leave last_reward_model out")
 
