@@ -8,7 +8,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from feedback.dialogues import Answer
-from feedback.models import Project, Source, Trial, User
+from feedback.models import Project, Ranking, Source, Trial, User
 from training.paths import FolderField
 from training.rounds import settings as round_settings
 from training.rounds.recipes import recipe_of
@@ -305,6 +305,33 @@ class SampleAtStep(models.Model):
     @property
     def answer(self) -> Answer:
         return Answer(self.text, self.turns)
+
+
+class RewardReport(models.Model):
+    """Report on the reward model that a round trained, written when its program ended."""
+
+    round = models.OneToOneField(Round, models.CASCADE, related_name="reward_report")
+    figures = models.JSONField(help_text="Accuracy, calibration, slices, scores and mistakes on held-out prompts.")
+    scored_rankings = models.PositiveIntegerField(help_text="Rankings with a surprise.")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"reward model of {self.round}"
+
+
+class SurprisingRanking(models.Model):
+    """Ranking that the rankings of other prompts contradict. A project has those of its newest report only."""
+
+    report = models.ForeignKey(RewardReport, models.CASCADE, related_name="surprising", db_index=False)
+    ranking = models.ForeignKey(Ranking, models.CASCADE, related_name="+", help_text="The revision that was scored.")
+    place = models.PositiveIntegerField(help_text="In the list: 1 has the highest surprise.")
+    surprise = models.FloatField(help_text="Log-odds of the other order, per pair, in nats.")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["report", "place"], name="surprising_place_once")]
+
+    def __str__(self) -> str:
+        return f"{self.ranking_id}: {self.surprise:.2f} nats"
 
 
 class Worker(models.Model):

@@ -10,7 +10,8 @@ standing, so that a client that reads the record by cursor gets the change.
     return      The ranking does not count until its annotator has answered. The annotator gets the comparison again,
                 with the earlier ranking and the reason, before new work. The answer is the next revision. The slot is
                 held for a week and is then open to others.
-    keep        The rankings of a comparison with a flag for review stay as they are, and it leaves the reviewers' list.
+    keep        The rankings of a comparison stay as they are, and it leaves the reviewers' lists of flagged comparisons
+                and of surprising rankings.
     discard     The ranking leaves preferences, agreement and gold pass rates. Its slot opens for another annotator.
                 Its own annotator is not offered the comparison again.
 
@@ -162,15 +163,19 @@ def discard(membership: Membership, ranking_id: int, *, reason: str) -> Review:
 
 
 @transaction.atomic(durable=True)
-def keep(membership: Membership, comparison_id: int, *, reason: str = "") -> Review:
-    """Leave the rankings of a comparison with a flag for review as they are. It leaves the reviewers' list."""
+def keep(membership: Membership, comparison_id: int, *, reason: str = "", needs_flag: bool = True) -> Review:
+    """Leave the rankings of a comparison as they are. It leaves the reviewers' lists.
+
+    needs_flag: raise Conflict if the comparison has no flag for review.
+    """
     reason = validation.text(reason, "The reason", MAX_REASON_LENGTH)
     lock_reviewer(membership)
     if not Comparison.objects.filter(pk=comparison_id, project=membership.project_id).exists():
         raise NotFound(_("There is no such comparison in this project."))
     locks.lock_comparison(comparison_id)
     review = write_review(membership, Kind.KEEP, reason, comparison_id=comparison_id)
-    if not flagged_rankings(membership.project).filter(comparison=comparison_id, created_at__lt=review.created_at):
+    flagged = flagged_rankings(membership.project).filter(comparison=comparison_id, created_at__lt=review.created_at)
+    if needs_flag and not flagged:
         raise Conflict(_("This comparison has no flag for review."))
     return review
 

@@ -18,7 +18,7 @@ class Review(models.Model):
         ADJUDICATION = "adjudication"
         RETURN = "return"
         DISCARD = "discard"
-        KEEP = "keep"  # a comparison with a flag for review stays as it is
+        KEEP = "keep"  # a comparison with a flag for review, or a surprising ranking, stays as it is
         DEMONSTRATION = "demonstration"  # discard a demonstration, and the pair of it and its origin
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="reviews")

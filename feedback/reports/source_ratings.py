@@ -176,7 +176,8 @@ def _count_rankings(rankings: Sequence[RankedSources]) -> dict[int, int]:
 def _prompts(project: Project, rankings: Sequence[RankedSources]) -> "dict[int, PromptFields]":
     from feedback.quality.ratings import slices
 
-    return {prompt.prompt_id: prompt for prompt in slices.read_prompts(project, rankings)}
+    ids = {ranking.prompt_id for ranking in rankings}
+    return {prompt.prompt_id: prompt for prompt in slices.read_prompts(project, ids)}
 
 
 def _with_both(rankings: Sequence[RankedSources], source_id: int, other_id: int) -> list[RankedSources]:

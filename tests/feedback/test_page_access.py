@@ -22,7 +22,7 @@ FOR_MEMBERS = {
 FOR_REVIEWERS = {
     *("review", "review-people", "review-decisions", "review-case", "review-work", "review-adjudicate"),
     *("review-return", "review-discard", "review-undo", "review-discard-since", "review-flagged", "review-keep"),
-    *("review-demonstrations", "discard-demonstration"),
+    *("review-demonstrations", "discard-demonstration", "review-surprising", "review-surprising-keep"),
 }
 PAGES = {
     url.name: str(url.pattern).replace("<slug:slug>", "support")

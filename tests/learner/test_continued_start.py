@@ -10,6 +10,8 @@ from tests.learner.worlds.words import ranking_rows, reward_job, words_folder, w
 from training.learner import reward
 from training.learner.models.continued_start import move_towards
 from training.learner.models.reward_model import new_reward_model, save_reward_model
+from training.learner.preferences.ranking_data import RankingData
+from training.learner.preferences.reward_results import cross_fitted
 from training.learner.runtime.config import RewardConfig
 from training.learner.runtime.jobdir import BadInput
 

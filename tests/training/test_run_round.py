@@ -34,6 +34,10 @@ def test_a_round_turns_the_loop_once(project, tiny_base, rankings, manager):
     assert done.results["guards"]["kl_from_base"] == done.results["guards"]["kl_from_root"] > 0
     assert (done.results["guards"]["prompts"], done.results["guards"]["guard_texts"]) == (2, 2)
     assert done.results["snapshot"] == {"rankings": 6, "flagged_rankings": 0}
+    report, reward = done.reward_report, done.results["reward"]
+    accuracy = report.figures["accuracy"]
+    assert (accuracy and accuracy["value"]) == pytest.approx(reward["held_out_accuracy"])
+    assert report.scored_rankings == reward["surprise_rankings"] > 0
     assert set(done.metrics.values_list("job", flat=True)) >= {"reward", "policy"}
     assert list(done.metrics.filter(job="policy").values_list("step", flat=True)) == [1, 2]
 

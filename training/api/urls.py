@@ -3,7 +3,7 @@
 from django.urls import path
 
 from feedback.api import scopes
-from training.api import completions, curves, guard_texts, loop, machines, ratings, retirement
+from training.api import completions, curves, guard_texts, loop, machines, ratings, retirement, reward_models
 
 PROJECT = "projects/<slug:slug>"
 
@@ -15,6 +15,13 @@ urlpatterns = [
     path(f"{PROJECT}/rounds/<int:number>/curves", curves.round_curves, name="api-round-curves"),
     path(f"{PROJECT}/rounds/<int:number>/cancel", loop.round_cancel, name="api-round-cancel"),
     path(f"{PROJECT}/rounds/<int:number>/resume", loop.round_resume, name="api-round-resume"),
+    path(f"{PROJECT}/rounds/<int:number>/reward-model", reward_models.reward_model, name="api-reward-model"),
+    path(f"{PROJECT}/review/surprising", reward_models.surprising_list, name="api-review-surprising"),
+    path(
+        f"{PROJECT}/review/surprising/<int:comparison_id>/keep",
+        reward_models.surprising_keep,
+        name="api-review-surprising-keep",
+    ),
     path(f"{PROJECT}/machines", machines.machines_detail, name="api-machines"),
     path(f"{PROJECT}/guard-texts", guard_texts.texts, name="api-guard-texts"),
     path(f"{PROJECT}/ratings/rounds", ratings.rating_rounds, name="api-rating-rounds"),
@@ -32,9 +39,10 @@ scopes.register(
     {
         "prompts": ("api-data-completion",),
         "preferences": ("api-rating-rounds",),
+        "review": ("api-review-surprising", "api-review-surprising-keep"),
         "rounds": (
             *("api-loop", "api-rounds", "api-round", "api-round-cancel", "api-round-resume", "api-machines"),
-            "api-round-curves",
+            *("api-round-curves", "api-reward-model"),
             *("api-guard-texts", "api-checkpoints", "api-roll-back", "api-checkpoint", "api-check", "api-promote"),
             *("api-retire", "api-restore", "api-checkpoint-files"),
         ),

@@ -9,6 +9,7 @@ from feedback.errors import AccordError
 from training.checkpoints import disk
 from training.learner.runtime.jobdir import SAMPLES_AT_STEPS, JobDirectory
 from training.models import Checkpoint, Round
+from training.reward_reports import record as reward_reports
 from training.rounds import lifecycle, results, samples_at_steps
 from training.rounds.recipes.description import Job
 from training.rounds.recipes.parts import SNAPSHOT
@@ -95,6 +96,8 @@ def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: Job, director
     result = JobDirectory(directory, is_writer=False).result()
     assert result is not None, "process.run raises without a result"
     lifecycle.store_result(claim, job.name, result)
+    if job.program == "reward":
+        reward_reports.record(claim, directory)
     if heartbeat.should_stop:
         raise process.ProgramStopped
 

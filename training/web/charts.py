@@ -9,6 +9,7 @@ from feedback.quality.ratings import Coefficient
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 38  # margins of a chart with axes
 ROW_WIDTH = 160  # of the chart in a row of a table
+ROW_HEIGHT = 40  # of a histogram there
 MAX_TICKS = 6
 
 
@@ -52,6 +53,27 @@ class Chart:
 
 
 @dataclass(frozen=True)
+class Bar:
+    """A bar of a histogram."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A histogram in a row of a table."""
+
+    bars: list[Bar]
+    zero: float | None  # x of the value 0
+
+    width: int = ROW_WIDTH
+    height: int = ROW_HEIGHT
+
+
+@dataclass(frozen=True)
 class Scale:
     """A linear map of low … high to begin … end."""
 
@@ -92,15 +114,21 @@ def chart_of(
     y_label: Callable[[float], str] | None = None,
     y_limits: tuple[float, float] | None = None,
     least_x_step: float = 0.0,
+    x_limits: tuple[float, float] | None = None,
+    x_label: Callable[[float], str] | None = None,
 ) -> Chart:
-    """Return a chart of points, and of a line within the same x. zero: y that stands for no difference."""
-    x_ticks = ticks_of([0.0, *bounds_of(point.x for point in points)], least_x_step)
+    """Return a chart of points, and of a line within the same x. zero: y that stands for no difference.
+
+    y_label, x_label: of a tick.
+    """
+    x_values = x_limits or [0.0, *bounds_of(point.x for point in points)]
+    x_ticks = ticks_of(x_values, least_x_step)
     y_ticks = ticks_of([zero, *bounds_of(point.y for point in points)]) if y_limits is None else ticks_of(y_limits)
     x = Scale(x_ticks[0], x_ticks[-1], LEFT, WIDTH - RIGHT)
     y = Scale(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     inside = [(x(at), y(value)) for at, value in line if at <= x.high]
     return Chart(
-        [Tick(x(value), text_of(value)) for value in x_ticks],
+        [Tick(x(value), (x_label or text_of)(value)) for value in x_ticks],
         [Tick(y(value), (y_label or text_of)(value)) for value in y_ticks],
         [_dot(point, x, y) for point in points],
         y(zero) if y.low <= zero <= y.high else None,
@@ -141,6 +169,18 @@ def row_charts(
         else Dot(scale(one.value), scale(zero), "", place(one.low), place(one.high))
         for one in values
     ]
+
+
+def histogram_of(edges: Sequence[float], counts: Sequence[int]) -> Histogram:
+    """Return the bars of counts between edges; the highest one has the whole height."""
+    x = Scale(edges[0], edges[-1], 0, ROW_WIDTH)
+    y = Scale(0, max(counts) or 1, 0, ROW_HEIGHT - 2)
+    bars = [
+        Bar(x(low) + 0.5, ROW_HEIGHT - y(count), round(max(x(high) - x(low) - 1, 0.5), 1), y(count))
+        for low, high, count in zip(edges, edges[1:], counts, strict=False)
+        if count
+    ]
+    return Histogram(bars, x(0.0) if edges[0] < 0 < edges[-1] else None)
 
 
 def ticks_of(values: Sequence[float], least_step: float = 0.0) -> list[float]:

@@ -12,8 +12,10 @@ from training.web.views import (
     machines,
     ratings,
     retirement,
+    reward_model,
     rounds,
     side_by_side,
+    surprising,
     trials,
 )
 
@@ -46,6 +48,10 @@ urlpatterns = [
     path(f"{PROJECT}/ratings/", ratings.ratings, name="ratings"),
     path(f"{PROJECT}/ratings.json", ratings.download, {"kind": "json"}, name="ratings-json"),
     path(f"{PROJECT}/ratings.csv", ratings.download, {"kind": "csv"}, name="ratings-csv"),
+    path(f"{PROJECT}/reward-model/", reward_model.reward_model, name="reward-model"),
+    path(f"{ROUND}/reward-model.json", reward_model.download, name="reward-model-json"),
+    path(f"{PROJECT}/review/surprising/", surprising.surprising_list, name="review-surprising"),
+    path(f"{PROJECT}/review/surprising/<int:comparison_id>/keep/", surprising.keep, name="review-surprising-keep"),
     path(f"{PROJECT}/trials/", trials.trial_list, name="trials"),
     path(f"{PROJECT}/trials/gate/", trials.configure, name="trial-gate"),
     path(f"{TRIAL}/", trials.one_trial, name="trial"),

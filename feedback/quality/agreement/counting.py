@@ -37,7 +37,7 @@ def measure_groups(starts: Integers | Sequence[int], counts: Floats, weights: Fl
     return [AgreementMeasures(*measures) for measures in zip(pairwise, alpha, strict=True)]
 
 
-def share(counts: Sequence[tuple[int, int]], template: str | Promise) -> Estimate:
+def share(counts: Sequence[tuple[float, int]], template: str | Promise) -> Estimate:
     """Return the share Σ equal / Σ total of (equal, total) per comparison; see `shares`."""
     used = np.array([count for count in counts if count[1]], dtype=np.float64).reshape(-1, 2)
     if not len(used):

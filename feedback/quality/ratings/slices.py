@@ -42,10 +42,9 @@ class PromptFields(NamedTuple):
     length: int  # characters of its messages
 
 
-def read_prompts(project: Project, rankings: Iterable[RankedSources]) -> list[PromptFields]:
-    """Return the prompts of rankings. Runs one query."""
-    ids = {ranking.prompt_id for ranking in rankings}
-    rows = Prompt.objects.filter(project=project, pk__in=ids).values_list("pk", "split", "metadata", "messages")
+def read_prompts(project: Project, ids: Iterable[int]) -> list[PromptFields]:
+    """Return the prompts with these ids, without repetition. Runs one query."""
+    rows = Prompt.objects.filter(project=project, pk__in=set(ids)).values_list("pk", "split", "metadata", "messages")
     return [
         PromptFields(pk, split, metadata, sum(len(str(message["content"])) for message in messages))
         for pk, split, metadata, messages in rows.iterator(chunk_size=5000)

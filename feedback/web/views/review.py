@@ -17,7 +17,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback.actions import demonstrations, members, review_undo, reviews
-from feedback.models import Comparison, Membership, Review
+from feedback.models import Comparison, Membership, Ranking, Review
 from feedback.rendering import render_answer
 from feedback.reports import review_cases, statistics
 from feedback.web.forms import AdjudicationForm, DiscardSinceForm, RankingReviewForm, ReasonForm, SinceForm, checked
@@ -102,7 +102,10 @@ def decisions(request: HttpRequest, slug: str) -> HttpResponse:
 @never_cache
 @require_GET
 def case(request: HttpRequest, slug: str, comparison_id: int) -> HttpResponse:
-    """Show one comparison. With `?of=<user id>`, next and previous follow that person's work, not the disagreements."""
+    """Show one comparison. With `?of=<user id>`, next and previous follow that person's work, not the disagreements.
+
+    With `?surprising=<ranking id>` the reviewer comes from the list of surprising rankings, and goes back to it.
+    """
     membership = members.reviewer_of(request.user, slug)
     reviewed = review_cases.case(membership, comparison_id)
     comparison = reviewed.comparison
@@ -113,9 +116,11 @@ def case(request: HttpRequest, slug: str, comparison_id: int) -> HttpResponse:
         "case": reviewed,
         "of": of,
         "is_pair": hasattr(comparison, "demonstration"),
+        "surprising": _surprising(request, reviewed),
+        "is_from_surprising": "surprising" in request.GET,
         "is_flagged": review_cases.flagged(membership.project).filter(pk=comparison_id).exists(),
-        "neighbours": _neighbours(membership, comparison, of),
-        "query": f"?of={of.pk}" if of else "",
+        "neighbours": _neighbours(request, membership, comparison, of),
+        "query": _query(request),
         "actions": _actions(slug) if can_decide else [],
         "gold": [gold_ranks[position] for position in reviewed.display_order] if gold_ranks else [],
         "key": uuid4(),
@@ -231,7 +236,11 @@ def _person_of(request: HttpRequest, membership: Membership) -> Any:
     return members.current_or_former_member(membership.project, int(of)) if of.isdecimal() and len(of) < 16 else None
 
 
-def _neighbours(membership: Membership, comparison: Comparison, of: Any) -> review_cases.Neighbours:
+def _neighbours(
+    request: HttpRequest, membership: Membership, comparison: Comparison, of: Any
+) -> review_cases.Neighbours:
+    if "surprising" in request.GET:
+        return review_cases.Neighbours(None, None)
     if of:
         return review_cases.neighbours_in_work(membership.project, of.pk, comparison)
     return review_cases.neighbours(comparison)
@@ -241,17 +250,34 @@ def _following_url(request: HttpRequest, membership: Membership, comparison_id: 
     """Return the URL of the next case. Call it before the decision, which may take this case off the list."""
     comparison = review_cases.case(membership, comparison_id).comparison
     of = _person_of(request, membership)
-    neighbours = _neighbours(membership, comparison, of)
+    neighbours = _neighbours(request, membership, comparison, of)
     following = neighbours.next or (neighbours.previous if not of else None)
+    if "surprising" in request.GET:
+        following = comparison_id  # which links to that list
     if following is None:
         return reverse("review", args=[membership.project.slug])
     return _case_url(request, membership.project.slug, following)
 
 
 def _case_url(request: HttpRequest, slug: str, comparison_id: int | None) -> str:
+    return reverse("review-case", args=[slug, comparison_id]) + _query(request)
+
+
+def _query(request: HttpRequest) -> str:
+    """Return the query that keeps the list which the reviewer reads."""
     of = request.GET.get("of", "")
-    query = f"?of={int(of)}" if of.isdecimal() and len(of) < 16 else ""
-    return reverse("review-case", args=[slug, comparison_id]) + query
+    if of.isdecimal() and len(of) < 16:
+        return f"?of={int(of)}"
+    surprising = request.GET.get("surprising", "")
+    return f"?surprising={int(surprising)}" if surprising.isdecimal() and len(surprising) < 19 else ""
+
+
+def _surprising(request: HttpRequest, reviewed: review_cases.Case) -> str:
+    """Return who made the ranking that `?surprising=` names, "" if it does not count any more."""
+    for entry in reviewed.rankings:
+        if str(entry.ranking.pk) == request.GET.get("surprising") and entry.ranking.standing == Ranking.Standing.COUNTS:
+            return entry.ranking.annotator.get_username()
+    return ""
 
 
 def _actions(slug: str) -> list[dict[str, str]]:

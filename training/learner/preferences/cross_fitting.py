@@ -131,7 +131,9 @@ def fitted_head(pairs: Differences, penalty: float) -> Tensor:
         hessian = (x * (weight * miss * (1 - miss))[:, None]).T @ x + ridge
         step = torch.linalg.solve(hessian, gradient)
         # The loss is convex, so halving a step that is too long always finds a lower value.
-        while (lower := penalised_loss(head - step, pairs, penalty)) > objective and float(step.abs().max()) > TOLERANCE:
+        while (lower := penalised_loss(head - step, pairs, penalty)) > objective and float(
+            step.abs().max()
+        ) > TOLERANCE:
             step = step / 2
         head, objective = head - step, lower
         if float(step.abs().max()) <= TOLERANCE:

@@ -57,11 +57,12 @@ def cross_fitted(model: RewardModel, data: RankingData, settings: RewardConfig, 
     """
     if not settings.surprise_folds or bool(model.head.weight.any()):
         return {}
-    parts = [chosen(part, settings.surprise_comparisons, settings.seed) for part in (data.train, data.held_out)]
-    groups = [comparison.group for part in parts for comparison in part]
+    most, seed = settings.surprise_comparisons, settings.seed
+    train, held_out = chosen(data.train, most, seed), chosen(data.held_out, most, seed)
+    groups = [comparison.group for comparison in (*train, *held_out)]
     with torch.no_grad(), computing_in(settings.dtype):
         (features,) = outputs_of_groups(model, groups, token_budget, lambda features: (features.float(),))
-    return surprises(*parts, features, settings.surprise_folds, settings.seed)
+    return surprises(train, held_out, features, settings.surprise_folds, seed)
 
 
 def evaluation_metrics(evaluation: Report) -> dict[str, float]:

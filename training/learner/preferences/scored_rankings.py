@@ -66,4 +66,3 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [round(one, DIGITS) for one in value]
     return round(value, DIGITS) if isinstance(value, float) else value
-
