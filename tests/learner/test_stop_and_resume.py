@@ -211,6 +211,30 @@ def test_stopped_at_any_moment_and_resumed_it_is_the_same_to_the_bit(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "program",
+    [
+        "sft",
+        "q",
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("kto", "q with lora", "dpo on whole rankings")),
+    ],
+)
+def test_samples_at_fixed_prompts_change_nothing_that_is_learned(tmp_path, uninterrupted_outcome, program):
+    module, make = JOBS[program]
+    job = make(tmp_path / "job")
+    config = json.loads((job / "config.json").read_text())
+    (job / "config.json").write_text(json.dumps(config | {"eval_samples": 0}))
+    module.main(job)
+    lines, weights, texts, result = uninterrupted_outcome(program)
+    assert outcome(job) == (lines, weights, texts[:-1], result)
+    rows = [json.loads(line) for line in texts[-1].split("\n") if line]
+    prompts = {step: [row["messages"] for row in rows if row["step"] == step] for step in {row["step"] for row in rows}}
+    assert min(prompts) == 0 and max(prompts) == lines[-1]["step"] and len(prompts) >= 3
+    assert all(same == prompts[0] for same in prompts.values()) and 1 <= len(prompts[0]) <= 4
+    assert all(isinstance(row["text"], str) for row in rows)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [{"lora_rank": 2}, {"critic": "shared"}, None], ids=["lora", "critic", "damaged"])
 def test_a_state_that_does_not_fit_is_refused_in_a_sentence(tmp_path, monkeypatch, changes):
     job = ppo_job(tmp_path / "job", PROMPTS, **PPO)

@@ -42,9 +42,12 @@ def test_a_round_learns_from_rankings_without_a_reward_model(project, tiny_base,
     assert done.checkpoint.reward_model_path == "" and done.checkpoint.source.completions.exists()
     lines = list(done.metrics.filter(job="policy"))
     assert len(lines) == done.results["policy"]["steps"] > 1
+    assert {0, len(lines)} <= set(done.samples_at_steps.filter(job="policy").values_list("step", flat=True))
     assert [stage.name for stage in reports.stages_of(done)] == ["snapshot", "policy", "samples", "comparisons"]
 
     client.force_login(manager)
     page = client.get(f"/projects/{project.slug}/rounds/{done.number}/").content.decode()
-    assert "Preference" in page and "KL" in page and "Reward accuracy" not in page
+    assert (
+        "Samples at fixed prompts" in page and "Preference" in page and "KL" in page and "Reward accuracy" not in page
+    )
     assert 'data-job="policy" data-metric="reward_margin held_out_reward_margin"' in page

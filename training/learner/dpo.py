@@ -20,6 +20,7 @@ Files out:
     model/         the policy, a Hugging Face folder
     metrics.jsonl  one line per step: loss, accuracy, reward_margin (mean difference of implicit rewards over strict
                    pairs, nats), and evaluations on the held-out prompts: the same, and `kl`
+    samples_at_steps.jsonl  completions of the first held-out prompts at the start and at each evaluation
     result.json    held-out accuracy with its interval and ceiling, mean log-ratios of preferred and rejected
                    completions, KL from the reference; written last
     state/         state to resume from
@@ -70,6 +71,7 @@ from training.learner.policy.direct_preferences import (
     pair_sums,
 )
 from training.learner.policy.divergence import sampled_log_ratios
+from training.learner.policy.fixed_samples import FixedSamples
 from training.learner.policy.reference import load_reference, load_trained_policy
 from training.learner.preferences.passes import rankings_in, training_passes
 from training.learner.preferences.ranking_data import Comparison, RankingData, read_rankings
@@ -125,6 +127,9 @@ def main(job_dir: Path) -> None:
     if job.state is not None:
         step, _ = load_state(job.state, parts)
     job.truncate_metrics(step)
+    samples = FixedSamples(policy, tokenizer, job.rows("rankings.jsonl"), settings)
+    if step == 0:
+        samples.write(job, 0)
 
     # 3. Steps of about batch_rankings rankings.
     while step < len(plan):
@@ -145,6 +150,8 @@ def main(job_dir: Path) -> None:
             metrics |= curve_metrics(evaluate(context, data, reference))
             metrics |= measure_divergence(context, data, params, CURVE_PROMPTS)
         job.append_metrics(step, len(plan), **metrics)
+        if step == len(plan) or settings.is_evaluated_after(step, len(plan)):
+            samples.write(job, step)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
             save_state(job, step, parts, {})

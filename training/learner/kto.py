@@ -17,6 +17,7 @@ Files out:
 
     model/         the policy, a Hugging Face folder
     metrics.jsonl  one line per step: loss, reference point, rewards β·log(π/π_ref) of both kinds of labels
+    samples_at_steps.jsonl  completions of the first held-out prompts at the start and at each evaluation
     result.json    evaluation on the held-out labels, counts of labels; written last
     state/         state to resume from
 
@@ -54,6 +55,7 @@ import torch
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.saving import save_model
+from training.learner.policy.fixed_samples import FixedSamples
 from training.learner.policy.kto_updates import (
     Models,
     accumulate_gradients,
@@ -110,6 +112,9 @@ def main(job_dir: Path) -> None:
     if job.state is not None:
         step, _ = load_state(job.state, parts)
     job.truncate_metrics(step)
+    samples = FixedSamples(models.policy, tokenizer, itertools.chain(*label_files(job)), settings)
+    if step == 0:
+        samples.write(job, 0)
 
     while step < len(plan):
         # 3. A batch of about batch_labels labelled completions.
@@ -124,11 +129,14 @@ def main(job_dir: Path) -> None:
         # 4. Metrics, evaluation, saved state; stop if requested.
         metrics |= {"learning_rate": rate, "gradient_norm": norm}
         metrics["tokens"] = float(sum(len(one.prompt) + len(one.completion) for one in batch))
-        if held_out and (step == len(plan) or settings.is_evaluated_after(step, len(plan))):
+        due = step == len(plan) or settings.is_evaluated_after(step, len(plan))
+        if held_out and due:
             metrics |= evaluate(
                 models, held_out, [known_held_out[identity(one)] for one in held_out], held_out_pairs, weights
             )
         job.append_metrics(step, len(plan), **metrics)
+        if due:
+            samples.write(job, step)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
             save_state(job, step, parts, {})

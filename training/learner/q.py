@@ -20,6 +20,7 @@ Files out:
 
     model/         the policy, a Hugging Face folder
     metrics.jsonl  one line per step: first the losses of the values, then those of the policy; speed
+    samples_at_steps.jsonl  completions of the first held-out prompts at the start and at each evaluation of step 5
     result.json    rewards of the data, the weights, and, if the settings have reward terms, reward and KL of the policy
                    on the evaluation prompts and the objective as in ppo; written last
     state/         state to resume from
@@ -35,9 +36,9 @@ Steps:
 6. Metrics, evaluation on held-out completions, saved state, in both phases.
 7. Answer the evaluation prompts; write the model and the result.
 
-Nothing is sampled before step 7. SIGTERM stops the program between two steps with its state saved; the same command
-resumes. Every random choice is a function of the seed and the pass, so a resumed run ends in the same bits as one
-without a stop.
+Nothing that is learned from is sampled. SIGTERM stops the program between two steps with its state saved; the same
+command resumes. Every random choice is a function of the seed and the pass, so a resumed run ends in the same bits as
+one without a stop.
 
 The policy of step 5 is π(a|s) ∝ μ(a|s)·exp(A(s, a)/β), where μ wrote the data. With `state_value: soft` and data of the
 reference this is the best policy for reward − β·KL. The expectile needs no β in the values; its policy is close to the
@@ -71,6 +72,7 @@ from training.learner.models.saving import save_model
 from training.learner.policy.context import as_ppo_settings
 from training.learner.policy.dialogues import environment_factory
 from training.learner.policy.evaluation import evaluation_result, optimality_result
+from training.learner.policy.fixed_samples import FixedSamples
 from training.learner.policy.reference import base_of, load_trained_policy
 from training.learner.policy.rollout import TrainingContext
 from training.learner.rewards.reward_function import Scoring, check_scoring_positions, reward_function
@@ -162,6 +164,9 @@ def main(job_dir: Path) -> None:
     if job.state is not None:
         step, _ = load_state(job.state, parts)
     job.truncate_metrics(step)
+    samples = FixedSamples(models.policy, models.tokenizer, job.rows("completions.jsonl"), settings)
+    if step == 0:
+        samples.write(job, 0)
     weighted: WeightedTokens | None = None
 
     while step < total:
@@ -193,9 +198,12 @@ def main(job_dir: Path) -> None:
         metrics |= {"learning_rate": rate, "gradient_norm": norm, "completions": float(len(plan[place - 1]))}
         metrics["tokens"] = float(sum(data.train.episodes.select(plan[place - 1]).lengths()))
         is_last = step in (len(value_plan), total)
-        if data.held_out.episodes.prompts and (is_last or settings.is_evaluated_after(step, total)):
+        due = is_last or settings.is_evaluated_after(step, total)
+        if data.held_out.episodes.prompts and due:
             metrics |= evaluate(context, data.held_out, learns_values)
         job.append_metrics(step, total, **metrics)
+        if due and not learns_values:  # until then the policy is the one at the start
+            samples.write(job, step)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
             save_state(job, step, parts, {})

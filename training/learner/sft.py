@@ -16,6 +16,7 @@ Files out:
 
     model/         the policy, a Hugging Face folder
     metrics.jsonl  one line per step: loss, held_out_loss, learning rate, gradient norm, tokens
+    samples_at_steps.jsonl  completions of the first held-out prompts at the start and at each evaluation
     result.json    losses, held_out_loss_before too, and counts of truncated rows; written last
     state/         state to resume from
 
@@ -52,6 +53,7 @@ from training.learner.models.loading import build_policy, load_policy
 from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.saving import save_model
+from training.learner.policy.fixed_samples import FixedSamples
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 from training.learner.runtime.optimization import (
@@ -101,6 +103,9 @@ def main(job_dir: Path) -> None:
     elif held_out:
         before = {"held_out_loss_before": mean_loss(policy, held_out, settings.dtype, processes, micro_batches)}
     job.truncate_metrics(step)
+    samples = FixedSamples(policy, tokenizer, job.rows("demonstrations.jsonl"), settings)
+    if step == 0:
+        samples.write(job, 0)
 
     # 3. Steps of about batch_tokens tokens, in micro-batches of similar lengths.
     while step < len(plan):
@@ -119,6 +124,8 @@ def main(job_dir: Path) -> None:
         if held_out and due:
             metrics["held_out_loss"] = mean_loss(policy, held_out, settings.dtype, processes, micro_batches)
         job.append_metrics(step, len(plan), **metrics)
+        if due:
+            samples.write(job, step)
         stopping = processes.any(stop.received)
         if stopping or step % settings.save_every == 0:
             save_state(job, step, parts, before)

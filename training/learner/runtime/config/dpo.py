@@ -53,6 +53,12 @@ class DpoConfig(Training):
     eval_prompts: int = setting(
         64, low=0, help="Maximum prompts whose sampled completions measure the KL from the reference. 0: no KL."
     )
+    eval_samples: int = setting(
+        4,
+        low=0,
+        help="Maximum prompts whose completions at the start and at each evaluation go to samples_at_steps.jsonl. "
+        "0: none.",
+    )
 
     @property
     def needs_reference(self) -> bool:

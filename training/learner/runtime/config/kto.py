@@ -46,3 +46,9 @@ class KtoConfig(Training):
         low=2,
         help="Average number of labelled completions in a step over all processes; those of a prompt together.",
     )
+    eval_samples: int = setting(
+        4,
+        low=0,
+        help="Maximum prompts whose completions at the start and at each evaluation go to samples_at_steps.jsonl. "
+        "0: none.",
+    )

@@ -73,6 +73,12 @@ class QConfig(Training):
 
     # Evaluation
     eval_prompts: int = setting(64, low=0, help="Maximum held-out prompts answered at the end. 0: none.")
+    eval_samples: int = setting(
+        4,
+        low=0,
+        help="Maximum prompts whose completions at the start and at each evaluation of the policy go to "
+        "samples_at_steps.jsonl. 0: none.",
+    )
     optimum_samples: int = setting(
         16, low=0, help="Reference samples per prompt for the estimate of the best attainable objective. 0: none."
     )

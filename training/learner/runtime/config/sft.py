@@ -23,6 +23,12 @@ class SftConfig(Training):
         0.0, low=0, high=1, help="Loss weight of prompt tokens; completion tokens have weight 1."
     )
     held_out_fraction: float = setting(0.0, low=0, below=1, help="Share of prompts held out for evaluation.")
+    eval_samples: int = setting(
+        4,
+        low=0,
+        help="Maximum prompts whose completions at the start and at each evaluation go to samples_at_steps.jsonl. "
+        "0: none.",
+    )
 
     def check(self) -> None:
         if bool(self.model) == bool(self.architecture):
