@@ -1,6 +1,6 @@
 """Format `argilla`: records with a ranking question, as Argilla's SDK writes and reads them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from django.utils.translation import gettext_lazy as _
 
@@ -20,16 +20,17 @@ records = [rg.Record.from_dict(row) for row in rows]"""
     "argilla",
     line=_("a record with the fields `prompt`, `response-1`, …, and one person's ranking of them"),
     reading=READING,
+    lines=lambda ranks: int(not _has_ties(ranks)),
     has_cursor=False,
 )
 def argilla(rows: Iterator[Row], after: int) -> Iterator[Row]:
-    """Write each ranking as a record. The question `preference` lists the responses, the best first.
+    """Write each ranking without ties as a record. The question `preference` lists the responses, the best first.
 
-    A list cannot express a tie: the metadata `ranks` has the ranks of the responses in their order, as in "1,1,2".
+    The SDK's lists cannot express a tie: such rankings are left out.
     """
     for ranking in rows:
-        if "retracted" in ranking:
-            continue  # only readers by cursor get one, and there are none
+        if "retracted" in ranking or _has_ties(ranking["ranks"]):
+            continue  # only readers by cursor get retractions, and there are none
         names = [f"response-{place + 1}" for place in range(len(ranking["ranks"]))]
         order = sorted(range(len(names)), key=ranking["ranks"].__getitem__)
         texts = {name: completion_text(ranking, place) for place, name in enumerate(names)}
@@ -40,8 +41,6 @@ def argilla(rows: Iterator[Row], after: int) -> Iterator[Row]:
                 "prompt_id": str(ranking["prompt_id"]),
                 "split": ranking["split"],
                 "sources": ", ".join(ranking["sources"]),
-                "ranks": ",".join(map(str, ranking["ranks"])),
-                "weight": ranking["weight"],
             },
             "suggestions": {},
             "responses": {
@@ -50,3 +49,7 @@ def argilla(rows: Iterator[Row], after: int) -> Iterator[Row]:
             "vectors": {},
             "status": "completed",
         }
+
+
+def _has_ties(ranks: Sequence[int]) -> bool:
+    return len(set(ranks)) < len(ranks)

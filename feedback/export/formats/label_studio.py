@@ -37,6 +37,8 @@ def label_studio(rows: Iterator[Row], after: int) -> Iterator[Row]:
             f"rank-{rank}": [str(place + 1) for place in places if ranking["ranks"][place] == rank]
             for rank in sorted(set(ranking["ranks"]))
         }
+        if len(buckets) == 1:  # a single list would be an order
+            buckets["rank-2"] = []
         result = {"from_name": "ranking", "to_name": "items", "type": "ranker", "value": {"ranker": buckets}}
         yield {
             "data": {

@@ -19,7 +19,7 @@ ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "chatgpt", "bing", "bard", "model"), "assistant"),
 }
-SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant):(?: |(?=\n|\Z))")
+SPEAKER = re.compile(r"(?:\A|\n\n)(Human|Assistant|(?<=\A\n\n)System):(?: |(?=\n|\Z))")
 BETWEEN = "\n\n"
 
 
@@ -39,7 +39,7 @@ def messages(value: object, path: str, roles: Mapping[str, str], *, merge: bool 
 
 
 def transcript(value: str, path: str, *, merge: bool = True) -> list[Message]:
-    """Read a text with the turns "\\n\\nHuman: …" and "\\n\\nAssistant: …"."""
+    """Read a text with the turns "\\n\\nHuman: …" and "\\n\\nAssistant: …"; "\\n\\nSystem: …" may come first."""
     parts = SPEAKER.split(value)
     if len(parts) < 3 or parts[0].strip():
         raise FieldError(
@@ -48,7 +48,7 @@ def transcript(value: str, path: str, *, merge: bool = True) -> list[Message]:
             path,
             value,
         )
-    named = {"Human": "user", "Assistant": "assistant"}
+    named = {"System": "system", "Human": "user", "Assistant": "assistant"}
     turns = [{"role": named[who], "content": text} for who, text in zip(parts[1::2], parts[2::2], strict=True)]
     return messages(turns, path, {}, merge=merge)
 

@@ -27,7 +27,7 @@ def flat_rows(row: dict[str, Any], rules: Rules) -> Iterator[dict[str, Any]]:
     if not annotations:
         yield flat
     for annotation in annotations:
-        by = annotation.get("completed_by")
+        by = annotation.get("completed_by", data.get("annotator"))  # the second: exports of Accord
         judgement = flat | {
             "judge": by.get("id", by.get("email")) if isinstance(by, Mapping) else by,
             "seconds": annotation.get("lead_time"),
@@ -52,7 +52,7 @@ def _answers(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     if isinstance(items, list):
         return [
             {
-                "text": item.get("body") or item.get("html") or item.get("title"),
+                "text": next((item[name] for name in ("body", "html", "title") if item.get(name) is not None), None),
                 "name": str(item.get("id")),
                 "source": item.get("model"),
             }
