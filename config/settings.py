@@ -275,6 +275,7 @@ CELERY_BEAT_SCHEDULE = {
     "send-unsettled-files": {"task": "training.tasks.send_unsettled_files", "schedule": 60, "options": {"expires": 60}},
     "start-due-rounds": {"task": "training.tasks.start_due_rounds", "schedule": 15, "options": {"expires": 30}},
     "settle-trials": {"task": "training.tasks.settle_trials", "schedule": 5, "options": {"expires": 30}},
+    "run-imports": {"task": "training.tasks.run_imports", "schedule": 5, "options": {"expires": 10}},
     "estimate-reliability": {
         "task": "training.tasks.estimate_reliability",
         "schedule": 600,

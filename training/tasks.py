@@ -89,6 +89,14 @@ def delete_idempotent_responses() -> None:
 
 
 @shared_task
+def run_imports() -> None:
+    """Import uploaded files for a few seconds; the schedule continues, so that other tasks run in between."""
+    from feedback.imports import uploads
+
+    uploads.run_waiting()
+
+
+@shared_task
 def estimate_reliability() -> None:
     from feedback.quality import reliability
 

@@ -10,6 +10,8 @@ from rest_framework.parsers import BaseParser
 from feedback.errors import Invalid, TooLarge
 from feedback.imports.lines import loads, read_lines
 
+FILE = "application/octet-stream"
+CHUNK = 1024 * 1024  # bytes
 MAX_JSON_BYTES = 1024 * 1024  # many rows are sent as JSON Lines instead
 
 
@@ -39,3 +41,14 @@ class JsonLinesParser(BaseParser):
         self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
     ) -> Iterator[object]:
         return read_lines(stream, settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+
+
+class FileParser(BaseParser):
+    """A file as it is, for every content type. `request.data` is an iterator of chunks of bytes."""
+
+    media_type = "*/*"
+
+    def parse(
+        self, stream: IO[bytes], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None
+    ) -> Iterator[bytes]:
+        return iter(lambda: stream.read(CHUNK), b"")

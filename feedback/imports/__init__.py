@@ -7,7 +7,7 @@ from feedback.imports.batches import Target
 from feedback.imports.comparisons import AddedComparisons, add_comparisons, add_gold
 from feedback.imports.completions import add_completions, add_demonstration, get_source, import_completions
 from feedback.imports.lines import read_lines
-from feedback.imports.load import Report, load
+from feedback.imports.loading import Report, load
 from feedback.imports.prompts import AddedPrompts, add_prompts
 from feedback.imports.rows import read_all, read_group
 from feedback.imports.undo import Undone, block_undo, delete_rows, find_import, last_imports, record_import, undo_import

@@ -12,6 +12,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -40,11 +41,20 @@ class RowFile:
         with ExitStack() as stack, _damage_is_invalid():
             self.kind = self._kind(self._open(stack))
 
-    def rows(self) -> Iterator[NumberedRow]:
-        """Yield the rows with their numbers: lines of JSON Lines and CSV, else elements. Raises Invalid."""
+    def rows(self, skip: int = 0) -> Iterator[NumberedRow]:
+        """Yield the rows after the first `skip`, with their numbers: lines of JSON Lines and CSV, else elements.
+
+        Raises Invalid.
+        """
         with ExitStack() as stack:
             stack.enter_context(_damage_is_invalid())
-            yield from self._rows(self._open(stack))
+            stream = self._open(stack)
+            if self.kind == "jsonl":
+                for _line in islice(stream, skip):  # a row is a line, so nothing has to be parsed
+                    pass
+                yield from enumerate(read_lines(stream, max_bytes=2**62), start=skip + 1)
+            else:
+                yield from islice(self._rows(stream), skip, None)
 
     def done(self) -> float:
         """Return the share of the file's bytes that was read."""
@@ -95,9 +105,7 @@ class RowFile:
             return _parquet_rows(stream)
         if self.kind == "json":
             return enumerate(_array_rows(stream), start=1)
-        if self.kind in ("csv", "tsv"):
-            return _csv_rows(stream, "\t" if self.kind == "tsv" else ",")
-        return enumerate(read_lines(stream, max_bytes=2**62), start=1)
+        return _csv_rows(stream, "\t" if self.kind == "tsv" else ",")
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def first_rows(file: RowFile, count: int = RECOGNISED_BY) -> list[Any]:
 
 def units(file: RowFile, made: Map, skip: int = 0) -> Iterator[Unit]:
     """Yield the rows of a file, mapped, after the first `skip` of them. Rows that cannot be used have an error."""
-    numbered = islice(file.rows(), skip, None)
+    numbered = file.rows(skip)
     if made.rules.group:
         for lines, mapped in group_rows(_plain_rows(numbered), made):
             is_error = isinstance(mapped, Invalid)

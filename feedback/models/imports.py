@@ -48,6 +48,7 @@ class Import(models.Model):
     )
     map = models.JSONField(default=dict, db_default={}, editable=False, help_text="The column map, as TOML has it.")
     options = models.JSONField(default=dict, db_default={}, editable=False, help_text="What the manager chose.")
+    done = models.FloatField(default=0, db_default=0, editable=False, help_text="Share of the file that was read.")
     report = models.JSONField(
         default=dict, db_default={}, editable=False, help_text="Rows, imported, unchanged, left out and errors by line."
     )

@@ -15,7 +15,7 @@ from feedback.web.sessions import SessionStore
 
 MAX_MEMBER_BODY_SIZE = 2 * 1024 * 1024  # bytes
 # URL names of the pages where managers upload files; API views read their own bodies
-UPLOAD_VIEWS = {"prompts", "guards"}
+UPLOAD_VIEWS = {"prompts", "guards", "imports"}
 
 
 class BodyLimitMiddleware:

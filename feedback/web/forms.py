@@ -18,6 +18,7 @@ from feedback.actions.spans import VisibleSpan
 from feedback.api.scopes import SCOPES
 from feedback.errors import Invalid
 from feedback.export.formats import registry
+from feedback.imports import maps
 from feedback.models import Membership, Project, Prompt, User
 from feedback.queue import sampling
 from feedback.reports import preference_export
@@ -160,6 +161,57 @@ class PromptsForm(forms.Form):
         label=_("Also if the same completions are in a comparison already"),
         required=False,
         help_text=_("Without this, uploading the same file again changes nothing."),
+    )
+
+
+class ImportFileForm(forms.Form):
+    file = forms.FileField(
+        label=_("File"),
+        widget=forms.FileInput(attrs={"class": "drop"}),
+        help_text=_(
+            "Drop it here or choose it. JSON Lines, JSON, CSV, TSV or Parquet, also with gzip or zstd. Nothing is "
+            "imported before you have seen the first rows."
+        ),
+    )
+
+
+class ImportMapForm(forms.Form):
+    """Choice of a shipped map, or a changed one."""
+
+    map = forms.ChoiceField(label=_("Format"), required=False)
+    columns = forms.CharField(
+        label=_("Columns"),
+        required=False,
+        max_length=20_000,
+        widget=forms.Textarea(attrs={"rows": 14, "spellcheck": "false", "class": "code"}),
+        help_text=_("TOML: which columns hold the prompt, the completions and the judgement."),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        by_title = sorted(maps.shipped().values(), key=lambda made: made.title.casefold())
+        self.fields["map"].choices = [("", "–"), *((made.name, made.title) for made in by_title)]
+
+
+class ImportOptionsForm(forms.Form):
+    judge = forms.CharField(
+        label=_("Who judged, where a row names nobody"),
+        required=False,
+        max_length=200,
+        help_text=_("The same name again means the same person. Empty: one person for each format."),
+    )
+    compare = forms.BooleanField(
+        label=_("Let annotators rank the completions of rows without a judgement"), required=False, initial=True
+    )
+    again = forms.BooleanField(
+        label=_("Also if the same completions are in a comparison already"),
+        required=False,
+        help_text=_("Without this, uploading the same file again changes nothing."),
+    )
+    strict = forms.BooleanField(
+        label=_("Import nothing if a row cannot be imported"),
+        required=False,
+        help_text=_("For files of at most 128 KiB."),
     )
 
 

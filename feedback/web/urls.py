@@ -5,7 +5,7 @@ from django.urls import path
 from django.views.i18n import set_language
 
 from feedback.web.unsent_forms import SignIn
-from feedback.web.views import account, data, export, join, project, ranking, review, statistics
+from feedback.web.views import account, data, export, imports, join, project, ranking, review, statistics
 
 urlpatterns = [
     path("", account.home, name="home"),
@@ -46,6 +46,12 @@ urlpatterns = [
     ),
     path("projects/<slug:slug>/data/prompts/<int:prompt_id>/", data.prompt, name="data-prompt"),
     path("projects/<slug:slug>/data/comparisons/<int:comparison_id>/", data.comparison, name="data-comparison"),
+    path("projects/<slug:slug>/imports/", imports.page, name="imports"),
+    path("projects/<slug:slug>/imports/<int:import_id>/", imports.detail, name="import"),
+    path("projects/<slug:slug>/imports/<int:import_id>/map/", imports.choose_map, name="import-map"),
+    path("projects/<slug:slug>/imports/<int:import_id>/start/", imports.start, name="start-import"),
+    path("projects/<slug:slug>/imports/<int:import_id>/stop/", imports.stop, name="stop-import"),
+    path("projects/<slug:slug>/imports/<int:import_id>/report/", imports.report, name="import-report"),
     path("projects/<slug:slug>/imports/<int:import_id>/undo/", project.undo_import, name="undo-import"),
     path("projects/<slug:slug>/export/", export.page, name="export"),
     path("projects/<slug:slug>/export/file/", export.download, name="export-file"),

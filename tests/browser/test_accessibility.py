@@ -76,6 +76,7 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         f"{at}/rank/",
         f"{at}/guidelines/",
         f"{at}/prompts/",
+        f"{at}/imports/",
         f"{at}/export/",
         f"{at}/people/",
         f"{at}/settings/",

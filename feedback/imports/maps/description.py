@@ -6,6 +6,7 @@ needed and the column holds a text, the text is read as JSON.
 """
 
 import dataclasses
+import json
 import tomllib
 import types
 from collections.abc import Mapping
@@ -149,6 +150,25 @@ def read_map(values: Mapping[str, Any]) -> Map:
     made: Map = _build(Map, values, "")
     _check(made)
     return made
+
+
+def to_toml(made: Map) -> str:
+    """Return a map as TOML."""
+    values = as_values(made)
+    tables = {name: value for name, value in values.items() if isinstance(value, dict)}
+    lines = [f"{name} = {_toml(value)}" for name, value in values.items() if name not in tables]
+    for name, table in tables.items():
+        lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """Return a value of a map: a text, number, boolean, list or inline table. JSON writes the first four alike."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def as_values(described: Any) -> dict[str, Any]:

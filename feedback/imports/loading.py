@@ -33,6 +33,8 @@ class Report:
     error_count: int = 0
     errors: list[dict[str, Any]] = field(default_factory=list)  # the first MAX_REPORTED
     left_out: dict[str, int] = field(default_factory=dict)  # what the product cannot hold, such as strengths
+    is_complete: bool = False
+    stopped: str = ""  # why it ended early
 
     def add(self, batch: Sequence[Unit], outcome: Outcome) -> None:
         self.rows += sum(len(unit.lines) for unit in batch)
@@ -46,15 +48,22 @@ class Report:
 
 
 def load(
-    file: RowFile, target: Target, *, strict: bool = False, progress: Callable[[Report, float], None] | None = None
+    file: RowFile,
+    target: Target,
+    *,
+    strict: bool = False,
+    before_commit: Callable[[float], None] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Report:
     """Import a file, one transaction a batch; with `strict` all rows in one, or none. Return the report.
 
     The report is stored with the import after each batch, and a later call for the same import goes on from there.
-    `progress` gets the report and the share of the file that was read, after each batch in its transaction. Raises
-    Invalid if the file cannot be read on, and with `strict` for the first row that cannot be imported.
+    before_commit: gets the share of the file that was read, at the end of each batch in its transaction. is_over: asked
+    after each batch; true stops here, and the report is not `is_complete`. Raises Invalid if the file cannot be read
+    on, and with `strict` for the first row that cannot be imported.
     """
     report = Report(**target.record.report)
+    report.is_complete = False
     with transaction.atomic() if strict else nullcontext():
         for batch in _batches(units(file, target.map, skip=report.rows)):
             with transaction.atomic():
@@ -63,10 +72,13 @@ def load(
                     raise _refusal(min(outcome.errors, key=lambda error: error.line))
                 report.add(batch, outcome)
                 _store(target.record, report, outcome)
-                if progress is not None:
-                    progress(report, file.done())
+                if before_commit is not None:
+                    before_commit(file.done())
+            if not strict and is_over():
+                return report
     if not report.rows:
         raise Invalid(_("The file has no rows."))
+    report.is_complete = True
     return report
 
 
