@@ -5,6 +5,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from celery import current_app
 from django.db import IntegrityError, connection, transaction
 
 from feedback.actions import trials as trial_actions
@@ -18,6 +19,8 @@ from training.home import figures
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import lifecycle, named_checkpoints, simulated_user
 from training.rounds.start import start_round, start_sampling
+
+pytestmark = pytest.mark.slow
 
 URL = "/api/v1/projects/support"
 
@@ -247,6 +250,23 @@ def test_a_deletion_that_was_interrupted_is_finished_by_the_next_worker(retired,
     assert not retired.is_being_deleted and not (folder / "sft" / "model").exists()
 
 
+def test_the_message_of_a_deletion_goes_to_the_workers_that_write_files_until_it_is_done(
+    retired, manager, settings, monkeypatch, django_capture_on_commit_callbacks
+):
+    sent = []
+    monkeypatch.setattr(current_app, "send_task", lambda name, **options: sent.append(name))
+    Checkpoint.objects.update(file_sizes={})
+    with django_capture_on_commit_callbacks(execute=True):
+        checkpoints.delete_files(retired, manager, confirmed=True)
+        tasks.send_unsettled_files()
+    assert sent == [disk.SETTLE_FILES, disk.SETTLE_FILES]
+    assert settings.CELERY_TASK_ROUTES[disk.SETTLE_FILES] == {"queue": "gpu"}
+    tasks.settle_checkpoint_files()
+    with django_capture_on_commit_callbacks(execute=True):
+        tasks.send_unsettled_files()
+    assert len(sent) == 2
+
+
 def test_a_folder_that_cannot_be_removed_is_tried_again(retired, manager, monkeypatch):
     checkpoints.delete_files(retired, manager, confirmed=True)
 
@@ -315,7 +335,6 @@ def test_a_checkpoint_whose_files_are_gone_cannot_be_brought_back(second, manage
         checkpoints.restore(second)
 
 
-@pytest.mark.slow
 def test_the_page_retires_brings_back_and_deletes_by_buttons(client, manager, retired, settings):
     client.force_login(manager)
     page = f"/projects/support/checkpoints/{retired.pk}/"
@@ -331,10 +350,13 @@ def test_the_page_retires_brings_back_and_deletes_by_buttons(client, manager, re
     assert_says(client.get(page), "Files deleted on", "by mona.", "A worker is still removing them", "reward model 3.9")
     disk.settle()
     assert "still removing" not in client.get(page).content.decode()
-    newer = Checkpoint.objects.get(source__name="round-0002")
-    checkpoints.promote(newer, manager)
-    refused = client.get(f"/projects/support/checkpoints/{newer.pk}/")
-    assert_says(refused, "round-0002 is served: promote another checkpoint first.", 'aria-disabled="true"')
+
+
+@pytest.mark.full
+def test_the_page_says_why_the_served_checkpoint_cannot_be_retired(client, manager, base):
+    client.force_login(manager)
+    refused = client.get(f"/projects/support/checkpoints/{base.pk}/")
+    assert_says(refused, "base is served: promote another checkpoint first.", 'aria-disabled="true"')
 
 
 def assert_says(response, *texts):
@@ -356,7 +378,6 @@ def test_the_database_holds_no_served_checkpoint_that_is_retired(base):
         Checkpoint.objects.filter(pk=base.pk).update(folders_to_remove=["data:rounds"])
 
 
-@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_a_promotion_and_a_retirement_at_once_end_in_one_state(project, base, second, manager):
     ready, outcomes = threading.Barrier(2), {}

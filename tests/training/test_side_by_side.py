@@ -11,6 +11,8 @@ from tests.training.trial_worlds import import_second, open_trial
 from training import checkpoints, side_by_side
 from training.models import Round, SampleAtStep
 
+pytestmark = pytest.mark.slow
+
 URL = "/projects/support/checkpoints/compare/"
 
 
@@ -113,44 +115,54 @@ def test_votes_of_a_comparison_that_the_reader_holds_are_hidden(project, base, s
     assert side_by_side.page_of_prompts(member, base, second).prompts[0].votes[0].one == 0
 
 
-@pytest.mark.slow
-def test_answers_of_an_open_trial_are_withheld_until_their_votes(project, base, second, member, annotator, client):
+def test_answers_of_an_open_trial_are_withheld_until_their_votes(project, base, second, member, annotator):
     open_trial(project, base, second, prompts=2)
     page = side_by_side.page_of_prompts(member, base, second)
     assert (page.prompts, page.withheld) == ([], 2)
-    client.force_login(member.user)
-    assert "2 prompts of the open trial are left out" in text_of(client.get(URL, {"one": base.pk, "other": second.pk}))
     rank_by_position(membership(annotator, project), [1, 2])
     page = side_by_side.page_of_prompts(member, base, second)
     assert (len(page.prompts), page.withheld, page.prompts[0].votes[0].one) == (1, 1, 1)
-    text = text_of(client.get(URL, {"one": base.pk, "other": second.pk}))
-    assert 'href="/projects/support/trials/1/"' in text and "second wins 0 % of 1 decisive vote" in text
 
 
-@pytest.mark.slow
-def test_the_page_shows_the_texts_with_scores_and_what_to_do_without_any(client, project, base, second, member):
+def test_the_page_shows_the_texts_with_their_scores(client, project, base, second, member):
+    client.force_login(member.user)
+    (prompt,) = add_prompts(project, 1)
+    for checkpoint, score in ((base, 1.25), (second, 2.5)):
+        answer(project, checkpoint, prompt, f"<b>{checkpoint}</b> writes", round=1, score=score)
+    page = text_of(client.get(URL, {"one": second.pk}))  # beside the served one
+    assert "second beside base" in page and ">2.50</span>" in page and ">1.25</span>" in page
+    assert "Nobody has compared their answers yet." in page and "<b>second</b> writes" not in page
+    for wrong in ("x", "9" * 30, "999999"):
+        assert client.get(URL, {"one": wrong}).status_code == 404
+    assert client.get(URL, {"one": base.pk, "other": second.pk, "cursor": "x"}).status_code == 400
+
+
+@pytest.mark.full
+def test_without_common_prompts_the_page_offers_an_evaluation_and_a_trial(client, project, base, second, member):
     client.force_login(member.user)
     assert "Choose two checkpoints" in text_of(client.get(URL))
     assert "Choose two checkpoints" in text_of(client.get(URL, {"one": base.pk, "other": base.pk}))
-    pks = add_prompts(project, 5)
+    add_prompts(project, 5)
     project.prompts.update(split="train")
     assert "There are no held-out prompts to evaluate on" in text_of(client.get(URL, {"one": second.pk}))
     project.prompts.update(split="held_out")
-    empty = text_of(client.get(URL, {"one": second.pk}))  # beside the served one
-    assert "second beside base" in empty and "No prompt that both answered" in empty
+    empty = text_of(client.get(URL, {"one": second.pk}))
+    assert "No prompt that both answered" in empty
     assert all(f'action="/projects/support/checkpoints/{one.pk}/evaluate/"' in empty for one in (base, second))
     assert f'action="/projects/support/checkpoints/{second.pk}/try/"' in empty
     checkpoints.retire(second, member.user)
     retired = text_of(client.get(URL, {"one": second.pk}))
     assert "second is retired, so it answers no more prompts." in retired and "/try/" not in retired
-    for checkpoint, score in ((base, 1.25), (second, 2.5)):
-        answer(project, checkpoint, pks[0], f"<b>{checkpoint}</b> writes", round=1, score=score)
-    page = text_of(client.get(URL, {"one": second.pk, "other": base.pk}))
-    assert ">2.50</span>" in page and ">1.25</span>" in page and "data-differences-of-two" in page
-    assert "Nobody has compared their answers yet." in page and "<b>second</b> writes" not in page
-    for wrong in ("x", "9" * 30, "999999"):
-        assert client.get(URL, {"one": wrong}).status_code == 404
-    assert client.get(URL, {"one": base.pk, "other": second.pk, "cursor": "x"}).status_code == 400
+
+
+@pytest.mark.full
+def test_the_page_links_to_the_trials_of_both(client, project, base, second, member, annotator):
+    client.force_login(member.user)
+    open_trial(project, base, second, prompts=2)
+    assert "2 prompts of the open trial are left out" in text_of(client.get(URL, {"one": base.pk, "other": second.pk}))
+    rank_by_position(membership(annotator, project), [1, 2])
+    page = text_of(client.get(URL, {"one": base.pk, "other": second.pk}))
+    assert 'href="/projects/support/trials/1/"' in page and "second wins 0 % of 1 decisive vote" in page
 
 
 def text_of(response) -> str:
