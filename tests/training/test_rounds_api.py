@@ -147,6 +147,7 @@ CALLS = [
     ("post", "checkpoints/1/retire"),
     ("post", "checkpoints/1/restore"),
     ("delete", "checkpoints/1/files"),
+    ("get", "checkpoints/1/beside/2"),
     ("get", "guard-texts"),
     ("post", "guard-texts"),
     ("delete", "guard-texts"),

@@ -6,7 +6,7 @@ from feedback import imports
 from feedback.errors import Invalid
 from feedback.queue import leases
 from feedback.reports.source_ratings import get_ratings
-from tests.factories import membership, person, rank_by_position
+from tests.factories import client_of, membership, person, rank_by_position
 from tests.training.trial_worlds import import_second, open_trial
 from training import checkpoints, side_by_side
 from training.models import Round, SampleAtStep
@@ -100,6 +100,13 @@ def test_compared_answers_come_before_those_of_a_round_of_evaluations_and_others
     assert (votes.one, votes.other, votes.ties) == (1, 2, 1)
     assert (by_prompt[compared].one.count, by_prompt[same_round].one.score) == (3, 2.0)
     assert not by_prompt[same_round].has_scores_of_two_rounds and by_prompt[mixed].has_scores_of_two_rounds
+    body = client_of(member.user).get(f"/api/v1/projects/support/checkpoints/{second.pk}/beside/{base.pk}").data
+    (row,) = (row for row in body["prompts"] if row["prompt"] == compared)
+    assert (row["one"]["text"], row["other"]["text"]) == ("compared of second", "compared of base")
+    assert [dict(votes) for votes in row["votes"]] == [
+        {"comparison": votes.comparison_id, "one": 2, "other": 1, "ties": 1}
+    ]
+    assert (body["one"], body["win_rate"]["wins"], body["next"], len(body["prompts"])) == ("second", 2, "", 4)
     judgement = side_by_side.judgement_of(base, second)
     assert judgement.rate == get_ratings(project).win_rate(base.source_id, second.source_id)
     assert (judgement.rate.wins, judgement.rate.losses, judgement.rate.ties) == (1, 2, 1)
@@ -132,6 +139,8 @@ def test_the_page_shows_the_texts_with_their_scores(client, project, base, secon
     page = text_of(client.get(URL, {"one": second.pk}))  # beside the served one
     assert "second beside base" in page and ">2.50</span>" in page and ">1.25</span>" in page
     assert "Nobody has compared their answers yet." in page and "<b>second</b> writes" not in page
+    same = client_of(member.user).get(f"/api/v1/projects/support/checkpoints/{base.pk}/beside/{base.pk}")
+    assert (same.status_code, same.data["message"]) == (400, "Choose two different checkpoints.")
     for wrong in ("x", "9" * 30, "999999"):
         assert client.get(URL, {"one": wrong}).status_code == 404
     assert client.get(URL, {"one": base.pk, "other": second.pk, "cursor": "x"}).status_code == 400

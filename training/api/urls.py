@@ -3,7 +3,17 @@
 from django.urls import path
 
 from feedback.api import scopes
-from training.api import completions, curves, guard_texts, loop, machines, ratings, retirement, reward_models
+from training.api import (
+    completions,
+    curves,
+    guard_texts,
+    loop,
+    machines,
+    ratings,
+    retirement,
+    reward_models,
+    side_by_side,
+)
 
 PROJECT = "projects/<slug:slug>"
 
@@ -31,6 +41,7 @@ urlpatterns = [
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/retire", retirement.retire, name="api-retire"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/restore", retirement.restore, name="api-restore"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/files", retirement.files, name="api-checkpoint-files"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/beside/<int:other_id>", side_by_side.beside, name="api-beside"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/check", loop.checkpoint_check, name="api-check"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote", loop.checkpoint_promote, name="api-promote"),
 ]
@@ -44,7 +55,7 @@ scopes.register(
             *("api-loop", "api-rounds", "api-round", "api-round-cancel", "api-round-resume", "api-machines"),
             *("api-round-curves", "api-reward-model"),
             *("api-guard-texts", "api-checkpoints", "api-roll-back", "api-checkpoint", "api-check", "api-promote"),
-            *("api-retire", "api-restore", "api-checkpoint-files"),
+            *("api-retire", "api-restore", "api-checkpoint-files", "api-beside"),
         ),
     }
 )
