@@ -1,6 +1,7 @@
 """Every sentence for people goes through gettext, and the Chinese catalogue has it."""
 
 import ast
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -19,7 +20,10 @@ needs_xgettext = pytest.mark.skipif(
 
 
 def code() -> list[Path]:
-    """Return the files whose texts are translated: all but `training/learner`, whose programs run in a terminal."""
+    """Return the files whose texts are translated: all but `training/learner`, whose programs run in a terminal.
+
+    Its settings are shown in a form, too: see `of_settings`.
+    """
     found = [*(BASE_DIR / "feedback").rglob("*.py"), *(BASE_DIR / "training").rglob("*.py")]
     return [path for path in found if not {"learner", "migrations"} & set(path.relative_to(BASE_DIR).parts)]
 
@@ -40,6 +44,16 @@ def untranslatable(path: Path) -> Iterator[str]:
 
 def test_no_refusal_is_in_english_alone():
     assert not [each for path in code() for each in untranslatable(path)]
+
+
+def of_settings() -> set[str]:
+    """Return the labels and sentences of the settings of rounds, which are declared where no gettext is."""
+    from training.learner.runtime.config import CONFIGS
+    from training.rounds.settings import RoundSettings
+
+    fields = [field for kind in (RoundSettings, *CONFIGS.values()) for field in dataclasses.fields(kind)]
+    shown = [field.metadata for field in fields if field.metadata["label"]]
+    return {text for one in shown for text in (one["label"], one["help"], *one["meanings"].values())}
 
 
 def extracted(paths: Sequence[Path], folder: Path) -> set[str]:
@@ -67,7 +81,7 @@ def templates_as_code(folder: Path) -> list[Path]:
 
 @needs_xgettext
 def test_the_catalogue_has_every_sentence_of_the_code(tmp_path):
-    asked = extracted(code(), tmp_path)
+    asked = extracted(code(), tmp_path) | of_settings()
     assert len(asked) > 200
     assert sorted(asked - sentences(CATALOGUE.read_text())) == []
 
@@ -81,5 +95,5 @@ def test_the_catalogue_has_every_sentence_of_the_templates(tmp_path):
 
 @needs_xgettext
 def test_the_catalogue_has_no_sentence_that_nothing_uses(tmp_path):
-    asked = extracted([*code(), *templates_as_code(tmp_path)], tmp_path)
+    asked = extracted([*code(), *templates_as_code(tmp_path)], tmp_path) | of_settings()
     assert sorted(sentences(CATALOGUE.read_text()) - asked - {""}) == []

@@ -171,6 +171,7 @@ class Round(models.Model):
     demonstration_count = models.PositiveIntegerField(default=0, help_text="Demonstrations at the start of the round.")
     settings = models.JSONField(default=dict, help_text="Validated settings of the round and its programs.")
     results = models.JSONField(default=dict, help_text="Results of the finished programs, by job.")
+    estimate = models.JSONField(default=dict, help_text="Estimate of its time and memory when it started.")
     trial = models.OneToOneField(
         Trial, models.SET_NULL, null=True, blank=True, related_name="round", help_text="Trial that its end started."
     )

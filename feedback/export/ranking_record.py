@@ -31,6 +31,7 @@ from feedback.models.reliability import PRIOR, weight_of
 Row = dict[str, Any]
 
 PAGE_SIZE = 1000  # rankings
+NOT_GOLD = Q(comparison__gold_ranks__isnull=True)
 
 NUMBER_NEW_RANKINGS = """
     UPDATE feedback_ranking SET sequence = numbered.sequence
@@ -152,9 +153,21 @@ def counting(project: Project, until: int) -> QuerySet[Ranking]:
     return last.filter(Exists(counts_now), standing=Ranking.Standing.COUNTS)
 
 
+def counting_now(project: Project) -> QuerySet[Ranking]:
+    """Return the rankings that `counting` would return for a record that ends now, also those without a sequence."""
+    return _without_gold(Ranking.objects.counting_in(project))
+
+
+def not_counting_now(project: Project) -> QuerySet[Ranking]:
+    """Return the last revision of every ranking that `counting_now` leaves out: of gold, or of another standing."""
+    later = _same_ranking().filter(revision__gt=OuterRef("revision"))
+    is_out = ~Q(standing=Ranking.Standing.COUNTS) | (~NOT_GOLD & Q(is_live=True))
+    return Ranking.objects.filter(~Exists(later), is_out, project=project)
+
+
 def count_by_ranks(project: Project) -> QuerySet[Ranking, tuple[str, list[int], int]]:
     """Return (split, ranks, number of rankings) of all that counts now, without gold and flags not for training."""
-    now = _without_gold(Ranking.objects.counting_in(project)).filter(trainable(project)).order_by()
+    now = counting_now(project).filter(trainable(project)).order_by()
     return now.values_list("comparison__prompt__split", "ranks").annotate(count=Count("pk"))
 
 
@@ -169,7 +182,7 @@ def _visible(project: Project, after: int, until: int) -> QuerySet[Ranking]:
 
 def _without_gold(rankings: QuerySet[Ranking]) -> QuerySet[Ranking]:
     """Leave out gold comparisons: they test annotators, and no model learns from them."""
-    return rankings.filter(comparison__gold_ranks__isnull=True)
+    return rankings.filter(NOT_GOLD)
 
 
 def _same_ranking() -> QuerySet[Ranking]:

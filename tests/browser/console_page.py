@@ -17,8 +17,8 @@ class ConsolePage:
 
     def start_round(self) -> int:
         """Start a round with default settings, open its page and return its number."""
-        self.page.get_by_role("button", name="Start a round").click()
-        self.page.get_by_role("dialog").get_by_role("button", name="Start", exact=True).click()
+        self.page.get_by_role("link", name="Start a round").click()
+        self.page.get_by_role("button", name="Start", exact=True).click()
         self.page.get_by_role("heading", name="Round").wait_for()
         return int(self.page.url.rstrip("/").split("/")[-1])
 

@@ -88,6 +88,7 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         f"{at}/review/surprising/",
         f"{at}/trials/",
         f"{at}/checkpoints/",
+        f"{at}/rounds/new/",
     ):
         page.goto(path)
         check(page)
@@ -103,7 +104,7 @@ def test_a_trial_with_votes_and_its_forms_have_no_violation(project, user_pages,
     vote(voter, "second", count=2)
     vote(voter)
     page, at = user_pages.open("mona", dark=dark), f"/projects/{project.slug}"
-    for path in (f"{at}/trials/1/", f"{at}/console/", f"{at}/console/?recipe=trial"):
+    for path in (f"{at}/trials/1/", f"{at}/console/", f"{at}/rounds/new/?recipe=trial"):
         page.goto(path)
         check(page)
     page.goto(f"{at}/trials/")

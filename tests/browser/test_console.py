@@ -174,7 +174,7 @@ def test_the_console_of_an_empty_project_has_no_start_button(user_pages, manager
     page = user_pages.open("mona", phone=True)
     page.goto("/projects/support/console/")
     expect(page.get_by_role("heading", name="No model yet")).to_be_visible()
-    expect(page.get_by_role("button", name="Start a round")).to_have_count(0)
+    expect(page.get_by_role("link", name="Start a round")).to_have_count(0)
     keep(page, "console-empty-phone")
 
 
@@ -221,9 +221,10 @@ def test_a_failed_rounds_settings_are_changed_and_it_starts_again(console, keep)
     lifecycle.fail(lifecycle.claim(Round.objects.get(number=number).pk, "gpu-1"), "The ppo program ran out of memory.")
     console.expect_status("Failed")
     page.get_by_role("link", name="Change settings and start again").click()
+    page.locator("#all-settings > summary").click()
     page.get_by_label("Completions per step").fill("8")
     keep(page, "round-again")
-    page.get_by_role("dialog").get_by_role("button", name="Start", exact=True).click()
+    page.get_by_role("button", name="Start", exact=True).click()
     console.expect_status("Waiting")
     assert Round.objects.get(number=number + 1).settings["ppo"]["batch_episodes"] == 8
 
@@ -280,13 +281,13 @@ def test_an_imported_model_waits_for_its_check_and_the_page_updates_its_verdict(
     expect(row.get_by_role("button")).to_have_text(["Check again"])
     page.locator("#checkpoints").scroll_into_view_if_needed()
     keep(page, "check-verdicts")
-    page.get_by_role("button", name="Start a round").click()
-    expect(page.get_by_role("dialog")).to_contain_text("Exact by the generic path")
+    page.get_by_role("link", name="Start a round").click()
+    expect(page.locator("#new-round")).to_contain_text("Exact by the generic path")
     keep(page, "check-start")
     phone = ConsolePage(user_pages.open("mona", phone=True)).page
     phone.locator("#checkpoints").scroll_into_view_if_needed()
     keep(phone, "check-verdicts-phone")
-    phone.get_by_role("button", name="Start a round").click()
+    phone.get_by_role("link", name="Start a round").click()
     keep(phone, "check-start-phone")
 
 

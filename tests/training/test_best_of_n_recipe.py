@@ -65,6 +65,6 @@ def test_a_round_makes_a_checkpoint(client, project, tiny_base, rankings, manage
     page = client.get(f"/projects/{project.slug}/rounds/1/").content.decode()
     for text in ("Best of n", "Mean reward of the best of n", 'data-metric="reward picked_reward"'):
         assert text in page, text
-    form = client.get(f"/projects/{project.slug}/console/?recipe=best_of_n").content.decode()
+    form = client.get(f"/projects/{project.slug}/rounds/new/?recipe=best_of_n").content.decode()
     for field in RECIPES["best_of_n"].fields:
         assert f'name="{field.section}-{field.name}"' in form

@@ -79,7 +79,7 @@ def test_the_console_summarises_the_loop(console, finished):
 
 
 def test_the_forms_changes_are_the_rounds_settings(console, base, rankings, project):
-    data = round_form(console.get(f"{URL}/console/"))
+    data = round_form(console.get(f"{URL}/rounds/new/"))
     answer = console.post(f"{URL}/rounds/start/", {**data, "ppo-steps": "7"})
     assert answer.url == f"{URL}/rounds/1/"
     started = Round.objects.get()
@@ -90,10 +90,10 @@ def test_the_forms_changes_are_the_rounds_settings(console, base, rankings, proj
 
 
 def test_a_setting_out_of_range_is_an_error_at_its_field(console, base, rankings):
-    data = round_form(console.get(f"{URL}/console/"))
+    data = round_form(console.get(f"{URL}/rounds/new/"))
     answer = console.post(f"{URL}/rounds/start/", {**data, "ppo-steps": "0"})
     assert answer.status_code == 200
-    assert "steps must be at least 1" in str(answer.context["form"].errors)
+    assert answer.context["form"].errors == {"ppo-steps": ["Must be at least 1."]}
     assert not Round.objects.exists()
 
 
@@ -101,7 +101,7 @@ def test_a_short_models_first_completions_can_be_written_from_the_console(consol
     """The defaults ask for 512 + 256 tokens, and a model of 512 positions has no room for them."""
     folder = fake_model(tmp_path / "short", max_position_embeddings=512)
     checkpoints.import_checkpoint(project, str(folder), "short", serve=True, verdict=FAST)
-    shown = round_form(console.get(f"{URL}/console/"))
+    shown = round_form(console.get(f"{URL}/rounds/new/"))
     console.post(f"{URL}/rounds/sample/")
     for settings in (Round.objects.get().settings[program] for program in ("sample", "ppo", "reward")):
         assert (settings["max_prompt_tokens"], settings["max_completion_tokens"]) == (342, 170)
@@ -112,9 +112,9 @@ def test_a_failed_round_is_started_again_with_other_settings(console, base, rank
     chosen = {"ppo": {"algorithm": "grpo", "completions_per_prompt": 4}, "common": {"max_completion_tokens": 300}}
     lifecycle.fail(lifecycle.claim(start_round(project, None, chosen).pk, "worker"), "out of memory")
     page = console.get(f"{URL}/rounds/1/").content.decode()
-    assert f"{URL}/console/?again=1" in page
-    opened = console.get(f"{URL}/console/?again=1")
-    assert opened.context["form_is_open"] and "the settings of round 1" in opened.content.decode()
+    assert f"{URL}/rounds/new/?again=1" in page
+    opened = console.get(f"{URL}/rounds/new/?again=1")
+    assert "the settings of round 1" in opened.content.decode()
     console.post(f"{URL}/rounds/start/", {**round_form(opened), "common-max_completion_tokens": 64})
     again = Round.objects.get(number=2).settings
     assert (again["ppo"]["algorithm"], again["ppo"]["seed"]) == ("grpo", 2)
@@ -123,7 +123,7 @@ def test_a_failed_round_is_started_again_with_other_settings(console, base, rank
 
 def test_a_failed_sampling_is_started_again_with_other_settings(console, base, comparisons, project):
     lifecycle.fail(lifecycle.claim(start_sampling(project, None).pk, "worker"), "no room for the prompt")
-    opened = console.get(f"{URL}/console/?again=0")
+    opened = console.get(f"{URL}/rounds/new/?again=0")
     of_training = {name for name in opened.context["form"].fields if name.startswith(("ppo", "reward"))}
     assert of_training == {"ppo-environment", "ppo-environment-user", "ppo-environment-turns"}  # the samples have it
     console.post(f"{URL}/rounds/start/", {**round_form(opened), "round-prompts": 5})
@@ -132,19 +132,19 @@ def test_a_failed_sampling_is_started_again_with_other_settings(console, base, c
 
 
 def test_a_finished_round_is_started_again_with_other_settings(console, finished, base):
-    assert f"{URL}/console/?again=1" in console.get(f"{URL}/rounds/1/").content.decode()
-    opened = console.get(f"{URL}/console/?again=1")
+    assert f"{URL}/rounds/new/?again=1" in console.get(f"{URL}/rounds/1/").content.decode()
+    opened = console.get(f"{URL}/rounds/new/?again=1")
     page = opened.content.decode()
     assert "the settings of round 1: change what should differ" in page and f"It starts from {base}." in page
     console.post(f"{URL}/rounds/start/", {**round_form(opened), "round-prompts": 7})
     again = Round.objects.get(number=2)
     assert (again.status, again.base, again.settings["round"]["prompts"]) == ("waiting", base, 7)
-    assert f"{URL}/console/?again=2" not in console.get(f"{URL}/rounds/2/").content.decode()
+    assert f"{URL}/rounds/new/?again=2" not in console.get(f"{URL}/rounds/2/").content.decode()
 
 
 def test_no_other_projects_round_lends_its_settings(console, base, rankings):
-    assert console.get(f"{URL}/console/?again=7").status_code == 404
-    assert console.get(f"{URL}/console/?again=x").status_code == 404
+    assert console.get(f"{URL}/rounds/new/?again=7").status_code == 404
+    assert console.get(f"{URL}/rounds/new/?again=x").status_code == 404
 
 
 def test_a_round_is_followed_until_its_end(console, waiting, claim):

@@ -20,7 +20,7 @@ from training.rounds.recipes.description import Counts
 from training.rounds.settings import resolve
 from training.rounds.start import start_round, start_sampling
 from training.run_round import jobs
-from training.web.forms import RoundForm
+from training.web.round_form import RoundForm
 
 pytestmark = pytest.mark.slow
 
@@ -51,14 +51,14 @@ def ranked_dialogue(project, annotator):
 
 def test_the_reward_model_learns_from_whole_dialogues(project, base, ranked_dialogue):
     (row,), counts = rows_of(start_round(project, None), "reward", "rankings.jsonl")
-    assert row["turns"] == [TURNS, None] and counts == {"rankings": 1, "flagged_rankings": 0}
+    assert row["turns"] == [TURNS, None] and counts == {"rankings": 1, "flagged_rankings": 0, "held_out_rankings": 1}
 
 
 @pytest.mark.parametrize("recipe", ["dpo", "kto"])
 def test_programs_that_learn_from_rankings_directly_get_whole_dialogues(project, base, ranked_dialogue, recipe):
     started = start_round(project, None, {"round": {"recipe": recipe}})
     (row,), counts = rows_of(started, started.jobs[0].name, "rankings.jsonl")
-    assert row["turns"] == [TURNS, None] and counts == {"rankings": 1, "flagged_rankings": 0}
+    assert row["turns"] == [TURNS, None] and counts == {"rankings": 1, "flagged_rankings": 0, "held_out_rankings": 1}
 
 
 def test_q_learns_from_texts_and_dialogues(project, base, ranked_dialogue):
@@ -135,7 +135,7 @@ def test_a_prompt_brings_the_lines_of_its_own_user(project, base, rankings):
 
 def test_the_form_offers_the_lines_of_a_simulated_user(client, manager, project, base, rankings):
     client.force_login(manager)
-    url = "/projects/support/console/"
+    url = "/projects/support/rounds/new/"
     form = client.get(url).context["form"]
     field = form["ppo-environment"]
     assert (field.label, field.initial) == ("Lines of a simulated user", "")
@@ -149,7 +149,7 @@ def test_a_changed_line_keeps_the_settings_that_the_form_does_not_show(client, m
     client.force_login(manager)
     stored = {"name": "dialogue", "lines": ["b", "c"], "turns": 2, "end_word": "bye"}
     LoopSettings.objects.create(project=project, settings={"ppo": {"environment": stored}})
-    form = client.get("/projects/support/console/").context["form"]
+    form = client.get("/projects/support/rounds/new/").context["form"]
     data = {name: form[name].initial for name in form.fields if form[name].initial is not None}
     assert data["ppo-environment-turns"] == 2  # fewer than the lines have answers
     client.post("/projects/support/rounds/start/", data | {"ppo-environment": "b\r\nd"})
@@ -158,7 +158,7 @@ def test_a_changed_line_keeps_the_settings_that_the_form_does_not_show(client, m
 
 def test_the_form_offers_the_projects_checkpoints_as_the_user(client, manager, project, base, rankings):
     client.force_login(manager)
-    form = client.get("/projects/support/console/").context["form"]
+    form = client.get("/projects/support/rounds/new/").context["form"]
     assert form.fields["ppo-environment-user"].choices == [("script", "The lines below"), ("checkpoint base", "base")]
     data = {name: form[name].initial for name in form.fields if form[name].initial is not None}
     client.post("/projects/support/rounds/start/", data | {"ppo-environment-user": "checkpoint base"})
@@ -167,7 +167,7 @@ def test_the_form_offers_the_projects_checkpoints_as_the_user(client, manager, p
         "name": "dialogue", "user": "checkpoint", "model": "base", "turns": 2
     }  # fmt: skip
     lifecycle.request_cancel(started)
-    again = client.get("/projects/support/console/?again=1").context["form"]
+    again = client.get("/projects/support/rounds/new/?again=1").context["form"]
     assert again["ppo-environment-user"].initial == "checkpoint base"
 
 
@@ -209,7 +209,7 @@ def test_the_form_lets_a_recipe_that_learns_from_what_exists_sample_dialogues(
     shown = {"text": "Yes.", "source": "agents", "demonstration": True}
     imports.add_prompts(project, [{"prompt": f"Question {n}?", "completions": [shown]} for n in range(9)])
     client.force_login(manager)
-    form = client.get(f"/projects/support/console/?recipe={recipe}").context["form"]
+    form = client.get(f"/projects/support/rounds/new/?recipe={recipe}").context["form"]
     typed = {"sample-environment": "It is new.", "sample-environment-user": "script", "recipe": recipe}
     data = {name: form[name].initial for name in form.fields if form[name].initial is not None}
     client.post("/projects/support/rounds/start/", data | typed)
@@ -248,7 +248,7 @@ def test_the_form_refuses_lines_and_turns_that_no_round_would_use(
     client, manager, project, base, rankings, typed, sentence
 ):
     client.force_login(manager)
-    form = client.get("/projects/support/console/").context["form"]
+    form = client.get("/projects/support/rounds/new/").context["form"]
     data = {name: form[name].initial for name in form.fields if form[name].initial is not None}
     answer = client.post("/projects/support/rounds/start/", data | typed, follow=True)
     assert sentence in answer.content.decode()

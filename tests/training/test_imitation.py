@@ -17,7 +17,7 @@ from training.rounds.recipes.description import Counts
 from training.rounds.settings import resolve
 from training.rounds.start import start_round
 from training.run_round import jobs, run_round
-from training.web.forms import RoundForm
+from training.web.round_form import RoundForm
 
 
 def demonstrate(project, author, split, count):
@@ -100,7 +100,7 @@ def test_the_recipe_metric_trains_no_reward_model(project, base, comparisons):
 def test_a_metric_is_chosen_on_the_page(client, project, base, comparisons, manager):
     Prompt.objects.update(references=["Soon."])
     client.force_login(manager)
-    page = client.get(f"/projects/{project.slug}/console/?recipe=metric").content.decode()
+    page = client.get(f"/projects/{project.slug}/rounds/new/?recipe=metric").content.decode()
     assert '<option value="similarity" selected>' in page and '<option value="rouge_l">' in page
     settings = round_settings.resolve({"round": {"recipe": "metric"}}, seed=0)
     shown = {"ppo-steps": 5, "ppo-batch_episodes": 64, "ppo-learning_rate": 0, "ppo-kl_coefficient": 0.05,

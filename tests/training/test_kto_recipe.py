@@ -51,6 +51,6 @@ def test_a_round_makes_a_checkpoint(client, project, tiny_base, rankings, manage
     page = client.get(f"/projects/{project.slug}/rounds/1/").content.decode()
     for text in (str(RECIPES[recipe].label), *PAGE_TEXTS[recipe]):
         assert text in page, text
-    form = client.get(f"/projects/{project.slug}/console/?recipe={recipe}").content.decode()
+    form = client.get(f"/projects/{project.slug}/rounds/new/?recipe={recipe}").content.decode()
     for field in RECIPES[recipe].fields:
         assert f'name="{field.section}-{field.name}"' in form

@@ -67,7 +67,15 @@ def test_a_database_of_the_previous_version_is_migrated_and_opened(previous, pro
     assert {row.verdict for row in Checkpoint.objects.all()} == {"waiting"}, "every checkpoint is checked once"
     assert add_prompt(manager)["Idempotency-Replayed"] == "true"
     client.force_login(manager)
-    for page in ("console/", "console/?again=1", "rounds/1/", "rounds/1/samples/", "rounds/2/", "review/", "figures/"):
+    for page in (
+        "console/",
+        "rounds/new/?again=1",
+        "rounds/1/",
+        "rounds/1/samples/",
+        "rounds/2/",
+        "review/",
+        "figures/",
+    ):
         assert client.get(f"/projects/{project.slug}/{page}").status_code == 200, page
     rank_next(members.membership_of(annotator, project.slug))
     assert project.rankings.count() == 7

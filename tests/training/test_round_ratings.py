@@ -74,7 +74,8 @@ def test_an_attribute_with_too_few_rated_completions_is_left_out_and_reported_by
     assert {name for row in written(started) for name in row["ratings"]} == {"honest"}
     started.results["snapshot"] = jobs.snapshot_of(directory)
     assert started.results["snapshot"] == {
-        "rankings": 4, "flagged_rankings": 2, "rated_completions.honest": 3, "rated_completions.kind": 1,
+        "rankings": 4, "held_out_rankings": 2, "flagged_rankings": 2,
+        "rated_completions.honest": 3, "rated_completions.kind": 1,
     }  # fmt: skip
     assert details_sentences(started) == (
         "It learns ratings, of so many completions: honest (3). "

@@ -1,5 +1,7 @@
 """Rounds and checkpoints over HTTP."""
 
+import json
+
 import pytest
 from rest_framework.test import APIClient
 
@@ -129,6 +131,8 @@ CALLS = [
     ("put", "loop"),
     ("get", "rounds"),
     ("post", "rounds"),
+    ("get", "rounds/settings"),
+    ("get", "rounds/plan"),
     ("get", "rounds/1"),
     ("get", "rounds/1/curves"),
     ("get", "rounds/1/reward-model"),
@@ -170,6 +174,37 @@ def test_the_wrong_verb_is_refused(api, waiting):
         else:
             other = "delete" if path in ("rounds", "loop", "checkpoints") else "post" if verb == "get" else "get"
         assert (path, getattr(api, other)(f"{URL}/{path}").status_code) == (path, 405)
+
+
+def test_a_plan_is_what_a_start_with_the_same_settings_does(api, project, base, rankings):
+    settings = {"round": {"recipe": "dpo", "prompts": 7}, "dpo": {"epochs": 2}}
+    plan = api.get(f"{URL}/rounds/plan", {"settings": json.dumps(settings)}).data
+    assert (plan["refusal"], plan["recipe"], plan["base"]) == ("", "dpo", "base")
+    assert plan["rankings"]["rankings"] + sum(left["rankings"] for left in plan["rankings"]["left_out"]) == 6
+    assert plan["estimate"]["by_stage"] == {"policy": None, "samples": None, "guards": None}
+    assert not Round.objects.exists()
+    started = api.post(f"{URL}/rounds", {"settings": settings}, format="json").data
+    detail = api.get(f"{URL}/rounds/{started['number']}").data
+    assert detail["settings"] == plan["settings"] and detail["estimate"] == plan["estimate"]
+    assert detail["seconds"] is None
+    refused = api.get(f"{URL}/rounds/plan", {"settings": '{"ppo": {"steps": 0}}'}).data
+    assert "steps must be at least 1" in refused["refusal"] and refused["settings"] is None
+    for bad in ("{", "[]", '{"ppo": 3}', '{"sfx": {}}'):
+        assert api.get(f"{URL}/rounds/plan", {"settings": bad}).status_code == 400, bad
+
+
+@pytest.mark.full
+def test_the_settings_of_a_recipe_are_listed_with_the_projects_defaults(api, project, base):
+    api.put(f"{URL}/loop", {"round_every": None, "settings": {"ppo": {"steps": 7}}}, format="json")
+    listed = {f"{row['section']}.{row['name']}": row for row in api.get(f"{URL}/rounds/settings").data}
+    steps = listed["ppo.steps"]
+    assert (steps["label"], steps["default"], steps["kind"], steps["limits"]) == (
+        "Policy steps", 7, "a whole number", {"low": 1}
+    )  # fmt: skip
+    assert listed["common.seed"]["default"] is None and "ppo.seed" not in listed
+    sft = {row["section"] for row in api.get(f"{URL}/rounds/settings", {"recipe": "sft"}).data}
+    assert sft == {"round", "sft", "sample", "guards", "common"}
+    assert api.get(f"{URL}/rounds/settings", {"recipe": "none"}).status_code == 400
 
 
 @pytest.mark.parametrize("path", ["rounds/9", "checkpoints/999999/promote"])

@@ -10,6 +10,7 @@ from tests.training import tiny
 from training import guard_texts, reports
 from training.learner.reward_terms import make_metric
 from training.models import Round
+from training.rounds.estimates import peak_memory, took
 from training.rounds.start import start_round, start_sampling
 from training.run_round import run_round
 
@@ -30,10 +31,13 @@ def test_a_round_turns_the_loop_once(project, tiny_base, rankings, manager):
     done = Round.objects.get(pk=started.pk)
     assert (done.error, done.log_tail) == ("", "")
     assert (done.status, done.stage) == ("finished", "comparisons")
-    assert set(done.results) == {"snapshot", "reward", "policy", "samples", "baseline", "guards"}
+    programs = {"reward", "policy", "samples", "baseline", "guards"}
+    assert set(done.results) == {"snapshot", "durations", *programs}
+    assert set(done.results["durations"]) == programs and took(done) > done.results["policy"]["seconds"]
+    assert peak_memory(done)[0] > 0.05
     assert done.results["guards"]["kl_from_base"] == done.results["guards"]["kl_from_root"] > 0
     assert (done.results["guards"]["prompts"], done.results["guards"]["guard_texts"]) == (2, 2)
-    assert done.results["snapshot"] == {"rankings": 6, "flagged_rankings": 0}
+    assert (done.results["snapshot"]["rankings"], done.results["snapshot"]["flagged_rankings"]) == (6, 0)
     report, reward = done.reward_report, done.results["reward"]
     accuracy = report.figures["accuracy"]
     assert (accuracy and accuracy["value"]) == pytest.approx(reward["held_out_accuracy"])
@@ -66,7 +70,7 @@ def test_a_round_rewarded_by_a_metric_alone_runs_without_rankings_and_is_scored_
     run_round.run(started.pk)
     done = Round.objects.get(pk=started.pk)
     assert (done.error, done.status) == ("", "finished")
-    assert set(done.results) == {"policy", "samples", "baseline"}
+    assert set(done.results) == {"durations", "policy", "samples", "baseline"}
     assert done.results["policy"]["evaluated_on"] == "held_out"
     assert not (settings.DATA_DIR / "rounds" / "support" / "0001" / "reward").exists()
     assert done.checkpoint.reward_model_path == ""

@@ -42,9 +42,9 @@ def test_without_trials_the_list_says_what_is_missing_and_offers_the_next_step(
 ):
     page = console.get(f"{URL}/trials/")
     assert "No trial yet" in text_of(page) and "needs two usable checkpoints" in text_of(page)
-    assert f'href="{URL}/console/?recipe=trial"' not in text_of(page)
+    assert f'href="{URL}/rounds/new/?recipe=trial"' not in text_of(page)
     import_second(project, tmp_path)
-    assert f'href="{URL}/console/?recipe=trial"' in text_of(console.get(f"{URL}/trials/"))
+    assert f'href="{URL}/rounds/new/?recipe=trial"' in text_of(console.get(f"{URL}/trials/"))
 
 
 def test_an_open_trial_shows_its_votes_and_what_they_say(console, project, trial, member):

@@ -113,13 +113,13 @@ def test_the_form_proposes_the_served_checkpoint_and_the_newest_other(
     client, project, base, second, comparisons, manager
 ):
     client.force_login(manager)
-    page = client.get(f"{URL}/console/?recipe=trial")
+    page = client.get(f"{URL}/rounds/new/?recipe=trial")
     form = page.context["form"]
-    assert list(form.fields) == [
-        "again", "round-checkpoints", "round-trial_prompts", "round-trial_share", "round-trial_may_train",
-        "round-trial_worthwhile_share", "sample-temperature", "sample-environment-user", "sample-environment",
-        "sample-environment-turns", "common-max_completion_tokens", "round-processes",
-    ]  # fmt: skip
+    assert {name for name in form.fields if name.startswith("round-")} == {
+        "round-checkpoints", "round-trial_prompts", "round-trial_share", "round-trial_may_train",
+        "round-trial_worthwhile_share", "round-seed", "round-processes",
+    }  # fmt: skip
+    assert "sample-completions_per_prompt" not in form.fields  # each checkpoint writes one
     assert form.fields["round-checkpoints"].initial == ["base", "second"]
     values = {name: field.initial for name, field in form.fields.items() if field.initial is not None}
     values |= {"recipe": "trial", "round-trial_share": 40}
@@ -183,8 +183,8 @@ def test_a_second_trial_is_refused_while_one_is_open(client, project, base, seco
     with pytest.raises(Conflict, match="Trial 1 is open: end it before the next one starts"):
         start_round(project, None, TRIAL)
     client.force_login(manager)
-    page = client.get(f"{URL}/console/?recipe=trial")
-    assert page.context["form_refusal"].startswith("Trial 1 is open")
+    page = client.get(f"{URL}/rounds/new/?recipe=trial")
+    assert page.context["plan"].refusal.startswith("Trial 1 is open")
     assert client.post(f"{URL}/checkpoints/{second.pk}/try/").status_code == 409
     assert not Round.objects.exists()
 

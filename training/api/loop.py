@@ -13,8 +13,9 @@ from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.models import Project
 from training import checkpoints, guards, reports
+from training.api.plans import EstimateSerializer
 from training.models import Checkpoint, LoopSettings, Promotion, Round
-from training.rounds import lifecycle
+from training.rounds import estimates, lifecycle
 from training.rounds import settings as round_settings
 from training.rounds.schedule import configure
 from training.rounds.settings import chosen_recipe
@@ -156,6 +157,9 @@ class RoundDetailSerializer(RoundSerializer):
     progress = serializers.SerializerMethodField()
     metrics = serializers.SerializerMethodField()
     guards = serializers.SerializerMethodField(help_text="Guards; null: the round measured none, or not yet.")
+    estimate = serializers.SerializerMethodField(help_text="Estimate at its start; null: it is of an earlier version.")
+    seconds = serializers.SerializerMethodField(help_text="Time of its programs; null: not all have ended.")
+    peak_memory_gb = serializers.SerializerMethodField(help_text="Highest memory of its programs so far.")
 
     class Meta(RoundSerializer.Meta):
         fields = [
@@ -167,6 +171,9 @@ class RoundDetailSerializer(RoundSerializer):
             "progress",
             "metrics",
             "guards",
+            "estimate",
+            "seconds",
+            "peak_memory_gb",
         ]
 
     @extend_schema_field(ProgressSerializer(allow_null=True))
@@ -177,6 +184,18 @@ class RoundDetailSerializer(RoundSerializer):
     @extend_schema_field(RoundGuardsSerializer(allow_null=True))
     def get_guards(self, round_: Round) -> Any:
         return guards.as_json(round_)
+
+    @extend_schema_field(EstimateSerializer(allow_null=True))
+    def get_estimate(self, round_: Round) -> Any:
+        estimate = estimates.Estimate.from_json(round_.estimate)
+        return EstimateSerializer(estimate).data if estimate else None
+
+    def get_seconds(self, round_: Round) -> float | None:
+        return estimates.took(round_)
+
+    def get_peak_memory_gb(self, round_: Round) -> float | None:
+        peak = estimates.peak_memory(round_)
+        return peak[0] if peak else None
 
     @extend_schema_field(MetricsLineSerializer(many=True))
     def get_metrics(self, round_: Round) -> Any:

@@ -44,81 +44,161 @@ class RoundSettings:
     recipe: str = setting(
         DEFAULT,
         choices=tuple(RECIPES),
+        label="Recipe",
         help="Recipe: the programs that the round runs, and the data that they learn from.",
     )
-    prompts: int = setting(200, low=1, help="Maximum prompts that the new checkpoint answers, to be ranked next.")
-    comparison_size: int = setting(4, low=2, high=9, help="Completions of a comparison.")
-    extra_ranking_share: float = setting(0.0, low=0, high=1, help="Share of new comparisons with one extra ranking.")
-    shown_prompts: int = setting(24, low=0, help="Prompts that the base answers too, for the side-by-side page.")
-    policy_prompts: int = setting(10_000, low=1, help="Maximum training prompts of the policy's program.")
-    evaluation_prompts: int = setting(500, low=1, help="Maximum held-out prompts that an evaluation answers.")
+    prompts: int = setting(
+        200,
+        low=1,
+        only_for=("learns",),
+        label="Prompts to answer",
+        help="Maximum prompts that the new checkpoint answers, to be ranked next.",
+    )
+    comparison_size: int = setting(
+        4, low=2, high=9, only_for=("learns",), label="Completions of a comparison", help="Completions of a comparison."
+    )
+    extra_ranking_share: float = setting(
+        0.0,
+        low=0,
+        high=1,
+        only_for=("learns",),
+        label="Extra rankings",
+        help="Share of new comparisons with one extra ranking.",
+    )
+    shown_prompts: int = setting(
+        24,
+        low=0,
+        only_for=("learns",),
+        label="Prompts shown side by side",
+        help="Prompts that the base answers too, for the side-by-side page.",
+    )
+    policy_prompts: int = setting(
+        10_000,
+        low=1,
+        only_for=("ppo", "best_of_n"),
+        label="Training prompts of the policy",
+        help="Maximum training prompts of the policy's program.",
+    )
+    evaluation_prompts: int = setting(
+        500,
+        low=1,
+        only_for=("evaluate",),
+        label="Held-out prompts",
+        help="Maximum held-out prompts that an evaluation answers.",
+    )
     guard_prompts: int = setting(
         200,
         low=0,
+        only_for=("guards",),
+        label="Held-out prompts of the guards",
         help="Maximum held-out prompts on which guards compare the new checkpoint with its base, and on which the KL "
         "from base and root is measured. 0: neither, and no guard texts.",
     )
     checkpoints: list[str] = setting(
         [],
+        only_for=("trial",),
+        label="Checkpoints",
         help="Names of the two to four checkpoints of a trial. The first is the one to beat, as a rule the served one.",
     )
     trial_prompts: int = setting(
-        400, low=1, help="Maximum prompts that the checkpoints of a trial answer, held-out prompts first."
+        400,
+        low=1,
+        only_for=("trial",),
+        label="Prompts of the trial",
+        help="Maximum prompts that the checkpoints of a trial answer, held-out prompts first.",
     )
     trial_share: int = setting(
-        25, low=1, high=100, help="Comparisons of the trial, in percent of those that annotators rank."
+        25,
+        low=1,
+        high=100,
+        only_for=("trial",),
+        label="Share of the queue, in percent",
+        help="Comparisons of the trial, in percent of those that annotators rank.",
     )
     trial_may_train: bool = setting(
         True,
+        only_for=("trial",),
+        label="Its rankings may train",
         help="Whether rankings of a trial train later rounds. Those of held-out prompts never do.",
     )
     trial_worthwhile_share: float = setting(
         0.5,
         low=0.5,
         below=1,
+        only_for=("trial",),
+        label="Worthwhile win share",
         help="A trial is futile once the candidate surely wins fewer of the decisive votes than this. 0.5: never.",
     )
     sft_first: str = setting(
         "auto",
         choices=("auto", "always", "never"),
+        only_for=("ppo", "best_of_n", "dpo", "kto"),
+        label="Imitate demonstrations first",
         help="Whether the round first imitates the demonstrations. auto: with at least min_demonstrations.",
     )
-    min_demonstrations: int = setting(50, low=1, help="With sft_first auto: minimum of demonstrations to imitate them.")
+    min_demonstrations: int = setting(
+        50,
+        low=1,
+        only_for=("ppo", "best_of_n", "dpo", "kto"),
+        label="Demonstrations needed",
+        help="With sft_first auto: minimum of demonstrations to imitate them.",
+    )
     reference: str = setting(
         "base",
         choices=("base", "root"),
+        only_for=("ppo", "best_of_n", "dpo"),
+        label="Stay close to",
         help="Model that the policy stays close to. base: the model that it starts from (the base, after imitation if "
         "any). root: the imported ancestor of the base.",
     )
     reward_start: str = setting(
         "base",
         choices=("base", "last"),
+        only_for=("reward",),
+        label="The reward model starts",
         help="Where the training of the reward model starts. base: at the model that the policy starts from. last: "
         "at the reward model of the round that made the base, see continued_epochs and kept_share of reward.",
     )
     full_reward_every: int = setting(
         3,
         low=0,
+        only_for=("reward",),
+        label="Rounds between full trainings",
         help="With reward_start last: rounds from one training of the reward model that starts from the base to the "
         "next. 0: only the first.",
     )
     critic_start: str = setting(
         "new",
         choices=("new", "last"),
+        only_for=("ppo",),
+        label="The critic starts",
         help="Where the critic of ppo starts. new: a separate one at the round's reward model (without one, its values "
         "are 0), a shared one at 0. last: at the critic of the round that made the base, if it kept one of this kind.",
     )
     anchors: bool = setting(
-        False, help="Whether the reward model learns from All bad and All good, as pairs against an anchor."
+        False,
+        only_for=("reward",),
+        label="Learn from All bad and All good",
+        help="Whether the reward model learns from All bad and All good, as pairs against an anchor.",
     )
     min_rated_completions: int = setting(
         100,
         low=1,
+        only_for=("reward",),
+        label="Rated completions needed",
         help="Minimum of rated completions of training prompts for the reward model to learn an attribute.",
     )
-    weights: str = setting("equal", choices=("equal", "reliability"), help="Weight of each ranking in training.")
-    seed: int = setting(0, low=0, help="Seed of the choice of prompts.")
-    processes: int = setting(1, low=1, high=16, help="Processes of each program; above 1 by accelerate launch.")
+    weights: str = setting(
+        "equal",
+        choices=("equal", "reliability"),
+        only_for=("reward", "dpo", "kto"),
+        label="Weight of each ranking",
+        help="Weight of each ranking in training.",
+    )
+    seed: int = setting(0, low=0, only_for=("learns", "trial"), label="Seed", help="Seed of the choice of prompts.")
+    processes: int = setting(
+        1, low=1, high=16, label="Processes", help="Processes of each program; above 1 by accelerate launch."
+    )
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:

@@ -12,6 +12,7 @@ from training.checkpoints.files import positions_of
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds import inputs, named_checkpoints, simulated_user
 from training.rounds import settings as round_settings
+from training.rounds.estimates import estimate_of
 from training.rounds.inputs.demonstrations import trainable_demonstrations
 from training.rounds.inputs.rankings import learnable, trainable_rankings
 from training.rounds.lifecycle import send
@@ -83,34 +84,55 @@ def _create(
         checkpoints.lock_project(project)
         if base is not None:
             checkpoints.read_state(base)
-        _check_is_free(project, base)
-        sections = (_defaults(project), project_settings(project), overrides or {})
-        recipe = round_settings.recipe_in(*sections)
-        only_samples, learns = recipe.learns and not learns, recipe.learns and learns
-        last = project.rounds.aggregate(last=Max("number"))["last"]
-        number = (0 if only_samples else 1) if last is None else last + 1
-        named = named_checkpoints.checkpoints_of(project, sections) if recipe.names_checkpoints else []
-        base = next(iter(named), base) or checkpoints.served(project)
-        counts, positions = counts_of(project), named_checkpoints.positions_of_all(named or [base])
-        settings = round_settings.resolve(*sections, seed=number, positions=positions, counts=counts)
-        _check_data(project, None if only_samples else settings)
-        simulated_user.check(project, settings)
-        created = Round(
-            project=project,
-            number=number,
-            learns=learns,
-            base=base,
-            started_by=actor,
-            settings=settings,
-            cutoff=cutoff,
-            demonstration_count=counts.demonstrations if learns else 0,
-            ranking_count=ranking_record.counting(project, cutoff).filter(learnable(project)).count(),
-        )
-        if not created.learns_from_rankings:
-            created.ranking_count = 0
+        created = prepared(project, overrides, learns=learns, base=base)
+        created.started_by, created.cutoff = actor, cutoff
+        if created.learns_from_rankings:
+            created.ranking_count = ranking_record.counting(project, cutoff).filter(learnable(project)).count()
+        created.estimate = estimate_of(created).to_json()
         created.save()
         send(created.pk)
     return created
+
+
+def prepared(
+    project: Project, overrides: Sections | None = None, *, learns: bool = True, base: Checkpoint | None = None
+) -> Round:
+    """Return the round that would start now, without its cut-off and not stored. Raise as `start_round` does."""
+    _check_is_free(project, base)
+    made = described(project, overrides, learns=learns, base=base)
+    _check_data(project, None if made.only_samples else made.settings)
+    simulated_user.check(project, made.settings)
+    return made
+
+
+def described(
+    project: Project, overrides: Sections | None = None, *, learns: bool = True, base: Checkpoint | None = None
+) -> Round:
+    """Return the round with these settings, not stored, even if it cannot start now.
+
+    Raise Conflict if nothing is served, and Invalid if a setting cannot be used.
+    """
+    sections = (_defaults(project), project_settings(project), overrides or {})
+    recipe = round_settings.recipe_in(*sections)
+    only_samples, learns = recipe.learns and not learns, recipe.learns and learns
+    last = project.rounds.aggregate(last=Max("number"))["last"]
+    number = (0 if only_samples else 1) if last is None else last + 1
+    named = named_checkpoints.checkpoints_of(project, sections) if recipe.names_checkpoints else []
+    base = next(iter(named), base) or checkpoints.served(project)
+    counts, positions = counts_of(project), named_checkpoints.positions_of_all(named or [base])
+    settings = round_settings.resolve(*sections, seed=number, positions=positions, counts=counts)
+    made = Round(
+        project=project,
+        number=number,
+        learns=learns,
+        base=base,
+        settings=settings,
+        demonstration_count=counts.demonstrations if learns else 0,
+        ranking_count=counts.rankings,
+    )
+    if not made.learns_from_rankings:
+        made.ranking_count = 0
+    return made
 
 
 def project_settings(project: Project) -> Sections:
@@ -124,16 +146,16 @@ def project_recipe(project: Project) -> Recipe:
     return round_settings.chosen_recipe(project_settings(project), RECIPES[DEFAULT])
 
 
-def settings_now(project: Project, recipe: str | None = None) -> Sections:
+def settings_now(project: Project, recipe: str | None = None, seed: int = 0) -> Sections:
     """Return all settings of a round that would start now, with another recipe than the project's if one is named.
 
-    Raise Invalid if the project's own cannot be used.
+    seed: what the number of the round would be. Raise Invalid if the project's own cannot be used.
     """
     served = project.checkpoints.filter(is_served=True).first()
     positions = positions_of(served.path) if served else None
     chosen: Sections = {"round": {"recipe": recipe}} if recipe is not None else {}
     sections = (_defaults(project), project_settings(project), chosen)
-    return round_settings.resolve(*sections, seed=0, positions=positions, counts=counts_of(project))
+    return round_settings.resolve(*sections, seed=seed, positions=positions, counts=counts_of(project))
 
 
 def settings_of_repeat(earlier: Round) -> Sections:

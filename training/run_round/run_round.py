@@ -1,6 +1,8 @@
 """Run of a round: claim it, run its programs one after the other, write the results."""
 
 import logging
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from django.utils.translation import gettext_noop as in_english
@@ -11,6 +13,7 @@ from training.learner.runtime.jobdir import SAMPLES_AT_STEPS, JobDirectory
 from training.models import Checkpoint, Round
 from training.reward_reports import record as reward_reports
 from training.rounds import lifecycle, results, samples_at_steps
+from training.rounds.estimates import DURATIONS
 from training.rounds.recipes.description import Job
 from training.rounds.recipes.parts import SNAPSHOT
 from training.run_round import jobs, process
@@ -54,13 +57,20 @@ def run_programs(claim: lifecycle.Claim, heartbeat: Heartbeat) -> Round:
     round_ = Round.objects.select_related("project", "base").get(pk=claim.round_id)
     lifecycle.set_stage(claim, SNAPSHOT.name)
     snapshot: dict[str, int] = {}
+    durations: dict[str, float] = round_.results.get(DURATIONS, {})  # of earlier attempts
     for job in round_.jobs:
         directory = jobs.fill(round_, job)
         if (counts := jobs.snapshot_of(directory)) is not None:
             snapshot |= counts
             lifecycle.store_result(claim, "snapshot", snapshot)
         lifecycle.set_stage(claim, job.stage.name)
-        run_program(claim, heartbeat, job, directory, round_.settings["round"]["processes"])
+        begun = time.monotonic()
+        try:
+            run_program(claim, heartbeat, job, directory, round_.settings["round"]["processes"])
+        finally:
+            durations[job.name] = durations.get(job.name, 0.0) + round(time.monotonic() - begun, 3)
+            with suppress(lifecycle.ClaimLost):  # then another worker has the round, which is known already
+                lifecycle.store_result(claim, DURATIONS, durations)
     return round_
 
 

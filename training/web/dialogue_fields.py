@@ -9,7 +9,6 @@ from django.utils.translation import gettext as _
 from feedback.models import Project
 from training.learner.environments import SINGLE_TURN
 from training.rounds import simulated_user
-from training.rounds.recipes.description import FormField
 
 LINES, USER, TURNS = "environment", "environment-user", "environment-turns"  # names of the fields in their section
 MAX_TURNS = 64
@@ -33,7 +32,7 @@ def _lines_of(text: str | None) -> list[str]:
     return [line.strip() for line in (text or "").splitlines() if line.strip()]
 
 
-def fields_of(field: FormField, environment: Environment, users: Sequence[str]) -> dict[str, forms.Field]:
+def fields_of(environment: Environment, users: Sequence[str]) -> dict[str, forms.Field]:
     """Return the fields by name. `users` are choices besides the script; that of the environment is one, too."""
     lines, user = environment.get("lines", []), _user_of(environment)
     labels = {SCRIPT: _("The lines below"), ENDPOINT: _("The endpoint of this installation")}
@@ -48,8 +47,11 @@ def fields_of(field: FormField, environment: Environment, users: Sequence[str]) 
             required=False,
         ),
         LINES: LinesField(
-            label=field.label,
-            help_text=field.help,
+            label=_("Lines of a simulated user"),
+            help_text=_(
+                "What the user answers after each turn of the policy, one line each. A prompt with lines of its own "
+                "(user_turns) uses those. Empty: the policy answers once."
+            ),
             initial="\n".join(lines),
             required=False,
             widget=forms.Textarea(attrs={"rows": 3}),

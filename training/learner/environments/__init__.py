@@ -50,7 +50,7 @@ class EnvironmentContext:
 ENVIRONMENTS: dict[str, Callable[..., Environment]] = {}
 OPTIONS: dict[str, Mapping[str, inspect.Parameter]] = {}  # settings of each environment
 SINGLE_TURN = {"name": "single_turn"}
-HELP = "Environment that answers the policy's turns: an object with name and the environment's settings. Environments: "
+HELP = "Environment that answers the policy's turns: an object with name and the environment's settings."
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 

@@ -135,7 +135,7 @@ def preference_loss(rewards: Tensor, comparisons: Sequence[Comparison], settings
 
 def pairs_of(comparisons: Sequence[Comparison], settings: DpoConfig, device: Any) -> Pairs:
     """Return the pairs of the rankings, with their margins."""
-    pairs = on_device(pairs_of_comparisons(comparisons, settings.tie_model != "none", settings.margin), device)
+    pairs = on_device(pairs_of_comparisons(comparisons, settings.learns_ties, settings.margin), device)
     if settings.loss != "simpo":
         return pairs
     return pairs._replace(margin=(pairs.margin + settings.simpo_margin).masked_fill(pairs.tied, 0.0))

@@ -133,7 +133,7 @@ def batch_loss(
     raw_scores = model.raw_scores(features)
     count = sum(len(group.completions) for group in groups)  # the scores after these are those of contrast groups
     features, raw, contrast_scores = features[:count], raw_scores[:count], raw_scores[count:]
-    pairs = on_device(pairs_of_comparisons(comparisons, settings.tie_model != "none", settings.margin), raw.device)
+    pairs = on_device(pairs_of_comparisons(comparisons, settings.learns_ties, settings.margin), raw.device)
     loss = model_loss(raw, pairs, comparisons, settings, tie.logit)
     contrast = contrast_loss(raw, contrast_scores, items)
     anchored = raw.new_zeros(()) if anchor is None else anchor.loss(raw, comparisons)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from training.learner.runtime.jobdir import BadInput
@@ -19,12 +19,30 @@ KIND_NAMES = {
 }
 
 
-def setting(default: Any, *, help: str = "", **limits: Any) -> Any:
-    """Return a dataclass field with its help and limits.
+def setting(
+    default: Any,
+    *,
+    help: str,
+    label: str = "",
+    names: Sequence[str] = (),
+    meanings: Mapping[str, str] | None = None,
+    only_for: Sequence[str] = (),
+    **limits: Any,
+) -> Any:
+    """Return a dataclass field: the one declaration of a setting, for config.json, `--help`, console, API and docs.
 
-    Limits: `low` and `high` (inclusive), `above` and `below` (exclusive), `choices`.
+    label: its name for people; none if no person sets it. names: the names that its objects may have. meanings: of the
+    choices, where `help` does not have them. only_for: in which rounds it is used, see `rounds.declared`; empty: in
+    all that have its section. Limits: `low` and `high` (inclusive), `above` and `below` (exclusive), `choices`.
     """
-    metadata = {"help": help, "limits": limits}
+    metadata = {
+        "help": help,
+        "label": label,
+        "names": tuple(names),
+        "meanings": dict(meanings or {}),
+        "only_for": tuple(only_for),
+        "limits": limits,
+    }
     if isinstance(default, list | dict):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

@@ -70,8 +70,15 @@ def help_text(about: str, settings: type[Settings]) -> str:
         kind = typing.get_origin(kinds[field.name]) or kinds[field.name]
         limits = limits_in_words(KIND_NAMES[kind], field.metadata["limits"])
         lines += [f"  {json.dumps(field.name)}: {json.dumps(default_of(field))}", f"      {limits}"]
-        lines += [f"      {field.metadata['help']}"]
+        lines += [f"      {sentence}" for sentence in sentences_of(field)]
     return "\n".join(lines)
+
+
+def sentences_of(field: "dataclasses.Field[Any]") -> list[str]:
+    """Return the help of a setting, and the names or choices that follow from a registry."""
+    meanings = "; ".join(f"{choice}: {meaning}" for choice, meaning in field.metadata["meanings"].items())
+    names = f"Names: {', '.join(field.metadata['names'])}." if field.metadata["names"] else ""
+    return [sentence for sentence in (field.metadata["help"], f"{meanings}." if meanings else "", names) if sentence]
 
 
 def limits_in_words(kind: str, limits: Mapping[str, Any]) -> str:

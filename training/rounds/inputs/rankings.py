@@ -1,6 +1,6 @@
 """rankings.jsonl: the rankings up to the round's cut-off."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db.models import Q, QuerySet
@@ -16,25 +16,47 @@ from training.rounds.inputs import needs, rows
 from training.rounds.recipes.description import RANKINGS, Job, Recipe, Sections
 
 
+class Selection:
+    """Choice of the rankings that a round of a project reads, of all those that count. It counts them as it goes."""
+
+    def __init__(self, project: Project, counts: dict[str, int]) -> None:
+        self.project, self.counts = project, counts
+        self._measuring_trials = set(project.trials.filter(may_train=False).values_list("number", flat=True))
+        counts |= {"rankings": 0, "flagged_rankings": 0}
+
+    def takes(self, ranking: Mapping[str, Any], number: int = 1) -> bool:
+        """Return whether a round reads a ranking, and count it.
+
+        Rankings with a flag "not for training" are left out, and so are those on training prompts of trials that must
+        not train. A ranking on a held-out prompt is read, but only measures.
+
+        ranking: its flags, split and trial (a number, or None). number: rankings that are equal in these.
+        """
+        is_held_out = ranking["split"] == Prompt.Split.HELD_OUT
+        if not is_trainable(self.project, ranking["flags"]):
+            self._count("flagged_rankings", number)
+        elif ranking["trial"] in self._measuring_trials and not is_held_out:
+            self._count("trial_rankings", number)
+        else:
+            self._count("rankings", number)
+            if is_held_out:
+                self._count("held_out_rankings", number)
+            return True
+        return False
+
+    def _count(self, name: str, number: int) -> None:
+        self.counts[name] = self.counts.get(name, 0) + number
+
+
 @rows(RANKINGS)
 def rankings(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """Yield the rankings and count them.
-
-    Rankings with a flag "not for training" are left out, and so are those on training prompts of trials that must not
-    train.
-    """
-    counts |= {"rankings": 0, "flagged_rankings": 0}
-    measuring_trials = set(round_.project.trials.filter(may_train=False).values_list("number", flat=True))
+    """Yield the rankings that `Selection` takes, and count them."""
+    selection = Selection(round_.project, counts)
     for row in ranking_record.rankings(
         round_.project, until=round_.cutoff, still_counting=True, reliability=weights(round_), include_flagged=True
     ):
-        if not is_trainable(round_.project, row["flags"]):
-            counts["flagged_rankings"] += 1
+        if not selection.takes(row):
             continue
-        if row["trial"] in measuring_trials and row["split"] == Prompt.Split.TRAIN:
-            counts["trial_rankings"] = counts.get("trial_rankings", 0) + 1
-            continue
-        counts["rankings"] += 1
         anchor = anchor_of(row["flags"]) if round_.settings["round"].get("anchors") else None
         count_details(row, anchor, counts)
         yield row | ({"anchor": anchor} if round_.settings["round"].get("anchors") else {})
@@ -68,7 +90,7 @@ def check_rankings(project: Project, recipe: Recipe, settings: Sections) -> None
     """Raise Invalid if there is no ranking to learn from."""
     if trainable_rankings(project).exists():
         return
-    if _standing_rankings(project).exists():
+    if ranking_record.counting_now(project).exists():
         raise Invalid(
             _(
                 'So far every ranking has a flag that means "not for training" or belongs to a trial that must not '
@@ -83,7 +105,7 @@ def trainable_rankings(project: Project) -> QuerySet[Ranking]:
 
     Rankings of gold, discarded rankings, and those that `learnable` excludes are left out.
     """
-    return _standing_rankings(project).filter(learnable(project))
+    return ranking_record.counting_now(project).filter(learnable(project))
 
 
 def learnable(project: Project) -> Q:
@@ -94,7 +116,3 @@ def learnable(project: Project) -> Q:
     """
     measures_only = Q(comparison__trial__may_train=False, comparison__prompt__split=Prompt.Split.TRAIN)
     return trainable(project) & ~measures_only
-
-
-def _standing_rankings(project: Project) -> QuerySet[Ranking]:
-    return Ranking.objects.counting_in(project).filter(comparison__gold_ranks__isnull=True)

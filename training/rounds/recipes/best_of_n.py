@@ -19,7 +19,6 @@ from training.rounds.recipes.description import (
 from training.rounds.recipes.parts import (
     MACHINE_CURVES,
     POLICY,
-    REWARD_FIELDS,
     SFT_DEFAULTS,
     SPEED_CURVE,
     optional_reward,
@@ -72,40 +71,7 @@ RECIPE = Recipe(
     help=_("A reward model learns from the rankings, and the policy imitates the best of several answers of its own."),
     programs=("sft", "reward", "best_of_n", "sample", "guards"),
     jobs=jobs,
-    fields=(
-        FormField(
-            "best_of_n",
-            "completions_per_prompt",
-            _("Answers per prompt (n)"),
-            _("The answer with the highest reward is picked."),
-        ),
-        FormField(
-            "best_of_n",
-            "prompts_per_iteration",
-            _("Prompts per iteration"),
-            _("Each prompt gives one answer to imitate."),
-        ),
-        FormField("best_of_n", "iterations", _("Iterations"), _("Each iteration samples the newest policy.")),
-        FormField(
-            "best_of_n",
-            "threshold",
-            _("Threshold"),
-            _(
-                "none: every pick is imitated. reward: picks below the lowest reward are left out. "
-                "quantile: a share of the picks is left out, the worst ones."
-            ),
-        ),
-        FormField("best_of_n", "min_reward", _("Lowest reward"), _("Only for the threshold reward.")),
-        FormField("best_of_n", "reward_quantile", _("Share left out"), _("Only for the threshold quantile.")),
-        FormField(
-            "best_of_n",
-            "epochs",
-            _("Passes over the picks"),
-            _("More passes bring the policy closer to the best of n."),
-        ),
-        FormField("best_of_n", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
-        *REWARD_FIELDS,
-    ),
+    fields=(FormField("best_of_n", "iterations"),),
     defaults={"sft": SFT_DEFAULTS},
     rewards_section="best_of_n",
 )

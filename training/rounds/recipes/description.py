@@ -64,15 +64,13 @@ class Fact(NamedTuple):
 
 
 class FormField(NamedTuple):
-    """A setting in the form of a new round. The type of its default decides the kind of field.
+    """A setting in the simple view of the form of a new round; `rounds.declared` has its label and sentence.
 
     A list is that of the reward terms: the field chooses a text metric.
     """
 
     section: str
     name: str
-    label: Text
-    help: Text
 
 
 class Counts(NamedTuple):
@@ -109,7 +107,7 @@ class Recipe:
     programs: tuple[str, ...]  # their sections of settings are stored, checked and accepted
     # The settings are complete, but may be unchecked: a bad value must not raise here.
     jobs: Callable[[Sections, Counts], tuple[Job, ...]]
-    fields: tuple[FormField, ...] = ()
+    fields: tuple[FormField, ...] = ()  # of the simple view, besides the number of prompts to answer
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by section, where they differ
     rewards_section: str = ""  # the section whose `rewards` score completions; "": none has such a setting
     learns: bool = True  # false: it trains nothing

@@ -60,18 +60,6 @@ RECIPE = Recipe(
     help=_("The model learns from the rankings directly, without a reward model."),
     programs=("sft", "dpo", "sample", "guards"),
     jobs=jobs,
-    fields=(
-        FormField(
-            "dpo", "epochs", _("Passes over the rankings"), _("With more than a few passes, the model overfits.")
-        ),
-        FormField("dpo", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
-        FormField("dpo", "beta", _("Reward per nat (β)"), _("A higher value keeps the model closer to the reference.")),
-        FormField(
-            "round",
-            "reference",
-            _("Stay close to"),
-            _("base: the served checkpoint. root: the model that was imported, so that many rounds do not drift away."),
-        ),
-    ),
+    fields=(FormField("dpo", "epochs"),),
     defaults={"sft": SFT_DEFAULTS},
 )

@@ -18,7 +18,7 @@ from training.rounds.recipes.description import (
     Sections,
     Stage,
 )
-from training.rounds.recipes.parts import environment_field, measured_root
+from training.rounds.recipes.parts import measured_root
 
 NAME = "evaluate"
 
@@ -66,27 +66,7 @@ RECIPE = Recipe(
     help=_("The served checkpoint answers held-out prompts, and its answers are measured. It makes no checkpoint."),
     programs=("evaluate",),
     jobs=jobs,
-    fields=(
-        FormField(
-            "round",
-            "evaluation_prompts",
-            _("Held-out prompts"),
-            _("At most so many are answered; more give narrower intervals."),
-        ),
-        FormField(
-            "evaluate",
-            "completions_per_prompt",
-            _("Completions per prompt"),
-            _("More give narrower intervals, but less than as many more prompts."),
-        ),
-        FormField(
-            "evaluate",
-            "temperature",
-            _("Temperature"),
-            _("With 0, which always takes the most probable token, there is no KL."),
-        ),
-        environment_field("evaluate"),
-    ),
+    fields=(FormField("round", "evaluation_prompts"),),
     defaults={"evaluate": {"seed": 0}},
     learns=False,
 )

@@ -50,17 +50,6 @@ RECIPE = Recipe(
     help=_("The model learns which answers are good and which are bad, each by itself, from flags, ratings and ranks."),
     programs=("sft", "kto", "sample", "guards"),
     jobs=jobs,
-    fields=(
-        FormField(
-            "kto", "labels_from", _("Labels from"), _("auto: flags come before ratings, and ratings before ranks.")
-        ),
-        FormField(
-            "kto", "epochs", _("Passes over the labels"), _("With many passes, the model moves far from its start.")
-        ),
-        FormField("kto", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
-        FormField(
-            "kto", "beta", _("Beta: how close to the start"), _("Lower lets the model move further from its start.")
-        ),
-    ),
+    fields=(FormField("kto", "epochs"),),
     defaults={"sft": SFT_DEFAULTS},
 )

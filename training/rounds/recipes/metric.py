@@ -30,10 +30,7 @@ RECIPE = Recipe(
     help=_("The policy learns by trial to write answers that match the reference answers of the prompts."),
     programs=("sft", "ppo", "sample", "guards"),
     jobs=jobs,
-    fields=(
-        FormField("ppo", "rewards", _("Metric"), _("It compares an answer with the references of its prompt.")),
-        *POLICY_FIELDS,
-    ),
+    fields=(FormField("ppo", "rewards"), *POLICY_FIELDS),
     defaults={"sft": SFT_DEFAULTS, "ppo": {"rewards": [{"name": "similarity"}]}},
     rewards_section="ppo",
     check=check,

@@ -48,69 +48,9 @@ MACHINE_CURVES = (
     Curve(_("Memory, GB"), "memory_gb gpu_memory_gb", (_("process"), _("GPU"))),
 )
 
-SFT_FIELDS = (
-    FormField(
-        "sft",
-        "epochs",
-        _("Passes over the demonstrations"),
-        _("With many passes, the model repeats the demonstrations."),
-    ),
-    FormField("sft", "learning_rate", _("Imitation learning rate"), _("0: chosen by the size of the model.")),
-)
+SFT_FIELDS = (FormField("sft", "epochs"),)
 # A step of 16,384 tokens, the program's default, would be the only one with some dozens of demonstrations.
 SFT_DEFAULTS = {"epochs": 3, "batch_tokens": 2048}
-
-REWARD_FIELDS = (
-    FormField(
-        "round",
-        "reward_start",
-        _("The reward model starts"),
-        _("base: at the served checkpoint. last: at the reward model of the round that made it, with fewer passes."),
-    ),
-    FormField(
-        "reward", "epochs", _("Passes over the rankings"), _("With more than a few passes, the reward model overfits.")
-    ),
-    FormField("reward", "learning_rate", _("Reward model learning rate"), _("0: chosen by the size of the model.")),
-    FormField(
-        "reward",
-        "attribute_weight",
-        _("Weight of the ratings"),
-        _("Ratings train attribute heads on the reward model. 0: ratings are not learned."),
-    ),
-    FormField(
-        "round",
-        "min_rated_completions",
-        _("Rated completions needed"),
-        _("An attribute with fewer rated completions is not learned."),
-    ),
-    FormField(
-        "reward",
-        "marks_weight",
-        _("Weight of the marks"),
-        _("Spans that annotators marked as good or bad train the reward model. 0: marks are not learned."),
-    ),
-)
-
-
-GUARD_FIELD = FormField(
-    "round",
-    "guard_prompts",
-    _("Held-out prompts of the guards"),
-    _("The new checkpoint and the one before answer them, to see whether it got worse. 0: no guards."),
-)
-
-
-def environment_field(section: str) -> FormField:
-    """Return the field of the environment that the program of a section plays its dialogues in."""
-    return FormField(
-        section,
-        "environment",
-        _("Lines of a simulated user"),
-        _(
-            "What the user answers after each turn of the policy, one line each. A prompt with lines of its own "
-            "(user_turns) uses those. Empty: the policy answers once."
-        ),
-    )
 
 
 def sft_job() -> Job:

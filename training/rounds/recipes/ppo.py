@@ -24,45 +24,15 @@ from training.rounds.recipes.description import (
 from training.rounds.recipes.parts import (
     MACHINE_CURVES,
     POLICY,
-    REWARD_FIELDS,
     SFT_DEFAULTS,
     SPEED_CURVE,
-    environment_field,
     optional_reward,
     optional_sft,
     reference,
     sample_jobs,
 )
 
-POLICY_FIELDS = (
-    FormField("ppo", "steps", _("Policy steps"), _("Batches of completions that the policy learns from.")),
-    FormField("ppo", "batch_episodes", _("Completions per step"), _("More are slower and give a steadier gradient.")),
-    FormField("ppo", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
-    FormField("ppo", "kl_coefficient", _("KL penalty"), _("Penalty per nat of KL divergence from the reference.")),
-    FormField(
-        "round",
-        "reference",
-        _("Stay close to"),
-        _("base: the served checkpoint. root: the model that was imported, so that many rounds do not drift away."),
-    ),
-    FormField(
-        "round",
-        "critic_start",
-        _("The critic starts"),
-        _(
-            "new: at the scores of the round's reward model, if there is one. last: at the critic of the round that "
-            "made the served checkpoint, if that round had this setting too."
-        ),
-    ),
-    environment_field("ppo"),
-)
-
-PESSIMISM_FIELD = FormField(
-    "ppo",
-    "pessimism",
-    _("Pessimism"),
-    _("Subtracts this times the disagreement of the reward model's heads, against over-optimisation. 0: off."),
-)
+POLICY_FIELDS = (FormField("ppo", "steps"),)
 
 
 def jobs(settings: Sections, counts: Counts) -> tuple[Job, ...]:
@@ -143,7 +113,7 @@ RECIPE = Recipe(
     help=_("A reward model learns from the rankings, and the policy learns by trial to earn its reward."),
     programs=("sft", "reward", "ppo", "sample", "guards"),
     jobs=jobs,
-    fields=(*POLICY_FIELDS, PESSIMISM_FIELD, *REWARD_FIELDS),
+    fields=POLICY_FIELDS,
     defaults={"sft": SFT_DEFAULTS},
     rewards_section="ppo",
     check=check_critic_start,

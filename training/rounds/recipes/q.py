@@ -19,7 +19,6 @@ from training.rounds.recipes.description import (
 from training.rounds.recipes.parts import (
     MACHINE_CURVES,
     POLICY,
-    REWARD_FIELDS,
     SPEED_CURVE,
     TRAINING_AND_HELD_OUT,
     optional_reward,
@@ -64,19 +63,6 @@ RECIPE = Recipe(
     help=_("Values of tokens are learned from all completions written so far, and the policy prefers the better ones."),
     programs=("reward", "q", "sample", "guards"),
     jobs=jobs,
-    fields=(
-        FormField(
-            "q",
-            "value_epochs",
-            _("Passes for the values"),
-            _("Passes over all completions. More passes fit the values better."),
-        ),
-        FormField(
-            "q", "policy_epochs", _("Passes for the policy"), _("More passes keep the policy closer to the data.")
-        ),
-        FormField("q", "learning_rate", _("Policy learning rate"), _("0: chosen by the size of the model.")),
-        FormField("q", "kl_coefficient", _("KL penalty"), _("Reward per nat: lower goes further from the data.")),
-        *REWARD_FIELDS,
-    ),
+    fields=(FormField("q", "policy_epochs"),),
     rewards_section="q",
 )

@@ -50,39 +50,9 @@ RECIPE = Recipe(
     programs=("sample",),
     jobs=jobs,
     fields=(
-        FormField(
-            "round",
-            "checkpoints",
-            _("Checkpoints"),
-            _("Two to four. The served one is the one to beat; without it, the first in this list is."),
-        ),
-        FormField(
-            "round",
-            "trial_prompts",
-            _("Prompts"),
-            _("At most so many are answered by all, held-out prompts first. A prompt gives at most one decisive vote."),
-        ),
-        FormField(
-            "round",
-            "trial_share",
-            _("Share of the queue, in percent"),
-            _("Of the comparisons that annotators rank, so many are of the trial while it is open."),
-        ),
-        FormField(
-            "round",
-            "trial_may_train",
-            _("Its rankings may train"),
-            _("Later rounds learn from the rankings, too, except for those of held-out prompts."),
-        ),
-        FormField(
-            "round",
-            "trial_worthwhile_share",
-            _("Worthwhile win share"),
-            _("The trial ends as futile once the candidate surely wins less, such as 0.52. 0.5: it never does."),
-        ),
-        FormField(
-            "sample", "temperature", _("Temperature"), _("The same for all. 0 always takes the likeliest token.")
-        ),
+        FormField("round", "checkpoints"),
+        FormField("round", "trial_prompts"),
+        FormField("round", "trial_share"),
     ),
     defaults={"sample": {"completions_per_prompt": 1}},
     learns=False,

@@ -20,6 +20,7 @@ from training import checkpoints, curves, evaluations, guards, reports
 from training.models import Round, SampleAtStep
 from training.rounds import continued_critic, continued_reward, lifecycle
 from training.rounds import settings as round_settings
+from training.rounds.estimates.sentences import sentences_of
 from training.rounds.sample_comparison import Sample, other_checkpoint, samples_of, summary_of
 from training.rounds.samples_at_steps import samples_at_steps, samples_version
 from training.web.presenters import render_page, side_of
@@ -40,6 +41,7 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "reward": round_.results.get("reward"),
         "policy": round_.results.get("policy"),
         "imitation": _imitation(round_),
+        "estimated": sentences_of(round_),
         "left_out_dialogues": reports.dialogues_sentence(round_),
         "details": reports.details_sentences(round_),
         "reward_start": continued_reward.sentence(round_),

@@ -39,18 +39,29 @@ class Settings:
     program: ClassVar[str]
 
     model: str = setting("", help="Hugging Face folder or hub id to start from.")
-    seed: int = setting(0, low=0, high=2**63 - 1, help="Seed of every random choice.")
-    dtype: str = setting("float32", choices=DTYPES, help="Computing dtype. Weights that are trained stay float32.")
-    max_prompt_tokens: int = setting(512, low=1, help="Maximum tokens of a rendered prompt.")
-    max_completion_tokens: int = setting(256, low=1, help="Maximum tokens of a completion with its EOS token.")
+    seed: int = setting(0, low=0, high=2**63 - 1, label="Seed", help="Seed of every random choice.")
+    dtype: str = setting(
+        "float32",
+        choices=DTYPES,
+        label="Computing dtype",
+        help="Computing dtype. Weights that are trained stay float32.",
+    )
+    max_prompt_tokens: int = setting(
+        512, low=1, label="Maximum prompt length", help="Maximum tokens of a rendered prompt."
+    )
+    max_completion_tokens: int = setting(
+        256, low=1, label="Maximum completion length", help="Maximum tokens of a completion with its EOS token."
+    )
     overlong_prompts: str = setting(
         "truncate",
         choices=("truncate", "refuse"),
+        label="Prompts that are too long",
         help="Longer prompts lose their beginning (result.json counts them), or end the program.",
     )
     micro_batch_tokens: int = setting(
         4096,
         low=1,
+        label="Size of a forward pass",
         help="Attention slots of one forward pass of one process: tokens with padding and copies of prompts. "
         "A single longer row is still computed.",
     )
@@ -86,28 +97,41 @@ class Training(Settings):
     learning_rate: float = setting(
         0.0,
         low=0,
+        label="Learning rate",
         help="Peak learning rate of AdamW. 0: by the number of weights: 1e-4 below 30 million, 3e-5 below 300 million, "
         "1e-5 below a billion, 3e-6 above; ten times that with lora_rank; 1e-4 for a model trained from scratch.",
     )
     warmup_fraction: float = setting(
-        0.0, low=0, high=1, help="Share of all steps in which the learning rate rises from 0."
+        0.0, low=0, high=1, label="Warm-up", help="Share of all steps in which the learning rate rises from 0."
     )
     final_learning_rate_fraction: float = setting(
-        0.0, low=0, high=1, help="Share of the peak learning rate at the end of the linear decay. 1: no decay."
+        0.0,
+        low=0,
+        high=1,
+        label="Final learning rate",
+        help="Share of the peak learning rate at the end of the linear decay. 1: no decay.",
     )
-    weight_decay: float = setting(0.0, low=0, help="Weight decay of AdamW, on matrices only.")
+    weight_decay: float = setting(0.0, low=0, label="Weight decay", help="Weight decay of AdamW, on matrices only.")
     lora_rank: int = setting(
         0,
         low=0,
+        label="LoRA rank",
         help="Rank of LoRA adapters, which are trained on a frozen base. 0: full training. All linear layers get one; "
         "fused experts of a mixture do not and stay frozen. Log and result.json name both.",
     )
-    lora_alpha: float = setting(16.0, above=0, help="LoRA alpha: the adapter's product is scaled by alpha / rank.")
-    max_gradient_norm: float = setting(1.0, above=0, help="Gradient clipping by global norm.")
-    save_every: int = setting(50, low=1, help="Steps between saved states. A stop saves one too.")
+    lora_alpha: float = setting(
+        16.0, above=0, label="LoRA alpha", help="LoRA alpha: the adapter's product is scaled by alpha / rank."
+    )
+    max_gradient_norm: float = setting(
+        1.0, above=0, label="Gradient clipping", help="Gradient clipping by global norm."
+    )
+    save_every: int = setting(
+        50, low=1, label="Steps between saved states", help="Steps between saved states. A stop saves one too."
+    )
     eval_every: int = setting(
         0,
         low=0,
+        label="Steps between evaluations",
         help="Steps between evaluations on held-out data. 0: ten per run; ppo uses fewer prompts than eval_prompts in "
         "runs so short that the evaluations would cost more than a quarter of the sampling.",
     )

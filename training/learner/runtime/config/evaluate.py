@@ -17,8 +17,10 @@ class EvaluateConfig(Sampling):
 
     metrics: list[dict[str, Any]] = setting(
         [{"name": name} for name in METRICS],
+        label="Text metrics",
         help="Text metrics that compare completions with the references of their prompts, each an object with a name "
-        f"and the settings of the metric. Metrics: {', '.join(METRICS)}.",
+        "and the settings of the metric.",
+        names=tuple(METRICS),
     )
 
     def check(self) -> None:

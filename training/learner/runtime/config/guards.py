@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from training.learner.reward_terms import check_metrics
+from training.learner.reward_terms import METRICS, check_metrics
 from training.learner.runtime.config.sample import Sampling
 from training.learner.runtime.fields import setting
 from training.learner.runtime.jobdir import BadInput
@@ -21,9 +21,13 @@ class GuardsConfig(Sampling):
     base_model: str = setting("", help="Checkpoint that the policy was trained from, which answers the prompts too.")
     metrics: list[dict[str, Any]] = setting(
         [{"name": name} for name in GUARD_METRICS],
+        label="Text metrics",
+        names=tuple(METRICS),
         help="Text metrics on prompts with references, each an object with a name and the settings of the metric.",
     )
-    max_text_tokens: int = setting(1024, low=2, help="Tokens of a guard text that are read, from its beginning.")
+    max_text_tokens: int = setting(
+        1024, low=2, label="Tokens of a guard text", help="Tokens of a guard text that are read, from its beginning."
+    )
 
     def check(self) -> None:
         super().check()

@@ -25,9 +25,9 @@ class PpoConfig(Training):
     algorithm: str = setting(
         "ppo",
         choices=tuple(ALGORITHMS),
-        help="Advantage estimator: "
-        + "; ".join(f"{name}: {algorithm.help}" for name, algorithm in ALGORITHMS.items())
-        + ".",
+        label="Algorithm",
+        help="Estimator of the advantages.",
+        meanings={name: algorithm.help for name, algorithm in ALGORITHMS.items()},
     )
 
     # Models
@@ -41,6 +41,7 @@ class PpoConfig(Training):
     critic: str = setting(
         "separate",
         choices=("separate", "shared", "reward_model"),
+        label="Critic",
         help="ppo: separate: a model of its own. shared: a head on the policy's trunk. reward_model: a head on the "
         "reward model's frozen trunk, which costs almost nothing.",
     )
@@ -51,85 +52,148 @@ class PpoConfig(Training):
     # Episodes
     environment: dict[str, Any] = setting(
         SINGLE_TURN,
-        help=f"{HELP}{', '.join(sorted(ENVIRONMENTS))}.",
+        label="Environment",
+        help=HELP,
+        names=sorted(ENVIRONMENTS),
     )
 
     # Reward of a completion
     rewards: list[dict[str, Any]] = setting(
         [{"name": "reward_model"}],
-        help=f"Reward terms: objects with name, weight (1) and the term's settings. Terms: {', '.join(sorted(TERMS))}.",
+        label="Reward terms",
+        help="Terms of a completion's reward: objects with name, weight (1) and the term's settings.",
+        names=sorted(TERMS),
     )
     pessimism: float = setting(
         0.0,
         low=0,
+        label="Pessimism",
         help="λ of the reward model's term, which is mean − λ·deviation over the heads of its ensemble. 0: the mean.",
     )
-    missing_eos_penalty: float = setting(1.0, low=0, help="Subtracted from the reward of a truncated completion.")
-    score_clip: float = setting(0.0, low=0, help="The summed terms are clipped to ± this. 0: no clipping.")
-    whiten_rewards: bool = setting(False, help="ppo: divide rewards by their batch deviation, keeping the mean.")
+    missing_eos_penalty: float = setting(
+        1.0,
+        low=0,
+        label="Penalty for cut-off completions",
+        help="Subtracted from the reward of a truncated completion.",
+    )
+    score_clip: float = setting(
+        0.0, low=0, label="Reward clipping", help="The summed terms are clipped to ± this. 0: no clipping."
+    )
+    whiten_rewards: bool = setting(
+        False,
+        label="Divide rewards by their deviation",
+        help="ppo: divide rewards by their batch deviation, keeping the mean.",
+    )
 
     # KL divergence from the reference
-    kl_coefficient: float = setting(0.05, low=0, help="KL coefficient β: reward per nat.")
+    kl_coefficient: float = setting(0.05, low=0, label="KL penalty", help="KL coefficient β: reward per nat.")
     kl_placement: str = setting(
-        "reward", choices=("reward", "loss"), help="KL as log-ratios in the reward, or as k3 in the loss."
+        "reward",
+        choices=("reward", "loss"),
+        label="Place of the KL penalty",
+        help="KL as log-ratios in the reward, or as k3 in the loss.",
     )
-    kl_target: float = setting(0.0, low=0, help="Target of an adaptive KL coefficient, nats per completion. 0: fixed.")
-    kl_horizon: int = setting(10_000, low=1, help="Horizon of the adaptive KL coefficient in episodes.")
+    kl_target: float = setting(
+        0.0, low=0, label="KL target", help="Target of an adaptive KL coefficient, nats per completion. 0: fixed."
+    )
+    kl_horizon: int = setting(
+        10_000, low=1, label="KL horizon", help="Horizon of the adaptive KL coefficient in episodes."
+    )
 
     # Advantages and losses
-    gamma: float = setting(1.0, above=0, high=1, help="ppo: discount γ per token.")
-    gae_lambda: float = setting(0.95, low=0, high=1, help="ppo: GAE λ. 0: one-step advantages, 1: returns − values.")
-    clip_ratio: float = setting(0.2, above=0, help="PPO clip range ε: the probability ratio is clipped to 1 ± ε.")
+    gamma: float = setting(1.0, above=0, high=1, label="Discount (γ)", help="ppo: discount γ per token.")
+    gae_lambda: float = setting(
+        0.95, low=0, high=1, label="GAE λ", help="ppo: GAE λ. 0: one-step advantages, 1: returns − values."
+    )
+    clip_ratio: float = setting(
+        0.2, above=0, label="Clip range (ε)", help="PPO clip range ε: the probability ratio is clipped to 1 ± ε."
+    )
     dual_clip: float = setting(
-        0.0, low=0, help="Dual-clip c > 1: the objective of a negative advantage is at least c·advantage. 0: none."
+        0.0,
+        low=0,
+        label="Dual clip",
+        help="Dual-clip c > 1: the objective of a negative advantage is at least c·advantage. 0: none.",
     )
     baseline_decay: float = setting(
-        0.0, low=0, below=1, help="reinforce: decay of the moving baseline. 0: the batch mean."
+        0.0,
+        low=0,
+        below=1,
+        label="Decay of the baseline",
+        help="reinforce: decay of the moving baseline. 0: the batch mean.",
     )
     clip_value: float = setting(
-        0.2, low=0, help="ppo: clip range of values around the old values in the value loss. 0: no clipping."
+        0.2,
+        low=0,
+        label="Clip range of values",
+        help="ppo: clip range of values around the old values in the value loss. 0: no clipping.",
     )
-    entropy_coefficient: float = setting(0.0, low=0, help="Entropy bonus per nat.")
+    entropy_coefficient: float = setting(0.0, low=0, label="Entropy bonus", help="Entropy bonus per nat.")
     ptx_coefficient: float = setting(
         0.0,
         low=0,
+        label="Weight of imitation",
         help="Weight of imitation in the policy's loss (PPO-ptx): every optimizer step adds this times the mean loss, "
         "nats per token, of as many rows of demonstrations.jsonl as it has episodes. 0: none.",
     )
     max_update_kl: float = setting(
-        0.0, low=0, help="KL from the sampling policy, nats per token, that ends the updates of a batch. 0: no limit."
+        0.0,
+        low=0,
+        label="Maximum KL of an update",
+        help="KL from the sampling policy, nats per token, that ends the updates of a batch. 0: no limit.",
     )
-    value_coefficient: float = setting(0.1, above=0, help="ppo: weight of the value loss of a shared critic.")
+    value_coefficient: float = setting(
+        0.1, above=0, label="Weight of the value loss", help="ppo: weight of the value loss of a shared critic."
+    )
     critic_learning_rate: float = setting(
         0.0,
         low=0,
+        label="Critic learning rate",
         help="ppo: peak learning rate of the critic. 0: learning_rate (by the critic's own number of weights if that "
         "is 0), or 0.003 for a head on the reward model's trunk.",
     )
     adam_epsilon: float = setting(
         0.0,
         low=0,
+        label="Adam ε",
         help="Adam ε. 0: 1e-5 below 30 million weights, as in the original implementation, 1e-8 above, as in PyTorch.",
     )
 
     # Sizes
-    steps: int = setting(100, low=1, help="Number of batches, each sampled from the newest policy.")
-    batch_episodes: int = setting(64, low=1, help="Completions of a batch over all processes.")
-    completions_per_prompt: int = setting(1, low=1, help="Completions of one prompt; divides batch_episodes.")
-    epochs: int = setting(4, low=1, help="Passes over a batch.")
-    minibatches: int = setting(1, low=1, help="Optimizer steps of a pass; divides batch_episodes.")
-    temperature: float = setting(1.0, above=0, help="Divides the logits in sampling, training and the KL alike.")
-    eval_prompts: int = setting(64, low=0, help="Maximum held-out prompts of an evaluation. 0: no evaluation.")
+    steps: int = setting(
+        100, low=1, label="Policy steps", help="Number of batches, each sampled from the newest policy."
+    )
+    batch_episodes: int = setting(
+        64, low=1, label="Completions per step", help="Completions of a batch over all processes."
+    )
+    completions_per_prompt: int = setting(
+        1, low=1, label="Completions per prompt", help="Completions of one prompt; divides batch_episodes."
+    )
+    epochs: int = setting(4, low=1, label="Passes over a batch", help="Passes over a batch.")
+    minibatches: int = setting(
+        1, low=1, label="Optimizer steps per pass", help="Optimizer steps of a pass; divides batch_episodes."
+    )
+    temperature: float = setting(
+        1.0, above=0, label="Temperature", help="Divides the logits in sampling, training and the KL alike."
+    )
+    eval_prompts: int = setting(
+        64, low=0, label="Evaluation prompts", help="Maximum held-out prompts of an evaluation. 0: no evaluation."
+    )
     eval_samples: int = setting(
         4,
         low=0,
+        label="Samples kept per evaluation",
         help="Maximum prompts whose completions at the start and at each evaluation go to samples_at_steps.jsonl. "
         "0: none.",
     )
     optimum_samples: int = setting(
-        16, low=0, help="Reference samples per prompt for the estimate of the best attainable objective. 0: none."
+        16,
+        low=0,
+        label="Samples for the best objective",
+        help="Reference samples per prompt for the estimate of the best attainable objective. 0: none.",
     )
-    optimum_prompts: int = setting(16, low=1, help="Maximum evaluation prompts of that estimate.")
+    optimum_prompts: int = setting(
+        16, low=1, label="Prompts for the best objective", help="Maximum evaluation prompts of that estimate."
+    )
 
     def curve_prompts(self) -> int:
         """Return the maximum number of prompts of an evaluation during training; the last one uses eval_prompts.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from training.learner.environments import ENVIRONMENTS, HELP, SINGLE_TURN, check_environment
-from training.learner.reward_terms import check_terms
+from training.learner.reward_terms import TERMS, check_terms
 from training.learner.runtime.config.base import Settings
 from training.learner.runtime.fields import setting
 from training.learner.runtime.jobdir import BadInput
@@ -21,12 +21,18 @@ class Sampling(Settings):
     )
     environment: dict[str, Any] = setting(
         SINGLE_TURN,
-        help=f"{HELP}{', '.join(sorted(ENVIRONMENTS))}.",
+        label="Environment",
+        help=HELP,
+        names=sorted(ENVIRONMENTS),
     )
-    completions_per_prompt: int = setting(1, low=1, help="Completions of each prompt.")
-    temperature: float = setting(1.0, low=0, help="Divides the logits. 0: greedy decoding.")
-    top_p: float = setting(1.0, above=0, high=1, help="Nucleus sampling: the most likely tokens of this probability.")
-    batch_completions: int = setting(64, low=1, help="Completions that one process decodes together.")
+    completions_per_prompt: int = setting(1, low=1, label="Completions per prompt", help="Completions of each prompt.")
+    temperature: float = setting(1.0, low=0, label="Temperature", help="Divides the logits. 0: greedy decoding.")
+    top_p: float = setting(
+        1.0, above=0, high=1, label="Top-p", help="Nucleus sampling: the most likely tokens of this probability."
+    )
+    batch_completions: int = setting(
+        64, low=1, label="Completions decoded together", help="Completions that one process decodes together."
+    )
 
     def check(self) -> None:
         super().check()
@@ -45,7 +51,10 @@ class SampleConfig(Sampling):
     program = "sample"
 
     rewards: list[dict[str, Any]] = setting(
-        [], help="Reward terms of the score, as in ppo. Empty: the reward model alone, or no scores without one."
+        [],
+        label="Reward terms",
+        names=sorted(TERMS),
+        help="Reward terms of the score, as in ppo. Empty: the reward model alone, or no scores without one.",
     )
 
     def check(self) -> None:

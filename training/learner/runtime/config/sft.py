@@ -17,15 +17,24 @@ class SftConfig(Training):
 
     architecture: dict[str, Any] = setting({}, help="Without model: a transformers config with its model_type.")
     vocabulary_size: int = setting(2048, low=261, help="Without model: size of the byte-level BPE vocabulary.")
-    epochs: int = setting(1, low=1, help="Passes over the demonstrations.")
-    batch_tokens: int = setting(16384, low=1, help="Tokens of a step over all processes, prompts included.")
-    prompt_loss_weight: float = setting(
-        0.0, low=0, high=1, help="Loss weight of prompt tokens; completion tokens have weight 1."
+    epochs: int = setting(1, low=1, label="Passes over the demonstrations", help="Passes over the demonstrations.")
+    batch_tokens: int = setting(
+        16384, low=1, label="Tokens per step", help="Tokens of a step over all processes, prompts included."
     )
-    held_out_fraction: float = setting(0.0, low=0, below=1, help="Share of prompts held out for evaluation.")
+    prompt_loss_weight: float = setting(
+        0.0,
+        low=0,
+        high=1,
+        label="Weight of prompt tokens",
+        help="Loss weight of prompt tokens; completion tokens have weight 1.",
+    )
+    held_out_fraction: float = setting(
+        0.0, low=0, below=1, label="Share held out", help="Share of prompts held out for evaluation."
+    )
     eval_samples: int = setting(
         4,
         low=0,
+        label="Samples kept per evaluation",
         help="Maximum prompts whose completions at the start and at each evaluation go to samples_at_steps.jsonl. "
         "0: none.",
     )
