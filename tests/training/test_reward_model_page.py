@@ -98,7 +98,7 @@ def test_the_page_shows_figures_computed_from_the_scores(client, manager, projec
 
 def test_without_a_report_the_page_and_the_list_say_what_comes(client, manager, project):
     client.force_login(manager)
-    assert "No reward model yet" in text_of(client.get(PAGE))
+    assert "No report yet" in text_of(client.get(PAGE))
     assert "Nothing surprising" in text_of(client.get(LIST))
     assert client.get(PAGE, {"round": "7"}).status_code == 404
     assert client.get(PAGE, {"round": "x"}).status_code == 404

@@ -13,7 +13,7 @@ from feedback.errors import NotFound
 from feedback.models import Membership, Project
 from feedback.rendering import render_answer
 from feedback.web.presenters import present_messages
-from training import reports, side_by_side, trials
+from training import checkpoints, reports, side_by_side, trials
 from training.models import Checkpoint
 from training.rounds.recipes.evaluate import NAME as EVALUATE
 from training.rounds.sample_comparison import other_checkpoint
@@ -25,13 +25,15 @@ from training.web.presenters import reason_not_to_start, render_page
 @require_GET
 @never_cache
 def compare(request: HttpRequest, slug: str) -> HttpResponse:
-    """Show two checkpoints, `?one=` and `?other=` (ids), beside each other. Without `other`: the served one, or a base.
+    """Show two checkpoints, `?one=` and `?other=` (ids), beside each other.
+
+    Without `one`: the served one. Without `other`: the served one, or a base.
 
     `?cursor=` is the place of a page of prompts.
     """
     membership = members.manager_of(request.user, slug)
     project = membership.project
-    one = _chosen(project, request.GET.get("one", ""))
+    one = _chosen(project, request.GET.get("one", "")) or checkpoints.served(project)
     other = _chosen(project, request.GET.get("other", "")) or (other_checkpoint(one) if one else None)
     context: dict[str, Any] = {
         "checkpoints": project.checkpoints.select_related("source").order_by("-pk"),
