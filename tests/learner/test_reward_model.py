@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from tests.learner.worlds.words import words_folder
 from training.learner.models.loading import load_tokenizer
@@ -45,6 +45,18 @@ def trained(path: str, heads: int = 4) -> RewardModel:
         if model.ensemble:
             model.ensemble.learned.copy_(torch.randn(heads, 32, generator=generator) / 10)
     return model
+
+
+def test_the_features_of_a_text_are_those_at_its_last_token_and_the_mean_of_its_tokens(policy):
+    model = new_reward_model(policy, heads=0, seed=0).requires_grad_(False)
+    features, plain = model.text_features(GROUPS), AutoModel.from_pretrained(policy).eval()
+    expected = []
+    for group, completion in [(one, completion) for one in GROUPS for completion in one.completions]:
+        with torch.no_grad():
+            states = plain(torch.tensor([[*group.prompt, *completion]])).last_hidden_state[0, len(group.prompt) :]
+        expected.append(torch.cat([states[-1], states.mean(0)]))
+    assert torch.allclose(features, torch.stack(expected), atol=1e-5)
+    assert torch.allclose(features[:, :32], model.features(GROUPS))
 
 
 def test_a_fresh_model_starts_at_loss_ln_2_exactly(policy):

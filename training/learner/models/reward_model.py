@@ -134,6 +134,18 @@ class RewardModel(nn.Module):
         batch = pack_groups(groups, self.network.device)
         return states_at(self.network, batch, batch.last)
 
+    def text_features(self, groups: Sequence[PromptGroup]) -> Tensor:
+        """Return for each completion the features and, beside them, the mean last hidden state of its tokens, [N, 2d].
+
+        float32, in the order of the groups.
+        """
+        batch = pack_groups(groups, self.network.device)
+        spans = [completion for group in batch.layout.spans for completion in group.completions]
+        tokens = torch.tensor([index for span in spans for index in span]).to(batch.last)
+        states = states_at(self.network, batch, torch.cat([batch.last, tokens])).float()
+        means = [part.mean(0) for part in states[len(spans) :].split([len(span) for span in spans])]
+        return torch.cat([states[: len(spans)], torch.stack(means)], dim=1)
+
     def features_and_states(
         self, groups: Sequence[PromptGroup], tokens: Sequence[tuple[int, int, int]]
     ) -> tuple[Tensor, Tensor]:
@@ -275,17 +287,18 @@ def outputs_of_groups(
     groups: Sequence[PromptGroup],
     token_budget: int,
     outputs: Callable[[Tensor], tuple[Tensor, ...]],
+    features_of: Callable[[Sequence[PromptGroup]], Tensor] | None = None,
 ) -> list[Tensor]:
     """Return what `outputs` makes of the features [n, d] of all N completions, in order, on the CPU.
 
-    outputs: from features to tensors [n, ...]. token_budget: maximum of attention slots in one forward pass (a group is
-    never divided); reduced when memory runs out.
+    outputs: from features to tensors [n, ...]. features_of: by default `model.features`. token_budget: maximum of
+    attention slots in one forward pass (a group is never divided); reduced when memory runs out.
     """
     items = [[group.sizes if shares_prompts(model.network) else unshared(group.sizes)] for group in groups]
 
     def pass_over(budget: int) -> list[Tensor]:
         batches = batches_within(items, budget)
-        features = [model.features([groups[index] for index in batch]) for batch in batches]
+        features = [(features_of or model.features)([groups[index] for index in batch]) for batch in batches]
         columns = [torch.cat(parts).cpu() for parts in zip(*map(outputs, features), strict=True)]
         order = _order_of_completions(groups, batches)
         return [torch.empty_like(column).index_copy(0, order, column) for column in columns]

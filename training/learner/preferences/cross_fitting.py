@@ -6,8 +6,9 @@ Uncertainty in Dataset Labels", do for classes). The prompts with a training ran
 a fold is fitted to the training rankings of all other folds. Rankings of held-out prompts are scored by a head that is
 fitted to all training rankings.
 
-The heads read the last hidden state of the policy that the reward model starts from. Its weights do not depend on the
-rankings of this training, but a policy of an earlier round has learned from earlier rankings through its reward.
+The heads read the last hidden states of the policy that the reward model starts from: at the completion's last token,
+and their mean over its tokens. Its weights do not depend on the rankings of this training, but a policy of an earlier
+round has learned from earlier rankings through its reward.
 
 A head is a Bradley–Terry model of its score differences, with a ridge penalty on weights of standardised features. It
 is fitted by Newton's method. The penalty is chosen within the other folds: the one with the lowest loss on the fold

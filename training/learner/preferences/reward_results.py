@@ -61,7 +61,7 @@ def cross_fitted(model: RewardModel, data: RankingData, settings: RewardConfig, 
     train, held_out = chosen(data.train, most, seed), chosen(data.held_out, most, seed)
     groups = [comparison.group for comparison in (*train, *held_out)]
     with torch.no_grad(), computing_in(settings.dtype):
-        (features,) = outputs_of_groups(model, groups, token_budget, lambda features: (features.float(),))
+        (features,) = outputs_of_groups(model, groups, token_budget, lambda one: (one,), model.text_features)
     return surprises(train, held_out, features, settings.surprise_folds, seed)
 
 
