@@ -164,7 +164,8 @@ def test_over_the_api_an_import_is_named_listed_and_undone(project, manager):
     (listed,) = api.get(f"{URL}/imports").json()
     assert listed["id"] == added["import_id"]
     assert (listed["how"], listed["actor"], listed["undone_at"]) == ("api", "mona", None)
-    assert listed["counts"] == {"prompts": 2, "completions": 4, "comparisons": 2, "demonstrations": 0, "completed": 0}
+    made = {name: count for name, count in listed["counts"].items() if count}
+    assert made == {"prompts": 2, "completions": 4, "comparisons": 2}
     answer = api.delete(f"{URL}/imports/{listed['id']}")
     assert answer.status_code == 200
     assert answer.json() == {"removed": {"prompts": 2, "completions": 4, "comparisons": 2}, "stayed": []}
