@@ -85,7 +85,7 @@ def _mapped(row: object, made: Map) -> list[MappedRow]:
         raise FieldError(_("The row is not an object with named columns."), "", row)
     try:
         flat_rows = list(readers.flat_rows(made.reader, row, made.rules))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
         # Readers take the form of a published format for granted, which a damaged row does not have.
         raise FieldError(
             _("The row does not have the form of %(format)s.") % {"format": made.title}, "", row

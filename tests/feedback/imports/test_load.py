@@ -304,6 +304,38 @@ def test_an_export_imports_again_with_the_same_rankings(load, project, ann, cole
     assert report["imported"] == len(exported)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("name", "map_name"),
+    [
+        ("arena", "arena"),
+        ("argilla", "argilla"),
+        ("hh", "accord-trl-implicit"),
+        ("label-studio", "label-studio"),
+        ("openai-dpo", "openai-preference"),
+    ],
+)
+def test_an_export_for_another_tool_imports_again_with_the_same_order(load, project, ann, work, name, map_name):
+    work(2, size=2)
+    while rank_next(ann, seconds=3.0):
+        pass
+    other = Project.objects.create(slug="other", name="Other")
+
+    def orders(of):
+        rows = map(_by_text, ranking_record.rankings(of))
+        return sorted((row["messages"][0]["content"], row["completions"], row["ranks"]) for row in rows)
+
+    exported = [json.loads(json.dumps(row)) for row in formats.lines(project, name, split=None)]
+    report = load(exported, slug="other")
+    assert (report["map"], report["errors"]) == (map_name, [])
+    assert orders(other) == orders(project)
+    if name in ("arena", "argilla", "label-studio"):
+        assert set(Completion.objects.filter(prompt__project=other).values_list("source__name", flat=True)) == {
+            "source-0",
+            "source-1",
+        }
+
+
 def _by_text(row):
     order = sorted(range(len(row["ranks"])), key=lambda place: row["completions"][place])
     return row | {field: [row[field][place] for place in order] for field in ("completions", "ranks", "sources")}

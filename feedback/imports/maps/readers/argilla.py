@@ -21,19 +21,33 @@ def flat_rows(row: dict[str, Any], rules: Rules) -> Iterator[dict[str, Any]]:
     if name is None:
         raise FieldError(_('The row has no "%(column)s".') % {"column": "fields.prompt"}, "fields.prompt")
     prompt = fields[name]
-    flat = {
+    metadata = dict(row["metadata"]) if isinstance(row.get("metadata"), Mapping) else {}
+    flat: dict[str, Any] = {
         "messages": [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt,
-        "answers": [
-            {"name": field, "text": text} for field, text in fields.items() if field != name and isinstance(text, str)
-        ],
+        "answers": _answers(fields, name, metadata),
         "external_id": row.get("id"),
-        "metadata": row["metadata"] if isinstance(row.get("metadata"), Mapping) else {},
+        "metadata": metadata,
     }
     rankings = list(_rankings(row, {answer["name"] for answer in flat["answers"]}))
     if not rankings:
         yield flat
     for order, user, is_discarded in rankings:
         yield flat | {"order": order, "judge": user, "cancelled": is_discarded}
+
+
+def _answers(fields: Mapping[str, Any], prompt: str, metadata: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the other texts of a record. Our own exports name their sources in the metadata, which loses them."""
+    answers: list[dict[str, Any]] = [
+        {"name": name, "text": text} for name, text in fields.items() if name != prompt and isinstance(text, str)
+    ]
+    sources = metadata.get("sources")
+    if isinstance(sources, str) and {"prompt_id", "split"} <= metadata.keys():
+        for name in ("sources", "prompt_id", "split"):
+            del metadata[name]
+        names = sources.split(", ")
+        if len(names) == len(answers):
+            answers = [answer | {"source": source} for answer, source in zip(answers, names, strict=True)]
+    return answers
 
 
 def _flat_fields(row: Mapping[str, Any]) -> dict[str, Any]:

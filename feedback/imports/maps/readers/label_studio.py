@@ -29,7 +29,11 @@ def flat_rows(row: dict[str, Any], rules: Rules) -> Iterator[dict[str, Any]]:
     for annotation in annotations:
         by = annotation.get("completed_by", data.get("annotator"))  # the second: exports of Accord
         judgement = flat | {
-            "judge": by.get("id", by.get("email")) if isinstance(by, Mapping) else by,
+            "judge": by.get("id", by.get("email"))
+            if isinstance(by, Mapping)
+            else data.get("annotator")
+            if by is None
+            else by,
             "seconds": annotation.get("lead_time"),
             "time": annotation.get("created_at"),
             "cancelled": bool(annotation.get("was_cancelled")),
@@ -50,13 +54,15 @@ def _prompt(data: Mapping[str, Any]) -> list[dict[str, str]]:
 def _answers(data: Mapping[str, Any]) -> list[dict[str, Any]]:
     items = data.get("items")
     if isinstance(items, list):
+        named = data.get("sources")  # our own exports name them beside the items
+        sources = named if isinstance(named, list) and len(named) == len(items) else [None] * len(items)
         return [
             {
-                "text": next((item[name] for name in ("body", "html", "title") if item.get(name) is not None), None),
+                "text": item.get("body") or item.get("html") or item.get("title"),
                 "name": str(item.get("id")),
-                "source": item.get("model"),
+                "source": item.get("model") or source,
             }
-            for item in items
+            for item, source in zip(items, sources, strict=True)
             if isinstance(item, Mapping)
         ]
     numbered = {match[1]: name for name in data if (match := re.fullmatch(r"\D*([12])", name))}
