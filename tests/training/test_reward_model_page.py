@@ -141,6 +141,7 @@ def test_a_ranking_leaves_the_list_once_somebody_has_decided(rita, project, repo
     assert listed(project) == sorted([kept, *left], key=ids.index)
 
 
+@pytest.mark.full
 def test_a_comparison_that_is_not_on_the_list_cannot_be_kept(rita, project, reported):
     other = Ranking.objects.get(pk=reported[0]["ranking_id"]).comparison_id
     with pytest.raises(Conflict, match="list of surprising rankings"):
