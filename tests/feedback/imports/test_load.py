@@ -20,7 +20,7 @@ from feedback.queue import leases
 from feedback.reports import statistics
 from tests.factories import rank_next
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 SAMPLES = Path(__file__).resolve().parents[4] / "shared" / "formats"  # public files, not in the repository
 # rows, prompts, completions, comparisons, rankings; counted in the files by hand or with jq

@@ -12,7 +12,7 @@ from feedback.imports.maps import find
 from feedback.models import Import, Prompt, Ranking
 from tests.factories import URL, client_of, lines
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 PAGE = "/projects/support/imports/"
 PAIRS = [{"prompt": f"{number}?", "chosen": "yes", "rejected": "no"} for number in range(3)]
