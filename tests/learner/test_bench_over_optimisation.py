@@ -53,6 +53,7 @@ def test_errors_are_alike_as_far_as_members_share_them():
 
 def test_the_cost_of_a_way_counts_computed_rankings():
     assert cost(WAYS["full"]) == 1
-    assert cost(WAYS["all"]) == 0.5
+    assert cost(WAYS["all"]) == cost(WAYS["full, 2 passes"]) == 0.5
+    assert cost(WAYS["all, full every 3"], rounds=3) == 0.5
     assert cost(WAYS["replay 3"]) == (2 + 3 + 4 + 4 + 4) / 20
     assert cost(WAYS["all, full every 3"]) == 0.6  # rounds 2, 3, 5, 6 by half, round 4 whole: (16 / 2 + 4) / 20

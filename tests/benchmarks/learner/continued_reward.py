@@ -1,13 +1,13 @@
 """Continued reward models: held-out accuracy over small rounds, by the model that a round's training starts from.
 
     .venv/bin/python -m tests.benchmarks.learner.continued_reward FOLDER [--world words] [--ways "full;all"] [--seeds 3]
-        [--base MODEL]
+        [--rounds 6] [--base MODEL]
 
 Each round adds NEW rankings of four completions. The first round trains from the policy on all rankings; so does every
-round of the way `full`. Worlds: `words` is that of `tests/learner/worlds/words.py` with a random trunk; in `demo` the
-trained base writes the completions (FOLDER/samples, as in `over_optimisation`) and simulated annotators rank them.
-Held-out rankings have no noise. `cost` is the number of rankings that were computed after the first round, as a share
-of those of `full`.
+round of the way `full`, and with fewer passes of `full, 2 passes`. Worlds: `words` is that of
+`tests/learner/worlds/words.py` with a random trunk; in `demo` the trained base writes the completions (FOLDER/samples,
+as in `over_optimisation`) and simulated annotators rank them. Held-out rankings have no noise. `cost` is the number of
+rankings that were computed after the first round, as a share of those of `full`.
 """
 
 import argparse
@@ -46,7 +46,7 @@ Rows = list[dict[str, Any]]
 class Way:
     """Training of the reward model in each round after the first."""
 
-    keeps: float  # kept_share of the program reward; 0: a full training
+    keeps: float  # kept_share of the program reward; 0: from the policy
     passes: int = FULL_PASSES
     replay: float = math.inf  # earlier rankings for each new one
     rate: float = 1.0  # times the learning rate of a full training
@@ -56,6 +56,7 @@ class Way:
 FULL = Way(keeps=0.0)
 WAYS = {
     "full": FULL,
+    "full, 2 passes": Way(0.0, passes=2),
     "all, 1 pass": Way(1.0, passes=1),
     "all": Way(1.0, passes=2),
     "all, half the rate": Way(1.0, passes=2, rate=0.5),
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--world", choices=tuple(SETTINGS), default="words")
     parser.add_argument("--ways", default=";".join(WAYS), help="names of WAYS, separated by semicolons (all)")
     parser.add_argument("--seeds", type=at_least_one, default=3)
+    parser.add_argument("--rounds", type=int, choices=range(2, ROUNDS + 1), default=ROUNDS)
     parser.add_argument("--base", default="", help="demo: folder of the trained base model, if there is one")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -85,11 +87,14 @@ def main() -> None:
         for name, way in ways.items():
             started = time.process_time()
             folder = options.folder / f"{options.world}-{seed}-{name.replace(' ', '-').replace(',', '')}"
-            accuracies[name].append(run(folder, policy, rows, held_out, SETTINGS[options.world], way, seed))
+            accuracies[name].append(
+                run(folder, policy, rows, held_out, SETTINGS[options.world], way, seed, options.rounds)
+            )
             line = " ".join(f"{value:.3f}" for value in accuracies[name][-1])
             print(f"seed {seed}, {name}: {line}; {time.process_time() - started:.0f} s of CPU", flush=True)
     for name, runs in accuracies.items():
-        print(f"{name}: {json.dumps(summary(runs, accuracies.get('full', runs)) | {'cost': cost(ways[name])})}")
+        figures = summary(runs, accuracies.get("full", runs)) | {"cost": cost(ways[name], options.rounds)}
+        print(f"{name}: {json.dumps(figures)}")
 
 
 def world(options: argparse.Namespace, seed: int) -> tuple[str, Rows, Rows]:
@@ -132,13 +137,19 @@ def demo_rankings(samples: Sequence[Sequence[over_optimisation.Scored]], seed: i
 
 
 def run(
-    folder: Path, policy: str, rows: Rows, held_out: Rows, settings: dict[str, Any], way: Way, seed: int
+    folder: Path,
+    policy: str,
+    rows: Rows,
+    held_out: Rows,
+    settings: dict[str, Any],
+    way: Way,
+    seed: int,
+    rounds: int = ROUNDS,
 ) -> list[float]:
     """Return the held-out accuracy after each round. Folders of finished rounds are read, not computed again."""
     last, accuracies = "", []
-    for number in range(ROUNDS):
-        is_full = number == 0 or way.keeps == 0 or (way.full_every > 0 and number % way.full_every == 0)
-        used = FULL if is_full else way
+    for number in range(rounds):
+        used = training_of(way, number)
         new = rows[number * NEW : (number + 1) * NEW]
         earlier = list(rows[: number * NEW])
         if len(earlier) > used.replay * NEW:
@@ -147,9 +158,10 @@ def run(
             "model": policy,
             "learning_rate": settings["learning_rate"] * used.rate,
             "seed": seed * ROUNDS + number,
+            "epochs": used.passes,
             "eval_every": 10**9,
         }
-        if not is_full:
+        if used.keeps > 0:
             chosen |= {"last_reward_model": last, "kept_share": used.keeps, "continued_epochs": used.passes}
         job = finished_job(folder / str(number), reward, chosen, rankings=[*earlier, *new, *held_out])
         accuracies.append((job.result() or {})["held_out_accuracy"])
@@ -157,13 +169,19 @@ def run(
     return accuracies
 
 
-def cost(way: Way) -> float:
+def training_of(way: Way, number: int) -> Way:
+    """Return the training in a round, counted from 0: a full one in the first round and where the way has one."""
+    is_full = number == 0 or (way.full_every > 0 and number % way.full_every == 0)
+    return FULL if is_full else way
+
+
+def cost(way: Way, rounds: int = ROUNDS) -> float:
     """Return the rankings that are computed after the first round, as a share of those of full trainings."""
     spent = 0.0
-    for number in range(1, ROUNDS):
-        is_full = way.keeps == 0 or (way.full_every > 0 and number % way.full_every == 0)
-        spent += FULL_PASSES * (number + 1) if is_full else way.passes * (1 + min(number, way.replay))
-    return round(spent / (FULL_PASSES * sum(range(2, ROUNDS + 1))), 2)
+    for number in range(1, rounds):
+        used = training_of(way, number)
+        spent += used.passes * (1 + min(number, used.replay))
+    return round(spent / (FULL_PASSES * sum(range(2, rounds + 1))), 2)
 
 
 def summary(runs: Sequence[Sequence[float]], full: Sequence[Sequence[float]]) -> dict[str, Any]:
