@@ -59,6 +59,7 @@ WAYS = {
     "full, 2 passes": Way(0.0, passes=2),
     "all, 1 pass": Way(1.0, passes=1),
     "all": Way(1.0, passes=2),
+    "all, 3 passes": Way(1.0, passes=3),
     "all, half the rate": Way(1.0, passes=2, rate=0.5),
     "replay 3": Way(1.0, replay=3.0),
     "shrink 0.5": Way(0.5, passes=2),

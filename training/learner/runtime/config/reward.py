@@ -18,7 +18,7 @@ class RewardConfig(Training):
         "", help="Folder of an earlier reward model to continue. Empty: a full training from `model`."
     )
     continued_epochs: int = setting(
-        2, low=1, label="Passes when it continues", help="Passes over the rankings with last_reward_model."
+        3, low=1, label="Passes when it continues", help="Passes over the rankings with last_reward_model."
     )
     kept_share: float = setting(
         1.0,
