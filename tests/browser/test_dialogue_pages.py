@@ -94,6 +94,7 @@ def test_a_dialogue_is_marked_and_ranked_and_an_answer_may_begin_with_an_empty_p
     keep(ranking.page, "rank-dialogue-as-written")
     ranking.press("i")
     ranking.submit()
+    ranking.expect_sent()
     stored = Ranking.objects.get()
     assert marked(stored) == [("keep the box", "bad")]
     assert stored.comparison.texts()[stored.ranks.index(1)] == text_of(GOOD)

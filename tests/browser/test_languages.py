@@ -39,7 +39,8 @@ def choose_chinese(page: Page) -> None:
     expect(page.locator("html")).to_have_attribute("lang", "zh-hans")
 
 
-NAMES = {"PPO", "DPO", "KTO", "Q", "V", "GPU"}  # of algorithms, values and devices: the same in every language
+# Of algorithms, values, settings and devices: the same in every language.
+NAMES = {"PPO", "DPO", "KTO", "Q", "V", "GPU", "Top-p", "GAE λ", "TD λ", "Adam ε"}
 
 
 def test_every_sentence_is_translated_and_compiled():

@@ -85,7 +85,7 @@ def test_the_environments_reward_is_earned_at_the_end_of_its_turn(tmp_path):
     context, episodes, answers = played(tmp_path / "job", gamma=0.9, gae_lambda=0.8)
     turns = [[turn._replace(reward=10.0 * number + 1) for number, turn in enumerate(row)] for row in episodes.turns]
     scored = rollout.score_episodes(context, episodes._replace(turns=turns), answers)
-    _, returns = rollout.gae_targets(scored, 0.0, context.settings)
+    _, returns, *_ = rollout.gae_targets(scored, 0.0, context.settings)
     for row, values, found, finished in zip(turns, scored.values, returns, scored.finished, strict=True):
         earned = torch.zeros(len(values))
         ends = torch.tensor([turn.end - turn.start for turn in row]).cumsum(0) - 1

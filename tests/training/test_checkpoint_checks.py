@@ -90,7 +90,7 @@ def test_an_exact_model_imported_on_the_page_is_served_once_a_worker_has_checked
     assert Promotion.objects.get().actor == administrator
     ended = console.get(f"{PAGE}/checkpoints/table/")
     assert (ended.status_code, ended["HX-Refresh"], "Exact and fast" in ended.content.decode()) == (286, "true", True)
-    assert "mine: Exact and fast." in console.get(f"{PAGE}/console/").content.decode()
+    assert "It starts from mine." in console.get(f"{PAGE}/rounds/new/").content.decode()
 
 
 @pytest.mark.usefixtures("forked_programs")

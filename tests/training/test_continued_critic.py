@@ -130,7 +130,7 @@ def test_the_page_says_where_the_critic_started(client, project, base, rankings,
 
 def test_the_form_and_the_api_show_the_setting_and_take_it(client, project, base, rankings, manager):
     client.force_login(manager)
-    page = client.get(reverse("console", args=[project.slug])).content.decode()
+    page = client.get(reverse("round-new", args=[project.slug])).content.decode()
     assert 'name="round-critic_start"' in page and 'name="round-reward_start"' in page
     response = client.post(
         f"/api/v1/projects/{project.slug}/rounds", {"settings": CONTINUE}, content_type="application/json"

@@ -13,7 +13,7 @@ from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.models import Project
 from training import checkpoints, guards, reports
-from training.api.plans import EstimateSerializer
+from training.api.plans import RoundEstimateSerializer
 from training.models import Checkpoint, LoopSettings, Promotion, Round
 from training.rounds import estimates, lifecycle
 from training.rounds import settings as round_settings
@@ -185,10 +185,10 @@ class RoundDetailSerializer(RoundSerializer):
     def get_guards(self, round_: Round) -> Any:
         return guards.as_json(round_)
 
-    @extend_schema_field(EstimateSerializer(allow_null=True))
+    @extend_schema_field(RoundEstimateSerializer(allow_null=True))
     def get_estimate(self, round_: Round) -> Any:
         estimate = estimates.Estimate.from_json(round_.estimate)
-        return EstimateSerializer(estimate).data if estimate else None
+        return RoundEstimateSerializer(estimate).data if estimate else None
 
     def get_seconds(self, round_: Round) -> float | None:
         return estimates.took(round_)

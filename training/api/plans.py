@@ -68,7 +68,7 @@ class LearnedRankingsSerializer(strict.Serializer):
     left_out = LeftOutSerializer(many=True)
 
 
-class EstimateSerializer(strict.Serializer):
+class RoundEstimateSerializer(strict.Serializer):
     """Estimate of a round's time and memory. null: not known."""
 
     seconds = serializers.FloatField(allow_null=True)
@@ -92,7 +92,7 @@ class PlanSerializer(strict.Serializer):
     base = serializers.CharField(allow_null=True)
     settings = serializers.DictField(allow_null=True, help_text="Complete settings; null: they cannot be used.")
     rankings = LearnedRankingsSerializer(allow_null=True, help_text="null: it reads no rankings.")
-    estimate = EstimateSerializer(allow_null=True)
+    estimate = RoundEstimateSerializer(allow_null=True)
 
 
 class PlanQuery(strict.Serializer):

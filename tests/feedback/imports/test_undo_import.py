@@ -168,7 +168,10 @@ def test_over_the_api_an_import_is_named_listed_and_undone(project, manager):
     assert made == {"prompts": 2, "completions": 4, "comparisons": 2}
     answer = api.delete(f"{URL}/imports/{listed['id']}")
     assert answer.status_code == 200
-    assert answer.json() == {"removed": {"prompts": 2, "completions": 4, "comparisons": 2}, "stayed": []}
+    assert answer.json() == {
+        "removed": {"prompts": 2, "completions": 4, "comparisons": 2, "rankings": 0, "skips": 0},
+        "stayed": [],
+    }
     again = api.delete(f"{URL}/imports/{listed['id']}")
     assert (again.status_code, again.json()["message"]) == (409, "This import was undone before.")
     assert api.get(f"{URL}/imports").json()[0]["undone_by"] == "mona"

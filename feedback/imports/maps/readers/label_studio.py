@@ -58,7 +58,7 @@ def _answers(data: Mapping[str, Any]) -> list[dict[str, Any]]:
         sources = named if isinstance(named, list) and len(named) == len(items) else [None] * len(items)
         return [
             {
-                "text": item.get("body") or item.get("html") or item.get("title"),
+                "text": next((item[name] for name in ("body", "html", "title") if item.get(name) is not None), None),
                 "name": str(item.get("id")),
                 "source": item.get("model") or source,
             }
