@@ -33,7 +33,8 @@ def check(page: Page) -> None:
     assert not violations, json.dumps(violations, indent=1)
 
 
-@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
+@pytest.mark.full
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_the_ranking_page_in_every_state(comparisons, user_pages, annotator, dark):
     comparisons(
         ["# Head\n\n- a\n- b\n\n```python\nprint(1) # x\n```", "|a|b|\n|-|-|\n|1|2|", "word " * 900, ""], count=1

@@ -70,6 +70,7 @@ def test_a_lost_response_makes_no_second_ranking(ranking):
     assert Ranking.objects.filter(comparison_id=first).count() == 1
 
 
+@pytest.mark.full
 def test_a_submit_is_repeated_after_a_server_error(ranking):
     failures = iter([500, 503])
 
@@ -118,7 +119,8 @@ def test_a_comparison_that_is_no_longer_held_is_refused_in_words(ranking):
     assert not Ranking.objects.exists()
 
 
-@pytest.mark.parametrize("ahead", [pytest.param(1, marks=pytest.mark.full), 3])
+@pytest.mark.full
+@pytest.mark.parametrize("ahead", [1, 3])
 def test_without_a_connection_the_prefetched_comparisons_can_be_ranked(project, ranking, ahead):
     project.comparisons_ahead = ahead
     project.save()

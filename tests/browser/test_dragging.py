@@ -33,6 +33,7 @@ def test_a_letter_dropped_on_any_part_of_a_box_gets_its_rank(comparisons, user_p
     assert ranking.ranks[:2] == [1, 1]
 
 
+@pytest.mark.full
 def test_the_box_below_the_letter_is_highlighted_and_no_box_moves(comparisons, user_pages, annotator, keep):
     comparisons(count=1, size=4)
     ranking = RankPage(user_pages.open("ann"))

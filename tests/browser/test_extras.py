@@ -1,5 +1,6 @@
 """Ranking details: strength, flags, a comment, a better answer."""
 
+import pytest
 from playwright.sync_api import expect
 from rank_page import RankPage
 
@@ -42,6 +43,7 @@ def test_undo_restores_ranks_and_details(comparisons, user_pages, annotator):
     assert list(revisions) == [("counts", ["all good"]), ("withdrawn", ["all good"]), ("counts", [])]
 
 
+@pytest.mark.full
 def test_strength_is_offered_for_pairs_only_and_only_if_the_project_asks(comparisons, user_pages, annotator, project):
     comparisons(["a", "b"], ["a", "b", "c"])
     ranking = RankPage(user_pages.open("ann"))

@@ -46,6 +46,7 @@ def test_the_places_and_the_buttons_do_not_cover_each_other(comparisons, user_pa
     expect(page.locator(".completion").last).to_be_in_viewport(ratio=0.3)  # not beneath the places either
 
 
+@pytest.mark.full
 def test_on_a_phone_all_places_and_submit_are_in_sight(comparisons, user_pages, annotator, keep):
     """Check the layout with no letter ranked, each with its own rank, and all with the same."""
     for size in (2, 4, 9):
@@ -183,12 +184,13 @@ def height_to_read_in(page: Page) -> float:
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("size", "window"),
     [
-        pytest.param(2, (640, 400), marks=pytest.mark.full),
+        pytest.param(2, (640, 400)),
         (4, (640, 400)),
-        pytest.param(2, (320, 200), marks=pytest.mark.full),
+        pytest.param(2, (320, 200)),
         (9, (320, 200)),
     ],
 )

@@ -39,6 +39,7 @@ def test_formulas_are_set_and_prices_are_not(comparisons, user_pages, annotator,
     assert page.locator(".completion .math .katex").count() == formulas > 1  # set before it was shown
 
 
+@pytest.mark.full
 def test_a_formula_wider_than_its_place_is_scrolled_by_keyboard_too(comparisons, user_pages, annotator):
     comparisons([f"$$ {'+'.join(f'x_{{{i}}}' for i in range(60))} $$", "$$ x $$"])
     page = RankPage(user_pages.open("ann")).page

@@ -58,6 +58,7 @@ def test_invisible_controls_are_made_visible(show_texts, keep):
     assert {"U+202E", "U+202C", "U+200B", "U+001B"} <= set(controls)
 
 
+@pytest.mark.full
 def test_a_megabyte_and_deep_nesting_are_shown_folded(show_texts, keep):
     page = show_texts("word " * 200_000, NESTED)
     keep(page, "hostile-long")

@@ -140,6 +140,7 @@ def test_empty_pages_say_what_to_do(user_pages, project, annotator, stranger, ke
     keep(page, "rank-empty")
 
 
+@pytest.mark.full
 def test_the_api_page_works_under_the_strict_policy(user_pages, annotator, keep):
     page = user_pages.open("ann")
     page.goto("/api/")

@@ -239,7 +239,8 @@ def test_the_boxes_are_labelled_best_and_worst(comparisons, rank_page):
     expect(ranking.page.get_by_role("group", name="Rank of completion A, 1 is best")).to_be_attached()
 
 
-@pytest.mark.parametrize("phone", [pytest.param(False, marks=pytest.mark.full), True], ids=["desktop", "phone"])
+@pytest.mark.full
+@pytest.mark.parametrize("phone", [False, True], ids=["desktop", "phone"])
 def test_each_action_is_confirmed_by_a_message_beside_submit(comparisons, rank_page, keep, phone):
     comparisons(count=3, size=4)
     ranking = rank_page(phone=phone)

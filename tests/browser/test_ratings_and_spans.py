@@ -176,7 +176,8 @@ def test_marks_outlast_a_look_at_the_differences(comparisons, user_pages, annota
     assert marked(Ranking.objects.get()) == [("throw", "bad")]
 
 
-@pytest.mark.parametrize("dark", [False, pytest.param(True, marks=pytest.mark.full)], ids=["light", "dark"])
+@pytest.mark.full
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_text_is_marked_by_touch_on_a_phone(comparisons, user_pages, annotator, rated, keep, dark):
     comparisons([MARKDOWN, "مرحبا، سيصل **طردك** يوم الخميس."])
     page = user_pages.open("ann", phone=True, dark=dark)

@@ -146,6 +146,7 @@ def test_a_last_turn_longer_than_its_box_opens_at_its_beginning_and_fades(conver
     keep(ranking.page, "rank-long-question")
 
 
+@pytest.mark.full
 def test_a_conversation_that_fits_is_not_folded_and_reviewers_see_the_same(
     conversation, user_pages, annotator, manager
 ):

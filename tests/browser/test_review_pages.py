@@ -146,6 +146,7 @@ def test_a_ranking_is_discarded_and_restored_by_mouse(user_pages, disputed):
     assert Review.objects.get().undone_by.username == "rita"
 
 
+@pytest.mark.full
 def test_one_persons_work_is_gone_through_and_discarded_since_a_day(user_pages, disputed, people, keep):
     page = user_pages.open("mona")
     page.goto(f"/projects/support/review/people/{people[0].user_id}/")
@@ -202,6 +203,7 @@ def test_axe_finds_no_violation(user_pages, disputed, people, project, dark):
     check(page)
 
 
+@pytest.mark.full
 def test_empty_pages_say_what_to_do(user_pages, project, manager, keep):
     page = user_pages.open("mona", language="zh-CN")
     for path in PAGES:
@@ -240,6 +242,7 @@ def test_an_annotator_sees_their_own_figures_and_no_more(user_pages, disputed, p
     expect(page.get_by_text("Only the project's managers")).to_be_visible()
 
 
+@pytest.mark.full
 def test_long_names_widen_no_page_on_a_phone(user_pages, disputed, people):
     people[0].user.username = "bartholomew.featherstonehaugh-cholmondeley@example.org"
     people[0].user.save()

@@ -77,6 +77,7 @@ def test_a_copy_of_a_running_data_folder_starts_its_own_server(folder, tmp_path)
         assert run(original, "SELECT count(*) FROM mine") == [(0,)]
 
 
+@pytest.mark.full
 def test_a_stale_pid_that_now_belongs_to_another_process_is_ignored(folder):
     bystander = subprocess.Popen(["sleep", "600"])
     try:
@@ -134,6 +135,7 @@ def test_other_users_cannot_read_the_data_and_folders_above_are_unchanged(tmp_pa
     assert open_to_others == []
 
 
+@pytest.mark.full
 def test_a_data_folder_that_an_earlier_version_left_readable_is_made_private(folder):
     folder.chmod(0o755)
     assert manage("check", "--data", str(folder))[0] == 0

@@ -87,6 +87,7 @@ def test_the_picks_are_distributed_as_the_best_of_n(learned, distributions):
         assert chi_square_p_value(counts, best_of_n(reference, other)) < 1e-3
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_policy_learns_the_best_of_n_distribution_and_gets_closer_to_the_optimum(learned, distributions):
     reference, policy = distributions

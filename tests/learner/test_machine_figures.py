@@ -55,6 +55,7 @@ def test_a_programs_own_speed_comes_first(clock, tmp_path):
     assert job.metrics()[0]["tokens_per_second"] == 99.0
 
 
+@pytest.mark.full
 @pytest.mark.process
 @pytest.mark.slow
 def test_resident_memory_grows_by_an_array_that_is_filled():

@@ -85,6 +85,7 @@ def test_a_failed_process_ends_the_other_and_the_job_resumes_from_its_last_state
     assert [line["step"] for line in metrics(job)] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.full
 @pytest.mark.process
 def test_both_processes_find_a_state_whose_replacement_was_interrupted(tmp_path, monkeypatch):
     """A kill between two renames: one process completes them, and the other must not look before."""

@@ -74,6 +74,7 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.full
 def test_heads_learn_the_ratings_while_the_score_learns_the_rankings(finished):
     result = json.loads((finished / "result.json").read_text())
     (polite_figures,) = result["attributes"]

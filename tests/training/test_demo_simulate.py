@@ -98,6 +98,7 @@ def trained_checkpoints(project):
     return [str(round_.checkpoint) for round_ in project.rounds.filter(learns=True).order_by("number")]
 
 
+@pytest.mark.full
 def test_a_round_that_fails_ends_the_simulation_with_its_own_sentence(demo, gpu_worker, live_server, monkeypatch):
     served = checkpoints.served(demo)
     served.path += "-gone"

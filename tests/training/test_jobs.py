@@ -144,7 +144,8 @@ def test_rankings_with_a_flag_of_the_projects_own_are_left_out_and_counted(proje
     directory = jobs.fill(started, job(started, "reward"))
     written = [row["ranking_id"] for row in rows(directory / "rankings.jsonl")]
     assert flagged.pk not in written and {bad.pk, good.pk} <= set(written)
-    assert jobs.snapshot_of(directory) == {"rankings": 5, "flagged_rankings": 1}
+    written = jobs.snapshot_of(directory)
+    assert (written["rankings"], written["flagged_rankings"]) == (5, 1)
     # the flag's name may leave the project, and the ranking keeps it
     project.flags = []
     project.save()

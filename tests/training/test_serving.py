@@ -144,6 +144,7 @@ def test_seeds_give_different_answers_at_every_temperature_but_zero(gateway):
     assert complete(gateway, temperature=1, seed=1)["choices"] == complete(gateway, temperature=1, seed=1)["choices"]
 
 
+@pytest.mark.full
 @pytest.mark.process
 def test_the_model_has_one_name_and_its_folder_is_not_shown(gateway):
     models = json.loads(ask(f"{gateway}/v1/models")[2])

@@ -55,6 +55,7 @@ def test_a_round_of_dpo_learns_from_dialogues_and_samples_new_ones(project, mana
     assert written and all(len(completion.turns) in (3, 5) for completion in written)
 
 
+@pytest.mark.full
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("forked_programs")
