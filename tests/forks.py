@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Any
 
+from django.db import connections
+
 PR_SET_PDEATHSIG = 1
 
 
@@ -59,6 +61,10 @@ def _become(function: Callable[[], object], output: int, errors: int, parent: in
         os.dup2(errors, 2)
         # closefd: in a fork of a fork these replace such files, whose finalizers would close the new 1 and 2.
         sys.stdout, sys.stderr = (os.fdopen(number, "w", 1, closefd=False) for number in (1, 2))
+        # The parent closes its connections, but not all: those from before Playwright's event loop, which hides them
+        # there and does not run here. A fork that took one for its own would speak to a server process that is gone.
+        for inherited in connections.all(initialized_only=True):
+            inherited.connection = None
         function()
         code = 0
     except SystemExit as end:

@@ -111,7 +111,7 @@ def test_the_second_of_two_whole_rounds_continues_the_first_ones_reward_model_an
     first, second = Round.objects.order_by("number")
     assert [round_.results["reward"]["start"] for round_ in (first, second)] == ["model", "last_reward_model"]
     steps = [round_.metrics.filter(job="reward").count() for round_ in (first, second)]
-    assert steps == [4, 3]  # the passes of one batch: epochs, and continued_epochs
+    assert 3 * steps[0] == 4 * steps[1] > 0  # epochs, then continued_epochs; a pass has one or two batches
     assert continued_reward.sentence(second) == "Its reward model continues that of round-0001."
     assert [round_.results["policy"]["critic_start"] for round_ in (first, second)] == ["new", "critic_model"]
     assert continued_critic.sentence(first) == "Its critic is new, as tiny has none of this kind to continue."

@@ -151,17 +151,16 @@ def test_a_forked_worker_is_killed_with_its_programs_which_share_its_connections
         wait_until(lambda: "started" in (tmp_path / "program.log").read_text(), "the program ignores SIGTERM")
         (program,) = started.programs()
         backend = int((tmp_path / "backend").read_text())
-        assert backend in other_connections()
+        assert backend in connections_of_server(), (tmp_path / "gpu.log").read_text()
     assert not is_alive(program)
-    wait_until(lambda: backend not in other_connections(), "the server has ended the worker's connection")
+    wait_until(lambda: backend not in connections_of_server(), "the server has ended the worker's connection")
 
 
-def other_connections():
-    """The server's process numbers of this database's other connections."""
-    others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+def connections_of_server():
+    """The database of each connection of the server, by the number of its process."""
     with connection.cursor() as cursor:
-        cursor.execute(others)
-        return {pid for (pid,) in cursor.fetchall()}
+        cursor.execute("SELECT pid, datname FROM pg_stat_activity")
+        return dict(cursor.fetchall())
 
 
 def step_of(round_):
