@@ -20,7 +20,7 @@ from feedback.imports.comparisons import MAX_COMPLETIONS, AddedComparisons, add_
 from feedback.imports.completions import RESERVED_NAMES
 from feedback.imports.imported_rankings import ImportedRanking
 from feedback.imports.maps.description import Map
-from feedback.imports.maps.mapping import MappedRow
+from feedback.imports.maps.draft import MappedRow
 from feedback.imports.prompts import AddedPrompts, add_prompt_rows
 from feedback.imports.rows import CompletionRow, InvalidRows, PromptRow, digest_of_text
 from feedback.imports.stream import RowError, Unit

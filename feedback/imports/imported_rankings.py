@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from psycopg.types.json import Jsonb
 
 from feedback.errors import Invalid
-from feedback.imports.maps.mapping import RowJudgement
+from feedback.imports.maps.draft import RowJudgement
 from feedback.models import Comparison, ComparisonItem, Import, Lease, Project, Ranking
 from feedback.queue import blinding
 

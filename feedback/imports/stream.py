@@ -13,7 +13,8 @@ from feedback.imports.files import NumberedRow, RowFile
 from feedback.imports.lines import UnreadableLine
 from feedback.imports.maps import readers, recognition
 from feedback.imports.maps.description import Map
-from feedback.imports.maps.mapping import MappedRow, group_rows, map_row
+from feedback.imports.maps.draft import MappedRow
+from feedback.imports.maps.mapping import group_rows, map_row
 from feedback.imports.maps.values import FieldError
 from feedback.imports.rows import read_prompt
 

@@ -17,7 +17,7 @@ from feedback.errors import AccordError, Invalid
 from feedback.imports import maps, uploads
 from feedback.imports.loading import preview
 from feedback.imports.maps.description import Map, read_toml, to_toml
-from feedback.imports.maps.mapping import MappedRow
+from feedback.imports.maps.draft import MappedRow
 from feedback.imports.stream import first_rows, unused_columns
 from feedback.models import Import, Membership
 from feedback.web.forms import ImportFileForm, ImportMapForm, ImportOptionsForm, checked
