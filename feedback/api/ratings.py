@@ -51,11 +51,9 @@ class SourceRatingSerializer(CoefficientSerializer):
     rankings = serializers.IntegerField(help_text="Rankings with a completion of this source.")
 
 
-class WinRateSerializer(strict.Serializer):
+class PairRateSerializer(strict.Serializer):
     """Share of the preferences between two sources for the first, a tie as half of one, with its 95 % interval."""
 
-    source = serializers.CharField()
-    other = serializers.CharField()
     value = serializers.FloatField()
     low = serializers.FloatField()
     high = serializers.FloatField()
@@ -63,6 +61,13 @@ class WinRateSerializer(strict.Serializer):
     ties = serializers.IntegerField()
     losses = serializers.IntegerField()
     prompts = serializers.IntegerField()
+
+
+class WinRateSerializer(PairRateSerializer):
+    """The rate of a named pair of sources."""
+
+    source = serializers.CharField()
+    other = serializers.CharField()
 
 
 class SlicesQuery(strict.Serializer):

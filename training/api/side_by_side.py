@@ -11,6 +11,7 @@ from rest_framework.response import Response
 from feedback.actions import members
 from feedback.api import strict
 from feedback.api.annotation import MessageSerializer
+from feedback.api.ratings import PairRateSerializer
 from feedback.api.views import api_view
 from feedback.errors import Invalid
 from training import reports, side_by_side
@@ -51,24 +52,12 @@ class PairedPromptSerializer(strict.Serializer):
     votes = VotesSerializer(many=True)
 
 
-class WinRateOfTwoSerializer(strict.Serializer):
-    """Share of the preferences that are for the first checkpoint, a tie as half of one, with its 95 % interval."""
-
-    value = serializers.FloatField()
-    low = serializers.FloatField()
-    high = serializers.FloatField()
-    wins = serializers.IntegerField()
-    ties = serializers.IntegerField()
-    losses = serializers.IntegerField()
-    prompts = serializers.IntegerField()
-
-
 class SideBySideSerializer(strict.Serializer):
     """Two checkpoints on a page of the prompts that both answered, newest first."""
 
     one = serializers.CharField()
     other = serializers.CharField()
-    win_rate = WinRateOfTwoSerializer(allow_null=True, help_text="By people; null: nobody compared them, or not yet.")
+    win_rate = PairRateSerializer(allow_null=True, help_text="By people; null: nobody compared them, or not yet.")
     trials = serializers.ListField(child=serializers.IntegerField(), help_text="Trials that both were in.")
     prompts = PairedPromptSerializer(many=True)
     withheld = serializers.IntegerField(help_text="Prompts of an open trial, which are left out until their votes.")
