@@ -1,6 +1,7 @@
 """Import of files by `load`: real samples of public formats, people who judgement, errors by line, and undo."""
 
 import json
+import os
 from io import StringIO
 from pathlib import Path
 
@@ -63,6 +64,13 @@ def annotation(selected="left", by=2, **fields):
     return {"completed_by": by, "result": result, "lead_time": 12.5, "created_at": "2023-04-17T21:54:20Z", **fields}
 
 
+def needs_samples():
+    """Skip without the public files, but fail in CI, where they lie beside the checkout."""
+    sentence = f"the public samples are not in {SAMPLES}"
+    if not SAMPLES.exists():
+        pytest.fail(sentence) if os.environ.get("CI") else pytest.skip(sentence)
+
+
 @pytest.fixture
 def load(tmp_path, project):
     """Load rows, or a file, and return the report."""
@@ -83,8 +91,7 @@ def load(tmp_path, project):
 @pytest.mark.full
 @pytest.mark.parametrize("name", SAMPLE_COUNTS)
 def test_a_real_sample_imports_with_its_counts_and_again_changes_nothing(load, name):
-    if not SAMPLES.exists():
-        pytest.skip("the public samples are not here")
+    needs_samples()
     map_name, rows, *made = SAMPLE_COUNTS[name]
     report = load(SAMPLES / name)
     assert (report["map"], report["rows"], report["imported"], report["errors"]) == (map_name, rows, rows, [])
@@ -96,8 +103,7 @@ def test_a_real_sample_imports_with_its_counts_and_again_changes_nothing(load, n
 
 
 def test_the_pairs_of_label_studio_are_18_to_the_left_and_14_to_the_right(load):
-    if not SAMPLES.exists():
-        pytest.skip("the public samples are not here")
+    needs_samples()
     load(SAMPLES / "label_studio_pairwise_export.json")
     texts = {}
     for row in json.loads((SAMPLES / "label_studio_pairwise_export.json").read_text()):
