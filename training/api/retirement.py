@@ -9,7 +9,7 @@ from feedback.actions import members
 from feedback.api import strict
 from feedback.api.views import api_view
 from training import checkpoints, reports
-from training.api.loop import CheckpointSerializer
+from training.api.checkpoints import CheckpointSerializer
 from training.models import Checkpoint
 
 

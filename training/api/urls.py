@@ -4,6 +4,7 @@ from django.urls import path
 
 from feedback.api import scopes
 from training.api import (
+    checkpoints,
     completions,
     curves,
     guard_texts,
@@ -38,15 +39,15 @@ urlpatterns = [
     path(f"{PROJECT}/machines", machines.machines_detail, name="api-machines"),
     path(f"{PROJECT}/guard-texts", guard_texts.texts, name="api-guard-texts"),
     path(f"{PROJECT}/ratings/rounds", ratings.rating_rounds, name="api-rating-rounds"),
-    path(f"{PROJECT}/checkpoints", loop.checkpoint_list, name="api-checkpoints"),
-    path(f"{PROJECT}/checkpoints/roll-back", loop.checkpoint_roll_back, name="api-roll-back"),
-    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>", loop.checkpoint_detail, name="api-checkpoint"),
+    path(f"{PROJECT}/checkpoints", checkpoints.checkpoint_list, name="api-checkpoints"),
+    path(f"{PROJECT}/checkpoints/roll-back", checkpoints.checkpoint_roll_back, name="api-roll-back"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>", checkpoints.checkpoint_detail, name="api-checkpoint"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/retire", retirement.retire, name="api-retire"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/restore", retirement.restore, name="api-restore"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/files", retirement.files, name="api-checkpoint-files"),
     path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/beside/<int:other_id>", side_by_side.beside, name="api-beside"),
-    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/check", loop.checkpoint_check, name="api-check"),
-    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote", loop.checkpoint_promote, name="api-promote"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/check", checkpoints.checkpoint_check, name="api-check"),
+    path(f"{PROJECT}/checkpoints/<int:checkpoint_id>/promote", checkpoints.checkpoint_promote, name="api-promote"),
 ]
 
 scopes.register(
