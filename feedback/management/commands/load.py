@@ -7,8 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
 
+from feedback.actions import members
 from feedback.errors import AccordError, Invalid
 from feedback.imports import Target, load, maps
 from feedback.imports.files import RowFile
@@ -16,7 +19,7 @@ from feedback.imports.maps import recognition
 from feedback.imports.maps.description import Map, as_values, read_toml
 from feedback.imports.stream import first_rows
 from feedback.management import find_project
-from feedback.models import Import, Project
+from feedback.models import Import, Membership, Project, User
 
 MAX_PRINTED = 20  # errors
 
@@ -37,7 +40,9 @@ class Command(BaseCommand):
             + ", ".join(maps.shipped())
             + ".",
         )
-        parser.add_argument("--create", action="store_true", help="Make the project if there is none.")
+        parser.add_argument(
+            "--create", action="store_true", help="Make the project if there is none; administrators manage it."
+        )
         parser.add_argument(
             "--json", type=Path, default=None, help="Write the report to this file; -: standard output."
         )
@@ -58,10 +63,11 @@ class Command(BaseCommand):
         )
 
     def handle(self, *, project: str, file: Path, **options: Any) -> None:
-        target = self._project(project, options["create"])
+        known = None if options["create"] else find_project(project)
         try:
             rows = RowFile(file)
             made = self._map(rows, options["map"])
+            target = known or self._make(project)  # after the file has been recognised: a typing error makes none
             record = Import.objects.create(
                 project=target, how=Import.How.COMMAND, file_name=file.name[:200], map=as_values(made)
             )
@@ -77,10 +83,23 @@ class Command(BaseCommand):
         if report["error_count"] and not report["imported"] and not report["unchanged"]:
             raise CommandError("No row could be imported.")
 
-    def _project(self, slug: str, create: bool) -> Project:
-        if not create:
-            return find_project(slug)
-        return Project.objects.get_or_create(slug=slug, defaults={"name": slug})[0]
+    def _make(self, slug: str) -> Project:
+        """Return the project with this slug, a new one if there is none. All active superusers become its managers."""
+        if (known := Project.objects.filter(slug=slug).first()) is not None:
+            return known
+        project = Project(slug=slug, name=slug)
+        try:
+            project.full_clean()
+        except ValidationError as error:
+            raise CommandError(f'"{slug}" cannot be a project\'s address: {" ".join(error.messages)}') from error
+        administrators = list(User.objects.filter(is_superuser=True, is_active=True).order_by("pk"))
+        with transaction.atomic():
+            project.save()
+            for user in administrators:
+                members.add_member(project, user.username, Membership.Role.MANAGER)
+        managers = ", ".join(map(str, administrators)) or "nobody yet: add a manager in /admin/"
+        self.stderr.write(f'made the project "{slug}"; its managers: {managers}')
+        return project
 
     def _map(self, file: RowFile, name: str | None) -> Map:
         if name is None:

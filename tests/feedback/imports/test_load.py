@@ -350,8 +350,23 @@ def _by_text(row):
 def test_a_project_is_made_only_where_it_is_asked_for(load):
     with pytest.raises(CommandError, match='no project "new"'):
         load([PAIR], slug="new")
+    ada = User.objects.create_superuser("ada")
     load([PAIR], "--create", slug="new")
-    assert Project.objects.get(slug="new").prompts.count() == 1
+    made = Project.objects.get(slug="new")
+    assert made.prompts.count() == 1
+    assert members.manager_of(ada, "new").is_manager  # or nobody could open its pages
+    load([PAIR], "--create", slug="new")
+    assert made.memberships.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "slug", "said"),
+    [([{"chosen": 3}], "new", "not recognised"), ([PAIR], "no slug", "cannot be a project's address")],
+)
+def test_no_project_is_made_where_nothing_can_be_imported(load, rows, slug, said):
+    with pytest.raises(CommandError, match=said):
+        load(rows, "--create", slug=slug)
+    assert not Project.objects.exclude(slug="support").exists()
 
 
 def test_the_help_of_the_command_names_every_map():
