@@ -136,6 +136,7 @@ def test_the_pages_of_checkpoints_have_no_violation(project, user_pages, manager
         check(page)
 
 
+@pytest.mark.full
 def test_signing_in_errors_and_high_contrast(project, user_pages, annotator):
     user_pages.expected_errors.append("404")
     page = user_pages.open()

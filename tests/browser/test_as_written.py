@@ -1,5 +1,6 @@
 """The view "as written" shows every character of a text, to annotators and reviewers."""
 
+import pytest
 from playwright.sync_api import Page, expect
 from rank_page import RankPage
 
@@ -15,6 +16,7 @@ def written(page: Page) -> list[str]:
     return page.locator(".completion > .written").all_inner_texts()
 
 
+@pytest.mark.full
 def test_one_key_shows_all_texts_as_written_for_the_whole_session(comparisons, user_pages, annotator, keep):
     comparisons([SIGNS, "plain"], [SIGNS, "other"])
     ranking = RankPage(user_pages.open("ann"))
@@ -64,6 +66,7 @@ def test_texts_that_differ_in_markup_alone_differ(comparisons, user_pages, annot
     assert "".join(ranking.page.locator("ins.diff").all_inner_texts()) == "****"
 
 
+@pytest.mark.full
 def test_the_page_names_the_key_for_the_view_in_which_text_can_be_marked(comparisons, user_pages, annotator):
     comparisons([FLAT, INDENTED])
     ranking = RankPage(user_pages.open("ann"))

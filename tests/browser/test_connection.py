@@ -38,6 +38,7 @@ def test_a_lost_connection_loses_no_ranking(ranking, keep):
     assert ranking.comparison not in {first, second}
 
 
+@pytest.mark.full
 def test_a_reload_while_offline_work_waits_sends_it(ranking):
     first = ranking.comparison
     ranking.page.route("**/submit/", lambda route: route.abort())
@@ -97,6 +98,7 @@ def test_signed_out_elsewhere_keeps_the_ranking_until_signed_in(ranking, user_pa
     assert Ranking.objects.count() == 1
 
 
+@pytest.mark.full
 def test_another_user_in_the_same_browser_neither_sends_nor_loses_a_draft(ranking, user_pages, colleague):
     other = ranking.page.context.new_page()
     ranking.page.context.clear_cookies(name="sessionid")
@@ -142,6 +144,7 @@ def test_without_a_connection_the_prefetched_comparisons_can_be_ranked(project, 
     assert set(Ranking.objects.values_list("comparison_id", flat=True)) == done
 
 
+@pytest.mark.full
 def test_no_more_is_held_than_is_kept_ahead_and_the_rest_is_left_to_others(ranking):
     page = ranking.page
     for _ in range(2):

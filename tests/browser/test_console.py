@@ -170,6 +170,7 @@ def test_an_ended_round_shows_no_empty_curve(console):
     expect(console.page.locator(".stages li.failed")).to_have_count(1)
 
 
+@pytest.mark.full
 def test_the_console_of_an_empty_project_has_no_start_button(user_pages, manager, keep):
     page = user_pages.open("mona", phone=True)
     page.goto("/projects/support/console/")
@@ -206,6 +207,7 @@ def test_a_checkpoint_is_evaluated_by_a_button_and_its_table_is_shown(console, u
     keep(page, "console-evaluated")
 
 
+@pytest.mark.full
 def test_a_round_without_training_shows_no_curves(console, user_pages, project):
     """The `user_pages` fixture checks that the console has no errors."""
     start_sampling(project, None)

@@ -44,6 +44,7 @@ def mean_negative_log_likelihood(folder: str, prompt: str, answer: str) -> float
     return -float(of_tokens.mean())
 
 
+@pytest.mark.full
 def test_a_demonstration_written_on_the_ranking_page_changes_the_next_checkpoint(
     loop, user_pages, project, annotator, manager, keep
 ):

@@ -101,6 +101,7 @@ def test_a_dialogue_is_marked_and_ranked_and_an_answer_may_begin_with_an_empty_p
     assert Demonstration.objects.get().completion.text == "Which order is it?"
 
 
+@pytest.mark.full
 def test_a_turn_that_spells_another_turn_is_one_turn_as_written_and_in_the_differences(
     project, user_pages, annotator, keep
 ):

@@ -27,6 +27,7 @@ def test_strength_flags_and_comment_by_keyboard(comparisons, user_pages, annotat
     assert (stored.strength, stored.flags, stored.comment) == (3, ["all bad", "unsafe"], "Both 2 long; see §3")
 
 
+@pytest.mark.full
 def test_undo_restores_ranks_and_details(comparisons, user_pages, annotator):
     comparisons(count=2, size=3)
     ranking = RankPage(user_pages.open("ann"))

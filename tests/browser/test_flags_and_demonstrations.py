@@ -9,6 +9,7 @@ from tests.browser.test_accessibility import check
 from tests.factories import person
 
 
+@pytest.mark.full
 def test_a_manager_gives_flags_their_meanings_and_annotators_read_them(
     user_pages, project, manager, annotator, comparisons, keep
 ):

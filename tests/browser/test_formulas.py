@@ -25,6 +25,7 @@ HOSTILE = " ".join(
 )
 
 
+@pytest.mark.full
 def test_formulas_are_set_and_prices_are_not(comparisons, user_pages, annotator, keep):
     comparisons([PLAIN, "| a | b |\n|-|-|\n| $x_1$ | مرحبا $y^2$ عالم |"], [PLAIN, "no formula"])
     page = user_pages.open("ann")

@@ -198,6 +198,7 @@ def test_undo_and_writing_when_signed_out_show_a_message_and_lose_nothing(compar
     expect(page.get_by_label("Your answer")).to_have_value(ranking.texts[0])  # begins again
 
 
+@pytest.mark.full
 def test_a_hidden_tab_keeps_its_comparisons_and_a_break_does_not(comparisons, user_pages, annotator, project):
     project.lease_minutes = 1
     project.save()
@@ -225,6 +226,7 @@ def test_a_hidden_tab_keeps_its_comparisons_and_a_break_does_not(comparisons, us
     wait_until(page, lambda: not Lease.objects.filter(lapsed_at__isnull=False).exists())
 
 
+@pytest.mark.full
 def test_an_expired_comparison_that_others_ranked_shows_a_message(comparisons, user_pages, annotator):
     user_pages.expected_errors.append("409")
     comparisons(count=2, size=2)
@@ -259,6 +261,7 @@ def test_a_next_comparison_that_could_not_be_fetched_is_fetched_again(comparison
     ranking.form.wait_for()
 
 
+@pytest.mark.full
 def test_back_forward_and_visits_of_other_pages_lose_nothing(comparisons, user_pages, annotator):
     comparisons(count=3, size=2)
     ranking = settled(user_pages.open("ann"))
@@ -270,6 +273,7 @@ def test_back_forward_and_visits_of_other_pages_lose_nothing(comparisons, user_p
     assert (ranking.comparison, ranking.ranks) == (first, [2, 0])
 
 
+@pytest.mark.full
 def test_a_skip_also_lowers_the_remaining_count(comparisons, user_pages, annotator):
     comparisons(count=3, size=2)
     ranking = settled(user_pages.open("ann"))
@@ -288,6 +292,7 @@ def sign_out(page: Page) -> None:
     page.get_by_role("button", name="Sign out").click()
 
 
+@pytest.mark.full
 def test_signing_out_removes_drafts_in_all_tabs(comparisons, user_pages, annotator):
     user_pages.expected_errors.append("Failed to load resource")
     comparisons(count=6, size=3)

@@ -4,6 +4,7 @@ import ast
 import gettext
 import re
 
+import pytest
 from django.conf import settings
 from playwright.sync_api import Page, expect
 from rank_page import RankPage
@@ -75,6 +76,7 @@ def test_the_ranking_page_in_chinese(comparisons, user_pages, annotator, project
     assert not english_in(page)
 
 
+@pytest.mark.full
 def test_the_managers_pages_in_chinese(user_pages, manager, annotator, keep):
     page = user_pages.open("mona", language="zh-CN")  # as the browser asks for it
     for path in ("rank/", "guidelines/", "prompts/", "people/", "settings/"):

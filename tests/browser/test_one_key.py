@@ -41,6 +41,7 @@ def test_one_key_ranks_and_submits_a_pair(ranking, keep):
     expect(ranking.page.locator(".submit-state")).to_have_text("Stored. U undoes it.")
 
 
+@pytest.mark.full
 def test_a_pair_ranked_by_mistake_is_undone_and_corrected_by_one_key(ranking, keep):
     first = press(ranking, "1")
     ranking.press("u")
@@ -77,6 +78,7 @@ def test_a_key_held_down_or_pressed_twice_ranks_one_pair(ranking):
     assert Ranking.objects.count() == 2
 
 
+@pytest.mark.full
 def test_a_pair_is_ranked_by_mouse_with_flags_and_comment(ranking):
     first = ranking.number
     ranking.press("b", "c")

@@ -32,6 +32,7 @@ def test_a_token_is_shown_once_and_works(user_pages, annotator, keep, client):
     assert not ApiToken.objects.exists()
 
 
+@pytest.mark.full
 def test_a_manager_adds_people_and_changes_roles(user_pages, project, manager, stranger, keep):
     page = user_pages.open("mona")
     page.goto("/projects/support/people/")

@@ -192,6 +192,7 @@ def test_without_scripts_the_form_works(comparisons, browser, live_server, stati
     assert shown_ranks(live_ranking(comparison)) == [2, 1]
 
 
+@pytest.mark.full
 def test_it_reads_well_in_the_dark_and_on_a_phone(comparisons, rank_page, keep):
     comparisons(count=4, size=4)
     keep(rank_page(dark=True).page, "rank-dark")
@@ -201,6 +202,7 @@ def test_it_reads_well_in_the_dark_and_on_a_phone(comparisons, rank_page, keep):
     keep(rank_page(phone=True, dark=True).page, "rank-phone-dark")
 
 
+@pytest.mark.full
 def test_the_practice_page_guides_a_new_annotator_through_a_ranking(comparisons, rank_page, keep):
     comparisons(count=1)
     ranking = rank_page()

@@ -99,6 +99,7 @@ def test_ratings_by_mouse_and_flags_by_their_keys(comparisons, user_pages, annot
     assert (shown_ratings(stored), stored.flags) == ({"honest": [4, 2]}, ["unsafe"])
 
 
+@pytest.mark.full
 def test_text_is_marked_by_mouse_and_the_mark_taken_away(comparisons, user_pages, annotator, keep):
     comparisons([MARKDOWN, "No."])
     ranking = RankPage(user_pages.open("ann"))
@@ -124,6 +125,7 @@ def test_text_is_marked_by_mouse_and_the_mark_taken_away(comparisons, user_pages
     assert marked(Ranking.objects.get()) == [("on its way", "good"), ("Friday", "bad")]
 
 
+@pytest.mark.full
 def test_text_is_marked_by_keyboard_alone_and_again_after_undo(comparisons, user_pages, annotator, keep):
     comparisons([MARKDOWN, MARKDOWN.replace("Friday", "Monday")])
     ranking = RankPage(user_pages.open("ann"))

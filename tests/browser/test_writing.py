@@ -43,6 +43,7 @@ def test_before_any_rank_it_starts_with_the_current_one(ranking):
     expect(ranking.page.get_by_label("Start from")).to_have_value("B")
 
 
+@pytest.mark.full
 def test_an_unchanged_completion_is_not_stored_as_an_answer(ranking):
     ranking.press("w")
     ranking.page.get_by_role("button", name="Store it").click()
@@ -53,6 +54,7 @@ def test_an_unchanged_completion_is_not_stored_as_an_answer(ranking):
     assert Demonstration.objects.get().completion.text == "Tomorrow, by post."
 
 
+@pytest.mark.full
 def test_the_panel_covers_no_completion(ranking, keep):
     page = ranking.page
     ranking.press("w")
@@ -131,6 +133,7 @@ def changes(page: Page):
     return page.get_by_role("region", name="Changes to the completion")
 
 
+@pytest.mark.full
 def test_the_differences_from_the_origin_show_while_one_edits(ranking, keep):
     page = ranking.page
     ranking.rank_by_keys([1 if "Never" in text else 2 for text in ranking.texts])
@@ -176,6 +179,7 @@ def test_an_edited_completion_is_ranked_below_the_edit(ranking, project):
     expect(page.locator("#today")).to_have_text("0")
 
 
+@pytest.mark.full
 def test_undo_takes_the_answer_back_and_opens_it_as_a_draft(ranking, project):
     page = ranking.page
     ranking.press("ArrowRight", "w")

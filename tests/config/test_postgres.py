@@ -163,6 +163,7 @@ def test_another_user_of_the_machine_cannot_connect_even_if_the_folder_is_open(f
         assert "Peer authentication failed" in done.stderr
 
 
+@pytest.mark.full
 def test_a_path_too_long_for_a_socket_is_reached_through_a_private_link(made, tmp_path):
     deep = tmp_path / ("d" * 100)
     deep.mkdir(mode=0o700)
@@ -176,6 +177,7 @@ def test_a_path_too_long_for_a_socket_is_reached_through_a_private_link(made, tm
     shutil.rmtree(private)
 
 
+@pytest.mark.full
 @needs_root
 def test_a_folder_copied_without_its_owner_is_refused_with_the_remedy(folder, tmp_path):
     copy = copied(folder, tmp_path / "copy", "-r")

@@ -86,6 +86,7 @@ def test_simultaneous_clients_are_shared_between_workers_and_stay_there(port):
         connection.close()
 
 
+@pytest.mark.full
 @pytest.mark.process
 def test_clients_that_come_while_one_worker_is_busy_are_served_by_the_other(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCORD_TEST_HOLD", str(tmp_path))

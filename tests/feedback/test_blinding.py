@@ -159,6 +159,7 @@ class TestAttempts(TestCase):
         assert all((row["remaining"] == 60) == row["count stayed"] for row in seen if row["remaining after"] != 59)
         assert any(row["count stayed"] for row in seen)
 
+    @pytest.mark.full
     def test_gold_is_leased_again_as_often_as_real_work(self):
         """If others take the stand-in of gold that was let go, the gold is not leased again; otherwise it is."""
         coin = random.Random(5)

@@ -260,6 +260,7 @@ def test_two_simultaneous_adjudications_store_one(project, people, reviewers):
     counters_are_right()
 
 
+@pytest.mark.full
 def test_a_ranking_discarded_while_it_is_revised_is_one_or_the_other(project, people, reviewers):
     add_work(project, 8)
     for _ in range(8):
@@ -276,6 +277,7 @@ def test_a_ranking_discarded_while_it_is_revised_is_one_or_the_other(project, pe
         counters_are_right()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_random_concurrent_actions_keep_the_counters_right(project, people, reviewers):
     """Rankings, revisions, decisions and undos race on few comparisons: no deadlock, no slot lost or counted twice."""

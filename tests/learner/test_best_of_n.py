@@ -98,6 +98,7 @@ def test_the_policy_learns_the_best_of_n_distribution_and_gets_closer_to_the_opt
     assert divergence[1] < 0.6 * divergence[0]
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_it_reports_the_distance_to_the_best_policy_as_ppo_does(learned, distributions):
     result, (reference, policy) = JobDirectory(learned).result(), distributions

@@ -42,6 +42,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.full
 def test_it_learns_to_order_held_out_rankings_and_reports_kl_and_margins(finished):
     result, lines = JobDirectory(finished).result(), JobDirectory(finished).metrics()
     assert result["program"] == "dpo" and result["steps"] == len(lines) == 20
@@ -121,6 +122,7 @@ def test_with_exact_preferences_ipo_reaches_its_own_optimum(tmp_path):
     assert divergence(policy, best) < 0.3 * divergence(reference, best)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_with_rankings_of_four_the_plackett_luce_loss_gets_close_to_the_best_policy(tmp_path):
     """Orders drawn from Plackett–Luce by Gumbel noise; 500 orders are noisy, so the best policy is not reached."""

@@ -125,6 +125,7 @@ def trained(tmp_path_factory):
     return job
 
 
+@pytest.mark.full
 def test_it_raises_the_reward_of_an_enumerable_world(trained):
     policy, reference = plain(trained / "model"), plain(trained.parent / "policy")
     rewards = torch.tensor([reward_of(completion) for completion in completions()], dtype=torch.float64)
@@ -132,6 +133,7 @@ def test_it_raises_the_reward_of_an_enumerable_world(trained):
     assert float((after.exp() * rewards).sum()) > float((before.exp() * rewards).sum()) + 0.3
 
 
+@pytest.mark.full
 def test_with_the_labels_of_many_people_it_moves_towards_the_best_policy(tmp_path):
     """Its optimum is not that policy, so it stops about half-way (training/LOG.md, 2026-11-28)."""
     rows = expected_labels(["a", "b"])

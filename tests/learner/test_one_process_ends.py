@@ -47,6 +47,7 @@ def until_stopped(job):
         os._exit(EXIT_STOPPED)
 
 
+@pytest.mark.full
 @pytest.mark.process
 def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(tmp_path, monkeypatch):
     job = ppo_job(tmp_path / "job", PROMPTS, **OPTIONS | {"save_every": 50})

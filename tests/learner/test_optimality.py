@@ -244,6 +244,7 @@ def test_few_samples_and_large_errors_give_no_estimate():
     assert not is_reliable(large, large)
 
 
+@pytest.mark.full
 def test_ppo_reports_its_distance_to_the_optimum(tmp_path):
     job = ppo_job(tmp_path / "job", ["a", "b"], steps=2, batch_episodes=64, kl_coefficient=BETA, optimum_samples=512,
                   eval_prompts=2, learning_rate=0.003)  # fmt: skip

@@ -57,6 +57,7 @@ def learned_q(context, prompt, written):
     return dict(zip(states, flat, strict=True))
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_q_is_that_of_dynamic_programming(tmp_path, kept):
     """Every completion of a prompt was logged once."""

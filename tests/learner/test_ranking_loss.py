@@ -257,6 +257,7 @@ def test_a_model_trained_on_rankings_of_known_utilities_finds_the_maximum_likeli
     assert (raw - raw[0]).tolist() == pytest.approx(scipy_fit(rows).tolist(), abs=0.02)
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_the_tie_parameter_learned_with_the_scores_predicts_the_share_of_ties(policy):
     batch = comparisons(30)

@@ -36,6 +36,7 @@ def test_it_begins_with_the_demonstrations_if_there_are_enough():
         assert ("sft" in models, models["reward"], models["policy"]) == (start == "sft", start, start)
 
 
+@pytest.mark.full
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("forked_programs")

@@ -210,6 +210,7 @@ def test_a_failed_evaluation_is_started_again_with_other_settings(client, projec
     assert again.settings["evaluate"]["completions_per_prompt"] == 3
 
 
+@pytest.mark.full
 @pytest.mark.process
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)

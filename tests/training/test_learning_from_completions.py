@@ -72,6 +72,7 @@ def test_a_round_with_nothing_to_learn_from_is_refused(project, base, comparison
         start_round(project, None, METRIC)
 
 
+@pytest.mark.full
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("forked_programs")

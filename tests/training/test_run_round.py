@@ -61,6 +61,7 @@ def bytes_in(folder: str) -> int:
     return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 
+@pytest.mark.full
 def test_a_round_rewarded_by_a_metric_alone_runs_without_rankings_and_is_scored_by_it(
     project, tiny_base, comparisons, manager, client
 ):

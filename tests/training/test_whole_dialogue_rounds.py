@@ -117,6 +117,7 @@ def play_a_round(project, tmp_path, rankings, forked_programs):
     return play
 
 
+@pytest.mark.full
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 def test_a_checkpoint_of_the_project_is_the_user_of_a_whole_round(play_a_round):
@@ -124,6 +125,7 @@ def test_a_checkpoint_of_the_project_is_the_user_of_a_whole_round(play_a_round):
     assert len(answers) > 1  # the model's own words, not lines
 
 
+@pytest.mark.full
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 def test_the_endpoint_is_the_user_of_a_whole_round_and_alone_gets_its_key(play_a_round, settings, monkeypatch):
