@@ -34,8 +34,6 @@ TREES = {
 PEERS = {"datasets", "trl", "peft", "arena_rank", "pandas", "statsmodels"}
 # Trackers of jobs, which are imported only where they are installed and configured.
 OPTIONAL = {"wandb", "mlflow", "mlflow-skinny"}
-# A file that has a sentence for each of them that is not installed.
-READ_WHERE_INSTALLED = {ROOT / "feedback/imports/files.py": {"pyarrow"}}
 TORCH = "torch"  # the lock leaves it out: the right build depends on the machine
 
 
@@ -94,8 +92,6 @@ def test_every_import_is_declared_in_the_files_of_its_tree():
             allowed |= PEERS
         if file.is_relative_to(ROOT / "training/learner/runtime/trackers") or file.name == "test_trackers.py":
             allowed |= OPTIONAL
-        if file in READ_WHERE_INSTALLED:
-            allowed |= READ_WHERE_INSTALLED[file]
         missing = third_party(set(imports_of(file)), ours) - allowed
         undeclared += [f"{file.relative_to(ROOT)} imports {name}" for name in sorted(missing)]
     assert undeclared == []

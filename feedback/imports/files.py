@@ -70,8 +70,9 @@ class RowFile:
         if magic[:2] == GZIP:
             return cast(IO[bytes], stack.enter_context(gzip.open(plain, "rb")))
         if magic == ZSTD:
-            arrow = _pyarrow()
-            unpacked = stack.enter_context(arrow.CompressedInputStream(arrow.PythonFile(plain, "r"), "zstd"))
+            from pyarrow import CompressedInputStream, PythonFile  # 50 MB that few processes need
+
+            unpacked = stack.enter_context(CompressedInputStream(PythonFile(plain, "r"), "zstd"))
             return cast(IO[bytes], io.BufferedReader(_Raw(unpacked), CHUNK))
         return plain
 
@@ -255,7 +256,6 @@ def _csv_rows(stream: IO[bytes], delimiter: str) -> Iterator[NumberedRow]:
 
 
 def _parquet_rows(stream: IO[bytes]) -> Iterator[NumberedRow]:
-    _pyarrow()
     from pyarrow import ArrowException, parquet
 
     number = 0
@@ -272,16 +272,3 @@ def _parquet_rows(stream: IO[bytes]) -> Iterator[NumberedRow]:
 def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row without columns that are null: Parquet has every column in every row."""
     return {name: value for name, value in row.items() if value is not None}
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow
-    except ModuleNotFoundError:
-        raise Invalid(
-            _(
-                "Reading Parquet and zstd needs the package pyarrow, which is not installed: unpack the file, or save "
-                "it as JSON Lines."
-            )
-        ) from None
-    return pyarrow

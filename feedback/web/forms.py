@@ -169,8 +169,8 @@ class ImportFileForm(forms.Form):
         label=_("File"),
         widget=forms.FileInput(attrs={"class": "drop"}),
         help_text=_(
-            "Drop it here or choose it. JSON Lines, JSON, CSV or TSV, also with gzip; Parquet and zstd where the "
-            "server has the package pyarrow. Nothing is imported before you have seen the first rows."
+            "Drop it here or choose it. JSON Lines, JSON, CSV, TSV or Parquet, also with gzip or zstd. Nothing is "
+            "imported before you have seen the first rows."
         ),
     )
 

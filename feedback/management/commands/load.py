@@ -26,8 +26,8 @@ MAX_PRINTED = 20  # errors
 
 class Command(BaseCommand):
     help = (
-        "Import a file: JSON Lines, a JSON array, CSV or TSV, also with gzip; with pyarrow Parquet and zstd. The "
-        "format is recognised; the same file again changes nothing."
+        "Import a file: JSON Lines, a JSON array, CSV, TSV or Parquet, also with gzip or zstd. The format is "
+        "recognised; the same file again changes nothing."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
