@@ -8,7 +8,9 @@ from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.views import defaults
 
+from config.request_ids import request_id_of
 from feedback.errors import lost_database
+from feedback.problems import MEDIA_TYPE, problem_response, server_fault, unreadable
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -39,19 +41,28 @@ def without_body(response: HttpResponseBase) -> HttpResponseBase:
     return response
 
 
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Return 400 for a request that Django refuses before a view reads it, or 413 for its too large body."""
+    if not request.path.startswith("/api/"):
+        return defaults.bad_request(request, exception)
+    return problem_response(unreadable(exception))
+
+
 def server_error(request: HttpRequest) -> HttpResponse:
     """Return 503 with a sentence if the database does not answer, for pages, htmx and API; 500 for other errors.
 
     Django calls it in the handler of the exception, whatever layer raised it: the session is read by middleware.
     """
+    is_api = request.path.startswith("/api/")
     if (refusal := lost_database(sys.exc_info()[1])) is None:
-        return defaults.server_error(request)
-    response: HttpResponse
-    if request.path.startswith("/api/"):
-        response = JsonResponse({"code": refusal.code, "message": refusal.message}, status=refusal.status)
-    else:  # no context of the request: the user would be read from the database
-        template = "_error.html" if request.headers.get("HX-Request") else "503.html"
-        context = {"error": refusal, "status": refusal.status}
-        response = HttpResponse(render_to_string(template, context), status=refusal.status)
+        if not is_api:
+            return defaults.server_error(request)
+        return JsonResponse(server_fault(request_id_of(request)), status=500, content_type=MEDIA_TYPE)
+    if is_api:
+        return problem_response(refusal)
+    # No context of the request: the user would be read from the database.
+    template = "_error.html" if request.headers.get("HX-Request") else "503.html"
+    context = {"error": refusal, "status": refusal.status}
+    response = HttpResponse(render_to_string(template, context), status=refusal.status)
     response["Retry-After"] = str(refusal.retry_after)
     return response

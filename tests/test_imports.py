@@ -79,7 +79,7 @@ LAYERS = {
         ["quality"],
         ["export"],
         ["rendering"],
-        ["models", "sql", "archive", "dialogues", "validation", "statements", "errors"],
+        ["models", "sql", "archive", "dialogues", "validation", "statements", "errors", "problems"],
     ],
     "training.learner": [
         [*CONFIGS, "check"],

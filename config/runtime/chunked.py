@@ -1,5 +1,6 @@
 """Request bodies with `Transfer-Encoding: chunked`: Django needs a Content-Length and would read 0 bytes."""
 
+import json
 import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,7 +11,10 @@ from django.db import close_old_connections
 
 MAX_IN_MEMORY = 1024 * 1024  # bytes; a longer body is kept in a temporary file
 CHUNK_BYTES = 64 * 1024
-REFUSAL = b'{"code": "too_large", "message": "The body is too large for this address: send it in several parts."}'
+# As `feedback.problems` writes it, which is loaded after this module.
+SENTENCE = "The body is too large for this address: send it in several parts."
+PROBLEM = {"type": "/api/problems#too_large", "title": "Too large", "status": 413, "code": "too_large"}
+REFUSAL = json.dumps(PROBLEM | {"detail": SENTENCE, "message": SENTENCE}).encode()
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -32,7 +36,7 @@ def with_length(application: Application) -> Application:
                 if body.tell() > limit == settings.MAX_ANONYMOUS_BODY_SIZE and _is_known(environ):
                     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE  # the application checks its own limits
                 if body.tell() > limit:
-                    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(REFUSAL)))]
+                    headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(REFUSAL)))]
                     start_response("413 Content Too Large", [*headers, ("Connection", "close")])
                     return [REFUSAL]
             environ["CONTENT_LENGTH"] = str(body.tell())

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.models import AnonymousUser
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
 from feedback.actions import tokens
 from feedback.errors import TooLarge
 from feedback.models import Membership, User
+from feedback.problems import problem_response
 from feedback.web.sessions import SessionStore
 
 MAX_MEMBER_BODY_SIZE = 2 * 1024 * 1024  # bytes
@@ -56,7 +57,7 @@ class BodyLimitMiddleware:
             most //= 2**20
         error = TooLarge(message % {"length": length, "most": most})
         if is_api:
-            return JsonResponse({"code": error.code, "message": error.message}, status=error.status)
+            return problem_response(error)
         return HttpResponse(error.message, content_type="text/plain; charset=utf-8", status=error.status)
 
 

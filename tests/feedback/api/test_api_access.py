@@ -189,9 +189,14 @@ def test_a_wrong_token_is_401_with_a_sentence(as_nobody, project, header):
     as_nobody.credentials(HTTP_AUTHORIZATION=header)
     response = as_nobody.get(URL)
     assert response.status_code == 401
+    sentence = "This token is not valid: make a new one on your account page."
     assert response.json() == {
+        "type": "/api/problems#authentication_failed",
+        "title": "Authentication failed",
+        "status": 401,
         "code": "authentication_failed",
-        "message": "This token is not valid: make a new one on your account page.",
+        "detail": sentence,
+        "message": sentence,
     }
 
 
@@ -236,7 +241,7 @@ def test_an_unknown_api_address_answers_json_for_every_verb(project):
     for path in ("/api/v1/nothing", "/api/v1/", "/api/v2/projects"):
         for verb in ("get", "head", "post", "put", "patch", "delete", "options"):
             response = getattr(client, verb)(path)
-            assert (response.status_code, response["Content-Type"]) == (404, "application/json"), (path, verb)
+            assert (response.status_code, response["Content-Type"]) == (404, "application/problem+json"), (path, verb)
 
 
 def test_no_cache_keeps_an_answer_of_the_api(as_manager, as_nobody, project):
