@@ -126,9 +126,9 @@ def details_sentences(round_: Round) -> str:
     These are rankings of trials, and the ratings, marks and flags that a reward model reads.
     """
     counts = round_.results.get("snapshot", {})
-    of_trials = _trial_sentence(counts.get("trial_rankings", 0))
+    of_trials, alike = _trial_sentence(counts.get("trial_rankings", 0)), alike_sentence(round_)
     if not round_.learns or all(job.program != "reward" for job in round_.jobs):
-        return of_trials
+        return " ".join(filter(None, [of_trials, alike]))
     settings = round_settings.completed(round_.settings)
     marks = counts.get("marks", 0) - round_.results.get("reward", {}).get("marks_left_out", 0)
     sentences = [
@@ -136,6 +136,35 @@ def details_sentences(round_: Round) -> str:
         *_rating_sentences(settings, counts),
         _marks_sentence(marks, learns=settings["reward"]["marks_weight"] > 0),
         _anchor_sentence(counts.get("anchored_rankings", 0)),
+        alike,
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def alike_sentence(round_: Round) -> str:
+    """Return sentences about near-duplicates among the new completions, and what became of them; "" without any."""
+    counts = round_.results.get("comparisons", {})
+    n, smaller, dropped = (counts.get(name, 0) for name in ("near_duplicates", "smaller", "dropped"))
+    sentences = [
+        ngettext(
+            "%(n)s completion is left out of its comparison as a near-duplicate of another.",
+            "%(n)s completions are left out of their comparisons as near-duplicates of others.",
+            n,
+        )
+        % {"n": intcomma(n)}
+        if n
+        else "",
+        ngettext("%(n)s comparison is smaller.", "%(n)s comparisons are smaller.", smaller) % {"n": intcomma(smaller)}
+        if smaller
+        else "",
+        ngettext(
+            "%(n)s prompt has no comparison: fewer than two different completions are left.",
+            "%(n)s prompts have no comparison: fewer than two different completions are left.",
+            dropped,
+        )
+        % {"n": intcomma(dropped)}
+        if dropped
+        else "",
     ]
     return " ".join(filter(None, sentences))
 

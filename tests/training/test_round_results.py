@@ -11,6 +11,7 @@ from feedback.models import Comparison, Completion, Import, Prompt
 from feedback.queue import leases
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Checkpoint, Round
+from training.reports import details_sentences
 from training.rounds import lifecycle, results
 from training.rounds.start import start_round, start_sampling
 
@@ -133,3 +134,27 @@ def test_any_text_of_a_model_can_be_stored(waiting, tmp_path, prompts):
         "tokens": 3,
     }
     assert json.dumps(row)
+
+
+def test_near_duplicates_are_replaced_by_spare_completions_or_counted(project, base, rankings, manager, prompts):
+    settings = {"round": {"comparison_size": 3, "spare_completions": 1}}
+    started = start_round(project, manager, settings)
+    assert started.settings["sample"]["completions_per_prompt"] == 4
+    long = "a" * 100
+    texts = [
+        (prompts[0], [long, long[:-4], "one", "two"]),  # the second is replaced by the spare completion
+        (prompts[1], ["caf\u00e9", "cafe\u0301", "cafe\u0301 ", "tea"]),  # two are left
+        (prompts[2], ["same", "same", "same", "same"]),  # nothing to compare
+        (prompts[3], ["one", "two", "three", "four"]),  # the spare completion is not shown
+    ]
+    before = set(Comparison.objects.values_list("pk", flat=True))
+    lifecycle.finish(lifecycle.claim(started.pk, "gpu-1:100"), outcome_of(started, texts))
+    new = Comparison.objects.exclude(pk__in=before).order_by("prompt_id")
+    assert [sorted(comparison.texts()) for comparison in new] == [
+        sorted([long, "one", "two"]),
+        sorted(["caf\u00e9", "tea"]),
+        sorted(["one", "two", "three"]),
+    ]
+    done = Round.objects.get(pk=started.pk)
+    assert done.results["comparisons"] == {"near_duplicates": 6, "smaller": 1, "dropped": 1}
+    assert "6 completions are left out" in details_sentences(done)

@@ -22,6 +22,8 @@ from training.rounds.recipes.parts import sampling_only
 MANY = Counts(rankings=10**9, demonstrations=10**9)
 COMMON = "common"
 SHARED = tuple(field.name for field in dataclasses.fields(Settings) if field.metadata["label"])  # by all programs
+# Settings of the section "round" that a round uses which only writes completions.
+OF_SAMPLING = ("prompts", "comparison_size", "spare_completions", "extra_ranking_share", "seed", "processes")
 ROUND_LABEL, COMMON_LABEL = gettext_lazy("The round"), gettext_lazy("All programs")
 
 
@@ -119,7 +121,7 @@ def _is_for(setting: Declared, recipe: Recipe, only_samples: bool) -> bool:
     if setting.name == "recipe":
         return False
     if only_samples:
-        return setting.name in ("prompts", "comparison_size", "extra_ranking_share", "seed", "processes")
+        return setting.name in OF_SAMPLING
     traits = {
         *recipe.programs,
         *(["learns"] if recipe.learns else []),

@@ -225,7 +225,7 @@ def finish(claim: Claim, outcome: results.Outcome) -> None:
         round_.checkpoint = results.write(round_, outcome)
         round_.status, round_.finished_at, round_.stage = Status.FINISHED, Now(), round_.last_stage.name
         round_.log_tail = ""  # no program runs any more, and none failed
-        round_.save(update_fields=["checkpoint", "trial", "status", "finished_at", "stage", "log_tail"])
+        round_.save(update_fields=["checkpoint", "trial", "status", "finished_at", "stage", "log_tail", "results"])
 
 
 class Cancelled(Exception):

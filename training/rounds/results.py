@@ -1,5 +1,6 @@
 """Results of a finished round: read from its directory, then written in one transaction."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +13,12 @@ from training import checkpoints
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Checkpoint, Round
 from training.rounds import named_checkpoints
+from training.rounds import settings as round_settings
+from training.rounds.grouping import Grouping, candidate, grouped
 from training.rounds.recipes.description import Job
 
 BATCH_ROWS = 20_000  # rows per database statement
+COMPARISONS = "comparisons"  # key of `Round.results`: what became of near-duplicates
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,19 @@ class Outcome:
     tried: Sequence[
         list[dict[str, Any]]
     ] = ()  # the same by each of the checkpoints that the round names; none for most recipes
+    groups: Grouping | None = None  # of the samples; None: `write` makes them
 
     @classmethod
     def read(cls, round_: Round, directory: Path) -> Self:
-        """Read the outcome from the round's directory."""
+        """Read the outcome from the round's directory. It takes some time, so no transaction may be open."""
+        samples = list(_completions(round_, directory / "samples"))
         return cls(
             model=_new_model(round_, directory, "model"),
             reward_model=_new_model(round_, directory, "reward_model"),
-            samples=list(_completions(round_, directory / "samples")),
+            samples=samples,
             baseline=list(_completions(round_, directory / "baseline")),
             tried=[list(_completions(round_, directory / job.name)) for job in _jobs_of_checkpoints(round_)],
+            groups=_grouping(round_, samples),
         )
 
 
@@ -81,13 +88,15 @@ def write(round_: Round, outcome: Outcome) -> Checkpoint | None:
     if round_.recipe.names_checkpoints:
         round_.trial = _start_trial(round_, outcome.tried)
         return None
+    groups = outcome.groups or _grouping(round_, outcome.samples)
     samples = _of_known_prompts(round_, outcome.samples)
     baseline = _of_known_prompts(round_, outcome.baseline)
     checkpoint = _create_checkpoint(round_, outcome) if round_.learns else None
     source = checkpoint.source if checkpoint else round_.base.source
     ids = _add_completions(round_, source, samples)
     _add_completions(round_, round_.base.source, baseline)
-    _add_comparisons(round_, list(_groups(samples, ids, round_.settings["round"]["comparison_size"])))
+    _add_comparisons(round_, _groups_of_ids(samples, ids, groups))
+    round_.results[COMPARISONS] = groups.tally.to_json()
     return checkpoint
 
 
@@ -154,13 +163,34 @@ def _add_comparisons(round_: Round, groups: list[list[int]]) -> None:
             )
 
 
-def _groups(rows: list[dict[str, Any]], ids: list[int], size: int) -> Iterator[list[int]]:
-    """Yield groups of `size` completions of one prompt. The rest of a prompt makes a smaller group of at least two."""
+def _grouping(round_: Round, rows: list[dict[str, Any]]) -> Grouping:
+    """Return the groups of the new completions that are compared."""
+    settings = round_settings.completed(round_.settings)
+    size, spare = settings["round"]["comparison_size"], settings["round"]["spare_completions"]
+    made = Grouping()
+    for prompt_id, candidates in _by_prompt(rows).items():
+        most = max(1, math.ceil((len(candidates) - spare) / size))
+        groups = grouped([candidate("", place, row) for place, row in candidates], size, most, made.tally)
+        made.by_prompt[prompt_id] = [[(one.source, one.place) for one in group] for group in groups]
+    return made
+
+
+def _by_prompt(rows: list[dict[str, Any]]) -> dict[int, list[tuple[int, dict[str, Any]]]]:
+    """Return the rows of each prompt, with their place among those of the same prompt."""
+    by_prompt: dict[int, list[tuple[int, dict[str, Any]]]] = {}
+    for row in rows:
+        of_prompt = by_prompt.setdefault(row["prompt_id"], [])
+        of_prompt.append((len(of_prompt), row))
+    return by_prompt
+
+
+def _groups_of_ids(rows: list[dict[str, Any]], ids: list[int], groups: Grouping) -> list[list[int]]:
+    """Return the groups as ids of completions, those of prompts that are still there."""
     by_prompt: dict[int, list[int]] = {}
     for row, completion_id in zip(rows, ids, strict=True):
         by_prompt.setdefault(row["prompt_id"], []).append(completion_id)
-    for completions in by_prompt.values():
-        distinct = list(dict.fromkeys(completions))  # equal texts are one completion
-        for begin in range(0, len(distinct), size):
-            if len(group := distinct[begin : begin + size]) > 1:
-                yield group
+    return [
+        [completions[place] for _source, place in group]
+        for prompt_id, completions in by_prompt.items()
+        for group in groups.by_prompt.get(prompt_id, [])
+    ]

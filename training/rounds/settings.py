@@ -57,6 +57,14 @@ class RoundSettings:
     comparison_size: int = setting(
         4, low=2, high=9, only_for=("learns",), label="Completions of a comparison", help="Completions of a comparison."
     )
+    spare_completions: int = setting(
+        0,
+        low=0,
+        high=9,
+        only_for=("learns",),
+        label="Spare completions",
+        help="Further completions of each prompt, which replace near-duplicates of others in its comparison.",
+    )
     extra_ranking_share: float = setting(
         0.0,
         low=0,
@@ -244,7 +252,8 @@ def resolve(
                 chosen = environment_in(*overrides) | chosen
             chosen = dict(recipe.defaults.get(program, {})) | chosen
             if program == "sample":
-                chosen = {"completions_per_prompt": own_settings.comparison_size} | chosen
+                wanted = own_settings.comparison_size + own_settings.spare_completions
+                chosen = {"completions_per_prompt": wanted} | chosen
             unchecked[program] = {**defaults_of(program), "seed": seed, **default_lengths(chosen, positions), **chosen}
         recipe.check(unchecked)
         models = {job.program: job.models for job in reversed(recipe.jobs(unchecked, counts))}
