@@ -236,6 +236,7 @@ REST_FRAMEWORK = {
         "rest_framework.permissions.IsAuthenticated",
         "feedback.api.scopes.HasScope",
         "feedback.api.strict.KnownParameters",
+        "feedback.api.strict.KnownBody",
     ],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "feedback.api.negotiation.IgnoreAcceptHeader",

@@ -232,7 +232,7 @@ NEXT = [
 
 
 @extend_schema(operation_id="leases_take", request=LeaseRequest, responses=LeaseResponse)
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def lease_list(request: Request, slug: str) -> Response:
     """Lease the next comparison. A lease that the annotator holds is returned first, unless `beside` names it."""
     membership = members.membership_of(request.user, slug)
@@ -249,7 +249,7 @@ def lease_detail(request: Request, slug: str, lease_id: UUID) -> Response:
 
 
 @extend_schema(operation_id="leases_renew", request=None, responses=LeaseResponse)
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def lease_renew(request: Request, slug: str, lease_id: UUID) -> Response:
     """Renew a lease: it expires after the project's lease time, counted from now."""
     membership = members.membership_of(request.user, slug)
@@ -257,7 +257,7 @@ def lease_renew(request: Request, slug: str, lease_id: UUID) -> Response:
 
 
 @extend_schema(operation_id="leases_rank", parameters=NEXT, request=RankingRequest, responses={201: RankingResponse})
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def lease_rank(request: Request, slug: str, lease_id: UUID) -> Response:
     """Submit a ranking of a leased comparison. After the lease expired it is accepted if the slot is still free."""
     membership = members.membership_of(request.user, slug)
@@ -268,7 +268,7 @@ def lease_rank(request: Request, slug: str, lease_id: UUID) -> Response:
 
 
 @extend_schema(operation_id="leases_skip", parameters=NEXT, request=SkipRequest, responses=SkipResponse)
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def lease_skip(request: Request, slug: str, lease_id: UUID) -> Response:
     """Skip a leased comparison. Others may still rank it; this annotator does not get it again."""
     membership = members.membership_of(request.user, slug)
@@ -288,7 +288,7 @@ def ranking_list(request: Request, slug: str) -> Response:
 
 
 @extend_schema(operation_id="rankings_revise", request=RankingRequest, responses={201: RevisionResponse})
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def ranking_revise(request: Request, slug: str, ranking_id: int) -> Response:
     """Correct a ranking of the current user. The new revision counts from now on; the record keeps the old one.
 
@@ -301,7 +301,7 @@ def ranking_revise(request: Request, slug: str, ranking_id: int) -> Response:
 
 
 @extend_schema(operation_id="undo", request=None, responses=UndoResponse)
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def undo(request: Request, slug: str) -> Response:
     """Undo the current user's last ranking or skip, as *Undo* on the ranking page does, and lease its comparison again.
 

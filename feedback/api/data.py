@@ -17,7 +17,6 @@ from rest_framework.response import Response
 from feedback import imports
 from feedback.actions import members
 from feedback.api import strict
-from feedback.api.idempotency import idempotent
 from feedback.api.parsers import JsonLinesParser
 from feedback.api.views import api_view
 from feedback.export.demonstrations import demonstrations, imitable
@@ -154,7 +153,6 @@ def _takes_lines(operation: str, query: type[serializers.Serializer], response: 
 @_takes_lines("prompts_add", PromptsQuery, PromptsResponse)
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
-@idempotent
 def prompt_list(request: Request, slug: str) -> Response:
     """Add prompts, all or none.
 
@@ -173,7 +171,6 @@ def prompt_list(request: Request, slug: str) -> Response:
 @_takes_lines("completions_add", CompletionsQuery, CompletionsResponse)
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
-@idempotent
 def completion_list(request: Request, slug: str) -> Response:
     """Add completions by one source, all or none.
 
@@ -191,7 +188,6 @@ def completion_list(request: Request, slug: str) -> Response:
 @_takes_lines("comparisons_add", ComparisonsQuery, ComparisonsResponse)
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
-@idempotent
 def comparison_list(request: Request, slug: str) -> Response:
     """Make comparisons, all or none. Each line is `{"completion_ids": [2 to 9 ids]}`.
 
@@ -208,7 +204,6 @@ def comparison_list(request: Request, slug: str) -> Response:
 @extend_schema(operation_id="gold_add", request={JSON_LINES: OpenApiTypes.BINARY}, responses={201: GoldResponse})
 @api_view(["POST"])
 @parser_classes([JsonLinesParser])
-@idempotent
 def gold_list(request: Request, slug: str) -> Response:
     """Make gold comparisons, all or none. Each line is `{"completion_ids": [...], "ranks": [...]}`, aligned.
 

@@ -120,7 +120,7 @@ class LoadQuery(strict.Serializer):
     request={FILE: OpenApiTypes.BINARY},
     responses={201: ImportSerializer},
 )
-@api_view(["GET", "POST"])
+@api_view(["GET", "POST"], commits=True)
 @parser_classes([FileParser])
 def import_list(request: Request, slug: str) -> Response:
     """List the last 100 imports, the newest first; import a file of any known format. For managers.

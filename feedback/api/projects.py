@@ -13,7 +13,7 @@ from rest_framework.response import Response
 
 from feedback.actions import invitations, members, projects, tokens
 from feedback.api import scopes, strict
-from feedback.api.idempotency import idempotent
+from feedback.api.idempotency import show_once
 from feedback.api.views import api_view
 from feedback.errors import Forbidden
 from feedback.models import ApiToken, Invitation, Membership, Project
@@ -212,7 +212,6 @@ def _project_body(membership: Membership) -> dict[str, Any]:
     methods=["POST"], operation_id="projects_create", request=ProjectRequest, responses={201: ProjectSerializer}
 )
 @api_view(["GET", "POST"])
-@idempotent
 def project_list(request: Request) -> Response:
     """List the current user's projects by name, or create one. Staff only may create; they become its manager."""
     if request.method == "GET":
@@ -247,7 +246,6 @@ def project_detail(request: Request, slug: str) -> Response:
 @extend_schema(methods=["GET"], operation_id="members_list", responses=MemberSerializer(many=True))
 @extend_schema(methods=["POST"], operation_id="members_add", request=MemberRequest, responses={201: MemberSerializer})
 @api_view(["GET", "POST"])
-@idempotent
 def member_list(request: Request, slug: str) -> Response:
     """List the members by name with their number of rankings, or add one by username. For managers."""
     project = members.manager_of(request.user, slug).project
@@ -292,7 +290,11 @@ def invitation_list(request: Request, slug: str) -> Response:
         return Response(InvitationSerializer(invitations.invitations_of(manager.project), many=True).data)
     invitation, key = invitations.invite(manager, **strict.validated(InvitationRequest(data=request.data)))
     url = request.build_absolute_uri(reverse("join", args=[key]))
-    return Response({**InvitationSerializer(invitation).data, "url": url}, status=201)
+    response = Response({**InvitationSerializer(invitation).data, "url": url}, status=201)
+    sentence = _(
+        "This request has made an invitation already, whose link was shown once: withdraw it and make another."
+    )
+    return show_once(response, sentence, id=invitation.pk)
 
 
 @extend_schema(operation_id="invitations_withdraw", responses={204: None})
@@ -312,8 +314,7 @@ def token_list(request: Request) -> Response:
     """List the current user's tokens, or create one. The key is in the answer to the creation only."""
     if request.method == "GET":
         return Response(TokenSerializer(request.user.api_tokens.order_by("pk"), many=True).data)
-    token, key = tokens.issue_token(request.user, **strict.validated(TokenRequest(data=request.data)))
-    return Response({**TokenSerializer(token).data, "key": key}, status=201)
+    return _issued(*tokens.issue_token(request.user, **strict.validated(TokenRequest(data=request.data))))
 
 
 @extend_schema(operation_id="tokens_revoke", responses={204: None})
@@ -329,5 +330,9 @@ def token_detail(request: Request, token_id: int) -> Response:
 def token_rotate(request: Request, token_id: int) -> Response:
     """Make a token like this one, and let this one expire after an overlap. The key is in this answer only."""
     minutes = strict.validated(RotateRequest(data=request.data))["overlap_minutes"]
-    token, key = tokens.rotate_token(request.user, token_id, timedelta(minutes=minutes))
-    return Response({**TokenSerializer(token).data, "key": key}, status=201)
+    return _issued(*tokens.rotate_token(request.user, token_id, timedelta(minutes=minutes)))
+
+
+def _issued(token: ApiToken, key: str) -> Response:
+    sentence = _("This request has made a token already, whose key was shown once: revoke it and make another.")
+    return show_once(Response({**TokenSerializer(token).data, "key": key}, status=201), sentence, id=token.pk)

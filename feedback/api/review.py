@@ -169,7 +169,7 @@ def case_detail(request: Request, slug: str, comparison_id: int) -> Response:
 
 
 @extend_schema(operation_id="review_adjudicate", request=AdjudicationRequest, responses={201: CaseSerializer})
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def case_adjudicate(request: Request, slug: str, comparison_id: int) -> Response:
     """Adjudicate the comparison: the reviewer's ranking replaces the others in the preferences from now on."""
     membership = members.reviewer_of(request.user, slug)
@@ -179,7 +179,7 @@ def case_adjudicate(request: Request, slug: str, comparison_id: int) -> Response
 
 
 @extend_schema(operation_id="review_return", request=ReasonRequest, responses={201: DecisionSerializer})
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def ranking_return(request: Request, slug: str, ranking_id: int) -> Response:
     """Return a ranking to its annotator with a reason. It does not count until the annotator ranks again."""
     membership = members.reviewer_of(request.user, slug)
@@ -188,7 +188,7 @@ def ranking_return(request: Request, slug: str, ranking_id: int) -> Response:
 
 
 @extend_schema(operation_id="review_discard", request=ReasonRequest, responses={201: DecisionSerializer})
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def ranking_discard(request: Request, slug: str, ranking_id: int) -> Response:
     """Discard a ranking. It leaves the preferences and stays in the record; its slot opens for another annotator."""
     membership = members.reviewer_of(request.user, slug)
@@ -205,7 +205,7 @@ def flagged_list(request: Request, slug: str) -> Response:
 
 
 @extend_schema(operation_id="review_keep", request=None, responses={201: DecisionSerializer})
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def case_keep(request: Request, slug: str, comparison_id: int) -> Response:
     """Keep a comparison with a flag for review as it is: it leaves the list, and its rankings still count."""
     membership = members.reviewer_of(request.user, slug)
@@ -224,7 +224,7 @@ def demonstration_list(request: Request, slug: str) -> Response:
 
 
 @extend_schema(operation_id="review_discard_demonstration", request=ReasonRequest, responses={201: DecisionSerializer})
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def demonstration_discard(request: Request, slug: str, demonstration_id: int) -> Response:
     """Discard a demonstration, and the ranking of it and its origin: no round and no export uses them."""
     membership = members.reviewer_of(request.user, slug)
@@ -248,7 +248,7 @@ def work_list(request: Request, slug: str, user_id: int) -> Response:
 @extend_schema(
     methods=["POST"], operation_id="review_discard_since", request=DiscardRequest, responses={201: DecisionSerializer}
 )
-@api_view(["GET", "POST"])
+@api_view(["GET", "POST"], commits=True)
 def work_discard(request: Request, slug: str, user_id: int) -> Response:
     """Preview (GET) or discard (POST) all rankings of one person since a time, all or none."""
     membership = members.reviewer_of(request.user, slug)
@@ -269,7 +269,7 @@ def decision_list(request: Request, slug: str) -> Response:
 
 
 @extend_schema(operation_id="review_undo", request=None, responses=DecisionSerializer)
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def decision_undo(request: Request, slug: str, decision_id: int) -> Response:
     """Undo a decision. It stays in the record."""
     return Response(DecisionSerializer(review_undo.undo(members.reviewer_of(request.user, slug), decision_id)).data)

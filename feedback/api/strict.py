@@ -7,6 +7,8 @@ from django.utils.translation import gettext as _
 from rest_framework import permissions, serializers
 from rest_framework.request import Request
 
+from feedback.errors import Invalid
+
 if TYPE_CHECKING:  # at run time a cycle: REST framework's views read the settings that name this module
     from rest_framework.views import APIView
 
@@ -52,17 +54,50 @@ class KnownParameters(permissions.BasePermission):
         return True
 
 
-def parameters_of(view: "APIView", method: str) -> list[str]:
-    """Return the names of a view's query parameters, from its OpenAPI description."""
-    from drf_spectacular.utils import OpenApiParameter  # imports the views, which import this module
+class KnownBody(permissions.BasePermission):
+    """Permission that refuses a missing body, and a body where none belongs. Neither may silently mean defaults."""
 
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        from feedback.api.parsers import JsonParser  # a cycle otherwise, as above
+
+        if request.method in permissions.SAFE_METHODS or JsonParser not in view.parser_classes:
+            return True  # files and JSON Lines are checked row by row
+        body = request._request.body  # kept: `Idempotency-Key` and the parser read it again
+        if _takes_body(view, str(request.method)):
+            if not body:
+                raise Invalid(_("The request has no body: send a JSON object, {} for the defaults."))
+        elif body and request.data:
+            if not isinstance(request.data, Mapping):
+                raise Invalid(_("This request takes no body: send none, or {}."))
+            refuse_unknown(request.data, [])
+        return True
+
+
+def _takes_body(view: "APIView", method: str) -> bool:
+    """Return whether an operation has a body, from its OpenAPI description."""
+    schema = _schema_of(view, method)
+    return schema is not None and method != "DELETE" and schema.get_request_serializer() is not None
+
+
+def _schema_of(view: "APIView", method: str) -> Any:
+    """Return the OpenAPI description of an operation; None if it has none."""
     # `extend_schema` keeps its arguments in this attribute of the handler.
     handler = getattr(view, "get" if method == "HEAD" else method.lower(), None)
     description = getattr(handler, "kwargs", {}).get("schema")
     if description is None:
-        return []
+        return None
     schema: Any = description()
     schema.view, schema.method = view, method
+    return schema
+
+
+def parameters_of(view: "APIView", method: str) -> list[str]:
+    """Return the names of a view's query parameters, from its OpenAPI description."""
+    from drf_spectacular.utils import OpenApiParameter  # imports the views, which import this module
+
+    schema = _schema_of(view, method)
+    if schema is None:
+        return []
     names: list[str] = []
     for parameter in schema.get_override_parameters():
         if isinstance(parameter, OpenApiParameter):

@@ -10,7 +10,6 @@ from rest_framework.response import Response
 
 from feedback.actions import members, trials
 from feedback.api import strict
-from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.errors import Invalid
 from feedback.models import Project, Source, Trial
@@ -147,7 +146,6 @@ class TrialEndRequest(strict.Serializer):
     methods=["POST"], operation_id="trials_start", request=TrialRequest, responses={201: TrialDetailSerializer}
 )
 @api_view(["GET", "POST"])
-@idempotent
 def trial_list(request: Request, slug: str) -> Response:
     """List the trials, the newest first, or start one on the prompts that all its sources have answered.
 

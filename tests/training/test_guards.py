@@ -93,7 +93,7 @@ def test_a_promotion_of_a_worse_checkpoint_needs_a_confirmation(measured, manage
         checkpoints.promote(measured.checkpoint, manager)
     api, address = client_of(manager), f"/api/v1/projects/support/checkpoints/{measured.checkpoint.pk}"
     assert len(api.get(address).data["fallen_guards"]) == 2
-    refused = api.post(f"{address}/promote")
+    refused = api.post(f"{address}/promote", {}, format="json")
     assert refused.status_code == 409 and "Guard texts" in refused.data["message"]
     client.force_login(manager)
     for page in ("console/", "rounds/1/samples/"):

@@ -69,9 +69,9 @@ def test_checkpoints_are_promoted_and_rolled_back(api, base, second):
         ("second", False),
         ("base", True),
     ]
-    promoted = api.post(f"{URL}/checkpoints/{second.pk}/promote")
+    promoted = api.post(f"{URL}/checkpoints/{second.pk}/promote", {}, format="json")
     assert (promoted.status_code, promoted.data["checkpoint"], promoted.data["replaced"]) == (200, "second", "base")
-    again = api.post(f"{URL}/checkpoints/{second.pk}/promote")
+    again = api.post(f"{URL}/checkpoints/{second.pk}/promote", {}, format="json")
     assert (again.status_code, again.data["message"]) == (409, "second is served already.")
     back = api.post(f"{URL}/checkpoints/roll-back")
     assert (back.data["checkpoint"], back.data["is_roll_back"]) == ("base", True)
@@ -162,7 +162,7 @@ def test_only_managers_may_use_rounds_and_checkpoints(waiting, annotator, strang
     clients = {404: client_of(stranger), 403: client_of(annotator), 401: client_of(None)}
     for verb, path in CALLS:
         for status, client in clients.items():
-            answer = getattr(client, verb)(f"{URL}/{path}", format="json")
+            answer = getattr(client, verb)(f"{URL}/{path}", {}, format="json")
             assert (path, answer.status_code) == (path, status)
         assert Round.objects.get().status == "waiting", path
 
@@ -209,7 +209,7 @@ def test_the_settings_of_a_recipe_are_listed_with_the_projects_defaults(api, pro
 
 @pytest.mark.parametrize("path", ["rounds/9", "checkpoints/999999/promote"])
 def test_unknown_rounds_and_checkpoints_are_404(api, waiting, path):
-    answer = api.post(f"{URL}/{path}") if "promote" in path else api.get(f"{URL}/{path}")
+    answer = api.post(f"{URL}/{path}", {}, format="json") if "promote" in path else api.get(f"{URL}/{path}")
     assert (answer.status_code, answer.data["code"]) == (404, "not_found")
 
 
@@ -218,4 +218,4 @@ def test_another_projects_checkpoint_is_not_found(api, base, stranger, tmp_path)
 
     other = Project.objects.get(slug="other")
     theirs = checkpoints.import_checkpoint(other, str(fake_model(tmp_path / "theirs")), "theirs", verdict=FAST)
-    assert api.post(f"{URL}/checkpoints/{theirs.pk}/promote").status_code == 404
+    assert api.post(f"{URL}/checkpoints/{theirs.pk}/promote", {}, format="json").status_code == 404

@@ -7,7 +7,6 @@ from rest_framework.response import Response
 
 from feedback.actions import members
 from feedback.api import strict
-from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from training import checkpoints, guards, reports
 from training.models import Checkpoint, Promotion
@@ -101,7 +100,6 @@ class PromotionSerializer(strict.ModelSerializer):
     responses={201: CheckpointSerializer},
 )
 @api_view(["GET", "POST"])
-@idempotent
 def checkpoint_list(request: Request, slug: str) -> Response:
     """List the project's checkpoints, newest first, or import a model, which a worker checks later.
 

@@ -9,7 +9,6 @@ from rest_framework.response import Response
 
 from feedback.actions import members
 from feedback.api import strict
-from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from feedback.models import Project
 from training import guards, reports
@@ -240,7 +239,6 @@ def _project(request: Request, slug: str) -> Project:
 @extend_schema(methods=["GET"], operation_id="rounds_list", responses=RoundSerializer(many=True))
 @extend_schema(methods=["POST"], operation_id="rounds_start", request=RoundRequest, responses={201: RoundSerializer})
 @api_view(["GET", "POST"])
-@idempotent
 def round_list(request: Request, slug: str) -> Response:
     """List the project's rounds, newest first, or start a new one, which waits for a worker."""
     project = _project(request, slug)

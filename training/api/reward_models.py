@@ -153,7 +153,7 @@ def surprising_list(request: Request, slug: str) -> Response:
 
 
 @extend_schema(operation_id="review_surprising_keep", request=None, responses={201: DecisionSerializer})
-@api_view(["POST"])
+@api_view(["POST"], commits=True)
 def surprising_keep(request: Request, slug: str, comparison_id: int) -> Response:
     """Keep the rankings of a comparison as they are: they leave the list and still count."""
     membership = members.reviewer_of(request.user, slug)

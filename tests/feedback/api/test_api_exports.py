@@ -64,6 +64,8 @@ def test_every_get_address_answers_head_with_the_same_headers_and_no_body(as_man
     assert asked.status_code == 200
     assert b"".join(asked) == b""
     differing = {"Content-Length": "", "X-Request-Id": ""}
+    if path == "/figures":
+        differing["ETag"] = ""  # their `as_of` is the time of the request
     assert {**asked.headers, **differing} == {**read.headers, **differing}
 
 

@@ -9,8 +9,9 @@ from django.db import connection
 from django.utils import timezone
 
 from feedback.api import idempotency
-from feedback.models import Comparison, IdempotentResponse, Prompt
+from feedback.models import ApiToken, Comparison, IdempotentResponse, Import, Invitation, Lease, Prompt, Ranking, Review
 from tests.factories import URL, client_of, lines
+from tests.feedback.api.test_api_strict import every_address
 
 ROWS = lines({"prompt": "a", "completions": ["x", "y"]}, {"prompt": "b", "completions": ["x", "y"]})
 
@@ -56,6 +57,54 @@ def test_a_new_round_takes_a_key_too(as_manager, project):
     assert not IdempotentResponse.objects.exists()
 
 
+def test_every_post_reads_the_key(as_manager, project):
+    addresses = [path for method, path in every_address() if method == "post"]
+    for path in addresses:
+        answer = as_manager.post(path, {}, format="json", HTTP_IDEMPOTENCY_KEY="x" * 201)
+        assert "Idempotency-Key" in answer.json()["detail"], path
+    assert len(addresses) > 30
+
+
+def ask_twice(client, path, body):
+    first, again = (client.post(f"{URL}/{path}", body, format="json", HTTP_IDEMPOTENCY_KEY="k") for _ in range(2))
+    assert again["Idempotency-Replayed"] == "true" and not first.has_header("Idempotency-Replayed")
+    other = client.post(f"{URL}/{path}", {**body, "more": 1}, format="json", HTTP_IDEMPOTENCY_KEY="k")
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    IdempotentResponse.objects.all().delete()
+    assert first.status_code in (200, 201), first.json()
+    return first, again
+
+
+def test_requests_of_annotators_and_reviewers_are_executed_once(as_annotator, as_manager, project, work):
+    work(2)
+    first, again = ask_twice(as_annotator, "leases", {})
+    assert first.json() == again.json() and Lease.objects.count() == 1
+    path = f"leases/{first.json()['lease']['lease']}/ranking?next=1"
+    body = {"ranks": [1, 2], "idempotency_key": str(uuid4()), "seconds": 1.5}
+    first, again = ask_twice(as_annotator, path, body)
+    assert first.json() == again.json() and first.json()["next"] is not None
+    assert (Ranking.objects.count(), Lease.objects.count()) == (1, 1)
+    first, again = ask_twice(as_manager, f"review/rankings/{Ranking.objects.get().pk}/discard", {"reason": "Hasty."})
+    assert first.json() == again.json() and Review.objects.count() == 1
+
+
+def test_a_file_that_is_sent_again_is_one_import(as_manager, project):
+    first, again = (send(as_manager, "k", path="imports?name=rows.jsonl") for _ in range(2))
+    assert first.status_code == again.status_code == 201 and first.json() == again.json()
+    assert Import.objects.count() == 1
+
+
+def test_a_secret_is_shown_once_and_never_stored(as_manager, project):
+    requests = [("/api/v1/tokens", {"name": "t"}, "key"), (f"{URL}/invitations", {"role": "annotator"}, "url")]
+    for path, body, secret in requests:
+        first, again = (as_manager.post(path, body, format="json", HTTP_IDEMPOTENCY_KEY=path) for _ in range(2))
+        assert first.status_code == 201, first.json()
+        assert (again.status_code, again.json()["code"], again.json()["id"]) == (409, "shown_once", first.json()["id"])
+        assert again["Content-Type"] == "application/problem+json"
+        assert first.json()[secret] not in str(IdempotentResponse.objects.get(key=path).body)
+    assert (ApiToken.objects.filter(name="t").count(), Invitation.objects.count()) == (1, 1)
+
+
 @pytest.mark.django_db(transaction=True)
 def test_eight_simultaneous_requests_with_one_key_are_executed_once(project, manager):
     key, answers = str(uuid4()), []
@@ -64,13 +113,30 @@ def test_eight_simultaneous_requests_with_one_key_are_executed_once(project, man
         answers.append(send(client_of(manager), key).json())
         connection.close()
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
+    start_together(ask)
+    assert len(answers) == 8 and all(answer == answers[0] for answer in answers)
+    assert Comparison.objects.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_eight_simultaneous_requests_that_commit_by_themselves_are_executed_once(project, manager):
+    answers = []
+
+    def ask():
+        answers.append(send(client_of(manager), "one", path="imports?name=rows.jsonl").json())
+        connection.close()
+
+    start_together(ask)
+    assert len(answers) == 8 and all(answer == answers[0] for answer in answers)
+    assert Import.objects.count() == 1
+
+
+def start_together(target):
+    threads = [threading.Thread(target=target) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(answers) == 8 and all(answer == answers[0] for answer in answers)
-    assert Comparison.objects.count() == 2
 
 
 def test_stored_responses_are_deleted_after_a_week(as_manager, project):
