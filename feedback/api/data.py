@@ -130,14 +130,55 @@ class ExportQuery(FlaggedQuery):
         choices=preference_export.WEIGHTS,
         default=None,
         allow_null=True,
-        help_text="Weight of a ranking. Default: the project's setting.",
+        help_text="Weight of a ranking; resample repeats rankings instead. Default: the project's setting.",
     )
     reliability_as_of = serializers.IntegerField(
         default=None,
         allow_null=True,
         min_value=0,
         max_value=strict.MAX_BIGINT,
-        help_text="Use the reliability report that Accord-Reliability-As-Of named. Default: the latest report.",
+        help_text="Use the reliability report that Accord-Reliability-As-Of named. Default: the latest up to `until`.",
+    )
+    ties = serializers.ChoiceField(
+        choices=preference_export.TIES,
+        default=None,
+        allow_null=True,
+        help_text="Write ties as rows, or omit them. In formats of pairs a tie is a row in both orders with half the "
+        "weight. Default: the format's.",
+    )
+    aggregated = serializers.BooleanField(default=False, help_text="One ranking a comparison: the annotators' votes.")
+    annotator = serializers.CharField(
+        default="", max_length=150, help_text="Only rankings of this person: username or pseudonym."
+    )
+    source = serializers.CharField(
+        default="", max_length=200, help_text="Only comparisons with a completion of this source."
+    )
+    round = serializers.IntegerField(
+        default=None,
+        allow_null=True,
+        min_value=1,
+        max_value=strict.MAX_BIGINT,
+        help_text="Only comparisons with a completion that this round wrote.",
+    )
+    tag = serializers.CharField(
+        default="", max_length=200, help_text='Only prompts whose metadata has this tag in "tags".'
+    )
+    imported = serializers.BooleanField(
+        default=None, allow_null=True, help_text="true: only imported rankings. false: only rankings made here."
+    )
+    min_agreement = serializers.FloatField(
+        default=None,
+        allow_null=True,
+        min_value=0,
+        max_value=1,
+        help_text="Only comparisons whose annotators agree at least this much; two or more must have ranked.",
+    )
+    min_reliability = serializers.FloatField(
+        default=None,
+        allow_null=True,
+        min_value=0,
+        max_value=1,
+        help_text="Only annotators of at least this reliability.",
     )
 
 
@@ -254,7 +295,7 @@ def preference_list(request: Request, slug: str) -> HttpResponseBase:
     """
     project = members.manager_of(request.user, slug).project
     query = strict.validated_query(ExportQuery, request)
-    exported = preference_export.export(project, query.pop("format"), **query)
+    exported = preference_export.export(project, **preference_export.choices_of(query))
     return preference_export.as_response(request._request, project, exported)
 
 

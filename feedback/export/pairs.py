@@ -5,6 +5,7 @@ from itertools import combinations
 
 from feedback.dialogues import Turns
 from feedback.export.ranking_record import IDENTITY, Row, retraction
+from feedback.export.reader import Reader
 
 SPEAKERS = {"user": "Human", "assistant": "Assistant", "system": "System", "tool": "Tool"}
 
@@ -20,20 +21,29 @@ def number_of_pairs(ranks: Sequence[int]) -> int:
     return sum(1 for _pair in pairs_of(ranks))
 
 
-def pairs_or_retraction(rows: Iterable[Row], after: int) -> Iterator[tuple[Row, int, int] | Row]:
+def pairs_or_retraction(rows: Iterable[Row], reader: Reader) -> Iterator[tuple[Row, int, int] | Row]:
     """Yield (ranking, better, worse) for each pair, and retracted rows as they are.
 
-    A revision that has no pair any more is retracted: the reader may have pairs of an earlier one.
+    A reader that wants ties as rows gets each tied pair after the others, once in either order, with half the weight:
+    both together say that neither is better. A revision that has no pair any more is retracted: the reader may have
+    pairs of an earlier one.
     """
     for ranking in rows:
         if "retracted" in ranking:
             yield ranking
             continue
-        pairs = list(pairs_of(ranking["ranks"]))
-        if not pairs and after and ranking["revision"] > 1:
+        ranks = ranking["ranks"]
+        pairs = list(pairs_of(ranks))
+        if not pairs and reader.after and ranking["revision"] > 1 and reader.ties != "rows":
             yield retraction(ranking, "tied")
         for better, worse in pairs:
             yield ranking, better, worse
+        if reader.ties == "rows":
+            half = ranking | {"weight": ranking["weight"] / 2}
+            for first, second in combinations(range(len(ranks)), 2):
+                if ranks[first] == ranks[second]:
+                    yield half, first, second
+                    yield half, second, first
 
 
 def messages_of(ranking: Row, place: int) -> Turns:

@@ -22,6 +22,7 @@ from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Count, Exists, F, Max, OuterRef, Q, QuerySet
+from django.db.models.fields.tuple_lookups import TupleGreaterThan
 
 from feedback.dialogues import Turns
 from feedback.models import ComparisonItem, Lease, Project, Ranking
@@ -32,6 +33,7 @@ Row = dict[str, Any]
 
 PAGE_SIZE = 1000  # rankings
 NOT_GOLD = Q(comparison__gold_ranks__isnull=True)
+EVERYTHING = Q()
 
 NUMBER_NEW_RANKINGS = """
     UPDATE feedback_ranking SET sequence = numbered.sequence
@@ -83,10 +85,12 @@ def rankings(
     until: int | None = None,
     *,
     split: str | None = None,
+    where: Q = EVERYTHING,
     still_counting: bool = False,
     reliability: Mapping[int, float] | None = None,
     details: bool = False,
     include_flagged: bool = False,
+    by_comparison: bool = False,
 ) -> Iterator[Row]:
     """Yield the rankings with `after` < sequence ≤ `until`, as they were at `until`, in order of sequence.
 
@@ -94,10 +98,11 @@ def rankings(
     earlier row of the same `comparison_id` and `annotator`; it may be retracted, and then has `ranking_id, sequence,
     revision, comparison_id, prompt_id, split, annotator, retracted` only.
 
-    until: `sequence_cutoff` by default. split: this split only. still_counting: leave out what reviewers have taken
-    out since `until`, so that no round learns from it. reliability: user id to reliability, from
-    `feedback.quality.reliability`; sets the weights, which are 1 without it. include_flagged: yield rankings with a
-    flag that means "not for training", too.
+    until: `sequence_cutoff` by default. split: this split only. where: a further condition; for readers by cursor, one
+    that holds for all revisions of a ranking or for none. still_counting: leave out what reviewers have taken out since
+    `until`, so that no round learns from it. reliability: user id to reliability, from `feedback.quality.reliability`;
+    sets the weights, which are 1 without it. include_flagged: yield rankings with a flag that means "not for training",
+    too. by_comparison: in order of comparison, then of sequence.
 
     Each row is ready for JSON: `ranking_id, sequence, revision, comparison_id, prompt_id, split, messages, completions,
     completion_ids, sources, ranks (1 is best, equal ranks tie; aligned with completions), display_order, annotator (a
@@ -110,24 +115,39 @@ def rankings(
     details: add the fields that no learner reads: `external_id` (or null), `references` and `metadata` of the prompt,
     `sampling` (parameters, aligned with completions), `comment` and `created_at` (ISO 8601) of the ranking.
     """
-    until, after_cursor = sequence_cutoff(project) if until is None else until, after
+    until = sequence_cutoff(project) if until is None else until
     selected = counting(project, until) if still_counting else _visible(project, after, until)
+    selected = selected.filter(where)
     if split is not None:
         selected = selected.filter(comparison__prompt__split=split)
     fields: tuple[str, ...] = RANKING_FIELDS
     joined = JOINED_FIELDS
     if details:
         fields, joined = fields + DETAIL_FIELDS, joined | PROMPT_DETAIL_FIELDS
-    while page := list(selected.filter(sequence__gt=after).values(*fields, **joined)[:PAGE_SIZE]):
+    for page in _pages(selected.values(*fields, **joined), after, by_comparison=by_comparison):
         items = _items([row["comparison_id"] for row in page if row["standing"] == Ranking.Standing.COUNTS])
         for row in page:
             is_flagged = row["standing"] == Ranking.Standing.COUNTS and not is_trainable(project, row["flags"])
             line = _row(row, items.get(row["comparison_id"]), reliability)
             if include_flagged or not is_flagged:
                 yield line
-            elif after_cursor and line["revision"] > 1:  # the reader may have an earlier revision without the flag
+            elif after and line["revision"] > 1:  # the reader may have an earlier revision without the flag
                 yield retraction(line, "flagged")
-        after = page[-1]["sequence"]
+
+
+def _pages(selected: QuerySet[Ranking, Row], after: int, *, by_comparison: bool) -> Iterator[list[Row]]:
+    """Yield the rows in pages, from a sequence on; each page is a query of its own."""
+    key = (0, after)
+    while True:
+        if by_comparison:
+            beyond: Any = TupleGreaterThan((F("comparison_id"), F("sequence")), key)
+            page = list(selected.filter(beyond, sequence__gt=after).order_by("comparison_id", "sequence")[:PAGE_SIZE])
+        else:
+            page = list(selected.filter(sequence__gt=key[1])[:PAGE_SIZE])
+        if not page:
+            return
+        yield page
+        key = (page[-1]["comparison_id"], page[-1]["sequence"])
 
 
 def retraction(ranking: Row, why: str) -> Row:

@@ -1,8 +1,8 @@
 """Export of a project's rankings, for the API, the page and the command: equal parameters give equal lines."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 from django.db import connection
@@ -14,15 +14,19 @@ from feedback.errors import Invalid
 from feedback.export import formats, ranking_record
 from feedback.export.formats.registry import FORMATS
 from feedback.export.json_lines import json_lines
+from feedback.export.reader import TIES as TIES
 from feedback.models import Project, Prompt, ReliabilityReport
 from feedback.models.flags import trainable_flags
 from feedback.quality import reliability
+from feedback.reports.export_filters import Filters
 
 VERSION = 4  # of the lines: raise it when a format changes, so that no reader keeps lines of the old one
 DEFAULT_FORMAT = "trl"
 EVERY_SPLIT = "all"
 SPLITS = (*Prompt.Split.values, EVERY_SPLIT)
-WEIGHTS = ("equal", "reliability")
+WEIGHTS = ("equal", "reliability", "resample")
+NO_FILTERS = Filters()
+FILTERS = tuple(field.name for field in fields(Filters))
 
 # What an export contains of prompts, which can change after a ranking has been read.
 PROMPT_STATE = """
@@ -52,19 +56,55 @@ def export(
     weights: str | None = None,
     reliability_as_of: int | None = None,
     include_flagged: bool = False,
+    ties: str | None = None,
+    aggregated: bool = False,
+    filters: Filters = NO_FILTERS,
 ) -> Export:
     """Export the project's rankings after the cursor `after` as lines of one registered format.
 
     until: leave out what was recorded after this cursor, so that later rankings and revisions change nothing.
     split: one of SPLITS; the format's default split by default. weights: one of WEIGHTS; the project's setting by
-    default. include_flagged: also rankings with a flag that means "not for training". Raises Invalid if `after` is
-    beyond the last sequence or the format cannot be read by cursor, NotFound if there is no reliability report as of
-    `reliability_as_of`.
+    default; "resample" repeats rankings by their reliability instead of weighting them. include_flagged: also rankings
+    with a flag that means "not for training". ties: one of TIES; the format's default by default. aggregated: one
+    ranking a comparison. Raises Invalid if `after` is beyond the last sequence or the choices exclude one another,
+    NotFound if there is no reliability report as of `reliability_as_of`.
     """
-    if after and not FORMATS[format_name].has_cursor:
-        sentence = _('The format "%(name)s" has no place for retracted rankings: read it from the beginning.')
-        raise Invalid(sentence % {"name": format_name})
     end = ranking_record.sequence_cutoff(project)
+    until = _checked_range(after, until, end)
+    _check_choices(format_name, after, weights, reliability_as_of, ties, filters, aggregated=aggregated)
+    split = split or FORMATS[format_name].default_split or EVERY_SPLIT
+    weights = weights or project.ranking_weights
+    report = _report(project, reliability_as_of, until) if _needs_report(weights, filters) else None
+    values = reliability.values(report) if report else None
+    rows = formats.lines(
+        project,
+        format_name,
+        after,
+        until,
+        split=None if split == EVERY_SPLIT else split,
+        where=filters.condition(project, until, values),
+        reliability=None if weights == "equal" else values,
+        include_flagged=include_flagged,
+        ties=ties,
+        aggregated=aggregated,
+        resampled=weights == "resample",
+    )
+    flags = None if include_flagged else sorted(trainable_flags(project))
+    choices = (format_name, after, until, split, report and (weights, report.pk), flags, ties, aggregated, filters)
+    etag = etag_of(project.pk, *choices, weights == "resample", *_prompt_state(project))
+    return Export(format_name, rows, until, report, etag)
+
+
+def choices_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of `export` from a flat form: the names of a query, a form or a command line."""
+    choices = {name: value for name, value in options.items() if name not in FILTERS}
+    choices["format_name"] = choices.pop("format")
+    filters = {name: options[name] for name in FILTERS if options.get(name) not in (None, "")}
+    return choices | {"filters": Filters(**filters)}
+
+
+def _checked_range(after: int, until: int | None, end: int) -> int:
+    """Return the end of the range of cursors. Raises Invalid."""
     for name, cursor in (("after", after), ("until", until or 0)):
         if cursor > end:
             raise Invalid(
@@ -76,20 +116,40 @@ def export(
         raise Invalid(
             _('"after" is %(after)s, which is beyond "until" at %(until)s.') % {"after": after, "until": until}
         )
-    split = split or FORMATS[format_name].default_split or EVERY_SPLIT
-    report = _report(project, weights or project.ranking_weights, reliability_as_of)
-    rows = formats.lines(
-        project,
-        format_name,
-        after,
-        until,
-        split=None if split == EVERY_SPLIT else split,
-        reliability=reliability.values(report) if report else None,
-        include_flagged=include_flagged,
-    )
-    flags = None if include_flagged else sorted(trainable_flags(project))
-    etag = etag_of(project.pk, format_name, after, until, split, report and report.pk, flags, *_prompt_state(project))
-    return Export(format_name, rows, until, report, etag)
+    return until
+
+
+def _check_choices(
+    format_name: str,
+    after: int,
+    weights: str | None,
+    reliability_as_of: int | None,
+    ties: str | None,
+    filters: Filters,
+    *,
+    aggregated: bool,
+) -> None:
+    """Raise Invalid for choices that exclude one another."""
+    chosen = FORMATS[format_name]
+    if ties is not None and ties not in chosen.ties:
+        raise Invalid(_('The format "%(name)s" cannot express ties: leave them out.') % {"name": format_name})
+    if not after:
+        return
+    if not chosen.has_cursor:
+        sentence = _('The format "%(name)s" has no place for retracted rankings: read it from the beginning.')
+        raise Invalid(sentence % {"name": format_name})
+    if aggregated or filters.min_agreement is not None or weights == "resample":
+        raise Invalid(
+            _("Aggregated and resampled rankings and a least agreement have no cursor: read them from the beginning.")
+        )
+    if filters.min_reliability is not None and reliability_as_of is None:
+        raise Invalid(
+            _('With a cursor, a least reliability needs "reliability_as_of": other reports choose other annotators.')
+        )
+
+
+def _needs_report(weights: str, filters: Filters) -> bool:
+    return weights != "equal" or filters.min_reliability is not None
 
 
 def as_response(request: HttpRequest, project: Project, exported: Export) -> HttpResponseBase:
@@ -114,11 +174,11 @@ def etag_of(*parts: object) -> str:
     return f'"{hashlib.sha256(repr((VERSION, *parts)).encode()).hexdigest()[:32]}"'
 
 
-def _report(project: Project, weights: str, as_of: int | None) -> ReliabilityReport | None:
-    """Return the report whose estimates are the weights; None for equal weights and before the first report."""
-    if weights == "equal":
-        return None
-    return reliability.latest(project) if as_of is None else reliability.stored_report_at(project, as_of)
+def _report(project: Project, as_of: int | None, until: int) -> ReliabilityReport | None:
+    """Return the report of the weights: the latest one of the record up to `until`; None before the first report."""
+    if as_of is not None:
+        return reliability.stored_report_at(project, as_of)
+    return reliability.latest(project, until)
 
 
 def _prompt_state(project: Project) -> tuple[Any, ...]:

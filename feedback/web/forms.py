@@ -237,7 +237,22 @@ class ExportForm(forms.Form):
             ("", _("As the project's settings say")),
             ("equal", _("Every ranking weighs 1")),
             ("reliability", _("By its annotator's reliability")),
+            ("resample", _("By repeating it, for trainers that ignore weights")),
         ),
+    )
+    ties = forms.ChoiceField(
+        label=_("Ties"),
+        required=False,
+        choices=(
+            ("", _("As the format says")),
+            ("rows", _("As rows")),
+            ("omitted", _("Left out")),
+        ),
+        help_text=_("In formats of pairs a tie is two rows, one in either order, with half the weight each."),
+    )
+    aggregated = forms.BooleanField(
+        label=_("One row a comparison, by the votes of its annotators"),
+        required=False,
     )
     after = forms.IntegerField(
         label=_("Only rows after cursor"),
@@ -255,6 +270,43 @@ class ExportForm(forms.Form):
     )
     include_flagged = forms.BooleanField(
         label=_("Rankings with a flag that means not for training, too"), required=False
+    )
+    annotator = forms.CharField(
+        label=_("Annotator"), required=False, max_length=150, help_text=_("Username or pseudonym.")
+    )
+    source = forms.CharField(
+        label=_("Source"), required=False, max_length=200, help_text=_("Comparisons with one of its completions.")
+    )
+    round = forms.IntegerField(
+        label=_("Round"),
+        required=False,
+        min_value=1,
+        max_value=2**31 - 1,
+        help_text=_("Comparisons with a completion that this round wrote."),
+    )
+    tag = forms.CharField(
+        label=_("Tag"), required=False, max_length=200, help_text=_('Of the prompt: in the metadata "tags".')
+    )
+    imported = forms.TypedChoiceField(
+        label=_("Rankings"),
+        required=False,
+        empty_value=None,
+        coerce="yes".__eq__,
+        choices=(
+            ("", _("Imported ones and those made here")),
+            ("yes", _("Imported only")),
+            ("no", _("Made here only")),
+        ),
+    )
+    min_agreement = forms.FloatField(
+        label=_("Least agreement of a comparison's annotators"),
+        required=False,
+        min_value=0,
+        max_value=1,
+        help_text=_("0 to 1. Comparisons that fewer than two people ranked are left out."),
+    )
+    min_reliability = forms.FloatField(
+        label=_("Least reliability of an annotator"), required=False, min_value=0, max_value=1, help_text=_("0 to 1.")
     )
 
     def __init__(self, data: Any = None) -> None:

@@ -47,7 +47,7 @@ def test_a_missing_file_is_reported(project, file):
         run("load", "support", file)
 
 
-@pytest.mark.parametrize("command", [["load", "nowhere", "x"], ["export_preferences", "nowhere"]])
+@pytest.mark.parametrize("command", [["load", "nowhere", "x"], ["export", "nowhere"]])
 def test_a_missing_project_is_reported(db, command):
     with pytest.raises(CommandError, match='no project "nowhere"'):
         run(*command)
@@ -56,9 +56,9 @@ def test_a_missing_project_is_reported(db, command):
 def test_preferences_are_exported_with_a_cursor(project, ann, work):
     work(2)
     rank_next(ann)
-    out, err = run("export_preferences", "support", "--split", "all")
+    out, err = run("export", "support", "--split", "all")
     assert set(json.loads(out)) >= {"prompt", "chosen", "rejected"}
     assert err == "cursor 1\n"
     rank_next(ann)
-    out, _ = run("export_preferences", "support", "--format", "rankings", "--after", "1")
+    out, _ = run("export", "support", "--format", "rankings", "--after", "1")
     assert json.loads(out)["sequence"] == 2

@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy as _
 from feedback.export.formats.registry import export_format
 from feedback.export.pairs import messages_of
 from feedback.export.ranking_record import IDENTITY, Row
+from feedback.export.reader import Reader
 
 ALL_BAD = "all bad"  # the flag
 
@@ -18,9 +19,10 @@ ALL_BAD = "all bad"  # the flag
     line=_("a battle of two sources: `model_a` (shown first), `model_b`, `winner`, `judge`, both conversations"),
     lines=lambda ranks: len(ranks) * (len(ranks) - 1) // 2,
 )
-def arena(rows: Iterator[Row], after: int) -> Iterator[Row]:
-    """Write every pair of a ranking, ties too. `model_a` is the source whose completion the annotator saw first.
+def arena(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
+    """Write every pair of a ranking, ties too unless they are omitted.
 
+    `model_a` is the source whose completion the annotator saw first.
     `winner` is `model_a`, `model_b`, `tie`, or `tie (bothbad)` with the flag "All bad". `tstamp` is in Unix seconds.
     `language` is that of the prompt's metadata, or "unknown". Further columns identify the ranking, as in `trl`.
     """
@@ -32,6 +34,8 @@ def arena(rows: Iterator[Row], after: int) -> Iterator[Row]:
         metadata = ranking["metadata"] if isinstance(ranking["metadata"], dict) else {}
         for first, second in combinations(ranking["display_order"], 2):
             ranks = ranking["ranks"][first], ranking["ranks"][second]
+            if ranks[0] == ranks[1] and reader.ties == "omitted":
+                continue
             yield {
                 "question_id": ranking["external_id"] or str(ranking["prompt_id"]),
                 "model_a": ranking["sources"][first],

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from django.utils.translation import gettext_lazy as _
 
-from feedback.export.formats.registry import export_format
+from feedback.export.formats.registry import OMITTED, export_format
 from feedback.export.pairs import completion_text, prompt_text
 from feedback.export.ranking_record import Row
+from feedback.export.reader import Reader
 
 READING = """import json
 
@@ -22,8 +23,9 @@ records = [rg.Record.from_dict(row) for row in rows]"""
     reading=READING,
     lines=lambda ranks: int(not _has_ties(ranks)),
     has_cursor=False,
+    ties=OMITTED,
 )
-def argilla(rows: Iterator[Row], after: int) -> Iterator[Row]:
+def argilla(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Write each ranking without ties as a record. The question `preference` lists the responses, the best first.
 
     The SDK's lists cannot express a tie: such rankings are left out.

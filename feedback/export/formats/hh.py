@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from django.utils.translation import gettext_lazy as _
 
-from feedback.export.formats.registry import export_format
+from feedback.export.formats.registry import PAIRS, export_format
 from feedback.export.pairs import columns_of, messages_of, number_of_pairs, pairs_or_retraction, transcript
 from feedback.export.ranking_record import Row
+from feedback.export.reader import Reader
 from feedback.models import Prompt
 
 
@@ -15,10 +16,11 @@ from feedback.models import Prompt
     line=_('a pair `{"chosen": "...", "rejected": "..."}` of transcripts with `Human:` and `Assistant:`'),
     default_split=Prompt.Split.TRAIN,
     lines=number_of_pairs,
+    ties=PAIRS,
 )
-def hh(rows: Iterator[Row], after: int) -> Iterator[Row]:
+def hh(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Write each pair as two transcripts; messages of the system and of tools have `System:` and `Tool:`."""
-    for pair in pairs_or_retraction(rows, after):
+    for pair in pairs_or_retraction(rows, reader):
         if isinstance(pair, dict):
             yield pair
             continue

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from django.utils.translation import gettext_lazy as _
 
-from feedback.export.formats.registry import LOAD_DATASET, export_format
+from feedback.export.formats.registry import LOAD_DATASET, OMITTED, export_format
 from feedback.export.pairs import messages_of
 from feedback.export.ranking_record import IDENTITY, Row, retraction
+from feedback.export.reader import Reader
 from feedback.models import Prompt
 
 READING = f"""{LOAD_DATASET}
@@ -32,15 +33,16 @@ def labelled(ranks: Sequence[int]) -> list[tuple[int, bool]]:
     default_split=Prompt.Split.TRAIN,
     reading=READING,
     lines=lambda ranks: len(labelled(ranks)),
+    ties=OMITTED,
 )
-def kto(rows: Iterator[Row], after: int) -> Iterator[Row]:
+def kto(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Label the completions of the best and the worst rank of each ranking, with columns for filters as in `trl`."""
     for ranking in rows:
         if "retracted" in ranking:
             yield ranking
             continue
         labels = labelled(ranking["ranks"])
-        if not labels and after and ranking["revision"] > 1:
+        if not labels and reader.after and ranking["revision"] > 1:
             yield retraction(ranking, "tied")
         for place, label in labels:
             yield {

@@ -7,6 +7,7 @@ from django.utils.translation import gettext_lazy as _
 from feedback.export.formats.registry import export_format
 from feedback.export.pairs import completion_text, prompt_text
 from feedback.export.ranking_record import Row
+from feedback.export.reader import Reader
 
 READING = """import json
 
@@ -20,7 +21,7 @@ json.dump(rows, open("tasks.json", "w", encoding="utf-8"))  # Label Studio impor
     reading=READING,
     has_cursor=False,
 )
-def label_studio(rows: Iterator[Row], after: int) -> Iterator[Row]:
+def label_studio(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Write each ranking as a task. Buckets `rank-1`, `rank-2`, … hold the ids of the items; a tie shares one.
 
     The annotator is in `data`: Label Studio refuses annotations of people who have no account there.

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from django.utils.translation import gettext_lazy as _
 
-from feedback.export.formats.registry import export_format
+from feedback.export.formats.registry import PAIRS, export_format
 from feedback.export.pairs import messages_of, number_of_pairs, pairs_or_retraction
 from feedback.export.ranking_record import Row
+from feedback.export.reader import Reader
 from feedback.models import Prompt
 
 READING = """# the file is uploaded as it is: POST /v1/files with purpose "fine-tune"
@@ -21,11 +22,12 @@ file = OpenAI().files.create(file=open("{file}", "rb"), purpose="fine-tune")"""
     default_split=Prompt.Split.TRAIN,
     reading=READING,
     lines=number_of_pairs,
+    ties=PAIRS,
     has_cursor=False,
 )
-def openai_dpo(rows: Iterator[Row], after: int) -> Iterator[Row]:
+def openai_dpo(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Write each pair with OpenAI's fields only, since others are refused there."""
-    for pair in pairs_or_retraction(rows, after):
+    for pair in pairs_or_retraction(rows, reader):
         if isinstance(pair, dict):
             continue  # only readers by cursor get one, and there are none
         ranking, better, worse = pair

@@ -6,6 +6,7 @@ from django.utils.translation import gettext_lazy as _
 
 from feedback.export.formats.registry import export_format
 from feedback.export.ranking_record import Row
+from feedback.export.reader import Reader
 
 READING = """import json
 
@@ -18,5 +19,5 @@ with open("{file}", encoding="utf-8") as file:
     line=_("a ranking with ties, `reliability` and `weight`, flags, comment and sources"),
     reading=READING,  # values that are null or empty in the first rows have no type, which `load_dataset` needs
 )
-def rankings(rows: Iterator[Row], after: int) -> Iterator[Row]:
+def rankings(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     return rows

@@ -7,9 +7,14 @@ from django.utils import translation
 from django.utils.functional import Promise
 
 from feedback.export.ranking_record import Row
+from feedback.export.reader import Reader
 
-# (rankings with details, in the order of the record; the reader's cursor) to lines
-Convert = Callable[[Iterator[Row], int], Iterator[Row]]
+# (rankings with details, in the order of the record; the reader) to lines
+Convert = Callable[[Iterator[Row], Reader], Iterator[Row]]
+# What a format can do with ties, its default first.
+WHOLE: tuple[str, ...] = ("rows", "omitted")
+PAIRS: tuple[str, ...] = ("omitted", "rows")  # as rows: both orders of a tied pair, with half the weight each
+OMITTED: tuple[str, ...] = ("omitted",)  # it cannot express a tie
 # Python code that reads a file with the format's lines; "{file}" stands for its name.
 LOAD_DATASET = """from datasets import load_dataset
 
@@ -30,6 +35,7 @@ class ExportFormat:
     default_split: str | None  # the split that is exported unless another is chosen; None: all
     reading: str  # Python code for the page
     lines: Callable[[Sequence[int]], int]  # how many lines a ranking with these ranks gives
+    ties: tuple[str, ...]  # WHOLE, PAIRS or OMITTED
     has_cursor: bool  # whether it can be read by cursor; other tools' formats may have no place for retractions
 
     @property
@@ -48,6 +54,7 @@ def export_format(
     default_split: str | None = None,
     reading: str = LOAD_DATASET,
     lines: Callable[[Sequence[int]], int] = one_line,
+    ties: tuple[str, ...] = WHOLE,
     has_cursor: bool = True,
 ) -> Callable[[Convert], Convert]:
     """Register a function as an export format.
@@ -55,15 +62,15 @@ def export_format(
     name: value of `format` in the API and of `--format`. line: what one line is. default_split: set it where trainers
     read every line of the file, so that nothing is trained on held-out prompts by accident. reading: Python code that
     reads a file, where `load_dataset` is not the way. lines: how many lines a ranking with these ranks gives, where
-    it is not one; the page counts with it. has_cursor: False if the format has no place for rows with `retracted`; it
-    can then be read from the beginning only.
+    it is not one; the page counts with it. ties: what it can do with ties, its default first. has_cursor: False if the
+    format has no place for rows with `retracted`; it can then be read from the beginning only.
 
-    The function gets the rows of `ranking_record.rankings(..., details=True)` and the reader's cursor `after`, and
-    yields the lines. With a cursor, rows with `retracted` must be passed on: readers depend on them.
+    The function gets the rows of `ranking_record.rankings(..., details=True)` and the reader, and yields the lines.
+    With a cursor, rows with `retracted` must be passed on: readers depend on them.
     """
 
     def register(function: Convert) -> Convert:
-        FORMATS[name] = ExportFormat(name, line, function, default_split, reading, lines, has_cursor)
+        FORMATS[name] = ExportFormat(name, line, function, default_split, reading, lines, ties, has_cursor)
         return function
 
     return register

@@ -8,6 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 from feedback.export.formats.registry import export_format
 from feedback.export.ranking_record import IDENTITY, Row
+from feedback.export.reader import Reader
 from feedback.models.reliability import PRIOR
 
 JSON_COLUMNS = ("flags", "ratings", "spans", "references", "metadata")  # their form differs from row to row
@@ -30,7 +31,7 @@ NULL_VALUES = {"strength": 0, "trial": 0, "external_id": "", "reliability": PRIO
     "table",
     line=_("a ranking in columns of fixed types, with JSON in text columns such as `metadata_json`"),
 )
-def table(rows: Iterator[Row], after: int) -> Iterator[Row]:
+def table(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Give each column the type that it has in the first row.
 
     JSON in a text: `flags_json, ratings_json, spans_json, references_json, metadata_json`, and each text of

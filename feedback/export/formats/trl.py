@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from django.utils.translation import gettext_lazy as _
 
-from feedback.export.formats.registry import LOAD_DATASET, export_format
+from feedback.export.formats.registry import LOAD_DATASET, PAIRS, export_format
 from feedback.export.pairs import (
     columns_of,
     completion_text,
@@ -18,6 +18,7 @@ from feedback.export.pairs import (
     prompt_text,
 )
 from feedback.export.ranking_record import Row
+from feedback.export.reader import Reader
 from feedback.models import Prompt
 
 READING = f"""{LOAD_DATASET}
@@ -33,8 +34,9 @@ DPOTrainer(model="MODEL", args=DPOConfig(output_dir="dpo"), train_dataset=rows).
     default_split=Prompt.Split.TRAIN,
     reading=READING,
     lines=number_of_pairs,
+    ties=PAIRS,
 )
-def trl(rows: Iterator[Row], after: int) -> Iterator[Row]:
+def trl(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Turn each ranking into its pairs, the best completions first.
 
     Each row: `prompt` (messages), `chosen` and `rejected` (messages: one of the assistant, or a dialogue), for filters
@@ -42,7 +44,7 @@ def trl(rows: Iterator[Row], after: int) -> Iterator[Row]:
     chosen_source, rejected_source, strength and trial (0 if there is none)`, and `weight`. No column is null. A ranking
     of K completions gives up to K·(K − 1)/2 pairs; a tie gives none, since the format cannot express it.
     """
-    for pair in pairs_or_retraction(rows, after):
+    for pair in pairs_or_retraction(rows, reader):
         if isinstance(pair, dict):
             yield pair
             continue
@@ -57,10 +59,11 @@ def trl(rows: Iterator[Row], after: int) -> Iterator[Row]:
     default_split=Prompt.Split.TRAIN,
     reading=READING,
     lines=number_of_pairs,
+    ties=PAIRS,
 )
-def trl_implicit(rows: Iterator[Row], after: int) -> Iterator[Row]:
+def trl_implicit(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Write the pairs of `trl` without a column for the prompt."""
-    for row in trl(rows, after):
+    for row in trl(rows, reader):
         if "retracted" not in row:
             prompt = row.pop("prompt")
             row |= {name: prompt + row[name] for name in ("chosen", "rejected")}
@@ -73,10 +76,11 @@ def trl_implicit(rows: Iterator[Row], after: int) -> Iterator[Row]:
     default_split=Prompt.Split.TRAIN,
     reading=READING,
     lines=number_of_pairs,
+    ties=PAIRS,
 )
-def trl_standard(rows: Iterator[Row], after: int) -> Iterator[Row]:
+def trl_standard(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Write the pairs of `trl` as texts. A prompt of several messages is a transcript, as in the format `hh`."""
-    for pair in pairs_or_retraction(rows, after):
+    for pair in pairs_or_retraction(rows, reader):
         if isinstance(pair, dict):
             yield pair
             continue

@@ -30,8 +30,12 @@ def report_at(project: Project, until: int) -> ReliabilityReport:
     return stored or _estimate(project, until, rankings_until(project, until))
 
 
-def latest(project: Project) -> ReliabilityReport | None:
-    return ReliabilityReport.objects.filter(project=project).order_by("-until").first()
+def latest(project: Project, until: int | None = None) -> ReliabilityReport | None:
+    """Return the newest report, or the newest of the record up to a sequence."""
+    reports = ReliabilityReport.objects.filter(project=project)
+    if until is not None:
+        reports = reports.filter(until__lte=until)
+    return reports.order_by("-until").first()
 
 
 def stored_report_at(project: Project, until: int) -> ReliabilityReport:

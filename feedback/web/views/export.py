@@ -49,10 +49,10 @@ def download(request: HttpRequest, slug: str) -> HttpResponseBase:
     if form.is_valid():
         wanted = {name: value for name, value in form.cleaned_data.items() if value not in ("", None)}
         try:
-            exported = preference_export.export(membership.project, wanted.pop("format"), **wanted)
+            exported = preference_export.export(membership.project, **preference_export.choices_of(wanted))
             return preference_export.as_response(request, membership.project, exported)
         except Invalid as refusal:
-            form.add_error("after", refusal.message)
+            form.add_error(None, refusal.message)
     return _page(request, membership, form, status=400)
 
 

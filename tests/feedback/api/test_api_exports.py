@@ -172,7 +172,7 @@ def test_the_command_writes_the_lines_of_the_api(as_manager, ann, project, work,
     )
     for format in ("rankings", "trl", "table"):
         out = StringIO()
-        call_command("export_preferences", "support", "--format", format, stdout=out, stderr=StringIO())
+        call_command("export", "support", "--format", format, stdout=out, stderr=StringIO())
         rows = [json.loads(line) for line in out.getvalue().splitlines()]
         assert rows == rows_of(as_manager.get(f"{URL}/preferences?format={format}"))
         assert {round(row["weight"], 9) for row in rows} == {0.4 if weights == "reliability" else 1.0}

@@ -6,6 +6,7 @@ import pytest
 
 from feedback.actions import ranking_undo, rankings
 from feedback.export.formats import FORMATS
+from feedback.export.reader import Reader
 from feedback.reports import preference_export
 from tests.factories import URL, client_of, rank_next, rows_of
 
@@ -68,7 +69,7 @@ def ranking():
 
 
 def lines_of(name, *rankings, after=0):
-    return list(FORMATS[name].convert(iter(rankings), after))
+    return list(FORMATS[name].convert(iter(rankings), Reader(after)))
 
 
 def conversational(worse):

@@ -21,7 +21,7 @@ def winners():
     before = dict(registry.FORMATS)
 
     @registry.export_format("winners", line="the best completion of a ranking", default_split="held_out")
-    def convert(rows, after):
+    def convert(rows, reader):
         for row in rows:
             yield {"best": row["completions"][row["ranks"].index(1)], "split": row["split"]}
 
@@ -40,7 +40,7 @@ def test_a_registered_format_is_served_by_the_api_and_the_command(winners, ann, 
     answer = client_of(manager).get(f"{URL}/preferences?format=winners")
     assert answer["Content-Disposition"] == 'attachment; filename="support-winners.jsonl"'
     out = StringIO()
-    call_command("export_preferences", "support", "--format", "winners", stdout=out, stderr=StringIO())
+    call_command("export", "support", "--format", "winners", stdout=out, stderr=StringIO())
     assert rows_of(answer) == [json.loads(line) for line in out.getvalue().splitlines()] == expected
     assert expected
 

@@ -83,7 +83,7 @@ def test_an_export_that_is_imported_again_gives_the_same_rankings(project, ann, 
     before = without_names(orders_of(project, name))
     file = tmp_path / f"{name}.jsonl"
     with file.open("w") as out:
-        call_command("export_preferences", "support", "--format", name, "--split", "all", stdout=out, stderr=StringIO())
+        call_command("export", "support", "--format", name, "--split", "all", stdout=out, stderr=StringIO())
     other = Project.objects.create(slug="other", name="Another project")
     call_command("load", "other", str(file), stdout=StringIO(), stderr=StringIO())
     assert without_names(orders_of(other, name)) == before

@@ -1,7 +1,7 @@
-"""`manage.py export_preferences PROJECT > FILE`: write a project's rankings as JSON Lines."""
+"""`manage.py export PROJECT --format FORMAT > FILE`: write a project's rankings."""
 
 import json
-from argparse import ArgumentParser
+from argparse import ArgumentParser, BooleanOptionalAction
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -10,6 +10,8 @@ from feedback.errors import AccordError
 from feedback.export.formats import registry
 from feedback.management import find_project
 from feedback.reports import preference_export
+
+OPTIONS = ("format", "after", "until", "split", "weights", "reliability_as_of", "include_flagged", "ties", "aggregated")
 
 
 class Command(BaseCommand):
@@ -34,7 +36,7 @@ class Command(BaseCommand):
             "--weights",
             choices=preference_export.WEIGHTS,
             default=None,
-            help="Weight of a ranking. Default: the project's setting.",
+            help="Weight of a ranking; resample repeats rankings instead. Default: the project's setting.",
         )
         parser.add_argument(
             "--reliability-as-of",
@@ -47,16 +49,25 @@ class Command(BaseCommand):
             action="store_true",
             help='Write rankings with a flag that means "not for training", too.',
         )
+        parser.add_argument(
+            "--ties",
+            choices=preference_export.TIES,
+            default=None,
+            help="Write ties as rows, or omit them. Default: the format's.",
+        )
+        parser.add_argument(
+            "--aggregated", action="store_true", help="One ranking a comparison: the votes of its annotators."
+        )
+        _add_filters(parser)
 
     def handle(self, *, project: str, after: int, until: int | None, **options: Any) -> None:
         for name, cursor in (("after", after), ("until", until or 0)):
             if cursor < 0:
                 raise CommandError(f"--{name} is {cursor}, but a cursor is at least 0.")
-        parameters = {name: options[name] for name in ("split", "weights", "reliability_as_of", "include_flagged")}
+        options |= {"after": after, "until": until}
+        known = {name: options[name] for name in (*OPTIONS, *preference_export.FILTERS)}
         try:
-            exported = preference_export.export(
-                find_project(project), options["format"], after=after, until=until, **parameters
-            )
+            exported = preference_export.export(find_project(project), **preference_export.choices_of(known))
         except AccordError as error:
             raise CommandError(error.message) from error
         for row in exported.rows:
@@ -64,3 +75,27 @@ class Command(BaseCommand):
         self.stderr.write(f"cursor {exported.cursor}")
         if exported.report:
             self.stderr.write(f"reliability as of {exported.report.until}")
+
+
+def _add_filters(parser: ArgumentParser) -> None:
+    """Add an option for each field of `export_filters.Filters`."""
+    parser.add_argument("--annotator", default="", help="Only rankings of this person: username or pseudonym.")
+    parser.add_argument("--source", default="", help="Only comparisons with a completion of this source.")
+    parser.add_argument("--round", type=int, help="Only comparisons with a completion that this round wrote.")
+    parser.add_argument("--tag", default="", help='Only prompts whose metadata has this tag in "tags".')
+    parser.add_argument(
+        "--imported", action=BooleanOptionalAction, help="Only imported rankings, or only those that were made here."
+    )
+    parser.add_argument(
+        "--min-agreement",
+        type=_share,
+        help="Only comparisons whose annotators agree at least this much, 0 to 1; two or more must have ranked.",
+    )
+    parser.add_argument("--min-reliability", type=_share, help="Only annotators of at least this reliability, 0 to 1.")
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError(text)
+    return value
