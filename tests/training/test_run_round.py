@@ -32,7 +32,7 @@ def test_a_round_turns_the_loop_once(project, tiny_base, rankings, manager):
     assert (done.error, done.log_tail) == ("", "")
     assert (done.status, done.stage) == ("finished", "comparisons")
     programs = {"reward", "policy", "samples", "baseline", "guards"}
-    assert set(done.results) == {"snapshot", "durations", *programs}
+    assert set(done.results) == {"snapshot", "durations", "comparisons", *programs}
     assert set(done.results["durations"]) == programs and took(done) > done.results["policy"]["seconds"]
     assert peak_memory(done)[0] > 0.05
     assert done.results["guards"]["kl_from_base"] == done.results["guards"]["kl_from_root"] > 0
