@@ -20,6 +20,7 @@ from config.runtime.environment import (
     read_url,
 )
 from config.runtime.errors import SetupError
+from config.runtime.mail import read_mail_server
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(read_text("ACCORD_DATA", default=str(BASE_DIR / "var"))).resolve()
@@ -107,6 +108,10 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.postgres",
     "django.contrib.sessions",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
     "config.static.Assets",
     "csp",
     "django_htmx",
@@ -128,10 +133,12 @@ MIDDLEWARE = [
     "feedback.web.body_limits.BodyLimitMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "feedback.web.accounts.preferences.PreferencesMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "feedback.web.unsent_forms.UnsentFormsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
     "feedback.errors.AccordErrorMiddleware",
     "feedback.archive.ArchiveMiddleware",
 ]
@@ -180,6 +187,14 @@ def _database() -> dict[str, Any]:
 
 
 DATABASES = {"default": _database()} if DATABASE_URL else {}
+# Counts of wrong passwords and codes, shared by all web processes. Nothing else is cached.
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.db.DatabaseCache",
+        "LOCATION": "accord_cache",  # made by a migration
+        "OPTIONS": {"MAX_ENTRIES": 100_000},  # beyond it old counts are dropped
+    }
+}
 
 AUTH_USER_MODEL = "feedback.User"
 AUTHENTICATION_BACKENDS = ["feedback.api.authentication.Sessions"]
@@ -197,6 +212,35 @@ PASSWORD_HASHERS = ["feedback.web.passwords.LimitedHasher"] + [
 LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "sign-in"
+# Accounts: django-allauth. docs/operations.md has the limits.
+TRUSTED_PROXIES = read_integer("ACCORD_PROXIES", default=0)
+ACCOUNT_ADAPTER = "feedback.web.accounts.adapter.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"username"}
+ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*"]
+ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # no mail to strangers
+ACCOUNT_EMAIL_SUBJECT_PREFIX = ""
+ACCOUNT_LOGIN_ON_PASSWORD_RESET = True  # after the second factor, if there is one
+ACCOUNT_PASSWORD_RESET_TOKEN_GENERATOR = "django.contrib.auth.tokens.PasswordResetTokenGenerator"
+ACCOUNT_RATE_LIMITS = {
+    "login": None,  # an office of many people has one address
+    "login_failed": "20/m/ip,20/m/key",
+    "login_failed_in_known_browser": "20/m/key",
+}
+ACCOUNT_FORMS = {
+    "reset_password": "feedback.web.accounts.forms.ResetPasswordForm",
+    "reset_password_from_key": "feedback.web.accounts.forms.ResetPasswordKeyForm",
+    "reauthenticate": "feedback.web.accounts.forms.ReauthenticateForm",
+}
+MAIL_SERVER = read_mail_server("ACCORD_MAIL_URL", read_text("ACCORD_MAIL_URL"))
+HAS_MAIL = MAIL_SERVER is not None
+DEFAULT_FROM_EMAIL = read_text("ACCORD_MAIL_FROM", default="accord@localhost")
+EMAIL_BACKEND = f"django.core.mail.backends.{MAIL_SERVER.backend if MAIL_SERVER else 'dummy'}.EmailBackend"
+EMAIL_TIMEOUT = 20  # seconds
+if MAIL_SERVER:
+    EMAIL_HOST, EMAIL_PORT = MAIL_SERVER.host, MAIL_SERVER.port
+    EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = MAIL_SERVER.user, MAIL_SERVER.password
+    EMAIL_USE_TLS, EMAIL_USE_SSL = MAIL_SERVER.starts_tls, MAIL_SERVER.is_tls
 SESSION_ENGINE = "feedback.web.sessions"
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_AGE = 14 * 24 * 3600

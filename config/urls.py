@@ -1,5 +1,6 @@
 """URLs except /healthz (config/runtime/health.py). Each app lists its pages and API."""
 
+from allauth.account.decorators import secure_admin_login
 from csp.decorators import csp_update
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
@@ -31,6 +32,9 @@ def problems(request: HttpRequest) -> HttpResponse:
     )
 
 
+# Django's own form would neither count wrong passwords nor ask for a second factor.
+admin.site.login = secure_admin_login(admin.site.login)
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("api/v1/", include("feedback.api.urls")),
@@ -43,4 +47,5 @@ urlpatterns = [
     path("", include("training.web.urls")),
 ]
 handler400 = "config.responses.bad_request"
+handler429 = "feedback.web.accounts.sign_in.too_many_requests"
 handler500 = "config.responses.server_error"

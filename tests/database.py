@@ -40,7 +40,7 @@ def prepare_template() -> str:
 
 
 def _digest_of_migrations() -> str:
-    digest = hashlib.sha256(django.__version__.encode())
+    digest = hashlib.sha256(f"{django.__version__} {settings.INSTALLED_APPS}".encode())
     for folder in sorted(app.path for app in apps.get_app_configs() if app.path.startswith(str(settings.BASE_DIR))):
         ours = settings.BASE_DIR / folder
         for file in sorted([*ours.glob("migrations/*.py"), *ours.glob("sql/*.sql")]):

@@ -67,7 +67,7 @@ LAYERS = {
         ["testing", "supervisor"],
         ["services", "site", "first_administrator"],
         ["postgres", "health", "web_worker", "chunked", "unread"],
-        ["broker", "command_line", "environment", "hosts", "packages", "postgres_server", "uv"],
+        ["broker", "command_line", "environment", "hosts", "mail", "packages", "postgres_server", "uv"],
         ["errors"],
     ],
     "feedback": [

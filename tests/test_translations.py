@@ -70,7 +70,7 @@ def templates_as_code(folder: Path) -> list[Path]:
     from django.utils.translation.template import templatize  # what makemessages does
 
     as_code = []
-    for number, path in enumerate((BASE_DIR / "templates").rglob("*.html")):
+    for number, path in enumerate(sorted((BASE_DIR / "templates").rglob("*.[ht]*"))):
         as_code.append(folder / f"{number}.py")
         jinja = path.name.endswith(".jinja.html")
         # Only what is in the tags: a quotation mark of the HTML between them would begin a string.

@@ -68,10 +68,11 @@ def settle_trials() -> None:
 
 @shared_task
 def clear_sessions() -> None:
-    """Delete expired sessions; Django does not do it by itself."""
-    from feedback.web.sessions import SessionStore
+    """Delete expired sessions and counts of wrong passwords; Django does not do it by itself."""
+    from feedback.web.sessions import SessionStore, clear_expired_counts
 
     SessionStore.clear_expired()
+    clear_expired_counts()
 
 
 @shared_task

@@ -37,6 +37,8 @@ class TokenAuthentication(BaseAuthentication):
         token = tokens.find_token(key.strip())
         if token is None:
             raise AuthenticationFailed("This token is not valid: make a new one on your account page.")
+        if token.user.time_zone:
+            timezone.activate(token.user.time_zone)  # PreferencesMiddleware deactivates it
         self._update_last_use(token)
         return token.user, token
 

@@ -26,6 +26,8 @@ def check_distinct_names(names: list[str]) -> None:
 class User(AbstractUser):
     """A person, or a program that signs in as one.
 
+    An empty language is that of the browser, an empty time zone that of the installation.
+
     An imported person is the pseudonymous author of imported rankings. It is no member of any project and cannot sign
     in.
     """
@@ -33,6 +35,9 @@ class User(AbstractUser):
     is_imported = models.BooleanField(
         default=False, db_default=False, editable=False, help_text="Author of imported rankings, who cannot sign in."
     )
+
+    language = models.CharField(max_length=10, blank=True, db_default="", default="")
+    time_zone = models.CharField(max_length=64, blank=True, db_default="", default="")
 
     class Meta(AbstractUser.Meta):
         constraints = [

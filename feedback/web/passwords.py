@@ -1,7 +1,6 @@
 """Password hashing with limited concurrency, so that many sign-ins at once do not slow down labelling.
 
-This bounds the CPU time, not the number of guesses: there is no limit per account or address yet. A reverse proxy can
-set one.
+This bounds the CPU time, not the number of guesses: `accounts/adapter.py` does.
 """
 
 import fcntl

@@ -1,16 +1,17 @@
 """Keep the fields of a form that was sent after the session ended, or with an outdated CSRF token.
 
 The response to such a POST carries the form's fields: first a sign-in form if needed, then a page that shows the text
-and sends it again to the same URL. Nothing is stored on the server.
+and sends it again to the same URL. Nothing is stored on the server, except in the session of a person who has yet to
+enter a second factor.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import asdict, dataclass
+from typing import Any, Self, cast
 from urllib.parse import urlsplit
 
 from django.conf import settings
-from django.contrib.auth import login as log_in
+from django.contrib.auth.decorators import login_required
 from django.contrib.auth.forms import AuthenticationForm
 from django.contrib.auth.views import LoginView
 from django.http import HttpRequest, HttpResponse, QueryDict
@@ -18,9 +19,14 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.csrf import csrf_failure as plain_csrf_failure
+from django.views.decorators.http import require_safe
+
+from feedback.models import User
+from feedback.web.accounts.sign_in import SignInForm, sign_in
 
 PREFIX = "unsent."  # of the unsent form's fields within the sign-in form
 ACTION, PAGE = "unsent-action", "unsent-page"
+IN_SESSION = "unsent"
 MIN_TEXT_LENGTH = 60  # characters; longer values are shown in a text box
 
 
@@ -146,8 +152,9 @@ def _is_from_this_site(request: HttpRequest) -> bool:
 
 
 class SignIn(LoginView):
-    """Django's sign-in view, which then offers an unsent form again."""
+    """Django's sign-in view with allauth's sign-in, which then offers an unsent form again."""
 
+    form_class = SignInForm
     template_name = "sign_in.html"
     redirect_authenticated_user = True
 
@@ -164,7 +171,23 @@ class SignIn(LoginView):
         return super().dispatch(request, *args, **kwargs)
 
     def form_valid(self, form: AuthenticationForm) -> HttpResponse:
-        if (unsent := self.unsent) is None:
-            return super().form_valid(form)
-        log_in(self.request, form.get_user())
-        return offer_to_send(self.request, unsent)
+        unsent, user = self.unsent, cast(User, form.get_user())
+        if unsent is None:
+            return sign_in(self.request, user, "password", self.get_success_url())
+        response = sign_in(self.request, user, "password", reverse("send-unsent"))
+        if not self.request.user.is_authenticated:  # a second factor comes first
+            self.request.session[IN_SESSION] = asdict(unsent)
+            return response
+        page = offer_to_send(self.request, unsent)
+        page.cookies.update(response.cookies)
+        return page
+
+
+@login_required
+@require_safe
+def send_unsent(request: HttpRequest) -> HttpResponse:
+    """Offer the form that was kept while the second factor was asked for."""
+    kept = request.session.pop(IN_SESSION, None)
+    if kept is None:
+        return redirect("home")
+    return offer_to_send(request, UnsentForm(kept["action"], kept["page"], [tuple(field) for field in kept["fields"]]))

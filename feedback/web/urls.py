@@ -1,31 +1,13 @@
 """URLs of the pages."""
 
-from django.contrib.auth import views as auth
 from django.urls import path
-from django.views.i18n import set_language
 
-from feedback.web.unsent_forms import SignIn
+from feedback.web.accounts import urls as accounts
 from feedback.web.views import account, data, export, imports, join, project, ranking, review, statistics
 
 urlpatterns = [
     path("", account.home, name="home"),
-    path("language/", set_language, name="set-language"),
-    path("sign-in/", SignIn.as_view(), name="sign-in"),
-    path("sign-out/", auth.LogoutView.as_view(), name="sign-out"),
-    path("account/", account.account, name="account"),
-    path(
-        "account/password/",
-        auth.PasswordChangeView.as_view(template_name="account/password.html", success_url="/account/"),
-        name="password",
-    ),
-    path("account/tokens/<int:token_id>/revoke/", account.revoke_token, name="revoke-token"),
-    path(
-        "account/password/<uidb64>/<token>/",
-        auth.PasswordResetConfirmView.as_view(
-            template_name="account/new_password.html", success_url="/", post_reset_login=True
-        ),
-        name="new-password",
-    ),
+    *accounts.urlpatterns,
     path("join/<str:key>/", join.join, name="join"),
     path("projects/new/", account.new_project, name="new-project"),
     path("projects/<slug:slug>/rank/", ranking.rank, name="rank"),
