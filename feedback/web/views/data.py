@@ -5,6 +5,7 @@ from typing import Any
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
@@ -12,6 +13,7 @@ from feedback.actions import members
 from feedback.errors import Invalid
 from feedback.models import Membership
 from feedback.rendering import render_answer
+from feedback.rendering.jinja import translator
 from feedback.reports.data import lists, rows
 from feedback.web.data_forms import DataForm
 from feedback.web.presenters import LETTERS, present_messages
@@ -42,13 +44,19 @@ def list_context(request: HttpRequest, membership: Membership, listed: lists.Dat
         query["cursor"] = page.next
     return {
         "tab": listed.name,
-        "table": f"data/_{listed.name}.html",
+        "table": _render_table(listed, membership, page.rows),
         "filters": form,
         "is_filtered": not form.is_valid() or form.is_filtered,
         "rows": page.rows,
         "first_page": f"?{first}" if "cursor" in request.GET else "",
         "next_page": f"?{query.urlencode()}" if page.next else "",
     }
+
+
+def _render_table(listed: lists.DataList, membership: Membership, rows: list[Any]) -> str:
+    """Render the rows of a list. In Jinja2, because Django's templates took half of the CPU time of a page."""
+    context = {"project": membership.project, "rows": rows, "_": translator()}
+    return render_to_string(f"data/_{listed.name}.jinja.html", context, using="jinja2")
 
 
 @login_required
