@@ -11,15 +11,16 @@ from scipy import stats
 from feedback.quality.ratings.slices import PromptFields
 from training.reward_reports import figures, held_out
 from training.reward_reports.held_out import HeldOut, HeldOutPair, ScoredCompletion
+from training.web.reward_rows import slice_rows
 
 
 def sigmoid(value):
     return 1 / (1 + math.exp(-value))
 
 
-def pair(prompt, log_odds, longer_by=0, strength=None, ties=False, comparison=None, ranking=0):
+def pair(prompt, log_odds, longer_by=0, strength=None, ties=False, comparison=None, ranking=0, flags=()):
     comparison = prompt if comparison is None else comparison
-    return HeldOutPair(prompt, comparison, ranking, 0, 1, log_odds, longer_by, strength, ties)
+    return HeldOutPair(prompt, comparison, ranking, 0, 1, log_odds, longer_by, strength, ties, flags)
 
 
 @pytest.fixture
@@ -134,6 +135,21 @@ def test_slices_divide_the_pairs_by_ties_strength_length_and_metadata():
         assert found[name]["value"] == pytest.approx(np.mean([n % 3 > 0 for n in numbers])), name
 
 
+def test_a_ranking_with_two_flags_is_in_both_slices():
+    flags = {0: ("rude",), 1: ("all bad", "rude"), 2: ("all bad",)}
+    pairs = [pair(number, 1.0 if number % 2 else -1.0, flags=flags.get(number, ())) for number in range(6)]
+    found = [(one["value"], one["share"]) for one in figures.slices(pairs, []) if one["kind"] == "flag"]
+    assert [(value, share["pairs"], share["value"]) for value, share in found] == [
+        ("all bad", 2, 0.5),
+        ("rude", 2, 0.5),
+        ("", 3, pytest.approx(2 / 3)),
+    ]
+    labels = [(row.label, row.group) for row in slice_rows({"slices": figures.slices(pairs, [])})]
+    assert labels[1:4] == [(label, "Flag of the ranking") for label in ("All bad", "rude", "without a flag")]
+    without = figures.slices([pair(number, 1.0) for number in range(6)], [])
+    assert "flag" not in {one["kind"] for one in without}
+
+
 def test_agreement_is_that_of_every_two_people_on_the_same_comparison():
     def row(comparison, annotator, ranks, reason="sampled"):
         return {
@@ -198,7 +214,7 @@ def test_both_files_are_read_together(tmp_path):
         return {
             "ranking_id": 100 + number, "comparison_id": 10 + number, "prompt_id": number, "split": split,
             "messages": [], "completions": ["a", "bbbb", "cc"], "completion_ids": [1, 2, 3], "sources": ["x", "y", "x"],
-            "ranks": ranks, "strength": 2, "reason": "sampled", "annotator": "a",
+            "ranks": ranks, "strength": 2, "flags": ["rude"], "reason": "sampled", "annotator": "a",
         }  # fmt: skip
 
     rows = [ranking(1, "train", [1, 2, 3]), ranking(2, "train", [1, 1, 1]), ranking(3, "held_out", [2, 1, 2])]
@@ -217,6 +233,7 @@ def test_both_files_are_read_together(tmp_path):
         (1, 2, 0.5, 2),
     ]
     assert all(one.ranking_has_ties and one.strength == 2 and one.comparison_id == 13 for one in read.pairs)
+    assert {one.flags for one in read.pairs} == {("rude",)}
     assert read.tied == [0.2] and read.tie_probabilities == pytest.approx(0.6)
     assert [one.score for one in read.completions] == [0.1, 0.2, 0.3]
     found = figures.ties(read)

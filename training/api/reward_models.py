@@ -42,11 +42,11 @@ class BinSerializer(strict.Serializer):
 
 class AccuracySliceSerializer(strict.Serializer):
     kind = serializers.ChoiceField(
-        ["ties", "strength", "preferred", "length_difference", "length", "metadata"],
-        help_text="preferred: by which completion is longer. length: of the prompt.",
+        ["ties", "strength", "flag", "preferred", "length_difference", "length", "metadata"],
+        help_text="flag: of the ranking. preferred: by which completion is longer. length: of the prompt.",
     )
     key = serializers.CharField(help_text="Of the metadata; otherwise empty.")
-    value = serializers.CharField()
+    value = serializers.CharField(help_text="Of flags, empty: rankings without a flag.")
     share = ShareSerializer(allow_null=True)
 
 

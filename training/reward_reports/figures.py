@@ -122,15 +122,21 @@ def expected_calibration_error(pairs: Sequence[HeldOutPair]) -> float | None:
 
 
 def slices(pairs: Sequence[HeldOutPair], prompts: Sequence[PromptFields]) -> list[Figures]:
-    """Return the accuracy on parts of the pairs: by ties, strength, length difference, and the prompts' metadata.
+    """Return the accuracy on parts of the pairs: by ties, strength, flags, length difference, and metadata.
 
-    A slice of the metadata has at least MIN_PROMPTS prompts, and not all.
+    A ranking with several flags is in the slice of each; "" is the slice of those without a flag, where others have
+    one. A slice of the prompts' metadata has at least MIN_PROMPTS prompts, and not all.
     """
     parts: dict[tuple[str, str, str], list[HeldOutPair]] = defaultdict(list)
     for pair in pairs:
         parts["ties", "", "some" if pair.ranking_has_ties else "none"].append(pair)
     for pair in sorted((pair for pair in pairs if pair.strength is not None), key=lambda pair: pair.strength or 0):
         parts["strength", "", str(pair.strength)].append(pair)
+    for flag in sorted({flag for pair in pairs for flag in pair.flags}):
+        parts["flag", "", flag] = [pair for pair in pairs if flag in pair.flags]
+    unflagged = [pair for pair in pairs if not pair.flags]
+    if 0 < len(unflagged) < len(pairs):
+        parts["flag", "", ""] = unflagged
     for name, chosen in _by_length(pairs):
         parts[name].extend(chosen)
     for name, ids in slices_of(prompts).items():

@@ -24,6 +24,7 @@ class HeldOutPair(NamedTuple):
     longer_by: int  # characters by which the preferred one is longer
     strength: int | None  # of the ranking
     ranking_has_ties: bool
+    flags: tuple[str, ...]  # of the ranking
 
 
 class ScoredCompletion(NamedTuple):
@@ -98,6 +99,7 @@ def _pairs(row: Row, scored: Row) -> Iterator[HeldOutPair]:
                 lengths[preferred] - lengths[other],
                 row["strength"],
                 has_ties,
+                tuple(row["flags"]),
             )
 
 

@@ -9,6 +9,7 @@ from django.utils.translation import gettext as _
 
 from feedback.dialogues import Answer
 from feedback.models import Comparison, ComparisonItem, Project
+from feedback.models.flags import ALL_BAD, ALL_GOOD
 from feedback.quality.agreement import Estimate
 from feedback.quality.ratings import Coefficient
 from training.models import RewardReport
@@ -101,6 +102,9 @@ def _slice_names(kind: str, key: str, value: str) -> tuple[str, str]:
         return {"some": _("with ties"), "none": _("without ties")}[value], _("Ranking")
     if kind == "strength":
         return value, _("Strength")
+    if kind == "flag":
+        named = {ALL_BAD: _("All bad"), ALL_GOOD: _("All good"), "": _("without a flag")}
+        return named.get(value, value), _("Flag of the ranking")
     if kind == "preferred":
         return {"longer": _("the longer one"), "shorter": _("the shorter one")}[value], _("Preferred")
     if kind == "length_difference":
