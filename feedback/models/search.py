@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from django.contrib.postgres.expressions import ArraySubquery
 from django.contrib.postgres.search import SearchQueryField, SearchVectorField
-from django.db.models import BooleanField, Expression, Func, Value
+from django.db.models import BooleanField, Expression, F, Func, QuerySet, Value
 from django.db.models.expressions import Col
 
 
@@ -34,6 +35,18 @@ class Matches(Func):
 
     def __init__(self, vector: Expression, typed: str) -> None:
         super().__init__(vector, SearchQuery(typed))
+
+
+class IsOneOf(Func):
+    """The condition that a key is among those of a query, which PostgreSQL runs once and before all else."""
+
+    template = "%(expressions)s)"
+    arg_joiner = " = ANY("
+    output_field = BooleanField()
+    conditional = True
+
+    def __init__(self, key: Expression | F, keys: QuerySet[Any]) -> None:
+        super().__init__(key, ArraySubquery(keys))
 
 
 class StoredVector(Func):

@@ -21,7 +21,13 @@ from feedback.rendering.html import attribute_value
 def environment(**options: Any) -> Environment:
     """Return the environment named in the setting TEMPLATES. Templates also need `_`, the active `translator`."""
     jinja = Environment(**options, trim_blocks=True, lstrip_blocks=True)
-    jinja.globals |= {"url": url, "url_if_any": url_if_any, "icon": icon, "attribute_value": attribute_value, "when": when}
+    jinja.globals |= {
+        "url": url,
+        "url_if_any": url_if_any,
+        "icon": icon,
+        "attribute_value": attribute_value,
+        "when": when,
+    }
     jinja.filters |= {"intcomma": intcomma, "floatformat": floatformat, "truncatechars": truncatechars}
     return jinja
 

@@ -9,9 +9,13 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
 from feedback.models import Project, Source, User
-from feedback.models.search import Matches, SearchVector, StoredVector
+from feedback.models.search import IsOneOf, Matches, SearchVector, StoredVector
+from feedback.reports.data.pages import Searched
 
 MAX_SEARCH_LENGTH = 500  # characters
+# Rows that a search reads one by one, see `Searched`. 1,000 take about 1 ms with the stored words of short texts. To
+# compute the words of a comment takes 0.05 ms.
+STORED_READS, COMPUTED_READS = (1000, 10_000), (300,)
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,27 @@ def within(rows: QuerySet[Any], filters: Filters) -> QuerySet[Any]:
     return rows.filter(created_at__lt=filters.until) if filters.until is not None else rows
 
 
-def matching(rows: QuerySet[Any], stored: str, typed: str) -> QuerySet[Any]:
-    """Return the rows whose prompt or completion has the words. `stored`: path of its text, or of its messages."""
-    return rows.filter(Matches(StoredVector(F(stored)), typed)) if typed.strip() else rows
+def matching(rows: QuerySet[Any], typed: str, field: str, relation: str = "") -> Searched:
+    """Return a search for the words in prompts or completions.
+
+    field: their text, or their messages. relation: the foreign key of the rows to them, if they are not the rows.
+    """
+    if not typed.strip():
+        return Searched(rows)
+    matches = Matches(StoredVector(F(f"{relation}__{field}" if relation else field)), typed)
+    if not relation:
+        return Searched(rows, matches, matches, STORED_READS)
+    texts = rows.model._meta.get_field(relation).related_model._default_manager
+    of_texts = texts.filter(Matches(StoredVector(F(field)), typed)).values("pk")
+    return Searched(rows, matches, IsOneOf(F(f"{relation}_id"), of_texts), STORED_READS)
 
 
-def matching_short(rows: QuerySet[Any], field: str, typed: str) -> QuerySet[Any]:
-    """Return the rows with the words in a field that has an index of the rows where it is not empty."""
-    return rows.filter(~Q(**{field: ""}), Matches(SearchVector(field), typed)) if typed.strip() else rows
+def matching_short(rows: QuerySet[Any], typed: str, field: str) -> Searched:
+    """Return a search for the words in a field that has an index of the rows where it is not empty."""
+    if not typed.strip():
+        return Searched(rows)
+    matches = Matches(SearchVector(field), typed)
+    return Searched(rows.filter(~Q(**{field: ""})), matches, matches, COMPUTED_READS)
 
 
 def user_of(project: Project, username: str) -> User:

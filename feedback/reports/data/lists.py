@@ -26,6 +26,7 @@ from feedback.reports.data.pages import (
     Cursor,
     Order,
     Page,
+    Searched,
     ids_after,
     page_of,
     read_cursor,
@@ -96,17 +97,17 @@ class LastMessage(Func):
     output_field = TextField()
 
 
-def _of_one_query(select: Callable[[Project, Filters, Order], QuerySet[Any]]) -> Ids:
+def _of_one_query(select: Callable[[Project, Filters, Order], Searched]) -> Ids:
     return lambda project, filters, order, *place: ids_after(select(project, filters, order), order, *place)
 
 
-def _prompts(project: Project, filters: Filters, order: Order) -> QuerySet[Prompt]:
+def _prompts(project: Project, filters: Filters, order: Order) -> Searched:
     rows = Prompt.objects.filter(project=project)
     if filters.split:
         rows = rows.filter(split=filters.split)
     if filters.external_id:
         rows = rows.filter(external_ids__project=project, external_ids__value=filters.external_id)
-    return within(matching(rows, "messages", filters.search), filters)
+    return matching(within(rows, filters), filters.search, "messages")
 
 
 def _load_prompts(ids: list[int]) -> QuerySet[Prompt]:
@@ -127,12 +128,14 @@ def _completion_ids(
     of that source; otherwise a project among larger ones would read past their rows. A search has one query for all
     sources, because the words' index has no sources.
     """
-    rows = within(matching(Completion.objects.all(), "text", filters.search), filters)
-    if filters.source:
-        return ids_after(rows.filter(source=source_of(project, filters.source)), order, cursor, count)
+    rows = within(Completion.objects.all(), filters)
     sources = Source.objects.filter(project=project)
-    if filters.search.strip():
-        return ids_after(rows.filter(source__in=list(sources.values_list("pk", flat=True))), order, cursor, count)
+    if filters.source:
+        rows = rows.filter(source=source_of(project, filters.source))
+    elif filters.search.strip():
+        rows = rows.filter(source__in=list(sources.values_list("pk", flat=True)))
+    if filters.source or filters.search.strip():
+        return ids_after(matching(rows, filters.search, "text"), order, cursor, count)
     if cursor is not None:
         rows = rows.filter(order.after(cursor.value, cursor.pk))
     firsts = rows.filter(source=OuterRef("pk")).order_by(*order.columns)
@@ -160,12 +163,12 @@ COMPARISON_STATES = {
 }
 
 
-def _comparisons(project: Project, filters: Filters, order: Order) -> QuerySet[Comparison]:
+def _comparisons(project: Project, filters: Filters, order: Order) -> Searched:
     rows = Comparison.objects.filter(project=project)
     states = {filters.state} | ({"disagreement"} if order == DISAGREEMENT else set())
     for state in filter(None, states):
         rows = rows.filter(COMPARISON_STATES[state])
-    return within(matching(rows, "prompt__messages", filters.search), filters)
+    return matching(within(rows, filters), filters.search, "messages", "prompt")
 
 
 def _load_comparisons(ids: list[int]) -> QuerySet[Comparison]:
@@ -187,7 +190,7 @@ RANKING_STATES = {
 }
 
 
-def _rankings(project: Project, filters: Filters, order: Order) -> QuerySet[Ranking]:
+def _rankings(project: Project, filters: Filters, order: Order) -> Searched:
     rows = Ranking.objects.filter(RANKING_STATES[filters.state or "live"], project=project)
     if filters.state in ("overruled", "returned", "discarded", "withdrawn"):
         rows = rows.filter(~Q(standing=Ranking.Standing.COUNTS))  # the condition of `ranking_set_aside`
@@ -197,7 +200,7 @@ def _rankings(project: Project, filters: Filters, order: Order) -> QuerySet[Rank
         rows = rows.filter(~Q(flags=[]), flags__contains=[filters.flag])
     if filters.has_comment:
         rows = rows.filter(~Q(comment=""))
-    return within(matching_short(rows, "comment", filters.search), filters)
+    return matching_short(within(rows, filters), filters.search, "comment")
 
 
 def _load_rankings(ids: list[int]) -> QuerySet[Ranking]:
@@ -206,14 +209,14 @@ def _load_rankings(ids: list[int]) -> QuerySet[Ranking]:
     return rows.annotate(prompt_beginning=LastMessage("comparison__prompt__messages"))
 
 
-def _demonstrations(project: Project, filters: Filters, order: Order) -> QuerySet[Demonstration]:
+def _demonstrations(project: Project, filters: Filters, order: Order) -> Searched:
     rows = Demonstration.objects.filter(completion__source__project=project).with_discard()
     rows = rows.filter(withdrawn_at__isnull=filters.state != "withdrawn")
     if filters.state in ("counting", "discarded"):
         rows = rows.filter(is_discarded=filters.state == "discarded")
     if filters.annotator:
         rows = rows.filter(completion__author=user_of(project, filters.annotator))
-    return within(matching(rows, "completion__text", filters.search), filters)
+    return matching(within(rows, filters), filters.search, "text", "completion")
 
 
 def _load_demonstrations(ids: list[int]) -> QuerySet[Demonstration]:
@@ -225,13 +228,13 @@ def _load_demonstrations(ids: list[int]) -> QuerySet[Demonstration]:
     )
 
 
-def _skips(project: Project, filters: Filters, order: Order) -> QuerySet[Skip]:
+def _skips(project: Project, filters: Filters, order: Order) -> Searched:
     rows = Skip.objects.filter(comparison__project=project)
     if filters.annotator:
         rows = rows.filter(annotator=user_of(project, filters.annotator))
     if filters.has_reason:
         rows = rows.filter(~Q(reason=""))
-    return within(matching_short(rows, "reason", filters.search), filters)
+    return matching_short(within(rows, filters), filters.search, "reason")
 
 
 def _load_skips(ids: list[int]) -> QuerySet[Skip]:

@@ -3,12 +3,15 @@
 import binascii
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from django.db.models import F, Q, QuerySet
+from django.core.exceptions import EmptyResultSet
+from django.db import connection
+from django.db.models import Expression, F, Q, QuerySet
 from django.db.models.fields.tuple_lookups import TupleGreaterThan, TupleLessThan
 from django.utils.translation import gettext as _
 
@@ -79,11 +82,67 @@ class Page:
     next: str
 
 
-def ids_after(rows: QuerySet[Any], order: Order, cursor: Cursor | None, count: int) -> list[tuple[int, Any]]:
-    """Return the ids and values of the first rows after the cursor."""
+class Searched(NamedTuple):
+    """The rows of a list, and a search in them."""
+
+    rows: QuerySet[Any]
+    matches: Expression | None = None  # condition for rows that are read one by one; None: no search
+    by_index: Expression | None = None  # the same condition for the words' index
+    reads: tuple[int, ...] = ()  # numbers of first rows to read one by one
+
+
+def ids_after(searched: Searched, order: Order, cursor: Cursor | None, count: int) -> list[tuple[int, Any]]:
+    """Return the ids and values of the first rows after the cursor.
+
+    A search first reads rows one by one in their order: `reads` of them, as long as more can be expected to have enough
+    matches. Otherwise the words are rare, and it reads all matches from the words' index. PostgreSQL's choice between
+    the two would rely on the words' frequencies alone: it reads every row for frequent words that never occur together.
+    """
+    rows = searched.rows
     if cursor is not None:
         rows = rows.filter(order.after(cursor.value, cursor.pk))
-    return list(rows.order_by(*order.columns).values_list("pk", order.field)[:count])
+    rows = rows.order_by(*order.columns)
+    if searched.matches is None:
+        return list(rows.values_list("pk", order.field)[:count])
+    share = 1.0  # of matches among the rows that were read
+    for number in searched.reads:
+        if share * number < count:
+            break
+        matches = _first_matches(rows, searched, order, number, count)
+        if len(matches) == count:
+            return matches
+        share = len(matches) / number
+    with _by_index():
+        return list(rows.filter(searched.by_index).values_list("pk", order.field)[:count])
+
+
+def _first_matches(
+    rows: QuerySet[Any], searched: Searched, order: Order, number: int, count: int
+) -> list[tuple[int, Any]]:
+    """Return the first matches, at most `count`, among the first rows, `number` of them."""
+    read = rows.annotate(is_match=searched.matches).values_list("pk", order.field, "is_match")[:number]
+    try:
+        sql, parameters = read.query.sql_with_params()
+    except EmptyResultSet:  # a project without sources
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT pk, value FROM ({sql}) AS read (pk, value, is_match) WHERE is_match LIMIT %s",
+            [*parameters, count],
+        )
+        return cursor.fetchall()
+
+
+@contextmanager
+def _by_index() -> Iterator[None]:
+    """Let queries of the block look rows up by an index's bitmap, not in the order of an index. Needs a transaction."""
+    names = ("enable_indexscan", "enable_seqscan")
+    with connection.cursor() as cursor:
+        for name in names:
+            cursor.execute(f"SET LOCAL {name} TO off")
+        yield
+        for name in names:
+            cursor.execute(f"SET LOCAL {name} TO DEFAULT")
 
 
 def page_of(keys: Sequence[tuple[int, Any]], sort: str, size: int) -> Page:

@@ -36,8 +36,10 @@ STATEMENTS = {
     "comparisons": f"""
         INSERT INTO feedback_comparison (id, project_id, prompt_id, size, wanted_rankings, open_slots, ranking_count,
             extra_rankings, priority, shuffle_key, disagreement, created_at)
-        SELECT i, %(project)s, i, 2, 1, CASE WHEN i %% 20 = 0 THEN 1 ELSE 0 END, CASE WHEN i %% 20 = 0 THEN 0 ELSE 1 END,
-               0, 0, random(), CASE WHEN i %% 7 = 0 THEN random() ELSE 0 END, {AGO}
+        SELECT i, %(project)s, i, 2, 1, CASE WHEN i %% 20 = 0 THEN 1 ELSE 0 END,
+               CASE WHEN i %% 20 = 0 THEN 0 ELSE 1 END,
+               0, 0, random(),
+               CASE WHEN i %% 7 = 0 THEN random() ELSE 0 END, {AGO}
         FROM generate_series(1, %(count)s) AS i""",
     "items": """
         INSERT INTO feedback_comparisonitem (comparison_id, prompt_id, completion_id, position, digest)
@@ -52,7 +54,8 @@ STATEMENTS = {
         FROM generate_series(1, %(count)s) AS i WHERE i %% 20 > 0""",
     "skips": f"""
         INSERT INTO feedback_skip (comparison_id, annotator_id, lease_id, reason, created_at)
-        SELECT i, %(person)s + i %% {PEOPLE}, gen_random_uuid(), CASE WHEN i %% 3 = 0 THEN {words(10)} ELSE '' END, {AGO}
+        SELECT i, %(person)s + i %% {PEOPLE}, gen_random_uuid(),
+               CASE WHEN i %% 3 = 0 THEN {words(10)} ELSE '' END, {AGO}
         FROM generate_series(1, %(count)s) AS i WHERE i %% 20 = 0""",
     "demonstrations": f"""
         INSERT INTO feedback_demonstration (completion_id, created_at)

@@ -14,8 +14,9 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote_plus
 
 from config.runtime import postgres, services
 from tests.benchmarks.peers import ROOT
@@ -27,7 +28,10 @@ from tests.benchmarks.web.processes import free_port, running, wait_for
 SLUG = "bench"
 WORDS = {"in30": "30 %", "in10": "10 %", "in3": "3 %", "in1": "1 %", "in01": "0.1 %", "nowhere": "no row"}
 PHRASES = ("in30 in10", '"in30 in10"', '"in10 in30"', "in10 in3", '"in3 in10"', "in3 in1", "in10 -in30", "in1 or in01")
-LISTS = ("prompts/", *(f"data/{name}/" for name in ("completions", "comparisons", "rankings", "demonstrations", "skips")))
+LISTS = (
+    "prompts/",
+    *(f"data/{name}/" for name in ("completions", "comparisons", "rankings", "demonstrations", "skips")),
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -90,16 +94,14 @@ def serve(folder: Path, cookies: dict[str, str]) -> Iterator[tuple[Costs, Browse
 
 
 def report(costs: Costs, browser: Browser, options: argparse.Namespace) -> None:
-    paths = [path for path in addresses() if options.only in path]
-    acts: dict[str, Any] = {path: lambda path=path: browser.get(f"/projects/{SLUG}/{path}") for path in paths}
-    for path, cost in costs.measure(acts, options.requests).items():
+    for path in (path for path in addresses() if options.only in path):
+        act = partial(browser.get, f"/projects/{SLUG}/{path}")
+        cost = costs.measure({path: act}, options.requests)[path]
         print(f"{path:60} {cost.sum:7.1f} ms (web {cost.web:.1f}, database {cost.database:.1f})", flush=True)
 
 
 def addresses() -> Iterator[str]:
     """Yield the addresses of first pages: plain, filtered, searched."""
-    from urllib.parse import quote_plus
-
     yield from LISTS
     yield from (f"{path}?sort=oldest" for path in LISTS)
     for path in LISTS:
