@@ -20,8 +20,9 @@ from feedback.api import strict
 from feedback.api.parsers import JsonLinesParser
 from feedback.api.views import api_view
 from feedback.export.demonstrations import demonstrations, imitable
+from feedback.export.files import JSON_LINES, KINDS, encoded
 from feedback.export.formats import registry
-from feedback.export.json_lines import JSON_LINES, json_lines
+from feedback.export.responses import download
 from feedback.export.skips import skips
 from feedback.models import Import, Project, Skip
 from feedback.reports import preference_export
@@ -145,6 +146,14 @@ class ExportQuery(FlaggedQuery):
         allow_null=True,
         help_text="Write ties as rows, or omit them. In formats of pairs a tie is a row in both orders with half the "
         "weight. Default: the format's.",
+    )
+    file = serializers.ChoiceField(
+        choices=KINDS,
+        default="jsonl",
+        help_text="Kind of file. csv and parquet: formats whose columns have fixed types.",
+    )
+    gzip = serializers.BooleanField(
+        default=False, help_text="Compress JSON Lines or CSV: a file whose name ends with .gz."
     )
     aggregated = serializers.BooleanField(default=False, help_text="One ranking a comparison: the annotators' votes.")
     annotator = serializers.CharField(
@@ -281,12 +290,25 @@ def gold_list(request: Request, slug: str) -> Response:
             response=[200],
             description="If sent back as If-None-Match, the response is 304 while the lines are unchanged.",
         ),
+        OpenApiParameter(
+            "Want-Repr-Digest",
+            str,
+            OpenApiParameter.HEADER,
+            description="With HEAD: `sha-256=1` asks for the SHA-256 of the file (RFC 9530), which reads all of it.",
+        ),
+        OpenApiParameter(
+            "Repr-Digest",
+            str,
+            OpenApiParameter.HEADER,
+            response=[200],
+            description="SHA-256 of the file, base64 between colons; only in the answer to HEAD with Want-Repr-Digest.",
+        ),
     ],
     responses={(200, JSON_LINES): OpenApiTypes.BINARY},
 )
 @api_view(["GET"])
 def preference_list(request: Request, slug: str) -> HttpResponseBase:
-    """Export the rankings of the project as JSON Lines, in the order of the record. For managers.
+    """Export the rankings of the project as a file, in the order of the record. For managers.
 
     Ties are in `rankings` and `table`; `trl` leaves them out. With `after`, a line replaces earlier lines of the same
     `comparison_id` and `annotator` with a lower `revision`. A line with `retracted` only removes them: the ranking was
@@ -311,7 +333,7 @@ def demonstration_list(request: Request, slug: str) -> HttpResponseBase:
     ids = imitable(project, include_flagged=include_flagged).order_by("pk").values_list("pk", flat=True)
     etag = preference_export.etag_of("demonstrations", project.pk, *ids)
     rows = demonstrations(project, include_flagged=include_flagged)
-    return json_lines(request._request, rows, project, "demonstrations.jsonl", etag)
+    return _json_lines(request, project, "demonstrations", rows, etag)
 
 
 @extend_schema(operation_id="skips_export", responses={(200, JSON_LINES): OpenApiTypes.BINARY})
@@ -320,7 +342,13 @@ def skip_list(request: Request, slug: str) -> HttpResponseBase:
     """Export the skips of the project, with the annotators' reasons, as JSON Lines. For managers."""
     project = members.manager_of(request.user, slug).project
     etag = preference_export.etag_of("skips", project.pk, *_extent(Skip.objects.filter(comparison__project=project)))
-    return json_lines(request._request, skips(project), project, "skips.jsonl", etag)
+    return _json_lines(request, project, "skips", skips(project), etag)
+
+
+def _json_lines(
+    request: Request, project: Project, name: str, rows: Iterator[dict[str, Any]], etag: str
+) -> HttpResponseBase:
+    return download(request._request, encoded(rows, "jsonl", None), project, f"{name}.jsonl", JSON_LINES, etag)
 
 
 def _recorded_import(request: Request, project: Project) -> AbstractContextManager[Import]:

@@ -1,7 +1,8 @@
 """Export of a project's rankings, for the API, the page and the command: equal parameters give equal lines."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,15 +13,17 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
 from feedback.export import formats, ranking_record
+from feedback.export.files import GZIP, MEDIA_TYPES, encoded
 from feedback.export.formats.registry import FORMATS
-from feedback.export.json_lines import json_lines
 from feedback.export.reader import TIES as TIES
+from feedback.export.responses import download
+from feedback.export.schema import RETRACTED, Schema, completed
 from feedback.models import Project, Prompt, ReliabilityReport
 from feedback.models.flags import trainable_flags
 from feedback.quality import reliability
 from feedback.reports.export_filters import Filters
 
-VERSION = 4  # of the lines: raise it when a format changes, so that no reader keeps lines of the old one
+VERSION = 5  # of the lines: raise it when a format changes, so that no reader keeps lines of the old one
 DEFAULT_FORMAT = "trl"
 EVERY_SPLIT = "all"
 SPLITS = (*Prompt.Split.values, EVERY_SPLIT)
@@ -43,7 +46,21 @@ class Export:
     rows: Iterator[dict[str, Any]]
     cursor: int
     report: ReliabilityReport | None  # whose estimates are the weights; None: every ranking weighs 1
-    etag: str  # quoted; equal as long as the lines are equal
+    etag: str  # quoted; equal as long as the file is equal
+    kind: str = "jsonl"  # one of `files.KINDS`
+    compressed: bool = False
+
+    @property
+    def file_name(self) -> str:
+        return f"{self.format_name}.{self.kind}{'.gz' if self.compressed else ''}"
+
+    @property
+    def media_type(self) -> str:
+        return GZIP if self.compressed else MEDIA_TYPES[self.kind]
+
+    def content(self) -> Iterator[bytes]:
+        """Return the file. It can be read once, as the rows can."""
+        return encoded(self.rows, self.kind, _columns(self.format_name), compressed=self.compressed)
 
 
 def export(
@@ -59,6 +76,8 @@ def export(
     ties: str | None = None,
     aggregated: bool = False,
     filters: Filters = NO_FILTERS,
+    file: str = "jsonl",
+    gzip: bool = False,
 ) -> Export:
     """Export the project's rankings after the cursor `after` as lines of one registered format.
 
@@ -66,11 +85,12 @@ def export(
     split: one of SPLITS; the format's default split by default. weights: one of WEIGHTS; the project's setting by
     default; "resample" repeats rankings by their reliability instead of weighting them. include_flagged: also rankings
     with a flag that means "not for training". ties: one of TIES; the format's default by default. aggregated: one
-    ranking a comparison. Raises Invalid if `after` is beyond the last sequence or the choices exclude one another,
-    NotFound if there is no reliability report as of `reliability_as_of`.
+    ranking a comparison. file: one of `files.KINDS`. Raises Invalid if `after` is beyond the last sequence or the
+    choices exclude one another, NotFound if there is no reliability report as of `reliability_as_of`.
     """
     end = ranking_record.sequence_cutoff(project)
     until = _checked_range(after, until, end)
+    _check_file(format_name, file, gzip=gzip)
     _check_choices(format_name, after, weights, reliability_as_of, ties, filters, aggregated=aggregated)
     split = split or FORMATS[format_name].default_split or EVERY_SPLIT
     weights = weights or project.ranking_weights
@@ -91,8 +111,27 @@ def export(
     )
     flags = None if include_flagged else sorted(trainable_flags(project))
     choices = (format_name, after, until, split, report and (weights, report.pk), flags, ties, aggregated, filters)
-    etag = etag_of(project.pk, *choices, weights == "resample", *_prompt_state(project))
-    return Export(format_name, rows, until, report, etag)
+    etag = etag_of(project.pk, *choices, weights == "resample", file, gzip, *_prompt_state(project))
+    schema = FORMATS[format_name].schema
+    if schema is not None and (after or file != "jsonl"):
+        # A column that begins with the first retracted row would have no type before it.
+        rows = (completed(row, schema) for row in rows)
+    return Export(format_name, rows, until, report, etag, file, gzip)
+
+
+def _columns(format_name: str) -> Schema | None:
+    schema = FORMATS[format_name].schema
+    return schema if schema is None else {**schema, RETRACTED: "text"}
+
+
+def _check_file(format_name: str, kind: str, *, gzip: bool) -> None:
+    """Raise Invalid if the format cannot be written as this kind of file."""
+    if kind not in FORMATS[format_name].kinds:
+        sentence = _('The format "%(name)s" cannot be written as %(kind)s; these can: %(others)s.')
+        others = ", ".join(name for name in formats.registry.names() if kind in FORMATS[name].kinds)
+        raise Invalid(sentence % {"name": format_name, "kind": kind, "others": others})
+    if gzip and kind == "parquet":
+        raise Invalid(_("Parquet is compressed already: leave out gzip."))
 
 
 def choices_of(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,7 +196,18 @@ def as_response(request: HttpRequest, project: Project, exported: Export) -> Htt
     headers = {"Accord-Cursor": str(exported.cursor)}
     if exported.report:
         headers["Accord-Reliability-As-Of"] = str(exported.report.until)
-    return json_lines(request, exported.rows, project, f"{exported.format_name}.jsonl", exported.etag, headers)
+    if request.method == "HEAD" and "sha-256" in request.headers.get("Want-Repr-Digest", ""):
+        headers["Repr-Digest"] = f"sha-256=:{b64encode(sha256_of(exported.content())).decode()}:"
+    return download(
+        request, exported.content(), project, exported.file_name, exported.media_type, exported.etag, headers
+    )
+
+
+def sha256_of(content: Iterable[bytes]) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in content:
+        digest.update(chunk)
+    return digest.digest()
 
 
 def count_lines(project: Project) -> dict[str, dict[str, int]]:

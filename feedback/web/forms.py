@@ -219,6 +219,13 @@ class ExportForm(forms.Form):
     """Choice of an export, among the formats registered now."""
 
     format = forms.ChoiceField(label=_("Format"), widget=forms.RadioSelect)
+    file = forms.ChoiceField(
+        label=_("Kind of file"),
+        required=False,
+        choices=(("jsonl", "JSON Lines"), ("csv", "CSV"), ("parquet", "Parquet")),
+        help_text=_("CSV: hh and trl-standard. Parquet: all but argilla, label-studio and rankings."),
+    )
+    gzip = forms.BooleanField(label=_("Compressed with gzip"), required=False)
     split = forms.ChoiceField(
         label=_("Prompts"),
         required=False,

@@ -1,5 +1,6 @@
 """Import and export of files by management commands."""
 
+import hashlib
 import json
 from io import StringIO
 
@@ -58,7 +59,7 @@ def test_preferences_are_exported_with_a_cursor(project, ann, work):
     rank_next(ann)
     out, err = run("export", "support", "--split", "all")
     assert set(json.loads(out)) >= {"prompt", "chosen", "rejected"}
-    assert err == "cursor 1\n"
+    assert err == f"cursor 1\nsha256 {hashlib.sha256(out.encode()).hexdigest()}\n"
     rank_next(ann)
     out, _ = run("export", "support", "--format", "rankings", "--after", "1")
     assert json.loads(out)["sequence"] == 2

@@ -10,6 +10,8 @@ from feedback.export.formats.registry import export_format
 from feedback.export.pairs import messages_of
 from feedback.export.ranking_record import IDENTITY, Row
 from feedback.export.reader import Reader
+from feedback.export.schema import IDENTITY as IDENTITY_TYPES
+from feedback.export.schema import MESSAGES
 
 ALL_BAD = "all bad"  # the flag
 
@@ -18,6 +20,17 @@ ALL_BAD = "all bad"  # the flag
     "arena",
     line=_("a battle of two sources: `model_a` (shown first), `model_b`, `winner`, `judge`, both conversations"),
     lines=lambda ranks: len(ranks) * (len(ranks) - 1) // 2,
+    schema={
+        "question_id": "text",
+        **dict.fromkeys(("model_a", "model_b", "winner", "judge"), "text"),
+        **dict.fromkeys(("conversation_a", "conversation_b"), MESSAGES),
+        "turn": "integer",
+        "anony": "boolean",
+        "language": "text",
+        "tstamp": "number",
+        **{name: kind for name, kind in IDENTITY_TYPES.items() if name != "annotator"},
+        "weight": "number",
+    },
 )
 def arena(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Write every pair of a ranking, ties too unless they are omitted.

@@ -8,6 +8,7 @@ from feedback.export.formats.registry import PAIRS, export_format
 from feedback.export.pairs import columns_of, messages_of, number_of_pairs, pairs_or_retraction, transcript
 from feedback.export.ranking_record import Row
 from feedback.export.reader import Reader
+from feedback.export.schema import OF_PAIR
 from feedback.models import Prompt
 
 
@@ -17,6 +18,7 @@ from feedback.models import Prompt
     default_split=Prompt.Split.TRAIN,
     lines=number_of_pairs,
     ties=PAIRS,
+    schema={"chosen": "text", "rejected": "text", **OF_PAIR},
 )
 def hh(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Write each pair as two transcripts; messages of the system and of tools have `System:` and `Tool:`."""

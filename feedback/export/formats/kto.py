@@ -8,6 +8,8 @@ from feedback.export.formats.registry import LOAD_DATASET, OMITTED, export_forma
 from feedback.export.pairs import messages_of
 from feedback.export.ranking_record import IDENTITY, Row, retraction
 from feedback.export.reader import Reader
+from feedback.export.schema import IDENTITY as IDENTITY_TYPES
+from feedback.export.schema import MESSAGES
 from feedback.models import Prompt
 
 READING = f"""{LOAD_DATASET}
@@ -34,6 +36,16 @@ def labelled(ranks: Sequence[int]) -> list[tuple[int, bool]]:
     reading=READING,
     lines=lambda ranks: len(labelled(ranks)),
     ties=OMITTED,
+    schema={
+        "prompt": MESSAGES,
+        "completion": MESSAGES,
+        "label": "boolean",
+        **IDENTITY_TYPES,
+        "external_id": "text",
+        "source": "text",
+        "created_at": "text",
+        "weight": "number",
+    },
 )
 def kto(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Label the completions of the best and the worst rank of each ranking, with columns for filters as in `trl`."""

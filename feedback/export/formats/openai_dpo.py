@@ -8,6 +8,7 @@ from feedback.export.formats.registry import PAIRS, export_format
 from feedback.export.pairs import messages_of, number_of_pairs, pairs_or_retraction
 from feedback.export.ranking_record import Row
 from feedback.export.reader import Reader
+from feedback.export.schema import MESSAGES
 from feedback.models import Prompt
 
 READING = """# the file is uploaded as it is: POST /v1/files with purpose "fine-tune"
@@ -23,6 +24,11 @@ file = OpenAI().files.create(file=open("{file}", "rb"), purpose="fine-tune")"""
     reading=READING,
     lines=number_of_pairs,
     ties=PAIRS,
+    schema={
+        "input": {"messages": MESSAGES, "tools": ["text"], "parallel_tool_calls": "boolean"},
+        "preferred_output": MESSAGES,
+        "non_preferred_output": MESSAGES,
+    },
     has_cursor=False,
 )
 def openai_dpo(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:

@@ -8,6 +8,7 @@ from django.utils.functional import Promise
 
 from feedback.export.ranking_record import Row
 from feedback.export.reader import Reader
+from feedback.export.schema import Schema, is_flat
 
 # (rankings with details, in the order of the record; the reader) to lines
 Convert = Callable[[Iterator[Row], Reader], Iterator[Row]]
@@ -36,7 +37,15 @@ class ExportFormat:
     reading: str  # Python code for the page
     lines: Callable[[Sequence[int]], int]  # how many lines a ranking with these ranks gives
     ties: tuple[str, ...]  # WHOLE, PAIRS or OMITTED
+    schema: Schema | None  # None: values of no fixed type, JSON Lines only
     has_cursor: bool  # whether it can be read by cursor; other tools' formats may have no place for retractions
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Return the kinds of files that it can be written as, see `files.KINDS`."""
+        if self.schema is None:
+            return ("jsonl",)
+        return ("jsonl", "csv", "parquet") if is_flat(self.schema) else ("jsonl", "parquet")
 
     @property
     def english_line(self) -> str:
@@ -55,6 +64,7 @@ def export_format(
     reading: str = LOAD_DATASET,
     lines: Callable[[Sequence[int]], int] = one_line,
     ties: tuple[str, ...] = WHOLE,
+    schema: Schema | None = None,
     has_cursor: bool = True,
 ) -> Callable[[Convert], Convert]:
     """Register a function as an export format.
@@ -62,15 +72,16 @@ def export_format(
     name: value of `format` in the API and of `--format`. line: what one line is. default_split: set it where trainers
     read every line of the file, so that nothing is trained on held-out prompts by accident. reading: Python code that
     reads a file, where `load_dataset` is not the way. lines: how many lines a ranking with these ranks gives, where
-    it is not one; the page counts with it. ties: what it can do with ties, its default first. has_cursor: False if the
-    format has no place for rows with `retracted`; it can then be read from the beginning only.
+    it is not one; the page counts with it. ties: what it can do with ties, its default first. schema: types
+    of all columns in their order, without `retracted`, for files with fixed types. has_cursor: False if the format has
+    no place for rows with `retracted`; it can then be read from the beginning only.
 
     The function gets the rows of `ranking_record.rankings(..., details=True)` and the reader, and yields the lines.
     With a cursor, rows with `retracted` must be passed on: readers depend on them.
     """
 
     def register(function: Convert) -> Convert:
-        FORMATS[name] = ExportFormat(name, line, function, default_split, reading, lines, ties, has_cursor)
+        FORMATS[name] = ExportFormat(name, line, function, default_split, reading, lines, ties, schema, has_cursor)
         return function
 
     return register

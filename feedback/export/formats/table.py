@@ -9,6 +9,8 @@ from django.utils.translation import gettext_lazy as _
 from feedback.export.formats.registry import export_format
 from feedback.export.ranking_record import IDENTITY, Row
 from feedback.export.reader import Reader
+from feedback.export.schema import IDENTITY as IDENTITY_TYPES
+from feedback.export.schema import MESSAGES
 from feedback.models.reliability import PRIOR
 
 JSON_COLUMNS = ("flags", "ratings", "spans", "references", "metadata")  # their form differs from row to row
@@ -30,6 +32,23 @@ NULL_VALUES = {"strength": 0, "trial": 0, "external_id": "", "reliability": PRIO
 @export_format(
     "table",
     line=_("a ranking in columns of fixed types, with JSON in text columns such as `metadata_json`"),
+    schema={
+        "ranking_id": "integer",
+        "sequence": "integer",
+        **{name: kind for name, kind in IDENTITY_TYPES.items() if name != "ranking_id"},
+        **{f"{name}_json": "text" for name in JSON_COLUMNS},
+        "sampling_json": ["text"],
+        "turns_json": ["text"],
+        "messages": MESSAGES,
+        "completions": ["text"],
+        "completion_ids": ["integer"],
+        "sources": ["text"],
+        "ranks": ["integer"],
+        "display_order": ["integer"],
+        **dict.fromkeys(("external_id", "reason", "comment", "created_at"), "text"),
+        **dict.fromkeys(("strength", "trial"), "integer"),
+        **dict.fromkeys(("seconds", "weight", "reliability"), "number"),
+    },
 )
 def table(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Give each column the type that it has in the first row.

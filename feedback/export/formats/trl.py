@@ -19,6 +19,7 @@ from feedback.export.pairs import (
 )
 from feedback.export.ranking_record import Row
 from feedback.export.reader import Reader
+from feedback.export.schema import MESSAGES, OF_PAIR
 from feedback.models import Prompt
 
 READING = f"""{LOAD_DATASET}
@@ -35,6 +36,7 @@ DPOTrainer(model="MODEL", args=DPOConfig(output_dir="dpo"), train_dataset=rows).
     reading=READING,
     lines=number_of_pairs,
     ties=PAIRS,
+    schema={"prompt": MESSAGES, "chosen": MESSAGES, "rejected": MESSAGES, **OF_PAIR},
 )
 def trl(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Turn each ranking into its pairs, the best completions first.
@@ -60,6 +62,7 @@ def trl(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     reading=READING,
     lines=number_of_pairs,
     ties=PAIRS,
+    schema={"chosen": MESSAGES, "rejected": MESSAGES, **OF_PAIR},
 )
 def trl_implicit(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Write the pairs of `trl` without a column for the prompt."""
@@ -77,6 +80,7 @@ def trl_implicit(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     reading=READING,
     lines=number_of_pairs,
     ties=PAIRS,
+    schema={"prompt": "text", "chosen": "text", "rejected": "text", **OF_PAIR},
 )
 def trl_standard(rows: Iterator[Row], reader: Reader) -> Iterator[Row]:
     """Write the pairs of `trl` as texts. A prompt of several messages is a transcript, as in the format `hh`."""

@@ -1,21 +1,26 @@
 """`manage.py export PROJECT --format FORMAT > FILE`: write a project's rankings."""
 
-import json
+import hashlib
 from argparse import ArgumentParser, BooleanOptionalAction
-from typing import Any
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, Any
 
 from django.core.management.base import BaseCommand, CommandError
 
 from feedback.errors import AccordError
+from feedback.export.files import KINDS
 from feedback.export.formats import registry
 from feedback.management import find_project
 from feedback.reports import preference_export
 
 OPTIONS = ("format", "after", "until", "split", "weights", "reliability_as_of", "include_flagged", "ties", "aggregated")
+FILE_OPTIONS = ("file", "gzip")
 
 
 class Command(BaseCommand):
-    help = "Write a project's rankings as JSON Lines to standard output, and the cursor to standard error."
+    help = "Write a project's rankings to standard output, and the cursor and the file's SHA-256 to standard error."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="Slug of the project.")
@@ -58,6 +63,14 @@ class Command(BaseCommand):
         parser.add_argument(
             "--aggregated", action="store_true", help="One ranking a comparison: the votes of its annotators."
         )
+        parser.add_argument(
+            "--file",
+            choices=KINDS,
+            default="jsonl",
+            help="Kind of file. csv and parquet: formats whose columns have fixed types.",
+        )
+        parser.add_argument("--gzip", action="store_true", help="Compress JSON Lines or CSV.")
+        parser.add_argument("--output", type=Path, help="Write to this file instead of standard output.")
         _add_filters(parser)
 
     def handle(self, *, project: str, after: int, until: int | None, **options: Any) -> None:
@@ -65,16 +78,35 @@ class Command(BaseCommand):
             if cursor < 0:
                 raise CommandError(f"--{name} is {cursor}, but a cursor is at least 0.")
         options |= {"after": after, "until": until}
-        known = {name: options[name] for name in (*OPTIONS, *preference_export.FILTERS)}
+        known = {name: options[name] for name in (*OPTIONS, *FILE_OPTIONS, *preference_export.FILTERS)}
         try:
             exported = preference_export.export(find_project(project), **preference_export.choices_of(known))
         except AccordError as error:
             raise CommandError(error.message) from error
-        for row in exported.rows:
-            self.stdout.write(json.dumps(row, ensure_ascii=False))
+        sha256 = self._write(exported.content(), options["output"])
         self.stderr.write(f"cursor {exported.cursor}")
+        self.stderr.write(f"sha256 {sha256}")
         if exported.report:
             self.stderr.write(f"reliability as of {exported.report.until}")
+
+    def _write(self, content: Iterator[bytes], path: Path | None) -> str:
+        """Write the file and return its SHA-256 in hexadecimal."""
+        digest = hashlib.sha256()
+        try:
+            with path.open("wb") if path else nullcontext() as file:
+                for chunk in content:
+                    digest.update(chunk)
+                    self._write_chunk(chunk, file)
+        except OSError as error:
+            raise CommandError(f"{path or 'standard output'} cannot be written: {error.strerror}.") from error
+        return digest.hexdigest()
+
+    def _write_chunk(self, chunk: bytes, file: IO[bytes] | None) -> None:
+        binary = file or getattr(self.stdout, "buffer", None)
+        if binary is not None:
+            binary.write(chunk)
+        else:  # a caller of the command has put a stream of text in place of standard output
+            self.stdout.write(chunk.decode(), ending="")
 
 
 def _add_filters(parser: ArgumentParser) -> None:
