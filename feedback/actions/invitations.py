@@ -111,6 +111,14 @@ def join_as_new_user(key: str, username: str, password: str) -> Membership:
     return membership
 
 
+def find_invitation(project: Project, invitation_id: int) -> Invitation:
+    """Return an invitation of the project. Raises NotFound."""
+    invitation = invitations_of(project).filter(pk=invitation_id).first()
+    if invitation is None:
+        raise NotFound(_("This project has no such invitation."))
+    return invitation
+
+
 def revoke(project: Project, invitation_id: int) -> None:
     """End an invitation. Those who have joined stay. Raises NotFound."""
     revoked = project.invitations.filter(pk=invitation_id, revoked_at=None).update(revoked_at=timezone.now())

@@ -95,6 +95,14 @@ def rotate_token(user: User, token_id: int, overlap: timedelta) -> tuple[ApiToke
     return new, key
 
 
+def find_own_token(user: User, token_id: int) -> ApiToken:
+    """Return a token of the user, also an expired one. Raises NotFound."""
+    token = ApiToken.objects.filter(user=user, pk=token_id).first()
+    if token is None:
+        raise _no_token()
+    return token
+
+
 def revoke_token(user: User, token_id: int) -> None:
     deleted, _by_table = ApiToken.objects.filter(user=user, pk=token_id).delete()
     if not deleted:

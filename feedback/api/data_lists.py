@@ -7,9 +7,10 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback.actions import members
+from feedback.actions import data_rows, members
 from feedback.api import strict
 from feedback.api.annotation import MessageSerializer
+from feedback.api.pages import FIELDS_HELP, only
 from feedback.api.review import DecisionSerializer
 from feedback.api.views import api_view
 from feedback.models import Comparison, Prompt, Ranking
@@ -195,6 +196,7 @@ def _query(listed: lists.DataList) -> type[serializers.Serializer]:
             default="", allow_blank=True, max_length=200, help_text="`next` of the page before."
         ),
         "limit": serializers.IntegerField(default=ROWS_PER_PAGE, min_value=1, max_value=MAX_ROWS_PER_PAGE),
+        "fields": serializers.CharField(default="", allow_blank=True, max_length=1000, help_text=FIELDS_HELP),
     }
     return type(f"Data{listed.name.title()}Query", (strict.Serializer,), fields)
 
@@ -218,9 +220,9 @@ def _list_view(listed: lists.DataList, row: type[serializers.Serializer], descri
     def view(request: Request, slug: str) -> Response:
         project = members.manager_of(request.user, slug).project
         values = strict.validated_query(query, request)
-        sort, cursor, size = values.pop("sort"), values.pop("cursor"), values.pop("limit")
+        sort, cursor, size, fields = (values.pop(name) for name in ("sort", "cursor", "limit", "fields"))
         read = lists.read(listed, project, Filters(**values), sort=sort, cursor=cursor, size=size)
-        return Response({"rows": row(read.rows, many=True).data, "next": read.next or None})
+        return Response({"rows": only(row, read.rows, fields), "next": read.next or None})
 
     return view
 
@@ -245,20 +247,64 @@ demonstration_list = _list_view(
 skip_list = _list_view(lists.SKIPS, SkipRowSerializer, "List skips. The search looks at their reasons.")
 
 
-@extend_schema(operation_id="data_prompt", responses=PromptDetailSerializer)
-@api_view(["GET"])
+class PromptChanges(strict.Serializer):
+    """Changes of a prompt. Its messages stay, because completions and rankings answer them."""
+
+    references = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="Reference answers, instead of those that it has."
+    )
+    metadata = serializers.DictField(required=False, help_text="Instead of the metadata that it has.")
+
+
+class ComparisonChanges(strict.Serializer):
+    """Changes of a comparison."""
+
+    priority = serializers.IntegerField(
+        required=False, min_value=-32768, max_value=32767, help_text="Higher priority is served first."
+    )
+    wanted_rankings = serializers.IntegerField(
+        required=False, min_value=1, max_value=100, help_text="Not of gold, of a trial or of an adjudicated one."
+    )
+
+
+@extend_schema(methods=["GET"], operation_id="data_prompt", responses=PromptDetailSerializer)
+@extend_schema(
+    methods=["PATCH"], operation_id="data_prompt_change", request=PromptChanges, responses=PromptDetailSerializer
+)
+@extend_schema(methods=["DELETE"], operation_id="data_prompt_delete", responses={204: None})
+@api_view(["GET", "PATCH", "DELETE"])
 def prompt_detail(request: Request, slug: str, prompt_id: int) -> Response:
-    """Return a prompt with the ids of its completions and comparisons."""
-    membership = members.manager_of(request.user, slug)
-    return Response(PromptDetailSerializer(rows.prompt_row(membership.project, prompt_id)).data)
+    """Return a prompt with the ids of its completions and comparisons; change it, or delete one without completions."""
+    project = members.manager_of(request.user, slug).project
+    if request.method == "DELETE":
+        data_rows.delete_prompt(project, prompt_id)
+        return Response(status=204)
+    if request.method == "PATCH":
+        data_rows.change_prompt(project, prompt_id, strict.validated(PromptChanges(data=request.data)))
+    return Response(PromptDetailSerializer(rows.prompt_row(project, prompt_id)).data)
 
 
-@extend_schema(operation_id="data_comparison", responses=ComparisonDetailSerializer)
-@api_view(["GET"])
+@extend_schema(methods=["GET"], operation_id="data_comparison", responses=ComparisonDetailSerializer)
+@extend_schema(
+    methods=["PATCH"],
+    operation_id="data_comparison_change",
+    request=ComparisonChanges,
+    responses=ComparisonDetailSerializer,
+)
+@extend_schema(methods=["DELETE"], operation_id="data_comparison_delete", responses={204: None})
+@api_view(["GET", "PATCH", "DELETE"])
 def comparison_detail(request: Request, slug: str, comparison_id: int) -> Response:
-    """Return a comparison with the sources of its completions and everything that happened to it.
+    """Return a comparison with the sources of its completions and everything that happened to it; change or delete it.
 
-    409: you hold a lease on it. Rank or skip it before you read the others' rankings.
+    Only a comparison that nobody has worked on is deleted. 409: you hold a lease on it. Rank or skip it before you read
+    the others' rankings.
     """
     membership = members.manager_of(request.user, slug)
+    if request.method == "DELETE":
+        data_rows.delete_comparison(membership.project, comparison_id)
+        return Response(status=204)
+    if request.method == "PATCH":
+        rows.comparison_row(membership, comparison_id)  # refuses what the answer would show
+        changes = strict.validated(ComparisonChanges(data=request.data))
+        data_rows.change_comparison(membership.project, comparison_id, changes)
     return Response(ComparisonDetailSerializer(rows.comparison_row(membership, comparison_id)).data)

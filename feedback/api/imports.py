@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from feedback import imports
 from feedback.actions import members
 from feedback.api import strict
+from feedback.api.pages import ListQuery, as_page
 from feedback.api.parsers import FILE, FileParser
 from feedback.api.views import api_view
 from feedback.imports import maps, uploads
@@ -112,7 +113,9 @@ class LoadQuery(strict.Serializer):
     )
 
 
-@extend_schema(methods=["GET"], operation_id="imports_list", responses=ImportSerializer(many=True))
+@extend_schema(
+    methods=["GET"], operation_id="imports_list", parameters=[ListQuery], responses=ImportSerializer(many=True)
+)
 @extend_schema(
     methods=["POST"],
     operation_id="imports_load",
@@ -123,14 +126,15 @@ class LoadQuery(strict.Serializer):
 @api_view(["GET", "POST"], commits=True)
 @parser_classes([FileParser])
 def import_list(request: Request, slug: str) -> Response:
-    """List the last 100 imports, the newest first; import a file of any known format. For managers.
+    """List the imports, newest first (100 without `limit`); import a file of any known format. For managers.
 
     The body of a POST is the file: JSON Lines, a JSON array, CSV, TSV or Parquet, plain, gzip or zstd. A small file is
     imported before the answer; a larger one is `waiting`, and imports/<import_id> has its progress.
     """
     membership = members.manager_of(request.user, slug)
     if request.method == "GET":
-        return Response(ImportSerializer(imports.last_imports(membership.project, MAX_LISTED), many=True).data)
+        rows = imports.imports_of(membership.project)
+        return as_page(request, rows, ImportSerializer, key="pk", most=MAX_LISTED)
     query = strict.validated_query(LoadQuery, request)
     name, map_name = query.pop("name"), query.pop("map")
     made = maps.find(map_name) if map_name else None

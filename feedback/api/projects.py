@@ -14,8 +14,9 @@ from rest_framework.response import Response
 from feedback.actions import invitations, members, projects, tokens
 from feedback.api import scopes, strict
 from feedback.api.idempotency import show_once
+from feedback.api.pages import ListQuery, as_page
 from feedback.api.views import api_view
-from feedback.errors import Forbidden
+from feedback.errors import Forbidden, NotFound
 from feedback.models import ApiToken, Invitation, Membership, Project
 from feedback.queue import sampling
 from feedback.reports import progress
@@ -243,24 +244,29 @@ def project_detail(request: Request, slug: str) -> Response:
     return Response(_project_body(membership))
 
 
-@extend_schema(methods=["GET"], operation_id="members_list", responses=MemberSerializer(many=True))
+@extend_schema(
+    methods=["GET"], operation_id="members_list", parameters=[ListQuery], responses=MemberSerializer(many=True)
+)
 @extend_schema(methods=["POST"], operation_id="members_add", request=MemberRequest, responses={201: MemberSerializer})
 @api_view(["GET", "POST"])
 def member_list(request: Request, slug: str) -> Response:
     """List the members by name with their number of rankings, or add one by username. For managers."""
     project = members.manager_of(request.user, slug).project
     if request.method == "GET":
-        return Response(MemberSerializer(members.members_of(project), many=True).data)
+        return as_page(request, members.members_of(project), MemberSerializer, key="user__username", descends=False)
     added = members.add_member(project, **strict.validated(MemberRequest(data=request.data)))
     return Response(_member_body(project, added.user_id), status=201)
 
 
+@extend_schema(methods=["GET"], operation_id="members_get", responses=MemberSerializer)
 @extend_schema(methods=["PATCH"], operation_id="members_change", request=RoleRequest, responses=MemberSerializer)
 @extend_schema(methods=["DELETE"], operation_id="members_remove", responses={204: None})
-@api_view(["PATCH", "DELETE"])
+@api_view(["GET", "PATCH", "DELETE"])
 def member_detail(request: Request, slug: str, user_id: int) -> Response:
-    """Change a member's role, or remove the member; their rankings stay. For managers."""
+    """Return a member, change the role, or remove the member, whose rankings stay. For managers."""
     project = members.manager_of(request.user, slug).project
+    if request.method == "GET":
+        return Response(_member_body(project, user_id))
     if request.method == "DELETE":
         members.remove_member(project, user_id)
         return Response(status=204)
@@ -269,10 +275,15 @@ def member_detail(request: Request, slug: str, user_id: int) -> Response:
 
 
 def _member_body(project: Project, user_id: int) -> dict[str, Any]:
-    return MemberSerializer(members.members_of(project).get(user_id=user_id)).data
+    member = members.members_of(project).filter(user_id=user_id).first()
+    if member is None:
+        raise NotFound(_("This project has no member with that number."))
+    return MemberSerializer(member).data
 
 
-@extend_schema(methods=["GET"], operation_id="invitations_list", responses=InvitationSerializer(many=True))
+@extend_schema(
+    methods=["GET"], operation_id="invitations_list", parameters=[ListQuery], responses=InvitationSerializer(many=True)
+)
 @extend_schema(
     methods=["POST"],
     operation_id="invitations_create",
@@ -287,7 +298,7 @@ def invitation_list(request: Request, slug: str) -> Response:
     """
     manager = members.manager_of(request.user, slug)
     if request.method == "GET":
-        return Response(InvitationSerializer(invitations.invitations_of(manager.project), many=True).data)
+        return as_page(request, invitations.invitations_of(manager.project), InvitationSerializer, key="pk")
     invitation, key = invitations.invite(manager, **strict.validated(InvitationRequest(data=request.data)))
     url = request.build_absolute_uri(reverse("join", args=[key]))
     response = Response({**InvitationSerializer(invitation).data, "url": url}, status=201)
@@ -297,11 +308,15 @@ def invitation_list(request: Request, slug: str) -> Response:
     return show_once(response, sentence, id=invitation.pk)
 
 
-@extend_schema(operation_id="invitations_withdraw", responses={204: None})
-@api_view(["DELETE"])
+@extend_schema(methods=["GET"], operation_id="invitations_get", responses=InvitationSerializer)
+@extend_schema(methods=["DELETE"], operation_id="invitations_withdraw", responses={204: None})
+@api_view(["GET", "DELETE"])
 def invitation_detail(request: Request, slug: str, invitation_id: int) -> Response:
-    """Withdraw an invitation; those who have joined stay. For managers."""
-    invitations.revoke(members.manager_of(request.user, slug).project, invitation_id)
+    """Return an invitation, or withdraw it; those who have joined stay. For managers."""
+    project = members.manager_of(request.user, slug).project
+    if request.method == "GET":
+        return Response(InvitationSerializer(invitations.find_invitation(project, invitation_id)).data)
+    invitations.revoke(project, invitation_id)
     return Response(status=204)
 
 
@@ -317,10 +332,13 @@ def token_list(request: Request) -> Response:
     return _issued(*tokens.issue_token(request.user, **strict.validated(TokenRequest(data=request.data))))
 
 
-@extend_schema(operation_id="tokens_revoke", responses={204: None})
-@api_view(["DELETE"])
+@extend_schema(methods=["GET"], operation_id="tokens_get", responses=TokenSerializer)
+@extend_schema(methods=["DELETE"], operation_id="tokens_revoke", responses={204: None})
+@api_view(["GET", "DELETE"])
 def token_detail(request: Request, token_id: int) -> Response:
-    """Revoke a token of the current user. Requests with it are refused from now on."""
+    """Return a token of the current user, or revoke it: requests with it are refused from now on."""
+    if request.method == "GET":
+        return Response(TokenSerializer(tokens.find_own_token(request.user, token_id)).data)
     tokens.revoke_token(request.user, token_id)
     return Response(status=204)
 

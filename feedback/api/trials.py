@@ -10,6 +10,7 @@ from rest_framework.response import Response
 
 from feedback.actions import members, trials
 from feedback.api import strict
+from feedback.api.pages import ListQuery, as_page
 from feedback.api.views import api_view
 from feedback.errors import Invalid
 from feedback.models import Project, Source, Trial
@@ -141,7 +142,9 @@ class TrialEndRequest(strict.Serializer):
     note = serializers.CharField(default="", allow_blank=True, max_length=trials.MAX_NOTE_LENGTH)
 
 
-@extend_schema(methods=["GET"], operation_id="trials_list", responses=TrialSerializer(many=True))
+@extend_schema(
+    methods=["GET"], operation_id="trials_list", parameters=[ListQuery], responses=TrialSerializer(many=True)
+)
 @extend_schema(
     methods=["POST"], operation_id="trials_start", request=TrialRequest, responses={201: TrialDetailSerializer}
 )
@@ -153,7 +156,7 @@ def trial_list(request: Request, slug: str) -> Response:
     """
     project = members.manager_of(request.user, slug).project
     if request.method == "GET":
-        return Response(TrialSerializer(trial_reports.trials_of(project), many=True).data)
+        return as_page(request, trial_reports.trials_of(project), TrialSerializer, key="number")
     options = strict.validated(TrialRequest(data=request.data))
     sources = _sources(project, options.pop("sources"))
     options["completions"] = options.pop("completion_ids", None)

@@ -10,7 +10,16 @@ from feedback.imports.lines import read_lines
 from feedback.imports.loading import Report, load
 from feedback.imports.prompts import AddedPrompts, add_prompts
 from feedback.imports.rows import read_all, read_group
-from feedback.imports.undo import Undone, block_undo, delete_rows, find_import, last_imports, record_import, undo_import
+from feedback.imports.undo import (
+    Undone,
+    block_undo,
+    delete_rows,
+    find_import,
+    imports_of,
+    last_imports,
+    record_import,
+    undo_import,
+)
 
 __all__ = [
     "AddedComparisons",
@@ -28,6 +37,7 @@ __all__ = [
     "find_import",
     "get_source",
     "import_completions",
+    "imports_of",
     "last_imports",
     "load",
     "read_all",

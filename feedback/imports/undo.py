@@ -70,8 +70,13 @@ def find_import(project: Project, import_id: int) -> Import:
     return record
 
 
+def imports_of(project: Project) -> QuerySet[Import]:
+    """Return the project's imports, the newest first."""
+    return Import.objects.filter(project=project).select_related("actor", "undone_by").order_by("-pk")
+
+
 def last_imports(project: Project, limit: int) -> QuerySet[Import]:
-    return Import.objects.filter(project=project).select_related("actor", "undone_by").order_by("-pk")[:limit]
+    return imports_of(project)[:limit]
 
 
 def block_undo(project: Project) -> None:

@@ -7,6 +7,7 @@ from rest_framework.response import Response
 
 from feedback.actions import members
 from feedback.api import strict
+from feedback.api.pages import ListQuery, as_page
 from feedback.api.views import api_view
 from training import checkpoints, guards, reports
 from training.models import Checkpoint, Promotion
@@ -92,7 +93,9 @@ class PromotionSerializer(strict.ModelSerializer):
         fields = ("checkpoint", "replaced", "is_roll_back", "trial", "created_at")
 
 
-@extend_schema(methods=["GET"], operation_id="checkpoints_list", responses=CheckpointSerializer(many=True))
+@extend_schema(
+    methods=["GET"], operation_id="checkpoints_list", parameters=[ListQuery], responses=CheckpointSerializer(many=True)
+)
 @extend_schema(
     methods=["POST"],
     operation_id="checkpoints_import",
@@ -107,7 +110,7 @@ def checkpoint_list(request: Request, slug: str) -> Response:
     """
     project = members.manager_of(request.user, slug).project
     if request.method == "GET":
-        return Response(CheckpointSerializer(reports.checkpoints_of(project), many=True).data)
+        return as_page(request, reports.checkpoints_of(project), CheckpointSerializer, key="pk")
     checkpoints.check_may_import(request.user)
     values = strict.validated(CheckpointRequest(data=request.data))
     imported = checkpoints.import_checkpoint(

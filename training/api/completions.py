@@ -7,7 +7,7 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback.actions import members
+from feedback.actions import data_rows, members
 from feedback.api import strict
 from feedback.api.annotation import MessageSerializer
 from feedback.api.data_lists import POSITION_HELP, RankingRowSerializer
@@ -65,10 +65,15 @@ class CompletionDetailSerializer(strict.Serializer):
     created_at = serializers.DateTimeField(source="row.completion.created_at")
 
 
-@extend_schema(operation_id="data_completion", responses=CompletionDetailSerializer)
-@api_view(["GET"])
+@extend_schema(methods=["GET"], operation_id="data_completion", responses=CompletionDetailSerializer)
+@extend_schema(methods=["DELETE"], operation_id="data_completion_delete", responses={204: None})
+@api_view(["GET", "DELETE"])
 def completion_detail(request: Request, slug: str, completion_id: int) -> Response:
-    """Return a completion with its checkpoint, round, reward model, comparisons and rankings."""
-    row = rows.completion_row(members.manager_of(request.user, slug), completion_id)
+    """Return a completion with its checkpoint, round, reward model, comparisons and rankings; delete an unused one."""
+    membership = members.manager_of(request.user, slug)
+    if request.method == "DELETE":
+        data_rows.delete_completion(membership.project, completion_id)
+        return Response(status=204)
+    row = rows.completion_row(membership, completion_id)
     detail: dict[str, Any] = {"row": row, "provenance": provenance.provenance_of(row.completion)}
     return Response(CompletionDetailSerializer(detail).data)

@@ -9,6 +9,7 @@ from rest_framework.response import Response
 
 from feedback.actions import members
 from feedback.api import strict
+from feedback.api.pages import ListQuery, as_page
 from feedback.api.views import api_view
 from feedback.models import Project
 from training import guards, reports
@@ -236,14 +237,16 @@ def _project(request: Request, slug: str) -> Project:
     return members.manager_of(request.user, slug).project
 
 
-@extend_schema(methods=["GET"], operation_id="rounds_list", responses=RoundSerializer(many=True))
+@extend_schema(
+    methods=["GET"], operation_id="rounds_list", parameters=[ListQuery], responses=RoundSerializer(many=True)
+)
 @extend_schema(methods=["POST"], operation_id="rounds_start", request=RoundRequest, responses={201: RoundSerializer})
 @api_view(["GET", "POST"])
 def round_list(request: Request, slug: str) -> Response:
     """List the project's rounds, newest first, or start a new one, which waits for a worker."""
     project = _project(request, slug)
     if request.method == "GET":
-        return Response(RoundSerializer(reports.rounds_of(project), many=True).data)
+        return as_page(request, reports.rounds_of(project), RoundSerializer, key="number")
     started = _start(project, request, strict.validated(RoundRequest(data=request.data)))
     return Response(RoundSerializer(started).data, status=201)
 
