@@ -320,6 +320,16 @@ class ExportForm(forms.Form):
         super().__init__(data, initial={"format": preference_export.DEFAULT_FORMAT})
         self.fields["format"].choices = [(name, name) for name in registry.names()]
 
+    @property
+    def filters(self) -> list[forms.BoundField]:
+        """Return the fields that choose rankings, which the page folds away."""
+        return [self[name] for name in ("split", *preference_export.FILTERS, "after", "until", "include_flagged")]
+
+    @property
+    def has_filters(self) -> bool:
+        """Return whether one of them is set."""
+        return any(field.value() or field.errors for field in self.filters)
+
 
 class LeaseForm(forms.Form):
     """The id of a lease that the page holds."""

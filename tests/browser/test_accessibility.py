@@ -79,6 +79,7 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         f"{at}/prompts/",
         f"{at}/imports/",
         f"{at}/export/",
+        f"{at}/export/?format=trl&split=all",
         f"{at}/people/",
         f"{at}/settings/",
         f"{at}/console/",

@@ -1,6 +1,9 @@
-"""Export page: contents of each format, code that reads it, and the download. For managers."""
+"""Export page: contents of each format, the first rows, code that reads it, and the download. For managers."""
 
+import json
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
@@ -19,6 +22,9 @@ from feedback.models import Membership, Skip
 from feedback.reports import preference_export
 from feedback.web.forms import ExportForm
 
+PREVIEWED = 3  # rows
+EXCERPT = 300  # characters of a text
+
 
 @dataclass(frozen=True)
 class FormatCard:
@@ -36,8 +42,15 @@ class FormatCard:
 @never_cache
 @require_GET
 def page(request: HttpRequest, slug: str) -> HttpResponse:
+    """Show the form; with a choice in the address, also its first rows."""
     membership = members.manager_of(request.user, slug)
-    return _page(request, membership, ExportForm())
+    if "format" not in request.GET:
+        return _page(request, membership, ExportForm())
+    form = ExportForm(request.GET)
+    exported = _export(membership, form)
+    if exported is None:
+        return _page(request, membership, form, status=400)
+    return _page(request, membership, form, preview=_preview(exported))
 
 
 @login_required
@@ -46,19 +59,50 @@ def download(request: HttpRequest, slug: str) -> HttpResponseBase:
     """Stream the chosen export, or show the page with the form's errors."""
     membership = members.manager_of(request.user, slug)
     form = ExportForm(request.GET)
-    if form.is_valid():
-        wanted = {name: value for name, value in form.cleaned_data.items() if value not in ("", None)}
-        try:
-            exported = preference_export.export(membership.project, **preference_export.choices_of(wanted))
-            return preference_export.as_response(request, membership.project, exported)
-        except Invalid as refusal:
-            form.add_error(None, refusal.message)
-    return _page(request, membership, form, status=400)
+    exported = _export(membership, form)
+    if exported is None:
+        return _page(request, membership, form, status=400)
+    return preference_export.as_response(request, membership.project, exported)
 
 
-def _page(request: HttpRequest, membership: Membership, form: ExportForm, status: int = 200) -> HttpResponse:
+def _export(membership: Membership, form: ExportForm) -> preference_export.Export | None:
+    """Return the chosen export; None if the choice is invalid, which the form then says."""
+    if not form.is_valid():
+        return None
+    wanted = {name: value for name, value in form.cleaned_data.items() if value not in ("", None)}
+    try:
+        return preference_export.export(membership.project, **preference_export.choices_of(wanted))
+    except Invalid as refusal:
+        form.add_error(None, refusal.message)
+        return None
+
+
+def _preview(exported: preference_export.Export) -> list[str]:
+    """Return the first rows as indented JSON, with long texts shortened."""
+    rows = islice(exported.rows, PREVIEWED)
+    return [json.dumps(_shortened(row), ensure_ascii=False, indent=2) for row in rows]
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shortened(of) for name, of in value.items()}
+    if isinstance(value, list):
+        return [_shortened(of) for of in value]
+    return f"{value[:EXCERPT]}…" if isinstance(value, str) and len(value) > EXCERPT else value
+
+
+def _page(
+    request: HttpRequest,
+    membership: Membership,
+    form: ExportForm,
+    *,
+    preview: list[str] | None = None,
+    status: int = 200,
+) -> HttpResponse:
     project = membership.project
     context = {
+        "preview": preview,
+        "tab": "exports",
         "project": project,
         "membership": membership,
         "page": "export",

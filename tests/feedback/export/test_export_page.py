@@ -8,7 +8,7 @@ from django.utils import translation
 
 from feedback.actions import rankings, reviews
 from feedback.export.formats import registry
-from feedback.models import Prompt
+from feedback.models import Completion, Prompt
 from feedback.reports import preference_export
 from tests.factories import URL, add_work, client_of, rank_next, rows_of
 
@@ -71,6 +71,7 @@ def test_fields_left_empty_mean_the_defaults(browser, project, ranked):
         ("format=trl&after=99", "the record ends at 23"),
         ("format=trl&after=-1", "greater than or equal to 0"),
         ("format=csv", "csv is not one of the available choices"),
+        ("format=trl&file=csv", "cannot be written as csv"),
         ("", "This field is required"),
     ],
 )
@@ -79,6 +80,24 @@ def test_an_invalid_choice_is_an_error_on_the_page(browser, ranked, query, sente
     assert answer.status_code == 400
     assert sentence in answer.content.decode()
     assert "Content-Disposition" not in answer.headers
+
+
+def test_the_page_shows_the_first_rows_of_the_choice(browser, project, ranked):
+    until = preference_export.export(project).cursor
+    query = f"format=trl&split=all&annotator=ann&until={until}"
+    answer = browser.get(f"{PAGE}?{query}")
+    rows = rows_of(browser.get(f"{FILE}?{query}"))
+    assert [json.loads(text) for text in answer.context["preview"]] == rows[:3]
+    assert answer.context["form"].has_filters
+    assert browser.get(PAGE).context["preview"] is None
+
+
+def test_long_texts_are_shortened_and_a_choice_without_rows_says_so(browser, project, ranked):
+    Completion.objects.update(text="x" * 1000)
+    assert f'"{"x" * 300}…"' in browser.get(f"{PAGE}?format=rankings").context["preview"][0]
+    assert "No ranking passes these filters." in browser.get(f"{PAGE}?format=trl&round=7").content.decode()
+    refused = browser.get(f"{PAGE}?format=trl&source=nobody")
+    assert (refused.status_code, refused.context["preview"]) == (400, None)
 
 
 def test_an_empty_project_has_a_page_and_an_empty_file(browser, project):
