@@ -48,7 +48,7 @@ from typing import Any
 
 from training.learner.models.context_length import max_positions
 from training.learner.models.generic_forward import path_summary
-from training.learner.models.loading import freeze, load_policy
+from training.learner.models.loading import load_frozen_policy
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packing import Episodes
 from training.learner.policy.completion_figures import figures_of_dialogue
@@ -95,9 +95,9 @@ def main(job_dir: Path) -> None:
     if any(job.rows("prompts.jsonl")):
         context = load_compared(settings, processes, job)
     elif texts:
-        policy, tokenizer = load_policy(settings.model)
-        base, _ = load_policy(settings.base_model)
-        context = SampleContext(settings, processes, freeze(policy), tokenizer, [], None, None, freeze(base))
+        policy, tokenizer = load_frozen_policy(settings.model, settings.dtype)
+        base, _ = load_frozen_policy(settings.base_model, settings.dtype)
+        context = SampleContext(settings, processes, policy, tokenizer, [], None, None, base)
     else:
         job.write_result(result | {"seconds": time.monotonic() - started})
         return

@@ -64,6 +64,7 @@ import torch
 
 from training.learner.models.context_length import max_positions
 from training.learner.models.generic_forward import path_summary
+from training.learner.models.gradient_checkpointing import checkpoint_layers
 from training.learner.models.loading import freeze, load_policy
 from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
@@ -73,7 +74,7 @@ from training.learner.policy.context import as_ppo_settings
 from training.learner.policy.dialogues import environment_factory
 from training.learner.policy.evaluation import evaluation_result, optimality_result
 from training.learner.policy.fixed_samples import FixedSamples
-from training.learner.policy.reference import base_of, load_trained_policy
+from training.learner.policy.reference import base_of, load_reference, load_trained_policy
 from training.learner.policy.rollout import TrainingContext
 from training.learner.rewards.reward_function import Scoring, check_scoring_positions, reward_function
 from training.learner.runtime.config import PpoConfig, QConfig
@@ -224,14 +225,17 @@ def load_models(settings: QConfig) -> Models:
     """Load the policy and the reward model. Raises BadInput if one cannot be loaded."""
     policy, tokenizer = load_trained_policy(settings)
     base = base_of(policy)
-    scoring = load_reward_model(settings.reward_model, base=base) if settings.reward_model else None
+    scoring = load_reward_model(settings.reward_model, settings.dtype, base) if settings.reward_model else None
     return Models(policy, tokenizer, base, scoring)
 
 
 def load_values(settings: QConfig, models: Models, name: str) -> ValueNetwork:
     """Return a value network on a copy of the policy's trunk, or with LoRA on an adapter of that name."""
     if models.base is None:
-        return ValueNetwork(load_policy(settings.model)[0], settings.seed)
+        trunk, _ = load_policy(settings.model)
+        if settings.gradient_checkpointing:
+            checkpoint_layers(trunk)
+        return ValueNetwork(trunk, settings.seed)
     return ValueNetwork(AdapterView(models.base, name, lora_config(settings), settings.seed), settings.seed)
 
 
@@ -325,13 +329,13 @@ def policy_result(settings: QConfig, models: Models, data: Data, processes: Proc
     if not (settings.eval_prompts and settings.rewards and data.prompts):
         return {}
     as_ppo = reward_settings(settings)
-    reference = AdapterView(models.base, "", None) if models.base else load_policy(settings.model)[0]
+    reference = load_reference(models.policy, models.tokenizer, settings, "")
     model = models.base.model if models.base else models.policy
     context = TrainingContext(
         settings=as_ppo,
         processes=processes,
         policy=models.policy,
-        reference=freeze(reference),
+        reference=reference,
         critic=None,
         scoring=models.scoring,
         reward=reward_function(as_ppo, models.tokenizer, models.scoring),

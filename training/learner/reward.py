@@ -76,6 +76,7 @@ from transformers.utils import logging as transformers_logging
 from training.learner.models.attribute_heads import AttributeHeads
 from training.learner.models.continued_start import move_towards
 from training.learner.models.generic_forward import path_summary, shares_prompts
+from training.learner.models.gradient_checkpointing import checkpoint_layers
 from training.learner.models.loading import computing_in, load_tokenizer, positions_of
 from training.learner.models.lora import lora_config
 from training.learner.models.oom_retry import MicroBatches
@@ -157,7 +158,11 @@ def main(job_dir: Path) -> None:
 
     # 2. Model on the policy's trunk, tie parameter, optimizer, and the state of an earlier run.
     lora = lora_config(settings)
-    model = new_reward_model(settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, lora)
+    model = new_reward_model(
+        settings.model, settings.ensemble_heads, settings.seed, settings.prior_scale, lora, settings.dtype
+    )
+    if settings.gradient_checkpointing:
+        checkpoint_layers(model.network)
     surprise = cross_fitted(model, data, settings, settings.micro_batch_tokens)
     if settings.last_reward_model:
         continue_last(model, tokenizer, settings)

@@ -50,10 +50,10 @@ from training.learner.models.context_length import max_positions
 from training.learner.models.generic_forward import path_summary
 from training.learner.models.imitation import accumulate_gradients, mean_loss, total_weight
 from training.learner.models.loading import build_policy, load_policy
-from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.saving import save_model
 from training.learner.policy.fixed_samples import FixedSamples
+from training.learner.policy.reference import trained
 from training.learner.runtime.config import SftConfig
 from training.learner.runtime.jobdir import BadInput, JobDirectory, Stopped
 from training.learner.runtime.optimization import (
@@ -83,10 +83,7 @@ def main(job_dir: Path) -> None:
     torch.manual_seed(settings.seed)
     demonstrations = read_demonstrations(job)
     model, tokenizer = prepare_policy(settings, demonstrations, job)
-    lora = lora_config(settings)
-    policy: Any = (
-        model if lora is None else AdapterView(SharedBase(model, settings.model), "policy", lora, settings.seed)
-    )
+    policy = trained(model, settings)
     held_out_rows, rows = split(demonstrations, settings.held_out_fraction)
     held_out, examples = (encode_all(tokenizer, part, settings, policy) for part in (held_out_rows, rows))
     check_positions(policy, [example.tokens for example in examples + held_out], 0)

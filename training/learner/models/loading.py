@@ -30,6 +30,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
 from training.learner.models.context_length import fix_rope_types, max_positions
+from training.learner.models.frozen import hold_frozen
 from training.learner.models.heads import value_head
 from training.learner.models.peft_format import (
     is_adapter_folder,
@@ -86,14 +87,23 @@ def extra_eos_tokens(path: str) -> list[int]:
     return [] if named is None else [named] if isinstance(named, int) else list(named)
 
 
-def load_policy(path: str, dtype: str = "float32") -> tuple[PreTrainedModel, Any]:
-    """Load a causal language model and its tokenizer. Raises BadInput if either cannot be loaded."""
+def load_policy(path: str) -> tuple[PreTrainedModel, Any]:
+    """Load a causal language model in float32, and its tokenizer. Raises BadInput if either cannot be loaded."""
     tokenizer = load_tokenizer(path)
-    model = _load(AutoModelForCausalLM, path, dtype)
+    model = _load(AutoModelForCausalLM, path)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise BadInput(f"the tokenizer of {path} has more tokens ({len(tokenizer)}) than the model's embedding")
     stop_at_ends(model, tokenizer)
     return model, tokenizer
+
+
+def load_frozen_policy(path: str, dtype: str) -> tuple[PreTrainedModel, Any]:
+    """Load a language model that stays frozen, and its tokenizer. Raises BadInput if either cannot be loaded.
+
+    dtype: the computing dtype, in which its matrices are held where that changes no result (`hold_frozen`).
+    """
+    model, tokenizer = load_policy(path)
+    return hold_frozen(freeze(model), dtype), tokenizer
 
 
 def stop_at_ends(model: PreTrainedModel, tokenizer: Any) -> None:
@@ -104,13 +114,16 @@ def stop_at_ends(model: PreTrainedModel, tokenizer: Any) -> None:
         model.generation_config.eos_token_id = [end_of_turn, *others] if others else end_of_turn
 
 
-def load_scalar_model(path: str, dtype: str = "float32") -> Any:
-    """Load a sequence classifier with one output. From a language model's folder, its head is new and all zeros."""
+def load_scalar_model(path: str) -> Any:
+    """Load a sequence classifier with one output, in float32.
+
+    From a language model's folder, its head is new and all zeros.
+    """
     try:
         config = AutoConfig.from_pretrained(weights_source(path), num_labels=1, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"no model could be loaded from {path}: {first_line(error)}") from error
-    model = _load(scalar_class(cast(Any, type(config))), path, dtype, new="score.weight", config=config)
+    model = _load(scalar_class(cast(Any, type(config))), path, new="score.weight", config=config)
     if not is_scalar_folder(path):
         nn.init.zeros_(model.score.weight)  # transformers initialises it at random
     return model
@@ -145,13 +158,13 @@ def positions_of(path: str) -> int | None:
         raise BadInput(f"no model could be loaded from {path}: {first_line(error)}") from error
 
 
-def load_critic(path: str, dtype: str = "float32") -> Any:
+def load_critic(path: str) -> Any:
     """Load a critic: a scalar model whose head has a bias.
 
     If the folder is a reward model's, values start as its normalised scores (InstructGPT, Ouyang et al. 2022, appendix
     C.4); if it is a language model's, they start at 0.
     """
-    model = load_scalar_model(path, dtype)
+    model = load_scalar_model(path)
     model.score = value_head(model.score, model.config)
     return model
 
@@ -164,7 +177,7 @@ def is_scalar_folder(path: str) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in architectures)
 
 
-def _load(kind: Any, path: str, dtype: str, new: str = "", **options: Any) -> Any:
+def _load(kind: Any, path: str, new: str = "", **options: Any) -> Any:
     """Load a model, with the adapter merged if the path is an adapter's folder. Raises BadInput if this is impossible.
 
     new: name of the one weight that the folder may lack.
@@ -174,7 +187,7 @@ def _load(kind: Any, path: str, dtype: str, new: str = "", **options: Any) -> An
     transformers_logging.disable_progress_bar()
     try:
         model, loading = kind.from_pretrained(
-            source, dtype=DTYPES[dtype], output_loading_info=True, ignore_mismatched_sizes=True,
+            source, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True,
             use_safetensors=True, trust_remote_code=False, **options
         )  # fmt: skip
     # The last four come from architectures whose config lacks something, or that need a package.

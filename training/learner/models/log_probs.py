@@ -27,28 +27,32 @@ class TokenScores(NamedTuple):
     entropy: Tensor  # [C] float32, nats, of the distribution that the token was sampled from
 
 
-def token_scores(states: Tensor, head: Tensor, tokens: Tensor, temperature: float, with_entropy: bool) -> TokenScores:
+def token_scores(
+    states: Tensor, head: Tensor, tokens: Tensor, temperature: float, with_entropy: bool, keeps: bool = True
+) -> TokenScores:
     """Return scores of tokens [C] under softmax(states · headᵀ / temperature), with states [C, E] and head [V, E].
 
-    The entropy is zeros without `with_entropy`.
+    The entropy is zeros without `with_entropy`. keeps: keep the probabilities [C, V] for the gradient; otherwise it
+    computes them again, some rows at a time.
     """
     if torch.is_autocast_enabled(states.device.type):
         dtype = torch.get_autocast_dtype(states.device.type)
         states, head = states.to(dtype), head.to(dtype)
     if temperature != 1.0:
         states = states / temperature
-    return TokenScores(*cast(tuple[Tensor, Tensor], _TokenScores.apply(states, head, tokens, with_entropy)))
+    return TokenScores(*cast(tuple[Tensor, Tensor], _TokenScores.apply(states, head, tokens, with_entropy, keeps)))
 
 
 class _TokenScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, states: Tensor, head: Tensor, tokens: Tensor, with_entropy: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, states: Tensor, head: Tensor, tokens: Tensor, with_entropy: bool, keeps: bool
+    ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        learns = any(ctx.needs_input_grad)
+        learns = keeps and any(ctx.needs_input_grad)
         log_probs = torch.empty(len(tokens), device=states.device)
         entropy = torch.zeros_like(log_probs)
-        on_cpu = head.device.type == "cpu"
-        rows = max(CHUNK_LOGITS // len(head), MIN_CHUNK_ROWS) if on_cpu else max(GPU_CHUNK_LOGITS // len(head), 1)
+        rows = chunk_rows(head)
         kept = len(tokens) if learns else min(rows, len(tokens))
         probabilities = states.new_empty(kept, len(head), dtype=torch.float32)
         for start in range(0, len(tokens), rows):
@@ -63,26 +67,61 @@ class _TokenScores(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, gradient: Tensor | None, entropy_gradient: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None, None]:
-        """Compute the gradient in the memory of the probabilities.
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        """Compute the gradient in the memory of the probabilities, all at once or some rows at a time.
 
         For logits z: ∂ log p(token) / ∂z = onehot − p and ∂H / ∂z = −p·(log p + H).
         """
         states, head, tokens, entropy, probabilities = ctx.saved_tensors
         gradient = torch.zeros_like(entropy) if gradient is None else gradient
-        surprise, factor = None, gradient
-        if entropy_gradient is not None:
-            surprise = torch.special.entr(probabilities).mul_(entropy_gradient[:, None])
-            factor = gradient + entropy_gradient * entropy
-        logits = probabilities.mul_(-factor[:, None])
-        logits[torch.arange(len(tokens), device=tokens.device), tokens] += gradient
-        logits = (logits if surprise is None else logits.add_(surprise)).to(head.dtype)
-        return (
-            logits @ head if ctx.needs_input_grad[0] else None,
-            logits.T @ states if ctx.needs_input_grad[1] else None,
-            None,
-            None,
-        )
+        needs_states, needs_head = ctx.needs_input_grad[:2]
+        of_states = torch.empty_like(states) if needs_states else None
+        of_head: Tensor | None = None
+        rows = max(len(tokens), 1) if probabilities is not None else chunk_rows(head)
+        for start in range(0, len(tokens), rows):
+            part = slice(start, start + rows)
+            softmax = probabilities if probabilities is not None else probabilities_of(states[part], head)
+            along = None if entropy_gradient is None else entropy_gradient[part]
+            logits = logits_gradient(softmax, tokens[part], gradient[part], along, entropy[part]).to(head.dtype)
+            if of_states is not None:
+                torch.mm(logits, head, out=of_states[part])
+            if needs_head:
+                of_head = logits.T @ states[part] if of_head is None else of_head.addmm_(logits.T, states[part])
+        if needs_head and of_head is None:  # no tokens
+            of_head = torch.zeros_like(head)
+        return of_states, of_head, None, None, None
+
+
+def chunk_rows(head: Tensor) -> int:
+    """Return the number of rows whose logits are computed at a time."""
+    if head.device.type == "cpu":
+        return max(CHUNK_LOGITS // len(head), MIN_CHUNK_ROWS)
+    return max(GPU_CHUNK_LOGITS // len(head), 1)
+
+
+def probabilities_of(states: Tensor, head: Tensor) -> Tensor:
+    """Return softmax(states · headᵀ), [N, V] float32."""
+    logits = states.new_empty(len(states), len(head), dtype=torch.float32)
+    write_logits(states, head, logits)
+    unused = logits.new_empty(len(states))
+    read_logits(logits, torch.zeros(len(states), dtype=torch.int64, device=states.device), unused, None, learns=True)
+    return logits
+
+
+def logits_gradient(
+    probabilities: Tensor, tokens: Tensor, gradient: Tensor, entropy_gradient: Tensor | None, negative_entropy: Tensor
+) -> Tensor:
+    """Return the gradient of the logits [N, V], in the memory of the probabilities.
+
+    gradient, entropy_gradient [N]: those of the log-probs of the tokens, and of the entropy.
+    """
+    surprise, factor = None, gradient
+    if entropy_gradient is not None:
+        surprise = torch.special.entr(probabilities).mul_(entropy_gradient[:, None])
+        factor = gradient + entropy_gradient * negative_entropy
+    logits = probabilities.mul_(-factor[:, None])
+    logits[torch.arange(len(tokens), device=tokens.device), tokens] += gradient
+    return logits if surprise is None else logits.add_(surprise)
 
 
 def write_logits(states: Tensor, head: Tensor, logits: Tensor) -> None:

@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from training.learner.models.frozen import hold_frozen
 from training.learner.models.heads import value_head
 from training.learner.models.peft_format import (
     Adapter,
@@ -109,15 +110,19 @@ class AdaptedLayer(nn.Module):
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
         """Return a new weight that includes the active adapter, transposed as the layer stores it."""
-        change = self.adapters[self.active].change().to(self.layer.weight)
-        return self.layer.weight + (change.T if isinstance(self.layer, Conv1D) else change)
+        weight, change = self.layer.weight, self.adapters[self.active].change()
+        # Added in float32 and rounded once, also where the frozen weight is held in bfloat16 (`frozen`).
+        return (weight.float() + (change.T if isinstance(self.layer, Conv1D) else change)).to(weight.dtype)
 
 
 class SharedBase:
-    """Frozen model whose trunk's linear layers take adapters. `source` is the folder or hub id of its weights."""
+    """Frozen model whose trunk's linear layers take adapters.
 
-    def __init__(self, model: PreTrainedModel, source: str) -> None:
-        self.model = model.requires_grad_(False)
+    source: the folder or hub id of its weights. dtype: the computing dtype, see `hold_frozen`.
+    """
+
+    def __init__(self, model: PreTrainedModel, source: str, dtype: str = "float32") -> None:
+        self.model = hold_frozen(model.requires_grad_(False), dtype)
         self.source = source
         self.layers: dict[str, AdaptedLayer] = {}
         self.coverage = coverage(model.base_model)

@@ -22,6 +22,7 @@ from transformers.models.qwen2.modeling_qwen2 import Qwen2DecoderLayer
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer
 
 from training.learner.models.generic_forward import generic_states, path_of
+from training.learner.models.gradient_checkpointing import computed_again, is_checkpointed
 from training.learner.models.lora import AdapterView
 from training.learner.models.packed_attention import AttentionRules, Layout, PackedBatch, forward_packed
 
@@ -79,6 +80,14 @@ def forward_layer(
 
     rotation: cosines and sines [T, 1, d] of the positions.
     """
+    if is_checkpointed(layer):
+        return cast(Tensor, computed_again(layer, compute_layer, layer, hidden, rotation, layout, indices))
+    return compute_layer(layer, hidden, rotation, layout, indices)
+
+
+def compute_layer(
+    layer: Any, hidden: Tensor, rotation: tuple[Tensor, ...], layout: Layout, indices: Tensor | None
+) -> Tensor:
     attention, states = layer.self_attn, rms_norm(layer.input_layernorm, hidden)
     key = apply_rotary(heads_of(attention, "k", states), rotation)
     value = heads_of(attention, "v", states)

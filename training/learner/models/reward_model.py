@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from training.learner.models.attribute_heads import AttributeHeads
+from training.learner.models.frozen import hold_frozen
 from training.learner.models.generic_forward import shares_prompts
 from training.learner.models.loading import is_scalar_folder, load_scalar_model, load_tokenizer
 from training.learner.models.lora import LoraConfig, SharedBase, classifier_view, load_scoring_view
@@ -189,16 +190,21 @@ class RewardModel(nn.Module):
 
 
 def new_reward_model(
-    path: str, heads: int, seed: int, prior_scale: float = 0.1, adapter: LoraConfig | None = None
+    path: str,
+    heads: int,
+    seed: int,
+    prior_scale: float = 0.1,
+    adapter: LoraConfig | None = None,
+    dtype: str = "float32",
 ) -> RewardModel:
     """Return a reward model on the trunk in a policy's folder, or continue from a reward model's folder.
 
-    Weights are float32; with `adapter` they are frozen and an adapter learns. Raises BadInput if the folder cannot be
-    loaded or its architecture cannot score.
+    Weights are float32; with `adapter` they are frozen and an adapter learns. dtype: the computing dtype, see
+    `hold_frozen`. Raises BadInput if the folder cannot be loaded or its architecture cannot score.
     """
     network = load_scalar_model(path)
     if adapter is not None:
-        network = classifier_view(SharedBase(network, path), "reward", adapter, seed)
+        network = classifier_view(SharedBase(network, path, dtype), "reward", adapter, seed)
     model = RewardModel(network, None)
     if (Path(path) / ENSEMBLE_FILE).is_file():
         model.ensemble = _load_ensemble(Path(path), model.network)
@@ -208,7 +214,7 @@ def new_reward_model(
 
 
 def load_reward_model(path: str, dtype: str = "float32", base: SharedBase | None = None) -> tuple[RewardModel, Any]:
-    """Load a trained reward model, frozen, and its tokenizer.
+    """Load a trained reward model, frozen, and its tokenizer. dtype: the computing dtype, see `hold_frozen`.
 
     Any classifier with one label loads; without a record, shift and scale are 0 and 1. A model that was trained as an
     adapter on `base` shares its weights. Raises BadInput if the folder has no reward model.
@@ -217,7 +223,7 @@ def load_reward_model(path: str, dtype: str = "float32", base: SharedBase | None
     if not is_scalar_folder(path):
         raise BadInput(f"{path} is not a reward model: it is not a sequence classifier")
     view = None if base is None else load_scoring_view(base, "reward", path)
-    network: Any = load_scalar_model(path, dtype) if view is None else view
+    network: Any = hold_frozen(load_scalar_model(path), dtype) if view is None else view
     ensemble = _load_ensemble(Path(path), network) if (Path(path) / ENSEMBLE_FILE).is_file() else None
     attributes = AttributeHeads.load(Path(path))
     if attributes is not None:

@@ -16,7 +16,7 @@ def save_weights(model: PreTrainedModel, folder: Path) -> None:
     Modules that transformers always keeps in float32 stay in float32. The model itself is not changed.
     """
     dtype = getattr(model, "accord_stored_dtype", None)
-    if dtype is None or dtype == model.dtype:
+    if dtype is None or all(weight.dtype == dtype for weight in model.parameters()):
         model.save_pretrained(folder)
         return
     kept = {*(model._keep_in_fp32_modules_strict or ())}

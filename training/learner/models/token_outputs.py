@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.learner.models.generic_forward import generic_logits_and_states, path_of
+from training.learner.models.gradient_checkpointing import has_checkpoints
 from training.learner.models.heads import value_head
 from training.learner.models.log_probs import TokenScores, token_scores
 from training.learner.models.logits import linear_head, logits_at, logits_reader
@@ -146,7 +147,8 @@ def scores_at(
     """Return the scores of tokens [C] that follow these indices [C] of the batch's row."""
     head = linear_head(policy)
     if head is not None:
-        return token_scores(states_at(policy, batch, indices), head, tokens, temperature, with_entropy)
+        states = states_at(policy, batch, indices)
+        return token_scores(states, head, tokens, temperature, with_entropy, not has_checkpoints(policy))
     return scores_from_logits(logits_at(policy, batch, indices), tokens, temperature, with_entropy)
 
 
@@ -157,7 +159,7 @@ def scores_and_states_at(
     head = linear_head(policy)
     if head is not None:
         states = states_at(policy, batch, indices)
-        return token_scores(states, head, tokens, temperature, with_entropy), states
+        return token_scores(states, head, tokens, temperature, with_entropy, not has_checkpoints(policy)), states
     path = path_of(policy)
     if path.scoring != "packed":
         logits, states = generic_logits_and_states(policy, batch, indices, path.scoring)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from training.learner.estimators import ALGORITHMS
+from training.learner.models.gradient_checkpointing import checkpoint_layers
 from training.learner.models.kept_critic import load_head
 from training.learner.models.loading import load_critic, load_tokenizer
 from training.learner.models.lora import AdapterView, LoraConfig, critic_view
@@ -41,7 +42,9 @@ def as_ppo_settings(settings: Training, **sizes: int) -> PpoConfig:
 def load_context(settings: PpoConfig, processes: Processes) -> TrainingContext:
     """Load all models; the reference is frozen. Raises BadInput if one cannot be loaded or does not fit the others."""
     policy, tokenizer = load_trained_policy(settings)
-    scoring = load_reward_model(settings.reward_model, base=base_of(policy)) if settings.reward_model else None
+    scoring = None
+    if settings.reward_model:
+        scoring = load_reward_model(settings.reward_model, settings.dtype, base_of(policy))
     critic = load_critic_for(settings, policy, tokenizer, scoring)
     return TrainingContext(
         settings=settings,
@@ -80,7 +83,10 @@ def load_critic_for(settings: PpoConfig, policy: Any, tokenizer: Any, scoring: S
     if isinstance(policy, AdapterView):
         lora = cast(LoraConfig, policy.lora)
         return critic_view(policy.base, source, lora, settings.seed, is_asked_for=bool(settings.critic_model))
-    return load_critic(source)
+    critic = load_critic(source)
+    if settings.gradient_checkpointing:
+        checkpoint_layers(critic)
+    return critic
 
 
 def load_prompts(context: TrainingContext, job: JobDirectory) -> list[Prompt]:

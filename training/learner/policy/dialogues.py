@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from training.learner.environments import Environment, EnvironmentContext, make_environment, turns_of
-from training.learner.models.loading import computing_in, freeze, load_policy
+from training.learner.models.loading import computing_in, load_frozen_policy
 from training.learner.models.packing import Episodes, Turn
 from training.learner.models.token_outputs import RewardTrunkCritic, is_separate_critic
 from training.learner.policy.rollout import TrainingContext
@@ -248,8 +248,7 @@ def environment_factory(settings: PpoConfig | Sampling) -> Callable[[], Environm
 
 def load_writer(settings: PpoConfig | Sampling, path: str) -> Callable[[Messages, int], str]:
     """Load a checkpoint; return a function that writes its answer to messages. Raises BadInput if it cannot."""
-    model, tokenizer = load_policy(path)
-    freeze(model)
+    model, tokenizer = load_frozen_policy(path, settings.dtype)
     params = sampling_params_for(model, tokenizer, settings.max_completion_tokens, 1.0, 1.0, settings.seed)
 
     def write(messages: Messages, number: int) -> str:

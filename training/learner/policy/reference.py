@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from training.learner.models.loading import freeze, load_policy
+from training.learner.models.gradient_checkpointing import checkpoint_layers
+from training.learner.models.loading import freeze, load_frozen_policy, load_policy
 from training.learner.models.lora import AdapterView, SharedBase, lora_config
 from training.learner.rewards.reward_function import same_tokens
 from training.learner.runtime.config import Training
@@ -15,10 +16,17 @@ def load_trained_policy(settings: Training) -> tuple[Any, Any]:
     Raises BadInput if it cannot be loaded.
     """
     model, tokenizer = load_policy(settings.model)
+    return trained(model, settings), tokenizer
+
+
+def trained(model: Any, settings: Training) -> Any:
+    """Return a loaded model as the settings train it: with lora_rank as an adapter, and with checkpoints of layers."""
     lora = lora_config(settings)
-    if lora is None:
-        return model, tokenizer
-    return AdapterView(SharedBase(model, settings.model), "policy", lora, settings.seed), tokenizer
+    if lora is not None:
+        model = AdapterView(SharedBase(model, settings.model, settings.dtype), "policy", lora, settings.seed)
+    if settings.gradient_checkpointing:
+        checkpoint_layers(model)
+    return model
 
 
 def base_of(policy: Any) -> SharedBase | None:
@@ -35,7 +43,7 @@ def load_reference(policy: Any, tokenizer: Any, settings: Training, reference_mo
     base = base_of(policy)
     if base is not None and not reference_model:
         return freeze(AdapterView(base, "", None))
-    reference, reference_tokenizer = load_policy(reference_model or settings.model)
+    reference, reference_tokenizer = load_frozen_policy(reference_model or settings.model, settings.dtype)
     if not same_tokens(tokenizer, reference_tokenizer):
         raise BadInput("model and reference_model must have the same tokenizer")
-    return freeze(reference)
+    return reference

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from training.learner.models.loading import computing_in, freeze, load_policy
+from training.learner.models.loading import computing_in, load_frozen_policy
 from training.learner.models.oom_retry import MicroBatches
 from training.learner.models.packing import Episodes
 from training.learner.models.reward_model import load_reward_model
@@ -63,11 +63,10 @@ class SampleContext:
 
 def load_sample_context(settings: Sampling, processes: Processes, job: JobDirectory) -> SampleContext:
     """Load models and prompts. Raises BadInput if one cannot be read or does not fit the others."""
-    policy, tokenizer = load_policy(settings.model)
-    freeze(policy)
+    policy, tokenizer = load_frozen_policy(settings.model, settings.dtype)
     prompts = read_prompts(tokenizer, job.rows("prompts.jsonl"), settings)
     check_positions(policy, [prompt.tokens for prompt in prompts], settings.max_completion_tokens)
-    scoring = load_reward_model(settings.reward_model) if settings.reward_model else None
+    scoring = load_reward_model(settings.reward_model, settings.dtype) if settings.reward_model else None
     if scoring is not None:
         turns = turns_to_fit(settings, policy, scoring[0].network)
         check_scoring_positions(scoring, [prompt.row for prompt in prompts], tokenizer, settings, turns)
@@ -85,12 +84,12 @@ def load_other(settings: Any, name: str, policy: Any, tokenizer: Any, prompts: S
 
     It must have positions for all that the policy may write.
     """
-    model, other_tokenizer = load_policy(getattr(settings, f"{name}_model"))
+    model, other_tokenizer = load_frozen_policy(getattr(settings, f"{name}_model"), settings.dtype)
     if not same_tokens(tokenizer, other_tokenizer):
         raise BadInput(f"model and {name}_model must have the same tokenizer")
     written = turns_to_fit(settings, policy, model) * settings.max_completion_tokens
     check_positions(model, [prompt.tokens for prompt in prompts], written, f"the {name} model")
-    return freeze(model)
+    return model
 
 
 def write_completions(

@@ -25,7 +25,7 @@ class AttributeScores:
 
     def scorer(self, name: str) -> Scorer:
         """Return the scorer of an attribute. Raises BadInput, with the attributes there are, for an unknown one."""
-        self.scoring = self.scoring or load_reward_model(self.settings.reward_model)
+        self.scoring = self.scoring or load_reward_model(self.settings.reward_model, self.settings.dtype)
         model, tokenizer = self.scoring
         heads = model.attributes
         if heads is None:

@@ -160,7 +160,7 @@ def reward_model_scorer(settings: PpoConfig | Sampling, scoring: Scoring | None 
     They are encoded by the reward model's tokenizer and truncated to the lengths of its training. So other tokens of
     the same text, or tokens after its end, do not change the score. Of a dialogue it reads all turns.
     """
-    model, tokenizer = scoring or load_reward_model(settings.reward_model)
+    model, tokenizer = scoring or load_reward_model(settings.reward_model, settings.dtype)
     longest = max_lengths_of(model, settings)
     pessimism = settings.pessimism if isinstance(settings, PpoConfig) else 0.0  # samples are scored as they are
     if pessimism and model.ensemble is None:

@@ -122,6 +122,12 @@ class Training(Settings):
     lora_alpha: float = setting(
         16.0, above=0, label="LoRA alpha", help="LoRA alpha: the adapter's product is scaled by alpha / rank."
     )
+    gradient_checkpointing: bool = setting(
+        False,
+        label="Gradient checkpointing",
+        help="Keep the input of each layer alone for the gradient, and compute layers again: less memory for the same "
+        "results, at up to a third more time.",
+    )
     max_gradient_norm: float = setting(
         1.0, above=0, label="Gradient clipping", help="Gradient clipping by global norm."
     )
