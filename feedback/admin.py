@@ -4,9 +4,13 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import UserAdmin
+from django.db import transaction
 from django.forms import ModelForm
 from django.http import HttpRequest
+from django.utils.decorators import method_decorator
+from django.views.decorators.debug import sensitive_post_parameters
 
+from feedback.admin_site import AuditedAdmin
 from feedback.models import (
     ApiToken,
     Comparison,
@@ -22,7 +26,14 @@ from feedback.models import (
     User,
 )
 
-admin.site.register(User, UserAdmin)
+
+@admin.register(User)
+class AuditedUserAdmin(AuditedAdmin, UserAdmin):
+    """Accounts."""
+
+    @method_decorator([sensitive_post_parameters(), transaction.atomic])
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
+        return super().user_change_password(request, id, form_url)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
@@ -47,13 +58,14 @@ class MembershipInline(admin.TabularInline):
 
 
 @admin.register(Project)
-class ProjectAdmin(admin.ModelAdmin):
+class ProjectAdmin(AuditedAdmin):
     list_display = ("slug", "name", "archived_at", "created_at")
     search_fields = ("slug", "name")
     inlines = (MembershipInline,)
 
     def save_model(self, request: HttpRequest, obj: Project, form: ModelForm, change: bool) -> None:
         """Save what the form changed only: a trial may have started since the project was read."""
+        self.remember(request, obj, form, change)
         obj.save(update_fields=form.changed_data if change else None)
 
 

@@ -14,6 +14,7 @@ from django.db import connection
 from django.db.backends.postgresql.operations import DatabaseOperations
 
 from feedback.models import Project, User
+from tests.audited_writes import all_requests_watched
 from tests.database import prepare_template
 from tests.factories import person
 
@@ -113,6 +114,13 @@ def _tables_are_emptied_quickly():
         if os.environ.get("ACCORD_EMBEDDED_DATABASE"):
             patch.setattr(DatabaseOperations, "sql_flush", delete_all)
             patch.setattr(flush, "emit_post_migrate_signal", lambda *arguments: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_request_writes_without_an_audit_entry():
+    """Let a test fail whose request writes what the audit log does not have, see tests/audited_writes.py."""
+    with all_requests_watched():
         yield
 
 

@@ -71,7 +71,7 @@ LAYERS = {
         ["errors"],
     ],
     "feedback": [
-        ["web", "api", "admin", "apps", "management", "templatetags", "migrations"],
+        ["web", "api", "admin", "admin_site", "apps", "management", "templatetags", "migrations"],
         ["reports"],
         ["actions"],
         ["imports"],
@@ -79,6 +79,7 @@ LAYERS = {
         ["quality"],
         ["export"],
         ["rendering"],
+        ["audit"],
         ["models", "sql", "archive", "dialogues", "validation", "statements", "errors", "problems"],
     ],
     "training.learner": [

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop as in_english
 
+from feedback import audit
 from feedback.actions.trials import end_trial
 from feedback.errors import Conflict
 from feedback.models import Trial, User
@@ -31,7 +32,7 @@ def settle(trial: Trial) -> bool:
     """End the trial, and promote by the gate, if no vote is left to wait for. Return whether this call ended it."""
     if not standing_of(trial).has_ended:
         return False
-    with transaction.atomic():
+    with audit.acting("gate"), transaction.atomic():
         standing = _lock(trial)
         if standing is None or not standing.has_ended:
             return False

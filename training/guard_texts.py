@@ -9,6 +9,7 @@ from typing import NamedTuple
 from django.db import transaction
 from django.utils.translation import gettext as _
 
+from feedback import audit
 from feedback.errors import Invalid
 from feedback.models import Project, User
 from training.models import GuardText
@@ -38,6 +39,8 @@ def add(project: Project, texts: Iterable[str], actor: User | None) -> Added:
     GuardText.objects.bulk_create(
         [GuardText(project=project, text=text, digest=digest, added_by=actor) for digest, text in new.items()]
     )
+    if new:
+        audit.record("guard_texts.add", project, project, after={"added": len(new)}, actor=actor)
     return Added(len(new), len(known))
 
 
@@ -55,9 +58,11 @@ def _checked(text: str) -> str:
     return text
 
 
+@transaction.atomic
 def remove_all(project: Project) -> int:
     """Remove all guard texts of the project and return their number. Later rounds do not measure them."""
     number, _by_model = GuardText.objects.filter(project=project).delete()
+    audit.record("guard_texts.remove", project, project, before={"texts": number})
     return number
 
 

@@ -8,8 +8,9 @@
 from typing import Any
 
 from celery import shared_task
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import task_prerun, worker_ready, worker_shutdown, worker_shutting_down
 
+from feedback import audit
 from training import gate
 from training.checkpoints import checks, disk
 from training.rounds import lifecycle
@@ -124,6 +125,12 @@ def delete_ended_workers() -> None:
     from training.workers import rows
 
     rows.delete_ended()
+
+
+@task_prerun.connect
+def name_the_actor(task: Any, **kwargs: Any) -> None:
+    """Let the audit log name the task where nothing else, such as the gate, is named."""
+    audit.begin_task(task.name.rpartition(".")[2])
 
 
 @worker_ready.connect

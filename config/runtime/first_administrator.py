@@ -10,6 +10,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from config.runtime.errors import SetupError
+from feedback import audit
 from feedback.actions.tokens import register_token
 
 NAME, PASSWORD_FILE, TOKEN_FILE = "ACCORD_ADMIN", "ACCORD_ADMIN_PASSWORD_FILE", "ACCORD_ADMIN_TOKEN_FILE"
@@ -38,8 +39,9 @@ def make_first_administrator(report: Callable[[str], None]) -> None:
     key = _content(TOKEN_FILE)
     if key and len(key) < MIN_KEY_LENGTH:
         raise SetupError(f"the token in {TOKEN_FILE} could be guessed: it needs {MIN_KEY_LENGTH} random characters.")
-    with transaction.atomic():
+    with transaction.atomic(), audit.acting("first start", audit.Via.COMMAND):
         user = users.create_superuser(name, password=password)
+        audit.record("account.create", None, user, after={"is_superuser": True})
         if key:
             register_token(user, "first start", key)
     report(f'made the first administrator "{name}"{", with an API token" if key else ""}')

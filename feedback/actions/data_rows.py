@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from feedback import validation
+from feedback import audit, validation
 from feedback.errors import Conflict, NotFound
 from feedback.imports.undo import LOCK_CLASS, delete_rows
 from feedback.models import Comparison, Completion, Demonstration, Project, Prompt
@@ -22,11 +22,14 @@ from feedback.queue.worked_on import reasons_to_keep
 def change_prompt(project: Project, prompt_id: int, changes: Mapping[str, Any]) -> None:
     """Replace the `references` or the `metadata` of a prompt. Raises NotFound or Invalid."""
     prompt = _one(Prompt.objects.filter(project=project).select_for_update(no_key=True), prompt_id, "prompt")
+    before = audit.values_of(prompt, ["references", "metadata"])
     if "references" in changes:
         prompt.references = [validation.filled_text(text, _("A reference answer")) for text in changes["references"]]
     if "metadata" in changes:
         prompt.metadata = validation.json_object(changes["metadata"], "metadata")
     prompt.save(update_fields=["references", "metadata"])
+    after = audit.values_of(prompt, ["references", "metadata"])
+    audit.record("prompt.change", project, prompt, name=f"prompt {prompt.pk}", before=before, after=after)
 
 
 @transaction.atomic
@@ -34,10 +37,13 @@ def change_comparison(project: Project, comparison_id: int, changes: Mapping[str
     """Set the `priority` or the `wanted_rankings` of a comparison. Raises NotFound or Conflict."""
     rows = Comparison.objects.filter(project=project).select_for_update(of=("self",))
     comparison = _one(rows, comparison_id, "comparison")
+    before = audit.values_of(comparison, ["priority", "wanted_rankings"])
     if "wanted_rankings" in changes:
         _set_wanted_rankings(comparison, changes["wanted_rankings"])
     comparison.priority = changes.get("priority", comparison.priority)
     comparison.save(update_fields=["priority", "wanted_rankings", "open_slots"])
+    name, after = f"comparison {comparison.pk}", audit.values_of(comparison, ["priority", "wanted_rankings"])
+    audit.record("comparison.change", project, comparison, name=name, before=before, after=after)
 
 
 def _set_wanted_rankings(comparison: Comparison, wanted: int) -> None:
@@ -56,11 +62,14 @@ def delete_comparison(project: Project, comparison_id: int) -> None:
     """Delete a comparison that nobody has worked on. Raises NotFound, or Conflict with the reason why it stays."""
     _exclude_imports(project)
     rows = Comparison.objects.filter(project=project, pk=comparison_id)
-    if _one(rows, comparison_id, "comparison").trial_id is not None:
+    comparison = _one(rows, comparison_id, "comparison")
+    if comparison.trial_id is not None:
         raise Conflict(_("This comparison belongs to a trial and stays: end the trial."))
     for _pk, reason in list(reasons_to_keep(rows)):
         if reason:
             raise Conflict(_reasons()[reason])
+    values = audit.values_of(comparison, ["prompt", "size"])
+    audit.record("comparison.delete", project, comparison, name=f"comparison {comparison_id}", before=values)
     delete_rows("comparisons", [comparison_id])
 
 
@@ -73,6 +82,8 @@ def delete_completion(project: Project, completion_id: int) -> None:
         raise Conflict(_("A comparison shows this completion, so it stays: delete the comparison first."))
     if Demonstration.objects.filter(completion=completion).exists():
         raise Conflict(_("This completion is a demonstration and stays: discard the demonstration."))
+    values = audit.values_of(completion, ["prompt", "source"])
+    audit.record("completion.delete", project, completion, name=f"completion {completion_id}", before=values)
     delete_rows("completions", [completion_id])
 
 
@@ -83,6 +94,8 @@ def delete_prompt(project: Project, prompt_id: int) -> None:
     prompt = _one(Prompt.objects.filter(project=project), prompt_id, "prompt")
     if prompt.completions.exists():
         raise Conflict(_("This prompt has completions, so it stays: delete them first."))
+    values = audit.values_of(prompt, ["split"])
+    audit.record("prompt.delete", project, prompt, name=f"prompt {prompt_id}", before=values)
     delete_rows("prompts", [prompt_id])
 
 

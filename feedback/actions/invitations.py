@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from feedback import audit
 from feedback.actions.tokens import digest_of
 from feedback.errors import Conflict, NotFound
 from feedback.models import Invitation, Membership, Project, User
@@ -35,6 +36,7 @@ class Ended(Conflict):
     code = "gone"
 
 
+@transaction.atomic
 def invite(manager: Membership, role: str, name: str = "", places: int = 1) -> tuple[Invitation, str]:
     """Return a new invitation to the manager's project and its key, which cannot be shown again."""
     key = secrets.token_urlsafe(24)
@@ -46,6 +48,9 @@ def invite(manager: Membership, role: str, name: str = "", places: int = 1) -> t
         places=places,
         made_by=manager.user,
         expires_at=timezone.now() + LASTS,
+    )
+    audit.record(
+        "invitation.create", manager.project, invitation, after=audit.values_of(invitation, ["role", "name", "places"])
     )
     return invitation, key
 
@@ -91,7 +96,7 @@ def join(key: str, user: User) -> Membership:
     )
     if not is_new:
         raise Conflict(_("You are a member of this project already."))
-    _use(invitation)
+    _use(invitation, user)
     return membership
 
 
@@ -107,7 +112,7 @@ def join_as_new_user(key: str, username: str, password: str) -> Membership:
     if not is_new:
         raise Conflict(_("Somebody has this name already: choose another."))
     membership = Membership.objects.create(project=invitation.project, user=user, role=invitation.role)
-    _use(invitation)
+    _use(invitation, user)
     return membership
 
 
@@ -119,11 +124,15 @@ def find_invitation(project: Project, invitation_id: int) -> Invitation:
     return invitation
 
 
+@transaction.atomic
 def revoke(project: Project, invitation_id: int) -> None:
     """End an invitation. Those who have joined stay. Raises NotFound."""
     revoked = project.invitations.filter(pk=invitation_id, revoked_at=None).update(revoked_at=timezone.now())
-    if not revoked and not project.invitations.filter(pk=invitation_id).exists():
+    invitation = project.invitations.filter(pk=invitation_id).first()
+    if invitation is None:
         raise NotFound(_("This project has no such invitation."))
+    if revoked:
+        audit.record("invitation.withdraw", project, invitation, after={"revoked_at": invitation.revoked_at})
 
 
 def _lock(key: str) -> Invitation:
@@ -132,6 +141,8 @@ def _lock(key: str) -> Invitation:
     return find_open(key)
 
 
-def _use(invitation: Invitation) -> None:
+def _use(invitation: Invitation, user: User) -> None:
     invitation.used += 1
     invitation.save(update_fields=["used"])
+    values = {"role": invitation.role, "invitation": invitation.pk}
+    audit.record("invitation.use", invitation.project, user, after=values, actor=user)

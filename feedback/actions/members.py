@@ -4,7 +4,7 @@ from django.db import transaction
 from django.db.models import Count, F, Max, Q, QuerySet
 from django.utils.translation import gettext as _
 
-from feedback import archive, statements
+from feedback import archive, audit, statements
 from feedback.errors import Conflict, Forbidden, NotFound
 from feedback.models import Membership, Project, User
 
@@ -81,6 +81,7 @@ def add_member(project: Project, username: str, role: str) -> Membership:
     membership, is_new = Membership.objects.get_or_create(project=project, user=user, defaults={"role": role})
     if not is_new:
         raise Conflict(_("%(user)s is a member already.") % {"user": user})
+    audit.record("member.add", project, user, after={"role": role})
     return membership
 
 
@@ -89,8 +90,9 @@ def change_role(project: Project, user_id: int, role: str) -> Membership:
     membership = _lock_member(project, user_id)
     if membership.is_manager and role != Membership.Role.MANAGER:
         _refuse_to_lose_last_manager(project)
-    membership.role = role
+    before, membership.role = membership.role, role
     membership.save(update_fields=["role"])
+    audit.record("member.role", project, membership.user, before={"role": before}, after={"role": role})
     return membership
 
 
@@ -100,6 +102,7 @@ def remove_member(project: Project, user_id: int) -> None:
     membership = _lock_member(project, user_id)
     if membership.is_manager:
         _refuse_to_lose_last_manager(project)
+    audit.record("member.remove", project, membership.user, before={"role": membership.role})
     membership.delete()
 
 

@@ -1,14 +1,17 @@
 """Links with which a person sets a new password, made by a manager for those who have forgotten theirs."""
 
 from django.contrib.auth.tokens import default_token_generator
+from django.db import transaction
 from django.utils.encoding import force_bytes
 from django.utils.http import urlsafe_base64_encode
 from django.utils.translation import gettext as _
 
+from feedback import audit
 from feedback.errors import Forbidden, NotFound
 from feedback.models import Membership, Project, User
 
 
+@transaction.atomic
 def password_link(manager: Membership, user_id: int) -> tuple[str, str]:
     """Return the id and token of a link for one use; it lasts settings.PASSWORD_RESET_TIMEOUT seconds.
 
@@ -24,4 +27,5 @@ def password_link(manager: Membership, user_id: int) -> tuple[str, str]:
             _("%(user)s can do more than this project's managers: ask an administrator for a new password.")
             % {"user": user}
         )
+    audit.record("password.link", manager.project, user)
     return urlsafe_base64_encode(force_bytes(user.pk)), default_token_generator.make_token(user)

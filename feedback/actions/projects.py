@@ -4,6 +4,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
+from feedback import audit
 from feedback.errors import Conflict, Invalid
 from feedback.models import Membership, Project, User
 
@@ -26,13 +27,17 @@ def create_project(owner: User, project: Project) -> Project:
             _('There is a project "%(slug)s" already: choose another address.') % {"slug": project.slug}
         ) from error
     Membership.objects.create(project=project, user=owner, role=Membership.Role.MANAGER)
+    audit.record("project.create", project, project, after=audit.values_of(project, EDITABLE), actor=owner)
     return project
 
 
+@transaction.atomic
 def save_settings(project: Project) -> None:
     """Store changed settings. They apply to comparisons and leases made from now on. Raises Invalid."""
     _check(project)
+    before = audit.stored_values_of(project, EDITABLE)
     project.save(update_fields=EDITABLE)
+    audit.record("project.settings", project, project, before=before, after=audit.values_of(project, EDITABLE))
 
 
 def _check(project: Project) -> None:

@@ -7,7 +7,7 @@ from django.db import connection
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils.translation import gettext as _
 
-from feedback import validation
+from feedback import audit, validation
 from feedback.errors import Conflict, Forbidden, Invalid, NotFound
 from feedback.models import Comparison, Lease, Membership, Ranking, Review
 from feedback.queue import locks
@@ -100,9 +100,12 @@ def check_reviewer(membership: Membership) -> None:
 
 
 def write_review(membership: Membership, kind: str, reason: str, **fields: Any) -> Review:
-    return Review.objects.create(
+    review = Review.objects.create(
         project_id=membership.project_id, kind=kind, reviewer_id=membership.user_id, reason=reason, **fields
     )
+    after = {name: value for name, value in fields.items() if isinstance(value, int | str)}
+    audit.record(f"review.{kind}", membership.project, review, after={**after, "reason": reason}, actor=membership.user)
+    return review
 
 
 def write_review_of(membership: Membership, kind: str, reason: str, ranking: Ranking) -> Review:

@@ -6,6 +6,7 @@ from django.db.models.functions import Greatest
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from feedback import audit
 from feedback.actions.review_revisions import (
     Kind,
     Standing,
@@ -34,6 +35,7 @@ def undo(membership: Membership, review_id: int) -> Review:
     _UNDO[review.kind](review)
     review.undone_at, review.undone_by = timezone.now(), membership.user
     review.save(update_fields=["undone_at", "undone_by"])
+    audit.record("review.undo", membership.project, review, after={"kind": review.kind}, actor=membership.user)
     return review
 
 

@@ -9,10 +9,12 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from feedback import audit
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import ApiToken, User
 
 MAX_DAYS = 3650
+AUDITED = ("user", "name", "scopes", "project_ids", "expires_at")
 
 
 def digest_of(key: str) -> str:
@@ -37,6 +39,7 @@ def issue_token(
     return register_token(user, name, key, scopes, _ids_of(user, projects), days), key
 
 
+@transaction.atomic
 def register_token(
     user: User,
     name: str,
@@ -46,7 +49,7 @@ def register_token(
     days: int | None = None,
 ) -> ApiToken:
     """Return a new token with a key that was made elsewhere, of at least 192 random bits."""
-    return ApiToken.objects.create(
+    token = ApiToken.objects.create(
         user=user,
         name=name,
         digest=digest_of(key),
@@ -54,6 +57,8 @@ def register_token(
         project_ids=None if project_ids is None else list(project_ids),
         expires_at=None if days is None else timezone.now() + timedelta(days=days),
     )
+    audit.record("token.create", None, token, after=audit.values_of(token, AUDITED), actor=user)
+    return token
 
 
 def find_token(key: str) -> ApiToken | None:
@@ -90,8 +95,10 @@ def rotate_token(user: User, token_id: int, overlap: timedelta) -> tuple[ApiToke
         project_ids=token.project_ids,
         expires_at=None if lasts is None else now + lasts,
     )
-    token.expires_at = min(token.expires_at or now + overlap, now + overlap)
+    before, token.expires_at = token.expires_at, min(token.expires_at or now + overlap, now + overlap)
     token.save(update_fields=["expires_at"])
+    values = {"expires_at": token.expires_at, "new_token": new.pk}
+    audit.record("token.rotate", None, token, before={"expires_at": before}, after=values)
     return new, key
 
 
@@ -103,10 +110,13 @@ def find_own_token(user: User, token_id: int) -> ApiToken:
     return token
 
 
+@transaction.atomic
 def revoke_token(user: User, token_id: int) -> None:
-    deleted, _by_table = ApiToken.objects.filter(user=user, pk=token_id).delete()
-    if not deleted:
+    token = ApiToken.objects.select_for_update().filter(user=user, pk=token_id).first()
+    if token is None:
         raise _no_token()
+    audit.record("token.revoke", None, token, before=audit.values_of(token, AUDITED))
+    token.delete()
 
 
 def _new_key() -> str:

@@ -16,7 +16,7 @@ from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feedback import imports, validation
+from feedback import audit, imports, validation
 from feedback.dialogues import visible_key
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import (
@@ -108,6 +108,8 @@ def start_trial(
     for part, priority in ((groups.held_out, HELD_OUT_PRIORITY), (groups.train, TRAIN_PRIORITY)):
         imports.add_comparisons(locked, part, wanted_rankings=1, priority=priority, again=True, trial=trial)
     _set_share(project, share)
+    values = {"sources": [source.name for source in sources], "share": share, "may_train": may_train}
+    audit.record("trial.start", project, trial, after=values, actor=actor)
     return trial
 
 
@@ -139,6 +141,8 @@ def end_trial(
     trial.decision, trial.chosen, trial.decision_note = str(decision), chosen, note
     trial.ended_at, trial.ended_by = timezone.now(), actor
     trial.save(update_fields=["decision", "chosen", "decision_note", "ended_at", "ended_by"])
+    values = {"decision": trial.decision, "chosen": chosen.name if chosen else None}
+    audit.record("trial.end", project, trial, after=values, actor=actor)
     return trial
 
 

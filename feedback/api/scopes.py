@@ -32,6 +32,7 @@ SCOPES = {
     "rounds:write": gettext_lazy("Start and cancel rounds and trials, import and promote checkpoints"),
     "projects:read": gettext_lazy("Read projects, settings, members and invitations"),
     "projects:write": gettext_lazy("Make projects, change settings, members and invitations"),
+    "audit:read": gettext_lazy("Read the audit log"),
     CHAT: gettext_lazy("Send requests to the served model"),
 }
 RESOURCES = {scope.partition(":")[0] for scope in SCOPES} - {CHAT}

@@ -5,6 +5,7 @@ from django.urls import path
 from feedback.api import (
     agreement,
     annotation,
+    audit,
     data,
     data_lists,
     figures,
@@ -33,6 +34,8 @@ urlpatterns = [
     path("tokens", projects.token_list, name="api-tokens"),
     path("tokens/<int:token_id>", projects.token_detail, name="api-token"),
     path("tokens/<int:token_id>/rotate", projects.token_rotate, name="api-token-rotate"),
+    path(f"{PROJECT}/audit", audit.project_audit, name="api-audit"),
+    path("audit", audit.site_audit, name="api-site-audit"),
     path(f"{PROJECT}/leases", annotation.lease_list, name="api-leases"),
     path(LEASE, annotation.lease_detail, name="api-lease"),
     path(f"{LEASE}/renew", annotation.lease_renew, name="api-lease-renew"),
@@ -90,6 +93,7 @@ urlpatterns = [
 scopes.register(
     {
         "projects": ("api-projects", "api-project", "api-members", "api-member", "api-invitations", "api-invitation"),
+        "audit": ("api-audit", "api-site-audit"),
         "tokens": ("api-tokens", "api-token", "api-token-rotate"),
         "rankings": (
             *("api-leases", "api-lease", "api-lease-renew", "api-lease-rank", "api-lease-skip", "api-rankings"),

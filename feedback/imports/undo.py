@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from feedback import audit
 from feedback.archive import Archived
 from feedback.errors import Conflict, NotFound
 from feedback.imports import rankings_undo
@@ -51,6 +52,7 @@ def record_import(project: Project, how: str, actor: User | None = None) -> Iter
         update_counts(record)
         if any(record.counts.values()):
             record.save(update_fields=["counts"])
+            audit.record("import.add", project, record, after=record.counts, actor=actor)
         else:
             record.delete()
 
@@ -154,6 +156,8 @@ def undo_import(record: Import, actor: User | None) -> Undone:
     reasons += Counter({("prompts", "completed"): record.counts.get("completed", 0)})
     record.undone_at, record.undone_by = timezone.now(), actor
     record.save(update_fields=["undone_at", "undone_by"])
+    values = {"removed": removed}
+    audit.record("import.undo", record.project, record, after=values, actor=actor)
     return Undone(removed, [Kept(kind, why, n, _sentence(kind, why, n)) for (kind, why), n in reasons.items()])
 
 

@@ -20,6 +20,7 @@ from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from feedback import audit
 from feedback.errors import Conflict, Invalid, TooLarge
 from feedback.imports.batches import Target
 from feedback.imports.files import RowFile
@@ -66,15 +67,18 @@ def add_upload(
         recognise = recognition.must_recognise if must_fit else recognition.recognise
         known = made or recognise(first_rows(rows))
         values = as_values(known) if known else {}
-        return Import.objects.create(
-            project=project,
-            how=how,
-            actor=actor,
-            state=Import.State.DRAFT,
-            file_name=file_name[:200],
-            stored_as=stored_as,
-            map=values,
-        )
+        with transaction.atomic():
+            record = Import.objects.create(
+                project=project,
+                how=how,
+                actor=actor,
+                state=Import.State.DRAFT,
+                file_name=file_name[:200],
+                stored_as=stored_as,
+                map=values,
+            )
+            _audit("import.upload", record, after={"file": record.file_name})
+        return record
     except BaseException:
         path.unlink(missing_ok=True)
         raise
@@ -92,10 +96,12 @@ def map_of(record: Import) -> Map | None:
     return read_map(record.map) if record.map else None
 
 
+@transaction.atomic
 def choose_map(record: Import, made: Map) -> None:
     """Read a draft through another map."""
     if not Import.objects.filter(pk=record.pk, state=Import.State.DRAFT).update(map=as_values(made)):
         raise Conflict(_("This import has started already."))
+    _audit("import.map", record, before={"map": record.map}, after={"map": as_values(made)})
 
 
 def start(record: Import, **options: Any) -> Import:
@@ -108,9 +114,11 @@ def start(record: Import, **options: Any) -> Import:
     size = file_of(record).size
     if options.get("strict") and size > SMALL:
         raise TooLarge(_("Only a file of at most %(most)s KiB can be imported as a whole.") % {"most": SMALL // 1024})
-    waiting = Import.objects.filter(pk=record.pk, state=Import.State.DRAFT)
-    if not waiting.update(state=Import.State.WAITING, options=options):
-        raise Conflict(_("This import has started already."))
+    with transaction.atomic():
+        waiting = Import.objects.filter(pk=record.pk, state=Import.State.DRAFT)
+        if not waiting.update(state=Import.State.WAITING, options=options):
+            raise Conflict(_("This import has started already."))
+        _audit("import.start", record, after={"file": record.file_name, **options})
     if size <= SMALL:
         run(record.pk)
     record.refresh_from_db()
@@ -121,6 +129,7 @@ def stop(record: Import) -> None:
     """Delete a draft, or stop an import that waits or runs. What it has stored stays until it is undone."""
     with transaction.atomic():
         record = Import.objects.select_for_update(of=("self",)).get(pk=record.pk)
+        _audit("import.stop", record, before={"state": record.state})
         if record.state == Import.State.DRAFT:
             record.delete()
         elif record.state in (Import.State.WAITING, Import.State.RUNNING):
@@ -128,6 +137,10 @@ def stop(record: Import) -> None:
         else:
             raise Conflict(_("This import has ended already."))
     _delete_file(record)
+
+
+def _audit(act: str, record: Import, before: dict[str, Any] | None = None, after: dict[str, Any] | None = None) -> None:
+    audit.record(act, record.project, record, before=before, after=after)
 
 
 def run_waiting() -> bool:

@@ -1,5 +1,6 @@
 """Tables of feedback, with their constraints in the database."""
 
+from feedback.models.audit import AuditEntry
 from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
 from feedback.models.idempotency import IdempotentResponse
 from feedback.models.imports import Import
@@ -14,6 +15,7 @@ from feedback.models.trials import Trial, TrialSource
 __all__ = [
     "MAX_AHEAD",
     "ApiToken",
+    "AuditEntry",
     "Comparison",
     "ComparisonItem",
     "Completion",

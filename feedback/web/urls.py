@@ -3,7 +3,7 @@
 from django.urls import path
 
 from feedback.web.accounts import urls as accounts
-from feedback.web.views import account, data, export, imports, join, project, ranking, review, statistics
+from feedback.web.views import account, audit, data, export, imports, join, project, ranking, review, statistics
 
 urlpatterns = [
     path("", account.home, name="home"),
@@ -44,6 +44,8 @@ urlpatterns = [
     path("projects/<slug:slug>/people/<int:user_id>/role/", project.change_role, name="change-role"),
     path("projects/<slug:slug>/people/<int:user_id>/remove/", project.remove_member, name="remove-member"),
     path("projects/<slug:slug>/settings/", project.settings, name="project-settings"),
+    path("projects/<slug:slug>/audit/", audit.of_project, name="audit"),
+    path("audit/", audit.of_site, name="site-audit"),
     path("projects/<slug:slug>/review/", review.disagreements, name="review"),
     path("projects/<slug:slug>/review/decisions/", review.decisions, name="review-decisions"),
     path("projects/<slug:slug>/review/decisions/<int:decision_id>/undo/", review.undo, name="review-undo"),

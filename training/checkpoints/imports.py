@@ -7,6 +7,7 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
+from feedback import audit
 from feedback.errors import Conflict, Forbidden, Invalid
 from feedback.models import Project, Source, User
 from training.checkpoints import checks, disk
@@ -64,6 +65,8 @@ def import_checkpoint(
             serve_when_checked=serve,
             imported_by=actor,
         )
+        values = {"path": path, "serve": serve}
+        audit.record("checkpoint.import", project, imported, after=values, actor=actor)
         if serve:  # the latest decision wins: no other waiting checkpoint is served later
             project.checkpoints.exclude(pk=imported.pk).update(serve_when_checked=False)
         if verdict is None:
@@ -109,5 +112,6 @@ def check_again(checkpoint: Checkpoint) -> Checkpoint:
         checkpoint.refresh_from_db()
         if not is_updated:
             raise Conflict(_("%(checkpoint)s is not refused, so it is not checked again.") % {"checkpoint": checkpoint})
+        audit.record("checkpoint.check", checkpoint.project, checkpoint)
         checks.send(checkpoint.pk)
     return checkpoint

@@ -6,6 +6,7 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 from django.utils.translation import gettext as _
 
+from feedback import audit
 from feedback.errors import Conflict
 from feedback.models import Comparison, Project, Source, Trial, User
 from training import guards
@@ -145,6 +146,14 @@ def _serve(
     checkpoint.is_served, checkpoint.serve_when_checked = True, False
     checkpoint.save(update_fields=["is_served", "serve_when_checked"])
     put_first(checkpoint.source)
+    audit.record(
+        "checkpoint.roll_back" if is_roll_back else "checkpoint.promote",
+        checkpoint.project,
+        checkpoint,
+        before={"served": str(current) if current else None},
+        after={"served": str(checkpoint)} | ({"trial": trial.number} if trial else {}),
+        actor=actor,
+    )
     return Promotion.objects.create(
         checkpoint=checkpoint, replaced=current, actor=actor, is_roll_back=is_roll_back, trial=trial
     )

@@ -17,6 +17,7 @@ from django.template.defaultfilters import filesizeformat
 from django.utils import formats, timezone
 from django.utils.translation import gettext as _
 
+from feedback import audit
 from feedback.errors import Conflict, Invalid
 from feedback.models import Source, Trial, User
 from training import paths
@@ -38,6 +39,7 @@ def retire(checkpoint: Checkpoint, actor: User | None) -> Checkpoint:
     if refusal := reason_not_to_retire(checkpoint):
         raise Conflict(refusal)
     _set_retired(checkpoint, retired_at=Now(), retired_by=actor, serve_when_checked=False)
+    audit.record("checkpoint.retire", checkpoint.project, checkpoint, actor=actor)
     return checkpoint
 
 
@@ -60,6 +62,7 @@ def restore(checkpoint: Checkpoint) -> Checkpoint:
             _("%(checkpoint)s cannot be brought back: %(reason)s") % {"checkpoint": checkpoint, "reason": error.message}
         ) from error
     _set_retired(checkpoint, retired_at=None, retired_by=None)
+    audit.record("checkpoint.restore", checkpoint.project, checkpoint)
     return checkpoint
 
 
@@ -85,6 +88,8 @@ def delete_files(checkpoint: Checkpoint, actor: User | None, confirmed: bool = F
         folders_to_remove=[paths.stored(str(folder)) for folder in folders],
     )
     checkpoint.refresh_from_db(fields=["files_deleted_at", "files_deleted_by", "folders_to_remove"])
+    values = {"folders": checkpoint.folders_to_remove}
+    audit.record("checkpoint.delete_files", checkpoint.project, checkpoint, before=values, actor=actor)
     disk.send()
     return checkpoint
 

@@ -22,6 +22,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop as in_english
 
+from feedback import audit
 from feedback.errors import Conflict
 from training import checkpoints
 from training.models import Metric, Round
@@ -145,15 +146,18 @@ def without_step(line: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in line.items() if name != "step"}
 
 
+@transaction.atomic
 def request_cancel(round_: Round) -> Round:
     """Cancel a round: at once if it waits, within seconds if it runs. Raise Conflict if it has ended."""
-    if _change(round_, [Status.WAITING], status=Status.CANCELLED, finished_at=Now()):
-        return round_
-    if _change(round_, [Status.RUNNING], cancel_requested_at=Coalesce("cancel_requested_at", Now())):
-        return round_
-    raise Conflict(
-        _("Round %(number)s has already ended: it is %(status)s.") % {"number": round_.number, "status": round_.status}
-    )
+    if not _change(round_, [Status.WAITING], status=Status.CANCELLED, finished_at=Now()) and not _change(
+        round_, [Status.RUNNING], cancel_requested_at=Coalesce("cancel_requested_at", Now())
+    ):
+        raise Conflict(
+            _("Round %(number)s has already ended: it is %(status)s.")
+            % {"number": round_.number, "status": round_.status}
+        )
+    audit.record("round.cancel", round_.project, round_, after={"status": round_.status})
+    return round_
 
 
 def resume(round_: Round) -> Round:
@@ -167,6 +171,7 @@ def resume(round_: Round) -> Round:
             checkpoints.read_state(round_.base)
             checkpoints.check_usable(round_.base)
             checkpoints.check_resumable(round_)
+            before = Round.objects.values_list("status", flat=True).get(pk=round_.pk)
             resumed = _change(
                 round_,
                 [Status.FAILED, Status.CANCELLED],
@@ -180,6 +185,7 @@ def resume(round_: Round) -> Round:
                     _("Round %(number)s is %(status)s: only a failed or cancelled round can resume.")
                     % {"number": round_.number, "status": round_.status}
                 )
+            audit.record("round.resume", round_.project, round_, before={"status": before})
             send(round_.pk)
     except IntegrityError as error:
         raise Conflict(_("Another round of this project is active: wait until it ends, or cancel it first.")) from error

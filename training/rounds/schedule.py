@@ -3,9 +3,11 @@
 import logging
 from typing import Any
 
+from django.db import transaction
 from django.db.models import Max, Q
 from django.utils.translation import gettext as _
 
+from feedback import audit
 from feedback.errors import Conflict, Invalid
 from feedback.models import Project
 from training.models import LoopSettings, Round
@@ -35,8 +37,7 @@ def configure(
     if settings is not None:
         round_settings.check_defaults(settings)
         values["settings"] = settings
-    values |= _gate_values(gate, worthwhile_share)
-    return LoopSettings.objects.update_or_create(project=project, defaults=values)[0]
+    return _store(project, values | _gate_values(gate, worthwhile_share))
 
 
 def configure_gate(project: Project, gate: str, worthwhile_share: float) -> LoopSettings:
@@ -44,8 +45,17 @@ def configure_gate(project: Project, gate: str, worthwhile_share: float) -> Loop
 
     Raises Invalid for a value outside its range.
     """
-    values = _gate_values(gate, worthwhile_share)
-    return LoopSettings.objects.update_or_create(project=project, defaults=values)[0]
+    return _store(project, _gate_values(gate, worthwhile_share))
+
+
+@transaction.atomic
+def _store(project: Project, values: dict[str, Any]) -> LoopSettings:
+    names = ["round_every", "settings", "gate", "worthwhile_share"]
+    known = LoopSettings.objects.select_for_update().filter(project=project).first()
+    before = audit.values_of(known or LoopSettings(), names)
+    loop, _is_new = LoopSettings.objects.update_or_create(project=project, defaults=values)
+    audit.record("loop.settings", project, loop, before=before, after=audit.values_of(loop, names))
+    return loop
 
 
 def _gate_values(gate: str | None, worthwhile_share: float | None) -> dict[str, Any]:
@@ -83,7 +93,8 @@ def start_due() -> list[Round]:
     for loop in LoopSettings.objects.filter(round_every__isnull=False, project__archived_at__isnull=True):
         if is_due(loop):
             try:
-                started.append(start_round(loop.project, None))
+                with audit.acting("schedule"):
+                    started.append(start_round(loop.project, None))
             except (Conflict, Invalid) as reason:
                 # Nothing is served, another start was faster, or the settings are wrong. The next beat tries again.
                 logger.warning("no automatic round in project %s: %s", loop.project.slug, reason.message)

@@ -4,6 +4,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils.translation import gettext as _
 
+from feedback import audit
 from feedback.errors import Conflict
 from feedback.export import ranking_record
 from feedback.models import Project, User
@@ -90,6 +91,8 @@ def _create(
             created.ranking_count = ranking_record.counting(project, cutoff).filter(learnable(project)).count()
         created.estimate = estimate_of(created).to_json()
         created.save()
+        values = {"recipe": created.recipe.name, "base": str(created.base), "learns": created.learns}
+        audit.record("round.start", project, created, after=values, actor=actor)
         send(created.pk)
     return created
 

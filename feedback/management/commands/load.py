@@ -11,7 +11,9 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 
+from feedback import audit
 from feedback.actions import members
+from feedback.actions.projects import EDITABLE
 from feedback.errors import AccordError, Invalid
 from feedback.imports import Target, load, maps
 from feedback.imports.files import RowFile
@@ -62,15 +64,18 @@ class Command(BaseCommand):
             "--again", action="store_true", help="Make such a comparison even where the same completions have one."
         )
 
+    @audit.acting("load", audit.Via.COMMAND)
     def handle(self, *, project: str, file: Path, **options: Any) -> None:
         known = None if options["create"] else find_project(project)
         try:
             rows = RowFile(file)
             made = self._map(rows, options["map"])
             target = known or self._make(project)  # after the file has been recognised: a typing error makes none
-            record = Import.objects.create(
-                project=target, how=Import.How.COMMAND, file_name=file.name[:200], map=as_values(made)
-            )
+            with transaction.atomic():
+                record = Import.objects.create(
+                    project=target, how=Import.How.COMMAND, file_name=file.name[:200], map=as_values(made)
+                )
+                audit.record("import.start", target, record, after={"file": record.file_name})
             to = Target(
                 target, record, made, compare=options["compare"], again=options["again"], judge=options["judge"]
             )
@@ -95,6 +100,7 @@ class Command(BaseCommand):
         administrators = list(User.objects.filter(is_superuser=True, is_active=True).order_by("pk"))
         with transaction.atomic():
             project.save()
+            audit.record("project.create", project, project, after=audit.values_of(project, EDITABLE))
             for user in administrators:
                 members.add_member(project, user.username, Membership.Role.MANAGER)
         managers = ", ".join(map(str, administrators)) or "nobody yet: add a manager in /admin/"

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback import imports
+from feedback import audit, imports
 from feedback.errors import AccordError
 from feedback.management import find_project
 
@@ -17,6 +17,7 @@ class Command(BaseCommand):
         parser.add_argument("project", help="Slug of the project.")
         parser.add_argument("import_id", type=int, help="Id that load, the API or the prompts page gave.")
 
+    @audit.acting("undo_import", audit.Via.COMMAND)
     def handle(self, *, project: str, import_id: int, **options: Any) -> None:
         try:
             undone = imports.undo_import(imports.find_import(find_project(project), import_id), None)

@@ -7,6 +7,7 @@ from allauth.core.exceptions import ReauthenticationRequired
 from django.contrib import messages
 from django.contrib.auth import logout as log_out
 from django.contrib.auth.decorators import login_required
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils import translation
@@ -14,6 +15,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+from feedback import audit
 from feedback.actions import projects, tokens
 from feedback.errors import Forbidden
 from feedback.models import ApiToken, Project, User
@@ -65,7 +67,10 @@ def profile(request: HttpRequest) -> HttpResponse:
         return render(request, "account/page.html", _context(request) | {"profile_form": form}, status=400)
     if "email" in form.changed_data and is_reauthentication_required(request, app="allauth.mfa"):
         raise ReauthenticationRequired  # links for a new password go to this address
-    user = form.save()
+    with transaction.atomic():
+        before = audit.stored_values_of(form.instance, form.fields)
+        user = form.save()
+        audit.record("account.profile", None, user, before=before, after=audit.values_of(user, form.fields))
     with translation.override(user.language or translation.get_language()):
         messages.success(request, _("Saved."))
     return redirect("account")

@@ -42,7 +42,7 @@ def settings(request: HttpRequest, slug: str) -> HttpResponse:
         projects.save_settings(form.save(commit=False))
         messages.success(request, _("Saved."))
         return redirect("project-settings", slug)
-    return _page(request, membership, "settings", {"form": form})
+    return _page(request, membership, "settings", {"form": form, "tab": "settings"})
 
 
 @login_required

@@ -19,6 +19,8 @@ VERBS = {
     "api-member": ("get", "patch", "delete"),
     "api-invitations": ("get", "post"),
     "api-invitation": ("get", "delete"),
+    "api-audit": ("get",),
+    "api-site-audit": ("get",),
     "api-tokens": ("get", "post"),
     "api-token": ("get", "delete"),
     "api-token-rotate": ("post",),
@@ -98,6 +100,8 @@ FOR_MANAGERS = {
     ("api-invitations", "post"),
     ("api-invitation", "get"),
     ("api-invitation", "delete"),
+    ("api-audit", "get"),
+    ("api-site-audit", "get"),
     ("api-prompts", "post"),
     ("api-completions", "post"),
     ("api-comparisons", "post"),
@@ -133,7 +137,7 @@ FOR_MANAGERS = {
     ("api-figures", "get"),
 }
 EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]
-NOT_OF_A_PROJECT = {"api-projects", "api-tokens", "api-token", "api-token-rotate"}
+NOT_OF_A_PROJECT = {"api-projects", "api-site-audit", "api-tokens", "api-token", "api-token-rotate"}
 PARTS = {"slug": "support", "lease_id": uuid4()}
 PARTS |= {
     "ranking_id": 1,

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from feedback import audit
 from feedback.errors import AccordError
 from feedback.models import Project
 from training import checkpoints
@@ -25,6 +26,7 @@ class Command(BaseCommand):
             "--sample", action="store_true", help="start a round in which it writes completions to rank"
         )
 
+    @audit.acting("import_checkpoint", audit.Via.COMMAND)
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()
         if project is None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from feedback import audit
 from feedback.errors import AccordError
 from feedback.models import Project
 from training import guard_texts
@@ -17,6 +18,7 @@ class Command(BaseCommand):
         parser.add_argument("project", help="Slug of the project.")
         parser.add_argument("path", type=Path, metavar="FILE_OR_FOLDER")
 
+    @audit.acting("import_guard_texts", audit.Via.COMMAND)
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()
         if project is None:
