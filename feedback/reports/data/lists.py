@@ -11,14 +11,26 @@ from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
 from django.db import OperationalError, connection, transaction
-from django.db.models import Exists, F, Func, IntegerField, OuterRef, Q, QuerySet, Subquery, TextField
+from django.db.models import (
+    BooleanField,
+    Exists,
+    ExpressionWrapper,
+    F,
+    Func,
+    IntegerField,
+    OuterRef,
+    Q,
+    QuerySet,
+    Subquery,
+    TextField,
+)
 from django.db.models.functions import Left
 from django.utils.translation import gettext as _
 from psycopg.errors import QueryCanceled
 
 from feedback.errors import Invalid
 from feedback.models import Comparison, Completion, Demonstration, Project, Prompt, Ranking, Skip, Source
-from feedback.reports.data.filters import Filters, matching, matching_short, source_of, user_of, within
+from feedback.reports.data.filters import STORED_READS, Filters, matching, matching_short, source_of, user_of, within
 from feedback.reports.data.pages import (
     DISAGREEMENT,
     ORDERS,
@@ -196,11 +208,15 @@ def _rankings(project: Project, filters: Filters, order: Order) -> Searched:
         rows = rows.filter(~Q(standing=Ranking.Standing.COUNTS))  # the condition of `ranking_set_aside`
     if filters.annotator:
         rows = rows.filter(annotator=user_of(project, filters.annotator))
-    if filters.flag:
-        rows = rows.filter(~Q(flags=[]), flags__contains=[filters.flag])
     if filters.has_comment:
         rows = rows.filter(~Q(comment=""))
-    return matching_short(within(rows, filters), filters.search, "comment")
+    rows = within(rows, filters)
+    if filters.flag:
+        rows, has_flag = rows.filter(~Q(flags=[])), Q(flags__contains=[filters.flag])
+        if not filters.search.strip():
+            return Searched(rows, ExpressionWrapper(has_flag, BooleanField()), has_flag, STORED_READS)
+        rows = rows.filter(has_flag)
+    return matching_short(rows, filters.search, "comment")
 
 
 def _load_rankings(ids: list[int]) -> QuerySet[Ranking]:

@@ -87,7 +87,7 @@ class Searched(NamedTuple):
 
     rows: QuerySet[Any]
     matches: Expression | None = None  # condition for rows that are read one by one; None: no search
-    by_index: Expression | None = None  # the same condition for the words' index
+    by_index: Expression | Q | None = None  # the same condition for the words' index
     reads: tuple[int, ...] = ()  # numbers of first rows to read one by one
 
 
