@@ -308,6 +308,20 @@ class SampleAtStep(models.Model):
         return Answer(self.text, self.turns)
 
 
+class MeasuredSamples(models.Model):
+    """Samples that the figures of a job's result are means of: its measured_samples.jsonl, without texts."""
+
+    round = models.ForeignKey(Round, models.CASCADE, related_name="measured_samples", db_index=False)
+    job = models.CharField(max_length=20, help_text="Name of the job, which is also its folder's name.")
+    rows = models.JSONField()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["round", "job"], name="measured_samples_once")]
+
+    def __str__(self) -> str:
+        return f"{self.job}: {len(self.rows)} samples"
+
+
 class RewardReport(models.Model):
     """Report on the reward model that a round trained, written when its program ended."""
 

@@ -135,6 +135,7 @@ CALLS = [
     ("get", "rounds/plan"),
     ("get", "rounds/1"),
     ("get", "rounds/1/curves"),
+    ("get", "rounds/1/measured-samples"),
     ("get", "rounds/1/reward-model"),
     ("get", "review/surprising"),
     ("post", "review/surprising/1/keep"),

@@ -10,6 +10,7 @@ from training.api import (
     guard_texts,
     loop,
     machines,
+    measured_samples,
     plans,
     ratings,
     retirement,
@@ -27,6 +28,11 @@ urlpatterns = [
     path(f"{PROJECT}/rounds/plan", plans.plan_detail, name="api-round-plan"),
     path(f"{PROJECT}/rounds/<int:number>", loop.round_detail, name="api-round"),
     path(f"{PROJECT}/rounds/<int:number>/curves", curves.round_curves, name="api-round-curves"),
+    path(
+        f"{PROJECT}/rounds/<int:number>/measured-samples",
+        measured_samples.round_measured_samples,
+        name="api-round-measured-samples",
+    ),
     path(f"{PROJECT}/rounds/<int:number>/cancel", loop.round_cancel, name="api-round-cancel"),
     path(f"{PROJECT}/rounds/<int:number>/resume", loop.round_resume, name="api-round-resume"),
     path(f"{PROJECT}/rounds/<int:number>/reward-model", reward_models.reward_model, name="api-reward-model"),
@@ -57,7 +63,7 @@ scopes.register(
         "review": ("api-review-surprising", "api-review-surprising-keep"),
         "rounds": (
             *("api-loop", "api-rounds", "api-round", "api-round-cancel", "api-round-resume", "api-machines"),
-            *("api-round-curves", "api-reward-model"),
+            *("api-round-curves", "api-round-measured-samples", "api-reward-model"),
             *("api-round-settings", "api-round-plan"),
             *("api-guard-texts", "api-checkpoints", "api-roll-back", "api-checkpoint", "api-check", "api-promote"),
             *("api-retire", "api-restore", "api-checkpoint-files", "api-beside"),

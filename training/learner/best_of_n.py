@@ -17,6 +17,7 @@ Files out:
     metrics.jsonl  one line per step: of sampling the rewards of all completions and of the picks, of imitation the loss
     picks.jsonl    the picks of the last iteration: {"prompt_id": 7, "text": "...", "reward": 0.5, "imitated": true}
     samples_at_steps.jsonl  completions of the first evaluation prompts at the start and at each evaluation
+    measured_samples.jsonl  as ppo writes it
     result.json    reward, KL and objective on the evaluation prompts, and the best attainable objective, as ppo reports
                    them; figures of the picks; written last
     state/         state to resume from
@@ -64,9 +65,8 @@ from training.learner.policy.context import as_ppo_settings, load_context, load_
 from training.learner.policy.dialogues import sample_episodes
 from training.learner.policy.evaluation import (
     evaluate,
-    evaluation_result,
     first_samples,
-    optimality_result,
+    measure_policy,
     rewards_of,
 )
 from training.learner.policy.optimality import best_of_n_kl
@@ -165,7 +165,7 @@ def main(job_dir: Path) -> None:
     # 7. The model and the picks, then the result.
     job.save_folder("model", lambda folder: save_model(context.policy, context.tokenizer, folder))
     job.write_rows("picks.jsonl", picks_as_rows(progress.picks, settings))
-    result = summary(job, progress, settings) | policy_result(context, evaluated, settings)
+    result = summary(job, progress, settings) | policy_result(context, job, evaluated, settings)
     result |= {"truncated_prompts": sum(prompt.truncated for prompt in prompts), "processes": processes.count}
     job.write_result(result | {"seconds": time.monotonic() - started} | path_summary(context.policy))
     processes.close()
@@ -290,12 +290,14 @@ def summary(job: JobDirectory, progress: Progress, settings: BestOfNConfig) -> d
     return result
 
 
-def policy_result(context: TrainingContext, evaluated: Sequence[Prompt], settings: BestOfNConfig) -> dict[str, Any]:
+def policy_result(
+    context: TrainingContext, job: JobDirectory, evaluated: Sequence[Prompt], settings: BestOfNConfig
+) -> dict[str, Any]:
     """Return reward, KL and objective of the policy on the evaluation prompts, as ppo does; none without evaluation."""
     if not settings.eval_prompts:
         return {}
-    result = evaluation_result(context, evaluated) | {"evaluated_on": evaluated[0].row.get("split", "train")}
-    return result | optimality_result(context, evaluated, settings.kl_coefficient)
+    result = measure_policy(context, job, evaluated, settings.kl_coefficient)
+    return result | {"evaluated_on": evaluated[0].row.get("split", "train")}
 
 
 if __name__ == "__main__":

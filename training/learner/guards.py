@@ -13,6 +13,8 @@ Files out:
 
     result.json    {"guards": {"bleu": {"before": 0.2, "after": 0.1, "difference": -0.1, "error": 0.02, "count": 200}},
                    "kl_from_base": 0.8, "kl_from_base_low": 0.7, ...}; written last
+    measured_samples.jsonl  the policy's completions that the KL is computed from: {"purpose": "guards", "model":
+                   "policy", "prompt_id": 7, "index": 0, "log_prob": -31.2, "kl_from_base": 0.4, "kl_from_root": 1.3}
     metrics.jsonl  one line per batch: number of completions of the policy so far
     state/         state to resume from
 
@@ -38,6 +40,7 @@ SIGTERM stops the program between two batches with its state saved; the same com
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -61,6 +64,7 @@ from training.learner.policy.samples import (
     episode_context,
     load_other,
     load_sample_context,
+    place_of,
     prompt_of,
     turn_writer,
     write_completions,
@@ -188,7 +192,14 @@ def completion_result(
     result: dict[str, Any] = {"guards": guards, "completions": len(rows), "prompts": len(context.prompts)}
     for name in context.others:
         result |= mean_divergence(name, prompts_of(settings, rows), [row[name] for row in rows])
+    job.write_measured_samples(measured_sample(context, row) for row in rows)
     return result
+
+
+def measured_sample(context: SampleContext, row: Row) -> Row:
+    """Return the row of measured_samples.jsonl of a completion of the policy."""
+    figures = {name: row[name] for name in ("log_prob", *context.others) if name in row}
+    return {"purpose": "guards", "model": "policy", **place_of(context, row["number"]), **figures}
 
 
 def prompts_of(settings: GuardsConfig, rows: Sequence[Row]) -> list[int]:
@@ -220,7 +231,7 @@ def compare(
             side: figures_of_dialogue(context.tokenizer, metrics, dialogue)
             for side, dialogue in (("before", before), ("after", after))
         }
-        rows.append(figures | distances)
+        rows.append(figures | distances | {"log_prob": math.fsum(after.log_probs)})
     return rows
 
 

@@ -19,6 +19,9 @@ Files out:
     critic/        with keep_critic only: the critic, for `critic_model` of a later run (models/kept_critic.py)
     metrics.jsonl  one line per batch: reward, kl (nats per completion), objective (reward − β·kl), losses, speed
     samples_at_steps.jsonl  completions of the first evaluation prompts at the start and at each evaluation
+    measured_samples.jsonl  rewards and log-probs of the completions that reward, KL and objective are computed from:
+                   {"purpose": "evaluation" or "objective", "model": "policy" or "reference", "prompt_id": 7,
+                   "index": 0, "reward": 0.5, "log_prob": -31.2, "reference_log_prob": -33.0}
     result.json    reward and KL on the evaluation prompts, and the objective with the best attainable one, if known
                    (see policy/optimality.py); critic_start: whether the critic started from critic_model or is new;
                    written last
@@ -89,7 +92,7 @@ from training.learner.models.saving import save_model
 from training.learner.models.token_outputs import RewardTrunkCritic, is_separate_critic
 from training.learner.policy.context import load_context, load_prompts, split_prompts
 from training.learner.policy.dialogues import sample_episodes
-from training.learner.policy.evaluation import evaluate, evaluation_result, first_samples, optimality_result
+from training.learner.policy.evaluation import evaluate, first_samples, measure_policy
 from training.learner.policy.losses import next_kl_coefficient
 from training.learner.policy.rollout import (
     Rollout,
@@ -304,9 +307,8 @@ def summary(
     result |= {name: sum(line[name] for line in job.metrics()) for name in counts if name in last}
     result |= {name: last[name] for name in ("reward", "kl", "kl_coefficient")}
     if settings.eval_prompts:
-        result |= evaluation_result(context, evaluated)
         result |= {"evaluated_on": evaluated[0].row.get("split", "train")}
-    return result | optimality_result(context, evaluated, float(last["kl_coefficient"]))
+    return result | measure_policy(context, job, evaluated, float(last["kl_coefficient"]))
 
 
 class Clock:

@@ -21,6 +21,7 @@ Files out:
     model/         the policy, a Hugging Face folder
     metrics.jsonl  one line per step: first the losses of the values, then those of the policy; speed
     samples_at_steps.jsonl  completions of the first held-out prompts at the start and at each evaluation of step 5
+    measured_samples.jsonl  as ppo writes it, if the settings have reward terms
     result.json    rewards of the data, the weights, and, if the settings have reward terms, reward and KL of the policy
                    on the evaluation prompts and the objective as in ppo; written last
     state/         state to resume from
@@ -72,7 +73,7 @@ from training.learner.models.reward_model import load_reward_model
 from training.learner.models.saving import save_model
 from training.learner.policy.context import as_ppo_settings
 from training.learner.policy.dialogues import environment_factory
-from training.learner.policy.evaluation import evaluation_result, optimality_result
+from training.learner.policy.evaluation import measure_policy
 from training.learner.policy.fixed_samples import FixedSamples
 from training.learner.policy.reference import base_of, load_reference, load_trained_policy
 from training.learner.policy.rollout import TrainingContext
@@ -214,7 +215,7 @@ def main(job_dir: Path) -> None:
     # 7. Answers to the evaluation prompts, the model, then the result.
     if weighted is None:  # resumed after the last step
         weighted = weigh_tokens(token_advantages(context, data.train), data.train, settings)
-    result = summary(job, data, weighted, settings) | policy_result(settings, models, data, processes)
+    result = summary(job, data, weighted, settings) | policy_result(settings, job, models, data, processes)
     job.save_folder("model", lambda folder: save_model(models.policy, models.tokenizer, folder))
     result |= {"steps": step, "seconds": time.monotonic() - started, "processes": processes.count}
     job.write_result({"program": "q"} | result | path_summary(models.policy))
@@ -321,7 +322,9 @@ def summary(job: JobDirectory, data: Data, weighted: WeightedTokens, settings: Q
     }
 
 
-def policy_result(settings: QConfig, models: Models, data: Data, processes: Processes) -> dict[str, Any]:
+def policy_result(
+    settings: QConfig, job: JobDirectory, models: Models, data: Data, processes: Processes
+) -> dict[str, Any]:
     """Return reward, KL and objective of the policy on the evaluation prompts, as ppo does.
 
     None without evaluation prompts, or without reward terms: then nothing can score a new completion.
@@ -346,8 +349,7 @@ def policy_result(settings: QConfig, models: Models, data: Data, processes: Proc
         sampling_rows=MicroBatches(settings.batch_completions, unit="completions"),
     )
     split = "held_out" if data.held_out.episodes.prompts else "train"
-    result = evaluation_result(context, data.prompts) | {"evaluated_on": split}
-    return result | optimality_result(context, data.prompts, settings.kl_coefficient)
+    return measure_policy(context, job, data.prompts, settings.kl_coefficient) | {"evaluated_on": split}
 
 
 if __name__ == "__main__":

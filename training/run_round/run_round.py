@@ -12,7 +12,7 @@ from training.checkpoints import disk
 from training.learner.runtime.jobdir import SAMPLES_AT_STEPS, JobDirectory
 from training.models import Checkpoint, Round
 from training.reward_reports import record as reward_reports
-from training.rounds import lifecycle, results, samples_at_steps
+from training.rounds import lifecycle, measured_samples, results, samples_at_steps
 from training.rounds.estimates import DURATIONS
 from training.rounds.recipes.description import Job
 from training.rounds.recipes.parts import SNAPSHOT
@@ -106,6 +106,7 @@ def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: Job, director
     result = JobDirectory(directory, is_writer=False).result()
     assert result is not None, "process.run raises without a result"
     lifecycle.store_result(claim, job.name, result)
+    measured_samples.record(claim, job.name, directory)
     if job.program == "reward":
         reward_reports.record(claim, directory)
     if heartbeat.should_stop:

@@ -43,6 +43,7 @@ urlpatterns = [
     path(f"{ROUND}/metrics.csv", rounds.round_metrics_csv, name="round-metrics-csv"),
     path(f"{ROUND}/cancel/", rounds.cancel, name="round-cancel"),
     path(f"{ROUND}/resume/", rounds.resume, name="round-resume"),
+    path(f"{ROUND}/measured-samples/", rounds.round_measured_samples, name="round-measured-samples"),
     path(f"{ROUND}/samples/steps/", rounds.round_samples_at_steps, name="round-samples-at-steps"),
     path(f"{ROUND}/samples/", rounds.samples, name="round-samples"),
     path(f"{ROUND}/evaluation.json", evaluations.download, {"kind": "json"}, name="evaluation-json"),

@@ -17,6 +17,7 @@ from training.learner.policy.optimality import report
 from training.learner.policy.rollout import Rollout, TrainingContext, environment_rewards, score_episodes
 from training.learner.reward_terms import Answer
 from training.learner.runtime.intervals import mean_with_interval
+from training.learner.runtime.jobdir import JobDirectory
 from training.learner.text.messages import Prompt, share
 
 # Completions sampled here are numbered from these on. Their random numbers differ from those of training and from each
@@ -24,6 +25,13 @@ from training.learner.text.messages import Prompt, share
 EVALUATION_NUMBERS = 2**40
 OPTIMUM_NUMBERS = 2**41
 REFERENCE_OPTIMUM_NUMBERS = 3 * 2**40
+
+
+class Measured(NamedTuple):
+    """Figures of result.json, and the rows of measured_samples.jsonl that they are computed from."""
+
+    figures: dict[str, Any]
+    samples: list[dict[str, Any]]
 
 
 class Evaluation(NamedTuple):
@@ -68,8 +76,22 @@ def evaluation_rollout(context: TrainingContext, prompts: Sequence[Prompt]) -> R
     return score_episodes(context, *sample_episodes(context, context.policy, *_evaluation_prompts(context, prompts)))
 
 
-def evaluation_result(context: TrainingContext, prompts: Sequence[Prompt]) -> dict[str, float]:
-    """Return the figures of result.json for the policy and the reference on the same prompts.
+def measure_policy(
+    context: TrainingContext, job: JobDirectory, prompts: Sequence[Prompt], kl_coefficient: float
+) -> dict[str, Any]:
+    """Return the figures of result.json for the policy, and write the samples that they are computed from.
+
+    None without evaluation prompts.
+    """
+    if not context.settings.eval_prompts:
+        return {}
+    evaluated, attained = evaluation_result(context, prompts), optimality_result(context, prompts, kl_coefficient)
+    job.write_measured_samples([*evaluated.samples, *attained.samples])
+    return evaluated.figures | attained.figures
+
+
+def evaluation_result(context: TrainingContext, prompts: Sequence[Prompt]) -> Measured:
+    """Return reward and KL of the policy and the reward of the reference on the same prompts.
 
     Both are sampled with the same random numbers, so their rewards are compared prompt by prompt.
     """
@@ -77,7 +99,41 @@ def evaluation_result(context: TrainingContext, prompts: Sequence[Prompt]) -> di
     before = rewards_of(context, *sample_episodes(context, context.reference, *_evaluation_prompts(context, prompts)))
     result = {"reward": float(rollout.scores.mean()), "kl": float(rollout.divergences().mean())}
     result |= {"reward_reference": float(before.mean()), "evaluation_prompts": len(before)}
-    return result | paired_gain(rollout.scores, before)
+    samples = measured_samples("evaluation", "policy", prompts, rollout)
+    samples += [
+        {
+            "purpose": "evaluation",
+            "model": "reference",
+            "prompt_id": prompt.row.get("prompt_id"),
+            "index": 0,
+            "reward": one,
+        }
+        for prompt, one in zip(prompts, before.tolist(), strict=False)
+    ]
+    return Measured(result | paired_gain(rollout.scores, before), samples)
+
+
+def measured_samples(
+    purpose: str, model: str, prompts: Sequence[Prompt], rollout: Rollout, per_prompt: int = 1, first: int = 0
+) -> list[dict[str, Any]]:
+    """Return rows of measured_samples.jsonl for completions by `model`, `per_prompt` of each prompt.
+
+    first: place of the rollout's first completion among those of all prompts. log_prob and reference_log_prob are those
+    of the whole completion.
+    """
+    columns = zip(rollout.scores.tolist(), rollout.policy, rollout.reference, strict=True)
+    return [
+        {
+            "purpose": purpose,
+            "model": model,
+            "prompt_id": prompts[place // per_prompt].row.get("prompt_id"),
+            "index": place % per_prompt,
+            "reward": reward,
+            "log_prob": float(policy.double().sum()),
+            "reference_log_prob": float(reference.double().sum()),
+        }
+        for place, (reward, policy, reference) in enumerate(columns, first)
+    ]
 
 
 def paired_gain(after: Tensor, before: Tensor) -> dict[str, float]:
@@ -91,7 +147,7 @@ def _evaluation_prompts(context: TrainingContext, prompts: Sequence[Prompt]) -> 
     return selected, range(EVALUATION_NUMBERS, EVALUATION_NUMBERS + len(selected))
 
 
-def optimality_result(context: TrainingContext, prompts: Sequence[Prompt], kl_coefficient: float) -> dict[str, Any]:
+def optimality_result(context: TrainingContext, prompts: Sequence[Prompt], kl_coefficient: float) -> Measured:
     """Return the figures of optimality.report for result.json, from as many samples of the reference as of the policy.
 
     None if no estimate is requested, or if the KL coefficient is 0: the best attainable objective is then the highest
@@ -99,19 +155,27 @@ def optimality_result(context: TrainingContext, prompts: Sequence[Prompt], kl_co
     """
     settings = context.settings
     if not (settings.eval_prompts and settings.optimum_samples and settings.kl_coefficient):
-        return {}
-    reference = scored_samples(context, context.reference, prompts, REFERENCE_OPTIMUM_NUMBERS)
-    policy = scored_samples(context, context.policy, prompts, OPTIMUM_NUMBERS)
-    return report(reference, policy, kl_coefficient)
+        return Measured({}, [])
+    reference, of_reference = scored_samples(context, "reference", prompts, REFERENCE_OPTIMUM_NUMBERS)
+    policy, of_policy = scored_samples(context, "policy", prompts, OPTIMUM_NUMBERS)
+    return Measured(report(reference, policy, kl_coefficient), [*of_reference, *of_policy])
 
 
-def scored_samples(context: TrainingContext, model: PreTrainedModel, prompts: Sequence[Prompt], first: int) -> Samples:
-    """Return rewards and log-ratios of optimum_samples completions of this model per prompt, numbered from `first`."""
+def scored_samples(
+    context: TrainingContext, name: str, prompts: Sequence[Prompt], first: int
+) -> tuple[Samples, list[dict[str, Any]]]:
+    """Return optimum_samples completions of the policy or the reference per prompt, numbered from `first`.
+
+    First their rewards and log-ratios, then the rows of measured_samples.jsonl.
+    """
+    model, per_prompt = getattr(context, name), context.settings.optimum_samples
     rollouts = [score_episodes(context, *part) for part in sample_many(context, model, prompts, first)]
     rewards = torch.cat([rollout.scores for rollout in rollouts])
     log_ratios = torch.cat([rollout.divergences() for rollout in rollouts])
-    shape = (-1, context.settings.optimum_samples)
-    return Samples(rewards.view(shape), log_ratios.view(shape))
+    rows: list[dict[str, Any]] = []
+    for rollout in rollouts:
+        rows += measured_samples("objective", name, prompts, rollout, per_prompt, len(rows))
+    return Samples(rewards.view(-1, per_prompt), log_ratios.view(-1, per_prompt)), rows
 
 
 def sample_many(

@@ -20,7 +20,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -32,6 +32,7 @@ EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: try again later
 STOPPED_MARKER = "stopped"
 METRICS = "metrics.jsonl"
 SAMPLES_AT_STEPS = "samples_at_steps.jsonl"
+MEASURED_SAMPLES = "measured_samples.jsonl"
 
 
 class BadInput(Exception):
@@ -128,6 +129,10 @@ class JobDirectory:
     def write_rows(self, name: str, rows: Iterator[dict[str, Any]]) -> None:
         """Write a JSON Lines file; it appears under its name only when all rows are on disk."""
         self._write_atomically(name, (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+    def write_measured_samples(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Write the samples that figures of result.json are means of. A figure that is not finite becomes null."""
+        self.write_rows(MEASURED_SAMPLES, (_finite(row) for row in rows))
 
     def append_metrics(self, step: int, total: int, **values: float) -> None:
         """Append a line to metrics.jsonl. Raises ValueError if the step does not increase, TrainingFailed on NaN."""

@@ -6,6 +6,7 @@ from zlib import crc32
 from django.contrib.auth.decorators import login_required
 from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
@@ -18,7 +19,7 @@ from feedback.rendering import render_answer
 from feedback.web.presenters import present_messages
 from training import checkpoints, curves, evaluations, guards, reports
 from training.models import Round, SampleAtStep
-from training.rounds import continued_critic, continued_reward, lifecycle
+from training.rounds import continued_critic, continued_reward, lifecycle, measured_samples
 from training.rounds import settings as round_settings
 from training.rounds.estimates.sentences import sentences_of
 from training.rounds.sample_comparison import Sample, other_checkpoint, samples_of, summary_of
@@ -51,6 +52,7 @@ def one_round(request: HttpRequest, slug: str, number: int) -> HttpResponse:
         "fallen": guards.fallen_in(round_),
         "false_alarms": guards.false_alarm_sentence(rows),
         "divergences": guards.divergences_of(round_),
+        "has_measured_samples": round_.measured_samples.exists(),
         "facts": [
             {"label": fact.label, "value": round_.results[job.name][fact.key], "note": fact.note}
             for job in round_.jobs
@@ -108,6 +110,14 @@ def round_samples_at_steps(request: HttpRequest, slug: str, number: int) -> Http
     round_ = reports.round_of(membership.project, number)
     context = {"project": membership.project, "round": round_, **_samples_at_steps(request, round_)}
     return render(request, "console/_samples_at_steps.html", context)
+
+
+@login_required
+@require_GET
+def round_measured_samples(request: HttpRequest, slug: str, number: int) -> HttpResponseBase:
+    """Return the samples that figures of the round are computed from as a file of JSON Lines."""
+    round_ = reports.round_of(members.manager_of(request.user, slug).project, number)
+    return measured_samples.as_response(request, round_)
 
 
 @login_required
