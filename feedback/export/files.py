@@ -30,7 +30,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadshe
 def encoded(rows: Iterator[Row], kind: str, schema: Schema | None, *, compressed: bool = False) -> Iterator[bytes]:
     """Return the rows as a file of one of `KINDS`. schema: of the rows' columns; JSON Lines need none."""
     chunks = ENCODERS[kind](_in_chunks(rows), schema or {})
-    return _gzip(chunks) if compressed else chunks
+    return gzipped(chunks) if compressed else chunks
 
 
 def json_lines(chunks: Iterator[list[Row]], schema: Schema) -> Iterator[bytes]:
@@ -99,7 +99,8 @@ def _in_chunks(rows: Iterator[Row]) -> Iterator[list[Row]]:
         yield chunk
 
 
-def _gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the content compressed, without a time."""
     compressor = zlib.compressobj(wbits=GZIP_WITHOUT_TIME)
     for chunk in chunks:
         if compressed := compressor.compress(chunk):

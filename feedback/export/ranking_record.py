@@ -150,6 +150,16 @@ def _pages(selected: QuerySet[Ranking, Row], after: int, *, by_comparison: bool)
         key = (page[-1]["comparison_id"], page[-1]["sequence"])
 
 
+def selection(
+    project: Project, until: int, *, split: str | None = None, where: Q = EVERYTHING, include_flagged: bool = False
+) -> QuerySet[Ranking]:
+    """Return the rankings that `rankings` yields to a reader from the beginning, in order of sequence."""
+    selected = _visible(project, 0, until).filter(where)
+    if split is not None:
+        selected = selected.filter(comparison__prompt__split=split)
+    return selected if include_flagged else selected.filter(trainable(project))
+
+
 def retraction(ranking: Row, why: str) -> Row:
     """Return the row that retracts an earlier row of this ranking."""
     return {**{name: ranking[name] for name in IDENTITY}, "retracted": why}

@@ -12,8 +12,8 @@ from django.http.response import HttpResponseBase
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
-from feedback.export import formats, ranking_record
-from feedback.export.files import GZIP, MEDIA_TYPES, encoded
+from feedback.export import composed, formats, ranking_record
+from feedback.export.files import GZIP, MEDIA_TYPES, encoded, gzipped
 from feedback.export.formats.registry import FORMATS
 from feedback.export.reader import TIES as TIES
 from feedback.export.responses import download
@@ -49,6 +49,7 @@ class Export:
     etag: str  # quoted; equal as long as the file is equal
     kind: str = "jsonl"  # one of `files.KINDS`
     compressed: bool = False
+    composed: Iterator[bytes] | None = None  # the file before compression, if PostgreSQL composes it
 
     @property
     def file_name(self) -> str:
@@ -60,6 +61,8 @@ class Export:
 
     def content(self) -> Iterator[bytes]:
         """Return the file. It can be read once, as the rows can."""
+        if self.composed is not None:
+            return gzipped(self.composed) if self.compressed else self.composed
         return encoded(self.rows, self.kind, _columns(self.format_name), compressed=self.compressed)
 
 
@@ -96,27 +99,27 @@ def export(
     weights = weights or project.ranking_weights
     report = _report(project, reliability_as_of, until) if _needs_report(weights, filters) else None
     values = reliability.values(report) if report else None
+    choice: dict[str, Any] = {
+        "split": None if split == EVERY_SPLIT else split,
+        "where": filters.condition(project, until, values),
+        "reliability": None if weights == "equal" else values,
+        "include_flagged": include_flagged,
+    }
+    is_resampled = weights == "resample"
     rows = formats.lines(
-        project,
-        format_name,
-        after,
-        until,
-        split=None if split == EVERY_SPLIT else split,
-        where=filters.condition(project, until, values),
-        reliability=None if weights == "equal" else values,
-        include_flagged=include_flagged,
-        ties=ties,
-        aggregated=aggregated,
-        resampled=weights == "resample",
+        project, format_name, after, until, ties=ties, aggregated=aggregated, resampled=is_resampled, **choice
     )
+    lines = None
+    if format_name in composed.STATEMENTS and file == "jsonl" and not (after or ties or aggregated or is_resampled):
+        lines = composed.composed(project, format_name, until, **choice)
     flags = None if include_flagged else sorted(trainable_flags(project))
     choices = (format_name, after, until, split, report and (weights, report.pk), flags, ties, aggregated, filters)
-    etag = etag_of(project.pk, *choices, weights == "resample", file, gzip, *_prompt_state(project))
+    etag = etag_of(project.pk, *choices, is_resampled, file, gzip, *_prompt_state(project))
     schema = FORMATS[format_name].schema
     if schema is not None and (after or file != "jsonl"):
         # A column that begins with the first retracted row would have no type before it.
         rows = (completed(row, schema) for row in rows)
-    return Export(format_name, rows, until, report, etag, file, gzip)
+    return Export(format_name, rows, until, report, etag, file, gzip, lines)
 
 
 def _columns(format_name: str) -> Schema | None:
