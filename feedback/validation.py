@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -25,7 +26,7 @@ def name_of_type(value: object) -> str:
     return str(NAMES_OF_TYPES.get(type(value), _("a number")))
 
 
-def text(value: object, what: str, max_length: int = MAX_TEXT_LENGTH) -> str:
+def text(value: object, what: str | Promise, max_length: int = MAX_TEXT_LENGTH) -> str:
     """Return the value if it is a text that PostgreSQL and UTF-8 can hold. Raises Invalid."""
     if not isinstance(value, str):
         raise Invalid(_("%(what)s must be a text, not %(type)s.") % {"what": what, "type": name_of_type(value)})
@@ -45,7 +46,7 @@ def text(value: object, what: str, max_length: int = MAX_TEXT_LENGTH) -> str:
     return value
 
 
-def filled_text(value: object, what: str, max_length: int = MAX_TEXT_LENGTH) -> str:
+def filled_text(value: object, what: str | Promise, max_length: int = MAX_TEXT_LENGTH) -> str:
     """Return the value like `text`. Raises Invalid if it is blank, too."""
     if not text(value, what, max_length).strip():
         raise Invalid(_("%(what)s is empty.") % {"what": what})
@@ -53,10 +54,12 @@ def filled_text(value: object, what: str, max_length: int = MAX_TEXT_LENGTH) -> 
     return value
 
 
-def json_object(value: object, what: str) -> dict[str, Any]:
+def json_object(value: object, what: str | Promise) -> dict[str, Any]:
     """Return the value if it is an object that PostgreSQL's jsonb can hold. Raises Invalid."""
     if not isinstance(value, dict):
         raise Invalid(_("%(what)s must be an object, not %(type)s.") % {"what": what, "type": name_of_type(value)})
+    if not value:
+        return value
     _check_json(value, what, MAX_JSON_DEPTH)
     try:
         length = len(json.dumps(value, allow_nan=False))
@@ -72,7 +75,7 @@ def json_object(value: object, what: str) -> dict[str, Any]:
     return value
 
 
-def _check_json(value: object, what: str, depth: int) -> None:
+def _check_json(value: object, what: str | Promise, depth: int) -> None:
     if depth == 0:
         raise Invalid(
             _("%(what)s is nested more than %(deepest_json)s levels deep.")
@@ -89,7 +92,7 @@ def _check_json(value: object, what: str, depth: int) -> None:
             _check_json(item, what, depth - 1)
 
 
-def known_keys(row: object, known: set[str], what: str) -> dict[str, Any]:
+def known_keys(row: object, known: set[str], what: str | Promise) -> dict[str, Any]:
     """Return the row if it is an object whose keys are all known. Raises Invalid, since a typo must not be ignored."""
     if not isinstance(row, dict):
         raise Invalid(_("%(what)s must be an object, not %(type)s.") % {"what": what, "type": name_of_type(row)})

@@ -214,7 +214,7 @@ def prompt_list(request: Request, slug: str) -> Response:
     query = strict.validated_query(PromptsQuery, request)
     with _recorded_import(request, project) as record:
         added = asdict(imports.add_prompts(project, _rows(request), made_by_import=record, **query))
-    del added["changed_ids"]
+    del added["news"]
     return Response(added | {"comparisons": added.pop("compared"), "import_id": record.pk}, status=201)
 
 

@@ -6,33 +6,27 @@ Imports of one project take turns, batch by batch, so that two of them cannot ma
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from django.db import connection, transaction
-from django.utils import timezone
+from django.db import transaction
 from django.utils.translation import gettext as _
 
-from feedback import dialogues
-from feedback.dialogues import Answer, visible_key
 from feedback.errors import Invalid
-from feedback.imports import imported_rankings, people
-from feedback.imports.comparisons import MAX_COMPLETIONS, AddedComparisons, add_comparisons, add_gold
+from feedback.imports import bulk, imported_rankings, people
+from feedback.imports.comparisons import MAX_COMPLETIONS, Plan, Text, add_gold, plan
 from feedback.imports.completions import RESERVED_NAMES
 from feedback.imports.imported_rankings import ImportedRanking
 from feedback.imports.maps.description import Map
 from feedback.imports.maps.draft import MappedRow
 from feedback.imports.prompts import AddedPrompts, add_prompt_rows
-from feedback.imports.rows import CompletionRow, InvalidRows, PromptRow, digest_of_text
+from feedback.imports.rows import CompletionRow, InvalidRows, PromptRow
 from feedback.imports.stream import RowError, Unit
 from feedback.imports.undo import block_undo
 from feedback.models import (
     Comparison,
     ComparisonItem,
     Completion,
-    Demonstration,
     Import,
     Project,
-    Prompt,
     Skip,
     Source,
 )
@@ -78,14 +72,14 @@ def write_batch(target: Target, units: Sequence[Unit]) -> Outcome:
     """Store what the units hold, and return what became of it. A row that cannot be stored does not stop the others."""
     outcome = Outcome()
     errors: dict[int, RowError] = {index: unit.error for index, unit in enumerate(units) if unit.error}
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [TURN_CLASS, target.project.pk])
+    bulk.execute("SELECT pg_advisory_xact_lock(%s, %s)", [TURN_CLASS, target.project.pk])
+    # The commit looks up the rows that new rows refer to. Otherwise PostgreSQL plans some of these look-ups each time.
+    bulk.execute("SET LOCAL plan_cache_mode = force_generic_plan", [])
     block_undo(target.project)
-    began = timezone.now()
     entries = _entries(target, units, errors)
     entries, added = _store_prompts(target, entries, units, errors)
     if added is not None:
-        _mark_new(target, entries, added, began, outcome)
+        _mark_new(entries, added, outcome)
         _judge(target, entries, added, units, errors, outcome)
     new = {entry.unit for entry in entries if entry.is_new}
     for index, unit in enumerate(units):
@@ -110,7 +104,7 @@ def _entries(target: Target, units: Sequence[Unit], errors: dict[int, RowError])
         if index in errors:
             continue
         rows = [row for row in unit.rows if not row.passed_over]
-        if any(len({visible_key(_answer(one)) for one in row.prompt.completions}) > MAX_COMPLETIONS for row in rows):
+        if any(len({one.visible_key for one in row.prompt.completions}) > MAX_COMPLETIONS for row in rows):
             message = _("The row has more than %(most)s different completions.") % {"most": MAX_COMPLETIONS}
             errors[index] = RowError(unit.lines[0], "", "", message)
             continue
@@ -156,22 +150,17 @@ def _store_prompts(
     return [], None
 
 
-def _mark_new(target: Target, entries: list[_Entry], added: AddedPrompts, began: Any, outcome: Outcome) -> None:
+def _mark_new(entries: list[_Entry], added: AddedPrompts, outcome: Outcome) -> None:
     """Mark the entries that added a prompt, a completion or details of a prompt, and count these."""
-    made = {"made_by_import": target.record, "created_at__gte": began}
-    prompts = Prompt.objects.filter(pk__in=added.prompt_ids, **made)
-    completion_ids = [pk for ids in added.completion_ids for pk in ids]
-    completions = Completion.objects.filter(pk__in=completion_ids, **made)
-    new_prompts, new_completions = (set(rows.values_list("pk", flat=True)) for rows in (prompts, completions))
+    new_prompts, new_completions, changed = {*added.news.prompts}, {*added.news.completions}, {*added.news.changed}
     outcome.counts["prompts"] += len(new_prompts)
     outcome.counts["completions"] += len(new_completions)
-    imitated = Demonstration.objects.filter(completion__in=new_completions, made_by_import=target.record)
-    outcome.counts["demonstrations"] += imitated.count()
+    outcome.counts["demonstrations"] += added.news.demonstrations
     for entry, prompt_id, ids in zip(entries, added.prompt_ids, added.completion_ids, strict=True):
-        entry.is_new = prompt_id in new_prompts or prompt_id in added.changed_ids or bool(new_completions & set(ids))
+        entry.is_new = prompt_id in new_prompts or prompt_id in changed or not new_completions.isdisjoint(ids)
         new_prompts.discard(prompt_id)
         new_completions.difference_update(ids)
-        added.changed_ids.discard(prompt_id)
+        changed.discard(prompt_id)
 
 
 def _judge(
@@ -194,15 +183,18 @@ def _judge(
             (gold if judgement.is_gold else ranked).append(index)
     if not target.compare:
         waiting = [index for index in waiting if entries[index].row.judgement is not None]
-    made = {"made_by_import": target.record}
-    groups = [added.completion_ids[index] for index in waiting]
-    compared = add_comparisons(target.project, groups, again=target.again, **made)
-    _mark_comparisons(entries, waiting, compared, outcome)
-    _skip(target, entries, waiting, compared, outcome)
-    groups = [added.completion_ids[index] for index in ranked]
-    compared = add_comparisons(target.project, groups, wanted_rankings=1, **made)
-    _mark_comparisons(entries, ranked, compared, outcome)
-    _rank(target, entries, ranked, compared, units, errors, outcome)
+    shared = {"wanted_rankings": target.project.wanted_rankings, "made_by_import": target.record}
+    without = {*added.news.prompts}
+    groups = [_texts(entries[index], index, added) for index in waiting]
+    planned = plan(target.project, groups, shared, again=target.again, without=without)
+    planned.write()
+    _mark_comparisons(entries, waiting, planned, outcome)
+    _skip(target, entries, waiting, planned, outcome)
+    without.difference_update(comparison.prompt_id for comparison in planned.new)
+    groups = [_texts(entries[index], index, added) for index in ranked]
+    planned = plan(target.project, groups, shared | {"wanted_rankings": 1}, without=without)
+    _mark_comparisons(entries, ranked, planned, outcome)
+    _rank(target, entries, ranked, planned, units, errors, outcome)
     for index in gold:
         judgement = entries[index].row.judgement
         assert judgement is not None
@@ -219,10 +211,19 @@ def _judge(
             outcome.counts["gold"] += 1
 
 
-def _mark_comparisons(entries: list[_Entry], places: list[int], compared: AddedComparisons, outcome: Outcome) -> None:
-    new = set(compared.created)
+def _texts(entry: _Entry, index: int, added: AddedPrompts) -> list[Text]:
+    """Return the stored completions of the entry at `index`, once each."""
+    prompt_id, ids = added.prompt_ids[index], added.completion_ids[index]
+    texts = (
+        Text(pk, prompt_id, one.digest, one.visible_key) for pk, one in zip(ids, entry.prompt.completions, strict=True)
+    )
+    return list({text.pk: text for text in texts}.values())
+
+
+def _mark_comparisons(entries: list[_Entry], places: list[int], planned: Plan, outcome: Outcome) -> None:
+    new = {comparison.pk for comparison in planned.new}
     outcome.counts["comparisons"] += len(new)
-    for index, comparison_id in zip(places, compared.ids, strict=True):
+    for index, comparison_id in zip(places, planned.ids, strict=True):
         if comparison_id in new:
             entries[index].is_new = True
             new.discard(comparison_id)
@@ -232,7 +233,7 @@ def _rank(
     target: Target,
     entries: list[_Entry],
     places: list[int],
-    compared: AddedComparisons,
+    planned: Plan,
     units: Sequence[Unit],
     errors: dict[int, RowError],
     outcome: Outcome,
@@ -243,7 +244,7 @@ def _rank(
     judges = people.find_or_create(target.project, {_judge_of(target, entries[index]) for index in places})
     rankings: list[ImportedRanking] = []
     of_ranking: list[int] = []
-    for index, comparison_id in zip(places, compared.ids, strict=True):
+    for index, comparison_id in zip(places, planned.ids, strict=True):
         judgement = entries[index].row.judgement
         assert judgement is not None
         if comparison_id is None:
@@ -252,10 +253,10 @@ def _rank(
         if judgement.strength is not None and target.map.judgement.strength_scale != target.project.strength_points:
             outcome.left_out["strength"] += 1
             judgement = replace(judgement, strength=None)
-        digests = [_digest(one) for one in entries[index].prompt.completions]
+        digests = [one.digest for one in entries[index].prompt.completions]
         rankings.append(ImportedRanking(comparison_id, judges[_judge_of(target, entries[index])], digests, judgement))
         of_ranking.append(index)
-    results = imported_rankings.store(target.project, target.record, rankings, set(compared.created))
+    results = imported_rankings.store(target.project, target.record, rankings, planned)
     for index, result in zip(of_ranking, results, strict=True):
         if isinstance(result, Invalid):
             _refuse(entries[index], units, errors, result.message)
@@ -268,13 +269,11 @@ def _refuse(entry: _Entry, units: Sequence[Unit], errors: dict[int, RowError], r
     errors.setdefault(entry.unit, RowError(units[entry.unit].lines[0], "", "", reason))
 
 
-def _skip(
-    target: Target, entries: list[_Entry], places: list[int], compared: AddedComparisons, outcome: Outcome
-) -> None:
+def _skip(target: Target, entries: list[_Entry], places: list[int], planned: Plan, outcome: Outcome) -> None:
     """Store the skips among the entries at `places`."""
     skipped = {
         (comparison_id, _judge_of(target, entries[index])): index
-        for index, comparison_id in zip(places, compared.ids, strict=True)
+        for index, comparison_id in zip(places, planned.ids, strict=True)
         if comparison_id is not None and entries[index].row.judgement is not None
     }
     if not skipped:
@@ -322,11 +321,3 @@ def _judge_of(target: Target, entry: _Entry) -> str:
     if judgement is not None and judgement.judge:
         return judgement.judge
     return target.judge or target.map.judge or f"map:{target.map.name}"
-
-
-def _answer(completion: CompletionRow) -> Answer:
-    return Answer(completion.text, completion.turns)
-
-
-def _digest(completion: CompletionRow) -> str:
-    return digest_of_text(completion.text) if completion.turns is None else dialogues.digest_of(completion.turns)

@@ -1,22 +1,42 @@
 """Add comparisons and gold comparisons of completions."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from django.db import transaction
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feedback.dialogues import visible_key
+from feedback.dialogues import answer_of, visible_key
 from feedback.errors import Invalid
+from feedback.imports import bulk
 from feedback.imports.rows import is_id, read_all, read_gold, refuse
 from feedback.imports.undo import block_undo
-from feedback.models import Comparison, ComparisonItem, Completion, Import, Project, Trial
+from feedback.models import Comparison, Import, Project, Trial
 from feedback.queue import sampling
 
 MIN_COMPLETIONS, MAX_COMPLETIONS = 2, 9
-BATCH_SIZE = 2000  # groups per query
+BATCH_SIZE = 5000  # groups per query
+FIND = """
+    SELECT completion.id, completion.prompt_id, completion.digest, completion.text, completion.turns::text
+    FROM feedback_completion AS completion JOIN feedback_prompt AS prompt ON prompt.id = completion.prompt_id
+    WHERE completion.id = ANY(%s::bigint[]) AND prompt.project_id = %s"""
+# Gold, pairs of demonstrations and comparisons of trials are left out: they do not get the project's rankings.
+KNOWN = """
+    SELECT comparison.id, comparison.prompt_id, array_agg(item.digest)
+    FROM feedback_comparison AS comparison
+        JOIN feedback_comparisonitem AS item ON item.comparison_id = comparison.id
+        LEFT JOIN feedback_demonstration AS demonstration ON demonstration.pair_id = comparison.id
+    WHERE comparison.prompt_id = ANY(%s::bigint[]) AND comparison.project_id = %s
+        AND comparison.gold_ranks IS NULL AND comparison.trial_id IS NULL AND demonstration.id IS NULL
+    GROUP BY comparison.id ORDER BY comparison.id DESC"""
+COLUMNS = (
+    "id", "project_id", "prompt_id", "size", "wanted_rankings", "open_slots", "ranking_count", "extra_rankings",
+    "gold_ranks", "priority", "shuffle_key", "trial_id", "made_by_import_id", "created_at",
+)  # fmt: skip
+ITEM_COLUMNS = ("comparison_id", "prompt_id", "completion_id", "position", "digest")
 GOLD_WANTED_RANKINGS = 30_000  # enough for every annotator
 
 
@@ -36,6 +56,46 @@ class AddedComparisons:
     def alike(self) -> int:
         """Number of groups with fewer than two different texts."""
         return self.ids.count(None)
+
+
+class Text(NamedTuple):
+    """A stored completion, as far as comparisons need it."""
+
+    pk: int
+    prompt_id: int
+    digest: str
+    visible_key: tuple[str, ...]
+
+
+@dataclass
+class Plan:
+    """Comparisons that are not stored yet, with their ids."""
+
+    ids: list[int | None]  # as in `AddedComparisons`
+    new: list[Comparison] = field(default_factory=list)
+    texts: list[list[Text]] = field(default_factory=list)  # of the new ones, by position
+
+    def write(self) -> None:
+        """Store the new comparisons."""
+        if not self.new:
+            return
+        moment = timezone.now()
+        rows = ([_column(one, name, moment) for name in COLUMNS] for one in self.new)
+        bulk.copy("feedback_comparison", COLUMNS, rows)
+        items = (
+            (one.pk, text.prompt_id, text.pk, position, text.digest)
+            for one, texts in zip(self.new, self.texts, strict=True)
+            for position, text in enumerate(texts)
+        )
+        bulk.copy("feedback_comparisonitem", ITEM_COLUMNS, items)
+
+
+def _column(comparison: Comparison, name: str, moment: datetime) -> Any:
+    if name == "created_at":
+        return moment
+    if name == "gold_ranks":
+        return None if comparison.gold_ranks is None else bulk.as_array(comparison.gold_ranks)
+    return getattr(comparison, name)
 
 
 @transaction.atomic
@@ -106,90 +166,96 @@ def _add(project: Project, groups: list[list[int]], shared: dict[str, Any], *, a
 def _add_batch(
     project: Project, groups: list[list[int]], shared: dict[str, Any], start: int, again: bool
 ) -> AddedComparisons:
-    completions = _find(project, {completion_id for group in groups for completion_id in group})
-    distinct = [_distinct(group, completions, start + index) for index, group in enumerate(groups, start=1)]
+    texts = _find(project, {completion_id for group in groups for completion_id in group})
+    members = [[texts[completion_id] for completion_id in dict.fromkeys(group)] for group in groups]
+    planned = plan(project, members, shared, start, again=again)
+    planned.write()
+    return AddedComparisons(planned.ids, [comparison.pk for comparison in planned.new])
+
+
+def plan(
+    project: Project,
+    groups: list[list[Text]],
+    shared: dict[str, Any],
+    start: int = 0,
+    *,
+    again: bool = False,
+    without: Container[int] = (),
+) -> Plan:
+    """Return the comparisons of groups; new ones have ids, and are stored by `Plan.write`.
+
+    shared: values of some fields. start: number of groups before these, for messages. without: prompts without a
+    comparison, which are not looked up.
+    """
+    distinct = [_distinct(group, start + index) for index, group in enumerate(groups, start=1)]
     keys = [_key(group) if group else None for group in distinct]
-    known = {} if again else _known(project, [key for key in keys if key])
-    # Of the groups with one unknown key the first makes a comparison. With `again`, each group makes one.
-    first = {key: index for index, key in reversed(list(enumerate(keys)))}
-    new = [index for index, key in enumerate(keys) if key and (again or (key not in known and first[key] == index))]
+    known = {} if again else _known(project, {key[0] for key in keys if key and key[0] not in without})
+    new: list[int] = []
+    of_key: dict[Key, int] = {}  # by key: the place of the group that makes its comparison
+    for index, key in enumerate(keys):
+        # Of the groups with one unknown key the first makes a comparison. With `again`, each group makes one.
+        if key and (again or (key not in known and key not in of_key)):
+            of_key[key] = index
+            new.append(index)
     made = [
         Comparison(
-            project=project,
+            pk=pk,
+            project_id=project.pk,
             prompt_id=distinct[index][0].prompt_id,
             size=len(distinct[index]),
             open_slots=shared["wanted_rankings"],
             **shared,
         )
-        for index in new
+        for index, pk in zip(new, bulk.new_ids("feedback_comparison", len(new)), strict=True)
     ]
     for comparison, shuffle_key in zip(made, sampling.keys(project, made), strict=True):
         comparison.shuffle_key = shuffle_key
-    Comparison.objects.bulk_create(made)
-    ComparisonItem.objects.bulk_create(
-        ComparisonItem(
-            comparison=comparison,
-            prompt_id=completion.prompt_id,
-            completion=completion,
-            digest=completion.digest,
-            position=position,
-        )
-        for comparison, index in zip(made, new, strict=True)
-        for position, completion in enumerate(distinct[index])
-    )
     ids = dict(zip(new, (comparison.pk for comparison in made), strict=True))
-    known |= {key: ids[index] for index in new if (key := keys[index])}
+    known |= {key: ids[index] for key, index in of_key.items()}
     all_ids = [None if key is None else ids.get(index, known[key]) for index, key in enumerate(keys)]
-    return AddedComparisons(all_ids, [comparison.pk for comparison in made])
+    return Plan(all_ids, made, [distinct[index] for index in new])
 
 
 Key = tuple[int, frozenset[str]]  # prompt id, digests of the texts
 
 
-def _key(group: list[Completion]) -> Key:
+def _key(group: list[Text]) -> Key:
     """Return the identity of a comparison: its prompt and texts, without their sources and order."""
-    return group[0].prompt_id, frozenset(completion.digest for completion in group)
+    return group[0].prompt_id, frozenset(text.digest for text in group)
 
 
-def _known(project: Project, keys: Iterable[Key]) -> dict[Key, int]:
-    """Return the ids of the project's comparisons of these prompts by key.
-
-    Gold, pairs of demonstrations and comparisons of trials are left out: they do not get the project's rankings.
-    """
-    items = ComparisonItem.objects.filter(
-        comparison__project=project,
-        comparison__gold_ranks__isnull=True,
-        comparison__demonstration__isnull=True,
-        comparison__trial__isnull=True,
-        prompt_id__in={key[0] for key in keys},
-    )
-    digests: dict[tuple[int, int], set[str]] = defaultdict(set)
-    for comparison_id, prompt_id, digest in items.order_by().values_list("comparison_id", "prompt_id", "digest"):
-        digests[comparison_id, prompt_id].add(digest)
-    # Reversed, so that the oldest of several comparisons of the same texts wins.
-    by_age = sorted(digests.items(), reverse=True)
-    return {(prompt_id, frozenset(texts)): pk for (pk, prompt_id), texts in by_age}
+def _known(project: Project, prompt_ids: set[int]) -> dict[Key, int]:
+    """Return the ids of the project's comparisons of these prompts by key."""
+    if not prompt_ids:
+        return {}
+    rows = bulk.execute(KNOWN, [bulk.as_array(prompt_ids), project.pk])
+    # The newest come first, so that the oldest of several comparisons of the same texts wins.
+    return {(prompt_id, frozenset(digests)): pk for pk, prompt_id, digests in rows}
 
 
-def _find(project: Project, ids: set[int]) -> dict[int, Completion]:
+def _find(project: Project, ids: set[int]) -> dict[int, Text]:
     if not all(is_id(completion_id) for completion_id in ids):
         raise Invalid(_("A completion's id must be a whole number."))
-    rows = Completion.objects.filter(pk__in=ids, prompt__project=project).only("prompt_id", "digest", "text", "turns")
-    completions = {completion.pk: completion for completion in rows}
-    if missing := ids - completions.keys():
+    rows = bulk.execute(FIND, [bulk.as_array(ids), project.pk])
+    texts = {
+        pk: Text(pk, prompt_id, digest, visible_key(answer_of(text, turns)))
+        for pk, prompt_id, digest, text, turns in rows
+    }
+    if missing := ids - texts.keys():
         raise Invalid(_("There is no completion %(min)s in this project.") % {"min": min(missing)})
-    return completions
+    return texts
 
 
-def _distinct(group: list[int], completions: dict[int, Completion], number: int) -> list[Completion]:
+def _distinct(members: list[Text], number: int) -> list[Text]:
     """Return the group's completions without repeated texts; empty if fewer than two are left.
 
     White space at the end is invisible and makes no different text. At the beginning it does: a line may be indented.
     """
-    members = [completions[completion_id] for completion_id in dict.fromkeys(group)]
-    first_by_text = {visible_key(completion.answer): completion for completion in reversed(members)}
-    distinct = [completion for completion in members if completion in first_by_text.values()]
-    if len({completion.prompt_id for completion in distinct}) > 1:
+    first_by_text: dict[tuple[str, ...], Text] = {}
+    for member in members:
+        first_by_text.setdefault(member.visible_key, member)
+    distinct = list(first_by_text.values())
+    if len({text.prompt_id for text in distinct}) > 1:
         raise Invalid(
             _("Group %(number)s has completions of different prompts, which cannot be compared.") % {"number": number}
         )

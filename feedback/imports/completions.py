@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -14,12 +15,22 @@ from django.utils.translation import gettext as _
 from feedback import validation
 from feedback.dialogues import Turns, text_of, with_last_turn
 from feedback.errors import Invalid, TooManyRequests
-from feedback.imports.rows import AnswerRow, read_all, read_answer, refuse
+from feedback.imports import bulk
+from feedback.imports.rows import AnswerRow, CompletionRow, read_all, read_answer, refuse
 from feedback.imports.undo import block_undo
 from feedback.models import Completion, Demonstration, ExternalId, Import, Membership, Project, Prompt, Source, User
 
-BATCH_SIZE = 2000  # rows per query
+BATCH_SIZE = 5000  # rows per query
+INSERT = """
+    INSERT INTO feedback_completion
+        (prompt_id, source_id, text, turns, digest, sampling, author_id, made_by_import_id, created_at)
+    SELECT p, source, t, u, d, s, author, import, moment
+    FROM (SELECT %s::bigint AS source, %s::bigint AS author, %s::bigint AS import, %s::timestamptz AS moment) AS shared,
+        json_to_recordset(%s::json) AS listed (p bigint, t text, u jsonb, d text, s jsonb)
+    ON CONFLICT DO NOTHING RETURNING id, prompt_id, digest"""
+FIND = "SELECT id, prompt_id, digest FROM feedback_completion WHERE source_id = %s AND prompt_id = ANY(%s::bigint[])"
 MAX_CHARACTERS_PER_HOUR = 300_000  # of demonstrations by one person
+Answered = AnswerRow | CompletionRow
 RESERVED_NAMES = re.compile(r"(round|person)-\d+")
 
 
@@ -63,7 +74,7 @@ def add_completions(
         raise Invalid(_("This source belongs to another project."))
     answers = read_all(rows, read_answer)
     block_undo(project)
-    return store(source, _find_prompts(project, answers), answers, author, made_by_import)
+    return store(source, _find_prompts(project, answers), answers, author, made_by_import).ids
 
 
 @transaction.atomic
@@ -95,7 +106,7 @@ def add_demonstration(
     # One source per person, so that results and filters can separate people. The name contains no username.
     source = get_source(membership.project, f"person-{membership.user_id}", Source.Kind.PERSON)
     answer = AnswerRow(prompt.pk, None, text, {}, is_demonstration=True, turns=turns)
-    (completion_id,) = store(source, [prompt.pk], [answer], membership.user)
+    (completion_id,) = store(source, [prompt.pk], [answer], membership.user).ids
     return Demonstration.objects.get(completion_id=completion_id)
 
 
@@ -110,47 +121,59 @@ def _check_amount(membership: Membership, text: str) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Ids of stored completions, aligned with the rows, and those that are new."""
+
+    ids: list[int]
+    new: set[int]
+    demonstrations: int  # new ones
+
+
 def store(
     source: Source,
     prompt_ids: Sequence[int],
-    answers: Sequence[AnswerRow],
+    answers: Sequence[Answered],
     author: User | None = None,
     made_by_import: Import | None = None,
-) -> list[int]:
-    """Store checked answers, skip known ones, and return all ids in order.
+) -> Stored:
+    """Store checked answers and skip known ones.
 
     A completion that a round or a person writes again no longer belongs to the import alone: no undo removes it.
     """
     keys = [(prompt_id, row.digest) for prompt_id, row in zip(prompt_ids, answers, strict=True)]
-    Completion.objects.bulk_create(
-        [
-            Completion(
-                prompt_id=prompt_id,
-                source=source,
-                text=row.text,
-                turns=row.turns,
-                digest=digest,
-                sampling=row.sampling,
-                author=author,
-                made_by_import=made_by_import,
-            )
-            for (prompt_id, digest), row in zip(keys, answers, strict=True)
-        ],
-        batch_size=BATCH_SIZE,
-        ignore_conflicts=True,
-    )
-    rows = Completion.objects.filter(source=source, prompt_id__in=set(prompt_ids))
-    ids = {(prompt_id, digest): pk for pk, prompt_id, digest in rows.values_list("id", "prompt_id", "digest")}
+    shared = [source.pk, author and author.pk, made_by_import and made_by_import.pk, timezone.now()]
+    ids: dict[tuple[int, str], int] = {}
+    for start in range(0, len(keys), BATCH_SIZE):
+        some = slice(start, start + BATCH_SIZE)
+        rows = [
+            {"p": prompt_id, "t": row.text, "u": row.turns, "d": digest, "s": row.sampling}
+            for (prompt_id, digest), row in zip(keys[some], answers[some], strict=True)
+        ]
+        added = bulk.execute(INSERT, [*shared, bulk.as_json(rows)])
+        ids |= {(prompt_id, digest): pk for pk, prompt_id, digest in added}
+    new = set(ids.values())
+    if missing := {prompt_id for prompt_id, digest in keys if (prompt_id, digest) not in ids}:
+        known = bulk.execute(FIND, [source.pk, bulk.as_array(missing)])
+        ids |= {(prompt_id, digest): pk for pk, prompt_id, digest in known}
     stored = [ids[key] for key in keys]
     if made_by_import is None:
-        Completion.objects.filter(pk__in=stored, made_by_import__isnull=False).update(made_by_import=None)
+        Completion.objects.filter(pk__in=set(stored) - new, made_by_import__isnull=False).update(made_by_import=None)
+    return Stored(stored, new, _imitate(stored, answers, made_by_import))
+
+
+def _imitate(stored: list[int], answers: Sequence[Answered], made_by_import: Import | None) -> int:
+    """Make demonstrations of the completions that are to be imitated; return the number of new ones."""
     imitated = dict.fromkeys(pk for pk, row in zip(stored, answers, strict=True) if row.is_demonstration)
+    if not imitated:
+        return 0
+    known = Demonstration.objects.filter(completion__in=imitated).count()
     Demonstration.objects.bulk_create(
         [Demonstration(completion_id=pk, made_by_import=made_by_import) for pk in imitated],
         batch_size=BATCH_SIZE,
         ignore_conflicts=True,
     )
-    return stored
+    return len(imitated) - known
 
 
 def _find_prompts(project: Project, rows: list[AnswerRow]) -> list[int]:

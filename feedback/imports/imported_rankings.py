@@ -6,18 +6,19 @@ comparison: `wanted_rankings` grows with it, so people are asked as before, and 
 exists only for the sake of its imported rankings.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
 
-from django.db import connection
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from psycopg.types.json import Jsonb
 
 from feedback.errors import Invalid
+from feedback.imports import bulk
+from feedback.imports.comparisons import Plan
 from feedback.imports.maps.draft import RowJudgement
 from feedback.models import Comparison, ComparisonItem, Import, Lease, Project, Ranking
 from feedback.queue import blinding
@@ -27,15 +28,11 @@ COLUMNS = (
     "project_id", "comparison_id", "annotator_id", "size", "ranks", "display_order", "seconds", "comment", "strength",
     "flags", "ratings", "spans", "reason", "idempotency_key", "revision", "is_live", "created_at", "made_by_import_id",
 )  # fmt: skip
-COPY = f"COPY feedback_ranking ({', '.join(COLUMNS)}) FROM STDIN"
-# A comparison that was made for its imported rankings has no slot; in another one they leave the slots as they are.
+# The rankings leave the slots of a comparison that was there before as they are.
 COUNT = """
     UPDATE feedback_comparison SET
-        ranking_count = ranking_count + counted.more,
-        wanted_rankings = CASE WHEN counted.is_new THEN counted.more ELSE wanted_rankings + counted.more END,
-        open_slots = CASE WHEN counted.is_new THEN 0 ELSE open_slots END
-    FROM unnest(%s::bigint[], %s::int[], %s::boolean[]) AS counted (comparison_id, more, is_new)
-    WHERE id = counted.comparison_id"""
+        ranking_count = ranking_count + counted.more, wanted_rankings = wanted_rankings + counted.more
+    FROM unnest(%s::bigint[], %s::int[]) AS counted (comparison_id, more) WHERE id = counted.comparison_id"""
 
 
 @dataclass(frozen=True)
@@ -48,15 +45,22 @@ class ImportedRanking:
     judgement: RowJudgement
 
 
-def store(
-    project: Project, record: Import, rankings: Sequence[ImportedRanking], new_comparisons: set[int]
-) -> list[bool | Invalid]:
-    """Store rankings; return for each whether it is new (True) or there already (False), or why it is refused."""
-    comparisons = {ranking.comparison_id for ranking in rankings}
-    # In the order of their ids, as everybody locks them.
-    list(Comparison.objects.filter(pk__in=comparisons).order_by("pk").select_for_update(no_key=True).values_list("pk"))
-    positions = _positions(comparisons)
-    last = _last_revisions(comparisons, {ranking.annotator_id for ranking in rankings})
+def store(project: Project, record: Import, rankings: Sequence[ImportedRanking], planned: Plan) -> list[bool | Invalid]:
+    """Store rankings; return for each whether it is new (True) or there already (False), or why it is refused.
+
+    The new comparisons of the plan are stored, too. One without a ranking is stored with a slot.
+    """
+    positions = {
+        comparison.pk: {text.digest: position for position, text in enumerate(texts)}
+        for comparison, texts in zip(planned.new, planned.texts, strict=True)
+    }
+    older = {ranking.comparison_id for ranking in rankings} - positions.keys()
+    last: dict[tuple[int, int], tuple[int, str, list[int]]] = {}
+    if older:
+        # In the order of their ids, as everybody locks them.
+        list(Comparison.objects.filter(pk__in=older).order_by("pk").select_for_update(no_key=True).values_list("pk"))
+        positions |= _positions(older)
+        last = _last_revisions(older, {ranking.annotator_id for ranking in rankings})
     results: list[bool | Invalid] = []
     rows: list[tuple[Any, ...]] = []
     for ranking in rankings:
@@ -70,10 +74,15 @@ def store(
         last[key] = (revision + 1, Ranking.Standing.COUNTS, fields["ranks"])
         results.append(True)
         rows.append(_row(project, record, ranking, fields, revision + 1))
-    _write(rows)
     more = Counter(row[COLUMNS.index("comparison_id")] for row in rows)
-    with connection.cursor() as cursor:
-        cursor.execute(COUNT, [list(more), list(more.values()), [pk in new_comparisons for pk in more]])
+    for comparison in planned.new:
+        if count := more.pop(comparison.pk, 0):  # it exists for the sake of its rankings: nobody is asked for one
+            comparison.ranking_count = comparison.wanted_rankings = count
+            comparison.open_slots = 0
+    planned.write()
+    bulk.copy("feedback_ranking", COLUMNS, rows)
+    if more:
+        bulk.execute(COUNT, [bulk.as_array(more), bulk.as_array(more.values())])
     return results
 
 
@@ -136,13 +145,15 @@ def _row(
         "project_id": project.pk,
         "comparison_id": ranking.comparison_id,
         "annotator_id": ranking.annotator_id,
-        **fields,
-        "ratings": Jsonb(fields["ratings"]),
-        "spans": Jsonb(fields["spans"]),
+        "size": fields["size"],
+        "ranks": bulk.as_array(fields["ranks"]),
+        "display_order": bulk.as_array(fields["display_order"]),
+        "ratings": json.dumps(fields["ratings"]) if fields["ratings"] else "{}",
+        "spans": json.dumps(fields["spans"]) if fields["spans"] else "[]",
         "seconds": judgement.seconds,
         "comment": judgement.comment,
         "strength": judgement.strength,
-        "flags": judgement.flags,
+        "flags": judgement.flags or "{}",
         "reason": str(Lease.Reason.IMPORTED),
         "idempotency_key": key_of(ranking.comparison_id, ranking.annotator_id, revision),
         "revision": revision,
@@ -151,11 +162,3 @@ def _row(
         "made_by_import_id": record.pk,
     }
     return tuple(values[name] for name in COLUMNS)
-
-
-def _write(rows: Sequence[tuple[Any, ...]]) -> None:
-    if not rows:
-        return
-    with connection.cursor() as cursor, cursor.copy(COPY) as copy:
-        for row in rows:
-            copy.write_row(row)

@@ -4,9 +4,12 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
+from django.utils.functional import Promise
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from feedback import dialogues, validation
 from feedback.dialogues import Answer, Turns
@@ -18,6 +21,13 @@ MAX_ERRORS = 20  # in one answer
 MAX_MESSAGES = 1000  # of one prompt
 MAX_ROWS = 200_000  # of one upload
 ROLES = ("system", "user", "assistant")
+
+# Subjects of error messages. They are lazy, because a look-up of a translation takes longer than the check of a text.
+A_PROMPT, A_REFERENCE = gettext_lazy("A prompt"), gettext_lazy("A reference answer")
+A_MESSAGE, A_MESSAGES_CONTENT = gettext_lazy("A message"), gettext_lazy("A message's content")
+A_COMPLETION, A_COMPLETIONS_TEXT = gettext_lazy("A completion"), gettext_lazy("A completion's text")
+A_COMPLETIONS_SOURCE = gettext_lazy("A completion's source")
+A_TURN, A_TURNS_CONTENT = gettext_lazy("A turn"), gettext_lazy("A turn's content")
 
 Row = TypeVar("Row")
 
@@ -31,6 +41,14 @@ class CompletionRow:
     sampling: dict[str, Any] = field(default_factory=dict)
     is_demonstration: bool = False
     turns: Turns | None = None  # of a dialogue
+
+    @cached_property
+    def digest(self) -> str:
+        return digest_of_text(self.text) if self.turns is None else dialogues.digest_of(self.turns)
+
+    @cached_property
+    def visible_key(self) -> tuple[str, ...]:
+        return dialogues.visible_key(Answer(self.text, self.turns))
 
 
 @dataclass(frozen=True)
@@ -124,7 +142,7 @@ def read_prompt(row: object) -> PromptRow:
             )
             % {"format": made.title, "map": made.name}
         )
-    return read_prompt_values(validation.known_keys(row, known, _("A prompt")))
+    return read_prompt_values(validation.known_keys(row, known, A_PROMPT))
 
 
 def read_prompt_values(values: dict[str, Any]) -> PromptRow:
@@ -133,7 +151,7 @@ def read_prompt_values(values: dict[str, Any]) -> PromptRow:
     return PromptRow(
         messages=messages,
         external_id=_read_external_id(values.get("external_id")),
-        references=[validation.filled_text(text, _("A reference answer")) for text in _list(values, "references")],
+        references=[validation.filled_text(text, A_REFERENCE) for text in _list(values, "references")],
         metadata=validation.json_object(values.get("metadata") or {}, "metadata"),
         completions=[_read_completion(completion) for completion in _list(values, "completions")],
         digest=digest_of_messages(messages),
@@ -143,7 +161,7 @@ def read_prompt_values(values: dict[str, Any]) -> PromptRow:
 def read_answer(row: object) -> AnswerRow:
     """Read `{"prompt_id": id or "external_id": text, "text": … or "turns": […], "sampling"?, "demonstration"?}`."""
     known = {"prompt_id", "external_id", "text", "turns", "sampling", "demonstration"}
-    values = validation.known_keys(row, known, _("A completion"))
+    values = validation.known_keys(row, known, A_COMPLETION)
     prompt_id, external_id = values.get("prompt_id"), _read_external_id(values.get("external_id"))
     if (prompt_id is None) == (external_id is None):
         raise Invalid(_('A completion names its prompt by either "prompt_id" or "external_id".'))
@@ -221,11 +239,11 @@ def _read_messages(values: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _read_message(message: object) -> dict[str, str]:
-    values = validation.known_keys(message, {"role", "content"}, _("A message"))
+    values = validation.known_keys(message, {"role", "content"}, A_MESSAGE)
     role = values.get("role")
     if role not in ROLES:
         raise Invalid(_('A message\'s "role" must be system, user or assistant.'))
-    return {"role": role, "content": validation.filled_text(values.get("content"), _("A message's content"))}
+    return {"role": role, "content": validation.filled_text(values.get("content"), A_MESSAGES_CONTENT)}
 
 
 def _check_turns(roles: list[str]) -> None:
@@ -243,19 +261,19 @@ def _read_external_id(value: object) -> str | None:
 
 def _read_completion(value: object) -> CompletionRow:
     if isinstance(value, str):
-        return CompletionRow(validation.text(value, _("A completion")))
-    values = validation.known_keys(value, {"text", "turns", "source", "sampling", "demonstration"}, _("A completion"))
-    text, turns = _read_text_or_turns(values, _("A completion's text"))
+        return CompletionRow(validation.text(value, A_COMPLETION))
+    values = validation.known_keys(value, {"text", "turns", "source", "sampling", "demonstration"}, A_COMPLETION)
+    text, turns = _read_text_or_turns(values, A_COMPLETIONS_TEXT)
     return CompletionRow(
         text,
-        validation.filled_text(values.get("source", "import"), _("A completion's source"), max_length=200),
+        validation.filled_text(values.get("source", "import"), A_COMPLETIONS_SOURCE, max_length=200),
         validation.json_object(values.get("sampling") or {}, "sampling"),
         _read_demonstration(values, text, turns),
         turns,
     )
 
 
-def _read_text_or_turns(values: dict[str, Any], what: str) -> tuple[str, Turns | None]:
+def _read_text_or_turns(values: dict[str, Any], what: str | Promise) -> tuple[str, Turns | None]:
     """Return the text, and the turns of a dialogue. A single turn is a text."""
     if "turns" not in values:
         # May be empty: models write empty completions, and annotators should be able to rank them last.
@@ -277,12 +295,12 @@ def _read_text_or_turns(values: dict[str, Any], what: str) -> tuple[str, Turns |
 
 
 def _read_turn(turn: object) -> dict[str, str]:
-    values = validation.known_keys(turn, {"role", "content"}, _("A turn"))
+    values = validation.known_keys(turn, {"role", "content"}, A_TURN)
     role = values.get("role")
     if role not in ("assistant", "user"):
         raise Invalid(_('A turn\'s "role" must be assistant or user.'))
     check = validation.text if role == "assistant" else validation.filled_text
-    return {"role": role, "content": check(values.get("content"), _("A turn's content"))}
+    return {"role": role, "content": check(values.get("content"), A_TURNS_CONTENT)}
 
 
 def _read_demonstration(values: dict[str, Any], text: str, turns: Turns | None) -> bool:
