@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from contextvars import copy_context
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
@@ -18,7 +20,8 @@ from feedback.imports.maps.description import Map
 from feedback.imports.stream import RowError, Unit, units
 from feedback.models import Import
 
-BATCH_SIZE = 2000  # rows
+BATCH_SIZE = 4000  # rows
+BATCH_CHARACTERS = 4_000_000  # of texts: two batches are in memory
 COUNTED = ("prompts", "completions", "comparisons", "demonstrations", "rankings", "skips", "gold", "completed")
 MAX_REPORTED = 1000  # errors that a report lists; all are counted
 
@@ -65,7 +68,7 @@ def load(
     report = Report(**target.record.report)
     report.is_complete = False
     with transaction.atomic() if strict else nullcontext():
-        for batch in _batches(units(file, target.map, skip=report.rows)):
+        for batch in _read_ahead(_batches(units(file, target.map, skip=report.rows))):
             with transaction.atomic():
                 outcome = write_batch(target, batch)
                 if strict and outcome.errors:
@@ -90,11 +93,30 @@ def preview(file: RowFile, made: Map, count: int = 5) -> list[Unit]:
 def _batches(stream: Iterator[Unit]) -> Iterator[list[Unit]]:
     for first in stream:
         batch = [first]
-        size = len(first.lines)
-        while size < BATCH_SIZE and (unit := next(stream, None)) is not None:
+        rows, characters = len(first.lines), _characters(first)
+        while rows < BATCH_SIZE and characters < BATCH_CHARACTERS and (unit := next(stream, None)) is not None:
             batch.append(unit)
-            size += max(len(unit.lines), len(unit.rows))
+            rows += max(len(unit.lines), len(unit.rows))
+            characters += _characters(unit)
         yield batch
+
+
+def _characters(unit: Unit) -> int:
+    return sum(
+        sum(len(message["content"]) for message in row.prompt.messages)
+        + sum(len(completion.text) for completion in row.prompt.completions)
+        for row in unit.rows
+    )
+
+
+def _read_ahead(batches: Iterator[list[Unit]]) -> Iterator[list[Unit]]:
+    """Yield batches; read the next one in a thread while the database stores this one."""
+    with ThreadPoolExecutor(1) as reader:
+        context = copy_context()  # errors are sentences in the language of the caller
+        following = reader.submit(context.run, next, batches, None)
+        while (batch := following.result()) is not None:
+            following = reader.submit(context.run, next, batches, None)
+            yield batch
 
 
 def _store(record: Import, report: Report, outcome: Outcome) -> None:

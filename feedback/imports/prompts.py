@@ -141,7 +141,7 @@ def _insert(project: Project, rows: list[PromptRow], made_by_import: Import | No
             }
             for row in rows[start : start + BATCH_SIZE]
         ]
-        ids |= dict(bulk.execute(INSERT, [*shared, bulk.as_json(values)]))  # type: ignore[arg-type]
+        ids |= dict(bulk.execute(INSERT, [*shared, bulk.as_json(values)]))
     return ids
 
 
@@ -220,7 +220,7 @@ def split_of(digest: str, held_out_percent: int) -> str:
 
 def _ids_by_digest(project: Project, digests: Iterable[str]) -> dict[str, int]:
     statement = "SELECT digest, id FROM feedback_prompt WHERE project_id = %s AND digest = ANY(%s::text[])"
-    return dict(bulk.execute(statement, [project.pk, bulk.as_array(digests)]))  # type: ignore[arg-type]
+    return dict(bulk.execute(statement, [project.pk, bulk.as_array(digests)]))
 
 
 def _check_external_ids(project: Project, rows: list[PromptRow]) -> None:
