@@ -30,6 +30,11 @@ def bench(monkeypatch, capsys) -> Callable[..., tuple[int, str]]:
     return run
 
 
+def test_the_benchmark_of_imports_refuses_a_file_without_rows(bench) -> None:
+    status, errors = bench("imports", "--rows", "0")
+    assert status == 2 and "'0' is not a whole number of at least 1" in errors
+
+
 def test_an_unknown_learner_benchmark_is_refused_with_the_known_names(bench) -> None:
     names = (
         "dpo_pairs, dpo_k4, lora_memory, ppo, ppo_recommended, "

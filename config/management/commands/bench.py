@@ -1,4 +1,4 @@
-"""`manage.py bench learner`, `rankings`, `web`: compare speed and results with other software."""
+"""`manage.py bench learner`, `rankings`, `web`, …: measure speed, and compare it and results with other software."""
 
 import os
 import sys
@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
 PROGRAMS = {
+    "imports": "tests.benchmarks.imports",
     "learner": "tests.benchmarks.learner",
     "ratings": "tests.benchmarks.ratings",
     "rankings": "tests.benchmarks.learner.real_rankings",
