@@ -268,6 +268,7 @@ STORAGES = {
     "staticfiles": {"BACKEND": "config.static.AssetStorage"},
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 64 * 1024 * 1024
+MAX_IMPORT_FILE_SIZE = 4 * 1024**3  # bytes; of a file to import, which is stored on the disk and read as a stream
 # Bytes of a body without the token or session of an account. It is as large because a form that arrives after its
 # session ended is kept, and guidelines are long.
 MAX_ANONYMOUS_BODY_SIZE = 1024 * 1024

@@ -108,6 +108,9 @@ class LoadQuery(strict.Serializer):
     compare = serializers.BooleanField(
         default=True, help_text="Make comparisons for annotators of rows without a judgement."
     )
+    stop_at_error = serializers.BooleanField(
+        default=False, help_text="Import what comes before the first row that cannot be imported, and stop there."
+    )
     strict = serializers.BooleanField(
         default=False, help_text="Import nothing if a row is refused; for files of at most 128 KiB."
     )

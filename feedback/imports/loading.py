@@ -1,5 +1,8 @@
 """Import of a file through a map: batch by batch at constant memory, with a report of every row that was left out."""
 
+import csv
+import io
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +26,7 @@ from feedback.models import Import
 BATCH_SIZE = 4000  # rows
 BATCH_CHARACTERS = 4_000_000  # of texts: two batches are in memory
 COUNTED = ("prompts", "completions", "comparisons", "demonstrations", "rankings", "skips", "gold", "completed")
+FORMULAS = ("=", "+", "-", "@", "\t", "\r")  # beginnings of formulas in spreadsheets
 MAX_REPORTED = 1000  # errors that a report lists; all are counted
 
 
@@ -55,12 +59,14 @@ def load(
     target: Target,
     *,
     strict: bool = False,
+    stop_at_error: bool = False,
     before_commit: Callable[[float], None] | None = None,
     is_over: Callable[[], bool] = lambda: False,
 ) -> Report:
     """Import a file, one transaction a batch; with `strict` all rows in one, or none. Return the report.
 
     The report is stored with the import after each batch, and a later call for the same import goes on from there.
+    stop_at_error: store what comes before the first row that cannot be imported, and end with `stopped`.
     before_commit: gets the share of the file that was read, at the end of each batch in its transaction. is_over: asked
     after each batch; true stops here, and the report is not `is_complete`. Raises Invalid if the file cannot be read
     on, and with `strict` for the first row that cannot be imported.
@@ -70,14 +76,14 @@ def load(
     with transaction.atomic() if strict else nullcontext():
         for batch in _read_ahead(_batches(units(file, target.map, skip=report.rows))):
             with transaction.atomic():
-                outcome = write_batch(target, batch)
+                outcome = write_batch(target, batch) if not stop_at_error else _write_until_error(target, batch, report)
                 if strict and outcome.errors:
                     raise _refusal(min(outcome.errors, key=lambda error: error.line))
                 report.add(batch, outcome)
                 _store(target.record, report, outcome)
                 if before_commit is not None:
                     before_commit(file.done())
-            if not strict and is_over():
+            if report.stopped or (not strict and is_over()):
                 return report
     if not report.rows:
         raise Invalid(_("The file has no rows."))
@@ -85,9 +91,51 @@ def load(
     return report
 
 
+def errors_as_lines(record: Import) -> str:
+    """Return the listed errors of an import as JSON Lines."""
+    return "".join(json.dumps(error, ensure_ascii=False) + "\n" for error in record.report.get("errors", []))
+
+
+def errors_as_csv(record: Import) -> str:
+    """Return the listed errors of an import as CSV. No cell begins like a formula, which a spreadsheet would run."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, ["line", "field", "value", "reason"])
+    writer.writeheader()
+    for error in record.report.get("errors", []):
+        writer.writerow({name: f"'{cell}" if str(cell)[:1] in FORMULAS else cell for name, cell in error.items()})
+    return stream.getvalue()
+
+
 def preview(file: RowFile, made: Map, count: int = 5) -> list[Unit]:
     """Return the first units of a file as a map reads them. Nothing is stored."""
     return list(islice(units(file, made), count))
+
+
+class _BadRow(Exception):
+    """A row of a batch cannot be imported."""
+
+    def __init__(self, error: RowError) -> None:
+        self.error = error
+
+
+def _write_until_error(target: Target, batch: list[Unit], report: Report) -> Outcome:
+    """Store the rows before the first one that cannot be imported; cut the batch after that row."""
+    counts = dict(target.record.counts)
+    try:
+        with transaction.atomic():
+            outcome = write_batch(target, batch)
+            if outcome.errors:
+                raise _BadRow(min(outcome.errors, key=lambda error: error.line))
+            return outcome
+    except _BadRow as bad:
+        error = bad.error
+    target.record.counts = counts  # the batch was taken back
+    place = next(index for index, unit in enumerate(batch) if error.line in unit.lines)
+    outcome = write_batch(target, batch[:place])
+    outcome.errors.append(error)
+    del batch[place + 1 :]
+    report.stopped = _("It stopped at line %(line)s, as you asked: %(reason)s") % vars(error)
+    return outcome
 
 
 def _batches(stream: Iterator[Unit]) -> Iterator[list[Unit]]:
@@ -113,9 +161,13 @@ def _read_ahead(batches: Iterator[list[Unit]]) -> Iterator[list[Unit]]:
     """Yield batches; read the next one in a thread while the database stores this one."""
     with ThreadPoolExecutor(1) as reader:
         context = copy_context()  # errors are sentences in the language of the caller
-        following = reader.submit(context.run, next, batches, None)
+
+        def read() -> list[Unit] | None:
+            return next(batches, None)
+
+        following = reader.submit(context.run, read)
         while (batch := following.result()) is not None:
-            following = reader.submit(context.run, next, batches, None)
+            following = reader.submit(context.run, read)
             yield batch
 
 

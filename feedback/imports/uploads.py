@@ -107,7 +107,8 @@ def choose_map(record: Import, made: Map) -> None:
 def start(record: Import, **options: Any) -> Import:
     """Start a draft: a small file is imported now, another one by the worker. `options` are those of `Target`.
 
-    `strict`, another option, imports nothing if a row is refused; such a file must be small.
+    `strict`, another option, imports nothing if a row is refused; such a file must be small. `stop_at_error` ends the
+    import at the first such row.
     """
     if not record.map:
         raise Invalid(_("Choose a map first: the format was not recognised."))
@@ -170,9 +171,12 @@ def run(import_id: int, seconds: float | None = None) -> bool:
             record.report = record.report or {"errors": errors, "error_count": len(errors)}
             _end(record, str(Import.State.FAILED), error.message)
         else:
-            if not report.is_complete:
+            if report.stopped:
+                _end(record, str(Import.State.FAILED), report.stopped)
+            elif not report.is_complete:
                 return True
-            _end(record, str(Import.State.FINISHED))
+            else:
+                _end(record, str(Import.State.FINISHED))
         _delete_file(record)
         return False
 
@@ -181,7 +185,7 @@ def _load(record: Import, seconds: float | None) -> Report:
     made = map_of(record)
     assert made is not None
     options = dict(record.options)
-    strict = options.pop("strict", False)
+    strict, stop_at_error = options.pop("strict", False), options.pop("stop_at_error", False)
     until = None if seconds is None else monotonic() + seconds
 
     def before_commit(done: float) -> None:
@@ -193,6 +197,7 @@ def _load(record: Import, seconds: float | None) -> Report:
         file_of(record),
         Target(record.project, record, made, **options),
         strict=strict,
+        stop_at_error=stop_at_error,
         before_commit=before_commit,
         is_over=lambda: until is not None and monotonic() > until,
     )
@@ -218,7 +223,7 @@ def _only_here(import_id: int) -> Iterator[bool]:
 
 
 def _write(path: Path, chunks: Iterable[bytes]) -> None:
-    most, size = settings.DATA_UPLOAD_MAX_MEMORY_SIZE, 0
+    most, size = settings.MAX_IMPORT_FILE_SIZE, 0
     with path.open("wb") as file:
         for chunk in chunks:
             size += len(chunk)

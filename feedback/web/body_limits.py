@@ -17,6 +17,7 @@ from feedback.web.sessions import SessionStore
 MAX_MEMBER_BODY_SIZE = 2 * 1024 * 1024  # bytes
 # URL names of the pages where managers upload files; API views read their own bodies
 UPLOAD_VIEWS = {"prompts", "guards", "imports"}
+FILE_VIEWS = {"imports", "api-imports"}  # their files go to the disk piece by piece
 
 
 class BodyLimitMiddleware:
@@ -48,7 +49,7 @@ class BodyLimitMiddleware:
             sender and (is_api or name in UPLOAD_VIEWS) and _manages(sender, match and match.kwargs.get("slug"))
         )
         if may_upload:
-            most = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+            most = settings.MAX_IMPORT_FILE_SIZE if name in FILE_VIEWS else settings.DATA_UPLOAD_MAX_MEMORY_SIZE
         if length <= most:
             return None
         message = _("The request has %(length)s bytes, and at most %(most)s are accepted here: send less.")

@@ -208,6 +208,11 @@ class ImportOptionsForm(forms.Form):
         required=False,
         help_text=_("Without this, uploading the same file again changes nothing."),
     )
+    stop_at_error = forms.BooleanField(
+        label=_("Stop at the first row that cannot be imported"),
+        required=False,
+        help_text=_("The rows before it are imported. Without this, such rows are left out and reported."),
+    )
     strict = forms.BooleanField(
         label=_("Import nothing if a row cannot be imported"),
         required=False,

@@ -50,6 +50,9 @@ class Command(BaseCommand):
         )
         parser.add_argument("--strict", action="store_true", help="Import nothing if a row cannot be imported.")
         parser.add_argument(
+            "--stop-at-error", action="store_true", help="Stop at the first row that cannot be imported."
+        )
+        parser.add_argument(
             "--judge",
             default="",
             help="Name of the imported person for judgements that name nobody. Default: the map's.",
@@ -79,12 +82,14 @@ class Command(BaseCommand):
             to = Target(
                 target, record, made, compare=options["compare"], again=options["again"], judge=options["judge"]
             )
-            report = self._load(rows, to, strict=options["strict"])
+            report = self._load(rows, to, strict=options["strict"], stop_at_error=options["stop_at_error"])
         except OSError as error:
             raise CommandError(f"{file} cannot be read: {error.strerror}.") from error
         except AccordError as error:
             raise CommandError(error.message) from error
         self._print(project, record, made, report, options["json"])
+        if report["stopped"]:
+            raise CommandError(report["stopped"])
         if report["error_count"] and not report["imported"] and not report["unchanged"]:
             raise CommandError("No row could be imported.")
 
@@ -112,9 +117,9 @@ class Command(BaseCommand):
             return recognition.must_recognise(first_rows(file))
         return read_toml(Path(name).read_text("utf-8")) if name.endswith(".toml") else maps.find(name)
 
-    def _load(self, file: RowFile, target: Target, *, strict: bool) -> dict[str, Any]:
+    def _load(self, file: RowFile, target: Target, *, strict: bool, stop_at_error: bool) -> dict[str, Any]:
         try:
-            report = asdict(load(file, target, strict=strict))
+            report = asdict(load(file, target, strict=strict, stop_at_error=stop_at_error))
         except Invalid:
             if not any(target.record.counts.values()) or strict:
                 Import.objects.filter(pk=target.record.pk).delete()

@@ -15,7 +15,7 @@ from feedback import imports
 from feedback.actions import members
 from feedback.errors import AccordError, Invalid
 from feedback.imports import maps, uploads
-from feedback.imports.loading import preview
+from feedback.imports.loading import errors_as_csv, errors_as_lines, preview
 from feedback.imports.maps.description import Map, read_toml, to_toml
 from feedback.imports.maps.draft import MappedRow
 from feedback.imports.stream import first_rows, unused_columns
@@ -134,12 +134,20 @@ def stop(request: HttpRequest, slug: str, import_id: int) -> HttpResponse:
 @login_required
 @require_GET
 def report(request: HttpRequest, slug: str, import_id: int) -> HttpResponse:
-    """Return the report as a file."""
+    """Return the report as a file; with `rows=csv` or `rows=jsonl` the rows that were left out."""
     membership = members.manager_of(request.user, slug)
     record = imports.find_import(membership.project, import_id)
-    about = {"import_id": record.pk, "file": record.file_name, "map": record.map.get("name", "")}
-    response = JsonResponse(about | record.report)
-    response["Content-Disposition"] = f'attachment; filename="import-{record.pk}.json"'
+    name = f"import-{record.pk}"
+    if (wanted := request.GET.get("rows")) in ("csv", "jsonl"):
+        name = f"{name}-errors.{wanted}"
+        content = errors_as_csv(record) if wanted == "csv" else errors_as_lines(record)
+        kind = "text/csv" if wanted == "csv" else "application/x-ndjson"
+        response = HttpResponse(content, content_type=f"{kind}; charset=utf-8")
+    else:
+        about = {"import_id": record.pk, "file": record.file_name, "map": record.map.get("name", "")}
+        name = f"{name}.json"
+        response = JsonResponse(about | record.report)
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
     return response
 
 

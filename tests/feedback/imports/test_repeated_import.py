@@ -72,6 +72,15 @@ def test_references_and_metadata_of_a_known_prompt_are_recorded(project):
     assert imports.add_prompts(project, [ROW, more]).changed == 0
 
 
+def test_tags_of_a_known_prompt_are_added_to_its_tags(project):
+    imports.add_prompts(project, [{"prompt": "a", "metadata": {"tags": ["x", "y"]}}])
+    more = {"prompt": "a", "metadata": {"tags": ["y", "z"]}}
+    assert imports.add_prompts(project, [more, more]).changed == 1
+    assert Prompt.objects.get().metadata == {"tags": ["x", "y", "z"]}
+    with pytest.raises(Invalid, match='another value of the metadata "tags"'):
+        imports.add_prompts(project, [{"prompt": "a", "metadata": {"tags": "w"}}])
+
+
 def test_contradicting_metadata_is_refused_by_line_and_nothing_is_stored(project):
     imports.add_prompts(project, [ROW])
     other = {"prompt": "a", "metadata": {"topic": "other"}, "external_id": "2"}

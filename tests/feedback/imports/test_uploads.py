@@ -1,5 +1,7 @@
 """Import page and API: the first rows before anything is stored, another map, steps of the worker, stop and report."""
 
+import csv
+import io
 import json
 
 import pytest
@@ -107,6 +109,29 @@ def test_a_stopped_import_keeps_what_it_has_stored(draft, project, monkeypatch):
     record.refresh_from_db()
     assert (record.state, record.report["stopped"], Ranking.objects.count()) == ("failed", "It was stopped.", 2)
     assert imports.undo_import(record, None).removed["rankings"] == 2
+
+
+def test_an_import_may_end_at_its_first_bad_row_with_what_came_before(draft, browser):
+    bad = {"prompt": "x", "chosen": "=1", "rejected": 2}
+    record = uploads.start(draft(lines(*PAIRS[:2], bad, PAIRS[2])), stop_at_error=True)
+    assert (record.state, record.report["rows"], record.report["imported"]) == ("failed", 3, 2)
+    assert record.report["stopped"].startswith("It stopped at line 3, as you asked: ")
+    assert (Ranking.objects.count(), record.counts["rankings"]) == (2, 2)
+    again = uploads.start(draft(lines(*PAIRS)), stop_at_error=True)
+    assert (again.state, again.report["imported"], again.report["unchanged"]) == ("finished", 1, 2)
+
+
+def test_the_rows_that_were_left_out_can_be_downloaded(draft, browser):
+    record = uploads.start(draft(lines(*PAIRS, {"prompt": "x", "chosen": {"=1": 2}, "rejected": "b"}, {})))
+    report = f"{PAGE}{record.pk}/report/"
+    listed = [json.loads(line) for line in browser.get(f"{report}?rows=jsonl").content.splitlines()]
+    assert [(error["line"], error["field"]) for error in listed] == [(4, "chosen"), (5, "chosen")]
+    table = list(csv.DictReader(io.StringIO(browser.get(f"{report}?rows=csv").content.decode())))
+    assert [row["reason"] for row in table] == [error["reason"] for error in listed]
+    Import.objects.filter(pk=record.pk).update(
+        report=record.report | {"errors": [{"line": 1, "field": "", "value": "=HYPERLINK(1)", "reason": "r"}]}
+    )
+    assert browser.get(f"{report}?rows=csv").content.decode().splitlines()[1] == "1,,'=HYPERLINK(1),r"
 
 
 def test_an_import_starts_once_and_only_with_a_map(draft):
