@@ -16,6 +16,7 @@ from config.runtime.environment import (
     read_integer,
     read_key,
     read_list,
+    read_networks,
     read_text,
     read_url,
 )
@@ -351,6 +352,13 @@ SIMULATED_USER_MODEL = read_text("ACCORD_SIMULATED_USER_MODEL")
 SIMULATED_USER_KEY = read_key("ACCORD_SIMULATED_USER_KEY")
 if SIMULATED_USER_URL and not SIMULATED_USER_MODEL:
     raise SetupError("ACCORD_SIMULATED_USER_URL is set: set ACCORD_SIMULATED_USER_MODEL, the name of its model, too.")
+
+# Networks besides the public internet where the endpoints of projects may be (training/endpoints/addresses.py).
+ENDPOINT_NETWORKS = read_networks(
+    "ACCORD_ENDPOINT_NETWORKS",
+    hosts.default_endpoint_networks(EMBEDDED_DATABASE, read_text("ACCORD_HOST"), PUBLIC_URL),
+    hosts.PRIVATE_NETWORKS,
+)
 
 # The GPUs that CUDA shows to programs; None: all of them. Only the page Machines reads this.
 VISIBLE_GPUS = read_gpus("CUDA_VISIBLE_DEVICES")

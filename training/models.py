@@ -439,3 +439,73 @@ class GuardText(models.Model):
 
     def __str__(self) -> str:
         return " ".join(self.text[:80].split())
+
+
+class Endpoint(models.Model):
+    """An OpenAI-compatible server that writes completions of a project, by one model: one source."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="endpoints")
+    source = models.OneToOneField(Source, models.RESTRICT, related_name="endpoint")
+    name = models.CharField(
+        _("Name"), max_length=100, help_text=_("Small letters, digits, dots and hyphens. Annotators never see it.")
+    )
+    url = models.CharField(
+        _("Address"), max_length=500, help_text=_("Base address of the API, such as https://api.example.org/v1.")
+    )
+    model = models.CharField(_("Model"), max_length=200, help_text=_("Name of the model, as the endpoint lists it."))
+    encrypted_key = models.TextField(blank=True, editable=False, help_text="The key, encrypted; empty: none.")
+    key_ends = models.CharField(max_length=4, blank=True, editable=False, help_text="Last characters of the key.")
+    concurrency = models.PositiveSmallIntegerField(
+        _("Requests at once"),
+        default=4,
+        validators=[MinValueValidator(1), MaxValueValidator(64)],
+        help_text=_("Requests that a round sends at the same time."),
+    )
+    timeout_seconds = models.PositiveSmallIntegerField(
+        _("Seconds for an answer"),
+        default=120,
+        validators=[MinValueValidator(1), MaxValueValidator(3600)],
+        help_text=_("A request without an answer within this time has failed."),
+    )
+    retries = models.PositiveSmallIntegerField(
+        _("Further attempts"),
+        default=5,
+        validators=[MaxValueValidator(20)],
+        help_text=_("After a failure that may pass, with growing times between them or those that the endpoint names."),
+    )
+    prompt_price = models.DecimalField(
+        _("Price of input tokens"),
+        max_digits=12,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text=_("Of a million tokens, in the currency of your contract. Empty: no cost is shown."),
+    )
+    completion_price = models.DecimalField(
+        _("Price of output tokens"),
+        max_digits=12,
+        decimal_places=6,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text=_("Of a million tokens, in the same currency."),
+    )
+    requests = models.BigIntegerField(default=0, editable=False, help_text="Completions so far, those of tests too.")
+    prompt_tokens = models.BigIntegerField(default=0, editable=False, help_text="Input tokens so far.")
+    completion_tokens = models.BigIntegerField(default=0, editable=False, help_text="Output tokens so far.")
+    created_by = models.ForeignKey(User, models.SET_NULL, null=True, blank=True, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "name"], name="endpoint_name_once"),
+            models.CheckConstraint(condition=Q(concurrency__gte=1, concurrency__lte=64), name="endpoint_concurrency"),
+            models.CheckConstraint(
+                condition=Q(timeout_seconds__gte=1, timeout_seconds__lte=3600), name="endpoint_timeout"
+            ),
+            models.CheckConstraint(condition=Q(retries__lte=20), name="endpoint_retries"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,9 +1,12 @@
 """Typed readers of environment variables, for config/settings.py only."""
 
+import ipaddress
 import os
 from urllib.parse import urlsplit
 
 from config.runtime.errors import SetupError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def read_text(name: str, default: str = "") -> str:
@@ -42,6 +45,26 @@ def read_list(name: str, default: list[str]) -> list[str]:
     """Return the comma-separated values."""
     values = [value.strip() for value in read_text(name).split(",")]
     return [value for value in values if value] or default
+
+
+def read_networks(name: str, default: list[str], private: list[str]) -> list[Network]:
+    """Return the networks of a comma-separated list, such as 192.168.1.0/24. "private" stands for those of `private`.
+
+    "none" alone is an empty list.
+    """
+    words = read_list(name, default)
+    if words == ["none"]:
+        return []
+    networks = []
+    for word in words:
+        for text in private if word == "private" else [word]:
+            try:
+                networks.append(ipaddress.ip_network(text))
+            except ValueError as error:
+                raise SetupError(
+                    f'{name} has "{word}": write networks such as 192.168.1.0/24, or private, or none.'
+                ) from error
+    return networks
 
 
 def read_gpus(name: str) -> list[str] | None:

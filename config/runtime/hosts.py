@@ -7,6 +7,22 @@ import psutil
 
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # for an address that means all interfaces
 
+# Networks that no one reaches from the internet: this machine, a local network, a shared or overlay network.
+PRIVATE_NETWORKS = [
+    *("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"),
+]
+
+
+def default_endpoint_networks(is_single_machine: bool, listens_on: str, public_url: str) -> list[str]:
+    """Return the default of ACCORD_ENDPOINT_NETWORKS.
+
+    A manager of a project names the addresses of endpoints, and the server sends requests there. Where only the people
+    of this machine reach Accord, they reach private addresses anyway. Elsewhere a manager must not look around in the
+    network of the server, so an administrator names the networks.
+    """
+    is_local = listens_on in ("", "localhost", *LOOPBACK.values())
+    return ["private"] if is_single_machine and is_local and not public_url else ["none"]
+
 
 def address_of(host: str, port: int) -> str:
     """Return the URL at which this machine reaches its own service that listens on the host."""

@@ -70,12 +70,13 @@ class ExternalId(models.Model):
 
 
 class Source(models.Model):
-    """The author of completions: a checkpoint, a person or an import. Annotators never see it."""
+    """The author of completions: a checkpoint, a person, an endpoint or an import. Annotators never see it."""
 
     class Kind(models.TextChoices):
         CHECKPOINT = "checkpoint"
         PERSON = "person"
         IMPORT = "import"
+        ENDPOINT = "endpoint"
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="sources")
     name = models.CharField(max_length=200)
@@ -88,7 +89,9 @@ class Source(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(fields=["project", "name"], name="source_once"),
-            models.CheckConstraint(condition=Q(kind__in=["checkpoint", "person", "import"]), name="source_kind"),
+            models.CheckConstraint(
+                condition=Q(kind__in=["checkpoint", "person", "import", "endpoint"]), name="source_kind"
+            ),
         ]
 
     def __str__(self) -> str:

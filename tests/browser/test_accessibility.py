@@ -87,6 +87,7 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         f"{at}/machines/",
         f"{at}/ratings/",
         f"{at}/guards/",
+        f"{at}/endpoints/",
         f"{at}/reward-model/",
         f"{at}/review/surprising/",
         f"{at}/trials/",

@@ -37,7 +37,7 @@ def test_a_round_learns_from_rankings_without_a_reward_model(project, tiny_base,
     run_round.run(started.pk)
     done = Round.objects.get(pk=started.pk)
     assert (done.error, done.status, done.stage) == ("", "finished", "comparisons")
-    assert set(done.results) == {"snapshot", "durations", "policy", "samples", "baseline"}
+    assert set(done.results) == {"snapshot", "durations", "comparisons", "policy", "samples", "baseline"}
     assert done.results["policy"]["program"] == "dpo" and done.results["policy"]["kl"] is not None
     assert done.checkpoint.reward_model_path == "" and done.checkpoint.source.completions.exists()
     lines = list(done.metrics.filter(job="policy"))

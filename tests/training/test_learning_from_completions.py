@@ -82,7 +82,7 @@ def test_a_round_learns_from_all_completions_by_the_reward_model(project, tiny_b
     run_round.run(start_round(project, manager, settings).pk)
     done = Round.objects.get()
     assert (done.error, done.status) == ("", "finished")
-    assert set(done.results) == {"snapshot", "durations", "reward", "policy", "samples", "baseline"}
+    assert set(done.results) == {"snapshot", "durations", "comparisons", "reward", "policy", "samples", "baseline"}
     policy = done.results["policy"]
     assert policy["program"] == "q" and policy["train_completions"] == done.results["snapshot"]["completions"] > 0
     assert done.checkpoint.parent == tiny_base and done.checkpoint.reward_model_path

@@ -153,6 +153,8 @@ CALLS = [
     ("post", "checkpoints/1/restore"),
     ("delete", "checkpoints/1/files"),
     ("get", "checkpoints/1/beside/2"),
+    ("get", "endpoints/1/models"),
+    ("post", "endpoints/1/call"),
     ("get", "guard-texts"),
     ("post", "guard-texts"),
     ("delete", "guard-texts"),

@@ -71,7 +71,7 @@ def test_a_round_rewarded_by_a_metric_alone_runs_without_rankings_and_is_scored_
     run_round.run(started.pk)
     done = Round.objects.get(pk=started.pk)
     assert (done.error, done.status) == ("", "finished")
-    assert set(done.results) == {"durations", "policy", "samples", "baseline"}
+    assert set(done.results) == {"durations", "comparisons", "policy", "samples", "baseline"}
     assert done.results["policy"]["evaluated_on"] == "held_out"
     assert not (settings.DATA_DIR / "rounds" / "support" / "0001" / "reward").exists()
     assert done.checkpoint.reward_model_path == ""

@@ -7,6 +7,7 @@ from training.api import (
     checkpoints,
     completions,
     curves,
+    endpoints,
     guard_texts,
     loop,
     machines,
@@ -43,6 +44,10 @@ urlpatterns = [
         name="api-review-surprising-keep",
     ),
     path(f"{PROJECT}/machines", machines.machines_detail, name="api-machines"),
+    path(f"{PROJECT}/endpoints", endpoints.endpoint_list, name="api-endpoints"),
+    path(f"{PROJECT}/endpoints/<int:endpoint_id>", endpoints.endpoint_detail, name="api-endpoint"),
+    path(f"{PROJECT}/endpoints/<int:endpoint_id>/models", endpoints.endpoint_models, name="api-endpoint-models"),
+    path(f"{PROJECT}/endpoints/<int:endpoint_id>/call", endpoints.endpoint_call, name="api-endpoint-call"),
     path(f"{PROJECT}/guard-texts", guard_texts.texts, name="api-guard-texts"),
     path(f"{PROJECT}/ratings/rounds", ratings.rating_rounds, name="api-rating-rounds"),
     path(f"{PROJECT}/checkpoints", checkpoints.checkpoint_list, name="api-checkpoints"),
@@ -60,6 +65,7 @@ scopes.register(
     {
         "prompts": ("api-data-completion",),
         "preferences": ("api-rating-rounds",),
+        "projects": ("api-endpoints", "api-endpoint", "api-endpoint-models", "api-endpoint-call"),
         "review": ("api-review-surprising", "api-review-surprising-keep"),
         "rounds": (
             *("api-loop", "api-rounds", "api-round", "api-round-cancel", "api-round-resume", "api-machines"),

@@ -26,6 +26,7 @@ from training.checkpoints.files import check_model
 from training.checkpoints.promotions import check_in_use, lock_project, read_state
 from training.models import Checkpoint, LoopSettings, Round
 from training.rounds.recipes.description import NEWEST_REWARD_MODEL
+from training.rounds.sources import read_sources
 
 
 @transaction.atomic
@@ -153,8 +154,9 @@ def needs(round_: Round, checkpoint: Checkpoint) -> bool:
 
 
 def names_in(sections: Mapping[str, Any]) -> set[str]:
-    """Return the names of checkpoints in settings: those of a trial, and that of a simulated user."""
+    """Return the names of checkpoints in settings: those of a trial or a mixture, and that of a simulated user."""
     names = {str(name) for name in sections.get("round", {}).get("checkpoints", [])}
+    names |= {source.checkpoint for source in read_sources(sections.get("round", {}).get("sources", {}))} - {""}
     for values in sections.values():
         environment = values.get("environment")
         if isinstance(environment, dict) and environment.get("user") == "checkpoint":

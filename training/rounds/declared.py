@@ -23,7 +23,7 @@ MANY = Counts(rankings=10**9, demonstrations=10**9)
 COMMON = "common"
 SHARED = tuple(field.name for field in dataclasses.fields(Settings) if field.metadata["label"])  # by all programs
 # Settings of the section "round" that a round uses which only writes completions.
-OF_SAMPLING = ("prompts", "comparison_size", "spare_completions", "extra_ranking_share", "seed", "processes")
+OF_SAMPLING = ("prompts", "comparison_size", "spare_completions", "sources", "extra_ranking_share", "seed", "processes")
 ROUND_LABEL, COMMON_LABEL = gettext_lazy("The round"), gettext_lazy("All programs")
 
 

@@ -77,7 +77,7 @@ def grouped(candidates: Sequence[Candidate], size: int, most: int, tally: Tally)
     return whole
 
 
-def mixed(candidates: Sequence[Candidate], wanted: Mapping[str, int], tally: Tally) -> list[list[Candidate]]:
+def mixed_group(candidates: Sequence[Candidate], wanted: Mapping[str, int], tally: Tally) -> list[list[Candidate]]:
     """Return the one group of a prompt: as many completions of each source as wanted, spares where some are alike.
 
     The source that comes first keeps a completion that another source has, too; which one does, changes with the

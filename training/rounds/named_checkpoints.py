@@ -27,14 +27,14 @@ def checkpoints_of(project: Project, sections: Sequence[Sections]) -> list[Check
     named: Any = next((part["checkpoints"] for part in _rounds(sections) if "checkpoints" in part), [])
     if not isinstance(named, list) or not FEWEST <= len(named) <= MOST or len(set(map(str, named))) < len(named):
         raise Invalid(_("A trial needs two to four different checkpoints: choose the one to beat and its candidates."))
-    return [_usable(project, str(name)) for name in named]
+    return [usable(project, str(name)) for name in named]
 
 
 def _rounds(sections: Sequence[Sections]) -> list[dict[str, Any]]:
     return [part.get("round", {}) for part in reversed(sections)]
 
 
-def _usable(project: Project, name: str) -> Checkpoint:
+def usable(project: Project, name: str) -> Checkpoint:
     checkpoint = named(project, name)
     checkpoints.check_usable(checkpoint)
     try:

@@ -1,8 +1,8 @@
 """Results of a finished round: read from its directory, then written in one transaction."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,12 +12,18 @@ from feedback.models import Import, Prompt, Source, Trial
 from training import checkpoints
 from training.learner.runtime.jobdir import JobDirectory
 from training.models import Checkpoint, Round
-from training.rounds import named_checkpoints
+from training.rounds import mixtures, named_checkpoints
 from training.rounds import settings as round_settings
-from training.rounds.grouping import Grouping, candidate, grouped
+from training.rounds.grouping import Candidate, Grouping, candidate, grouped, mixed_group
 from training.rounds.recipes.description import Job
+from training.rounds.sources import NEW, turn_order
 
 BATCH_ROWS = 20_000  # rows per database statement
+PARAMETERS = ("temperature", "top_p", "seed")
+FIGURES = (
+    *("index", "ended", "truncated", "tokens", "score"),
+    *("model", "finish_reason", "prompt_tokens"),  # of endpoints
+)
 COMPARISONS = "comparisons"  # key of `Round.results`: what became of near-duplicates
 
 
@@ -32,20 +38,29 @@ class Outcome:
     tried: Sequence[
         list[dict[str, Any]]
     ] = ()  # the same by each of the checkpoints that the round names; none for most recipes
+    mixed: Mapping[str, list[dict[str, Any]]] = field(
+        default_factory=dict
+    )  # the same by each further source of a mixture, by its key
+    wanted: Mapping[int, Mapping[str, int]] = field(
+        default_factory=dict
+    )  # how many completions of each source are compared, by prompt; none without a mixture
     groups: Grouping | None = None  # of the samples; None: `write` makes them
 
     @classmethod
     def read(cls, round_: Round, directory: Path) -> Self:
         """Read the outcome from the round's directory. It takes some time, so no transaction may be open."""
         samples = list(_completions(round_, directory / "samples"))
-        return cls(
+        jobs = [job for job in round_.jobs if job.source]
+        outcome = cls(
             model=_new_model(round_, directory, "model"),
             reward_model=_new_model(round_, directory, "reward_model"),
             samples=samples,
             baseline=list(_completions(round_, directory / "baseline")),
             tried=[list(_completions(round_, directory / job.name)) for job in _jobs_of_checkpoints(round_)],
-            groups=_grouping(round_, samples),
+            mixed={job.source: list(_completions(round_, directory / job.name)) for job in jobs if job.source != NEW},
+            wanted=_wanted(directory, jobs),
         )
+        return replace(outcome, groups=_grouping(round_, outcome))
 
 
 def _jobs_of_checkpoints(round_: Round) -> tuple[Job, ...]:
@@ -63,11 +78,13 @@ def _completions(round_: Round, directory: Path) -> Iterator[dict[str, Any]]:
     """Yield a job's samples.jsonl as rows for `imports.add_completions`; nothing if there was no such job."""
     if not directory.is_dir():
         return
-    settings = round_.settings["sample"]
-    parameters = {name: settings[name] for name in ("temperature", "top_p", "seed")} | {"round": round_.number}
-    for row in JobDirectory(directory, is_writer=False).rows("samples.jsonl"):
-        names = ("index", "ended", "truncated", "tokens", "score")
-        figures = {name: row[name] for name in names if row.get(name) is not None}
+    job = JobDirectory(directory, is_writer=False)
+    # A source of a mixture has settings of its own.
+    settings = round_.settings["sample"] | (job.config() if (directory / "config.json").is_file() else {})
+    names = ("temperature", "top_p", "max_completion_tokens") if "endpoint" in settings else PARAMETERS
+    parameters = {name: settings[name] for name in names} | {"round": round_.number}
+    for row in job.rows("samples.jsonl"):
+        figures = {name: row[name] for name in FIGURES if row.get(name) is not None}
         yield {"prompt_id": row["prompt_id"], **_written(row), "sampling": parameters | figures}
 
 
@@ -88,14 +105,19 @@ def write(round_: Round, outcome: Outcome) -> Checkpoint | None:
     if round_.recipe.names_checkpoints:
         round_.trial = _start_trial(round_, outcome.tried)
         return None
-    groups = outcome.groups or _grouping(round_, outcome.samples)
+    groups = outcome.groups or _grouping(round_, outcome)
     samples = _of_known_prompts(round_, outcome.samples)
     baseline = _of_known_prompts(round_, outcome.baseline)
     checkpoint = _create_checkpoint(round_, outcome) if round_.learns else None
     source = checkpoint.source if checkpoint else round_.base.source
-    ids = _add_completions(round_, source, samples)
+    mixed = {NEW if outcome.wanted else "": _ids_by_prompt(samples, _add_completions(round_, source, samples))}
     _add_completions(round_, round_.base.source, baseline)
-    _add_comparisons(round_, _groups_of_ids(samples, ids, groups))
+    for one in mixtures.sources_of(round_):
+        if one.key in outcome.mixed:
+            rows = _of_known_prompts(round_, outcome.mixed[one.key])
+            ids = _add_completions(round_, mixtures.source_row(round_, one, source), rows)
+            mixed[one.key] = _ids_by_prompt(rows, ids)
+    _add_comparisons(round_, _groups_of_ids(mixed, groups))
     round_.results[COMPARISONS] = groups.tally.to_json()
     return checkpoint
 
@@ -163,16 +185,39 @@ def _add_comparisons(round_: Round, groups: list[list[int]]) -> None:
             )
 
 
-def _grouping(round_: Round, rows: list[dict[str, Any]]) -> Grouping:
+def _wanted(directory: Path, jobs: Sequence[Job]) -> dict[int, dict[str, int]]:
+    """Return how many completions of each source of a mixture are compared, by prompt."""
+    wanted: dict[int, dict[str, int]] = {}
+    for job in jobs:
+        for row in JobDirectory(directory / job.name, is_writer=False).rows("prompts.jsonl"):
+            if row["compared"]:
+                wanted.setdefault(row["prompt_id"], {})[job.source] = row["compared"]
+    return wanted
+
+
+def _grouping(round_: Round, outcome: Outcome) -> Grouping:
     """Return the groups of the new completions that are compared."""
+    made = Grouping()
+    if outcome.wanted:
+        candidates = {key: _by_prompt(rows) for key, rows in {NEW: outcome.samples, **outcome.mixed}.items()}
+        for prompt_id, counts in outcome.wanted.items():
+            ordered = {key: counts[key] for key in turn_order(prompt_id, list(counts))}
+            of_prompt = [
+                candidate(key, place, row) for key in ordered for place, row in candidates[key].get(prompt_id, [])
+            ]
+            made.by_prompt[prompt_id] = _places(mixed_group(of_prompt, ordered, made.tally))
+        return made
     settings = round_settings.completed(round_.settings)
     size, spare = settings["round"]["comparison_size"], settings["round"]["spare_completions"]
-    made = Grouping()
-    for prompt_id, candidates in _by_prompt(rows).items():
-        most = max(1, math.ceil((len(candidates) - spare) / size))
-        groups = grouped([candidate("", place, row) for place, row in candidates], size, most, made.tally)
-        made.by_prompt[prompt_id] = [[(one.source, one.place) for one in group] for group in groups]
+    for prompt_id, rows in _by_prompt(outcome.samples).items():
+        most = max(1, math.ceil((len(rows) - spare) / size))
+        groups = grouped([candidate("", place, row) for place, row in rows], size, most, made.tally)
+        made.by_prompt[prompt_id] = _places(groups)
     return made
+
+
+def _places(groups: list[list[Candidate]]) -> list[list[tuple[str, int]]]:
+    return [[(one.source, one.place) for one in group] for group in groups]
 
 
 def _by_prompt(rows: list[dict[str, Any]]) -> dict[int, list[tuple[int, dict[str, Any]]]]:
@@ -184,13 +229,19 @@ def _by_prompt(rows: list[dict[str, Any]]) -> dict[int, list[tuple[int, dict[str
     return by_prompt
 
 
-def _groups_of_ids(rows: list[dict[str, Any]], ids: list[int], groups: Grouping) -> list[list[int]]:
-    """Return the groups as ids of completions, those of prompts that are still there."""
+def _ids_by_prompt(rows: list[dict[str, Any]], ids: list[int]) -> dict[int, list[int]]:
     by_prompt: dict[int, list[int]] = {}
     for row, completion_id in zip(rows, ids, strict=True):
         by_prompt.setdefault(row["prompt_id"], []).append(completion_id)
+    return by_prompt
+
+
+def _groups_of_ids(ids_by_source: dict[str, dict[int, list[int]]], groups: Grouping) -> list[list[int]]:
+    """Return the groups as ids of completions, those of prompts that are still there."""
+    known = {prompt_id for ids in ids_by_source.values() for prompt_id in ids}
     return [
-        [completions[place] for _source, place in group]
-        for prompt_id, completions in by_prompt.items()
-        for group in groups.by_prompt.get(prompt_id, [])
+        [ids_by_source[source][prompt_id][place] for source, place in group]
+        for prompt_id, of_prompt in groups.by_prompt.items()
+        if prompt_id in known
+        for group in of_prompt
     ]

@@ -23,6 +23,7 @@ from training.learner.runtime.fields import as_kind, check_fields, default_of, s
 from training.learner.runtime.jobdir import BadInput
 from training.rounds.recipes import DEFAULT, RECIPES, recipe_of
 from training.rounds.recipes.description import NONE, Counts, Recipe, Sections
+from training.rounds.sources import read_sources
 
 # Former name to name, of settings of the section "round". The former names are accepted until version 0.3.
 RENAMED = {"second_opinions": "extra_ranking_share"}
@@ -64,6 +65,14 @@ class RoundSettings:
         only_for=("learns",),
         label="Spare completions",
         help="Further completions of each prompt, which replace near-duplicates of others in its comparison.",
+    )
+    sources: dict[str, Any] = setting(
+        {},
+        only_for=("learns",),
+        label="Mixture of sources",
+        help="Sources whose completions are compared, with their shares, such as "
+        '{"new": 2, "served": 1, "checkpoint:NAME": 1, "endpoint:NAME": {"count": 1, "temperature": 0.7}}. '
+        "Empty: the new checkpoint alone.",
     )
     extra_ranking_share: float = setting(
         0.0,
@@ -220,6 +229,7 @@ class RoundSettings:
         check_fields(self)
         if not all(isinstance(name, str) for name in self.checkpoints):
             raise BadInput(f"checkpoints must be names, not {self.checkpoints!r}")
+        read_sources(self.sources)
 
     def to_json(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -11,7 +11,7 @@ from feedback.models import Project, User
 from training import checkpoints
 from training.checkpoints.files import positions_of
 from training.models import Checkpoint, LoopSettings, Round
-from training.rounds import inputs, named_checkpoints, simulated_user
+from training.rounds import inputs, mixtures, named_checkpoints, simulated_user
 from training.rounds import settings as round_settings
 from training.rounds.estimates import estimate_of
 from training.rounds.inputs.demonstrations import trainable_demonstrations
@@ -20,6 +20,7 @@ from training.rounds.lifecycle import send
 from training.rounds.recipes import DEFAULT, RECIPES, recipe_of
 from training.rounds.recipes.description import Counts, Recipe, Sections
 from training.rounds.recipes.parts import sampling_only
+from training.rounds.sources import SERVED, with_served, without_served
 
 
 def start_round(project: Project, actor: User | None, overrides: Sections | None = None) -> Round:
@@ -105,6 +106,7 @@ def prepared(
     made = described(project, overrides, learns=learns, base=base)
     _check_data(project, None if made.only_samples else made.settings)
     simulated_user.check(project, made.settings)
+    mixtures.check(made)
     return made
 
 
@@ -124,6 +126,8 @@ def described(
     base = next(iter(named), base) or checkpoints.served(project)
     counts, positions = counts_of(project), named_checkpoints.positions_of_all(named or [base])
     settings = round_settings.resolve(*sections, seed=number, positions=positions, counts=counts)
+    if SERVED in settings["round"]["sources"]:
+        settings["round"]["sources"] = with_served(settings["round"]["sources"], str(checkpoints.served(project)))
     made = Round(
         project=project,
         number=number,
@@ -167,6 +171,8 @@ def settings_of_repeat(earlier: Round) -> Sections:
     for values in sections.values():
         if values.get("seed") == earlier.number:
             del values["seed"]
+    if "sources" in sections["round"]:
+        sections["round"]["sources"] = without_served(sections["round"]["sources"])
     return sections
 
 

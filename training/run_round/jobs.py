@@ -23,6 +23,7 @@ from training.rounds.recipes.description import (
     CHECKPOINT,
     CONTINUED_REWARD_MODEL,
     CRITIC_OF_BASE,
+    ENDPOINT,
     NEWEST_REWARD_MODEL,
     NONE,
     REWARD_MODEL_OF_BASE,
@@ -31,6 +32,8 @@ from training.rounds.recipes.description import (
 )
 
 SNAPSHOT = "snapshot.json"
+# Settings that an endpoint uses, of those of the section "sample".
+ENDPOINT_SETTINGS = ("endpoint", "completions_per_prompt", "temperature", "top_p", "max_completion_tokens")
 
 
 def directory_of(round_: Round) -> Path:
@@ -72,8 +75,10 @@ def fill(round_: Round, job: Job) -> Path:
             files.write_rows(name, inputs.ROWS[kind](round_, job, counts))
     if counts:
         (directory / SNAPSHOT).write_text(json.dumps(counts), "utf-8")
-    values = {**round_.settings[job.program], **job.settings, **models(round_, job)}
-    if "environment" in values:
+    values = {**round_.settings[job.section], **job.settings, **models(round_, job)}
+    if job.program == ENDPOINT:
+        values = {name: values[name] for name in ENDPOINT_SETTINGS}
+    elif "environment" in values:
         values["environment"] = simulated_user.located(round_.project, values["environment"])
     files.write_config(values)
     return directory

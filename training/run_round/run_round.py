@@ -14,9 +14,9 @@ from training.models import Checkpoint, Round
 from training.reward_reports import record as reward_reports
 from training.rounds import lifecycle, measured_samples, results, samples_at_steps
 from training.rounds.estimates import DURATIONS
-from training.rounds.recipes.description import Job
+from training.rounds.recipes.description import ENDPOINT, Job
 from training.rounds.recipes.parts import SNAPSHOT
-from training.run_round import jobs, process
+from training.run_round import endpoint_job, jobs, process
 from training.run_round.heartbeat import Heartbeat, shutting_down
 from training.run_round.lines import LinesTail
 from training.run_round.log import LogTail
@@ -66,7 +66,7 @@ def run_programs(claim: lifecycle.Claim, heartbeat: Heartbeat) -> Round:
         lifecycle.set_stage(claim, job.stage.name)
         begun = time.monotonic()
         try:
-            run_program(claim, heartbeat, job, directory, round_.settings["round"]["processes"])
+            run_program(claim, heartbeat, round_, job, directory)
         finally:
             durations[job.name] = durations.get(job.name, 0.0) + round(time.monotonic() - begun, 3)
             with suppress(lifecycle.ClaimLost):  # then another worker has the round, which is known already
@@ -74,8 +74,9 @@ def run_programs(claim: lifecycle.Claim, heartbeat: Heartbeat) -> Round:
     return round_
 
 
-def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: Job, directory: Path, processes: int) -> None:
-    """Run one program to its end, and store its metrics and its result."""
+def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, round_: Round, job: Job, directory: Path) -> None:
+    """Run one program, or let an endpoint write, to its end, and store its metrics and its result."""
+    project, processes = round_.project, round_.settings["round"]["processes"]
     tail = LinesTail(
         directory / "metrics.jsonl",
         lambda lines, from_start: lifecycle.record_metrics(claim, job.name, lines, from_start),
@@ -99,7 +100,10 @@ def run_program(claim: lifecycle.Claim, heartbeat: Heartbeat, job: Job, director
 
     try:
         if JobDirectory(directory, is_writer=False).result() is None:
-            process.run(job.program, directory, processes, watch, grace)
+            if job.program == ENDPOINT:
+                endpoint_job.run(project, directory, watch)
+            else:
+                process.run(job.program, directory, processes, watch, grace)
     finally:
         tail.read()
         samples.read()

@@ -1,9 +1,11 @@
 """Forms of the console. That of a new round is in `round_form`."""
 
+from typing import Any
+
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from training.models import LoopSettings
+from training.models import Endpoint, LoopSettings
 from training.rounds.recipes import RECIPES
 
 
@@ -67,3 +69,47 @@ class ImportForm(forms.Form):
         initial=True,
         help_text=_("Serve it after a worker has checked that it is computed exactly here."),
     )
+
+
+class EndpointForm(forms.ModelForm):
+    """The fields of an endpoint. `models` are proposed for the field of the model."""
+
+    key = forms.CharField(
+        label=_("Key"),
+        required=False,
+        max_length=1000,
+        widget=forms.PasswordInput(attrs={"autocomplete": "off"}),
+        help_text=_("Stored encrypted and never shown. A server without keys needs none."),
+    )
+    without_key = forms.BooleanField(label=_("Remove the stored key"), required=False)
+
+    class Meta:
+        model = Endpoint
+        fields = [
+            *("name", "url", "key", "without_key", "model"),
+            *("prompt_price", "completion_price", "concurrency", "timeout_seconds", "retries"),
+        ]
+        widgets = {"model": forms.TextInput(attrs={"list": "models", "autocomplete": "off"})}
+
+    field_order = Meta.fields
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if self.instance.encrypted_key:
+            ends = self.instance.key_ends
+            self.fields["key"].widget.attrs["placeholder"] = f"…{ends}" if ends else "…"
+            self.fields["key"].help_text = _("A key is stored, encrypted. Write another one to replace it.")
+        else:
+            del self.fields["without_key"]
+
+    def _post_clean(self) -> None:
+        """Leave the checks of the model, and the row, to `training.endpoints.records`."""
+
+    def values(self) -> dict[str, Any]:
+        """Return what was written, for `records.create` and `records.change`; the key only if there is a new one."""
+        values = dict(self.cleaned_data)
+        if values.pop("without_key", False):
+            values["key"] = ""
+        elif not values["key"] and self.instance.encrypted_key:
+            del values["key"]
+        return values

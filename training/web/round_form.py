@@ -19,6 +19,7 @@ from training.rounds import declared
 from training.rounds.declared import Declared
 from training.rounds.recipes import recipe_of
 from training.rounds.recipes.description import FormField, Sections, Text
+from training.rounds.sources import EXAMPLE
 from training.web import dialogue_fields
 
 KEPT_TERMS = "kept"  # reward terms that the choice of a metric does not offer
@@ -37,9 +38,10 @@ KEEPS = {
 
 
 class JsonField(forms.CharField):
-    """A text area with a list of objects in JSON: reward terms, text metrics."""
+    """A text area with a list of objects in JSON (reward terms, text metrics), or with one object."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, is_object: bool = False, **options: Any) -> None:
+        self.is_object = is_object
         super().__init__(widget=forms.Textarea(attrs={"rows": 3, "class": "code", "spellcheck": "false"}), **options)
 
     def clean(self, value: Any) -> Any:
@@ -50,6 +52,10 @@ class JsonField(forms.CharField):
             read = json.loads(text)
         except ValueError as error:
             raise ValidationError(_("This is not JSON: %(error)s.") % {"error": error}) from error
+        if self.is_object:
+            if not isinstance(read, dict):
+                raise ValidationError(_("Write an object, such as %(example)s.") % {"example": EXAMPLE})
+            return read
         if not isinstance(read, list) or not all(isinstance(entry, dict) for entry in read):
             raise ValidationError(_('Write a list of objects, such as [{"name": "length"}].'))
         return read
@@ -261,7 +267,8 @@ def field_of(one: Declared, value: Any) -> forms.Field:
     if one.kind is bool:
         return forms.BooleanField(**options)
     if one.kind in (list, dict):
-        return JsonField(**{**options, "initial": json.dumps(value, ensure_ascii=False)})
+        text = json.dumps(value, ensure_ascii=False)
+        return JsonField(is_object=one.kind is dict, **{**options, "initial": text})
     if one.kind is str:
         return forms.CharField(**options)
     kind = forms.IntegerField if one.kind is int else forms.FloatField

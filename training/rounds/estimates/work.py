@@ -75,7 +75,7 @@ def work_of(round_: Round, job: Job, amounts: Amounts) -> float:
 
 def settings_of(round_: Round, job: Job) -> dict[str, Any]:
     """Return the settings of a job's program, without models."""
-    return {**round_.settings[job.program], **job.settings}
+    return {**round_.settings[job.section], **job.settings}
 
 
 def passes_of(round_: Round, values: dict[str, Any]) -> int:

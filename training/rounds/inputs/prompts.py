@@ -22,6 +22,7 @@ from training.rounds.recipes.description import (
     Recipe,
     Sections,
 )
+from training.rounds.sources import compositions, read_sources
 
 
 @rows(PROMPTS_TO_LEARN_FROM)
@@ -35,8 +36,20 @@ def to_learn_from(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[d
 
 @rows(PROMPTS_TO_ANSWER)
 def to_answer(round_: Round, job: Job, counts: dict[str, int]) -> Iterator[dict[str, Any]]:
-    """Yield the prompts whose completions are to be ranked next."""
-    yield from prompt_rows(chosen(round_, round_.settings["round"]["prompts"]))
+    """Yield the prompts whose completions are to be ranked next.
+
+    In a mixture of sources a job gets those of which it writes some, with the number that is compared ("compared").
+    """
+    ids = chosen(round_, round_.settings["round"]["prompts"])
+    if not job.source:
+        yield from prompt_rows(ids)
+        return
+    settings = round_.settings["round"]
+    made = compositions(ids, read_sources(settings["sources"]), settings["comparison_size"], settings["seed"])
+    counts_by_id = {pk: made[pk][job.source] for pk in ids}
+    mine = [pk for pk in ids if counts_by_id[pk]] or ids[:1]  # a program needs a prompt
+    for row in prompt_rows(mine):
+        yield row | {"compared": counts_by_id[row["prompt_id"]]}
 
 
 @rows(PROMPTS_TO_COMPARE)

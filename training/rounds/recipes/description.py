@@ -24,6 +24,8 @@ CRITIC_OF_BASE = "critic of base"  # the critic that the base's round kept, if i
 NEWEST_REWARD_MODEL = "newest reward model"  # of the newest checkpoint of the project that has one, if any
 CHECKPOINT = "checkpoint "  # and its name: a checkpoint of the project (named_checkpoints.py)
 
+ENDPOINT = "endpoint"  # in place of a program: an endpoint of the project writes, see `run_round.endpoint_job`
+
 # Kinds of rows of an input file: the modules of `rounds.inputs`. A value with a slash, such as "samples/samples.jsonl",
 # is a file that an earlier job wrote.
 RANKINGS = "rankings"
@@ -92,6 +94,12 @@ class Job:
     settings: Mapping[str, Any] = field(default_factory=dict)  # override those of the program's section
     curves: tuple[Curve, ...] = ()
     facts: tuple[Fact, ...] = ()
+    source: str = ""  # key of the setting `sources` whose completions it writes for the comparisons; "": none
+
+    @property
+    def section(self) -> str:
+        """Return the section of settings that it reads: an endpoint samples with those of `sample`."""
+        return "sample" if self.program == ENDPOINT else self.program
 
 
 @dataclass(frozen=True)

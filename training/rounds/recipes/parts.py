@@ -1,6 +1,7 @@
 """Stages and jobs that several recipes share."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
@@ -9,8 +10,10 @@ from training.learner.environments import SINGLE_TURN
 from training.learner.reward_terms import use_reward_model
 from training.rounds.recipes.description import (
     BASE,
+    CHECKPOINT,
     CONTINUED_REWARD_MODEL,
     DEMONSTRATIONS,
+    ENDPOINT,
     GUARD_PROMPTS,
     GUARD_TEXTS,
     NONE,
@@ -28,6 +31,7 @@ from training.rounds.recipes.description import (
     Sections,
     Stage,
 )
+from training.rounds.sources import NEW, MixedSource, most_of, read_sources
 
 # The first stage of a round and the last one, which is RESULT if it writes no completions to rank. They have no job.
 SNAPSHOT = Stage("snapshot", _("Snapshot"))
@@ -38,6 +42,8 @@ REWARD = Stage("reward", _("Reward"))
 POLICY = Stage("policy", _("Policy"))
 SAMPLES = Stage("samples", _("Samples"))
 GUARDS = Stage("guards", _("Guards"))
+
+SEEDS_BETWEEN = 1_000_003  # between the seeds of the sources of one round
 
 TRAINING_AND_HELD_OUT = (_("training"), _("held out"))
 
@@ -131,7 +137,8 @@ def sample_jobs(settings: Sections, policy: str, reward_model: str, rewards_sect
         models={"model": BASE, "reward_model": reward_model},
         settings={**scored, "completions_per_prompt": 1},  # the side-by-side page shows one
     )
-    answered = (samples, baseline) if settings["round"]["shown_prompts"] else (samples,)
+    written = mixed_jobs(settings, samples)
+    answered = (*written, baseline) if settings["round"]["shown_prompts"] else written
     return (*answered, *guards_jobs(settings, policy))
 
 
@@ -184,13 +191,44 @@ def dialogues_of(settings: Sections) -> dict[str, Any]:
 
 def sampling_only(settings: Sections) -> tuple[Job, ...]:
     """Return the jobs of a round without training: the base writes completions to rank."""
-    return (
-        Job(
-            "samples",
-            SAMPLES,
-            "sample",
-            inputs={"prompts.jsonl": PROMPTS_TO_ANSWER},
-            models={"model": BASE, "reward_model": REWARD_MODEL_OF_BASE},
-            settings=dialogues_of(settings),
-        ),
+    samples = Job(
+        "samples",
+        SAMPLES,
+        "sample",
+        inputs={"prompts.jsonl": PROMPTS_TO_ANSWER},
+        models={"model": BASE, "reward_model": REWARD_MODEL_OF_BASE},
+        settings=dialogues_of(settings),
+    )
+    return mixed_jobs(settings, samples)
+
+
+def mixed_jobs(settings: Sections, samples: Job) -> tuple[Job, ...]:
+    """Return the jobs whose completions are compared: `samples` alone, or one for each source of the mixture."""
+    chosen = settings.get("round", {})
+    sources = read_sources(chosen.get("sources", {}))
+    size, spare = chosen.get("comparison_size", 2), chosen.get("spare_completions", 0)
+    jobs = []
+    for number, source in enumerate(sources):
+        values: dict[str, Any] = {**samples.settings, "completions_per_prompt": most_of(source, sources, size) + spare}
+        if source.temperature is not None:
+            values["temperature"] = source.temperature
+        if source.key == NEW:
+            jobs.append(replace(samples, settings=values, source=source.key))
+        elif source.endpoint:
+            values["endpoint"] = source.endpoint
+            jobs.append(_source_job(number, source, samples, ENDPOINT, {}, values))
+        else:
+            # Other random numbers than the new checkpoint's: two models that are alike would write the same texts.
+            seed = settings.get("sample", {}).get("seed", 0)
+            values["seed"] = (seed if isinstance(seed, int) else 0) // 2 + SEEDS_BETWEEN * number
+            models = {**samples.models, "model": f"{CHECKPOINT}{source.checkpoint}"}
+            jobs.append(_source_job(number, source, samples, "sample", models, values))
+    return tuple(jobs) or (samples,)
+
+
+def _source_job(
+    number: int, source: MixedSource, samples: Job, program: str, models: dict[str, str], values: dict[str, Any]
+) -> Job:
+    return Job(
+        f"source_{number}", SAMPLES, program, inputs=samples.inputs, models=models, settings=values, source=source.key
     )

@@ -1,0 +1,1 @@
+"""OpenAI-compatible endpoints of a project, which write completions: records, addresses, requests."""
