@@ -5,7 +5,7 @@ from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
 from feedback.models.idempotency import IdempotentResponse
 from feedback.models.imports import Import
 from feedback.models.people import MAX_AHEAD, ApiToken, Invitation, Membership, Project, User
-from feedback.models.prompts import Completion, Demonstration, ExternalId, Prompt, Source
+from feedback.models.prompts import Completion, Demonstration, ExternalId, Prompt, PromptChanges, Source
 from feedback.models.quality import OwnQualitySnapshot, QualitySnapshot, RatingsSnapshot
 from feedback.models.rankings import Ranking
 from feedback.models.reliability import Reliability, ReliabilityReport
@@ -29,6 +29,7 @@ __all__ = [
     "OwnQualitySnapshot",
     "Project",
     "Prompt",
+    "PromptChanges",
     "QualitySnapshot",
     "Ranking",
     "RatingsSnapshot",

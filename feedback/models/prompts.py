@@ -55,6 +55,21 @@ class Prompt(models.Model):
         return " ".join(str(self.messages[-1]["content"])[:300].split())
 
 
+class PromptChanges(models.Model):
+    """Number of statements that changed or deleted prompts of a project; triggers count (`sql/prompt_changes.sql`).
+
+    The row of a deleted project stays: the trigger writes it when the prompts are deleted, just before the project.
+    """
+
+    project = models.OneToOneField(
+        Project, models.DO_NOTHING, primary_key=True, related_name="+", db_constraint=False, editable=False
+    )
+    count = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.count} changes of prompts of {self.project_id}"
+
+
 class ExternalId(models.Model):
     """A name of a prompt in the system that it was imported from. A prompt may have several."""
 

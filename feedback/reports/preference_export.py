@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from django.db import connection
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.translation import gettext as _
@@ -18,7 +17,7 @@ from feedback.export.formats.registry import FORMATS
 from feedback.export.reader import TIES as TIES
 from feedback.export.responses import download
 from feedback.export.schema import RETRACTED, Schema, completed
-from feedback.models import Project, Prompt, ReliabilityReport
+from feedback.models import Project, Prompt, PromptChanges, ReliabilityReport
 from feedback.models.flags import trainable_flags
 from feedback.quality import reliability
 from feedback.reports.export_filters import Filters
@@ -30,12 +29,6 @@ SPLITS = (*Prompt.Split.values, EVERY_SPLIT)
 WEIGHTS = ("equal", "reliability", "resample")
 NO_FILTERS = Filters()
 FILTERS = tuple(field.name for field in fields(Filters))
-
-# What an export contains of prompts, which can change after a ranking has been read.
-PROMPT_STATE = """
-    SELECT count(*), sum(hashtextextended(
-        concat_ws('|', coalesce(external_id, ''), "references"::text, metadata::text), id))::text
-    FROM feedback_prompt WHERE project_id = %s"""
 
 
 @dataclass(frozen=True)
@@ -114,7 +107,7 @@ def export(
         lines = composed.composed(project, format_name, until, **choice)
     flags = None if include_flagged else sorted(trainable_flags(project))
     choices = (format_name, after, until, split, report and (weights, report.pk), flags, ties, aggregated, filters)
-    etag = etag_of(project.pk, *choices, is_resampled, file, gzip, *_prompt_state(project))
+    etag = etag_of(project.pk, *choices, is_resampled, file, gzip, _changes_of_prompts(project))
     schema = FORMATS[format_name].schema
     if schema is not None and (after or file != "jsonl"):
         # A column that begins with the first retracted row would have no type before it.
@@ -234,7 +227,6 @@ def _report(project: Project, as_of: int | None, until: int) -> ReliabilityRepor
     return reliability.latest(project, until)
 
 
-def _prompt_state(project: Project) -> tuple[Any, ...]:
-    with connection.cursor() as cursor:
-        cursor.execute(PROMPT_STATE, [project.pk])
-        return tuple(cursor.fetchone())
+def _changes_of_prompts(project: Project) -> int:
+    """Return a number that changes with what an export contains of prompts."""
+    return PromptChanges.objects.filter(project=project).values_list("count", flat=True).first() or 0

@@ -145,11 +145,13 @@ def test_a_report_that_is_made_later_does_not_change_an_earlier_export(two, ann,
     report(project, {ben: 0.6})
     until = ranking_record.sequence_cutoff(project)
     options = {"until": until, "weights": "reliability"}
-    lines = list(preference_export.export(project, "trl", **options).rows)
+    before = preference_export.export(project, "trl", **options)
+    lines = list(before.rows)
     add_work(project, 1)
     rank_by_position(ann, [1, 2])
     report(project, {ben: 0.9})
-    assert list(preference_export.export(project, "trl", **options).rows) == lines
+    after = preference_export.export(project, "trl", **options)
+    assert (list(after.rows), after.etag) == (lines, before.etag)
     with pytest.raises(NotFound):
         preference_export.export(project, "trl", reliability_as_of=until - 1, weights="reliability")
 
