@@ -234,6 +234,19 @@ ACCOUNT_FORMS = {
     "reset_password_from_key": "feedback.web.accounts.forms.ResetPasswordKeyForm",
     "reauthenticate": "feedback.web.accounts.forms.ReauthenticateForm",
 }
+SECOND_FACTOR = read_choice("ACCORD_SECOND_FACTOR", ("OPTIONAL", "MANAGERS"), default="OPTIONAL")
+MFA_ADAPTER = "feedback.web.accounts.second_factor.SecondFactorAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
+MFA_PASSKEY_LOGIN_ENABLED = True
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # accounts come from invitations, not from mail
+MFA_TOTP_ISSUER = "Accord"
+MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = not SESSION_COOKIE_SECURE  # browsers allow it for localhost alone
+MFA_FORMS = {
+    "authenticate": "feedback.web.accounts.forms.AuthenticateForm",
+    "reauthenticate": "feedback.web.accounts.forms.ReauthenticateByCodeForm",
+    "activate_totp": "feedback.web.accounts.forms.ActivateTOTPForm",
+    "add_webauthn": "feedback.web.accounts.forms.AddWebAuthnForm",
+}
 MAIL_SERVER = read_mail_server("ACCORD_MAIL_URL", read_text("ACCORD_MAIL_URL"))
 HAS_MAIL = MAIL_SERVER is not None
 DEFAULT_FROM_EMAIL = read_text("ACCORD_MAIL_FROM", default="accord@localhost")

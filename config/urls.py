@@ -11,6 +11,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 from feedback.errors import NotFound
 from feedback.problems import PAGE, descriptions, problem_response
+from feedback.web.accounts.second_factor import checked
 
 # The template of Swagger UI has inline styles; inline scripts stay forbidden.
 api_page = csp_update({"style-src": ["'unsafe-inline'"]})(SpectacularSwaggerSplitView.as_view(url_name="api-schema"))
@@ -34,6 +35,7 @@ def problems(request: HttpRequest) -> HttpResponse:
 
 # Django's own form would neither count wrong passwords nor ask for a second factor.
 admin.site.login = secure_admin_login(admin.site.login)
+admin.site.has_permission = checked(admin.site.has_permission)
 
 urlpatterns = [
     path("admin/", admin.site.urls),

@@ -6,9 +6,10 @@ Any code below a view may raise them. The middleware here turns them into pages,
 from collections.abc import Callable
 from typing import Any
 
+from django.contrib import messages
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 
 # Errors of PostgreSQL: shutdown, crash, start-up, dropped database, idle session ended; too many connections.
@@ -21,6 +22,7 @@ class AccordError(Exception):
     status = 400
     code = "invalid"
     retry_after: int | None = None  # seconds
+    page: str | None = None  # name of the URL on which the person can do something about it
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -118,6 +120,9 @@ class AccordErrorMiddleware:
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         if (refusal := refusal_of(error)) is None:
             return None
+        if refusal.page is not None and not request.headers.get("HX-Request"):
+            messages.warning(request, refusal.message)
+            return redirect(refusal.page)
         template = "_error.html" if request.headers.get("HX-Request") else "error.html"
         response = render(request, template, {"error": refusal, "status": refusal.status}, status=refusal.status)
         if refusal.retry_after is not None:

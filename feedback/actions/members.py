@@ -4,7 +4,12 @@ from django.db import transaction
 from django.db.models import Count, F, Max, Q, QuerySet
 from django.utils.translation import gettext as _
 
+<<<<<<< HEAD
 from feedback import archive, audit, statements
+=======
+from feedback import archive, statements
+from feedback.actions import second_factor
+>>>>>>> 6474a39e (accounts: authenticator apps, passkeys, recovery codes)
 from feedback.errors import Conflict, Forbidden, NotFound
 from feedback.models import Membership, Project, User
 
@@ -32,11 +37,22 @@ def membership_of(user: User, slug: str) -> Membership:
 
 
 def manager_of(user: User, slug: str) -> Membership:
-    """Return the user's membership of a project like `membership_of`; raise Forbidden unless it is a manager's."""
+    """Return the user's membership of a project like `membership_of`; raise Forbidden unless it is a manager's.
+
+    Raises SecondFactorNeeded if the installation demands a second factor of managers.
+    """
     membership = membership_of(user, slug)
     if not membership.is_manager:
         raise Forbidden(_("Only the project's managers may open this page."))
+    second_factor.check(user)
     return membership
+
+
+def check_administrator(user: User, refusal: str) -> None:
+    """Raise Forbidden with this sentence unless the user is an administrator, or SecondFactorNeeded."""
+    if not user.is_staff:
+        raise Forbidden(refusal)
+    second_factor.check(user)
 
 
 def reviewer_of(user: User, slug: str) -> Membership:

@@ -16,7 +16,7 @@ from feedback.api import scopes, strict
 from feedback.api.idempotency import show_once
 from feedback.api.pages import ListQuery, as_page
 from feedback.api.views import api_view
-from feedback.errors import Forbidden, NotFound
+from feedback.errors import NotFound
 from feedback.models import ApiToken, Invitation, Membership, Project
 from feedback.queue import sampling
 from feedback.reports import progress
@@ -220,8 +220,7 @@ def project_list(request: Request) -> Response:
         if (limit := getattr(request.auth, "project_ids", None)) is not None:
             memberships = memberships.filter(project_id__in=limit)
         return Response([_project_body(membership) for membership in memberships])
-    if not request.user.is_staff:
-        raise Forbidden(_("Only staff may make projects: ask an administrator."))
+    members.check_administrator(request.user, _("Only staff may make projects: ask an administrator."))
     settings = strict.validated(ProjectRequest(data=request.data))
     project = projects.create_project(request.user, Project(**settings))
     return Response(_project_body(members.membership_of(request.user, project.slug)), status=201)

@@ -3,6 +3,9 @@
 from django import template
 from django.conf import settings
 
+from feedback.actions import second_factor
+from feedback.models import User
+
 register = template.Library()
 
 
@@ -10,3 +13,9 @@ register = template.Library()
 def has_mail() -> bool:
     """Return whether links for a new password can be mailed."""
     return settings.HAS_MAIL
+
+
+@register.simple_tag
+def lacks_second_factor(user: User) -> bool:
+    """Return whether the installation demands a second factor of this person, who has none."""
+    return second_factor.is_needed(user) and not second_factor.has_one(user)

@@ -105,7 +105,7 @@ class UserPages:
         page.goto("/sign-in/")
         page.locator("[name=username]").fill(name)
         page.locator("[name=password]").fill(f"{name}-password")
-        page.locator("main button").click()
+        page.locator("main button.primary").click()
         page.wait_for_url(lambda url: "/sign-in/" not in url)
 
     def _record(self, message: ConsoleMessage) -> None:

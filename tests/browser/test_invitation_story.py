@@ -23,7 +23,7 @@ def test_a_first_administrator_a_project_a_link_and_a_strangers_first_ranking(
     page.goto("/sign-in/")
     page.get_by_label("Username").fill("ada")
     page.get_by_label("Password").fill(WORDS)
-    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign in", exact=True).click()
     page.get_by_role("link", name="New project").first.click()
     page.get_by_label("Name").fill("Support")
     page.get_by_label("Address").fill("support")

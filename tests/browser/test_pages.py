@@ -161,7 +161,7 @@ def test_guidelines_typed_while_the_session_ended_are_saved_after_signing_in(use
     keep(page, "unsent-sign-in")
     page.locator("[name=username]").fill("mona")
     page.locator("[name=password]").fill("mona-password")
-    page.get_by_role("button", name="Sign in").click()
+    page.get_by_role("button", name="Sign in", exact=True).click()
     expect(page.get_by_label("Your text")).to_have_value(
         "First line of the guidelines.\nSecond line, which took an hour."
     )

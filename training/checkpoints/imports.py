@@ -7,8 +7,13 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
+<<<<<<< HEAD
 from feedback import audit
 from feedback.errors import Conflict, Forbidden, Invalid
+=======
+from feedback.actions import members
+from feedback.errors import Conflict, Invalid
+>>>>>>> 6474a39e (accounts: authenticator apps, passkeys, recovery codes)
 from feedback.models import Project, Source, User
 from training.checkpoints import checks, disk
 from training.checkpoints.checks import Verdict
@@ -22,8 +27,7 @@ REFUSED: Any = Checkpoint.Verdict.REFUSED
 
 def check_may_import(user: User) -> None:
     """Raise Forbidden unless the user is an administrator: a person who may name paths can read every model here."""
-    if not user.is_staff:
-        raise Forbidden(_("Only administrators of this site may import models."))
+    members.check_administrator(user, _("Only administrators of this site may import models."))
 
 
 def import_checkpoint(

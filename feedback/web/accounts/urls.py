@@ -1,8 +1,17 @@
 """Those of allauth's pages that Accord has. Its names are kept, because allauth looks them up."""
 
 from allauth.account import views as account
+<<<<<<< HEAD
 from django.contrib.auth.views import LogoutView
+=======
+from allauth.mfa.base import views as mfa
+from allauth.mfa.recovery_codes import views as recovery_codes
+from allauth.mfa.totp import views as totp
+from allauth.mfa.webauthn import views as webauthn
+from django.contrib.auth.views import LogoutView, PasswordChangeView
+>>>>>>> 6474a39e (accounts: authenticator apps, passkeys, recovery codes)
 from django.urls import path, re_path
+from django.views.generic import RedirectView
 
 from feedback.web.accounts.passwords import ChangePassword, NewPassword, ResetPassword
 from feedback.web.accounts.preferences import set_language
@@ -22,10 +31,27 @@ urlpatterns = [
         name="account_reset_password_from_key",
     ),
     path("sign-in/inactive/", account.account_inactive, name="account_inactive"),
+    path("sign-in/code/", mfa.authenticate, name="mfa_authenticate"),
+    path("sign-in/passkey/", webauthn.login_webauthn, name="mfa_login_webauthn"),
     path("sign-out/", LogoutView.as_view(), name="sign-out"),
     path("sign-out/", LogoutView.as_view(), name="account_logout"),
     path("account/", pages.account, name="account"),
     path("account/confirm/", account.reauthenticate, name="account_reauthenticate"),
+    path("account/confirm/code/", mfa.reauthenticate, name="mfa_reauthenticate"),
+    path("account/confirm/passkey/", webauthn.reauthenticate_webauthn, name="mfa_reauthenticate_webauthn"),
+    path("account/second-factor/", mfa.index, name="mfa_index"),
+    path("account/second-factor/app/", totp.activate_totp, name="mfa_activate_totp"),
+    path("account/second-factor/app/remove/", totp.deactivate_totp, name="mfa_deactivate_totp"),
+    path("account/second-factor/passkeys/", RedirectView.as_view(pattern_name="mfa_index"), name="mfa_list_webauthn"),
+    path("account/second-factor/passkeys/add/", webauthn.add_webauthn, name="mfa_add_webauthn"),
+    path("account/second-factor/passkeys/<int:pk>/remove/", webauthn.remove_webauthn, name="mfa_remove_webauthn"),
+    path("account/second-factor/codes/", recovery_codes.view_recovery_codes, name="mfa_view_recovery_codes"),
+    path(
+        "account/second-factor/codes/new/", recovery_codes.generate_recovery_codes, name="mfa_generate_recovery_codes"
+    ),
+    path(
+        "account/second-factor/codes/file/", recovery_codes.download_recovery_codes, name="mfa_download_recovery_codes"
+    ),
     path("account/profile/", pages.profile, name="profile"),
     path("account/sessions/end/", pages.end_all_sessions, name="end-all-sessions"),
     path("account/sessions/<int:session_id>/end/", pages.end_session, name="end-session"),

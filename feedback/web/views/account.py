@@ -15,9 +15,13 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
+<<<<<<< HEAD
 from feedback import audit
 from feedback.actions import projects, tokens
 from feedback.errors import Forbidden
+=======
+from feedback.actions import members, projects, tokens
+>>>>>>> 6474a39e (accounts: authenticator apps, passkeys, recovery codes)
 from feedback.models import ApiToken, Project, User
 from feedback.reports import progress
 from feedback.web.accounts import sessions
@@ -113,8 +117,9 @@ def revoke_token(request: HttpRequest, token_id: int) -> HttpResponse:
 
 @login_required
 def new_project(request: HttpRequest) -> HttpResponse:
-    if not request.user.is_staff:
-        raise Forbidden(_("Only administrators of this site may create projects: ask one of them."))
+    members.check_administrator(
+        request.user, _("Only administrators of this site may create projects: ask one of them.")
+    )
     form = ProjectForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
         project = projects.create_project(request.user, form.save(commit=False))

@@ -10,7 +10,6 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from feedback.actions import members
-from feedback.errors import Forbidden
 from feedback.models import Membership
 from training.web.presenters import render_page
 from training.workers import report
@@ -31,8 +30,7 @@ def machines(request: HttpRequest, slug: str) -> HttpResponse:
 @never_cache
 def site_machines(request: HttpRequest) -> HttpResponse:
     """Show the workers and all that they run."""
-    if not request.user.is_staff:
-        raise Forbidden(_("Only administrators of this site may open this page."))
+    members.check_administrator(request.user, _("Only administrators of this site may open this page."))
     return _answer(request, report.machines())
 
 
