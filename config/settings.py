@@ -22,6 +22,7 @@ from config.runtime.environment import (
 )
 from config.runtime.errors import SetupError
 from config.runtime.mail import read_mail_server
+from config.runtime.single_sign_on import allauth_providers, read_single_sign_on
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 DATA_DIR = Path(read_text("ACCORD_DATA", default=str(BASE_DIR / "var"))).resolve()
@@ -113,6 +114,9 @@ INSTALLED_APPS = [
     "allauth.account",
     "allauth.mfa",
     "allauth.usersessions",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
+    "allauth.socialaccount.providers.github",
     "config.static.Assets",
     "csp",
     "django_htmx",
@@ -247,6 +251,12 @@ MFA_FORMS = {
     "activate_totp": "feedback.web.accounts.forms.ActivateTOTPForm",
     "add_webauthn": "feedback.web.accounts.forms.AddWebAuthnForm",
 }
+SINGLE_SIGN_ON = read_single_sign_on("ACCORD_SSO_FILE", read_text("ACCORD_SSO_FILE"))
+SOCIALACCOUNT_PROVIDERS = allauth_providers(SINGLE_SIGN_ON)
+SOCIALACCOUNT_ADAPTER = "feedback.web.accounts.single_sign_on.SingleSignOnAdapter"
+SOCIALACCOUNT_LOGIN_ON_GET = True  # a form's redirect to another site would break our policy for forms
+SOCIALACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_DEFAULT_HTTP_PROTOCOL = "https" if SESSION_COOKIE_SECURE else "http"
 MAIL_SERVER = read_mail_server("ACCORD_MAIL_URL", read_text("ACCORD_MAIL_URL"))
 HAS_MAIL = MAIL_SERVER is not None
 DEFAULT_FROM_EMAIL = read_text("ACCORD_MAIL_FROM", default="accord@localhost")

@@ -68,6 +68,7 @@ LAYERS = {
         ["services", "site", "first_administrator"],
         ["postgres", "health", "web_worker", "chunked", "unread"],
         ["broker", "command_line", "environment", "hosts", "mail", "packages", "postgres_server", "uv"],
+        ["single_sign_on"],
         ["errors"],
     ],
     "feedback": [

@@ -116,7 +116,7 @@ def test_managers_are_sent_to_set_up_a_second_factor_before_they_manage(client, 
 def test_a_token_of_a_manager_without_a_second_factor_is_refused_with_a_code(client, manager, settings):
     settings.SECOND_FACTOR = "MANAGERS"
     _token, key = tokens.issue_token(manager, "program")
-    answer = client.get("/api/v1/projects/support/invitations/", headers={"Authorization": f"Bearer {key}"})
+    answer = client.get("/api/v1/projects/support/invitations", headers={"Authorization": f"Bearer {key}"})
     assert (answer.status_code, answer.json()["code"]) == (403, "second_factor_needed")
 
 

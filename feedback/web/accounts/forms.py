@@ -43,7 +43,14 @@ class OurWords:
 
 
 class ResetPasswordForm(OurWords, account.ResetPasswordForm):
-    pass
+    """Mails no password to people who sign in with another provider alone: it would go around that provider."""
+
+    users: list[User]
+
+    def clean_email(self) -> str:
+        email = super().clean_email()
+        self.users = [user for user in self.users if user.has_usable_password()]
+        return email
 
 
 class ResetPasswordKeyForm(OurWords, account.ResetPasswordKeyForm):

@@ -8,9 +8,14 @@ from allauth.mfa.base import views as mfa
 from allauth.mfa.recovery_codes import views as recovery_codes
 from allauth.mfa.totp import views as totp
 from allauth.mfa.webauthn import views as webauthn
+from allauth.socialaccount import views as social
 from django.contrib.auth.views import LogoutView, PasswordChangeView
+<<<<<<< HEAD
 >>>>>>> 6474a39e (accounts: authenticator apps, passkeys, recovery codes)
 from django.urls import path, re_path
+=======
+from django.urls import include, path, re_path
+>>>>>>> df289819 (accounts: single sign-on with roles from a claim)
 from django.views.generic import RedirectView
 
 from feedback.web.accounts.passwords import ChangePassword, NewPassword, ResetPassword
@@ -30,6 +35,11 @@ urlpatterns = [
         ResetPassword.as_view(),
         name="account_reset_password_from_key",
     ),
+    path("sign-in/with/", include("allauth.socialaccount.providers.openid_connect.urls")),
+    path("sign-in/with/", include("allauth.socialaccount.providers.github.urls")),
+    path("sign-in/with/cancelled/", social.login_cancelled, name="socialaccount_login_cancelled"),
+    path("sign-in/with/failed/", social.login_error, name="socialaccount_login_error"),
+    path("sign-in/with/name/", social.signup, name="socialaccount_signup"),
     path("sign-in/inactive/", account.account_inactive, name="account_inactive"),
     path("sign-in/code/", mfa.authenticate, name="mfa_authenticate"),
     path("sign-in/passkey/", webauthn.login_webauthn, name="mfa_login_webauthn"),
@@ -52,6 +62,7 @@ urlpatterns = [
     path(
         "account/second-factor/codes/file/", recovery_codes.download_recovery_codes, name="mfa_download_recovery_codes"
     ),
+    path("account/connections/", social.connections, name="socialaccount_connections"),
     path("account/profile/", pages.profile, name="profile"),
     path("account/sessions/end/", pages.end_all_sessions, name="end-all-sessions"),
     path("account/sessions/<int:session_id>/end/", pages.end_session, name="end-session"),
