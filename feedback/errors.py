@@ -6,7 +6,6 @@ Any code below a view may raise them. The middleware here turns them into pages,
 from collections.abc import Callable
 from typing import Any
 
-from django.contrib import messages
 from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.shortcuts import redirect, render
@@ -22,7 +21,7 @@ class AccordError(Exception):
     status = 400
     code = "invalid"
     retry_after: int | None = None  # seconds
-    page: str | None = None  # name of the URL on which the person can do something about it
+    page: str | None = None  # name of the URL that says it and lets the person do something about it
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -121,7 +120,6 @@ class AccordErrorMiddleware:
         if (refusal := refusal_of(error)) is None:
             return None
         if refusal.page is not None and not request.headers.get("HX-Request"):
-            messages.warning(request, refusal.message)
             return redirect(refusal.page)
         template = "_error.html" if request.headers.get("HX-Request") else "error.html"
         response = render(request, template, {"error": refusal, "status": refusal.status}, status=refusal.status)

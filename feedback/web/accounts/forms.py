@@ -19,7 +19,7 @@ LABELS = {
     "password": _("Password"),
     "password1": _("New password"),
     "password2": _("New password, once more"),
-    "code": _("Code"),
+    "code": _("Verification code"),
     "name": _("Name"),
     "passwordless": _("Sign in with this key alone"),
 }
