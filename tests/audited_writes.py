@@ -12,6 +12,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from feedback import audit
 
+ROLES = ("member.add", "member.role", "member.remove")  # by a claim of single sign-on
 # The acts that an address may record, by the name of its URL.
 AUDITED: dict[str, set[str]] = {
     "account": {"token.create"},
@@ -20,6 +21,15 @@ AUDITED: dict[str, set[str]] = {
     "password": {"account.password"},
     "revoke-token": {"token.revoke"},
     "new-password": {"account.password"},
+    "mfa_activate_totp": {"second_factor.add"},
+    "mfa_deactivate_totp": {"second_factor.remove"},
+    "mfa_add_webauthn": {"second_factor.add"},
+    "mfa_remove_webauthn": {"second_factor.remove"},
+    "mfa_generate_recovery_codes": {"second_factor.add", "second_factor.remove"},
+    "socialaccount_connections": {"connection.remove"},
+    "openid_connect_callback": {"connection.add", "account.create", "account.profile", *ROLES},
+    "github_callback": {"connection.add", "account.create", "account.profile", *ROLES},
+    "socialaccount_signup": {"account.create", "account.profile", *ROLES},
     "join": {"invitation.use"},
     "new-project": {"project.create"},
     "prompts": {"import.add"},
@@ -117,6 +127,11 @@ EXEMPT = {
     "set-language": "a reader's choice, kept in a cookie",
     **dict.fromkeys(("sign-in", "account_login", "sign-out", "account_logout"), SESSION),
     **dict.fromkeys(("account_reauthenticate", "end-session", "end-all-sessions"), SESSION),
+    **dict.fromkeys(("mfa_authenticate", "mfa_login_webauthn", "mfa_reauthenticate"), SESSION),
+    "mfa_reauthenticate_webauthn": SESSION,
+    **dict.fromkeys(("openid_connect_login", "github_login"), SESSION),
+    "mfa_list_webauthn": "leads to another page",
+    "mfa_download_recovery_codes": "gives a file",
     "account_reset_password": "mails a link to the person; what the link is used for is audited",
     **dict.fromkeys(
         ("rank-submit", "rank-skip", "rank-undo", "rank-demonstrate", "rank-renew", "rank-revise"), HISTORY

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.db import transaction
 
+from feedback import audit
 from feedback.actions import members
 from feedback.errors import Conflict
 from feedback.models import Membership, Project, User
@@ -36,8 +37,11 @@ def apply(user: User, provider: Mapping[str, Any], claims: Mapping[str, Any]) ->
     """
     values = values_of(claims, provider["claim"]) if provider["claim"] else set()
     if provider["administrators"] and not user.is_superuser:
-        user.is_staff = bool(values & set(provider["administrators"]))
-        user.save(update_fields=["is_staff"])
+        before, user.is_staff = user.is_staff, bool(values & set(provider["administrators"]))
+        if user.is_staff != before:
+            user.save(update_fields=["is_staff"])
+            was, becomes = {"is_staff": before}, {"is_staff": user.is_staff}
+            audit.record("account.profile", None, user, before=was, after=becomes, actor=user)
     mapped: dict[str, list[str]] = {}
     for one in provider["roles"]:
         mapped.setdefault(one["project"], []).extend([one["role"]] if one["value"] in values else [])
@@ -51,7 +55,7 @@ def _set_role(user: User, project: Project, roles: Iterable[str]) -> None:
     try:
         if membership is None:
             if role is not None:
-                Membership.objects.create(user=user, project=project, role=role)
+                members.add_member(project, user.get_username(), role)
         elif role is None:
             members.remove_member(project, user.pk)
         elif membership.role != role:

@@ -4,12 +4,8 @@ from django.db import transaction
 from django.db.models import Count, F, Max, Q, QuerySet
 from django.utils.translation import gettext as _
 
-<<<<<<< HEAD
 from feedback import archive, audit, statements
-=======
-from feedback import archive, statements
 from feedback.actions import second_factor
->>>>>>> 6474a39e (accounts: authenticator apps, passkeys, recovery codes)
 from feedback.errors import Conflict, Forbidden, NotFound
 from feedback.models import Membership, Project, User
 

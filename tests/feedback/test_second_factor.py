@@ -11,7 +11,7 @@ from allauth.mfa.totp.internal.auth import TOTP
 from django.test import Client
 
 from feedback.actions import password_links, tokens
-from feedback.models import Membership, User
+from feedback.models import AuditEntry, Membership, User
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
 SECRET = base64.b32encode(b"twenty bytes of key!").decode()
@@ -55,6 +55,8 @@ def test_an_app_is_set_up_and_then_asked_for(client, annotator, now):
     done = client.post("/account/second-factor/app/", {"code": code_of(secret, now)})
     codes = client.get(done.url).context["unused_codes"]
     assert len(codes) == 10
+    kinds = AuditEntry.objects.filter(act="second_factor.add", actor=annotator).values_list("after", flat=True)
+    assert {one["kind"] for one in kinds} == {"totp", "recovery_codes"}
     client.post("/sign-out/")
 
     assert sign_in(client, "ann").url == "/sign-in/code/"

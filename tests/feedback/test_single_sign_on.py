@@ -13,7 +13,7 @@ from oidc_provider_mock import run_server_in_thread
 from config.runtime.errors import SetupError
 from config.runtime.single_sign_on import allauth_providers, read_single_sign_on
 from feedback.actions import claimed_roles
-from feedback.models import Membership, User
+from feedback.models import AuditEntry, Membership, User
 
 pytestmark = [
     pytest.mark.django_db,
@@ -88,6 +88,18 @@ def test_roles_follow_the_claim_at_each_sign_in(client, server, project, manager
         sign_in(client, server, groups)
         roles.append((role(), User.objects.get(username="grace").is_staff))
     assert roles == [("manager", False), ("annotator", True), (None, False)]
+
+
+def test_accounts_and_roles_of_the_provider_are_in_the_audit_log(client, server, project, manager):
+    for groups in (["support-managers"], ["support-annotators", "accord-admins"], []):
+        sign_in(client, server, groups)
+    acts = AuditEntry.objects.order_by("pk").values_list("act", "actor_name")
+    assert [act for act, _name in acts] == [
+        *("connection.add", "account.create", "member.add"),
+        *("account.profile", "member.role"),
+        *("account.profile", "member.remove"),
+    ]
+    assert acts[0][1] == acts[3][1] == "grace"
 
 
 def test_a_project_keeps_its_last_manager(client, server, project):

@@ -7,13 +7,9 @@ from django.db import transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 
-<<<<<<< HEAD
 from feedback import audit
-from feedback.errors import Conflict, Forbidden, Invalid
-=======
 from feedback.actions import members
 from feedback.errors import Conflict, Invalid
->>>>>>> 6474a39e (accounts: authenticator apps, passkeys, recovery codes)
 from feedback.models import Project, Source, User
 from training.checkpoints import checks, disk
 from training.checkpoints.checks import Verdict

@@ -8,6 +8,7 @@ from django.conf import settings
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy
 
+from feedback import audit
 from feedback.actions import claimed_roles
 
 
@@ -30,6 +31,8 @@ class SingleSignOnAdapter(DefaultSocialAccountAdapter):
 
     def save_user(self, request: HttpRequest, sociallogin: SocialLogin, form: Any = None) -> Any:
         user = super().save_user(request, sociallogin, form)
+        account = sociallogin.account
+        audit.record("account.create", None, user, after={"provider": account.provider, "uid": account.uid}, actor=user)
         apply_roles(sociallogin)
         return user
 

@@ -15,13 +15,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
-<<<<<<< HEAD
 from feedback import audit
-from feedback.actions import projects, tokens
-from feedback.errors import Forbidden
-=======
 from feedback.actions import members, projects, tokens
->>>>>>> 6474a39e (accounts: authenticator apps, passkeys, recovery codes)
 from feedback.models import ApiToken, Project, User
 from feedback.reports import progress
 from feedback.web.accounts import sessions
