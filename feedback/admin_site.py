@@ -10,7 +10,16 @@ from django.http import HttpRequest
 from feedback import audit
 from feedback.models import Project
 
-SECRET = {"password", "digest", "blinding_key", "salt", "former_salt", "data"}  # fields whose values no log has
+SECRET = {
+    "password",
+    "digest",
+    "blinding_key",
+    "salt",
+    "former_salt",
+    "data",
+    "secret",
+    "token",
+}  # fields whose values no log has
 
 
 class AuditedAdmin(admin.ModelAdmin):
