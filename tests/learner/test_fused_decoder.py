@@ -6,7 +6,9 @@ from torch import nn
 
 from tests.learner.worlds.letters import tiny_model
 from training.learner.models.forward_decoder import ForwardDecoder, gather_prompts
+from training.learner.models.gradient_checkpointing import checkpoint_layers
 from training.learner.models.loading import computing_in
+from training.learner.models.lora import AdapterView, LoraConfig, SharedBase
 from training.learner.sampling.fused_decoder import FusedDecoder
 from training.learner.sampling.fused_weights import gather_weights
 from training.learner.sampling.sampler import SamplingParams, sample
@@ -43,6 +45,19 @@ def expect_the_model_s_logits(model, decoder):
 def test_every_step_gives_the_model_s_logits(kind):
     model = tiny_model(kind)
     expect_the_model_s_logits(model, fused(model))
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_every_step_of_a_policy_with_an_adapter_gives_its_logits(kind):
+    view = AdapterView(SharedBase(tiny_model(kind), "here"), "policy", LoraConfig(2, 4.0))
+    with torch.no_grad():
+        for adapter in view.adapters.values():
+            adapter.b.normal_(std=0.1)
+    decoder = fused(view)
+    with view.base.merged("policy") as model:
+        expect_the_model_s_logits(model, decoder)
+    checkpoint_layers(view)
+    assert gather_weights(view) is None  # less memory was asked for
 
 
 @pytest.mark.parametrize("kind", KNOWN)

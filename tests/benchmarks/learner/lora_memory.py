@@ -65,7 +65,8 @@ def round_job(folder: Path, rank: int) -> Path:
             for i, prompt in enumerate(world.prompts(EPISODES))]  # fmt: skip
     settings = {"model": str(folder / "policy"), "reward_model": str(reward_model(folder)), "lora_rank": rank,
                 "steps": 1, "batch_episodes": EPISODES, "epochs": 1, "max_completion_tokens": NEW_TOKENS,
-                "eval_prompts": 0, "micro_batch_tokens": MICRO_BATCH_TOKENS, "dtype": world.dtype()}  # fmt: skip
+                "eval_prompts": 0, "micro_batch_tokens": MICRO_BATCH_TOKENS, "dtype": world.dtype(),
+                "gradient_checkpointing": True}  # fmt: skip
     return write_job(folder / f"round-{time.time_ns()}", "prompts.jsonl", rows, settings)
 
 

@@ -27,6 +27,8 @@ from transformers import (
 )
 
 from training.learner.models.generic_forward import path_of
+from training.learner.models.gradient_checkpointing import has_checkpoints
+from training.learner.models.lora import AdaptedLayer, AdapterView
 from training.learner.models.partial_forward import window_of
 
 KINDS = (LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, GemmaForCausalLM)
@@ -68,8 +70,22 @@ class Weights:
         return self.vocabulary.numel() + sum(matrix.numel() for layer in layers for matrix in layer)
 
 
-def gather_weights(policy: PreTrainedModel) -> Weights | None:
-    """Return the current weights of the policy, or None if the fused step may not be used."""
+def gather_weights(policy: Any) -> Weights | None:
+    """Return the current weights of a policy, or None if the fused step may not be used.
+
+    An adapter is merged into each matrix as it is copied. The copies take the memory of a second base, so an adapter
+    whose layers are checkpointed, to save memory, does without them.
+    """
+    if not isinstance(policy, AdapterView):
+        return gather_plain(policy)
+    if has_checkpoints(policy):
+        return None
+    with policy.base.active_adapter(policy.name):
+        return gather_plain(policy.base.model)
+
+
+def gather_plain(policy: PreTrainedModel) -> Weights | None:
+    """Return the weights of a transformers model with the adapters that are active now."""
     if not is_supported(policy):
         return None
     config, dtype = policy.config, computing_dtype(policy)
@@ -91,7 +107,7 @@ def gather_weights(policy: PreTrainedModel) -> Weights | None:
 def is_supported(policy: PreTrainedModel) -> bool:
     """Return whether the fused step may be used: packed decoding is exact, and all modules are those expected here.
 
-    Adapters, extra biases, partial rotations and patched layers are not supported.
+    Extra biases, partial rotations and patched layers are not supported.
     """
     if path_of(policy).decoding != "packed" or type(policy) not in KINDS:
         return False
@@ -102,9 +118,22 @@ def is_supported(policy: PreTrainedModel) -> bool:
     return (
         rotates_whole_heads
         and rotary.rope_type in FIXED_ROTATIONS
-        and all(type(m) is nn.Linear for m in matrices)
-        and all(m.bias is None for m in [policy.lm_head, *without_bias])
+        and all(type(plain(m)) is nn.Linear for m in matrices)
+        and all(plain(m).bias is None for m in [policy.lm_head, *without_bias])
     )
+
+
+def plain(module: Any) -> Any:
+    """Return the layer under an adapter."""
+    return module.layer if isinstance(module, AdaptedLayer) else module
+
+
+@torch.no_grad()
+def weight_of(module: Any) -> Tensor:
+    """Return the float32 matrix [out, in] of a linear layer, with its active adapter."""
+    weight = plain(module).weight.float()
+    adapter = module.adapters.get(module.active) if isinstance(module, AdaptedLayer) else None
+    return weight if adapter is None else weight + adapter.change()
 
 
 def matrices_of(layer: Any) -> list[nn.Module]:
@@ -126,29 +155,32 @@ def gather_layer(layer: Any, config: Any, dtype: torch.dtype) -> Layer:
     has_head_norm = hasattr(attention, "q_norm")
     scales = [1.0 if has_head_norm else scale, 1.0, 1.0]  # with a norm of the queries the scale goes into the norm
     arranged = [
-        side_by_side(m.weight.float() * s, d) if rotated else m.weight.float()
+        side_by_side(weight_of(m) * s, d) if rotated else weight_of(m)
         for m, rotated, s in zip(inputs, is_rotated, scales, strict=True)
     ]
     bias = None
-    if inputs[0].bias is not None:
+    if plain(inputs[0]).bias is not None:
         biases = zip(inputs, is_rotated, scales, strict=True)
         bias = torch.cat(
-            [side_by_side(m.bias.float() * s, d) if rotated else m.bias.float() for m, rotated, s in biases]
+            [
+                side_by_side(plain(m).bias.float() * s, d) if rotated else plain(m).bias.float()
+                for m, rotated, s in biases
+            ]
         )
     head_norm = None
     if has_head_norm:
         query, key = (side_by_side(norm.weight.float(), d) for norm in (attention.q_norm, attention.k_norm))
         rows = [(query * scale).expand(config.num_attention_heads, d), key.expand(config.num_key_value_heads, d)]
         head_norm = torch.cat(rows)
-    gate_and_up = torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]).float()
+    gate_and_up = torch.cat([weight_of(mlp.gate_proj), weight_of(mlp.up_proj)])
     root = config.hidden_size**0.5  # see FusedStep._normalize
     return Layer(
         input_by_output(torch.cat(arranged).mul_(norm_weight(layer.input_layernorm).float() * root), dtype),
         None if bias is None else bias.to(dtype),
-        input_by_output(attention.o_proj.weight, dtype),
+        input_by_output(weight_of(attention.o_proj), dtype),
         head_norm,
         input_by_output(gate_and_up.mul_(norm_weight(layer.post_attention_layernorm).float() * root), dtype),
-        input_by_output(mlp.down_proj.weight, dtype),
+        input_by_output(weight_of(mlp.down_proj), dtype),
         window_of(attention),
     )
 
