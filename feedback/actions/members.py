@@ -81,6 +81,14 @@ def members_of(project: Project) -> QuerySet[Membership]:
     )
 
 
+def member_with_id(project: Project, user_id: int) -> Membership:
+    """Return the membership of a user, with user and project loaded. Raises NotFound."""
+    membership = project.memberships.select_related("user", "project").filter(user_id=user_id).first()
+    if membership is None:
+        raise NotFound(_("This person is not a member."))
+    return membership
+
+
 @transaction.atomic
 def add_member(project: Project, username: str, role: str) -> Membership:
     """Make an active user a member. Raises NotFound for an unknown username, Conflict for a member."""

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from feedback.actions import rankings
 from feedback.errors import Conflict, NotFound
 from feedback.models import Comparison, Lease, Membership, Ranking, Skip
-from feedback.queue import gold, lease_rows, locks
+from feedback.queue import claim, gold, lease_rows, locks
 
 MAX_UNDONE = 10  # rankings in a row
 MAX_AGE = timedelta(days=1)  # older rankings may have been trained on
@@ -27,7 +27,11 @@ def undo_last(membership: Membership) -> Lease:
     reviewer has decided.
     """
     locks.lock_member(membership)
+    if membership.paused_at is not None:
+        raise Conflict(_("You are paused in this project: nothing can be undone now."))
     last = _last_action(membership)
+    if not claim.may_rank_prompt_of(membership, last.comparison_id):
+        raise Conflict(_("The project's rules give this comparison to others now: it cannot be undone any more."))
     return _undo_skip(membership, last) if isinstance(last, Skip) else _withdraw(membership, last)
 
 

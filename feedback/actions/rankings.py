@@ -18,7 +18,7 @@ from django.utils.translation import gettext as _
 from psycopg.types.json import Jsonb
 
 from feedback import statements, validation
-from feedback.actions import ranking_details
+from feedback.actions import pauses, ranking_details
 from feedback.actions.ranking_details import RankingDetails
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.imports.rows import dense
@@ -101,7 +101,7 @@ def _record(
     # A renewal keeps `taken_at`, so offline work and long reading stay within the lease's age.
     max_seconds = seconds_since(lease.taken_at) + (lease.withdrawn.seconds if lease.withdrawn else 0.0)
     fields = ranking_fields(lease, membership.project, ranks, seconds, details, max_seconds=max_seconds)
-    if lease.lapsed_at is not None and not locks.take_slot_again(lease):
+    if lease.lapsed_at is not None and not locks.take_slot_again(membership, lease):
         raise Conflict(
             _(
                 "Your time for this comparison ran out, and others have ranked it in the meantime: it needs no more "
@@ -112,6 +112,8 @@ def _record(
     if previous is None and lease.reason == Lease.Reason.RETURNED:
         raise Conflict(_("A reviewer has undone the return: your ranking counts as it was. Take the next one."))
     ranking = _write_ranking(lease, fields, idempotency_key, previous)
+    if previous is None and lease.reason in (Lease.Reason.GOLD, Lease.Reason.QUALIFICATION):
+        pauses.bet_on_gold(membership, ranking)
     if lease.reason == Lease.Reason.QUALIFICATION:
         # Only a first answer counts: by withdrawing and answering again one could find out which answer qualifies.
         if previous is None:

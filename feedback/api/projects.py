@@ -11,13 +11,13 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from feedback.actions import invitations, members, projects, tokens
+from feedback.actions import invitations, members, pauses, projects, routing, tokens
 from feedback.api import scopes, strict
 from feedback.api.idempotency import show_once
 from feedback.api.pages import ListQuery, as_page
 from feedback.api.views import api_view
-from feedback.errors import NotFound
-from feedback.models import ApiToken, Invitation, Membership, Project
+from feedback.errors import Invalid, NotFound
+from feedback.models import MAX_LIMIT, MAX_NAMES, ApiToken, Invitation, Membership, Project
 from feedback.queue import sampling
 from feedback.reports import progress
 
@@ -116,7 +116,10 @@ class MemberSerializer(strict.ModelSerializer):
 
     class Meta:
         model = Membership
-        fields = ("user_id", "username", "role", "joined_at", "ranking_count", "last_ranked_at")
+        fields = (
+            *("user_id", "username", "role", "joined_at", "ranking_count", "last_ranked_at"),
+            *("groups", "daily_limit", "total_limit", "share_limit", "paused_at"),
+        )
 
 
 class MemberRequest(strict.Serializer):
@@ -124,8 +127,15 @@ class MemberRequest(strict.Serializer):
     role = serializers.ChoiceField(choices=Membership.Role.choices, default=Membership.Role.ANNOTATOR)
 
 
-class RoleRequest(strict.Serializer):
-    role = serializers.ChoiceField(choices=Membership.Role.choices)
+class MemberChangeRequest(strict.Serializer):
+    """Changes of a member. A limit of null is the project's, 0 is none."""
+
+    role = serializers.ChoiceField(choices=Membership.Role.choices, required=False)
+    groups = serializers.ListField(child=serializers.CharField(max_length=50), max_length=MAX_NAMES, required=False)
+    daily_limit = serializers.IntegerField(min_value=0, max_value=MAX_LIMIT, allow_null=True, required=False)
+    total_limit = serializers.IntegerField(min_value=0, max_value=MAX_LIMIT, allow_null=True, required=False)
+    share_limit = serializers.IntegerField(min_value=0, max_value=100, allow_null=True, required=False)
+    paused = serializers.BooleanField(required=False, help_text="A paused member gets no more comparisons.")
 
 
 class InvitationSerializer(strict.ModelSerializer):
@@ -258,18 +268,28 @@ def member_list(request: Request, slug: str) -> Response:
 
 
 @extend_schema(methods=["GET"], operation_id="members_get", responses=MemberSerializer)
-@extend_schema(methods=["PATCH"], operation_id="members_change", request=RoleRequest, responses=MemberSerializer)
+@extend_schema(
+    methods=["PATCH"], operation_id="members_change", request=MemberChangeRequest, responses=MemberSerializer
+)
 @extend_schema(methods=["DELETE"], operation_id="members_remove", responses={204: None})
 @api_view(["GET", "PATCH", "DELETE"])
 def member_detail(request: Request, slug: str, user_id: int) -> Response:
-    """Return a member, change the role, or remove the member, whose rankings stay. For managers."""
+    """Return a member, change role, groups, limits or pause, or remove the member. For managers."""
     project = members.manager_of(request.user, slug).project
     if request.method == "GET":
         return Response(_member_body(project, user_id))
     if request.method == "DELETE":
         members.remove_member(project, user_id)
         return Response(status=204)
-    members.change_role(project, user_id, strict.validated(RoleRequest(data=request.data))["role"])
+    changes = strict.validated(MemberChangeRequest(data=request.data))
+    if not changes:
+        raise Invalid(_("Say what to change: the role, the groups, a limit or the pause."))
+    if (role := changes.pop("role", None)) is not None:
+        members.change_role(project, user_id, role)
+    if (is_paused := changes.pop("paused", None)) is not None:
+        (pauses.pause if is_paused else pauses.resume)(project, user_id, request.user)
+    if changes:
+        routing.change_work(project, user_id, **changes)
     return Response(_member_body(project, user_id))
 
 

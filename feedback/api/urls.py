@@ -13,6 +13,7 @@ from feedback.api import (
     projects,
     ratings,
     review,
+    routing,
     scopes,
     trials,
     trust,
@@ -31,6 +32,7 @@ urlpatterns = [
     path(f"{PROJECT}/members/<int:user_id>", projects.member_detail, name="api-member"),
     path(f"{PROJECT}/invitations", projects.invitation_list, name="api-invitations"),
     path(f"{PROJECT}/invitations/<int:invitation_id>", projects.invitation_detail, name="api-invitation"),
+    path(f"{PROJECT}/routing", routing.routing_detail, name="api-routing"),
     path("tokens", projects.token_list, name="api-tokens"),
     path("tokens/<int:token_id>", projects.token_detail, name="api-token"),
     path("tokens/<int:token_id>/rotate", projects.token_rotate, name="api-token-rotate"),
@@ -92,7 +94,10 @@ urlpatterns = [
 
 scopes.register(
     {
-        "projects": ("api-projects", "api-project", "api-members", "api-member", "api-invitations", "api-invitation"),
+        "projects": (
+            *("api-projects", "api-project", "api-members", "api-member", "api-invitations", "api-invitation"),
+            "api-routing",
+        ),
         "audit": ("api-audit", "api-site-audit"),
         "tokens": ("api-tokens", "api-token", "api-token-rotate"),
         "rankings": (

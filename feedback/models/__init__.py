@@ -4,7 +4,18 @@ from feedback.models.audit import AuditEntry
 from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
 from feedback.models.idempotency import IdempotentResponse
 from feedback.models.imports import Import
-from feedback.models.people import MAX_AHEAD, ApiToken, Invitation, Membership, Project, User
+from feedback.models.people import (
+    MAX_AHEAD,
+    MAX_LIMIT,
+    MAX_NAMES,
+    ApiToken,
+    Invitation,
+    Membership,
+    Pause,
+    Project,
+    RoutingRule,
+    User,
+)
 from feedback.models.prompts import Completion, Demonstration, ExternalId, Prompt, PromptChanges, Source
 from feedback.models.quality import OwnQualitySnapshot, QualitySnapshot, RatingsSnapshot
 from feedback.models.rankings import Ranking
@@ -14,6 +25,8 @@ from feedback.models.trials import Trial, TrialSource
 
 __all__ = [
     "MAX_AHEAD",
+    "MAX_LIMIT",
+    "MAX_NAMES",
     "ApiToken",
     "AuditEntry",
     "Comparison",
@@ -27,6 +40,7 @@ __all__ = [
     "Lease",
     "Membership",
     "OwnQualitySnapshot",
+    "Pause",
     "Project",
     "Prompt",
     "PromptChanges",
@@ -36,6 +50,7 @@ __all__ = [
     "Reliability",
     "ReliabilityReport",
     "Review",
+    "RoutingRule",
     "Skip",
     "Source",
     "Trial",

@@ -74,6 +74,13 @@ class Comparison(models.Model):
     shuffle_key = models.FloatField(
         help_text="In [0, 1). Orders comparisons of equal priority and ranking count, lowest first; see sampling.py."
     )
+    route = models.TextField(
+        default="",
+        db_default="",
+        blank=True,
+        editable=False,
+        help_text="Tags of the prompt that routing rules name, sorted, one a line. A trigger computes them.",
+    )
     trial = models.ForeignKey(
         Trial,
         models.RESTRICT,
@@ -109,6 +116,7 @@ class Comparison(models.Model):
         indexes = [
             models.Index(
                 F("project"),
+                F("route"),
                 F("priority").desc(),
                 F("ranking_count").desc(),
                 F("shuffle_key"),
@@ -117,6 +125,7 @@ class Comparison(models.Model):
             ),
             models.Index(
                 F("trial"),
+                F("route"),
                 F("priority").desc(),
                 F("ranking_count").desc(),
                 F("shuffle_key"),

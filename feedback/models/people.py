@@ -13,6 +13,8 @@ from django.utils.translation import gettext_lazy as _
 
 MAX_AHEAD = 20  # comparisons that a page may fetch ahead
 MAX_FLAGS = 12  # of one project: as many letters are free on the ranking page
+MAX_LIMIT = 1_000_000  # rankings
+MAX_NAMES = 20  # groups of one member, tags or groups of one routing rule
 
 
 def check_distinct_names(names: list[str]) -> None:
@@ -191,6 +193,16 @@ class Project(models.Model):
         validators=[MaxValueValidator(10)],
         help_text=_("How many more annotators are asked, one after the other, while a comparison has no majority."),
     )
+    pauses_careless = models.BooleanField(
+        _("Pause annotators whose answers to gold look like chance"),
+        default=False,
+        db_default=False,
+        help_text=_(
+            "They get no more comparisons until a manager lets them go on (People). Whoever shares as many gold "
+            "preferences as are needed to qualify is ever paused with a chance of at most 1 in 100, over all their "
+            "work. Who ranks at random is paused after about 20 gold comparisons."
+        ),
+    )
     annotators_see_quality = models.BooleanField(
         _("Annotators see their agreement and gold pass rate"),
         default=False,
@@ -198,6 +210,30 @@ class Project(models.Model):
             "Shown on My figures. Both are counted over full batches of 50 of an annotator's rankings and appear the "
             "day after a batch is full. So an annotator cannot find out which comparisons of a batch were gold, only "
             "how many."
+        ),
+    )
+    daily_limit = models.PositiveIntegerField(
+        _("Rankings per person and day"),
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(MAX_LIMIT)],
+        help_text=_("After that many the person gets no more until midnight; 0: no limit."),
+    )
+    total_limit = models.PositiveIntegerField(
+        _("Rankings per person"),
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(MAX_LIMIT)],
+        help_text=_("In total, over all days; 0: no limit."),
+    )
+    share_limit = models.PositiveSmallIntegerField(
+        _("Share of the work per person, in percent"),
+        default=0,
+        db_default=0,
+        validators=[MaxValueValidator(100)],
+        help_text=_(
+            "Of all rankings that the project's comparisons want, those already made included; 0: no limit. One member "
+            "can have other limits (People, Groups and routing)."
         ),
     )
     sampling_rule = models.CharField(
@@ -228,6 +264,13 @@ class Project(models.Model):
         editable=False,
         help_text="Share of the open trial in everybody's work, 0 without one; here so that the queue needs no query.",
     )
+    routed_tags = ArrayField(
+        models.CharField(max_length=100),
+        default=list,
+        blank=True,
+        editable=False,
+        help_text="Tags that routing rules name; here so that the queue needs no query.",
+    )
     archived_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     members: models.ManyToManyField = models.ManyToManyField(User, through="Membership", related_name="projects")
@@ -256,6 +299,10 @@ class Project(models.Model):
             models.CheckConstraint(condition=Q(gold_percent__lte=50), name="project_is_not_all_gold"),
             models.CheckConstraint(condition=Q(qualification_percent__lte=100), name="project_qualification_percent"),
             models.CheckConstraint(condition=Q(trial_percent__lte=100), name="project_trial_percent"),
+            models.CheckConstraint(
+                condition=Q(daily_limit__lte=MAX_LIMIT, total_limit__lte=MAX_LIMIT, share_limit__lte=100),
+                name="project_limits",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -294,9 +341,50 @@ class Membership(models.Model):
     gold_given = models.PositiveSmallIntegerField(
         default=0, db_default=0, editable=False, help_text="Number of gold comparisons offered before that one."
     )
+    groups = ArrayField(
+        models.CharField(max_length=50),
+        default=list,
+        blank=True,
+        size=MAX_NAMES,
+        help_text="Groups or skills that routing rules name.",
+    )
+    barred_tags = ArrayField(
+        models.CharField(max_length=100),
+        default=list,
+        blank=True,
+        editable=False,
+        help_text="Tags of prompts that the routing rules keep from this member. A trigger computes them.",
+    )
+    daily_limit = models.PositiveIntegerField(
+        null=True, blank=True, validators=[MaxValueValidator(MAX_LIMIT)], help_text="Null: the project's. 0: no limit."
+    )
+    total_limit = models.PositiveIntegerField(
+        null=True, blank=True, validators=[MaxValueValidator(MAX_LIMIT)], help_text="Null: the project's. 0: no limit."
+    )
+    share_limit = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MaxValueValidator(100)],
+        help_text="In percent. Null: the project's. 0: no limit.",
+    )
+    paused_at = models.DateTimeField(null=True, blank=True, editable=False, help_text="Null: not paused.")
+    gold_bets = models.FloatField(
+        default=0.0, db_default=0.0, editable=False, help_text="Bets on guessing that have begun: see guessing.py."
+    )
+    gold_answers = models.PositiveIntegerField(
+        default=0, db_default=0, editable=False, help_text="First answers to gold that the bets are about."
+    )
+    gold_right = models.PositiveIntegerField(default=0, db_default=0, editable=False, help_text="Right ones of these.")
 
     class Meta:
         constraints = [
+            models.CheckConstraint(condition=Q(groups__len__lte=MAX_NAMES), name="membership_groups"),
+            models.CheckConstraint(
+                condition=(Q(daily_limit__isnull=True) | Q(daily_limit__lte=MAX_LIMIT))
+                & (Q(total_limit__isnull=True) | Q(total_limit__lte=MAX_LIMIT))
+                & (Q(share_limit__isnull=True) | Q(share_limit__lte=100)),
+                name="membership_limits",
+            ),
             models.UniqueConstraint(fields=["project", "user"], name="membership_once"),
             models.CheckConstraint(condition=Q(role__in=["annotator", "reviewer", "manager"]), name="membership_role"),
         ]
@@ -311,6 +399,53 @@ class Membership(models.Model):
     @property
     def may_review(self) -> bool:
         return self.role in (self.Role.REVIEWER, self.Role.MANAGER)
+
+
+class Pause(models.Model):
+    """A time in which a member gets no comparisons, and its cause."""
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="pauses")
+    user = models.ForeignKey(User, models.CASCADE, related_name="pauses")
+    made_by = models.ForeignKey(
+        User, models.SET_NULL, null=True, related_name="+", help_text="Null: the test of answers to gold."
+    )
+    gold_answers = models.PositiveIntegerField(null=True, help_text="Answers to gold that looked like chance.")
+    gold_right = models.PositiveIntegerField(null=True, help_text="Right ones of these.")
+    began_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+    ended_by = models.ForeignKey(User, models.SET_NULL, null=True, related_name="+")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["project", "user"], condition=Q(ended_at__isnull=True), name="one_pause_at_a_time"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user} since {self.began_at}"
+
+
+class RoutingRule(models.Model):
+    """A rule: prompts with one of these tags go only to members of one of these groups.
+
+    A prompt that several rules name goes to those who meet all of them. Names are compared as they are written.
+    """
+
+    project = models.ForeignKey(Project, models.CASCADE, related_name="routing_rules")
+    tags = ArrayField(models.CharField(max_length=100), size=MAX_NAMES)
+    groups = ArrayField(models.CharField(max_length=50), size=MAX_NAMES)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(tags__len__gte=1, tags__len__lte=MAX_NAMES, groups__len__gte=1, groups__len__lte=MAX_NAMES),
+                name="routing_rule_names",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.tags)} → {', '.join(self.groups)}"
 
 
 class Invitation(models.Model):

@@ -48,7 +48,8 @@ def claim_before(membership: Membership, comparison_id: int) -> Comparison | Non
     if not membership.project.gold_percent:
         return None
     given_up = _given_up(membership, stand_in=comparison_id).values_list("comparison_id", flat=True).first()
-    if given_up is not None and (comparison := _lock_open(given_up)):
+    may_rank = given_up is not None and claim.may_rank_prompt_of(membership, given_up)
+    if given_up is not None and may_rank and (comparison := _lock_open(given_up)):
         return comparison
     count = membership.gold_given if membership.gold_given_before == comparison_id else 0
     if count >= blinding.gold_before(membership.project, membership.user_id, comparison_id):
@@ -94,7 +95,7 @@ def gold_to_come(membership: Membership, waiting: Sequence[int]) -> int:
     if membership.gold_given_before in drawn:
         drawn[membership.gold_given_before] = max(0, drawn[membership.gold_given_before] - membership.gold_given)
     planned = left + sum(drawn.values())
-    values = {"person": membership.user_id, "project": membership.project_id, "most": planned}
+    values = {**claim.parameters(membership), "most": planned}
     ((left_over,),) = statements.run(COUNT, values)
     # An outer join: a stand-in of a trial that has ended comes no more, so its gold does not either.
     comes_again = _given_up(membership, stand_in__open_slots__gt=0).filter(stand_in__trial__ended_at__isnull=True)
@@ -121,7 +122,7 @@ def _given_up(membership: Membership, **stand_in: int) -> QuerySet[Lease]:
 
 def _claim(membership: Membership, condition: str) -> Comparison | None:
     """Return the first gold comparison that meets the condition, locked. Its prompt is loaded."""
-    values = {"person": membership.user_id, "project": membership.project_id}
+    values = claim.parameters(membership)
     (row,) = statements.run(CLAIM.format(condition=condition), values) or (None,)
     return None if row is None else _lock_open(row[0])
 

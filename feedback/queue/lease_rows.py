@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from feedback import statements
 from feedback.models import Comparison, Lease, Membership, Ranking
-from feedback.queue import blinding, gold, locks
+from feedback.queue import blinding, claim, gold, locks
 
 RETURNED_HELD = timedelta(days=7)  # then another annotator ranks in place of one who does not answer
 # The upsert renews a lapsed lease of the same annotator.
@@ -65,7 +65,10 @@ def hold_withdrawn(membership: Membership, ranking: Ranking) -> Lease:
 
 
 def hold_returned(ranking: Ranking) -> None:
-    """Lease the comparison of a returned ranking to its annotator. The ranking's slot becomes the lease's."""
+    """Lease the comparison of a returned ranking to its annotator. The ranking's slot becomes the lease's.
+
+    If the routing rules keep its prompt from the annotator by now, the lease lapses at once, and the slot opens.
+    """
     now = timezone.now()
     fields = {"reason": Lease.Reason.RETURNED, "taken_at": now, "expires_at": now + RETURNED_HELD, "lapsed_at": None}
     Lease.objects.update_or_create(
@@ -75,6 +78,11 @@ def hold_returned(ranking: Ranking) -> None:
         create_defaults=fields
         | {"project_id": ranking.project_id, "size": ranking.size, "display_order": ranking.display_order},
     )
+    annotator = Membership.objects.filter(project=ranking.project_id, user=ranking.annotator_id).first()
+    if annotator is not None and not claim.may_rank_prompt_of(annotator, ranking.comparison_id):
+        held = Lease.objects.filter(comparison=ranking.comparison_id, annotator=ranking.annotator_id)
+        held.update(lapsed_at=now)
+        locks.open_slot(ranking.comparison_id)
 
 
 def write_lease(

@@ -18,7 +18,7 @@ from feedback import statements
 from feedback.archive import Archived
 from feedback.errors import Conflict
 from feedback.models import Comparison, Lease, Membership, Project
-from feedback.queue import blinding, claim, gold, lease_rows, locks
+from feedback.queue import blinding, claim, gold, lease_rows, limits, locks
 
 DEFAULT_MAX_LEASES = 5  # of one annotator in one project, where `max_leases` does not allow more
 RECLAIM_BATCH = 50
@@ -41,7 +41,8 @@ def lease_next(membership: Membership, *, beside: Collection[UUID] = ()) -> Leas
 
     The oldest lease that they hold already is returned first, renewed, so that a reload shows the same comparison.
     `beside` has the ids of leases that the page shows or has fetched: they are not returned again, and one more lease
-    is created, up to `max_leases`. Raises Conflict if the member holds too many, Archived if the project is archived.
+    is created, up to `max_leases`. A member who is paused gets nothing; what they hold they may still submit. Raises
+    Conflict if the member holds too many, Archived if the project is archived.
 
     The lease's `comparison.prompt` is loaded; `lease.comparison.texts(lease.display_order)` is what the member sees.
     """
@@ -65,6 +66,8 @@ def lease_next_after_write(membership: Membership, *, beside: Collection[UUID] =
 @transaction.atomic
 def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | None:
     locks.lock_member(membership)
+    if membership.paused_at is not None:
+        return None
     now = timezone.now()
     held = _held(membership, now)
     if waiting := next((lease for lease in held if lease.pk not in beside), None):
@@ -77,6 +80,8 @@ def _lease_next(membership: Membership, beside: Collection[UUID]) -> Lease | Non
             _("You hold %(most)s comparisons already: rank or give back one of them first.")
             % {"most": max_leases(membership.project)}
         )
+    if limits.reached(membership):
+        return None
     chosen = _choose(membership)
     return None if chosen is None else _write_chosen(membership, chosen, now)
 
@@ -88,11 +93,13 @@ def lease_without_waiting(membership: Membership, beside: Collection[UUID]) -> L
     project are overdue. The caller then uses `lease_next`. The caller has locked the membership.
     """
     now = timezone.now()
-    if membership.project.archived_at is not None or gold.must_qualify(membership):
+    if membership.project.archived_at is not None or membership.paused_at is not None or gold.must_qualify(membership):
         return None
     values = {"project": membership.project_id, "person": membership.user_id, "now": now}
     ((is_any_overdue, held),) = statements.run(CAPACITY, values)
     if is_any_overdue or set(held) - set(beside) or len(held) >= max_leases(membership.project):
+        return None
+    if limits.reached(membership):
         return None
     chosen = _choose(membership, may_wait=False)
     return None if chosen is None else _write_chosen(membership, chosen, now)
@@ -134,7 +141,7 @@ def renew(membership: Membership, lease_id: UUID) -> Lease:
     locks.lock_member(membership)
     lease = locks.lock_lease(membership, lease_id)
     now = timezone.now()
-    if lease.lapsed_at is not None and not locks.take_slot_again(lease):
+    if lease.lapsed_at is not None and not locks.take_slot_again(membership, lease):
         raise Conflict(_("Your time for this comparison ran out and others have ranked it since: take the next one."))
     return lease_rows.extend(lease, membership, now)
 
@@ -181,7 +188,9 @@ def reclaim(project_id: int, now: datetime | None = None) -> int:
         Lease.objects.filter(pk__in=[lease.pk for lease in overdue]).update(lapsed_at=now)
     for lease in overdue:
         if lease.reason == Lease.Reason.GOLD:
-            member = Membership(project=lease.project, user_id=lease.annotator_id)
+            member = Membership.objects.filter(project=lease.project, user=lease.annotator_id).first()
+            member = member or Membership(project=lease.project, user_id=lease.annotator_id)
+            member.project = lease.project
             Lease.objects.filter(pk=lease.pk).update(stand_in_id=claim.first_in_queue(member))
     return len(overdue)
 

@@ -13,11 +13,15 @@ from django.utils.translation import gettext as _
 from feedback import statements
 from feedback.errors import NotFound
 from feedback.models import Comparison, Lease, Membership, Project
-from feedback.queue import gold
+from feedback.queue import claim, gold
 
+READ_AGAIN = (
+    *("role", "qualified_at", "gold_given_before", "gold_given"),
+    *("barred_tags", "daily_limit", "total_limit", "share_limit"),
+    *("paused_at", "gold_bets", "gold_answers", "gold_right"),
+)
 MEMBER = f"""
-    SELECT {statements.columns(Project, "project")}, membership.role, membership.qualified_at,
-        membership.gold_given_before, membership.gold_given
+    SELECT {statements.columns(Project, "project")}, {", ".join(f"membership.{name}" for name in READ_AGAIN)}
     FROM feedback_membership AS membership JOIN feedback_project AS project ON project.id = membership.project_id
     WHERE membership.id = %s
     FOR NO KEY UPDATE OF membership"""
@@ -31,9 +35,10 @@ def lock_member(membership: Membership) -> None:
     (row,) = statements.run(MEMBER, [membership.pk]) or (None,)
     if row is None:
         raise NotFound(_("You are not a member of this project any more."))
-    *settings, membership.role, membership.qualified_at, gold_given_before, gold_given = row
-    membership.gold_given_before, membership.gold_given = gold_given_before, gold_given
-    membership.project = statements.build(Project, settings)
+    end = statements.width(Project)
+    membership.project = statements.build(Project, row[:end])
+    for name, value in zip(READ_AGAIN, row[end:], strict=True):
+        setattr(membership, name, value)
 
 
 def lock_lease(membership: Membership, lease_id: UUID) -> Lease:
@@ -54,9 +59,10 @@ def take_slot(comparison_id: int) -> bool:
     return with_open_slot.update(open_slots=F("open_slots") - 1) == 1
 
 
-def take_slot_again(lease: Lease) -> bool:
-    """Take a slot for a lapsed lease again. Returns whether there was one."""
-    return not gold.is_stand_in_taken(lease) and take_slot(lease.comparison_id)
+def take_slot_again(membership: Membership, lease: Lease) -> bool:
+    """Take a slot for a lapsed lease again. Returns whether there was one and the routing rules permit it."""
+    may_rank = claim.may_rank_prompt_of(membership, lease.comparison_id)
+    return may_rank and not gold.is_stand_in_taken(lease) and take_slot(lease.comparison_id)
 
 
 def take_locked_slot(comparison: Comparison) -> Comparison:

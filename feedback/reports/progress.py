@@ -1,13 +1,12 @@
 """Progress: what a person has ranked and can still rank, and what a project contains."""
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from django.db.models import Count, F, Q, QuerySet
-from django.utils import timezone
 
 from feedback.models import Comparison, Completion, Demonstration, Lease, Membership, Project, Prompt, Ranking, User
-from feedback.queue import claim, gold
+from feedback.queue import claim, gold, limits
+from feedback.queue.limits import midnight
 
 MAX_REMAINING = 500  # open comparisons are counted up to this number: beyond it the exact number does not matter
 
@@ -30,7 +29,9 @@ def counts(membership: Membership) -> Counts:
     held = of_project.filter(leases__annotator_id=membership.user_id, leases__lapsed_at__isnull=True)
     open_ones = claim.permitted(Comparison.objects.waiting_in(membership.project), membership)
     waiting = list(open_ones.values_list("pk", flat=True)[: MAX_REMAINING + 1])
-    remaining = held.count() + len(waiting) + gold.gold_to_come(membership, waiting)
+    holds = held.count()
+    remaining = holds + len(waiting) + gold.gold_to_come(membership, waiting)
+    remaining = min([remaining, *(holds + limit.left for limit in limits.limits_of(membership))])
     return Counts(
         today=ranked.filter(created_at__gte=midnight()).count(),
         remaining=min(remaining, MAX_REMAINING),
@@ -82,8 +83,3 @@ def inventory(project: Project) -> Inventory:
         rankings=project.rankings.filter(is_live=True).exclude(reason=Lease.Reason.DEMONSTRATION).count(),
         demonstrations=Demonstration.objects.counting_in(project).count(),
     )
-
-
-def midnight() -> datetime:
-    """Return the start of today in the local time zone."""
-    return timezone.localtime().replace(hour=0, minute=0, second=0, microsecond=0)

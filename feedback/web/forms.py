@@ -19,8 +19,9 @@ from feedback.api.scopes import SCOPES
 from feedback.errors import Invalid
 from feedback.export.formats import registry
 from feedback.imports import maps
-from feedback.models import Membership, Project, Prompt, User
+from feedback.models import MAX_LIMIT, MAX_NAMES, Membership, Project, Prompt, User
 from feedback.queue import sampling
+from feedback.queue.limits import LIMITS
 from feedback.reports import preference_export
 
 
@@ -111,8 +112,11 @@ FLAG_LISTS = ("information_flags", "review_flags", "flags")
 SETTING_GROUPS = (
     (_("Project"), ("name", "guidelines")),
     (_("Questions to annotators"), ("strength_points", "one_key_pairs", "attributes", *FLAG_LISTS)),
-    (_("Queue"), ("sampling_rule", "wanted_rankings", "extra_rankings", "lease_minutes", "comparisons_ahead")),
-    (_("Quality"), ("gold_percent", "qualification_items", "qualification_percent", "annotators_see_quality")),
+    (_("Queue"), ("sampling_rule", "wanted_rankings", "extra_rankings", "lease_minutes", "comparisons_ahead", *LIMITS)),
+    (
+        _("Quality"),
+        ("gold_percent", "qualification_items", "qualification_percent", "pauses_careless", "annotators_see_quality"),
+    ),
     (_("Training"), ("held_out_percent", "ranking_weights", "anchors")),
 )
 
@@ -150,6 +154,37 @@ class MemberForm(forms.Form):
 
 class RoleForm(forms.Form):
     role = forms.ChoiceField(choices=Membership.Role.choices)
+
+
+class NamesField(ListField):
+    """A few names, whose help does not repeat how many there may be."""
+
+    def __init__(self, *, name_length: int, **kwargs: Any) -> None:
+        super().__init__(forms.CharField(max_length=name_length), max_length=MAX_NAMES, **kwargs)
+        self.help_text = kwargs.get("help_text", "")
+
+
+class RoutingRuleForm(forms.Form):
+    """A rule: prompts with one of the tags go only to members of one of the groups."""
+
+    tags = NamesField(label=_("Prompts tagged"), name_length=100)
+    groups = NamesField(label=_("go only to"), name_length=50)
+
+
+class MemberWorkForm(forms.Form):
+    """Groups and limits of a member. An empty limit is the project's."""
+
+    groups = NamesField(label=_("Groups"), name_length=50, required=False)
+    daily_limit = forms.IntegerField(label=_("A day"), min_value=0, max_value=MAX_LIMIT, required=False)
+    total_limit = forms.IntegerField(label=_("In total"), min_value=0, max_value=MAX_LIMIT, required=False)
+    share_limit = forms.IntegerField(label=_("Share, percent"), min_value=0, max_value=100, required=False)
+
+    def __init__(self, data: QueryDict | None = None, *, member: Membership) -> None:
+        super().__init__(data, initial=vars(member), auto_id=f"{member.user_id}-%s")
+        for name, field in self.fields.items():  # the fields are in the columns of a table, the form in the last one
+            field.widget.attrs |= {"form": f"work-{member.user_id}", "aria-label": f"{member.user}: {field.label}"}
+            if name != "groups":
+                field.widget.attrs["placeholder"] = getattr(member.project, name) or "–"
 
 
 class PromptsForm(forms.Form):

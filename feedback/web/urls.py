@@ -3,7 +3,19 @@
 from django.urls import path
 
 from feedback.web.accounts import urls as accounts
-from feedback.web.views import account, audit, data, export, imports, join, project, ranking, review, statistics
+from feedback.web.views import (
+    account,
+    audit,
+    data,
+    export,
+    imports,
+    join,
+    project,
+    ranking,
+    review,
+    routing,
+    statistics,
+)
 
 urlpatterns = [
     path("", account.home, name="home"),
@@ -40,6 +52,11 @@ urlpatterns = [
     path("projects/<slug:slug>/people/", project.people, name="people"),
     path("projects/<slug:slug>/people/invite/", project.invite, name="invite"),
     path("projects/<slug:slug>/people/invite/<int:invitation_id>/revoke/", project.revoke, name="revoke-invitation"),
+    path("projects/<slug:slug>/people/routing/", routing.page, name="routing"),
+    path("projects/<slug:slug>/people/routing/<int:rule_id>/remove/", routing.remove_rule, name="remove-rule"),
+    path("projects/<slug:slug>/people/<int:user_id>/work/", routing.change_member, name="change-work"),
+    path("projects/<slug:slug>/people/<int:user_id>/pause/", project.pause, name="pause-member"),
+    path("projects/<slug:slug>/people/<int:user_id>/resume/", project.resume, name="resume-member"),
     path("projects/<slug:slug>/people/<int:user_id>/password/", project.password_link, name="password-link"),
     path("projects/<slug:slug>/people/<int:user_id>/role/", project.change_role, name="change-role"),
     path("projects/<slug:slug>/people/<int:user_id>/remove/", project.remove_member, name="remove-member"),

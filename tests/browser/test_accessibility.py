@@ -81,6 +81,7 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         f"{at}/export/",
         f"{at}/export/?format=trl&split=all",
         f"{at}/people/",
+        f"{at}/people/routing/",
         f"{at}/settings/",
         f"{at}/audit/",
         f"{at}/console/",

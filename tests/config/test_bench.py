@@ -64,7 +64,7 @@ def test_a_number_of_runs_below_one_is_refused(bench, program, argument) -> None
 def test_an_unknown_part_of_the_web_benchmark_is_refused_with_the_known_parts(bench) -> None:
     status, error = bench("web.__main__", "--only", "nonsense")
     assert status == 2
-    assert "there is no part 'nonsense'; there are speed, crowd, million" in error
+    assert "there is no part 'nonsense'; there are speed, crowd, million, routing" in error
 
 
 def test_the_benchmark_of_real_rankings_names_a_missing_file(bench) -> None:

@@ -243,7 +243,7 @@ def test_the_rule_of_the_prepared_statements_and_of_the_orm_is_the_same(ann, col
                 rankings.record_ranking(member, lease.pk, [1, 2], idempotency_key=uuid4(), seconds=1.0)
     sql = f"SELECT look.id FROM feedback_comparison AS look WHERE {claim.MAY_RANK}"
     for member in (ann, cole, mona):
-        by_statement = {pk for (pk,) in statements.run(sql, {"person": member.user_id})}
+        by_statement = {pk for (pk,) in statements.run(sql, claim.parameters(member))}
         assert by_statement == set(claim.permitted(Comparison.objects.all(), member).values_list("pk", flat=True))
         assert len(by_statement) == {ann: 8 - 4, cole: 8 - 3, mona: 8}[member]
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from feedback.models import Lease, Project, Ranking
+from feedback.quality.checks import guessing
 from feedback.quality.checks.answers import (
-    GOLD_LIMITS,
     Answers,
     answers_to_gold,
     answers_to_others,
@@ -34,7 +34,7 @@ def check_rankings(rows: Sequence[RankingRow], gold_pass_mark: float) -> dict[in
     """
     rankings = arrays_by_size(rows)
     annotator = np.array([row.annotator_id for row in rows], dtype=np.int64)
-    careful_on_gold = min(max(gold_pass_mark, GOLD_LIMITS[0]), GOLD_LIMITS[1])
+    careful_on_gold = guessing.careful_on_gold(gold_pass_mark)
     to_gold = in_time_order(*map(answers_to_gold, rankings))
     clickers = random_clickers(annotator, rankings, to_gold, careful_on_gold)
     failures = _chance_agreements(annotator, to_gold, careful_on_gold)

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from feedback.quality.checks.guessing import GOLD_LIMITS
 from feedback.quality.ranking_arrays import Booleans, Floats, Integers, RankingArrays
 
 MIN_RELATIVE_AGREEMENT = 0.75  # below 75 % of the peers' above-chance agreement an annotator is suspect
 PRIOR_ANSWERS = 20  # answers that the prior of an annotator's agreement is worth
-GOLD_LIMITS = (0.6, 0.95)  # limits of the probability that a careful annotator shares a gold preference
 GOLD = -1  # partner of an answer to gold
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from feedback.quality.checks import guessing
 from feedback.quality.ranking_arrays import Booleans, Floats, Integers
 
 # Alternatives to chance in `first_place_wealth`: factors of the odds that the completion shown first wins.
@@ -22,16 +23,12 @@ def first_passage(wealth: Iterable[float], level: float) -> int | None:
 def guessing_wealth(answers: Iterable[tuple[bool, float]]) -> Iterable[float]:
     """Yield the wealth after each answer of a bet that the annotator guesses from some answer on.
 
-    answers: (is right, the least probability p > ½ with which a careful annotator is right). A bet that begins at
-    answer j multiplies by ½/p for a right answer and by ½/(1 − p) for a wrong one; its mean factor is at most 1 for an
-    annotator who is right with probability p or more. A share 1/(j(j + 1)) of the wealth is reserved for each j. This
-    mixture over change points (Shiryaev 1963; Shin, Ramdas and Rinaldo 2024, "E-detectors") also detects an annotator
-    who becomes careless later.
+    answers: (is right, the least probability p > ½ with which a careful annotator is right). See `guessing`.
     """
-    started = 0.0
+    bets = 0.0
     for step, (is_right, probability) in enumerate(answers, start=1):
-        started = (started + 1 / (step * (step + 1))) * 0.5 / (probability if is_right else 1 - probability)
-        yield started + 1 / (step + 1)
+        bets = guessing.next_bet(bets, step, is_right, probability)
+        yield guessing.wealth_of(bets, step)
 
 
 def first_place_wealth(wins: Booleans, sizes: Integers) -> Floats:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from feedback.quality.checks import sequential_tests
+from feedback.quality.checks.guessing import FALSE_ALARM_RATE
 from feedback.quality.checks.results import (
     AGREES,
     FIRST_WINS,
@@ -18,7 +19,6 @@ from feedback.quality.checks.results import (
 )
 from feedback.quality.ranking_arrays import Booleans, Floats, Integers
 
-FALSE_ALARM_RATE = 0.01  # of one sequential test of one careful annotator, over all their work
 MAX_DEVIATIONS = 3.0  # faster than usual, in robust standard deviations of log seconds
 MAD_TO_DEVIATION = 1.4826  # standard deviation of a normal distribution, in median absolute deviations
 MIN_RANKINGS, MIN_OTHER_RANKINGS = 10, 30  # of the annotator and of all others, to check the speed

@@ -13,7 +13,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_POST
 
 from feedback import imports
-from feedback.actions import invitations, members, password_links, projects
+from feedback.actions import invitations, members, password_links, pauses, projects
 from feedback.errors import AccordError, Invalid
 from feedback.imports.lines import read_lines
 from feedback.models import Import, Membership
@@ -25,6 +25,7 @@ from feedback.web.views import data
 
 MAX_IMPORTS_LISTED = 20
 MAX_INVITATIONS_LISTED = 50
+MAX_PAUSES_LISTED = 20
 
 
 @login_required
@@ -67,6 +68,7 @@ def _people_page(request: HttpRequest, membership: Membership, **context: Any) -
             for invitation in invitations.invitations_of(membership.project)[:MAX_INVITATIONS_LISTED]
         ],
         "roles": Membership.Role.choices,
+        "pauses": pauses.pauses_of(membership.project)[:MAX_PAUSES_LISTED],
     }
     return _page(request, membership, "people", {**forms, **lists, **context})
 
@@ -109,6 +111,22 @@ def password_link(request: HttpRequest, slug: str, user_id: int) -> HttpResponse
 def change_role(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
     membership = members.manager_of(request.user, slug)
     members.change_role(membership.project, user_id, checked(RoleForm(request.POST))["role"])
+    return redirect("people", slug)
+
+
+@login_required
+@require_POST
+def pause(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
+    membership = members.manager_of(request.user, slug)
+    pauses.pause(membership.project, user_id, membership.user)
+    return redirect("people", slug)
+
+
+@login_required
+@require_POST
+def resume(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
+    membership = members.manager_of(request.user, slug)
+    pauses.resume(membership.project, user_id, membership.user)
     return redirect("people", slug)
 
 

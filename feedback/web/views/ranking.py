@@ -19,7 +19,7 @@ from feedback.models import Lease, Membership
 from feedback.queue import leases
 from feedback.rendering import render as render_markdown
 from feedback.rendering.jinja import translator
-from feedback.reports import progress
+from feedback.reports import progress, routing
 from feedback.web.forms import (
     DemonstrationForm,
     LeasedRankingForm,
@@ -181,7 +181,7 @@ def _next_lease(membership: Membership, held: Collection[UUID] = ()) -> Lease | 
 
 def _card_response(request: HttpRequest, membership: Membership, lease: Lease | None) -> HttpResponse:
     if lease is None:
-        context = _context(membership) | {"counts": progress.counts(membership)}
+        context = _context(membership) | _nothing(membership)
         return render(request, "rank/_nothing.html", context)
     return HttpResponse(_render_card(request, membership, card_of_lease(lease, membership)))
 
@@ -198,9 +198,14 @@ def _show_page(request: HttpRequest, membership: Membership, card: Card | None) 
         "guidelines": render_markdown(membership.project.guidelines),
         "words": words(),
         "flags": present_flags(membership.project),
-        "counts": progress.counts(membership),
+        **({"counts": progress.counts(membership)} if card else _nothing(membership)),
     }
     return render(request, "rank/page.html", context)
+
+
+def _nothing(membership: Membership) -> dict[str, Any]:
+    """Return what `rank/_nothing.html` needs."""
+    return {"counts": progress.counts(membership), "reason": routing.reason_for_nothing(membership)}
 
 
 def _context(membership: Membership) -> dict[str, Any]:

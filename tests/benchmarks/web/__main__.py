@@ -1,6 +1,6 @@
 """Benchmark of the labelling site beside Label Studio, in turn, on the same system PostgreSQL.
 
-    python3 manage.py bench web [--json FILE] [--only speed,crowd,million] [--seconds N] [--runs N]
+    python3 manage.py bench web [--json FILE] [--only speed,crowd,million,routing] [--seconds N] [--runs N]
 
 Both have two web workers and one user per client. The clients run in a separate process and send what a browser sends
 (session cookie, CSRF token, the page's requests). Every label is durable: PostgreSQL has its package's settings.
@@ -19,11 +19,11 @@ from typing import Any
 
 from config.runtime.errors import SetupError
 from tests.benchmarks.arguments import at_least_one
-from tests.benchmarks.web import crowd, million, speed
+from tests.benchmarks.web import crowd, million, routing, speed
 from tests.benchmarks.web.cluster import Cluster, cluster
 from tests.benchmarks.web.report import say, show
 
-PARTS = ("speed", "crowd", "million")
+PARTS = ("speed", "crowd", "million", "routing")
 
 
 def main(arguments: list[str]) -> int:
@@ -75,6 +75,8 @@ def measure(database: Cluster, folder: Path, options: argparse.Namespace) -> Ite
         yield from crowd.measure(database, folder, options.crowd_seconds)
     if "million" in options.only:
         yield from million.measure(database, folder, options.seconds, options.runs)
+    if "routing" in options.only:
+        yield from routing.measure(database, folder, options.runs)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Ours:
         """Make a database with one project, its comparisons, and people who are signed in."""
         self.cluster.create(database)
         command = [sys.executable, "-m", "tests.benchmarks.web.seed", *map(str, (comparisons, wanted, people))]
-        done = subprocess.run(command, cwd=ROOT, env=self._environment(database), capture_output=True, text=True)
+        done = subprocess.run(command, cwd=ROOT, env=self.environment(database), capture_output=True, text=True)
         if done.returncode:
             raise SetupError(f"Accord's database could not be filled: {done.stderr.strip()[-2000:]}")
         self.cookies[database] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -44,7 +44,7 @@ class Ours:
         """Run the web service on the database."""
         port, log = free_port(), self.folder / "ours.log"
         command = [sys.executable, "manage.py", "up", "--only", "web", "--port", str(port)]
-        with running(command, log, folder=ROOT, environment=self._environment(database)) as process:
+        with running(command, log, folder=ROOT, environment=self.environment(database)) as process:
             wait_for(f"http://127.0.0.1:{port}/healthz", process, log)
             yield Service(self.product, port, process, self.cookies[database.removesuffix("_copy")])
 
@@ -53,7 +53,7 @@ class Ours:
         with self.cluster.connect(database) as connection:
             return connection.execute(TWICE).fetchone()[0]
 
-    def _environment(self, database: str) -> dict[str, str]:
+    def environment(self, database: str) -> dict[str, str]:
         ours = {"DATABASE_URL": self.cluster.address(database), "SECRET_KEY": self.key, "LOG_LEVEL": "WARNING",
                 "ACCORD_DATA": str(self.folder / "accord"), "WEB_WORKERS": "2"}  # fmt: skip
         return {name: value for name, value in os.environ.items() if name != "WEB_THREADS"} | ours
