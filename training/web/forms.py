@@ -72,7 +72,9 @@ class ImportForm(forms.Form):
 
 
 class EndpointForm(forms.ModelForm):
-    """The fields of an endpoint. `models` are proposed for the field of the model."""
+    """The fields of an endpoint; `LIMITS` are those that few people change."""
+
+    LIMITS = ("concurrency", "timeout_seconds", "retries")
 
     key = forms.CharField(
         label=_("Key"),
@@ -101,6 +103,19 @@ class EndpointForm(forms.ModelForm):
             self.fields["key"].help_text = _("A key is stored, encrypted. Write another one to replace it.")
         else:
             del self.fields["without_key"]
+
+        for name in ("prompt_price", "completion_price"):
+            if (price := getattr(self.instance, name)) is not None:
+                self.initial[name] = f"{price.normalize():f}"
+
+    def main_fields(self) -> list[forms.BoundField]:
+        return [field for field in self if field.name not in self.LIMITS]
+
+    def limit_fields(self) -> list[forms.BoundField]:
+        return [field for field in self if field.name in self.LIMITS]
+
+    def limits_have_errors(self) -> bool:
+        return any(field.errors for field in self.limit_fields())
 
     def _post_clean(self) -> None:
         """Leave the checks of the model, and the row, to `training.endpoints.records`."""

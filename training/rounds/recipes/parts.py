@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 
 from training.learner.environments import SINGLE_TURN
@@ -229,6 +230,22 @@ def mixed_jobs(settings: Sections, samples: Job) -> tuple[Job, ...]:
 def _source_job(
     number: int, source: MixedSource, samples: Job, program: str, models: dict[str, str], values: dict[str, Any]
 ) -> Job:
+    facts = endpoint_facts(source.endpoint) if source.endpoint else ()
     return Job(
-        f"source_{number}", SAMPLES, program, inputs=samples.inputs, models=models, settings=values, source=source.key
+        f"source_{number}",
+        SAMPLES,
+        program,
+        inputs=samples.inputs,
+        models=models,
+        settings=values,
+        facts=facts,
+        source=source.key,
+    )
+
+
+def endpoint_facts(name: str) -> tuple[Fact, ...]:
+    """Return the figures of an endpoint's completions: what they cost, and how many it did not write."""
+    return (
+        Fact("cost", format_lazy(_("Cost of {name}"), name=name), _("at the prices of that time")),
+        Fact("failed", format_lazy(_("Failed requests to {name}"), name=name), _("their comparisons are smaller")),
     )

@@ -29,7 +29,8 @@ def overview(request: HttpRequest, slug: str) -> HttpResponse:
             return redirect("endpoint", slug, made.pk)
         except AccordError as refusal:
             form.add_error(None, refusal.message)
-    rows = [{"endpoint": one, "cost": records.cost_so_far(one)} for one in records.endpoints_of(membership.project)]
+    endpoints = records.endpoints_of(membership.project)
+    rows = [{"endpoint": one, "cost": cost_text(records.cost_so_far(one))} for one in endpoints]
     return render_page(request, membership, "endpoints", {"tab": "endpoints", "rows": rows, "form": form})
 
 
@@ -50,6 +51,13 @@ def one_endpoint(request: HttpRequest, slug: str, endpoint_id: int) -> HttpRespo
     return _page(request, membership, endpoint, form)
 
 
+def cost_text(cost: float | None) -> str:
+    """Return a cost with at least two significant digits; "" if it is not known."""
+    if cost is None:
+        return ""
+    return f"{cost:,.2f}" if cost == 0 or cost >= 0.1 else f"{cost:.2g}" if cost >= 1e-4 else f"{cost:.6f}"
+
+
 def _page(
     request: HttpRequest,
     membership: Membership,
@@ -61,7 +69,7 @@ def _page(
         "tab": "",
         "endpoint": endpoint,
         "form": form,
-        "cost": records.cost_so_far(endpoint),
+        "cost": cost_text(records.cost_so_far(endpoint)),
         "completions": endpoint.source.completions.count(),
         "result": result,
     }
