@@ -39,10 +39,10 @@ class Line(NamedTuple):
 Rule = Callable[[int], int]  # parses the block that begins at a line; returns its number of lines, or 0
 
 
-def parse_blocks(document: Document) -> None:
-    """Append the text's pieces to the document. Raises TooComplex."""
-    lines, start = [], 0
-    for text in document.source.split("\n"):
+def parse_blocks(document: Document, start: int = 0, end: int | None = None) -> None:
+    """Append the pieces of the source, or of a part of it, to the document. Raises TooComplex."""
+    lines = []
+    for text in document.source[start:end].split("\n"):
         lines.append(Line(start, start + len(text)))
         start += len(text) + 1
     _Blocks(document, lines, 0).parse()

@@ -18,14 +18,15 @@ from django.utils.translation import gettext as _
 from markupsafe import Markup
 
 from feedback.rendering import controls
-from feedback.rendering.blocks import parse_blocks
 from feedback.rendering.cache import TextCache
 from feedback.rendering.pieces import MAX_STEPS, Document, Formula, Piece, Text, TooComplex
+from feedback.rendering.reasoning import parse_parts
 
 MAX_MARKDOWN_LENGTH = 60_000  # characters; a longer text is plain text
 _TAGS = {
     *("p", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em", "strong"),
     *("s", "table", "thead", "tbody", "tr", "th", "td", "a", "span", "div"),
+    *("details", "summary"),
 }
 _CACHE = TextCache(max_characters=32 * 1024 * 1024)
 
@@ -64,7 +65,7 @@ def parse(text: str, *, as_plain: bool = False) -> Rendered:
         sentence = _("Shown as plain text because it is longer than %(most)s characters.")
         return _plain(document, sentence % {"most": MAX_MARKDOWN_LENGTH})
     try:
-        parse_blocks(document)
+        parse_parts(document)
     except TooComplex:
         sentence = _("Shown as plain text because it has more than %(most)s lines and marks.")
         return _plain(document, sentence % {"most": MAX_STEPS})
@@ -111,10 +112,17 @@ def _piece(document: Document, piece: Piece) -> str:
 def _cleaner() -> nh3.Cleaner:
     return nh3.Cleaner(
         tags=_TAGS,
-        attributes={"a": {"href", "target"}, "li": {"value"}, "span": {"title"}},
+        attributes={
+            "a": {"href", "target"},
+            "li": {"value"},
+            "span": {"title"},
+            "details": {"open"},
+            "summary": {"aria-label", "data-label"},
+        },
         allowed_classes={
             "span": {"k", "s", "c", "m", "math", "display", "control"},
             "div": {"language"},
+            "details": {"reasoning"},
             "ul": {"dash", "plus"},
             "ol": {"paren"},
             "td": {"right", "center"},

@@ -25,13 +25,14 @@ MARKERS = {
     "bullet": (r"[-+*]", "<li>"),
     "number": (r"\d+[.)]", "<li value="),
     "table": (r"[ \t|:-]*", "<td"),
+    "reasoning": (r"</?(think|thinking|reasoning)>", "<details"),
 }
 PIECES = [
     *("a", "b ", "你", "é", " ", "    ", "\t", "\n", "\n\n", "  \n", "*", "**", "***", "_", "__", "~~", "`", "``"),
     *("```\n", "```py\n", "> ", ">", ">>> ", "- ", "+ ", "* ", "1. ", "7) ", "007. ", "# ", "#", "---", "---\n\n"),
     *("===\n", "|", "|-|-|\n", "\n|a|b|\n|:-|-:|\n", "a|b", "\\", "\\|", "\\\n", "&lt;", "&#65;", "<b>", "<!-- "),
     *("<http://q>", "[", "](http://u)", "](u)", "]: ", "![", "$", "$$", "\\(", "\\)", "\\[", "\\]", "\ufeff"),
-    *("\u200b", "\u200d", "\u202e", "5", "x^2", "\r\n", "\x85", "(", ")"),
+    *("<think>", "</think>", "\u200b", "\u200d", "\u202e", "5", "x^2", "\r\n", "\x85", "(", ")"),
 ]  # fmt: skip
 
 
@@ -68,6 +69,34 @@ def on_screen(text: str) -> str:
         .replace("&#x27;", "'")
         .strip("\n")
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "folded", "answer"),
+    [
+        ("<think>\nIt is *3*.\n</think>\n\nThe answer: **4**.", "<p>It is <em>*3*</em>.</p>", "<p>The answer:"),
+        (" <reasoning>a</reasoning> b", "<p>a</p>", "<p> b</p>"),
+        ("So it is 3.\n</think>\n\n4", "<p>So it is 3.</p>", "<p>4</p>"),
+    ],
+)
+def test_reasoning_before_an_answer_is_folded_and_nothing_of_it_is_lost(text, folded, answer):
+    check_nothing_is_lost(text)
+    before, after = render(text).split("</details>")
+    assert before.startswith('<details class="reasoning"><summary ') and folded in before
+    assert answer in after and "think" not in render(text)
+
+
+def test_reasoning_without_an_answer_is_open():
+    check_nothing_is_lost("<think>a</think>")
+    assert '<details class="reasoning" open="">' in render("<think>a</think>\n")
+
+
+@pytest.mark.parametrize(
+    "text", ["<think>cut off", "<think> </think>b", "a <think>b</think>", "a </think> b", "</think>"]
+)
+def test_other_uses_of_such_tags_are_shown_as_written(text):
+    check_nothing_is_lost(text)
+    assert "<details" not in render(text) and "think&gt;" in render(text)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -52,6 +52,8 @@ def marked(text, shown):
 @pytest.mark.parametrize(
     ("text", "shown", "raw"),
     [
+        ("<think>a\nb</think>\n\n**c** d", "bcd", "b</think>\n\n**c** d"),
+        ("a\n</think>\nb", "b", "b"),
         ("a **b** c", "bc", "b** c"),
         ("a **b** c", "ab", "a **b"),
         ("a **b** c", "b", "b"),
