@@ -41,7 +41,7 @@ class AddedPrompts:
 
 @dataclass(frozen=True)
 class News:
-    """What rows added: ids of new rows and of changed prompts."""
+    """Ids of rows that are new, and of prompts that changed."""
 
     prompts: set[int]
     completions: set[int]
