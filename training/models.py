@@ -335,7 +335,7 @@ class RewardReport(models.Model):
 
 
 class SurprisingRanking(models.Model):
-    """Ranking that the rankings of other prompts contradict. A project has those of its newest report only."""
+    """Ranking that other rankings contradict. A project has those of its newest report only."""
 
     report = models.ForeignKey(RewardReport, models.CASCADE, related_name="surprising", db_index=False)
     ranking = models.ForeignKey(Ranking, models.CASCADE, related_name="+", help_text="The revision that was scored.")

@@ -112,6 +112,49 @@ def test_rankings_turned_round_are_at_the_top_of_the_list():
     assert sum(row - 1 in flipped for row in top) >= 20  # two thirds; by chance 3
 
 
+def ranked_again(one, ranks, row, weight=1.0):
+    """Add a ranking by another person to a comparison."""
+    first = one.rankings[0]
+    second = dataclasses.replace(first, ranks=tuple(ranks), annotator="cole", weight=weight, row=row)
+    return dataclasses.replace(one, rankings=(first, second))
+
+
+def test_votes_are_the_weights_of_the_other_rankings_for_and_against_a_pair():
+    one = ranked_again(comparison(0, (1, 2, 3), row=1), (1, 3, 2), row=2, weight=0.5)
+    one = dataclasses.replace(one, rankings=(*one.rankings, dataclasses.replace(one.rankings[1], ranks=(2, 2, 1))))
+    # pairs of the first (01, 02, 12), of the second (01, 02, 21), of the third (20, 21; a tie is no pair)
+    votes = cross_fitting.votes_of_others([one, comparison(1, (1, 2), row=3)])
+    assert votes.tolist() == [0.5, 0.5 - 0.5, -0.5 - 0.5, 1.0, 1.0 - 0.5, 0.5 - 1.0, -1.0 - 0.5, 0.5 - 1.0, 0.0]
+
+
+def test_the_worth_of_a_vote_is_that_of_a_general_optimiser_and_never_negative():
+    draw = np.random.default_rng(1)
+    odds, votes, weight = draw.normal(1, 1, 60), draw.integers(-1, 3, 60).astype(float), draw.uniform(0.2, 2, 60)
+
+    def loss(worth):
+        return (weight * np.logaddexp(0, -(odds + worth * votes))).sum() + worth**2 / 2
+
+    best = optimize.minimize_scalar(loss, bounds=(0, 8), method="bounded", options={"xatol": 1e-10})
+    arguments = [torch.tensor(values) for values in (odds, votes, weight)]
+    found = cross_fitting.worth_of_a_vote(*arguments)
+    assert found == pytest.approx(best.x, abs=1e-5) and found > 0.1
+    assert cross_fitting.worth_of_a_vote(arguments[0], -arguments[1], arguments[2]) == 0.0
+
+
+def test_a_ranking_that_another_one_of_its_comparison_opposes_is_more_surprising():
+    flipped = set(random.Random(3).sample(range(300), 30))
+    comparisons, features = world(300, seed=4, flipped=flipped, size=2)
+    alone = surprises(comparisons, [], features, folds=5, seed=0)
+    honest, _ = world(300, seed=4, size=2)
+    again = [ranked_again(one, honest[n].rankings[0].ranks, row=1000 + n) for n, one in enumerate(comparisons)]
+    both = surprises(again, [], features, folds=5, seed=0)
+
+    def flipped_at_the_top(values):
+        return sum(row - 1 in flipped for row in sorted(range(1, 301), key=lambda row: -values[row])[:30])
+
+    assert flipped_at_the_top(both) >= flipped_at_the_top(alone) + 5
+
+
 def test_a_prompt_is_in_one_fold_and_folds_are_about_equal():
     comparisons = [comparison(number, (1, 2), row=number, prompt=number // 2) for number in range(40)]
     fold = folds_of(comparisons, 4, seed=1)

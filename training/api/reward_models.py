@@ -108,7 +108,7 @@ class SurprisingSerializer(strict.Serializer):
     place = serializers.IntegerField(help_text="In the list of the report: 1 has the highest surprise.")
     surprise = serializers.FloatField(
         help_text="Mean log-odds of the other order of its pairs, in nats, by models that have not learned from its "
-        "prompt. Above 0 they prefer the reversed ranking."
+        "prompt and by the other rankings of its comparison. Above 0 they prefer the reversed ranking."
     )
     ranking = serializers.IntegerField(source="ranking_id")
     comparison = serializers.IntegerField(source="ranking.comparison_id")
@@ -141,7 +141,7 @@ def reward_model(request: Request, slug: str, number: int) -> Response:
 @extend_schema(operation_id="review_surprising", parameters=[PageQuery], responses=SurprisingSerializer(many=True))
 @api_view(["GET"])
 def surprising_list(request: Request, slug: str) -> Response:
-    """List the rankings that the rankings of other prompts contradict, the highest surprise first.
+    """List the rankings that other rankings contradict, the highest surprise first.
 
     Of the newest reward model, those with a surprise above 0 in the highest quarter, at most 5,000. A ranking leaves
     the list when it is revised, discarded, returned or overruled, or its comparison is kept.

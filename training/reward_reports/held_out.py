@@ -46,7 +46,7 @@ class HeldOut(NamedTuple):
 
 
 class Surprise(NamedTuple):
-    """A ranking and how strongly the rankings of other prompts contradict it."""
+    """A ranking and how strongly other rankings contradict it."""
 
     ranking_id: int
     value: float  # nats

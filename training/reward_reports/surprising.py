@@ -1,4 +1,4 @@
-"""Rankings that the rankings of other prompts contradict, for reviewers."""
+"""Rankings that other rankings contradict, for reviewers."""
 
 from django.db.models import Exists, OuterRef, QuerySet
 from django.utils.translation import gettext as _

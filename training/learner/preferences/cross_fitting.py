@@ -1,4 +1,4 @@
-"""Cross-fitted surprise: how strongly the rankings of other prompts contradict a ranking.
+"""Cross-fitted surprise: how strongly the other rankings contradict a ranking.
 
 A model that has learned from a wrong ranking finds it less surprising. So the rankings are scored by linear heads that
 have not learned from their prompts (cross-validation, as Northcutt et al. 2021, "Confident Learning: Estimating
@@ -14,9 +14,12 @@ A head is a Bradley–Terry model of its score differences, with a ridge penalty
 is fitted by Newton's method. The penalty is chosen within the other folds: the one with the lowest loss on the fold
 after the head's own, of heads without both. Tied pairs are left out.
 
-The surprise of a ranking is the mean over its pairs that are not tied of the head's log-odds that the other completion
-is the better one, in nats. Under Bradley–Terry it is the log-likelihood ratio of the reversed ranking to the ranking,
-per pair. A positive number means that the head prefers the reversed ranking.
+Other rankings of the same comparison are evidence too: each has a vote on a pair, for or against its order. A vote adds
+log-odds to the head's, the same number for all (`worth_of_a_vote`), times the weight of its ranking.
+
+The surprise of a ranking is the mean over its pairs that are not tied of the log-odds that the other completion is the
+better one, in nats, by the head and the votes. Under Bradley–Terry the head's part is the log-likelihood ratio of the
+reversed ranking to the ranking, per pair. A positive number means that the evidence prefers the reversed ranking.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,6 +37,7 @@ from training.learner.text.messages import shuffled
 PENALTIES = (3.0, 30.0, 300.0, 3000.0)  # of Σ weight² / 2, beside a loss that is a sum over rankings
 MAX_COMPONENTS = 256  # principal components of wider features
 NEWTON_STEPS, TOLERANCE = 50, 1e-8
+MAX_WORTH, BISECTIONS = 8.0, 40  # log-odds of a vote
 
 
 class Differences(NamedTuple):
@@ -76,7 +80,42 @@ def surprises(
         if bool(mine.any()):
             head = fitted_without(number, differences, fold_of_pair, count)
             log_odds[mine] = differences.features[mine] @ head
+    votes = votes_of_others(comparisons).to(features.device)
+    log_odds += worth_of_a_vote(log_odds, votes, differences.weight) * votes
     return _means_by_row(-log_odds, differences.ranking, comparisons)
+
+
+def votes_of_others(comparisons: Sequence[Comparison]) -> Tensor:
+    """Return the votes [P] on pairs that are not tied, by the other rankings of the comparison.
+
+    It is the sum of their weights, positive for the order of the pair and negative for the other one.
+    """
+    pairs: Pairs = pairs_of_comparisons(comparisons, ties=False)
+    of_ranking = [one.weight for comparison in comparisons for one in comparison.rankings]
+    weight = torch.tensor(of_ranking, dtype=torch.float64)[pairs.ranking]
+    both = torch.stack([pairs.better, pairs.worse], 1)
+    _, pair = both.sort(1).values.unique(dim=0, return_inverse=True)
+    signed = torch.where(pairs.better < pairs.worse, weight, -weight)
+    total = torch.zeros(len(weight), dtype=torch.float64).index_add(0, pair, signed)[pair]
+    return torch.where(pairs.better < pairs.worse, total, -total) - weight
+
+
+def worth_of_a_vote(log_odds: Tensor, votes: Tensor, weight: Tensor) -> float:
+    """Return the log-odds c ≥ 0 of a vote that maximise Σ weight · log sigmoid(log_odds + c · votes) − c² / 2.
+
+    All arguments are [P]. The prior keeps a few votes from deciding. The slope falls with c: bisection finds its zero.
+    """
+
+    def slope(worth: float) -> float:
+        return float((weight * votes * (-(log_odds + worth * votes)).sigmoid()).sum()) - worth
+
+    low, high = 0.0, MAX_WORTH
+    if slope(low) <= 0:
+        return 0.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if slope(middle) > 0 else (low, middle)
+    return (low + high) / 2
 
 
 def folds_of(comparisons: Sequence[Comparison], folds: int, seed: int) -> list[int]:

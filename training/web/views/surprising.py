@@ -1,4 +1,4 @@
-"""Review page of the rankings that the rankings of other prompts contradict, for reviewers and managers."""
+"""Review page of the rankings that other rankings contradict, for reviewers and managers."""
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
