@@ -80,6 +80,7 @@ def test_the_pages_add_try_change_and_remove_an_endpoint(project, page, values, 
     assert not Endpoint.objects.exists() and not Source.objects.filter(kind="endpoint").exists()
 
 
+@pytest.mark.full
 def test_the_models_are_listed_with_the_stored_key_at_its_own_address_only(endpoint, page, server):
     at, sent = "/projects/support/endpoints/models/", {"endpoint": endpoint.pk, "url": endpoint.url}
     assert "tiny-chat" in page.post(at, sent).content.decode()
@@ -107,6 +108,7 @@ def test_the_api_adds_reads_changes_tries_and_removes_an_endpoint(project, manag
     assert api.delete(at).status_code == 204 and api.get(at).status_code == 404
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("plain_static_files")
 def test_only_managers_see_and_change_endpoints(endpoint, annotator, stranger, client):
     for user, status in ((annotator, 403), (stranger, 404)):
@@ -137,6 +139,7 @@ def test_an_endpoint_at_a_private_address_is_refused_unless_it_is_allowed(projec
         records.create(project, {"name": "x", "url": "http://127.0.0.1:8000/v1", "model": "m"}, None)
 
 
+@pytest.mark.full
 def test_a_key_of_another_secret_key_is_asked_for_again(endpoint, settings):
     settings.SECRET_KEY = "another secret key, long enough for the tests"
     assert "write it again" in records.call_once(endpoint).error

@@ -101,6 +101,7 @@ def test_retry_after_is_waited_for_by_all_requests_to_the_endpoint(endpoint):
     assert 30 < waits[0] <= 40
 
 
+@pytest.mark.full
 def test_retry_after_may_be_a_date_and_a_long_one_ends_the_attempts(endpoint):
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     assert 60 < retry_after(httpx2.Headers({"Retry-After": date})) <= 90
@@ -138,6 +139,7 @@ def test_a_stop_ends_the_wait_between_two_attempts(endpoint):
     assert ended
 
 
+@pytest.mark.full
 def test_a_model_that_wants_another_name_of_the_limit_gets_it(endpoint):
     class Client2(Client):
         def _json(self, method, path, body=None):

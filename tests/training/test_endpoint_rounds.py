@@ -120,6 +120,7 @@ def test_a_stopped_job_ends_while_a_request_waits_for_its_answer(project, endpoi
     server.gate.set()
 
 
+@pytest.mark.full
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_an_endpoint_that_is_down_fails_the_job_with_its_reason(project, endpoint, server, directory):
@@ -129,6 +130,7 @@ def test_an_endpoint_that_is_down_fails_the_job_with_its_reason(project, endpoin
         endpoint_job.run(project, directory, never)
 
 
+@pytest.mark.full
 @pytest.mark.process
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("forked_programs")

@@ -103,6 +103,7 @@ def test_each_source_has_its_job_with_its_number_temperature_and_prompts(project
     assert repeated == mixture  # a repeat names the checkpoint that is served then
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_a_mixture_of_what_is_not_there_starts_no_round(project, base, comparisons, endpoint):
     def refused(sources):
@@ -197,6 +198,7 @@ def test_a_near_duplicate_of_another_source_gives_way_to_a_spare_completion(proj
     assert set(firsts) == {"base", "endpoint:x"}
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_annotators_learn_nothing_of_the_sources(project, base, comparisons, endpoint, client, annotator):
     changes = {"round": {"sources": {"new": 1, "endpoint:x": 1}, "comparison_size": 2}}
