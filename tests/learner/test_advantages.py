@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from training.learner.estimators.dr_grpo import group_centred
 from training.learner.estimators.grpo import group_relative
 from training.learner.estimators.reinforce import above_baseline
 from training.learner.estimators.rloo import leave_one_out
@@ -80,4 +81,5 @@ def test_whole_completions_are_compared_within_their_prompt():
     relative = group_relative(rewards, 3, 0.0)
     deviation = (((-2) ** 2 + (-1) ** 2 + 3**2) / 2) ** 0.5
     assert relative.tolist() == pytest.approx([-2 / deviation, -1 / deviation, 3 / deviation, 0, 0, 0], rel=1e-3)
+    assert group_centred(rewards, 3, 0.0).tolist() == pytest.approx([-2, -1, 3, 0, 0, 0])
     assert above_baseline(rewards, 1, 1.5).tolist() == pytest.approx([-0.5, 0.5, 4.5, 2.5, 2.5, 2.5])
