@@ -347,6 +347,7 @@ CELERY_BEAT_SCHEDULE = {
     "send-unsettled-files": {"task": "training.tasks.send_unsettled_files", "schedule": 60, "options": {"expires": 60}},
     "start-due-rounds": {"task": "training.tasks.start_due_rounds", "schedule": 15, "options": {"expires": 30}},
     "settle-trials": {"task": "training.tasks.settle_trials", "schedule": 5, "options": {"expires": 30}},
+    "deliver-webhooks": {"task": "training.tasks.deliver_webhooks", "schedule": 5, "options": {"expires": 10}},
     "run-imports": {"task": "training.tasks.run_imports", "schedule": 5, "options": {"expires": 10}},
     "estimate-reliability": {
         "task": "training.tasks.estimate_reliability",
@@ -357,6 +358,11 @@ CELERY_BEAT_SCHEDULE = {
     "rate-sources": {"task": "training.tasks.rate_sources", "schedule": 30, "options": {"expires": 30}},
     "delete-idempotent-responses": {
         "task": "training.tasks.delete_idempotent_responses",
+        "schedule": 3600,
+        "options": {"expires": 3600},
+    },
+    "delete-webhook-deliveries": {
+        "task": "training.tasks.delete_webhook_deliveries",
         "schedule": 3600,
         "options": {"expires": 3600},
     },
@@ -382,6 +388,8 @@ ENDPOINT_NETWORKS = read_networks(
     hosts.default_endpoint_networks(EMBEDDED_DATABASE, read_text("ACCORD_HOST"), PUBLIC_URL),
     hosts.PRIVATE_NETWORKS,
 )
+# Networks besides the public internet that webhooks may post to (feedback/webhooks/addresses.py).
+WEBHOOK_NETWORKS = read_networks("ACCORD_WEBHOOK_NETWORKS", [], hosts.PRIVATE_NETWORKS)
 
 # The GPUs that CUDA shows to programs; None: all of them. Only the page Machines reads this.
 VISIBLE_GPUS = read_gpus("CUDA_VISIBLE_DEVICES")

@@ -84,6 +84,13 @@ ACTS = {
     "token.rotate": _("rotated an API token"),
     "trial.end": _("ended a trial"),
     "trial.start": _("started a trial"),
+    "webhook.change": _("changed a webhook"),
+    "webhook.create": _("made a webhook"),
+    "webhook.delete": _("deleted a webhook"),
+    "webhook.disable": _("disabled a webhook that failed"),
+    "webhook.redeliver": _("had an event delivered again"),
+    "webhook.rotate": _("rotated the secret of a webhook"),
+    "webhook.test": _("tested a webhook"),
 }
 PERSONAL = ("username", "email", "first_name", "last_name")  # values that an erasure takes out
 

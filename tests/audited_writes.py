@@ -50,6 +50,18 @@ AUDITED: dict[str, set[str]] = {
     "resume-member": {"member.resume"},
     "remove-member": {"member.remove"},
     "project-settings": {"project.settings"},
+    "webhooks": {"webhook.create"},
+    "webhook": {"webhook.change"},
+    "webhook-rotate": {"webhook.rotate"},
+    "webhook-switch": {"webhook.change"},
+    "webhook-delete": {"webhook.delete"},
+    "webhook-test": {"webhook.test"},
+    "webhook-redeliver": {"webhook.redeliver"},
+    "api-webhooks": {"webhook.create"},
+    "api-webhook": {"webhook.change", "webhook.delete"},
+    "api-webhook-rotate": {"webhook.rotate"},
+    "api-webhook-test": {"webhook.test"},
+    "api-webhook-redeliver": {"webhook.redeliver"},
     "review-undo": {"review.undo"},
     "discard-demonstration": {"review.demonstration"},
     "review-keep": {"review.keep"},
@@ -153,7 +165,7 @@ WRITES = re.compile(r'\b(INSERT INTO|UPDATE|DELETE FROM)\s+"?([a-z_]+)"?(?:\s+SE
 # Tables, or columns, that are no part of an act.
 UNAUDITED = {
     *("django_session", "usersessions_usersession", "accord_cache", "django_admin_log"),
-    *("feedback_auditentry", "feedback_idempotentresponse"),
+    *("feedback_auditentry", "feedback_idempotentresponse", "feedback_webhookdelivery"),
 }
 NOTHING_NEW = 'DELETE FROM "feedback_import"'
 UNAUDITED_COLUMNS = {("feedback_user", "last_login"), ("feedback_apitoken", "last_used_at")}

@@ -80,6 +80,7 @@ LAYERS = {
         ["quality"],
         ["export"],
         ["rendering"],
+        ["webhooks"],
         ["audit"],
         ["models", "sql", "archive", "dialogues", "validation", "statements", "errors", "problems"],
     ],

@@ -99,6 +99,21 @@ def run_imports() -> None:
 
 
 @shared_task
+def deliver_webhooks() -> None:
+    """Post the events that are due for a few seconds; the schedule continues."""
+    from feedback.webhooks import delivery
+
+    delivery.deliver_due()
+
+
+@shared_task
+def delete_webhook_deliveries() -> None:
+    from feedback.webhooks import delivery
+
+    delivery.delete_old()
+
+
+@shared_task
 def estimate_reliability() -> None:
     from feedback.quality import reliability
 

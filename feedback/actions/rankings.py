@@ -17,7 +17,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from psycopg.types.json import Jsonb
 
-from feedback import statements, validation
+from feedback import statements, validation, webhooks
 from feedback.actions import pauses, ranking_details
 from feedback.actions.ranking_details import RankingDetails
 from feedback.errors import Conflict, Invalid, NotFound
@@ -120,7 +120,22 @@ def _record(
             gold.qualify_if_passed(membership)
     elif membership.project.extra_rankings:
         extra_rankings.request_if_no_majority(membership.project, lease.comparison_id)
+    announce(membership.project, ranking)
     return ranking
+
+
+def announce(project: Project, ranking: Ranking) -> None:
+    """Tell the webhooks that a ranking was recorded, and that its comparison has all its rankings. Gold is left out."""
+    if not project.webhook_events or ranking.reason in (Lease.Reason.GOLD, Lease.Reason.QUALIFICATION):
+        return
+    thing = f"comparison:{ranking.comparison_id}"
+    data = {"project": project.slug, "comparison": ranking.comparison_id}
+    webhooks.emit(project, "ranking.recorded", thing, {**data, "ranking": ranking.pk, "revision": ranking.revision})
+    if "comparison.completed" in project.webhook_events and ranking.revision == 1:
+        comparison = Comparison.objects.only("open_slots", "ranking_count").get(pk=ranking.comparison_id)
+        held = Lease.objects.filter(comparison=comparison, lapsed_at__isnull=True)
+        if not comparison.open_slots and not held.exists():
+            webhooks.emit(project, "comparison.completed", thing, {**data, "rankings": comparison.ranking_count})
 
 
 def _write_ranking(lease: Lease, fields: dict[str, Any], key: UUID, previous: Ranking | None) -> Ranking:
@@ -170,7 +185,7 @@ def revise_ranking(
     max_seconds = old.seconds + seconds_since(old.created_at)
     fields = ranking_fields(old, membership.project, ranks, seconds, details, max_seconds=max_seconds)
     Ranking.objects.filter(pk=old.pk).update(is_live=False)
-    return Ranking.objects.create(
+    ranking = Ranking.objects.create(
         project_id=old.project_id,
         comparison_id=old.comparison_id,
         annotator_id=old.annotator_id,
@@ -183,6 +198,8 @@ def revise_ranking(
         review_id=old.review_id,
         **fields,
     )
+    announce(membership.project, ranking)
+    return ranking
 
 
 def _lease_of_withdrawn(membership: Membership, ranking_id: int) -> UUID | None:

@@ -124,6 +124,7 @@ def _adjudicate(
         **fields,
     )
     _settle(comparison, review.created_at)
+    rankings.announce(membership.project, ranking)
     return ranking
 
 

@@ -16,7 +16,7 @@ from django.db.models import Exists, F, OuterRef, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feedback import audit, imports, validation
+from feedback import audit, imports, validation, webhooks
 from feedback.dialogues import visible_key
 from feedback.errors import Conflict, Invalid, NotFound
 from feedback.models import (
@@ -143,6 +143,9 @@ def end_trial(
     trial.save(update_fields=["decision", "chosen", "decision_note", "ended_at", "ended_by"])
     values = {"decision": trial.decision, "chosen": chosen.name if chosen else None}
     audit.record("trial.end", project, trial, after=values, actor=actor)
+    webhooks.emit(
+        project, "trial.decided", f"trial:{trial.number}", {"project": project.slug, "trial": trial.number, **values}
+    )
     return trial
 
 

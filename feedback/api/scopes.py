@@ -32,6 +32,8 @@ SCOPES = {
     "rounds:write": gettext_lazy("Start and cancel rounds and trials, import and promote checkpoints"),
     "projects:read": gettext_lazy("Read projects, settings, members and invitations"),
     "projects:write": gettext_lazy("Make projects, change settings, members and invitations"),
+    "webhooks:read": gettext_lazy("Read webhooks and their deliveries"),
+    "webhooks:write": gettext_lazy("Make, change and test webhooks, deliver events again"),
     "audit:read": gettext_lazy("Read the audit log"),
     CHAT: gettext_lazy("Send requests to the served model"),
 }

@@ -17,11 +17,13 @@ from feedback.api import (
     scopes,
     trials,
     trust,
+    webhooks,
 )
 
 PROJECT = "projects/<slug:slug>"
 LEASE = f"{PROJECT}/leases/<uuid:lease_id>"
 REVIEW = f"{PROJECT}/review"
+WEBHOOK = f"{PROJECT}/webhooks/<int:webhook_id>"
 CASE = f"{REVIEW}/comparisons/<int:comparison_id>"
 WORK = f"{REVIEW}/people/<int:user_id>"
 
@@ -38,6 +40,12 @@ urlpatterns = [
     path("tokens/<int:token_id>/rotate", projects.token_rotate, name="api-token-rotate"),
     path(f"{PROJECT}/audit", audit.project_audit, name="api-audit"),
     path("audit", audit.site_audit, name="api-site-audit"),
+    path(f"{PROJECT}/webhooks", webhooks.webhook_list, name="api-webhooks"),
+    path(WEBHOOK, webhooks.webhook_detail, name="api-webhook"),
+    path(f"{WEBHOOK}/rotate", webhooks.webhook_rotate, name="api-webhook-rotate"),
+    path(f"{WEBHOOK}/test", webhooks.webhook_test, name="api-webhook-test"),
+    path(f"{WEBHOOK}/deliveries", webhooks.delivery_list, name="api-webhook-deliveries"),
+    path(f"{WEBHOOK}/deliveries/<int:delivery_id>/redeliver", webhooks.delivery_again, name="api-webhook-redeliver"),
     path(f"{PROJECT}/leases", annotation.lease_list, name="api-leases"),
     path(LEASE, annotation.lease_detail, name="api-lease"),
     path(f"{LEASE}/renew", annotation.lease_renew, name="api-lease-renew"),
@@ -97,6 +105,10 @@ scopes.register(
         "projects": (
             *("api-projects", "api-project", "api-members", "api-member", "api-invitations", "api-invitation"),
             "api-routing",
+        ),
+        "webhooks": (
+            *("api-webhooks", "api-webhook", "api-webhook-rotate", "api-webhook-test", "api-webhook-deliveries"),
+            "api-webhook-redeliver",
         ),
         "audit": ("api-audit", "api-site-audit"),
         "tokens": ("api-tokens", "api-token", "api-token-rotate"),

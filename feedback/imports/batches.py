@@ -12,7 +12,15 @@ from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
 from feedback.imports import bulk, imported_rankings, people
-from feedback.imports.comparisons import MAX_COMPLETIONS, Plan, Text, add_gold, plan
+from feedback.imports.comparisons import (
+    MAX_COMPLETIONS,
+    Plan,
+    Text,
+    add_gold,
+    announce_work,
+    is_idle,
+    plan,
+)
 from feedback.imports.completions import RESERVED_NAMES
 from feedback.imports.imported_rankings import ImportedRanking
 from feedback.imports.maps.description import Map
@@ -187,7 +195,9 @@ def _judge(
     without = {*added.news.prompts}
     groups = [_texts(entries[index], index, added) for index in waiting]
     planned = plan(target.project, groups, shared, again=target.again, without=without)
+    was_idle = is_idle(target.project)
     planned.write()
+    announce_work(target.project, was_idle, len(planned.new))
     _mark_comparisons(entries, waiting, planned, outcome)
     _skip(target, entries, waiting, planned, outcome)
     without.difference_update(comparison.prompt_id for comparison in planned.new)

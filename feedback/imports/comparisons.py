@@ -9,6 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from feedback import webhooks
 from feedback.dialogues import answer_of, visible_key
 from feedback.errors import Invalid
 from feedback.imports import bulk
@@ -124,7 +125,24 @@ def add_comparisons(
     if not -32768 <= priority <= 32767:
         raise Invalid(_("A priority must be between −32,768 and 32,767."))
     shared = {"wanted_rankings": wanted, "priority": priority, "trial": trial, "made_by_import": made_by_import}
-    return _add(project, [list(group) for group in groups], shared, again=again)
+    was_idle = is_idle(project)
+    added = _add(project, [list(group) for group in groups], shared, again=again)
+    announce_work(project, was_idle, len(added.created))
+    return added
+
+
+def is_idle(project: Project) -> bool:
+    """Return whether no comparison waits for rankings, and a webhook wants to know when one does."""
+    if "work.waiting" not in project.webhook_events:
+        return False
+    return not Comparison.objects.filter(project=project, open_slots__gt=0, gold_ranks__isnull=True).exists()
+
+
+def announce_work(project: Project, was_idle: bool, added: int) -> None:
+    """Tell the webhooks that comparisons were added when none waited."""
+    if was_idle and added:
+        data = {"project": project.slug, "comparisons": added}
+        webhooks.emit(project, "work.waiting", f"queue:{project.slug}", data)
 
 
 @transaction.atomic

@@ -22,6 +22,7 @@ from feedback.models.rankings import Ranking
 from feedback.models.reliability import Reliability, ReliabilityReport
 from feedback.models.reviews import Review
 from feedback.models.trials import Trial, TrialSource
+from feedback.models.webhooks import Webhook, WebhookDelivery
 
 __all__ = [
     "MAX_AHEAD",
@@ -56,4 +57,6 @@ __all__ = [
     "Trial",
     "TrialSource",
     "User",
+    "Webhook",
+    "WebhookDelivery",
 ]

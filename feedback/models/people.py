@@ -271,6 +271,13 @@ class Project(models.Model):
         editable=False,
         help_text="Tags that routing rules name; here so that the queue needs no query.",
     )
+    webhook_events = ArrayField(
+        models.CharField(max_length=40),
+        default=list,
+        db_default=[],
+        editable=False,
+        help_text="The events that a webhook wants; here so that events nobody wants cost no query.",
+    )
     archived_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     members: models.ManyToManyField = models.ManyToManyField(User, through="Membership", related_name="projects")

@@ -15,7 +15,10 @@ from feedback.web.views import (
     review,
     routing,
     statistics,
+    webhooks,
 )
+
+WEBHOOK = "projects/<slug:slug>/webhooks/<int:webhook_id>"
 
 urlpatterns = [
     path("", account.home, name="home"),
@@ -63,6 +66,13 @@ urlpatterns = [
     path("projects/<slug:slug>/settings/", project.settings, name="project-settings"),
     path("projects/<slug:slug>/audit/", audit.of_project, name="audit"),
     path("audit/", audit.of_site, name="site-audit"),
+    path("projects/<slug:slug>/webhooks/", webhooks.webhook_list, name="webhooks"),
+    path(f"{WEBHOOK}/", webhooks.webhook, name="webhook"),
+    path(f"{WEBHOOK}/rotate/", webhooks.rotate, name="webhook-rotate"),
+    path(f"{WEBHOOK}/switch/", webhooks.switch, name="webhook-switch"),
+    path(f"{WEBHOOK}/delete/", webhooks.delete, name="webhook-delete"),
+    path(f"{WEBHOOK}/test/", webhooks.test, name="webhook-test"),
+    path(f"{WEBHOOK}/deliveries/<int:delivery_id>/redeliver/", webhooks.redeliver, name="webhook-redeliver"),
     path("projects/<slug:slug>/review/", review.disagreements, name="review"),
     path("projects/<slug:slug>/review/decisions/", review.decisions, name="review-decisions"),
     path("projects/<slug:slug>/review/decisions/<int:decision_id>/undo/", review.undo, name="review-undo"),

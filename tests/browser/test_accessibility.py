@@ -84,6 +84,7 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         f"{at}/people/routing/",
         f"{at}/settings/",
         f"{at}/audit/",
+        f"{at}/webhooks/",
         f"{at}/console/",
         f"{at}/machines/",
         f"{at}/ratings/",

@@ -6,7 +6,7 @@ from django.db import transaction
 from django.db.models import Max, QuerySet
 from django.utils.translation import gettext as _
 
-from feedback import audit
+from feedback import audit, webhooks
 from feedback.errors import Conflict
 from feedback.models import Comparison, Project, Source, Trial, User
 from training import guards
@@ -146,6 +146,9 @@ def _serve(
     checkpoint.is_served, checkpoint.serve_when_checked = True, False
     checkpoint.save(update_fields=["is_served", "serve_when_checked"])
     put_first(checkpoint.source)
+    values = {"checkpoint": str(checkpoint), "replaced": str(current) if current else None, "rolled_back": is_roll_back}
+    project = checkpoint.project
+    webhooks.emit(project, "checkpoint.promoted", f"project:{project.slug}", {"project": project.slug, **values})
     audit.record(
         "checkpoint.roll_back" if is_roll_back else "checkpoint.promote",
         checkpoint.project,

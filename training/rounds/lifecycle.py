@@ -22,7 +22,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_noop as in_english
 
-from feedback import audit
+from feedback import audit, webhooks
 from feedback.errors import Conflict
 from training import checkpoints
 from training.models import Metric, Round
@@ -89,7 +89,22 @@ def claim(round_id: int, worker: str) -> Claim | None:
             error="",
             log_tail="",
         )
-        return Claim(round_id, Round.objects.get(pk=round_id).attempt) if won else None
+        if not won:
+            return None
+        round_ = Round.objects.select_related("project").get(pk=round_id)
+        _announce(round_, "round.started")
+        return Claim(round_id, round_.attempt)
+
+
+def _announce(round_: Round, event: str) -> None:
+    """Tell the webhooks of a locked round."""
+    project = round_.project
+    data = {"project": project.slug, "round": round_.number, "recipe": round_.recipe.name, "attempt": round_.attempt}
+    if event == "round.finished":
+        data["checkpoint"] = str(round_.checkpoint) if round_.checkpoint else None
+    if event == "round.failed":
+        data["error"] = round_.error
+    webhooks.emit(project, event, f"round:{round_.number}", data)
 
 
 def beat(claim: Claim, log_tail: str | None = None) -> bool:
@@ -212,9 +227,10 @@ def cancel(claim: Claim) -> None:
 def fail(claim: Claim, error: str, log_tail: str = "") -> None:
     """End the round as failed, with an error message for people and the end of the program's log."""
     # PostgreSQL cannot store NUL in text, and a program can print it.
-    claim.rows.update(
-        status=Status.FAILED, finished_at=Now(), error=error.replace("\0", ""), log_tail=log_tail.replace("\0", "")
-    )
+    error, log_tail = error.replace("\0", ""), log_tail.replace("\0", "")
+    with transaction.atomic():
+        if claim.rows.update(status=Status.FAILED, finished_at=Now(), error=error, log_tail=log_tail):
+            _announce(Round.objects.select_related("project").get(pk=claim.round_id), "round.failed")
 
 
 def finish(claim: Claim, outcome: results.Outcome) -> None:
@@ -232,6 +248,7 @@ def finish(claim: Claim, outcome: results.Outcome) -> None:
         round_.status, round_.finished_at, round_.stage = Status.FINISHED, Now(), round_.last_stage.name
         round_.log_tail = ""  # no program runs any more, and none failed
         round_.save(update_fields=["checkpoint", "trial", "status", "finished_at", "stage", "log_tail", "results"])
+        _announce(round_, "round.finished")
 
 
 class Cancelled(Exception):
@@ -242,12 +259,16 @@ def sweep_lost() -> int:
     """End rounds whose heartbeat is too old, as failed or cancelled. Return their number."""
     lost = Round.objects.filter(status=Status.RUNNING, heartbeat_at__lt=Now() - LOST_AFTER)
     cancelled = lost.filter(cancel_requested_at__isnull=False).update(status=Status.CANCELLED, finished_at=Now())
-    failed = lost.update(
-        status=Status.FAILED,
-        finished_at=Now(),
-        error=in_english(
-            "The worker's heartbeat stopped (it was killed, ran out of memory, or its machine went down). "
-            "Resume the round to continue from its saved state."
-        ),
+    error = in_english(
+        "The worker's heartbeat stopped (it was killed, ran out of memory, or its machine went down). "
+        "Resume the round to continue from its saved state."
     )
-    return cancelled + failed
+    with transaction.atomic():
+        failed = list(lost.select_related("project").select_for_update(of=("self",)).order_by("pk"))
+        lost.filter(pk__in=[round_.pk for round_ in failed]).update(
+            status=Status.FAILED, finished_at=Now(), error=error
+        )
+        for round_ in failed:
+            round_.error = error
+            _announce(round_, "round.failed")
+    return cancelled + len(failed)

@@ -39,6 +39,7 @@ SUBJECTS = {
     "round": gettext_lazy("Rounds"),
     "token": gettext_lazy("API tokens"),
     "trial": gettext_lazy("Trials"),
+    "webhook": gettext_lazy("Webhooks"),
 }
 
 
