@@ -62,8 +62,8 @@ def exported(ann, project, tmp_path) -> Path:
     return tmp_path
 
 
-def run(script: str, *arguments: object) -> dict:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+def run(script: str, *arguments: object, offline: str = "1") -> dict:
+    environment = os.environ | {"HF_HUB_OFFLINE": offline, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
     command = [str(PYTHON), "-c", script, *map(str, arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -111,6 +111,7 @@ def test_datasets_reads_every_format_from_its_address(ann, manager, project, liv
     names = sorted(FORMATS)
     queries = [f"{name}&split=all" for name in names]
     address = f"{live_server.url}/api/v1/projects/{project.slug}/preferences?format="
-    sizes = run(READ, address, issue_token(manager, "datasets")[1], tmp_path / "cache", *queries)
+    token = issue_token(manager, "datasets")[1]
+    sizes = run(READ, address, token, tmp_path / "cache", *queries, offline="0")
     lines = {name: len(list(preference_export.export(project, name, split="all").rows)) for name in names}
     assert sizes == {f"{name}&split=all": count for name, count in lines.items()}
