@@ -34,6 +34,13 @@ def test_a_ratio_outside_the_clip_range_gives_no_gradient(ratio, advantage, loss
     assert gradient == pytest.approx(0 if clipped else -advantage * ratio)
 
 
+def test_an_upper_clip_range_of_its_own_holds_above_only():
+    # By hand, 0.2 below and 0.5 above: min(1.4 · 2, 1.5 · 2), min(1.6 · 2, 1.5 · 2), min(0.7 · −2, 0.8 · −2).
+    assert policy_loss(1.4, 2.0, clip_ratio_high=0.5)[:2] == (pytest.approx(-2.8), False)
+    assert policy_loss(1.6, 2.0, clip_ratio_high=0.5)[:2] == (pytest.approx(-3.0), True)
+    assert policy_loss(0.7, -2.0, clip_ratio_high=0.5)[:2] == (pytest.approx(1.6), True)
+
+
 def test_dual_clip_bounds_the_loss_of_a_bad_token():
     assert policy_loss(10.0, -2.0)[0] == pytest.approx(20.0)
     value, _, gradient = policy_loss(10.0, -2.0, dual_clip=3.0)

@@ -18,15 +18,22 @@ class PolicyLoss(NamedTuple):
 
 
 def clipped_policy_loss(
-    new: Tensor, old: Tensor, advantages: Tensor, clip_ratio: float, dual_clip: float = 0.0
+    new: Tensor,
+    old: Tensor,
+    advantages: Tensor,
+    clip_ratio: float,
+    dual_clip: float = 0.0,
+    clip_ratio_high: float = 0.0,
 ) -> PolicyLoss:
     """Return −min(ρA, clip(ρ, 1 ± ε)A) with ρ = exp(new − old): Schulman et al. 2017, "PPO", equation 7.
 
+    With clip_ratio_high the upper bound is 1 + clip_ratio_high (Yu et al. 2025, "DAPO", §3.1, clip-higher).
     With dual_clip c > 1 the objective of a negative advantage is bounded below by cA (Ye et al. 2020, "Mastering
     complex control in MOBA games", equation 5). `new` and `old` are log-probs.
     """
     ratio = (new - old).exp()
-    unclipped, bounded = -advantages * ratio, -advantages * ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
+    highest = 1 + (clip_ratio_high or clip_ratio)
+    unclipped, bounded = -advantages * ratio, -advantages * ratio.clamp(1 - clip_ratio, highest)
     loss = torch.maximum(unclipped, bounded)
     if dual_clip:
         loss = torch.where(advantages < 0, torch.minimum(loss, -advantages * dual_clip), loss)

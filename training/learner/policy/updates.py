@@ -225,7 +225,9 @@ def policy_losses(
     else:
         new, entropy, value = first_pass.outputs
     old = new.detach() if is_first else old
-    policy_loss, clipped = clipped_policy_loss(new, old, advantages, settings.clip_ratio, settings.dual_clip)
+    policy_loss, clipped = clipped_policy_loss(
+        new, old, advantages, settings.clip_ratio, settings.dual_clip, settings.clip_ratio_high
+    )
     policy_loss, clipped = weight * policy_loss, weight * clipped
     loss = policy_loss
     if settings.entropy_coefficient:

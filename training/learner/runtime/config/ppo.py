@@ -108,6 +108,12 @@ class PpoConfig(Training):
     clip_ratio: float = setting(
         0.2, above=0, label="Clip range (ε)", help="PPO clip range ε: the probability ratio is clipped to 1 ± ε."
     )
+    clip_ratio_high: float = setting(
+        0.0,
+        low=0,
+        label="Upper clip range",
+        help="Clip-higher: the ratio is clipped to 1 + this above, which lets unlikely tokens become likelier. 0: ε.",
+    )
     dual_clip: float = setting(
         0.0,
         low=0,
