@@ -219,6 +219,9 @@ LOGIN_URL = "sign-in"
 LOGIN_REDIRECT_URL = "home"
 LOGOUT_REDIRECT_URL = "sign-in"
 # Accounts: django-allauth. docs/operations.md has the limits.
+# Of the API, for all processes together; 0: no limit. A simulation or a benchmark sends up to 300 a second.
+API_REQUESTS_PER_MINUTE = read_integer("API_REQUESTS_PER_MINUTE", default=30_000)
+API_REQUESTS_PER_MINUTE_AND_ADDRESS = read_integer("API_REQUESTS_PER_MINUTE_AND_ADDRESS", default=60_000)
 TRUSTED_PROXIES = read_integer("ACCORD_PROXIES", default=0)
 ACCOUNT_ADAPTER = "feedback.web.accounts.adapter.AccountAdapter"
 ACCOUNT_LOGIN_METHODS = {"username"}
@@ -308,6 +311,7 @@ REST_FRAMEWORK = {
         "feedback.api.strict.KnownParameters",
         "feedback.api.strict.KnownBody",
     ],
+    "DEFAULT_THROTTLE_CLASSES": ["feedback.api.throttles.RequestThrottle"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "feedback.api.negotiation.IgnoreAcceptHeader",
     "DEFAULT_PARSER_CLASSES": ["feedback.api.parsers.JsonParser"],
@@ -319,6 +323,11 @@ SPECTACULAR_SETTINGS = {
     "TITLE": "Accord",
     "DESCRIPTION": "The human-feedback loop around a language model.",
     "VERSION": "1",
+    "OAS_VERSION": "3.1.1",
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "feedback.api.schema.complete",
+    ],
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

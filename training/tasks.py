@@ -85,9 +85,10 @@ def sweep_leases() -> None:
 
 @shared_task
 def delete_idempotent_responses() -> None:
-    from feedback.api import idempotency
+    from feedback.api import idempotency, throttles
 
     idempotency.delete_expired()
+    throttles.delete_old_counts()
 
 
 @shared_task

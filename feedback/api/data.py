@@ -20,7 +20,7 @@ from feedback.api import strict
 from feedback.api.parsers import JsonLinesParser
 from feedback.api.views import api_view
 from feedback.export.demonstrations import demonstrations, imitable
-from feedback.export.files import JSON_LINES, KINDS, encoded
+from feedback.export.files import GZIP, JSON_LINES, KINDS, MEDIA_TYPES, encoded
 from feedback.export.formats import registry
 from feedback.export.responses import download
 from feedback.export.skips import skips
@@ -304,7 +304,9 @@ def gold_list(request: Request, slug: str) -> Response:
             description="SHA-256 of the file, base64 between colons; only in the answer to HEAD with Want-Repr-Digest.",
         ),
     ],
-    responses={(200, JSON_LINES): OpenApiTypes.BINARY},
+    responses={
+        (200, media_type.partition(";")[0]): OpenApiTypes.BINARY for media_type in (*MEDIA_TYPES.values(), GZIP)
+    },
 )
 @api_view(["GET"])
 def preference_list(request: Request, slug: str) -> HttpResponseBase:

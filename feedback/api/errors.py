@@ -8,6 +8,7 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import exception_handler, set_rollback
 
+from feedback.api.throttles import Throttled, count_refused
 from feedback.errors import refusal_of
 from feedback.problems import MEDIA_TYPE, headers_of, problem, problem_of
 
@@ -17,6 +18,11 @@ def api_exception_handler(error: Exception, context: dict[str, Any]) -> Response
     if (refusal := refusal_of(error)) is not None:
         set_rollback()  # with ATOMIC_REQUESTS, as REST framework's handler does for its own exceptions
         return Response(problem_of(refusal), refusal.status, headers=headers_of(refusal), content_type=MEDIA_TYPE)
+    if isinstance(error, exceptions.AuthenticationFailed | exceptions.NotAuthenticated):
+        try:
+            count_refused(context["request"])
+        except Throttled as throttled:
+            return api_exception_handler(throttled, context)
     error = _of_rest_framework(error)
     response = exception_handler(error, context)
     if response is None or not isinstance(error, exceptions.APIException):

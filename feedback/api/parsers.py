@@ -1,5 +1,6 @@
 """Request parsers: JSON with a size limit, and JSON Lines that are read as a stream."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
@@ -27,9 +28,14 @@ class JsonParser(BaseParser):
         if len(body) > MAX_JSON_BYTES:
             raise TooLarge(f"The body has more than {MAX_JSON_BYTES // 2**20} MiB.")
         try:
-            return loads(body)
+            data = loads(body)
+            if b"\\ud" in body.lower():
+                json.dumps(data, ensure_ascii=False).encode()  # no database and no answer can hold half a pair
         except Invalid as error:
             raise ParseError(f"The body cannot be read: {error.message}") from None
+        except UnicodeEncodeError:
+            raise ParseError('The body has one half of a surrogate pair, such as "\\ud800": send both.') from None
+        return data
 
 
 class JsonLinesParser(BaseParser):

@@ -43,7 +43,7 @@ class RemovedSerializer(strict.Serializer):
 @extend_schema(
     methods=["POST"], operation_id="guard_texts_add", request=GuardTextsRequest, responses={201: AddedSerializer}
 )
-@extend_schema(methods=["DELETE"], operation_id="guard_texts_remove", responses=RemovedSerializer)
+@extend_schema(methods=["DELETE"], operation_id="guard_texts_remove", responses={200: RemovedSerializer})
 @api_view(["GET", "POST", "DELETE"])
 def texts(request: Request, slug: str) -> Response:
     """List the texts that rounds measure the likelihood of, add some, or remove them all."""

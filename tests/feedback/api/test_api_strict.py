@@ -15,6 +15,7 @@ PARTS |= {
     "completion_id": "1",
     "invitation_id": "1",
     "other_id": "1",
+    "endpoint_id": "1",
     "lease_id": "a1c9b7de-0000-4000-8000-000000000000",
 }
 
