@@ -21,7 +21,9 @@ Values = Mapping[str, Any]
 
 # Every act: its name in the API, and its words on the page.
 ACTS = {
+    "account.activate": _("activated an account"),
     "account.create": _("made an account"),
+    "account.deactivate": _("deactivated an account"),
     "account.password": _("changed the password"),
     "account.profile": _("changed the account"),
     "admin.add": _("added in the admin site"),

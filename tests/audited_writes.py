@@ -49,6 +49,7 @@ AUDITED: dict[str, set[str]] = {
     "pause-member": {"member.pause"},
     "resume-member": {"member.resume"},
     "remove-member": {"member.remove"},
+    "set-active": {"account.activate", "account.deactivate"},
     "project-settings": {"project.settings"},
     "webhooks": {"webhook.create"},
     "webhook": {"webhook.change"},

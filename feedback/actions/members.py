@@ -126,6 +126,38 @@ def remove_member(project: Project, user_id: int) -> None:
     membership.delete()
 
 
+@transaction.atomic
+def set_active(administrator: User, project: Project, user_id: int, active: bool) -> User:
+    """Deactivate a member's account, or activate it again. Rankings stay; the leases go back (`freed_slots.sql`).
+
+    Raises Forbidden for who is no administrator, or no superuser where the member is one; Conflict for oneself, and for
+    the only active manager of a project.
+    """
+    check_administrator(administrator, _("Only administrators of this site may deactivate an account."))
+    user = _lock_member(project, user_id).user
+    if user == administrator:
+        raise Conflict(_("You cannot deactivate your own account: ask another administrator."))
+    if user.is_superuser and not administrator.is_superuser:
+        raise Forbidden(_("Only superusers may deactivate a superuser."))
+    if not active:
+        _refuse_to_lose_active_managers(user)
+    if user.is_active != active:
+        user.is_active = active
+        user.save(update_fields=["is_active"])
+        audit.record("account.activate" if active else "account.deactivate", None, user)
+    return user
+
+
+def _refuse_to_lose_active_managers(user: User) -> None:
+    for membership in user.memberships.filter(role=Membership.Role.MANAGER).select_related("project"):
+        managers = membership.project.memberships.filter(role=Membership.Role.MANAGER, user__is_active=True)
+        if not managers.exclude(user=user).exists():
+            raise Conflict(
+                _("%(user)s is the only manager of %(project)s: make somebody else a manager first.")
+                % {"user": user, "project": membership.project}
+            )
+
+
 def _lock_member(project: Project, user_id: int) -> Membership:
     # All managers' rows are locked, in one order. Otherwise two managers could remove each other at the same time.
     list(project.memberships.filter(role=Membership.Role.MANAGER).order_by("pk").select_for_update())

@@ -62,6 +62,7 @@ urlpatterns = [
     path("projects/<slug:slug>/people/<int:user_id>/resume/", project.resume, name="resume-member"),
     path("projects/<slug:slug>/people/<int:user_id>/password/", project.password_link, name="password-link"),
     path("projects/<slug:slug>/people/<int:user_id>/role/", project.change_role, name="change-role"),
+    path("projects/<slug:slug>/people/<int:user_id>/active/", project.set_active, name="set-active"),
     path("projects/<slug:slug>/people/<int:user_id>/remove/", project.remove_member, name="remove-member"),
     path("projects/<slug:slug>/settings/", project.settings, name="project-settings"),
     path("projects/<slug:slug>/audit/", audit.of_project, name="audit"),

@@ -10,9 +10,12 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from feedback.models import User
-from feedback.reports import progress
+from feedback.actions import members, tokens
+from feedback.errors import Conflict, Forbidden
+from feedback.models import Lease, Ranking, User
+from feedback.queue import leases
 from feedback.web.accounts import adapter
+from tests.factories import person, rank_next
 from training.tasks import clear_sessions
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("plain_static_files")]
@@ -198,17 +201,48 @@ def test_a_time_zone_that_does_not_exist_is_refused(client, annotator):
 
 def test_today_begins_at_midnight_of_the_persons_own_time_zone(client, ann, work, monkeypatch):
     """At 23:30 UTC it is half past midnight in Berlin: a ranking of 22:30 UTC was made yesterday there."""
-    from feedback.models import Ranking
-    from tests.factories import rank_next
-
     work(1)
     rank_next(ann)
     now = datetime(2026, 1, 10, 23, 30, tzinfo=UTC)
     Ranking.objects.update(created_at=now - timedelta(hours=1))
-    monkeypatch.setattr(progress.timezone, "now", lambda: now)
+    monkeypatch.setattr(timezone, "now", lambda: now)
     counts = {}
     for zone in ("", BERLIN):
         User.objects.filter(pk=ann.user_id).update(time_zone=zone)
         client.force_login(User.objects.get(pk=ann.user_id))
         counts[zone] = client.get("/").context["memberships"][0].ranked_today
     assert counts == {"": 1, BERLIN: 0}
+
+
+def test_a_deactivated_person_is_signed_out_and_the_rankings_stay(client, manager, ann, work):
+    User.objects.filter(pk=manager.pk).update(is_staff=True)
+    work(2)
+    rank_next(ann)
+    leases.lease_next(ann)
+    annotator, (_token, key) = Client(), tokens.issue_token(ann.user, "program")
+    sign_in(annotator, "ann", "ann-password")
+    client.force_login(User.objects.get(pk=manager.pk))
+    assert b"Deactivate" in client.get("/projects/support/people/").content
+    client.post(f"/projects/support/people/{ann.user_id}/active/", {"active": "no"})
+    assert b"deactivated" in client.get("/projects/support/people/").content
+    assert annotator.get("/account/").status_code == 302
+    assert sign_in(annotator, "ann", "ann-password").status_code == 200
+    assert tokens.find_token(key) is None
+    assert Lease.objects.get().lapsed_at is not None  # its slot is open again
+    assert Ranking.objects.get().annotator_id == ann.user_id
+    assert members.members_of(ann.project).get(user=ann.user_id).ranking_count == 1
+    client.post(f"/projects/support/people/{ann.user_id}/active/", {"active": "yes"})
+    assert annotator.get("/account/").status_code == 302  # the old session has ended
+    assert sign_in(annotator, "ann", "ann-password").status_code == 302
+
+
+def test_only_administrators_deactivate_and_neither_themselves_nor_an_only_manager(manager, annotator, project):
+    with pytest.raises(Forbidden):
+        members.set_active(manager, project, annotator.pk, False)
+    root = person(project, "root", "annotator")
+    User.objects.filter(pk__in=[manager.pk, root.pk]).update(is_staff=True)
+    root, manager = User.objects.get(pk=root.pk), User.objects.get(pk=manager.pk)
+    with pytest.raises(Conflict):
+        members.set_active(manager, project, manager.pk, False)
+    with pytest.raises(Conflict, match="only manager of Support replies"):
+        members.set_active(root, project, manager.pk, False)

@@ -20,6 +20,7 @@ from feedback.models import Import, Membership
 from feedback.rendering import render as render_markdown
 from feedback.reports import progress
 from feedback.reports.data import lists
+from feedback.web.accounts.sessions import end_all_sessions
 from feedback.web.forms import InvitationForm, MemberForm, ProjectSettingsForm, PromptsForm, RoleForm, checked
 from feedback.web.views import data
 
@@ -135,6 +136,17 @@ def resume(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
 def remove_member(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
     membership = members.manager_of(request.user, slug)
     members.remove_member(membership.project, user_id)
+    return redirect("people", slug)
+
+
+@login_required
+@require_POST
+def set_active(request: HttpRequest, slug: str, user_id: int) -> HttpResponse:
+    """Deactivate a member's account or activate it again. An account that is activated has to sign in again."""
+    membership = members.manager_of(request.user, slug)
+    user = members.set_active(request.user, membership.project, user_id, request.POST.get("active") == "yes")
+    if not user.is_active:
+        end_all_sessions(user)
     return redirect("people", slug)
 
 
