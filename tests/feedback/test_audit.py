@@ -168,6 +168,7 @@ def test_an_erasure_without_a_record_is_refused(client, manager, annotator, coll
             AuditEntry.objects.filter(pk=entry.pk).update(actor_name="x")
 
 
+@pytest.mark.full  # three pages of the admin site; the watch over requests sees that they record
 def test_the_admin_site_records_values_without_secrets(client, db):
     User.objects.create_superuser("root", password="root-password")
     client.force_login(User.objects.get())

@@ -192,10 +192,10 @@ REFUSED_ADDRESSES = (
 )
 
 
-@pytest.mark.parametrize("url", REFUSED_ADDRESSES)
-def test_a_private_or_malformed_address_is_refused(url, mona):
-    with pytest.raises(Invalid):
-        actions.make(mona, "inside", url, ["round.failed"])
+def test_private_and_malformed_addresses_are_refused(mona):
+    for url in REFUSED_ADDRESSES:
+        with pytest.raises(Invalid):
+            actions.make(mona, "inside", url, ["round.failed"])
     assert not Webhook.objects.exists()
 
 
