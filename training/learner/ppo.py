@@ -46,7 +46,8 @@ truncated, not ended: in place of the score, GAE bootstraps from the critic's va
 Algorithms without a critic leave it out: of the baseline, of grpo's deviation and of the policy loss.
 
 `algorithm` selects the source of the advantages: a critic with GAE (ppo), the other completions of the prompt (rloo,
-grpo, dr_grpo) or a baseline (reinforce). Everything else is the same for all.
+grpo, dr_grpo, gspo), a baseline (reinforce) or the batch (reinforce_plus_plus). gspo also has one probability ratio per
+completion. Everything else is the same for all.
 
 To save time and memory use `critic: reward_model` and 2 epochs of 2 minibatches instead of 4 of 1. This takes as many
 optimizer steps with half of the passes. A critic on the reward model's trunk costs almost nothing on top of the pass

@@ -31,6 +31,7 @@ class Algorithm:
     needs_critic: bool = False  # GAE over tokens with a critic, see policy/advantages.py
     min_group_size: int = 1  # completions per prompt
     has_baseline: bool = False  # uses a moving baseline
+    is_ratio_of_sequence: bool = False  # one probability ratio per completion; every completion has the same weight
     advantages: Advantages | None = None  # None: GAE
 
 
@@ -40,13 +41,22 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 
 def estimator(
-    name: str, help: str, *, min_group_size: int = 1, has_baseline: bool = False
+    name: str,
+    help: str,
+    *,
+    min_group_size: int = 1,
+    has_baseline: bool = False,
+    is_ratio_of_sequence: bool = False,
 ) -> Callable[[Advantages], Advantages]:
     """Register an advantage estimator as the algorithm `name`."""
 
     def register(function: Advantages) -> Advantages:
         ALGORITHMS[name] = Algorithm(
-            help, min_group_size=min_group_size, has_baseline=has_baseline, advantages=function
+            help,
+            min_group_size=min_group_size,
+            has_baseline=has_baseline,
+            is_ratio_of_sequence=is_ratio_of_sequence,
+            advantages=function,
         )
         return function
 

@@ -40,6 +40,16 @@ def clipped_policy_loss(
     return PolicyLoss(loss, bounded > unclipped)
 
 
+def sequence_log_ratios(new: Tensor, old: Tensor, lengths: list[int]) -> Tensor:
+    """Return for every token the mean of new − old over its completion, [C].
+
+    Its exponential is the ratio of two sequences' probabilities, to the power 1 / length: Zheng et al. 2025, "Group
+    sequence policy optimization", equation 7. lengths: number of tokens of each completion.
+    """
+    means = torch.stack([part.mean() for part in (new - old).split(lengths)])
+    return means.repeat_interleave(torch.tensor(lengths, device=means.device))
+
+
 def clipped_value_loss(new: Tensor, old: Tensor, returns: Tensor, clip_value: float = 0.0) -> Tensor:
     """Return ½ max((V − R)², (V_clipped − R)²), with V_clipped within clip_value of the old value; 0: ½ (V − R)².
 

@@ -1,12 +1,13 @@
 """Updates from one rollout: epochs of minibatches, each one step of every optimizer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from training.learner.estimators import ALGORITHMS, Algorithm
 from training.learner.models.imitation import total_weight, weighted_loss
 from training.learner.models.loading import computing_in
 from training.learner.models.packing import within_budget
@@ -17,7 +18,7 @@ from training.learner.models.token_outputs import (
     critic_values,
     is_separate_critic,
 )
-from training.learner.policy.losses import clipped_policy_loss, clipped_value_loss, kl_k3
+from training.learner.policy.losses import clipped_policy_loss, clipped_value_loss, kl_k3, sequence_log_ratios
 from training.learner.policy.rollout import FirstPass, Rollout, Targets, TrainingContext, scored_indices
 from training.learner.runtime.config import PpoConfig
 from training.learner.runtime.optimization import check_finite, take_step
@@ -111,7 +112,7 @@ def accumulate_gradients(
     equation 2); it is returned too, as ptx_loss.
     """
     tokens = sum(rollout.episodes.select(minibatch).policy_lengths())
-    weight = policy_weight(rollout, targets, minibatch)
+    weights = policy_weights(ALGORITHMS[context.settings.algorithm], rollout, targets, minibatch)
     mine = process_share(context, rollout, minibatch, is_first)
     my_episodes = rollout.episodes.select(mine)
     my_imitated = share(imitated, context.processes.rank, context.processes.count)
@@ -123,7 +124,7 @@ def accumulate_gradients(
         for micro in parts if first_pass is None else [first_pass.indices]:
             with computing_in(context.settings.dtype):
                 loss, metrics = policy_losses(
-                    context, rollout, targets, micro, kl_coefficient, weight, is_first, first_pass
+                    context, rollout, targets, micro, kl_coefficient, weights, is_first, first_pass
                 )
             # Before the critic's pass, so that memory holds the activations of one model at a time.
             (loss / tokens).backward()
@@ -148,6 +149,22 @@ def accumulate_gradients(
     *means, ptx_loss = context.processes.sum(sums).tolist()
     metrics = {name: total / tokens for name, total in zip(METRICS, means, strict=True)}
     return metrics | ({"ptx_loss": ptx_loss} if imitated else {})
+
+
+def policy_weights(
+    algorithm: Algorithm, rollout: Rollout, targets: Targets, minibatch: Sequence[int]
+) -> dict[int, float]:
+    """Return the weight of the policy loss of a token of each episode.
+
+    It is that of `policy_weight`; with a ratio of sequences the loss is the mean over episodes instead, so a token has
+    the weight of its episode divided by the episode's length.
+    """
+    if not algorithm.is_ratio_of_sequence:
+        return dict.fromkeys(minibatch, policy_weight(rollout, targets, minibatch))
+    tokens = rollout.episodes.select(minibatch).policy_lengths()
+    estimated = sum(bool(targets.is_estimated[i]) for i in minibatch)
+    return {i: sum(tokens) / (estimated * count) if estimated else 0.0
+            for count, i in zip(tokens, minibatch, strict=True)}  # fmt: skip
 
 
 def policy_weight(rollout: Rollout, targets: Targets, minibatch: Sequence[int]) -> float:
@@ -202,14 +219,15 @@ def policy_losses(
     targets: Targets,
     micro: Sequence[int],
     kl_coefficient: float,
-    weight: float,
+    weights: Mapping[int, float],
     is_first: bool,
     first_pass: FirstPass | None,
 ) -> tuple[Tensor, Tensor]:
     """Return the summed loss of a micro-batch's tokens, with that of a critic on the policy's trunk, and METRICS' sums.
 
     In the first minibatch the policy has not changed since sampling, so its log-probs are used as the old ones too: the
-    ratio is then exactly 1, even where other batch shapes would round differently. weight: see `policy_weight`.
+    ratio is then exactly 1, even where other batch shapes would round differently. weights: of the episodes, see
+    `policy_weights`.
     first_pass: the pass over the micro-batch, if it was kept.
     """
     settings, episodes = context.settings, rollout.episodes.select(micro)
@@ -225,8 +243,12 @@ def policy_losses(
     else:
         new, entropy, value = first_pass.outputs
     old = new.detach() if is_first else old
+    lengths = episodes.policy_lengths()
+    weight = torch.tensor([weights[i] for i in micro]).repeat_interleave(torch.tensor(lengths)).to(new)
+    algorithm = ALGORITHMS[settings.algorithm]
+    compared = old + sequence_log_ratios(new, old, lengths) if algorithm.is_ratio_of_sequence else new
     policy_loss, clipped = clipped_policy_loss(
-        new, old, advantages, settings.clip_ratio, settings.dual_clip, settings.clip_ratio_high
+        compared, old, advantages, settings.clip_ratio, settings.dual_clip, settings.clip_ratio_high
     )
     policy_loss, clipped = weight * policy_loss, weight * clipped
     loss = policy_loss

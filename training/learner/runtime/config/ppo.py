@@ -238,6 +238,10 @@ class PpoConfig(Training):
             raise BadInput("pessimism applies to the reward model, which is not a term of rewards: set pessimism to 0")
         if self.kl_target and not self.kl_coefficient:
             raise BadInput("kl_target multiplies kl_coefficient, and 0 stays 0: set kl_coefficient above 0")
+        if self.clip_ratio_high and self.clip_ratio_high < self.clip_ratio:
+            raise BadInput(
+                "clip_ratio_high is below clip_ratio: set it to clip_ratio or more, or to 0 for the same range"
+            )
         if self.dual_clip and self.dual_clip <= 1:
             raise BadInput("dual_clip must be above 1, or 0 for none")
         if self.optimum_samples == 1:
