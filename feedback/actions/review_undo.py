@@ -17,7 +17,7 @@ from feedback.actions.review_revisions import (
     revise_all,
 )
 from feedback.errors import Conflict, NotFound
-from feedback.models import Comparison, Lease, Membership, Ranking, Review
+from feedback.models import Comparison, Lease, Membership, Ranking, Review, User
 from feedback.queue import locks
 
 
@@ -32,11 +32,16 @@ def undo(membership: Membership, review_id: int) -> Review:
         raise NotFound(_("There is no such decision in this project."))
     if review.undone_at is not None:
         raise Conflict(_("This decision was undone already."))
-    _UNDO[review.kind](review)
-    review.undone_at, review.undone_by = timezone.now(), membership.user
-    review.save(update_fields=["undone_at", "undone_by"])
-    audit.record("review.undo", membership.project, review, after={"kind": review.kind}, actor=membership.user)
+    apply(review, membership.user)
     return review
+
+
+def apply(review: Review, user: User) -> None:
+    """Undo a decision that is locked and has not been undone."""
+    _UNDO[review.kind](review)
+    review.undone_at, review.undone_by = timezone.now(), user
+    review.save(update_fields=["undone_at", "undone_by"])
+    audit.record("review.undo", review.project, review, after={"kind": review.kind}, actor=user)
 
 
 def _undo_keep(review: Review) -> None:

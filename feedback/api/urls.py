@@ -3,6 +3,7 @@
 from django.urls import path
 
 from feedback.api import (
+    account,
     agreement,
     annotation,
     audit,
@@ -35,6 +36,8 @@ urlpatterns = [
     path(f"{PROJECT}/invitations", projects.invitation_list, name="api-invitations"),
     path(f"{PROJECT}/invitations/<int:invitation_id>", projects.invitation_detail, name="api-invitation"),
     path(f"{PROJECT}/routing", routing.routing_detail, name="api-routing"),
+    path("account/data", account.account_data, name="api-account-data"),
+    path("account/erase", account.account_erase, name="api-account-erase"),
     path("tokens", projects.token_list, name="api-tokens"),
     path("tokens/<int:token_id>", projects.token_detail, name="api-token"),
     path("tokens/<int:token_id>/rotate", projects.token_rotate, name="api-token-rotate"),
@@ -111,7 +114,7 @@ scopes.register(
             "api-webhook-redeliver",
         ),
         "audit": ("api-audit", "api-site-audit"),
-        "tokens": ("api-tokens", "api-token", "api-token-rotate"),
+        "tokens": ("api-account-data", "api-account-erase", "api-tokens", "api-token", "api-token-rotate"),
         "rankings": (
             *("api-leases", "api-lease", "api-lease-renew", "api-lease-rank", "api-lease-skip", "api-rankings"),
             *("api-revise", "api-undo", "api-own-figures"),

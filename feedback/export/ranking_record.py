@@ -13,6 +13,7 @@ A retracted row has no content, and comes only to readers who may have an earlie
     returned    by a reviewer to the annotator, who may answer with a further revision
     overruled   by a reviewer's own ranking of the comparison, which replaces all others of it
     withdrawn   by the annotator, who may rank the comparison again
+    erased      with the account of the annotator, who left; no range of the record contains the row again
     flagged     the new revision has a flag that means "not for training"
     tied        (format `trl` only) the new revision has ties only, which pairs cannot express
 """

@@ -50,7 +50,8 @@ class Ranking(models.Model):
     is a new row with the next `revision`, and the old row is no longer live.
 
     A reviewer's decision about a ranking is a new revision, too: a copy with another `standing` and the `review` that
-    gave it. A ranking that its annotator undoes gets a revision that is `withdrawn`, without a review. The live row is
+    gave it. A ranking that its annotator undoes gets a revision that is `withdrawn`, without a review. The rows of a
+    person who left have no content, and are `erased`. The live row is
     the annotator's last revision that nobody has discarded, returned or withdrawn; it makes preferences if its
     standing is `counts`. So all rankings of an adjudicated comparison stay live, and only the reviewer's counts.
 
@@ -69,6 +70,7 @@ class Ranking(models.Model):
         RETURNED = "returned"  # to its annotator, who has not answered yet
         DISCARDED = "discarded"
         WITHDRAWN = "withdrawn"  # by its annotator, who undid it
+        ERASED = "erased"  # with the account of its annotator; the row has no content
 
     project = models.ForeignKey(Project, models.CASCADE, related_name="rankings", db_constraint=False, db_index=False)
     comparison = models.ForeignKey(Comparison, models.CASCADE, related_name="rankings", db_constraint=False)
@@ -139,11 +141,11 @@ class Ranking(models.Model):
                 condition=Q(is_live=False) | Q(standing__in=["counts", "overruled"]), name="ranking_live_stands"
             ),
             models.CheckConstraint(
-                condition=Q(standing__in=["counts", "withdrawn"]) | Q(review__isnull=False),
+                condition=Q(standing__in=["counts", "withdrawn", "erased"]) | Q(review__isnull=False),
                 name="ranking_standing_has_a_reason",
             ),
             models.CheckConstraint(
-                condition=Q(standing__in=["counts", "overruled", "returned", "discarded", "withdrawn"]),
+                condition=Q(standing__in=["counts", "overruled", "returned", "discarded", "withdrawn", "erased"]),
                 name="ranking_standing",
             ),
         ]

@@ -115,7 +115,7 @@ def rankings_of(project: Project, user_id: int) -> QuerySet[Ranking]:
         comparison=OuterRef("comparison"), annotator=OuterRef("annotator"), revision__gt=OuterRef("revision")
     )
     last = Ranking.objects.filter(~Exists(later), project=project, annotator=user_id)
-    last = last.exclude(reason=Lease.Reason.DEMONSTRATION)
+    last = last.exclude(reason=Lease.Reason.DEMONSTRATION).exclude(standing=Ranking.Standing.ERASED)
     return last.select_related("comparison__prompt", "review").order_by("-created_at", "-pk")
 
 
@@ -168,7 +168,8 @@ def _has_lease(membership: Membership, comparison: Comparison) -> bool:
 
 def _rankings(comparison: Comparison, order: Sequence[int]) -> list[CaseRanking]:
     last: dict[int, Ranking] = {}
-    for ranking in comparison.rankings.select_related("annotator", "review__reviewer").order_by("revision"):
+    with_content = comparison.rankings.exclude(standing=Ranking.Standing.ERASED)
+    for ranking in with_content.select_related("annotator", "review__reviewer").order_by("revision"):
         last[ranking.annotator_id] = ranking
     visible = sorted(filter(_is_visible, last.values()), key=lambda row: (not row.is_live, row.created_at, row.pk))
     return [CaseRanking(ranking, [ranking.ranks[position] for position in order]) for ranking in visible]

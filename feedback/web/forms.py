@@ -52,6 +52,15 @@ class InvitationForm(forms.Form):
         return self.cleaned_data["places"] or 1
 
 
+class ErasureForm(forms.Form):
+    password = forms.CharField(
+        label=_("Your password"),
+        max_length=4096,
+        strip=False,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+    )
+
+
 class TokenForm(forms.Form):
     """A new API token. Nothing chosen: not limited."""
 

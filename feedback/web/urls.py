@@ -10,6 +10,7 @@ from feedback.web.views import (
     export,
     imports,
     join,
+    own_data,
     project,
     ranking,
     review,
@@ -23,6 +24,8 @@ WEBHOOK = "projects/<slug:slug>/webhooks/<int:webhook_id>"
 urlpatterns = [
     path("", account.home, name="home"),
     *accounts.urlpatterns,
+    path("account/data/", own_data.download, name="own-data"),
+    path("account/erase/", own_data.erase, name="erase-account"),
     path("join/<str:key>/", join.join, name="join"),
     path("projects/new/", account.new_project, name="new-project"),
     path("projects/<slug:slug>/rank/", ranking.rank, name="rank"),

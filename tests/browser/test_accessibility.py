@@ -74,6 +74,7 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         "/",
         "/account/",
         "/account/password/",
+        "/account/erase/",
         f"{at}/rank/",
         f"{at}/guidelines/",
         f"{at}/prompts/",

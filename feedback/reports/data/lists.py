@@ -198,7 +198,7 @@ RANKING_STATES = {
     "returned": Q(standing=Ranking.Standing.RETURNED),
     "discarded": Q(standing=Ranking.Standing.DISCARDED),
     "withdrawn": Q(standing=Ranking.Standing.WITHDRAWN),
-    "all": Q(),
+    "all": ~Q(standing=Ranking.Standing.ERASED),
 }
 
 

@@ -147,7 +147,8 @@ def _events(comparison: Comparison) -> Iterable[Event]:
         yield Event("demonstration", demonstration.created_at, name, demonstration=demonstration)
     for skip in comparison.skips.select_related("annotator"):
         yield Event("skip", skip.created_at, skip.annotator.username, skip=skip)
-    rankings = list(comparison.rankings.select_related("annotator", "review").order_by("pk"))
+    with_content = comparison.rankings.exclude(standing=Ranking.Standing.ERASED)
+    rankings = list(with_content.select_related("annotator", "review").order_by("pk"))
     for review in _reviews_of(comparison, [ranking.review_id for ranking in rankings]):
         yield Event("review", review.created_at, review.reviewer.username, review=review)
         if review.undone_at is not None and review.undone_by is not None:

@@ -28,6 +28,8 @@ VERBS = {
     "api-audit": ("get",),
     "api-site-audit": ("get",),
     "api-routing": ("get", "patch"),
+    "api-account-data": ("get",),
+    "api-account-erase": ("post",),
     "api-tokens": ("get", "post"),
     "api-token": ("get", "delete"),
     "api-token-rotate": ("post",),
@@ -155,7 +157,15 @@ FOR_MANAGERS = {
     ("api-figures", "get"),
 }
 EVERY = [(name, verb) for name, verbs in VERBS.items() for verb in verbs]
-NOT_OF_A_PROJECT = {"api-projects", "api-site-audit", "api-tokens", "api-token", "api-token-rotate"}
+NOT_OF_A_PROJECT = {
+    "api-account-data",
+    "api-account-erase",
+    "api-projects",
+    "api-site-audit",
+    "api-tokens",
+    "api-token",
+    "api-token-rotate",
+}
 PARTS = {"slug": "support", "lease_id": uuid4()}
 PARTS |= {
     "ranking_id": 1,
