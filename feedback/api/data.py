@@ -157,10 +157,10 @@ class ExportQuery(FlaggedQuery):
     )
     aggregated = serializers.BooleanField(default=False, help_text="One ranking a comparison: the annotators' votes.")
     annotator = serializers.CharField(
-        default="", max_length=150, help_text="Only rankings of this person: username or pseudonym."
+        default="", allow_blank=True, max_length=150, help_text="Only rankings of this person: username or pseudonym."
     )
     source = serializers.CharField(
-        default="", max_length=200, help_text="Only comparisons with a completion of this source."
+        default="", allow_blank=True, max_length=200, help_text="Only comparisons with a completion of this source."
     )
     round = serializers.IntegerField(
         default=None,
@@ -170,7 +170,7 @@ class ExportQuery(FlaggedQuery):
         help_text="Only comparisons with a completion that this round wrote.",
     )
     tag = serializers.CharField(
-        default="", max_length=200, help_text='Only prompts whose metadata has this tag in "tags".'
+        default="", allow_blank=True, max_length=200, help_text='Only prompts whose metadata has this tag in "tags".'
     )
     imported = serializers.BooleanField(
         default=None, allow_null=True, help_text="true: only imported rankings. false: only rankings made here."

@@ -95,13 +95,17 @@ class UndoneImportSerializer(strict.Serializer):
 
 class LoadQuery(strict.Serializer):
     name = serializers.CharField(
-        default="", max_length=200, help_text="Name of the file; its ending tells CSV from TSV and lines from an array."
+        default="",
+        allow_blank=True,
+        max_length=200,
+        help_text="Name of the file; its ending tells CSV from TSV and lines from an array.",
     )
     map = serializers.ChoiceField(
         choices=sorted(maps.shipped()), default=None, allow_null=True, help_text="Map of the file. Default: recognised."
     )
     judge = serializers.CharField(
         default="",
+        allow_blank=True,
         max_length=200,
         help_text="Name of the imported person for judgements that name nobody. Default: the map's.",
     )

@@ -65,7 +65,7 @@ class SideBySideSerializer(strict.Serializer):
 
 
 class CursorQuery(strict.Serializer):
-    cursor = serializers.CharField(required=False, default="", help_text="`next` of the page before.")
+    cursor = serializers.CharField(required=False, default="", allow_blank=True, help_text="`next` of the page before.")
 
 
 @extend_schema(operation_id="checkpoints_beside", parameters=[CursorQuery], responses=SideBySideSerializer)

@@ -176,3 +176,9 @@ def test_the_command_writes_the_lines_of_the_api(as_manager, ann, project, work,
         rows = [json.loads(line) for line in out.getvalue().splitlines()]
         assert rows == rows_of(as_manager.get(f"{URL}/preferences?format={format}"))
         assert {round(row["weight"], 9) for row in rows} == {0.4 if weights == "reliability" else 1.0}
+
+
+def test_parameters_may_be_sent_with_their_defaults_as_generated_clients_do(as_manager, project):
+    assert as_manager.get(f"{URL}/preferences?annotator=&source=&tag=&after=0&gzip=false").status_code == 200
+    row = b'{"prompt": "Where?"}'
+    assert as_manager.post(f"{URL}/imports?name=&judge=", row, content_type="text/plain").status_code == 201
