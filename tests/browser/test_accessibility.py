@@ -75,6 +75,8 @@ def test_the_other_pages_have_no_violation(project, comparisons, user_pages, man
         "/account/",
         "/account/password/",
         "/account/erase/",
+        "/account/second-factor/",
+        "/account/connections/",
         f"{at}/rank/",
         f"{at}/guidelines/",
         f"{at}/prompts/",
@@ -146,6 +148,8 @@ def test_the_pages_of_checkpoints_have_no_violation(project, user_pages, manager
 def test_signing_in_errors_and_high_contrast(project, user_pages, annotator):
     user_pages.expected_errors.append("404")
     page = user_pages.open()
+    page.goto("/sign-in/password/")
+    check(page)
     page.goto("/sign-in/")
     check(page)
     page.locator("[name=username]").fill("ann")
