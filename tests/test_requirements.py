@@ -34,8 +34,6 @@ TREES = {
 PEERS = {"datasets", "trl", "peft", "arena_rank", "pandas", "statsmodels"}
 # Trackers of jobs, which are imported only where they are installed and configured.
 OPTIONAL = {"wandb", "mlflow", "mlflow-skinny"}
-# A package that the extras of a direct requirement bring: the code that they are for uses it, and so does ours.
-THROUGH_EXTRAS = {"feedback/encryption.py": {"cryptography"}}  # django-allauth[mfa,socialaccount]
 TORCH = "torch"  # the lock leaves it out: the right build depends on the machine
 
 
@@ -94,7 +92,6 @@ def test_every_import_is_declared_in_the_files_of_its_tree():
             allowed |= PEERS
         if file.is_relative_to(ROOT / "training/learner/runtime/trackers") or file.name == "test_trackers.py":
             allowed |= OPTIONAL
-        allowed |= THROUGH_EXTRAS.get(file.relative_to(ROOT).as_posix(), set()) & set(locked("web"))
         missing = third_party(set(imports_of(file)), ours) - allowed
         undeclared += [f"{file.relative_to(ROOT)} imports {name}" for name in sorted(missing)]
     assert undeclared == []
