@@ -1,8 +1,11 @@
-"""Lines of the largest exports, composed by PostgreSQL, for less CPU time than rows that Python reads and writes.
+"""Lines of the largest exports, composed by PostgreSQL, so that Python holds less of them in memory.
 
 The lines are those of the format's function, byte for byte (`tests/feedback/export/test_composed.py`): PostgreSQL
 writes jsonb with the separators of `json.dumps` and escapes the same characters. Retractions, copies and votes are left
 to Python.
+
+Measured on a busy machine with 8,000 pairs of 4 kB: memory grows by 9 MB instead of 27 MB, and the CPU time of reader
+and backend together is about equal (1.1 to 1.4 s, 1.3 s for rows of Python).
 """
 
 import json
