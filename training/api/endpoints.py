@@ -9,7 +9,6 @@ from rest_framework.response import Response
 
 from feedback.actions import members
 from feedback.api import strict
-from feedback.api.idempotency import idempotent
 from feedback.api.views import api_view
 from training.endpoints import records
 from training.models import Endpoint
@@ -63,7 +62,6 @@ class CallSerializer(strict.Serializer):
     methods=["POST"], operation_id="endpoints_create", request=EndpointSerializer, responses={201: EndpointSerializer}
 )
 @api_view(["GET", "POST"])
-@idempotent
 def endpoint_list(request: Request, slug: str) -> Response:
     """List the endpoints of the project, or add one."""
     membership = members.manager_of(request.user, slug)
@@ -101,7 +99,6 @@ def endpoint_models(request: Request, slug: str, endpoint_id: int) -> Response:
 
 @extend_schema(operation_id="endpoints_call", request=None, responses=CallSerializer)
 @api_view(["POST"])
-@idempotent
 def endpoint_call(request: Request, slug: str, endpoint_id: int) -> Response:
     """Send one short request to the endpoint, whose tokens count."""
     return Response(CallSerializer(records.call_once(_endpoint(request, slug, endpoint_id))).data)
