@@ -8,6 +8,7 @@ import pytest
 from allauth.mfa.models import Authenticator
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from allauth.mfa.totp.internal.auth import TOTP
+from django.core.exceptions import PermissionDenied
 from django.test import Client
 
 from feedback.actions import password_links, tokens
@@ -43,6 +44,16 @@ def is_signed_in(client: Client) -> bool:
 @pytest.fixture
 def app(annotator) -> Authenticator:
     return TOTP.activate(annotator, SECRET).instance
+
+
+def test_secrets_are_stored_encrypted_and_lost_with_the_key(client, annotator, app, settings, now):
+    RecoveryCodes.activate(annotator)
+    stored = str(list(Authenticator.objects.values_list("data", flat=True)))
+    assert SECRET not in stored
+    assert TOTP(app).validate_code(code_of(SECRET, now))
+    settings.SECRET_KEY = "another key of more than thirty-two characters"
+    with pytest.raises(PermissionDenied, match="SECRET_KEY has changed"):
+        TOTP(app).validate_code(code_of(SECRET, now))
 
 
 def test_an_app_is_set_up_and_then_asked_for(client, annotator, now):

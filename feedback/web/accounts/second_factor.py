@@ -5,11 +5,15 @@ from collections.abc import Callable
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.mfa.models import Authenticator
 from django.contrib.auth.base_user import AbstractBaseUser
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from feedback import encryption
 from feedback.actions import second_factor
+
+PURPOSE = "second factors"
 
 
 class SecondFactorAdapter(DefaultMFAAdapter):
@@ -23,6 +27,16 @@ class SecondFactorAdapter(DefaultMFAAdapter):
         ),
         "cannot_generate_recovery_codes": gettext_lazy("Set up an authenticator app or a passkey first."),
     }
+
+    def encrypt(self, text: str) -> str:
+        return encryption.encrypt(text, PURPOSE)
+
+    def decrypt(self, encrypted_text: str) -> str:
+        secret = encryption.decrypt(encrypted_text, PURPOSE)
+        if secret is None:  # an empty one would have codes that anybody can compute
+            sentence = _("This server's SECRET_KEY has changed since you set up this factor. Ask an administrator.")
+            raise PermissionDenied(sentence)
+        return secret
 
     def can_delete_authenticator(self, authenticator: Authenticator) -> bool:
         user = authenticator.user
