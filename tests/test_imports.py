@@ -82,7 +82,7 @@ LAYERS = {
         ["rendering"],
         ["webhooks"],
         ["audit"],
-        ["models", "sql", "archive", "dialogues", "validation", "statements", "errors", "problems"],
+        ["models", "sql", "archive", "dialogues", "validation", "statements", "encryption", "errors", "problems"],
     ],
     "training.learner": [
         [*CONFIGS, "check"],
