@@ -46,6 +46,11 @@ def text(value: object, what: str | Promise, max_length: int = MAX_TEXT_LENGTH) 
     return value
 
 
+def storable(value: str) -> str:
+    """Return a text about a refused value, with U+FFFD for what PostgreSQL and UTF-8 cannot hold."""
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\x00", "\ufffd")
+
+
 def filled_text(value: object, what: str | Promise, max_length: int = MAX_TEXT_LENGTH) -> str:
     """Return the value like `text`. Raises Invalid if it is blank, too."""
     if not text(value, what, max_length).strip():

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from feedback import validation
 from feedback.errors import Invalid
 from feedback.imports.files import NumberedRow, RowFile
 from feedback.imports.lines import UnreadableLine
@@ -23,12 +24,16 @@ RECOGNISED_BY = 20  # first rows
 
 @dataclass(frozen=True)
 class RowError:
-    """A row that was not imported."""
+    """A row that was not imported. The texts can be stored: a value may hold what was refused."""
 
     line: int
     field: str
     value: str
     reason: str
+
+    def __post_init__(self) -> None:
+        for name in ("field", "value", "reason"):
+            object.__setattr__(self, name, validation.storable(getattr(self, name)))
 
 
 @dataclass

@@ -20,7 +20,7 @@ from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from feedback import audit
+from feedback import audit, validation
 from feedback.errors import Conflict, Invalid, TooLarge
 from feedback.imports.batches import Target
 from feedback.imports.files import RowFile
@@ -204,7 +204,8 @@ def _load(record: Import, seconds: float | None) -> Report:
 
 
 def _end(record: Import, state: str, why: str = "") -> None:
-    report = asdict(Report()) | record.report | {"stopped": why, "is_complete": state == Import.State.FINISHED}
+    end = {"stopped": validation.storable(why), "is_complete": state == Import.State.FINISHED}
+    report = asdict(Report()) | record.report | end
     Import.objects.filter(pk=record.pk).update(state=state, report=report, counts=record.counts)
 
 

@@ -12,7 +12,7 @@ from feedback.imports.maps.description import Map
 from feedback.imports.maps.draft import Draft, MappedRow, items_of
 from feedback.imports.maps.judgements import judgement_of, rating_of, without_repeated_texts
 from feedback.imports.maps.values import MISSING, FieldError, lookup, needed, optional
-from feedback.imports.rows import PromptRow, digest_of_messages, read_prompt_values
+from feedback.imports.rows import PromptRow, read_prompt_values
 
 MAX_COMPLETIONS = 9
 
@@ -78,7 +78,7 @@ def group_rows(
         except Invalid as error:
             yield numbers, error
             continue
-        if draft is not None and digest_of_messages(part.messages) == digest_of_messages(draft.messages):
+        if draft is not None and part.messages == draft.messages:
             lines += numbers
             draft.add(part)
             continue

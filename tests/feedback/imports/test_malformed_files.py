@@ -13,7 +13,7 @@ from tests.factories import URL, client_of
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
 
 FILES = 40  # of one seed: a test is one transaction
-SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(1, 250))]  # 10,000 files
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(1, 125))]  # 5,000 files
 GOOD = [
     {"prompt": "Why?", "chosen": "Because.", "rejected": "No."},
     {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "y"}], "label": 1},
