@@ -14,7 +14,7 @@ from tests.feedback.api.test_api_strict import every_address
 
 pytestmark = pytest.mark.django_db
 BODIES = 30  # of a test; each test is a transaction
-SHORT, LONG = 8, 167  # 240 and 10,000 bodies
+SHORT, LONG = 8, 167  # 240 and 5,010 bodies
 
 ROW_NAMES = ["prompt", "messages", "external_id", "references", "metadata", "completions", "prompt_id", "text", "turns"]
 ROW_NAMES += ["sampling", "demonstration", "completion_ids", "ranks", "role", "content", "source"]
