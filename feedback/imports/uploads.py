@@ -204,9 +204,10 @@ def _load(record: Import, seconds: float | None) -> Report:
 
 
 def _end(record: Import, state: str, why: str = "") -> None:
-    end = {"stopped": validation.storable(why), "is_complete": state == Import.State.FINISHED}
-    report = asdict(Report()) | record.report | end
-    Import.objects.filter(pk=record.pk).update(state=state, report=report, counts=record.counts)
+    is_complete = state == Import.State.FINISHED
+    report = asdict(Report()) | record.report | {"stopped": validation.storable(why), "is_complete": is_complete}
+    values = {"state": state, "report": report, "counts": record.counts} | ({"done": 1.0} if is_complete else {})
+    Import.objects.filter(pk=record.pk).update(**values)
 
 
 @contextmanager

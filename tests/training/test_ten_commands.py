@@ -46,7 +46,8 @@ def test_the_ten_commands_do_what_they_say(live_server, project, base, rankings,
     answers = [json.loads(line) for line in done.stdout.splitlines() if line]
     uploaded, imported, figures, trust, ratings, started, state, curves = answers
     assert (uploaded["created"], uploaded["comparisons"]) == (2, 1)
-    assert (imported["state"], imported["map"], imported["counts"]["rankings"]) == ("finished", "trl", 3)
+    assert (imported["state"], imported["done"], imported["map"]) == ("finished", 1.0, "trl")
+    assert imported["counts"]["rankings"] == 3
     assert {person["username"]: person["done"]["total"] for person in figures}["ann"] == 6
     assert "two people" in trust["sentence"]
     assert [row["source"] for row in ratings["ratings"]] == ["import"]
