@@ -167,11 +167,15 @@ EXEMPT = {
 WRITES = re.compile(r'\b(INSERT INTO|UPDATE|DELETE FROM)\s+"?([a-z_]+)"?(?:\s+SET\s+"?([a-z_]+)"?)?')
 # Tables, or columns, that are no part of an act.
 UNAUDITED = {
-    *("django_session", "usersessions_usersession", "accord_cache", "django_admin_log"),
+    *("django_session", "usersessions_usersession", "accord_cache", "accord_request_counts", "django_admin_log"),
     *("feedback_auditentry", "feedback_idempotentresponse", "feedback_webhookdelivery"),
 }
 NOTHING_NEW = 'DELETE FROM "feedback_import"'
-UNAUDITED_COLUMNS = {("feedback_user", "last_login"), ("feedback_apitoken", "last_used_at")}
+UNAUDITED_COLUMNS = {
+    ("feedback_user", "last_login"),
+    ("feedback_apitoken", "last_used_at"),
+    ("feedback_ranking", "sequence"),  # the place in the record, given by the next reader
+}
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 

@@ -19,7 +19,7 @@ from feedback.dialogues import Answer
 from feedback.errors import NotComputedYet
 from feedback.models import Comparison, ComparisonItem, Completion, Lease, Membership, Prompt, Ranking, Trial
 from feedback.quality.ratings import WinRate
-from feedback.reports.data.pages import NEWEST, ids_after, page_of, read_cursor
+from feedback.reports.data.pages import NEWEST, Searched, ids_after, page_of, read_cursor
 from feedback.reports.source_ratings import get_ratings
 from training.models import Checkpoint, Round, SampleAtStep
 from training.rounds.recipes.evaluate import NAME as EVALUATE
@@ -93,7 +93,8 @@ def page_of_prompts(membership: Membership, one: Checkpoint, other: Checkpoint, 
     evaluated = [_evaluated(checkpoint) for checkpoint in (one, other)]
     common = Prompt.objects.filter(project=membership.project_id, pk__in=_answered_by_both(one, other, *evaluated))
     wanting = _wanting_votes(membership.project_id)
-    page = page_of(ids_after(common.exclude(wanting), NEWEST, place, PROMPTS_PER_PAGE + 1), SORT, PROMPTS_PER_PAGE)
+    rows = Searched(common.exclude(wanting))
+    page = page_of(ids_after(rows, NEWEST, place, PROMPTS_PER_PAGE + 1), SORT, PROMPTS_PER_PAGE)
     prompts = Prompt.objects.in_bulk(page.ids)
     pairs = _pairs(page.ids, one, other, evaluated)
     texts = Completion.objects.in_bulk(

@@ -5,6 +5,7 @@ from uuid import uuid4
 import pytest
 from django.contrib import admin
 from django.db import IntegrityError, connection, transaction
+from django.test import RequestFactory
 from django.utils import timezone
 
 from feedback import imports
@@ -331,7 +332,7 @@ def test_the_admin_site_keeps_the_share_of_a_trial_that_has_just_started(project
     form = site.get_form(None, obj=read_before, change=True)
     values = form(instance=read_before).initial | {"name": "New name"}
     bound = form({name: value for name, value in values.items() if value is not None}, instance=read_before)
-    site.save_model(None, bound.save(commit=False), bound, change=True)
+    site.save_model(RequestFactory().post("/"), bound.save(commit=False), bound, change=True)
     stored = Project.objects.get()
     assert (stored.name, stored.trial_percent) == ("New name", 25)
 
