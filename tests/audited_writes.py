@@ -206,9 +206,15 @@ class Watch:
         self.acts: set[str] = set()
         self.undone = False  # an import that added nothing was deleted again
         self.outside: set[str] = set()  # acts that were recorded outside of a transaction of the product
+        self.kept: dict[str, tuple[set[str], set[str]]] = {}  # tables and acts at each savepoint
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         text = str(sql)
+        verb, _space, savepoint = text.rpartition(" ")
+        if verb == "SAVEPOINT":
+            self.kept[savepoint] = {*self.tables}, {*self.acts}
+        elif verb == "ROLLBACK TO SAVEPOINT":
+            self.tables, self.acts = self.kept.get(savepoint, (self.tables, self.acts))
         self.tables |= written_tables(text)
         self.undone |= NOTHING_NEW in text
         if "INSERT INTO" in text and "feedback_auditentry" in text:

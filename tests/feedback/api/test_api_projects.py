@@ -48,7 +48,6 @@ def test_settings_change_one_by_one(as_manager, project):
         {"held_out_percent": 91},
         {"name": ""},
         {"name": "a\x00"},
-        {"guidelines": "\ud800"},
         {"guidelines": None},
         {"attributes": ["helpful", " Helpful"]},
         {"attributes": ["helpful, honest"]},
