@@ -206,15 +206,23 @@ class Watch:
         self.acts: set[str] = set()
         self.undone = False  # an import that added nothing was deleted again
         self.outside: set[str] = set()  # acts that were recorded outside of a transaction of the product
-        self.kept: dict[str, tuple[set[str], set[str]]] = {}  # tables and acts at each savepoint
+        self.kept: dict[str, tuple[set[str], set[str]]] = {}  # tables and acts at each savepoint, and at "" the commit
+        self.keep("")
+
+    def keep(self, savepoint: str) -> None:
+        self.kept[savepoint] = {*self.tables}, {*self.acts}
+
+    def take_back(self, savepoint: str) -> None:
+        tables, acts = self.kept.get(savepoint, (self.tables, self.acts))
+        self.tables, self.acts = {*tables}, {*acts}
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         text = str(sql)
         verb, _space, savepoint = text.rpartition(" ")
         if verb == "SAVEPOINT":
-            self.kept[savepoint] = {*self.tables}, {*self.acts}
+            self.keep(savepoint)
         elif verb == "ROLLBACK TO SAVEPOINT":
-            self.tables, self.acts = self.kept.get(savepoint, (self.tables, self.acts))
+            self.take_back(savepoint)
         self.tables |= written_tables(text)
         self.undone |= NOTHING_NEW in text
         if "INSERT INTO" in text and "feedback_auditentry" in text:
@@ -222,6 +230,8 @@ class Watch:
             self.acts.add(act)
             if len(context["connection"].atomic_blocks) == self.blocks:
                 self.outside.add(act)
+        if not context["connection"].in_atomic_block:
+            self.keep("")
         return execute(sql, params, many, context)
 
 
@@ -242,7 +252,16 @@ def watched(request: HttpRequest) -> Iterator[Callable[[Any], None]]:
         if request.resolver_match.namespace != "admin":
             assert watch.acts <= AUDITED[name], f"{name} records {watch.acts}: name them in AUDITED"
 
-    with connection.execute_wrapper(watch):
+    def followed(end: Callable[[], None], also: Callable[[str], None]) -> Callable[[], None]:
+        def end_and_follow() -> None:
+            end()
+            also("")
+
+        return end_and_follow
+
+    with connection.execute_wrapper(watch), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(connection, "commit", followed(connection.commit, watch.keep))
+        patch.setattr(connection, "rollback", followed(connection.rollback, watch.take_back))
         yield check
 
 
