@@ -11,7 +11,22 @@ from rank_page import RankPage
 
 FOLDER = settings.BASE_DIR / "config" / "locale" / "zh_Hans" / "LC_MESSAGES"
 # Names, formats and keys that stay as they are.
-KEPT = {"accord", "english", "api", "json", "lines", "utf", "markdown", "kl", "enter", "escape", "shift", "ann", "mona"}
+KEPT = {
+    "webhook",
+    "accord",
+    "english",
+    "api",
+    "json",
+    "lines",
+    "utf",
+    "markdown",
+    "kl",
+    "enter",
+    "escape",
+    "shift",
+    "ann",
+    "mona",
+}
 KEPT |= {
     "support",
     "replies",
