@@ -1,11 +1,5 @@
-"""Addresses that a webhook may have: public ones, and those of the networks that the settings allow.
+"""Addresses that a webhook may have: public ones over TLS, and those of ACCORD_WEBHOOK_NETWORKS (`network`)."""
 
-A name is resolved once for each attempt, and the connection goes to the very address that was checked. Otherwise a
-name whose address changes between check and connection (DNS rebinding) would reach services inside the network.
-"""
-
-import ipaddress
-import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -14,10 +8,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-# IPv6 networks whose addresses contain an IPv4 address, which a gateway would connect to.
-TRANSLATED = [ipaddress.ip_network(network) for network in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")]
+from feedback.network import Address, addresses_of, is_in, is_public
 
 
 @dataclass(frozen=True)
@@ -48,11 +39,7 @@ def resolve(url: str) -> Target:
         raise Invalid(_("The address must be like https://example.org/hook, without user name and password."))
     is_tls = parts.scheme == "https"
     port = port or (443 if is_tls else 80)
-    try:
-        answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # a name with an empty or overlong label
-        raise Invalid(_('"%(host)s" is no name of a host.') % {"host": host}) from error
-    addresses = [ipaddress.ip_address(str(answer[4][0]).partition("%")[0]) for answer in answers]
+    addresses = addresses_of(host, port)
     for address in addresses:
         if not _is_allowed(address, is_tls):
             raise Invalid(_refusal(address))
@@ -61,22 +48,11 @@ def resolve(url: str) -> Target:
 
 
 def _is_allowed(address: Address, is_tls: bool) -> bool:
-    if any(address in network for network in settings.WEBHOOK_NETWORKS):
-        return True
-    return is_tls and _is_public(address)
-
-
-def _is_public(address: Address) -> bool:
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return _is_public(address.ipv4_mapped)
-        if any(address in network for network in TRANSLATED) or address.is_site_local:
-            return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
+    return is_in(address, settings.WEBHOOK_NETWORKS) or (is_tls and is_public(address))
 
 
 def _refusal(address: Address) -> str:
-    if _is_public(address):
+    if is_public(address):
         return _("The address must begin with https://, because the events would be sent unencrypted.")
     return _(
         "%(address)s is not a public address. An administrator can allow its network with ACCORD_WEBHOOK_NETWORKS."

@@ -14,7 +14,7 @@ from django.core.management import call_command
 from django.db import transaction
 from django.utils import timezone
 
-from feedback import imports, webhooks
+from feedback import imports, network, webhooks
 from feedback.actions import webhooks as actions
 from feedback.errors import Conflict, Invalid
 from feedback.models import AuditEntry, Webhook, WebhookDelivery
@@ -211,7 +211,7 @@ def test_a_name_that_moves_to_a_private_address_reaches_nothing(project, server,
     settings.WEBHOOK_NETWORKS = []
     look_ups = iter(["8.8.8.8", "127.0.0.1", "8.8.4.4", "127.0.0.1"])
     answer = lambda host, port, **named: [(2, 1, 6, "", (next(look_ups), port))]  # noqa: E731
-    monkeypatch.setattr(addresses.socket, "getaddrinfo", answer)
+    monkeypatch.setattr(network.socket, "getaddrinfo", answer)
     connected = []
 
     def connect(address, timeout):
@@ -230,7 +230,7 @@ def test_a_name_that_moves_to_a_private_address_reaches_nothing(project, server,
 
 def test_a_name_with_one_private_address_among_public_ones_is_refused(monkeypatch):
     answers = [(2, 1, 6, "", ("8.8.8.8", 443)), (2, 1, 6, "", ("10.0.0.1", 443))]
-    monkeypatch.setattr(addresses.socket, "getaddrinfo", lambda *arguments, **named: answers)
+    monkeypatch.setattr(network.socket, "getaddrinfo", lambda *arguments, **named: answers)
     with pytest.raises(Invalid, match=r"10\.0\.0\.1 is not a public address"):
         addresses.resolve("https://mixed.example.org/")
 

@@ -179,7 +179,10 @@ def resolving_to(monkeypatch, *addresses):
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "10.1.2.3", "192.168.1.9", "169.254.169.254", "0.0.0.0", "::1", "fd00::1", "fe80::1"],
+    [
+        *("127.0.0.1", "10.1.2.3", "192.168.1.9", "169.254.169.254", "0.0.0.0", "::1", "fd00::1", "fe80::1"),
+        *("64:ff9b::7f00:1", "2002:7f00:1::"),  # which gateways translate to 127.0.0.1
+    ],
 )
 def test_an_address_that_is_not_public_is_refused_unless_its_network_is_named(settings, monkeypatch, address):
     settings.ENDPOINT_NETWORKS = []

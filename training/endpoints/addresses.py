@@ -1,13 +1,11 @@
 """Addresses that requests to endpoints may go to.
 
-A manager of a project names the address, and the server sends the request: without a check a manager could reach what
-only the server can reach. The public internet is allowed, and the networks of ACCORD_ENDPOINT_NETWORKS. The name is
-resolved once, and the request goes to the address that was checked, so another answer of the name server changes
-nothing. Where the environment names a proxy, the proxy resolves names, and its own rules hold.
+A manager of a project names the address, and the server sends the request: to the public internet, and the networks of
+ACCORD_ENDPOINT_NETWORKS (`feedback.network`). Where the environment names a proxy, the proxy resolves names, and its
+own rules hold.
 """
 
 import ipaddress
-import socket
 import urllib.request
 from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
@@ -16,9 +14,9 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from feedback.errors import Invalid
+from feedback.network import Address, addresses_of, is_in, is_public, plain
 
 MAX_LENGTH = 500
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Target(NamedTuple):
@@ -57,10 +55,10 @@ def target_of(url: str, *, has_key: bool) -> Target:
     parts = urlsplit(url)
     host = str(parts.hostname)
     proxy = _proxy_of(parts)
-    addresses = _literal(host) or ([] if proxy else _resolved(host, parts.port or _default_port(parts)))
+    addresses = _literal(host) or ([] if proxy else addresses_of(host, parts.port or _default_port(parts)))
     for address in addresses:
         check_address(address, host)
-    if has_key and parts.scheme == "http" and (proxy or any(address.is_global for address in addresses)):
+    if has_key and parts.scheme == "http" and (proxy or any(map(is_public, addresses))):
         raise Invalid(_("The key would be sent without encryption: use an address with https://."))
     if proxy:
         return Target(url, "", "")
@@ -73,12 +71,7 @@ def target_of(url: str, *, has_key: bool) -> Target:
 
 def check_address(address: Address, host: str) -> None:
     """Raise Invalid unless requests may go to the address. `host` is its name, for the message."""
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if address.is_global and not address.is_multicast:
-        return
-    networks = settings.ENDPOINT_NETWORKS
-    if any(address.version == network.version and address in network for network in networks):
+    if is_public(address) or is_in(address, settings.ENDPOINT_NETWORKS):
         return
     raise Invalid(
         _(
@@ -103,15 +96,6 @@ def _default_port(parts: SplitResult) -> int:
 def _literal(host: str) -> list[Address]:
     """Return the address that the host is, if it is one."""
     try:
-        return [ipaddress.ip_address(host)]
+        return [plain(ipaddress.ip_address(host))]
     except ValueError:
         return []
-
-
-def _resolved(host: str, port: int) -> list[Address]:
-    """Return the addresses of a name. Raise OSError if it has none."""
-    try:
-        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:
-        raise Invalid(_('"%(host)s" cannot be the name of a host.') % {"host": host}) from error
-    return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in entries]
