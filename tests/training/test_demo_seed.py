@@ -9,7 +9,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.utils import timezone
 
-from feedback.models import Comparison, Completion, Project, Prompt, User
+from feedback.models import AuditEntry, Comparison, Completion, Project, Prompt, User
 from tests.factories import FAST, fake_model
 from tests.training.tiny import SETTINGS, make_model
 from training import checkpoints
@@ -93,6 +93,12 @@ def test_the_demo_accounts_can_sign_in_and_only_the_manager_may_use_the_admin_si
         user = User.objects.get(username=account.username)
         assert user.is_superuser == (account.role == "manager")
         assert user.memberships.get(project__slug=SUPPORT.slug).role == account.role
+
+
+def test_the_audit_log_names_the_demo(reports, without_programs):
+    seed.prepare(report=reports.append)
+    by_programs = AuditEntry.objects.filter(actor=None).values_list("actor_name", "via")
+    assert {*by_programs} == {("demo", "command")}
 
 
 def test_passwords_differ_between_installations_and_only_the_owner_may_read_their_file(reports, without_programs):

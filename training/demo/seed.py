@@ -7,7 +7,7 @@ from time import sleep
 from django.conf import settings
 from django.db import transaction
 
-from feedback import imports
+from feedback import audit, imports
 from feedback.actions import members, projects
 from feedback.models import Project, User
 from training import checkpoints
@@ -27,6 +27,7 @@ HELD_OUT_PERCENT = 20  # of the prompts, that nothing is trained on
 Report = Callable[[str], None]
 
 
+@audit.acting("demo", audit.Via.COMMAND)
 def prepare(model: str | None = None, report: Report = print) -> list[Account]:
     """Create the demo's members, prompts, served models and first comparisons, and return the accounts.
 
