@@ -1,5 +1,6 @@
 """Tables of feedback, with their constraints in the database."""
 
+from feedback.models.access import ApiToken, Invitation
 from feedback.models.audit import AuditEntry
 from feedback.models.comparisons import Comparison, ComparisonItem, Lease, Skip
 from feedback.models.idempotency import IdempotentResponse
@@ -8,8 +9,6 @@ from feedback.models.people import (
     MAX_AHEAD,
     MAX_LIMIT,
     MAX_NAMES,
-    ApiToken,
-    Invitation,
     Membership,
     Pause,
     Project,

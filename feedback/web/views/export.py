@@ -20,7 +20,7 @@ from feedback.export.demonstrations import imitable
 from feedback.export.formats.registry import FORMATS, names
 from feedback.models import Membership, Skip
 from feedback.reports import preference_export
-from feedback.web.forms import ExportForm
+from feedback.web.file_forms import ExportForm
 
 PREVIEWED = 3  # rows
 EXCERPT = 300  # characters of a text

@@ -20,7 +20,8 @@ from feedback.imports.maps.description import Map, read_toml, to_toml
 from feedback.imports.maps.draft import MappedRow
 from feedback.imports.stream import first_rows, unused_columns
 from feedback.models import Import, Membership
-from feedback.web.forms import ImportFileForm, ImportMapForm, ImportOptionsForm, checked
+from feedback.web.file_forms import ImportFileForm, ImportMapForm, ImportOptionsForm
+from feedback.web.forms import checked
 
 MAX_LISTED = 20  # imports
 MAX_ERRORS = 50  # on the page; the report that can be downloaded has more

@@ -21,7 +21,8 @@ from feedback.rendering import render as render_markdown
 from feedback.reports import progress
 from feedback.reports.data import lists
 from feedback.web.accounts.sessions import end_all_sessions
-from feedback.web.forms import InvitationForm, MemberForm, ProjectSettingsForm, PromptsForm, RoleForm, checked
+from feedback.web.file_forms import PromptsForm
+from feedback.web.forms import InvitationForm, MemberForm, ProjectSettingsForm, RoleForm, checked
 from feedback.web.views import data
 
 MAX_IMPORTS_LISTED = 20
