@@ -102,6 +102,7 @@ def test_prompts_in_a_chunked_body_are_added(post, project):
     assert Prompt.objects.count() == 2
 
 
+@pytest.mark.slow
 def test_a_large_chunked_body_needs_a_real_token_or_session(post, project, manager):
     body = b'{"prompt": "%s"}' % (b"x" * 90_000)
     body = b"\n".join(body.replace(b"xx", b"%02d" % n, 1) for n in range(20))

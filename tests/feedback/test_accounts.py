@@ -55,12 +55,14 @@ def test_too_many_wrong_passwords_of_an_account_are_refused_whether_it_exists_or
     assert text_of(known) == text_of(unknown)
 
 
+@pytest.mark.slow
 def test_too_many_wrong_passwords_from_an_address_are_refused_and_other_addresses_are_not(annotator):
     assert guess("nobody")[-1] == 429
     assert sign_in(Client(), "ann", "ann-password").status_code == 429
     assert sign_in(Client(), "ann", "ann-password", "192.0.2.2").status_code == 302
 
 
+@pytest.mark.slow
 def test_the_guesses_of_others_do_not_lock_out_who_has_signed_in_in_this_browser(annotator):
     browser = Client()
     assert sign_in(browser, "ann", "ann-password").status_code == 302
@@ -117,6 +119,7 @@ def test_the_admin_site_has_no_sign_in_of_its_own(client, manager):
     assert client.get("/account/").status_code == 302
 
 
+@pytest.mark.slow
 def test_sessions_are_listed_and_ended_one_by_one(annotator):
     here, there = Client(headers={"User-Agent": "Mozilla/5.0 (X11; Linux) Firefox/140.0"}), Client()
     for browser in (here, there):
@@ -128,6 +131,7 @@ def test_sessions_are_listed_and_ended_one_by_one(annotator):
     assert here.get("/account/").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_session_of_somebody_else_cannot_be_ended(client, annotator, colleague):
     other = Client()
     sign_in(other, "cole", "cole-password")
@@ -145,6 +149,7 @@ def test_signing_out_everywhere_also_ends_sessions_without_a_record(annotator):
     assert here.get("/account/").status_code == old.get("/account/").status_code == 302
 
 
+@pytest.mark.slow
 def test_a_link_for_a_new_password_is_mailed_and_works_once(client, annotator, settings):
     settings.HAS_MAIL = True
     User.objects.filter(pk=annotator.pk).update(email="ann@example.org")
@@ -173,6 +178,7 @@ def test_a_mailed_link_refuses_a_weak_password(client, annotator):
     assert annotator.check_password("ann-password")
 
 
+@pytest.mark.slow
 def test_a_mail_address_is_changed_only_after_the_password_was_asked_again(client, annotator):
     sign_in(client, "ann", "ann-password")
     fields = {"email": "ann@example.org", "language": "", "time_zone": ""}
@@ -184,6 +190,7 @@ def test_a_mail_address_is_changed_only_after_the_password_was_asked_again(clien
     assert User.objects.get(pk=annotator.pk).email == "ann@example.org"
 
 
+@pytest.mark.slow
 def test_pages_follow_the_language_and_time_zone_of_the_account(client, annotator, project):
     client.force_login(annotator)
     client.post("/account/profile/", {"email": "", "language": "zh-hans", "time_zone": "Asia/Shanghai"})
@@ -194,6 +201,7 @@ def test_pages_follow_the_language_and_time_zone_of_the_account(client, annotato
     assert timezone.get_current_timezone_name() == "UTC"  # the next request of this thread is somebody else's
 
 
+@pytest.mark.slow
 def test_a_time_zone_that_does_not_exist_is_refused(client, annotator):
     client.force_login(annotator)
     assert client.post("/account/profile/", {"email": "", "time_zone": "Mars/Olympus"}).status_code == 400
@@ -214,6 +222,7 @@ def test_today_begins_at_midnight_of_the_persons_own_time_zone(client, ann, work
     assert counts == {"": 1, BERLIN: 0}
 
 
+@pytest.mark.slow
 def test_a_deactivated_person_is_signed_out_and_the_rankings_stay(client, manager, ann, work):
     User.objects.filter(pk=manager.pk).update(is_staff=True)
     work(2)

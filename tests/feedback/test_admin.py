@@ -31,6 +31,7 @@ def test_a_tokens_digest_is_not_shown(request_of_superuser):
     assert "digest" not in admin.site._registry[ApiToken].get_fields(request_of_superuser)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", [Ranking, Comparison])
 def test_the_admin_lists_need_at_most_four_queries(
     request_of_superuser, ann, work, model, django_assert_max_num_queries

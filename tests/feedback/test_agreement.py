@@ -192,6 +192,7 @@ def test_pairs_of_one_comparison_count_as_one_when_they_go_together():
     assert together.pairs == 600
 
 
+@pytest.mark.slow
 def test_the_interval_contains_the_truth_nineteen_times_in_twenty():
     generator = random.Random(7)
     hits = 0
@@ -232,6 +233,7 @@ class TestOfAProject:
             ranks = [by_position[position] for position in lease.display_order]
             rankings.record_ranking(member, lease.pk, ranks, idempotency_key=lease.pk, seconds=1)
 
+    @pytest.mark.slow
     def test_agreement_is_counted_by_two_people_and_by_each(self, ann, cole, project, work):
         ids = [comparison.pk for comparison in work(8, wanted_rankings=2)]
         self.rank_by_position(ann, lambda pk: True)
@@ -249,6 +251,7 @@ class TestOfAProject:
         assert measured.alpha.value == pytest.approx(1 - 31 * 0.25 / 16)
         assert measured.alpha.low < measured.alpha.value < measured.alpha.high
 
+    @pytest.mark.slow
     def test_a_revision_counts_in_place_of_the_earlier_ranking(self, ann, cole, project, work):
         work(1, wanted_rankings=2)
         self.rank_by_position(ann, lambda pk: True)
@@ -261,6 +264,7 @@ class TestOfAProject:
         )
         assert agreement.measure(project).pairwise.value == 1
 
+    @pytest.mark.slow
     def test_extra_rankings_on_disagreement_are_not_counted(self, project, work):
         """They only ever see comparisons that people disagree about: with them, agreement would be 1 of 3, not ½."""
         project.extra_rankings = 1
@@ -275,6 +279,7 @@ class TestOfAProject:
         assert (measured.pairwise.value, measured.pairwise.pairs) == (0.5, 2)
         assert members[2].user_id not in measured.by_annotator
 
+    @pytest.mark.slow
     def test_one_query_reads_all_rankings(self, ann, cole, project, work, django_assert_num_queries):
         work(6, wanted_rankings=2)
         for member in (ann, cole):

@@ -39,6 +39,7 @@ def takes_writes(pattern) -> bool:
         return True
 
 
+@pytest.mark.slow
 def test_every_address_that_writes_is_audited_or_exempt():
     writing = {name for name, pattern in addresses() if takes_writes(pattern)}
     assert writing - set(AUDITED) - set(EXEMPT) == set()
@@ -128,6 +129,7 @@ def test_the_database_refuses_to_change_or_delete_an_entry(manager, project):
     assert entry.actor_name != "nobody"
 
 
+@pytest.mark.slow
 def test_an_entry_outlives_its_project_and_its_actor(client, manager, annotator, project):
     client.force_login(manager)
     client.post(f"/projects/support/people/{annotator.pk}/role/", {"role": "reviewer"})
@@ -189,6 +191,7 @@ def test_the_admin_site_records_values_without_secrets(client, db):
     assert (last().act, "password" in last().before) == ("admin.delete", False)
 
 
+@pytest.mark.slow
 def test_the_page_shows_who_changed_a_setting_and_its_filters_work(client, manager, project):
     client.force_login(manager)
     page = client.get("/projects/support/audit/")
@@ -206,6 +209,7 @@ def test_the_page_shows_who_changed_a_setting_and_its_filters_work(client, manag
     assert not client.get("/projects/support/audit/?act=unknown").context["rows"]
 
 
+@pytest.mark.slow
 def test_administrators_alone_read_the_log_of_the_site(client, manager, project):
     issue_token(manager, "export")  # an act that concerns no project
     client.force_login(manager)
@@ -218,6 +222,7 @@ def test_administrators_alone_read_the_log_of_the_site(client, manager, project)
     assert acts == ["token.create"] * 3  # the other two are those of these requests
 
 
+@pytest.mark.slow
 def test_the_api_pages_by_cursor_and_misses_and_repeats_nothing(manager, project):
     api = client_of(manager)
     for percent in range(1, 6):

@@ -330,6 +330,7 @@ def rank_and_take(member: Membership, lease: Lease) -> Lease:
     return following or leases.lease_next(member)
 
 
+@pytest.mark.slow
 def test_a_comparisons_number_is_stable_and_can_be_inverted(project, annotator, manager):
     ann, mona = membership(annotator, project), membership(manager, project)
     numbers = [blinding.comparison_number(ann, pk) for pk in range(2000)]

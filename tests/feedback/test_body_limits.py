@@ -52,6 +52,7 @@ def test_an_invented_token_or_cookie_counts_as_anonymous(client, project, path, 
         assert upload(client, path, 3_000_000).status_code == (401 if is_told_so else 413)
 
 
+@pytest.mark.slow
 def test_a_token_sends_what_its_owner_may_send(client, project, manager, annotator):
     lines = "\n".join(f'{{"prompt": "{number}{"x" * 90_000}"}}' for number in range(30))
     for user, status in ((annotator, 413), (manager, 201)):

@@ -104,6 +104,7 @@ def test_an_annotator_who_becomes_careless_is_flagged():
     assert median(after) == 474
 
 
+@pytest.mark.slow
 def test_careful_people_are_flagged_no_more_often_than_the_stated_rate_over_all_their_work():
     """Annotators at the least careful probability, tested after each of 400 answers."""
     generator = random.Random(8)
@@ -188,6 +189,7 @@ def simulated_rankings(kinds, comparisons, seed, wanted=2, gold=0.0, size=2, rea
             yield RankingRow(pk, who, ranks, gold_ranks, reason, display_order=order, seconds=seconds)
 
 
+@pytest.mark.slow
 def test_in_a_group_the_random_clicker_is_flagged_and_careful_partners_are_not():
     """Six people share comparisons at random; one is a random clicker and one an adversary."""
     clicker, adversary, blamed, people = [], [], 0, 0
@@ -312,6 +314,7 @@ def test_the_random_rankings_have_flags_of_each_kind():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_the_results_of_a_project_are_by_annotator(ann, cole, project, work, django_assert_num_queries):
     work(12, wanted_rankings=2)

@@ -44,6 +44,7 @@ def stored(project):
     return project
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("typed", "count"),
     [
@@ -94,6 +95,7 @@ def test_completions_of_all_sources_come_in_one_order_and_another_project_has_no
     assert texts(other, search="parcel") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prompts", "completions", "comparisons", "rankings"])
 @pytest.mark.parametrize("sort", ["newest", "oldest"])
 def test_pages_have_every_row_once_while_rows_are_added(stored, ann, name, sort):
@@ -161,6 +163,7 @@ def test_rankings_are_filtered_by_person_flag_comment_words_and_standing(project
         pks(lists.RANKINGS, project, annotator="nobody-here")
 
 
+@pytest.mark.slow
 def test_skips_are_found_by_person_reason_and_day(project, work, ann, cole):
     work(2)
     skips = [
@@ -192,6 +195,7 @@ def test_a_search_that_takes_too_long_is_ended_with_a_sentence(project, monkeypa
     assert pks(lists.PROMPTS, project) == []  # the connection can be used
 
 
+@pytest.mark.slow
 def test_the_history_of_a_comparison_has_everything_in_the_order_of_time(project, work, ann, cole, mona):
     (comparison,) = work(1, wanted_rankings=3)
     rank_next(ann)
@@ -219,6 +223,7 @@ def test_the_history_of_a_comparison_has_everything_in_the_order_of_time(project
     assert {item.completion.source.name for item in history.items} == {"source-0", "source-1"}
 
 
+@pytest.mark.slow
 def test_a_manager_who_holds_a_comparison_does_not_see_the_others_rankings_of_it(project, work, ann, mona):
     (comparison,) = work(1, wanted_rankings=2)
     rank_next(ann)
@@ -233,6 +238,7 @@ def test_a_manager_who_holds_a_comparison_does_not_see_the_others_rankings_of_it
     assert sorted(ranking.annotator.username for ranking in entry.rankings) == ["ann", "mona"]
 
 
+@pytest.mark.slow
 def test_a_demonstration_leads_to_the_completion_that_it_was_edited_from(project, work, ann, mona):
     (comparison,) = work(1)
     lease = leases.lease_next(ann)
@@ -246,6 +252,7 @@ def test_a_demonstration_leads_to_the_completion_that_it_was_edited_from(project
     assert {event.kind for event in events} == {"made", "demonstration", "ranking"}
 
 
+@pytest.mark.slow
 def test_the_pages_lead_from_a_list_to_its_rows_and_back(client, stored, manager, ann):
     rank_next(ann, comment="Clear")
     client.force_login(manager)
@@ -268,6 +275,7 @@ def test_the_pages_lead_from_a_list_to_its_rows_and_back(client, stored, manager
     assert "A &gt; B" in page or "B &gt; A" in page
 
 
+@pytest.mark.slow
 def test_a_value_that_a_filter_does_not_take_is_named_on_the_page(client, stored, manager):
     client.force_login(manager)
     for query in ("source=nobody", "sort=longest", "since=yesterday", "cursor=x"):
@@ -276,6 +284,7 @@ def test_a_value_that_a_filter_does_not_take_is_named_on_the_page(client, stored
         assert "errorlist" in page.content.decode(), query
 
 
+@pytest.mark.slow
 def test_the_filters_stay_in_the_address_of_the_next_page(client, project, manager):
     imports.add_prompts(project, [{"prompt": f"Parcel {n}?"} for n in range(26)])
     client.force_login(manager)
@@ -286,6 +295,7 @@ def test_the_filters_stay_in_the_address_of_the_next_page(client, project, manag
     assert second.context["first_page"] == "?search=parcel&sort=oldest"
 
 
+@pytest.mark.slow
 def test_an_empty_project_has_a_sentence_in_every_list(client, project, manager):
     client.force_login(manager)
     for name in lists.LISTS:
@@ -293,6 +303,7 @@ def test_an_empty_project_has_a_sentence_in_every_list(client, project, manager)
         assert "Nothing here yet" in client.get(f"{AT}/{path}/").content.decode(), name
 
 
+@pytest.mark.slow
 def test_the_prompts_page_leaves_the_counting_to_a_second_request(client, stored, manager):
     client.force_login(manager)
     page = client.get(f"{AT}/prompts/")

@@ -65,6 +65,7 @@ def reading(monkeypatch, reads):
     monkeypatch.setattr(filters, "COMPUTED_READS", reads[:1])
 
 
+@pytest.mark.slow
 def test_all_pages_of_a_search_have_what_a_search_through_every_text_finds(stored, monkeypatch):
     newest_first = ("-created_at", "-pk")
     comparisons = Comparison.objects.select_related("prompt").order_by(*newest_first)
@@ -97,6 +98,7 @@ def test_a_search_keeps_the_other_filters_and_the_order(stored, monkeypatch):
         assert all_pages(lists.COMPARISONS, stored, "newest", search="late", state="ranked") == late_ranked
 
 
+@pytest.mark.slow
 def test_a_search_of_one_project_does_not_find_the_texts_of_another(stored, monkeypatch):
     other = type(stored).objects.create(slug="other", name="Other")
     for reads in READS:

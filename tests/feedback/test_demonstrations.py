@@ -35,6 +35,7 @@ def pairs(project):
     return [(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows]
 
 
+@pytest.mark.slow
 def test_an_edited_answer_is_ranked_above_its_origin_in_every_export(ann, lease, project):
     origin = lease.comparison.texts(lease.display_order)[1]
     demonstration = write(ann, lease, place=1)
@@ -52,6 +53,7 @@ def test_an_answer_from_an_empty_page_is_a_demonstration_without_a_pair(ann, lea
     assert len(list(exported(project))) == 1
 
 
+@pytest.mark.slow
 def test_the_pair_is_leased_to_nobody_and_counts_in_no_figure_about_annotators(ann, lease, cole, project):
     comparison = write(ann, lease).pair
     assert leases.lease_next(cole) is None
@@ -83,6 +85,7 @@ def test_invalid_answers_are_refused(ann, cole, lease):
     assert not Demonstration.objects.exists() and not Ranking.objects.exists()
 
 
+@pytest.mark.slow
 def test_undo_withdraws_the_answer_and_its_pair_and_readers_by_cursor_learn_of_it(ann, lease, project):
     write(ann, lease, place=2)
     cursor = ranking_record.sequence_cutoff(project)
@@ -97,6 +100,7 @@ def test_undo_withdraws_the_answer_and_its_pair_and_readers_by_cursor_learn_of_i
     assert len(pairs(project)) == len(list(exported(project))) == 1
 
 
+@pytest.mark.slow
 def test_undo_goes_back_through_answers_and_rankings_in_their_order(ann, lease):
     write(ann, lease)
     rank_next(ann)
@@ -107,12 +111,14 @@ def test_undo_goes_back_through_answers_and_rankings_in_their_order(ann, lease):
         ranking_undo.undo_last(ann)
 
 
+@pytest.mark.slow
 def test_an_answer_older_than_a_day_cannot_be_undone(ann, lease):
     write(ann, lease)
     Demonstration.objects.update(created_at=timezone.now() - timedelta(days=2))
     assert demonstrations.withdraw_if_last(ann) is None
 
 
+@pytest.mark.slow
 def test_a_reviewer_discards_an_answer_and_undoes_that(ann, mona, lease, project):
     demonstration = write(ann, lease)
     review = demonstrations.discard(mona, demonstration.pk, reason="a phone number in it")
@@ -210,6 +216,7 @@ def test_the_reviewers_page_lists_and_discards(ann, mona, lease, client, plain_s
     assert "edited from" in pair and "chips" not in pair
 
 
+@pytest.mark.slow
 def test_the_api_lists_and_discards(ann, mona, lease):
     demonstration, api = write(ann, lease), client_of(mona.user)
     (row,) = api.get(f"{URL}/review/demonstrations").json()

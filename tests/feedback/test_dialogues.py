@@ -92,6 +92,7 @@ def test_turns_that_differ_only_in_the_speaker_are_different_completions(project
     assert Comparison.objects.get().size == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("completion", "sentence"),
     [
@@ -149,6 +150,7 @@ def test_a_long_dialogue_is_plain_text_on_the_page_and_in_the_offsets():
     assert visible_answer(answer).text.startswith("*a*")
 
 
+@pytest.mark.slow
 def test_exports_contain_whole_dialogues(ann, project, comparison):
     rank_by_position(ann, [1, 3, 2])
     (row,) = formats.lines(project, "rankings")
@@ -169,6 +171,7 @@ def test_exports_of_texts_name_no_turns(ann, project, work):
     assert columns["turns_json"] == ["[]", "[]"]
 
 
+@pytest.mark.slow
 def test_the_api_takes_and_gives_the_turns(manager, annotator, mona, project, comparison):
     api = client_of(manager)
     row = {"prompt_id": comparison.prompt_id, "turns": dialogue("Hm.", "Well?", "Soon.")}
@@ -181,6 +184,7 @@ def test_the_api_takes_and_gives_the_turns(manager, annotator, mona, project, co
     assert dict(zip(case["completions"], case["turns"], strict=True)) == by_text
 
 
+@pytest.mark.slow
 def test_an_edited_last_turn_makes_a_whole_dialogue_that_is_ranked_above_its_origin(ann, project, comparison):
     lease = leases.lease_next(ann)
     number, place = comparison_number(ann, comparison.pk), lease.display_order.index(0)

@@ -26,6 +26,7 @@ def erase(user) -> User:
     return User.objects.get(pk=user.pk)
 
 
+@pytest.mark.slow
 def test_rankings_leave_exports_and_a_reader_by_cursor_gets_retractions(project, work, ann, cole):
     made = work(3, wanted_rankings=2)
     for member in (ann, ann, cole):
@@ -47,6 +48,7 @@ def test_rankings_leave_exports_and_a_reader_by_cursor_gets_retractions(project,
         assert comparison.open_slots == 2 - comparison.ranking_count
 
 
+@pytest.mark.slow
 def test_no_word_of_the_person_is_left_in_the_database(project, work, ann, mona, client):
     secret = "my-private-words"
     work(4)
@@ -115,6 +117,7 @@ def test_a_wrong_password_and_the_last_manager_erase_nothing(project, mona, ann)
     assert User.objects.filter(username__in=["mona", "ann"], is_active=True).count() == 2
 
 
+@pytest.mark.slow
 def test_a_person_gets_all_stored_data_and_nothing_that_reveals_gold(project, work, ann, client):
     (gold,) = work(1)
     Comparison.objects.filter(pk=gold.pk).update(gold_ranks=[1, 2], wanted_rankings=100, open_slots=100)
@@ -141,6 +144,7 @@ def test_a_person_gets_all_stored_data_and_nothing_that_reveals_gold(project, wo
     assert len(own_data(ann.user)["tokens"]) == 1
 
 
+@pytest.mark.slow
 def test_the_page_erases_only_with_the_password_and_signs_out(project, ann, client):
     client.force_login(ann.user)
     assert "Models keep what they have learned" in client.get("/account/erase/").content.decode()

@@ -43,6 +43,7 @@ def five(project):
     return [membership(person(project, f"p{index}", "annotator"), project) for index in range(5)]
 
 
+@pytest.mark.slow
 def test_one_more_ranking_is_requested_while_there_is_no_majority(five, project, work):
     project.extra_rankings = 2
     project.save()
@@ -58,6 +59,7 @@ def test_one_more_ranking_is_requested_while_there_is_no_majority(five, project,
     assert rank_first_position(five[3], 1).comparison != comparison
 
 
+@pytest.mark.slow
 def test_the_project_limits_the_number_of_extra_rankings(five, project, work):
     project.extra_rankings = 1
     project.save()
@@ -89,6 +91,7 @@ def test_without_the_setting_no_extra_ranking_is_requested(five, work):
     assert comparison.wanted_rankings == 2
 
 
+@pytest.mark.slow
 def test_a_ranking_has_the_reason_of_its_lease(ann, cole, work):
     work(1, wanted_rankings=2)
     assert rank_next(ann).reason == "sampled"

@@ -37,6 +37,7 @@ def test_only_flags_not_for_training_keep_a_ranking_out_of_exports(flags, ann, w
     assert len(list(preference_export.export(flags, "trl", split="all", include_flagged=True).rows)) == 5
 
 
+@pytest.mark.slow
 def test_a_reader_by_cursor_learns_that_a_ranking_got_a_flag(flags, ann, work):
     work(1)
     ranking = rank_next(ann)
@@ -49,6 +50,7 @@ def test_a_reader_by_cursor_learns_that_a_ranking_got_a_flag(flags, ann, work):
     assert list(formats.lines(flags, "trl")) == []
 
 
+@pytest.mark.slow
 def test_the_tag_of_an_export_changes_with_the_meaning_of_a_flag(flags, ann, work):
     work(1)
     rank_next(ann, flags=["typo"])
@@ -133,6 +135,7 @@ def test_only_reviewers_may_keep_and_only_flagged_comparisons(flags, ann, mona, 
         reviews.keep(mona, comparison.pk + 1)
 
 
+@pytest.mark.slow
 def test_the_reviewers_pages_list_and_decide(flags, ann, mona, work, client, plain_static_files):
     work(1)
     ranking = rank_next(ann, flags=["odd"])

@@ -53,6 +53,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_all_leases_of_a_person_are_opened_for_others_when(ann, manager, cole, held, way, plain_static_files):
     WAYS[way](ann, manager)

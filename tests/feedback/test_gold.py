@@ -96,6 +96,7 @@ def test_no_gold_is_leased_after_the_last_real_work(ann, cole, project, add_gold
     assert leases.lease_next(cole) is None
 
 
+@pytest.mark.slow
 def test_the_share_of_gold_is_the_projects(project, ann):
     ask(project, gold_percent=30)
     counts = [blinding.gold_before(project, ann.user_id, pk) for pk in range(20_000)]
@@ -159,6 +160,7 @@ def test_gold_that_is_let_go_is_not_leased_again_once_its_stand_in_is_taken(ann,
     assert leases.lease_next(ann).comparison == second
 
 
+@pytest.mark.slow
 def test_withdrawn_gold_that_is_released_is_not_leased_again_like_real_work(ann, add_gold, work, draw):
     add_gold(1)
     first, second = [work(1, priority=place)[0] for place in (2, 1)]

@@ -27,6 +27,7 @@ def account(name="newcomer", password=WORDS):
     return {"username": name, "password1": password, "password2": password}
 
 
+@pytest.mark.slow
 def test_a_stranger_makes_an_account_and_is_on_the_ranking_page(client, project, key):
     page = client.get(f"/join/{key}/")
     assert project.name in page.content.decode()
@@ -122,6 +123,7 @@ def test_a_name_taken_while_the_form_was_open_is_refused(key):
     assert Invitation.objects.get().used == 0
 
 
+@pytest.mark.slow
 def test_the_page_shows_a_link_once_and_withdraws_it(client, manager):
     client.force_login(manager)
     page = client.post("/projects/support/people/invite/", {"role": "reviewer", "name": "Team B", "places": "3"})
@@ -146,6 +148,7 @@ def test_the_api_makes_lists_and_withdraws_invitations(client, manager):
     assert api.post(f"{URL}/invitations", {"places": 0}, format="json").status_code == 400
 
 
+@pytest.mark.slow
 def test_a_managers_link_sets_a_password_once_and_ends_other_sessions(client, project, manager, annotator):
     other, ann = Client(), Client()
     ann.force_login(annotator)

@@ -96,6 +96,7 @@ def test_an_annotator_does_not_get_a_comparison_with_their_own_completion(ann, c
     assert leases.lease_next(cole).comparison != comparison
 
 
+@pytest.mark.slow
 def test_the_higher_priority_comes_first(ann, work):
     work(5)
     (urgent,) = work(1, priority=1)
@@ -109,6 +110,7 @@ def test_comparisons_that_others_have_begun_come_first(ann, cole, work):
     assert leases.lease_next(cole).comparison == started
 
 
+@pytest.mark.slow
 def test_the_order_is_random_within_a_priority(ann, work):
     made = [comparison.pk for comparison in work(30)]
     served = [rank_next(ann).comparison_id for _ in range(30)]
@@ -116,6 +118,7 @@ def test_the_order_is_random_within_a_priority(ann, work):
     assert served != made
 
 
+@pytest.mark.slow
 def test_the_display_order_is_the_annotators_own(ann, cole, work):
     comparisons = work(40, size=4)
     orders = {
@@ -176,6 +179,7 @@ def test_renewing_holds_it_longer(ann, work):
     assert renewed.expires_at > timezone.now() + timedelta(minutes=ann.project.lease_minutes - 1)
 
 
+@pytest.mark.slow
 def test_renewing_takes_a_lapsed_one_back_while_a_slot_is_open(ann, cole, work):
     (comparison,) = work(1)
     lease = leases.lease_next(ann)
@@ -189,6 +193,7 @@ def test_renewing_takes_a_lapsed_one_back_while_a_slot_is_open(ann, cole, work):
         leases.renew(ann, lease.pk)
 
 
+@pytest.mark.slow
 def test_releasing_opens_the_slot(ann, work):
     (comparison,) = work(1)
     leases.release(ann, leases.lease_next(ann).pk)
@@ -226,6 +231,7 @@ def test_a_former_member_gets_no_work(ann, work):
         leases.lease_next(ann)
 
 
+@pytest.mark.slow
 def test_the_rule_of_the_prepared_statements_and_of_the_orm_is_the_same(ann, cole, mona, project, work):
     completion = work(8, wanted_rankings=3)[0].completions.first()
     completion.author_id = ann.user_id

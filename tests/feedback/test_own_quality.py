@@ -65,6 +65,7 @@ def test_after_any_sequence_of_actions_the_stored_figures_equal_a_full_recount(p
     assert any(quality.agreement.value is not None for quality in shown if quality)
 
 
+@pytest.mark.slow
 def test_reopening_a_page_does_not_count_again(ann, cole, ranked_by_two, small_batches, uncounted, work):
     first = own_quality.get_own_quality(ann)
     assert first.agreement.comparisons == 6
@@ -83,6 +84,7 @@ def test_a_decision_about_an_earlier_ranking_is_counted(ann, cole, mona, ranked_
     assert (before.agreement.comparisons, after.agreement.comparisons) == (6, 5)
 
 
+@pytest.mark.slow
 def test_a_withdrawn_ranking_of_a_full_batch_does_not_reveal_gold(ann, ranked_by_two, small_batches):
     before = own_quality.get_own_quality(ann)
     OwnQualitySnapshot.objects.all().delete()
@@ -91,6 +93,7 @@ def test_a_withdrawn_ranking_of_a_full_batch_does_not_reveal_gold(ann, ranked_by
     assert own_quality.get_own_quality(ann) == before
 
 
+@pytest.mark.slow
 def test_the_worker_counts_each_member_once_a_day(
     ann, cole, mona, project, ranked_by_two, monkeypatch, uncounted, client, plain_static_files
 ):

@@ -37,6 +37,7 @@ def answer(member, *, is_right: bool) -> Ranking:
     return rankings.record_ranking(member, lease.pk, shown, idempotency_key=uuid4(), seconds=1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_wrong_answers_to_gold_pause_a_member_until_a_manager_lets_them_go_on(project, gold, ann, mona, client):
     for _ in range(6):  # (½/0.2)⁶ ⋅ ½ > 100
@@ -59,6 +60,7 @@ def test_wrong_answers_to_gold_pause_a_member_until_a_manager_lets_them_go_on(pr
     assert leases.lease_next(ann) is not None
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_right_answers_pause_nobody_and_nobody_is_paused_without_the_setting(project, gold, ann, cole):
     for _ in range(8):

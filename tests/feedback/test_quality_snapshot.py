@@ -195,6 +195,7 @@ def test_each_reader_gets_the_sentences_in_their_own_language(ann, project, work
         assert quality.agreement.pairwise.sentence == agreement.measure(project).pairwise.sentence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "sentence"),
     [("figures/", "checks were computed"), ("review/people/", "The checks ran"), ("console/", "Counted")],

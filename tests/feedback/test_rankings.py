@@ -320,6 +320,7 @@ def test_a_withdrawn_ranking_can_be_skipped_and_the_skip_undone(ann, cole, work)
     assert rank_next(cole).comparison == comparison
 
 
+@pytest.mark.slow
 def test_withdrawing_goes_back_ten_rankings_and_a_day(ann, work):
     work(12)
     ranked = [rank_next(ann) for _ in range(12)]

@@ -84,6 +84,7 @@ class TestIntervals:
         with pytest.raises(ValueError):
             result.difference(0, 2)
 
+    @pytest.mark.slow
     def test_the_bootstrap_agrees_with_the_sandwich(self):
         rows = world(np.random.default_rng(3), **WORLDS["tastes"])
         sandwich, bootstrap = rate_rankings(rows), rate_rankings(rows, replicates=length(150, 60))
@@ -105,6 +106,7 @@ def test_the_intervals_hold_the_truth_in_95_percent_of_simulated_worlds(name):
     assert low <= np.mean(covered) <= high
 
 
+@pytest.mark.slow
 def test_intervals_for_independent_preferences_would_miss_the_truth_where_annotators_have_tastes():
     strong = WORLDS["tastes"] | {"people": 12, "taste": 1.2}
     true, covered, naive = ratings_of_the_population(**strong), [], []

@@ -184,6 +184,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_text_is_read_in_bounded_steps_and_its_page_stays_small(text):
     """Count the work, not the time: steps of Python code, and characters of HTML. See training/LOG.md for the time."""
@@ -212,6 +213,7 @@ def test_text_that_is_not_rendered_comes_with_the_reason():
         assert re.search(f'<div class="plain" data-note="Shown as plain text because it (is|has) {why}', render(text))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", sorted(set(LANGUAGES.values())))
 def test_reading_code_takes_steps_in_proportion_to_its_length(rules):
     """Compare the CPU time of 20,000 characters with that of 5,000: 4 times for linear, 16 for quadratic reading.

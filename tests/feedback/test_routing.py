@@ -43,6 +43,7 @@ def everything(member) -> set[int]:
     return ranked
 
 
+@pytest.mark.slow
 def test_prompts_go_only_to_members_of_a_group_that_their_rules_name(project, ann, cole, mona):
     medical, german = tagged(project, 3, "medical"), tagged(project, 2, "german", "long")
     both, plain = tagged(project, 2, "medical", "german"), tagged(project, 2)

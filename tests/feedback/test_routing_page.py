@@ -16,6 +16,7 @@ def medical(project) -> None:
     imports.add_prompts(project, rows, compare=True)
 
 
+@pytest.mark.slow
 def test_a_manager_makes_a_rule_and_learns_that_nobody_meets_it(client, manager, annotator, project, medical):
     client.force_login(manager)
     assert b"No rules yet" in client.get(PAGE).content

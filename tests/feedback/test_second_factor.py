@@ -56,6 +56,7 @@ def test_secrets_are_stored_encrypted_and_lost_with_the_key(client, annotator, a
         TOTP(app).validate_code(code_of(SECRET, now))
 
 
+@pytest.mark.slow
 def test_an_app_is_set_up_and_then_asked_for(client, annotator, now):
     sign_in(client, "ann")
     asked = client.get("/account/second-factor/app/")
@@ -150,6 +151,7 @@ def test_annotators_are_never_asked_to_set_one_up(client, annotator, settings):
     assert client.get("/projects/support/rank/").status_code == 200
 
 
+@pytest.mark.slow
 def test_the_last_factor_of_a_manager_cannot_be_removed_where_one_is_needed(client, manager, settings):
     TOTP.activate(manager, SECRET)
     RecoveryCodes.activate(manager)

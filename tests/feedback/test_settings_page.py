@@ -24,6 +24,7 @@ def test_the_page_has_every_setting_once():
     assert sorted(names) == sorted(set(SETTINGS) - {"sampling_rule"})
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_a_second_queue_rule_is_a_choice_on_the_page(client, manager, project, second_rule, plain_static_files):
     client.force_login(manager)

@@ -29,6 +29,7 @@ def all_places_taken(settings, tmp_path):
         file.close()
 
 
+@pytest.mark.slow
 def test_a_cookie_copied_before_signing_out_is_invalid_afterwards(annotator):
     client, thief = Client(), Client()
     client.force_login(annotator)

@@ -70,6 +70,7 @@ def name_of(client: Client) -> str | None:
     return context["user"].get_username() if context else None
 
 
+@pytest.mark.slow
 def test_a_person_of_the_provider_gets_an_account_with_the_roles_of_the_claim(client, server, project):
     assert b"Sign in with Our company" in client.get("/sign-in/").content
     assert sign_in(client, server, ["support-annotators", "support-managers", "others"]).url == "/"
@@ -79,6 +80,7 @@ def test_a_person_of_the_provider_gets_an_account_with_the_roles_of_the_claim(cl
     assert not (user.is_staff or user.has_usable_password() or user.email)
 
 
+@pytest.mark.slow
 def test_roles_follow_the_claim_at_each_sign_in(client, server, project, manager):
     def role() -> str | None:
         return Membership.objects.filter(user__username="grace").values_list("role", flat=True).first()
@@ -90,6 +92,7 @@ def test_roles_follow_the_claim_at_each_sign_in(client, server, project, manager
     assert roles == [("manager", False), ("annotator", True), (None, False)]
 
 
+@pytest.mark.slow
 def test_accounts_and_roles_of_the_provider_are_in_the_audit_log(client, server, project, manager):
     for groups in (["support-managers"], ["support-annotators", "accord-admins"], []):
         sign_in(client, server, groups)
@@ -102,12 +105,14 @@ def test_accounts_and_roles_of_the_provider_are_in_the_audit_log(client, server,
     assert acts[0][1] == acts[3][1] == "grace"
 
 
+@pytest.mark.slow
 def test_a_project_keeps_its_last_manager(client, server, project):
     sign_in(client, server, ["support-managers"])
     sign_in(client, server, [])
     assert Membership.objects.get().role == "manager"
 
 
+@pytest.mark.slow
 def test_an_account_is_never_found_by_its_name_or_mail_address(client, server, project, annotator):
     User.objects.filter(pk=annotator.pk).update(email="ann@example.org", username="grace")
     sign_in(client, server, [])
@@ -115,6 +120,7 @@ def test_an_account_is_never_found_by_its_name_or_mail_address(client, server, p
     assert SocialAccount.objects.get().user_id != annotator.pk
 
 
+@pytest.mark.slow
 def test_without_create_accounts_only_connected_people_sign_in(client, server, provider, annotator):
     provider["create_accounts"] = False
     assert b"have no account here" in sign_in(client, server, []).content
@@ -126,6 +132,7 @@ def test_without_create_accounts_only_connected_people_sign_in(client, server, p
     assert name_of(client) == "ann"
 
 
+@pytest.mark.slow
 def test_the_second_factor_and_a_deactivated_account_count_here_too(client, server, annotator):
     client.force_login(annotator)
     sign_in(client, server, [], "?process=connect")
@@ -136,6 +143,7 @@ def test_the_second_factor_and_a_deactivated_account_count_here_too(client, serv
     assert sign_in(Client(), server, []).url == "/sign-in/inactive/"
 
 
+@pytest.mark.slow
 def test_the_only_way_to_sign_in_cannot_be_removed_and_no_password_is_mailed(client, server, project):
     sign_in(client, server, [])
     account = SocialAccount.objects.get()

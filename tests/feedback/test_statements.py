@@ -48,6 +48,7 @@ def migrated(transactional_db):
     execute_on_other_connection("DROP TABLE migrated")
 
 
+@pytest.mark.slow
 def test_a_column_is_still_read_after_a_migration_changed_its_type(migrated):
     for _ in range(3):
         assert statements.run("SELECT size FROM migrated", []) == [(1,)]

@@ -70,6 +70,7 @@ def test_half_of_all_trials_of_a_better_candidate_are_decided_soon(share, most):
     assert declared_by(share, most)[-1] >= 0.5
 
 
+@pytest.mark.slow
 def test_a_thousand_trials_of_a_checkpoint_against_itself_name_at_most_a_twentieth():
     draw = random.Random(5)
     trials = length(1000, 100)
@@ -178,6 +179,7 @@ def people_voting(draw, share, decisive):
     return votes
 
 
+@pytest.mark.slow
 def test_ties_and_second_votes_declare_no_more_equal_checkpoints_different():
     draw = random.Random(11)
     trials = length(1000, 100)

@@ -38,6 +38,7 @@ def state(member):
     }
 
 
+@pytest.mark.slow
 def test_a_ranking_is_withdrawn_and_its_comparison_held(ann, work, undo):
     (comparison,) = work(1)
     ranking = rank_next(ann, [2, 1])

@@ -127,6 +127,7 @@ PIECES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_every_visible_character_maps_to_the_source_in_any_markdown(seed):
     dice = random.Random(seed)

@@ -261,6 +261,7 @@ def test_the_database_does_not_have_the_secret(made):
     assert made.secret.removeprefix("whsec_") not in stored
 
 
+@pytest.mark.slow
 def test_a_webhook_that_fails_for_days_is_disabled_with_a_notice(project, made, server, client, manager):
     since = timezone.now() - delivery.DISABLED_AFTER + timedelta(hours=1)
     Webhook.objects.update(failing_since=since)
@@ -318,6 +319,7 @@ def test_old_deliveries_are_deleted(project, made):
     assert delivery.delete_old() == 1
 
 
+@pytest.mark.slow
 def test_rankings_and_a_completed_comparison_and_new_work_reach_the_outbox(project, made, server, annotator, colleague):
     project.refresh_from_db()
     add_work(project, 1, wanted_rankings=2)
@@ -366,6 +368,7 @@ def test_gold_makes_no_event(project, made, annotator):
     assert not WebhookDelivery.objects.exists()
 
 
+@pytest.mark.slow
 def test_the_api_makes_changes_tests_and_deletes_a_webhook(manager, server, project):
     api = client_of(manager)
     body = {"name": "builds", "url": server.url, "events": ["round.finished", "round.failed"]}
@@ -396,6 +399,7 @@ def test_the_api_makes_changes_tests_and_deletes_a_webhook(manager, server, proj
     assert api.get(at).status_code == 404
 
 
+@pytest.mark.slow
 def test_the_page_makes_a_webhook_shows_its_secret_once_and_its_deliveries(client, manager, server, project):
     client.force_login(manager)
     form = {"name": "builds", "url": server.url, "events": ["round.started"]}

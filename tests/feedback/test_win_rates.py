@@ -153,6 +153,7 @@ class TestSlices:
         rates = slice_rates(rows, names, 1, 2)
         assert [one.p_value for one in rates] == [pytest.approx(0.03), 0.06, 0.06, None, pytest.approx(0.02)]
 
+    @pytest.mark.slow
     def test_an_advantage_on_some_prompts_is_found(self):
         found = 0
         for seed in range(6):

@@ -6,6 +6,7 @@ import torch
 from tests.benchmarks.learner import machine, ppo, rloo, world
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["0.1M", "1M", "5M"])
 def test_the_end_probability_is_about_one_in_forty_after_any_text(size):
     model = world.policy(size).eval()

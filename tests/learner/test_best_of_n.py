@@ -147,6 +147,7 @@ def test_every_iteration_samples_the_newest_policy_and_picks_the_best_of_it(tmp_
     assert {row["prompt_id"] for row in rows_of(job)} == {0, 1}
 
 
+@pytest.mark.slow
 def test_a_reward_model_picks_and_an_adapter_learns(tmp_path):
     reward_model = reward_model_folder(tmp_path / "reward_model")
     job = best_of_n_job(

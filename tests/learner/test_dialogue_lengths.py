@@ -123,6 +123,7 @@ def test_marks_after_the_end_of_what_is_read_are_left_out():
     assert weight[:, GOOD].tolist() == [1.0] + [0.0] * 9 and not weight[:, BAD].any()
 
 
+@pytest.mark.slow
 def test_ppo_ends_dialogues_at_the_positions_and_goes_on(tmp_path):
     policy_folder(tmp_path / "policy", **FEW)
     job = ppo_job(tmp_path / "job", environment=SCRIPT, steps=2, batch_episodes=8, max_completion_tokens=2, **NOTHING)
@@ -137,6 +138,7 @@ def test_ppo_ends_dialogues_at_the_positions_and_goes_on(tmp_path):
     assert JobDirectory(job).result()["steps"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("critic", ["separate", "shared", "reward_model"])
 def test_a_dialogue_without_room_is_truncated_and_bootstraps_from_the_critic(tmp_path, critic):
     """The oracle is the recursion A_t = δ_t + γλ·A_{t+1} over one episode, with the critic's value in transformers."""
@@ -200,6 +202,7 @@ def test_ppo_refuses_dialogues_of_which_none_can_come_to_its_end(tmp_path, monke
         ppo.main(ppo_job(tmp_path / "job", **settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["critic_model", "reward_model", "head", "reference_model"])
 def test_a_model_that_cannot_read_the_dialogues_of_the_policy_is_refused_before_sampling(tmp_path, kind):
     """The policy has 128 positions; all five turns take 1 + 5·2 tokens, one turn takes 3."""
@@ -218,6 +221,7 @@ def test_a_model_that_cannot_read_the_dialogues_of_the_policy_is_refused_before_
     ppo.main(ppo_job(tmp_path / "single", **alone))
 
 
+@pytest.mark.slow
 def test_an_episode_ends_where_the_critic_has_no_room_for_one_more_turn(tmp_path):
     """All turns of the policy fit, but not with the user's answers in between."""
     policy_folder(tmp_path / "critic", max_position_embeddings=11)

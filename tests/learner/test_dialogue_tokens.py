@@ -78,6 +78,7 @@ def turns_of(row):
     return row.get("turns") or [{"role": "assistant", "content": row["text"]}]
 
 
+@pytest.mark.slow
 def test_samples_contain_whole_dialogues(world):
     (samples, *_), _ = world
     assert {len(turns_of(row)) for row in samples} == {1, 3, 5}

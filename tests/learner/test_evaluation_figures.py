@@ -71,6 +71,7 @@ def test_the_interval_of_distinct_n_is_the_jackknifes(n):
     assert figure == pytest.approx({"value": distinct(texts, n), "low": low, "high": min(high, 1), "count": 35})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [1, 2])
 def test_the_interval_of_distinct_n_holds_the_expected_value_nineteen_times_in_twenty(n):
     """The truth is the mean over many other worlds of equally many prompts."""

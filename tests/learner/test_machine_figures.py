@@ -67,6 +67,7 @@ def test_resident_memory_grows_by_an_array_that_is_filled():
     assert 95_000_000 < grown < 120_000_000
 
 
+@pytest.mark.slow
 def test_a_result_has_the_highest_memory_also_of_what_was_freed_before(clock, tmp_path):
     job = JobDirectory(tmp_path)
     job.machine = MachineFigures()

@@ -39,6 +39,7 @@ def of_another_shape(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [cut_short, without_a_layer, of_another_shape])
 @pytest.mark.parametrize("load", [load_policy, load_critic])
 def test_a_damaged_folder_is_refused(policy, damage, load):

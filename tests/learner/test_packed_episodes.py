@@ -25,6 +25,7 @@ def test_a_shared_prompt_is_packed_once():
     assert batch.decided.tolist() == [token for completion in SHARED.completions for token in completion]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_long", [False, True], ids=["", "as of long prompts"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_of_a_completion_do_not_depend_on_others_of_its_prompt(kind, is_long, monkeypatch):

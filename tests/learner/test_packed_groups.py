@@ -77,6 +77,7 @@ def test_hidden_states_of_packed_completions_are_those_of_each_completion_alone(
     assert torch.allclose(packed, torch.stack(alone), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     ["llama", "qwen2 with windows", "qwen3", "mistral with windows", "gpt2", "gemma2 with windows and soft caps"],

@@ -118,6 +118,7 @@ def test_conv1d_layers_are_named_and_marked(tmp_path):
     assert matrix.shape == (96, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_an_adapter_s_folder_loads_as_its_base_with_the_adapter_merged(tmp_path, kind):
     folder = saved(tmp_path, kind)
@@ -139,6 +140,7 @@ def test_a_policy_loads_from_an_adapter_that_peft_saved(tmp_path, rslora):
         torch.testing.assert_close(weight, expected)
 
 
+@pytest.mark.slow
 def test_a_reward_model_loads_from_an_adapter_that_peft_saved_merged_or_on_a_shared_base(tmp_path):
     base = base_folder(tmp_path / "base")
     head = torch.randn(1, 32, generator=torch.Generator().manual_seed(2))

@@ -20,6 +20,7 @@ FEW = {"value_epochs": 2, "policy_epochs": 1, "batch_completions": 16}
 ROWS = [row(1, [2, 3, 0]), row(1, [4, 0]), row(2, [1, 1, 1]), row(3, [0], split="held_out")]
 
 
+@pytest.mark.slow
 def test_logged_completions_become_a_policy_without_sampling(tmp_path):
     rows = [row(1 + i % 4, [1 + i % 3, 2, 0], reward=float(i % 3)) for i in range(24)]
     rows += [row(1, [4, 0], reward=1.0, split="held_out")]
@@ -45,6 +46,7 @@ def test_with_reward_terms_the_policy_is_measured_like_that_of_ppo(tmp_path):
     assert {"kl", "objective", "best_objective_at_least", "attained_fraction"} <= set(result)
 
 
+@pytest.mark.slow
 def test_a_reward_model_scores_rows_without_a_reward(tmp_path):
     reward_model = str(reward_model_folder(tmp_path / "reward_model"))
     job = q_job(tmp_path / "job", ROWS, **FEW, rewards=[{"name": "reward_model"}], reward_model=reward_model)
@@ -77,6 +79,7 @@ def test_a_logged_dialogue_is_scored_like_one_that_was_sampled():
     assert (answer.prompt, answer.completion, answer.text) == ([1, *TOKENS[:4]], [*TOKENS[4:]], "a")
 
 
+@pytest.mark.slow
 def test_it_learns_from_dialogues(tmp_path):
     rows = [dialogue_row(DIALOGUE), dialogue_row(OTHER, reward=-1.0), row(1, [2, 0], reward=0.0)]
     job = q_job(tmp_path / "job", rows, **FEW | {"policy_epochs": 6}, rewards=[], learning_rate=0.01)
@@ -114,6 +117,7 @@ def test_the_end_of_truncated_dialogues_does_not_count(tmp_path):
     assert all(line["td_loss"] < 10 for line in lines if "td_loss" in line)
 
 
+@pytest.mark.slow
 def test_data_without_a_known_reward_is_refused(tmp_path):
     job = q_job(tmp_path / "job", [dialogue_row(DIALOGUE, truncated=True)], rewards=[])
     with pytest.raises(BadInput, match="has only truncated dialogues to train on"):
@@ -179,12 +183,14 @@ def test_settings_that_contradict_are_refused(chosen, sentence):
         QConfig(model="m", **chosen)
 
 
+@pytest.mark.slow
 def test_equal_rewards_are_refused_because_nothing_can_be_learned(tmp_path):
     job = q_job(tmp_path / "job", [row(1, [2, 0], reward=1), row(1, [3, 0], reward=1)], rewards=[])
     with pytest.raises(BadInput, match="all 2 training completions have the reward 1, so none is better"):
         q.main(job)
 
 
+@pytest.mark.slow
 def test_the_buffer_holds_the_newest_completions(tmp_path):
     rows = [row(1, [2, 0], reward=float(i)) for i in range(6)]
     job = q_job(tmp_path / "job", rows, rewards=[], **FEW, buffer_completions=2)
@@ -192,6 +198,7 @@ def test_the_buffer_holds_the_newest_completions(tmp_path):
     assert JobDirectory(job).result()["data_reward"] == 4.5
 
 
+@pytest.mark.slow
 def test_a_completion_that_outgrows_the_positions_is_refused(tmp_path):
     policy_folder(tmp_path / "policy")
     long = {"messages": [{"role": "user", "content": "a " * 120}], "completion": "b " * 9, "reward": 1.0}

@@ -42,6 +42,7 @@ def test_few_prompts_give_no_interval():
     assert many.low < many.value < many.high
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_correlation_of_the_population():
     truth = 6 / torch.pi * torch.asin(torch.tensor(0.5**0.5 / 2))  # of a normal pair with correlation √½
     covered = 0

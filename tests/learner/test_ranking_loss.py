@@ -70,6 +70,7 @@ def gradients(
     return {name: p.grad for name, p in [*model.named_parameters(), ("tie", tie.logit)]}
 
 
+@pytest.mark.slow
 def test_a_fresh_model_has_loss_ln_2_and_accuracy_one_half(policy):
     batch, tie = comparisons(), TieParameter(0.0, learns=False)
     model = new_reward_model(policy, heads=3, seed=0)
@@ -81,6 +82,7 @@ def test_a_fresh_model_has_loss_ln_2_and_accuracy_one_half(policy):
     assert measured["accuracy"] == 0.5
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same_in_micro_batches_and_in_one(policy):
     batch = comparisons()
     whole, parts = gradients(policy, batch, True), gradients(policy, batch, True, MicroBatches(1))
@@ -89,6 +91,7 @@ def test_gradients_are_the_same_in_micro_batches_and_in_one(policy):
         assert torch.allclose(gradient, parts[name], atol=1e-5, rtol=1e-4), name
 
 
+@pytest.mark.slow
 def test_gradients_are_the_same_after_memory_ran_out(policy, monkeypatch):
     batch = comparisons()
     whole, forward = gradients(policy, batch, True), RewardModel.features
@@ -107,6 +110,7 @@ def test_gradients_are_the_same_after_memory_ran_out(policy, monkeypatch):
         assert torch.allclose(gradient, found[name], atol=1e-5, rtol=1e-4), name
 
 
+@pytest.mark.slow
 def test_a_rankings_weight_multiplies_its_part_of_the_loss(policy):
     one, two = comparisons(2)
     heavy = replace(two, rankings=(replace(two.rankings[0], weight=3.0),))
@@ -116,6 +120,7 @@ def test_a_rankings_weight_multiplies_its_part_of_the_loss(policy):
     assert torch.allclose(together[name], (parts[0][name] + 3 * parts[1][name]) / 4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_plackett_luce_equals_pairs_for_two_and_not_for_more(policy):
     two = [c for c in read_rankings(words_tokenizer(), ranking_rows(8, completions=2), settings()).train
            if c.rankings[0].is_strict]  # fmt: skip
@@ -129,6 +134,7 @@ def test_plackett_luce_equals_pairs_for_two_and_not_for_more(policy):
         assert torch.allclose(pairs, orders, atol=1e-6) == equal
 
 
+@pytest.mark.slow
 def test_plackett_luce_leaves_tied_rankings_to_the_tie_model(policy):
     tied = [c for c in comparisons(40) if not c.rankings[0].is_strict][:3]
     pairs, orders = gradients(policy, tied), gradients(policy, tied, strict_orders="plackett_luce")
@@ -270,6 +276,7 @@ def test_the_tie_parameter_learned_with_the_scores_predicts_the_share_of_ties(po
     assert tie.share > 0.15
 
 
+@pytest.mark.slow
 def test_the_ensembles_loss_leaves_the_models_own_gradient_as_it_is(policy):
     batch = comparisons()
     alone = new_reward_model(policy, heads=0, seed=0)
@@ -280,6 +287,7 @@ def test_the_ensembles_loss_leaves_the_models_own_gradient_as_it_is(policy):
         assert torch.allclose(parameter.grad / total_weight(batch), together[name], atol=1e-6), name
 
 
+@pytest.mark.slow
 def test_each_head_learns_by_its_own_weights_of_the_prompts(policy):
     batch = comparisons(2)
     model = new_reward_model(policy, heads=3, seed=0)

@@ -47,6 +47,7 @@ def trained(path: str, heads: int = 4) -> RewardModel:
     return model
 
 
+@pytest.mark.slow
 def test_the_features_of_a_text_are_those_at_its_last_token_and_the_mean_of_its_tokens(policy):
     model = new_reward_model(policy, heads=0, seed=0).requires_grad_(False)
     features, plain = model.text_features(GROUPS), AutoModel.from_pretrained(policy).eval()
@@ -59,6 +60,7 @@ def test_the_features_of_a_text_are_those_at_its_last_token_and_the_mean_of_its_
     assert torch.allclose(features[:, :32], model.features(GROUPS))
 
 
+@pytest.mark.slow
 def test_a_fresh_model_starts_at_loss_ln_2_exactly(policy):
     model = new_reward_model(policy, heads=4, seed=0)
     raw, _ = raw_scores_of_groups(model, GROUPS, 100)
@@ -83,6 +85,7 @@ def test_scores_are_in_the_order_of_the_completions_for_any_batches(policy):
     assert torch.allclose(score_groups(model, shuffled, token_budget=20).mean, torch.cat(parts), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_plain_transformers_computes_the_same_raw_scores_padded_on_either_side(policy, tmp_path):
     model, tokenizer = trained(policy), load_tokenizer(policy)
     save_reward_model(model, tokenizer, tmp_path / "reward")
@@ -98,6 +101,7 @@ def test_plain_transformers_computes_the_same_raw_scores_padded_on_either_side(p
             assert torch.allclose(plain(**batch, position_ids=positions).logits[:, 0], raw, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_pad_token_that_is_the_end_token_changes_no_score(tmp_path):
     shared = trained(str(words_folder(tmp_path / "policy", pad_is_eos=True)))
     settings = json.loads((tmp_path / "policy" / "config.json").read_text())
@@ -115,6 +119,7 @@ def test_the_end_token_learns_also_when_it_is_the_pad_token(tmp_path):
     assert model.network.get_input_embeddings().weight.grad[1].abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_plain_transformers_reads_the_end_token_too_when_it_is_also_the_pad_token(tmp_path):
     path = str(words_folder(tmp_path / "policy", pad_is_eos=True))
     model, tokenizer = trained(path), load_tokenizer(path)
@@ -125,6 +130,7 @@ def test_plain_transformers_reads_the_end_token_too_when_it_is_also_the_pad_toke
     assert logit.item() == pytest.approx(raw_scores_of_groups(model, GROUPS, 100)[0][0].item(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_saved_model_scores_the_same_with_its_deviation_and_normalisation(policy, tmp_path):
     model, tokenizer = trained(policy), load_tokenizer(policy)
     set_normalisation(model, torch.tensor([1.0, 3.0]))
@@ -165,12 +171,14 @@ def test_the_score_is_the_mean_of_the_ensemble_and_members_differ_by_their_prior
     assert torch.allclose(score_groups(model, GROUPS).deviation, members.std(1), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_an_ensemble_the_deviation_is_zero(policy):
     model = trained(policy, heads=0)
     assert model.ensemble is None
     assert score_groups(model, GROUPS).deviation.tolist() == [0.0] * 4
 
 
+@pytest.mark.slow
 def test_the_ensemble_sends_no_gradient_into_the_trunk_or_the_main_head(policy):
     model = trained(policy)
     model.members(model.features(GROUPS)).square().sum().backward()
@@ -187,6 +195,7 @@ def test_priors_are_fixed_by_the_seed_and_have_the_documented_size():
     assert [name for name, _ in ensemble.named_parameters()] == ["learned"]
 
 
+@pytest.mark.slow
 def test_continuing_from_a_reward_model_keeps_its_head_and_ensemble(policy, tmp_path):
     model, tokenizer = trained(policy), load_tokenizer(policy)
     save_reward_model(model, tokenizer, tmp_path / "reward")

@@ -36,6 +36,7 @@ def test_log_probabilities_agree_with_the_training_pass(kind):
     torch.testing.assert_close(own, scored_again(model, written, PROMPTS, 1.3), atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_in_bfloat16_log_probabilities_are_close_to_those_of_the_training_pass(kind):
     model = tiny_model(kind)
@@ -46,6 +47,7 @@ def test_in_bfloat16_log_probabilities_are_close_to_those_of_the_training_pass(k
     assert 0 < (own - again).abs().mean() < 0.02 and (own - again).mean().abs() < 0.005
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_text_in_any_batch():
     model = tiny_model()
     params = SamplingParams(12, frozenset([1, 2, 3, 4]), seed=3)
@@ -199,6 +201,7 @@ def test_a_batch_uses_as_many_threads_as_it_has_work_for(monkeypatch, six_thread
     assert sampler.threads_for(None, 99, cpu) == (1, 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["llama", "gemma"])
 def test_rows_divided_between_threads_are_written_as_by_one(monkeypatch, six_threads, kind):
     policy, prompts = tiny_model(kind), [[5, 6, 7], [8], [9, 10, 11, 12], [8], [20, 21], [3], [4, 4]] * 2

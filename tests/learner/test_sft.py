@@ -50,6 +50,7 @@ def test_a_small_model_learns_its_demonstrations_by_heart_from_nothing(tmp_path)
     assert result["loss"] < 0.05 and result["program"] == "sft" and result["demonstrations"] == 24
 
 
+@pytest.mark.slow
 def test_it_fine_tunes_a_given_model(tmp_path):
     tiny_model(vocabulary=5).save_pretrained(tmp_path / "start")
     letters_tokenizer().save_pretrained(tmp_path / "start")
@@ -62,6 +63,7 @@ def test_it_fine_tunes_a_given_model(tmp_path):
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.slow
 def test_a_demonstration_that_outgrows_the_model_s_positions_is_refused(tmp_path):
     tiny_model("gpt2", vocabulary=5).save_pretrained(tmp_path / "start")
     letters_tokenizer().save_pretrained(tmp_path / "start")
@@ -96,6 +98,7 @@ def test_prompt_tokens_have_the_weight_of_the_settings():
         assert example == Example([1, 2, 3, 0], weights)
 
 
+@pytest.mark.slow
 def test_all_turns_of_the_policy_in_a_dialogue_are_imitated_and_the_user_s_are_not(tmp_path):
     settings = SftConfig(model="m", prompt_loss_weight=0.25)
     row = as_demonstration({"messages": LETTERS_PROMPT, "turns": DIALOGUE, "weight": 2.0}, 1)
@@ -133,6 +136,7 @@ def test_all_demonstrations_of_a_prompt_are_in_the_same_split():
     assert split(rows, 0.0) == ([], rows)
 
 
+@pytest.mark.slow
 def test_held_out_demonstrations_are_evaluated_not_learned(tmp_path):
     many = [{"messages": [{"role": "user", "content": str(i)}], "completion": "yes"} for i in range(40)]
     folder = job(tmp_path / "job", many, architecture=ARCHITECTURE, vocabulary_size=270, held_out_fraction=0.25,
@@ -145,6 +149,7 @@ def test_held_out_demonstrations_are_evaluated_not_learned(tmp_path):
     assert 20 < result["demonstrations"] < 40 and result["held_out_loss"] == lines[-1]["held_out_loss"]
 
 
+@pytest.mark.slow
 def test_truncated_rows_are_counted(tmp_path):
     tiny_model(vocabulary=5).save_pretrained(tmp_path / "start")
     letters_tokenizer().save_pretrained(tmp_path / "start")

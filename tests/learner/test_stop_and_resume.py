@@ -250,6 +250,7 @@ def test_a_state_that_does_not_fit_is_refused_in_a_sentence(tmp_path, monkeypatc
         ppo.main(job)
 
 
+@pytest.mark.slow
 def test_samples_are_not_resumed_in_other_batches_where_some_would_be_left_out(tmp_path, monkeypatch):
     job = prompts_to_sample(tmp_path / "job")
     stop_at(monkeypatch, 3)
@@ -261,6 +262,7 @@ def test_samples_are_not_resumed_in_other_batches_where_some_would_be_left_out(t
         sample.main(job)
 
 
+@pytest.mark.slow
 def test_a_finished_job_does_nothing_when_run_again(tmp_path):
     job = prompts_to_sample(tmp_path / "job")
     sample.main(job)

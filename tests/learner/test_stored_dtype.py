@@ -45,6 +45,7 @@ def test_ppo_saves_a_bfloat16_policy_in_bfloat16_and_resumes_in_float32(changes,
     assert {part.dtype for part in policy.values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_a_reward_model_of_a_bfloat16_policy_is_saved_in_bfloat16(tmp_path):
     in_bfloat16(words_folder(tmp_path / "policy"))
     job = reward_job(tmp_path / "job", ranking_rows(8), learning_rate=1e-2, epochs=1, ensemble_heads=2)
@@ -52,6 +53,7 @@ def test_a_reward_model_of_a_bfloat16_policy_is_saved_in_bfloat16(tmp_path):
     assert {tensor.dtype for tensor in weights(job / "model").values()} == {torch.bfloat16}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_bfloat16_folder_loaded_and_saved_holds_the_same_numbers(tied, tmp_path):
     start = in_bfloat16(policy_folder(tmp_path / "policy", kind="llama", tie_word_embeddings=tied))
@@ -64,6 +66,7 @@ def test_a_bfloat16_folder_loaded_and_saved_holds_the_same_numbers(tied, tmp_pat
         assert torch.equal(tensor, weights(tmp_path / "saved")[name])
 
 
+@pytest.mark.slow
 def test_experts_that_are_fused_in_memory_keep_their_dtype_on_disk(tmp_path):
     model_of("qwen3_moe").save_pretrained(tmp_path / "policy")
     letters_tokenizer().save_pretrained(tmp_path / "policy")

@@ -76,6 +76,7 @@ def test_an_invalid_metric_is_refused(term, sentence):
         reward_of(term)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("references", [None, [], "a b", [1]])
 def test_prompts_without_references_are_refused_before_anything_is_written(tmp_path, references):
     job = metric_job(tmp_path / "job", "token_f1", {"a": ["b"], "b": references})

@@ -100,6 +100,7 @@ def parts_of(scored, context):
     return ([i for i in range(64) if is_estimated[i] == wanted] for wanted in (True, False))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kl_placement", ["reward", "loss"])
 def test_truncated_dialogues_neither_change_nor_shorten_the_policy_gradient(rloo, kl_placement):
     """A KL penalty in the reward is left out with it; a KL loss, which needs no return, is a mean over all tokens."""

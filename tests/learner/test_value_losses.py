@@ -238,6 +238,7 @@ def test_the_losses_of_a_batch_are_those_of_its_tokens_one_by_one(bootstrap, epi
     assert made.values.scalars.weight.grad.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_micro_batches_do_not_change_the_gradient():
     gradients = []
     for size in (4096, 1):
@@ -262,6 +263,7 @@ def test_advantages_are_those_of_the_target_network():
     assert weighted.mean == pytest.approx(float((counts * by_hand).sum() / counts.sum()), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_policy_does_not_learn_the_last_token_of_a_truncated_dialogue():
     """The oracle is the weighted mean over the other tokens, one completion at a time."""
     buffer = BUFFER._replace(episodes=spoken.EPISODES._replace(unanswered=[[], None, None]))

@@ -29,6 +29,7 @@ def finished(waiting, claim, project):
     return Round.objects.get(pk=waiting.pk)
 
 
+@pytest.mark.slow
 def test_the_provenance_is_the_checkpoint_its_round_and_the_reward_model(finished, base):
     new, old = (provenance_of(Completion.objects.get(text=text)) for text in ("new one", "old one"))
     assert new == Provenance(finished.checkpoint, made_by=finished, reward_model_of=finished, written_in=finished)
@@ -37,6 +38,7 @@ def test_the_provenance_is_the_checkpoint_its_round_and_the_reward_model(finishe
     assert provenance_of(imported) == Provenance()
 
 
+@pytest.mark.slow
 def test_the_page_leads_to_the_round_and_the_rankings_and_the_checkpoint_leads_back(
     client, finished, project, annotator, manager
 ):
@@ -58,6 +60,7 @@ def test_the_page_leads_to_the_round_and_the_rankings_and_the_checkpoint_leads_b
     assert f"{AT}/data/completions/?source={completion.source.name}" in client.get(f"{AT}/rounds/1/").content.decode()
 
 
+@pytest.mark.slow
 def test_the_api_has_the_same_provenance(finished, project, manager):
     completion = Completion.objects.get(text="new one")
     answer = client_of(manager).get(f"{URL}/data/completions/{completion.pk}").json()

@@ -90,6 +90,7 @@ def test_the_set_up_is_shown_until_its_four_steps_are_done_or_a_round_has_ended(
     assert not shows_setup(replace(new, is_archived=True))
 
 
+@pytest.mark.slow
 def test_the_page_of_a_new_project_shows_the_set_up_with_links_to_its_pages(client, project, annotator):
     page = client.get(PAGE)
     assert [step.is_done for step in page.context["setup"]] == [False, False, True, True]
@@ -97,6 +98,7 @@ def test_the_page_of_a_new_project_shows_the_set_up_with_links_to_its_pages(clie
         assert f'href="/projects/support/{path}/"' in page.content.decode()
 
 
+@pytest.mark.slow
 def test_the_figures_of_the_page_are_those_of_the_rows(client, project, base, rankings, annotator):
     shown = client.get(PAGE).context["figures"]
     held_out = [prompt.split for prompt in project.prompts.all()].count("held_out")
@@ -126,6 +128,7 @@ def test_the_last_rounds_figures_have_their_intervals_on_the_page(client, finish
     assert "<b>3.25</b>" in page and "2.50 to 4.00" in page
 
 
+@pytest.mark.slow
 def test_the_human_win_rate_counts_the_preferences_between_checkpoint_and_base(project, finished, annotator):
     assert figures.win_rate_of(finished, None) is None
     ours, theirs = (
@@ -175,6 +178,7 @@ def test_a_page_with_nothing_to_wait_for_does_not_poll(client, project, finished
     assert 'hx-trigger="every' not in client.get(PAGE).content.decode()
 
 
+@pytest.mark.slow
 def test_the_poll_of_a_running_round_takes_few_queries(client, claim, django_assert_max_num_queries):
     with django_assert_max_num_queries(5):  # session, user, membership, round, metrics
         client.get(f"{PAGE}status/", headers={"HX-Request": "true"})
@@ -190,6 +194,7 @@ def test_a_checkpoint_that_is_better_by_people_is_to_be_promoted(client, project
     assert client.get(PAGE).context["step"].action != Action.PROMOTE
 
 
+@pytest.mark.slow
 def test_the_list_of_projects_has_a_line_of_state_for_managers_only(client, project, annotator, waiting):
     assert "cannot begin" in client.get("/").content.decode()  # no worker is live
     lifecycle.request_cancel(waiting)

@@ -50,6 +50,7 @@ def critics(*checkpoints):
     return [continued_critic.critic_folder(checkpoint).is_dir() for checkpoint in checkpoints]
 
 
+@pytest.mark.slow
 def test_a_round_continues_the_critic_of_its_base_and_keeps_its_own(project, base, rankings):
     first = started(project)
     assert continued_critic.critic_to_continue(first) == ""  # the base was imported
@@ -59,6 +60,7 @@ def test_a_round_continues_the_critic_of_its_base_and_keeps_its_own(project, bas
     assert continued_critic.critic_to_continue(second) == str(folder) == str(jobs.directory_of(first) / "policy/critic")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chosen", "kept"), [(CONTINUE, True), ({}, False)])
 def test_the_job_directory_names_the_critic_and_asks_to_keep_the_new_one(project, base, rankings, chosen, kept):
     made = finish(started(project))
@@ -67,6 +69,7 @@ def test_the_job_directory_names_the_critic_and_asks_to_keep_the_new_one(project
     assert config.get("keep_critic", False) is kept
 
 
+@pytest.mark.slow
 def test_a_critic_of_another_kind_or_that_is_gone_is_not_continued(project, base, rankings):
     made = finish(started(project))
     other = started(project, {**CONTINUE, "ppo": {"critic": "shared"}})
@@ -76,12 +79,14 @@ def test_a_critic_of_another_kind_or_that_is_gone_is_not_continued(project, base
     assert continued_critic.critic_to_continue(started(project)) == ""
 
 
+@pytest.mark.slow
 def test_a_base_by_another_recipe_has_no_critic_to_continue(project, base, rankings):
     made = finish(started(project, {"round": {"recipe": "dpo"}}))
     assert continued_critic.critic_folder(made).is_dir()  # no program made it
     assert continued_critic.critic_to_continue(started(project)) == ""
 
 
+@pytest.mark.slow
 def test_a_folder_beside_an_imported_model_is_not_its_critic(project, base, rankings, tmp_path):
     (tmp_path / "critic").mkdir()
     assert continued_critic.critic_folder(base).is_dir()
@@ -110,6 +115,7 @@ def test_that_a_critic_is_kept_follows_from_its_start_alone(project, base, ranki
     assert "keep_critic" not in started(project).settings["ppo"]
 
 
+@pytest.mark.slow
 def test_the_page_says_where_the_critic_started(client, project, base, rankings, manager):
     client.force_login(manager)
     first = started(project)
@@ -128,6 +134,7 @@ def test_the_page_says_where_the_critic_started(client, project, base, rankings,
     assert "Its critic" not in texts[2]
 
 
+@pytest.mark.slow
 def test_the_form_and_the_api_show_the_setting_and_take_it(client, project, base, rankings, manager):
     client.force_login(manager)
     page = client.get(reverse("round-new", args=[project.slug])).content.decode()

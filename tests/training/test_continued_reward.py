@@ -34,6 +34,7 @@ def started(project, settings=CONTINUE):
     return start_round(project, None, settings)
 
 
+@pytest.mark.slow
 def test_every_third_reward_model_starts_from_the_base(project, base, rankings):
     continued = []
     for _ in range(7):
@@ -44,6 +45,7 @@ def test_every_third_reward_model_starts_from_the_base(project, base, rankings):
     assert names == ["", "1", "2", "", "4", "5", ""]
 
 
+@pytest.mark.slow
 def test_without_full_trainings_every_round_continues(project, base, rankings):
     settings = {"round": {"reward_start": "last", "full_reward_every": 0}}
     for _ in range(4):
@@ -53,6 +55,7 @@ def test_without_full_trainings_every_round_continues(project, base, rankings):
     assert path == "/models/reward-3"
 
 
+@pytest.mark.slow
 def test_a_round_continues_the_reward_model_of_its_base_not_of_the_last_round(project, base, rankings):
     first = finish(started(project), False)
     finish(started(project), True)
@@ -61,6 +64,7 @@ def test_a_round_continues_the_reward_model_of_its_base_not_of_the_last_round(pr
     assert continued_reward.reward_model_to_continue(started(project)) == first.reward_model_path
 
 
+@pytest.mark.slow
 def test_the_job_directory_names_the_reward_model_to_continue(project, base, rankings):
     finish(started(project), False)
     for settings, expected in ((CONTINUE, "/models/reward-1"), ({}, "")):
@@ -71,6 +75,7 @@ def test_the_job_directory_names_the_reward_model_to_continue(project, base, ran
         round_.delete()
 
 
+@pytest.mark.slow
 def test_the_page_says_where_the_reward_model_started(client, project, base, rankings, manager):
     client.force_login(manager)
     first = started(project)

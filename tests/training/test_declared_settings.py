@@ -41,6 +41,7 @@ def test_every_setting_that_a_person_may_set_has_a_label_and_a_sentence():
             assert field.metadata["help"].endswith((".", "…")), (kind, field.name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name if name == "dpo" else pytest.param(name, marks=pytest.mark.full) for name in RECIPES]
 )

@@ -68,6 +68,7 @@ def test_two_annotators_agree_on_three_pairs_in_four(rankings_by_annotator):
     assert all(0.70 <= count.agreement <= 0.80 for count in counts)
 
 
+@pytest.mark.slow
 def test_annotators_call_some_pairs_ties_as_people_do(rankings_by_annotator):
     pairs = [pair for ranked in rankings_by_annotator for ranks in ranked for pair in combinations(ranks, 2)]
     assert 0.03 <= sum(one == other for one, other in pairs) / len(pairs) <= 0.12
@@ -87,6 +88,7 @@ def test_pair_accuracy_counts_a_draw_as_half_and_leaves_true_draws_out():
     assert pair_accuracy(score.__getitem__, [1, 1, 1, 1].__getitem__, [[0, 1, 2, 3]]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), [(1.0, 1.0), (1.3, 1.0), (0.0, 2.0)])
 def test_the_choice_probabilities_are_the_frequencies_of_annotators(first, second):
     utilities = {"first": first, "second": second}

@@ -70,6 +70,7 @@ def test_the_grammar_writes_only_sentences_that_have_points_of_their_own():
             assert utility(request.text, [{"role": "assistant", "content": said}]) == expected, said
 
 
+@pytest.mark.slow
 def test_imported_dialogues_are_of_all_qualities_and_repeat_the_customers_line():
     rows = list(islice(dialogue_rows(), 100))
     points = [utility(row["prompt"], one["turns"]) for row in rows for one in row["completions"]]

@@ -3,6 +3,8 @@
 import re
 from collections import Counter
 
+import pytest
+
 from training.demo import grammar
 
 
@@ -30,6 +32,7 @@ def test_every_issue_tone_product_and_name_occurs():
     assert {message.name for message in written} >= set(words.names)
 
 
+@pytest.mark.slow
 def test_no_slot_is_left_open():
     texts = [text for message, reply in grammar.demonstrations(seed=2, count=3000) for text in (message.text, reply)]
     assert not [text for text in texts if "{" in text or "}" in text]
@@ -50,6 +53,7 @@ def test_a_product_has_the_right_indefinite_article():
     assert not re.findall(r"\ba [aeio]\w+|\ban [^aeiouh]\w+", texts)
 
 
+@pytest.mark.slow
 def test_sentences_begin_with_a_capital_and_end_with_a_mark():
     for _, reply in grammar.demonstrations(seed=6, count=1000):
         for paragraph in reply.split("\n\n"):
@@ -58,6 +62,7 @@ def test_sentences_begin_with_a_capital_and_end_with_a_mark():
             assert "  " not in paragraph and ".." not in paragraph
 
 
+@pytest.mark.slow
 def test_replies_are_short_enough_to_rank_quickly():
     sizes = sorted(len(reply.split()) for _, reply in grammar.demonstrations(seed=7, count=2000))
     assert sizes[len(sizes) // 20] >= 8
@@ -65,6 +70,7 @@ def test_replies_are_short_enough_to_rank_quickly():
     assert 20 <= sizes[len(sizes) // 2] <= 35
 
 
+@pytest.mark.slow
 def test_replies_are_of_every_quality():
     replies = [reply for _, reply in grammar.demonstrations(seed=8, count=2000)]
     rude = sum("own problem" in reply or "Calm down" in reply for reply in replies)
@@ -72,6 +78,7 @@ def test_replies_are_of_every_quality():
     assert len(set(replies)) > 1950
 
 
+@pytest.mark.slow
 def test_the_same_first_words_do_not_come_all_day():
     first_words = Counter(" ".join(reply.split()[:4]) for _, reply in grammar.demonstrations(seed=9, count=2000))
     assert first_words.most_common(1)[0][1] < 80

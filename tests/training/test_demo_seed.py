@@ -87,6 +87,7 @@ def press_ctrl_c(*given):
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_the_demo_accounts_can_sign_in_and_only_the_manager_may_use_the_admin_site(reports, without_programs, client):
     for account in seed.prepare(report=reports.append):
         assert client.login(username=account.username, password=account.password)
@@ -95,12 +96,14 @@ def test_the_demo_accounts_can_sign_in_and_only_the_manager_may_use_the_admin_si
         assert user.memberships.get(project__slug=SUPPORT.slug).role == account.role
 
 
+@pytest.mark.slow
 def test_the_audit_log_names_the_demo(reports, without_programs):
     seed.prepare(report=reports.append)
     by_programs = AuditEntry.objects.filter(actor=None).values_list("actor_name", "via")
     assert {*by_programs} == {("demo", "command")}
 
 
+@pytest.mark.slow
 def test_passwords_differ_between_installations_and_only_the_owner_may_read_their_file(reports, without_programs):
     passwords = {account.password for account in seed.prepare(report=reports.append)}
     assert len(passwords) == 4 and min(map(len, passwords)) >= 12
@@ -109,6 +112,7 @@ def test_passwords_differ_between_installations_and_only_the_owner_may_read_thei
     assert set(json.loads(file.read_text()).values()) == passwords
 
 
+@pytest.mark.slow
 def test_a_changed_password_is_not_printed_any_more(reports, without_programs):
     before = {each.username: each for each in seed.prepare(report=reports.append)}
     ben = User.objects.get(username="ben")
@@ -121,6 +125,7 @@ def test_a_changed_password_is_not_printed_any_more(reports, without_programs):
     assert (after["anna"], after["max"]) == (before["anna"], before["max"])
 
 
+@pytest.mark.slow
 def test_a_second_start_does_not_reset_a_changed_project(reports, without_programs):
     seed.prepare(report=reports.append)
     Project.objects.filter(slug=SUPPORT.slug).update(name="Ours", guidelines="Be brief.", wanted_rankings=1)
@@ -131,6 +136,7 @@ def test_a_second_start_does_not_reset_a_changed_project(reports, without_progra
     assert project.prompts.count() == 29
 
 
+@pytest.mark.slow
 def test_a_round_accepts_the_settings_of_the_built_in_model(reports, without_programs):
     seed.prepare(report=reports.append)
     project = Project.objects.get(slug=SUPPORT.slug)

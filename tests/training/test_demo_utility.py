@@ -90,6 +90,7 @@ def test_a_long_good_reply_loses_to_a_short_good_one():
     assert utility(MESSAGE, GOOD) > utility(MESSAGE, GOOD + " " + SPOILED["no next step"] + " " + GOOD)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trait", "better", "worse"),
     [

@@ -88,6 +88,7 @@ def test_it_ends_without_a_checkpoint_completions_or_comparisons(project, base, 
     assert checkpoints.served(project) == base and checkpoints.served_before(project) is None
 
 
+@pytest.mark.slow
 def test_rankings_stay_new_after_an_evaluation(project, base, rankings):
     schedule.configure(project, 6)
     finished(project, base)
@@ -123,6 +124,7 @@ def test_a_simulated_user_that_is_not_there_is_refused_at_the_start(project, bas
     assert config["environment"]["model"] == base.path
 
 
+@pytest.mark.slow
 def test_the_page_of_the_round_shows_the_table(client, project, base, second, comparisons, manager):
     finished(project, base)
     client.force_login(manager)
@@ -149,6 +151,7 @@ def test_the_table_is_downloaded_as_json_and_csv(client, project, base, second, 
     assert client.get(f"{URL}/rounds/2/evaluation.csv").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_checkpoints_page_has_its_evaluations_side_by_side_beside_its_human_rating(
     client, project, base, comparisons, annotator, manager
 ):
@@ -172,6 +175,7 @@ def test_a_checkpoints_page_has_its_evaluations_side_by_side_beside_its_human_ra
     assert client.get(f"{URL}/checkpoints/999999/").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_checkpoint_shows_its_newest_evaluation(client, project, base, second, comparisons, manager):
     finished(project, base)
     finished(project, base, {"similarity": {"value": 0.5, "low": 0.4, "high": 0.6, "count": 40}})
@@ -184,6 +188,7 @@ def test_a_checkpoint_shows_its_newest_evaluation(client, project, base, second,
     assert {row["name"]: row["evaluation"] for row in listed} == {"base": 2, "second": None}
 
 
+@pytest.mark.slow
 def test_the_button_evaluates_one_checkpoint(client, project, base, second, comparisons, manager):
     client.force_login(manager)
     address = f"{URL}/checkpoints/{second.pk}/evaluate/"

@@ -45,6 +45,7 @@ def test_the_better_checkpoint_waits_for_a_manager_by_default(project, trial, me
     assert checkpoints.served(project) == base
 
 
+@pytest.mark.slow
 def test_the_automatic_gate_promotes_the_better_checkpoint_once(project, trial, member, base, second):
     schedule.configure_gate(project, "automatic", 0.5)
     vote(member, "second", count=WINS_TO_DECIDE)
@@ -58,6 +59,7 @@ def test_the_automatic_gate_promotes_the_better_checkpoint_once(project, trial, 
     assert checkpoints.roll_back(project, None).checkpoint == base
 
 
+@pytest.mark.slow
 def test_a_worse_candidate_is_never_promoted(project, trial, member, base):
     schedule.configure_gate(project, "automatic", 0.5)
     vote(member, "base", count=WINS_TO_DECIDE)
@@ -67,6 +69,7 @@ def test_a_worse_candidate_is_never_promoted(project, trial, member, base):
     assert checkpoints.served(project) == base
 
 
+@pytest.mark.slow
 def test_a_trial_whose_comparisons_are_all_ranked_ends_undecided(project, base, second, member):
     trial = open_trial(project, base, second, prompts=3)
     assert vote(member, "second", count=2) == 2 and not gate.settle(trial)
@@ -79,6 +82,7 @@ def test_a_trial_whose_comparisons_are_all_ranked_ends_undecided(project, base, 
     )
 
 
+@pytest.mark.slow
 def test_a_candidate_that_is_not_worth_it_ends_the_trial_as_futile(project, base, second, member):
     # With one half of the votes, a candidate surely wins less than 90 %, and not surely less than one half.
     trial = open_trial(project, base, second, worthwhile_share=0.9)
@@ -90,6 +94,7 @@ def test_a_candidate_that_is_not_worth_it_ends_the_trial_as_futile(project, base
     assert (trial.decision, str(trial.chosen)) == ("futile", "base")
 
 
+@pytest.mark.slow
 def test_the_gate_stays_shut_when_another_checkpoint_is_served_meanwhile(project, trial, member, second, tmp_path):
     schedule.configure_gate(project, "automatic", 0.5)
     third = import_second(project, tmp_path, "third")
@@ -101,6 +106,7 @@ def test_the_gate_stays_shut_when_another_checkpoint_is_served_meanwhile(project
     assert checkpoints.served(project) == third
 
 
+@pytest.mark.slow
 def test_a_fallen_guard_keeps_the_gate_shut_and_asks_a_person_to_confirm(project, trial, member, base, second, manager):
     fallen = {"before": 0.0, "after": 0.4, "difference": 0.4, "error": 0.01, "count": 200}
     made_by = {"base": base, "checkpoint": second, "cutoff": 0, "ranking_count": 0, "status": Round.Status.FINISHED}
@@ -117,6 +123,7 @@ def test_a_fallen_guard_keeps_the_gate_shut_and_asks_a_person_to_confirm(project
     assert gate.promote(trial, second, manager, confirmed=True).trial == trial
 
 
+@pytest.mark.slow
 def test_the_clearest_of_several_better_candidates_is_promoted(project, base, second, member, tmp_path):
     schedule.configure_gate(project, "automatic", 0.5)
     third = import_second(project, tmp_path, "third")
@@ -164,6 +171,7 @@ def test_settings_of_the_gate_are_checked_and_reach_the_next_trial(project, base
     assert started.settings["round"]["trial_worthwhile_share"] == 0.52
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_two_gates_and_a_click_at_once_end_one_trial_once(project, trial, member, manager, second):
     schedule.configure_gate(project, "automatic", 0.5)

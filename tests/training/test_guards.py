@@ -88,6 +88,7 @@ def test_the_sentence_names_the_number_of_guards_and_the_rate_of_false_alarms(me
     assert "nothing is marked" in guards.false_alarm_sentence([])
 
 
+@pytest.mark.slow
 def test_a_promotion_of_a_worse_checkpoint_needs_a_confirmation(measured, manager, client):
     with pytest.raises(Conflict, match=r"worse than its base: Guard texts .* confirm the promotion"):
         checkpoints.promote(measured.checkpoint, manager)
@@ -105,6 +106,7 @@ def test_a_promotion_of_a_worse_checkpoint_needs_a_confirmation(measured, manage
     assert checkpoints.served(measured.project) == measured.checkpoint
 
 
+@pytest.mark.slow
 def test_the_pages_and_the_api_show_guards_and_divergences(measured, manager, client):
     client.force_login(manager)
     page = client.get(f"{URL}/rounds/1/").content.decode()
@@ -175,6 +177,7 @@ def test_a_folder_of_texts_is_imported_by_the_command(project, tmp_path, capsys)
         call_command("import_guard_texts", "support", str(tmp_path / "empty"))
 
 
+@pytest.mark.slow
 def test_guard_prompts_are_held_out_marked_ones_first_and_the_same_in_every_round(project, base, rankings, manager):
     Prompt.objects.update(split="held_out")
     training, marked, referenced = Prompt.objects.order_by("pk")[:3]

@@ -74,6 +74,7 @@ def test_later_demonstrations_do_not_change_a_round(project, base, demonstration
     assert jobs.snapshot_of(jobs.fill(started, started.jobs[0]))["demonstrations"] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", [{"recipe": "sft"}, {"recipe": "metric", "sft_first": "always"}])
 def test_imitation_without_demonstrations_is_refused(project, base, comparisons, annotator, chosen):
     Prompt.objects.update(references=["Soon."])

@@ -65,6 +65,7 @@ def test_the_heartbeat_stores_the_log_where_it_changed_unless_the_claim_is_lost(
     assert Round.objects.get(pk=claim.round_id).log_tail == "", "the next worker's round has a log of its own"
 
 
+@pytest.mark.slow
 def test_a_poll_gets_the_log_only_where_it_changed(claim, manager):
     client = Client(headers={"HX-Request": "true"})
     client.force_login(manager)

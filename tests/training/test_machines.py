@@ -127,6 +127,7 @@ def test_only_the_gpus_that_programs_see_are_asked_for(monkeypatch, settings):
     assert machine.gpus() == [] and len(asked) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_shows_the_round_and_the_check_that_it_runs(project, gpu, claim, tmp_path):
     imported = checkpoints.import_checkpoint(project, str(fake_model(tmp_path / "mine")), "mine")
     (busy, idle) = report.machines_of(project).workers

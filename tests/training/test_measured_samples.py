@@ -30,6 +30,7 @@ def lines_of(response):
     return [json.loads(line) for line in b"".join(response.streaming_content).splitlines()]
 
 
+@pytest.mark.slow
 def test_the_samples_of_a_job_are_exported_and_replaced_when_it_ends_again(client, manager, claim, tmp_path):
     api = client_of(manager)
     assert api.get(f"{URL}/rounds/1/measured-samples").status_code == 404

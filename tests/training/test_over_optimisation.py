@@ -62,6 +62,7 @@ class TestRule:
         assert [findings[-1] for findings in found] == [Finding.FALLS] * 4
         assert {findings[0] for findings in found} == {Finding.RISES}
 
+    @pytest.mark.slow
     def test_a_flat_rating_is_reported_with_enough_rankings_and_undecided_with_few(self):
         assert world(1, [0.0], 6000, annotators=60) == [Finding.FLAT]
         assert world(1, [0.0], 100) == [Finding.UNDECIDED]

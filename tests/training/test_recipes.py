@@ -112,6 +112,7 @@ def test_a_section_that_the_recipe_does_not_use_is_refused(project, base, rankin
     assert not Round.objects.exists()
 
 
+@pytest.mark.slow
 def test_job_directories_are_filled_from_the_description(project, base, rankings, drafts):
     started = start_round(project, None, drafts)
     first, second, samples, guards = started.jobs
@@ -145,6 +146,7 @@ def child(project, base, tmp_path):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("reference", "expected"), [("base", ""), ("root", "imported ancestor")])
 def test_the_policy_stays_close_to_the_base_or_to_its_root(project, base, rankings, child, reference, expected):
     started = start_round(project, None, {"round": {"reference": reference}})
@@ -185,6 +187,7 @@ def fields(page):
     return {name[1]: value[1] for name, value in pairs if name and value}
 
 
+@pytest.mark.slow
 def test_the_recipe_of_automatic_rounds_is_chosen_on_the_page(client, project, base, rankings, manager, drafts):
     schedule.configure(project, None, {"ppo": {"steps": 7}, "sample": {"temperature": 0.7}})
     client.force_login(manager)

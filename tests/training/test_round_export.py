@@ -12,6 +12,7 @@ from training.rounds.inputs.rankings import rankings
 pytestmark = pytest.mark.django_db
 
 
+@pytest.mark.slow
 def test_a_rounds_page_links_to_the_rankings_that_it_learned_from(client, manager, annotator, project, waiting):
     member: Membership = membership(annotator, project)
     read = list(rankings(waiting, waiting.jobs[0], {}))

@@ -66,6 +66,7 @@ def test_a_value_that_differs_from_the_default_is_marked_and_can_be_reset():
     assert row_of(repeat, "ppo-steps").is_changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
@@ -84,6 +85,7 @@ def test_a_wrong_value_is_refused_beside_its_field_and_kept(name, value, sentenc
     assert form[key].value() == value
 
 
+@pytest.mark.slow
 def test_a_contradiction_is_shown_beside_the_changed_setting_that_the_sentence_names():
     form = form_with(settings_of(), ppo__minibatches="3")
     assert form.is_valid()

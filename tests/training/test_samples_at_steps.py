@@ -55,6 +55,7 @@ def test_a_worker_that_lost_its_claim_stores_no_samples_and_no_metrics(claim, pr
     assert not SampleAtStep.objects.exists() and not Metric.objects.exists()
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_first_the_newest_and_a_chosen_step(claim, project, manager):
     client = Client()
     client.force_login(manager)

@@ -47,6 +47,7 @@ def test_without_trials_the_list_says_what_is_missing_and_offers_the_next_step(
     assert f'href="{URL}/rounds/new/?recipe=trial"' in text_of(console.get(f"{URL}/trials/"))
 
 
+@pytest.mark.slow
 def test_an_open_trial_shows_its_votes_and_what_they_say(console, project, trial, member):
     page = text_of(console.get(f"{URL}/trials/1/"))
     assert "second has no decisive vote yet." in page and "No comparison is ranked yet." in page
@@ -81,6 +82,7 @@ def test_polling_ends_with_the_trial(console, project, trial, manager):
     assert "hx-get" not in page and "Undecided" in page and "mona ended it" in page
 
 
+@pytest.mark.slow
 def test_a_manager_ends_promotes_and_rolls_back_by_buttons(console, project, trial, member, base, second):
     page = text_of(console.get(f"{URL}/trials/1/"))
     promote = f"{URL}/trials/1/promote/{second.pk}/"
@@ -95,6 +97,7 @@ def test_a_manager_ends_promotes_and_rolls_back_by_buttons(console, project, tri
     assert checkpoints.served(project) == base and promote in text_of(console.get(f"{URL}/trials/1/"))
 
 
+@pytest.mark.slow
 def test_the_page_says_that_the_gate_promoted(console, project, trial, member):
     console.post(f"{URL}/trials/gate/", {"gate": "automatic", "futile_below": "52"})
     project.loop.refresh_from_db()
@@ -121,6 +124,7 @@ def test_answers_are_shown_after_their_vote_alone(console, project, base, second
     assert page.count("<b>base</b>") == page.count("<b>second</b>") == 2  # in the heading and in the example
 
 
+@pytest.mark.slow
 def test_the_button_tries_a_checkpoint_blind_and_says_why_it_cannot(
     console, project, base, second, comparisons, manager
 ):
@@ -138,6 +142,7 @@ def test_the_button_tries_a_checkpoint_blind_and_says_why_it_cannot(
     assert "The checkpoints of round 1 are answering" in text_of(console.get(f"{URL}/trials/"))
 
 
+@pytest.mark.slow
 def test_the_loop_page_says_that_a_trial_is_open(console, project, trial, manager):
     assert "Trial 1 is open: 100 % of what annotators get" in text_of(console.get(f"{URL}/console/"))
     gate.end(trial, manager)

@@ -52,6 +52,7 @@ def written(round_):
 FEW = {"round": {"min_rated_completions": 1}}
 
 
+@pytest.mark.slow
 def test_rankings_on_training_prompts_are_left_out_and_counted_if_the_trial_must_not_train(project, trial, ann):
     trial(may_train=False)
     assert trainable_rankings(project).count() == 1  # on the held-out prompt: it measures

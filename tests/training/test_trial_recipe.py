@@ -53,6 +53,7 @@ def test_all_checkpoints_answer_the_same_prompts_once_with_the_same_seed(project
     ]
 
 
+@pytest.mark.slow
 def test_held_out_prompts_come_first_and_training_prompts_fill_up(project, base, second, comparisons):
     held_out = set(Prompt.objects.order_by("pk").values_list("pk", flat=True)[:6])
     Prompt.objects.update(split="train")
@@ -109,6 +110,7 @@ def test_default_lengths_fit_into_the_smallest_model(project, base, comparisons,
     assert sample["max_prompt_tokens"] + sample["max_completion_tokens"] <= 30
 
 
+@pytest.mark.slow
 def test_the_form_proposes_the_served_checkpoint_and_the_newest_other(
     client, project, base, second, comparisons, manager
 ):
@@ -178,6 +180,7 @@ def test_a_round_whose_answers_are_all_equal_fails_with_a_sentence(project, base
     assert "wrote the same texts on every prompt" in started.error
 
 
+@pytest.mark.slow
 def test_a_second_trial_is_refused_while_one_is_open(client, project, base, second, comparisons, manager):
     open_trial(project, base, second, prompts=2)
     with pytest.raises(Conflict, match="Trial 1 is open: end it before the next one starts"):
@@ -189,6 +192,7 @@ def test_a_second_trial_is_refused_while_one_is_open(client, project, base, seco
     assert not Round.objects.exists()
 
 
+@pytest.mark.slow
 def test_a_trial_that_opened_meanwhile_fails_the_round_which_can_resume(project, base, second, comparisons, manager):
     started = start_round(project, None, TRIAL)
     answered(started, "base to {}", "second to {}")

@@ -95,6 +95,7 @@ def test_a_version_costs_one_query_and_no_session(claim, django_assert_num_queri
     assert "Set-Cookie" not in answer and Client().post(address).status_code == 405
 
 
+@pytest.mark.slow
 def test_only_signed_addresses_have_a_version_and_it_may_be_of_something_deleted(waiting, manager):
     address = address_of("round", waiting)
     for forged in (address.replace("round", "trial"), "/watch/round:1/", "/watch/", address[:-3] + "/"):
@@ -104,6 +105,7 @@ def test_only_signed_addresses_have_a_version_and_it_may_be_of_something_deleted
     assert Client().get(address).json()["state"] != before["state"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["rounds/1/", "machines/", "console/"])
 def test_the_page_names_its_version(waiting, manager, plain_static_files, path):
     client = Client()

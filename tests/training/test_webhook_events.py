@@ -35,6 +35,7 @@ def test_a_round_has_an_event_at_its_start_and_its_end(webhook, waiting):
     }
 
 
+@pytest.mark.slow
 def test_a_round_that_fails_or_whose_worker_is_lost_has_one_event(webhook, waiting):
     claim = lifecycle.claim(waiting.pk, "gpu-1:100")
     lifecycle.fail(claim, "It broke.")
@@ -48,6 +49,7 @@ def test_a_round_that_fails_or_whose_worker_is_lost_has_one_event(webhook, waiti
     assert "heartbeat stopped" in second["error"]
 
 
+@pytest.mark.slow
 def test_a_decided_trial_and_the_gates_promotion_have_events_and_entries(project, webhook, base, tmp_path, annotator):
     trial = open_trial(project, base, import_second(project, tmp_path))
     schedule.configure_gate(project, "automatic", 0.5)

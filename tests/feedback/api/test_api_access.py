@@ -192,6 +192,7 @@ def test_every_address_is_tested_here():
     assert {each.name for each in urlpatterns} == set(VERBS)
 
 
+@pytest.mark.slow
 def test_without_a_token_it_is_401(as_nobody, project):
     for name, verb in EVERY:
         response = getattr(as_nobody, verb)(address(name), {}, format="json")
@@ -212,12 +213,14 @@ def test_a_stranger_gets_404_for_everything_of_the_project(as_stranger, project,
         assert elsewhere.json() == response.json(), (name, verb)  # not even that the project exists
 
 
+@pytest.mark.slow
 def test_an_annotator_cannot_manage(as_annotator, project):
     for name, verb in sorted(FOR_MANAGERS | FOR_REVIEWERS):
         response = getattr(as_annotator, verb)(address(name), {}, format="json")
         assert (response.status_code, response.json()["code"]) == (403, "forbidden"), (name, verb)
 
 
+@pytest.mark.slow
 def test_a_wrong_verb_is_405(as_manager, project):
     for name in VERBS:
         response = as_manager.put(address(name), {}, format="json")

@@ -256,6 +256,7 @@ def test_ratings_and_spans_are_given_and_answered_in_the_order_of_display(as_ann
     assert marked in "012"  # of "answer 2 to 0": the display order decides which one
 
 
+@pytest.mark.slow
 def test_a_ranking_is_revised_and_the_record_keeps_both(as_annotator, as_colleague, work):
     work(1)
     ranking = rank(as_annotator, take(as_annotator), ranking_body((1, 2))).json()["ranking"]

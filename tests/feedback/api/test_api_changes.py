@@ -75,6 +75,7 @@ def test_references_and_metadata_of_a_prompt_are_replaced(as_manager, comparison
         assert as_manager.patch(prompt, wrong, format="json").status_code == 400, wrong
 
 
+@pytest.mark.slow
 def test_wanted_rankings_open_and_close_slots(as_manager, ann, comparison):
     path, *_ = paths(comparison)
     rank_next(ann, [1, 2])

@@ -22,6 +22,7 @@ def test_an_unchanged_answer_is_304_without_a_body(as_manager, project):
     assert changed.status_code == 200 and changed["ETag"] != tag
 
 
+@pytest.mark.slow
 def test_a_change_of_what_has_changed_is_refused(as_manager, project):
     tag = as_manager.get(URL)["ETag"]
     first = as_manager.patch(URL, {"name": "First"}, format="json", headers={"If-Match": tag})
@@ -40,6 +41,7 @@ def test_a_stranger_learns_nothing_from_a_condition(as_stranger, as_annotator, p
     assert answer.status_code == 403
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_one_of_simultaneous_changes_of_a_version_is_made(project, manager):
     tag, answers = client_of(manager).get(URL)["ETag"], []

@@ -50,6 +50,7 @@ def test_the_etag_changes_with_the_data_of_a_prompt(as_manager, ann, work):
     assert as_manager.get(f"{URL}/preferences")["ETag"] != before
 
 
+@pytest.mark.slow
 def test_the_etag_depends_on_the_parameters_of_the_request(as_manager, ann, work):
     add_one_of_each(ann, work)
     queries = ["", "?split=all", "?format=table", "?format=rankings", "?after=1", "?weights=reliability"]
@@ -57,6 +58,7 @@ def test_the_etag_depends_on_the_parameters_of_the_request(as_manager, ann, work
     assert len(tags) == len(queries) - 1  # without a report of reliability all weigh the same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["", *(f"/{each}" for each in EXPORTS), "/members", "/figures"])
 def test_every_get_address_answers_head_with_the_same_headers_and_no_body(as_manager, ann, work, path):
     add_one_of_each(ann, work)
@@ -117,6 +119,7 @@ def described(ann, project):
     return rank_next(ann, comment="the second one says nothing", strength=3)
 
 
+@pytest.mark.slow
 def test_an_exported_ranking_has_all_imported_data_of_its_prompt(as_manager, described):
     (row,) = rows_of(as_manager.get(f"{URL}/preferences?format=rankings"))
     assert row["external_id"] == "t-1"
@@ -159,6 +162,7 @@ def test_reasons_of_skips_are_exported_under_a_pseudonym(as_manager, ann, work):
     assert row["prompt_id"] in Prompt.objects.values_list("pk", flat=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", ["equal", "reliability"])
 def test_the_command_writes_the_lines_of_the_api(as_manager, ann, project, work, weights):
     work(30)

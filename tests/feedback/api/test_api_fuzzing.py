@@ -72,6 +72,7 @@ def random_body(draw: random.Random, names: list[str]) -> bytes:
     return draw.choice(broken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed", [*range(SHORT), *(pytest.param(seed, marks=pytest.mark.full) for seed in range(SHORT, LONG))]
 )

@@ -57,6 +57,7 @@ def test_a_new_round_takes_a_key_too(as_manager, project):
     assert not IdempotentResponse.objects.exists()
 
 
+@pytest.mark.slow
 def test_every_post_reads_the_key(as_manager, project):
     addresses = [path for method, path in every_address() if method == "post"]
     for path in addresses:
@@ -105,6 +106,7 @@ def test_a_secret_is_shown_once_and_never_stored(as_manager, project):
     assert (ApiToken.objects.filter(name="t").count(), Invitation.objects.count()) == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_eight_simultaneous_requests_with_one_key_are_executed_once(project, manager):
     key, answers = str(uuid4()), []
@@ -118,6 +120,7 @@ def test_eight_simultaneous_requests_with_one_key_are_executed_once(project, man
     assert Comparison.objects.count() == 2
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_eight_simultaneous_requests_that_commit_by_themselves_are_executed_once(project, manager):
     answers = []

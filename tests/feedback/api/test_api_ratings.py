@@ -20,6 +20,7 @@ def rank_for(member, preferences):
         rank_by_position(member, [1, 2] if is_first else [2, 1])
 
 
+@pytest.mark.slow
 def test_managers_see_ratings_with_the_counts_behind_them(as_manager, ann, project, work):
     work(9)
     rank_for(ann, [True] * 6 + [False] * 3)
@@ -109,6 +110,7 @@ def test_win_rates_are_those_of_the_counts(as_manager, ann, work):
     assert body["is_current"]
 
 
+@pytest.mark.slow
 def test_the_win_rate_by_slice_names_split_length_and_metadata(as_manager, ann, project, work):
     work(24)
     for n, prompt in enumerate(project.prompts.order_by("pk")):

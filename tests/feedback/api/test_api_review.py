@@ -56,6 +56,7 @@ def test_a_case_names_people_and_no_source(as_rita, disputed):
     assert case["adjudication"] is None
 
 
+@pytest.mark.slow
 def test_an_adjudication_is_made_and_undone(as_rita, as_manager, disputed):
     body = {"ranks": [2, 1], "idempotency_key": uuid4(), "seconds": 3, "reason": "It answers the question."}
     answer = post(as_rita, f"comparisons/{disputed.pk}/adjudicate", **body)
@@ -99,6 +100,7 @@ def test_ordinary_leases_are_not_returned(as_annotator, work):
     assert as_annotator.post(f"{URL}/leases", {}, format="json").json()["lease"]["returned"] is None
 
 
+@pytest.mark.slow
 def test_a_discard_needs_a_reason(as_rita, as_manager, disputed):
     ranking = Ranking.objects.get(annotator__username="ann")
     assert post(as_rita, f"rankings/{ranking.pk}/discard").status_code == 400
@@ -110,6 +112,7 @@ def test_a_discard_needs_a_reason(as_rita, as_manager, disputed):
     assert (decision["annotator"], decision["reason"]) == ("ann", "Clicked through.")
 
 
+@pytest.mark.slow
 def test_a_persons_work_and_all_of_it_discarded(as_rita, ann, work):
     work(5)
     while rank_next(ann):

@@ -99,6 +99,7 @@ def test_a_rotated_token_is_accepted_during_the_overlap(manager):
     assert (old.get(URL).status_code, new.get(URL).status_code) == (401, 200)
 
 
+@pytest.mark.slow
 def test_the_account_page_makes_a_limited_token_and_shows_its_limits(client, manager):
     client.force_login(manager)
     form = {"name": "export", "days": "90", "scopes": ["preferences:read"], "projects": ["support"]}

@@ -24,6 +24,7 @@ def every_address() -> list[tuple[str, str]]:
     return operations
 
 
+@pytest.mark.slow
 def test_an_unknown_query_parameter_is_refused(project, manager):
     client = client_of(manager)
     for method, path in every_address():

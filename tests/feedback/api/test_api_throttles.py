@@ -22,6 +22,7 @@ def assert_throttled(answer):
     assert answer["Content-Type"] == "application/problem+json" and "2 requests" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_a_token_has_a_limit_of_its_own(as_manager, manager, as_annotator, project, settings, monkeypatch):
     settings.API_REQUESTS_PER_MINUTE = 2
     assert [as_manager.get(URL).status_code for _ in range(2)] == [200, 200]
@@ -31,6 +32,7 @@ def test_a_token_has_a_limit_of_its_own(as_manager, manager, as_annotator, proje
     assert as_manager.get(URL).status_code == 200
 
 
+@pytest.mark.slow
 def test_an_address_has_a_limit_for_all_its_tokens(as_manager, as_annotator, project, settings):
     settings.API_REQUESTS_PER_MINUTE_AND_ADDRESS = 2
     assert as_manager.get(URL).status_code == as_annotator.get(URL).status_code == 200
@@ -61,6 +63,7 @@ def test_zero_is_no_limit_and_old_counts_are_deleted(as_manager, project, settin
         assert cursor.fetchone() == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_a_revoked_token_is_refused_at_once_by_a_worker_that_has_seen_it(manager, project):
     client = client_of(manager)

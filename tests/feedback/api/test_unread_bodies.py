@@ -38,6 +38,7 @@ def test_a_body_that_does_not_arrive_in_time_is_an_error_of_the_client(client, p
     assert not Prompt.objects.exists()
 
 
+@pytest.mark.slow
 def test_a_missing_body_never_means_the_defaults(as_manager, manager, project, work):
     work(1)
     manager.is_staff = True

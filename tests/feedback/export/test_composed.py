@@ -50,6 +50,7 @@ def written(project, name, **options):
     return b"".join(files.encoded(formats.lines(project, name, **options), "jsonl", None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(composed.STATEMENTS))
 def test_composed_lines_are_those_of_the_format(record, project, name, monkeypatch):
     until = ranking_record.sequence_cutoff(project)
@@ -67,6 +68,7 @@ def _messages(line):
     return [message for name in ("completion", "chosen", "rejected") for message in line.get(name, [])]
 
 
+@pytest.mark.slow
 def test_an_export_from_the_beginning_is_composed_and_others_are_written(record, project, monkeypatch):
     monkeypatch.setattr(composed, "composed", lambda *arguments, **choice: iter([b"composed"]))
     export = preference_export.export

@@ -59,12 +59,14 @@ def lines(data):
     return [json.loads(line) for line in data.splitlines()]
 
 
+@pytest.mark.slow
 def test_every_line_has_the_columns_of_the_schema(ranked, project):
     for name in TYPED:
         for line in lines(content(project, name)):
             assert [key for key in line if key != "retracted"] == list(FORMATS[name].schema)
 
 
+@pytest.mark.slow
 def test_parquet_has_the_rows_of_json_lines_in_columns_of_fixed_types(ranked, project, monkeypatch):
     for name in TYPED:
         compare_parquet(project, name, monkeypatch)
@@ -84,6 +86,7 @@ def compare_parquet(project, name, monkeypatch):
     assert table.num_row_groups == len(chunks) - 1 > 1  # a group is sent when it is full, the end of the file last
 
 
+@pytest.mark.slow
 def test_csv_has_the_rows_of_json_lines(ranked, project):
     read = list(csv.DictReader(StringIO(content(project, "trl-standard", file="csv").decode(), newline="")))
     for cells, line in zip(read, lines(content(project, "trl-standard")), strict=True):
@@ -112,12 +115,14 @@ def test_a_format_with_lists_is_no_csv_and_one_of_free_form_no_parquet(project):
         export(project, "trl", file="parquet", gzip=True)
 
 
+@pytest.mark.slow
 def test_a_compressed_export_has_the_same_content_and_no_time(ranked, project):
     compressed = content(project, "trl", gzip=True)
     assert gzip.decompress(compressed) == content(project, "trl")
     assert compressed[4:8] == bytes(4)  # RFC 1952: MTIME
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("revisions", [11, pytest.param(1000, marks=pytest.mark.full)])
 def test_a_range_of_cursors_gives_the_same_bytes_after_later_revisions(ranked, ann, mona, project, revisions):
     until = ranking_record.sequence_cutoff(project)
@@ -145,6 +150,7 @@ def test_a_range_of_cursors_gives_the_same_bytes_after_later_revisions(ranked, a
     assert [export(project, until=until, **choice).etag for choice in options] == tags
 
 
+@pytest.mark.slow
 def test_lines_after_a_cursor_have_one_set_of_columns_also_where_they_retract(ranked, ann, mona, project):
     cursor = ranking_record.sequence_cutoff(project)
     reviews.discard(mona, ranked[2].pk, reason="no")
@@ -157,6 +163,7 @@ def test_lines_after_a_cursor_have_one_set_of_columns_also_where_they_retract(ra
         assert [(key, type(value)) for key, value in taken.items()] == [(key, type(kept[key])) for key in kept]
 
 
+@pytest.mark.slow
 def test_head_gives_the_sha_256_of_the_file_if_it_is_asked_for(ranked, manager):
     files_by_query = {
         "format=trl": "support-trl.jsonl",
@@ -173,6 +180,7 @@ def test_head_gives_the_sha_256_of_the_file_if_it_is_asked_for(ranked, manager):
         assert answer["Content-Disposition"] == f'attachment; filename="{name}"'
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_file_and_its_sha_256(ranked, project, tmp_path):
     path, err = tmp_path / "pairs.parquet", StringIO()
     call_command("export", "support", "--format=trl", "--split=all", "--file=parquet", f"--output={path}", stderr=err)

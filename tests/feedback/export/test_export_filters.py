@@ -58,6 +58,7 @@ def report(project, values):
     return made
 
 
+@pytest.mark.slow
 def test_rankings_of_one_annotator_are_chosen_by_username_or_pseudonym(two, project):
     ben, ids = two
     name = ranking_record.pseudonym(ben.user_id)
@@ -67,6 +68,7 @@ def test_rankings_of_one_annotator_are_chosen_by_username_or_pseudonym(two, proj
             chosen(project, annotator=nobody)
 
 
+@pytest.mark.slow
 def test_rankings_are_chosen_by_source_round_and_tag(ann, project):
     for number, tags in enumerate((["code", "short"], "code", []), start=1):
         completions = [
@@ -87,6 +89,7 @@ def test_rankings_are_chosen_by_source_round_and_tag(ann, project):
         chosen(project, source="s4")
 
 
+@pytest.mark.slow
 def test_imported_rankings_are_distinguished_from_those_made_here(two, project):
     ben, _ids = two
     assert len(chosen(project, imported=False)) == 6
@@ -95,6 +98,7 @@ def test_imported_rankings_are_distinguished_from_those_made_here(two, project):
     assert len(chosen(project, imported=False)) == 3
 
 
+@pytest.mark.slow
 def test_agreement_is_that_of_the_record_up_to_the_cursor(two, ann, project):
     _ben, (same, opposed, tied) = two
     assert {pk for pk, _name in chosen(project, min_agreement=0.5)} == {same, tied}
@@ -130,6 +134,7 @@ def test_agreement_equals_the_stored_disagreement(project):
     assert chosen(project, min_agreement=7 / 15 + 1e-9) == []
 
 
+@pytest.mark.slow
 def test_rankings_of_reliable_annotators_are_chosen_and_those_that_settled_a_comparison(two, ann, mona, project):
     ben, ids = two
     report(project, {ben: 0.6})  # Ann has no estimate: the prior's 0.875
@@ -140,6 +145,7 @@ def test_rankings_of_reliable_annotators_are_chosen_and_those_that_settled_a_com
     assert [pk for pk, _name in chosen(project, min_reliability=0.9, min_agreement=0.9)] == [ids[1]]
 
 
+@pytest.mark.slow
 def test_a_report_that_is_made_later_does_not_change_an_earlier_export(two, ann, project):
     ben, _ids = two
     report(project, {ben: 0.6})
@@ -156,6 +162,7 @@ def test_a_report_that_is_made_later_does_not_change_an_earlier_export(two, ann,
         preference_export.export(project, "trl", reliability_as_of=until - 1, weights="reliability")
 
 
+@pytest.mark.slow
 def test_ties_are_left_out_or_written_as_rows(two, project):
     ben, ids = two
     names = ranking_record.pseudonym(ben.user_id)
@@ -185,6 +192,7 @@ def test_a_tie_that_is_written_as_rows_retracts_nothing(two, ann, project):
     assert line["retracted"] == "tied"
 
 
+@pytest.mark.slow
 def test_one_row_a_comparison_is_the_vote_of_its_annotators(two, ann, project):
     ben, ids = two
     rows = exported(project, aggregated=True)
@@ -197,6 +205,7 @@ def test_one_row_a_comparison_is_the_vote_of_its_annotators(two, ann, project):
     assert [(row["ranks"], row["weight"]) for row in rows] == [([1, 2], 1.0), ([1, 2], 1.0), ([2, 1], 1.0)]
 
 
+@pytest.mark.slow
 def test_aggregated_rankings_are_whole_wherever_a_page_ends(two, project, monkeypatch):
     whole = exported(project, aggregated=True)
     monkeypatch.setattr(ranking_record, "PAGE_SIZE", 1)
@@ -219,6 +228,7 @@ def test_a_consensus_counts_by_borda():
     assert aggregation.consensus([ranking([1, 2], 0.0), ranking([1, 2], 0.0)])["ranks"] == [1, 2]
 
 
+@pytest.mark.slow
 def test_resampling_repeats_a_ranking_in_proportion_to_its_weight():
     for weight in (0.0, 0.1, 0.5, 0.9, 1.0):
         copies = [resampling.copies_of(number, weight) for number in range(4000)]
@@ -227,6 +237,7 @@ def test_resampling_repeats_a_ranking_in_proportion_to_its_weight():
     assert copies == [4] * 4000
 
 
+@pytest.mark.slow
 def test_resampled_rows_are_the_same_again_and_weigh_one(two, ann, project):
     ben, _ids = two
     report(project, {ann: 1.0, ben: 0.5})
@@ -236,6 +247,7 @@ def test_resampled_rows_are_the_same_again_and_weigh_one(two, ann, project):
     assert exported(project, weights="resample") == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -251,6 +263,7 @@ def test_choices_that_later_rankings_change_have_no_cursor(two, project, options
     preference_export.export(project, "rankings", **options)
 
 
+@pytest.mark.slow
 def test_page_api_and_command_take_the_same_filters(two, manager, project, client):
     query = {"format": "rankings", "annotator": "ben", "source": "source-0", "imported": "false", "ties": "omitted"}
     api = rows_of(client_of(manager).get(f"{URL}/preferences", query))

@@ -174,6 +174,7 @@ def test_a_revision_that_ties_all_retracts_the_lines_of_the_earlier_one(ranking,
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_every_format_has_as_many_lines_as_the_page_says(ann, manager, project, work):
     work(6, size=3)
@@ -198,6 +199,7 @@ def test_a_format_without_a_place_for_retractions_has_no_cursor(ann, manager, pr
     assert "from the beginning" in refused.json()["message"]
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_an_export_until_a_cursor_is_the_same_after_later_rankings_and_revisions(ann, cole, manager, project, work):
     work(4, size=3)

@@ -30,6 +30,7 @@ def winners():
     registry.FORMATS.update(before)
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_a_registered_format_is_served_by_the_api_and_the_command(winners, ann, manager, project, work):
     work(30)

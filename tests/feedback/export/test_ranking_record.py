@@ -34,6 +34,7 @@ def test_an_empty_project_exports_nothing(project):
     assert list(demonstrations(project)) == []
 
 
+@pytest.mark.slow
 def test_the_record_is_numbered_from_one_without_gaps(ann, project, work):
     work(5)
     for _ in range(3):
@@ -45,6 +46,7 @@ def test_the_record_is_numbered_from_one_without_gaps(ann, project, work):
     assert [row["sequence"] for row in ranking_record.rankings(project)] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.slow
 def test_each_project_has_a_record_of_its_own(ann, project, stranger, work):
     work(2)
     rank_next(ann)
@@ -54,6 +56,7 @@ def test_each_project_has_a_record_of_its_own(ann, project, stranger, work):
     assert list(ranking_record.rankings(elsewhere)) == []
 
 
+@pytest.mark.slow
 def test_an_exported_ranking_has_everything_that_a_learner_needs(ann, project, work):
     (comparison,) = work(1, size=3)
     project.information_flags, project.attributes = ["rude"], ["helpful"]
@@ -94,6 +97,7 @@ def test_an_exported_ranking_contains_no_username(cole, project, work):
     assert cole.user.username not in json.dumps([*ranking_record.rankings(project), *pairs(project)])
 
 
+@pytest.mark.slow
 def test_a_reader_continues_from_its_cursor(ann, project, work):
     work(5)
     for _ in range(3):
@@ -207,6 +211,7 @@ def follow(read, project, kept, after):
     return until
 
 
+@pytest.mark.slow
 def test_a_discarded_ranking_is_not_exported_and_readers_by_cursor_get_a_retraction(ann, rita, project, work):
     work(2)
     first, second = rank_next(ann), rank_next(ann)
@@ -236,6 +241,7 @@ def test_a_reader_who_never_read_a_ranking_gets_no_retraction_of_it(ann, rita, p
     assert list(ranking_record.rankings(project, after=cursor)) == []
 
 
+@pytest.mark.slow
 def test_a_withdrawn_ranking_is_retracted_until_it_is_submitted_again(ann, project, work):
     work(1)
     ranking = rank_next(ann)
@@ -248,6 +254,7 @@ def test_a_withdrawn_ranking_is_retracted_until_it_is_submitted_again(ann, proje
     assert [row["ranking_id"] for row in ranking_record.rankings(project)] == [again.pk]
 
 
+@pytest.mark.slow
 def test_a_frozen_cutoff_gives_the_same_rows_unless_only_rankings_that_still_count_are_requested(
     ann, rita, project, work
 ):

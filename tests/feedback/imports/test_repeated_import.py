@@ -17,6 +17,7 @@ ROW = {
 }
 
 
+@pytest.mark.slow
 def test_the_same_rows_again_make_no_comparison_again(project):
     first = imports.add_prompts(project, [ROW, {"prompt": "b", "completions": ["x", "y"]}], compare=True)
     again = imports.add_prompts(project, [ROW, {"prompt": "b", "completions": ["y", "x"]}], compare=True)

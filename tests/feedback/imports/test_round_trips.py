@@ -70,6 +70,7 @@ def without_names(orders):
     return sorted(tuple(sorted(each.items())) for each in by_person.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(FORMATS) - {"kto"}))
 def test_an_export_that_is_imported_again_gives_the_same_rankings(project, ann, cole, tmp_path, name):
     project.wanted_rankings = 2

@@ -17,12 +17,14 @@ from tests.feedback.review.outcomes import counters, last_revision, preference, 
 pytestmark = pytest.mark.django_db
 
 
+@pytest.mark.slow
 def test_the_reviewers_ranking_is_the_only_one_that_counts(ann, cole, rita, disputed, project):
     adjudicate(rita, disputed, [2, 1], reason="The second one answers.")
     assert preferences(project) == [preference(rita, [2, 1])]
     assert {row["annotator"] for row in formats.lines(project, "trl")} == {ranking_record.pseudonym(rita.user_id)}
 
 
+@pytest.mark.slow
 def test_an_adjudication_keeps_the_overruled_rankings_in_the_record(ann, rita, disputed):
     ranking = adjudicate(rita, disputed, [2, 1], reason="The second one answers.")
     assert (ranking.reason, ranking.seconds, ranking.revision) == ("adjudication", 4.0, 1)
@@ -35,10 +37,12 @@ def test_an_adjudication_keeps_the_overruled_rankings_in_the_record(ann, rita, d
     assert decision.ranking_count == 2
 
 
+@pytest.mark.slow
 def test_its_seconds_are_at_most_the_comparisons_age(rita, disputed):
     assert adjudicate(rita, disputed, [2, 1], seconds=3600.0).seconds < 60
 
 
+@pytest.mark.slow
 def test_an_adjudication_settles_the_comparison(bea, rita, disputed):
     held = leases.lease_next(bea)
     assert held.comparison == disputed
@@ -53,6 +57,7 @@ def test_an_adjudication_settles_the_comparison(bea, rita, disputed):
     assert counters(disputed) == (3, 3, 0)
 
 
+@pytest.mark.slow
 def test_agreement_is_still_that_of_the_people_who_disagreed(rita, disputed, project):
     before = agreement.measure(project)
     assert before.pairwise.value == 0
@@ -60,6 +65,7 @@ def test_agreement_is_still_that_of_the_people_who_disagreed(rita, disputed, pro
     assert agreement.measure(project) == before
 
 
+@pytest.mark.slow
 def test_an_overruled_annotator_may_revise_and_still_does_not_count(ann, rita, disputed, project):
     adjudicate(rita, disputed, [2, 1])
     rankings.revise_ranking(ann, last_revision(ann).pk, [1, 1], idempotency_key=uuid4(), seconds=1.0)
@@ -76,6 +82,7 @@ def test_the_reviewer_may_revise_the_adjudication(ann, cole, rita, disputed, pro
     assert preferences(project) == sorted([preference(ann, [1, 2]), preference(cole, [2, 1])])
 
 
+@pytest.mark.slow
 def test_undoing_a_decision_restores_the_state_before_it(ann, cole, bea, rita, disputed, project):
     leases.lease_next(bea)
     ranking = adjudicate(rita, disputed, [2, 1])
@@ -90,6 +97,7 @@ def test_undoing_a_decision_restores_the_state_before_it(ann, cole, bea, rita, d
         review_undo.undo(rita, decision.pk)
 
 
+@pytest.mark.slow
 def test_undoing_an_adjudication_restores_the_reviewers_earlier_ranking(ann, rita, work, project):
     (comparison,) = work(1, wanted_rankings=2)
     rank_by_position(ann, [1, 2])
@@ -103,6 +111,7 @@ def test_undoing_an_adjudication_restores_the_reviewers_earlier_ranking(ann, rit
     assert counters(comparison) == (2, 2, 0)
 
 
+@pytest.mark.slow
 def test_a_comparison_can_be_adjudicated_again_after_an_undo(rita, mona, disputed, project):
     first = adjudicate(rita, disputed, [2, 1])
     with pytest.raises(Conflict, match="adjudicated already"):
@@ -119,6 +128,7 @@ def test_the_same_adjudication_sent_twice_is_one(rita, disputed):
     assert Review.objects.count() == 1
 
 
+@pytest.mark.slow
 def test_an_adjudicated_comparison_gets_no_extra_ranking(ann, cole, bea, rita, work, project):
     project.extra_rankings = 3
     project.save()
@@ -145,6 +155,7 @@ def test_comparisons_that_cannot_be_adjudicated_are_refused_with_the_reason(ann,
     assert not Review.objects.exists()
 
 
+@pytest.mark.slow
 def test_a_reviewer_cannot_adjudicate_a_completion_of_their_own(ann, rita, disputed, project):
     written = imports.add_demonstration(rita, disputed.prompt, "mine")
     other = disputed.items.first().completion_id

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.django_db
 
 
 class TestDiscard:
+    @pytest.mark.slow
     def test_a_discarded_ranking_leaves_the_preferences_and_stays_in_the_record(self, ann, rita, work, project):
         work(1)
         ranking = rank_by_position(ann, [1, 2])
@@ -28,6 +29,7 @@ class TestDiscard:
         assert (kept.standing, kept.is_live, kept.revision, kept.ranks) == ("discarded", False, 2, [1, 2])
         assert (kept.review.reviewer, kept.review.reason) == (rita.user, "Clicked through.")
 
+    @pytest.mark.slow
     def test_the_slot_of_a_discarded_ranking_goes_to_another_annotator(self, ann, cole, rita, work, project):
         (comparison,) = work(1)
         reviews.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
@@ -37,6 +39,7 @@ class TestDiscard:
         assert preferences(project) == [preference(cole, [2, 1])]
         assert counters(comparison) == (1, 1, 0)
 
+    @pytest.mark.slow
     def test_a_discarded_ranking_leaves_agreement_and_gold(self, ann, cole, rita, work, project):
         comparisons = work(2, wanted_rankings=2)
         for _ in comparisons:
@@ -57,6 +60,7 @@ class TestDiscard:
                 rankings.revise_ranking(ann, each.pk, [2, 1], idempotency_key=uuid4(), seconds=1.0)
         assert rankings.recent(ann) == []
 
+    @pytest.mark.slow
     def test_an_undone_decision_lets_the_ranking_count_again(self, ann, rita, work, project):
         (comparison,) = work(1)
         decision = reviews.discard(rita, rank_by_position(ann, [1, 2]).pk, reason="No.")
@@ -75,6 +79,7 @@ class TestDiscard:
         rank_by_position(cole, [2, 1])
         assert len(preferences(project)) == 2
 
+    @pytest.mark.slow
     def test_a_discard_undone_after_an_adjudication_leaves_the_ranking_overruled(
         self, ann, cole, rita, disputed, project
     ):
@@ -88,6 +93,7 @@ class TestDiscard:
         assert preferences(project) == sorted([preference(ann, [1, 2]), preference(cole, [2, 1])])
         assert counters(disputed) == (3, 2, 1)
 
+    @pytest.mark.slow
     def test_an_overruled_ranking_can_be_discarded_too(self, ann, cole, rita, disputed, project):
         settled = adjudicate(rita, disputed, [1, 1])
         reviews.discard(rita, last_revision(ann).pk, reason="No.")
@@ -96,6 +102,7 @@ class TestDiscard:
         assert preferences(project) == [preference(cole, [2, 1])]
         assert counters(disputed) == (3, 1, 2)
 
+    @pytest.mark.slow
     def test_an_adjudication_is_undone_and_not_discarded(self, rita, disputed):
         ranking = adjudicate(rita, disputed, [1, 1])
         for act in (reviews.discard, reviews.return_ranking):
@@ -123,6 +130,7 @@ class TestDiscardSince:
         Ranking.objects.filter(pk__in=list(old)).update(created_at=timezone.now() - timedelta(days=30))
         return comparisons
 
+    @pytest.mark.slow
     def test_a_preview_shows_counts_and_the_discard_is_all_or_nothing(self, ann, cole, rita, busy, project):
         yesterday = timezone.now() - timedelta(days=1)
         Comparison.objects.filter(pk=last_revision(ann).comparison_id).update(gold_ranks=[1, 2])
@@ -142,6 +150,7 @@ class TestDiscardSince:
         for comparison in busy:
             counters(comparison)
 
+    @pytest.mark.slow
     def test_discarding_since_a_day_is_undone_as_one_decision(self, ann, bea, rita, busy, project):
         since = timezone.now() - timedelta(days=90)
         before = preferences(project)
@@ -153,6 +162,7 @@ class TestDiscardSince:
         for comparison in busy:
             counters(comparison)
 
+    @pytest.mark.slow
     def test_adjudications_are_not_among_a_persons_rankings(self, ann, rita, busy, project):
         adjudicate(rita, busy[0], [2, 1])
         since = timezone.now() - timedelta(days=90)
@@ -161,6 +171,7 @@ class TestDiscardSince:
         with pytest.raises(Conflict, match="nothing to discard"):
             reviews.discard_since(rita, rita.user_id, since, reason="x", expected=0)
 
+    @pytest.mark.slow
     def test_discarding_since_a_day_needs_at_most_fourteen_queries(
         self, ann, rita, busy, django_assert_max_num_queries
     ):

@@ -79,6 +79,7 @@ def test_after_a_week_another_annotator_gets_a_returned_comparison(ann, cole, ri
     assert leases.lease_next(ann) is None
 
 
+@pytest.mark.slow
 def test_the_annotator_may_skip_a_returned_comparison(ann, cole, rita, work):
     (comparison,) = work(1)
     ranking = rank_by_position(ann, [1, 2])
@@ -103,6 +104,7 @@ def test_after_a_skip_and_an_undone_return_the_ranking_counts_and_nothing_is_lef
     assert preferences(project) == [preference(ann, [1, 2])]
 
 
+@pytest.mark.slow
 def test_returned_rankings_do_not_block_new_work(ann, rita, work):
     work(12)
     ranked = [rank_next(ann) for _ in range(6)]

@@ -49,6 +49,7 @@ def test_reviewers_of_other_projects_find_nothing(ann, rita, stranger, disputed)
             act()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reason", ["", "  ", "x" * 1001, "a\x00", "\ud800"])
 def test_a_decision_needs_a_reason_with_visible_text(ann, rita, disputed, reason):
     for act in (reviews.return_ranking, reviews.discard):
