@@ -1,6 +1,7 @@
 """The whole simulation in miniature: HTTP, a real worker, the real programs, a tiny model."""
 
 import json
+import signal
 from dataclasses import replace
 
 import pytest
@@ -50,10 +51,17 @@ def gpu_worker(demo, tmp_path):
 
 def test_a_cycle_runs_the_loop_once_and_reports_its_figures(demo, gpu_worker, live_server, tmp_path):
     sentences: list[str] = []
+
+    def report(sentence):
+        sentences.append(sentence)
+        if "started before" in sentence:
+            gpu_worker.process.send_signal(signal.SIGCONT)
+
+    gpu_worker.process.send_signal(signal.SIGSTOP)  # or this round could end before the simulation begins
     start_sampling(demo, None, {"round": {"prompts": 2}})  # which it waits for
     # The learning rate is high, so that the trial has different texts to compare.
     changes = {"ppo": {"steps": 3, "learning_rate": 0.05}, "round": {"shown_prompts": 1}}
-    cycles = simulate.run(live_server.url, 1, 16, tmp_path / "out.json", sentences.append, changes=changes)
+    cycles = simulate.run(live_server.url, 1, 16, tmp_path / "out.json", report, changes=changes)
 
     assert [(cycle.cycle, cycle.labels) for cycle in cycles] == [(1, 16)]
     assert Ranking.objects.filter(project=demo, is_live=True, comparison__trial__isnull=True).count() == 16
